@@ -1,0 +1,58 @@
+//! A failure of ours or of something we rely on: opaque to callers, with its cause kept for the log.
+
+use std::fmt;
+
+/// Something that is not the caller's doing: the database gone, a key that does not open, a bug.
+///
+/// It never says anything to a client beyond "try again"; `Display` and `source` are for operators.
+#[derive(Debug, thiserror::Error)]
+pub struct Fault {
+    during: String,
+    #[source]
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.during)?;
+        let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl Fault {
+    /// A fault without an underlying error.
+    pub fn new(during: impl Into<String>) -> Self {
+        Self { during: during.into(), cause: None }
+    }
+
+    /// A fault with the error that caused it.
+    pub fn caused(
+        during: impl Into<String>,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { during: during.into(), cause: Some(cause.into()) }
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        Self::caused("database", error)
+    }
+}
+
+/// Names what was being done when an error came up.
+pub trait During<T> {
+    /// Turns any error into a [`Fault`] that says what was being done.
+    fn during(self, what: &str) -> Result<T, Fault>;
+}
+
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> During<T> for Result<T, E> {
+    fn during(self, what: &str) -> Result<T, Fault> {
+        self.map_err(|error| Fault::caused(what, error))
+    }
+}
