@@ -1,0 +1,28 @@
+//! Base64url without padding (RFC 7515 §2), in its one spelling: padding, foreign characters and loose
+//! trailing bits are refused on the way in.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// Encodes bytes.
+pub fn encode(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Decodes the canonical spelling; anything else is `None`.
+pub fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn js_02_only_one_spelling_decodes() {
+        assert_eq!(decode("AQ"), Some(vec![1]));
+        for other in ["AQ==", "AR", "A Q", "AQ\n", "A+", "A"] {
+            assert_eq!(decode(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. The only reader of
+//! the environment; unknown keys are refused by name.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use super::fault::{During, Fault};
+use super::jose::SigningAlg;
+
+/// Everything an operator can set. Durations are seconds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Our issuer identifier; `http://` + `listen` where absent. Its path is where the endpoints live.
+    pub issuer: Option<String>,
+    /// Where the embedded cluster and the master key live.
+    pub data_dir: PathBuf,
+    /// An external database; absent means the embedded one.
+    pub database_url: Option<SecretString>,
+    /// Where to find PostgreSQL's programs, if not in the usual places.
+    pub postgres_bin_dir: Option<PathBuf>,
+    /// 32 bytes in base64url.
+    pub master_key: Option<SecretString>,
+    /// A file that holds them.
+    pub master_key_file: Option<PathBuf>,
+    /// HTTP threads; 0 means one for each core.
+    pub workers: usize,
+    /// Connections to the database for reading; the ledger has one of its own besides.
+    pub database_connections: u32,
+    /// Issued tokens.
+    pub tokens: Tokens,
+    /// Proof of possession.
+    pub dpop: Dpop,
+    /// Signing keys.
+    pub keys: Keys,
+    /// Limits on what strangers and clients may send.
+    pub limits: Limits,
+    /// Group commit.
+    pub ledger: Ledger,
+    /// Logs.
+    pub log: Log,
+}
+
+/// Issued tokens.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tokens {
+    /// The longest life of any token.
+    pub max_ttl: u32,
+    /// The most actors a token may name.
+    pub max_depth: u32,
+}
+
+/// Proof of possession (RFC 9449).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dpop {
+    /// Whether a server-provided nonce is demanded (§8).
+    pub nonce: Switch,
+    /// How old a proof may be.
+    pub window: u32,
+    /// How far ahead of ours a client's clock may be.
+    pub skew: u32,
+    /// How long one nonce lives; the one before it is accepted too.
+    pub nonce_ttl: u32,
+}
+
+/// Signing keys.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keys {
+    /// What the next token key will be.
+    pub algorithm: SigningAlg,
+    /// How long a key signs.
+    pub rotate_every: u32,
+    /// How long a key is published before it signs, so that relying parties have fetched it by then.
+    pub publish_before: u32,
+}
+
+/// Limits on what strangers and clients may send.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Requests per second for each authenticated client; 0 is off.
+    pub per_client: u32,
+    /// Failed secrets per minute for each client before further guesses are turned away.
+    pub failed_secrets: u32,
+    /// Bytes of a request body.
+    pub body: usize,
+    /// `audience` and `resource` values together.
+    pub targets: usize,
+}
+
+/// Group commit.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ledger {
+    /// The most entries in one transaction.
+    pub batch: usize,
+    /// Entries that may wait; beyond it, requests are turned away at once.
+    pub queue: usize,
+    /// Milliseconds after which a request gives up on the database.
+    pub timeout_ms: u64,
+}
+
+/// Logs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `json` or `text`.
+    pub format: LogFormat,
+    /// A `tracing` filter, such as `info` or `actchain=debug,info`.
+    pub filter: String,
+}
+
+/// On or off, in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            issuer: None,
+            data_dir: PathBuf::from(".actchain"),
+            database_url: None,
+            postgres_bin_dir: None,
+            master_key: None,
+            master_key_file: None,
+            workers: 0,
+            database_connections: 16,
+            tokens: Tokens::default(),
+            dpop: Dpop::default(),
+            keys: Keys::default(),
+            limits: Limits::default(),
+            ledger: Ledger::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { max_ttl: 900, max_depth: 5 }
+    }
+}
+
+impl Default for Dpop {
+    fn default() -> Self {
+        Self { nonce: Switch::Off, window: 60, skew: 5, nonce_ttl: 300 }
+    }
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { algorithm: SigningAlg::default(), rotate_every: 30 * 86_400, publish_before: 3_600 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { per_client: 0, failed_secrets: 10, body: 64 * 1024, targets: 16 }
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { batch: 128, queue: 1_024, timeout_ms: 1_500 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Json, filter: "info".into() }
+    }
+}
+
+/// Names in the environment that are not keys of the file.
+const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
+const SECTIONS: [&str; 6] = ["tokens", "dpop", "keys", "limits", "ledger", "log"];
+
+impl Config {
+    /// Loads the configuration of this process.
+    ///
+    /// # Errors
+    /// A fault whose text names the file and key, or the variable, that cannot be used.
+    pub fn load(file: Option<&Path>) -> Result<Self, Fault> {
+        let environment: BTreeMap<String, String> =
+            std::env::vars().filter(|(name, _)| name.starts_with("ACTCHAIN_")).collect();
+        let file = file.map(Path::to_owned).or_else(|| environment.get("ACTCHAIN_CONFIG").map(PathBuf::from));
+        let text = match &file {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?,
+        };
+        let origin = file.map_or_else(|| "the configuration".to_owned(), |path| path.display().to_string());
+        Self::parse(&origin, &text, &environment)
+    }
+
+    /// Builds a configuration from a file's text and variables.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(
+        origin: &str,
+        text: &str,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, Fault> {
+        let table: toml::Table = text.parse().during(origin)?;
+        let mut config = deserialize(origin, table)?;
+        if !environment.is_empty() {
+            config = config_with(text.parse().during(origin)?, environment)?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Our issuer identifier, exactly as it is compared and published.
+    pub fn issuer(&self) -> String {
+        self.issuer.clone().unwrap_or_else(|| format!("http://{}", self.listen))
+    }
+
+    /// Where the master key is kept when nobody gives one to the embedded default.
+    pub fn own_master_key_file(&self) -> PathBuf {
+        self.data_dir.join("master.key")
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        check_issuer(&self.issuer())?;
+        if self.master_key.is_some() && self.master_key_file.is_some() {
+            return Err(Fault::new("master_key and master_key_file exclude each other"));
+        }
+        let positive = [
+            ("tokens.max_ttl", self.tokens.max_ttl),
+            ("dpop.window", self.dpop.window),
+            ("dpop.nonce_ttl", self.dpop.nonce_ttl),
+            ("keys.rotate_every", self.keys.rotate_every),
+            ("database_connections", self.database_connections),
+            ("ledger.batch", u32::try_from(self.ledger.batch).unwrap_or(u32::MAX)),
+            ("ledger.queue", u32::try_from(self.ledger.queue).unwrap_or(u32::MAX)),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(Fault::new(format!("{name} must not be 0"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// RFC 8414 §2: https without query or fragment; plain http on loopback only, for trying things out.
+fn check_issuer(issuer: &str) -> Result<(), Fault> {
+    let refuse = |why: &str| Err(Fault::new(format!("issuer {issuer:?} {why}")));
+    let Ok(url) = Url::parse(issuer) else { return refuse("is not a URL") };
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+        return refuse("must have neither query, fragment nor user");
+    }
+    let loopback = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => return refuse("has no host"),
+    };
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if loopback => Ok(()),
+        _ => refuse("must be https (http is for loopback addresses only)"),
+    }
+}
+
+fn deserialize(origin: &str, table: toml::Table) -> Result<Config, Fault> {
+    serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        let reason = inner.message().trim().to_owned();
+        Fault::new(if path == "." { format!("{origin}: {reason}") } else { format!("{origin}: {path}: {reason}") })
+    })
+}
+
+fn config_with(
+    mut table: toml::Table,
+    environment: &BTreeMap<String, String>,
+) -> Result<Config, Fault> {
+    let mut config = deserialize("the configuration", table.clone())?;
+    for (name, text) in environment {
+        if NOT_KEYS.contains(&name.as_str()) {
+            continue;
+        }
+        set(&mut table, &name["ACTCHAIN_".len()..].to_ascii_lowercase(), text);
+        config = deserialize(name, table.clone())?;
+    }
+    Ok(config)
+}
+
+/// Puts a variable where its name says: into a section where the name begins with one, else at the top.
+fn set(table: &mut toml::Table, key: &str, text: &str) {
+    let value = text
+        .parse::<i64>()
+        .map(toml::Value::Integer)
+        .unwrap_or_else(|_| toml::Value::String(text.to_owned()));
+    let section = SECTIONS.iter().find_map(|section| {
+        key.strip_prefix(section)?.strip_prefix('_').map(|rest| (*section, rest))
+    });
+    let Some((section, rest)) = section else {
+        table.insert(key.to_owned(), value);
+        return;
+    };
+    let inner = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    if let toml::Value::Table(inner) = inner {
+        inner.insert(rest.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Config::parse("actchain.toml", text, &environment).map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn nothing_set_is_a_working_configuration() {
+        let config = parse("", &[]).unwrap();
+        assert_eq!(config.issuer(), "http://127.0.0.1:8080");
+        assert_eq!(config.dpop.nonce, Switch::Off);
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let text = "listen = \"127.0.0.1:1\"\n[limits]\nper_client = 3";
+        let config =
+            parse(text, &[("ACTCHAIN_LIMITS_PER_CLIENT", "7"), ("ACTCHAIN_DPOP_NONCE", "on")]).unwrap();
+        assert_eq!(config.limits.per_client, 7);
+        assert_eq!(config.dpop.nonce, Switch::On);
+        assert_eq!(config.listen.port(), 1);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let complaint = parse("[dpop]\nnonces = \"on\"", &[]).unwrap_err();
+        assert!(complaint.contains("actchain.toml") && complaint.contains("nonces"), "{complaint}");
+        let complaint = parse("", &[("ACTCHAIN_LISTEM", "x")]).unwrap_err();
+        assert!(complaint.contains("ACTCHAIN_LISTEM"), "{complaint}");
+        let complaint = parse("", &[("ACTCHAIN_TOKENS_MAX_TTL", "soon")]).unwrap_err();
+        assert!(complaint.contains("ACTCHAIN_TOKENS_MAX_TTL"), "{complaint}");
+    }
+
+    #[test]
+    fn md_01_issuers_that_nobody_could_use_are_refused() {
+        for issuer in [
+            "http://as.example.com",
+            "https://as.example.com?x=1",
+            "https://as.example.com#x",
+            "https://me@as.example.com",
+            "ftp://localhost",
+            "as.example.com",
+        ] {
+            assert!(parse(&format!("issuer = \"{issuer}\""), &[]).is_err(), "{issuer}");
+        }
+        for issuer in ["https://as.example.com/t1", "http://localhost:8080", "http://[::1]:1"] {
+            assert!(parse(&format!("issuer = \"{issuer}\""), &[]).is_ok(), "{issuer}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let config = parse("master_key = \"topsecret\"", &[]).unwrap();
+        assert!(!format!("{config:?}").contains("topsecret"));
+    }
+}

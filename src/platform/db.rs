@@ -1,0 +1,111 @@
+//! PostgreSQL: the pool, the schema and its version. Everything above talks to it through `PgConnection`.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, Executor, PgConnection};
+
+use super::fault::{During, Fault};
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// The role that every connection of a running server takes on; it may not change or delete what is in the log.
+const SERVER_ROLE: &str = "SET ROLE actchain_server";
+
+/// How the schema in the database relates to the one this program was built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// They are the same.
+    Current,
+    /// The database has the first version, this program needs the second.
+    Older(i64, i64),
+    /// The database has the first version, this program knows only the second.
+    Newer(i64, i64),
+}
+
+/// Reads a database URL.
+pub fn options(url: &SecretString) -> Result<PgConnectOptions, Fault> {
+    // The parse error may quote the URL, which may hold a password: it is dropped on purpose.
+    PgConnectOptions::from_str(url.expose_secret())
+        .map_err(|_| Fault::new("the database URL cannot be read; it looks like postgres://user@host/name"))
+}
+
+/// Opens a pool whose connections cannot hang for longer than `timeout` and act as the server's role.
+pub fn pool(options: PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(timeout)
+        .test_before_acquire(false)
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(SERVER_ROLE).await.map(drop) }))
+        .connect_lazy_with(guarded(options, timeout))
+}
+
+/// Opens one connection of the same kind.
+pub async fn connect(options: PgConnectOptions, timeout: Duration) -> Result<PgConnection, Fault> {
+    let opening = PgConnection::connect_with(&guarded(options, timeout)).during_timeout(timeout).await?;
+    let mut connection = opening;
+    connection.execute(SERVER_ROLE).await?;
+    Ok(connection)
+}
+
+fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
+    let timeout = format!("{}ms", timeout.as_millis());
+    options
+        .application_name("actchain")
+        .options([("statement_timeout", timeout.as_str()), ("lock_timeout", timeout.as_str())])
+}
+
+trait DuringTimeout<T> {
+    async fn during_timeout(self, timeout: Duration) -> Result<T, Fault>;
+}
+
+impl<T, F: Future<Output = Result<T, sqlx::Error>>> DuringTimeout<T> for F {
+    async fn during_timeout(self, timeout: Duration) -> Result<T, Fault> {
+        match tokio::time::timeout(timeout, self).await {
+            Ok(done) => done.during("connecting to the database"),
+            Err(_) => Err(Fault::new("connecting to the database took too long")),
+        }
+    }
+}
+
+/// Brings the schema up to date. Safe to run from several processes at once; later ones wait for the first.
+pub async fn migrate(options: &PgConnectOptions) -> Result<(), Fault> {
+    let mut connection = PgConnection::connect_with(options).await.during("connecting to the database")?;
+    MIGRATIONS.run(&mut connection).await.during("migrating the database")?;
+    connection.close().await.during("closing a connection")
+}
+
+/// Compares the schema with this program.
+pub async fn schema(connection: &mut PgConnection) -> Result<Schema, Fault> {
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
+    if !exists {
+        return Ok(Schema::Older(0, known));
+    }
+    let found: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success")
+        .fetch_one(connection)
+        .await?;
+    Ok(match found.cmp(&known) {
+        std::cmp::Ordering::Less => Schema::Older(found, known),
+        std::cmp::Ordering::Equal => Schema::Current,
+        std::cmp::Ordering::Greater => Schema::Newer(found, known),
+    })
+}
+
+impl Schema {
+    /// Refuses to work on a schema of another version, and says what to do.
+    pub fn require_current(self) -> Result<(), Fault> {
+        match self {
+            Self::Current => Ok(()),
+            Self::Older(found, known) => Err(Fault::new(format!(
+                "the database schema is version {found}, older than this program's {known}: run `actchain migrate`"
+            ))),
+            Self::Newer(found, known) => Err(Fault::new(format!(
+                "the database schema is version {found}, newer than this program's {known}: use a newer actchain"
+            ))),
+        }
+    }
+}

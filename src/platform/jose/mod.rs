@@ -1,0 +1,13 @@
+//! Signatures and sealing: the only importer of jsonwebtoken, josekit and p256.
+
+mod alg;
+mod jwk;
+mod jws;
+mod seal;
+mod signer;
+
+pub use alg::Alg;
+pub use jwk::{BadJwk, PublicKey};
+pub use jws::{Header, Jws, MAX_TOKEN_BYTES};
+pub use seal::SealingKey;
+pub use signer::{SigningAlg, SigningKey, verify_ed25519};

@@ -1,0 +1,91 @@
+//! Secrets at rest as JWEs (RFC 7516): `dir` with A256GCM under a key derived from the master key. The protected
+//! header, which the cipher authenticates, names the row, so that values cannot be swapped.
+
+use josekit::jwe::{self, Dir, JweHeader};
+use zeroize::Zeroizing;
+
+use crate::platform::fault::{During, Fault};
+use crate::platform::secret::MasterKey;
+
+/// The header member that names what is sealed.
+const ROW: &str = "row";
+
+/// Seals and opens; knows its master key by name.
+#[derive(Clone)]
+pub struct SealingKey {
+    id: String,
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealingKey({})", self.id)
+    }
+}
+
+impl SealingKey {
+    /// The sealing key of a master key.
+    pub fn of(master: &MasterKey) -> Self {
+        Self { id: master.id(), key: master.derive("actchain seal A256GCM") }
+    }
+
+    /// Seals a secret for one row, such as `signing_key/<kid>`.
+    pub fn seal(&self, row: &str, secret: &[u8]) -> Result<String, Fault> {
+        let mut header = JweHeader::new();
+        header.set_content_encryption("A256GCM");
+        header.set_key_id(&self.id);
+        header.set_claim(ROW, Some(row.into())).during("sealing")?;
+        let cipher = Dir.encrypter_from_bytes(self.key.as_slice()).during("sealing")?;
+        jwe::serialize_compact(secret, &header, &cipher).during("sealing")
+    }
+
+    /// Opens what was sealed for this row.
+    ///
+    /// # Errors
+    /// A fault that names the master key when the seal was made under another one, and one that names the row when
+    /// the seal was broken or belongs elsewhere.
+    pub fn open(&self, row: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let cipher = Dir.decrypter_from_bytes(self.key.as_slice()).during("opening a seal")?;
+        if let Some(other) = sealed_under(sealed).filter(|other| *other != self.id) {
+            return Err(Fault::new(format!(
+                "{row} was sealed under master key {other}, but the configured one is {}",
+                self.id
+            )));
+        }
+        let (secret, header) = jwe::deserialize_compact(sealed, &cipher)
+            .map_err(|_| Fault::new(format!("the seal of {row} is broken")))?;
+        if header.claim(ROW).and_then(|value| value.as_str()) != Some(row) {
+            return Err(Fault::new(format!("what is stored in {row} was sealed for another row")));
+        }
+        Ok(Zeroizing::new(secret))
+    }
+}
+
+fn sealed_under(sealed: &str) -> Option<String> {
+    let header = crate::platform::base64url::decode(sealed.split('.').next()?)?;
+    let header = JweHeader::from_bytes(&header).ok()?;
+    header.key_id().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_opens_for_its_row_under_its_key_only() {
+        let master = MasterKey::generate().unwrap();
+        let key = SealingKey::of(&master);
+        let sealed = key.seal("signing_key/a", b"secret").unwrap();
+        assert_eq!(key.open("signing_key/a", &sealed).unwrap().as_slice(), b"secret");
+        assert!(key.open("signing_key/b", &sealed).unwrap_err().to_string().contains("another row"));
+        let other = SealingKey::of(&MasterKey::generate().unwrap());
+        let complaint = other.open("signing_key/a", &sealed).unwrap_err().to_string();
+        assert!(complaint.contains(&master.id()), "{complaint}");
+        let mut broken = sealed.clone();
+        let last = if broken.ends_with('A') { 'B' } else { 'A' };
+        broken.pop();
+        broken.push(last);
+        assert!(key.open("signing_key/a", &broken).is_err());
+        assert!(key.open("signing_key/a", "plaintext").is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! placeholder while the real one is written

@@ -1,0 +1,199 @@
+//! The one HTTP client that leaves this machine: no redirects, no proxies, bounded in time and size, and never to an
+//! address that is not public (RFC 6890), unless we are on loopback ourselves.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use ipnet::IpNet;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+use super::fault::{During, Fault};
+
+/// The largest document that is fetched.
+const MAX_BYTES: usize = 256 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Which addresses may be talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Public addresses over https.
+    Public,
+    /// Also loopback, over http too: for a server whose own issuer is on loopback.
+    PublicAndLoopback,
+}
+
+impl Reach {
+    /// What a server with this issuer may reach.
+    pub fn of_issuer(issuer: &str) -> Self {
+        let on_loopback = Url::parse(issuer).is_ok_and(|url| match url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        });
+        if on_loopback { Self::PublicAndLoopback } else { Self::Public }
+    }
+
+    fn allows(self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        if address.is_loopback() {
+            return self == Self::PublicAndLoopback;
+        }
+        !SPECIAL.iter().any(|net| net.contains(&address)) && !wraps_ipv4(address)
+    }
+
+    /// Whether a URL may be fetched, as far as that can be said without resolving its host.
+    fn allows_url(self, url: &Url) -> bool {
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            Some(Host::Domain(_)) => None,
+            None => return false,
+        };
+        let scheme = match url.scheme() {
+            "https" => true,
+            "http" => {
+                self == Self::PublicAndLoopback
+                    && (address.is_some_and(|address| address.is_loopback()) || url.host_str() == Some("localhost"))
+            }
+            _ => false,
+        };
+        scheme && url.username().is_empty() && address.is_none_or(|address| self.allows(address))
+    }
+}
+
+/// The special-purpose registries of RFC 6890 as far as they are not globally reachable, with multicast.
+static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
+    [
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+        "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+        "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "::/128", "::1/128", "100::/64", "2001::/23",
+        "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+    ]
+    .iter()
+    .filter_map(|net| net.parse().ok())
+    .collect()
+});
+
+/// Translated and tunnelled forms (NAT64, 6to4) reach an IPv4 address that the list above would not see.
+fn wraps_ipv4(address: IpAddr) -> bool {
+    let IpAddr::V6(address) = address else { return false };
+    let segments: [u16; 8] = Ipv6Addr::segments(&address);
+    matches!(segments, [0x0064, 0xff9b, ..] | [0x2002, ..] | [0, 0, 0, 0, 0, 0, ..])
+}
+
+struct GuardedResolver(Reach);
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.0;
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<SocketAddr> = found.filter(|address| reach.allows(address.ip())).collect();
+            if allowed.is_empty() {
+                return Err("the host has no address that may be talked to".into());
+            }
+            // The connection is made to exactly these addresses, so that a second answer cannot slip in.
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Fetches documents from elsewhere.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    client: reqwest::Client,
+    reach: Reach,
+}
+
+impl Outbound {
+    /// A client that reaches so far.
+    pub fn new(reach: Reach) -> Result<Self, Fault> {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .connect_timeout(TIMEOUT)
+            .dns_resolver(GuardedResolver(reach))
+            .user_agent(concat!("actchain/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .during("building the HTTP client")?;
+        Ok(Self { client, reach })
+    }
+
+    /// Whether a URL may be fetched at all; said when it is registered, and again when it is fetched.
+    pub fn may_fetch(&self, url: &str) -> bool {
+        Url::parse(url).is_ok_and(|url| self.reach.allows_url(&url))
+    }
+
+    /// Fetches a JSON document of at most 256 KiB within three seconds.
+    ///
+    /// # Errors
+    /// A fault for any status but 200, a redirect, a type that is not JSON, a forbidden address, or a limit.
+    pub async fn get_json(&self, url: &str) -> Result<Vec<u8>, Fault> {
+        let parsed = Url::parse(url).during(&format!("fetching {url:?}"))?;
+        if !self.reach.allows_url(&parsed) {
+            return Err(Fault::new(format!("fetching {url:?}: this address may not be talked to")));
+        }
+        let what = format!("fetching {url}");
+        let request = self.client.get(parsed).header("accept", "application/json, application/jwk-set+json");
+        let response = request.send().await.during(&what)?;
+        if response.status() != reqwest::StatusCode::OK {
+            return Err(Fault::new(format!("{what}: status {}", response.status().as_u16())));
+        }
+        let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+        if !kind.is_some_and(is_json) {
+            return Err(Fault::new(format!("{what}: not JSON")));
+        }
+        let mut body = Vec::new();
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            body.extend_from_slice(&chunk.during(&what)?);
+            if body.len() > MAX_BYTES {
+                return Err(Fault::new(format!("{what}: larger than {MAX_BYTES} bytes")));
+            }
+        }
+        Ok(body)
+    }
+}
+
+fn is_json(kind: &str) -> bool {
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cd_06_special_addresses_are_out_of_reach() {
+        for address in [
+            "10.0.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.1.1", "100.64.0.1", "0.0.0.0",
+            "::1", "::", "fc00::1", "fe80::1", "::ffff:10.0.0.1", "::ffff:127.0.0.1", "64:ff9b::a00:1",
+            "2002:a00:1::", "::a00:1", "255.255.255.255", "224.0.0.1",
+        ] {
+            assert!(!Reach::Public.allows(address.parse().unwrap()), "{address}");
+        }
+        for address in ["93.184.216.34", "2606:2800:220:1::1"] {
+            assert!(Reach::Public.allows(address.parse().unwrap()), "{address}");
+        }
+        assert!(Reach::PublicAndLoopback.allows("127.0.0.1".parse().unwrap()));
+        assert!(!Reach::PublicAndLoopback.allows("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn urls_are_https_unless_on_our_own_loopback() {
+        let public = Outbound::new(Reach::Public).unwrap();
+        assert!(public.may_fetch("https://idp.example.com/jwks"));
+        for url in ["http://idp.example.com/", "https://127.0.0.1/", "file:///etc/passwd", "https://u@h.example/"] {
+            assert!(!public.may_fetch(url), "{url}");
+        }
+        let local = Outbound::new(Reach::of_issuer("http://127.0.0.1:1")).unwrap();
+        assert!(local.may_fetch("http://127.0.0.1:5/jwks"));
+        assert!(!local.may_fetch("http://10.0.0.1/jwks"));
+    }
+}

@@ -1,0 +1,26 @@
+//! Unpredictable bytes, and identifiers made of them.
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::fault::Fault;
+use super::{base64url, clock};
+
+/// `N` bytes from the system's generator.
+pub fn bytes<const N: usize>() -> Result<[u8; N], Fault> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Fault::new("the system's random generator failed"))?;
+    Ok(bytes)
+}
+
+/// 256 bits as base64url: secrets that need no escaping anywhere (standards CB-04).
+pub fn token() -> Result<String, Fault> {
+    bytes::<32>().map(base64url::encode)
+}
+
+/// A UUID of version 7 (RFC 9562 §5.7): sorts by the time it was made.
+pub fn id(now: OffsetDateTime) -> Result<Uuid, Fault> {
+    let millis = u64::try_from(clock::micros(now) / 1_000).unwrap_or_default();
+    Ok(uuid::Builder::from_unix_timestamp_millis(millis, &bytes()?).into_uuid())
+}

@@ -1,0 +1,75 @@
+//! Secrets that neither print nor linger, and the master key that everything stored secretly hangs on.
+
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
+use subtle::ConstantTimeEq;
+
+use super::digest::{MacKey, sha256};
+use super::fault::Fault;
+use super::{base64url, random};
+
+/// Whether two byte strings are equal, in a time that depends on their lengths only.
+pub fn equal(left: &[u8], right: &[u8]) -> bool {
+    left.ct_eq(right).into()
+}
+
+/// 256 bits from which the keys for sealing, nonces and remembered secrets are derived.
+#[derive(Clone)]
+pub struct MasterKey(Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MasterKey({})", self.id())
+    }
+}
+
+impl MasterKey {
+    /// A fresh key.
+    pub fn generate() -> Result<Self, Fault> {
+        random::bytes().map(|bytes| Self(Zeroizing::new(bytes)))
+    }
+
+    /// Reads the key as operators write it: 32 bytes in base64url, white space around it ignored.
+    pub fn parse(text: &SecretString) -> Result<Self, Fault> {
+        let decoded = base64url::decode(text.expose_secret().trim()).map(Zeroizing::new);
+        let bytes = decoded.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
+        bytes
+            .map(|bytes| Self(Zeroizing::new(bytes)))
+            .ok_or_else(|| Fault::new("the master key must be 32 bytes in base64url (43 characters)"))
+    }
+
+    /// The key as operators write it.
+    pub fn to_text(&self) -> SecretString {
+        SecretString::from(base64url::encode(self.0.as_slice()))
+    }
+
+    /// Says which key this is without saying anything about it.
+    pub fn id(&self) -> String {
+        let digest = sha256(&[b"actchain master key id", self.0.as_slice()]);
+        base64url::encode(digest.get(..9).unwrap_or_default())
+    }
+
+    /// A key for one purpose; different purposes give unrelated keys.
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(MacKey::new(&self.0).mac(purpose.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_key_survives_writing_and_reading_and_does_not_print() {
+        let key = MasterKey::generate().unwrap();
+        let text = key.to_text();
+        let read = MasterKey::parse(&SecretString::from(format!(" {}\n", text.expose_secret()))).unwrap();
+        assert_eq!(read.id(), key.id());
+        assert!(!format!("{key:?}").contains(text.expose_secret()));
+        assert_ne!(key.derive("a"), key.derive("b"));
+    }
+
+    #[test]
+    fn a_short_master_key_is_refused() {
+        assert!(MasterKey::parse(&SecretString::from("AAAA")).is_err());
+    }
+}
