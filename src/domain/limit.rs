@@ -1,0 +1,84 @@
+//! Limits: "no restriction" and "nothing allowed" are different values.
+
+use std::collections::BTreeSet;
+
+/// What a set of names is held to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Limit {
+    /// No restriction.
+    Any,
+    /// These and nothing else; with no name in it, nothing at all.
+    Only(BTreeSet<String>),
+}
+
+impl Limit {
+    /// A limit to a list of names.
+    pub fn only<I: IntoIterator<Item = S>, S: Into<String>>(names: I) -> Self {
+        Self::Only(names.into_iter().map(Into::into).collect())
+    }
+
+    /// As stored: no list, no restriction.
+    pub fn from_stored(list: Option<Vec<String>>) -> Self {
+        list.map_or(Self::Any, Self::only)
+    }
+
+    /// As stored.
+    pub fn to_stored(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Any => None,
+            Self::Only(names) => Some(names.iter().cloned().collect()),
+        }
+    }
+
+    /// What both allow.
+    pub fn meet(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Any, limit) | (limit, Self::Any) => limit.clone(),
+            (Self::Only(left), Self::Only(right)) => Self::Only(left.intersection(right).cloned().collect()),
+        }
+    }
+
+    /// Whether a name is allowed.
+    pub fn allows(&self, name: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(names) => names.contains(name),
+        }
+    }
+
+    /// Whether `other` allows nothing that this one does not.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::Only(_), Self::Any) => false,
+            (Self::Only(outer), Self::Only(inner)) => inner.is_subset(outer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_limit() -> impl Strategy<Value = Limit> {
+        proptest::option::of(proptest::collection::vec("[a-d]", 0..4)).prop_map(Limit::from_stored)
+    }
+
+    proptest! {
+        #[test]
+        fn narrowing_never_widens(left in any_limit(), right in any_limit(), name in "[a-e]") {
+            let both = left.meet(&right);
+            prop_assert!(left.covers(&both) && right.covers(&both));
+            prop_assert_eq!(both.allows(&name), left.allows(&name) && right.allows(&name));
+            prop_assert_eq!(Limit::from_stored(both.to_stored()), both);
+        }
+    }
+
+    #[test]
+    fn a_disjoint_meet_allows_nothing_ever_after() {
+        let nothing = Limit::only(["a"]).meet(&Limit::only(["b"]));
+        assert_eq!(nothing, Limit::Only(BTreeSet::new()));
+        assert!(!nothing.meet(&Limit::Any).allows("a"));
+    }
+}

@@ -1,0 +1,15 @@
+//! NOUNS: what there is. Each folder has types and pure rules in `mod.rs`, SQL in `store.rs`.
+pub mod audit;
+pub mod authority;
+pub mod client;
+pub mod delegation;
+pub mod issuer;
+pub mod key;
+pub mod ledger;
+pub mod limit;
+pub mod principal;
+pub mod refusal;
+pub mod registry;
+pub mod resource;
+pub mod subject;
+pub mod token;

@@ -1,0 +1,149 @@
+//! JWT client authentication (RFC 7523 §3 as updated by RFC 10070 §4): the audience is our issuer and nothing else.
+
+use serde_json::Value;
+use time::{Duration, OffsetDateTime};
+
+use super::dpop::spend;
+use super::jwt_time;
+use crate::platform::jose::{Alg, Jws, PublicKey};
+
+/// The longest an assertion may still live (standards CJ-08).
+const MAX_LIFE: Duration = Duration::minutes(5);
+const MAX_JTI_BYTES: usize = 256;
+
+/// An assertion that is well-formed and is about the client it says, but whose signature is unchecked.
+#[derive(Debug)]
+pub struct PresentedAssertion<'a> {
+    /// The client that the assertion speaks of (`iss` and `sub`).
+    pub client_id: String,
+    jws: Jws<'a>,
+}
+
+/// An assertion that proves its client.
+#[derive(Debug, Clone)]
+pub struct VerifiedAssertion {
+    /// Identifies this use of the assertion.
+    pub spend: [u8; 16],
+    /// From when on the use may be forgotten.
+    pub forget_at: OffsetDateTime,
+}
+
+/// Reads an assertion far enough to know whose keys to look for.
+pub fn read(assertion: &str) -> Option<PresentedAssertion<'_>> {
+    let jws = Jws::parse(assertion)?;
+    let client_id = jws.text("sub")?.to_owned();
+    (jws.text("iss") == Some(&client_id)).then_some(PresentedAssertion { client_id, jws })
+}
+
+impl PresentedAssertion<'_> {
+    /// Which key it says it was signed with.
+    pub fn kid(&self) -> Option<&str> {
+        self.jws.header.kid.as_deref()
+    }
+
+    /// Checks audience, type, times and signature against the client's keys.
+    pub fn verify(&self, keys: &[PublicKey], issuer: &str, now: OffsetDateTime) -> Option<VerifiedAssertion> {
+        if !self.is_for(issuer) || !self.is_of_right_type() {
+            return None;
+        }
+        let validity = jwt_time::validity(&self.jws.claims)?;
+        if !validity.holds_at(now) || validity.expires_at > now + MAX_LIFE + jwt_time::SKEW {
+            return None;
+        }
+        let jti = self.jws.text("jti").filter(|jti| !jti.is_empty() && jti.len() <= MAX_JTI_BYTES)?;
+        let named = |key: &&PublicKey| match (self.kid(), key.kid()) {
+            (Some(wanted), Some(kid)) => wanted == kid,
+            _ => true,
+        };
+        let verified = keys.iter().filter(named).any(|key| self.jws.verified_by(key, &Alg::ALL));
+        verified.then(|| VerifiedAssertion {
+            spend: spend(&[b"assertion", self.client_id.as_bytes(), jti.as_bytes()]),
+            forget_at: validity.expires_at,
+        })
+    }
+
+    /// A string, or an array of exactly one, that is our issuer (simple string comparison, RFC 3986 §6.2.1).
+    fn is_for(&self, issuer: &str) -> bool {
+        match self.jws.claims.get("aud") {
+            Some(Value::String(one)) => one == issuer,
+            Some(Value::Array(list)) => list.len() == 1 && list.first().is_some_and(|one| one == issuer),
+            _ => false,
+        }
+    }
+
+    /// Absent, `JWT`, or the type's own name; never the name of another kind of token.
+    fn is_of_right_type(&self) -> bool {
+        let header = &self.jws.header;
+        header.typ.is_none() || header.is_typed("jwt") || header.is_typed("client-authentication+jwt")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::clock;
+    use crate::platform::jose::{SigningAlg, SigningKey};
+    use serde_json::json;
+
+    const ISSUER: &str = "https://as.example.com";
+    const KAT_23: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6ImNsaWVudC1hdXRoZW50aWNhdGlvbitqd3QiLCJraWQiOiJrUHJLX3FteFZXYVlWQTl3d0JGNkl1bzN2Vnp6N1R4SENUd1hCeWdyUzRrIn0.eyJpc3MiOiJhZ2VudC1vcmNoZXN0cmF0b3IiLCJzdWIiOiJhZ2VudC1vcmNoZXN0cmF0b3IiLCJhdWQiOiJodHRwczovL2FzLmV4YW1wbGUuY29tIiwianRpIjoiY2EtMDAwMSIsImlhdCI6MTcwMDAwMDAwMCwiZXhwIjoxNzAwMDAwMDYwfQ.5X1kRI5zPHsy7LS573iLShdS6ioFx5C21GyQsJef1Saic91JWa1omuSKiX7E7wrGA9X_WWiS3BnDs0bzG4biAg";
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        clock::from_seconds(seconds).unwrap()
+    }
+
+    #[test]
+    fn kat_23_verifies() {
+        let jwk = json!({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+        let key = PublicKey::from_jwk(jwk.as_object().unwrap()).unwrap();
+        let assertion = read(KAT_23).unwrap();
+        assert_eq!(assertion.client_id, "agent-orchestrator");
+        assert!(assertion.verify(std::slice::from_ref(&key), ISSUER, at(1_700_000_001)).is_some());
+        assert!(assertion.verify(&[key], "https://other.example", at(1_700_000_001)).is_none());
+        assert!(assertion.verify(&[], ISSUER, at(1_700_000_001)).is_none(), "no key, no proof");
+    }
+
+    fn accepted(typ: &str, change: impl FnOnce(&mut Value)) -> bool {
+        let (key, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
+        let mut claims = json!({"iss": "c", "sub": "c", "aud": ISSUER, "jti": "1", "iat": 1000, "exp": 1060});
+        change(&mut claims);
+        let token = key.sign(typ, &claims).unwrap();
+        read(&token).is_some_and(|read| read.verify(&[key.public().clone()], ISSUER, at(1000)).is_some())
+    }
+
+    #[test]
+    fn cj_03_the_audience_is_the_issuer_alone() {
+        assert!(accepted("JWT", |_| {}));
+        assert!(accepted("JWT", |claims| claims["aud"] = json!([ISSUER])));
+        for aud in [
+            json!([ISSUER, "x"]),
+            json!([ISSUER, ISSUER]),
+            json!([]),
+            json!("https://as.example.com/oauth/token"),
+            json!("https://as.example.com/"),
+            json!("https://AS.example.com"),
+            json!(null),
+        ] {
+            assert!(!accepted("JWT", |claims| claims["aud"] = aud.clone()), "{aud}");
+        }
+    }
+
+    #[test]
+    fn cj_01_cj_08_claims_and_times() {
+        for name in ["iss", "sub", "aud", "exp", "jti"] {
+            assert!(!accepted("JWT", |claims| drop(claims.as_object_mut().unwrap().remove(name))), "{name}");
+        }
+        assert!(!accepted("JWT", |claims| claims["iss"] = json!("other")), "CJ-02");
+        assert!(!accepted("JWT", |claims| claims["exp"] = json!(1000)));
+        assert!(!accepted("JWT", |claims| claims["exp"] = json!(1000 + 3600)));
+        assert!(!accepted("JWT", |claims| claims["nbf"] = json!(1010)));
+    }
+
+    #[test]
+    fn cj_05_other_kinds_of_token_are_no_assertions() {
+        assert!(accepted("client-authentication+jwt", |_| {}));
+        for typ in ["at+jwt", "dpop+jwt", "statuslist+jwt", "token-introspection+jwt", "secevent+jwt"] {
+            assert!(!accepted(typ, |_| {}), "{typ}");
+        }
+    }
+}

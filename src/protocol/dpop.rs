@@ -1,0 +1,234 @@
+//! Checks a DPoP proof in the order of RFC 9449 §4.3. Pure: whether its `jti` was seen before is the ledger's to say.
+
+use serde_json::Value;
+use time::{Duration, OffsetDateTime};
+
+use super::target_uri;
+use crate::platform::jose::{Alg, Jws, PublicKey};
+use crate::platform::{base64url, clock, digest};
+
+/// The longest `jti` that is accepted (standards DP-14).
+const MAX_JTI_BYTES: usize = 256;
+
+/// What the request was, and how much the clocks may differ.
+#[derive(Debug, Clone)]
+pub struct Expected<'a> {
+    /// The request's method.
+    pub method: &'a str,
+    /// The request's target, from our configured issuer and never from `Host`, normalised.
+    pub target: &'a str,
+    /// How old a proof may be.
+    pub window: Duration,
+    /// How far in the future it may have been made.
+    pub skew: Duration,
+    /// The access token that goes with it, at a resource.
+    pub access_token: Option<&'a str>,
+}
+
+/// A proof that passed every check that needs no memory.
+#[derive(Debug, Clone)]
+pub struct VerifiedProof {
+    /// Thumbprint of the key that signed.
+    pub jkt: String,
+    /// Identifies the use that is made of this proof: a digest over key, target and `jti`.
+    pub spend: [u8; 16],
+    /// From when on nobody would accept the proof again, so that its use may be forgotten.
+    pub forget_at: OffsetDateTime,
+    /// The server-provided nonce, which the caller has to judge.
+    pub nonce: Option<String>,
+}
+
+/// Which step of §4.3 failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadProof {
+    /// Steps 2 to 5 and 7: not one well-formed JWT of the right type, with a usable public key and all claims.
+    Malformed,
+    /// Step 6.
+    Signature,
+    /// Steps 8 and 9: made for another request.
+    Target,
+    /// Step 11.
+    Time,
+    /// Step 12: made for another access token.
+    AccessToken,
+}
+
+/// Checks a proof.
+pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Result<VerifiedProof, BadProof> {
+    // (2) one well-formed JWT; (1), a single header field, is seen to where headers are read
+    let jws = Jws::parse(proof).ok_or(BadProof::Malformed)?;
+    // (3) all required claims, with the right types
+    let text = |name: &str| jws.text(name).ok_or(BadProof::Malformed);
+    let (jti, htm, htu) = (text("jti")?, text("htm")?, text("htu")?);
+    let iat = jws.claims.get("iat").and_then(Value::as_i64).ok_or(BadProof::Malformed)?;
+    let made_at = clock::from_seconds(iat).ok_or(BadProof::Malformed)?;
+    let nonce = optional_text(&jws, "nonce")?;
+    if jti.is_empty() || jti.len() > MAX_JTI_BYTES {
+        return Err(BadProof::Malformed);
+    }
+    // (4) typ, a fixed string
+    if jws.header.typ.as_deref() != Some("dpop+jwt") {
+        return Err(BadProof::Malformed);
+    }
+    // (5) an asymmetric algorithm that we accept, (7) a key without private members
+    Alg::parse(&jws.header.alg).ok_or(BadProof::Malformed)?;
+    let jwk = jws.header.jwk.as_ref().ok_or(BadProof::Malformed)?;
+    let key = PublicKey::from_jwk(jwk).map_err(|_| BadProof::Malformed)?;
+    // (8), (9) made for this request; before the signature, because it is cheaper
+    if htm != expected.method || target_uri::normalise(htu).as_deref() != Some(expected.target) {
+        return Err(BadProof::Target);
+    }
+    // (11) made a short while ago
+    let oldest = now - expected.window;
+    if made_at < oldest || made_at > now + expected.skew {
+        return Err(BadProof::Time);
+    }
+    // (12) made for this access token
+    if let Some(token) = expected.access_token {
+        let ath = base64url::encode(digest::sha256(&[token.as_bytes()]));
+        if jws.text("ath") != Some(ath.as_str()) {
+            return Err(BadProof::AccessToken);
+        }
+    }
+    // (6) signed by the key that it carries
+    if !jws.verified_by(&key, &Alg::ALL) {
+        return Err(BadProof::Signature);
+    }
+    let jkt = key.thumbprint().to_owned();
+    Ok(VerifiedProof {
+        spend: spend(&[b"dpop", jkt.as_bytes(), expected.target.as_bytes(), jti.as_bytes()]),
+        forget_at: made_at + expected.window + expected.skew,
+        jkt,
+        nonce,
+    })
+}
+
+/// A short digest that stands for something that may be used once. Each part is preceded by its length, so that no
+/// two lists of parts look alike.
+pub fn spend(parts: &[&[u8]]) -> [u8; 16] {
+    let lengths: Vec<[u8; 8]> = parts.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
+    let framed: Vec<&[u8]> =
+        lengths.iter().zip(parts).flat_map(|(length, part)| [length.as_slice(), *part]).collect();
+    let digest = digest::sha256(&framed);
+    let mut short = [0; 16];
+    for (to, from) in short.iter_mut().zip(digest) {
+        *to = from;
+    }
+    short
+}
+
+fn optional_text(jws: &Jws<'_>, name: &str) -> Result<Option<String>, BadProof> {
+    match jws.claims.get(name) {
+        None => Ok(None),
+        Some(value) => value.as_str().map(|text| Some(text.to_owned())).ok_or(BadProof::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::jose::{SigningAlg, SigningKey};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const KAT_07A: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg";
+    const KAT_07B: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA";
+    const JKT: &str = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
+    const TARGET: &str = "https://as.example.com/oauth/token";
+
+    fn expected(method: &'static str, target: &'static str) -> Expected<'static> {
+        let (window, skew) = (Duration::seconds(60), Duration::seconds(5));
+        Expected { method, target, window, skew, access_token: None }
+    }
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        clock::from_seconds(seconds).unwrap()
+    }
+
+    #[test]
+    fn kat_07_the_proofs_of_the_rfc_verify() {
+        let proof = verify(KAT_07A, &expected("POST", "https://server.example.com/token"), at(1_562_262_616));
+        assert_eq!(proof.unwrap().jkt, JKT);
+        let mut resource = expected("GET", "https://resource.example.org/protectedresource");
+        resource.access_token = Some("Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU");
+        assert_eq!(verify(KAT_07B, &resource, at(1_562_262_618)).unwrap().jkt, JKT);
+        resource.access_token = Some("another");
+        assert_eq!(verify(KAT_07B, &resource, at(1_562_262_618)).unwrap_err(), BadProof::AccessToken);
+        let plain = verify(KAT_07A, &Expected { access_token: Some("x"), ..expected("POST", "https://server.example.com/token") }, at(1_562_262_616));
+        assert_eq!(plain.unwrap_err(), BadProof::AccessToken, "DP-15: ath is required with a token");
+    }
+
+    #[test]
+    fn dp_13_the_edges_of_the_window() {
+        let check = |now| verify(KAT_07A, &expected("POST", "https://server.example.com/token"), at(now)).err();
+        assert_eq!(check(1_562_262_616 + 60), None);
+        assert_eq!(check(1_562_262_616 + 61), Some(BadProof::Time));
+        assert_eq!(check(1_562_262_616 - 5), None);
+        assert_eq!(check(1_562_262_616 - 6), Some(BadProof::Time));
+    }
+
+    fn signed(alg: SigningAlg, change: impl FnOnce(&mut Value)) -> String {
+        let (key, _) = SigningKey::generate(alg).unwrap();
+        let mut claims = json!({"jti": "1", "htm": "POST", "htu": TARGET, "iat": 1000});
+        change(&mut claims);
+        key.sign_proof("dpop+jwt", &claims).unwrap()
+    }
+
+    fn refusal(proof: &str) -> Option<BadProof> {
+        verify(proof, &expected("POST", TARGET), at(1000)).err()
+    }
+
+    #[test]
+    fn dp_03_every_claim_is_required_in_its_type() {
+        for alg in [SigningAlg::ES256, SigningAlg::Ed25519, SigningAlg::RS256] {
+            assert_eq!(refusal(&signed(alg, |_| {})), None, "{alg:?}");
+        }
+        let es256 = |change: fn(&mut Value)| refusal(&signed(SigningAlg::ES256, change));
+        for change in [
+            (|claims: &mut Value| drop(claims.as_object_mut().unwrap().remove("jti"))) as fn(&mut Value),
+            |claims| drop(claims.as_object_mut().unwrap().remove("htm")),
+            |claims| drop(claims.as_object_mut().unwrap().remove("htu")),
+            |claims| drop(claims.as_object_mut().unwrap().remove("iat")),
+            |claims| claims["iat"] = json!("1000"),
+            |claims| claims["jti"] = json!(7),
+            |claims| claims["jti"] = json!("x".repeat(257)),
+            |claims| claims["nonce"] = json!(7),
+        ] {
+            assert_eq!(es256(change), Some(BadProof::Malformed));
+        }
+        assert_eq!(es256(|claims| claims["htm"] = json!("post")), Some(BadProof::Target), "DP-08");
+        assert_eq!(es256(|claims| claims["htu"] = json!("https://evil.example/")), Some(BadProof::Target), "DP-09");
+        assert_eq!(es256(|claims| claims["htu"] = json!(format!("{TARGET}?x=1"))), None, "DP-09");
+    }
+
+    #[test]
+    fn dp_04_dp_05_type_and_algorithm_are_fixed() {
+        let (key, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
+        let claims = json!({"jti": "1", "htm": "POST", "htu": TARGET, "iat": 1000});
+        for typ in ["JWT", "at+jwt", "DPOP+JWT"] {
+            assert_eq!(refusal(&key.sign_proof(typ, &claims).unwrap()), Some(BadProof::Malformed), "{typ}");
+        }
+        let good = key.sign_proof("dpop+jwt", &claims).unwrap();
+        let rest = good.split_once('.').unwrap().1;
+        for alg in ["none", "nOnE", "HS256", "es256"] {
+            let header = base64url::encode(json!({"typ": "dpop+jwt", "alg": alg, "jwk": {"kty": "EC"}}).to_string());
+            assert_eq!(refusal(&format!("{header}.{rest}")), Some(BadProof::Malformed), "{alg}");
+        }
+    }
+
+    #[test]
+    fn spent_ids_depend_on_key_target_and_jti_alone() {
+        let proof = signed(SigningAlg::ES256, |_| {});
+        let first = verify(&proof, &expected("POST", TARGET), at(1000)).unwrap();
+        let later = verify(&proof, &expected("POST", TARGET), at(1030)).unwrap();
+        assert_eq!(first.spend, later.spend);
+        assert_ne!(spend(&[b"ab", b"c"]), spend(&[b"a", b"bc"]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+            prop_assert!(refusal(&text).is_some());
+        }
+    }
+}

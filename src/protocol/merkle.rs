@@ -1,0 +1,119 @@
+//! The Merkle tree of RFC 6962 §2.1 (RFC 9162 §2.1.1), grown at its right edge.
+
+use crate::platform::digest::sha256;
+
+/// A leaf's or node's hash.
+pub type Hash = [u8; 32];
+
+/// SHA-256(0x00 ‖ entry).
+pub fn leaf(entry: &[u8]) -> Hash {
+    sha256(&[&[0], entry])
+}
+
+fn node(left: &Hash, right: &Hash) -> Hash {
+    sha256(&[&[1], left, right])
+}
+
+/// The right edge of a tree: the roots of its perfect subtrees, largest first. All that is needed to go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Frontier {
+    size: u64,
+    peaks: Vec<Hash>,
+}
+
+impl Frontier {
+    /// An edge as it was stored; `None` if the number of hashes does not fit the size.
+    pub fn from_parts(size: u64, peaks: Vec<Hash>) -> Option<Self> {
+        (size.count_ones() as usize == peaks.len()).then_some(Self { size, peaks })
+    }
+
+    /// How many leaves the tree has.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The roots of the perfect subtrees, largest first.
+    pub fn peaks(&self) -> &[Hash] {
+        &self.peaks
+    }
+
+    /// Appends a leaf: every trailing 1 of the size is a subtree that gets its right half.
+    pub fn push(&mut self, leaf: Hash) {
+        let mut hash = leaf;
+        for _ in 0..self.size.trailing_ones() {
+            if let Some(left) = self.peaks.pop() {
+                hash = node(&left, &hash);
+            }
+        }
+        self.peaks.push(hash);
+        self.size += 1;
+    }
+
+    /// The tree's root.
+    pub fn root(&self) -> Hash {
+        let mut peaks = self.peaks.iter().rev();
+        let Some(last) = peaks.next() else { return sha256(&[]) };
+        peaks.fold(*last, |right, left| node(left, &right))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hex(hash: Hash) -> String {
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn kat_40_roots_of_the_published_leaves() {
+        let leaves: [&[u8]; 8] = [
+            b"", b"\x00", b"\x10", b"\x20\x21", b"\x30\x31", b"\x40\x41\x42\x43",
+            b"\x50\x51\x52\x53\x54\x55\x56\x57", b"\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f",
+        ];
+        let roots = [
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+            "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+            "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+            "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+            "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+        ];
+        let mut tree = Frontier::default();
+        assert_eq!(hex(tree.root()), roots[0]);
+        for (entry, root) in leaves.iter().zip(&roots[1..]) {
+            tree.push(leaf(entry));
+            assert_eq!(hex(tree.root()), *root);
+        }
+    }
+
+    /// MTH of RFC 9162 §2.1.1, word by word.
+    fn root_by_definition(leaves: &[Hash]) -> Hash {
+        match leaves {
+            [] => sha256(&[]),
+            [only] => *only,
+            _ => {
+                let split = leaves.len().next_power_of_two() / 2;
+                node(&root_by_definition(&leaves[..split]), &root_by_definition(&leaves[split..]))
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_edge_gives_the_root_of_the_definition(size in 0usize..200) {
+            let leaves: Vec<Hash> = (0..size).map(|n| leaf(&n.to_be_bytes())).collect();
+            let mut tree = Frontier::default();
+            for leaf in &leaves {
+                tree.push(*leaf);
+            }
+            prop_assert_eq!(tree.root(), root_by_definition(&leaves));
+            let stored = Frontier::from_parts(tree.size(), tree.peaks().to_vec());
+            prop_assert_eq!(stored, Some(tree));
+        }
+    }
+}

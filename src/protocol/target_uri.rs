@@ -1,0 +1,83 @@
+//! Comparing a proof's `htu` with where the request went (RFC 9449 §4.3 step 9, RFC 3986 §6.2.2 and §6.2.3).
+
+use url::Url;
+
+/// The form in which two target URIs are compared: scheme and host in lower case, no default port, dot segments
+/// resolved, unreserved characters unescaped, other escapes in upper case, without query and fragment. `None` if the
+/// text is not an http(s) URL or names a user.
+pub fn normalise(uri: &str) -> Option<String> {
+    if uri.chars().any(|c| c.is_control() || c == ' ') {
+        return None;
+    }
+    let mut url = Url::parse(uri).ok()?;
+    if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
+        return None;
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    let path = unescape_unreserved(url.path());
+    url.set_path(&path);
+    Some(url.into())
+}
+
+fn unescape_unreserved(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let code = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (code, after.get(2..)) {
+            (Some(byte), Some(tail)) => {
+                let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+                if unreserved { out.push(char::from(byte)) } else { out.push_str(&format!("%{byte:02X}")) }
+                rest = tail;
+            }
+            _ => {
+                out.push('%');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn dp_10_the_normalisation_table_holds() {
+        let expected = normalise("https://as.example.com/oauth/token").unwrap();
+        for same in [
+            "HTTPS://AS.example.com:443/oauth/token",
+            "https://as.example.com/oauth/./x/../token",
+            "https://as.example.com/oauth/%74oken",
+            "https://as.example.com/oauth/token?x=1#f",
+        ] {
+            assert_eq!(normalise(same).as_deref(), Some(expected.as_str()), "{same}");
+        }
+        for other in [
+            "https://as.example.com/oauth/token/",
+            "https://as.example.com/OAuth/token",
+            "https://as.example.com:8443/oauth/token",
+            "http://as.example.com/oauth/token",
+            "https://as.example.com/oauth%2Ftoken",
+            "https://user@as.example.com/oauth/token",
+            "://as.example.com/oauth/token",
+            "/oauth/token",
+        ] {
+            assert_ne!(normalise(other).as_deref(), Some(expected.as_str()), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_twice_changes_nothing(path in "[a-zA-Z0-9%/._~-]{0,30}") {
+            if let Some(once) = normalise(&format!("https://a.example/{path}")) {
+                prop_assert_eq!(normalise(&once), Some(once));
+            }
+        }
+    }
+}
