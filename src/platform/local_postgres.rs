@@ -1,1 +1,166 @@
-//! placeholder while the real one is written
+//! The server's own PostgreSQL: made in its data directory, reached through a private socket, started by whoever
+//! comes first, stopped by whoever leaves last, and back by itself after any crash.
+
+mod find;
+mod lock;
+mod place;
+mod postmaster;
+mod watchdog;
+
+use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+use sqlx::postgres::PgConnectOptions;
+
+use self::find::Search;
+use self::lock::Held;
+use self::place::Place;
+use self::postmaster::Postmaster;
+use self::watchdog::Watchdog;
+use super::fault::{During, Fault};
+
+/// Where the cluster belongs and where to look for PostgreSQL's programs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The server's data directory; made if it is missing.
+    pub data_dir: PathBuf,
+    /// The folder with `postgres` and `initdb`, if somebody has set it; no other place is looked at then.
+    pub bin_dir: Option<PathBuf>,
+    /// The value of `PATH`.
+    pub path: Option<OsString>,
+}
+
+/// In which role a process uses the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The one server on the data directory; a second one is refused.
+    Server,
+    /// A command, of which any number run beside the server, or without it.
+    Command,
+}
+
+/// Whether what was committed must outlive a crash of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// As in production.
+    On,
+    /// Faster; only a cluster that is thrown away can ask for it.
+    Off,
+}
+
+/// A running private cluster, in use by this process until [`Cluster::close`] or drop.
+#[derive(Debug)]
+pub struct Cluster {
+    postmaster: Postmaster,
+    users: Option<Held>,
+    watchdog: Option<Watchdog>,
+    /// Held for life, and given back last.
+    _server: Option<Held>,
+}
+
+impl Cluster {
+    /// Joins the cluster of a data directory; makes and starts it if need be.
+    pub async fn open(settings: Settings, role: Role) -> Result<Self, Fault> {
+        let data_dir = data_folder(&settings.data_dir)?;
+        let server = match role {
+            Role::Server => Some(lock::server(&data_dir)?),
+            Role::Command => None,
+        };
+        let search = Search { bin_dir: settings.bin_dir.as_deref(), path: settings.path.as_deref() };
+        let mut cluster = Self::join(&data_dir, search, Durability::On).await?;
+        cluster._server = server;
+        Ok(cluster)
+    }
+
+    /// A cluster of its own for a test, a benchmark or a demonstration. It is gone with the process that made it,
+    /// even if that is killed. `bin_dir` and `path` are those of [`Settings`].
+    pub async fn throwaway(
+        bin_dir: Option<PathBuf>,
+        path: Option<OsString>,
+        durability: Durability,
+    ) -> Result<Self, Fault> {
+        let (watchdog, data_dir) = Watchdog::with_folder(data_folder_mode())?;
+        let search = Search { bin_dir: bin_dir.as_deref(), path: path.as_deref() };
+        let mut cluster = Self::join(&data_dir, search, durability).await?;
+        cluster.watchdog = Some(watchdog);
+        Ok(cluster)
+    }
+
+    async fn join(data_dir: &Path, search: Search<'_>, durability: Durability) -> Result<Self, Fault> {
+        let deciding = lock::start(data_dir).await?;
+        let place = Place::settle(data_dir)?;
+        let programs = search.run(&place.account, place.made_by())?;
+        let users = lock::users(data_dir, &deciding)?;
+        let postmaster = Postmaster::new(place, programs, durability);
+        postmaster.run(&deciding).await?;
+        Ok(Self { postmaster, users: Some(users), watchdog: None, _server: None })
+    }
+
+    /// How to connect to one of the cluster's databases; the one made with it is called `actchain`.
+    pub fn connect_options(&self, database: &str) -> PgConnectOptions {
+        self.postmaster.place.connect_options(database)
+    }
+
+    /// Starts the cluster again if it was killed. Costs next to nothing while it runs.
+    pub async fn ensure_running(&self) -> Result<(), Fault> {
+        if self.postmaster.pid().is_some() {
+            return Ok(());
+        }
+        let deciding = lock::start(&self.postmaster.place.data_dir).await?;
+        self.postmaster.run(&deciding).await
+    }
+
+    /// The id of PostgreSQL's main process, if it runs.
+    pub fn postmaster_pid(&self) -> Option<u32> {
+        u32::try_from(self.postmaster.pid()?.as_raw()).ok()
+    }
+
+    /// Leaves the cluster, and stops it unless others use it.
+    pub async fn close(mut self) -> Result<(), Fault> {
+        if let Some(watchdog) = self.watchdog.take() {
+            self.users = None;
+            return watchdog.finish().await;
+        }
+        let deciding = lock::start(&self.postmaster.place.data_dir).await?;
+        let Some(users) = self.users.take() else { return Ok(()) };
+        if lock::leave(users, &deciding)? {
+            self.postmaster.stop(&deciding).await?;
+        }
+        Ok(())
+    }
+
+    /// What can be done without waiting. Whoever opens the cluster meanwhile waits for its end and starts it again.
+    fn leave_now(&mut self) -> Result<(), Fault> {
+        let Some(users) = self.users.take().filter(|_| self.watchdog.is_none()) else { return Ok(()) };
+        let Some(deciding) = lock::start_now(&self.postmaster.place.data_dir)? else { return Ok(()) };
+        if lock::leave(users, &deciding)? {
+            self.postmaster.stop_soon(&deciding);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(fault) = self.leave_now() {
+            tracing::warn!(%fault, "the database was left running");
+        }
+    }
+}
+
+/// Under root, the account PostgreSQL runs as has to get through it; it can neither list nor read it.
+fn data_folder_mode() -> u32 {
+    if geteuid().is_root() { 0o711 } else { 0o700 }
+}
+
+fn data_folder(wanted: &Path) -> Result<PathBuf, Fault> {
+    let what = format!("making the data directory {}", wanted.display());
+    DirBuilder::new().recursive(true).mode(data_folder_mode()).create(wanted).during(&what)?;
+    wanted.canonicalize().during(&what)
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ pub mod canonical_json;
 pub mod client_assertion;
 pub mod client_auth;
 pub mod dpop;
+pub mod dpop_nonce;
 pub mod identity_token;
 pub mod jwt_time;
 pub mod merkle;

@@ -1,0 +1,150 @@
+//! What a running server is made of: configuration, clock, pool, ledger, keys and caches, built once.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use moka::sync::Cache;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use time::OffsetDateTime;
+
+use crate::domain::client::Client;
+use crate::domain::key::{self, Keyring};
+use crate::domain::ledger::Ledger;
+use crate::domain::registry::{self, Registry};
+use crate::domain::remembered_secrets::RememberedSecrets;
+use crate::domain::remote_keys::RemoteKeys;
+use crate::domain::subject::VerifiedSubject;
+use crate::domain::throttle::{Failures, Throttle};
+use crate::platform::clock::Clock;
+use crate::platform::config::{Config, Switch};
+use crate::platform::fault::Fault;
+use crate::platform::jose::SealingKey;
+use crate::platform::outbound::{Outbound, Reach};
+use crate::platform::secret::MasterKey;
+use crate::platform::{db, telemetry};
+use crate::protocol::dpop_nonce::NonceKey;
+use crate::protocol::{metadata, target_uri};
+
+/// A server's parts.
+#[derive(Debug)]
+pub struct App {
+    /// As configured.
+    pub config: Config,
+    /// Our issuer identifier.
+    pub issuer: String,
+    /// The token endpoint in the form in which proofs are compared with it.
+    pub token_target: String,
+    /// What time it is.
+    pub clock: Clock,
+    /// Connections for reading, and for the rare writes.
+    pub pool: PgPool,
+    /// The way to record exchanges.
+    pub ledger: Ledger,
+    /// Opens and makes seals.
+    pub seal: SealingKey,
+    /// Makes and judges nonces, where they are demanded.
+    pub nonces: Option<NonceKey>,
+    /// JWK Sets that others publish.
+    pub remote_keys: RemoteKeys,
+    /// Clients by id. An entry may be outdated: the ledger compares its version.
+    pub clients: Cache<String, Arc<Client>>,
+    /// Verified subject tokens, by what makes them up. What they rest on is looked at again at every use.
+    pub subjects: Cache<[u8; 32], Arc<VerifiedSubject>>,
+    /// Secrets that were verified lately.
+    pub secrets: RememberedSecrets,
+    /// Requests of each client.
+    pub requests: Throttle,
+    /// Failures of each client.
+    pub failures: Failures,
+    /// How many slow secret verifications may run at once.
+    pub hashing: tokio::sync::Semaphore,
+    /// Collected metrics.
+    pub metrics: PrometheusHandle,
+    keyring: RwLock<Arc<Keyring>>,
+    registry: RwLock<Arc<Registry>>,
+    looked_for_keys: AtomicI64,
+}
+
+impl App {
+    /// Builds a server on a database whose schema is current and which has its keys. The task ends when the last handle
+    /// of the ledger is dropped and all that waited is recorded.
+    pub async fn build(
+        config: Config,
+        clock: Clock,
+        database: PgConnectOptions,
+        master: &MasterKey,
+    ) -> Result<(Arc<Self>, tokio::task::JoinHandle<()>), Fault> {
+        let timeout = Duration::from_millis(config.ledger.timeout_ms);
+        let issuer = config.issuer();
+        let endpoint = metadata::endpoint(&issuer, "/oauth/token");
+        let token_target = target_uri::normalise(&endpoint)
+            .ok_or_else(|| Fault::new(format!("{endpoint} is not usable as a token endpoint")))?;
+        let pool = db::pool(database.clone(), config.database_connections, timeout);
+        let seal = SealingKey::of(master);
+        let mut connection = pool.acquire().await?;
+        db::schema(&mut connection).await?.require_current()?;
+        let keyring = Keyring::open(&key::store::list(&mut connection).await?, &seal)?;
+        let registry = registry::store::load(&mut connection, &issuer).await?;
+        drop(connection);
+        let nonces = (config.dpop.nonce == Switch::On)
+            .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
+        let (ledger, writer) = Ledger::start(database, &config.ledger);
+        let app = Self {
+            token_target,
+            nonces,
+            remote_keys: RemoteKeys::new(Outbound::new(Reach::of_issuer(&issuer))?),
+            clients: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
+            subjects: Cache::builder().max_capacity(20_000).time_to_live(Duration::from_secs(900)).build(),
+            secrets: RememberedSecrets::new()?,
+            requests: Throttle::per_second(config.limits.per_client),
+            failures: Failures::per_minute(config.limits.failed_secrets),
+            // Each takes a core for about 20 ms; more at once would only starve everything else.
+            hashing: tokio::sync::Semaphore::new(2),
+            metrics: telemetry::metrics()?,
+            keyring: RwLock::new(Arc::new(keyring)),
+            registry: RwLock::new(Arc::new(registry)),
+            looked_for_keys: AtomicI64::new(0),
+            issuer,
+            clock,
+            pool,
+            ledger,
+            seal,
+            config,
+        };
+        Ok((Arc::new(app), writer))
+    }
+
+    /// The keys, as last read.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// The registry, as last read.
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Whether an unknown key is worth a look into the database: once a second, however many strangers make keys up.
+    pub fn may_look_for_keys(&self, now: OffsetDateTime) -> bool {
+        let second = now.unix_timestamp();
+        self.looked_for_keys.swap(second, Ordering::Relaxed) != second
+    }
+
+    /// Reads the keys again.
+    pub async fn refresh_keyring(&self) -> Result<(), Fault> {
+        let mut connection = self.pool.acquire().await?;
+        let keyring = Keyring::open(&key::store::list(&mut connection).await?, &self.seal)?;
+        *self.keyring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keyring);
+        Ok(())
+    }
+
+    /// Reads the registry again.
+    pub async fn refresh_registry(&self) -> Result<(), Fault> {
+        let mut connection = self.pool.acquire().await?;
+        let registry = registry::store::load(&mut connection, &self.issuer).await?;
+        *self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(registry);
+        Ok(())
+    }
+}

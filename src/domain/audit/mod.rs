@@ -1,0 +1,330 @@
+//! The audit log: immutable canonical documents in one Merkle tree, with a gapless `seq`.
+
+pub mod store;
+pub mod verify;
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::principal::Principal;
+use super::refusal::Refusal;
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::Fault;
+use crate::platform::random;
+use crate::protocol::canonical_json;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A client got a token for itself.
+    TokenIssued,
+    /// A token was made from another.
+    TokenExchanged,
+    /// A token was refused.
+    TokenRefused,
+    /// A delegation began.
+    DelegationCreated,
+    /// A delegation was taken back.
+    DelegationRevoked,
+    /// A client was registered or changed.
+    ClientChanged,
+    /// A client was disabled.
+    ClientDisabled,
+    /// A client was enabled again.
+    ClientEnabled,
+    /// A client's secret was replaced.
+    ClientSecretRotated,
+    /// A signing key was made, began to sign, ceased to sign, or was removed; `detail.stage` says which.
+    KeyChanged,
+    /// An issuer was registered or changed.
+    IssuerChanged,
+    /// A resource was registered or changed.
+    ResourceChanged,
+}
+
+impl Action {
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TokenIssued => "oauth.token.issued",
+            Self::TokenExchanged => "oauth.token.exchanged",
+            Self::TokenRefused => "oauth.token.refused",
+            Self::DelegationCreated => "delegation.created",
+            Self::DelegationRevoked => "delegation.revoked",
+            Self::ClientChanged => "client.changed",
+            Self::ClientDisabled => "client.disabled",
+            Self::ClientEnabled => "client.enabled",
+            Self::ClientSecretRotated => "client.secret_rotated",
+            Self::KeyChanged => "key.changed",
+            Self::IssuerChanged => "admin.issuer_changed",
+            Self::ResourceChanged => "admin.resource_changed",
+        }
+    }
+
+    /// The event code, where there is one.
+    pub fn code(self) -> Option<&'static str> {
+        match self {
+            Self::DelegationCreated => Some("0x3001"),
+            Self::DelegationRevoked => Some("0x3003"),
+            _ => None,
+        }
+    }
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done.
+    Success,
+    /// Refused; `reason` says why.
+    Refused,
+}
+
+/// Who did it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Actor {
+    /// The client; `operator` stands for whoever has a shell on the machine.
+    pub client_id: String,
+    /// The key it proved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jkt: Option<String>,
+}
+
+/// One actor of the chain.
+#[derive(Debug, Clone, Serialize)]
+pub struct ChainLink {
+    /// The actor.
+    pub sub: String,
+    /// Who says so.
+    pub iss: String,
+    /// Its name, where it is at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// The key under which it acted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jkt: Option<String>,
+}
+
+/// Where a request came from.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The id that the answer quotes.
+    pub request_id: Option<String>,
+    /// The peer.
+    pub ip: Option<IpAddr>,
+    /// What it calls itself; cut to 256 bytes.
+    pub user_agent: Option<String>,
+}
+
+/// An event that has no place in the log yet. Never holds tokens, secrets or key material.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// When.
+    pub at: OffsetDateTime,
+    /// What.
+    pub action: Action,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why not.
+    pub reason: Option<&'static str>,
+    /// Who.
+    pub actor: Actor,
+    /// On whose behalf.
+    pub subject: Option<Principal>,
+    /// The chain, root first.
+    pub act_chain: Vec<ChainLink>,
+    /// The chain's id.
+    pub txn: Option<String>,
+    /// The delegation.
+    pub delegation_id: Option<String>,
+    /// The delegation with everything above it, root first.
+    pub delegation_path: Vec<String>,
+    /// The token that was issued.
+    pub jti: Option<String>,
+    /// The token it was made from.
+    pub parent_jti: Option<String>,
+    /// What an administrative event is about.
+    pub target: Option<String>,
+    /// Scope.
+    pub scope: Option<String>,
+    /// Audiences.
+    pub audience: Vec<String>,
+    /// The session of the subject.
+    pub session_id: Option<String>,
+    /// Where from.
+    pub origin: Origin,
+    /// More, by action.
+    pub detail: Option<Value>,
+}
+
+impl Event {
+    /// An event with nothing but the necessary.
+    pub fn new(at: OffsetDateTime, action: Action, actor: Actor) -> Self {
+        Self {
+            at,
+            action,
+            outcome: Outcome::Success,
+            reason: None,
+            actor,
+            subject: None,
+            act_chain: Vec::new(),
+            txn: None,
+            delegation_id: None,
+            delegation_path: Vec::new(),
+            jti: None,
+            parent_jti: None,
+            target: None,
+            scope: None,
+            audience: Vec::new(),
+            session_id: None,
+            origin: Origin::default(),
+            detail: None,
+        }
+    }
+
+    /// An event of an operator about one thing.
+    pub fn of_operator(at: OffsetDateTime, action: Action, target: impl Into<String>) -> Self {
+        let actor = Actor { client_id: "operator".into(), jkt: None };
+        Self { target: Some(target.into()), ..Self::new(at, action, actor) }
+    }
+
+    /// The same event, had it been refused.
+    pub fn refused(self, refusal: Refusal) -> Self {
+        Self {
+            action: Action::TokenRefused,
+            outcome: Outcome::Refused,
+            reason: Some(refusal.reason()),
+            jti: None,
+            ..self
+        }
+    }
+
+    /// Writes the canonical document, all but its place in the log.
+    pub fn draft(&self) -> Result<Draft, Fault> {
+        let document = Document {
+            seq: 0,
+            id: random::id(self.at)?,
+            at: rfc3339(self.at),
+            action: self.action.name(),
+            outcome: self.outcome,
+            reason: self.reason,
+            code: self.action.code(),
+            actor: &self.actor,
+            subject: self.subject.as_ref(),
+            act_chain: &self.act_chain,
+            txn: self.txn.as_deref(),
+            delegation_id: self.delegation_id.as_deref(),
+            delegation_path: &self.delegation_path,
+            jti: self.jti.as_deref(),
+            parent_jti: self.parent_jti.as_deref(),
+            target: self.target.as_deref(),
+            scope: self.scope.as_deref(),
+            audience: &self.audience,
+            session_id: self.session_id.as_deref(),
+            request_id: self.origin.request_id.as_deref(),
+            ip: self.origin.ip,
+            user_agent: self.origin.user_agent.as_deref(),
+            detail: self.detail.as_ref(),
+        };
+        Draft::cut(&canonical_json::to_string(&document)?)
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    seq: u64,
+    id: Uuid,
+    at: String,
+    action: &'a str,
+    outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+    actor: &'a Actor,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a Principal>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    act_chain: &'a [ChainLink],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txn: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delegation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    delegation_path: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_jti: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    audience: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a Value>,
+}
+
+/// A canonical document cut in two where its `seq` goes, which is known only under the head's lock.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    before: String,
+    after: String,
+}
+
+/// Quotes inside strings are escaped, and no member that sorts after `seq` holds an object with a member of that name:
+/// the last occurrence is the top-level one.
+const PLACE: &str = ",\"seq\":0,";
+
+impl Draft {
+    fn cut(document: &str) -> Result<Self, Fault> {
+        let missing = || Fault::new("an event without a place for its seq");
+        // Where nothing sorts behind it, `seq` is the last member.
+        if let Some((before, after)) = document.rsplit_once(PLACE) {
+            return Ok(Self { before: format!("{before},\"seq\":"), after: format!(",{after}") });
+        }
+        let before = document.strip_suffix(",\"seq\":0}").ok_or_else(missing)?;
+        Ok(Self { before: format!("{before},\"seq\":"), after: "}".to_owned() })
+    }
+
+    /// The document at its place.
+    pub fn at(&self, seq: u64) -> String {
+        format!("{}{seq}{}", self.before, self.after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::clock::from_seconds;
+    use serde_json::json;
+
+    #[test]
+    fn a_draft_becomes_a_canonical_document_wherever_it_lands() {
+        let at = from_seconds(1_700_000_000).unwrap();
+        let mut event = Event::of_operator(at, Action::ClientChanged, "a,\"seq\":0,b");
+        event.detail = Some(json!({"a": 1, "seq": 0, "z": 1}));
+        for event in [event.clone(), Event { target: None, ..event }] {
+            let text = event.draft().unwrap().at(4_294_967_296);
+            let value: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(value["seq"], json!(4_294_967_296_u64));
+            assert_eq!(value["detail"]["seq"], json!(0));
+            assert_eq!(value["at"], "2023-11-14T22:13:20.000000Z");
+            assert_eq!(canonical_json::to_string(&value).unwrap(), text);
+        }
+    }
+}

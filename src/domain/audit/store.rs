@@ -1,0 +1,123 @@
+//! The log in PostgreSQL. The one way in is [`append`], which takes the head's lock, the last lock of any transaction.
+
+use futures_util::{Stream, TryStreamExt as _};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::Draft;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::merkle::{self, Frontier};
+
+/// The statement that reads the head under its lock.
+pub const LOCK_HEAD: &str = "SELECT size, peaks FROM audit_head FOR UPDATE";
+
+/// Appends documents in order; gives the `seq` of the first.
+pub async fn append(connection: &mut PgConnection, drafts: &[Draft]) -> Result<u64, Fault> {
+    let head: (i64, Vec<u8>) = sqlx::query_as(LOCK_HEAD).fetch_one(&mut *connection).await?;
+    append_at(connection, head, drafts).await
+}
+
+/// Appends documents behind a head that was read by [`LOCK_HEAD`] in this transaction.
+pub async fn append_at(
+    connection: &mut PgConnection,
+    (size, peaks): (i64, Vec<u8>),
+    drafts: &[Draft],
+) -> Result<u64, Fault> {
+    let mut frontier = frontier(size, &peaks)?;
+    let first = frontier.size();
+    let mut seqs = Vec::with_capacity(drafts.len());
+    let mut documents = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let seq = frontier.size();
+        let document = draft.at(seq);
+        frontier.push(merkle::leaf(document.as_bytes()));
+        seqs.push(i64::try_from(seq).during("numbering an event")?);
+        documents.push(document);
+    }
+    sqlx::query(
+        "WITH added AS (
+             INSERT INTO audit_event (seq, document) SELECT * FROM unnest($1::bigint[], $2::text[])
+         )
+         UPDATE audit_head SET size = $3, peaks = $4",
+    )
+    .bind(seqs)
+    .bind(documents)
+    .bind(i64::try_from(frontier.size()).during("numbering an event")?)
+    .bind(frontier.peaks().concat())
+    .execute(connection)
+    .await?;
+    Ok(first)
+}
+
+/// The head as it stands, without its lock.
+pub async fn head(connection: &mut PgConnection) -> Result<Frontier, Fault> {
+    let (size, peaks): (i64, Vec<u8>) =
+        sqlx::query_as("SELECT size, peaks FROM audit_head").fetch_one(connection).await?;
+    frontier(size, &peaks)
+}
+
+fn frontier(size: i64, peaks: &[u8]) -> Result<Frontier, Fault> {
+    let peaks = peaks.chunks(32).map(|peak| <[u8; 32]>::try_from(peak).ok()).collect::<Option<Vec<_>>>();
+    let size = u64::try_from(size).ok();
+    size.zip(peaks)
+        .and_then(|(size, peaks)| Frontier::from_parts(size, peaks))
+        .ok_or_else(|| Fault::new("the head of the log does not fit its size"))
+}
+
+/// Documents from `seq` on, in order, streamed; a `seq` that is missing is simply not there.
+pub fn documents(
+    connection: &mut PgConnection,
+    from: u64,
+    below: u64,
+) -> impl Stream<Item = Result<(i64, String), Fault>> + '_ {
+    sqlx::query_as("SELECT seq, document FROM audit_event WHERE seq >= $1 AND seq < $2 ORDER BY seq")
+        .bind(i64::try_from(from).unwrap_or(i64::MAX))
+        .bind(i64::try_from(below).unwrap_or(i64::MAX))
+        .fetch(connection)
+        .map_err(Fault::from)
+}
+
+/// How many rows the table has beyond those the head speaks of.
+pub async fn rows_outside(connection: &mut PgConnection, size: u64) -> Result<i64, Fault> {
+    let outside = sqlx::query_scalar("SELECT count(*) FROM audit_event WHERE seq < 0 OR seq >= $1")
+        .bind(i64::try_from(size).unwrap_or(i64::MAX))
+        .fetch_one(connection)
+        .await?;
+    Ok(outside)
+}
+
+/// Keeps a checkpoint; `false` if one of that size is kept already.
+pub async fn insert_checkpoint(
+    connection: &mut PgConnection,
+    size: u64,
+    note: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "INSERT INTO audit_checkpoint (size, note, made_at) VALUES ($1, $2, $3) ON CONFLICT (size) DO NOTHING",
+    )
+    .bind(i64::try_from(size).unwrap_or(i64::MAX))
+    .bind(note)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The checkpoints that are kept, smallest first.
+pub async fn checkpoints(connection: &mut PgConnection) -> Result<Vec<(u64, String)>, Fault> {
+    let rows: Vec<(i64, String)> =
+        sqlx::query_as("SELECT size, note FROM audit_checkpoint ORDER BY size").fetch_all(connection).await?;
+    rows.into_iter()
+        .map(|(size, note)| Ok((u64::try_from(size).during("reading a checkpoint")?, note)))
+        .collect()
+}
+
+/// The newest checkpoint.
+pub async fn newest_checkpoint(connection: &mut PgConnection) -> Result<Option<(u64, String)>, Fault> {
+    let row: Option<(i64, String)> =
+        sqlx::query_as("SELECT size, note FROM audit_checkpoint ORDER BY size DESC LIMIT 1")
+            .fetch_optional(connection)
+            .await?;
+    row.map(|(size, note)| Ok((u64::try_from(size).during("reading a checkpoint")?, note))).transpose()
+}

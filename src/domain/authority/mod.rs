@@ -1,0 +1,303 @@
+//! Who may exchange what: the decision of an exchange, pure. Everything that went in bounds what comes out.
+
+mod meet;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use time::{Duration, OffsetDateTime};
+
+use super::client::{Binding, Client};
+use super::delegation::{Delegation, Facts, Origin, Path};
+use super::limit::Limit;
+use super::principal::Principal;
+use super::refusal::Refusal;
+use super::registry::Registry;
+use super::subject::{Source, VerifiedSubject};
+use crate::platform::base64url;
+use crate::platform::digest::sha256;
+use crate::protocol::access_token::{Act, Confirmation};
+use crate::protocol::authorization_details::Details;
+use crate::protocol::token_exchange::Wanted;
+
+/// Everything a decision depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Grounds<'a> {
+    /// The present.
+    pub now: OffsetDateTime,
+    /// Us.
+    pub issuer: &'a str,
+    /// The authenticated client.
+    pub client: &'a Client,
+    /// Thumbprint of the key that signed the proof, where there is one.
+    pub jkt: Option<&'a str>,
+    /// The verified subject token.
+    pub subject: &'a VerifiedSubject,
+    /// When the actor token ends, where there is one.
+    pub actor_expires_at: Option<OffsetDateTime>,
+    /// The delegations that might apply, best first.
+    pub paths: &'a [Path],
+    /// Issuers and resources.
+    pub registry: &'a Registry,
+    /// What is asked for.
+    pub wanted: &'a Wanted,
+    /// The longest life of any token.
+    pub max_ttl: Duration,
+    /// The most actors of any token.
+    pub max_depth: u32,
+}
+
+/// What may be issued.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The delegation it is issued under, with everything above it; empty where the client acts for itself.
+    pub path: Vec<String>,
+    /// A delegation that has to be recorded with it, because a `may_act` claim gave the authority.
+    pub create: Option<Delegation>,
+    /// The actors of the new token.
+    pub act: Option<Act>,
+    /// Scopes.
+    pub scopes: BTreeSet<String>,
+    /// Targets.
+    pub audiences: BTreeSet<String>,
+    /// `authorization_details`, where there are any.
+    pub details: Option<Details>,
+    /// When it ends.
+    pub expires_at: OffsetDateTime,
+}
+
+/// What a client may have for itself or through a delegation, before what it asked for is looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounds {
+    scopes: Limit,
+    audiences: Limit,
+    details: Option<Details>,
+    expires_at: OffsetDateTime,
+}
+
+/// Decides an exchange.
+///
+/// # Errors
+/// The refusal, by the first rule that is not met.
+pub fn decide(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
+    if grounds.now >= grounds.subject.expires_at {
+        return Err(Refusal::SubjectTokenInvalid);
+    }
+    if grounds.subject.is_held_by(&grounds.client.client_id, grounds.issuer) {
+        own_token(grounds)
+    } else {
+        next_hop(grounds)
+    }
+}
+
+/// Decides what a client gets for itself (RFC 6749 §4.4): its own registered rights.
+pub fn decide_for_itself(
+    client: &Client,
+    registry: &Registry,
+    wanted: &Wanted,
+    bound: bool,
+    (now, max_ttl): (OffsetDateTime, Duration),
+) -> Result<Decision, Refusal> {
+    let bounds = of_client(client, now + max_ttl);
+    let asked = meet::Asked { wanted, registry, client, bound, now };
+    meet::grant(&bounds, &asked, Vec::new(), None)
+}
+
+/// Rule 1: narrower scope or another audience for the token's own holder. No hop is added, no actor dropped.
+fn own_token(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
+    match (&grounds.subject.jkt, grounds.jkt) {
+        (Some(_), None) => return Err(Refusal::ProofMissing),
+        (Some(bound), Some(jkt)) if bound != jkt => return Err(Refusal::SubjectKeyMismatch),
+        _ => {}
+    }
+    let path = match grounds.subject.dlg() {
+        None => None,
+        Some(dlg) => Some(find(grounds.paths, dlg).ok_or(Refusal::NoDelegation)?),
+    };
+    if let Some(path) = path {
+        path.check(grounds.now)?;
+    }
+    let act = grounds.subject.act.clone();
+    check_depth(grounds, act.as_ref().map_or(0, Act::depth), path)?;
+    grant(grounds, path, act)
+}
+
+/// Rule 2: somebody else's token. A delegation, or `may_act`, has to give the client the authority.
+fn next_hop(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
+    if matches!(grounds.subject.source, Source::Foreign { .. }) && grounds.subject.act.is_some() {
+        return Err(Refusal::ForeignActor);
+    }
+    if acts_already(grounds) {
+        return Err(Refusal::ActorCycle);
+    }
+    let act = add_actor(grounds);
+    let mut first_refusal = None;
+    for path in grounds.paths.iter().filter(|path| gives_authority(grounds, path)) {
+        let tried = path
+            .check(grounds.now)
+            .and_then(|()| check_depth(grounds, act.depth(), Some(path)))
+            .and_then(|()| grant(grounds, Some(path), Some(act.clone())));
+        match tried {
+            Ok(decision) => return Ok(decision),
+            // The best delegation's refusal is the one that helps.
+            Err(refusal) => drop(first_refusal.get_or_insert(refusal)),
+        }
+    }
+    match by_may_act(grounds, &act) {
+        Some(decided) => decided,
+        None => Err(first_refusal.unwrap_or(Refusal::NoDelegation)),
+    }
+}
+
+fn find<'a>(paths: &'a [Path], id: &str) -> Option<&'a Path> {
+    paths.iter().find(|path| path.leaf().is_some_and(|leaf| leaf.id == id))
+}
+
+/// Whether a delegation leads from the subject token's holder to the client.
+fn gives_authority(grounds: &Grounds<'_>, path: &Path) -> bool {
+    let Some(leaf) = path.leaf() else { return false };
+    if leaf.delegate != grounds.client.client_id || leaf.root != grounds.subject.subject {
+        return false;
+    }
+    match grounds.subject.dlg() {
+        Some(dlg) => leaf.parent.as_deref() == Some(dlg),
+        None => leaf.parent.is_none() && leaf.delegator == grounds.subject.subject && at_hand(grounds, leaf),
+    }
+}
+
+/// A delegation that a `may_act` claim led to belongs to the very token that carried the claim.
+fn at_hand(grounds: &Grounds<'_>, leaf: &Delegation) -> bool {
+    leaf.origin != Origin::MayAct || may_act_id(grounds.subject, &grounds.client.client_id).as_ref() == Some(&leaf.id)
+}
+
+fn acts_already(grounds: &Grounds<'_>) -> bool {
+    let client = &grounds.client.client_id;
+    let acts = grounds.subject.act.iter().flat_map(Act::newest_first);
+    let root = &grounds.subject.subject;
+    acts.into_iter().any(|act| act.iss == grounds.issuer && act.sub == *client)
+        || (root.iss == grounds.issuer && root.sub == *client)
+}
+
+fn add_actor(grounds: &Grounds<'_>) -> Act {
+    Act {
+        sub: grounds.client.client_id.clone(),
+        iss: grounds.issuer.to_owned(),
+        cnf: grounds.jkt.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
+        act: grounds.subject.act.clone().map(Box::new),
+    }
+}
+
+/// Depth counts actors; the server and every delegation on the path may bound it.
+fn check_depth(grounds: &Grounds<'_>, depth: u32, path: Option<&Path>) -> Result<(), Refusal> {
+    let bounds = path.into_iter().flat_map(|path| &path.0).filter_map(|one| one.max_depth);
+    let most = bounds.min().unwrap_or(u32::MAX).min(grounds.max_depth);
+    if depth > most { Err(Refusal::DepthExceeded) } else { Ok(()) }
+}
+
+/// The id of the delegation that a `may_act` claim leads to: the same for the same token and client, so that it is
+/// recorded once, and revoking it holds.
+pub fn may_act_id(subject: &VerifiedSubject, client_id: &str) -> Option<String> {
+    match &subject.source {
+        Source::Foreign { may_act: Some(_), fingerprint, .. } => {
+            let digest = sha256(&[b"may_act", fingerprint, client_id.as_bytes()]);
+            Some(format!("may-{}", base64url::encode(digest.get(..18).unwrap_or_default())))
+        }
+        _ => None,
+    }
+}
+
+/// `None` where no claim names the client, or its delegation is recorded already and was tried above.
+fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refusal>> {
+    let subject = grounds.subject;
+    let Source::Foreign { may_act: Some(may_act), .. } = &subject.source else { return None };
+    let client_id = &grounds.client.client_id;
+    let id = may_act_id(subject, client_id)?;
+    if !may_act.names(client_id, grounds.issuer) || find(grounds.paths, &id).is_some() {
+        return None;
+    }
+    let delegation = Delegation {
+        path: vec![id.clone()],
+        id,
+        parent: None,
+        root: subject.subject.clone(),
+        delegator: subject.subject.clone(),
+        delegate: client_id.clone(),
+        scopes: subject.scopes.clone(),
+        audiences: Limit::Any,
+        details: subject.details.clone(),
+        max_depth: None,
+        origin: Origin::MayAct,
+        requested_at: grounds.now,
+        facts: Facts {
+            activated_at: Some(grounds.now),
+            expires_at: subject.expires_at,
+            revoked_at: None,
+            max_uses: None,
+            uses: 0,
+        },
+        revoke_reason: None,
+    };
+    let path = Path(vec![delegation.clone()]);
+    let decided = check_depth(grounds, act.depth(), Some(&path))
+        .and_then(|()| grant(grounds, Some(&path), Some(act.clone())))
+        .map(|decision| Decision { create: Some(delegation), ..decision });
+    Some(decided)
+}
+
+/// The meet of everything that went in, and what of it is asked for.
+fn grant(grounds: &Grounds<'_>, path: Option<&Path>, act: Option<Act>) -> Result<Decision, Refusal> {
+    let subject = grounds.subject;
+    let mut bounds = of_client(grounds.client, grounds.now + grounds.max_ttl);
+    let ends = [Some(subject.expires_at), grounds.actor_expires_at].into_iter().flatten();
+    bounds.narrow(&subject.scopes, &subject.audiences, subject.details.as_ref(), ends);
+    for one in path.into_iter().flat_map(|path| &path.0) {
+        bounds.narrow(&one.scopes, &one.audiences, one.details.as_ref(), [one.facts.expires_at]);
+    }
+    let asked = meet::Asked {
+        wanted: grounds.wanted,
+        registry: grounds.registry,
+        client: grounds.client,
+        bound: grounds.jkt.is_some(),
+        now: grounds.now,
+    };
+    meet::grant(&bounds, &asked, path.map(Path::ids).unwrap_or_default(), act)
+}
+
+fn of_client(client: &Client, server_end: OffsetDateTime) -> Bounds {
+    Bounds {
+        scopes: Limit::Only(client.scopes.clone()),
+        audiences: Limit::Only(client.audiences.clone()),
+        details: None,
+        expires_at: server_end,
+    }
+}
+
+impl Bounds {
+    fn narrow(
+        &mut self,
+        scopes: &Limit,
+        audiences: &Limit,
+        details: Option<&Details>,
+        ends: impl IntoIterator<Item = OffsetDateTime>,
+    ) {
+        self.scopes = self.scopes.meet(scopes);
+        self.audiences = self.audiences.meet(audiences);
+        self.details = match (self.details.take(), details) {
+            (None, limit) => limit.cloned(),
+            (limit, None) => limit,
+            (Some(ours), Some(theirs)) => Some(ours.meet(theirs)),
+        };
+        self.expires_at = ends.into_iter().fold(self.expires_at, OffsetDateTime::min);
+    }
+}
+
+/// Whether a request of this client needs a proof.
+pub fn needs_proof(client: &Client) -> bool {
+    client.dpop == Binding::Required || client.auth == super::client::AuthMethod::None
+}
+
+/// The principal that a client of ours is.
+pub fn principal_of(client: &Client, issuer: &str) -> Principal {
+    Principal::new(issuer, client.client_id.clone())
+}

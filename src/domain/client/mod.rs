@@ -1,0 +1,167 @@
+//! Clients: whoever authenticates at our endpoints.
+
+pub mod store;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::principal::Principal;
+use crate::platform::jose::PublicKey;
+
+/// What a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Kind {
+    /// Acts on somebody's behalf.
+    Agent,
+    /// Acts for itself.
+    Service,
+    /// Validates our tokens.
+    ResourceServer,
+    /// Administers this server.
+    Admin,
+}
+
+/// How a client authenticates (RFC 7591 §2, `token_endpoint_auth_method`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum AuthMethod {
+    /// A secret in the `Authorization` header.
+    ClientSecretBasic,
+    /// A secret in the body.
+    ClientSecretPost,
+    /// A JWT signed with its key.
+    PrivateKeyJwt,
+    /// By a registered DPoP key alone.
+    None,
+}
+
+impl AuthMethod {
+    /// Whether the method needs a secret.
+    pub fn uses_secret(self) -> bool {
+        matches!(self, Self::ClientSecretBasic | Self::ClientSecretPost)
+    }
+}
+
+/// A grant type that a client may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Grant {
+    /// RFC 6749 §4.4.
+    #[serde(rename = "client_credentials")]
+    ClientCredentials,
+    /// RFC 8693.
+    #[serde(rename = "token-exchange", alias = "urn:ietf:params:oauth:grant-type:token-exchange")]
+    TokenExchange,
+}
+
+impl Grant {
+    /// The short name, as stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientCredentials => "client_credentials",
+            Self::TokenExchange => "token-exchange",
+        }
+    }
+
+    /// Reads a stored name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::ClientCredentials, Self::TokenExchange].into_iter().find(|grant| grant.name() == name)
+    }
+}
+
+/// Whether every token of a client is bound to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Binding {
+    /// Requests without a proof are refused (RFC 9449 §5.2).
+    #[default]
+    Required,
+    /// A proof binds the token; without one it is a bearer token.
+    Optional,
+}
+
+/// A secret at rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSecret {
+    /// Argon2id as a PHC string.
+    pub hash: String,
+    /// Until when it is accepted; absent means until it is replaced.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// A client.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its id, which is also its `sub` and its name in `act`.
+    pub client_id: String,
+    /// Grows with every change.
+    pub version: i64,
+    /// What it is.
+    pub kind: Kind,
+    /// For people.
+    pub name: String,
+    /// How it authenticates.
+    pub auth: AuthMethod,
+    /// At most two at a time.
+    pub secrets: Vec<StoredSecret>,
+    /// Its JWK Set as registered.
+    pub jwks: Option<Value>,
+    /// The keys of that set that can be used.
+    pub keys: Vec<PublicKey>,
+    /// Where its JWK Set is, if not inline.
+    pub jwks_uri: Option<String>,
+    /// Scopes it may ever get.
+    pub scopes: BTreeSet<String>,
+    /// Targets it may ever get tokens for.
+    pub audiences: BTreeSet<String>,
+    /// `authorization_details` types it may ever get (RFC 9396 §10).
+    pub detail_types: BTreeSet<String>,
+    /// Grants it may use.
+    pub grant_types: BTreeSet<Grant>,
+    /// Whether proofs are required.
+    pub dpop: Binding,
+    /// Thumbprints of the only keys it may use, where there are any.
+    pub dpop_keys: BTreeSet<String>,
+    /// Workloads whose tokens prove this client as an actor.
+    pub actor_subjects: Vec<Principal>,
+    /// The longest life of its tokens, in seconds.
+    pub max_token_ttl: Option<u32>,
+    /// When it was disabled.
+    pub disabled_at: Option<OffsetDateTime>,
+}
+
+impl Client {
+    /// The hashes of the secrets that are accepted now.
+    pub fn live_secret_hashes(&self, now: OffsetDateTime) -> Vec<String> {
+        let live = |secret: &&StoredSecret| secret.expires_at.is_none_or(|end| now < end);
+        self.secrets.iter().filter(live).map(|secret| secret.hash.clone()).collect()
+    }
+
+    /// Whether the client may use this key for proofs.
+    pub fn may_use_key(&self, jkt: &str) -> bool {
+        if self.auth == AuthMethod::None || !self.dpop_keys.is_empty() {
+            return self.dpop_keys.contains(jkt);
+        }
+        true
+    }
+}
+
+/// Whether the text can be a client id: characters that need no escaping anywhere (standards CB-04), at most 128.
+/// URL-shaped ids are allowed too, for clients that are known by one elsewhere.
+pub fn is_client_id(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/@".contains(&byte))
+}
+
+/// The usable keys of a JWK Set; `None` if it is not one. Keys of unknown kinds are passed over (RFC 7517 §5).
+pub fn usable_keys(jwks: &Value) -> Option<Vec<PublicKey>> {
+    let list = jwks.as_object()?.get("keys")?.as_array()?;
+    Some(list.iter().filter_map(|key| PublicKey::from_jwk(key.as_object()?).ok()).collect())
+}

@@ -1,0 +1,146 @@
+//! Our signing keys: next → active → retiring → removed.
+
+pub mod store;
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use crate::platform::fault::{During, Fault};
+use crate::platform::jose::{PublicKey, SealingKey, SigningAlg, SigningKey};
+
+/// What a key signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Purpose {
+    /// Access tokens; published in the JWKS.
+    Token,
+    /// Checkpoints of the log.
+    Log,
+}
+
+/// Where a key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Published, does not sign yet.
+    Next,
+    /// Signs.
+    Active,
+    /// Published while tokens that it signed live.
+    Retiring,
+    /// Gone.
+    Removed,
+}
+
+/// A key as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredKey {
+    /// Thumbprint.
+    pub kid: String,
+    /// What it signs.
+    pub purpose: Purpose,
+    /// With which algorithm.
+    pub alg: SigningAlg,
+    /// The public half with `alg`, `kid` and `use`.
+    pub public_jwk: Value,
+    /// The private half.
+    pub sealed: String,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it began to sign.
+    pub activated_at: Option<OffsetDateTime>,
+    /// When it ceased to sign.
+    pub retired_at: Option<OffsetDateTime>,
+    /// When it left the JWKS.
+    pub removed_at: Option<OffsetDateTime>,
+}
+
+impl StoredKey {
+    /// Makes a key and seals it.
+    pub fn generate(
+        purpose: Purpose,
+        alg: SigningAlg,
+        seal: &SealingKey,
+        now: OffsetDateTime,
+    ) -> Result<Self, Fault> {
+        let (key, private) = SigningKey::generate(alg)?;
+        let kid = key.kid().to_owned();
+        Ok(Self {
+            sealed: seal.seal(&row_name(&kid), &private)?,
+            public_jwk: key.public_jwk(),
+            kid,
+            purpose,
+            alg,
+            created_at: now,
+            activated_at: None,
+            retired_at: None,
+            removed_at: None,
+        })
+    }
+
+    /// Opens the private half.
+    pub fn open(&self, seal: &SealingKey) -> Result<SigningKey, Fault> {
+        let private = seal.open(&row_name(&self.kid), &self.sealed)?;
+        SigningKey::from_private(self.alg, &private)
+    }
+
+    /// The public half.
+    pub fn public(&self) -> Result<PublicKey, Fault> {
+        let members = self.public_jwk.as_object().ok_or_else(|| Fault::new("a stored key is not an object"))?;
+        PublicKey::from_jwk(members).during(&format!("reading key {}", self.kid))
+    }
+
+    /// Where it stands.
+    pub fn stage(&self) -> Stage {
+        match (self.activated_at, self.retired_at, self.removed_at) {
+            (_, _, Some(_)) => Stage::Removed,
+            (_, Some(_), None) => Stage::Retiring,
+            (Some(_), None, None) => Stage::Active,
+            (None, None, None) => Stage::Next,
+        }
+    }
+}
+
+/// The name under which a key's private half is sealed.
+fn row_name(kid: &str) -> String {
+    format!("signing_key/{kid}")
+}
+
+/// The keys as a running server uses them.
+#[derive(Debug)]
+pub struct Keyring {
+    /// Signs tokens.
+    pub active: SigningKey,
+    /// Verifies tokens, by `kid`: next, active and retiring.
+    pub verifying: HashMap<String, PublicKey>,
+    /// The JWK Set that is published.
+    pub jwks: Value,
+}
+
+impl Keyring {
+    /// Opens the token keys that are not removed.
+    ///
+    /// # Errors
+    /// A fault if none is active, or the master key is another one than they were sealed under.
+    pub fn open(keys: &[StoredKey], seal: &SealingKey) -> Result<Self, Fault> {
+        let published: Vec<&StoredKey> = keys
+            .iter()
+            .filter(|key| key.purpose == Purpose::Token && key.stage() != Stage::Removed)
+            .collect();
+        let active = published
+            .iter()
+            .find(|key| key.stage() == Stage::Active)
+            .ok_or_else(|| Fault::new("no signing key is active"))?
+            .open(seal)?;
+        let mut verifying = HashMap::new();
+        for key in &published {
+            verifying.insert(key.kid.clone(), key.public()?);
+        }
+        let list: Vec<&Value> = published.iter().map(|key| &key.public_jwk).collect();
+        Ok(Self { active, verifying, jwks: serde_json::json!({"keys": list}) })
+    }
+}

@@ -1,0 +1,213 @@
+//! Judging entries one after the other, as if each were alone: what one uses up is gone for the next. Pure.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use time::OffsetDateTime;
+
+use super::Entry;
+use crate::domain::delegation::{Delegation, Facts};
+use crate::domain::refusal::{ClientProblem, Refusal};
+
+/// What the database said under locks.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Version and disablement of clients, by id.
+    pub(super) clients: HashMap<String, (i64, bool)>,
+    /// Facts of delegations, by id.
+    pub(super) delegations: HashMap<String, Facts>,
+    /// The registry's version.
+    pub(super) registry: i64,
+    /// Up to where spent ids were forgotten.
+    pub(super) forgotten: Option<OffsetDateTime>,
+    /// Ids that nobody had spent before this batch.
+    pub(super) fresh: HashSet<[u8; 16]>,
+}
+
+/// What becomes of one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Holds,
+    Fails(Refusal),
+    Stale,
+}
+
+/// What becomes of all of them.
+#[derive(Debug, Default)]
+pub(super) struct Judged<'a> {
+    pub(super) verdicts: Vec<Verdict>,
+    /// New counts of uses, by delegation, ordered.
+    pub(super) uses: BTreeMap<String, i64>,
+    /// Delegations that have to be recorded, by id.
+    pub(super) create: BTreeMap<&'a str, &'a Delegation>,
+}
+
+/// Judges entries in their order.
+pub(super) fn judge(entries: &[Entry], mut seen: Seen) -> Judged<'_> {
+    let mut judged = Judged::default();
+    for entry in entries {
+        let verdict = match check(entry, &mut seen) {
+            Ok(()) => Verdict::Holds,
+            Err(verdict) => verdict,
+        };
+        if verdict == Verdict::Holds && entry.effect.is_some() {
+            count(entry, &mut seen, &mut judged.uses);
+            let created = entry.effect.as_ref().and_then(|effect| effect.create.as_ref());
+            let missing = created.filter(|delegation| !seen.delegations.contains_key(&delegation.id));
+            judged.create.extend(missing.map(|delegation| (delegation.id.as_str(), delegation)));
+        }
+        judged.verdicts.push(verdict);
+    }
+    judged
+}
+
+fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
+    // All ids are spent, also those behind the first that was spent before.
+    let mut spent_before = None;
+    for spend in &entry.spends {
+        if !seen.fresh.remove(&spend.id) {
+            spent_before.get_or_insert(spend.if_spent);
+        }
+        if seen.forgotten.is_some_and(|horizon| spend.forget_at <= horizon) {
+            spent_before.get_or_insert(Refusal::ClockWentBack);
+        }
+    }
+    if let Some(refusal) = spent_before {
+        return Err(Verdict::Fails(refusal));
+    }
+    if let Some((client_id, version)) = &entry.guards.client {
+        match seen.clients.get(client_id) {
+            Some((_, true)) => return Err(Verdict::Fails(Refusal::InvalidClient(ClientProblem::Disabled))),
+            Some((now, false)) if now == version => {}
+            _ => return Err(Verdict::Stale),
+        }
+    }
+    if entry.guards.registry.is_some_and(|version| version != seen.registry) {
+        return Err(Verdict::Stale);
+    }
+    let enabled = |client_id: &String| matches!(seen.clients.get(client_id), Some((_, false)));
+    if !entry.guards.chain.iter().all(enabled) {
+        return Err(Verdict::Fails(Refusal::ActorDisabled));
+    }
+    for id in &entry.guards.path {
+        let refused = match seen.delegations.get(id) {
+            Some(facts) => facts.check(entry.now),
+            // One that this very entry records.
+            None if creates(entry, id) => Ok(()),
+            None => Err(Refusal::NoDelegation),
+        };
+        refused.map_err(Verdict::Fails)?;
+    }
+    Ok(())
+}
+
+fn creates(entry: &Entry, id: &str) -> bool {
+    let created = entry.effect.as_ref().and_then(|effect| effect.create.as_ref());
+    created.is_some_and(|delegation| delegation.id == id)
+}
+
+/// One use on the delegation and on every ancestor that has a limit.
+fn count(entry: &Entry, seen: &mut Seen, uses: &mut BTreeMap<String, i64>) {
+    for id in &entry.guards.path {
+        let Some(facts) = seen.delegations.get_mut(id) else { continue };
+        if facts.max_uses.is_some() {
+            facts.uses += 1;
+            uses.insert(id.clone(), facts.uses);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Effect, Guards, Spend};
+    use super::*;
+    use crate::domain::audit::{Action, Actor, Event};
+    use crate::domain::principal::Principal;
+    use crate::domain::token::IssuedToken;
+    use crate::platform::clock::from_seconds;
+    use uuid::Uuid;
+
+    fn entry(spend: u8, path: &[&str]) -> Entry {
+        let now = from_seconds(1_000).unwrap();
+        let actor = Actor { client_id: "c".into(), jkt: None };
+        let token = IssuedToken {
+            jti: Uuid::nil(),
+            parent: None,
+            txn: Uuid::nil(),
+            client_id: "c".into(),
+            subject: Principal::new("i", "s"),
+            delegation_id: None,
+            jkt: None,
+            kid: "k".into(),
+            scope: String::new(),
+            audience: Vec::new(),
+            issued_at: now,
+            expires_at: now,
+        };
+        Entry {
+            now,
+            spends: vec![Spend { id: [spend; 16], forget_at: from_seconds(1_060).unwrap(), if_spent: Refusal::ProofReplayed }],
+            guards: Guards {
+                client: Some(("c".into(), 1)),
+                chain: vec!["a".into()],
+                path: path.iter().map(|id| (*id).to_owned()).collect(),
+                registry: Some(7),
+            },
+            effect: Some(Effect { token, create: None }),
+            event: Event::new(now, Action::TokenExchanged, actor),
+        }
+    }
+
+    fn seen(fresh: &[u8]) -> Seen {
+        let facts = Facts {
+            activated_at: Some(from_seconds(0).unwrap()),
+            expires_at: from_seconds(2_000).unwrap(),
+            revoked_at: None,
+            max_uses: Some(2),
+            uses: 0,
+        };
+        Seen {
+            clients: HashMap::from([("c".into(), (1, false)), ("a".into(), (4, false))]),
+            delegations: HashMap::from([("d".into(), facts)]),
+            registry: 7,
+            forgotten: None,
+            fresh: fresh.iter().map(|id| [*id; 16]).collect(),
+        }
+    }
+
+    #[test]
+    fn the_same_proof_twice_in_one_batch_wins_once() {
+        let judged = judge(&[entry(1, &[]), entry(1, &[])], seen(&[1]));
+        assert_eq!(judged.verdicts, [Verdict::Holds, Verdict::Fails(Refusal::ProofReplayed)]);
+    }
+
+    #[test]
+    fn uses_within_one_batch_are_exact() {
+        let entries: Vec<Entry> = (0..5).map(|n| entry(n, &["d"])).collect();
+        let judged = judge(&entries, seen(&[0, 1, 2, 3, 4]));
+        let holding = judged.verdicts.iter().filter(|verdict| **verdict == Verdict::Holds).count();
+        assert_eq!((holding, judged.uses.get("d")), (2, Some(&2)));
+        assert!(judged.create.is_empty());
+        assert_eq!(judged.verdicts[4], Verdict::Fails(Refusal::CommandLimit));
+    }
+
+    #[test]
+    fn every_guard_is_looked_at() {
+        let verdict = |change: fn(&mut Seen)| {
+            let mut seen = seen(&[1]);
+            change(&mut seen);
+            judge(&[entry(1, &["d"])], seen).verdicts[0]
+        };
+        assert_eq!(verdict(|_| {}), Verdict::Holds);
+        assert_eq!(verdict(|seen| seen.clients.get_mut("c").unwrap().0 = 2), Verdict::Stale);
+        assert_eq!(verdict(|seen| drop(seen.clients.remove("c"))), Verdict::Stale);
+        assert_eq!(verdict(|seen| seen.registry = 8), Verdict::Stale);
+        let disabled = Refusal::InvalidClient(ClientProblem::Disabled);
+        assert_eq!(verdict(|seen| seen.clients.get_mut("c").unwrap().1 = true), Verdict::Fails(disabled));
+        assert_eq!(verdict(|seen| seen.clients.get_mut("a").unwrap().1 = true), Verdict::Fails(Refusal::ActorDisabled));
+        assert_eq!(verdict(|seen| drop(seen.clients.remove("a"))), Verdict::Fails(Refusal::ActorDisabled));
+        assert_eq!(verdict(|seen| drop(seen.delegations.remove("d"))), Verdict::Fails(Refusal::NoDelegation));
+        let revoked = verdict(|seen| seen.delegations.get_mut("d").unwrap().revoked_at = from_seconds(1));
+        assert_eq!(revoked, Verdict::Fails(Refusal::DelegationRevoked));
+        assert_eq!(verdict(|seen| seen.forgotten = from_seconds(1_060)), Verdict::Fails(Refusal::ClockWentBack));
+    }
+}

@@ -1,0 +1,264 @@
+//! The ledger: every exchange is one entry, recorded in batches. While one batch commits, the next gathers. A reply
+//! leaves only after the commit of its batch; no effect without its event, no event without its effect.
+
+mod batch;
+mod guard;
+mod store;
+
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+use sqlx::postgres::PgConnectOptions;
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::audit::Event;
+use super::delegation::Delegation;
+use super::refusal::Refusal;
+use super::token::IssuedToken;
+use crate::platform::config;
+use crate::platform::db;
+use crate::platform::fault::Fault;
+
+/// Something that may be used once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spend {
+    /// Stands for it.
+    pub id: [u8; 16],
+    /// From when on nobody would accept it any more.
+    pub forget_at: OffsetDateTime,
+    /// What it means when it was used before.
+    pub if_spent: Refusal,
+}
+
+/// What an entry relies on; looked at again under locks before it takes effect.
+#[derive(Debug, Clone, Default)]
+pub struct Guards {
+    /// The client that asks, as of the version on which its proof was judged.
+    pub client: Option<(String, i64)>,
+    /// Earlier actors, which must not be disabled.
+    pub chain: Vec<String>,
+    /// Delegations that must be active; a use is counted on each that has a limit.
+    pub path: Vec<String>,
+    /// The registry's version on which the decision rests.
+    pub registry: Option<i64>,
+}
+
+/// What an entry changes.
+#[derive(Debug, Clone)]
+pub struct Effect {
+    /// The token that is issued.
+    pub token: IssuedToken,
+    /// The delegation that a `may_act` claim leads to.
+    pub create: Option<Delegation>,
+}
+
+/// One use, to be recorded as a whole or not at all.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// When the request came in.
+    pub now: OffsetDateTime,
+    /// What it uses up, whatever becomes of it.
+    pub spends: Vec<Spend>,
+    /// What it relies on.
+    pub guards: Guards,
+    /// What it changes; nothing for a refusal.
+    pub effect: Option<Effect>,
+    /// What the log will say.
+    pub event: Event,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It took effect, or was a refusal to begin with.
+    Done {
+        /// The event's place in the log.
+        seq: u64,
+    },
+    /// A guard failed; that is what the log says now.
+    Refused(Refusal),
+    /// It was decided on knowledge that has changed since. Nothing was recorded but what it spent; decide again.
+    Stale,
+}
+
+/// Why an entry was not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unrecorded {
+    /// Too many entries wait already.
+    Full,
+    /// The database did not answer, or failed. The entry may or may not have been recorded.
+    Failed,
+}
+
+type Waiting = (Entry, oneshot::Sender<Result<Recorded, Unrecorded>>);
+
+/// The way into the ledger; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    queue: mpsc::Sender<Waiting>,
+    timeout: Duration,
+}
+
+impl Ledger {
+    /// Starts the ledger on the current runtime, with a connection of its own. It ends, after recording all that
+    /// waits, when the last handle is dropped; the returned task is then done.
+    pub fn start(
+        options: PgConnectOptions,
+        settings: &config::Ledger,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, entries) = mpsc::channel(settings.queue);
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        let writer = Writer { options, timeout, most: settings.batch, connection: None };
+        (Self { queue, timeout }, tokio::spawn(writer.run(entries)))
+    }
+
+    /// Records an entry; returns when it is durable.
+    ///
+    /// # Errors
+    /// [`Unrecorded::Full`] at once when the queue is full, [`Unrecorded::Failed`] when the database fails or does not
+    /// answer in time.
+    pub async fn record(&self, entry: Entry) -> Result<Recorded, Unrecorded> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send((entry, reply)).map_err(|_| Unrecorded::Full)?;
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(recorded)) => recorded,
+            Ok(Err(_)) | Err(_) => Err(Unrecorded::Failed),
+        }
+    }
+}
+
+struct Writer {
+    options: PgConnectOptions,
+    timeout: Duration,
+    most: usize,
+    connection: Option<PgConnection>,
+}
+
+impl Writer {
+    async fn run(mut self, mut entries: mpsc::Receiver<Waiting>) {
+        let mut gathered = Vec::with_capacity(self.most);
+        while entries.recv_many(&mut gathered, self.most).await > 0 {
+            metrics::gauge!("actchain_ledger_queue_depth").set(entries.len() as f64);
+            // Whoever gave up waiting gets nothing recorded in its name.
+            let batch: Vec<Waiting> = gathered.drain(..).filter(|(_, reply)| !reply.is_closed()).collect();
+            if !batch.is_empty() {
+                self.record(batch).await;
+            }
+        }
+    }
+
+    async fn record(&mut self, batch: Vec<Waiting>) {
+        let started = Instant::now();
+        metrics::histogram!("actchain_ledger_batch_size").record(batch.len() as f64);
+        let (entries, replies): (Vec<Entry>, Vec<_>) = batch.into_iter().unzip();
+        match self.attempt(&entries).await {
+            Ok(outcomes) => {
+                metrics::histogram!("actchain_ledger_commit_seconds").record(started.elapsed().as_secs_f64());
+                for (outcome, reply) in outcomes.into_iter().zip(replies) {
+                    // A receiver that is gone lost its answer, as when a connection breaks.
+                    let _ = reply.send(Ok(outcome));
+                }
+            }
+            Err(problem) => {
+                tracing::error!(error = %problem.fault, entries = entries.len(), "a batch was not recorded");
+                self.one_by_one(problem.whose, entries, replies).await;
+            }
+        }
+    }
+
+    /// A batch that failed for what is in it is recorded entry by entry, so that a bad one fails alone.
+    async fn one_by_one(
+        &mut self,
+        whose: Whose,
+        entries: Vec<Entry>,
+        replies: Vec<oneshot::Sender<Result<Recorded, Unrecorded>>>,
+    ) {
+        for (entry, reply) in entries.into_iter().zip(replies) {
+            let outcome = match whose {
+                Whose::Database => Err(Unrecorded::Failed),
+                Whose::Content => match self.attempt(std::slice::from_ref(&entry)).await {
+                    Ok(outcomes) => outcomes.into_iter().next().ok_or(Unrecorded::Failed),
+                    Err(problem) => {
+                        tracing::error!(error = %problem.fault, "an entry was not recorded");
+                        Err(Unrecorded::Failed)
+                    }
+                },
+            };
+            let _ = reply.send(outcome);
+        }
+    }
+
+    async fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<Recorded>, Problem> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => db::connect(self.options.clone(), self.timeout).await.map_err(Problem::of_database)?,
+        };
+        match tokio::time::timeout(self.timeout, batch::record(&mut connection, entries)).await {
+            Ok(Ok(outcomes)) => {
+                self.connection = Some(connection);
+                Ok(outcomes)
+            }
+            Ok(Err(error)) => {
+                let whose = whose(&error);
+                // A connection whose transaction failed is not trusted with the next one.
+                drop(connection);
+                Err(Problem { whose, fault: error.into() })
+            }
+            Err(_) => Err(Problem::of_database(Fault::new("the database took too long"))),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Content,
+    Database,
+}
+
+struct Problem {
+    whose: Whose,
+    fault: Fault,
+}
+
+impl Problem {
+    fn of_database(fault: Fault) -> Self {
+        Self { whose: Whose::Database, fault }
+    }
+}
+
+/// An error in a batch: of the database, or of the flows that put the batch together.
+#[derive(Debug, thiserror::Error)]
+enum BatchError {
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl From<BatchError> for Fault {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Sql(error) => error.into(),
+            BatchError::Fault(fault) => fault,
+        }
+    }
+}
+
+/// SQLSTATE classes 22 (data), 23 (integrity) and 40 (rollback for a conflict) come from what was sent.
+fn whose(error: &BatchError) -> Whose {
+    let code = match error {
+        BatchError::Sql(sqlx::Error::Database(error)) => error.code().map(|code| code.into_owned()),
+        BatchError::Sql(_) => None,
+        BatchError::Fault(_) => return Whose::Content,
+    };
+    match code {
+        Some(code) if ["22", "23", "40"].iter().any(|class| code.starts_with(class)) => Whose::Content,
+        _ => Whose::Database,
+    }
+}
+
+fn uuid_of(id: [u8; 16]) -> Uuid {
+    Uuid::from_bytes(id)
+}

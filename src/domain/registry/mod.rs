@@ -1,0 +1,22 @@
+//! All trusted issuers and all resources: few, rarely changed, kept in memory under a version number.
+
+pub mod store;
+
+use std::collections::BTreeMap;
+
+use super::issuer::Issuer;
+use super::resource::Resource;
+
+/// The scope that lets an admin client administer this server.
+pub const ADMIN_SCOPE: &str = "actchain.admin";
+
+/// What was registered, as of one version.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    /// Grows with every change to any of it.
+    pub version: i64,
+    /// By `iss`.
+    pub issuers: BTreeMap<String, Issuer>,
+    /// By id; this server itself is among them.
+    pub resources: BTreeMap<String, Resource>,
+}

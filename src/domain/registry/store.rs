@@ -1,0 +1,119 @@
+//! Issuers and resources in PostgreSQL.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection};
+
+use super::{ADMIN_SCOPE, Registry};
+use crate::domain::issuer::{Issuer, parse_token_type, token_type_name};
+use crate::domain::resource::Resource;
+use crate::platform::fault::Fault;
+use crate::platform::jose::Alg;
+
+#[derive(FromRow)]
+struct IssuerRow {
+    iss: String,
+    jwks: Option<Value>,
+    jwks_uri: Option<String>,
+    audiences: Vec<String>,
+    algorithms: Vec<String>,
+    token_types: Vec<String>,
+}
+
+#[derive(FromRow)]
+struct ResourceRow {
+    id: String,
+    scopes: Vec<String>,
+    detail_types: Vec<String>,
+    token_ttl: Option<i32>,
+}
+
+/// Reads everything in one snapshot. `own_issuer` is this server, which is a resource too: its own API.
+pub async fn load(connection: &mut PgConnection, own_issuer: &str) -> Result<Registry, Fault> {
+    // The version is read first: if a change slips in between, what follows is newer than its label, and the ledger
+    // makes us read again.
+    let version = sqlx::query_scalar("SELECT version FROM registry").fetch_one(&mut *connection).await?;
+    let issuers: Vec<IssuerRow> = sqlx::query_as("SELECT * FROM issuer").fetch_all(&mut *connection).await?;
+    let resources: Vec<ResourceRow> = sqlx::query_as("SELECT * FROM resource").fetch_all(connection).await?;
+    let own = Resource {
+        id: own_issuer.to_owned(),
+        scopes: BTreeSet::from([ADMIN_SCOPE.to_owned()]),
+        detail_types: BTreeSet::new(),
+        token_ttl: None,
+    };
+    let resources = resources.into_iter().map(Resource::from).chain([own]);
+    Ok(Registry {
+        version,
+        issuers: issuers.into_iter().map(|row| (row.iss.clone(), row.into())).collect(),
+        resources: resources.map(|resource| (resource.id.clone(), resource)).collect(),
+    })
+}
+
+/// Inserts or replaces an issuer.
+pub async fn put_issuer(connection: &mut PgConnection, issuer: &Issuer) -> Result<(), Fault> {
+    let algorithms: Vec<&str> = issuer.algorithms.iter().map(|alg| alg.name()).collect();
+    let kinds: Vec<&str> = issuer.token_types.iter().map(|kind| token_type_name(*kind)).collect();
+    sqlx::query(
+        "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types) VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
+             audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types",
+    )
+    .bind(&issuer.iss)
+    .bind(&issuer.jwks)
+    .bind(&issuer.jwks_uri)
+    .bind(issuer.audiences.iter().cloned().collect::<Vec<_>>())
+    .bind(algorithms)
+    .bind(kinds)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Inserts or replaces a resource.
+pub async fn put_resource(connection: &mut PgConnection, resource: &Resource) -> Result<(), Fault> {
+    sqlx::query(
+        "INSERT INTO resource (id, scopes, detail_types, token_ttl) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (id) DO UPDATE SET scopes = excluded.scopes, detail_types = excluded.detail_types,
+             token_ttl = excluded.token_ttl",
+    )
+    .bind(&resource.id)
+    .bind(resource.scopes.iter().cloned().collect::<Vec<_>>())
+    .bind(resource.detail_types.iter().cloned().collect::<Vec<_>>())
+    .bind(resource.token_ttl.and_then(|ttl| i32::try_from(ttl).ok()))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Makes every server read the registry again before it issues anything.
+pub async fn raise_version(connection: &mut PgConnection) -> Result<(), Fault> {
+    sqlx::query("UPDATE registry SET version = version + 1").execute(connection).await?;
+    Ok(())
+}
+
+impl From<IssuerRow> for Issuer {
+    fn from(row: IssuerRow) -> Self {
+        Self {
+            iss: row.iss,
+            jwks: row.jwks,
+            keys: Vec::new(),
+            jwks_uri: row.jwks_uri,
+            audiences: row.audiences.into_iter().collect(),
+            algorithms: row.algorithms.iter().filter_map(|name| Alg::parse(name)).collect(),
+            token_types: row.token_types.iter().filter_map(|name| parse_token_type(name)).collect(),
+        }
+        .with_keys()
+    }
+}
+
+impl From<ResourceRow> for Resource {
+    fn from(row: ResourceRow) -> Self {
+        Self {
+            id: row.id,
+            scopes: row.scopes.into_iter().collect(),
+            detail_types: row.detail_types.into_iter().collect(),
+            token_ttl: row.token_ttl.and_then(|ttl| u32::try_from(ttl).ok()),
+        }
+    }
+}

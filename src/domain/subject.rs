@@ -1,0 +1,85 @@
+//! The subject of an exchange, once its token has been verified.
+
+use time::OffsetDateTime;
+
+use super::limit::Limit;
+use super::principal::Principal;
+use crate::protocol::access_token::{Act, Login};
+use crate::protocol::authorization_details::Details;
+use crate::protocol::identity_token::MayAct;
+
+/// Where a subject token comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// We issued it.
+    Own {
+        /// Its id.
+        jti: String,
+        /// Its chain.
+        txn: String,
+        /// Its delegation.
+        dlg: Option<String>,
+    },
+    /// A trusted issuer did.
+    Foreign {
+        /// Its id there, for the log.
+        jti: Option<String>,
+        /// Whom it was made for.
+        aud: Vec<String>,
+        /// Whom it allows to act.
+        may_act: Option<MayAct>,
+        /// Digest over what its signature covers: names this very token, whatever spelling the signature has.
+        fingerprint: [u8; 32],
+    },
+}
+
+/// What a verified subject token says. Whether it is still valid at some `now` is asked when it is used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerifiedSubject {
+    /// Whom it is about: the root subject.
+    pub subject: Principal,
+    /// Where it comes from.
+    pub source: Source,
+    /// Who acts already.
+    pub act: Option<Act>,
+    /// The key it is bound to.
+    pub jkt: Option<String>,
+    /// Scopes.
+    pub scopes: Limit,
+    /// Targets; a foreign token does not restrict them.
+    pub audiences: Limit,
+    /// `authorization_details`; `None` does not restrict.
+    pub details: Option<Details>,
+    /// When it ends.
+    pub expires_at: OffsetDateTime,
+    /// Session.
+    pub sid: Option<String>,
+    /// How the subject logged in.
+    pub login: Login,
+}
+
+impl VerifiedSubject {
+    /// Who may use the token: its newest actor, or the subject where nobody acts. `own_issuer` is us.
+    pub fn is_held_by(&self, client_id: &str, own_issuer: &str) -> bool {
+        match &self.act {
+            Some(act) => act.iss == own_issuer && act.sub == client_id,
+            None => self.subject.iss == own_issuer && self.subject.sub == client_id,
+        }
+    }
+
+    /// The delegation it was issued under.
+    pub fn dlg(&self) -> Option<&str> {
+        match &self.source {
+            Source::Own { dlg, .. } => dlg.as_deref(),
+            Source::Foreign { .. } => None,
+        }
+    }
+
+    /// The token's own id, for the log.
+    pub fn jti(&self) -> Option<&str> {
+        match &self.source {
+            Source::Own { jti, .. } => Some(jti),
+            Source::Foreign { jti, .. } => jti.as_deref(),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Limits for each client: requests per second, and failed attempts per minute. Only known clients are counted, so that
+//! strangers cannot fill the memory.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota};
+use moka::sync::Cache;
+
+/// One limit for each client; with none set, nothing is ever too much.
+pub struct Throttle(Option<DefaultKeyedRateLimiter<String>>);
+
+impl std::fmt::Debug for Throttle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Throttle(on)" } else { "Throttle(off)" })
+    }
+}
+
+impl Throttle {
+    /// So many a second; 0 is off.
+    pub fn per_second(most: u32) -> Self {
+        Self(NonZeroU32::new(most).map(|most| DefaultKeyedRateLimiter::keyed(Quota::per_second(most))))
+    }
+
+    /// Counts one; if that is one too many, says after how many seconds to try again.
+    pub fn count(&self, client_id: &str) -> Result<(), u64> {
+        let Some(limiter) = &self.0 else { return Ok(()) };
+        limiter.check_key(&client_id.to_owned()).map_err(|until| {
+            let wait = until.wait_time_from(DefaultClock::default().now());
+            wait.as_secs() + 1
+        })
+    }
+
+    /// Forgets clients that have been quiet.
+    pub fn tidy(&self) {
+        if let Some(limiter) = &self.0 {
+            limiter.retain_recent();
+        }
+    }
+}
+
+/// Failed attempts of each client within the last minute.
+#[derive(Debug)]
+pub struct Failures {
+    most: u32,
+    counts: Cache<String, Arc<AtomicU32>>,
+}
+
+impl Failures {
+    /// So many a minute; 0 is no limit.
+    pub fn per_minute(most: u32) -> Self {
+        let counts = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build();
+        Self { most, counts }
+    }
+
+    /// Counts a failure; `false` once there were too many.
+    pub fn count(&self, client_id: &str) -> bool {
+        let before = self.counts.get_with(client_id.to_owned(), Arc::default).fetch_add(1, Ordering::Relaxed);
+        self.most == 0 || before < self.most
+    }
+
+    /// Whether there were too many.
+    pub fn is_exhausted(&self, client_id: &str) -> bool {
+        let count = self.counts.get(client_id).map_or(0, |count| count.load(Ordering::Relaxed));
+        self.most > 0 && count >= self.most
+    }
+}

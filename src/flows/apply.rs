@@ -1,0 +1,443 @@
+//! Declaring what should be there: computes a plan, and carries it out in one transaction or not at all. What is there
+//! already stays; what is not declared is left alone.
+
+use std::collections::BTreeSet;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde_json::json;
+use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+use time::{Duration, OffsetDateTime};
+
+use super::clients::hash_blocking;
+use super::declaration::{ClientDeclaration, Declaration, DelegationDeclaration};
+use super::work::Work;
+use crate::domain::audit::{Action, Event};
+use crate::domain::client::{self, Client, StoredSecret, usable_keys};
+use crate::domain::delegation::{self, Delegation, Facts, Origin, State};
+use crate::domain::limit::Limit;
+use crate::domain::principal::Principal;
+use crate::domain::registry::{self, Registry};
+use crate::platform::fault::{During, Fault};
+use crate::platform::outbound::{Outbound, Reach};
+use crate::platform::{password, random};
+
+/// What one line of a plan does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// It was not there.
+    Create,
+    /// It was there, but different.
+    Update,
+    /// It is as declared.
+    Keep,
+}
+
+/// One line of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    /// What is done.
+    pub change: Change,
+    /// `issuer`, `resource`, `client` or `delegation`.
+    pub kind: &'static str,
+    /// Which one.
+    pub id: String,
+    /// More, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What was, or would be, done.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The plan.
+    pub lines: Vec<Line>,
+    /// Secrets that were made for clients that came without one; nobody can read them again.
+    pub secrets: Vec<(String, SecretString)>,
+}
+
+/// Whether a plan is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It is.
+    Carry,
+    /// It is only shown.
+    DryRun,
+}
+
+/// Applies a declaration.
+///
+/// # Errors
+/// A fault that names the first thing that cannot be; then nothing was changed.
+pub async fn apply(
+    pool: &PgPool,
+    own_issuer: &str,
+    (declaration, mode): (Declaration, Mode),
+    now: OffsetDateTime,
+) -> Result<Outcome, Fault> {
+    let mut work = Work::alone(pool).await?;
+    let registry = registry::store::load(work.connection(), own_issuer).await?;
+    let mut plan = Plan {
+        own_issuer,
+        outbound: Outbound::new(Reach::of_issuer(own_issuer))?,
+        now,
+        registry,
+        known_clients: BTreeSet::new(),
+        events: Vec::new(),
+        outcome: Outcome::default(),
+    };
+    plan.known_clients =
+        client::store::list(work.connection()).await?.into_iter().map(|client| client.client_id).collect();
+    plan.known_clients.extend(declaration.clients.iter().map(|client| client.id.clone()));
+    // Clients first, delegations next, the registry last: the order in which everybody locks.
+    let (issuers, resources) = (declaration.issuers, declaration.resources);
+    let changed = plan.note_registry(issuers, resources)?;
+    for declared in declaration.clients {
+        plan.client(work.connection(), declared).await?;
+    }
+    for declared in declaration.delegations {
+        plan.delegation(work.connection(), declared).await?;
+    }
+    plan.write_registry(work.connection(), &changed).await?;
+    if mode == Mode::Carry && !plan.events.is_empty() {
+        work.commit(&plan.events).await?;
+    }
+    Ok(plan.outcome)
+}
+
+struct Plan<'a> {
+    own_issuer: &'a str,
+    outbound: Outbound,
+    now: OffsetDateTime,
+    /// As it will be.
+    registry: Registry,
+    known_clients: BTreeSet<String>,
+    events: Vec<Event>,
+    outcome: Outcome,
+}
+
+/// What of the registry has to be written.
+#[derive(Default)]
+struct RegistryChanges {
+    issuers: Vec<String>,
+    resources: Vec<String>,
+}
+
+impl Plan<'_> {
+    fn line(&mut self, change: Change, kind: &'static str, id: &str) {
+        self.outcome.lines.push(Line { change, kind, id: id.to_owned(), note: None });
+    }
+
+    fn event(&mut self, action: Action, target: &str, change: Change) {
+        let mut event = Event::of_operator(self.now, action, target);
+        event.detail = Some(json!({"change": change}));
+        self.events.push(event);
+    }
+
+    fn note_registry(
+        &mut self,
+        issuers: Vec<super::declaration::IssuerDeclaration>,
+        resources: Vec<super::declaration::ResourceDeclaration>,
+    ) -> Result<RegistryChanges, Fault> {
+        let mut changes = RegistryChanges::default();
+        for declared in issuers {
+            let issuer = declared.read(self.own_issuer, &self.outbound)?;
+            let same = |old: &crate::domain::issuer::Issuer| {
+                (&old.jwks, &old.jwks_uri, &old.audiences) == (&issuer.jwks, &issuer.jwks_uri, &issuer.audiences)
+                    && (&old.algorithms, &old.token_types) == (&issuer.algorithms, &issuer.token_types)
+            };
+            let change = change_of(self.registry.issuers.get(&issuer.iss).map(same));
+            self.line(change, "issuer", &issuer.iss);
+            if change != Change::Keep {
+                self.event(Action::IssuerChanged, &issuer.iss, change);
+                changes.issuers.push(issuer.iss.clone());
+            }
+            self.registry.issuers.insert(issuer.iss.clone(), issuer);
+        }
+        for declared in resources {
+            let resource = declared.read(self.own_issuer)?;
+            // One name, one meaning (standards TE-06).
+            if self.known_clients.contains(&resource.id) || self.registry.issuers.contains_key(&resource.id) {
+                return Err(Fault::new(format!("resource {}: a client or an issuer has this name", resource.id)));
+            }
+            let change = change_of(self.registry.resources.get(&resource.id).map(|old| *old == resource));
+            self.line(change, "resource", &resource.id);
+            if change != Change::Keep {
+                self.event(Action::ResourceChanged, &resource.id, change);
+                changes.resources.push(resource.id.clone());
+            }
+            self.registry.resources.insert(resource.id.clone(), resource);
+        }
+        Ok(changes)
+    }
+
+    async fn write_registry(
+        &mut self,
+        connection: &mut PgConnection,
+        changes: &RegistryChanges,
+    ) -> Result<(), Fault> {
+        for issuer in changes.issuers.iter().filter_map(|iss| self.registry.issuers.get(iss)) {
+            registry::store::put_issuer(connection, issuer).await?;
+        }
+        for resource in changes.resources.iter().filter_map(|id| self.registry.resources.get(id)) {
+            registry::store::put_resource(connection, resource).await?;
+        }
+        if changes.issuers.is_empty() && changes.resources.is_empty() {
+            return Ok(());
+        }
+        registry::store::raise_version(connection).await
+    }
+
+    async fn client(
+        &mut self,
+        connection: &mut PgConnection,
+        declared: ClientDeclaration,
+    ) -> Result<(), Fault> {
+        declared.check(&self.outbound)?;
+        let known = |name: &String| self.registry.resources.contains_key(name);
+        if let Some(name) = declared.audiences.iter().find(|name| !known(name)) {
+            return Err(Fault::new(format!("client {}: there is no resource {name}", declared.id)));
+        }
+        if self.registry.resources.contains_key(&declared.id) {
+            return Err(Fault::new(format!("client {}: a resource has this name", declared.id)));
+        }
+        let old = client::store::find(connection, &declared.id).await?;
+        let secrets = self.secrets(&declared, old.as_ref()).await?;
+        let wanted = Client {
+            version: 0,
+            kind: declared.kind,
+            name: declared.name.unwrap_or_else(|| declared.id.clone()),
+            auth: declared.auth,
+            secrets,
+            keys: declared.jwks.as_ref().and_then(usable_keys).unwrap_or_default(),
+            jwks: declared.jwks,
+            jwks_uri: declared.jwks_uri,
+            scopes: declared.scopes,
+            audiences: declared.audiences,
+            detail_types: declared.authorization_details_types,
+            grant_types: declared.grant_types,
+            dpop: declared.dpop,
+            dpop_keys: declared.dpop_keys,
+            actor_subjects: declared.actor_subjects,
+            max_token_ttl: declared.max_token_ttl,
+            disabled_at: old.as_ref().and_then(|old| old.disabled_at),
+            client_id: declared.id,
+        };
+        let change = change_of(old.as_ref().map(|old| same_client(old, &wanted)));
+        self.line(change, "client", &wanted.client_id);
+        if change != Change::Keep {
+            client::store::put(connection, &wanted, self.now).await?;
+            self.event(Action::ClientChanged, &wanted.client_id, change);
+        }
+        Ok(())
+    }
+
+    /// The secrets as they will be: those there are, if the declared one is among them or none is declared; else the
+    /// declared one; else a new one, which is told once.
+    async fn secrets(
+        &mut self,
+        declared: &ClientDeclaration,
+        old: Option<&Client>,
+    ) -> Result<Vec<StoredSecret>, Fault> {
+        if !declared.auth.uses_secret() {
+            return Ok(Vec::new());
+        }
+        let present = old.map(|old| old.secrets.clone()).unwrap_or_default();
+        let given = match (&declared.secret, &declared.secret_file) {
+            (Some(secret), _) => Some(secret.clone()),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?;
+                Some(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+            }
+            (None, None) if !present.is_empty() => return Ok(present),
+            (None, None) => None,
+        };
+        let secret = match given {
+            Some(secret) if secret.expose_secret().len() < 16 => {
+                return Err(Fault::new(format!("client {}: the secret is shorter than 16 bytes", declared.id)));
+            }
+            Some(secret) => {
+                let hashes = old.map(|old| old.live_secret_hashes(self.now)).unwrap_or_default();
+                if !hashes.is_empty() && password::verify_blocking(secret.clone(), hashes).await? {
+                    return Ok(present);
+                }
+                secret
+            }
+            None => {
+                let made = SecretString::from(random::token()?);
+                self.outcome.secrets.push((declared.id.clone(), made.clone()));
+                made
+            }
+        };
+        Ok(vec![StoredSecret { hash: hash_blocking(secret).await?, expires_at: None }])
+    }
+
+    async fn delegation(
+        &mut self,
+        connection: &mut PgConnection,
+        declared: DelegationDeclaration,
+    ) -> Result<(), Fault> {
+        let wanted = self.read_delegation(connection, declared).await?;
+        let what = format!("delegation {}", wanted.id);
+        if let Some(old) = delegation::store::find(connection, &wanted.id).await? {
+            if !old.same_terms(&wanted) {
+                return Err(Fault::new(format!(
+                    "{what} is there with other terms, which do not change once given: revoke it and declare another"
+                )));
+            }
+            self.line(Change::Keep, "delegation", &wanted.id);
+            let state = old.facts.state(self.now);
+            if let (true, Some(line)) = (state != State::Active, self.outcome.lines.last_mut()) {
+                let state = serde_json::to_value(state).during("naming a state")?;
+                line.note = state.as_str().map(|state| format!("{state}, and stays so"));
+            }
+            return Ok(());
+        }
+        if !delegation::store::insert(connection, &wanted).await? {
+            return Err(Fault::new(format!("{what} appeared meanwhile; apply again")));
+        }
+        self.line(Change::Create, "delegation", &wanted.id);
+        let event = Event::of_operator(self.now, Action::DelegationCreated, &wanted.id);
+        self.events.push(Event {
+            subject: Some(wanted.root),
+            delegation_id: Some(wanted.id),
+            delegation_path: wanted.path,
+            ..event
+        });
+        Ok(())
+    }
+
+    async fn read_delegation(
+        &mut self,
+        connection: &mut PgConnection,
+        declared: DelegationDeclaration,
+    ) -> Result<Delegation, Fault> {
+        let what = format!("delegation {}", declared.id);
+        let refuse = |why: String| Fault::new(format!("{what}: {why}"));
+        let details = declared.read_details()?;
+        let delegate = client::store::find(connection, &declared.delegate).await?;
+        let delegate = delegate.ok_or_else(|| refuse(format!("there is no client {}", declared.delegate)))?;
+        let parent = match &declared.parent {
+            None => None,
+            Some(id) => {
+                let search = delegation::store::Search::Exactly(id.clone());
+                let found = delegation::store::paths(connection, &search).await?.into_iter().next();
+                Some(found.ok_or_else(|| refuse(format!("there is no delegation {id}")))?)
+            }
+        };
+        let above: Vec<&Delegation> = parent.iter().flat_map(|path| &path.0).collect();
+        let leaf = above.last().copied();
+        let (root, delegator) = match (&declared.delegator, leaf) {
+            (Some(delegator), _) => (delegator.clone(), delegator.clone()),
+            (None, Some(leaf)) => (leaf.root.clone(), Principal::new(self.own_issuer, leaf.delegate.clone())),
+            (None, None) => return Err(refuse("needs a delegator or a parent".into())),
+        };
+        let trusted = self.registry.issuers.contains_key(&root.iss)
+            || (root.iss == self.own_issuer && self.known_clients.contains(&root.sub));
+        if !trusted {
+            return Err(refuse(format!("{} is no trusted issuer, nor {} a client of ours", root.iss, root.sub)));
+        }
+        let acts = above.iter().any(|one| one.delegate == delegate.client_id);
+        if acts || root == Principal::new(self.own_issuer, delegate.client_id.clone()) {
+            return Err(refuse(format!("{} would act for itself", delegate.client_id)));
+        }
+        let expires_at = match (declared.expires_in, leaf) {
+            (Some(seconds), _) => self.now + Duration::seconds(seconds.into()),
+            (None, Some(leaf)) => leaf.facts.expires_at,
+            (None, None) => return Err(refuse("needs expires_in".into())),
+        };
+        let wanted = Delegation {
+            path: above.iter().map(|one| one.id.clone()).chain([declared.id.clone()]).collect(),
+            id: declared.id.clone(),
+            parent: declared.parent.clone(),
+            root,
+            delegator,
+            delegate: delegate.client_id,
+            scopes: declared.scopes.map_or(Limit::Any, Limit::Only),
+            audiences: declared.audiences.map_or(Limit::Any, Limit::Only),
+            details,
+            max_depth: declared.max_depth,
+            origin: Origin::Declared,
+            requested_at: self.now,
+            facts: Facts {
+                activated_at: Some(self.now),
+                expires_at,
+                revoked_at: None,
+                max_uses: declared.max_uses.map(i64::from),
+                uses: 0,
+            },
+            revoke_reason: None,
+        };
+        // One that is there already was checked when it was given.
+        if delegation::store::find(connection, &wanted.id).await?.is_none() {
+            above.iter().try_for_each(|one| check_within(one, &wanted)).map_err(refuse)?;
+        }
+        Ok(wanted)
+    }
+}
+
+/// Never wider than what it hangs below, in any dimension. A limit that is left out is the one above.
+fn check_within(above: &Delegation, wanted: &Delegation) -> Result<(), String> {
+    let wider = |what: &str| Err(format!("its {what} go beyond those of {}", above.id));
+    if wanted.scopes != Limit::Any && !above.scopes.covers(&wanted.scopes) {
+        return wider("scopes");
+    }
+    if wanted.audiences != Limit::Any && !above.audiences.covers(&wanted.audiences) {
+        return wider("audiences");
+    }
+    if let (Some(wanted), Some(granted)) = (&wanted.details, &above.details)
+        && !wanted.within(granted)
+    {
+        return wider("authorization_details");
+    }
+    if above.facts.max_uses.zip(wanted.facts.max_uses).is_some_and(|(most, wanted)| wanted > most) {
+        return wider("uses");
+    }
+    if above.max_depth.zip(wanted.max_depth).is_some_and(|(most, wanted)| wanted > most) {
+        return wider("actors");
+    }
+    if wanted.facts.expires_at > above.facts.expires_at {
+        return Err(format!("it would outlive {}", above.id));
+    }
+    above.facts.check(wanted.requested_at).map_err(|refusal| format!("{}: {}", above.id, refusal.sentence()))
+}
+
+fn change_of(same: Option<bool>) -> Change {
+    match same {
+        None => Change::Create,
+        Some(false) => Change::Update,
+        Some(true) => Change::Keep,
+    }
+}
+
+fn same_client(old: &Client, wanted: &Client) -> bool {
+    let sets = |one: &Client| {
+        let sets = [&one.scopes, &one.audiences, &one.detail_types, &one.dpop_keys];
+        sets.map(Clone::clone)
+    };
+    (old.kind, &old.name, old.auth, &old.secrets) == (wanted.kind, &wanted.name, wanted.auth, &wanted.secrets)
+        && (&old.jwks, &old.jwks_uri, old.dpop) == (&wanted.jwks, &wanted.jwks_uri, wanted.dpop)
+        && (&old.grant_types, &old.actor_subjects) == (&wanted.grant_types, &wanted.actor_subjects)
+        && old.max_token_ttl == wanted.max_token_ttl
+        && sets(old) == sets(wanted)
+}
+
+/// Reads several declarations as one.
+pub fn read_all(files: &[(String, String)]) -> Result<Declaration, Fault> {
+    let mut all = Declaration::default();
+    for (origin, text) in files {
+        all.merge(Declaration::parse(origin, text)?);
+    }
+    let twice = |ids: Vec<&String>| {
+        let mut seen = BTreeSet::new();
+        ids.into_iter().find(|id| !seen.insert(*id)).cloned()
+    };
+    let repeated = twice(all.clients.iter().map(|one| &one.id).collect())
+        .or_else(|| twice(all.delegations.iter().map(|one| &one.id).collect()));
+    if let Some(id) = repeated {
+        return Err(Fault::new(format!("{id} is declared twice")));
+    }
+    Ok(all)
+}

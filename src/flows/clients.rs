@@ -1,0 +1,87 @@
+//! Disabling, enabling and giving new secrets to clients.
+
+use secrecy::SecretString;
+use sqlx::postgres::PgPool;
+use time::{Duration, OffsetDateTime};
+
+use super::work::Work;
+use crate::domain::audit::{Action, Event};
+use crate::domain::client::{self, Client, StoredSecret};
+use crate::platform::fault::{During, Fault};
+use crate::platform::{password, random};
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// It was made.
+    Yes,
+    /// There was nothing to change.
+    Already,
+    /// There is no such client.
+    NoSuchClient,
+}
+
+/// Disables a client: refused from the next request on, by every server, wherever in a chain it stands.
+pub async fn disable(pool: &PgPool, client_id: &str, now: OffsetDateTime) -> Result<Changed, Fault> {
+    let mut work = Work::alone(pool).await?;
+    if client::store::find(work.connection(), client_id).await?.is_none() {
+        return Ok(Changed::NoSuchClient);
+    }
+    if !client::store::mark_disabled(work.connection(), client_id, now).await? {
+        return Ok(Changed::Already);
+    }
+    work.commit(&[Event::of_operator(now, Action::ClientDisabled, client_id)]).await?;
+    Ok(Changed::Yes)
+}
+
+/// Enables a client again.
+pub async fn enable(pool: &PgPool, client_id: &str, now: OffsetDateTime) -> Result<Changed, Fault> {
+    let mut work = Work::alone(pool).await?;
+    if client::store::find(work.connection(), client_id).await?.is_none() {
+        return Ok(Changed::NoSuchClient);
+    }
+    if !client::store::mark_enabled(work.connection(), client_id, now).await? {
+        return Ok(Changed::Already);
+    }
+    work.commit(&[Event::of_operator(now, Action::ClientEnabled, client_id)]).await?;
+    Ok(Changed::Yes)
+}
+
+/// Gives a client a new secret, which is returned this once. The old one ends at once, or after `keep_old` where that
+/// is asked for.
+///
+/// # Errors
+/// A fault if there is no such client, or it does not authenticate by a secret.
+pub async fn rotate_secret(
+    pool: &PgPool,
+    client_id: &str,
+    keep_old: Option<Duration>,
+    now: OffsetDateTime,
+) -> Result<SecretString, Fault> {
+    let secret = SecretString::from(random::token()?);
+    let hash = hash_blocking(secret.clone()).await?;
+    let mut work = Work::alone(pool).await?;
+    let found = client::store::find_for_change(work.connection(), client_id).await?;
+    let client = found.ok_or_else(|| Fault::new(format!("there is no client {client_id}")))?;
+    if !client.auth.uses_secret() {
+        return Err(Fault::new(format!("client {client_id} does not authenticate by a secret")));
+    }
+    let newest = StoredSecret { hash, expires_at: None };
+    let kept = keep_old.and_then(|keep| last_secret(&client, now + keep));
+    let changed = Client { secrets: std::iter::once(newest).chain(kept).collect(), ..client };
+    client::store::put(work.connection(), &changed, now).await?;
+    work.commit(&[Event::of_operator(now, Action::ClientSecretRotated, client_id)]).await?;
+    Ok(secret)
+}
+
+/// The present secret, to end no later than it would have ended anyway.
+fn last_secret(client: &Client, ends: OffsetDateTime) -> Option<StoredSecret> {
+    let last = client.secrets.first()?.clone();
+    let expires_at = Some(last.expires_at.map_or(ends, |end| end.min(ends)));
+    Some(StoredSecret { expires_at, ..last })
+}
+
+/// Hashes a secret on a thread that may block.
+pub async fn hash_blocking(secret: SecretString) -> Result<String, Fault> {
+    tokio::task::spawn_blocking(move || password::hash(&secret)).await.during("hashing a secret")?
+}

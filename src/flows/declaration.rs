@@ -1,0 +1,289 @@
+//! What `actchain apply` reads: issuers, resources, clients and delegations as YAML. Unknown keys are refused.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::domain::client::{self, AuthMethod, Binding, Grant, Kind};
+use crate::domain::delegation;
+use crate::domain::issuer::{self, Issuer};
+use crate::domain::principal::Principal;
+use crate::domain::registry::ADMIN_SCOPE;
+use crate::domain::resource::Resource;
+use crate::platform::fault::Fault;
+use crate::platform::jose::Alg;
+use crate::platform::outbound::Outbound;
+use crate::protocol::authorization_details::Details;
+use crate::protocol::{identity_token, resource, scope};
+
+/// All that one file, or several, declare.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Declaration {
+    /// Trusted issuers.
+    pub issuers: Vec<IssuerDeclaration>,
+    /// Resources.
+    pub resources: Vec<ResourceDeclaration>,
+    /// Clients.
+    pub clients: Vec<ClientDeclaration>,
+    /// Delegations, parents before children.
+    pub delegations: Vec<DelegationDeclaration>,
+}
+
+/// A trusted issuer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerDeclaration {
+    iss: String,
+    jwks: Option<Value>,
+    jwks_uri: Option<String>,
+    audiences: BTreeSet<String>,
+    #[serde(default = "default_algorithms")]
+    algorithms: Vec<String>,
+    #[serde(default = "default_token_types")]
+    token_types: Vec<String>,
+}
+
+/// A resource.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceDeclaration {
+    id: String,
+    scopes: BTreeSet<String>,
+    #[serde(default)]
+    authorization_details_types: BTreeSet<String>,
+    token_ttl: Option<u32>,
+}
+
+/// A client.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientDeclaration {
+    /// Its id.
+    pub id: String,
+    /// What it is.
+    pub kind: Kind,
+    /// For people; the id where absent.
+    pub name: Option<String>,
+    /// How it authenticates.
+    pub auth: AuthMethod,
+    /// Its secret.
+    pub secret: Option<SecretString>,
+    /// A file that holds it.
+    pub secret_file: Option<PathBuf>,
+    /// Its keys.
+    pub jwks: Option<Value>,
+    /// Where its keys are.
+    pub jwks_uri: Option<String>,
+    /// Scopes it may ever get; none where absent.
+    #[serde(default)]
+    pub scopes: BTreeSet<String>,
+    /// Targets it may ever get tokens for; none where absent.
+    #[serde(default)]
+    pub audiences: BTreeSet<String>,
+    /// `authorization_details` types it may ever get; none where absent.
+    #[serde(default)]
+    pub authorization_details_types: BTreeSet<String>,
+    /// Grants it may use.
+    #[serde(default)]
+    pub grant_types: BTreeSet<Grant>,
+    /// Whether proofs are required.
+    #[serde(default)]
+    pub dpop: Binding,
+    /// The only keys it may use.
+    #[serde(default)]
+    pub dpop_keys: BTreeSet<String>,
+    /// Workloads whose tokens prove it.
+    #[serde(default)]
+    pub actor_subjects: Vec<Principal>,
+    /// The longest life of its tokens, in seconds.
+    pub max_token_ttl: Option<u32>,
+}
+
+/// A delegation. Limits that are left out are the delegator's own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DelegationDeclaration {
+    /// Its id.
+    pub id: String,
+    /// Who gives it, at the root.
+    pub delegator: Option<Principal>,
+    /// What it hangs below, elsewhere.
+    pub parent: Option<String>,
+    /// Who gets it.
+    pub delegate: String,
+    /// Scopes.
+    pub scopes: Option<BTreeSet<String>>,
+    /// Targets.
+    pub audiences: Option<BTreeSet<String>>,
+    /// `authorization_details`.
+    pub authorization_details: Option<Value>,
+    /// Seconds from now; as long as its parent where absent.
+    pub expires_in: Option<u32>,
+    /// The most actors of a token under it.
+    pub max_depth: Option<u32>,
+    /// How often it may be used.
+    pub max_uses: Option<u32>,
+}
+
+fn default_algorithms() -> Vec<String> {
+    ["ES256", "EdDSA", "Ed25519", "RS256", "PS256"].map(str::to_owned).to_vec()
+}
+
+fn default_token_types() -> Vec<String> {
+    ["jwt", "id_token"].map(str::to_owned).to_vec()
+}
+
+impl Declaration {
+    /// Reads one file's text.
+    ///
+    /// # Errors
+    /// A fault that says what and where.
+    pub fn parse(origin: &str, yaml: &str) -> Result<Self, Fault> {
+        serde_saphyr::from_str(yaml).map_err(|error| Fault::new(format!("{origin}: {error}")))
+    }
+
+    /// Adds what another file declares.
+    pub fn merge(&mut self, other: Self) {
+        self.issuers.extend(other.issuers);
+        self.resources.extend(other.resources);
+        self.clients.extend(other.clients);
+        self.delegations.extend(other.delegations);
+    }
+}
+
+fn bad(what: impl std::fmt::Display, why: &str) -> Fault {
+    Fault::new(format!("{what}: {why}"))
+}
+
+/// Exactly one of an inline set, which needs a usable key, and an address that may be fetched.
+fn check_keys(
+    what: &str,
+    jwks: Option<&Value>,
+    jwks_uri: Option<&str>,
+    outbound: &Outbound,
+) -> Result<(), Fault> {
+    match (jwks, jwks_uri) {
+        (Some(_), Some(_)) => Err(bad(what, "jwks and jwks_uri exclude each other")),
+        (None, None) => Err(bad(what, "jwks or jwks_uri is needed")),
+        (Some(set), None) => match client::usable_keys(set) {
+            Some(keys) if !keys.is_empty() => Ok(()),
+            Some(_) => Err(bad(what, "jwks has no usable public key (ES256, ES384, Ed25519, RSA of 2048 bits and more)")),
+            None => Err(bad(what, "jwks is not a JWK Set")),
+        },
+        (None, Some(url)) if outbound.may_fetch(url) => Ok(()),
+        (None, Some(_)) => Err(bad(what, "jwks_uri must be https and must not point to a private address")),
+    }
+}
+
+impl IssuerDeclaration {
+    /// Checks and converts.
+    pub fn read(self, own_issuer: &str, outbound: &Outbound) -> Result<Issuer, Fault> {
+        let what = format!("issuer {}", self.iss);
+        if !identity_token::is_name(&self.iss) || self.iss == own_issuer {
+            return Err(bad(what, "iss is empty, too long, or this server itself"));
+        }
+        check_keys(&what, self.jwks.as_ref(), self.jwks_uri.as_deref(), outbound)?;
+        if self.audiences.is_empty() {
+            return Err(bad(what, "audiences is empty, so that no token of this issuer would be accepted"));
+        }
+        let algorithms = self.algorithms.iter().map(|name| {
+            Alg::parse(name).ok_or_else(|| bad(&what, &format!("algorithm {name} is not supported")))
+        });
+        let token_types = self.token_types.iter().map(|name| {
+            issuer::parse_token_type(name).ok_or_else(|| bad(&what, &format!("token type {name} is not supported")))
+        });
+        let issuer = Issuer {
+            algorithms: algorithms.collect::<Result<_, _>>()?,
+            token_types: token_types.collect::<Result<_, _>>()?,
+            iss: self.iss,
+            jwks: self.jwks,
+            keys: Vec::new(),
+            jwks_uri: self.jwks_uri,
+            audiences: self.audiences,
+        };
+        Ok(issuer.with_keys())
+    }
+}
+
+impl ResourceDeclaration {
+    /// Checks and converts.
+    pub fn read(self, own_issuer: &str) -> Result<Resource, Fault> {
+        let what = format!("resource {}", self.id);
+        if !resource::is_audience(&self.id) || self.id == own_issuer {
+            return Err(bad(what, "id must be printable ASCII without spaces, and not this server's issuer"));
+        }
+        if let Some(scope) = self.scopes.iter().find(|scope| !scope::is_token(scope) || *scope == ADMIN_SCOPE) {
+            return Err(bad(what, &format!("{scope:?} is not usable as a scope")));
+        }
+        Ok(Resource {
+            id: self.id,
+            scopes: self.scopes,
+            detail_types: self.authorization_details_types,
+            token_ttl: self.token_ttl,
+        })
+    }
+}
+
+impl ClientDeclaration {
+    /// Checks all that can be checked without knowing anything else.
+    pub fn check(&self, outbound: &Outbound) -> Result<(), Fault> {
+        let what = format!("client {}", self.id);
+        if !client::is_client_id(&self.id) || self.id == "operator" {
+            return Err(bad(what, "id may have letters, digits and -._~:/@, at most 128, and not be «operator»"));
+        }
+        let with_keys = self.jwks.is_some() || self.jwks_uri.is_some();
+        let with_secret = self.secret.is_some() || self.secret_file.is_some();
+        match self.auth {
+            AuthMethod::PrivateKeyJwt => {
+                check_keys(&what, self.jwks.as_ref(), self.jwks_uri.as_deref(), outbound)?;
+            }
+            _ if with_keys => return Err(bad(what, "jwks and jwks_uri belong to auth private_key_jwt")),
+            _ => {}
+        }
+        if with_secret && !self.auth.uses_secret() {
+            return Err(bad(what, "a secret belongs to auth client_secret_basic or client_secret_post"));
+        }
+        if self.secret.is_some() && self.secret_file.is_some() {
+            return Err(bad(what, "secret and secret_file exclude each other"));
+        }
+        if self.auth == AuthMethod::None && self.dpop_keys.is_empty() {
+            return Err(bad(what, "auth none needs dpop_keys, else anybody could be this client"));
+        }
+        let thumbprint = |jkt: &String| {
+            crate::platform::base64url::decode(jkt).is_some_and(|bytes| bytes.len() == 32)
+        };
+        if !self.dpop_keys.iter().all(thumbprint) {
+            return Err(bad(what, "dpop_keys must be SHA-256 thumbprints in base64url"));
+        }
+        if let Some(scope) = self.scopes.iter().find(|scope| !scope::is_token(scope)) {
+            return Err(bad(what, &format!("{scope:?} is not usable as a scope")));
+        }
+        if self.scopes.contains(ADMIN_SCOPE) && self.kind != Kind::Admin {
+            return Err(bad(what, "the scope actchain.admin is for clients of kind admin"));
+        }
+        Ok(())
+    }
+}
+
+impl DelegationDeclaration {
+    /// Checks the form and reads the details.
+    pub fn read_details(&self) -> Result<Option<Details>, Fault> {
+        let what = format!("delegation {}", self.id);
+        if !delegation::is_id(&self.id) || self.id.starts_with("may-") {
+            return Err(bad(what, "id may have letters, digits and -._~, at most 64, and not begin with may-"));
+        }
+        if self.delegator.is_some() == self.parent.is_some() {
+            return Err(bad(what, "needs a delegator (at the root) or a parent, and not both"));
+        }
+        match &self.authorization_details {
+            None => Ok(None),
+            Some(value) => Details::from_value(value)
+                .map(Some)
+                .ok_or_else(|| bad(what, "authorization_details must be a list of objects with a type")),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The life of signing keys: made, published, signing, retiring, removed.
+
+use serde_json::json;
+use sqlx::postgres::PgPool;
+use time::{Duration, OffsetDateTime};
+
+use super::work::Work;
+use crate::domain::audit::{Action, Event};
+use crate::domain::key::{self, Purpose, Stage, StoredKey};
+use crate::platform::config;
+use crate::platform::fault::Fault;
+use crate::platform::jose::{SealingKey, SigningAlg};
+
+/// A retiring key stays in the JWKS at least this long, for servers that have not read of its retirement yet.
+const LINGER: Duration = Duration::seconds(60);
+
+/// Whether a rotation may let a key sign that relying parties may not have fetched yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// Only a key that was published long enough.
+    Patient,
+    /// Any; relying parties may refuse tokens until they fetch the JWKS again.
+    Forced,
+}
+
+/// Makes the keys that a server cannot do without, if they are not there. Also finds out whether the master key is the
+/// right one.
+pub async fn ensure(
+    pool: &PgPool,
+    seal: &SealingKey,
+    settings: &config::Keys,
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let mut connection = pool.acquire().await?;
+    let found = key::store::list(&mut connection).await?;
+    drop(connection);
+    for active in found.iter().filter(|key| key.stage() == Stage::Active) {
+        active.open(seal)?;
+    }
+    if wanted(settings).iter().all(|(purpose, stage, _)| has(&found, *purpose, *stage)) {
+        return Ok(());
+    }
+    let mut work = Work::begin(pool).await?;
+    key::store::lock(work.connection()).await?;
+    let found = key::store::list(work.connection()).await?;
+    let mut events = Vec::new();
+    for (purpose, stage, alg) in wanted(settings) {
+        if has(&found, purpose, stage) {
+            continue;
+        }
+        let activated_at = (stage == Stage::Active).then_some(now);
+        let made = StoredKey { activated_at, ..StoredKey::generate(purpose, alg, seal, now)? };
+        key::store::insert(work.connection(), &made).await?;
+        events.push(event(&made, stage, now));
+    }
+    if events.is_empty() {
+        return Ok(());
+    }
+    work.commit(&events).await
+}
+
+fn wanted(settings: &config::Keys) -> [(Purpose, Stage, SigningAlg); 3] {
+    [
+        (Purpose::Token, Stage::Active, settings.algorithm),
+        (Purpose::Token, Stage::Next, settings.algorithm),
+        (Purpose::Log, Stage::Active, SigningAlg::Ed25519),
+    ]
+}
+
+fn has(keys: &[StoredKey], purpose: Purpose, stage: Stage) -> bool {
+    keys.iter().any(|key| key.purpose == purpose && key.stage() == stage)
+}
+
+/// Lets the next token key sign, the present one retire, and makes another next one. Gives the `kid` that signs now.
+///
+/// # Errors
+/// A fault if the next key has not been published long enough, unless forced.
+pub async fn rotate(
+    pool: &PgPool,
+    seal: &SealingKey,
+    (settings, haste): (&config::Keys, Haste),
+    now: OffsetDateTime,
+) -> Result<String, Fault> {
+    let mut work = Work::begin(pool).await?;
+    key::store::lock(work.connection()).await?;
+    let keys = key::store::list(work.connection()).await?;
+    let at = |stage| keys.iter().find(|key| key.purpose == Purpose::Token && key.stage() == stage);
+    let next = at(Stage::Next).ok_or_else(|| Fault::new("there is no next key to rotate to"))?;
+    let published = now - next.created_at;
+    if haste == Haste::Patient && published < Duration::seconds(settings.publish_before.into()) {
+        return Err(Fault::new(format!(
+            "the next key has been published for {} s only, keys.publish_before asks for {} s (--force overrides)",
+            published.whole_seconds(),
+            settings.publish_before
+        )));
+    }
+    let mut events = Vec::new();
+    if let Some(active) = at(Stage::Active) {
+        key::store::mark_retired(work.connection(), &active.kid, now).await?;
+        events.push(event(active, Stage::Retiring, now));
+    }
+    key::store::mark_active(work.connection(), &next.kid, now).await?;
+    events.push(event(next, Stage::Active, now));
+    let another = StoredKey::generate(Purpose::Token, settings.algorithm, seal, now)?;
+    key::store::insert(work.connection(), &another).await?;
+    events.push(event(&another, Stage::Next, now));
+    let kid = next.kid.clone();
+    work.commit(&events).await?;
+    Ok(kid)
+}
+
+/// Whether the active token key has signed for long enough, and the next one has been published for long enough.
+pub fn is_due(keys: &[StoredKey], settings: &config::Keys, now: OffsetDateTime) -> bool {
+    let token = |stage| keys.iter().find(move |key| key.purpose == Purpose::Token && key.stage() == stage);
+    let old = token(Stage::Active).and_then(|key| key.activated_at).is_some_and(|at| {
+        now - at >= Duration::seconds(settings.rotate_every.into())
+    });
+    let known = token(Stage::Next).is_some_and(|key| {
+        now - key.created_at >= Duration::seconds(settings.publish_before.into())
+    });
+    old && known
+}
+
+/// Removes retiring keys under which no token lives any more; gives how many.
+pub async fn remove_spent(pool: &PgPool, now: OffsetDateTime) -> Result<usize, Fault> {
+    let mut connection = pool.acquire().await?;
+    let keys = key::store::list(&mut connection).await?;
+    drop(connection);
+    let spent = |key: &&StoredKey| {
+        key.stage() == Stage::Retiring && key.retired_at.is_some_and(|at| now - at >= LINGER)
+    };
+    let mut removed = 0;
+    for key in keys.iter().filter(spent) {
+        let mut work = Work::begin(pool).await?;
+        if key::store::mark_removed(work.connection(), &key.kid, now).await? {
+            work.commit(&[event(key, Stage::Removed, now)]).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn event(key: &StoredKey, stage: Stage, now: OffsetDateTime) -> Event {
+    let mut event = Event::of_operator(now, Action::KeyChanged, &key.kid);
+    event.detail = Some(json!({"stage": stage, "purpose": key.purpose, "alg": key.alg.name()}));
+    event
+}

@@ -1,0 +1,216 @@
+//! Who is asking: client authentication by the one method that is registered (RFC 6749 §2.3, RFC 7523, RFC 9449).
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use time::OffsetDateTime;
+
+use crate::app::App;
+use crate::domain::client::{self, AuthMethod, Client};
+use crate::domain::ledger::Spend;
+use crate::domain::refusal::{ClientProblem, Refusal, Stop};
+use crate::platform::fault::{During, Fault};
+use crate::platform::jose::PublicKey;
+use crate::platform::password;
+use crate::protocol::client_assertion;
+
+/// What a client presents to say who it is.
+#[derive(Debug)]
+pub enum Credentials {
+    /// A secret, in the header or in the body.
+    Secret {
+        /// Who.
+        client_id: String,
+        /// The secret.
+        secret: SecretString,
+        /// By which of the two methods.
+        method: AuthMethod,
+    },
+    /// A JWT.
+    Assertion {
+        /// Who, if it is said besides.
+        client_id: Option<String>,
+        /// The JWT.
+        assertion: String,
+    },
+    /// Nothing but a name; the DPoP key has to prove it.
+    Key {
+        /// Who.
+        client_id: String,
+    },
+}
+
+/// A client that has proved who it is, but for the key of clients without other credentials.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    /// The client, as last read.
+    pub client: Arc<Client>,
+    /// The assertion, which may be used once.
+    pub spend: Option<Spend>,
+}
+
+/// A failed authentication, and the client it was about, if there is one of that name.
+#[derive(Debug)]
+pub struct NotAuthenticated {
+    /// The client.
+    pub client: Option<Arc<Client>>,
+    /// Why.
+    pub stop: Stop,
+}
+
+/// Authenticates a client.
+pub async fn authenticate(
+    app: &App,
+    credentials: &Credentials,
+    now: OffsetDateTime,
+) -> Result<Authenticated, NotAuthenticated> {
+    let claimed = claimed_id(credentials);
+    let found = match claimed.as_deref().map(|id| find(app, id)) {
+        None => None,
+        Some(finding) => finding.await.map_err(|fault| NotAuthenticated { client: None, stop: fault.into() })?,
+    };
+    let Some(client) = found else {
+        // As slow as a wrong secret, so that nobody can find out which clients there are.
+        if let Credentials::Secret { secret, .. } = credentials {
+            let _ = verify_slowly(app, secret, Vec::new()).await;
+        }
+        let stop = Refusal::InvalidClient(ClientProblem::Unknown).into();
+        return Err(NotAuthenticated { client: None, stop });
+    };
+    match check(app, &client, credentials, now).await {
+        Ok(spend) => Ok(Authenticated { client, spend }),
+        Err(stop) => check_again(app, client, credentials, (stop, now)).await,
+    }
+}
+
+/// What failed on a remembered client is tried on what is stored now: it may have been changed a moment ago.
+async fn check_again(
+    app: &App,
+    remembered: Arc<Client>,
+    credentials: &Credentials,
+    (stop, now): (Stop, OffsetDateTime),
+) -> Result<Authenticated, NotAuthenticated> {
+    app.clients.invalidate(&remembered.client_id);
+    let client = match find(app, &remembered.client_id).await {
+        Ok(Some(client)) => client,
+        Ok(None) => return Err(NotAuthenticated { client: None, stop }),
+        Err(fault) => return Err(NotAuthenticated { client: None, stop: fault.into() }),
+    };
+    if client.version == remembered.version {
+        return Err(NotAuthenticated { client: Some(client), stop });
+    }
+    match check(app, &client, credentials, now).await {
+        Ok(spend) => Ok(Authenticated { client, spend }),
+        Err(stop) => Err(NotAuthenticated { client: Some(client), stop }),
+    }
+}
+
+fn claimed_id(credentials: &Credentials) -> Option<String> {
+    match credentials {
+        Credentials::Secret { client_id, .. } | Credentials::Key { client_id } => Some(client_id.clone()),
+        Credentials::Assertion { client_id, assertion } => {
+            let said = client_assertion::read(assertion)?.client_id;
+            // RFC 7521 §4.2: where both are there, they name the same client.
+            client_id.as_ref().is_none_or(|id| *id == said).then_some(said)
+        }
+    }
+}
+
+/// Finds a client, at first in memory.
+pub async fn find(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
+    if let Some(client) = app.clients.get(client_id) {
+        return Ok(Some(client));
+    }
+    if !client::is_client_id(client_id) {
+        return Ok(None);
+    }
+    let mut connection = app.pool.acquire().await?;
+    let Some(client) = client::store::find(&mut connection, client_id).await? else { return Ok(None) };
+    let client = Arc::new(client);
+    app.clients.insert(client_id.to_owned(), Arc::clone(&client));
+    Ok(Some(client))
+}
+
+async fn check(
+    app: &App,
+    client: &Client,
+    credentials: &Credentials,
+    now: OffsetDateTime,
+) -> Result<Option<Spend>, Stop> {
+    let refuse = |problem| Err(Stop::Refused(Refusal::InvalidClient(problem)));
+    let method = match credentials {
+        Credentials::Secret { method, .. } => *method,
+        Credentials::Assertion { .. } => AuthMethod::PrivateKeyJwt,
+        Credentials::Key { .. } => AuthMethod::None,
+    };
+    if method != client.auth {
+        return refuse(ClientProblem::WrongMethod);
+    }
+    let spend = match credentials {
+        Credentials::Secret { secret, .. } => {
+            check_secret(app, client, secret, now).await?;
+            None
+        }
+        Credentials::Assertion { assertion, .. } => Some(check_assertion(app, client, assertion, now).await?),
+        Credentials::Key { .. } => None,
+    };
+    if client.disabled_at.is_some() {
+        return refuse(ClientProblem::Disabled);
+    }
+    Ok(spend)
+}
+
+async fn check_secret(
+    app: &App,
+    client: &Client,
+    secret: &SecretString,
+    now: OffsetDateTime,
+) -> Result<(), Stop> {
+    let remembered = (client.client_id.as_str(), client.version);
+    // A secret with an end is not remembered beyond it: those are verified each time.
+    let lasting = client.secrets.iter().all(|secret| secret.expires_at.is_none());
+    if lasting && app.secrets.knows(remembered, secret) {
+        return Ok(());
+    }
+    if app.failures.is_exhausted(&client.client_id) {
+        return Err(Refusal::GuessingSecrets.into());
+    }
+    if !verify_slowly(app, secret, client.live_secret_hashes(now)).await? {
+        return Err(Refusal::InvalidClient(ClientProblem::Unproven).into());
+    }
+    if lasting {
+        app.secrets.remember(remembered, secret);
+    }
+    Ok(())
+}
+
+async fn verify_slowly(app: &App, secret: &SecretString, hashes: Vec<String>) -> Result<bool, Fault> {
+    let _turn = app.hashing.acquire().await.during("waiting to verify a secret")?;
+    password::verify_blocking(secret.clone(), hashes).await
+}
+
+async fn check_assertion(
+    app: &App,
+    client: &Client,
+    assertion: &str,
+    now: OffsetDateTime,
+) -> Result<Spend, Stop> {
+    let unproven = || Stop::Refused(Refusal::InvalidClient(ClientProblem::Unproven));
+    let read = client_assertion::read(assertion).ok_or_else(unproven)?;
+    let fetched: Arc<Vec<PublicKey>>;
+    let keys: &[PublicKey] = match &client.jwks_uri {
+        None => &client.keys,
+        Some(url) => {
+            let got = app.remote_keys.get(url, read.kid(), now).await;
+            fetched = got.map_err(|_| Stop::Refused(Refusal::IssuerUnavailable))?;
+            &fetched
+        }
+    };
+    let _timer = super::mint::time_crypto("assertion");
+    let verified = read.verify(keys, &app.issuer, now).ok_or_else(unproven)?;
+    Ok(Spend {
+        id: verified.spend,
+        forget_at: verified.forget_at,
+        if_spent: Refusal::InvalidClient(ClientProblem::AssertionReplayed),
+    })
+}

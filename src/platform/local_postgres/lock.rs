@@ -1,0 +1,128 @@
+//! Who may start, stop and use a cluster. The kernel keeps these locks, so a killed process leaves none behind.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use tokio::time::Instant;
+
+use crate::platform::fault::{During, Fault};
+
+/// Longer than making a cluster and starting it may take somebody else.
+const START_LOCK_LIMIT: Duration = Duration::from_secs(180);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Proof that nobody else is deciding about a start or stop right now.
+#[derive(Debug)]
+pub(super) struct StartLock(File);
+
+impl StartLock {
+    /// A child that gets this as its standard input keeps the lock until it ends, even if we are killed.
+    pub(super) fn lend(&self) -> Result<Stdio, Fault> {
+        self.0.try_clone().map(Stdio::from).during("sharing start.lock")
+    }
+}
+
+/// A lock for as long as this is kept. A child which is just being started has a copy of the file for a moment, so
+/// closing ours would not always be enough.
+#[derive(Debug)]
+pub(super) struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // If it fails, the file is closed right after.
+        self.0.unlock().ok();
+    }
+}
+
+/// Waits for the right to decide about a start or stop.
+pub(super) async fn start(data_dir: &Path) -> Result<StartLock, Fault> {
+    let file = open(data_dir, "start.lock")?;
+    let deadline = Instant::now() + START_LOCK_LIMIT;
+    while !got(file.try_lock(), "start.lock")? {
+        if Instant::now() > deadline {
+            return Err(Fault::new(format!(
+                "another process has been starting or stopping the database in {} for too long",
+                data_dir.display()
+            )));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(StartLock(file))
+}
+
+/// The right to be the one server on a data directory.
+pub(super) fn server(data_dir: &Path) -> Result<Held, Fault> {
+    let mut file = open(data_dir, "server.lock")?;
+    if !got(file.try_lock(), "server.lock")? {
+        return Err(Fault::new(format!(
+            "another actchain server (process {}) is already running on the data directory {}",
+            holder(&mut file),
+            data_dir.display()
+        )));
+    }
+    file.set_len(0).during("writing server.lock")?;
+    file.write_all(std::process::id().to_string().as_bytes()).during("writing server.lock")?;
+    Ok(Held(file))
+}
+
+fn holder(file: &mut File) -> String {
+    let mut pid = String::new();
+    match file.read_to_string(&mut pid) {
+        Ok(length) if length > 0 => pid,
+        _ => "unknown".to_owned(),
+    }
+}
+
+/// Marks this process as a user of the cluster.
+pub(super) fn users(data_dir: &Path, _deciding: &StartLock) -> Result<Held, Fault> {
+    let file = open(data_dir, "users.lock")?;
+    if !got(file.try_lock_shared(), "users.lock")? {
+        return Err(Fault::new(format!("somebody else has locked users.lock in {}", data_dir.display())));
+    }
+    Ok(Held(file))
+}
+
+/// Gives up being a user, and tells whether that was the last one. Whoever comes next waits for `start.lock`.
+pub(super) fn leave(users: Held, _deciding: &StartLock) -> Result<bool, Fault> {
+    users.0.unlock().during("unlocking users.lock")?;
+    got(users.0.try_lock(), "users.lock")
+}
+
+/// The start lock if it can be had at once.
+pub(super) fn start_now(data_dir: &Path) -> Result<Option<StartLock>, Fault> {
+    let file = open(data_dir, "start.lock")?;
+    Ok(got(file.try_lock(), "start.lock")?.then_some(StartLock(file)))
+}
+
+fn got(outcome: Result<(), TryLockError>, name: &str) -> Result<bool, Fault> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(Fault::caused(format!("locking {name}"), error)),
+    }
+}
+
+fn open(data_dir: &Path, name: &str) -> Result<File, Fault> {
+    let path = data_dir.join(name);
+    let what = format!("opening {}", path.display());
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+        .open(&path)
+        .during(&what)?;
+    if geteuid().is_root() {
+        // A command run by root must not lock the data directory's owner out for good.
+        let owner = std::fs::metadata(data_dir).during(&what)?;
+        fchown(&file, Some(owner.uid()), Some(owner.gid())).during(&what)?;
+    }
+    Ok(file)
+}

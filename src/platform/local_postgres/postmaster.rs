@@ -1,0 +1,329 @@
+//! Makes, starts and stops one cluster, and gets it going again whatever a crash has left behind.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use sqlx::{Connection, PgConnection};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Durability;
+use super::find::Programs;
+use super::lock::StartLock;
+use super::place::{NAME, PORT, Place};
+use crate::platform::fault::{During, Fault};
+
+const START_LIMIT: Duration = Duration::from_secs(30);
+const INIT_LIMIT: Duration = Duration::from_secs(120);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long the processes of a killed postmaster get to notice it before they are killed too.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What a small server needs. Given on the command line, so that a newer actchain changes it for old clusters too.
+/// Failed statements stay out of the log, since they may carry secrets.
+const SETTINGS: [&str; 14] = [
+    "listen_addresses=",
+    "unix_socket_permissions=0700",
+    "max_connections=100",
+    "shared_buffers=128MB",
+    "jit=off",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    "logging_collector=on",
+    "log_destination=stderr",
+    "log_filename=postgresql-%a.log",
+    "log_truncate_on_rotation=on",
+    "log_rotation_age=1d",
+    "log_rotation_size=0",
+    "log_min_error_statement=panic",
+];
+
+#[derive(Debug)]
+pub(super) struct Postmaster {
+    pub(super) place: Place,
+    programs: Programs,
+    durability: Durability,
+    /// The last one this process started, until it was seen to end; 0 for none.
+    child: AtomicI32,
+}
+
+impl Postmaster {
+    pub(super) fn new(place: Place, programs: Programs, durability: Durability) -> Self {
+        Self { place, programs, durability, child: AtomicI32::new(0) }
+    }
+
+    /// The process id, if it runs. Reads two or three small files and nothing else.
+    pub(super) fn pid(&self) -> Option<Pid> {
+        pid_in(&self.place.pid_file()).filter(|pid| self.is_working(*pid))
+    }
+
+    /// Brings the cluster to the point where it takes connections, from whatever state it is in.
+    pub(super) async fn run(&self, deciding: &StartLock) -> Result<(), Fault> {
+        if self.place.made_by().is_none() {
+            self.make(deciding).await?;
+        }
+        let began = Instant::now();
+        while began.elapsed() < START_LIMIT {
+            if self.gave_up() {
+                return Err(self.failed("PostgreSQL ended right after its start"));
+            }
+            if self.pid().is_some() {
+                if self.answers().await {
+                    return Ok(());
+                }
+            } else if self.child.load(Ordering::Relaxed) == 0 && self.orphans_are_gone(began) {
+                self.spawn()?;
+            }
+            sleep(PAUSE).await;
+        }
+        // It is left alone: a long recovery goes on, and the next start finds it further on or done.
+        Err(self.failed("PostgreSQL did not get ready in time"))
+    }
+
+    /// Ends the sessions of others too, which lose nothing that was committed.
+    pub(super) async fn stop(&self, _deciding: &StartLock) -> Result<(), Fault> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL] {
+            // Its end in this very moment is fine too.
+            kill(pid, signal).ok();
+            let asked = Instant::now();
+            while asked.elapsed() < STOP_LIMIT {
+                self.reap();
+                if !self.is_working(pid) {
+                    self.place.tidy();
+                    return Ok(());
+                }
+                sleep(PAUSE).await;
+            }
+        }
+        Err(self.failed("PostgreSQL did not stop"))
+    }
+
+    /// Begins a stop, and leaves it to others to wait for its end.
+    pub(super) fn stop_soon(&self, _deciding: &StartLock) {
+        if let Some(pid) = self.pid() {
+            kill(pid, Signal::SIGINT).ok();
+        }
+    }
+
+    /// A cluster is made beside its place and then renamed, so there is only ever a whole one or none.
+    async fn make(&self, deciding: &StartLock) -> Result<(), Fault> {
+        let unfinished = self.place.unfinished_cluster();
+        match fs::remove_dir_all(&unfinished) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Fault::caused(format!("removing {}", unfinished.display()), error));
+            }
+            _ => {}
+        }
+        let mut initdb = self.place.account.command(&self.programs.initdb(), &self.place.home);
+        initdb.arg("-D").arg(&unfinished).args(["--username", NAME, "--encoding=UTF8", "--locale=C"]);
+        // The folder, which only its owner can enter, is what keeps others out; and with `peer` instead,
+        // root, who runs the server in many containers, would need a mapping to get in.
+        initdb.args(["--auth-local=trust", "--auth-host=reject", "--data-checksums", "--no-instructions"]);
+        if self.durability == Durability::Off {
+            initdb.arg("--no-sync");
+        }
+        // Should we be killed, the orphan holds the lock, and nobody makes a cluster in the same folder beside it.
+        initdb.stdin(deciding.lend()?);
+        let output = tokio::process::Command::from(initdb).kill_on_drop(true).output();
+        let output = timeout(INIT_LIMIT, output).await.during("making the database took too long")?;
+        let output = output.during(&format!("running {}", self.programs.initdb().display()))?;
+        if !output.status.success() {
+            let lines = last_lines(&String::from_utf8_lossy(&output.stderr));
+            return Err(Fault::new(format!("initdb could not make the database: {lines}")));
+        }
+        fs::rename(&unfinished, self.place.cluster()).during("moving the new database to its place")?;
+        fs::File::open(&self.place.home)
+            .and_then(|home| home.sync_all())
+            .during("syncing the database's folder")
+    }
+
+    fn spawn(&self) -> Result<(), Fault> {
+        for file in [self.place.pid_file(), self.place.socket_pid_file()] {
+            self.remove_if_stale(&file)?;
+        }
+        let program = self.programs.postgres();
+        let what = format!("starting {}", program.display());
+        let log = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
+            .open(self.place.start_log())
+            .during(&what)?;
+        let mut command = self.place.account.command(&program, &self.place.home);
+        command.arg("-D").arg(self.place.cluster()).arg("-p").arg(PORT.to_string());
+        for setting in self.settings() {
+            command.arg("-c").arg(setting);
+        }
+        command.stdout(log.try_clone().during(&what)?).stderr(log);
+        // Ctrl-C in a terminal reaches the whole process group, but the server still needs its database to drain.
+        command.process_group(0);
+        self.child.store(start_detached(command).during(&what)?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn settings(&self) -> Vec<OsString> {
+        let durability: &[&str] = match self.durability {
+            Durability::On => &["fsync=on", "full_page_writes=on", "synchronous_commit=on"],
+            Durability::Off => &["fsync=off", "full_page_writes=off", "synchronous_commit=off"],
+        };
+        let mut settings: Vec<OsString> = SETTINGS.iter().chain(durability).map(OsString::from).collect();
+        settings.push(format!("cluster_name={}", self.place.title()).into());
+        settings.push(setting("log_directory=", self.place.logs().as_os_str().as_bytes()));
+        settings.push(setting("unix_socket_directories=", &quoted(&self.place.sockets)));
+        settings
+    }
+
+    /// PostgreSQL takes any living process for its postmaster; after a restart of a container or machine the
+    /// recorded id often belongs to somebody else. Nothing works on the cluster any more when this is called.
+    fn remove_if_stale(&self, file: &Path) -> Result<(), Fault> {
+        let stale = file.exists() && pid_in(file).is_none_or(|pid| self.works_here(pid) == Some(false));
+        if stale {
+            fs::remove_file(file).during(&format!("removing the stale {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the postmaster we started is gone for a reason that another try does not mend.
+    fn gave_up(&self) -> bool {
+        let Some(WaitStatus::Exited(_, _)) = self.reap() else { return false };
+        let passing = ["pre-existing shared memory block", "lock file \""];
+        let log = self.log_end();
+        self.pid().is_none() && !passing.iter().any(|reason| log.contains(reason))
+    }
+
+    fn reap(&self) -> Option<WaitStatus> {
+        let child = self.child.load(Ordering::Relaxed);
+        if child == 0 {
+            return None;
+        }
+        let status = waitpid(Pid::from_raw(child), Some(WaitPidFlag::WNOHANG));
+        if status == Ok(WaitStatus::StillAlive) {
+            return None;
+        }
+        self.child.store(0, Ordering::Relaxed);
+        status.ok()
+    }
+
+    /// Processes of a killed postmaster keep its shared memory, and a new one must not start beside them.
+    fn orphans_are_gone(&self, since: Instant) -> bool {
+        let orphans = self.processes();
+        if since.elapsed() > ORPHAN_LIMIT {
+            for pid in &orphans {
+                // As safe as the crash that orphaned it, and it may be gone by now.
+                kill(*pid, Signal::SIGKILL).ok();
+            }
+        }
+        orphans.is_empty()
+    }
+
+    fn processes(&self) -> Vec<Pid> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw);
+        pids.filter(|pid| self.works_here(*pid) == Some(true)).collect()
+    }
+
+    fn is_working(&self, pid: Pid) -> bool {
+        self.works_here(pid).unwrap_or_else(|| kill(pid, None).is_ok())
+    }
+
+    /// Whether a process belongs to this cluster, if that can be known. Zombies belong to none.
+    /// The working folder tells most surely, but root in a container may not look at it.
+    fn works_here(&self, pid: Pid) -> Option<bool> {
+        let about = PathBuf::from(format!("/proc/{pid}"));
+        let name = fs::read_to_string(about.join("comm")).ok()?;
+        if !name.contains("postgres") {
+            return Some(false);
+        }
+        if let (Ok(there), Ok(here)) = (fs::metadata(about.join("cwd")), fs::metadata(self.place.cluster())) {
+            return Some(there.dev() == here.dev() && there.ino() == here.ino());
+        }
+        let arguments = fs::read(about.join("cmdline")).ok()?;
+        let title = format!("postgres: {}: ", self.place.title());
+        let cluster = self.place.cluster();
+        let mut arguments = arguments.split(|byte| *byte == 0).map(OsStr::from_bytes).peekable();
+        let titled = arguments.peek().is_some_and(|first| first.as_bytes().starts_with(title.as_bytes()));
+        Some(titled || arguments.any(|argument| argument == cluster.as_os_str()))
+    }
+
+    async fn answers(&self) -> bool {
+        let options = self.place.connect_options(NAME);
+        match timeout(CONNECT_LIMIT, PgConnection::connect_with(&options)).await {
+            Ok(Ok(connection)) => {
+                connection.close().await.ok();
+                true
+            }
+            Ok(Err(sqlx::Error::Database(refusal))) => match refusal.code().as_deref() {
+                Some("3D000") => self.make_database().await.is_ok(),
+                // Busy with others, hence up.
+                Some("53300") => true,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    async fn make_database(&self) -> Result<(), Fault> {
+        let mut connection = PgConnection::connect_with(&self.place.connect_options("postgres")).await?;
+        sqlx::raw_sql("CREATE DATABASE actchain").execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    fn failed(&self, what: &str) -> Fault {
+        Fault::new(format!("{what} in {}; its log ends with: {}", self.place.home.display(), self.log_end()))
+    }
+
+    /// PostgreSQL logs to one file until its collector runs, and to that one's files then.
+    fn log_end(&self) -> String {
+        let files = fs::read_dir(self.place.logs()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let files = std::iter::once(self.place.start_log()).chain(files);
+        let latest = files.max_by_key(|file| fs::metadata(file).and_then(|found| found.modified()).ok());
+        let text = latest.and_then(|file| fs::read(file).ok()).unwrap_or_default();
+        last_lines(&String::from_utf8_lossy(&text))
+    }
+}
+
+/// The child outlives us by design, so nobody waits for it but [`Postmaster::reap`].
+fn start_detached(mut command: std::process::Command) -> std::io::Result<i32> {
+    let child = command.spawn()?;
+    i32::try_from(child.id()).map_err(std::io::Error::other)
+}
+
+fn pid_in(file: &Path) -> Option<Pid> {
+    let text = fs::read_to_string(file).ok()?;
+    let pid: i32 = text.lines().next()?.trim().parse().ok()?;
+    (pid > 1).then(|| Pid::from_raw(pid))
+}
+
+fn setting(name: &str, value: &[u8]) -> OsString {
+    OsString::from_vec([name.as_bytes(), value].concat())
+}
+
+/// This setting is a list: unquoted, a comma would part the folder's name in two.
+fn quoted(folder: &Path) -> Vec<u8> {
+    let mut text = vec![b'"'];
+    for byte in folder.as_os_str().as_bytes() {
+        text.extend(std::iter::repeat_n(*byte, if *byte == b'"' { 2 } else { 1 }));
+    }
+    text.push(b'"');
+    text
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join(" | ")
+}
