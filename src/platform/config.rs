@@ -46,6 +46,9 @@ pub struct Config {
     pub ledger: Ledger,
     /// Logs.
     pub log: Log,
+    /// Where the environment says that programs are.
+    #[serde(skip)]
+    pub path: Option<std::ffi::OsString>,
 }
 
 /// Issued tokens.
@@ -158,6 +161,7 @@ impl Default for Config {
             limits: Limits::default(),
             ledger: Ledger::default(),
             log: Log::default(),
+            path: None,
         }
     }
 }
@@ -216,7 +220,8 @@ impl Config {
             Some(path) => std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?,
         };
         let origin = file.map_or_else(|| "the configuration".to_owned(), |path| path.display().to_string());
-        Self::parse(&origin, &text, &environment)
+        let config = Self::parse(&origin, &text, &environment)?;
+        Ok(Self { path: std::env::var_os("PATH"), ..config })
     }
 
     /// Builds a configuration from a file's text and variables.
@@ -306,7 +311,8 @@ fn config_with(
         if NOT_KEYS.contains(&name.as_str()) {
             continue;
         }
-        set(&mut table, &name["ACTCHAIN_".len()..].to_ascii_lowercase(), text);
+        let key = name.trim_start_matches("ACTCHAIN_").to_ascii_lowercase();
+        set(&mut table, &key, text);
         config = deserialize(name, table.clone())?;
     }
     Ok(config)

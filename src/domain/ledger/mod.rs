@@ -3,6 +3,7 @@
 
 mod batch;
 mod guard;
+pub mod sweep;
 mod store;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,27 @@
+//! A token as a tree that people can read: on whose behalf, through whom, under which keys.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+/// Draws the subject and its actors, root first, each with the thumbprint of its key.
+pub(super) fn draw(claims: &Map<String, Value>) -> String {
+    let text = |claims: &Map<String, Value>, name: &str| {
+        claims.get(name).and_then(Value::as_str).unwrap_or("?").to_owned()
+    };
+    let mut actors = Vec::new();
+    let mut act = claims.get("act").and_then(Value::as_object);
+    while let Some(one) = act {
+        let jkt = one.get("cnf").and_then(|cnf| cnf.get("jkt")).and_then(Value::as_str);
+        actors.push((text(one, "sub"), jkt.unwrap_or("no key").to_owned()));
+        act = one.get("act").and_then(Value::as_object);
+    }
+    let idp = claims.get("idp").and_then(Value::as_str);
+    let mut out = format!("{} ({})", text(claims, "sub"), idp.unwrap_or("a client of ours"));
+    for (depth, (actor, jkt)) in actors.iter().rev().enumerate() {
+        let indent = "   ".repeat(depth);
+        // Writing to a string cannot fail.
+        let _ = write!(out, "\n{indent}└─ {actor}  key {jkt}");
+    }
+    out
+}

@@ -1,0 +1,10 @@
+//! placeholder
+use std::process::ExitCode;
+use crate::platform::fault::Fault;
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Leave the demo's data directory behind
+    #[arg(long)]
+    keep: bool,
+}
+pub(super) async fn run(_args: Args) -> Result<ExitCode, Fault> { Ok(ExitCode::SUCCESS) }

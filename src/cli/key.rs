@@ -1,0 +1,81 @@
+//! `actchain key list|rotate`.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{foundation, print_json};
+use crate::domain::key::{self, StoredKey};
+use crate::flows::keys::{self, Haste};
+use crate::platform::clock::rfc3339;
+use crate::platform::config::Config;
+use crate::platform::fault::Fault;
+use crate::platform::jose::SealingKey;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// All keys that were not removed
+    List {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let the next key sign, and make another next one
+    Rotate {
+        /// Even if relying parties may not have fetched it yet
+        #[arg(long)]
+        force: bool,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
+    foundation::with(config, async |foundation, pool| {
+        let settings = &foundation.config.keys;
+        match command {
+            Command::List { json } => {
+                let mut connection = pool.acquire().await?;
+                list(&key::store::list(&mut connection).await?, json)
+            }
+            Command::Rotate { force, json } => {
+                let now = foundation.clock.now();
+                let seal = SealingKey::of(&foundation.master_key()?);
+                keys::ensure(pool, &seal, settings, now).await?;
+                let haste = if force { Haste::Forced } else { Haste::Patient };
+                let kid = keys::rotate(pool, &seal, (settings, haste), now).await?;
+                if json {
+                    print_json(&json!({"active": kid}))?;
+                } else {
+                    println!("{kid} signs now");
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    })
+    .await
+}
+
+fn view(key: &StoredKey) -> Value {
+    json!({
+        "kid": key.kid,
+        "purpose": key.purpose,
+        "alg": key.alg.name(),
+        "stage": key.stage(),
+        "created_at": rfc3339(key.created_at),
+        "activated_at": key.activated_at.map(rfc3339),
+        "retired_at": key.retired_at.map(rfc3339),
+    })
+}
+
+fn list(keys: &[StoredKey], json: bool) -> Result<ExitCode, Fault> {
+    let present: Vec<Value> = keys.iter().filter(|key| key.removed_at.is_none()).map(view).collect();
+    if json {
+        print_json(&json!({"items": present}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for key in &present {
+        let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+        println!("{} {:<6} {:<8} {:<9} {}", text("kid"), text("purpose"), text("alg"), text("stage"), text("created_at"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

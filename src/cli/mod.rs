@@ -1,0 +1,102 @@
+//! DOOR: the command line, one file per command.
+
+mod apply;
+mod audit;
+mod chain_view;
+mod client;
+mod delegation;
+mod demo;
+mod doctor;
+mod foundation;
+mod key;
+mod serve;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::platform::config::Config;
+use crate::platform::fault::Fault;
+
+/// OAuth 2.0 token exchange (RFC 8693) for agents that act on somebody's behalf.
+#[derive(Debug, Parser)]
+#[command(name = "actchain", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// A TOML file; every key can also be given as ACTCHAIN_SECTION_KEY
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server until SIGTERM or Ctrl-C
+    Serve,
+    /// Play the whole story against a real server of its own; non-zero if any step differs
+    Demo(demo::Args),
+    /// Declare issuers, resources, clients and delegations
+    Apply(apply::Args),
+    /// Bring the schema of an external database up to date
+    Migrate,
+    /// List, show, disable, enable clients; rotate their secrets
+    #[command(subcommand)]
+    Client(client::Command),
+    /// Show and revoke delegations
+    #[command(subcommand)]
+    Delegation(delegation::Command),
+    /// List and rotate signing keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Decode, explain and verify tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Verify, follow, export and vouch for the audit log
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Check configuration, database, clock, keys and issuers
+    Doctor(doctor::Args),
+}
+
+/// Runs a command line; what it has to say goes to standard output, complaints to standard error.
+pub fn run(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("actchain: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match runtime.block_on(dispatch(cli)) {
+        Ok(code) => code,
+        Err(fault) => {
+            eprintln!("actchain: {fault}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
+    let config = || Config::load(cli.config.as_deref());
+    match cli.command {
+        Command::Serve => serve::run(config()?).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Apply(args) => apply::run(config()?, args).await,
+        Command::Migrate => foundation::migrate(&config()?).await,
+        Command::Client(command) => client::run(config()?, command).await,
+        Command::Delegation(command) => delegation::run(config()?, command).await,
+        Command::Key(command) => key::run(config()?, command).await,
+        Command::Token(command) => token::run(command).await,
+        Command::Audit(command) => audit::run(config, command).await,
+        Command::Doctor(args) => doctor::run(config(), args).await,
+    }
+}
+
+/// Prints a value as one line of JSON.
+fn print_json<T: serde::Serialize>(value: &T) -> Result<(), Fault> {
+    let text = serde_json::to_string(value).map_err(|error| Fault::caused("writing JSON", error))?;
+    println!("{text}");
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! From what a flow says to what OAuth clients read (RFC 6749 §5, RFC 8693 §2.2, RFC 9449 §8).
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::mint::Issued;
+use crate::protocol::authorization_details::Details;
+use crate::protocol::scope;
+use crate::protocol::token_exchange::TokenType;
+
+/// How long one should wait when the server cannot answer.
+const WAIT: &str = "1";
+
+#[derive(Serialize)]
+struct TokenResponse<'a> {
+    access_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
+    token_type: &'static str,
+    expires_in: i64,
+    scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_details: Option<&'a Details>,
+}
+
+/// The answer to a token request.
+pub(super) fn token(app: &App, result: &Result<Issued, Stop>, nonce: Option<String>) -> HttpResponse {
+    let mut response = match result {
+        Ok(issued) => HttpResponse::Ok().json(TokenResponse {
+            access_token: &issued.access_token,
+            issued_token_type: issued.exchanged.then_some(TokenType::AccessToken.urn()),
+            token_type: issued.token_type,
+            expires_in: issued.expires_in,
+            scope: scope::join(&issued.scope),
+            authorization_details: issued.details.as_ref(),
+        }),
+        Err(Stop::Refused(refusal)) => refused(app, *refusal),
+        Err(Stop::Failed(fault)) => {
+            tracing::error!(error = %fault, "a token request failed");
+            unavailable()
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, actix_web::http::header::HeaderValue::from_static("no-store"));
+    headers.insert(PRAGMA, actix_web::http::header::HeaderValue::from_static("no-cache"));
+    if let Some(nonce) = nonce.and_then(|nonce| nonce.parse().ok()) {
+        headers.insert(actix_web::http::header::HeaderName::from_static("dpop-nonce"), nonce);
+    }
+    response
+}
+
+fn refused(app: &App, refusal: Refusal) -> HttpResponse {
+    metrics::counter!("actchain_refusals_total", "reason" => refusal.reason()).increment(1);
+    let code = refusal.code();
+    let status = StatusCode::from_u16(code.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut body = json!({"error": code.error, "error_description": refusal.sentence()});
+    if let (true, Value::Object(members)) = (refusal.tells_reason(), &mut body) {
+        members.insert("reason".into(), refusal.reason().into());
+    }
+    let mut response = HttpResponse::build(status);
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            // RFC 9110 §15.5.2: every 401 carries a challenge, whatever method the client tried.
+            let realm = app.issuer.replace(['"', '\\'], "");
+            response.insert_header((WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\"")));
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            response.insert_header((RETRY_AFTER, WAIT));
+        }
+        _ => {}
+    }
+    response.json(body)
+}
+
+/// Our failure: says nothing but "try again".
+fn unavailable() -> HttpResponse {
+    metrics::counter!("actchain_faults_total").increment(1);
+    HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, WAIT)).json(json!({
+        "error": "temporarily_unavailable",
+        "error_description": "The server cannot answer at the moment",
+    }))
+}

@@ -1,0 +1,92 @@
+//! What a request presents: credentials, proof, and where it comes from. Nothing is believed here.
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, USER_AGENT};
+use secrecy::SecretString;
+use tracing_actix_web::RequestId;
+
+use super::params::Params;
+use crate::domain::audit::Origin;
+use crate::domain::client::AuthMethod;
+use crate::domain::refusal::{ClientProblem, Refusal};
+use crate::flows::possess;
+use crate::flows::prove::Credentials;
+use crate::platform::jose::MAX_TOKEN_BYTES;
+use crate::protocol::client_auth::{JWT_BEARER, parse_basic};
+
+const DPOP: HeaderName = HeaderName::from_static("dpop");
+const MAX_USER_AGENT: usize = 256;
+
+/// The one method by which the client authenticates (RFC 6749 §2.3).
+pub(super) fn credentials(headers: &HeaderMap, params: &Params) -> Result<Credentials, Refusal> {
+    let authorization: Vec<_> = headers.get_all(AUTHORIZATION).collect();
+    let secret = params.get("client_secret");
+    let assertion = params.get("client_assertion");
+    let assertion_type = params.get("client_assertion_type");
+    let client_id = params.get("client_id");
+    let methods = usize::from(!authorization.is_empty()) + usize::from(secret.is_some());
+    if assertion.is_some() || assertion_type.is_some() {
+        if methods > 0 {
+            return Err(Refusal::InvalidClient(ClientProblem::SeveralMethods));
+        }
+        return by_assertion(assertion, assertion_type, client_id);
+    }
+    match (authorization.as_slice(), secret, client_id) {
+        ([_, _, ..], ..) | ([_], Some(_), _) => {
+            Err(Refusal::Malformed("More than one client authentication method was used"))
+        }
+        ([header], None, client_id) => {
+            let unproven = Refusal::InvalidClient(ClientProblem::Unproven);
+            let basic = header.to_str().ok().and_then(parse_basic).ok_or(unproven)?;
+            if client_id.is_some_and(|id| id != basic.client_id) {
+                return Err(unproven);
+            }
+            let method = AuthMethod::ClientSecretBasic;
+            Ok(Credentials::Secret { client_id: basic.client_id, secret: basic.secret, method })
+        }
+        ([], Some(secret), Some(client_id)) => Ok(Credentials::Secret {
+            client_id: client_id.to_owned(),
+            secret: SecretString::from(secret.to_owned()),
+            method: AuthMethod::ClientSecretPost,
+        }),
+        ([], None, Some(client_id)) => Ok(Credentials::Key { client_id: client_id.to_owned() }),
+        ([], _, None) => Err(Refusal::InvalidClient(ClientProblem::Unknown)),
+    }
+}
+
+fn by_assertion(
+    assertion: Option<&str>,
+    assertion_type: Option<&str>,
+    client_id: Option<&str>,
+) -> Result<Credentials, Refusal> {
+    match (assertion, assertion_type) {
+        (Some(assertion), Some(JWT_BEARER)) => Ok(Credentials::Assertion {
+            client_id: client_id.map(str::to_owned),
+            assertion: assertion.to_owned(),
+        }),
+        _ => Err(Refusal::InvalidClient(ClientProblem::Unproven)),
+    }
+}
+
+/// The DPoP proof: at most one header field (RFC 9449 §4.3 step 1).
+pub(super) fn proof(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut fields = headers.get_all(DPOP);
+    match (fields.next(), fields.next()) {
+        (None, _) => Ok(None),
+        (Some(field), None) if field.len() <= MAX_TOKEN_BYTES => {
+            field.to_str().map(|proof| Some(proof.to_owned())).map_err(|_| possess::malformed())
+        }
+        _ => Err(possess::malformed()),
+    }
+}
+
+/// Where a request comes from, for the log. The peer is the one of the connection: headers can say anything.
+pub(super) fn origin(request: &HttpRequest, request_id: RequestId) -> Origin {
+    let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let cut = |text: &str| text.chars().take(MAX_USER_AGENT).collect();
+    Origin {
+        request_id: Some(request_id.to_string()),
+        ip: request.peer_addr().map(|peer| peer.ip()),
+        user_agent: user_agent.map(cut),
+    }
+}

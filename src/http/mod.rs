@@ -1,0 +1,98 @@
+//! DOOR: the only importer of actix. Every route and its guard on one screen.
+
+mod answer;
+mod caller;
+mod health;
+mod metadata;
+mod params;
+mod problem;
+mod request_log;
+mod token;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::{App as Service, HttpServer, web};
+use tracing_actix_web::TracingLogger;
+
+use crate::app::App;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::metadata::{issuer_path, well_known_paths};
+
+/// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
+pub const ROUTES: [(&str, &[&str]); 6] = [
+    ("/oauth/token", &["POST"]),
+    ("/oauth/jwks", &["GET"]),
+    ("/.well-known/oauth-authorization-server", &["GET"]),
+    ("/health", &["GET"]),
+    ("/ready", &["GET"]),
+    ("/metrics", &["GET"]),
+];
+
+fn routes(config: &mut web::ServiceConfig, issuer: &str) {
+    let base = issuer_path(issuer);
+    let at = |path: &str| format!("{base}{path}");
+    config
+        .service(web::resource(at("/oauth/token")).route(web::post().to(token::post)))
+        .service(web::resource(at("/oauth/jwks")).route(web::get().to(metadata::jwks)))
+        // For whoever runs the server: not below the issuer's path, and not for relying parties.
+        .service(web::resource("/health").route(web::get().to(health::health)))
+        .service(web::resource("/ready").route(web::get().to(health::ready)))
+        .service(web::resource("/metrics").route(web::get().to(health::metrics)));
+    for path in well_known_paths(issuer) {
+        config.service(web::resource(path).route(web::get().to(metadata::document)));
+    }
+}
+
+/// A server that listens.
+pub struct Listening {
+    /// Where.
+    pub address: SocketAddr,
+    server: Server,
+}
+
+impl Listening {
+    /// Takes the address, without serving yet.
+    pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, Fault> {
+        std::net::TcpListener::bind(address).during(&format!("listening on {address}"))
+    }
+
+    /// Begins to serve on a listener.
+    pub fn start(app: &Arc<App>, listener: std::net::TcpListener) -> Result<Self, Fault> {
+        let address = listener.local_addr().during("listening")?;
+        let workers = match app.config.workers {
+            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            workers => workers,
+        };
+        let shared = web::Data::from(Arc::clone(app));
+        let server = HttpServer::new(move || {
+            let issuer = shared.issuer.clone();
+            Service::new()
+                .app_data(shared.clone())
+                .wrap(TracingLogger::<request_log::RequestSpan>::new())
+                .wrap(actix_web::middleware::from_fn(request_log::frame))
+                .configure(|config| routes(config, &issuer))
+                .default_service(web::to(problem::not_found))
+        })
+        .workers(workers)
+        .disable_signals()
+        .shutdown_timeout(10)
+        .client_request_timeout(Duration::from_secs(10))
+        .listen(listener)
+        .during("serving")?
+        .run();
+        Ok(Self { address, server })
+    }
+
+    /// What stops it: no new connections, those under way are finished.
+    pub fn handle(&self) -> ServerHandle {
+        self.server.handle()
+    }
+
+    /// Serves until it is stopped.
+    pub async fn run(self) -> Result<(), Fault> {
+        self.server.await.during("serving")
+    }
+}

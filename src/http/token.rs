@@ -1,0 +1,120 @@
+//! `POST /oauth/token`.
+
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpRequest, HttpResponse, web};
+use tracing_actix_web::RequestId;
+
+use super::params::Params;
+use super::{answer, caller};
+use crate::app::App;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::mint::Issued;
+use crate::flows::token::{Asked, TokenRequest, token};
+use crate::platform::jose::MAX_TOKEN_BYTES;
+use crate::protocol::authorization_details::Details;
+use crate::protocol::token_exchange::{self, BadWanted, PresentedToken, Request, TokenType, Wanted};
+
+/// What may only come in the body, where it stays out of logs (RFC 6749 §2.3.1, RFC 6750 §5.3).
+const NEVER_IN_THE_QUERY: [&str; 6] =
+    ["client_secret", "client_assertion", "subject_token", "actor_token", "access_token", "client_id"];
+
+pub(super) async fn post(
+    request: HttpRequest,
+    request_id: RequestId,
+    payload: web::Payload,
+    app: web::Data<App>,
+) -> HttpResponse {
+    let now = app.clock.now();
+    let result = answer_to(&request, request_id, payload, &app, now).await;
+    let nonce = app.nonces.as_ref().map(|nonces| nonces.current(now));
+    answer::token(&app, &result, nonce)
+}
+
+async fn answer_to(
+    request: &HttpRequest,
+    request_id: RequestId,
+    payload: web::Payload,
+    app: &App,
+    now: time::OffsetDateTime,
+) -> Result<Issued, Stop> {
+    let body = payload.to_bytes_limited(app.config.limits.body).await;
+    let body = match body {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Err(Refusal::Malformed("The body could not be read").into()),
+        Err(_) => return Err(Refusal::TooLarge.into()),
+    };
+    check_frame(request)?;
+    let params = Params::read(&body)?;
+    let request = TokenRequest {
+        credentials: caller::credentials(request.headers(), &params)?,
+        proof: caller::proof(request.headers()),
+        asked: asked(&params, app.config.limits.targets),
+        origin: caller::origin(request, request_id),
+    };
+    token(app, &request, now).await
+}
+
+/// The content type, and a query without credentials.
+fn check_frame(request: &HttpRequest) -> Result<(), Refusal> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(Refusal::Malformed("The body must be application/x-www-form-urlencoded"));
+    }
+    let query = Params::read(request.query_string().as_bytes())?;
+    if NEVER_IN_THE_QUERY.iter().any(|name| query.get(name).is_some()) {
+        return Err(Refusal::Malformed("Credentials and tokens belong in the body, not in the URI"));
+    }
+    Ok(())
+}
+
+fn asked(params: &Params, most_targets: usize) -> Result<Asked, Refusal> {
+    match params.get("grant_type") {
+        None => Err(Refusal::Malformed("grant_type is missing")),
+        Some("client_credentials") => Ok(Asked::ForItself(wanted(params, most_targets)?)),
+        Some(token_exchange::GRANT_TYPE) => Ok(Asked::Exchange(Box::new(exchange(params, most_targets)?))),
+        Some(_) => Err(Refusal::UnsupportedGrant),
+    }
+}
+
+fn wanted(params: &Params, most_targets: usize) -> Result<Wanted, Refusal> {
+    let details = match params.get("authorization_details") {
+        None => None,
+        Some(text) => Some(Details::parse(text).ok_or(Refusal::DetailsMalformed)?),
+    };
+    let (audiences, resources) = (params.all("audience"), params.all("resource"));
+    let wanted = token_exchange::wanted(params.get("scope"), audiences, resources, most_targets);
+    wanted.map(|wanted| Wanted { details, ..wanted }).map_err(|bad| match bad {
+        BadWanted::Scope => Refusal::ScopeMalformed,
+        BadWanted::Target => Refusal::TargetMalformed,
+        BadWanted::TooManyTargets => Refusal::Malformed("There are too many targets"),
+    })
+}
+
+fn exchange(params: &Params, most_targets: usize) -> Result<Request, Refusal> {
+    let subject = presented(params, "subject_token", "subject_token_type")?
+        .ok_or(Refusal::Malformed("subject_token and subject_token_type are required"))?;
+    let actor = presented(params, "actor_token", "actor_token_type")?;
+    match params.get("requested_token_type") {
+        None => {}
+        Some(urn) if urn == TokenType::AccessToken.urn() => {}
+        Some(_) => return Err(Refusal::Malformed("This requested_token_type cannot be issued")),
+    }
+    Ok(Request { subject, actor, wanted: wanted(params, most_targets)? })
+}
+
+/// A token and its type: both or neither (RFC 8693 §2.1).
+fn presented(params: &Params, token: &str, kind: &str) -> Result<Option<PresentedToken>, Refusal> {
+    match (params.get(token), params.get(kind)) {
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(Refusal::Malformed("A token comes without its token type")),
+        (None, Some(_)) => Err(Refusal::Malformed("A token type comes without its token")),
+        (Some(token), Some(_)) if token.len() > MAX_TOKEN_BYTES => {
+            Err(Refusal::Malformed("A token is too long"))
+        }
+        (Some(token), Some(kind)) => {
+            let kind = TokenType::parse(kind).ok_or(Refusal::Malformed("A token type is not supported"))?;
+            Ok(Some(PresentedToken { token: token.to_owned(), kind }))
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Vouches for the log as it stands.
+
+use time::OffsetDateTime;
+
+use crate::app::App;
+use crate::flows::audit;
+use crate::platform::fault::Fault;
+
+/// Signs a checkpoint, if there are new events.
+pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<(), Fault> {
+    audit::checkpoint(&app.pool, &app.seal, &app.issuer, now).await.map(drop)
+}

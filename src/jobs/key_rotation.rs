@@ -1,0 +1,20 @@
+//! Rotates the token key when its time has come, and removes keys under which nothing lives any more.
+
+use time::OffsetDateTime;
+
+use crate::app::App;
+use crate::domain::key;
+use crate::flows::keys::{self, Haste};
+use crate::platform::fault::Fault;
+
+/// Does what is due.
+pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<(), Fault> {
+    let mut connection = app.pool.acquire().await?;
+    let stored = key::store::list(&mut connection).await?;
+    drop(connection);
+    if keys::is_due(&stored, &app.config.keys, now) {
+        keys::rotate(&app.pool, &app.seal, (&app.config.keys, Haste::Patient), now).await?;
+    }
+    keys::remove_spent(&app.pool, now).await?;
+    app.refresh_keyring().await
+}

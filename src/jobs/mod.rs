@@ -1,0 +1,44 @@
+//! DOOR: what a server does by itself, each as `run_once(app, now)`. Nothing waits for a job to be correct.
+pub mod checkpoint;
+pub mod key_rotation;
+pub mod refresh;
+pub mod sweep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::App;
+use crate::platform::fault::Fault;
+
+/// How often each job runs.
+const REFRESH: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(30);
+const ROTATE: Duration = Duration::from_secs(60);
+const CHECKPOINT: Duration = Duration::from_secs(60);
+
+/// Runs all jobs until the returned tasks are aborted.
+pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
+    let every = |period, name, job: fn(Arc<App>) -> Job| {
+        let app = Arc::clone(app);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(period).await;
+                if let Err(fault) = job(Arc::clone(&app)).await {
+                    tracing::warn!(job = name, error = %fault, "a job failed and will run again");
+                }
+            }
+        })
+    };
+    vec![
+        every(REFRESH, "refresh", |app| Box::pin(async move { refresh::run_once(&app).await })),
+        every(SWEEP, "sweep", |app| Box::pin(async move { sweep::run_once(&app, app.clock.now()).await.map(drop) })),
+        every(ROTATE, "key_rotation", |app| {
+            Box::pin(async move { key_rotation::run_once(&app, app.clock.now()).await })
+        }),
+        every(CHECKPOINT, "checkpoint", |app| {
+            Box::pin(async move { checkpoint::run_once(&app, app.clock.now()).await })
+        }),
+    ]
+}
+
+type Job = std::pin::Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;

@@ -1,0 +1,12 @@
+//! Reads keys and registry again, so that what other servers and operators change shows in what we publish.
+
+use crate::app::App;
+use crate::platform::fault::Fault;
+
+/// Reads both.
+pub async fn run_once(app: &App) -> Result<(), Fault> {
+    app.refresh_keyring().await?;
+    app.refresh_registry().await?;
+    app.requests.tidy();
+    Ok(())
+}
