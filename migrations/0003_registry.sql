@@ -15,7 +15,7 @@ CREATE TABLE resource (
     token_ttl    integer
 );
 CREATE TABLE registry (
-    only    boolean PRIMARY KEY DEFAULT true CHECK (only),
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     version bigint NOT NULL
 );
 INSERT INTO registry (version) VALUES (1);

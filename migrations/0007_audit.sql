@@ -5,7 +5,7 @@ CREATE TABLE audit_event (
 );
 -- The right edge of the Merkle tree: `peaks` holds 32 bytes for each 1 in the binary form of `size`.
 CREATE TABLE audit_head (
-    only  boolean PRIMARY KEY DEFAULT true CHECK (only),
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     size  bigint NOT NULL,
     peaks bytea NOT NULL
 ) WITH (fillfactor = 10);

@@ -7,7 +7,7 @@ CREATE INDEX spent_id_forget ON spent_id USING brin (forget_at) WITH (pages_per_
 -- Up to where ids were forgotten. Whatever would be forgotten by now is refused even if a clock that was set back
 -- would accept it again.
 CREATE TABLE spent_horizon (
-    only      boolean PRIMARY KEY DEFAULT true CHECK (only),
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     forgotten timestamptz NOT NULL
 );
 INSERT INTO spent_horizon (forgotten) VALUES ('1970-01-01T00:00:00Z');

@@ -1,0 +1,6 @@
+//! API tests: real servers on port 0, a real PostgreSQL, real cryptography. Files are named after RFCs and capabilities.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the environment")]
+
+mod rfc8693_token_exchange;
+mod support;

@@ -1,0 +1,196 @@
+//! What API tests are made of: a throwaway cluster with a database for each test, real servers on port 0, and clients
+//! with real keys whose clock the test moves.
+
+pub mod agent;
+pub mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use actchain::app::App;
+use actchain::flows::apply::{Mode, apply, read_all};
+use actchain::flows::keys;
+use actchain::http::Listening;
+use actchain::platform::clock::{Clock, from_seconds};
+use actchain::platform::config::Config;
+use actchain::platform::db;
+use actchain::platform::jose::SealingKey;
+use actchain::platform::local_postgres::{Cluster, Durability};
+use actchain::platform::secret::MasterKey;
+use serde_json::Value;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::sync::OnceCell;
+
+/// Where tests begin: 2026-01-01T00:00:00Z.
+pub const START: i64 = 1_767_225_600;
+
+static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+const TEMPLATE: &str = "migrated";
+
+async fn cluster() -> &'static Cluster {
+    CLUSTER
+        .get_or_init(async || {
+            let cluster = Cluster::throwaway(None, std::env::var_os("PATH"), Durability::Off).await.unwrap();
+            let mut admin = PgConnection::connect_with(&cluster.connect_options("postgres")).await.unwrap();
+            admin.execute("CREATE DATABASE migrated").await.unwrap();
+            admin.close().await.unwrap();
+            db::migrate(&cluster.connect_options(TEMPLATE)).await.unwrap();
+            cluster
+        })
+        .await
+}
+
+/// A database of its own with the current schema and nothing in it.
+pub async fn database() -> PgConnectOptions {
+    let cluster = cluster().await;
+    let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::SeqCst));
+    let mut admin = PgConnection::connect_with(&cluster.connect_options("postgres")).await.unwrap();
+    // Two at once from one template would refuse each other.
+    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = ONE_AT_A_TIME.lock().await;
+    admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))).await.unwrap();
+    cluster.connect_options(&name)
+}
+
+/// A server with a database behind it.
+pub struct Server {
+    pub app: Arc<App>,
+    pub base: String,
+    pub clock: Clock,
+    pub database: PgConnectOptions,
+    pub master: MasterKey,
+    handle: actix_web::dev::ServerHandle,
+}
+
+impl Server {
+    /// A server as configured by lines of TOML, with what a YAML text declares.
+    pub async fn start(config: &str, yaml: &str) -> Self {
+        let master = MasterKey::generate().unwrap();
+        let clock = Clock::manual(from_seconds(START).unwrap());
+        let server = Self::on(database().await, config, (clock, master)).await;
+        server.apply(yaml).await.unwrap();
+        server
+    }
+
+    /// Another server on the same database, with its own address but the same issuer, as behind a load balancer.
+    pub async fn twin(&self) -> Self {
+        let config = format!("issuer = {:?}", self.app.issuer);
+        Self::on(self.database.clone(), &config, (self.clock.clone(), self.master.clone())).await
+    }
+
+    async fn on(database: PgConnectOptions, config: &str, (clock, master): (Clock, MasterKey)) -> Self {
+        let mut config = Config::parse("test", config, &Default::default()).unwrap();
+        let listener = Listening::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        config.listen = listener.local_addr().unwrap();
+        config.workers = 2;
+        let pool = PgPool::connect_with(database.clone()).await.unwrap();
+        keys::ensure(&pool, &SealingKey::of(&master), &config.keys, clock.now()).await.unwrap();
+        pool.close().await;
+        let (app, _writer) = App::build(config, clock.clone(), database.clone(), &master).await.unwrap();
+        let listening = Listening::start(&app, listener).unwrap();
+        let base = format!("http://{}", listening.address);
+        let handle = listening.handle();
+        tokio::spawn(listening.run());
+        Self { app, base, clock, database, master, handle }
+    }
+
+    pub async fn apply(&self, yaml: &str) -> Result<(), String> {
+        let declaration = read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
+        let applied = apply(&self.app.pool, &self.app.issuer, (declaration, Mode::Carry), self.clock.now()).await;
+        applied.map_err(|fault| fault.to_string())?;
+        self.app.refresh_registry().await.map_err(|fault| fault.to_string())
+    }
+
+    pub fn token_endpoint(&self) -> String {
+        format!("{}/oauth/token", self.app.issuer)
+    }
+
+    pub fn now(&self) -> i64 {
+        self.clock.now().unix_timestamp()
+    }
+
+    pub fn pass(&self, seconds: i64) {
+        self.clock.shift(time::Duration::seconds(seconds));
+    }
+
+    /// A connection with all rights, to look at or to tamper with what is stored.
+    pub async fn sql(&self) -> PgConnection {
+        PgConnection::connect_with(&self.database).await.unwrap()
+    }
+
+    /// All events so far.
+    pub async fn events(&self) -> Vec<Value> {
+        let mut connection = self.sql().await;
+        let documents: Vec<String> =
+            sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq").fetch_all(&mut connection).await.unwrap();
+        documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect()
+    }
+
+    /// The newest event.
+    pub async fn last_event(&self) -> Value {
+        self.events().await.pop().unwrap()
+    }
+
+    pub async fn stop(&self) {
+        self.handle.stop(true).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The future does its work when it is made; nobody waits for the answer.
+        drop(self.handle.stop(false));
+    }
+}
+
+/// An answer, read.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+    pub json: Value,
+}
+
+impl Answer {
+    pub async fn read(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        Self { status, headers, text, json }
+    }
+
+    pub fn error(&self) -> &str {
+        self.json["error"].as_str().unwrap_or_default()
+    }
+
+    pub fn reason(&self) -> &str {
+        self.json["reason"].as_str().unwrap_or_default()
+    }
+
+    pub fn token(&self) -> &str {
+        self.json["access_token"].as_str().unwrap_or_else(|| panic!("no token in {}", self.text))
+    }
+
+    /// The claims of the token, unchecked.
+    pub fn claims(&self) -> Value {
+        claims_of(self.token())
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    #[track_caller]
+    pub fn assert_refused(&self, status: u16, error: &str, reason: &str) {
+        assert_eq!((self.status, self.error(), self.reason()), (status, error, reason), "{}", self.text);
+    }
+}
+
+/// The claims of a JWT, unchecked.
+pub fn claims_of(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&actchain::platform::base64url::decode(payload).unwrap()).unwrap()
+}
