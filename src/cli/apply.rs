@@ -38,17 +38,18 @@ pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
         Mode::Carry => outcome,
         Mode::DryRun => Outcome { secrets: Vec::new(), ..outcome },
     };
-    if args.json { print_json(&outcome, mode)? } else { print_lines(&outcome, mode) }
+    if args.json {
+        print_json(&outcome, mode)?
+    } else {
+        print_lines(&outcome, mode)
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 fn read(path: &PathBuf) -> Result<(String, String), Fault> {
     let origin = path.display().to_string();
-    let text = if origin == "-" {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(path)
-    };
+    let text =
+        if origin == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
     Ok((origin.clone(), text.during(&format!("reading {origin}"))?))
 }
 

@@ -74,12 +74,14 @@ pub(super) async fn run(
 }
 
 async fn verify(config: impl FnOnce() -> Result<Config, Fault>, args: Verify) -> Result<ExitCode, Fault> {
-    let keys = args.key.iter().map(|text| {
-        VerifierKey::parse(text).ok_or_else(|| Fault::new(format!("{text} is no verifier key")))
-    });
-    let notes = args.checkpoint.iter().map(|path| {
-        std::fs::read_to_string(path).during(&format!("reading {}", path.display()))
-    });
+    let keys = args
+        .key
+        .iter()
+        .map(|text| VerifierKey::parse(text).ok_or_else(|| Fault::new(format!("{text} is no verifier key"))));
+    let notes = args
+        .checkpoint
+        .iter()
+        .map(|path| std::fs::read_to_string(path).during(&format!("reading {}", path.display())));
     let kept = Kept { keys: keys.collect::<Result<_, _>>()?, notes: notes.collect::<Result<_, _>>()? };
     let report = match &args.file {
         // A file is all that is needed: neither configuration nor database.
@@ -92,7 +94,11 @@ async fn verify(config: impl FnOnce() -> Result<Config, Fault>, args: Verify) ->
             .await?
         }
     };
-    if args.json { print_json(&report)? } else { print(&report)? }
+    if args.json {
+        print_json(&report)?
+    } else {
+        print(&report)?
+    }
     Ok(if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -64,8 +64,12 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fa
                     None => Ok(no_such_client(&id)),
                 }
             }
-            Command::Disable { id, json } => tell(&id, "disabled", clients::disable(pool, &id, now).await?, json),
-            Command::Enable { id, json } => tell(&id, "enabled", clients::enable(pool, &id, now).await?, json),
+            Command::Disable { id, json } => {
+                tell(&id, "disabled", clients::disable(pool, &id, now).await?, json)
+            }
+            Command::Enable { id, json } => {
+                tell(&id, "enabled", clients::enable(pool, &id, now).await?, json)
+            }
             Command::RotateSecret { id, keep_old, json } => {
                 let keep = keep_old.map(|seconds| Duration::seconds(seconds.into()));
                 let secret = clients::rotate_secret(pool, &id, keep, now).await?;

@@ -40,7 +40,8 @@ pub(super) async fn run(config: Result<Config, Fault>, args: Args) -> Result<Exi
         Err(fault) => findings.push(Finding::of::<()>("configuration", Err(fault))),
         Ok(config) => {
             findings.push(Finding::of("configuration", Ok(())));
-            let looked = foundation::with(config, async |foundation, pool| look(foundation, pool).await).await;
+            let looked =
+                foundation::with(config, async |foundation, pool| look(foundation, pool).await).await;
             match looked {
                 Ok(more) => findings.extend(more),
                 Err(fault) => findings.push(Finding::of::<()>("database", Err(fault))),
@@ -49,8 +50,10 @@ pub(super) async fn run(config: Result<Config, Fault>, args: Args) -> Result<Exi
     }
     let well = findings.iter().all(|finding| finding.wrong.is_none());
     if args.json {
-        let list: Vec<_> =
-            findings.iter().map(|one| json!({"check": one.what, "ok": one.wrong.is_none(), "problem": one.wrong})).collect();
+        let list: Vec<_> = findings
+            .iter()
+            .map(|one| json!({"check": one.what, "ok": one.wrong.is_none(), "problem": one.wrong}))
+            .collect();
         print_json(&json!({"ok": well, "checks": list}))?;
     } else {
         for finding in &findings {
@@ -66,9 +69,11 @@ pub(super) async fn run(config: Result<Config, Fault>, args: Args) -> Result<Exi
 async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fault> {
     let issuer = foundation.config.issuer();
     let mut connection = pool.acquire().await?;
-    let version: String = sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(&mut *connection).await?;
+    let version: String =
+        sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(&mut *connection).await?;
     let mut findings = vec![Finding::of(format!("database: PostgreSQL {version}, schema current"), Ok(()))];
-    let theirs: OffsetDateTime = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
+    let theirs: OffsetDateTime =
+        sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
     let drift = (theirs - foundation.clock.now()).abs();
     let within = if drift <= MOST_DRIFT {
         Ok(())
@@ -82,7 +87,11 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
         let active = stored.iter().filter(|key| key.stage() == key::Stage::Active);
         active.map(|key| key.open(&seal)).collect::<Result<Vec<_>, _>>()
     });
-    let keys = if stored.is_empty() { "keys: none yet, made at the first start" } else { "keys: open under the master key" };
+    let keys = if stored.is_empty() {
+        "keys: none yet, made at the first start"
+    } else {
+        "keys: open under the master key"
+    };
     findings.push(Finding::of(keys, opened));
     let outbound = Outbound::new(Reach::of_issuer(&issuer))?;
     let registered = registry::store::load(&mut connection, &issuer).await?;

@@ -136,8 +136,13 @@ fn write_key(path: &Path) -> Result<(), Fault> {
     let what = format!("writing the master key to {}", path.display());
     let aside = path.with_extension(format!("key.{}", std::process::id()));
     let key = MasterKey::generate()?;
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).during(&what)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&aside)
+        .during(&what)?;
     file.write_all(key.to_text().expose_secret().as_bytes()).during(&what)?;
     file.sync_all().during(&what)?;
     let linked = std::fs::hard_link(&aside, path);

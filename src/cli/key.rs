@@ -75,7 +75,14 @@ fn list(keys: &[StoredKey], json: bool) -> Result<ExitCode, Fault> {
     }
     for key in &present {
         let text = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
-        println!("{} {:<6} {:<8} {:<9} {}", text("kid"), text("purpose"), text("alg"), text("stage"), text("created_at"));
+        println!(
+            "{} {:<6} {:<8} {:<9} {}",
+            text("kid"),
+            text("purpose"),
+            text("alg"),
+            text("stage"),
+            text("created_at")
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -60,7 +60,10 @@ async fn serve(foundation: &Foundation, listener: std::net::TcpListener) -> Resu
     }
     app.pool.close().await;
     drop_last(app);
-    tokio::time::timeout(Duration::from_secs(5), writer).await.during("recording what waited")?.during("stopping")?;
+    tokio::time::timeout(Duration::from_secs(5), writer)
+        .await
+        .during("recording what waited")?
+        .during("stopping")?;
     tracing::info!("stopped");
     Ok(())
 }

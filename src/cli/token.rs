@@ -9,8 +9,8 @@ use crate::domain::client::usable_keys;
 use crate::platform::clock::Clock;
 use crate::platform::fault::{During, Fault};
 use crate::platform::jose::{Alg, Jws};
-use crate::platform::outbound::{Outbound, Reach};
 use crate::platform::json as strict_json;
+use crate::platform::outbound::{Outbound, Reach};
 use crate::protocol::metadata::well_known_paths;
 use crate::protocol::{access_token, jwt_time};
 
@@ -51,7 +51,9 @@ pub(super) async fn run(command: Command) -> Result<ExitCode, Fault> {
             let jws = Jws::parse(&jwt).ok_or_else(|| Fault::new("this is no JWT in compact form"))?;
             let wrong = check(&jws, jwks.as_deref(), audience.as_deref()).await?;
             match (&wrong, json) {
-                (wrong, true) => print_json(&json!({"valid": wrong.is_none(), "reason": wrong, "claims": jws.claims}))?,
+                (wrong, true) => {
+                    print_json(&json!({"valid": wrong.is_none(), "reason": wrong, "claims": jws.claims}))?
+                }
                 (None, false) => {
                     explain(&jws, false)?;
                     println!("valid");
@@ -87,9 +89,7 @@ fn explain(jws: &Jws<'_>, json: bool) -> Result<(), Fault> {
 /// The first thing that is wrong, if anything is.
 async fn check(jws: &Jws<'_>, jwks: Option<&str>, audience: Option<&str>) -> Result<Option<String>, Fault> {
     let set = match jwks {
-        Some(path) if !path.contains("://") => {
-            std::fs::read(path).during(&format!("reading {path}"))?
-        }
+        Some(path) if !path.contains("://") => std::fs::read(path).during(&format!("reading {path}"))?,
         Some(url) => outbound()?.get_json(url).await?,
         None => published(&jws.claims).await?,
     };
@@ -102,7 +102,8 @@ async fn check(jws: &Jws<'_>, jwks: Option<&str>, audience: Option<&str>) -> Res
         Some("no key of the set has signed it".to_owned())
     } else if access_token::read_claims(&jws.claims).is_none() {
         Some("a required claim is missing or malformed".to_owned())
-    } else if !jwt_time::validity(&jws.claims).is_some_and(|validity| validity.holds_at(Clock::System.now())) {
+    } else if !jwt_time::validity(&jws.claims).is_some_and(|validity| validity.holds_at(Clock::System.now()))
+    {
         Some("it has expired or is not valid yet".to_owned())
     } else {
         audience.filter(|name| !is_for(&jws.claims, name)).map(|name| format!("it is not for {name}"))
@@ -120,12 +121,14 @@ fn outbound() -> Result<Outbound, Fault> {
 
 /// The JWK Set that the metadata of the token's issuer points to (RFC 8414 §3).
 async fn published(claims: &Map<String, Value>) -> Result<Vec<u8>, Fault> {
-    let issuer = claims.get("iss").and_then(Value::as_str).ok_or_else(|| Fault::new("the token has no iss"))?;
+    let issuer =
+        claims.get("iss").and_then(Value::as_str).ok_or_else(|| Fault::new("the token has no iss"))?;
     let base = url::Url::parse(issuer).during("reading iss")?;
     let path = well_known_paths(issuer).into_iter().next().unwrap_or_default();
     let location = base.join(&path).during("reading iss")?;
     let document = outbound()?.get_json(location.as_str()).await?;
-    let document = strict_json::parse_object(&document).ok_or_else(|| Fault::new("the metadata is no object"))?;
+    let document =
+        strict_json::parse_object(&document).ok_or_else(|| Fault::new("the metadata is no object"))?;
     if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
         return Err(Fault::new("the metadata is of another issuer"));
     }

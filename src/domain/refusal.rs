@@ -235,7 +235,11 @@ impl Refusal {
     pub fn tells_reason(self) -> bool {
         !matches!(
             self,
-            Self::InvalidClient(_) | Self::Malformed(_) | Self::TooLarge | Self::Throttled | Self::GuessingSecrets
+            Self::InvalidClient(_)
+                | Self::Malformed(_)
+                | Self::TooLarge
+                | Self::Throttled
+                | Self::GuessingSecrets
         )
     }
 

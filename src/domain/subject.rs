@@ -1,12 +1,11 @@
 //! The subject of an exchange, once its token has been verified.
 
-use time::OffsetDateTime;
-
 use super::limit::Limit;
 use super::principal::Principal;
 use crate::protocol::access_token::{Act, Login};
 use crate::protocol::authorization_details::Details;
 use crate::protocol::identity_token::MayAct;
+use crate::protocol::jwt_time::Validity;
 
 /// Where a subject token comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,8 +49,8 @@ pub struct VerifiedSubject {
     pub audiences: Limit,
     /// `authorization_details`; `None` does not restrict.
     pub details: Option<Details>,
-    /// When it ends.
-    pub expires_at: OffsetDateTime,
+    /// When it begins and ends.
+    pub validity: Validity,
     /// Session.
     pub sid: Option<String>,
     /// How the subject logged in.

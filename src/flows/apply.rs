@@ -8,16 +8,15 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::clients::hash_blocking;
 use super::declaration::{ClientDeclaration, Declaration, DelegationDeclaration};
+use super::declared_delegation::{self, Known};
 use super::work::Work;
 use crate::domain::audit::{Action, Event};
 use crate::domain::client::{self, Client, StoredSecret, usable_keys};
-use crate::domain::delegation::{self, Delegation, Facts, Origin, State};
-use crate::domain::limit::Limit;
-use crate::domain::principal::Principal;
+use crate::domain::delegation::{self, State};
 use crate::domain::registry::{self, Registry};
 use crate::platform::fault::{During, Fault};
 use crate::platform::outbound::{Outbound, Reach};
@@ -145,7 +144,8 @@ impl Plan<'_> {
         for declared in issuers {
             let issuer = declared.read(self.own_issuer, &self.outbound)?;
             let same = |old: &crate::domain::issuer::Issuer| {
-                (&old.jwks, &old.jwks_uri, &old.audiences) == (&issuer.jwks, &issuer.jwks_uri, &issuer.audiences)
+                (&old.jwks, &old.jwks_uri, &old.audiences)
+                    == (&issuer.jwks, &issuer.jwks_uri, &issuer.audiences)
                     && (&old.algorithms, &old.token_types) == (&issuer.algorithms, &issuer.token_types)
             };
             let change = change_of(self.registry.issuers.get(&issuer.iss).map(same));
@@ -160,7 +160,10 @@ impl Plan<'_> {
             let resource = declared.read(self.own_issuer)?;
             // One name, one meaning (standards TE-06).
             if self.known_clients.contains(&resource.id) || self.registry.issuers.contains_key(&resource.id) {
-                return Err(Fault::new(format!("resource {}: a client or an issuer has this name", resource.id)));
+                return Err(Fault::new(format!(
+                    "resource {}: a client or an issuer has this name",
+                    resource.id
+                )));
             }
             let change = change_of(self.registry.resources.get(&resource.id).map(|old| *old == resource));
             self.line(change, "resource", &resource.id);
@@ -256,7 +259,10 @@ impl Plan<'_> {
         };
         let secret = match given {
             Some(secret) if secret.expose_secret().len() < 16 => {
-                return Err(Fault::new(format!("client {}: the secret is shorter than 16 bytes", declared.id)));
+                return Err(Fault::new(format!(
+                    "client {}: the secret is shorter than 16 bytes",
+                    declared.id
+                )));
             }
             Some(secret) => {
                 let hashes = old.map(|old| old.live_secret_hashes(self.now)).unwrap_or_default();
@@ -279,7 +285,13 @@ impl Plan<'_> {
         connection: &mut PgConnection,
         declared: DelegationDeclaration,
     ) -> Result<(), Fault> {
-        let wanted = self.read_delegation(connection, declared).await?;
+        let known = Known {
+            own_issuer: self.own_issuer,
+            now: self.now,
+            registry: &self.registry,
+            clients: &self.known_clients,
+        };
+        let wanted = declared_delegation::read(connection, &known, declared).await?;
         let what = format!("delegation {}", wanted.id);
         if let Some(old) = delegation::store::find(connection, &wanted.id).await? {
             if !old.same_terms(&wanted) {
@@ -308,100 +320,6 @@ impl Plan<'_> {
         });
         Ok(())
     }
-
-    async fn read_delegation(
-        &mut self,
-        connection: &mut PgConnection,
-        declared: DelegationDeclaration,
-    ) -> Result<Delegation, Fault> {
-        let what = format!("delegation {}", declared.id);
-        let refuse = |why: String| Fault::new(format!("{what}: {why}"));
-        let details = declared.read_details()?;
-        let delegate = client::store::find(connection, &declared.delegate).await?;
-        let delegate = delegate.ok_or_else(|| refuse(format!("there is no client {}", declared.delegate)))?;
-        let parent = match &declared.parent {
-            None => None,
-            Some(id) => {
-                let search = delegation::store::Search::Exactly(id.clone());
-                let found = delegation::store::paths(connection, &search).await?.into_iter().next();
-                Some(found.ok_or_else(|| refuse(format!("there is no delegation {id}")))?)
-            }
-        };
-        let above: Vec<&Delegation> = parent.iter().flat_map(|path| &path.0).collect();
-        let leaf = above.last().copied();
-        let (root, delegator) = match (&declared.delegator, leaf) {
-            (Some(delegator), _) => (delegator.clone(), delegator.clone()),
-            (None, Some(leaf)) => (leaf.root.clone(), Principal::new(self.own_issuer, leaf.delegate.clone())),
-            (None, None) => return Err(refuse("needs a delegator or a parent".into())),
-        };
-        let trusted = self.registry.issuers.contains_key(&root.iss)
-            || (root.iss == self.own_issuer && self.known_clients.contains(&root.sub));
-        if !trusted {
-            return Err(refuse(format!("{} is no trusted issuer, nor {} a client of ours", root.iss, root.sub)));
-        }
-        let acts = above.iter().any(|one| one.delegate == delegate.client_id);
-        if acts || root == Principal::new(self.own_issuer, delegate.client_id.clone()) {
-            return Err(refuse(format!("{} would act for itself", delegate.client_id)));
-        }
-        let expires_at = match (declared.expires_in, leaf) {
-            (Some(seconds), _) => self.now + Duration::seconds(seconds.into()),
-            (None, Some(leaf)) => leaf.facts.expires_at,
-            (None, None) => return Err(refuse("needs expires_in".into())),
-        };
-        let wanted = Delegation {
-            path: above.iter().map(|one| one.id.clone()).chain([declared.id.clone()]).collect(),
-            id: declared.id.clone(),
-            parent: declared.parent.clone(),
-            root,
-            delegator,
-            delegate: delegate.client_id,
-            scopes: declared.scopes.map_or(Limit::Any, Limit::Only),
-            audiences: declared.audiences.map_or(Limit::Any, Limit::Only),
-            details,
-            max_depth: declared.max_depth,
-            origin: Origin::Declared,
-            requested_at: self.now,
-            facts: Facts {
-                activated_at: Some(self.now),
-                expires_at,
-                revoked_at: None,
-                max_uses: declared.max_uses.map(i64::from),
-                uses: 0,
-            },
-            revoke_reason: None,
-        };
-        // One that is there already was checked when it was given.
-        if delegation::store::find(connection, &wanted.id).await?.is_none() {
-            above.iter().try_for_each(|one| check_within(one, &wanted)).map_err(refuse)?;
-        }
-        Ok(wanted)
-    }
-}
-
-/// Never wider than what it hangs below, in any dimension. A limit that is left out is the one above.
-fn check_within(above: &Delegation, wanted: &Delegation) -> Result<(), String> {
-    let wider = |what: &str| Err(format!("its {what} go beyond those of {}", above.id));
-    if wanted.scopes != Limit::Any && !above.scopes.covers(&wanted.scopes) {
-        return wider("scopes");
-    }
-    if wanted.audiences != Limit::Any && !above.audiences.covers(&wanted.audiences) {
-        return wider("audiences");
-    }
-    if let (Some(wanted), Some(granted)) = (&wanted.details, &above.details)
-        && !wanted.within(granted)
-    {
-        return wider("authorization_details");
-    }
-    if above.facts.max_uses.zip(wanted.facts.max_uses).is_some_and(|(most, wanted)| wanted > most) {
-        return wider("uses");
-    }
-    if above.max_depth.zip(wanted.max_depth).is_some_and(|(most, wanted)| wanted > most) {
-        return wider("actors");
-    }
-    if wanted.facts.expires_at > above.facts.expires_at {
-        return Err(format!("it would outlive {}", above.id));
-    }
-    above.facts.check(wanted.requested_at).map_err(|refusal| format!("{}: {}", above.id, refusal.sentence()))
 }
 
 fn change_of(same: Option<bool>) -> Change {

@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use crate::domain::audit::store;
 use crate::domain::audit::verify::{Broken, Walk, Why};
 use crate::domain::key::{self, Purpose, Stage, StoredKey};
+use crate::platform::base64url;
 use crate::platform::fault::{During, Fault};
 use crate::platform::jose::SealingKey;
-use crate::platform::base64url;
 use crate::protocol::merkle::Frontier;
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
@@ -87,7 +87,8 @@ pub async fn checkpoint(
     let active = active.ok_or_else(|| Fault::new("no key to sign checkpoints with"))?;
     let text = Checkpoint { origin: origin(issuer), size: head.size(), root: head.root() }.text();
     let signature = active.open(seal)?.sign_raw(text.as_bytes())?;
-    let verifier = verifier_key(active, &origin(issuer)).ok_or_else(|| Fault::new("the log key is unusable"))?;
+    let verifier =
+        verifier_key(active, &origin(issuer)).ok_or_else(|| Fault::new("the log key is unusable"))?;
     let note = signed_note::note(&text, &verifier.signature_line(&signature));
     // Kept before it is shown; where two were made at once, the first one counts.
     if store::insert_checkpoint(&mut connection, head.size(), &note, now).await? {
@@ -131,7 +132,12 @@ async fn verify_snapshot(connection: &mut PgConnection, kept: &Kept) -> Result<R
     for note in stored.iter().map(|(_, note)| note).chain(&kept.notes) {
         match open(note, kept, &keys) {
             Some(checkpoint) => checkpoints.push(checkpoint),
-            None => return Ok(Report::of(Err(Broken { seq: head.size(), why: Why::Checkpoint }), checkpoints.len())),
+            None => {
+                return Ok(Report::of(
+                    Err(Broken { seq: head.size(), why: Why::Checkpoint }),
+                    checkpoints.len(),
+                ));
+            }
         }
     }
     let count = checkpoints.len();

@@ -171,7 +171,10 @@ fn check_keys(
         (None, None) => Err(bad(what, "jwks or jwks_uri is needed")),
         (Some(set), None) => match client::usable_keys(set) {
             Some(keys) if !keys.is_empty() => Ok(()),
-            Some(_) => Err(bad(what, "jwks has no usable public key (ES256, ES384, Ed25519, RSA of 2048 bits and more)")),
+            Some(_) => Err(bad(
+                what,
+                "jwks has no usable public key (ES256, ES384, Ed25519, RSA of 2048 bits and more)",
+            )),
             None => Err(bad(what, "jwks is not a JWK Set")),
         },
         (None, Some(url)) if outbound.may_fetch(url) => Ok(()),
@@ -194,7 +197,8 @@ impl IssuerDeclaration {
             Alg::parse(name).ok_or_else(|| bad(&what, &format!("algorithm {name} is not supported")))
         });
         let token_types = self.token_types.iter().map(|name| {
-            issuer::parse_token_type(name).ok_or_else(|| bad(&what, &format!("token type {name} is not supported")))
+            issuer::parse_token_type(name)
+                .ok_or_else(|| bad(&what, &format!("token type {name} is not supported")))
         });
         let issuer = Issuer {
             algorithms: algorithms.collect::<Result<_, _>>()?,
@@ -216,7 +220,8 @@ impl ResourceDeclaration {
         if !resource::is_audience(&self.id) || self.id == own_issuer {
             return Err(bad(what, "id must be printable ASCII without spaces, and not this server's issuer"));
         }
-        if let Some(scope) = self.scopes.iter().find(|scope| !scope::is_token(scope) || *scope == ADMIN_SCOPE) {
+        if let Some(scope) = self.scopes.iter().find(|scope| !scope::is_token(scope) || *scope == ADMIN_SCOPE)
+        {
             return Err(bad(what, &format!("{scope:?} is not usable as a scope")));
         }
         Ok(Resource {
@@ -233,7 +238,10 @@ impl ClientDeclaration {
     pub fn check(&self, outbound: &Outbound) -> Result<(), Fault> {
         let what = format!("client {}", self.id);
         if !client::is_client_id(&self.id) || self.id == "operator" {
-            return Err(bad(what, "id may have letters, digits and -._~:/@, at most 128, and not be «operator»"));
+            return Err(bad(
+                what,
+                "id may have letters, digits and -._~:/@, at most 128, and not be «operator»",
+            ));
         }
         let with_keys = self.jwks.is_some() || self.jwks_uri.is_some();
         let with_secret = self.secret.is_some() || self.secret_file.is_some();
@@ -253,9 +261,8 @@ impl ClientDeclaration {
         if self.auth == AuthMethod::None && self.dpop_keys.is_empty() {
             return Err(bad(what, "auth none needs dpop_keys, else anybody could be this client"));
         }
-        let thumbprint = |jkt: &String| {
-            crate::platform::base64url::decode(jkt).is_some_and(|bytes| bytes.len() == 32)
-        };
+        let thumbprint =
+            |jkt: &String| crate::platform::base64url::decode(jkt).is_some_and(|bytes| bytes.len() == 32);
         if !self.dpop_keys.iter().all(thumbprint) {
             return Err(bad(what, "dpop_keys must be SHA-256 thumbprints in base64url"));
         }
@@ -274,7 +281,10 @@ impl DelegationDeclaration {
     pub fn read_details(&self) -> Result<Option<Details>, Fault> {
         let what = format!("delegation {}", self.id);
         if !delegation::is_id(&self.id) || self.id.starts_with("may-") {
-            return Err(bad(what, "id may have letters, digits and -._~, at most 64, and not begin with may-"));
+            return Err(bad(
+                what,
+                "id may have letters, digits and -._~, at most 64, and not begin with may-",
+            ));
         }
         if self.delegator.is_some() == self.parent.is_some() {
             return Err(bad(what, "needs a delegator (at the root) or a parent, and not both"));

@@ -112,12 +112,11 @@ pub async fn rotate(
 /// Whether the active token key has signed for long enough, and the next one has been published for long enough.
 pub fn is_due(keys: &[StoredKey], settings: &config::Keys, now: OffsetDateTime) -> bool {
     let token = |stage| keys.iter().find(move |key| key.purpose == Purpose::Token && key.stage() == stage);
-    let old = token(Stage::Active).and_then(|key| key.activated_at).is_some_and(|at| {
-        now - at >= Duration::seconds(settings.rotate_every.into())
-    });
-    let known = token(Stage::Next).is_some_and(|key| {
-        now - key.created_at >= Duration::seconds(settings.publish_before.into())
-    });
+    let old = token(Stage::Active)
+        .and_then(|key| key.activated_at)
+        .is_some_and(|at| now - at >= Duration::seconds(settings.rotate_every.into()));
+    let known = token(Stage::Next)
+        .is_some_and(|key| now - key.created_at >= Duration::seconds(settings.publish_before.into()));
     old && known
 }
 

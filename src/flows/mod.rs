@@ -3,6 +3,7 @@ pub mod apply;
 pub mod audit;
 pub mod clients;
 pub mod declaration;
+mod declared_delegation;
 pub mod delegations;
 pub mod keys;
 pub mod mint;

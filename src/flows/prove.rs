@@ -67,7 +67,9 @@ pub async fn authenticate(
     let claimed = claimed_id(credentials);
     let found = match claimed.as_deref().map(|id| find(app, id)) {
         None => None,
-        Some(finding) => finding.await.map_err(|fault| NotAuthenticated { client: None, stop: fault.into() })?,
+        Some(finding) => {
+            finding.await.map_err(|fault| NotAuthenticated { client: None, stop: fault.into() })?
+        }
     };
     let Some(client) = found else {
         // As slow as a wrong secret, so that nobody can find out which clients there are.

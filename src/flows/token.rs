@@ -110,7 +110,9 @@ async fn turn_away(
     failed: prove::NotAuthenticated,
     now: OffsetDateTime,
 ) -> Result<Result<Issued, Refusal>, Stop> {
-    let (Some(client), Stop::Refused(refusal)) = (failed.client, &failed.stop) else { return Err(failed.stop) };
+    let (Some(client), Stop::Refused(refusal)) = (failed.client, &failed.stop) else {
+        return Err(failed.stop);
+    };
     if app.failures.count(&client.client_id) {
         let actor = Actor { client_id: client.client_id.clone(), jkt: None };
         let mut event = Event::new(now, Action::TokenRefused, actor).refused(*refusal);
@@ -183,7 +185,8 @@ impl Case {
             now: self.now,
             spends: std::mem::take(&mut self.spends),
             guards,
-            effect: plan.map(|plan| Effect { token: self.issued(plan), create: plan.decision.create.clone() }),
+            effect: plan
+                .map(|plan| Effect { token: self.issued(plan), create: plan.decision.create.clone() }),
             event,
         })
     }
@@ -381,4 +384,3 @@ fn describe(event: &mut Event, plan: &Plan, client: &Client) {
     event.audience = plan.claims.aud.values().to_vec();
     event.detail = Some(json!({"exp": plan.claims.exp, "kid": plan.keyring.active.kid()}));
 }
-

@@ -14,13 +14,13 @@ use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::Registry;
 use crate::domain::subject::{Source, VerifiedSubject};
-use crate::platform::clock::from_seconds;
 use crate::platform::digest::sha256;
 use crate::platform::jose::Jws;
 use crate::protocol::access_token::{self, Claims};
 use crate::protocol::identity_token::{self, Identity};
+use crate::protocol::jwt_time::{self, Validity};
+use crate::protocol::scope;
 use crate::protocol::token_exchange::{PresentedToken, TokenType};
-use crate::protocol::{jwt_time, scope};
 
 /// Verifies a subject token. Whatever is wrong with it looks the same outside (standards TE-30).
 pub async fn subject(
@@ -39,7 +39,7 @@ pub async fn subject(
             verified
         }
     };
-    if now >= verified.expires_at || !is_meant_for_us(&verified, presented.kind, client, &registry) {
+    if !verified.validity.holds_at(now) || !is_meant_for_us(&verified, presented.kind, client, &registry) {
         return Err(Refusal::SubjectTokenInvalid.into());
     }
     Ok(verified)
@@ -71,7 +71,7 @@ pub async fn actor(
                 && verified.jkt.as_deref().is_none_or(|bound| Some(bound) == jkt)
         }
     };
-    if proves_client { Ok(verified.expires_at) } else { Err(Refusal::ActorIsNotClient.into()) }
+    if proves_client { Ok(verified.validity.expires_at) } else { Err(Refusal::ActorIsNotClient.into()) }
 }
 
 /// What was verified under one registry is verified again under the next.
@@ -104,7 +104,8 @@ async fn verify(
 /// Our own access token (RFC 9068 §4).
 async fn own(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<VerifiedSubject, Stop> {
     let invalid = || Stop::Refused(Refusal::SubjectTokenInvalid);
-    let kid = jws.header.kid.as_deref().filter(|_| jws.header.is_typed(access_token::TYP)).ok_or_else(invalid)?;
+    let kid =
+        jws.header.kid.as_deref().filter(|_| jws.header.is_typed(access_token::TYP)).ok_or_else(invalid)?;
     let mut keyring = app.keyring();
     if !keyring.verifying.contains_key(kid) && app.may_look_for_keys(now) {
         // Another server may have begun to sign with a key that we have not read yet.
@@ -115,12 +116,13 @@ async fn own(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<VerifiedSu
     let timer = time_crypto("subject");
     let signed = jws.verified_by(key, &crate::platform::jose::Alg::ALL);
     drop(timer);
-    let valid = jwt_time::validity(&jws.claims).is_some_and(|validity| validity.holds_at(now));
-    let claims = access_token::read_claims(&jws.claims).filter(|claims| signed && valid && claims.iss == app.issuer);
-    from_claims(claims.ok_or_else(invalid)?, &app.issuer).ok_or_else(invalid)
+    let validity =
+        jwt_time::validity(&jws.claims).filter(|validity| validity.holds_at(now)).ok_or_else(invalid)?;
+    let claims = access_token::read_claims(&jws.claims).filter(|claims| signed && claims.iss == app.issuer);
+    from_claims(claims.ok_or_else(invalid)?, validity, &app.issuer).ok_or_else(invalid)
 }
 
-fn from_claims(claims: Claims, issuer: &str) -> Option<VerifiedSubject> {
+fn from_claims(claims: Claims, validity: Validity, issuer: &str) -> Option<VerifiedSubject> {
     let scopes = if claims.scope.is_empty() { Default::default() } else { scope::parse(&claims.scope)? };
     Some(VerifiedSubject {
         subject: Principal::new(claims.idp.unwrap_or_else(|| issuer.to_owned()), claims.sub),
@@ -131,7 +133,7 @@ fn from_claims(claims: Claims, issuer: &str) -> Option<VerifiedSubject> {
         audiences: Limit::only(claims.aud.values().iter().cloned()),
         // A token of ours that names no details was granted none.
         details: Some(claims.authorization_details.unwrap_or_default()),
-        expires_at: from_seconds(claims.exp)?,
+        validity,
         sid: claims.sid,
         login: claims.login,
     })
@@ -190,7 +192,7 @@ fn from_identity(identity: Identity, fingerprint: [u8; 32]) -> VerifiedSubject {
         scopes: identity.scopes.map_or(Limit::Any, Limit::Only),
         audiences: Limit::Any,
         details: identity.details,
-        expires_at: identity.expires_at,
+        validity: identity.validity,
         sid: identity.sid,
         login: identity.login,
     }

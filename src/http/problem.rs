@@ -7,7 +7,8 @@ use serde_json::json;
 /// A problem that the status code says all about.
 pub(super) fn of_status(status: StatusCode) -> HttpResponse {
     HttpResponse::build(status).content_type("application/problem+json").body(
-        json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16()}).to_string(),
+        json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16()})
+            .to_string(),
     )
 }
 

@@ -65,7 +65,13 @@ pub(super) async fn frame(
         micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         "request"
     );
-    let status = if status < 400 { "ok" } else if status < 500 { "refused" } else { "failed" };
+    let status = if status < 400 {
+        "ok"
+    } else if status < 500 {
+        "refused"
+    } else {
+        "failed"
+    };
     metrics::counter!("actchain_requests_total", "route" => route, "status" => status).increment(1);
     metrics::histogram!("actchain_request_seconds", "route" => route).record(elapsed.as_secs_f64());
     Ok(response)
@@ -80,9 +86,10 @@ fn route_of(request: &ServiceRequest) -> &'static str {
 /// RFC 9110 §15.5.6: says which methods there are.
 fn not_allowed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let path = response.request().path().to_owned();
-    let allowed = ROUTES.iter().find(|(route, _)| path.ends_with(route)).map_or("GET", |(_, methods)| {
-        methods.first().copied().unwrap_or("GET")
-    });
+    let allowed = ROUTES
+        .iter()
+        .find(|(route, _)| path.ends_with(route))
+        .map_or("GET", |(_, methods)| methods.first().copied().unwrap_or("GET"));
     let headers = response.headers().clone();
     let mut answer = problem::of_status(StatusCode::METHOD_NOT_ALLOWED);
     for (name, value) in headers.iter().filter(|(name, _)| **name == REQUEST_ID || **name == NOSNIFF.0) {

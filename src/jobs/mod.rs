@@ -31,7 +31,9 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
     };
     vec![
         every(REFRESH, "refresh", |app| Box::pin(async move { refresh::run_once(&app).await })),
-        every(SWEEP, "sweep", |app| Box::pin(async move { sweep::run_once(&app, app.clock.now()).await.map(drop) })),
+        every(SWEEP, "sweep", |app| {
+            Box::pin(async move { sweep::run_once(&app, app.clock.now()).await.map(drop) })
+        }),
         every(ROTATE, "key_rotation", |app| {
             Box::pin(async move { key_rotation::run_once(&app, app.clock.now()).await })
         }),

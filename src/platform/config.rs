@@ -228,11 +228,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn parse(
-        origin: &str,
-        text: &str,
-        environment: &BTreeMap<String, String>,
-    ) -> Result<Self, Fault> {
+    pub fn parse(origin: &str, text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Fault> {
         let table: toml::Table = text.parse().during(origin)?;
         let mut config = deserialize(origin, table)?;
         if !environment.is_empty() {
@@ -298,14 +294,15 @@ fn deserialize(origin: &str, table: toml::Table) -> Result<Config, Fault> {
         let path = error.path().to_string();
         let inner = error.into_inner();
         let reason = inner.message().trim().to_owned();
-        Fault::new(if path == "." { format!("{origin}: {reason}") } else { format!("{origin}: {path}: {reason}") })
+        Fault::new(if path == "." {
+            format!("{origin}: {reason}")
+        } else {
+            format!("{origin}: {path}: {reason}")
+        })
     })
 }
 
-fn config_with(
-    mut table: toml::Table,
-    environment: &BTreeMap<String, String>,
-) -> Result<Config, Fault> {
+fn config_with(mut table: toml::Table, environment: &BTreeMap<String, String>) -> Result<Config, Fault> {
     let mut config = deserialize("the configuration", table.clone())?;
     for (name, text) in environment {
         if NOT_KEYS.contains(&name.as_str()) {
@@ -324,9 +321,9 @@ fn set(table: &mut toml::Table, key: &str, text: &str) {
         .parse::<i64>()
         .map(toml::Value::Integer)
         .unwrap_or_else(|_| toml::Value::String(text.to_owned()));
-    let section = SECTIONS.iter().find_map(|section| {
-        key.strip_prefix(section)?.strip_prefix('_').map(|rest| (*section, rest))
-    });
+    let section = SECTIONS
+        .iter()
+        .find_map(|section| key.strip_prefix(section)?.strip_prefix('_').map(|rest| (*section, rest)));
     let Some((section, rest)) = section else {
         table.insert(key.to_owned(), value);
         return;

@@ -38,7 +38,9 @@ pub fn pool(options: PgConnectOptions, connections: u32, timeout: Duration) -> P
         .max_connections(connections)
         .acquire_timeout(timeout)
         .test_before_acquire(false)
-        .after_connect(|connection, _| Box::pin(async move { connection.execute(SERVER_ROLE).await.map(drop) }))
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(SERVER_ROLE).await.map(drop) })
+        })
         .connect_lazy_with(guarded(options, timeout))
 }
 
@@ -80,14 +82,16 @@ pub async fn migrate(options: &PgConnectOptions) -> Result<(), Fault> {
 /// Compares the schema with this program.
 pub async fn schema(connection: &mut PgConnection) -> Result<Schema, Fault> {
     let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
-    let exists: bool =
-        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
     if !exists {
         return Ok(Schema::Older(0, known));
     }
-    let found: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success")
-        .fetch_one(connection)
-        .await?;
+    let found: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success")
+            .fetch_one(connection)
+            .await?;
     Ok(match found.cmp(&known) {
         std::cmp::Ordering::Less => Schema::Older(found, known),
         std::cmp::Ordering::Equal => Schema::Current,

@@ -57,7 +57,8 @@ impl Reach {
             "https" => true,
             "http" => {
                 self == Self::PublicAndLoopback
-                    && (address.is_some_and(|address| address.is_loopback()) || url.host_str() == Some("localhost"))
+                    && (address.is_some_and(|address| address.is_loopback())
+                        || url.host_str() == Some("localhost"))
             }
             _ => false,
         };
@@ -68,10 +69,32 @@ impl Reach {
 /// The special-purpose registries of RFC 6890 as far as they are not globally reachable, with multicast.
 static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     [
-        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-        "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
-        "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "::/128", "::1/128", "100::/64", "2001::/23",
-        "2001:db8::/32", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/128",
+        "::1/128",
+        "100::/64",
+        "2001::/23",
+        "2001:db8::/32",
+        "3fff::/20",
+        "5f00::/16",
+        "fc00::/7",
+        "fe80::/10",
+        "fec0::/10",
+        "ff00::/8",
     ]
     .iter()
     .filter_map(|net| net.parse().ok())
@@ -172,9 +195,24 @@ mod tests {
     #[test]
     fn cd_06_special_addresses_are_out_of_reach() {
         for address in [
-            "10.0.0.1", "127.0.0.1", "169.254.169.254", "172.16.0.1", "192.168.1.1", "100.64.0.1", "0.0.0.0",
-            "::1", "::", "fc00::1", "fe80::1", "::ffff:10.0.0.1", "::ffff:127.0.0.1", "64:ff9b::a00:1",
-            "2002:a00:1::", "::a00:1", "255.255.255.255", "224.0.0.1",
+            "10.0.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "::1",
+            "::",
+            "fc00::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::",
+            "::a00:1",
+            "255.255.255.255",
+            "224.0.0.1",
         ] {
             assert!(!Reach::Public.allows(address.parse().unwrap()), "{address}");
         }
@@ -189,7 +227,9 @@ mod tests {
     fn urls_are_https_unless_on_our_own_loopback() {
         let public = Outbound::new(Reach::Public).unwrap();
         assert!(public.may_fetch("https://idp.example.com/jwks"));
-        for url in ["http://idp.example.com/", "https://127.0.0.1/", "file:///etc/passwd", "https://u@h.example/"] {
+        for url in
+            ["http://idp.example.com/", "https://127.0.0.1/", "file:///etc/passwd", "https://u@h.example/"]
+        {
             assert!(!public.may_fetch(url), "{url}");
         }
         let local = Outbound::new(Reach::of_issuer("http://127.0.0.1:1")).unwrap();

@@ -7,7 +7,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::fault::{Fault, During};
+use super::fault::{During, Fault};
 use super::random;
 
 /// Hashes a secret. Costs about 20 ms and 19 MiB by design; call it off the async threads.
@@ -35,8 +35,7 @@ pub async fn verify_blocking(secret: SecretString, hashes: Vec<String>) -> Resul
 }
 
 fn matches(secret: &[u8], hash: &str) -> bool {
-    PasswordHash::new(hash)
-        .is_ok_and(|hash| Argon2::default().verify_password(secret, &hash).is_ok())
+    PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(secret, &hash).is_ok())
 }
 
 static DUMMY: LazyLock<String> = LazyLock::new(|| {

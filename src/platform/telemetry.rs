@@ -17,7 +17,11 @@ const SIZE_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 /// Starts writing logs to standard error. A second call in one process changes nothing.
 pub fn start_logs(log: &Log) -> Result<(), Fault> {
     let filter = EnvFilter::try_new(&log.filter).during("log.filter")?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(false);
     let started = match log.format {
         LogFormat::Json => {
             lines.json().flatten_event(true).with_span_list(false).with_current_span(true).finish().try_init()

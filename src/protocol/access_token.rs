@@ -135,9 +135,10 @@ pub struct Login {
 impl Login {
     /// Reads the claims; those of other types are left out.
     pub fn read(claims: &Map<String, Value>) -> Self {
-        let amr = claims.get("amr").and_then(Value::as_array).map(|list| {
-            list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-        });
+        let amr = claims
+            .get("amr")
+            .and_then(Value::as_array)
+            .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect());
         Self {
             auth_time: claims.get("auth_time").and_then(Value::as_i64),
             acr: claims.get("acr").and_then(Value::as_str).map(str::to_owned),

@@ -73,14 +73,16 @@ impl Details {
 impl Detail {
     fn within(&self, grant: &Self) -> bool {
         let same_thing = grant.identifier.is_none() || grant.identifier == self.identifier;
-        let lists = grant.lists.iter().all(|(name, granted)| {
-            self.lists.get(name).is_some_and(|asked| asked.is_subset(granted))
-        });
+        let lists = grant
+            .lists
+            .iter()
+            .all(|(name, granted)| self.lists.get(name).is_some_and(|asked| asked.is_subset(granted)));
         self.kind == grant.kind && same_thing && lists
     }
 
     fn meet(&self, other: &Self) -> Option<Self> {
-        let clash = self.identifier.is_some() && other.identifier.is_some() && self.identifier != other.identifier;
+        let clash =
+            self.identifier.is_some() && other.identifier.is_some() && self.identifier != other.identifier;
         if self.kind != other.kind || clash {
             return None;
         }
@@ -137,9 +139,18 @@ mod tests {
     #[test]
     fn ra_01_ra_02_only_well_formed_objects_are_read() {
         for text in [
-            r#"{"type":"a"}"#, "[1]", "[{}]", r#"[{"type":1}]"#, r#"[{"type":"a","foo":1}]"#,
-            r#"[{"type":"a","actions":"read"}]"#, r#"[{"type":"a","actions":[1]}]"#,
-            r#"[{"type":"a","identifier":1}]"#, r#"[{"type":"a","type":"b"}]"#, r#"[{"type":""}]"#, "[", "",
+            r#"{"type":"a"}"#,
+            "[1]",
+            "[{}]",
+            r#"[{"type":1}]"#,
+            r#"[{"type":"a","foo":1}]"#,
+            r#"[{"type":"a","actions":"read"}]"#,
+            r#"[{"type":"a","actions":[1]}]"#,
+            r#"[{"type":"a","identifier":1}]"#,
+            r#"[{"type":"a","type":"b"}]"#,
+            r#"[{"type":""}]"#,
+            "[",
+            "",
         ] {
             assert_eq!(Details::parse(text), None, "{text}");
         }
@@ -171,7 +182,12 @@ mod tests {
 
     fn any_details() -> impl Strategy<Value = Details> {
         let list = proptest::collection::btree_set("[a-c]", 0..3);
-        let one = ("[xy]", proptest::option::of("[ij]"), proptest::option::of(list.clone()), proptest::option::of(list));
+        let one = (
+            "[xy]",
+            proptest::option::of("[ij]"),
+            proptest::option::of(list.clone()),
+            proptest::option::of(list),
+        );
         proptest::collection::vec(one, 0..3).prop_map(|objects| {
             Details(
                 objects

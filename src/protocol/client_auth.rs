@@ -38,15 +38,22 @@ mod tests {
     #[test]
     fn cb_03_kat_12_both_halves_are_form_decoded() {
         let basic = parse_basic("Basic cnMwODpsb25nLXNlY3VyZS1yYW5kb20tc2VjcmV0").unwrap();
-        assert_eq!((basic.client_id.as_str(), basic.secret.expose_secret()), ("rs08", "long-secure-random-secret"));
-        let basic = parse_basic("bAsIc aHR0cHMlM0ElMkYlMkZhZ2VudC5leGFtcGxlJTJGYStiOnAlM0FzcyUyQnclMjVyZCUyRiUyNiVDMyVBOQ==").unwrap();
+        assert_eq!(
+            (basic.client_id.as_str(), basic.secret.expose_secret()),
+            ("rs08", "long-secure-random-secret")
+        );
+        let basic = parse_basic(
+            "bAsIc aHR0cHMlM0ElMkYlMkZhZ2VudC5leGFtcGxlJTJGYStiOnAlM0FzcyUyQnclMjVyZCUyRiUyNiVDMyVBOQ==",
+        )
+        .unwrap();
         assert_eq!(basic.client_id, "https://agent.example/a b");
         assert_eq!(basic.secret.expose_secret(), "p:ss+w%rd/&é");
     }
 
     #[test]
     fn cb_10_what_is_not_basic_is_refused() {
-        for header in ["", "Basic", "Basic !!!", "Bearer YTpi", "Basic YWI=", "Basic /////w==", "Basic JTp4"] {
+        for header in ["", "Basic", "Basic !!!", "Bearer YTpi", "Basic YWI=", "Basic /////w==", "Basic JTp4"]
+        {
             assert!(parse_basic(header).is_none(), "{header}");
         }
     }

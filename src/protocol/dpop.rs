@@ -154,13 +154,18 @@ mod tests {
         assert_eq!(verify(KAT_07B, &resource, at(1_562_262_618)).unwrap().jkt, JKT);
         resource.access_token = Some("another");
         assert_eq!(verify(KAT_07B, &resource, at(1_562_262_618)).unwrap_err(), BadProof::AccessToken);
-        let plain = verify(KAT_07A, &Expected { access_token: Some("x"), ..expected("POST", "https://server.example.com/token") }, at(1_562_262_616));
+        let plain = verify(
+            KAT_07A,
+            &Expected { access_token: Some("x"), ..expected("POST", "https://server.example.com/token") },
+            at(1_562_262_616),
+        );
         assert_eq!(plain.unwrap_err(), BadProof::AccessToken, "DP-15: ath is required with a token");
     }
 
     #[test]
     fn dp_13_the_edges_of_the_window() {
-        let check = |now| verify(KAT_07A, &expected("POST", "https://server.example.com/token"), at(now)).err();
+        let check =
+            |now| verify(KAT_07A, &expected("POST", "https://server.example.com/token"), at(now)).err();
         assert_eq!(check(1_562_262_616 + 60), None);
         assert_eq!(check(1_562_262_616 + 61), Some(BadProof::Time));
         assert_eq!(check(1_562_262_616 - 5), None);
@@ -197,7 +202,11 @@ mod tests {
             assert_eq!(es256(change), Some(BadProof::Malformed));
         }
         assert_eq!(es256(|claims| claims["htm"] = json!("post")), Some(BadProof::Target), "DP-08");
-        assert_eq!(es256(|claims| claims["htu"] = json!("https://evil.example/")), Some(BadProof::Target), "DP-09");
+        assert_eq!(
+            es256(|claims| claims["htu"] = json!("https://evil.example/")),
+            Some(BadProof::Target),
+            "DP-09"
+        );
         assert_eq!(es256(|claims| claims["htu"] = json!(format!("{TARGET}?x=1"))), None, "DP-09");
     }
 
@@ -211,7 +220,8 @@ mod tests {
         let good = key.sign_proof("dpop+jwt", &claims).unwrap();
         let rest = good.split_once('.').unwrap().1;
         for alg in ["none", "nOnE", "HS256", "es256"] {
-            let header = base64url::encode(json!({"typ": "dpop+jwt", "alg": alg, "jwk": {"kty": "EC"}}).to_string());
+            let header =
+                base64url::encode(json!({"typ": "dpop+jwt", "alg": alg, "jwk": {"kty": "EC"}}).to_string());
             assert_eq!(refusal(&format!("{header}.{rest}")), Some(BadProof::Malformed), "{alg}");
         }
     }

@@ -6,8 +6,9 @@ use time::OffsetDateTime;
 
 use super::access_token::{Audience, Login, audience};
 use super::authorization_details::Details;
+use super::jwt_time::{self, Validity};
+use super::scope;
 use super::token_exchange::TokenType;
-use super::{jwt_time, scope};
 use crate::platform::jose::{Header, Jws};
 
 /// Media types that name another kind of token (standards §15): never to be taken for an identity.
@@ -44,8 +45,8 @@ pub struct Identity {
     pub sub: String,
     /// Whom the token was made for.
     pub aud: Audience,
-    /// When it ends.
-    pub expires_at: OffsetDateTime,
+    /// When it begins and ends.
+    pub validity: Validity,
     /// Its id.
     pub jti: Option<String>,
     /// `scope`, where the token has one.
@@ -93,7 +94,7 @@ pub fn read(jws: &Jws<'_>, now: OffsetDateTime) -> Option<Identity> {
         iss: named("iss")?,
         sub: named("sub")?,
         aud: audience(claims)?,
-        expires_at: validity.expires_at,
+        validity,
         jti: jws.text("jti").filter(|text| is_name(text)).map(str::to_owned),
         scopes,
         details: match claims.get("authorization_details") {
@@ -131,7 +132,8 @@ fn may_act(object: &Map<String, Value>) -> Option<MayAct> {
 impl MayAct {
     /// Whether this names our client: as `client_id`, or as `sub` with us, or nobody, as `iss`.
     pub fn names(&self, client_id: &str, issuer: &str) -> bool {
-        let same = |member: &Option<String>, value: &str| member.as_deref().is_none_or(|member| member == value);
+        let same =
+            |member: &Option<String>, value: &str| member.as_deref().is_none_or(|member| member == value);
         same(&self.sub, client_id) && same(&self.client_id, client_id) && same(&self.iss, issuer)
     }
 }

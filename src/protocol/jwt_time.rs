@@ -33,8 +33,13 @@ impl Validity {
     /// Whether the token may be used: `now` is before its end, and neither its beginning nor its making lie in the
     /// future by more than [`SKEW`].
     pub fn holds_at(&self, now: OffsetDateTime) -> bool {
-        let begun = |at: Option<OffsetDateTime>| at.is_none_or(|at| at <= now + SKEW);
-        now < self.expires_at && begun(self.not_before) && begun(self.issued_at)
+        now < self.expires_at && self.begins_at() <= now + SKEW
+    }
+
+    /// The later of `nbf` and `iat`; the epoch where there is neither.
+    pub fn begins_at(&self) -> OffsetDateTime {
+        let begins = [self.not_before, self.issued_at].into_iter().flatten().max();
+        begins.unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 }
 

@@ -72,7 +72,10 @@ mod tests {
 
     #[test]
     fn md_02_the_well_known_part_goes_between_host_and_path() {
-        assert_eq!(well_known_paths("https://as.example.com").first().unwrap(), "/.well-known/oauth-authorization-server");
+        assert_eq!(
+            well_known_paths("https://as.example.com").first().unwrap(),
+            "/.well-known/oauth-authorization-server"
+        );
         for issuer in ["https://as.example.com/t1", "https://as.example.com/t1/"] {
             assert_eq!(
                 well_known_paths(issuer),

@@ -131,7 +131,10 @@ mod tests {
     fn kat_50_key_ids() {
         let key = VerifierKey::parse("example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k");
         assert_eq!(hex(&key.unwrap().id()), "530d903a");
-        assert!(VerifierKey::parse("example.com/foo+530d903b+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k").is_none());
+        assert!(
+            VerifierKey::parse("example.com/foo+530d903b+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k")
+                .is_none()
+        );
         assert!(VerifierKey::new("a b", [0; 32]).is_none() && VerifierKey::new("a+b", [0; 32]).is_none());
     }
 

@@ -29,7 +29,11 @@ fn unescape_unreserved(path: &str) -> String {
         match (code, after.get(2..)) {
             (Some(byte), Some(tail)) => {
                 let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-                if unreserved { out.push(char::from(byte)) } else { out.push_str(&format!("%{byte:02X}")) }
+                if unreserved {
+                    out.push(char::from(byte))
+                } else {
+                    out.push_str(&format!("%{byte:02X}"))
+                }
                 rest = tail;
             }
             _ => {

@@ -2,5 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the environment")]
 
+mod client_authentication;
+mod rfc6749_form;
 mod rfc8693_token_exchange;
+mod rfc9449_dpop;
 mod support;

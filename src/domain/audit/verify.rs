@@ -141,7 +141,10 @@ mod tests {
         assert_eq!(tampered(|copy| copy.swap(2, 3)), Broken { seq: 2, why: Why::Gap });
         assert_eq!(tampered(|copy| copy.truncate(5)), Broken { seq: 5, why: Why::Truncated });
         assert_eq!(tampered(|copy| copy.clear()), Broken { seq: 0, why: Why::Truncated });
-        assert_eq!(tampered(|copy| copy[1] = copy[1].replace("\"a\"", "\"\\u0061\"")), Broken { seq: 1, why: Why::Document });
+        assert_eq!(
+            tampered(|copy| copy[1] = copy[1].replace("\"a\"", "\"\\u0061\"")),
+            Broken { seq: 1, why: Why::Document }
+        );
     }
 
     proptest! {

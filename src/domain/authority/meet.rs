@@ -67,10 +67,13 @@ fn targets<'a>(bounds: &Bounds, asked: &Asked<'a>) -> Result<Vec<&'a Resource>, 
     if let Some(names) = &asked.wanted.audiences {
         return names
             .iter()
-            .map(|name| known.get(name).filter(|_| bounds.audiences.allows(name)).ok_or(Refusal::TargetRefused))
+            .map(|name| {
+                known.get(name).filter(|_| bounds.audiences.allows(name)).ok_or(Refusal::TargetRefused)
+            })
             .collect();
     }
-    let allowed: Vec<&Resource> = known.values().filter(|target| bounds.audiences.allows(&target.id)).collect();
+    let allowed: Vec<&Resource> =
+        known.values().filter(|target| bounds.audiences.allows(&target.id)).collect();
     let targets: Vec<&Resource> = match &asked.wanted.scopes {
         None => allowed,
         Some(scopes) => {

@@ -81,7 +81,7 @@ pub(crate) struct Bounds {
 /// # Errors
 /// The refusal, by the first rule that is not met.
 pub fn decide(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
-    if grounds.now >= grounds.subject.expires_at {
+    if !grounds.subject.validity.holds_at(grounds.now) {
         return Err(Refusal::SubjectTokenInvalid);
     }
     if grounds.subject.is_held_by(&grounds.client.client_id, grounds.issuer) {
@@ -168,7 +168,8 @@ fn gives_authority(grounds: &Grounds<'_>, path: &Path) -> bool {
 
 /// A delegation that a `may_act` claim led to belongs to the very token that carried the claim.
 fn at_hand(grounds: &Grounds<'_>, leaf: &Delegation) -> bool {
-    leaf.origin != Origin::MayAct || may_act_id(grounds.subject, &grounds.client.client_id).as_ref() == Some(&leaf.id)
+    leaf.origin != Origin::MayAct
+        || may_act_id(grounds.subject, &grounds.client.client_id).as_ref() == Some(&leaf.id)
 }
 
 fn acts_already(grounds: &Grounds<'_>) -> bool {
@@ -231,7 +232,7 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
         requested_at: grounds.now,
         facts: Facts {
             activated_at: Some(grounds.now),
-            expires_at: subject.expires_at,
+            expires_at: subject.validity.expires_at,
             revoked_at: None,
             max_uses: None,
             uses: 0,
@@ -249,7 +250,7 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
 fn grant(grounds: &Grounds<'_>, path: Option<&Path>, act: Option<Act>) -> Result<Decision, Refusal> {
     let subject = grounds.subject;
     let mut bounds = of_client(grounds.client, grounds.now + grounds.max_ttl);
-    let ends = [Some(subject.expires_at), grounds.actor_expires_at].into_iter().flatten();
+    let ends = [Some(subject.validity.expires_at), grounds.actor_expires_at].into_iter().flatten();
     bounds.narrow(&subject.scopes, &subject.audiences, subject.details.as_ref(), ends);
     for one in path.into_iter().flat_map(|path| &path.0) {
         bounds.narrow(&one.scopes, &one.audiences, one.details.as_ref(), [one.facts.expires_at]);

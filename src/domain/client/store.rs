@@ -65,7 +65,10 @@ pub async fn find(connection: &mut PgConnection, client_id: &str) -> Result<Opti
 }
 
 /// One client, locked until the transaction ends.
-pub async fn find_for_change(connection: &mut PgConnection, client_id: &str) -> Result<Option<Client>, Fault> {
+pub async fn find_for_change(
+    connection: &mut PgConnection,
+    client_id: &str,
+) -> Result<Option<Client>, Fault> {
     let row: Option<Row> = sqlx::query_as("SELECT * FROM client WHERE client_id = $1 FOR UPDATE")
         .bind(client_id)
         .fetch_optional(connection)

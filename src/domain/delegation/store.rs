@@ -161,16 +161,17 @@ fn assemble(found: Vec<Delegation>, search: &Search) -> Result<Vec<Path>, Fault>
     let by_id: HashMap<&str, &Delegation> = found.iter().map(|one| (one.id.as_str(), one)).collect();
     let mut leaves: Vec<&Delegation> = found.iter().filter(is_leaf).collect();
     leaves.sort_by(|left, right| {
-        let key = |one: &Delegation| (one.facts.revoked_at.is_some(), std::cmp::Reverse(one.facts.expires_at));
+        let key =
+            |one: &Delegation| (one.facts.revoked_at.is_some(), std::cmp::Reverse(one.facts.expires_at));
         key(left).cmp(&key(right)).then_with(|| left.id.cmp(&right.id))
     });
     leaves
         .into_iter()
         .map(|leaf| {
             let path = leaf.path.iter().map(|id| by_id.get(id.as_str()).map(|one| (*one).clone()));
-            path.collect::<Option<Vec<_>>>()
-                .map(Path)
-                .ok_or_else(|| Fault::new(format!("delegation {} has an ancestor that is not there", leaf.id)))
+            path.collect::<Option<Vec<_>>>().map(Path).ok_or_else(|| {
+                Fault::new(format!("delegation {} has an ancestor that is not there", leaf.id))
+            })
         })
         .collect()
 }
@@ -189,7 +190,8 @@ pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Dele
 
 /// Inserts a delegation; `false` if one of that id is there already.
 pub async fn insert(connection: &mut PgConnection, one: &Delegation) -> Result<bool, Fault> {
-    let details = one.details.as_ref().map(serde_json::to_value).transpose().during("writing a delegation")?;
+    let details =
+        one.details.as_ref().map(serde_json::to_value).transpose().during("writing a delegation")?;
     let done = sqlx::query(
         "INSERT INTO delegation (id, path, parent, root_iss, root_sub, delegator_iss, delegator_sub, delegate, scopes,
                                  audiences, authorization_details, max_depth, max_uses, origin, requested_at,

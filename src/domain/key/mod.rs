@@ -90,7 +90,8 @@ impl StoredKey {
 
     /// The public half.
     pub fn public(&self) -> Result<PublicKey, Fault> {
-        let members = self.public_jwk.as_object().ok_or_else(|| Fault::new("a stored key is not an object"))?;
+        let members =
+            self.public_jwk.as_object().ok_or_else(|| Fault::new("a stored key is not an object"))?;
         PublicKey::from_jwk(members).during(&format!("reading key {}", self.kid))
     }
 

@@ -27,7 +27,8 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<StoredKey>, Fault
         sqlx::query_as("SELECT * FROM signing_key ORDER BY created_at, kid").fetch_all(connection).await?;
     rows.into_iter()
         .map(|row| {
-            let alg = SigningAlg::parse(&row.alg).ok_or_else(|| Fault::new("a key of an unknown algorithm"))?;
+            let alg =
+                SigningAlg::parse(&row.alg).ok_or_else(|| Fault::new("a key of an unknown algorithm"))?;
             Ok(StoredKey {
                 kid: row.kid,
                 purpose: row.purpose,
@@ -68,17 +69,26 @@ pub async fn insert(connection: &mut PgConnection, key: &StoredKey) -> Result<()
 }
 
 /// Lets the next key sign.
-pub async fn mark_active(connection: &mut PgConnection, kid: &str, now: OffsetDateTime) -> Result<bool, Fault> {
-    let done = sqlx::query("UPDATE signing_key SET activated_at = $2 WHERE kid = $1 AND activated_at IS NULL")
-        .bind(kid)
-        .bind(now)
-        .execute(connection)
-        .await?;
+pub async fn mark_active(
+    connection: &mut PgConnection,
+    kid: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done =
+        sqlx::query("UPDATE signing_key SET activated_at = $2 WHERE kid = $1 AND activated_at IS NULL")
+            .bind(kid)
+            .bind(now)
+            .execute(connection)
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 
 /// Lets the active key sign no more.
-pub async fn mark_retired(connection: &mut PgConnection, kid: &str, now: OffsetDateTime) -> Result<bool, Fault> {
+pub async fn mark_retired(
+    connection: &mut PgConnection,
+    kid: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
     let done = sqlx::query("UPDATE signing_key SET retired_at = $2 WHERE kid = $1 AND retired_at IS NULL")
         .bind(kid)
         .bind(now)
@@ -88,7 +98,11 @@ pub async fn mark_retired(connection: &mut PgConnection, kid: &str, now: OffsetD
 }
 
 /// Removes a retiring key, unless a token that it signed is alive.
-pub async fn mark_removed(connection: &mut PgConnection, kid: &str, now: OffsetDateTime) -> Result<bool, Fault> {
+pub async fn mark_removed(
+    connection: &mut PgConnection,
+    kid: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE signing_key SET removed_at = $2
          WHERE kid = $1 AND retired_at IS NOT NULL AND removed_at IS NULL

@@ -10,7 +10,10 @@ use crate::domain::delegation;
 use crate::platform::fault::Fault;
 
 /// Records entries in their order.
-pub(super) async fn record(connection: &mut PgConnection, entries: &[Entry]) -> Result<Vec<Recorded>, BatchError> {
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    entries: &[Entry],
+) -> Result<Vec<Recorded>, BatchError> {
     let mut transaction = connection.begin().await?;
     let seen = store::look(&mut transaction, entries).await?;
     let judged = judge(entries, seen);

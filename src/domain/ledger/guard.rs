@@ -145,7 +145,11 @@ mod tests {
         };
         Entry {
             now,
-            spends: vec![Spend { id: [spend; 16], forget_at: from_seconds(1_060).unwrap(), if_spent: Refusal::ProofReplayed }],
+            spends: vec![Spend {
+                id: [spend; 16],
+                forget_at: from_seconds(1_060).unwrap(),
+                if_spent: Refusal::ProofReplayed,
+            }],
             guards: Guards {
                 client: Some(("c".into(), 1)),
                 chain: vec!["a".into()],
@@ -203,11 +207,17 @@ mod tests {
         assert_eq!(verdict(|seen| seen.registry = 8), Verdict::Stale);
         let disabled = Refusal::InvalidClient(ClientProblem::Disabled);
         assert_eq!(verdict(|seen| seen.clients.get_mut("c").unwrap().1 = true), Verdict::Fails(disabled));
-        assert_eq!(verdict(|seen| seen.clients.get_mut("a").unwrap().1 = true), Verdict::Fails(Refusal::ActorDisabled));
+        assert_eq!(
+            verdict(|seen| seen.clients.get_mut("a").unwrap().1 = true),
+            Verdict::Fails(Refusal::ActorDisabled)
+        );
         assert_eq!(verdict(|seen| drop(seen.clients.remove("a"))), Verdict::Fails(Refusal::ActorDisabled));
         assert_eq!(verdict(|seen| drop(seen.delegations.remove("d"))), Verdict::Fails(Refusal::NoDelegation));
         let revoked = verdict(|seen| seen.delegations.get_mut("d").unwrap().revoked_at = from_seconds(1));
         assert_eq!(revoked, Verdict::Fails(Refusal::DelegationRevoked));
-        assert_eq!(verdict(|seen| seen.forgotten = from_seconds(1_060)), Verdict::Fails(Refusal::ClockWentBack));
+        assert_eq!(
+            verdict(|seen| seen.forgotten = from_seconds(1_060)),
+            Verdict::Fails(Refusal::ClockWentBack)
+        );
     }
 }

@@ -3,8 +3,8 @@
 
 mod batch;
 mod guard;
-pub mod sweep;
 mod store;
+pub mod sweep;
 
 use std::time::{Duration, Instant};
 

@@ -116,7 +116,8 @@ pub(super) async fn write(
         insert_tokens(connection, tokens).await?;
     }
     if !uses.is_empty() {
-        let (ids, counts): (Vec<&str>, Vec<i64>) = uses.iter().map(|(id, count)| (id.as_str(), *count)).unzip();
+        let (ids, counts): (Vec<&str>, Vec<i64>) =
+            uses.iter().map(|(id, count)| (id.as_str(), *count)).unzip();
         sqlx::query(
             "UPDATE delegation_usage u SET uses = given.uses
              FROM unnest($1::text[], $2::bigint[]) AS given (id, uses) WHERE u.delegation_id = given.id",
@@ -132,11 +133,12 @@ pub(super) async fn write(
 /// Audiences travel as one text each, separated by line feeds, which no audience contains: PostgreSQL has no arrays of
 /// arrays of different lengths.
 async fn insert_tokens(connection: &mut PgConnection, tokens: &[&IssuedToken]) -> Result<(), sqlx::Error> {
-    let column = |pick: fn(&IssuedToken) -> String| tokens.iter().map(|token| pick(token)).collect::<Vec<_>>();
+    let column =
+        |pick: fn(&IssuedToken) -> String| tokens.iter().map(|token| pick(token)).collect::<Vec<_>>();
     sqlx::query(
         "INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt,
                                    kid, scope, audience, issued_at, expires_at)
-         SELECT t.jti, t.parent, coalesce(p.lineage || p.jti, '{}'), t.txn, t.client_id, t.subject_iss, t.subject_sub,
+         SELECT t.jti, t.parent, CASE WHEN p.jti IS NULL THEN '{}' ELSE p.lineage || p.jti END, t.txn, t.client_id, t.subject_iss, t.subject_sub,
                 t.delegation_id, t.jkt, t.kid, t.scope, string_to_array(t.audience, E'\\n'), t.issued_at, t.expires_at
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[])

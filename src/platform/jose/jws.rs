@@ -112,8 +112,7 @@ mod tests {
     const KAT_22: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVkRFNBIiwiandrIjp7Imt0eSI6Ik9LUCIsImNydiI6IkVkMjU1MTkiLCJ4IjoiMTFxWUFZS3hDcmZWU183VHlXUUhPZzdoY3ZQYXBpTWxyd0lhYVBjSFVSbyJ9fQ.eyJqdGkiOiJkcG9wLTAwMDEiLCJodG0iOiJQT1NUIiwiaHR1IjoiaHR0cHM6Ly9hcy5leGFtcGxlLmNvbS9vYXV0aC90b2tlbiIsImlhdCI6MTcwMDAwMDAwMH0.Qu2mNAAZrizyzowPuG4xqzOwo_wHvAMoyAQb8KrgDdbdF8l8SvHdSQwRcCoVzDBSGTLlZcSRmZ1O3zBPEcKKDw";
 
     fn tk1() -> PublicKey {
-        let jwk =
-            json!({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+        let jwk = json!({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
         PublicKey::from_jwk(jwk.as_object().unwrap()).unwrap()
     }
 

@@ -69,7 +69,9 @@ impl Agent {
         let mut request = Request::to(server).header("dpop", self.proof(server));
         match &self.auth {
             Auth::Basic(secret) => request = request.header("authorization", basic(&self.id, secret)),
-            Auth::Post(secret) => request = request.param("client_id", &self.id).param("client_secret", secret),
+            Auth::Post(secret) => {
+                request = request.param("client_id", &self.id).param("client_secret", secret)
+            }
             Auth::Assertion => {
                 request = request
                     .param("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")

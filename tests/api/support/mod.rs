@@ -97,8 +97,10 @@ impl Server {
     }
 
     pub async fn apply(&self, yaml: &str) -> Result<(), String> {
-        let declaration = read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
-        let applied = apply(&self.app.pool, &self.app.issuer, (declaration, Mode::Carry), self.clock.now()).await;
+        let declaration =
+            read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
+        let applied =
+            apply(&self.app.pool, &self.app.issuer, (declaration, Mode::Carry), self.clock.now()).await;
         applied.map_err(|fault| fault.to_string())?;
         self.app.refresh_registry().await.map_err(|fault| fault.to_string())
     }
@@ -123,8 +125,10 @@ impl Server {
     /// All events so far.
     pub async fn events(&self) -> Vec<Value> {
         let mut connection = self.sql().await;
-        let documents: Vec<String> =
-            sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq").fetch_all(&mut connection).await.unwrap();
+        let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
         documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect()
     }
 

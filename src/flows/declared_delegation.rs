@@ -1,0 +1,120 @@
+//! What a declared delegation means: whose it is, what it hangs below, and that it is never wider than that.
+
+use std::collections::BTreeSet;
+
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+
+use super::declaration::DelegationDeclaration;
+use crate::domain::client;
+use crate::domain::delegation::{self, Delegation, Facts, Origin};
+use crate::domain::limit::Limit;
+use crate::domain::principal::Principal;
+use crate::domain::registry::Registry;
+use crate::platform::fault::Fault;
+
+/// What a declaration may refer to.
+pub(super) struct Known<'a> {
+    pub(super) own_issuer: &'a str,
+    pub(super) now: OffsetDateTime,
+    pub(super) registry: &'a Registry,
+    pub(super) clients: &'a BTreeSet<String>,
+}
+
+/// Reads a declaration into the delegation that it means.
+///
+/// # Errors
+/// A fault that says what cannot be: an unknown name, a cycle, or more than there is above it.
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    known: &Known<'_>,
+    declared: DelegationDeclaration,
+) -> Result<Delegation, Fault> {
+    let what = format!("delegation {}", declared.id);
+    let refuse = |why: String| Fault::new(format!("{what}: {why}"));
+    let details = declared.read_details()?;
+    let delegate = client::store::find(connection, &declared.delegate).await?;
+    let delegate = delegate.ok_or_else(|| refuse(format!("there is no client {}", declared.delegate)))?;
+    let parent = match &declared.parent {
+        None => None,
+        Some(id) => {
+            let search = delegation::store::Search::Exactly(id.clone());
+            let found = delegation::store::paths(connection, &search).await?.into_iter().next();
+            Some(found.ok_or_else(|| refuse(format!("there is no delegation {id}")))?)
+        }
+    };
+    let above: Vec<&Delegation> = parent.iter().flat_map(|path| &path.0).collect();
+    let leaf = above.last().copied();
+    let (root, delegator) = match (&declared.delegator, leaf) {
+        (Some(delegator), _) => (delegator.clone(), delegator.clone()),
+        (None, Some(leaf)) => (leaf.root.clone(), Principal::new(known.own_issuer, leaf.delegate.clone())),
+        (None, None) => return Err(refuse("needs a delegator or a parent".into())),
+    };
+    let trusted = known.registry.issuers.contains_key(&root.iss)
+        || (root.iss == known.own_issuer && known.clients.contains(&root.sub));
+    if !trusted {
+        return Err(refuse(format!("{} is no trusted issuer, nor {} a client of ours", root.iss, root.sub)));
+    }
+    let acts = above.iter().any(|one| one.delegate == delegate.client_id);
+    if acts || root == Principal::new(known.own_issuer, delegate.client_id.clone()) {
+        return Err(refuse(format!("{} would act for itself", delegate.client_id)));
+    }
+    let expires_at = match (declared.expires_in, leaf) {
+        (Some(seconds), _) => known.now + Duration::seconds(seconds.into()),
+        (None, Some(leaf)) => leaf.facts.expires_at,
+        (None, None) => return Err(refuse("needs expires_in".into())),
+    };
+    let wanted = Delegation {
+        path: above.iter().map(|one| one.id.clone()).chain([declared.id.clone()]).collect(),
+        id: declared.id.clone(),
+        parent: declared.parent.clone(),
+        root,
+        delegator,
+        delegate: delegate.client_id,
+        scopes: declared.scopes.map_or(Limit::Any, Limit::Only),
+        audiences: declared.audiences.map_or(Limit::Any, Limit::Only),
+        details,
+        max_depth: declared.max_depth,
+        origin: Origin::Declared,
+        requested_at: known.now,
+        facts: Facts {
+            activated_at: Some(known.now),
+            expires_at,
+            revoked_at: None,
+            max_uses: declared.max_uses.map(i64::from),
+            uses: 0,
+        },
+        revoke_reason: None,
+    };
+    // One that is there already was checked when it was given.
+    if delegation::store::find(connection, &wanted.id).await?.is_none() {
+        above.iter().try_for_each(|one| check_within(one, &wanted)).map_err(refuse)?;
+    }
+    Ok(wanted)
+}
+
+/// Never wider than what it hangs below, in any dimension. A limit that is left out is the one above.
+fn check_within(above: &Delegation, wanted: &Delegation) -> Result<(), String> {
+    let wider = |what: &str| Err(format!("its {what} go beyond those of {}", above.id));
+    if wanted.scopes != Limit::Any && !above.scopes.covers(&wanted.scopes) {
+        return wider("scopes");
+    }
+    if wanted.audiences != Limit::Any && !above.audiences.covers(&wanted.audiences) {
+        return wider("audiences");
+    }
+    if let (Some(wanted), Some(granted)) = (&wanted.details, &above.details)
+        && !wanted.within(granted)
+    {
+        return wider("authorization_details");
+    }
+    if above.facts.max_uses.zip(wanted.facts.max_uses).is_some_and(|(most, wanted)| wanted > most) {
+        return wider("uses");
+    }
+    if above.max_depth.zip(wanted.max_depth).is_some_and(|(most, wanted)| wanted > most) {
+        return wider("actors");
+    }
+    if wanted.facts.expires_at > above.facts.expires_at {
+        return Err(format!("it would outlive {}", above.id));
+    }
+    above.facts.check(wanted.requested_at).map_err(|refusal| format!("{}: {}", above.id, refusal.sentence()))
+}

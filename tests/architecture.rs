@@ -1,0 +1,127 @@
+//! Holds the three rules at the top of `src/lib.rs` and the habits that a compiler does not see.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::{Path, PathBuf};
+
+/// From the bottom up: a layer may name itself and what stands before it. Doors do not name each other, but for the
+/// command line, which starts the other two.
+const LAYERS: [(&str, &[&str]); 8] = [
+    ("platform", &[]),
+    ("protocol", &["platform"]),
+    ("domain", &["platform", "protocol"]),
+    ("app", &["platform", "protocol", "domain"]),
+    ("flows", &["platform", "protocol", "domain", "app"]),
+    ("http", &["platform", "protocol", "domain", "app", "flows"]),
+    ("jobs", &["platform", "protocol", "domain", "app", "flows"]),
+    ("cli", &["platform", "protocol", "domain", "app", "flows", "http", "jobs"]),
+];
+
+/// Crates that only one place may import.
+const OWNERS: [(&str, &[&str]); 7] = [
+    ("actix_web", &["src/http/"]),
+    ("jsonwebtoken", &["src/platform/jose/"]),
+    ("josekit", &["src/platform/jose/"]),
+    ("p256", &["src/platform/jose/"]),
+    ("reqwest", &["src/platform/outbound.rs", "src/cli/demo"]),
+    ("clap", &["src/cli/", "src/main.rs"]),
+    ("governor", &["src/domain/throttle.rs"]),
+];
+
+/// How long a file may be above its tests.
+const MOST_LINES: usize = 400;
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Path below the project, and the text above the tests without comments.
+fn files() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    sources(&root.join("src"))
+        .into_iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let above = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+            (path.strip_prefix(root).unwrap().display().to_string(), above)
+        })
+        .collect()
+}
+
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(|line| line.split("//").next().unwrap_or_default())
+}
+
+fn is_test_file(path: &str) -> bool {
+    path.ends_with("/tests.rs")
+}
+
+#[test]
+fn arrows_point_down() {
+    for (path, text) in files() {
+        let layer = path.trim_start_matches("src/").split(['/', '.']).next().unwrap().to_owned();
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == layer) else {
+            assert!(["src/lib.rs", "src/main.rs"].contains(&path.as_str()), "{path} is in no layer");
+            continue;
+        };
+        for line in code(&text) {
+            for named in line.split("crate::").skip(1) {
+                let named = named.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                assert!(named == layer || allowed.contains(&named), "{path} points up to {named}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_crate_has_its_place() {
+    for (path, text) in files().iter().filter(|(path, _)| !is_test_file(path)) {
+        for (name, owners) in OWNERS {
+            let used = code(text).any(|line| {
+                line.contains(&format!("{name}::")) && !line.contains(&format!("tracing_{name}::"))
+            });
+            assert!(!used || owners.iter().any(|owner| path.starts_with(owner)), "{path} imports {name}");
+        }
+    }
+}
+
+#[test]
+fn specs_are_pure() {
+    for (path, text) in files().iter().filter(|(path, _)| path.starts_with("src/protocol/")) {
+        for banned in ["sqlx", "async fn", "tokio", "Clock", "std::fs", "std::env"] {
+            assert!(!code(text).any(|line| line.contains(banned)), "{path} has {banned}");
+        }
+    }
+}
+
+#[test]
+fn every_write_is_a_flow_or_the_ledger() {
+    // Stores hold the statements; whoever calls one that changes something is a flow, or the ledger's batch.
+    let changing = ["::put(", "::put_issuer(", "::put_resource(", "::insert(", "::mark_", "::raise_version("];
+    for (path, text) in files() {
+        let may = path.starts_with("src/flows/") || path.starts_with("src/domain/ledger/");
+        for line in code(&text).filter(|line| line.contains("store::")) {
+            assert!(may || !changing.iter().any(|call| line.contains(call)), "{path} writes: {line}");
+        }
+    }
+}
+
+#[test]
+fn files_fit_a_head_and_say_what_they_promise() {
+    for (path, text) in files().iter().filter(|(path, _)| !is_test_file(path)) {
+        let lines = text.lines().count();
+        assert!(lines <= MOST_LINES, "{path} has {lines} lines above its tests");
+        assert!(text.starts_with("//! "), "{path} does not say what it promises");
+        for vague in ["utils", "helpers", "common", "shared", "misc"] {
+            assert!(!path.contains(vague), "{path} has a name that says nothing");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+// oauth4webapi and jose, as agents, a trusted issuer and relying parties would use them, against the real server.
+
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+
+import * as jose from 'jose'
+import * as oauth from 'oauth4webapi'
+
+import { ACCESS_TOKEN, EXCHANGE, HTTP, IDP, MAIL, World } from './world.mjs'
+
+const INBOX = new URL('/inbox', MAIL)
+// oauth4webapi signs with Ed25519 keys under the newer name of RFC 9864, jose and the server under the older one.
+const ALGS = ['ES256', 'EdDSA', 'Ed25519']
+// `alg` is what all sign with, but for one client that has an RSA key; `setting` is what makes the server do so.
+const RUNS = [
+  { nonces: 'off', alg: 'ES256', setting: 'ES256', rsa: 'RS256' },
+  { nonces: 'on', alg: 'EdDSA', setting: 'Ed25519', rsa: 'PS256' },
+]
+
+for (const { nonces, alg, setting, rsa } of RUNS) {
+  describe(`with nonces ${nonces}, ${alg} keys and ${rsa} assertions`, { timeout: 120_000 }, () => {
+    let world
+    before(async () => {
+      world = await World.make({ settings: { DPOP_NONCE: nonces, KEYS_ALGORITHM: setting }, alg, rsa })
+    })
+    after(() => world?.stop())
+
+    test('discovery finds the server at the place of OAuth and at that of OpenID Connect', async () => {
+      const as = await world.discover('oauth2')
+      assert.deepEqual(await world.discover('oidc'), as)
+      assert.equal(as.issuer, world.server.issuer)
+      assert(as.token_endpoint.startsWith(as.issuer) && as.jwks_uri.startsWith(as.issuer))
+      assert(as.grant_types_supported.includes(EXCHANGE) && as.grant_types_supported.includes('client_credentials'))
+      for (const method of ['private_key_jwt', 'client_secret_basic', 'none']) {
+        assert(as.token_endpoint_auth_methods_supported.includes(method), method)
+      }
+      assert(as.dpop_signing_alg_values_supported.includes(alg))
+      assert(as.token_endpoint_auth_signing_alg_values_supported.includes(rsa))
+    })
+
+    test('an agent gets a token of its own, with one retry if there are nonces and only the first time', async () => {
+      const agent = world.userProxy
+      agent.dpop = agent.newHandle()
+      const statuses = []
+      const counted = {
+        [oauth.customFetch]: async (...request) => {
+          const response = await fetch(...request)
+          statuses.push(response.status)
+          assert.equal(response.headers.has('dpop-nonce'), nonces === 'on')
+          return response
+        },
+      }
+      const params = { audience: MAIL, scope: 'mail.read' }
+      const answer = await world.ownToken(agent, params, counted)
+      await world.ownToken(agent, params, counted)
+      assert.deepEqual(statuses, nonces === 'on' ? [400, 200, 200] : [200, 200])
+
+      assert.equal(answer.token_type, 'dpop')
+      assert.equal(answer.scope, 'mail.read')
+      const claims = jose.decodeJwt(answer.access_token)
+      assert.equal(claims.sub, 'user-proxy')
+      assert.equal(claims.client_id, 'user-proxy')
+      assert.deepEqual(claims.cnf, { jkt: await agent.jkt() })
+      assert.equal(claims.act, undefined)
+    })
+
+    test(`an agent whose assertions are signed with ${rsa} gets a token`, async () => {
+      const answer = await world.ownToken(world.batchJob, { resource: MAIL })
+      assert.equal(jose.decodeJwt(answer.access_token).sub, 'batch-job')
+      assert.deepEqual(answer.scope.split(' ').sort(), ['mail.read', 'mail.send'])
+    })
+
+    test('a token passes through three agents, and every hop narrows it and binds it to another key', async () => {
+      const answers = await world.threeHops()
+      const agents = [world.userProxy, world.emailSvc, world.followupSvc]
+      const tokens = answers.map(answer => jose.decodeJwt(answer.access_token))
+      const chain = []
+      for (const [hop, agent] of agents.entries()) {
+        const [answer, token] = [answers[hop], tokens[hop]]
+        chain.unshift([agent.id, await agent.jkt()])
+        assert.equal(answer.token_type, 'dpop')
+        assert.equal(answer.issued_token_type, ACCESS_TOKEN)
+        assert.equal(answer.scope, token.scope)
+        assert.equal(answer.expires_in, token.exp - token.iat)
+        assert.deepEqual(actors(token), chain)
+        assert.deepEqual(token.cnf, { jkt: await agent.jkt() })
+        assert.equal(token.client_id, agent.id)
+        assert.deepEqual([token.sub, token.idp, token.sid], ['alice', IDP, 'session-1'])
+        assert.equal(token.txn, tokens[0].txn)
+        assert(hop === 0 || token.exp <= tokens[hop - 1].exp)
+      }
+      assert.equal(new Set(tokens.map(token => token.jti)).size, 3)
+      assert.deepEqual(
+        answers.map(answer => answer.scope.split(' ').sort().join(' ')),
+        ['mail.read mail.send', 'mail.read mail.send', 'mail.read'],
+      )
+      // The resource's limit, and then those of the delegations, counted from when they were declared.
+      const [first, second, third] = answers.map(answer => answer.expires_in)
+      assert(first > 500 && first <= 600 && second <= 600 && third > 200 && third <= 300, `${[first, second, third]}`)
+    })
+
+    test('a relying party that uses jose believes the last token', async () => {
+      const [, , { access_token }] = await world.threeHops()
+      const keys = jose.createRemoteJWKSet(new URL(world.as.jwks_uri))
+      const expected = { typ: 'at+jwt', issuer: world.as.issuer, audience: MAIL, algorithms: [alg] }
+      const { payload, protectedHeader } = await jose.jwtVerify(access_token, keys, {
+        ...expected,
+        requiredClaims: ['sub', 'client_id', 'iat', 'exp', 'jti', 'cnf', 'act'],
+      })
+      assert.equal(payload.sub, 'alice')
+      assert(protectedHeader.kid)
+
+      const elsewhere = { ...expected, audience: 'https://calendar.example.com' }
+      await assert.rejects(jose.jwtVerify(access_token, keys, elsewhere), jose.errors.JWTClaimValidationFailed)
+      const [header, claims, signature] = access_token.split('.')
+      const forged = jose.base64url.encode(JSON.stringify({ ...jose.decodeJwt(access_token), sub: 'mallory' }))
+      assert.notEqual(forged, claims)
+      await assert.rejects(
+        jose.jwtVerify(`${header}.${forged}.${signature}`, keys, expected),
+        jose.errors.JWSSignatureVerificationFailed,
+      )
+    })
+
+    test('a relying party that uses oauth4webapi believes the last token under its own key alone', async () => {
+      const [, { access_token: earlier }, { access_token }] = await world.threeHops()
+      const validate = request =>
+        oauth.validateJwtAccessToken(world.as, request, MAIL, { requireDPoP: true, signingAlgorithms: ALGS, ...HTTP })
+
+      const claims = await validate(await resourceRequest(access_token, world.followupSvc.newHandle()))
+      assert.equal(claims.sub, 'alice')
+      assert.equal(claims.client_id, 'followup-svc')
+      assert.equal(claims.scope, 'mail.read')
+
+      const othersProof = await resourceRequest(access_token, world.emailSvc.newHandle())
+      await assert.rejects(validate(othersProof), { code: oauth.JWT_CLAIM_COMPARISON, message: /confirmation/ })
+      // A proof of the right key that was made for another token.
+      const otherToken = await resourceRequest(earlier, world.followupSvc.newHandle())
+      otherToken.headers.set('authorization', `DPoP ${access_token}`)
+      await assert.rejects(validate(otherToken), { code: oauth.JWT_CLAIM_COMPARISON, message: /ath/ })
+      await assert.rejects(validate(await resourceRequest(access_token, undefined)), oauth.OperationProcessingError)
+    })
+
+    test('a scope that was not delegated is refused as invalid_scope', async () => {
+      const [, { access_token }] = await world.threeHops()
+      const wider = { subject_token: access_token, scope: 'mail.read mail.send' }
+      const error = await refusal(world.exchange(world.followupSvc, wider))
+      assert.deepEqual([error.status, error.error, error.cause.reason], [400, 'invalid_scope', 'scope_too_wide'])
+    })
+
+    test('a token that was found lying around is refused as invalid_request', async () => {
+      const [, { access_token }] = await world.threeHops()
+      const error = await refusal(world.exchange(world.batchJob, { subject_token: access_token }))
+      assert.deepEqual([error.status, error.error, error.cause.reason], [400, 'invalid_request', 'no_delegation'])
+    })
+
+    test('a replayed proof is refused as invalid_dpop_proof', async () => {
+      const request = await world.firstHop()
+      let proof
+      const record = (url, options) => {
+        proof = options.headers.dpop
+        return fetch(url, options)
+      }
+      const replay = (url, options) => fetch(url, { ...options, headers: { ...options.headers, dpop: proof } })
+      await world.exchange(world.userProxy, request, { [oauth.customFetch]: record })
+      // All but the proof is fresh: the library makes another assertion.
+      const error = await refusal(world.exchange(world.userProxy, request, { [oauth.customFetch]: replay }))
+      assert.deepEqual([error.status, error.error, error.cause.reason], [400, 'invalid_dpop_proof', 'proof_replayed'])
+    })
+
+    test('a client without other credentials is refused under a key that is not registered', async () => {
+      const [, { access_token }] = await world.threeHops()
+      const impostor = { client: world.followupSvc.client, authentication: oauth.None(), dpop: world.batchJob.dpop }
+      const error = await refusal(world.exchange(impostor, { subject_token: access_token }))
+      assert.deepEqual([error.status, error.error], [400, 'invalid_dpop_proof'])
+    })
+
+    test('unknown clients and wrong secrets are refused alike, as invalid_client with a challenge', async () => {
+      const unknown = { client: { client_id: 'nobody' }, authentication: oauth.ClientSecretBasic('x'.repeat(32)) }
+      const wrong = { client: world.emailSvc.client, authentication: oauth.ClientSecretBasic('x'.repeat(32)) }
+      const bodies = []
+      for (const { client, authentication } of [unknown, wrong]) {
+        const agent = { client, authentication, dpop: world.emailSvc.newHandle() }
+        const error = await thrown(world.exchange(agent, await world.firstHop()))
+        assert(error instanceof oauth.WWWAuthenticateChallengeError, `${error}`)
+        assert.equal(error.status, 401)
+        assert.deepEqual(error.cause, [{ scheme: 'basic', parameters: { realm: world.as.issuer } }])
+        bodies.push(await error.response.json())
+      }
+      assert.equal(bodies[0].error, 'invalid_client')
+      assert.deepEqual(bodies[0], bodies[1])
+    })
+
+    test(`a proof without nonce, or with one made up, is ${nonces === 'on' ? 'answered with a nonce' : 'good'}`, async () => {
+      const agent = world.userProxy
+      const madeUp = { [oauth.modifyAssertion]: (_, claims) => (claims.nonce = 'made up') }
+      for (const handle of [agent.newHandle(), agent.newHandle(madeUp)]) {
+        const answer = world.exchangeOnce(agent, await world.firstHop(), { DPoP: handle })
+        if (nonces === 'off') {
+          await answer
+          continue
+        }
+        const error = await refusal(answer)
+        assert.deepEqual([error.status, error.error], [400, 'use_dpop_nonce'])
+        assert(oauth.isDPoPNonceError(error))
+        assert(error.response.headers.get('dpop-nonce'))
+      }
+    })
+  })
+}
+
+/** The actors of a token with their keys, newest first. */
+function actors({ act }) {
+  return act ? [[act.sub, act.cnf.jkt], ...actors(act)] : []
+}
+
+/** What the resource would see of a request that is made with a token. */
+async function resourceRequest(token, DPoP) {
+  let seen
+  const intercept = async (url, options) => {
+    seen = new Request(url, options)
+    return new Response()
+  }
+  await oauth.protectedResourceRequest(token, 'GET', INBOX, undefined, undefined, { DPoP, [oauth.customFetch]: intercept })
+  return seen
+}
+
+/** What a promise is rejected with. */
+async function thrown(promise) {
+  return promise.then(
+    () => assert.fail('this should have been refused'),
+    error => error,
+  )
+}
+
+/** The same, where it is an error of OAuth. */
+async function refusal(promise) {
+  const error = await thrown(promise)
+  assert(error instanceof oauth.ResponseBodyError, `${error.stack}`)
+  assert.equal(error.response.headers.get('cache-control'), 'no-store')
+  return error
+}
