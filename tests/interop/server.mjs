@@ -11,6 +11,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 const BIN = process.env.ACTCHAIN_BIN ?? fileURLToPath(new URL('../../target/debug/actchain', import.meta.url))
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP']
 const READY = /^actchain \S+ serves (\S+) on /
 
 // What else is set here must not reach the server, and it refuses names that it does not know, such as ours.
@@ -27,7 +28,7 @@ export class Server {
     await chmod(folder, 0o711)
     const server = new Server(folder, settings)
     try {
-      server.issuer = await server.#ready()
+      server.issuer = await server.ready
     } catch (error) {
       await server.stop().catch(() => {})
       throw error
@@ -36,15 +37,20 @@ export class Server {
   }
 
   #log = ''
+  #applied
+  #stopping
 
   constructor(folder, settings) {
     this.folder = folder
     this.environment = { ...CLEAN, ACTCHAIN_LISTEN: '127.0.0.1:0', ACTCHAIN_DATA_DIR: folder }
     for (const [name, value] of Object.entries(settings)) this.environment[`ACTCHAIN_${name}`] = value
-    this.process = spawn(BIN, ['serve'], { env: this.environment, stdio: ['ignore', 'pipe', 'pipe'] })
+    // Detached, so that Ctrl-C reaches us alone: we stop it.
+    const options = { env: this.environment, stdio: ['ignore', 'pipe', 'pipe'], detached: true }
+    this.process = spawn(BIN, ['serve'], options)
     this.process.stderr.setEncoding('utf8').on('data', text => (this.#log += text))
     this.closed = once(this.process, 'close')
-    process.on('exit', this.#abandon)
+    this.ready = this.#ready()
+    for (const signal of SIGNALS) process.on(signal, this.#abandon)
   }
 
   async #ready() {
@@ -58,6 +64,7 @@ export class Server {
 
   /** Declares what should be there. */
   async apply(declaration) {
+    assert(!this.#stopping, 'the server is being stopped')
     // JSON is YAML.
     const apply = spawn(BIN, ['apply', '-f', '-'], {
       env: { ...this.environment, ACTCHAIN_ISSUER: this.issuer },
@@ -66,25 +73,33 @@ export class Server {
     let complaints = ''
     apply.stderr.setEncoding('utf8').on('data', text => (complaints += text))
     apply.stdin.end(JSON.stringify(declaration))
-    const [code] = await once(apply, 'close')
+    this.#applied = once(apply, 'close')
+    const [code] = await this.#applied
     assert.equal(code, 0, `apply failed: ${complaints}`)
   }
 
   /** Stops the server as an operator would, and removes all that it kept. */
-  async stop() {
+  stop() {
+    return (this.#stopping ??= this.#stop())
+  }
+
+  async #stop() {
+    // It starts within seconds and drains for ten at most.
+    const patience = setTimeout(() => this.process.kill('SIGKILL'), 60_000)
+    // Who is stopped while it starts may leave a database behind, and so does who applies to a folder that is gone.
+    await Promise.allSettled([this.ready, this.#applied])
     this.process.kill('SIGTERM')
-    // It drains for 10 seconds at most.
-    const patience = setTimeout(() => this.process.kill('SIGKILL'), 30_000)
     const [code] = await this.closed
     clearTimeout(patience)
-    process.off('exit', this.#abandon)
-    await rm(this.folder, { recursive: true, force: true })
+    await rm(this.folder, { recursive: true, force: true, maxRetries: 10 })
+    for (const signal of SIGNALS) process.off(signal, this.#abandon)
     assert.equal(code, 0, `the server did not stop well:\n${this.#log}`)
   }
 
-  // Ctrl-C ends this process without its hooks. Nothing can be awaited any more, so somebody else has to.
+  // A signal, such as that of Ctrl-C, would end this process without its hooks.
   #abandon = () => {
-    const script = 'kill -TERM "$0"; n=0; while kill -0 "$0" && [ $((n += 1)) -lt 300 ]; do sleep 0.1; done; rm -rf "$1"'
-    spawn('sh', ['-c', script, String(this.process.pid), this.folder], { detached: true, stdio: 'ignore' }).unref()
+    this.stop()
+      .catch(() => {})
+      .finally(() => process.exit(1))
   }
 }

@@ -1,0 +1,21 @@
+//! CPU time of processes, from /proc.
+
+/// Microseconds that a process, and those of its children that have ended, have used.
+pub fn of(pid: u32) -> f64 {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
+    // The name in parentheses may hold spaces; numbers start behind it with field 3.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let ticks: f64 = fields[11..15].iter().map(|field| field.parse::<f64>().unwrap()).sum();
+    ticks * 1_000_000.0 / 100.0
+}
+
+/// Microseconds of a process and all its present children.
+pub fn of_family(pid: u32) -> f64 {
+    let children = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let child: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        let parent: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        (parent == pid).then(|| of(child))
+    });
+    of(pid) + children.sum::<f64>()
+}

@@ -1,0 +1,217 @@
+//! A server of its own with two clients, a subject token, and whatever amount of stored rows.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use actchain::domain::audit::{self, Action, Event};
+use actchain::platform::clock::Clock;
+use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain::platform::local_postgres::{Cluster, Role, Settings};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::cpu;
+use crate::generator::{self, Method, Run};
+
+const MAIL: &str = "https://mail.example.com";
+const SECRET: &str = "bench-secret-0123456789";
+
+pub struct Stage {
+    server: Child,
+    issuer: String,
+    folder: PathBuf,
+    by_secret: SigningKey,
+    by_assertion: SigningKey,
+    subject: String,
+    cluster: Cluster,
+}
+
+fn now() -> i64 {
+    Clock::System.now().unix_timestamp()
+}
+
+fn jti() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+impl Stage {
+    pub async fn set() -> Self {
+        let folder = std::env::temp_dir().join(format!("actchain-bench-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let program = env!("CARGO_BIN_EXE_actchain");
+        let command = || {
+            let mut command = Command::new(program);
+            command.env("ACTCHAIN_DATA_DIR", folder.join("data")).env("ACTCHAIN_TOKENS_MAX_TTL", "86400");
+            command
+        };
+        let log = std::fs::File::create(folder.join("server.log")).unwrap();
+        let mut server =
+            command().arg("serve").env("ACTCHAIN_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let issuer = line.split_whitespace().find(|word| word.starts_with("http")).unwrap().to_owned();
+        let [idp, proxy, by_secret, by_assertion] = [(); 4].map(|()| SigningKey::generate(SigningAlg::ES256).unwrap().0);
+        let world = folder.join("world.yaml");
+        std::fs::write(&world, yaml(&idp, &proxy, &by_assertion)).unwrap();
+        let applied = command().args(["apply", "-f"]).arg(&world).env("ACTCHAIN_ISSUER", &issuer).output().unwrap();
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        let settings = Settings { data_dir: folder.join("data"), bin_dir: None, path: std::env::var_os("PATH") };
+        let cluster = Cluster::open(settings, Role::Command).await.unwrap();
+        let user = idp.sign("JWT", &json!({"iss": "https://idp.example.com", "sub": "alice", "aud": "actchain",
+                                            "iat": now(), "exp": now() + 80_000})).unwrap();
+        let mut stage = Self { server, issuer, folder, by_secret, by_assertion, subject: String::new(), cluster };
+        stage.subject = stage.first_token(&proxy, &user).await;
+        stage
+    }
+
+    async fn first_token(&self, key: &SigningKey, user: &str) -> String {
+        let body = self.form(user, "urn:ietf:params:oauth:token-type:jwt", &[("client_id", "proxy")]);
+        let request = self.request(key, &[], body);
+        let head_and_body = one(self.address(), request).await;
+        let answer: Value = serde_json::from_str(head_and_body.split_once("\r\n\r\n").unwrap().1).unwrap();
+        answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    fn address(&self) -> &str {
+        self.issuer.strip_prefix("http://").unwrap()
+    }
+
+    fn form(&self, subject: &str, kind: &str, more: &[(&str, &str)]) -> String {
+        url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+            .append_pair("subject_token", subject)
+            .append_pair("subject_token_type", kind)
+            .append_pair("audience", MAIL)
+            .extend_pairs(more)
+            .finish()
+    }
+
+    fn request(&self, key: &SigningKey, headers: &[String], body: String) -> Vec<u8> {
+        let claims = json!({"jti": jti(), "htm": "POST", "htu": format!("{}/oauth/token", self.issuer), "iat": now()});
+        let proof = key.sign_proof("dpop+jwt", &claims).unwrap();
+        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        format!(
+            "POST /oauth/token HTTP/1.1\r\nhost: {}\r\ncontent-type: application/x-www-form-urlencoded\r\ndpop: \
+             {proof}\r\n{headers}content-length: {}\r\n\r\n{body}",
+            self.address(),
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    fn exchange(&self, method: &Method) -> Vec<u8> {
+        let kind = "urn:ietf:params:oauth:token-type:access_token";
+        match method {
+            Method::Secret => {
+                use base64::Engine as _;
+                let basic = base64::engine::general_purpose::STANDARD.encode(format!("by-secret:{SECRET}"));
+                let header = format!("authorization: Basic {basic}");
+                self.request(&self.by_secret, &[header], self.form(&self.subject, kind, &[]))
+            }
+            Method::Assertion => {
+                let claims = json!({"iss": "by-assertion", "sub": "by-assertion", "aud": self.issuer, "jti": jti(),
+                                    "iat": now(), "exp": now() + 120});
+                let assertion = self.by_assertion.sign("client-authentication+jwt", &claims).unwrap();
+                let more = [
+                    ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+                    ("client_assertion", assertion.as_str()),
+                ];
+                self.request(&self.by_assertion, &[], self.form(&self.subject, kind, &more))
+            }
+        }
+    }
+
+    pub async fn run(&self, method: &Method, connections: usize, requests: usize) -> Run {
+        let requests: Vec<Vec<u8>> = (0..requests).map(|_| self.exchange(method)).collect();
+        let count = requests.len() as f64;
+        let (server, postgres) = (self.server.id(), self.cluster.postmaster_pid().unwrap());
+        let before = (cpu::of(server), cpu::of_family(postgres));
+        let (elapsed, latencies, failed) = generator::send(self.address(), requests, connections).await;
+        let after = (cpu::of(server), cpu::of_family(postgres));
+        Run {
+            elapsed,
+            latencies,
+            failed,
+            server_cpu: (after.0 - before.0) / count,
+            postgres_cpu: (after.1 - before.1) / count,
+        }
+    }
+
+    async fn sql(&self) -> PgConnection {
+        PgConnection::connect_with(&self.cluster.connect_options("actchain")).await.unwrap()
+    }
+
+    /// Delegations of other users to the same client, so that indexes have something to do.
+    pub async fn add_delegations(&self, count: i32) {
+        let mut sql = self.sql().await;
+        sqlx::query(
+            "INSERT INTO delegation (id, path, root_iss, root_sub, delegator_iss, delegator_sub, delegate, origin,
+                                     requested_at, activated_at, expires_at)
+             SELECT 'x-' || $1 || '-' || n, ARRAY['x-' || $1 || '-' || n], 'https://idp.example.com', 'user-' || n,
+                    'https://idp.example.com', 'user-' || n, 'by-secret', 'declared', now(), now(),
+                    now() + interval '1 day'
+             FROM generate_series(1, $1) n",
+        )
+        .bind(count)
+        .execute(&mut sql)
+        .await
+        .unwrap();
+        sqlx::query("ANALYZE delegation").execute(&mut sql).await.unwrap();
+    }
+
+    /// Events through the same function that the server appends with.
+    pub async fn fill_log(&self, count: u64) {
+        let mut sql = self.sql().await;
+        let event = Event::of_operator(Clock::System.now(), Action::ClientChanged, "x".repeat(600));
+        let drafts = vec![event.draft().unwrap(); 10_000];
+        for _ in 0..count / 10_000 {
+            let mut transaction = sql.begin().await.unwrap();
+            audit::store::append(&mut transaction, &drafts).await.unwrap();
+            transaction.commit().await.unwrap();
+        }
+        sqlx::query("CHECKPOINT").execute(&mut sql).await.unwrap();
+    }
+
+    pub async fn strike(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.server.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.server.wait().unwrap();
+        self.cluster.close().await.unwrap();
+        std::fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+async fn one(address: &str, request: Vec<u8>) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let closing = String::from_utf8(request).unwrap().replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1);
+    stream.write_all(closing.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+fn yaml(idp: &SigningKey, proxy: &SigningKey, by_assertion: &SigningKey) -> String {
+    format!(
+        r#"issuers:
+  - {{iss: https://idp.example.com, jwks: {{keys: [{}]}}, audiences: [actchain]}}
+resources:
+  - {{id: "{MAIL}", scopes: [mail.read]}}
+clients:
+  - {{id: proxy, kind: agent, auth: none, dpop_keys: [{}], scopes: [mail.read], audiences: ["{MAIL}"],
+     grant_types: [token-exchange]}}
+  - {{id: by-secret, kind: agent, auth: client_secret_basic, secret: {SECRET}, scopes: [mail.read],
+     audiences: ["{MAIL}"], grant_types: [token-exchange]}}
+  - {{id: by-assertion, kind: agent, auth: private_key_jwt, jwks: {{keys: [{}]}}, scopes: [mail.read],
+     audiences: ["{MAIL}"], grant_types: [token-exchange]}}
+delegations:
+  - {{id: D, delegator: {{iss: https://idp.example.com, sub: alice}}, delegate: proxy, expires_in: 86400}}
+  - {{id: S, parent: D, delegate: by-secret}}
+  - {{id: A, parent: D, delegate: by-assertion}}
+"#,
+        idp.public_jwk(),
+        proxy.kid(),
+        by_assertion.public_jwk()
+    )
+}

@@ -1,0 +1,297 @@
+//! `actchain demo`: the whole story against a real server of its own, printed from the server's own answers. Every step
+//! is checked; the exit code is 1 if one differs.
+
+mod stage;
+
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+
+use self::stage::{Agent, Answer, Stage, now};
+use super::chain_view;
+use crate::domain::client::usable_keys;
+use crate::platform::fault::{During, Fault};
+use crate::platform::jose::{Alg, Jws, SigningAlg, SigningKey};
+use crate::protocol::access_token;
+
+const IDP: &str = "https://idp.example.com";
+const MAIL: &str = "https://mail.example.com";
+const ARCHIVE: &str = "https://archive.example.com";
+const FILES: &str = "https://files.example.com";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Leave the demo's folder behind
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the demo.
+pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
+    let stage = Stage::set().await?;
+    let mut story = Story { stage, differs: 0, number: 0 };
+    let told = story.tell().await;
+    let Story { stage, mut differs, .. } = story;
+    if !stage.strike(args.keep).await? {
+        println!("  DIFFERS: the server did not stop cleanly");
+        differs += 1;
+    }
+    told?;
+    match differs {
+        0 => {
+            println!("\nEvery step came out as it should.");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            println!("\n{differs} steps DIFFER.");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+struct Cast {
+    idp: SigningKey,
+    user_proxy: Agent,
+    email_svc: Agent,
+    followup_svc: Agent,
+    thief: Agent,
+}
+
+struct Story {
+    stage: Stage,
+    number: u32,
+    differs: u32,
+}
+
+impl Story {
+    async fn tell(&mut self) -> Result<(), Fault> {
+        println!("A server of its own serves {}.", self.stage.issuer);
+        let cast = Cast {
+            idp: SigningKey::generate(SigningAlg::ES256)?.0,
+            user_proxy: Agent::with_secret("user-proxy")?,
+            email_svc: Agent::with_secret("email-svc")?,
+            followup_svc: Agent::with_key("followup-svc")?,
+            thief: Agent::with_secret("thief")?,
+        };
+        self.declare(&cast).await?;
+        let tokens = self.hops(&cast).await?;
+        self.relying_party(&tokens.2, &cast.followup_svc).await?;
+        self.attacks(&cast, &tokens).await?;
+        self.disable_the_middle(&cast, &tokens.2).await?;
+        self.log().await
+    }
+
+    fn step(&mut self, title: &str) {
+        self.number += 1;
+        println!("\n{}. {title}", self.number);
+    }
+
+    fn check(&mut self, what: &str, holds: bool) {
+        println!("  {} {what}", if holds { "ok     " } else { "DIFFERS" });
+        self.differs += u32::from(!holds);
+    }
+
+    async fn declare(&mut self, cast: &Cast) -> Result<(), Fault> {
+        self.step("An operator declares whom to trust and who may do what (actchain apply).");
+        let path = self.stage.write("world.yaml", world(cast).as_bytes())?;
+        let said = self.stage.run(&["apply", "-f", &path]).await?;
+        print_indented(&said.text);
+        self.check("the plan was carried out", said.code == 0);
+        let again = self.stage.run(&["apply", "-f", &path]).await?;
+        self.check("applying it again changes nothing", again.text.contains("0 changes made"));
+        Ok(())
+    }
+
+    async fn hops(&mut self, cast: &Cast) -> Result<(String, String, String), Fault> {
+        let claims = json!({"iss": IDP, "sub": "alice", "aud": "actchain", "iat": now(), "exp": now() + 3600});
+        let users = cast.idp.sign("JWT", &claims)?;
+        self.step("Alice's token, of her own identity provider, becomes one for user-proxy.");
+        let wanted = [("audience", MAIL), ("audience", ARCHIVE), ("scope", "mail.read mail.send")];
+        let first = self.hop(&cast.user_proxy, (&users, JWT), &wanted).await?;
+        self.step("user-proxy asks email-svc, which goes on with less.");
+        let second = self.hop(&cast.email_svc, (&first, ACCESS_TOKEN), &[]).await?;
+        self.step("email-svc asks followup-svc, which may only read.");
+        let third = self.hop(&cast.followup_svc, (&second, ACCESS_TOKEN), &[("scope", "mail.read")]).await?;
+        self.step("What shrank on the way:");
+        let claims = [&first, &second, &third].map(|token| claims_of(token));
+        for one in &claims {
+            println!("  {:<14} {:<20} {:>3} s  {}", text(one, "client_id"), text(one, "scope"), life(one), audiences(one));
+        }
+        let [a, b, c] = &claims;
+        self.check("each lives no longer than the one before", life(a) >= life(b) && life(b) >= life(c));
+        self.check("two targets, then one", audiences(a).contains(ARCHIVE) && audiences(b) == MAIL);
+        self.check("the last one may only read", text(c, "scope") == "mail.read");
+        self.check("Alice is the subject throughout", claims.iter().all(|one| text(one, "sub") == "alice"));
+        self.check("one chain id throughout", text(a, "txn") == text(b, "txn") && text(b, "txn") == text(c, "txn"));
+        Ok((first, second, third))
+    }
+
+    async fn hop(
+        &mut self,
+        agent: &Agent,
+        (token, kind): (&str, &str),
+        wanted: &[(&str, &str)],
+    ) -> Result<String, Fault> {
+        let answer = self.exchange(agent, &agent.key, (token, kind), wanted).await?;
+        self.check("the exchange was granted", answer.status == 200);
+        let issued = text(answer.body.as_object().unwrap_or(&Map::new()), "access_token");
+        let claims = claims_of(&issued);
+        print_indented(&chain_view::draw(&claims));
+        println!("  for {}, scope {}, {} s", audiences(&claims), text(&claims, "scope"), life(&claims));
+        let bound = claims.get("cnf").and_then(|cnf| cnf.get("jkt")).and_then(Value::as_str);
+        self.check("the token is bound to the key of its newest actor", bound == Some(agent.key.kid()));
+        self.check("the answer says so", answer.body.get("token_type") == Some(&json!("DPoP")));
+        Ok(issued)
+    }
+
+    async fn exchange(
+        &self,
+        agent: &Agent,
+        key: &SigningKey,
+        (token, kind): (&str, &str),
+        wanted: &[(&str, &str)],
+    ) -> Result<Answer, Fault> {
+        let mut parameters = vec![("subject_token", token), ("subject_token_type", kind)];
+        parameters.extend_from_slice(wanted);
+        self.stage.exchange(agent, key, &parameters).await
+    }
+
+    async fn relying_party(&mut self, token: &str, holder: &Agent) -> Result<(), Fault> {
+        self.step("The mail server checks the last token against our JWKS.");
+        let metadata = format!("{}/.well-known/oauth-authorization-server", self.stage.issuer);
+        let metadata = self.stage.document(&metadata).await?;
+        let jwks_uri = text(metadata.as_object().unwrap_or(&Map::new()), "jwks_uri");
+        let keys = usable_keys(&self.stage.document(&jwks_uri).await?).unwrap_or_default();
+        let jws = Jws::parse(token).ok_or_else(|| Fault::new("the token is no JWT"))?;
+        let signed = keys.iter().any(|key| key.kid() == jws.header.kid.as_deref() && jws.verified_by(key, &Alg::ALL));
+        self.check("signed by a key of the set that it names", signed);
+        self.check("typ is at+jwt", jws.header.is_typed("at+jwt"));
+        self.check("issued by us, for the mail server", text(&jws.claims, "iss") == self.stage.issuer && text(&jws.claims, "aud") == MAIL);
+        self.check("the one who presents it has the key", jws.claims.get("cnf") == Some(&json!({"jkt": holder.key.kid()})));
+        let said = self.stage.run(&["token", "verify", token, "--audience", MAIL]).await?;
+        self.check("actchain token verify says the same", said.code == 0);
+        Ok(())
+    }
+
+    async fn attacks(&mut self, cast: &Cast, tokens: &(String, String, String)) -> Result<(), Fault> {
+        let (_, second, third) = tokens;
+        self.step("A thief has found the last token.");
+        let own = self.exchange(&cast.thief, &cast.thief.key, (third, ACCESS_TOKEN), &[]).await?;
+        self.refused("as itself, though it is a registered agent", &own, ("invalid_request", "no_delegation"));
+        let posing = self.exchange(&cast.followup_svc, &cast.thief.key, (third, ACCESS_TOKEN), &[]).await?;
+        self.refused("posing as followup-svc, without its key", &posing, ("invalid_dpop_proof", "proof_key_unknown"));
+        self.step("followup-svc asks for more than it was given.");
+        let wider = [("scope", "mail.read mail.send")];
+        let wider = self.exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &wider).await?;
+        self.refused("a scope it was not given", &wider, ("invalid_scope", "scope_too_wide"));
+        let elsewhere = [("audience", FILES)];
+        let elsewhere =
+            self.exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &elsewhere).await?;
+        self.refused("another target", &elsewhere, ("invalid_target", "target_refused"));
+        self.step("The chain must not come back to where it was.");
+        let cycle = self.exchange(&cast.user_proxy, &cast.user_proxy.key, (third, ACCESS_TOKEN), &[]).await?;
+        self.refused("user-proxy acts in it already", &cycle, ("invalid_request", "actor_cycle"));
+        Ok(())
+    }
+
+    fn refused(&mut self, what: &str, answer: &Answer, (error, reason): (&str, &str)) {
+        println!("  {} {}", answer.status, answer.body);
+        let said = |name: &str| answer.body.get(name).and_then(Value::as_str);
+        self.check(&format!("refused: {what}"), said("error") == Some(error) && said("reason") == Some(reason));
+    }
+
+    async fn disable_the_middle(&mut self, cast: &Cast, third: &str) -> Result<(), Fault> {
+        self.step("email-svc, in the middle of the chain, is disabled (actchain client disable).");
+        let said = self.stage.run(&["client", "disable", "email-svc"]).await?;
+        print_indented(&said.text);
+        let holder = &cast.followup_svc;
+        let after = self.exchange(holder, &holder.key, (third, ACCESS_TOKEN), &[]).await?;
+        self.refused("followup-svc can do nothing with its token", &after, ("invalid_request", "actor_disabled"));
+        self.stage.run(&["client", "enable", "email-svc"]).await?;
+        let again = self.exchange(holder, &holder.key, (third, ACCESS_TOKEN), &[]).await?;
+        self.check("enabled again, the chain works again", again.status == 200);
+        Ok(())
+    }
+
+    async fn log(&mut self) -> Result<(), Fault> {
+        self.step("Everything stands in the log (actchain audit).");
+        let tail = self.stage.run(&["audit", "tail", "-n", "1"]).await?;
+        print_indented(&tail.text);
+        let verified = self.stage.run(&["audit", "verify"]).await?;
+        print_indented(&verified.text);
+        self.check("the log verifies", verified.code == 0);
+        let path = self.stage.folder.join("log.jsonl").display().to_string();
+        let exported = self.stage.run(&["audit", "export", "--out", &path]).await?;
+        print_indented(&exported.text);
+        let offline = self.stage.run(&["audit", "verify", "--file", &path]).await?;
+        self.check("its export verifies without us", offline.code == 0);
+        let mut copy = std::fs::read(&path).during("reading the export")?;
+        let middle = copy.len() / 2;
+        if let Some(byte) = copy.get_mut(middle) {
+            *byte ^= 1;
+        }
+        let tampered = self.stage.write("tampered.jsonl", &copy)?;
+        let found = self.stage.run(&["audit", "verify", "--file", &tampered]).await?;
+        print_indented(&found.text);
+        self.check("one flipped bit in a copy is found", found.code == 1 && found.text.contains("BROKEN at seq"));
+        Ok(())
+    }
+}
+
+fn world(cast: &Cast) -> String {
+    let jwk = cast.idp.public_jwk();
+    let secret = |agent: &Agent| agent.secret.clone().unwrap_or_default();
+    format!(
+        r#"issuers:
+  - {{iss: {IDP}, jwks: {{keys: [{jwk}]}}, audiences: [actchain], algorithms: [ES256]}}
+resources:
+  - {{id: "{MAIL}", scopes: [mail.read, mail.send], token_ttl: 300}}
+  - {{id: "{ARCHIVE}", scopes: [mail.read, mail.send]}}
+  - {{id: "{FILES}", scopes: [files.read]}}
+clients:
+  - {{id: user-proxy, kind: agent, name: User proxy, auth: client_secret_post, secret: {proxy},
+     scopes: [mail.read, mail.send, files.read], audiences: ["{MAIL}", "{ARCHIVE}", "{FILES}"],
+     grant_types: [token-exchange]}}
+  - {{id: email-svc, kind: agent, name: E-mail service, auth: client_secret_post, secret: {email},
+     scopes: [mail.read, mail.send], audiences: ["{MAIL}"], grant_types: [token-exchange], max_token_ttl: 200}}
+  - {{id: followup-svc, kind: agent, name: Follow-up service, auth: none, dpop_keys: [{followup}],
+     scopes: [mail.read, mail.send], audiences: ["{MAIL}", "{FILES}"], grant_types: [token-exchange], max_token_ttl: 100}}
+  - {{id: thief, kind: agent, name: Some other agent, auth: client_secret_post, secret: {thief},
+     scopes: [mail.read, mail.send], audiences: ["{MAIL}"], grant_types: [token-exchange]}}
+delegations:
+  - {{id: alice-user-proxy, delegator: {{iss: {IDP}, sub: alice}}, delegate: user-proxy, expires_in: 3600, max_depth: 3}}
+  - {{id: proxy-email, parent: alice-user-proxy, delegate: email-svc, scopes: [mail.read, mail.send],
+     audiences: ["{MAIL}"], expires_in: 1800}}
+  - {{id: email-followup, parent: proxy-email, delegate: followup-svc, scopes: [mail.read], expires_in: 900}}
+"#,
+        proxy = secret(&cast.user_proxy),
+        email = secret(&cast.email_svc),
+        followup = cast.followup_svc.key.kid(),
+        thief = secret(&cast.thief),
+    )
+}
+
+fn claims_of(token: &str) -> Map<String, Value> {
+    Jws::parse(token).map(|jws| jws.claims).unwrap_or_default()
+}
+
+fn text(object: &Map<String, Value>, name: &str) -> String {
+    object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn audiences(claims: &Map<String, Value>) -> String {
+    access_token::audience(claims).map(|aud| aud.values().join(" ")).unwrap_or_default()
+}
+
+fn life(claims: &Map<String, Value>) -> i64 {
+    let number = |name: &str| claims.get(name).and_then(Value::as_i64).unwrap_or_default();
+    number("exp") - number("iat")
+}
+
+fn print_indented(text: &str) {
+    for line in text.lines() {
+        println!("  {line}");
+    }
+}

@@ -1,0 +1,189 @@
+//! What the demo plays on: a real server in a process of its own, real commands beside it, real clients over HTTP.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::platform::clock::Clock;
+use crate::platform::fault::{During, Fault};
+use crate::platform::jose::{SigningAlg, SigningKey};
+use crate::platform::{base64url, random};
+use crate::protocol::token_exchange::GRANT_TYPE;
+
+const READY: Duration = Duration::from_secs(60);
+
+/// A running server with a data directory of its own.
+pub(super) struct Stage {
+    program: PathBuf,
+    pub(super) folder: PathBuf,
+    pub(super) issuer: String,
+    server: Child,
+    http: reqwest::Client,
+}
+
+/// What a command said.
+pub(super) struct Said {
+    pub(super) code: i32,
+    pub(super) text: String,
+}
+
+/// An answer of the token endpoint.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
+
+/// A client with its key and how it says who it is.
+pub(super) struct Agent {
+    pub(super) id: &'static str,
+    pub(super) key: SigningKey,
+    pub(super) secret: Option<String>,
+}
+
+impl Agent {
+    /// Proves itself by signed assertions, or by its registered key alone.
+    pub(super) fn with_key(id: &'static str) -> Result<Self, Fault> {
+        Ok(Self { id, key: SigningKey::generate(SigningAlg::ES256)?.0, secret: None })
+    }
+
+    /// Proves itself by a secret.
+    pub(super) fn with_secret(id: &'static str) -> Result<Self, Fault> {
+        Ok(Self { secret: Some(random::token()?), ..Self::with_key(id)? })
+    }
+}
+
+impl Stage {
+    /// Starts a server on the embedded default.
+    pub(super) async fn set() -> Result<Self, Fault> {
+        let program = std::env::current_exe().during("finding this program")?;
+        let name = base64url::encode(random::bytes::<9>()?);
+        let folder = std::env::temp_dir().join(format!("actchain-demo-{name}"));
+        std::fs::create_dir(&folder).during("making a folder for the demo")?;
+        let log = std::fs::File::create(folder.join("server.log")).during("making the server's log")?;
+        let mut server = command(&program, &folder)
+            .arg("serve")
+            .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .during("starting the server")?;
+        let issuer = match ready(&mut server).await {
+            Ok(issuer) => issuer,
+            Err(fault) => {
+                let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
+                return Err(Fault::new(format!("{fault}\n{log}")));
+            }
+        };
+        let http = reqwest::Client::builder().no_proxy().build().during("building an HTTP client")?;
+        Ok(Self { program, folder, issuer, server, http })
+    }
+
+    /// Runs a command beside the server.
+    pub(super) async fn run(&self, arguments: &[&str]) -> Result<Said, Fault> {
+        let output = command(&self.program, &self.folder)
+            .args(arguments)
+            .env("ACTCHAIN_ISSUER", &self.issuer)
+            .output()
+            .await
+            .during("running a command")?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok(Said { code: output.status.code().unwrap_or(-1), text: String::from_utf8_lossy(&text).into_owned() })
+    }
+
+    /// Makes a proof for the token endpoint.
+    pub(super) fn proof(&self, key: &SigningKey) -> Result<String, Fault> {
+        let claims = json!({"jti": random::token()?, "htm": "POST", "htu": self.endpoint(), "iat": now()});
+        key.sign_proof("dpop+jwt", &claims)
+    }
+
+    /// Exchanges a token as an agent under a key.
+    pub(super) async fn exchange(
+        &self,
+        agent: &Agent,
+        key: &SigningKey,
+        parameters: &[(&str, &str)],
+    ) -> Result<Answer, Fault> {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", GRANT_TYPE).extend_pairs(parameters).append_pair("client_id", agent.id);
+        if let Some(secret) = &agent.secret {
+            form.append_pair("client_secret", secret);
+        }
+        let request = self
+            .http
+            .post(self.endpoint())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("dpop", self.proof(key)?)
+            .body(form.finish());
+        let response = request.send().await.during("asking the token endpoint")?;
+        let status = response.status().as_u16();
+        let text = response.text().await.during("reading an answer")?;
+        let body = serde_json::from_str(&text).during(&format!("reading the answer {text}"))?;
+        Ok(Answer { status, body })
+    }
+
+    /// Reads a document of the server as a relying party would.
+    pub(super) async fn document(&self, url: &str) -> Result<Value, Fault> {
+        let response = self.http.get(url).send().await.during("reading a document")?;
+        let text = response.text().await.during("reading a document")?;
+        serde_json::from_str(&text).during("reading a document")
+    }
+
+    fn endpoint(&self) -> String {
+        format!("{}/oauth/token", self.issuer)
+    }
+
+    /// Writes a file into the demo's folder.
+    pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<String, Fault> {
+        let path = self.folder.join(name);
+        std::fs::write(&path, content).during("writing a file of the demo")?;
+        Ok(path.display().to_string())
+    }
+
+    /// Stops the server as an operator would, and clears the folder away unless it is to be kept.
+    pub(super) async fn strike(mut self, keep: bool) -> Result<bool, Fault> {
+        if let Some(pid) = self.server.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).during("stopping the server")?;
+        }
+        let stopped = tokio::time::timeout(READY, self.server.wait()).await;
+        let clean = stopped.during("stopping the server")?.during("stopping the server")?.success();
+        if keep {
+            println!("\nEverything is in {}", self.folder.display());
+        } else {
+            std::fs::remove_dir_all(&self.folder).during("clearing the demo's folder away")?;
+        }
+        Ok(clean)
+    }
+}
+
+/// The present, in seconds.
+pub(super) fn now() -> i64 {
+    Clock::System.now().unix_timestamp()
+}
+
+/// This program, with nothing configured but where its data is.
+fn command(program: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ACTCHAIN_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("ACTCHAIN_DATA_DIR", folder.join("data")).current_dir(folder);
+    command
+}
+
+/// Waits for the one line that a server prints when it is ready, and reads its issuer from it.
+async fn ready(server: &mut Child) -> Result<String, Fault> {
+    let stdout = server.stdout.take().ok_or_else(|| Fault::new("the server has no output"))?;
+    let mut lines = BufReader::new(stdout).lines();
+    let line = tokio::time::timeout(READY, lines.next_line()).await.during("waiting for the server")?;
+    let line = line.during("waiting for the server")?.ok_or_else(|| Fault::new("the server ended at once"))?;
+    let issuer = line.split_whitespace().find(|word| word.starts_with("http://"));
+    issuer.map(str::to_owned).ok_or_else(|| Fault::new(format!("the server said {line:?}")))
+}
