@@ -13,7 +13,9 @@ const TIMES: u32 = 5_000;
 
 pub fn measure() -> Floor {
     let (key, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
-    let proof = key.sign_proof("dpop+jwt", &json!({"jti": "1", "htm": "POST", "htu": "https://as/x", "iat": 1})).unwrap();
+    let proof = key
+        .sign_proof("dpop+jwt", &json!({"jti": "1", "htm": "POST", "htu": "https://as/x", "iat": 1}))
+        .unwrap();
     let jws = Jws::parse(&proof).unwrap();
     let verify = repeat(|| assert!(jws.verified_by(key.public(), &Alg::ALL)));
     let claims = json!({"iss": "https://as.example.com", "sub": "alice", "scope": "mail.read"});

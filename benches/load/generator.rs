@@ -54,7 +54,8 @@ pub async fn send(address: &str, requests: Vec<Vec<u8>>, connections: usize) -> 
         streams.push(stream);
     }
     let started = Instant::now();
-    let tasks: Vec<_> = streams.into_iter().zip(shares).map(|(stream, share)| tokio::spawn(drive(stream, share))).collect();
+    let tasks: Vec<_> =
+        streams.into_iter().zip(shares).map(|(stream, share)| tokio::spawn(drive(stream, share))).collect();
     let (mut latencies, mut failed) = (Vec::new(), 0);
     for task in tasks {
         let (some, bad) = task.await.unwrap();

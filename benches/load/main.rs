@@ -25,23 +25,39 @@ async fn bench() {
     let requests: usize = std::env::var("BENCH_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000);
     let events: u64 = std::env::var("BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let floor = floor::measure();
-    println!("cryptographic floor, CPU µs: verify a proof {:.0}, verify an assertion {:.0}, sign a token {:.0}",
-             floor.proof, floor.assertion, floor.sign);
+    println!(
+        "cryptographic floor, CPU µs: verify a proof {:.0}, verify an assertion {:.0}, sign a token {:.0}",
+        floor.proof, floor.assertion, floor.sign
+    );
     println!("{requests} exchanges a row; {} cores\n", std::thread::available_parallelism().unwrap());
-    println!("{:<26} {:<16} {:>5} {:>8} {:>8} {:>8} {:>6} {:>10} {:>8} {:>10}",
-             "stored", "client", "conns", "per s", "p50 ms", "p99 ms", "failed", "server µs", "× floor", "PG µs");
+    println!(
+        "{:<26} {:<16} {:>5} {:>8} {:>8} {:>8} {:>6} {:>10} {:>8} {:>10}",
+        "stored", "client", "conns", "per s", "p50 ms", "p99 ms", "failed", "server µs", "× floor", "PG µs"
+    );
     let stage = Stage::set().await;
     stage.run(&Method::Secret, 16, 2_000).await; // caches, statements and pages warm
     stage.add_delegations(10).await;
     for method in [Method::Secret, Method::Assertion] {
         for connections in CONNECTIONS {
-            row("10 delegations, new log", &method, connections, stage.run(&method, connections, requests).await, &floor);
+            row(
+                "10 delegations, new log",
+                &method,
+                connections,
+                stage.run(&method, connections, requests).await,
+                &floor,
+            );
         }
     }
     stage.add_delegations(100_000).await;
     row("100,000 delegations", &Method::Secret, 16, stage.run(&Method::Secret, 16, requests).await, &floor);
     stage.fill_log(events).await;
-    row(&format!("{events} events more"), &Method::Secret, 16, stage.run(&Method::Secret, 16, requests).await, &floor);
+    row(
+        &format!("{events} events more"),
+        &Method::Secret,
+        16,
+        stage.run(&Method::Secret, 16, requests).await,
+        &floor,
+    );
     row("both", &Method::Assertion, 16, stage.run(&Method::Assertion, 16, requests).await, &floor);
     stage.strike().await;
 }
@@ -51,7 +67,15 @@ fn row(stored: &str, method: &Method, connections: usize, run: Run, floor: &floo
         Method::Secret => floor.proof + floor.sign,
         Method::Assertion => floor.proof + floor.assertion + floor.sign,
     };
-    println!("{stored:<26} {:<16} {connections:>5} {:>8.0} {:>8.2} {:>8.2} {:>6} {:>10.0} {:>8.2} {:>10.0}",
-             method.name(), run.per_second(), run.percentile(50.0), run.percentile(99.0), run.failed,
-             run.server_cpu, run.server_cpu / least, run.postgres_cpu);
+    println!(
+        "{stored:<26} {:<16} {connections:>5} {:>8.0} {:>8.2} {:>8.2} {:>6} {:>10.0} {:>8.2} {:>10.0}",
+        method.name(),
+        run.per_second(),
+        run.percentile(50.0),
+        run.percentile(99.0),
+        run.failed,
+        run.server_cpu,
+        run.server_cpu / least,
+        run.postgres_cpu
+    );
 }

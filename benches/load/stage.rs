@@ -46,21 +46,35 @@ impl Stage {
             command
         };
         let log = std::fs::File::create(folder.join("server.log")).unwrap();
-        let mut server =
-            command().arg("serve").env("ACTCHAIN_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut server = command()
+            .arg("serve")
+            .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let issuer = line.split_whitespace().find(|word| word.starts_with("http")).unwrap().to_owned();
-        let [idp, proxy, by_secret, by_assertion] = [(); 4].map(|()| SigningKey::generate(SigningAlg::ES256).unwrap().0);
+        let [idp, proxy, by_secret, by_assertion] =
+            [(); 4].map(|()| SigningKey::generate(SigningAlg::ES256).unwrap().0);
         let world = folder.join("world.yaml");
         std::fs::write(&world, yaml(&idp, &proxy, &by_assertion)).unwrap();
-        let applied = command().args(["apply", "-f"]).arg(&world).env("ACTCHAIN_ISSUER", &issuer).output().unwrap();
+        let applied =
+            command().args(["apply", "-f"]).arg(&world).env("ACTCHAIN_ISSUER", &issuer).output().unwrap();
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
-        let settings = Settings { data_dir: folder.join("data"), bin_dir: None, path: std::env::var_os("PATH") };
+        let settings =
+            Settings { data_dir: folder.join("data"), bin_dir: None, path: std::env::var_os("PATH") };
         let cluster = Cluster::open(settings, Role::Command).await.unwrap();
-        let user = idp.sign("JWT", &json!({"iss": "https://idp.example.com", "sub": "alice", "aud": "actchain",
-                                            "iat": now(), "exp": now() + 80_000})).unwrap();
-        let mut stage = Self { server, issuer, folder, by_secret, by_assertion, subject: String::new(), cluster };
+        let user = idp
+            .sign(
+                "JWT",
+                &json!({"iss": "https://idp.example.com", "sub": "alice", "aud": "actchain",
+                                            "iat": now(), "exp": now() + 80_000}),
+            )
+            .unwrap();
+        let mut stage =
+            Self { server, issuer, folder, by_secret, by_assertion, subject: String::new(), cluster };
         stage.subject = stage.first_token(&proxy, &user).await;
         stage
     }
@@ -88,7 +102,8 @@ impl Stage {
     }
 
     fn request(&self, key: &SigningKey, headers: &[String], body: String) -> Vec<u8> {
-        let claims = json!({"jti": jti(), "htm": "POST", "htu": format!("{}/oauth/token", self.issuer), "iat": now()});
+        let claims =
+            json!({"jti": jti(), "htm": "POST", "htu": format!("{}/oauth/token", self.issuer), "iat": now()});
         let proof = key.sign_proof("dpop+jwt", &claims).unwrap();
         let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
         format!(
@@ -185,7 +200,8 @@ impl Stage {
 async fn one(address: &str, request: Vec<u8>) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let closing = String::from_utf8(request).unwrap().replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1);
+    let closing =
+        String::from_utf8(request).unwrap().replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1);
     stream.write_all(closing.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();

@@ -2,8 +2,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the environment")]
 
+mod audit_log;
 mod client_authentication;
+mod keys;
+mod races;
 mod rfc6749_form;
 mod rfc8693_token_exchange;
+mod rfc9396_authorization_details;
 mod rfc9449_dpop;
 mod support;
+mod trusted_issuers;

@@ -98,6 +98,8 @@ export class Server {
 
   // A signal, such as that of Ctrl-C, would end this process without its hooks.
   #abandon = () => {
+    // Whoever reads our results may be gone before us, which must not end us either.
+    process.stdout.on('error', () => {})
     this.stop()
       .catch(() => {})
       .finally(() => process.exit(1))

@@ -105,7 +105,8 @@ impl Story {
     }
 
     async fn hops(&mut self, cast: &Cast) -> Result<(String, String, String), Fault> {
-        let claims = json!({"iss": IDP, "sub": "alice", "aud": "actchain", "iat": now(), "exp": now() + 3600});
+        let claims =
+            json!({"iss": IDP, "sub": "alice", "aud": "actchain", "iat": now(), "exp": now() + 3600});
         let users = cast.idp.sign("JWT", &claims)?;
         self.step("Alice's token, of her own identity provider, becomes one for user-proxy.");
         let wanted = [("audience", MAIL), ("audience", ARCHIVE), ("scope", "mail.read mail.send")];
@@ -117,14 +118,23 @@ impl Story {
         self.step("What shrank on the way:");
         let claims = [&first, &second, &third].map(|token| claims_of(token));
         for one in &claims {
-            println!("  {:<14} {:<20} {:>3} s  {}", text(one, "client_id"), text(one, "scope"), life(one), audiences(one));
+            println!(
+                "  {:<14} {:<20} {:>3} s  {}",
+                text(one, "client_id"),
+                text(one, "scope"),
+                life(one),
+                audiences(one)
+            );
         }
         let [a, b, c] = &claims;
         self.check("each lives no longer than the one before", life(a) >= life(b) && life(b) >= life(c));
         self.check("two targets, then one", audiences(a).contains(ARCHIVE) && audiences(b) == MAIL);
         self.check("the last one may only read", text(c, "scope") == "mail.read");
         self.check("Alice is the subject throughout", claims.iter().all(|one| text(one, "sub") == "alice"));
-        self.check("one chain id throughout", text(a, "txn") == text(b, "txn") && text(b, "txn") == text(c, "txn"));
+        self.check(
+            "one chain id throughout",
+            text(a, "txn") == text(b, "txn") && text(b, "txn") == text(c, "txn"),
+        );
         Ok((first, second, third))
     }
 
@@ -165,11 +175,18 @@ impl Story {
         let jwks_uri = text(metadata.as_object().unwrap_or(&Map::new()), "jwks_uri");
         let keys = usable_keys(&self.stage.document(&jwks_uri).await?).unwrap_or_default();
         let jws = Jws::parse(token).ok_or_else(|| Fault::new("the token is no JWT"))?;
-        let signed = keys.iter().any(|key| key.kid() == jws.header.kid.as_deref() && jws.verified_by(key, &Alg::ALL));
+        let signed =
+            keys.iter().any(|key| key.kid() == jws.header.kid.as_deref() && jws.verified_by(key, &Alg::ALL));
         self.check("signed by a key of the set that it names", signed);
         self.check("typ is at+jwt", jws.header.is_typed("at+jwt"));
-        self.check("issued by us, for the mail server", text(&jws.claims, "iss") == self.stage.issuer && text(&jws.claims, "aud") == MAIL);
-        self.check("the one who presents it has the key", jws.claims.get("cnf") == Some(&json!({"jkt": holder.key.kid()})));
+        self.check(
+            "issued by us, for the mail server",
+            text(&jws.claims, "iss") == self.stage.issuer && text(&jws.claims, "aud") == MAIL,
+        );
+        self.check(
+            "the one who presents it has the key",
+            jws.claims.get("cnf") == Some(&json!({"jkt": holder.key.kid()})),
+        );
         let said = self.stage.run(&["token", "verify", token, "--audience", MAIL]).await?;
         self.check("actchain token verify says the same", said.code == 0);
         Ok(())
@@ -179,16 +196,26 @@ impl Story {
         let (_, second, third) = tokens;
         self.step("A thief has found the last token.");
         let own = self.exchange(&cast.thief, &cast.thief.key, (third, ACCESS_TOKEN), &[]).await?;
-        self.refused("as itself, though it is a registered agent", &own, ("invalid_request", "no_delegation"));
+        self.refused(
+            "as itself, though it is a registered agent",
+            &own,
+            ("invalid_request", "no_delegation"),
+        );
         let posing = self.exchange(&cast.followup_svc, &cast.thief.key, (third, ACCESS_TOKEN), &[]).await?;
-        self.refused("posing as followup-svc, without its key", &posing, ("invalid_dpop_proof", "proof_key_unknown"));
+        self.refused(
+            "posing as followup-svc, without its key",
+            &posing,
+            ("invalid_dpop_proof", "proof_key_unknown"),
+        );
         self.step("followup-svc asks for more than it was given.");
         let wider = [("scope", "mail.read mail.send")];
-        let wider = self.exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &wider).await?;
+        let wider =
+            self.exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &wider).await?;
         self.refused("a scope it was not given", &wider, ("invalid_scope", "scope_too_wide"));
         let elsewhere = [("audience", FILES)];
-        let elsewhere =
-            self.exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &elsewhere).await?;
+        let elsewhere = self
+            .exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &elsewhere)
+            .await?;
         self.refused("another target", &elsewhere, ("invalid_target", "target_refused"));
         self.step("The chain must not come back to where it was.");
         let cycle = self.exchange(&cast.user_proxy, &cast.user_proxy.key, (third, ACCESS_TOKEN), &[]).await?;
@@ -199,7 +226,10 @@ impl Story {
     fn refused(&mut self, what: &str, answer: &Answer, (error, reason): (&str, &str)) {
         println!("  {} {}", answer.status, answer.body);
         let said = |name: &str| answer.body.get(name).and_then(Value::as_str);
-        self.check(&format!("refused: {what}"), said("error") == Some(error) && said("reason") == Some(reason));
+        self.check(
+            &format!("refused: {what}"),
+            said("error") == Some(error) && said("reason") == Some(reason),
+        );
     }
 
     async fn disable_the_middle(&mut self, cast: &Cast, third: &str) -> Result<(), Fault> {
@@ -208,7 +238,11 @@ impl Story {
         print_indented(&said.text);
         let holder = &cast.followup_svc;
         let after = self.exchange(holder, &holder.key, (third, ACCESS_TOKEN), &[]).await?;
-        self.refused("followup-svc can do nothing with its token", &after, ("invalid_request", "actor_disabled"));
+        self.refused(
+            "followup-svc can do nothing with its token",
+            &after,
+            ("invalid_request", "actor_disabled"),
+        );
         self.stage.run(&["client", "enable", "email-svc"]).await?;
         let again = self.exchange(holder, &holder.key, (third, ACCESS_TOKEN), &[]).await?;
         self.check("enabled again, the chain works again", again.status == 200);
@@ -235,7 +269,10 @@ impl Story {
         let tampered = self.stage.write("tampered.jsonl", &copy)?;
         let found = self.stage.run(&["audit", "verify", "--file", &tampered]).await?;
         print_indented(&found.text);
-        self.check("one flipped bit in a copy is found", found.code == 1 && found.text.contains("BROKEN at seq"));
+        self.check(
+            "one flipped bit in a copy is found",
+            found.code == 1 && found.text.contains("BROKEN at seq"),
+        );
         Ok(())
     }
 }

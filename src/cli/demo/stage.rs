@@ -92,7 +92,10 @@ impl Stage {
             .await
             .during("running a command")?;
         let text = [output.stdout, output.stderr].concat();
-        Ok(Said { code: output.status.code().unwrap_or(-1), text: String::from_utf8_lossy(&text).into_owned() })
+        Ok(Said {
+            code: output.status.code().unwrap_or(-1),
+            text: String::from_utf8_lossy(&text).into_owned(),
+        })
     }
 
     /// Makes a proof for the token endpoint.
@@ -109,7 +112,9 @@ impl Stage {
         parameters: &[(&str, &str)],
     ) -> Result<Answer, Fault> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", GRANT_TYPE).extend_pairs(parameters).append_pair("client_id", agent.id);
+        form.append_pair("grant_type", GRANT_TYPE)
+            .extend_pairs(parameters)
+            .append_pair("client_id", agent.id);
         if let Some(secret) = &agent.secret {
             form.append_pair("client_secret", secret);
         }
@@ -183,7 +188,8 @@ async fn ready(server: &mut Child) -> Result<String, Fault> {
     let stdout = server.stdout.take().ok_or_else(|| Fault::new("the server has no output"))?;
     let mut lines = BufReader::new(stdout).lines();
     let line = tokio::time::timeout(READY, lines.next_line()).await.during("waiting for the server")?;
-    let line = line.during("waiting for the server")?.ok_or_else(|| Fault::new("the server ended at once"))?;
+    let line =
+        line.during("waiting for the server")?.ok_or_else(|| Fault::new("the server ended at once"))?;
     let issuer = line.split_whitespace().find(|word| word.starts_with("http://"));
     issuer.map(str::to_owned).ok_or_else(|| Fault::new(format!("the server said {line:?}")))
 }

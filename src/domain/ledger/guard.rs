@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn the_same_proof_twice_in_one_batch_wins_once() {
-        let judged = judge(&[entry(1, &[]), entry(1, &[])], seen(&[1]));
+        let twice = [entry(1, &[]), entry(1, &[])];
+        let judged = judge(&twice, seen(&[1]));
         assert_eq!(judged.verdicts, [Verdict::Holds, Verdict::Fails(Refusal::ProofReplayed)]);
     }
 

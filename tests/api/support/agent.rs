@@ -89,10 +89,6 @@ impl Agent {
             .param("subject_token", token)
             .param("subject_token_type", kind)
     }
-
-    pub async fn own_token(&self, server: &Server) -> Answer {
-        self.request(server).param("grant_type", "client_credentials").send().await
-    }
 }
 
 pub fn basic(id: &str, secret: &str) -> String {

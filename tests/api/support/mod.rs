@@ -136,10 +136,6 @@ impl Server {
     pub async fn last_event(&self) -> Value {
         self.events().await.pop().unwrap()
     }
-
-    pub async fn stop(&self) {
-        self.handle.stop(true).await;
-    }
 }
 
 impl Drop for Server {

@@ -1,0 +1,241 @@
+//! The log: everything is in it, nobody alters it unnoticed.
+
+use actchain::flows::audit::{self, Kept, Report};
+use actchain::flows::clients;
+use actchain::platform::jose::SealingKey;
+use actchain::protocol::signed_note::VerifierKey;
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Executor as _};
+
+use crate::support::agent::JWT;
+use crate::support::world::{MAIL, World};
+
+async fn verify(world: &World, kept: &Kept) -> Report {
+    audit::verify_database(&mut world.server.sql().await, kept).await.unwrap()
+}
+
+async fn checkpoint(world: &World) -> String {
+    let app = &world.server.app;
+    let seal = SealingKey::of(&world.server.master);
+    audit::checkpoint(&app.pool, &seal, &app.issuer, world.server.clock.now()).await.unwrap()
+}
+
+async fn key(world: &World) -> VerifierKey {
+    let text = audit::published_key(&mut world.server.sql().await, &world.server.app.issuer).await.unwrap();
+    VerifierKey::parse(&text).unwrap()
+}
+
+/// A world with some events and a checkpoint over them, and three events more.
+async fn busy_world() -> (World, Kept) {
+    let world = World::new().await;
+    for _ in 0..3 {
+        world.first_hop().await;
+    }
+    let note = checkpoint(&world).await;
+    for _ in 0..3 {
+        world.first_hop().await;
+    }
+    let kept = Kept { keys: vec![key(&world).await], notes: vec![note] };
+    (world, kept)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_has_its_event_and_the_log_verifies() {
+    let (world, kept) = busy_world().await;
+    let before = world.server.events().await;
+    let answer = world.first_hop().await;
+    let events = world.server.events().await;
+    assert_eq!(events.len(), before.len() + 1);
+    assert!(events.iter().enumerate().all(|(seq, event)| event["seq"] == json!(seq)), "gapless");
+    let event = events.last().unwrap();
+    assert_eq!((&event["jti"], &event["outcome"]), (&answer.claims()["jti"], &json!("success")));
+    assert_eq!(event["actor"], json!({"client_id": "user-proxy", "jkt": world.user_proxy.jkt()}));
+    assert_eq!(event["act_chain"][0]["label"], "User proxy");
+    assert!(event["at"].as_str().unwrap().ends_with('Z'));
+    let report = verify(&world, &kept).await;
+    assert!(report.valid, "{report:?}");
+    assert_eq!(report.events, events.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administrative_changes_are_events_too() {
+    let world = World::new().await;
+    let actions: Vec<_> = world.server.events().await.iter().map(|event| event["action"].clone()).collect();
+    for action in [
+        "key.changed",
+        "admin.issuer_changed",
+        "admin.resource_changed",
+        "client.changed",
+        "delegation.created",
+    ] {
+        assert!(actions.contains(&json!(action)), "{action}");
+    }
+    clients::disable(&world.server.app.pool, "stranger", world.server.clock.now()).await.unwrap();
+    let event = world.server.last_event().await;
+    assert_eq!((&event["action"], &event["target"]), (&json!("client.disabled"), &json!("stranger")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_holds_a_token_a_secret_or_key_material() {
+    let world = World::new().await;
+    let first = world.first_hop().await;
+    world.second_hop().await;
+    let log = serde_json::to_string(&world.server.events().await).unwrap();
+    for secret in
+        [first.token(), "email-svc-secret-0123456789", "stranger-secret-0123456789", "argon2", "eyJ"]
+    {
+        assert!(!log.contains(secret));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_tamper_with_the_database_is_found() {
+    let cases = [
+        ("UPDATE audit_event SET document = replace(document, 'alice', 'malory') WHERE seq = 13", "changed"),
+        ("UPDATE audit_event SET document = document || ' ' WHERE seq = 12", "reformatted"),
+        ("DELETE FROM audit_event WHERE seq = 3", "deleted in the middle"),
+        ("DELETE FROM audit_event WHERE seq = 0", "deleted at the head"),
+        ("DELETE FROM audit_event WHERE seq = (SELECT max(seq) FROM audit_event)", "deleted at the tail"),
+        ("DELETE FROM audit_event", "deleted altogether"),
+        ("UPDATE audit_event SET seq = seq + 1000 WHERE seq >= 15", "moved"),
+        ("INSERT INTO audit_event SELECT max(seq) + 1, '{}' FROM audit_event", "added"),
+        ("UPDATE audit_head SET size = 0, peaks = ''", "head rewound"),
+        (
+            "DELETE FROM audit_event; UPDATE audit_head SET size = 0, peaks = ''; DELETE FROM audit_checkpoint",
+            "all gone",
+        ),
+    ];
+    let (world, kept) = busy_world().await;
+    assert!(verify(&world, &kept).await.valid);
+    let mut sql = world.server.sql().await;
+    let tables = ["audit_event", "audit_head", "audit_checkpoint"];
+    for table in tables {
+        sql.execute(AssertSqlSafe(format!("CREATE TABLE kept_{table} AS TABLE {table}"))).await.unwrap();
+    }
+    for (statement, what) in cases {
+        sql.execute(statement).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let report = verify(&world, &kept).await;
+        assert!(!report.valid, "{what}: {report:?}");
+        for table in tables {
+            let restore = format!("TRUNCATE {table}; INSERT INTO {table} SELECT * FROM kept_{table}");
+            sql.execute(AssertSqlSafe(restore)).await.unwrap();
+        }
+    }
+    assert!(verify(&world, &kept).await.valid, "as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_rewritten_with_the_servers_own_keys_fails_against_a_kept_checkpoint() {
+    let (world, kept) = busy_world().await;
+    let mut sql = world.server.sql().await;
+    let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq")
+        .fetch_all(&mut sql)
+        .await
+        .unwrap();
+    let mut tree = actchain::protocol::merkle::Frontier::default();
+    for (seq, document) in documents.iter().enumerate() {
+        let forged = document.replace("alice", "malory");
+        tree.push(actchain::protocol::merkle::leaf(forged.as_bytes()));
+        sqlx::query("UPDATE audit_event SET document = $2 WHERE seq = $1")
+            .bind(seq as i64)
+            .bind(forged)
+            .execute(&mut sql)
+            .await
+            .unwrap();
+    }
+    sqlx::query("UPDATE audit_head SET peaks = $1")
+        .bind(tree.peaks().concat())
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    sqlx::query("DELETE FROM audit_checkpoint").execute(&mut sql).await.unwrap();
+    checkpoint(&world).await;
+    assert!(verify(&world, &Kept::default()).await.valid, "by itself it looks whole");
+    let report = verify(&world, &kept).await;
+    assert!(!report.valid, "but not to whoever kept a checkpoint");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_role_can_add_to_the_log_and_nothing_else() {
+    let world = World::new().await;
+    let mut connection = world.server.app.pool.acquire().await.unwrap();
+    for statement in [
+        "UPDATE audit_event SET document = ''",
+        "DELETE FROM audit_event",
+        "TRUNCATE audit_event",
+        "DELETE FROM audit_checkpoint",
+        "UPDATE audit_checkpoint SET note = ''",
+        "DELETE FROM audit_head",
+        "DROP TABLE audit_event",
+        "ALTER TABLE audit_event DISABLE TRIGGER ALL",
+    ] {
+        let error = connection.execute(AssertSqlSafe(statement)).await.unwrap_err();
+        let code = error.as_database_error().and_then(|error| error.code()).unwrap().into_owned();
+        assert_eq!(code, "42501", "{statement}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_are_not_signed_over_a_truncated_log() {
+    let (world, _) = busy_world().await;
+    checkpoint(&world).await;
+    let mut sql = world.server.sql().await;
+    sql.execute("DELETE FROM audit_event; UPDATE audit_head SET size = 0, peaks = ''").await.unwrap();
+    let app = &world.server.app;
+    let seal = SealingKey::of(&world.server.master);
+    let refused =
+        audit::checkpoint(&app.pool, &seal, &app.issuer, world.server.clock.now()).await.unwrap_err();
+    assert!(refused.to_string().contains("truncated"), "CK-08: {refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_append_to_one_log_without_a_fork() {
+    let world = World::new().await;
+    let twin = world.server.twin().await;
+    let user = world.user_token();
+    let before = world.server.events().await.len();
+    let requests = (0..100).map(|n| {
+        let server = if n % 2 == 0 { &world.server } else { &twin };
+        world.user_proxy.exchange(server, &user, JWT).param("audience", MAIL).send()
+    });
+    let answers = futures_util::future::join_all(requests).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!(world.server.events().await.len(), before + 100);
+    assert!(verify(&world, &Kept::default()).await.valid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_verifies_offline_and_a_changed_one_does_not() {
+    let (world, kept) = busy_world().await;
+    let note = checkpoint(&world).await;
+    let mut file = Vec::new();
+    let count = audit::export(&mut world.server.sql().await, &note, &world.server.app.issuer, &mut file)
+        .await
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let check = |content: &[u8], kept: &Kept| {
+        std::fs::write(&path, content).unwrap();
+        audit::verify_export(&path, kept)
+    };
+    let whole = check(&file, &Kept::default()).unwrap();
+    assert_eq!((whole.valid, whole.events), (true, count));
+    assert!(check(&file, &kept).unwrap().valid);
+    let text = String::from_utf8(file.clone()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let broken = |lines: Vec<&str>| !check(lines.join("\n").as_bytes(), &Kept::default()).unwrap().valid;
+    let changed = text.replace("alice", "malory");
+    assert!(broken(changed.lines().collect()), "changed");
+    assert!(broken([&lines[..3], &lines[4..]].concat()), "deleted");
+    let mut swapped = lines.clone();
+    swapped.swap(2, 3);
+    assert!(broken(swapped), "reordered");
+    assert!(broken([&lines[..4], &lines[lines.len() - 1..]].concat()), "truncated");
+    assert!(
+        check(lines[..4].join("\n").as_bytes(), &Kept::default()).is_err(),
+        "nothing vouches: could not check"
+    );
+    let mut flipped = file.clone();
+    flipped[1_000] ^= 0x80;
+    assert!(!check(&flipped, &Kept::default()).unwrap().valid, "not even text");
+}
