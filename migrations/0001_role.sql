@@ -2,14 +2,19 @@
 -- database of the same cluster may have made it already.
 DO $$
 BEGIN
-    CREATE ROLE actchain_server NOLOGIN;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'actchain_server') THEN
+        CREATE ROLE actchain_server NOLOGIN;
+    END IF;
 EXCEPTION
     WHEN duplicate_object OR unique_violation THEN NULL;
 END
 $$;
+-- From version 16 on, whoever makes a role may administer it, but has to grant itself the right to take it on.
 DO $$
+DECLARE
+    right_needed text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
-    IF NOT pg_has_role(current_user, 'actchain_server', 'MEMBER') THEN
+    IF NOT pg_has_role(current_user, 'actchain_server', right_needed) THEN
         EXECUTE format('GRANT actchain_server TO %I', current_user);
     END IF;
 END

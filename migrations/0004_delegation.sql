@@ -22,7 +22,10 @@ CREATE TABLE delegation (
     revoke_reason         text,
     CHECK (path[cardinality(path)] = id)
 );
-CREATE INDEX delegation_of_root ON delegation (delegator_sub, delegate, delegator_iss) WHERE parent IS NULL;
+CREATE INDEX delegation_of_root ON delegation (delegator_sub, delegate, delegator_iss)
+    WHERE parent IS NULL AND origin = 'declared';
+-- Those that tokens led to end with their tokens, and are forgotten then.
+CREATE INDEX delegation_to_forget ON delegation (expires_at) WHERE origin = 'may_act';
 CREATE INDEX delegation_of_parent ON delegation (parent, delegate) WHERE parent IS NOT NULL;
 
 -- Only for delegations with a limit; apart, so that counting never touches the row that everybody shares.
@@ -31,3 +34,4 @@ CREATE TABLE delegation_usage (
     uses          bigint NOT NULL
 ) WITH (fillfactor = 50);
 GRANT SELECT, INSERT, UPDATE ON delegation, delegation_usage TO actchain_server;
+GRANT DELETE ON delegation TO actchain_server;

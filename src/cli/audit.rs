@@ -172,10 +172,7 @@ async fn tail(config: Config, lines: u64, follow: bool) -> Result<ExitCode, Faul
             if !follow {
                 return Ok(ExitCode::SUCCESS);
             }
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
-            }
+            tokio::time::sleep(LOOK).await;
         }
     })
     .await

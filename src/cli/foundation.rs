@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::platform::clock::Clock;
 use crate::platform::config::Config;
@@ -75,15 +76,44 @@ impl Foundation {
     }
 }
 
+/// SIGTERM and Ctrl-C, from the moment on that they are listened for.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on, neither ends the process by itself.
+    pub(super) fn listen() -> Result<Self, Fault> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).during("waiting for signals")?,
+            interrupt: signal(SignalKind::interrupt()).during("waiting for signals")?,
+        })
+    }
+
+    /// Waits for either.
+    pub(super) async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Runs a command's work on a foundation, and leaves it whatever came of it.
 pub(super) async fn with<T, F>(config: Config, work: F) -> Result<T, Fault>
 where
     F: AsyncFnOnce(&Foundation, &PgPool) -> Result<T, Fault>,
 {
+    // A command that is interrupted leaves in order, too: it may be the only one that keeps the cluster running.
+    let mut signals = Signals::listen()?;
     let foundation = Foundation::lay(config, Role::Command).await?;
     let done = match foundation.pool().await {
         Ok(pool) => {
-            let done = work(&foundation, &pool).await;
+            let done = tokio::select! {
+                done = work(&foundation, &pool) => done,
+                () = signals.stop() => Err(Fault::new("interrupted")),
+            };
             pool.close().await;
             done
         }

@@ -43,6 +43,7 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fa
                 keys::ensure(pool, &seal, settings, now).await?;
                 let haste = if force { Haste::Forced } else { Haste::Patient };
                 let kid = keys::rotate(pool, &seal, (settings, haste), now).await?;
+                let kid = kid.ok_or_else(|| Fault::new("nothing was rotated"))?;
                 if json {
                     print_json(&json!({"active": kid}))?;
                 } else {

@@ -1,12 +1,10 @@
 //! `actchain serve`: listens; one line when ready; SIGTERM drains and exits 0.
 
+use std::io::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-
-use super::foundation::Foundation;
+use super::foundation::{Foundation, Signals};
 use crate::app::App;
 use crate::flows::keys;
 use crate::http::Listening;
@@ -26,13 +24,19 @@ pub(super) async fn run(mut config: Config) -> Result<ExitCode, Fault> {
     // Before anything that takes time: an address in use is said at once. Port 0 becomes the one that was given.
     let listener = Listening::bind(config.listen)?;
     config.listen = listener.local_addr().during("listening")?;
+    // Before there is anything to undo: a signal during the start ends it in order, too.
+    let mut signals = Signals::listen()?;
     let foundation = Foundation::lay(config, Role::Server).await?;
-    let served = serve(&foundation, listener).await;
+    let served = serve(&foundation, listener, &mut signals).await;
     let closed = foundation.close().await;
     served.and(closed).map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(foundation: &Foundation, listener: std::net::TcpListener) -> Result<(), Fault> {
+async fn serve(
+    foundation: &Foundation,
+    listener: std::net::TcpListener,
+    signals: &mut Signals,
+) -> Result<(), Fault> {
     let config = foundation.config.clone();
     let master = foundation.master_key()?;
     let pool = foundation.pool().await?;
@@ -42,12 +46,20 @@ async fn serve(foundation: &Foundation, listener: std::net::TcpListener) -> Resu
     let (app, writer) = App::build(config, foundation.clock.clone(), database, &master).await?;
     let listening = Listening::start(&app, listener)?;
     let (address, handle) = (listening.address, listening.handle());
-    let running = tokio::spawn(listening.run());
+    let mut running = tokio::spawn(listening.run());
     let jobs = jobs::start(&app);
-    println!("actchain {} serves {} on http://{address}", env!("CARGO_PKG_VERSION"), app.issuer);
+    // Nobody may be listening any more; that is no reason to stop.
+    let version = env!("CARGO_PKG_VERSION");
+    let _ = writeln!(std::io::stdout(), "actchain {version} serves {} on http://{address}", app.issuer);
     tracing::info!(issuer = app.issuer, %address, "ready");
 
-    stop_signal(foundation).await?;
+    tokio::select! {
+        () = stop_signal(foundation, signals) => {}
+        ended = &mut running => {
+            ended.during("serving")??;
+            return Err(Fault::new("the HTTP server ended by itself"));
+        }
+    }
     tracing::info!("stopping: finishing what is under way");
     handle.stop(true).await;
     for job in jobs {
@@ -59,7 +71,8 @@ async fn serve(foundation: &Foundation, listener: std::net::TcpListener) -> Resu
         tracing::warn!(error = %fault, "no checkpoint at the end");
     }
     app.pool.close().await;
-    drop_last(app);
+    // With the last handle of the ledger, the ledger ends.
+    drop(app);
     tokio::time::timeout(Duration::from_secs(5), writer)
         .await
         .during("recording what waited")?
@@ -68,19 +81,11 @@ async fn serve(foundation: &Foundation, listener: std::net::TcpListener) -> Resu
     Ok(())
 }
 
-/// Lets go of the server's parts; with the last handle of the ledger, the ledger ends.
-fn drop_last(app: Arc<App>) {
-    drop(app);
-}
-
 /// Waits for SIGTERM or Ctrl-C, and keeps the embedded cluster running meanwhile.
-async fn stop_signal(foundation: &Foundation) -> Result<(), Fault> {
-    let mut terminate = signal(SignalKind::terminate()).during("waiting for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).during("waiting for signals")?;
+async fn stop_signal(foundation: &Foundation, signals: &mut Signals) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            () = signals.stop() => return,
             () = tokio::time::sleep(WATCH) => {
                 let Some(cluster) = &foundation.cluster else { continue };
                 if let Err(fault) = cluster.ensure_running().await {

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
 use moka::sync::Cache;
+
+/// One request too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
 
 /// One limit for each client; with none set, nothing is ever too much.
 pub struct Throttle(Option<DefaultKeyedRateLimiter<String>>);
@@ -25,13 +28,10 @@ impl Throttle {
         Self(NonZeroU32::new(most).map(|most| DefaultKeyedRateLimiter::keyed(Quota::per_second(most))))
     }
 
-    /// Counts one; if that is one too many, says after how many seconds to try again.
-    pub fn count(&self, client_id: &str) -> Result<(), u64> {
+    /// Counts one; an error if that is one too many.
+    pub fn count(&self, client_id: &str) -> Result<(), TooMany> {
         let Some(limiter) = &self.0 else { return Ok(()) };
-        limiter.check_key(&client_id.to_owned()).map_err(|until| {
-            let wait = until.wait_time_from(DefaultClock::default().now());
-            wait.as_secs() + 1
-        })
+        limiter.check_key(&client_id.to_owned()).map_err(|_| TooMany)
     }
 
     /// Forgets clients that have been quiet.

@@ -223,6 +223,11 @@ pub async fn export(
 /// # Errors
 /// A fault if the file cannot be read or nothing vouches for it: then it could not be checked.
 pub fn verify_export(path: &std::path::Path, kept: &Kept) -> Result<Report, Fault> {
+    if kept.keys.is_empty() && !kept.notes.is_empty() {
+        return Err(Fault::new(
+            "a checkpoint that was kept elsewhere needs the key that was kept with it (--key)",
+        ));
+    }
     let open_lines = || {
         let file = std::fs::File::open(path).during(&format!("reading {}", path.display()))?;
         // A damaged byte may not even be text; then the line is not what was written, which is what we are to find.

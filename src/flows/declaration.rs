@@ -159,6 +159,15 @@ fn bad(what: impl std::fmt::Display, why: &str) -> Fault {
     Fault::new(format!("{what}: {why}"))
 }
 
+/// A life of at least a second and at most what can be stored.
+fn check_ttl(what: &str, name: &str, ttl: Option<u32>) -> Result<(), Fault> {
+    match ttl {
+        Some(0) => Err(bad(what, &format!("{name} must not be 0"))),
+        Some(ttl) if i32::try_from(ttl).is_err() => Err(bad(what, &format!("{name} is too long"))),
+        _ => Ok(()),
+    }
+}
+
 /// Exactly one of an inline set, which needs a usable key, and an address that may be fetched.
 fn check_keys(
     what: &str,
@@ -220,6 +229,7 @@ impl ResourceDeclaration {
         if !resource::is_audience(&self.id) || self.id == own_issuer {
             return Err(bad(what, "id must be printable ASCII without spaces, and not this server's issuer"));
         }
+        check_ttl(&what, "token_ttl", self.token_ttl)?;
         if let Some(scope) = self.scopes.iter().find(|scope| !scope::is_token(scope) || *scope == ADMIN_SCOPE)
         {
             return Err(bad(what, &format!("{scope:?} is not usable as a scope")));
@@ -243,6 +253,7 @@ impl ClientDeclaration {
                 "id may have letters, digits and -._~:/@, at most 128, and not be «operator»",
             ));
         }
+        check_ttl(&what, "max_token_ttl", self.max_token_ttl)?;
         let with_keys = self.jwks.is_some() || self.jwks_uri.is_some();
         let with_secret = self.secret.is_some() || self.secret_file.is_some();
         match self.auth {

@@ -17,6 +17,8 @@ const LINGER: Duration = Duration::seconds(60);
 /// Whether a rotation may let a key sign that relying parties may not have fetched yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Haste {
+    /// Only when the active key has signed for long enough; else nothing is done.
+    WhenDue,
     /// Only a key that was published long enough.
     Patient,
     /// Any; relying parties may refuse tokens until they fetch the JWKS again.
@@ -71,7 +73,8 @@ fn has(keys: &[StoredKey], purpose: Purpose, stage: Stage) -> bool {
     keys.iter().any(|key| key.purpose == purpose && key.stage() == stage)
 }
 
-/// Lets the next token key sign, the present one retire, and makes another next one. Gives the `kid` that signs now.
+/// Lets the next token key sign, the present one retire, and makes another next one. Gives the `kid` that signs
+/// now, unless nothing was due.
 ///
 /// # Errors
 /// A fault if the next key has not been published long enough, unless forced.
@@ -80,14 +83,17 @@ pub async fn rotate(
     seal: &SealingKey,
     (settings, haste): (&config::Keys, Haste),
     now: OffsetDateTime,
-) -> Result<String, Fault> {
+) -> Result<Option<String>, Fault> {
     let mut work = Work::begin(pool).await?;
     key::store::lock(work.connection()).await?;
     let keys = key::store::list(work.connection()).await?;
+    if haste == Haste::WhenDue && !is_due(&keys, settings, now) {
+        return Ok(None);
+    }
     let at = |stage| keys.iter().find(|key| key.purpose == Purpose::Token && key.stage() == stage);
     let next = at(Stage::Next).ok_or_else(|| Fault::new("there is no next key to rotate to"))?;
     let published = now - next.created_at;
-    if haste == Haste::Patient && published < Duration::seconds(settings.publish_before.into()) {
+    if haste != Haste::Forced && published < Duration::seconds(settings.publish_before.into()) {
         return Err(Fault::new(format!(
             "the next key has been published for {} s only, keys.publish_before asks for {} s (--force overrides)",
             published.whole_seconds(),
@@ -106,7 +112,7 @@ pub async fn rotate(
     events.push(event(&another, Stage::Next, now));
     let kid = next.kid.clone();
     work.commit(&events).await?;
-    Ok(kid)
+    Ok(Some(kid))
 }
 
 /// Whether the active token key has signed for long enough, and the next one has been published for long enough.

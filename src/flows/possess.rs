@@ -19,7 +19,7 @@ pub struct Possessed {
     pub spend: Spend,
 }
 
-/// Checks the proof, where there is one, and whether one has to be.
+/// Checks the proof of a known client, where there is one, and whether one has to be.
 pub fn possess(
     app: &App,
     client: &Client,
@@ -29,6 +29,12 @@ pub fn possess(
     let Some(proof) = proof else {
         return if authority::needs_proof(client) { Err(Refusal::ProofMissing) } else { Ok(None) };
     };
+    let possessed = verify(app, proof, now)?;
+    if client.may_use_key(&possessed.jkt) { Ok(Some(possessed)) } else { Err(Refusal::ProofKeyUnknown) }
+}
+
+/// Checks a proof, whoever it is that presents it.
+pub fn verify(app: &App, proof: &str, now: OffsetDateTime) -> Result<Possessed, Refusal> {
     let settings = &app.config.dpop;
     let expected = Expected {
         method: "POST",
@@ -46,11 +52,8 @@ pub fn possess(
             _ => return Err(Refusal::NonceRequired),
         }
     }
-    if !client.may_use_key(&verified.jkt) {
-        return Err(Refusal::ProofKeyUnknown);
-    }
     let spend = Spend { id: verified.spend, forget_at: verified.forget_at, if_spent: Refusal::ProofReplayed };
-    Ok(Some(Possessed { jkt: verified.jkt, spend }))
+    Ok(Possessed { jkt: verified.jkt, spend })
 }
 
 /// What a header that cannot be a proof is refused with.

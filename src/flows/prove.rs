@@ -40,7 +40,17 @@ pub enum Credentials {
     },
 }
 
-/// A client that has proved who it is, but for the key of clients without other credentials.
+/// What an authentication rests on besides the credentials: the key that was proved, for clients that have nothing
+/// else, and the time.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// Thumbprint of the key of a proof that has been verified.
+    pub jkt: Option<&'a str>,
+    /// The present.
+    pub now: OffsetDateTime,
+}
+
+/// A client that has proved who it is.
 #[derive(Debug, Clone)]
 pub struct Authenticated {
     /// The client, as last read.
@@ -62,7 +72,7 @@ pub struct NotAuthenticated {
 pub async fn authenticate(
     app: &App,
     credentials: &Credentials,
-    now: OffsetDateTime,
+    circumstances: Circumstances<'_>,
 ) -> Result<Authenticated, NotAuthenticated> {
     let claimed = claimed_id(credentials);
     let found = match claimed.as_deref().map(|id| find(app, id)) {
@@ -79,9 +89,9 @@ pub async fn authenticate(
         let stop = Refusal::InvalidClient(ClientProblem::Unknown).into();
         return Err(NotAuthenticated { client: None, stop });
     };
-    match check(app, &client, credentials, now).await {
+    match check(app, &client, credentials, circumstances).await {
         Ok(spend) => Ok(Authenticated { client, spend }),
-        Err(stop) => check_again(app, client, credentials, (stop, now)).await,
+        Err(stop) => check_again(app, client, credentials, (stop, circumstances)).await,
     }
 }
 
@@ -90,7 +100,7 @@ async fn check_again(
     app: &App,
     remembered: Arc<Client>,
     credentials: &Credentials,
-    (stop, now): (Stop, OffsetDateTime),
+    (stop, circumstances): (Stop, Circumstances<'_>),
 ) -> Result<Authenticated, NotAuthenticated> {
     app.clients.invalidate(&remembered.client_id);
     let client = match find(app, &remembered.client_id).await {
@@ -101,7 +111,7 @@ async fn check_again(
     if client.version == remembered.version {
         return Err(NotAuthenticated { client: Some(client), stop });
     }
-    match check(app, &client, credentials, now).await {
+    match check(app, &client, credentials, circumstances).await {
         Ok(spend) => Ok(Authenticated { client, spend }),
         Err(stop) => Err(NotAuthenticated { client: Some(client), stop }),
     }
@@ -137,7 +147,7 @@ async fn check(
     app: &App,
     client: &Client,
     credentials: &Credentials,
-    now: OffsetDateTime,
+    Circumstances { jkt, now }: Circumstances<'_>,
 ) -> Result<Option<Spend>, Stop> {
     let refuse = |problem| Err(Stop::Refused(Refusal::InvalidClient(problem)));
     let method = match credentials {
@@ -146,6 +156,9 @@ async fn check(
         Credentials::Key { .. } => AuthMethod::None,
     };
     if method != client.auth {
+        if let Credentials::Secret { secret, .. } = credentials {
+            let _ = verify_slowly(app, secret, Vec::new()).await;
+        }
         return refuse(ClientProblem::WrongMethod);
     }
     let spend = match credentials {
@@ -154,7 +167,8 @@ async fn check(
             None
         }
         Credentials::Assertion { assertion, .. } => Some(check_assertion(app, client, assertion, now).await?),
-        Credentials::Key { .. } => None,
+        Credentials::Key { .. } if jkt.is_some_and(|jkt| client.dpop_keys.contains(jkt)) => None,
+        Credentials::Key { .. } => return refuse(ClientProblem::Unproven),
     };
     if client.disabled_at.is_some() {
         return refuse(ClientProblem::Disabled);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::mint::{self, Issued, seconds};
 use super::possess::{self, Possessed};
-use super::prove::{self, Authenticated, Credentials};
+use super::prove::{self, Authenticated, Circumstances, Credentials};
 use super::verify_token;
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, ChainLink, Event, Origin};
@@ -55,9 +55,9 @@ const ATTEMPTS: u32 = 4;
 
 /// Answers a token request. Whatever the answer, it has been recorded if the client is known.
 pub async fn token(app: &App, request: &TokenRequest, now: OffsetDateTime) -> Result<Issued, Stop> {
-    let mut spent = Vec::new();
+    let (mut spent, mut counted) = (Vec::new(), false);
     for _ in 0..ATTEMPTS {
-        match attempt(app, request, &mut spent, now).await? {
+        match attempt(app, request, (&mut spent, &mut counted), now).await? {
             Some(answer) => return answer.map_err(Stop::Refused),
             None => continue,
         }
@@ -65,17 +65,32 @@ pub async fn token(app: &App, request: &TokenRequest, now: OffsetDateTime) -> Re
     Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
 }
 
-/// One attempt; `None` if it has to be made again. `spent` lists the ids that an attempt before has used up.
+/// One attempt; `None` if it has to be made again. `spent` lists the ids that an attempt before has used up,
+/// `counted` says whether it was counted against the client's limit.
 async fn attempt(
     app: &App,
     request: &TokenRequest,
-    spent: &mut Vec<Spend>,
+    (spent, counted): (&mut Vec<Spend>, &mut bool),
     now: OffsetDateTime,
 ) -> Result<Option<Result<Issued, Refusal>>, Stop> {
-    let authenticated = match prove::authenticate(app, &request.credentials, now).await {
+    // A client that has nothing but a key is nobody before the key is proved.
+    let jkt = match &request.credentials {
+        Credentials::Key { .. } => {
+            let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
+            Some(possess::verify(app, proof.ok_or(Refusal::ProofMissing)?, now)?.jkt)
+        }
+        _ => None,
+    };
+    let circumstances = Circumstances { jkt: jkt.as_deref(), now };
+    let authenticated = match prove::authenticate(app, &request.credentials, circumstances).await {
         Ok(authenticated) => authenticated,
         Err(failed) => return turn_away(app, request, failed, now).await.map(Some),
     };
+    // Counted in the metrics only: a limit that writes to the log for every request beyond it would protect nothing.
+    if !*counted && app.requests.count(&authenticated.client.client_id).is_err() {
+        return Ok(Some(Err(Refusal::Throttled)));
+    }
+    *counted = true;
     let mut case = Case::new(app, request, authenticated, now);
     let decided = decide(app, request, &mut case).await;
     let (entry, plan) = match decided {
@@ -215,10 +230,6 @@ impl Case {
 }
 
 async fn decide(app: &App, request: &TokenRequest, case: &mut Case) -> Result<Plan, Stop> {
-    if let Err(seconds) = app.requests.count(&case.client.client_id) {
-        tracing::debug!(seconds, "a client is too fast");
-        return Err(Refusal::Throttled.into());
-    }
     let proof = request.proof.as_ref().map_err(|refusal| *refusal)?;
     if let Some(Possessed { jkt, spend }) = possess::possess(app, &case.client, proof.as_deref(), case.now)? {
         case.event.actor.jkt = Some(jkt.clone());

@@ -23,6 +23,8 @@ struct TokenResponse<'a> {
     issued_token_type: Option<&'static str>,
     token_type: &'static str,
     expires_in: i64,
+    /// RFC 6749 §3.3 knows no empty scope: details alone come without one.
+    #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_details: Option<&'a Details>,
@@ -70,7 +72,8 @@ fn refused(app: &App, refusal: Refusal) -> HttpResponse {
             response.insert_header((WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\"")));
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            response.insert_header((RETRY_AFTER, WAIT));
+            let wait = if refusal == Refusal::GuessingSecrets { "60" } else { WAIT };
+            response.insert_header((RETRY_AFTER, wait));
         }
         _ => {}
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{App as Service, HttpServer, web};
+use actix_web::{App as Service, HttpServer, guard, web};
 use tracing_actix_web::TracingLogger;
 
 use crate::app::App;
@@ -36,14 +36,19 @@ fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     let at = |path: &str| format!("{base}{path}");
     config
         .service(web::resource(at("/oauth/token")).route(web::post().to(token::post)))
-        .service(web::resource(at("/oauth/jwks")).route(web::get().to(metadata::jwks)))
+        .service(web::resource(at("/oauth/jwks")).route(reading().to(metadata::jwks)))
         // For whoever runs the server: not below the issuer's path, and not for relying parties.
-        .service(web::resource("/health").route(web::get().to(health::health)))
-        .service(web::resource("/ready").route(web::get().to(health::ready)))
-        .service(web::resource("/metrics").route(web::get().to(health::metrics)));
+        .service(web::resource("/health").route(reading().to(health::health)))
+        .service(web::resource("/ready").route(reading().to(health::ready)))
+        .service(web::resource("/metrics").route(reading().to(health::metrics)));
     for path in well_known_paths(issuer) {
-        config.service(web::resource(path).route(web::get().to(metadata::document)));
+        config.service(web::resource(path).route(reading().to(metadata::document)));
     }
+}
+
+/// GET, and HEAD with it (RFC 9110 §9.3.2).
+fn reading() -> actix_web::Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 /// A server that listens.
@@ -71,8 +76,8 @@ impl Listening {
             let issuer = shared.issuer.clone();
             Service::new()
                 .app_data(shared.clone())
-                .wrap(TracingLogger::<request_log::RequestSpan>::new())
                 .wrap(actix_web::middleware::from_fn(request_log::frame))
+                .wrap(TracingLogger::<request_log::RequestSpan>::new())
                 .configure(|config| routes(config, &issuer))
                 .default_service(web::to(problem::not_found))
         })

@@ -1,5 +1,7 @@
 //! `POST /oauth/token`.
 
+use std::time::Duration;
+
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
 use tracing_actix_web::RequestId;
@@ -17,6 +19,9 @@ use crate::protocol::token_exchange::{self, BadWanted, PresentedToken, Request, 
 /// What may only come in the body, where it stays out of logs (RFC 6749 §2.3.1, RFC 6750 §5.3).
 const NEVER_IN_THE_QUERY: [&str; 6] =
     ["client_secret", "client_assertion", "subject_token", "actor_token", "access_token", "client_id"];
+
+/// How long a body may take to arrive.
+const MOST_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn post(
     request: HttpRequest,
@@ -37,11 +42,12 @@ async fn answer_to(
     app: &App,
     now: time::OffsetDateTime,
 ) -> Result<Issued, Stop> {
-    let body = payload.to_bytes_limited(app.config.limits.body).await;
-    let body = match body {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return Err(Refusal::Malformed("The body could not be read").into()),
-        Err(_) => return Err(Refusal::TooLarge.into()),
+    let reading = payload.to_bytes_limited(app.config.limits.body);
+    let body = match actix_web::rt::time::timeout(MOST_PATIENCE, reading).await {
+        Ok(Ok(Ok(body))) => body,
+        Ok(Ok(Err(_))) => return Err(Refusal::Malformed("The body could not be read").into()),
+        Ok(Err(_)) => return Err(Refusal::TooLarge.into()),
+        Err(_) => return Err(Refusal::Malformed("The body did not arrive in time").into()),
     };
     check_frame(request)?;
     let params = Params::read(&body)?;

@@ -13,7 +13,8 @@ pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<(), Fault> {
     let stored = key::store::list(&mut connection).await?;
     drop(connection);
     if keys::is_due(&stored, &app.config.keys, now) {
-        keys::rotate(&app.pool, &app.seal, (&app.config.keys, Haste::Patient), now).await?;
+        // Judged again under the lock: another server may have been faster.
+        keys::rotate(&app.pool, &app.seal, (&app.config.keys, Haste::WhenDue), now).await?;
     }
     keys::remove_spent(&app.pool, now).await?;
     app.refresh_keyring().await

@@ -8,5 +8,7 @@ pub async fn run_once(app: &App) -> Result<(), Fault> {
     app.refresh_keyring().await?;
     app.refresh_registry().await?;
     app.requests.tidy();
+    // Samples pile up until somebody scrapes them, or this.
+    app.metrics.run_upkeep();
     Ok(())
 }

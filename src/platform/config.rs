@@ -2,6 +2,7 @@
 //! the environment; unknown keys are refused by name.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +49,7 @@ pub struct Config {
     pub log: Log,
     /// Where the environment says that programs are.
     #[serde(skip)]
-    pub path: Option<std::ffi::OsString>,
+    pub path: Option<OsString>,
 }
 
 /// Issued tokens.
@@ -204,6 +205,8 @@ impl Default for Log {
 
 /// Names in the environment that are not keys of the file.
 const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
+/// Texts even where they look like numbers; a complaint about their type would show them.
+const TEXTS: [&str; 2] = ["master_key", "database_url"];
 const SECTIONS: [&str; 6] = ["tokens", "dpop", "keys", "limits", "ledger", "log"];
 
 impl Config {
@@ -212,8 +215,9 @@ impl Config {
     /// # Errors
     /// A fault whose text names the file and key, or the variable, that cannot be used.
     pub fn load(file: Option<&Path>) -> Result<Self, Fault> {
-        let environment: BTreeMap<String, String> =
-            std::env::vars().filter(|(name, _)| name.starts_with("ACTCHAIN_")).collect();
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| own_variable(name, value))
+            .collect::<Result<_, _>>()?;
         let file = file.map(Path::to_owned).or_else(|| environment.get("ACTCHAIN_CONFIG").map(PathBuf::from));
         let text = match &file {
             None => String::new(),
@@ -260,6 +264,7 @@ impl Config {
             ("keys.rotate_every", self.keys.rotate_every),
             ("database_connections", self.database_connections),
             ("ledger.batch", u32::try_from(self.ledger.batch).unwrap_or(u32::MAX)),
+            ("ledger.timeout_ms", u32::try_from(self.ledger.timeout_ms).unwrap_or(u32::MAX)),
             ("ledger.queue", u32::try_from(self.ledger.queue).unwrap_or(u32::MAX)),
         ];
         match positive.iter().find(|(_, value)| *value == 0) {
@@ -273,7 +278,11 @@ impl Config {
 fn check_issuer(issuer: &str) -> Result<(), Fault> {
     let refuse = |why: &str| Err(Fault::new(format!("issuer {issuer:?} {why}")));
     let Ok(url) = Url::parse(issuer) else { return refuse("is not a URL") };
-    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+    if url.query().is_some()
+        || url.fragment().is_some()
+        || !url.username().is_empty()
+        || url.password().is_some()
+    {
         return refuse("must have neither query, fragment nor user");
     }
     let loopback = match url.host() {
@@ -287,6 +296,16 @@ fn check_issuer(issuer: &str) -> Result<(), Fault> {
         "http" if loopback => Ok(()),
         _ => refuse("must be https (http is for loopback addresses only)"),
     }
+}
+
+/// A variable that is meant for us. Kubernetes makes some of its own for a Service that is called actchain.
+fn own_variable(name: OsString, value: OsString) -> Option<Result<(String, String), Fault>> {
+    let name = name.into_string().ok().filter(|name| name.starts_with("ACTCHAIN_"))?;
+    if ["ACTCHAIN_SERVICE_", "ACTCHAIN_PORT"].iter().any(|theirs| name.starts_with(theirs)) {
+        return None;
+    }
+    let value = value.into_string().map_err(|_| Fault::new(format!("{name} is not valid UTF-8")));
+    Some(value.map(|value| (name, value)))
 }
 
 fn deserialize(origin: &str, table: toml::Table) -> Result<Config, Fault> {
@@ -317,10 +336,8 @@ fn config_with(mut table: toml::Table, environment: &BTreeMap<String, String>) -
 
 /// Puts a variable where its name says: into a section where the name begins with one, else at the top.
 fn set(table: &mut toml::Table, key: &str, text: &str) {
-    let value = text
-        .parse::<i64>()
-        .map(toml::Value::Integer)
-        .unwrap_or_else(|_| toml::Value::String(text.to_owned()));
+    let number = text.parse::<i64>().ok().filter(|_| !TEXTS.contains(&key));
+    let value = number.map_or_else(|| toml::Value::String(text.to_owned()), toml::Value::Integer);
     let section = SECTIONS
         .iter()
         .find_map(|section| key.strip_prefix(section)?.strip_prefix('_').map(|rest| (*section, rest)));

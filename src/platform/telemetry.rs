@@ -21,7 +21,8 @@ pub fn start_logs(log: &Log) -> Result<(), Fault> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
-        .with_ansi(false);
+        .with_ansi(false)
+        .log_internal_errors(false);
     let started = match log.format {
         LogFormat::Json => {
             lines.json().flatten_event(true).with_span_list(false).with_current_span(true).finish().try_init()

@@ -88,7 +88,8 @@ pub struct Claims {
     pub aud: Audience,
     /// The client that asked for this token, which is its newest actor.
     pub client_id: String,
-    /// Scopes, separated by spaces.
+    /// Scopes, separated by spaces; left out where there are none.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub scope: String,
     /// When it was issued, in seconds.
     pub iat: i64,
@@ -162,7 +163,7 @@ pub fn read_claims(claims: &Map<String, Value>) -> Option<Claims> {
         idp: optional("idp")?,
         aud: audience(claims)?,
         client_id: text("client_id")?,
-        scope: text("scope")?,
+        scope: optional("scope")?.unwrap_or_default(),
         iat: claims.get("iat")?.as_i64()?,
         exp: claims.get("exp")?.as_i64()?,
         jti: text("jti")?,

@@ -15,35 +15,29 @@ pub fn normalise(uri: &str) -> Option<String> {
     }
     url.set_query(None);
     url.set_fragment(None);
-    let path = unescape_unreserved(url.path());
+    let path = unescape_unreserved(url.path())?;
     url.set_path(&path);
     Some(url.into())
 }
 
-fn unescape_unreserved(path: &str) -> String {
+/// `None` for a percent sign that begins no escape: there is no telling what its sender meant.
+fn unescape_unreserved(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('%') {
         out.push_str(before);
-        let code = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match (code, after.get(2..)) {
-            (Some(byte), Some(tail)) => {
-                let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-                if unreserved {
-                    out.push(char::from(byte))
-                } else {
-                    out.push_str(&format!("%{byte:02X}"))
-                }
-                rest = tail;
-            }
-            _ => {
-                out.push('%');
-                rest = after;
-            }
+        let (hex, tail) = after.split_at_checked(2)?;
+        let byte = u8::from_str_radix(hex, 16).ok()?;
+        let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if unreserved {
+            out.push(char::from(byte))
+        } else {
+            out.push_str(&format!("%{byte:02X}"))
         }
+        rest = tail;
     }
     out.push_str(rest);
-    out
+    Some(out)
 }
 
 #[cfg(test)]

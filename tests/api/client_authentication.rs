@@ -171,7 +171,12 @@ async fn cb_08_a_client_without_credentials_is_its_registered_key() {
         Agent { key: SigningKey::generate(SigningAlg::ES256).unwrap().0, ..world.followup_svc.clone() };
     let answer =
         thief.exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN).send().await;
-    answer.assert_refused(400, "invalid_dpop_proof", "proof_key_unknown");
+    answer.assert_refused(401, "invalid_client", "");
+    assert_eq!(world.server.last_event().await["reason"], "client_unproven");
+    let nobody = Agent { id: "nobody".into(), ..thief };
+    let unknown =
+        nobody.exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN).send().await;
+    assert_eq!(unknown.text, answer.text, "nor can anybody find out which clients there are");
     let bare = world
         .followup_svc
         .exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN)

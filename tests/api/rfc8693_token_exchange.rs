@@ -457,6 +457,15 @@ async fn may_act_lets_the_named_client_act_and_records_a_delegation_that_can_be_
     assert_eq!(first.status, 200, "{}", first.text);
     let dlg = first.claims()["dlg"].as_str().unwrap().to_owned();
     assert!(dlg.starts_with("may-"));
+    let created: Vec<_> = world
+        .server
+        .events()
+        .await
+        .into_iter()
+        .filter(|event| event["delegation_id"] == json!(dlg))
+        .collect();
+    let actions: Vec<_> = created.iter().map(|event| event["action"].clone()).collect();
+    assert_eq!(actions, ["delegation.created", "oauth.token.exchanged"]);
     assert_eq!(exchange(&carol).await.claims()["dlg"], json!(dlg), "recorded once");
     exchange(&token(json!({"sub": "user-proxy"}))).await.assert_refused(
         400,

@@ -294,11 +294,11 @@ impl Draft {
     fn cut(document: &str) -> Result<Self, Fault> {
         let missing = || Fault::new("an event without a place for its seq");
         // Where nothing sorts behind it, `seq` is the last member.
-        if let Some((before, after)) = document.rsplit_once(PLACE) {
-            return Ok(Self { before: format!("{before},\"seq\":"), after: format!(",{after}") });
+        if let Some(before) = document.strip_suffix(",\"seq\":0}") {
+            return Ok(Self { before: format!("{before},\"seq\":"), after: "}".to_owned() });
         }
-        let before = document.strip_suffix(",\"seq\":0}").ok_or_else(missing)?;
-        Ok(Self { before: format!("{before},\"seq\":"), after: "}".to_owned() })
+        let (before, after) = document.rsplit_once(PLACE).ok_or_else(missing)?;
+        Ok(Self { before: format!("{before},\"seq\":"), after: format!(",{after}") })
     }
 
     /// The document at its place.

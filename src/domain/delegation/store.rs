@@ -115,7 +115,7 @@ pub async fn paths(connection: &mut PgConnection, search: &Search) -> Result<Vec
             sqlx::query_as(
                 "SELECT d.*, coalesce(u.uses, 0) AS uses
                  FROM (SELECT id FROM delegation
-                       WHERE parent IS NULL AND delegator_iss = $1 AND delegator_sub = $2 AND delegate = $3
+                       WHERE parent IS NULL AND origin = 'declared' AND delegator_iss = $1 AND delegator_sub = $2 AND delegate = $3
                        ORDER BY revoked_at IS NULL DESC, expires_at DESC, id LIMIT $5) found
                  JOIN delegation d ON d.id = found.id LEFT JOIN delegation_usage u ON u.delegation_id = d.id
                  UNION

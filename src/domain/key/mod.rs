@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::Fault;
 use crate::platform::jose::{PublicKey, SealingKey, SigningAlg, SigningKey};
 
 /// What a key signs.
@@ -88,13 +88,6 @@ impl StoredKey {
         SigningKey::from_private(self.alg, &private)
     }
 
-    /// The public half.
-    pub fn public(&self) -> Result<PublicKey, Fault> {
-        let members =
-            self.public_jwk.as_object().ok_or_else(|| Fault::new("a stored key is not an object"))?;
-        PublicKey::from_jwk(members).during(&format!("reading key {}", self.kid))
-    }
-
     /// Where it stands.
     pub fn stage(&self) -> Stage {
         match (self.activated_at, self.retired_at, self.removed_at) {
@@ -132,16 +125,20 @@ impl Keyring {
             .iter()
             .filter(|key| key.purpose == Purpose::Token && key.stage() != Stage::Removed)
             .collect();
-        let active = published
-            .iter()
-            .find(|key| key.stage() == Stage::Active)
-            .ok_or_else(|| Fault::new("no signing key is active"))?
-            .open(seal)?;
+        let mut active = None;
         let mut verifying = HashMap::new();
-        for key in &published {
-            verifying.insert(key.kid.clone(), key.public()?);
+        let mut list = Vec::new();
+        for stored in published {
+            // The public half comes out of the seal too: whoever can write to the database but does not have the master
+            // key cannot plant a key of his own.
+            let key = stored.open(seal)?;
+            verifying.insert(key.kid().to_owned(), key.public().clone());
+            list.push(key.public_jwk());
+            if stored.stage() == Stage::Active {
+                active = Some(key);
+            }
         }
-        let list: Vec<&Value> = published.iter().map(|key| &key.public_jwk).collect();
+        let active = active.ok_or_else(|| Fault::new("no signing key is active"))?;
         Ok(Self { active, verifying, jwks: serde_json::json!({"keys": list}) })
     }
 }

@@ -3,9 +3,9 @@
 
 use sqlx::{Connection as _, PgConnection};
 
-use super::guard::{Verdict, judge};
+use super::guard::{Judged, Verdict, judge};
 use super::{BatchError, Entry, Recorded, store};
-use crate::domain::audit::{self, Draft};
+use crate::domain::audit::{self, Action, Draft, Event};
 use crate::domain::delegation;
 use crate::platform::fault::Fault;
 
@@ -31,14 +31,35 @@ pub(super) async fn record(
         .filter_map(|entry| Some(&entry.effect.as_ref()?.token))
         .collect();
     let head = store::write(&mut transaction, &tokens, &judged.uses).await?;
-    let drafts = drafts(entries, &judged.verdicts)?;
+    let created = created(entries, &judged)?;
+    let drafts = [created.clone(), drafts(entries, &judged.verdicts)?].concat();
     let first = audit::store::append_at(&mut transaction, head, &drafts).await?;
     transaction.commit().await?;
-    Ok(outcomes(&judged.verdicts, first))
+    Ok(outcomes(&judged.verdicts, first + created.len() as u64))
 }
 
 fn effective<'a>((entry, verdict): (&'a Entry, &Verdict)) -> Option<&'a Entry> {
     (*verdict == Verdict::Holds).then_some(entry)
+}
+
+/// What the log will say of delegations that come into being: before the exchanges that need them.
+fn created(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, BatchError> {
+    let mut drafts = Vec::with_capacity(judged.create.len());
+    for delegation in judged.create.values() {
+        let cause = entries.iter().find(|entry| entry.guards.path.contains(&delegation.id));
+        let Some(cause) = cause else { continue };
+        let event = Event {
+            subject: Some(delegation.root.clone()),
+            delegation_id: Some(delegation.id.clone()),
+            delegation_path: delegation.path.clone(),
+            txn: cause.event.txn.clone(),
+            parent_jti: cause.event.parent_jti.clone(),
+            origin: cause.event.origin.clone(),
+            ..Event::new(cause.now, Action::DelegationCreated, cause.event.actor.clone())
+        };
+        drafts.push(event.draft()?);
+    }
+    Ok(drafts)
 }
 
 /// What the log will say: nothing of stale entries, which come back.

@@ -204,7 +204,7 @@ mod tests {
         };
         assert_eq!(verdict(|_| {}), Verdict::Holds);
         assert_eq!(verdict(|seen| seen.clients.get_mut("c").unwrap().0 = 2), Verdict::Stale);
-        assert_eq!(verdict(|seen| drop(seen.clients.remove("c"))), Verdict::Stale);
+        assert_eq!(verdict(|seen| assert!(seen.clients.remove("c").is_some())), Verdict::Stale);
         assert_eq!(verdict(|seen| seen.registry = 8), Verdict::Stale);
         let disabled = Refusal::InvalidClient(ClientProblem::Disabled);
         assert_eq!(verdict(|seen| seen.clients.get_mut("c").unwrap().1 = true), Verdict::Fails(disabled));
@@ -212,7 +212,10 @@ mod tests {
             verdict(|seen| seen.clients.get_mut("a").unwrap().1 = true),
             Verdict::Fails(Refusal::ActorDisabled)
         );
-        assert_eq!(verdict(|seen| drop(seen.clients.remove("a"))), Verdict::Fails(Refusal::ActorDisabled));
+        assert_eq!(
+            verdict(|seen| assert!(seen.clients.remove("a").is_some())),
+            Verdict::Fails(Refusal::ActorDisabled)
+        );
         assert_eq!(verdict(|seen| drop(seen.delegations.remove("d"))), Verdict::Fails(Refusal::NoDelegation));
         let revoked = verdict(|seen| seen.delegations.get_mut("d").unwrap().revoked_at = from_seconds(1));
         assert_eq!(revoked, Verdict::Fails(Refusal::DelegationRevoked));

@@ -1,4 +1,4 @@
-//! Forgetting spent ids and ended tokens, in pieces, so that no transaction is long.
+//! Forgetting spent ids, ended tokens and the delegations that foreign tokens led to, in pieces, so that no transaction is long.
 
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
@@ -21,6 +21,11 @@ pub async fn forget(connection: &mut PgConnection, until: OffsetDateTime) -> Res
         "DELETE FROM spent_id WHERE ctid = ANY (ARRAY(SELECT ctid FROM spent_id WHERE forget_at <= $1 LIMIT $2))",
         "DELETE FROM issued_token
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM issued_token WHERE expires_at <= $1 LIMIT $2))",
+        // Nobody can come back with the token that led to it; what hangs below keeps its ancestors.
+        "DELETE FROM delegation
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM delegation d
+                                 WHERE origin = 'may_act' AND expires_at <= $1
+                                   AND NOT EXISTS (SELECT FROM delegation child WHERE child.parent = d.id) LIMIT $2))",
     ] {
         loop {
             let done = sqlx::query(statement).bind(until).bind(PIECE).execute(&mut *connection).await?;
