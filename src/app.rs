@@ -10,6 +10,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use time::OffsetDateTime;
 
 use crate::domain::client::Client;
+use crate::domain::delegation::Path;
+use crate::domain::delegation::store::Search;
 use crate::domain::key::{self, Keyring};
 use crate::domain::ledger::Ledger;
 use crate::domain::registry::{self, Registry};
@@ -52,6 +54,8 @@ pub struct App {
     pub clients: Cache<String, Arc<Client>>,
     /// Verified subject tokens, by what makes them up. What they rest on is looked at again at every use.
     pub subjects: Cache<[u8; 32], Arc<VerifiedSubject>>,
+    /// Paths of delegations, by what they were searched by. One may have ended since: the ledger looks again.
+    pub paths: Cache<Search, Arc<Vec<Path>>>,
     /// Secrets that were verified lately.
     pub secrets: RememberedSecrets,
     /// Requests of each client.
@@ -68,14 +72,14 @@ pub struct App {
 }
 
 impl App {
-    /// Builds a server on a database whose schema is current and which has its keys. The task ends when the last handle
-    /// of the ledger is dropped and all that waited is recorded.
+    /// Builds a server on a database whose schema is current and which has its keys. The receiver hears when the
+    /// last handle of the ledger was dropped and all that waited is recorded.
     pub async fn build(
         config: Config,
         clock: Clock,
         database: PgConnectOptions,
         master: &MasterKey,
-    ) -> Result<(Arc<Self>, tokio::task::JoinHandle<()>), Fault> {
+    ) -> Result<(Arc<Self>, tokio::sync::oneshot::Receiver<()>), Fault> {
         let timeout = Duration::from_millis(config.ledger.timeout_ms);
         let issuer = config.issuer();
         let endpoint = metadata::endpoint(&issuer, "/oauth/token");
@@ -90,13 +94,14 @@ impl App {
         drop(connection);
         let nonces = (config.dpop.nonce == Switch::On)
             .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
-        let (ledger, writer) = Ledger::start(database, &config.ledger);
+        let (ledger, writer) = Ledger::start(database, &config.ledger)?;
         let app = Self {
             token_target,
             nonces,
             remote_keys: RemoteKeys::new(Outbound::new(Reach::of_issuer(&issuer))?),
             clients: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
             subjects: Cache::builder().max_capacity(20_000).time_to_live(Duration::from_secs(900)).build(),
+            paths: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
             secrets: RememberedSecrets::new()?,
             requests: Throttle::per_second(config.limits.per_client),
             failures: Failures::per_minute(config.limits.failed_secrets),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use time::OffsetDateTime;
 
-use super::Entry;
+use super::{Entry, Knowledge};
 use crate::domain::delegation::{Delegation, Facts};
 use crate::domain::refusal::{ClientProblem, Refusal};
 
@@ -95,7 +95,10 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
             None if creates(entry, id) => Ok(()),
             None => Err(Refusal::NoDelegation),
         };
-        refused.map_err(Verdict::Fails)?;
+        refused.map_err(|refusal| match entry.guards.knowledge {
+            Knowledge::Fresh => Verdict::Fails(refusal),
+            Knowledge::Remembered => Verdict::Stale,
+        })?;
     }
     Ok(())
 }
@@ -155,6 +158,7 @@ mod tests {
                 chain: vec!["a".into()],
                 path: path.iter().map(|id| (*id).to_owned()).collect(),
                 registry: Some(7),
+                knowledge: Knowledge::Fresh,
             },
             effect: Some(Effect { token, create: None }),
             event: Event::new(now, Action::TokenExchanged, actor),
@@ -219,6 +223,9 @@ mod tests {
         assert_eq!(verdict(|seen| drop(seen.delegations.remove("d"))), Verdict::Fails(Refusal::NoDelegation));
         let revoked = verdict(|seen| seen.delegations.get_mut("d").unwrap().revoked_at = from_seconds(1));
         assert_eq!(revoked, Verdict::Fails(Refusal::DelegationRevoked));
+        let mut remembered = entry(1, &["gone"]);
+        remembered.guards.knowledge = Knowledge::Remembered;
+        assert_eq!(judge(&[remembered], seen(&[1])).verdicts, [Verdict::Stale], "there may be another way");
         assert_eq!(
             verdict(|seen| seen.forgotten = from_seconds(1_060)),
             Verdict::Fails(Refusal::ClockWentBack)

@@ -20,7 +20,7 @@ use super::refusal::Refusal;
 use super::token::IssuedToken;
 use crate::platform::config;
 use crate::platform::db;
-use crate::platform::fault::Fault;
+use crate::platform::fault::{During, Fault};
 
 /// Something that may be used once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,18 @@ pub struct Guards {
     pub path: Vec<String>,
     /// The registry's version on which the decision rests.
     pub registry: Option<i64>,
+    /// Where the decision's knowledge of the path comes from.
+    pub knowledge: Knowledge,
+}
+
+/// Where knowledge comes from that a guard compares with what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Knowledge {
+    /// Read for this very request: a guard that fails refuses it.
+    #[default]
+    Fresh,
+    /// Read for an earlier one: a guard that fails sends it back, for there may be another way by now.
+    Remembered,
 }
 
 /// What an entry changes.
@@ -103,16 +115,27 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts the ledger on the current runtime, with a connection of its own. It ends, after recording all that
-    /// waits, when the last handle is dropped; the returned task is then done.
+    /// Starts the ledger, with a thread and a connection of its own. It ends, after recording all that waits, when the
+    /// last handle is dropped, and then says so.
     pub fn start(
         options: PgConnectOptions,
         settings: &config::Ledger,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
+    ) -> Result<(Self, oneshot::Receiver<()>), Fault> {
         let (queue, entries) = mpsc::channel(settings.queue);
         let timeout = Duration::from_millis(settings.timeout_ms);
         let writer = Writer { options, timeout, most: settings.batch, connection: None };
-        (Self { queue, timeout }, tokio::spawn(writer.run(entries)))
+        // A thread of its own: on a runtime that shares its work among threads, each answer of the database would wake
+        // more of them than are needed.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().during("the ledger")?;
+        let (done, ended) = oneshot::channel();
+        let run = move || {
+            runtime.block_on(writer.run(entries));
+            // Nobody may be waiting for the end.
+            let _ = done.send(());
+        };
+        std::thread::Builder::new().name("ledger".into()).spawn(run).during("the ledger")?;
+        Ok((Self { queue, timeout }, ended))
     }
 
     /// Records an entry; returns when it is durable.

@@ -1,30 +1,28 @@
 //! The token endpoint's verb: prove, verify, decide, record, mint. The reason this server exists.
 
+mod case;
+
 use std::sync::Arc;
 
-use serde_json::json;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::mint::{self, Issued, seconds};
+use self::case::{Case, Plan, chain, plan};
+use super::mint::Issued;
 use super::possess::{self, Possessed};
-use super::prove::{self, Authenticated, Circumstances, Credentials};
+use super::prove::{self, Circumstances, Credentials};
 use super::verify_token;
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, ChainLink, Event, Origin};
-use crate::domain::authority::{self, Decision, Grounds};
+use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::authority::{self, Grounds};
 use crate::domain::client::{Client, Grant};
+use crate::domain::delegation::Path;
 use crate::domain::delegation::store::{Search, paths};
-use crate::domain::key::Keyring;
-use crate::domain::ledger::{Effect, Entry, Guards, Recorded, Spend};
+use crate::domain::ledger::{Entry, Guards, Knowledge, Recorded, Spend};
 use crate::domain::refusal::{Refusal, Stop};
-use crate::domain::registry::Registry;
 use crate::domain::subject::{Source, VerifiedSubject};
-use crate::domain::token::IssuedToken;
 use crate::platform::fault::Fault;
 use crate::platform::random;
-use crate::protocol::access_token::{Act, Audience, Claims, Confirmation, Login};
-use crate::protocol::scope;
 use crate::protocol::token_exchange::{Request, Wanted};
 
 /// What a grant asks for.
@@ -110,6 +108,9 @@ async fn attempt(
         Ok(Recorded::Stale) => {
             spent.extend(spends);
             app.clients.invalidate(&case.client.client_id);
+            if let Some(search) = &case.search {
+                app.paths.invalidate(search);
+            }
             app.refresh_registry().await?;
             Ok(None)
         }
@@ -139,94 +140,6 @@ async fn turn_away(
             .map_err(|unrecorded| Fault::new(format!("the ledger is not available: {unrecorded:?}")))?;
     }
     Err(failed.stop)
-}
-
-/// What is known of a request so far, for its entry.
-struct Case {
-    now: OffsetDateTime,
-    client: Arc<Client>,
-    registry: Arc<Registry>,
-    keyring: Arc<Keyring>,
-    spends: Vec<Spend>,
-    event: Event,
-    jkt: Option<String>,
-    subject: Option<Arc<VerifiedSubject>>,
-}
-
-/// A decision with the token that will say it.
-struct Plan {
-    decision: Decision,
-    claims: Claims,
-    jti: Uuid,
-    txn: Uuid,
-    keyring: Arc<Keyring>,
-    exchanged: bool,
-}
-
-impl Case {
-    fn new(app: &App, request: &TokenRequest, authenticated: Authenticated, now: OffsetDateTime) -> Self {
-        let Authenticated { client, spend } = authenticated;
-        let actor = Actor { client_id: client.client_id.clone(), jkt: None };
-        let mut event = Event::new(now, Action::TokenIssued, actor);
-        event.origin = request.origin.clone();
-        Self {
-            now,
-            client,
-            registry: app.registry(),
-            keyring: app.keyring(),
-            spends: spend.into_iter().collect(),
-            event,
-            jkt: None,
-            subject: None,
-        }
-    }
-
-    fn entry(&mut self, plan: Option<&Plan>, refusal: Option<Refusal>) -> Result<Entry, Fault> {
-        let mut event = self.event.clone();
-        let mut guards = Guards {
-            client: Some((self.client.client_id.clone(), self.client.version)),
-            registry: Some(self.registry.version),
-            ..Guards::default()
-        };
-        if let Some(plan) = plan {
-            guards.path.clone_from(&plan.decision.path);
-            guards.chain = earlier_actors(plan, &self.client.client_id);
-            describe(&mut event, plan, &self.client);
-        }
-        if let Some(refusal) = refusal {
-            event = event.refused(refusal);
-        }
-        Ok(Entry {
-            now: self.now,
-            spends: std::mem::take(&mut self.spends),
-            guards,
-            effect: plan
-                .map(|plan| Effect { token: self.issued(plan), create: plan.decision.create.clone() }),
-            event,
-        })
-    }
-
-    fn issued(&self, plan: &Plan) -> IssuedToken {
-        let subject = self.event.subject.clone();
-        let parent = self.subject.as_ref().and_then(|subject| match &subject.source {
-            Source::Own { jti, .. } => Uuid::parse_str(jti).ok(),
-            Source::Foreign { .. } => None,
-        });
-        IssuedToken {
-            jti: plan.jti,
-            parent,
-            txn: plan.txn,
-            client_id: self.client.client_id.clone(),
-            subject: subject.unwrap_or_else(|| authority::principal_of(&self.client, &plan.claims.iss)),
-            delegation_id: plan.claims.dlg.clone(),
-            jkt: self.jkt.clone(),
-            kid: plan.keyring.active.kid().to_owned(),
-            scope: plan.claims.scope.clone(),
-            audience: plan.claims.aud.values().to_vec(),
-            issued_at: self.now,
-            expires_at: plan.decision.expires_at,
-        }
-    }
 }
 
 async fn decide(app: &App, request: &TokenRequest, case: &mut Case) -> Result<Plan, Stop> {
@@ -279,27 +192,45 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Plan,
             Some(verify_token::actor(app, actor, who, case.now).await?)
         }
     };
-    let paths = match search(app, &subject, &case.client) {
-        None => Vec::new(),
-        Some(search) => {
-            let mut connection = app.pool.acquire().await?;
-            paths(&mut connection, &search).await?
-        }
-    };
-    let decision = authority::decide(&Grounds {
+    let search = search(app, &subject, &case.client);
+    let remembered = search.as_ref().and_then(|search| app.paths.get(search));
+    let grounds = |paths| Grounds {
         now: case.now,
         issuer: &app.issuer,
         client: &case.client,
         jkt: case.jkt.as_deref(),
         subject: &subject,
         actor_expires_at,
-        paths: &paths,
+        paths,
         registry: &case.registry,
         wanted: &request.wanted,
         max_ttl: Duration::seconds(app.config.tokens.max_ttl.into()),
         max_depth: app.config.tokens.max_depth,
-    })?;
+    };
+    // What is remembered may say yes, for the ledger looks again; a no may be outdated, and is made sure of.
+    let quick = remembered.as_ref().and_then(|paths| authority::decide(&grounds(paths)).ok());
+    let (decision, knowledge) = match quick {
+        Some(decision) => (decision, Knowledge::Remembered),
+        None => {
+            let paths = read_paths(app, search.as_ref()).await?;
+            (authority::decide(&grounds(&paths))?, Knowledge::Fresh)
+        }
+    };
+    case.knowledge = knowledge;
+    case.search = search;
     plan(app, case, decision, txn, true)
+}
+
+async fn read_paths(app: &App, search: Option<&Search>) -> Result<Arc<Vec<Path>>, Fault> {
+    let Some(search) = search else { return Ok(Arc::default()) };
+    let mut connection = app.pool.acquire().await?;
+    let found = Arc::new(paths(&mut connection, search).await?);
+    if found.is_empty() {
+        app.paths.invalidate(search);
+    } else {
+        app.paths.insert(search.clone(), Arc::clone(&found));
+    }
+    Ok(found)
 }
 
 /// Which delegations may matter: none for a token of the client itself that comes from none.
@@ -317,81 +248,4 @@ fn search(app: &App, subject: &VerifiedSubject, client: &Client) -> Option<Searc
             also: authority::may_act_id(subject, &client.client_id),
         }),
     }
-}
-
-fn plan(app: &App, case: &Case, decision: Decision, txn: Uuid, exchanged: bool) -> Result<Plan, Stop> {
-    let subject = case.event.subject.clone();
-    let subject = subject.unwrap_or_else(|| authority::principal_of(&case.client, &app.issuer));
-    let jti = random::id(case.now)?;
-    let login = case.subject.as_ref().map_or_else(Login::default, |subject| subject.login.clone());
-    let claims = Claims {
-        iss: app.issuer.clone(),
-        idp: (subject.iss != app.issuer).then_some(subject.iss),
-        sub: subject.sub,
-        aud: Audience::from_list(decision.audiences.iter().cloned().collect()),
-        client_id: case.client.client_id.clone(),
-        scope: scope::join(&decision.scopes),
-        iat: seconds(case.now),
-        exp: seconds(decision.expires_at),
-        jti: jti.to_string(),
-        cnf: case.jkt.clone().map(|jkt| Confirmation { jkt }),
-        act: decision.act.clone(),
-        dlg: decision.path.last().cloned(),
-        txn: txn.to_string(),
-        sid: case.event.session_id.clone(),
-        authorization_details: decision.details.clone(),
-        login,
-    };
-    Ok(Plan { decision, claims, jti, txn, keyring: Arc::clone(&case.keyring), exchanged })
-}
-
-impl Plan {
-    fn answer(self) -> Result<Issued, Fault> {
-        Ok(Issued {
-            access_token: mint::mint(&self.keyring, &self.claims)?,
-            token_type: if self.claims.cnf.is_some() { "DPoP" } else { "Bearer" },
-            expires_in: self.claims.exp - self.claims.iat,
-            scope: self.decision.scopes,
-            details: self.decision.details,
-            exchanged: self.exchanged,
-        })
-    }
-}
-
-/// Everybody in the chain but the client itself, which is guarded by its version.
-fn earlier_actors(plan: &Plan, client_id: &str) -> Vec<String> {
-    let actors = plan.decision.act.iter().flat_map(Act::newest_first);
-    let mut earlier: Vec<String> = actors.map(|act| act.sub.clone()).collect();
-    // The root of a chain may be a client of ours too.
-    if plan.claims.idp.is_none() {
-        earlier.push(plan.claims.sub.clone());
-    }
-    earlier.retain(|id| id != client_id);
-    earlier
-}
-
-fn chain(act: Option<&Act>, newest: Option<&Client>) -> Vec<ChainLink> {
-    let mut links: Vec<ChainLink> = act
-        .into_iter()
-        .flat_map(Act::newest_first)
-        .map(|act| ChainLink {
-            sub: act.sub.clone(),
-            iss: act.iss.clone(),
-            label: newest.filter(|client| client.client_id == act.sub).map(|client| client.name.clone()),
-            jkt: act.cnf.as_ref().map(|cnf| cnf.jkt.clone()),
-        })
-        .collect();
-    links.reverse();
-    links
-}
-
-fn describe(event: &mut Event, plan: &Plan, client: &Client) {
-    event.act_chain = chain(plan.decision.act.as_ref(), Some(client));
-    event.txn = Some(plan.txn.to_string());
-    event.delegation_id = plan.decision.path.last().cloned();
-    event.delegation_path.clone_from(&plan.decision.path);
-    event.jti = Some(plan.jti.to_string());
-    event.scope = Some(plan.claims.scope.clone());
-    event.audience = plan.claims.aud.values().to_vec();
-    event.detail = Some(json!({"exp": plan.claims.exp, "kid": plan.keyring.active.kid()}));
 }

@@ -1,0 +1,207 @@
+//! What is known of a token request, and how it becomes an entry of the ledger, an event and an answer.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::TokenRequest;
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, ChainLink, Event};
+use crate::domain::authority::{self, Decision};
+use crate::domain::client::Client;
+use crate::domain::delegation::store::Search;
+use crate::domain::key::Keyring;
+use crate::domain::ledger::{Effect, Entry, Guards, Knowledge, Spend};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::registry::Registry;
+use crate::domain::subject::{Source, VerifiedSubject};
+use crate::domain::token::IssuedToken;
+use crate::flows::mint::{self, Issued, seconds};
+use crate::flows::prove::Authenticated;
+use crate::platform::fault::Fault;
+use crate::platform::random;
+use crate::protocol::access_token::{Act, Audience, Claims, Confirmation, Login};
+use crate::protocol::scope;
+
+/// What is known of a request so far, for its entry.
+pub(super) struct Case {
+    pub(super) now: OffsetDateTime,
+    pub(super) client: Arc<Client>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) spends: Vec<Spend>,
+    pub(super) event: Event,
+    pub(super) jkt: Option<String>,
+    pub(super) subject: Option<Arc<VerifiedSubject>>,
+    pub(super) knowledge: Knowledge,
+    pub(super) search: Option<Search>,
+}
+
+/// A decision with the token that will say it.
+pub(super) struct Plan {
+    pub(super) decision: Decision,
+    pub(super) claims: Claims,
+    pub(super) jti: Uuid,
+    pub(super) txn: Uuid,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) exchanged: bool,
+}
+
+impl Case {
+    pub(super) fn new(
+        app: &App,
+        request: &TokenRequest,
+        authenticated: Authenticated,
+        now: OffsetDateTime,
+    ) -> Self {
+        let Authenticated { client, spend } = authenticated;
+        let actor = Actor { client_id: client.client_id.clone(), jkt: None };
+        let mut event = Event::new(now, Action::TokenIssued, actor);
+        event.origin = request.origin.clone();
+        Self {
+            now,
+            client,
+            registry: app.registry(),
+            keyring: app.keyring(),
+            spends: spend.into_iter().collect(),
+            event,
+            jkt: None,
+            subject: None,
+            knowledge: Knowledge::Fresh,
+            search: None,
+        }
+    }
+
+    pub(super) fn entry(&mut self, plan: Option<&Plan>, refusal: Option<Refusal>) -> Result<Entry, Fault> {
+        let mut event = self.event.clone();
+        let mut guards = Guards {
+            client: Some((self.client.client_id.clone(), self.client.version)),
+            registry: Some(self.registry.version),
+            knowledge: self.knowledge,
+            ..Guards::default()
+        };
+        if let Some(plan) = plan {
+            guards.path.clone_from(&plan.decision.path);
+            guards.chain = earlier_actors(plan, &self.client.client_id);
+            describe(&mut event, plan, &self.client);
+        }
+        if let Some(refusal) = refusal {
+            event = event.refused(refusal);
+        }
+        Ok(Entry {
+            now: self.now,
+            spends: std::mem::take(&mut self.spends),
+            guards,
+            effect: plan
+                .map(|plan| Effect { token: self.issued(plan), create: plan.decision.create.clone() }),
+            event,
+        })
+    }
+
+    fn issued(&self, plan: &Plan) -> IssuedToken {
+        let subject = self.event.subject.clone();
+        let parent = self.subject.as_ref().and_then(|subject| match &subject.source {
+            Source::Own { jti, .. } => Uuid::parse_str(jti).ok(),
+            Source::Foreign { .. } => None,
+        });
+        IssuedToken {
+            jti: plan.jti,
+            parent,
+            txn: plan.txn,
+            client_id: self.client.client_id.clone(),
+            subject: subject.unwrap_or_else(|| authority::principal_of(&self.client, &plan.claims.iss)),
+            delegation_id: plan.claims.dlg.clone(),
+            jkt: self.jkt.clone(),
+            kid: plan.keyring.active.kid().to_owned(),
+            scope: plan.claims.scope.clone(),
+            audience: plan.claims.aud.values().to_vec(),
+            issued_at: self.now,
+            expires_at: plan.decision.expires_at,
+        }
+    }
+}
+
+pub(super) fn plan(
+    app: &App,
+    case: &Case,
+    decision: Decision,
+    txn: Uuid,
+    exchanged: bool,
+) -> Result<Plan, Stop> {
+    let subject = case.event.subject.clone();
+    let subject = subject.unwrap_or_else(|| authority::principal_of(&case.client, &app.issuer));
+    let jti = random::id(case.now)?;
+    let login = case.subject.as_ref().map_or_else(Login::default, |subject| subject.login.clone());
+    let claims = Claims {
+        iss: app.issuer.clone(),
+        idp: (subject.iss != app.issuer).then_some(subject.iss),
+        sub: subject.sub,
+        aud: Audience::from_list(decision.audiences.iter().cloned().collect()),
+        client_id: case.client.client_id.clone(),
+        scope: scope::join(&decision.scopes),
+        iat: seconds(case.now),
+        exp: seconds(decision.expires_at),
+        jti: jti.to_string(),
+        cnf: case.jkt.clone().map(|jkt| Confirmation { jkt }),
+        act: decision.act.clone(),
+        dlg: decision.path.last().cloned(),
+        txn: txn.to_string(),
+        sid: case.event.session_id.clone(),
+        authorization_details: decision.details.clone(),
+        login,
+    };
+    Ok(Plan { decision, claims, jti, txn, keyring: Arc::clone(&case.keyring), exchanged })
+}
+
+impl Plan {
+    pub(super) fn answer(self) -> Result<Issued, Fault> {
+        Ok(Issued {
+            access_token: mint::mint(&self.keyring, &self.claims)?,
+            token_type: if self.claims.cnf.is_some() { "DPoP" } else { "Bearer" },
+            expires_in: self.claims.exp - self.claims.iat,
+            scope: self.decision.scopes,
+            details: self.decision.details,
+            exchanged: self.exchanged,
+        })
+    }
+}
+
+/// Everybody in the chain but the client itself, which is guarded by its version.
+fn earlier_actors(plan: &Plan, client_id: &str) -> Vec<String> {
+    let actors = plan.decision.act.iter().flat_map(Act::newest_first);
+    let mut earlier: Vec<String> = actors.map(|act| act.sub.clone()).collect();
+    // The root of a chain may be a client of ours too.
+    if plan.claims.idp.is_none() {
+        earlier.push(plan.claims.sub.clone());
+    }
+    earlier.retain(|id| id != client_id);
+    earlier
+}
+
+pub(super) fn chain(act: Option<&Act>, newest: Option<&Client>) -> Vec<ChainLink> {
+    let mut links: Vec<ChainLink> = act
+        .into_iter()
+        .flat_map(Act::newest_first)
+        .map(|act| ChainLink {
+            sub: act.sub.clone(),
+            iss: act.iss.clone(),
+            label: newest.filter(|client| client.client_id == act.sub).map(|client| client.name.clone()),
+            jkt: act.cnf.as_ref().map(|cnf| cnf.jkt.clone()),
+        })
+        .collect();
+    links.reverse();
+    links
+}
+
+fn describe(event: &mut Event, plan: &Plan, client: &Client) {
+    event.act_chain = chain(plan.decision.act.as_ref(), Some(client));
+    event.txn = Some(plan.txn.to_string());
+    event.delegation_id = plan.decision.path.last().cloned();
+    event.delegation_path.clone_from(&plan.decision.path);
+    event.jti = Some(plan.jti.to_string());
+    event.scope = Some(plan.claims.scope.clone());
+    event.audience = plan.claims.aud.values().to_vec();
+    event.detail = Some(json!({"exp": plan.claims.exp, "kid": plan.keyring.active.kid()}));
+}
