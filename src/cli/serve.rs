@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::foundation::{Foundation, Signals};
 use crate::app::App;
-use crate::flows::keys;
+use crate::flows::{audit, keys};
 use crate::http::Listening;
 use crate::jobs;
 use crate::platform::config::Config;
@@ -66,10 +66,13 @@ async fn serve(
         job.abort();
     }
     running.await.during("stopping")??;
-    // The last word on what happened in this life; without it the next checkpoint vouches for the same events.
-    if let Err(fault) = jobs::checkpoint::run_once(&app, app.clock.now()).await {
+    // The last word on what happened in this life; without it the next checkpoint vouches for the same events. Over
+    // connections of its own: those of the pool may belong to HTTP threads that have ended.
+    let pool = foundation.pool().await?;
+    if let Err(fault) = audit::checkpoint(&pool, &app.seal, &app.issuer, app.clock.now()).await {
         tracing::warn!(error = %fault, "no checkpoint at the end");
     }
+    pool.close().await;
     app.pool.close().await;
     // With the last handle of the ledger, the ledger ends.
     drop(app);

@@ -57,6 +57,9 @@ fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     options
         .application_name("actchain")
         .options([("statement_timeout", timeout.as_str()), ("lock_timeout", timeout.as_str())])
+        // Statements are planned once for each connection, often on tables that are still empty, and the plan is kept
+        // while they grow: a scan that was right for ten rows would be read over a million. All we ask goes by an index.
+        .options([("enable_seqscan", "off"), ("jit", "off")])
 }
 
 trait DuringTimeout<T> {

@@ -5,6 +5,8 @@
 mod audit_log;
 mod client_authentication;
 mod keys;
+mod openapi;
+mod operating;
 mod races;
 mod rfc6749_form;
 mod rfc8693_token_exchange;

@@ -1,0 +1,52 @@
+# Everything one needs: `make demo` plays the story, `make test` runs all tests. What is missing is installed where that
+# is possible, and said in one line where it is not.
+.DEFAULT_GOAL := help
+.PHONY: help demo run test unit interop bench soak lint deny ci deps clean
+
+CARGO := cargo
+# josekit links OpenSSL: where its development files are missing and cannot be installed, it is built from source.
+FEATURES = $(shell pkg-config --exists openssl 2>/dev/null || echo --features vendored-openssl)
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+deps:
+	@scripts/install-deps
+
+demo: deps ## play the whole story against a real server
+	$(CARGO) build --locked --quiet $(FEATURES)
+	target/debug/actchain demo
+
+run: deps ## run a server on the embedded default
+	$(CARGO) run --locked --quiet $(FEATURES) -- serve
+
+test: unit interop ## all tests: Rust, and real clients from npm
+
+unit: deps
+	$(CARGO) test --locked $(FEATURES)
+
+interop: deps
+	@scripts/install-deps node
+	$(CARGO) build --locked --quiet $(FEATURES)
+	tests/interop/run.sh
+
+bench: deps ## exchanges per second, latency and CPU time, beside the cryptographic floor
+	$(CARGO) bench --locked $(FEATURES) --bench load
+	$(CARGO) bench --locked $(FEATURES) --bench micro
+
+soak: deps ## a thousand rounds of kill -9 under load
+	SOAK_ROUNDS=1000 $(CARGO) test --locked $(FEATURES) --test process crash
+
+lint: deps ## format and clippy
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets $(FEATURES) -- -D warnings
+
+deny: ## licences, bans and sources of all dependencies
+	@scripts/install-deps deny
+	$(CARGO) deny --offline check licenses bans sources
+
+ci: lint deny test ## what continuous integration runs
+
+clean: ## remove what was built, and the data of `make run`
+	$(CARGO) clean
+	rm -rf .actchain tests/interop/node_modules

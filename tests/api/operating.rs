@@ -1,0 +1,134 @@
+//! Operating: health, metrics, limits, discovery.
+
+use serde_json::{Value, json};
+
+use crate::support::Answer;
+use crate::support::agent::JWT;
+use crate::support::world::{MAIL, World};
+
+async fn get(world: &World, path: &str) -> Answer {
+    Answer::read(reqwest::get(format!("{}{path}", world.server.base)).await.unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_ready_and_unknown_paths() {
+    let world = World::new().await;
+    assert_eq!((get(&world, "/health").await.status, get(&world, "/ready").await.status), (200, 200));
+    let missing = get(&world, "/nothing").await;
+    assert_eq!((missing.status, missing.header("content-type")), (404, Some("application/problem+json")));
+    assert_eq!(missing.json, json!({"type": "about:blank", "title": "Not Found", "status": 404}), "PD-01");
+    let head = reqwest::Client::new().head(format!("{}/health", world.server.base)).send().await.unwrap();
+    assert_eq!(head.status().as_u16(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_of_another_version_is_refused_by_name() {
+    let world = World::new().await;
+    let mut sql = world.server.sql().await;
+    sqlx::query("UPDATE _sqlx_migrations SET version = 9999 WHERE version = (SELECT max(version) FROM _sqlx_migrations)")
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    let newer =
+        actchain::platform::db::schema(&mut sql).await.unwrap().require_current().unwrap_err().to_string();
+    assert!(newer.contains("9999") && newer.contains("newer"), "{newer}");
+    assert_eq!(get(&world, "/ready").await.status, 503);
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 9999").execute(&mut sql).await.unwrap();
+    let older =
+        actchain::platform::db::schema(&mut sql).await.unwrap().require_current().unwrap_err().to_string();
+    assert!(older.contains("actchain migrate"), "{older}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_count_requests_refusals_batches_and_cryptography_without_naming_clients() {
+    let world = World::new().await;
+    world.first_hop().await;
+    let scope = world
+        .user_proxy
+        .exchange(&world.server, &world.user_token(), JWT)
+        .param("scope", "nothing")
+        .send()
+        .await;
+    assert_eq!(scope.status, 400);
+    let text = get(&world, "/metrics").await.text;
+    for name in [
+        "actchain_requests_total{route=\"/oauth/token\",status=\"ok\"}",
+        "actchain_refusals_total{reason=\"scope_too_wide\"}",
+        "actchain_ledger_batch_size",
+        "actchain_ledger_commit_seconds",
+        "actchain_ledger_queue_depth",
+        "actchain_crypto_seconds",
+        "actchain_request_seconds",
+    ] {
+        assert!(text.contains(name), "{name}");
+    }
+    assert!(!text.contains("user-proxy") && !text.contains("alice"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn md_03_discovery_names_exactly_this_issuer_wherever_it_is_asked() {
+    let world = World::configured("issuer = \"https://as.example.com/t1\"").await;
+    let paths = [
+        "/.well-known/oauth-authorization-server/t1",
+        "/.well-known/openid-configuration/t1",
+        "/t1/.well-known/openid-configuration",
+    ];
+    let documents = futures_util::future::join_all(paths.map(|path| get(&world, path))).await;
+    assert!(documents.iter().all(|document| document.status == 200 && document.json == documents[0].json));
+    let document = &documents[0].json;
+    assert_eq!(document["issuer"], "https://as.example.com/t1");
+    assert_eq!(document["token_endpoint"], "https://as.example.com/t1/oauth/token");
+    assert_eq!(document["authorization_details_types_supported"], json!(["mailbox"]), "RA-07");
+    assert!(document.as_object().unwrap().values().all(|value| *value != Value::Array(Vec::new())), "MD-04");
+    for listed in [
+        "grant_types_supported",
+        "token_endpoint_auth_methods_supported",
+        "dpop_signing_alg_values_supported",
+    ] {
+        assert!(document[listed].is_array(), "MD-06 {listed}");
+    }
+    assert_eq!(
+        get(&world, "/.well-known/oauth-authorization-server").await.status,
+        404,
+        "not the root's document"
+    );
+    assert_eq!(get(&world, "/t1/oauth/jwks").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rl_05_a_client_beyond_its_rate_is_told_to_wait_and_nobody_else_is() {
+    let world = World::configured("[limits]\nper_client = 1").await;
+    let ask = async || {
+        let request = world.email_svc.request(&world.server).param("grant_type", "client_credentials");
+        request.param("audience", MAIL).send().await
+    };
+    let before = world.server.events().await.len();
+    let answers = futures_util::future::join_all((0..6).map(|_| ask())).await;
+    let throttled: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!(!throttled.is_empty());
+    assert_eq!(
+        (throttled[0].error(), throttled[0].header("retry-after")),
+        ("temporarily_unavailable", Some("1"))
+    );
+    assert_eq!(throttled[0].header("cache-control"), Some("no-store"), "RL-06");
+    let granted = answers.len() - throttled.len();
+    assert_eq!(world.server.events().await.len(), before + granted, "a limit does not fill the log");
+    assert_eq!(world.first_hop().await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_503_at_once() {
+    let world = World::configured("[ledger]\nqueue = 1\nbatch = 1").await;
+    let user = world.user_token();
+    let requests =
+        (0..40).map(|_| world.user_proxy.exchange(&world.server, &user, JWT).param("audience", MAIL).send());
+    let answers = futures_util::future::join_all(requests).await;
+    let turned_away = answers.iter().filter(|answer| answer.status == 503).collect::<Vec<_>>();
+    assert!(answers.iter().all(|answer| answer.status == 200 || answer.status == 503));
+    assert!(
+        !turned_away.is_empty() && turned_away.iter().all(|answer| answer.header("retry-after").is_some())
+    );
+    let issued =
+        world.server.events().await.iter().filter(|event| event["action"] == "oauth.token.exchanged").count();
+    assert_eq!(answers.len() - turned_away.len(), issued);
+}

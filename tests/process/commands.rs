@@ -1,0 +1,190 @@
+//! The command line: what it prints, what it refuses, and its exit codes.
+
+use serde_json::{Value, json};
+
+use crate::stage::{MAIL, Stage, send};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn apply_is_idempotent_shows_its_plan_and_changes_nothing_on_a_dry_run() {
+    let stage = Stage::new();
+    let path = stage.path("a.yaml");
+    let yaml = format!(
+        "resources:\n  - {{id: \"{MAIL}\", scopes: [mail.read]}}\nclients:\n  - {{id: bot, kind: agent, auth: client_secret_basic, scopes: [mail.read], audiences: [\"{MAIL}\"]}}"
+    );
+    std::fs::write(&path, yaml).unwrap();
+    let apply =
+        |more: &[&str]| stage.json(&[&["apply", "--json", "-f", path.to_str().unwrap()], more].concat());
+    let changes = |answer: &Value| {
+        answer["plan"].as_array().unwrap().iter().map(|line| line["change"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(changes(&apply(&["--dry-run"])), ["create", "create"]);
+    let first = apply(&[]);
+    assert_eq!(changes(&first), ["create", "create"]);
+    assert_eq!(first["secrets"]["bot"].as_str().unwrap().len(), 43, "made, and shown this once");
+    let again = apply(&[]);
+    assert_eq!((changes(&again), &again["secrets"]), (vec![json!("keep"), json!("keep")], &json!({})));
+    std::fs::write(&path, format!("resources:\n  - {{id: \"{MAIL}\", scopes: [mail.read, mail.send]}}"))
+        .unwrap();
+    assert_eq!(changes(&apply(&[])), ["update"]);
+}
+
+#[test]
+fn apply_is_all_or_nothing_and_says_what_is_wrong() {
+    let stage = Stage::new();
+    let refused = |yaml: &str| {
+        let path = stage.path("bad.yaml");
+        std::fs::write(&path, yaml).unwrap();
+        let output = stage.run(&["apply", "-f", path.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{yaml}");
+        text(&output.stderr)
+    };
+    let agent = "clients:\n  - {id: a, kind: agent, auth: client_secret_basic, secret: 0123456789abcdef";
+    let cases = [
+        ("clientz: []", "clientz"),
+        ("clients:\n  - {id: a, kind: agent, auth: none, colour: red}", "colour"),
+        ("clients:\n  - {id: a, kind: robot, auth: none}", "robot"),
+        ("clients:\n  - {id: a, kind: agent, auth: none}", "dpop_keys"),
+        ("clients:\n  - {id: a, kind: agent, auth: private_key_jwt}", "jwks"),
+        ("clients:\n  - {id: \"a b\", kind: agent, auth: client_secret_basic}", "id"),
+        ("clients:\n  - {id: a, kind: agent, auth: client_secret_basic, secret: short}", "16 bytes"),
+        (&format!("{agent}, audiences: [\"https://nowhere.example\"]}}"), "nowhere"),
+        (&format!("{agent}, scopes: [actchain.admin]}}"), "admin"),
+        (&format!("{agent}, max_token_ttl: 0}}"), "max_token_ttl"),
+        (&format!("{agent}}}\n  - {{id: a, kind: agent, auth: client_secret_basic}}"), "twice"),
+        (&format!("{agent}}}\nresources:\n  - {{id: a, scopes: []}}"), "name"),
+        (&format!("{agent}}}\ndelegations:\n  - {{id: D, delegate: a, expires_in: 1}}"), "delegator"),
+        (
+            &format!(
+                "{agent}}}\ndelegations:\n  - {{id: D, delegator: {{iss: x, sub: y}}, delegate: a, expires_in: 1}}"
+            ),
+            "issuer",
+        ),
+        (&format!("{agent}}}\ndelegations:\n  - {{id: D, parent: nothing, delegate: a}}"), "nothing"),
+        (": [", "bad.yaml"),
+    ];
+    for (yaml, part) in cases {
+        let complaint = refused(yaml);
+        assert!(complaint.contains(part), "{yaml}\n{complaint}");
+    }
+    assert_eq!(stage.json(&["client", "list", "--json"])["items"], json!([]), "nothing of it is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegation_is_never_wider_than_its_parent() {
+    let stage = Stage::new();
+    stage.declare();
+    let child = |more: &str| {
+        let path = stage.path("child.yaml");
+        let agents =
+            "clients:\n  - {id: b, kind: agent, auth: client_secret_basic, secret: 0123456789abcdef}\n";
+        let parent = "  - {id: P, parent: D, delegate: b, scopes: [mail.read], expires_in: 600, max_uses: 5, max_depth: 3}\n";
+        let agents = format!(
+            "{agents}  - {{id: c, kind: agent, auth: client_secret_basic, secret: 0123456789abcdef}}\n"
+        );
+        std::fs::write(
+            &path,
+            format!("{agents}delegations:\n{parent}  - {{id: C, parent: P, delegate: c{more}}}"),
+        )
+        .unwrap();
+        let output = stage.run(&["apply", "--dry-run", "-f", path.to_str().unwrap()]);
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    assert_eq!(child("").0, 0);
+    for (more, part) in [
+        (", scopes: [mail.read, mail.send]", "scopes"),
+        (", expires_in: 601", "outlive"),
+        (", max_uses: 6", "uses"),
+        (", max_depth: 4", "actors"),
+    ] {
+        let (code, complaint) = child(more);
+        assert!(code == 2 && complaint.contains(part), "{more}: {complaint}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_explained_and_verified() {
+    let stage = Stage::new();
+    let server = stage.serve();
+    stage.declare();
+    let (_, answer) = send(&server.base, &stage.exchange()).await.unwrap();
+    let token = answer["access_token"].as_str().unwrap();
+    let shown = text(&stage.run(&["token", "inspect", token]).stdout);
+    assert!(shown.contains("alice (https://idp.example.com)") && shown.contains("└─ agent"), "{shown}");
+    let jwks = stage.path("jwks.json");
+    std::fs::write(
+        &jwks,
+        reqwest::get(format!("{}/oauth/jwks", server.base)).await.unwrap().text().await.unwrap(),
+    )
+    .unwrap();
+    let verify = |token: &str, more: &[&str]| {
+        let arguments = [&["token", "verify", token, "--jwks", jwks.to_str().unwrap()], more].concat();
+        stage.run(&arguments).status.code().unwrap()
+    };
+    assert_eq!(verify(token, &["--audience", MAIL]), 0);
+    assert_eq!(verify(token, &["--audience", "https://other.example.com"]), 1);
+    let (head, signature) = token.rsplit_once('.').unwrap();
+    let forged = format!("{head}.{}{}", if signature.starts_with('A') { 'B' } else { 'A' }, &signature[1..]);
+    assert_eq!(verify(&forged, &[]), 1);
+    assert_eq!(verify("nonsense", &[]), 2);
+}
+
+#[test]
+fn verification_says_valid_broken_or_could_not_check_by_its_exit_code() {
+    let stage = Stage::new();
+    stage.declare();
+    // The first server makes the keys that checkpoints need.
+    drop(stage.serve());
+    let export = stage.path("log.jsonl");
+    let path = export.to_str().unwrap();
+    assert!(stage.run(&["audit", "export", "--out", path]).status.success());
+    let verify = |arguments: &[&str]| {
+        let output = stage.run(&[&["audit", "verify-chain", "--json"], arguments].concat());
+        (output.status.code().unwrap(), serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default())
+    };
+    assert_eq!(verify(&[]).0, 0);
+    assert_eq!(verify(&["--file", path]).0, 0);
+    let changed = std::fs::read_to_string(&export).unwrap().replacen("operator", "operatox", 1);
+    std::fs::write(&export, changed).unwrap();
+    let (code, report) = verify(&["--file", path]);
+    assert_eq!((code, &report["valid"]), (1, &json!(false)));
+    assert_eq!(verify(&["--file", "/nowhere"]).0, 2);
+}
+
+#[test]
+fn doctor_finds_nothing_wrong_with_a_fresh_installation_and_names_a_bad_setting() {
+    let stage = Stage::new();
+    let report = stage.json(&["doctor", "--json"]);
+    assert_eq!(report["ok"], true, "{report}");
+    let output = stage.command().args(["doctor"]).env("ACTCHAIN_DPOP_NONCE", "maybe").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("ACTCHAIN_DPOP_NONCE"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn clients_keys_and_delegations_have_their_moves() {
+    let stage = Stage::new();
+    stage.declare();
+    drop(stage.serve());
+    assert_eq!(stage.json(&["client", "disable", "agent", "--json"])["changed"], true);
+    assert_eq!(stage.json(&["client", "disable", "agent", "--json"])["changed"], false);
+    assert!(stage.json(&["client", "show", "agent", "--json"])["disabled_at"].is_string());
+    assert_eq!(stage.json(&["client", "enable", "agent", "--json"])["changed"], true);
+    assert_eq!(stage.run(&["client", "show", "nobody"]).status.code(), Some(1));
+    assert_eq!(stage.run(&["client", "rotate-secret", "agent"]).status.code(), Some(2), "it has no secret");
+    let keys = stage.json(&["key", "list", "--json"]);
+    assert_eq!(keys["items"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        stage.run(&["key", "rotate"]).status.code(),
+        Some(2),
+        "the next key was published a moment ago"
+    );
+    assert!(stage.json(&["key", "rotate", "--force", "--json"])["active"].is_string());
+    assert_eq!(stage.json(&["delegation", "show", "D", "--json"])["state"], "active");
+    assert_eq!(stage.json(&["delegation", "revoke", "D", "--json"])["state"], "revoked");
+    let again = stage.run(&["apply", "-f", stage.path("world.yaml").to_str().unwrap()]);
+    assert!(text(&again.stdout).contains("revoked, and stays so"), "{}", text(&again.stdout));
+}

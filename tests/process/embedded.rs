@@ -1,0 +1,110 @@
+//! The embedded default: nothing configured, commands beside a server and without one, a second server.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::stage::{Server, Stage, send, signal, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_starts_from_nothing_serves_and_stops_cleanly_on_sigterm() {
+    let stage = Stage::new();
+    let mut server = stage.serve();
+    stage.declare();
+    let answer = send(&server.base, &stage.exchange()).await.unwrap();
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    signal(server.child.id(), Signal::SIGTERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let report = stage.json(&["audit", "verify", "--json"]);
+    assert_eq!((&report["valid"], report["checkpoints"].as_u64().unwrap() > 0), (&json!(true), true));
+    assert!(
+        !stage.data_dir().join("postgres/cluster/postmaster.pid").exists(),
+        "the cluster stopped with the last user"
+    );
+}
+
+#[test]
+fn commands_work_without_a_server() {
+    let stage = Stage::new();
+    stage.declare();
+    let clients = stage.json(&["client", "list", "--json"]);
+    assert_eq!(clients["items"][0]["client_id"], "agent");
+}
+
+#[test]
+fn a_second_server_on_one_data_directory_refuses_with_a_clear_sentence() {
+    let stage = Stage::new();
+    let first = stage.serve();
+    let complaint = stage.try_serve().err().expect("the second one refuses");
+    let pid = first.child.id().to_string();
+    assert!(complaint.contains(&pid) && complaint.contains("data"), "{complaint}");
+}
+
+#[test]
+fn a_signal_while_starting_leaves_nothing_behind() {
+    let stage = Stage::new();
+    let log = std::fs::File::create(stage.path("server.log")).unwrap();
+    let child =
+        stage.command().arg("serve").env("ACTCHAIN_LISTEN", "127.0.0.1:0").stderr(log).spawn().unwrap();
+    let mut server = Server { child, base: String::new() };
+    let cluster = || stage.data_dir().join("postgres/cluster/postmaster.pid").exists();
+    until("the cluster is up", || cluster() || server.child.try_wait().unwrap().is_some());
+    signal(server.child.id(), Signal::SIGTERM);
+    until("the server ends", || server.child.try_wait().unwrap().is_some());
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert!(!cluster(), "the cluster went down with it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_that_nobody_reads_do_not_stop_the_server() {
+    let stage = Stage::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child = stage
+        .command()
+        .arg("serve")
+        .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
+        .stdout(std::process::Stdio::piped())
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    let mut child = Server { child, base: String::new() };
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.child.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    let base = line.split_whitespace().next_back().unwrap().to_owned();
+    assert_eq!(reqwest::get(format!("{base}/health")).await.unwrap().status().as_u16(), 200);
+    signal(child.child.id(), Signal::SIGTERM);
+    assert_eq!(child.child.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_and_no_token_is_in_the_servers_log() {
+    let stage = Stage::new();
+    let server = stage.serve();
+    stage.declare();
+    let exchange = stage.exchange();
+    let (_, answer) = send(&server.base, &exchange).await.unwrap();
+    let with_secret = format!("{}/oauth/token?client_secret=topsecret&subject_token=eyJ.x.y", server.base);
+    reqwest::Client::new()
+        .post(&with_secret)
+        .header("authorization", "Basic YWdlbnQ6dG9wc2VjcmV0")
+        .body("x")
+        .send()
+        .await
+        .unwrap();
+    let master = std::fs::read_to_string(stage.data_dir().join("master.key")).unwrap();
+    drop(server);
+    let log = std::fs::read_to_string(stage.path("server.log")).unwrap();
+    assert!(log.contains("\"request\"") && log.contains("request_id"), "it says something: {log}");
+    let subject = exchange.0.split("subject_token=").nth(1).unwrap().split('&').next().unwrap();
+    for secret in [
+        answer["access_token"].as_str().unwrap(),
+        &exchange.1,
+        subject,
+        "topsecret",
+        "YWdlbnQ6",
+        "eyJ",
+        master.trim(),
+    ] {
+        assert!(!log.contains(secret), "{secret}");
+    }
+}

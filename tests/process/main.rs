@@ -1,0 +1,8 @@
+//! Tests of the program itself: processes that are started, killed and asked, on the embedded default.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the clock and the environment")]
+
+mod commands;
+mod crash;
+mod embedded;
+mod stage;

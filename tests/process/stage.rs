@@ -1,0 +1,171 @@
+//! A data directory, servers and commands on it, and one client that exchanges Alice's token.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use actchain::platform::jose::{SigningAlg, SigningKey};
+use serde_json::{Value, json};
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_actchain");
+pub const MAIL: &str = "https://mail.example.com";
+
+pub struct Stage {
+    folder: tempfile::TempDir,
+    idp: SigningKey,
+    agent: SigningKey,
+}
+
+/// A server process; killed when dropped.
+pub struct Server {
+    pub child: Child,
+    pub base: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until something holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(60), "waited too long until {what}");
+        std::thread::yield_now();
+    }
+}
+
+pub fn now() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
+}
+
+pub fn jti() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // PostgreSQL runs as another user where tests run as root, and has to get in.
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        let [idp, agent] = [(); 2].map(|()| SigningKey::generate(SigningAlg::ES256).unwrap().0);
+        Self { folder, idp, agent }
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The program with nothing configured but the data directory.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ACTCHAIN_"))
+        {
+            command.env_remove(name);
+        }
+        command.env("ACTCHAIN_DATA_DIR", self.data_dir()).current_dir(self.folder.path());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).env("ACTCHAIN_ISSUER", "http://127.0.0.1:1").output().unwrap()
+    }
+
+    /// Runs a command that has to succeed and answers in JSON.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A server whose issuer stays the same from one life to the next.
+    pub fn serve(&self) -> Server {
+        self.try_serve().unwrap_or_else(|log| panic!("the server did not start: {log}"))
+    }
+
+    pub fn try_serve(&self) -> Result<Server, String> {
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.path("server.log")).unwrap();
+        let mut child = self
+            .command()
+            .arg("serve")
+            .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
+            .env("ACTCHAIN_ISSUER", "http://127.0.0.1:1")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        match line.split_whitespace().next_back() {
+            Some(base) => Ok(Server { child, base: base.to_owned() }),
+            None => {
+                child.wait().unwrap();
+                Err(std::fs::read_to_string(self.path("server.log")).unwrap())
+            }
+        }
+    }
+
+    /// Alice, one agent, one delegation.
+    pub fn declare(&self) {
+        let yaml = format!(
+            r#"issuers:
+  - {{iss: "https://idp.example.com", jwks: {{keys: [{}]}}, audiences: [actchain]}}
+resources:
+  - {{id: "{MAIL}", scopes: [mail.read]}}
+clients:
+  - {{id: agent, kind: agent, auth: none, dpop_keys: [{}], scopes: [mail.read], audiences: ["{MAIL}"],
+     grant_types: [token-exchange]}}
+delegations:
+  - {{id: D, delegator: {{iss: "https://idp.example.com", sub: alice}}, delegate: agent, expires_in: 86400}}
+"#,
+            self.idp.public_jwk(),
+            self.agent.kid()
+        );
+        std::fs::write(self.path("world.yaml"), yaml).unwrap();
+        let output = self.run(&["apply", "-f", self.path("world.yaml").to_str().unwrap()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The body and proof of a good exchange.
+    pub fn exchange(&self) -> (String, String) {
+        let claims = json!({"iss": "https://idp.example.com", "sub": "alice", "aud": "actchain", "iat": now(), "exp": now() + 600});
+        let token = self.idp.sign("JWT", &claims).unwrap();
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+            .append_pair("subject_token", &token)
+            .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
+            .append_pair("client_id", "agent")
+            .finish();
+        let proof =
+            json!({"jti": jti(), "htm": "POST", "htu": "http://127.0.0.1:1/oauth/token", "iat": now()});
+        (body, self.agent.sign_proof("dpop+jwt", &proof).unwrap())
+    }
+}
+
+/// Sends an exchange; status and body, or nothing if the connection broke.
+pub async fn send(base: &str, (body, proof): &(String, String)) -> Option<(u16, Value)> {
+    let request = reqwest::Client::new()
+        .post(format!("{base}/oauth/token"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("dpop", proof)
+        .timeout(Duration::from_secs(20))
+        .body(body.clone());
+    let response = request.send().await.ok()?;
+    let status = response.status().as_u16();
+    let text = response.text().await.ok()?;
+    Some((status, serde_json::from_str(&text).unwrap_or_default()))
+}
+
+pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal);
+}
