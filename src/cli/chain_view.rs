@@ -13,7 +13,7 @@ pub(super) fn draw(claims: &Map<String, Value>) -> String {
     let mut act = claims.get("act").and_then(Value::as_object);
     while let Some(one) = act {
         let jkt = one.get("cnf").and_then(|cnf| cnf.get("jkt")).and_then(Value::as_str);
-        actors.push((text(one, "sub"), jkt.unwrap_or("no key").to_owned()));
+        actors.push((text(one, "sub"), jkt.map_or("bound to no key".to_owned(), |jkt| format!("key {jkt}"))));
         act = one.get("act").and_then(Value::as_object);
     }
     let idp = claims.get("idp").and_then(Value::as_str);
@@ -21,7 +21,7 @@ pub(super) fn draw(claims: &Map<String, Value>) -> String {
     for (depth, (actor, jkt)) in actors.iter().rev().enumerate() {
         let indent = "   ".repeat(depth);
         // Writing to a string cannot fail.
-        let _ = write!(out, "\n{indent}└─ {actor}  key {jkt}");
+        let _ = write!(out, "\n{indent}└─ {actor}  {jkt}");
     }
     out
 }

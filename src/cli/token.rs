@@ -78,10 +78,10 @@ fn explain(jws: &Jws<'_>, json: bool) -> Result<(), Fault> {
     if json {
         return print_json(&json!({"header": header, "claims": jws.claims}));
     }
-    println!("header  {header}");
-    println!("chain   {}", chain_view::draw(&jws.claims).replace('\n', "\n        "));
+    println!("header      {header}");
+    println!("chain       {}", chain_view::draw(&jws.claims).replace('\n', "\n            "));
     for (name, value) in jws.claims.iter().filter(|(name, _)| *name != "act") {
-        println!("{name:<7} {value}");
+        println!("{name:<11} {value}");
     }
     Ok(())
 }

@@ -255,7 +255,7 @@ pub fn verify_export(path: &std::path::Path, kept: &Kept) -> Result<Report, Faul
         return Err(Fault::new("the export has no checkpoint, so nothing vouches for it"));
     }
     let count = checkpoints.len();
-    let walked = Walk::with(&checkpoints).and_then(|walk| Ok((walk, open_lines())));
+    let walked = Walk::with(&checkpoints).map(|walk| (walk, open_lines()));
     let result = match walked {
         Err(broken) => Err(broken),
         Ok((walk, lines)) => walk_lines(walk, lines?)?,

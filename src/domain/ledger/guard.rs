@@ -220,7 +220,10 @@ mod tests {
             verdict(|seen| assert!(seen.clients.remove("a").is_some())),
             Verdict::Fails(Refusal::ActorDisabled)
         );
-        assert_eq!(verdict(|seen| drop(seen.delegations.remove("d"))), Verdict::Fails(Refusal::NoDelegation));
+        assert_eq!(
+            verdict(|seen| assert!(seen.delegations.remove("d").is_some())),
+            Verdict::Fails(Refusal::NoDelegation)
+        );
         let revoked = verdict(|seen| seen.delegations.get_mut("d").unwrap().revoked_at = from_seconds(1));
         assert_eq!(revoked, Verdict::Fails(Refusal::DelegationRevoked));
         let mut remembered = entry(1, &["gone"]);

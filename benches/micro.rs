@@ -1,0 +1,167 @@
+//! What the parts of one exchange cost: proof check, token verification, decision, and appending to the Merkle tree.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
+
+use actchain::domain::authority::{Grounds, decide};
+use actchain::domain::client::{AuthMethod, Binding, Client, Grant, Kind};
+use actchain::domain::delegation::{Delegation, Facts, Origin, Path};
+use actchain::domain::limit::Limit;
+use actchain::domain::principal::Principal;
+use actchain::domain::registry::Registry;
+use actchain::domain::resource::Resource;
+use actchain::domain::subject::{Source, VerifiedSubject};
+use actchain::platform::clock::from_seconds;
+use actchain::platform::jose::{Alg, Jws, SigningAlg, SigningKey};
+use actchain::protocol::access_token::{Act, Confirmation, Login};
+use actchain::protocol::dpop::{self, Expected};
+use actchain::protocol::jwt_time::Validity;
+use actchain::protocol::merkle::{Frontier, leaf};
+use actchain::protocol::token_exchange::Wanted;
+use criterion::{Criterion, criterion_group, criterion_main};
+use serde_json::json;
+use time::{Duration, OffsetDateTime};
+
+const ISSUER: &str = "https://as.example.com";
+const MAIL: &str = "https://mail.example.com";
+
+fn now() -> OffsetDateTime {
+    from_seconds(1_767_225_600).unwrap()
+}
+
+fn proof_and_token(criterion: &mut Criterion) {
+    let (key, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
+    let target = "https://as.example.com/oauth/token";
+    let claims = json!({"jti": "1", "htm": "POST", "htu": target, "iat": now().unix_timestamp()});
+    let proof = key.sign_proof("dpop+jwt", &claims).unwrap();
+    let expected = Expected {
+        method: "POST",
+        target,
+        window: Duration::seconds(60),
+        skew: Duration::seconds(5),
+        access_token: None,
+    };
+    criterion.bench_function("check a DPoP proof (ES256)", |bencher| {
+        bencher.iter(|| dpop::verify(black_box(&proof), &expected, now()).unwrap());
+    });
+    let token = key.sign("at+jwt", &json!({"iss": ISSUER, "sub": "alice", "scope": "mail.read"})).unwrap();
+    criterion.bench_function("verify a token (ES256)", |bencher| {
+        bencher.iter(|| {
+            assert!(Jws::parse(black_box(&token)).unwrap().verified_by(key.public(), &[Alg::ES256]))
+        });
+    });
+}
+
+fn client() -> Client {
+    Client {
+        client_id: "email-svc".into(),
+        version: 1,
+        kind: Kind::Agent,
+        name: "E-mail".into(),
+        auth: AuthMethod::PrivateKeyJwt,
+        secrets: Vec::new(),
+        jwks: None,
+        keys: Vec::new(),
+        jwks_uri: None,
+        scopes: BTreeSet::from(["mail.read".into(), "mail.send".into()]),
+        audiences: BTreeSet::from([MAIL.into()]),
+        detail_types: BTreeSet::new(),
+        grant_types: BTreeSet::from([Grant::TokenExchange]),
+        dpop: Binding::Required,
+        dpop_keys: BTreeSet::new(),
+        actor_subjects: Vec::new(),
+        max_token_ttl: None,
+        disabled_at: None,
+    }
+}
+
+fn delegation(id: &str, path: &[&str], delegate: &str) -> Delegation {
+    let alice = Principal::new("https://idp.example.com", "alice");
+    Delegation {
+        id: id.into(),
+        path: path.iter().map(|id| (*id).to_owned()).collect(),
+        parent: path.iter().rev().nth(1).map(|id| (*id).to_owned()),
+        root: alice.clone(),
+        delegator: alice,
+        delegate: delegate.into(),
+        scopes: Limit::only(["mail.read"]),
+        audiences: Limit::Any,
+        details: None,
+        max_depth: Some(3),
+        origin: Origin::Declared,
+        requested_at: now(),
+        facts: Facts {
+            activated_at: Some(now()),
+            expires_at: now() + Duration::hours(1),
+            revoked_at: None,
+            max_uses: None,
+            uses: 0,
+        },
+        revoke_reason: None,
+    }
+}
+
+fn decision(criterion: &mut Criterion) {
+    let resource = Resource {
+        id: MAIL.into(),
+        scopes: BTreeSet::from(["mail.read".into(), "mail.send".into()]),
+        detail_types: BTreeSet::new(),
+        token_ttl: Some(300),
+    };
+    let registry =
+        Registry { resources: BTreeMap::from([(MAIL.to_owned(), resource)]), ..Registry::default() };
+    let subject = VerifiedSubject {
+        subject: Principal::new("https://idp.example.com", "alice"),
+        source: Source::Own { jti: "j".into(), txn: "t".into(), dlg: Some("D".into()) },
+        act: Some(Act {
+            sub: "user-proxy".into(),
+            iss: ISSUER.into(),
+            cnf: Some(Confirmation { jkt: "k".into() }),
+            act: None,
+        }),
+        jkt: Some("k".into()),
+        scopes: Limit::only(["mail.read", "mail.send"]),
+        audiences: Limit::only([MAIL]),
+        details: None,
+        validity: Validity {
+            expires_at: now() + Duration::minutes(5),
+            not_before: None,
+            issued_at: Some(now()),
+        },
+        sid: None,
+        login: Login::default(),
+    };
+    let (client, wanted) = (client(), Wanted::default());
+    let paths =
+        [Path(vec![delegation("D", &["D"], "user-proxy"), delegation("E", &["D", "E"], "email-svc")])];
+    criterion.bench_function("decide a second hop", |bencher| {
+        bencher.iter(|| {
+            decide(black_box(&Grounds {
+                now: now(),
+                issuer: ISSUER,
+                client: &client,
+                jkt: Some("k2"),
+                subject: &subject,
+                actor_expires_at: None,
+                paths: &paths,
+                registry: &registry,
+                wanted: &wanted,
+                max_ttl: Duration::minutes(15),
+                max_depth: 5,
+            }))
+            .unwrap()
+        });
+    });
+}
+
+fn merkle(criterion: &mut Criterion) {
+    let document = "x".repeat(900);
+    criterion.bench_function("append an event of 900 bytes to the tree", |bencher| {
+        let mut tree = Frontier::default();
+        bencher.iter(|| tree.push(leaf(black_box(document.as_bytes()))));
+    });
+}
+
+criterion_group!(parts, proof_and_token, decision, merkle);
+criterion_main!(parts);
