@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use moka::sync::Cache;
+use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use time::OffsetDateTime;
 
@@ -137,18 +138,34 @@ impl App {
         self.looked_for_keys.swap(second, Ordering::Relaxed) != second
     }
 
+    /// Reads something that a request waits for. A third of the ledger's patience is enough for a read, and keeps a
+    /// request that needs both within two seconds when the database hangs.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, Fault>
+    where
+        F: AsyncFnOnce(&mut PgConnection) -> Result<T, Fault>,
+    {
+        let patience = Duration::from_millis(self.config.ledger.timeout_ms.div_ceil(3));
+        let reading = async {
+            let mut connection = self.pool.acquire().await?;
+            work(&mut connection).await
+        };
+        tokio::time::timeout(patience, reading)
+            .await
+            .map_err(|_| Fault::new("the database does not answer"))?
+    }
+
     /// Reads the keys again.
     pub async fn refresh_keyring(&self) -> Result<(), Fault> {
-        let mut connection = self.pool.acquire().await?;
-        let keyring = Keyring::open(&key::store::list(&mut connection).await?, &self.seal)?;
+        let keys = self.read(async |connection| key::store::list(connection).await).await?;
+        let keyring = Keyring::open(&keys, &self.seal)?;
         *self.keyring.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keyring);
         Ok(())
     }
 
     /// Reads the registry again.
     pub async fn refresh_registry(&self) -> Result<(), Fault> {
-        let mut connection = self.pool.acquire().await?;
-        let registry = registry::store::load(&mut connection, &self.issuer).await?;
+        let registry =
+            self.read(async |connection| registry::store::load(connection, &self.issuer).await).await?;
         *self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(registry);
         Ok(())
     }

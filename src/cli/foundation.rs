@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -37,6 +38,11 @@ impl Foundation {
         let clock = Clock::System;
         if let Some(url) = &config.database_url {
             let database = db::options(url)?;
+            // Without the server's role, which the migrations make.
+            let mut plain =
+                sqlx::PgConnection::connect_with(&database).await.during("connecting to the database")?;
+            db::schema(&mut plain).await?.require_current()?;
+            plain.close().await.during("closing a connection")?;
             return Ok(Self { database, config, clock, cluster: None });
         }
         let settings = Settings {

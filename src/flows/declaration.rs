@@ -143,7 +143,10 @@ impl Declaration {
     /// # Errors
     /// A fault that says what and where.
     pub fn parse(origin: &str, yaml: &str) -> Result<Self, Fault> {
-        serde_saphyr::from_str(yaml).map_err(|error| Fault::new(format!("{origin}: {error}")))
+        // YAML 1.2: `y`, the name of a coordinate in every elliptic JWK, is a name and not «yes».
+        let options = serde_saphyr::options! { strict_booleans: true };
+        serde_saphyr::from_str_with_options(yaml, options)
+            .map_err(|error| Fault::new(format!("{origin}: {error}")))
     }
 
     /// Adds what another file declares.
@@ -306,5 +309,18 @@ impl DelegationDeclaration {
                 .map(Some)
                 .ok_or_else(|| bad(what, "authorization_details must be a list of objects with a type")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jwk_may_be_written_without_quotes() {
+        let yaml = "clients:
+  - {id: a, kind: agent, auth: private_key_jwt, jwks: {keys: [{kty: EC, crv: P-256, x: f83, y: x_F}]}}";
+        let declared = Declaration::parse("test", yaml).unwrap();
+        assert_eq!(declared.clients[0].jwks.as_ref().unwrap()["keys"][0]["y"], "x_F");
     }
 }

@@ -136,8 +136,8 @@ pub async fn find(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fau
     if !client::is_client_id(client_id) {
         return Ok(None);
     }
-    let mut connection = app.pool.acquire().await?;
-    let Some(client) = client::store::find(&mut connection, client_id).await? else { return Ok(None) };
+    let found = app.read(async |connection| client::store::find(connection, client_id).await).await?;
+    let Some(client) = found else { return Ok(None) };
     let client = Arc::new(client);
     app.clients.insert(client_id.to_owned(), Arc::clone(&client));
     Ok(Some(client))

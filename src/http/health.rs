@@ -24,12 +24,7 @@ pub(super) async fn ready(app: web::Data<App>) -> HttpResponse {
 }
 
 async fn check(app: &App) -> Result<(), Fault> {
-    let look = async {
-        let mut connection = app.pool.acquire().await?;
-        db::schema(&mut connection).await?.require_current()
-    };
-    let timeout = std::time::Duration::from_millis(app.config.ledger.timeout_ms);
-    tokio::time::timeout(timeout, look).await.map_err(|_| Fault::new("the database does not answer"))?
+    app.read(async |connection| db::schema(connection).await).await?.require_current()
 }
 
 /// Prometheus text format.

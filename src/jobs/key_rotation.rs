@@ -9,9 +9,7 @@ use crate::platform::fault::Fault;
 
 /// Does what is due.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<(), Fault> {
-    let mut connection = app.pool.acquire().await?;
-    let stored = key::store::list(&mut connection).await?;
-    drop(connection);
+    let stored = app.read(async |connection| key::store::list(connection).await).await?;
     if keys::is_due(&stored, &app.config.keys, now) {
         // Judged again under the lock: another server may have been faster.
         keys::rotate(&app.pool, &app.seal, (&app.config.keys, Haste::WhenDue), now).await?;

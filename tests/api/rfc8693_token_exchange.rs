@@ -164,6 +164,13 @@ async fn te_27_te_30_whatever_is_wrong_with_a_subject_token_looks_the_same() {
         world.user_token_with(|claims| claims["sub"] = json!("")),
         world.user_token_with(|claims| claims["act"] = json!("x")),
         world.user_token_with(|claims| claims["act"] = json!([])),
+        world.user_token_with(|claims| {
+            claims["act"] = (0..100).fold(json!({"sub": "a"}), |act, _| json!({"sub": "a", "act": act}))
+        }),
+        world.user_token_with(|claims| claims["exp"] = json!(i64::MAX)),
+        world.user_token_with(|claims| claims["exp"] = json!(1e300)),
+        world.user_token_with(|claims| claims["iat"] = json!(i64::MIN)),
+        world.user_token_with(|claims| claims["sub"] = json!("nul\u{0}byte")),
         world.user_token_with(|claims| claims["may_act"] = json!("user-proxy")),
         world.user_token_with(|claims| claims["scope"] = json!(["mail.read"])),
         other_key.sign("JWT", &world.user_claims()).unwrap(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use actchain::platform::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_actchain");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_actchain");
 pub const MAIL: &str = "https://mail.example.com";
 
 pub struct Stage {

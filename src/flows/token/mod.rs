@@ -223,8 +223,7 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Plan,
 
 async fn read_paths(app: &App, search: Option<&Search>) -> Result<Arc<Vec<Path>>, Fault> {
     let Some(search) = search else { return Ok(Arc::default()) };
-    let mut connection = app.pool.acquire().await?;
-    let found = Arc::new(paths(&mut connection, search).await?);
+    let found = Arc::new(app.read(async |connection| paths(connection, search).await).await?);
     if found.is_empty() {
         app.paths.invalidate(search);
     } else {

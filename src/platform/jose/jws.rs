@@ -156,6 +156,34 @@ mod tests {
     }
 
     #[test]
+    fn js_07_a_der_signature_is_no_signature() {
+        let (key, _) = super::super::SigningKey::generate(super::super::SigningAlg::ES256).unwrap();
+        let token = key.sign("at+jwt", &json!({"sub": "a"})).unwrap();
+        let (input, signature) = token.rsplit_once('.').unwrap();
+        let raw = base64url::decode(signature).unwrap();
+        let number = |bytes: &[u8]| [&[0x02, 33, 0][..], bytes].concat();
+        let body = [number(&raw[..32]), number(&raw[32..])].concat();
+        let der = [&[0x30, u8::try_from(body.len()).unwrap()][..], &body].concat();
+        for (signature, good) in
+            [(raw.clone(), true), (der, false), (raw[..63].to_vec(), false), (Vec::new(), false)]
+        {
+            let token = format!("{input}.{}", base64url::encode(signature));
+            let jws = Jws::parse(&token).unwrap();
+            assert_eq!(jws.verified_by(key.public(), &Alg::ALL), good);
+        }
+    }
+
+    #[test]
+    fn jb_02_a_mac_under_the_public_key_is_no_signature() {
+        let header = base64url::encode(json!({"alg": "HS256", "typ": "at+jwt"}).to_string());
+        let input = format!("{header}.{}", base64url::encode("{}"));
+        let public = base64url::decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
+        let mac = crate::platform::digest::MacKey::new(&public.try_into().unwrap()).mac(input.as_bytes());
+        let token = format!("{input}.{}", base64url::encode(mac));
+        assert!(!Jws::parse(&token).unwrap().verified_by(&tk1(), &Alg::ALL));
+    }
+
+    #[test]
     fn at_04_types_compare_as_media_types() {
         let typed = |typ: &str| Header { alg: "ES256".into(), typ: Some(typ.into()), kid: None, jwk: None };
         assert!(typed("at+jwt").is_typed("at+jwt"));
