@@ -53,7 +53,7 @@ pub struct App {
     pub remote_keys: RemoteKeys,
     /// Clients by id. An entry may be outdated: the ledger compares its version.
     pub clients: Cache<String, Arc<Client>>,
-    /// Verified subject tokens, by what makes them up. What they rest on is looked at again at every use.
+    /// Verified subject tokens, by what makes them up, for a minute: so long may a key that was withdrawn still vouch.
     pub subjects: Cache<[u8; 32], Arc<VerifiedSubject>>,
     /// Paths of delegations, by what they were searched by. One may have ended since: the ledger looks again.
     pub paths: Cache<Search, Arc<Vec<Path>>>,
@@ -61,10 +61,14 @@ pub struct App {
     pub secrets: RememberedSecrets,
     /// Requests of each client.
     pub requests: Throttle,
-    /// Failures of each client.
+    /// Failures of each client: bounds what strangers can add to the log.
     pub failures: Failures,
+    /// Wrong secrets for each client id from each peer: bounds guessing, and leaves the client itself alone.
+    pub guesses: Failures,
     /// How many slow secret verifications may run at once.
     pub hashing: tokio::sync::Semaphore,
+    /// How many of those that only hide that there is no such client: strangers must not keep clients waiting.
+    pub pretending: tokio::sync::Semaphore,
     /// Collected metrics.
     pub metrics: PrometheusHandle,
     keyring: RwLock<Arc<Keyring>>,
@@ -101,13 +105,15 @@ impl App {
             nonces,
             remote_keys: RemoteKeys::new(Outbound::new(Reach::of_issuer(&issuer))?),
             clients: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
-            subjects: Cache::builder().max_capacity(20_000).time_to_live(Duration::from_secs(900)).build(),
+            subjects: Cache::builder().max_capacity(5_000).time_to_live(Duration::from_secs(60)).build(),
             paths: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
             secrets: RememberedSecrets::new()?,
             requests: Throttle::per_second(config.limits.per_client),
-            failures: Failures::per_minute(config.limits.failed_secrets),
+            failures: Failures::per_minute(config.limits.failed_secrets.max(1)),
+            guesses: Failures::per_minute(config.limits.failed_secrets),
             // Each takes a core for about 20 ms; more at once would only starve everything else.
             hashing: tokio::sync::Semaphore::new(2),
+            pretending: tokio::sync::Semaphore::new(1),
             metrics: telemetry::metrics()?,
             keyring: RwLock::new(Arc::new(keyring)),
             registry: RwLock::new(Arc::new(registry)),
@@ -166,7 +172,11 @@ impl App {
     pub async fn refresh_registry(&self) -> Result<(), Fault> {
         let registry =
             self.read(async |connection| registry::store::load(connection, &self.issuer).await).await?;
-        *self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(registry);
+        let mut present = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A slow read must not undo a faster one that began later.
+        if registry.version >= present.version {
+            *present = Arc::new(registry);
+        }
         Ok(())
     }
 }

@@ -114,6 +114,10 @@ pub enum Refusal {
     DetailsMalformed,
     /// `authorization_details` beyond what may be had.
     DetailsTooWide,
+    /// More `authorization_details` than a token can carry: some of them have to be named.
+    DetailsTooMany,
+    /// The token would be longer than anybody reads.
+    TokenTooLarge,
     /// The proof or assertion could already be forgotten: a clock has been set back.
     ClockWentBack,
     /// Too many requests of this client.
@@ -186,6 +190,8 @@ impl Refusal {
             Self::TargetAmbiguous => "target_ambiguous",
             Self::DetailsMalformed => "details_malformed",
             Self::DetailsTooWide => "details_too_wide",
+            Self::DetailsTooMany => "details_too_many",
+            Self::TokenTooLarge => "token_too_large",
             Self::ClockWentBack => "clock_went_back",
             Self::Throttled => "throttled",
             Self::GuessingSecrets => "guessing_secrets",
@@ -211,10 +217,13 @@ impl Refusal {
             Self::TargetRefused | Self::TargetMalformed | Self::TargetsNeedKey | Self::TargetAmbiguous => {
                 code("invalid_target", 400)
             }
-            Self::DetailsMalformed | Self::DetailsTooWide => code("invalid_authorization_details", 400),
+            Self::DetailsMalformed | Self::DetailsTooWide | Self::DetailsTooMany => {
+                code("invalid_authorization_details", 400)
+            }
             Self::Throttled | Self::GuessingSecrets => code("temporarily_unavailable", 429),
             Self::IssuerUnavailable => code("temporarily_unavailable", 503),
             Self::Malformed(_)
+            | Self::TokenTooLarge
             | Self::SubjectTokenInvalid
             | Self::ActorTokenInvalid
             | Self::ActorIsNotClient
@@ -280,6 +289,8 @@ impl Refusal {
             Self::TargetAmbiguous => "The targets have no scope in common: name one",
             Self::DetailsMalformed => "The authorization details are malformed or of an unknown type",
             Self::DetailsTooWide => "The authorization details go beyond what may be granted",
+            Self::DetailsTooMany => "There are too many authorization details: name some",
+            Self::TokenTooLarge => "The token would be too large: ask for less",
             Self::ClockWentBack => "The DPoP proof is too old",
             Self::Throttled => "Too many requests",
             Self::GuessingSecrets => "Too many failed attempts",

@@ -93,8 +93,14 @@ pub async fn apply(
     // Clients first, delegations next, the registry last: the order in which everybody locks.
     let (issuers, resources) = (declaration.issuers, declaration.resources);
     let changed = plan.note_registry(issuers, resources)?;
+    // Everything slow, such as hashing, comes before the first row is locked: exchanges wait for those.
+    let mut clients = Vec::new();
     for declared in declaration.clients {
-        plan.client(work.connection(), declared).await?;
+        clients.extend(plan.client(work.connection(), declared).await?);
+    }
+    clients.sort_by(|left: &Client, right: &Client| left.client_id.cmp(&right.client_id));
+    for client in &clients {
+        client::store::put(work.connection(), client, now).await?;
     }
     for declared in declaration.delegations {
         plan.delegation(work.connection(), declared).await?;
@@ -193,11 +199,12 @@ impl Plan<'_> {
         registry::store::raise_version(connection).await
     }
 
+    /// What has to be written of a client, if anything has.
     async fn client(
         &mut self,
         connection: &mut PgConnection,
         declared: ClientDeclaration,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<Client>, Fault> {
         declared.check(&self.outbound)?;
         let known = |name: &String| self.registry.resources.contains_key(name);
         if let Some(name) = declared.audiences.iter().find(|name| !known(name)) {
@@ -230,11 +237,11 @@ impl Plan<'_> {
         };
         let change = change_of(old.as_ref().map(|old| same_client(old, &wanted)));
         self.line(change, "client", &wanted.client_id);
-        if change != Change::Keep {
-            client::store::put(connection, &wanted, self.now).await?;
-            self.event(Action::ClientChanged, &wanted.client_id, change);
+        if change == Change::Keep {
+            return Ok(None);
         }
-        Ok(())
+        self.event(Action::ClientChanged, &wanted.client_id, change);
+        Ok(Some(wanted))
     }
 
     /// The secrets as they will be: those there are, if the declared one is among them or none is declared; else the

@@ -1,9 +1,12 @@
 //! Who is asking: client authentication by the one method that is registered (RFC 6749 §2.3, RFC 7523, RFC 9449).
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::domain::client::{self, AuthMethod, Client};
@@ -13,6 +16,9 @@ use crate::platform::fault::{During, Fault};
 use crate::platform::jose::PublicKey;
 use crate::platform::password;
 use crate::protocol::client_assertion;
+
+/// How long a request waits for its turn at the slow verification of its secret.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a client presents to say who it is.
 #[derive(Debug)]
@@ -46,6 +52,8 @@ pub enum Credentials {
 pub struct Circumstances<'a> {
     /// Thumbprint of the key of a proof that has been verified.
     pub jkt: Option<&'a str>,
+    /// From where.
+    pub peer: Option<IpAddr>,
     /// The present.
     pub now: OffsetDateTime,
 }
@@ -83,10 +91,13 @@ pub async fn authenticate(
     };
     let Some(client) = found else {
         // As slow as a wrong secret, so that nobody can find out which clients there are.
-        if let Credentials::Secret { secret, .. } = credentials {
-            let _ = verify_slowly(app, secret, Vec::new()).await;
-        }
-        let stop = Refusal::InvalidClient(ClientProblem::Unknown).into();
+        let pretended = match credentials {
+            Credentials::Secret { client_id, secret, .. } => {
+                pretend(app, (client_id, secret), circumstances).await
+            }
+            _ => Ok(()),
+        };
+        let stop = pretended.err().unwrap_or(Refusal::InvalidClient(ClientProblem::Unknown).into());
         return Err(NotAuthenticated { client: None, stop });
     };
     match check(app, &client, credentials, circumstances).await {
@@ -102,15 +113,15 @@ async fn check_again(
     credentials: &Credentials,
     (stop, circumstances): (Stop, Circumstances<'_>),
 ) -> Result<Authenticated, NotAuthenticated> {
-    app.clients.invalidate(&remembered.client_id);
-    let client = match find(app, &remembered.client_id).await {
-        Ok(Some(client)) => client,
+    let stored =
+        app.read(async |connection| client::store::find(connection, &remembered.client_id).await).await;
+    let client = match stored {
+        Ok(Some(client)) if client.version != remembered.version => Arc::new(client),
+        Ok(Some(_)) => return Err(NotAuthenticated { client: Some(remembered), stop }),
         Ok(None) => return Err(NotAuthenticated { client: None, stop }),
         Err(fault) => return Err(NotAuthenticated { client: None, stop: fault.into() }),
     };
-    if client.version == remembered.version {
-        return Err(NotAuthenticated { client: Some(client), stop });
-    }
+    app.clients.insert(client.client_id.clone(), Arc::clone(&client));
     match check(app, &client, credentials, circumstances).await {
         Ok(spend) => Ok(Authenticated { client, spend }),
         Err(stop) => Err(NotAuthenticated { client: Some(client), stop }),
@@ -147,8 +158,9 @@ async fn check(
     app: &App,
     client: &Client,
     credentials: &Credentials,
-    Circumstances { jkt, now }: Circumstances<'_>,
+    circumstances: Circumstances<'_>,
 ) -> Result<Option<Spend>, Stop> {
+    let Circumstances { jkt, now, .. } = circumstances;
     let refuse = |problem| Err(Stop::Refused(Refusal::InvalidClient(problem)));
     let method = match credentials {
         Credentials::Secret { method, .. } => *method,
@@ -157,13 +169,13 @@ async fn check(
     };
     if method != client.auth {
         if let Credentials::Secret { secret, .. } = credentials {
-            let _ = verify_slowly(app, secret, Vec::new()).await;
+            pretend(app, (&client.client_id, secret), circumstances).await?;
         }
         return refuse(ClientProblem::WrongMethod);
     }
     let spend = match credentials {
         Credentials::Secret { secret, .. } => {
-            check_secret(app, client, secret, now).await?;
+            check_secret(app, client, secret, circumstances).await?;
             None
         }
         Credentials::Assertion { assertion, .. } => Some(check_assertion(app, client, assertion, now).await?),
@@ -180,7 +192,7 @@ async fn check_secret(
     app: &App,
     client: &Client,
     secret: &SecretString,
-    now: OffsetDateTime,
+    Circumstances { peer, now, .. }: Circumstances<'_>,
 ) -> Result<(), Stop> {
     let remembered = (client.client_id.as_str(), client.version);
     // A secret with an end is not remembered beyond it: those are verified each time.
@@ -188,10 +200,12 @@ async fn check_secret(
     if lasting && app.secrets.knows(remembered, secret) {
         return Ok(());
     }
-    if app.failures.is_exhausted(&client.client_id) {
+    let guesser = guesser(&client.client_id, peer);
+    if app.guesses.is_exhausted(&guesser) {
         return Err(Refusal::GuessingSecrets.into());
     }
-    if !verify_slowly(app, secret, client.live_secret_hashes(now)).await? {
+    if !verify_slowly(&app.hashing, secret, client.live_secret_hashes(now)).await? {
+        app.guesses.count(&guesser);
         return Err(Refusal::InvalidClient(ClientProblem::Unproven).into());
     }
     if lasting {
@@ -200,8 +214,31 @@ async fn check_secret(
     Ok(())
 }
 
-async fn verify_slowly(app: &App, secret: &SecretString, hashes: Vec<String>) -> Result<bool, Fault> {
-    let _turn = app.hashing.acquire().await.during("waiting to verify a secret")?;
+/// Does for a client that has no secret, or is not there, what is done for one whose secret is wrong.
+async fn pretend(
+    app: &App,
+    (client_id, secret): (&str, &SecretString),
+    circumstances: Circumstances<'_>,
+) -> Result<(), Stop> {
+    let guesser = guesser(client_id, circumstances.peer);
+    if app.guesses.is_exhausted(&guesser) {
+        return Err(Refusal::GuessingSecrets.into());
+    }
+    verify_slowly(&app.pretending, secret, Vec::new()).await?;
+    app.guesses.count(&guesser);
+    Ok(())
+}
+
+/// Who guesses: a client id from one address. Somebody elsewhere cannot lock the client out.
+fn guesser(client_id: &str, peer: Option<IpAddr>) -> String {
+    let client_id: String = client_id.chars().take(128).collect();
+    peer.map_or_else(|| client_id.clone(), |peer| format!("{peer} {client_id}"))
+}
+
+/// Verifies a secret when it is its turn; an error if that does not come soon.
+async fn verify_slowly(turns: &Semaphore, secret: &SecretString, hashes: Vec<String>) -> Result<bool, Fault> {
+    let turn = tokio::time::timeout(PATIENCE, turns.acquire()).await.during("waiting to verify a secret")?;
+    let _turn = turn.during("waiting to verify a secret")?;
     password::verify_blocking(secret.clone(), hashes).await
 }
 

@@ -26,20 +26,19 @@ use crate::protocol::token_exchange::{PresentedToken, TokenType};
 pub async fn subject(
     app: &App,
     presented: &PresentedToken,
-    client: &Client,
+    (client, registry): (&Client, &Registry),
     now: OffsetDateTime,
 ) -> Result<Arc<VerifiedSubject>, Stop> {
-    let registry = app.registry();
-    let memory = memory_key(presented, &registry);
+    let memory = memory_key(presented, registry);
     let verified = match app.subjects.get(&memory) {
         Some(verified) => verified,
         None => {
-            let verified = Arc::new(verify(app, presented, &registry, now).await?);
+            let verified = Arc::new(verify(app, presented, registry, now).await?);
             app.subjects.insert(memory, Arc::clone(&verified));
             verified
         }
     };
-    if !verified.validity.holds_at(now) || !is_meant_for_us(&verified, presented.kind, client, &registry) {
+    if !verified.validity.holds_at(now) || !is_meant_for_us(&verified, presented.kind, client, registry) {
         return Err(Refusal::SubjectTokenInvalid.into());
     }
     Ok(verified)
@@ -49,10 +48,10 @@ pub async fn subject(
 pub async fn actor(
     app: &App,
     presented: &PresentedToken,
-    (client, jkt): (&Client, Option<&str>),
+    (client, registry, jkt): (&Client, &Registry, Option<&str>),
     now: OffsetDateTime,
 ) -> Result<OffsetDateTime, Stop> {
-    let verified = subject(app, presented, client, now).await.map_err(|stop| match stop {
+    let verified = subject(app, presented, (client, registry), now).await.map_err(|stop| match stop {
         Stop::Refused(Refusal::SubjectTokenInvalid) => Stop::Refused(Refusal::ActorTokenInvalid),
         other => other,
     })?;

@@ -29,9 +29,8 @@ pub(super) async fn post(
     payload: web::Payload,
     app: web::Data<App>,
 ) -> HttpResponse {
-    let now = app.clock.now();
-    let result = answer_to(&request, request_id, payload, &app, now).await;
-    let nonce = app.nonces.as_ref().map(|nonces| nonces.current(now));
+    let result = answer_to(&request, request_id, payload, &app).await;
+    let nonce = app.nonces.as_ref().map(|nonces| nonces.current(app.clock.now()));
     answer::token(&app, &result, nonce)
 }
 
@@ -40,7 +39,6 @@ async fn answer_to(
     request_id: RequestId,
     payload: web::Payload,
     app: &App,
-    now: time::OffsetDateTime,
 ) -> Result<Issued, Stop> {
     let reading = payload.to_bytes_limited(app.config.limits.body);
     let body = match actix_web::rt::time::timeout(MOST_PATIENCE, reading).await {
@@ -50,6 +48,8 @@ async fn answer_to(
         Err(_) => return Err(Refusal::Malformed("The body did not arrive in time").into()),
     };
     check_frame(request)?;
+    // The present begins when all of the request is here, however slowly it came.
+    let now = app.clock.now();
     let params = Params::read(&body)?;
     let request = TokenRequest {
         credentials: caller::credentials(request.headers(), &params)?,

@@ -203,6 +203,8 @@ impl Default for Log {
     }
 }
 
+/// Deeper chains would not be read back: JSON is read to a bounded depth.
+const MOST_ACTORS: u32 = 24;
 /// Names in the environment that are not keys of the file.
 const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
 /// Texts even where they look like numbers; a complaint about their type would show them.
@@ -256,6 +258,9 @@ impl Config {
         check_issuer(&self.issuer())?;
         if self.master_key.is_some() && self.master_key_file.is_some() {
             return Err(Fault::new("master_key and master_key_file exclude each other"));
+        }
+        if self.tokens.max_depth > MOST_ACTORS {
+            return Err(Fault::new(format!("tokens.max_depth must be at most {MOST_ACTORS}")));
         }
         let positive = [
             ("tokens.max_ttl", self.tokens.max_ttl),

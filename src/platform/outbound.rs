@@ -105,7 +105,7 @@ static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
 fn wraps_ipv4(address: IpAddr) -> bool {
     let IpAddr::V6(address) = address else { return false };
     let segments: [u16; 8] = Ipv6Addr::segments(&address);
-    matches!(segments, [0x0064, 0xff9b, ..] | [0x2002, ..] | [0, 0, 0, 0, 0, 0, ..])
+    matches!(segments, [0x0064, 0xff9b, ..] | [0x2002, ..] | [0, 0, 0, 0, 0 | 0xffff, 0, ..])
 }
 
 struct GuardedResolver(Reach);

@@ -60,8 +60,17 @@ impl Details {
             if let Some(both) = left.meet(right).filter(|both| !met.contains(both)) {
                 met.push(both);
             }
+            // More than can be read back; whoever grants refuses it.
+            if met.len() > MAX_OBJECTS {
+                break;
+            }
         }
         Self(met)
+    }
+
+    /// Whether there are more objects than [`Details::from_value`] reads.
+    pub fn too_many(&self) -> bool {
+        self.0.len() > MAX_OBJECTS
     }
 
     /// The types that occur.

@@ -130,11 +130,13 @@ fn may_act(object: &Map<String, Value>) -> Option<MayAct> {
 }
 
 impl MayAct {
-    /// Whether this names our client: as `client_id`, or as `sub` with us, or nobody, as `iss`.
+    /// Whether this names our client: as `client_id`, or as `sub` of ours. A `sub` without `iss` is somebody of the
+    /// issuer's own, whatever our clients are called.
     pub fn names(&self, client_id: &str, issuer: &str) -> bool {
         let same =
             |member: &Option<String>, value: &str| member.as_deref().is_none_or(|member| member == value);
-        same(&self.sub, client_id) && same(&self.client_id, client_id) && same(&self.iss, issuer)
+        let ours = self.sub.is_none() || self.iss.is_some();
+        ours && same(&self.sub, client_id) && same(&self.client_id, client_id) && same(&self.iss, issuer)
     }
 }
 
@@ -151,7 +153,8 @@ mod tests {
     fn te_38_every_member_of_may_act_has_to_match() {
         let issuer = "https://as.example.com";
         let names = |value: Value| party(value).is_some_and(|party| party.names("a", issuer));
-        assert!(names(json!({"sub": "a"})) && names(json!({"sub": "a", "iss": issuer})));
+        assert!(names(json!({"sub": "a", "iss": issuer})));
+        assert!(!names(json!({"sub": "a"})), "somebody of the issuer's own");
         assert!(names(json!({"client_id": "a"})));
         assert!(!names(json!({"sub": "b"})) && !names(json!({"sub": "a", "iss": "https://other.example"})));
         assert!(!names(json!({"sub": "a", "client_id": "b"})));

@@ -116,6 +116,17 @@ pub fn open(note: &str, keys: &[VerifierKey]) -> Option<Checkpoint> {
     vouched.then(|| Checkpoint::parse(&text)).flatten()
 }
 
+/// Whether a note has a signature, good or bad, under the name and id of one of the keys.
+pub fn names_signer(note: &str, keys: &[VerifierKey]) -> bool {
+    let signer = |line: &str| {
+        let (name, blob) = line.strip_prefix(SIGNATURE_PREFIX)?.split_once(' ')?;
+        let blob = STANDARD.decode(blob).ok()?;
+        let id = blob.get(..4)?;
+        keys.iter().find(|key| key.name == name && key.id() == id).map(drop)
+    };
+    note.lines().any(|line| signer(line).is_some())
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -220,3 +220,23 @@ async fn a_rotated_secret_stops_at_once_on_every_server() {
     world.server.pass(61);
     assert_eq!((ask(&twin, new.expose_secret()).await, ask(&twin, newer.expose_secret()).await), (401, 200));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_assertions_and_wrong_methods_lock_nobody_out() {
+    let world = World::configured("[limits]\nfailed_secrets = 3").await;
+    for _ in 0..10 {
+        let claims = json!({"iss": "email-svc", "sub": "email-svc"});
+        let (key, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
+        let forged = key.sign("JWT", &claims).unwrap();
+        let request = Request::to(&world.server)
+            .param("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+            .param("client_assertion", &forged);
+        assert_eq!(request.send().await.status, 401);
+    }
+    let good = world
+        .email_svc
+        .request(&world.server)
+        .param("grant_type", "client_credentials")
+        .param("audience", MAIL);
+    assert_eq!(good.send().await.status, 200, "whose secret was never seen before");
+}

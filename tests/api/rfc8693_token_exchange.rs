@@ -456,7 +456,7 @@ async fn may_act_lets_the_named_client_act_and_records_a_delegation_that_can_be_
             claims["may_act"] = party;
         })
     };
-    let carol = token(json!({"sub": "email-svc"}));
+    let carol = token(json!({"client_id": "email-svc"}));
     let exchange = async |token: &str| {
         world.email_svc.exchange(&world.server, token, JWT).param("audience", MAIL).send().await
     };
@@ -474,7 +474,7 @@ async fn may_act_lets_the_named_client_act_and_records_a_delegation_that_can_be_
     let actions: Vec<_> = created.iter().map(|event| event["action"].clone()).collect();
     assert_eq!(actions, ["delegation.created", "oauth.token.exchanged"]);
     assert_eq!(exchange(&carol).await.claims()["dlg"], json!(dlg), "recorded once");
-    exchange(&token(json!({"sub": "user-proxy"}))).await.assert_refused(
+    exchange(&token(json!({"client_id": "user-proxy"}))).await.assert_refused(
         400,
         "invalid_request",
         "no_delegation",

@@ -122,6 +122,9 @@ fn details(bounds: &Bounds, asked: &Asked<'_>, targets: &[&Resource]) -> Result<
         return if fits && granted { Ok(Some(wanted.clone())) } else { Err(Refusal::DetailsTooWide) };
     }
     let Some(granted) = &bounds.details else { return Ok(None) };
+    if granted.too_many() {
+        return Err(Refusal::DetailsTooMany);
+    }
     let fitting = |kind: &str| at_target(kind) && for_client(kind);
     let left: Vec<_> = granted.0.iter().filter(|detail| fitting(&detail.kind)).cloned().collect();
     Ok((!left.is_empty()).then_some(Details(left)))

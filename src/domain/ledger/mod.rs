@@ -192,24 +192,25 @@ impl Writer {
         }
     }
 
-    /// A batch that failed for what is in it is recorded entry by entry, so that a bad one fails alone.
+    /// A batch that failed for what is in it is recorded entry by entry, so that a bad one fails alone. Once the
+    /// database itself fails, nothing more is tried: those that wait behind have waited long enough.
     async fn one_by_one(
         &mut self,
-        whose: Whose,
+        mut whose: Whose,
         entries: Vec<Entry>,
         replies: Vec<oneshot::Sender<Result<Recorded, Unrecorded>>>,
     ) {
         for (entry, reply) in entries.into_iter().zip(replies) {
-            let outcome = match whose {
-                Whose::Database => Err(Unrecorded::Failed),
-                Whose::Content => match self.attempt(std::slice::from_ref(&entry)).await {
-                    Ok(outcomes) => outcomes.into_iter().next().ok_or(Unrecorded::Failed),
+            let mut outcome = Err(Unrecorded::Failed);
+            if whose == Whose::Content && !reply.is_closed() {
+                match self.attempt(std::slice::from_ref(&entry)).await {
+                    Ok(outcomes) => outcome = outcomes.into_iter().next().ok_or(Unrecorded::Failed),
                     Err(problem) => {
                         tracing::error!(error = %problem.fault, "an entry was not recorded");
-                        Err(Unrecorded::Failed)
+                        whose = problem.whose;
                     }
-                },
-            };
+                }
+            }
             let _ = reply.send(outcome);
         }
     }
@@ -272,10 +273,19 @@ impl From<BatchError> for Fault {
 
 /// SQLSTATE classes 22 (data), 23 (integrity) and 40 (rollback for a conflict) come from what was sent.
 fn whose(error: &BatchError) -> Whose {
-    let code = match error {
-        BatchError::Sql(sqlx::Error::Database(error)) => error.code().map(|code| code.into_owned()),
-        BatchError::Sql(_) => None,
-        BatchError::Fault(_) => return Whose::Content,
+    let cause = match error {
+        BatchError::Sql(error) => error,
+        // A store that was asked on the way says it as the cause of a fault.
+        BatchError::Fault(fault) => {
+            match std::error::Error::source(fault).and_then(|cause| cause.downcast_ref()) {
+                Some(error) => error,
+                None => return Whose::Content,
+            }
+        }
+    };
+    let code = match cause {
+        sqlx::Error::Database(error) => error.code().map(|code| code.into_owned()),
+        _ => None,
     };
     match code {
         Some(code) if ["22", "23", "40"].iter().any(|class| code.starts_with(class)) => Whose::Content,

@@ -63,7 +63,10 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
         clients.extend(entry.guards.client.iter().map(|(id, _)| id.as_str()));
         clients.extend(entry.guards.chain.iter().map(String::as_str));
         delegations.extend(entry.guards.path.iter().map(String::as_str));
-        spends.extend(entry.spends.iter().map(|spend| (uuid_of(spend.id), spend.forget_at)));
+        for spend in &entry.spends {
+            let forget_at = spends.entry(uuid_of(spend.id)).or_insert(spend.forget_at);
+            *forget_at = spend.forget_at.max(*forget_at);
+        }
     }
     let (ids, forget): (Vec<Uuid>, Vec<OffsetDateTime>) = spends.into_iter().unzip();
     let rows: Vec<Row> = sqlx::query_as(LOOK)

@@ -20,10 +20,14 @@ use crate::domain::subject::{Source, VerifiedSubject};
 use crate::domain::token::IssuedToken;
 use crate::flows::mint::{self, Issued, seconds};
 use crate::flows::prove::Authenticated;
-use crate::platform::fault::Fault;
+use crate::platform::fault::{During, Fault};
+use crate::platform::jose::MAX_TOKEN_BYTES;
 use crate::platform::random;
 use crate::protocol::access_token::{Act, Audience, Claims, Confirmation, Login};
 use crate::protocol::scope;
+
+/// Bytes of claims that, in base64url and with header and signature, stay within what is read back.
+const MOST_CLAIMS: usize = MAX_TOKEN_BYTES * 3 / 4 - 1_024;
 
 /// What is known of a request so far, for its entry.
 pub(super) struct Case {
@@ -152,6 +156,10 @@ pub(super) fn plan(
         authorization_details: decision.details.clone(),
         login,
     };
+    let size = serde_json::to_vec(&claims).during("writing claims")?.len();
+    if size > MOST_CLAIMS {
+        return Err(Refusal::TokenTooLarge.into());
+    }
     Ok(Plan { decision, claims, jti, txn, keyring: Arc::clone(&case.keyring), exchanged })
 }
 

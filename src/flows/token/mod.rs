@@ -79,7 +79,7 @@ async fn attempt(
         }
         _ => None,
     };
-    let circumstances = Circumstances { jkt: jkt.as_deref(), now };
+    let circumstances = Circumstances { jkt: jkt.as_deref(), peer: request.origin.ip, now };
     let authenticated = match prove::authenticate(app, &request.credentials, circumstances).await {
         Ok(authenticated) => authenticated,
         Err(failed) => return turn_away(app, request, failed, now).await.map(Some),
@@ -174,7 +174,8 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Plan,
     if !case.client.grant_types.contains(&Grant::TokenExchange) {
         return Err(Refusal::UnauthorizedClient.into());
     }
-    let subject = verify_token::subject(app, &request.subject, &case.client, case.now).await?;
+    let subject =
+        verify_token::subject(app, &request.subject, (&case.client, &case.registry), case.now).await?;
     case.subject = Some(Arc::clone(&subject));
     case.event.subject = Some(subject.subject.clone());
     case.event.parent_jti = subject.jti().map(str::to_owned);
@@ -188,7 +189,7 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Plan,
     let actor_expires_at = match &request.actor {
         None => None,
         Some(actor) => {
-            let who = (case.client.as_ref(), case.jkt.as_deref());
+            let who = (case.client.as_ref(), case.registry.as_ref(), case.jkt.as_deref());
             Some(verify_token::actor(app, actor, who, case.now).await?)
         }
     };
