@@ -94,7 +94,8 @@ pub struct Keys {
 pub struct Limits {
     /// Requests per second for each authenticated client; 0 is off.
     pub per_client: u32,
-    /// Failed secrets per minute for each client before further guesses are turned away.
+    /// Wrong secrets per minute for a client id from one address before further guesses from there are turned away;
+    /// also how many failed authentications of a client a minute are recorded.
     pub failed_secrets: u32,
     /// Bytes of a request body.
     pub body: usize,

@@ -11,14 +11,15 @@ use crate::support::world::{MAIL, World};
 
 fn description() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.yaml");
-    serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(&std::fs::read_to_string(path).unwrap(), options).unwrap()
 }
 
 /// A validator for one of the named schemas.
 fn validator(description: &Value, name: &str) -> jsonschema::Validator {
     assert!(description["components"]["schemas"][name].is_object(), "{name} is described");
-    let schema =
-        json!({"$ref": format!("#/components/schemas/{name}"), "components": description["components"]});
+    let schemas = &description["components"]["schemas"];
+    let schema = json!({"$ref": format!("#/components/schemas/{name}"), "components": {"schemas": schemas}});
     jsonschema::options().with_draft(jsonschema::Draft::Draft202012).build(&schema).unwrap()
 }
 
