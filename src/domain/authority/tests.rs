@@ -1,1 +1,247 @@
+//! Properties of the decision, over made-up tokens, clients, delegations and requests: what comes out is never wider than
+//! anything that went in (standards TE-42), and a chain grows by exactly one actor or not at all (TE-40).
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use time::{Duration, OffsetDateTime};
+
+use super::*;
+use crate::domain::client::{AuthMethod, Grant, Kind};
+use crate::domain::resource::Resource;
+use crate::platform::clock::from_seconds;
+use crate::protocol::access_token::Login;
+use crate::protocol::jwt_time::Validity;
+
+const ISSUER: &str = "https://as.example.com";
+const SCOPES: [&str; 3] = ["a", "b", "c"];
+const TARGETS: [&str; 2] = ["x", "y"];
+const AGENTS: [&str; 3] = ["one", "two", "three"];
+
+fn now() -> OffsetDateTime {
+    from_seconds(1_767_225_600).unwrap()
+}
+
+fn alice() -> Principal {
+    Principal::new("https://idp.example.com", "alice")
+}
+
+/// Often all of them, now and then none: else hardly anything would be granted, or nothing ever refused.
+fn names(of: &'static [&'static str]) -> impl Strategy<Value = BTreeSet<String>> {
+    let all = Just(of.to_vec());
+    let some = proptest::sample::subsequence(of, 0..=of.len());
+    prop_oneof![3 => all, 2 => some].prop_map(|names| names.into_iter().map(str::to_owned).collect())
+}
+
+fn limit(of: &'static [&'static str]) -> impl Strategy<Value = Limit> {
+    proptest::option::of(names(of)).prop_map(|some| some.map_or(Limit::Any, Limit::Only))
+}
+
+fn client() -> impl Strategy<Value = Client> {
+    (proptest::sample::select(&AGENTS[..]), names(&SCOPES), names(&TARGETS), proptest::option::of(1u32..900))
+        .prop_map(|(id, scopes, audiences, max_token_ttl)| Client {
+            client_id: id.to_owned(),
+            version: 1,
+            kind: Kind::Agent,
+            name: id.to_owned(),
+            auth: AuthMethod::PrivateKeyJwt,
+            secrets: Vec::new(),
+            jwks: None,
+            keys: Vec::new(),
+            jwks_uri: None,
+            scopes,
+            audiences,
+            detail_types: BTreeSet::new(),
+            grant_types: BTreeSet::from([Grant::TokenExchange]),
+            dpop: Binding::Required,
+            dpop_keys: BTreeSet::new(),
+            actor_subjects: Vec::new(),
+            max_token_ttl,
+            disabled_at: None,
+        })
+}
+
+fn act(actors: &[&str]) -> Option<Act> {
+    actors.iter().fold(None, |inner, sub| {
+        Some(Act {
+            sub: (*sub).to_owned(),
+            iss: ISSUER.to_owned(),
+            cnf: Some(Confirmation { jkt: "k".to_owned() }),
+            act: inner.map(Box::new),
+        })
+    })
+}
+
+/// A token of ours with so many actors, under the delegation that has as many ancestors.
+fn subject() -> impl Strategy<Value = VerifiedSubject> {
+    (1usize..3, limit(&SCOPES), limit(&TARGETS), -10i64..900).prop_map(|(depth, scopes, audiences, life)| {
+        let dlg = Some(format!("d{depth}"));
+        VerifiedSubject {
+            subject: alice(),
+            source: Source::Own { jti: "j".into(), txn: "t".into(), dlg },
+            act: act(&AGENTS[..depth]),
+            jkt: Some("k".into()),
+            scopes,
+            audiences,
+            details: None,
+            validity: Validity {
+                expires_at: now() + Duration::seconds(life),
+                not_before: None,
+                issued_at: None,
+            },
+            sid: None,
+            login: Login::default(),
+        }
+    })
+}
+
+/// A path of delegations from Alice through the agents, one below the other.
+fn path() -> impl Strategy<Value = Path> {
+    let one = (limit(&SCOPES), limit(&TARGETS), proptest::option::of(0u32..6), -10i64..900, any::<bool>());
+    proptest::collection::vec(one, 3).prop_map(|terms| {
+        let ids: Vec<String> = (1..=terms.len()).map(|n| format!("d{n}")).collect();
+        let delegations =
+            terms.into_iter().enumerate().map(|(n, (scopes, audiences, max_depth, life, revoked))| {
+                let delegator =
+                    n.checked_sub(1).map_or_else(alice, |above| Principal::new(ISSUER, AGENTS[above]));
+                Delegation {
+                    id: ids[n].clone(),
+                    path: ids[..=n].to_vec(),
+                    parent: n.checked_sub(1).map(|above| ids[above].clone()),
+                    root: alice(),
+                    delegator,
+                    delegate: AGENTS[n].to_owned(),
+                    scopes,
+                    audiences,
+                    details: None,
+                    max_depth,
+                    origin: Origin::Declared,
+                    requested_at: now(),
+                    facts: Facts {
+                        activated_at: Some(now()),
+                        expires_at: now() + Duration::seconds(life),
+                        // Rarely, or hardly anything would be granted.
+                        revoked_at: (revoked && life % 5 == 0).then(now),
+                        max_uses: None,
+                        uses: 0,
+                    },
+                    revoke_reason: None,
+                }
+            });
+        Path(delegations.collect())
+    })
+}
+
+/// The path and everything above it, each with its own ancestors: what a store might find.
+fn every_path(path: &Path) -> Vec<Path> {
+    (1..=path.0.len()).map(|length| Path(path.0[..length].to_vec())).collect()
+}
+
+fn registry() -> Registry {
+    let resource = |id: &str, scopes: &[&str]| Resource {
+        id: id.to_owned(),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        detail_types: BTreeSet::new(),
+        token_ttl: Some(600),
+    };
+    let resources = [resource("x", &["a", "b"]), resource("y", &["b", "c"])];
+    Registry { resources: BTreeMap::from(resources.map(|one| (one.id.clone(), one))), ..Registry::default() }
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    let some = |of| proptest::option::of(names(of).prop_filter("something is named", |set| !set.is_empty()));
+    (some(&SCOPES), some(&TARGETS)).prop_map(|(scopes, audiences)| Wanted {
+        scopes,
+        audiences,
+        details: None,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn what_comes_out_is_never_wider_than_anything_that_went_in(
+        client in client(), subject in subject(), path in path(), wanted in wanted(), actor_life in 1i64..900,
+    ) {
+        let registry = registry();
+        let actor_expires_at = Some(now() + Duration::seconds(actor_life));
+        let paths = every_path(&path);
+        let grounds = Grounds {
+            now: now(),
+            issuer: ISSUER,
+            client: &client,
+            jkt: Some("k"),
+            subject: &subject,
+            actor_expires_at,
+            paths: &paths,
+            registry: &registry,
+            wanted: &wanted,
+            max_ttl: Duration::seconds(800),
+            max_depth: 3,
+        };
+        let Ok(decision) = decide(&grounds) else { return Ok(()) };
+        let used: Vec<&Delegation> = path.0.iter().filter(|one| decision.path.contains(&one.id)).collect();
+        prop_assert!(!used.is_empty() && used.iter().all(|one| one.facts.check(now()).is_ok()));
+        let scopes = Limit::Only(decision.scopes.clone());
+        let audiences = Limit::Only(decision.audiences.clone());
+        prop_assert!(subject.scopes.covers(&scopes) && subject.audiences.covers(&audiences));
+        prop_assert!(decision.scopes.is_subset(&client.scopes) && decision.audiences.is_subset(&client.audiences));
+        prop_assert!(used.iter().all(|one| one.scopes.covers(&scopes) && one.audiences.covers(&audiences)));
+        for target in &decision.audiences {
+            prop_assert!(decision.scopes.is_subset(&registry.resources[target].scopes), "TE-07");
+        }
+        let ends = used.iter().map(|one| one.facts.expires_at).chain([
+            subject.validity.expires_at,
+            now() + Duration::seconds(actor_life),
+            now() + Duration::seconds(600),
+        ]);
+        prop_assert!(ends.into_iter().all(|end| decision.expires_at <= end) && decision.expires_at > now());
+        let life = client.max_token_ttl.map(|ttl| now() + Duration::seconds(ttl.into()));
+        prop_assert!(life.is_none_or(|end| decision.expires_at <= end));
+        // Asked for: exactly that, nothing cut in silence.
+        prop_assert!(wanted.scopes.is_none() || wanted.scopes.as_ref() == Some(&decision.scopes));
+        prop_assert!(wanted.audiences.is_none() || wanted.audiences.as_ref() == Some(&decision.audiences));
+        let depth = decision.act.as_ref().map_or(0, Act::depth);
+        prop_assert!(depth <= 3 && used.iter().all(|one| one.max_depth.is_none_or(|most| depth <= most)));
+        let before = subject.act.as_ref().unwrap();
+        let after = decision.act.as_ref().unwrap();
+        if subject.is_held_by(&client.client_id, ISSUER) {
+            prop_assert_eq!(after, before, "TE-46: narrowing keeps the chain");
+        } else {
+            prop_assert_eq!(&after.sub, &client.client_id);
+            prop_assert_eq!(after.act.as_deref(), Some(before), "TE-40: one more, the rest unchanged");
+            prop_assert!(before.newest_first().all(|act| act.sub != client.client_id), "no cycle");
+        }
+    }
+}
+
+#[test]
+fn the_property_is_tried_on_decisions_that_are_granted() {
+    use proptest::strategy::ValueTree as _;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let registry = registry();
+    let (mut narrowed, mut hopped) = (0, 0);
+    for _ in 0..4_000 {
+        let cases = (client(), subject(), path(), wanted()).new_tree(&mut runner).unwrap();
+        let (client, subject, path, wanted) = cases.current();
+        let paths = every_path(&path);
+        let decided = decide(&Grounds {
+            now: now(),
+            issuer: ISSUER,
+            client: &client,
+            jkt: Some("k"),
+            subject: &subject,
+            actor_expires_at: None,
+            paths: &paths,
+            registry: &registry,
+            wanted: &wanted,
+            max_ttl: Duration::seconds(800),
+            max_depth: 3,
+        });
+        let own = subject.is_held_by(&client.client_id, ISSUER);
+        narrowed += u32::from(decided.is_ok() && own);
+        hopped += u32::from(decided.is_ok() && !own);
+    }
+    assert!(narrowed > 100 && hopped > 100, "{narrowed} narrowed, {hopped} hopped");
+}
