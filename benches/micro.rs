@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 
 use actchain::domain::authority::{Grounds, decide};
+use actchain::domain::capability::Ladder;
 use actchain::domain::client::{AuthMethod, Binding, Client, Grant, Kind};
-use actchain::domain::delegation::{Delegation, Facts, Origin, Path};
+use actchain::domain::delegation::{Delegation, Facts, Origin, Path, Terms};
 use actchain::domain::limit::Limit;
 use actchain::domain::principal::Principal;
 use actchain::domain::registry::Registry;
@@ -73,6 +74,7 @@ fn client() -> Client {
         actor_subjects: Vec::new(),
         max_token_ttl: None,
         disabled_at: None,
+        ephemeral: None,
     }
 }
 
@@ -85,16 +87,19 @@ fn delegation(id: &str, path: &[&str], delegate: &str) -> Delegation {
         root: alice.clone(),
         delegator: alice,
         delegate: delegate.into(),
-        scopes: Limit::only(["mail.read"]),
-        audiences: Limit::Any,
-        details: None,
-        max_depth: Some(3),
+        terms: Terms { scopes: Limit::only(["mail.read"]), max_depth: Some(3), ..Terms::unrestricted() },
+        requested_by: None,
+        lifetime: None,
+        reason: None,
+        agent: None,
         origin: Origin::Declared,
         requested_at: now(),
         facts: Facts {
             activated_at: Some(now()),
             expires_at: now() + Duration::hours(1),
             revoked_at: None,
+            cut_off: false,
+            rebinding: false,
             max_uses: None,
             uses: 0,
         },
@@ -124,6 +129,7 @@ fn decision(criterion: &mut Criterion) {
         scopes: Limit::only(["mail.read", "mail.send"]),
         audiences: Limit::only([MAIL]),
         details: None,
+        capability: None,
         validity: Validity {
             expires_at: now() + Duration::minutes(5),
             not_before: None,
@@ -133,6 +139,7 @@ fn decision(criterion: &mut Criterion) {
         login: Login::default(),
     };
     let (client, wanted) = (client(), Wanted::default());
+    let ladder = Ladder::new(&["observe".into(), "admin".into()]).unwrap();
     let paths =
         [Path(vec![delegation("D", &["D"], "user-proxy"), delegation("E", &["D", "E"], "email-svc")])];
     criterion.bench_function("decide a second hop", |bencher| {
@@ -147,6 +154,7 @@ fn decision(criterion: &mut Criterion) {
                 paths: &paths,
                 registry: &registry,
                 wanted: &wanted,
+                ladder: &ladder,
                 max_ttl: Duration::minutes(15),
                 max_depth: 5,
             }))

@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use time::OffsetDateTime;
 
+use crate::domain::capability::Ladder;
 use crate::domain::client::Client;
 use crate::domain::delegation::Path;
 use crate::domain::delegation::store::Search;
@@ -18,8 +19,9 @@ use crate::domain::ledger::Ledger;
 use crate::domain::registry::{self, Registry};
 use crate::domain::remembered_secrets::RememberedSecrets;
 use crate::domain::remote_keys::RemoteKeys;
+use crate::domain::status::{self, SignedList};
 use crate::domain::subject::VerifiedSubject;
-use crate::domain::throttle::{Failures, Throttle};
+use crate::domain::throttle::{Failures, Polls, Throttle};
 use crate::platform::clock::Clock;
 use crate::platform::config::{Config, Switch};
 use crate::platform::fault::Fault;
@@ -28,6 +30,7 @@ use crate::platform::outbound::{Outbound, Reach};
 use crate::platform::secret::MasterKey;
 use crate::platform::{db, telemetry};
 use crate::protocol::dpop_nonce::NonceKey;
+use crate::protocol::status_list::{Place, Places};
 use crate::protocol::{metadata, target_uri};
 
 /// A server's parts.
@@ -39,6 +42,8 @@ pub struct App {
     pub issuer: String,
     /// The token endpoint in the form in which proofs are compared with it.
     pub token_target: String,
+    /// Capabilities in their order.
+    pub ladder: Ladder,
     /// What time it is.
     pub clock: Clock,
     /// Connections for reading, and for the rare writes.
@@ -71,6 +76,16 @@ pub struct App {
     pub pretending: tokio::sync::Semaphore,
     /// Collected metrics.
     pub metrics: PrometheusHandle,
+    /// Status lists by number, as last made.
+    pub status_lists: Cache<u64, Arc<SignedList>>,
+    /// How often agents ask whether they were approved.
+    pub polls: Polls,
+    /// Places for those that wait for an answer to that.
+    pub waiting: tokio::sync::Semaphore,
+    /// Lists are made one at a time.
+    pub making_lists: tokio::sync::Mutex<()>,
+    places: Places,
+    block: tokio::sync::Mutex<std::ops::Range<u64>>,
     keyring: RwLock<Arc<Keyring>>,
     registry: RwLock<Arc<Registry>>,
     looked_for_keys: AtomicI64,
@@ -90,6 +105,7 @@ impl App {
         let endpoint = metadata::endpoint(&issuer, "/oauth/token");
         let token_target = target_uri::normalise(&endpoint)
             .ok_or_else(|| Fault::new(format!("{endpoint} is not usable as a token endpoint")))?;
+        let ladder = Ladder::new(&config.delegations.capabilities)?;
         let pool = db::pool(database.clone(), config.database_connections, timeout);
         let seal = SealingKey::of(master);
         let mut connection = pool.acquire().await?;
@@ -102,6 +118,13 @@ impl App {
         let (ledger, writer) = Ledger::start(database, &config.ledger)?;
         let app = Self {
             token_target,
+            ladder,
+            places: Places::new(&master.derive("actchain places in status lists")),
+            block: tokio::sync::Mutex::new(0..0),
+            polls: Polls::new(),
+            waiting: tokio::sync::Semaphore::new(256),
+            making_lists: tokio::sync::Mutex::new(()),
+            status_lists: Cache::builder().max_capacity(8).build(),
             nonces,
             remote_keys: RemoteKeys::new(Outbound::new(Reach::of_issuer(&issuer))?),
             clients: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
@@ -158,6 +181,17 @@ impl App {
         tokio::time::timeout(patience, reading)
             .await
             .map_err(|_| Fault::new("the database does not answer"))?
+    }
+
+    /// A place in the status lists that no other token has, on any server: taken from a block that was set aside.
+    pub async fn next_place(&self) -> Result<Place, Fault> {
+        let mut block = self.block.lock().await;
+        if block.is_empty() {
+            let number = self.read(async |connection| status::store::next_block(connection).await).await?;
+            *block = number * status::BLOCK..(number + 1) * status::BLOCK;
+        }
+        let next = block.next().ok_or_else(|| Fault::new("a block without places"))?;
+        Ok(self.places.place(next))
     }
 
     /// Reads the keys again.

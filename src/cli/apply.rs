@@ -7,6 +7,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::foundation;
+use crate::domain::capability::Ladder;
 use crate::flows::apply::{Change, Mode, Outcome, apply, read_all};
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
@@ -30,7 +31,8 @@ pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Carry };
     let issuer = config.issuer();
     let outcome = foundation::with(config, async |foundation, pool| {
-        apply(pool, &issuer, (declaration, mode), foundation.clock.now()).await
+        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
+        apply(pool, (&issuer, &ladder), (declaration, mode), foundation.clock.now()).await
     })
     .await?;
     // A secret of a dry run belongs to nobody.

@@ -1,14 +1,20 @@
-//! `actchain client list|show|disable|enable|rotate-secret`.
+//! `actchain client list|show|disable|enable|remove-key|cutoff|rotate-secret`.
 
 use std::process::ExitCode;
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use sqlx::postgres::PgPool;
 use time::Duration;
 
+use super::foundation::Foundation;
 use super::{foundation, print_json};
+use crate::domain::capability::Ladder;
 use crate::domain::client::{self, Client};
-use crate::flows::clients::{self, Changed};
+use crate::domain::principal::Principal;
+use crate::domain::refusal::Stop;
+use crate::flows::desk::{Call, Desk, Done};
+use crate::flows::{clients, principals};
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 
@@ -34,6 +40,27 @@ pub(super) enum Command {
     /// Let it work again
     Enable {
         id: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a key from it: tokens bound to it or got with it are dead, with all that was made of them
+    RemoveKey {
+        id: String,
+        /// The key's thumbprint
+        jkt: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// End everything that a client or a user has up to now; what is delegated afresh lives
+    Cutoff {
+        /// The client, or the user of --iss
+        sub: String,
+        /// The user's issuer; a client of ours where absent
+        #[arg(long)]
+        iss: Option<String>,
+        /// Why, for the log
+        #[arg(long, default_value = "cut off by an operator")]
+        reason: String,
         #[arg(long)]
         json: bool,
     },
@@ -65,10 +92,24 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fa
                 }
             }
             Command::Disable { id, json } => {
-                tell(&id, "disabled", clients::disable(pool, &id, now).await?, json)
+                at_desk(foundation, pool, async |desk, call| principals::disable(desk, call, &id).await, json)
+                    .await
             }
             Command::Enable { id, json } => {
-                tell(&id, "enabled", clients::enable(pool, &id, now).await?, json)
+                at_desk(foundation, pool, async |desk, call| principals::enable(desk, call, &id).await, json)
+                    .await
+            }
+            Command::RemoveKey { id, jkt, json } => {
+                let remove = async |desk: &Desk<'_>, call: &Call| {
+                    principals::remove_key(desk, call, (&id, &jkt)).await
+                };
+                at_desk(foundation, pool, remove, json).await
+            }
+            Command::Cutoff { iss, sub, reason, json } => {
+                let who = Principal::new(iss.unwrap_or_else(|| foundation.config.issuer()), sub);
+                let cutoff =
+                    async |desk: &Desk<'_>, call: &Call| principals::cutoff(desk, call, &who, &reason).await;
+                at_desk(foundation, pool, cutoff, json).await
             }
             Command::RotateSecret { id, keep_old, json } => {
                 let keep = keep_old.map(|seconds| Duration::seconds(seconds.into()));
@@ -129,17 +170,30 @@ fn show(client: &Client, json: bool) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(id: &str, done: &str, changed: Changed, json: bool) -> Result<ExitCode, Fault> {
-    if changed == Changed::NoSuchClient {
-        return Ok(no_such_client(id));
+/// Carries a move out as the operator, and says what became of it.
+async fn at_desk<F>(foundation: &Foundation, pool: &PgPool, work: F, json: bool) -> Result<ExitCode, Fault>
+where
+    F: AsyncFnOnce(&Desk<'_>, &Call) -> Result<Done, Stop>,
+{
+    let issuer = foundation.config.issuer();
+    let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
+    let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+    match work(&desk, &Call::of_operator(foundation.clock.now())).await {
+        Ok(done) if json => print_json(&done.body).map(|()| ExitCode::SUCCESS),
+        Ok(done) => {
+            for (name, value) in
+                done.body.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null())
+            {
+                println!("{name:<28} {value}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(Stop::Refused(refusal)) => {
+            eprintln!("actchain: {}: {}", refusal.reason(), refusal.sentence());
+            Ok(ExitCode::FAILURE)
+        }
+        Err(Stop::Failed(fault)) => Err(fault),
     }
-    if json {
-        print_json(&json!({"client_id": id, "state": done, "changed": changed == Changed::Yes}))?;
-    } else {
-        let already = if changed == Changed::Already { " already" } else { "" };
-        println!("{id} is {done}{already}");
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn no_such_client(id: &str) -> ExitCode {

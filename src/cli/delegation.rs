@@ -1,22 +1,61 @@
-//! `actchain delegation show|revoke`.
+//! `actchain delegation list|show|request|approve|deny|revoke|renew|tree`: the desk, for whoever has a shell on the machine.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
-use time::OffsetDateTime;
+use serde_json::Value;
 
-use super::{foundation, print_json};
-use crate::domain::delegation::{self, Delegation};
-use crate::flows::delegations;
-use crate::platform::clock::rfc3339;
+use super::{delegation_tree, foundation, print_json};
+use crate::domain::capability::Ladder;
+use crate::domain::delegation::State;
+use crate::domain::delegation::list::Filter;
+use crate::domain::principal::Principal;
+use crate::domain::refusal::Stop;
+use crate::flows::delegations::{self, Approval, NewDelegation, Page};
+use crate::flows::desk::{Call, Desk, Done};
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
+    /// Delegations, newest first
+    List {
+        /// requested, active, expired or revoked
+        #[arg(long, value_parser = state)]
+        state: Option<State>,
+        #[arg(long, value_name = "ISS")]
+        delegator_iss: Option<String>,
+        #[arg(long, value_name = "SUB")]
+        delegator: Option<String>,
+        #[arg(long, value_name = "CLIENT")]
+        delegate: Option<String>,
+        #[arg(long, value_name = "ID")]
+        parent: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Where the page before ended
+        #[arg(long)]
+        cursor: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
     /// One delegation
     Show {
         id: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask a user for a delegation, on behalf of an agent
+    Request(RequestArgs),
+    /// Approve one that waits, perhaps narrower
+    Approve(ApproveArgs),
+    /// Deny one that waits
+    Deny {
+        id: String,
+        /// Why, for the log
+        #[arg(long, default_value = "denied by an operator")]
+        reason: String,
         #[arg(long)]
         json: bool,
     },
@@ -29,52 +68,174 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give it a later end
+    Renew {
+        id: String,
+        /// Seconds from now
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: u32,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw what hangs below one, or below all of a user's
+    Tree {
+        /// A delegation; all roots where absent
+        id: Option<String>,
+        /// Only what this user gave
+        #[arg(long, value_name = "SUB")]
+        delegator: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RequestArgs {
+    /// The agent
+    #[arg(long, value_name = "CLIENT")]
+    delegate: String,
+    /// Issuer of the user that is asked
+    #[arg(long, value_name = "ISS")]
+    delegator_iss: String,
+    /// The user that is asked
+    #[arg(long, value_name = "SUB")]
+    delegator: String,
+    /// What for
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    limits: Limits,
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ApproveArgs {
+    id: String,
+    #[command(flatten)]
+    limits: Limits,
+    #[arg(long)]
+    json: bool,
+}
+
+/// Limits; what is left out stays as it is.
+#[derive(Debug, clap::Args)]
+struct Limits {
+    /// Repeat for several
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
+    /// Repeat for several
+    #[arg(long, value_name = "TARGET")]
+    audience: Vec<String>,
+    #[arg(long, value_name = "NAME")]
+    capability_ceiling: Option<String>,
+    /// Capabilities and scopes that need a confirmation each time; repeat for several
+    #[arg(long, value_name = "NAME")]
+    ceremony: Vec<String>,
+    #[arg(long, value_name = "N")]
+    max_uses: Option<u32>,
+    #[arg(long, value_name = "N")]
+    max_depth: Option<u32>,
+    /// Seconds
+    #[arg(long, value_name = "SECONDS")]
+    expires_in: Option<u32>,
+}
+
+impl Limits {
+    fn approval(&self) -> Approval {
+        let names =
+            |list: &[String]| (!list.is_empty()).then(|| list.iter().cloned().collect::<BTreeSet<_>>());
+        Approval {
+            scopes: names(&self.scope),
+            audiences: names(&self.audience),
+            authorization_details: None,
+            capability_ceiling: self.capability_ceiling.clone(),
+            ceremony_required_for: self.ceremony.iter().cloned().collect(),
+            max_uses: self.max_uses,
+            max_depth: self.max_depth,
+            expires_in: self.expires_in,
+        }
+    }
+}
+
+fn state(text: &str) -> Result<State, String> {
+    let all = [State::Requested, State::Active, State::Expired, State::Revoked];
+    all.into_iter()
+        .find(|state| state.name() == text)
+        .ok_or_else(|| "a state is requested, active, expired or revoked".to_owned())
 }
 
 pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
     foundation::with(config, async |foundation, pool| {
-        let now = foundation.clock.now();
-        let (id, found, json) = match command {
-            Command::Show { id, json } => {
-                let mut connection = pool.acquire().await?;
-                let found = delegation::store::find(&mut connection, &id).await?;
-                (id, found, json)
+        let issuer = foundation.config.issuer();
+        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+        let call = Call::of_operator(foundation.clock.now());
+        match carry_out(&desk, &call, command).await {
+            Ok(code) => Ok(code),
+            Err(Stop::Failed(fault)) => Err(fault),
+            Err(Stop::Refused(refusal)) => {
+                let state = refusal.state().map(|state| format!(" (it is {state})")).unwrap_or_default();
+                eprintln!("actchain: {}: {}{state}", refusal.reason(), refusal.sentence());
+                Ok(ExitCode::FAILURE)
             }
-            Command::Revoke { id, reason, json } => {
-                let found = delegations::revoke(pool, &id, &reason, now).await?;
-                (id, found, json)
-            }
-        };
-        let Some(found) = found else {
-            eprintln!("actchain: there is no delegation {id}");
-            return Ok(ExitCode::FAILURE);
-        };
-        show(&view(&found, now), json)
+        }
     })
     .await
 }
 
-fn view(one: &Delegation, now: OffsetDateTime) -> Value {
-    let left = one.facts.max_uses.map(|most| most.saturating_sub(one.facts.uses));
-    json!({
-        "id": one.id,
-        "state": one.facts.state(now),
-        "delegator": one.delegator,
-        "delegate": one.delegate,
-        "parent": one.parent,
-        "path": one.path,
-        "scopes": one.scopes.to_stored(),
-        "audiences": one.audiences.to_stored(),
-        "authorization_details": one.details,
-        "max_depth": one.max_depth,
-        "uses": one.facts.uses,
-        "uses_left": left,
-        "requested_at": rfc3339(one.requested_at),
-        "activated_at": one.facts.activated_at.map(rfc3339),
-        "expires_at": rfc3339(one.facts.expires_at),
-        "revoked_at": one.facts.revoked_at.map(rfc3339),
-        "revoke_reason": one.revoke_reason,
-    })
+async fn carry_out(desk: &Desk<'_>, call: &Call, command: Command) -> Result<ExitCode, Stop> {
+    let (done, json) = match command {
+        Command::List { state, delegator_iss, delegator, delegate, parent, limit, cursor, json } => {
+            let filter = Filter {
+                state,
+                delegator_iss,
+                delegator_sub: delegator,
+                delegate,
+                parent,
+                ..Filter::default()
+            };
+            let page = Page { cursor, limit: Some(limit) };
+            let done = delegations::list(desk, call, &filter, &page).await?;
+            return Ok(show_all(&done.body, json)?);
+        }
+        Command::Show { id, json } => (delegations::show(desk, call, &id).await?.1, json),
+        Command::Request(args) => (request(desk, call, &args).await?, args.json),
+        Command::Approve(args) => {
+            (delegations::approve(desk, call, &args.id, &args.limits.approval()).await?, args.json)
+        }
+        Command::Deny { id, reason, json } => {
+            (delegations::deny(desk, call, &id, Some(&reason)).await?, json)
+        }
+        Command::Revoke { id, reason, json } => {
+            (delegations::revoke(desk, call, &id, Some(&reason)).await?, json)
+        }
+        Command::Renew { id, expires_in, json } => {
+            (delegations::renew(desk, call, &id, expires_in).await?, json)
+        }
+        Command::Tree { id, delegator, json } => {
+            return delegation_tree::run(desk, call, (id, delegator), json).await;
+        }
+    };
+    Ok(show(&done.body, json)?)
+}
+
+async fn request(desk: &Desk<'_>, call: &Call, args: &RequestArgs) -> Result<Done, Stop> {
+    let limits = args.limits.approval();
+    let wanted = NewDelegation {
+        delegate: Some(args.delegate.clone()),
+        delegator: Some(Principal::new(args.delegator_iss.clone(), args.delegator.clone())),
+        scopes: limits.scopes,
+        audiences: limits.audiences,
+        capability_ceiling: limits.capability_ceiling,
+        ceremony_required_for: limits.ceremony_required_for,
+        max_uses: limits.max_uses,
+        max_depth: limits.max_depth,
+        expires_in: limits.expires_in,
+        reason: args.reason.clone(),
+        ..NewDelegation::default()
+    };
+    delegations::create(desk, call, &wanted).await
 }
 
 fn show(view: &Value, json: bool) -> Result<ExitCode, Fault> {
@@ -84,6 +245,29 @@ fn show(view: &Value, json: bool) -> Result<ExitCode, Fault> {
         for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
             println!("{name:<22} {value}");
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_all(list: &Value, json: bool) -> Result<ExitCode, Fault> {
+    if json {
+        print_json(list)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let text =
+        |item: &Value, name: &str| item.pointer(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+        println!(
+            "{:<38} {:<10} {:<24} -> {:<24} until {}",
+            text(item, "/id"),
+            text(item, "/state"),
+            text(item, "/delegator/sub"),
+            text(item, "/delegate"),
+            text(item, "/expires_at")
+        );
+    }
+    if let Some(next) = list.get("next").and_then(Value::as_str) {
+        println!("more: --cursor {next}");
     }
     Ok(ExitCode::SUCCESS)
 }

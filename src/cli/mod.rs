@@ -5,6 +5,7 @@ mod audit;
 mod chain_view;
 mod client;
 mod delegation;
+mod delegation_tree;
 mod demo;
 mod doctor;
 mod foundation;
@@ -44,7 +45,7 @@ enum Command {
     /// List, show, disable, enable clients; rotate their secrets
     #[command(subcommand)]
     Client(client::Command),
-    /// Show and revoke delegations
+    /// List, show, request, approve, deny, revoke, renew and draw delegations
     #[command(subcommand)]
     Delegation(delegation::Command),
     /// List and rotate signing keys

@@ -1,8 +1,12 @@
 //! NOUNS: what there is. Each folder has types and pure rules in `mod.rs`, SQL in `store.rs`.
 pub mod audit;
 pub mod authority;
+pub mod capability;
+pub mod ceremony;
 pub mod client;
 pub mod delegation;
+pub mod gate;
+pub mod idempotency;
 pub mod issuer;
 pub mod key;
 pub mod ledger;
@@ -13,6 +17,7 @@ pub mod registry;
 pub mod remembered_secrets;
 pub mod remote_keys;
 pub mod resource;
+pub mod status;
 pub mod subject;
 pub mod throttle;
 pub mod token;

@@ -1,5 +1,9 @@
 //! Refusals: answers to the caller, each with a stable reason, an RFC code and a fixed public sentence. Not faults.
 
+use uuid::Uuid;
+
+use super::ceremony::Stage;
+use super::delegation::{State, Wider};
 use crate::platform::fault::Fault;
 use crate::protocol::dpop::BadProof;
 
@@ -124,6 +128,64 @@ pub enum Refusal {
     Throttled,
     /// Too many failed secrets for this client.
     GuessingSecrets,
+    /// The token, or one that it was made from, was revoked.
+    TokenRevoked,
+    /// Everything that a principal of this chain had up to some time was ended.
+    PrincipalCutOff,
+    /// An agent that was made for one delegation has ended.
+    AgentEnded,
+    /// A key of this chain was removed from its client.
+    KeyRemoved,
+    /// Not on the ladder.
+    CapabilityUnknown,
+    /// A capability beyond what may be had.
+    CapabilityTooHigh,
+    /// The delegator has to confirm this one use.
+    CeremonyRequired(Uuid),
+    /// The delegator did not confirm it.
+    CeremonyDenied,
+    /// Its confirmation was used before.
+    CeremonyUsed,
+    /// It has been decided, or its time is over.
+    CeremonyDecided(Stage),
+    /// Not a token of the client that wants it revoked.
+    TokenOfAnother,
+    /// Nobody said who asks.
+    NotAuthenticated,
+    /// The access token is no good here.
+    AccessTokenInvalid,
+    /// The access token is bound to a key and came as a bearer token, or under another key.
+    AccessTokenBound,
+    /// The access token is good, but not for this.
+    InsufficientScope,
+    /// There is no such thing, or it is not the caller's.
+    NotFound,
+    /// The present state forbids it.
+    WrongState(State),
+    /// What it should hang below is not active.
+    ParentNotActive(State),
+    /// Wider than what it hangs below, or than what was asked for.
+    TooWide(Wider),
+    /// A renewal that would not be later.
+    ExpiryNotLater,
+    /// There is no such agent.
+    DelegateUnknown,
+    /// The agent is disabled.
+    DelegateDisabled,
+    /// Not a principal of a trusted issuer.
+    DelegatorUnknown,
+    /// To oneself, or to somebody above.
+    DelegationCycle,
+    /// The task has as many agents as it may have.
+    TaskFull,
+    /// The idempotency key came with another request before.
+    IdempotencyReused,
+    /// Asked again too soon (RFC 8628 §3.5).
+    SlowDown,
+    /// The body is of the wrong media type.
+    MediaType,
+    /// A way of asking that this server does not offer.
+    NotOffered,
 }
 
 /// The `error` of an answer and its HTTP status.
@@ -195,6 +257,35 @@ impl Refusal {
             Self::ClockWentBack => "clock_went_back",
             Self::Throttled => "throttled",
             Self::GuessingSecrets => "guessing_secrets",
+            Self::TokenRevoked => "token_revoked",
+            Self::PrincipalCutOff => "principal_cut_off",
+            Self::AgentEnded => "agent_ended",
+            Self::KeyRemoved => "key_removed",
+            Self::CapabilityUnknown => "capability_unknown",
+            Self::CapabilityTooHigh => "capability_too_high",
+            Self::CeremonyRequired(_) => "ceremony_required",
+            Self::CeremonyDenied => "ceremony_denied",
+            Self::CeremonyUsed => "ceremony_used",
+            Self::CeremonyDecided(_) => "ceremony_decided",
+            Self::TokenOfAnother => "token_of_another_client",
+            Self::NotAuthenticated => "not_authenticated",
+            Self::AccessTokenInvalid => "access_token_invalid",
+            Self::AccessTokenBound => "access_token_bound",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::NotFound => "not_found",
+            Self::WrongState(_) => "wrong_state",
+            Self::ParentNotActive(_) => "parent_not_active",
+            Self::TooWide(_) => "delegation_too_wide",
+            Self::ExpiryNotLater => "expiry_not_later",
+            Self::DelegateUnknown => "delegate_unknown",
+            Self::DelegateDisabled => "delegate_disabled",
+            Self::DelegatorUnknown => "delegator_unknown",
+            Self::DelegationCycle => "delegation_cycle",
+            Self::TaskFull => "task_full",
+            Self::IdempotencyReused => "idempotency_key_reused",
+            Self::SlowDown => "slow_down",
+            Self::MediaType => "unsupported_media_type",
+            Self::NotOffered => "not_offered",
         }
     }
 
@@ -220,6 +311,23 @@ impl Refusal {
             Self::DetailsMalformed | Self::DetailsTooWide | Self::DetailsTooMany => {
                 code("invalid_authorization_details", 400)
             }
+            Self::CapabilityTooHigh => code("invalid_scope", 400),
+            Self::CeremonyRequired(_) | Self::CeremonyDenied | Self::CeremonyUsed => {
+                code("insufficient_user_authentication", 400)
+            }
+            Self::TokenOfAnother => code("invalid_grant", 400),
+            Self::NotAuthenticated | Self::AccessTokenInvalid | Self::AccessTokenBound => {
+                code("invalid_token", 401)
+            }
+            Self::InsufficientScope => code("insufficient_scope", 403),
+            Self::NotFound => code("not_found", 404),
+            Self::WrongState(_) | Self::ParentNotActive(_) | Self::CeremonyDecided(_) | Self::TaskFull => {
+                code("conflict", 409)
+            }
+            Self::IdempotencyReused => code("invalid_request", 422),
+            Self::MediaType => code("invalid_request", 415),
+            Self::NotOffered => code("not_implemented", 501),
+            Self::SlowDown => code("slow_down", 429),
             Self::Throttled | Self::GuessingSecrets => code("temporarily_unavailable", 429),
             Self::IssuerUnavailable => code("temporarily_unavailable", 503),
             Self::Malformed(_)
@@ -236,7 +344,54 @@ impl Refusal {
             | Self::CommandLimit
             | Self::DepthExceeded
             | Self::ActorCycle
-            | Self::ActorDisabled => code("invalid_request", 400),
+            | Self::ActorDisabled
+            | Self::TokenRevoked
+            | Self::PrincipalCutOff
+            | Self::AgentEnded
+            | Self::KeyRemoved
+            | Self::CapabilityUnknown
+            | Self::TooWide(_)
+            | Self::ExpiryNotLater
+            | Self::DelegateUnknown
+            | Self::DelegateDisabled
+            | Self::DelegatorUnknown
+            | Self::DelegationCycle => code("invalid_request", 400),
+        }
+    }
+
+    /// The code where an access token is presented (RFC 6750 §3.1, RFC 9449 §7.1), as at the administrative endpoints.
+    pub fn code_for_resource(self) -> Code {
+        match self {
+            Self::ProofMissing
+            | Self::ProofInvalid(_)
+            | Self::ProofReplayed
+            | Self::ProofKeyUnknown
+            | Self::ClockWentBack
+            | Self::NonceRequired => Code { status: 401, ..self.code() },
+            Self::SubjectTokenInvalid
+            | Self::TokenRevoked
+            | Self::PrincipalCutOff
+            | Self::AgentEnded
+            | Self::KeyRemoved
+            | Self::ActorDisabled
+            | Self::InvalidClient(_) => code("invalid_token", 401),
+            Self::DelegationRevoked
+            | Self::DelegationExpired
+            | Self::DelegationRequested
+            | Self::CommandLimit => code("conflict", 409),
+            other => other.code(),
+        }
+    }
+
+    /// The state that it rests on, where it is about one.
+    pub fn state(self) -> Option<&'static str> {
+        match self {
+            Self::WrongState(state) | Self::ParentNotActive(state) => Some(state.name()),
+            Self::CeremonyDecided(stage) => Some(stage.name()),
+            Self::DelegationRevoked => Some(State::Revoked.name()),
+            Self::DelegationExpired | Self::CommandLimit => Some(State::Expired.name()),
+            Self::DelegationRequested => Some(State::Requested.name()),
+            _ => None,
         }
     }
 
@@ -294,6 +449,37 @@ impl Refusal {
             Self::ClockWentBack => "The DPoP proof is too old",
             Self::Throttled => "Too many requests",
             Self::GuessingSecrets => "Too many failed attempts",
+            Self::TokenRevoked => "The subject token is not valid",
+            Self::PrincipalCutOff => "What this principal had up to now was ended",
+            Self::AgentEnded => "The agent has ended",
+            Self::KeyRemoved => "The key was removed from its client",
+            Self::CapabilityUnknown => "There is no such capability",
+            Self::CapabilityTooHigh => "The capability goes beyond what may be granted",
+            Self::CeremonyRequired(_) => "The delegator has to confirm this use",
+            Self::CeremonyDenied => "The delegator did not confirm this use",
+            Self::CeremonyUsed => "The confirmation was used before",
+            Self::CeremonyDecided(_) => "It has been decided, or its time is over",
+            Self::TokenOfAnother => "The token belongs to another client",
+            Self::NotAuthenticated => "An access token is required",
+            Self::AccessTokenInvalid => "The access token is not valid here",
+            Self::AccessTokenBound => {
+                "The access token is bound to a key: it needs the DPoP scheme and a proof by this key"
+            }
+            Self::InsufficientScope => "The access token does not allow this",
+            Self::NotFound => "There is no such thing, or it is not yours",
+            Self::WrongState(_) => "The present state does not allow this",
+            Self::ParentNotActive(_) => "What it should hang below is not active",
+            Self::TooWide(_) => "A delegation is never wider than what it comes from",
+            Self::ExpiryNotLater => "The new expiry is not later than the present one",
+            Self::DelegateUnknown => "There is no such agent",
+            Self::DelegateDisabled => "The agent is disabled",
+            Self::DelegatorUnknown => "The delegator is nobody of a trusted issuer",
+            Self::DelegationCycle => "Nobody delegates to itself or to somebody above",
+            Self::TaskFull => "The task has as many agents as it may have",
+            Self::IdempotencyReused => "The idempotency key came with another request before",
+            Self::SlowDown => "Asked again too soon",
+            Self::MediaType => "The body must be application/json",
+            Self::NotOffered => "This server does not offer that",
         }
     }
 }

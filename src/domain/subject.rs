@@ -1,5 +1,6 @@
 //! The subject of an exchange, once its token has been verified.
 
+use super::capability::Ceiling;
 use super::limit::Limit;
 use super::principal::Principal;
 use crate::protocol::access_token::{Act, Login};
@@ -49,6 +50,8 @@ pub struct VerifiedSubject {
     pub audiences: Limit,
     /// `authorization_details`; `None` does not restrict.
     pub details: Option<Details>,
+    /// The highest capability; `None` does not restrict.
+    pub capability: Ceiling,
     /// When it begins and ends.
     pub validity: Validity,
     /// Session.

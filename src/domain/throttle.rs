@@ -2,12 +2,13 @@
 //! strangers cannot fill the memory.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use governor::{DefaultKeyedRateLimiter, Quota};
 use moka::sync::Cache;
+use time::OffsetDateTime;
 
 /// One request too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,5 +67,55 @@ impl Failures {
     pub fn is_exhausted(&self, client_id: &str) -> bool {
         let count = self.counts.get(client_id).map_or(0, |count| count.load(Ordering::Relaxed));
         self.most > 0 && count >= self.most
+    }
+}
+
+/// How often somebody asks whether something was decided (RFC 8628 §3.5): whoever comes too soon has to wait longer each
+/// time.
+#[derive(Debug)]
+pub struct Polls(Cache<String, Arc<Mutex<Poll>>>);
+
+#[derive(Debug, Default)]
+struct Poll {
+    last: Option<OffsetDateTime>,
+    interval: u32,
+}
+
+impl Polls {
+    /// Nobody has asked yet.
+    pub fn new() -> Self {
+        Self(Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build())
+    }
+
+    /// Counts one question; an error with the seconds to wait from now on if it came too soon.
+    pub fn count(&self, name: &str, now: OffsetDateTime, interval: u32) -> Result<(), u32> {
+        let poll = self.0.get_with(name.to_owned(), Arc::default);
+        let mut poll = poll.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let wait = poll.interval.max(interval);
+        let soon = poll.last.is_some_and(|last| now < last + time::Duration::seconds(wait.into()));
+        poll.last = Some(now);
+        poll.interval = if soon { wait + interval } else { wait };
+        if soon { Err(poll.interval) } else { Ok(()) }
+    }
+}
+
+impl Default for Polls {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::clock::from_seconds;
+
+    #[test]
+    fn dg_04_whoever_asks_too_soon_waits_five_seconds_longer_each_time() {
+        let polls = Polls::new();
+        let ask = |second| polls.count("a", from_seconds(second).unwrap(), 5);
+        assert_eq!((ask(0), ask(5), ask(9)), (Ok(()), Ok(()), Err(10)));
+        assert_eq!((ask(18), ask(33)), (Err(15), Ok(())));
+        assert_eq!(polls.count("b", from_seconds(33).unwrap(), 5), Ok(()), "everybody for itself");
     }
 }

@@ -15,6 +15,7 @@ use super::declaration::{ClientDeclaration, Declaration, DelegationDeclaration};
 use super::declared_delegation::{self, Known};
 use super::work::Work;
 use crate::domain::audit::{Action, Event};
+use crate::domain::capability::Ladder;
 use crate::domain::client::{self, Client, StoredSecret, usable_keys};
 use crate::domain::delegation::{self, State};
 use crate::domain::registry::{self, Registry};
@@ -72,7 +73,7 @@ pub enum Mode {
 /// A fault that names the first thing that cannot be; then nothing was changed.
 pub async fn apply(
     pool: &PgPool,
-    own_issuer: &str,
+    (own_issuer, ladder): (&str, &Ladder),
     (declaration, mode): (Declaration, Mode),
     now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
@@ -80,6 +81,7 @@ pub async fn apply(
     let registry = registry::store::load(work.connection(), own_issuer).await?;
     let mut plan = Plan {
         own_issuer,
+        ladder,
         outbound: Outbound::new(Reach::of_issuer(own_issuer))?,
         now,
         registry,
@@ -98,9 +100,13 @@ pub async fn apply(
     for declared in declaration.clients {
         clients.extend(plan.client(work.connection(), declared).await?);
     }
-    clients.sort_by(|left: &Client, right: &Client| left.client_id.cmp(&right.client_id));
-    for client in &clients {
+    clients.sort_by(|(left, _): &Changed, (right, _)| left.client_id.cmp(&right.client_id));
+    if !clients.is_empty() || !changed.is_empty() {
+        work.close_gate().await?;
+    }
+    for (client, removed) in &clients {
         client::store::put(work.connection(), client, now).await?;
+        client::store::put_removed_keys(work.connection(), &client.client_id, removed, now).await?;
     }
     for declared in declaration.delegations {
         plan.delegation(work.connection(), declared).await?;
@@ -112,8 +118,12 @@ pub async fn apply(
     Ok(plan.outcome)
 }
 
+/// A client as it will be, and the keys that it had and will not have.
+type Changed = (Client, Vec<String>);
+
 struct Plan<'a> {
     own_issuer: &'a str,
+    ladder: &'a Ladder,
     outbound: Outbound,
     now: OffsetDateTime,
     /// As it will be.
@@ -128,6 +138,12 @@ struct Plan<'a> {
 struct RegistryChanges {
     issuers: Vec<String>,
     resources: Vec<String>,
+}
+
+impl RegistryChanges {
+    fn is_empty(&self) -> bool {
+        self.issuers.is_empty() && self.resources.is_empty()
+    }
 }
 
 impl Plan<'_> {
@@ -193,7 +209,7 @@ impl Plan<'_> {
         for resource in changes.resources.iter().filter_map(|id| self.registry.resources.get(id)) {
             registry::store::put_resource(connection, resource).await?;
         }
-        if changes.issuers.is_empty() && changes.resources.is_empty() {
+        if changes.is_empty() {
             return Ok(());
         }
         registry::store::raise_version(connection).await
@@ -204,7 +220,7 @@ impl Plan<'_> {
         &mut self,
         connection: &mut PgConnection,
         declared: ClientDeclaration,
-    ) -> Result<Option<Client>, Fault> {
+    ) -> Result<Option<Changed>, Fault> {
         declared.check(&self.outbound)?;
         let known = |name: &String| self.registry.resources.contains_key(name);
         if let Some(name) = declared.audiences.iter().find(|name| !known(name)) {
@@ -214,6 +230,12 @@ impl Plan<'_> {
             return Err(Fault::new(format!("client {}: a resource has this name", declared.id)));
         }
         let old = client::store::find(connection, &declared.id).await?;
+        if old.as_ref().is_some_and(|old| old.ephemeral.is_some()) {
+            return Err(Fault::new(format!(
+                "client {}: an agent that was made for one delegation is not declared, and never comes back",
+                declared.id
+            )));
+        }
         let secrets = self.secrets(&declared, old.as_ref()).await?;
         let wanted = Client {
             version: 0,
@@ -233,6 +255,7 @@ impl Plan<'_> {
             actor_subjects: declared.actor_subjects,
             max_token_ttl: declared.max_token_ttl,
             disabled_at: old.as_ref().and_then(|old| old.disabled_at),
+            ephemeral: None,
             client_id: declared.id,
         };
         let change = change_of(old.as_ref().map(|old| same_client(old, &wanted)));
@@ -241,7 +264,11 @@ impl Plan<'_> {
             return Ok(None);
         }
         self.event(Action::ClientChanged, &wanted.client_id, change);
-        Ok(Some(wanted))
+        let removed: Vec<String> = old.map(|old| removed_keys(&old, &wanted)).unwrap_or_default();
+        if let (false, Some(event)) = (removed.is_empty(), self.events.last_mut()) {
+            event.detail = Some(json!({"change": change, "removed_keys": removed}));
+        }
+        Ok(Some((wanted, removed)))
     }
 
     /// The secrets as they will be: those there are, if the declared one is among them or none is declared; else the
@@ -297,6 +324,7 @@ impl Plan<'_> {
             now: self.now,
             registry: &self.registry,
             clients: &self.known_clients,
+            ladder: self.ladder,
         };
         let wanted = declared_delegation::read(connection, &known, declared).await?;
         let what = format!("delegation {}", wanted.id);
@@ -335,6 +363,15 @@ fn change_of(same: Option<bool>) -> Change {
         Some(false) => Change::Update,
         Some(true) => Change::Keep,
     }
+}
+
+/// Thumbprints of the keys that a client had and will not have, of either kind.
+fn removed_keys(old: &Client, wanted: &Client) -> Vec<String> {
+    let keys = |one: &Client| -> BTreeSet<String> {
+        let registered = one.keys.iter().map(|key| key.thumbprint().to_owned());
+        registered.chain(one.dpop_keys.iter().cloned()).collect()
+    };
+    keys(old).difference(&keys(wanted)).cloned().collect()
 }
 
 fn same_client(old: &Client, wanted: &Client) -> bool {

@@ -1,4 +1,4 @@
-//! Disabling, enabling and giving new secrets to clients.
+//! Giving new secrets to clients.
 
 use secrecy::SecretString;
 use sqlx::postgres::PgPool;
@@ -9,43 +9,6 @@ use crate::domain::audit::{Action, Event};
 use crate::domain::client::{self, Client, StoredSecret};
 use crate::platform::fault::{During, Fault};
 use crate::platform::{password, random};
-
-/// What became of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changed {
-    /// It was made.
-    Yes,
-    /// There was nothing to change.
-    Already,
-    /// There is no such client.
-    NoSuchClient,
-}
-
-/// Disables a client: refused from the next request on, by every server, wherever in a chain it stands.
-pub async fn disable(pool: &PgPool, client_id: &str, now: OffsetDateTime) -> Result<Changed, Fault> {
-    let mut work = Work::alone(pool).await?;
-    if client::store::find(work.connection(), client_id).await?.is_none() {
-        return Ok(Changed::NoSuchClient);
-    }
-    if !client::store::mark_disabled(work.connection(), client_id, now).await? {
-        return Ok(Changed::Already);
-    }
-    work.commit(&[Event::of_operator(now, Action::ClientDisabled, client_id)]).await?;
-    Ok(Changed::Yes)
-}
-
-/// Enables a client again.
-pub async fn enable(pool: &PgPool, client_id: &str, now: OffsetDateTime) -> Result<Changed, Fault> {
-    let mut work = Work::alone(pool).await?;
-    if client::store::find(work.connection(), client_id).await?.is_none() {
-        return Ok(Changed::NoSuchClient);
-    }
-    if !client::store::mark_enabled(work.connection(), client_id, now).await? {
-        return Ok(Changed::Already);
-    }
-    work.commit(&[Event::of_operator(now, Action::ClientEnabled, client_id)]).await?;
-    Ok(Changed::Yes)
-}
 
 /// Gives a client a new secret, which is returned this once. The old one ends at once, or after `keep_old` where that
 /// is asked for.
@@ -61,6 +24,7 @@ pub async fn rotate_secret(
     let secret = SecretString::from(random::token()?);
     let hash = hash_blocking(secret.clone()).await?;
     let mut work = Work::alone(pool).await?;
+    work.close_gate().await?;
     let found = client::store::find_for_change(work.connection(), client_id).await?;
     let client = found.ok_or_else(|| Fault::new(format!("there is no client {client_id}")))?;
     if !client.auth.uses_secret() {

@@ -127,6 +127,13 @@ pub struct DelegationDeclaration {
     pub max_depth: Option<u32>,
     /// How often it may be used.
     pub max_uses: Option<u32>,
+    /// The highest capability.
+    pub capability_ceiling: Option<String>,
+    /// Capabilities and scopes for which each exchange needs a confirmation.
+    #[serde(default)]
+    pub ceremony_required_for: BTreeSet<String>,
+    /// What for.
+    pub reason: Option<String>,
 }
 
 fn default_algorithms() -> Vec<String> {

@@ -6,8 +6,9 @@ use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 use super::declaration::DelegationDeclaration;
+use crate::domain::capability::Ladder;
 use crate::domain::client;
-use crate::domain::delegation::{self, Delegation, Facts, Origin};
+use crate::domain::delegation::{self, Delegation, Facts, Origin, Terms, Wider};
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::registry::Registry;
@@ -19,6 +20,7 @@ pub(super) struct Known<'a> {
     pub(super) now: OffsetDateTime,
     pub(super) registry: &'a Registry,
     pub(super) clients: &'a BTreeSet<String>,
+    pub(super) ladder: &'a Ladder,
 }
 
 /// Reads a declaration into the delegation that it means.
@@ -71,50 +73,49 @@ pub(super) async fn read(
         root,
         delegator,
         delegate: delegate.client_id,
-        scopes: declared.scopes.map_or(Limit::Any, Limit::Only),
-        audiences: declared.audiences.map_or(Limit::Any, Limit::Only),
-        details,
-        max_depth: declared.max_depth,
+        terms: Terms {
+            scopes: declared.scopes.map_or(Limit::Any, Limit::Only),
+            audiences: declared.audiences.map_or(Limit::Any, Limit::Only),
+            details,
+            ceiling: declared.capability_ceiling,
+            ceremonies: declared.ceremony_required_for,
+            max_depth: declared.max_depth,
+        },
         origin: Origin::Declared,
         requested_at: known.now,
+        requested_by: None,
+        lifetime: None,
+        reason: declared.reason,
+        agent: None,
         facts: Facts {
             activated_at: Some(known.now),
             expires_at,
             revoked_at: None,
+            cut_off: false,
+            rebinding: false,
             max_uses: declared.max_uses.map(i64::from),
             uses: 0,
         },
         revoke_reason: None,
     };
+    if wanted.terms.ceiling.as_ref().is_some_and(|name| !known.ladder.knows(name)) {
+        return Err(refuse("its capability_ceiling is not on the ladder".into()));
+    }
     // One that is there already was checked when it was given.
     if delegation::store::find(connection, &wanted.id).await?.is_none() {
-        above.iter().try_for_each(|one| check_within(one, &wanted)).map_err(refuse)?;
+        above.iter().try_for_each(|one| check_within(one, &wanted, known.ladder)).map_err(refuse)?;
     }
     Ok(wanted)
 }
 
 /// Never wider than what it hangs below, in any dimension. A limit that is left out is the one above.
-fn check_within(above: &Delegation, wanted: &Delegation) -> Result<(), String> {
-    let wider = |what: &str| Err(format!("its {what} go beyond those of {}", above.id));
-    if wanted.scopes != Limit::Any && !above.scopes.covers(&wanted.scopes) {
-        return wider("scopes");
+fn check_within(above: &Delegation, wanted: &Delegation, ladder: &Ladder) -> Result<(), String> {
+    match wanted.fits_below(above, ladder) {
+        Err(Wider::Expiry) => Err(format!("it would outlive {}", above.id)),
+        Err(wider) => Err(format!("its {} go beyond those of {}", wider.member(), above.id)),
+        Ok(()) => {
+            let active = above.facts.check(wanted.requested_at);
+            active.map_err(|refusal| format!("{}: {}", above.id, refusal.sentence()))
+        }
     }
-    if wanted.audiences != Limit::Any && !above.audiences.covers(&wanted.audiences) {
-        return wider("audiences");
-    }
-    if let (Some(wanted), Some(granted)) = (&wanted.details, &above.details)
-        && !wanted.within(granted)
-    {
-        return wider("authorization_details");
-    }
-    if above.facts.max_uses.zip(wanted.facts.max_uses).is_some_and(|(most, wanted)| wanted > most) {
-        return wider("uses");
-    }
-    if above.max_depth.zip(wanted.max_depth).is_some_and(|(most, wanted)| wanted > most) {
-        return wider("actors");
-    }
-    if wanted.facts.expires_at > above.facts.expires_at {
-        return Err(format!("it would outlive {}", above.id));
-    }
-    above.facts.check(wanted.requested_at).map_err(|refusal| format!("{}: {}", above.id, refusal.sentence()))
 }

@@ -1,14 +1,22 @@
 //! VERBS: one file per verb family. Every write is a flow and ends in an event.
 pub mod apply;
 pub mod audit;
+pub mod client_request;
 pub mod clients;
 pub mod declaration;
 mod declared_delegation;
 pub mod delegations;
+pub mod desk;
+pub mod expiry;
+pub mod identify;
+pub mod introspect;
 pub mod keys;
 pub mod mint;
 pub mod possess;
+pub mod principals;
 pub mod prove;
+pub mod revoke_token;
+pub mod status_lists;
 pub mod token;
 pub mod verify_token;
 pub mod work;

@@ -63,8 +63,17 @@ pub struct Circumstances<'a> {
 pub struct Authenticated {
     /// The client, as last read.
     pub client: Arc<Client>,
-    /// The assertion, which may be used once.
-    pub spend: Option<Spend>,
+    /// The assertion, where it was one.
+    pub asserted: Option<Asserted>,
+}
+
+/// An assertion that was verified.
+#[derive(Debug, Clone)]
+pub struct Asserted {
+    /// It may be used once.
+    pub spend: Spend,
+    /// Thumbprint of the key that signed it.
+    pub key: String,
 }
 
 /// A failed authentication, and the client it was about, if there is one of that name.
@@ -101,7 +110,7 @@ pub async fn authenticate(
         return Err(NotAuthenticated { client: None, stop });
     };
     match check(app, &client, credentials, circumstances).await {
-        Ok(spend) => Ok(Authenticated { client, spend }),
+        Ok(asserted) => Ok(Authenticated { client, asserted }),
         Err(stop) => check_again(app, client, credentials, (stop, circumstances)).await,
     }
 }
@@ -123,7 +132,7 @@ async fn check_again(
     };
     app.clients.insert(client.client_id.clone(), Arc::clone(&client));
     match check(app, &client, credentials, circumstances).await {
-        Ok(spend) => Ok(Authenticated { client, spend }),
+        Ok(asserted) => Ok(Authenticated { client, asserted }),
         Err(stop) => Err(NotAuthenticated { client: Some(client), stop }),
     }
 }
@@ -159,7 +168,7 @@ async fn check(
     client: &Client,
     credentials: &Credentials,
     circumstances: Circumstances<'_>,
-) -> Result<Option<Spend>, Stop> {
+) -> Result<Option<Asserted>, Stop> {
     let Circumstances { jkt, now, .. } = circumstances;
     let refuse = |problem| Err(Stop::Refused(Refusal::InvalidClient(problem)));
     let method = match credentials {
@@ -167,13 +176,13 @@ async fn check(
         Credentials::Assertion { .. } => AuthMethod::PrivateKeyJwt,
         Credentials::Key { .. } => AuthMethod::None,
     };
-    if method != client.auth {
+    if !client.may_authenticate_by(method) {
         if let Credentials::Secret { secret, .. } = credentials {
             pretend(app, (&client.client_id, secret), circumstances).await?;
         }
         return refuse(ClientProblem::WrongMethod);
     }
-    let spend = match credentials {
+    let asserted = match credentials {
         Credentials::Secret { secret, .. } => {
             check_secret(app, client, secret, circumstances).await?;
             None
@@ -182,10 +191,10 @@ async fn check(
         Credentials::Key { .. } if jkt.is_some_and(|jkt| client.dpop_keys.contains(jkt)) => None,
         Credentials::Key { .. } => return refuse(ClientProblem::Unproven),
     };
-    if client.disabled_at.is_some() {
+    if client.is_out() {
         return refuse(ClientProblem::Disabled);
     }
-    Ok(spend)
+    Ok(asserted)
 }
 
 async fn check_secret(
@@ -247,7 +256,7 @@ async fn check_assertion(
     client: &Client,
     assertion: &str,
     now: OffsetDateTime,
-) -> Result<Spend, Stop> {
+) -> Result<Asserted, Stop> {
     let unproven = || Stop::Refused(Refusal::InvalidClient(ClientProblem::Unproven));
     let read = client_assertion::read(assertion).ok_or_else(unproven)?;
     let fetched: Arc<Vec<PublicKey>>;
@@ -261,9 +270,10 @@ async fn check_assertion(
     };
     let _timer = super::mint::time_crypto("assertion");
     let verified = read.verify(keys, &app.issuer, now).ok_or_else(unproven)?;
-    Ok(Spend {
+    let spend = Spend {
         id: verified.spend,
         forget_at: verified.forget_at,
         if_spent: Refusal::InvalidClient(ClientProblem::AssertionReplayed),
-    })
+    };
+    Ok(Asserted { spend, key: verified.key })
 }

@@ -15,7 +15,7 @@ use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::Registry;
 use crate::domain::subject::{Source, VerifiedSubject};
 use crate::platform::digest::sha256;
-use crate::platform::jose::Jws;
+use crate::platform::jose::{Jws, MAX_TOKEN_BYTES};
 use crate::protocol::access_token::{self, Claims};
 use crate::protocol::identity_token::{self, Identity};
 use crate::protocol::jwt_time::{self, Validity};
@@ -44,13 +44,13 @@ pub async fn subject(
     Ok(verified)
 }
 
-/// Verifies an actor token: it has to prove the client itself, under the key of this request. Gives its end.
+/// Verifies an actor token: it has to prove the client itself, under the key of this request.
 pub async fn actor(
     app: &App,
     presented: &PresentedToken,
     (client, registry, jkt): (&Client, &Registry, Option<&str>),
     now: OffsetDateTime,
-) -> Result<OffsetDateTime, Stop> {
+) -> Result<Arc<VerifiedSubject>, Stop> {
     let verified = subject(app, presented, (client, registry), now).await.map_err(|stop| match stop {
         Stop::Refused(Refusal::SubjectTokenInvalid) => Stop::Refused(Refusal::ActorTokenInvalid),
         other => other,
@@ -70,7 +70,7 @@ pub async fn actor(
                 && verified.jkt.as_deref().is_none_or(|bound| Some(bound) == jkt)
         }
     };
-    if proves_client { Ok(verified.validity.expires_at) } else { Err(Refusal::ActorIsNotClient.into()) }
+    if proves_client { Ok(verified) } else { Err(Refusal::ActorIsNotClient.into()) }
 }
 
 /// What was verified under one registry is verified again under the next.
@@ -102,6 +102,11 @@ async fn verify(
 
 /// Our own access token (RFC 9068 §4).
 async fn own(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<VerifiedSubject, Stop> {
+    let (claims, validity) = own_claims(app, jws, now).await?;
+    from_claims(claims, validity, &app.issuer).ok_or(Stop::Refused(Refusal::SubjectTokenInvalid))
+}
+
+async fn own_claims(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<(Claims, Validity), Stop> {
     let invalid = || Stop::Refused(Refusal::SubjectTokenInvalid);
     let kid =
         jws.header.kid.as_deref().filter(|_| jws.header.is_typed(access_token::TYP)).ok_or_else(invalid)?;
@@ -118,7 +123,45 @@ async fn own(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<VerifiedSu
     let validity =
         jwt_time::validity(&jws.claims).filter(|validity| validity.holds_at(now)).ok_or_else(invalid)?;
     let claims = access_token::read_claims(&jws.claims).filter(|claims| signed && claims.iss == app.issuer);
-    from_claims(claims.ok_or_else(invalid)?, validity, &app.issuer).ok_or_else(invalid)
+    Ok((claims.ok_or_else(invalid)?, validity))
+}
+
+/// Our own claims, if this is a token of ours that has not ended. Whether it still stands is another question.
+pub async fn our_claims(app: &App, token: &str, now: OffsetDateTime) -> Result<Option<Claims>, Stop> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Ok(None);
+    }
+    let Some(jws) = Jws::parse(token) else { return Ok(None) };
+    match own_claims(app, &jws, now).await {
+        Ok((claims, _)) => Ok(Some(claims)),
+        Err(Stop::Refused(_)) => Ok(None),
+        Err(failed) => Err(failed),
+    }
+}
+
+/// Verifies a token that is presented to us as a resource server: one of ours for us, or a user's of a trusted issuer.
+pub async fn presented_to_us(
+    app: &App,
+    token: &str,
+    now: OffsetDateTime,
+) -> Result<Arc<VerifiedSubject>, Stop> {
+    let invalid = || Stop::Refused(Refusal::SubjectTokenInvalid);
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(invalid());
+    }
+    let registry = app.registry();
+    let said = Jws::parse(token).and_then(|jws| jws.text("iss").map(str::to_owned)).ok_or_else(invalid)?;
+    let ours = said == app.issuer;
+    let kind = if ours { TokenType::AccessToken } else { TokenType::Jwt };
+    let verified = verify(app, &PresentedToken { token: token.to_owned(), kind }, &registry, now).await?;
+    let for_us = match &verified.source {
+        Source::Own { .. } => verified.audiences.allows(&app.issuer),
+        Source::Foreign { aud, .. } => {
+            let issuer = registry.issuers.get(&verified.subject.iss).ok_or_else(invalid)?;
+            aud.iter().any(|name| issuer.audiences.contains(name))
+        }
+    };
+    if for_us && verified.validity.holds_at(now) { Ok(Arc::new(verified)) } else { Err(invalid()) }
 }
 
 fn from_claims(claims: Claims, validity: Validity, issuer: &str) -> Option<VerifiedSubject> {
@@ -132,6 +175,7 @@ fn from_claims(claims: Claims, validity: Validity, issuer: &str) -> Option<Verif
         audiences: Limit::only(claims.aud.values().iter().cloned()),
         // A token of ours that names no details was granted none.
         details: Some(claims.authorization_details.unwrap_or_default()),
+        capability: claims.capability_ceiling,
         validity,
         sid: claims.sid,
         login: claims.login,
@@ -191,6 +235,7 @@ fn from_identity(identity: Identity, fingerprint: [u8; 32]) -> VerifiedSubject {
         scopes: identity.scopes.map_or(Limit::Any, Limit::Only),
         audiences: Limit::Any,
         details: identity.details,
+        capability: None,
         validity: identity.validity,
         sid: identity.sid,
         login: identity.login,

@@ -32,7 +32,7 @@ struct TokenResponse<'a> {
 
 /// The answer to a token request.
 pub(super) fn token(app: &App, result: &Result<Issued, Stop>, nonce: Option<String>) -> HttpResponse {
-    let mut response = match result {
+    let response = match result {
         Ok(issued) => HttpResponse::Ok().json(TokenResponse {
             access_token: &issued.access_token,
             issued_token_type: issued.exchanged.then_some(TokenType::AccessToken.urn()),
@@ -41,12 +41,24 @@ pub(super) fn token(app: &App, result: &Result<Issued, Stop>, nonce: Option<Stri
             scope: scope::join(&issued.scope),
             authorization_details: issued.details.as_ref(),
         }),
-        Err(Stop::Refused(refusal)) => refused(app, *refusal),
-        Err(Stop::Failed(fault)) => {
-            tracing::error!(error = %fault, "a token request failed");
+        Err(stop) => stopped(app, stop),
+    };
+    uncached(response, nonce)
+}
+
+/// The answer to a request at an OAuth endpoint that was refused, or failed.
+pub(super) fn stopped(app: &App, stop: &Stop) -> HttpResponse {
+    match stop {
+        Stop::Refused(refusal) => refused(app, *refusal),
+        Stop::Failed(fault) => {
+            tracing::error!(error = %fault, "a request failed");
             unavailable()
         }
-    };
+    }
+}
+
+/// An answer that nobody keeps (RFC 6749 §5.1), with the nonce to use next where there is one.
+pub(super) fn uncached(mut response: HttpResponse, nonce: Option<String>) -> HttpResponse {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, actix_web::http::header::HeaderValue::from_static("no-store"));
     headers.insert(PRAGMA, actix_web::http::header::HeaderValue::from_static("no-cache"));
@@ -63,6 +75,9 @@ fn refused(app: &App, refusal: Refusal) -> HttpResponse {
     let mut body = json!({"error": code.error, "error_description": refusal.sentence()});
     if let (true, Value::Object(members)) = (refusal.tells_reason(), &mut body) {
         members.insert("reason".into(), refusal.reason().into());
+        if let Refusal::CeremonyRequired(id) = refusal {
+            members.insert("ceremony".into(), id.to_string().into());
+        }
     }
     let mut response = HttpResponse::build(status);
     match status {

@@ -9,6 +9,8 @@ use super::params::Params;
 use crate::domain::audit::Origin;
 use crate::domain::client::AuthMethod;
 use crate::domain::refusal::{ClientProblem, Refusal};
+use crate::flows::client_request::ClientRequest;
+use crate::flows::identify::{PresentedAccess, Scheme};
 use crate::flows::possess;
 use crate::flows::prove::Credentials;
 use crate::platform::jose::MAX_TOKEN_BYTES;
@@ -89,4 +91,40 @@ pub(super) fn origin(request: &HttpRequest, request_id: RequestId) -> Origin {
         ip: request.peer_addr().map(|peer| peer.ip()),
         user_agent: user_agent.map(cut),
     }
+}
+
+/// A request under a client's own credentials, at one of the OAuth endpoints.
+pub(super) fn client_request(
+    path: &'static str,
+    request: &HttpRequest,
+    request_id: RequestId,
+    params: &Params,
+) -> Result<ClientRequest, Refusal> {
+    Ok(ClientRequest {
+        path,
+        credentials: credentials(request.headers(), params)?,
+        proof: proof(request.headers()),
+        origin: origin(request, request_id),
+    })
+}
+
+/// The access token (RFC 6750 §2.1, RFC 9449 §7.1): one header field, one scheme; never in body or URI.
+pub(super) fn access(headers: &HeaderMap) -> Result<PresentedAccess, Refusal> {
+    let mut fields = headers.get_all(AUTHORIZATION);
+    let field = match (fields.next(), fields.next()) {
+        (None, _) => return Err(Refusal::NotAuthenticated),
+        (Some(field), None) => field.to_str().map_err(|_| Refusal::AccessTokenInvalid)?,
+        (Some(_), Some(_)) => return Err(Refusal::Malformed("There is more than one Authorization header")),
+    };
+    let (scheme, token) = field.split_once(' ').ok_or(Refusal::AccessTokenInvalid)?;
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Scheme::Bearer,
+        "dpop" => Scheme::Dpop,
+        _ => return Err(Refusal::NotAuthenticated),
+    };
+    let token = token.trim().to_owned();
+    if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
+        return Err(Refusal::AccessTokenInvalid);
+    }
+    Ok(PresentedAccess { scheme, token, proof: proof(headers)? })
 }

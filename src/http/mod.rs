@@ -1,12 +1,16 @@
 //! DOOR: the only importer of actix. Every route and its guard on one screen.
 
+mod administration;
 mod answer;
 mod caller;
+mod delegate;
+mod desk;
 mod health;
 mod metadata;
 mod params;
 mod problem;
 mod request_log;
+mod standing;
 mod token;
 
 use std::net::SocketAddr;
@@ -22,21 +26,91 @@ use crate::platform::fault::{During, Fault};
 use crate::protocol::metadata::{issuer_path, well_known_paths};
 
 /// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
-pub const ROUTES: [(&str, &[&str]); 6] = [
+pub const ROUTES: [(&str, &[&str]); 28] = [
     ("/oauth/token", &["POST"]),
+    ("/oauth/introspect", &["POST"]),
+    ("/oauth/revoke", &["POST"]),
     ("/oauth/jwks", &["GET"]),
+    ("/oauth/status-lists", &["GET"]),
+    ("/oauth/status-lists/{list}", &["GET"]),
+    ("/delegate", &["GET", "POST"]),
+    ("/delegate/{id}", &["GET"]),
+    ("/delegate/{id}/approve", &["POST"]),
+    ("/delegate/{id}/deny", &["POST"]),
+    ("/delegate/{id}/revoke", &["POST"]),
+    ("/delegate/{id}/renew", &["POST"]),
+    ("/delegate/{id}/commands", &["POST"]),
+    ("/delegate/{id}/key", &["POST"]),
+    ("/delegate/{id}/ceremonies", &["GET"]),
+    ("/delegate/{id}/ceremonies/{ceremony}/approve", &["POST"]),
+    ("/delegate/{id}/ceremonies/{ceremony}/deny", &["POST"]),
+    ("/agents", &["GET"]),
+    ("/api/v1/principals/cutoff", &["POST"]),
+    ("/api/v1/principals/reach", &["GET"]),
+    ("/api/v1/clients/{id}/disable", &["POST"]),
+    ("/api/v1/clients/{id}/enable", &["POST"]),
+    ("/api/v1/clients/{id}/keys/{jkt}", &["DELETE"]),
+    ("/api/v1/tasks/{id}/agents", &["DELETE"]),
     ("/.well-known/oauth-authorization-server", &["GET"]),
     ("/health", &["GET"]),
     ("/ready", &["GET"]),
     ("/metrics", &["GET"]),
 ];
 
+/// Under a client's own credentials, or for everybody.
+fn oauth(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
+    config
+        .service(web::resource(at("/oauth/token")).route(web::post().to(token::post)))
+        .service(web::resource(at("/oauth/introspect")).route(web::post().to(standing::introspect)))
+        .service(web::resource(at("/oauth/revoke")).route(web::post().to(standing::revoke)))
+        .service(web::resource(at("/oauth/jwks")).route(reading().to(metadata::jwks)))
+        .service(web::resource(at("/oauth/status-lists")).route(reading().to(standing::status_lists)))
+        .service(web::resource(at("/oauth/status-lists/{list}")).route(reading().to(standing::status_list)));
+}
+
+/// Under an access token: users in person, agents and administrators under their keys.
+fn desk(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
+    let below = |path: &str| web::resource(at(&format!("/delegate/{{id}}{path}")));
+    config
+        .service(
+            web::resource(at("/delegate"))
+                .route(web::post().to(delegate::create))
+                .route(web::get().to(delegate::list)),
+        )
+        .service(below("").route(web::get().to(delegate::show)))
+        .service(below("/approve").route(web::post().to(delegate::approve)))
+        .service(below("/deny").route(web::post().to(delegate::deny)))
+        .service(below("/revoke").route(web::post().to(delegate::revoke)))
+        .service(below("/renew").route(web::post().to(delegate::renew)))
+        .service(below("/commands").route(web::post().to(delegate::commands)))
+        .service(below("/key").route(web::post().to(delegate::key)))
+        .service(below("/ceremonies").route(web::get().to(delegate::list_ceremonies)))
+        .service(below("/ceremonies/{ceremony}/approve").route(web::post().to(delegate::approve_ceremony)))
+        .service(below("/ceremonies/{ceremony}/deny").route(web::post().to(delegate::deny_ceremony)))
+        .service(web::resource(at("/agents")).route(web::get().to(delegate::agents)))
+        .service(web::resource(at("/api/v1/principals/cutoff")).route(web::post().to(administration::cutoff)))
+        .service(web::resource(at("/api/v1/principals/reach")).route(web::get().to(administration::reach)))
+        .service(
+            web::resource(at("/api/v1/clients/{id}/disable")).route(web::post().to(administration::disable)),
+        )
+        .service(
+            web::resource(at("/api/v1/clients/{id}/enable")).route(web::post().to(administration::enable)),
+        )
+        .service(
+            web::resource(at("/api/v1/clients/{id}/keys/{jkt}"))
+                .route(web::delete().to(administration::remove_key)),
+        )
+        .service(
+            web::resource(at("/api/v1/tasks/{id}/agents")).route(web::delete().to(administration::end_task)),
+        );
+}
+
 fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     let base = issuer_path(issuer);
     let at = |path: &str| format!("{base}{path}");
+    oauth(config, &at);
+    desk(config, &at);
     config
-        .service(web::resource(at("/oauth/token")).route(web::post().to(token::post)))
-        .service(web::resource(at("/oauth/jwks")).route(reading().to(metadata::jwks)))
         // For whoever runs the server: not below the issuer's path, and not for relying parties.
         .service(web::resource("/health").route(reading().to(health::health)))
         .service(web::resource("/ready").route(reading().to(health::ready)))

@@ -2,6 +2,11 @@
 //! refused where it is not allowed, empty values taken for absent ones.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::web::{Bytes, Payload};
 
 use crate::domain::refusal::Refusal;
 use crate::protocol::token_exchange::percent_decode;
@@ -10,6 +15,20 @@ use crate::protocol::token_exchange::percent_decode;
 const REPEATABLE: [&str; 2] = ["audience", "resource"];
 /// More parameters than any request has.
 const MAX_PARAMETERS: usize = 100;
+
+/// What may only come in the body, where it stays out of logs (RFC 6749 §2.3.1, RFC 6750 §5.3).
+const NEVER_IN_THE_QUERY: [&str; 7] = [
+    "client_secret",
+    "client_assertion",
+    "subject_token",
+    "actor_token",
+    "access_token",
+    "client_id",
+    "token",
+];
+
+/// How long a body may take to arrive.
+const MOST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A form that was read.
 #[derive(Debug, Default)]
@@ -51,6 +70,37 @@ impl Params {
     pub(super) fn all(&self, name: &str) -> &[String] {
         self.0.get(name).map(Vec::as_slice).unwrap_or_default()
     }
+}
+
+/// Reads the form of a request: in time, within its size, of the right type, and without credentials in the URI.
+pub(super) async fn form(request: &HttpRequest, payload: Payload, most: usize) -> Result<Params, Refusal> {
+    let body = body(payload, most).await?;
+    check_frame(request)?;
+    Params::read(&body)
+}
+
+/// Reads a body.
+pub(super) async fn body(payload: Payload, most: usize) -> Result<Bytes, Refusal> {
+    match actix_web::rt::time::timeout(MOST_PATIENCE, payload.to_bytes_limited(most)).await {
+        Ok(Ok(Ok(body))) => Ok(body),
+        Ok(Ok(Err(_))) => Err(Refusal::Malformed("The body could not be read")),
+        Ok(Err(_)) => Err(Refusal::TooLarge),
+        Err(_) => Err(Refusal::Malformed("The body did not arrive in time")),
+    }
+}
+
+/// The content type, and a query without credentials.
+fn check_frame(request: &HttpRequest) -> Result<(), Refusal> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(Refusal::Malformed("The body must be application/x-www-form-urlencoded"));
+    }
+    let query = Params::read(request.query_string().as_bytes())?;
+    if NEVER_IN_THE_QUERY.iter().any(|name| query.get(name).is_some()) {
+        return Err(Refusal::Malformed("Credentials and tokens belong in the body, not in the URI"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
-//! Problems outside the OAuth endpoints (RFC 9457).
+//! Problems outside the OAuth endpoints (RFC 9457). `type` and `reason` are stable; `docs/problems.md` lists them.
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse};
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::domain::refusal::{Refusal, Stop};
+use crate::platform::jose::Alg;
 
 /// A problem that the status code says all about.
 pub(super) fn of_status(status: StatusCode) -> HttpResponse {
@@ -15,4 +19,67 @@ pub(super) fn of_status(status: StatusCode) -> HttpResponse {
 /// There is nothing at this path.
 pub(super) async fn not_found(_: HttpRequest) -> HttpResponse {
     of_status(StatusCode::NOT_FOUND)
+}
+
+/// A refusal or a failure, with what can be said of the particular case.
+pub(super) fn of(stop: &Stop, detail: Option<&str>) -> HttpResponse {
+    match stop {
+        Stop::Refused(refusal) => refused(*refusal, detail),
+        Stop::Failed(fault) => {
+            tracing::error!(error = %fault, "a request failed");
+            metrics::counter!("actchain_faults_total").increment(1);
+            let mut response = of_status(StatusCode::SERVICE_UNAVAILABLE);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+    }
+}
+
+fn refused(refusal: Refusal, detail: Option<&str>) -> HttpResponse {
+    metrics::counter!("actchain_refusals_total", "reason" => refusal.reason()).increment(1);
+    let code = refusal.code_for_resource();
+    let mut body = json!({
+        "type": format!("urn:actchain:problem:{}", refusal.reason()),
+        "title": refusal.sentence(),
+        "status": code.status,
+        "reason": refusal.reason(),
+    });
+    if let Value::Object(members) = &mut body {
+        let mut add = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                members.insert(name.to_owned(), value);
+            }
+        };
+        add("detail", detail.map(Into::into));
+        add("state", refusal.state().map(Into::into));
+        if let Refusal::TooWide(wider) = refusal {
+            let pointer = format!("#/{}", wider.member());
+            add("errors", Some(json!([{"detail": "This is wider than it may be", "pointer": pointer}])));
+        }
+    }
+    let status = StatusCode::from_u16(code.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = HttpResponse::build(status);
+    response.content_type("application/problem+json").insert_header((CACHE_CONTROL, "no-store"));
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            for challenge in challenges(refusal, code.error) {
+                response.append_header((WWW_AUTHENTICATE, challenge));
+            }
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            response.insert_header((RETRY_AFTER, "1"));
+        }
+        _ => {}
+    }
+    response.body(body.to_string())
+}
+
+/// One challenge for each scheme (RFC 6750 §3, RFC 9449 §7.1); without credentials there is no error in it.
+fn challenges(refusal: Refusal, error: &str) -> [String; 2] {
+    let algs: Vec<&str> = Alg::ALL.iter().map(|alg| alg.name()).collect();
+    let algs = algs.join(" ");
+    match refusal {
+        Refusal::NotAuthenticated => [format!("DPoP algs=\"{algs}\""), "Bearer".to_owned()],
+        _ => [format!("DPoP error=\"{error}\", algs=\"{algs}\""), format!("Bearer error=\"{error}\"")],
+    }
 }

@@ -79,23 +79,32 @@ pub(super) async fn frame(
 
 /// The route, from a fixed list: what strangers make up does not become a label.
 fn route_of(request: &ServiceRequest) -> &'static str {
-    let path = request.path();
-    ROUTES.iter().map(|(route, _)| *route).find(|route| path.ends_with(route)).unwrap_or("other")
+    find_route(request.path()).map_or("other", |(route, _)| route)
+}
+
+/// The route whose segments a path ends with; a segment in braces stands for any.
+fn find_route(path: &str) -> Option<(&'static str, &'static [&'static str])> {
+    let fits = |route: &str| {
+        let mut given = path.rsplit('/');
+        route.trim_start_matches('/').rsplit('/').all(|wanted| {
+            given
+                .next()
+                .is_some_and(|segment| wanted == segment || (wanted.starts_with('{') && !segment.is_empty()))
+        })
+    };
+    ROUTES.iter().find(|(route, _)| fits(route)).copied()
 }
 
 /// RFC 9110 §15.5.6: says which methods there are.
 fn not_allowed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let path = response.request().path().to_owned();
-    let allowed = ROUTES
-        .iter()
-        .find(|(route, _)| path.ends_with(route))
-        .map_or("GET", |(_, methods)| methods.first().copied().unwrap_or("GET"));
+    let allowed = find_route(&path).map_or_else(|| "GET".to_owned(), |(_, methods)| methods.join(", "));
     let headers = response.headers().clone();
     let mut answer = problem::of_status(StatusCode::METHOD_NOT_ALLOWED);
     for (name, value) in headers.iter().filter(|(name, _)| **name == REQUEST_ID || **name == NOSNIFF.0) {
         answer.headers_mut().insert(name.clone(), value.clone());
     }
-    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
         answer.headers_mut().insert(ALLOW, allowed);
     }
     response.into_response(answer)

@@ -1,12 +1,9 @@
 //! `POST /oauth/token`.
 
-use std::time::Duration;
-
-use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
 use tracing_actix_web::RequestId;
 
-use super::params::Params;
+use super::params::{Params, form};
 use super::{answer, caller};
 use crate::app::App;
 use crate::domain::refusal::{Refusal, Stop};
@@ -15,13 +12,6 @@ use crate::flows::token::{Asked, TokenRequest, token};
 use crate::platform::jose::MAX_TOKEN_BYTES;
 use crate::protocol::authorization_details::Details;
 use crate::protocol::token_exchange::{self, BadWanted, PresentedToken, Request, TokenType, Wanted};
-
-/// What may only come in the body, where it stays out of logs (RFC 6749 §2.3.1, RFC 6750 §5.3).
-const NEVER_IN_THE_QUERY: [&str; 6] =
-    ["client_secret", "client_assertion", "subject_token", "actor_token", "access_token", "client_id"];
-
-/// How long a body may take to arrive.
-const MOST_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn post(
     request: HttpRequest,
@@ -40,38 +30,14 @@ async fn answer_to(
     payload: web::Payload,
     app: &App,
 ) -> Result<Issued, Stop> {
-    let reading = payload.to_bytes_limited(app.config.limits.body);
-    let body = match actix_web::rt::time::timeout(MOST_PATIENCE, reading).await {
-        Ok(Ok(Ok(body))) => body,
-        Ok(Ok(Err(_))) => return Err(Refusal::Malformed("The body could not be read").into()),
-        Ok(Err(_)) => return Err(Refusal::TooLarge.into()),
-        Err(_) => return Err(Refusal::Malformed("The body did not arrive in time").into()),
-    };
-    check_frame(request)?;
+    let params = form(request, payload, app.config.limits.body).await?;
     // The present begins when all of the request is here, however slowly it came.
     let now = app.clock.now();
-    let params = Params::read(&body)?;
     let request = TokenRequest {
-        credentials: caller::credentials(request.headers(), &params)?,
-        proof: caller::proof(request.headers()),
+        from: caller::client_request("/oauth/token", request, request_id, &params)?,
         asked: asked(&params, app.config.limits.targets),
-        origin: caller::origin(request, request_id),
     };
     token(app, &request, now).await
-}
-
-/// The content type, and a query without credentials.
-fn check_frame(request: &HttpRequest) -> Result<(), Refusal> {
-    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return Err(Refusal::Malformed("The body must be application/x-www-form-urlencoded"));
-    }
-    let query = Params::read(request.query_string().as_bytes())?;
-    if NEVER_IN_THE_QUERY.iter().any(|name| query.get(name).is_some()) {
-        return Err(Refusal::Malformed("Credentials and tokens belong in the body, not in the URI"));
-    }
-    Ok(())
 }
 
 fn asked(params: &Params, most_targets: usize) -> Result<Asked, Refusal> {
@@ -90,7 +56,8 @@ fn wanted(params: &Params, most_targets: usize) -> Result<Wanted, Refusal> {
     };
     let (audiences, resources) = (params.all("audience"), params.all("resource"));
     let wanted = token_exchange::wanted(params.get("scope"), audiences, resources, most_targets);
-    wanted.map(|wanted| Wanted { details, ..wanted }).map_err(|bad| match bad {
+    let capability = params.get("capability_ceiling").map(str::to_owned);
+    wanted.map(|wanted| Wanted { details, capability, ..wanted }).map_err(|bad| match bad {
         BadWanted::Scope => Refusal::ScopeMalformed,
         BadWanted::Target => Refusal::TargetMalformed,
         BadWanted::TooManyTargets => Refusal::Malformed("There are too many targets"),

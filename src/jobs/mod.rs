@@ -1,5 +1,6 @@
 //! DOOR: what a server does by itself, each as `run_once(app, now)`. Nothing waits for a job to be correct.
 pub mod checkpoint;
+pub mod expiry;
 pub mod key_rotation;
 pub mod refresh;
 pub mod sweep;
@@ -33,6 +34,9 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
         every(REFRESH, "refresh", |app| Box::pin(async move { refresh::run_once(&app).await })),
         every(SWEEP, "sweep", |app| {
             Box::pin(async move { sweep::run_once(&app, app.clock.now()).await.map(drop) })
+        }),
+        every(SWEEP, "expiry", |app| {
+            Box::pin(async move { expiry::run_once(&app, app.clock.now()).await.map(drop) })
         }),
         every(ROTATE, "key_rotation", |app| {
             Box::pin(async move { key_rotation::run_once(&app, app.clock.now()).await })

@@ -41,6 +41,12 @@ pub struct Config {
     pub dpop: Dpop,
     /// Signing keys.
     pub keys: Keys,
+    /// Delegations.
+    pub delegations: Delegations,
+    /// Agents that are made for one delegation.
+    pub agents: Agents,
+    /// Status lists.
+    pub status: Status,
     /// Limits on what strangers and clients may send.
     pub limits: Limits,
     /// Group commit.
@@ -86,6 +92,42 @@ pub struct Keys {
     pub rotate_every: u32,
     /// How long a key is published before it signs, so that relying parties have fetched it by then.
     pub publish_before: u32,
+}
+
+/// Delegations.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delegations {
+    /// How long a delegation lives that does not say.
+    pub default_ttl: u32,
+    /// The longest that any may live.
+    pub max_ttl: u32,
+    /// How long one that was asked for waits for its delegator.
+    pub request_ttl: u32,
+    /// How long a confirmation of one use waits for its delegator, and then for its use.
+    pub ceremony_ttl: u32,
+    /// How many may wait for one delegator at a time.
+    pub most_requests: u32,
+    /// Names of capabilities, lowest first; each includes all before it.
+    pub capabilities: Vec<String>,
+}
+
+/// Agents that are made for one delegation.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Agents {
+    /// The longest that one may live.
+    pub max_ttl: u32,
+    /// The most of them for one task at a time.
+    pub per_task: u32,
+}
+
+/// Status lists (draft-ietf-oauth-status-list).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Status {
+    /// How long relying parties may keep a list.
+    pub ttl: u32,
 }
 
 /// Limits on what strangers and clients may send.
@@ -160,6 +202,9 @@ impl Default for Config {
             tokens: Tokens::default(),
             dpop: Dpop::default(),
             keys: Keys::default(),
+            delegations: Delegations::default(),
+            agents: Agents::default(),
+            status: Status::default(),
             limits: Limits::default(),
             ledger: Ledger::default(),
             log: Log::default(),
@@ -183,6 +228,31 @@ impl Default for Dpop {
 impl Default for Keys {
     fn default() -> Self {
         Self { algorithm: SigningAlg::default(), rotate_every: 30 * 86_400, publish_before: 3_600 }
+    }
+}
+
+impl Default for Delegations {
+    fn default() -> Self {
+        Self {
+            default_ttl: 3_600,
+            max_ttl: 365 * 86_400,
+            request_ttl: 3_600,
+            ceremony_ttl: 300,
+            most_requests: 100,
+            capabilities: ["observe", "mutate", "execute", "admin"].map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self { max_ttl: 3_600, per_task: 100 }
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self { ttl: 30 }
     }
 }
 
@@ -210,7 +280,10 @@ const MOST_ACTORS: u32 = 24;
 const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
 /// Texts even where they look like numbers; a complaint about their type would show them.
 const TEXTS: [&str; 2] = ["master_key", "database_url"];
-const SECTIONS: [&str; 6] = ["tokens", "dpop", "keys", "limits", "ledger", "log"];
+/// Names separated by commas.
+const LISTS: [&str; 1] = ["delegations_capabilities"];
+const SECTIONS: [&str; 9] =
+    ["tokens", "dpop", "keys", "delegations", "agents", "status", "limits", "ledger", "log"];
 
 impl Config {
     /// Loads the configuration of this process.
@@ -268,6 +341,12 @@ impl Config {
             ("dpop.window", self.dpop.window),
             ("dpop.nonce_ttl", self.dpop.nonce_ttl),
             ("keys.rotate_every", self.keys.rotate_every),
+            ("delegations.default_ttl", self.delegations.default_ttl),
+            ("delegations.max_ttl", self.delegations.max_ttl),
+            ("delegations.request_ttl", self.delegations.request_ttl),
+            ("delegations.ceremony_ttl", self.delegations.ceremony_ttl),
+            ("agents.max_ttl", self.agents.max_ttl),
+            ("status.ttl", self.status.ttl),
             ("database_connections", self.database_connections),
             ("ledger.batch", u32::try_from(self.ledger.batch).unwrap_or(u32::MAX)),
             ("ledger.timeout_ms", u32::try_from(self.ledger.timeout_ms).unwrap_or(u32::MAX)),
@@ -343,7 +422,13 @@ fn config_with(mut table: toml::Table, environment: &BTreeMap<String, String>) -
 /// Puts a variable where its name says: into a section where the name begins with one, else at the top.
 fn set(table: &mut toml::Table, key: &str, text: &str) {
     let number = text.parse::<i64>().ok().filter(|_| !TEXTS.contains(&key));
-    let value = number.map_or_else(|| toml::Value::String(text.to_owned()), toml::Value::Integer);
+    let value = match number {
+        _ if LISTS.contains(&key) => toml::Value::Array(
+            text.split(',').map(|name| toml::Value::String(name.trim().to_owned())).collect(),
+        ),
+        Some(number) => toml::Value::Integer(number),
+        None => toml::Value::String(text.to_owned()),
+    };
     let section = SECTIONS
         .iter()
         .find_map(|section| key.strip_prefix(section)?.strip_prefix('_').map(|rest| (*section, rest)));

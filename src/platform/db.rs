@@ -57,6 +57,8 @@ fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     options
         .application_name("actchain")
         .options([("statement_timeout", timeout.as_str()), ("lock_timeout", timeout.as_str())])
+        // Whoever stops in the middle of a transaction may hold what all others wait for.
+        .options([("idle_in_transaction_session_timeout", "60s")])
         // Statements are planned once for each connection, often on tables that are still empty, and the plan is kept
         // while they grow: a scan that was right for ten rows would be read over a million. All we ask goes by an index.
         .options([("enable_seqscan", "off"), ("jit", "off")])

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::authorization_details::Details;
+use super::status_list::StatusClaim;
 
 /// The media type in `typ`.
 pub const TYP: &str = "at+jwt";
@@ -114,6 +115,12 @@ pub struct Claims {
     /// What exactly may be done, where it was asked for (RFC 9396 §9.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization_details: Option<Details>,
+    /// The highest capability that it may be used for; absent where that is not restricted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capability_ceiling: Option<String>,
+    /// Where its status is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<StatusClaim>,
     /// How the root subject logged in; unchanged through all hops (RFC 9068 §2.2.1).
     #[serde(flatten)]
     pub login: Login,
@@ -176,6 +183,8 @@ pub fn read_claims(claims: &Map<String, Value>) -> Option<Claims> {
             None => None,
             Some(value) => Some(Details::from_value(value)?),
         },
+        capability_ceiling: optional("capability_ceiling")?,
+        status: typed("status").map(serde_json::from_value).transpose().ok()?,
         login: Login::read(claims),
     })
 }

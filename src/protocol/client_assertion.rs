@@ -26,6 +26,8 @@ pub struct VerifiedAssertion {
     pub spend: [u8; 16],
     /// From when on the use may be forgotten.
     pub forget_at: OffsetDateTime,
+    /// Thumbprint of the key that signed it.
+    pub key: String,
 }
 
 /// Reads an assertion far enough to know whose keys to look for.
@@ -55,8 +57,9 @@ impl PresentedAssertion<'_> {
             (Some(wanted), Some(kid)) => wanted == kid,
             _ => true,
         };
-        let verified = keys.iter().filter(named).any(|key| self.jws.verified_by(key, &Alg::ALL));
-        verified.then(|| VerifiedAssertion {
+        let signer = keys.iter().filter(named).find(|key| self.jws.verified_by(key, &Alg::ALL));
+        signer.map(|key| VerifiedAssertion {
+            key: key.thumbprint().to_owned(),
             spend: spend(&[b"assertion", self.client_id.as_bytes(), jti.as_bytes()]),
             forget_at: validity.expires_at,
         })

@@ -52,6 +52,8 @@ pub struct Wanted {
     pub audiences: Option<BTreeSet<String>>,
     /// `authorization_details`, read but not yet compared with anything.
     pub details: Option<super::authorization_details::Details>,
+    /// The highest capability, by name.
+    pub capability: Option<String>,
 }
 
 /// A token exchange request whose form is right.
@@ -96,7 +98,12 @@ pub fn wanted(
         Some(text) => Some(scope::parse(text).ok_or(BadWanted::Scope)?),
     };
     let targets: BTreeSet<String> = audiences.iter().chain(resources).cloned().collect();
-    Ok(Wanted { scopes, audiences: (!targets.is_empty()).then_some(targets), details: None })
+    Ok(Wanted {
+        scopes,
+        audiences: (!targets.is_empty()).then_some(targets),
+        details: None,
+        capability: None,
+    })
 }
 
 /// Undoes `application/x-www-form-urlencoded` for one name or value: `+` is a space, escapes must be whole, the result

@@ -1,7 +1,6 @@
 //! The log: everything is in it, nobody alters it unnoticed.
 
 use actchain::flows::audit::{self, Kept, Report};
-use actchain::flows::clients;
 use actchain::platform::jose::SealingKey;
 use actchain::protocol::signed_note::VerifierKey;
 use serde_json::json;
@@ -70,7 +69,7 @@ async fn administrative_changes_are_events_too() {
     ] {
         assert!(actions.contains(&json!(action)), "{action}");
     }
-    clients::disable(&world.server.app.pool, "stranger", world.server.clock.now()).await.unwrap();
+    world.server.disable("stranger").await;
     let event = world.server.last_event().await;
     assert_eq!((&event["action"], &event["target"]), (&json!("client.disabled"), &json!("stranger")));
 }

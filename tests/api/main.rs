@@ -4,6 +4,7 @@
 
 mod audit_log;
 mod client_authentication;
+mod delegations;
 mod keys;
 mod openapi;
 mod operating;

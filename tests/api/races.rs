@@ -1,6 +1,5 @@
 //! Two of them at the same instant, on two servers over one database.
 
-use actchain::flows::{clients, delegations};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, JWT};
@@ -99,7 +98,7 @@ async fn nothing_is_recorded_as_issued_after_its_delegation_was_revoked() {
         {
             tokio::task::yield_now().await;
         }
-        delegations::revoke(&world.server.app.pool, "D", "race", world.server.clock.now()).await.unwrap();
+        world.server.revoke("D").await;
     };
     let (answers, ()) = tokio::join!(futures_util::future::join_all(requests), revoke);
     let issued = assert_nothing_issued_after(&world.server.events().await, "delegation.revoked");
@@ -128,7 +127,7 @@ async fn nothing_is_recorded_as_issued_after_its_client_was_disabled() {
         {
             tokio::task::yield_now().await;
         }
-        clients::disable(&world.server.app.pool, "user-proxy", world.server.clock.now()).await.unwrap();
+        world.server.disable("user-proxy").await;
     };
     let (answers, ()) = tokio::join!(futures_util::future::join_all(requests), disable);
     let issued = assert_nothing_issued_after(&world.server.events().await, "client.disabled");
@@ -144,15 +143,15 @@ async fn a_disabled_client_is_refused_from_the_next_request_on_by_every_server_w
     let use_it = async |server| world.followup_svc.exchange(server, third.token(), ACCESS_TOKEN).send().await;
     assert_eq!((use_it(&world.server).await.status, use_it(&twin).await.status), (200, 200));
     for middle in ["user-proxy", "email-svc"] {
-        clients::disable(&world.server.app.pool, middle, world.server.clock.now()).await.unwrap();
+        world.server.disable(middle).await;
         use_it(&twin).await.assert_refused(400, "invalid_request", "actor_disabled");
         use_it(&world.server).await.assert_refused(400, "invalid_request", "actor_disabled");
-        clients::enable(&world.server.app.pool, middle, world.server.clock.now()).await.unwrap();
+        world.server.enable(middle).await;
         assert_eq!(use_it(&twin).await.status, 200);
     }
-    clients::disable(&world.server.app.pool, "followup-svc", world.server.clock.now()).await.unwrap();
+    world.server.disable("followup-svc").await;
     assert_eq!((use_it(&twin).await.error(), use_it(&world.server).await.status), ("invalid_client", 401));
-    clients::enable(&world.server.app.pool, "followup-svc", world.server.clock.now()).await.unwrap();
+    world.server.enable("followup-svc").await;
     assert_eq!(use_it(&twin).await.status, 200, "enabled is enabled at once");
 }
 
@@ -160,7 +159,7 @@ async fn a_disabled_client_is_refused_from_the_next_request_on_by_every_server_w
 async fn a_revoked_ancestor_stops_the_exchange_whatever_hangs_below() {
     let world = World::new().await;
     let third = world.third_hop().await;
-    delegations::revoke(&world.server.app.pool, "D", "enough", world.server.clock.now()).await.unwrap();
+    world.server.revoke("D").await;
     let own = world.followup_svc.exchange(&world.server, third.token(), ACCESS_TOKEN).send().await;
     own.assert_refused(400, "invalid_request", "delegation_revoked");
     let first = world

@@ -392,7 +392,7 @@ async fn max_depth_of_any_delegation_on_the_path_holds() {
     };
     world.server.apply(&yaml(0, "")).await.unwrap();
     world.server.apply(&yaml(1, "")).await.unwrap();
-    assert!(world.server.apply(&yaml(2, ", max_depth: 3")).await.unwrap_err().contains("actors"));
+    assert!(world.server.apply(&yaml(2, ", max_depth: 3")).await.unwrap_err().contains("max_depth"));
     let token = |sub: &str| world.user_token_with(|claims| claims["sub"] = json!(sub));
     let none =
         world.user_proxy.exchange(&world.server, &token("bob0"), JWT).param("audience", MAIL).send().await;
@@ -486,9 +486,7 @@ async fn may_act_lets_the_named_client_act_and_records_a_delegation_that_can_be_
     );
     let elsewhere = world.stranger.exchange(&world.server, &carol, JWT).param("audience", MAIL).send().await;
     elsewhere.assert_refused(400, "invalid_request", "no_delegation");
-    actchain::flows::delegations::revoke(&world.server.app.pool, &dlg, "enough", world.server.clock.now())
-        .await
-        .unwrap();
+    world.server.revoke(&dlg).await;
     exchange(&carol).await.assert_refused(400, "invalid_request", "delegation_revoked");
     let own = world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await;
     own.assert_refused(400, "invalid_request", "delegation_revoked");

@@ -10,6 +10,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::delegation::Delegation;
 use super::principal::Principal;
 use super::refusal::Refusal;
 use crate::platform::clock::rfc3339;
@@ -26,10 +27,36 @@ pub enum Action {
     TokenExchanged,
     /// A token was refused.
     TokenRefused,
-    /// A delegation began.
+    /// A token was revoked by its client.
+    TokenRevoked,
+    /// A delegation was given or asked for.
     DelegationCreated,
-    /// A delegation was taken back.
+    /// A delegation that was asked for was approved, or its agent's new key was confirmed.
+    DelegationActivated,
+    /// A delegation was denied or taken back.
     DelegationRevoked,
+    /// A delegation came to its end, or to its last use.
+    DelegationExpired,
+    /// The end of a delegation was moved.
+    DelegationRenewed,
+    /// Uses were reported.
+    DelegationUsed,
+    /// An agent asked for another key.
+    DelegationRebinding,
+    /// A move of a delegation was refused.
+    DelegationRefused,
+    /// A use that needs a confirmation was confirmed.
+    CeremonyApproved,
+    /// It was not.
+    CeremonyDenied,
+    /// Everything that a principal had up to now was ended.
+    PrincipalCutOff,
+    /// A key was removed from a client.
+    ClientKeyRemoved,
+    /// An agent was made for one delegation.
+    AgentCreated,
+    /// Such an agent has ended.
+    AgentEnded,
     /// A client was registered or changed.
     ClientChanged,
     /// A client was disabled.
@@ -53,8 +80,21 @@ impl Action {
             Self::TokenIssued => "oauth.token.issued",
             Self::TokenExchanged => "oauth.token.exchanged",
             Self::TokenRefused => "oauth.token.refused",
+            Self::TokenRevoked => "oauth.token.revoked",
             Self::DelegationCreated => "delegation.created",
+            Self::DelegationActivated => "delegation.activated",
             Self::DelegationRevoked => "delegation.revoked",
+            Self::DelegationExpired => "delegation.expired",
+            Self::DelegationRenewed => "delegation.renewed",
+            Self::DelegationUsed => "delegation.used",
+            Self::DelegationRebinding => "delegation.rebinding",
+            Self::DelegationRefused => "delegation.refused",
+            Self::CeremonyApproved => "delegation.ceremony_approved",
+            Self::CeremonyDenied => "delegation.ceremony_denied",
+            Self::PrincipalCutOff => "admin.principal_cut_off",
+            Self::ClientKeyRemoved => "client.key_removed",
+            Self::AgentCreated => "client.agent_created",
+            Self::AgentEnded => "client.agent_ended",
             Self::ClientChanged => "client.changed",
             Self::ClientDisabled => "client.disabled",
             Self::ClientEnabled => "client.enabled",
@@ -69,7 +109,9 @@ impl Action {
     pub fn code(self) -> Option<&'static str> {
         match self {
             Self::DelegationCreated => Some("0x3001"),
+            Self::DelegationActivated => Some("0x3002"),
             Self::DelegationRevoked => Some("0x3003"),
+            Self::DelegationExpired => Some("0x3004"),
             _ => None,
         }
     }
@@ -88,11 +130,31 @@ pub enum Outcome {
 /// Who did it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Actor {
-    /// The client; `operator` stands for whoever has a shell on the machine.
+    /// The client; `operator` stands for whoever has a shell on the machine, `user` for a user in person.
     pub client_id: String,
+    /// The user, where it is one.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Principal>,
     /// The key it proved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jkt: Option<String>,
+}
+
+impl Actor {
+    /// A client, under the key it proved.
+    pub fn client(client_id: impl Into<String>, jkt: Option<String>) -> Self {
+        Self { client_id: client_id.into(), user: None, jkt }
+    }
+
+    /// A user in person.
+    pub fn user(who: Principal) -> Self {
+        Self { client_id: "user".into(), user: Some(who), jkt: None }
+    }
+
+    /// Whoever has a shell on the machine.
+    pub fn operator() -> Self {
+        Self { client_id: "operator".into(), user: None, jkt: None }
+    }
 }
 
 /// One actor of the chain.
@@ -187,21 +249,30 @@ impl Event {
         }
     }
 
+    /// An event about a delegation.
+    pub fn of_delegation(at: OffsetDateTime, action: Action, actor: Actor, one: &Delegation) -> Self {
+        Self {
+            subject: Some(one.root.clone()),
+            delegation_id: Some(one.id.clone()),
+            delegation_path: one.path.clone(),
+            ..Self::new(at, action, actor)
+        }
+    }
+
     /// An event of an operator about one thing.
     pub fn of_operator(at: OffsetDateTime, action: Action, target: impl Into<String>) -> Self {
-        let actor = Actor { client_id: "operator".into(), jkt: None };
+        let actor = Actor::operator();
         Self { target: Some(target.into()), ..Self::new(at, action, actor) }
     }
 
     /// The same event, had it been refused.
     pub fn refused(self, refusal: Refusal) -> Self {
-        Self {
-            action: Action::TokenRefused,
-            outcome: Outcome::Refused,
-            reason: Some(refusal.reason()),
-            jti: None,
-            ..self
-        }
+        let action = match self.action {
+            Action::TokenIssued | Action::TokenExchanged | Action::TokenRevoked => Action::TokenRefused,
+            Action::TokenRefused => Action::TokenRefused,
+            _ => Action::DelegationRefused,
+        };
+        Self { action, outcome: Outcome::Refused, reason: Some(refusal.reason()), jti: None, ..self }
     }
 
     /// Writes the canonical document, all but its place in the log.

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use time::{Duration, OffsetDateTime};
 
 use super::{Bounds, Decision};
-use crate::domain::client::Client;
-use crate::domain::client::Kind;
+use crate::domain::capability::{Ceiling, Ladder};
+use crate::domain::client::{Client, Kind};
+use crate::domain::delegation::Path;
 use crate::domain::limit::Limit;
 use crate::domain::refusal::Refusal;
 use crate::domain::registry::{ADMIN_SCOPE, Registry};
@@ -19,6 +20,7 @@ use crate::protocol::token_exchange::Wanted;
 pub(super) struct Asked<'a> {
     pub(super) wanted: &'a Wanted,
     pub(super) registry: &'a Registry,
+    pub(super) ladder: &'a Ladder,
     pub(super) client: &'a Client,
     /// Whether the token will be bound to a key.
     pub(super) bound: bool,
@@ -29,7 +31,7 @@ pub(super) struct Asked<'a> {
 pub(super) fn grant(
     bounds: &Bounds,
     asked: &Asked<'_>,
-    path: Vec<String>,
+    path: Option<&Path>,
     act: Option<Act>,
 ) -> Result<Decision, Refusal> {
     let targets = targets(bounds, asked)?;
@@ -42,6 +44,12 @@ pub(super) fn grant(
     if scopes.is_empty() && details.as_ref().is_none_or(|details| details.0.is_empty()) {
         return Err(if targets.len() > 1 { Refusal::TargetAmbiguous } else { Refusal::ScopeEmpty });
     }
+    let capability = capability(bounds, asked)?;
+    let reserved = path.into_iter().flat_map(|path| &path.0);
+    let ceremonies = reserved
+        .filter(|one| one.terms.needs_ceremony(&scopes, &capability, asked.ladder))
+        .map(|one| one.id.clone())
+        .collect();
     let life = |seconds: Option<u32>| seconds.map(|seconds| asked.now + Duration::seconds(seconds.into()));
     let ends = targets.iter().map(|target| target.token_ttl).chain([asked.client.max_token_ttl]);
     let expires_at = ends.filter_map(life).fold(bounds.expires_at, OffsetDateTime::min);
@@ -50,12 +58,14 @@ pub(super) fn grant(
         return Err(Refusal::SubjectTokenInvalid);
     }
     Ok(Decision {
-        path,
+        path: path.map(Path::ids).unwrap_or_default(),
         create: None,
         act,
         scopes,
         audiences: targets.iter().map(|target| target.id.clone()).collect(),
         details,
+        capability,
+        ceremonies,
         expires_at,
     })
 }
@@ -105,6 +115,20 @@ fn scopes(bounds: &Bounds, asked: &Asked<'_>, targets: &[&Resource]) -> Result<B
             let Limit::Only(all) = &bounds.scopes else { return Ok(BTreeSet::new()) };
             Ok(all.iter().filter(|scope| everywhere(scope) && fitting(scope)).cloned().collect())
         }
+    }
+}
+
+/// The capability: the one asked for, if it may be had; else as much as may be had.
+fn capability(bounds: &Bounds, asked: &Asked<'_>) -> Result<Ceiling, Refusal> {
+    let Some(wanted) = &asked.wanted.capability else { return Ok(bounds.capability.clone()) };
+    if !asked.ladder.knows(wanted) {
+        return Err(Refusal::CapabilityUnknown);
+    }
+    let wanted = Some(wanted.clone());
+    if asked.ladder.covers(&bounds.capability, &wanted) {
+        Ok(wanted)
+    } else {
+        Err(Refusal::CapabilityTooHigh)
     }
 }
 

@@ -8,12 +8,13 @@ use std::collections::BTreeSet;
 
 use time::{Duration, OffsetDateTime};
 
-use super::client::{Binding, Client};
-use super::delegation::{Delegation, Facts, Origin, Path};
+use super::capability::{Ceiling, Ladder};
+use super::client::{Binding, Client, Kind};
+use super::delegation::{Delegation, Facts, Origin, Path, Terms};
 use super::limit::Limit;
 use super::principal::Principal;
 use super::refusal::Refusal;
-use super::registry::Registry;
+use super::registry::{ADMIN_SCOPE, DELEGATE_SCOPE, Registry};
 use super::subject::{Source, VerifiedSubject};
 use crate::platform::base64url;
 use crate::platform::digest::sha256;
@@ -42,6 +43,8 @@ pub struct Grounds<'a> {
     pub registry: &'a Registry,
     /// What is asked for.
     pub wanted: &'a Wanted,
+    /// Capabilities in their order.
+    pub ladder: &'a Ladder,
     /// The longest life of any token.
     pub max_ttl: Duration,
     /// The most actors of any token.
@@ -63,6 +66,10 @@ pub struct Decision {
     pub audiences: BTreeSet<String>,
     /// `authorization_details`, where there are any.
     pub details: Option<Details>,
+    /// The highest capability.
+    pub capability: Ceiling,
+    /// Delegations whose delegators have to confirm this one use, root first.
+    pub ceremonies: Vec<String>,
     /// When it ends.
     pub expires_at: OffsetDateTime,
 }
@@ -73,6 +80,7 @@ pub(crate) struct Bounds {
     scopes: Limit,
     audiences: Limit,
     details: Option<Details>,
+    capability: Ceiling,
     expires_at: OffsetDateTime,
 }
 
@@ -91,17 +99,37 @@ pub fn decide(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
     }
 }
 
-/// Decides what a client gets for itself (RFC 6749 §4.4): its own registered rights.
+/// Decides what a client gets for itself (RFC 6749 §4.4): its own registered rights; and any agent, for us as the target,
+/// the right to ask for delegations. An agent that was made for one delegation has nothing else of its own.
 pub fn decide_for_itself(
     client: &Client,
-    registry: &Registry,
-    wanted: &Wanted,
+    (registry, ladder): (&Registry, &Ladder),
+    (wanted, issuer): (&Wanted, &str),
     bound: bool,
     (now, max_ttl): (OffsetDateTime, Duration),
 ) -> Result<Decision, Refusal> {
-    let bounds = of_client(client, now + max_ttl);
-    let asked = meet::Asked { wanted, registry, client, bound, now };
-    meet::grant(&bounds, &asked, Vec::new(), None)
+    let mut bounds = of_client(client, now + max_ttl);
+    if client.ephemeral.is_some() {
+        (bounds.scopes, bounds.audiences) = (Limit::Only(BTreeSet::new()), Limit::Only(BTreeSet::new()));
+        bounds.details = Some(Details::default());
+    }
+    let at_us = wanted.audiences.as_ref().is_some_and(|names| names.iter().eq([issuer]));
+    if at_us {
+        let mut scopes = match bounds.scopes {
+            Limit::Only(scopes) => scopes,
+            Limit::Any => BTreeSet::new(),
+        };
+        scopes.retain(|scope| scope == ADMIN_SCOPE);
+        if client.kind == Kind::Agent {
+            scopes.insert(DELEGATE_SCOPE.to_owned());
+        }
+        if matches!(client.kind, Kind::Agent | Kind::Admin) {
+            bounds.audiences = Limit::only([issuer]);
+        }
+        bounds.scopes = Limit::Only(scopes);
+    }
+    let asked = meet::Asked { wanted, registry, ladder, client, bound, now };
+    meet::grant(&bounds, &asked, None, None)
 }
 
 /// Rule 1: narrower scope or another audience for the token's own holder. No hop is added, no actor dropped.
@@ -191,7 +219,7 @@ fn add_actor(grounds: &Grounds<'_>) -> Act {
 
 /// Depth counts actors; the server and every delegation on the path may bound it.
 fn check_depth(grounds: &Grounds<'_>, depth: u32, path: Option<&Path>) -> Result<(), Refusal> {
-    let bounds = path.into_iter().flat_map(|path| &path.0).filter_map(|one| one.max_depth);
+    let bounds = path.into_iter().flat_map(|path| &path.0).filter_map(|one| one.terms.max_depth);
     let most = bounds.min().unwrap_or(u32::MAX).min(grounds.max_depth);
     if depth > most { Err(Refusal::DepthExceeded) } else { Ok(()) }
 }
@@ -224,16 +252,23 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
         root: subject.subject.clone(),
         delegator: subject.subject.clone(),
         delegate: client_id.clone(),
-        scopes: subject.scopes.clone(),
-        audiences: Limit::Any,
-        details: subject.details.clone(),
-        max_depth: None,
+        terms: Terms {
+            scopes: subject.scopes.clone(),
+            details: subject.details.clone(),
+            ..Terms::unrestricted()
+        },
         origin: Origin::MayAct,
         requested_at: grounds.now,
+        requested_by: None,
+        lifetime: None,
+        reason: None,
+        agent: None,
         facts: Facts {
             activated_at: Some(grounds.now),
             expires_at: subject.validity.expires_at,
             revoked_at: None,
+            cut_off: false,
+            rebinding: false,
             max_uses: None,
             uses: 0,
         },
@@ -250,19 +285,29 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
 fn grant(grounds: &Grounds<'_>, path: Option<&Path>, act: Option<Act>) -> Result<Decision, Refusal> {
     let subject = grounds.subject;
     let mut bounds = of_client(grounds.client, grounds.now + grounds.max_ttl);
-    let ends = [Some(subject.validity.expires_at), grounds.actor_expires_at].into_iter().flatten();
-    bounds.narrow(&subject.scopes, &subject.audiences, subject.details.as_ref(), ends);
+    let of_subject = Terms {
+        scopes: subject.scopes.clone(),
+        audiences: subject.audiences.clone(),
+        details: subject.details.clone(),
+        ceiling: subject.capability.clone(),
+        ..Terms::unrestricted()
+    };
+    bounds.narrow(&of_subject, grounds.ladder);
+    bounds.expires_at = bounds.expires_at.min(subject.validity.expires_at);
+    bounds.expires_at = grounds.actor_expires_at.map_or(bounds.expires_at, |end| bounds.expires_at.min(end));
     for one in path.into_iter().flat_map(|path| &path.0) {
-        bounds.narrow(&one.scopes, &one.audiences, one.details.as_ref(), [one.facts.expires_at]);
+        bounds.narrow(&one.terms, grounds.ladder);
+        bounds.expires_at = bounds.expires_at.min(one.facts.expires_at);
     }
     let asked = meet::Asked {
         wanted: grounds.wanted,
         registry: grounds.registry,
+        ladder: grounds.ladder,
         client: grounds.client,
         bound: grounds.jkt.is_some(),
         now: grounds.now,
     };
-    meet::grant(&bounds, &asked, path.map(Path::ids).unwrap_or_default(), act)
+    meet::grant(&bounds, &asked, path, act)
 }
 
 fn of_client(client: &Client, server_end: OffsetDateTime) -> Bounds {
@@ -270,26 +315,21 @@ fn of_client(client: &Client, server_end: OffsetDateTime) -> Bounds {
         scopes: Limit::Only(client.scopes.clone()),
         audiences: Limit::Only(client.audiences.clone()),
         details: None,
+        capability: None,
         expires_at: server_end,
     }
 }
 
 impl Bounds {
-    fn narrow(
-        &mut self,
-        scopes: &Limit,
-        audiences: &Limit,
-        details: Option<&Details>,
-        ends: impl IntoIterator<Item = OffsetDateTime>,
-    ) {
-        self.scopes = self.scopes.meet(scopes);
-        self.audiences = self.audiences.meet(audiences);
-        self.details = match (self.details.take(), details) {
-            (None, limit) => limit.cloned(),
+    fn narrow(&mut self, terms: &Terms, ladder: &Ladder) {
+        self.scopes = self.scopes.meet(&terms.scopes);
+        self.audiences = self.audiences.meet(&terms.audiences);
+        self.details = match (self.details.take(), &terms.details) {
+            (None, limit) => limit.clone(),
             (limit, None) => limit,
             (Some(ours), Some(theirs)) => Some(ours.meet(theirs)),
         };
-        self.expires_at = ends.into_iter().fold(self.expires_at, OffsetDateTime::min);
+        self.capability = ladder.meet(&self.capability, &terms.ceiling);
     }
 }
 

@@ -33,6 +33,15 @@ fn names(of: &'static [&'static str]) -> impl Strategy<Value = BTreeSet<String>>
     prop_oneof![3 => all, 2 => some].prop_map(|names| names.into_iter().map(str::to_owned).collect())
 }
 
+fn ladder() -> Ladder {
+    Ladder::new(&["observe", "mutate", "admin"].map(str::to_owned)).unwrap()
+}
+
+fn capability() -> impl Strategy<Value = Ceiling> {
+    let names = proptest::sample::select(&["observe", "mutate", "admin"][..]);
+    proptest::option::weighted(0.3, names).prop_map(|name| name.map(str::to_owned))
+}
+
 fn limit(of: &'static [&'static str]) -> impl Strategy<Value = Limit> {
     proptest::option::of(names(of)).prop_map(|some| some.map_or(Limit::Any, Limit::Only))
 }
@@ -58,6 +67,7 @@ fn client() -> impl Strategy<Value = Client> {
             actor_subjects: Vec::new(),
             max_token_ttl,
             disabled_at: None,
+            ephemeral: None,
         })
 }
 
@@ -74,7 +84,8 @@ fn act(actors: &[&str]) -> Option<Act> {
 
 /// A token of ours with so many actors, under the delegation that has as many ancestors.
 fn subject() -> impl Strategy<Value = VerifiedSubject> {
-    (1usize..3, limit(&SCOPES), limit(&TARGETS), -10i64..900).prop_map(|(depth, scopes, audiences, life)| {
+    let parts = (1usize..3, limit(&SCOPES), limit(&TARGETS), -10i64..900, capability());
+    parts.prop_map(|(depth, scopes, audiences, life, capability)| {
         let dlg = Some(format!("d{depth}"));
         VerifiedSubject {
             subject: alice(),
@@ -84,6 +95,7 @@ fn subject() -> impl Strategy<Value = VerifiedSubject> {
             scopes,
             audiences,
             details: None,
+            capability,
             validity: Validity {
                 expires_at: now() + Duration::seconds(life),
                 not_before: None,
@@ -97,38 +109,46 @@ fn subject() -> impl Strategy<Value = VerifiedSubject> {
 
 /// A path of delegations from Alice through the agents, one below the other.
 fn path() -> impl Strategy<Value = Path> {
-    let one = (limit(&SCOPES), limit(&TARGETS), proptest::option::of(0u32..6), -10i64..900, any::<bool>());
+    let terms = (limit(&SCOPES), limit(&TARGETS), proptest::option::of(0u32..6), capability()).prop_map(
+        |(scopes, audiences, max_depth, ceiling)| {
+            let ceremonies = ["b", "mutate"].map(str::to_owned).into();
+            Terms { scopes, audiences, details: None, ceiling, ceremonies, max_depth }
+        },
+    );
+    let one = (terms, -10i64..900, any::<bool>());
     (proptest::collection::vec(one, 3), proptest::sample::select(&AGENTS[..])).prop_map(|(terms, last)| {
         let ids: Vec<String> = (1..=terms.len()).map(|n| format!("d{n}")).collect();
-        let delegations =
-            terms.into_iter().enumerate().map(|(n, (scopes, audiences, max_depth, life, revoked))| {
-                let delegator =
-                    n.checked_sub(1).map_or_else(alice, |above| Principal::new(ISSUER, AGENTS[above]));
-                Delegation {
-                    id: ids[n].clone(),
-                    path: ids[..=n].to_vec(),
-                    parent: n.checked_sub(1).map(|above| ids[above].clone()),
-                    root: alice(),
-                    delegator,
-                    // The last one may lead back to somebody who acts already, which the decision has to see.
-                    delegate: if n == 2 { last.to_owned() } else { AGENTS[n].to_owned() },
-                    scopes,
-                    audiences,
-                    details: None,
-                    max_depth,
-                    origin: Origin::Declared,
-                    requested_at: now(),
-                    facts: Facts {
-                        activated_at: Some(now()),
-                        expires_at: now() + Duration::seconds(life),
-                        // Rarely, or hardly anything would be granted.
-                        revoked_at: (revoked && life % 5 == 0).then(now),
-                        max_uses: None,
-                        uses: 0,
-                    },
-                    revoke_reason: None,
-                }
-            });
+        let delegations = terms.into_iter().enumerate().map(|(n, (terms, life, revoked))| {
+            let delegator =
+                n.checked_sub(1).map_or_else(alice, |above| Principal::new(ISSUER, AGENTS[above]));
+            Delegation {
+                id: ids[n].clone(),
+                path: ids[..=n].to_vec(),
+                parent: n.checked_sub(1).map(|above| ids[above].clone()),
+                root: alice(),
+                delegator,
+                // The last one may lead back to somebody who acts already, which the decision has to see.
+                delegate: if n == 2 { last.to_owned() } else { AGENTS[n].to_owned() },
+                terms,
+                origin: Origin::Declared,
+                requested_at: now(),
+                requested_by: None,
+                lifetime: None,
+                reason: None,
+                agent: None,
+                facts: Facts {
+                    activated_at: Some(now()),
+                    expires_at: now() + Duration::seconds(life),
+                    // Rarely, or hardly anything would be granted.
+                    revoked_at: (revoked && life % 5 == 0).then(now),
+                    cut_off: false,
+                    rebinding: false,
+                    max_uses: None,
+                    uses: 0,
+                },
+                revoke_reason: None,
+            }
+        });
         Path(delegations.collect())
     })
 }
@@ -151,10 +171,11 @@ fn registry() -> Registry {
 
 fn wanted() -> impl Strategy<Value = Wanted> {
     let some = |of| proptest::option::of(names(of).prop_filter("something is named", |set| !set.is_empty()));
-    (some(&SCOPES), some(&TARGETS)).prop_map(|(scopes, audiences)| Wanted {
+    (some(&SCOPES), some(&TARGETS), capability()).prop_map(|(scopes, audiences, capability)| Wanted {
         scopes,
         audiences,
         details: None,
+        capability,
     })
 }
 
@@ -178,6 +199,7 @@ proptest! {
             paths: &paths,
             registry: &registry,
             wanted: &wanted,
+            ladder: &ladder(),
             max_ttl: Duration::seconds(800),
             max_depth: 3,
         };
@@ -188,7 +210,7 @@ proptest! {
         let audiences = Limit::Only(decision.audiences.clone());
         prop_assert!(subject.scopes.covers(&scopes) && subject.audiences.covers(&audiences));
         prop_assert!(decision.scopes.is_subset(&client.scopes) && decision.audiences.is_subset(&client.audiences));
-        prop_assert!(used.iter().all(|one| one.scopes.covers(&scopes) && one.audiences.covers(&audiences)));
+        prop_assert!(used.iter().all(|one| one.terms.scopes.covers(&scopes) && one.terms.audiences.covers(&audiences)));
         for target in &decision.audiences {
             prop_assert!(decision.scopes.is_subset(&registry.resources[target].scopes), "TE-07");
         }
@@ -200,11 +222,16 @@ proptest! {
         prop_assert!(ends.into_iter().all(|end| decision.expires_at <= end) && decision.expires_at > now());
         let life = client.max_token_ttl.map(|ttl| now() + Duration::seconds(ttl.into()));
         prop_assert!(life.is_none_or(|end| decision.expires_at <= end));
+        let ceilings = used.iter().map(|one| &one.terms.ceiling).chain([&subject.capability]);
+        prop_assert!(ceilings.into_iter().all(|above| ladder().covers(above, &decision.capability)));
+        prop_assert!(wanted.capability.is_none() || wanted.capability == decision.capability);
+        let reserved = decision.scopes.contains("b") || ladder().reaches(&decision.capability, "mutate");
+        prop_assert_eq!(&decision.ceremonies, &if reserved { decision.path.clone() } else { Vec::new() });
         // Asked for: exactly that, nothing cut in silence.
         prop_assert!(wanted.scopes.is_none() || wanted.scopes.as_ref() == Some(&decision.scopes));
         prop_assert!(wanted.audiences.is_none() || wanted.audiences.as_ref() == Some(&decision.audiences));
         let depth = decision.act.as_ref().map_or(0, Act::depth);
-        prop_assert!(depth <= 3 && used.iter().all(|one| one.max_depth.is_none_or(|most| depth <= most)));
+        prop_assert!(depth <= 3 && used.iter().all(|one| one.terms.max_depth.is_none_or(|most| depth <= most)));
         let before = subject.act.as_ref().unwrap();
         let after = decision.act.as_ref().unwrap();
         if subject.is_held_by(&client.client_id, ISSUER) {
@@ -237,6 +264,7 @@ fn the_property_is_tried_on_decisions_that_are_granted() {
             paths: &paths,
             registry: &registry,
             wanted: &wanted,
+            ladder: &ladder(),
             max_ttl: Duration::seconds(800),
             max_depth: 3,
         });

@@ -135,6 +135,21 @@ pub struct Client {
     pub max_token_ttl: Option<u32>,
     /// When it was disabled.
     pub disabled_at: Option<OffsetDateTime>,
+    /// What it was made for, where it is an agent of one delegation.
+    pub ephemeral: Option<Ephemeral>,
+}
+
+/// What an agent was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ephemeral {
+    /// The delegation.
+    pub home: String,
+    /// The task.
+    pub task_id: String,
+    /// Who made it.
+    pub owner: Principal,
+    /// When it ended.
+    pub ended_at: Option<OffsetDateTime>,
 }
 
 impl Client {
@@ -142,6 +157,17 @@ impl Client {
     pub fn live_secret_hashes(&self, now: OffsetDateTime) -> Vec<String> {
         let live = |secret: &&StoredSecret| secret.expires_at.is_none_or(|end| now < end);
         self.secrets.iter().filter(live).map(|secret| secret.hash.clone()).collect()
+    }
+
+    /// Whether it was disabled or has ended.
+    pub fn is_out(&self) -> bool {
+        self.disabled_at.is_some() || self.ephemeral.as_ref().is_some_and(|agent| agent.ended_at.is_some())
+    }
+
+    /// Whether it may authenticate by a method: the registered one, or, for an agent that was made for one delegation
+    /// and has nothing but a key, either way of proving that.
+    pub fn may_authenticate_by(&self, method: AuthMethod) -> bool {
+        method == self.auth || (self.ephemeral.is_some() && method == AuthMethod::PrivateKeyJwt)
     }
 
     /// Whether the client may use this key for proofs.
@@ -158,6 +184,19 @@ impl Client {
 pub fn is_client_id(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/@".contains(&byte))
+}
+
+/// A JWK Set without the keys of this thumbprint.
+pub fn without_key(jwks: &Value, jkt: &str) -> Value {
+    let is_it = |key: &Value| {
+        let read = key.as_object().and_then(|members| PublicKey::from_jwk(members).ok());
+        read.is_some_and(|key| key.thumbprint() == jkt)
+    };
+    let mut jwks = jwks.clone();
+    if let Some(keys) = jwks.get_mut("keys").and_then(Value::as_array_mut) {
+        keys.retain(|key| !is_it(key));
+    }
+    jwks
 }
 
 /// The usable keys of a JWK Set; `None` if it is not one. Keys of unknown kinds are passed over (RFC 7517 §5).

@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
-use super::{AuthMethod, Binding, Client, Grant, Kind, StoredSecret, usable_keys};
+use super::{AuthMethod, Binding, Client, Ephemeral, Grant, Kind, StoredSecret, usable_keys};
 use crate::domain::principal::Principal;
 use crate::platform::fault::Fault;
 
@@ -28,11 +28,24 @@ struct Row {
     actor_subjects: Json<Vec<Principal>>,
     max_token_ttl: Option<i32>,
     disabled_at: Option<OffsetDateTime>,
+    home: Option<String>,
+    task_id: Option<String>,
+    owner_iss: Option<String>,
+    owner_sub: Option<String>,
+    ended_at: Option<OffsetDateTime>,
 }
 
 impl From<Row> for Client {
     fn from(row: Row) -> Self {
+        let owner = row.owner_iss.zip(row.owner_sub).map(|(iss, sub)| Principal::new(iss, sub));
+        let made_for = row.home.zip(row.task_id).zip(owner);
         Self {
+            ephemeral: made_for.map(|((home, task_id), owner)| Ephemeral {
+                home,
+                task_id,
+                owner,
+                ended_at: row.ended_at,
+            }),
             keys: row.jwks.as_ref().and_then(usable_keys).unwrap_or_default(),
             client_id: row.client_id,
             version: row.version,
@@ -152,4 +165,165 @@ pub async fn mark_enabled(
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Makes an agent for one delegation of a client that was just inserted.
+pub async fn mark_ephemeral(
+    connection: &mut PgConnection,
+    client_id: &str,
+    agent: &Ephemeral,
+) -> Result<(), Fault> {
+    sqlx::query(
+        "UPDATE client SET home = $2, task_id = $3, owner_iss = $4, owner_sub = $5 WHERE client_id = $1",
+    )
+    .bind(client_id)
+    .bind(&agent.home)
+    .bind(&agent.task_id)
+    .bind(&agent.owner.iss)
+    .bind(&agent.owner.sub)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Waits for its turn to add to a task, and counts the agents of it that have not ended.
+pub async fn lock_task(
+    connection: &mut PgConnection,
+    owner: &Principal,
+    task_id: &str,
+) -> Result<i64, Fault> {
+    sqlx::query("SELECT pg_advisory_xact_lock(7223, hashtext($1 || ' ' || $2 || ' ' || $3))")
+        .bind(&owner.iss)
+        .bind(&owner.sub)
+        .bind(task_id)
+        .execute(&mut *connection)
+        .await?;
+    let count = sqlx::query_scalar(
+        "SELECT count(*) FROM client
+         WHERE task_id = $1 AND owner_iss = $2 AND owner_sub = $3 AND ended_at IS NULL",
+    )
+    .bind(task_id)
+    .bind(&owner.iss)
+    .bind(&owner.sub)
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
+}
+
+/// The agents of a task that have not ended, with the delegations they were made for; of everybody's where no owner is
+/// given.
+pub async fn of_task(
+    connection: &mut PgConnection,
+    task_id: &str,
+    owner: Option<&Principal>,
+) -> Result<Vec<(String, String)>, Fault> {
+    let rows = sqlx::query_as(
+        "SELECT client_id, home FROM client
+         WHERE task_id = $1 AND ended_at IS NULL
+           AND ($2::text IS NULL OR (owner_iss = $2 AND owner_sub = $3))
+         ORDER BY client_id",
+    )
+    .bind(task_id)
+    .bind(owner.map(|owner| &owner.iss))
+    .bind(owner.map(|owner| &owner.sub))
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Ends agents for good, and forgets their keys; gives those that had not ended yet.
+pub async fn mark_ended(
+    connection: &mut PgConnection,
+    ids: &[String],
+    now: OffsetDateTime,
+) -> Result<Vec<String>, Fault> {
+    let ended = sqlx::query_scalar(
+        "UPDATE client SET ended_at = $2, updated_at = $2, version = version + 1, jwks = NULL, dpop_keys = '{}'
+         WHERE client_id = ANY ($1) AND home IS NOT NULL AND ended_at IS NULL RETURNING client_id",
+    )
+    .bind(ids)
+    .bind(now)
+    .fetch_all(connection)
+    .await?;
+    Ok(ended)
+}
+
+/// Agents whose delegation has ended by itself or by what happened above, at most so many.
+pub async fn orphans(
+    connection: &mut PgConnection,
+    now: OffsetDateTime,
+    most: i64,
+) -> Result<Vec<String>, Fault> {
+    let ids = sqlx::query_scalar(
+        "SELECT k.client_id FROM client k
+         WHERE k.home IS NOT NULL AND k.ended_at IS NULL
+           AND EXISTS (SELECT FROM delegation d JOIN delegation_now a ON a.id = ANY (d.path)
+                       WHERE d.id = k.home AND (a.revoked_at IS NOT NULL OR a.cut_off OR a.expires_at <= $1
+                                                OR a.uses >= a.max_uses))
+         ORDER BY k.client_id LIMIT $2",
+    )
+    .bind(now)
+    .bind(most)
+    .fetch_all(connection)
+    .await?;
+    Ok(ids)
+}
+
+/// Remembers keys that a client may not use any more: what is bound to them, or was got by them, up to now is dead.
+pub async fn put_removed_keys(
+    connection: &mut PgConnection,
+    client_id: &str,
+    jkts: &[String],
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    sqlx::query(
+        "INSERT INTO removed_key (client_id, jkt, removed_at) SELECT $1, jkt, $3 FROM unnest($2::text[]) AS given (jkt)
+         ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = greatest(removed_key.removed_at, excluded.removed_at)",
+    )
+    .bind(client_id)
+    .bind(jkts)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Those of these clients that are disabled or have ended.
+pub async fn out(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<String>, Fault> {
+    let out = sqlx::query_scalar(
+        "SELECT client_id FROM client
+         WHERE client_id = ANY ($1) AND (disabled_at IS NOT NULL OR ended_at IS NOT NULL) ORDER BY client_id",
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    Ok(out)
+}
+
+/// Several clients by id; those that are not there are left out.
+pub async fn find_all(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<Client>, Fault> {
+    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM client WHERE client_id = ANY ($1) ORDER BY client_id")
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.into_iter().map(Client::from).collect())
+}
+
+/// Replaces the keys of a client.
+pub async fn put_keys(
+    connection: &mut PgConnection,
+    client_id: &str,
+    (jwks, dpop_keys): (Option<&Value>, &[String]),
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    sqlx::query(
+        "UPDATE client SET jwks = $2, dpop_keys = $3, updated_at = $4, version = version + 1 WHERE client_id = $1",
+    )
+    .bind(client_id)
+    .bind(jwks)
+    .bind(dpop_keys)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

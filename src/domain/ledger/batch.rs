@@ -1,12 +1,15 @@
-//! One batch, one transaction: look at guards under locks, decide each entry, write all effects, append all events.
+//! One batch, one transaction behind the gate: look at guards, decide each entry, write all effects, append all events.
 //! A fixed number of statements, whatever the number of entries.
 
+use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
 use super::guard::{Judged, Verdict, judge};
-use super::{BatchError, Entry, Recorded, store};
+use super::store::Changes;
+use super::{BatchError, Effect, Entry, Recorded, store};
 use crate::domain::audit::{self, Action, Draft, Event};
-use crate::domain::delegation;
+use crate::domain::refusal::Refusal;
+use crate::domain::{delegation, gate};
 use crate::platform::fault::Fault;
 
 /// Records entries in their order.
@@ -14,7 +17,7 @@ pub(super) async fn record(
     connection: &mut PgConnection,
     entries: &[Entry],
 ) -> Result<Vec<Recorded>, BatchError> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = connection.begin_with(gate::BEGIN_SHARED).await?;
     let seen = store::look(&mut transaction, entries).await?;
     let judged = judge(entries, seen);
     for delegation in judged.create.values() {
@@ -24,69 +27,102 @@ pub(super) async fn record(
             return Err(Fault::new(format!("delegation {} appeared meanwhile", delegation.id)).into());
         }
     }
-    let tokens: Vec<_> = entries
-        .iter()
-        .zip(&judged.verdicts)
-        .filter_map(effective)
-        .filter_map(|entry| Some(&entry.effect.as_ref()?.token))
-        .collect();
-    let head = store::write(&mut transaction, &tokens, &judged.uses).await?;
-    let created = created(entries, &judged)?;
-    let drafts = [created.clone(), drafts(entries, &judged.verdicts)?].concat();
-    let first = audit::store::append_at(&mut transaction, head, &drafts).await?;
+    if let Some(first) = entries.first() {
+        store::write(&mut transaction, &changes(entries, &judged), first.now).await?;
+    }
+    let drafts = [created(entries, &judged)?, drafts(entries, &judged)?].concat();
+    if !drafts.is_empty() {
+        let head = store::lock_head(&mut transaction).await?;
+        audit::store::append_at(&mut transaction, head, &drafts).await?;
+    }
     transaction.commit().await?;
-    Ok(outcomes(&judged.verdicts, first + created.len() as u64))
+    Ok(judged.verdicts.iter().map(outcome).collect())
 }
 
-fn effective<'a>((entry, verdict): (&'a Entry, &Verdict)) -> Option<&'a Entry> {
-    (*verdict == Verdict::Holds).then_some(entry)
+fn changes<'a>(entries: &'a [Entry], judged: &'a Judged<'_>) -> Changes<'a> {
+    let mut changes = Changes {
+        uses: &judged.uses,
+        exhausted: judged.exhausted.iter().map(|(_, id)| *id).collect(),
+        tokens: Vec::new(),
+        ceremonies: Vec::new(),
+        used_ceremonies: Vec::new(),
+    };
+    let holding = entries.iter().zip(&judged.verdicts).filter(|(_, verdict)| **verdict == Verdict::Holds);
+    for (entry, _) in holding {
+        match &entry.effect {
+            Effect::Nothing => {}
+            Effect::Token(issue) => {
+                changes.tokens.push(&issue.token);
+                changes.used_ceremonies.extend(&issue.ceremonies);
+            }
+            Effect::Ceremony(ceremony) => changes.ceremonies.push(ceremony),
+        }
+    }
+    changes
 }
 
 /// What the log will say of delegations that come into being: before the exchanges that need them.
-fn created(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, BatchError> {
+fn created(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> {
     let mut drafts = Vec::with_capacity(judged.create.len());
     for delegation in judged.create.values() {
         let cause = entries.iter().find(|entry| entry.guards.path.contains(&delegation.id));
-        let Some(cause) = cause else { continue };
+        let Some((cause, event)) = cause.and_then(|entry| Some((entry, entry.event.as_ref()?))) else {
+            continue;
+        };
         let event = Event {
             subject: Some(delegation.root.clone()),
             delegation_id: Some(delegation.id.clone()),
             delegation_path: delegation.path.clone(),
-            txn: cause.event.txn.clone(),
-            parent_jti: cause.event.parent_jti.clone(),
-            origin: cause.event.origin.clone(),
-            ..Event::new(cause.now, Action::DelegationCreated, cause.event.actor.clone())
+            txn: event.txn.clone(),
+            parent_jti: event.parent_jti.clone(),
+            origin: event.origin.clone(),
+            ..Event::new(cause.now, Action::DelegationCreated, event.actor.clone())
         };
         drafts.push(event.draft()?);
     }
     Ok(drafts)
 }
 
-/// What the log will say: nothing of stale entries, which come back.
-fn drafts(entries: &[Entry], verdicts: &[Verdict]) -> Result<Vec<Draft>, BatchError> {
-    let mut drafts = Vec::with_capacity(entries.len());
-    for (entry, verdict) in entries.iter().zip(verdicts) {
+/// What the log will say: nothing of stale entries, which come back. The end of a delegation stands right behind the use
+/// that was its last.
+fn drafts(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> {
+    let mut drafts = Vec::with_capacity(entries.len() + judged.exhausted.len());
+    let mut exhausted = judged.exhausted.iter().peekable();
+    for (place, (entry, verdict)) in entries.iter().zip(&judged.verdicts).enumerate() {
+        let Some(event) = &entry.event else { continue };
         match verdict {
             Verdict::Stale => {}
-            Verdict::Holds => drafts.push(entry.event.draft()?),
-            Verdict::Fails(refusal) => drafts.push(entry.event.clone().refused(*refusal).draft()?),
+            Verdict::Holds => drafts.push(event.draft()?),
+            Verdict::Fails(refusal) => drafts.push(event.clone().refused(*refusal).draft()?),
+        }
+        while let Some((_, id)) = exhausted.next_if(|(by, _)| *by == place) {
+            drafts.push(exhaustion(entry, event, id)?);
         }
     }
     Ok(drafts)
 }
 
-fn outcomes(verdicts: &[Verdict], first: u64) -> Vec<Recorded> {
-    let mut seq = first;
-    verdicts
-        .iter()
-        .map(|verdict| {
-            let outcome = match verdict {
-                Verdict::Stale => return Recorded::Stale,
-                Verdict::Holds => Recorded::Done { seq },
-                Verdict::Fails(refusal) => Recorded::Refused(*refusal),
-            };
-            seq += 1;
-            outcome
-        })
-        .collect()
+fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<Draft, Fault> {
+    let path = entry.guards.path.iter();
+    let upto = path.clone().position(|one| one == id).map_or(0, |place| place + 1);
+    let event = Event {
+        reason: Some(Refusal::CommandLimit.reason()),
+        subject: cause.subject.clone(),
+        act_chain: cause.act_chain.clone(),
+        txn: cause.txn.clone(),
+        delegation_id: Some(id.to_owned()),
+        delegation_path: path.take(upto).cloned().collect(),
+        detail: Some(json!({"jti": cause.jti})),
+        origin: cause.origin.clone(),
+        ..Event::new(entry.now, Action::DelegationExpired, cause.actor.clone())
+    };
+    event.draft()
+}
+
+fn outcome(verdict: &Verdict) -> Recorded {
+    match verdict {
+        Verdict::Stale => Recorded::Stale,
+        Verdict::Holds => Recorded::Done,
+        Verdict::Fails(refusal) => Recorded::Refused(*refusal),
+    }
 }

@@ -3,18 +3,25 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Entry, Knowledge};
 use crate::domain::delegation::{Delegation, Facts};
+use crate::domain::principal::Principal;
 use crate::domain::refusal::{ClientProblem, Refusal};
+use crate::domain::token::Problem;
 
-/// What the database said under locks.
+/// What the database said behind the gate.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Version and disablement of clients, by id.
+    /// Version and end or disablement of clients, by id.
     pub(super) clients: HashMap<String, (i64, bool)>,
     /// Facts of delegations, by id.
     pub(super) delegations: HashMap<String, Facts>,
+    /// Tokens that are remembered, with what is wrong with them or with one that they were made from.
+    pub(super) tokens: HashMap<Uuid, Option<Problem>>,
+    /// Principals of which everything up to an instant was ended.
+    pub(super) cutoffs: HashMap<Principal, OffsetDateTime>,
     /// The registry's version.
     pub(super) registry: i64,
     /// Up to where spent ids were forgotten.
@@ -39,20 +46,23 @@ pub(super) struct Judged<'a> {
     pub(super) uses: BTreeMap<String, i64>,
     /// Delegations that have to be recorded, by id.
     pub(super) create: BTreeMap<&'a str, &'a Delegation>,
+    /// Delegations whose last use it was, each behind the entry, by its place, that took it.
+    pub(super) exhausted: Vec<(usize, &'a str)>,
 }
 
 /// Judges entries in their order.
 pub(super) fn judge(entries: &[Entry], mut seen: Seen) -> Judged<'_> {
     let mut judged = Judged::default();
-    for entry in entries {
+    for (place, entry) in entries.iter().enumerate() {
         let verdict = match check(entry, &mut seen) {
             Ok(()) => Verdict::Holds,
             Err(verdict) => verdict,
         };
-        if verdict == Verdict::Holds && entry.effect.is_some() {
-            count(entry, &mut seen, &mut judged.uses);
-            let created = entry.effect.as_ref().and_then(|effect| effect.create.as_ref());
-            let missing = created.filter(|delegation| !seen.delegations.contains_key(&delegation.id));
+        if let (Verdict::Holds, Some(issue)) = (verdict, entry.issue()) {
+            let last = count(entry, &mut seen, &mut judged.uses);
+            judged.exhausted.extend(last.into_iter().map(|id| (place, id)));
+            let missing =
+                issue.create.iter().filter(|delegation| !seen.delegations.contains_key(&delegation.id));
             judged.create.extend(missing.map(|delegation| (delegation.id.as_str(), delegation)));
         }
         judged.verdicts.push(verdict);
@@ -88,6 +98,24 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
     if !entry.guards.chain.iter().all(enabled) {
         return Err(Verdict::Fails(Refusal::ActorDisabled));
     }
+    for (who, issued_at) in &entry.guards.subjects {
+        if seen.cutoffs.get(who).is_some_and(|at| at >= issued_at) {
+            return Err(Verdict::Fails(Refusal::PrincipalCutOff));
+        }
+    }
+    for jti in &entry.guards.tokens {
+        match seen.tokens.get(jti) {
+            Some(None) => {}
+            Some(Some(problem)) => return Err(Verdict::Fails(problem.refusal())),
+            // One that we signed, and do not remember: it ended, or the database is not the one that knew it.
+            None => return Err(Verdict::Fails(Refusal::SubjectTokenInvalid)),
+        }
+    }
+    for id in &entry.guards.home {
+        let checked =
+            seen.delegations.get(id).map_or(Err(Refusal::NoDelegation), |facts| facts.check(entry.now));
+        checked.map_err(|_| Verdict::Fails(Refusal::AgentEnded))?;
+    }
     for id in &entry.guards.path {
         let refused = match seen.delegations.get(id) {
             Some(facts) => facts.check(entry.now),
@@ -104,24 +132,27 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
 }
 
 fn creates(entry: &Entry, id: &str) -> bool {
-    let created = entry.effect.as_ref().and_then(|effect| effect.create.as_ref());
+    let created = entry.issue().and_then(|issue| issue.create.as_ref());
     created.is_some_and(|delegation| delegation.id == id)
 }
 
-/// One use on the delegation and on every ancestor that has a limit.
-fn count(entry: &Entry, seen: &mut Seen, uses: &mut BTreeMap<String, i64>) {
+/// One use on the delegation and on every ancestor that has a limit. Gives those whose last one it was.
+fn count<'a>(entry: &'a Entry, seen: &mut Seen, uses: &mut BTreeMap<String, i64>) -> Vec<&'a str> {
+    let mut last = Vec::new();
     for id in &entry.guards.path {
         let Some(facts) = seen.delegations.get_mut(id) else { continue };
         if facts.max_uses.is_some() {
             facts.uses += 1;
             uses.insert(id.clone(), facts.uses);
+            last.extend(facts.used_up().then_some(id.as_str()));
         }
     }
+    last
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Effect, Guards, Spend};
+    use super::super::{Effect, Guards, Issue, Spend};
     use super::*;
     use crate::domain::audit::{Action, Actor, Event};
     use crate::domain::principal::Principal;
@@ -131,7 +162,7 @@ mod tests {
 
     fn entry(spend: u8, path: &[&str]) -> Entry {
         let now = from_seconds(1_000).unwrap();
-        let actor = Actor { client_id: "c".into(), jkt: None };
+        let actor = Actor::client("c", None);
         let token = IssuedToken {
             jti: Uuid::nil(),
             parent: None,
@@ -140,6 +171,8 @@ mod tests {
             subject: Principal::new("i", "s"),
             delegation_id: None,
             jkt: None,
+            auth_key: None,
+            status_place: 0,
             kid: "k".into(),
             scope: String::new(),
             audience: Vec::new(),
@@ -157,11 +190,14 @@ mod tests {
                 client: Some(("c".into(), 1)),
                 chain: vec!["a".into()],
                 path: path.iter().map(|id| (*id).to_owned()).collect(),
+                home: vec!["h".into()],
+                tokens: vec![Uuid::nil()],
+                subjects: vec![(Principal::new("i", "s"), from_seconds(900).unwrap())],
                 registry: Some(7),
                 knowledge: Knowledge::Fresh,
             },
-            effect: Some(Effect { token, create: None }),
-            event: Event::new(now, Action::TokenExchanged, actor),
+            effect: Effect::Token(Box::new(Issue { token, create: None, ceremonies: Vec::new() })),
+            event: Some(Event::new(now, Action::TokenExchanged, actor)),
         }
     }
 
@@ -170,12 +206,16 @@ mod tests {
             activated_at: Some(from_seconds(0).unwrap()),
             expires_at: from_seconds(2_000).unwrap(),
             revoked_at: None,
+            cut_off: false,
+            rebinding: false,
             max_uses: Some(2),
             uses: 0,
         };
         Seen {
             clients: HashMap::from([("c".into(), (1, false)), ("a".into(), (4, false))]),
-            delegations: HashMap::from([("d".into(), facts)]),
+            delegations: HashMap::from([("d".into(), facts.clone()), ("h".into(), facts)]),
+            tokens: HashMap::from([(Uuid::nil(), None)]),
+            cutoffs: HashMap::from([(Principal::new("i", "s"), from_seconds(899).unwrap())]),
             registry: 7,
             forgotten: None,
             fresh: fresh.iter().map(|id| [*id; 16]).collect(),
@@ -196,6 +236,7 @@ mod tests {
         let holding = judged.verdicts.iter().filter(|verdict| **verdict == Verdict::Holds).count();
         assert_eq!((holding, judged.uses.get("d")), (2, Some(&2)));
         assert!(judged.create.is_empty());
+        assert_eq!(judged.exhausted, [(1, "d")], "the second entry took the last use");
         assert_eq!(judged.verdicts[4], Verdict::Fails(Refusal::CommandLimit));
     }
 
@@ -226,6 +267,17 @@ mod tests {
         );
         let revoked = verdict(|seen| seen.delegations.get_mut("d").unwrap().revoked_at = from_seconds(1));
         assert_eq!(revoked, Verdict::Fails(Refusal::DelegationRevoked));
+        let home = verdict(|seen| seen.delegations.get_mut("h").unwrap().cut_off = true);
+        assert_eq!(home, Verdict::Fails(Refusal::AgentEnded));
+        let token = verdict(|seen| {
+            seen.tokens.insert(Uuid::nil(), Some(Problem::TokenRevoked));
+        });
+        assert_eq!(token, Verdict::Fails(Refusal::TokenRevoked));
+        assert_eq!(verdict(|seen| seen.tokens.clear()), Verdict::Fails(Refusal::SubjectTokenInvalid));
+        let cut_off = verdict(|seen| {
+            seen.cutoffs.insert(Principal::new("i", "s"), from_seconds(900).unwrap());
+        });
+        assert_eq!(cut_off, Verdict::Fails(Refusal::PrincipalCutOff));
         let mut remembered = entry(1, &["gone"]);
         remembered.guards.knowledge = Knowledge::Remembered;
         assert_eq!(judge(&[remembered], seen(&[1])).verdicts, [Verdict::Stale], "there may be another way");

@@ -15,7 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::audit::Event;
+use super::ceremony::Ceremony;
 use super::delegation::Delegation;
+use super::principal::Principal;
 use super::refusal::Refusal;
 use super::token::IssuedToken;
 use crate::platform::config;
@@ -42,6 +44,12 @@ pub struct Guards {
     pub chain: Vec<String>,
     /// Delegations that must be active; a use is counted on each that has a limit.
     pub path: Vec<String>,
+    /// Delegations that must be active besides: those that an agent was made for.
+    pub home: Vec<String>,
+    /// Tokens of ours that must stand, with all that they were made from.
+    pub tokens: Vec<Uuid>,
+    /// Tokens of others: whom they are about, and when they were issued.
+    pub subjects: Vec<(Principal, OffsetDateTime)>,
     /// The registry's version on which the decision rests.
     pub registry: Option<i64>,
     /// Where the decision's knowledge of the path comes from.
@@ -60,11 +68,24 @@ pub enum Knowledge {
 
 /// What an entry changes.
 #[derive(Debug, Clone)]
-pub struct Effect {
-    /// The token that is issued.
+pub enum Effect {
+    /// Nothing besides the ids that it spends.
+    Nothing,
+    /// A token is issued.
+    Token(Box<Issue>),
+    /// A confirmation is asked for.
+    Ceremony(Box<Ceremony>),
+}
+
+/// A token that is issued.
+#[derive(Debug, Clone)]
+pub struct Issue {
+    /// It.
     pub token: IssuedToken,
     /// The delegation that a `may_act` claim leads to.
     pub create: Option<Delegation>,
+    /// The confirmations that it uses up.
+    pub ceremonies: Vec<Uuid>,
 }
 
 /// One use, to be recorded as a whole or not at all.
@@ -76,20 +97,17 @@ pub struct Entry {
     pub spends: Vec<Spend>,
     /// What it relies on.
     pub guards: Guards,
-    /// What it changes; nothing for a refusal.
-    pub effect: Option<Effect>,
-    /// What the log will say.
-    pub event: Event,
+    /// What it changes.
+    pub effect: Effect,
+    /// What the log will say; nothing of what only spends ids.
+    pub event: Option<Event>,
 }
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
     /// It took effect, or was a refusal to begin with.
-    Done {
-        /// The event's place in the log.
-        seq: u64,
-    },
+    Done,
     /// A guard failed; that is what the log says now.
     Refused(Refusal),
     /// It was decided on knowledge that has changed since. Nothing was recorded but what it spent; decide again.
@@ -158,6 +176,16 @@ struct Writer {
     timeout: Duration,
     most: usize,
     connection: Option<PgConnection>,
+}
+
+impl Entry {
+    /// The token it issues, if it does.
+    fn issue(&self) -> Option<&Issue> {
+        match &self.effect {
+            Effect::Token(issue) => Some(issue),
+            Effect::Nothing | Effect::Ceremony(_) => None,
+        }
+    }
 }
 
 impl Writer {

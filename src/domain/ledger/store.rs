@@ -1,5 +1,5 @@
-//! The ledger's statements. Locks are taken in one order everywhere: clients, delegations, their usage, the registry,
-//! the horizon, spent ids, and the audit head last; within a table by id.
+//! The ledger's statements. The gate is held shared, so that nothing that could end authority happens meanwhile; locks
+//! are taken in one order everywhere: the gate, counts of uses, spent ids, and the audit head last; within a table by id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,61 +8,71 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::guard::Seen;
-use super::{Entry, uuid_of};
+use super::{BatchError, Entry, uuid_of};
 use crate::domain::audit;
+use crate::domain::ceremony::{self, Ceremony};
 use crate::domain::delegation::Facts;
-use crate::domain::token::IssuedToken;
+use crate::domain::principal::Principal;
+use crate::domain::token::{self, IssuedToken, Problem};
 
 /// One row of the look, of one of several kinds.
 #[derive(FromRow)]
 struct Row {
     kind: String,
     id: Option<String>,
-    spent: Option<Uuid>,
+    other: Option<String>,
+    uuid: Option<Uuid>,
     number: Option<i64>,
     activated_at: Option<OffsetDateTime>,
     expires_at: Option<OffsetDateTime>,
     ended_at: Option<OffsetDateTime>,
+    cut_off: Option<bool>,
+    rebinding: Option<bool>,
+    problem: Option<Problem>,
 }
 
-/// Locks and reads all that the entries rely on, and spends their ids, in one statement. The branches of the union run
-/// one after the other, which is what keeps the order of locks.
+/// Reads all that the entries rely on, locks the counts of uses, and spends ids, in one statement. The branches of the
+/// union run one after the other, which is what keeps the order of locks.
 const LOOK: &str = "
-    WITH c AS MATERIALIZED (
-        SELECT client_id, version, disabled_at FROM client
-        WHERE client_id = ANY ($1) ORDER BY client_id FOR SHARE
-    ), d AS MATERIALIZED (
-        SELECT id, max_uses, activated_at, expires_at, revoked_at FROM delegation
-        WHERE id = ANY ($2) ORDER BY id FOR SHARE
-    ), u AS MATERIALIZED (
+    WITH u AS MATERIALIZED (
         SELECT delegation_id, uses FROM delegation_usage
         WHERE delegation_id = ANY ($2) ORDER BY delegation_id FOR NO KEY UPDATE
-    ), r AS MATERIALIZED (
-        SELECT version FROM registry FOR SHARE
-    ), h AS MATERIALIZED (
-        SELECT forgotten FROM spent_horizon FOR SHARE
     ), s AS (
         INSERT INTO spent_id (id, forget_at)
         SELECT id, forget_at FROM unnest($3::uuid[], $4::timestamptz[]) AS given (id, forget_at) ORDER BY id
         ON CONFLICT DO NOTHING RETURNING id
     )
-    SELECT 'client' AS kind, client_id AS id, NULL::uuid AS spent, version AS number,
-           NULL::timestamptz AS activated_at, NULL::timestamptz AS expires_at, disabled_at AS ended_at FROM c
-    UNION ALL SELECT 'delegation', id, NULL, max_uses, activated_at, expires_at, revoked_at FROM d
-    UNION ALL SELECT 'usage', delegation_id, NULL, uses, NULL, NULL, NULL FROM u
-    UNION ALL SELECT 'registry', NULL, NULL, version, NULL, NULL, NULL FROM r
-    UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, forgotten, NULL FROM h
-    UNION ALL SELECT 'fresh', NULL, id, NULL, NULL, NULL, NULL FROM s";
+    SELECT 'usage' AS kind, delegation_id AS id, NULL AS other, NULL::uuid AS uuid, uses AS number,
+           NULL::timestamptz AS activated_at, NULL::timestamptz AS expires_at, NULL::timestamptz AS ended_at,
+           NULL::bool AS cut_off, NULL::bool AS rebinding, NULL AS problem FROM u
+    UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, NULL, coalesce(ended_at, disabled_at), NULL, NULL, NULL
+        FROM client WHERE client_id = ANY ($1)
+    UNION ALL SELECT 'delegation', id, NULL, NULL, max_uses, activated_at, expires_at, revoked_at, cut_off,
+                     rebinding IS NOT NULL, NULL FROM delegation_now WHERE id = ANY ($2)
+    UNION ALL SELECT 'token', NULL, NULL, p.jti, NULL, NULL, NULL, NULL, NULL, NULL,
+                     (SELECT n.problem FROM token_now n
+                      WHERE n.jti = ANY (p.lineage || p.jti) AND n.problem IS NOT NULL
+                      ORDER BY n.problem = 'actor_disabled', n.issued_at LIMIT 1)
+        FROM issued_token p WHERE p.jti = ANY ($5)
+    UNION ALL SELECT 'cutoff', c.iss, c.sub, NULL, NULL, NULL, NULL, c.at, NULL, NULL, NULL
+        FROM unnest($6::text[], $7::text[]) AS given (iss, sub) JOIN cutoff c USING (iss, sub)
+    UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
+    UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, forgotten, NULL, NULL, NULL, NULL FROM spent_horizon
+    UNION ALL SELECT 'fresh', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM s";
 
-/// Looks at everything the entries rely on, under locks.
+/// Looks at everything the entries rely on.
 pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Result<Seen, sqlx::Error> {
     let mut clients = BTreeSet::new();
     let mut delegations = BTreeSet::new();
+    let mut tokens = BTreeSet::new();
+    let mut subjects = BTreeSet::new();
     let mut spends = BTreeMap::new();
     for entry in entries {
         clients.extend(entry.guards.client.iter().map(|(id, _)| id.as_str()));
         clients.extend(entry.guards.chain.iter().map(String::as_str));
-        delegations.extend(entry.guards.path.iter().map(String::as_str));
+        delegations.extend(entry.guards.path.iter().chain(&entry.guards.home).map(String::as_str));
+        tokens.extend(entry.guards.tokens.iter().copied());
+        subjects.extend(entry.guards.subjects.iter().map(|(who, _)| who));
         for spend in &entry.spends {
             let forget_at = spends.entry(uuid_of(spend.id)).or_insert(spend.forget_at);
             *forget_at = spend.forget_at.max(*forget_at);
@@ -74,6 +84,9 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
         .bind(Vec::from_iter(delegations))
         .bind(ids)
         .bind(forget)
+        .bind(Vec::from_iter(tokens))
+        .bind(subjects.iter().map(|who| who.iss.as_str()).collect::<Vec<_>>())
+        .bind(subjects.iter().map(|who| who.sub.as_str()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
     Ok(sort(rows))
@@ -92,15 +105,22 @@ fn sort(rows: Vec<Row>) -> Seen {
                     activated_at: row.activated_at,
                     expires_at,
                     revoked_at: row.ended_at,
+                    cut_off: row.cut_off.unwrap_or_default(),
+                    rebinding: row.rebinding.unwrap_or_default(),
                     max_uses: row.number,
                     uses: 0,
                 };
                 seen.delegations.insert(id, facts);
             }
             ("usage", Some(id), _) => drop(uses.insert(id, row.number.unwrap_or_default())),
+            ("cutoff", Some(iss), _) => {
+                let who = Principal::new(iss, row.other.unwrap_or_default());
+                seen.cutoffs.extend(row.ended_at.map(|at| (who, at)));
+            }
             ("registry", ..) => seen.registry = row.number.unwrap_or_default(),
             ("horizon", _, forgotten) => seen.forgotten = forgotten,
-            _ => seen.fresh.extend(row.spent.map(Uuid::into_bytes)),
+            ("token", ..) => seen.tokens.extend(row.uuid.map(|jti| (jti, row.problem))),
+            _ => seen.fresh.extend(row.uuid.map(Uuid::into_bytes)),
         }
     }
     for (id, facts) in &mut seen.delegations {
@@ -109,18 +129,28 @@ fn sort(rows: Vec<Row>) -> Seen {
     seen
 }
 
-/// Writes issued tokens and new counts, and takes the lock of the audit head, which it gives.
+/// What a batch changes besides the log.
+#[derive(Debug)]
+pub(super) struct Changes<'a> {
+    pub(super) tokens: Vec<&'a IssuedToken>,
+    pub(super) ceremonies: Vec<&'a Ceremony>,
+    pub(super) used_ceremonies: Vec<Uuid>,
+    pub(super) uses: &'a BTreeMap<String, i64>,
+    pub(super) exhausted: Vec<&'a str>,
+}
+
+/// Writes issued tokens, new counts and ceremonies.
 pub(super) async fn write(
     connection: &mut PgConnection,
-    tokens: &[&IssuedToken],
-    uses: &BTreeMap<String, i64>,
-) -> Result<(i64, Vec<u8>), sqlx::Error> {
-    if !tokens.is_empty() {
-        insert_tokens(connection, tokens).await?;
+    changes: &Changes<'_>,
+    now: OffsetDateTime,
+) -> Result<(), BatchError> {
+    if !changes.tokens.is_empty() {
+        token::store::insert(connection, &changes.tokens).await?;
     }
-    if !uses.is_empty() {
+    if !changes.uses.is_empty() {
         let (ids, counts): (Vec<&str>, Vec<i64>) =
-            uses.iter().map(|(id, count)| (id.as_str(), *count)).unzip();
+            changes.uses.iter().map(|(id, count)| (id.as_str(), *count)).unzip();
         sqlx::query(
             "UPDATE delegation_usage u SET uses = given.uses
              FROM unnest($1::text[], $2::bigint[]) AS given (id, uses) WHERE u.delegation_id = given.id",
@@ -130,39 +160,22 @@ pub(super) async fn write(
         .execute(&mut *connection)
         .await?;
     }
-    sqlx::query_as(audit::store::LOCK_HEAD).fetch_one(connection).await
+    if !changes.exhausted.is_empty() {
+        sqlx::query("UPDATE delegation SET end_recorded = true WHERE id = ANY ($1)")
+            .bind(&changes.exhausted)
+            .execute(&mut *connection)
+            .await?;
+    }
+    if !changes.used_ceremonies.is_empty() {
+        ceremony::store::mark_used(connection, &changes.used_ceremonies, now).await?;
+    }
+    for ceremony in &changes.ceremonies {
+        ceremony::store::insert(connection, ceremony).await?;
+    }
+    Ok(())
 }
 
-/// Audiences travel as one text each, separated by line feeds, which no audience contains: PostgreSQL has no arrays of
-/// arrays of different lengths.
-async fn insert_tokens(connection: &mut PgConnection, tokens: &[&IssuedToken]) -> Result<(), sqlx::Error> {
-    let column =
-        |pick: fn(&IssuedToken) -> String| tokens.iter().map(|token| pick(token)).collect::<Vec<_>>();
-    sqlx::query(
-        "INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt,
-                                   kid, scope, audience, issued_at, expires_at)
-         SELECT t.jti, t.parent, CASE WHEN p.jti IS NULL THEN '{}' ELSE p.lineage || p.jti END, t.txn, t.client_id, t.subject_iss, t.subject_sub,
-                t.delegation_id, t.jkt, t.kid, t.scope, string_to_array(t.audience, E'\\n'), t.issued_at, t.expires_at
-         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                     $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[])
-              AS t (jti, parent, txn, client_id, subject_iss, subject_sub, delegation_id, jkt, kid, scope, audience,
-                    issued_at, expires_at)
-         LEFT JOIN issued_token p ON p.jti = t.parent",
-    )
-    .bind(tokens.iter().map(|token| token.jti).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.parent).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.txn).collect::<Vec<_>>())
-    .bind(column(|token| token.client_id.clone()))
-    .bind(column(|token| token.subject.iss.clone()))
-    .bind(column(|token| token.subject.sub.clone()))
-    .bind(tokens.iter().map(|token| token.delegation_id.clone()).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.jkt.clone()).collect::<Vec<_>>())
-    .bind(column(|token| token.kid.clone()))
-    .bind(column(|token| token.scope.clone()))
-    .bind(column(|token| token.audience.join("\n")))
-    .bind(tokens.iter().map(|token| token.issued_at).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.expires_at).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
-    Ok(())
+/// Takes the lock of the audit head, and reads it.
+pub(super) async fn lock_head(connection: &mut PgConnection) -> Result<(i64, Vec<u8>), sqlx::Error> {
+    sqlx::query_as(audit::store::LOCK_HEAD).fetch_one(connection).await
 }

@@ -10,6 +10,9 @@ use super::resource::Resource;
 /// The scope that lets an admin client administer this server.
 pub const ADMIN_SCOPE: &str = "actchain.admin";
 
+/// The scope that lets an agent ask for delegations and pass them on.
+pub const DELEGATE_SCOPE: &str = "actchain.delegate";
+
 /// What was registered, as of one version.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {

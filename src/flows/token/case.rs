@@ -6,25 +6,31 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::TokenRequest;
+use super::super::client_request::ClientRequest;
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, ChainLink, Event};
 use crate::domain::authority::{self, Decision};
+use crate::domain::ceremony::Ceremony;
 use crate::domain::client::Client;
 use crate::domain::delegation::store::Search;
 use crate::domain::key::Keyring;
-use crate::domain::ledger::{Effect, Entry, Guards, Knowledge, Spend};
+use crate::domain::ledger::{Effect, Entry, Guards, Issue, Knowledge, Spend};
+use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::Registry;
+use crate::domain::status;
 use crate::domain::subject::{Source, VerifiedSubject};
 use crate::domain::token::IssuedToken;
 use crate::flows::mint::{self, Issued, seconds};
 use crate::flows::prove::Authenticated;
+use crate::flows::status_lists::uri as status_list;
+use crate::platform::clock::rfc3339;
 use crate::platform::fault::{During, Fault};
 use crate::platform::jose::MAX_TOKEN_BYTES;
 use crate::platform::random;
 use crate::protocol::access_token::{Act, Audience, Claims, Confirmation, Login};
 use crate::protocol::scope;
+use crate::protocol::status_list::{Reference, StatusClaim};
 
 /// Bytes of claims that, in base64url and with header and signature, stay within what is read back.
 const MOST_CLAIMS: usize = MAX_TOKEN_BYTES * 3 / 4 - 1_024;
@@ -41,6 +47,14 @@ pub(super) struct Case {
     pub(super) subject: Option<Arc<VerifiedSubject>>,
     pub(super) knowledge: Knowledge,
     pub(super) search: Option<Search>,
+    /// Confirmations that the token uses up.
+    pub(super) ceremonies: Vec<Uuid>,
+    /// Tokens of ours that the request rests on.
+    tokens: Vec<Uuid>,
+    /// Principals of others whose tokens the request rests on, and since when those tokens are.
+    subjects: Vec<(Principal, OffsetDateTime)>,
+    /// The key that signed the client's assertion.
+    auth_key: Option<String>,
 }
 
 /// A decision with the token that will say it.
@@ -50,18 +64,28 @@ pub(super) struct Plan {
     pub(super) jti: Uuid,
     pub(super) txn: Uuid,
     pub(super) keyring: Arc<Keyring>,
-    pub(super) exchanged: bool,
+    pub(super) status_place: i64,
+    pub(super) answering: Answering,
+}
+
+/// What kind of request a token answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answering {
+    /// A client that asked for itself.
+    Client,
+    /// An exchange.
+    Exchange,
 }
 
 impl Case {
     pub(super) fn new(
         app: &App,
-        request: &TokenRequest,
+        request: &ClientRequest,
         authenticated: Authenticated,
         now: OffsetDateTime,
     ) -> Self {
-        let Authenticated { client, spend } = authenticated;
-        let actor = Actor { client_id: client.client_id.clone(), jkt: None };
+        let Authenticated { client, asserted } = authenticated;
+        let actor = Actor::client(&client.client_id, None);
         let mut event = Event::new(now, Action::TokenIssued, actor);
         event.origin = request.origin.clone();
         Self {
@@ -69,13 +93,43 @@ impl Case {
             client,
             registry: app.registry(),
             keyring: app.keyring(),
-            spends: spend.into_iter().collect(),
+            auth_key: asserted.as_ref().map(|asserted| asserted.key.clone()),
+            spends: asserted.map(|asserted| asserted.spend).into_iter().collect(),
             event,
             jkt: None,
             subject: None,
             knowledge: Knowledge::Fresh,
             search: None,
+            ceremonies: Vec::new(),
+            tokens: Vec::new(),
+            subjects: Vec::new(),
         }
+    }
+
+    /// Makes the ledger look whether a token still stands when it records what is made of it.
+    pub(super) fn rely_on(&mut self, subject: &VerifiedSubject) -> Result<(), Refusal> {
+        match &subject.source {
+            Source::Own { jti, .. } => {
+                self.tokens.push(Uuid::parse_str(jti).map_err(|_| Refusal::SubjectTokenInvalid)?);
+            }
+            // One that does not say since when it is may be as old as can be.
+            Source::Foreign { .. } => {
+                let since = subject.validity.issued_at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+                self.subjects.push((subject.subject.clone(), since));
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of a request that has to be confirmed at first.
+    pub(super) fn entry_asking(&mut self, ceremony: Box<Ceremony>) -> Result<Entry, Fault> {
+        self.event.delegation_id = Some(ceremony.delegation_id.clone());
+        self.event.scope = Some(scope::join(&ceremony.scopes));
+        self.event.audience = ceremony.audiences.iter().cloned().collect();
+        self.event.detail =
+            Some(json!({"ceremony": ceremony.id, "expires_at": rfc3339(ceremony.expires_at)}));
+        let entry = self.entry(None, Some(Refusal::CeremonyRequired(ceremony.id)))?;
+        Ok(Entry { effect: Effect::Ceremony(ceremony), ..entry })
     }
 
     pub(super) fn entry(&mut self, plan: Option<&Plan>, refusal: Option<Refusal>) -> Result<Entry, Fault> {
@@ -84,9 +138,12 @@ impl Case {
             client: Some((self.client.client_id.clone(), self.client.version)),
             registry: Some(self.registry.version),
             knowledge: self.knowledge,
+            home: self.client.ephemeral.iter().map(|agent| agent.home.clone()).collect(),
             ..Guards::default()
         };
         if let Some(plan) = plan {
+            guards.tokens = std::mem::take(&mut self.tokens);
+            guards.subjects = std::mem::take(&mut self.subjects);
             guards.path.clone_from(&plan.decision.path);
             guards.chain = earlier_actors(plan, &self.client.client_id);
             describe(&mut event, plan, &self.client);
@@ -98,9 +155,14 @@ impl Case {
             now: self.now,
             spends: std::mem::take(&mut self.spends),
             guards,
-            effect: plan
-                .map(|plan| Effect { token: self.issued(plan), create: plan.decision.create.clone() }),
-            event,
+            effect: plan.map_or(Effect::Nothing, |plan| {
+                Effect::Token(Box::new(Issue {
+                    token: self.issued(plan),
+                    create: plan.decision.create.clone(),
+                    ceremonies: self.ceremonies.clone(),
+                }))
+            }),
+            event: Some(event),
         })
     }
 
@@ -118,6 +180,8 @@ impl Case {
             subject: subject.unwrap_or_else(|| authority::principal_of(&self.client, &plan.claims.iss)),
             delegation_id: plan.claims.dlg.clone(),
             jkt: self.jkt.clone(),
+            auth_key: self.auth_key.clone(),
+            status_place: plan.status_place,
             kid: plan.keyring.active.kid().to_owned(),
             scope: plan.claims.scope.clone(),
             audience: plan.claims.aud.values().to_vec(),
@@ -127,13 +191,13 @@ impl Case {
     }
 }
 
-pub(super) fn plan(
+pub(super) async fn plan(
     app: &App,
     case: &Case,
     decision: Decision,
-    txn: Uuid,
-    exchanged: bool,
+    (txn, answering): (Uuid, Answering),
 ) -> Result<Plan, Stop> {
+    let place = app.next_place().await?;
     let subject = case.event.subject.clone();
     let subject = subject.unwrap_or_else(|| authority::principal_of(&case.client, &app.issuer));
     let jti = random::id(case.now)?;
@@ -154,13 +218,18 @@ pub(super) fn plan(
         txn: txn.to_string(),
         sid: case.event.session_id.clone(),
         authorization_details: decision.details.clone(),
+        capability_ceiling: decision.capability.clone(),
+        status: Some(StatusClaim {
+            status_list: Reference { idx: place.idx, uri: status_list(app, place.list) },
+        }),
         login,
     };
     let size = serde_json::to_vec(&claims).during("writing claims")?.len();
     if size > MOST_CLAIMS {
         return Err(Refusal::TokenTooLarge.into());
     }
-    Ok(Plan { decision, claims, jti, txn, keyring: Arc::clone(&case.keyring), exchanged })
+    let status_place = status::stored(place);
+    Ok(Plan { decision, claims, jti, txn, keyring: Arc::clone(&case.keyring), status_place, answering })
 }
 
 impl Plan {
@@ -171,7 +240,7 @@ impl Plan {
             expires_in: self.claims.exp - self.claims.iat,
             scope: self.decision.scopes,
             details: self.decision.details,
-            exchanged: self.exchanged,
+            exchanged: self.answering == Answering::Exchange,
         })
     }
 }
@@ -188,7 +257,7 @@ fn earlier_actors(plan: &Plan, client_id: &str) -> Vec<String> {
     earlier
 }
 
-pub(super) fn chain(act: Option<&Act>, newest: Option<&Client>) -> Vec<ChainLink> {
+pub(in crate::flows) fn chain(act: Option<&Act>, newest: Option<&Client>) -> Vec<ChainLink> {
     let mut links: Vec<ChainLink> = act
         .into_iter()
         .flat_map(Act::newest_first)

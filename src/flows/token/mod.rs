@@ -1,24 +1,27 @@
 //! The token endpoint's verb: prove, verify, decide, record, mint. The reason this server exists.
 
 mod case;
+mod ceremony;
 
 use std::sync::Arc;
 
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use self::case::{Case, Plan, chain, plan};
+pub(super) use self::case::chain;
+use self::case::{Answering, Case, Plan, plan};
+use super::client_request::{ClientRequest, prove};
 use super::mint::Issued;
-use super::possess::{self, Possessed};
-use super::prove::{self, Circumstances, Credentials};
+use super::possess::{self, Endpoint, Possessed};
 use super::verify_token;
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::audit::Action;
 use crate::domain::authority::{self, Grounds};
+use crate::domain::ceremony::Ceremony;
 use crate::domain::client::{Client, Grant};
 use crate::domain::delegation::Path;
 use crate::domain::delegation::store::{Search, paths};
-use crate::domain::ledger::{Entry, Guards, Knowledge, Recorded, Spend};
+use crate::domain::ledger::{Entry, Knowledge, Recorded, Spend};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::subject::{Source, VerifiedSubject};
 use crate::platform::fault::Fault;
@@ -38,15 +41,13 @@ pub enum Asked {
 /// be recorded.
 #[derive(Debug)]
 pub struct TokenRequest {
-    /// Who asks.
-    pub credentials: Credentials,
-    /// Under which key.
-    pub proof: Result<Option<String>, Refusal>,
+    /// Who asks, under which key, from where.
+    pub from: ClientRequest,
     /// What for.
     pub asked: Result<Asked, Refusal>,
-    /// From where.
-    pub origin: Origin,
 }
+
+const PATH: &str = "/oauth/token";
 
 /// How often a request is decided again because what it was decided on has changed meanwhile.
 const ATTEMPTS: u32 = 4;
@@ -71,28 +72,23 @@ async fn attempt(
     (spent, counted): (&mut Vec<Spend>, &mut bool),
     now: OffsetDateTime,
 ) -> Result<Option<Result<Issued, Refusal>>, Stop> {
-    // A client that has nothing but a key is nobody before the key is proved.
-    let jkt = match &request.credentials {
-        Credentials::Key { .. } => {
-            let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
-            Some(possess::verify(app, proof.ok_or(Refusal::ProofMissing)?, now)?.jkt)
-        }
-        _ => None,
-    };
-    let circumstances = Circumstances { jkt: jkt.as_deref(), peer: request.origin.ip, now };
-    let authenticated = match prove::authenticate(app, &request.credentials, circumstances).await {
+    let authenticated = match prove(app, &request.from, now).await? {
         Ok(authenticated) => authenticated,
-        Err(failed) => return turn_away(app, request, failed, now).await.map(Some),
+        Err(refusal) => return Ok(Some(Err(refusal))),
     };
     // Counted in the metrics only: a limit that writes to the log for every request beyond it would protect nothing.
     if !*counted && app.requests.count(&authenticated.client.client_id).is_err() {
         return Ok(Some(Err(Refusal::Throttled)));
     }
     *counted = true;
-    let mut case = Case::new(app, request, authenticated, now);
+    let mut case = Case::new(app, &request.from, authenticated, now);
     let decided = decide(app, request, &mut case).await;
     let (entry, plan) = match decided {
-        Ok(plan) => (case.entry(Some(&plan), None)?, Ok(plan)),
+        Ok(Decided::Plan(plan)) => (case.entry(Some(&plan), None)?, Ok(plan)),
+        Ok(Decided::Ceremony(ceremony)) => {
+            let refusal = Refusal::CeremonyRequired(ceremony.id);
+            (case.entry_asking(ceremony)?, Err(refusal))
+        }
         Err(Stop::Refused(refusal)) => (case.entry(None, Some(refusal))?, Err(refusal)),
         Err(stop @ Stop::Failed(_)) => return Err(stop),
     };
@@ -100,7 +96,7 @@ async fn attempt(
     let entry = Entry { spends: entry.spends.into_iter().filter(fresh).collect(), ..entry };
     let spends = entry.spends.clone();
     match app.ledger.record(entry).await {
-        Ok(Recorded::Done { .. }) => match plan {
+        Ok(Recorded::Done) => match plan {
             Ok(plan) => Ok(Some(Ok(plan.answer()?))),
             Err(refusal) => Ok(Some(Err(refusal))),
         },
@@ -118,44 +114,29 @@ async fn attempt(
     }
 }
 
-/// A failed authentication. It is recorded if it names a client of ours, up to a number a minute: strangers must not be
-/// able to fill the log. Nothing that they present is stored.
-async fn turn_away(
-    app: &App,
-    request: &TokenRequest,
-    failed: prove::NotAuthenticated,
-    now: OffsetDateTime,
-) -> Result<Result<Issued, Refusal>, Stop> {
-    let (Some(client), Stop::Refused(refusal)) = (failed.client, &failed.stop) else {
-        return Err(failed.stop);
-    };
-    if app.failures.count(&client.client_id) {
-        let actor = Actor { client_id: client.client_id.clone(), jkt: None };
-        let mut event = Event::new(now, Action::TokenRefused, actor).refused(*refusal);
-        event.origin = request.origin.clone();
-        let entry = Entry { now, spends: Vec::new(), guards: Guards::default(), effect: None, event };
-        app.ledger
-            .record(entry)
-            .await
-            .map_err(|unrecorded| Fault::new(format!("the ledger is not available: {unrecorded:?}")))?;
-    }
-    Err(failed.stop)
+/// What became of a request before it was recorded.
+enum Decided {
+    Plan(Box<Plan>),
+    /// Nothing before its delegator has confirmed it; that is asked for.
+    Ceremony(Box<Ceremony>),
 }
 
-async fn decide(app: &App, request: &TokenRequest, case: &mut Case) -> Result<Plan, Stop> {
-    let proof = request.proof.as_ref().map_err(|refusal| *refusal)?;
-    if let Some(Possessed { jkt, spend }) = possess::possess(app, &case.client, proof.as_deref(), case.now)? {
+async fn decide(app: &App, request: &TokenRequest, case: &mut Case) -> Result<Decided, Stop> {
+    let proof = request.from.proof.as_ref().map_err(|refusal| *refusal)?;
+    if let Some(Possessed { jkt, spend }) =
+        possess::possess(app, (&case.client, Endpoint::post(PATH)), proof.as_deref(), case.now)?
+    {
         case.event.actor.jkt = Some(jkt.clone());
         case.jkt = Some(jkt);
         case.spends.push(spend);
     }
     match request.asked.as_ref().map_err(|refusal| *refusal)? {
-        Asked::ForItself(wanted) => for_itself(app, wanted, case),
+        Asked::ForItself(wanted) => for_itself(app, wanted, case).await.map(Box::new).map(Decided::Plan),
         Asked::Exchange(request) => exchange(app, request, case).await,
     }
 }
 
-fn for_itself(app: &App, wanted: &Wanted, case: &mut Case) -> Result<Plan, Stop> {
+async fn for_itself(app: &App, wanted: &Wanted, case: &mut Case) -> Result<Plan, Stop> {
     if !case.client.grant_types.contains(&Grant::ClientCredentials) {
         return Err(Refusal::UnauthorizedClient.into());
     }
@@ -163,13 +144,14 @@ fn for_itself(app: &App, wanted: &Wanted, case: &mut Case) -> Result<Plan, Stop>
     case.event.subject = Some(subject);
     let most = Duration::seconds(app.config.tokens.max_ttl.into());
     let bound = case.jkt.is_some();
+    let known = (case.registry.as_ref(), &app.ladder);
     let decision =
-        authority::decide_for_itself(&case.client, &case.registry, wanted, bound, (case.now, most))?;
+        authority::decide_for_itself(&case.client, known, (wanted, &app.issuer), bound, (case.now, most))?;
     let txn = random::id(case.now)?;
-    plan(app, case, decision, txn, false)
+    plan(app, case, decision, (txn, Answering::Client)).await
 }
 
-async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Plan, Stop> {
+async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Decided, Stop> {
     case.event.action = Action::TokenExchanged;
     if !case.client.grant_types.contains(&Grant::TokenExchange) {
         return Err(Refusal::UnauthorizedClient.into());
@@ -181,6 +163,7 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Plan,
     case.event.parent_jti = subject.jti().map(str::to_owned);
     case.event.session_id.clone_from(&subject.sid);
     case.event.act_chain = chain(subject.act.as_ref(), None);
+    case.rely_on(&subject)?;
     let txn = match &subject.source {
         Source::Own { txn, .. } => Uuid::parse_str(txn).map_err(|_| Refusal::SubjectTokenInvalid)?,
         Source::Foreign { .. } => random::id(case.now)?,
@@ -190,7 +173,9 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Plan,
         None => None,
         Some(actor) => {
             let who = (case.client.as_ref(), case.registry.as_ref(), case.jkt.as_deref());
-            Some(verify_token::actor(app, actor, who, case.now).await?)
+            let actor = verify_token::actor(app, actor, who, case.now).await?;
+            case.rely_on(&actor)?;
+            Some(actor.validity.expires_at)
         }
     };
     let search = search(app, &subject, &case.client);
@@ -205,6 +190,7 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Plan,
         paths,
         registry: &case.registry,
         wanted: &request.wanted,
+        ladder: &app.ladder,
         max_ttl: Duration::seconds(app.config.tokens.max_ttl.into()),
         max_depth: app.config.tokens.max_depth,
     };
@@ -219,7 +205,11 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Plan,
     };
     case.knowledge = knowledge;
     case.search = search;
-    plan(app, case, decision, txn, true)
+    if let Some(asked) = ceremony::see_to(app, case, &decision).await? {
+        return Ok(Decided::Ceremony(Box::new(asked)));
+    }
+    let plan = plan(app, case, decision, (txn, Answering::Exchange)).await?;
+    Ok(Decided::Plan(Box::new(plan)))
 }
 
 async fn read_paths(app: &App, search: Option<&Search>) -> Result<Arc<Vec<Path>>, Fault> {

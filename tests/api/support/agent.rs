@@ -48,7 +48,12 @@ impl Agent {
 
     /// The claims of a good proof.
     pub fn proof_claims(&self, server: &Server) -> Value {
-        json!({"jti": fresh_jti(), "htm": "POST", "htu": server.token_endpoint(), "iat": server.now()})
+        self.proof_claims_at(server, "/oauth/token")
+    }
+
+    fn proof_claims_at(&self, server: &Server, path: &str) -> Value {
+        let htu = format!("{}{path}", server.app.issuer);
+        json!({"jti": fresh_jti(), "htm": "POST", "htu": htu, "iat": server.now()})
     }
 
     pub fn proof(&self, server: &Server) -> String {
@@ -66,7 +71,13 @@ impl Agent {
 
     /// A token request with credentials and a proof.
     pub fn request<'a>(&'a self, server: &'a Server) -> Request<'a> {
-        let mut request = Request::to(server).header("dpop", self.proof(server));
+        self.at(server, "/oauth/token")
+    }
+
+    /// A request with credentials and a proof at one of the OAuth endpoints.
+    pub fn at<'a>(&'a self, server: &'a Server, path: &'static str) -> Request<'a> {
+        let proof = self.key.sign_proof("dpop+jwt", &self.proof_claims_at(server, path)).unwrap();
+        let mut request = Request { path, ..Request::to(server) }.header("dpop", proof);
         match &self.auth {
             Auth::Basic(secret) => request = request.header("authorization", basic(&self.id, secret)),
             Auth::Post(secret) => {
@@ -101,13 +112,14 @@ pub fn basic(id: &str, secret: &str) -> String {
 #[derive(Clone)]
 pub struct Request<'a> {
     server: &'a Server,
+    path: &'static str,
     pub params: Vec<(String, String)>,
     pub headers: Vec<(String, String)>,
 }
 
 impl<'a> Request<'a> {
     pub fn to(server: &'a Server) -> Self {
-        Self { server, params: Vec::new(), headers: Vec::new() }
+        Self { server, path: "/oauth/token", params: Vec::new(), headers: Vec::new() }
     }
 
     pub fn param(mut self, name: &str, value: &str) -> Self {
@@ -145,7 +157,7 @@ impl<'a> Request<'a> {
 
     pub async fn send_raw(self, body: Vec<u8>) -> Answer {
         let mut request = reqwest::Client::new()
-            .post(format!("{}/oauth/token", self.server.base))
+            .post(format!("{}{}", self.server.base, self.path))
             .header("content-type", "application/x-www-form-urlencoded");
         for (name, value) in &self.headers {
             request = request.header(name, value);

@@ -2,6 +2,7 @@
 //! with real keys whose clock the test moves.
 
 pub mod agent;
+pub mod desk;
 pub mod world;
 
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use actchain::app::App;
 use actchain::flows::apply::{Mode, apply, read_all};
-use actchain::flows::keys;
+use actchain::flows::desk::{Call, Desk};
+use actchain::flows::{delegations, keys, principals};
 use actchain::http::Listening;
 use actchain::platform::clock::{Clock, from_seconds};
 use actchain::platform::config::Config;
@@ -99,8 +101,13 @@ impl Server {
     pub async fn apply(&self, yaml: &str) -> Result<(), String> {
         let declaration =
             read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
-        let applied =
-            apply(&self.app.pool, &self.app.issuer, (declaration, Mode::Carry), self.clock.now()).await;
+        let applied = apply(
+            &self.app.pool,
+            (&self.app.issuer, &self.app.ladder),
+            (declaration, Mode::Carry),
+            self.clock.now(),
+        )
+        .await;
         applied.map_err(|fault| fault.to_string())?;
         self.app.refresh_registry().await.map_err(|fault| fault.to_string())
     }
@@ -115,6 +122,27 @@ impl Server {
 
     pub fn pass(&self, seconds: i64) {
         self.clock.shift(time::Duration::seconds(seconds));
+    }
+
+    /// The desk, for what an operator does with a shell.
+    pub fn desk(&self) -> Desk<'_> {
+        Desk::of(&self.app)
+    }
+
+    pub fn operator(&self) -> Call {
+        Call::of_operator(self.clock.now())
+    }
+
+    pub async fn revoke(&self, id: &str) -> Value {
+        delegations::revoke(&self.desk(), &self.operator(), id, Some("enough")).await.unwrap().body
+    }
+
+    pub async fn disable(&self, client_id: &str) -> Value {
+        principals::disable(&self.desk(), &self.operator(), client_id).await.unwrap().body
+    }
+
+    pub async fn enable(&self, client_id: &str) -> Value {
+        principals::enable(&self.desk(), &self.operator(), client_id).await.unwrap().body
     }
 
     /// A connection with all rights, to look at or to tamper with what is stored.

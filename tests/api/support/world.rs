@@ -18,6 +18,9 @@ pub struct World {
     pub email_svc: Agent,
     pub followup_svc: Agent,
     pub stranger: Agent,
+    pub admin: Agent,
+    /// What stands behind `MAIL`.
+    pub mail_server: Agent,
 }
 
 impl World {
@@ -31,6 +34,8 @@ impl World {
         let email_svc = Agent::new("email-svc", Auth::Basic("email-svc-secret-0123456789".into()));
         let followup_svc = Agent::new("followup-svc", Auth::None);
         let stranger = Agent::new("stranger", Auth::Post("stranger-secret-0123456789".into()));
+        let admin = Agent::new("admin", Auth::Assertion);
+        let mail_server = Agent::new("mail-server", Auth::Basic("mail-server-secret-0123456789".into()));
         let yaml = format!(
             r#"
 issuers:
@@ -50,6 +55,10 @@ clients:
   - {{id: stranger, kind: agent, auth: client_secret_post, secret: stranger-secret-0123456789, dpop: optional,
      scopes: [mail.read, calendar.read, both], audiences: ["{MAIL}", "{CALENDAR}"],
      grant_types: [client_credentials, token-exchange]}}
+  - {{id: admin, kind: admin, auth: private_key_jwt, jwks: {{keys: [{admin_jwk}]}}, scopes: [actchain.admin],
+     grant_types: [client_credentials]}}
+  - {{id: mail-server, kind: resource_server, auth: client_secret_basic, secret: mail-server-secret-0123456789,
+     audiences: ["{MAIL}"]}}
 delegations:
   - {{id: D, delegator: {{iss: {IDP}, sub: alice}}, delegate: user-proxy, expires_in: 3600, max_depth: 3}}
   - {{id: E, parent: D, delegate: email-svc, scopes: [mail.read, mail.send], audiences: ["{MAIL}"], expires_in: 600}}
@@ -58,9 +67,10 @@ delegations:
             idp_jwk = idp.public_jwk(),
             proxy_jwk = user_proxy.key.public_jwk(),
             followup_jkt = followup_svc.jkt(),
+            admin_jwk = admin.key.public_jwk(),
         );
         let server = Server::start(config, &yaml).await;
-        Self { server, idp, user_proxy, email_svc, followup_svc, stranger }
+        Self { server, idp, user_proxy, email_svc, followup_svc, stranger, admin, mail_server }
     }
 
     /// The claims of Alice's token.

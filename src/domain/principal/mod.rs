@@ -1,5 +1,7 @@
 //! A principal: a user of a trusted issuer, or a client of ours.
 
+pub mod store;
+
 use serde::{Deserialize, Serialize};
 
 /// `(iss, sub)`. A client of ours has our own issuer.

@@ -1,0 +1,35 @@
+-- What ends authority besides a delegation's own row: one row each, and all that was derived is dead. Whoever writes
+-- here holds the gate (an advisory lock that every batch of the ledger shares), so that nothing can slip past.
+ALTER TABLE client
+    -- Everything that this client was given or got up to then is dead.
+    ADD COLUMN cut_off_at timestamptz,
+    -- An agent that was made for one delegation: that delegation, the task, and who made it.
+    ADD COLUMN home       text,
+    ADD COLUMN task_id    text,
+    ADD COLUMN owner_iss  text,
+    ADD COLUMN owner_sub  text,
+    ADD COLUMN ended_at   timestamptz;
+CREATE INDEX client_of_task ON client (task_id, owner_iss, owner_sub) WHERE task_id IS NOT NULL;
+CREATE INDEX client_to_end ON client (client_id) WHERE home IS NOT NULL AND ended_at IS NULL;
+
+CREATE TABLE cutoff (
+    iss    text NOT NULL,
+    sub    text NOT NULL,
+    at     timestamptz NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (iss, sub)
+);
+CREATE TABLE removed_key (
+    client_id  text NOT NULL REFERENCES client,
+    jkt        text NOT NULL,
+    removed_at timestamptz NOT NULL,
+    PRIMARY KEY (client_id, jkt)
+);
+-- Grows with everything that may end a token: what was computed at one number holds as long as the number does.
+CREATE TABLE epoch (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    number bigint NOT NULL
+);
+INSERT INTO epoch (number) VALUES (1);
+GRANT SELECT, INSERT, UPDATE ON cutoff, removed_key TO actchain_server;
+GRANT SELECT, UPDATE ON epoch TO actchain_server;

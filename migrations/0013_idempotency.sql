@@ -1,0 +1,13 @@
+-- Answers that are given again to whoever repeats a request under the same key.
+CREATE TABLE idempotency (
+    caller      text NOT NULL,
+    key         text NOT NULL,
+    fingerprint bytea NOT NULL,
+    status      smallint NOT NULL,
+    location    text,
+    body        text NOT NULL,
+    forget_at   timestamptz NOT NULL,
+    PRIMARY KEY (caller, key)
+);
+CREATE INDEX idempotency_forget ON idempotency (forget_at);
+GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency TO actchain_server;

@@ -1,0 +1,104 @@
+//! Capabilities: an ordered list of names, each of which includes all before it. What is not on the list is below all.
+
+use crate::platform::fault::Fault;
+
+/// The highest capability that is allowed, by name; `None` does not restrict.
+pub type Ceiling = Option<String>;
+
+/// The names, lowest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ladder(Vec<String>);
+
+impl Ladder {
+    /// A ladder of different names.
+    ///
+    /// # Errors
+    /// A fault that names the one that is empty or there twice.
+    pub fn new(names: &[String]) -> Result<Self, Fault> {
+        for (place, name) in names.iter().enumerate() {
+            if name.is_empty() || names.iter().take(place).any(|other| other == name) {
+                return Err(Fault::new(format!(
+                    "delegations.capabilities: {name:?} is empty or there twice"
+                )));
+            }
+        }
+        Ok(Self(names.to_vec()))
+    }
+
+    /// Whether this is a capability.
+    pub fn knows(&self, name: &str) -> bool {
+        self.rank(name).is_some()
+    }
+
+    /// The names, lowest first.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// What both ceilings allow.
+    pub fn meet(&self, left: &Ceiling, right: &Ceiling) -> Ceiling {
+        match (left, right) {
+            (None, ceiling) | (ceiling, None) => ceiling.clone(),
+            (Some(one), Some(other)) if self.rank(one) <= self.rank(other) => Some(one.clone()),
+            (Some(_), Some(other)) => Some(other.clone()),
+        }
+    }
+
+    /// Whether `inner` is no higher than `outer`.
+    pub fn covers(&self, outer: &Ceiling, inner: &Ceiling) -> bool {
+        match (outer, inner) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(outer), Some(inner)) => inner == outer || self.rank(inner) <= self.rank(outer),
+        }
+    }
+
+    /// Whether what has this ceiling includes the capability of this name.
+    pub fn reaches(&self, ceiling: &Ceiling, name: &str) -> bool {
+        match (self.rank(name), ceiling) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(rank), Some(ceiling)) => self.rank(ceiling).is_some_and(|height| height >= rank),
+        }
+    }
+
+    /// `None`, which is less than every place, for a name that is not on the ladder.
+    fn rank(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|one| one == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ladder() -> Ladder {
+        Ladder::new(&["observe", "mutate", "execute", "admin"].map(str::to_owned)).unwrap()
+    }
+
+    fn ceiling() -> impl Strategy<Value = Ceiling> {
+        proptest::option::of(proptest::sample::select(&["observe", "mutate", "execute", "admin", "gone"][..]))
+            .prop_map(|name| name.map(str::to_owned))
+    }
+
+    proptest! {
+        #[test]
+        fn narrowing_never_climbs(left in ceiling(), right in ceiling()) {
+            let both = ladder().meet(&left, &right);
+            prop_assert!(ladder().covers(&left, &both) && ladder().covers(&right, &both));
+            for name in ladder().names() {
+                let reached = ladder().reaches(&left, name) && ladder().reaches(&right, name);
+                prop_assert_eq!(ladder().reaches(&both, name), reached);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_longer_on_the_ladder_allows_nothing() {
+        let gone = Some("gone".to_owned());
+        assert!(ladder().names().iter().all(|name| !ladder().reaches(&gone, name)));
+        assert!(ladder().reaches(&None, "admin") && !ladder().reaches(&None, "gone"));
+        assert!(Ladder::new(&["a".into(), "a".into()]).is_err());
+    }
+}

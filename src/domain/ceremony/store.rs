@@ -1,0 +1,162 @@
+//! Ceremonies in PostgreSQL.
+
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Ceremony;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::authorization_details::Details;
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    delegation_id: String,
+    client_id: String,
+    fingerprint: Vec<u8>,
+    scopes: Vec<String>,
+    audiences: Vec<String>,
+    authorization_details: Option<Value>,
+    capability: Option<String>,
+    requested_at: OffsetDateTime,
+    expires_at: OffsetDateTime,
+    approved_at: Option<OffsetDateTime>,
+    denied_at: Option<OffsetDateTime>,
+    used_at: Option<OffsetDateTime>,
+}
+
+impl TryFrom<Row> for Ceremony {
+    type Error = Fault;
+
+    fn try_from(row: Row) -> Result<Self, Fault> {
+        let unreadable = || Fault::new(format!("ceremony {} cannot be read", row.id));
+        let details = match &row.authorization_details {
+            None => None,
+            Some(value) => Some(Details::from_value(value).ok_or_else(unreadable)?),
+        };
+        Ok(Self {
+            id: row.id,
+            fingerprint: <[u8; 32]>::try_from(row.fingerprint.as_slice()).map_err(|_| unreadable())?,
+            delegation_id: row.delegation_id,
+            client_id: row.client_id,
+            scopes: row.scopes.into_iter().collect(),
+            audiences: row.audiences.into_iter().collect(),
+            details,
+            capability: row.capability,
+            requested_at: row.requested_at,
+            expires_at: row.expires_at,
+            approved_at: row.approved_at,
+            denied_at: row.denied_at,
+            used_at: row.used_at,
+        })
+    }
+}
+
+/// Inserts one that was asked for.
+pub async fn insert(connection: &mut PgConnection, one: &Ceremony) -> Result<(), Fault> {
+    let details = one.details.as_ref().map(serde_json::to_value).transpose().during("writing a ceremony")?;
+    sqlx::query(
+        "INSERT INTO ceremony (id, delegation_id, client_id, fingerprint, scopes, audiences, authorization_details,
+                               capability, requested_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(one.id)
+    .bind(&one.delegation_id)
+    .bind(&one.client_id)
+    .bind(one.fingerprint.as_slice())
+    .bind(one.scopes.iter().cloned().collect::<Vec<_>>())
+    .bind(one.audiences.iter().cloned().collect::<Vec<_>>())
+    .bind(details)
+    .bind(&one.capability)
+    .bind(one.requested_at)
+    .bind(one.expires_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The newest about this matter that has neither been used nor expired.
+pub async fn open(
+    connection: &mut PgConnection,
+    (delegation_id, client_id): (&str, &str),
+    fingerprint: &[u8; 32],
+    now: OffsetDateTime,
+) -> Result<Option<Ceremony>, Fault> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT * FROM ceremony
+         WHERE delegation_id = $1 AND client_id = $2 AND fingerprint = $3 AND used_at IS NULL AND expires_at > $4
+         ORDER BY approved_at IS NOT NULL DESC, requested_at DESC, id LIMIT 1",
+    )
+    .bind(delegation_id)
+    .bind(client_id)
+    .bind(fingerprint.as_slice())
+    .bind(now)
+    .fetch_optional(connection)
+    .await?;
+    row.map(Ceremony::try_from).transpose()
+}
+
+/// One of a delegation.
+pub async fn find(
+    connection: &mut PgConnection,
+    delegation_id: &str,
+    id: Uuid,
+) -> Result<Option<Ceremony>, Fault> {
+    let row: Option<Row> = sqlx::query_as("SELECT * FROM ceremony WHERE delegation_id = $1 AND id = $2")
+        .bind(delegation_id)
+        .bind(id)
+        .fetch_optional(connection)
+        .await?;
+    row.map(Ceremony::try_from).transpose()
+}
+
+/// The newest of a delegation, at most so many.
+pub async fn list(
+    connection: &mut PgConnection,
+    delegation_id: &str,
+    most: i64,
+) -> Result<Vec<Ceremony>, Fault> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT * FROM ceremony WHERE delegation_id = $1 ORDER BY requested_at DESC, id DESC LIMIT $2",
+    )
+    .bind(delegation_id)
+    .bind(most)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Ceremony::try_from).collect()
+}
+
+/// Decides one that is pending; `false` if it is not any more.
+pub async fn mark_decided(
+    connection: &mut PgConnection,
+    id: Uuid,
+    (approved_at, denied_at): (Option<OffsetDateTime>, Option<OffsetDateTime>),
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE ceremony SET approved_at = $2, denied_at = $3
+         WHERE id = $1 AND approved_at IS NULL AND denied_at IS NULL AND used_at IS NULL AND expires_at > $4",
+    )
+    .bind(id)
+    .bind(approved_at)
+    .bind(denied_at)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Notes that they were used; that each is used once is seen to by spending its id.
+pub async fn mark_used(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    sqlx::query("UPDATE ceremony SET used_at = $2 WHERE id = ANY ($1)")
+        .bind(ids)
+        .bind(now)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

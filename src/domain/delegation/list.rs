@@ -1,0 +1,205 @@
+//! Searching delegations: newest first, in pages that neither lose a row nor repeat one (a position is an instant and an
+//! id, so that rows of the same instant keep their order).
+
+use sqlx::{PgConnection, Postgres, QueryBuilder};
+use time::OffsetDateTime;
+
+use super::State;
+use crate::domain::principal::Principal;
+use crate::platform::clock;
+use crate::platform::fault::Fault;
+
+/// Whose delegations somebody may see in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Visible {
+    /// All.
+    Everything,
+    /// Everything rooted at a user.
+    RootedAt(Principal),
+    /// What an agent holds or gave.
+    Of(Principal),
+}
+
+/// What is searched for. What is absent does not restrict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The state that counts.
+    pub state: Option<State>,
+    /// Issuer of the delegator.
+    pub delegator_iss: Option<String>,
+    /// The delegator.
+    pub delegator_sub: Option<String>,
+    /// The agent.
+    pub delegate: Option<String>,
+    /// What it hangs below.
+    pub parent: Option<String>,
+    /// The task that its agent was made for.
+    pub task: Option<String>,
+    /// Asked for at or after.
+    pub since: Option<OffsetDateTime>,
+    /// Asked for before.
+    pub until: Option<OffsetDateTime>,
+}
+
+/// Where a page ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// When the last row was asked for.
+    pub requested_at: OffsetDateTime,
+    /// Its id.
+    pub id: String,
+}
+
+impl Position {
+    /// As clients carry it. It says nothing that they have not seen.
+    pub fn to_text(&self) -> String {
+        format!("{}.{}", clock::micros(self.requested_at), self.id)
+    }
+
+    /// Reads it back.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (micros, id) = text.split_once('.')?;
+        let micros: i64 = micros.parse().ok()?;
+        super::is_id(id).then(|| Self { requested_at: clock::from_micros(micros), id: id.to_owned() })
+    }
+}
+
+/// One page: ids, newest first, at most `limit`.
+pub async fn page(
+    connection: &mut PgConnection,
+    (visible, filter): (&Visible, &Filter),
+    (after, limit): (Option<&Position>, i64),
+    now: OffsetDateTime,
+) -> Result<Vec<Position>, Fault> {
+    let mut query = QueryBuilder::new("");
+    match visible {
+        Visible::Everything => branch(&mut query, filter, (after, limit), now, |query| {
+            query.push("true");
+        }),
+        Visible::RootedAt(who) => branch(&mut query, filter, (after, limit), now, |query| {
+            query.push("d.root_iss = ").push_bind(who.iss.clone());
+            query.push(" AND d.root_sub = ").push_bind(who.sub.clone());
+        }),
+        // Each branch goes by an index of its own; together they would go by none.
+        Visible::Of(who) => {
+            query.push("SELECT requested_at, id FROM (");
+            branch(&mut query, filter, (after, limit), now, |query| {
+                query.push("d.delegate = ").push_bind(who.sub.clone());
+            });
+            query.push(" UNION ");
+            branch(&mut query, filter, (after, limit), now, |query| {
+                query.push("d.delegator_iss = ").push_bind(who.iss.clone());
+                query.push(" AND d.delegator_sub = ").push_bind(who.sub.clone());
+            });
+            query.push(") both_ways ORDER BY requested_at DESC, id DESC LIMIT ").push_bind(limit);
+        }
+    }
+    let rows: Vec<(OffsetDateTime, String)> = query.build_query_as().fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(requested_at, id)| Position { requested_at, id }).collect())
+}
+
+fn branch(
+    query: &mut QueryBuilder<Postgres>,
+    filter: &Filter,
+    (after, limit): (Option<&Position>, i64),
+    now: OffsetDateTime,
+    visible: impl FnOnce(&mut QueryBuilder<Postgres>),
+) {
+    query.push("(SELECT d.requested_at, d.id FROM delegation d WHERE ");
+    visible(query);
+    let texts = [
+        (" AND d.delegator_iss = ", &filter.delegator_iss),
+        (" AND d.delegator_sub = ", &filter.delegator_sub),
+        (" AND d.delegate = ", &filter.delegate),
+        (" AND d.parent = ", &filter.parent),
+    ];
+    for (condition, value) in texts {
+        if let Some(value) = value {
+            query.push(condition).push_bind(value.clone());
+        }
+    }
+    if let Some(task) = &filter.task {
+        query
+            .push(" AND d.delegate IN (SELECT client_id FROM client WHERE task_id = ")
+            .push_bind(task.clone());
+        query.push(")");
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND d.requested_at >= ").push_bind(since);
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND d.requested_at < ").push_bind(until);
+    }
+    if let Some(after) = after {
+        query.push(" AND (d.requested_at, d.id) < (").push_bind(after.requested_at);
+        query.push(", ").push_bind(after.id.clone()).push(")");
+    }
+    if let Some(state) = filter.state {
+        query.push(" AND delegation_state(d.path, ").push_bind(now);
+        query.push(") = ").push_bind(state.name());
+    }
+    query.push(" ORDER BY d.requested_at DESC, d.id DESC LIMIT ").push_bind(limit).push(")");
+}
+
+/// How many wait for a delegator, as far as `most`.
+pub async fn waiting(
+    connection: &mut PgConnection,
+    delegator: &Principal,
+    most: i64,
+    now: OffsetDateTime,
+) -> Result<i64, Fault> {
+    let count = sqlx::query_scalar(
+        "SELECT count(*) FROM (
+             SELECT FROM delegation
+             WHERE delegator_iss = $1 AND delegator_sub = $2 AND activated_at IS NULL AND revoked_at IS NULL
+               AND expires_at > $3 LIMIT $4) waiting",
+    )
+    .bind(&delegator.iss)
+    .bind(&delegator.sub)
+    .bind(now)
+    .bind(most)
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
+}
+
+/// Agents, by id behind `after`, that hold an active delegation: of everybody, or rooted at a user.
+pub async fn agents(
+    connection: &mut PgConnection,
+    root: Option<&Principal>,
+    (after, limit): (&str, i64),
+    now: OffsetDateTime,
+) -> Result<Vec<String>, Fault> {
+    let ids = sqlx::query_scalar(
+        "SELECT k.client_id FROM client k
+         WHERE k.client_id > $1 AND EXISTS (
+             SELECT FROM delegation d
+             WHERE d.delegate = k.client_id AND d.revoked_at IS NULL AND d.expires_at > $2
+               AND ($3::text IS NULL OR (d.root_iss = $3 AND d.root_sub = $4))
+               AND delegation_state(d.path, $2) = 'active')
+         ORDER BY k.client_id LIMIT $5",
+    )
+    .bind(after)
+    .bind(now)
+    .bind(root.map(|root| &root.iss))
+    .bind(root.map(|root| &root.sub))
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::clock::from_micros;
+
+    #[test]
+    fn a_position_comes_back_as_it_went() {
+        let position = Position { requested_at: from_micros(1_767_225_600_000_001), id: "a.b-C~1".into() };
+        assert_eq!(Position::parse(&position.to_text()), Some(position));
+        for text in ["", "1", "x.a", "1.", "1.a b", "1.a\0"] {
+            assert_eq!(Position::parse(text), None, "{text:?}");
+        }
+    }
+}

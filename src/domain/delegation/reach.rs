@@ -1,0 +1,116 @@
+//! What an end reaches: counted, exactly up to a bound, after the end is in force or before it is brought about. Nobody
+//! waits for it.
+
+use serde::Serialize;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::domain::principal::Principal;
+use crate::platform::fault::Fault;
+
+/// Beyond this, counts say "at least".
+pub const BOUND: i64 = 1_000;
+
+/// What ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending<'a> {
+    /// One delegation.
+    Delegation(&'a str),
+    /// A client, for as long as it is disabled.
+    Client(&'a str),
+    /// Everything that a principal has up to now.
+    Principal {
+        /// Who.
+        who: &'a Principal,
+        /// Its id where it is a client of ours.
+        client_id: Option<&'a str>,
+        /// Up to when everything had been ended before.
+        before: Option<OffsetDateTime>,
+    },
+}
+
+/// What is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Reach {
+    /// Delegations that had not ended.
+    pub delegations: i64,
+    /// Agents that hold them.
+    pub agents: i64,
+    /// Tokens under them that have neither expired nor been revoked.
+    pub tokens: i64,
+    /// What those tokens are for.
+    pub audiences: Vec<String>,
+    /// Whether counting stopped at the bound.
+    pub at_least: bool,
+}
+
+/// The seeds are what the end hits itself and what had not ended for another reason, above or there; below them, whatever
+/// has not ended by itself. Only what the end itself brought about is looked past.
+const REACH: &str = "
+    WITH RECURSIVE seed AS (
+        SELECT d.id, d.path, d.delegate FROM delegation d
+        WHERE ($2::text IS NOT NULL AND d.id = $2)
+           OR ($3::text IS NOT NULL AND d.delegate = $3)
+           OR ($4::text IS NOT NULL AND d.delegator_iss = $4 AND d.delegator_sub = $5)
+    ), reach AS (
+        SELECT s.id, s.delegate FROM seed s
+        WHERE NOT EXISTS (
+            SELECT FROM delegation a
+            LEFT JOIN delegation_usage u ON u.delegation_id = a.id
+            LEFT JOIN cutoff c ON c.iss = a.delegator_iss AND c.sub = a.delegator_sub
+            LEFT JOIN client k ON k.client_id = a.delegate
+            WHERE a.id = ANY (s.path)
+              AND (a.expires_at <= $1 OR u.uses >= a.max_uses OR (a.revoked_at IS NOT NULL AND a.id IS DISTINCT FROM $2)
+                   OR CASE WHEN c.iss = $4 AND c.sub = $5 THEN $6 ELSE c.at END >= a.requested_at
+                   OR CASE WHEN k.client_id = $3 AND $4 IS NOT NULL THEN $6 ELSE k.cut_off_at END >= a.requested_at))
+        UNION
+        SELECT b.id, b.delegate FROM reach r JOIN delegation_now b ON b.parent = r.id
+        WHERE b.revoked_at IS NULL AND b.expires_at > $1 AND NOT b.cut_off
+          AND (b.max_uses IS NULL OR b.uses < b.max_uses)
+    ), delegations AS MATERIALIZED (
+        SELECT id, delegate FROM reach LIMIT $7
+    ), tokens AS MATERIALIZED (
+        SELECT t.audience FROM (
+            SELECT t.jti, t.lineage, t.audience FROM delegations d JOIN issued_token t ON t.delegation_id = d.id
+            WHERE t.expires_at > $1 AND t.revoked_at IS NULL
+            UNION ALL
+            SELECT t.jti, t.lineage, t.audience FROM issued_token t
+            WHERE t.client_id = $3 AND t.delegation_id IS NULL AND t.expires_at > $1 AND t.revoked_at IS NULL
+              AND ($6 IS NULL OR t.issued_at > $6)
+        ) t
+        WHERE NOT EXISTS (SELECT FROM issued_token p WHERE p.jti = ANY (t.lineage) AND p.revoked_at IS NOT NULL)
+        LIMIT $7
+    )
+    SELECT (SELECT count(*) FROM delegations), (SELECT count(DISTINCT delegate) FROM delegations),
+           (SELECT count(*) FROM tokens),
+           ARRAY(SELECT DISTINCT unnest(audience) AS name FROM tokens ORDER BY name)";
+
+/// Counts what an end reaches, or has just reached.
+pub async fn reach(
+    connection: &mut PgConnection,
+    ending: &Ending<'_>,
+    now: OffsetDateTime,
+) -> Result<Reach, Fault> {
+    let (delegation, client, who, before) = match ending {
+        Ending::Delegation(id) => (Some(*id), None, None, None),
+        Ending::Client(id) => (None, Some(*id), None, None),
+        Ending::Principal { who, client_id, before } => (None, *client_id, Some(*who), *before),
+    };
+    let (delegations, agents, tokens, audiences): (i64, i64, i64, Vec<String>) = sqlx::query_as(REACH)
+        .bind(now)
+        .bind(delegation)
+        .bind(client)
+        .bind(who.map(|who| &who.iss))
+        .bind(who.map(|who| &who.sub))
+        .bind(before)
+        .bind(BOUND + 1)
+        .fetch_one(connection)
+        .await?;
+    Ok(Reach {
+        delegations: delegations.min(BOUND),
+        agents,
+        tokens: tokens.min(BOUND),
+        audiences,
+        at_least: delegations > BOUND || tokens > BOUND,
+    })
+}

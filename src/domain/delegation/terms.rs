@@ -1,0 +1,210 @@
+//! Never wider than what is above: what a delegation may ask for below another, and what an approval may make of it.
+
+use std::collections::BTreeSet;
+
+use super::{Delegation, Terms};
+use crate::domain::capability::{Ceiling, Ladder};
+use crate::domain::limit::Limit;
+use crate::protocol::authorization_details::Details;
+
+/// The dimension in which something would be wider than it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wider {
+    /// Scopes.
+    Scopes,
+    /// Targets.
+    Audiences,
+    /// `authorization_details`.
+    Details,
+    /// Capability.
+    Capability,
+    /// Uses.
+    Uses,
+    /// Depth.
+    Depth,
+    /// Expiry.
+    Expiry,
+}
+
+impl Wider {
+    /// The member of a request that it is about.
+    pub fn member(self) -> &'static str {
+        match self {
+            Self::Scopes => "scopes",
+            Self::Audiences => "audiences",
+            Self::Details => "authorization_details",
+            Self::Capability => "capability_ceiling",
+            Self::Uses => "max_uses",
+            Self::Depth => "max_depth",
+            Self::Expiry => "expires_in",
+        }
+    }
+}
+
+/// Narrower limits. What is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Narrowing {
+    /// Scopes.
+    pub scopes: Option<BTreeSet<String>>,
+    /// Targets.
+    pub audiences: Option<BTreeSet<String>>,
+    /// `authorization_details`.
+    pub details: Option<Details>,
+    /// Capability.
+    pub ceiling: Ceiling,
+    /// Confirmations besides those there are.
+    pub ceremonies: BTreeSet<String>,
+    /// Uses.
+    pub max_uses: Option<i64>,
+    /// Depth.
+    pub max_depth: Option<u32>,
+}
+
+impl Narrowing {
+    /// The terms and uses as narrowed; an error where that would widen them.
+    pub fn of(
+        &self,
+        (terms, max_uses): (&Terms, Option<i64>),
+        ladder: &Ladder,
+    ) -> Result<(Terms, Option<i64>), Wider> {
+        let limit = |given: &Option<BTreeSet<String>>, old: &Limit| match given {
+            None => old.clone(),
+            Some(names) => Limit::Only(names.clone()),
+        };
+        let narrowed = Terms {
+            scopes: limit(&self.scopes, &terms.scopes),
+            audiences: limit(&self.audiences, &terms.audiences),
+            details: self.details.clone().or_else(|| terms.details.clone()),
+            ceiling: self.ceiling.clone().or_else(|| terms.ceiling.clone()),
+            ceremonies: terms.ceremonies.union(&self.ceremonies).cloned().collect(),
+            max_depth: self.max_depth.or(terms.max_depth),
+        };
+        let uses = self.max_uses.or(max_uses);
+        narrowed.within(terms, ladder)?;
+        if max_uses.zip(uses).is_some_and(|(most, wanted)| wanted > most) {
+            return Err(Wider::Uses);
+        }
+        Ok((narrowed, uses))
+    }
+}
+
+impl Terms {
+    /// Whether nothing here goes beyond `above`. A limit that is absent here is the one above, for both count at use.
+    pub fn within(&self, above: &Self, ladder: &Ladder) -> Result<(), Wider> {
+        let limit = |inner: &Limit, outer: &Limit| *inner == Limit::Any || outer.covers(inner);
+        let details = self.details.as_ref().zip(above.details.as_ref());
+        let fits = [
+            (limit(&self.scopes, &above.scopes), Wider::Scopes),
+            (limit(&self.audiences, &above.audiences), Wider::Audiences),
+            (details.is_none_or(|(inner, outer)| inner.within(outer)), Wider::Details),
+            (self.ceiling.is_none() || ladder.covers(&above.ceiling, &self.ceiling), Wider::Capability),
+            (self.max_depth.zip(above.max_depth).is_none_or(|(inner, outer)| inner <= outer), Wider::Depth),
+        ];
+        match fits.into_iter().find(|(fits, _)| !fits) {
+            Some((_, wider)) => Err(wider),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Delegation {
+    /// Whether this one may hang below another: not wider in any dimension, and not longer.
+    pub fn fits_below(&self, above: &Self, ladder: &Ladder) -> Result<(), Wider> {
+        self.terms.within(&above.terms, ladder)?;
+        if above.facts.max_uses.zip(self.facts.max_uses).is_some_and(|(most, wanted)| wanted > most) {
+            return Err(Wider::Uses);
+        }
+        if self.facts.expires_at > above.facts.expires_at { Err(Wider::Expiry) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ladder() -> Ladder {
+        Ladder::new(&["observe", "mutate", "admin"].map(str::to_owned)).unwrap()
+    }
+
+    fn names() -> impl Strategy<Value = Option<BTreeSet<String>>> {
+        proptest::option::of(proptest::collection::btree_set("[a-c]", 0..3))
+    }
+
+    fn ceiling() -> impl Strategy<Value = Ceiling> {
+        let names = proptest::sample::select(&["observe", "mutate", "admin"][..]);
+        proptest::option::of(names).prop_map(|name| name.map(str::to_owned))
+    }
+
+    fn terms() -> impl Strategy<Value = Terms> {
+        (names(), names(), ceiling(), proptest::option::of(0u32..4)).prop_map(
+            |(scopes, audiences, ceiling, max_depth)| Terms {
+                scopes: scopes.map_or(Limit::Any, Limit::Only),
+                audiences: audiences.map_or(Limit::Any, Limit::Only),
+                ceiling,
+                max_depth,
+                ..Terms::unrestricted()
+            },
+        )
+    }
+
+    fn narrowing() -> impl Strategy<Value = Narrowing> {
+        (names(), names(), ceiling(), proptest::option::of(1i64..5), names()).prop_map(
+            |(scopes, audiences, ceiling, max_uses, ceremonies)| Narrowing {
+                scopes,
+                audiences,
+                ceiling,
+                max_uses,
+                ceremonies: ceremonies.unwrap_or_default(),
+                ..Narrowing::default()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn narrowing_never_widens(old in terms(), uses in proptest::option::of(1i64..5), by in narrowing()) {
+            let Ok((narrowed, left)) = by.of((&old, uses), &ladder()) else { return Ok(()) };
+            for name in ["a", "b", "c"] {
+                prop_assert!(old.scopes.allows(name) || !narrowed.scopes.allows(name));
+                prop_assert!(old.audiences.allows(name) || !narrowed.audiences.allows(name));
+            }
+            for name in ladder().names() {
+                prop_assert!(ladder().reaches(&old.ceiling, name) || !ladder().reaches(&narrowed.ceiling, name));
+            }
+            prop_assert!(uses.is_none_or(|most| left.is_some_and(|left| left <= most)));
+            prop_assert!(old.ceremonies.is_subset(&narrowed.ceremonies), "no confirmation is dropped");
+        }
+    }
+
+    #[test]
+    fn each_dimension_is_looked_at() {
+        let above = Terms {
+            scopes: Limit::only(["a"]),
+            audiences: Limit::only(["x"]),
+            ceiling: Some("mutate".into()),
+            max_depth: Some(2),
+            details: Details::parse(r#"[{"type":"mail","actions":["read"]}]"#),
+            ..Terms::unrestricted()
+        };
+        assert_eq!(
+            Terms::unrestricted().within(&above, &ladder()),
+            Ok(()),
+            "what is absent is what is above"
+        );
+        let wider = |change: fn(&mut Terms)| {
+            let mut terms = Terms::unrestricted();
+            change(&mut terms);
+            terms.within(&above, &ladder())
+        };
+        assert_eq!(wider(|terms| terms.scopes = Limit::only(["b"])), Err(Wider::Scopes));
+        assert_eq!(wider(|terms| terms.audiences = Limit::only(["y"])), Err(Wider::Audiences));
+        assert_eq!(
+            wider(|terms| terms.details = Details::parse(r#"[{"type":"mail"}]"#)),
+            Err(Wider::Details)
+        );
+        assert_eq!(wider(|terms| terms.ceiling = Some("admin".into())), Err(Wider::Capability));
+        assert_eq!(wider(|terms| terms.max_depth = Some(3)), Err(Wider::Depth));
+        assert_eq!(wider(|terms| terms.scopes = Limit::only(["a"])), Ok(()));
+    }
+}

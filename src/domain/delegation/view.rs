@@ -1,0 +1,100 @@
+//! A delegation as it is shown, by every door alike.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::{AgentDescription, Origin, Path, State};
+use crate::domain::client::{Client, Ephemeral};
+use crate::domain::principal::Principal;
+use crate::platform::clock::rfc3339;
+use crate::protocol::authorization_details::Details;
+
+/// What is shown. Limits that are `null` do not restrict.
+#[derive(Debug, Clone, Serialize)]
+pub struct View {
+    id: String,
+    state: State,
+    delegator: Principal,
+    delegate: String,
+    parent: Option<String>,
+    path: Vec<String>,
+    root: Principal,
+    origin: Origin,
+    scopes: Option<Vec<String>>,
+    audiences: Option<Vec<String>>,
+    authorization_details: Option<Details>,
+    capability_ceiling: Option<String>,
+    ceremony_required_for: Vec<String>,
+    max_uses: Option<i64>,
+    uses: i64,
+    uses_left: Option<i64>,
+    max_depth: Option<u32>,
+    reason: Option<String>,
+    agent: Option<AgentDescription>,
+    ephemeral: Option<EphemeralView>,
+    requested_by: Option<Principal>,
+    requested_at: String,
+    activated_at: Option<String>,
+    expires_at: String,
+    /// How long it will live once it is approved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u32>,
+    revoked_at: Option<String>,
+    revoke_reason: Option<String>,
+    ended_by: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct EphemeralView {
+    client_id: String,
+    task_id: String,
+    jkt: Option<String>,
+}
+
+impl View {
+    /// Shows the last of a path; `None` for an empty one. `delegate` is its client, where it was looked up.
+    pub fn of(path: &Path, delegate: Option<&Client>, now: OffsetDateTime) -> Option<Self> {
+        let one = path.leaf()?;
+        let (state, ended_by) = path.state(now);
+        let made_for = |agent: &&Ephemeral| agent.home == one.id;
+        let ephemeral = delegate.and_then(|client| {
+            let agent = client.ephemeral.as_ref().filter(made_for)?;
+            Some(EphemeralView {
+                client_id: client.client_id.clone(),
+                task_id: agent.task_id.clone(),
+                jkt: client.dpop_keys.first().cloned(),
+            })
+        });
+        Some(Self {
+            id: one.id.clone(),
+            state,
+            delegator: one.delegator.clone(),
+            delegate: one.delegate.clone(),
+            parent: one.parent.clone(),
+            path: one.path.clone(),
+            root: one.root.clone(),
+            origin: one.origin,
+            scopes: one.terms.scopes.to_stored(),
+            audiences: one.terms.audiences.to_stored(),
+            authorization_details: one.terms.details.clone(),
+            capability_ceiling: one.terms.ceiling.clone(),
+            ceremony_required_for: one.terms.ceremonies.iter().cloned().collect(),
+            max_uses: one.facts.max_uses,
+            uses: one.facts.uses,
+            // What is used up above is used up here.
+            uses_left: path.0.iter().filter_map(|one| one.facts.uses_left()).min(),
+            max_depth: one.terms.max_depth,
+            reason: one.reason.clone(),
+            agent: one.agent.clone(),
+            ephemeral,
+            requested_by: one.requested_by.clone(),
+            requested_at: rfc3339(one.requested_at),
+            activated_at: one.facts.activated_at.map(rfc3339),
+            expires_at: rfc3339(one.facts.expires_at),
+            expires_in: one.lifetime,
+            revoked_at: one.facts.revoked_at.map(rfc3339),
+            revoke_reason: one.revoke_reason.clone(),
+            ended_by: ended_by.map(str::to_owned),
+        })
+    }
+}

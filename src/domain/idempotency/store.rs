@@ -1,0 +1,65 @@
+//! Idempotency keys in PostgreSQL.
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::{Claim, KEPT, Key, Stored};
+use crate::platform::fault::Fault;
+
+/// Claims a key. Of two that claim it at once, the second waits until the first has answered or given up.
+pub async fn claim(
+    connection: &mut PgConnection,
+    caller: &str,
+    key: &Key,
+    now: OffsetDateTime,
+) -> Result<Claim, Fault> {
+    let claimed: Option<i32> = sqlx::query_scalar(
+        "INSERT INTO idempotency (caller, key, fingerprint, status, body, forget_at) VALUES ($1, $2, $3, 0, '', $4)
+         ON CONFLICT (caller, key) DO UPDATE SET fingerprint = excluded.fingerprint, status = 0, location = NULL,
+             body = '', forget_at = excluded.forget_at
+             WHERE idempotency.forget_at <= $5
+         RETURNING 1",
+    )
+    .bind(caller)
+    .bind(&key.key)
+    .bind(key.fingerprint.as_slice())
+    .bind(now + KEPT)
+    .bind(now)
+    .fetch_optional(&mut *connection)
+    .await?;
+    if claimed.is_some() {
+        return Ok(Claim::New);
+    }
+    let (fingerprint, status, location, body): (Vec<u8>, i16, Option<String>, String) = sqlx::query_as(
+        "SELECT fingerprint, status, location, body FROM idempotency WHERE caller = $1 AND key = $2",
+    )
+    .bind(caller)
+    .bind(&key.key)
+    .fetch_one(connection)
+    .await?;
+    if fingerprint != key.fingerprint {
+        return Ok(Claim::Reused);
+    }
+    let status = u16::try_from(status).unwrap_or_default();
+    Ok(Claim::Repeated(Stored { status, location, body }))
+}
+
+/// Keeps the answer to a claimed key.
+pub async fn put_answer(
+    connection: &mut PgConnection,
+    caller: &str,
+    key: &Key,
+    answer: &Stored,
+) -> Result<(), Fault> {
+    sqlx::query(
+        "UPDATE idempotency SET status = $3, location = $4, body = $5 WHERE caller = $1 AND key = $2",
+    )
+    .bind(caller)
+    .bind(&key.key)
+    .bind(i16::try_from(answer.status).unwrap_or_default())
+    .bind(&answer.location)
+    .bind(&answer.body)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

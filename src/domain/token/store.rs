@@ -1,0 +1,95 @@
+//! Issued tokens in PostgreSQL.
+
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{IssuedToken, Problem, Standing};
+use crate::domain::delegation;
+use crate::platform::fault::Fault;
+
+/// Inserts tokens. Audiences travel as one text each, separated by line feeds, which no audience contains: PostgreSQL has no arrays of
+/// arrays of different lengths.
+pub async fn insert(connection: &mut PgConnection, tokens: &[&IssuedToken]) -> Result<(), sqlx::Error> {
+    let column =
+        |pick: fn(&IssuedToken) -> String| tokens.iter().map(|token| pick(token)).collect::<Vec<_>>();
+    sqlx::query(
+        "INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt,
+                                   kid, scope, audience, issued_at, expires_at, auth_key, status_place)
+         SELECT t.jti, t.parent, CASE WHEN p.jti IS NULL THEN '{}' ELSE p.lineage || p.jti END, t.txn, t.client_id, t.subject_iss, t.subject_sub,
+                t.delegation_id, t.jkt, t.kid, t.scope, string_to_array(t.audience, E'\\n'), t.issued_at, t.expires_at,
+                t.auth_key, t.status_place
+         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                     $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[],
+                     $15::bigint[])
+              AS t (jti, parent, txn, client_id, subject_iss, subject_sub, delegation_id, jkt, kid, scope, audience,
+                    issued_at, expires_at, auth_key, status_place)
+         LEFT JOIN issued_token p ON p.jti = t.parent",
+    )
+    .bind(tokens.iter().map(|token| token.jti).collect::<Vec<_>>())
+    .bind(tokens.iter().map(|token| token.parent).collect::<Vec<_>>())
+    .bind(tokens.iter().map(|token| token.txn).collect::<Vec<_>>())
+    .bind(column(|token| token.client_id.clone()))
+    .bind(column(|token| token.subject.iss.clone()))
+    .bind(column(|token| token.subject.sub.clone()))
+    .bind(tokens.iter().map(|token| token.delegation_id.clone()).collect::<Vec<_>>())
+    .bind(tokens.iter().map(|token| token.jkt.clone()).collect::<Vec<_>>())
+    .bind(column(|token| token.kid.clone()))
+    .bind(column(|token| token.scope.clone()))
+    .bind(column(|token| token.audience.join("\n")))
+    .bind(tokens.iter().map(|token| token.issued_at).collect::<Vec<_>>())
+    .bind(tokens.iter().map(|token| token.expires_at).collect::<Vec<_>>())
+    .bind(tokens.iter().map(|token| token.auth_key.clone()).collect::<Vec<_>>())
+    .bind(tokens.iter().map(|token| token.status_place).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+#[derive(FromRow)]
+struct StandingRow {
+    delegation_id: Option<String>,
+    problem: Option<Problem>,
+    exhausted: bool,
+}
+
+/// What is known of a token by its id; `None` if it is not remembered, because it ended or never was.
+pub async fn standing(connection: &mut PgConnection, jti: Uuid) -> Result<Option<Standing>, Fault> {
+    let row: Option<StandingRow> = sqlx::query_as(
+        "SELECT t.delegation_id,
+                (SELECT n.problem FROM token_now n
+                 WHERE n.jti = ANY (t.lineage || t.jti) AND n.problem IS NOT NULL
+                 ORDER BY n.problem = 'actor_disabled', n.issued_at LIMIT 1) AS problem,
+                EXISTS (SELECT FROM delegation d JOIN delegation_usage u ON u.delegation_id = ANY (d.path)
+                        WHERE d.id = t.delegation_id AND u.exhausted_at IS NOT NULL) AS exhausted
+         FROM issued_token t WHERE t.jti = $1",
+    )
+    .bind(jti)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let path = match &row.delegation_id {
+        None => None,
+        Some(id) => match delegation::store::path(connection, id).await? {
+            Some(path) => Some(path),
+            // A delegation that is gone gives nothing any more.
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(Standing { problem: row.problem, path, exhausted: row.exhausted }))
+}
+
+/// Revokes a token (RFC 7009), and with it all that was made from it; `false` if that has been done already, or it is
+/// not remembered.
+pub async fn mark_revoked(
+    connection: &mut PgConnection,
+    jti: Uuid,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query("UPDATE issued_token SET revoked_at = $2 WHERE jti = $1 AND revoked_at IS NULL")
+        .bind(jti)
+        .bind(now)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}

@@ -1,0 +1,103 @@
+//! Confirmations of one use each, decided by the delegator whose delegation reserves the use.
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::decide::decides;
+use super::{leaf, visible};
+use crate::domain::audit::Action;
+use crate::domain::ceremony::{self, Ceremony};
+use crate::domain::delegation::State;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::desk::{Call, Desk, Done, record_refusal};
+use crate::flows::work::Work;
+use crate::platform::clock::rfc3339;
+
+/// The most that are listed.
+const MOST: i64 = 100;
+
+/// What a delegator says to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes, this once.
+    Approve,
+    /// No.
+    Deny,
+}
+
+/// The newest of a delegation.
+pub async fn list(desk: &Desk<'_>, call: &Call, id: &str) -> Result<Done, Stop> {
+    let mut connection = desk.pool.acquire().await?;
+    visible(&mut connection, desk, call, id).await?;
+    let found = ceremony::store::list(&mut connection, id, MOST).await?;
+    let items: Vec<Value> = found.iter().map(|one| view(one, call.now)).collect();
+    Ok(Done::with(json!({"items": items, "next": null}))?)
+}
+
+/// Decides one that is pending.
+pub async fn decide(
+    desk: &Desk<'_>,
+    call: &Call,
+    (delegation, id): (&str, Uuid),
+    decision: Decision,
+) -> Result<Done, Stop> {
+    let made = match decision {
+        Decision::Approve => "approve a ceremony",
+        Decision::Deny => "deny a ceremony",
+    };
+    let result = try_to(desk, call, (delegation, id), decision).await;
+    record_refusal(desk, call, (made, Some(delegation)), result).await
+}
+
+async fn try_to(
+    desk: &Desk<'_>,
+    call: &Call,
+    (delegation, id): (&str, Uuid),
+    decision: Decision,
+) -> Result<Done, Stop> {
+    let mut work = Work::begin(desk.pool).await?;
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let path = visible(work.connection(), desk, call, delegation).await?;
+    let found = ceremony::store::find(work.connection(), delegation, id).await?;
+    let found = found.ok_or(Refusal::NotFound)?;
+    decides(desk, call, leaf(&path)?)?;
+    let (state, _) = path.state(call.now);
+    if state != State::Active {
+        return Err(Refusal::WrongState(state).into());
+    }
+    let (action, at) = match decision {
+        Decision::Approve => (Action::CeremonyApproved, (Some(call.now), None)),
+        Decision::Deny => (Action::CeremonyDenied, (None, Some(call.now))),
+    };
+    if !ceremony::store::mark_decided(work.connection(), id, at, call.now).await? {
+        return Err(Refusal::CeremonyDecided(found.stage(call.now)).into());
+    }
+    let mut event = call.event_about(action, leaf(&path)?);
+    event.target = Some(found.client_id.clone());
+    event.detail = Some(json!({"ceremony": id}));
+    let decided = Ceremony { approved_at: at.0, denied_at: at.1, ..found };
+    let done = Done::with(view(&decided, call.now))?;
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    Ok(done)
+}
+
+fn view(one: &Ceremony, now: OffsetDateTime) -> Value {
+    json!({
+        "id": one.id,
+        "state": one.stage(now),
+        "delegation_id": one.delegation_id,
+        "client_id": one.client_id,
+        "scopes": one.scopes,
+        "audiences": one.audiences,
+        "authorization_details": one.details,
+        "capability": one.capability,
+        "requested_at": rfc3339(one.requested_at),
+        "expires_at": rfc3339(one.expires_at),
+        "decided_at": one.approved_at.or(one.denied_at).map(rfc3339),
+        "used_at": one.used_at.map(rfc3339),
+    })
+}

@@ -1,0 +1,322 @@
+//! A delegation comes into being: its holder gives it, and it is active; or an agent asks for it, and it waits.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::request::{EphemeralRequest, NewDelegation, after, check_reason};
+use super::{view, visible};
+use crate::domain::audit::{Action, Event};
+use crate::domain::client::{self, AuthMethod, Binding, Client, Ephemeral, Grant, Kind};
+use crate::domain::delegation::{self, Delegation, Facts, Origin, Path, State, Terms, Wider};
+use crate::domain::limit::Limit;
+use crate::domain::principal::Principal;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::registry::{self, Registry};
+use crate::flows::desk::{Call, Caller, Desk, Done, record_refusal};
+use crate::flows::work::Work;
+use crate::platform::jose::PublicKey;
+use crate::platform::random;
+
+/// Creates a delegation (design §4).
+///
+/// # Errors
+/// A refusal, which is recorded: nobody gets what it may not give, and nothing is ever wider than what is above it.
+pub async fn create(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<Done, Stop> {
+    let result = try_to(desk, call, wanted).await;
+    record_refusal(desk, call, ("create", wanted.parent.as_deref()), result).await
+}
+
+/// Where a delegation comes from: who gives it, what is above it, and whether it has to be approved.
+struct Source {
+    delegator: Principal,
+    above: Option<Path>,
+    origin: Origin,
+}
+
+async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<Done, Stop> {
+    wanted.check_texts()?;
+    let (terms, max_uses) = wanted.terms(desk.ladder)?;
+    let key = wanted.ephemeral.as_ref().map(EphemeralRequest::key).transpose()?;
+    let mut work = Work::begin(desk.pool).await?;
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let registry = registry::store::load(work.connection(), desk.issuer).await?;
+    let known = |name: &String| registry.resources.contains_key(name);
+    if let Limit::Only(names) = &terms.audiences
+        && !names.iter().all(known)
+    {
+        return Err(Refusal::TargetRefused.into());
+    }
+    let source = source(work.connection(), desk, (call, &registry), wanted).await?;
+    let id = random::id(call.now)?.to_string();
+    let delegate = match (&wanted.delegate, &key) {
+        (Some(_), Some(_)) => {
+            return Err(Refusal::Malformed("delegate and ephemeral exclude each other").into());
+        }
+        (Some(delegate), None) => delegate.clone(),
+        (None, Some(_)) => format!("agent-{}", random::id(call.now)?),
+        (None, None) => match (&call.caller, source.origin) {
+            (Caller::Agent(client, _), Origin::Requested) => client.client_id.clone(),
+            _ => return Err(Refusal::Malformed("delegate is missing").into()),
+        },
+    };
+    let one = put_together(desk, call, (wanted, terms, max_uses), (&source, id, delegate))?;
+    fits(desk, &source, &one, call.now)?;
+    let mut events = Vec::new();
+    match (&wanted.ephemeral, key) {
+        (Some(ephemeral), Some(key)) => {
+            let agent = make_agent(work.connection(), desk, call, (&one, ephemeral, key), &registry).await?;
+            events.push(agent);
+        }
+        _ => check_delegate(work.connection(), &one.delegate).await?,
+    }
+    if !delegation::store::insert(work.connection(), &one).await? {
+        return Err(crate::platform::fault::Fault::new("a new id that is there already").into());
+    }
+    events.push(created(call, &one));
+    if one.facts.activated_at.is_some() {
+        events.push(call.event_about(Action::DelegationActivated, &one));
+    }
+    let path = Path([source.above.map(|path| path.0).unwrap_or_default(), vec![one.clone()]].concat());
+    let body = view(work.connection(), &path, call.now).await?;
+    let status = if one.facts.activated_at.is_some() { 201 } else { 202 };
+    let location = crate::protocol::metadata::endpoint(desk.issuer, &format!("/delegate/{}", one.id));
+    let done = Done { status, location: Some(location), ..Done::with(body)? };
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&events).await?;
+    Ok(done)
+}
+
+/// Who gives it. A user gives for itself; an agent passes on what it holds, or asks a user; an operator asks for others.
+async fn source(
+    connection: &mut PgConnection,
+    desk: &Desk<'_>,
+    (call, registry): (&Call, &Registry),
+    wanted: &NewDelegation,
+) -> Result<Source, Stop> {
+    let root = |delegator: &Principal, origin| Source { delegator: delegator.clone(), above: None, origin };
+    match (&call.caller, &wanted.delegator, &wanted.parent) {
+        (_, Some(_), Some(_)) => Err(Refusal::Malformed("delegator and parent exclude each other").into()),
+        (Caller::User(who), None, None) => Ok(root(who, Origin::Granted)),
+        (Caller::User(who), Some(delegator), None) if delegator == who => Ok(root(who, Origin::Granted)),
+        (Caller::User(_) | Caller::Admin(..), ..) => Err(Refusal::InsufficientScope.into()),
+        (Caller::Agent(client, _), None, Some(parent)) => {
+            let path = visible(connection, desk, call, parent).await?;
+            if path.leaf().is_none_or(|leaf| leaf.delegate != client.client_id) {
+                return Err(Refusal::NotFound.into());
+            }
+            let delegator = Principal::new(desk.issuer, client.client_id.clone());
+            Ok(Source { delegator, above: Some(path), origin: Origin::Granted })
+        }
+        (Caller::Agent(client, _), Some(delegator), None) => {
+            let for_itself = wanted.delegate.as_ref().is_none_or(|delegate| *delegate == client.client_id);
+            if !for_itself {
+                return Err(Refusal::InsufficientScope.into());
+            }
+            ask(connection, desk, (call, registry), delegator).await?;
+            Ok(root(delegator, Origin::Requested))
+        }
+        (Caller::Operator, Some(delegator), None) => {
+            ask(connection, desk, (call, registry), delegator).await?;
+            Ok(root(delegator, Origin::Requested))
+        }
+        (Caller::Agent(..), None, None) => {
+            Err(Refusal::Malformed("An agent names the parent that it holds, or the delegator that it asks")
+                .into())
+        }
+        (Caller::Operator, ..) => Err(Refusal::Malformed("delegator is missing").into()),
+    }
+}
+
+/// Whether somebody can be asked: a user of a trusted issuer who is not asked by too many already.
+async fn ask(
+    connection: &mut PgConnection,
+    desk: &Desk<'_>,
+    (call, registry): (&Call, &Registry),
+    delegator: &Principal,
+) -> Result<(), Stop> {
+    if !registry.issuers.contains_key(&delegator.iss) || delegator.sub.is_empty() || delegator.sub.len() > 255
+    {
+        return Err(Refusal::DelegatorUnknown.into());
+    }
+    let most = i64::from(desk.config.delegations.most_requests);
+    if delegation::list::waiting(connection, delegator, most, call.now).await? >= most {
+        return Err(Refusal::Throttled.into());
+    }
+    Ok(())
+}
+
+fn put_together(
+    desk: &Desk<'_>,
+    call: &Call,
+    (wanted, terms, max_uses): (&NewDelegation, Terms, Option<i64>),
+    (source, id, delegate): (&Source, String, String),
+) -> Result<Delegation, Refusal> {
+    let settings = &desk.config.delegations;
+    let above: Vec<&Delegation> = source.above.iter().flat_map(|path| &path.0).collect();
+    let cap = wanted
+        .ephemeral
+        .as_ref()
+        .map_or(settings.max_ttl, |_| desk.config.agents.max_ttl.min(settings.max_ttl));
+    let lifetime = match wanted.expires_in {
+        Some(asked) if asked > cap => return Err(Refusal::TooWide(Wider::Expiry)),
+        Some(asked) => asked,
+        None => settings.default_ttl.min(cap),
+    };
+    let mut ends = after(call.now, lifetime);
+    if let (None, Some(leaf)) = (wanted.expires_in, above.last()) {
+        // Left out, it is as long as what is above, but for agents that are made for it.
+        ends =
+            if wanted.ephemeral.is_some() { ends.min(leaf.facts.expires_at) } else { leaf.facts.expires_at };
+    }
+    let waits = source.origin == Origin::Requested;
+    Ok(Delegation {
+        path: above.iter().map(|one| one.id.clone()).chain([id.clone()]).collect(),
+        id,
+        parent: above.last().map(|one| one.id.clone()),
+        root: above.first().map_or_else(|| source.delegator.clone(), |one| one.root.clone()),
+        delegator: source.delegator.clone(),
+        delegate,
+        terms,
+        origin: source.origin,
+        requested_at: call.now,
+        requested_by: call.caller.principal(desk.issuer),
+        facts: Facts {
+            activated_at: (!waits).then_some(call.now),
+            expires_at: if waits { after(call.now, settings.request_ttl) } else { ends },
+            revoked_at: None,
+            cut_off: false,
+            rebinding: false,
+            max_uses,
+            uses: 0,
+        },
+        lifetime: waits.then_some(lifetime),
+        reason: wanted.reason.clone(),
+        agent: wanted.agent.clone(),
+        revoke_reason: None,
+    })
+}
+
+/// Never wider than anything above, never to oneself or to somebody above, and above it nothing but what is active.
+fn fits(desk: &Desk<'_>, source: &Source, one: &Delegation, now: OffsetDateTime) -> Result<(), Refusal> {
+    check_reason(one.reason.as_deref())?;
+    let ours = |who: &Principal| who.iss == desk.issuer && who.sub == one.delegate;
+    let acts_above = source.above.iter().flat_map(|path| &path.0).any(|above| above.delegate == one.delegate);
+    if acts_above || ours(&one.root) || ours(&one.delegator) {
+        return Err(Refusal::DelegationCycle);
+    }
+    let actors = u32::try_from(one.path.len()).unwrap_or(u32::MAX);
+    let above = source.above.iter().flat_map(|path| &path.0);
+    let deepest =
+        above.clone().filter_map(|one| one.terms.max_depth).fold(desk.config.tokens.max_depth, u32::min);
+    if actors > deepest {
+        return Err(Refusal::TooWide(Wider::Depth));
+    }
+    if let Some(path) = &source.above {
+        let (state, _) = path.state(now);
+        if state != State::Active {
+            return Err(Refusal::ParentNotActive(state));
+        }
+    }
+    above.into_iter().try_for_each(|above| one.fits_below(above, desk.ladder)).map_err(Refusal::TooWide)
+}
+
+async fn check_delegate(connection: &mut PgConnection, delegate: &str) -> Result<(), Stop> {
+    let found = match client::is_client_id(delegate) {
+        true => client::store::find(connection, delegate).await?,
+        false => None,
+    };
+    match found {
+        // What was made for one delegation is not given another.
+        Some(client) if client.kind != Kind::Agent || client.ephemeral.is_some() => {
+            Err(Refusal::DelegateUnknown.into())
+        }
+        Some(client) if client.is_out() => Err(Refusal::DelegateDisabled.into()),
+        Some(_) => Ok(()),
+        None => Err(Refusal::DelegateUnknown.into()),
+    }
+}
+
+/// An agent for one delegation: it has a key and nothing else, and no rights but those of its delegation.
+async fn make_agent(
+    connection: &mut PgConnection,
+    desk: &Desk<'_>,
+    call: &Call,
+    (one, wanted, key): (&Delegation, &EphemeralRequest, PublicKey),
+    registry: &Registry,
+) -> Result<Event, Stop> {
+    let owner = call.caller.principal(desk.issuer).unwrap_or_else(|| one.delegator.clone());
+    let present = client::store::lock_task(connection, &owner, &wanted.task_id).await?;
+    if present >= i64::from(desk.config.agents.per_task) {
+        return Err(Refusal::TaskFull.into());
+    }
+    let rights = rights(&call.caller, registry, desk.issuer);
+    let agent = Client {
+        client_id: one.delegate.clone(),
+        version: 1,
+        kind: Kind::Agent,
+        name: format!("Agent of task {}", wanted.task_id),
+        auth: AuthMethod::None,
+        secrets: Vec::new(),
+        jwks: Some(json!({"keys": [Value::Object(wanted.jwk.clone())]})),
+        keys: Vec::new(),
+        jwks_uri: None,
+        scopes: rights.0,
+        audiences: rights.1,
+        detail_types: rights.2,
+        grant_types: BTreeSet::from([Grant::ClientCredentials, Grant::TokenExchange]),
+        dpop: Binding::Required,
+        dpop_keys: BTreeSet::from([key.thumbprint().to_owned()]),
+        actor_subjects: Vec::new(),
+        max_token_ttl: None,
+        disabled_at: None,
+        ephemeral: Some(Ephemeral {
+            home: one.id.clone(),
+            task_id: wanted.task_id.clone(),
+            owner: owner.clone(),
+            ended_at: None,
+        }),
+    };
+    client::store::put(connection, &agent, call.now).await?;
+    if let Some(made_for) = &agent.ephemeral {
+        client::store::mark_ephemeral(connection, &agent.client_id, made_for).await?;
+    }
+    let mut event = call.event_about(Action::AgentCreated, one);
+    event.target = Some(agent.client_id);
+    event.detail = Some(json!({"task_id": wanted.task_id, "owner": owner, "jkt": key.thumbprint()}));
+    Ok(event)
+}
+
+type Rights = (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>);
+
+/// The most that an agent may ever get: what the agent that makes it may; what there is, where a user makes it, for its
+/// delegation bounds it.
+fn rights(caller: &Caller, registry: &Registry, own_issuer: &str) -> Rights {
+    if let Caller::Agent(client, _) = caller {
+        return (client.scopes.clone(), client.audiences.clone(), client.detail_types.clone());
+    }
+    let others = registry.resources.values().filter(|resource| resource.id != own_issuer);
+    let mut rights = Rights::default();
+    for resource in others {
+        rights.0.extend(resource.scopes.iter().cloned());
+        rights.1.insert(resource.id.clone());
+        rights.2.extend(resource.detail_types.iter().cloned());
+    }
+    rights
+}
+
+fn created(call: &Call, one: &Delegation) -> Event {
+    let mut event = call.event_about(Action::DelegationCreated, one);
+    event.target = Some(one.delegate.clone());
+    event.detail = Some(json!({
+        "delegator": one.delegator, "origin": one.origin, "reason": one.reason, "agent": one.agent,
+        "scopes": one.terms.scopes.to_stored(), "audiences": one.terms.audiences.to_stored(),
+        "capability_ceiling": one.terms.ceiling, "max_uses": one.facts.max_uses, "max_depth": one.terms.max_depth,
+        "expires_at": crate::platform::clock::rfc3339(one.facts.expires_at),
+    }));
+    event
+}

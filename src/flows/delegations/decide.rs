@@ -1,0 +1,124 @@
+//! What waits for its delegator is approved, perhaps narrower, or denied. Of two decisions at once one counts.
+
+use serde_json::json;
+
+use super::request::{Approval, after, check_reason};
+use super::{leaf, view_again, visible, wrong_state};
+use crate::domain::audit::Action;
+use crate::domain::client;
+use crate::domain::delegation::{self, Delegation, Facts, Path, State, Wider};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::desk::{Call, Desk, Done, record_refusal};
+use crate::flows::work::Work;
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::Fault;
+
+/// Approves a delegation that waits, or the new key of its agent.
+pub async fn approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Approval) -> Result<Done, Stop> {
+    let result = try_to_approve(desk, call, id, approval).await;
+    record_refusal(desk, call, ("approve", Some(id)), result).await
+}
+
+/// Denies a delegation that waits; it is revoked then.
+pub async fn deny(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
+    let result = try_to_deny(desk, call, id, reason).await;
+    record_refusal(desk, call, ("deny", Some(id)), result).await
+}
+
+/// Only the delegator decides, as whoever its token says it is; or an administrator.
+pub(super) fn decides(desk: &Desk<'_>, call: &Call, one: &Delegation) -> Result<(), Refusal> {
+    let delegator = call.caller.is(&one.delegator, desk.issuer);
+    if delegator || call.caller.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
+}
+
+async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Approval) -> Result<Done, Stop> {
+    let narrowing = approval.narrowing(desk.ladder)?;
+    let mut connection = desk.pool.acquire().await?;
+    let path = visible(&mut connection, desk, call, id).await?;
+    drop(connection);
+    decides(desk, call, leaf(&path)?)?;
+    // A new key takes the place of an old one: nothing may be recorded on the old one meanwhile.
+    let rebinding = leaf(&path)?.facts.rebinding;
+    let mut work = if rebinding { Work::ending(desk.pool).await? } else { Work::begin(desk.pool).await? };
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let path = visible(work.connection(), desk, call, id).await?;
+    let (state, _) = path.state(call.now);
+    if state != State::Requested || leaf(&path)?.facts.rebinding != rebinding {
+        return Err(Refusal::WrongState(state).into());
+    }
+    let asked = leaf(&path)?;
+    let (terms, max_uses) =
+        narrowing.of((&asked.terms, asked.facts.max_uses), desk.ladder).map_err(Refusal::TooWide)?;
+    let expires_at = if rebinding { asked.facts.expires_at } else { ends(call, approval, &path)? };
+    if rebinding && !approval.is_empty() {
+        return Err(Refusal::Malformed("A new key is confirmed as it is, without other changes").into());
+    }
+    let delegate = client::store::find(work.connection(), &asked.delegate).await?;
+    let delegate = delegate.ok_or_else(|| Fault::new("a delegation without its agent"))?;
+    if delegate.is_out() {
+        return Err(Refusal::DelegateDisabled.into());
+    }
+    if rebinding {
+        confirm_key(&mut work, call, asked).await?;
+    }
+    let facts = Facts { activated_at: Some(call.now), expires_at, max_uses, ..asked.facts.clone() };
+    let approved = Delegation { terms, facts, ..asked.clone() };
+    if !delegation::store::mark_approved(work.connection(), &approved).await? {
+        return Err(wrong_state(work.connection(), id, call.now).await?);
+    }
+    let mut event = call.event_about(Action::DelegationActivated, &approved);
+    event.detail = Some(json!({
+        "expires_at": rfc3339(expires_at), "scopes": approved.terms.scopes.to_stored(),
+        "audiences": approved.terms.audiences.to_stored(), "capability_ceiling": approved.terms.ceiling,
+        "max_uses": approved.facts.max_uses, "new_key": rebinding,
+    }));
+    let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    Ok(done)
+}
+
+/// When an approved delegation ends: as long as was asked for, or shorter.
+fn ends(call: &Call, approval: &Approval, path: &Path) -> Result<time::OffsetDateTime, Stop> {
+    let asked = leaf(path)?.lifetime.ok_or_else(|| Fault::new("a request that does not say for how long"))?;
+    let lifetime = approval.expires_in.unwrap_or(asked);
+    if lifetime > asked {
+        return Err(Refusal::TooWide(Wider::Expiry).into());
+    }
+    Ok(after(call.now, lifetime))
+}
+
+async fn confirm_key(work: &mut Work, call: &Call, one: &Delegation) -> Result<(), Stop> {
+    let jwk = delegation::store::find_rebinding(work.connection(), &one.id).await?;
+    let jwk = jwk.ok_or_else(|| Fault::new("no key waits"))?;
+    let members = jwk.as_object().ok_or_else(|| Fault::new("a key that is no object"))?;
+    let jkt = super::request::public_key(members)?.thumbprint().to_owned();
+    let jwks = json!({"keys": [jwk]});
+    client::store::put_keys(work.connection(), &one.delegate, (Some(&jwks), &[jkt]), call.now).await?;
+    Ok(())
+}
+
+async fn try_to_deny(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
+    check_reason(reason)?;
+    let mut work = Work::ending(desk.pool).await?;
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let path = visible(work.connection(), desk, call, id).await?;
+    decides(desk, call, leaf(&path)?)?;
+    let (state, _) = path.state(call.now);
+    let said = reason.unwrap_or("denied");
+    let denied = state == State::Requested
+        && delegation::store::mark_denied(work.connection(), id, said, call.now).await?;
+    if !denied {
+        return Err(Refusal::WrongState(state).into());
+    }
+    let mut event = call.event_about(Action::DelegationRevoked, leaf(&path)?);
+    event.detail = Some(json!({"reason": said, "denied": true}));
+    let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    Ok(done)
+}

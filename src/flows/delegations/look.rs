@@ -1,0 +1,120 @@
+//! Looking at delegations and at the agents that hold them. Reads only.
+
+use serde_json::{Value, json};
+
+use super::{view, visible};
+use crate::domain::client;
+use crate::domain::delegation::list::{self, Filter, Position, Visible};
+use crate::domain::delegation::{self, State, View};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::desk::{Call, Caller, Desk, Done};
+
+/// The most rows of a page.
+const MOST: u32 = 100;
+const USUAL: u32 = 50;
+/// The most delegations that are shown with each agent.
+const MOST_OF_AGENT: i64 = 20;
+
+/// Where a page begins, and how long it is.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// What the page before said.
+    pub cursor: Option<String>,
+    /// Rows.
+    pub limit: Option<u32>,
+}
+
+impl Page {
+    fn limit(&self) -> Result<i64, Refusal> {
+        match self.limit.unwrap_or(USUAL) {
+            limit @ 1..=MOST => Ok(i64::from(limit)),
+            _ => Err(Refusal::Malformed("limit is 1 to 100")),
+        }
+    }
+}
+
+/// One delegation, and its state.
+pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<(State, Done), Stop> {
+    let mut connection = desk.pool.acquire().await?;
+    let path = visible(&mut connection, desk, call, id).await?;
+    let state = path.state(call.now).0;
+    Ok((state, Done::with(view(&mut connection, &path, call.now).await?)?))
+}
+
+/// Those that the caller may see, newest first.
+pub async fn list(desk: &Desk<'_>, call: &Call, filter: &Filter, page: &Page) -> Result<Done, Stop> {
+    let limit = page.limit()?;
+    let after = match &page.cursor {
+        None => None,
+        Some(text) => Some(Position::parse(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
+    };
+    let seen = match &call.caller {
+        Caller::User(who) => Visible::RootedAt(who.clone()),
+        Caller::Agent(..) => Visible::Of(call.caller.principal(desk.issuer).ok_or(Refusal::NotFound)?),
+        Caller::Admin(..) | Caller::Operator => Visible::Everything,
+    };
+    let mut connection = desk.pool.acquire().await?;
+    // One more than asked for tells whether there is a next page.
+    let mut found =
+        list::page(&mut connection, (&seen, filter), (after.as_ref(), limit + 1), call.now).await?;
+    let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let next = more.then(|| found.last().map(Position::to_text)).flatten();
+    let ids: Vec<String> = found.into_iter().map(|position| position.id).collect();
+    let items = views(&mut connection, &ids, call).await?;
+    Ok(Done::with(json!({"items": items, "next": next}))?)
+}
+
+async fn views(connection: &mut sqlx::PgConnection, ids: &[String], call: &Call) -> Result<Vec<View>, Stop> {
+    let paths = delegation::store::all_paths(connection, ids).await?;
+    let holders: Vec<String> = paths.iter().filter_map(|path| Some(path.leaf()?.delegate.clone())).collect();
+    let clients = client::store::find_all(connection, &holders).await?;
+    let holder = |path: &delegation::Path| {
+        let leaf = path.leaf()?;
+        clients.iter().find(|client| client.client_id == leaf.delegate)
+    };
+    Ok(paths.iter().filter_map(|path| View::of(path, holder(path), call.now)).collect())
+}
+
+/// Agents with their active delegations: all for administrators, its own for a user.
+pub async fn agents(desk: &Desk<'_>, call: &Call, page: &Page) -> Result<Done, Stop> {
+    let limit = page.limit()?;
+    let root = match &call.caller {
+        Caller::User(who) => Some(who.clone()),
+        Caller::Admin(..) | Caller::Operator => None,
+        Caller::Agent(..) => return Err(Refusal::InsufficientScope.into()),
+    };
+    let after = page.cursor.as_deref().unwrap_or_default();
+    let mut connection = desk.pool.acquire().await?;
+    let mut ids = list::agents(&mut connection, root.as_ref(), (after, limit + 1), call.now).await?;
+    let more = ids.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    ids.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let next = if more { ids.last().cloned() } else { None };
+    let seen = root.map_or(Visible::Everything, Visible::RootedAt);
+    let mut items = Vec::new();
+    for client in client::store::find_all(&mut connection, &ids).await? {
+        let filter = Filter {
+            delegate: Some(client.client_id.clone()),
+            state: Some(State::Active),
+            ..Filter::default()
+        };
+        let found = list::page(&mut connection, (&seen, &filter), (None, MOST_OF_AGENT), call.now).await?;
+        let held: Vec<String> = found.into_iter().map(|position| position.id).collect();
+        let delegations = views(&mut connection, &held, call).await?;
+        items.push(agent(&client, &delegations));
+    }
+    Ok(Done::with(json!({"items": items, "next": next}))?)
+}
+
+fn agent(client: &client::Client, delegations: &[View]) -> Value {
+    json!({
+        "client_id": client.client_id,
+        "name": client.name,
+        "kind": client.kind,
+        "disabled": client.is_out(),
+        "ephemeral": client.ephemeral.as_ref().map(|agent| {
+            json!({"task_id": agent.task_id, "delegation": agent.home, "owner": agent.owner})
+        }),
+        "delegations": delegations,
+    })
+}

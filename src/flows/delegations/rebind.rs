@@ -1,0 +1,54 @@
+//! An agent that was made for one delegation changes its key: what was bound to the old one is dead at once, and the
+//! delegation waits until its delegator has confirmed the new one.
+
+use serde_json::{Map, Value, json};
+
+use super::request::public_key;
+use super::{leaf, view_again, visible, wrong_state};
+use crate::domain::audit::Action;
+use crate::domain::delegation::State;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::{client, delegation};
+use crate::flows::desk::{Call, Caller, Desk, Done, record_refusal};
+use crate::flows::work::Work;
+
+/// Asks for another key.
+pub async fn rebind(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>) -> Result<Done, Stop> {
+    let result = try_to(desk, call, id, jwk).await;
+    record_refusal(desk, call, ("key", Some(id)), result).await
+}
+
+async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>) -> Result<Done, Stop> {
+    let key = public_key(jwk)?;
+    let mut work = Work::ending(desk.pool).await?;
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let path = visible(work.connection(), desk, call, id).await?;
+    let agent = match &call.caller {
+        Caller::Agent(client, _) if client.ephemeral.as_ref().is_some_and(|agent| agent.home == id) => client,
+        _ => return Err(Refusal::InsufficientScope.into()),
+    };
+    let (state, _) = path.state(call.now);
+    if state != State::Active {
+        return Err(Refusal::WrongState(state).into());
+    }
+    let old: Vec<String> = agent.dpop_keys.iter().cloned().collect();
+    if old.iter().any(|jkt| jkt == key.thumbprint()) {
+        return Err(Refusal::Malformed("This is the key that the agent has").into());
+    }
+    if !delegation::store::mark_rebinding(work.connection(), id, &Value::Object(jwk.clone()), call.now)
+        .await?
+    {
+        return Err(wrong_state(work.connection(), id, call.now).await?);
+    }
+    client::store::put_removed_keys(work.connection(), &agent.client_id, &old, call.now).await?;
+    client::store::put_keys(work.connection(), &agent.client_id, (None, &[]), call.now).await?;
+    let mut event = call.event_about(Action::DelegationRebinding, leaf(&path)?);
+    event.detail = Some(json!({"old": old, "new": key.thumbprint()}));
+    let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
+    let done = Done { status: 202, ..done };
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    Ok(done)
+}

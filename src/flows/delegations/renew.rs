@@ -1,0 +1,61 @@
+//! A delegation is given a later end, within everything above it.
+
+use serde_json::json;
+use time::Duration;
+
+use super::decide::decides;
+use super::request::after;
+use super::{leaf, view_again, visible, wrong_state};
+use crate::domain::audit::Action;
+use crate::domain::client;
+use crate::domain::delegation::{self, Origin, State, Wider};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::desk::{Call, Desk, Done, record_refusal};
+use crate::flows::work::Work;
+use crate::platform::clock::rfc3339;
+
+/// Moves the end of an active delegation to so many seconds from now.
+pub async fn renew(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Result<Done, Stop> {
+    let result = try_to(desk, call, id, expires_in).await;
+    record_refusal(desk, call, ("renew", Some(id)), result).await
+}
+
+async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Result<Done, Stop> {
+    let mut work = Work::begin(desk.pool).await?;
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let path = visible(work.connection(), desk, call, id).await?;
+    let one = leaf(&path)?;
+    decides(desk, call, one)?;
+    let (state, _) = path.state(call.now);
+    if state != State::Active {
+        return Err(Refusal::WrongState(state).into());
+    }
+    let ends = after(call.now, expires_in);
+    if ends <= one.facts.expires_at {
+        return Err(Refusal::ExpiryNotLater.into());
+    }
+    let above = path.0.iter().filter(|above| above.id != one.id).map(|above| above.facts.expires_at).min();
+    let made_for_it = client::store::find(work.connection(), &one.delegate).await?;
+    let made_for_it = made_for_it.is_some_and(|client| client.ephemeral.is_some());
+    let since = one.facts.activated_at.unwrap_or(one.requested_at);
+    let longest = match made_for_it {
+        true => since + Duration::seconds(desk.config.agents.max_ttl.into()),
+        false => after(call.now, desk.config.delegations.max_ttl),
+    };
+    // What a token led to ends with that token.
+    if one.origin == Origin::MayAct || above.is_some_and(|above| ends > above) || ends > longest {
+        return Err(Refusal::TooWide(Wider::Expiry).into());
+    }
+    if !delegation::store::mark_renewed(work.connection(), id, (one.facts.expires_at, ends), call.now).await?
+    {
+        return Err(wrong_state(work.connection(), id, call.now).await?);
+    }
+    let mut event = call.event_about(Action::DelegationRenewed, one);
+    event.detail = Some(json!({"from": rfc3339(one.facts.expires_at), "to": rfc3339(ends)}));
+    let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    Ok(done)
+}

@@ -1,0 +1,205 @@
+//! What a request for a delegation says, and what of it can be judged by itself.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+
+use crate::domain::capability::Ladder;
+use crate::domain::delegation::{AgentDescription, Narrowing, Terms};
+use crate::domain::limit::Limit;
+use crate::domain::principal::Principal;
+use crate::domain::refusal::Refusal;
+use crate::platform::jose::PublicKey;
+use crate::protocol::authorization_details::Details;
+use crate::protocol::{resource, scope};
+
+const MOST_NAMES: usize = 100;
+const MOST_REASON: usize = 500;
+const MOST_TEXT: usize = 100;
+
+/// A delegation that is to be. What is left out is as the delegator has it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewDelegation {
+    /// Who shall have it; an agent that asks for itself leaves it out.
+    pub delegate: Option<String>,
+    /// Who shall give it.
+    pub delegator: Option<Principal>,
+    /// What it shall hang below.
+    pub parent: Option<String>,
+    /// Scopes.
+    pub scopes: Option<BTreeSet<String>>,
+    /// Targets.
+    pub audiences: Option<BTreeSet<String>>,
+    /// `authorization_details`.
+    pub authorization_details: Option<Value>,
+    /// The highest capability.
+    pub capability_ceiling: Option<String>,
+    /// What needs a confirmation each time.
+    pub ceremony_required_for: BTreeSet<String>,
+    /// Uses.
+    pub max_uses: Option<u32>,
+    /// Actors.
+    pub max_depth: Option<u32>,
+    /// Seconds.
+    pub expires_in: Option<u32>,
+    /// What for.
+    pub reason: Option<String>,
+    /// What the agent says it is.
+    pub agent: Option<AgentDescription>,
+    /// An agent that is made for this delegation alone.
+    pub ephemeral: Option<EphemeralRequest>,
+}
+
+/// An agent that is made for one delegation.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EphemeralRequest {
+    /// Its public key.
+    pub jwk: Map<String, Value>,
+    /// Its task.
+    pub task_id: String,
+}
+
+/// What an approval narrows.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approval {
+    /// Scopes.
+    pub scopes: Option<BTreeSet<String>>,
+    /// Targets.
+    pub audiences: Option<BTreeSet<String>>,
+    /// `authorization_details`.
+    pub authorization_details: Option<Value>,
+    /// The highest capability.
+    pub capability_ceiling: Option<String>,
+    /// What needs a confirmation each time, besides what does already.
+    pub ceremony_required_for: BTreeSet<String>,
+    /// Uses.
+    pub max_uses: Option<u32>,
+    /// Actors.
+    pub max_depth: Option<u32>,
+    /// Seconds.
+    pub expires_in: Option<u32>,
+}
+
+impl NewDelegation {
+    /// The terms and uses, if they are well-formed.
+    pub(super) fn terms(&self, ladder: &Ladder) -> Result<(Terms, Option<i64>), Refusal> {
+        let asked = Approval {
+            scopes: self.scopes.clone(),
+            audiences: self.audiences.clone(),
+            authorization_details: self.authorization_details.clone(),
+            capability_ceiling: self.capability_ceiling.clone(),
+            ceremony_required_for: self.ceremony_required_for.clone(),
+            max_uses: self.max_uses,
+            max_depth: self.max_depth,
+            expires_in: self.expires_in,
+        };
+        let narrowing = asked.narrowing(ladder)?;
+        let terms = Terms {
+            scopes: narrowing.scopes.map_or(Limit::Any, Limit::Only),
+            audiences: narrowing.audiences.map_or(Limit::Any, Limit::Only),
+            details: narrowing.details,
+            ceiling: narrowing.ceiling,
+            ceremonies: narrowing.ceremonies,
+            max_depth: narrowing.max_depth,
+        };
+        Ok((terms, narrowing.max_uses))
+    }
+
+    /// The texts for people, if they are short enough.
+    pub(super) fn check_texts(&self) -> Result<(), Refusal> {
+        check_reason(self.reason.as_deref())?;
+        let described = self.agent.iter().flat_map(|agent| [&agent.kind, &agent.model]).flatten();
+        if described.into_iter().any(|text| !is_text(text, MOST_TEXT)) {
+            return Err(Refusal::Malformed("agent.type and agent.model are texts of at most 100 characters"));
+        }
+        Ok(())
+    }
+}
+
+impl EphemeralRequest {
+    /// The key, if it is a public one that we can use.
+    pub(super) fn key(&self) -> Result<PublicKey, Refusal> {
+        let fits = is_text(&self.task_id, MOST_TEXT) && !self.task_id.contains('/');
+        if !fits {
+            return Err(Refusal::Malformed(
+                "ephemeral.task_id is a text of 1 to 100 characters without a slash",
+            ));
+        }
+        public_key(&self.jwk)
+    }
+}
+
+/// A public key that we can use.
+pub(super) fn public_key(jwk: &Map<String, Value>) -> Result<PublicKey, Refusal> {
+    PublicKey::from_jwk(jwk)
+        .map_err(|_| Refusal::Malformed("The jwk is not a public key that this server can use"))
+}
+
+impl Approval {
+    /// The limits, if they are well-formed.
+    pub(super) fn narrowing(&self, ladder: &Ladder) -> Result<Narrowing, Refusal> {
+        let scopes = self.scopes.iter().chain([&self.ceremony_required_for]).flatten();
+        if !scopes.into_iter().all(|name| scope::is_token(name)) {
+            return Err(Refusal::ScopeMalformed);
+        }
+        if !self.audiences.iter().flatten().all(|name| resource::is_audience(name)) {
+            return Err(Refusal::TargetMalformed);
+        }
+        let most = [self.scopes.as_ref(), self.audiences.as_ref(), Some(&self.ceremony_required_for)];
+        if most.into_iter().flatten().any(|names| names.len() > MOST_NAMES) {
+            return Err(Refusal::Malformed("A list has more than 100 names"));
+        }
+        let details = match &self.authorization_details {
+            None => None,
+            Some(value) => Some(Details::from_value(value).ok_or(Refusal::DetailsMalformed)?),
+        };
+        if self.capability_ceiling.as_ref().is_some_and(|name| !ladder.knows(name)) {
+            return Err(Refusal::CapabilityUnknown);
+        }
+        if self.max_uses == Some(0) || self.max_depth == Some(0) || self.expires_in == Some(0) {
+            return Err(Refusal::Malformed("max_uses, max_depth and expires_in are at least 1"));
+        }
+        Ok(Narrowing {
+            scopes: self.scopes.clone(),
+            audiences: self.audiences.clone(),
+            details,
+            ceiling: self.capability_ceiling.clone(),
+            ceremonies: self.ceremony_required_for.clone(),
+            max_uses: self.max_uses.map(i64::from),
+            max_depth: self.max_depth,
+        })
+    }
+
+    /// Whether it changes nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        let limits = [self.max_uses, self.max_depth, self.expires_in];
+        self.scopes.is_none()
+            && self.audiences.is_none()
+            && self.authorization_details.is_none()
+            && self.capability_ceiling.is_none()
+            && self.ceremony_required_for.is_empty()
+            && limits.iter().all(Option::is_none)
+    }
+}
+
+/// Why, in the words of whoever asks: at most 500 characters on one line or several, without other control characters.
+pub(in crate::flows) fn check_reason(reason: Option<&str>) -> Result<(), Refusal> {
+    let fits = reason.is_none_or(|text| {
+        text.chars().count() <= MOST_REASON && !text.chars().any(|c| c.is_control() && c != '\n')
+    });
+    if fits { Ok(()) } else { Err(Refusal::Malformed("reason is a text of at most 500 characters")) }
+}
+
+fn is_text(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+/// The instant so many seconds from now.
+pub(super) fn after(now: OffsetDateTime, seconds: u32) -> OffsetDateTime {
+    now + time::Duration::seconds(seconds.into())
+}

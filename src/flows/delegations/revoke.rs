@@ -1,0 +1,68 @@
+//! A delegation is taken back: one guarded row, and all below it is dead when the answer leaves. What that reached is
+//! counted afterwards, when nothing can be added any more, and while nobody waits.
+
+use serde_json::json;
+
+use super::request::check_reason;
+use super::{leaf, visible, wrong_state};
+use crate::domain::audit::Action;
+use crate::domain::delegation::reach::{Ending, Reach, reach};
+use crate::domain::delegation::{self, State};
+use crate::domain::refusal::Stop;
+use crate::flows::desk::{Call, Desk, Done, record_refusal};
+use crate::flows::work::Work;
+
+/// Takes a delegation back. Its delegator, its delegate, anybody above and administrators may.
+pub async fn revoke(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
+    let result = try_to(desk, call, id, reason).await;
+    record_refusal(desk, call, ("revoke", Some(id)), result).await
+}
+
+async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
+    check_reason(reason)?;
+    // Who may is told by what never changes, and so before the gate is closed.
+    let mut connection = desk.pool.acquire().await?;
+    let path = visible(&mut connection, desk, call, id).await?;
+    drop(connection);
+    let one = leaf(&path)?;
+    let mut work = Work::ending(desk.pool).await?;
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let said = reason.unwrap_or("revoked");
+    if !delegation::store::mark_revoked(work.connection(), id, said, call.now).await? {
+        return Err(wrong_state(work.connection(), id, call.now).await?);
+    }
+    let mut event = call.event_about(Action::DelegationRevoked, one);
+    event.detail = Some(json!({"reason": said}));
+    let mut done = Done::with(json!({"id": id, "state": State::Revoked, "reached": null}))?;
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    let reached = counted(desk, &Ending::Delegation(id), call).await;
+    done.body = json!({"id": id, "state": State::Revoked, "reached": reached});
+    if let Err(fault) = call.keep_counted(desk, &done).await {
+        tracing::warn!(error = %fault, "a count was not kept");
+    }
+    Ok(done)
+}
+
+/// What an end has reached. It is in force; that it could not be counted must not look as if it were not.
+pub(in crate::flows) async fn counted(
+    desk: &Desk<'_>,
+    ending: &Ending<'_>,
+    call: &Call,
+) -> Option<serde_json::Value> {
+    let counting = async {
+        let mut connection = desk.pool.acquire().await?;
+        reach(&mut connection, ending, call.now).await
+    };
+    match counting.await {
+        Ok(Reach { delegations, tokens, at_least, .. }) => {
+            Some(json!({"delegations": delegations, "tokens": tokens, "at_least": at_least}))
+        }
+        Err(fault) => {
+            tracing::warn!(error = %fault, "what an end reached could not be counted");
+            None
+        }
+    }
+}

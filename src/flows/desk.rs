@@ -1,0 +1,203 @@
+//! The desk at which delegations, agents and principals are administered: who comes, what has to be known, how an answer
+//! is kept for whoever repeats the request, and that refused moves are recorded, too.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sqlx::postgres::PgPool;
+use time::OffsetDateTime;
+
+use super::work::Work;
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::capability::Ladder;
+use crate::domain::client::Client;
+use crate::domain::delegation::Path;
+use crate::domain::idempotency::{self, Claim, Key, Stored};
+use crate::domain::principal::Principal;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::platform::config::Config;
+use crate::platform::fault::{During, Fault};
+
+/// What the flows of the desk need to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Desk<'a> {
+    /// Connections.
+    pub pool: &'a PgPool,
+    /// Us.
+    pub issuer: &'a str,
+    /// Capabilities in their order.
+    pub ladder: &'a Ladder,
+    /// As configured.
+    pub config: &'a Config,
+}
+
+impl<'a> Desk<'a> {
+    /// The desk of a running server.
+    pub fn of(app: &'a App) -> Self {
+        Self { pool: &app.pool, issuer: &app.issuer, ladder: &app.ladder, config: &app.config }
+    }
+}
+
+/// Who comes to the desk.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// A user in person.
+    User(Principal),
+    /// An agent for itself, under a key.
+    Agent(Arc<Client>, String),
+    /// An administrator, under a key.
+    Admin(Arc<Client>, String),
+    /// Whoever has a shell on the machine.
+    Operator,
+}
+
+impl Caller {
+    /// As the log names it.
+    pub fn actor(&self) -> Actor {
+        match self {
+            Self::User(who) => Actor::user(who.clone()),
+            Self::Agent(client, jkt) | Self::Admin(client, jkt) => {
+                Actor::client(&client.client_id, Some(jkt.clone()))
+            }
+            Self::Operator => Actor::operator(),
+        }
+    }
+
+    /// Who it is; nobody in particular for an operator.
+    pub fn principal(&self, issuer: &str) -> Option<Principal> {
+        match self {
+            Self::User(who) => Some(who.clone()),
+            Self::Agent(client, _) | Self::Admin(client, _) => {
+                Some(Principal::new(issuer, client.client_id.clone()))
+            }
+            Self::Operator => None,
+        }
+    }
+
+    /// Whether it administers this server.
+    pub fn administers(&self) -> bool {
+        matches!(self, Self::Admin(..) | Self::Operator)
+    }
+
+    /// Whether it is this principal.
+    pub fn is(&self, who: &Principal, issuer: &str) -> bool {
+        self.principal(issuer).as_ref() == Some(who)
+    }
+
+    /// Whether it may see a delegation: it is on the path, or administers.
+    pub fn may_see(&self, path: &Path, issuer: &str) -> bool {
+        self.administers() || self.principal(issuer).is_some_and(|who| path.involves(&who, issuer))
+    }
+}
+
+/// A call at the desk.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Who.
+    pub caller: Caller,
+    /// From where.
+    pub origin: Origin,
+    /// How it would be repeated.
+    pub repeats: Option<Key>,
+    /// When.
+    pub now: OffsetDateTime,
+}
+
+/// An answer of the desk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    /// HTTP status.
+    pub status: u16,
+    /// Where what was made is.
+    pub location: Option<String>,
+    /// What is said.
+    pub body: Value,
+    /// Whether it was said before.
+    pub repeated: bool,
+}
+
+impl Done {
+    /// An answer with something to say.
+    pub fn with(body: impl serde::Serialize) -> Result<Self, Fault> {
+        let body = serde_json::to_value(body).during("writing an answer")?;
+        Ok(Self { status: 200, location: None, body, repeated: false })
+    }
+}
+
+impl Call {
+    /// A call of whoever has a shell on the machine.
+    pub fn of_operator(now: OffsetDateTime) -> Self {
+        Self { caller: Caller::Operator, origin: Origin::default(), repeats: None, now }
+    }
+
+    /// An event of whoever calls.
+    pub fn event(&self, action: Action) -> Event {
+        Event { origin: self.origin.clone(), ..Event::new(self.now, action, self.caller.actor()) }
+    }
+
+    /// An event of whoever calls about a delegation.
+    pub fn event_about(&self, action: Action, one: &crate::domain::delegation::Delegation) -> Event {
+        Event {
+            origin: self.origin.clone(),
+            ..Event::of_delegation(self.now, action, self.caller.actor(), one)
+        }
+    }
+
+    /// Gives the answer again if the call is repeated; else claims its key, until the work is committed or dropped.
+    pub(super) async fn repeated(&self, desk: &Desk<'_>, work: &mut Work) -> Result<Option<Done>, Stop> {
+        let Some(key) = &self.repeats else { return Ok(None) };
+        match idempotency::store::claim(work.connection(), &self.name(desk), key, self.now).await? {
+            Claim::New => Ok(None),
+            Claim::Reused => Err(Refusal::IdempotencyReused.into()),
+            Claim::Repeated(stored) => Ok(Some(Done {
+                status: stored.status,
+                location: stored.location,
+                body: serde_json::from_str(&stored.body).during("reading an answer that was kept")?,
+                repeated: true,
+            })),
+        }
+    }
+
+    /// Keeps the answer with the change that it is about.
+    pub(super) async fn keep(&self, desk: &Desk<'_>, work: &mut Work, done: &Done) -> Result<(), Fault> {
+        let Some(key) = &self.repeats else { return Ok(()) };
+        idempotency::store::put_answer(work.connection(), &self.name(desk), key, &stored(done)).await
+    }
+
+    /// Adds to a kept answer what could be counted only when the change was in force.
+    pub(super) async fn keep_counted(&self, desk: &Desk<'_>, done: &Done) -> Result<(), Fault> {
+        let Some(key) = &self.repeats else { return Ok(()) };
+        let mut connection = desk.pool.acquire().await?;
+        idempotency::store::put_answer(&mut connection, &self.name(desk), key, &stored(done)).await
+    }
+
+    fn name(&self, desk: &Desk<'_>) -> String {
+        let who = self.caller.principal(desk.issuer);
+        who.map_or_else(|| "operator".to_owned(), |who| format!("{} {}", who.iss, who.sub))
+    }
+}
+
+fn stored(done: &Done) -> Stored {
+    Stored { status: done.status, location: done.location.clone(), body: done.body.to_string() }
+}
+
+/// Records a refused move, and passes the answer on. What is about nothing but the pace of asking is not recorded.
+pub(super) async fn record_refusal(
+    desk: &Desk<'_>,
+    call: &Call,
+    (made, id): (&'static str, Option<&str>),
+    result: Result<Done, Stop>,
+) -> Result<Done, Stop> {
+    let Err(Stop::Refused(refusal)) = &result else { return result };
+    if matches!(refusal, Refusal::Throttled | Refusal::SlowDown) {
+        return result;
+    }
+    let mut event = call.event(Action::DelegationRefused).refused(*refusal);
+    event.subject = call.caller.principal(desk.issuer);
+    event.target = id.map(str::to_owned);
+    event.detail = Some(json!({"move": made, "state": refusal.state()}));
+    let work = Work::begin(desk.pool).await?;
+    work.commit(&[event]).await?;
+    result
+}

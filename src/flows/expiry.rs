@@ -1,0 +1,39 @@
+//! Writing down which delegations have come to their end. Nothing waits for it: an end holds from its instant on.
+
+use serde_json::json;
+use sqlx::postgres::PgPool;
+use time::OffsetDateTime;
+
+use super::work::Work;
+use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::delegation;
+use crate::domain::refusal::Refusal;
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::Fault;
+
+/// In one transaction.
+const PIECE: i64 = 500;
+
+/// Records the ends that the log does not know yet; gives how many.
+pub async fn record(pool: &PgPool, now: OffsetDateTime) -> Result<usize, Fault> {
+    let mut recorded = 0;
+    loop {
+        let mut work = Work::begin(pool).await?;
+        let ids = delegation::store::mark_ends_recorded(work.connection(), now, PIECE).await?;
+        if ids.is_empty() {
+            return Ok(recorded);
+        }
+        let mut events = Vec::with_capacity(ids.len());
+        for path in delegation::store::all_paths(work.connection(), &ids).await? {
+            let Some(one) = path.leaf() else { continue };
+            let actor = Actor::client("server", None);
+            events.push(Event {
+                reason: Some(Refusal::DelegationExpired.reason()),
+                detail: Some(json!({"expires_at": rfc3339(one.facts.expires_at), "lapsed": one.facts.activated_at.is_none()})),
+                ..Event::of_delegation(now, Action::DelegationExpired, actor, one)
+            });
+        }
+        recorded += events.len();
+        work.commit(&events).await?;
+    }
+}

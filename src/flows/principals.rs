@@ -1,0 +1,264 @@
+//! Ending all that somebody has, in one call: a principal's cut-off, a client's disablement, a key's removal, a task's
+//! end. One row each, looked at wherever anything is used; what it reached is counted when it is in force.
+
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::delegations::counted;
+use super::desk::{Call, Caller, Desk, Done, record_refusal};
+use super::work::Work;
+use crate::domain::audit::{Action, Event};
+use crate::domain::client::{self, Client};
+use crate::domain::delegation::reach::{Ending, reach};
+use crate::domain::principal::{self, Principal};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::{delegation, registry};
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::Fault;
+
+/// What a reach is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// A principal.
+    Principal(Principal),
+    /// A client.
+    Client(String),
+    /// A delegation.
+    Delegation(String),
+}
+
+fn administers(call: &Call) -> Result<(), Refusal> {
+    if call.caller.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
+}
+
+/// Ends everything that is rooted at a principal or passes through it, up to now. What is delegated afresh lives.
+pub async fn cutoff(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &str) -> Result<Done, Stop> {
+    let result = try_to_cut_off(desk, call, who, reason).await;
+    record_refusal(desk, call, ("cutoff", Some(&who.sub)), result).await
+}
+
+async fn try_to_cut_off(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &str) -> Result<Done, Stop> {
+    administers(call)?;
+    super::delegations::check_reason(Some(reason))?;
+    let client_id = check_principal(desk, who).await?;
+    let mut work = Work::ending(desk.pool).await?;
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let before = principal::store::cutoff(work.connection(), who).await?;
+    principal::store::put_cutoff(work.connection(), (who, desk.issuer), reason, call.now).await?;
+    let mut event = call.event(Action::PrincipalCutOff);
+    event.subject = Some(who.clone());
+    event.detail = Some(json!({"reason": reason}));
+    let said = |reached| json!({"iss": who.iss, "sub": who.sub, "at": rfc3339(call.now), "reached": reached});
+    let mut done = Done::with(said(None))?;
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    let ending = Ending::Principal { who, client_id: client_id.as_deref(), before };
+    done.body = said(counted(desk, &ending, call).await);
+    keep_count(desk, call, &done).await;
+    Ok(done)
+}
+
+/// The client's id where it is one of ours; a user has to be of an issuer that we trust.
+async fn check_principal(desk: &Desk<'_>, who: &Principal) -> Result<Option<String>, Stop> {
+    let mut connection = desk.pool.acquire().await?;
+    if who.iss == desk.issuer {
+        let found = client::store::find(&mut connection, &who.sub).await?;
+        return found.map(|client| Some(client.client_id)).ok_or_else(|| Refusal::NotFound.into());
+    }
+    // A typing error must not look like an end of something.
+    let registry = registry::store::load(&mut connection, desk.issuer).await?;
+    let known = registry.issuers.contains_key(&who.iss) && !who.sub.is_empty();
+    if known { Ok(None) } else { Err(Refusal::DelegatorUnknown.into()) }
+}
+
+async fn keep_count(desk: &Desk<'_>, call: &Call, done: &Done) {
+    if let Err(fault) = call.keep_counted(desk, done).await {
+        tracing::warn!(error = %fault, "a count was not kept");
+    }
+}
+
+/// What an end would reach, told before it is brought about.
+pub async fn foresee(desk: &Desk<'_>, call: &Call, whom: &Whom) -> Result<Done, Stop> {
+    let mut connection = desk.pool.acquire().await?;
+    if let Whom::Delegation(id) = whom {
+        let found = delegation::store::path(&mut connection, id).await?;
+        found.filter(|path| call.caller.may_see(path, desk.issuer)).ok_or(Refusal::NotFound)?;
+    } else {
+        administers(call)?;
+    }
+    let found = match whom {
+        Whom::Delegation(id) => reach(&mut connection, &Ending::Delegation(id), call.now).await?,
+        Whom::Client(id) => {
+            client::store::find(&mut connection, id).await?.ok_or(Refusal::NotFound)?;
+            reach(&mut connection, &Ending::Client(id), call.now).await?
+        }
+        Whom::Principal(who) => {
+            drop(connection);
+            let client_id = check_principal(desk, who).await?;
+            let mut connection = desk.pool.acquire().await?;
+            let before = principal::store::cutoff(&mut connection, who).await?;
+            let ending = Ending::Principal { who, client_id: client_id.as_deref(), before };
+            reach(&mut connection, &ending, call.now).await?
+        }
+    };
+    Ok(Done::with(found)?)
+}
+
+/// Disables a client: refused from the next request on, by every server, and with it all that passes through it, until
+/// it is enabled again.
+pub async fn disable(desk: &Desk<'_>, call: &Call, client_id: &str) -> Result<Done, Stop> {
+    let result = switch(desk, call, (client_id, Switch::Off)).await;
+    record_refusal(desk, call, ("disable", Some(client_id)), result).await
+}
+
+/// Enables a client again.
+pub async fn enable(desk: &Desk<'_>, call: &Call, client_id: &str) -> Result<Done, Stop> {
+    let result = switch(desk, call, (client_id, Switch::On)).await;
+    record_refusal(desk, call, ("enable", Some(client_id)), result).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Switch {
+    On,
+    Off,
+}
+
+async fn switch(desk: &Desk<'_>, call: &Call, (client_id, to): (&str, Switch)) -> Result<Done, Stop> {
+    administers(call)?;
+    let mut work = Work::ending(desk.pool).await?;
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let client = find_client(&mut work, client_id).await?;
+    // An agent that has ended does not come back.
+    if client.ephemeral.as_ref().is_some_and(|agent| agent.ended_at.is_some()) {
+        return Err(Refusal::AgentEnded.into());
+    }
+    let (changed, action, state) = match to {
+        Switch::Off => (
+            client::store::mark_disabled(work.connection(), client_id, call.now).await?,
+            Action::ClientDisabled,
+            "disabled",
+        ),
+        Switch::On => (
+            client::store::mark_enabled(work.connection(), client_id, call.now).await?,
+            Action::ClientEnabled,
+            "enabled",
+        ),
+    };
+    let mut done = Done::with(json!({"client_id": client_id, "state": state, "changed": changed}))?;
+    if !changed {
+        return Ok(done);
+    }
+    let mut event = call.event(action);
+    event.target = Some(client_id.to_owned());
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    if to == Switch::Off {
+        let reached = counted(desk, &Ending::Client(client_id), call).await;
+        done.body = json!({"client_id": client_id, "state": state, "changed": true, "reached": reached});
+        keep_count(desk, call, &done).await;
+    }
+    Ok(done)
+}
+
+async fn find_client(work: &mut Work, client_id: &str) -> Result<Client, Stop> {
+    let found = match client::is_client_id(client_id) {
+        true => client::store::find(work.connection(), client_id).await?,
+        false => None,
+    };
+    found.ok_or_else(|| Refusal::NotFound.into())
+}
+
+/// Removes a key from a client: tokens that are bound to it, or were got with it, are dead with all that was made of them.
+pub async fn remove_key(desk: &Desk<'_>, call: &Call, (client_id, jkt): (&str, &str)) -> Result<Done, Stop> {
+    let result = try_to_remove_key(desk, call, (client_id, jkt)).await;
+    record_refusal(desk, call, ("remove a key", Some(client_id)), result).await
+}
+
+async fn try_to_remove_key(
+    desk: &Desk<'_>,
+    call: &Call,
+    (client_id, jkt): (&str, &str),
+) -> Result<Done, Stop> {
+    administers(call)?;
+    // A thumbprint (RFC 7638) is 32 bytes in base64url.
+    if jkt.len() != 43 || !jkt.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+        return Err(Refusal::Malformed("This is no thumbprint of a key").into());
+    }
+    let mut work = Work::ending(desk.pool).await?;
+    if let Some(done) = call.repeated(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let client = find_client(&mut work, client_id).await?;
+    let left: Vec<String> = client.dpop_keys.iter().filter(|one| *one != jkt).cloned().collect();
+    let jwks = client.jwks.as_ref().map(|jwks| client::without_key(jwks, jkt));
+    // A client whose only registered key goes may not use just any from then on: it has to be given another.
+    let restricted =
+        !client.dpop_keys.is_empty() && left.is_empty() && client.auth != client::AuthMethod::None;
+    let left = if restricted { client.dpop_keys.iter().cloned().collect() } else { left };
+    client::store::put_keys(work.connection(), client_id, (jwks.as_ref(), &left), call.now).await?;
+    client::store::put_removed_keys(work.connection(), client_id, &[jkt.to_owned()], call.now).await?;
+    let mut event = call.event(Action::ClientKeyRemoved);
+    event.target = Some(client_id.to_owned());
+    event.detail = Some(json!({"jkt": jkt}));
+    let done = Done::with(json!({"client_id": client_id, "jkt": jkt, "removed_at": rfc3339(call.now)}))?;
+    call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    Ok(done)
+}
+
+/// Ends the agents of a task, and what they were made for: those that the caller made, or everybody's.
+pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Done, Stop> {
+    let owner = match &call.caller {
+        Caller::Admin(..) | Caller::Operator => None,
+        Caller::User(_) | Caller::Agent(..) => call.caller.principal(desk.issuer),
+    };
+    let mut work = Work::ending(desk.pool).await?;
+    let agents = client::store::of_task(work.connection(), task_id, owner.as_ref()).await?;
+    if agents.is_empty() {
+        return Err(Refusal::NotFound.into());
+    }
+    let (ids, homes): (Vec<String>, Vec<String>) = agents.into_iter().unzip();
+    let ended = client::store::mark_ended(work.connection(), &ids, call.now).await?;
+    let revoked =
+        delegation::store::mark_all_revoked(work.connection(), &homes, "its task ended", call.now).await?;
+    let mut events = Vec::new();
+    for path in delegation::store::all_paths(work.connection(), &revoked).await? {
+        let Some(one) = path.leaf() else { continue };
+        let mut event = call.event_about(Action::DelegationRevoked, one);
+        event.detail = Some(json!({"reason": "its task ended", "task_id": task_id}));
+        events.push(event);
+    }
+    events.extend(
+        ended.iter().map(|client_id| agent_ended(call.event(Action::AgentEnded), client_id, task_id)),
+    );
+    work.commit(&events).await?;
+    Ok(Done::with(json!({"task_id": task_id, "ended": ended.len(), "agents": ended}))?)
+}
+
+fn agent_ended(event: Event, client_id: &str, task_id: &str) -> Event {
+    Event { target: Some(client_id.to_owned()), detail: Some(json!({"task_id": task_id})), ..event }
+}
+
+/// Ends agents whose delegation has ended, for good; gives how many. Nothing waits for it: they are refused already.
+pub async fn sweep_agents(desk: &Desk<'_>, now: OffsetDateTime) -> Result<usize, Fault> {
+    const MOST: i64 = 500;
+    let mut connection = desk.pool.acquire().await?;
+    let orphans = client::store::orphans(&mut connection, now, MOST).await?;
+    drop(connection);
+    if orphans.is_empty() {
+        return Ok(0);
+    }
+    let mut work = Work::ending(desk.pool).await?;
+    let ended = client::store::mark_ended(work.connection(), &orphans, now).await?;
+    if ended.is_empty() {
+        return Ok(0);
+    }
+    let events: Vec<Event> =
+        ended.iter().map(|client_id| Event::of_operator(now, Action::AgentEnded, client_id)).collect();
+    work.commit(&events).await?;
+    Ok(ended.len())
+}

@@ -1,0 +1,56 @@
+//! Revoking a token (RFC 7009): it is dead with all that was made from it when the answer leaves.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::client_request::{ClientRequest, known};
+use super::verify_token;
+use super::work::Work;
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::principal::Principal;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::token;
+use crate::protocol::access_token::Claims;
+
+/// Revokes a token of the client that asks. What is no token of ours, or has ended, needs no revoking (§2.2).
+///
+/// # Errors
+/// [`Refusal::TokenOfAnother`] for another client's token.
+pub async fn revoke(
+    app: &App,
+    request: &ClientRequest,
+    presented: &str,
+    now: OffsetDateTime,
+) -> Result<(), Stop> {
+    let client = known(app, request, now).await?;
+    let Some(claims) = verify_token::our_claims(app, presented, now).await? else { return Ok(()) };
+    let mut event = event(&claims, now);
+    event.actor = Actor::client(&client.client_id, None);
+    event.origin = request.origin.clone();
+    if claims.client_id != client.client_id {
+        let work = Work::begin(&app.pool).await?;
+        work.commit(&[event.refused(Refusal::TokenOfAnother)]).await?;
+        return Err(Refusal::TokenOfAnother.into());
+    }
+    let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(()) };
+    let mut work = Work::ending(&app.pool).await?;
+    if token::store::mark_revoked(work.connection(), jti, now).await? {
+        work.commit(&[event]).await?;
+    }
+    Ok(())
+}
+
+fn event(claims: &Claims, now: OffsetDateTime) -> Event {
+    let iss = claims.idp.clone().unwrap_or_else(|| claims.iss.clone());
+    Event {
+        subject: Some(Principal::new(iss, claims.sub.clone())),
+        act_chain: super::token::chain(claims.act.as_ref(), None),
+        txn: Some(claims.txn.clone()),
+        delegation_id: claims.dlg.clone(),
+        jti: Some(claims.jti.clone()),
+        audience: claims.aud.values().to_vec(),
+        session_id: claims.sid.clone(),
+        ..Event::new(now, Action::TokenRevoked, Actor::client(&claims.client_id, None))
+    }
+}

@@ -1,0 +1,68 @@
+//! Confirmations of one use each: found and used up, or asked for.
+
+use time::Duration;
+
+use super::case::Case;
+use crate::app::App;
+use crate::domain::authority::Decision;
+use crate::domain::ceremony::{self, Ceremony, Matter, Stage};
+use crate::domain::ledger::Spend;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::platform::random;
+
+/// Sees to the confirmations that a decision needs. Those that are there are used up with the token; the first that is
+/// not is asked for, and given back.
+///
+/// # Errors
+/// [`Refusal::CeremonyRequired`] where it has been asked for already, [`Refusal::CeremonyDenied`] where it was denied.
+pub(super) async fn see_to(
+    app: &App,
+    case: &mut Case,
+    decision: &Decision,
+) -> Result<Option<Ceremony>, Stop> {
+    for delegation_id in &decision.ceremonies {
+        let matter = Matter {
+            delegation_id,
+            client_id: &case.client.client_id,
+            jkt: case.jkt.as_deref(),
+            issued_under: decision.path.last().map(String::as_str).unwrap_or_default(),
+            scopes: &decision.scopes,
+            audiences: &decision.audiences,
+            details: decision.details.as_ref(),
+            capability: decision.capability.as_deref(),
+        };
+        let fingerprint = matter.fingerprint();
+        let whose = (delegation_id.as_str(), case.client.client_id.as_str());
+        let now = case.now;
+        let open = app
+            .read(async |connection| ceremony::store::open(connection, whose, &fingerprint, now).await)
+            .await?;
+        match open {
+            Some(one) if one.stage(now) == Stage::Approved => {
+                let if_spent = Refusal::CeremonyUsed;
+                case.spends.push(Spend { id: one.id.into_bytes(), forget_at: one.expires_at, if_spent });
+                case.ceremonies.push(one.id);
+            }
+            Some(one) if one.stage(now) == Stage::Denied => return Err(Refusal::CeremonyDenied.into()),
+            Some(one) => return Err(Refusal::CeremonyRequired(one.id).into()),
+            None => {
+                return Ok(Some(Ceremony {
+                    id: random::id(now)?,
+                    delegation_id: delegation_id.clone(),
+                    client_id: case.client.client_id.clone(),
+                    fingerprint,
+                    scopes: decision.scopes.clone(),
+                    audiences: decision.audiences.clone(),
+                    details: decision.details.clone(),
+                    capability: decision.capability.clone(),
+                    requested_at: now,
+                    expires_at: now + Duration::seconds(app.config.delegations.ceremony_ttl.into()),
+                    approved_at: None,
+                    denied_at: None,
+                    used_at: None,
+                }));
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,147 @@
+//! What all endpoints of the desk share: who calls, a strict JSON body, an idempotency key, and how an answer looks.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use actix_web::web::{Bytes, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::de::DeserializeOwned;
+use tracing_actix_web::RequestId;
+
+use super::{caller, params, problem};
+use crate::app::App;
+use crate::domain::idempotency::{self, Key};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::desk::{Call, Done};
+use crate::flows::identify::identify;
+use crate::platform::digest::sha256;
+use crate::platform::json;
+use crate::protocol::metadata::issuer_path;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// Why there is no answer, and what can be said of the particular case.
+pub(super) struct Stopped {
+    stop: Stop,
+    detail: Option<String>,
+    retry_after: Option<u32>,
+}
+
+impl<T: Into<Stop>> From<T> for Stopped {
+    fn from(stop: T) -> Self {
+        Self { stop: stop.into(), detail: None, retry_after: None }
+    }
+}
+
+impl Stopped {
+    /// A refusal that says when to come again, in seconds.
+    pub(super) fn later(refusal: Refusal, retry_after: u32) -> Self {
+        Self { stop: refusal.into(), detail: None, retry_after: Some(retry_after) }
+    }
+}
+
+/// A request of somebody who is known.
+pub(super) struct Known {
+    pub(super) call: Call,
+    body: Bytes,
+}
+
+/// Reads a request, and finds out who calls. An idempotency key stands for the whole request.
+pub(super) async fn known(
+    app: &App,
+    request: &HttpRequest,
+    request_id: RequestId,
+    payload: Payload,
+) -> Result<Known, Stopped> {
+    let body = params::body(payload, app.config.limits.body).await?;
+    let now = app.clock.now();
+    let access = caller::access(request.headers())?;
+    let method = request.method().as_str();
+    // Proofs name the URI as the world sees it: below the issuer's path, and without the query.
+    let base = issuer_path(&app.issuer);
+    let path = request.path().strip_prefix(base.as_str()).unwrap_or(request.path());
+    let caller = identify(app, &access, (method, path), now).await?;
+    let repeats = match request.headers().get(IDEMPOTENCY_KEY) {
+        None => None,
+        Some(key) => {
+            let key = key
+                .to_str()
+                .ok()
+                .filter(|key| idempotency::is_key(key))
+                .ok_or(Refusal::Malformed("Idempotency-Key is 1 to 128 printable ASCII characters"))?;
+            let fingerprint = sha256(&[method.as_bytes(), b" ", path.as_bytes(), b"\n", &body]);
+            Some(Key { key: key.to_owned(), fingerprint })
+        }
+    };
+    let call = Call { caller, origin: caller::origin(request, request_id), repeats, now };
+    Ok(Known { call, body: checked(request, body)? })
+}
+
+/// A body is JSON, or there is none.
+fn checked(request: &HttpRequest, body: Bytes) -> Result<Bytes, Refusal> {
+    if body.is_empty() {
+        return Ok(body);
+    }
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") { Ok(body) } else { Err(Refusal::MediaType) }
+}
+
+impl Known {
+    /// Reads the body; unknown members and repeated ones are refused.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Stopped> {
+        let malformed = |detail: String| Stopped {
+            stop: Refusal::Malformed("The body is not what this endpoint reads").into(),
+            detail: Some(detail),
+            retry_after: None,
+        };
+        let value =
+            json::parse(&self.body).ok_or_else(|| malformed("It is not JSON without repetition".into()))?;
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            let path = error.path().to_string();
+            malformed(if path == "." {
+                error.inner().to_string()
+            } else {
+                format!("{path}: {}", error.inner())
+            })
+        })
+    }
+
+    /// Reads the body, where there is one; else everything that it may say is left out.
+    pub(super) fn read_if_any<T: DeserializeOwned + Default>(&self) -> Result<T, Stopped> {
+        if self.body.is_empty() { Ok(T::default()) } else { self.read() }
+    }
+}
+
+/// The answer.
+pub(super) fn answer(app: &App, result: Result<Done, Stopped>) -> HttpResponse {
+    let mut response = match result {
+        Ok(done) => said(&done),
+        Err(stopped) => {
+            let mut response = problem::of(&stopped.stop, stopped.detail.as_deref());
+            if let Some(seconds) = stopped.retry_after {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            response
+        }
+    };
+    let nonce = app.nonces.as_ref().map(|nonces| nonces.current(app.clock.now()));
+    if let Some(nonce) = nonce.and_then(|nonce| nonce.parse().ok()) {
+        response.headers_mut().insert(DPOP_NONCE, nonce);
+    }
+    response
+}
+
+fn said(done: &Done) -> HttpResponse {
+    let status = StatusCode::from_u16(done.status).unwrap_or(StatusCode::OK);
+    let mut response = HttpResponse::build(status);
+    response.insert_header((CACHE_CONTROL, "no-store"));
+    if let Some(location) = &done.location {
+        response.insert_header((LOCATION, location.as_str()));
+    }
+    if done.repeated {
+        response.insert_header((REPLAYED, "true"));
+    }
+    response.json(&done.body)
+}

@@ -1,0 +1,15 @@
+//! Writes down which delegations have come to their end, and ends the agents that were made for them.
+
+use time::OffsetDateTime;
+
+use crate::app::App;
+use crate::flows::desk::Desk;
+use crate::flows::{expiry, principals};
+use crate::platform::fault::Fault;
+
+/// Records; gives how many delegations came to their end.
+pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
+    let recorded = expiry::record(&app.pool, now).await?;
+    principals::sweep_agents(&Desk::of(app), now).await?;
+    Ok(recorded)
+}

@@ -1,0 +1,151 @@
+//! Calls at the desk (`/delegate`, `/agents`, `/api/v1`) as users, agents and administrators would make them.
+
+use actchain::platform::base64url;
+use actchain::platform::digest::sha256;
+use serde_json::{Value, json};
+
+use super::agent::{Agent, fresh_jti};
+use super::world::World;
+use super::{Answer, Server};
+
+/// A call in the making.
+#[derive(Clone)]
+pub struct Api<'a> {
+    server: &'a Server,
+    method: reqwest::Method,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Option<Vec<u8>>,
+}
+
+impl<'a> Api<'a> {
+    pub fn new(server: &'a Server, method: &str, path: &str) -> Self {
+        Self {
+            server,
+            method: method.parse().unwrap(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: None,
+        }
+    }
+
+    pub fn get(server: &'a Server, path: &str) -> Self {
+        Self::new(server, "GET", path)
+    }
+
+    pub fn post(server: &'a Server, path: &str, body: Value) -> Self {
+        Self::new(server, "POST", path).json(&body)
+    }
+
+    pub fn json(mut self, body: &Value) -> Self {
+        self.body = Some(body.to_string().into_bytes());
+        self.header("content-type", "application/json")
+    }
+
+    pub fn raw(mut self, body: &str) -> Self {
+        self.body = Some(body.as_bytes().to_vec());
+        self
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// To be repeated by this key.
+    pub fn key(self, key: &str) -> Self {
+        self.header("idempotency-key", key)
+    }
+
+    /// As a user, with a token of its own issuer.
+    pub fn user(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// The claims of a good proof beside an access token.
+    pub fn proof_claims(&self, token: &str) -> Value {
+        let path = self.path.split('?').next().unwrap();
+        json!({"jti": fresh_jti(), "htm": self.method.as_str(), "htu": format!("{}{path}", self.server.app.issuer),
+               "iat": self.server.now(), "ath": base64url::encode(sha256(&[token.as_bytes()]))})
+    }
+
+    /// As a client of ours, with its own token under its key.
+    pub fn client(self, agent: &Agent, token: &str) -> Self {
+        let proof = agent.key.sign_proof("dpop+jwt", &self.proof_claims(token)).unwrap();
+        self.header("authorization", &format!("DPoP {token}")).header("dpop", &proof)
+    }
+
+    pub async fn send(self) -> Answer {
+        let mut request =
+            reqwest::Client::new().request(self.method, format!("{}{}", self.server.base, self.path));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        if let Some(body) = self.body {
+            request = request.body(body);
+        }
+        Answer::read(request.send().await.unwrap()).await
+    }
+}
+
+impl World {
+    /// The token under which a client of ours comes to the desk.
+    pub async fn desk_token(&self, agent: &Agent) -> String {
+        let answer = agent
+            .request(&self.server)
+            .param("grant_type", "client_credentials")
+            .param("audience", &self.server.app.issuer)
+            .send()
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.token().to_owned()
+    }
+
+    /// A token of another user of Alice's issuer.
+    pub fn token_of(&self, sub: &str) -> String {
+        self.user_token_with(|claims| claims["sub"] = json!(sub))
+    }
+
+    pub async fn as_alice(&self, method: &str, path: &str, body: Value) -> Answer {
+        Api::new(&self.server, method, path).json(&body).user(&self.user_token()).send().await
+    }
+
+    pub async fn as_user(&self, sub: &str, method: &str, path: &str, body: Value) -> Answer {
+        Api::new(&self.server, method, path).json(&body).user(&self.token_of(sub)).send().await
+    }
+
+    pub async fn as_agent(&self, agent: &Agent, method: &str, path: &str, body: Value) -> Answer {
+        let token = self.desk_token(agent).await;
+        Api::new(&self.server, method, path).json(&body).client(agent, &token).send().await
+    }
+
+    pub async fn as_admin(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.as_agent(&self.admin, method, path, body).await
+    }
+
+    /// Whether a resource server is told that a token is active.
+    pub async fn is_active(&self, token: &str) -> bool {
+        let answer = self.introspect(&self.mail_server, token).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json["active"].as_bool().unwrap()
+    }
+
+    pub async fn introspect(&self, by: &Agent, token: &str) -> Answer {
+        by.at(&self.server, "/oauth/introspect").without("dpop").param("token", token).send().await
+    }
+
+    /// What the status list says of a token: 0, 1 or 2.
+    pub async fn status_of(&self, token: &str) -> u8 {
+        let claims = super::claims_of(token);
+        let reference = &claims["status"]["status_list"];
+        let uri = reference["uri"].as_str().unwrap();
+        let path = uri.strip_prefix(&self.server.app.issuer).unwrap();
+        let answer = Api::get(&self.server, path).send().await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let list = super::claims_of(&answer.text);
+        assert_eq!(list["sub"], uri);
+        let list =
+            actchain::protocol::status_list::StatusList::read(list["status_list"]["lst"].as_str().unwrap());
+        list.unwrap().get(reference["idx"].as_u64().unwrap()).unwrap() as u8
+    }
+}
