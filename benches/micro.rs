@@ -71,6 +71,8 @@ fn client() -> Client {
         grant_types: BTreeSet::from([Grant::TokenExchange]),
         dpop: Binding::Required,
         dpop_keys: BTreeSet::new(),
+        dpop_restricted: false,
+        removed_keys: BTreeSet::new(),
         actor_subjects: Vec::new(),
         max_token_ttl: None,
         disabled_at: None,

@@ -8,7 +8,10 @@ ALTER TABLE client
     ADD COLUMN task_id    text,
     ADD COLUMN owner_iss  text,
     ADD COLUMN owner_sub  text,
-    ADD COLUMN ended_at   timestamptz;
+    ADD COLUMN ended_at   timestamptz,
+    -- Whether `dpop_keys` are the only ones; then none of them left means none at all.
+    ADD COLUMN dpop_restricted boolean NOT NULL DEFAULT false;
+UPDATE client SET dpop_restricted = cardinality(dpop_keys) > 0;
 CREATE INDEX client_of_task ON client (task_id, owner_iss, owner_sub) WHERE task_id IS NOT NULL;
 CREATE INDEX client_to_end ON client (client_id) WHERE home IS NOT NULL AND ended_at IS NULL;
 
@@ -31,5 +34,7 @@ CREATE TABLE epoch (
     number bigint NOT NULL
 );
 INSERT INTO epoch (number) VALUES (1);
+-- Audiences of tokens under which users decide about delegations, where those are not all that an issuer has for us.
+ALTER TABLE issuer ADD COLUMN delegation_audiences text[];
 GRANT SELECT, INSERT, UPDATE ON cutoff, removed_key TO actchain_server;
 GRANT SELECT, UPDATE ON epoch TO actchain_server;

@@ -82,6 +82,8 @@ pub struct App {
     pub polls: Polls,
     /// Places for those that wait for an answer to that.
     pub waiting: tokio::sync::Semaphore,
+    /// The numbers of the lists that tokens still point into, as read at an instant.
+    pub live_lists: tokio::sync::Mutex<Option<(OffsetDateTime, Vec<u64>)>>,
     /// Lists are made one at a time.
     pub making_lists: tokio::sync::Mutex<()>,
     places: Places,
@@ -123,6 +125,7 @@ impl App {
             block: tokio::sync::Mutex::new(0..0),
             polls: Polls::new(),
             waiting: tokio::sync::Semaphore::new(256),
+            live_lists: tokio::sync::Mutex::new(None),
             making_lists: tokio::sync::Mutex::new(()),
             status_lists: Cache::builder().max_capacity(8).build(),
             nonces,

@@ -21,6 +21,8 @@ pub struct Issuer {
     pub jwks_uri: Option<String>,
     /// The `aud` values, one of which its tokens have to carry.
     pub audiences: BTreeSet<String>,
+    /// Those of tokens under which users decide about delegations; `None` where all of `audiences` do.
+    pub delegation_audiences: Option<BTreeSet<String>>,
     /// The algorithms it signs with (RFC 8725 §3.1: policy per issuer).
     pub algorithms: Vec<Alg>,
     /// The token types it may be presented as the issuer of.
@@ -31,6 +33,14 @@ impl Issuer {
     /// An issuer as registered.
     pub fn with_keys(self) -> Self {
         Self { keys: self.jwks.as_ref().and_then(usable_keys).unwrap_or_default(), ..self }
+    }
+}
+
+impl Issuer {
+    /// Whether a token for these audiences lets a user decide about delegations.
+    pub fn lets_decide(&self, audiences: &[String]) -> bool {
+        let wanted = self.delegation_audiences.as_ref().unwrap_or(&self.audiences);
+        audiences.iter().any(|name| wanted.contains(name))
     }
 }
 

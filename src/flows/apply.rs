@@ -14,7 +14,7 @@ use super::clients::hash_blocking;
 use super::declaration::{ClientDeclaration, Declaration, DelegationDeclaration};
 use super::declared_delegation::{self, Known};
 use super::work::Work;
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::capability::Ladder;
 use crate::domain::client::{self, Client, StoredSecret, usable_keys};
 use crate::domain::delegation::{self, State};
@@ -168,6 +168,7 @@ impl Plan<'_> {
             let same = |old: &crate::domain::issuer::Issuer| {
                 (&old.jwks, &old.jwks_uri, &old.audiences)
                     == (&issuer.jwks, &issuer.jwks_uri, &issuer.audiences)
+                    && old.delegation_audiences == issuer.delegation_audiences
                     && (&old.algorithms, &old.token_types) == (&issuer.algorithms, &issuer.token_types)
             };
             let change = change_of(self.registry.issuers.get(&issuer.iss).map(same));
@@ -251,7 +252,9 @@ impl Plan<'_> {
             detail_types: declared.authorization_details_types,
             grant_types: declared.grant_types,
             dpop: declared.dpop,
+            dpop_restricted: !declared.dpop_keys.is_empty(),
             dpop_keys: declared.dpop_keys,
+            removed_keys: BTreeSet::new(),
             actor_subjects: declared.actor_subjects,
             max_token_ttl: declared.max_token_ttl,
             disabled_at: old.as_ref().and_then(|old| old.disabled_at),
@@ -346,12 +349,12 @@ impl Plan<'_> {
             return Err(Fault::new(format!("{what} appeared meanwhile; apply again")));
         }
         self.line(Change::Create, "delegation", &wanted.id);
-        let event = Event::of_operator(self.now, Action::DelegationCreated, &wanted.id);
+        let path = delegation::store::path(connection, &wanted.id).await?;
+        let path = path.ok_or_else(|| Fault::new(format!("{what} is gone again")))?;
+        let about = (&path, self.own_issuer);
         self.events.push(Event {
-            subject: Some(wanted.root),
-            delegation_id: Some(wanted.id),
-            delegation_path: wanted.path,
-            ..event
+            target: Some(wanted.id),
+            ..Event::of_delegation(self.now, Action::DelegationCreated, Actor::operator(), about)
         });
         Ok(())
     }
@@ -365,11 +368,13 @@ fn change_of(same: Option<bool>) -> Change {
     }
 }
 
-/// Thumbprints of the keys that a client had and will not have, of either kind.
+/// Thumbprints of the keys that a client had and will not have, of either kind. Where it will be free to use any, none
+/// has been taken from it.
 fn removed_keys(old: &Client, wanted: &Client) -> Vec<String> {
     let keys = |one: &Client| -> BTreeSet<String> {
         let registered = one.keys.iter().map(|key| key.thumbprint().to_owned());
-        registered.chain(one.dpop_keys.iter().cloned()).collect()
+        let for_proofs = one.dpop_keys.iter().filter(|_| wanted.dpop_restricted).cloned();
+        registered.chain(for_proofs).collect()
     };
     keys(old).difference(&keys(wanted)).cloned().collect()
 }
@@ -382,7 +387,7 @@ fn same_client(old: &Client, wanted: &Client) -> bool {
     (old.kind, &old.name, old.auth, &old.secrets) == (wanted.kind, &wanted.name, wanted.auth, &wanted.secrets)
         && (&old.jwks, &old.jwks_uri, old.dpop) == (&wanted.jwks, &wanted.jwks_uri, wanted.dpop)
         && (&old.grant_types, &old.actor_subjects) == (&wanted.grant_types, &wanted.actor_subjects)
-        && old.max_token_ttl == wanted.max_token_ttl
+        && (old.max_token_ttl, old.dpop_restricted) == (wanted.max_token_ttl, wanted.dpop_restricted)
         && sets(old) == sets(wanted)
 }
 

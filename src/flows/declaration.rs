@@ -41,6 +41,7 @@ pub struct IssuerDeclaration {
     jwks: Option<Value>,
     jwks_uri: Option<String>,
     audiences: BTreeSet<String>,
+    delegation_audiences: Option<BTreeSet<String>>,
     #[serde(default = "default_algorithms")]
     algorithms: Vec<String>,
     #[serde(default = "default_token_types")]
@@ -227,6 +228,7 @@ impl IssuerDeclaration {
             keys: Vec::new(),
             jwks_uri: self.jwks_uri,
             audiences: self.audiences,
+            delegation_audiences: self.delegation_audiences,
         };
         Ok(issuer.with_keys())
     }

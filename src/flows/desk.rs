@@ -136,11 +136,11 @@ impl Call {
         Event { origin: self.origin.clone(), ..Event::new(self.now, action, self.caller.actor()) }
     }
 
-    /// An event of whoever calls about a delegation.
-    pub fn event_about(&self, action: Action, one: &crate::domain::delegation::Delegation) -> Event {
+    /// An event of whoever calls about the last delegation of a path.
+    pub fn event_about(&self, desk: &Desk<'_>, action: Action, path: &Path) -> Event {
         Event {
             origin: self.origin.clone(),
-            ..Event::of_delegation(self.now, action, self.caller.actor(), one)
+            ..Event::of_delegation(self.now, action, self.caller.actor(), (path, desk.issuer))
         }
     }
 

@@ -15,7 +15,7 @@ use crate::platform::fault::Fault;
 const PIECE: i64 = 500;
 
 /// Records the ends that the log does not know yet; gives how many.
-pub async fn record(pool: &PgPool, now: OffsetDateTime) -> Result<usize, Fault> {
+pub async fn record(pool: &PgPool, own_issuer: &str, now: OffsetDateTime) -> Result<usize, Fault> {
     let mut recorded = 0;
     loop {
         let mut work = Work::begin(pool).await?;
@@ -30,7 +30,7 @@ pub async fn record(pool: &PgPool, now: OffsetDateTime) -> Result<usize, Fault> 
             events.push(Event {
                 reason: Some(Refusal::DelegationExpired.reason()),
                 detail: Some(json!({"expires_at": rfc3339(one.facts.expires_at), "lapsed": one.facts.activated_at.is_none()})),
-                ..Event::of_delegation(now, Action::DelegationExpired, actor, one)
+                ..Event::of_delegation(now, Action::DelegationExpired, actor, (&path, own_issuer))
             });
         }
         recorded += events.len();

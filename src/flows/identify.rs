@@ -17,6 +17,7 @@ use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::{ADMIN_SCOPE, DELEGATE_SCOPE};
 use crate::domain::subject::{Source, VerifiedSubject};
 use crate::domain::{delegation, principal, token};
+use crate::protocol::jwt_time::SKEW;
 
 /// An access token as it came.
 #[derive(Debug)]
@@ -95,7 +96,8 @@ fn bound<'a>(
     }
 }
 
-/// A user in person: nobody acts for it, and what it presents is younger than its last cut-off.
+/// A user in person: nobody acts for it, and what it presents is younger than its last cut-off, also if
+/// the clock of its issuer is ahead of ours.
 async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Stop> {
     if verified.act.is_some() {
         return Err(Refusal::AccessTokenInvalid.into());
@@ -103,7 +105,7 @@ async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Stop> {
     let who = &verified.subject;
     let cutoff = app.read(async |connection| principal::store::cutoff(connection, who).await).await?;
     let since = verified.validity.issued_at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    if cutoff.is_some_and(|at| at >= since) {
+    if cutoff.is_some_and(|at| at + SKEW >= since) {
         return Err(Refusal::AccessTokenInvalid.into());
     }
     Ok(Caller::User(who.clone()))

@@ -195,10 +195,6 @@ async fn try_to_remove_key(
     let client = find_client(&mut work, client_id).await?;
     let left: Vec<String> = client.dpop_keys.iter().filter(|one| *one != jkt).cloned().collect();
     let jwks = client.jwks.as_ref().map(|jwks| client::without_key(jwks, jkt));
-    // A client whose only registered key goes may not use just any from then on: it has to be given another.
-    let restricted =
-        !client.dpop_keys.is_empty() && left.is_empty() && client.auth != client::AuthMethod::None;
-    let left = if restricted { client.dpop_keys.iter().cloned().collect() } else { left };
     client::store::put_keys(work.connection(), client_id, (jwks.as_ref(), &left), call.now).await?;
     client::store::put_removed_keys(work.connection(), client_id, &[jkt.to_owned()], call.now).await?;
     let mut event = call.event(Action::ClientKeyRemoved);
@@ -227,8 +223,7 @@ pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Don
         delegation::store::mark_all_revoked(work.connection(), &homes, "its task ended", call.now).await?;
     let mut events = Vec::new();
     for path in delegation::store::all_paths(work.connection(), &revoked).await? {
-        let Some(one) = path.leaf() else { continue };
-        let mut event = call.event_about(Action::DelegationRevoked, one);
+        let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
         event.detail = Some(json!({"reason": "its task ended", "task_id": task_id}));
         events.push(event);
     }

@@ -270,6 +270,9 @@ async fn check_assertion(
     };
     let _timer = super::mint::time_crypto("assertion");
     let verified = read.verify(keys, &app.issuer, now).ok_or_else(unproven)?;
+    if !client.may_assert_by(&verified.key) {
+        return Err(unproven());
+    }
     let spend = Spend {
         id: verified.spend,
         forget_at: verified.forget_at,

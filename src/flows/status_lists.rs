@@ -6,8 +6,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::mint::seconds;
 use crate::app::App;
+use crate::domain::refusal;
 use crate::domain::status::{self, SignedList};
-use crate::domain::{gate, refusal};
 use crate::platform::base64url;
 use crate::platform::digest::sha256;
 use crate::platform::fault::{During, Fault};
@@ -24,11 +24,7 @@ pub fn uri(app: &App, list: u64) -> String {
 /// # Errors
 /// [`refusal::Refusal::NotFound`] for a list that does not exist.
 pub async fn signed(app: &App, list: u64, now: OffsetDateTime) -> Result<Arc<SignedList>, refusal::Stop> {
-    let (lists, epoch) = app
-        .read(async |connection| {
-            Ok((status::store::lists(connection).await?, gate::epoch(connection).await?))
-        })
-        .await?;
+    let (lists, epoch) = app.read(async |connection| status::store::lists(connection).await).await?;
     if list >= lists {
         return Err(refusal::Refusal::NotFound.into());
     }
@@ -48,10 +44,17 @@ pub async fn signed(app: &App, list: u64, now: OffsetDateTime) -> Result<Arc<Sig
     Ok(made)
 }
 
-/// The lists that tokens still point into.
-pub async fn live(app: &App) -> Result<Vec<String>, Fault> {
-    let lists = app.read(async |connection| status::store::live_lists(connection).await).await?;
-    Ok(lists.into_iter().map(|list| uri(app, list)).collect())
+/// The lists that tokens still point into; looked up once in a `ttl`, whoever asks.
+pub async fn live(app: &App, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
+    let mut known = app.live_lists.lock().await;
+    let ttl = Duration::seconds(app.config.status.ttl.into());
+    let (read_at, lists) = match known.take() {
+        Some((read_at, lists)) if now < read_at + ttl => (read_at, lists),
+        _ => (now, app.read(async |connection| status::store::live_lists(connection).await).await?),
+    };
+    let uris = lists.iter().map(|list| uri(app, *list)).collect();
+    *known = Some((read_at, lists));
+    Ok(uris)
 }
 
 async fn make(app: &App, list: u64, now: OffsetDateTime) -> Result<SignedList, Fault> {

@@ -158,7 +158,7 @@ pub async fn presented_to_us(
         Source::Own { .. } => verified.audiences.allows(&app.issuer),
         Source::Foreign { aud, .. } => {
             let issuer = registry.issuers.get(&verified.subject.iss).ok_or_else(invalid)?;
-            aud.iter().any(|name| issuer.audiences.contains(name))
+            issuer.lets_decide(aud)
         }
     };
     if for_us && verified.validity.holds_at(now) { Ok(Arc::new(verified)) } else { Err(invalid()) }

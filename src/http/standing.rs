@@ -77,7 +77,7 @@ pub(super) async fn revoke(
 
 /// All lists that tokens still point into (draft-ietf-oauth-status-list §9).
 pub(super) async fn status_lists(app: Data<App>) -> HttpResponse {
-    match status_lists::live(&app).await {
+    match status_lists::live(&app, app.clock.now()).await {
         Ok(lists) => HttpResponse::Ok()
             .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
             .insert_header((CACHE_CONTROL, format!("public, max-age={}", app.config.status.ttl)))

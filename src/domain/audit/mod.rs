@@ -10,7 +10,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::delegation::Delegation;
+use super::delegation::{Delegation, Path};
 use super::principal::Principal;
 use super::refusal::Refusal;
 use crate::platform::clock::rfc3339;
@@ -249,12 +249,25 @@ impl Event {
         }
     }
 
-    /// An event about a delegation.
-    pub fn of_delegation(at: OffsetDateTime, action: Action, actor: Actor, one: &Delegation) -> Self {
+    /// An event about the last delegation of a path. Its chain is of those who hold what the path passes on, clients of
+    /// ours all.
+    pub fn of_delegation(
+        at: OffsetDateTime,
+        action: Action,
+        actor: Actor,
+        (path, own_issuer): (&Path, &str),
+    ) -> Self {
+        let link = |one: &Delegation| ChainLink {
+            sub: one.delegate.clone(),
+            iss: own_issuer.to_owned(),
+            label: None,
+            jkt: None,
+        };
         Self {
-            subject: Some(one.root.clone()),
-            delegation_id: Some(one.id.clone()),
-            delegation_path: one.path.clone(),
+            subject: path.leaf().map(|one| one.root.clone()),
+            act_chain: path.0.iter().map(link).collect(),
+            delegation_id: path.leaf().map(|one| one.id.clone()),
+            delegation_path: path.ids(),
             ..Self::new(at, action, actor)
         }
     }

@@ -64,6 +64,8 @@ fn client() -> impl Strategy<Value = Client> {
             grant_types: BTreeSet::from([Grant::TokenExchange]),
             dpop: Binding::Required,
             dpop_keys: BTreeSet::new(),
+            dpop_restricted: false,
+            removed_keys: BTreeSet::new(),
             actor_subjects: Vec::new(),
             max_token_ttl,
             disabled_at: None,

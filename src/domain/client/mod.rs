@@ -127,8 +127,12 @@ pub struct Client {
     pub grant_types: BTreeSet<Grant>,
     /// Whether proofs are required.
     pub dpop: Binding,
-    /// Thumbprints of the only keys it may use, where there are any.
+    /// Thumbprints of the keys it may use for proofs.
     pub dpop_keys: BTreeSet<String>,
+    /// Whether it may use no others.
+    pub dpop_restricted: bool,
+    /// Keys that were removed from it: refused, unless they have been registered again.
+    pub removed_keys: BTreeSet<String>,
     /// Workloads whose tokens prove this client as an actor.
     pub actor_subjects: Vec<Principal>,
     /// The longest life of its tokens, in seconds.
@@ -172,10 +176,13 @@ impl Client {
 
     /// Whether the client may use this key for proofs.
     pub fn may_use_key(&self, jkt: &str) -> bool {
-        if self.auth == AuthMethod::None || !self.dpop_keys.is_empty() {
-            return self.dpop_keys.contains(jkt);
-        }
-        true
+        self.dpop_keys.contains(jkt)
+            || (self.auth != AuthMethod::None && !self.dpop_restricted && !self.removed_keys.contains(jkt))
+    }
+
+    /// Whether an assertion by this key, of whatever set, still proves the client.
+    pub fn may_assert_by(&self, jkt: &str) -> bool {
+        !self.removed_keys.contains(jkt) || self.keys.iter().any(|key| key.thumbprint() == jkt)
     }
 }
 

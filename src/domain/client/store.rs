@@ -2,12 +2,17 @@
 
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 
 use super::{AuthMethod, Binding, Client, Ephemeral, Grant, Kind, StoredSecret, usable_keys};
 use crate::domain::principal::Principal;
 use crate::platform::fault::Fault;
+
+/// A client with the keys that were removed from it.
+const CLIENT: &str = "
+    SELECT c.*, ARRAY(SELECT jkt FROM removed_key r WHERE r.client_id = c.client_id ORDER BY jkt) AS removed_keys
+    FROM client c";
 
 #[derive(FromRow)]
 struct Row {
@@ -33,6 +38,8 @@ struct Row {
     owner_iss: Option<String>,
     owner_sub: Option<String>,
     ended_at: Option<OffsetDateTime>,
+    dpop_restricted: bool,
+    removed_keys: Vec<String>,
 }
 
 impl From<Row> for Client {
@@ -61,6 +68,8 @@ impl From<Row> for Client {
             grant_types: row.grant_types.iter().filter_map(|name| Grant::parse(name)).collect(),
             dpop: row.dpop,
             dpop_keys: row.dpop_keys.into_iter().collect(),
+            dpop_restricted: row.dpop_restricted,
+            removed_keys: row.removed_keys.into_iter().collect(),
             actor_subjects: row.actor_subjects.0,
             max_token_ttl: row.max_token_ttl.and_then(|ttl| u32::try_from(ttl).ok()),
             disabled_at: row.disabled_at,
@@ -70,7 +79,7 @@ impl From<Row> for Client {
 
 /// One client.
 pub async fn find(connection: &mut PgConnection, client_id: &str) -> Result<Option<Client>, Fault> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM client WHERE client_id = $1")
+    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!("{CLIENT} WHERE client_id = $1")))
         .bind(client_id)
         .fetch_optional(connection)
         .await?;
@@ -82,7 +91,7 @@ pub async fn find_for_change(
     connection: &mut PgConnection,
     client_id: &str,
 ) -> Result<Option<Client>, Fault> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM client WHERE client_id = $1 FOR UPDATE")
+    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!("{CLIENT} WHERE client_id = $1 FOR UPDATE")))
         .bind(client_id)
         .fetch_optional(connection)
         .await?;
@@ -92,7 +101,7 @@ pub async fn find_for_change(
 /// All clients by id.
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<Client>, Fault> {
     let rows: Vec<Row> =
-        sqlx::query_as("SELECT * FROM client ORDER BY client_id").fetch_all(connection).await?;
+        sqlx::query_as(AssertSqlSafe(format!("{CLIENT} ORDER BY client_id"))).fetch_all(connection).await?;
     Ok(rows.into_iter().map(Client::from).collect())
 }
 
@@ -102,13 +111,15 @@ pub async fn put(connection: &mut PgConnection, client: &Client, now: OffsetDate
     let grants: Vec<&str> = client.grant_types.iter().map(|grant| grant.name()).collect();
     sqlx::query(
         "INSERT INTO client (client_id, kind, name, auth, secrets, jwks, jwks_uri, scopes, audiences, detail_types,
-                             grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16)
+                             grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at,
+                             dpop_restricted)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17)
          ON CONFLICT (client_id) DO UPDATE SET
              version = client.version + 1, kind = excluded.kind, name = excluded.name, auth = excluded.auth,
              secrets = excluded.secrets, jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              scopes = excluded.scopes, audiences = excluded.audiences, detail_types = excluded.detail_types,
              grant_types = excluded.grant_types, dpop = excluded.dpop, dpop_keys = excluded.dpop_keys,
+             dpop_restricted = excluded.dpop_restricted,
              actor_subjects = excluded.actor_subjects, max_token_ttl = excluded.max_token_ttl,
              updated_at = excluded.updated_at",
     )
@@ -128,6 +139,7 @@ pub async fn put(connection: &mut PgConnection, client: &Client, now: OffsetDate
     .bind(Json(&client.actor_subjects))
     .bind(client.max_token_ttl.and_then(|ttl| i32::try_from(ttl).ok()))
     .bind(now)
+    .bind(client.dpop_restricted)
     .execute(connection)
     .await?;
     Ok(())
@@ -302,10 +314,11 @@ pub async fn out(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<St
 
 /// Several clients by id; those that are not there are left out.
 pub async fn find_all(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<Client>, Fault> {
-    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM client WHERE client_id = ANY ($1) ORDER BY client_id")
-        .bind(ids)
-        .fetch_all(connection)
-        .await?;
+    let rows: Vec<Row> =
+        sqlx::query_as(AssertSqlSafe(format!("{CLIENT} WHERE client_id = ANY ($1) ORDER BY client_id")))
+            .bind(ids)
+            .fetch_all(connection)
+            .await?;
     Ok(rows.into_iter().map(Client::from).collect())
 }
 

@@ -95,7 +95,8 @@ impl TryFrom<Row> for Delegation {
     }
 }
 
-/// The most delegations that are considered for one hop; those that last longest first.
+/// The most delegations that are considered for one hop: those that were activated and not taken back come first, and of
+/// them those that last longest.
 const MOST_CANDIDATES: i64 = 16;
 
 /// Which delegations might let a client take a subject's place.
@@ -140,7 +141,7 @@ pub async fn paths(connection: &mut PgConnection, search: &Search) -> Result<Vec
                      SELECT id FROM delegation
                      WHERE parent IS NULL AND origin <> 'may_act' AND delegator_iss = $1 AND delegator_sub = $2
                        AND delegate = $3
-                     ORDER BY revoked_at IS NULL DESC, expires_at DESC, id LIMIT $5))",
+                     ORDER BY revoked_at IS NULL AND activated_at IS NOT NULL DESC, expires_at DESC, id LIMIT $5))",
             )
             .bind(&delegator.iss)
             .bind(&delegator.sub)
@@ -155,7 +156,7 @@ pub async fn paths(connection: &mut PgConnection, search: &Search) -> Result<Vec
                 "SELECT d.* FROM delegation_now d
                  WHERE d.id = ANY (SELECT unnest(path) FROM
                      (SELECT path FROM delegation WHERE parent = $1 AND delegate = $2
-                      ORDER BY revoked_at IS NULL DESC, expires_at DESC, id LIMIT $3) found)",
+                      ORDER BY revoked_at IS NULL AND activated_at IS NOT NULL DESC, expires_at DESC, id LIMIT $3) found)",
             )
             .bind(parent)
             .bind(delegate)
@@ -180,8 +181,8 @@ fn assemble(found: Vec<Delegation>, search: &Search) -> Result<Vec<Path>, Fault>
     let by_id: HashMap<&str, &Delegation> = found.iter().map(|one| (one.id.as_str(), one)).collect();
     let mut leaves: Vec<&Delegation> = found.iter().filter(is_leaf).collect();
     leaves.sort_by(|left, right| {
-        let key =
-            |one: &Delegation| (one.facts.revoked_at.is_some(), std::cmp::Reverse(one.facts.expires_at));
+        let usable = |one: &Delegation| one.facts.revoked_at.is_none() && one.facts.activated_at.is_some();
+        let key = |one: &Delegation| (!usable(one), std::cmp::Reverse(one.facts.expires_at));
         key(left).cmp(&key(right)).then_with(|| left.id.cmp(&right.id))
     });
     leaves

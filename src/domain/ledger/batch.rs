@@ -73,6 +73,7 @@ fn created(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> 
             subject: Some(delegation.root.clone()),
             delegation_id: Some(delegation.id.clone()),
             delegation_path: delegation.path.clone(),
+            act_chain: event.act_chain.clone(),
             txn: event.txn.clone(),
             parent_jti: event.parent_jti.clone(),
             origin: event.origin.clone(),

@@ -10,6 +10,7 @@ use crate::domain::delegation::{Delegation, Facts};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{ClientProblem, Refusal};
 use crate::domain::token::Problem;
+use crate::protocol::jwt_time::SKEW;
 
 /// What the database said behind the gate.
 #[derive(Debug, Default)]
@@ -99,7 +100,7 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
         return Err(Verdict::Fails(Refusal::ActorDisabled));
     }
     for (who, issued_at) in &entry.guards.subjects {
-        if seen.cutoffs.get(who).is_some_and(|at| at >= issued_at) {
+        if seen.cutoffs.get(who).is_some_and(|at| *at + SKEW >= *issued_at) {
             return Err(Verdict::Fails(Refusal::PrincipalCutOff));
         }
     }
@@ -192,7 +193,7 @@ mod tests {
                 path: path.iter().map(|id| (*id).to_owned()).collect(),
                 home: vec!["h".into()],
                 tokens: vec![Uuid::nil()],
-                subjects: vec![(Principal::new("i", "s"), from_seconds(900).unwrap())],
+                subjects: vec![(Principal::new("i", "s"), from_seconds(910).unwrap())],
                 registry: Some(7),
                 knowledge: Knowledge::Fresh,
             },
@@ -275,7 +276,7 @@ mod tests {
         assert_eq!(token, Verdict::Fails(Refusal::TokenRevoked));
         assert_eq!(verdict(|seen| seen.tokens.clear()), Verdict::Fails(Refusal::SubjectTokenInvalid));
         let cut_off = verdict(|seen| {
-            seen.cutoffs.insert(Principal::new("i", "s"), from_seconds(900).unwrap());
+            seen.cutoffs.insert(Principal::new("i", "s"), from_seconds(905).unwrap());
         });
         assert_eq!(cut_off, Verdict::Fails(Refusal::PrincipalCutOff));
         let mut remembered = entry(1, &["gone"]);

@@ -48,7 +48,7 @@ pub struct Guards {
     pub home: Vec<String>,
     /// Tokens of ours that must stand, with all that they were made from.
     pub tokens: Vec<Uuid>,
-    /// Tokens of others: whom they are about, and when they were issued.
+    /// Tokens of others: whom they are about, and when they were issued by the clock of whoever issued them.
     pub subjects: Vec<(Principal, OffsetDateTime)>,
     /// The registry's version on which the decision rests.
     pub registry: Option<i64>,

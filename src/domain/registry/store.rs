@@ -17,6 +17,7 @@ struct IssuerRow {
     jwks: Option<Value>,
     jwks_uri: Option<String>,
     audiences: Vec<String>,
+    delegation_audiences: Option<Vec<String>>,
     algorithms: Vec<String>,
     token_types: Vec<String>,
 }
@@ -55,9 +56,11 @@ pub async fn put_issuer(connection: &mut PgConnection, issuer: &Issuer) -> Resul
     let algorithms: Vec<&str> = issuer.algorithms.iter().map(|alg| alg.name()).collect();
     let kinds: Vec<&str> = issuer.token_types.iter().map(|kind| token_type_name(*kind)).collect();
     sqlx::query(
-        "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types) VALUES ($1, $2, $3, $4, $5, $6)
+        "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
-             audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types",
+             audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types,
+             delegation_audiences = excluded.delegation_audiences",
     )
     .bind(&issuer.iss)
     .bind(&issuer.jwks)
@@ -65,6 +68,7 @@ pub async fn put_issuer(connection: &mut PgConnection, issuer: &Issuer) -> Resul
     .bind(issuer.audiences.iter().cloned().collect::<Vec<_>>())
     .bind(algorithms)
     .bind(kinds)
+    .bind(issuer.delegation_audiences.as_ref().map(|names| names.iter().cloned().collect::<Vec<_>>()))
     .execute(connection)
     .await?;
     Ok(())
@@ -100,6 +104,7 @@ impl From<IssuerRow> for Issuer {
             keys: Vec::new(),
             jwks_uri: row.jwks_uri,
             audiences: row.audiences.into_iter().collect(),
+            delegation_audiences: row.delegation_audiences.map(|names| names.into_iter().collect()),
             algorithms: row.algorithms.iter().filter_map(|name| Alg::parse(name)).collect(),
             token_types: row.token_types.iter().filter_map(|name| parse_token_type(name)).collect(),
         }

@@ -12,19 +12,20 @@ pub async fn next_block(connection: &mut PgConnection) -> Result<u64, Fault> {
     u64::try_from(number).during("numbering a block of places")
 }
 
-/// How many lists there are: up to the one that holds the last block set aside.
-pub async fn lists(connection: &mut PgConnection) -> Result<u64, Fault> {
-    let blocks: i64 =
-        sqlx::query_scalar("SELECT CASE WHEN is_called THEN last_value + 1 ELSE 0 END FROM status_block")
-            .fetch_one(connection)
-            .await?;
+/// How many lists there are, up to the one that holds the last block set aside; and the present epoch.
+pub async fn lists(connection: &mut PgConnection) -> Result<(u64, i64), Fault> {
+    let (blocks, epoch): (i64, i64) = sqlx::query_as(
+        "SELECT CASE WHEN is_called THEN last_value + 1 ELSE 0 END, number FROM status_block, epoch",
+    )
+    .fetch_one(connection)
+    .await?;
     let places = u64::try_from(blocks).during("counting blocks of places")? * super::BLOCK;
-    Ok(places.div_ceil(SIZE))
+    Ok((places.div_ceil(SIZE), epoch))
 }
 
-/// The lists that tokens still point into.
+/// The lists that tokens still point into. Looks at all tokens.
 pub async fn live_lists(connection: &mut PgConnection) -> Result<Vec<u64>, Fault> {
-    let last = lists(connection).await?;
+    let (last, _) = lists(connection).await?;
     let oldest: Option<i64> =
         sqlx::query_scalar("SELECT min(status_place) FROM issued_token").fetch_one(connection).await?;
     let first = oldest

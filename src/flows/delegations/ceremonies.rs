@@ -75,7 +75,7 @@ async fn try_to(
     if !ceremony::store::mark_decided(work.connection(), id, at, call.now).await? {
         return Err(Refusal::CeremonyDecided(found.stage(call.now)).into());
     }
-    let mut event = call.event_about(action, leaf(&path)?);
+    let mut event = call.event_about(desk, action, &path);
     event.target = Some(found.client_id.clone());
     event.detail = Some(json!({"ceremony": id}));
     let decided = Ceremony { approved_at: at.0, denied_at: at.1, ..found };

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{leaf, visible};
 use crate::domain::audit::{Action, Event};
+use crate::domain::delegation::Path;
 use crate::domain::refusal::{ClientProblem, Refusal, Stop};
 use crate::domain::{client, delegation, gate};
 use crate::flows::desk::{Call, Caller, Desk, Done, record_refusal};
@@ -54,17 +55,20 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<Do
     let limited: Vec<String> =
         path.0.iter().filter(|one| one.facts.max_uses.is_some()).map(|one| one.id.clone()).collect();
     let exhausted = delegation::store::mark_used(work.connection(), &limited, count, call.now).await?;
-    let mut event = call.event_about(Action::DelegationUsed, leaf(&path)?);
+    let mut event = call.event_about(desk, Action::DelegationUsed, &path);
     event.detail = Some(json!({"count": count}));
     let mut events = vec![event];
     if !exhausted.is_empty() {
         delegation::store::mark_end_recorded(work.connection(), &exhausted).await?;
         // Tokens under it end with it.
         gate::raise_epoch(work.connection()).await?;
-        let ended = path.0.iter().filter(|one| exhausted.contains(&one.id));
-        events.extend(ended.map(|one| Event {
-            reason: Some(Refusal::CommandLimit.reason()),
-            ..call.event_about(Action::DelegationExpired, one)
+        let ends = path.0.iter().enumerate().filter(|(_, one)| exhausted.contains(&one.id));
+        events.extend(ends.map(|(depth, _)| {
+            let ended = Path(path.0.iter().take(depth + 1).cloned().collect());
+            Event {
+                reason: Some(Refusal::CommandLimit.reason()),
+                ..call.event_about(desk, Action::DelegationExpired, &ended)
+            }
         }));
     }
     let path = visible(work.connection(), desk, call, id).await?;

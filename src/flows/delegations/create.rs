@@ -66,10 +66,13 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
     };
     let one = put_together(desk, call, (wanted, terms, max_uses), (&source, id, delegate))?;
     fits(desk, &source, &one, call.now)?;
+    let path = Path([source.above.map(|path| path.0).unwrap_or_default(), vec![one.clone()]].concat());
     let mut events = Vec::new();
     match (&wanted.ephemeral, key) {
         (Some(ephemeral), Some(key)) => {
-            let agent = make_agent(work.connection(), desk, call, (&one, ephemeral, key), &registry).await?;
+            let agent =
+                make_agent(work.connection(), (desk, call), (&path, &one), (ephemeral, key), &registry)
+                    .await?;
             events.push(agent);
         }
         _ => check_delegate(work.connection(), &one.delegate).await?,
@@ -77,11 +80,10 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
     if !delegation::store::insert(work.connection(), &one).await? {
         return Err(crate::platform::fault::Fault::new("a new id that is there already").into());
     }
-    events.push(created(call, &one));
+    events.push(created(desk, call, (&path, &one)));
     if one.facts.activated_at.is_some() {
-        events.push(call.event_about(Action::DelegationActivated, &one));
+        events.push(call.event_about(desk, Action::DelegationActivated, &path));
     }
-    let path = Path([source.above.map(|path| path.0).unwrap_or_default(), vec![one.clone()]].concat());
     let body = view(work.connection(), &path, call.now).await?;
     let status = if one.facts.activated_at.is_some() { 201 } else { 202 };
     let location = crate::protocol::metadata::endpoint(desk.issuer, &format!("/delegate/{}", one.id));
@@ -244,9 +246,9 @@ async fn check_delegate(connection: &mut PgConnection, delegate: &str) -> Result
 /// An agent for one delegation: it has a key and nothing else, and no rights but those of its delegation.
 async fn make_agent(
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
-    call: &Call,
-    (one, wanted, key): (&Delegation, &EphemeralRequest, PublicKey),
+    (desk, call): (&Desk<'_>, &Call),
+    (path, one): (&Path, &Delegation),
+    (wanted, key): (&EphemeralRequest, PublicKey),
     registry: &Registry,
 ) -> Result<Event, Stop> {
     let owner = call.caller.principal(desk.issuer).unwrap_or_else(|| one.delegator.clone());
@@ -271,6 +273,8 @@ async fn make_agent(
         grant_types: BTreeSet::from([Grant::ClientCredentials, Grant::TokenExchange]),
         dpop: Binding::Required,
         dpop_keys: BTreeSet::from([key.thumbprint().to_owned()]),
+        dpop_restricted: true,
+        removed_keys: BTreeSet::new(),
         actor_subjects: Vec::new(),
         max_token_ttl: None,
         disabled_at: None,
@@ -285,7 +289,7 @@ async fn make_agent(
     if let Some(made_for) = &agent.ephemeral {
         client::store::mark_ephemeral(connection, &agent.client_id, made_for).await?;
     }
-    let mut event = call.event_about(Action::AgentCreated, one);
+    let mut event = call.event_about(desk, Action::AgentCreated, path);
     event.target = Some(agent.client_id);
     event.detail = Some(json!({"task_id": wanted.task_id, "owner": owner, "jkt": key.thumbprint()}));
     Ok(event)
@@ -309,8 +313,8 @@ fn rights(caller: &Caller, registry: &Registry, own_issuer: &str) -> Rights {
     rights
 }
 
-fn created(call: &Call, one: &Delegation) -> Event {
-    let mut event = call.event_about(Action::DelegationCreated, one);
+fn created(desk: &Desk<'_>, call: &Call, (path, one): (&Path, &Delegation)) -> Event {
+    let mut event = call.event_about(desk, Action::DelegationCreated, path);
     event.target = Some(one.delegate.clone());
     event.detail = Some(json!({
         "delegator": one.delegator, "origin": one.origin, "reason": one.reason, "agent": one.agent,

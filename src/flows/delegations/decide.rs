@@ -68,7 +68,7 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
     if !delegation::store::mark_approved(work.connection(), &approved).await? {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }
-    let mut event = call.event_about(Action::DelegationActivated, &approved);
+    let mut event = call.event_about(desk, Action::DelegationActivated, &path);
     event.detail = Some(json!({
         "expires_at": rfc3339(expires_at), "scopes": approved.terms.scopes.to_stored(),
         "audiences": approved.terms.audiences.to_stored(), "capability_ceiling": approved.terms.ceiling,
@@ -115,7 +115,7 @@ async fn try_to_deny(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str
     if !denied {
         return Err(Refusal::WrongState(state).into());
     }
-    let mut event = call.event_about(Action::DelegationRevoked, leaf(&path)?);
+    let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
     event.detail = Some(json!({"reason": said, "denied": true}));
     let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
     call.keep(desk, &mut work, &done).await?;

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::request::public_key;
-use super::{leaf, view_again, visible, wrong_state};
+use super::{view_again, visible, wrong_state};
 use crate::domain::audit::Action;
 use crate::domain::delegation::State;
 use crate::domain::refusal::{Refusal, Stop};
@@ -44,7 +44,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>
     }
     client::store::put_removed_keys(work.connection(), &agent.client_id, &old, call.now).await?;
     client::store::put_keys(work.connection(), &agent.client_id, (None, &[]), call.now).await?;
-    let mut event = call.event_about(Action::DelegationRebinding, leaf(&path)?);
+    let mut event = call.event_about(desk, Action::DelegationRebinding, &path);
     event.detail = Some(json!({"old": old, "new": key.thumbprint()}));
     let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
     let done = Done { status: 202, ..done };

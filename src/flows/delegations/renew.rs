@@ -52,7 +52,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Resu
     {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }
-    let mut event = call.event_about(Action::DelegationRenewed, one);
+    let mut event = call.event_about(desk, Action::DelegationRenewed, &path);
     event.detail = Some(json!({"from": rfc3339(one.facts.expires_at), "to": rfc3339(ends)}));
     let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
     call.keep(desk, &mut work, &done).await?;

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::request::check_reason;
-use super::{leaf, visible, wrong_state};
+use super::{visible, wrong_state};
 use crate::domain::audit::Action;
 use crate::domain::delegation::reach::{Ending, Reach, reach};
 use crate::domain::delegation::{self, State};
@@ -24,7 +24,6 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) ->
     let mut connection = desk.pool.acquire().await?;
     let path = visible(&mut connection, desk, call, id).await?;
     drop(connection);
-    let one = leaf(&path)?;
     let mut work = Work::ending(desk.pool).await?;
     if let Some(done) = call.repeated(desk, &mut work).await? {
         return Ok(done);
@@ -33,7 +32,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) ->
     if !delegation::store::mark_revoked(work.connection(), id, said, call.now).await? {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }
-    let mut event = call.event_about(Action::DelegationRevoked, one);
+    let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
     event.detail = Some(json!({"reason": said}));
     let mut done = Done::with(json!({"id": id, "state": State::Revoked, "reached": null}))?;
     call.keep(desk, &mut work, &done).await?;
