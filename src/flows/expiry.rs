@@ -26,7 +26,7 @@ pub async fn record(pool: &PgPool, own_issuer: &str, now: OffsetDateTime) -> Res
         let mut events = Vec::with_capacity(ids.len());
         for path in delegation::store::all_paths(work.connection(), &ids).await? {
             let Some(one) = path.leaf() else { continue };
-            let actor = Actor::client("server", None);
+            let actor = Actor::server();
             events.push(Event {
                 reason: Some(Refusal::DelegationExpired.reason()),
                 detail: Some(json!({"expires_at": rfc3339(one.facts.expires_at), "lapsed": one.facts.activated_at.is_none()})),

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::delegations::counted;
 use super::desk::{Call, Caller, Desk, Done, record_refusal};
 use super::work::Work;
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::reach::{Ending, reach};
 use crate::domain::principal::{self, Principal};
@@ -252,8 +252,11 @@ pub async fn sweep_agents(desk: &Desk<'_>, now: OffsetDateTime) -> Result<usize,
     if ended.is_empty() {
         return Ok(0);
     }
-    let events: Vec<Event> =
-        ended.iter().map(|client_id| Event::of_operator(now, Action::AgentEnded, client_id)).collect();
+    let event = |client_id: &String| Event {
+        target: Some(client_id.clone()),
+        ..Event::new(now, Action::AgentEnded, Actor::server())
+    };
+    let events: Vec<Event> = ended.iter().map(event).collect();
     work.commit(&events).await?;
     Ok(ended.len())
 }

@@ -130,7 +130,8 @@ pub enum Outcome {
 /// Who did it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Actor {
-    /// The client; `operator` stands for whoever has a shell on the machine, `user` for a user in person.
+    /// The client; `operator` stands for whoever has a shell on the machine, `user` for a user in person, `server`
+    /// for what comes about by itself.
     pub client_id: String,
     /// The user, where it is one.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -141,6 +142,11 @@ pub struct Actor {
 }
 
 impl Actor {
+    /// The server, of what comes about by itself.
+    pub fn server() -> Self {
+        Self::client("server", None)
+    }
+
     /// A client, under the key it proved.
     pub fn client(client_id: impl Into<String>, jkt: Option<String>) -> Self {
         Self { client_id: client_id.into(), user: None, jkt }
