@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use super::clients::hash_blocking;
 use super::declaration::{ClientDeclaration, Declaration, DelegationDeclaration};
+use super::declared_client::{removed_keys, same_client};
 use super::declared_delegation::{self, Known};
 use super::work::Work;
 use crate::domain::audit::{Action, Actor, Event};
@@ -345,7 +346,7 @@ impl Plan<'_> {
             }
             return Ok(());
         }
-        if !delegation::store::insert(connection, &wanted).await? {
+        if !delegation::moves::insert(connection, &wanted).await? {
             return Err(Fault::new(format!("{what} appeared meanwhile; apply again")));
         }
         self.line(Change::Create, "delegation", &wanted.id);
@@ -366,29 +367,6 @@ fn change_of(same: Option<bool>) -> Change {
         Some(false) => Change::Update,
         Some(true) => Change::Keep,
     }
-}
-
-/// Thumbprints of the keys that a client had and will not have, of either kind. Where it will be free to use any, none
-/// has been taken from it.
-fn removed_keys(old: &Client, wanted: &Client) -> Vec<String> {
-    let keys = |one: &Client| -> BTreeSet<String> {
-        let registered = one.keys.iter().map(|key| key.thumbprint().to_owned());
-        let for_proofs = one.dpop_keys.iter().filter(|_| wanted.dpop_restricted).cloned();
-        registered.chain(for_proofs).collect()
-    };
-    keys(old).difference(&keys(wanted)).cloned().collect()
-}
-
-fn same_client(old: &Client, wanted: &Client) -> bool {
-    let sets = |one: &Client| {
-        let sets = [&one.scopes, &one.audiences, &one.detail_types, &one.dpop_keys];
-        sets.map(Clone::clone)
-    };
-    (old.kind, &old.name, old.auth, &old.secrets) == (wanted.kind, &wanted.name, wanted.auth, &wanted.secrets)
-        && (&old.jwks, &old.jwks_uri, old.dpop) == (&wanted.jwks, &wanted.jwks_uri, wanted.dpop)
-        && (&old.grant_types, &old.actor_subjects) == (&wanted.grant_types, &wanted.actor_subjects)
-        && (old.max_token_ttl, old.dpop_restricted) == (wanted.max_token_ttl, wanted.dpop_restricted)
-        && sets(old) == sets(wanted)
 }
 
 /// Reads several declarations as one.

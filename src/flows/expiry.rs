@@ -19,7 +19,7 @@ pub async fn record(pool: &PgPool, own_issuer: &str, now: OffsetDateTime) -> Res
     let mut recorded = 0;
     loop {
         let mut work = Work::begin(pool).await?;
-        let ids = delegation::store::mark_ends_recorded(work.connection(), now, PIECE).await?;
+        let ids = delegation::moves::mark_ends_recorded(work.connection(), now, PIECE).await?;
         if ids.is_empty() {
             return Ok(recorded);
         }

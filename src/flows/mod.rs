@@ -4,6 +4,7 @@ pub mod audit;
 pub mod client_request;
 pub mod clients;
 pub mod declaration;
+mod declared_client;
 mod declared_delegation;
 pub mod delegations;
 pub mod desk;

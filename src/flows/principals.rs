@@ -220,7 +220,7 @@ pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Don
     let (ids, homes): (Vec<String>, Vec<String>) = agents.into_iter().unzip();
     let ended = client::store::mark_ended(work.connection(), &ids, call.now).await?;
     let revoked =
-        delegation::store::mark_all_revoked(work.connection(), &homes, "its task ended", call.now).await?;
+        delegation::moves::mark_all_revoked(work.connection(), &homes, "its task ended", call.now).await?;
     let mut events = Vec::new();
     for path in delegation::store::all_paths(work.connection(), &revoked).await? {
         let mut event = call.event_about(desk, Action::DelegationRevoked, &path);

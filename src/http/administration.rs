@@ -1,18 +1,13 @@
 //! `/api/v1`: principals, clients and tasks.
 
-use actix_web::web::{Data, Path, Payload, Query};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::HttpResponse;
+use actix_web::web::Path;
 use serde::Deserialize;
-use tracing_actix_web::RequestId;
 
-use super::desk::{Stopped, answer, known};
-use crate::app::App;
+use super::desk::{Incoming, serve};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
-use crate::flows::desk::{Desk, Done};
 use crate::flows::principals::{self, Whom};
-
-type Answer = Result<Done, Stopped>;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,19 +17,13 @@ struct Cutoff {
     reason: String,
 }
 
-pub(super) async fn cutoff(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    app: Data<App>,
-) -> HttpResponse {
-    let cutoff = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
+pub(super) async fn cutoff(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
         let Cutoff { iss, sub, reason } = known.read()?;
         let who = Principal::new(iss, sub);
-        Ok(principals::cutoff(&Desk::of(&app), &known.call, &who, &reason).await?)
-    };
-    answer(&app, cutoff().await)
+        Ok(principals::cutoff(&known.desk(), &known.call, &who, &reason).await?)
+    })
+    .await
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,74 +54,34 @@ impl ReachQuery {
     }
 }
 
-pub(super) async fn reach(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    app: Data<App>,
-) -> HttpResponse {
-    let reach = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
-        let query = Query::<ReachQuery>::from_query(request.query_string())
-            .map_err(|_| Refusal::Malformed("The query is not what this endpoint reads"))?;
-        let whom = query.into_inner().read()?;
-        Ok(principals::foresee(&Desk::of(&app), &known.call, &whom).await?)
-    };
-    answer(&app, reach().await)
+pub(super) async fn reach(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let whom = known.query::<ReachQuery>()?.read()?;
+        Ok(principals::foresee(&known.desk(), &known.call, &whom).await?)
+    })
+    .await
 }
 
-pub(super) async fn disable(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let disable = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
-        Ok(principals::disable(&Desk::of(&app), &known.call, &id).await?)
-    };
-    answer(&app, disable().await)
+pub(super) async fn disable(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| Ok(principals::disable(&known.desk(), &known.call, &id).await?)).await
 }
 
-pub(super) async fn enable(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let enable = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
-        Ok(principals::enable(&Desk::of(&app), &known.call, &id).await?)
-    };
-    answer(&app, enable().await)
+pub(super) async fn enable(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| Ok(principals::enable(&known.desk(), &known.call, &id).await?)).await
 }
 
-pub(super) async fn remove_key(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, path): (Data<App>, Path<(String, String)>),
-) -> HttpResponse {
+pub(super) async fn remove_key(incoming: Incoming, path: Path<(String, String)>) -> HttpResponse {
     let (id, jkt) = path.into_inner();
-    let remove = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
-        Ok(principals::remove_key(&Desk::of(&app), &known.call, (&id, &jkt)).await?)
-    };
-    answer(&app, remove().await)
+    serve(incoming, async |known| Ok(principals::remove_key(&known.desk(), &known.call, (&id, &jkt)).await?))
+        .await
 }
 
-pub(super) async fn end_task(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let end = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
+pub(super) async fn end_task(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| {
         if id.contains('\0') {
             return Err(Refusal::NotFound.into());
         }
-        Ok(principals::end_task(&Desk::of(&app), &known.call, &id).await?)
-    };
-    answer(&app, end().await)
+        Ok(principals::end_task(&known.desk(), &known.call, &id).await?)
+    })
+    .await
 }

@@ -2,21 +2,19 @@
 
 use std::time::Duration;
 
+use actix_web::HttpResponse;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
-use actix_web::web::{Data, Path, Payload, Query};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::web::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tracing_actix_web::RequestId;
 use uuid::Uuid;
 
-use super::desk::{Known, Stopped, answer, known};
-use crate::app::App;
+use super::desk::{Answer, Incoming, Known, Stopped, serve};
 use crate::domain::delegation::State;
 use crate::domain::delegation::list::Filter;
-use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::refusal::Refusal;
 use crate::flows::delegations::ceremonies::{self, Decision};
 use crate::flows::delegations::{self, Approval, NewDelegation, Page};
 use crate::flows::desk::{Caller, Desk, Done};
@@ -25,8 +23,6 @@ use crate::flows::desk::{Caller, Desk, Done};
 const INTERVAL: u32 = 5;
 /// The longest wait for a decision.
 const MOST_WAIT: u32 = 30;
-
-type Answer = Result<Done, Stopped>;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -52,18 +48,12 @@ struct NewKey {
     jwk: Map<String, Value>,
 }
 
-pub(super) async fn create(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    app: Data<App>,
-) -> HttpResponse {
-    let create = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
+pub(super) async fn create(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
         let wanted: NewDelegation = known.read()?;
-        Ok(delegations::create(&Desk::of(&app), &known.call, &wanted).await?)
-    };
-    answer(&app, create().await)
+        Ok(delegations::create(&known.desk(), &known.call, &wanted).await?)
+    })
+    .await
 }
 
 /// What is asked for in the query of a list.
@@ -109,24 +99,12 @@ impl ListQuery {
     }
 }
 
-fn query<T: serde::de::DeserializeOwned>(request: &HttpRequest) -> Result<T, Refusal> {
-    Query::<T>::from_query(request.query_string())
-        .map(Query::into_inner)
-        .map_err(|_| Refusal::Malformed("The query is not what this endpoint reads"))
-}
-
-pub(super) async fn list(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    app: Data<App>,
-) -> HttpResponse {
-    let list = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
-        let (filter, page) = query::<ListQuery>(&request)?.read()?;
-        Ok(delegations::list(&Desk::of(&app), &known.call, &filter, &page).await?)
-    };
-    answer(&app, list().await)
+pub(super) async fn list(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let (filter, page) = known.query::<ListQuery>()?.read()?;
+        Ok(delegations::list(&known.desk(), &known.call, &filter, &page).await?)
+    })
+    .await
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -136,21 +114,15 @@ struct PageQuery {
     cursor: Option<String>,
 }
 
-pub(super) async fn agents(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    app: Data<App>,
-) -> HttpResponse {
-    let agents = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
-        let PageQuery { limit, cursor } = query(&request)?;
+pub(super) async fn agents(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let PageQuery { limit, cursor } = known.query()?;
         if cursor.as_ref().is_some_and(|cursor| cursor.contains('\0')) {
             return Err(Refusal::Malformed("cursor is none of ours").into());
         }
-        Ok(delegations::agents(&Desk::of(&app), &known.call, &Page { cursor, limit }).await?)
-    };
-    answer(&app, agents().await)
+        Ok(delegations::agents(&known.desk(), &known.call, &Page { cursor, limit }).await?)
+    })
+    .await
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -159,25 +131,18 @@ struct Wait {
     wait: Option<u32>,
 }
 
-pub(super) async fn show(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
+pub(super) async fn show(incoming: Incoming, id: Path<String>) -> HttpResponse {
     let mut waits = false;
-    let show = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
-        let Wait { wait } = query(&request)?;
+    let mut response = serve(incoming, async |known| {
+        let Wait { wait } = known.query()?;
         if wait.is_some_and(|seconds| seconds > MOST_WAIT) {
             return Err(Refusal::Malformed("wait is 0 to 30 seconds").into());
         }
-        let (state, done) = poll(&app, known, &id, wait.unwrap_or_default()).await?;
+        let (state, done) = poll(known, &id, wait.unwrap_or_default()).await?;
         waits = state == State::Requested;
         Ok(done)
-    };
-    let shown = show().await;
-    let mut response = answer(&app, shown);
+    })
+    .await;
     if waits {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(INTERVAL));
     }
@@ -185,7 +150,8 @@ pub(super) async fn show(
 }
 
 /// Shows a delegation; while it is requested, waits for a decision, or sees to it that nobody asks too often.
-async fn poll(app: &App, mut known: Known, id: &str, wait: u32) -> Result<(State, Done), Stopped> {
+async fn poll(mut known: Known<'_>, id: &str, wait: u32) -> Result<(State, Done), Stopped> {
+    let app = known.app;
     let desk = Desk::of(app);
     let (state, done) = delegations::show(&desk, &known.call, id).await?;
     if state != State::Requested || !matches!(known.call.caller, Caller::Agent(..)) {
@@ -213,130 +179,67 @@ async fn poll(app: &App, mut known: Known, id: &str, wait: u32) -> Result<(State
     }
 }
 
-pub(super) async fn approve(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let approve = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
+pub(super) async fn approve(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| {
         let approval: Approval = known.read_if_any()?;
-        Ok(delegations::approve(&Desk::of(&app), &known.call, &id, &approval).await?)
-    };
-    answer(&app, approve().await)
+        Ok(delegations::approve(&known.desk(), &known.call, &id, &approval).await?)
+    })
+    .await
 }
 
-pub(super) async fn deny(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let deny = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
+pub(super) async fn deny(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| {
         let Reason { reason } = known.read_if_any()?;
-        Ok(delegations::deny(&Desk::of(&app), &known.call, &id, reason.as_deref()).await?)
-    };
-    answer(&app, deny().await)
+        Ok(delegations::deny(&known.desk(), &known.call, &id, reason.as_deref()).await?)
+    })
+    .await
 }
 
-pub(super) async fn revoke(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let revoke = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
+pub(super) async fn revoke(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| {
         let Reason { reason } = known.read_if_any()?;
-        Ok(delegations::revoke(&Desk::of(&app), &known.call, &id, reason.as_deref()).await?)
-    };
-    answer(&app, revoke().await)
+        Ok(delegations::revoke(&known.desk(), &known.call, &id, reason.as_deref()).await?)
+    })
+    .await
 }
 
-pub(super) async fn renew(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let renew = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
+pub(super) async fn renew(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| {
         let Renewal { expires_in } = known.read()?;
-        Ok(delegations::renew(&Desk::of(&app), &known.call, &id, expires_in).await?)
-    };
-    answer(&app, renew().await)
+        Ok(delegations::renew(&known.desk(), &known.call, &id, expires_in).await?)
+    })
+    .await
 }
 
-pub(super) async fn commands(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let commands = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
+pub(super) async fn commands(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| {
         let Commands { count } = known.read()?;
-        Ok(delegations::commands(&Desk::of(&app), &known.call, &id, count).await?)
-    };
-    answer(&app, commands().await)
+        Ok(delegations::commands(&known.desk(), &known.call, &id, count).await?)
+    })
+    .await
 }
 
-pub(super) async fn key(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let key = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
+pub(super) async fn key(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| {
         let NewKey { jwk } = known.read()?;
-        Ok(delegations::rebind(&Desk::of(&app), &known.call, &id, &jwk).await?)
-    };
-    answer(&app, key().await)
+        Ok(delegations::rebind(&known.desk(), &known.call, &id, &jwk).await?)
+    })
+    .await
 }
 
-pub(super) async fn list_ceremonies(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, id): (Data<App>, Path<String>),
-) -> HttpResponse {
-    let list = async || -> Answer {
-        let known = known(&app, &request, request_id, payload).await?;
-        Ok(ceremonies::list(&Desk::of(&app), &known.call, &id).await?)
-    };
-    answer(&app, list().await)
+pub(super) async fn list_ceremonies(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| Ok(ceremonies::list(&known.desk(), &known.call, &id).await?)).await
 }
 
-pub(super) async fn approve_ceremony(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, path): (Data<App>, Path<(String, String)>),
-) -> HttpResponse {
-    let done = decide(&app, (&request, request_id, payload), &path, Decision::Approve).await;
-    answer(&app, done)
+pub(super) async fn approve_ceremony(incoming: Incoming, path: Path<(String, String)>) -> HttpResponse {
+    serve(incoming, async |known| decide(known, &path, Decision::Approve).await).await
 }
 
-pub(super) async fn deny_ceremony(
-    request: HttpRequest,
-    request_id: RequestId,
-    payload: Payload,
-    (app, path): (Data<App>, Path<(String, String)>),
-) -> HttpResponse {
-    let done = decide(&app, (&request, request_id, payload), &path, Decision::Deny).await;
-    answer(&app, done)
+pub(super) async fn deny_ceremony(incoming: Incoming, path: Path<(String, String)>) -> HttpResponse {
+    serve(incoming, async |known| decide(known, &path, Decision::Deny).await).await
 }
 
-async fn decide(
-    app: &App,
-    (request, request_id, payload): (&HttpRequest, RequestId, Payload),
-    (id, ceremony): &(String, String),
-    decision: Decision,
-) -> Answer {
-    let known = known(app, request, request_id, payload).await?;
-    let ceremony = Uuid::parse_str(ceremony).map_err(|_| Stop::Refused(Refusal::NotFound))?;
-    Ok(ceremonies::decide(&Desk::of(app), &known.call, (id, ceremony), decision).await?)
+async fn decide(known: Known<'_>, (id, ceremony): &(String, String), decision: Decision) -> Answer {
+    let ceremony = Uuid::parse_str(ceremony).map_err(|_| Refusal::NotFound)?;
+    Ok(ceremonies::decide(&known.desk(), &known.call, (id, ceremony), decision).await?)
 }

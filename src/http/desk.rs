@@ -2,7 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
-use actix_web::web::{Bytes, Payload};
+use actix_web::web::{Bytes, Data, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::de::DeserializeOwned;
 use tracing_actix_web::RequestId;
@@ -11,7 +11,7 @@ use super::{caller, params, problem};
 use crate::app::App;
 use crate::domain::idempotency::{self, Key};
 use crate::domain::refusal::{Refusal, Stop};
-use crate::flows::desk::{Call, Done};
+use crate::flows::desk::{Call, Desk, Done};
 use crate::flows::identify::identify;
 use crate::platform::digest::sha256;
 use crate::platform::json;
@@ -41,19 +41,38 @@ impl Stopped {
     }
 }
 
+/// A request as it comes in.
+pub(super) type Incoming = (HttpRequest, RequestId, Payload, Data<App>);
+
+/// What an endpoint makes of a request.
+pub(super) type Answer = Result<Done, Stopped>;
+
 /// A request of somebody who is known.
-pub(super) struct Known {
+pub(super) struct Known<'a> {
+    pub(super) app: &'a App,
     pub(super) call: Call,
+    request: &'a HttpRequest,
     body: Bytes,
 }
 
-/// Reads a request, and finds out who calls. An idempotency key stands for the whole request.
-pub(super) async fn known(
-    app: &App,
-    request: &HttpRequest,
-    request_id: RequestId,
+/// Finds out who calls, lets an endpoint do its work, and answers.
+pub(super) async fn serve<F>((request, request_id, payload, app): Incoming, work: F) -> HttpResponse
+where
+    F: AsyncFnOnce(Known<'_>) -> Answer,
+{
+    let result = match known(&app, (&request, request_id), payload).await {
+        Ok(known) => work(known).await,
+        Err(stopped) => Err(stopped),
+    };
+    answer(&app, result)
+}
+
+/// An idempotency key stands for the whole request.
+async fn known<'a>(
+    app: &'a App,
+    (request, request_id): (&'a HttpRequest, RequestId),
     payload: Payload,
-) -> Result<Known, Stopped> {
+) -> Result<Known<'a>, Stopped> {
     let body = params::body(payload, app.config.limits.body).await?;
     let now = app.clock.now();
     let access = caller::access(request.headers())?;
@@ -75,7 +94,7 @@ pub(super) async fn known(
         }
     };
     let call = Call { caller, origin: caller::origin(request, request_id), repeats, now };
-    Ok(Known { call, body: checked(request, body)? })
+    Ok(Known { app, call, request, body: checked(request, body)? })
 }
 
 /// A body is JSON, or there is none.
@@ -88,7 +107,19 @@ fn checked(request: &HttpRequest, body: Bytes) -> Result<Bytes, Refusal> {
     if essence.eq_ignore_ascii_case("application/json") { Ok(body) } else { Err(Refusal::MediaType) }
 }
 
-impl Known {
+impl Known<'_> {
+    /// Where it is seen to.
+    pub(super) fn desk(&self) -> Desk<'_> {
+        Desk::of(self.app)
+    }
+
+    /// Reads the query; unknown names are refused.
+    pub(super) fn query<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        Query::<T>::from_query(self.request.query_string())
+            .map(Query::into_inner)
+            .map_err(|_| Refusal::Malformed("The query is not what this endpoint reads"))
+    }
+
     /// Reads the body; unknown members and repeated ones are refused.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Stopped> {
         let malformed = |detail: String| Stopped {
@@ -115,7 +146,7 @@ impl Known {
 }
 
 /// The answer.
-pub(super) fn answer(app: &App, result: Result<Done, Stopped>) -> HttpResponse {
+fn answer(app: &App, result: Answer) -> HttpResponse {
     let mut response = match result {
         Ok(done) => said(&done),
         Err(stopped) => {

@@ -1,6 +1,7 @@
 //! Delegations: stored, revocable authorities that a holder gives an agent. Facts are stored, states derived.
 
 pub mod list;
+pub mod moves;
 pub mod reach;
 pub mod store;
 mod terms;

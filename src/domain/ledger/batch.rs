@@ -21,7 +21,7 @@ pub(super) async fn record(
     let seen = store::look(&mut transaction, entries).await?;
     let judged = judge(entries, seen);
     for delegation in judged.create.values() {
-        if !delegation::store::insert(&mut transaction, delegation).await? {
+        if !delegation::moves::insert(&mut transaction, delegation).await? {
             // Another server recorded it since we looked; by now it may even be revoked. Entries of a batch that fails
             // like this are looked at again one by one.
             return Err(Fault::new(format!("delegation {} appeared meanwhile", delegation.id)).into());

@@ -34,7 +34,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<Do
         Caller::Agent(client, _) if client.client_id == leaf(&path)?.delegate => {}
         _ => return Err(Refusal::InsufficientScope.into()),
     }
-    let counts = delegation::store::lock_usage(work.connection(), &path.ids()).await?;
+    let counts = delegation::moves::lock_usage(work.connection(), &path.ids()).await?;
     for one in &mut path.0 {
         one.facts.uses = counts.get(&one.id).copied().unwrap_or_default();
     }
@@ -54,12 +54,12 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<Do
     }
     let limited: Vec<String> =
         path.0.iter().filter(|one| one.facts.max_uses.is_some()).map(|one| one.id.clone()).collect();
-    let exhausted = delegation::store::mark_used(work.connection(), &limited, count, call.now).await?;
+    let exhausted = delegation::moves::mark_used(work.connection(), &limited, count, call.now).await?;
     let mut event = call.event_about(desk, Action::DelegationUsed, &path);
     event.detail = Some(json!({"count": count}));
     let mut events = vec![event];
     if !exhausted.is_empty() {
-        delegation::store::mark_end_recorded(work.connection(), &exhausted).await?;
+        delegation::moves::mark_end_recorded(work.connection(), &exhausted).await?;
         // Tokens under it end with it.
         gate::raise_epoch(work.connection()).await?;
         let ends = path.0.iter().enumerate().filter(|(_, one)| exhausted.contains(&one.id));

@@ -77,7 +77,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
         }
         _ => check_delegate(work.connection(), &one.delegate).await?,
     }
-    if !delegation::store::insert(work.connection(), &one).await? {
+    if !delegation::moves::insert(work.connection(), &one).await? {
         return Err(crate::platform::fault::Fault::new("a new id that is there already").into());
     }
     events.push(created(desk, call, (&path, &one)));

@@ -65,7 +65,7 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
     }
     let facts = Facts { activated_at: Some(call.now), expires_at, max_uses, ..asked.facts.clone() };
     let approved = Delegation { terms, facts, ..asked.clone() };
-    if !delegation::store::mark_approved(work.connection(), &approved).await? {
+    if !delegation::moves::mark_approved(work.connection(), &approved).await? {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationActivated, &path);
@@ -91,7 +91,7 @@ fn ends(call: &Call, approval: &Approval, path: &Path) -> Result<time::OffsetDat
 }
 
 async fn confirm_key(work: &mut Work, call: &Call, one: &Delegation) -> Result<(), Stop> {
-    let jwk = delegation::store::find_rebinding(work.connection(), &one.id).await?;
+    let jwk = delegation::moves::find_rebinding(work.connection(), &one.id).await?;
     let jwk = jwk.ok_or_else(|| Fault::new("no key waits"))?;
     let members = jwk.as_object().ok_or_else(|| Fault::new("a key that is no object"))?;
     let jkt = super::request::public_key(members)?.thumbprint().to_owned();
@@ -111,7 +111,7 @@ async fn try_to_deny(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str
     let (state, _) = path.state(call.now);
     let said = reason.unwrap_or("denied");
     let denied = state == State::Requested
-        && delegation::store::mark_denied(work.connection(), id, said, call.now).await?;
+        && delegation::moves::mark_denied(work.connection(), id, said, call.now).await?;
     if !denied {
         return Err(Refusal::WrongState(state).into());
     }

@@ -37,7 +37,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>
     if old.iter().any(|jkt| jkt == key.thumbprint()) {
         return Err(Refusal::Malformed("This is the key that the agent has").into());
     }
-    if !delegation::store::mark_rebinding(work.connection(), id, &Value::Object(jwk.clone()), call.now)
+    if !delegation::moves::mark_rebinding(work.connection(), id, &Value::Object(jwk.clone()), call.now)
         .await?
     {
         return Err(wrong_state(work.connection(), id, call.now).await?);

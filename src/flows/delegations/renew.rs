@@ -48,7 +48,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Resu
     if one.origin == Origin::MayAct || above.is_some_and(|above| ends > above) || ends > longest {
         return Err(Refusal::TooWide(Wider::Expiry).into());
     }
-    if !delegation::store::mark_renewed(work.connection(), id, (one.facts.expires_at, ends), call.now).await?
+    if !delegation::moves::mark_renewed(work.connection(), id, (one.facts.expires_at, ends), call.now).await?
     {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }

@@ -29,7 +29,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) ->
         return Ok(done);
     }
     let said = reason.unwrap_or("revoked");
-    if !delegation::store::mark_revoked(work.connection(), id, said, call.now).await? {
+    if !delegation::moves::mark_revoked(work.connection(), id, said, call.now).await? {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
