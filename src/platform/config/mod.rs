@@ -1,6 +1,8 @@
 //! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. The only reader of
 //! the environment; unknown keys are refused by name.
 
+mod sections;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -10,8 +12,10 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+pub use self::sections::{
+    Agents, Delegations, Dpop, Keys, Ledger, Limits, Log, LogFormat, Status, Switch, Tokens,
+};
 use super::fault::{During, Fault};
-use super::jose::SigningAlg;
 
 /// Everything an operator can set. Durations are seconds.
 #[derive(Debug, Clone, Deserialize)]
@@ -58,135 +62,6 @@ pub struct Config {
     pub path: Option<OsString>,
 }
 
-/// Issued tokens.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Tokens {
-    /// The longest life of any token.
-    pub max_ttl: u32,
-    /// The most actors a token may name.
-    pub max_depth: u32,
-}
-
-/// Proof of possession (RFC 9449).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Dpop {
-    /// Whether a server-provided nonce is demanded (§8).
-    pub nonce: Switch,
-    /// How old a proof may be.
-    pub window: u32,
-    /// How far ahead of ours a client's clock may be.
-    pub skew: u32,
-    /// How long one nonce lives; the one before it is accepted too.
-    pub nonce_ttl: u32,
-}
-
-/// Signing keys.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Keys {
-    /// What the next token key will be.
-    pub algorithm: SigningAlg,
-    /// How long a key signs.
-    pub rotate_every: u32,
-    /// How long a key is published before it signs, so that relying parties have fetched it by then.
-    pub publish_before: u32,
-}
-
-/// Delegations.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Delegations {
-    /// How long a delegation lives that does not say.
-    pub default_ttl: u32,
-    /// The longest that any may live.
-    pub max_ttl: u32,
-    /// How long one that was asked for waits for its delegator.
-    pub request_ttl: u32,
-    /// How long a confirmation of one use waits for its delegator, and then for its use.
-    pub ceremony_ttl: u32,
-    /// How many may wait for one delegator at a time.
-    pub most_requests: u32,
-    /// Names of capabilities, lowest first; each includes all before it.
-    pub capabilities: Vec<String>,
-}
-
-/// Agents that are made for one delegation.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Agents {
-    /// The longest that one may live.
-    pub max_ttl: u32,
-    /// The most of them for one task at a time.
-    pub per_task: u32,
-}
-
-/// Status lists (draft-ietf-oauth-status-list).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Status {
-    /// How long relying parties may keep a list.
-    pub ttl: u32,
-}
-
-/// Limits on what strangers and clients may send.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Requests per second for each authenticated client; 0 is off.
-    pub per_client: u32,
-    /// Wrong secrets per minute for a client id from one address before further guesses from there are turned away;
-    /// also how many failed authentications of a client a minute are recorded.
-    pub failed_secrets: u32,
-    /// Bytes of a request body.
-    pub body: usize,
-    /// `audience` and `resource` values together.
-    pub targets: usize,
-}
-
-/// Group commit.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Ledger {
-    /// The most entries in one transaction.
-    pub batch: usize,
-    /// Entries that may wait; beyond it, requests are turned away at once.
-    pub queue: usize,
-    /// Milliseconds after which a request gives up on the database.
-    pub timeout_ms: u64,
-}
-
-/// Logs.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// `json` or `text`.
-    pub format: LogFormat,
-    /// A `tracing` filter, such as `info` or `actchain=debug,info`.
-    pub filter: String,
-}
-
-/// On or off, in words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -210,67 +85,6 @@ impl Default for Config {
             log: Log::default(),
             path: None,
         }
-    }
-}
-
-impl Default for Tokens {
-    fn default() -> Self {
-        Self { max_ttl: 900, max_depth: 5 }
-    }
-}
-
-impl Default for Dpop {
-    fn default() -> Self {
-        Self { nonce: Switch::Off, window: 60, skew: 5, nonce_ttl: 300 }
-    }
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self { algorithm: SigningAlg::default(), rotate_every: 30 * 86_400, publish_before: 3_600 }
-    }
-}
-
-impl Default for Delegations {
-    fn default() -> Self {
-        Self {
-            default_ttl: 3_600,
-            max_ttl: 365 * 86_400,
-            request_ttl: 3_600,
-            ceremony_ttl: 300,
-            most_requests: 100,
-            capabilities: ["observe", "mutate", "execute", "admin"].map(str::to_owned).to_vec(),
-        }
-    }
-}
-
-impl Default for Agents {
-    fn default() -> Self {
-        Self { max_ttl: 3_600, per_task: 100 }
-    }
-}
-
-impl Default for Status {
-    fn default() -> Self {
-        Self { ttl: 30 }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { per_client: 0, failed_secrets: 10, body: 64 * 1024, targets: 16 }
-    }
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        Self { batch: 128, queue: 1_024, timeout_ms: 1_500 }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: LogFormat::Json, filter: "info".into() }
     }
 }
 
