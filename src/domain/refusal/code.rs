@@ -1,0 +1,112 @@
+//! Which RFC's code and HTTP status a refusal is answered with.
+
+use super::Refusal;
+
+/// The `error` of an answer and its HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    /// RFC 6749 §5.2, RFC 8693 §2.2.2, RFC 9449 §5, RFC 9396 §5.
+    pub error: &'static str,
+    /// HTTP status.
+    pub status: u16,
+}
+
+const fn code(error: &'static str, status: u16) -> Code {
+    Code { error, status }
+}
+
+impl Refusal {
+    /// The RFC's code and the HTTP status (standards §14).
+    pub fn code(self) -> Code {
+        match self {
+            Self::TooLarge => code("invalid_request", 413),
+            Self::UnsupportedGrant => code("unsupported_grant_type", 400),
+            Self::UnauthorizedClient => code("unauthorized_client", 400),
+            Self::InvalidClient(_) => code("invalid_client", 401),
+            Self::ProofMissing
+            | Self::ProofInvalid(_)
+            | Self::ProofReplayed
+            | Self::ProofKeyUnknown
+            | Self::ClockWentBack => code("invalid_dpop_proof", 400),
+            Self::NonceRequired => code("use_dpop_nonce", 400),
+            Self::ScopeTooWide | Self::ScopeMalformed | Self::ScopeNotAtTarget | Self::ScopeEmpty => {
+                code("invalid_scope", 400)
+            }
+            Self::TargetRefused | Self::TargetMalformed | Self::TargetsNeedKey | Self::TargetAmbiguous => {
+                code("invalid_target", 400)
+            }
+            Self::DetailsMalformed | Self::DetailsTooWide | Self::DetailsTooMany => {
+                code("invalid_authorization_details", 400)
+            }
+            Self::CapabilityTooHigh => code("invalid_scope", 400),
+            Self::CeremonyRequired(_) | Self::CeremonyDenied | Self::CeremonyUsed => {
+                code("insufficient_user_authentication", 400)
+            }
+            Self::TokenOfAnother => code("invalid_grant", 400),
+            Self::NotAuthenticated | Self::AccessTokenInvalid | Self::AccessTokenBound => {
+                code("invalid_token", 401)
+            }
+            Self::InsufficientScope => code("insufficient_scope", 403),
+            Self::NotFound => code("not_found", 404),
+            Self::WrongState(_) | Self::ParentNotActive(_) | Self::CeremonyDecided(_) | Self::TaskFull => {
+                code("conflict", 409)
+            }
+            Self::IdempotencyReused => code("invalid_request", 422),
+            Self::MediaType => code("invalid_request", 415),
+            Self::NotOffered => code("not_implemented", 501),
+            Self::SlowDown => code("slow_down", 429),
+            Self::Throttled | Self::GuessingSecrets => code("temporarily_unavailable", 429),
+            Self::IssuerUnavailable => code("temporarily_unavailable", 503),
+            Self::Malformed(_)
+            | Self::TokenTooLarge
+            | Self::SubjectTokenInvalid
+            | Self::ActorTokenInvalid
+            | Self::ActorIsNotClient
+            | Self::SubjectKeyMismatch
+            | Self::ForeignActor
+            | Self::NoDelegation
+            | Self::DelegationRevoked
+            | Self::DelegationExpired
+            | Self::DelegationRequested
+            | Self::CommandLimit
+            | Self::DepthExceeded
+            | Self::ActorCycle
+            | Self::ActorDisabled
+            | Self::TokenRevoked
+            | Self::PrincipalCutOff
+            | Self::AgentEnded
+            | Self::KeyRemoved
+            | Self::CapabilityUnknown
+            | Self::TooWide(_)
+            | Self::ExpiryNotLater
+            | Self::DelegateUnknown
+            | Self::DelegateDisabled
+            | Self::DelegatorUnknown
+            | Self::DelegationCycle => code("invalid_request", 400),
+        }
+    }
+
+    /// The code where an access token is presented (RFC 6750 §3.1, RFC 9449 §7.1), as at the administrative endpoints.
+    pub fn code_for_resource(self) -> Code {
+        match self {
+            Self::ProofMissing
+            | Self::ProofInvalid(_)
+            | Self::ProofReplayed
+            | Self::ProofKeyUnknown
+            | Self::ClockWentBack
+            | Self::NonceRequired => Code { status: 401, ..self.code() },
+            Self::SubjectTokenInvalid
+            | Self::TokenRevoked
+            | Self::PrincipalCutOff
+            | Self::AgentEnded
+            | Self::KeyRemoved
+            | Self::ActorDisabled
+            | Self::InvalidClient(_) => code("invalid_token", 401),
+            Self::DelegationRevoked
+            | Self::DelegationExpired
+            | Self::DelegationRequested
+            | Self::CommandLimit => code("conflict", 409),
+            other => other.code(),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Refusals: answers to the caller, each with a stable reason, an RFC code and a fixed public sentence. Not faults.
+
+mod code;
+mod words;
+
+use uuid::Uuid;
+
+pub use self::code::Code;
+
+use super::ceremony::Stage;
+use super::delegation::{State, Wider};
+use crate::platform::fault::Fault;
+use crate::protocol::dpop::BadProof;
+
+/// Why a flow stopped: the caller's doing, or ours.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// An answer.
+    #[error("refused: {}", .0.reason())]
+    Refused(Refusal),
+    /// Our failure.
+    #[error(transparent)]
+    Failed(#[from] Fault),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<sqlx::Error> for Stop {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// How a client failed to prove who it is. Only the log tells these apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientProblem {
+    /// No such client.
+    Unknown,
+    /// Wrong secret, assertion or key.
+    Unproven,
+    /// Right proof by another method than the registered one.
+    WrongMethod,
+    /// It was disabled.
+    Disabled,
+    /// The assertion was used before.
+    AssertionReplayed,
+    /// Several methods at once, one of them an assertion (RFC 7521 §4.2.1).
+    SeveralMethods,
+}
+
+/// Everything that is refused, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The form of the request is wrong; the sentence says how.
+    Malformed(&'static str),
+    /// A body or token beyond its limit.
+    TooLarge,
+    /// Not a grant of this server.
+    UnsupportedGrant,
+    /// Not a grant of this client.
+    UnauthorizedClient,
+    /// The client did not prove who it is.
+    InvalidClient(ClientProblem),
+    /// A proof is required.
+    ProofMissing,
+    /// The proof is no good.
+    ProofInvalid(BadProof),
+    /// The proof was used before.
+    ProofReplayed,
+    /// The proof's key is not registered for this client.
+    ProofKeyUnknown,
+    /// A fresh server-provided nonce is required.
+    NonceRequired,
+    /// Bad signature, expired, unknown issuer, wrong audience or type: all the same outside.
+    SubjectTokenInvalid,
+    /// Likewise.
+    ActorTokenInvalid,
+    /// The actor token is good, but proves somebody else.
+    ActorIsNotClient,
+    /// The token's issuer cannot be asked for its keys just now.
+    IssuerUnavailable,
+    /// The subject token is the client's own, but bound to another key.
+    SubjectKeyMismatch,
+    /// A subject token of another issuer that already has an actor.
+    ForeignActor,
+    /// Nothing gives this client the authority.
+    NoDelegation,
+    /// The delegation, or one above it, was revoked.
+    DelegationRevoked,
+    /// The delegation, or one above it, has ended.
+    DelegationExpired,
+    /// The delegation, or one above it, waits for its delegator.
+    DelegationRequested,
+    /// The delegation, or one above it, has no use left.
+    CommandLimit,
+    /// One more actor than allowed.
+    DepthExceeded,
+    /// The client acts in this chain already.
+    ActorCycle,
+    /// An earlier actor of the chain was disabled.
+    ActorDisabled,
+    /// Scopes beyond what may be had.
+    ScopeTooWide,
+    /// Not scope tokens.
+    ScopeMalformed,
+    /// Scopes that are not known at every target.
+    ScopeNotAtTarget,
+    /// No scope is left.
+    ScopeEmpty,
+    /// Targets beyond what may be had, or unknown.
+    TargetRefused,
+    /// Not a target.
+    TargetMalformed,
+    /// Several targets without a key to bind the token to.
+    TargetsNeedKey,
+    /// What may be had has no scope in common: one target has to be named.
+    TargetAmbiguous,
+    /// Not `authorization_details`, or of an unknown type.
+    DetailsMalformed,
+    /// `authorization_details` beyond what may be had.
+    DetailsTooWide,
+    /// More `authorization_details` than a token can carry: some of them have to be named.
+    DetailsTooMany,
+    /// The token would be longer than anybody reads.
+    TokenTooLarge,
+    /// The proof or assertion could already be forgotten: a clock has been set back.
+    ClockWentBack,
+    /// Too many requests of this client.
+    Throttled,
+    /// Too many failed secrets for this client.
+    GuessingSecrets,
+    /// The token, or one that it was made from, was revoked.
+    TokenRevoked,
+    /// Everything that a principal of this chain had up to some time was ended.
+    PrincipalCutOff,
+    /// An agent that was made for one delegation has ended.
+    AgentEnded,
+    /// A key of this chain was removed from its client.
+    KeyRemoved,
+    /// Not on the ladder.
+    CapabilityUnknown,
+    /// A capability beyond what may be had.
+    CapabilityTooHigh,
+    /// The delegator has to confirm this one use.
+    CeremonyRequired(Uuid),
+    /// The delegator did not confirm it.
+    CeremonyDenied,
+    /// Its confirmation was used before.
+    CeremonyUsed,
+    /// It has been decided, or its time is over.
+    CeremonyDecided(Stage),
+    /// Not a token of the client that wants it revoked.
+    TokenOfAnother,
+    /// Nobody said who asks.
+    NotAuthenticated,
+    /// The access token is no good here.
+    AccessTokenInvalid,
+    /// The access token is bound to a key and came as a bearer token, or under another key.
+    AccessTokenBound,
+    /// The access token is good, but not for this.
+    InsufficientScope,
+    /// There is no such thing, or it is not the caller's.
+    NotFound,
+    /// The present state forbids it.
+    WrongState(State),
+    /// What it should hang below is not active.
+    ParentNotActive(State),
+    /// Wider than what it hangs below, or than what was asked for.
+    TooWide(Wider),
+    /// A renewal that would not be later.
+    ExpiryNotLater,
+    /// There is no such agent.
+    DelegateUnknown,
+    /// The agent is disabled.
+    DelegateDisabled,
+    /// Not a principal of a trusted issuer.
+    DelegatorUnknown,
+    /// To oneself, or to somebody above.
+    DelegationCycle,
+    /// The task has as many agents as it may have.
+    TaskFull,
+    /// The idempotency key came with another request before.
+    IdempotencyReused,
+    /// Asked again too soon (RFC 8628 §3.5).
+    SlowDown,
+    /// The body is of the wrong media type.
+    MediaType,
+    /// A way of asking that this server does not offer.
+    NotOffered,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gn_08_sentences_stay_within_the_allowed_characters() {
+        let some = [
+            Refusal::NonceRequired,
+            Refusal::DelegationRevoked,
+            Refusal::DetailsMalformed,
+            Refusal::TargetAmbiguous,
+            Refusal::InvalidClient(ClientProblem::Unknown),
+        ];
+        for refusal in some {
+            let allowed = |byte: u8| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+            assert!(refusal.sentence().bytes().all(allowed), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_clients_and_wrong_secrets_look_alike() {
+        let outside = |problem| {
+            let refusal = Refusal::InvalidClient(problem);
+            (refusal.code(), refusal.sentence(), refusal.tells_reason())
+        };
+        assert_eq!(outside(ClientProblem::Unknown), outside(ClientProblem::Unproven));
+        assert_eq!(outside(ClientProblem::Unknown), outside(ClientProblem::Disabled));
+    }
+}

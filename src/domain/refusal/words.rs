@@ -1,0 +1,194 @@
+//! What a refusal is called, and what is said about it.
+
+use super::{ClientProblem, Refusal};
+use crate::domain::delegation::State;
+use crate::protocol::dpop::BadProof;
+
+impl Refusal {
+    /// The stable slug, for logs, metrics and programs.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed_request",
+            Self::TooLarge => "request_too_large",
+            Self::UnsupportedGrant => "unsupported_grant",
+            Self::UnauthorizedClient => "grant_not_allowed",
+            Self::InvalidClient(problem) => match problem {
+                ClientProblem::Unknown => "client_unknown",
+                ClientProblem::Unproven => "client_unproven",
+                ClientProblem::WrongMethod => "client_method_wrong",
+                ClientProblem::Disabled => "client_disabled",
+                ClientProblem::AssertionReplayed => "assertion_replayed",
+                ClientProblem::SeveralMethods => "several_methods",
+            },
+            Self::ProofMissing => "proof_missing",
+            Self::ProofInvalid(problem) => match problem {
+                BadProof::Malformed => "proof_malformed",
+                BadProof::Signature => "proof_signature",
+                BadProof::Target => "proof_target",
+                BadProof::Time => "proof_time",
+                BadProof::AccessToken => "proof_access_token",
+            },
+            Self::ProofReplayed => "proof_replayed",
+            Self::ProofKeyUnknown => "proof_key_unknown",
+            Self::NonceRequired => "nonce_required",
+            Self::SubjectTokenInvalid => "subject_token_invalid",
+            Self::ActorTokenInvalid => "actor_token_invalid",
+            Self::ActorIsNotClient => "actor_is_not_client",
+            Self::IssuerUnavailable => "issuer_unavailable",
+            Self::SubjectKeyMismatch => "subject_key_mismatch",
+            Self::ForeignActor => "foreign_actor",
+            Self::NoDelegation => "no_delegation",
+            Self::DelegationRevoked => "delegation_revoked",
+            Self::DelegationExpired => "delegation_expired",
+            Self::DelegationRequested => "delegation_requested",
+            Self::CommandLimit => "command_limit",
+            Self::DepthExceeded => "depth_exceeded",
+            Self::ActorCycle => "actor_cycle",
+            Self::ActorDisabled => "actor_disabled",
+            Self::ScopeTooWide => "scope_too_wide",
+            Self::ScopeMalformed => "scope_malformed",
+            Self::ScopeNotAtTarget => "scope_not_at_target",
+            Self::ScopeEmpty => "scope_empty",
+            Self::TargetRefused => "target_refused",
+            Self::TargetMalformed => "target_malformed",
+            Self::TargetsNeedKey => "targets_need_key",
+            Self::TargetAmbiguous => "target_ambiguous",
+            Self::DetailsMalformed => "details_malformed",
+            Self::DetailsTooWide => "details_too_wide",
+            Self::DetailsTooMany => "details_too_many",
+            Self::TokenTooLarge => "token_too_large",
+            Self::ClockWentBack => "clock_went_back",
+            Self::Throttled => "throttled",
+            Self::GuessingSecrets => "guessing_secrets",
+            Self::TokenRevoked => "token_revoked",
+            Self::PrincipalCutOff => "principal_cut_off",
+            Self::AgentEnded => "agent_ended",
+            Self::KeyRemoved => "key_removed",
+            Self::CapabilityUnknown => "capability_unknown",
+            Self::CapabilityTooHigh => "capability_too_high",
+            Self::CeremonyRequired(_) => "ceremony_required",
+            Self::CeremonyDenied => "ceremony_denied",
+            Self::CeremonyUsed => "ceremony_used",
+            Self::CeremonyDecided(_) => "ceremony_decided",
+            Self::TokenOfAnother => "token_of_another_client",
+            Self::NotAuthenticated => "not_authenticated",
+            Self::AccessTokenInvalid => "access_token_invalid",
+            Self::AccessTokenBound => "access_token_bound",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::NotFound => "not_found",
+            Self::WrongState(_) => "wrong_state",
+            Self::ParentNotActive(_) => "parent_not_active",
+            Self::TooWide(_) => "delegation_too_wide",
+            Self::ExpiryNotLater => "expiry_not_later",
+            Self::DelegateUnknown => "delegate_unknown",
+            Self::DelegateDisabled => "delegate_disabled",
+            Self::DelegatorUnknown => "delegator_unknown",
+            Self::DelegationCycle => "delegation_cycle",
+            Self::TaskFull => "task_full",
+            Self::IdempotencyReused => "idempotency_key_reused",
+            Self::SlowDown => "slow_down",
+            Self::MediaType => "unsupported_media_type",
+            Self::NotOffered => "not_offered",
+        }
+    }
+
+    /// The state that it rests on, where it is about one.
+    pub fn state(self) -> Option<&'static str> {
+        match self {
+            Self::WrongState(state) | Self::ParentNotActive(state) => Some(state.name()),
+            Self::CeremonyDecided(stage) => Some(stage.name()),
+            Self::DelegationRevoked => Some(State::Revoked.name()),
+            Self::DelegationExpired | Self::CommandLimit => Some(State::Expired.name()),
+            Self::DelegationRequested => Some(State::Requested.name()),
+            _ => None,
+        }
+    }
+
+    /// Whether the answer names the reason: where policy refused an authenticated client (RFC 8693 §2.2.2).
+    pub fn tells_reason(self) -> bool {
+        !matches!(
+            self,
+            Self::InvalidClient(_)
+                | Self::Malformed(_)
+                | Self::TooLarge
+                | Self::Throttled
+                | Self::GuessingSecrets
+        )
+    }
+
+    /// The public sentence: fixed, ASCII, without quotes (RFC 6749 §5.2).
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Malformed(sentence) => sentence,
+            Self::TooLarge => "The request is too large",
+            Self::UnsupportedGrant => "This server does not know the grant type",
+            Self::UnauthorizedClient => "This client may not use the grant type",
+            Self::InvalidClient(_) => "Client authentication failed",
+            Self::ProofMissing => "A DPoP proof is required",
+            Self::ProofInvalid(_) => "The DPoP proof is not valid for this request",
+            Self::ProofReplayed => "The DPoP proof was used before",
+            Self::ProofKeyUnknown => "The key of the DPoP proof is not registered for this client",
+            Self::NonceRequired => "The DPoP proof must carry the nonce of the DPoP-Nonce header",
+            Self::SubjectTokenInvalid => "The subject token is not valid",
+            Self::ActorTokenInvalid => "The actor token is not valid",
+            Self::ActorIsNotClient => "The actor token does not prove this client under this key",
+            Self::IssuerUnavailable => "The keys of the issuer of a token cannot be fetched at the moment",
+            Self::SubjectKeyMismatch => "The subject token is bound to another key",
+            Self::ForeignActor => "The subject token names an actor that this server does not know",
+            Self::NoDelegation => "Nothing authorizes this client to act for the subject",
+            Self::DelegationRevoked => "The delegation was revoked",
+            Self::DelegationExpired => "The delegation has expired",
+            Self::DelegationRequested => "The delegation has not been approved",
+            Self::CommandLimit => "The delegation has no use left",
+            Self::DepthExceeded => "The chain of actors would be too long",
+            Self::ActorCycle => "The client already acts in this chain",
+            Self::ActorDisabled => "An earlier actor of this chain was disabled",
+            Self::ScopeTooWide => "The scope goes beyond what may be granted",
+            Self::ScopeMalformed => "The scope is malformed",
+            Self::ScopeNotAtTarget => "The scope is not known at every target",
+            Self::ScopeEmpty => "No scope is left to grant",
+            Self::TargetRefused => "The target is unknown or may not be reached",
+            Self::TargetMalformed => "The target is malformed",
+            Self::TargetsNeedKey => "A token for several targets must be bound to a key",
+            Self::TargetAmbiguous => "The targets have no scope in common: name one",
+            Self::DetailsMalformed => "The authorization details are malformed or of an unknown type",
+            Self::DetailsTooWide => "The authorization details go beyond what may be granted",
+            Self::DetailsTooMany => "There are too many authorization details: name some",
+            Self::TokenTooLarge => "The token would be too large: ask for less",
+            Self::ClockWentBack => "The DPoP proof is too old",
+            Self::Throttled => "Too many requests",
+            Self::GuessingSecrets => "Too many failed attempts",
+            Self::TokenRevoked => "The subject token is not valid",
+            Self::PrincipalCutOff => "What this principal had up to now was ended",
+            Self::AgentEnded => "The agent has ended",
+            Self::KeyRemoved => "The key was removed from its client",
+            Self::CapabilityUnknown => "There is no such capability",
+            Self::CapabilityTooHigh => "The capability goes beyond what may be granted",
+            Self::CeremonyRequired(_) => "The delegator has to confirm this use",
+            Self::CeremonyDenied => "The delegator did not confirm this use",
+            Self::CeremonyUsed => "The confirmation was used before",
+            Self::CeremonyDecided(_) => "It has been decided, or its time is over",
+            Self::TokenOfAnother => "The token belongs to another client",
+            Self::NotAuthenticated => "An access token is required",
+            Self::AccessTokenInvalid => "The access token is not valid here",
+            Self::AccessTokenBound => {
+                "The access token is bound to a key: it needs the DPoP scheme and a proof by this key"
+            }
+            Self::InsufficientScope => "The access token does not allow this",
+            Self::NotFound => "There is no such thing, or it is not yours",
+            Self::WrongState(_) => "The present state does not allow this",
+            Self::ParentNotActive(_) => "What it should hang below is not active",
+            Self::TooWide(_) => "A delegation is never wider than what it comes from",
+            Self::ExpiryNotLater => "The new expiry is not later than the present one",
+            Self::DelegateUnknown => "There is no such agent",
+            Self::DelegateDisabled => "The agent is disabled",
+            Self::DelegatorUnknown => "The delegator is nobody of a trusted issuer",
+            Self::DelegationCycle => "Nobody delegates to itself or to somebody above",
+            Self::TaskFull => "The task has as many agents as it may have",
+            Self::IdempotencyReused => "The idempotency key came with another request before",
+            Self::SlowDown => "Asked again too soon",
+            Self::MediaType => "The body must be application/json",
+            Self::NotOffered => "This server does not offer that",
+        }
+    }
+}
