@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { inflateSync } from 'node:zlib'
 
 import * as jose from 'jose'
 import * as oauth from 'oauth4webapi'
@@ -192,6 +193,55 @@ for (const { nonces, alg, setting, rsa } of RUNS) {
       assert.deepEqual(bodies[0], bodies[1])
     })
 
+    test('a resource server introspects the last token, as JSON and as a signed JWT', async () => {
+      const [, , { access_token }] = await world.threeHops()
+      for (const form of ['json', 'jwt']) {
+        const answer = await world.introspect(access_token, form)
+        assert.equal(answer.active, true, form)
+        assert.deepEqual([answer.sub, answer.client_id, answer.scope], ['alice', 'followup-svc', 'mail.read'])
+        assert.deepEqual(answer.cnf, { jkt: await world.followupSvc.jkt() })
+        assert.deepEqual(actors(answer).map(([sub]) => sub), ['followup-svc', 'email-svc', 'user-proxy'])
+        assert.deepEqual([answer.delegation.state, answer.delegation.path], ['active', ['D', 'E', 'F']])
+      }
+      assert.deepEqual(await world.introspect('no token at all'), { active: false })
+    })
+
+    test('a revoked token takes all that was made of it with it: introspection and status list say so at once', async () => {
+      const tokens = (await world.threeHops()).map(answer => answer.access_token)
+      assert.deepEqual(await Promise.all(tokens.map(statusOf)), [0, 0, 0])
+      assert.equal(await world.revoke(world.emailSvc, tokens[1]), undefined)
+      const active = await Promise.all(tokens.map(async token => (await world.introspect(token)).active))
+      assert.deepEqual(active, [true, false, false])
+      assert.deepEqual(await Promise.all(tokens.map(statusOf)), [0, 1, 1])
+      const error = await refusal(world.exchange(world.followupSvc, { subject_token: tokens[1] }))
+      assert.deepEqual([error.status, error.error, error.cause.reason], [400, 'invalid_request', 'token_revoked'])
+      const others = await refusal(world.revoke(world.emailSvc, tokens[0]))
+      assert.deepEqual([others.status, others.error], [400, 'invalid_grant'])
+    })
+
+    test('an agent asks at the desk under its own key, and waits for the user that it named', async () => {
+      const asked = await world.atDesk(world.batchJob, 'POST', '/delegate', {
+        delegator: { iss: IDP, sub: 'bob' },
+        scopes: ['mail.read'],
+        expires_in: 60,
+        reason: 'to sort his mail',
+      })
+      assert.equal(asked.status, 202)
+      const location = asked.headers.get('location')
+      const { id, state } = await asked.json()
+      assert.deepEqual([location, state], [`${world.as.issuer}/delegate/${id}`, 'requested'])
+      const decide = body =>
+        fetch(`${location}/approve`, { method: 'POST', headers: body.headers, body: '{}' })
+      const headers = { 'content-type': 'application/json', authorization: `Bearer ${await world.userToken('bob')}` }
+      const waiting = world.atDesk(world.batchJob, 'GET', `/delegate/${id}?wait=20`)
+      assert.equal((await decide({ headers })).status, 200)
+      assert.equal((await (await waiting).json()).state, 'active')
+      const again = await decide({ headers })
+      assert.equal(again.headers.get('content-type'), 'application/problem+json')
+      const problem = await again.json()
+      assert.deepEqual([problem.status, problem.reason, problem.state], [409, 'wrong_state', 'active'])
+    })
+
     test(`a proof without nonce, or with one made up, is ${nonces === 'on' ? 'answered with a nonce' : 'good'}`, async () => {
       const agent = world.userProxy
       const madeUp = { [oauth.modifyAssertion]: (_, claims) => (claims.nonce = 'made up') }
@@ -213,6 +263,17 @@ for (const { nonces, alg, setting, rsa } of RUNS) {
 /** The actors of a token with their keys, newest first. */
 function actors({ act }) {
   return act ? [[act.sub, act.cnf.jkt], ...actors(act)] : []
+}
+
+/** What the status list that a token points into says of it. */
+async function statusOf(token) {
+  const { idx, uri } = jose.decodeJwt(token).status.status_list
+  const response = await fetch(uri, { headers: { accept: 'application/statuslist+jwt' } })
+  assert.deepEqual([response.status, response.headers.get('content-type')], [200, 'application/statuslist+jwt'])
+  const list = jose.decodeJwt(await response.text())
+  assert.deepEqual([list.sub, list.status_list.bits], [uri, 2])
+  const bytes = inflateSync(jose.base64url.decode(list.status_list.lst))
+  return (bytes[idx >> 2] >> ((idx & 3) * 2)) & 3
 }
 
 /** What the resource would see of a request that is made with a token. */

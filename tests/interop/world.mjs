@@ -61,6 +61,7 @@ export class World {
     world.userProxy = await agent('user-proxy', oauth.PrivateKeyJwt({ key: proxyKey.privateKey, kid: proxyKey.kid }))
     world.emailSvc = await agent('email-svc', oauth.ClientSecretBasic(SECRET))
     world.followupSvc = await agent('followup-svc', oauth.None())
+    world.mailServer = await agent('mail-server', oauth.ClientSecretBasic(SECRET))
     world.batchJob = await agent('batch-job', oauth.PrivateKeyJwt({ key: batchKey.privateKey, kid: batchKey.kid }))
 
     world.server = await Server.start(settings)
@@ -85,6 +86,7 @@ export class World {
         { id: 'email-svc', kind: 'agent', auth: 'client_secret_basic', secret: SECRET, ...mail, grant_types },
         { id: 'followup-svc', kind: 'agent', auth: 'none', dpop_keys: [await this.followupSvc.jkt()], ...mail, grant_types },
         { id: 'batch-job', kind: 'agent', auth: 'private_key_jwt', jwks: { keys: [batchJwk] }, ...mail, grant_types },
+        { id: 'mail-server', kind: 'resource_server', auth: 'client_secret_basic', secret: SECRET, audiences: [MAIL] },
       ],
       delegations: [
         { id: 'D', delegator: { iss: IDP, sub: 'alice' }, delegate: 'user-proxy', expires_in: 3600, max_depth: 3 },
@@ -126,12 +128,41 @@ export class World {
     return oauth.processGenericTokenEndpointResponse(as, client, response)
   }
 
+  /** What the mail server is told about a token, as JSON or as a signed JWT whose signature is checked. */
+  async introspect(token, as = 'json') {
+    const { client, authentication } = this.mailServer
+    const options = { requestJwtResponse: as === 'jwt', ...HTTP }
+    const response = await oauth.introspectionRequest(this.as, client, authentication, token, options)
+    const expected = as === 'jwt' ? { ...client, introspection_signed_response_alg: this.alg } : client
+    const signed = as === 'jwt' ? response.clone() : undefined
+    const answer = await oauth.processIntrospectionResponse(this.as, expected, response)
+    if (signed) await oauth.validateApplicationLevelSignature(this.as, signed, HTTP)
+    return answer
+  }
+
+  /** Revokes a token as the agent that it was issued to. */
+  async revoke(agent, token) {
+    const response = await oauth.revocationRequest(this.as, agent.client, agent.authentication, token, HTTP)
+    return oauth.processRevocationResponse(response)
+  }
+
+  /** Asks at the desk as an agent, under a token of its own for the server itself. */
+  async atDesk(agent, method, path, body) {
+    const { access_token } = await this.ownToken(agent, { audience: this.as.issuer })
+    const url = new URL(`${this.as.issuer}${path}`)
+    const headers = new Headers(body ? { 'content-type': 'application/json' } : {})
+    const text = body ? JSON.stringify(body) : undefined
+    return withNonce(() =>
+      oauth.protectedResourceRequest(access_token, method, url, headers, text, { DPoP: agent.dpop, ...HTTP }),
+    )
+  }
+
   /** Alice's token, as her issuer would make it. */
-  async userToken() {
+  async userToken(sub = 'alice') {
     return new jose.SignJWT({ sid: 'session-1' })
       .setProtectedHeader({ alg: this.alg, typ: 'JWT', kid: this.idp.kid })
       .setIssuer(IDP)
-      .setSubject('alice')
+      .setSubject(sub)
       .setAudience('actchain')
       .setIssuedAt()
       .setExpirationTime('1h')

@@ -121,14 +121,21 @@ impl Case {
         Ok(())
     }
 
-    /// The entry of a request that has to be confirmed at first.
-    pub(super) fn entry_asking(&mut self, ceremony: Box<Ceremony>) -> Result<Entry, Fault> {
+    /// The entry of a request that has to be confirmed at first: nobody is asked about what has ended.
+    pub(super) fn entry_asking(
+        &mut self,
+        ceremony: Box<Ceremony>,
+        path: Vec<String>,
+    ) -> Result<Entry, Fault> {
         self.event.delegation_id = Some(ceremony.delegation_id.clone());
         self.event.scope = Some(scope::join(&ceremony.scopes));
         self.event.audience = ceremony.audiences.iter().cloned().collect();
         self.event.detail =
             Some(json!({"ceremony": ceremony.id, "expires_at": rfc3339(ceremony.expires_at)}));
-        let entry = self.entry(None, Some(Refusal::CeremonyRequired(ceremony.id)))?;
+        let mut entry = self.entry(None, Some(Refusal::CeremonyRequired(ceremony.id)))?;
+        entry.guards.path = path;
+        entry.guards.tokens = std::mem::take(&mut self.tokens);
+        entry.guards.subjects = std::mem::take(&mut self.subjects);
         Ok(Entry { effect: Effect::Ceremony(ceremony), ..entry })
     }
 

@@ -85,9 +85,9 @@ async fn attempt(
     let decided = decide(app, request, &mut case).await;
     let (entry, plan) = match decided {
         Ok(Decided::Plan(plan)) => (case.entry(Some(&plan), None)?, Ok(plan)),
-        Ok(Decided::Ceremony(ceremony)) => {
+        Ok(Decided::Ceremony(ceremony, path)) => {
             let refusal = Refusal::CeremonyRequired(ceremony.id);
-            (case.entry_asking(ceremony)?, Err(refusal))
+            (case.entry_asking(ceremony, path)?, Err(refusal))
         }
         Err(Stop::Refused(refusal)) => (case.entry(None, Some(refusal))?, Err(refusal)),
         Err(stop @ Stop::Failed(_)) => return Err(stop),
@@ -117,8 +117,8 @@ async fn attempt(
 /// What became of a request before it was recorded.
 enum Decided {
     Plan(Box<Plan>),
-    /// Nothing before its delegator has confirmed it; that is asked for.
-    Ceremony(Box<Ceremony>),
+    /// Nothing before a delegator on the path has confirmed it; that is asked for.
+    Ceremony(Box<Ceremony>, Vec<String>),
 }
 
 async fn decide(app: &App, request: &TokenRequest, case: &mut Case) -> Result<Decided, Stop> {
@@ -206,7 +206,7 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Decid
     case.knowledge = knowledge;
     case.search = search;
     if let Some(asked) = ceremony::see_to(app, case, &decision).await? {
-        return Ok(Decided::Ceremony(Box::new(asked)));
+        return Ok(Decided::Ceremony(Box::new(asked), decision.path));
     }
     let plan = plan(app, case, decision, (txn, Answering::Exchange)).await?;
     Ok(Decided::Plan(Box::new(plan)))
