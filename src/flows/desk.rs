@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
+use super::identify::{client_stands, user_stands};
 use super::work::Work;
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
@@ -43,22 +45,42 @@ impl<'a> Desk<'a> {
 #[derive(Debug, Clone)]
 pub enum Caller {
     /// A user in person.
-    User(Principal),
+    User(InPerson),
     /// An agent for itself, under a key.
-    Agent(Arc<Client>, String),
+    Agent(Holder),
     /// An administrator, under a key.
-    Admin(Arc<Client>, String),
+    Admin(Holder),
     /// Whoever has a shell on the machine.
     Operator,
+}
+
+/// A user with a token of its issuer.
+#[derive(Debug, Clone)]
+pub struct InPerson {
+    /// Who.
+    pub who: Principal,
+    /// When the token was issued, by the clock of its issuer.
+    pub since: OffsetDateTime,
+}
+
+/// A client of ours with a token of its own.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The client.
+    pub client: Arc<Client>,
+    /// The key.
+    pub jkt: String,
+    /// The token.
+    pub jti: Uuid,
 }
 
 impl Caller {
     /// As the log names it.
     pub fn actor(&self) -> Actor {
         match self {
-            Self::User(who) => Actor::user(who.clone()),
-            Self::Agent(client, jkt) | Self::Admin(client, jkt) => {
-                Actor::client(&client.client_id, Some(jkt.clone()))
+            Self::User(user) => Actor::user(user.who.clone()),
+            Self::Agent(holder) | Self::Admin(holder) => {
+                Actor::client(&holder.client.client_id, Some(holder.jkt.clone()))
             }
             Self::Operator => Actor::operator(),
         }
@@ -67,9 +89,9 @@ impl Caller {
     /// Who it is; nobody in particular for an operator.
     pub fn principal(&self, issuer: &str) -> Option<Principal> {
         match self {
-            Self::User(who) => Some(who.clone()),
-            Self::Agent(client, _) | Self::Admin(client, _) => {
-                Some(Principal::new(issuer, client.client_id.clone()))
+            Self::User(user) => Some(user.who.clone()),
+            Self::Agent(holder) | Self::Admin(holder) => {
+                Some(Principal::new(issuer, holder.client.client_id.clone()))
             }
             Self::Operator => None,
         }
@@ -144,8 +166,21 @@ impl Call {
         }
     }
 
-    /// Gives the answer again if the call is repeated; else claims its key, until the work is committed or dropped.
-    pub(super) async fn repeated(&self, desk: &Desk<'_>, work: &mut Work) -> Result<Option<Done>, Stop> {
+    /// The first thing in any work: behind the gate, whoever calls still has to be somebody. Gives the answer again if the
+    /// call is repeated; else claims its key, until the work is committed or dropped.
+    pub(super) async fn enter(&self, desk: &Desk<'_>, work: &mut Work) -> Result<Option<Done>, Stop> {
+        let stands = match &self.caller {
+            Caller::User(user) => user_stands(work.connection(), &user.who, user.since).await?,
+            Caller::Agent(holder) | Caller::Admin(holder) => {
+                let found =
+                    client_stands(work.connection(), (&holder.client.client_id, holder.jti), self.now);
+                found.await?.is_some_and(|client| client.kind == holder.client.kind)
+            }
+            Caller::Operator => true,
+        };
+        if !stands {
+            return Err(Refusal::AccessTokenInvalid.into());
+        }
         let Some(key) = &self.repeats else { return Ok(None) };
         match idempotency::store::claim(work.connection(), &self.name(desk), key, self.now).await? {
             Claim::New => Ok(None),

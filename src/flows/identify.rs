@@ -3,20 +3,23 @@
 
 use std::sync::Arc;
 
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::client_request::spend;
-use super::desk::Caller;
+use super::desk::{Caller, Holder, InPerson};
 use super::possess::{self, Endpoint, Possessed};
 use super::verify_token;
 use crate::app::App;
 use crate::domain::client::{self, Client, Kind};
 use crate::domain::limit::Limit;
+use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::{ADMIN_SCOPE, DELEGATE_SCOPE};
 use crate::domain::subject::{Source, VerifiedSubject};
-use crate::domain::{delegation, principal, token};
+use crate::domain::token;
+use crate::platform::fault::Fault;
 use crate::protocol::jwt_time::SKEW;
 
 /// An access token as it came.
@@ -96,19 +99,28 @@ fn bound<'a>(
     }
 }
 
-/// A user in person: nobody acts for it, and what it presents is younger than its last cut-off, also if
-/// the clock of its issuer is ahead of ours.
+/// A user in person: nobody acts for it.
 async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Stop> {
     if verified.act.is_some() {
         return Err(Refusal::AccessTokenInvalid.into());
     }
-    let who = &verified.subject;
-    let cutoff = app.read(async |connection| principal::store::cutoff(connection, who).await).await?;
+    let who = verified.subject.clone();
+    // One that does not say since when it is may be as old as can be.
     let since = verified.validity.issued_at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    if cutoff.is_some_and(|at| at + SKEW >= since) {
+    if !app.read(async |connection| user_stands(connection, &who, since).await).await? {
         return Err(Refusal::AccessTokenInvalid.into());
     }
-    Ok(Caller::User(who.clone()))
+    Ok(Caller::User(InPerson { who, since }))
+}
+
+/// Whether what a user presents is younger than its last cut-off, also if the clock of its issuer is ahead of ours.
+pub(super) async fn user_stands(
+    connection: &mut PgConnection,
+    who: &Principal,
+    since: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let cutoff = principal::store::cutoff(connection, who).await?;
+    Ok(cutoff.is_none_or(|at| at + SKEW < since))
 }
 
 /// A client of ours: its own token, for us, standing, and with the scope that its kind needs.
@@ -118,34 +130,34 @@ async fn client_of_ours(
     (jti, jkt): (&str, &str),
     now: OffsetDateTime,
 ) -> Result<Caller, Stop> {
-    let client_id = &verified.subject.sub;
     if verified.act.is_some() || verified.subject.iss != app.issuer {
         return Err(Refusal::AccessTokenInvalid.into());
     }
     let jti = Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?;
-    let (standing, client) = app
-        .read(async |connection| {
-            let standing = token::store::standing(connection, jti).await?;
-            Ok((standing, client::store::find(connection, client_id).await?))
-        })
-        .await?;
-    let stands = standing.is_some_and(|standing| standing.check(now).is_ok());
-    let client = client.filter(|client| stands && !client.is_out()).ok_or(Refusal::AccessTokenInvalid)?;
-    if let Some(agent) = &client.ephemeral {
-        let home =
-            app.read(async |connection| delegation::store::path(connection, &agent.home).await).await?;
-        if home.is_none_or(|path| path.check(now).is_err()) {
-            return Err(Refusal::AccessTokenInvalid.into());
-        }
+    let named = (verified.subject.sub.as_str(), jti);
+    let client = app.read(async |connection| client_stands(connection, named, now).await).await?;
+    let client = Arc::new(client.ok_or(Refusal::AccessTokenInvalid)?);
+    let has = |scope: &str| matches!(&verified.scopes, Limit::Only(scopes) if scopes.contains(scope));
+    let kind = client.kind;
+    let holder = Holder { client, jkt: jkt.to_owned(), jti };
+    match kind {
+        Kind::Admin if has(ADMIN_SCOPE) => Ok(Caller::Admin(holder)),
+        Kind::Agent if has(DELEGATE_SCOPE) => Ok(Caller::Agent(holder)),
+        _ => Err(Refusal::InsufficientScope.into()),
     }
-    kind_of_caller(Arc::new(client), &verified.scopes, jkt.to_owned()).map_err(Stop::Refused)
 }
 
-fn kind_of_caller(client: Arc<Client>, scopes: &Limit, jkt: String) -> Result<Caller, Refusal> {
-    let has = |scope: &str| matches!(scopes, Limit::Only(scopes) if scopes.contains(scope));
-    match client.kind {
-        Kind::Admin if has(ADMIN_SCOPE) => Ok(Caller::Admin(client, jkt)),
-        Kind::Agent if has(DELEGATE_SCOPE) => Ok(Caller::Agent(client, jkt)),
-        _ => Err(Refusal::InsufficientScope),
+/// The client as it is stored, if it is in and its token stands. What was made for one delegation lives with that: its
+/// own tokens are issued under it.
+pub(super) async fn client_stands(
+    connection: &mut PgConnection,
+    (client_id, jti): (&str, Uuid),
+    now: OffsetDateTime,
+) -> Result<Option<Client>, Fault> {
+    let standing = token::store::standing(connection, jti).await?;
+    if standing.is_none_or(|standing| standing.check(now).is_err()) {
+        return Ok(None);
     }
+    let client = client::store::find(connection, client_id).await?;
+    Ok(client.filter(|client| !client.is_out()))
 }

@@ -9,7 +9,8 @@ use super::desk::{Call, Caller, Desk, Done, record_refusal};
 use super::work::Work;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::client::{self, Client};
-use crate::domain::delegation::reach::{Ending, reach};
+use crate::domain::delegation::State;
+use crate::domain::delegation::reach::{Ending, Reach, reach};
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::{delegation, registry};
@@ -42,7 +43,7 @@ async fn try_to_cut_off(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &
     super::delegations::check_reason(Some(reason))?;
     let client_id = check_principal(desk, who).await?;
     let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let before = principal::store::cutoff(work.connection(), who).await?;
@@ -84,7 +85,10 @@ pub async fn foresee(desk: &Desk<'_>, call: &Call, whom: &Whom) -> Result<Done, 
     let mut connection = desk.pool.acquire().await?;
     if let Whom::Delegation(id) = whom {
         let found = delegation::store::path(&mut connection, id).await?;
-        found.filter(|path| call.caller.may_see(path, desk.issuer)).ok_or(Refusal::NotFound)?;
+        let path = found.filter(|path| call.caller.may_see(path, desk.issuer)).ok_or(Refusal::NotFound)?;
+        if matches!(path.state(call.now).0, State::Expired | State::Revoked) {
+            return Ok(Done::with(Reach::default())?);
+        }
     } else {
         administers(call)?;
     }
@@ -128,7 +132,7 @@ enum Switch {
 async fn switch(desk: &Desk<'_>, call: &Call, (client_id, to): (&str, Switch)) -> Result<Done, Stop> {
     administers(call)?;
     let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let client = find_client(&mut work, client_id).await?;
@@ -189,7 +193,7 @@ async fn try_to_remove_key(
         return Err(Refusal::Malformed("This is no thumbprint of a key").into());
     }
     let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let client = find_client(&mut work, client_id).await?;
@@ -213,6 +217,9 @@ pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Don
         Caller::User(_) | Caller::Agent(..) => call.caller.principal(desk.issuer),
     };
     let mut work = Work::ending(desk.pool).await?;
+    if let Some(done) = call.enter(desk, &mut work).await? {
+        return Ok(done);
+    }
     let agents = client::store::of_task(work.connection(), task_id, owner.as_ref()).await?;
     if agents.is_empty() {
         return Err(Refusal::NotFound.into());
@@ -230,8 +237,10 @@ pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Don
     events.extend(
         ended.iter().map(|client_id| agent_ended(call.event(Action::AgentEnded), client_id, task_id)),
     );
+    let done = Done::with(json!({"task_id": task_id, "ended": ended.len(), "agents": ended}))?;
+    call.keep(desk, &mut work, &done).await?;
     work.commit(&events).await?;
-    Ok(Done::with(json!({"task_id": task_id, "ended": ended.len(), "agents": ended}))?)
+    Ok(done)
 }
 
 fn agent_ended(event: Event, client_id: &str, task_id: &str) -> Event {

@@ -271,7 +271,7 @@ pub async fn orphans(
          WHERE k.home IS NOT NULL AND k.ended_at IS NULL
            AND EXISTS (SELECT FROM delegation d JOIN delegation_now a ON a.id = ANY (d.path)
                        WHERE d.id = k.home AND (a.revoked_at IS NOT NULL OR a.cut_off OR a.expires_at <= $1
-                                                OR a.uses >= a.max_uses))
+                                                OR a.exhausted_at IS NOT NULL))
          ORDER BY k.client_id LIMIT $2",
     )
     .bind(now)

@@ -19,6 +19,8 @@ pub(super) struct Seen {
     pub(super) clients: HashMap<String, (i64, bool)>,
     /// Facts of delegations, by id.
     pub(super) delegations: HashMap<String, Facts>,
+    /// Delegations that are active with all that is above them, of those that agents were made for.
+    pub(super) homes: HashSet<String>,
     /// Tokens that are remembered, with what is wrong with them or with one that they were made from.
     pub(super) tokens: HashMap<Uuid, Option<Problem>>,
     /// Principals of which everything up to an instant was ended.
@@ -112,10 +114,8 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
             None => return Err(Verdict::Fails(Refusal::SubjectTokenInvalid)),
         }
     }
-    for id in &entry.guards.home {
-        let checked =
-            seen.delegations.get(id).map_or(Err(Refusal::NoDelegation), |facts| facts.check(entry.now));
-        checked.map_err(|_| Verdict::Fails(Refusal::AgentEnded))?;
+    if !entry.guards.home.iter().all(|id| seen.homes.contains(id)) {
+        return Err(Verdict::Fails(Refusal::AgentEnded));
     }
     for id in &entry.guards.path {
         let refused = match seen.delegations.get(id) {
@@ -214,7 +214,8 @@ mod tests {
         };
         Seen {
             clients: HashMap::from([("c".into(), (1, false)), ("a".into(), (4, false))]),
-            delegations: HashMap::from([("d".into(), facts.clone()), ("h".into(), facts)]),
+            delegations: HashMap::from([("d".into(), facts)]),
+            homes: HashSet::from(["h".into()]),
             tokens: HashMap::from([(Uuid::nil(), None)]),
             cutoffs: HashMap::from([(Principal::new("i", "s"), from_seconds(899).unwrap())]),
             registry: 7,
@@ -268,7 +269,7 @@ mod tests {
         );
         let revoked = verdict(|seen| seen.delegations.get_mut("d").unwrap().revoked_at = from_seconds(1));
         assert_eq!(revoked, Verdict::Fails(Refusal::DelegationRevoked));
-        let home = verdict(|seen| seen.delegations.get_mut("h").unwrap().cut_off = true);
+        let home = verdict(|seen| seen.homes.clear());
         assert_eq!(home, Verdict::Fails(Refusal::AgentEnded));
         let token = verdict(|seen| {
             seen.tokens.insert(Uuid::nil(), Some(Problem::TokenRevoked));

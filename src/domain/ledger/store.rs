@@ -11,7 +11,7 @@ use super::guard::Seen;
 use super::{BatchError, Entry, uuid_of};
 use crate::domain::audit;
 use crate::domain::ceremony::{self, Ceremony};
-use crate::domain::delegation::Facts;
+use crate::domain::delegation::{Facts, State};
 use crate::domain::principal::Principal;
 use crate::domain::token::{self, IssuedToken, Problem};
 
@@ -54,6 +54,8 @@ const LOOK: &str = "
                       WHERE n.jti = ANY (p.lineage || p.jti) AND n.problem IS NOT NULL
                       ORDER BY n.problem = 'actor_disabled', n.issued_at LIMIT 1)
         FROM issued_token p WHERE p.jti = ANY ($5)
+    UNION ALL SELECT 'home', id, delegation_state(path, $9), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        FROM delegation WHERE id = ANY ($8)
     UNION ALL SELECT 'cutoff', c.iss, c.sub, NULL, NULL, NULL, NULL, c.at, NULL, NULL, NULL
         FROM unnest($6::text[], $7::text[]) AS given (iss, sub) JOIN cutoff c USING (iss, sub)
     UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
@@ -64,13 +66,15 @@ const LOOK: &str = "
 pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Result<Seen, sqlx::Error> {
     let mut clients = BTreeSet::new();
     let mut delegations = BTreeSet::new();
+    let mut homes = BTreeSet::new();
     let mut tokens = BTreeSet::new();
     let mut subjects = BTreeSet::new();
     let mut spends = BTreeMap::new();
     for entry in entries {
         clients.extend(entry.guards.client.iter().map(|(id, _)| id.as_str()));
         clients.extend(entry.guards.chain.iter().map(String::as_str));
-        delegations.extend(entry.guards.path.iter().chain(&entry.guards.home).map(String::as_str));
+        delegations.extend(entry.guards.path.iter().map(String::as_str));
+        homes.extend(entry.guards.home.iter().map(String::as_str));
         tokens.extend(entry.guards.tokens.iter().copied());
         subjects.extend(entry.guards.subjects.iter().map(|(who, _)| who));
         for spend in &entry.spends {
@@ -87,6 +91,8 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
         .bind(Vec::from_iter(tokens))
         .bind(subjects.iter().map(|who| who.iss.as_str()).collect::<Vec<_>>())
         .bind(subjects.iter().map(|who| who.sub.as_str()).collect::<Vec<_>>())
+        .bind(Vec::from_iter(homes))
+        .bind(entries.iter().map(|entry| entry.now).max())
         .fetch_all(connection)
         .await?;
     Ok(sort(rows))
@@ -116,6 +122,9 @@ fn sort(rows: Vec<Row>) -> Seen {
             ("cutoff", Some(iss), _) => {
                 let who = Principal::new(iss, row.other.unwrap_or_default());
                 seen.cutoffs.extend(row.ended_at.map(|at| (who, at)));
+            }
+            ("home", Some(id), _) => {
+                seen.homes.extend((row.other.as_deref() == Some(State::Active.name())).then_some(id));
             }
             ("registry", ..) => seen.registry = row.number.unwrap_or_default(),
             ("horizon", _, forgotten) => seen.forgotten = forgotten,

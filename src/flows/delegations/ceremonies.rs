@@ -57,7 +57,7 @@ async fn try_to(
     decision: Decision,
 ) -> Result<Done, Stop> {
     let mut work = Work::begin(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let path = visible(work.connection(), desk, call, delegation).await?;

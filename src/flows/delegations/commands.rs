@@ -26,12 +26,12 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<Do
         return Err(Refusal::Malformed("count is 1 to 1000000").into());
     }
     let mut work = Work::begin(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let mut path = visible(work.connection(), desk, call, id).await?;
     match &call.caller {
-        Caller::Agent(client, _) if client.client_id == leaf(&path)?.delegate => {}
+        Caller::Agent(holder) if holder.client.client_id == leaf(&path)?.delegate => {}
         _ => return Err(Refusal::InsufficientScope.into()),
     }
     let counts = delegation::moves::lock_usage(work.connection(), &path.ids()).await?;

@@ -15,7 +15,7 @@ use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::{self, Registry};
-use crate::flows::desk::{Call, Caller, Desk, Done, record_refusal};
+use crate::flows::desk::{Call, Caller, Desk, Done, Holder, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::jose::PublicKey;
 use crate::platform::random;
@@ -41,7 +41,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
     let (terms, max_uses) = wanted.terms(desk.ladder)?;
     let key = wanted.ephemeral.as_ref().map(EphemeralRequest::key).transpose()?;
     let mut work = Work::begin(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let registry = registry::store::load(work.connection(), desk.issuer).await?;
@@ -60,7 +60,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
         (Some(delegate), None) => delegate.clone(),
         (None, Some(_)) => format!("agent-{}", random::id(call.now)?),
         (None, None) => match (&call.caller, source.origin) {
-            (Caller::Agent(client, _), Origin::Requested) => client.client_id.clone(),
+            (Caller::Agent(holder), Origin::Requested) => holder.client.client_id.clone(),
             _ => return Err(Refusal::Malformed("delegate is missing").into()),
         },
     };
@@ -103,10 +103,12 @@ async fn source(
     let root = |delegator: &Principal, origin| Source { delegator: delegator.clone(), above: None, origin };
     match (&call.caller, &wanted.delegator, &wanted.parent) {
         (_, Some(_), Some(_)) => Err(Refusal::Malformed("delegator and parent exclude each other").into()),
-        (Caller::User(who), None, None) => Ok(root(who, Origin::Granted)),
-        (Caller::User(who), Some(delegator), None) if delegator == who => Ok(root(who, Origin::Granted)),
+        (Caller::User(user), None, None) => Ok(root(&user.who, Origin::Granted)),
+        (Caller::User(user), Some(delegator), None) if *delegator == user.who => {
+            Ok(root(delegator, Origin::Granted))
+        }
         (Caller::User(_) | Caller::Admin(..), ..) => Err(Refusal::InsufficientScope.into()),
-        (Caller::Agent(client, _), None, Some(parent)) => {
+        (Caller::Agent(Holder { client, .. }), None, Some(parent)) => {
             let path = visible(connection, desk, call, parent).await?;
             if path.leaf().is_none_or(|leaf| leaf.delegate != client.client_id) {
                 return Err(Refusal::NotFound.into());
@@ -114,7 +116,11 @@ async fn source(
             let delegator = Principal::new(desk.issuer, client.client_id.clone());
             Ok(Source { delegator, above: Some(path), origin: Origin::Granted })
         }
-        (Caller::Agent(client, _), Some(delegator), None) => {
+        // What was made for one delegation asks for no other, that could outlive it.
+        (Caller::Agent(Holder { client, .. }), Some(_), None) if client.ephemeral.is_some() => {
+            Err(Refusal::InsufficientScope.into())
+        }
+        (Caller::Agent(Holder { client, .. }), Some(delegator), None) => {
             let for_itself = wanted.delegate.as_ref().is_none_or(|delegate| *delegate == client.client_id);
             if !for_itself {
                 return Err(Refusal::InsufficientScope.into());
@@ -300,7 +306,7 @@ type Rights = (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>);
 /// The most that an agent may ever get: what the agent that makes it may; what there is, where a user makes it, for its
 /// delegation bounds it.
 fn rights(caller: &Caller, registry: &Registry, own_issuer: &str) -> Rights {
-    if let Caller::Agent(client, _) = caller {
+    if let Caller::Agent(Holder { client, .. }) = caller {
         return (client.scopes.clone(), client.audiences.clone(), client.detail_types.clone());
     }
     let others = registry.resources.values().filter(|resource| resource.id != own_issuer);

@@ -40,7 +40,7 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
     // A new key takes the place of an old one: nothing may be recorded on the old one meanwhile.
     let rebinding = leaf(&path)?.facts.rebinding;
     let mut work = if rebinding { Work::ending(desk.pool).await? } else { Work::begin(desk.pool).await? };
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let path = visible(work.connection(), desk, call, id).await?;
@@ -103,7 +103,7 @@ async fn confirm_key(work: &mut Work, call: &Call, one: &Delegation) -> Result<(
 async fn try_to_deny(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
     check_reason(reason)?;
     let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let path = visible(work.connection(), desk, call, id).await?;

@@ -49,7 +49,7 @@ pub async fn list(desk: &Desk<'_>, call: &Call, filter: &Filter, page: &Page) ->
         Some(text) => Some(Position::parse(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
     };
     let seen = match &call.caller {
-        Caller::User(who) => Visible::RootedAt(who.clone()),
+        Caller::User(user) => Visible::RootedAt(user.who.clone()),
         Caller::Agent(..) => Visible::Of(call.caller.principal(desk.issuer).ok_or(Refusal::NotFound)?),
         Caller::Admin(..) | Caller::Operator => Visible::Everything,
     };
@@ -80,7 +80,7 @@ async fn views(connection: &mut sqlx::PgConnection, ids: &[String], call: &Call)
 pub async fn agents(desk: &Desk<'_>, call: &Call, page: &Page) -> Result<Done, Stop> {
     let limit = page.limit()?;
     let root = match &call.caller {
-        Caller::User(who) => Some(who.clone()),
+        Caller::User(user) => Some(user.who.clone()),
         Caller::Admin(..) | Caller::Operator => None,
         Caller::Agent(..) => return Err(Refusal::InsufficientScope.into()),
     };

@@ -9,7 +9,7 @@ use crate::domain::audit::Action;
 use crate::domain::delegation::State;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::{client, delegation};
-use crate::flows::desk::{Call, Caller, Desk, Done, record_refusal};
+use crate::flows::desk::{Call, Caller, Desk, Done, Holder, record_refusal};
 use crate::flows::work::Work;
 
 /// Asks for another key.
@@ -21,12 +21,16 @@ pub async fn rebind(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Va
 async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>) -> Result<Done, Stop> {
     let key = public_key(jwk)?;
     let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let path = visible(work.connection(), desk, call, id).await?;
     let agent = match &call.caller {
-        Caller::Agent(client, _) if client.ephemeral.as_ref().is_some_and(|agent| agent.home == id) => client,
+        Caller::Agent(Holder { client, .. })
+            if client.ephemeral.as_ref().is_some_and(|agent| agent.home == id) =>
+        {
+            client
+        }
         _ => return Err(Refusal::InsufficientScope.into()),
     };
     let (state, _) = path.state(call.now);

@@ -22,7 +22,7 @@ pub async fn renew(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> R
 
 async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Result<Done, Stop> {
     let mut work = Work::begin(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let path = visible(work.connection(), desk, call, id).await?;

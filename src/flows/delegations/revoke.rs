@@ -25,7 +25,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) ->
     let path = visible(&mut connection, desk, call, id).await?;
     drop(connection);
     let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.repeated(desk, &mut work).await? {
+    if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
     let said = reason.unwrap_or("revoked");
@@ -37,7 +37,13 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) ->
     let mut done = Done::with(json!({"id": id, "state": State::Revoked, "reached": null}))?;
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;
-    let reached = counted(desk, &Ending::Delegation(id), call).await;
+    // What had ended before, for what is above it, is not reached again.
+    let reached = match path.state(call.now) {
+        (State::Requested | State::Active, _) => counted(desk, &Ending::Delegation(id), call).await,
+        (State::Expired | State::Revoked, _) => {
+            Some(json!({"delegations": 0, "tokens": 0, "at_least": false}))
+        }
+    };
     done.body = json!({"id": id, "state": State::Revoked, "reached": reached});
     if let Err(fault) = call.keep_counted(desk, &done).await {
         tracing::warn!(error = %fault, "a count was not kept");

@@ -145,7 +145,7 @@ impl Case {
             client: Some((self.client.client_id.clone(), self.client.version)),
             registry: Some(self.registry.version),
             knowledge: self.knowledge,
-            home: self.client.ephemeral.iter().map(|agent| agent.home.clone()).collect(),
+            home: self.home().into_iter().collect(),
             ..Guards::default()
         };
         if let Some(plan) = plan {
@@ -173,6 +173,10 @@ impl Case {
         })
     }
 
+    fn home(&self) -> Option<String> {
+        self.client.ephemeral.as_ref().map(|agent| agent.home.clone())
+    }
+
     fn issued(&self, plan: &Plan) -> IssuedToken {
         let subject = self.event.subject.clone();
         let parent = self.subject.as_ref().and_then(|subject| match &subject.source {
@@ -185,7 +189,8 @@ impl Case {
             txn: plan.txn,
             client_id: self.client.client_id.clone(),
             subject: subject.unwrap_or_else(|| authority::principal_of(&self.client, &plan.claims.iss)),
-            delegation_id: plan.claims.dlg.clone(),
+            // What an agent that was made for one delegation gets for itself ends with that.
+            delegation_id: plan.claims.dlg.clone().or_else(|| self.home()),
             jkt: self.jkt.clone(),
             auth_key: self.auth_key.clone(),
             status_place: plan.status_place,
