@@ -18,6 +18,7 @@ pub(super) async fn document(app: web::Data<App>) -> HttpResponse {
     let facts = Facts {
         scopes: collect(|resource| &resource.scopes),
         detail_types: collect(|resource| &resource.detail_types),
+        signing_alg: app.keyring().active.alg(),
     };
     HttpResponse::Ok().insert_header((CACHE_CONTROL, CACHE)).json(metadata::document(&app.issuer, &facts))
 }

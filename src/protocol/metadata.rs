@@ -6,6 +6,9 @@ use url::Url;
 use super::token_exchange;
 use crate::platform::jose::Alg;
 
+/// How clients may authenticate, at all endpoints that ask for it.
+const AUTH_METHODS: [&str; 4] = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+
 /// The paths under which an issuer's documents are served: the one RFC 8414 §3.1 inserts before the issuer's path, and
 /// what OpenID Connect Discovery appends after it (both spellings, §5).
 pub fn well_known_paths(issuer: &str) -> Vec<String> {
@@ -31,12 +34,14 @@ pub fn endpoint(issuer: &str, path: &str) -> String {
 }
 
 /// What the document tells besides fixed facts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Facts {
     /// Scopes of all resources.
     pub scopes: Vec<String>,
     /// `authorization_details` types of all resources.
     pub detail_types: Vec<String>,
+    /// What the present token key signs with.
+    pub signing_alg: Alg,
 }
 
 /// The document (§2). Lists without elements are left out (§3.2); everything whose default would mislead is written out.
@@ -49,9 +54,17 @@ pub fn document(issuer: &str, facts: &Facts) -> Value {
         // Required by §2, though this server has no authorization endpoint and so no response type to offer.
         "response_types_supported": ["none"],
         "grant_types_supported": ["client_credentials", token_exchange::GRANT_TYPE],
-        "token_endpoint_auth_methods_supported":
-            ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"],
+        "token_endpoint_auth_methods_supported": AUTH_METHODS,
         "token_endpoint_auth_signing_alg_values_supported": algs,
+        "introspection_endpoint": endpoint(issuer, "/oauth/introspect"),
+        "introspection_endpoint_auth_methods_supported": AUTH_METHODS,
+        "introspection_endpoint_auth_signing_alg_values_supported": algs,
+        // RFC 9701 §7: whoever asks for a signed answer gets one by the key that signs tokens.
+        "introspection_signing_alg_values_supported": [facts.signing_alg.name()],
+        "revocation_endpoint": endpoint(issuer, "/oauth/revoke"),
+        "revocation_endpoint_auth_methods_supported": AUTH_METHODS,
+        "revocation_endpoint_auth_signing_alg_values_supported": algs,
+        "status_list_aggregation_endpoint": endpoint(issuer, "/oauth/status-lists"),
         "dpop_signing_alg_values_supported": algs,
     });
     if let Value::Object(members) = &mut document {
@@ -88,10 +101,39 @@ mod tests {
         }
     }
 
+    fn facts() -> Facts {
+        Facts { scopes: Vec::new(), detail_types: Vec::new(), signing_alg: Alg::EdDSA }
+    }
+
     #[test]
     fn md_04_no_list_is_empty() {
-        let document = document("https://as.example.com", &Facts::default());
+        let document = document("https://as.example.com", &facts());
         assert!(document.as_object().unwrap().values().all(|value| *value != json!([])));
         assert_eq!(document["token_endpoint"], "https://as.example.com/oauth/token");
+    }
+
+    #[test]
+    fn md_06_md_07_no_endpoint_leaves_its_authentication_to_defaults() {
+        let document = document("https://as.example.com/t1/", &facts());
+        for (name, path) in [
+            ("token", "/oauth/token"),
+            ("introspection", "/oauth/introspect"),
+            ("revocation", "/oauth/revoke"),
+        ] {
+            assert_eq!(document[format!("{name}_endpoint")], format!("https://as.example.com/t1{path}"));
+            assert_eq!(document[format!("{name}_endpoint_auth_methods_supported")], json!(AUTH_METHODS));
+            let algs = &document[format!("{name}_endpoint_auth_signing_alg_values_supported")];
+            assert!(algs.as_array().unwrap().contains(&json!("RS256")), "{name}: {algs}");
+        }
+    }
+
+    #[test]
+    fn si_04_sl_13_signed_answers_and_status_lists_are_found() {
+        let document = document("https://as.example.com/t1", &facts());
+        assert_eq!(document["introspection_signing_alg_values_supported"], json!(["EdDSA"]));
+        assert_eq!(
+            document["status_list_aggregation_endpoint"],
+            "https://as.example.com/t1/oauth/status-lists"
+        );
     }
 }
