@@ -82,7 +82,7 @@ fn route_of(request: &ServiceRequest) -> &'static str {
     find_route(request.path()).map_or("other", |(route, _)| route)
 }
 
-/// The route whose segments a path ends with; a segment in braces stands for any.
+/// The longest route whose segments a path ends with; a segment in braces stands for any.
 fn find_route(path: &str) -> Option<(&'static str, &'static [&'static str])> {
     let fits = |route: &str| {
         let mut given = path.rsplit('/');
@@ -92,7 +92,8 @@ fn find_route(path: &str) -> Option<(&'static str, &'static [&'static str])> {
                 .is_some_and(|segment| wanted == segment || (wanted.starts_with('{') && !segment.is_empty()))
         })
     };
-    ROUTES.iter().find(|(route, _)| fits(route)).copied()
+    let fitting = ROUTES.iter().filter(|(route, _)| fits(route));
+    fitting.max_by_key(|(route, _)| route.split('/').count()).copied()
 }
 
 /// RFC 9110 §15.5.6: says which methods there are.
@@ -108,4 +109,19 @@ fn not_allowed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         answer.headers_mut().insert(ALLOW, allowed);
     }
     response.into_response(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_route_names_a_path() {
+        let found = |path| find_route(path).map(|(route, _)| route);
+        assert_eq!(found("/t1/api/v1/tasks/7/agents"), Some("/api/v1/tasks/{id}/agents"));
+        assert_eq!(found("/agents"), Some("/agents"));
+        assert_eq!(found("/delegate/agents"), Some("/delegate/{id}"));
+        assert_eq!(found("/delegate/7/ceremonies/8/deny"), Some("/delegate/{id}/ceremonies/{ceremony}/deny"));
+        assert_eq!((found("/delegate/"), found("/nothing")), (None, None));
+    }
 }
