@@ -95,14 +95,14 @@ impl Refusal {
             | Self::ProofKeyUnknown
             | Self::ClockWentBack
             | Self::NonceRequired => Code { status: 401, ..self.code() },
-            Self::SubjectTokenInvalid
-            | Self::TokenRevoked
-            | Self::PrincipalCutOff
+            Self::SubjectTokenInvalid | Self::TokenRevoked | Self::KeyRemoved | Self::InvalidClient(_) => {
+                code("invalid_token", 401)
+            }
+            // The caller is who it is: what it asks about has ended, or somebody above it.
+            Self::PrincipalCutOff
             | Self::AgentEnded
-            | Self::KeyRemoved
             | Self::ActorDisabled
-            | Self::InvalidClient(_) => code("invalid_token", 401),
-            Self::DelegationRevoked
+            | Self::DelegationRevoked
             | Self::DelegationExpired
             | Self::DelegationRequested
             | Self::CommandLimit => code("conflict", 409),

@@ -97,7 +97,7 @@ impl Refusal {
         match self {
             Self::WrongState(state) | Self::ParentNotActive(state) => Some(state.name()),
             Self::CeremonyDecided(stage) => Some(stage.name()),
-            Self::DelegationRevoked => Some(State::Revoked.name()),
+            Self::DelegationRevoked | Self::PrincipalCutOff => Some(State::Revoked.name()),
             Self::DelegationExpired | Self::CommandLimit => Some(State::Expired.name()),
             Self::DelegationRequested => Some(State::Requested.name()),
             _ => None,
