@@ -87,15 +87,15 @@ impl Polls {
         Self(Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build())
     }
 
-    /// Counts one question; an error with the seconds to wait from now on if it came too soon.
-    pub fn count(&self, name: &str, now: OffsetDateTime, interval: u32) -> Result<(), u32> {
+    /// Counts one question; gives the seconds to wait before the next, as an error if this one came too soon.
+    pub fn count(&self, name: &str, now: OffsetDateTime, interval: u32) -> Result<u32, u32> {
         let poll = self.0.get_with(name.to_owned(), Arc::default);
         let mut poll = poll.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let wait = poll.interval.max(interval);
         let soon = poll.last.is_some_and(|last| now < last + time::Duration::seconds(wait.into()));
         poll.last = Some(now);
         poll.interval = if soon { wait + interval } else { wait };
-        if soon { Err(poll.interval) } else { Ok(()) }
+        if soon { Err(poll.interval) } else { Ok(poll.interval) }
     }
 }
 
@@ -114,8 +114,8 @@ mod tests {
     fn dg_04_whoever_asks_too_soon_waits_five_seconds_longer_each_time() {
         let polls = Polls::new();
         let ask = |second| polls.count("a", from_seconds(second).unwrap(), 5);
-        assert_eq!((ask(0), ask(5), ask(9)), (Ok(()), Ok(()), Err(10)));
-        assert_eq!((ask(18), ask(33)), (Err(15), Ok(())));
-        assert_eq!(polls.count("b", from_seconds(33).unwrap(), 5), Ok(()), "everybody for itself");
+        assert_eq!((ask(0), ask(5), ask(9)), (Ok(5), Ok(5), Err(10)));
+        assert_eq!((ask(18), ask(33)), (Err(15), Ok(15)), "the longer wait stays");
+        assert_eq!(polls.count("b", from_seconds(33).unwrap(), 5), Ok(5), "everybody for itself");
     }
 }

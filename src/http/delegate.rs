@@ -132,40 +132,44 @@ struct Wait {
 }
 
 pub(super) async fn show(incoming: Incoming, id: Path<String>) -> HttpResponse {
-    let mut waits = false;
+    let mut ask_again = None;
     let mut response = serve(incoming, async |known| {
         let Wait { wait } = known.query()?;
         if wait.is_some_and(|seconds| seconds > MOST_WAIT) {
             return Err(Refusal::Malformed("wait is 0 to 30 seconds").into());
         }
-        let (state, done) = poll(known, &id, wait.unwrap_or_default()).await?;
-        waits = state == State::Requested;
+        let (done, interval) = poll(known, &id, wait.unwrap_or_default()).await?;
+        ask_again = interval;
         Ok(done)
     })
     .await;
-    if waits {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(INTERVAL));
+    if let Some(interval) = ask_again {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(interval));
     }
     response
 }
 
-/// Shows a delegation; while it is requested, waits for a decision, or sees to it that nobody asks too often.
-async fn poll(mut known: Known<'_>, id: &str, wait: u32) -> Result<(State, Done), Stopped> {
+/// Shows a delegation; while it is requested, waits for a decision, or sees to it that nobody asks too often, and says
+/// after how many seconds one may ask again.
+async fn poll(mut known: Known<'_>, id: &str, wait: u32) -> Result<(Done, Option<u32>), Stopped> {
     let app = known.app;
     let desk = Desk::of(app);
     let (state, done) = delegations::show(&desk, &known.call, id).await?;
-    if state != State::Requested || !matches!(known.call.caller, Caller::Agent(..)) {
-        return Ok((state, done));
+    if state != State::Requested {
+        return Ok((done, None));
+    }
+    if !matches!(known.call.caller, Caller::Agent(..)) {
+        return Ok((done, Some(INTERVAL)));
     }
     if wait == 0 {
         let who = known.call.caller.principal(desk.issuer).map(|who| who.sub).unwrap_or_default();
         return match app.polls.count(&format!("{who} {id}"), known.call.now, INTERVAL) {
-            Ok(()) => Ok((state, done)),
+            Ok(interval) => Ok((done, Some(interval))),
             Err(interval) => Err(Stopped::later(Refusal::SlowDown, interval)),
         };
     }
     // Whoever finds no place to wait is answered at once, and asks again.
-    let Ok(_place) = app.waiting.try_acquire() else { return Ok((state, done)) };
+    let Ok(_place) = app.waiting.try_acquire() else { return Ok((done, Some(INTERVAL))) };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(wait.into());
     let mut pause = Duration::from_millis(50);
     loop {
@@ -173,8 +177,11 @@ async fn poll(mut known: Known<'_>, id: &str, wait: u32) -> Result<(State, Done)
         pause = (pause * 2).min(Duration::from_millis(800));
         known.call.now = app.clock.now();
         let (state, done) = delegations::show(&desk, &known.call, id).await?;
-        if state != State::Requested || tokio::time::Instant::now() >= deadline {
-            return Ok((state, done));
+        if state != State::Requested {
+            return Ok((done, None));
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Ok((done, Some(INTERVAL)));
         }
     }
 }
