@@ -104,6 +104,7 @@ pub fn active(claims: &Claims, view: View<'_>) -> Value {
         "txn": claims.txn,
         "sid": claims.sid,
         "authorization_details": view.details,
+        "capability_ceiling": claims.capability_ceiling,
         "auth_time": claims.login.auth_time,
         "acr": claims.login.acr,
         "amr": claims.login.amr,
@@ -161,7 +162,8 @@ mod tests {
         let more = json!({
             "aud": ["https://mail.example.com", "https://cal.example.com"], "idp": "https://idp.example.com",
             "cnf": {"jkt": "k"}, "act": {"iss": "https://as.example.com", "sub": "agent-a", "cnf": {"jkt": "k"}},
-            "sid": "s", "auth_time": 1_699_999_000, "acr": "mfa", "amr": ["pwd", "otp"]
+            "sid": "s", "auth_time": 1_699_999_000, "acr": "mfa", "amr": ["pwd", "otp"],
+            "capability_ceiling": "mutate"
         });
         token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let mut expected = token.clone();
