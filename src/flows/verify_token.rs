@@ -231,7 +231,7 @@ fn from_identity(identity: Identity, fingerprint: [u8; 32]) -> VerifiedSubject {
             fingerprint,
         },
         act,
-        jkt: None,
+        jkt: identity.jkt,
         scopes: identity.scopes.map_or(Limit::Any, Limit::Only),
         audiences: Limit::Any,
         details: identity.details,

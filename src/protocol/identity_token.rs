@@ -59,6 +59,8 @@ pub struct Identity {
     pub sid: Option<String>,
     /// Whether somebody acts already.
     pub has_actor: bool,
+    /// Thumbprint of the key that the token is bound to (RFC 9449 §6.1), where it is bound to one in this way.
+    pub jkt: Option<String>,
     /// How the principal logged in.
     pub login: Login,
 }
@@ -109,6 +111,13 @@ pub fn read(jws: &Jws<'_>, now: OffsetDateTime) -> Option<Identity> {
         has_actor: match claims.get("act") {
             None => false,
             Some(act) => act.is_object().then_some(true)?,
+        },
+        jkt: match claims.get("cnf") {
+            None => None,
+            Some(cnf) => match cnf.as_object()?.get("jkt") {
+                None => None,
+                Some(jkt) => Some(jkt.as_str()?.to_owned()),
+            },
         },
         login: Login::read(claims),
     })
