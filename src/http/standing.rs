@@ -14,7 +14,6 @@ use crate::app::App;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::introspect::{self, Answer};
 use crate::flows::{revoke_token, status_lists};
-use crate::platform::jose::MAX_TOKEN_BYTES;
 use crate::protocol::introspection::{JWT_MEDIA_TYPE, preferred};
 use crate::protocol::status_list;
 
@@ -62,10 +61,6 @@ pub(super) async fn revoke(
         let now = app.clock.now();
         let from = caller::client_request("/oauth/revoke", &request, request_id, &params)?;
         let token = params.get("token").ok_or(Refusal::Malformed("token is missing"))?;
-        // What is longer than any token of ours is none.
-        if token.len() > MAX_TOKEN_BYTES {
-            return Ok(());
-        }
         revoke_token::revoke(&app, &from, token, now).await
     };
     let response = match revoke().await {
