@@ -129,6 +129,10 @@ impl Known<'_> {
         };
         let value =
             json::parse(&self.body).ok_or_else(|| malformed("It is not JSON without repetition".into()))?;
+        // A list would be read as the members in their order.
+        if !value.is_object() {
+            return Err(malformed("It is not an object".into()));
+        }
         serde_path_to_error::deserialize(value).map_err(|error| {
             let path = error.path().to_string();
             malformed(if path == "." {
