@@ -29,6 +29,7 @@ pub(super) fn of(stop: &Stop, detail: Option<&str>) -> HttpResponse {
             tracing::error!(error = %fault, "a request failed");
             metrics::counter!("actchain_faults_total").increment(1);
             let mut response = of_status(StatusCode::SERVICE_UNAVAILABLE);
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             response
         }
