@@ -1,47 +1,31 @@
-//! `openapi.yaml` tells the truth: every route is in it and nothing else, and real answers fit its schemas.
+//! `openapi.yaml` tells the truth: every route is in it and nothing else, every answer that it describes is given by a real
+//! server and fits, and every reason of a refusal is described, there and in `docs/problems.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use actchain::domain::ceremony::Stage;
+use actchain::domain::delegation::{State, Wider};
+use actchain::domain::refusal::{ClientProblem, Refusal};
 use actchain::http::ROUTES;
+use actchain::protocol::dpop::BadProof;
+use actchain::protocol::status_list::{Status, StatusList};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::support::Answer;
-use crate::support::agent::{JWT, Request};
-use crate::support::world::{MAIL, World};
+use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT, Request};
+use crate::support::contract::{Contract, decoded, form};
+use crate::support::desk::Api;
+use crate::support::world::{CALENDAR, IDP, MAIL, World};
+use crate::support::{Answer, START};
 
-fn description() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.yaml");
-    let options = serde_saphyr::options! { strict_booleans: true };
-    serde_saphyr::from_str_with_options(&std::fs::read_to_string(path).unwrap(), options).unwrap()
-}
-
-/// A validator for one of the named schemas.
-fn validator(description: &Value, name: &str) -> jsonschema::Validator {
-    assert!(description["components"]["schemas"][name].is_object(), "{name} is described");
-    let schemas = &description["components"]["schemas"];
-    let schema = json!({"$ref": format!("#/components/schemas/{name}"), "components": {"schemas": schemas}});
-    jsonschema::options().with_draft(jsonschema::Draft::Draft202012).build(&schema).unwrap()
-}
-
-#[track_caller]
-fn assert_fits(description: &Value, name: &str, answer: &Value) {
-    let problems: Vec<String> =
-        validator(description, name).iter_errors(answer).map(|error| error.to_string()).collect();
-    assert!(problems.is_empty(), "{name}: {problems:?} in {answer}");
-}
+/// Described, and given only if something ends between two looks of the same request.
+const RACES: [(&str, &str, u16); 1] = [("POST", "/delegate/{id}/key", 409)];
 
 #[test]
 fn every_route_is_described_and_nothing_else() {
-    let description = description();
-    let mut described: BTreeSet<(String, String)> = BTreeSet::new();
-    for (path, item) in description["paths"].as_object().unwrap() {
-        let methods = item
-            .as_object()
-            .unwrap()
-            .keys()
-            .filter(|key| ["get", "post", "put", "delete", "patch"].contains(&key.as_str()));
-        described.extend(methods.map(|method| (path.clone(), method.to_uppercase())));
-    }
+    let contract = Contract::read();
+    let described: BTreeSet<(String, String)> =
+        contract.operations().into_iter().map(|(method, path, _)| (path, method)).collect();
     let mut served: BTreeSet<(String, String)> = ROUTES
         .iter()
         .flat_map(|(path, methods)| methods.iter().map(|method| ((*path).to_owned(), (*method).to_owned())))
@@ -50,54 +34,1036 @@ fn every_route_is_described_and_nothing_else() {
     assert_eq!(described, served);
 }
 
+#[test]
+fn the_schemas_can_fail() {
+    let contract = Contract::read();
+    let fails = |name: &str, value: Value| {
+        assert!(!contract.problems(&contract.schema(name), &value).is_empty(), "{name} takes {value}");
+    };
+    fails("TokenResponse", json!({"access_token": "x"}));
+    fails("Introspection", json!({"active": false, "sub": "alice"}));
+    fails(
+        "OAuthError",
+        json!({"error": "invalid_request", "error_description": "x", "reason": "ceremony_required"}),
+    );
+    fails(
+        "RefusedProblem",
+        json!({"type": "urn:actchain:problem:x", "title": "x", "status": 400, "reason": "x"}),
+    );
+    fails("Ceremony", json!({"id": "not a uuid"}));
+    fails("Instant", json!("2026-01-01T00:00:00Z"));
+    fails("PublicKey", json!({"kty": "EC", "d": "x"}));
+    let schemas = contract.document["components"]["schemas"].as_object().unwrap();
+    // What comes out has no member that is not described.
+    for name in ["Delegation", "Delegations", "Agents", "Reach", "CutOff", "Revoked", "Counted", "Metadata"] {
+        assert_eq!(schemas[name]["additionalProperties"], false, "{name}");
+    }
+}
+
+/// Who calls at the desk.
+#[derive(Clone, Copy)]
+enum Who<'a> {
+    User(&'a str),
+    Client(&'a Agent),
+}
+
+/// A world whose answers are held against the description.
+struct Held<'a> {
+    world: &'a World,
+    contract: &'a Contract,
+}
+
+impl Held<'_> {
+    async fn send(&self, api: Api<'_>, method: &str, path: &str) -> Answer {
+        let answer = api.send().await;
+        self.contract.hold(method, path, &answer);
+        answer
+    }
+
+    async fn authorized<'b>(&'b self, who: Who<'_>, method: &str, path: &str) -> Api<'b> {
+        let api = Api::new(&self.world.server, method, path);
+        match who {
+            Who::User(sub) => api.user(&self.world.token_of(sub)),
+            Who::Client(agent) => api.client(agent, &self.world.desk_token(agent).await),
+        }
+    }
+
+    /// A call that ends with this status and reason.
+    async fn refused(
+        &self,
+        who: Who<'_>,
+        (method, path): (&str, &str),
+        body: Value,
+        expected: (u16, &str),
+    ) -> Answer {
+        let mut api = self.authorized(who, method, path).await;
+        if !body.is_null() {
+            api = api.json(&body);
+        }
+        let answer = self.send(api, method, path).await;
+        assert_eq!((answer.status, answer.reason()), expected, "{method} {path}: {}", answer.text);
+        answer
+    }
+
+    /// A call that is carried out.
+    async fn done(&self, who: Who<'_>, (method, path): (&str, &str), body: Value) -> Answer {
+        self.done_under(who, (method, path), body, &[]).await
+    }
+
+    async fn done_under(
+        &self,
+        who: Who<'_>,
+        (method, path): (&str, &str),
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let mut api = self.authorized(who, method, path).await;
+        if !body.is_null() {
+            api = api.json(&body);
+        }
+        api = headers.iter().fold(api, |api, (name, value)| api.header(name, value));
+        let answer = self.send(api, method, path).await;
+        assert!(answer.status < 300, "{method} {path}: {} {}", answer.status, answer.text);
+        self.contract.hold_request(method, path, (!body.is_null()).then_some(&body));
+        answer
+    }
+
+    /// A request at an OAuth endpoint that ends with this status and error.
+    async fn oauth(&self, path: &str, request: Request<'_>, expected: (u16, &str)) -> Answer {
+        let body = form(&request.params);
+        let answer = request.send().await;
+        self.contract.hold("POST", path, &answer);
+        assert_eq!((answer.status, answer.error()), expected, "{path}: {}", answer.text);
+        if answer.status == 200 {
+            self.contract.hold_request("POST", path, Some(&body));
+        }
+        answer
+    }
+
+    async fn exchanged(&self, by: &Agent, sub: &str, scope: &str) -> Answer {
+        let request = by.exchange(&self.world.server, &self.world.token_of(sub), JWT).param("audience", MAIL);
+        self.oauth("/oauth/token", request.param("scope", scope), (200, "")).await
+    }
+}
+
+fn id_of(answer: &Answer) -> String {
+    answer.json["id"].as_str().unwrap_or_else(|| panic!("no id in {}", answer.text)).to_owned()
+}
+
+fn new_agent_key() -> Agent {
+    Agent::new("nobody yet", Auth::None)
+}
+
+const UNKNOWN: &str = "no-such-delegation";
+const THUMBPRINT: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn real_answers_fit_their_schemas() {
-    let description = description();
-    let world = World::new().await;
+async fn every_described_answer_is_given_and_fits() {
+    let contract = Contract::read();
+    let world = World::configured("[agents]\nper_task = 1").await;
+    // A client of a kind that has nothing to do at the desk, with a token for it all the same.
+    let yaml = format!(
+        "clients:\n  - {{id: service, kind: service, auth: client_secret_basic, secret: service-secret-0123456789,\n     \
+         scopes: [actchain.delegate], audiences: [{:?}], grant_types: [client_credentials]}}\n",
+        world.server.app.issuer
+    );
+    world.server.apply(&yaml).await.unwrap();
+    let held = Held { world: &world, contract: &contract };
+    documents(&held).await;
+    token_endpoint(&held).await;
+    a_delegation_is_given_and_renewed_and_taken_back(&held).await;
+    a_delegation_is_asked_for_and_decided(&held).await;
+    bad_requests_for_delegations(&held).await;
+    uses_are_reserved_and_counted(&held).await;
+    an_agent_is_made_and_changes_its_key_and_ends(&held).await;
+    relying_parties_are_told(&held).await;
+    administration(&held).await;
+    whoever_calls(&held).await;
+    everybody_is_kept_in_bounds(&contract).await;
+    a_nonce_is_demanded(&contract).await;
+    nothing_works_without_a_database(&held).await;
+    let mut missing = contract.described();
+    let races = RACES.map(|(method, path, status)| (method.to_owned(), path.to_owned(), status));
+    missing.retain(|one| !contract.seen().contains(one) && !races.contains(one));
+    assert!(missing.is_empty(), "described, and never given: {missing:#?}");
+}
+
+async fn get(held: &Held<'_>, path: &str) -> Answer {
+    held.send(Api::get(&held.world.server, path), "GET", path).await
+}
+
+async fn documents(held: &Held<'_>) {
+    for path in ["/oauth/jwks", "/health", "/ready", "/metrics", "/oauth/status-lists"] {
+        assert_eq!(get(held, path).await.status, 200, "{path}");
+    }
+    for path in ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"] {
+        let metadata = get(held, path).await;
+        let jwk = &held.world.server.app.keyring().jwks["keys"][0];
+        assert_eq!(metadata.json["introspection_signing_alg_values_supported"], json!([jwk["alg"]]));
+    }
+    let missing = Api::get(&held.world.server, "/nothing").send().await;
+    let problem = held.contract.schema("Problem");
+    assert_eq!(held.contract.problems(&problem, &missing.json), Vec::<String>::new());
+}
+
+async fn token_endpoint(held: &Held<'_>) {
+    let world = held.world;
     let exchange =
         || world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
-    assert_fits(&description, "TokenResponse", &world.third_hop().await.json);
-    let details =
-        exchange().param("authorization_details", r#"[{"type":"mailbox","actions":["read"]}]"#).send().await;
-    assert_fits(&description, "TokenResponse", &details.json);
-    let own = world
-        .user_proxy
-        .request(&world.server)
-        .param("grant_type", "client_credentials")
-        .param("audience", MAIL);
-    assert_fits(&description, "TokenResponse", &own.send().await.json);
-    let refusals = [
-        exchange().param("scope", "nothing").send().await,
-        exchange().param("scope", "a  b").send().await,
-        exchange().set("audience", "https://unknown.example.com").send().await,
-        exchange().set("subject_token", "x").send().await,
-        exchange().without("dpop").send().await,
-        exchange().without("subject_token").send().await,
-        exchange().param("scope", "a").param("scope", "b").send().await,
-        exchange().param("authorization_details", "x").send().await,
-        world.user_proxy.request(&world.server).param("grant_type", "x").send().await,
-        world.stranger.exchange(&world.server, &world.user_token(), JWT).send().await,
-        Request::to(&world.server).send().await,
-    ];
-    for refusal in refusals {
-        assert_fits(&description, "OAuthError", &refusal.json);
-        let documented =
-            &description["paths"]["/oauth/token"]["post"]["responses"][refusal.status.to_string()];
-        assert!(documented.is_object(), "{} is documented", refusal.status);
-    }
-    for (path, schema) in [
-        ("/oauth/jwks", "Jwks"),
-        ("/.well-known/oauth-authorization-server", "Metadata"),
-        ("/.well-known/openid-configuration", "Metadata"),
-        ("/health", "Health"),
-        ("/ready", "Health"),
-        ("/nothing", "Problem"),
+    let first = held.oauth("/oauth/token", exchange(), (200, "")).await;
+    let second = world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN);
+    let second = held.oauth("/oauth/token", second, (200, "")).await;
+    let third = world.followup_svc.exchange(&world.server, second.token(), ACCESS_TOKEN);
+    held.oauth("/oauth/token", third, (200, "")).await;
+    let details = r#"[{"type":"mailbox","actions":["read"]}]"#;
+    held.oauth("/oauth/token", exchange().param("authorization_details", details), (200, "")).await;
+    let bearer =
+        world.stranger.request(&world.server).without("dpop").param("grant_type", "client_credentials");
+    held.oauth("/oauth/token", bearer.param("audience", MAIL), (200, "")).await;
+    let two = world.user_proxy.request(&world.server).param("grant_type", "client_credentials");
+    let two = two.param("audience", MAIL).param("resource", CALENDAR).param("scope", "both");
+    held.oauth("/oauth/token", two, (200, "")).await;
+    let low = exchange().param("capability_ceiling", "observe");
+    let low = held.oauth("/oauth/token", low, (200, "")).await;
+    assert_eq!(low.claims()["capability_ceiling"], "observe");
+    for (request, expected) in [
+        (exchange().param("scope", "nothing"), (400, "invalid_scope")),
+        (exchange().param("scope", "a  b"), (400, "invalid_scope")),
+        (exchange().set("audience", "https://unknown.example.com"), (400, "invalid_target")),
+        (exchange().set("subject_token", "x"), (400, "invalid_request")),
+        (exchange().without("dpop"), (400, "invalid_dpop_proof")),
+        (exchange().without("subject_token"), (400, "invalid_request")),
+        (exchange().param("scope", "a").param("scope", "b"), (400, "invalid_request")),
+        (exchange().param("authorization_details", "x"), (400, "invalid_authorization_details")),
+        (exchange().param("capability_ceiling", "fly"), (400, "invalid_request")),
+        (world.user_proxy.request(&world.server).param("grant_type", "x"), (400, "unsupported_grant_type")),
+        (world.stranger.exchange(&world.server, &world.user_token(), JWT), (400, "invalid_request")),
+        (Request::to(&world.server), (401, "invalid_client")),
     ] {
-        let answer = Answer::read(reqwest::get(format!("{}{path}", world.server.base)).await.unwrap()).await;
-        assert_fits(&description, schema, &answer.json);
+        held.oauth("/oauth/token", request, expected).await;
     }
-    assert!(
-        !validator(&description, "TokenResponse").is_valid(&json!({"access_token": "x"})),
-        "the schemas can fail"
+}
+
+async fn a_delegation_is_given_and_renewed_and_taken_back(held: &Held<'_>) {
+    let (alice, admin) = (Who::User("alice"), Who::Client(&held.world.admin));
+    let body = json!({"delegate": "stranger", "scopes": ["mail.read"], "audiences": [MAIL], "max_uses": 5, "max_depth": 2,
+                      "authorization_details": [{"type": "mailbox", "actions": ["read"]}], "expires_in": 600,
+                      "capability_ceiling": "mutate", "reason": "to read\nher mail", "agent": {"type": "assistant"}});
+    let key = [("idempotency-key", "first")];
+    let given = held.done_under(alice, ("POST", "/delegate"), body.clone(), &key).await;
+    assert_eq!((given.status, given.header("idempotent-replayed")), (201, None));
+    let id = id_of(&given);
+    let uri = format!("{}/delegate/{id}", held.world.server.app.issuer);
+    assert_eq!(given.header("location"), Some(uri.as_str()));
+    let again = held.done_under(alice, ("POST", "/delegate"), body, &key).await;
+    assert_eq!((again.status, again.header("idempotent-replayed")), (201, Some("true")));
+    assert_eq!((&again.json, again.header("location")), (&given.json, Some(uri.as_str())));
+
+    let at = |call: &str| format!("/delegate/{id}{call}");
+    let shown = held.done(alice, ("GET", &at("")), Value::Null).await;
+    assert_eq!((&shown.json, shown.header("retry-after")), (&given.json, None));
+    held.refused(Who::User("bob"), ("GET", &at("")), Value::Null, (404, "not_found")).await;
+    held.refused(alice, ("GET", &at("?wait=31")), Value::Null, (400, "malformed_request")).await;
+    held.refused(alice, ("GET", &at("?patience=1")), Value::Null, (400, "malformed_request")).await;
+
+    let all = format!(
+        "/delegate?state=active&delegator_iss={IDP}&delegator_sub=alice&delegate=stranger&since=2026-01-01T00:00:00Z\
+         &until=2027-01-01T00:00:00Z&limit=1"
     );
+    let page = held.done(alice, ("GET", &all), Value::Null).await;
+    assert_eq!(page.json, json!({"items": [given.json], "next": null}));
+    let first = held.done(admin, ("GET", "/delegate?limit=1"), Value::Null).await;
+    let next = first.json["next"].as_str().unwrap();
+    held.done(admin, ("GET", &format!("/delegate?limit=1&cursor={next}")), Value::Null).await;
+    held.done(Who::Client(&held.world.email_svc), ("GET", "/delegate?parent=D&task=none"), Value::Null).await;
+    for wrong in
+        ["limit=0", "limit=101", "cursor=x", "since=yesterday", "state=old", "page=2", "delegate=%00"]
+    {
+        let path = format!("/delegate?{wrong}");
+        held.refused(alice, ("GET", &path), Value::Null, (400, "malformed_request")).await;
+    }
+
+    let renewed = held.done(alice, ("POST", &at("/renew")), json!({"expires_in": 900})).await;
+    assert_ne!(renewed.json["expires_at"], given.json["expires_at"]);
+    for (body, reason) in [
+        (json!({"expires_in": 1}), "expiry_not_later"),
+        (json!({"expires_in": 400 * 86_400}), "delegation_too_wide"),
+        (json!({}), "malformed_request"),
+    ] {
+        held.refused(alice, ("POST", &at("/renew")), body, (400, reason)).await;
+    }
+    let too_long = json!({"reason": "x".repeat(501)});
+    held.refused(alice, ("POST", &at("/revoke")), too_long, (400, "malformed_request")).await;
+    let revoked = held.done(alice, ("POST", &at("/revoke")), json!({"reason": "enough"})).await;
+    assert_eq!(revoked.json["reached"], json!({"delegations": 1, "tokens": 0, "at_least": false}));
+    for call in ["/revoke", "/deny", "/approve"] {
+        let late = held.refused(alice, ("POST", &at(call)), Value::Null, (409, "wrong_state")).await;
+        assert_eq!(late.json["state"], "revoked");
+    }
+    held.refused(alice, ("POST", &at("/renew")), json!({"expires_in": 1200}), (409, "wrong_state")).await;
+    for (call, body) in [
+        ("/approve", Value::Null),
+        ("/deny", Value::Null),
+        ("/revoke", Value::Null),
+        ("/renew", json!({"expires_in": 60})),
+    ] {
+        let path = format!("/delegate/{UNKNOWN}{call}");
+        held.refused(alice, ("POST", &path), body, (404, "not_found")).await;
+    }
+}
+
+async fn a_delegation_is_asked_for_and_decided(held: &Held<'_>) {
+    let (bob, proxy) = (Who::User("bob"), Who::Client(&held.world.user_proxy));
+    let body = json!({"delegator": {"iss": IDP, "sub": "bob"}, "scopes": ["mail.read", "mail.send"], "expires_in": 600});
+    let asked = held.done(proxy, ("POST", "/delegate"), body.clone()).await;
+    assert_eq!(asked.status, 202);
+    let id = id_of(&asked);
+    let at = |call: &str| format!("/delegate/{id}{call}");
+    let ask = async || {
+        let api = held.authorized(proxy, "GET", &at("")).await;
+        let answer = held.send(api, "GET", &at("")).await;
+        (answer.status, answer.header("retry-after").map(str::to_owned), answer.reason().to_owned())
+    };
+    let said = |status, wait: &str, reason: &str| (status, Some(wait.to_owned()), reason.to_owned());
+    assert_eq!(ask().await, said(200, "5", ""));
+    assert_eq!(ask().await, said(429, "10", "slow_down"));
+    held.world.server.pass(10);
+    assert_eq!(ask().await, said(200, "10", ""), "the longer wait stays, and is said");
+    let waited = held.done(proxy, ("GET", &at("?wait=1")), Value::Null).await;
+    assert_eq!((waited.json["state"].as_str(), waited.header("retry-after")), (Some("requested"), Some("5")));
+    let seen = held.done(bob, ("GET", &at("?wait=0")), Value::Null).await;
+    assert_eq!(seen.header("retry-after"), Some("5"));
+
+    held.refused(proxy, ("POST", &at("/approve")), Value::Null, (403, "insufficient_scope")).await;
+    held.refused(proxy, ("POST", &at("/deny")), Value::Null, (403, "insufficient_scope")).await;
+    held.refused(bob, ("POST", &at("/commands")), json!({"count": 1}), (403, "insufficient_scope")).await;
+    let early = held
+        .refused(proxy, ("POST", &at("/commands")), json!({"count": 1}), (409, "delegation_requested"))
+        .await;
+    assert_eq!(early.json["state"], "requested");
+    for (body, pointer) in
+        [(json!({"scopes": ["both"]}), "#/scopes"), (json!({"expires_in": 601}), "#/expires_in")]
+    {
+        let wider = held.refused(bob, ("POST", &at("/approve")), body, (400, "delegation_too_wide")).await;
+        assert_eq!(wider.json["errors"][0]["pointer"], pointer);
+    }
+    let narrower = json!({"scopes": ["mail.read"], "audiences": [MAIL], "capability_ceiling": "observe", "max_uses": 1,
+                          "ceremony_required_for": ["mail.send"], "max_depth": 1, "expires_in": 60,
+                          "authorization_details": []});
+    let approved = held.done(bob, ("POST", &at("/approve")), narrower).await;
+    assert_eq!(approved.json["state"], "active");
+    let nothing_to_decide =
+        held.refused(bob, ("POST", &at("/deny")), Value::Null, (409, "wrong_state")).await;
+    assert_eq!(nothing_to_decide.json["state"], "active");
+
+    let denied = id_of(&held.done(proxy, ("POST", "/delegate"), body).await);
+    let no = json!({"reason": "no"});
+    held.done(bob, ("POST", &format!("/delegate/{denied}/deny")), no).await;
+    held.world.server.pass(61);
+    let over = held
+        .refused(proxy, ("POST", &at("/commands")), json!({"count": 1}), (409, "delegation_expired"))
+        .await;
+    assert_eq!(over.json["state"], "expired");
+    held.refused(bob, ("POST", &at("/revoke")), Value::Null, (409, "wrong_state")).await;
+}
+
+/// What the server refuses for its form, the description refuses, too.
+async fn bad_requests_for_delegations(held: &Held<'_>) {
+    let (alice, email) = (Who::User("alice"), Who::Client(&held.world.email_svc));
+    let jwk = new_agent_key().key.public_jwk();
+    let mut private = jwk.clone();
+    private["d"] = json!("AAAA");
+    let malformed = [
+        json!({"delegate": "stranger", "colour": "red"}),
+        json!({"delegate": "stranger", "scopes": "mail.read"}),
+        json!({"delegate": "stranger", "max_uses": 0}),
+        json!({"delegate": "stranger", "max_depth": -1}),
+        json!({"delegate": "stranger", "expires_in": "1h"}),
+        json!({"delegate": "stranger", "ceremony_required_for": null}),
+        json!({"delegate": "stranger", "reason": "x".repeat(501)}),
+        json!({"delegate": "stranger", "reason": "a\tb"}),
+        json!({"delegate": "stranger", "agent": {"type": ""}}),
+        json!({"delegate": "stranger", "agent": {"model": "x".repeat(101)}}),
+        json!({"delegate": "stranger", "agent": {"version": "1"}}),
+        json!({"delegate": "stranger", "delegator": {"iss": IDP}}),
+        json!({"delegate": "stranger", "delegator": {"iss": IDP, "sub": "alice"}, "parent": "D"}),
+        json!({"delegate": "stranger", "ephemeral": {"jwk": jwk, "task_id": "t"}}),
+        json!({"ephemeral": {"jwk": jwk}}),
+        json!({"ephemeral": {"jwk": jwk, "task_id": "a/b"}}),
+        json!({"ephemeral": {"jwk": private, "task_id": "t"}}),
+        json!({"ephemeral": {"jwk": {"kty": "oct", "k": "AAAA"}, "task_id": "t"}}),
+        json!({"delegate": "stranger", "scopes": (0..101).map(|n| format!("s{n}")).collect::<Vec<_>>()}),
+        json!(["stranger"]),
+    ];
+    let schema = held.contract.schema("NewDelegation");
+    for body in malformed {
+        held.refused(alice, ("POST", "/delegate"), body.clone(), (400, "malformed_request")).await;
+        assert!(!held.contract.problems(&schema, &body).is_empty(), "described: {body}");
+    }
+    for (body, reason) in [
+        (json!({"delegate": "stranger", "scopes": ["a b"]}), "scope_malformed"),
+        (json!({"delegate": "stranger", "audiences": ["a b"]}), "target_malformed"),
+        (json!({"delegate": "stranger", "authorization_details": {}}), "details_malformed"),
+        (json!({"delegate": "a b"}), "delegate_unknown"),
+    ] {
+        held.refused(alice, ("POST", "/delegate"), body.clone(), (400, reason)).await;
+        assert!(!held.contract.problems(&schema, &body).is_empty(), "described: {body}");
+    }
+    let given =
+        held.done(alice, ("POST", "/delegate"), json!({"delegate": "user-proxy", "expires_in": 300})).await;
+    let proxy = Who::Client(&held.world.user_proxy);
+    let parent = id_of(&given);
+    for (who, body, expected) in [
+        (alice, json!({"delegate": "stranger", "capability_ceiling": "fly"}), (400, "capability_unknown")),
+        (
+            alice,
+            json!({"delegate": "stranger", "audiences": ["https://nowhere.example"]}),
+            (400, "target_refused"),
+        ),
+        (alice, json!({"delegate": "stranger", "expires_in": 400 * 86_400}), (400, "delegation_too_wide")),
+        (alice, json!({"delegate": "nobody"}), (400, "delegate_unknown")),
+        (
+            alice,
+            json!({"delegate": "stranger", "delegator": {"iss": IDP, "sub": "bob"}}),
+            (403, "insufficient_scope"),
+        ),
+        (alice, json!({"delegate": "stranger", "parent": parent}), (403, "insufficient_scope")),
+        (proxy, json!({"parent": parent, "delegate": "user-proxy"}), (400, "delegation_cycle")),
+        (
+            proxy,
+            json!({"parent": parent, "delegate": "stranger", "expires_in": 301}),
+            (400, "delegation_too_wide"),
+        ),
+        (proxy, json!({"delegator": {"iss": "https://x.example", "sub": "a"}}), (400, "delegator_unknown")),
+        (
+            proxy,
+            json!({"delegator": {"iss": IDP, "sub": "a"}, "delegate": "stranger"}),
+            (403, "insufficient_scope"),
+        ),
+        (email, json!({"parent": parent, "delegate": "stranger"}), (404, "not_found")),
+        (Who::Client(&held.world.admin), json!({"delegate": "stranger"}), (403, "insufficient_scope")),
+    ] {
+        held.refused(who, ("POST", "/delegate"), body, expected).await;
+    }
+    let below = json!({"parent": parent, "delegate": "stranger", "scopes": ["mail.read"]});
+    let below = held.done(proxy, ("POST", "/delegate"), below).await;
+    held.done(alice, ("POST", &format!("/delegate/{parent}/revoke")), Value::Null).await;
+    let ended = held.done(alice, ("GET", &format!("/delegate/{}", id_of(&below))), Value::Null).await;
+    assert_eq!((&ended.json["state"], &ended.json["ended_by"]), (&json!("revoked"), &json!(parent)));
+    let late = json!({"parent": parent, "delegate": "stranger"});
+    let late = held.refused(proxy, ("POST", "/delegate"), late, (409, "parent_not_active")).await;
+    assert_eq!(late.json["state"], "revoked");
+}
+
+async fn uses_are_reserved_and_counted(held: &Held<'_>) {
+    let (carol, proxy) = (Who::User("carol"), &held.world.user_proxy);
+    let body = json!({"delegate": "user-proxy", "scopes": ["mail.read", "mail.send"], "audiences": [MAIL], "max_uses": 6,
+                      "ceremony_required_for": ["mail.send", "execute"], "capability_ceiling": "mutate"});
+    let given = held.done(carol, ("POST", "/delegate"), body).await;
+    let id = id_of(&given);
+    let at = |call: &str| format!("/delegate/{id}{call}");
+    let send = |scope: &'static str| {
+        let exchange = proxy.exchange(&held.world.server, &held.world.token_of("carol"), JWT);
+        exchange.param("audience", MAIL).param("scope", scope)
+    };
+    let reserved = async || {
+        let refused =
+            held.oauth("/oauth/token", send("mail.send"), (400, "insufficient_user_authentication")).await;
+        (refused.reason().to_owned(), refused.json["ceremony"].as_str().map(str::to_owned))
+    };
+    let (reason, ceremony) = reserved().await;
+    assert_eq!(reason, "ceremony_required");
+    let ceremony = ceremony.unwrap();
+    assert_eq!(reserved().await, ("ceremony_required".into(), Some(ceremony.clone())), "the same one");
+    let approve = at(&format!("/ceremonies/{ceremony}/approve"));
+    held.refused(Who::Client(proxy), ("POST", &approve), Value::Null, (403, "insufficient_scope")).await;
+    held.refused(Who::User("bob"), ("POST", &approve), Value::Null, (404, "not_found")).await;
+    held.done(carol, ("POST", &approve), Value::Null).await;
+    let twice = held.refused(carol, ("POST", &approve), Value::Null, (409, "ceremony_decided")).await;
+    assert_eq!(twice.json["state"], "approved");
+    held.oauth("/oauth/token", send("mail.send"), (200, "")).await;
+    held.world.server.pass(1);
+    let (_, second) = reserved().await;
+    let deny = at(&format!("/ceremonies/{}/deny", second.unwrap()));
+    held.done(carol, ("POST", &deny), Value::Null).await;
+    held.refused(carol, ("POST", &deny), Value::Null, (409, "ceremony_decided")).await;
+    assert_eq!(reserved().await, ("ceremony_denied".into(), None));
+    let listed = held.done(carol, ("GET", &at("/ceremonies")), Value::Null).await;
+    let states: Vec<&Value> =
+        listed.json["items"].as_array().unwrap().iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, ["denied", "used"]);
+    held.refused(carol, ("GET", &format!("/delegate/{UNKNOWN}/ceremonies")), Value::Null, (404, "not_found"))
+        .await;
+    let unknown = at(&format!("/ceremonies/{}/deny", Uuid::nil()));
+    held.refused(carol, ("POST", &unknown), Value::Null, (404, "not_found")).await;
+
+    let high = send("mail.read").param("capability_ceiling", "admin");
+    held.oauth("/oauth/token", high, (400, "invalid_scope")).await;
+    let token = held.exchanged(proxy, "carol", "mail.read").await;
+    let told = held.world.mail_server.at(&held.world.server, "/oauth/introspect").without("dpop");
+    let told = held.oauth("/oauth/introspect", told.param("token", token.token()), (200, "")).await;
+    assert_eq!(told.json["capability_ceiling"], "mutate");
+
+    let count = |count: u32| json!({"count": count});
+    let commands = at("/commands");
+    for bad in [json!({"count": 0}), json!({"count": 1_000_001}), json!({"count": "1"}), json!({})] {
+        held.refused(Who::Client(proxy), ("POST", &commands), bad.clone(), (400, "malformed_request")).await;
+        assert!(
+            !held.contract.problems(&held.contract.schema("Commands"), &bad).is_empty(),
+            "described: {bad}"
+        );
+    }
+    held.refused(
+        Who::Client(proxy),
+        ("POST", &format!("/delegate/{UNKNOWN}/commands")),
+        count(1),
+        (404, "not_found"),
+    )
+    .await;
+    let counted = held.done(Who::Client(proxy), ("POST", &commands), count(3)).await;
+    assert_eq!(counted.json, json!({"id": id, "state": "active", "uses": 5, "uses_left": 1}));
+    held.refused(Who::Client(proxy), ("POST", &commands), count(2), (409, "command_limit")).await;
+    let last = held.done(Who::Client(proxy), ("POST", &commands), count(1)).await;
+    assert_eq!(last.json, json!({"id": id, "state": "expired", "uses": 6, "uses_left": 0}));
+    let over = held.refused(Who::Client(proxy), ("POST", &commands), count(1), (409, "command_limit")).await;
+    assert_eq!(over.json["state"], "expired");
+    let late = at(&format!("/ceremonies/{ceremony}/deny"));
+    held.refused(carol, ("POST", &late), Value::Null, (409, "wrong_state")).await;
+}
+
+async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
+    let carol = Who::User("carol");
+    let old = new_agent_key();
+    let jwk = old.key.public_jwk();
+    let body =
+        json!({"ephemeral": {"jwk": jwk, "task_id": "task-7"}, "scopes": ["mail.read"], "audiences": [MAIL]});
+    let given = held.done(carol, ("POST", "/delegate"), body.clone()).await;
+    held.refused(carol, ("POST", "/delegate"), body, (409, "task_full")).await;
+    let id = id_of(&given);
+    let agent_id = given.json["delegate"].as_str().unwrap().to_owned();
+    assert_eq!(
+        given.json["ephemeral"],
+        json!({"client_id": agent_id, "task_id": "task-7", "jkt": old.jkt()})
+    );
+    let agent = Agent { id: agent_id.clone(), ..old };
+    let page = held.done(carol, ("GET", "/delegate?task=task-7"), Value::Null).await;
+    assert_eq!(page.json["items"][0]["id"], given.json["id"]);
+    held.exchanged(&agent, "carol", "mail.read").await;
+
+    let key = format!("/delegate/{id}/key");
+    let new = Agent { id: agent_id.clone(), ..new_agent_key() };
+    let change = json!({"jwk": new.key.public_jwk()});
+    held.refused(carol, ("POST", &key), change.clone(), (403, "insufficient_scope")).await;
+    let unknown = format!("/delegate/{UNKNOWN}/key");
+    held.refused(Who::Client(&agent), ("POST", &unknown), change.clone(), (404, "not_found")).await;
+    let same = json!({"jwk": agent.key.public_jwk()});
+    held.refused(Who::Client(&agent), ("POST", &key), same, (400, "malformed_request")).await;
+    held.refused(Who::Client(&agent), ("POST", &key), json!({"jwk": {}}), (400, "malformed_request")).await;
+    let waiting = held.done(Who::Client(&agent), ("POST", &key), change).await;
+    assert_eq!((waiting.status, &waiting.json["state"]), (202, &json!("requested")));
+    assert_eq!(waiting.json["ephemeral"]["jkt"], Value::Null);
+    let approve = format!("/delegate/{id}/approve");
+    let narrower = json!({"scopes": ["mail.read"]});
+    held.refused(carol, ("POST", &approve), narrower, (400, "malformed_request")).await;
+    let confirmed = held.done(carol, ("POST", &approve), Value::Null).await;
+    assert_eq!(confirmed.json["ephemeral"]["jkt"], new.jkt());
+    held.exchanged(&new, "carol", "mail.read").await;
+
+    let agents = held.done(carol, ("GET", "/agents?limit=10"), Value::Null).await;
+    let made = json!({"task_id": "task-7", "delegation": id, "owner": {"iss": IDP, "sub": "carol"}});
+    assert_eq!(agents.json["items"][0]["ephemeral"], made, "{}", agents.text);
+    let first = held.done(Who::Client(&held.world.admin), ("GET", "/agents?limit=1"), Value::Null).await;
+    let next = format!("/agents?cursor={}", first.json["next"].as_str().unwrap());
+    held.done(Who::Client(&held.world.admin), ("GET", &next), Value::Null).await;
+    held.refused(Who::Client(&new), ("GET", "/agents"), Value::Null, (403, "insufficient_scope")).await;
+
+    let task = "/api/v1/tasks/task-7/agents";
+    held.refused(Who::User("bob"), ("DELETE", task), Value::Null, (404, "not_found")).await;
+    let ended = held.done(carol, ("DELETE", task), Value::Null).await;
+    assert_eq!(ended.json, json!({"task_id": "task-7", "ended": 1, "agents": [agent_id]}));
+    held.refused(carol, ("DELETE", task), Value::Null, (404, "not_found")).await;
+    for call in ["enable", "disable"] {
+        let path = format!("/api/v1/clients/{agent_id}/{call}");
+        held.refused(Who::Client(&held.world.admin), ("POST", &path), Value::Null, (409, "agent_ended"))
+            .await;
+    }
+}
+
+async fn relying_parties_are_told(held: &Held<'_>) {
+    let world = held.world;
+    let introspect = |by: &'static str, token: &str| {
+        let agent = if by == "mail-server" { &world.mail_server } else { &world.stranger };
+        agent.at(&world.server, "/oauth/introspect").without("dpop").param("token", token)
+    };
+    let token = world.third_hop().await;
+    let active = introspect("mail-server", token.token()).param("token_type_hint", "access_token");
+    let active = held.oauth("/oauth/introspect", active, (200, "")).await;
+    assert_eq!(
+        (&active.json["active"], &active.json["delegation"]["path"]),
+        (&json!(true), &json!(["D", "E", "F"]))
+    );
+    for request in [introspect("mail-server", "x"), introspect("stranger", token.token())] {
+        let inactive = held.oauth("/oauth/introspect", request, (200, "")).await;
+        assert_eq!(inactive.text, r#"{"active":false}"#);
+    }
+    let accept = "application/token-introspection+jwt";
+    let signed = introspect("mail-server", token.token()).header("accept", accept);
+    let signed = held.oauth("/oauth/introspect", signed, (200, "")).await;
+    assert_eq!(signed.header("content-type"), Some(accept));
+    assert_eq!(decoded(&signed.text)[1]["token_introspection"], active.json);
+    held.oauth("/oauth/introspect", introspect("mail-server", ""), (400, "invalid_request")).await;
+    let twice = introspect("mail-server", "x").param("token", "y");
+    held.oauth("/oauth/introspect", twice, (400, "invalid_request")).await;
+    let replayed = world.user_proxy.at(&world.server, "/oauth/introspect").param("token", "x");
+    held.oauth("/oauth/introspect", replayed.clone(), (200, "")).await;
+    held.oauth("/oauth/introspect", replayed, (401, "invalid_client")).await;
+
+    let revoke = |by, token: &str| Agent::at(by, &world.server, "/oauth/revoke").param("token", token);
+    let other = revoke(&world.email_svc, token.token()).without("dpop");
+    let other = held.oauth("/oauth/revoke", other, (400, "invalid_grant")).await;
+    assert_eq!(other.reason(), "token_of_another_client");
+    let wrong = revoke(&world.email_svc, "x").set_header("authorization", "Basic eDp5");
+    held.oauth("/oauth/revoke", wrong, (401, "invalid_client")).await;
+    let long = revoke(&world.email_svc, &"x".repeat(20_000)).set_header("authorization", "Basic eDp5");
+    held.oauth("/oauth/revoke", long, (401, "invalid_client")).await;
+    held.oauth("/oauth/revoke", revoke(&world.followup_svc, ""), (400, "invalid_request")).await;
+    held.oauth("/oauth/revoke", revoke(&world.followup_svc, "x"), (200, "")).await;
+    held.oauth("/oauth/revoke", revoke(&world.followup_svc, token.token()), (200, "")).await;
+
+    let lists = get(held, "/oauth/status-lists").await;
+    let reference = &token.claims()["status"]["status_list"];
+    assert_eq!(lists.json["status_lists"], json!([reference["uri"]]));
+    let path = "/oauth/status-lists/0";
+    let list = get(held, path).await;
+    assert_eq!(list.header("content-type"), Some("application/statuslist+jwt"));
+    let claims = &decoded(&list.text)[1];
+    assert_eq!(
+        (&claims["sub"], claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap()),
+        (&reference["uri"], 300)
+    );
+    let statuses = StatusList::read(claims["status_list"]["lst"].as_str().unwrap()).unwrap();
+    assert_eq!(statuses.get(reference["idx"].as_u64().unwrap()), Some(Status::Invalid));
+    let etag = list.header("etag").unwrap();
+    let same = Api::get(&world.server, path).header("if-none-match", etag);
+    assert_eq!(held.send(same, "GET", path).await.status, 304);
+    let other = Api::get(&world.server, path).header("if-none-match", "\"other\"");
+    assert_eq!(held.send(other, "GET", path).await.status, 200);
+    for (path, expected) in [
+        ("/oauth/status-lists/0?time=1", (501, "not_offered")),
+        ("/oauth/status-lists/1", (404, "not_found")),
+        ("/oauth/status-lists/00", (404, "not_found")),
+        ("/oauth/status-lists/x", (404, "not_found")),
+    ] {
+        let answer = get(held, path).await;
+        assert_eq!((answer.status, answer.reason()), expected, "{path}");
+    }
+}
+
+async fn administration(held: &Held<'_>) {
+    let admin = Who::Client(&held.world.admin);
+    let issuer = held.world.server.app.issuer.clone();
+    held.exchanged(&held.world.user_proxy, "alice", "mail.read").await;
+    for whom in [format!("iss={IDP}&sub=alice"), "client_id=user-proxy".into(), "delegation=D".into()] {
+        let reach = held.done(admin, ("GET", &format!("/api/v1/principals/reach?{whom}")), Value::Null).await;
+        assert!(reach.json["delegations"].as_i64().unwrap() >= 3, "{}", reach.text);
+        assert!(reach.json["audiences"].as_array().unwrap().contains(&json!(MAIL)), "{}", reach.text);
+    }
+    let own = "/api/v1/principals/reach?delegation=D";
+    held.done(Who::User("alice"), ("GET", own), Value::Null).await;
+    held.refused(Who::User("bob"), ("GET", own), Value::Null, (404, "not_found")).await;
+    let (foreign, unknown) = ("iss=https://x.example&sub=a", "client_id=nobody");
+    for (whom, expected) in [
+        ("", (400, "malformed_request")),
+        ("iss=x", (400, "malformed_request")),
+        ("client_id=a&delegation=b", (400, "malformed_request")),
+        ("client_id=%00", (400, "malformed_request")),
+        (foreign, (400, "delegator_unknown")),
+        (unknown, (404, "not_found")),
+    ] {
+        let path = format!("/api/v1/principals/reach?{whom}");
+        held.refused(admin, ("GET", &path), Value::Null, expected).await;
+    }
+    held.refused(
+        Who::User("alice"),
+        ("GET", "/api/v1/principals/reach?client_id=a"),
+        Value::Null,
+        (403, "insufficient_scope"),
+    )
+    .await;
+
+    let disable = "/api/v1/clients/email-svc/disable";
+    let disabled =
+        held.done_under(admin, ("POST", disable), Value::Null, &[("idempotency-key", "off")]).await;
+    assert_eq!((&disabled.json["state"], &disabled.json["changed"]), (&json!("disabled"), &json!(true)));
+    assert!(disabled.json["reached"].is_object());
+    let again = held.done_under(admin, ("POST", disable), Value::Null, &[("idempotency-key", "off")]).await;
+    assert_eq!((&again.json, again.header("idempotent-replayed")), (&disabled.json, Some("true")));
+    let given = json!({"delegate": "email-svc"});
+    held.refused(Who::User("alice"), ("POST", "/delegate"), given, (400, "delegate_disabled")).await;
+    // Below a disabled agent nothing is counted.
+    let (alice, proxy) = (Who::User("alice"), Who::Client(&held.world.user_proxy));
+    let top =
+        id_of(&held.done(alice, ("POST", "/delegate"), json!({"delegate": "stranger", "max_uses": 9})).await);
+    let stranger = Who::Client(&held.world.stranger);
+    let below = json!({"parent": top, "delegate": "user-proxy"});
+    let below = id_of(&held.done(stranger, ("POST", "/delegate"), below).await);
+    held.done(admin, ("POST", "/api/v1/clients/stranger/disable"), Value::Null).await;
+    let commands = format!("/delegate/{below}/commands");
+    held.refused(proxy, ("POST", &commands), json!({"count": 1}), (409, "actor_disabled")).await;
+    held.done(admin, ("POST", "/api/v1/clients/stranger/enable"), Value::Null).await;
+    held.done(proxy, ("POST", &commands), json!({"count": 1})).await;
+    held.done(admin, ("POST", "/api/v1/clients/email-svc/enable"), Value::Null).await;
+    let unchanged = held.done(admin, ("POST", "/api/v1/clients/email-svc/enable"), Value::Null).await;
+    assert_eq!(unchanged.json, json!({"client_id": "email-svc", "state": "enabled", "changed": false}));
+
+    held.done(admin, ("DELETE", &format!("/api/v1/clients/email-svc/keys/{THUMBPRINT}")), Value::Null).await;
+    held.refused(
+        admin,
+        ("DELETE", "/api/v1/clients/email-svc/keys/x"),
+        Value::Null,
+        (400, "malformed_request"),
+    )
+    .await;
+    for (method, call) in
+        [("POST", "disable"), ("POST", "enable"), ("DELETE", &*format!("keys/{THUMBPRINT}"))]
+    {
+        let path = format!("/api/v1/clients/nobody/{call}");
+        held.refused(admin, (method, &path), Value::Null, (404, "not_found")).await;
+    }
+
+    let cutoff = ("POST", "/api/v1/principals/cutoff");
+    for (body, expected) in [
+        (json!({"iss": IDP, "sub": "alice"}), (400, "malformed_request")),
+        (json!({"iss": "https://x.example", "sub": "a", "reason": "left"}), (400, "delegator_unknown")),
+        (json!({"iss": issuer, "sub": "nobody", "reason": "left"}), (404, "not_found")),
+    ] {
+        held.refused(admin, cutoff, body, expected).await;
+    }
+    let left = json!({"iss": IDP, "sub": "alice", "reason": "left"});
+    let key = [("idempotency-key", "the key of another request")];
+    let cut_off = held.done_under(admin, cutoff, left, &key).await;
+    assert!(cut_off.json["reached"]["delegations"].as_i64().unwrap() >= 3, "{}", cut_off.text);
+    let over =
+        held.refused(proxy, ("POST", &commands), json!({"count": 1}), (409, "principal_cut_off")).await;
+    assert_eq!(over.json["state"], "revoked");
+
+    let bodies = BTreeMap::from([
+        ("/delegate", json!({"delegate": "stranger"})),
+        ("/delegate/{id}/renew", json!({"expires_in": 60})),
+        ("/delegate/{id}/commands", json!({"count": 1})),
+        ("/delegate/{id}/key", json!({"jwk": new_agent_key().key.public_jwk()})),
+        ("/api/v1/principals/cutoff", json!({"iss": IDP, "sub": "bob", "reason": "left"})),
+    ]);
+    for (method, template, operation) in held.contract.operations() {
+        if operation["responses"]["422"].is_null() {
+            continue;
+        }
+        let path = filled(&template).replace(UNKNOWN, "D");
+        let mut api = held.authorized(admin, &method, &path).await.key(key[0].1);
+        if let Some(body) = bodies.get(template.as_str()) {
+            api = api.json(body);
+        }
+        let reused = held.send(api, &method, &path).await;
+        assert_eq!(
+            (reused.status, reused.reason()),
+            (422, "idempotency_key_reused"),
+            "{method} {path}: {}",
+            reused.text
+        );
+        let empty = held.authorized(admin, &method, &path).await.key("");
+        let empty = held.send(empty, &method, &path).await;
+        assert_eq!((empty.status, empty.reason()), (400, "malformed_request"), "{method} {path}");
+    }
+}
+
+/// A path with something in the place of each brace.
+fn filled(template: &str) -> String {
+    let id = if template.starts_with("/delegate") { UNKNOWN } else { "nobody" };
+    let ceremony = Uuid::nil().to_string();
+    let values = [("{id}", id), ("{ceremony}", &ceremony), ("{jkt}", THUMBPRINT), ("{list}", "0")];
+    values.iter().fold(template.to_owned(), |path, (name, value)| path.replace(name, value))
+}
+
+/// The operations at the desk: those under an access token.
+fn at_the_desk(contract: &Contract) -> Vec<(String, String)> {
+    let operations = contract.operations().into_iter();
+    let under_token = operations.filter(|(.., operation)| {
+        operation["tags"][0] == "Delegations" || operation["tags"][0] == "Administration"
+    });
+    under_token.map(|(method, path, _)| (method, filled(&path))).collect()
+}
+
+const OAUTH: [&str; 3] = ["/oauth/token", "/oauth/introspect", "/oauth/revoke"];
+
+async fn whoever_calls(held: &Held<'_>) {
+    let (world, contract) = (held.world, held.contract);
+    let user = world.token_of("dave");
+    let large = "x".repeat(64 * 1024 + 1);
+    let service = Agent::new("service", Auth::Basic("service-secret-0123456789".into()));
+    let token = service.request(&world.server).param("grant_type", "client_credentials");
+    let token = held.oauth("/oauth/token", token, (200, "")).await;
+    for (method, path, _) in contract.operations() {
+        let path = filled(&path);
+        let other = Api::new(&world.server, "PUT", &path);
+        assert_eq!(held.send(other, "PUT", &path).await.status, 405, "{path}");
+        let full = Api::new(&world.server, &method, &path).header("x-full", &"x".repeat(33 * 1024));
+        assert_eq!(held.send(full, &method, &path).await.status, 431, "{path}");
+    }
+    for (method, path) in at_the_desk(contract) {
+        let api = || Api::new(&world.server, &method, &path);
+        for (api, expected) in [
+            (api(), (401, "not_authenticated")),
+            (api().user("x"), (401, "access_token_invalid")),
+            (api().header("authorization", "Basic eDp5"), (401, "not_authenticated")),
+            (api().user(token.token()), (401, "access_token_bound")),
+            (api().header("authorization", &format!("DPoP {}", token.token())), (401, "proof_missing")),
+            (api().user(&user).user(&user), (400, "malformed_request")),
+            (api().user(&user).raw(&large), (413, "request_too_large")),
+            (
+                api().user(&user).raw("{}").header("content-type", "text/plain"),
+                (415, "unsupported_media_type"),
+            ),
+            (api().client(&service, token.token()), (403, "insufficient_scope")),
+        ] {
+            let answer = held.send(api, &method, &path).await;
+            assert_eq!((answer.status, answer.reason()), expected, "{method} {path}: {}", answer.text);
+            let challenges = answer.headers.get_all("www-authenticate").iter().count();
+            assert_eq!(challenges, if matches!(expected.0, 401 | 403) { 2 } else { 0 }, "{method} {path}");
+        }
+    }
+    let bound = world.user_token_with(|claims| claims["cnf"] = json!({"jkt": world.stranger.jkt()}));
+    let api = || Api::get(&world.server, "/delegate");
+    let stolen = held.send(api().user(&bound), "GET", "/delegate").await;
+    assert_eq!((stolen.status, stolen.reason()), (401, "access_token_bound"));
+    let other_key = held.send(api().client(&world.user_proxy, &bound), "GET", "/delegate").await;
+    assert_eq!((other_key.status, other_key.reason()), (401, "access_token_bound"));
+    assert_eq!(held.send(api().client(&world.stranger, &bound), "GET", "/delegate").await.status, 200);
+    for path in OAUTH {
+        let large = world.email_svc.at(&world.server, path).send_raw(large.clone().into_bytes()).await;
+        contract.hold("POST", path, &large);
+        assert_eq!((large.status, large.error()), (413, "invalid_request"), "{path}");
+    }
+}
+
+/// Sends until an answer is that one is too many; each comes well within the second for which the one before counts.
+async fn until_throttled(send: impl AsyncFn() -> Answer) -> Answer {
+    for _ in 0..200 {
+        let answer = send().await;
+        if answer.status == 429 {
+            return answer;
+        }
+    }
+    panic!("nothing was too much");
+}
+
+async fn everybody_is_kept_in_bounds(contract: &Contract) {
+    let world = World::configured("[limits]\nper_client = 1").await;
+    let user = world.token_of("dave");
+    for (method, path) in at_the_desk(contract) {
+        let send = async || Api::new(&world.server, &method, &path).user(&user).send().await;
+        let answer = until_throttled(send).await;
+        contract.hold(&method, &path, &answer);
+        assert_eq!(
+            (answer.reason(), answer.header("retry-after")),
+            ("throttled", Some("1")),
+            "{method} {path}"
+        );
+    }
+    for path in OAUTH {
+        let send = async || world.email_svc.at(&world.server, path).param("token", "x").send().await;
+        let answer = until_throttled(send).await;
+        contract.hold("POST", path, &answer);
+        assert_eq!(answer.error(), "temporarily_unavailable", "{path}");
+    }
+}
+
+async fn a_nonce_is_demanded(contract: &Contract) {
+    let world = World::configured("[dpop]\nnonce = \"on\"").await;
+    let held = Held { world: &world, contract };
+    let shown = held.done(Who::User("alice"), ("GET", "/delegate"), Value::Null).await;
+    let nonce = shown.header("dpop-nonce").unwrap();
+    let without = Api::get(&world.server, "/delegate").client(&world.admin, "x");
+    let without = held.send(without, "GET", "/delegate").await;
+    assert_eq!((without.status, without.reason()), (401, "nonce_required"));
+    assert_eq!(without.header("dpop-nonce"), Some(nonce));
+    for path in OAUTH {
+        let request = world
+            .email_svc
+            .at(&world.server, path)
+            .param("token", "x")
+            .param("grant_type", "client_credentials");
+        let answer = held.oauth(path, request, (400, "use_dpop_nonce")).await;
+        assert_eq!(answer.header("dpop-nonce"), Some(nonce), "{path}");
+    }
+}
+
+async fn nothing_works_without_a_database(held: &Held<'_>) {
+    let (world, contract) = (held.world, held.contract);
+    let user = world.token_of("dave");
+    world.server.app.pool.close().await;
+    for (method, path) in at_the_desk(contract) {
+        let failed = held.send(Api::new(&world.server, &method, &path).user(&user), &method, &path).await;
+        assert_eq!((failed.status, failed.header("retry-after")), (503, Some("1")), "{method} {path}");
+    }
+    for path in OAUTH {
+        let stranger = Agent::new("never-seen", Auth::Post("never-seen-secret-0123456789".into()));
+        let request =
+            stranger.at(&world.server, path).param("token", "x").param("grant_type", "client_credentials");
+        held.oauth(path, request, (503, "temporarily_unavailable")).await;
+    }
+    for path in ["/ready", "/oauth/status-lists", "/oauth/status-lists/0"] {
+        assert_eq!(get(held, path).await.status, 503, "{path}");
+    }
+    assert_eq!((get(held, "/health").await.status, world.server.now() >= START), (200, true));
+}
+
+/// One of each kind of refusal.
+fn refusals() -> Vec<Refusal> {
+    use Refusal as R;
+    let clients = [
+        ClientProblem::Unknown,
+        ClientProblem::Unproven,
+        ClientProblem::WrongMethod,
+        ClientProblem::Disabled,
+        ClientProblem::AssertionReplayed,
+        ClientProblem::SeveralMethods,
+    ];
+    let proofs =
+        [BadProof::Malformed, BadProof::Signature, BadProof::Target, BadProof::Time, BadProof::AccessToken];
+    let others = [
+        R::Malformed("x"),
+        R::TooLarge,
+        R::UnsupportedGrant,
+        R::UnauthorizedClient,
+        R::ProofMissing,
+        R::ProofReplayed,
+        R::ProofKeyUnknown,
+        R::NonceRequired,
+        R::SubjectTokenInvalid,
+        R::ActorTokenInvalid,
+        R::ActorIsNotClient,
+        R::IssuerUnavailable,
+        R::SubjectKeyMismatch,
+        R::ForeignActor,
+        R::NoDelegation,
+        R::DelegationRevoked,
+        R::DelegationExpired,
+        R::DelegationRequested,
+        R::CommandLimit,
+        R::DepthExceeded,
+        R::ActorCycle,
+        R::ActorDisabled,
+        R::ScopeTooWide,
+        R::ScopeMalformed,
+        R::ScopeNotAtTarget,
+        R::ScopeEmpty,
+        R::TargetRefused,
+        R::TargetMalformed,
+        R::TargetsNeedKey,
+        R::TargetAmbiguous,
+        R::DetailsMalformed,
+        R::DetailsTooWide,
+        R::DetailsTooMany,
+        R::TokenTooLarge,
+        R::ClockWentBack,
+        R::Throttled,
+        R::GuessingSecrets,
+        R::TokenRevoked,
+        R::PrincipalCutOff,
+        R::AgentEnded,
+        R::KeyRemoved,
+        R::CapabilityUnknown,
+        R::CapabilityTooHigh,
+        R::CeremonyRequired(Uuid::nil()),
+        R::CeremonyDenied,
+        R::CeremonyUsed,
+        R::CeremonyDecided(Stage::Used),
+        R::TokenOfAnother,
+        R::NotAuthenticated,
+        R::AccessTokenInvalid,
+        R::AccessTokenBound,
+        R::InsufficientScope,
+        R::NotFound,
+        R::WrongState(State::Active),
+        R::ParentNotActive(State::Revoked),
+        R::TooWide(Wider::Scopes),
+        R::ExpiryNotLater,
+        R::DelegateUnknown,
+        R::DelegateDisabled,
+        R::DelegatorUnknown,
+        R::DelegationCycle,
+        R::TaskFull,
+        R::IdempotencyReused,
+        R::SlowDown,
+        R::MediaType,
+        R::NotOffered,
+    ];
+    others.into_iter().chain(clients.map(R::InvalidClient)).chain(proofs.map(R::ProofInvalid)).collect()
+}
+
+/// The slugs in the text of `Refusal::reason`.
+fn slugs_of_the_code() -> BTreeSet<String> {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/domain/refusal.rs")).unwrap();
+    let (_, from) = text.split_once("pub fn reason(self)").unwrap();
+    let (body, _) = from.split_once("pub fn ").unwrap();
+    let arms = body.split("=> \"").skip(1).map(|arm| arm.split('"').next().unwrap().to_owned());
+    arms.collect()
+}
+
+/// A row of `docs/problems.md`: the status of the problem and the error at the OAuth endpoints, where there are any.
+struct Row {
+    status: Option<u16>,
+    error: Option<(String, u16)>,
+}
+
+fn documented() -> BTreeMap<String, Row> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/problems.md")).unwrap();
+    let mut rows = BTreeMap::new();
+    for line in text.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [reason, status, error, means, help] = cells.as_slice() else { panic!("{line}") };
+        assert!(!means.is_empty() && !help.is_empty(), "{line}");
+        let status = (*status != "–").then(|| status.parse().unwrap());
+        let error = (*error != "–").then(|| {
+            let (error, status) = error.split_once(' ').unwrap_or((error, "400"));
+            (error.trim_matches('`').to_owned(), status.parse().unwrap())
+        });
+        let reason = reason.trim_matches('`').to_owned();
+        assert!(rows.insert(reason, Row { status, error }).is_none(), "{line} is there twice");
+    }
+    rows
+}
+
+#[test]
+fn every_reason_is_described_with_its_status_and_what_to_do() {
+    let contract = Contract::read();
+    let described = &contract.document["components"]["schemas"]["Reason"];
+    let described: BTreeSet<String> =
+        described["enum"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect();
+    assert_eq!(described, slugs_of_the_code(), "openapi.yaml and src/domain/refusal.rs");
+    let refusals: BTreeMap<&str, Refusal> = refusals().into_iter().map(|one| (one.reason(), one)).collect();
+    let known: BTreeSet<String> = refusals.keys().map(|reason| (*reason).to_owned()).collect();
+    assert_eq!(described, known, "openapi.yaml and this test");
+    let documented = documented();
+    assert_eq!(described, documented.keys().cloned().collect(), "openapi.yaml and docs/problems.md");
+    let tables = contract.reasons();
+    for (reason, row) in &documented {
+        let refusal = refusals[reason.as_str()];
+        let (code, problem) = (refusal.code(), refusal.code_for_resource());
+        if let Some(status) = row.status {
+            assert_eq!(status, problem.status, "{reason} as a problem");
+        }
+        if let Some((error, status)) = &row.error {
+            assert_eq!(
+                (error.as_str(), *status),
+                (code.error, code.status),
+                "{reason} at the OAuth endpoints"
+            );
+        }
+        let listed = |under: &str| tables.get(under).is_some_and(|reasons| reasons.contains(reason));
+        assert_eq!(row.status.is_some(), listed(&problem.status.to_string()), "{reason} as a problem");
+        let told = row.error.is_some() && refusal.tells_reason();
+        assert_eq!(told, listed(&format!("`{}`", code.error)), "{reason} at the OAuth endpoints");
+    }
 }

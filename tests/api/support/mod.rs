@@ -2,6 +2,7 @@
 //! with real keys whose clock the test moves.
 
 pub mod agent;
+pub mod contract;
 pub mod desk;
 pub mod world;
 
