@@ -39,14 +39,15 @@ GRANT SELECT ON delegation_now TO actchain_server;
 
 -- The state that counts: its own where that is final, else that of the first above it that is not active. The same as
 -- `Path::state` in the program, for searching.
-CREATE FUNCTION delegation_state(path text[], now timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+CREATE FUNCTION delegation_state(of_path text[], at timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+    -- A parameter that is called like a column would be taken for the column.
     SELECT coalesce((
         SELECT s.state FROM (
-            SELECT a.id = path[cardinality(path)] AS own, cardinality(a.path) AS depth,
+            SELECT a.id = of_path[cardinality(of_path)] AS own, cardinality(a.path) AS depth,
                    CASE WHEN a.revoked_at IS NOT NULL OR a.cut_off THEN 'revoked'
-                        WHEN a.expires_at <= now OR a.uses >= a.max_uses THEN 'expired'
+                        WHEN a.expires_at <= at OR a.uses >= a.max_uses THEN 'expired'
                         WHEN a.activated_at IS NULL OR a.rebinding IS NOT NULL THEN 'requested' END AS state
-            FROM delegation_now a WHERE a.id = ANY (path)
+            FROM delegation_now a WHERE a.id = ANY (of_path)
         ) s WHERE s.state IS NOT NULL ORDER BY (s.own AND s.state <> 'requested') DESC, s.depth LIMIT 1
     ), 'active')
 $$;
