@@ -147,7 +147,7 @@ pub async fn mark_decided(
     Ok(done.rows_affected() == 1)
 }
 
-/// Notes that they were used; that each is used once is seen to by spending its id.
+/// Notes that they were used. That each is used once is seen to by the ledger, which has locked those that were not.
 pub async fn mark_used(
     connection: &mut PgConnection,
     ids: &[Uuid],

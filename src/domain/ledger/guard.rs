@@ -29,6 +29,8 @@ pub(super) struct Seen {
     pub(super) registry: i64,
     /// Up to where spent ids were forgotten.
     pub(super) forgotten: Option<OffsetDateTime>,
+    /// Confirmations that nobody had used before this batch.
+    pub(super) ceremonies: HashSet<Uuid>,
     /// Ids that nobody had spent before this batch.
     pub(super) fresh: HashSet<[u8; 16]>,
 }
@@ -129,6 +131,18 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
             Knowledge::Remembered => Verdict::Stale,
         })?;
     }
+    use_confirmations(entry, seen)
+}
+
+/// The last thing that is looked at: what is refused uses none up.
+fn use_confirmations(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
+    let Some(issue) = entry.issue() else { return Ok(()) };
+    if !issue.ceremonies.iter().all(|id| seen.ceremonies.contains(id)) {
+        return Err(Verdict::Fails(Refusal::CeremonyUsed));
+    }
+    for id in &issue.ceremonies {
+        seen.ceremonies.remove(id);
+    }
     Ok(())
 }
 
@@ -220,6 +234,7 @@ mod tests {
             cutoffs: HashMap::from([(Principal::new("i", "s"), from_seconds(899).unwrap())]),
             registry: 7,
             forgotten: None,
+            ceremonies: HashSet::new(),
             fresh: fresh.iter().map(|id| [*id; 16]).collect(),
         }
     }
@@ -240,6 +255,30 @@ mod tests {
         assert!(judged.create.is_empty());
         assert_eq!(judged.exhausted, [(1, "d")], "the second entry took the last use");
         assert_eq!(judged.verdicts[4], Verdict::Fails(Refusal::CommandLimit));
+    }
+
+    #[test]
+    fn a_confirmation_is_used_once_and_by_nothing_that_is_refused() {
+        let confirmed = |spend: u8, ceremonies: &[u128]| {
+            let mut entry = entry(spend, &[]);
+            if let Effect::Token(issue) = &mut entry.effect {
+                issue.ceremonies = ceremonies.iter().map(|id| Uuid::from_u128(*id)).collect();
+            }
+            entry
+        };
+        let entries = [
+            confirmed(1, &[7]),
+            confirmed(2, &[7, 8]),
+            confirmed(3, &[7]),
+            confirmed(4, &[8]),
+            confirmed(5, &[9]),
+        ];
+        // The first proof was used before.
+        let mut seen = seen(&[2, 3, 4, 5]);
+        seen.ceremonies = [7, 8].map(Uuid::from_u128).into();
+        let used = Verdict::Fails(Refusal::CeremonyUsed);
+        let expected = [Verdict::Fails(Refusal::ProofReplayed), Verdict::Holds, used, used, used];
+        assert_eq!(judge(&entries, seen).verdicts, expected);
     }
 
     #[test]

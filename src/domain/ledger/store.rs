@@ -1,5 +1,5 @@
 //! The ledger's statements. The gate is held shared, so that nothing that could end authority happens meanwhile; locks
-//! are taken in one order everywhere: the gate, counts of uses, spent ids, and the audit head last; within a table by id.
+//! are taken in one order everywhere: the gate, counts of uses, confirmations, spent ids, and the audit head last; within a table by id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -31,12 +31,14 @@ struct Row {
     problem: Option<Problem>,
 }
 
-/// Reads all that the entries rely on, locks the counts of uses, and spends ids, in one statement. The branches of the
-/// union run one after the other, which is what keeps the order of locks.
+/// Reads all that the entries rely on, locks the counts of uses and the confirmations, and spends ids, in one statement.
+/// The branches of the union run one after the other, which is what keeps the order of locks.
 const LOOK: &str = "
     WITH u AS MATERIALIZED (
         SELECT delegation_id, uses FROM delegation_usage
         WHERE delegation_id = ANY ($2) ORDER BY delegation_id FOR NO KEY UPDATE
+    ), c AS MATERIALIZED (
+        SELECT id FROM ceremony WHERE id = ANY ($10) AND used_at IS NULL ORDER BY id FOR NO KEY UPDATE
     ), s AS (
         INSERT INTO spent_id (id, forget_at)
         SELECT id, forget_at FROM unnest($3::uuid[], $4::timestamptz[]) AS given (id, forget_at) ORDER BY id
@@ -45,6 +47,7 @@ const LOOK: &str = "
     SELECT 'usage' AS kind, delegation_id AS id, NULL AS other, NULL::uuid AS uuid, uses AS number,
            NULL::timestamptz AS activated_at, NULL::timestamptz AS expires_at, NULL::timestamptz AS ended_at,
            NULL::bool AS cut_off, NULL::bool AS rebinding, NULL AS problem FROM u
+    UNION ALL SELECT 'ceremony', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM c
     UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, NULL, coalesce(ended_at, disabled_at), NULL, NULL, NULL
         FROM client WHERE client_id = ANY ($1)
     UNION ALL SELECT 'delegation', id, NULL, NULL, max_uses, activated_at, expires_at, revoked_at, cut_off,
@@ -70,7 +73,9 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
     let mut tokens = BTreeSet::new();
     let mut subjects = BTreeSet::new();
     let mut spends = BTreeMap::new();
+    let mut ceremonies = BTreeSet::new();
     for entry in entries {
+        ceremonies.extend(entry.issue().into_iter().flat_map(|issue| issue.ceremonies.iter().copied()));
         clients.extend(entry.guards.client.iter().map(|(id, _)| id.as_str()));
         clients.extend(entry.guards.chain.iter().map(String::as_str));
         delegations.extend(entry.guards.path.iter().map(String::as_str));
@@ -91,8 +96,9 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
         .bind(Vec::from_iter(tokens))
         .bind(subjects.iter().map(|who| who.iss.as_str()).collect::<Vec<_>>())
         .bind(subjects.iter().map(|who| who.sub.as_str()).collect::<Vec<_>>())
-        .bind(Vec::from_iter(homes))
+.bind(Vec::from_iter(homes))
         .bind(entries.iter().map(|entry| entry.now).max())
+        .bind(Vec::from_iter(ceremonies))
         .fetch_all(connection)
         .await?;
     Ok(sort(rows))
@@ -128,6 +134,7 @@ fn sort(rows: Vec<Row>) -> Seen {
             }
             ("registry", ..) => seen.registry = row.number.unwrap_or_default(),
             ("horizon", _, forgotten) => seen.forgotten = forgotten,
+            ("ceremony", ..) => seen.ceremonies.extend(row.uuid),
             ("token", ..) => seen.tokens.extend(row.uuid.map(|jti| (jti, row.problem))),
             _ => seen.fresh.extend(row.uuid.map(Uuid::into_bytes)),
         }

@@ -121,13 +121,20 @@ impl Case {
         Ok(())
     }
 
+    /// Names the delegation on a path for whose delegator a request waits, or whose delegator has refused it.
+    pub(super) fn is_about(&mut self, delegation_id: &str, path: &[String]) {
+        let length = path.iter().position(|id| id == delegation_id).map_or(0, |place| place + 1);
+        self.event.delegation_id = Some(delegation_id.to_owned());
+        self.event.delegation_path = path.iter().take(length).cloned().collect();
+    }
+
     /// The entry of a request that has to be confirmed at first: nobody is asked about what has ended.
     pub(super) fn entry_asking(
         &mut self,
         ceremony: Box<Ceremony>,
         path: Vec<String>,
     ) -> Result<Entry, Fault> {
-        self.event.delegation_id = Some(ceremony.delegation_id.clone());
+        self.is_about(&ceremony.delegation_id, &path);
         self.event.scope = Some(scope::join(&ceremony.scopes));
         self.event.audience = ceremony.audiences.iter().cloned().collect();
         self.event.detail =

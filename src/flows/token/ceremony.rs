@@ -6,7 +6,6 @@ use super::case::Case;
 use crate::app::App;
 use crate::domain::authority::Decision;
 use crate::domain::ceremony::{self, Ceremony, Matter, Stage};
-use crate::domain::ledger::Spend;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::platform::random;
 
@@ -20,6 +19,7 @@ pub(super) async fn see_to(
     case: &mut Case,
     decision: &Decision,
 ) -> Result<Option<Ceremony>, Stop> {
+    let mut found = Vec::new();
     for delegation_id in &decision.ceremonies {
         let matter = Matter {
             delegation_id,
@@ -38,13 +38,14 @@ pub(super) async fn see_to(
             .read(async |connection| ceremony::store::open(connection, whose, &fingerprint, now).await)
             .await?;
         match open {
-            Some(one) if one.stage(now) == Stage::Approved => {
-                let if_spent = Refusal::CeremonyUsed;
-                case.spends.push(Spend { id: one.id.into_bytes(), forget_at: one.expires_at, if_spent });
-                case.ceremonies.push(one.id);
+            Some(one) if one.stage(now) == Stage::Approved => found.push(one.id),
+            Some(one) => {
+                case.is_about(delegation_id, &decision.path);
+                let denied = one.stage(now) == Stage::Denied;
+                let refusal =
+                    if denied { Refusal::CeremonyDenied } else { Refusal::CeremonyRequired(one.id) };
+                return Err(refusal.into());
             }
-            Some(one) if one.stage(now) == Stage::Denied => return Err(Refusal::CeremonyDenied.into()),
-            Some(one) => return Err(Refusal::CeremonyRequired(one.id).into()),
             None => {
                 return Ok(Some(Ceremony {
                     id: random::id(now)?,
@@ -64,5 +65,7 @@ pub(super) async fn see_to(
             }
         }
     }
+    // Used up all together, and by nothing but the token.
+    case.ceremonies = found;
     Ok(None)
 }
