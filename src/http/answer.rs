@@ -30,8 +30,13 @@ struct TokenResponse<'a> {
     authorization_details: Option<&'a Details>,
 }
 
-/// The answer to a token request.
-pub(super) fn token(app: &App, result: &Result<Issued, Stop>, nonce: Option<String>) -> HttpResponse {
+/// The answer to a token request, with the nonce to use next where there is one, and with the delegation at which a use
+/// is to be confirmed.
+pub(super) fn token(
+    app: &App,
+    result: &Result<Issued, Stop>,
+    (nonce, reserved_by): (Option<String>, Option<String>),
+) -> HttpResponse {
     let response = match result {
         Ok(issued) => HttpResponse::Ok().json(TokenResponse {
             access_token: &issued.access_token,
@@ -41,6 +46,7 @@ pub(super) fn token(app: &App, result: &Result<Issued, Stop>, nonce: Option<Stri
             scope: scope::join(&issued.scope),
             authorization_details: issued.details.as_ref(),
         }),
+        Err(Stop::Refused(refusal)) => refused(app, *refusal, reserved_by.as_deref()),
         Err(stop) => stopped(app, stop),
     };
     uncached(response, nonce)
@@ -49,7 +55,7 @@ pub(super) fn token(app: &App, result: &Result<Issued, Stop>, nonce: Option<Stri
 /// The answer to a request at an OAuth endpoint that was refused, or failed.
 pub(super) fn stopped(app: &App, stop: &Stop) -> HttpResponse {
     match stop {
-        Stop::Refused(refusal) => refused(app, *refusal),
+        Stop::Refused(refusal) => refused(app, *refusal, None),
         Stop::Failed(fault) => {
             tracing::error!(error = %fault, "a request failed");
             unavailable()
@@ -68,7 +74,7 @@ pub(super) fn uncached(mut response: HttpResponse, nonce: Option<String>) -> Htt
     response
 }
 
-fn refused(app: &App, refusal: Refusal) -> HttpResponse {
+fn refused(app: &App, refusal: Refusal, reserved_by: Option<&str>) -> HttpResponse {
     metrics::counter!("actchain_refusals_total", "reason" => refusal.reason()).increment(1);
     let code = refusal.code();
     let status = StatusCode::from_u16(code.status).unwrap_or(StatusCode::BAD_REQUEST);
@@ -77,6 +83,7 @@ fn refused(app: &App, refusal: Refusal) -> HttpResponse {
         members.insert("reason".into(), refusal.reason().into());
         if let Refusal::CeremonyRequired(id) = refusal {
             members.insert("ceremony".into(), id.to_string().into());
+            members.extend(reserved_by.map(|id| ("delegation".to_owned(), id.into())));
         }
     }
     let mut response = HttpResponse::build(status);

@@ -6,6 +6,7 @@ use tracing_actix_web::RequestId;
 use super::params::{Params, form};
 use super::{answer, caller};
 use crate::app::App;
+use crate::domain::ceremony;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::mint::Issued;
 use crate::flows::token::{Asked, TokenRequest, token};
@@ -21,7 +22,18 @@ pub(super) async fn post(
 ) -> HttpResponse {
     let result = answer_to(&request, request_id, payload, &app).await;
     let nonce = app.nonces.as_ref().map(|nonces| nonces.current(app.clock.now()));
-    answer::token(&app, &result, nonce)
+    let reserved_by = reserved_by(&app, &result).await;
+    answer::token(&app, &result, (nonce, reserved_by))
+}
+
+/// The delegation at which a use is to be confirmed: with the ceremony's id, it names where.
+async fn reserved_by(app: &App, result: &Result<Issued, Stop>) -> Option<String> {
+    let Err(Stop::Refused(Refusal::CeremonyRequired(id))) = result else { return None };
+    let found = app.read(async |connection| ceremony::store::delegation_of(connection, *id).await).await;
+    found.unwrap_or_else(|fault| {
+        tracing::warn!(error = %fault, "the delegation of a ceremony was not found");
+        None
+    })
 }
 
 async fn answer_to(

@@ -111,6 +111,15 @@ pub async fn find(
     row.map(Ceremony::try_from).transpose()
 }
 
+/// The delegation whose delegator is asked for one.
+pub async fn delegation_of(connection: &mut PgConnection, id: Uuid) -> Result<Option<String>, Fault> {
+    let found = sqlx::query_scalar("SELECT delegation_id FROM ceremony WHERE id = $1")
+        .bind(id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(found)
+}
+
 /// The newest of a delegation, at most so many.
 pub async fn list(
     connection: &mut PgConnection,
