@@ -7,8 +7,8 @@ use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::web::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use super::desk::{Answer, Incoming, Known, Stopped, serve};
@@ -76,9 +76,12 @@ impl ListQuery {
     fn read(self) -> Result<(Filter, Page), Refusal> {
         let instant = |text: Option<String>| match text {
             None => Ok(None),
+            // One at the edge of all years may be beyond it in UTC.
             Some(text) => OffsetDateTime::parse(&text, &Rfc3339)
+                .ok()
+                .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
                 .map(Some)
-                .map_err(|_| Refusal::Malformed("since and until are RFC 3339")),
+                .ok_or(Refusal::Malformed("since and until are RFC 3339")),
         };
         let filter = Filter {
             state: self.state,

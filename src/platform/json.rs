@@ -24,6 +24,18 @@ pub fn parse_object(text: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
+/// Whether PostgreSQL keeps a value as `jsonb`: it knows no NUL character, in texts or names.
+pub fn is_storable(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.contains('\0'),
+        Value::Array(items) => items.iter().all(is_storable),
+        Value::Object(members) => {
+            members.iter().all(|(name, value)| !name.contains('\0') && is_storable(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,
@@ -107,6 +119,14 @@ mod tests {
         assert!(parse(br#"{"a":{"b":1,"b":1}}"#).is_none());
         assert!(parse(br#"[{"b":1,"\u0062":1}]"#).is_none());
         assert!(parse(br#"{"a":1,"b":{"a":1}}"#).is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_seen_wherever_it_hides() {
+        for text in [r#""\u0000""#, r#"{"a":["\u0000"]}"#, r#"{"a":{"\u0000":1}}"#] {
+            assert!(!is_storable(&parse(text.as_bytes()).unwrap()), "{text}");
+        }
+        assert!(is_storable(&parse(br#"{"a":["\\u0000",1,null,true]}"#).unwrap()));
     }
 
     #[test]

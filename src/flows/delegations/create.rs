@@ -19,6 +19,7 @@ use crate::flows::desk::{Call, Caller, Desk, Done, Holder, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::jose::PublicKey;
 use crate::platform::random;
+use crate::protocol::identity_token;
 
 /// Creates a delegation (design §4).
 ///
@@ -147,8 +148,7 @@ async fn ask(
     (call, registry): (&Call, &Registry),
     delegator: &Principal,
 ) -> Result<(), Stop> {
-    if !registry.issuers.contains_key(&delegator.iss) || delegator.sub.is_empty() || delegator.sub.len() > 255
-    {
+    if !registry.issuers.contains_key(&delegator.iss) || !identity_token::is_name(&delegator.sub) {
         return Err(Refusal::DelegatorUnknown.into());
     }
     let most = i64::from(desk.config.delegations.most_requests);

@@ -12,6 +12,7 @@ use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
 use crate::platform::jose::PublicKey;
+use crate::platform::json;
 use crate::protocol::authorization_details::Details;
 use crate::protocol::{resource, scope};
 
@@ -136,8 +137,9 @@ impl EphemeralRequest {
 
 /// A public key that we can use.
 pub(super) fn public_key(jwk: &Map<String, Value>) -> Result<PublicKey, Refusal> {
-    PublicKey::from_jwk(jwk)
-        .map_err(|_| Refusal::Malformed("The jwk is not a public key that this server can use"))
+    let storable = jwk.iter().all(|(name, value)| !name.contains('\0') && json::is_storable(value));
+    let key = PublicKey::from_jwk(jwk).ok().filter(|_| storable);
+    key.ok_or(Refusal::Malformed("The jwk is not a public key that this server can use"))
 }
 
 impl Approval {
