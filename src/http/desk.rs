@@ -81,14 +81,13 @@ async fn known<'a>(
     let base = issuer_path(&app.issuer);
     let path = request.path().strip_prefix(base.as_str()).unwrap_or(request.path());
     let caller = identify(app, &access, (method, path), now).await?;
-    let repeats = match request.headers().get(IDEMPOTENCY_KEY) {
-        None => None,
-        Some(key) => {
-            let key = key
-                .to_str()
-                .ok()
-                .filter(|key| idempotency::is_key(key))
-                .ok_or(Refusal::Malformed("Idempotency-Key is 1 to 128 printable ASCII characters"))?;
+    let mut keys = request.headers().get_all(IDEMPOTENCY_KEY);
+    let repeats = match (keys.next(), keys.next()) {
+        (None, _) => None,
+        (Some(key), other) => {
+            let key = key.to_str().ok().filter(|key| idempotency::is_key(key) && other.is_none()).ok_or(
+                Refusal::Malformed("Idempotency-Key is one key of 1 to 128 printable ASCII characters"),
+            )?;
             let fingerprint = sha256(&[method.as_bytes(), b" ", path.as_bytes(), b"\n", &body]);
             Some(Key { key: key.to_owned(), fingerprint })
         }
