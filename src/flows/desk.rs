@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
 use crate::domain::capability::Ladder;
 use crate::domain::client::Client;
-use crate::domain::delegation::Path;
+use crate::domain::delegation::{self, Path};
 use crate::domain::idempotency::{self, Claim, Key, Stored};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
@@ -217,22 +217,50 @@ fn stored(done: &Done) -> Stored {
     Stored { status: done.status, location: done.location.clone(), body: done.body.to_string() }
 }
 
+/// What a refused move was about, as the caller named it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum About<'a> {
+    /// Nothing that there is.
+    Nothing,
+    /// A delegation, or what it should hang below.
+    Delegation(&'a str),
+    /// Something else.
+    Other(&'a str),
+}
+
+/// The longest name of anything; texts that are longer may be anything, a token too, and are not written down.
+const MOST_NAME: usize = 128;
+
 /// Records a refused move, and passes the answer on. What is about nothing but the pace of asking is not recorded.
 pub(super) async fn record_refusal(
     desk: &Desk<'_>,
     call: &Call,
-    (made, id): (&'static str, Option<&str>),
+    (made, about): (&'static str, About<'_>),
     result: Result<Done, Stop>,
 ) -> Result<Done, Stop> {
     let Err(Stop::Refused(refusal)) = &result else { return result };
     if matches!(refusal, Refusal::Throttled | Refusal::SlowDown) {
         return result;
     }
-    let mut event = call.event(Action::DelegationRefused).refused(*refusal);
-    event.subject = call.caller.principal(desk.issuer);
-    event.target = id.map(str::to_owned);
+    let mut work = Work::begin(desk.pool).await?;
+    let path = match about {
+        About::Delegation(id) => delegation::store::path(work.connection(), id).await?,
+        About::Nothing | About::Other(_) => None,
+    };
+    let mut event = match &path {
+        Some(path) => call.event_about(desk, Action::DelegationRefused, path),
+        None => {
+            Event { subject: call.caller.principal(desk.issuer), ..call.event(Action::DelegationRefused) }
+        }
+    }
+    .refused(*refusal);
+    let named = match about {
+        About::Nothing => None,
+        About::Delegation(text) | About::Other(text) => Some(text),
+    };
+    let is_name = |text: &&str| text.len() <= MOST_NAME && !text.chars().any(char::is_control);
+    event.target = named.filter(is_name).map(str::to_owned);
     event.detail = Some(json!({"move": made, "state": refusal.state()}));
-    let work = Work::begin(desk.pool).await?;
     work.commit(&[event]).await?;
     result
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::delegations::counted;
-use super::desk::{Call, Caller, Desk, Done, record_refusal};
+use super::desk::{About, Call, Caller, Desk, Done, record_refusal};
 use super::work::Work;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::client::{self, Client};
@@ -35,7 +35,7 @@ fn administers(call: &Call) -> Result<(), Refusal> {
 /// Ends everything that is rooted at a principal or passes through it, up to now. What is delegated afresh lives.
 pub async fn cutoff(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &str) -> Result<Done, Stop> {
     let result = try_to_cut_off(desk, call, who, reason).await;
-    record_refusal(desk, call, ("cutoff", Some(&who.sub)), result).await
+    record_refusal(desk, call, ("cutoff", About::Other(&who.sub)), result).await
 }
 
 async fn try_to_cut_off(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &str) -> Result<Done, Stop> {
@@ -114,13 +114,13 @@ pub async fn foresee(desk: &Desk<'_>, call: &Call, whom: &Whom) -> Result<Done, 
 /// it is enabled again.
 pub async fn disable(desk: &Desk<'_>, call: &Call, client_id: &str) -> Result<Done, Stop> {
     let result = switch(desk, call, (client_id, Switch::Off)).await;
-    record_refusal(desk, call, ("disable", Some(client_id)), result).await
+    record_refusal(desk, call, ("disable", About::Other(client_id)), result).await
 }
 
 /// Enables a client again.
 pub async fn enable(desk: &Desk<'_>, call: &Call, client_id: &str) -> Result<Done, Stop> {
     let result = switch(desk, call, (client_id, Switch::On)).await;
-    record_refusal(desk, call, ("enable", Some(client_id)), result).await
+    record_refusal(desk, call, ("enable", About::Other(client_id)), result).await
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -179,7 +179,7 @@ async fn find_client(work: &mut Work, client_id: &str) -> Result<Client, Stop> {
 /// Removes a key from a client: tokens that are bound to it, or were got with it, are dead with all that was made of them.
 pub async fn remove_key(desk: &Desk<'_>, call: &Call, (client_id, jkt): (&str, &str)) -> Result<Done, Stop> {
     let result = try_to_remove_key(desk, call, (client_id, jkt)).await;
-    record_refusal(desk, call, ("remove a key", Some(client_id)), result).await
+    record_refusal(desk, call, ("remove a key", About::Other(client_id)), result).await
 }
 
 async fn try_to_remove_key(

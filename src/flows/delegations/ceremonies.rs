@@ -10,7 +10,7 @@ use crate::domain::audit::Action;
 use crate::domain::ceremony::{self, Ceremony};
 use crate::domain::delegation::State;
 use crate::domain::refusal::{Refusal, Stop};
-use crate::flows::desk::{Call, Desk, Done, record_refusal};
+use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
 
@@ -47,7 +47,7 @@ pub async fn decide(
         Decision::Deny => "deny a ceremony",
     };
     let result = try_to(desk, call, (delegation, id), decision).await;
-    record_refusal(desk, call, (made, Some(delegation)), result).await
+    record_refusal(desk, call, (made, About::Delegation(delegation)), result).await
 }
 
 async fn try_to(

@@ -9,7 +9,7 @@ use crate::domain::audit::{Action, Event};
 use crate::domain::delegation::Path;
 use crate::domain::refusal::{ClientProblem, Refusal, Stop};
 use crate::domain::{client, delegation, gate};
-use crate::flows::desk::{Call, Caller, Desk, Done, record_refusal};
+use crate::flows::desk::{About, Call, Caller, Desk, Done, record_refusal};
 use crate::flows::work::Work;
 
 /// The most that are counted at once.
@@ -18,7 +18,7 @@ const MOST: u32 = 1_000_000;
 /// Counts commands of the delegate, before it carries them out or after; says what is left.
 pub async fn commands(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<Done, Stop> {
     let result = try_to(desk, call, id, count).await;
-    record_refusal(desk, call, ("commands", Some(id)), result).await
+    record_refusal(desk, call, ("commands", About::Delegation(id)), result).await
 }
 
 async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<Done, Stop> {

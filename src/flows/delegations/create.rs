@@ -15,7 +15,7 @@ use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::{self, Registry};
-use crate::flows::desk::{Call, Caller, Desk, Done, Holder, record_refusal};
+use crate::flows::desk::{About, Call, Caller, Desk, Done, Holder, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::jose::PublicKey;
 use crate::platform::random;
@@ -27,7 +27,8 @@ use crate::protocol::identity_token;
 /// A refusal, which is recorded: nobody gets what it may not give, and nothing is ever wider than what is above it.
 pub async fn create(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<Done, Stop> {
     let result = try_to(desk, call, wanted).await;
-    record_refusal(desk, call, ("create", wanted.parent.as_deref()), result).await
+    let about = wanted.parent.as_deref().map_or(About::Nothing, About::Delegation);
+    record_refusal(desk, call, ("create", about), result).await
 }
 
 /// Where a delegation comes from: who gives it, what is above it, and whether it has to be approved.

@@ -8,7 +8,7 @@ use crate::domain::audit::Action;
 use crate::domain::client;
 use crate::domain::delegation::{self, Delegation, Facts, Path, State, Wider};
 use crate::domain::refusal::{Refusal, Stop};
-use crate::flows::desk::{Call, Desk, Done, record_refusal};
+use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
@@ -16,13 +16,13 @@ use crate::platform::fault::Fault;
 /// Approves a delegation that waits, or the new key of its agent.
 pub async fn approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Approval) -> Result<Done, Stop> {
     let result = try_to_approve(desk, call, id, approval).await;
-    record_refusal(desk, call, ("approve", Some(id)), result).await
+    record_refusal(desk, call, ("approve", About::Delegation(id)), result).await
 }
 
 /// Denies a delegation that waits; it is revoked then.
 pub async fn deny(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
     let result = try_to_deny(desk, call, id, reason).await;
-    record_refusal(desk, call, ("deny", Some(id)), result).await
+    record_refusal(desk, call, ("deny", About::Delegation(id)), result).await
 }
 
 /// Only the delegator decides, as whoever its token says it is; or an administrator.

@@ -9,13 +9,13 @@ use crate::domain::audit::Action;
 use crate::domain::delegation::State;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::{client, delegation};
-use crate::flows::desk::{Call, Caller, Desk, Done, Holder, record_refusal};
+use crate::flows::desk::{About, Call, Caller, Desk, Done, Holder, record_refusal};
 use crate::flows::work::Work;
 
 /// Asks for another key.
 pub async fn rebind(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>) -> Result<Done, Stop> {
     let result = try_to(desk, call, id, jwk).await;
-    record_refusal(desk, call, ("key", Some(id)), result).await
+    record_refusal(desk, call, ("key", About::Delegation(id)), result).await
 }
 
 async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>) -> Result<Done, Stop> {

@@ -10,14 +10,14 @@ use crate::domain::audit::Action;
 use crate::domain::client;
 use crate::domain::delegation::{self, Origin, State, Wider};
 use crate::domain::refusal::{Refusal, Stop};
-use crate::flows::desk::{Call, Desk, Done, record_refusal};
+use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
 
 /// Moves the end of an active delegation to so many seconds from now.
 pub async fn renew(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Result<Done, Stop> {
     let result = try_to(desk, call, id, expires_in).await;
-    record_refusal(desk, call, ("renew", Some(id)), result).await
+    record_refusal(desk, call, ("renew", About::Delegation(id)), result).await
 }
 
 async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Result<Done, Stop> {

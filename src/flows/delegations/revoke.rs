@@ -9,13 +9,13 @@ use crate::domain::audit::Action;
 use crate::domain::delegation::reach::{Ending, Reach, reach};
 use crate::domain::delegation::{self, State};
 use crate::domain::refusal::Stop;
-use crate::flows::desk::{Call, Desk, Done, record_refusal};
+use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
 use crate::flows::work::Work;
 
 /// Takes a delegation back. Its delegator, its delegate, anybody above and administrators may.
 pub async fn revoke(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
     let result = try_to(desk, call, id, reason).await;
-    record_refusal(desk, call, ("revoke", Some(id)), result).await
+    record_refusal(desk, call, ("revoke", About::Delegation(id)), result).await
 }
 
 async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
