@@ -22,44 +22,62 @@ pub(super) async fn run(
     (id, delegator): (Option<String>, Option<String>),
     json: bool,
 ) -> Result<ExitCode, Stop> {
-    let mut found = Vec::new();
-    match &id {
-        Some(id) => {
-            let (_, one) = delegations::show(desk, call, id).await?;
-            found.push(one.body);
-            let mut parents = vec![id.clone()];
-            while let Some(parent) = parents.pop() {
-                let below = all(desk, call, &Filter { parent: Some(parent), ..Filter::default() }).await?;
-                parents.extend(below.iter().map(|one| text(one, "/id")));
-                found.extend(below);
-                if found.len() > MOST {
-                    return Err(Refusal::Malformed(
-                        "There is too much to draw: name a delegation further down",
-                    )
-                    .into());
-                }
-            }
+    let mut found = match (&id, &delegator) {
+        (Some(id), _) => vec![delegations::show(desk, call, id).await?.1.body],
+        (None, Some(sub)) => {
+            let given = Filter { delegator_sub: Some(sub.clone()), ..Filter::default() };
+            let mut given = all(desk, call, &given).await?;
+            given.retain(is_root);
+            given
         }
-        None => found = all(desk, call, &Filter::default()).await?,
+        (None, None) => all(desk, call, &Filter::default()).await?,
+    };
+    if id.is_some() || delegator.is_some() {
+        let mut parents: Vec<String> = found.iter().map(|one| text(one, "/id")).collect();
+        while let Some(parent) = parents.pop() {
+            let below = all(desk, call, &Filter { parent: Some(parent), ..Filter::default() }).await?;
+            parents.extend(below.iter().map(|one| text(one, "/id")));
+            found.extend(below);
+            drawable(&found)?;
+        }
     }
     let of_user = |one: &Value| delegator.as_ref().is_none_or(|sub| text(one, "/root/sub") == *sub);
     let mut below: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let mut roots = Vec::new();
     for one in found.into_iter().filter(of_user) {
-        let is_root =
-            one.get("parent").is_none_or(Value::is_null) || id.as_deref() == Some(&text(&one, "/id"));
-        if is_root { roots.push(one) } else { below.entry(text(&one, "/parent")).or_default().push(one) }
+        let drawn_first = is_root(&one) || id.as_deref() == Some(&text(&one, "/id"));
+        if drawn_first { roots.push(one) } else { below.entry(text(&one, "/parent")).or_default().push(one) }
     }
     if json {
         let trees: Vec<Value> = roots.into_iter().map(|root| nested(root, &mut below)).collect();
         print_json(&json!({"trees": trees}))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let given_by = |root: &Value| (text(root, "/delegator/iss"), text(root, "/delegator/sub"));
+    // Among those of one delegator, the newest stays first.
+    roots.sort_by_key(given_by);
+    let mut above = None;
     for root in roots {
-        println!("{} ({})", text(&root, "/delegator/sub"), text(&root, "/delegator/iss"));
+        let delegator = Some(given_by(&root));
+        if delegator != above {
+            println!("{} ({})", text(&root, "/delegator/sub"), text(&root, "/delegator/iss"));
+            above = delegator;
+        }
         draw(&root, &below, "");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn is_root(one: &Value) -> bool {
+    one.get("parent").is_none_or(Value::is_null)
+}
+
+/// Half a tree would look like a whole one.
+fn drawable(found: &[Value]) -> Result<(), Refusal> {
+    if found.len() > MOST {
+        return Err(Refusal::Malformed("There is too much to draw: name a delegation further down"));
+    }
+    Ok(())
 }
 
 async fn all(desk: &Desk<'_>, call: &Call, filter: &Filter) -> Result<Vec<Value>, Stop> {
@@ -70,7 +88,8 @@ async fn all(desk: &Desk<'_>, call: &Call, filter: &Filter) -> Result<Vec<Value>
         let items = done.body.get("items").and_then(Value::as_array).cloned();
         found.extend(items.ok_or_else(|| Fault::new("a list without items"))?);
         page.cursor = done.body.get("next").and_then(Value::as_str).map(str::to_owned);
-        if page.cursor.is_none() || found.len() > MOST {
+        drawable(&found)?;
+        if page.cursor.is_none() {
             return Ok(found);
         }
     }
