@@ -1,23 +1,22 @@
 //! `actchain demo`: the whole story against a real server of its own, printed from the server's own answers. Every step
 //! is checked; the exit code is 1 if one differs.
 
+mod delegations;
 mod stage;
+mod world;
 
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
 use self::stage::{Agent, Answer, Stage, now};
+use self::world::{ARCHIVE, Cast, FILES, IDP, MAIL};
 use super::chain_view;
 use crate::domain::client::usable_keys;
 use crate::platform::fault::{During, Fault};
-use crate::platform::jose::{Alg, Jws, SigningAlg, SigningKey};
+use crate::platform::jose::{Alg, Jws, SigningKey};
 use crate::protocol::access_token;
 
-const IDP: &str = "https://idp.example.com";
-const MAIL: &str = "https://mail.example.com";
-const ARCHIVE: &str = "https://archive.example.com";
-const FILES: &str = "https://files.example.com";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
@@ -51,14 +50,6 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
     }
 }
 
-struct Cast {
-    idp: SigningKey,
-    user_proxy: Agent,
-    email_svc: Agent,
-    followup_svc: Agent,
-    thief: Agent,
-}
-
 struct Story {
     stage: Stage,
     number: u32,
@@ -68,19 +59,14 @@ struct Story {
 impl Story {
     async fn tell(&mut self) -> Result<(), Fault> {
         println!("A server of its own serves {}.", self.stage.issuer);
-        let cast = Cast {
-            idp: SigningKey::generate(SigningAlg::ES256)?.0,
-            user_proxy: Agent::with_secret("user-proxy")?,
-            email_svc: Agent::with_secret("email-svc")?,
-            followup_svc: Agent::with_key("followup-svc")?,
-            thief: Agent::with_secret("thief")?,
-        };
+        let cast = Cast::new()?;
         self.declare(&cast).await?;
         let tokens = self.hops(&cast).await?;
         self.relying_party(&tokens.2, &cast.followup_svc).await?;
         self.attacks(&cast, &tokens).await?;
         self.disable_the_middle(&cast, &tokens.2).await?;
-        self.log().await
+        self.log().await?;
+        self.delegations(&cast).await
     }
 
     fn step(&mut self, title: &str) {
@@ -95,7 +81,7 @@ impl Story {
 
     async fn declare(&mut self, cast: &Cast) -> Result<(), Fault> {
         self.step("An operator declares whom to trust and who may do what (actchain apply).");
-        let path = self.stage.write("world.yaml", world(cast).as_bytes())?;
+        let path = self.stage.write("world.yaml", cast.world().as_bytes())?;
         let said = self.stage.run(&["apply", "-f", &path]).await?;
         print_indented(&said.text);
         self.check("the plan was carried out", said.code == 0);
@@ -170,13 +156,8 @@ impl Story {
 
     async fn relying_party(&mut self, token: &str, holder: &Agent) -> Result<(), Fault> {
         self.step("The mail server checks the last token against our JWKS.");
-        let metadata = format!("{}/.well-known/oauth-authorization-server", self.stage.issuer);
-        let metadata = self.stage.document(&metadata).await?;
-        let jwks_uri = text(metadata.as_object().unwrap_or(&Map::new()), "jwks_uri");
-        let keys = usable_keys(&self.stage.document(&jwks_uri).await?).unwrap_or_default();
         let jws = Jws::parse(token).ok_or_else(|| Fault::new("the token is no JWT"))?;
-        let signed =
-            keys.iter().any(|key| key.kid() == jws.header.kid.as_deref() && jws.verified_by(key, &Alg::ALL));
+        let signed = self.signed_by_us(&jws).await?;
         self.check("signed by a key of the set that it names", signed);
         self.check("typ is at+jwt", jws.header.is_typed("at+jwt"));
         self.check(
@@ -190,6 +171,15 @@ impl Story {
         let said = self.stage.run(&["token", "verify", token, "--audience", MAIL]).await?;
         self.check("actchain token verify says the same", said.code == 0);
         Ok(())
+    }
+
+    /// Whether a key of the set that our metadata names has signed it.
+    async fn signed_by_us(&self, jws: &Jws<'_>) -> Result<bool, Fault> {
+        let metadata = format!("{}/.well-known/oauth-authorization-server", self.stage.issuer);
+        let metadata = self.stage.document(&metadata).await?;
+        let jwks_uri = text(metadata.as_object().unwrap_or(&Map::new()), "jwks_uri");
+        let keys = usable_keys(&self.stage.document(&jwks_uri).await?).unwrap_or_default();
+        Ok(keys.iter().any(|key| key.kid() == jws.header.kid.as_deref() && jws.verified_by(key, &Alg::ALL)))
     }
 
     async fn attacks(&mut self, cast: &Cast, tokens: &(String, String, String)) -> Result<(), Fault> {
@@ -268,39 +258,6 @@ impl Story {
         );
         Ok(())
     }
-}
-
-fn world(cast: &Cast) -> String {
-    let jwk = cast.idp.public_jwk();
-    let secret = |agent: &Agent| agent.secret.clone().unwrap_or_default();
-    format!(
-        r#"issuers:
-  - {{iss: {IDP}, jwks: {{keys: [{jwk}]}}, audiences: [actchain], algorithms: [ES256]}}
-resources:
-  - {{id: "{MAIL}", scopes: [mail.read, mail.send], token_ttl: 300}}
-  - {{id: "{ARCHIVE}", scopes: [mail.read, mail.send]}}
-  - {{id: "{FILES}", scopes: [files.read]}}
-clients:
-  - {{id: user-proxy, kind: agent, name: User proxy, auth: client_secret_post, secret: {proxy},
-     scopes: [mail.read, mail.send, files.read], audiences: ["{MAIL}", "{ARCHIVE}", "{FILES}"],
-     grant_types: [token-exchange]}}
-  - {{id: email-svc, kind: agent, name: E-mail service, auth: client_secret_post, secret: {email},
-     scopes: [mail.read, mail.send], audiences: ["{MAIL}"], grant_types: [token-exchange], max_token_ttl: 200}}
-  - {{id: followup-svc, kind: agent, name: Follow-up service, auth: none, dpop_keys: [{followup}],
-     scopes: [mail.read, mail.send], audiences: ["{MAIL}", "{FILES}"], grant_types: [token-exchange], max_token_ttl: 100}}
-  - {{id: thief, kind: agent, name: Some other agent, auth: client_secret_post, secret: {thief},
-     scopes: [mail.read, mail.send], audiences: ["{MAIL}"], grant_types: [token-exchange]}}
-delegations:
-  - {{id: alice-user-proxy, delegator: {{iss: {IDP}, sub: alice}}, delegate: user-proxy, expires_in: 3600, max_depth: 3}}
-  - {{id: proxy-email, parent: alice-user-proxy, delegate: email-svc, scopes: [mail.read, mail.send],
-     audiences: ["{MAIL}"], expires_in: 1800}}
-  - {{id: email-followup, parent: proxy-email, delegate: followup-svc, scopes: [mail.read], expires_in: 900}}
-"#,
-        proxy = secret(&cast.user_proxy),
-        email = secret(&cast.email_svc),
-        followup = cast.followup_svc.key.kid(),
-        thief = secret(&cast.thief),
-    )
 }
 
 fn claims_of(token: &str) -> Map<String, Value> {

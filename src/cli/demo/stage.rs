@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::platform::clock::Clock;
+use crate::platform::digest::sha256;
 use crate::platform::fault::{During, Fault};
 use crate::platform::jose::{SigningAlg, SigningKey};
 use crate::platform::{base64url, random};
@@ -31,7 +32,7 @@ pub(super) struct Said {
     pub(super) text: String,
 }
 
-/// An answer of the token endpoint.
+/// An answer of the server.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Value,
@@ -39,21 +40,29 @@ pub(super) struct Answer {
 
 /// A client with its key and how it says who it is.
 pub(super) struct Agent {
-    pub(super) id: &'static str,
+    pub(super) id: String,
     pub(super) key: SigningKey,
     pub(super) secret: Option<String>,
 }
 
 impl Agent {
     /// Proves itself by signed assertions, or by its registered key alone.
-    pub(super) fn with_key(id: &'static str) -> Result<Self, Fault> {
-        Ok(Self { id, key: SigningKey::generate(SigningAlg::ES256)?.0, secret: None })
+    pub(super) fn with_key(id: &str) -> Result<Self, Fault> {
+        Ok(Self { id: id.to_owned(), key: SigningKey::generate(SigningAlg::ES256)?.0, secret: None })
     }
 
     /// Proves itself by a secret.
-    pub(super) fn with_secret(id: &'static str) -> Result<Self, Fault> {
+    pub(super) fn with_secret(id: &str) -> Result<Self, Fault> {
         Ok(Self { secret: Some(random::token()?), ..Self::with_key(id)? })
     }
+}
+
+/// Who calls at the desk, and by which token.
+pub(super) enum Caller<'a> {
+    /// A user, by a token of its own issuer.
+    User(&'a str),
+    /// An agent, by its own token and under its key.
+    Agent(&'a Agent, &'a str),
 }
 
 impl Stage {
@@ -98,12 +107,6 @@ impl Stage {
         })
     }
 
-    /// Makes a proof for the token endpoint.
-    pub(super) fn proof(&self, key: &SigningKey) -> Result<String, Fault> {
-        let claims = json!({"jti": random::token()?, "htm": "POST", "htu": self.endpoint(), "iat": now()});
-        key.sign_proof("dpop+jwt", &claims)
-    }
-
     /// Exchanges a token as an agent under a key.
     pub(super) async fn exchange(
         &self,
@@ -111,35 +114,65 @@ impl Stage {
         key: &SigningKey,
         parameters: &[(&str, &str)],
     ) -> Result<Answer, Fault> {
+        let all = [&[("grant_type", GRANT_TYPE)], parameters].concat();
+        self.form("/oauth/token", (agent, Some(key)), &all).await
+    }
+
+    /// Sends a form to an OAuth endpoint as a client, with a proof where a key is given.
+    pub(super) async fn form(
+        &self,
+        path: &str,
+        (client, key): (&Agent, Option<&SigningKey>),
+        parameters: &[(&str, &str)],
+    ) -> Result<Answer, Fault> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", GRANT_TYPE)
-            .extend_pairs(parameters)
-            .append_pair("client_id", agent.id);
-        if let Some(secret) = &agent.secret {
+        form.extend_pairs(parameters).append_pair("client_id", &client.id);
+        if let Some(secret) = &client.secret {
             form.append_pair("client_secret", secret);
         }
-        let request = self
-            .http
-            .post(self.endpoint())
-            .header("content-type", "application/x-www-form-urlencoded")
-            .header("dpop", self.proof(key)?)
-            .body(form.finish());
-        let response = request.send().await.during("asking the token endpoint")?;
-        let status = response.status().as_u16();
-        let text = response.text().await.during("reading an answer")?;
-        let body = serde_json::from_str(&text).during(&format!("reading the answer {text}"))?;
-        Ok(Answer { status, body })
+        let url = format!("{}{path}", self.issuer);
+        let mut request = self.http.post(&url).header("content-type", "application/x-www-form-urlencoded");
+        if let Some(key) = key {
+            request = request.header("dpop", proof(key, ("POST", &url), None)?);
+        }
+        read(request.body(form.finish())).await
     }
 
-    /// Reads a document of the server as a relying party would.
-    pub(super) async fn document(&self, url: &str) -> Result<Value, Fault> {
+    /// Calls the desk: `/delegate` and what lies below it.
+    pub(super) async fn call(
+        &self,
+        caller: &Caller<'_>,
+        (method, path): (&str, &str),
+        body: Option<&Value>,
+    ) -> Result<Answer, Fault> {
+        let url = format!("{}{path}", self.issuer);
+        let verb = method.parse::<reqwest::Method>().during("naming a method")?;
+        let request = self.http.request(verb, &url);
+        let request = match caller {
+            Caller::User(token) => request.header("authorization", format!("Bearer {token}")),
+            Caller::Agent(agent, token) => {
+                let htu = url.split('?').next().unwrap_or_default();
+                let proof = proof(&agent.key, (method, htu), Some(token))?;
+                request.header("authorization", format!("DPoP {token}")).header("dpop", proof)
+            }
+        };
+        match body {
+            None => read(request).await,
+            Some(body) => {
+                read(request.header("content-type", "application/json").body(body.to_string())).await
+            }
+        }
+    }
+
+    /// Reads what is at an address as a relying party would.
+    pub(super) async fn text(&self, url: &str) -> Result<String, Fault> {
         let response = self.http.get(url).send().await.during("reading a document")?;
-        let text = response.text().await.during("reading a document")?;
-        serde_json::from_str(&text).during("reading a document")
+        response.text().await.during("reading a document")
     }
 
-    fn endpoint(&self) -> String {
-        format!("{}/oauth/token", self.issuer)
+    /// Reads a document of the server likewise.
+    pub(super) async fn document(&self, url: &str) -> Result<Value, Fault> {
+        serde_json::from_str(&self.text(url).await?).during("reading a document")
     }
 
     /// Writes a file into the demo's folder.
@@ -169,6 +202,23 @@ impl Stage {
 /// The present, in seconds.
 pub(super) fn now() -> i64 {
     Clock::System.now().unix_timestamp()
+}
+
+/// Makes a proof for one request (RFC 9449 §4.2), and for the access token that comes with it.
+fn proof(key: &SigningKey, (method, url): (&str, &str), token: Option<&str>) -> Result<String, Fault> {
+    let mut claims = json!({"jti": random::token()?, "htm": method, "htu": url, "iat": now()});
+    if let (Some(token), Value::Object(claims)) = (token, &mut claims) {
+        claims.insert("ath".into(), json!(base64url::encode(sha256(&[token.as_bytes()]))));
+    }
+    key.sign_proof("dpop+jwt", &claims)
+}
+
+async fn read(request: reqwest::RequestBuilder) -> Result<Answer, Fault> {
+    let response = request.send().await.during("asking the server")?;
+    let status = response.status().as_u16();
+    let text = response.text().await.during("reading an answer")?;
+    let body = serde_json::from_str(&text).during(&format!("reading the answer {text}"))?;
+    Ok(Answer { status, body })
 }
 
 /// This program, with nothing configured but where its data is.
