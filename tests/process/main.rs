@@ -4,6 +4,7 @@
 
 mod commands;
 mod crash;
+mod delegation_commands;
 mod embedded;
 mod external;
 mod stage;
