@@ -112,7 +112,7 @@ pub(super) async fn read(
 fn check_within(above: &Delegation, wanted: &Delegation, ladder: &Ladder) -> Result<(), String> {
     match wanted.fits_below(above, ladder) {
         Err(Wider::Expiry) => Err(format!("it would outlive {}", above.id)),
-        Err(wider) => Err(format!("its {} go beyond those of {}", wider.member(), above.id)),
+        Err(wider) => Err(format!("it would be wider than {} in {}", above.id, wider.member())),
         Ok(()) => {
             let active = above.facts.check(wanted.requested_at);
             active.map_err(|refusal| format!("{}: {}", above.id, refusal.sentence()))

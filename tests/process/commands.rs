@@ -95,10 +95,10 @@ async fn a_delegation_is_never_wider_than_its_parent() {
     };
     assert_eq!(child("").0, 0);
     for (more, part) in [
-        (", scopes: [mail.read, mail.send]", "scopes"),
+        (", scopes: [mail.read, mail.send]", "in scopes"),
         (", expires_in: 601", "outlive"),
-        (", max_uses: 6", "uses"),
-        (", max_depth: 4", "actors"),
+        (", max_uses: 6", "in max_uses"),
+        (", max_depth: 4", "in max_depth"),
     ] {
         let (code, complaint) = child(more);
         assert!(code == 2 && complaint.contains(part), "{more}: {complaint}");
