@@ -16,6 +16,7 @@ use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::{delegation, registry};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
+use crate::protocol::identity_token::is_name;
 
 /// What a reach is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,12 +66,15 @@ async fn try_to_cut_off(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &
 async fn check_principal(desk: &Desk<'_>, who: &Principal) -> Result<Option<String>, Stop> {
     let mut connection = desk.pool.acquire().await?;
     if who.iss == desk.issuer {
-        let found = client::store::find(&mut connection, &who.sub).await?;
+        let found = match client::is_client_id(&who.sub) {
+            true => client::store::find(&mut connection, &who.sub).await?,
+            false => None,
+        };
         return found.map(|client| Some(client.client_id)).ok_or_else(|| Refusal::NotFound.into());
     }
     // A typing error must not look like an end of something.
     let registry = registry::store::load(&mut connection, desk.issuer).await?;
-    let known = registry.issuers.contains_key(&who.iss) && !who.sub.is_empty();
+    let known = registry.issuers.contains_key(&who.iss) && is_name(&who.sub);
     if known { Ok(None) } else { Err(Refusal::DelegatorUnknown.into()) }
 }
 
