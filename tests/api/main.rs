@@ -3,15 +3,21 @@
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the environment")]
 
 mod audit_log;
+mod cascade;
 mod client_authentication;
 mod delegations;
+mod ephemeral_agents;
 mod keys;
 mod openapi;
 mod operating;
 mod races;
+mod races_of_ends;
 mod rfc6749_form;
+mod rfc7009_revocation;
+mod rfc7662_introspection;
 mod rfc8693_token_exchange;
 mod rfc9396_authorization_details;
 mod rfc9449_dpop;
+mod status_lists;
 mod support;
 mod trusted_issuers;

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod contract;
 pub mod desk;
+pub mod ends;
 pub mod world;
 
 use std::sync::Arc;

@@ -1,0 +1,280 @@
+//! What tests of ends share: how a token fares after one, agents that were made for one delegation, and a gate that the
+//! test closes.
+
+use actchain::platform::jose::{Alg, Jws, PublicKey, SigningAlg, SigningKey};
+use serde_json::{Map, Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+
+use super::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
+use super::desk::Api;
+use super::world::{CALENDAR, MAIL, World};
+use super::{Answer, Server, claims_of};
+
+/// How a token fares at one server: what its holder gets for it, what the resource server is told, what the list says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    pub exchange: String,
+    pub active: bool,
+    pub listed: u8,
+}
+
+/// The reason of a refusal, or its error where it tells no reason.
+pub fn outcome(answer: &Answer) -> String {
+    match (answer.status, answer.reason(), answer.error()) {
+        (200 | 201 | 202, ..) => "ok".to_owned(),
+        (_, "", error) => error.to_owned(),
+        (_, reason, _) => reason.to_owned(),
+    }
+}
+
+impl Server {
+    /// Calls the desk as a client of ours, with a token that it has.
+    pub async fn call(
+        &self,
+        agent: &Agent,
+        token: &str,
+        (method, path): (&str, &str),
+        body: Value,
+    ) -> Answer {
+        Api::new(self, method, path).json(&body).client(agent, token).send().await
+    }
+
+    /// Another server on the same database, configured like this one by the same lines.
+    pub async fn twin_with(&self, config: &str) -> Self {
+        let config = format!("issuer = {:?}\n{config}", self.app.issuer);
+        Self::on(self.database.clone(), &config, (self.clock.clone(), self.master.clone())).await
+    }
+
+    /// Asks whether a token is active.
+    pub async fn introspect(&self, by: &Agent, token: &str) -> Answer {
+        by.at(self, "/oauth/introspect").without("dpop").param("token", token).send().await
+    }
+
+    /// Revokes a token as its client would.
+    pub async fn revoke_token(&self, by: &Agent, token: &str) -> Answer {
+        by.at(self, "/oauth/revoke").param("token", token).send().await
+    }
+
+    /// What the status list of this server says of a token.
+    pub async fn listed(&self, token: &str) -> u8 {
+        let claims = claims_of(token);
+        let reference = &claims["status"]["status_list"];
+        let path = reference["uri"].as_str().unwrap().strip_prefix(&self.app.issuer).unwrap();
+        let answer = Api::get(self, path).send().await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let list = claims_of(&answer.text);
+        let list =
+            actchain::protocol::status_list::StatusList::read(list["status_list"]["lst"].as_str().unwrap());
+        list.unwrap().get(reference["idx"].as_u64().unwrap()).unwrap() as u8
+    }
+
+    /// Verifies a JWT that this server signed by the keys that it publishes, as a relying party would; gives its header
+    /// type and claims.
+    pub async fn verified(&self, jwt: &str) -> (String, Map<String, Value>) {
+        let keys = Api::get(self, "/oauth/jwks").send().await;
+        let jws = Jws::parse(jwt).unwrap_or_else(|| panic!("no JWS: {jwt}"));
+        let kid = jws.header.kid.clone().unwrap();
+        let found = keys.json["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid.as_str());
+        let key = PublicKey::from_jwk(found.unwrap().as_object().unwrap()).unwrap();
+        assert!(jws.verified_by(&key, &Alg::ALL), "the signature is good");
+        (jws.header.typ.clone().unwrap(), jws.claims.clone())
+    }
+}
+
+impl World {
+    /// How a token fares at a server.
+    pub async fn fate(&self, server: &Server, holder: &Agent, token: &str) -> Fate {
+        let exchanged = holder.exchange(server, token, ACCESS_TOKEN).send().await;
+        let told = server.introspect(&self.mail_server, token).await;
+        assert_eq!(told.status, 200, "{}", told.text);
+        let active = told.json["active"].as_bool().unwrap();
+        Fate { exchange: outcome(&exchanged), active, listed: server.listed(token).await }
+    }
+
+    /// The token is good everywhere.
+    pub async fn assert_alive(&self, servers: &[&Server], holder: &Agent, token: &str) {
+        for server in servers {
+            let expected = Fate { exchange: "ok".to_owned(), active: true, listed: 0 };
+            assert_eq!(self.fate(server, holder, token).await, expected, "of {}", holder.id);
+        }
+    }
+
+    /// The token is dead everywhere: for good (1) or for now (2).
+    pub async fn assert_dead(
+        &self,
+        servers: &[&Server],
+        (holder, token): (&Agent, &str),
+        exchange: &str,
+        listed: u8,
+    ) {
+        for server in servers {
+            let expected = Fate { exchange: exchange.to_owned(), active: false, listed };
+            assert_eq!(self.fate(server, holder, token).await, expected, "of {}", holder.id);
+        }
+    }
+
+    /// Calls the desk under a user's token that is there already.
+    pub async fn as_user_with(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
+        Api::new(&self.server, method, path).json(&body).user(token).send().await
+    }
+
+    /// What an agent makes of a user's token.
+    pub async fn hop_from_user(&self, agent: &Agent, user_token: &str) -> Answer {
+        agent.exchange(&self.server, user_token, JWT).param("audience", MAIL).send().await
+    }
+
+    /// What an agent makes of another agent's token.
+    pub async fn hop(&self, agent: &Agent, token: &str) -> Answer {
+        agent.exchange(&self.server, token, ACCESS_TOKEN).send().await
+    }
+
+    /// Bob's delegation to the stranger, which has nothing to do with Alice's, and a token under it.
+    pub async fn bystander(&self) -> (String, String) {
+        let given = self
+            .as_user("bob", "POST", "/delegate", json!({"delegate": "stranger", "audiences": [MAIL]}))
+            .await;
+        assert_eq!(given.status, 201, "{}", given.text);
+        let token = self.hop_from_user(&self.stranger, &self.token_of("bob")).await;
+        assert_eq!(token.status, 200, "{}", token.text);
+        (given.json["id"].as_str().unwrap().to_owned(), token.token().to_owned())
+    }
+
+    /// Adds what stands behind `CALENDAR`.
+    pub async fn calendar_server(&self) -> Agent {
+        let secret = "calendar-server-secret-0123456789";
+        let yaml = format!(
+            "clients:\n  - {{id: calendar-server, kind: resource_server, auth: client_secret_basic, secret: {secret}, \
+             audiences: [\"{CALENDAR}\"]}}"
+        );
+        self.server.apply(&yaml).await.unwrap();
+        Agent::new("calendar-server", Auth::Basic(secret.into()))
+    }
+
+    /// Asks at the desk for a delegation to an agent that is made for it. `Made::of` reads the answer.
+    pub async fn make(&self, by: &Maker<'_>, key: &SigningKey, (task, more): (&str, Value)) -> Answer {
+        let mut body = json!({"ephemeral": {"jwk": key.public_jwk(), "task_id": task}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        match by {
+            Maker::User(sub) => self.as_user(sub, "POST", "/delegate", body).await,
+            Maker::Agent(agent) => self.as_agent(agent, "POST", "/delegate", body).await,
+        }
+    }
+
+    /// An agent that Alice made for a task.
+    pub async fn made_by_alice(&self, task: &str) -> Made {
+        let key = new_key();
+        let answer = self.make(&Maker::User("alice"), &key, (task, json!({}))).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        Made::of(&answer, key)
+    }
+
+    /// An agent that another made for a task, below a delegation that it holds.
+    pub async fn made_below(&self, maker: &Agent, (parent, task): (&str, &str)) -> Made {
+        let key = new_key();
+        let answer = self.make(&Maker::Agent(maker), &key, (task, json!({"parent": parent}))).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        Made::of(&answer, key)
+    }
+}
+
+/// Who makes an agent.
+pub enum Maker<'a> {
+    User(&'a str),
+    Agent(&'a Agent),
+}
+
+/// An agent that was made for one delegation, and that delegation's id.
+#[derive(Debug, Clone)]
+pub struct Made {
+    pub agent: Agent,
+    pub delegation: String,
+}
+
+impl Made {
+    pub fn of(answer: &Answer, key: SigningKey) -> Self {
+        let told = &answer.json["ephemeral"];
+        assert_eq!(told["jkt"], key.kid(), "{}", answer.text);
+        let id = told["client_id"].as_str().unwrap().to_owned();
+        assert_eq!(answer.json["delegate"], id.as_str());
+        let delegation = answer.json["id"].as_str().unwrap().to_owned();
+        Self { agent: Agent { id, key, auth: Auth::None }, delegation }
+    }
+
+    /// The same agent, authenticating by a JWT of its key.
+    pub fn by_assertion(&self) -> Agent {
+        Agent { auth: Auth::Assertion, ..self.agent.clone() }
+    }
+
+    /// The same agent under another key.
+    pub fn under(&self, key: &SigningKey) -> Self {
+        Self { agent: Agent { key: key.clone(), ..self.agent.clone() }, ..self.clone() }
+    }
+}
+
+pub fn new_key() -> SigningKey {
+    SigningKey::generate(SigningAlg::ES256).unwrap().0
+}
+
+/// The gate in front of all that authority rests on, kept closed: what comes meanwhile queues up in its order.
+pub struct ClosedGate(PgConnection);
+
+impl ClosedGate {
+    pub async fn of(server: &Server) -> Self {
+        let mut sql = server.sql().await;
+        sql.execute("SELECT pg_advisory_lock(7223459)").await.unwrap();
+        Self(sql)
+    }
+
+    /// Until so many wait in front of it.
+    pub async fn has_waiting(&mut self, count: i64) {
+        loop {
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM pg_locks
+                 WHERE locktype = 'advisory' AND objid = 7223459 AND NOT granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            )
+            .fetch_one(&mut self.0)
+            .await
+            .unwrap();
+            if waiting >= count {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub async fn open(mut self) {
+        self.0.execute("SELECT pg_advisory_unlock(7223459)").await.unwrap();
+        self.0.close().await.unwrap();
+    }
+}
+
+/// A database that lets nobody in.
+pub struct Outage {
+    admin: PgConnection,
+    name: String,
+}
+
+impl Outage {
+    pub async fn of(server: &Server) -> Self {
+        let name = server.database.get_database().unwrap().to_owned();
+        let mut admin =
+            PgConnection::connect_with(&server.database.clone().database("postgres")).await.unwrap();
+        admin.execute(AssertSqlSafe(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"))).await.unwrap();
+        sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1")
+            .bind(&name)
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        Self { admin, name }
+    }
+
+    pub async fn end(mut self) {
+        let name = &self.name;
+        self.admin
+            .execute(AssertSqlSafe(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")))
+            .await
+            .unwrap();
+        self.admin.close().await.unwrap();
+    }
+}
