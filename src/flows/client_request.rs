@@ -9,7 +9,7 @@ use super::possess::{self, Endpoint};
 use super::prove::{self, Authenticated, Circumstances, Credentials, NotAuthenticated};
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
-use crate::domain::client::Client;
+use crate::domain::client::{self, Client};
 use crate::domain::ledger::{Effect, Entry, Guards, Recorded, Spend};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::platform::fault::Fault;
@@ -49,9 +49,18 @@ pub async fn prove(
     }
 }
 
-/// Authenticates the client of a request that issues nothing, and uses up its assertion and its proof.
+/// Authenticates the client of a request that issues nothing, and uses up its assertion and its proof. No guard of the
+/// ledger will compare it with what is stored, so that is done here: whoever was disabled or changed is not remembered
+/// as it was.
 pub async fn known(app: &App, request: &ClientRequest, now: OffsetDateTime) -> Result<Arc<Client>, Stop> {
-    let Authenticated { client, asserted } = prove(app, request, now).await??;
+    let mut authenticated = prove(app, request, now).await??;
+    let client_id = authenticated.client.client_id.clone();
+    let stored = app.read(async |connection| client::store::version(connection, &client_id).await).await?;
+    if stored != Some(authenticated.client.version) {
+        app.clients.invalidate(&client_id);
+        authenticated = prove(app, request, now).await??;
+    }
+    let Authenticated { client, asserted } = authenticated;
     if app.requests.count(&client.client_id).is_err() {
         return Err(Refusal::Throttled.into());
     }

@@ -86,6 +86,15 @@ pub async fn find(connection: &mut PgConnection, client_id: &str) -> Result<Opti
     Ok(row.map(Client::from))
 }
 
+/// The version of a client as it is stored.
+pub async fn version(connection: &mut PgConnection, client_id: &str) -> Result<Option<i64>, Fault> {
+    let version = sqlx::query_scalar("SELECT version FROM client WHERE client_id = $1")
+        .bind(client_id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(version)
+}
+
 /// One client, locked until the transaction ends.
 pub async fn find_for_change(
     connection: &mut PgConnection,
