@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
-use crate::domain::token;
+use crate::domain::{delegation, token};
 use crate::protocol::access_token::Claims;
 
 /// Revokes a token of the client that asks. What is no token of ours, or has ended, needs no revoking (§2.2).
@@ -27,10 +27,16 @@ pub async fn revoke(
     let Some(claims) = verify_token::our_claims(app, presented, now).await? else { return Ok(()) };
     let mut event = event(&claims, now);
     event.actor = Actor::client(&client.client_id, None);
+    if let Some(dlg) = &claims.dlg {
+        let path = app.read(async |connection| delegation::store::path(connection, dlg).await).await?;
+        event.delegation_path = path.map(|path| path.ids()).unwrap_or_default();
+    }
     event.origin = request.origin.clone();
     if claims.client_id != client.client_id {
         let work = Work::begin(&app.pool).await?;
-        work.commit(&[event.refused(Refusal::TokenOfAnother)]).await?;
+        // Unlike a token that was not issued, this one has an id.
+        let jti = event.jti.clone();
+        work.commit(&[Event { jti, ..event.refused(Refusal::TokenOfAnother) }]).await?;
         return Err(Refusal::TokenOfAnother.into());
     }
     let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(()) };
