@@ -98,8 +98,9 @@ pub(super) async fn status_list(request: HttpRequest, app: Data<App>, list: Path
     };
     let etag = format!("\"{}\"", made.etag);
     let known = request.headers().get_all(IF_NONE_MATCH).filter_map(|field| field.to_str().ok());
-    let has_it =
-        known.flat_map(|field| field.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == etag);
+    // RFC 9110 §13.1.2: the asterisk stands for whatever there is.
+    let is_it = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == etag;
+    let has_it = known.flat_map(|field| field.split(',')).any(|tag| is_it(tag.trim()));
     let mut response = if has_it { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
         .insert_header((ETAG, etag))
