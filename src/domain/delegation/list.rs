@@ -141,7 +141,7 @@ fn branch(
     query.push(" ORDER BY d.requested_at DESC, d.id DESC LIMIT ").push_bind(limit).push(")");
 }
 
-/// How many wait for a delegator, as far as `most`.
+/// How many wait for a delegator, as far as `most`; what a cut-off has ended waits no more.
 pub async fn waiting(
     connection: &mut PgConnection,
     delegator: &Principal,
@@ -150,9 +150,9 @@ pub async fn waiting(
 ) -> Result<i64, Fault> {
     let count = sqlx::query_scalar(
         "SELECT count(*) FROM (
-             SELECT FROM delegation
+             SELECT FROM delegation_now
              WHERE delegator_iss = $1 AND delegator_sub = $2 AND activated_at IS NULL AND revoked_at IS NULL
-               AND expires_at > $3 LIMIT $4) waiting",
+               AND expires_at > $3 AND NOT cut_off LIMIT $4) waiting",
     )
     .bind(&delegator.iss)
     .bind(&delegator.sub)
