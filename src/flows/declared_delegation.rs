@@ -37,6 +37,12 @@ pub(super) async fn read(
     let details = declared.read_details()?;
     let delegate = client::store::find(connection, &declared.delegate).await?;
     let delegate = delegate.ok_or_else(|| refuse(format!("there is no client {}", declared.delegate)))?;
+    if delegate.ephemeral.is_some() {
+        return Err(refuse(format!(
+            "{} was made for one delegation, and is given no other",
+            declared.delegate
+        )));
+    }
     let parent = match &declared.parent {
         None => None,
         Some(id) => {
