@@ -116,12 +116,16 @@ pub async fn mark_denied(
 }
 
 /// Writes what an approval made of a request, if it still waits; `false` if it does not.
-pub async fn mark_approved(connection: &mut PgConnection, one: &Delegation) -> Result<bool, Fault> {
+pub async fn mark_approved(
+    connection: &mut PgConnection,
+    one: &Delegation,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE delegation SET activated_at = $2, expires_at = $3, scopes = $4, audiences = $5, authorization_details = $6,
              capability_ceiling = $7, ceremony_required_for = $8, max_depth = $9, max_uses = $10, lifetime = NULL,
              rebinding = NULL
-         WHERE id = $1 AND revoked_at IS NULL AND expires_at > $2 AND (activated_at IS NULL OR rebinding IS NOT NULL)",
+         WHERE id = $1 AND revoked_at IS NULL AND expires_at > $11 AND (activated_at IS NULL OR rebinding IS NOT NULL)",
     )
     .bind(&one.id)
     .bind(one.facts.activated_at)
@@ -133,6 +137,7 @@ pub async fn mark_approved(connection: &mut PgConnection, one: &Delegation) -> R
     .bind(one.terms.ceremonies.iter().cloned().collect::<Vec<_>>())
     .bind(one.terms.max_depth.map(stored_number))
     .bind(one.facts.max_uses)
+    .bind(now)
     .execute(&mut *connection)
     .await?;
     if done.rows_affected() == 0 {

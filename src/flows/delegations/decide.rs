@@ -63,9 +63,11 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
     if rebinding {
         confirm_key(&mut work, call, asked).await?;
     }
-    let facts = Facts { activated_at: Some(call.now), expires_at, max_uses, ..asked.facts.clone() };
+    // What was active before is no younger for its new key.
+    let activated_at = asked.facts.activated_at.or(Some(call.now));
+    let facts = Facts { activated_at, expires_at, max_uses, ..asked.facts.clone() };
     let approved = Delegation { terms, facts, ..asked.clone() };
-    if !delegation::moves::mark_approved(work.connection(), &approved).await? {
+    if !delegation::moves::mark_approved(work.connection(), &approved, call.now).await? {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationActivated, &path);
