@@ -125,10 +125,12 @@ impl NewDelegation {
 impl EphemeralRequest {
     /// The key, if it is a public one that we can use.
     pub(super) fn key(&self) -> Result<PublicKey, Refusal> {
-        let fits = is_text(&self.task_id, MOST_TEXT) && !self.task_id.contains('/');
+        // What no path can name (RFC 3986 §5.2.4) could not be ended by its name.
+        let nameable = !self.task_id.contains('/') && ![".", ".."].contains(&self.task_id.as_str());
+        let fits = is_text(&self.task_id, MOST_TEXT) && nameable;
         if !fits {
             return Err(Refusal::Malformed(
-                "ephemeral.task_id is a text of 1 to 100 characters without a slash",
+                "ephemeral.task_id is a text of 1 to 100 characters without a slash, other than one dot or two",
             ));
         }
         public_key(&self.jwk)
