@@ -9,7 +9,6 @@ use super::desk::{About, Call, Caller, Desk, Done, record_refusal};
 use super::work::Work;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::client::{self, Client};
-use crate::domain::delegation::State;
 use crate::domain::delegation::reach::{Ending, Reach, reach};
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Refusal, Stop};
@@ -90,7 +89,8 @@ pub async fn foresee(desk: &Desk<'_>, call: &Call, whom: &Whom) -> Result<Done, 
     if let Whom::Delegation(id) = whom {
         let found = delegation::store::path(&mut connection, id).await?;
         let path = found.filter(|path| call.caller.may_see(path, desk.issuer)).ok_or(Refusal::NotFound)?;
-        if matches!(path.state(call.now).0, State::Expired | State::Revoked) {
+        // Nothing of it is left to end.
+        if path.is_over(call.now) {
             return Ok(Done::with(Reach::default())?);
         }
     } else {
@@ -216,6 +216,11 @@ async fn try_to_remove_key(
 
 /// Ends the agents of a task, and what they were made for: those that the caller made, or everybody's.
 pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Done, Stop> {
+    let result = try_to_end_task(desk, call, task_id).await;
+    record_refusal(desk, call, ("end a task", Some(task_id)), result).await
+}
+
+async fn try_to_end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Done, Stop> {
     let owner = match &call.caller {
         Caller::Admin(..) | Caller::Operator => None,
         Caller::User(_) | Caller::Agent(..) => call.caller.principal(desk.issuer),
@@ -241,9 +246,14 @@ pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Don
     events.extend(
         ended.iter().map(|client_id| agent_ended(call.event(Action::AgentEnded), client_id, task_id)),
     );
-    let done = Done::with(json!({"task_id": task_id, "ended": ended.len(), "agents": ended}))?;
+    let said =
+        |reached| json!({"task_id": task_id, "ended": ended.len(), "agents": ended, "reached": reached});
+    let mut done = Done::with(said(None))?;
     call.keep(desk, &mut work, &done).await?;
     work.commit(&events).await?;
+    let reached = counted(desk, &Ending::Delegations(&revoked), call).await;
+    done.body = said(reached);
+    keep_count(desk, call, &done).await;
     Ok(done)
 }
 

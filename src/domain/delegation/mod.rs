@@ -241,6 +241,13 @@ impl Path {
         }
     }
 
+    /// Whether there is nothing left to end: it, or something above, was taken back or has come to its time. What is only
+    /// used up may still have tokens.
+    pub fn is_over(&self, now: OffsetDateTime) -> bool {
+        let over = |facts: &Facts| facts.revoked_at.is_some() || facts.cut_off || now >= facts.expires_at;
+        self.0.iter().any(|one| over(&one.facts))
+    }
+
     /// Whether somebody is on this path: gave or holds one of its delegations. A client is somebody by our own issuer.
     pub fn involves(&self, who: &Principal, own_issuer: &str) -> bool {
         self.0.iter().any(|one| {

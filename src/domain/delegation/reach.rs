@@ -16,6 +16,8 @@ pub const BOUND: i64 = 1_000;
 pub enum Ending<'a> {
     /// One delegation.
     Delegation(&'a str),
+    /// Several: those that the agents of a task were made for.
+    Delegations(&'a [String]),
     /// A client, for as long as it is disabled.
     Client(&'a str),
     /// Everything that a principal has up to now.
@@ -45,11 +47,12 @@ pub struct Reach {
 }
 
 /// The seeds are what the end hits itself and what had not ended for another reason, above or there; below them, whatever
-/// has not ended by itself. Only what the end itself brought about is looked past.
+/// has not ended by itself. Only what the end itself brought about is looked past. What an exchange has used up still has
+/// its tokens, and so has not ended here.
 const REACH: &str = "
     WITH RECURSIVE seed AS (
         SELECT d.id, d.path, d.delegate FROM delegation d
-        WHERE ($2::text IS NOT NULL AND d.id = $2)
+        WHERE ($2::text[] IS NOT NULL AND d.id = ANY ($2))
            OR ($3::text IS NOT NULL AND d.delegate = $3)
            OR ($4::text IS NOT NULL AND d.delegator_iss = $4 AND d.delegator_sub = $5)
     ), reach AS (
@@ -60,13 +63,13 @@ const REACH: &str = "
             LEFT JOIN cutoff c ON c.iss = a.delegator_iss AND c.sub = a.delegator_sub
             LEFT JOIN client k ON k.client_id = a.delegate
             WHERE a.id = ANY (s.path)
-              AND (a.expires_at <= $1 OR u.uses >= a.max_uses OR (a.revoked_at IS NOT NULL AND a.id IS DISTINCT FROM $2)
+              AND (a.expires_at <= $1 OR u.exhausted_at IS NOT NULL
+                   OR (a.revoked_at IS NOT NULL AND coalesce(a.id <> ALL ($2), true))
                    OR CASE WHEN c.iss = $4 AND c.sub = $5 THEN $6 ELSE c.at END >= a.requested_at
                    OR CASE WHEN k.client_id = $3 AND $4 IS NOT NULL THEN $6 ELSE k.cut_off_at END >= a.requested_at))
         UNION
         SELECT b.id, b.delegate FROM reach r JOIN delegation_now b ON b.parent = r.id
-        WHERE b.revoked_at IS NULL AND b.expires_at > $1 AND NOT b.cut_off
-          AND (b.max_uses IS NULL OR b.uses < b.max_uses)
+        WHERE b.revoked_at IS NULL AND b.expires_at > $1 AND NOT b.cut_off AND b.exhausted_at IS NULL
     ), delegations AS MATERIALIZED (
         SELECT id, delegate FROM reach LIMIT $7
     ), tokens AS MATERIALIZED (
@@ -91,14 +94,15 @@ pub async fn reach(
     ending: &Ending<'_>,
     now: OffsetDateTime,
 ) -> Result<Reach, Fault> {
-    let (delegation, client, who, before) = match ending {
-        Ending::Delegation(id) => (Some(*id), None, None, None),
+    let (delegations, client, who, before) = match ending {
+        Ending::Delegation(id) => (Some(vec![(*id).to_owned()]), None, None, None),
+        Ending::Delegations(ids) => (Some(ids.to_vec()), None, None, None),
         Ending::Client(id) => (None, Some(*id), None, None),
         Ending::Principal { who, client_id, before } => (None, *client_id, Some(*who), *before),
     };
     let (delegations, agents, tokens, audiences): (i64, i64, i64, Vec<String>) = sqlx::query_as(REACH)
         .bind(now)
-        .bind(delegation)
+        .bind(delegations)
         .bind(client)
         .bind(who.map(|who| &who.iss))
         .bind(who.map(|who| &who.sub))

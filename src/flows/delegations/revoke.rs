@@ -38,11 +38,9 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) ->
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;
     // What had ended before, for what is above it, is not reached again.
-    let reached = match path.state(call.now) {
-        (State::Requested | State::Active, _) => counted(desk, &Ending::Delegation(id), call).await,
-        (State::Expired | State::Revoked, _) => {
-            Some(json!({"delegations": 0, "tokens": 0, "at_least": false}))
-        }
+    let reached = match path.is_over(call.now) {
+        false => counted(desk, &Ending::Delegation(id), call).await,
+        true => Some(json!({"delegations": 0, "tokens": 0, "at_least": false})),
     };
     done.body = json!({"id": id, "state": State::Revoked, "reached": reached});
     if let Err(fault) = call.keep_counted(desk, &done).await {
