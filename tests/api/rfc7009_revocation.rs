@@ -81,7 +81,7 @@ async fn rv_02_another_clients_token_is_left_alone_and_the_attempt_is_recorded()
         assert_eq!(
             (&event["action"], &event["outcome"], &event["reason"], &event["actor"]["client_id"]),
             (
-                &json!("oauth.token.revoked"),
+                &json!("oauth.token.refused"),
                 &json!("refused"),
                 &json!("token_of_another_client"),
                 &json!(thief.id)
