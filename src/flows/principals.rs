@@ -217,7 +217,7 @@ async fn try_to_remove_key(
 /// Ends the agents of a task, and what they were made for: those that the caller made, or everybody's.
 pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Done, Stop> {
     let result = try_to_end_task(desk, call, task_id).await;
-    record_refusal(desk, call, ("end a task", Some(task_id)), result).await
+    record_refusal(desk, call, ("end a task", About::Other(task_id)), result).await
 }
 
 async fn try_to_end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<Done, Stop> {

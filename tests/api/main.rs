@@ -5,7 +5,9 @@
 mod audit_log;
 mod cascade;
 mod client_authentication;
+mod delegation_lists;
 mod delegations;
+mod desk_callers;
 mod ephemeral_agents;
 mod keys;
 mod openapi;
@@ -19,5 +21,6 @@ mod rfc8693_token_exchange;
 mod rfc9396_authorization_details;
 mod rfc9449_dpop;
 mod status_lists;
+mod subdelegation;
 mod support;
 mod trusted_issuers;

@@ -96,7 +96,7 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
         .bind(Vec::from_iter(tokens))
         .bind(subjects.iter().map(|who| who.iss.as_str()).collect::<Vec<_>>())
         .bind(subjects.iter().map(|who| who.sub.as_str()).collect::<Vec<_>>())
-.bind(Vec::from_iter(homes))
+        .bind(Vec::from_iter(homes))
         .bind(entries.iter().map(|entry| entry.now).max())
         .bind(Vec::from_iter(ceremonies))
         .fetch_all(connection)

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod contract;
 pub mod desk;
 pub mod ends;
+pub mod life;
 pub mod world;
 
 use std::sync::Arc;
