@@ -239,6 +239,7 @@ impl Story {
         let (proxy, bob, first) = (&cast.user_proxy, given.bob.as_str(), given.first().to_owned());
         let asked = self.exchange(proxy, &proxy.key, (bob, JWT), &SEND).await?;
         self.refused("Bob has not been asked yet", &asked, need);
+        self.check("the answer says where he is to be asked", said(&asked.body, "/delegation") == first);
         let ceremony = said(&asked.body, "/ceremony");
         let open = self
             .stage
@@ -299,13 +300,16 @@ impl Story {
         self.status("in its status list", third, Status::Invalid).await?;
         let helper = &given.helper;
         let own = self.exchange(helper, &helper.key, (third, ACCESS_TOKEN), &READ).await?;
-        self.refused("for exchange", &own, ("invalid_request", "delegation_revoked"));
+        self.refused("for exchange; its agent has ended with it", &own, ("invalid_request", "agent_ended"));
+        let (above, second) = (&cast.followup_svc, given.tokens.get(2).map_or("", String::as_str));
+        let own = self.exchange(above, &above.key, (second, ACCESS_TOKEN), &READ).await?;
+        self.refused("and so is the one that it came from", &own, ("invalid_request", "delegation_revoked"));
         let mut active = BTreeSet::new();
         for token in &given.tokens {
             let answer = self.introspect(&cast.mail_server, token).await?;
             active.insert(answer.body.get("active").and_then(Value::as_bool));
         }
-        self.check("and so is every other token of the chain", active == BTreeSet::from([Some(false)]));
+        self.check("nor does any other token of the chain stand", active == BTreeSet::from([Some(false)]));
         Ok(())
     }
 
