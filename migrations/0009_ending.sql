@@ -1,8 +1,8 @@
 -- What ends authority besides a delegation's own row: one row each, and all that was derived is dead. Whoever writes
 -- here holds the gate (an advisory lock that every batch of the ledger shares), so that nothing can slip past.
 ALTER TABLE client
-    -- Everything that this client was given or got up to then is dead.
-    ADD COLUMN cut_off_at timestamptz,
+    -- Everything that this client was given or got up to that epoch is dead.
+    ADD COLUMN cut_off_in bigint,
     -- An agent that was made for one delegation: that delegation, the task, and who made it.
     ADD COLUMN home       text,
     ADD COLUMN task_id    text,
@@ -14,11 +14,15 @@ ALTER TABLE client
 UPDATE client SET dpop_restricted = cardinality(dpop_keys) > 0;
 CREATE INDEX client_of_task ON client (task_id, owner_iss, owner_sub) WHERE task_id IS NOT NULL;
 CREATE INDEX client_to_end ON client (client_id) WHERE home IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX client_gone ON client (client_id)
+    WHERE cut_off_in IS NOT NULL OR ended_at IS NOT NULL OR disabled_at IS NOT NULL;
 
 CREATE TABLE cutoff (
     iss    text NOT NULL,
     sub    text NOT NULL,
+    -- What others issued up to then is dead; what we recorded up to that epoch is.
     at     timestamptz NOT NULL,
+    epoch  bigint NOT NULL,
     reason text NOT NULL,
     PRIMARY KEY (iss, sub)
 );
@@ -26,9 +30,11 @@ CREATE TABLE removed_key (
     client_id  text NOT NULL REFERENCES client,
     jkt        text NOT NULL,
     removed_at timestamptz NOT NULL,
+    removed_in bigint NOT NULL,
     PRIMARY KEY (client_id, jkt)
 );
--- Grows with everything that may end a token: what was computed at one number holds as long as the number does.
+-- Grows with everything that may end a token: what was computed at one number holds as long as the number does. Behind
+-- the gate it also tells before from after, which clocks do not: servers have one each, and read it before the gate.
 CREATE TABLE epoch (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     number bigint NOT NULL

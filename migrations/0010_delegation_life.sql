@@ -12,12 +12,17 @@ ALTER TABLE delegation
     -- The key that its agent wants to change to, as a JWK, until the delegator has confirmed it.
     ADD COLUMN rebinding             jsonb,
     ADD COLUMN end_recorded          boolean NOT NULL DEFAULT false,
+    -- The epoch in which it was recorded.
+    ADD COLUMN born                  bigint NOT NULL DEFAULT 0,
     DROP CONSTRAINT delegation_origin_check,
     ADD CONSTRAINT delegation_origin_check CHECK (origin IN ('declared', 'may_act', 'granted', 'requested'));
 DROP INDEX delegation_of_root;
 CREATE INDEX delegation_of_root ON delegation (delegator_sub, delegate, delegator_iss)
     WHERE parent IS NULL AND origin <> 'may_act';
 CREATE INDEX delegation_ending ON delegation (expires_at) WHERE NOT end_recorded;
+-- What was ended and might still have tokens: status lists start from there.
+CREATE INDEX delegation_revoked ON delegation (expires_at) WHERE revoked_at IS NOT NULL;
+CREATE INDEX delegation_rebinding ON delegation (expires_at) WHERE rebinding IS NOT NULL;
 CREATE INDEX delegation_by_time ON delegation (requested_at, id);
 CREATE INDEX delegation_by_root ON delegation (root_sub, root_iss, requested_at, id);
 CREATE INDEX delegation_by_delegator ON delegation (delegator_sub, delegator_iss, requested_at, id);
@@ -26,11 +31,12 @@ CREATE INDEX delegation_by_delegate ON delegation (delegate, requested_at, id);
 ALTER TABLE delegation_usage
     -- When a reported command took the last use. An exchange that takes it leaves what it gave.
     ADD COLUMN exhausted_at timestamptz;
+CREATE INDEX delegation_exhausted ON delegation_usage (delegation_id) WHERE exhausted_at IS NOT NULL;
 
 -- A delegation with all that its own state follows from. What is above it counts besides.
 CREATE VIEW delegation_now AS
     SELECT d.*, coalesce(u.uses, 0) AS uses, u.exhausted_at,
-           coalesce(greatest(c.at, k.cut_off_at) >= d.requested_at, false) AS cut_off
+           coalesce(greatest(c.epoch, k.cut_off_in) >= d.born, false) AS cut_off
     FROM delegation d
     LEFT JOIN delegation_usage u ON u.delegation_id = d.id
     LEFT JOIN cutoff c ON c.iss = d.delegator_iss AND c.sub = d.delegator_sub

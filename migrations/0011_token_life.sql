@@ -1,6 +1,8 @@
 -- What relying parties are told about a token.
 ALTER TABLE issued_token
     ADD COLUMN revoked_at   timestamptz,
+    -- The epoch in which it was recorded.
+    ADD COLUMN born         bigint NOT NULL DEFAULT 0,
     -- The key that signed the client's assertion, where it authenticated by one.
     ADD COLUMN auth_key     text,
     -- List number * 2^20 + index in the list.
@@ -19,10 +21,10 @@ GRANT USAGE, SELECT ON SEQUENCE status_block TO actchain_server;
 CREATE VIEW token_now AS
     SELECT t.*,
            CASE WHEN t.revoked_at IS NOT NULL THEN 'token_revoked'
-                WHEN c.at >= t.issued_at OR k.cut_off_at >= t.issued_at THEN 'principal_cut_off'
+                WHEN c.epoch >= t.born OR k.cut_off_in >= t.born THEN 'principal_cut_off'
                 WHEN k.ended_at IS NOT NULL THEN 'agent_ended'
                 WHEN EXISTS (SELECT FROM removed_key r WHERE r.client_id = t.client_id AND r.jkt IN (t.jkt, t.auth_key)
-                                                         AND r.removed_at >= t.issued_at) THEN 'key_removed'
+                                                         AND r.removed_in >= t.born) THEN 'key_removed'
                 WHEN k.disabled_at IS NOT NULL THEN 'actor_disabled'
            END AS problem
     FROM issued_token t

@@ -34,28 +34,36 @@ impl Run {
     }
 
     pub fn percentile(&self, percent: f64) -> f64 {
-        let mut sorted = self.latencies.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = ((sorted.len() - 1) as f64 * percent / 100.0).round() as usize;
-        sorted[at] * 1_000.0
+        percentile(&self.latencies, percent) * 1_000.0
     }
 }
 
-/// Sends the requests over so many connections; gives each one's latency in seconds and how many were not 200.
-pub async fn send(address: &str, requests: Vec<Vec<u8>>, connections: usize) -> (Duration, Vec<f64>, usize) {
+/// Whether an answer, by its status and its body, is the one hoped for.
+pub type Good = fn(u16, &[u8]) -> bool;
+
+pub fn is_200(status: u16, _: &[u8]) -> bool {
+    status == 200
+}
+
+/// Sends the requests over so many connections; gives each one's latency in seconds and how many were not answered as
+/// hoped for.
+pub async fn send(
+    address: &str,
+    requests: Vec<Vec<u8>>,
+    connections: usize,
+    good: Good,
+) -> (Duration, Vec<f64>, usize) {
     let mut shares: Vec<Vec<Vec<u8>>> = vec![Vec::new(); connections];
     for (n, request) in requests.into_iter().enumerate() {
         shares[n % connections].push(request);
     }
-    let mut streams = Vec::new();
+    let mut lines = Vec::new();
     for _ in 0..connections {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        streams.push(stream);
+        lines.push(Line::open(address).await);
     }
     let started = Instant::now();
     let tasks: Vec<_> =
-        streams.into_iter().zip(shares).map(|(stream, share)| tokio::spawn(drive(stream, share))).collect();
+        lines.into_iter().zip(shares).map(|(line, share)| tokio::spawn(drive(line, share, good))).collect();
     let (mut latencies, mut failed) = (Vec::new(), 0);
     for task in tasks {
         let (some, bad) = task.await.unwrap();
@@ -65,28 +73,67 @@ pub async fn send(address: &str, requests: Vec<Vec<u8>>, connections: usize) -> 
     (started.elapsed(), latencies, failed)
 }
 
-async fn drive(mut stream: TcpStream, requests: Vec<Vec<u8>>) -> (Vec<f64>, usize) {
+async fn drive(mut line: Line, requests: Vec<Vec<u8>>, good: Good) -> (Vec<f64>, usize) {
     let (mut latencies, mut failed) = (Vec::with_capacity(requests.len()), 0);
-    let mut buffer = Vec::with_capacity(8 * 1024);
     for request in requests {
         let started = Instant::now();
-        stream.write_all(&request).await.unwrap();
-        let good = read(&mut stream, &mut buffer).await;
+        let (status, body) = line.ask(&request).await;
         latencies.push(started.elapsed().as_secs_f64());
-        failed += usize::from(!good);
+        failed += usize::from(!good(status, body));
     }
     (latencies, failed)
 }
 
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
-    buffer.clear();
-    loop {
-        assert!(stream.read_buf(buffer).await.unwrap() > 0, "the server closed a connection");
-        let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let head = std::str::from_utf8(&buffer[..end]).unwrap().to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-        if buffer.len() >= end + 4 + length.trim().parse::<usize>().unwrap() {
-            return head.starts_with("http/1.1 200");
+/// One connection that stays open.
+pub struct Line {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Line {
+    pub async fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::with_capacity(8 * 1024) }
+    }
+
+    /// Sends a request and reads its answer: status and body.
+    pub async fn ask(&mut self, request: &[u8]) -> (u16, &[u8]) {
+        self.stream.write_all(request).await.unwrap();
+        self.buffer.clear();
+        let mut head = None;
+        loop {
+            assert!(
+                self.stream.read_buf(&mut self.buffer).await.unwrap() > 0,
+                "the server closed a connection"
+            );
+            let (status, begin, length) = match head {
+                Some(head) => head,
+                None => match parse_head(&self.buffer) {
+                    Some(parsed) => *head.insert(parsed),
+                    None => continue,
+                },
+            };
+            if self.buffer.len() >= begin + length {
+                return (status, &self.buffer[begin..begin + length]);
+            }
         }
     }
+}
+
+/// Status, where the body begins, and its length; `None` while the head is not all there.
+fn parse_head(buffer: &[u8]) -> Option<(u16, usize, usize)> {
+    let end = buffer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&buffer[..end]).unwrap().to_ascii_lowercase();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    Some((status, end + 4, length.trim().parse().unwrap()))
+}
+
+/// The value below which so many percent of the values lie.
+pub fn percentile(values: &[f64], percent: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = ((sorted.len() - 1) as f64 * percent / 100.0).round() as usize;
+    sorted[at]
 }

@@ -3,12 +3,17 @@
 //!
 //! Requests are signed before the clock starts; each carries a fresh proof. The subject token is one that the server has
 //! seen before, as for a service that handles many requests under one token.
+//!
+//! `-- exchanges` and `-- ends` run one part alone.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "measures real time")]
 
 mod cpu;
+mod ends;
 mod floor;
 mod generator;
+mod revoking;
+mod seed;
 mod stage;
 
 use generator::{Method, Run};
@@ -18,10 +23,19 @@ const CONNECTIONS: [usize; 3] = [1, 16, 64];
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(bench());
+    // Cargo adds flags of its own.
+    let parts: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|word| word == part);
+    assert!(parts.iter().all(|part| ["exchanges", "ends"].contains(&part.as_str())), "exchanges or ends");
+    if wanted("exchanges") {
+        runtime.block_on(exchanges());
+    }
+    if wanted("ends") {
+        runtime.block_on(ends::bench());
+    }
 }
 
-async fn bench() {
+async fn exchanges() {
     let requests: usize = std::env::var("BENCH_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000);
     let events: u64 = std::env::var("BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let floor = floor::measure();

@@ -1,8 +1,9 @@
-//! A server of its own with two clients, a subject token, and whatever amount of stored rows.
+//! A server of its own with its clients, a subject token, and whatever amount of stored rows.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use actchain::domain::audit::{self, Action, Event};
 use actchain::platform::clock::Clock;
@@ -14,17 +15,33 @@ use sqlx::{Connection as _, PgConnection};
 use crate::cpu;
 use crate::generator::{self, Method, Run};
 
-const MAIL: &str = "https://mail.example.com";
+pub const MAIL: &str = "https://mail.example.com";
 const SECRET: &str = "bench-secret-0123456789";
+pub const IDP: &str = "https://idp.example.com";
+const FORM: &str = "content-type: application/x-www-form-urlencoded";
+const JSON: &str = "content-type: application/json";
 
 pub struct Stage {
-    server: Child,
+    server: Running,
     issuer: String,
     folder: PathBuf,
+    idp: SigningKey,
+    proxy: SigningKey,
     by_secret: SigningKey,
     by_assertion: SigningKey,
     subject: String,
     cluster: Cluster,
+}
+
+/// Stops when nobody needs it any more, also because something failed.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
 }
 
 fn now() -> i64 {
@@ -37,7 +54,10 @@ fn jti() -> String {
 
 impl Stage {
     pub async fn set() -> Self {
-        let folder = std::env::temp_dir().join(format!("actchain-bench-{}", std::process::id()));
+        static STAGES: AtomicU32 = AtomicU32::new(0);
+        let name =
+            format!("actchain-bench-{}-{}", std::process::id(), STAGES.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder).unwrap();
         let program = env!("CARGO_BIN_EXE_actchain");
         let command = || {
@@ -46,15 +66,17 @@ impl Stage {
             command
         };
         let log = std::fs::File::create(folder.join("server.log")).unwrap();
-        let mut server = command()
-            .arg("serve")
-            .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut server = Running(
+            command()
+                .arg("serve")
+                .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
+                .stdout(Stdio::piped())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        );
         let mut line = String::new();
-        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let issuer = line.split_whitespace().find(|word| word.starts_with("http")).unwrap().to_owned();
         let [idp, proxy, by_secret, by_assertion] =
             [(); 4].map(|()| SigningKey::generate(SigningAlg::ES256).unwrap().0);
@@ -66,28 +88,44 @@ impl Stage {
         let settings =
             Settings { data_dir: folder.join("data"), bin_dir: None, path: std::env::var_os("PATH") };
         let cluster = Cluster::open(settings, Role::Command).await.unwrap();
-        let user = idp
-            .sign(
-                "JWT",
-                &json!({"iss": "https://idp.example.com", "sub": "alice", "aud": "actchain",
-                                            "iat": now(), "exp": now() + 80_000}),
-            )
-            .unwrap();
-        let mut stage =
-            Self { server, issuer, folder, by_secret, by_assertion, subject: String::new(), cluster };
-        stage.subject = stage.first_token(&proxy, &user).await;
+        let mut stage = Self {
+            server,
+            issuer,
+            folder,
+            idp,
+            proxy,
+            by_secret,
+            by_assertion,
+            subject: String::new(),
+            cluster,
+        };
+        stage.subject = stage.first_token("alice").await;
         stage
     }
 
-    async fn first_token(&self, key: &SigningKey, user: &str) -> String {
-        let body = self.form(user, "urn:ietf:params:oauth:token-type:jwt", &[("client_id", "proxy")]);
-        let request = self.request(key, &[], body);
-        let head_and_body = one(self.address(), request).await;
-        let answer: Value = serde_json::from_str(head_and_body.split_once("\r\n\r\n").unwrap().1).unwrap();
-        answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    /// A user's token of the trusted issuer.
+    pub fn user(&self, sub: &str) -> String {
+        let claims = json!({"iss": IDP, "sub": sub, "aud": "actchain", "iat": now(), "exp": now() + 80_000});
+        self.idp.sign("JWT", &claims).unwrap()
     }
 
-    fn address(&self) -> &str {
+    /// What the proxy gets for a user that gave it a delegation.
+    pub async fn first_token(&self, user: &str) -> String {
+        let user = self.user(user);
+        let body = self.form(&user, "urn:ietf:params:oauth:token-type:jwt", &[("client_id", "proxy")]);
+        token_in(&one(self.address(), self.request(&self.proxy, &[], body)).await)
+    }
+
+    /// What the second hop gets for it: a token that a relying party would be shown.
+    pub async fn second_token(&self) -> String {
+        token_in(&one(self.address(), self.exchange(&Method::Secret)).await)
+    }
+
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    pub fn address(&self) -> &str {
         self.issuer.strip_prefix("http://").unwrap()
     }
 
@@ -105,25 +143,44 @@ impl Stage {
         let claims =
             json!({"jti": jti(), "htm": "POST", "htu": format!("{}/oauth/token", self.issuer), "iat": now()});
         let proof = key.sign_proof("dpop+jwt", &claims).unwrap();
-        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-        format!(
-            "POST /oauth/token HTTP/1.1\r\nhost: {}\r\ncontent-type: application/x-www-form-urlencoded\r\ndpop: \
-             {proof}\r\n{headers}content-length: {}\r\n\r\n{body}",
-            self.address(),
-            body.len()
-        )
-        .into_bytes()
+        let own = [format!("dpop: {proof}"), FORM.to_owned()];
+        self.http("POST /oauth/token", &[&own, headers].concat(), &body)
     }
 
-    fn exchange(&self, method: &Method) -> Vec<u8> {
+    fn http(&self, what: &str, headers: &[String], body: &str) -> Vec<u8> {
+        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        let (host, length) = (self.address(), body.len());
+        format!("{what} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {length}\r\n\r\n{body}")
+            .into_bytes()
+    }
+
+    /// An exchange by the second hop under any first one.
+    pub fn exchange_under(&self, subject: &str) -> Vec<u8> {
+        let form = self.form(subject, "urn:ietf:params:oauth:token-type:access_token", &[]);
+        self.request(&self.by_secret, &[basic("by-secret")], form)
+    }
+
+    /// A resource server asks about a token.
+    pub fn introspection(&self, token: &str) -> Vec<u8> {
+        let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("token", token).finish();
+        self.http("POST /oauth/introspect", &[basic("mail"), FORM.to_owned()], &body)
+    }
+
+    /// A user takes back what it gave.
+    pub fn revocation(&self, user: &str, delegation: &str) -> Vec<u8> {
+        let headers = [format!("authorization: Bearer {}", self.user(user)), JSON.to_owned()];
+        self.http(&format!("POST /delegate/{delegation}/revoke"), &headers, "{}")
+    }
+
+    /// A relying party reads a list.
+    pub fn status_list(&self, list: u64) -> Vec<u8> {
+        self.http(&format!("GET /oauth/status-lists/{list}"), &[], "")
+    }
+
+    pub fn exchange(&self, method: &Method) -> Vec<u8> {
         let kind = "urn:ietf:params:oauth:token-type:access_token";
         match method {
-            Method::Secret => {
-                use base64::Engine as _;
-                let basic = base64::engine::general_purpose::STANDARD.encode(format!("by-secret:{SECRET}"));
-                let header = format!("authorization: Basic {basic}");
-                self.request(&self.by_secret, &[header], self.form(&self.subject, kind, &[]))
-            }
+            Method::Secret => self.exchange_under(&self.subject),
             Method::Assertion => {
                 let claims = json!({"iss": "by-assertion", "sub": "by-assertion", "aud": self.issuer, "jti": jti(),
                                     "iat": now(), "exp": now() + 120});
@@ -138,11 +195,16 @@ impl Stage {
     }
 
     pub async fn run(&self, method: &Method, connections: usize, requests: usize) -> Run {
-        let requests: Vec<Vec<u8>> = (0..requests).map(|_| self.exchange(method)).collect();
+        self.send((0..requests).map(|_| self.exchange(method)).collect(), connections, generator::is_200)
+            .await
+    }
+
+    /// Sends requests, and says what that took of the server and its database.
+    pub async fn send(&self, requests: Vec<Vec<u8>>, connections: usize, good: generator::Good) -> Run {
         let count = requests.len() as f64;
-        let (server, postgres) = (self.server.id(), self.cluster.postmaster_pid().unwrap());
+        let (server, postgres) = (self.server.0.id(), self.cluster.postmaster_pid().unwrap());
         let before = (cpu::of(server), cpu::of_family(postgres));
-        let (elapsed, latencies, failed) = generator::send(self.address(), requests, connections).await;
+        let (elapsed, latencies, failed) = generator::send(self.address(), requests, connections, good).await;
         let after = (cpu::of(server), cpu::of_family(postgres));
         Run {
             elapsed,
@@ -153,7 +215,7 @@ impl Stage {
         }
     }
 
-    async fn sql(&self) -> PgConnection {
+    pub async fn sql(&self) -> PgConnection {
         PgConnection::connect_with(&self.cluster.connect_options("actchain")).await.unwrap()
     }
 
@@ -188,13 +250,22 @@ impl Stage {
         sqlx::query("CHECKPOINT").execute(&mut sql).await.unwrap();
     }
 
-    pub async fn strike(mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.server.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        self.server.wait().unwrap();
+    pub async fn strike(self) {
+        drop(self.server);
         self.cluster.close().await.unwrap();
         std::fs::remove_dir_all(&self.folder).unwrap();
     }
+}
+
+fn basic(client_id: &str) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(format!("{client_id}:{SECRET}"));
+    format!("authorization: Basic {text}")
+}
+
+fn token_in(answer: &str) -> String {
+    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    body["access_token"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
 }
 
 async fn one(address: &str, request: Vec<u8>) -> String {
@@ -221,6 +292,7 @@ clients:
      audiences: ["{MAIL}"], grant_types: [token-exchange]}}
   - {{id: by-assertion, kind: agent, auth: private_key_jwt, jwks: {{keys: [{}]}}, scopes: [mail.read],
      audiences: ["{MAIL}"], grant_types: [token-exchange]}}
+  - {{id: mail, kind: resource_server, auth: client_secret_basic, secret: {SECRET}, audiences: ["{MAIL}"]}}
 delegations:
   - {{id: D, delegator: {{iss: https://idp.example.com, sub: alice}}, delegate: proxy, expires_in: 86400}}
   - {{id: S, parent: D, delegate: by-secret}}

@@ -46,7 +46,7 @@ async fn try_to_cut_off(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &
     if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
-    let before = principal::store::cutoff(work.connection(), who).await?;
+    let before = principal::store::cutoff_epoch(work.connection(), who).await?;
     principal::store::put_cutoff(work.connection(), (who, desk.issuer), reason, call.now).await?;
     let mut event = call.event(Action::PrincipalCutOff);
     event.subject = Some(who.clone());
@@ -100,13 +100,13 @@ pub async fn foresee(desk: &Desk<'_>, call: &Call, whom: &Whom) -> Result<Done, 
         Whom::Delegation(id) => reach(&mut connection, &Ending::Delegation(id), call.now).await?,
         Whom::Client(id) => {
             client::store::find(&mut connection, id).await?.ok_or(Refusal::NotFound)?;
-            reach(&mut connection, &Ending::Client(id), call.now).await?
+            reach(&mut connection, &Ending::Client { id, issuer: desk.issuer }, call.now).await?
         }
         Whom::Principal(who) => {
             drop(connection);
             let client_id = check_principal(desk, who).await?;
             let mut connection = desk.pool.acquire().await?;
-            let before = principal::store::cutoff(&mut connection, who).await?;
+            let before = principal::store::cutoff_epoch(&mut connection, who).await?;
             let ending = Ending::Principal { who, client_id: client_id.as_deref(), before };
             reach(&mut connection, &ending, call.now).await?
         }
@@ -165,7 +165,7 @@ async fn switch(desk: &Desk<'_>, call: &Call, (client_id, to): (&str, Switch)) -
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;
     if to == Switch::Off {
-        let reached = counted(desk, &Ending::Client(client_id), call).await;
+        let reached = counted(desk, &Ending::Client { id: client_id, issuer: desk.issuer }, call).await;
         done.body = json!({"client_id": client_id, "state": state, "changed": true, "reached": reached});
         keep_count(desk, call, &done).await;
     }

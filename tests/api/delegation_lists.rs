@@ -619,8 +619,9 @@ async fn a_key_opens_nothing_that_is_not_its_callers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repetitions_at_once_on_two_servers_make_one() {
-    let world = World::new().await;
-    let twin = world.server.twin().await;
+    let patient = "[ledger]\ntimeout_ms = 30000";
+    let world = World::configured(patient).await;
+    let twin = world.server.twin_with(patient).await;
     for round in 0..4 {
         let (user, key) = (world.token_of("bob"), format!("k-{round}"));
         let body = json!({"delegate": "user-proxy", "reason": key});

@@ -298,8 +298,9 @@ pub async fn put_removed_keys(
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
     sqlx::query(
-        "INSERT INTO removed_key (client_id, jkt, removed_at) SELECT $1, jkt, $3 FROM unnest($2::text[]) AS given (jkt)
-         ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = greatest(removed_key.removed_at, excluded.removed_at)",
+        "INSERT INTO removed_key (client_id, jkt, removed_at, removed_in)
+         SELECT $1, jkt, $3, number FROM unnest($2::text[]) AS given (jkt), epoch
+         ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = excluded.removed_at, removed_in = excluded.removed_in",
     )
     .bind(client_id)
     .bind(jkts)

@@ -18,9 +18,9 @@ pub async fn insert(connection: &mut PgConnection, one: &Delegation) -> Result<b
         "INSERT INTO delegation (id, path, parent, root_iss, root_sub, delegator_iss, delegator_sub, delegate, scopes,
                                  audiences, authorization_details, max_depth, max_uses, origin, requested_at,
                                  activated_at, expires_at, capability_ceiling, ceremony_required_for, reason, agent,
-                                 requested_by_iss, requested_by_sub, lifetime)
+                                 requested_by_iss, requested_by_sub, lifetime, born)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-                 $23, $24)
+                 $23, $24, (SELECT number FROM epoch))
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(&one.id)

@@ -19,15 +19,20 @@ pub enum Ending<'a> {
     /// Several: those that the agents of a task were made for.
     Delegations(&'a [String]),
     /// A client, for as long as it is disabled.
-    Client(&'a str),
+    Client {
+        /// Which.
+        id: &'a str,
+        /// Us.
+        issuer: &'a str,
+    },
     /// Everything that a principal has up to now.
     Principal {
         /// Who.
         who: &'a Principal,
         /// Its id where it is a client of ours.
         client_id: Option<&'a str>,
-        /// Up to when everything had been ended before.
-        before: Option<OffsetDateTime>,
+        /// The epoch up to which everything had been ended before.
+        before: Option<i64>,
     },
 }
 
@@ -48,12 +53,14 @@ pub struct Reach {
 
 /// The seeds are what the end hits itself and what had not ended for another reason, above or there; below them, whatever
 /// has not ended by itself. Only what the end itself brought about is looked past. What an exchange has used up still has
-/// its tokens, and so has not ended here.
+/// its tokens, and so has not ended here. `LIMIT` in the step keeps it from sorting all children of one parent, `OFFSET`
+/// in the condition from comparing with every revoked token there is.
 const REACH: &str = "
     WITH RECURSIVE seed AS (
         SELECT d.id, d.path, d.delegate FROM delegation d
         WHERE ($2::text[] IS NOT NULL AND d.id = ANY ($2))
            OR ($3::text IS NOT NULL AND d.delegate = $3)
+           OR ($8::text IS NOT NULL AND d.delegator_iss = $8 AND d.delegator_sub = $3)
            OR ($4::text IS NOT NULL AND d.delegator_iss = $4 AND d.delegator_sub = $5)
     ), reach AS (
         SELECT s.id, s.delegate FROM seed s
@@ -65,11 +72,15 @@ const REACH: &str = "
             WHERE a.id = ANY (s.path)
               AND (a.expires_at <= $1 OR u.exhausted_at IS NOT NULL
                    OR (a.revoked_at IS NOT NULL AND coalesce(a.id <> ALL ($2), true))
-                   OR CASE WHEN c.iss = $4 AND c.sub = $5 THEN $6 ELSE c.at END >= a.requested_at
-                   OR CASE WHEN k.client_id = $3 AND $4 IS NOT NULL THEN $6 ELSE k.cut_off_at END >= a.requested_at))
+                   OR CASE WHEN c.iss = $4 AND c.sub = $5 THEN $6 ELSE c.epoch END >= a.born
+                   OR CASE WHEN k.client_id = $3 AND $4 IS NOT NULL THEN $6 ELSE k.cut_off_in END >= a.born))
         UNION
-        SELECT b.id, b.delegate FROM reach r JOIN delegation_now b ON b.parent = r.id
-        WHERE b.revoked_at IS NULL AND b.expires_at > $1 AND NOT b.cut_off AND b.exhausted_at IS NULL
+        SELECT b.id, b.delegate FROM reach r CROSS JOIN LATERAL (
+            SELECT b.id, b.delegate FROM delegation_now b
+            WHERE b.parent = r.id AND b.revoked_at IS NULL AND b.expires_at > $1 AND NOT b.cut_off
+              AND b.exhausted_at IS NULL
+            LIMIT $7
+        ) b
     ), delegations AS MATERIALIZED (
         SELECT id, delegate FROM reach LIMIT $7
     ), tokens AS MATERIALIZED (
@@ -79,9 +90,9 @@ const REACH: &str = "
             UNION ALL
             SELECT t.jti, t.lineage, t.audience FROM issued_token t
             WHERE t.client_id = $3 AND t.delegation_id IS NULL AND t.expires_at > $1 AND t.revoked_at IS NULL
-              AND ($6 IS NULL OR t.issued_at > $6)
+              AND ($6::bigint IS NULL OR t.born > $6)
         ) t
-        WHERE NOT EXISTS (SELECT FROM issued_token p WHERE p.jti = ANY (t.lineage) AND p.revoked_at IS NOT NULL)
+        WHERE NOT EXISTS (SELECT FROM issued_token p WHERE p.jti = ANY (t.lineage) AND p.revoked_at IS NOT NULL OFFSET 0)
         LIMIT $7
     )
     SELECT (SELECT count(*) FROM delegations), (SELECT count(DISTINCT delegate) FROM delegations),
@@ -94,11 +105,18 @@ pub async fn reach(
     ending: &Ending<'_>,
     now: OffsetDateTime,
 ) -> Result<Reach, Fault> {
-    let (delegations, client, who, before) = match ending {
-        Ending::Delegation(id) => (Some(vec![(*id).to_owned()]), None, None, None),
-        Ending::Delegations(ids) => (Some(ids.to_vec()), None, None, None),
-        Ending::Client(id) => (None, Some(*id), None, None),
-        Ending::Principal { who, client_id, before } => (None, *client_id, Some(*who), *before),
+    let mut delegations = None;
+    let (client, giver, who, before) = match ending {
+        Ending::Delegation(id) => {
+            delegations = Some(vec![(*id).to_owned()]);
+            (None, None, None, None)
+        }
+        Ending::Delegations(ids) => {
+            delegations = Some(ids.to_vec());
+            (None, None, None, None)
+        }
+        Ending::Client { id, issuer } => (Some(*id), Some(*issuer), None, None),
+        Ending::Principal { who, client_id, before } => (*client_id, None, Some(*who), *before),
     };
     let (delegations, agents, tokens, audiences): (i64, i64, i64, Vec<String>) = sqlx::query_as(REACH)
         .bind(now)
@@ -108,6 +126,7 @@ pub async fn reach(
         .bind(who.map(|who| &who.sub))
         .bind(before)
         .bind(BOUND + 1)
+        .bind(giver)
         .fetch_one(connection)
         .await?;
     Ok(Reach {

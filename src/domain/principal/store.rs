@@ -1,4 +1,5 @@
-//! Cut-offs in PostgreSQL: since when everything that a principal had before is dead.
+//! Cut-offs in PostgreSQL: since when everything that a principal had before is dead. What others issued is compared by
+//! its time, what we recorded by the epoch.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -14,8 +15,9 @@ pub async fn put_cutoff(
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
     sqlx::query(
-        "INSERT INTO cutoff (iss, sub, at, reason) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (iss, sub) DO UPDATE SET at = greatest(cutoff.at, excluded.at), reason = excluded.reason",
+        "INSERT INTO cutoff (iss, sub, at, reason, epoch) SELECT $1, $2, $3, $4, number FROM epoch
+         ON CONFLICT (iss, sub) DO UPDATE SET at = greatest(cutoff.at, excluded.at), reason = excluded.reason,
+             epoch = excluded.epoch",
     )
     .bind(&who.iss)
     .bind(&who.sub)
@@ -24,13 +26,22 @@ pub async fn put_cutoff(
     .execute(&mut *connection)
     .await?;
     if who.iss == own_issuer {
-        sqlx::query("UPDATE client SET cut_off_at = greatest(cut_off_at, $2) WHERE client_id = $1")
+        sqlx::query("UPDATE client SET cut_off_in = number FROM epoch WHERE client_id = $1")
             .bind(&who.sub)
-            .bind(now)
             .execute(connection)
             .await?;
     }
     Ok(())
+}
+
+/// The epoch up to which all that we recorded of a principal is dead.
+pub async fn cutoff_epoch(connection: &mut PgConnection, who: &Principal) -> Result<Option<i64>, Fault> {
+    let epoch = sqlx::query_scalar("SELECT epoch FROM cutoff WHERE iss = $1 AND sub = $2")
+        .bind(&who.iss)
+        .bind(&who.sub)
+        .fetch_optional(connection)
+        .await?;
+    Ok(epoch)
 }
 
 /// Since when everything that a principal had before is dead.

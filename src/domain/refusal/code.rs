@@ -48,9 +48,11 @@ impl Refusal {
             }
             Self::InsufficientScope => code("insufficient_scope", 403),
             Self::NotFound => code("not_found", 404),
-            Self::WrongState(_) | Self::ParentNotActive(_) | Self::CeremonyDecided(_) | Self::TaskFull => {
-                code("conflict", 409)
-            }
+            Self::TooFewUses
+            | Self::WrongState(_)
+            | Self::ParentNotActive(_)
+            | Self::CeremonyDecided(_)
+            | Self::TaskFull => code("conflict", 409),
             Self::IdempotencyReused => code("invalid_request", 422),
             Self::MediaType => code("invalid_request", 415),
             Self::NotOffered => code("not_implemented", 501),

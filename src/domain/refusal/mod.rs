@@ -97,6 +97,8 @@ pub enum Refusal {
     DelegationRequested,
     /// The delegation, or one above it, has no use left.
     CommandLimit,
+    /// Fewer uses are left than were reported.
+    TooFewUses,
     /// One more actor than allowed.
     DepthExceeded,
     /// The client acts in this chain already.

@@ -41,7 +41,7 @@ impl Refusal {
             Self::DelegationRevoked => "delegation_revoked",
             Self::DelegationExpired => "delegation_expired",
             Self::DelegationRequested => "delegation_requested",
-            Self::CommandLimit => "command_limit",
+            Self::CommandLimit | Self::TooFewUses => "command_limit",
             Self::DepthExceeded => "depth_exceeded",
             Self::ActorCycle => "actor_cycle",
             Self::ActorDisabled => "actor_disabled",
@@ -100,6 +100,7 @@ impl Refusal {
             Self::DelegationRevoked | Self::PrincipalCutOff => Some(State::Revoked.name()),
             Self::DelegationExpired | Self::CommandLimit => Some(State::Expired.name()),
             Self::DelegationRequested => Some(State::Requested.name()),
+            Self::TooFewUses => Some(State::Active.name()),
             _ => None,
         }
     }
@@ -140,6 +141,7 @@ impl Refusal {
             Self::DelegationExpired => "The delegation has expired",
             Self::DelegationRequested => "The delegation has not been approved",
             Self::CommandLimit => "The delegation has no use left",
+            Self::TooFewUses => "Fewer uses are left than were reported",
             Self::DepthExceeded => "The chain of actors would be too long",
             Self::ActorCycle => "The client already acts in this chain",
             Self::ActorDisabled => "An earlier actor of this chain was disabled",

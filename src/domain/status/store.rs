@@ -1,6 +1,10 @@
 //! What status lists say, from PostgreSQL.
 
-use sqlx::{Connection as _, PgConnection};
+use std::collections::HashSet;
+
+use sqlx::{Connection as _, Encode, FromRow, PgConnection, Postgres, Type};
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::domain::gate;
 use crate::platform::fault::{During, Fault};
@@ -45,46 +49,162 @@ pub struct Ended {
     pub epoch: i64,
 }
 
-/// Dead are the tokens that something is wrong with, those made from such a one, and those whose delegation, or one above
-/// it, was ended. A delegation that has come to its time has no tokens any more; one whose last use was an exchange has
-/// paid for those it has.
-const ENDED: &str = "
-    WITH bad AS MATERIALIZED (
-        SELECT jti, problem FROM token_now WHERE problem IS NOT NULL
-    ), ended AS MATERIALIZED (
-        SELECT d.id, d.revoked_at IS NULL AND NOT d.cut_off AND d.exhausted_at IS NULL AS passing FROM delegation_now d
-        WHERE d.revoked_at IS NOT NULL OR d.cut_off OR d.rebinding IS NOT NULL OR d.exhausted_at IS NOT NULL
-    ), below AS MATERIALIZED (
-        SELECT d.id, bool_and(ended.passing) AS passing
-        FROM delegation d, unnest(d.path) AS above (id) JOIN ended ON ended.id = above.id GROUP BY d.id
-    ), dead AS (
-        SELECT t.status_place, b.problem = 'actor_disabled' AS passing
-        FROM bad b JOIN issued_token t ON t.jti = b.jti
-        UNION ALL
-        SELECT t.status_place, b.problem = 'actor_disabled'
-        FROM issued_token t, unnest(t.lineage) AS made_from (jti) JOIN bad b ON b.jti = made_from.jti
-        UNION ALL
-        SELECT t.status_place, below.passing FROM issued_token t JOIN below ON below.id = t.delegation_id
-    )
-    SELECT coalesce(array_agg(status_place - $1) FILTER (WHERE NOT passing), '{}'),
-           coalesce(array_agg(status_place - $1) FILTER (WHERE passing), '{}')
-    FROM dead WHERE status_place >= $1 AND status_place < $2";
+/// What follows from ends that last, and from those that may pass.
+#[derive(Debug, FromRow)]
+struct Split<T> {
+    lasting: Vec<T>,
+    passing: Vec<T>,
+}
 
-/// Reads what one list has to say, and how far it goes.
-pub async fn ended(connection: &mut PgConnection, list: u64) -> Result<Ended, Fault> {
+impl<T> Split<T> {
+    fn is_empty(&self) -> bool {
+        self.lasting.is_empty() && self.passing.is_empty()
+    }
+}
+
+/// Tokens with something wrong with themselves, of whatever list.
+#[derive(Debug, FromRow)]
+struct Bad {
+    #[sqlx(flatten)]
+    tokens: Split<Uuid>,
+    lasting_places: Vec<i64>,
+    passing_places: Vec<i64>,
+}
+
+/// The same as the view `token_now` says, asked from the other end: what might be wrong is little, tokens are many, and
+/// where nothing is wrong none is looked at.
+const BAD: &str = "
+    WITH gone AS MATERIALIZED (
+        SELECT client_id, cut_off_in, ended_at, disabled_at FROM client
+        WHERE cut_off_in IS NOT NULL OR ended_at IS NOT NULL OR disabled_at IS NOT NULL
+    ), bad AS (
+        SELECT jti, status_place, false AS passing FROM issued_token WHERE revoked_at IS NOT NULL
+        UNION ALL
+        SELECT t.jti, t.status_place, false FROM cutoff c
+        JOIN issued_token t ON t.subject_sub = c.sub AND t.subject_iss = c.iss AND t.born <= c.epoch
+        UNION ALL
+        SELECT t.jti, t.status_place, k.ended_at IS NULL AND (k.cut_off_in >= t.born) IS NOT TRUE FROM gone k
+        JOIN issued_token t ON t.client_id = k.client_id
+        WHERE k.cut_off_in >= t.born OR k.ended_at IS NOT NULL OR k.disabled_at IS NOT NULL
+        UNION ALL
+        SELECT t.jti, t.status_place, false FROM removed_key r
+        JOIN issued_token t ON t.client_id = r.client_id AND r.jkt IN (t.jkt, t.auth_key) AND t.born <= r.removed_in
+    )
+    SELECT coalesce(array_agg(jti) FILTER (WHERE NOT passing), '{}') AS lasting,
+           coalesce(array_agg(jti) FILTER (WHERE passing), '{}') AS passing,
+           coalesce(array_agg(status_place - $1) FILTER (WHERE NOT passing AND here), '{}') AS lasting_places,
+           coalesce(array_agg(status_place - $1) FILTER (WHERE passing AND here), '{}') AS passing_places
+    FROM (SELECT *, status_place >= $1 AND status_place < $2 AS here FROM bad) b";
+
+/// Tokens of the list that were made from such ones.
+const MADE_FROM: &str = "
+    SELECT coalesce(array_agg(place) FILTER (WHERE made_from = ANY ($3)), '{}') AS lasting,
+           coalesce(array_agg(place) FILTER (WHERE made_from = ANY ($4)), '{}') AS passing
+    FROM (SELECT status_place - $1 AS place, unnest(lineage) AS made_from FROM issued_token
+          WHERE status_place >= $1 AND status_place < $2) t
+    WHERE made_from = ANY ($3) OR made_from = ANY ($4)";
+
+/// Delegations that were ended themselves. One that has come to its time has no tokens any more; one whose last use was
+/// an exchange has paid for those it has.
+const ENDED: &str = "
+    WITH ended AS (
+        SELECT id, false AS passing FROM delegation WHERE revoked_at IS NOT NULL AND expires_at > $1
+        UNION ALL
+        SELECT d.id, false FROM cutoff c
+        JOIN delegation d ON d.delegator_sub = c.sub AND d.delegator_iss = c.iss AND d.born <= c.epoch
+        WHERE d.expires_at > $1
+        UNION ALL
+        SELECT d.id, false FROM client k JOIN delegation d ON d.delegate = k.client_id AND d.born <= k.cut_off_in
+        WHERE k.cut_off_in IS NOT NULL AND d.expires_at > $1
+        UNION ALL
+        SELECT d.id, false FROM delegation_usage u JOIN delegation d ON d.id = u.delegation_id
+        WHERE u.exhausted_at IS NOT NULL AND d.expires_at > $1
+        UNION ALL
+        SELECT id, true FROM delegation WHERE rebinding IS NOT NULL AND expires_at > $1
+    )
+    SELECT coalesce(array_agg(id) FILTER (WHERE NOT passing), '{}') AS lasting,
+           coalesce(array_agg(id) FILTER (WHERE passing), '{}') AS passing FROM ended";
+
+/// Tokens of the list that come from these delegations.
+const UNDER: &str = "
+    SELECT coalesce(array_agg(status_place - $1) FILTER (WHERE delegation_id = ANY ($3)), '{}') AS lasting,
+           coalesce(array_agg(status_place - $1) FILTER (WHERE delegation_id = ANY ($4)), '{}') AS passing
+    FROM issued_token
+    WHERE status_place >= $1 AND status_place < $2 AND (delegation_id = ANY ($3) OR delegation_id = ANY ($4))";
+
+/// Reads what one list has to say, and how far it goes. Dead are the tokens that something is wrong with, those made
+/// from such a one, and those whose delegation, or one above it, was ended.
+pub async fn ended(connection: &mut PgConnection, list: u64, now: OffsetDateTime) -> Result<Ended, Fault> {
     let first = i64::try_from(list * SIZE).during("numbering a status list")?;
-    let beyond = first.saturating_add(i64::try_from(SIZE).unwrap_or(i64::MAX));
-    // The epoch is read first: what ends in between shows in the list, and the next reader makes another.
+    let range = (first, first.saturating_add(i64::try_from(SIZE).unwrap_or(i64::MAX)));
+    // The epoch is read first: what ends in between shows in the list or not, and the next reader makes another.
     let mut transaction = connection.begin().await.during("reading a status list")?;
     let epoch = gate::epoch(&mut transaction).await?;
-    // All of a list is read at once, which goes by scans; and it takes longer than requests may.
+    // Anything from one token to all of a list is looked for, which goes by indexes or by scans, as the values at hand
+    // decide; and it takes longer than requests may.
     sqlx::query(
-        "SELECT set_config('enable_seqscan', 'on', true), set_config('statement_timeout', '30s', true)",
+        "SELECT set_config('enable_seqscan', 'on', true), set_config('plan_cache_mode', 'force_custom_plan', true),
+                set_config('statement_timeout', '30s', true)",
     )
     .execute(&mut *transaction)
     .await?;
-    let (invalid, suspended) =
-        sqlx::query_as(ENDED).bind(first).bind(beyond).fetch_one(&mut *transaction).await?;
+    let mut ended = Ended { epoch, ..Ended::default() };
+    let bad: Bad = sqlx::query_as(BAD).bind(range.0).bind(range.1).fetch_one(&mut *transaction).await?;
+    ended.add(Split { lasting: bad.lasting_places, passing: bad.passing_places });
+    if !bad.tokens.is_empty() {
+        ended.add(places(&mut transaction, MADE_FROM, range, &bad.tokens).await?);
+    }
+    let own: Split<String> = sqlx::query_as(ENDED).bind(now).fetch_one(&mut *transaction).await?;
+    if !own.is_empty() {
+        let lasting = with_all_below(&mut transaction, own.lasting).await?;
+        let passing = with_all_below(&mut transaction, own.passing).await?;
+        ended.add(places(&mut transaction, UNDER, range, &Split { lasting, passing }).await?);
+    }
     transaction.commit().await.during("reading a status list")?;
-    Ok(Ended { invalid, suspended, epoch })
+    Ok(ended)
+}
+
+impl Ended {
+    fn add(&mut self, places: Split<i64>) {
+        self.invalid.extend(places.lasting);
+        self.suspended.extend(places.passing);
+    }
+}
+
+async fn places<T>(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    (first, beyond): (i64, i64),
+    from: &Split<T>,
+) -> Result<Split<i64>, Fault>
+where
+    for<'a> &'a Vec<T>: Encode<'a, Postgres> + Type<Postgres>,
+    Vec<T>: Sync,
+{
+    let found = sqlx::query_as(statement)
+        .bind(first)
+        .bind(beyond)
+        .bind(&from.lasting)
+        .bind(&from.passing)
+        .fetch_one(connection)
+        .await?;
+    Ok(found)
+}
+
+/// Goes down layer by layer, so that each step is planned for as many as there are.
+async fn with_all_below(connection: &mut PgConnection, ids: Vec<String>) -> Result<Vec<String>, Fault> {
+    let mut all: HashSet<String> = HashSet::with_capacity(ids.len());
+    let mut layer = ids;
+    while !layer.is_empty() {
+        let below: Vec<String> = sqlx::query_scalar(
+            "SELECT coalesce(array_agg(d.id), '{}') FROM unnest($1::text[]) AS above (id)
+             JOIN delegation d ON d.parent = above.id",
+        )
+        .bind(&layer)
+        .fetch_one(&mut *connection)
+        .await?;
+        all.extend(layer);
+        layer = below.into_iter().filter(|id| !all.contains(id)).collect();
+    }
+    Ok(all.into_iter().collect())
 }

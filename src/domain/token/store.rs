@@ -15,10 +15,10 @@ pub async fn insert(connection: &mut PgConnection, tokens: &[&IssuedToken]) -> R
         |pick: fn(&IssuedToken) -> String| tokens.iter().map(|token| pick(token)).collect::<Vec<_>>();
     sqlx::query(
         "INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt,
-                                   kid, scope, audience, issued_at, expires_at, auth_key, status_place)
+                                   kid, scope, audience, issued_at, expires_at, auth_key, status_place, born)
          SELECT t.jti, t.parent, CASE WHEN p.jti IS NULL THEN '{}' ELSE p.lineage || p.jti END, t.txn, t.client_id, t.subject_iss, t.subject_sub,
                 t.delegation_id, t.jkt, t.kid, t.scope, string_to_array(t.audience, E'\\n'), t.issued_at, t.expires_at,
-                t.auth_key, t.status_place
+                t.auth_key, t.status_place, (SELECT number FROM epoch)
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[],
                      $15::bigint[])

@@ -50,7 +50,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<Do
     let left = path.0.iter().filter_map(|one| one.facts.uses_left()).min();
     let count = i64::from(count);
     if left.is_some_and(|left| count > left) {
-        return Err(Refusal::CommandLimit.into());
+        return Err(Refusal::TooFewUses.into());
     }
     let limited: Vec<String> =
         path.0.iter().filter(|one| one.facts.max_uses.is_some()).map(|one| one.id.clone()).collect();
