@@ -3,6 +3,10 @@
 
 use serde_json::{Value, json};
 
+use actchain::domain::principal::Principal;
+use actchain::flows::desk::Call;
+use actchain::flows::principals;
+
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};
 use crate::support::desk::Api;
 use crate::support::ends::{Maker, new_key, outcome};
@@ -491,6 +495,10 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     assert_eq!(below.claims()["sub"], "email-svc");
     let desk = world.desk_token(&world.email_svc).await;
     world.assert_alive(&chain.servers(), &world.followup_svc, below.token()).await;
+    // A disabling would reach the same: what it holds, what it gave, what hangs below, and what it has of its own.
+    let disabling = chain.reach("client_id=email-svc").await;
+    assert_eq!(disabling, chain.reach(&format!("iss={issuer}&sub=email-svc")).await);
+    assert_eq!(disabling["delegations"], 3, "E, F and S: {disabling}");
     let wanted = chain.reach(&format!("iss={issuer}&sub=email-svc")).await;
     let cut = chain.cut_off(&issuer, "email-svc").await;
     assert_eq!(cut.json["reached"], counts(&wanted));
@@ -505,6 +513,66 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     world.assert_alive(&chain.servers(), &world.email_svc, &afresh).await;
     let below = world.hop(&world.followup_svc, &afresh).await;
     below.assert_refused(400, "invalid_request", "principal_cut_off");
+}
+
+/// A call that came in some seconds ago by the clock of whoever answers it: it waited, or that clock is slow.
+fn late(world: &World, seconds: i64) -> Call {
+    Call::of_operator(world.server.clock.now() - time::Duration::seconds(seconds))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_recorded_before_a_cut_off_is_dead_whatever_the_clocks_say() {
+    for sub in ["alice", "user-proxy"] {
+        let chain = Chain::new().await;
+        let world = &chain.world;
+        let who = match sub {
+            "alice" => Principal::new(IDP, sub),
+            _ => Principal::new(world.server.app.issuer.clone(), sub),
+        };
+        world.server.pass(30);
+        let given =
+            world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
+        assert_eq!(given.status, 201);
+        let foreseen = chain.reach(&format!("iss={}&sub={sub}", who.iss)).await;
+        let cut = principals::cutoff(&world.server.desk(), &late(world, 60), &who, "left").await.unwrap();
+        assert_eq!(cut.body["reached"], counts(&foreseen), "{sub}");
+        chain.assert_dead_from(0, "principal_cut_off", 1).await;
+        let path = format!("/delegate/{}", given.json["id"].as_str().unwrap());
+        world.server.pass(6);
+        let shown = world.as_alice("GET", &path, json!({})).await;
+        assert_eq!(shown.json["state"], "revoked", "{sub}: {}", shown.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_bound_to_a_removed_key_is_dead_whatever_the_clocks_say() {
+    let chain = Chain::new().await;
+    let world = &chain.world;
+    world.server.pass(30);
+    let second = world.hop(&world.email_svc, &chain.tokens[0]).await;
+    let third = world.hop(&world.followup_svc, second.token()).await;
+    let key = ("email-svc", world.email_svc.jkt());
+    principals::remove_key(&world.server.desk(), &late(world, 60), key).await.unwrap();
+    world.assert_dead(&chain.servers(), (&world.followup_svc, third.token()), "key_removed", 1).await;
+    for server in chain.servers() {
+        assert_eq!(server.introspect(&world.mail_server, second.token()).await.json["active"], false);
+        assert_eq!(server.listed(second.token()).await, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_delegated_afresh_lives_whatever_the_clocks_say() {
+    let chain = Chain::new().await;
+    let world = &chain.world;
+    let who = Principal::new(world.server.app.issuer.clone(), "user-proxy");
+    // The clock of whoever cut it off is a minute ahead.
+    principals::cutoff(&world.server.desk(), &late(world, -60), &who, "left").await.unwrap();
+    chain.assert_dead_from(0, "principal_cut_off", 1).await;
+    let given =
+        world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
+    assert_eq!((given.status, &given.json["state"]), (201, &json!("active")), "{}", given.text);
+    let afresh = world.hop_from_user(&world.user_proxy, &world.user_token()).await;
+    world.assert_alive(&chain.servers(), &world.user_proxy, afresh.token()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use actchain::jobs::expiry;
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
+use crate::support::desk::Api;
 use crate::support::ends::{Made, Maker, new_key, outcome};
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, Server};
@@ -270,6 +271,34 @@ async fn a_task_has_as_many_as_it_may_and_those_that_ended_leave_room() {
     expiry::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
     assert_eq!(make(alice(), "t").await.status, 201);
     assert_eq!(make(alice(), "t").await.status, 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asked_for_twice_under_one_key_it_is_one() {
+    let world = World::configured("[agents]\nper_task = 1").await;
+    let user = world.user_token();
+    let body = json!({"ephemeral": {"jwk": new_key().public_jwk(), "task_id": "t"}});
+    let ask = || Api::post(&world.server, "/delegate", body.clone()).user(&user).key("once").send();
+    let (first, again) = (ask().await, ask().await);
+    assert_eq!((first.status, again.status, &first.json), (201, 201, &again.json), "{}", again.text);
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    assert_eq!(first.header("location"), again.header("location"));
+    let other = Api::post(&world.server, "/delegate", body.clone()).user(&user).key("twice").send().await;
+    assert_eq!((other.status, other.reason()), (409, "task_full"));
+    let ended = Api::new(&world.server, "DELETE", "/api/v1/tasks/t/agents").user(&user).send().await;
+    assert_eq!(ended.json["ended"], 1);
+    let after = ask().await;
+    assert_eq!(
+        (after.status, &after.json["id"]),
+        (201, &first.json["id"]),
+        "the answer of then, and no second agent"
+    );
+    let mut sql = world.server.sql().await;
+    let made: i64 = sqlx::query_scalar("SELECT count(*) FROM client WHERE home IS NOT NULL")
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+    assert_eq!(made, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,8 +78,10 @@ fn assert_nothing_issued_after(events: &[Value], ending: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_recorded_as_issued_after_its_delegation_was_revoked() {
-    let world = World::new().await;
-    let twin = world.server.twin().await;
+    // However slow the machine, none of them gives up waiting for its turn.
+    let patient = "[ledger]\ntimeout_ms = 30000";
+    let world = World::configured(patient).await;
+    let twin = world.server.twin_with(patient).await;
     let user = world.user_token();
     let requests = (0..200).map(|n| {
         let server = if n % 2 == 0 { &world.server } else { &twin };
@@ -108,8 +110,10 @@ async fn nothing_is_recorded_as_issued_after_its_delegation_was_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_recorded_as_issued_after_its_client_was_disabled() {
-    let world = World::new().await;
-    let twin = world.server.twin().await;
+    // However slow the machine, none of them gives up waiting for its turn.
+    let patient = "[ledger]\ntimeout_ms = 30000";
+    let world = World::configured(patient).await;
+    let twin = world.server.twin_with(patient).await;
     let user = world.user_token();
     let requests = (0..200).map(|n| {
         let server = if n % 2 == 0 { &world.server } else { &twin };

@@ -343,6 +343,27 @@ async fn a_resource_server_without_a_secret_is_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_nonces_are_demanded_the_key_of_a_resource_server_needs_one_and_a_secret_does_not() {
+    let world = World::configured("[dpop]\nnonce = \"on\"").await;
+    let keyless = Agent::new("keyless", Auth::None);
+    let yaml = format!(
+        "clients:\n  - {{id: keyless, kind: resource_server, auth: none, dpop_keys: [{}], audiences: [\"{MAIL}\"]}}",
+        keyless.jkt()
+    );
+    world.server.apply(&yaml).await.unwrap();
+    let bare = keyless.at(&world.server, "/oauth/introspect").param("token", "garbage").send().await;
+    assert_eq!((bare.status, bare.error()), (400, "use_dpop_nonce"), "{}", bare.text);
+    let nonce = bare.header("dpop-nonce").unwrap().to_owned();
+    let htu = format!("{}/oauth/introspect", world.server.app.issuer);
+    let claims = json!({"jti": crate::support::agent::fresh_jti(), "htm": "POST", "htu": htu,
+                        "iat": world.server.now(), "nonce": nonce});
+    let proof = keyless.key.sign_proof("dpop+jwt", &claims).unwrap();
+    let again = keyless.at(&world.server, "/oauth/introspect").set_header("dpop", proof);
+    assert_inactive(&again.param("token", "garbage").send().await, "with the nonce");
+    assert_inactive(&world.introspect(&world.mail_server, "garbage").await, "with a secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_assertion_is_used_up_wherever_it_was_used() {
     let world = World::new().await;
     let twin = world.server.twin().await;

@@ -117,6 +117,19 @@ async fn sl_07_who_has_the_list_is_told_that_it_has_not_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sl_04_a_list_names_itself_below_the_path_of_its_issuer() {
+    let world = World::configured("issuer = \"https://as.example.com/t1\"").await;
+    let mut sql = world.server.sql().await;
+    sqlx::query("SELECT nextval('status_block')").execute(&mut sql).await.unwrap();
+    let list = Api::get(&world.server, "/t1/oauth/status-lists/0").send().await;
+    assert_eq!(list.status, 200, "{}", list.text);
+    assert_eq!(claims_of(&list.text)["sub"], "https://as.example.com/t1/oauth/status-lists/0");
+    let listed = Api::get(&world.server, "/t1/oauth/status-lists").send().await;
+    assert_eq!(listed.json, json!({"status_lists": ["https://as.example.com/t1/oauth/status-lists/0"]}));
+    assert_eq!(Api::get(&world.server, "/oauth/status-lists/0").send().await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sl_12_history_is_not_offered() {
     let world = World::new().await;
     let (uri, _) = place(world.first_hop().await.token());

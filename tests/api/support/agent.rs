@@ -156,7 +156,7 @@ impl<'a> Request<'a> {
     }
 
     pub async fn send_raw(self, body: Vec<u8>) -> Answer {
-        let mut request = reqwest::Client::new()
+        let mut request = super::http()
             .post(format!("{}{}", self.server.base, self.path))
             .header("content-type", "application/x-www-form-urlencoded");
         for (name, value) in &self.headers {

@@ -76,8 +76,7 @@ impl<'a> Api<'a> {
     }
 
     pub async fn send(self) -> Answer {
-        let mut request =
-            reqwest::Client::new().request(self.method, format!("{}{}", self.server.base, self.path));
+        let mut request = super::http().request(self.method, format!("{}{}", self.server.base, self.path));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }

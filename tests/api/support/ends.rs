@@ -21,7 +21,7 @@ pub struct Fate {
 /// The reason of a refusal, or its error where it tells no reason.
 pub fn outcome(answer: &Answer) -> String {
     match (answer.status, answer.reason(), answer.error()) {
-        (200 | 201 | 202, ..) => "ok".to_owned(),
+        (200..=202, ..) => "ok".to_owned(),
         (_, "", error) => error.to_owned(),
         (_, reason, _) => reason.to_owned(),
     }

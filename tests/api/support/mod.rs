@@ -8,8 +8,8 @@ pub mod ends;
 pub mod life;
 pub mod world;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use actchain::app::App;
 use actchain::flows::apply::{Mode, apply, read_all};
@@ -57,6 +57,13 @@ pub async fn database() -> PgConnectOptions {
     let _turn = ONE_AT_A_TIME.lock().await;
     admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))).await.unwrap();
     cluster.connect_options(&name)
+}
+
+/// What sends requests. Connections are not kept: each test has a runtime of its own.
+pub fn http() -> &'static reqwest::Client {
+    static CLIENT: LazyLock<reqwest::Client> =
+        LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap());
+    &CLIENT
 }
 
 /// A server with a database behind it.
