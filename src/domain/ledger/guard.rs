@@ -128,8 +128,14 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
         };
         refused.map_err(|refusal| match entry.guards.knowledge {
             Knowledge::Fresh => Verdict::Fails(refusal),
-            Knowledge::Remembered => Verdict::Stale,
+            Knowledge::Remembered(_) => Verdict::Stale,
         })?;
+    }
+    if let Knowledge::Remembered(ends_at) = entry.guards.knowledge {
+        let path = entry.guards.path.iter().filter_map(|id| seen.delegations.get(id));
+        if path.map(|facts| facts.expires_at).min() != Some(ends_at) {
+            return Err(Verdict::Stale);
+        }
     }
     use_confirmations(entry, seen)
 }
@@ -320,8 +326,18 @@ mod tests {
         });
         assert_eq!(cut_off, Verdict::Fails(Refusal::PrincipalCutOff));
         let mut remembered = entry(1, &["gone"]);
-        remembered.guards.knowledge = Knowledge::Remembered;
+        remembered.guards.knowledge = Knowledge::Remembered(from_seconds(2_000).unwrap());
         assert_eq!(judge(&[remembered], seen(&[1])).verdicts, [Verdict::Stale], "there may be another way");
+        let renewed = |ends_at| {
+            let mut remembered = entry(1, &["d"]);
+            remembered.guards.knowledge = Knowledge::Remembered(from_seconds(ends_at).unwrap());
+            judge(&[remembered], seen(&[1])).verdicts[0]
+        };
+        assert_eq!(
+            (renewed(2_000), renewed(1_500)),
+            (Verdict::Holds, Verdict::Stale),
+            "it ends later by now"
+        );
         assert_eq!(
             verdict(|seen| seen.forgotten = from_seconds(1_060)),
             Verdict::Fails(Refusal::ClockWentBack)

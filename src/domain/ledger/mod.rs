@@ -62,8 +62,9 @@ pub enum Knowledge {
     /// Read for this very request: a guard that fails refuses it.
     #[default]
     Fresh,
-    /// Read for an earlier one: a guard that fails sends it back, for there may be another way by now.
-    Remembered,
+    /// Read for an earlier one, when the path was to end then: a guard that fails sends it back, for there may be another
+    /// way by now; and so does an end that has been moved.
+    Remembered(OffsetDateTime),
 }
 
 /// What an entry changes.

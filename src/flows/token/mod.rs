@@ -16,7 +16,7 @@ use super::possess::{self, Endpoint, Possessed};
 use super::verify_token;
 use crate::app::App;
 use crate::domain::audit::Action;
-use crate::domain::authority::{self, Grounds};
+use crate::domain::authority::{self, Decision, Grounds};
 use crate::domain::ceremony::Ceremony;
 use crate::domain::client::{Client, Grant};
 use crate::domain::delegation::Path;
@@ -197,7 +197,10 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Decid
     // What is remembered may say yes, for the ledger looks again; a no may be outdated, and is made sure of.
     let quick = remembered.as_ref().and_then(|paths| authority::decide(&grounds(paths)).ok());
     let (decision, knowledge) = match quick {
-        Some(decision) => (decision, Knowledge::Remembered),
+        Some(decision) => {
+            let ends_at = remembered.as_deref().and_then(|paths| ends_at(paths, &decision));
+            (decision, ends_at.map_or(Knowledge::Fresh, Knowledge::Remembered))
+        }
         None => {
             let paths = read_paths(app, search.as_ref()).await?;
             (authority::decide(&grounds(&paths))?, Knowledge::Fresh)
@@ -210,6 +213,12 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Decid
     }
     let plan = plan(app, case, decision, (txn, Answering::Exchange)).await?;
     Ok(Decided::Plan(Box::new(plan)))
+}
+
+/// When the path that a decision rests on ends.
+fn ends_at(paths: &[Path], decision: &Decision) -> Option<OffsetDateTime> {
+    let path = paths.iter().find(|path| path.leaf().map(|leaf| &leaf.id) == decision.path.last())?;
+    path.0.iter().map(|one| one.facts.expires_at).min()
 }
 
 async fn read_paths(app: &App, search: Option<&Search>) -> Result<Arc<Vec<Path>>, Fault> {
