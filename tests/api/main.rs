@@ -10,6 +10,7 @@ mod delegations;
 mod desk_callers;
 mod ephemeral_agents;
 mod keys;
+mod model;
 mod openapi;
 mod operating;
 mod races;

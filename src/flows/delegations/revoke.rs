@@ -4,11 +4,11 @@
 use serde_json::json;
 
 use super::request::check_reason;
-use super::{visible, wrong_state};
+use super::{leaf, visible, wrong_state};
 use crate::domain::audit::Action;
 use crate::domain::delegation::reach::{Ending, Reach, reach};
 use crate::domain::delegation::{self, State};
-use crate::domain::refusal::Stop;
+use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
 use crate::flows::work::Work;
 
@@ -29,6 +29,10 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) ->
         return Ok(done);
     }
     let said = reason.unwrap_or("revoked");
+    // What a cut-off has ended stays so, and was read before the gate was closed.
+    if leaf(&path)?.facts.cut_off {
+        return Err(Refusal::WrongState(State::Revoked).into());
+    }
     if !delegation::moves::mark_revoked(work.connection(), id, said, call.now).await? {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }

@@ -1,0 +1,883 @@
+//! The rules of design §3 and §4 as a small model: plain facts, and what follows from them. Nothing of the server's own
+//! code is used. Where several things forbid a move, any of them may be given as the reason.
+
+use std::collections::BTreeSet;
+
+pub type Names = BTreeSet<&'static str>;
+
+pub const MAIL: &str = crate::support::world::MAIL;
+pub const CALENDAR: &str = crate::support::world::CALENDAR;
+pub const SCOPES: [&str; 4] = ["mail.read", "mail.send", "calendar.read", "both"];
+pub const AUDIENCES: [&str; 2] = [MAIL, CALENDAR];
+pub const LADDER: [&str; 4] = ["observe", "mutate", "execute", "admin"];
+
+// As the server is configured for the test, and as its resources are declared.
+pub const MOST_ACTORS: usize = 4;
+pub const TOKEN_TTL: i64 = 700;
+pub const DEFAULT_TTL: i64 = 900;
+pub const MAX_TTL: i64 = 3_600;
+pub const REQUEST_TTL: i64 = 300;
+pub const AGENT_TTL: i64 = 600;
+pub const AGENTS_PER_TASK: usize = 3;
+pub const USER_TOKEN_TTL: i64 = 3_600;
+/// How far another's clock may be off.
+pub const SKEW: i64 = 5;
+
+/// The scopes that mean something at a target.
+pub fn known_at(target: &str) -> Names {
+    if target == MAIL { ["mail.read", "mail.send", "both"].into() } else { ["calendar.read", "both"].into() }
+}
+
+/// The longest life of a token for a target.
+fn token_ttl(target: &str) -> i64 {
+    if target == MAIL { 600 } else { TOKEN_TTL }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    User(usize),
+    Agent(usize),
+    Admin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Requested,
+    Active,
+    Expired,
+    Revoked,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Active => "active",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    pub fn has_ended(self) -> bool {
+        matches!(self, Self::Expired | Self::Revoked)
+    }
+}
+
+/// What relying parties read in the status list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Valid = 0,
+    Invalid = 1,
+    Suspended = 2,
+}
+
+/// How a move may be refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ground {
+    pub status: u16,
+    pub reason: &'static str,
+    /// The state that the answer names, where it does.
+    pub state: Option<State>,
+}
+
+pub fn ground(status: u16, reason: &'static str) -> Ground {
+    Ground { status, reason, state: None }
+}
+
+/// Everything that forbids a move; any of it may be said.
+pub type Grounds = Vec<Ground>;
+
+fn refuse<T>(status: u16, reason: &'static str) -> Result<T, Grounds> {
+    Err(vec![ground(status, reason)])
+}
+
+fn unless(forbidden: Grounds) -> Result<(), Grounds> {
+    if forbidden.is_empty() { Ok(()) } else { Err(forbidden) }
+}
+
+/// Limits as a delegation has them, or as somebody asks for them; absent is unrestricted, or as before.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    pub scopes: Option<Names>,
+    pub audiences: Option<Names>,
+    /// A place on the ladder.
+    pub ceiling: Option<usize>,
+    pub max_uses: Option<i64>,
+    pub max_depth: Option<usize>,
+}
+
+/// Whether both are given and `wider` holds.
+fn both<T>(inner: &Option<T>, outer: &Option<T>, wider: impl Fn(&T, &T) -> bool) -> bool {
+    inner.as_ref().zip(outer.as_ref()).is_some_and(|(inner, outer)| wider(inner, outer))
+}
+
+impl Limits {
+    fn is_wider_than(&self, above: &Self) -> bool {
+        both(&self.scopes, &above.scopes, |inner, outer| !inner.is_subset(outer))
+            || both(&self.audiences, &above.audiences, |inner, outer| !inner.is_subset(outer))
+            || both(&self.ceiling, &above.ceiling, |inner, outer| inner > outer)
+            || both(&self.max_uses, &above.max_uses, |inner, outer| inner > outer)
+            || both(&self.max_depth, &above.max_depth, |inner, outer| inner > outer)
+    }
+}
+
+/// All that somebody had before it is dead: what others issued goes by the time, what is recorded here by what came first.
+#[derive(Debug, Clone, Copy)]
+pub struct CutOff {
+    pub at: i64,
+    pub order: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Agent {
+    pub scopes: Names,
+    pub audiences: Names,
+    pub max_token_ttl: Option<i64>,
+    pub disabled: bool,
+    pub cut_off: Option<CutOff>,
+    pub made_for: Option<MadeFor>,
+}
+
+/// What an ephemeral agent was made for.
+#[derive(Debug, Clone)]
+pub struct MadeFor {
+    pub delegation: usize,
+    pub task: usize,
+    pub owner: Who,
+}
+
+#[derive(Debug, Clone)]
+pub struct Delegation {
+    pub parent: Option<usize>,
+    pub root: usize,
+    pub delegator: Who,
+    pub delegate: usize,
+    pub limits: Limits,
+    pub requested_by: Who,
+    /// Its place among all that was recorded.
+    pub order: u64,
+    pub requested_at: i64,
+    pub activated_at: Option<i64>,
+    /// Seconds from its approval on, where it needs one.
+    pub lifetime: Option<i64>,
+    pub expires_at: i64,
+    pub revoked_at: Option<i64>,
+    pub uses: i64,
+    /// Whether its last use was a reported command: then its tokens end with it.
+    pub used_up_by_command: bool,
+    /// Whether somebody asked for it.
+    pub asked_for: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Token {
+    pub user: usize,
+    /// Oldest first; the last one holds it.
+    pub actors: Vec<usize>,
+    pub delegation: usize,
+    pub made_from: Option<usize>,
+    pub scopes: Names,
+    pub audiences: Names,
+    pub ceiling: Option<usize>,
+    pub order: u64,
+    pub issued_at: i64,
+    pub expires_at: i64,
+    pub revoked: bool,
+}
+
+impl Token {
+    pub fn holder(&self) -> usize {
+        self.actors[self.actors.len() - 1]
+    }
+}
+
+/// A token under which an agent comes to the desk.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    pub agent: usize,
+    pub order: u64,
+    pub expires_at: i64,
+}
+
+/// What an exchange starts from.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject {
+    /// A user's token, and since when it is.
+    OfUser(usize, i64),
+    OfOurs(usize),
+}
+
+/// What an exchange asks for; absent is all that there is.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub scopes: Option<Names>,
+    pub audiences: Option<Names>,
+    pub ceiling: Option<usize>,
+}
+
+/// Who shall have a delegation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delegate {
+    Agent(usize),
+    /// No agent at all.
+    Nobody,
+    /// An agent that is made for it, in this task.
+    New(usize),
+}
+
+#[derive(Debug, Clone)]
+pub struct NewDelegation {
+    pub delegator: Option<usize>,
+    pub parent: Option<usize>,
+    pub delegate: Delegate,
+    pub limits: Limits,
+    pub ttl: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    pub now: i64,
+    /// How much has been recorded.
+    pub order: u64,
+    /// The last cut-off of each user.
+    pub users: Vec<Option<CutOff>>,
+    pub agents: Vec<Agent>,
+    pub delegations: Vec<Delegation>,
+    pub tokens: Vec<Token>,
+    pub passes: Vec<Pass>,
+}
+
+impl Model {
+    /// Everything above, root first, and itself.
+    pub fn path(&self, delegation: usize) -> Vec<usize> {
+        let mut path = vec![delegation];
+        while let Some(parent) = self.delegations[path[0]].parent {
+            path.insert(0, parent);
+        }
+        path
+    }
+
+    fn next(&mut self) -> u64 {
+        self.order += 1;
+        self.order
+    }
+
+    fn cut_off_of(&self, who: Who) -> Option<CutOff> {
+        match who {
+            Who::User(user) => self.users[user],
+            Who::Agent(agent) => self.agents[agent].cut_off,
+            Who::Admin => None,
+        }
+    }
+
+    /// Whether somebody was cut off after something of it was recorded.
+    fn is_cut_off(&self, who: Who, order: u64) -> bool {
+        self.cut_off_of(who).is_some_and(|cut_off| cut_off.order > order)
+    }
+
+    fn delegation_is_cut_off(&self, one: &Delegation) -> bool {
+        self.is_cut_off(one.delegator, one.order) || self.is_cut_off(Who::Agent(one.delegate), one.order)
+    }
+
+    fn own_state(&self, delegation: usize) -> State {
+        let one = &self.delegations[delegation];
+        if one.revoked_at.is_some() || self.delegation_is_cut_off(one) {
+            State::Revoked
+        } else if self.now >= one.expires_at || one.limits.max_uses.is_some_and(|most| one.uses >= most) {
+            State::Expired
+        } else if one.activated_at.is_none() {
+            State::Requested
+        } else {
+            State::Active
+        }
+    }
+
+    /// The state that counts, and which of those above brought it about.
+    pub fn state(&self, delegation: usize) -> (State, Option<usize>) {
+        let own = self.own_state(delegation);
+        let path = self.path(delegation);
+        let ended = path.iter().find(|one| self.own_state(**one) != State::Active);
+        match ended {
+            Some(above) if *above != delegation && !own.has_ended() => (self.own_state(*above), Some(*above)),
+            _ => (own, None),
+        }
+    }
+
+    /// Whether nothing is left to be ended: what exchanges have used up still has the tokens that it paid for.
+    pub fn is_over(&self, delegation: usize) -> bool {
+        self.path(delegation).into_iter().any(|above| {
+            let one = &self.delegations[above];
+            self.own_state(above) == State::Revoked || one.used_up_by_command || self.now >= one.expires_at
+        })
+    }
+
+    pub fn is_active(&self, delegation: usize) -> bool {
+        self.state(delegation).0 == State::Active
+    }
+
+    /// Why nothing may be done under a delegation.
+    fn unusable(&self, delegation: usize) -> Vec<(&'static str, State)> {
+        let mut reasons = Vec::new();
+        for above in self.path(delegation) {
+            let one = &self.delegations[above];
+            let state = self.own_state(above);
+            match state {
+                State::Active => {}
+                State::Requested => reasons.push(("delegation_requested", state)),
+                State::Expired if self.now >= one.expires_at => reasons.push(("delegation_expired", state)),
+                State::Expired => reasons.push(("command_limit", state)),
+                State::Revoked if one.revoked_at.is_some() => reasons.push(("delegation_revoked", state)),
+                State::Revoked => reasons.push(("principal_cut_off", state)),
+            }
+        }
+        reasons
+    }
+
+    pub fn uses_left(&self, delegation: usize) -> Option<i64> {
+        let path = self.path(delegation).into_iter().map(|above| &self.delegations[above]);
+        path.filter_map(|one| Some((one.limits.max_uses? - one.uses).max(0))).min()
+    }
+
+    fn count_uses(&mut self, delegation: usize, count: i64) -> Vec<usize> {
+        let mut used_up = Vec::new();
+        for above in self.path(delegation) {
+            let one = &mut self.delegations[above];
+            if let Some(most) = one.limits.max_uses {
+                one.uses += count;
+                if one.uses >= most {
+                    used_up.push(above);
+                }
+            }
+        }
+        used_up
+    }
+
+    /// Whether an agent has nothing left: it was made for a delegation that cannot be used.
+    fn has_lost_its_home(&self, agent: usize) -> bool {
+        self.agents[agent].made_for.as_ref().is_some_and(|made_for| !self.is_active(made_for.delegation))
+    }
+
+    /// Why an agent cannot authenticate. That it ended is not told to whoever cannot prove a key any more.
+    pub fn turned_away(&self, agent: usize) -> Grounds {
+        let mut grounds = Vec::new();
+        if self.agents[agent].disabled {
+            grounds.push(ground(401, ""));
+        }
+        if self.has_lost_its_home(agent) {
+            grounds.extend([ground(401, ""), ground(400, "agent_ended")]);
+        }
+        grounds
+    }
+
+    /// Whether a pass opens the desk.
+    pub fn pass_holds(&self, pass: &Pass) -> bool {
+        self.now < pass.expires_at
+            && !self.agents[pass.agent].disabled
+            && !self.has_lost_its_home(pass.agent)
+            && !self.is_cut_off(Who::Agent(pass.agent), pass.order)
+    }
+
+    /// An agent gets a token for the desk.
+    pub fn admit(&mut self, agent: usize) -> usize {
+        let (order, expires_at) = (self.next(), self.now + self.pass_ttl(agent));
+        self.passes.push(Pass { agent, order, expires_at });
+        self.passes.len() - 1
+    }
+
+    /// Whether a pass has neither expired nor been ended for good. One of an agent that was made for a delegation ends
+    /// with that.
+    pub fn pass_is_good(&self, pass: usize) -> bool {
+        let pass = &self.passes[pass];
+        let home = self.agents[pass.agent].made_for.as_ref();
+        let ended = home.is_some_and(|made_for| self.is_over(made_for.delegation));
+        self.now < pass.expires_at && !self.is_cut_off(Who::Agent(pass.agent), pass.order) && !ended
+    }
+
+    /// Whether a user's token opens the desk, and may be exchanged. Another's clock says since when it is.
+    pub fn user_token_holds(&self, user: usize, since: i64) -> bool {
+        let cut_off = self.cut_off_of(Who::User(user)).is_some_and(|cut_off| cut_off.at + SKEW >= since);
+        self.now < since + USER_TOKEN_TTL && !cut_off
+    }
+
+    /// How long a pass lives.
+    pub fn pass_ttl(&self, agent: usize) -> i64 {
+        self.agents[agent].max_token_ttl.unwrap_or(TOKEN_TTL).min(TOKEN_TTL)
+    }
+
+    pub fn may_see(&self, who: Who, delegation: usize) -> bool {
+        let on_path = |above: &usize| {
+            let one = &self.delegations[*above];
+            one.delegator == who || Who::User(one.root) == who || Who::Agent(one.delegate) == who
+        };
+        who == Who::Admin || self.path(delegation).iter().any(on_path)
+    }
+
+    fn check_sees(&self, who: Who, delegation: usize) -> Result<(), Grounds> {
+        if self.may_see(who, delegation) { Ok(()) } else { refuse(404, "not_found") }
+    }
+
+    fn check_decides(&self, who: Who, delegation: usize) -> Result<(), Grounds> {
+        self.check_sees(who, delegation)?;
+        let decides = who == Who::Admin || self.delegations[delegation].delegator == who;
+        if decides { Ok(()) } else { refuse(403, "insufficient_scope") }
+    }
+
+    fn wrong_state(&self, delegation: usize) -> Ground {
+        Ground { status: 409, reason: "wrong_state", state: Some(self.state(delegation).0) }
+    }
+
+    pub fn look(&self, who: Who, delegation: usize) -> Result<(), Grounds> {
+        self.check_sees(who, delegation)
+    }
+
+    /// A delegation comes into being. The agent that is made for it comes last in the list of agents.
+    pub fn create(&mut self, who: Who, wanted: &NewDelegation) -> Result<usize, Grounds> {
+        let (delegator, root) = match (who, wanted.delegator, wanted.parent) {
+            (Who::User(user), delegator, None) if delegator.is_none_or(|other| other == user) => (who, user),
+            (Who::Agent(agent), None, Some(parent)) if self.delegations[parent].delegate == agent => {
+                (who, self.delegations[parent].root)
+            }
+            (Who::Agent(_), None, Some(_)) => return refuse(404, "not_found"),
+            (Who::Agent(agent), Some(user), None) if self.agents[agent].made_for.is_none() => {
+                (Who::User(user), user)
+            }
+            _ => return refuse(403, "insufficient_scope"),
+        };
+        let above = wanted.parent.map_or_else(Vec::new, |parent| self.path(parent));
+        let asked_for = delegator != who;
+        let cap = if matches!(wanted.delegate, Delegate::New(_)) { AGENT_TTL } else { MAX_TTL };
+        let lifetime = wanted.ttl.unwrap_or(DEFAULT_TTL.min(cap));
+        let parents_end = wanted.parent.map_or(i64::MAX, |parent| self.delegations[parent].expires_at);
+        let ends = match (wanted.ttl, wanted.delegate, wanted.parent) {
+            (None, Delegate::New(_), _) => parents_end.min(self.now + lifetime),
+            (None, _, Some(_)) => parents_end,
+            _ => self.now + lifetime,
+        };
+        let mut grounds = Vec::new();
+        if let Some(parent) = wanted.parent
+            && !self.is_active(parent)
+        {
+            let state = Some(self.state(parent).0);
+            grounds.push(Ground { status: 409, reason: "parent_not_active", state });
+        }
+        let path = above.iter().map(|above| &self.delegations[*above]);
+        let deepest = path.clone().filter_map(|above| above.limits.max_depth).fold(MOST_ACTORS, usize::min);
+        let wider =
+            |above: &Delegation| wanted.limits.is_wider_than(&above.limits) || ends > above.expires_at;
+        if wanted.ttl.is_some_and(|ttl| ttl > cap) || above.len() + 1 > deepest || path.clone().any(wider) {
+            grounds.push(ground(400, "delegation_too_wide"));
+        }
+        match wanted.delegate {
+            Delegate::Nobody => grounds.push(ground(400, "delegate_unknown")),
+            Delegate::Agent(agent) => {
+                if path.clone().any(|above| above.delegate == agent) {
+                    grounds.push(ground(400, "delegation_cycle"));
+                }
+                if self.agents[agent].made_for.is_some() {
+                    grounds.push(ground(400, "delegate_unknown"));
+                } else if self.agents[agent].disabled {
+                    grounds.push(ground(400, "delegate_disabled"));
+                }
+            }
+            Delegate::New(task) => {
+                let of_task = |agent: &Agent| {
+                    agent.made_for.as_ref().is_some_and(|made_for| {
+                        (made_for.task, made_for.owner) == (task, who)
+                            && !self.state(made_for.delegation).0.has_ended()
+                    })
+                };
+                if self.agents.iter().filter(|agent| of_task(agent)).count() >= AGENTS_PER_TASK {
+                    grounds.push(ground(409, "task_full"));
+                }
+            }
+        }
+        unless(grounds)?;
+        let (id, order) = (self.delegations.len(), self.next());
+        let delegate = match wanted.delegate {
+            Delegate::Agent(agent) => agent,
+            Delegate::New(task) => self.make_agent(who, MadeFor { delegation: id, task, owner: who }),
+            Delegate::Nobody => unreachable!("nobody is refused"),
+        };
+        self.delegations.push(Delegation {
+            parent: wanted.parent,
+            root,
+            delegator,
+            delegate,
+            limits: wanted.limits.clone(),
+            requested_by: who,
+            order,
+            requested_at: self.now,
+            activated_at: (!asked_for).then_some(self.now),
+            lifetime: asked_for.then_some(lifetime),
+            expires_at: if asked_for { self.now + REQUEST_TTL } else { ends },
+            revoked_at: None,
+            uses: 0,
+            used_up_by_command: false,
+            asked_for,
+        });
+        Ok(id)
+    }
+
+    /// An agent never has more than whoever made it; what a user makes may do what there is.
+    fn make_agent(&mut self, by: Who, made_for: MadeFor) -> usize {
+        let (scopes, audiences) = match by {
+            Who::Agent(agent) => (self.agents[agent].scopes.clone(), self.agents[agent].audiences.clone()),
+            _ => (SCOPES.into(), AUDIENCES.into()),
+        };
+        let (max_token_ttl, disabled, cut_off, made_for) = (None, false, None, Some(made_for));
+        self.agents.push(Agent { scopes, audiences, max_token_ttl, disabled, cut_off, made_for });
+        self.agents.len() - 1
+    }
+
+    pub fn approve(
+        &mut self,
+        who: Who,
+        delegation: usize,
+        (narrower, ttl): (&Limits, Option<i64>),
+    ) -> Result<(), Grounds> {
+        self.check_decides(who, delegation)?;
+        let one = &self.delegations[delegation];
+        let mut grounds = Vec::new();
+        if self.state(delegation).0 != State::Requested {
+            grounds.push(self.wrong_state(delegation));
+        }
+        let lifetime = one.lifetime.unwrap_or_default();
+        if narrower.is_wider_than(&one.limits) || ttl.is_some_and(|ttl| ttl > lifetime) {
+            grounds.push(ground(400, "delegation_too_wide"));
+        }
+        if self.agents[one.delegate].disabled {
+            grounds.push(ground(400, "delegate_disabled"));
+        }
+        unless(grounds)?;
+        let now = self.now;
+        let one = &mut self.delegations[delegation];
+        let (new, old) = (narrower.clone(), one.limits.clone());
+        one.limits = Limits {
+            scopes: new.scopes.or(old.scopes),
+            audiences: new.audiences.or(old.audiences),
+            ceiling: new.ceiling.or(old.ceiling),
+            max_uses: new.max_uses.or(old.max_uses),
+            max_depth: new.max_depth.or(old.max_depth),
+        };
+        one.activated_at = Some(now);
+        one.lifetime = None;
+        one.expires_at = now + ttl.unwrap_or(lifetime);
+        Ok(())
+    }
+
+    pub fn deny(&mut self, who: Who, delegation: usize) -> Result<(), Grounds> {
+        self.check_decides(who, delegation)?;
+        if self.state(delegation).0 != State::Requested {
+            return Err(vec![self.wrong_state(delegation)]);
+        }
+        self.delegations[delegation].revoked_at = Some(self.now);
+        Ok(())
+    }
+
+    /// One that has ended itself is not taken back once more; but what was used up by exchanges is, for the tokens that
+    /// it paid for live on.
+    pub fn revoke(&mut self, who: Who, delegation: usize) -> Result<(), Grounds> {
+        self.check_sees(who, delegation)?;
+        let one = &self.delegations[delegation];
+        if self.own_state(delegation) == State::Revoked || self.now >= one.expires_at {
+            return Err(vec![self.wrong_state(delegation)]);
+        }
+        self.delegations[delegation].revoked_at = Some(self.now);
+        Ok(())
+    }
+
+    pub fn renew(&mut self, who: Who, delegation: usize, ttl: i64) -> Result<(), Grounds> {
+        self.check_decides(who, delegation)?;
+        let one = &self.delegations[delegation];
+        let ends = self.now + ttl;
+        let since = one.activated_at.unwrap_or(one.requested_at);
+        let made_for_it = self.agents[one.delegate].made_for.is_some();
+        let longest = if made_for_it { since + AGENT_TTL } else { self.now + MAX_TTL };
+        let parents_end = one.parent.map_or(i64::MAX, |parent| self.delegations[parent].expires_at);
+        let mut grounds = Vec::new();
+        if !self.is_active(delegation) {
+            grounds.push(self.wrong_state(delegation));
+        }
+        if ends <= one.expires_at {
+            grounds.push(ground(400, "expiry_not_later"));
+        }
+        if ends > parents_end || ends > longest {
+            grounds.push(ground(400, "delegation_too_wide"));
+        }
+        unless(grounds)?;
+        self.delegations[delegation].expires_at = ends;
+        Ok(())
+    }
+
+    /// Commands of the delegate: all of them count, or none. The last use ends the delegation and all below it.
+    pub fn commands(&mut self, who: Who, delegation: usize, count: i64) -> Result<(), Grounds> {
+        self.check_sees(who, delegation)?;
+        if who != Who::Agent(self.delegations[delegation].delegate) {
+            return refuse(403, "insufficient_scope");
+        }
+        let stopped = |(reason, state)| Ground { status: 409, reason, state: Some(state) };
+        let mut grounds: Grounds = self.unusable(delegation).into_iter().map(stopped).collect();
+        if self.uses_left(delegation).is_some_and(|left| count > left) {
+            let state = Some(self.state(delegation).0);
+            grounds.push(Ground { status: 409, reason: "command_limit", state });
+        }
+        let disabled = |above: usize| self.agents[self.delegations[above].delegate].disabled;
+        if self.path(delegation).into_iter().any(disabled) {
+            grounds.push(ground(409, "actor_disabled"));
+        }
+        unless(grounds)?;
+        for used_up in self.count_uses(delegation, count) {
+            self.delegations[used_up].used_up_by_command = true;
+        }
+        Ok(())
+    }
+
+    /// What comes of an exchange: one token for each delegation that may give it.
+    pub fn exchange(&self, agent: usize, subject: Subject, wanted: &Wanted) -> Result<Vec<Token>, Grounds> {
+        let mut grounds = self.turned_away(agent);
+        let next_hop = |one: &Delegation| one.delegate == agent;
+        let below = |parent: Option<usize>| -> Vec<usize> {
+            let hops = self.delegations.iter().enumerate();
+            hops.filter(|(_, one)| one.parent == parent && next_hop(one)).map(|(id, _)| id).collect()
+        };
+        let (user, actors, candidates, made_from) = match subject {
+            Subject::OfUser(user, since) => {
+                if self.now >= since + USER_TOKEN_TTL {
+                    grounds.push(ground(400, "subject_token_invalid"));
+                } else if !self.user_token_holds(user, since) {
+                    grounds.push(ground(400, "principal_cut_off"));
+                }
+                let mut roots = below(None);
+                roots.retain(|root| self.delegations[*root].root == user);
+                (user, vec![agent], roots, None)
+            }
+            Subject::OfOurs(id) => {
+                let token = &self.tokens[id];
+                if self.now >= token.expires_at {
+                    return Err([grounds, vec![ground(400, "subject_token_invalid")]].concat());
+                }
+                grounds.extend(self.troubles(id).into_iter().map(|reason| ground(400, reason)));
+                if token.holder() == agent {
+                    (token.user, token.actors.clone(), vec![token.delegation], Some(id))
+                } else {
+                    if token.actors.contains(&agent) {
+                        grounds.push(ground(400, "actor_cycle"));
+                    }
+                    let actors = [token.actors.clone(), vec![agent]].concat();
+                    (token.user, actors, below(Some(token.delegation)), Some(id))
+                }
+            }
+        };
+        if candidates.is_empty() {
+            grounds.push(ground(400, "no_delegation"));
+        }
+        let mut tokens = Vec::new();
+        let mut refused = Vec::new();
+        for delegation in candidates {
+            match self.meet((agent, subject), delegation, actors.len(), wanted) {
+                Ok((scopes, audiences, ceiling, expires_at)) => tokens.push(Token {
+                    user,
+                    actors: actors.clone(),
+                    delegation,
+                    made_from,
+                    scopes,
+                    audiences,
+                    ceiling,
+                    order: 0,
+                    issued_at: self.now,
+                    expires_at,
+                    revoked: false,
+                }),
+                Err(more) => refused.extend(more),
+            }
+        }
+        if grounds.is_empty() && !tokens.is_empty() { Ok(tokens) } else { Err([grounds, refused].concat()) }
+    }
+
+    /// The meet of everything that goes in, and what is asked of it.
+    #[allow(clippy::type_complexity, reason = "scopes, audiences, ceiling and end of a token to be")]
+    fn meet(
+        &self,
+        (agent, subject): (usize, Subject),
+        delegation: usize,
+        actors: usize,
+        wanted: &Wanted,
+    ) -> Result<(Names, Names, Option<usize>, i64), Grounds> {
+        let stopped = |(reason, _)| ground(400, reason);
+        let mut grounds: Grounds = self.unusable(delegation).into_iter().map(stopped).collect();
+        let client = &self.agents[agent];
+        let (mut scopes, mut audiences) = (client.scopes.clone(), client.audiences.clone());
+        let (mut ceiling, mut deepest) = (None, MOST_ACTORS);
+        let mut ends = self.now + self.pass_ttl(agent);
+        match subject {
+            Subject::OfUser(_, since) => ends = ends.min(since + USER_TOKEN_TTL),
+            Subject::OfOurs(id) => {
+                let token = &self.tokens[id];
+                scopes = &scopes & &token.scopes;
+                audiences = &audiences & &token.audiences;
+                ceiling = token.ceiling;
+                ends = ends.min(token.expires_at);
+            }
+        }
+        for above in self.path(delegation) {
+            let Delegation { limits, expires_at, .. } = &self.delegations[above];
+            scopes = limits.scopes.as_ref().map_or(scopes.clone(), |limit| &scopes & limit);
+            audiences = limits.audiences.as_ref().map_or(audiences.clone(), |limit| &audiences & limit);
+            ceiling = [ceiling, limits.ceiling].into_iter().flatten().min();
+            deepest = limits.max_depth.map_or(deepest, |most| deepest.min(most));
+            ends = ends.min(*expires_at);
+        }
+        if actors > deepest {
+            grounds.push(ground(400, "depth_exceeded"));
+        }
+        if both(&wanted.ceiling, &ceiling, |wanted, most| wanted > most) {
+            grounds.push(ground(400, "capability_too_high"));
+        }
+        if wanted.scopes.as_ref().is_some_and(|wanted| !wanted.is_subset(&scopes)) {
+            grounds.push(ground(400, "scope_too_wide"));
+        }
+        if wanted.audiences.as_ref().is_some_and(|wanted| !wanted.is_subset(&audiences)) {
+            grounds.push(ground(400, "target_refused"));
+        }
+        // Where none is named: all that may be had, and to which what is asked for means something.
+        let fits =
+            |target: &&str| wanted.scopes.as_ref().is_none_or(|wanted| wanted.is_subset(&known_at(target)));
+        let targets =
+            wanted.audiences.clone().unwrap_or_else(|| audiences.into_iter().filter(fits).collect());
+        let known = |scope: &&str| targets.iter().all(|target| known_at(target).contains(scope));
+        match &wanted.scopes {
+            None if targets.is_empty() => grounds.push(ground(400, "target_refused")),
+            None => {
+                scopes.retain(|scope| known(scope));
+                if scopes.is_empty() {
+                    grounds.extend([ground(400, "scope_empty"), ground(400, "target_ambiguous")]);
+                }
+            }
+            Some(wanted) => {
+                if targets.is_empty() || !wanted.iter().all(known) {
+                    grounds.push(ground(400, "scope_not_at_target"));
+                }
+                scopes.clone_from(wanted);
+            }
+        }
+        unless(grounds)?;
+        let ends = targets.iter().map(|target| self.now + token_ttl(target)).fold(ends, i64::min);
+        Ok((scopes, targets, wanted.ceiling.or(ceiling), ends))
+    }
+
+    /// A token is issued: a use is counted on everything above that has a limit.
+    pub fn issue(&mut self, token: Token) {
+        self.count_uses(token.delegation, 1);
+        let order = self.next();
+        self.tokens.push(Token { order, ..token });
+    }
+
+    fn lineage(&self, token: usize) -> Vec<usize> {
+        let mut lineage = vec![token];
+        while let Some(above) = self.tokens[lineage[lineage.len() - 1]].made_from {
+            lineage.push(above);
+        }
+        lineage
+    }
+
+    /// What is wrong with a token, or with one that it was made from, whatever its delegation says.
+    fn troubles(&self, token: usize) -> Vec<&'static str> {
+        let mut troubles = Vec::new();
+        for id in self.lineage(token) {
+            let token = &self.tokens[id];
+            let holder = Who::Agent(token.holder());
+            if token.revoked {
+                troubles.push("token_revoked");
+            }
+            if self.is_cut_off(Who::User(token.user), token.order) || self.is_cut_off(holder, token.order) {
+                troubles.push("principal_cut_off");
+            }
+            if self.agents[token.holder()].disabled {
+                troubles.push("actor_disabled");
+            }
+        }
+        troubles
+    }
+
+    /// Whether relying parties may rely on a token. What was used up by exchanges has paid for the tokens there are.
+    pub fn status(&self, token: usize) -> Status {
+        let troubles = self.troubles(token);
+        if self.is_over(self.tokens[token].delegation)
+            || troubles.iter().any(|trouble| *trouble != "actor_disabled")
+        {
+            Status::Invalid
+        } else if troubles.is_empty() {
+            Status::Valid
+        } else {
+            Status::Suspended
+        }
+    }
+
+    pub fn is_live(&self, token: usize) -> bool {
+        self.now < self.tokens[token].expires_at && self.status(token) == Status::Valid
+    }
+
+    /// A token is revoked by the client that holds it; one that has expired needs no revoking.
+    pub fn revoke_token(&mut self, agent: usize, token: usize) -> Result<(), Grounds> {
+        unless(self.turned_away(agent))?;
+        let now = self.now;
+        let token = &mut self.tokens[token];
+        if now < token.expires_at {
+            if token.holder() != agent {
+                return refuse(400, "token_of_another_client");
+            }
+            token.revoked = true;
+        }
+        Ok(())
+    }
+
+    fn check_administers(who: Who) -> Result<(), Grounds> {
+        if who == Who::Admin { Ok(()) } else { refuse(403, "insufficient_scope") }
+    }
+
+    /// Disables or enables a client; whether that changed anything.
+    pub fn switch(&mut self, who: Who, agent: usize, disabled: bool) -> Result<bool, Grounds> {
+        Self::check_administers(who)?;
+        let before = std::mem::replace(&mut self.agents[agent].disabled, disabled);
+        Ok(before != disabled)
+    }
+
+    pub fn cut_off(&mut self, who: Who, whom: Who) -> Result<(), Grounds> {
+        Self::check_administers(who)?;
+        let cut_off = Some(CutOff { at: self.now, order: self.next() });
+        match whom {
+            Who::User(user) => self.users[user] = cut_off,
+            Who::Agent(agent) => self.agents[agent].cut_off = cut_off,
+            Who::Admin => unreachable!("the moves do not ask for it"),
+        }
+        Ok(())
+    }
+
+    /// The agents of a task, as far as the caller made them, and whether any of them still has something.
+    pub fn of_task(&self, who: Who, task: usize) -> (Vec<usize>, bool) {
+        let made = |agent: &Agent| {
+            let made_for = agent.made_for.as_ref()?;
+            let theirs = made_for.task == task && (who == Who::Admin || made_for.owner == who);
+            theirs.then_some(made_for.delegation)
+        };
+        let homes: Vec<usize> = self.agents.iter().filter_map(made).collect();
+        let alive = homes.iter().any(|home| !self.state(*home).0.has_ended());
+        (homes, alive)
+    }
+
+    /// A task ends, and with it the agents that were made for it.
+    pub fn end_task(&mut self, who: Who, task: usize) -> Result<(), Grounds> {
+        let (homes, _) = self.of_task(who, task);
+        if homes.is_empty() {
+            return refuse(404, "not_found");
+        }
+        for home in homes {
+            let now = self.now;
+            let one = &mut self.delegations[home];
+            if one.revoked_at.is_none() && now < one.expires_at {
+                one.revoked_at = Some(now);
+            }
+        }
+        Ok(())
+    }
+}
