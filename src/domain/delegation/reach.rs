@@ -90,7 +90,8 @@ const REACH: &str = "
             UNION ALL
             SELECT t.jti, t.lineage, t.audience FROM issued_token t
             WHERE t.client_id = $3 AND t.delegation_id IS NULL AND t.expires_at > $1 AND t.revoked_at IS NULL
-              AND ($6::bigint IS NULL OR t.born > $6)
+              AND t.born > coalesce(CASE WHEN $4 IS NOT NULL THEN $6::bigint
+                                         ELSE (SELECT k.cut_off_in FROM client k WHERE k.client_id = $3) END, -1)
         ) t
         WHERE NOT EXISTS (SELECT FROM issued_token p WHERE p.jti = ANY (t.lineage) AND p.revoked_at IS NOT NULL OFFSET 0)
         LIMIT $7
