@@ -18,7 +18,7 @@ use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::{ADMIN_SCOPE, DELEGATE_SCOPE};
 use crate::domain::subject::{Source, VerifiedSubject};
-use crate::domain::token;
+use crate::domain::{delegation, token};
 use crate::platform::fault::Fault;
 use crate::protocol::jwt_time::SKEW;
 
@@ -147,8 +147,8 @@ async fn client_of_ours(
     }
 }
 
-/// The client as it is stored, if it is in and its token stands. What was made for one delegation lives with that: its
-/// own tokens are issued under it.
+/// The client as it is stored, if it is in and its token stands. What was made for one delegation lives with that, and
+/// has nothing to do here when that is used up.
 pub(super) async fn client_stands(
     connection: &mut PgConnection,
     (client_id, jti): (&str, Uuid),
@@ -158,6 +158,12 @@ pub(super) async fn client_stands(
     if standing.is_none_or(|standing| standing.check(now).is_err()) {
         return Ok(None);
     }
-    let client = client::store::find(connection, client_id).await?;
-    Ok(client.filter(|client| !client.is_out()))
+    let client = client::store::find(connection, client_id).await?.filter(|client| !client.is_out());
+    let Some(home) =
+        client.as_ref().and_then(|client| client.ephemeral.as_ref()).map(|agent| agent.home.clone())
+    else {
+        return Ok(client);
+    };
+    let home = delegation::store::path(connection, &home).await?;
+    Ok(client.filter(|_| home.is_some_and(|path| path.check(now).is_ok())))
 }
