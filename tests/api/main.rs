@@ -8,6 +8,7 @@ mod client_authentication;
 mod delegation_lists;
 mod delegations;
 mod desk_callers;
+mod ends_agree;
 mod ephemeral_agents;
 mod keys;
 mod model;

@@ -21,13 +21,9 @@ use crate::support::{Answer, Server, claims_of};
 /// Longer than any request may take, under load and on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Servers that have almost as much patience with a machine that has other things to do. PostgreSQL breaks a deadlock up
-/// after a second, and who waits for another connection of the same server waits for longer: either shows.
-const PATIENT: &str = "[ledger]\ntimeout_ms = 9000\n";
-
 async fn two_servers() -> (World, Server) {
-    let world = World::configured(PATIENT).await;
-    let twin = world.server.twin_with(PATIENT).await;
+    let world = World::new().await;
+    let twin = world.server.twin().await;
     (world, twin)
 }
 
@@ -395,9 +391,9 @@ async fn a_task_that_ends_while_agents_are_made_for_it_takes_all_that_were_there
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forty_that_want_to_join_a_task_of_five_are_exactly_five() {
-    let config = format!("{PATIENT}[agents]\nper_task = 5");
-    let world = World::configured(&config).await;
-    let twin = world.server.twin_with(&config).await;
+    let config = "[agents]\nper_task = 5";
+    let world = World::configured(config).await;
+    let twin = world.server.twin_with(config).await;
     let user = world.user_token();
     let requests = (0..40).map(|n| {
         let server = if n % 2 == 0 { &world.server } else { &twin };
