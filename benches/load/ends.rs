@@ -88,6 +88,10 @@ where
     F: Fn(&Stage, usize) -> Vec<u8>,
 {
     let mut runs: Vec<Vec<Run>> = stages.iter().map(|_| Vec::new()).collect();
+    for stage in stages {
+        // Connections are opened, statements planned and secrets verified when they are needed first.
+        stage.send((0..sizes.requests / 4).map(|n| request(stage, n)).collect(), 16, good).await;
+    }
     for round in 0..sizes.rounds {
         for (stage, runs) in stages.iter().zip(&mut runs) {
             let from = round * sizes.requests;

@@ -22,6 +22,7 @@ mod rfc7662_introspection;
 mod rfc8693_token_exchange;
 mod rfc9396_authorization_details;
 mod rfc9449_dpop;
+mod status_list_facts;
 mod status_lists;
 mod subdelegation;
 mod support;
