@@ -46,10 +46,8 @@ pub struct App {
     pub ladder: Ladder,
     /// What time it is.
     pub clock: Clock,
-    /// Connections for reading, and for jobs.
+    /// Connections for reading, and for the rare writes.
     pub pool: PgPool,
-    /// Connections for the rarer writes. They wait for one another, and nobody who reads waits for them.
-    pub writes: PgPool,
     /// The way to record exchanges.
     pub ledger: Ledger,
     /// Opens and makes seals.
@@ -111,7 +109,6 @@ impl App {
             .ok_or_else(|| Fault::new(format!("{endpoint} is not usable as a token endpoint")))?;
         let ladder = Ladder::new(&config.delegations.capabilities)?;
         let pool = db::pool(database.clone(), config.database_connections, timeout);
-        let writes = db::pool(database.clone(), config.database_connections.div_ceil(2), timeout);
         let seal = SealingKey::of(master);
         let mut connection = pool.acquire().await?;
         db::schema(&mut connection).await?.require_current()?;
@@ -150,7 +147,6 @@ impl App {
             issuer,
             clock,
             pool,
-            writes,
             ledger,
             seal,
             config,

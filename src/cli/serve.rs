@@ -74,7 +74,6 @@ async fn serve(
     }
     pool.close().await;
     app.pool.close().await;
-    app.writes.close().await;
     // With the last handle of the ledger, the ledger ends.
     drop(app);
     tokio::time::timeout(Duration::from_secs(5), writer)

@@ -37,7 +37,7 @@ pub struct Desk<'a> {
 impl<'a> Desk<'a> {
     /// The desk of a running server.
     pub fn of(app: &'a App) -> Self {
-        Self { pool: &app.writes, issuer: &app.issuer, ladder: &app.ladder, config: &app.config }
+        Self { pool: &app.pool, issuer: &app.issuer, ladder: &app.ladder, config: &app.config }
     }
 }
 

@@ -33,14 +33,14 @@ pub async fn revoke(
     }
     event.origin = request.origin.clone();
     if claims.client_id != client.client_id {
-        let work = Work::begin(&app.writes).await?;
+        let work = Work::begin(&app.pool).await?;
         // Unlike a token that was not issued, this one has an id.
         let jti = event.jti.clone();
         work.commit(&[Event { jti, ..event.refused(Refusal::TokenOfAnother) }]).await?;
         return Err(Refusal::TokenOfAnother.into());
     }
     let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(()) };
-    let mut work = Work::ending(&app.writes).await?;
+    let mut work = Work::ending(&app.pool).await?;
     if token::store::mark_revoked(work.connection(), jti, now).await? {
         work.commit(&[event]).await?;
     }

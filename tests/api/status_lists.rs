@@ -275,7 +275,7 @@ async fn sl_06_what_is_invalid_stays_so_whatever_comes_after_it() {
         match step {
             "disable" => drop(world.server.disable("email-svc").await),
             "enable" => drop(world.server.enable("email-svc").await),
-            "revoke" => drop(world.server.revoke("F").await),
+            "revoke" => drop(world.server.revoke("D").await),
             "expire" => {
                 world.server.pass(299);
                 actchain::jobs::expiry::run_once(&world.server.app, world.server.clock.now()).await.map(drop).unwrap();
