@@ -134,9 +134,8 @@ export class World {
     const options = { requestJwtResponse: as === 'jwt', ...HTTP }
     const response = await oauth.introspectionRequest(this.as, client, authentication, token, options)
     const expected = as === 'jwt' ? { ...client, introspection_signed_response_alg: this.alg } : client
-    const signed = as === 'jwt' ? response.clone() : undefined
     const answer = await oauth.processIntrospectionResponse(this.as, expected, response)
-    if (signed) await oauth.validateApplicationLevelSignature(this.as, signed, HTTP)
+    if (as === 'jwt') await oauth.validateApplicationLevelSignature(this.as, response, HTTP)
     return answer
   }
 
