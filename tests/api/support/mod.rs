@@ -102,6 +102,10 @@ impl Server {
         if !text.contains("timeout_ms") {
             config.ledger.timeout_ms = 9_000;
         }
+        // Many servers share one cluster.
+        if !text.contains("database_connections") {
+            config.database_connections = 6;
+        }
         let pool = PgPool::connect_with(database.clone()).await.unwrap();
         keys::ensure(&pool, &SealingKey::of(&master), &config.keys, clock.now()).await.unwrap();
         pool.close().await;
