@@ -90,8 +90,7 @@ pub async fn apply(
         events: Vec::new(),
         outcome: Outcome::default(),
     };
-    plan.known_clients =
-        client::store::list(work.connection()).await?.into_iter().map(|client| client.client_id).collect();
+    plan.known_clients = client::store::lasting(work.connection()).await?.into_iter().collect();
     plan.known_clients.extend(declaration.clients.iter().map(|client| client.id.clone()));
     // Clients first, delegations next, the registry last: the order in which everybody locks.
     let (issuers, resources) = (declaration.issuers, declaration.resources);

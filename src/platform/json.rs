@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// How deep objects and arrays may nest. A chain of the deepest allowed `act` stays far below it.
@@ -22,6 +23,14 @@ pub fn parse_object(text: &[u8]) -> Option<Map<String, Value>> {
         Value::Object(object) => Some(object),
         _ => None,
     }
+}
+
+/// Reads a member that is an object or left out, for `deserialize_with`: by itself serde reads a list, too, as the members
+/// in their order.
+pub fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(reader: D) -> Result<Option<T>, D::Error> {
+    let members = Option::<Map<String, Value>>::deserialize(reader)?;
+    let read = |members| serde_path_to_error::deserialize(Value::Object(members));
+    members.map(read).transpose().map_err(D::Error::custom)
 }
 
 /// Whether PostgreSQL keeps a value as `jsonb`: it knows no NUL character, in texts or names.

@@ -59,7 +59,7 @@ pub struct Identity {
     pub sid: Option<String>,
     /// Whether somebody acts already.
     pub has_actor: bool,
-    /// Thumbprint of the key that the token is bound to (RFC 9449 §6.1), where it is bound to one in this way.
+    /// Thumbprint of the key that the token is bound to (RFC 9449 §6.1), where it is bound.
     pub jkt: Option<String>,
     /// How the principal logged in.
     pub login: Login,
@@ -78,7 +78,7 @@ pub fn header_fits(header: &Header, declared: TokenType) -> bool {
 }
 
 /// Reads the claims. `None` if one that is required (`iss`, `sub`, `aud`, `exp`; RFC 7523 §3) is missing, a claim that
-/// is looked at has the wrong type, or the token is not valid at `now`.
+/// is looked at has the wrong type, the token is bound in a way that is not checked here (RFC 7800 §3), or the token is not valid at `now`.
 pub fn read(jws: &Jws<'_>, now: OffsetDateTime) -> Option<Identity> {
     let claims = &jws.claims;
     let validity = jwt_time::validity(claims)?;
@@ -114,10 +114,7 @@ pub fn read(jws: &Jws<'_>, now: OffsetDateTime) -> Option<Identity> {
         },
         jkt: match claims.get("cnf") {
             None => None,
-            Some(cnf) => match cnf.as_object()?.get("jkt") {
-                None => None,
-                Some(jkt) => Some(jkt.as_str()?.to_owned()),
-            },
+            Some(cnf) => Some(cnf.as_object()?.get("jkt")?.as_str()?.to_owned()),
         },
         login: Login::read(claims),
     })

@@ -251,6 +251,9 @@ async fn a_key_that_an_administrator_removes_takes_all_that_was_bound_to_it() {
             assert!(matches!(answer.status, 400 | 401), "{id}: {}", answer.text);
         }
         chain.assert_alive_above(hops).await;
+        // What is dead already is not reached again.
+        let reached = chain.reach(&format!("iss={IDP}&sub=alice")).await;
+        assert_eq!(reached["tokens"].as_i64().map(|tokens| tokens > 0), Some(hops > 0), "{reached}");
         let events = chain.world.server.events().await;
         let event = events.iter().find(|event| event["action"] == "client.key_removed").unwrap();
         assert_eq!((&event["target"], &event["detail"]["jkt"]), (&json!(id), &json!(holder.jkt())));

@@ -227,6 +227,9 @@ async fn an_approval_drops_no_ceremony_and_bounds_what_was_asked_for_without_bou
         world.moves("bob", &kept, "approve", json!({"ceremony_required_for": []})).await.with_status(200);
     assert_eq!(kept.json["ceremony_required_for"], json!(["both"]));
     let open = world.asked("carol", json!({})).await;
+    let typo =
+        world.moves("carol", &open, "approve", json!({"audiences": ["https://mail.example.con"]})).await;
+    typo.assert_problem(400, "target_refused");
     let terms = with(limited(), json!({"scopes": [], "max_uses": 1}));
     let bounded = world.moves("carol", &open, "approve", terms).await.with_status(200).json;
     assert_eq!((&bounded["scopes"], &bounded["uses_left"]), (&json!([]), &json!(1)), "none is not any");

@@ -160,8 +160,13 @@ async fn a_users_token_that_is_bound_to_a_key_comes_with_that_key() {
     no_proof.assert_problem(401, "proof_missing");
     // A proof beside a token that is bound to no key proves nothing.
     call().client(&device, &world.user_token()).send().await.assert_problem(401, "access_token_bound");
-    let malformed = world.user_token_with(|claims| claims["cnf"] = json!("x"));
-    call().user(&malformed).send().await.assert_problem(401, "access_token_invalid");
+    // What binds it in a way that is not checked here is not passed over (RFC 7800 §3).
+    for cnf in [json!("x"), json!({}), json!({"x5t#S256": device.jkt()}), json!({"jkt": 1})] {
+        let token = world.user_token_with(|claims| claims["cnf"] = cnf);
+        call().user(&token).send().await.assert_problem(401, "access_token_invalid");
+        let exchanged = world.hop_from_user(&world.user_proxy, &token).await;
+        exchanged.assert_refused(400, "invalid_request", "subject_token_invalid");
+    }
 }
 
 /// A call with a proof of whatever claims.
@@ -575,6 +580,10 @@ async fn members_of_the_wrong_type_or_name_or_size_are_refused_by_name() {
         json!({"agent": {"type": "a".repeat(101)}}),
         json!({"agent": {"model": "a\u{0}"}}),
         json!({"agent": {"name": "a"}}),
+        // A list would be read as the members in their order.
+        json!({"delegator": [IDP, "bob"]}),
+        json!({"agent": ["assistant", "m-1"]}),
+        json!({"ephemeral": [{"kty": "EC"}, "t"]}),
         json!({"parent": 1}),
         json!({"ephemeral": {}}),
         json!({"ephemeral": key(json!({}))}),
@@ -592,7 +601,7 @@ async fn members_of_the_wrong_type_or_name_or_size_are_refused_by_name() {
         unknown.text
     );
     let wrong = world.given("bob", json!({"agent": {"type": 7}})).await;
-    assert!(wrong.json["detail"].as_str().unwrap().contains("agent.type"), "{}", wrong.text);
+    assert!(wrong.json["detail"].as_str().unwrap().contains("agent: type"), "{}", wrong.text);
     // Keys that are none, or more than public, or that cannot be stored.
     for ephemeral in [
         json!({"jwk": {}, "task_id": "t"}),

@@ -201,6 +201,30 @@ async fn te_43_a_token_in_the_middle_takes_its_descendants_and_leaves_its_ancest
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn te_43_what_was_made_with_an_actor_token_is_made_from_it() {
+    let world = World::new().await;
+    let itself = async || {
+        let request = world.user_proxy.request(&world.server).param("grant_type", "client_credentials");
+        request.param("audience", MAIL).send().await.token().to_owned()
+    };
+    let acting = async |actor: &str| {
+        let request =
+            world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
+        let request = request.param("actor_token", actor).param("actor_token_type", ACCESS_TOKEN);
+        request.send().await.token().to_owned()
+    };
+    let (actor, other) = (itself().await, itself().await);
+    let (first, sibling) = (acting(&actor).await, acting(&other).await);
+    let second = world.hop(&world.email_svc, &first).await.token().to_owned();
+    let both = [&world.server, &world.server.twin().await];
+    world.assert_alive(&both, &world.email_svc, &second).await;
+    assert_eq!(world.server.revoke_token(&world.user_proxy, &actor).await.status, 200);
+    world.assert_dead(&both, (&world.user_proxy, &first), "token_revoked", 1).await;
+    world.assert_dead(&both, (&world.email_svc, &second), "token_revoked", 1).await;
+    world.assert_alive(&both, &world.user_proxy, &sibling).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_under_which_a_client_calls_the_desk_is_dead_there_too() {
     let world = World::new().await;
     let token = world.desk_token(&world.user_proxy).await;

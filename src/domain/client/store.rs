@@ -114,6 +114,12 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<Client>, Fault> {
     Ok(rows.into_iter().map(Client::from).collect())
 }
 
+/// The ids of all clients but those that were made for one delegation, of which there may be very many.
+pub async fn lasting(connection: &mut PgConnection) -> Result<Vec<String>, Fault> {
+    let ids = sqlx::query_scalar("SELECT client_id FROM client WHERE home IS NULL");
+    Ok(ids.fetch_all(connection).await?)
+}
+
 /// Inserts a client, or replaces everything but its disablement and raises its version.
 pub async fn put(connection: &mut PgConnection, client: &Client, now: OffsetDateTime) -> Result<(), Fault> {
     let texts = |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();

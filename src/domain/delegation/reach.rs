@@ -43,7 +43,7 @@ pub struct Reach {
     pub delegations: i64,
     /// Agents that hold them.
     pub agents: i64,
-    /// Tokens under them that have neither expired nor been revoked.
+    /// Tokens under them that have neither expired nor been revoked, nor lost their key.
     pub tokens: i64,
     /// What those tokens are for.
     pub audiences: Vec<String>,
@@ -93,7 +93,12 @@ const REACH: &str = "
               AND t.born > coalesce(CASE WHEN $4 IS NOT NULL THEN $6::bigint
                                          ELSE (SELECT k.cut_off_in FROM client k WHERE k.client_id = $3) END, -1)
         ) t
-        WHERE NOT EXISTS (SELECT FROM issued_token p WHERE p.jti = ANY (t.lineage) AND p.revoked_at IS NOT NULL OFFSET 0)
+        WHERE NOT EXISTS (
+            SELECT FROM issued_token p WHERE p.jti = ANY (t.lineage || t.jti)
+            AND (p.revoked_at IS NOT NULL
+                 OR EXISTS (SELECT FROM removed_key r WHERE r.client_id = p.client_id AND r.jkt IN (p.jkt, p.auth_key)
+                                                        AND r.removed_in >= p.born))
+            OFFSET 0)
         LIMIT $7
     )
     SELECT (SELECT count(*) FROM delegations), (SELECT count(DISTINCT delegate) FROM delegations),

@@ -187,6 +187,7 @@ mod tests {
         let token = IssuedToken {
             jti: Uuid::nil(),
             parent: None,
+            actor: None,
             txn: Uuid::nil(),
             client_id: "c".into(),
             subject: Principal::new("i", "s"),

@@ -2,9 +2,10 @@
 
 pub mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::issuer::Issuer;
+use super::refusal::Refusal;
 use super::resource::Resource;
 
 /// The scope that lets an admin client administer this server.
@@ -22,4 +23,15 @@ pub struct Registry {
     pub issuers: BTreeMap<String, Issuer>,
     /// By id; this server itself is among them.
     pub resources: BTreeMap<String, Resource>,
+}
+
+impl Registry {
+    /// Whether all these audiences are resources that are known.
+    ///
+    /// # Errors
+    /// [`Refusal::TargetRefused`].
+    pub fn check_targets(&self, audiences: &BTreeSet<String>) -> Result<(), Refusal> {
+        let known = audiences.iter().all(|name| self.resources.contains_key(name));
+        if known { Ok(()) } else { Err(Refusal::TargetRefused) }
+    }
 }

@@ -79,6 +79,8 @@ pub struct IssuedToken {
     pub jti: Uuid,
     /// The token of ours that it was made from.
     pub parent: Option<Uuid>,
+    /// The token of ours by which its client proved itself.
+    pub actor: Option<Uuid>,
     /// The chain.
     pub txn: Uuid,
     /// Who asked for it.

@@ -16,15 +16,18 @@ pub async fn insert(connection: &mut PgConnection, tokens: &[&IssuedToken]) -> R
     sqlx::query(
         "INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt,
                                    kid, scope, audience, issued_at, expires_at, auth_key, status_place, born)
-         SELECT t.jti, t.parent, CASE WHEN p.jti IS NULL THEN '{}' ELSE p.lineage || p.jti END, t.txn, t.client_id, t.subject_iss, t.subject_sub,
-                t.delegation_id, t.jkt, t.kid, t.scope, string_to_array(t.audience, E'\\n'), t.issued_at, t.expires_at,
+         SELECT t.jti, t.parent,
+                CASE WHEN p.jti IS NULL THEN '{}' ELSE p.lineage || p.jti END
+                || CASE WHEN a.jti IS NULL THEN '{}' ELSE a.lineage || a.jti END,
+                t.txn, t.client_id, t.subject_iss, t.subject_sub, t.delegation_id, t.jkt, t.kid, t.scope, string_to_array(t.audience, E'\\n'), t.issued_at, t.expires_at,
                 t.auth_key, t.status_place, (SELECT number FROM epoch)
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[],
-                     $15::bigint[])
+                     $15::bigint[], $16::uuid[])
               AS t (jti, parent, txn, client_id, subject_iss, subject_sub, delegation_id, jkt, kid, scope, audience,
-                    issued_at, expires_at, auth_key, status_place)
-         LEFT JOIN issued_token p ON p.jti = t.parent",
+                    issued_at, expires_at, auth_key, status_place, actor)
+         LEFT JOIN issued_token p ON p.jti = t.parent
+         LEFT JOIN issued_token a ON a.jti = t.actor",
     )
     .bind(tokens.iter().map(|token| token.jti).collect::<Vec<_>>())
     .bind(tokens.iter().map(|token| token.parent).collect::<Vec<_>>())
@@ -41,6 +44,7 @@ pub async fn insert(connection: &mut PgConnection, tokens: &[&IssuedToken]) -> R
     .bind(tokens.iter().map(|token| token.expires_at).collect::<Vec<_>>())
     .bind(tokens.iter().map(|token| token.auth_key.clone()).collect::<Vec<_>>())
     .bind(tokens.iter().map(|token| token.status_place).collect::<Vec<_>>())
+    .bind(tokens.iter().map(|token| token.actor).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

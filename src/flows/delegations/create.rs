@@ -47,11 +47,8 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
         return Ok(done);
     }
     let registry = registry::store::load(work.connection(), desk.issuer).await?;
-    let known = |name: &String| registry.resources.contains_key(name);
-    if let Limit::Only(names) = &terms.audiences
-        && !names.iter().all(known)
-    {
-        return Err(Refusal::TargetRefused.into());
+    if let Limit::Only(names) = &terms.audiences {
+        registry.check_targets(names)?;
     }
     let source = source(work.connection(), desk, (call, &registry), wanted).await?;
     let id = random::id(call.now)?.to_string();

@@ -8,6 +8,7 @@ use crate::domain::audit::Action;
 use crate::domain::client;
 use crate::domain::delegation::{self, Delegation, Facts, Path, State, Wider};
 use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::registry;
 use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
@@ -51,6 +52,9 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
     let asked = leaf(&path)?;
     let (terms, max_uses) =
         narrowing.of((&asked.terms, asked.facts.max_uses), desk.ladder).map_err(Refusal::TooWide)?;
+    if let Some(names) = &approval.audiences {
+        registry::store::load(work.connection(), desk.issuer).await?.check_targets(names)?;
+    }
     let expires_at = if rebinding { asked.facts.expires_at } else { ends(call, approval, &path)? };
     if rebinding && !approval.is_empty() {
         return Err(Refusal::Malformed("A new key is confirmed as it is, without other changes").into());

@@ -27,6 +27,7 @@ pub struct NewDelegation {
     /// Who shall have it; an agent that asks for itself leaves it out.
     pub delegate: Option<String>,
     /// Who shall give it.
+    #[serde(deserialize_with = "json::object")]
     pub delegator: Option<Principal>,
     /// What it shall hang below.
     pub parent: Option<String>,
@@ -49,8 +50,10 @@ pub struct NewDelegation {
     /// What for.
     pub reason: Option<String>,
     /// What the agent says it is.
+    #[serde(deserialize_with = "json::object")]
     pub agent: Option<AgentDescription>,
     /// An agent that is made for this delegation alone.
+    #[serde(deserialize_with = "json::object")]
     pub ephemeral: Option<EphemeralRequest>,
 }
 

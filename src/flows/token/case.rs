@@ -45,6 +45,7 @@ pub(super) struct Case {
     pub(super) event: Event,
     pub(super) jkt: Option<String>,
     pub(super) subject: Option<Arc<VerifiedSubject>>,
+    pub(super) actor: Option<Arc<VerifiedSubject>>,
     pub(super) knowledge: Knowledge,
     pub(super) search: Option<Search>,
     /// Confirmations that the token uses up.
@@ -98,6 +99,7 @@ impl Case {
             event,
             jkt: None,
             subject: None,
+            actor: None,
             knowledge: Knowledge::Fresh,
             search: None,
             ceremonies: Vec::new(),
@@ -186,13 +188,14 @@ impl Case {
 
     fn issued(&self, plan: &Plan) -> IssuedToken {
         let subject = self.event.subject.clone();
-        let parent = self.subject.as_ref().and_then(|subject| match &subject.source {
+        let own = |token: &Arc<VerifiedSubject>| match &token.source {
             Source::Own { jti, .. } => Uuid::parse_str(jti).ok(),
             Source::Foreign { .. } => None,
-        });
+        };
         IssuedToken {
             jti: plan.jti,
-            parent,
+            parent: self.subject.as_ref().and_then(own),
+            actor: self.actor.as_ref().and_then(own),
             txn: plan.txn,
             client_id: self.client.client_id.clone(),
             subject: subject.unwrap_or_else(|| authority::principal_of(&self.client, &plan.claims.iss)),

@@ -175,6 +175,7 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Decid
             let who = (case.client.as_ref(), case.registry.as_ref(), case.jkt.as_deref());
             let actor = verify_token::actor(app, actor, who, case.now).await?;
             case.rely_on(&actor)?;
+            case.actor = Some(Arc::clone(&actor));
             Some(actor.validity.expires_at)
         }
     };
