@@ -22,6 +22,7 @@ use crate::domain::remote_keys::RemoteKeys;
 use crate::domain::status::{self, SignedList};
 use crate::domain::subject::VerifiedSubject;
 use crate::domain::throttle::{Failures, Polls, Throttle};
+use crate::domain::vault::held::Vault;
 use crate::platform::clock::Clock;
 use crate::platform::config::{Config, Switch};
 use crate::platform::fault::Fault;
@@ -50,6 +51,8 @@ pub struct App {
     pub pool: PgPool,
     /// The way to record exchanges.
     pub ledger: Ledger,
+    /// Credentials of third parties.
+    pub vault: Vault,
     /// Opens and makes seals.
     pub seal: SealingKey,
     /// Makes and judges nonces, where they are demanded.
@@ -118,6 +121,7 @@ impl App {
         let nonces = (config.dpop.nonce == Switch::On)
             .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
         let (ledger, writer) = Ledger::start(database, &config.ledger)?;
+        let outbound = Outbound::new(Reach::of_issuer(&issuer))?;
         let app = Self {
             token_target,
             ladder,
@@ -129,7 +133,7 @@ impl App {
             making_lists: tokio::sync::Mutex::new(()),
             status_lists: Cache::builder().max_capacity(8).build(),
             nonces,
-            remote_keys: RemoteKeys::new(Outbound::new(Reach::of_issuer(&issuer))?),
+            remote_keys: RemoteKeys::new(outbound.clone()),
             clients: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
             subjects: Cache::builder().max_capacity(5_000).time_to_live(Duration::from_secs(60)).build(),
             paths: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
@@ -148,6 +152,7 @@ impl App {
             clock,
             pool,
             ledger,
+            vault: Vault::new(seal.clone(), outbound.clone()),
             seal,
             config,
         };

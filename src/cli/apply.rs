@@ -32,7 +32,9 @@ pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
     let issuer = config.issuer();
     let outcome = foundation::with(config, async |foundation, pool| {
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        apply(pool, (&issuer, &ladder), (declaration, mode), foundation.clock.now()).await
+        // Nothing but providers needs the master key.
+        let vault = if declaration.providers.is_empty() { None } else { Some(foundation.vault()?) };
+        apply(pool, (&issuer, &ladder, vault.as_ref()), (declaration, mode), foundation.clock.now()).await
     })
     .await?;
     // A secret of a dry run belongs to nobody.

@@ -11,11 +11,14 @@ use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::domain::vault::held::Vault;
 use crate::platform::clock::Clock;
 use crate::platform::config::Config;
 use crate::platform::db;
 use crate::platform::fault::{During, Fault};
+use crate::platform::jose::SealingKey;
 use crate::platform::local_postgres::{Cluster, Role, Settings};
+use crate::platform::outbound::{Outbound, Reach};
 use crate::platform::secret::MasterKey;
 
 /// The database of the embedded cluster.
@@ -71,6 +74,12 @@ impl Foundation {
     /// The master key: given, or kept in the data directory by the embedded default, which makes it at first.
     pub(super) fn master_key(&self) -> Result<MasterKey, Fault> {
         master_key(&self.config)
+    }
+
+    /// The vault, for a command.
+    pub(super) fn vault(&self) -> Result<Vault, Fault> {
+        let outbound = Outbound::new(Reach::of_issuer(&self.config.issuer()))?;
+        Ok(Vault::new(SealingKey::of(&self.master_key()?), outbound))
     }
 
     /// Leaves the embedded cluster, which stops if nobody else uses it.

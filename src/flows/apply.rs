@@ -14,15 +14,18 @@ use super::clients::hash_blocking;
 use super::declaration::{ClientDeclaration, Declaration, DelegationDeclaration};
 use super::declared_client::{removed_keys, same_client};
 use super::declared_delegation::{self, Known};
+use super::keys::ensure_data_key;
+use super::vault::{ProviderDeclaration, Ready, Stored, prepare, put_provider};
 use super::work::Work;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::capability::Ladder;
 use crate::domain::client::{self, Client, StoredSecret, usable_keys};
 use crate::domain::delegation::{self, State};
 use crate::domain::registry::{self, Registry};
+use crate::domain::vault::held::Vault;
 use crate::platform::fault::{During, Fault};
 use crate::platform::outbound::{Outbound, Reach};
-use crate::platform::{password, random};
+use crate::platform::{password, random, secret};
 
 /// What one line of a plan does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -74,10 +77,11 @@ pub enum Mode {
 /// A fault that names the first thing that cannot be; then nothing was changed.
 pub async fn apply(
     pool: &PgPool,
-    (own_issuer, ladder): (&str, &Ladder),
+    (own_issuer, ladder, vault): (&str, &Ladder, Option<&Vault>),
     (declaration, mode): (Declaration, Mode),
     now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
+    let providers = ready(pool, vault, declaration.providers, now).await?;
     let mut work = Work::alone(pool).await?;
     let registry = registry::store::load(work.connection(), own_issuer).await?;
     let mut plan = Plan {
@@ -108,6 +112,9 @@ pub async fn apply(
         client::store::put(work.connection(), client, now).await?;
         client::store::put_removed_keys(work.connection(), &client.client_id, removed, now).await?;
     }
+    for (vault, one) in vault.iter().flat_map(|vault| providers.iter().map(move |one| (vault, one))) {
+        plan.provider(work.connection(), vault, one).await?;
+    }
     for declared in declaration.delegations {
         plan.delegation(work.connection(), declared).await?;
     }
@@ -120,6 +127,25 @@ pub async fn apply(
 
 /// A client as it will be, and the keys that it had and will not have.
 type Changed = (Client, Vec<String>);
+
+/// Completes declarations of providers, which may talk to them; not inside a transaction.
+async fn ready(
+    pool: &PgPool,
+    vault: Option<&Vault>,
+    declared: Vec<ProviderDeclaration>,
+    now: OffsetDateTime,
+) -> Result<Vec<Ready>, Fault> {
+    if declared.is_empty() {
+        return Ok(Vec::new());
+    }
+    let vault = vault.ok_or_else(|| Fault::new("providers need the master key"))?;
+    ensure_data_key(pool, vault.keys.master(), now).await?;
+    let mut providers = Vec::with_capacity(declared.len());
+    for one in declared {
+        providers.push(prepare(&vault.outbound, one).await?);
+    }
+    Ok(providers)
+}
 
 struct Plan<'a> {
     own_issuer: &'a str,
@@ -287,10 +313,7 @@ impl Plan<'_> {
         let present = old.map(|old| old.secrets.clone()).unwrap_or_default();
         let given = match (&declared.secret, &declared.secret_file) {
             (Some(secret), _) => Some(secret.clone()),
-            (None, Some(path)) => {
-                let text = std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?;
-                Some(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()))
-            }
+            (None, Some(path)) => Some(secret::read_file(path)?),
             (None, None) if !present.is_empty() => return Ok(present),
             (None, None) => None,
         };
@@ -315,6 +338,24 @@ impl Plan<'_> {
             }
         };
         Ok(vec![StoredSecret { hash: hash_blocking(secret).await?, expires_at: None }])
+    }
+
+    async fn provider(
+        &mut self,
+        connection: &mut PgConnection,
+        vault: &Vault,
+        one: &Ready,
+    ) -> Result<(), Fault> {
+        let change = match put_provider(connection, &vault.keys, one, self.now).await? {
+            Stored::Created => Change::Create,
+            Stored::Changed => Change::Update,
+            Stored::Same => Change::Keep,
+        };
+        self.line(change, "provider", &one.id);
+        if change != Change::Keep {
+            self.event(Action::ProviderChanged, &one.id, change);
+        }
+        Ok(())
     }
 
     async fn delegation(

@@ -13,6 +13,7 @@ use crate::domain::issuer::{self, Issuer};
 use crate::domain::principal::Principal;
 use crate::domain::registry::ADMIN_SCOPE;
 use crate::domain::resource::Resource;
+use crate::flows::vault::ProviderDeclaration;
 use crate::platform::fault::Fault;
 use crate::platform::jose::Alg;
 use crate::platform::outbound::Outbound;
@@ -29,6 +30,8 @@ pub struct Declaration {
     pub resources: Vec<ResourceDeclaration>,
     /// Clients.
     pub clients: Vec<ClientDeclaration>,
+    /// Providers of credentials.
+    pub providers: Vec<ProviderDeclaration>,
     /// Delegations, parents before children.
     pub delegations: Vec<DelegationDeclaration>,
 }
@@ -162,6 +165,7 @@ impl Declaration {
         self.issuers.extend(other.issuers);
         self.resources.extend(other.resources);
         self.clients.extend(other.clients);
+        self.providers.extend(other.providers);
         self.delegations.extend(other.delegations);
     }
 }

@@ -231,11 +231,21 @@ pub(super) enum About<'a> {
 /// The longest name of anything; texts that are longer may be anything, a token too, and are not written down.
 const MOST_NAME: usize = 128;
 
-/// Records a refused move, and passes the answer on. What is about nothing but the pace of asking is not recorded.
+/// Records a refused move of a delegation, and passes the answer on.
 pub(super) async fn record_refusal(
     desk: &Desk<'_>,
     call: &Call,
-    (made, about): (&'static str, About<'_>),
+    made: (&'static str, About<'_>),
+    result: Result<Done, Stop>,
+) -> Result<Done, Stop> {
+    record_move_refused(desk, call, (Action::DelegationRefused, made), result).await
+}
+
+/// Records a refused move, and passes the answer on. What is about nothing but the pace of asking is not recorded.
+pub(super) async fn record_move_refused(
+    desk: &Desk<'_>,
+    call: &Call,
+    (action, (made, about)): (Action, (&'static str, About<'_>)),
     result: Result<Done, Stop>,
 ) -> Result<Done, Stop> {
     let Err(Stop::Refused(refusal)) = &result else { return result };
@@ -248,10 +258,8 @@ pub(super) async fn record_refusal(
         About::Nothing | About::Other(_) => None,
     };
     let mut event = match &path {
-        Some(path) => call.event_about(desk, Action::DelegationRefused, path),
-        None => {
-            Event { subject: call.caller.principal(desk.issuer), ..call.event(Action::DelegationRefused) }
-        }
+        Some(path) => call.event_about(desk, action, path),
+        None => Event { subject: call.caller.principal(desk.issuer), ..call.event(action) },
     }
     .refused(*refusal);
     let named = match about {

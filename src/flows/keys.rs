@@ -5,7 +5,8 @@ use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
 use super::work::Work;
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::data_key::{self, StoredDataKey};
 use crate::domain::key::{self, Purpose, Stage, StoredKey};
 use crate::platform::config;
 use crate::platform::fault::Fault;
@@ -33,6 +34,7 @@ pub async fn ensure(
     settings: &config::Keys,
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
+    ensure_data_key(pool, seal, now).await?;
     let mut connection = pool.acquire().await?;
     let found = key::store::list(&mut connection).await?;
     drop(connection);
@@ -59,6 +61,32 @@ pub async fn ensure(
         return Ok(());
     }
     work.commit(&events).await
+}
+
+/// Makes the data key that the vault cannot do without, if it is not there. Also finds out whether the master key is the
+/// right one.
+pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<(), Fault> {
+    let mut connection = pool.acquire().await?;
+    let found = data_key::store::list(&mut connection).await?;
+    drop(connection);
+    for key in &found {
+        key.open(master)?;
+    }
+    if found.iter().any(|key| key.retired_at.is_none()) {
+        return Ok(());
+    }
+    let mut work = Work::alone(pool).await?;
+    if data_key::store::list(work.connection()).await?.iter().any(|key| key.retired_at.is_none()) {
+        return Ok(());
+    }
+    let made = StoredDataKey::generate(master, now)?;
+    data_key::store::put_active(work.connection(), &made).await?;
+    let event = Event {
+        target: Some(made.id),
+        detail: Some(json!({"change": "created"})),
+        ..Event::new(now, Action::VaultKeyChanged, Actor::server())
+    };
+    work.commit(&[event]).await
 }
 
 fn wanted(settings: &config::Keys) -> [(Purpose, Stage, SigningAlg); 3] {

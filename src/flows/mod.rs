@@ -19,5 +19,6 @@ pub mod prove;
 pub mod revoke_token;
 pub mod status_lists;
 pub mod token;
+pub mod vault;
 pub mod verify_token;
 pub mod work;

@@ -10,6 +10,7 @@ use crate::domain::authority;
 use crate::domain::client::Client;
 use crate::domain::ledger::Spend;
 use crate::domain::refusal::Refusal;
+use crate::platform::jose::PublicKey;
 use crate::protocol::dpop::{self, BadProof, Expected};
 use crate::protocol::{metadata, target_uri};
 
@@ -18,6 +19,8 @@ use crate::protocol::{metadata, target_uri};
 pub struct Possessed {
     /// Its thumbprint.
     pub jkt: String,
+    /// It.
+    pub key: PublicKey,
     /// The proof, which may be used once.
     pub spend: Spend,
 }
@@ -81,7 +84,7 @@ pub fn verify(app: &App, proof: &str, at: Endpoint<'_>, now: OffsetDateTime) -> 
         }
     }
     let spend = Spend { id: verified.spend, forget_at: verified.forget_at, if_spent: Refusal::ProofReplayed };
-    Ok(Possessed { jkt: verified.jkt, spend })
+    Ok(Possessed { jkt: verified.jkt, key: verified.key, spend })
 }
 
 /// What a header that cannot be a proof is refused with.

@@ -121,25 +121,7 @@ impl Known<'_> {
 
     /// Reads the body; unknown members and repeated ones are refused.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Stopped> {
-        let malformed = |detail: String| Stopped {
-            stop: Refusal::Malformed("The body is not what this endpoint reads").into(),
-            detail: Some(detail),
-            retry_after: None,
-        };
-        let value =
-            json::parse(&self.body).ok_or_else(|| malformed("It is not JSON without repetition".into()))?;
-        // A list would be read as the members in their order.
-        if !value.is_object() {
-            return Err(malformed("It is not an object".into()));
-        }
-        serde_path_to_error::deserialize(value).map_err(|error| {
-            let path = error.path().to_string();
-            malformed(if path == "." {
-                error.inner().to_string()
-            } else {
-                format!("{path}: {}", error.inner())
-            })
-        })
+        read(&self.body)
     }
 
     /// Reads the body, where there is one; else everything that it may say is left out.
@@ -148,10 +130,40 @@ impl Known<'_> {
     }
 }
 
-/// The answer.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Stopped> {
+    let malformed = |detail: String| Stopped {
+        stop: Refusal::Malformed("The body is not what this endpoint reads").into(),
+        detail: Some(detail),
+        retry_after: None,
+    };
+    let value = json::parse(body).ok_or_else(|| malformed("It is not JSON without repetition".into()))?;
+    // A list would be read as the members in their order.
+    if !value.is_object() {
+        return Err(malformed("It is not an object".into()));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        malformed(if path == "." { error.inner().to_string() } else { format!("{path}: {}", error.inner()) })
+    })
+}
+
+/// Reads a body of somebody who is not known yet, where there is one.
+pub(super) fn read_if_any<T: DeserializeOwned + Default>(
+    request: &HttpRequest,
+    body: &Bytes,
+) -> Result<T, Stopped> {
+    let body = checked(request, body.clone())?;
+    if body.is_empty() { Ok(T::default()) } else { read(&body) }
+}
+
 fn answer(app: &App, result: Answer) -> HttpResponse {
+    respond(app, result.map(|done| said(&done)))
+}
+
+/// The answer, or why there is none.
+pub(super) fn respond(app: &App, result: Result<HttpResponse, Stopped>) -> HttpResponse {
     let mut response = match result {
-        Ok(done) => said(&done),
+        Ok(response) => response,
         Err(stopped) => {
             let mut response = problem::of(&stopped.stop, stopped.detail.as_deref());
             if let Some(seconds) = stopped.retry_after {

@@ -12,6 +12,7 @@ mod problem;
 mod request_log;
 mod standing;
 mod token;
+mod vault;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::platform::fault::{During, Fault};
 use crate::protocol::metadata::{issuer_path, well_known_paths};
 
 /// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
-pub const ROUTES: [(&str, &[&str]); 28] = [
+pub const ROUTES: [(&str, &[&str]); 33] = [
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
     ("/oauth/revoke", &["POST"]),
@@ -51,6 +52,11 @@ pub const ROUTES: [(&str, &[&str]); 28] = [
     ("/api/v1/clients/{id}/enable", &["POST"]),
     ("/api/v1/clients/{id}/keys/{jkt}", &["DELETE"]),
     ("/api/v1/tasks/{id}/agents", &["DELETE"]),
+    ("/vault/connections", &["GET", "POST"]),
+    ("/vault/connections/{id}", &["GET"]),
+    ("/vault/connections/{id}/rotate", &["POST"]),
+    ("/vault/connections/{id}/disconnect", &["POST"]),
+    ("/vault/connections/{id}/token", &["POST"]),
     ("/.well-known/oauth-authorization-server", &["GET"]),
     ("/health", &["GET"]),
     ("/ready", &["GET"]),
@@ -105,11 +111,27 @@ fn desk(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         );
 }
 
+/// The vault: its owners and administrators at the desk, and agents that fetch.
+fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
+    let below = |path: &str| web::resource(at(&format!("/vault/connections/{{id}}{path}")));
+    config
+        .service(
+            web::resource(at("/vault/connections"))
+                .route(web::post().to(vault::create))
+                .route(web::get().to(vault::list)),
+        )
+        .service(below("").route(web::get().to(vault::show)))
+        .service(below("/rotate").route(web::post().to(vault::rotate)))
+        .service(below("/disconnect").route(web::post().to(vault::disconnect)))
+        .service(below("/token").route(web::post().to(vault::token)));
+}
+
 fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     let base = issuer_path(issuer);
     let at = |path: &str| format!("{base}{path}");
     oauth(config, &at);
     desk(config, &at);
+    vault(config, &at);
     config
         // For whoever runs the server: not below the issuer's path, and not for relying parties.
         .service(web::resource("/health").route(reading().to(health::health)))

@@ -1,15 +1,23 @@
 //! Secrets that neither print nor linger, and the master key that everything stored secretly hangs on.
 
+use std::path::Path;
+
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use subtle::ConstantTimeEq;
 
 use super::digest::{MacKey, sha256};
-use super::fault::Fault;
+use super::fault::{During, Fault};
 use super::{base64url, random};
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.
 pub fn equal(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
+}
+
+/// Reads a secret from a file; a line break at its end does not belong to it.
+pub fn read_file(path: &Path) -> Result<SecretString, Fault> {
+    let text = std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?;
+    Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
 }
 
 /// 256 bits from which the keys for sealing, nonces and remembered secrets are derived.

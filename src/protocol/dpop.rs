@@ -30,6 +30,8 @@ pub struct Expected<'a> {
 pub struct VerifiedProof {
     /// Thumbprint of the key that signed.
     pub jkt: String,
+    /// It.
+    pub key: PublicKey,
     /// Identifies the use that is made of this proof: a digest over key, target and `jti`.
     pub spend: [u8; 16],
     /// From when on nobody would accept the proof again, so that its use may be forgotten.
@@ -99,6 +101,7 @@ pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Resu
         spend: spend(&[b"dpop", jkt.as_bytes(), expected.target.as_bytes(), jti.as_bytes()]),
         forget_at: made_at + expected.window + expected.skew,
         jkt,
+        key,
         nonce,
     })
 }

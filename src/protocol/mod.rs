@@ -11,6 +11,7 @@ pub mod introspection;
 pub mod jwt_time;
 pub mod merkle;
 pub mod metadata;
+pub mod oauth_client;
 pub mod resource;
 pub mod scope;
 pub mod signed_note;

@@ -71,6 +71,26 @@ pub enum Action {
     IssuerChanged,
     /// A resource was registered or changed.
     ResourceChanged,
+    /// A provider of credentials was declared or changed.
+    ProviderChanged,
+    /// A credential was answered to an agent.
+    VaultTokenRetrieved,
+    /// One was not.
+    VaultTokenRefused,
+    /// A connection was made.
+    ConnectionCreated,
+    /// Another credential was stored in its place.
+    ConnectionRotated,
+    /// Its access token was renewed.
+    ConnectionRefreshed,
+    /// Its provider honours its credential no more.
+    ConnectionBroken,
+    /// It was ended.
+    ConnectionDisconnected,
+    /// A move of a connection was refused.
+    ConnectionRefused,
+    /// A data key was made, wrapped anew or retired.
+    VaultKeyChanged,
 }
 
 impl Action {
@@ -102,6 +122,16 @@ impl Action {
             Self::KeyChanged => "key.changed",
             Self::IssuerChanged => "admin.issuer_changed",
             Self::ResourceChanged => "admin.resource_changed",
+            Self::ProviderChanged => "admin.provider_changed",
+            Self::VaultTokenRetrieved => "vault.token.retrieved",
+            Self::VaultTokenRefused => "vault.token.refused",
+            Self::ConnectionCreated => "vault.connection.created",
+            Self::ConnectionRotated => "vault.connection.rotated",
+            Self::ConnectionRefreshed => "vault.connection.refreshed",
+            Self::ConnectionBroken => "vault.connection.broken",
+            Self::ConnectionDisconnected => "vault.connection.disconnected",
+            Self::ConnectionRefused => "vault.connection.refused",
+            Self::VaultKeyChanged => "key.vault_changed",
         }
     }
 
@@ -289,6 +319,8 @@ impl Event {
         let action = match self.action {
             Action::TokenIssued | Action::TokenExchanged | Action::TokenRevoked => Action::TokenRefused,
             Action::TokenRefused => Action::TokenRefused,
+            Action::VaultTokenRetrieved => Action::VaultTokenRefused,
+            Action::ConnectionRefused => Action::ConnectionRefused,
             _ => Action::DelegationRefused,
         };
         Self { action, outcome: Outcome::Refused, reason: Some(refusal.reason()), jti: None, ..self }

@@ -50,7 +50,7 @@ fn changes<'a>(entries: &'a [Entry], judged: &'a Judged<'_>) -> Changes<'a> {
     let holding = entries.iter().zip(&judged.verdicts).filter(|(_, verdict)| **verdict == Verdict::Holds);
     for (entry, _) in holding {
         match &entry.effect {
-            Effect::Nothing => {}
+            Effect::Nothing | Effect::Retrieval => {}
             Effect::Token(issue) => {
                 changes.tokens.push(&issue.token);
                 changes.used_ceremonies.extend(&issue.ceremonies);

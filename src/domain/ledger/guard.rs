@@ -29,6 +29,8 @@ pub(super) struct Seen {
     pub(super) registry: i64,
     /// Up to where spent ids were forgotten.
     pub(super) forgotten: Option<OffsetDateTime>,
+    /// Versions of connections that can be made use of, and of their providers, by id.
+    pub(super) connections: HashMap<String, (i64, i64)>,
     /// Confirmations that nobody had used before this batch.
     pub(super) ceremonies: HashSet<Uuid>,
     /// Ids that nobody had spent before this batch.
@@ -63,9 +65,11 @@ pub(super) fn judge(entries: &[Entry], mut seen: Seen) -> Judged<'_> {
             Ok(()) => Verdict::Holds,
             Err(verdict) => verdict,
         };
-        if let (Verdict::Holds, Some(issue)) = (verdict, entry.issue()) {
+        if verdict == Verdict::Holds && entry.is_use() {
             let last = count(entry, &mut seen, &mut judged.uses);
             judged.exhausted.extend(last.into_iter().map(|id| (place, id)));
+        }
+        if let (Verdict::Holds, Some(issue)) = (verdict, entry.issue()) {
             let missing =
                 issue.create.iter().filter(|delegation| !seen.delegations.contains_key(&delegation.id));
             judged.create.extend(missing.map(|delegation| (delegation.id.as_str(), delegation)));
@@ -97,6 +101,11 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
         }
     }
     if entry.guards.registry.is_some_and(|version| version != seen.registry) {
+        return Err(Verdict::Stale);
+    }
+    if let Some((id, versions)) = &entry.guards.connection
+        && seen.connections.get(id) != Some(versions)
+    {
         return Err(Verdict::Stale);
     }
     let enabled = |client_id: &String| matches!(seen.clients.get(client_id), Some((_, false)));
@@ -215,6 +224,7 @@ mod tests {
                 home: vec!["h".into()],
                 tokens: vec![Uuid::nil()],
                 subjects: vec![(Principal::new("i", "s"), from_seconds(910).unwrap())],
+                connection: None,
                 registry: Some(7),
                 knowledge: Knowledge::Fresh,
             },

@@ -50,6 +50,8 @@ pub struct Guards {
     pub tokens: Vec<Uuid>,
     /// Tokens of others: whom they are about, and when they were issued by the clock of whoever issued them.
     pub subjects: Vec<(Principal, OffsetDateTime)>,
+    /// A connection of the vault, as of the versions of it and of its provider on which the answer rests.
+    pub connection: Option<(String, (i64, i64))>,
     /// The registry's version on which the decision rests.
     pub registry: Option<i64>,
     /// Where the decision's knowledge of the path comes from.
@@ -76,6 +78,8 @@ pub enum Effect {
     Token(Box<Issue>),
     /// A confirmation is asked for.
     Ceremony(Box<Ceremony>),
+    /// A credential leaves the vault, or is made use of: nothing but a use.
+    Retrieval,
 }
 
 /// A token that is issued.
@@ -184,8 +188,13 @@ impl Entry {
     fn issue(&self) -> Option<&Issue> {
         match &self.effect {
             Effect::Token(issue) => Some(issue),
-            Effect::Nothing | Effect::Ceremony(_) => None,
+            Effect::Nothing | Effect::Ceremony(_) | Effect::Retrieval => None,
         }
+    }
+
+    /// Whether it counts as a use of its delegation, and of every one above that has a limit.
+    fn is_use(&self) -> bool {
+        matches!(self.effect, Effect::Token(_) | Effect::Retrieval)
     }
 }
 

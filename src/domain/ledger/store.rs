@@ -61,6 +61,9 @@ const LOOK: &str = "
         FROM delegation WHERE id = ANY ($8)
     UNION ALL SELECT 'cutoff', c.iss, c.sub, NULL, NULL, NULL, NULL, c.at, NULL, NULL, NULL
         FROM unnest($6::text[], $7::text[]) AS given (iss, sub) JOIN cutoff c USING (iss, sub)
+    UNION ALL SELECT 'connection', c.id, p.version::text, NULL, c.version, NULL, NULL, NULL, NULL, NULL, NULL
+        FROM connection c JOIN provider p ON p.id = c.provider
+        WHERE c.id = ANY ($11) AND c.disconnected_at IS NULL AND c.broken_at IS NULL
     UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
     UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, forgotten, NULL, NULL, NULL, NULL FROM spent_horizon
     UNION ALL SELECT 'fresh', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM s";
@@ -74,11 +77,13 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
     let mut subjects = BTreeSet::new();
     let mut spends = BTreeMap::new();
     let mut ceremonies = BTreeSet::new();
+    let mut connections = BTreeSet::new();
     for entry in entries {
         ceremonies.extend(entry.issue().into_iter().flat_map(|issue| issue.ceremonies.iter().copied()));
         clients.extend(entry.guards.client.iter().map(|(id, _)| id.as_str()));
         clients.extend(entry.guards.chain.iter().map(String::as_str));
         delegations.extend(entry.guards.path.iter().map(String::as_str));
+        connections.extend(entry.guards.connection.iter().map(|(id, _)| id.as_str()));
         homes.extend(entry.guards.home.iter().map(String::as_str));
         tokens.extend(entry.guards.tokens.iter().copied());
         subjects.extend(entry.guards.subjects.iter().map(|(who, _)| who));
@@ -99,6 +104,7 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
         .bind(Vec::from_iter(homes))
         .bind(entries.iter().map(|entry| entry.now).max())
         .bind(Vec::from_iter(ceremonies))
+        .bind(Vec::from_iter(connections))
         .fetch_all(connection)
         .await?;
     Ok(sort(rows))
@@ -131,6 +137,10 @@ fn sort(rows: Vec<Row>) -> Seen {
             }
             ("home", Some(id), _) => {
                 seen.homes.extend((row.other.as_deref() == Some(State::Active.name())).then_some(id));
+            }
+            ("connection", Some(id), _) => {
+                let provider = row.other.as_deref().and_then(|version| version.parse().ok());
+                seen.connections.insert(id, (row.number.unwrap_or_default(), provider.unwrap_or_default()));
             }
             ("registry", ..) => seen.registry = row.number.unwrap_or_default(),
             ("horizon", _, forgotten) => seen.forgotten = forgotten,

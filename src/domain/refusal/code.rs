@@ -58,7 +58,12 @@ impl Refusal {
             Self::NotOffered => code("not_implemented", 501),
             Self::SlowDown => code("slow_down", 429),
             Self::Throttled | Self::GuessingSecrets => code("temporarily_unavailable", 429),
-            Self::IssuerUnavailable => code("temporarily_unavailable", 503),
+            Self::IssuerUnavailable | Self::ProviderUnavailable => code("temporarily_unavailable", 503),
+            Self::ProviderRefused => code("temporarily_unavailable", 502),
+            Self::ConnectionNotNamed | Self::ConnectionTooWide | Self::ProxyForbidden => {
+                code("insufficient_scope", 403)
+            }
+            Self::ConnectionUnusable(_) => code("conflict", 409),
             Self::Malformed(_)
             | Self::TokenTooLarge
             | Self::SubjectTokenInvalid
@@ -80,6 +85,8 @@ impl Refusal {
             | Self::KeyRemoved
             | Self::CapabilityUnknown
             | Self::TooWide(_)
+            | Self::ProviderUnknown
+            | Self::KeyCannotDecrypt
             | Self::ExpiryNotLater
             | Self::DelegateUnknown
             | Self::DelegateDisabled

@@ -9,6 +9,7 @@ pub use self::code::Code;
 
 use super::ceremony::Stage;
 use super::delegation::{State, Wider};
+use super::vault;
 use crate::platform::fault::Fault;
 use crate::protocol::dpop::BadProof;
 
@@ -189,6 +190,22 @@ pub enum Refusal {
     IdempotencyReused,
     /// Asked again too soon (RFC 8628 §3.5).
     SlowDown,
+    /// There is no such provider.
+    ProviderUnknown,
+    /// The provider does not answer, or not in a way that can be understood.
+    ProviderUnavailable,
+    /// The provider refused; perhaps we are not its client any more.
+    ProviderRefused,
+    /// The token does not name the connection, or not for this.
+    ConnectionNotNamed,
+    /// The credential allows more than the token does.
+    ConnectionTooWide,
+    /// The provider honours the credential no more, or it was ended.
+    ConnectionUnusable(vault::State),
+    /// Nothing of this kind can be sealed to the key.
+    KeyCannotDecrypt,
+    /// Nothing that may be reached through the proxy.
+    ProxyForbidden,
     /// The body is of the wrong media type.
     MediaType,
     /// A way of asking that this server does not offer.

@@ -2,6 +2,7 @@
 
 use super::{ClientProblem, Refusal};
 use crate::domain::delegation::State;
+use crate::domain::vault;
 use crate::protocol::dpop::BadProof;
 
 impl Refusal {
@@ -87,6 +88,15 @@ impl Refusal {
             Self::TaskFull => "task_full",
             Self::IdempotencyReused => "idempotency_key_reused",
             Self::SlowDown => "slow_down",
+            Self::ProviderUnknown => "provider_unknown",
+            Self::ProviderUnavailable => "provider_unavailable",
+            Self::ProviderRefused => "provider_refused",
+            Self::ConnectionNotNamed => "connection_not_named",
+            Self::ConnectionTooWide => "connection_too_wide",
+            Self::ConnectionUnusable(vault::State::Disconnected) => "connection_disconnected",
+            Self::ConnectionUnusable(_) => "connection_needs_reconnect",
+            Self::KeyCannotDecrypt => "key_cannot_decrypt",
+            Self::ProxyForbidden => "proxy_forbidden",
             Self::MediaType => "unsupported_media_type",
             Self::NotOffered => "not_offered",
         }
@@ -97,6 +107,7 @@ impl Refusal {
         match self {
             Self::WrongState(state) | Self::ParentNotActive(state) => Some(state.name()),
             Self::CeremonyDecided(stage) => Some(stage.name()),
+            Self::ConnectionUnusable(state) => Some(state.name()),
             Self::DelegationRevoked | Self::PrincipalCutOff => Some(State::Revoked.name()),
             Self::DelegationExpired | Self::CommandLimit => Some(State::Expired.name()),
             Self::DelegationRequested => Some(State::Requested.name()),
@@ -189,6 +200,16 @@ impl Refusal {
             Self::TaskFull => "The task has as many agents as it may have",
             Self::IdempotencyReused => "The idempotency key came with another request before",
             Self::SlowDown => "Asked again too soon",
+            Self::ProviderUnknown => "There is no such provider",
+            Self::ProviderUnavailable => "The provider cannot be reached at the moment",
+            Self::ProviderRefused => "The provider refused the request",
+            Self::ConnectionNotNamed => "The access token does not name this connection for this use",
+            Self::ConnectionTooWide => "The credential allows more than the access token does",
+            Self::ConnectionUnusable(_) => {
+                "The connection is of no use any more: its owner has to connect again"
+            }
+            Self::KeyCannotDecrypt => "Nothing can be sealed to a key of this type: it takes an EC key",
+            Self::ProxyForbidden => "Nothing of this kind may be reached through this connection",
             Self::MediaType => "The body must be application/json",
             Self::NotOffered => "This server does not offer that",
         }

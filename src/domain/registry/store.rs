@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 
-use super::{ADMIN_SCOPE, DELEGATE_SCOPE, Registry};
+use super::{ADMIN_SCOPE, DELEGATE_SCOPE, Registry, VAULT_DETAIL};
 use crate::domain::issuer::{Issuer, parse_token_type, token_type_name};
 use crate::domain::resource::Resource;
 use crate::platform::fault::Fault;
@@ -40,7 +40,7 @@ pub async fn load(connection: &mut PgConnection, own_issuer: &str) -> Result<Reg
     let own = Resource {
         id: own_issuer.to_owned(),
         scopes: BTreeSet::from([ADMIN_SCOPE, DELEGATE_SCOPE].map(str::to_owned)),
-        detail_types: BTreeSet::new(),
+        detail_types: BTreeSet::from([VAULT_DETAIL.to_owned()]),
         token_ttl: None,
     };
     let resources = resources.into_iter().map(Resource::from).chain([own]);

@@ -25,7 +25,7 @@ pub struct Page {
 }
 
 impl Page {
-    fn limit(&self) -> Result<i64, Refusal> {
+    pub(in crate::flows) fn limit(&self) -> Result<i64, Refusal> {
         match self.limit.unwrap_or(USUAL) {
             limit @ 1..=MOST => Ok(i64::from(limit)),
             _ => Err(Refusal::Malformed("limit is 1 to 100")),

@@ -123,7 +123,7 @@ enum Decided {
 
 async fn decide(app: &App, request: &TokenRequest, case: &mut Case) -> Result<Decided, Stop> {
     let proof = request.from.proof.as_ref().map_err(|refusal| *refusal)?;
-    if let Some(Possessed { jkt, spend }) =
+    if let Some(Possessed { jkt, spend, .. }) =
         possess::possess(app, (&case.client, Endpoint::post(PATH)), proof.as_deref(), case.now)?
     {
         case.event.actor.jkt = Some(jkt.clone());

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use url::Url;
 
 pub use self::sections::{
-    Agents, Delegations, Dpop, Keys, Ledger, Limits, Log, LogFormat, Status, Switch, Tokens,
+    Agents, Delegations, Dpop, Keys, Ledger, Limits, Log, LogFormat, Status, Switch, Tokens, Vault,
 };
 use super::fault::{During, Fault};
 
@@ -35,6 +35,8 @@ pub struct Config {
     pub master_key: Option<SecretString>,
     /// A file that holds them.
     pub master_key_file: Option<PathBuf>,
+    /// A file that holds the master key before, which only opens.
+    pub previous_master_key_file: Option<PathBuf>,
     /// HTTP threads; 0 means one for each core.
     pub workers: usize,
     /// Connections to the database for reading; the ledger has one of its own besides.
@@ -51,6 +53,8 @@ pub struct Config {
     pub agents: Agents,
     /// Status lists.
     pub status: Status,
+    /// The vault.
+    pub vault: Vault,
     /// Limits on what strangers and clients may send.
     pub limits: Limits,
     /// Group commit.
@@ -72,6 +76,7 @@ impl Default for Config {
             postgres_bin_dir: None,
             master_key: None,
             master_key_file: None,
+            previous_master_key_file: None,
             workers: 0,
             database_connections: 16,
             tokens: Tokens::default(),
@@ -80,6 +85,7 @@ impl Default for Config {
             delegations: Delegations::default(),
             agents: Agents::default(),
             status: Status::default(),
+            vault: Vault::default(),
             limits: Limits::default(),
             ledger: Ledger::default(),
             log: Log::default(),
@@ -96,8 +102,8 @@ const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
 const TEXTS: [&str; 2] = ["master_key", "database_url"];
 /// Names separated by commas.
 const LISTS: [&str; 1] = ["delegations_capabilities"];
-const SECTIONS: [&str; 9] =
-    ["tokens", "dpop", "keys", "delegations", "agents", "status", "limits", "ledger", "log"];
+const SECTIONS: [&str; 10] =
+    ["tokens", "dpop", "keys", "delegations", "agents", "status", "vault", "limits", "ledger", "log"];
 
 impl Config {
     /// Loads the configuration of this process.
@@ -161,6 +167,7 @@ impl Config {
             ("delegations.ceremony_ttl", self.delegations.ceremony_ttl),
             ("agents.max_ttl", self.agents.max_ttl),
             ("status.ttl", self.status.ttl),
+            ("vault.connect_ttl", self.vault.connect_ttl),
             ("database_connections", self.database_connections),
             ("ledger.batch", u32::try_from(self.ledger.batch).unwrap_or(u32::MAX)),
             ("ledger.timeout_ms", u32::try_from(self.ledger.timeout_ms).unwrap_or(u32::MAX)),

@@ -76,6 +76,16 @@ pub struct Status {
     pub ttl: u32,
 }
 
+/// The vault.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vault {
+    /// So long before its end an access token of a provider is renewed.
+    pub refresh_leeway: u32,
+    /// So long an owner may take to authorize us at a provider.
+    pub connect_ttl: u32,
+}
+
 /// Limits on what strangers and clients may send.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -173,6 +183,12 @@ impl Default for Agents {
 impl Default for Status {
     fn default() -> Self {
         Self { ttl: 30 }
+    }
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        Self { refresh_leeway: 60, connect_ttl: 600 }
     }
 }
 

@@ -114,6 +114,11 @@ impl PublicKey {
         jwk
     }
 
+    /// Whether something can be sealed to it.
+    pub fn can_decrypt(&self) -> bool {
+        matches!(self.material, Material::P256 { .. } | Material::P384 { .. })
+    }
+
     pub(super) fn decoding(&self) -> &DecodingKey {
         &self.decoding
     }

@@ -4,6 +4,7 @@ mod alg;
 mod jwk;
 mod jws;
 mod seal;
+mod seal_to;
 mod signer;
 
 pub use alg::Alg;

@@ -1,5 +1,6 @@
-//! Secrets at rest as JWEs (RFC 7516): `dir` with A256GCM under a key derived from the master key. The protected
-//! header, which the cipher authenticates, names the row, so that values cannot be swapped.
+//! Secrets at rest as JWEs (RFC 7516): `dir` with A256GCM under a key derived from the master key, or under a data key
+//! that is itself sealed so. The protected header, which the cipher authenticates, names the row, so that values cannot
+//! be swapped.
 
 use josekit::jwe::{self, Dir, JweHeader};
 use zeroize::Zeroizing;
@@ -10,11 +11,13 @@ use crate::platform::secret::MasterKey;
 /// The header member that names what is sealed.
 const ROW: &str = "row";
 
-/// Seals and opens; knows its master key by name.
+/// Seals and opens; knows itself by name.
 #[derive(Clone)]
 pub struct SealingKey {
     id: String,
     key: Zeroizing<[u8; 32]>,
+    /// The one before, which only opens.
+    previous: Option<Box<SealingKey>>,
 }
 
 impl std::fmt::Debug for SealingKey {
@@ -26,7 +29,29 @@ impl std::fmt::Debug for SealingKey {
 impl SealingKey {
     /// The sealing key of a master key.
     pub fn of(master: &MasterKey) -> Self {
-        Self { id: master.id(), key: master.derive("actchain seal A256GCM") }
+        Self { id: master.id(), key: master.derive("actchain seal A256GCM"), previous: None }
+    }
+
+    /// A data key: 32 random bytes under a name of its own.
+    pub fn from_bytes(id: impl Into<String>, bytes: &[u8]) -> Option<Self> {
+        let key = Zeroizing::new(<[u8; 32]>::try_from(bytes).ok()?);
+        Some(Self { id: id.into(), key, previous: None })
+    }
+
+    /// Opens, besides its own, what the master key before has sealed.
+    #[must_use]
+    pub fn with_previous(self, master: Option<&MasterKey>) -> Self {
+        Self { previous: master.map(|master| Box::new(Self::of(master))), ..self }
+    }
+
+    /// Its name, which says nothing about it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether a seal was made under this very key.
+    pub fn made(&self, sealed: &str) -> bool {
+        sealed_under(sealed).is_some_and(|id| id == self.id)
     }
 
     /// Seals a secret for one row, such as `signing_key/<kid>`.
@@ -42,15 +67,18 @@ impl SealingKey {
     /// Opens what was sealed for this row.
     ///
     /// # Errors
-    /// A fault that names the master key when the seal was made under another one, and one that names the row when
-    /// the seal was broken or belongs elsewhere.
+    /// A fault that names the key when the seal was made under another one, and one that names the row when the seal was
+    /// broken or belongs elsewhere.
     pub fn open(&self, row: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let cipher = Dir.decrypter_from_bytes(self.key.as_slice()).during("opening a seal")?;
         if let Some(other) = sealed_under(sealed).filter(|other| *other != self.id) {
-            return Err(Fault::new(format!(
-                "{row} was sealed under master key {other}, but the configured one is {}",
-                self.id
-            )));
+            return match &self.previous {
+                Some(previous) if previous.id == other => previous.open(row, sealed),
+                _ => Err(Fault::new(format!(
+                    "{row} was sealed under key {other}, but the one at hand is {}; a master key is known by this name",
+                    self.id
+                ))),
+            };
         }
         let (secret, header) = jwe::deserialize_compact(sealed, &cipher)
             .map_err(|_| Fault::new(format!("the seal of {row} is broken")))?;

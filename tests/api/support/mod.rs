@@ -122,7 +122,7 @@ impl Server {
             read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
         let applied = apply(
             &self.app.pool,
-            (&self.app.issuer, &self.app.ladder),
+            (&self.app.issuer, &self.app.ladder, Some(&self.app.vault)),
             (declaration, Mode::Carry),
             self.clock.now(),
         )

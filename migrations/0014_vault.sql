@@ -1,0 +1,74 @@
+-- What secrets are sealed under; wrapped by the master key. One seals, the others only open.
+CREATE TABLE data_key (
+    id         text PRIMARY KEY,
+    wrapped    text NOT NULL,
+    created_at timestamptz NOT NULL,
+    retired_at timestamptz
+);
+CREATE UNIQUE INDEX data_key_active ON data_key ((true)) WHERE retired_at IS NULL;
+
+-- Who gives credentials, as declared.
+CREATE TABLE provider (
+    id         text PRIMARY KEY,
+    version    bigint NOT NULL,
+    settings   jsonb NOT NULL,
+    -- The secret by which we are its client, or nothing, sealed for these very settings.
+    sealed     text NOT NULL,
+    data_key   text NOT NULL REFERENCES data_key,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL
+);
+
+-- One principal's credential at one provider.
+CREATE TABLE connection (
+    id              text PRIMARY KEY,
+    provider        text NOT NULL REFERENCES provider,
+    owner_iss       text NOT NULL,
+    owner_sub       text NOT NULL,
+    name            text,
+    -- Grows with every change: whoever relies on a credential names the version that it read.
+    version         bigint NOT NULL DEFAULT 1,
+    -- Absent once there is nothing to keep any more.
+    sealed          text,
+    data_key        text REFERENCES data_key,
+    -- What the provider said that it allows; absent where it said nothing.
+    scopes          text[],
+    -- When the access token ends, where that is known.
+    expires_at      timestamptz,
+    refreshable     boolean NOT NULL,
+    created_at      timestamptz NOT NULL,
+    updated_at      timestamptz NOT NULL,
+    refreshed_at    timestamptz,
+    -- Since when the provider honours it no more.
+    broken_at       timestamptz,
+    disconnected_at timestamptz,
+    -- Whoever refreshes it, and until when nobody else does.
+    lease           uuid,
+    lease_until     timestamptz
+);
+CREATE INDEX connection_of_owner ON connection (owner_iss, owner_sub, id);
+CREATE INDEX connection_of_provider ON connection (provider, id);
+CREATE INDEX connection_data_key ON connection (data_key) WHERE sealed IS NOT NULL;
+
+-- Authorizations under way at providers (RFC 6749 §4.1).
+CREATE TABLE connecting (
+    -- SHA-256 of the `state` that went out.
+    state      bytea PRIMARY KEY,
+    -- The connection that is to be, or that gets a new credential.
+    connection text NOT NULL,
+    provider   text NOT NULL REFERENCES provider,
+    owner_iss  text NOT NULL,
+    owner_sub  text NOT NULL,
+    name       text,
+    scopes     text[] NOT NULL,
+    -- SHA-256 of what the browser holds in which it began.
+    browser    bytea NOT NULL,
+    -- The PKCE verifier, sealed.
+    sealed     text NOT NULL,
+    data_key   text NOT NULL REFERENCES data_key,
+    expires_at timestamptz NOT NULL
+);
+CREATE INDEX connecting_expiry ON connecting (expires_at);
+
+GRANT SELECT, INSERT, UPDATE ON provider, data_key, connection TO actchain_server;
+GRANT SELECT, INSERT, UPDATE, DELETE ON connecting TO actchain_server;

@@ -1,0 +1,117 @@
+//! Data keys: what the secrets of the vault are sealed under, each wrapped by the master key. One seals, the others only
+//! open until nothing is sealed under them any more.
+
+pub mod store;
+
+use moka::sync::Cache;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::platform::fault::Fault;
+use crate::platform::jose::SealingKey;
+use crate::platform::{base64url, random};
+
+/// A data key as it is stored.
+#[derive(Debug, Clone)]
+pub struct StoredDataKey {
+    /// Its name.
+    pub id: String,
+    /// It, sealed by the master key.
+    pub wrapped: String,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// Since when it seals nothing any more.
+    pub retired_at: Option<OffsetDateTime>,
+}
+
+impl StoredDataKey {
+    /// Makes one.
+    pub fn generate(master: &SealingKey, now: OffsetDateTime) -> Result<Self, Fault> {
+        let id = base64url::encode(random::bytes::<9>()?);
+        let key = Zeroizing::new(random::bytes::<32>()?);
+        Ok(Self { wrapped: master.seal(&row(&id), key.as_slice())?, id, created_at: now, retired_at: None })
+    }
+
+    /// Unwraps it.
+    ///
+    /// # Errors
+    /// A fault that names the master key if it was wrapped by another one.
+    pub fn open(&self, master: &SealingKey) -> Result<SealingKey, Fault> {
+        let bytes = master.open(&row(&self.id), &self.wrapped)?;
+        SealingKey::from_bytes(&self.id, &bytes)
+            .ok_or_else(|| Fault::new(format!("data key {} has not 32 bytes", self.id)))
+    }
+
+    /// The same key, wrapped by the present master key.
+    pub fn rewrapped(&self, master: &SealingKey) -> Result<String, Fault> {
+        master.seal(&row(&self.id), &master.open(&row(&self.id), &self.wrapped)?)
+    }
+}
+
+fn row(id: &str) -> String {
+    format!("data_key/{id}")
+}
+
+/// A sealed secret, and under which data key it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// The name of the data key.
+    pub key: String,
+    /// A JWE in compact form.
+    pub text: String,
+}
+
+/// The way to seal and to open. Keys are unwrapped once and then remembered.
+#[derive(Debug)]
+pub struct DataKeys {
+    master: SealingKey,
+    opened: Cache<String, SealingKey>,
+}
+
+impl DataKeys {
+    /// Under this master key.
+    pub fn new(master: SealingKey) -> Self {
+        Self { master, opened: Cache::builder().max_capacity(64).build() }
+    }
+
+    /// What wraps them.
+    pub fn master(&self) -> &SealingKey {
+        &self.master
+    }
+
+    /// Seals a secret for a row, in the transaction that writes it there: the key that seals cannot be retired meanwhile.
+    pub async fn seal(
+        &self,
+        connection: &mut PgConnection,
+        row: &str,
+        secret: &[u8],
+    ) -> Result<Sealed, Fault> {
+        let active = store::lock_active(connection).await?;
+        let key = self.unwrap(&active)?;
+        Ok(Sealed { text: key.seal(row, secret)?, key: active.id })
+    }
+
+    /// Opens what was sealed for a row.
+    pub async fn open(
+        &self,
+        connection: &mut PgConnection,
+        row: &str,
+        sealed: &Sealed,
+    ) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let key = match self.opened.get(&sealed.key) {
+            Some(key) => key,
+            None => self.unwrap(&store::get(connection, &sealed.key).await?)?,
+        };
+        key.open(row, &sealed.text)
+    }
+
+    fn unwrap(&self, stored: &StoredDataKey) -> Result<SealingKey, Fault> {
+        if let Some(key) = self.opened.get(&stored.id) {
+            return Ok(key);
+        }
+        let key = stored.open(&self.master)?;
+        self.opened.insert(stored.id.clone(), key.clone());
+        Ok(key)
+    }
+}

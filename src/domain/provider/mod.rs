@@ -1,0 +1,177 @@
+//! Providers: who gives the credentials that the vault keeps, and how one talks to them.
+
+pub mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use url::Url;
+
+use super::client::AuthMethod;
+use super::data_key::{DataKeys, Sealed};
+use crate::platform::base64url;
+use crate::platform::digest::sha256;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::canonical_json;
+
+/// What a credential is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Tokens of an authorization server (RFC 6749).
+    Oauth2,
+    /// One secret that does not change by itself.
+    ApiKey,
+    /// A user name and a password (RFC 7617).
+    Basic,
+}
+
+/// What stands between scopes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Separator {
+    /// As RFC 6749 §3.3 has it.
+    #[default]
+    Space,
+    /// As some have it.
+    Comma,
+}
+
+/// How parameters are sent to the token endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// As RFC 6749 has it.
+    #[default]
+    Form,
+    /// As some have it.
+    Json,
+}
+
+/// Its authorization server, and us as its client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oauth {
+    /// Its identifier, where it has one; then `iss` of an authorization response is compared with it (RFC 9207).
+    pub issuer: Option<String>,
+    /// Whether it says so in every authorization response.
+    pub says_issuer: bool,
+    /// Where owners authorize us; without it, credentials are imported only.
+    pub authorization_endpoint: Option<String>,
+    /// Where tokens are.
+    pub token_endpoint: String,
+    /// Where tokens are given back (RFC 7009).
+    pub revocation_endpoint: Option<String>,
+    /// Us.
+    pub client_id: String,
+    /// How we authenticate.
+    pub auth: AuthMethod,
+    /// What may be asked for.
+    pub scopes: BTreeSet<String>,
+    /// What is asked for besides, always.
+    pub always_scopes: BTreeSet<String>,
+    /// What stands between them.
+    pub separator: Separator,
+    /// How parameters are sent.
+    pub body: Body,
+    /// What else is said to the authorization endpoint.
+    pub authorization_params: BTreeMap<String, String>,
+    /// Whether a refresh token is good once.
+    pub rotates: bool,
+}
+
+/// How the proxy puts a credential into a request, and where such requests may go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attachment {
+    /// The header field.
+    pub header: String,
+    /// What stands before the credential in it, such as `Bearer`; for an API key it may be nothing.
+    pub scheme: String,
+    /// Origins: a host name means https, others name their scheme and port.
+    pub hosts: BTreeSet<String>,
+    /// Methods; empty means any.
+    pub methods: BTreeSet<String>,
+    /// What paths begin with; empty means anything.
+    pub paths: BTreeSet<String>,
+}
+
+/// Everything that was declared, but the secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// For people.
+    pub name: String,
+    /// What its credentials are.
+    pub kind: Kind,
+    /// Its authorization server, where it has one.
+    pub oauth: Option<Oauth>,
+    /// How its credentials are used.
+    pub attachment: Attachment,
+}
+
+/// A provider as it is stored.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// Its name in declarations and requests.
+    pub id: String,
+    /// Grows with every change.
+    pub version: i64,
+    /// As declared.
+    pub settings: Settings,
+    /// The secret by which we are its client, or nothing, sealed together with the settings.
+    pub sealed: Sealed,
+    /// When it was changed last.
+    pub updated_at: OffsetDateTime,
+}
+
+/// A provider whose settings are known to be those that were declared.
+#[derive(Debug)]
+pub struct Trusted {
+    /// It.
+    pub provider: Provider,
+    /// The secret by which we are its client.
+    pub secret: Option<SecretString>,
+}
+
+impl Provider {
+    /// Opens the seal, and with it makes sure of the settings.
+    pub async fn open(self, keys: &DataKeys, connection: &mut PgConnection) -> Result<Trusted, Fault> {
+        let secret = keys.open(connection, &row(&self.id, &self.settings)?, &self.sealed).await?;
+        let text = std::str::from_utf8(&secret).during("reading the secret of a provider")?;
+        let secret = (!text.is_empty()).then(|| SecretString::from(text));
+        Ok(Trusted { provider: self, secret })
+    }
+}
+
+/// What its secret is sealed for: these very settings, so that whoever writes to the database alone cannot send our
+/// secrets to another address.
+pub fn row(id: &str, settings: &Settings) -> Result<String, Fault> {
+    let settings = serde_json::to_value(settings).during("writing a provider")?;
+    let digest = sha256(&[canonical_json::to_string(&settings)?.as_bytes()]);
+    Ok(format!("provider/{id}/{}", base64url::encode(digest)))
+}
+
+/// The origin that an entry of `hosts` stands for: a host name alone means https.
+pub fn origin(host: &str) -> Option<String> {
+    let url =
+        if host.contains("://") { Url::parse(host) } else { Url::parse(&format!("https://{host}")) }.ok()?;
+    let plain = url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && !host.ends_with('/')
+        && ["https", "http"].contains(&url.scheme());
+    plain.then(|| url.origin().ascii_serialization())
+}
+
+/// Whether a text is usable as a provider's name.
+pub fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && text != "."
+        && text != ".."
+}

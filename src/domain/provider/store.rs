@@ -1,0 +1,68 @@
+//! Providers in PostgreSQL.
+
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+
+use super::{Provider, Settings};
+use crate::domain::data_key::Sealed;
+use crate::platform::fault::{During, Fault};
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    version: i64,
+    settings: Value,
+    sealed: String,
+    data_key: String,
+    updated_at: OffsetDateTime,
+}
+
+impl TryFrom<Row> for Provider {
+    type Error = Fault;
+
+    fn try_from(row: Row) -> Result<Self, Fault> {
+        let settings: Settings =
+            serde_json::from_value(row.settings).during(&format!("reading provider {}", row.id))?;
+        Ok(Self {
+            id: row.id,
+            version: row.version,
+            settings,
+            sealed: Sealed { key: row.data_key, text: row.sealed },
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+/// One by its name.
+pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Provider>, Fault> {
+    let row: Option<Row> =
+        sqlx::query_as("SELECT * FROM provider WHERE id = $1").bind(id).fetch_optional(connection).await?;
+    row.map(Provider::try_from).transpose()
+}
+
+/// All of them.
+pub async fn list(connection: &mut PgConnection) -> Result<Vec<Provider>, Fault> {
+    let rows: Vec<Row> = sqlx::query_as("SELECT * FROM provider ORDER BY id").fetch_all(connection).await?;
+    rows.into_iter().map(Provider::try_from).collect()
+}
+
+/// Inserts one, or replaces it and raises its version.
+pub async fn put(connection: &mut PgConnection, one: &Provider) -> Result<(), Fault> {
+    let settings = serde_json::to_value(&one.settings).during("writing a provider")?;
+    sqlx::query(
+        "INSERT INTO provider (id, version, settings, sealed, data_key, created_at, updated_at)
+         VALUES ($1, 1, $2, $3, $4, $5, $5)
+         ON CONFLICT (id) DO UPDATE
+         SET version = provider.version + 1, settings = excluded.settings, sealed = excluded.sealed,
+             data_key = excluded.data_key, updated_at = excluded.updated_at",
+    )
+    .bind(&one.id)
+    .bind(settings)
+    .bind(&one.sealed.text)
+    .bind(&one.sealed.key)
+    .bind(one.updated_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

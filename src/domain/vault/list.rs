@@ -1,0 +1,43 @@
+//! Pages of connections, in the order of their ids.
+
+use sqlx::PgConnection;
+
+use super::{Connection, State, store};
+use crate::domain::principal::Principal;
+use crate::platform::fault::Fault;
+
+/// Which ones.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Whose.
+    pub owner: Option<Principal>,
+    /// Where they lead.
+    pub provider: Option<String>,
+    /// How they stand.
+    pub state: Option<State>,
+}
+
+/// Those behind `after`, by id.
+pub async fn page(
+    connection: &mut PgConnection,
+    filter: &Filter,
+    (after, most): (&str, i64),
+) -> Result<Vec<Connection>, Fault> {
+    let rows: Vec<store::Row> = sqlx::query_as(
+        "SELECT * FROM connection
+         WHERE id > $1 AND ($2::text IS NULL OR (owner_iss = $2 AND owner_sub = $3))
+           AND ($4::text IS NULL OR provider = $4)
+           AND ($5::text IS NULL OR $5 = CASE WHEN disconnected_at IS NOT NULL THEN 'disconnected'
+                                              WHEN broken_at IS NOT NULL THEN 'needs_reconnect' ELSE 'active' END)
+         ORDER BY id LIMIT $6",
+    )
+    .bind(after)
+    .bind(filter.owner.as_ref().map(|owner| &owner.iss))
+    .bind(filter.owner.as_ref().map(|owner| &owner.sub))
+    .bind(&filter.provider)
+    .bind(filter.state.map(State::name))
+    .bind(most)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Connection::from).collect())
+}

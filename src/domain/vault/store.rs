@@ -1,0 +1,190 @@
+//! Connections in PostgreSQL.
+
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Connection;
+use crate::domain::data_key::Sealed;
+use crate::domain::principal::Principal;
+use crate::platform::fault::Fault;
+
+#[derive(FromRow)]
+pub(super) struct Row {
+    id: String,
+    provider: String,
+    owner_iss: String,
+    owner_sub: String,
+    name: Option<String>,
+    version: i64,
+    sealed: Option<String>,
+    data_key: Option<String>,
+    scopes: Option<Vec<String>>,
+    expires_at: Option<OffsetDateTime>,
+    refreshable: bool,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+    refreshed_at: Option<OffsetDateTime>,
+    broken_at: Option<OffsetDateTime>,
+    disconnected_at: Option<OffsetDateTime>,
+}
+
+impl From<Row> for Connection {
+    fn from(row: Row) -> Self {
+        Self {
+            owner: Principal::new(row.owner_iss, row.owner_sub),
+            sealed: row.sealed.zip(row.data_key).map(|(text, key)| Sealed { key, text }),
+            scopes: row.scopes.map(|scopes| scopes.into_iter().collect()),
+            id: row.id,
+            provider: row.provider,
+            name: row.name,
+            version: row.version,
+            expires_at: row.expires_at,
+            refreshable: row.refreshable,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            refreshed_at: row.refreshed_at,
+            broken_at: row.broken_at,
+            disconnected_at: row.disconnected_at,
+        }
+    }
+}
+
+/// One by its id.
+pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Connection>, Fault> {
+    let row: Option<Row> =
+        sqlx::query_as("SELECT * FROM connection WHERE id = $1").bind(id).fetch_optional(connection).await?;
+    Ok(row.map(Connection::from))
+}
+
+/// One by its id, which nobody else changes until the transaction ends.
+pub async fn find_for_update(connection: &mut PgConnection, id: &str) -> Result<Option<Connection>, Fault> {
+    let row: Option<Row> = sqlx::query_as("SELECT * FROM connection WHERE id = $1 FOR UPDATE")
+        .bind(id)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(Connection::from))
+}
+
+/// Inserts one, or stores a new credential in the place of the old one; who owns it and where it leads stays. Raises the
+/// version, and whatever was wrong with the old credential is over.
+pub async fn put(connection: &mut PgConnection, one: &Connection) -> Result<(), Fault> {
+    let scopes: Option<Vec<&String>> = one.scopes.as_ref().map(|scopes| scopes.iter().collect());
+    sqlx::query(
+        "INSERT INTO connection (id, provider, owner_iss, owner_sub, name, sealed, data_key, scopes, expires_at,
+                                 refreshable, created_at, updated_at, refreshed_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+         ON CONFLICT (id) DO UPDATE
+         SET version = connection.version + 1, name = excluded.name, sealed = excluded.sealed,
+             data_key = excluded.data_key, scopes = excluded.scopes, expires_at = excluded.expires_at,
+             refreshable = excluded.refreshable, updated_at = excluded.updated_at,
+             refreshed_at = excluded.refreshed_at, broken_at = NULL, lease = NULL, lease_until = NULL",
+    )
+    .bind(&one.id)
+    .bind(&one.provider)
+    .bind(&one.owner.iss)
+    .bind(&one.owner.sub)
+    .bind(&one.name)
+    .bind(one.sealed.as_ref().map(|sealed| &sealed.text))
+    .bind(one.sealed.as_ref().map(|sealed| &sealed.key))
+    .bind(scopes)
+    .bind(one.expires_at)
+    .bind(one.refreshable)
+    .bind(one.created_at)
+    .bind(one.updated_at)
+    .bind(one.refreshed_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Ends one. The credential is kept until the provider has been told.
+pub async fn mark_disconnected(
+    connection: &mut PgConnection,
+    id: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE connection SET disconnected_at = $2, updated_at = $2, version = version + 1
+         WHERE id = $1 AND disconnected_at IS NULL",
+    )
+    .bind(id)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Forgets the credential of one that was ended.
+pub async fn mark_wiped(connection: &mut PgConnection, id: &str) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE connection SET sealed = NULL, data_key = NULL
+         WHERE id = $1 AND disconnected_at IS NOT NULL AND sealed IS NOT NULL",
+    )
+    .bind(id)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Those that were ended and whose credential is still kept.
+pub async fn unwiped(connection: &mut PgConnection, most: i64) -> Result<Vec<Connection>, Fault> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT * FROM connection WHERE disconnected_at IS NOT NULL AND sealed IS NOT NULL
+         ORDER BY disconnected_at, id LIMIT $1",
+    )
+    .bind(most)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Connection::from).collect())
+}
+
+/// Says that the provider honours a credential no more, unless there is another one by now.
+pub async fn mark_broken(
+    connection: &mut PgConnection,
+    (id, version): (&str, i64),
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE connection SET broken_at = $3, updated_at = $3, version = version + 1, lease = NULL, lease_until = NULL
+         WHERE id = $1 AND version = $2 AND broken_at IS NULL AND disconnected_at IS NULL",
+    )
+    .bind(id)
+    .bind(version)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Lets one server refresh a credential for some time, and nobody else; not if there is another one by now. By the clock
+/// of the database, which all servers share.
+pub async fn mark_leased(
+    connection: &mut PgConnection,
+    (id, version): (&str, i64),
+    (lease, seconds): (Uuid, f64),
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE connection SET lease = $3, lease_until = clock_timestamp() + make_interval(secs => $4)
+         WHERE id = $1 AND version = $2 AND disconnected_at IS NULL AND broken_at IS NULL
+           AND (lease_until IS NULL OR lease_until < clock_timestamp())",
+    )
+    .bind(id)
+    .bind(version)
+    .bind(lease)
+    .bind(seconds)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Lets others try, before the time is over.
+pub async fn mark_released(connection: &mut PgConnection, id: &str, lease: Uuid) -> Result<bool, Fault> {
+    let done =
+        sqlx::query("UPDATE connection SET lease = NULL, lease_until = NULL WHERE id = $1 AND lease = $2")
+            .bind(id)
+            .bind(lease)
+            .execute(connection)
+            .await?;
+    Ok(done.rows_affected() == 1)
+}

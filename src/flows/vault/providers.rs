@@ -1,0 +1,394 @@
+//! Declaring providers: by `apply`, and by administrators.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::domain::client::AuthMethod;
+use crate::domain::data_key::{DataKeys, Sealed};
+use crate::domain::provider::{self, Attachment, Body, Kind, Oauth, Provider, Separator, Settings};
+use crate::platform::fault::{During, Fault};
+use crate::platform::outbound::Outbound;
+use crate::platform::{json, secret};
+use crate::protocol::{oauth_client, scope};
+
+/// A provider as it is declared. What a template says is there where nothing else is said.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderDeclaration {
+    /// Its name.
+    pub id: String,
+    /// A well-known one, such as `google`.
+    pub template: Option<String>,
+    name: Option<String>,
+    kind: Option<Kind>,
+    issuer: Option<String>,
+    authorization_endpoint: Option<String>,
+    token_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<SecretString>,
+    client_secret_file: Option<PathBuf>,
+    token_endpoint_auth: Option<AuthMethod>,
+    token_body: Option<Body>,
+    scopes: BTreeSet<String>,
+    always_scopes: BTreeSet<String>,
+    scope_separator: Option<Separator>,
+    authorization_params: BTreeMap<String, String>,
+    rotates_refresh_tokens: Option<bool>,
+    header: Option<String>,
+    scheme: Option<String>,
+    hosts: BTreeSet<String>,
+    methods: BTreeSet<String>,
+    paths: BTreeSet<String>,
+}
+
+/// A declaration that is complete and checked.
+#[derive(Debug)]
+pub struct Ready {
+    /// Its name.
+    pub id: String,
+    settings: Settings,
+    secret: Option<SecretString>,
+}
+
+static TEMPLATES: LazyLock<BTreeMap<String, ProviderDeclaration>> = LazyLock::new(|| {
+    let text = include_str!("../../domain/provider/templates.yaml");
+    serde_saphyr::from_str(text).unwrap_or_default()
+});
+
+/// What an authorization server says of itself (RFC 8414 §2), as far as it is needed.
+#[derive(Deserialize)]
+struct Metadata {
+    issuer: String,
+    authorization_endpoint: Option<String>,
+    token_endpoint: String,
+    revocation_endpoint: Option<String>,
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
+}
+
+/// Completes a declaration: by its template, and by what the provider says of itself where no endpoint is given. Talks to
+/// the provider, so not inside a transaction.
+pub async fn prepare(outbound: &Outbound, declared: ProviderDeclaration) -> Result<Ready, Fault> {
+    let what = format!("provider {}", declared.id);
+    let bad = |why: &str| Fault::new(format!("{what}: {why}"));
+    if !provider::is_id(&declared.id) {
+        return Err(bad("id may have letters, digits and -_., at most 64"));
+    }
+    let declared = match &declared.template {
+        None => declared,
+        Some(name) => {
+            let template = TEMPLATES.get(name);
+            let names = || TEMPLATES.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let template = template
+                .ok_or_else(|| bad(&format!("there is no template {name}; there are {}", names())))?;
+            declared.over(template.clone())
+        }
+    };
+    let kind = declared.kind.unwrap_or(Kind::Oauth2);
+    let secret = match (&declared.client_secret, &declared.client_secret_file) {
+        (Some(_), Some(_)) => return Err(bad("client_secret and client_secret_file exclude each other")),
+        (Some(secret), None) => Some(secret.clone()),
+        (None, Some(path)) => Some(secret::read_file(path).during(&what)?),
+        (None, None) => None,
+    };
+    let oauth = match kind {
+        Kind::Oauth2 => Some(oauth(outbound, &declared, secret.is_some()).await.during(&what)?),
+        Kind::ApiKey | Kind::Basic => None,
+    };
+    if oauth.is_none() && (secret.is_some() || declared.token_endpoint.is_some() || declared.issuer.is_some())
+    {
+        return Err(bad("endpoints and client secrets belong to kind oauth2"));
+    }
+    let attachment = attachment(kind, &declared).map_err(|why| bad(&why))?;
+    let settings = Settings {
+        name: declared.name.clone().unwrap_or_else(|| declared.id.clone()),
+        kind,
+        oauth,
+        attachment,
+    };
+    Ok(Ready { id: declared.id, settings, secret })
+}
+
+impl ProviderDeclaration {
+    /// What it says itself, and else what the template says.
+    fn over(self, template: Self) -> Self {
+        let set = |own: BTreeSet<String>, other| if own.is_empty() { other } else { own };
+        let params = template.authorization_params.into_iter().chain(self.authorization_params).collect();
+        Self {
+            name: self.name.or(template.name),
+            issuer: self.issuer.or(template.issuer),
+            authorization_endpoint: self.authorization_endpoint.or(template.authorization_endpoint),
+            token_endpoint: self.token_endpoint.or(template.token_endpoint),
+            revocation_endpoint: self.revocation_endpoint.or(template.revocation_endpoint),
+            token_endpoint_auth: self.token_endpoint_auth.or(template.token_endpoint_auth),
+            token_body: self.token_body.or(template.token_body),
+            always_scopes: set(self.always_scopes, template.always_scopes),
+            scope_separator: self.scope_separator.or(template.scope_separator),
+            authorization_params: params,
+            rotates_refresh_tokens: self.rotates_refresh_tokens.or(template.rotates_refresh_tokens),
+            hosts: set(self.hosts, template.hosts),
+            ..self
+        }
+    }
+}
+
+async fn oauth(
+    outbound: &Outbound,
+    declared: &ProviderDeclaration,
+    with_secret: bool,
+) -> Result<Oauth, Fault> {
+    let client_id = declared.client_id.clone().ok_or_else(|| Fault::new("client_id is needed"))?;
+    let said = match (&declared.issuer, &declared.token_endpoint) {
+        (Some(issuer), None) => Some(discover(outbound, issuer).await?),
+        _ => None,
+    };
+    let token_endpoint = declared.token_endpoint.clone();
+    let token_endpoint = token_endpoint.or_else(|| said.as_ref().map(|said| said.token_endpoint.clone()));
+    let token_endpoint = token_endpoint.ok_or_else(|| Fault::new("issuer or token_endpoint is needed"))?;
+    let default = if with_secret { AuthMethod::ClientSecretBasic } else { AuthMethod::None };
+    let auth = declared.token_endpoint_auth.unwrap_or(default);
+    if auth.uses_secret() != with_secret || auth == AuthMethod::PrivateKeyJwt {
+        return Err(Fault::new(
+            "token_endpoint_auth is client_secret_basic or client_secret_post with a client secret, none without",
+        ));
+    }
+    let of = |own: &Option<String>, said: Option<String>| own.clone().or(said);
+    let oauth = Oauth {
+        issuer: declared.issuer.clone(),
+        says_issuer: said.as_ref().is_some_and(|said| said.authorization_response_iss_parameter_supported),
+        authorization_endpoint: of(
+            &declared.authorization_endpoint,
+            said.as_ref().and_then(|said| said.authorization_endpoint.clone()),
+        ),
+        token_endpoint,
+        revocation_endpoint: of(
+            &declared.revocation_endpoint,
+            said.as_ref().and_then(|said| said.revocation_endpoint.clone()),
+        ),
+        client_id,
+        auth,
+        scopes: declared.scopes.clone(),
+        always_scopes: declared.always_scopes.clone(),
+        separator: declared.scope_separator.unwrap_or_default(),
+        body: declared.token_body.unwrap_or_default(),
+        authorization_params: declared.authorization_params.clone(),
+        rotates: declared.rotates_refresh_tokens.unwrap_or(false),
+    };
+    let urls = [
+        Some(&oauth.token_endpoint),
+        oauth.authorization_endpoint.as_ref(),
+        oauth.revocation_endpoint.as_ref(),
+    ];
+    if let Some(url) = urls.into_iter().flatten().find(|url| !outbound.may_fetch(url)) {
+        return Err(Fault::new(format!("{url} must be https and must not point to a private address")));
+    }
+    let mut names = oauth.scopes.iter().chain(&oauth.always_scopes);
+    if let Some(name) = names.find(|name| !scope::is_token(name)) {
+        return Err(Fault::new(format!("{name:?} is not usable as a scope")));
+    }
+    // What makes an authorization safe is not for declarations to change.
+    const OURS: [&str; 8] = [
+        "response_type",
+        "client_id",
+        "redirect_uri",
+        "scope",
+        "state",
+        "code_challenge",
+        "code_challenge_method",
+        "response_mode",
+    ];
+    if let Some(name) = oauth.authorization_params.keys().find(|name| OURS.contains(&name.as_str())) {
+        return Err(Fault::new(format!("authorization_params must not hold {name}")));
+    }
+    Ok(oauth)
+}
+
+/// RFC 8414 §3, and OpenID Connect Discovery §4 for those that know only that.
+async fn discover(outbound: &Outbound, issuer: &str) -> Result<Metadata, Fault> {
+    let url = url::Url::parse(issuer).during("reading issuer")?;
+    let path = url.path().trim_end_matches('/');
+    let mut oauth = url.clone();
+    oauth.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
+    let mut openid = url.clone();
+    openid.set_path(&format!("{path}/.well-known/openid-configuration"));
+    let mut last = Fault::new("no metadata");
+    for url in [oauth, openid] {
+        match outbound.get_json(url.as_str()).await {
+            Ok(body) => {
+                let said =
+                    json::parse(&body).and_then(|value| serde_json::from_value::<Metadata>(value).ok());
+                let said = said.ok_or_else(|| Fault::new(format!("{url} is no metadata")))?;
+                // RFC 8414 §3.3.
+                return if said.issuer == issuer {
+                    Ok(said)
+                } else {
+                    Err(Fault::new(format!("{url} is the metadata of {}", said.issuer)))
+                };
+            }
+            Err(fault) => last = fault,
+        }
+    }
+    Err(last)
+}
+
+fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, String> {
+    let header = declared.header.clone().unwrap_or_else(|| "authorization".into()).to_ascii_lowercase();
+    let default = match kind {
+        Kind::Oauth2 => "Bearer",
+        Kind::Basic => "Basic",
+        Kind::ApiKey if header == "authorization" => "Bearer",
+        Kind::ApiKey => "",
+    };
+    let scheme = declared.scheme.clone().unwrap_or_else(|| default.to_owned());
+    if !oauth_client::is_token(&header) || !(scheme.is_empty() || oauth_client::is_token(&scheme)) {
+        return Err("header and scheme must be names of a header field and of a scheme".into());
+    }
+    if let Some(host) = declared.hosts.iter().find(|host| provider::origin(host).is_none()) {
+        return Err(format!(
+            "{host:?} is neither a host name nor an origin such as https://api.example.com:8443"
+        ));
+    }
+    if let Some(path) =
+        declared.paths.iter().find(|path| !path.starts_with('/') || path.contains(['?', '#', '%']))
+    {
+        return Err(format!("{path:?} is not usable as the beginning of paths"));
+    }
+    if let Some(method) =
+        declared.methods.iter().find(|method| !method.bytes().all(|byte| byte.is_ascii_uppercase()))
+    {
+        return Err(format!("{method:?} is not usable as a method"));
+    }
+    Ok(Attachment {
+        header,
+        scheme,
+        hosts: declared.hosts.clone(),
+        methods: declared.methods.clone(),
+        paths: declared.paths.clone(),
+    })
+}
+
+/// What storing a provider comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It was not there.
+    Created,
+    /// It was there, but different.
+    Changed,
+    /// It is as declared.
+    Same,
+}
+
+/// Stores a provider. Whoever calls records it.
+pub(in crate::flows) async fn put(
+    connection: &mut PgConnection,
+    keys: &DataKeys,
+    ready: &Ready,
+    now: OffsetDateTime,
+) -> Result<Stored, Fault> {
+    let found = provider::store::find(connection, &ready.id).await?;
+    let there = found.is_some();
+    if let Some(found) = found {
+        if found.settings.kind != ready.settings.kind {
+            return Err(Fault::new(format!(
+                "provider {}: its kind does not change once it is declared",
+                ready.id
+            )));
+        }
+        let old = found.open(keys, connection).await?;
+        let text = |secret: &Option<SecretString>| secret.as_ref().map(|one| one.expose_secret().to_owned());
+        if old.provider.settings == ready.settings && text(&old.secret) == text(&ready.secret) {
+            return Ok(Stored::Same);
+        }
+    }
+    let secret = ready.secret.as_ref().map(|secret| secret.expose_secret()).unwrap_or_default();
+    let row = provider::row(&ready.id, &ready.settings)?;
+    let sealed: Sealed = keys.seal(connection, &row, secret.as_bytes()).await?;
+    let one = Provider {
+        id: ready.id.clone(),
+        version: 0,
+        settings: ready.settings.clone(),
+        sealed,
+        updated_at: now,
+    };
+    provider::store::put(connection, &one).await?;
+    Ok(if there { Stored::Changed } else { Stored::Created })
+}
+
+impl Ready {
+    /// What may be said of it.
+    pub fn view(&self) -> Result<Value, Fault> {
+        view(&self.id, &self.settings)
+    }
+}
+
+/// A provider as it is shown: without its secret.
+pub fn view(id: &str, settings: &Settings) -> Result<Value, Fault> {
+    let mut value = serde_json::to_value(settings).during("writing a provider")?;
+    if let Value::Object(members) = &mut value {
+        members.insert("id".into(), id.into());
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::outbound::Reach;
+
+    #[tokio::test]
+    async fn every_template_is_complete_but_for_the_client() {
+        let outbound = Outbound::new(Reach::Public).unwrap();
+        assert_eq!(TEMPLATES.len(), 8);
+        for name in TEMPLATES.keys() {
+            let declared = ProviderDeclaration {
+                id: name.clone(),
+                template: Some(name.clone()),
+                client_id: Some("c".into()),
+                client_secret: Some("s".into()),
+                ..ProviderDeclaration::default()
+            };
+            let ready = prepare(&outbound, declared).await.unwrap();
+            let oauth = ready.settings.oauth.unwrap();
+            assert!(
+                oauth.authorization_endpoint.is_some() && oauth.token_endpoint.starts_with("https://"),
+                "{name}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_declaration_that_cannot_be_is_refused_by_name() {
+        let outbound = Outbound::new(Reach::Public).unwrap();
+        let complaint = async |yaml: &str| {
+            let declared: ProviderDeclaration = serde_saphyr::from_str(yaml).unwrap();
+            prepare(&outbound, declared).await.unwrap_err().to_string()
+        };
+        let token = "token_endpoint: https://a.example.com/t";
+        for (yaml, part) in [
+            ("{id: a/b, kind: api_key}", "id may have"),
+            ("{id: a, template: gogle}", "there is no template"),
+            ("{id: a}", "client_id"),
+            ("{id: a, client_id: c}", "token_endpoint is needed"),
+            ("{id: a, kind: api_key, client_secret: s}", "kind oauth2"),
+            ("{id: a, kind: api_key, hosts: ['https://a.example.com/x']}", "origin"),
+            ("{id: a, kind: api_key, methods: [get]}", "method"),
+            ("{id: a, kind: api_key, paths: [v1]}", "paths"),
+            ("{id: a, client_id: c, token_endpoint: http://a.example.com/}", "https"),
+            ("{id: a, client_id: c, token_endpoint: https://10.0.0.1/}", "private"),
+        ] {
+            assert!(complaint(yaml).await.contains(part), "{yaml}: {}", complaint(yaml).await);
+        }
+        let state = format!("{{id: a, client_id: c, {token}, authorization_params: {{state: x}}}}");
+        assert!(complaint(&state).await.contains("state"));
+        let auth = format!("{{id: a, client_id: c, {token}, token_endpoint_auth: client_secret_post}}");
+        assert!(complaint(&auth).await.contains("client secret"));
+    }
+}

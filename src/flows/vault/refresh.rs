@@ -1,0 +1,211 @@
+//! A new access token before the old one ends: one refresh at a time for each connection, across all servers. What comes
+//! back is stored before anyone is answered. The provider is never talked to inside a transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::talk::{Told, refresh as ask};
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::vault::held::Held;
+use crate::domain::vault::{self, Connection, Credential, State, Tokens};
+use crate::flows::work::Work;
+use crate::platform::fault::Fault;
+use crate::platform::random;
+use crate::protocol::oauth_client::{Given, scopes};
+
+/// How long one server may take; longer than all its attempts together.
+const LEASE_SECONDS: f64 = 45.0;
+/// How long others wait for it.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// How often they look.
+const LOOK: Duration = Duration::from_millis(100);
+/// Pauses between attempts.
+const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(1_000)];
+
+/// The connection with a credential that is good for a while. One that is about to end is good enough where no other is
+/// to be had.
+pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) -> Result<Arc<Held>, Stop> {
+    let id = held.connection.id.clone();
+    let turn = app.vault.refreshing.get_with(id.clone(), Arc::default);
+    let _turn = turn.lock().await;
+    let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
+    let until = Instant::now() + PATIENCE;
+    // Whoever waited finds what the one before has brought.
+    let mut held = match app.vault.held.get(&id) {
+        Some(newer) if newer.connection.version > held.connection.version => newer,
+        _ => held,
+    };
+    loop {
+        if !held.connection.is_due(now, leeway) {
+            return Ok(held);
+        }
+        if !held.connection.refreshable || app.vault.unwell.contains_key(&id) {
+            return as_it_is(held, now);
+        }
+        let lease = random::id(now)?;
+        let named = (id.as_str(), held.connection.version);
+        let leased = app
+            .read(async |connection| {
+                vault::store::mark_leased(connection, named, (lease, LEASE_SECONDS)).await
+            })
+            .await?;
+        if leased {
+            // A task of its own, which ends what it began: a refresh token that is good once must not be lost because
+            // somebody hung up.
+            let task = tokio::spawn({
+                let (app, held) = (Arc::clone(app), Arc::clone(&held));
+                async move { attempt(&app, &held, now).await }
+            });
+            let refreshed = task.await.map_err(|error| Fault::caused("refreshing", error))?;
+            if !matches!(refreshed, Ok(Some(_))) {
+                // Others may try at once; if that fails, too, the lease ends by itself.
+                let release =
+                    app.read(async |connection| vault::store::mark_released(connection, &id, lease).await);
+                drop(release.await);
+            }
+            return match refreshed? {
+                Some(held) => Ok(held),
+                None => {
+                    app.vault.unwell.insert(id, ());
+                    as_it_is(held, now)
+                }
+            };
+        }
+        // Another server is at it, or there is another credential by now.
+        let found = app.read(async |connection| app.vault.open(connection, &id).await).await?;
+        held = found.ok_or(Refusal::ConnectionUnusable(State::Disconnected))?;
+        if held.connection.state() != State::Active {
+            return Err(Refusal::ConnectionUnusable(held.connection.state()).into());
+        }
+        app.vault.held.insert(id.clone(), Arc::clone(&held));
+        if Instant::now() >= until {
+            return as_it_is(held, now);
+        }
+        if held.connection.is_due(now, leeway) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// What is left of the present access token.
+fn as_it_is(held: Arc<Held>, now: OffsetDateTime) -> Result<Arc<Held>, Stop> {
+    match (held.connection.is_due(now, time::Duration::ZERO), held.connection.refreshable) {
+        (false, _) => Ok(held),
+        (true, true) => Err(Refusal::ProviderUnavailable.into()),
+        (true, false) => Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into()),
+    }
+}
+
+/// Asks the provider, several times if it is unwell; `None` if it stays so.
+async fn attempt(app: &App, held: &Held, now: OffsetDateTime) -> Result<Option<Arc<Held>>, Stop> {
+    let Credential::Oauth2(tokens) = &held.credential else { return Ok(None) };
+    let mut pauses = PAUSES.iter();
+    loop {
+        match ask(&app.vault.outbound, &held.provider, tokens).await {
+            Told::Given(given) => return store(app, held, tokens, given, now).await.map(Some),
+            Told::Condemned(code) => {
+                condemn(app, &held.connection, &code, now).await?;
+                return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+            }
+            Told::Refused(code) => {
+                tracing::error!(connection = held.connection.id, error = code, "a provider refuses us");
+                return Ok(None);
+            }
+            Told::Unwell(why) => {
+                tracing::warn!(connection = held.connection.id, error = why, "a provider is unwell");
+                match pauses.next() {
+                    Some(pause) => tokio::time::sleep(*pause).await,
+                    None => return Ok(None),
+                }
+            }
+        }
+    }
+}
+
+/// Stores what was given, before anyone is answered.
+async fn store(
+    app: &App,
+    held: &Held,
+    old: &Tokens,
+    given: Given,
+    now: OffsetDateTime,
+) -> Result<Arc<Held>, Stop> {
+    let mut next = held.connection.clone();
+    let life = given.expires_in.map(|seconds| time::Duration::seconds(seconds.into()));
+    next.expires_at = life.map(|life| now + life);
+    if let Some(said) = &given.scope {
+        next.scopes = Some(scopes(said));
+    }
+    let refresh_token = given.refresh_token.or_else(|| old.refresh_token.clone());
+    next.refreshable = refresh_token.is_some();
+    (next.refreshed_at, next.updated_at) = (Some(now), now);
+    let credential = Credential::Oauth2(Tokens {
+        access_token: given.access_token,
+        token_type: given.token_type,
+        refresh_token,
+    });
+    let mut last = Fault::new("a refreshed credential was not stored");
+    for _ in 0..5 {
+        match put(app, (held, &next, &credential), now).await {
+            Ok(Some(stored)) => return Ok(stored),
+            // Its owner has stored another one, or ended it.
+            Ok(None) => return Err(Refusal::ConnectionUnusable(State::Disconnected).into()),
+            Err(fault) => last = fault,
+        }
+        tokio::time::sleep(PAUSES[0]).await;
+    }
+    Err(last.into())
+}
+
+async fn put(
+    app: &App,
+    (held, next, credential): (&Held, &Connection, &Credential),
+    now: OffsetDateTime,
+) -> Result<Option<Arc<Held>>, Fault> {
+    let mut work = Work::begin(&app.pool).await?;
+    let found = vault::store::find_for_update(work.connection(), &next.id).await?;
+    let same = found.is_some_and(|found| found.version == next.version && found.state() == State::Active);
+    if !same {
+        return Ok(None);
+    }
+    let sealed = app.vault.keys.seal(work.connection(), &next.row(), &*credential.to_bytes()?).await?;
+    let next = Connection { sealed: Some(sealed), ..next.clone() };
+    vault::store::put(work.connection(), &next).await?;
+    let mut event = about(Action::ConnectionRefreshed, &next, now);
+    event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes}));
+    work.commit(&[event]).await?;
+    let stored = Arc::new(Held {
+        connection: Connection { version: next.version + 1, ..next },
+        credential: credential.clone(),
+        provider: Arc::clone(&held.provider),
+    });
+    app.vault.held.insert(stored.connection.id.clone(), Arc::clone(&stored));
+    Ok(Some(stored))
+}
+
+/// The provider honours it no more.
+async fn condemn(app: &App, one: &Connection, code: &str, now: OffsetDateTime) -> Result<(), Fault> {
+    let mut work = Work::begin(&app.pool).await?;
+    let condemned = vault::store::mark_broken(work.connection(), (&one.id, one.version), now).await?;
+    app.vault.held.invalidate(&one.id);
+    if !condemned {
+        return Ok(());
+    }
+    let mut event = about(Action::ConnectionBroken, one, now);
+    event.detail = Some(json!({"provider": one.provider, "error": code}));
+    work.commit(&[event]).await
+}
+
+fn about(action: Action, one: &Connection, now: OffsetDateTime) -> Event {
+    Event {
+        subject: Some(one.owner.clone()),
+        target: Some(one.id.clone()),
+        ..Event::new(now, action, Actor::server())
+    }
+}

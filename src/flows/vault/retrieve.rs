@@ -1,0 +1,101 @@
+//! Taking a credential out of the vault.
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::visit::{self, Purpose};
+use crate::app::App;
+use crate::domain::audit::Origin;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::vault::Credential;
+use crate::domain::vault::held::Held;
+use crate::flows::identify::PresentedAccess;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::scope;
+
+/// How a credential is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Open,
+    /// Sealed to the agent's own key, so that nothing on the way can read it.
+    Sealed,
+}
+
+/// How a credential is answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// For whoever holds the connection to us: a JSON document, cleared after use.
+    Open(Zeroizing<Vec<u8>>),
+    /// A JWE to the agent's own key, with the id of the connection beside it.
+    Sealed(Value),
+}
+
+/// What leaves the vault: never a refresh token.
+#[derive(Serialize)]
+struct Taken<'a> {
+    access_token: &'a str,
+    token_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    connection: &'a str,
+}
+
+/// Answers the credential of a connection.
+///
+/// # Errors
+/// A refusal, which has been recorded once it was known whose chain asks.
+pub async fn retrieve(
+    app: &Arc<App>,
+    (presented, at): (&PresentedAccess, (&str, &str)),
+    (connection, wanted): (&str, Form),
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<Answer, Stop> {
+    let mut visit = visit::enter(app, (presented, at), origin, now).await?;
+    if wanted == Form::Sealed && !visit.key.can_decrypt() {
+        return Err(Refusal::KeyCannotDecrypt.into());
+    }
+    visit.event.detail = Some(json!({"sealed": wanted == Form::Sealed}));
+    let held = visit.take(app, (connection, Purpose::Retrieve)).await?;
+    let document = document(&held, now)?;
+    match wanted {
+        Form::Open => Ok(Answer::Open(document)),
+        Form::Sealed => {
+            let sealed = visit.key.seal(&document)?;
+            Ok(Answer::Sealed(json!({"sealed": sealed, "connection": held.connection.id})))
+        }
+    }
+}
+
+fn document(held: &Held, now: OffsetDateTime) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let connection = &held.connection;
+    let scheme = held.provider.provider.settings.attachment.scheme.as_str();
+    let pair;
+    let (access_token, token_type) = match &held.credential {
+        Credential::Oauth2(tokens) => (tokens.access_token.expose_secret(), tokens.token_type.as_str()),
+        // RFC 8693 §2.2.1: what is no OAuth token has no type.
+        Credential::ApiKey { key } => (key.expose_secret(), if scheme.is_empty() { "N_A" } else { scheme }),
+        Credential::Basic { username, password } => {
+            pair = crate::protocol::oauth_client::pair(username, password.expose_secret());
+            (pair.as_str(), "Basic")
+        }
+    };
+    let taken = Taken {
+        access_token,
+        token_type,
+        expires_in: connection.expires_in(now),
+        scope: connection.scopes.as_ref().map(scope::join),
+        connection: &connection.id,
+    };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * crate::domain::vault::MOST_CREDENTIAL));
+    serde_json::to_writer(&mut *bytes, &taken).during("writing a credential")?;
+    Ok(bytes)
+}

@@ -1,0 +1,296 @@
+//! An agent at the vault: a bound token of a chain, presented with a proof (RFC 9449 §7), and the entry that will say what
+//! became of it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::client::Client;
+use crate::domain::delegation::Path;
+use crate::domain::delegation::store::{Search, paths};
+use crate::domain::ledger::{Effect, Entry, Guards, Knowledge, Recorded, Spend};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::registry::VAULT_DETAIL;
+use crate::domain::subject::{Source, VerifiedSubject};
+use crate::domain::token;
+use crate::domain::vault::held::Held;
+use crate::domain::vault::{self, State};
+use crate::flows::identify::{PresentedAccess, Scheme};
+use crate::flows::possess::{self, Endpoint, Possessed};
+use crate::flows::token::chain;
+use crate::flows::{prove, verify_token};
+use crate::platform::fault::Fault;
+use crate::platform::jose::PublicKey;
+use crate::protocol::access_token::Act;
+use crate::protocol::authorization_details::Detail;
+
+/// How often a visit is decided again because what it was decided on has changed meanwhile.
+const ATTEMPTS: u32 = 4;
+
+/// What for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The credential itself.
+    Retrieve,
+}
+
+impl Purpose {
+    /// What `actions` of the authorization details have to list, where they list anything.
+    fn action(self) -> &'static str {
+        match self {
+            Self::Retrieve => "retrieve",
+        }
+    }
+}
+
+/// Whoever stands before the vault.
+pub(super) struct Visit {
+    pub(super) now: OffsetDateTime,
+    pub(super) client: Arc<Client>,
+    pub(super) token: Arc<VerifiedSubject>,
+    /// The key that was proved.
+    pub(super) key: PublicKey,
+    pub(super) event: Event,
+    jti: Uuid,
+    search: Search,
+    spends: Vec<Spend>,
+    path: Arc<Vec<Path>>,
+    knowledge: Knowledge,
+}
+
+/// Finds out who comes, from which chain.
+pub(super) async fn enter(
+    app: &App,
+    (presented, at): (&PresentedAccess, (&str, &str)),
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<Visit, Stop> {
+    let proof = match (presented.scheme, &presented.proof) {
+        (Scheme::Bearer, _) => None,
+        (Scheme::Dpop, None) => return Err(Refusal::ProofMissing.into()),
+        (Scheme::Dpop, Some(proof)) => Some(proof),
+    };
+    let at = Endpoint { method: at.0, path: at.1, access_token: Some(&presented.token) };
+    let possessed = proof.map(|proof| possess::verify(app, proof, at, now)).transpose()?;
+    let token =
+        verify_token::presented_to_us(app, &presented.token, now).await.map_err(|stop| match stop {
+            Stop::Refused(Refusal::SubjectTokenInvalid) => Stop::Refused(Refusal::AccessTokenInvalid),
+            other => other,
+        })?;
+    let Source::Own { jti, dlg, txn } = &token.source else { return Err(Refusal::InsufficientScope.into()) };
+    let possessed = match possessed {
+        Some(possessed) if token.jkt.as_ref() == Some(&possessed.jkt) => possessed,
+        _ => return Err(Refusal::AccessTokenBound.into()),
+    };
+    // Whoever acts for nobody has nothing to fetch here.
+    let (Some(act), Some(dlg)) = (&token.act, dlg) else { return Err(Refusal::InsufficientScope.into()) };
+    let jti = Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?;
+    let client = prove::find(app, &act.sub).await?.ok_or(Refusal::AccessTokenInvalid)?;
+    if app.requests.count(&client.client_id).is_err() {
+        return Err(Refusal::Throttled.into());
+    }
+    let Possessed { jkt, key, spend } = possessed;
+    let mut event =
+        Event::new(now, Action::VaultTokenRetrieved, Actor::client(&client.client_id, Some(jkt.clone())));
+    event.origin = origin;
+    event.subject = Some(token.subject.clone());
+    event.act_chain = chain(Some(act), Some(&client));
+    event.txn = Some(txn.clone());
+    event.parent_jti = Some(jti.to_string());
+    event.session_id.clone_from(&token.sid);
+    event.delegation_id = Some(dlg.clone());
+    let search = Search::Exactly(dlg.clone());
+    let mut visit = Visit {
+        now,
+        client,
+        token,
+        key,
+        event,
+        jti,
+        search,
+        spends: vec![spend],
+        path: Arc::default(),
+        knowledge: Knowledge::Fresh,
+    };
+    visit.find_path(app).await?;
+    Ok(visit)
+}
+
+impl Visit {
+    /// Opens a connection for this visit, and records that, or why not.
+    pub(super) async fn take(
+        &mut self,
+        app: &Arc<App>,
+        (named, purpose): (&str, Purpose),
+    ) -> Result<Arc<Held>, Stop> {
+        // Whatever it is called, only names are written down.
+        let is_name = named.len() <= 128 && !named.chars().any(char::is_control);
+        self.event.target = is_name.then(|| named.to_owned());
+        for _ in 0..ATTEMPTS {
+            let decided = match self.decide(app, (named, purpose)).await {
+                Ok(held) => Ok(held),
+                Err(Stop::Refused(refusal)) => Err(refusal),
+                Err(failed) => return Err(failed),
+            };
+            let entry = self.entry(decided.as_deref().map_err(|refusal| *refusal));
+            let recorded = app.ledger.record(entry).await;
+            match recorded
+                .map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))?
+            {
+                Recorded::Done => return decided.map_err(Stop::Refused),
+                Recorded::Refused(refusal) => return Err(refusal.into()),
+                Recorded::Stale => {}
+            }
+            // What is spent stays spent.
+            self.spends.clear();
+            app.clients.invalidate(&self.client.client_id);
+            app.paths.invalidate(&self.search);
+            app.vault.held.invalidate(named);
+            let client = prove::find(app, &self.client.client_id).await?;
+            self.client = client.ok_or(Refusal::AccessTokenInvalid)?;
+            self.find_path(app).await?;
+        }
+        Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
+    }
+
+    async fn decide(&self, app: &Arc<App>, (named, purpose): (&str, Purpose)) -> Result<Arc<Held>, Stop> {
+        let detail = self.named(named, purpose).ok_or(Refusal::ConnectionNotNamed)?;
+        let held = match app.vault.held.get(named) {
+            Some(held) => held,
+            None => self.open(app, named).await?,
+        };
+        self.may_have(&held, detail)?;
+        let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
+        if !held.connection.is_due(self.now, leeway) {
+            return Ok(held);
+        }
+        // Before anything is done at the provider: does this chain live at all? The ledger looks again.
+        let standing =
+            app.read(async |connection| token::store::standing(connection, self.jti).await).await?;
+        standing.ok_or(Refusal::AccessTokenInvalid)?.check(self.now)?;
+        let held = super::refresh::fresh(app, held, self.now).await?;
+        self.may_have(&held, detail)?;
+        Ok(held)
+    }
+
+    /// The object of the token's details that names a connection for a purpose. One without an identifier names none.
+    fn named(&self, connection: &str, purpose: Purpose) -> Option<&Detail> {
+        let details = self.token.details.as_ref()?;
+        details.0.iter().find(|detail| {
+            let actions = detail.lists.get("actions");
+            detail.kind == VAULT_DETAIL
+                && detail.identifier.as_deref() == Some(connection)
+                && actions.is_none_or(|actions| actions.contains(purpose.action()))
+        })
+    }
+
+    async fn open(&self, app: &App, named: &str) -> Result<Arc<Held>, Stop> {
+        let opened = app
+            .read(async |connection| match vault::store::find(connection, named).await? {
+                Some(found) if found.owner == self.token.subject => {
+                    let state = found.state();
+                    Ok(Some((app.vault.open_found(connection, found).await?, state)))
+                }
+                _ => Ok(None),
+            })
+            .await?;
+        match opened {
+            None => Err(Refusal::NotFound.into()),
+            Some((Some(held), State::Active)) => {
+                app.vault.held.insert(named.to_owned(), Arc::clone(&held));
+                Ok(held)
+            }
+            Some((_, state)) => Err(Refusal::ConnectionUnusable(state).into()),
+        }
+    }
+
+    /// Only its owner's chains have it, and only those that may have all that it allows.
+    fn may_have(&self, held: &Held, detail: &Detail) -> Result<(), Refusal> {
+        if held.connection.owner != self.token.subject {
+            return Err(Refusal::NotFound);
+        }
+        if held.connection.state() != State::Active {
+            return Err(Refusal::ConnectionUnusable(held.connection.state()));
+        }
+        let Some(most) = detail.lists.get("scopes") else { return Ok(()) };
+        let within = held.connection.scopes.as_ref().is_some_and(|scopes| scopes.is_subset(most));
+        if within { Ok(()) } else { Err(Refusal::ConnectionTooWide) }
+    }
+
+    /// The delegation of the token, with everything above it. What is remembered may say yes, for the ledger looks again.
+    async fn find_path(&mut self, app: &App) -> Result<(), Fault> {
+        (self.path, self.knowledge) = match app.paths.get(&self.search) {
+            Some(found) => {
+                let ends_at = found.iter().flat_map(|path| &path.0).map(|one| one.facts.expires_at).min();
+                (found, ends_at.map_or(Knowledge::Fresh, Knowledge::Remembered))
+            }
+            None => {
+                let found =
+                    Arc::new(app.read(async |connection| paths(connection, &self.search).await).await?);
+                if !found.is_empty() {
+                    app.paths.insert(self.search.clone(), Arc::clone(&found));
+                }
+                (found, Knowledge::Fresh)
+            }
+        };
+        let ids = self.path.first().map(Path::ids);
+        self.event.delegation_path = ids.unwrap_or_default();
+        Ok(())
+    }
+
+    fn entry(&mut self, decided: Result<&Held, Refusal>) -> Entry {
+        let mut entry = Entry {
+            now: self.now,
+            spends: std::mem::take(&mut self.spends),
+            guards: Guards::default(),
+            effect: Effect::Nothing,
+            event: None,
+        };
+        match decided {
+            Err(refusal) => entry.event = Some(self.event.clone().refused(refusal)),
+            Ok(held) => {
+                let one = &held.connection;
+                let mut event = self.event.clone();
+                event.detail = Some(detail(&self.event, held));
+                entry.event = Some(event);
+                entry.effect = Effect::Retrieval;
+                entry.guards = Guards {
+                    client: Some((self.client.client_id.clone(), self.client.version)),
+                    chain: self.earlier_actors(),
+                    path: self.event.delegation_path.clone(),
+                    home: self.client.ephemeral.iter().map(|agent| agent.home.clone()).collect(),
+                    tokens: vec![self.jti],
+                    connection: Some((one.id.clone(), (one.version, held.provider.provider.version))),
+                    knowledge: self.knowledge,
+                    ..Guards::default()
+                };
+                // A delegation that is not there any more gives nothing.
+                if entry.guards.path.is_empty() {
+                    entry.guards.path.extend(self.event.delegation_id.clone());
+                }
+            }
+        }
+        entry
+    }
+
+    fn earlier_actors(&self) -> Vec<String> {
+        let acts = self.token.act.iter().flat_map(Act::newest_first);
+        acts.map(|act| act.sub.clone()).filter(|id| *id != self.client.client_id).collect()
+    }
+}
+
+/// What the log says of a credential, besides whose it is and who had it.
+fn detail(event: &Event, held: &Held) -> Value {
+    let mut detail = json!({
+        "provider": held.connection.provider, "version": held.connection.version,
+        "scopes": held.connection.scopes,
+    });
+    if let (Value::Object(members), Some(Value::Object(more))) = (&mut detail, &event.detail) {
+        members.extend(more.clone());
+    }
+    detail
+}

@@ -1,0 +1,109 @@
+//! `/vault`: connections at the desk, and credentials for agents.
+
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use actix_web::web::{Data, Path, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Deserialize;
+use tracing_actix_web::RequestId;
+
+use super::desk::{Incoming, Stopped, respond, serve};
+use super::{caller, params};
+use crate::app::App;
+use crate::domain::refusal::Refusal;
+use crate::flows::vault::{self, Answer, Form, Import, ListQuery, NewConnection};
+use crate::platform::json;
+use crate::protocol::metadata::issuer_path;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    #[serde(deserialize_with = "json::object")]
+    credential: Option<Import>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Reason {
+    reason: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Retrieval {
+    seal: bool,
+}
+
+pub(super) async fn create(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let wanted: NewConnection = known.read()?;
+        Ok(vault::create((&known.desk(), &known.app.vault), &known.call, &wanted).await?)
+    })
+    .await
+}
+
+pub(super) async fn list(incoming: Incoming) -> HttpResponse {
+    serve(incoming, async |known| {
+        let query: ListQuery = known.query()?;
+        Ok(vault::list(&known.desk(), &known.call, &query).await?)
+    })
+    .await
+}
+
+pub(super) async fn show(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| Ok(vault::show(&known.desk(), &known.call, &id).await?)).await
+}
+
+pub(super) async fn rotate(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| {
+        let body: Rotation = known.read()?;
+        let import = body.credential.ok_or(Refusal::Malformed("credential is missing"))?;
+        Ok(vault::rotate((&known.desk(), &known.app.vault), &known.call, (&id, &import)).await?)
+    })
+    .await
+}
+
+pub(super) async fn disconnect(incoming: Incoming, id: Path<String>) -> HttpResponse {
+    serve(incoming, async |known| {
+        let body: Reason = known.read_if_any()?;
+        let why = (id.as_str(), body.reason.as_deref());
+        Ok(vault::disconnect((&known.desk(), &known.app.vault), &known.call, why).await?)
+    })
+    .await
+}
+
+/// A credential for an agent that acts on its owner's behalf.
+pub(super) async fn token(
+    request: HttpRequest,
+    request_id: RequestId,
+    payload: Payload,
+    app: Data<App>,
+    id: Path<String>,
+) -> HttpResponse {
+    let app = app.into_inner();
+    let take = async || -> Result<Answer, Stopped> {
+        let body = params::body(payload, app.config.limits.body).await?;
+        let body: Retrieval = super::desk::read_if_any(&request, &body)?;
+        let access = caller::access(request.headers())?;
+        let base = issuer_path(&app.issuer);
+        let path = request.path().strip_prefix(base.as_str()).unwrap_or(request.path());
+        let form = if body.seal { Form::Sealed } else { Form::Open };
+        let origin = caller::origin(&request, request_id);
+        let at = (request.method().as_str(), path);
+        let now = app.clock.now();
+        Ok(vault::retrieve(&app, (&access, at), (&id, form), origin, now).await?)
+    };
+    let taken = take().await;
+    respond(
+        &app,
+        taken.map(|answer| {
+            let mut response = HttpResponse::Ok();
+            response
+                .insert_header((CACHE_CONTROL, "no-store"))
+                .insert_header((CONTENT_TYPE, "application/json"));
+            match answer {
+                Answer::Open(document) => response.body(document.to_vec()),
+                Answer::Sealed(document) => response.body(document.to_string()),
+            }
+        }),
+    )
+}
