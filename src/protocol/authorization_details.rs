@@ -10,7 +10,9 @@ use crate::platform::json;
 
 /// The most objects in one request or grant.
 const MAX_OBJECTS: usize = 32;
-const LISTS: [&str; 4] = ["locations", "actions", "datatypes", "privileges"];
+/// The common members of §2.2 that are lists, and one of type `vault_connection`: what a credential may allow at its
+/// provider.
+const LISTS: [&str; 5] = ["locations", "actions", "datatypes", "privileges", "scopes"];
 
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,7 +23,7 @@ pub struct Detail {
     /// One thing it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identifier: Option<String>,
-    /// `locations`, `actions`, `datatypes`, `privileges`, as far as they are there.
+    /// `locations`, `actions`, `datatypes`, `privileges`, `scopes`, as far as they are there.
     #[serde(flatten)]
     pub lists: BTreeMap<String, BTreeSet<String>>,
 }

@@ -27,3 +27,4 @@ mod status_lists;
 mod subdelegation;
 mod support;
 mod trusted_issuers;
+mod vault_retrieval;

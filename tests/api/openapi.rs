@@ -1,11 +1,14 @@
 //! `openapi.yaml` tells the truth: every route is in it and nothing else, every answer that it describes is given by a real
 //! server and fits, and every reason of a refusal is described, there and in `docs/problems.md`.
 
+mod vault;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use actchain::domain::ceremony::Stage;
 use actchain::domain::delegation::{State, Wider};
 use actchain::domain::refusal::{ClientProblem, Refusal};
+use actchain::domain::vault::State as VaultState;
 use actchain::http::ROUTES;
 use actchain::protocol::dpop::BadProof;
 use actchain::protocol::status_list::{Status, StatusList};
@@ -179,6 +182,7 @@ async fn every_described_answer_is_given_and_fits() {
     relying_parties_are_told(&held).await;
     strange_texts(&held).await;
     administration(&held).await;
+    vault::credentials_are_kept_and_fetched(&contract).await;
     whoever_calls(&held).await;
     everybody_is_kept_in_bounds(&contract).await;
     a_nonce_is_demanded(&contract).await;
@@ -807,6 +811,8 @@ async fn administration(held: &Held<'_>) {
         ("/delegate/{id}/renew", json!({"expires_in": 60})),
         ("/delegate/{id}/commands", json!({"count": 1})),
         ("/delegate/{id}/key", json!({"jwk": new_agent_key().key.public_jwk()})),
+        ("/vault/connections", json!({"provider": "keys", "credential": {"key": "k"}})),
+        ("/vault/connections/{id}/rotate", json!({"credential": {"key": "k"}})),
         ("/api/v1/principals/cutoff", json!({"iss": IDP, "sub": "bob", "reason": "left"})),
     ]);
     for (method, template, operation) in held.contract.operations() {
@@ -843,7 +849,8 @@ fn filled(template: &str) -> String {
 fn at_the_desk(contract: &Contract) -> Vec<(String, String)> {
     let operations = contract.operations().into_iter();
     let under_token = operations.filter(|(.., operation)| {
-        operation["tags"][0] == "Delegations" || operation["tags"][0] == "Administration"
+        ["Delegations", "Administration", "Vault"].iter().any(|tag| operation["tags"][0] == *tag)
+            && operation["operationId"] != "retrieveToken"
     });
     under_token.map(|(method, path, _)| (method, filled(&path))).collect()
 }
@@ -1057,6 +1064,15 @@ fn refusals() -> Vec<Refusal> {
         R::SlowDown,
         R::MediaType,
         R::NotOffered,
+        R::ProviderUnknown,
+        R::ProviderUnavailable,
+        R::ProviderRefused,
+        R::ConnectionNotNamed,
+        R::ConnectionTooWide,
+        R::ConnectionUnusable(VaultState::NeedsReconnect),
+        R::ConnectionUnusable(VaultState::Disconnected),
+        R::KeyCannotDecrypt,
+        R::ProxyForbidden,
     ];
     others.into_iter().chain(clients.map(R::InvalidClient)).chain(proofs.map(R::ProofInvalid)).collect()
 }

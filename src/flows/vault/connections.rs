@@ -23,6 +23,7 @@ use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::platform::{json, random};
+use crate::protocol::metadata::endpoint;
 use crate::protocol::{identity_token, oauth_client, scope};
 
 /// How long a credential of an ended connection is kept for the provider's sake, at most.
@@ -166,7 +167,8 @@ async fn try_to_create(
     let mut event = about(call, Action::ConnectionCreated, &one);
     event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes, "how": "import"}));
     let mut done = Done::with(view(&Connection { version: 1, ..one.clone() }))?;
-    (done.status, done.location) = (201, Some(format!("/vault/connections/{}", one.id)));
+    let location = endpoint(desk.issuer, &format!("/vault/connections/{}", one.id));
+    (done.status, done.location) = (201, Some(location));
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;
     Ok(done)

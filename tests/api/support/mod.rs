@@ -6,6 +6,7 @@ pub mod contract;
 pub mod desk;
 pub mod ends;
 pub mod life;
+pub mod vault;
 pub mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -167,6 +168,25 @@ impl Server {
     /// A connection with all rights, to look at or to tamper with what is stored.
     pub async fn sql(&self) -> PgConnection {
         PgConnection::connect_with(&self.database).await.unwrap()
+    }
+
+    /// Everything that stands in the database, row by row.
+    pub async fn dump(&self) -> String {
+        let mut connection = self.sql().await;
+        let tables: Vec<String> = sqlx::query_scalar(
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
+             WHERE schemaname NOT IN ('pg_catalog', 'information_schema')",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        let mut all = String::new();
+        for table in tables {
+            let rows = sqlx::AssertSqlSafe(format!("SELECT t::text FROM {table} t"));
+            let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut connection).await.unwrap();
+            all.push_str(&rows.join("\n"));
+        }
+        all
     }
 
     /// All events so far.
