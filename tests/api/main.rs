@@ -27,4 +27,5 @@ mod status_lists;
 mod subdelegation;
 mod support;
 mod trusted_issuers;
+mod vault_connecting;
 mod vault_retrieval;

@@ -6,6 +6,7 @@ pub mod contract;
 pub mod desk;
 pub mod ends;
 pub mod life;
+pub mod provider;
 pub mod vault;
 pub mod world;
 

@@ -1,0 +1,488 @@
+//! A third party: an authorization server on port 0 with authorization codes and PKCE, refresh tokens that may rotate, and
+//! revocation. It counts what it is asked, remembers every secret that it gave, and misbehaves when it is told to.
+
+#![allow(dead_code, reason = "not every test needs all that it can do")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actchain::protocol::oauth_client::{basic, challenge};
+use actix_web::web::{Bytes, Data, Query};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use reqwest::Url;
+use serde_json::{Value, json};
+
+pub const CLIENT: &str = "actchain at the provider";
+pub const SECRET: &str = "s3cret:of+us/at the provider";
+
+/// What it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    Authorize,
+    /// A code at the token endpoint.
+    Code,
+    /// A refresh token at the token endpoint.
+    Refresh,
+    Revoke,
+}
+
+/// How we are its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    Basic,
+    Post,
+    None,
+}
+
+/// What kind of server it is.
+#[derive(Debug, Clone)]
+pub struct Kind {
+    pub auth: ClientAuth,
+    /// A refresh token is good once, and one that comes again ends everything (RFC 9700 §4.14.2).
+    pub rotates: bool,
+    /// Whether authorization responses carry `iss` (RFC 9207).
+    pub says_issuer: bool,
+    pub expires_in: Option<u32>,
+    /// Whether there are refresh tokens at all.
+    pub refreshes: bool,
+    /// What it grants, whatever it was asked for; absent means what was asked for, which it then does not say.
+    pub grants: Option<String>,
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self {
+            auth: ClientAuth::Basic,
+            rotates: true,
+            says_issuer: false,
+            expires_in: Some(3600),
+            refreshes: true,
+            grants: None,
+        }
+    }
+}
+
+/// What it does instead of what it should.
+#[derive(Debug, Clone)]
+pub struct Wrong {
+    pub delay: Duration,
+    /// A status, a media type and a body; absent means the right answer.
+    pub answer: Option<(u16, String, String)>,
+    /// Whether it does its work before it answers wrongly.
+    pub after: After,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    Nothing,
+    ItsWork,
+}
+
+impl Wrong {
+    pub fn json(status: u16, body: Value) -> Self {
+        Self::says(status, "application/json", &body.to_string())
+    }
+
+    pub fn says(status: u16, kind: &str, body: &str) -> Self {
+        let answer = Some((status, kind.to_owned(), body.to_owned()));
+        Self { delay: Duration::ZERO, answer, after: After::Nothing }
+    }
+
+    /// Right, but late.
+    pub fn late(delay: Duration) -> Self {
+        Self { delay, answer: None, after: After::ItsWork }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Code {
+    redirect_uri: String,
+    challenge: String,
+    scope: String,
+}
+
+#[derive(Debug, Clone)]
+struct Grant {
+    family: u64,
+    scope: String,
+    used: bool,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    counts: BTreeMap<Asked, usize>,
+    plans: BTreeMap<Asked, VecDeque<Wrong>>,
+    always: BTreeMap<Asked, Wrong>,
+    codes: BTreeMap<String, Code>,
+    refresh: BTreeMap<String, Grant>,
+    access: BTreeMap<String, u64>,
+    dead: Vec<u64>,
+    given: Vec<String>,
+    newest: Option<String>,
+    revoked: Vec<String>,
+    asked_for: Vec<BTreeMap<String, String>>,
+    number: u64,
+    busy: usize,
+    busiest: usize,
+}
+
+struct State {
+    base: String,
+    kind: Mutex<Kind>,
+    books: Mutex<Books>,
+}
+
+/// A third party that runs.
+pub struct Provider {
+    pub base: String,
+    state: Arc<State>,
+    handle: actix_web::dev::ServerHandle,
+}
+
+impl Provider {
+    pub async fn start() -> Self {
+        Self::of(Kind::default()).await
+    }
+
+    pub async fn of(kind: Kind) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (kind, books) = (Mutex::new(kind), Mutex::default());
+        let state = Arc::new(State { base: base.clone(), kind, books });
+        let shared = Data::from(Arc::clone(&state));
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(shared.clone())
+                .route("/authorize", web::get().to(authorize))
+                .route("/token", web::post().to(token))
+                .route("/revoke", web::post().to(revoke))
+                .route("/api/{tail:.*}", web::route().to(api))
+                .route("/.well-known/oauth-authorization-server", web::get().to(metadata))
+        })
+        .workers(1)
+        .disable_signals()
+        .listen(listener)
+        .unwrap()
+        .run();
+        let handle = server.handle();
+        tokio::spawn(server);
+        Self { base, state, handle }
+    }
+
+    /// As `apply` reads it, under this id; `more` are further keys of the declaration, such as `scopes: [a, b]`.
+    pub fn declaration(&self, id: &str, more: &str) -> String {
+        let auth = self.state.kind.lock().unwrap().auth;
+        let client = match auth {
+            ClientAuth::Basic => {
+                format!("client_secret: {SECRET:?}, token_endpoint_auth: client_secret_basic")
+            }
+            ClientAuth::Post => format!("client_secret: {SECRET:?}, token_endpoint_auth: client_secret_post"),
+            ClientAuth::None => "token_endpoint_auth: none".to_owned(),
+        };
+        let base = &self.base;
+        let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+        format!(
+            "providers:\n  - {{id: {id}, client_id: {CLIENT:?}, {client}, \
+             authorization_endpoint: \"{base}/authorize\", token_endpoint: \"{base}/token\", \
+             revocation_endpoint: \"{base}/revoke\"{more}}}\n"
+        )
+    }
+
+    /// Its identifier, where it says so.
+    pub fn issuer(&self) -> String {
+        self.base.clone()
+    }
+
+    /// Changes what kind of server it is.
+    pub fn becomes(&self, change: impl FnOnce(&mut Kind)) {
+        change(&mut self.state.kind.lock().unwrap());
+    }
+
+    /// What somebody's browser does at the authorization URL: its user agrees; the answer is where it is sent to.
+    pub async fn agree(&self, authorization_url: &str) -> Url {
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let answer = client.get(authorization_url).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 302, "{}", answer.text().await.unwrap());
+        Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap()
+    }
+
+    /// The next time it is asked this, it goes wrong; several are taken in turn.
+    pub fn once(&self, asked: Asked, wrong: Wrong) {
+        self.books().plans.entry(asked).or_default().push_back(wrong);
+    }
+
+    /// From now on it goes wrong whenever it is asked this.
+    pub fn always(&self, asked: Asked, wrong: Wrong) {
+        self.books().always.insert(asked, wrong);
+    }
+
+    /// From now on it does what it should.
+    pub fn behaves(&self) {
+        let mut books = self.books();
+        books.plans.clear();
+        books.always.clear();
+    }
+
+    /// How often it was asked this.
+    pub fn count(&self, asked: Asked) -> usize {
+        self.books().counts.get(&asked).copied().unwrap_or_default()
+    }
+
+    /// The most requests at its token endpoint at one time.
+    pub fn busiest(&self) -> usize {
+        self.books().busiest
+    }
+
+    /// Its user takes back everything: no refresh token is good any more.
+    pub fn end_everything(&self) {
+        let mut books = self.books();
+        let families: Vec<u64> = books.refresh.values().map(|grant| grant.family).collect();
+        books.dead.extend(families);
+    }
+
+    /// Whether a token is good at its interface.
+    pub fn honours(&self, access_token: &str) -> bool {
+        let books = self.books();
+        books.access.get(access_token).is_some_and(|family| !books.dead.contains(family))
+    }
+
+    /// The access token that it gave last.
+    pub fn newest(&self) -> Option<String> {
+        self.books().newest.clone()
+    }
+
+    /// What was given back, in order.
+    pub fn revoked(&self) -> Vec<String> {
+        self.books().revoked.clone()
+    }
+
+    /// The parameters of all requests at its token endpoint, without those of the `Authorization` field.
+    pub fn asked_for(&self) -> Vec<BTreeMap<String, String>> {
+        self.books().asked_for.clone()
+    }
+
+    /// Every code and token that it ever gave: none of them may show anywhere.
+    pub fn secrets(&self) -> Vec<String> {
+        self.books().given.clone()
+    }
+
+    fn books(&self) -> std::sync::MutexGuard<'_, Books> {
+        self.state.books.lock().unwrap()
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        drop(self.handle.stop(false));
+    }
+}
+
+impl State {
+    fn books(&self) -> std::sync::MutexGuard<'_, Books> {
+        self.books.lock().unwrap()
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind.lock().unwrap().clone()
+    }
+
+    /// Counts a request, and says how it should go wrong.
+    fn count(&self, asked: Asked) -> Option<Wrong> {
+        let mut books = self.books();
+        *books.counts.entry(asked).or_default() += 1;
+        let planned = books.plans.get_mut(&asked).and_then(VecDeque::pop_front);
+        planned.or_else(|| books.always.get(&asked).cloned())
+    }
+
+    async fn answer(&self, wrong: Option<Wrong>, work: impl FnOnce() -> HttpResponse) -> HttpResponse {
+        let Some(wrong) = wrong else { return work() };
+        let right = (wrong.after == After::ItsWork).then(work);
+        actix_web::rt::time::sleep(wrong.delay).await;
+        match (wrong.answer, right) {
+            (Some((status, kind, body)), _) => HttpResponse::build(status.try_into().unwrap())
+                .content_type(kind)
+                .insert_header(("location", format!("{}/elsewhere", self.base)))
+                .body(body),
+            (None, Some(right)) => right,
+            (None, None) => HttpResponse::InternalServerError().finish(),
+        }
+    }
+
+    fn knows_us(&self, request: &HttpRequest, params: &BTreeMap<String, String>) -> bool {
+        let header = request.headers().get("authorization").map(|value| value.to_str().unwrap());
+        let (id, secret) = (params.get("client_id"), params.get("client_secret"));
+        match self.kind().auth {
+            ClientAuth::Basic => {
+                header == Some(basic(CLIENT, SECRET).as_str()) && id.is_none() && secret.is_none()
+            }
+            ClientAuth::Post => {
+                header.is_none() && id.is_some_and(|id| id == CLIENT) && secret.is_some_and(|s| s == SECRET)
+            }
+            ClientAuth::None => header.is_none() && id.is_some_and(|id| id == CLIENT) && secret.is_none(),
+        }
+    }
+
+    fn give(&self, family: Option<u64>, scope: &str) -> HttpResponse {
+        let kind = self.kind();
+        let granted = kind.grants.clone().unwrap_or_else(|| scope.to_owned());
+        let mut books = self.books();
+        books.number += 1;
+        let number = books.number;
+        let family = family.unwrap_or(number);
+        let access = format!("access-{number}-of-a-third-party");
+        books.access.insert(access.clone(), family);
+        books.given.push(access.clone());
+        books.newest = Some(access.clone());
+        let mut body = json!({"access_token": access, "token_type": "Bearer", "expires_in": kind.expires_in});
+        if kind.grants.is_some() {
+            body["scope"] = granted.clone().into();
+        }
+        let first = family == number;
+        if kind.refreshes && (first || kind.rotates) {
+            let refresh = format!("refresh-{number}-of-a-third-party");
+            books.refresh.insert(refresh.clone(), Grant { family, scope: granted, used: false });
+            books.given.push(refresh.clone());
+            body["refresh_token"] = refresh.into();
+        }
+        HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(body)
+    }
+}
+
+fn refused(error: &str) -> HttpResponse {
+    HttpResponse::BadRequest().json(json!({"error": error}))
+}
+
+async fn authorize(state: Data<State>, query: Query<BTreeMap<String, String>>) -> HttpResponse {
+    let wrong = state.count(Asked::Authorize);
+    let right = || {
+        let asked = |name: &str| query.get(name).cloned().unwrap_or_default();
+        let whole = asked("response_type") == "code"
+            && asked("client_id") == CLIENT
+            && asked("code_challenge_method") == "S256"
+            && asked("code_challenge").len() == 43
+            && asked("state").len() >= 32;
+        if !whole {
+            return refused("invalid_request");
+        }
+        let mut books = state.books();
+        books.number += 1;
+        let code = format!("code-{}-of-a-third-party", books.number);
+        books.given.push(code.clone());
+        let kept = Code {
+            redirect_uri: asked("redirect_uri"),
+            challenge: asked("code_challenge"),
+            scope: asked("scope"),
+        };
+        books.codes.insert(code.clone(), kept);
+        let mut back = Url::parse(&asked("redirect_uri")).unwrap();
+        back.query_pairs_mut().append_pair("code", &code).append_pair("state", &asked("state"));
+        if state.kind().says_issuer {
+            back.query_pairs_mut().append_pair("iss", &state.base);
+        }
+        HttpResponse::Found().insert_header(("location", back.to_string())).finish()
+    };
+    state.answer(wrong, right).await
+}
+
+async fn token(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpResponse {
+    let kind = request.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
+    let params: BTreeMap<String, String> = if kind.as_deref() == Some("application/json") {
+        serde_json::from_slice(&body).unwrap()
+    } else {
+        url::form_urlencoded::parse(&body).into_owned().collect()
+    };
+    let of = |name: &str| params.get(name).cloned().unwrap_or_default();
+    let refreshing = of("grant_type") == "refresh_token";
+    {
+        let mut books = state.books();
+        books.asked_for.push(params.clone());
+        books.busy += 1;
+        books.busiest = books.busiest.max(books.busy);
+    }
+    let wrong = state.count(if refreshing { Asked::Refresh } else { Asked::Code });
+    let right = || {
+        if !state.knows_us(&request, &params) {
+            return HttpResponse::Unauthorized().json(json!({"error": "invalid_client"}));
+        }
+        if refreshing {
+            return refresh(&state, &of("refresh_token"));
+        }
+        if of("grant_type") != "authorization_code" {
+            return refused("unsupported_grant_type");
+        }
+        let code = state.books().codes.remove(&of("code"));
+        match code {
+            Some(code)
+                if code.redirect_uri == of("redirect_uri")
+                    && code.challenge == challenge(&of("code_verifier")) =>
+            {
+                state.give(None, &code.scope)
+            }
+            _ => refused("invalid_grant"),
+        }
+    };
+    let answer = state.answer(wrong, right).await;
+    state.books().busy -= 1;
+    answer
+}
+
+fn refresh(state: &State, presented: &str) -> HttpResponse {
+    let rotates = state.kind().rotates;
+    let mut books = state.books();
+    let Some(grant) = books.refresh.get(presented).cloned() else { return refused("invalid_grant") };
+    if books.dead.contains(&grant.family) {
+        return refused("invalid_grant");
+    }
+    if grant.used {
+        books.dead.push(grant.family);
+        return refused("invalid_grant");
+    }
+    if rotates {
+        books.refresh.get_mut(presented).unwrap().used = true;
+    }
+    drop(books);
+    state.give(Some(grant.family), &grant.scope)
+}
+
+async fn revoke(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpResponse {
+    let params: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
+    let wrong = state.count(Asked::Revoke);
+    let right = || {
+        if !state.knows_us(&request, &params) {
+            return HttpResponse::Unauthorized().json(json!({"error": "invalid_client"}));
+        }
+        let token = params.get("token").cloned().unwrap_or_default();
+        let mut books = state.books();
+        let family = books.refresh.get(&token).map(|grant| grant.family);
+        let family = family.or_else(|| books.access.get(&token).copied());
+        books.dead.extend(family);
+        books.revoked.push(token);
+        HttpResponse::Ok().finish()
+    };
+    state.answer(wrong, right).await
+}
+
+/// Its interface: says what it was asked for to whoever has a token that it honours.
+async fn api(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpResponse {
+    let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+    let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
+    let books = state.books();
+    let family = token.and_then(|token| books.access.get(token));
+    if family.is_none_or(|family| books.dead.contains(family)) {
+        return HttpResponse::Unauthorized().insert_header(("www-authenticate", "Bearer")).finish();
+    }
+    HttpResponse::Ok().json(json!({
+        "method": request.method().as_str(), "path": request.path(), "query": request.query_string(),
+        "body": String::from_utf8_lossy(&body),
+    }))
+}
+
+async fn metadata(state: Data<State>) -> HttpResponse {
+    let base = &state.base;
+    HttpResponse::Ok().json(json!({
+        "issuer": base, "authorization_endpoint": format!("{base}/authorize"), "token_endpoint": format!("{base}/token"),
+        "revocation_endpoint": format!("{base}/revoke"),
+        "authorization_response_iss_parameter_supported": state.kind().says_issuer,
+    }))
+}
