@@ -4,6 +4,7 @@ pub mod expiry;
 pub mod key_rotation;
 pub mod refresh;
 pub mod sweep;
+pub mod vault;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,9 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
         }),
         every(ROTATE, "key_rotation", |app| {
             Box::pin(async move { key_rotation::run_once(&app, app.clock.now()).await })
+        }),
+        every(ROTATE, "vault", |app| {
+            Box::pin(async move { vault::run_once(&app, app.clock.now()).await.map(drop) })
         }),
         every(CHECKPOINT, "checkpoint", |app| {
             Box::pin(async move { checkpoint::run_once(&app, app.clock.now()).await })

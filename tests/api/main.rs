@@ -28,4 +28,5 @@ mod subdelegation;
 mod support;
 mod trusted_issuers;
 mod vault_connecting;
+mod vault_refresh;
 mod vault_retrieval;

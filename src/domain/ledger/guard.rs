@@ -247,6 +247,7 @@ mod tests {
             clients: HashMap::from([("c".into(), (1, false)), ("a".into(), (4, false))]),
             delegations: HashMap::from([("d".into(), facts)]),
             homes: HashSet::from(["h".into()]),
+            connections: HashMap::new(),
             tokens: HashMap::from([(Uuid::nil(), None)]),
             cutoffs: HashMap::from([(Principal::new("i", "s"), from_seconds(899).unwrap())]),
             registry: 7,

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use super::talk;
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::{Action, Event};
 use crate::domain::principal::Principal;
 use crate::domain::provider::{self, Kind, Provider};
 use crate::domain::refusal::{Refusal, Stop};
@@ -17,7 +16,7 @@ use crate::domain::registry;
 use crate::domain::vault::held::Vault;
 use crate::domain::vault::list::{self, Filter};
 use crate::domain::vault::{self, Connection, Credential, MOST_CREDENTIAL, State, Tokens};
-use crate::flows::delegations::{Page, check_reason};
+use crate::flows::delegations::Page;
 use crate::flows::desk::{About, Call, Desk, Done, record_move_refused};
 use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
@@ -26,8 +25,6 @@ use crate::platform::{json, random};
 use crate::protocol::metadata::endpoint;
 use crate::protocol::{identity_token, oauth_client, scope};
 
-/// How long a credential of an ended connection is kept for the provider's sake, at most.
-const TELL: Duration = Duration::hours(24);
 const MOST_NAME: usize = 100;
 
 /// A connection that is to be.
@@ -322,97 +319,7 @@ async fn try_to_rotate(
     Ok(done)
 }
 
-/// Ends a connection: from then on nobody gets its credential. Then the provider is told, where it wants to know.
-pub async fn disconnect(
-    (desk, vault): (&Desk<'_>, &Vault),
-    call: &Call,
-    (id, reason): (&str, Option<&str>),
-) -> Result<Done, Stop> {
-    let result = try_to_disconnect((desk, vault), call, (id, reason)).await;
-    refused(desk, call, ("disconnect", About::Other(id)), result).await
-}
-
-async fn try_to_disconnect(
-    (desk, vault): (&Desk<'_>, &Vault),
-    call: &Call,
-    (id, reason): (&str, Option<&str>),
-) -> Result<Done, Stop> {
-    check_reason(reason)?;
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let one = lock(work.connection(), desk, call, id).await?;
-    if !vault::store::mark_disconnected(work.connection(), id, call.now).await? {
-        return Err(Refusal::ConnectionUnusable(State::Disconnected).into());
-    }
-    let mut event = about(call, Action::ConnectionDisconnected, &one);
-    event.detail = Some(json!({"provider": one.provider, "reason": reason}));
-    let ended = Connection { disconnected_at: Some(call.now), updated_at: call.now, ..one.clone() };
-    let mut done = Done::with(view(&ended))?;
-    call.keep(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    vault.held.invalidate(id);
-    // In force; what the provider makes of it is another matter.
-    let told = tell((desk, vault), &ended, call.now).await.unwrap_or_else(|fault| {
-        tracing::warn!(connection = id, error = %fault, "a provider was not told of an end");
-        Some(false)
-    });
-    if let Value::Object(members) = &mut done.body {
-        members.insert("provider_revoked".into(), told.into());
-    }
-    call.keep_counted(desk, &done).await?;
-    Ok(done)
-}
-
-/// Tells the provider of an end, and forgets the credential once it knows, or need not, or has been told often enough.
-async fn tell(
-    (desk, vault): (&Desk<'_>, &Vault),
-    ended: &Connection,
-    now: OffsetDateTime,
-) -> Result<Option<bool>, Fault> {
-    let mut connection = desk.pool.acquire().await?;
-    let held = vault.open_found(&mut connection, ended.clone()).await?;
-    drop(connection);
-    let Some(held) = held else { return Ok(None) };
-    let told = match &held.credential {
-        Credential::Oauth2(tokens) => talk::revoke(&vault.outbound, &held.provider, tokens).await,
-        Credential::ApiKey { .. } | Credential::Basic { .. } => None,
-    };
-    let long_enough = ended.disconnected_at.is_none_or(|at| now - at >= TELL);
-    if told != Some(false) || long_enough {
-        let mut work = Work::begin(desk.pool).await?;
-        if vault::store::mark_wiped(work.connection(), &ended.id).await? {
-            let event = Event {
-                subject: Some(ended.owner.clone()),
-                target: Some(ended.id.clone()),
-                detail: Some(
-                    json!({"provider": ended.provider, "provider_revoked": told, "credential": "forgotten"}),
-                ),
-                ..Event::new(now, Action::ConnectionDisconnected, Actor::server())
-            };
-            work.commit(&[event]).await?;
-        }
-    }
-    Ok(told)
-}
-
-/// Tells providers again of ends that they were not told of; gives how many credentials are still kept.
-pub async fn wipe((desk, vault): (&Desk<'_>, &Vault), now: OffsetDateTime) -> Result<usize, Fault> {
-    const MOST: i64 = 20;
-    /// Whoever ended it has just told the provider, or is about to.
-    const SETTLE: Duration = Duration::seconds(60);
-    let mut connection = desk.pool.acquire().await?;
-    let left = vault::store::unwiped(&mut connection, MOST).await?;
-    drop(connection);
-    let due = left.iter().filter(|one| one.disconnected_at.is_some_and(|at| now - at >= SETTLE));
-    for one in due {
-        tell((desk, vault), one, now).await?;
-    }
-    Ok(left.len())
-}
-
-async fn lock(
+pub(super) async fn lock(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
     call: &Call,

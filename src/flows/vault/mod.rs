@@ -1,13 +1,15 @@
 //! The vault: credentials of third parties, for living chains only.
 
 mod connections;
+mod disconnect;
 mod providers;
 mod refresh;
 mod retrieve;
 mod talk;
 mod visit;
 
-pub use self::connections::{Import, ListQuery, NewConnection, create, disconnect, list, rotate, show, wipe};
+pub use self::connections::{Import, ListQuery, NewConnection, create, list, rotate, show};
+pub use self::disconnect::{disconnect, wipe};
 pub use self::providers::{ProviderDeclaration, Ready, prepare, view as provider_view};
 pub(super) use self::providers::{Stored, put as put_provider};
 pub use self::retrieve::{Answer, Form, retrieve};

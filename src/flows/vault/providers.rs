@@ -277,7 +277,7 @@ fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, 
 
 /// What storing a provider comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
+pub(in crate::flows) enum Stored {
     /// It was not there.
     Created,
     /// It was there, but different.

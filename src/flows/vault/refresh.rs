@@ -62,20 +62,21 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
                 let (app, held) = (Arc::clone(app), Arc::clone(&held));
                 async move { attempt(&app, &held, now).await }
             });
-            let refreshed = task.await.map_err(|error| Fault::caused("refreshing", error))?;
-            if !matches!(refreshed, Ok(Some(_))) {
+            let outcome = task.await.map_err(|error| Fault::caused("refreshing", error))?;
+            if !matches!(outcome, Ok(Outcome::Fresh(_))) {
                 // Others may try at once; if that fails, too, the lease ends by itself.
                 let release =
                     app.read(async |connection| vault::store::mark_released(connection, &id, lease).await);
                 drop(release.await);
             }
-            return match refreshed? {
-                Some(held) => Ok(held),
-                None => {
+            match outcome? {
+                Outcome::Fresh(held) => return Ok(held),
+                Outcome::Changed => {}
+                Outcome::Unwell => {
                     app.vault.unwell.insert(id, ());
-                    as_it_is(held, now)
+                    return as_it_is(held, now);
                 }
-            };
+            }
         }
         // Another server is at it, or there is another credential by now.
         let found = app.read(async |connection| app.vault.open(connection, &id).await).await?;
@@ -102,26 +103,36 @@ fn as_it_is(held: Arc<Held>, now: OffsetDateTime) -> Result<Arc<Held>, Stop> {
     }
 }
 
-/// Asks the provider, several times if it is unwell; `None` if it stays so.
-async fn attempt(app: &App, held: &Held, now: OffsetDateTime) -> Result<Option<Arc<Held>>, Stop> {
-    let Credential::Oauth2(tokens) = &held.credential else { return Ok(None) };
+/// What came of it.
+enum Outcome {
+    /// A new access token.
+    Fresh(Arc<Held>),
+    /// Its owner has stored another credential meanwhile, or ended it.
+    Changed,
+    /// The provider has none for us at the moment.
+    Unwell,
+}
+
+/// Asks the provider, several times if it is unwell.
+async fn attempt(app: &App, held: &Held, now: OffsetDateTime) -> Result<Outcome, Stop> {
+    let Credential::Oauth2(tokens) = &held.credential else { return Ok(Outcome::Unwell) };
     let mut pauses = PAUSES.iter();
     loop {
         match ask(&app.vault.outbound, &held.provider, tokens).await {
-            Told::Given(given) => return store(app, held, tokens, given, now).await.map(Some),
+            Told::Given(given) => return Ok(store(app, held, tokens, given, now).await?),
             Told::Condemned(code) => {
                 condemn(app, &held.connection, &code, now).await?;
                 return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
             }
             Told::Refused(code) => {
                 tracing::error!(connection = held.connection.id, error = code, "a provider refuses us");
-                return Ok(None);
+                return Ok(Outcome::Unwell);
             }
             Told::Unwell(why) => {
                 tracing::warn!(connection = held.connection.id, error = why, "a provider is unwell");
                 match pauses.next() {
                     Some(pause) => tokio::time::sleep(*pause).await,
-                    None => return Ok(None),
+                    None => return Ok(Outcome::Unwell),
                 }
             }
         }
@@ -135,7 +146,7 @@ async fn store(
     old: &Tokens,
     given: Given,
     now: OffsetDateTime,
-) -> Result<Arc<Held>, Stop> {
+) -> Result<Outcome, Fault> {
     let mut next = held.connection.clone();
     let life = given.expires_in.map(|seconds| time::Duration::seconds(seconds.into()));
     next.expires_at = life.map(|life| now + life);
@@ -153,28 +164,26 @@ async fn store(
     let mut last = Fault::new("a refreshed credential was not stored");
     for _ in 0..5 {
         match put(app, (held, &next, &credential), now).await {
-            Ok(Some(stored)) => return Ok(stored),
-            // Its owner has stored another one, or ended it.
-            Ok(None) => return Err(Refusal::ConnectionUnusable(State::Disconnected).into()),
+            Ok(outcome) => return Ok(outcome),
             Err(fault) => last = fault,
         }
         tokio::time::sleep(PAUSES[0]).await;
     }
-    Err(last.into())
+    Err(last)
 }
 
 async fn put(
     app: &App,
     (held, next, credential): (&Held, &Connection, &Credential),
     now: OffsetDateTime,
-) -> Result<Option<Arc<Held>>, Fault> {
+) -> Result<Outcome, Fault> {
     let mut work = Work::begin(&app.pool).await?;
     let found = vault::store::find_for_update(work.connection(), &next.id).await?;
     let same = found.is_some_and(|found| found.version == next.version && found.state() == State::Active);
     if !same {
-        return Ok(None);
+        return Ok(Outcome::Changed);
     }
-    let sealed = app.vault.keys.seal(work.connection(), &next.row(), &*credential.to_bytes()?).await?;
+    let sealed = app.vault.keys.seal(work.connection(), &next.row(), &credential.to_bytes()?).await?;
     let next = Connection { sealed: Some(sealed), ..next.clone() };
     vault::store::put(work.connection(), &next).await?;
     let mut event = about(Action::ConnectionRefreshed, &next, now);
@@ -186,7 +195,7 @@ async fn put(
         provider: Arc::clone(&held.provider),
     });
     app.vault.held.insert(stored.connection.id.clone(), Arc::clone(&stored));
-    Ok(Some(stored))
+    Ok(Outcome::Fresh(stored))
 }
 
 /// The provider honours it no more.

@@ -1,0 +1,327 @@
+//! Access tokens of providers are renewed before they end: once, by whoever comes first, and nothing is lost on the way.
+
+use std::time::Duration;
+
+use actchain::platform::base64url;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::desk::Api;
+use crate::support::provider::{Asked, CLIENT, Kind, Provider, SECRET, Wrong};
+use crate::support::vault::{VaultWorld, names};
+
+/// Tokens that a provider gave somebody who brings them to the vault.
+async fn given(provider: &Provider) -> Value {
+    let verifier = "a-verifier-that-is-long-enough-for-everybody-1";
+    let challenge = actchain::protocol::oauth_client::challenge(verifier);
+    let redirect = "https://elsewhere.example.com/callback";
+    let url = format!(
+        "{}/authorize?response_type=code&client_id={}&redirect_uri={redirect}&scope=files.read&state=0123456789abcdef0123456789abcdef\
+         &code_challenge={challenge}&code_challenge_method=S256",
+        provider.base,
+        url::form_urlencoded::byte_serialize(CLIENT.as_bytes()).collect::<String>()
+    );
+    let back = provider.agree(&url).await;
+    let code = back.query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", redirect),
+            ("code_verifier", verifier),
+        ])
+        .finish();
+    let answer = reqwest::Client::new()
+        .post(format!("{}/token", provider.base))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("authorization", actchain::protocol::oauth_client::basic(CLIENT, SECRET).as_str())
+        .body(form)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    let given: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    json!({"access_token": given["access_token"], "refresh_token": given["refresh_token"], "expires_in": 100,
+           "scope": "files.read"})
+}
+
+/// A vault with a connection at a provider whose access token ends in 100 seconds.
+struct Story {
+    provider: Provider,
+    vault: VaultWorld,
+    id: String,
+    imported: Value,
+}
+
+impl Story {
+    async fn new() -> Self {
+        Self::with(Kind::default(), "").await
+    }
+
+    async fn with(kind: Kind, config: &str) -> Self {
+        let provider = Provider::of(kind).await;
+        let vault = VaultWorld::configured(config, "http://127.0.0.1:9/token").await;
+        let declaration = provider.declaration("third", "scopes: [files.read], rotates_refresh_tokens: true");
+        vault.world.server.apply(&declaration).await.unwrap();
+        let imported = given(&provider).await;
+        let id = vault.connected("third", imported.clone()).await;
+        vault.delegated(names(&id), json!({"expires_in": 30_000})).await;
+        Self { provider, vault, id, imported }
+    }
+
+    async fn token(&self) -> String {
+        let [_, token] = self.vault.chain(&names(&self.id)).await;
+        token
+    }
+
+    async fn shown(&self) -> Value {
+        self.vault.world.as_alice("GET", &format!("/vault/connections/{}", self.id), json!({})).await.json
+    }
+
+    /// The access token that is had now.
+    async fn fetched(&self) -> String {
+        let answer = self.vault.fetch(&self.token().await, &self.id).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json["access_token"].as_str().unwrap().to_owned()
+    }
+
+    fn pass(&self, seconds: i64) {
+        self.vault.world.server.pass(seconds);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_token_is_renewed_within_the_leeway_and_not_before() {
+    let story = Story::new().await;
+    assert_eq!(story.fetched().await, story.imported["access_token"]);
+    story.pass(39);
+    assert_eq!(story.fetched().await, story.imported["access_token"], "61 seconds are left");
+    assert_eq!(story.provider.count(Asked::Refresh), 0);
+    story.pass(1);
+    let renewed = story.fetched().await;
+    assert_eq!(Some(&renewed), story.provider.newest().as_ref());
+    assert!(story.provider.honours(&renewed));
+    assert_eq!(story.fetched().await, renewed);
+    assert_eq!(story.provider.count(Asked::Refresh), 1);
+    let shown = story.shown().await;
+    assert_eq!((&shown["state"], shown["refreshed_at"].is_string()), (&json!("active"), true));
+    let events = story.vault.vault_events().await;
+    let refreshed = events.iter().find(|event| event["action"] == "vault.connection.refreshed").unwrap();
+    assert_eq!(
+        (&refreshed["target"], &refreshed["actor"]["client_id"]),
+        (&json!(story.id), &json!("server"))
+    );
+    // The rotated refresh token was stored: the next renewal uses it.
+    story.pass(3_600);
+    assert_ne!(story.fetched().await, renewed);
+    assert_eq!(story.provider.count(Asked::Refresh), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_at_the_moment_of_expiry_on_two_servers_make_one_refresh() {
+    let story = Story::new().await;
+    story.provider.always(Asked::Refresh, Wrong::late(Duration::from_millis(300)));
+    let twin = story.vault.world.server.twin().await;
+    story.pass(100);
+    let token = story.token().await;
+    let path = format!("/vault/connections/{}/token", story.id);
+    let calls = (0..200).map(|n| {
+        let server = if n % 2 == 0 { &story.vault.world.server } else { &twin };
+        Api::post(server, &path, json!({})).client(&story.vault.world.email_svc, &token).send()
+    });
+    let answers = join_all(calls).await;
+    let newest = story.provider.newest().unwrap();
+    for answer in &answers {
+        assert_eq!((answer.status, &answer.json["access_token"]), (200, &json!(newest)), "{}", answer.text);
+    }
+    assert_eq!((story.provider.count(Asked::Refresh), story.provider.busiest()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_unwell_condemns_nothing() {
+    let ill = [
+        Wrong::json(500, json!({"error": "server_error"})),
+        Wrong::json(503, json!({"error": "invalid_grant"})),
+        Wrong::json(429, json!({"error": "slow_down"})),
+        Wrong::json(400, json!({"error": "temporarily_unavailable"})),
+        Wrong::json(401, json!({"error": "invalid_client"})),
+        Wrong::says(200, "text/html", "<html>Welcome</html>"),
+        Wrong::says(200, "application/json", ""),
+        Wrong::says(200, "application/json", &"x".repeat(1_000_000)),
+        Wrong::json(200, json!({"access_token": ""})),
+        Wrong::says(302, "text/plain", ""),
+    ];
+    for wrong in ill {
+        let story = Story::new().await;
+        story.provider.always(Asked::Refresh, wrong.clone());
+        // It is good for half a minute still, which is better than nothing.
+        story.pass(70);
+        assert_eq!(story.fetched().await, story.imported["access_token"], "{wrong:?}");
+        story.pass(30);
+        let token = story.token().await;
+        let refused = story.vault.fetch(&token, &story.id).await;
+        refused.assert_problem(503, "provider_unavailable");
+        assert_eq!(story.shown().await["state"], "active", "{wrong:?}");
+        story.provider.behaves();
+        // Nobody asks again within a second.
+        story.vault.world.server.app.vault.unwell.invalidate(&story.id);
+        assert_eq!(story.fetched().await, story.provider.newest().unwrap(), "{wrong:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_stumbles_once_is_asked_again_at_once() {
+    let story = Story::new().await;
+    story.provider.once(Asked::Refresh, Wrong::json(502, json!({})));
+    story.pass(100);
+    assert_eq!(story.fetched().await, story.provider.newest().unwrap());
+    assert_eq!(story.provider.count(Asked::Refresh), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_gone_condemns_the_connection_until_it_gets_another_credential() {
+    let story = Story::new().await;
+    story.provider.end_everything();
+    story.pass(50);
+    let token = story.token().await;
+    story.vault.fetch(&token, &story.id).await.assert_problem(409, "connection_needs_reconnect");
+    assert_eq!(story.shown().await["state"], "needs_reconnect");
+    story.vault.fetch(&token, &story.id).await.assert_problem(409, "connection_needs_reconnect");
+    assert_eq!(story.provider.count(Asked::Refresh), 1, "it is not asked again");
+    let events = story.vault.vault_events().await;
+    let broken: Vec<&Value> =
+        events.iter().filter(|event| event["action"] == "vault.connection.broken").collect();
+    assert_eq!((broken.len(), &broken[0]["detail"]["error"]), (1, &json!("invalid_grant")));
+    let rotation = json!({"credential": given(&story.provider).await});
+    let path = format!("/vault/connections/{}/rotate", story.id);
+    assert_eq!(story.vault.world.as_alice("POST", &path, rotation.clone()).await.json["state"], "active");
+    assert_eq!(story.fetched().await, rotation["credential"]["access_token"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_refresh_token_an_access_token_is_given_to_its_end() {
+    let vault = VaultWorld::new().await;
+    let id = vault.connected("acme", json!({"access_token": "at-1", "expires_in": 100})).await;
+    vault.delegated(names(&id), json!({})).await;
+    vault.world.server.pass(99);
+    let [_, token] = vault.chain(&names(&id)).await;
+    let last = vault.fetch(&token, &id).await;
+    assert_eq!((&last.json["access_token"], &last.json["expires_in"]), (&json!("at-1"), &json!(1)));
+    vault.world.server.pass(1);
+    let [_, token] = vault.chain(&names(&id)).await;
+    vault.fetch(&token, &id).await.assert_problem(409, "connection_needs_reconnect");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_is_rotated_during_a_refresh_stays() {
+    let story = Story::new().await;
+    story.provider.once(Asked::Refresh, Wrong::late(Duration::from_millis(500)));
+    story.pass(100);
+    let token = story.token().await;
+    let fetching = story.vault.fetch(&token, &story.id);
+    let rotating = async {
+        while story.provider.count(Asked::Refresh) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let body = json!({"credential": {"access_token": "brought-meanwhile"}});
+        let path = format!("/vault/connections/{}/rotate", story.id);
+        assert_eq!(story.vault.world.as_alice("POST", &path, body).await.status, 200);
+    };
+    let (fetched, ()) = tokio::join!(fetching, rotating);
+    assert_eq!(fetched.status, 200, "{}", fetched.text);
+    assert_eq!(fetched.json["access_token"], "brought-meanwhile");
+    assert_eq!(story.fetched().await, "brought-meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_is_finished_although_whoever_asked_hung_up() {
+    let story = Story::new().await;
+    story.provider.once(Asked::Refresh, Wrong::late(Duration::from_millis(400)));
+    story.pass(100);
+    let token = story.token().await;
+    let fetching = tokio::time::timeout(Duration::from_millis(200), story.vault.fetch(&token, &story.id));
+    assert!(fetching.await.is_err());
+    while !story
+        .vault
+        .vault_events()
+        .await
+        .iter()
+        .any(|event| event["action"] == "vault.connection.refreshed")
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(story.fetched().await, story.provider.newest().unwrap());
+    assert_eq!(story.provider.count(Asked::Refresh), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_its_server_did_not_return_ends_by_itself() {
+    let story = Story::new().await;
+    story.pass(100);
+    let sql = "UPDATE connection SET lease = gen_random_uuid(), lease_until = now() + interval '1 second'";
+    sqlx::query(sql).execute(&mut story.vault.world.server.sql().await).await.unwrap();
+    assert_eq!(story.fetched().await, story.provider.newest().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_chain_makes_no_refresh() {
+    let story = Story::new().await;
+    let token = story.token().await;
+    story.pass(100);
+    let world = &story.vault.world;
+    assert_eq!(world.as_admin("POST", "/api/v1/clients/user-proxy/disable", json!({})).await.status, 200);
+    story.vault.fetch(&token, &story.id).await.assert_problem(409, "actor_disabled");
+    assert_eq!(story.provider.count(Asked::Refresh), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_allows_more_than_before_is_seen() {
+    let story = Story::new().await;
+    let limited = json!([{"type": "vault_connection", "identifier": story.id, "scopes": ["files.read"]}]);
+    let [_, token] = story.vault.chain(&limited).await;
+    assert_eq!(story.vault.fetch(&token, &story.id).await.status, 200);
+    story.provider.becomes(|kind| kind.grants = Some("files.read files.write".into()));
+    story.pass(100);
+    let [_, token] = story.vault.chain(&limited).await;
+    story.vault.fetch(&token, &story.id).await.assert_problem(403, "connection_too_wide");
+    assert_eq!(story.shown().await["scopes"], json!(["files.read", "files.write"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_told_to_the_provider_now_or_later() {
+    let story = Story::new().await;
+    let path = format!("/vault/connections/{}/disconnect", story.id);
+    story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
+    let ended = story.vault.world.as_alice("POST", &path, json!({"reason": "enough"})).await;
+    assert_eq!((ended.status, &ended.json["provider_revoked"]), (200, &json!(false)), "{}", ended.text);
+    assert!(story.provider.revoked().is_empty());
+    let server = &story.vault.world.server;
+    let kept = async || -> bool {
+        let kept =
+            sqlx::query_scalar("SELECT sealed IS NOT NULL FROM connection WHERE id = $1").bind(&story.id);
+        kept.fetch_one(&mut server.sql().await).await.unwrap()
+    };
+    assert!(kept().await, "the provider does not know yet");
+    story.pass(61);
+    actchain::jobs::vault::run_once(&server.app, server.clock.now()).await.unwrap();
+    assert_eq!(story.provider.revoked(), [story.imported["refresh_token"].as_str().unwrap()]);
+    assert!(!kept().await);
+    let events = story.vault.vault_events().await;
+    assert_eq!(events.last().unwrap()["detail"]["provider_revoked"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_provider_gave_stands_in_the_database() {
+    let story = Story::new().await;
+    for _ in 0..3 {
+        story.pass(4_000);
+        story.fetched().await;
+    }
+    let everything = story.vault.world.server.dump().await;
+    let secrets = story.provider.secrets();
+    assert!(secrets.len() >= 8, "{secrets:?}");
+    for secret in secrets.iter().map(String::as_str).chain([SECRET]) {
+        let encoded = base64url::encode(secret);
+        assert!(!everything.contains(secret) && !everything.contains(&encoded), "{secret}");
+    }
+}
