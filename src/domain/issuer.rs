@@ -37,6 +37,13 @@ impl Issuer {
 }
 
 impl Issuer {
+    /// Whether it is registered just like another.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (&self.jwks, &self.jwks_uri, &self.audiences) == (&other.jwks, &other.jwks_uri, &other.audiences)
+            && self.delegation_audiences == other.delegation_audiences
+            && (&self.algorithms, &self.token_types) == (&other.algorithms, &other.token_types)
+    }
+
     /// Whether a token for these audiences lets a user decide about delegations.
     pub fn lets_decide(&self, audiences: &[String]) -> bool {
         let wanted = self.delegation_audiences.as_ref().unwrap_or(&self.audiences);

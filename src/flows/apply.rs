@@ -14,8 +14,7 @@ use super::clients::hash_blocking;
 use super::declaration::{ClientDeclaration, Declaration, DelegationDeclaration};
 use super::declared_client::{removed_keys, same_client};
 use super::declared_delegation::{self, Known};
-use super::keys::ensure_data_key;
-use super::vault::{ProviderDeclaration, Ready, Stored, prepare, put_provider};
+use super::vault::{Ready, prepare_all, put_provider};
 use super::work::Work;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::capability::Ladder;
@@ -81,7 +80,7 @@ pub async fn apply(
     (declaration, mode): (Declaration, Mode),
     now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
-    let providers = ready(pool, vault, declaration.providers, now).await?;
+    let providers = prepare_all(pool, vault, declaration.providers, now).await?;
     let mut work = Work::alone(pool).await?;
     let registry = registry::store::load(work.connection(), own_issuer).await?;
     let mut plan = Plan {
@@ -128,25 +127,6 @@ pub async fn apply(
 /// A client as it will be, and the keys that it had and will not have.
 type Changed = (Client, Vec<String>);
 
-/// Completes declarations of providers, which may talk to them; not inside a transaction.
-async fn ready(
-    pool: &PgPool,
-    vault: Option<&Vault>,
-    declared: Vec<ProviderDeclaration>,
-    now: OffsetDateTime,
-) -> Result<Vec<Ready>, Fault> {
-    if declared.is_empty() {
-        return Ok(Vec::new());
-    }
-    let vault = vault.ok_or_else(|| Fault::new("providers need the master key"))?;
-    ensure_data_key(pool, vault.keys.master(), now).await?;
-    let mut providers = Vec::with_capacity(declared.len());
-    for one in declared {
-        providers.push(prepare(&vault.outbound, one).await?);
-    }
-    Ok(providers)
-}
-
 struct Plan<'a> {
     own_issuer: &'a str,
     ladder: &'a Ladder,
@@ -191,13 +171,8 @@ impl Plan<'_> {
         let mut changes = RegistryChanges::default();
         for declared in issuers {
             let issuer = declared.read(self.own_issuer, &self.outbound)?;
-            let same = |old: &crate::domain::issuer::Issuer| {
-                (&old.jwks, &old.jwks_uri, &old.audiences)
-                    == (&issuer.jwks, &issuer.jwks_uri, &issuer.audiences)
-                    && old.delegation_audiences == issuer.delegation_audiences
-                    && (&old.algorithms, &old.token_types) == (&issuer.algorithms, &issuer.token_types)
-            };
-            let change = change_of(self.registry.issuers.get(&issuer.iss).map(same));
+            let change =
+                change_of(self.registry.issuers.get(&issuer.iss).map(|old| old.says_the_same(&issuer)));
             self.line(change, "issuer", &issuer.iss);
             if change != Change::Keep {
                 self.event(Action::IssuerChanged, &issuer.iss, change);
@@ -346,11 +321,7 @@ impl Plan<'_> {
         vault: &Vault,
         one: &Ready,
     ) -> Result<(), Fault> {
-        let change = match put_provider(connection, &vault.keys, one, self.now).await? {
-            Stored::Created => Change::Create,
-            Stored::Changed => Change::Update,
-            Stored::Same => Change::Keep,
-        };
+        let change = put_provider(connection, &vault.keys, one, self.now).await?;
         self.line(change, "provider", &one.id);
         if change != Change::Keep {
             self.event(Action::ProviderChanged, &one.id, change);

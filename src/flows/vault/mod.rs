@@ -11,5 +11,5 @@ mod visit;
 pub use self::connections::{Import, ListQuery, NewConnection, create, list, rotate, show};
 pub use self::disconnect::{disconnect, wipe};
 pub use self::providers::{ProviderDeclaration, Ready, prepare, view as provider_view};
-pub(super) use self::providers::{Stored, put as put_provider};
+pub(super) use self::providers::{prepare_all, put as put_provider};
 pub use self::retrieve::{Answer, Form, retrieve};

@@ -8,11 +8,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
 use crate::domain::client::AuthMethod;
 use crate::domain::data_key::{DataKeys, Sealed};
 use crate::domain::provider::{self, Attachment, Body, Kind, Oauth, Provider, Separator, Settings};
+use crate::domain::vault::held::Vault;
+use crate::flows::apply::Change;
+use crate::flows::keys::ensure_data_key;
 use crate::platform::fault::{During, Fault};
 use crate::platform::outbound::Outbound;
 use crate::platform::{json, secret};
@@ -275,15 +279,23 @@ fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, 
     })
 }
 
-/// What storing a provider comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::flows) enum Stored {
-    /// It was not there.
-    Created,
-    /// It was there, but different.
-    Changed,
-    /// It is as declared.
-    Same,
+/// Completes declarations of providers, which may talk to them; not inside a transaction.
+pub(in crate::flows) async fn prepare_all(
+    pool: &PgPool,
+    vault: Option<&Vault>,
+    declared: Vec<ProviderDeclaration>,
+    now: OffsetDateTime,
+) -> Result<Vec<Ready>, Fault> {
+    if declared.is_empty() {
+        return Ok(Vec::new());
+    }
+    let vault = vault.ok_or_else(|| Fault::new("providers need the master key"))?;
+    ensure_data_key(pool, vault.keys.master(), now).await?;
+    let mut providers = Vec::with_capacity(declared.len());
+    for one in declared {
+        providers.push(prepare(&vault.outbound, one).await?);
+    }
+    Ok(providers)
 }
 
 /// Stores a provider. Whoever calls records it.
@@ -292,7 +304,7 @@ pub(in crate::flows) async fn put(
     keys: &DataKeys,
     ready: &Ready,
     now: OffsetDateTime,
-) -> Result<Stored, Fault> {
+) -> Result<Change, Fault> {
     let found = provider::store::find(connection, &ready.id).await?;
     let there = found.is_some();
     if let Some(found) = found {
@@ -305,7 +317,7 @@ pub(in crate::flows) async fn put(
         let old = found.open(keys, connection).await?;
         let text = |secret: &Option<SecretString>| secret.as_ref().map(|one| one.expose_secret().to_owned());
         if old.provider.settings == ready.settings && text(&old.secret) == text(&ready.secret) {
-            return Ok(Stored::Same);
+            return Ok(Change::Keep);
         }
     }
     let secret = ready.secret.as_ref().map(|secret| secret.expose_secret()).unwrap_or_default();
@@ -319,7 +331,7 @@ pub(in crate::flows) async fn put(
         updated_at: now,
     };
     provider::store::put(connection, &one).await?;
-    Ok(if there { Stored::Changed } else { Stored::Created })
+    Ok(if there { Change::Update } else { Change::Create })
 }
 
 impl Ready {
