@@ -1,5 +1,6 @@
 //! The audit log: immutable canonical documents in one Merkle tree, with a gapless `seq`.
 
+mod action;
 pub mod store;
 pub mod verify;
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use self::action::Action;
 use super::delegation::{Delegation, Path};
 use super::principal::Principal;
 use super::refusal::Refusal;
@@ -17,135 +19,6 @@ use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::platform::random;
 use crate::protocol::canonical_json;
-
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// A client got a token for itself.
-    TokenIssued,
-    /// A token was made from another.
-    TokenExchanged,
-    /// A token was refused.
-    TokenRefused,
-    /// A token was revoked by its client.
-    TokenRevoked,
-    /// A delegation was given or asked for.
-    DelegationCreated,
-    /// A delegation that was asked for was approved, or its agent's new key was confirmed.
-    DelegationActivated,
-    /// A delegation was denied or taken back.
-    DelegationRevoked,
-    /// A delegation came to its end, or to its last use.
-    DelegationExpired,
-    /// The end of a delegation was moved.
-    DelegationRenewed,
-    /// Uses were reported.
-    DelegationUsed,
-    /// An agent asked for another key.
-    DelegationRebinding,
-    /// A move of a delegation was refused.
-    DelegationRefused,
-    /// A use that needs a confirmation was confirmed.
-    CeremonyApproved,
-    /// It was not.
-    CeremonyDenied,
-    /// Everything that a principal had up to now was ended.
-    PrincipalCutOff,
-    /// A key was removed from a client.
-    ClientKeyRemoved,
-    /// An agent was made for one delegation.
-    AgentCreated,
-    /// Such an agent has ended.
-    AgentEnded,
-    /// A client was registered or changed.
-    ClientChanged,
-    /// A client was disabled.
-    ClientDisabled,
-    /// A client was enabled again.
-    ClientEnabled,
-    /// A client's secret was replaced.
-    ClientSecretRotated,
-    /// A signing key was made, began to sign, ceased to sign, or was removed; `detail.stage` says which.
-    KeyChanged,
-    /// An issuer was registered or changed.
-    IssuerChanged,
-    /// A resource was registered or changed.
-    ResourceChanged,
-    /// A provider of credentials was declared or changed.
-    ProviderChanged,
-    /// A credential was answered to an agent.
-    VaultTokenRetrieved,
-    /// One was not.
-    VaultTokenRefused,
-    /// A connection was made.
-    ConnectionCreated,
-    /// Another credential was stored in its place.
-    ConnectionRotated,
-    /// Its access token was renewed.
-    ConnectionRefreshed,
-    /// Its provider honours its credential no more.
-    ConnectionBroken,
-    /// It was ended.
-    ConnectionDisconnected,
-    /// A move of a connection was refused.
-    ConnectionRefused,
-    /// A data key was made, wrapped anew or retired.
-    VaultKeyChanged,
-}
-
-impl Action {
-    /// The stable name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TokenIssued => "oauth.token.issued",
-            Self::TokenExchanged => "oauth.token.exchanged",
-            Self::TokenRefused => "oauth.token.refused",
-            Self::TokenRevoked => "oauth.token.revoked",
-            Self::DelegationCreated => "delegation.created",
-            Self::DelegationActivated => "delegation.activated",
-            Self::DelegationRevoked => "delegation.revoked",
-            Self::DelegationExpired => "delegation.expired",
-            Self::DelegationRenewed => "delegation.renewed",
-            Self::DelegationUsed => "delegation.used",
-            Self::DelegationRebinding => "delegation.rebinding",
-            Self::DelegationRefused => "delegation.refused",
-            Self::CeremonyApproved => "delegation.ceremony_approved",
-            Self::CeremonyDenied => "delegation.ceremony_denied",
-            Self::PrincipalCutOff => "admin.principal_cut_off",
-            Self::ClientKeyRemoved => "client.key_removed",
-            Self::AgentCreated => "client.agent_created",
-            Self::AgentEnded => "client.agent_ended",
-            Self::ClientChanged => "client.changed",
-            Self::ClientDisabled => "client.disabled",
-            Self::ClientEnabled => "client.enabled",
-            Self::ClientSecretRotated => "client.secret_rotated",
-            Self::KeyChanged => "key.changed",
-            Self::IssuerChanged => "admin.issuer_changed",
-            Self::ResourceChanged => "admin.resource_changed",
-            Self::ProviderChanged => "admin.provider_changed",
-            Self::VaultTokenRetrieved => "vault.token.retrieved",
-            Self::VaultTokenRefused => "vault.token.refused",
-            Self::ConnectionCreated => "vault.connection.created",
-            Self::ConnectionRotated => "vault.connection.rotated",
-            Self::ConnectionRefreshed => "vault.connection.refreshed",
-            Self::ConnectionBroken => "vault.connection.broken",
-            Self::ConnectionDisconnected => "vault.connection.disconnected",
-            Self::ConnectionRefused => "vault.connection.refused",
-            Self::VaultKeyChanged => "key.vault_changed",
-        }
-    }
-
-    /// The event code, where there is one.
-    pub fn code(self) -> Option<&'static str> {
-        match self {
-            Self::DelegationCreated => Some("0x3001"),
-            Self::DelegationActivated => Some("0x3002"),
-            Self::DelegationRevoked => Some("0x3003"),
-            Self::DelegationExpired => Some("0x3004"),
-            _ => None,
-        }
-    }
-}
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
