@@ -72,3 +72,10 @@ CREATE INDEX connecting_expiry ON connecting (expires_at);
 
 GRANT SELECT, INSERT, UPDATE ON provider, data_key, connection TO actchain_server;
 GRANT SELECT, INSERT, UPDATE, DELETE ON connecting TO actchain_server;
+
+-- What all servers share and nobody else knows, sealed by the master key; it stays when that is replaced.
+CREATE TABLE server_secret (
+    name   text PRIMARY KEY,
+    sealed text NOT NULL
+);
+GRANT SELECT, INSERT, UPDATE ON server_secret TO actchain_server;

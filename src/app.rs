@@ -103,7 +103,7 @@ impl App {
         config: Config,
         clock: Clock,
         database: PgConnectOptions,
-        master: &MasterKey,
+        (master, seal): (&MasterKey, SealingKey),
     ) -> Result<(Arc<Self>, tokio::sync::oneshot::Receiver<()>), Fault> {
         let timeout = Duration::from_millis(config.ledger.timeout_ms);
         let issuer = config.issuer();
@@ -112,11 +112,11 @@ impl App {
             .ok_or_else(|| Fault::new(format!("{endpoint} is not usable as a token endpoint")))?;
         let ladder = Ladder::new(&config.delegations.capabilities)?;
         let pool = db::pool(database.clone(), config.database_connections, timeout);
-        let seal = SealingKey::of(master);
         let mut connection = pool.acquire().await?;
         db::schema(&mut connection).await?.require_current()?;
         let keyring = Keyring::open(&key::store::list(&mut connection).await?, &seal)?;
         let registry = registry::store::load(&mut connection, &issuer).await?;
+        let places = key::places(&mut connection, &seal).await?;
         drop(connection);
         let nonces = (config.dpop.nonce == Switch::On)
             .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
@@ -125,7 +125,7 @@ impl App {
         let app = Self {
             token_target,
             ladder,
-            places: Places::new(&master.derive("actchain places in status lists")),
+            places: Places::new(&places),
             block: tokio::sync::Mutex::new(0..0),
             polls: Polls::new(),
             waiting: tokio::sync::Semaphore::new(256),

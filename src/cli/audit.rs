@@ -12,7 +12,6 @@ use crate::domain::audit::store;
 use crate::flows::audit::{self, Kept, Report};
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
-use crate::platform::jose::SealingKey;
 use crate::protocol::signed_note::VerifierKey;
 
 /// How often `tail -f` looks.
@@ -121,7 +120,7 @@ fn print(report: &Report) -> Result<(), Fault> {
 async fn export(config: Config, out: Option<PathBuf>) -> Result<ExitCode, Fault> {
     let issuer = config.issuer();
     foundation::with(config, async |foundation, pool| {
-        let seal = SealingKey::of(&foundation.master_key()?);
+        let seal = foundation.seal()?;
         let note = audit::checkpoint(pool, &seal, &issuer, foundation.clock.now()).await?;
         let mut connection = pool.acquire().await?;
         let mut file: Box<dyn std::io::Write + Send> = match &out {
@@ -149,7 +148,7 @@ async fn checkpoint(config: Config, key: bool) -> Result<ExitCode, Fault> {
             let mut connection = pool.acquire().await?;
             println!("{}", audit::published_key(&mut connection, &issuer).await?);
         } else {
-            let seal = SealingKey::of(&foundation.master_key()?);
+            let seal = foundation.seal()?;
             print!("{}", audit::checkpoint(pool, &seal, &issuer, foundation.clock.now()).await?);
         }
         Ok(ExitCode::SUCCESS)

@@ -11,7 +11,6 @@ use super::print_json;
 use crate::domain::{key, registry};
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
-use crate::platform::jose::SealingKey;
 use crate::platform::outbound::{Outbound, Reach};
 
 /// How far the database's clock may be from ours.
@@ -82,8 +81,7 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
     };
     findings.push(Finding::of("clock", within));
     let stored = key::store::list(&mut connection).await?;
-    let opened = foundation.master_key().and_then(|master| {
-        let seal = SealingKey::of(&master);
+    let opened = foundation.seal().and_then(|seal| {
         let active = stored.iter().filter(|key| key.stage() == key::Stage::Active);
         active.map(|key| key.open(&seal)).collect::<Result<Vec<_>, _>>()
     });

@@ -76,10 +76,16 @@ impl Foundation {
         master_key(&self.config)
     }
 
+    /// What seals under the master key, and still opens what the one before has sealed.
+    pub(super) fn seal(&self) -> Result<SealingKey, Fault> {
+        let previous = self.config.previous_master_key_file.as_deref().map(read_key).transpose()?;
+        Ok(SealingKey::of(&self.master_key()?).with_previous(previous.as_ref()))
+    }
+
     /// The vault, for a command.
     pub(super) fn vault(&self) -> Result<Vault, Fault> {
         let outbound = Outbound::new(Reach::of_issuer(&self.config.issuer()))?;
-        Ok(Vault::new(SealingKey::of(&self.master_key()?), outbound))
+        Ok(Vault::new(self.seal()?, outbound))
     }
 
     /// Leaves the embedded cluster, which stops if nobody else uses it.

@@ -10,7 +10,6 @@ use crate::flows::keys::{self, Haste};
 use crate::platform::clock::rfc3339;
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
-use crate::platform::jose::SealingKey;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -39,7 +38,7 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fa
             }
             Command::Rotate { force, json } => {
                 let now = foundation.clock.now();
-                let seal = SealingKey::of(&foundation.master_key()?);
+                let seal = foundation.seal()?;
                 keys::ensure(pool, &seal, settings, now).await?;
                 let haste = if force { Haste::Forced } else { Haste::Patient };
                 let kid = keys::rotate(pool, &seal, (settings, haste), now).await?;

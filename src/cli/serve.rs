@@ -11,7 +11,6 @@ use crate::http::Listening;
 use crate::jobs;
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
-use crate::platform::jose::SealingKey;
 use crate::platform::local_postgres::Role;
 use crate::platform::telemetry;
 
@@ -40,10 +39,11 @@ async fn serve(
     let config = foundation.config.clone();
     let master = foundation.master_key()?;
     let pool = foundation.pool().await?;
-    keys::ensure(&pool, &SealingKey::of(&master), &config.keys, foundation.clock.now()).await?;
+    let seal = foundation.seal()?;
+    keys::ensure(&pool, &seal, &config.keys, foundation.clock.now()).await?;
     pool.close().await;
     let database = foundation.database.clone();
-    let (app, writer) = App::build(config, foundation.clock.clone(), database, &master).await?;
+    let (app, writer) = App::build(config, foundation.clock.clone(), database, (&master, seal)).await?;
     let listening = Listening::start(&app, listener)?;
     let (address, handle) = (listening.address, listening.handle());
     let mut running = tokio::spawn(listening.run());

@@ -3,14 +3,16 @@
 use serde_json::json;
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
 
 use super::work::Work;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::data_key::{self, StoredDataKey};
-use crate::domain::key::{self, Purpose, Stage, StoredKey};
+use crate::domain::key::{self, PLACES, Purpose, Stage, StoredKey, secret_row};
 use crate::platform::config;
 use crate::platform::fault::Fault;
 use crate::platform::jose::{SealingKey, SigningAlg};
+use crate::platform::random;
 
 /// A retiring key stays in the JWKS at least this long, for servers that have not read of its retirement yet.
 const LINGER: Duration = Duration::seconds(60);
@@ -63,30 +65,74 @@ pub async fn ensure(
     work.commit(&events).await
 }
 
-/// Makes the data key that the vault cannot do without, if it is not there. Also finds out whether the master key is the
-/// right one.
+/// Makes the master key wrap what another one had wrapped before it; gives how many keys.
+pub async fn wrap_anew(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<usize, Fault> {
+    let mut work = Work::alone(pool).await?;
+    key::store::lock(work.connection()).await?;
+    let mut events = Vec::new();
+    let mut note = |what: &str| {
+        let detail = json!({"change": "wrapped anew", "master_key": master.id()});
+        events.push(Event { detail: Some(detail), ..Event::of_operator(now, Action::VaultKeyChanged, what) });
+    };
+    for one in key::store::list(work.connection()).await?.iter().filter(|one| !master.made(&one.sealed)) {
+        key::store::put_sealed(work.connection(), &one.kid, &one.sealed_anew(master)?).await?;
+        note(&one.kid);
+    }
+    let data_keys = data_key::store::list(work.connection()).await?;
+    for one in data_keys.iter().filter(|one| !master.made(&one.wrapped)) {
+        data_key::store::put_wrapped(work.connection(), &one.id, &one.rewrapped(master)?).await?;
+        note(&one.id);
+    }
+    let places = key::store::find_secret(work.connection(), PLACES).await?;
+    if let Some(sealed) = places.filter(|sealed| !master.made(sealed)) {
+        let secret = master.open(&secret_row(PLACES), &sealed)?;
+        let anew = master.seal(&secret_row(PLACES), &secret)?;
+        key::store::put_secret(work.connection(), PLACES, &anew).await?;
+        note(PLACES);
+    }
+    let wrapped = events.len();
+    if wrapped > 0 {
+        work.commit(&events).await?;
+    }
+    Ok(wrapped)
+}
+
+/// Makes the data key that the vault cannot do without, and the secret that all servers share, if they are not there.
+/// Also finds out whether the master key is the right one.
 pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<(), Fault> {
     let mut connection = pool.acquire().await?;
     let found = data_key::store::list(&mut connection).await?;
+    let places = key::store::find_secret(&mut connection, PLACES).await?;
     drop(connection);
     for key in &found {
         key.open(master)?;
     }
-    if found.iter().any(|key| key.retired_at.is_none()) {
+    let active = |keys: &[StoredDataKey]| keys.iter().any(|key| key.retired_at.is_none());
+    if active(&found) && places.is_some() {
         return Ok(());
     }
     let mut work = Work::alone(pool).await?;
-    if data_key::store::list(work.connection()).await?.iter().any(|key| key.retired_at.is_none()) {
-        return Ok(());
-    }
-    let made = StoredDataKey::generate(master, now)?;
-    data_key::store::put_active(work.connection(), &made).await?;
-    let event = Event {
-        target: Some(made.id),
+    let mut events = Vec::new();
+    let created = |name: &str| Event {
+        target: Some(name.to_owned()),
         detail: Some(json!({"change": "created"})),
         ..Event::new(now, Action::VaultKeyChanged, Actor::server())
     };
-    work.commit(&[event]).await
+    if !active(&data_key::store::list(work.connection()).await?) {
+        let made = StoredDataKey::generate(master, now)?;
+        data_key::store::put_active(work.connection(), &made).await?;
+        events.push(created(&made.id));
+    }
+    if key::store::find_secret(work.connection(), PLACES).await?.is_none() {
+        let secret = Zeroizing::new(random::bytes::<32>()?);
+        let sealed = master.seal(&secret_row(PLACES), secret.as_slice())?;
+        key::store::put_secret(work.connection(), PLACES, &sealed).await?;
+        events.push(created(PLACES));
+    }
+    if events.is_empty() {
+        return Ok(());
+    }
+    work.commit(&events).await
 }
 
 fn wanted(settings: &config::Keys) -> [(Purpose, Stage, SigningAlg); 3] {

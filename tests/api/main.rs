@@ -29,4 +29,5 @@ mod support;
 mod trusted_issuers;
 mod vault_connecting;
 mod vault_refresh;
+mod vault_rekey;
 mod vault_retrieval;

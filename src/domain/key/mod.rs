@@ -6,7 +6,9 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::platform::fault::Fault;
 use crate::platform::jose::{PublicKey, SealingKey, SigningAlg, SigningKey};
@@ -88,6 +90,11 @@ impl StoredKey {
         SigningKey::from_private(self.alg, &private)
     }
 
+    /// The same private half, sealed by the present master key.
+    pub fn sealed_anew(&self, seal: &SealingKey) -> Result<String, Fault> {
+        seal.seal(&row_name(&self.kid), &seal.open(&row_name(&self.kid), &self.sealed)?)
+    }
+
     /// Where it stands.
     pub fn stage(&self) -> Stage {
         match (self.activated_at, self.retired_at, self.removed_at) {
@@ -97,6 +104,24 @@ impl StoredKey {
             (None, None, None) => Stage::Next,
         }
     }
+}
+
+/// The name of the secret that decides where in a status list the next token has its place. It is stored, for it must not
+/// change with the master key: two tokens would get the same place.
+pub const PLACES: &str = "status_places";
+
+/// Opens that secret.
+pub async fn places(connection: &mut PgConnection, seal: &SealingKey) -> Result<Zeroizing<[u8; 32]>, Fault> {
+    let sealed = store::find_secret(connection, PLACES).await?;
+    let sealed = sealed.ok_or_else(|| Fault::new(format!("the secret {PLACES} is missing")))?;
+    let secret = seal.open(&secret_row(PLACES), &sealed)?;
+    let bytes = <[u8; 32]>::try_from(secret.as_slice());
+    bytes.map(Zeroizing::new).map_err(|_| Fault::new(format!("the secret {PLACES} has not 32 bytes")))
+}
+
+/// The name under which a secret that all servers share is sealed.
+pub fn secret_row(name: &str) -> String {
+    format!("server_secret/{name}")
 }
 
 /// The name under which a key's private half is sealed.

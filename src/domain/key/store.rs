@@ -44,6 +44,34 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<StoredKey>, Fault
         .collect()
 }
 
+/// A secret that all servers share, sealed by the master key.
+pub async fn find_secret(connection: &mut PgConnection, name: &str) -> Result<Option<String>, Fault> {
+    let found = sqlx::query_scalar("SELECT sealed FROM server_secret WHERE name = $1").bind(name);
+    Ok(found.fetch_optional(connection).await?)
+}
+
+/// Stores one, or the same one sealed anew.
+pub async fn put_secret(connection: &mut PgConnection, name: &str, sealed: &str) -> Result<(), Fault> {
+    sqlx::query(
+        "INSERT INTO server_secret (name, sealed) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed",
+    )
+    .bind(name)
+    .bind(sealed)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The same key, sealed anew.
+pub async fn put_sealed(connection: &mut PgConnection, kid: &str, sealed: &str) -> Result<(), Fault> {
+    sqlx::query("UPDATE signing_key SET sealed = $2 WHERE kid = $1")
+        .bind(kid)
+        .bind(sealed)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Keeps others from changing keys until the transaction ends; those that only read go on.
 pub async fn lock(connection: &mut PgConnection) -> Result<(), Fault> {
     sqlx::query("LOCK TABLE signing_key IN SHARE ROW EXCLUSIVE MODE").execute(connection).await?;

@@ -2,6 +2,7 @@
 
 pub mod held;
 pub mod list;
+pub mod resealing;
 pub mod store;
 
 use std::collections::BTreeSet;

@@ -139,6 +139,22 @@ pub async fn unwiped(connection: &mut PgConnection, most: i64) -> Result<Vec<Con
     Ok(rows.into_iter().map(Connection::from).collect())
 }
 
+/// Some whose credential is sealed under a retired key; those that somebody is changing are passed over.
+pub(super) async fn lock_under_retired(
+    connection: &mut PgConnection,
+    most: i64,
+) -> Result<Vec<Connection>, Fault> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT c.* FROM connection c JOIN data_key k ON k.id = c.data_key
+         WHERE c.sealed IS NOT NULL AND k.retired_at IS NOT NULL
+         ORDER BY c.id LIMIT $1 FOR UPDATE OF c SKIP LOCKED",
+    )
+    .bind(most)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Connection::from).collect())
+}
+
 /// Says that the provider honours a credential no more, unless there is another one by now.
 pub async fn mark_broken(
     connection: &mut PgConnection,

@@ -4,6 +4,7 @@ mod connections;
 mod disconnect;
 mod providers;
 mod refresh;
+mod rekey;
 mod retrieve;
 mod talk;
 mod visit;
@@ -12,4 +13,5 @@ pub use self::connections::{Import, ListQuery, NewConnection, create, list, rota
 pub use self::disconnect::{disconnect, wipe};
 pub use self::providers::{ProviderDeclaration, Ready, prepare, view as provider_view};
 pub(super) use self::providers::{prepare_all, put as put_provider};
+pub use self::rekey::{Rekeyed, rekey};
 pub use self::retrieve::{Answer, Form, retrieve};

@@ -94,7 +94,23 @@ impl Server {
         Self::on(self.database.clone(), &config, (self.clock.clone(), self.master.clone())).await
     }
 
+    /// Another server on the same database, under another master key that still opens what this one's has sealed.
+    pub async fn twin_under(&self, master: &MasterKey) -> Self {
+        let seal = SealingKey::of(master).with_previous(Some(&self.master));
+        let config = format!("issuer = {:?}", self.app.issuer);
+        Self::sealing(self.database.clone(), &config, (self.clock.clone(), master.clone(), seal)).await
+    }
+
     async fn on(database: PgConnectOptions, config: &str, (clock, master): (Clock, MasterKey)) -> Self {
+        let seal = SealingKey::of(&master);
+        Self::sealing(database, config, (clock, master, seal)).await
+    }
+
+    async fn sealing(
+        database: PgConnectOptions,
+        config: &str,
+        (clock, master, seal): (Clock, MasterKey, SealingKey),
+    ) -> Self {
         let text = config;
         let mut config = Config::parse("test", text, &Default::default()).unwrap();
         let listener = Listening::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -109,9 +125,10 @@ impl Server {
             config.database_connections = 6;
         }
         let pool = PgPool::connect_with(database.clone()).await.unwrap();
-        keys::ensure(&pool, &SealingKey::of(&master), &config.keys, clock.now()).await.unwrap();
+        keys::ensure(&pool, &seal, &config.keys, clock.now()).await.unwrap();
         pool.close().await;
-        let (app, _writer) = App::build(config, clock.clone(), database.clone(), &master).await.unwrap();
+        let (app, _writer) =
+            App::build(config, clock.clone(), database.clone(), (&master, seal)).await.unwrap();
         let listening = Listening::start(&app, listener).unwrap();
         let base = format!("http://{}", listening.address);
         let handle = listening.handle();
