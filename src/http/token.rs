@@ -1,7 +1,10 @@
 //! `POST /oauth/token`.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use tracing_actix_web::RequestId;
+use zeroize::Zeroizing;
 
 use super::params::{Params, form};
 use super::{answer, caller};
@@ -10,9 +13,12 @@ use crate::domain::ceremony;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::mint::Issued;
 use crate::flows::token::{Asked, TokenRequest, token};
+use crate::flows::vault::{self, ExchangeRequest};
 use crate::platform::jose::MAX_TOKEN_BYTES;
 use crate::protocol::authorization_details::Details;
-use crate::protocol::token_exchange::{self, BadWanted, PresentedToken, Request, TokenType, Wanted};
+use crate::protocol::token_exchange::{
+    self, BadWanted, PresentedToken, Request, TokenType, VAULT_TOKEN, Wanted,
+};
 
 pub(super) async fn post(
     request: HttpRequest,
@@ -20,10 +26,26 @@ pub(super) async fn post(
     payload: web::Payload,
     app: web::Data<App>,
 ) -> HttpResponse {
-    let result = answer_to(&request, request_id, payload, &app).await;
+    let result = answer_to(&request, request_id, payload, app.clone().into_inner()).await;
     let nonce = app.nonces.as_ref().map(|nonces| nonces.current(app.clock.now()));
+    let result = match result {
+        Ok(Answer::Issued(issued)) => Ok(issued),
+        Ok(Answer::Vault(document)) => {
+            let response = HttpResponse::Ok().content_type("application/json").body(document.to_vec());
+            return answer::uncached(response, nonce);
+        }
+        Err(stop) => Err(stop),
+    };
     let reserved_by = reserved_by(&app, &result).await;
     answer::token(&app, &result, (nonce, reserved_by))
+}
+
+/// What a token request comes to.
+enum Answer {
+    /// A token of ours.
+    Issued(Issued),
+    /// One of somebody else, out of the vault, as the document that says it.
+    Vault(Zeroizing<Vec<u8>>),
 }
 
 /// The delegation at which a use is to be confirmed: with the ceremony's id, it names where.
@@ -40,16 +62,32 @@ async fn answer_to(
     request: &HttpRequest,
     request_id: RequestId,
     payload: web::Payload,
-    app: &App,
-) -> Result<Issued, Stop> {
+    app: Arc<App>,
+) -> Result<Answer, Stop> {
     let params = form(request, payload, app.config.limits.body).await?;
     // The present begins when all of the request is here, however slowly it came.
     let now = app.clock.now();
-    let request = TokenRequest {
-        from: caller::client_request("/oauth/token", request, request_id, &params)?,
-        asked: asked(&params, app.config.limits.targets),
-    };
-    token(app, &request, now).await
+    let from = caller::client_request("/oauth/token", request, request_id, &params)?;
+    let most_targets = app.config.limits.targets;
+    let exchanges = params.get("grant_type") == Some(token_exchange::GRANT_TYPE);
+    if exchanges && params.get("requested_token_type") == Some(VAULT_TOKEN) {
+        let request = ExchangeRequest { from, asked: of_the_vault(&params, most_targets) };
+        return vault::exchange(&app, &request, now).await.map(Answer::Vault);
+    }
+    let request = TokenRequest { from, asked: asked(&params, most_targets) };
+    token(&app, &request, now).await.map(Answer::Issued)
+}
+
+/// One connection, and nothing else that would narrow what a token of somebody else is good for.
+fn of_the_vault(params: &Params, most_targets: usize) -> Result<(PresentedToken, Details), Refusal> {
+    let subject = presented(params, "subject_token", "subject_token_type")?
+        .ok_or(Refusal::Malformed("subject_token and subject_token_type are required"))?;
+    let others = ["actor_token", "actor_token_type", "scope", "audience", "resource", "capability_ceiling"];
+    if others.iter().any(|name| !params.all(name).is_empty()) {
+        return Err(Refusal::Malformed("A token of the vault is asked for by authorization_details alone"));
+    }
+    let details = wanted(params, most_targets)?.details.ok_or(Refusal::DetailsMalformed)?;
+    Ok((subject, details))
 }
 
 fn asked(params: &Params, most_targets: usize) -> Result<Asked, Refusal> {

@@ -7,6 +7,9 @@ use super::{resource, scope};
 /// The grant type.
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
+/// The type of what comes out of the vault: not ours, and so not what the identifiers of RFC 8693 §3 stand for.
+pub const VAULT_TOKEN: &str = "urn:actchain:params:oauth:token-type:vault-token";
+
 /// Token type identifiers (RFC 8693 §3) that this server knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenType {

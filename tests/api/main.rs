@@ -28,6 +28,7 @@ mod subdelegation;
 mod support;
 mod trusted_issuers;
 mod vault_connecting;
+mod vault_exchange;
 mod vault_refresh;
 mod vault_rekey;
 mod vault_retrieval;

@@ -60,10 +60,9 @@ impl Refusal {
             Self::Throttled | Self::GuessingSecrets => code("temporarily_unavailable", 429),
             Self::IssuerUnavailable | Self::ProviderUnavailable => code("temporarily_unavailable", 503),
             Self::ProviderRefused => code("temporarily_unavailable", 502),
-            Self::ConnectionNotNamed | Self::ConnectionTooWide | Self::ProxyForbidden => {
-                code("insufficient_scope", 403)
-            }
-            Self::ConnectionUnusable(_) => code("conflict", 409),
+            Self::ConnectionNotNamed | Self::ConnectionTooWide => code("invalid_authorization_details", 400),
+            Self::ProxyForbidden => code("insufficient_scope", 403),
+            Self::ConnectionUnusable(_) => code("invalid_target", 400),
             Self::Malformed(_)
             | Self::TokenTooLarge
             | Self::SubjectTokenInvalid
@@ -114,7 +113,9 @@ impl Refusal {
             | Self::DelegationRevoked
             | Self::DelegationExpired
             | Self::DelegationRequested
-            | Self::CommandLimit => code("conflict", 409),
+            | Self::CommandLimit
+            | Self::ConnectionUnusable(_) => code("conflict", 409),
+            Self::ConnectionNotNamed | Self::ConnectionTooWide => code("insufficient_scope", 403),
             other => other.code(),
         }
     }

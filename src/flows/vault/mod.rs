@@ -2,6 +2,7 @@
 
 mod connections;
 mod disconnect;
+mod exchange;
 mod providers;
 mod refresh;
 mod rekey;
@@ -11,6 +12,7 @@ mod visit;
 
 pub use self::connections::{Import, ListQuery, NewConnection, create, list, rotate, show};
 pub use self::disconnect::{disconnect, wipe};
+pub use self::exchange::{ExchangeRequest, exchange};
 pub use self::providers::{ProviderDeclaration, Ready, prepare, view as provider_view};
 pub(super) use self::providers::{prepare_all, put as put_provider};
 pub use self::rekey::{Rekeyed, rekey};

@@ -17,6 +17,7 @@ use crate::domain::vault::held::Held;
 use crate::flows::identify::PresentedAccess;
 use crate::platform::fault::{During, Fault};
 use crate::protocol::scope;
+use crate::protocol::token_exchange::VAULT_TOKEN;
 
 /// How a credential is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub enum Answer {
 #[derive(Serialize)]
 struct Taken<'a> {
     access_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
     token_type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in: Option<i64>,
@@ -65,7 +68,7 @@ pub async fn retrieve(
     }
     visit.event.detail = Some(json!({"sealed": wanted == Form::Sealed}));
     let held = visit.take(app, (connection, Purpose::Retrieve)).await?;
-    let document = document(&held, now)?;
+    let document = document(&held, None, now)?;
     match wanted {
         Form::Open => Ok(Answer::Open(document)),
         Form::Sealed => {
@@ -75,7 +78,16 @@ pub async fn retrieve(
     }
 }
 
-fn document(held: &Held, now: OffsetDateTime) -> Result<Zeroizing<Vec<u8>>, Fault> {
+/// The same as the answer of a token exchange (RFC 8693 §2.2.1).
+pub(super) fn exchanged(held: &Held, now: OffsetDateTime) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    document(held, Some(VAULT_TOKEN), now)
+}
+
+fn document(
+    held: &Held,
+    issued_token_type: Option<&'static str>,
+    now: OffsetDateTime,
+) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let connection = &held.connection;
     let scheme = held.provider.provider.settings.attachment.scheme.as_str();
     let pair;
@@ -90,6 +102,7 @@ fn document(held: &Held, now: OffsetDateTime) -> Result<Zeroizing<Vec<u8>>, Faul
     };
     let taken = Taken {
         access_token,
+        issued_token_type,
         token_type,
         expires_in: connection.expires_in(now),
         scope: connection.scopes.as_ref().map(scope::join),

@@ -81,46 +81,64 @@ pub(super) async fn enter(
             Stop::Refused(Refusal::SubjectTokenInvalid) => Stop::Refused(Refusal::AccessTokenInvalid),
             other => other,
         })?;
-    let Source::Own { jti, dlg, txn } = &token.source else { return Err(Refusal::InsufficientScope.into()) };
+    let Source::Own { .. } = &token.source else { return Err(Refusal::InsufficientScope.into()) };
     let possessed = match possessed {
         Some(possessed) if token.jkt.as_ref() == Some(&possessed.jkt) => possessed,
         _ => return Err(Refusal::AccessTokenBound.into()),
     };
     // Whoever acts for nobody has nothing to fetch here.
-    let (Some(act), Some(dlg)) = (&token.act, dlg) else { return Err(Refusal::InsufficientScope.into()) };
-    let jti = Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?;
+    let act = token.act.as_ref().ok_or(Refusal::InsufficientScope)?;
     let client = prove::find(app, &act.sub).await?.ok_or(Refusal::AccessTokenInvalid)?;
     if app.requests.count(&client.client_id).is_err() {
         return Err(Refusal::Throttled.into());
     }
-    let Possessed { jkt, key, spend } = possessed;
-    let mut event =
-        Event::new(now, Action::VaultTokenRetrieved, Actor::client(&client.client_id, Some(jkt.clone())));
-    event.origin = origin;
-    event.subject = Some(token.subject.clone());
-    event.act_chain = chain(Some(act), Some(&client));
-    event.txn = Some(txn.clone());
-    event.parent_jti = Some(jti.to_string());
-    event.session_id.clone_from(&token.sid);
-    event.delegation_id = Some(dlg.clone());
-    let search = Search::Exactly(dlg.clone());
-    let mut visit = Visit {
-        now,
-        client,
-        token,
-        key,
-        event,
-        jti,
-        search,
-        spends: vec![spend],
-        path: Arc::default(),
-        knowledge: Knowledge::Fresh,
-    };
-    visit.find_path(app).await?;
+    let Possessed { key, spend, .. } = possessed;
+    let mut visit = Visit::of(app, (token, key), (client, origin), now).await?;
+    visit.also_spends(vec![spend]);
     Ok(visit)
 }
 
 impl Visit {
+    /// Of a client that holds a token of a chain, under its key.
+    pub(super) async fn of(
+        app: &App,
+        (token, key): (Arc<VerifiedSubject>, PublicKey),
+        (client, origin): (Arc<Client>, Origin),
+        now: OffsetDateTime,
+    ) -> Result<Self, Stop> {
+        let (Source::Own { jti, dlg: Some(dlg), txn }, Some(act)) = (&token.source, &token.act) else {
+            return Err(Refusal::InsufficientScope.into());
+        };
+        let actor = Actor::client(&client.client_id, Some(key.thumbprint().to_owned()));
+        let mut event = Event::new(now, Action::VaultTokenRetrieved, actor);
+        event.origin = origin;
+        event.subject = Some(token.subject.clone());
+        event.act_chain = chain(Some(act), Some(&client));
+        event.txn = Some(txn.clone());
+        event.parent_jti = Some(jti.clone());
+        event.session_id.clone_from(&token.sid);
+        event.delegation_id = Some(dlg.clone());
+        let mut visit = Self {
+            now,
+            jti: Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?,
+            search: Search::Exactly(dlg.clone()),
+            client,
+            token,
+            key,
+            event,
+            spends: Vec::new(),
+            path: Arc::default(),
+            knowledge: Knowledge::Fresh,
+        };
+        visit.find_path(app).await?;
+        Ok(visit)
+    }
+
+    /// What else is used up, whatever becomes of it.
+    pub(super) fn also_spends(&mut self, spends: Vec<Spend>) {
+        self.spends.extend(spends);
+    }
+
     /// Opens a connection for this visit, and records that, or why not.
     pub(super) async fn take(
         &mut self,

@@ -4,9 +4,12 @@ use serde_json::{Value, json};
 
 use super::{Held, Who, id_of, until_throttled};
 use crate::support::Answer;
+use crate::support::agent::ACCESS_TOKEN;
 use crate::support::contract::Contract;
 use crate::support::desk::Api;
 use crate::support::vault::{VaultWorld, alice, names};
+
+const VAULT_TOKEN: &str = "urn:actchain:params:oauth:token-type:vault-token";
 
 pub(super) async fn credentials_are_kept_and_fetched(contract: &Contract) {
     let vault = VaultWorld::new().await;
@@ -109,6 +112,14 @@ async fn agents_fetch_them(held: &Held<'_>, vault: &VaultWorld) {
     held.contract.hold_request("POST", &path, Some(&sealed));
     fetch(api().json(&sealed).client(agent, &token), &path, (200, "")).await;
     fetch(api().json(&json!({"seal": "yes"})).client(agent, &token), &path, (400, "malformed_request")).await;
+    let exchange = |details: &Value| {
+        let request = agent.exchange(&world.server, &token, ACCESS_TOKEN);
+        request
+            .param("requested_token_type", VAULT_TOKEN)
+            .param("authorization_details", &details.to_string())
+    };
+    held.oauth("/oauth/token", exchange(&names(&id)), (200, "")).await;
+    held.oauth("/oauth/token", exchange(&names("x")), (400, "invalid_authorization_details")).await;
     fetch(api(), &path, (401, "not_authenticated")).await;
     fetch(api().user(&token), &path, (401, "access_token_bound")).await;
     fetch(api().user(&world.user_token()), &path, (403, "insufficient_scope")).await;
