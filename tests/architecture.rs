@@ -22,7 +22,7 @@ const OWNERS: [(&str, &[&str]); 7] = [
     ("jsonwebtoken", &["src/platform/jose/"]),
     ("josekit", &["src/platform/jose/"]),
     ("p256", &["src/platform/jose/"]),
-    ("reqwest", &["src/platform/outbound.rs", "src/cli/demo"]),
+    ("reqwest", &["src/platform/outbound/", "src/cli/demo"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("governor", &["src/domain/throttle.rs"]),
 ];

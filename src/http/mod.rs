@@ -13,6 +13,7 @@ mod request_log;
 mod standing;
 mod token;
 mod vault;
+mod vault_proxy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,8 +27,11 @@ use crate::app::App;
 use crate::platform::fault::{During, Fault};
 use crate::protocol::metadata::{issuer_path, well_known_paths};
 
+/// What goes on behind the host is the host's: any number of segments.
+const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
+
 /// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
-pub const ROUTES: [(&str, &[&str]); 33] = [
+pub const ROUTES: [(&str, &[&str]); 34] = [
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
     ("/oauth/revoke", &["POST"]),
@@ -57,6 +61,7 @@ pub const ROUTES: [(&str, &[&str]); 33] = [
     ("/vault/connections/{id}/rotate", &["POST"]),
     ("/vault/connections/{id}/disconnect", &["POST"]),
     ("/vault/connections/{id}/token", &["POST"]),
+    (PROXY, &["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ("/.well-known/oauth-authorization-server", &["GET"]),
     ("/health", &["GET"]),
     ("/ready", &["GET"]),
@@ -123,7 +128,8 @@ fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(below("").route(web::get().to(vault::show)))
         .service(below("/rotate").route(web::post().to(vault::rotate)))
         .service(below("/disconnect").route(web::post().to(vault::disconnect)))
-        .service(below("/token").route(web::post().to(vault::token)));
+        .service(below("/token").route(web::post().to(vault::token)))
+        .service(web::resource(at("/vault/proxy/{rest:.*}")).route(passing().to(vault_proxy::call)));
 }
 
 fn routes(config: &mut web::ServiceConfig, issuer: &str) {
@@ -145,6 +151,12 @@ fn routes(config: &mut web::ServiceConfig, issuer: &str) {
 /// GET, and HEAD with it (RFC 9110 §9.3.2).
 fn reading() -> actix_web::Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+/// What the proxy passes on: not TRACE, which would show what was sent, nor CONNECT.
+fn passing() -> actix_web::Route {
+    let reading = guard::Any(guard::Get()).or(guard::Head());
+    web::route().guard(reading.or(guard::Post()).or(guard::Put()).or(guard::Patch()).or(guard::Delete()))
 }
 
 /// A server that listens.
@@ -181,6 +193,8 @@ impl Listening {
         .disable_signals()
         .shutdown_timeout(10)
         .client_request_timeout(Duration::from_secs(10))
+        // Whoever has hung up waits for nothing any more, and nobody goes on calling elsewhere for it.
+        .h1_allow_half_closed(false)
         .listen(listener)
         .during("serving")?
         .run();

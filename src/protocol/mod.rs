@@ -6,6 +6,7 @@ pub mod client_assertion;
 pub mod client_auth;
 pub mod dpop;
 pub mod dpop_nonce;
+pub mod forwarding;
 pub mod identity_token;
 pub mod introspection;
 pub mod jwt_time;

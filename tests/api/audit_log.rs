@@ -90,7 +90,11 @@ async fn no_event_holds_a_token_a_secret_or_key_material() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_tamper_with_the_database_is_found() {
     let cases = [
-        ("UPDATE audit_event SET document = replace(document, 'alice', 'malory') WHERE seq = 13", "changed"),
+        (
+            "UPDATE audit_event SET document = replace(document, 'alice', 'malory')
+             WHERE seq = (SELECT max(seq) FROM audit_event WHERE document LIKE '%alice%')",
+            "changed",
+        ),
         ("UPDATE audit_event SET document = document || ' ' WHERE seq = 12", "reformatted"),
         ("DELETE FROM audit_event WHERE seq = 3", "deleted in the middle"),
         ("DELETE FROM audit_event WHERE seq = 0", "deleted at the head"),

@@ -29,6 +29,7 @@ mod support;
 mod trusted_issuers;
 mod vault_connecting;
 mod vault_exchange;
+mod vault_proxy;
 mod vault_refresh;
 mod vault_rekey;
 mod vault_retrieval;

@@ -88,7 +88,7 @@ async fn what_was_interrupted_goes_on_with_the_key_that_it_began_with() {
         server.app.vault.held.invalidate_all();
         assert_eq!(fetched(&vault, server, (&token, &id)).await, "the-api-key-of-alice");
     };
-    assert_eq!(keys_in_use(server).await, [first.data_key.clone()]);
+    assert_eq!(keys_in_use(server).await, std::slice::from_ref(&first.data_key));
     assert_eq!(fetched(&vault, server, (&token, &id)).await, "the-api-key-of-alice");
     assert_eq!(first.resumed, interrupted > 0);
 }

@@ -55,6 +55,10 @@ pub enum Action {
     ResourceChanged,
     /// A provider of credentials was declared or changed.
     ProviderChanged,
+    /// A credential was put into an agent's request to its provider, which is about to be sent.
+    VaultProxyCalled,
+    /// What became of such a request.
+    VaultProxyAnswered,
     /// A credential was answered to an agent.
     VaultTokenRetrieved,
     /// One was not.
@@ -105,6 +109,8 @@ impl Action {
             Self::IssuerChanged => "admin.issuer_changed",
             Self::ResourceChanged => "admin.resource_changed",
             Self::ProviderChanged => "admin.provider_changed",
+            Self::VaultProxyCalled => "vault.proxy.called",
+            Self::VaultProxyAnswered => "vault.proxy.answered",
             Self::VaultTokenRetrieved => "vault.token.retrieved",
             Self::VaultTokenRefused => "vault.token.refused",
             Self::ConnectionCreated => "vault.connection.created",

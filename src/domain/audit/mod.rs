@@ -192,7 +192,7 @@ impl Event {
         let action = match self.action {
             Action::TokenIssued | Action::TokenExchanged | Action::TokenRevoked => Action::TokenRefused,
             Action::TokenRefused => Action::TokenRefused,
-            Action::VaultTokenRetrieved => Action::VaultTokenRefused,
+            Action::VaultTokenRetrieved | Action::VaultProxyCalled => Action::VaultTokenRefused,
             Action::ConnectionRefused => Action::ConnectionRefused,
             _ => Action::DelegationRefused,
         };

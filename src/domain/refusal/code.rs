@@ -59,10 +59,11 @@ impl Refusal {
             Self::SlowDown => code("slow_down", 429),
             Self::Throttled | Self::GuessingSecrets => code("temporarily_unavailable", 429),
             Self::IssuerUnavailable | Self::ProviderUnavailable => code("temporarily_unavailable", 503),
-            Self::ProviderRefused => code("temporarily_unavailable", 502),
+            Self::ProviderRefused | Self::ProxyFailed => code("temporarily_unavailable", 502),
             Self::ConnectionNotNamed | Self::ConnectionTooWide => code("invalid_authorization_details", 400),
             Self::ProxyForbidden => code("insufficient_scope", 403),
             Self::ConnectionUnusable(_) => code("invalid_target", 400),
+            Self::ProxyTimeout => code("temporarily_unavailable", 504),
             Self::Malformed(_)
             | Self::TokenTooLarge
             | Self::SubjectTokenInvalid

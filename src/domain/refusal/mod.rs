@@ -206,6 +206,10 @@ pub enum Refusal {
     KeyCannotDecrypt,
     /// Nothing that may be reached through the proxy.
     ProxyForbidden,
+    /// What was to be reached through the proxy does not answer, or not in HTTP.
+    ProxyFailed,
+    /// It did not answer in time.
+    ProxyTimeout,
     /// The body is of the wrong media type.
     MediaType,
     /// A way of asking that this server does not offer.

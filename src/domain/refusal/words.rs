@@ -97,6 +97,8 @@ impl Refusal {
             Self::ConnectionUnusable(_) => "connection_needs_reconnect",
             Self::KeyCannotDecrypt => "key_cannot_decrypt",
             Self::ProxyForbidden => "proxy_forbidden",
+            Self::ProxyFailed => "proxy_upstream_failed",
+            Self::ProxyTimeout => "proxy_upstream_timeout",
             Self::MediaType => "unsupported_media_type",
             Self::NotOffered => "not_offered",
         }
@@ -210,6 +212,8 @@ impl Refusal {
             }
             Self::KeyCannotDecrypt => "Nothing can be sealed to a key of this type: it takes an EC key",
             Self::ProxyForbidden => "Nothing of this kind may be reached through this connection",
+            Self::ProxyFailed => "What was asked for does not answer",
+            Self::ProxyTimeout => "What was asked for did not answer in time",
             Self::MediaType => "The body must be application/json",
             Self::NotOffered => "This server does not offer that",
         }

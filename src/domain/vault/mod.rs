@@ -4,6 +4,7 @@ pub mod held;
 pub mod list;
 pub mod resealing;
 pub mod store;
+pub mod target;
 
 use std::collections::BTreeSet;
 

@@ -20,7 +20,7 @@ use crate::flows::keys::ensure_data_key;
 use crate::platform::fault::{During, Fault};
 use crate::platform::outbound::Outbound;
 use crate::platform::{json, secret};
-use crate::protocol::{oauth_client, scope};
+use crate::protocol::{forwarding, oauth_client, scope};
 
 /// A provider as it is declared. What a template says is there where nothing else is said.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -255,6 +255,9 @@ fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, 
     if !oauth_client::is_token(&header) || !(scheme.is_empty() || oauth_client::is_token(&scheme)) {
         return Err("header and scheme must be names of a header field and of a scheme".into());
     }
+    if !forwarding::may_carry(&header) {
+        return Err(format!("{header} cannot carry a credential"));
+    }
     if let Some(host) = declared.hosts.iter().find(|host| provider::origin(host).is_none()) {
         return Err(format!(
             "{host:?} is neither a host name nor an origin such as https://api.example.com:8443"
@@ -391,6 +394,7 @@ mod tests {
             ("{id: a, client_id: c}", "token_endpoint is needed"),
             ("{id: a, kind: api_key, client_secret: s}", "kind oauth2"),
             ("{id: a, kind: api_key, hosts: ['https://a.example.com/x']}", "origin"),
+            ("{id: a, kind: api_key, header: Host}", "cannot carry"),
             ("{id: a, kind: api_key, methods: [get]}", "method"),
             ("{id: a, kind: api_key, paths: [v1]}", "paths"),
             ("{id: a, client_id: c, token_endpoint: http://a.example.com/}", "https"),

@@ -1,6 +1,7 @@
 //! An agent at the vault: a bound token of a chain, presented with a proof (RFC 9449 §7), and the entry that will say what
 //! became of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use crate::domain::registry::VAULT_DETAIL;
 use crate::domain::subject::{Source, VerifiedSubject};
 use crate::domain::token;
 use crate::domain::vault::held::Held;
+use crate::domain::vault::target::Target;
 use crate::domain::vault::{self, State};
 use crate::flows::identify::{PresentedAccess, Scheme};
 use crate::flows::possess::{self, Endpoint, Possessed};
@@ -33,16 +35,19 @@ const ATTEMPTS: u32 = 4;
 
 /// What for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum Purpose<'a> {
     /// The credential itself.
     Retrieve,
+    /// A request with the credential in it.
+    Proxy(&'a Target<'a>),
 }
 
-impl Purpose {
-    /// What `actions` of the authorization details have to list, where they list anything.
-    fn action(self) -> &'static str {
+impl Purpose<'_> {
+    /// Whether `actions` of the authorization details, where they list anything, list this in any form.
+    fn is_among(self, actions: &BTreeSet<String>) -> bool {
         match self {
-            Self::Retrieve => "retrieve",
+            Self::Retrieve => actions.contains("retrieve"),
+            Self::Proxy(_) => actions.iter().any(|action| action == "proxy" || action.starts_with("proxy:")),
         }
     }
 }
@@ -143,7 +148,7 @@ impl Visit {
     pub(super) async fn take(
         &mut self,
         app: &Arc<App>,
-        (named, purpose): (&str, Purpose),
+        (named, purpose): (&str, Purpose<'_>),
     ) -> Result<Arc<Held>, Stop> {
         // Whatever it is called, only names are written down.
         let is_name = named.len() <= 128 && !named.chars().any(char::is_control);
@@ -175,13 +180,17 @@ impl Visit {
         Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
     }
 
-    async fn decide(&self, app: &Arc<App>, (named, purpose): (&str, Purpose)) -> Result<Arc<Held>, Stop> {
-        let detail = self.named(named, purpose).ok_or(Refusal::ConnectionNotNamed)?;
+    async fn decide(&self, app: &Arc<App>, (named, purpose): (&str, Purpose<'_>)) -> Result<Arc<Held>, Stop> {
+        let details = self.naming(named, purpose);
+        if details.is_empty() {
+            return Err(Refusal::ConnectionNotNamed.into());
+        }
         let held = match app.vault.held.get(named) {
-            Some(held) => held,
-            None => self.open(app, named).await?,
+            // What is remembered may say yes, for the ledger looks again. For a no it has to be read.
+            Some(held) if self.may_have(&held, &details, purpose).is_ok() => held,
+            _ => self.open(app, named).await?,
         };
-        self.may_have(&held, detail)?;
+        self.may_have(&held, &details, purpose)?;
         let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
         if !held.connection.is_due(self.now, leeway) {
             return Ok(held);
@@ -191,19 +200,20 @@ impl Visit {
             app.read(async |connection| token::store::standing(connection, self.jti).await).await?;
         standing.ok_or(Refusal::AccessTokenInvalid)?.check(self.now)?;
         let held = super::refresh::fresh(app, held, self.now).await?;
-        self.may_have(&held, detail)?;
+        self.may_have(&held, &details, purpose)?;
         Ok(held)
     }
 
-    /// The object of the token's details that names a connection for a purpose. One without an identifier names none.
-    fn named(&self, connection: &str, purpose: Purpose) -> Option<&Detail> {
-        let details = self.token.details.as_ref()?;
-        details.0.iter().find(|detail| {
+    /// The objects of the token's details that name a connection for a purpose. One without an identifier names none.
+    fn naming(&self, connection: &str, purpose: Purpose<'_>) -> Vec<&Detail> {
+        let details = self.token.details.iter().flat_map(|details| &details.0);
+        let naming = details.filter(|detail| {
             let actions = detail.lists.get("actions");
             detail.kind == VAULT_DETAIL
                 && detail.identifier.as_deref() == Some(connection)
-                && actions.is_none_or(|actions| actions.contains(purpose.action()))
-        })
+                && actions.is_none_or(|actions| purpose.is_among(actions))
+        });
+        naming.collect()
     }
 
     async fn open(&self, app: &App, named: &str) -> Result<Arc<Held>, Stop> {
@@ -226,16 +236,29 @@ impl Visit {
         }
     }
 
-    /// Only its owner's chains have it, and only those that may have all that it allows.
-    fn may_have(&self, held: &Held, detail: &Detail) -> Result<(), Refusal> {
+    /// Only its owner's chains have it, and only those that may have all that it allows, by one of these details; and a
+    /// request goes only where both the provider and that detail let it go.
+    fn may_have(&self, held: &Held, details: &[&Detail], purpose: Purpose<'_>) -> Result<(), Refusal> {
         if held.connection.owner != self.token.subject {
             return Err(Refusal::NotFound);
         }
         if held.connection.state() != State::Active {
             return Err(Refusal::ConnectionUnusable(held.connection.state()));
         }
-        let Some(most) = detail.lists.get("scopes") else { return Ok(()) };
-        let within = held.connection.scopes.as_ref().is_some_and(|scopes| scopes.is_subset(most));
+        let mut details = details.to_vec();
+        if let Purpose::Proxy(target) = purpose {
+            let url = target.url(&held.provider.provider.settings.attachment);
+            let url = url.ok_or(Refusal::ProxyForbidden)?;
+            details.retain(|detail| target.is_allowed_by(&url, detail));
+            if details.is_empty() {
+                return Err(Refusal::ProxyForbidden);
+            }
+        }
+        let scopes = held.connection.scopes.as_ref();
+        let within = details.iter().any(|detail| {
+            let most = detail.lists.get("scopes");
+            most.is_none_or(|most| scopes.is_some_and(|scopes| scopes.is_subset(most)))
+        });
         if within { Ok(()) } else { Err(Refusal::ConnectionTooWide) }
     }
 

@@ -168,6 +168,7 @@ impl Config {
             ("agents.max_ttl", self.agents.max_ttl),
             ("status.ttl", self.status.ttl),
             ("vault.connect_ttl", self.vault.connect_ttl),
+            ("vault.proxy_timeout", self.vault.proxy_timeout),
             ("database_connections", self.database_connections),
             ("ledger.batch", u32::try_from(self.ledger.batch).unwrap_or(u32::MAX)),
             ("ledger.timeout_ms", u32::try_from(self.ledger.timeout_ms).unwrap_or(u32::MAX)),

@@ -84,6 +84,12 @@ pub struct Vault {
     pub refresh_leeway: u32,
     /// So long an owner may take to authorize us at a provider.
     pub connect_ttl: u32,
+    /// The most bytes of a request's body that the proxy passes on.
+    pub proxy_body: u64,
+    /// The most bytes of an answer's body that it passes back.
+    pub proxy_answer: u64,
+    /// How long a call through it may take, from the first byte to the last.
+    pub proxy_timeout: u32,
 }
 
 /// Limits on what strangers and clients may send.
@@ -188,7 +194,13 @@ impl Default for Status {
 
 impl Default for Vault {
     fn default() -> Self {
-        Self { refresh_leeway: 60, connect_ttl: 600 }
+        Self {
+            refresh_leeway: 60,
+            connect_ttl: 600,
+            proxy_body: 10 * 1024 * 1024,
+            proxy_answer: 100 * 1024 * 1024,
+            proxy_timeout: 60,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod ends;
 pub mod life;
 pub mod provider;
 pub mod vault;
+pub mod vault_proxy_world;
 pub mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,6 +1,8 @@
 //! The one HTTP client that leaves this machine: no redirects, no proxies, bounded in time and size, and never to an
 //! address that is not public (RFC 6890), unless we are on loopback ourselves.
 
+mod proxy;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -12,11 +14,15 @@ use reqwest::header::HeaderValue;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
+pub use self::proxy::{Answered, Bytes, Chunks, Field, Onward, Unanswered};
 use super::fault::{During, Fault};
 
 /// The largest document that is fetched.
 const MAX_BYTES: usize = 256 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection may take over which somebody else's request is passed on.
+const PATIENCE_TO_CONNECT: Duration = Duration::from_secs(10);
+const MOST_IDLE: Duration = Duration::from_secs(20);
 const TIMEOUT_OF_POSTS: Duration = Duration::from_secs(10);
 
 /// Which addresses may be talked to.
@@ -132,22 +138,28 @@ impl Resolve for GuardedResolver {
 #[derive(Debug, Clone)]
 pub struct Outbound {
     client: reqwest::Client,
+    /// For what is passed on: each request brings its own limit of time.
+    passing: reqwest::Client,
     reach: Reach,
 }
 
 impl Outbound {
     /// A client that reaches so far.
     pub fn new(reach: Reach) -> Result<Self, Fault> {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
+        let guarded = || {
+            reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .dns_resolver(GuardedResolver(reach))
+        };
+        let client = guarded()
             .timeout(TIMEOUT)
             .connect_timeout(TIMEOUT)
-            .dns_resolver(GuardedResolver(reach))
-            .user_agent(concat!("actchain/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .during("building the HTTP client")?;
-        Ok(Self { client, reach })
+            .user_agent(concat!("actchain/", env!("CARGO_PKG_VERSION")));
+        // Shorter than most servers keep idle connections: one that closes just then would cost a request.
+        let passing = guarded().connect_timeout(PATIENCE_TO_CONNECT).pool_idle_timeout(MOST_IDLE);
+        let what = "building the HTTP client";
+        Ok(Self { client: client.build().during(what)?, passing: passing.build().during(what)?, reach })
     }
 
     /// Whether a URL may be fetched at all; said when it is registered, and again when it is fetched.

@@ -1,0 +1,298 @@
+//! A request with a credential in it that whoever makes the request never sees. It is in the log before it is sent; what
+//! became of it is told afterwards.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::visit::{self, Purpose};
+use crate::app::App;
+use crate::domain::audit::{Action, Event, Origin, Outcome};
+use crate::domain::ledger::{Effect, Entry, Guards};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::vault::Credential;
+use crate::domain::vault::held::Held;
+use crate::domain::vault::target::Target;
+use crate::flows::identify::PresentedAccess;
+use crate::platform::fault::Fault;
+use crate::platform::outbound::{self, Bytes, Chunks, Field, Unanswered};
+use crate::protocol::{forwarding, oauth_client};
+
+/// Secrets shorter than this are too likely to stand somewhere by chance.
+const SHORTEST_TO_FIND: usize = 6;
+
+/// A request that is to be passed on.
+pub struct Onward<'a> {
+    /// The connection whose credential goes with it.
+    pub connection: &'a str,
+    /// Where it goes.
+    pub target: Target<'a>,
+    /// Its header.
+    pub fields: Vec<Field>,
+    /// The length of its body, where that is said.
+    pub length: Option<u64>,
+    /// Its body, where there may be one.
+    pub body: Option<Chunks>,
+}
+
+/// What is passed back.
+pub struct Passed {
+    /// HTTP status.
+    pub status: u16,
+    /// Its header.
+    pub fields: Vec<Field>,
+    /// The length of its body, where that is known.
+    pub length: Option<u64>,
+    /// Its body.
+    pub body: Chunks,
+}
+
+/// Puts the credential of a connection into a request, passes it on, and answers what is answered.
+///
+/// # Errors
+/// A refusal, which has been recorded once it was known whose chain asks.
+pub async fn call(
+    app: &Arc<App>,
+    (presented, at): (&PresentedAccess, (&str, &str)),
+    onward: Onward<'_>,
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<Passed, Stop> {
+    let settings = &app.config.vault;
+    if onward.length.is_some_and(|length| length > settings.proxy_body) {
+        return Err(Refusal::TooLarge.into());
+    }
+    let mut visit = visit::enter(app, (presented, at), origin, now).await?;
+    let target = onward.target;
+    visit.event.action = Action::VaultProxyCalled;
+    visit.event.detail =
+        Some(json!({"method": target.method, "host": target.host_name(), "path": target.template()}));
+    let held = visit.take(app, (onward.connection, Purpose::Proxy(&target))).await?;
+    let attachment = &held.provider.provider.settings.attachment;
+    // The same on which it was decided.
+    let url = target.url(attachment).ok_or(Refusal::ProxyForbidden)?;
+    let credential = credential(&held);
+
+    let mut report = Report::of(app, visit.event);
+    let overflow = Arc::new(AtomicBool::new(false));
+    let mut fields = forwarding::onward(onward.fields, &attachment.header);
+    fields.extend(onward.length.map(|length| ("content-length".to_owned(), length.to_string().into_bytes())));
+    // RFC 9110 §7.6.3.
+    fields.push(("via".to_owned(), b"1.1 actchain".to_vec()));
+    let body = onward.body.map(|chunks| {
+        let limit = Limit { most: settings.proxy_body, exactly: onward.length };
+        bounded(chunks, limit, Arc::clone(&overflow))
+    });
+    let request = outbound::Onward {
+        method: target.method,
+        url: url.clone(),
+        fields,
+        secret: (&attachment.header, field(&attachment.scheme, &credential)),
+        body,
+        patience: Duration::from_secs(settings.proxy_timeout.into()),
+    };
+    let answered = match app.vault.outbound.pass_on(request).await {
+        Ok(answered) => answered,
+        Err(_) if overflow.load(Ordering::Relaxed) => return Err(report.failed(Refusal::TooLarge)),
+        Err(Unanswered::Late(fault)) => {
+            tracing::warn!(error = %fault, "an answer through the proxy is late");
+            return Err(report.failed(Refusal::ProxyTimeout));
+        }
+        Err(Unanswered::Failed(fault)) => {
+            tracing::warn!(error = %fault, "there is no answer through the proxy");
+            return Err(report.failed(Refusal::ProxyFailed));
+        }
+    };
+    report.status = Some(answered.status);
+    let bodiless = target.method == "HEAD" || matches!(answered.status, 204 | 304);
+    if !bodiless && answered.length.is_some_and(|length| length > settings.proxy_answer) {
+        return Err(report.failed(Refusal::ProxyFailed));
+    }
+    let body: Chunks = if bodiless {
+        report.ended = Ended::Complete;
+        Box::pin(stream::empty())
+    } else {
+        Box::pin(Watched { chunks: answered.body, most: settings.proxy_answer, report })
+    };
+    let secrets = secrets(&held, &credential);
+    let secrets: Vec<&str> = secrets.iter().map(|secret| secret.as_str()).collect();
+    Ok(Passed {
+        status: answered.status,
+        fields: forwarding::back(answered.fields, (&url, &secrets)),
+        length: answered.length,
+        body,
+    })
+}
+
+/// The credential as it stands in a header field, without its scheme.
+fn credential(held: &Held) -> Zeroizing<String> {
+    match &held.credential {
+        Credential::Oauth2(tokens) => Zeroizing::new(tokens.access_token.expose_secret().to_owned()),
+        Credential::ApiKey { key } => Zeroizing::new(key.expose_secret().to_owned()),
+        Credential::Basic { username, password } => oauth_client::pair(username, password.expose_secret()),
+    }
+}
+
+fn field(scheme: &str, credential: &str) -> Zeroizing<String> {
+    let mut field = Zeroizing::new(String::with_capacity(scheme.len() + 1 + credential.len()));
+    if !scheme.is_empty() {
+        field.push_str(scheme);
+        field.push(' ');
+    }
+    field.push_str(credential);
+    field
+}
+
+/// What must not be passed back.
+fn secrets(held: &Held, credential: &Zeroizing<String>) -> Vec<Zeroizing<String>> {
+    let password = match &held.credential {
+        Credential::Basic { password, .. } => Some(Zeroizing::new(password.expose_secret().to_owned())),
+        Credential::Oauth2(_) | Credential::ApiKey { .. } => None,
+    };
+    let all = password.into_iter().chain([credential.clone()]);
+    all.filter(|secret| secret.len() >= SHORTEST_TO_FIND).collect()
+}
+
+#[derive(Clone, Copy)]
+struct Limit {
+    most: u64,
+    exactly: Option<u64>,
+}
+
+/// A body that ends in an error where it is longer than it may be, or shorter than was said: so that nobody takes a part
+/// for the whole.
+fn bounded(chunks: Chunks, limit: Limit, overflow: Arc<AtomicBool>) -> Chunks {
+    let mut count = 0_u64;
+    let end = stream::once(async { Ok(Bytes::new()) });
+    let counted =
+        chunks.map(Some).chain(end.map(|_: Result<Bytes, Fault>| None)).map(move |chunk| match chunk {
+            Some(Ok(chunk)) => {
+                count = count.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+                if count > limit.most {
+                    overflow.store(true, Ordering::Relaxed);
+                    return Err(Fault::new("a body that is too large"));
+                }
+                Ok(chunk)
+            }
+            Some(failed) => failed,
+            None if limit.exactly.is_some_and(|length| length != count) => {
+                Err(Fault::new("a body that is not as long as was said"))
+            }
+            None => Ok(Bytes::new()),
+        });
+    Box::pin(counted.filter(|chunk| {
+        let empty = chunk.as_ref().is_ok_and(Bytes::is_empty);
+        async move { !empty }
+    }))
+}
+
+/// The body of an answer on its way back: cut where it is too long, and reported when it is over.
+struct Watched {
+    chunks: Chunks,
+    most: u64,
+    report: Report,
+}
+
+impl Stream for Watched {
+    type Item = Result<Bytes, Fault>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.report.ended == Ended::Cut {
+            return Poll::Ready(None);
+        }
+        let chunk = std::task::ready!(self.chunks.as_mut().poll_next(context));
+        Poll::Ready(match chunk {
+            None => {
+                self.report.ended = Ended::Complete;
+                None
+            }
+            Some(Err(fault)) => {
+                self.report.ended = Ended::Cut;
+                Some(Err(fault))
+            }
+            Some(Ok(chunk)) => {
+                let bytes = self.report.bytes.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+                if bytes > self.most {
+                    self.report.ended = Ended::Cut;
+                    return Poll::Ready(Some(Err(Fault::new("an answer that is too large"))));
+                }
+                self.report.bytes = bytes;
+                Some(Ok(chunk))
+            }
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The caller has gone.
+    Cancelled,
+    /// All was passed back.
+    Complete,
+    /// The answer broke off, took too long, or was too large.
+    Cut,
+    /// There was nothing to pass back.
+    Failed(Refusal),
+}
+
+/// What became of a call, recorded when it is over, however it ends.
+struct Report {
+    app: Arc<App>,
+    event: Event,
+    status: Option<u16>,
+    bytes: u64,
+    ended: Ended,
+}
+
+impl Report {
+    /// Of a call that is about to be sent.
+    fn of(app: &Arc<App>, called: Event) -> Self {
+        let event = Event { action: Action::VaultProxyAnswered, ..called };
+        Self { app: Arc::clone(app), event, status: None, bytes: 0, ended: Ended::Cancelled }
+    }
+
+    fn failed(mut self, refusal: Refusal) -> Stop {
+        self.ended = Ended::Failed(refusal);
+        refusal.into()
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let now = self.app.clock.now();
+        let mut event = Event { at: now, ..self.event.clone() };
+        let (ended, reason) = match self.ended {
+            Ended::Complete => ("complete", None),
+            Ended::Cancelled => ("cancelled", None),
+            Ended::Cut => ("cut", None),
+            Ended::Failed(refusal) => ("failed", Some(refusal.reason())),
+        };
+        if reason.is_some() {
+            (event.outcome, event.reason) = (Outcome::Refused, reason);
+        }
+        if let Some(Value::Object(members)) = &mut event.detail {
+            members.insert("status".into(), self.status.into());
+            members.insert("bytes".into(), self.bytes.into());
+            members.insert("ended".into(), ended.into());
+        }
+        let (effect, guards) = (Effect::Nothing, Guards::default());
+        let entry = Entry { now, spends: Vec::new(), guards, effect, event: Some(event) };
+        let app = Arc::clone(&self.app);
+        // The call itself is in the log; nobody waits for this.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(problem) = app.ledger.record(entry).await {
+                    tracing::error!(?problem, "what became of a call through the proxy was not recorded");
+                }
+            });
+        }
+    }
+}

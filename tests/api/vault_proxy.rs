@@ -1,0 +1,645 @@
+//! Proxy mode of the vault: an agent's request goes out with a credential in it that the agent never sees, where provider
+//! and delegation both let it go, and not without its entry in the log.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use futures_util::{StreamExt as _, stream};
+use serde_json::{Value, json};
+
+use crate::support::agent::{ACCESS_TOKEN, basic};
+use crate::support::desk::Api;
+use crate::support::vault_proxy_world::{ACCESS, KEY, PASSWORD, Vaulted};
+
+async fn until(what: &str, done: impl Fn() -> bool) {
+    for _ in 0..100 {
+        if done() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("waited in vain: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_credential_goes_where_its_provider_wants_it() {
+    let vault = Vaulted::new().await;
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("alice:{PASSWORD}"));
+    for (provider, credential, (name, value)) in [
+        ("api", json!({"key": KEY}), ("x-api-key", KEY.to_owned())),
+        ("schemed", json!({"key": KEY}), ("authorization", format!("Token {KEY}"))),
+        (
+            "named",
+            json!({"username": "alice", "password": PASSWORD}),
+            ("authorization", format!("Basic {pair}")),
+        ),
+        ("oauth", json!({"access_token": ACCESS}), ("authorization", format!("Bearer {ACCESS}"))),
+    ] {
+        let connection = vault.connect(provider, credential).await;
+        let token = vault.token(&connection).await;
+        let answer =
+            vault.send(&token, ("GET", &vault.path(&connection, "/v1/me?fields=a%20b&x=../y"))).await;
+        assert_eq!((answer.status, answer.text.as_str()), (200, r#"{"ok":true}"#), "{provider}");
+        assert_eq!(answer.header("proxy-status"), Some("actchain; received-status=200"));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let received = vault.upstream.last();
+        assert_eq!(received.line(), "GET /v1/me?fields=a%20b&x=../y HTTP/1.1");
+        assert_eq!(received.all(name), [value], "{provider}");
+        assert_eq!(received.all("host"), [vault.upstream.authority.as_str()]);
+        assert_eq!(received.all("via"), ["1.1 actchain"]);
+        assert!(received.all("transfer-encoding").is_empty() && received.all("content-length").is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_the_agent_itself_goes_out() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let request = vault.request(&token, ("POST", &vault.path(&connection, "/v1/x")));
+    let dropped = [
+        ("cookie", "session=1"),
+        ("x-api-key", "of-the-agent"),
+        ("proxy-authorization", "Basic eDp5"),
+        ("forwarded", "for=192.0.2.1"),
+        ("x-forwarded-for", "192.0.2.1"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-real-ip", "192.0.2.1"),
+        ("connection", "x-hop, x-api-key"),
+        ("x-hop", "1"),
+        ("te", "trailers"),
+        ("upgrade", "websocket"),
+        ("x-http-method-override", "DELETE"),
+        ("x-original-url", "/admin"),
+    ];
+    let kept = [
+        ("idempotency-key", "once"),
+        ("accept", "text/plain"),
+        ("accept-encoding", "br"),
+        ("user-agent", "courier/1"),
+        ("if-none-match", "\"1\""),
+        ("x-request-id", "of-the-agent"),
+    ];
+    let request =
+        dropped.iter().chain(&kept).fold(request, |request, (name, value)| request.header(*name, *value));
+    let answer = request.body("hello").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let received = vault.upstream.last();
+    assert_eq!((received.body.as_slice(), received.all("content-length")), (&b"hello"[..], vec!["5"]));
+    assert_eq!(received.all("x-api-key"), [KEY]);
+    assert!(!received.head.contains(&token) && !received.head.to_lowercase().contains("dpop"));
+    for name in ["authorization", "dpop"].into_iter().chain(dropped.map(|(name, _)| name)) {
+        assert!(name == "x-api-key" || received.all(name).is_empty(), "{name}: {}", received.head);
+    }
+    for (name, value) in kept {
+        assert_eq!(received.all(name), [value], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_comes_back_without_the_credential_and_without_what_is_not_the_agents() {
+    let vault = Vaulted::new().await;
+    let connection = vault.connect("named", json!({"username": "alice", "password": PASSWORD})).await;
+    let token = vault.token(&connection).await;
+    let credential = basic("alice", PASSWORD);
+    vault.upstream.will_answer(
+        &format!(
+            "401 Unauthorized\r\nX-Echo: {credential}\r\nX-Password: is {PASSWORD}.\r\nSet-Cookie: s=1\r\n\
+             WWW-Authenticate: Basic realm=x\r\nAccess-Control-Allow-Origin: *\r\nStrict-Transport-Security: max-age=9\r\n\
+             Proxy-Authenticate: Basic\r\nDPoP-Nonce: theirs\r\nConnection: X-Hop\r\nX-Hop: 1\r\nETag: \"1\"\r\n\
+             Cache-Control: max-age=60\r\nContent-Encoding: x-odd\r\nX-Many: 1\r\nX-Many: 2"
+        ),
+        "not you",
+    );
+    let pair = credential.strip_prefix("Basic ").unwrap();
+    assert_ne!(pair, base64::engine::general_purpose::STANDARD.encode(format!("alice:{PASSWORD}")));
+    let answer = vault.send(&token, ("GET", &vault.path(&connection, "/v1/x"))).await;
+    assert_eq!((answer.status, answer.text.as_str()), (401, "not you"), "it is passed on as it is");
+    for name in [
+        "x-password",
+        "set-cookie",
+        "www-authenticate",
+        "access-control-allow-origin",
+        "strict-transport-security",
+        "proxy-authenticate",
+        "dpop-nonce",
+        "x-hop",
+    ] {
+        assert_eq!(answer.header(name), None, "{name}");
+    }
+    assert_eq!((answer.header("etag"), answer.header("cache-control")), (Some("\"1\""), Some("max-age=60")));
+    assert_eq!(
+        (answer.header("content-encoding"), answer.header("content-length")),
+        (Some("x-odd"), Some("7"))
+    );
+    assert_eq!(answer.headers.get_all("x-many").iter().count(), 2);
+    let sent = vault.upstream.last();
+    let sent = sent.all("authorization")[0].to_owned();
+    vault.upstream.will_answer(&format!("200 OK\r\nX-Echo: a {sent} b\r\nLocation: /?t={}", &sent[6..]), "");
+    let answer = vault.send(&token, ("GET", &vault.path(&connection, "/v1/x"))).await;
+    assert_eq!((answer.status, answer.header("x-echo"), answer.header("location")), (200, None, None));
+    assert!(!format!("{:?}", answer.headers).contains(&sent[6..]));
+    // Nothing of it is in the log either.
+    let log = json!(vault.world.server.events().await).to_string();
+    assert!(!log.contains(PASSWORD) && !log.contains(&sent[6..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_are_not_followed_and_lead_nowhere_else() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let own = format!("http://{}/v2", vault.upstream.authority);
+    for (location, kept) in [
+        ("/v2", true),
+        (own.as_str(), true),
+        ("https://evil.example/", false),
+        ("//evil.example/", false),
+        ("http://127.0.0.1:1/", false),
+    ] {
+        let before = vault.upstream.received().len();
+        vault.upstream.will_answer(&format!("302 Found\r\nLocation: {location}"), "");
+        let answer = vault.send(&token, ("GET", &vault.path(&connection, "/v1/x"))).await;
+        assert_eq!((answer.status, answer.header("location")), (302, kept.then_some(location)));
+        assert_eq!(vault.upstream.received().len(), before + 1, "{location}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_methods_but_trace_and_their_bodiless_answers_pass() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let path = vault.path(&connection, "/v1/x");
+    for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+        let answer = vault.send(&token, (method, &path)).await;
+        assert_eq!((answer.status, answer.text.as_str()), (200, r#"{"ok":true}"#), "{method}");
+        assert_eq!(vault.upstream.last().line(), format!("{method} /v1/x HTTP/1.1"));
+    }
+    let head = vault.send(&token, ("HEAD", &path)).await;
+    assert_eq!((head.status, head.header("content-length"), head.text.as_str()), (200, Some("11"), ""));
+    for (status, line) in [(204, "204 No Content"), (304, "304 Not Modified\r\nETag: \"1\"")] {
+        let answer = format!("{line}\r\nX-Y: z");
+        vault.upstream.will_answer(&answer, "");
+        let answer = vault.send(&token, ("GET", &path)).await;
+        assert_eq!((answer.status, answer.header("x-y"), answer.text.as_str()), (status, Some("z"), ""));
+    }
+    let before = vault.upstream.received().len();
+    for method in ["TRACE", "OPTIONS", "PROPFIND"] {
+        let answer = vault.send(&token, (method, &path)).await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, POST, PUT, PATCH, DELETE")));
+    }
+    assert_eq!(vault.upstream.received().len(), before);
+    assert!(
+        vault
+            .events_of("vault.proxy.answered", 8)
+            .await
+            .iter()
+            .all(|event| event["detail"]["ended"] == "complete")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_are_streamed_both_ways() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
+    let chunks = stream::unfold(receiver, async |mut receiver| {
+        receiver.recv().await.map(|chunk| (Ok::<_, std::io::Error>(chunk), receiver))
+    });
+    let request = vault.request(&token, ("POST", &vault.path(&connection, "/v1/x")));
+    let request = tokio::spawn(request.body(reqwest::Body::wrap_stream(chunks)).send());
+    sender.send(vec![b'a'; 100_000]).await.unwrap();
+    let arrived = || vault.upstream.received().last().map_or(0, |received| received.body.len());
+    until("the first part, before there is a second", || arrived() >= 100_000).await;
+    sender.send(vec![b'b'; 100_000]).await.unwrap();
+    drop(sender);
+    assert_eq!(request.await.unwrap().unwrap().status(), 200);
+    assert!(arrived() >= 200_000);
+
+    let answer = vault.request(&token, ("GET", &vault.path(&connection, "/v1/stream"))).send().await.unwrap();
+    let mut body = answer.bytes_stream();
+    assert_eq!(&body.next().await.unwrap().unwrap()[..], b"first");
+    vault.upstream.go_on.add_permits(1);
+    assert_eq!(&body.next().await.unwrap().unwrap()[..], b"second");
+    assert!(body.next().await.is_none());
+    let answered = vault.events_of("vault.proxy.answered", 2).await;
+    assert_eq!(
+        (&answered[1]["detail"]["bytes"], &answered[1]["detail"]["ended"]),
+        (&json!(11), &json!("complete"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_have_limits() {
+    let vault = Vaulted::configured("[vault]\nproxy_body = 1000\nproxy_answer = 20000", "").await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let path = vault.path(&connection, "/v1/x");
+    let exact = vault.request(&token, ("POST", &path)).body(vec![b'x'; 1000]).send().await.unwrap();
+    assert_eq!(exact.status(), 200);
+    let before = vault.upstream.received().len();
+    let large = vault.request(&token, ("POST", &path)).body(vec![b'x'; 1001]).send().await.unwrap();
+    assert_eq!((large.status().as_u16(), vault.upstream.received().len()), (413, before), "not even begun");
+    let chunks = stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 100])));
+    let request = vault.request(&token, ("POST", &path)).body(reqwest::Body::wrap_stream(chunks));
+    let large = crate::support::Answer::read(request.send().await.unwrap()).await;
+    assert_eq!((large.status, large.reason()), (413, "request_too_large"));
+    until("the upstream has seen no end", || vault.upstream.gone() == 1).await;
+
+    let endless =
+        vault.request(&token, ("GET", &vault.path(&connection, "/v1/endless"))).send().await.unwrap();
+    assert_eq!(endless.status(), 200);
+    assert!(endless.bytes().await.is_err(), "what is cut off does not look whole");
+    until("the upstream is let go", || vault.upstream.gone() == 2).await;
+    vault.upstream.will_answer("200 OK", &"x".repeat(20_001));
+    let long = vault.send(&token, ("GET", &path)).await;
+    assert_eq!((long.status, long.reason()), (502, "proxy_upstream_failed"));
+    vault.upstream.will_answer("200 OK", &"x".repeat(20_000));
+    assert_eq!(vault.send(&token, ("GET", &path)).await.text.len(), 20_000);
+    let answered = vault.events_of("vault.proxy.answered", 5).await;
+    let told: Vec<_> =
+        answered.iter().map(|event| (event["reason"].clone(), event["detail"]["ended"].clone())).collect();
+    assert_eq!(
+        told,
+        [
+            (Value::Null, json!("complete")),
+            (json!("request_too_large"), json!("failed")),
+            (Value::Null, json!("cut")),
+            (json!("proxy_upstream_failed"), json!("failed")),
+            (Value::Null, json!("complete")),
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_is_not_passed_on_as_a_whole() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let path = vault.path(&connection, "/v1/x");
+    for (framing, part) in
+        [("Content-Length: 100", "0123456789"), ("Transfer-Encoding: chunked", "a\r\n0123456789\r\n")]
+    {
+        let gone = vault.upstream.gone();
+        let fields = vault
+            .fields(&vault.courier, &token, ("POST", &path))
+            .map(|(name, value)| format!("{name}: {value}"));
+        let request =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\n{}\r\n{framing}\r\n\r\n{part}", fields.join("\r\n"));
+        let mut stream = tokio::net::TcpStream::connect(vault.world.server.app.config.listen).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        until("the part arrives", || {
+            let received = vault.upstream.received();
+            received.len() == gone + 1 && received[gone].body.windows(10).any(|part| part == b"0123456789")
+        })
+        .await;
+        drop(stream);
+        until(&format!("{framing}: the upstream is let go"), || vault.upstream.gone() == gone + 1).await;
+        assert!(!vault.upstream.last().body.ends_with(b"0\r\n\r\n"), "{framing}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_hangs_up_lets_go_of_the_upstream() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let request = vault.request(&token, ("GET", &vault.path(&connection, "/v1/silent")));
+    let waiting = tokio::spawn(request.send());
+    until("the request arrives", || vault.upstream.received().len() == 1).await;
+    assert_eq!(vault.upstream.gone(), 0);
+    waiting.abort();
+    until("the upstream is let go", || vault.upstream.gone() == 1).await;
+    let answered = vault.events_of("vault.proxy.answered", 1).await;
+    assert_eq!(
+        (&answered[0]["detail"]["ended"], &answered[0]["detail"]["status"]),
+        (&json!("cancelled"), &Value::Null)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_down_slow_or_no_http_is_said_to_be() {
+    let vault = Vaulted::configured("[vault]\nproxy_timeout = 1", "").await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    for (path, status, reason) in
+        [("/v1/silent", 504, "proxy_upstream_timeout"), ("/v1/garbage", 502, "proxy_upstream_failed")]
+    {
+        let answer = vault.send(&token, ("GET", &vault.path(&connection, path))).await;
+        assert_eq!((answer.status, answer.reason()), (status, reason), "{path}");
+        assert_eq!(answer.header("proxy-status"), None);
+    }
+    for path in ["/v1/broken", "/v1/stream"] {
+        let answer = vault.request(&token, ("GET", &vault.path(&connection, path))).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(answer.bytes().await.is_err(), "{path}: what is cut off does not look whole");
+    }
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let yaml = format!(
+        "providers:\n  - {{id: down, kind: api_key, hosts: ['http://{nobody}', 'http://10.0.0.1:80']}}\n"
+    );
+    vault.world.server.apply(&yaml).await.unwrap();
+    let connection = vault.connect("down", json!({"key": KEY})).await;
+    let token = vault.token(&connection).await;
+    // A private address is not talked to, whoever declares it.
+    for host in [nobody.to_string(), "10.0.0.1".into()] {
+        let path = format!("/vault/proxy/{connection}/{host}/x");
+        let answer = vault.send(&token, ("GET", &path)).await;
+        assert_eq!((answer.status, answer.reason()), (502, "proxy_upstream_failed"), "{host}");
+    }
+    let called = vault.events_of("vault.proxy.called", 6).await;
+    let answered = vault.events_of("vault.proxy.answered", 6).await;
+    assert_eq!((called.len(), answered.len()), (6, 6));
+    let failed = answered.iter().filter(|event| event["outcome"] == "refused").count();
+    assert_eq!(failed, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_the_provider_lets_through_is_sent() {
+    let vault = Vaulted::configured("", ", methods: [GET, PUT], paths: [/v1/, /v2/me]").await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    for (method, path) in [("GET", "/v1/x"), ("PUT", "/v1/x/y"), ("GET", "/v2/me"), ("GET", "/v2/me/z")] {
+        assert_eq!(
+            vault.send(&token, (method, &vault.path(&connection, path))).await.status,
+            200,
+            "{method} {path}"
+        );
+    }
+    let before = vault.upstream.received().len();
+    let refused = async |method: &str, path: &str| {
+        let fields = vault
+            .fields(&vault.courier, &token, (method, path))
+            .map(|(name, value)| format!("{name}: {value}"));
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{}\r\n\r\n",
+            fields.join("\r\n")
+        );
+        let answer = vault.raw(&request).await;
+        (answer.contains("HTTP/1.1 403 Forbidden\r\n") && answer.contains("\"proxy_forbidden\""), answer)
+    };
+    for (method, path) in [
+        ("POST", "/v1/x"),
+        ("HEAD", "/v1/x"),
+        ("GET", "/v1"),
+        ("GET", "/"),
+        ("GET", "/v2/men"),
+        ("GET", "/V1/x"),
+        ("GET", "/v1/../admin"),
+        ("GET", "/v1/%2e%2e/admin"),
+        ("GET", "/v1/%2E%2E%2Fadmin"),
+        ("GET", "/v1/.%2e/admin"),
+        ("GET", "/v1/%252e%252e/admin"),
+        ("GET", "/v1/..;/admin"),
+        ("GET", "/v1/..%3b/admin"),
+        ("GET", "/v1//admin"),
+        ("GET", "//v1/x"),
+        ("GET", "/v1/\\..\\admin"),
+        ("GET", "/v1/..\\admin"),
+        ("GET", "/v1/%5c..%5cadmin"),
+        ("GET", "/v1/%00"),
+        ("GET", "/v1/x%0d%0aHost:%20evil"),
+        ("GET", "/%76%31/x"),
+        ("GET", "/admin?/v1/"),
+    ] {
+        let (forbidden, answer) = refused(method, &vault.path(&connection, path)).await;
+        // The answer to HEAD has no body that would say why.
+        assert!(
+            forbidden || method == "HEAD" && answer.starts_with("HTTP/1.1 403"),
+            "{method} {path}: {answer}"
+        );
+    }
+    for host in [
+        "evil.example",
+        "127.0.0.1",
+        "localhost",
+        "",
+        "http:%2F%2Fevil.example",
+        &format!("x@{}", vault.upstream.authority),
+        &vault.upstream.authority.replace(':', "%3A"),
+        &format!("{}@evil.example", vault.upstream.authority),
+    ] {
+        let (forbidden, answer) = refused("GET", &format!("/vault/proxy/{connection}/{host}/v1/x")).await;
+        assert!(forbidden, "{host}: {answer}");
+    }
+    // In absolute form the path is what it is, and the authority is not asked.
+    let path = vault.path(&connection, "/v1/../admin");
+    let fields =
+        vault.fields(&vault.courier, &token, ("GET", &path)).map(|(name, value)| format!("{name}: {value}"));
+    let request = format!(
+        "GET http://{}{path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{}\r\n\r\n",
+        vault.upstream.authority,
+        vault.upstream.authority,
+        fields.join("\r\n")
+    );
+    assert!(vault.raw(&request).await.starts_with("HTTP/1.1 403"));
+    assert_eq!(vault.upstream.received().len(), before, "nothing of all this was sent");
+    let refused = vault.events_of("vault.token.refused", 31).await;
+    assert_eq!(refused.len(), 31);
+    assert!(
+        refused.iter().all(|event| event["reason"] == "proxy_forbidden" && event["delegation_id"] == "V")
+    );
+    assert!(!json!(refused).to_string().contains("evil:"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_the_delegation_lets_through_is_sent() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let origin = format!("http://{}", vault.upstream.authority);
+    let at = |path: &str| format!("{origin}{path}");
+    for (more, method, path, expected) in [
+        (json!({"actions": ["proxy"]}), "POST", "/v1/x", None),
+        (json!({"actions": ["proxy:GET"]}), "GET", "/v1/x", None),
+        (json!({"actions": ["proxy:GET"]}), "POST", "/v1/x", Some("proxy_forbidden")),
+        (json!({"actions": ["retrieve"]}), "GET", "/v1/x", Some("connection_not_named")),
+        (json!({"locations": [at("/v1/")]}), "GET", "/v1/x", None),
+        (json!({"locations": [origin]}), "GET", "/v1/x", None),
+        (json!({"locations": [at("/v2/")]}), "GET", "/v1/x", Some("proxy_forbidden")),
+        (json!({"locations": ["https://other.example/v1/"]}), "GET", "/v1/x", Some("proxy_forbidden")),
+        (json!({"locations": [at("/v1")]}), "GET", "/v10", Some("proxy_forbidden")),
+    ] {
+        let token = vault.token_with(&connection, more.clone()).await;
+        let before = vault.upstream.received().len();
+        let answer = vault.send(&token, (method, &vault.path(&connection, path))).await;
+        let reason = (answer.status != 200).then(|| answer.reason());
+        assert_eq!(reason, expected, "{more} {method} {path}: {}", answer.text);
+        assert_eq!(vault.upstream.received().len() - before, usize::from(expected.is_none()));
+        if expected.is_some() {
+            assert_eq!(answer.status, 403);
+        }
+    }
+    // Two objects: either of them is enough, and they are not mixed.
+    let details = json!([
+        {"type": "vault_connection", "identifier": connection, "actions": ["proxy:GET"], "locations": [at("/v1/")]},
+        {"type": "vault_connection", "identifier": connection, "actions": ["proxy:POST"], "locations": [at("/v2/")]},
+    ]);
+    let exchange =
+        vault.courier.exchange(&vault.world.server, &vault.world.user_token(), crate::support::agent::JWT);
+    let exchange = exchange.param("audience", &vault.world.server.app.issuer);
+    let token = exchange.param("authorization_details", &details.to_string()).send().await.token().to_owned();
+    for (method, path, status) in
+        [("GET", "/v1/x", 200), ("POST", "/v2/x", 200), ("POST", "/v1/x", 403), ("GET", "/v2/x", 403)]
+    {
+        let answer = vault.send(&token, (method, &vault.path(&connection, path))).await;
+        assert_eq!(answer.status, status, "{method} {path}");
+    }
+    let other = vault.by_key().await;
+    let answer = vault.send(&token, ("GET", &vault.path(&other, "/v1/x"))).await;
+    assert_eq!((answer.status, answer.reason()), (403, "connection_not_named"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_was_changed_is_asked_as_it_is_now() {
+    let vault = Vaulted::configured("", ", paths: [/v1/]").await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let (first, second) = (vault.path(&connection, "/v1/x"), vault.path(&connection, "/v2/x"));
+    assert_eq!(vault.send(&token, ("GET", &first)).await.status, 200);
+    assert_eq!(vault.send(&token, ("GET", &second)).await.status, 403);
+    let at = &vault.upstream.authority;
+    let yaml = format!(
+        "providers:\n  - {{id: api, kind: api_key, header: x-new, hosts: ['http://{at}'], paths: [/v2/]}}\n"
+    );
+    vault.world.server.apply(&yaml).await.unwrap();
+    assert_eq!(
+        vault.send(&token, ("GET", &second)).await.status,
+        200,
+        "what is remembered is no reason for a no"
+    );
+    assert_eq!(vault.upstream.last().all("x-new"), [KEY]);
+    assert_eq!(vault.send(&token, ("GET", &first)).await.status, 403, "nor for a yes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_is_proved_as_for_the_credential_itself() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let other = vault.token(&connection).await;
+    let path = vault.path(&connection, "/v1/x");
+    let fields = |token: &str, at: (&str, &str)| vault.fields(&vault.courier, token, at);
+    let [authorization, proof] = fields(&token, ("GET", &path));
+    let send = async |fields: &[(&str, String)]| {
+        let api = Api::get(&vault.world.server, &path);
+        let api = fields.iter().fold(api, |api, (name, value)| api.header(name, value));
+        let answer = api.send().await;
+        (answer.status, answer.reason().to_owned())
+    };
+    let elsewhere = vault.path(&connection, "/v1/y");
+    let proof_of = |token: &str, at: (&str, &str)| fields(token, at)[1].clone();
+    let stolen = vault.fields(&vault.second, &token, ("GET", &path));
+    for (fields, reason) in [
+        (vec![], "not_authenticated"),
+        (vec![("authorization", format!("Bearer {token}"))], "access_token_bound"),
+        (vec![("authorization", format!("Bearer {token}")), proof.clone()], "access_token_bound"),
+        (vec![authorization.clone()], "proof_missing"),
+        (vec![authorization.clone(), proof_of(&token, ("POST", &path))], "proof_target"),
+        (vec![authorization.clone(), proof_of(&token, ("GET", &elsewhere))], "proof_target"),
+        (vec![authorization.clone(), proof_of(&other, ("GET", &path))], "proof_access_token"),
+        (stolen.to_vec(), "access_token_bound"),
+    ] {
+        assert_eq!(send(&fields).await, (401, reason.to_owned()), "{reason}");
+    }
+    assert!(vault.upstream.received().is_empty());
+    let good = [authorization, proof];
+    assert_eq!(send(&good).await.0, 200);
+    assert_eq!(send(&good).await, (401, "proof_replayed".to_owned()));
+    assert_eq!(vault.upstream.received().len(), 1);
+    // Somebody else's connection is none at all.
+    let body = json!({"provider": "api", "credential": {"key": "of-bob-0123456789"}});
+    let bobs = vault.world.as_user("bob", "POST", "/vault/connections", body).await;
+    let bobs = bobs.json["id"].as_str().unwrap().to_owned();
+    let token = vault.token(&bobs).await;
+    let answer = vault.send(&token, ("GET", &vault.path(&bobs, "/v1/x"))).await;
+    assert_eq!((answer.status, answer.reason()), (404, "not_found"));
+    assert_eq!(vault.upstream.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_delegation_in_the_middle_stops_the_call() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let first = vault.token(&connection).await;
+    let second = vault.passed_on(&first).await;
+    let path = vault.path(&connection, "/v1/x");
+    let call = async || {
+        let api = Api::get(&vault.world.server, &path);
+        let fields = vault.fields(&vault.second, &second, ("GET", &path));
+        fields.iter().fold(api, |api, (name, value)| api.header(name, value)).send().await
+    };
+    assert_eq!(call().await.status, 200);
+    let called = vault.events_of("vault.proxy.called", 1).await;
+    let chain: Vec<_> =
+        called[0]["act_chain"].as_array().unwrap().iter().map(|link| link["sub"].clone()).collect();
+    assert_eq!(
+        (json!(chain), &called[0]["delegation_path"]),
+        (json!(["courier", "second"]), &json!(["V", "W"]))
+    );
+    vault.world.server.revoke("V").await;
+    let refused = call().await;
+    assert_eq!((refused.status, refused.reason()), (409, "delegation_revoked"), "{}", refused.text);
+    assert_eq!(vault.upstream.received().len(), 1, "the upstream heard nothing of it");
+    let refused = vault.events_of("vault.token.refused", 1).await;
+    assert_eq!(
+        (&refused[0]["reason"], &refused[0]["detail"]["method"]),
+        (&json!("delegation_revoked"), &json!("GET"))
+    );
+    let over = vault.second.exchange(&vault.world.server, &first, ACCESS_TOKEN).send().await;
+    assert_eq!(over.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_is_a_use_and_is_in_the_log_without_what_it_was_about() {
+    let vault = Vaulted::new().await;
+    let given = json!({"delegate": "courier", "max_uses": 3, "audiences": [vault.world.server.app.issuer]});
+    vault.world.server.revoke("V").await;
+    let given = vault.world.as_alice("POST", "/delegate", given).await;
+    assert_eq!(given.status, 201, "{}", given.text);
+    let connection = vault.by_key().await;
+    // The exchange is the first use.
+    let token = vault.token(&connection).await;
+    let path = vault.path(&connection, "/v1/users/alice@example.com/mail/42/?secret=1");
+    assert_eq!(vault.send(&token, ("PUT", &path)).await.status, 200);
+    vault.upstream.will_answer("404 Not Found", "nothing here");
+    assert_eq!(vault.send(&token, ("GET", &path)).await.status, 404);
+    let over = vault.send(&token, ("GET", &path)).await;
+    assert_eq!((over.status, over.reason()), (409, "command_limit"));
+    assert_eq!(vault.upstream.received().len(), 2);
+    let called = vault.events_of("vault.proxy.called", 2).await;
+    let answered = vault.events_of("vault.proxy.answered", 2).await;
+    let expected = json!({"provider": "api", "version": 1, "scopes": null, "method": "PUT", "host": vault.upstream.authority,
+                          "path": "/v1/users/{}/mail/{}/"});
+    assert_eq!(
+        (called.len(), &called[0]["detail"], &called[0]["target"]),
+        (2, &expected, &json!(connection))
+    );
+    assert_eq!(called[0]["subject"]["sub"], "alice");
+    assert_eq!(called[0]["actor"]["client_id"], "courier");
+    let told = json!({"method": "GET", "host": vault.upstream.authority, "path": "/v1/users/{}/mail/{}/", "status": 404,
+                      "bytes": 12, "ended": "complete"});
+    assert_eq!(answered[1]["detail"], told);
+    assert_eq!(answered[1]["request_id"], called[1]["request_id"]);
+    let log = json!(vault.world.server.events().await).to_string();
+    assert!(!log.contains("alice@example.com") && !log.contains("secret=1") && !log.contains(KEY));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_entry_in_the_log_nothing_is_sent() {
+    let vault = Vaulted::configured("[ledger]\ntimeout_ms = 600", "").await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let path = vault.path(&connection, "/v1/x");
+    assert_eq!(vault.send(&token, ("GET", &path)).await.status, 200);
+    vault.events_of("vault.proxy.answered", 1).await;
+    let mut sql = vault.world.server.sql().await;
+    sqlx::query("BEGIN").execute(&mut sql).await.unwrap();
+    sqlx::query("LOCK TABLE audit_event IN ACCESS EXCLUSIVE MODE").execute(&mut sql).await.unwrap();
+    let failed = vault.send(&token, ("GET", &path)).await;
+    assert_eq!((failed.status, failed.header("retry-after")), (503, Some("1")));
+    assert_eq!(vault.upstream.received().len(), 1);
+    sqlx::query("ROLLBACK").execute(&mut sql).await.unwrap();
+}
