@@ -63,12 +63,22 @@ CREATE TABLE connecting (
     scopes     text[] NOT NULL,
     -- SHA-256 of what the browser holds in which it began.
     browser    bytea NOT NULL,
-    -- The PKCE verifier, sealed.
+    -- Since when whoever began it was who it is: a later cut-off ends this, too.
+    since      timestamptz NOT NULL,
+    -- The PKCE verifier, sealed; once another browser has come back, with the authorization code and what finishes it.
     sealed     text NOT NULL,
     data_key   text NOT NULL REFERENCES data_key,
-    expires_at timestamptz NOT NULL
+    begun_at   timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    -- When another browser came back than the one in which it began.
+    arrived_at timestamptz,
+    -- Wrong attempts to finish it.
+    tries      integer NOT NULL DEFAULT 0
 );
 CREATE INDEX connecting_expiry ON connecting (expires_at);
+CREATE INDEX connecting_of_owner ON connecting (owner_iss, owner_sub, begun_at);
+-- At most one for each connection: the newest.
+CREATE UNIQUE INDEX connecting_connection ON connecting (connection);
 
 GRANT SELECT, INSERT, UPDATE ON provider, data_key, connection TO actchain_server;
 GRANT SELECT, INSERT, UPDATE, DELETE ON connecting TO actchain_server;

@@ -4,6 +4,7 @@ pub mod authority;
 pub mod capability;
 pub mod ceremony;
 pub mod client;
+pub mod connecting;
 pub mod data_key;
 pub mod delegation;
 pub mod gate;

@@ -3,6 +3,7 @@
 mod administration;
 mod answer;
 mod caller;
+mod connecting;
 mod delegate;
 mod desk;
 mod health;
@@ -31,7 +32,7 @@ use crate::protocol::metadata::{issuer_path, well_known_paths};
 const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
 /// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
-pub const ROUTES: [(&str, &[&str]); 34] = [
+pub const ROUTES: [(&str, &[&str]); 36] = [
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
     ("/oauth/revoke", &["POST"]),
@@ -61,6 +62,8 @@ pub const ROUTES: [(&str, &[&str]); 34] = [
     ("/vault/connections/{id}/rotate", &["POST"]),
     ("/vault/connections/{id}/disconnect", &["POST"]),
     ("/vault/connections/{id}/token", &["POST"]),
+    ("/vault/connections/{id}/finish", &["POST"]),
+    ("/vault/callback", &["GET"]),
     (PROXY, &["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ("/.well-known/oauth-authorization-server", &["GET"]),
     ("/health", &["GET"]),
@@ -129,6 +132,9 @@ fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(below("/rotate").route(web::post().to(vault::rotate)))
         .service(below("/disconnect").route(web::post().to(vault::disconnect)))
         .service(below("/token").route(web::post().to(vault::token)))
+        .service(below("/finish").route(web::post().to(connecting::finish)))
+        // Not for HEAD: what a browser brings is taken once.
+        .service(web::resource(at("/vault/callback")).route(web::get().to(connecting::callback)))
         .service(web::resource(at("/vault/proxy/{rest:.*}")).route(passing().to(vault_proxy::call)));
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tracing_actix_web::RequestId;
 
 use super::desk::{Incoming, Stopped, respond, serve};
-use super::{caller, params};
+use super::{caller, connecting, params};
 use crate::app::App;
 use crate::domain::refusal::Refusal;
 use crate::flows::vault::{self, Answer, Form, Import, ListQuery, NewConnection};
@@ -34,11 +34,18 @@ struct Retrieval {
 }
 
 pub(super) async fn create(incoming: Incoming) -> HttpResponse {
-    serve(incoming, async |known| {
+    let mut cookie = None;
+    let response = serve(incoming, async |known| {
         let wanted: NewConnection = known.read()?;
-        Ok(vault::create((&known.desk(), &known.app.vault), &known.call, &wanted).await?)
+        if wanted.credential.is_some() {
+            return Ok(vault::create((&known.desk(), &known.app.vault), &known.call, &wanted).await?);
+        }
+        let (done, browser) = connecting::begin(&known, &wanted).await?;
+        cookie = Some(browser);
+        Ok(done)
     })
-    .await
+    .await;
+    connecting::with_cookie(response, cookie)
 }
 
 pub(super) async fn list(incoming: Incoming) -> HttpResponse {

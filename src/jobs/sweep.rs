@@ -1,4 +1,4 @@
-//! Forgets what nobody could use any more: spent ids and ended tokens.
+//! Forgets what nobody could use any more: spent ids, ended tokens, authorizations that nobody came back from.
 
 use time::{Duration, OffsetDateTime};
 

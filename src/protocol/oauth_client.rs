@@ -95,8 +95,14 @@ fn seconds(value: &Value) -> Option<u32> {
     seconds.and_then(|seconds| u32::try_from(seconds).ok()).map(|seconds| seconds.min(i32::MAX as u32))
 }
 
-fn is_error_code(code: &str) -> bool {
+/// Whether a text can be an error code that is worth keeping.
+pub fn is_error_code(code: &str) -> bool {
     (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Whether a text can be an authorization code (RFC 6749 appendix A.11).
+pub fn is_code(text: &str) -> bool {
+    (1..=4096).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
 }
 
 /// RFC 9110 §5.6.2.

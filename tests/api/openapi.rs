@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT, Request};
 use crate::support::contract::{Contract, decoded, form};
 use crate::support::desk::Api;
+use crate::support::provider::{Asked, Provider, Wrong};
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, START};
 
@@ -181,6 +182,7 @@ async fn every_described_answer_is_given_and_fits() {
     an_agent_is_made_and_changes_its_key_and_ends(&held).await;
     relying_parties_are_told(&held).await;
     strange_texts(&held).await;
+    accounts_are_connected(&held).await;
     administration(&held).await;
     vault::credentials_are_kept_and_fetched(&contract).await;
     whoever_calls(&held).await;
@@ -814,6 +816,8 @@ async fn administration(held: &Held<'_>) {
         ("/vault/connections", json!({"provider": "keys", "credential": {"key": "k"}})),
         ("/vault/connections/{id}/rotate", json!({"credential": {"key": "k"}})),
         ("/api/v1/principals/cutoff", json!({"iss": IDP, "sub": "bob", "reason": "left"})),
+        ("/vault/connections", json!({"provider": "mail-account", "credential": {"access_token": "x"}})),
+        ("/vault/connections/{id}/finish", json!({"code": "x"})),
     ]);
     for (method, template, operation) in held.contract.operations() {
         if operation["responses"]["422"].is_null() {
@@ -859,6 +863,86 @@ fn at_the_desk(contract: &Contract) -> Vec<(String, String)> {
 }
 
 const OAUTH: [&str; 3] = ["/oauth/token", "/oauth/introspect", "/oauth/revoke"];
+
+/// An account at a third party, connected in a browser.
+async fn accounts_are_connected(held: &Held<'_>) {
+    let (world, alice) = (held.world, Who::User("alice"));
+    let provider = Provider::start().await;
+    world.server.apply(&provider.declaration("mail-account", "scopes: [mail.read]")).await.unwrap();
+    let connections = ("POST", "/vault/connections");
+    let body = |more: Value| crate::support::life::with(json!({"provider": "mail-account"}), more);
+    let begin = async |more: Value| {
+        let begun = held.done(alice, connections, body(more)).await;
+        assert_eq!(begun.status, 202, "{}", begun.text);
+        let cookie = begun.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        let back = provider.agree(begun.json["authorization_url"].as_str().unwrap()).await;
+        let path = format!("{}?{}", back.path(), back.query().unwrap());
+        (begun.json["connection"].as_str().unwrap().to_owned(), path, cookie)
+    };
+    let come_back = async |path: &str, cookie: Option<&str>| {
+        let api = Api::get(&world.server, path);
+        let api = cookie.iter().fold(api, |api, cookie| api.header("cookie", cookie));
+        held.contract.hold_request("GET", path, None);
+        held.send(api, "GET", path).await
+    };
+    let code_of =
+        |page: &Answer| page.text.split("<code>").nth(1).unwrap().split("</code>").next().unwrap().to_owned();
+    let (id, path, cookie) = begin(json!({"name": "mine", "scopes": ["mail.read"]})).await;
+    assert_eq!(come_back(&path, Some(&cookie)).await.status, 200);
+    assert_eq!(come_back(&path, Some(&cookie)).await.status, 410);
+    assert_eq!(get(held, "/vault/callback").await.status, 400);
+    let (_, path, _) = begin(json!({})).await;
+    assert_eq!(come_back(&path.replace("code=", "error="), None).await.status, 403);
+    provider.once(Asked::Code, Wrong::json(400, json!({"error": "invalid_grant"})));
+    let (_, path, cookie) = begin(json!({})).await;
+    assert_eq!(come_back(&path, Some(&cookie)).await.status, 502);
+    // In another browser, and finished at the desk.
+    let finish = |id: &str| format!("/vault/connections/{id}/finish");
+    let (made, path, _) = begin(json!({})).await;
+    let code = code_of(&come_back(&path, None).await);
+    held.refused(alice, ("POST", &finish(&made)), json!({"code": "x"}), (404, "not_found")).await;
+    held.refused(alice, ("POST", &finish(&made)), json!({}), (400, "malformed_request")).await;
+    let admin = Who::Client(&world.admin);
+    let code = json!({"code": code});
+    held.refused(admin, ("POST", &finish(&made)), code.clone(), (403, "insufficient_scope")).await;
+    let key = [("idempotency-key", "finishing")];
+    let done = held.done_under(alice, ("POST", &finish(&made)), code.clone(), &key).await;
+    assert_eq!(done.status, 201, "{}", done.text);
+    let reused =
+        held.authorized(alice, "POST", &finish(&made)).await.json(&json!({"code": "y"})).key("finishing");
+    assert_eq!(held.send(reused, "POST", &finish(&made)).await.status, 422);
+    let (_, path, _) = begin(json!({"connection": id})).await;
+    let code = json!({"code": code_of(&come_back(&path, None).await)});
+    assert_eq!(held.done(alice, ("POST", &finish(&id)), code).await.status, 200);
+    let (refused, path, _) = begin(json!({})).await;
+    let code = json!({"code": code_of(&come_back(&path, None).await)});
+    provider.once(Asked::Code, Wrong::json(400, json!({"error": "invalid_grant"})));
+    held.refused(alice, ("POST", &finish(&refused)), code, (502, "provider_refused")).await;
+    let (_, path, _) = begin(json!({"connection": id})).await;
+    let code = json!({"code": code_of(&come_back(&path, None).await)});
+    assert_eq!(
+        world.as_alice("POST", &format!("/vault/connections/{id}/disconnect"), json!({})).await.status,
+        200
+    );
+    held.refused(alice, ("POST", &finish(&id)), code, (409, "connection_disconnected")).await;
+    // What does not begin.
+    for (more, expected) in [
+        (json!({"connection": id}), (409, "connection_disconnected")),
+        (json!({"connection": "nothing"}), (404, "not_found")),
+        (json!({"scopes": ["mail.read", "admin"]}), (400, "scope_too_wide")),
+        (json!({"scopes": []}), (400, "scope_empty")),
+        (json!({"provider": "nothing"}), (400, "provider_unknown")),
+        (json!({"owner": {"iss": IDP, "sub": "bob"}}), (403, "insufficient_scope")),
+    ] {
+        held.refused(alice, connections, body(more), expected).await;
+    }
+    // Brought.
+    let brought = json!({"credential": {"access_token": "brought"}});
+    let key = [("idempotency-key", "bringing")];
+    assert_eq!(held.done_under(alice, connections, body(brought), &key).await.status, 201);
+    let reused = held.authorized(alice, "POST", connections.1).await.json(&body(json!({}))).key("bringing");
+    assert_eq!(held.send(reused, "POST", connections.1).await.status, 422);
+}
 
 async fn whoever_calls(held: &Held<'_>) {
     let (world, contract) = (held.world, held.contract);
@@ -983,7 +1067,8 @@ async fn nothing_works_without_a_database(held: &Held<'_>) {
             stranger.at(&world.server, path).param("token", "x").param("grant_type", "client_credentials");
         held.oauth(path, request, (503, "temporarily_unavailable")).await;
     }
-    for path in ["/ready", "/oauth/status-lists", "/oauth/status-lists/0"] {
+    let callback = format!("/vault/callback?code=x&state={}", "A".repeat(43));
+    for path in ["/ready", "/oauth/status-lists", "/oauth/status-lists/0", &callback] {
         assert_eq!(get(held, path).await.status, 503, "{path}");
     }
     assert_eq!((get(held, "/health").await.status, world.server.now() >= START), (200, true));

@@ -63,6 +63,10 @@ pub enum Action {
     VaultTokenRetrieved,
     /// One was not.
     VaultTokenRefused,
+    /// An owner was sent to a provider to authorize us.
+    ConnectionRequested,
+    /// A browser came back from there with a code; or its owner finished what another browser had brought.
+    ConnectionAuthorized,
     /// A connection was made.
     ConnectionCreated,
     /// Another credential was stored in its place.
@@ -113,6 +117,8 @@ impl Action {
             Self::VaultProxyAnswered => "vault.proxy.answered",
             Self::VaultTokenRetrieved => "vault.token.retrieved",
             Self::VaultTokenRefused => "vault.token.refused",
+            Self::ConnectionRequested => "vault.connection.requested",
+            Self::ConnectionAuthorized => "vault.connection.authorized",
             Self::ConnectionCreated => "vault.connection.created",
             Self::ConnectionRotated => "vault.connection.rotated",
             Self::ConnectionRefreshed => "vault.connection.refreshed",

@@ -193,7 +193,7 @@ impl Event {
             Action::TokenIssued | Action::TokenExchanged | Action::TokenRevoked => Action::TokenRefused,
             Action::TokenRefused => Action::TokenRefused,
             Action::VaultTokenRetrieved | Action::VaultProxyCalled => Action::VaultTokenRefused,
-            Action::ConnectionRefused => Action::ConnectionRefused,
+            Action::ConnectionRefused | Action::ConnectionAuthorized => Action::ConnectionRefused,
             _ => Action::DelegationRefused,
         };
         Self { action, outcome: Outcome::Refused, reason: Some(refusal.reason()), jti: None, ..self }

@@ -1,4 +1,5 @@
-//! Forgetting spent ids, ended tokens and the delegations that foreign tokens led to, in pieces, so that no transaction is long.
+//! Forgetting spent ids, ended tokens, authorizations that nobody came back from and the delegations that foreign tokens
+//! led to, in pieces, so that no transaction is long.
 
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
@@ -25,6 +26,8 @@ pub async fn forget(connection: &mut PgConnection, until: OffsetDateTime) -> Res
         "DELETE FROM ceremony WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremony WHERE expires_at <= $1 LIMIT $2))",
         "DELETE FROM idempotency
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency WHERE forget_at <= $1 LIMIT $2))",
+        "DELETE FROM connecting
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM connecting WHERE expires_at <= $1 LIMIT $2))",
         // Nobody can come back with the token that led to it; what hangs below keeps its ancestors.
         "DELETE FROM delegation
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM delegation d

@@ -38,9 +38,13 @@ pub struct NewConnection {
     /// Whose it shall be; for administrators, all others have their own.
     #[serde(default, deserialize_with = "json::object")]
     pub owner: Option<Principal>,
-    /// The credential.
+    /// The credential; without one, its owner is sent to the provider.
     #[serde(default, deserialize_with = "json::object")]
     pub credential: Option<Import>,
+    /// What to ask the provider for.
+    pub scopes: Option<BTreeSet<String>>,
+    /// The connection that gets another credential.
+    pub connection: Option<String>,
 }
 
 /// A credential as it is imported: the members that its provider's kind needs.
@@ -150,6 +154,9 @@ async fn try_to_create(
 ) -> Result<Done, Stop> {
     check_name(wanted.name.as_deref())?;
     let import = wanted.credential.as_ref().ok_or(Refusal::Malformed("credential is missing"))?;
+    if wanted.scopes.is_some() || wanted.connection.is_some() {
+        return Err(Refusal::Malformed("scopes and connection exclude credential").into());
+    }
     let mut work = Work::begin(desk.pool).await?;
     if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
@@ -205,7 +212,7 @@ pub(super) async fn sealed(
     Ok(Connection { sealed: Some(sealed), refreshable, expires_at, scopes, ..one })
 }
 
-fn check_name(name: Option<&str>) -> Result<(), Refusal> {
+pub(super) fn check_name(name: Option<&str>) -> Result<(), Refusal> {
     let fits = name.is_none_or(|name| {
         (1..=MOST_NAME).contains(&name.chars().count()) && !name.chars().any(char::is_control)
     });
@@ -329,7 +336,7 @@ pub(super) async fn lock(
     visible(desk, call, found)
 }
 
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

@@ -1,8 +1,11 @@
 //! The vault: credentials of third parties, for living chains only.
 
+mod callback;
+mod connect;
 mod connections;
 mod disconnect;
 mod exchange;
+mod obtain;
 mod providers;
 mod proxy;
 mod refresh;
@@ -11,6 +14,8 @@ mod retrieve;
 mod talk;
 mod visit;
 
+pub use self::callback::{Arrival, Said, Shown, arrive, finish};
+pub use self::connect::{Begun, begin};
 pub use self::connections::{Import, ListQuery, NewConnection, create, list, rotate, show};
 pub use self::disconnect::{disconnect, wipe};
 pub use self::exchange::{ExchangeRequest, exchange};

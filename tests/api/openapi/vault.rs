@@ -45,7 +45,6 @@ async fn owners_keep_credentials(held: &Held<'_>) {
     assert_eq!(held.send(api, "POST", at).await.status, 422);
     let schema = held.contract.schema("NewConnection");
     for body in [
-        json!({"provider": "keys"}),
         json!({"provider": "keys", "credential": {}}),
         json!({"provider": "keys", "credential": {"key": ""}}),
         json!({"provider": "keys", "credential": {"key": "a\nb"}}),
@@ -60,6 +59,7 @@ async fn owners_keep_credentials(held: &Held<'_>) {
         held.refused(alice_, ("POST", at), body.clone(), (400, "malformed_request")).await;
         assert!(!held.contract.problems(&schema, &body).is_empty(), "described: {body}");
     }
+    held.refused(alice_, ("POST", at), json!({"provider": "keys"}), (400, "malformed_request")).await;
     let others = json!({"provider": "keys", "owner": alice(), "credential": {"key": "k"}});
     held.refused(bob, ("POST", at), others, (403, "insufficient_scope")).await;
     let unknown = json!({"provider": "nobody", "credential": {"key": "k"}});

@@ -1,0 +1,220 @@
+//! A browser comes back from a provider (RFC 6749 §4.1.2, RFC 9207). In the browser in which it began, the connection is
+//! made; another one is given a code, by which the owner finishes at the desk: so nobody who was lured gives its account to
+//! somebody else unawares.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
+
+use super::connect::{about, stands};
+use super::connections::{is_id, refused};
+use super::obtain::{By, Code, obtain};
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::connecting::{self, Connecting, MOST_TRIES, Stage, Waiting, finish_code};
+use crate::domain::provider::{self, Trusted};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::desk::{About, Call, Desk, Done};
+use crate::flows::work::Work;
+use crate::platform::digest::sha256;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::oauth_client;
+
+/// What a browser brings from a provider.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What went out.
+    pub state: SecretString,
+    /// What the provider says.
+    pub said: Said,
+    /// Who says so (RFC 9207).
+    pub iss: Option<String>,
+    /// Secrets that the browser keeps for us.
+    pub browser: Vec<String>,
+}
+
+/// What a provider says.
+#[derive(Debug)]
+pub enum Said {
+    /// An authorization code.
+    Code(SecretString),
+    /// An error (RFC 6749 §4.1.2.1).
+    Error(String),
+}
+
+/// What the browser is shown.
+#[derive(Debug)]
+pub enum Shown {
+    /// It is done.
+    Connected,
+    /// Another browser began it: the code by which its owner finishes.
+    Waits(Zeroizing<String>),
+    /// There is no such authorization, or not any more.
+    Gone,
+    /// The provider, or its user, did not authorize us.
+    Declined,
+    /// It came from another provider than it went to.
+    MixedUp,
+    /// The provider did not honour the code.
+    Refused,
+    /// The provider does not answer, or not in a way that can be understood.
+    Unavailable,
+}
+
+/// Takes what a browser brings. In a task of its own: a code is good once, and must not be lost because a browser hangs up.
+pub async fn arrive(
+    app: &Arc<App>,
+    arrival: Arrival,
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<Shown, Fault> {
+    let app = Arc::clone(app);
+    let task = tokio::spawn(async move { take(&app, arrival, origin, now).await });
+    task.await.during("taking what a browser brought")?
+}
+
+async fn take(app: &App, arrival: Arrival, origin: Origin, now: OffsetDateTime) -> Result<Shown, Fault> {
+    let event = |action| Event { origin: origin.clone(), ..Event::new(now, action, Actor::server()) };
+    let state = sha256(&[arrival.state.expose_secret().as_bytes()]);
+    let mut work = Work::begin(&app.pool).await?;
+    let found = connecting::store::find_for_update(work.connection(), state, now).await?;
+    // Nothing that we know: strangers cannot fill the log.
+    let Some(one) = found else { return Ok(Shown::Gone) };
+    let (provider, verifier) = open(app, work.connection(), &one, Stage::Begun).await?;
+    let refusal = if !stands(work.connection(), &app.issuer, (&one.owner, one.since)).await? {
+        Some((Refusal::PrincipalCutOff, Shown::Gone, Value::Null))
+    } else if !is_from(&provider, arrival.iss.as_deref()) {
+        Some((Refusal::ProviderRefused, Shown::MixedUp, json!("another issuer")))
+    } else if let Said::Error(error) = &arrival.said {
+        let error = oauth_client::is_error_code(error).then_some(error);
+        Some((Refusal::ProviderRefused, Shown::Declined, json!(error)))
+    } else {
+        None
+    };
+    if let Some((refusal, shown, error)) = refusal {
+        connecting::store::mark_used(work.connection(), state).await?;
+        let mut event = about(event(Action::ConnectionRefused), &one).refused(refusal);
+        event.detail = Some(json!({"move": "connect", "provider": one.provider, "error": error}));
+        work.commit(&[event]).await?;
+        return Ok(shown);
+    }
+    let Said::Code(code) = arrival.said else { return Ok(Shown::Declined) };
+    let verifier = text(&verifier)?;
+    let mut returned = about(event(Action::ConnectionAuthorized), &one);
+    if !one.began_in(&arrival.browser) {
+        let code = Zeroizing::new(code.expose_secret().to_owned());
+        let waiting = Waiting { verifier, code, finish: finish_code()? };
+        let row = one.row(Stage::Arrived)?;
+        let sealed = app.vault.keys.seal(work.connection(), &row, &waiting.to_bytes()).await?;
+        let until = now + Duration::seconds(app.config.vault.connect_ttl.into());
+        connecting::store::mark_arrived(work.connection(), (state, &sealed), (now, until)).await?;
+        returned.detail = Some(json!({"provider": one.provider, "browser": "another"}));
+        work.commit(&[returned]).await?;
+        return Ok(Shown::Waits(waiting.finish));
+    }
+    connecting::store::mark_used(work.connection(), state).await?;
+    returned.detail = Some(json!({"provider": one.provider, "browser": "same"}));
+    work.commit(&[returned]).await?;
+    let by = By::Browser(Box::new(event(Action::ConnectionCreated)), now);
+    let code = Code { verifier: &verifier, code: code.expose_secret() };
+    match obtain(app, (&one, &provider), code, by).await {
+        Ok(_) => Ok(Shown::Connected),
+        Err(Stop::Failed(fault)) => Err(fault),
+        Err(Stop::Refused(Refusal::ProviderRefused)) => Ok(Shown::Refused),
+        Err(Stop::Refused(Refusal::ProviderUnavailable)) => Ok(Shown::Unavailable),
+        Err(Stop::Refused(_)) => Ok(Shown::Gone),
+    }
+}
+
+/// RFC 9207 §2.4: an issuer that is said is the one that it was sent to, and one that always says so is not silent.
+fn is_from(provider: &Trusted, said: Option<&str>) -> bool {
+    let Some(oauth) = &provider.provider.settings.oauth else { return false };
+    match (said, &oauth.issuer) {
+        (Some(said), Some(issuer)) => said == issuer,
+        (Some(_), None) => true,
+        (None, _) => !oauth.says_issuer,
+    }
+}
+
+/// Its provider, and what was sealed with it: neither has been tampered with.
+async fn open(
+    app: &App,
+    connection: &mut PgConnection,
+    one: &Connecting,
+    stage: Stage,
+) -> Result<(Trusted, Zeroizing<Vec<u8>>), Fault> {
+    let keys = &app.vault.keys;
+    let sealed = keys.open(connection, &one.row(stage)?, &one.sealed).await?;
+    let found = provider::store::find(connection, &one.provider).await?;
+    let found = found.ok_or_else(|| Fault::new("an authorization without its provider"))?;
+    Ok((found.open(keys, connection).await?, sealed))
+}
+
+fn text(bytes: &[u8]) -> Result<Zeroizing<String>, Fault> {
+    let text = std::str::from_utf8(bytes).during("reading a verifier")?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Finishes what another browser has brought: its owner has the code that was shown there.
+pub async fn finish(app: &Arc<App>, call: &Call, (id, typed): (&str, SecretString)) -> Result<Done, Stop> {
+    // A task of its own, as above.
+    let task = tokio::spawn({
+        let (app, call, id) = (Arc::clone(app), call.clone(), id.to_owned());
+        async move { try_to_finish(&app, &call, (&id, &typed)).await }
+    });
+    let result = match task.await.during("finishing a connection")? {
+        Ok(Finished::Recorded(result)) => return result,
+        Ok(Finished::Before(done)) => return Ok(done),
+        Err(stop) => Err(stop),
+    };
+    refused(&Desk::of(app), call, ("finish", About::Other(id)), result).await
+}
+
+enum Finished {
+    /// The log knows already how it went.
+    Recorded(Result<Done, Stop>),
+    /// It was finished by the same request before.
+    Before(Done),
+}
+
+async fn try_to_finish(app: &App, call: &Call, (id, typed): (&str, &SecretString)) -> Result<Finished, Stop> {
+    let desk = Desk::of(app);
+    let mut work = Work::begin(desk.pool).await?;
+    if let Some(done) = call.enter(&desk, &mut work).await? {
+        return Ok(Finished::Before(done));
+    }
+    // Administrators act for nobody here.
+    let owner = call.caller.principal(desk.issuer).filter(|_| !call.caller.administers());
+    let owner = owner.ok_or(Refusal::InsufficientScope)?;
+    // Its key is claimed again with what it brings about; until then it may be repeated.
+    drop(work);
+    let mut work = Work::begin(desk.pool).await?;
+    let once = Call { repeats: None, ..call.clone() };
+    once.enter(&desk, &mut work).await?;
+    let named = (if is_id(id) { id } else { "" }, &owner);
+    let found = connecting::store::find_waiting_for_update(work.connection(), named, call.now).await?;
+    let one = found.ok_or(Refusal::NotFound)?;
+    let (provider, sealed) = open(app, work.connection(), &one, Stage::Arrived).await?;
+    let waiting = Waiting::from_bytes(&sealed)?;
+    if !waiting.is_finished_by(typed.expose_secret()) {
+        if one.tries + 1 >= MOST_TRIES {
+            connecting::store::mark_used(work.connection(), one.state).await?;
+        } else {
+            connecting::store::mark_tried(work.connection(), one.state).await?;
+        }
+        let mut event = about(call.event(Action::ConnectionRefused), &one).refused(Refusal::NotFound);
+        event.detail = Some(json!({"move": "finish", "provider": one.provider, "tries": one.tries + 1}));
+        work.commit(&[event]).await?;
+        return Ok(Finished::Recorded(Err(Refusal::NotFound.into())));
+    }
+    connecting::store::mark_used(work.connection(), one.state).await?;
+    let mut event = about(call.event(Action::ConnectionAuthorized), &one);
+    event.detail = Some(json!({"provider": one.provider, "browser": "another", "finished": true}));
+    work.commit(&[event]).await?;
+    let code = Code { verifier: &waiting.verifier, code: &waiting.code };
+    Ok(Finished::Recorded(obtain(app, (&one, &provider), code, By::Owner(call)).await))
+}

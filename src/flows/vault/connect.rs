@@ -1,0 +1,207 @@
+//! Sending an owner to a provider to authorize us (RFC 6749 §4.1.1, RFC 7636 §4.3, RFC 9700 §2.1).
+
+use std::collections::BTreeSet;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+
+use super::connections::{NewConnection, check_name, find_provider, lock, refused};
+use crate::domain::audit::{Action, Event};
+use crate::domain::client;
+use crate::domain::connecting::{self, Connecting, Stage};
+use crate::domain::data_key::Sealed;
+use crate::domain::principal::Principal;
+use crate::domain::provider::{Oauth, Separator};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::vault::State;
+use crate::domain::vault::held::Vault;
+use crate::flows::desk::{About, Call, Caller, Desk, Done};
+use crate::flows::identify::user_stands;
+use crate::flows::work::Work;
+use crate::platform::digest::sha256;
+use crate::platform::fault::Fault;
+use crate::platform::random;
+use crate::protocol::{metadata, oauth_client};
+
+/// An authorization that begins.
+#[derive(Debug)]
+pub struct Begun {
+    /// The answer: where its owner goes.
+    pub done: Done,
+    /// What the browser keeps in which it begins: an authorization that somebody else is lured into is not finished by it.
+    pub browser: SecretString,
+}
+
+/// The secrets of one authorization.
+struct Secrets<'a> {
+    state: SecretString,
+    verifier: SecretString,
+    browser: &'a SecretString,
+}
+
+/// Where browsers come back to.
+pub(super) fn redirect_uri(issuer: &str) -> String {
+    metadata::endpoint(issuer, "/vault/callback")
+}
+
+/// Begins to connect, or to connect again: gives the address at which the owner authorizes us.
+pub async fn begin(
+    (desk, vault): (&Desk<'_>, &Vault),
+    call: &Call,
+    wanted: &NewConnection,
+) -> Result<Begun, Stop> {
+    let browser = SecretString::from(random::token()?);
+    let result = try_to_begin((desk, vault), call, wanted, &browser).await;
+    let about = wanted.connection.as_deref().map_or(About::Nothing, About::Other);
+    let done = refused(desk, call, ("connect", about), result).await?;
+    Ok(Begun { done, browser })
+}
+
+async fn try_to_begin(
+    (desk, vault): (&Desk<'_>, &Vault),
+    call: &Call,
+    wanted: &NewConnection,
+    browser: &SecretString,
+) -> Result<Done, Stop> {
+    check_name(wanted.name.as_deref())?;
+    // Administrators are not whom a provider would ask.
+    let needs_credential = Refusal::Malformed("credential is missing");
+    let (owner, since) = match &call.caller {
+        Caller::User(user) => (user.who.clone(), user.since),
+        Caller::Agent(_) => (call.caller.principal(desk.issuer).ok_or(Refusal::InsufficientScope)?, call.now),
+        Caller::Admin(_) | Caller::Operator => return Err(needs_credential.into()),
+    };
+    if wanted.owner.as_ref().is_some_and(|named| *named != owner) {
+        return Err(Refusal::InsufficientScope.into());
+    }
+    let mut work = Work::begin(desk.pool).await?;
+    let before = call.enter(desk, &mut work).await?;
+    let provider = find_provider(work.connection(), &wanted.provider).await?;
+    let provider = provider.open(&vault.keys, work.connection()).await?.provider;
+    let oauth = provider.settings.oauth.as_ref().ok_or(needs_credential)?;
+    let endpoint = oauth.authorization_endpoint.as_deref().ok_or(needs_credential)?;
+    let asked = asked(oauth, wanted.scopes.as_ref())?;
+    // Whoever repeats a request is sent on the way again, to the same connection: secrets are not kept for that.
+    let again = before.as_ref().and_then(|done| done.body.get("connection")).and_then(|id| id.as_str());
+    let connection = match (again, &wanted.connection) {
+        (Some(id), _) => id.to_owned(),
+        (None, Some(id)) => {
+            again_at(work.connection(), desk, call, (id, &provider.id)).await?;
+            id.clone()
+        }
+        (None, None) => random::id(call.now)?.to_string(),
+    };
+    let secrets = Secrets { state: random::token()?.into(), verifier: random::token()?.into(), browser };
+    let life = Duration::seconds(desk.config.vault.connect_ttl.into());
+    let one = Connecting {
+        state: sha256(&[secrets.state.expose_secret().as_bytes()]),
+        connection,
+        provider: provider.id.clone(),
+        owner,
+        name: wanted.name.clone(),
+        scopes: asked,
+        browser: sha256(&[secrets.browser.expose_secret().as_bytes()]),
+        since,
+        sealed: Sealed { key: String::new(), text: String::new() },
+        begun_at: call.now,
+        expires_at: call.now + life,
+        tries: 0,
+    };
+    let verifier = secrets.verifier.expose_secret().as_bytes();
+    let sealed = vault.keys.seal(work.connection(), &one.row(Stage::Begun)?, verifier).await?;
+    let one = Connecting { sealed, ..one };
+    connecting::store::put(work.connection(), &one).await?;
+    let url = url(desk.issuer, (oauth, endpoint), &one.scopes, &secrets)
+        .ok_or_else(|| Fault::new("an authorization endpoint is no URL"))?;
+    let kept = Done { status: 202, ..Done::with(json!({"connection": one.connection}))? };
+    if before.is_none() {
+        call.keep(desk, &mut work, &kept).await?;
+    }
+    let mut event = about(call.event(Action::ConnectionRequested), &one);
+    event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes,
+                               "reconnects": wanted.connection.is_some()}));
+    work.commit(&[event]).await?;
+    let body =
+        json!({"connection": one.connection, "authorization_url": url, "expires_in": life.whole_seconds()});
+    Ok(Done { body, repeated: before.is_some(), ..kept })
+}
+
+/// What will be asked for: what was named, or all that may be, and what is always asked for.
+fn asked(oauth: &Oauth, named: Option<&BTreeSet<String>>) -> Result<BTreeSet<String>, Refusal> {
+    let chosen = match named {
+        None => &oauth.scopes,
+        Some(named) if !named.is_subset(&oauth.scopes) => return Err(Refusal::ScopeTooWide),
+        Some(named) => named,
+    };
+    let asked: BTreeSet<String> = chosen.union(&oauth.always_scopes).cloned().collect();
+    // Nothing asked for means whatever the provider likes (RFC 6749 §3.3), which is not what an empty list says.
+    if named.is_some() && asked.is_empty() { Err(Refusal::ScopeEmpty) } else { Ok(asked) }
+}
+
+/// A connection that may be connected again, at the same provider.
+async fn again_at(
+    connection: &mut PgConnection,
+    desk: &Desk<'_>,
+    call: &Call,
+    (id, provider): (&str, &str),
+) -> Result<(), Stop> {
+    let one = lock(connection, desk, call, id).await?;
+    if one.provider != provider {
+        return Err(Refusal::Malformed("The connection is one at another provider").into());
+    }
+    match one.state() {
+        State::Active | State::NeedsReconnect => Ok(()),
+        State::Disconnected => Err(Refusal::ConnectionUnusable(State::Disconnected).into()),
+    }
+}
+
+fn url(
+    issuer: &str,
+    (oauth, endpoint): (&Oauth, &str),
+    scopes: &BTreeSet<String>,
+    secrets: &Secrets<'_>,
+) -> Option<String> {
+    let redirect_uri = redirect_uri(issuer);
+    let challenge = oauth_client::challenge(secrets.verifier.expose_secret());
+    let separator = match oauth.separator {
+        Separator::Space => " ",
+        Separator::Comma => ",",
+    };
+    let scope = scopes.iter().map(String::as_str).collect::<Vec<_>>().join(separator);
+    let mut params = vec![
+        ("response_type", "code"),
+        ("client_id", oauth.client_id.as_str()),
+        ("redirect_uri", redirect_uri.as_str()),
+        ("state", secrets.state.expose_secret()),
+        ("code_challenge", challenge.as_str()),
+        ("code_challenge_method", "S256"),
+    ];
+    if !scope.is_empty() {
+        params.push(("scope", scope.as_str()));
+    }
+    params.extend(oauth.authorization_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    oauth_client::authorization_url(endpoint, &params)
+}
+
+/// An event about what is to be connected.
+pub(super) fn about(event: Event, one: &Connecting) -> Event {
+    Event { subject: Some(one.owner.clone()), target: Some(one.connection.clone()), ..event }
+}
+
+/// Whether its owner still is somebody, and has not been cut off since it began.
+pub(super) async fn stands(
+    connection: &mut PgConnection,
+    issuer: &str,
+    (owner, since): (&Principal, OffsetDateTime),
+) -> Result<bool, Fault> {
+    if !user_stands(connection, owner, since).await? {
+        return Ok(false);
+    }
+    if owner.iss != issuer {
+        return Ok(true);
+    }
+    let client = client::store::find(connection, &owner.sub).await?;
+    Ok(client.is_some_and(|client| !client.is_out()))
+}

@@ -1,0 +1,187 @@
+//! From an authorization code to a connection (RFC 6749 §4.1.3): the provider is asked once, never inside a transaction,
+//! and what it gives is stored before anyone is told. What cannot be stored is given back.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::connect::{about, redirect_uri, stands};
+use super::connections::{Wanted, blank, sealed, view};
+use super::talk::{self, Told};
+use crate::app::App;
+use crate::domain::audit::{Action, Event};
+use crate::domain::connecting::Connecting;
+use crate::domain::provider::Trusted;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::vault::{self, Connection, Credential, State, Tokens};
+use crate::flows::desk::{Call, Desk, Done};
+use crate::flows::work::Work;
+use crate::platform::fault::Fault;
+use crate::protocol::oauth_client::{Given, scopes};
+use crate::protocol::{metadata, scope};
+
+/// Between attempts to store.
+const PAUSE: Duration = Duration::from_millis(250);
+const ATTEMPTS: u32 = 5;
+
+/// A code, and what proves that we asked for it.
+#[derive(Clone, Copy)]
+pub(super) struct Code<'a> {
+    pub(super) verifier: &'a str,
+    pub(super) code: &'a str,
+}
+
+/// Who makes the connection.
+#[derive(Clone)]
+pub(super) enum By<'a> {
+    /// The browser in which it began; with an event to begin from, and when.
+    Browser(Box<Event>, OffsetDateTime),
+    /// Its owner, at the desk.
+    Owner(&'a Call),
+}
+
+impl By<'_> {
+    fn event(&self, action: Action) -> Event {
+        match self {
+            Self::Browser(event, _) => Event { action, ..event.as_ref().clone() },
+            Self::Owner(call) => call.event(action),
+        }
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        match self {
+            Self::Browser(_, now) => *now,
+            Self::Owner(call) => call.now,
+        }
+    }
+}
+
+/// Asks for the tokens of a code and stores them. Refusals have been recorded.
+pub(super) async fn obtain(
+    app: &App,
+    (one, provider): (&Connecting, &Trusted),
+    code: Code<'_>,
+    by: By<'_>,
+) -> Result<Done, Stop> {
+    let redirect_uri = redirect_uri(&app.issuer);
+    let params = [
+        ("grant_type", "authorization_code"),
+        ("code", code.code),
+        ("redirect_uri", redirect_uri.as_str()),
+        ("code_verifier", code.verifier),
+    ];
+    let given = match talk::ask(&app.vault.outbound, provider, &params).await {
+        Told::Given(given) => given,
+        Told::Condemned(error) | Told::Refused(error) => {
+            return refuse(app, one, &by, (Refusal::ProviderRefused, json!(error))).await;
+        }
+        Told::Unwell(why) => {
+            tracing::warn!(connection = one.connection, error = why, "a provider is unwell");
+            return refuse(app, one, &by, (Refusal::ProviderUnavailable, Value::Null)).await;
+        }
+    };
+    let brought = brought(one, given, by.now());
+    let mut last = Fault::new("a credential was not stored");
+    for _ in 0..ATTEMPTS {
+        match put(app, one, &brought, &by).await {
+            Ok(done) => return Ok(done),
+            Err(Stop::Failed(fault)) => last = fault,
+            Err(Stop::Refused(refusal)) => {
+                give_back(app, provider, &brought).await;
+                return refuse(app, one, &by, (refusal, Value::Null)).await;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    give_back(app, provider, &brought).await;
+    Err(last.into())
+}
+
+/// What was given; what the provider does not say is what was asked for (RFC 6749 §5.1).
+fn brought(one: &Connecting, given: Given, now: OffsetDateTime) -> Wanted {
+    let said = given.scope.as_deref().map(scopes);
+    let said = said.filter(|said| said.iter().all(|name| scope::is_token(name)));
+    let asked = (!one.scopes.is_empty()).then(|| one.scopes.clone());
+    let scopes = if given.scope.is_some() { said } else { asked };
+    let life = given.expires_in.map(|seconds| time::Duration::seconds(seconds.into()));
+    let credential = Credential::Oauth2(Tokens {
+        access_token: given.access_token,
+        token_type: given.token_type,
+        refresh_token: given.refresh_token,
+    });
+    Wanted { credential, expires_at: life.map(|life| now + life), scopes }
+}
+
+async fn put(app: &App, one: &Connecting, brought: &Wanted, by: &By<'_>) -> Result<Done, Stop> {
+    let desk = Desk::of(app);
+    let now = by.now();
+    let there = app.read(async |connection| vault::store::find(connection, &one.connection).await).await?;
+    // Behind the gate, where there is an old credential: nobody is answered that when the answer has left.
+    let mut work =
+        if there.is_some() { Work::ending(desk.pool).await? } else { Work::begin(desk.pool).await? };
+    if let By::Owner(call) = by
+        && let Some(done) = call.enter(&desk, &mut work).await?
+    {
+        return Ok(done);
+    }
+    if !stands(work.connection(), &app.issuer, (&one.owner, one.since)).await? {
+        return Err(Refusal::PrincipalCutOff.into());
+    }
+    let old = vault::store::find_for_update(work.connection(), &one.connection).await?;
+    if old.is_some() != there.is_some() {
+        return Err(Fault::new("a connection came to be meanwhile").into());
+    }
+    let (next, action) = match old {
+        Some(old) if old.owner != one.owner || old.provider != one.provider => {
+            return Err(Refusal::NotFound.into());
+        }
+        Some(old) if old.state() == State::Disconnected => {
+            return Err(Refusal::ConnectionUnusable(State::Disconnected).into());
+        }
+        Some(old) => {
+            let name = one.name.clone().or(old.name);
+            (Connection { name, updated_at: now, broken_at: None, ..old }, Action::ConnectionRotated)
+        }
+        None => {
+            let next = blank(&one.connection, &one.provider, one.owner.clone(), now);
+            (Connection { name: one.name.clone(), ..next }, Action::ConnectionCreated)
+        }
+    };
+    let next = sealed(work.connection(), &app.vault, next, brought).await?;
+    vault::store::put(work.connection(), &next).await?;
+    let mut event = about(by.event(action), one);
+    event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes, "how": "oauth"}));
+    let mut done = Done::with(view(&next))?;
+    if action == Action::ConnectionCreated {
+        (done.status, done.location) =
+            (201, Some(metadata::endpoint(&app.issuer, &format!("/vault/connections/{}", next.id))));
+    }
+    if let By::Owner(call) = by {
+        call.keep(&desk, &mut work, &done).await?;
+    }
+    work.commit(&[event]).await?;
+    app.vault.held.invalidate(&next.id);
+    Ok(done)
+}
+
+/// Nobody would ever use them.
+async fn give_back(app: &App, provider: &Trusted, brought: &Wanted) {
+    let Credential::Oauth2(tokens) = &brought.credential else { return };
+    if talk::revoke(&app.vault.outbound, provider, tokens).await != Some(true) {
+        tracing::warn!(provider = provider.provider.id, "tokens that nobody uses were not given back");
+    }
+}
+
+async fn refuse(
+    app: &App,
+    one: &Connecting,
+    by: &By<'_>,
+    (refusal, error): (Refusal, Value),
+) -> Result<Done, Stop> {
+    let work = Work::begin(&app.pool).await?;
+    let mut event = about(by.event(Action::ConnectionRefused), one).refused(refusal);
+    event.detail = Some(json!({"move": "connect", "provider": one.provider, "error": error}));
+    work.commit(&[event]).await?;
+    Err(refusal.into())
+}
