@@ -260,6 +260,10 @@ async fn bodies_have_limits() {
     vault.upstream.will_answer("200 OK", &"x".repeat(20_000));
     assert_eq!(vault.send(&token, ("GET", &path)).await.text.len(), 20_000);
     let answered = vault.events_of("vault.proxy.answered", 5).await;
+    assert!(
+        answered[2]["detail"]["bytes"].as_u64().unwrap() <= 20_000,
+        "cut at the limit, and not by the clock"
+    );
     let told: Vec<_> =
         answered.iter().map(|event| (event["reason"].clone(), event["detail"]["ended"].clone())).collect();
     assert_eq!(
