@@ -476,6 +476,11 @@ async fn only_what_the_delegation_lets_through_is_sent() {
             assert_eq!(answer.status, 403);
         }
     }
+    // Who may only call may not have the credential.
+    let token = vault.token_with(&connection, json!({"actions": ["proxy"]})).await;
+    let retrieval = format!("/vault/connections/{connection}/token");
+    let answer = vault.send(&token, ("POST", &retrieval)).await;
+    assert_eq!((answer.status, answer.reason()), (403, "connection_not_named"));
     // Two objects: either of them is enough, and they are not mixed.
     let details = json!([
         {"type": "vault_connection", "identifier": connection, "actions": ["proxy:GET"], "locations": [at("/v1/")]},

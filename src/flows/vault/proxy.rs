@@ -87,10 +87,7 @@ pub async fn call(
     fields.extend(onward.length.map(|length| ("content-length".to_owned(), length.to_string().into_bytes())));
     // RFC 9110 §7.6.3.
     fields.push(("via".to_owned(), b"1.1 actchain".to_vec()));
-    let body = onward.body.map(|chunks| {
-        let limit = Limit { most: settings.proxy_body, exactly: onward.length };
-        bounded(chunks, limit, Arc::clone(&overflow))
-    });
+    let body = onward.body.map(|chunks| bounded(chunks, settings.proxy_body, Arc::clone(&overflow)));
     let request = outbound::Onward {
         method: target.method,
         url: url.clone(),
@@ -161,36 +158,18 @@ fn secrets(held: &Held, credential: &Zeroizing<String>) -> Vec<Zeroizing<String>
     all.filter(|secret| secret.len() >= SHORTEST_TO_FIND).collect()
 }
 
-#[derive(Clone, Copy)]
-struct Limit {
-    most: u64,
-    exactly: Option<u64>,
-}
-
-/// A body that ends in an error where it is longer than it may be, or shorter than was said: so that nobody takes a part
-/// for the whole.
-fn bounded(chunks: Chunks, limit: Limit, overflow: Arc<AtomicBool>) -> Chunks {
+/// A body that ends in an error where it is longer than it may be: so that nobody takes a part for the whole. (One that is
+/// shorter than was said is an error to whoever sends it.)
+fn bounded(chunks: Chunks, most: u64, overflow: Arc<AtomicBool>) -> Chunks {
     let mut count = 0_u64;
-    let end = stream::once(async { Ok(Bytes::new()) });
-    let counted =
-        chunks.map(Some).chain(end.map(|_: Result<Bytes, Fault>| None)).map(move |chunk| match chunk {
-            Some(Ok(chunk)) => {
-                count = count.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-                if count > limit.most {
-                    overflow.store(true, Ordering::Relaxed);
-                    return Err(Fault::new("a body that is too large"));
-                }
-                Ok(chunk)
-            }
-            Some(failed) => failed,
-            None if limit.exactly.is_some_and(|length| length != count) => {
-                Err(Fault::new("a body that is not as long as was said"))
-            }
-            None => Ok(Bytes::new()),
-        });
-    Box::pin(counted.filter(|chunk| {
-        let empty = chunk.as_ref().is_ok_and(Bytes::is_empty);
-        async move { !empty }
+    Box::pin(chunks.map(move |chunk| {
+        let chunk = chunk?;
+        count = count.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        if count > most {
+            overflow.store(true, Ordering::Relaxed);
+            return Err(Fault::new("a body that is too large"));
+        }
+        Ok(chunk)
     }))
 }
 
