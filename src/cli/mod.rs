@@ -4,6 +4,7 @@ mod apply;
 mod audit;
 mod chain_view;
 mod client;
+mod connection;
 mod delegation;
 mod delegation_tree;
 mod demo;
@@ -38,7 +39,7 @@ enum Command {
     Serve,
     /// Play the whole story against a real server of its own; non-zero if any step differs
     Demo(demo::Args),
-    /// Declare issuers, resources, clients and delegations
+    /// Declare issuers, resources, providers, clients and delegations
     Apply(apply::Args),
     /// Bring the schema of an external database up to date
     Migrate,
@@ -48,6 +49,9 @@ enum Command {
     /// List, show, request, approve, deny, revoke, renew and draw delegations
     #[command(subcommand)]
     Delegation(delegation::Command),
+    /// List, show, import, rotate and disconnect credentials of third parties; list who gives them
+    #[command(subcommand)]
+    Connection(connection::Command),
     /// List and rotate signing keys
     #[command(subcommand)]
     Key(key::Command),
@@ -88,6 +92,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Migrate => foundation::migrate(&config()?).await,
         Command::Client(command) => client::run(config()?, command).await,
         Command::Delegation(command) => delegation::run(config()?, command).await,
+        Command::Connection(command) => connection::run(config()?, command).await,
         Command::Key(command) => key::run(config()?, command).await,
         Command::Token(command) => token::run(command).await,
         Command::Audit(command) => audit::run(config, command).await,

@@ -78,7 +78,11 @@ async fn md_03_discovery_names_exactly_this_issuer_wherever_it_is_asked() {
     let document = &documents[0].json;
     assert_eq!(document["issuer"], "https://as.example.com/t1");
     assert_eq!(document["token_endpoint"], "https://as.example.com/t1/oauth/token");
-    assert_eq!(document["authorization_details_types_supported"], json!(["mailbox"]), "RA-07");
+    assert_eq!(
+        document["authorization_details_types_supported"],
+        json!(["mailbox", "vault_connection"]),
+        "RA-07"
+    );
     assert!(document.as_object().unwrap().values().all(|value| *value != Value::Array(Vec::new())), "MD-04");
     for listed in [
         "grant_types_supported",

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the clock and the environment")]
 
 mod commands;
+mod connection_commands;
 mod crash;
 mod delegation_commands;
 mod embedded;

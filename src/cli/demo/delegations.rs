@@ -59,7 +59,7 @@ impl Story {
     }
 
     /// The token under which an agent comes to the desk.
-    async fn own_token(&self, agent: &Agent) -> Result<String, Fault> {
+    pub(super) async fn own_token(&self, agent: &Agent) -> Result<String, Fault> {
         let for_us = [("grant_type", "client_credentials"), ("audience", self.stage.issuer.as_str())];
         let answer = self.stage.form("/oauth/token", (agent, Some(&agent.key)), &for_us).await?;
         Ok(said(&answer.body, "/access_token").to_owned())
@@ -374,7 +374,7 @@ fn actors_of(token: &str) -> Vec<String> {
     actors
 }
 
-fn said<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(super) fn said<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 

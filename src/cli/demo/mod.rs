@@ -2,7 +2,9 @@
 //! is checked; the exit code is 1 if one differs.
 
 mod delegations;
+mod provider;
 mod stage;
+mod vault;
 mod world;
 
 use std::process::ExitCode;
@@ -66,7 +68,8 @@ impl Story {
         self.attacks(&cast, &tokens).await?;
         self.disable_the_middle(&cast, &tokens.2).await?;
         self.log().await?;
-        self.delegations(&cast).await
+        self.delegations(&cast).await?;
+        self.vault(&cast).await
     }
 
     fn step(&mut self, title: &str) {
@@ -81,7 +84,7 @@ impl Story {
 
     async fn declare(&mut self, cast: &Cast) -> Result<(), Fault> {
         self.step("An operator declares whom to trust and who may do what (actchain apply).");
-        let path = self.stage.write("world.yaml", cast.world().as_bytes())?;
+        let path = self.stage.write("world.yaml", cast.world(&self.stage.issuer).as_bytes())?;
         let said = self.stage.run(&["apply", "-f", &path]).await?;
         print_indented(&said.text);
         self.check("the plan was carried out", said.code == 0);
@@ -135,7 +138,9 @@ impl Story {
         let issued = text(answer.body.as_object().unwrap_or(&Map::new()), "access_token");
         let claims = claims_of(&issued);
         print_indented(&chain_view::draw(&claims));
-        println!("  for {}, scope {}, {} s", audiences(&claims), text(&claims, "scope"), life(&claims));
+        let scope = text(&claims, "scope");
+        let scope = if scope.is_empty() { "no scope".to_owned() } else { format!("scope {scope}") };
+        println!("  for {}, {scope}, {} s", audiences(&claims), life(&claims));
         let bound = claims.get("cnf").and_then(|cnf| cnf.get("jkt")).and_then(Value::as_str);
         self.check("the token is bound to the key of its newest actor", bound == Some(agent.key.kid()));
         self.check("the answer says so", answer.body.get("token_type") == Some(&json!("DPoP")));

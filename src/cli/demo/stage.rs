@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::platform::clock::Clock;
@@ -94,12 +94,24 @@ impl Stage {
 
     /// Runs a command beside the server.
     pub(super) async fn run(&self, arguments: &[&str]) -> Result<Said, Fault> {
-        let output = command(&self.program, &self.folder)
+        self.run_reading(arguments, "").await
+    }
+
+    /// The same, with something to read on its standard input.
+    pub(super) async fn run_reading(&self, arguments: &[&str], input: &str) -> Result<Said, Fault> {
+        let mut child = command(&self.program, &self.folder)
             .args(arguments)
             .env("ACTCHAIN_ISSUER", &self.issuer)
-            .output()
-            .await
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .during("running a command")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // Whoever does not read has ended, and says why.
+            drop(stdin.write_all(input.as_bytes()).await);
+        }
+        let output = child.wait_with_output().await.during("running a command")?;
         let text = [output.stdout, output.stderr].concat();
         Ok(Said {
             code: output.status.code().unwrap_or(-1),

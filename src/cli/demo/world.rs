@@ -32,8 +32,8 @@ impl Cast {
         })
     }
 
-    /// What `actchain apply` reads.
-    pub(super) fn world(&self) -> String {
+    /// What `actchain apply` reads for the server with this issuer.
+    pub(super) fn world(&self, issuer: &str) -> String {
         let jwk = self.idp.public_jwk();
         let secret = |agent: &Agent| agent.secret.clone().unwrap_or_default();
         format!(
@@ -45,11 +45,12 @@ resources:
   - {{id: "{FILES}", scopes: [files.read]}}
 clients:
   - {{id: user-proxy, kind: agent, name: User proxy, auth: client_secret_post, secret: {proxy},
-     scopes: [mail.read, mail.send, files.read], audiences: ["{MAIL}", "{ARCHIVE}", "{FILES}"],
-     grant_types: [client_credentials, token-exchange]}}
+     scopes: [mail.read, mail.send, files.read], audiences: ["{MAIL}", "{ARCHIVE}", "{FILES}", "{issuer}"],
+     authorization_details_types: [vault_connection], grant_types: [client_credentials, token-exchange]}}
   - {{id: email-svc, kind: agent, name: E-mail service, auth: client_secret_post, secret: {email},
-     scopes: [mail.read, mail.send], audiences: ["{MAIL}"],
-     grant_types: [client_credentials, token-exchange], max_token_ttl: 200}}
+     scopes: [mail.read, mail.send], audiences: ["{MAIL}", "{issuer}"],
+     authorization_details_types: [vault_connection], grant_types: [client_credentials, token-exchange],
+     max_token_ttl: 200}}
   - {{id: followup-svc, kind: agent, name: Follow-up service, auth: none, dpop_keys: [{followup}],
      scopes: [mail.read, mail.send], audiences: ["{MAIL}", "{FILES}"],
      grant_types: [client_credentials, token-exchange], max_token_ttl: 100}}

@@ -65,12 +65,18 @@ pub struct Import {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListQuery {
-    owner_iss: Option<String>,
-    owner_sub: Option<String>,
-    provider: Option<String>,
-    state: Option<State>,
-    limit: Option<u32>,
-    cursor: Option<String>,
+    /// Issuer of the owner; together with `owner_sub`.
+    pub owner_iss: Option<String>,
+    /// The owner.
+    pub owner_sub: Option<String>,
+    /// Where they lead.
+    pub provider: Option<String>,
+    /// How they stand.
+    pub state: Option<State>,
+    /// At most so many.
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
 }
 
 /// What a credential brings with it.

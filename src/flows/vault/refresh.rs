@@ -60,16 +60,20 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
             // somebody hung up.
             let task = tokio::spawn({
                 let (app, held) = (Arc::clone(app), Arc::clone(&held));
-                async move { attempt(&app, &held, now).await }
+                async move {
+                    let outcome = attempt(&app, &held, now).await;
+                    if !matches!(outcome, Ok(Outcome::Fresh(_))) {
+                        let id = held.connection.id.as_str();
+                        // Others may try at once; if that fails, too, the lease ends by itself.
+                        let release = app.read(async |connection| {
+                            vault::store::mark_released(connection, id, lease).await
+                        });
+                        drop(release.await);
+                    }
+                    outcome
+                }
             });
-            let outcome = task.await.map_err(|error| Fault::caused("refreshing", error))?;
-            if !matches!(outcome, Ok(Outcome::Fresh(_))) {
-                // Others may try at once; if that fails, too, the lease ends by itself.
-                let release =
-                    app.read(async |connection| vault::store::mark_released(connection, &id, lease).await);
-                drop(release.await);
-            }
-            match outcome? {
+            match task.await.map_err(|error| Fault::caused("refreshing", error))?? {
                 Outcome::Fresh(held) => return Ok(held),
                 Outcome::Changed => {}
                 Outcome::Unwell => {

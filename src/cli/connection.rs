@@ -1,0 +1,293 @@
+//! `actchain connection list|show|import|rotate|disconnect|rekey|providers`: the vault, for whoever has a shell on the machine.
+//! Credentials go in by a file or standard input, never by an argument, which every process could read; none comes out.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use sqlx::postgres::PgPool;
+use zeroize::Zeroizing;
+
+use super::foundation::Foundation;
+use super::{foundation, print_json};
+use crate::domain::capability::Ladder;
+use crate::domain::principal::Principal;
+use crate::domain::provider;
+use crate::domain::refusal::Stop;
+use crate::domain::vault::State;
+use crate::domain::vault::held::Vault;
+use crate::flows::desk::{Call, Desk};
+use crate::flows::keys;
+use crate::flows::vault::{self, Import, ListQuery, NewConnection};
+use crate::platform::config::Config;
+use crate::platform::fault::{During, Fault};
+
+/// Connections are read in pages of so many.
+const PAGE: u32 = 100;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// All connections, oldest first
+    List(ListArgs),
+    /// One connection; never its credential
+    Show {
+        id: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep a credential for somebody
+    Import(ImportArgs),
+    /// Store another credential in the place of the old one
+    Rotate {
+        id: String,
+        /// The credential as a JSON object; «-» reads standard input
+        #[arg(short = 'f', long, value_name = "FILE")]
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+    /// End it: nobody gets its credential any more, and its provider is told
+    Disconnect {
+        id: String,
+        /// Why, for the log
+        #[arg(long, default_value = "disconnected by an operator")]
+        reason: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wrap all keys by the present master key, make a new data key, and seal all secrets under it; while servers run.
+    /// What was interrupted goes on
+    Rekey {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Who gives credentials, as declared; never their secrets
+    Providers {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ListArgs {
+    /// Issuer of the owner
+    #[arg(long, value_name = "ISS", requires = "owner_sub")]
+    owner_iss: Option<String>,
+    #[arg(long, value_name = "SUB", requires = "owner_iss")]
+    owner_sub: Option<String>,
+    #[arg(long, value_name = "ID")]
+    provider: Option<String>,
+    /// active, needs_reconnect or disconnected
+    #[arg(long, value_parser = state)]
+    state: Option<State>,
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    #[arg(long, value_name = "ID")]
+    provider: String,
+    /// Issuer of the owner
+    #[arg(long, value_name = "ISS")]
+    owner_iss: String,
+    #[arg(long, value_name = "SUB")]
+    owner_sub: String,
+    /// For people
+    #[arg(long)]
+    name: Option<String>,
+    /// The credential as a JSON object; «-» reads standard input
+    #[arg(short = 'f', long, value_name = "FILE")]
+    file: PathBuf,
+    #[arg(long)]
+    json: bool,
+}
+
+fn state(text: &str) -> Result<State, String> {
+    let all = [State::Active, State::NeedsReconnect, State::Disconnected];
+    all.into_iter()
+        .find(|state| state.name() == text)
+        .ok_or_else(|| "a state is active, needs_reconnect or disconnected".to_owned())
+}
+
+pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
+    // What cannot be read need not wait for the database.
+    let import = match &command {
+        Command::Import(ImportArgs { file, .. }) | Command::Rotate { file, .. } => Some(credential(file)?),
+        _ => None,
+    };
+    foundation::with(config, async |foundation, pool| {
+        match carry_out((foundation, pool), command, import).await {
+            Ok(code) => Ok(code),
+            Err(Stop::Failed(fault)) => Err(fault),
+            Err(Stop::Refused(refusal)) => {
+                eprintln!("actchain: {}: {}", refusal.reason(), refusal.sentence());
+                Ok(ExitCode::FAILURE)
+            }
+        }
+    })
+    .await
+}
+
+async fn carry_out(
+    (foundation, pool): (&Foundation, &PgPool),
+    command: Command,
+    import: Option<Import>,
+) -> Result<ExitCode, Stop> {
+    let issuer = foundation.config.issuer();
+    let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
+    let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+    let call = Call::of_operator(foundation.clock.now());
+    match command {
+        Command::List(args) => list(&desk, &call, args).await,
+        Command::Show { id, json } => Ok(show(&vault::show(&desk, &call, &id).await?.body, json)?),
+        Command::Import(args) => {
+            let vault = opened(foundation, pool).await?;
+            let wanted = NewConnection {
+                provider: args.provider,
+                name: args.name,
+                owner: Some(Principal::new(args.owner_iss, args.owner_sub)),
+                credential: import,
+                scopes: None,
+                connection: None,
+            };
+            let done = vault::create((&desk, &vault), &call, &wanted).await?;
+            Ok(show(&done.body, args.json)?)
+        }
+        Command::Rotate { id, json, .. } => {
+            let vault = opened(foundation, pool).await?;
+            let import = import.unwrap_or_default();
+            let done = vault::rotate((&desk, &vault), &call, (&id, &import)).await?;
+            Ok(show(&done.body, json)?)
+        }
+        Command::Disconnect { id, reason, json } => {
+            let vault = opened(foundation, pool).await?;
+            let done = vault::disconnect((&desk, &vault), &call, (&id, Some(&reason))).await?;
+            if done.body.get("provider_revoked") == Some(&Value::Bool(false)) {
+                eprintln!("actchain: the provider could not be told; a running server tries again for a day");
+            }
+            Ok(show(&done.body, json)?)
+        }
+        Command::Rekey { json } => Ok(rekey((foundation, pool), json).await?),
+        Command::Providers { json } => Ok(providers(pool, json).await?),
+    }
+}
+
+/// The vault, once it is known that the master key at hand is the one of this database; otherwise nothing is begun.
+async fn opened(foundation: &Foundation, pool: &PgPool) -> Result<Vault, Fault> {
+    let vault = foundation.vault()?;
+    keys::ensure_data_key(pool, vault.keys.master(), foundation.clock.now()).await?;
+    Ok(vault)
+}
+
+async fn rekey((foundation, pool): (&Foundation, &PgPool), json: bool) -> Result<ExitCode, Fault> {
+    let vault = foundation.vault()?;
+    let report = |sealed, left| eprintln!("sealed anew: {sealed}, left: {left}");
+    let done = vault::rekey(pool, &vault.keys, foundation.clock.now(), report).await?;
+    if json {
+        print_json(&done)?;
+    } else {
+        let how = if done.resumed { "which a run before had begun with" } else { "made now" };
+        println!("keys wrapped anew:   {}", done.wrapped);
+        println!("secrets sealed anew: {}", done.sealed);
+        println!("data key:            {}, {how}", done.data_key);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a credential. What is wrong with it is not told in the words of the file: they may be the secret.
+fn credential(path: &Path) -> Result<Import, Fault> {
+    let what = format!("reading {}", path.display());
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text = Zeroizing::new(text.during(&what)?);
+    let object = crate::platform::json::parse_object(text.as_bytes()).map(Value::Object);
+    object.and_then(|object| serde_json::from_value(object).ok()).ok_or_else(|| {
+        Fault::new(format!(
+            "{what}: not a JSON object with access_token, token_type, expires_in, refresh_token and scope, with key, or \
+             with username and password"
+        ))
+    })
+}
+
+async fn list(desk: &Desk<'_>, call: &Call, args: ListArgs) -> Result<ExitCode, Stop> {
+    let mut query = ListQuery {
+        owner_iss: args.owner_iss,
+        owner_sub: args.owner_sub,
+        provider: args.provider,
+        state: args.state,
+        limit: Some(PAGE),
+        cursor: None,
+    };
+    let mut items = Vec::new();
+    loop {
+        let mut page = vault::list(desk, call, &query).await?.body;
+        if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+            items.extend(more);
+        }
+        query.cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
+        if query.cursor.is_none() {
+            return Ok(show_all(&items, args.json)?);
+        }
+    }
+}
+
+fn show_all(items: &[Value], json: bool) -> Result<ExitCode, Fault> {
+    if json {
+        print_json(&json!({"items": items}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for item in items {
+        let line = format!(
+            "{:<38} {:<15} {:<16} {} ({})  {}",
+            text(item, "/id"),
+            text(item, "/state"),
+            text(item, "/provider"),
+            text(item, "/owner/sub"),
+            text(item, "/owner/iss"),
+            text(item, "/name")
+        );
+        println!("{}", line.trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(view: &Value, json: bool) -> Result<ExitCode, Fault> {
+    if json {
+        print_json(view)?;
+    } else if let Value::Object(members) = view {
+        for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
+            println!("{name:<22} {value}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn providers(pool: &PgPool, json: bool) -> Result<ExitCode, Fault> {
+    let mut connection = pool.acquire().await?;
+    let found = provider::store::list(&mut connection).await?;
+    let items = found.iter().map(|one| vault::provider_view(&one.id, &one.settings));
+    let items = items.collect::<Result<Vec<_>, _>>()?;
+    if json {
+        print_json(&json!({"items": items}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for item in &items {
+        let line = format!(
+            "{:<24} {:<8} {:<24} {}",
+            text(item, "/id"),
+            text(item, "/kind"),
+            text(item, "/name"),
+            text(item, "/oauth/token_endpoint")
+        );
+        println!("{}", line.trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text<'a>(item: &'a Value, pointer: &str) -> &'a str {
+    item.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
