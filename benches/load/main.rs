@@ -4,7 +4,7 @@
 //! Requests are signed before the clock starts; each carries a fresh proof. The subject token is one that the server has
 //! seen before, as for a service that handles many requests under one token.
 //!
-//! `-- exchanges` and `-- ends` run one part alone.
+//! `-- exchanges`, `-- ends` and `-- vault` run one part alone.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "measures real time")]
 
@@ -15,6 +15,7 @@ mod generator;
 mod revoking;
 mod seed;
 mod stage;
+mod vault;
 
 use generator::{Method, Run};
 use stage::Stage;
@@ -26,12 +27,18 @@ fn main() {
     // Cargo adds flags of its own.
     let parts: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|word| word == part);
-    assert!(parts.iter().all(|part| ["exchanges", "ends"].contains(&part.as_str())), "exchanges or ends");
+    assert!(
+        parts.iter().all(|part| ["exchanges", "ends", "vault"].contains(&part.as_str())),
+        "exchanges, ends or vault"
+    );
     if wanted("exchanges") {
         runtime.block_on(exchanges());
     }
     if wanted("ends") {
         runtime.block_on(ends::bench());
+    }
+    if wanted("vault") {
+        runtime.block_on(vault::bench());
     }
 }
 

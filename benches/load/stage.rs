@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use actchain::domain::audit::{self, Action, Event};
+use actchain::platform::base64url;
 use actchain::platform::clock::Clock;
+use actchain::platform::digest::sha256;
 use actchain::platform::jose::{SigningAlg, SigningKey};
 use actchain::platform::local_postgres::{Cluster, Role, Settings};
 use serde_json::{Value, json};
@@ -175,6 +177,54 @@ impl Stage {
     /// A relying party reads a list.
     pub fn status_list(&self, list: u64) -> Vec<u8> {
         self.http(&format!("GET /oauth/status-lists/{list}"), &[], "")
+    }
+
+    /// Alice keeps a key for a third party, and lets the proxy have it: the token for the vault, and the connection.
+    pub async fn vault(&self, upstream: &str) -> (String, String) {
+        let yaml = format!(
+            "providers:\n  - {{id: keys, kind: api_key, header: x-api-key, hosts: [\"http://{upstream}\"]}}\nclients:\n  \
+             - {{id: proxy, kind: agent, auth: none, dpop_keys: [{}], scopes: [mail.read],\n     \
+             audiences: [\"{MAIL}\", \"{}\"], authorization_details_types: [vault_connection],\n     \
+             grant_types: [token-exchange]}}\n",
+            self.proxy.kid(),
+            self.issuer
+        );
+        let file = self.folder.join("vault.yaml");
+        std::fs::write(&file, yaml).unwrap();
+        let applied = Command::new(env!("CARGO_BIN_EXE_actchain"))
+            .env("ACTCHAIN_DATA_DIR", self.folder.join("data"))
+            .env("ACTCHAIN_ISSUER", &self.issuer)
+            .args(["apply", "-f"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        let user = self.user("alice");
+        let headers = [format!("authorization: Bearer {user}"), JSON.to_owned()];
+        let body = json!({"provider": "keys", "credential": {"key": "the-key"}}).to_string();
+        let made = one(self.address(), self.http("POST /vault/connections", &headers, &body)).await;
+        let made: Value = serde_json::from_str(made.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let id = made["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+        let details = json!([{"type": "vault_connection", "identifier": id}]).to_string();
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+            .append_pair("subject_token", &user)
+            .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
+            .append_pair("client_id", "proxy")
+            .append_pair("audience", &self.issuer)
+            .append_pair("authorization_details", &details)
+            .finish();
+        (token_in(&one(self.address(), self.request(&self.proxy, &[], form)).await), id)
+    }
+
+    /// What the proxy asks the vault for, under such a token.
+    pub fn at_vault(&self, (method, path): (&str, &str), token: &str) -> Vec<u8> {
+        let ath = base64url::encode(sha256(&[token.as_bytes()]));
+        let claims = json!({"jti": jti(), "htm": method, "htu": format!("{}{path}", self.issuer), "iat": now(),
+                            "ath": ath});
+        let proof = self.proxy.sign_proof("dpop+jwt", &claims).unwrap();
+        let headers = [format!("authorization: DPoP {token}"), format!("dpop: {proof}")];
+        self.http(&format!("{method} {path}"), &headers, "")
     }
 
     pub fn exchange(&self, method: &Method) -> Vec<u8> {

@@ -72,9 +72,14 @@ pub(super) async fn finish(incoming: Incoming, id: Path<String>) -> HttpResponse
 }
 
 /// Where providers send browsers back to.
-pub(super) async fn callback(request: HttpRequest, request_id: RequestId, app: Data<App>) -> HttpResponse {
+pub(super) async fn callback(
+    request: HttpRequest,
+    request_id: RequestId,
+    app: Data<App>,
+    provider: Path<String>,
+) -> HttpResponse {
     let app = app.into_inner();
-    let Ok(arrival) = read(&app, &request) else {
+    let Ok(arrival) = read(&app, &request, provider.into_inner()) else {
         return page(StatusCode::BAD_REQUEST, "Not connected", MALFORMED);
     };
     let origin = caller::origin(&request, request_id);
@@ -90,7 +95,7 @@ pub(super) async fn callback(request: HttpRequest, request_id: RequestId, app: D
 }
 
 /// RFC 6749 §4.1.2: what is not known is ignored, and nothing is there twice.
-fn read(app: &App, request: &HttpRequest) -> Result<Arrival, Refusal> {
+fn read(app: &App, request: &HttpRequest, provider: String) -> Result<Arrival, Refusal> {
     let malformed = Refusal::Malformed("The query is not what this endpoint reads");
     let params = Params::read(request.query_string().as_bytes())?;
     if ["audience", "resource"].iter().any(|name| params.all(name).len() > 1) {
@@ -106,6 +111,7 @@ fn read(app: &App, request: &HttpRequest) -> Result<Arrival, Refusal> {
     Ok(Arrival {
         state: SecretString::from(state),
         said,
+        provider,
         iss: params.get("iss").map(str::to_owned),
         browser: cookies(request.headers(), cookie_name(&app.issuer)),
     })

@@ -63,7 +63,7 @@ pub const ROUTES: [(&str, &[&str]); 36] = [
     ("/vault/connections/{id}/disconnect", &["POST"]),
     ("/vault/connections/{id}/token", &["POST"]),
     ("/vault/connections/{id}/finish", &["POST"]),
-    ("/vault/callback", &["GET"]),
+    ("/vault/callback/{provider}", &["GET"]),
     (PROXY, &["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ("/.well-known/oauth-authorization-server", &["GET"]),
     ("/health", &["GET"]),
@@ -134,7 +134,7 @@ fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(below("/token").route(web::post().to(vault::token)))
         .service(below("/finish").route(web::post().to(connecting::finish)))
         // Not for HEAD: what a browser brings is taken once.
-        .service(web::resource(at("/vault/callback")).route(web::get().to(connecting::callback)))
+        .service(web::resource(at("/vault/callback/{provider}")).route(web::get().to(connecting::callback)))
         .service(web::resource(at("/vault/proxy/{rest:.*}")).route(passing().to(vault_proxy::call)));
 }
 

@@ -846,8 +846,12 @@ fn filled(template: &str) -> String {
     let id = if template.starts_with("/delegate") { UNKNOWN } else { "nobody" };
     let ceremony = Uuid::nil().to_string();
     let values = [("{id}", id), ("{ceremony}", &ceremony), ("{jkt}", THUMBPRINT), ("{list}", "0")];
-    let values =
-        values.into_iter().chain([("{connection}", UNKNOWN), ("{host}", "api.example.com"), ("{path}", "x")]);
+    let values = values.into_iter().chain([
+        ("{connection}", UNKNOWN),
+        ("{host}", "api.example.com"),
+        ("{path}", "x"),
+        ("{provider}", "x"),
+    ]);
     values.fold(template.to_owned(), |path, (name, value)| path.replace(name, value))
 }
 
@@ -890,7 +894,7 @@ async fn accounts_are_connected(held: &Held<'_>) {
     let (id, path, cookie) = begin(json!({"name": "mine", "scopes": ["mail.read"]})).await;
     assert_eq!(come_back(&path, Some(&cookie)).await.status, 200);
     assert_eq!(come_back(&path, Some(&cookie)).await.status, 410);
-    assert_eq!(get(held, "/vault/callback").await.status, 400);
+    assert_eq!(get(held, "/vault/callback/mail-account").await.status, 400);
     let (_, path, _) = begin(json!({})).await;
     assert_eq!(come_back(&path.replace("code=", "error="), None).await.status, 403);
     provider.once(Asked::Code, Wrong::json(400, json!({"error": "invalid_grant"})));
@@ -1067,7 +1071,7 @@ async fn nothing_works_without_a_database(held: &Held<'_>) {
             stranger.at(&world.server, path).param("token", "x").param("grant_type", "client_credentials");
         held.oauth(path, request, (503, "temporarily_unavailable")).await;
     }
-    let callback = format!("/vault/callback?code=x&state={}", "A".repeat(43));
+    let callback = format!("/vault/callback/x?code=x&state={}", "A".repeat(43));
     for path in ["/ready", "/oauth/status-lists", "/oauth/status-lists/0", &callback] {
         assert_eq!(get(held, path).await.status, 503, "{path}");
     }

@@ -180,7 +180,7 @@ async fn an_owner_connects_an_account_and_no_secret_shows_anywhere() {
     assert_eq!(begun.answer.header("cache-control"), Some("no-store"));
     let query = query_of(&begun.url);
     let of = |name: &str| query.get(name).map(String::as_str);
-    let redirect_uri = format!("{}/vault/callback", world.server.app.issuer);
+    let redirect_uri = format!("{}/vault/callback/mail", world.server.app.issuer);
     assert_eq!((of("response_type"), of("client_id")), (Some("code"), Some(CLIENT)));
     assert_eq!((of("redirect_uri"), of("prompt")), (Some(redirect_uri.as_str()), Some("consent")));
     assert_eq!(
@@ -248,7 +248,7 @@ async fn over_https_the_cookie_is_one_that_no_other_host_can_set() {
     let query = query_of(&begun.url);
     assert_eq!(
         (query["redirect_uri"].as_str(), query["x"].as_str()),
-        ("https://as.example.com/t1/vault/callback", "1")
+        ("https://as.example.com/t1/vault/callback/mail", "1")
     );
     assert!(!query.contains_key("scope"));
 }
@@ -428,6 +428,17 @@ async fn rfc9207_an_answer_of_another_issuer_is_not_taken() {
     assert_eq!(visit(&back, Some(&begun.cookie)).await.status, 403);
     provider.becomes(|kind| kind.says_issuer = false);
     assert_shown(&dance(&provider, &begin(&world, json!({})).await).await, 200, "Connected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9700_what_arrives_at_the_place_of_another_provider_is_not_taken() {
+    let (world, provider) = usual().await;
+    let begun = begin(&world, json!({})).await;
+    let mut back = provider.agree(&begun.url).await;
+    assert!(back.path().ends_with("/vault/callback/mail"));
+    back.set_path("/vault/callback/evil");
+    assert_shown(&visit(&back, Some(&begun.cookie)).await, 403, "Not connected");
+    assert_eq!(provider.count(Asked::Code), 0, "the code went nowhere");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,8 @@ pub struct Arrival {
     pub state: SecretString,
     /// What the provider says.
     pub said: Said,
+    /// At whose place it arrives.
+    pub provider: String,
     /// Who says so (RFC 9207).
     pub iss: Option<String>,
     /// Secrets that the browser keeps for us.
@@ -87,7 +89,7 @@ async fn take(app: &App, arrival: Arrival, origin: Origin, now: OffsetDateTime) 
     let (provider, verifier) = open(app, work.connection(), &one, Stage::Begun).await?;
     let refusal = if !stands(work.connection(), &app.issuer, (&one.owner, one.since)).await? {
         Some((Refusal::PrincipalCutOff, Shown::Gone, Value::Null))
-    } else if !is_from(&provider, arrival.iss.as_deref()) {
+    } else if one.provider != arrival.provider || !is_from(&provider, arrival.iss.as_deref()) {
         Some((Refusal::ProviderRefused, Shown::MixedUp, json!("another issuer")))
     } else if let Said::Error(error) = &arrival.said {
         let error = oauth_client::is_error_code(error).then_some(error);

@@ -41,9 +41,10 @@ struct Secrets<'a> {
     browser: &'a SecretString,
 }
 
-/// Where browsers come back to.
-pub(super) fn redirect_uri(issuer: &str) -> String {
-    metadata::endpoint(issuer, "/vault/callback")
+/// Where browsers come back to: a place for each provider, so that what one of them sends cannot be taken for another's
+/// (RFC 9700 §4.4.2).
+pub(super) fn redirect_uri(issuer: &str, provider: &str) -> String {
+    metadata::endpoint(issuer, &format!("/vault/callback/{provider}"))
 }
 
 /// Begins to connect, or to connect again: gives the address at which the owner authorizes us.
@@ -113,7 +114,8 @@ async fn try_to_begin(
     let sealed = vault.keys.seal(work.connection(), &one.row(Stage::Begun)?, verifier).await?;
     let one = Connecting { sealed, ..one };
     connecting::store::put(work.connection(), &one).await?;
-    let url = url(desk.issuer, (oauth, endpoint), &one.scopes, &secrets)
+    let back = redirect_uri(desk.issuer, &one.provider);
+    let url = url(&back, (oauth, endpoint), &one.scopes, &secrets)
         .ok_or_else(|| Fault::new("an authorization endpoint is no URL"))?;
     let kept = Done { status: 202, ..Done::with(json!({"connection": one.connection}))? };
     if before.is_none() {
@@ -158,12 +160,11 @@ async fn again_at(
 }
 
 fn url(
-    issuer: &str,
+    redirect_uri: &str,
     (oauth, endpoint): (&Oauth, &str),
     scopes: &BTreeSet<String>,
     secrets: &Secrets<'_>,
 ) -> Option<String> {
-    let redirect_uri = redirect_uri(issuer);
     let challenge = oauth_client::challenge(secrets.verifier.expose_secret());
     let separator = match oauth.separator {
         Separator::Space => " ",
@@ -173,7 +174,7 @@ fn url(
     let mut params = vec![
         ("response_type", "code"),
         ("client_id", oauth.client_id.as_str()),
-        ("redirect_uri", redirect_uri.as_str()),
+        ("redirect_uri", redirect_uri),
         ("state", secrets.state.expose_secret()),
         ("code_challenge", challenge.as_str()),
         ("code_challenge_method", "S256"),

@@ -64,7 +64,7 @@ pub(super) async fn obtain(
     code: Code<'_>,
     by: By<'_>,
 ) -> Result<Done, Stop> {
-    let redirect_uri = redirect_uri(&app.issuer);
+    let redirect_uri = redirect_uri(&app.issuer, &one.provider);
     let params = [
         ("grant_type", "authorization_code"),
         ("code", code.code),

@@ -199,7 +199,7 @@ async fn oauth(
         return Err(Fault::new(format!("{name:?} is not usable as a scope")));
     }
     // What makes an authorization safe is not for declarations to change.
-    const OURS: [&str; 8] = [
+    const OURS: [&str; 10] = [
         "response_type",
         "client_id",
         "redirect_uri",
@@ -208,6 +208,9 @@ async fn oauth(
         "code_challenge",
         "code_challenge_method",
         "response_mode",
+        // They would say all of that once more.
+        "request",
+        "request_uri",
     ];
     if let Some(name) = oauth.authorization_params.keys().find(|name| OURS.contains(&name.as_str())) {
         return Err(Fault::new(format!("authorization_params must not hold {name}")));

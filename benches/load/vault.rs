@@ -1,0 +1,100 @@
+//! What the vault costs: retrievals beside exchanges, and calls through the proxy beside the same calls made directly.
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::generator::{self, Method, Run, is_200, percentile};
+use crate::stage::Stage;
+
+const CONNECTIONS: usize = 16;
+
+pub async fn bench() {
+    let number = |name: &str, default: usize| {
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let (requests, rounds) = (number("BENCH_REQUESTS", 4_000), number("BENCH_ROUNDS", 5));
+    let upstream = upstream().await;
+    let stage = Stage::set().await;
+    let (token, connection) = stage.vault(&upstream).await;
+    let retrieval = format!("/vault/connections/{connection}/token");
+    let proxied = format!("/vault/proxy/{connection}/{upstream}/notes");
+    let retrievals =
+        |count| (0..count).map(|_| stage.at_vault(("POST", &retrieval), &token)).collect::<Vec<_>>();
+    let calls = |count| (0..count).map(|_| stage.at_vault(("GET", &proxied), &token)).collect::<Vec<_>>();
+    let direct = |count: usize| {
+        let request = format!("GET /notes HTTP/1.1\r\nhost: {upstream}\r\nx-api-key: the-key\r\n\r\n");
+        vec![request.into_bytes(); count]
+    };
+    // Connections are opened, statements planned and secrets verified when they are needed first.
+    stage.run(&Method::Secret, CONNECTIONS, 2_000).await;
+    stage.send(retrievals(1_000), CONNECTIONS, is_200).await;
+    stage.send(calls(1_000), CONNECTIONS, is_200).await;
+
+    println!("{requests} a row, {CONNECTIONS} connections; medians of {rounds} rounds\n");
+    println!(
+        "{:<36} {:>8} {:>8} {:>8} {:>7} {:>10} {:>8}",
+        "", "per s", "p50 ms", "p99 ms", "failed", "server µs", "PG µs"
+    );
+    let [mut exchanged, mut retrieved, mut called] = [const { Vec::new() }; 3];
+    let mut without = Vec::new();
+    for _ in 0..rounds {
+        exchanged.push(stage.run(&Method::Secret, CONNECTIONS, requests).await);
+        retrieved.push(stage.send(retrievals(requests), CONNECTIONS, is_200).await);
+        called.push(stage.send(calls(requests), CONNECTIONS, is_200).await);
+        let (_, latencies, failed) = generator::send(&upstream, direct(requests), CONNECTIONS, is_200).await;
+        assert_eq!(failed, 0);
+        without.push(latencies);
+    }
+    row("exchanges", &exchanged);
+    row("retrievals, warm", &retrieved);
+    row("calls through the proxy", &called);
+    let median = |percent| {
+        let all: Vec<f64> = without.iter().map(|one| percentile(one, percent) * 1_000.0).collect();
+        percentile(&all, 50.0)
+    };
+    println!("{:<36} {:>8} {:>8.2} {:>8.2}", "the same calls made directly", "", median(50.0), median(99.0));
+    stage.strike().await;
+}
+
+fn row(what: &str, runs: &[Run]) {
+    let median = |pick: &dyn Fn(&Run) -> f64| percentile(&runs.iter().map(pick).collect::<Vec<_>>(), 50.0);
+    println!(
+        "{what:<36} {:>8.0} {:>8.2} {:>8.2} {:>7} {:>10.0} {:>8.0}",
+        median(&Run::per_second),
+        median(&|run| run.percentile(50.0)),
+        median(&|run| run.percentile(99.0)),
+        runs.iter().map(|run| run.failed).sum::<usize>(),
+        median(&|run| run.server_cpu),
+        median(&|run| run.postgres_cpu)
+    );
+}
+
+/// A third party that answers everything with a kilobyte.
+async fn upstream() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let body = json!({"notes": "x".repeat(1_000)}).to_string();
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let (mut seen, mut chunk) = (Vec::new(), [0; 4_096]);
+                while let Ok(count @ 1..) = stream.read(&mut chunk).await {
+                    seen.extend_from_slice(&chunk[..count]);
+                    while let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") {
+                        seen.drain(..end + 4);
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
