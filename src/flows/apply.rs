@@ -104,7 +104,7 @@ pub async fn apply(
         clients.extend(plan.client(work.connection(), declared).await?);
     }
     clients.sort_by(|(left, _): &Changed, (right, _)| left.client_id.cmp(&right.client_id));
-    if !clients.is_empty() || !changed.is_empty() {
+    if !clients.is_empty() || !changed.is_empty() || !providers.is_empty() {
         work.close_gate().await?;
     }
     for (client, removed) in &clients {

@@ -35,6 +35,11 @@ impl<T: Into<Stop>> From<T> for Stopped {
 }
 
 impl Stopped {
+    /// A refusal with what can be said of the particular case.
+    pub(super) fn with(refusal: Refusal, detail: String) -> Self {
+        Self { stop: refusal.into(), detail: Some(detail), retry_after: None }
+    }
+
     /// A refusal that says when to come again, in seconds.
     pub(super) fn later(refusal: Refusal, retry_after: u32) -> Self {
         Self { stop: refusal.into(), detail: None, retry_after: Some(retry_after) }

@@ -32,7 +32,7 @@ use crate::protocol::metadata::{issuer_path, well_known_paths};
 const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
 /// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
-pub const ROUTES: [(&str, &[&str]); 36] = [
+pub const ROUTES: [(&str, &[&str]); 38] = [
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
     ("/oauth/revoke", &["POST"]),
@@ -57,6 +57,8 @@ pub const ROUTES: [(&str, &[&str]); 36] = [
     ("/api/v1/clients/{id}/enable", &["POST"]),
     ("/api/v1/clients/{id}/keys/{jkt}", &["DELETE"]),
     ("/api/v1/tasks/{id}/agents", &["DELETE"]),
+    ("/api/v1/providers", &["GET"]),
+    ("/api/v1/providers/{id}", &["PUT"]),
     ("/vault/connections", &["GET", "POST"]),
     ("/vault/connections/{id}", &["GET"]),
     ("/vault/connections/{id}/rotate", &["POST"]),
@@ -123,6 +125,8 @@ fn desk(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
 fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     let below = |path: &str| web::resource(at(&format!("/vault/connections/{{id}}{path}")));
     config
+        .service(web::resource(at("/api/v1/providers")).route(web::get().to(vault::providers)))
+        .service(web::resource(at("/api/v1/providers/{id}")).route(web::put().to(vault::declare)))
         .service(
             web::resource(at("/vault/connections"))
                 .route(web::post().to(vault::create))

@@ -118,14 +118,14 @@ async fn an_access_token_is_renewed_within_the_leeway_and_not_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_at_the_moment_of_expiry_on_two_servers_make_one_refresh() {
+async fn two_thousand_at_the_moment_of_expiry_on_two_servers_make_one_refresh() {
     let story = Story::new().await;
     story.provider.always(Asked::Refresh, Wrong::late(Duration::from_millis(300)));
     let twin = story.vault.world.server.twin().await;
     story.pass(100);
     let token = story.token().await;
     let path = format!("/vault/connections/{}/token", story.id);
-    let calls = (0..200).map(|n| {
+    let calls = (0..2_000).map(|n| {
         let server = if n % 2 == 0 { &story.vault.world.server } else { &twin };
         Api::post(server, &path, json!({})).client(&story.vault.world.email_svc, &token).send()
     });
@@ -210,6 +210,8 @@ async fn without_a_refresh_token_an_access_token_is_given_to_its_end() {
     vault.world.server.pass(1);
     let [_, token] = vault.chain(&names(&id)).await;
     vault.fetch(&token, &id).await.assert_problem(409, "connection_needs_reconnect");
+    let shown = vault.world.as_alice("GET", &format!("/vault/connections/{id}"), json!({})).await;
+    assert_eq!(shown.json["state"], "needs_reconnect");
 }
 
 #[tokio::test(flavor = "multi_thread")]

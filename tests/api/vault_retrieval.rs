@@ -93,6 +93,8 @@ async fn sealed_to_the_agents_own_key_nobody_between_reads_it() {
     let token = vault.hop(&agent, (first.token(), ACCESS_TOKEN), &details).await.token().to_owned();
     let call = Api::post(&vault.world.server, &path, json!({"seal": true}));
     call.client(&agent, &token).send().await.assert_problem(400, "key_cannot_decrypt");
+    let refused = vault.vault_events().await.pop().unwrap();
+    assert_eq!((&refused["reason"], &refused["target"]), (&json!("key_cannot_decrypt"), &json!(id)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

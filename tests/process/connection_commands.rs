@@ -164,23 +164,25 @@ fn a_credential_is_imported_listed_shown_replaced_and_ended_and_no_secret_shows_
 }
 
 #[test]
-fn lists_are_filtered_and_whole() {
+fn lists_are_filtered() {
     let stage = Stage::new();
     let _server = stage.serve();
     declare(&stage);
-    let alices = imported(&stage, ("acme", "alice"), &tokens())["id"].clone();
-    let bobs = imported(&stage, ("keys", "bob"), &json!({"key": KEY}))["id"].clone();
+    let id = |one: &Value| one["id"].as_str().unwrap().to_owned();
+    let alices = id(&imported(&stage, ("acme", "alice"), &tokens()));
+    let bobs = id(&imported(&stage, ("keys", "bob"), &json!({"key": KEY})));
+    let (alices, bobs) = (alices.as_str(), bobs.as_str());
     let list = |more: &[&str]| {
         let found = stage.json(&[&["connection", "list", "--json"], more].concat());
-        found["items"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect::<Vec<_>>()
+        found["items"].as_array().unwrap().iter().map(id).collect::<Vec<_>>()
     };
-    assert_eq!(list(&[]), [alices.clone(), bobs.clone()], "oldest first");
-    assert_eq!(list(&["--owner-iss", IDP, "--owner-sub", "bob"]), std::slice::from_ref(&bobs));
-    assert_eq!(list(&["--provider", "acme", "--state", "active"]), std::slice::from_ref(&alices));
-    assert_eq!(list(&["--provider", "logins"]), Vec::<Value>::new());
-    assert_eq!(say(&stage, &["connection", "disconnect", bobs.as_str().unwrap()]).code, 0);
+    assert_eq!(list(&[]), [alices, bobs], "oldest first");
+    assert_eq!(list(&["--owner-iss", IDP, "--owner-sub", "bob"]), [bobs]);
+    assert_eq!(list(&["--provider", "acme", "--state", "active"]), [alices]);
+    assert_eq!(list(&["--provider", "logins"]), Vec::<String>::new());
+    assert_eq!(say(&stage, &["connection", "disconnect", bobs]).code, 0);
     assert_eq!(list(&["--state", "disconnected"]), [bobs]);
-    assert_eq!(list(&["--state", "needs_reconnect"]), Vec::<Value>::new());
+    assert_eq!(list(&["--state", "needs_reconnect"]), Vec::<String>::new());
     for arguments in [
         &["connection"][..],
         &["connection", "list", "--state", "asleep"],
@@ -191,6 +193,25 @@ fn lists_are_filtered_and_whole() {
         let said = say(&stage, arguments);
         assert!(said.code == 2 && said.out.is_empty() && !said.err.is_empty(), "{arguments:?}: {}", said.out);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_whole_however_many_there_are() {
+    let stage = Stage::new();
+    declare(&stage);
+    let server = stage.serve();
+    let (http, body) =
+        (reqwest::Client::new(), json!({"provider": "keys", "credential": {"key": KEY}}).to_string());
+    for _ in 0..101 {
+        let request = http.post(format!("{}/vault/connections", server.base)).body(body.clone());
+        let request = request.header("authorization", format!("Bearer {}", stage.users_token()));
+        let answer = request.header("content-type", "application/json").send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 201);
+    }
+    let listed = stage.json(&["connection", "list", "--json"]);
+    let ids = listed["items"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap());
+    assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), 101);
+    assert_eq!(say(&stage, &["connection", "list"]).out.lines().count(), 101);
 }
 
 #[test]

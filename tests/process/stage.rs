@@ -136,10 +136,15 @@ delegations:
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Alice's own token.
+    pub fn users_token(&self) -> String {
+        let claims = json!({"iss": "https://idp.example.com", "sub": "alice", "aud": "actchain", "iat": now(), "exp": now() + 600});
+        self.idp.sign("JWT", &claims).unwrap()
+    }
+
     /// The body and proof of a good exchange.
     pub fn exchange(&self) -> (String, String) {
-        let claims = json!({"iss": "https://idp.example.com", "sub": "alice", "aud": "actchain", "iat": now(), "exp": now() + 600});
-        let token = self.idp.sign("JWT", &claims).unwrap();
+        let token = self.users_token();
         let body = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
             .append_pair("subject_token", &token)

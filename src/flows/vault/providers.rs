@@ -122,6 +122,11 @@ pub async fn prepare(outbound: &Outbound, declared: ProviderDeclaration) -> Resu
 }
 
 impl ProviderDeclaration {
+    /// Whether it names a file of whoever reads it, which is no business of others.
+    pub fn names_a_file(&self) -> bool {
+        self.client_secret_file.is_some()
+    }
+
     /// What it says itself, and else what the template says.
     fn over(self, template: Self) -> Self {
         let set = |own: BTreeSet<String>, other| if own.is_empty() { other } else { own };
@@ -341,6 +346,11 @@ pub(in crate::flows) async fn put(
 }
 
 impl Ready {
+    /// Whether it has the kind of the one that is there.
+    pub(super) fn is_like(&self, old: &Provider) -> bool {
+        self.settings.kind == old.settings.kind
+    }
+
     /// What may be said of it.
     pub fn view(&self) -> Result<Value, Fault> {
         view(&self.id, &self.settings)

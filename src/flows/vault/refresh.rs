@@ -45,6 +45,10 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
         if !held.connection.is_due(now, leeway) {
             return Ok(held);
         }
+        if !held.connection.refreshable && held.connection.is_due(now, time::Duration::ZERO) {
+            condemn(app, &held.connection, "expired", now).await?;
+            return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+        }
         if !held.connection.refreshable || app.vault.unwell.contains_key(&id) {
             return as_it_is(held, now);
         }
@@ -100,11 +104,8 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
 
 /// What is left of the present access token.
 fn as_it_is(held: Arc<Held>, now: OffsetDateTime) -> Result<Arc<Held>, Stop> {
-    match (held.connection.is_due(now, time::Duration::ZERO), held.connection.refreshable) {
-        (false, _) => Ok(held),
-        (true, true) => Err(Refusal::ProviderUnavailable.into()),
-        (true, false) => Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into()),
-    }
+    let ended = held.connection.is_due(now, time::Duration::ZERO);
+    if ended { Err(Refusal::ProviderUnavailable.into()) } else { Ok(held) }
 }
 
 /// What came of it.

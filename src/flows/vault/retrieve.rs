@@ -64,7 +64,7 @@ pub async fn retrieve(
 ) -> Result<Answer, Stop> {
     let mut visit = visit::enter(app, (presented, at), origin, now).await?;
     if wanted == Form::Sealed && !visit.key.can_decrypt() {
-        return Err(Refusal::KeyCannotDecrypt.into());
+        return Err(visit.refuse(app, connection, Refusal::KeyCannotDecrypt).await);
     }
     visit.event.detail = Some(json!({"sealed": wanted == Form::Sealed}));
     let held = visit.take(app, (connection, Purpose::Retrieve)).await?;

@@ -144,15 +144,28 @@ impl Visit {
         self.spends.extend(spends);
     }
 
+    /// Refuses it before anything is opened, and records that.
+    pub(super) async fn refuse(&mut self, app: &App, named: &str, refusal: Refusal) -> Stop {
+        self.name(named);
+        match app.ledger.record(self.entry(Err(refusal))).await {
+            Ok(_) => refusal.into(),
+            Err(problem) => Fault::new(format!("the ledger is not available: {problem:?}")).into(),
+        }
+    }
+
+    /// Whatever it is called, only names are written down.
+    fn name(&mut self, named: &str) {
+        let is_name = named.len() <= 128 && !named.chars().any(char::is_control);
+        self.event.target = is_name.then(|| named.to_owned());
+    }
+
     /// Opens a connection for this visit, and records that, or why not.
     pub(super) async fn take(
         &mut self,
         app: &Arc<App>,
         (named, purpose): (&str, Purpose<'_>),
     ) -> Result<Arc<Held>, Stop> {
-        // Whatever it is called, only names are written down.
-        let is_name = named.len() <= 128 && !named.chars().any(char::is_control);
-        self.event.target = is_name.then(|| named.to_owned());
+        self.name(named);
         for _ in 0..ATTEMPTS {
             let decided = match self.decide(app, (named, purpose)).await {
                 Ok(held) => Ok(held),

@@ -14,9 +14,51 @@ const VAULT_TOKEN: &str = "urn:actchain:params:oauth:token-type:vault-token";
 pub(super) async fn credentials_are_kept_and_fetched(contract: &Contract) {
     let vault = VaultWorld::new().await;
     let held = Held { world: &vault.world, contract };
+    providers_are_declared(&held).await;
     owners_keep_credentials(&held).await;
     agents_fetch_them(&held, &vault).await;
     bounds(contract).await;
+}
+
+async fn providers_are_declared(held: &Held<'_>) {
+    let (alice, admin) = (Who::User("alice"), Who::Client(&held.world.admin));
+    let list = ("GET", "/api/v1/providers");
+    let shown = held.done(alice, list, Value::Null).await;
+    assert_eq!(shown.json["items"][0]["id"], "acme");
+    assert!(shown.json["items"][0].get("oauth").is_none());
+    let path = "/api/v1/providers/files";
+    let declaration = json!({"template": "linear", "client_id": "us", "client_secret": "a-secret-of-us", "scopes": ["read"]});
+    let made = held.done(admin, ("PUT", path), declaration.clone()).await;
+    assert_eq!((made.status, &made.json["oauth"]["separator"]), (201, &json!("comma")), "{}", made.text);
+    let once = [("idempotency-key", "declare")];
+    let other =
+        json!({"template": "linear", "client_id": "us", "client_secret": "a-secret-of-us", "name": "Files"});
+    let changed = held.done_under(admin, ("PUT", path), other.clone(), &once).await;
+    assert_eq!((changed.status, &changed.json["name"]), (200, &json!("Files")));
+    let again = held.done_under(admin, ("PUT", path), other, &once).await;
+    assert_eq!((again.header("idempotent-replayed"), &again.json), (Some("true"), &changed.json));
+    let all = held.done(admin, list, Value::Null).await;
+    assert!(
+        all.json["items"][0]["oauth"].is_object() && !all.text.contains("a-secret-of-us"),
+        "{}",
+        all.text
+    );
+    held.refused(alice, ("PUT", path), declaration, (403, "insufficient_scope")).await;
+    for body in [
+        json!({"kind": "api_key"}),
+        json!({"template": "gogle", "client_id": "us"}),
+        json!({"client_id": "us"}),
+        json!({"client_id": "us", "token_endpoint": "http://10.0.0.1/"}),
+        json!({"kind": "basic", "client_secret_file": "/etc/passwd"}),
+        json!({"id": "x", "kind": "basic"}),
+        json!({"kind": "basic", "colour": "red"}),
+    ] {
+        let refused = held.refused(admin, ("PUT", path), body.clone(), (400, "malformed_request")).await;
+        assert!(!refused.text.contains("root:"), "{body}");
+    }
+    let events = held.world.server.events().await;
+    let declared = events.iter().filter(|event| event["action"] == "admin.provider_changed");
+    assert_eq!(declared.filter(|event| event["target"] == "files").count(), 2);
 }
 
 async fn owners_keep_credentials(held: &Held<'_>) {
