@@ -25,6 +25,7 @@ use crate::domain::throttle::{Failures, Polls, Throttle};
 use crate::domain::vault::held::Vault;
 use crate::platform::clock::Clock;
 use crate::platform::config::{Config, Switch};
+use crate::platform::digest::{MacKey, sha256};
 use crate::platform::fault::Fault;
 use crate::platform::jose::SealingKey;
 use crate::platform::outbound::{Outbound, Reach};
@@ -90,6 +91,7 @@ pub struct App {
     /// Lists are made one at a time.
     pub making_lists: tokio::sync::Mutex<()>,
     places: Places,
+    fingerprints: MacKey,
     block: tokio::sync::Mutex<std::ops::Range<u64>>,
     keyring: RwLock<Arc<Keyring>>,
     registry: RwLock<Arc<Registry>>,
@@ -126,6 +128,7 @@ impl App {
             token_target,
             ladder,
             places: Places::new(&places),
+            fingerprints: MacKey::new(&MacKey::new(&places).mac(b"actchain fingerprints of requests")),
             block: tokio::sync::Mutex::new(0..0),
             polls: Polls::new(),
             waiting: tokio::sync::Semaphore::new(256),
@@ -157,6 +160,11 @@ impl App {
             config,
         };
         Ok((Arc::new(app), writer))
+    }
+
+    /// Stands for a request of which nothing may be guessed from it: there are secrets in some.
+    pub fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {
+        self.fingerprints.mac(&sha256(parts))
     }
 
     /// The keys, as last read.

@@ -29,18 +29,26 @@ pub async fn subject(
     (client, registry): (&Client, &Registry),
     now: OffsetDateTime,
 ) -> Result<Arc<VerifiedSubject>, Stop> {
-    let memory = memory_key(presented, registry);
-    let verified = match app.subjects.get(&memory) {
-        Some(verified) => verified,
-        None => {
-            let verified = Arc::new(verify(app, presented, registry, now).await?);
-            app.subjects.insert(memory, Arc::clone(&verified));
-            verified
-        }
-    };
+    let verified = remembered(app, presented, registry, now).await?;
     if !verified.validity.holds_at(now) || !is_meant_for_us(&verified, presented.kind, client, registry) {
         return Err(Refusal::SubjectTokenInvalid.into());
     }
+    Ok(verified)
+}
+
+/// Verifies a token, unless that was done lately.
+async fn remembered(
+    app: &App,
+    presented: &PresentedToken,
+    registry: &Registry,
+    now: OffsetDateTime,
+) -> Result<Arc<VerifiedSubject>, Stop> {
+    let memory = memory_key(presented, registry);
+    if let Some(verified) = app.subjects.get(&memory) {
+        return Ok(verified);
+    }
+    let verified = Arc::new(verify(app, presented, registry, now).await?);
+    app.subjects.insert(memory, Arc::clone(&verified));
     Ok(verified)
 }
 
@@ -153,7 +161,8 @@ pub async fn presented_to_us(
     let said = Jws::parse(token).and_then(|jws| jws.text("iss").map(str::to_owned)).ok_or_else(invalid)?;
     let ours = said == app.issuer;
     let kind = if ours { TokenType::AccessToken } else { TokenType::Jwt };
-    let verified = verify(app, &PresentedToken { token: token.to_owned(), kind }, &registry, now).await?;
+    let presented = PresentedToken { token: token.to_owned(), kind };
+    let verified = remembered(app, &presented, &registry, now).await?;
     let for_us = match &verified.source {
         Source::Own { .. } => verified.audiences.allows(&app.issuer),
         Source::Foreign { aud, .. } => {
@@ -161,7 +170,7 @@ pub async fn presented_to_us(
             issuer.lets_decide(aud)
         }
     };
-    if for_us && verified.validity.holds_at(now) { Ok(Arc::new(verified)) } else { Err(invalid()) }
+    if for_us && verified.validity.holds_at(now) { Ok(verified) } else { Err(invalid()) }
 }
 
 fn from_claims(claims: Claims, validity: Validity, issuer: &str) -> Option<VerifiedSubject> {

@@ -13,7 +13,6 @@ use crate::domain::idempotency::{self, Key};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::desk::{Call, Desk, Done};
 use crate::flows::identify::identify;
-use crate::platform::digest::sha256;
 use crate::platform::json;
 use crate::protocol::metadata::issuer_path;
 
@@ -93,7 +92,7 @@ async fn known<'a>(
             let key = key.to_str().ok().filter(|key| idempotency::is_key(key) && other.is_none()).ok_or(
                 Refusal::Malformed("Idempotency-Key is one key of 1 to 128 printable ASCII characters"),
             )?;
-            let fingerprint = sha256(&[method.as_bytes(), b" ", path.as_bytes(), b"\n", &body]);
+            let fingerprint = app.fingerprint(&[method.as_bytes(), b" ", path.as_bytes(), b"\n", &body]);
             Some(Key { key: key.to_owned(), fingerprint })
         }
     };

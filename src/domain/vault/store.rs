@@ -194,6 +194,23 @@ pub async fn mark_leased(
     Ok(done.rows_affected() == 1)
 }
 
+/// Gives whoever has the lease more time, if nobody else has it by now.
+pub async fn mark_extended(
+    connection: &mut PgConnection,
+    (id, lease): (&str, Uuid),
+    seconds: f64,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE connection SET lease_until = clock_timestamp() + make_interval(secs => $3) WHERE id = $1 AND lease = $2",
+    )
+    .bind(id)
+    .bind(lease)
+    .bind(seconds)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Lets others try, before the time is over.
 pub async fn mark_released(connection: &mut PgConnection, id: &str, lease: Uuid) -> Result<bool, Fault> {
     let done =

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::talk::{Told, refresh as ask};
 use crate::app::App;
@@ -19,8 +20,9 @@ use crate::platform::fault::Fault;
 use crate::platform::random;
 use crate::protocol::oauth_client::{Given, scopes};
 
-/// How long one server may take; longer than all its attempts together.
-const LEASE_SECONDS: f64 = 45.0;
+/// How long one attempt of one server may take: longer than a provider is waited for, and shorter than others wait, so that
+/// they outlast a server that was killed.
+const LEASE_SECONDS: f64 = 15.0;
 /// How long others wait for it.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How often they look.
@@ -65,7 +67,7 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
             let task = tokio::spawn({
                 let (app, held) = (Arc::clone(app), Arc::clone(&held));
                 async move {
-                    let outcome = attempt(&app, &held, now).await;
+                    let outcome = attempt(&app, &held, lease, now).await;
                     if !matches!(outcome, Ok(Outcome::Fresh(_))) {
                         let id = held.connection.id.as_str();
                         // Others may try at once; if that fails, too, the lease ends by itself.
@@ -119,7 +121,7 @@ enum Outcome {
 }
 
 /// Asks the provider, several times if it is unwell.
-async fn attempt(app: &App, held: &Held, now: OffsetDateTime) -> Result<Outcome, Stop> {
+async fn attempt(app: &App, held: &Held, lease: Uuid, now: OffsetDateTime) -> Result<Outcome, Stop> {
     let Credential::Oauth2(tokens) = &held.credential else { return Ok(Outcome::Unwell) };
     let mut pauses = PAUSES.iter();
     loop {
@@ -135,9 +137,16 @@ async fn attempt(app: &App, held: &Held, now: OffsetDateTime) -> Result<Outcome,
             }
             Told::Unwell(why) => {
                 tracing::warn!(connection = held.connection.id, error = why, "a provider is unwell");
-                match pauses.next() {
-                    Some(pause) => tokio::time::sleep(*pause).await,
-                    None => return Ok(Outcome::Unwell),
+                let Some(pause) = pauses.next() else { return Ok(Outcome::Unwell) };
+                tokio::time::sleep(*pause).await;
+                let named = (held.connection.id.as_str(), lease);
+                let extended = app
+                    .read(async |connection| {
+                        vault::store::mark_extended(connection, named, LEASE_SECONDS).await
+                    })
+                    .await?;
+                if !extended {
+                    return Ok(Outcome::Changed);
                 }
             }
         }
