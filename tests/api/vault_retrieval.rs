@@ -500,3 +500,21 @@ async fn a_repeated_import_is_the_first_one() {
     let again = call().key("import-1").send().await.with_status(201);
     assert_eq!(first.json["id"], again.json["id"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_use_it_at_some_places_only_does_not_have_it() {
+    let vault = VaultWorld::new().await;
+    let id = vault.api_key().await;
+    for (member, value) in [
+        ("locations", "https://api.keys.example.com/v1/read/"),
+        ("datatypes", "weather"),
+        ("privileges", "guest"),
+    ] {
+        let details = json!([{"type": "vault_connection", "identifier": id, member: [value]}]);
+        let [root, _] = vault.delegated(details.clone(), json!({})).await;
+        let [_, token] = vault.chain(&details).await;
+        vault.fetch(&token, &id).await.assert_problem(403, "connection_not_named");
+        let ended = vault.world.as_alice("POST", &format!("/delegate/{root}/revoke"), json!({})).await;
+        assert_eq!(ended.status, 200, "{}", ended.text);
+    }
+}

@@ -50,6 +50,15 @@ impl Purpose<'_> {
             Self::Proxy(_) => actions.iter().any(|action| action == "proxy" || action.starts_with("proxy:")),
         }
     }
+
+    /// Whether a member of the authorization details can be enforced: whoever has a credential takes it anywhere.
+    fn can_heed(self, member: &str) -> bool {
+        match member {
+            "actions" | "scopes" => true,
+            "locations" => matches!(self, Self::Proxy(_)),
+            _ => false,
+        }
+    }
 }
 
 /// Whoever stands before the vault.
@@ -217,7 +226,8 @@ impl Visit {
         Ok(held)
     }
 
-    /// The objects of the token's details that name a connection for a purpose. One without an identifier names none.
+    /// The objects of the token's details that name a connection for a purpose. One without an identifier names none, nor
+    /// does one that limits it in a way in which it cannot be limited.
     fn naming(&self, connection: &str, purpose: Purpose<'_>) -> Vec<&Detail> {
         let details = self.token.details.iter().flat_map(|details| &details.0);
         let naming = details.filter(|detail| {
@@ -225,6 +235,7 @@ impl Visit {
             detail.kind == VAULT_DETAIL
                 && detail.identifier.as_deref() == Some(connection)
                 && actions.is_none_or(|actions| purpose.is_among(actions))
+                && detail.lists.keys().all(|member| purpose.can_heed(member))
         });
         naming.collect()
     }
