@@ -327,3 +327,20 @@ async fn nothing_that_a_provider_gave_stands_in_the_database() {
         assert!(!everything.contains(secret) && !everything.contains(&encoded), "{secret}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegation_that_ends_while_the_provider_thinks_gives_nothing() {
+    let story = Story::new().await;
+    story.provider.once(Asked::Refresh, Wrong::late(Duration::from_millis(1500)));
+    story.pass(100);
+    let token = story.token().await;
+    let fetching = story.vault.fetch(&token, &story.id);
+    let passing = async {
+        while story.provider.count(Asked::Refresh) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        story.pass(40_000);
+    };
+    let (fetched, ()) = tokio::join!(fetching, passing);
+    assert_ne!(fetched.status, 200, "{}", fetched.text);
+}

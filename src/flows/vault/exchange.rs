@@ -89,7 +89,7 @@ pub async fn exchange(
         Stop::Refused(Refusal::NotFound) => Stop::Refused(Refusal::TargetRefused),
         other => other,
     })?;
-    Ok(retrieve::exchanged(&taken, now)?)
+    Ok(retrieve::exchanged(&taken, visit.now)?)
 }
 
 /// What was refused before anything was known of the connection.

@@ -52,7 +52,7 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
             return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
         }
         if !held.connection.refreshable || app.vault.unwell.contains_key(&id) {
-            return as_it_is(held, now);
+            return as_it_is(held, app.clock.now());
         }
         let lease = random::id(now)?;
         let named = (id.as_str(), held.connection.version);
@@ -84,7 +84,7 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
                 Outcome::Changed => {}
                 Outcome::Unwell => {
                     app.vault.unwell.insert(id, ());
-                    return as_it_is(held, now);
+                    return as_it_is(held, app.clock.now());
                 }
             }
         }
@@ -96,7 +96,7 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
         }
         app.vault.held.insert(id.clone(), Arc::clone(&held));
         if Instant::now() >= until {
-            return as_it_is(held, now);
+            return as_it_is(held, app.clock.now());
         }
         if held.connection.is_due(now, leeway) {
             tokio::time::sleep(LOOK).await;

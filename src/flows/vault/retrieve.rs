@@ -68,7 +68,7 @@ pub async fn retrieve(
     }
     visit.event.detail = Some(json!({"sealed": wanted == Form::Sealed}));
     let held = visit.take(app, (connection, Purpose::Retrieve)).await?;
-    let document = document(&held, None, now)?;
+    let document = document(&held, None, visit.now)?;
     match wanted {
         Form::Open => Ok(Answer::Open(document)),
         Form::Sealed => {

@@ -181,6 +181,11 @@ impl Visit {
                 Err(Stop::Refused(refusal)) => Err(refusal),
                 Err(failed) => return Err(failed),
             };
+            // A provider may have been waited for: what has ended meanwhile gives nothing.
+            self.now = app.clock.now();
+            let stands = self.token.validity.holds_at(self.now);
+            let decided =
+                decided.and_then(|held| if stands { Ok(held) } else { Err(Refusal::AccessTokenInvalid) });
             let entry = self.entry(decided.as_deref().map_err(|refusal| *refusal));
             let recorded = app.ledger.record(entry).await;
             match recorded
