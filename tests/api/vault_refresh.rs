@@ -344,3 +344,22 @@ async fn a_delegation_that_ends_while_the_provider_thinks_gives_nothing() {
     let (fetched, ()) = tokio::join!(fetching, passing);
     assert_ne!(fetched.status, 200, "{}", fetched.text);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_goes_where_the_provider_is_by_now() {
+    let story = Story::new().await;
+    // It is remembered.
+    story.fetched().await;
+    let moved = Provider::of(Kind::default()).await;
+    let declaration = moved.declaration("third", "scopes: [files.read], rotates_refresh_tokens: true");
+    story.vault.world.server.apply(&declaration).await.unwrap();
+    story.pass(100);
+    let token = story.token().await;
+    let answer = story.vault.fetch(&token, &story.id).await;
+    assert_eq!(
+        (story.provider.count(Asked::Refresh), moved.count(Asked::Refresh)),
+        (0, 1),
+        "{}",
+        answer.text
+    );
+}

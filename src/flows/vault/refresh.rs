@@ -122,6 +122,10 @@ enum Outcome {
 
 /// Asks the provider, several times if it is unwell.
 async fn attempt(app: &App, held: &Held, lease: Uuid, now: OffsetDateTime) -> Result<Outcome, Stop> {
+    // What is remembered may know the provider as it was: secrets go only to where it is.
+    let found = app.read(async |connection| app.vault.open(connection, &held.connection.id).await).await?;
+    let same = found.filter(|found| found.connection.version == held.connection.version);
+    let Some(held) = same.as_deref() else { return Ok(Outcome::Changed) };
     let Credential::Oauth2(tokens) = &held.credential else { return Ok(Outcome::Unwell) };
     let mut pauses = PAUSES.iter();
     loop {
