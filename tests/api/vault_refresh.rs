@@ -363,3 +363,25 @@ async fn a_refresh_token_goes_where_the_provider_is_by_now() {
         answer.text
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_back_after_an_end_is_given_back() {
+    let story = Story::new().await;
+    story.provider.once(Asked::Refresh, Wrong::late(Duration::from_millis(500)));
+    // It takes back one token at a time, not all of a grant.
+    story.provider.once(Asked::Revoke, Wrong::json(200, json!({})));
+    story.pass(100);
+    let token = story.token().await;
+    let fetching = story.vault.fetch(&token, &story.id);
+    let ending = async {
+        while story.provider.count(Asked::Refresh) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let path = format!("/vault/connections/{}/disconnect", story.id);
+        assert_eq!(story.vault.world.as_alice("POST", &path, json!({})).await.status, 200);
+    };
+    let (fetched, ()) = tokio::join!(fetching, ending);
+    assert_eq!(fetched.status, 409, "{}", fetched.text);
+    let newest = story.provider.newest().unwrap();
+    assert!(!story.provider.honours(&newest), "nobody has it, and nobody ever gives it back");
+}

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::talk::{Told, refresh as ask};
+use super::talk::{Told, refresh as ask, revoke};
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::refusal::{Refusal, Stop};
@@ -182,12 +182,29 @@ async fn store(
     let mut last = Fault::new("a refreshed credential was not stored");
     for _ in 0..5 {
         match put(app, (held, &next, &credential), now).await {
+            Ok(Outcome::Changed) => {
+                give_back(app, held, &credential).await?;
+                return Ok(Outcome::Changed);
+            }
             Ok(outcome) => return Ok(outcome),
             Err(fault) => last = fault,
         }
         tokio::time::sleep(PAUSES[0]).await;
     }
     Err(last)
+}
+
+/// Where the connection was ended meanwhile, the provider was told of the tokens before these: nobody would ever use them.
+async fn give_back(app: &App, held: &Held, credential: &Credential) -> Result<(), Fault> {
+    let id = held.connection.id.as_str();
+    let found = app.read(async |connection| vault::store::find(connection, id).await).await?;
+    if let Credential::Oauth2(tokens) = credential
+        && found.is_none_or(|found| found.state() == State::Disconnected)
+        && revoke(&app.vault.outbound, &held.provider, tokens).await == Some(false)
+    {
+        tracing::warn!(connection = id, "tokens that nobody uses were not given back");
+    }
+    Ok(())
 }
 
 async fn put(
