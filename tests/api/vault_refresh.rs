@@ -385,3 +385,26 @@ async fn what_comes_back_after_an_end_is_given_back() {
     let newest = story.provider.newest().unwrap();
     assert!(!story.provider.honours(&newest), "nobody has it, and nobody ever gives it back");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_cannot_be_told_keeps_no_other_from_being_told() {
+    let story = Story::new().await;
+    let server = &story.vault.world.server;
+    let other = story.vault.connected("third", given(&story.provider).await).await;
+    story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
+    story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
+    for id in [&story.id, &other] {
+        let path = format!("/vault/connections/{id}/disconnect");
+        assert_eq!(story.vault.world.as_alice("POST", &path, json!({})).await.status, 200);
+        story.pass(1);
+    }
+    let sql = "UPDATE connection SET owner_sub = 'mallory' WHERE id = $1";
+    sqlx::query(sql).bind(&story.id).execute(&mut server.sql().await).await.unwrap();
+    story.pass(90_000);
+    actchain::jobs::vault::run_once(&server.app, server.clock.now()).await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM connection WHERE sealed IS NOT NULL")
+        .fetch_one(&mut server.sql().await)
+        .await
+        .unwrap();
+    assert_eq!(kept, 0, "forgotten in any case after a day");
+}

@@ -67,14 +67,22 @@ async fn tell(
     now: OffsetDateTime,
 ) -> Result<Option<bool>, Fault> {
     let mut connection = desk.pool.acquire().await?;
-    let held = vault.open_found(&mut connection, ended.clone()).await?;
+    let held = vault.open_found(&mut connection, ended.clone()).await;
     drop(connection);
-    let Some(held) = held else { return Ok(None) };
-    let told = match &held.credential {
-        Credential::Oauth2(tokens) => talk::revoke(&vault.outbound, &held.provider, tokens).await,
-        Credential::ApiKey { .. } | Credential::Basic { .. } => None,
-    };
     let long_enough = ended.disconnected_at.is_none_or(|at| now - at >= TELL);
+    let told = match held {
+        Ok(None) => return Ok(None),
+        Ok(Some(held)) => match &held.credential {
+            Credential::Oauth2(tokens) => talk::revoke(&vault.outbound, &held.provider, tokens).await,
+            Credential::ApiKey { .. } | Credential::Basic { .. } => None,
+        },
+        // What cannot be opened cannot be told either, and is not kept forever.
+        Err(fault) if long_enough => {
+            tracing::error!(connection = ended.id, error = %fault, "a provider is never told of an end");
+            Some(false)
+        }
+        Err(fault) => return Err(fault),
+    };
     if told != Some(false) || long_enough {
         let mut work = Work::begin(desk.pool).await?;
         if vault::store::mark_wiped(work.connection(), &ended.id).await? {
@@ -102,7 +110,10 @@ pub async fn wipe((desk, vault): (&Desk<'_>, &Vault), now: OffsetDateTime) -> Re
     drop(connection);
     let due = left.iter().filter(|one| one.disconnected_at.is_some_and(|at| now - at >= SETTLE));
     for one in due {
-        tell((desk, vault), one, now).await?;
+        // One that cannot be told keeps no other from being told.
+        if let Err(fault) = tell((desk, vault), one, now).await {
+            tracing::warn!(connection = one.id, error = %fault, "a provider was not told of an end");
+        }
     }
     Ok(left.len())
 }
