@@ -277,6 +277,17 @@ async fn a_dead_chain_makes_no_refresh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_is_used_up_makes_no_refresh() {
+    let story = Story::new().await;
+    let other = story.vault.connected("third", given(&story.provider).await).await;
+    story.vault.delegated(names(&other), json!({"expires_in": 30_000, "max_uses": 2})).await;
+    let [_, token] = story.vault.chain(&names(&other)).await;
+    story.pass(100);
+    story.vault.fetch(&token, &other).await.assert_problem(409, "command_limit");
+    assert_eq!(story.provider.count(Asked::Refresh), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_allows_more_than_before_is_seen() {
     let story = Story::new().await;
     let limited = json!([{"type": "vault_connection", "identifier": story.id, "scopes": ["files.read"]}]);

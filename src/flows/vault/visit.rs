@@ -225,7 +225,12 @@ impl Visit {
         // Before anything is done at the provider: does this chain live at all? The ledger looks again.
         let standing =
             app.read(async |connection| token::store::standing(connection, self.jti).await).await?;
-        standing.ok_or(Refusal::AccessTokenInvalid)?.check(self.now)?;
+        let standing = standing.ok_or(Refusal::AccessTokenInvalid)?;
+        standing.check(self.now)?;
+        // A delegation that is used up has paid for the token, but not for another use.
+        if let Some(path) = &standing.path {
+            path.check(self.now)?;
+        }
         let held = super::refresh::fresh(app, held, self.now).await?;
         self.may_have(&held, &details, purpose)?;
         Ok(held)
