@@ -92,6 +92,8 @@ pub struct App {
     pub making_lists: tokio::sync::Mutex<()>,
     places: Places,
     fingerprints: MacKey,
+    runtime: tokio::runtime::Handle,
+    under_way: Arc<tokio::sync::RwLock<()>>,
     block: tokio::sync::Mutex<std::ops::Range<u64>>,
     keyring: RwLock<Arc<Keyring>>,
     registry: RwLock<Arc<Registry>>,
@@ -128,6 +130,8 @@ impl App {
             token_target,
             ladder,
             places: Places::new(&places),
+            runtime: tokio::runtime::Handle::current(),
+            under_way: Arc::default(),
             fingerprints: MacKey::new(&MacKey::new(&places).mac(b"actchain fingerprints of requests")),
             block: tokio::sync::Mutex::new(0..0),
             polls: Polls::new(),
@@ -165,6 +169,24 @@ impl App {
     /// Stands for a request of which nothing may be guessed from it: there are secrets in some.
     pub fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {
         self.fingerprints.mac(&sha256(parts))
+    }
+
+    /// Runs what must not be given up half done: neither when whoever asked hangs up, nor with the HTTP thread on which it
+    /// began.
+    pub fn to_its_end<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let under_way = Arc::clone(&self.under_way);
+        self.runtime.spawn(async move {
+            let _one_of_them = under_way.read_owned().await;
+            work.await
+        })
+    }
+
+    /// Waits until nothing of that is under way any more.
+    pub async fn all_ended(&self) {
+        drop(self.under_way.write().await);
     }
 
     /// The keys, as last read.

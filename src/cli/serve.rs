@@ -16,6 +16,8 @@ use crate::platform::telemetry;
 
 /// How often the embedded cluster is looked at.
 const WATCH: Duration = Duration::from_millis(500);
+/// How long what was begun at a provider is waited for when the server stops: all attempts of one refresh.
+const LAST: Duration = Duration::from_secs(40);
 
 /// Runs the server.
 pub(super) async fn run(mut config: Config) -> Result<ExitCode, Fault> {
@@ -66,6 +68,9 @@ async fn serve(
         job.abort();
     }
     running.await.during("stopping")??;
+    if tokio::time::timeout(LAST, app.all_ended()).await.is_err() {
+        tracing::warn!("something is still under way and is given up");
+    }
     // The last word on what happened in this life; without it the next checkpoint vouches for the same events. Over
     // connections of its own: those of the pool may belong to HTTP threads that have ended.
     let pool = foundation.pool().await?;

@@ -207,6 +207,7 @@ impl Refusal {
             Self::ProviderRefused => "The provider refused the request",
             Self::ConnectionNotNamed => "The access token does not name this connection for this use",
             Self::ConnectionTooWide => "The credential allows more than the access token does",
+            Self::ConnectionUnusable(vault::State::Disconnected) => "The connection was ended",
             Self::ConnectionUnusable(_) => {
                 "The connection is of no use any more: its owner has to connect again"
             }

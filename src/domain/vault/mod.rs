@@ -198,6 +198,14 @@ impl Credential {
     }
 }
 
+/// When an access token ends, as its provider said. Where it said nothing and there is a refresh token, it is taken to last
+/// an hour: else nobody would ever ask.
+pub fn ends_at(now: OffsetDateTime, expires_in: Option<u32>, refreshable: bool) -> Option<OffsetDateTime> {
+    const UNTOLD: u32 = 3_600;
+    let life = expires_in.or(refreshable.then_some(UNTOLD));
+    life.map(|seconds| now + Duration::seconds(seconds.min(i32::MAX as u32).into()))
+}
+
 /// The longest credential that is kept, in bytes.
 pub const MOST_CREDENTIAL: usize = 32 * 1024;
 

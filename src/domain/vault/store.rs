@@ -127,11 +127,12 @@ pub async fn mark_wiped(connection: &mut PgConnection, id: &str) -> Result<bool,
     Ok(done.rows_affected() == 1)
 }
 
-/// Those that were ended and whose credential is still kept.
+/// Some that were ended and whose credential is still kept; others each time, so that a provider that is gone keeps no other
+/// from being told.
 pub async fn unwiped(connection: &mut PgConnection, most: i64) -> Result<Vec<Connection>, Fault> {
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT * FROM connection WHERE disconnected_at IS NOT NULL AND sealed IS NOT NULL
-         ORDER BY disconnected_at, id LIMIT $1",
+         ORDER BY random() LIMIT $1",
     )
     .bind(most)
     .fetch_all(connection)

@@ -74,8 +74,10 @@ pub async fn arrive(
     origin: Origin,
     now: OffsetDateTime,
 ) -> Result<Shown, Fault> {
-    let app = Arc::clone(app);
-    let task = tokio::spawn(async move { take(&app, arrival, origin, now).await });
+    let task = app.to_its_end({
+        let app = Arc::clone(app);
+        async move { take(&app, arrival, origin, now).await }
+    });
     task.await.during("taking what a browser brought")?
 }
 
@@ -164,7 +166,7 @@ fn text(bytes: &[u8]) -> Result<Zeroizing<String>, Fault> {
 /// Finishes what another browser has brought: its owner has the code that was shown there.
 pub async fn finish(app: &Arc<App>, call: &Call, (id, typed): (&str, SecretString)) -> Result<Done, Stop> {
     // A task of its own, as above.
-    let task = tokio::spawn({
+    let task = app.to_its_end({
         let (app, call, id) = (Arc::clone(app), call.clone(), id.to_owned());
         async move { try_to_finish(&app, &call, (&id, &typed)).await }
     });

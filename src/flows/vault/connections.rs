@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use crate::domain::audit::{Action, Event};
 use crate::domain::principal::Principal;
@@ -131,9 +131,11 @@ impl Import {
         if scopes.iter().flatten().any(|name| !scope::is_token(name)) {
             return Err(Refusal::ScopeMalformed);
         }
-        let life = self.expires_in.map(|seconds| Duration::seconds(seconds.min(i32::MAX as u32).into()));
         // Without an access token, the first one is fetched when it is needed.
-        let expires_at = if self.access_token.is_some() { life.map(|life| now + life) } else { Some(now) };
+        let expires_at = match &self.access_token {
+            Some(_) => vault::ends_at(now, self.expires_in, self.refresh_token.is_some()),
+            None => Some(now),
+        };
         let credential = Credential::Oauth2(Tokens {
             access_token: self.access_token.clone().unwrap_or_default(),
             token_type,

@@ -104,13 +104,13 @@ fn brought(one: &Connecting, given: Given, now: OffsetDateTime) -> Wanted {
     let said = said.filter(|said| said.iter().all(|name| scope::is_token(name)));
     let asked = (!one.scopes.is_empty()).then(|| one.scopes.clone());
     let scopes = if given.scope.is_some() { said } else { asked };
-    let life = given.expires_in.map(|seconds| time::Duration::seconds(seconds.into()));
+    let expires_at = vault::ends_at(now, given.expires_in, given.refresh_token.is_some());
     let credential = Credential::Oauth2(Tokens {
         access_token: given.access_token,
         token_type: given.token_type,
         refresh_token: given.refresh_token,
     });
-    Wanted { credential, expires_at: life.map(|life| now + life), scopes }
+    Wanted { credential, expires_at, scopes }
 }
 
 async fn put(app: &App, one: &Connecting, brought: &Wanted, by: &By<'_>) -> Result<Done, Stop> {

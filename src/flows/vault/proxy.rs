@@ -266,12 +266,10 @@ impl Drop for Report {
         let entry = Entry { now, spends: Vec::new(), guards, effect, event: Some(event) };
         let app = Arc::clone(&self.app);
         // The call itself is in the log; nobody waits for this.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(problem) = app.ledger.record(entry).await {
-                    tracing::error!(?problem, "what became of a call through the proxy was not recorded");
-                }
-            });
-        }
+        drop(self.app.to_its_end(async move {
+            if let Err(problem) = app.ledger.record(entry).await {
+                tracing::error!(?problem, "what became of a call through the proxy was not recorded");
+            }
+        }));
     }
 }

@@ -19,6 +19,7 @@ use crate::flows::work::Work;
 use crate::platform::fault::Fault;
 use crate::platform::random;
 use crate::protocol::oauth_client::{Given, scopes};
+use crate::protocol::scope;
 
 /// How long one attempt of one server may take: longer than a provider is waited for, and shorter than others wait, so that
 /// they outlast a server that was killed.
@@ -27,6 +28,8 @@ const LEASE_SECONDS: f64 = 15.0;
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How often they look.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it is tried to store what came back: a second apart, should the database be away.
+const STORES: u32 = 30;
 /// Pauses between attempts.
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(1_000)];
 
@@ -64,7 +67,7 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
         if leased {
             // A task of its own, which ends what it began: a refresh token that is good once must not be lost because
             // somebody hung up.
-            let task = tokio::spawn({
+            let task = app.to_its_end({
                 let (app, held) = (Arc::clone(app), Arc::clone(&held));
                 async move {
                     let outcome = attempt(&app, &held, lease, now).await;
@@ -166,13 +169,13 @@ async fn store(
     now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
     let mut next = held.connection.clone();
-    let life = given.expires_in.map(|seconds| time::Duration::seconds(seconds.into()));
-    next.expires_at = life.map(|life| now + life);
-    if let Some(said) = &given.scope {
-        next.scopes = Some(scopes(said));
-    }
+    // What cannot be a scope says nothing, and neither does nothing.
+    let said = given.scope.as_deref().map(scopes);
+    let said = said.filter(|said| !said.is_empty() && said.iter().all(|name| scope::is_token(name)));
+    next.scopes = said.or(next.scopes);
     let refresh_token = given.refresh_token.or_else(|| old.refresh_token.clone());
     next.refreshable = refresh_token.is_some();
+    next.expires_at = vault::ends_at(now, given.expires_in, next.refreshable);
     (next.refreshed_at, next.updated_at) = (Some(now), now);
     let credential = Credential::Oauth2(Tokens {
         access_token: given.access_token,
@@ -180,7 +183,7 @@ async fn store(
         refresh_token,
     });
     let mut last = Fault::new("a refreshed credential was not stored");
-    for _ in 0..5 {
+    for _ in 0..STORES {
         match put(app, (held, &next, &credential), now).await {
             Ok(Outcome::Changed) => {
                 give_back(app, held, &credential).await?;
@@ -189,7 +192,7 @@ async fn store(
             Ok(outcome) => return Ok(outcome),
             Err(fault) => last = fault,
         }
-        tokio::time::sleep(PAUSES[0]).await;
+        tokio::time::sleep(PAUSES[1]).await;
     }
     Err(last)
 }

@@ -66,7 +66,12 @@ pub(super) async fn revoke(outbound: &Outbound, provider: &Trusted, tokens: &Tok
     };
     let params = [("token", token.expose_secret()), ("token_type_hint", hint)];
     let posted = post(outbound, (provider, oauth), endpoint, &params).await;
-    Some(posted.is_ok_and(|posted| posted.status == 200))
+    // Some say of a token that they do not know, or not any more, that it is invalid: then there is nothing to give back.
+    let gone = |posted: &Posted| {
+        let answer = oauth_client::read_answer(posted.status, &posted.body);
+        matches!(answer, Answer::Refused(code) if code == "invalid_token" || GONE.contains(&code.as_str()))
+    };
+    Some(posted.is_ok_and(|posted| posted.status == 200 || gone(&posted)))
 }
 
 async fn post(

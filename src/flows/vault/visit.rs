@@ -209,7 +209,7 @@ impl Visit {
 
     async fn decide(&self, app: &Arc<App>, (named, purpose): (&str, Purpose<'_>)) -> Result<Arc<Held>, Stop> {
         let details = self.naming(named, purpose);
-        if details.is_empty() {
+        if details.is_empty() || !self.client.detail_types.contains(VAULT_DETAIL) {
             return Err(Refusal::ConnectionNotNamed.into());
         }
         let held = match app.vault.held.get(named) {
