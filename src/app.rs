@@ -98,6 +98,7 @@ pub struct App {
     keyring: RwLock<Arc<Keyring>>,
     registry: RwLock<Arc<Registry>>,
     looked_for_keys: AtomicI64,
+    looked_for_issuers: AtomicI64,
 }
 
 impl App {
@@ -155,6 +156,7 @@ impl App {
             keyring: RwLock::new(Arc::new(keyring)),
             registry: RwLock::new(Arc::new(registry)),
             looked_for_keys: AtomicI64::new(0),
+            looked_for_issuers: AtomicI64::new(0),
             issuer,
             clock,
             pool,
@@ -203,6 +205,20 @@ impl App {
     pub fn may_look_for_keys(&self, now: OffsetDateTime) -> bool {
         let second = now.unix_timestamp();
         self.looked_for_keys.swap(second, Ordering::Relaxed) != second
+    }
+
+    /// The registry, read again for an issuer that is not in it, which may have been declared just now: once a second, however
+    /// many strangers make issuers up.
+    pub async fn registry_for(&self, issuer: &str, now: OffsetDateTime) -> Result<Arc<Registry>, Fault> {
+        let known = self.registry();
+        let second = now.unix_timestamp();
+        if known.issuers.contains_key(issuer)
+            || self.looked_for_issuers.swap(second, Ordering::Relaxed) == second
+        {
+            return Ok(known);
+        }
+        self.refresh_registry().await?;
+        Ok(self.registry())
     }
 
     /// Reads something that a request waits for. A third of the ledger's patience is enough for a read, and keeps a

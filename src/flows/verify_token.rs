@@ -157,9 +157,9 @@ pub async fn presented_to_us(
     if token.len() > MAX_TOKEN_BYTES {
         return Err(invalid());
     }
-    let registry = app.registry();
     let said = Jws::parse(token).and_then(|jws| jws.text("iss").map(str::to_owned)).ok_or_else(invalid)?;
     let ours = said == app.issuer;
+    let registry = if ours { app.registry() } else { app.registry_for(&said, now).await? };
     let kind = if ours { TokenType::AccessToken } else { TokenType::Jwt };
     let presented = PresentedToken { token: token.to_owned(), kind };
     let verified = remembered(app, &presented, &registry, now).await?;

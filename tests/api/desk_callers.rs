@@ -126,6 +126,27 @@ async fn a_token_of_a_user_is_no_good_in_any_wrong_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn users_of_an_issuer_that_was_declared_just_now_are_known_at_once() {
+    let world = World::new().await;
+    let twin = world.server.twin().await;
+    let (key, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
+    let claims = |world: &World| {
+        let mut claims = world.user_claims();
+        claims["iss"] = json!("https://new.example.com");
+        key.sign("JWT", &claims).unwrap()
+    };
+    let call = || Api::get(&world.server, "/delegate");
+    call().user(&claims(&world)).send().await.assert_problem(401, "access_token_invalid");
+    let yaml = format!(
+        "issuers:\n  - {{iss: https://new.example.com, jwks: {{keys: [{}]}}, audiences: [actchain]}}\n",
+        key.public_jwk()
+    );
+    twin.apply(&yaml).await.unwrap();
+    world.server.pass(1);
+    call().user(&claims(&world)).send().await.with_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_may_set_an_audience_apart_for_decisions() {
     let world = World::new().await;
     let key = SigningKey::generate(SigningAlg::ES256).unwrap().0;

@@ -242,6 +242,45 @@ for (const { nonces, alg, setting, rsa } of RUNS) {
       assert.deepEqual([problem.status, problem.reason, problem.state], [409, 'wrong_state', 'active'])
     })
 
+    test('an agent fetches a credential of its user, and jose opens what was sealed to its key', async () => {
+      const { issuer } = world.as
+      const user = await world.userToken('carol')
+      const made = await fetch(`${issuer}/vault/connections`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', authorization: `Bearer ${user}` },
+        body: JSON.stringify({ provider: 'keys', credential: { key: 'the key of carol' } }),
+      })
+      assert.equal(made.status, 201)
+      const { id } = await made.json()
+      const agent = world.keeper
+      const authorization_details = JSON.stringify([{ type: 'vault_connection', identifier: id }])
+      const own = { subject_token: user, subject_token_type: 'urn:ietf:params:oauth:token-type:jwt' }
+      const { access_token } = await world.exchange(agent, { ...own, audience: issuer, authorization_details })
+      const take = body =>
+        oauth.protectedResourceRequest(
+          access_token, 'POST', new URL(`${issuer}/vault/connections/${id}/token`),
+          new Headers({ 'content-type': 'application/json' }), JSON.stringify(body), { DPoP: agent.dpop, ...HTTP },
+        )
+      const taken = await (await take({})).json()
+      assert.deepEqual(taken, { access_token: 'the key of carol', token_type: 'N_A', connection: id })
+      // The same by token exchange, under a type of its own.
+      const vaultToken = 'urn:actchain:params:oauth:token-type:vault-token'
+      const params = { subject_token: access_token, requested_token_type: vaultToken, authorization_details }
+      const exchanged = await world.exchange(agent, params, { recognizedTokenTypes: { n_a: () => {} } })
+      assert.deepEqual([exchanged.access_token, exchanged.issued_token_type], ['the key of carol', vaultToken])
+      if (alg !== 'ES256') {
+        const refused = await take({ seal: true })
+        assert.deepEqual([refused.status, (await refused.json()).reason], [400, 'key_cannot_decrypt'])
+        return
+      }
+      const { sealed } = await (await take({ seal: true })).json()
+      const { kty, crv, x, y, d } = await jose.exportJWK(agent.dpopKey.privateKey)
+      const key = await jose.importJWK({ kty, crv, x, y, d }, 'ECDH-ES+A256KW')
+      const { plaintext, protectedHeader } = await jose.compactDecrypt(sealed, key)
+      assert.deepEqual(JSON.parse(new TextDecoder().decode(plaintext)), taken)
+      assert.equal(protectedHeader.kid, await agent.jkt())
+    })
+
     test(`a proof without nonce, or with one made up, is ${nonces === 'on' ? 'answered with a nonce' : 'good'}`, async () => {
       const agent = world.userProxy
       const madeUp = { [oauth.modifyAssertion]: (_, claims) => (claims.nonce = 'made up') }

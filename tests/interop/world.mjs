@@ -64,6 +64,9 @@ export class World {
     world.mailServer = await agent('mail-server', oauth.ClientSecretBasic(SECRET))
     world.batchJob = await agent('batch-job', oauth.PrivateKeyJwt({ key: batchKey.privateKey, kid: batchKey.kid }))
 
+    const keeperKey = await oauth.generateKeyPair(alg, { extractable: true })
+    world.keeper = new Agent('keeper', keeperKey, oauth.ClientSecretBasic(SECRET))
+
     world.server = await Server.start(settings)
     try {
       await world.server.apply(await world.#declaration(proxyKey.jwk, batchKey.jwk))
@@ -86,13 +89,19 @@ export class World {
         { id: 'email-svc', kind: 'agent', auth: 'client_secret_basic', secret: SECRET, ...mail, grant_types },
         { id: 'followup-svc', kind: 'agent', auth: 'none', dpop_keys: [await this.followupSvc.jkt()], ...mail, grant_types },
         { id: 'batch-job', kind: 'agent', auth: 'private_key_jwt', jwks: { keys: [batchJwk] }, ...mail, grant_types },
+        {
+          id: 'keeper', kind: 'agent', auth: 'client_secret_basic', secret: SECRET, grant_types,
+          audiences: [this.server.issuer], authorization_details_types: ['vault_connection'],
+        },
         { id: 'mail-server', kind: 'resource_server', auth: 'client_secret_basic', secret: SECRET, audiences: [MAIL] },
       ],
       delegations: [
         { id: 'D', delegator: { iss: IDP, sub: 'alice' }, delegate: 'user-proxy', expires_in: 3600, max_depth: 3 },
         { id: 'E', parent: 'D', delegate: 'email-svc', expires_in: 600 },
         { id: 'F', parent: 'E', delegate: 'followup-svc', scopes: ['mail.read'], expires_in: 300 },
+        { id: 'K', delegator: { iss: IDP, sub: 'carol' }, delegate: 'keeper', expires_in: 600 },
       ],
+      providers: [{ id: 'keys', kind: 'api_key', header: 'x-api-key' }],
     }
   }
 
@@ -125,7 +134,8 @@ export class World {
     const request = { subject_token_type: ACCESS_TOKEN, ...params }
     const { client, authentication } = agent
     const response = await oauth.genericTokenEndpointRequest(as, client, authentication, EXCHANGE, request, settings)
-    return oauth.processGenericTokenEndpointResponse(as, client, response)
+    const { recognizedTokenTypes } = options ?? {}
+    return oauth.processGenericTokenEndpointResponse(as, client, response, { recognizedTokenTypes })
   }
 
   /** What the mail server is told about a token, as JSON or as a signed JWT whose signature is checked. */
