@@ -9,3 +9,4 @@ mod delegation_commands;
 mod embedded;
 mod external;
 mod stage;
+mod vault_crash;

@@ -142,6 +142,46 @@ delegations:
         self.idp.sign("JWT", &claims).unwrap()
     }
 
+    /// Lets the agent come to the vault, and declares a provider with this token endpoint.
+    pub fn declare_vault(&self, token_endpoint: &str) {
+        let yaml = format!(
+            r#"providers:
+  - {{id: third, token_endpoint: "{token_endpoint}", client_id: us}}
+clients:
+  - {{id: agent, kind: agent, auth: none, dpop_keys: [{}], scopes: [mail.read],
+     audiences: ["{MAIL}", "http://127.0.0.1:1"], authorization_details_types: [vault_connection],
+     grant_types: [token-exchange]}}
+"#,
+            self.agent.kid()
+        );
+        std::fs::write(self.path("vault.yaml"), yaml).unwrap();
+        let file = self.path("vault.yaml");
+        let mut command = self.command();
+        command.args(["apply", "-f", file.to_str().unwrap()]).env("ACTCHAIN_ISSUER", "http://127.0.0.1:1");
+        let applied = command.output().unwrap();
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    }
+
+    /// The body and proof of an exchange for a token that names a connection.
+    pub fn exchange_for(&self, connection: &str) -> (String, String) {
+        let (body, proof) = self.exchange();
+        let details = json!([{"type": "vault_connection", "identifier": connection}]).to_string();
+        let more = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("audience", "http://127.0.0.1:1")
+            .append_pair("authorization_details", &details)
+            .finish();
+        (format!("{body}&{more}"), proof)
+    }
+
+    /// A proof of the agent for one request at the vault.
+    pub fn proof_at(&self, path: &str, token: &str) -> String {
+        use actchain::platform::{base64url, digest::sha256};
+        let ath = base64url::encode(sha256(&[token.as_bytes()]));
+        let claims = json!({"jti": jti(), "htm": "POST", "htu": format!("http://127.0.0.1:1{path}"), "iat": now(),
+                            "ath": ath});
+        self.agent.sign_proof("dpop+jwt", &claims).unwrap()
+    }
+
     /// The body and proof of a good exchange.
     pub fn exchange(&self) -> (String, String) {
         let token = self.users_token();
