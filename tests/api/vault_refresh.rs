@@ -215,6 +215,23 @@ async fn without_a_refresh_token_an_access_token_is_given_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_remembers_an_ended_token_finds_the_one_that_another_server_was_brought() {
+    let vault = VaultWorld::new().await;
+    let id = vault.connected("acme", json!({"access_token": "at-1", "expires_in": 100})).await;
+    vault.delegated(names(&id), json!({})).await;
+    let [_, token] = vault.chain(&names(&id)).await;
+    assert_eq!(vault.fetch(&token, &id).await.json["access_token"], "at-1");
+    let twin = vault.world.server.twin().await;
+    vault.world.server.pass(100);
+    let body = json!({"credential": {"access_token": "at-2"}});
+    let call = Api::post(&twin, &format!("/vault/connections/{id}/rotate"), body);
+    call.user(&vault.world.user_token()).send().await.with_status(200);
+    let [_, token] = vault.chain(&names(&id)).await;
+    let fetched = vault.fetch(&token, &id).await;
+    assert_eq!((fetched.status, &fetched.json["access_token"]), (200, &json!("at-2")), "{}", fetched.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_is_rotated_during_a_refresh_stays() {
     let story = Story::new().await;
     story.provider.once(Asked::Refresh, Wrong::late(Duration::from_millis(500)));

@@ -46,24 +46,30 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
         Some(newer) if newer.connection.version > held.connection.version => newer,
         _ => held,
     };
+    let mut looked = false;
     loop {
         if !held.connection.is_due(now, leeway) {
             return Ok(held);
         }
-        if !held.connection.refreshable && held.connection.is_due(now, time::Duration::ZERO) {
-            condemn(app, &held.connection, "expired", now).await?;
-            return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+        let hopeless = !held.connection.refreshable || app.vault.unwell.contains_key(&id);
+        if hopeless && !held.connection.is_due(now, time::Duration::ZERO) {
+            return Ok(held);
         }
-        if !held.connection.refreshable || app.vault.unwell.contains_key(&id) {
-            return as_it_is(held, app.clock.now());
+        // What is remembered may say yes, for the ledger looks again. For a no it has to be read.
+        if hopeless && looked {
+            if !held.connection.refreshable && condemn(app, &held.connection, "expired", now).await? {
+                return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+            }
+            return Err(Refusal::ProviderUnavailable.into());
         }
         let lease = random::id(now)?;
         let named = (id.as_str(), held.connection.version);
-        let leased = app
-            .read(async |connection| {
-                vault::store::mark_leased(connection, named, (lease, LEASE_SECONDS)).await
-            })
-            .await?;
+        let leased = !hopeless
+            && app
+                .read(async |connection| {
+                    vault::store::mark_leased(connection, named, (lease, LEASE_SECONDS)).await
+                })
+                .await?;
         if leased {
             // A task of its own, which ends what it began: a refresh token that is good once must not be lost because
             // somebody hung up.
@@ -98,10 +104,11 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
             return Err(Refusal::ConnectionUnusable(held.connection.state()).into());
         }
         app.vault.held.insert(id.clone(), Arc::clone(&held));
+        looked = true;
         if Instant::now() >= until {
             return as_it_is(held, app.clock.now());
         }
-        if held.connection.is_due(now, leeway) {
+        if !hopeless && held.connection.is_due(now, leeway) {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -135,8 +142,10 @@ async fn attempt(app: &App, held: &Held, lease: Uuid, now: OffsetDateTime) -> Re
         match ask(&app.vault.outbound, &held.provider, tokens).await {
             Told::Given(given) => return Ok(store(app, held, tokens, given, now).await?),
             Told::Condemned(code) => {
-                condemn(app, &held.connection, &code, now).await?;
-                return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+                if condemn(app, &held.connection, &code, now).await? {
+                    return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+                }
+                return Ok(Outcome::Changed);
             }
             Told::Refused(code) => {
                 tracing::error!(connection = held.connection.id, error = code, "a provider refuses us");
@@ -236,17 +245,18 @@ async fn put(
     Ok(Outcome::Fresh(stored))
 }
 
-/// The provider honours it no more.
-async fn condemn(app: &App, one: &Connection, code: &str, now: OffsetDateTime) -> Result<(), Fault> {
+/// The provider honours it no more; `false` if there is another credential by now, or none any more.
+async fn condemn(app: &App, one: &Connection, code: &str, now: OffsetDateTime) -> Result<bool, Fault> {
     let mut work = Work::begin(&app.pool).await?;
     let condemned = vault::store::mark_broken(work.connection(), (&one.id, one.version), now).await?;
     app.vault.held.invalidate(&one.id);
     if !condemned {
-        return Ok(());
+        return Ok(false);
     }
     let mut event = about(Action::ConnectionBroken, one, now);
     event.detail = Some(json!({"provider": one.provider, "error": code}));
-    work.commit(&[event]).await
+    work.commit(&[event]).await?;
+    Ok(true)
 }
 
 fn about(action: Action, one: &Connection, now: OffsetDateTime) -> Event {
