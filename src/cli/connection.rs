@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use zeroize::Zeroizing;
 
 use super::foundation::Foundation;
-use super::{foundation, print_json};
+use super::{foundation, print_json, print_members};
 use crate::domain::capability::Ladder;
 use crate::domain::principal::Principal;
 use crate::domain::provider;
@@ -140,7 +140,7 @@ async fn carry_out(
     let call = Call::of_operator(foundation.clock.now());
     match command {
         Command::List(args) => list(&desk, &call, args).await,
-        Command::Show { id, json } => Ok(show(&vault::show(&desk, &call, &id).await?.body, json)?),
+        Command::Show { id, json } => Ok(print_members(&vault::show(&desk, &call, &id).await?.body, json)?),
         Command::Import(args) => {
             let vault = opened(foundation, pool).await?;
             let wanted = NewConnection {
@@ -152,13 +152,13 @@ async fn carry_out(
                 connection: None,
             };
             let done = vault::create((&desk, &vault), &call, &wanted).await?;
-            Ok(show(&done.body, args.json)?)
+            Ok(print_members(&done.body, args.json)?)
         }
         Command::Rotate { id, json, .. } => {
             let vault = opened(foundation, pool).await?;
             let import = import.unwrap_or_default();
             let done = vault::rotate((&desk, &vault), &call, (&id, &import)).await?;
-            Ok(show(&done.body, json)?)
+            Ok(print_members(&done.body, json)?)
         }
         Command::Disconnect { id, reason, json } => {
             let vault = opened(foundation, pool).await?;
@@ -166,7 +166,7 @@ async fn carry_out(
             if done.body.get("provider_revoked") == Some(&Value::Bool(false)) {
                 eprintln!("actchain: the provider could not be told; a running server tries again for a day");
             }
-            Ok(show(&done.body, json)?)
+            Ok(print_members(&done.body, json)?)
         }
         Command::Rekey { json } => Ok(rekey((foundation, pool), json).await?),
         Command::Providers { json } => Ok(providers(pool, json).await?),
@@ -251,17 +251,6 @@ fn show_all(items: &[Value], json: bool) -> Result<ExitCode, Fault> {
             text(item, "/name")
         );
         println!("{}", line.trim_end());
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn show(view: &Value, json: bool) -> Result<ExitCode, Fault> {
-    if json {
-        print_json(view)?;
-    } else if let Value::Object(members) = view {
-        for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-            println!("{name:<22} {value}");
-        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{delegation_tree, foundation, print_json};
+use super::{delegation_tree, foundation, print_json, print_members};
 use crate::domain::capability::Ladder;
 use crate::domain::delegation::State;
 use crate::domain::delegation::list::Filter;
@@ -217,7 +217,7 @@ async fn carry_out(desk: &Desk<'_>, call: &Call, command: Command) -> Result<Exi
             return delegation_tree::run(desk, call, (id, delegator), json).await;
         }
     };
-    Ok(show(&done.body, json)?)
+    Ok(print_members(&done.body, json)?)
 }
 
 async fn request(desk: &Desk<'_>, call: &Call, args: &RequestArgs) -> Result<Done, Stop> {
@@ -236,17 +236,6 @@ async fn request(desk: &Desk<'_>, call: &Call, args: &RequestArgs) -> Result<Don
         ..NewDelegation::default()
     };
     delegations::create(desk, call, &wanted).await
-}
-
-fn show(view: &Value, json: bool) -> Result<ExitCode, Fault> {
-    if json {
-        print_json(view)?;
-    } else if let Value::Object(members) = view {
-        for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-            println!("{name:<22} {value}");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn show_all(list: &Value, json: bool) -> Result<ExitCode, Fault> {

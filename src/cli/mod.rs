@@ -106,3 +106,15 @@ fn print_json<T: serde::Serialize>(value: &T) -> Result<(), Fault> {
     println!("{text}");
     Ok(())
 }
+
+/// Prints an object, one member a line, or as JSON.
+fn print_members(view: &serde_json::Value, json: bool) -> Result<ExitCode, Fault> {
+    if json {
+        print_json(view)?;
+    } else if let serde_json::Value::Object(members) = view {
+        for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
+            println!("{name:<22} {value}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -10,7 +10,9 @@ use super::desk::{Incoming, Stopped, respond, serve};
 use super::{caller, connecting, params};
 use crate::app::App;
 use crate::domain::refusal::Refusal;
-use crate::flows::vault::{self, Answer, Form, Import, ListQuery, NewConnection, ProviderDeclaration};
+use crate::flows::vault::{
+    self, Answer, Declared, Form, Import, ListQuery, NewConnection, ProviderDeclaration, UNUSABLE,
+};
 use crate::platform::json;
 use crate::protocol::metadata::issuer_path;
 
@@ -64,19 +66,15 @@ pub(super) async fn providers(incoming: Incoming) -> HttpResponse {
 /// Declares one. It is completed first, by what the provider says of itself.
 pub(super) async fn declare(incoming: Incoming, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
-        if !known.call.caller.administers() {
-            return Err(Refusal::InsufficientScope.into());
-        }
         let mut declared: ProviderDeclaration = known.read()?;
         if declared.names_a_file() || !declared.id.is_empty() {
             return Err(Refusal::Malformed("id is told by the path, and client_secret by itself").into());
         }
         declared.id = id.into_inner();
-        let ready = vault::prepare(&known.app.vault.outbound, declared).await;
-        let ready = ready.map_err(|fault| {
-            Stopped::with(Refusal::Malformed("The declaration cannot be used"), fault.to_string())
-        })?;
-        Ok(vault::declare((&known.desk(), &known.app.vault), &known.call, &ready).await?)
+        match vault::declare((&known.desk(), &known.app.vault), &known.call, declared).await? {
+            Declared::Done(done) => Ok(done),
+            Declared::Unusable(why) => Err(Stopped::with(UNUSABLE, why)),
+        }
     })
     .await
 }

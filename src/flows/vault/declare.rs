@@ -2,22 +2,63 @@
 
 use serde_json::{Value, json};
 
-use super::providers::{Ready, put, view};
+use super::connections::refused;
+use super::providers::{ProviderDeclaration, prepare, put, view};
 use crate::domain::audit::Action;
 use crate::domain::provider;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::vault::held::Vault;
 use crate::flows::apply::Change;
-use crate::flows::desk::{Call, Desk, Done};
+use crate::flows::desk::{About, Call, Desk, Done};
 use crate::flows::work::Work;
 use crate::platform::fault::Fault;
 
-/// Stores a provider as declared. Who has been given a credential by its old settings is given none by them any more when
-/// the answer leaves.
-pub async fn declare((desk, vault): (&Desk<'_>, &Vault), call: &Call, ready: &Ready) -> Result<Done, Stop> {
+/// What a declaration came to.
+#[derive(Debug)]
+pub enum Declared {
+    /// It is as declared.
+    Done(Done),
+    /// It cannot be, and why, in words for whoever declared it.
+    Unusable(String),
+}
+
+/// What a declaration that cannot be is refused with.
+pub const UNUSABLE: Refusal = Refusal::Malformed("The declaration cannot be used");
+
+/// Completes a declaration, by what the provider says of itself, and stores it. Who has been given a credential by the old
+/// settings is given none by them any more when the answer leaves.
+pub async fn declare(
+    (desk, vault): (&Desk<'_>, &Vault),
+    call: &Call,
+    declared: ProviderDeclaration,
+) -> Result<Declared, Stop> {
+    let id = declared.id.clone();
+    let mut why = None;
+    let result = try_to_declare((desk, vault), call, declared, &mut why).await;
+    let result = refused(desk, call, ("declare a provider", About::Other(&id)), result).await;
+    match (result, why) {
+        (Err(Stop::Refused(_)), Some(why)) => Ok(Declared::Unusable(why)),
+        (result, _) => result.map(Declared::Done),
+    }
+}
+
+async fn try_to_declare(
+    (desk, vault): (&Desk<'_>, &Vault),
+    call: &Call,
+    declared: ProviderDeclaration,
+    why: &mut Option<String>,
+) -> Result<Done, Stop> {
     if !call.caller.administers() {
         return Err(Refusal::InsufficientScope.into());
     }
+    let ready = match prepare(&vault.outbound, declared).await {
+        Ok(ready) => ready,
+        Err(fault) => {
+            *why = Some(fault.to_string());
+            return Err(UNUSABLE.into());
+        }
+    };
+    let ready = &ready;
     let mut work = Work::ending(desk.pool).await?;
     if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);

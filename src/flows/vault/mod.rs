@@ -18,7 +18,7 @@ mod visit;
 pub use self::callback::{Arrival, Said, Shown, arrive, finish};
 pub use self::connect::{Begun, begin};
 pub use self::connections::{Import, ListQuery, NewConnection, create, list, rotate, show};
-pub use self::declare::{declare, providers};
+pub use self::declare::{Declared, UNUSABLE, declare, providers};
 pub use self::disconnect::{disconnect, wipe};
 pub use self::exchange::{ExchangeRequest, exchange};
 pub use self::providers::{ProviderDeclaration, Ready, prepare, view as provider_view};

@@ -57,6 +57,12 @@ async fn providers_are_declared(held: &Held<'_>) {
         assert!(!refused.text.contains("root:"), "{body}");
     }
     let events = held.world.server.events().await;
+    let refused = events.iter().filter(|event| event["action"] == "vault.connection.refused");
+    assert_eq!(
+        refused.filter(|event| event["target"] == "files").count(),
+        5,
+        "whoever may not, and what cannot be"
+    );
     let declared = events.iter().filter(|event| event["action"] == "admin.provider_changed");
     assert_eq!(declared.filter(|event| event["target"] == "files").count(), 2);
 }
