@@ -11,7 +11,7 @@ use crate::domain::client::{self, AuthMethod, Binding, Grant, Kind};
 use crate::domain::delegation;
 use crate::domain::issuer::{self, Issuer};
 use crate::domain::principal::Principal;
-use crate::domain::registry::ADMIN_SCOPE;
+use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE};
 use crate::domain::resource::Resource;
 use crate::flows::vault::ProviderDeclaration;
 use crate::platform::fault::Fault;
@@ -246,7 +246,10 @@ impl ResourceDeclaration {
             return Err(bad(what, "id must be printable ASCII without spaces, and not this server's issuer"));
         }
         check_ttl(&what, "token_ttl", self.token_ttl)?;
-        if let Some(scope) = self.scopes.iter().find(|scope| !scope::is_token(scope) || *scope == ADMIN_SCOPE)
+        if let Some(scope) = self
+            .scopes
+            .iter()
+            .find(|scope| !scope::is_token(scope) || [ADMIN_SCOPE, AUDIT_SCOPE].contains(&scope.as_str()))
         {
             return Err(bad(what, &format!("{scope:?} is not usable as a scope")));
         }
@@ -298,6 +301,9 @@ impl ClientDeclaration {
         }
         if self.scopes.contains(ADMIN_SCOPE) && self.kind != Kind::Admin {
             return Err(bad(what, "the scope actchain.admin is for clients of kind admin"));
+        }
+        if self.scopes.contains(AUDIT_SCOPE) && self.kind != Kind::Auditor {
+            return Err(bad(what, "the scope actchain.audit is for clients of kind auditor"));
         }
         Ok(())
     }

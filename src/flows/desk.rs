@@ -50,6 +50,8 @@ pub enum Caller {
     Agent(Holder),
     /// An administrator, under a key.
     Admin(Holder),
+    /// An auditor, under a key: reads the audit log, and gets nowhere else.
+    Auditor(Holder),
     /// Whoever has a shell on the machine.
     Operator,
 }
@@ -79,7 +81,7 @@ impl Caller {
     pub fn actor(&self) -> Actor {
         match self {
             Self::User(user) => Actor::user(user.who.clone()),
-            Self::Agent(holder) | Self::Admin(holder) => {
+            Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
                 Actor::client(&holder.client.client_id, Some(holder.jkt.clone()))
             }
             Self::Operator => Actor::operator(),
@@ -90,7 +92,7 @@ impl Caller {
     pub fn principal(&self, issuer: &str) -> Option<Principal> {
         match self {
             Self::User(user) => Some(user.who.clone()),
-            Self::Agent(holder) | Self::Admin(holder) => {
+            Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
                 Some(Principal::new(issuer, holder.client.client_id.clone()))
             }
             Self::Operator => None,
@@ -171,7 +173,7 @@ impl Call {
     pub(super) async fn enter(&self, desk: &Desk<'_>, work: &mut Work) -> Result<Option<Done>, Stop> {
         let stands = match &self.caller {
             Caller::User(user) => user_stands(work.connection(), &user.who, user.since).await?,
-            Caller::Agent(holder) | Caller::Admin(holder) => {
+            Caller::Agent(holder) | Caller::Admin(holder) | Caller::Auditor(holder) => {
                 let found =
                     client_stands(work.connection(), (&holder.client.client_id, holder.jti), self.now);
                 found.await?.is_some_and(|client| client.kind == holder.client.kind)

@@ -16,7 +16,7 @@ use crate::domain::client::{self, Client, Kind};
 use crate::domain::limit::Limit;
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Refusal, Stop};
-use crate::domain::registry::{ADMIN_SCOPE, DELEGATE_SCOPE};
+use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE};
 use crate::domain::subject::{Source, VerifiedSubject};
 use crate::domain::{delegation, token};
 use crate::platform::fault::Fault;
@@ -143,6 +143,7 @@ async fn client_of_ours(
     match kind {
         Kind::Admin if has(ADMIN_SCOPE) => Ok(Caller::Admin(holder)),
         Kind::Agent if has(DELEGATE_SCOPE) => Ok(Caller::Agent(holder)),
+        Kind::Auditor if has(AUDIT_SCOPE) => Ok(Caller::Auditor(holder)),
         _ => Err(Refusal::InsufficientScope.into()),
     }
 }

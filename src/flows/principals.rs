@@ -224,6 +224,7 @@ async fn try_to_end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<
     let owner = match &call.caller {
         Caller::Admin(..) | Caller::Operator => None,
         Caller::User(_) | Caller::Agent(..) => call.caller.principal(desk.issuer),
+        Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
     };
     let mut work = Work::ending(desk.pool).await?;
     if let Some(done) = call.enter(desk, &mut work).await? {

@@ -11,7 +11,7 @@ use super::{caller, params, problem};
 use crate::app::App;
 use crate::domain::idempotency::{self, Key};
 use crate::domain::refusal::{Refusal, Stop};
-use crate::flows::desk::{Call, Desk, Done};
+use crate::flows::desk::{Call, Caller, Desk, Done};
 use crate::flows::identify::identify;
 use crate::platform::json;
 use crate::protocol::metadata::issuer_path;
@@ -59,16 +59,31 @@ pub(super) struct Known<'a> {
     body: Bytes,
 }
 
-/// Finds out who calls, lets an endpoint do its work, and answers.
+/// Finds out who calls, lets an endpoint do its work, and answers. Auditors have nothing to do at the desk.
 pub(super) async fn serve<F>((request, request_id, payload, app): Incoming, work: F) -> HttpResponse
 where
     F: AsyncFnOnce(Known<'_>) -> Answer,
 {
     let result = match known(&app, (&request, request_id), payload).await {
+        Ok(known) if matches!(known.call.caller, Caller::Auditor(_)) => {
+            Err(Refusal::InsufficientScope.into())
+        }
         Ok(known) => work(known).await,
         Err(stopped) => Err(stopped),
     };
     answer(&app, result)
+}
+
+/// The same for what is read of the audit log, which auditors come for.
+pub(super) async fn serve_audit<F>((request, request_id, payload, app): Incoming, work: F) -> HttpResponse
+where
+    F: AsyncFnOnce(Known<'_>) -> Result<HttpResponse, Stopped>,
+{
+    let result = match known(&app, (&request, request_id), payload).await {
+        Ok(known) => work(known).await,
+        Err(stopped) => Err(stopped),
+    };
+    respond(&app, result)
 }
 
 /// An idempotency key stands for the whole request.
@@ -183,7 +198,8 @@ pub(super) fn respond(app: &App, result: Result<HttpResponse, Stopped>) -> HttpR
     response
 }
 
-fn said(done: &Done) -> HttpResponse {
+/// An answer as it is said.
+pub(super) fn said(done: &Done) -> HttpResponse {
     let status = StatusCode::from_u16(done.status).unwrap_or(StatusCode::OK);
     let mut response = HttpResponse::build(status);
     response.insert_header((CACHE_CONTROL, "no-store"));

@@ -101,7 +101,7 @@ async fn every_way_to_tamper_with_the_database_is_found() {
         ("DELETE FROM audit_event WHERE seq = (SELECT max(seq) FROM audit_event)", "deleted at the tail"),
         ("DELETE FROM audit_event", "deleted altogether"),
         ("UPDATE audit_event SET seq = seq + 1000 WHERE seq >= 15", "moved"),
-        ("INSERT INTO audit_event SELECT max(seq) + 1, '{}' FROM audit_event", "added"),
+        ("INSERT INTO audit_event SELECT max(seq) + 1, '{}', 0 FROM audit_event", "added"),
         ("UPDATE audit_head SET size = 0, peaks = ''", "head rewound"),
         (
             "DELETE FROM audit_event; UPDATE audit_head SET size = 0, peaks = ''; DELETE FROM audit_checkpoint",
@@ -171,6 +171,15 @@ async fn the_servers_role_can_add_to_the_log_and_nothing_else() {
         "DELETE FROM audit_head",
         "DROP TABLE audit_event",
         "ALTER TABLE audit_event DISABLE TRIGGER ALL",
+        "UPDATE audit_event_0 SET document = ''",
+        "DELETE FROM audit_event_0",
+        "DROP TABLE audit_event_0",
+        "UPDATE audit_head SET part = 7",
+        "UPDATE audit_part SET first_seq = 0",
+        "UPDATE audit_block SET leaves = ''",
+        "DELETE FROM audit_node",
+        "DELETE FROM audit_posting",
+        "UPDATE audit_cosignature SET line = ''",
     ] {
         let error = connection.execute(AssertSqlSafe(statement)).await.unwrap_err();
         let code = error.as_database_error().and_then(|error| error.code()).unwrap().into_owned();

@@ -13,7 +13,7 @@ pub const LOCK_HEAD: &str = "SELECT size, peaks FROM audit_head FOR UPDATE";
 
 /// Appends documents in order; gives the `seq` of the first.
 pub async fn append(connection: &mut PgConnection, drafts: &[Draft]) -> Result<u64, Fault> {
-    let head: (i64, Vec<u8>) = sqlx::query_as(LOCK_HEAD).fetch_one(&mut *connection).await?;
+    let head = sqlx::query_as(LOCK_HEAD).fetch_one(&mut *connection).await?;
     append_at(connection, head, drafts).await
 }
 
@@ -36,7 +36,8 @@ pub async fn append_at(
     }
     sqlx::query(
         "WITH added AS (
-             INSERT INTO audit_event (seq, document) SELECT * FROM unnest($1::bigint[], $2::text[])
+             INSERT INTO audit_event (seq, document, part)
+             SELECT given.*, head.part FROM unnest($1::bigint[], $2::text[]) AS given, audit_head head
          )
          UPDATE audit_head SET size = $3, peaks = $4",
     )

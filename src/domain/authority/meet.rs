@@ -10,7 +10,7 @@ use crate::domain::client::{Client, Kind};
 use crate::domain::delegation::Path;
 use crate::domain::limit::Limit;
 use crate::domain::refusal::Refusal;
-use crate::domain::registry::{ADMIN_SCOPE, Registry};
+use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE, Registry};
 use crate::domain::resource::Resource;
 use crate::protocol::access_token::Act;
 use crate::protocol::authorization_details::Details;
@@ -103,8 +103,12 @@ fn targets<'a>(bounds: &Bounds, asked: &Asked<'a>) -> Result<Vec<&'a Resource>, 
 /// The scopes: each means something at every target (RFC 8693 §2.1.1: rights are the product of scopes and targets).
 fn scopes(bounds: &Bounds, asked: &Asked<'_>, targets: &[&Resource]) -> Result<BTreeSet<String>, Refusal> {
     let everywhere = |scope: &String| targets.iter().all(|target| target.scopes.contains(scope));
-    // Whatever was registered, only an administrator administers.
-    let fitting = |scope: &String| scope != ADMIN_SCOPE || asked.client.kind == Kind::Admin;
+    // Whatever was registered, only an administrator administers, and only an auditor audits.
+    let fitting = |scope: &String| match scope.as_str() {
+        ADMIN_SCOPE => asked.client.kind == Kind::Admin,
+        AUDIT_SCOPE => asked.client.kind == Kind::Auditor,
+        _ => true,
+    };
     match &asked.wanted.scopes {
         Some(wanted) if !wanted.iter().all(|scope| bounds.scopes.allows(scope) && fitting(scope)) => {
             Err(Refusal::ScopeTooWide)

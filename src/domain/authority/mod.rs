@@ -14,7 +14,7 @@ use super::delegation::{Delegation, Facts, Origin, Path, Terms};
 use super::limit::Limit;
 use super::principal::Principal;
 use super::refusal::Refusal;
-use super::registry::{ADMIN_SCOPE, DELEGATE_SCOPE, Registry};
+use super::registry::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry};
 use super::subject::{Source, VerifiedSubject};
 use crate::platform::base64url;
 use crate::platform::digest::sha256;
@@ -120,10 +120,12 @@ pub fn decide_for_itself(
             Limit::Any => BTreeSet::new(),
         };
         scopes.retain(|scope| scope == ADMIN_SCOPE);
-        if client.kind == Kind::Agent {
-            scopes.insert(DELEGATE_SCOPE.to_owned());
+        match client.kind {
+            Kind::Agent => drop(scopes.insert(DELEGATE_SCOPE.to_owned())),
+            Kind::Auditor => drop(scopes.insert(AUDIT_SCOPE.to_owned())),
+            Kind::Admin | Kind::Service | Kind::ResourceServer => {}
         }
-        if matches!(client.kind, Kind::Agent | Kind::Admin) {
+        if matches!(client.kind, Kind::Agent | Kind::Admin | Kind::Auditor) {
             bounds.audiences = Limit::only([issuer]);
         }
         bounds.scopes = Limit::Only(scopes);

@@ -24,6 +24,8 @@ pub enum Kind {
     ResourceServer,
     /// Administers this server.
     Admin,
+    /// Reads the audit log, all of it, and nothing else.
+    Auditor,
 }
 
 /// How a client authenticates (RFC 7591 §2, `token_endpoint_auth_method`).

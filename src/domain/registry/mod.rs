@@ -14,6 +14,9 @@ pub const ADMIN_SCOPE: &str = "actchain.admin";
 /// The scope that lets an agent ask for delegations and pass them on.
 pub const DELEGATE_SCOPE: &str = "actchain.delegate";
 
+/// The scope that lets an auditor read the audit log.
+pub const AUDIT_SCOPE: &str = "actchain.audit";
+
 /// The type of `authorization_details` that names a connection of the vault.
 pub const VAULT_DETAIL: &str = "vault_connection";
 

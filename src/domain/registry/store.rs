@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 
-use super::{ADMIN_SCOPE, DELEGATE_SCOPE, Registry, VAULT_DETAIL};
+use super::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry, VAULT_DETAIL};
 use crate::domain::issuer::{Issuer, parse_token_type, token_type_name};
 use crate::domain::resource::Resource;
 use crate::platform::fault::Fault;
@@ -39,7 +39,7 @@ pub async fn load(connection: &mut PgConnection, own_issuer: &str) -> Result<Reg
     let resources: Vec<ResourceRow> = sqlx::query_as("SELECT * FROM resource").fetch_all(connection).await?;
     let own = Resource {
         id: own_issuer.to_owned(),
-        scopes: BTreeSet::from([ADMIN_SCOPE, DELEGATE_SCOPE].map(str::to_owned)),
+        scopes: BTreeSet::from([ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE].map(str::to_owned)),
         detail_types: BTreeSet::from([VAULT_DETAIL.to_owned()]),
         token_ttl: None,
     };

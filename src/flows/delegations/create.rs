@@ -106,7 +106,9 @@ async fn source(
         (Caller::User(user), Some(delegator), None) if *delegator == user.who => {
             Ok(root(delegator, Origin::Granted))
         }
-        (Caller::User(_) | Caller::Admin(..), ..) => Err(Refusal::InsufficientScope.into()),
+        (Caller::User(_) | Caller::Admin(..) | Caller::Auditor(..), ..) => {
+            Err(Refusal::InsufficientScope.into())
+        }
         (Caller::Agent(Holder { client, .. }), None, Some(parent)) => {
             let path = visible(connection, desk, call, parent).await?;
             if path.leaf().is_none_or(|leaf| leaf.delegate != client.client_id) {

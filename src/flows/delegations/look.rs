@@ -52,6 +52,7 @@ pub async fn list(desk: &Desk<'_>, call: &Call, filter: &Filter, page: &Page) ->
         Caller::User(user) => Visible::RootedAt(user.who.clone()),
         Caller::Agent(..) => Visible::Of(call.caller.principal(desk.issuer).ok_or(Refusal::NotFound)?),
         Caller::Admin(..) | Caller::Operator => Visible::Everything,
+        Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
     };
     let mut connection = desk.pool.acquire().await?;
     // One more than asked for tells whether there is a next page.
@@ -82,7 +83,7 @@ pub async fn agents(desk: &Desk<'_>, call: &Call, page: &Page) -> Result<Done, S
     let root = match &call.caller {
         Caller::User(user) => Some(user.who.clone()),
         Caller::Admin(..) | Caller::Operator => None,
-        Caller::Agent(..) => return Err(Refusal::InsufficientScope.into()),
+        Caller::Agent(..) | Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
     };
     let after = page.cursor.as_deref().unwrap_or_default();
     let mut connection = desk.pool.acquire().await?;

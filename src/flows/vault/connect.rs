@@ -73,6 +73,7 @@ async fn try_to_begin(
         Caller::User(user) => (user.who.clone(), user.since),
         Caller::Agent(_) => (call.caller.principal(desk.issuer).ok_or(Refusal::InsufficientScope)?, call.now),
         Caller::Admin(_) | Caller::Operator => return Err(needs_credential.into()),
+        Caller::Auditor(_) => return Err(Refusal::InsufficientScope.into()),
     };
     if wanted.owner.as_ref().is_some_and(|named| *named != owner) {
         return Err(Refusal::InsufficientScope.into());
