@@ -1,4 +1,5 @@
 //! DOOR: what a server does by itself, each as `run_once(app, now)`. Nothing waits for a job to be correct.
+pub mod audit_index;
 pub mod checkpoint;
 pub mod expiry;
 pub mod key_rotation;
@@ -13,6 +14,7 @@ use crate::app::App;
 use crate::platform::fault::Fault;
 
 /// How often each job runs.
+const INDEX: Duration = Duration::from_millis(500);
 const REFRESH: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(30);
 const ROTATE: Duration = Duration::from_secs(60);
@@ -44,6 +46,10 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
         }),
         every(ROTATE, "vault", |app| {
             Box::pin(async move { vault::run_once(&app, app.clock.now()).await.map(drop) })
+        }),
+        every(INDEX, "audit_index", |app| Box::pin(async move { audit_index::run_once(&app).await })),
+        every(CHECKPOINT, "audit_part", |app| {
+            Box::pin(async move { audit_index::open_part(&app, app.clock.now()).await })
         }),
         every(CHECKPOINT, "checkpoint", |app| {
             Box::pin(async move { checkpoint::run_once(&app, app.clock.now()).await })

@@ -1,6 +1,10 @@
 //! The audit log: immutable canonical documents in one Merkle tree, with a gapless `seq`.
 
 mod action;
+pub mod filter;
+pub mod index;
+pub mod parts;
+pub mod search;
 pub mod store;
 pub mod verify;
 

@@ -1,5 +1,7 @@
 //! The log in PostgreSQL. The one way in is [`append`], which takes the head's lock, the last lock of any transaction.
 
+use std::ops::Range;
+
 use futures_util::{Stream, TryStreamExt as _};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -76,6 +78,31 @@ pub fn documents(
         .bind(i64::try_from(below).unwrap_or(i64::MAX))
         .fetch(connection)
         .map_err(Fault::from)
+}
+
+/// Documents in a range of `seq` that is small enough to be read at once, in no order.
+pub async fn documents_in(
+    connection: &mut PgConnection,
+    range: Range<u64>,
+) -> Result<Vec<(u64, String)>, Fault> {
+    documents(connection, range.start, range.end)
+        .map_ok(|(seq, document)| (u64::try_from(seq).unwrap_or_default(), document))
+        .try_collect()
+        .await
+}
+
+/// Documents at some places, in no order.
+pub async fn documents_of(connection: &mut PgConnection, seqs: &[u64]) -> Result<Vec<(u64, String)>, Fault> {
+    if seqs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let seqs: Vec<i64> = seqs.iter().filter_map(|seq| i64::try_from(*seq).ok()).collect();
+    let rows: Vec<(i64, String)> =
+        sqlx::query_as("SELECT seq, document FROM audit_event WHERE seq = ANY ($1)")
+            .bind(seqs)
+            .fetch_all(connection)
+            .await?;
+    Ok(rows.into_iter().map(|(seq, document)| (u64::try_from(seq).unwrap_or_default(), document)).collect())
 }
 
 /// How many rows the table has beyond those the head speaks of.

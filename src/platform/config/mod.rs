@@ -13,7 +13,8 @@ use serde::Deserialize;
 use url::Url;
 
 pub use self::sections::{
-    Agents, Delegations, Dpop, Keys, Ledger, Limits, Log, LogFormat, Status, Switch, Tokens, Vault,
+    Agents, Audit, Delegations, Dpop, Keys, Ledger, Limits, Log, LogFormat, Span, Status, Switch, Tokens,
+    Vault,
 };
 use super::fault::{During, Fault};
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub status: Status,
     /// The vault.
     pub vault: Vault,
+    /// The audit log.
+    pub audit: Audit,
     /// Limits on what strangers and clients may send.
     pub limits: Limits,
     /// Group commit.
@@ -86,6 +89,7 @@ impl Default for Config {
             agents: Agents::default(),
             status: Status::default(),
             vault: Vault::default(),
+            audit: Audit::default(),
             limits: Limits::default(),
             ledger: Ledger::default(),
             log: Log::default(),
@@ -102,8 +106,19 @@ const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
 const TEXTS: [&str; 2] = ["master_key", "database_url"];
 /// Names separated by commas.
 const LISTS: [&str; 1] = ["delegations_capabilities"];
-const SECTIONS: [&str; 10] =
-    ["tokens", "dpop", "keys", "delegations", "agents", "status", "vault", "limits", "ledger", "log"];
+const SECTIONS: [&str; 11] = [
+    "tokens",
+    "dpop",
+    "keys",
+    "delegations",
+    "agents",
+    "status",
+    "vault",
+    "audit",
+    "limits",
+    "ledger",
+    "log",
+];
 
 impl Config {
     /// Loads the configuration of this process.

@@ -1,6 +1,7 @@
 //! The sections of the configuration, with their defaults. Durations are seconds.
 
 use serde::Deserialize;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::platform::jose::SigningAlg;
 
@@ -90,6 +91,41 @@ pub struct Vault {
     pub proxy_answer: u64,
     /// How long a call through it may take, from the first byte to the last.
     pub proxy_timeout: u32,
+}
+
+/// The audit log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// How much time one partition of the log holds; archiving drops whole partitions.
+    pub partition: Span,
+}
+
+/// A span of the calendar, in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Span {
+    /// A day.
+    Day,
+    /// A week, from Monday on.
+    Week,
+    /// A month.
+    Month,
+}
+
+impl Span {
+    /// Whether one that `began` lies in has come to its end. A clock that went back ends none.
+    pub fn is_over(self, began: OffsetDateTime, now: OffsetDateTime) -> bool {
+        let number = |at: OffsetDateTime| {
+            let date = at.to_offset(UtcOffset::UTC).date();
+            match self {
+                Self::Day => date.to_julian_day(),
+                Self::Week => date.to_julian_day().div_euclid(7),
+                Self::Month => date.year() * 12 + i32::from(u8::from(date.month())),
+            }
+        };
+        number(now) > number(began)
+    }
 }
 
 /// Limits on what strangers and clients may send.
@@ -204,6 +240,12 @@ impl Default for Vault {
     }
 }
 
+impl Default for Audit {
+    fn default() -> Self {
+        Self { partition: Span::Month }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { per_client: 0, failed_secrets: 10, body: 64 * 1024, targets: 16 }
@@ -219,5 +261,24 @@ impl Default for Ledger {
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Json, filter: "info".into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn a_span_is_over_when_the_calendar_says_so() {
+        let sunday = datetime!(2026-02-01 23:59:59 UTC);
+        let monday = datetime!(2026-02-02 00:00 UTC);
+        assert!(Span::Day.is_over(sunday, monday) && Span::Week.is_over(sunday, monday));
+        assert!(
+            !Span::Month.is_over(sunday, monday)
+                && !Span::Week.is_over(monday, datetime!(2026-02-08 23:00 UTC))
+        );
+        assert!(Span::Month.is_over(sunday, datetime!(2026-03-01 00:00 UTC)));
+        assert!(!Span::Day.is_over(monday, sunday), "a clock that went back");
     }
 }

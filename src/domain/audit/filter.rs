@@ -1,0 +1,298 @@
+//! What is looked for in the log. What is absent does not restrict; whatever an index says, the document decides.
+
+use serde_json::Value;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
+
+use super::index::{Field, term};
+use crate::domain::principal::Principal;
+use crate::domain::refusal::Refusal;
+use crate::platform::clock::rfc3339;
+use crate::platform::digest::sha256;
+use crate::platform::{base64url, clock};
+
+/// The longest value that is looked for: no name in the log is longer.
+const MOST: usize = 1_024;
+
+/// What is looked for; all of it has to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The event's own id.
+    pub id: Option<String>,
+    /// What happened, by its stable name.
+    pub action: Option<String>,
+    /// `success` or `refused`.
+    pub outcome: Option<String>,
+    /// Why it was refused.
+    pub reason: Option<String>,
+    /// The client that asked.
+    pub client: Option<String>,
+    /// Issuer of the subject.
+    pub subject_iss: Option<String>,
+    /// The subject.
+    pub subject_sub: Option<String>,
+    /// Whoever asked, or acts anywhere in the chain.
+    pub actor: Option<String>,
+    /// This delegation or one below it.
+    pub delegation: Option<String>,
+    /// The chain.
+    pub txn: Option<String>,
+    /// The token that was issued, or the one it was made from.
+    pub jti: Option<String>,
+    /// What it is about.
+    pub target: Option<String>,
+    /// A connection of the vault: the target of a vault's event.
+    pub connection: Option<String>,
+    /// The subject's session.
+    pub session: Option<String>,
+    /// The `X-Request-Id` of the answer.
+    pub request_id: Option<String>,
+    /// The peer.
+    pub ip: Option<String>,
+    /// At or after.
+    pub from: Option<OffsetDateTime>,
+    /// Before.
+    pub to: Option<OffsetDateTime>,
+}
+
+impl Filter {
+    /// Takes one parameter; `false` if it is none of a filter's.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] for a value that nothing in the log can have.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<bool, Refusal> {
+        if matches!(name, "from" | "to") {
+            let at = OffsetDateTime::parse(value, &Rfc3339)
+                .ok()
+                // One at the edge of all years may be beyond it in UTC.
+                .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
+                .ok_or(Refusal::Malformed("from and to are RFC 3339"))?;
+            *(if name == "from" { &mut self.from } else { &mut self.to }) = Some(at);
+            return Ok(true);
+        }
+        let Some((_, place)) = self.texts_mut().into_iter().find(|(known, _)| *known == name) else {
+            return Ok(false);
+        };
+        if value.is_empty() || value.len() > MOST || value.chars().any(char::is_control) {
+            return Err(Refusal::Malformed("A filter has a value that nothing in the log has"));
+        }
+        if name == "outcome" && !matches!(value, "success" | "refused") {
+            return Err(Refusal::Malformed("outcome is success or refused"));
+        }
+        *place = Some(value.to_owned());
+        Ok(true)
+    }
+
+    fn texts_mut(&mut self) -> [(&'static str, &mut Option<String>); 16] {
+        [
+            ("id", &mut self.id),
+            ("action", &mut self.action),
+            ("outcome", &mut self.outcome),
+            ("reason", &mut self.reason),
+            ("client", &mut self.client),
+            ("subject_iss", &mut self.subject_iss),
+            ("subject_sub", &mut self.subject_sub),
+            ("actor", &mut self.actor),
+            ("delegation", &mut self.delegation),
+            ("txn", &mut self.txn),
+            ("jti", &mut self.jti),
+            ("target", &mut self.target),
+            ("connection", &mut self.connection),
+            ("session", &mut self.session),
+            ("request_id", &mut self.request_id),
+            ("ip", &mut self.ip),
+        ]
+    }
+
+    /// What is set, by name.
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        let mut copy = self.clone();
+        let texts = copy.texts_mut().map(|(name, value)| (name, value.take()));
+        let times = [("from", self.from.map(rfc3339)), ("to", self.to.map(rfc3339))];
+        texts.into_iter().chain(times).filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
+    /// Refuses what contradicts itself.
+    pub fn check(&self) -> Result<(), Refusal> {
+        match (self.from, self.to) {
+            (Some(from), Some(to)) if from >= to => Err(Refusal::Malformed("from is not before to")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same, of one subject only. Whoever asks for another subject's gets nothing.
+    pub fn about(mut self, who: &Principal) -> Option<Self> {
+        let other = |asked: &Option<String>, own: &str| asked.as_ref().is_some_and(|asked| asked != own);
+        if other(&self.subject_iss, &who.iss) || other(&self.subject_sub, &who.sub) {
+            return None;
+        }
+        (self.subject_iss, self.subject_sub) = (Some(who.iss.clone()), Some(who.sub.clone()));
+        Some(self)
+    }
+
+    /// Stands for the filter and how it is used; a page of one is not continued with another.
+    pub fn fingerprint(&self, used: &str) -> String {
+        let parameters = format!("{used} {:?}", self.parameters());
+        let digest = sha256(&[parameters.as_bytes()]);
+        base64url::encode(digest.get(..9).unwrap_or_default())
+    }
+
+    /// The terms that all events which match have, rarest kind first.
+    pub fn terms(&self) -> Vec<i64> {
+        let target = self.target.as_ref().or(self.connection.as_ref());
+        let fields = [
+            (Field::Id, self.id.as_ref()),
+            (Field::Request, self.request_id.as_ref()),
+            (Field::Token, self.jti.as_ref()),
+            (Field::Chain, self.txn.as_ref()),
+            (Field::Session, self.session.as_ref()),
+            (Field::Target, target),
+            (Field::Delegation, self.delegation.as_ref()),
+            (Field::Subject, self.subject_sub.as_ref()),
+            (Field::Ip, self.ip.as_ref()),
+            (Field::Actor, self.actor.as_ref()),
+            (Field::Client, self.client.as_ref()),
+            (Field::Reason, self.reason.as_ref()),
+            (Field::Action, self.action.as_ref()),
+            (Field::Outcome, self.outcome.as_ref()),
+        ];
+        fields.into_iter().filter_map(|(field, value)| Some(term(field, value?))).collect()
+    }
+
+    /// Whether an event is what is looked for.
+    pub fn matches(&self, event: &Value) -> bool {
+        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+        let is = |wanted: &Option<String>, pointer: &str| {
+            wanted.as_deref().is_none_or(|wanted| text(pointer) == Some(wanted))
+        };
+        let plain = [
+            (&self.id, "/id"),
+            (&self.action, "/action"),
+            (&self.outcome, "/outcome"),
+            (&self.reason, "/reason"),
+            (&self.client, "/actor/client_id"),
+            (&self.subject_iss, "/subject/iss"),
+            (&self.subject_sub, "/subject/sub"),
+            (&self.txn, "/txn"),
+            (&self.target, "/target"),
+            (&self.session, "/session_id"),
+            (&self.request_id, "/request_id"),
+            (&self.ip, "/ip"),
+        ];
+        plain.into_iter().all(|(wanted, pointer)| is(wanted, pointer))
+            && self.connection.as_deref().is_none_or(|id| is_connection(event, id))
+            && self.actor.as_deref().is_none_or(|sub| acts(event, sub))
+            && self.delegation.as_deref().is_none_or(|id| is_below(event, id))
+            && self.jti.as_deref().is_none_or(|jti| [text("/jti"), text("/parent_jti")].contains(&Some(jti)))
+            && self.is_in_time(text("/at"))
+    }
+
+    fn is_in_time(&self, at: Option<&str>) -> bool {
+        // Instants in the log have one form, in which their order is that of their texts.
+        let at = at.unwrap_or_default();
+        self.from.is_none_or(|from| at >= rfc3339(from).as_str())
+            && self.to.is_none_or(|to| at < rfc3339(to).as_str())
+    }
+}
+
+fn is_connection(event: &Value, id: &str) -> bool {
+    let member = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
+    member("action").starts_with("vault.") && member("target") == id
+}
+
+fn acts(event: &Value, sub: &str) -> bool {
+    let chain = event.get("act_chain").and_then(Value::as_array).into_iter().flatten();
+    let mut actors = chain.filter_map(|link| link.get("sub")).chain(event.pointer("/actor/client_id"));
+    actors.any(|actor| actor.as_str() == Some(sub))
+}
+
+fn is_below(event: &Value, id: &str) -> bool {
+    let path = event.get("delegation_path").and_then(Value::as_array).into_iter().flatten();
+    path.chain(event.get("delegation_id")).any(|one| one.as_str() == Some(id))
+}
+
+/// When an event says that it happened; the epoch where it does not.
+pub fn instant(event: &Value) -> OffsetDateTime {
+    let at = event.get("at").and_then(Value::as_str);
+    at.and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok()).unwrap_or(clock::from_micros(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn event() -> Value {
+        json!({"id": "i", "at": "2026-01-01T00:00:00.000000Z", "action": "vault.token.retrieved", "outcome": "success",
+               "actor": {"client_id": "a", "jkt": "k"}, "subject": {"iss": "x", "sub": "alice"}, "txn": "t", "jti": "j",
+               "parent_jti": "p", "target": "c", "session_id": "s", "request_id": "r", "ip": "::1",
+               "act_chain": [{"sub": "b", "iss": "x"}], "delegation_id": "E", "delegation_path": ["D", "E"]})
+    }
+
+    fn filter(name: &str, value: &str) -> Filter {
+        let mut filter = Filter::default();
+        assert_eq!(filter.set(name, value), Ok(true), "{name}");
+        filter
+    }
+
+    #[test]
+    fn each_parameter_finds_what_it_names_and_nothing_else() {
+        let cases = [
+            ("id", "i"),
+            ("action", "vault.token.retrieved"),
+            ("outcome", "success"),
+            ("client", "a"),
+            ("subject_iss", "x"),
+            ("subject_sub", "alice"),
+            ("actor", "a"),
+            ("actor", "b"),
+            ("delegation", "D"),
+            ("delegation", "E"),
+            ("txn", "t"),
+            ("jti", "j"),
+            ("jti", "p"),
+            ("target", "c"),
+            ("connection", "c"),
+            ("session", "s"),
+            ("request_id", "r"),
+            ("ip", "::1"),
+            ("from", "2026-01-01T01:00:00+01:00"),
+            ("to", "2026-01-01T00:00:00.000001Z"),
+        ];
+        let have = super::super::index::terms(&event());
+        for (name, value) in cases {
+            let wanted = filter(name, value);
+            assert!(wanted.matches(&event()), "{name}");
+            assert!(wanted.terms().iter().all(|term| have.contains(term)), "{name} is not in the index");
+        }
+        for (name, value) in [("outcome", "refused"), ("actor", "alice"), ("delegation", "F"), ("jti", "t")] {
+            assert!(!filter(name, value).matches(&event()), "{name}");
+        }
+        assert!(!filter("to", "2026-01-01T00:00:00Z").matches(&event()), "to is not included");
+        assert!(!filter("from", "2026-01-01T00:00:00.000001Z").matches(&event()));
+    }
+
+    #[test]
+    fn what_nothing_can_have_is_refused() {
+        let long = "x".repeat(1_025);
+        for (name, value) in
+            [("ip", ""), ("txn", "a\0"), ("outcome", "maybe"), ("from", "yesterday"), ("jti", &long)]
+        {
+            assert!(Filter::default().set(name, value).is_err(), "{name}={value}");
+        }
+        assert_eq!(Filter::default().set("colour", "red"), Ok(false));
+        let mut reversed = filter("from", "2026-01-02T00:00:00Z");
+        reversed.set("to", "2026-01-01T00:00:00Z").unwrap();
+        assert!(reversed.check().is_err());
+    }
+
+    #[test]
+    fn whoever_sees_its_own_only_gets_nothing_of_others() {
+        let alice = Principal::new("x", "alice");
+        assert!(Filter::default().about(&alice).unwrap().matches(&event()));
+        assert!(
+            Filter::default().about(&Principal::new("y", "alice")).is_some_and(|own| !own.matches(&event()))
+        );
+        assert_eq!(filter("subject_sub", "bob").about(&alice), None);
+    }
+}

@@ -1,0 +1,293 @@
+//! What events are found by: the terms of each, and in which events of a block a term occurs. Made from complete blocks of
+//! the log behind its writing; what is not in it yet is read itself.
+
+use std::collections::BTreeMap;
+
+use futures_util::TryStreamExt as _;
+use serde_json::Value;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::filter::instant;
+use super::store;
+use crate::platform::digest::sha256;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::merkle::{self, Frontier, Hash};
+
+/// How many events a block has.
+pub const BLOCK: u64 = 1_024;
+/// How many hashes a tile has (c2sp.org/tlog-tiles).
+const TILE: u64 = 256;
+
+/// What a term is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// The event.
+    Id,
+    /// What happened.
+    Action,
+    /// How it ended.
+    Outcome,
+    /// Why not.
+    Reason,
+    /// Who asked.
+    Client,
+    /// On whose behalf.
+    Subject,
+    /// Who asked, or acts in the chain.
+    Actor,
+    /// A delegation on the path.
+    Delegation,
+    /// The chain.
+    Chain,
+    /// That there is a chain.
+    Chained,
+    /// A token, the one that was issued or the one it was made from.
+    Token,
+    /// What it is about.
+    Target,
+    /// The session.
+    Session,
+    /// The request.
+    Request,
+    /// The peer.
+    Ip,
+}
+
+/// Stands for a value of a field. Two may meet in one term: whoever looks something up by it looks at the event, too.
+pub fn term(field: Field, value: &str) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = sha256(&[&[field as u8], value.as_bytes()]);
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// All terms of an event.
+pub fn terms(event: &Value) -> Vec<i64> {
+    let texts = [
+        (Field::Id, "/id"),
+        (Field::Action, "/action"),
+        (Field::Outcome, "/outcome"),
+        (Field::Reason, "/reason"),
+        (Field::Client, "/actor/client_id"),
+        (Field::Actor, "/actor/client_id"),
+        (Field::Subject, "/subject/sub"),
+        (Field::Delegation, "/delegation_id"),
+        (Field::Chain, "/txn"),
+        (Field::Token, "/jti"),
+        (Field::Token, "/parent_jti"),
+        (Field::Target, "/target"),
+        (Field::Session, "/session_id"),
+        (Field::Request, "/request_id"),
+        (Field::Ip, "/ip"),
+    ];
+    let plain = texts.into_iter().filter_map(|(field, pointer)| Some((field, event.pointer(pointer)?)));
+    let list = |name: &str| event.get(name).and_then(Value::as_array).into_iter().flatten();
+    let actors = list("act_chain").filter_map(|link| Some((Field::Actor, link.get("sub")?)));
+    let path = list("delegation_path").map(|id| (Field::Delegation, id));
+    let found = plain.chain(actors).chain(path);
+    let mut terms: Vec<i64> = found.filter_map(|(field, value)| Some(term(field, value.as_str()?))).collect();
+    if event.get("txn").is_some() {
+        terms.push(term(Field::Chained, ""));
+    }
+    terms
+}
+
+/// Which events of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Members([u64; 16]);
+
+impl Members {
+    /// All of them.
+    pub const ALL: Self = Self([u64::MAX; 16]);
+
+    fn add(&mut self, place: usize) {
+        if let Some(word) = self.0.get_mut(place / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    /// Those that are in both.
+    pub fn meet(self, other: Self) -> Self {
+        let mut both = self;
+        for (word, other) in both.0.iter_mut().zip(other.0) {
+            *word &= other;
+        }
+        both
+    }
+
+    /// Their numbers in the block, ascending.
+    pub fn places(self) -> impl DoubleEndedIterator<Item = u64> {
+        (0..BLOCK).filter(move |place| {
+            let word = self.0.get(usize::try_from(place / 64).unwrap_or(usize::MAX));
+            word.is_some_and(|word| word >> (place % 64) & 1 == 1)
+        })
+    }
+
+    /// As stored: two bytes a member or, from 64 members on, one bit for each event.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let count: u32 = self.0.iter().map(|word| word.count_ones()).sum();
+        if count >= 64 {
+            return self.0.iter().flat_map(|word| word.to_be_bytes()).collect();
+        }
+        self.places().flat_map(|place| u16::try_from(place).unwrap_or_default().to_be_bytes()).collect()
+    }
+
+    /// As it was stored; nothing where that is damaged.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let mut members = Self::default();
+        if bytes.len() == 128 {
+            for (word, bytes) in members.0.iter_mut().zip(bytes.chunks_exact(8)) {
+                *word = u64::from_be_bytes(bytes.try_into().unwrap_or_default());
+            }
+        } else {
+            for place in bytes.chunks_exact(2) {
+                members.add(usize::from(u16::from_be_bytes(place.try_into().unwrap_or_default())));
+            }
+        }
+        members
+    }
+}
+
+/// Everything that is written of one block.
+struct Block {
+    leaves: Vec<Hash>,
+    first_at: OffsetDateTime,
+    last_at: OffsetDateTime,
+    postings: BTreeMap<i64, Members>,
+}
+
+impl Block {
+    fn of(documents: &[String]) -> Self {
+        let mut postings: BTreeMap<i64, Members> = BTreeMap::new();
+        let mut instants = Vec::with_capacity(documents.len());
+        for (place, document) in documents.iter().enumerate() {
+            // What somebody has damaged is found by verifying, and by nothing else.
+            let Ok(event) = serde_json::from_str::<Value>(document) else { continue };
+            instants.push(instant(&event));
+            for term in terms(&event) {
+                postings.entry(term).or_default().add(place);
+            }
+        }
+        let epoch = OffsetDateTime::UNIX_EPOCH;
+        Self {
+            leaves: documents.iter().map(|document| merkle::leaf(document.as_bytes())).collect(),
+            first_at: instants.iter().min().copied().unwrap_or(epoch),
+            last_at: instants.iter().max().copied().unwrap_or(epoch),
+            postings,
+        }
+    }
+}
+
+/// How many events the index covers: whole blocks from the first on.
+pub async fn covered(connection: &mut PgConnection) -> Result<u64, Fault> {
+    let blocks: i32 = sqlx::query_scalar("SELECT coalesce(max(block) + 1, 0) FROM audit_block")
+        .fetch_one(connection)
+        .await?;
+    Ok(u64::try_from(blocks).unwrap_or_default() * BLOCK)
+}
+
+/// Covers the next block, in a transaction of the caller's; `false` if there is no complete one, or somebody else is at it.
+pub async fn cover(connection: &mut PgConnection) -> Result<bool, Fault> {
+    let alone: bool =
+        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7223459)").fetch_one(&mut *connection).await?;
+    if !alone {
+        return Ok(false);
+    }
+    let from = covered(&mut *connection).await?;
+    let rows: Vec<(i64, String)> =
+        store::documents(&mut *connection, from, from + BLOCK).try_collect().await?;
+    if rows.len() < usize::try_from(BLOCK).unwrap_or(usize::MAX) {
+        return Ok(false);
+    }
+    let documents: Vec<String> = rows.into_iter().map(|(_, document)| document).collect();
+    let number = from / BLOCK;
+    write(&mut *connection, number, &Block::of(&documents)).await?;
+    Ok(true)
+}
+
+async fn write(connection: &mut PgConnection, number: u64, block: &Block) -> Result<(), Fault> {
+    let id = i32::try_from(number).during("numbering a block")?;
+    sqlx::query("INSERT INTO audit_block (block, leaves, first_at, last_at) VALUES ($1, $2, $3, $4)")
+        .bind(id)
+        .bind(block.leaves.concat())
+        .bind(block.first_at)
+        .bind(block.last_at)
+        .execute(&mut *connection)
+        .await?;
+    let (terms, members): (Vec<i64>, Vec<Vec<u8>>) =
+        block.postings.iter().map(|(term, members)| (*term, members.to_bytes())).unzip();
+    sqlx::query(
+        "INSERT INTO audit_posting (term, block, members)
+         SELECT given.term, $3, given.members FROM unnest($1::bigint[], $2::bytea[]) AS given (term, members)",
+    )
+    .bind(terms)
+    .bind(members)
+    .bind(id)
+    .execute(&mut *connection)
+    .await?;
+    let tiles = usize::try_from(TILE).unwrap_or(usize::MAX);
+    let first = number * BLOCK / TILE;
+    for (n, leaves) in (first..).zip(block.leaves.chunks(tiles)) {
+        add_node(&mut *connection, (1, n), root(leaves)).await?;
+    }
+    Ok(())
+}
+
+/// Stores the root of a full tile, and that of the tile above it once that is full.
+async fn add_node(connection: &mut PgConnection, at: (i16, u64), hash: Hash) -> Result<(), Fault> {
+    let ((mut level, mut n), mut hash) = (at, hash);
+    loop {
+        let number = i64::try_from(n).during("numbering a node")?;
+        sqlx::query("INSERT INTO audit_node (level, n, hash) VALUES ($1, $2, $3)")
+            .bind(level)
+            .bind(number)
+            .bind(hash.as_slice())
+            .execute(&mut *connection)
+            .await?;
+        if n % TILE != TILE - 1 {
+            return Ok(());
+        }
+        let below: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT hash FROM audit_node WHERE level = $1 AND n > $2 - 256 AND n <= $2 ORDER BY n",
+        )
+        .bind(level)
+        .bind(number)
+        .fetch_all(&mut *connection)
+        .await?;
+        let below: Option<Vec<Hash>> = below.into_iter().map(|hash| hash.try_into().ok()).collect();
+        hash =
+            root(&below.filter(|below| below.len() == 256).ok_or_else(|| Fault::new("a tile with a gap"))?);
+        (level, n) = (level + 1, n / TILE);
+    }
+}
+
+fn root(hashes: &[Hash]) -> Hash {
+    let mut tree = Frontier::default();
+    for hash in hashes {
+        tree.push(*hash);
+    }
+    tree.root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn members_come_back_as_they_went(places in proptest::collection::btree_set(0usize..1_024, 0..200)) {
+            let mut members = Members::default();
+            for place in &places {
+                members.add(*place);
+            }
+            prop_assert_eq!(Members::of_bytes(&members.to_bytes()), members);
+            prop_assert!(members.places().eq(places.iter().map(|place| *place as u64)));
+            prop_assert_eq!(members.meet(Members::ALL), members);
+        }
+    }
+
+    #[test]
+    fn a_damaged_posting_names_nothing_outside_its_block() {
+        assert_eq!(Members::of_bytes(&[0xff, 0xff, 0x01]), Members::default());
+    }
+}

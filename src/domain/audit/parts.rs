@@ -1,0 +1,45 @@
+//! The partitions of the log: each holds an unbroken run of events, from its opening to that of the next.
+
+use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
+
+use crate::platform::fault::Fault;
+
+/// One partition.
+#[derive(Debug, Clone, FromRow)]
+pub struct Part {
+    /// Its number.
+    pub part: i32,
+    /// Its first event, if it has any.
+    pub first_seq: i64,
+    /// When it was opened.
+    pub opened_at: OffsetDateTime,
+    /// When it was archived and dropped.
+    pub archived_at: Option<OffsetDateTime>,
+}
+
+/// All of them, oldest first.
+pub async fn list(connection: &mut PgConnection) -> Result<Vec<Part>, Fault> {
+    let parts =
+        sqlx::query_as("SELECT part, first_seq, opened_at, archived_at FROM audit_part ORDER BY part");
+    Ok(parts.fetch_all(connection).await?)
+}
+
+/// The one that is written to.
+pub async fn last(connection: &mut PgConnection) -> Result<Part, Fault> {
+    let sql = "SELECT part, first_seq, opened_at, archived_at FROM audit_part ORDER BY part DESC LIMIT 1";
+    Ok(sqlx::query_as(sql).fetch_one(connection).await?)
+}
+
+/// The first event that is still in the database: what came before it was archived.
+pub async fn floor(connection: &mut PgConnection) -> Result<u64, Fault> {
+    let sql = "SELECT coalesce(min(first_seq), 0) FROM audit_part WHERE archived_at IS NULL";
+    let first: i64 = sqlx::query_scalar(sql).fetch_one(connection).await?;
+    Ok(u64::try_from(first).unwrap_or_default())
+}
+
+/// Opens the next one behind `after`; `false` if another server has.
+pub async fn open(connection: &mut PgConnection, after: i32, now: OffsetDateTime) -> Result<bool, Fault> {
+    let opened = sqlx::query_scalar("SELECT audit_open_part($1, $2)").bind(after).bind(now);
+    Ok(opened.fetch_one(connection).await?)
+}

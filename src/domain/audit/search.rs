@@ -1,0 +1,312 @@
+//! Searching the log: pages in the order of `seq`, whose position is a `seq`, so that they neither lose an event nor repeat
+//! one. What the index covers is found by it, block by block; what it does not cover yet is read itself.
+
+use std::ops::Range;
+
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
+
+use super::filter::Filter;
+use super::index::{self, BLOCK, Members};
+use super::{parts, store};
+use crate::platform::fault::{During, Fault};
+
+/// How many events a page looks at in vain before it is given as far as it came.
+const PATIENCE: usize = 20_000;
+/// How many blocks are looked up at once: few at first, as a term that occurs everywhere needs no more.
+const BLOCKS: [i64; 2] = [8, 1_024];
+/// How many events are read at once.
+const CHUNK: usize = 256;
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The newest first.
+    Newest,
+    /// The oldest first.
+    Oldest,
+}
+
+/// An event with its place and its text.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its place.
+    pub seq: u64,
+    /// As it was recorded.
+    pub document: String,
+    /// The same, read.
+    pub event: Value,
+}
+
+/// What was found, and where to go on.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// In the order that was asked for.
+    pub found: Vec<Found>,
+    /// The last event that was looked at, if there are more to look at.
+    pub next: Option<u64>,
+}
+
+/// The log as one search sees it.
+#[derive(Debug)]
+pub struct Extent {
+    /// Events from here on are in the database.
+    pub floor: u64,
+    /// Events below are in the index.
+    pub covered: u64,
+    /// Events below are there at all.
+    pub size: u64,
+}
+
+/// Reads it. The head last: whatever is covered is there.
+pub async fn extent(connection: &mut PgConnection) -> Result<Extent, Fault> {
+    let floor = parts::floor(connection).await?;
+    let covered = index::covered(connection).await?;
+    let size = store::head(connection).await?.size();
+    Ok(Extent { floor, covered, size })
+}
+
+/// What is searched for, and which way.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// What.
+    pub filter: &'a Filter,
+    /// Terms that events must have besides.
+    pub besides: &'a [i64],
+    /// Which way.
+    pub order: Order,
+}
+
+/// At most `limit` events behind `after`.
+pub async fn page(
+    connection: &mut PgConnection,
+    search: Search<'_>,
+    extent: &Extent,
+    (after, limit): (Option<u64>, usize),
+) -> Result<Page, Fault> {
+    let mut walk = Walk::begin(connection, search, extent, after).await?;
+    let mut page = Page::default();
+    let mut vain = 0;
+    while !walk.left.is_empty() {
+        let want = (limit + 1 - page.found.len()).min(CHUNK);
+        for found in walk.step(connection, want).await? {
+            if !search.filter.matches(&found.event) {
+                vain += 1;
+                continue;
+            }
+            // One more than asked for tells whether there is a next page.
+            if page.found.len() == limit {
+                page.next = page.found.last().map(|last| last.seq);
+                return Ok(page);
+            }
+            page.found.push(found);
+        }
+        if vain > PATIENCE {
+            page.next = walk.reached();
+            return Ok(page);
+        }
+    }
+    Ok(page)
+}
+
+/// Where a search is.
+struct Walk<'a> {
+    search: Search<'a>,
+    terms: Vec<i64>,
+    /// What has not been looked at.
+    left: Range<u64>,
+    /// What the index has, and its part that the times leave.
+    covered: u64,
+    in_time: Range<u64>,
+    blocks: i64,
+}
+
+impl<'a> Walk<'a> {
+    async fn begin(
+        connection: &mut PgConnection,
+        search: Search<'a>,
+        extent: &Extent,
+        after: Option<u64>,
+    ) -> Result<Self, Fault> {
+        let all = extent.floor..extent.size;
+        let left = match (search.order, after) {
+            (_, None) => all,
+            (Order::Newest, Some(after)) => all.start..all.end.min(after),
+            (Order::Oldest, Some(after)) => all.start.max(after.saturating_add(1))..all.end,
+        };
+        let terms = [search.filter.terms().as_slice(), search.besides].concat();
+        let [first, _] = BLOCKS;
+        let in_time = in_time(connection, search.filter, extent.covered).await?;
+        Ok(Self { search, terms, left, covered: extent.covered, in_time, blocks: first })
+    }
+
+    /// The last event that was looked at, where something is left.
+    fn reached(&self) -> Option<u64> {
+        match self.search.order {
+            _ if self.left.is_empty() => None,
+            Order::Newest => Some(self.left.end),
+            Order::Oldest => self.left.start.checked_sub(1),
+        }
+    }
+
+    fn advance(&mut self, seen: &Range<u64>) {
+        match self.search.order {
+            Order::Newest => self.left.end = self.left.end.min(seen.start),
+            Order::Oldest => self.left.start = self.left.start.max(seen.end),
+        }
+    }
+
+    /// The next events that may match, at most `want`; none of those passed over does.
+    async fn step(&mut self, connection: &mut PgConnection, want: usize) -> Result<Vec<Found>, Fault> {
+        let uncovered = self.left.start.max(self.covered)..self.left.end;
+        let covered = self.left.start..self.left.end.min(self.covered);
+        let in_index = match self.search.order {
+            Order::Newest => uncovered.is_empty(),
+            Order::Oldest => !covered.is_empty(),
+        };
+        if !in_index {
+            return self.read(connection, uncovered, CHUNK).await;
+        }
+        let within = covered.start.max(self.in_time.start)..covered.end.min(self.in_time.end);
+        if within.is_empty() {
+            self.advance(&covered);
+            return Ok(Vec::new());
+        }
+        // What the times leave out at this end is done with.
+        match self.search.order {
+            Order::Newest => self.left.end = self.left.end.min(within.end),
+            Order::Oldest => self.left.start = self.left.start.max(within.start),
+        }
+        if self.terms.is_empty() {
+            return self.read(connection, within, want).await;
+        }
+        self.look_up(connection, within, want).await
+    }
+
+    /// Reads what stands next.
+    async fn read(
+        &mut self,
+        connection: &mut PgConnection,
+        within: Range<u64>,
+        most: usize,
+    ) -> Result<Vec<Found>, Fault> {
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        let seen = match self.search.order {
+            Order::Newest => within.start.max(within.end.saturating_sub(most))..within.end,
+            Order::Oldest => within.start..within.end.min(within.start.saturating_add(most)),
+        };
+        self.advance(&seen);
+        let rows = store::documents_in(connection, seen).await?;
+        Ok(self.in_order(rows))
+    }
+
+    /// Looks up what stands next.
+    async fn look_up(
+        &mut self,
+        connection: &mut PgConnection,
+        within: Range<u64>,
+        want: usize,
+    ) -> Result<Vec<Found>, Fault> {
+        let blocks = within.start / BLOCK..(within.end - 1) / BLOCK + 1;
+        let rows = self.meets(connection, &blocks).await?;
+        let [_, many] = BLOCKS;
+        let complete = i64::try_from(rows.len()).unwrap_or(i64::MAX) < self.blocks;
+        self.blocks = many;
+        let mut seqs = Vec::with_capacity(want);
+        let mut last = None;
+        'blocks: for (block, members) in rows {
+            let of_block = members.places().map(|place| block * BLOCK + place);
+            let in_order: Vec<u64> = match self.search.order {
+                Order::Newest => of_block.rev().collect(),
+                Order::Oldest => of_block.collect(),
+            };
+            for seq in in_order.into_iter().filter(|seq| within.contains(seq)) {
+                if seqs.len() == want {
+                    break 'blocks;
+                }
+                seqs.push(seq);
+            }
+            last = Some(block);
+        }
+        // So far nothing is left out: up to the last one taken, or the last block seen, or all of it.
+        let seen = match (seqs.len() == want, seqs.last(), last) {
+            (true, Some(seq), _) => *seq..*seq + 1,
+            (_, _, Some(block)) if !complete => block * BLOCK..(block + 1) * BLOCK,
+            _ => within,
+        };
+        self.advance(&seen);
+        let rows = store::documents_of(connection, &seqs).await?;
+        Ok(self.in_order(rows))
+    }
+
+    /// Blocks in which all terms occur in the same events, as far as the index can tell.
+    async fn meets(
+        &self,
+        connection: &mut PgConnection,
+        blocks: &Range<u64>,
+    ) -> Result<Vec<(u64, Members)>, Fault> {
+        let mut query = QueryBuilder::<Postgres>::new("SELECT p0.block, ARRAY[");
+        for place in 0..self.terms.len() {
+            query.push(if place == 0 { "" } else { ", " }).push(format!("p{place}.members"));
+        }
+        query.push("] AS members FROM audit_posting p0");
+        for (place, term) in self.terms.iter().enumerate().skip(1) {
+            query.push(format!(
+                " JOIN audit_posting p{place} ON p{place}.block = p0.block AND p{place}.term = "
+            ));
+            query.push_bind(*term);
+        }
+        let bound = |block: u64| i32::try_from(block).during("numbering a block");
+        query.push(" WHERE p0.term = ").push_bind(self.terms.first().copied().unwrap_or_default());
+        query.push(" AND p0.block >= ").push_bind(bound(blocks.start)?);
+        query.push(" AND p0.block < ").push_bind(bound(blocks.end)?);
+        query.push(match self.search.order {
+            Order::Newest => " ORDER BY p0.block DESC LIMIT ",
+            Order::Oldest => " ORDER BY p0.block LIMIT ",
+        });
+        query.push_bind(self.blocks);
+        #[derive(FromRow)]
+        struct Row {
+            block: i32,
+            members: Vec<Vec<u8>>,
+        }
+        let rows: Vec<Row> = query.build_query_as().fetch_all(connection).await?;
+        let meet = |row: Row| {
+            let members = row.members.iter().map(|bytes| Members::of_bytes(bytes));
+            (u64::try_from(row.block).unwrap_or_default(), members.fold(Members::ALL, Members::meet))
+        };
+        Ok(rows.into_iter().map(meet).collect())
+    }
+
+    fn in_order(&self, mut rows: Vec<(u64, String)>) -> Vec<Found> {
+        rows.sort_unstable_by_key(|(seq, _)| *seq);
+        if self.search.order == Order::Newest {
+            rows.reverse();
+        }
+        let read = |(seq, document): (u64, String)| {
+            let event = serde_json::from_str(&document).unwrap_or_default();
+            Found { seq, document, event }
+        };
+        rows.into_iter().map(read).collect()
+    }
+}
+
+/// What the times of the blocks leave of the index: clocks disagree, so blocks may overlap.
+async fn in_time(connection: &mut PgConnection, filter: &Filter, covered: u64) -> Result<Range<u64>, Fault> {
+    if filter.from.is_none() && filter.to.is_none() {
+        return Ok(0..covered);
+    }
+    let (first, last): (Option<i32>, Option<i32>) = sqlx::query_as(
+        "SELECT min(block), max(block) FROM audit_block
+         WHERE last_at >= coalesce($1, '-infinity') AND first_at < coalesce($2, 'infinity')",
+    )
+    .bind(filter.from)
+    .bind(filter.to)
+    .fetch_one(connection)
+    .await?;
+    let number = |block: i32| u64::try_from(block).unwrap_or_default();
+    Ok(match (first, last) {
+        (Some(first), Some(last)) => number(first) * BLOCK..((number(last) + 1) * BLOCK).min(covered),
+        _ => 0..0,
+    })
+}
