@@ -91,7 +91,7 @@ CREATE TRIGGER audit_moved AFTER UPDATE ON audit_head FOR EACH STATEMENT EXECUTE
 
 -- Witnesses say that they saw a checkpoint, and nothing that contradicts it (c2sp.org/tlog-cosignature).
 CREATE TABLE audit_cosignature (
-    size   bigint NOT NULL REFERENCES audit_checkpoint,
+    size   bigint NOT NULL,
     key    text NOT NULL,
     line   text NOT NULL,
     at     timestamptz NOT NULL,

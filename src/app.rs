@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use time::OffsetDateTime;
 
+use crate::domain::audit::follow::Follow;
 use crate::domain::capability::Ladder;
 use crate::domain::client::Client;
 use crate::domain::delegation::Path;
@@ -21,7 +22,7 @@ use crate::domain::remembered_secrets::RememberedSecrets;
 use crate::domain::remote_keys::RemoteKeys;
 use crate::domain::status::{self, SignedList};
 use crate::domain::subject::VerifiedSubject;
-use crate::domain::throttle::{Failures, Polls, Throttle};
+use crate::domain::throttle::{Failures, Polls, Slots, Throttle};
 use crate::domain::vault::held::Vault;
 use crate::platform::clock::Clock;
 use crate::platform::config::{Config, Switch};
@@ -88,6 +89,10 @@ pub struct App {
     pub waiting: tokio::sync::Semaphore,
     /// The numbers of the lists that tokens still point into, as read at an instant.
     pub live_lists: tokio::sync::Mutex<Option<(OffsetDateTime, Vec<u64>)>>,
+    /// Who follows the log.
+    pub follow: Follow,
+    /// How many streams each of them has.
+    pub readers: Slots,
     /// Lists are made one at a time.
     pub making_lists: tokio::sync::Mutex<()>,
     places: Places,
@@ -125,6 +130,7 @@ impl App {
         drop(connection);
         let nonces = (config.dpop.nonce == Switch::On)
             .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
+        let follow = Follow::new(database.clone(), timeout);
         let (ledger, writer) = Ledger::start(database, &config.ledger)?;
         let outbound = Outbound::new(Reach::of_issuer(&issuer))?;
         let app = Self {
@@ -139,6 +145,8 @@ impl App {
             waiting: tokio::sync::Semaphore::new(256),
             live_lists: tokio::sync::Mutex::new(None),
             making_lists: tokio::sync::Mutex::new(()),
+            follow,
+            readers: Slots::new(config.audit.streams),
             status_lists: Cache::builder().max_capacity(8).build(),
             nonces,
             remote_keys: RemoteKeys::new(outbound.clone()),

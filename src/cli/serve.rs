@@ -63,6 +63,7 @@ async fn serve(
         }
     }
     tracing::info!("stopping: finishing what is under way");
+    app.follow.close();
     handle.stop(true).await;
     for job in jobs {
         job.abort();

@@ -1,6 +1,7 @@
 //! Limits for each client: requests per second, and failed attempts per minute. Only known clients are counted, so that
 //! strangers cannot fill the memory.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -99,6 +100,48 @@ impl Polls {
     }
 }
 
+/// So many things at a time for each name.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    most: u32,
+    taken: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub struct Slot {
+    name: String,
+    taken: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+impl Slots {
+    /// So many for each name.
+    pub fn new(most: u32) -> Self {
+        Self { most, taken: Arc::default() }
+    }
+
+    /// Takes one; `None` if they are all taken.
+    pub fn enter(&self, name: &str) -> Option<Slot> {
+        let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = taken.entry(name.to_owned()).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Slot { name: name.to_owned(), taken: Arc::clone(&self.taken) })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match taken.get_mut(&self.name) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(taken.remove(&self.name)),
+        }
+    }
+}
+
 impl Default for Polls {
     fn default() -> Self {
         Self::new()
@@ -109,6 +152,15 @@ impl Default for Polls {
 mod tests {
     use super::*;
     use crate::platform::clock::from_seconds;
+
+    #[test]
+    fn a_slot_is_free_again_when_it_is_dropped() {
+        let slots = Slots::new(1);
+        let taken = slots.enter("a");
+        assert!(taken.is_some() && slots.enter("a").is_none() && slots.enter("b").is_some());
+        drop(taken);
+        assert!(slots.enter("a").is_some());
+    }
 
     #[test]
     fn dg_04_whoever_asks_too_soon_waits_five_seconds_longer_each_time() {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -20,6 +21,7 @@ use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
+use crate::protocol::jwt_time::SKEW;
 
 /// What the flows of the desk need to know.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +65,8 @@ pub struct InPerson {
     pub who: Principal,
     /// When the token was issued, by the clock of its issuer.
     pub since: OffsetDateTime,
+    /// When it ends.
+    pub until: OffsetDateTime,
 }
 
 /// A client of ours with a token of its own.
@@ -96,6 +100,20 @@ impl Caller {
                 Some(Principal::new(issuer, holder.client.client_id.clone()))
             }
             Self::Operator => None,
+        }
+    }
+
+    /// Whether it may still come under what it came with.
+    pub async fn stands(&self, connection: &mut PgConnection, now: OffsetDateTime) -> Result<bool, Fault> {
+        match self {
+            Self::User(user) => {
+                Ok(now < user.until + SKEW && user_stands(connection, &user.who, user.since).await?)
+            }
+            Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
+                let found = client_stands(connection, (&holder.client.client_id, holder.jti), now).await?;
+                Ok(found.is_some_and(|client| client.kind == holder.client.kind))
+            }
+            Self::Operator => Ok(true),
         }
     }
 
@@ -171,16 +189,7 @@ impl Call {
     /// The first thing in any work: behind the gate, whoever calls still has to be somebody. Gives the answer again if the
     /// call is repeated; else claims its key, until the work is committed or dropped.
     pub(super) async fn enter(&self, desk: &Desk<'_>, work: &mut Work) -> Result<Option<Done>, Stop> {
-        let stands = match &self.caller {
-            Caller::User(user) => user_stands(work.connection(), &user.who, user.since).await?,
-            Caller::Agent(holder) | Caller::Admin(holder) | Caller::Auditor(holder) => {
-                let found =
-                    client_stands(work.connection(), (&holder.client.client_id, holder.jti), self.now);
-                found.await?.is_some_and(|client| client.kind == holder.client.kind)
-            }
-            Caller::Operator => true,
-        };
-        if !stands {
+        if !self.caller.stands(work.connection(), self.now).await? {
             return Err(Refusal::AccessTokenInvalid.into());
         }
         let Some(key) = &self.repeats else { return Ok(None) };

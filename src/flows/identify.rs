@@ -110,7 +110,7 @@ async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Stop> {
     if !app.read(async |connection| user_stands(connection, &who, since).await).await? {
         return Err(Refusal::AccessTokenInvalid.into());
     }
-    Ok(Caller::User(InPerson { who, since }))
+    Ok(Caller::User(InPerson { who, since, until: verified.validity.expires_at }))
 }
 
 /// Whether what a user presents is younger than its last cut-off, also if the clock of its issuer is ahead of ours.

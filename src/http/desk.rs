@@ -1,5 +1,7 @@
 //! What all endpoints of the desk share: who calls, a strict JSON body, an idempotency key, and how an answer looks.
 
+use std::collections::BTreeMap;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use actix_web::web::{Bytes, Data, Payload, Query};
@@ -136,6 +138,31 @@ impl Known<'_> {
         Query::<T>::from_query(self.request.query_string())
             .map(Query::into_inner)
             .map_err(|_| Refusal::Malformed("The query is not what this endpoint reads"))
+    }
+
+    /// The parameters of the query, each given once.
+    pub(super) fn parameters(&self) -> Result<BTreeMap<String, String>, Refusal> {
+        let pairs = Query::<Vec<(String, String)>>::from_query(self.request.query_string())
+            .map_err(|_| Refusal::Malformed("The query is not what this endpoint reads"))?
+            .into_inner();
+        let mut parameters = BTreeMap::new();
+        for (name, value) in pairs {
+            if parameters.insert(name, value).is_some() {
+                return Err(Refusal::Malformed("The query names something twice"));
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// Stands for whoever calls.
+    pub(super) fn caller_name(&self) -> String {
+        let who = self.call.caller.principal(&self.app.issuer);
+        who.map_or_else(|| "operator".to_owned(), |who| format!("{} {}", who.iss, who.sub))
+    }
+
+    /// A header of the request, where it is one line of text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.request.headers().get(name)?.to_str().ok()
     }
 
     /// Reads the body; unknown members and repeated ones are refused.

@@ -2,6 +2,8 @@
 
 mod administration;
 mod answer;
+mod audit_logs;
+mod audit_stream;
 mod caller;
 mod connecting;
 mod delegate;
@@ -32,7 +34,7 @@ use crate::protocol::metadata::{issuer_path, well_known_paths};
 const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
 /// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
-pub const ROUTES: [(&str, &[&str]); 38] = [
+pub const ROUTES: [(&str, &[&str]); 44] = [
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
     ("/oauth/revoke", &["POST"]),
@@ -67,6 +69,12 @@ pub const ROUTES: [(&str, &[&str]); 38] = [
     ("/vault/connections/{id}/finish", &["POST"]),
     ("/vault/callback/{provider}", &["GET"]),
     (PROXY, &["GET", "POST", "PUT", "PATCH", "DELETE"]),
+    ("/api/v1/audit-logs", &["GET"]),
+    ("/api/v1/audit-logs/{id}", &["GET"]),
+    ("/api/v1/audit-logs/stream", &["GET"]),
+    ("/api/v1/audit-logs/chains", &["GET"]),
+    ("/api/v1/audit-logs/chains/{txn}", &["GET"]),
+    ("/api/v1/agents/{id}/delegations/graph", &["GET"]),
     ("/.well-known/oauth-authorization-server", &["GET"]),
     ("/health", &["GET"]),
     ("/ready", &["GET"]),
@@ -142,12 +150,29 @@ fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(web::resource(at("/vault/proxy/{rest:.*}")).route(passing().to(vault_proxy::call)));
 }
 
+/// The audit log, for whoever may see it.
+fn audit(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
+    let below = |path: &str| web::resource(at(&format!("/api/v1/audit-logs{path}")));
+    config
+        .service(below("").route(web::get().to(audit_logs::list)))
+        .service(below("/stream").route(web::get().to(audit_stream::get)))
+        .service(below("/chains").route(web::get().to(audit_logs::chains)))
+        .service(below("/chains/{txn}").route(web::get().to(audit_logs::chain)))
+        // Behind everything that has a name of its own.
+        .service(below("/{id}").route(web::get().to(audit_logs::show)))
+        .service(
+            web::resource(at("/api/v1/agents/{id}/delegations/graph"))
+                .route(web::get().to(audit_logs::agent_graph)),
+        );
+}
+
 fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     let base = issuer_path(issuer);
     let at = |path: &str| format!("{base}{path}");
     oauth(config, &at);
     desk(config, &at);
     vault(config, &at);
+    audit(config, &at);
     config
         // For whoever runs the server: not below the issuer's path, and not for relying parties.
         .service(web::resource("/health").route(reading().to(health::health)))

@@ -1,7 +1,10 @@
 //! The audit log: immutable canonical documents in one Merkle tree, with a gapless `seq`.
 
 mod action;
+pub mod chain;
 pub mod filter;
+pub mod follow;
+pub mod gather;
 pub mod index;
 pub mod parts;
 pub mod search;

@@ -66,6 +66,16 @@ pub async fn extent(connection: &mut PgConnection) -> Result<Extent, Fault> {
     Ok(Extent { floor, covered, size })
 }
 
+/// The event at a place, if it is in the database.
+pub async fn at(connection: &mut PgConnection, seq: u64) -> Result<Option<Found>, Fault> {
+    let row = store::documents_of(connection, &[seq]).await?.pop();
+    Ok(row.map(|(seq, document)| Found {
+        seq,
+        event: serde_json::from_str(&document).unwrap_or_default(),
+        document,
+    }))
+}
+
 /// What is searched for, and which way.
 #[derive(Debug, Clone, Copy)]
 pub struct Search<'a> {

@@ -52,6 +52,16 @@ struct EphemeralView {
 }
 
 impl View {
+    /// Who gave it.
+    pub fn delegator(&self) -> &Principal {
+        &self.delegator
+    }
+
+    /// Whom it was given to.
+    pub fn delegate(&self) -> &str {
+        &self.delegate
+    }
+
     /// Shows the last of a path; `None` for an empty one. `delegate` is its client, where it was looked up.
     pub fn of(path: &Path, delegate: Option<&Client>, now: OffsetDateTime) -> Option<Self> {
         let one = path.leaf()?;

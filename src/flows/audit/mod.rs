@@ -1,5 +1,7 @@
 //! Checkpoints, verification and export of the log. Verification and export only read.
 
+pub mod ask;
+pub mod follow;
 pub mod index;
 
 use futures_util::TryStreamExt as _;

@@ -43,11 +43,6 @@ pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<(State, Done
 
 /// Those that the caller may see, newest first.
 pub async fn list(desk: &Desk<'_>, call: &Call, filter: &Filter, page: &Page) -> Result<Done, Stop> {
-    let limit = page.limit()?;
-    let after = match &page.cursor {
-        None => None,
-        Some(text) => Some(Position::parse(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
-    };
     let seen = match &call.caller {
         Caller::User(user) => Visible::RootedAt(user.who.clone()),
         Caller::Agent(..) => Visible::Of(call.caller.principal(desk.issuer).ok_or(Refusal::NotFound)?),
@@ -55,18 +50,36 @@ pub async fn list(desk: &Desk<'_>, call: &Call, filter: &Filter, page: &Page) ->
         Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
     };
     let mut connection = desk.pool.acquire().await?;
-    // One more than asked for tells whether there is a next page.
-    let mut found =
-        list::page(&mut connection, (&seen, filter), (after.as_ref(), limit + 1), call.now).await?;
-    let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next = more.then(|| found.last().map(Position::to_text)).flatten();
-    let ids: Vec<String> = found.into_iter().map(|position| position.id).collect();
+    let (ids, next) = ids(&mut connection, (&seen, filter), page, call.now).await?;
     let items = views(&mut connection, &ids, call).await?;
-    Ok(Done::with(json!({"items": items, "next": next}))?)
+    Ok(Done::with(json!({"items": items, "next": next.as_ref().map(Position::to_text)}))?)
 }
 
-async fn views(connection: &mut sqlx::PgConnection, ids: &[String], call: &Call) -> Result<Vec<View>, Stop> {
+/// A page of ids, and where to go on.
+pub(super) async fn ids(
+    connection: &mut sqlx::PgConnection,
+    wanted: (&Visible, &Filter),
+    page: &Page,
+    now: time::OffsetDateTime,
+) -> Result<(Vec<String>, Option<Position>), Stop> {
+    let limit = page.limit()?;
+    let after = match &page.cursor {
+        None => None,
+        Some(text) => Some(Position::parse(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
+    };
+    // One more than asked for tells whether there is a next page.
+    let mut found = list::page(connection, wanted, (after.as_ref(), limit + 1), now).await?;
+    let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let next = if more { found.last().cloned() } else { None };
+    Ok((found.into_iter().map(|position| position.id).collect(), next))
+}
+
+pub(super) async fn views(
+    connection: &mut sqlx::PgConnection,
+    ids: &[String],
+    call: &Call,
+) -> Result<Vec<View>, Stop> {
     let paths = delegation::store::all_paths(connection, ids).await?;
     let holders: Vec<String> = paths.iter().filter_map(|path| Some(path.leaf()?.delegate.clone())).collect();
     let clients = client::store::find_all(connection, &holders).await?;

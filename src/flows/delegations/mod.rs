@@ -11,6 +11,7 @@ mod request;
 mod revoke;
 
 pub mod ceremonies;
+pub mod graph;
 
 pub use self::commands::commands;
 pub use self::create::create;

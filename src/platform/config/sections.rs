@@ -99,6 +99,12 @@ pub struct Vault {
 pub struct Audit {
     /// How much time one partition of the log holds; archiving drops whole partitions.
     pub partition: Span,
+    /// So often a reader that follows the log hears that there is nothing new.
+    pub heartbeat: u32,
+    /// How long a reader that follows the log may take for what it was sent.
+    pub reader_patience: u32,
+    /// How many streams one reader may have at a time.
+    pub streams: u32,
 }
 
 /// A span of the calendar, in UTC.
@@ -242,7 +248,7 @@ impl Default for Vault {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { partition: Span::Month }
+        Self { partition: Span::Month, heartbeat: 15, reader_patience: 30, streams: 8 }
     }
 }
 

@@ -2,6 +2,7 @@
 //! with real keys whose clock the test moves.
 
 pub mod agent;
+pub mod audit;
 pub mod contract;
 pub mod desk;
 pub mod ends;
@@ -216,6 +217,16 @@ impl Server {
             .await
             .unwrap();
         documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect()
+    }
+
+    /// The same, but for those that somebody has damaged.
+    pub async fn events_that_can_be_read(&self) -> Vec<Value> {
+        let mut connection = self.sql().await;
+        let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        documents.iter().filter_map(|document| serde_json::from_str(document).ok()).collect()
     }
 
     /// The newest event.

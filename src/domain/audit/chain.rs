@@ -1,0 +1,378 @@
+//! A chain as the log tells it: its hops in order, what came of which, what was fetched at their ends, and whether each
+//! was made under the key that earlier events and its delegation speak of. Pure: whoever asks brings events and facts.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::search::Found;
+use crate::domain::delegation::State;
+
+/// What is known beside the log: states of delegations as they are now, and the keys of clients that are held to theirs.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// By delegation; one that is forgotten is not there.
+    pub states: HashMap<String, State>,
+    /// By client: every key that it has, or had. A client that may come with any key is not there.
+    pub keys: HashMap<String, BTreeSet<String>>,
+}
+
+/// What a hop is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// A client got a token for itself.
+    Issue,
+    /// A token was made from another.
+    Exchange,
+    /// A credential left the vault, or was put into a request.
+    Retrieval,
+    /// Something was refused.
+    Refusal,
+}
+
+/// Whether a hop's key is the one that it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    /// It is.
+    Consistent,
+    /// Nobody proved a key.
+    Unbound,
+    /// Another event, or the client's own keys, say otherwise.
+    Drifted,
+}
+
+impl Binding {
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Consistent => "consistent",
+            Self::Unbound => "unbound",
+            Self::Drifted => "drifted",
+        }
+    }
+}
+
+/// One hop.
+#[derive(Debug, Clone, Serialize)]
+pub struct Hop {
+    /// Its event.
+    pub seq: u64,
+    /// The event's id.
+    pub id: Value,
+    /// When.
+    pub at: Value,
+    /// What it is.
+    pub step: Step,
+    /// The event's action.
+    pub action: Value,
+    /// How it ended.
+    pub outcome: Value,
+    /// Why not.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub reason: Value,
+    /// Who made it.
+    pub client_id: Value,
+    /// What that is called.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub label: Value,
+    /// The key it proved.
+    pub jkt: Value,
+    /// How many actors there are by then.
+    pub depth: usize,
+    /// The token that came of it.
+    pub jti: Value,
+    /// The token it was made from.
+    pub parent_jti: Value,
+    /// The hop that that token came of, where it is one of ours.
+    pub parent: Option<u64>,
+    /// The hops that came of its own.
+    pub children: Vec<u64>,
+    /// What gave the authority.
+    pub delegation_id: Value,
+    /// The state of that by now.
+    pub delegation_state: Option<State>,
+    /// What was granted.
+    pub scope: Value,
+    /// For whom.
+    pub audience: Value,
+    /// What was fetched.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub target: Value,
+    /// Whether the key is the one that it should be.
+    pub binding: Binding,
+}
+
+/// A chain.
+#[derive(Debug, Clone, Serialize)]
+pub struct Chain {
+    /// Its id.
+    pub txn: String,
+    /// On whose behalf.
+    pub subject: Value,
+    /// Their session.
+    pub session_id: Value,
+    /// Whoever acts in it, in the order of appearance.
+    pub actors: Vec<String>,
+    /// When the first of its events happened, by the clock of the server that recorded it.
+    pub first_at: Value,
+    /// When the last did.
+    pub last_at: Value,
+    /// Where the first stands.
+    pub first_seq: u64,
+    /// Where the last stands.
+    pub last_seq: u64,
+    /// How many there are.
+    pub events: u64,
+    /// How many of those that are shown are refusals.
+    pub refusals: usize,
+    /// How many are retrievals.
+    pub retrievals: usize,
+    /// The last event.
+    pub last: Value,
+    /// The state by now of the delegation that the last hop goes by.
+    pub state: Option<State>,
+    /// The worst of its hops.
+    pub binding: Binding,
+    /// Its hops, in the order of the log.
+    pub hops: Vec<Hop>,
+    /// Hops whose token is not of this chain: where its trees begin.
+    pub roots: Vec<u64>,
+    /// Hops of which more than one came.
+    pub branches: Vec<u64>,
+    /// Whether all of its events are shown.
+    pub complete: bool,
+}
+
+impl Chain {
+    /// Tells a chain from its events, in their order; `total` of them there are. `None` without any.
+    pub fn tell(txn: &str, found: &[Found], total: u64, facts: &Facts) -> Option<Self> {
+        let (first, last) = (found.first()?, found.last()?);
+        let mut telling = Telling::default();
+        let mut hops: Vec<Hop> = found.iter().filter_map(|one| telling.hop(one, facts)).collect();
+        connect(&mut hops);
+        let mut actors: Vec<String> = Vec::new();
+        for hop in &hops {
+            if let Some(name) = hop.client_id.as_str().filter(|name| !actors.iter().any(|had| had == name)) {
+                actors.push(name.to_owned());
+            }
+        }
+        let count = |step| hops.iter().filter(|hop| hop.step == step).count();
+        let made = hops.iter().rev().find(|hop| hop.step != Step::Refusal).or(hops.last());
+        let member = |found: &Found, name: &str| found.event.get(name).cloned().unwrap_or_default();
+        let named = |name: &str| found.iter().map(|one| member(one, name)).find(|value| !value.is_null());
+        Some(Self {
+            txn: txn.to_owned(),
+            subject: named("subject").unwrap_or_default(),
+            session_id: named("session_id").unwrap_or_default(),
+            actors,
+            first_at: member(first, "at"),
+            last_at: member(last, "at"),
+            first_seq: first.seq,
+            last_seq: last.seq,
+            events: total,
+            refusals: count(Step::Refusal),
+            retrievals: count(Step::Retrieval),
+            last: last_event(last),
+            state: made.and_then(|hop| hop.delegation_state),
+            binding: hops.iter().map(|hop| hop.binding).max().unwrap_or(Binding::Unbound),
+            roots: hops.iter().filter(|hop| hop.parent.is_none()).map(|hop| hop.seq).collect(),
+            branches: hops.iter().filter(|hop| hop.children.len() > 1).map(|hop| hop.seq).collect(),
+            complete: u64::try_from(found.len()) == Ok(total),
+            hops,
+        })
+    }
+}
+
+fn last_event(last: &Found) -> Value {
+    let members = ["id", "at", "action", "outcome", "reason", "target", "audience"];
+    let known = members.iter().filter_map(|name| Some(((*name).to_owned(), last.event.get(*name)?.clone())));
+    Value::Object(known.chain([("seq".to_owned(), last.seq.into())]).collect())
+}
+
+/// The delegations that hops of these events go by, and the clients that made them: what facts are needed of.
+pub fn named<'a>(events: impl Iterator<Item = &'a Found>) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut delegations, mut clients) = (BTreeSet::new(), BTreeSet::new());
+    for found in events {
+        let text = |pointer: &str| found.event.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        delegations.extend(text("/delegation_id"));
+        clients.extend(text("/actor/client_id"));
+    }
+    (delegations, clients)
+}
+
+/// What the hops so far have said.
+#[derive(Default)]
+struct Telling {
+    /// By token: the hop that it came of, and the keys of its actors, root first.
+    tokens: HashMap<String, (u64, Vec<Option<String>>)>,
+    /// By actor and delegation: the key.
+    keys: BTreeMap<(String, String), String>,
+}
+
+impl Telling {
+    fn hop(&mut self, found: &Found, facts: &Facts) -> Option<Hop> {
+        let step = step(&found.event)?;
+        let member = |name: &str| found.event.get(name).cloned().unwrap_or_default();
+        let actor = |name: &str| found.event.pointer(&format!("/actor/{name}")).cloned().unwrap_or_default();
+        let links: Vec<&Value> =
+            found.event.get("act_chain").and_then(Value::as_array).into_iter().flatten().collect();
+        let label = links.last().and_then(|link| link.get("label")).cloned().unwrap_or_default();
+        let parent_jti = member("parent_jti");
+        let parent = parent_jti.as_str().and_then(|jti| self.tokens.get(jti)).map(|(seq, _)| *seq);
+        let delegation_id = member("delegation_id");
+        let delegation_state = delegation_id.as_str().and_then(|id| facts.states.get(id)).copied();
+        let hop = Hop {
+            seq: found.seq,
+            id: member("id"),
+            at: member("at"),
+            step,
+            action: member("action"),
+            outcome: member("outcome"),
+            reason: member("reason"),
+            client_id: actor("client_id"),
+            label,
+            jkt: actor("jkt"),
+            depth: links.len(),
+            jti: member("jti"),
+            parent_jti,
+            parent,
+            children: Vec::new(),
+            delegation_id,
+            delegation_state,
+            scope: member("scope"),
+            audience: member("audience"),
+            target: member("target"),
+            binding: Binding::Unbound,
+        };
+        let binding = self.judge(&hop, &links, facts);
+        if step != Step::Refusal {
+            self.learn(&hop, &links);
+        }
+        Some(Hop { binding, ..hop })
+    }
+
+    /// Looks at every place that speaks of the key: the chain in the token itself, the event of the token it was made from,
+    /// what the same client proved before for the same delegation, and the client's own keys.
+    fn judge(&self, hop: &Hop, links: &[&Value], facts: &Facts) -> Binding {
+        let (Some(jkt), Some(client)) = (hop.jkt.as_str(), hop.client_id.as_str()) else {
+            return Binding::Unbound;
+        };
+        let keys = keys_of(links);
+        // A refusal's chain ends with whoever held the token before.
+        let in_token = links.last().filter(|link| link.get("sub").and_then(Value::as_str) == Some(client));
+        let as_in_token = in_token.is_none_or(|link| key_of(link).is_none_or(|key| key == jkt));
+        let as_before =
+            hop.parent_jti.as_str().and_then(|jti| self.tokens.get(jti)).is_none_or(|(_, before)| {
+                before.iter().zip(&keys).all(|(before, now)| before.is_none() || before == now)
+            });
+        let at = (client.to_owned(), hop.delegation_id.as_str().unwrap_or_default().to_owned());
+        let as_ever = hop.step == Step::Refusal || self.keys.get(&at).is_none_or(|key| key == jkt);
+        let as_registered = facts.keys.get(client).is_none_or(|keys| keys.contains(jkt));
+        if as_in_token && as_before && as_ever && as_registered {
+            Binding::Consistent
+        } else {
+            Binding::Drifted
+        }
+    }
+
+    fn learn(&mut self, hop: &Hop, links: &[&Value]) {
+        if let Some(jti) = hop.jti.as_str() {
+            self.tokens.insert(jti.to_owned(), (hop.seq, keys_of(links)));
+        }
+        if let (Some(client), Some(jkt)) = (hop.client_id.as_str(), hop.jkt.as_str()) {
+            let delegation = hop.delegation_id.as_str().unwrap_or_default();
+            self.keys.entry((client.to_owned(), delegation.to_owned())).or_insert_with(|| jkt.to_owned());
+        }
+    }
+}
+
+fn key_of(link: &Value) -> Option<&str> {
+    link.get("jkt").and_then(Value::as_str)
+}
+
+fn keys_of(links: &[&Value]) -> Vec<Option<String>> {
+    links.iter().map(|link| key_of(link).map(str::to_owned)).collect()
+}
+
+/// What an event is in its chain; not all are hops.
+fn step(event: &Value) -> Option<Step> {
+    match event.get("action")?.as_str()? {
+        "oauth.token.issued" => Some(Step::Issue),
+        "oauth.token.exchanged" => Some(Step::Exchange),
+        "vault.token.retrieved" | "vault.proxy.called" => Some(Step::Retrieval),
+        "oauth.token.refused" | "vault.token.refused" => Some(Step::Refusal),
+        _ => None,
+    }
+}
+
+/// Lets each hop know what came of its token. A list, for there is no end to how deep a holder may nest narrower tokens.
+fn connect(hops: &mut [Hop]) {
+    let mut children: HashMap<u64, Vec<u64>> = HashMap::new();
+    for hop in hops.iter() {
+        if let Some(parent) = hop.parent {
+            children.entry(parent).or_default().push(hop.seq);
+        }
+    }
+    for hop in hops {
+        hop.children = children.remove(&hop.seq).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn event(
+        seq: u64,
+        action: &str,
+        client: (&str, Option<&str>),
+        tokens: (Option<&str>, Option<&str>),
+    ) -> Found {
+        let event = json!({"seq": seq, "action": action, "at": "2026-01-01T00:00:00.000000Z", "txn": "t",
+            "actor": {"client_id": client.0, "jkt": client.1}, "delegation_id": format!("D-{}", client.0),
+            "act_chain": [{"sub": client.0, "iss": "us", "jkt": client.1}], "jti": tokens.0, "parent_jti": tokens.1});
+        Found { seq, document: event.to_string(), event }
+    }
+
+    fn tell(events: &[Found]) -> Chain {
+        Chain::tell("t", events, events.len() as u64, &Facts::default()).unwrap()
+    }
+
+    #[test]
+    fn two_hops_from_one_token_are_a_branch() {
+        let chain = tell(&[
+            event(1, "oauth.token.exchanged", ("a", Some("ka")), (Some("1"), Some("outside"))),
+            event(2, "oauth.token.exchanged", ("b", Some("kb")), (Some("2"), None)),
+            event(4, "vault.token.retrieved", ("a", Some("ka")), (None, Some("1"))),
+            event(5, "oauth.token.refused", ("a", Some("ka")), (None, Some("1"))),
+        ]);
+        let children: Vec<&[u64]> = chain.hops.iter().map(|hop| hop.children.as_slice()).collect();
+        assert_eq!(children, [&[4, 5][..], &[], &[], &[]]);
+        assert_eq!((chain.roots.as_slice(), chain.branches.as_slice()), (&[1, 2][..], &[1][..]));
+        assert_eq!((chain.retrievals, chain.refusals, chain.complete), (1, 1, true));
+        assert_eq!(chain.binding, Binding::Consistent);
+    }
+
+    #[test]
+    fn a_key_that_nothing_speaks_of_is_a_drift() {
+        let bindings = |events: &[Found]| tell(events).hops.iter().map(|hop| hop.binding).collect::<Vec<_>>();
+        let first = event(1, "oauth.token.exchanged", ("a", Some("ka")), (Some("1"), None));
+        let again = event(2, "oauth.token.exchanged", ("a", Some("other")), (Some("2"), None));
+        assert_eq!(bindings(&[first.clone(), again]), [Binding::Consistent, Binding::Drifted], "as before");
+        let mut below = event(3, "oauth.token.exchanged", ("b", Some("kb")), (Some("3"), Some("1")));
+        below.event["act_chain"] = json!([{"sub": "a", "jkt": "forged"}, {"sub": "b", "jkt": "kb"}]);
+        assert_eq!(bindings(&[first.clone(), below]), [Binding::Consistent, Binding::Drifted], "its parent");
+        let mut other = first.clone();
+        other.event["act_chain"][0]["jkt"] = json!("forged");
+        assert_eq!(bindings(&[other]), [Binding::Drifted], "the token");
+        let unbound = event(4, "oauth.token.exchanged", ("c", None), (Some("4"), None));
+        assert_eq!(bindings(&[unbound]), [Binding::Unbound]);
+        let keys = HashMap::from([("a".to_owned(), BTreeSet::from(["registered".to_owned()]))]);
+        let facts = Facts { keys, ..Facts::default() };
+        assert_eq!(Chain::tell("t", &[first], 1, &facts).unwrap().binding, Binding::Drifted, "its client");
+    }
+}

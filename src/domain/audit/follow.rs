@@ -1,0 +1,99 @@
+//! Tells whoever follows the log how far it goes. A notification of the database wakes, from whichever server it comes; the
+//! table is what counts, and is looked at now and then without any.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener};
+use tokio::sync::watch;
+
+use super::store;
+use crate::platform::db;
+use crate::platform::fault::Fault;
+
+/// How long a silence is believed.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Whatever comes within so much time is one growth.
+const TOGETHER: Duration = Duration::from_millis(10);
+const CHANNEL: &str = "actchain_audit";
+
+/// How far the log goes; `None` when the server stops.
+pub type Size = Option<u64>;
+
+/// Looks at the log on behalf of all that follow it, as long as there are any.
+#[derive(Debug)]
+pub struct Follow {
+    database: PgConnectOptions,
+    timeout: Duration,
+    runtime: tokio::runtime::Handle,
+    sizes: watch::Sender<Size>,
+    running: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+impl Follow {
+    /// Looks at nothing until somebody follows.
+    pub fn new(database: PgConnectOptions, timeout: Duration) -> Self {
+        Self {
+            database,
+            timeout,
+            runtime: tokio::runtime::Handle::current(),
+            sizes: watch::Sender::new(Some(0)),
+            running: Mutex::new(None),
+        }
+    }
+
+    /// Hears of every growth from now on.
+    pub fn subscribe(&self) -> watch::Receiver<Size> {
+        let receiver = self.sizes.subscribe();
+        let mut running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if running.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            let (database, timeout) = (self.database.clone(), self.timeout);
+            *running = Some(self.runtime.spawn(look(database, timeout, self.sizes.clone())));
+        }
+        receiver
+    }
+
+    /// Sends everybody away who follows: the server stops.
+    pub fn close(&self) {
+        self.sizes.send_replace(None);
+    }
+}
+
+/// Looks until nobody follows any more. Whoever comes between the last look and its end begins another one.
+async fn look(database: PgConnectOptions, timeout: Duration, sizes: watch::Sender<Size>) {
+    while sizes.receiver_count() > 0 && sizes.borrow().is_some() {
+        if let Err(fault) = listen(&database, timeout, &sizes).await {
+            tracing::warn!(error = %fault, "the log cannot be followed at the moment");
+            tokio::time::sleep(SILENCE).await;
+        }
+    }
+}
+
+async fn listen(
+    database: &PgConnectOptions,
+    timeout: Duration,
+    sizes: &watch::Sender<Size>,
+) -> Result<(), Fault> {
+    // One to listen, one to look; neither is kept from those that serve requests.
+    let pool = db::pool(database.clone(), 2, timeout);
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.listen(CHANNEL).await?;
+    while sizes.receiver_count() > 0 && sizes.borrow().is_some() {
+        let mut connection = pool.acquire().await?;
+        let size = store::head(&mut connection).await?.size();
+        drop(connection);
+        sizes.send_if_modified(|known| {
+            let grown = known.is_some_and(|known| known != size);
+            if grown {
+                *known = Some(size);
+            }
+            grown
+        });
+        if let Ok(heard) = tokio::time::timeout(SILENCE, listener.recv()).await {
+            heard?;
+            tokio::time::sleep(TOGETHER).await;
+            while listener.next_buffered().is_some() {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Asking the log: filters, pages, and who may see what.
+
+use actchain::domain::audit::filter::Filter;
+use actchain::flows::audit::index;
+use actchain::platform::config::Span;
+use serde_json::{Value, json};
+
+use crate::support::audit::{Dice, all_pages, auditor, cover, fill, read};
+use crate::support::desk::Api;
+use crate::support::world::World;
+
+const LOGS: &str = "/api/v1/audit-logs";
+
+/// What a filter has to find, found by looking at everything.
+fn expected(events: &[Value], filter: &Filter) -> Vec<u64> {
+    events.iter().filter(|event| filter.matches(event)).map(|event| event["seq"].as_u64().unwrap()).collect()
+}
+
+fn seqs(items: &[Value]) -> Vec<u64> {
+    items.iter().map(|item| item["seq"].as_u64().unwrap()).collect()
+}
+
+fn query(filter: &Filter) -> String {
+    filter.parameters().iter().map(|(name, value)| format!("&{name}={value}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_filter_finds_what_is_there_and_nothing_else_in_pages_of_any_size_and_both_orders() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    let mut dice = Dice(1);
+    fill(&world, &mut dice, 1_500).await;
+    // Partitions open in the middle; some of the log is covered by the index, some is not.
+    assert!(
+        index::open_part(
+            &world.server.app.pool,
+            Span::Day,
+            world.server.clock.now() + time::Duration::days(4_000)
+        )
+        .await
+        .unwrap()
+    );
+    fill(&world, &mut dice, 1_500).await;
+    assert_eq!(cover(&world).await, 2_048);
+    let events = world.server.events().await;
+    let choices = [
+        ("action", ["oauth.token.exchanged", "client.changed", "vault.token.retrieved"]),
+        ("outcome", ["success", "refused", "refused"]),
+        ("reason", ["delegation_revoked", "no_such", "delegation_revoked"]),
+        ("client", ["agent-1", "agent-4", "nobody"]),
+        ("subject_sub", ["user-0", "user-3", "alice"]),
+        ("actor", ["agent-0", "agent-2", "user-proxy"]),
+        ("delegation", ["D", "D-1", "E"]),
+        ("txn", ["chain-3", "chain-200", "chain-370"]),
+        ("jti", ["token-7", "token-1200", "token-40"]),
+        ("target", ["thing-0", "thing-2", "admin"]),
+        ("connection", ["thing-0", "thing-1", "nothing"]),
+        ("session", ["session-0", "session-6", "session-x"]),
+        ("request_id", ["request-0", "request-1400", "request-x"]),
+        ("ip", ["192.0.2.1", "192.0.2.3", "::1"]),
+        ("from", ["2026-01-01T00:05:00Z", "2026-01-01T00:20:00Z", "2027-01-01T00:00:00Z"]),
+        ("to", ["2026-01-01T00:10:00Z", "2026-01-01T00:21:00Z", "2025-01-01T00:00:00Z"]),
+    ];
+    let mut found = 0;
+    for round in 0..60_u64 {
+        let mut filter = Filter::default();
+        // Each alone first, then several together.
+        let together = if round < 16 { 1 } else { 1 + dice.roll(3) };
+        for n in 0..together {
+            let which = if round < 16 { round } else { dice.roll(16) } as usize;
+            let (name, values) = &choices[which];
+            filter.set(name, values[((round + n) % 3) as usize]).unwrap();
+        }
+        if filter.check().is_err() {
+            continue;
+        }
+        let mut wanted = expected(&events, &filter);
+        let (order, limit) =
+            (["newest", "oldest"][dice.roll(2) as usize], [1_000, 173, 50][dice.roll(3) as usize]);
+        if order == "newest" {
+            wanted.reverse();
+        }
+        let path = format!("{LOGS}?order={order}&limit={limit}{}", query(&filter));
+        let items = all_pages(&world, (&auditor, &token), &path).await;
+        assert_eq!(seqs(&items), wanted, "{path}");
+        found += wanted.len();
+    }
+    assert!(found > 5_000, "the filters found too little to mean anything: {found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_exactly_the_limit_knows_whether_there_is_more() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    fill(&world, &mut Dice(2), 1_100).await;
+    cover(&world).await;
+    let total = world.server.events().await.len();
+    for filter in ["", "&outcome=refused", "&txn=chain-9"] {
+        let all = all_pages(&world, (&auditor, &token), &format!("{LOGS}?limit=1000{filter}")).await;
+        for limit in [all.len(), all.len() - 1, 1] {
+            let limit = limit.clamp(1, 1_000);
+            let page = read(&world, (&auditor, &token), &format!("{LOGS}?limit={limit}{filter}")).await;
+            assert_eq!(page.json["items"].as_array().unwrap().len(), limit);
+            assert_eq!(page.json["next"].is_null(), limit == all.len(), "{filter} {limit} of {}", all.len());
+        }
+    }
+    assert!(total > 1_100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_stay_in_place_while_the_log_grows() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    fill(&world, &mut Dice(3), 300).await;
+    let before = world.server.events().await.len() as u64;
+    let first = read(&world, (&auditor, &token), &format!("{LOGS}?limit=100")).await;
+    fill(&world, &mut Dice(4), 1_000).await;
+    cover(&world).await;
+    let next = first.json["next"].as_str().unwrap();
+    let second = read(&world, (&auditor, &token), &format!("{LOGS}?limit=100&cursor={next}")).await;
+    let seen =
+        [seqs(first.json["items"].as_array().unwrap()), seqs(second.json["items"].as_array().unwrap())]
+            .concat();
+    assert_eq!(seen, (before - 200..before).rev().collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_queries_get_a_clear_no() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    let page = read(&world, (&auditor, &token), &format!("{LOGS}?limit=1&order=oldest")).await;
+    let cursor = page.json["next"].as_str().unwrap();
+    for query in [
+        "limit=0",
+        "limit=-1",
+        "limit=1000000000",
+        "limit=1001",
+        "limit=ten",
+        "cursor=made-up",
+        "cursor=12",
+        "cursor=12.abc",
+        "order=sideways",
+        "outcome=perhaps",
+        "from=yesterday",
+        "to=2026-13-01T00:00:00Z",
+        "from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z",
+        "colour=red",
+        "action=a&action=b",
+        "txn=",
+        "state=active",
+        &format!("cursor={cursor}"),
+        &format!("cursor={cursor}&order=oldest&outcome=success"),
+    ] {
+        let answer = read(&world, (&auditor, &token), &format!("{LOGS}?{query}")).await;
+        assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{query}: {}", answer.text);
+    }
+    let good =
+        read(&world, (&auditor, &token), &format!("{LOGS}?cursor={cursor}&order=oldest&limit=7")).await;
+    assert_eq!(good.json["items"][0]["seq"], json!(1), "another limit is no other query");
+    // A cursor beyond everything finds nothing, and does not fail.
+    let beyond = format!("{}.{}", u64::MAX, cursor.split_once('.').unwrap().1);
+    let none = read(&world, (&auditor, &token), &format!("{LOGS}?cursor={beyond}&order=oldest")).await;
+    assert_eq!((none.status, &none.json["next"]), (200, &Value::Null));
+    assert_eq!(none.json["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_see_what_is_about_them_auditors_all_and_agents_nothing() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    world.first_hop().await;
+    fill(&world, &mut Dice(5), 50).await;
+    let own = world.as_alice("GET", LOGS, Value::Null).await;
+    let own = own.json["items"].as_array().unwrap();
+    assert!(!own.is_empty() && own.iter().all(|event| event["subject"]["sub"] == "alice"));
+    let others = world.as_alice("GET", &format!("{LOGS}?subject_sub=user-1"), Value::Null).await;
+    assert_eq!((others.status, &others.json), (200, &json!({"items": [], "next": null})));
+    let of_others = world.as_user("mallory", "GET", LOGS, Value::Null).await;
+    assert_eq!(of_others.json["items"], json!([]));
+    let event = &own[0];
+    let path = format!("{LOGS}/{}", event["id"].as_str().unwrap());
+    assert_eq!(world.as_alice("GET", &path, Value::Null).await.json["event"], *event);
+    assert_eq!(world.as_user("mallory", "GET", &path, Value::Null).await.status, 404);
+    let by_seq = format!("{LOGS}/{}", event["seq"]);
+    assert_eq!(world.as_user("mallory", "GET", &by_seq, Value::Null).await.status, 404);
+    assert_eq!(read(&world, (&auditor, &token), &by_seq).await.json["event"], *event);
+    for path in [LOGS, &path, "/api/v1/audit-logs/chains", "/api/v1/audit-logs/stream"] {
+        let agent = world.as_agent(&world.user_proxy, "GET", path, Value::Null).await;
+        assert_eq!((agent.status, agent.reason()), (403, "insufficient_scope"), "{path}");
+        assert_eq!(Api::get(&world.server, path).send().await.status, 401, "{path}");
+    }
+    let admin = world.as_agent(&world.admin, "GET", &format!("{LOGS}?limit=1000"), Value::Null).await;
+    assert_eq!(admin.json["items"].as_array().unwrap().len(), world.server.events().await.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auditor_reads_the_log_and_gets_nowhere_else() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    for (method, path) in [
+        ("GET", "/delegate"),
+        ("GET", "/delegate/D"),
+        ("POST", "/delegate/D/revoke"),
+        ("GET", "/agents"),
+        ("POST", "/api/v1/clients/user-proxy/disable"),
+        ("GET", "/api/v1/providers"),
+        ("GET", "/vault/connections"),
+        ("GET", "/api/v1/principals/reach?client_id=user-proxy"),
+    ] {
+        let answer = Api::new(&world.server, method, path).client(&auditor, &token).send().await;
+        assert_eq!((answer.status, answer.reason()), (403, "insufficient_scope"), "{path}: {}", answer.text);
+    }
+    let agent = "clients:\n  - {id: a, kind: agent, auth: client_secret_basic, secret: 0123456789abcdef0123, \
+                 scopes: [actchain.audit], grant_types: [client_credentials]}\n";
+    assert!(world.server.apply(agent).await.unwrap_err().contains("kind auditor"));
+    world.server.disable("auditor").await;
+    assert_eq!(read(&world, (&auditor, &token), LOGS).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_event_shows_the_very_text_that_the_tree_hashes() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    world.first_hop().await;
+    let event = world.server.last_event().await;
+    let shown = read(&world, (&auditor, &token), &format!("{LOGS}/{}", event["id"].as_str().unwrap())).await;
+    let mut sql = world.server.sql().await;
+    let text: String = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq DESC LIMIT 1")
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+    assert_eq!(shown.json["document"], json!(text));
+    for name in ["0198c0de-0000-7000-8000-000000000000", "999999", "x", "-1"] {
+        assert_eq!(read(&world, (&auditor, &token), &format!("{LOGS}/{name}")).await.status, 404, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_cover_the_log_once_and_a_damaged_event_stops_neither() {
+    let world = World::new().await;
+    let twin = world.server.twin().await;
+    let (auditor, token) = auditor(&world).await;
+    fill(&world, &mut Dice(6), 4_200).await;
+    let mut sql = world.server.sql().await;
+    sqlx::query("UPDATE audit_event SET document = 'not JSON' WHERE seq = 77")
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    let jobs = [&world.server, &twin, &world.server, &twin];
+    futures_util::future::join_all(jobs.map(|server| index::run_once(&server.app.pool))).await;
+    assert_eq!(cover(&world).await, 4_096);
+    let events = world.server.events_that_can_be_read().await;
+    let filter = {
+        let mut filter = Filter::default();
+        filter.set("client", "agent-3").unwrap();
+        filter
+    };
+    let items =
+        all_pages(&world, (&auditor, &token), &format!("{LOGS}?client=agent-3&order=oldest&limit=400")).await;
+    assert_eq!(seqs(&items), expected(&events, &filter));
+}

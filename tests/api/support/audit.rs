@@ -1,0 +1,115 @@
+//! A log with many events of many kinds, and whoever reads it.
+
+use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin, Outcome};
+use actchain::domain::principal::Principal;
+use actchain::flows::audit::index;
+use actchain::flows::work::Work;
+use serde_json::{Value, json};
+use time::Duration;
+
+use super::Answer;
+use super::agent::{Agent, Auth};
+use super::desk::Api;
+use super::world::{IDP, World};
+
+/// Numbers that look like chance and are the same in every run.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// Registers an auditor, and gives it with its token.
+pub async fn auditor(world: &World) -> (Agent, String) {
+    let auditor = Agent::new("auditor", Auth::Assertion);
+    let yaml = format!(
+        "clients:\n  - {{id: auditor, kind: auditor, auth: private_key_jwt, jwks: {{keys: [{}]}}, \
+         grant_types: [client_credentials]}}\n",
+        auditor.key.public_jwk()
+    );
+    world.server.apply(&yaml).await.unwrap();
+    let token = world.desk_token(&auditor).await;
+    (auditor, token)
+}
+
+/// Reads as somebody with a key.
+pub async fn read(world: &World, (who, token): (&Agent, &str), path: &str) -> Answer {
+    Api::get(&world.server, path).client(who, token).send().await
+}
+
+/// One of many events: a few subjects, clients, actions and delegations; chains of a few events; clocks that disagree.
+pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
+    let actions =
+        [Action::TokenExchanged, Action::TokenRefused, Action::VaultTokenRetrieved, Action::ClientChanged];
+    let action = actions[dice.roll(4) as usize];
+    let client = format!("agent-{}", dice.roll(5));
+    let at =
+        world.server.clock.now() + Duration::seconds(number as i64) - Duration::seconds(dice.roll(90) as i64);
+    let refused = action == Action::TokenRefused;
+    let link = |name: &str| ChainLink {
+        sub: name.to_owned(),
+        iss: "us".into(),
+        label: None,
+        jkt: Some(format!("key-{name}")),
+    };
+    let chained = action != Action::ClientChanged;
+    Event {
+        outcome: if refused { Outcome::Refused } else { Outcome::Success },
+        reason: refused.then_some("delegation_revoked"),
+        subject: chained.then(|| Principal::new(IDP, format!("user-{}", dice.roll(4)))),
+        act_chain: if chained { vec![link("agent-0"), link(&client)] } else { Vec::new() },
+        txn: chained.then(|| format!("chain-{}", number / 4 - dice.roll(2).min(number / 4))),
+        delegation_path: if chained { vec!["D".into(), format!("D-{}", dice.roll(3))] } else { Vec::new() },
+        target: (!chained || action == Action::VaultTokenRetrieved)
+            .then(|| format!("thing-{}", dice.roll(3))),
+        jti: (action == Action::TokenExchanged).then(|| format!("token-{number}")),
+        parent_jti: chained.then(|| format!("token-{}", dice.roll(number + 1))),
+        session_id: chained.then(|| format!("session-{}", dice.roll(7))),
+        origin: Origin {
+            request_id: Some(format!("request-{number}")),
+            ip: Some(format!("192.0.2.{}", dice.roll(4)).parse().unwrap()),
+            user_agent: Some("quotes \",\"txn\":\"chain-1\" and \u{1f980}".into()),
+        },
+        ..Event::new(at, action, Actor::client(client.clone(), Some(format!("key-{client}"))))
+    }
+}
+
+/// Appends so many of them.
+pub async fn fill(world: &World, dice: &mut Dice, count: u64) {
+    let mut number = 0;
+    while number < count {
+        let portion: Vec<Event> = (number..count.min(number + 500)).map(|n| event(world, dice, n)).collect();
+        number += portion.len() as u64;
+        Work::begin(&world.server.app.pool).await.unwrap().commit(&portion).await.unwrap();
+    }
+}
+
+/// Covers all complete blocks.
+pub async fn cover(world: &World) -> u64 {
+    index::run_once(&world.server.app.pool).await.unwrap()
+}
+
+/// All pages of a list, as `(seq, …)` in the order in which they come; no page may repeat or lie.
+pub async fn all_pages(world: &World, who: (&Agent, &str), path: &str) -> Vec<Value> {
+    let mut items: Vec<Value> = Vec::new();
+    let mut cursor = None::<String>;
+    for _ in 0..10_000 {
+        let join = if path.contains('?') { '&' } else { '?' };
+        let at =
+            cursor.as_ref().map_or_else(|| path.to_owned(), |cursor| format!("{path}{join}cursor={cursor}"));
+        let page = read(world, who, &at).await;
+        assert_eq!(page.status, 200, "{at}: {}", page.text);
+        items.extend(page.json["items"].as_array().unwrap().iter().cloned());
+        match page.json["next"].as_str() {
+            None => return items,
+            Some(next) => {
+                assert_ne!(cursor.as_deref(), Some(next), "a page that leads to itself");
+                cursor = Some(next.to_owned());
+            }
+        }
+    }
+    panic!("pages without end: {}", json!(cursor));
+}
