@@ -43,6 +43,7 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
             .content_type("text/event-stream; charset=utf-8")
             .insert_header((CACHE_CONTROL, "no-store"))
             .insert_header(NO_BUFFERING)
+            .force_close()
             .streaming(futures_util::StreamExt::chain(first, Box::pin(rest))))
     })
     .await

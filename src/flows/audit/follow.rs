@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -113,7 +114,11 @@ impl Follower {
     /// Whether the reader took it in time.
     async fn say(&self, told: Told) -> bool {
         let patience = Duration::from_secs(self.app.config.audit.reader_patience.into());
-        self.tell.send_timeout(told, patience).await.is_ok()
+        let taken = self.tell.send_timeout(told, patience).await;
+        if matches!(taken, Err(SendTimeoutError::Timeout(_))) {
+            metrics::counter!("actchain_audit_readers_cut_off_total").increment(1);
+        }
+        taken.is_ok()
     }
 
     async fn read(&mut self, size: u64) -> Result<Option<Told>, Fault> {
