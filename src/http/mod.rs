@@ -13,6 +13,7 @@ mod problem;
 mod request_log;
 mod standing;
 mod token;
+mod transparency;
 mod vault;
 mod vault_proxy;
 
@@ -32,7 +33,7 @@ use crate::protocol::metadata::{issuer_path, well_known_paths};
 const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
 /// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
-pub const ROUTES: [(&str, &[&str]); 38] = [
+pub const ROUTES: [(&str, &[&str]); 45] = [
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
     ("/oauth/revoke", &["POST"]),
@@ -67,6 +68,13 @@ pub const ROUTES: [(&str, &[&str]); 38] = [
     ("/vault/connections/{id}/finish", &["POST"]),
     ("/vault/callback/{provider}", &["GET"]),
     (PROXY, &["GET", "POST", "PUT", "PATCH", "DELETE"]),
+    ("/audit/checkpoint", &["GET"]),
+    ("/audit/checkpoint/cosignatures", &["POST"]),
+    ("/audit/keys", &["GET"]),
+    ("/audit/proof/inclusion", &["GET"]),
+    ("/audit/proof/consistency", &["GET"]),
+    ("/audit/tile/entries/{tile}", &["GET"]),
+    ("/audit/tile/{level}/{tile}", &["GET"]),
     ("/.well-known/oauth-authorization-server", &["GET"]),
     ("/health", &["GET"]),
     ("/ready", &["GET"]),
@@ -142,12 +150,30 @@ fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(web::resource(at("/vault/proxy/{rest:.*}")).route(passing().to(vault_proxy::call)));
 }
 
+/// The log for everybody; its entries for whoever may read all of it.
+fn transparency(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
+    config
+        .service(web::resource(at("/audit/checkpoint")).route(reading().to(transparency::checkpoint)))
+        .service(
+            web::resource(at("/audit/checkpoint/cosignatures")).route(web::post().to(transparency::cosign)),
+        )
+        .service(web::resource(at("/audit/keys")).route(reading().to(transparency::keys)))
+        .service(web::resource(at("/audit/proof/inclusion")).route(reading().to(transparency::inclusion)))
+        .service(web::resource(at("/audit/proof/consistency")).route(reading().to(transparency::consistency)))
+        // Where a tile is takes one segment or several.
+        .service(
+            web::resource(at("/audit/tile/entries/{tile:.*}")).route(reading().to(transparency::entries)),
+        )
+        .service(web::resource(at("/audit/tile/{tile:.*}")).route(reading().to(transparency::tile)));
+}
+
 fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     let base = issuer_path(issuer);
     let at = |path: &str| format!("{base}{path}");
     oauth(config, &at);
     desk(config, &at);
     vault(config, &at);
+    transparency(config, &at);
     config
         // For whoever runs the server: not below the issuer's path, and not for relying parties.
         .service(web::resource("/health").route(reading().to(health::health)))

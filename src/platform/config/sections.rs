@@ -99,6 +99,10 @@ pub struct Vault {
 pub struct Audit {
     /// How much time one partition of the log holds; archiving drops whole partitions.
     pub partition: Span,
+    /// Whether answers with a token say where the log has it (`Actchain-Receipt`).
+    pub receipts: Switch,
+    /// Keys of witnesses whose cosignatures are taken, as `name+id+key`.
+    pub witnesses: Vec<String>,
 }
 
 /// A span of the calendar, in UTC.
@@ -242,7 +246,7 @@ impl Default for Vault {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { partition: Span::Month }
+        Self { partition: Span::Month, receipts: Switch::On, witnesses: Vec::new() }
     }
 }
 
