@@ -143,18 +143,6 @@ pub async fn insert_checkpoint(
     Ok(done.rows_affected() == 1)
 }
 
-/// When the checkpoint of a size was signed.
-pub async fn checkpoint_made_at(
-    connection: &mut PgConnection,
-    size: u64,
-) -> Result<Option<OffsetDateTime>, Fault> {
-    let found = sqlx::query_scalar("SELECT made_at FROM audit_checkpoint WHERE size = $1")
-        .bind(i64::try_from(size).unwrap_or(i64::MAX))
-        .fetch_optional(connection)
-        .await?;
-    Ok(found)
-}
-
 /// The checkpoint of a size.
 pub async fn find_checkpoint(connection: &mut PgConnection, size: u64) -> Result<Option<String>, Fault> {
     let found = sqlx::query_scalar("SELECT note FROM audit_checkpoint WHERE size = $1")

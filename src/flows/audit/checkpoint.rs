@@ -38,7 +38,7 @@ pub async fn checkpoint(
         }
         check_continues(&mut connection, (*size, note), &head).await?;
     }
-    let signers = signers(&mut connection, newest.map(|(size, _)| size)).await?;
+    let signers = signers(&mut connection, newest.as_ref().map(|(_, note)| note.as_str())).await?;
     let note = sign(&signers, (seal, issuer), &head)?;
     // Kept before it is shown; where two were made at once, the first one counts.
     if store::insert_checkpoint(&mut connection, head.size(), &note, now).await? {
@@ -66,22 +66,22 @@ async fn check_continues(
     )))
 }
 
-/// The key that signs now and, in the first checkpoint after a rotation, the one before it: so that whoever knows that one
-/// sees which key comes after it.
-async fn signers(connection: &mut PgConnection, newest: Option<u64>) -> Result<Vec<StoredKey>, Fault> {
+/// The key that signs now and, in the first checkpoint after a rotation, the one that signed the last: so that whoever knows
+/// that one sees which key comes after it.
+async fn signers(connection: &mut PgConnection, newest: Option<&str>) -> Result<Vec<StoredKey>, Fault> {
     let keys = key::store::list(connection).await?;
     let active = keys.iter().find(|key| key.purpose == Purpose::Log && key.stage() == Stage::Active);
     let active = active.ok_or_else(|| Fault::new("no key to sign checkpoints with"))?.clone();
-    let mut signers = vec![active];
-    if let Some(size) = newest {
-        let made_at = store::checkpoint_made_at(connection, size).await?;
-        let ceased = |key: &&StoredKey| {
-            key.purpose == Purpose::Log
-                && key.retired_at.is_some_and(|at| made_at.is_some_and(|made| at >= made))
-        };
-        signers.extend(keys.iter().rev().filter(ceased).cloned());
+    let name = newest.and_then(|note| note.lines().next()).unwrap_or_default();
+    let signed = |key: &&StoredKey| {
+        let verifier = (key.purpose == Purpose::Log).then(|| verifier_key(key, name)).flatten();
+        verifier.zip(newest).is_some_and(|(verifier, note)| signed_note::names_signer(note, &[verifier]))
+    };
+    let last: Vec<StoredKey> = keys.iter().filter(signed).cloned().collect();
+    if last.is_empty() || last.iter().any(|key| key.kid == active.kid) {
+        return Ok(vec![active]);
     }
-    Ok(signers)
+    Ok(std::iter::once(active).chain(last).collect())
 }
 
 /// A checkpoint over a log, with a signature line of each key, the first of which counts most.

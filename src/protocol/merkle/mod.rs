@@ -1,10 +1,12 @@
 //! The Merkle tree of RFC 6962 §2.1 (RFC 9162 §2.1.1), grown at its right edge.
 
 mod proof;
+mod tiled;
 
 pub use self::proof::{
     Span, Subtree, consistency_spans, inclusion_spans, verify_consistency, verify_inclusion,
 };
+pub use self::tiled::{TileRoot, Tiled};
 use crate::platform::digest::sha256;
 
 /// A leaf's or node's hash.
