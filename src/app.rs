@@ -33,6 +33,7 @@ use crate::platform::outbound::{Outbound, Reach};
 use crate::platform::secret::MasterKey;
 use crate::platform::{db, telemetry};
 use crate::protocol::dpop_nonce::NonceKey;
+use crate::protocol::signed_note::{Kind, VerifierKey};
 use crate::protocol::status_list::{Place, Places};
 use crate::protocol::{metadata, target_uri};
 
@@ -55,6 +56,8 @@ pub struct App {
     pub ledger: Ledger,
     /// Credentials of third parties.
     pub vault: Vault,
+    /// Those whose word on our checkpoints is taken.
+    pub witnesses: Vec<VerifierKey>,
     /// Opens and makes seals.
     pub seal: SealingKey,
     /// Makes and judges nonces, where they are demanded.
@@ -133,7 +136,13 @@ impl App {
         let follow = Follow::new(database.clone(), timeout);
         let (ledger, writer) = Ledger::start(database, &config.ledger)?;
         let outbound = Outbound::new(Reach::of_issuer(&issuer))?;
+        let witness = |text: &String| {
+            let key = VerifierKey::parse(text).filter(|key| key.kind() == Kind::Witness);
+            key.ok_or_else(|| Fault::new(format!("audit.witnesses: {text:?} is no key of a witness")))
+        };
+        let witnesses = config.audit.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
         let app = Self {
+            witnesses,
             token_target,
             ladder,
             places: Places::new(&places),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{foundation, print_json};
 use crate::domain::key::{self, StoredKey};
+use crate::flows::audit;
 use crate::flows::keys::{self, Haste};
 use crate::platform::clock::rfc3339;
 use crate::platform::config::Config;
@@ -18,14 +19,26 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Let the next key sign, and make another next one
+    /// Let the next key sign tokens, and make another next one; or a new one sign checkpoints of the log
     Rotate {
+        /// What the key signs
+        #[arg(long, value_enum, default_value_t = Signs::Token)]
+        purpose: Signs,
         /// Even if relying parties may not have fetched it yet
         #[arg(long)]
         force: bool,
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What is rotated.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum Signs {
+    /// Access tokens
+    Token,
+    /// Checkpoints of the audit log
+    Log,
 }
 
 pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
@@ -36,7 +49,22 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fa
                 let mut connection = pool.acquire().await?;
                 list(&key::store::list(&mut connection).await?, json)
             }
-            Command::Rotate { force, json } => {
+            Command::Rotate { purpose: Signs::Log, json, .. } => {
+                let (now, issuer) = (foundation.clock.now(), foundation.config.issuer());
+                let seal = foundation.seal()?;
+                keys::ensure(pool, &seal, settings, now).await?;
+                let kid = keys::rotate_log(pool, &seal, now).await?;
+                // Signed by both, for whoever knows the one before.
+                audit::checkpoint(pool, &seal, &issuer, now).await?;
+                let key = audit::published_key(&mut *pool.acquire().await?, &issuer).await?;
+                if json {
+                    print_json(&json!({"active": kid, "key": key}))?;
+                } else {
+                    println!("{key}\nsigns checkpoints now; keep it where you keep the one before it");
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Rotate { force, json, .. } => {
                 let now = foundation.clock.now();
                 let seal = foundation.seal()?;
                 keys::ensure(pool, &seal, settings, now).await?;

@@ -85,7 +85,7 @@ pub async fn spend(app: &App, spends: Vec<Spend>, now: OffsetDateTime) -> Result
     }
     let entry = Entry { now, spends, guards: Guards::default(), effect: Effect::Nothing, event: None };
     match app.ledger.record(entry).await {
-        Ok(Recorded::Done) => Ok(()),
+        Ok(Recorded::Done(_)) => Ok(()),
         Ok(Recorded::Refused(refusal)) => Err(refusal.into()),
         Ok(Recorded::Stale) => Err(Fault::new("an entry without grounds is never stale").into()),
         Err(unrecorded) => Err(Fault::new(format!("the ledger is not available: {unrecorded:?}")).into()),

@@ -189,6 +189,26 @@ pub async fn rotate(
     Ok(Some(kid))
 }
 
+/// Lets a new log key sign checkpoints from now on; gives its `kid`. The one before it is kept for good, so that what it has
+/// signed goes on to verify.
+pub async fn rotate_log(pool: &PgPool, seal: &SealingKey, now: OffsetDateTime) -> Result<String, Fault> {
+    let mut work = Work::begin(pool).await?;
+    key::store::lock(work.connection()).await?;
+    let keys = key::store::list(work.connection()).await?;
+    let mut events = Vec::new();
+    let active = keys.iter().filter(|key| key.purpose == Purpose::Log && key.stage() == Stage::Active);
+    for former in active {
+        key::store::mark_retired(work.connection(), &former.kid, now).await?;
+        events.push(event(former, Stage::Retiring, now));
+    }
+    let made = StoredKey::generate(Purpose::Log, SigningAlg::Ed25519, seal, now)?;
+    let made = StoredKey { activated_at: Some(now), ..made };
+    key::store::insert(work.connection(), &made).await?;
+    events.push(event(&made, Stage::Active, now));
+    work.commit(&events).await?;
+    Ok(made.kid)
+}
+
 /// Whether the active token key has signed for long enough, and the next one has been published for long enough.
 pub fn is_due(keys: &[StoredKey], settings: &config::Keys, now: OffsetDateTime) -> bool {
     let token = |stage| keys.iter().find(move |key| key.purpose == Purpose::Token && key.stage() == stage);
@@ -200,13 +220,16 @@ pub fn is_due(keys: &[StoredKey], settings: &config::Keys, now: OffsetDateTime) 
     old && known
 }
 
-/// Removes retiring keys under which no token lives any more; gives how many.
+/// Removes retiring token keys under which no token lives any more; gives how many.
 pub async fn remove_spent(pool: &PgPool, now: OffsetDateTime) -> Result<usize, Fault> {
     let mut connection = pool.acquire().await?;
     let keys = key::store::list(&mut connection).await?;
     drop(connection);
     let spent = |key: &&StoredKey| {
-        key.stage() == Stage::Retiring && key.retired_at.is_some_and(|at| now - at >= LINGER)
+        // Checkpoints are for ever, and so are the keys that verify them.
+        key.purpose == Purpose::Token
+            && key.stage() == Stage::Retiring
+            && key.retired_at.is_some_and(|at| now - at >= LINGER)
     };
     let mut removed = 0;
     for key in keys.iter().filter(spent) {

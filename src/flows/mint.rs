@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use time::OffsetDateTime;
 
+use crate::domain::audit::store::Place;
 use crate::domain::key::Keyring;
 use crate::platform::fault::Fault;
 use crate::protocol::access_token::{self, Claims};
@@ -25,6 +26,8 @@ pub struct Issued {
     pub details: Option<Details>,
     /// Whether the answer is one of a token exchange.
     pub exchanged: bool,
+    /// Where its event stands in the log.
+    pub place: Option<Place>,
 }
 
 /// Signs claims that were recorded.

@@ -1,15 +1,18 @@
 //! From what a flow says to what OAuth clients read (RFC 6749 §5, RFC 8693 §2.2, RFC 9449 §8).
 
-use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::domain::audit::store::Place;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::mint::Issued;
+use crate::platform::config::Switch;
 use crate::protocol::authorization_details::Details;
+use crate::protocol::receipt::{self, Receipt};
 use crate::protocol::scope;
 use crate::protocol::token_exchange::TokenType;
 
@@ -38,18 +41,29 @@ pub(super) fn token(
     (nonce, reserved_by): (Option<String>, Option<String>),
 ) -> HttpResponse {
     let response = match result {
-        Ok(issued) => HttpResponse::Ok().json(TokenResponse {
-            access_token: &issued.access_token,
-            issued_token_type: issued.exchanged.then_some(TokenType::AccessToken.urn()),
-            token_type: issued.token_type,
-            expires_in: issued.expires_in,
-            scope: scope::join(&issued.scope),
-            authorization_details: issued.details.as_ref(),
-        }),
+        Ok(issued) => {
+            let mut response = HttpResponse::Ok();
+            receipt(app, &mut response, issued.place);
+            response.json(TokenResponse {
+                access_token: &issued.access_token,
+                issued_token_type: issued.exchanged.then_some(TokenType::AccessToken.urn()),
+                token_type: issued.token_type,
+                expires_in: issued.expires_in,
+                scope: scope::join(&issued.scope),
+                authorization_details: issued.details.as_ref(),
+            })
+        }
         Err(Stop::Refused(refusal)) => refused(app, *refusal, reserved_by.as_deref()),
         Err(stop) => stopped(app, stop),
     };
     uncached(response, nonce)
+}
+
+/// Says where the log has it, if that is wanted.
+pub(super) fn receipt(app: &App, response: &mut HttpResponseBuilder, place: Option<Place>) {
+    if let Some(Place { seq, leaf }) = place.filter(|_| app.config.audit.receipts == Switch::On) {
+        response.insert_header((receipt::FIELD, Receipt { seq, leaf }.text()));
+    }
 }
 
 /// The answer to a request at an OAuth endpoint that was refused, or failed.

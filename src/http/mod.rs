@@ -15,6 +15,7 @@ mod problem;
 mod request_log;
 mod standing;
 mod token;
+mod transparency;
 mod vault;
 mod vault_proxy;
 
@@ -34,7 +35,7 @@ use crate::protocol::metadata::{issuer_path, well_known_paths};
 const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
 /// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
-pub const ROUTES: [(&str, &[&str]); 44] = [
+pub const ROUTES: [(&str, &[&str]); 51] = [
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
     ("/oauth/revoke", &["POST"]),
@@ -75,6 +76,13 @@ pub const ROUTES: [(&str, &[&str]); 44] = [
     ("/api/v1/audit-logs/chains", &["GET"]),
     ("/api/v1/audit-logs/chains/{txn}", &["GET"]),
     ("/api/v1/agents/{id}/delegations/graph", &["GET"]),
+    ("/audit/checkpoint", &["GET"]),
+    ("/audit/checkpoint/cosignatures", &["POST"]),
+    ("/audit/keys", &["GET"]),
+    ("/audit/proof/inclusion", &["GET"]),
+    ("/audit/proof/consistency", &["GET"]),
+    ("/audit/tile/entries/{tile}", &["GET"]),
+    ("/audit/tile/{level}/{tile}", &["GET"]),
     ("/.well-known/oauth-authorization-server", &["GET"]),
     ("/health", &["GET"]),
     ("/ready", &["GET"]),
@@ -166,6 +174,23 @@ fn audit(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         );
 }
 
+/// The log for everybody; its entries for whoever may read all of it.
+fn transparency(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
+    config
+        .service(web::resource(at("/audit/checkpoint")).route(reading().to(transparency::checkpoint)))
+        .service(
+            web::resource(at("/audit/checkpoint/cosignatures")).route(web::post().to(transparency::cosign)),
+        )
+        .service(web::resource(at("/audit/keys")).route(reading().to(transparency::keys)))
+        .service(web::resource(at("/audit/proof/inclusion")).route(reading().to(transparency::inclusion)))
+        .service(web::resource(at("/audit/proof/consistency")).route(reading().to(transparency::consistency)))
+        // Where a tile is takes one segment or several.
+        .service(
+            web::resource(at("/audit/tile/entries/{tile:.*}")).route(reading().to(transparency::entries)),
+        )
+        .service(web::resource(at("/audit/tile/{tile:.*}")).route(reading().to(transparency::tile)));
+}
+
 fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     let base = issuer_path(issuer);
     let at = |path: &str| format!("{base}{path}");
@@ -173,6 +198,7 @@ fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     desk(config, &at);
     vault(config, &at);
     audit(config, &at);
+    transparency(config, &at);
     config
         // For whoever runs the server: not below the issuer's path, and not for relying parties.
         .service(web::resource("/health").route(reading().to(health::health)))

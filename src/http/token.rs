@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::params::{Params, form};
 use super::{answer, caller};
 use crate::app::App;
+use crate::domain::audit::store::Place;
 use crate::domain::ceremony;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::mint::Issued;
@@ -30,9 +31,11 @@ pub(super) async fn post(
     let nonce = app.nonces.as_ref().map(|nonces| nonces.current(app.clock.now()));
     let result = match result {
         Ok(Answer::Issued(issued)) => Ok(issued),
-        Ok(Answer::Vault(document)) => {
-            let response = HttpResponse::Ok().content_type("application/json").body(document.to_vec());
-            return answer::uncached(response, nonce);
+        Ok(Answer::Vault(document, place)) => {
+            let mut response = HttpResponse::Ok();
+            response.content_type("application/json");
+            answer::receipt(&app, &mut response, place);
+            return answer::uncached(response.body(document.to_vec()), nonce);
         }
         Err(stop) => Err(stop),
     };
@@ -45,7 +48,7 @@ enum Answer {
     /// A token of ours.
     Issued(Issued),
     /// One of somebody else, out of the vault, as the document that says it.
-    Vault(Zeroizing<Vec<u8>>),
+    Vault(Zeroizing<Vec<u8>>, Option<Place>),
 }
 
 /// The delegation at which a use is to be confirmed: with the ceremony's id, it names where.
@@ -72,7 +75,8 @@ async fn answer_to(
     let exchanges = params.get("grant_type") == Some(token_exchange::GRANT_TYPE);
     if exchanges && params.get("requested_token_type") == Some(VAULT_TOKEN) {
         let request = ExchangeRequest { from, asked: of_the_vault(&params, most_targets) };
-        return vault::exchange(&app, &request, now).await.map(Answer::Vault);
+        let answered = vault::exchange(&app, &request, now).await;
+        return answered.map(|(document, place)| Answer::Vault(document, place));
     }
     let request = TokenRequest { from, asked: asked(&params, most_targets) };
     token(&app, &request, now).await.map(Answer::Issued)

@@ -3,15 +3,181 @@
 use serde::Serialize;
 
 use crate::platform::fault::{During, Fault};
+use crate::platform::json;
 
 /// Writes a value in its canonical form.
 pub fn to_string<T: Serialize>(value: &T) -> Result<String, Fault> {
     serde_json_canonicalizer::to_string(value).during("writing canonical JSON")
 }
 
+/// What is known of a document that is canonical.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Canonical {
+    /// The member `seq` of the document itself, where it is a natural number.
+    pub seq: Option<u64>,
+}
+
+/// Looks whether a text is a JSON document in its canonical form, without repeated names: in one pass over its bytes, or by
+/// reading and writing it where that cannot tell.
+pub fn check(text: &str) -> Option<Canonical> {
+    if let Some(found) = Scan::document(text) {
+        return Some(found);
+    }
+    let value = json::parse(text.as_bytes())?;
+    let same = to_string(&value).ok().as_deref() == Some(text);
+    same.then(|| Canonical { seq: value.get("seq").and_then(serde_json::Value::as_u64) })
+}
+
+/// Whether a text is a JSON document in its canonical form.
+pub fn is_canonical(text: &str) -> bool {
+    check(text).is_some()
+}
+
+/// Deeper documents are left to the reader.
+const MOST_DEPTH: u32 = 16;
+/// So many digits make an integer that a double holds exactly, and writes as it was.
+const MOST_DIGITS: usize = 15;
+
+/// One pass over a document. What it does not know (names beyond ASCII or with escapes, fractions) it does not judge.
+struct Scan<'a> {
+    rest: &'a [u8],
+    seq: Option<u64>,
+}
+
+impl<'a> Scan<'a> {
+    fn document(text: &'a str) -> Option<Canonical> {
+        let mut scan = Self { rest: text.as_bytes(), seq: None };
+        scan.value(0)?;
+        scan.rest.is_empty().then_some(Canonical { seq: scan.seq })
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*first)
+    }
+
+    fn value(&mut self, depth: u32) -> Option<()> {
+        match self.rest.first()? {
+            b'"' => self.string().map(drop),
+            b'{' => self.object(depth),
+            b'[' => self.array(depth),
+            b't' => self.word(b"true"),
+            b'f' => self.word(b"false"),
+            b'n' => self.word(b"null"),
+            _ => self.integer().map(drop),
+        }
+    }
+
+    fn word(&mut self, word: &[u8]) -> Option<()> {
+        self.rest = self.rest.strip_prefix(word)?;
+        Some(())
+    }
+
+    /// Its bytes between the quotes. Only what has to be escaped is, in the shortest way there is (RFC 8785 §3.2.2.2).
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.word(b"\"")?;
+        let whole = self.rest;
+        loop {
+            let plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
+            let end = self.rest.iter().position(|byte| !plain(byte))?;
+            let (_, rest) = self.rest.split_at_checked(end)?;
+            self.rest = rest;
+            match self.next()? {
+                b'"' => return whole.get(..whole.len() - self.rest.len() - 1),
+                b'\\' => self.escape()?,
+                _ => return None,
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Option<()> {
+        match self.next()? {
+            b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
+            b'u' => {
+                let (digits, rest) = self.rest.split_first_chunk::<4>()?;
+                self.rest = rest;
+                let [b'0', b'0', high @ (b'0' | b'1'), low @ (b'0'..=b'9' | b'a'..=b'f')] = digits else {
+                    return None;
+                };
+                // These have a shorter spelling.
+                (*high == b'1' || !b"89acd".contains(low)).then_some(())
+            }
+            _ => None,
+        }
+    }
+
+    /// Members in the order of their names, none twice.
+    fn object(&mut self, depth: u32) -> Option<()> {
+        if depth >= MOST_DEPTH {
+            return None;
+        }
+        self.word(b"{")?;
+        if self.word(b"}").is_some() {
+            return Some(());
+        }
+        let mut last: Option<&[u8]> = None;
+        loop {
+            let name = self.string()?;
+            let plain = name.iter().all(|byte| byte.is_ascii() && *byte != b'\\');
+            if !plain || last.is_some_and(|last| last >= name) {
+                return None;
+            }
+            last = Some(name);
+            self.word(b":")?;
+            if depth == 0 && name == b"seq" && self.rest.first().is_some_and(u8::is_ascii_digit) {
+                self.seq = u64::try_from(self.integer()?).ok();
+            } else {
+                self.value(depth + 1)?;
+            }
+            match self.next()? {
+                b',' => {}
+                b'}' => return Some(()),
+                _ => return None,
+            }
+        }
+    }
+
+    fn array(&mut self, depth: u32) -> Option<()> {
+        if depth >= MOST_DEPTH {
+            return None;
+        }
+        self.word(b"[")?;
+        if self.word(b"]").is_some() {
+            return Some(());
+        }
+        loop {
+            self.value(depth + 1)?;
+            match self.next()? {
+                b',' => {}
+                b']' => return Some(()),
+                _ => return None,
+            }
+        }
+    }
+
+    fn integer(&mut self) -> Option<i64> {
+        let negative = self.word(b"-").is_some();
+        let end = self.rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(self.rest.len());
+        let (digits, rest) = self.rest.split_at_checked(end)?;
+        // A fraction or an exponent, which the reader judges.
+        if rest.first().is_some_and(|next| matches!(next, b'.' | b'e' | b'E')) || digits.len() > MOST_DIGITS {
+            return None;
+        }
+        let zero = digits == b"0" && !negative;
+        if !zero && digits.first().is_none_or(|first| *first == b'0') {
+            return None;
+        }
+        self.rest = rest;
+        let value = digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+        Some(if negative { -value } else { value })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     #[test]
@@ -34,5 +200,103 @@ mod tests {
             order.replace(['1', ':', ','], "").replace(|c: char| !c.is_ascii_lowercase(), ""),
             "abcdefg"
         );
+    }
+
+    fn slow(text: &str) -> Option<Canonical> {
+        let value = crate::platform::json::parse(text.as_bytes())?;
+        (to_string(&value).unwrap() == text)
+            .then(|| Canonical { seq: value.get("seq").and_then(Value::as_u64) })
+    }
+
+    #[test]
+    fn one_pass_knows_what_events_are_made_of() {
+        for text in [
+            r#"{"action":"a","at":"2026-01-01T00:00:00.000000Z","detail":{"exp":1767225600,"list":[],"seq":7},"seq":12,"user_agent":"a \"b\" \\ c"}"#,
+            r#"{"seq":0}"#,
+            r#"{"a":[1,-2,true,false,null,{}],"é":"ü"}"#,
+            "[]",
+            "7",
+            r#""\u001f\u000b\b""#,
+        ] {
+            assert_eq!(check(text), slow(text), "{text}");
+            assert!(is_canonical(text), "{text}");
+        }
+        let fast = Scan::document(r#"{"detail":{"seq":7},"seq":12,"user_agent":"a \"b\" \u001f"}"#);
+        assert_eq!(fast, Some(Canonical { seq: Some(12) }));
+        for text in [
+            r#"{"b":1,"a":1}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a": 1}"#,
+            r#"{"a":1} "#,
+            r#"{"a":01}"#,
+            r#"{"a":-0}"#,
+            r#"{"a":1.0}"#,
+            r#"{"a":1e3}"#,
+            r#"{"a":"\u0061"}"#,
+            r#"{"a":"\u001F"}"#,
+            r#"{"a":"\u000a"}"#,
+            r#"{"a":"\/"}"#,
+            r#"{"a":1,}"#,
+            r#"{"a"}"#,
+            r#"{"a":tru}"#,
+            "{\"a\":\"\n\"}",
+            "{",
+            "",
+        ] {
+            assert!(!is_canonical(text) && slow(text).is_none(), "{text}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (0i64..1_000).prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+            "[\u{0}-\u{80}\"\\\\]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("(seq|[a-z]{0,3}|.{0,2})", inner, 0..5)
+                    .prop_map(|members| members.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn one_pass_and_the_reader_agree_on_documents(value in any_json()) {
+            let text = to_string(&value).unwrap();
+            prop_assert_eq!(check(&text), slow(&text), "{}", text);
+            if let Some(fast) = Scan::document(&text) {
+                prop_assert_eq!(Some(fast), slow(&text));
+            }
+        }
+
+        #[test]
+        fn one_pass_says_yes_to_nothing_that_the_reader_refuses(
+            value in any_json(),
+            at in any::<proptest::sample::Index>(),
+            put in prop_oneof![Just("0"), Just("-"), Just("\""), Just("\\"), Just(","), Just("}"), Just(" "), Just("e1"), Just(".5"), Just("é"), Just("")],
+        ) {
+            let text = to_string(&value).unwrap();
+            let mut places: Vec<usize> = text.char_indices().map(|(place, _)| place).collect();
+            places.push(text.len());
+            let place = places[at.index(places.len())];
+            let cut = text[place..].chars().next().map_or(0, char::len_utf8);
+            for changed in [
+                format!("{}{put}{}", &text[..place], &text[place..]),
+                format!("{}{put}{}", &text[..place], &text[place + cut..]),
+            ] {
+                if let Some(fast) = Scan::document(&changed) {
+                    prop_assert_eq!(Some(fast), slow(&changed), "{}", changed);
+                }
+            }
+        }
     }
 }

@@ -29,6 +29,7 @@ mod status_list_facts;
 mod status_lists;
 mod subdelegation;
 mod support;
+mod transparency;
 mod trusted_issuers;
 mod vault_connecting;
 mod vault_exchange;

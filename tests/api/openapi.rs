@@ -184,6 +184,7 @@ async fn every_described_answer_is_given_and_fits() {
     strange_texts(&held).await;
     accounts_are_connected(&held).await;
     administration(&held).await;
+    the_log_is_open(&held).await;
     vault::credentials_are_kept_and_fetched(&contract).await;
     whoever_calls(&held).await;
     everybody_is_kept_in_bounds(&contract).await;
@@ -852,6 +853,8 @@ fn filled(template: &str) -> String {
         ("{host}", "api.example.com"),
         ("{path}", "x"),
         ("{provider}", "x"),
+        ("{level}", "0"),
+        ("{tile}", "000.p"),
     ]);
     values.fold(template.to_owned(), |path, (name, value)| path.replace(name, value))
 }
@@ -860,7 +863,8 @@ fn filled(template: &str) -> String {
 fn at_the_desk(contract: &Contract) -> Vec<(String, String)> {
     let operations = contract.operations().into_iter();
     let under_token = operations.filter(|(.., operation)| {
-        ["Delegations", "Administration", "Vault"].iter().any(|tag| operation["tags"][0] == *tag)
+        let tag = ["Delegations", "Administration", "Vault"].iter().any(|tag| operation["tags"][0] == *tag);
+        (tag || operation["operationId"] == "entryTile")
             && operation["operationId"] != "retrieveToken"
             && !operation["operationId"].as_str().unwrap().starts_with("proxy")
     });
@@ -868,6 +872,42 @@ fn at_the_desk(contract: &Contract) -> Vec<(String, String)> {
 }
 
 const OAUTH: [&str; 3] = ["/oauth/token", "/oauth/introspect", "/oauth/revoke"];
+
+/// The log for everybody.
+async fn the_log_is_open(held: &Held<'_>) {
+    let server = &held.world.server;
+    let public = ["/audit/checkpoint", "/audit/proof/inclusion?seq=0", "/audit/proof/consistency?from=0"];
+    for path in public {
+        assert_eq!(get(held, path).await.status, 404, "no checkpoint yet: {path}");
+    }
+    crate::transparency::checkpoint(server).await;
+    for path in public.into_iter().chain(["/audit/keys"]) {
+        assert_eq!(get(held, path).await.status, 200, "{path}");
+        held.contract.hold_request("GET", path, None);
+    }
+    for path in ["/audit/proof/inclusion?seq=x", "/audit/proof/consistency?from=x"] {
+        assert_eq!(get(held, path).await.status, 400, "{path}");
+    }
+    // A tile's place takes several segments, of which the description knows one.
+    let tile =
+        held.send(Api::get(server, "/audit/tile/0/000.p/3"), "GET", "/audit/tile/{level}/{tile}").await;
+    assert_eq!(tile.status, 200);
+    let beyond = held.send(Api::get(server, "/audit/tile/7/000"), "GET", "/audit/tile/{level}/{tile}").await;
+    assert_eq!(beyond.status, 404);
+    let token = held.world.desk_token(&held.world.admin).await;
+    for (path, status) in [("/audit/tile/entries/000.p/1", 200), ("/audit/tile/entries/999", 404)] {
+        let api = Api::get(server, path).client(&held.world.admin, &token);
+        assert_eq!(held.send(api, "GET", "/audit/tile/entries/{tile}").await.status, status);
+    }
+    let post = |body: &str| {
+        let api = Api::new(server, "POST", "/audit/checkpoint/cosignatures").raw(body);
+        api.header("content-type", "text/plain")
+    };
+    let path = "/audit/checkpoint/cosignatures";
+    assert_eq!(held.send(post("x"), "POST", path).await.status, 400);
+    assert_eq!(held.send(post(&"x".repeat(64 * 1024 + 1)), "POST", path).await.status, 413);
+    crate::transparency::a_cosignature_is_taken(held.contract).await;
+}
 
 /// An account at a third party, connected in a browser.
 async fn accounts_are_connected(held: &Held<'_>) {
@@ -1071,7 +1111,11 @@ async fn nothing_works_without_a_database(held: &Held<'_>) {
         held.oauth(path, request, (503, "temporarily_unavailable")).await;
     }
     let callback = format!("/vault/callback/x?code=x&state={}", "A".repeat(43));
-    for path in ["/ready", "/oauth/status-lists", "/oauth/status-lists/0", &callback] {
+    for path in ["/ready", "/oauth/status-lists", "/oauth/status-lists/0", &callback]
+        .into_iter()
+        .chain(["/audit/checkpoint", "/audit/keys", "/audit/tile/0/000"])
+        .chain(["/audit/proof/inclusion?seq=0", "/audit/proof/consistency?from=0"])
+    {
         assert_eq!(get(held, path).await.status, 503, "{path}");
     }
     assert_eq!((get(held, "/health").await.status, world.server.now() >= START), (200, true));

@@ -1,6 +1,8 @@
 //! `actchain audit verify|export|checkpoint|tail`. Verification only reads; it exits 0 for a valid log, 1 for a broken
 //! one, 2 if it could not check.
 
+mod prove;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -34,6 +36,8 @@ pub(super) enum Command {
         #[arg(long)]
         key: bool,
     },
+    /// Check a receipt against the log, or a proof file by itself
+    Prove(prove::Args),
     /// Print the latest events
     Tail {
         /// How many
@@ -68,20 +72,18 @@ pub(super) async fn run(
         Command::Verify(args) => verify(config, args).await,
         Command::Export { out } => export(config()?, out).await,
         Command::Checkpoint { key } => checkpoint(config()?, key).await,
+        Command::Prove(args) => prove::run(config, args).await,
         Command::Tail { lines, follow } => tail(config()?, lines, follow).await,
     }
 }
 
 async fn verify(config: impl FnOnce() -> Result<Config, Fault>, args: Verify) -> Result<ExitCode, Fault> {
-    let keys = args
-        .key
-        .iter()
-        .map(|text| VerifierKey::parse(text).ok_or_else(|| Fault::new(format!("{text} is no verifier key"))));
+    let keys = verifier_keys(&args.key)?;
     let notes = args
         .checkpoint
         .iter()
         .map(|path| std::fs::read_to_string(path).during(&format!("reading {}", path.display())));
-    let kept = Kept { keys: keys.collect::<Result<_, _>>()?, notes: notes.collect::<Result<_, _>>()? };
+    let kept = Kept { keys, notes: notes.collect::<Result<_, _>>()? };
     let report = match &args.file {
         // A file is all that is needed: neither configuration nor database.
         Some(path) => audit::verify_export(path, &kept)?,
@@ -99,6 +101,13 @@ async fn verify(config: impl FnOnce() -> Result<Config, Fault>, args: Verify) ->
         print(&report)?
     }
     Ok(if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
+    let key = |text: &String| {
+        VerifierKey::parse(text).ok_or_else(|| Fault::new(format!("{text} is no verifier key")))
+    };
+    texts.iter().map(key).collect()
 }
 
 fn print(report: &Report) -> Result<(), Fault> {

@@ -55,6 +55,10 @@ pub enum Action {
     ResourceChanged,
     /// A provider of credentials was declared or changed.
     ProviderChanged,
+    /// A witness vouched for a checkpoint.
+    AuditCosigned,
+    /// Events were moved to a file, and stand there.
+    AuditArchived,
     /// A credential was put into an agent's request to its provider, which is about to be sent.
     VaultProxyCalled,
     /// What became of such a request.
@@ -113,6 +117,8 @@ impl Action {
             Self::IssuerChanged => "admin.issuer_changed",
             Self::ResourceChanged => "admin.resource_changed",
             Self::ProviderChanged => "admin.provider_changed",
+            Self::AuditCosigned => "admin.audit_cosigned",
+            Self::AuditArchived => "admin.audit_archived",
             Self::VaultProxyCalled => "vault.proxy.called",
             Self::VaultProxyAnswered => "vault.proxy.answered",
             Self::VaultTokenRetrieved => "vault.token.retrieved",

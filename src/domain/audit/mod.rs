@@ -9,6 +9,7 @@ pub mod index;
 pub mod parts;
 pub mod search;
 pub mod store;
+pub mod tree;
 pub mod verify;
 
 use std::net::IpAddr;

@@ -8,13 +8,22 @@ use time::OffsetDateTime;
 
 use super::Draft;
 use crate::platform::fault::{During, Fault};
-use crate::protocol::merkle::{self, Frontier};
+use crate::protocol::merkle::{self, Frontier, Hash};
 
 /// The statement that reads the head under its lock.
 pub const LOCK_HEAD: &str = "SELECT size, peaks FROM audit_head FOR UPDATE";
 
-/// Appends documents in order; gives the `seq` of the first.
-pub async fn append(connection: &mut PgConnection, drafts: &[Draft]) -> Result<u64, Fault> {
+/// Where an event stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its number.
+    pub seq: u64,
+    /// Its leaf in the tree.
+    pub leaf: Hash,
+}
+
+/// Appends documents in order; gives the place of each.
+pub async fn append(connection: &mut PgConnection, drafts: &[Draft]) -> Result<Vec<Place>, Fault> {
     let head = sqlx::query_as(LOCK_HEAD).fetch_one(&mut *connection).await?;
     append_at(connection, head, drafts).await
 }
@@ -24,15 +33,17 @@ pub async fn append_at(
     connection: &mut PgConnection,
     (size, peaks): (i64, Vec<u8>),
     drafts: &[Draft],
-) -> Result<u64, Fault> {
+) -> Result<Vec<Place>, Fault> {
     let mut frontier = frontier(size, &peaks)?;
-    let first = frontier.size();
+    let mut places = Vec::with_capacity(drafts.len());
     let mut seqs = Vec::with_capacity(drafts.len());
     let mut documents = Vec::with_capacity(drafts.len());
     for draft in drafts {
         let seq = frontier.size();
         let document = draft.at(seq);
-        frontier.push(merkle::leaf(document.as_bytes()));
+        let leaf = merkle::leaf(document.as_bytes());
+        frontier.push(leaf);
+        places.push(Place { seq, leaf });
         seqs.push(i64::try_from(seq).during("numbering an event")?);
         documents.push(document);
     }
@@ -49,7 +60,7 @@ pub async fn append_at(
     .bind(frontier.peaks().concat())
     .execute(connection)
     .await?;
-    Ok(first)
+    Ok(places)
 }
 
 /// The head as it stands, without its lock.
@@ -130,6 +141,52 @@ pub async fn insert_checkpoint(
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// The checkpoint of a size.
+pub async fn find_checkpoint(connection: &mut PgConnection, size: u64) -> Result<Option<String>, Fault> {
+    let found = sqlx::query_scalar("SELECT note FROM audit_checkpoint WHERE size = $1")
+        .bind(i64::try_from(size).unwrap_or(i64::MAX))
+        .fetch_optional(connection)
+        .await?;
+    Ok(found)
+}
+
+/// Keeps what a witness says of a checkpoint; `false` if it has said so before.
+pub async fn insert_cosignature(
+    connection: &mut PgConnection,
+    size: u64,
+    (key, line): (&str, &str),
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "INSERT INTO audit_cosignature (size, key, line, at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+    )
+    .bind(i64::try_from(size).unwrap_or(i64::MAX))
+    .bind(key)
+    .bind(line)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// What witnesses say of checkpoints, from one size on up to another: size, key and signature line.
+pub async fn cosignatures(
+    connection: &mut PgConnection,
+    from: u64,
+    to: u64,
+) -> Result<Vec<(u64, String, String)>, Fault> {
+    let rows: Vec<(i64, String, String)> = sqlx::query_as(
+        "SELECT size, key, line FROM audit_cosignature WHERE size >= $1 AND size <= $2 ORDER BY size, at, key",
+    )
+    .bind(i64::try_from(from).unwrap_or(i64::MAX))
+    .bind(i64::try_from(to).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|(size, key, line)| Ok((u64::try_from(size).during("reading a cosignature")?, key, line)))
+        .collect()
 }
 
 /// The checkpoints that are kept, smallest first.

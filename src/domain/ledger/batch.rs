@@ -7,6 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 use super::guard::{Judged, Verdict, judge};
 use super::store::Changes;
 use super::{BatchError, Effect, Entry, Recorded, store};
+use crate::domain::audit::store::Place;
 use crate::domain::audit::{self, Action, Draft, Event};
 use crate::domain::refusal::Refusal;
 use crate::domain::{delegation, gate};
@@ -30,13 +31,17 @@ pub(super) async fn record(
     if let Some(first) = entries.first() {
         store::write(&mut transaction, &changes(entries, &judged), first.now).await?;
     }
-    let drafts = [created(entries, &judged)?, drafts(entries, &judged)?].concat();
+    let created = created(entries, &judged)?;
+    let (own, order) = drafts(entries, &judged)?;
+    let drafts = [created.as_slice(), own.as_slice()].concat();
+    let mut places = Vec::new();
     if !drafts.is_empty() {
         let head = store::lock_head(&mut transaction).await?;
-        audit::store::append_at(&mut transaction, head, &drafts).await?;
+        places = audit::store::append_at(&mut transaction, head, &drafts).await?;
     }
     transaction.commit().await?;
-    Ok(judged.verdicts.iter().map(outcome).collect())
+    let place = |own: Option<usize>| own.and_then(|own| places.get(created.len() + own)).copied();
+    Ok(judged.verdicts.iter().zip(order).map(|(verdict, own)| outcome(verdict, place(own))).collect())
 }
 
 fn changes<'a>(entries: &'a [Entry], judged: &'a Judged<'_>) -> Changes<'a> {
@@ -86,10 +91,14 @@ fn created(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> 
 
 /// What the log will say: nothing of stale entries, which come back. The end of a delegation stands right behind the use
 /// that was its last.
-fn drafts(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> {
+/// Also says which of them is each entry's own.
+fn drafts(entries: &[Entry], judged: &Judged<'_>) -> Result<(Vec<Draft>, Vec<Option<usize>>), Fault> {
     let mut drafts = Vec::with_capacity(entries.len() + judged.exhausted.len());
+    let mut order = Vec::with_capacity(entries.len());
     let mut exhausted = judged.exhausted.iter().peekable();
     for (place, (entry, verdict)) in entries.iter().zip(&judged.verdicts).enumerate() {
+        let own = entry.event.is_some() && *verdict != Verdict::Stale;
+        order.push(own.then_some(drafts.len()));
         let Some(event) = &entry.event else { continue };
         match verdict {
             Verdict::Stale => {}
@@ -100,7 +109,7 @@ fn drafts(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> {
             drafts.push(exhaustion(entry, event, id)?);
         }
     }
-    Ok(drafts)
+    Ok((drafts, order))
 }
 
 fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<Draft, Fault> {
@@ -120,10 +129,10 @@ fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<Draft, Fault> {
     event.draft()
 }
 
-fn outcome(verdict: &Verdict) -> Recorded {
+fn outcome(verdict: &Verdict, place: Option<Place>) -> Recorded {
     match verdict {
         Verdict::Stale => Recorded::Stale,
-        Verdict::Holds => Recorded::Done,
+        Verdict::Holds => Recorded::Done(place),
         Verdict::Fails(refusal) => Recorded::Refused(*refusal),
     }
 }

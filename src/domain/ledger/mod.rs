@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::audit::Event;
+use super::audit::store::Place;
 use super::ceremony::Ceremony;
 use super::delegation::Delegation;
 use super::principal::Principal;
@@ -111,8 +112,8 @@ pub struct Entry {
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
-    /// It took effect, or was a refusal to begin with.
-    Done,
+    /// It took effect, or was a refusal to begin with; where its event stands, if it has one.
+    Done(Option<Place>),
     /// A guard failed; that is what the log says now.
     Refused(Refusal),
     /// It was decided on knowledge that has changed since. Nothing was recorded but what it spent; decide again.

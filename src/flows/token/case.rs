@@ -263,6 +263,7 @@ impl Plan {
             scope: self.decision.scopes,
             details: self.decision.details,
             exchanged: self.answering == Answering::Exchange,
+            place: None,
         })
     }
 }

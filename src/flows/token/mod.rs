@@ -96,8 +96,8 @@ async fn attempt(
     let entry = Entry { spends: entry.spends.into_iter().filter(fresh).collect(), ..entry };
     let spends = entry.spends.clone();
     match app.ledger.record(entry).await {
-        Ok(Recorded::Done) => match plan {
-            Ok(plan) => Ok(Some(Ok(plan.answer()?))),
+        Ok(Recorded::Done(place)) => match plan {
+            Ok(plan) => Ok(Some(Ok(Issued { place, ..plan.answer()? }))),
             Err(refusal) => Ok(Some(Err(refusal))),
         },
         Ok(Recorded::Refused(refusal)) => Ok(Some(Err(refusal))),

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::retrieve;
 use super::visit::{Purpose, Visit};
 use crate::app::App;
+use crate::domain::audit::store::Place;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::client::Grant;
 use crate::domain::ledger::{Effect, Entry, Guards, Spend};
@@ -30,7 +31,7 @@ pub struct ExchangeRequest {
     pub asked: Result<(PresentedToken, Details), Refusal>,
 }
 
-/// Answers the JSON document of a token response (RFC 8693 §2.2.1), cleared after use.
+/// Answers the JSON document of a token response (RFC 8693 §2.2.1), cleared after use, and where the log has it.
 ///
 /// # Errors
 /// A refusal, which has been recorded if the client is known.
@@ -38,7 +39,7 @@ pub async fn exchange(
     app: &Arc<App>,
     request: &ExchangeRequest,
     now: OffsetDateTime,
-) -> Result<Zeroizing<Vec<u8>>, Stop> {
+) -> Result<(Zeroizing<Vec<u8>>, Option<Place>), Stop> {
     let Authenticated { client, asserted } = prove(app, &request.from, now).await??;
     if app.requests.count(&client.client_id).is_err() {
         return Err(Refusal::Throttled.into());
@@ -89,7 +90,7 @@ pub async fn exchange(
         Stop::Refused(Refusal::NotFound) => Stop::Refused(Refusal::TargetRefused),
         other => other,
     })?;
-    Ok(retrieve::exchanged(&taken, visit.now)?)
+    Ok((retrieve::exchanged(&taken, visit.now)?, visit.place))
 }
 
 /// What was refused before anything was known of the connection.

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::domain::audit::store::Place;
 use crate::domain::audit::{Action, Actor, Event, Origin};
 use crate::domain::client::Client;
 use crate::domain::delegation::Path;
@@ -69,6 +70,8 @@ pub(super) struct Visit {
     /// The key that was proved.
     pub(super) key: PublicKey,
     pub(super) event: Event,
+    /// Where the log has it.
+    pub(super) place: Option<Place>,
     jti: Uuid,
     search: Search,
     spends: Vec<Spend>,
@@ -142,6 +145,7 @@ impl Visit {
             event,
             spends: Vec::new(),
             path: Arc::default(),
+            place: None,
             knowledge: Knowledge::Fresh,
         };
         visit.find_path(app).await?;
@@ -191,7 +195,10 @@ impl Visit {
             match recorded
                 .map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))?
             {
-                Recorded::Done => return decided.map_err(Stop::Refused),
+                Recorded::Done(place) => {
+                    self.place = place;
+                    return decided.map_err(Stop::Refused);
+                }
                 Recorded::Refused(refusal) => return Err(refusal.into()),
                 Recorded::Stale => {}
             }

@@ -105,7 +105,7 @@ const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
 /// Texts even where they look like numbers; a complaint about their type would show them.
 const TEXTS: [&str; 2] = ["master_key", "database_url"];
 /// Names separated by commas.
-const LISTS: [&str; 1] = ["delegations_capabilities"];
+const LISTS: [&str; 2] = ["delegations_capabilities", "audit_witnesses"];
 const SECTIONS: [&str; 11] = [
     "tokens",
     "dpop",

@@ -105,6 +105,10 @@ pub struct Audit {
     pub reader_patience: u32,
     /// How many streams one reader may have at a time.
     pub streams: u32,
+    /// Whether answers with a token say where the log has it (`Actchain-Receipt`).
+    pub receipts: Switch,
+    /// Keys of witnesses whose cosignatures are taken, as `name+id+key`.
+    pub witnesses: Vec<String>,
 }
 
 /// A span of the calendar, in UTC.
@@ -248,7 +252,14 @@ impl Default for Vault {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { partition: Span::Month, heartbeat: 15, reader_patience: 30, streams: 8 }
+        Self {
+            partition: Span::Month,
+            heartbeat: 15,
+            reader_patience: 30,
+            streams: 8,
+            receipts: Switch::On,
+            witnesses: Vec::new(),
+        }
     }
 }
 

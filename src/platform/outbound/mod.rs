@@ -172,20 +172,40 @@ impl Outbound {
     /// # Errors
     /// A fault for any status but 200, a redirect, a type that is not JSON, a forbidden address, or a limit.
     pub async fn get_json(&self, url: &str) -> Result<Vec<u8>, Fault> {
+        let (kind, body) = self.get(url, "application/json, application/jwk-set+json").await?;
+        if kind.as_deref().is_some_and(is_json) {
+            Ok(body)
+        } else {
+            Err(Fault::new(format!("fetching {url}: not JSON")))
+        }
+    }
+
+    /// Fetches a plain text under the same limits.
+    ///
+    /// # Errors
+    /// As [`Outbound::get_json`].
+    pub async fn get_text(&self, url: &str) -> Result<String, Fault> {
+        let (kind, body) = self.get(url, "text/plain").await?;
+        if kind.as_deref().is_some_and(|kind| kind.starts_with("text/plain")) {
+            String::from_utf8(body).during(&format!("fetching {url}"))
+        } else {
+            Err(Fault::new(format!("fetching {url}: not a plain text")))
+        }
+    }
+
+    async fn get(&self, url: &str, accept: &str) -> Result<(Option<String>, Vec<u8>), Fault> {
         let parsed = Url::parse(url).during(&format!("fetching {url:?}"))?;
         if !self.reach.allows_url(&parsed) {
             return Err(Fault::new(format!("fetching {url:?}: this address may not be talked to")));
         }
         let what = format!("fetching {url}");
-        let request = self.client.get(parsed).header("accept", "application/json, application/jwk-set+json");
+        let request = self.client.get(parsed).header("accept", accept);
         let response = request.send().await.during(&what)?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(Fault::new(format!("{what}: status {}", response.status().as_u16())));
         }
         let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok());
-        if !kind.is_some_and(is_json) {
-            return Err(Fault::new(format!("{what}: not JSON")));
-        }
+        let kind = kind.map(str::to_owned);
         let mut body = Vec::new();
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
@@ -194,7 +214,7 @@ impl Outbound {
                 return Err(Fault::new(format!("{what}: larger than {MAX_BYTES} bytes")));
             }
         }
-        Ok(body)
+        Ok((kind, body))
     }
 
     /// Posts something secret, and reads what is answered to it, whatever the status: at most 256 KiB, within ten seconds.

@@ -1,5 +1,12 @@
 //! The Merkle tree of RFC 6962 §2.1 (RFC 9162 §2.1.1), grown at its right edge.
 
+mod proof;
+mod tiled;
+
+pub use self::proof::{
+    Span, Subtree, consistency_spans, inclusion_spans, verify_consistency, verify_inclusion,
+};
+pub use self::tiled::{TileRoot, Tiled};
 use crate::platform::digest::sha256;
 
 /// A leaf's or node's hash.
@@ -51,10 +58,14 @@ impl Frontier {
 
     /// The tree's root.
     pub fn root(&self) -> Hash {
-        let mut peaks = self.peaks.iter().rev();
-        let Some(last) = peaks.next() else { return sha256(&[]) };
-        peaks.fold(*last, |right, left| node(left, &right))
+        root_of(&self.peaks).unwrap_or_else(|| sha256(&[]))
     }
+}
+
+/// The root over perfect subtrees that stand side by side, largest first; none over nothing.
+pub fn root_of(peaks: &[Hash]) -> Option<Hash> {
+    let (last, others) = peaks.split_last()?;
+    Some(others.iter().rfold(*last, |right, left| node(left, &right)))
 }
 
 #[cfg(test)]

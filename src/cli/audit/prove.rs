@@ -1,0 +1,103 @@
+//! `actchain audit prove`: checks a receipt against the log, or a proof file by itself. Exits 0 if it is proven, 1 if it is
+//! disproved, 2 if it could not be checked.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{foundation, print_json, verifier_keys};
+use crate::flows::audit::prove::{self, Believed, From, Proven};
+use crate::platform::config::Config;
+use crate::platform::fault::{During, Fault};
+use crate::platform::outbound::{Outbound, Reach};
+use crate::protocol::receipt::Receipt;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// What `Actchain-Receipt` said: «seq=…, leaf=:…:»
+    #[arg(long, required_unless_present = "proof", conflicts_with = "proof")]
+    receipt: Option<String>,
+    /// The issuer's URL of the server to ask; the database of the configuration where absent
+    #[arg(long, value_name = "URL", conflicts_with = "proof")]
+    server: Option<String>,
+    /// The only key to believe, as «name+id+key», that was kept elsewhere; where absent, those that the log says are its own
+    #[arg(long)]
+    key: Vec<String>,
+    /// A checkpoint that was kept elsewhere, of which the log has to be the continuation
+    #[arg(long, value_name = "FILE", conflicts_with = "proof")]
+    checkpoint: Option<PathBuf>,
+    /// Where to write the proof (c2sp.org/tlog-proof)
+    #[arg(long, value_name = "FILE", conflicts_with = "proof")]
+    out: Option<PathBuf>,
+    /// A proof to check offline
+    #[arg(long, value_name = "FILE", requires = "event", requires = "key")]
+    proof: Option<PathBuf>,
+    /// The event that it is about, as it is stored
+    #[arg(long, value_name = "FILE", requires = "proof")]
+    event: Option<PathBuf>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(
+    config: impl FnOnce() -> Result<Config, Fault>,
+    args: Args,
+) -> Result<ExitCode, Fault> {
+    let keys = verifier_keys(&args.key)?;
+    let proven = match (&args.proof, &args.event) {
+        (Some(proof), Some(event)) => {
+            let event = std::fs::read(event).during(&format!("reading {}", event.display()))?;
+            // The line break behind the line that it was copied from is no part of it.
+            let event = event.strip_suffix(b"\n").unwrap_or(&event);
+            prove::check_file(&read(proof)?, event, &keys)?
+        }
+        _ => {
+            let text = args.receipt.as_deref().unwrap_or_default();
+            let receipt =
+                Receipt::parse(text).ok_or_else(|| Fault::new(format!("{text:?} is no receipt")))?;
+            let kept = args.checkpoint.as_ref().map(read).transpose()?;
+            let believed = Believed { keys, kept };
+            ask(config, &receipt, (args.server.as_deref(), &believed)).await?
+        }
+    };
+    if let (Some(path), Some(file)) = (&args.out, &proven.file) {
+        std::fs::write(path, file).during(&format!("writing {}", path.display()))?;
+    }
+    print(&proven, args.json)?;
+    Ok(if proven.proven { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read(path: &PathBuf) -> Result<String, Fault> {
+    std::fs::read_to_string(path).during(&format!("reading {}", path.display()))
+}
+
+async fn ask(
+    config: impl FnOnce() -> Result<Config, Fault>,
+    receipt: &Receipt,
+    (server, believed): (Option<&str>, &Believed),
+) -> Result<Proven, Fault> {
+    if let Some(server) = server {
+        let server = server.trim_end_matches('/');
+        let outbound = Outbound::new(Reach::of_issuer(server))?;
+        return prove::prove(receipt, From::Server(&outbound, server), believed).await;
+    }
+    foundation::with(config()?, async |_, pool| {
+        let mut connection = pool.acquire().await?;
+        prove::prove(receipt, From::Database(&mut connection), believed).await
+    })
+    .await
+}
+
+fn print(proven: &Proven, json: bool) -> Result<(), Fault> {
+    if json {
+        return print_json(proven);
+    }
+    let size = proven.size.map(|size| format!(" in the log of {size} events")).unwrap_or_default();
+    match proven.why {
+        None => println!("proven: event {}{size}", proven.seq),
+        Some(why) => {
+            let why = serde_json::to_value(why).during("naming what is wrong")?;
+            println!("DISPROVED: event {}{size}: {}", proven.seq, why.as_str().unwrap_or_default());
+        }
+    }
+    Ok(())
+}

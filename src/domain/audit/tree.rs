@@ -1,0 +1,314 @@
+//! The tree as it is stored: proofs, edges and tiles in a handful of queries, whatever the size of the log. Hashes of events
+//! that the index has come to are there; those of the few behind it are made from the documents.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+
+use super::index::{self, BLOCK};
+use crate::platform::fault::{During, Fault};
+use crate::protocol::merkle::{self, Frontier, Hash, Span, Subtree};
+
+/// A stored node has so many below it.
+const FAN: u64 = 256;
+/// The logarithm of that.
+const STRIDE: u32 = 8;
+
+/// The inclusion proof of an event in the tree over the first `size` of them, from its leaf up.
+pub async fn inclusion(connection: &mut PgConnection, seq: u64, size: u64) -> Result<Vec<Hash>, Fault> {
+    let spans = merkle::inclusion_spans(seq, size).ok_or_else(|| Fault::new("no such event to prove"))?;
+    roots(connection, &spans).await
+}
+
+/// The proof that the log of one size is the beginning of that of another.
+pub async fn consistency(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Fault> {
+    let spans = merkle::consistency_spans(from, to).ok_or_else(|| Fault::new("a log does not shrink"))?;
+    roots(connection, &spans).await
+}
+
+/// The leaf of an event and its inclusion proof, and the root that it leads to.
+pub async fn proven(
+    connection: &mut PgConnection,
+    seq: u64,
+    size: u64,
+) -> Result<(Hash, Vec<Hash>, Hash), Fault> {
+    let mut spans = merkle::inclusion_spans(seq, size).ok_or_else(|| Fault::new("no such event to prove"))?;
+    spans.push(Span { from: seq, to: seq + 1 });
+    spans.push(Span { from: 0, to: size });
+    let mut hashes = roots(connection, &spans).await?;
+    let (root, leaf) = (hashes.pop(), hashes.pop());
+    leaf.zip(root)
+        .map(|(leaf, root)| (leaf, hashes, root))
+        .ok_or_else(|| Fault::new("a proof without a leaf"))
+}
+
+/// The right edge of the tree when it had this size.
+pub async fn frontier(connection: &mut PgConnection, size: u64) -> Result<Frontier, Fault> {
+    let subtrees = Span { from: 0, to: size }.subtrees();
+    let known = Known::of(connection, subtrees.iter().map(|one| run_of(*one))).await?;
+    let peaks = subtrees.iter().map(|one| known.root(*one)).collect::<Result<_, _>>()?;
+    Frontier::from_parts(size, peaks).ok_or_else(|| Fault::new("an edge that does not fit its size"))
+}
+
+/// The hashes of a tile (c2sp.org/tlog-tiles): `width` roots of subtrees over 256^level events, from the `n * 256`th on.
+/// `None` if the log is not as long as that.
+pub async fn tile(
+    connection: &mut PgConnection,
+    level: u8,
+    n: u64,
+    width: u16,
+) -> Result<Option<Vec<u8>>, Fault> {
+    let needs = merkle_tile(level, n, width).needs();
+    let size = super::store::head(connection).await?.size();
+    let Some(first) = n.checked_mul(FAN).filter(|_| needs.is_some_and(|needs| needs <= size)) else {
+        return Ok(None);
+    };
+    let run = Run { level: level.into(), first, count: width.into() };
+    let known = Known::of(connection, [run]).await?;
+    let hashes = (first..first + run.count).map(|n| known.node(run.level, n));
+    Ok(Some(hashes.collect::<Result<Vec<_>, _>>()?.concat()))
+}
+
+fn merkle_tile(level: u8, n: u64, width: u16) -> crate::protocol::tlog_tiles::Tile {
+    use crate::protocol::tlog_tiles::{Content, Tile};
+    Tile { content: Content::Hashes(level), n, width }
+}
+
+/// The stored leaves of events `[from, to)`, all of which have theirs.
+pub async fn stored_leaves(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Fault> {
+    let mut known = Known::default();
+    known.read_leaves(connection, &[(from, to)]).await?;
+    (from..to).map(|seq| known.node(0, seq)).collect()
+}
+
+/// The hashes at spans of a proof.
+async fn roots(connection: &mut PgConnection, spans: &[Span]) -> Result<Vec<Hash>, Fault> {
+    let subtrees: Vec<Vec<Subtree>> = spans.iter().map(|span| span.subtrees()).collect();
+    let known = Known::of(connection, subtrees.iter().flatten().map(|one| run_of(*one))).await?;
+    subtrees
+        .iter()
+        .map(|peaks| {
+            let peaks = peaks.iter().map(|one| known.root(*one)).collect::<Result<Vec<_>, _>>()?;
+            Ok(merkle::root_of(&peaks).unwrap_or_else(|| Frontier::default().root()))
+        })
+        .collect()
+}
+
+/// Nodes of one stored level in a row; level 0 is that of the leaves.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    level: u32,
+    first: u64,
+    count: u64,
+}
+
+/// The nodes of the next stored level below that make a subtree up: at most 128.
+fn run_of(subtree: Subtree) -> Run {
+    let above = subtree.level % STRIDE;
+    Run { level: subtree.level / STRIDE, first: subtree.n << above, count: 1 << above }
+}
+
+/// What was read of the tree.
+#[derive(Debug, Default)]
+struct Known {
+    nodes: HashMap<(u32, u64), Hash>,
+}
+
+/// What has to be read.
+#[derive(Debug, Default)]
+struct Wanted {
+    nodes: Vec<(u32, u64, u64)>,
+    leaves: Vec<(u64, u64)>,
+    behind: Option<(u64, u64)>,
+}
+
+impl Wanted {
+    /// What of a run is stored is read as it is; what is not, level by level from what lies below.
+    fn add(&mut self, run: Run, indexed: u64) {
+        let end = run.first + run.count;
+        let stored = indexed.checked_shr(run.level * STRIDE).unwrap_or(0).clamp(run.first, end);
+        if run.first < stored {
+            match run.level {
+                0 => self.leaves.push((run.first, stored)),
+                level => self.nodes.push((level, run.first, stored)),
+            }
+        }
+        if stored == end {
+            return;
+        }
+        if run.level == 0 {
+            let (from, to) = self.behind.unwrap_or((stored, end));
+            self.behind = Some((from.min(stored), to.max(end)));
+        } else {
+            let below = Run { level: run.level - 1, first: stored * FAN, count: (end - stored) * FAN };
+            self.add(below, indexed);
+        }
+    }
+}
+
+impl Known {
+    /// Reads all that some runs need.
+    async fn of(connection: &mut PgConnection, runs: impl IntoIterator<Item = Run>) -> Result<Self, Fault> {
+        let indexed = index::covered(connection).await?;
+        let mut wanted = Wanted::default();
+        for run in runs {
+            wanted.add(run, indexed);
+        }
+        let mut known = Self::default();
+        known.read_nodes(connection, &wanted.nodes).await?;
+        known.read_leaves(connection, &wanted.leaves).await?;
+        if let Some((from, to)) = wanted.behind {
+            known.read_documents(connection, from, to).await?;
+        }
+        Ok(known)
+    }
+
+    async fn read_nodes(
+        &mut self,
+        connection: &mut PgConnection,
+        wanted: &[(u32, u64, u64)],
+    ) -> Result<(), Fault> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let levels: Vec<i16> =
+            wanted.iter().map(|(level, _, _)| i16::try_from(*level).unwrap_or(i16::MAX)).collect();
+        let rows: Vec<(i16, i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT node.level, node.n, node.hash FROM unnest($1::smallint[], $2::bigint[], $3::bigint[])
+                 AS wanted (level, first, past)
+             JOIN audit_node node ON node.level = wanted.level AND node.n >= wanted.first AND node.n < wanted.past",
+        )
+        .bind(levels)
+        .bind(wanted.iter().map(|(_, first, _)| signed(*first)).collect::<Vec<_>>())
+        .bind(wanted.iter().map(|(_, _, past)| signed(*past)).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+        for (level, n, hash) in rows {
+            let (level, n) = (u32::try_from(level).unwrap_or(u32::MAX), u64::try_from(n).unwrap_or(u64::MAX));
+            self.nodes.insert((level, n), hash_of(&hash)?);
+        }
+        Ok(())
+    }
+
+    /// Only the slices that are asked for leave the database.
+    async fn read_leaves(
+        &mut self,
+        connection: &mut PgConnection,
+        wanted: &[(u64, u64)],
+    ) -> Result<(), Fault> {
+        let mut slices = Vec::new();
+        for (from, to) in wanted {
+            let mut from = *from;
+            while from < *to {
+                let end = (from / BLOCK + 1).saturating_mul(BLOCK).min(*to);
+                slices.push((from, end));
+                from = end;
+            }
+        }
+        if slices.is_empty() {
+            return Ok(());
+        }
+        let bytes = |events: u64| i32::try_from(events * 32).unwrap_or(i32::MAX);
+        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT wanted.first, substring(block.leaves FROM wanted.at + 1 FOR wanted.length)
+             FROM unnest($1::bigint[], $2::integer[], $3::integer[], $4::integer[])
+                 AS wanted (first, block, at, length)
+             JOIN audit_block block ON block.block = wanted.block",
+        )
+        .bind(slices.iter().map(|(from, _)| signed(*from)).collect::<Vec<_>>())
+        .bind(
+            slices
+                .iter()
+                .map(|(from, _)| i32::try_from(from / BLOCK).unwrap_or(i32::MAX))
+                .collect::<Vec<_>>(),
+        )
+        .bind(slices.iter().map(|(from, _)| bytes(from % BLOCK)).collect::<Vec<_>>())
+        .bind(slices.iter().map(|(from, to)| bytes(to - from)).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+        for (first, leaves) in rows {
+            let first = u64::try_from(first).during("reading leaves")?;
+            for (seq, leaf) in (first..).zip(leaves.chunks(32)) {
+                self.nodes.insert((0, seq), hash_of(leaf)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The database hashes them, so that documents do not have to travel.
+    async fn read_documents(
+        &mut self,
+        connection: &mut PgConnection,
+        from: u64,
+        to: u64,
+    ) -> Result<(), Fault> {
+        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            r"SELECT seq, sha256('\x00'::bytea || convert_to(document, 'UTF8')) FROM audit_event
+              WHERE seq >= $1 AND seq < $2",
+        )
+        .bind(signed(from))
+        .bind(signed(to))
+        .fetch_all(connection)
+        .await?;
+        for (seq, leaf) in rows {
+            self.nodes.insert((0, u64::try_from(seq).unwrap_or(u64::MAX)), hash_of(&leaf)?);
+        }
+        Ok(())
+    }
+
+    /// A node of a stored level, made from what lies below where it is not stored itself.
+    fn node(&self, level: u32, n: u64) -> Result<Hash, Fault> {
+        if let Some(hash) = self.nodes.get(&(level, n)) {
+            return Ok(*hash);
+        }
+        let below =
+            level.checked_sub(1).ok_or_else(|| Fault::new(format!("the log lacks the leaf of event {n}")))?;
+        self.over(Run { level: below, first: n * FAN, count: FAN })
+    }
+
+    fn root(&self, subtree: Subtree) -> Result<Hash, Fault> {
+        self.over(run_of(subtree))
+    }
+
+    /// The root over a run that is a perfect subtree.
+    fn over(&self, run: Run) -> Result<Hash, Fault> {
+        let mut tree = Frontier::default();
+        for n in run.first..run.first + run.count {
+            tree.push(self.node(run.level, n)?);
+        }
+        Ok(tree.root())
+    }
+}
+
+fn hash_of(bytes: &[u8]) -> Result<Hash, Fault> {
+    bytes.try_into().during("reading a hash of the log")
+}
+
+/// No log has more events than fit.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_index_has_not_come_to_is_made_from_what_lies_below() {
+        let mut wanted = Wanted::default();
+        // A subtree over 2^17 events, of which the index has 66 * 1024.
+        wanted.add(run_of(Subtree { level: 17, n: 0 }), 66 * BLOCK);
+        assert_eq!(wanted.nodes, [(2, 0, 1), (1, 256, 264)]);
+        assert!(wanted.leaves.is_empty());
+        assert_eq!(wanted.behind, Some((66 * BLOCK, 1 << 17)));
+    }
+
+    #[test]
+    fn what_is_stored_is_read_in_runs() {
+        let mut wanted = Wanted::default();
+        wanted.add(run_of(Subtree { level: 3, n: 5 }), BLOCK);
+        wanted.add(run_of(Subtree { level: 9, n: 0 }), BLOCK);
+        assert_eq!((wanted.leaves.as_slice(), wanted.nodes.as_slice()), (&[(40, 48)][..], &[(1, 0, 2)][..]));
+        assert_eq!(wanted.behind, None);
+    }
+}

@@ -1,0 +1,129 @@
+//! Signed checkpoints over the log, and the keys that sign them.
+
+use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+use time::OffsetDateTime;
+
+use super::origin;
+use crate::domain::audit::{store, tree};
+use crate::domain::key::{self, Purpose, Stage, StoredKey};
+use crate::platform::base64url;
+use crate::platform::fault::Fault;
+use crate::platform::jose::SealingKey;
+use crate::protocol::merkle::{self, Frontier};
+use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+
+/// Signs a checkpoint over the log as it stands and keeps it; gives the one that is kept for this size.
+///
+/// # Errors
+/// A fault if the log is not a continuation of the newest checkpoint: then nothing is signed.
+pub async fn checkpoint(
+    pool: &PgPool,
+    seal: &SealingKey,
+    issuer: &str,
+    now: OffsetDateTime,
+) -> Result<String, Fault> {
+    let mut connection = pool.acquire().await?;
+    let head = store::head(&mut connection).await?;
+    let newest = store::newest_checkpoint(&mut connection).await?;
+    if let Some((size, note)) = &newest {
+        if *size == head.size() && note.starts_with(&format!("{}\n", origin(issuer))) {
+            return Ok(note.clone());
+        }
+        if *size > head.size() {
+            return Err(Fault::new(format!(
+                "the log has {} events, but a checkpoint vouches for {size}: it was truncated",
+                head.size()
+            )));
+        }
+        check_continues(&mut connection, (*size, note), &head).await?;
+    }
+    let signers = signers(&mut connection, newest.as_ref().map(|(_, note)| note.as_str())).await?;
+    let note = sign(&signers, (seal, issuer), &head)?;
+    // Kept before it is shown; where two were made at once, the first one counts.
+    if store::insert_checkpoint(&mut connection, head.size(), &note, now).await? {
+        return Ok(note);
+    }
+    let kept = store::find_checkpoint(&mut connection, head.size()).await?;
+    kept.ok_or_else(|| Fault::new("a checkpoint vanished"))
+}
+
+/// A log that is not the continuation of what was signed before is not signed for (CK-08).
+async fn check_continues(
+    connection: &mut PgConnection,
+    (size, note): (u64, &str),
+    head: &Frontier,
+) -> Result<(), Fault> {
+    let before = signed_note::parts(note).and_then(|(text, _)| Checkpoint::parse(&text));
+    let before = before.ok_or_else(|| Fault::new("the newest checkpoint cannot be read"))?;
+    let path = tree::consistency(connection, size, head.size()).await?;
+    if merkle::verify_consistency(size, head.size(), &path, &before.root, &head.root()) {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "the log of {} events is not a continuation of the checkpoint over {size}: it was rewritten",
+        head.size()
+    )))
+}
+
+/// The key that signs now and, in the first checkpoint after a rotation, the one that signed the last: so that whoever knows
+/// that one sees which key comes after it.
+async fn signers(connection: &mut PgConnection, newest: Option<&str>) -> Result<Vec<StoredKey>, Fault> {
+    let keys = key::store::list(connection).await?;
+    let active = keys.iter().find(|key| key.purpose == Purpose::Log && key.stage() == Stage::Active);
+    let active = active.ok_or_else(|| Fault::new("no key to sign checkpoints with"))?.clone();
+    let name = newest.and_then(|note| note.lines().next()).unwrap_or_default();
+    let signed = |key: &&StoredKey| {
+        let verifier = (key.purpose == Purpose::Log).then(|| verifier_key(key, name)).flatten();
+        verifier.zip(newest).is_some_and(|(verifier, note)| signed_note::names_signer(note, &[verifier]))
+    };
+    let last: Vec<StoredKey> = keys.iter().filter(signed).cloned().collect();
+    if last.is_empty() || last.iter().any(|key| key.kid == active.kid) {
+        return Ok(vec![active]);
+    }
+    Ok(std::iter::once(active).chain(last).collect())
+}
+
+/// A checkpoint over a log, with a signature line of each key, the first of which counts most.
+pub(super) fn sign(
+    signers: &[StoredKey],
+    (seal, issuer): (&SealingKey, &str),
+    tree: &Frontier,
+) -> Result<String, Fault> {
+    let text = Checkpoint { origin: origin(issuer), size: tree.size(), root: tree.root() }.text();
+    let mut lines = String::new();
+    for key in signers {
+        let signature = key.open(seal)?.sign_raw(text.as_bytes())?;
+        let verifier = verifier_key(key, &origin(issuer));
+        let verifier = verifier.ok_or_else(|| Fault::new("a log key is unusable"))?;
+        lines.push_str(&verifier.signature_line(&signature));
+    }
+    Ok(signed_note::note(&text, &lines))
+}
+
+/// The key that signs checkpoints now.
+pub(super) async fn active_key(connection: &mut PgConnection) -> Result<StoredKey, Fault> {
+    let keys = key::store::list(connection).await?;
+    let active = keys.into_iter().find(|key| key.purpose == Purpose::Log && key.stage() == Stage::Active);
+    active.ok_or_else(|| Fault::new("no key to sign checkpoints with"))
+}
+
+/// The key that verifies checkpoints signed now, in the form in which it is handed out.
+pub async fn published_key(connection: &mut PgConnection, issuer: &str) -> Result<String, Fault> {
+    let key = verifier_key(&active_key(connection).await?, &origin(issuer));
+    key.map(|key| key.text()).ok_or_else(|| Fault::new("the log key is unusable"))
+}
+
+/// A stored key under the name of a log.
+pub(super) fn verifier_key(key: &StoredKey, name: &str) -> Option<VerifierKey> {
+    let public = base64url::decode(key.public_jwk.get("x")?.as_str()?)?;
+    VerifierKey::new(name, public.try_into().ok()?)
+}
+
+/// The keys that may have signed checkpoints of the log of this name: the one that signs now first, then those before it.
+pub async fn log_keys(connection: &mut PgConnection, name: &str) -> Result<Vec<VerifierKey>, Fault> {
+    let keys = key::store::list(connection).await?;
+    let mut log: Vec<&StoredKey> = keys.iter().filter(|key| key.purpose == Purpose::Log).collect();
+    log.sort_by_key(|key| std::cmp::Reverse((key.stage() == Stage::Active, key.activated_at)));
+    Ok(log.iter().filter_map(|key| verifier_key(key, name)).collect())
+}

@@ -1,0 +1,174 @@
+//! The log for everybody (c2sp.org/tlog-tiles): checkpoint, keys, proofs and hash tiles without authentication. Tiles of
+//! entries hold documents, and are for those who may read the log.
+
+use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE};
+use actix_web::web::{Data, Path, Payload, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tracing_actix_web::RequestId;
+
+use super::desk::{Incoming, Stopped, serve_audit};
+use super::{caller, params, problem};
+use crate::app::App;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::audit::transparency;
+use crate::flows::desk::Caller;
+use crate::protocol::tlog_tiles::{Content, Tile};
+
+/// There is a new checkpoint every minute, and witnesses come to it.
+const BRIEF: &str = "public, max-age=5";
+/// What is said of a tree of a given size stays true, but for witnesses to come.
+const LONG: &str = "public, max-age=3600";
+/// A full tile never changes.
+const FOR_EVER: &str = "public, max-age=31536000, immutable";
+const OCTETS: &str = "application/octet-stream";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn public(cache: &'static str, kind: &'static str, body: Vec<u8>) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        .insert_header((CACHE_CONTROL, cache))
+        .insert_header((CONTENT_TYPE, kind))
+        .body(body)
+}
+
+fn answered(result: Result<HttpResponse, Stop>) -> HttpResponse {
+    result.unwrap_or_else(|stop| problem::of(&stop, None))
+}
+
+fn json_of(cache: &'static str, value: &impl serde::Serialize) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
+        .insert_header((CACHE_CONTROL, cache))
+        .json(value)
+}
+
+fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Refusal> {
+    Query::<T>::from_query(request.query_string())
+        .map(Query::into_inner)
+        .map_err(|_| Refusal::Malformed("The query is not what this endpoint reads"))
+}
+
+/// Reads for a request. What stopped a flow comes back as it is.
+async fn read<T, F>(app: &App, work: F) -> Result<T, Stop>
+where
+    F: AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, Stop>,
+{
+    app.read(async |connection| match work(connection).await {
+        Err(Stop::Failed(fault)) => Err(fault),
+        Err(Stop::Refused(refusal)) => Ok(Err(refusal)),
+        Ok(done) => Ok(Ok(done)),
+    })
+    .await?
+    .map_err(Stop::Refused)
+}
+
+/// `GET /audit/checkpoint`: the newest, with all its signatures.
+pub(super) async fn checkpoint(app: Data<App>) -> HttpResponse {
+    let found = app.read(async |connection| transparency::newest_checkpoint(connection).await).await;
+    answered(match found {
+        Ok(Some((_, note))) => Ok(public(BRIEF, TEXT, note.into_bytes())),
+        Ok(None) => Err(Refusal::NotFound.into()),
+        Err(fault) => Err(fault.into()),
+    })
+}
+
+/// `GET /audit/keys`: the keys under which checkpoints verify, one a line, the one that signs now first.
+pub(super) async fn keys(app: Data<App>) -> HttpResponse {
+    let found =
+        app.read(async |connection| transparency::published_keys(connection, &app.issuer).await).await;
+    answered(found.map(|keys| public(BRIEF, TEXT, keys.into_bytes())).map_err(Stop::from))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfEvent {
+    seq: u64,
+    size: Option<u64>,
+}
+
+/// `GET /audit/proof/inclusion`.
+pub(super) async fn inclusion(request: HttpRequest, app: Data<App>) -> HttpResponse {
+    let prove = async || {
+        let asked: OfEvent = query(&request)?;
+        let cache = if asked.size.is_some() { LONG } else { BRIEF };
+        let proof =
+            read(&app, async |connection| transparency::inclusion(connection, asked.seq, asked.size).await);
+        Ok(json_of(cache, &proof.await?))
+    };
+    answered(prove().await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfSizes {
+    from: u64,
+    to: Option<u64>,
+}
+
+/// `GET /audit/proof/consistency`.
+pub(super) async fn consistency(request: HttpRequest, app: Data<App>) -> HttpResponse {
+    let prove = async || {
+        let asked: OfSizes = query(&request)?;
+        let cache = if asked.to.is_some() { LONG } else { BRIEF };
+        let proof =
+            read(&app, async |connection| transparency::consistency(connection, asked.from, asked.to).await);
+        Ok(json_of(cache, &proof.await?))
+    };
+    answered(prove().await)
+}
+
+/// `GET /audit/tile/{level}/{tile}`.
+pub(super) async fn tile(path: Path<String>, app: Data<App>) -> HttpResponse {
+    let look = async || {
+        let tile = Tile::parse(&format!("tile/{path}")).ok_or(Refusal::NotFound)?;
+        // Those have their own route, behind an access token.
+        if tile.content == Content::Entries {
+            return Err(Stop::Refused(Refusal::NotFound));
+        }
+        let bytes = read(&app, async |connection| transparency::tile(connection, tile).await).await?;
+        Ok(public(if tile.is_full() { FOR_EVER } else { LONG }, OCTETS, bytes))
+    };
+    answered(look().await)
+}
+
+/// `GET /audit/tile/entries/{tile}`: documents, for whoever may read all of them.
+pub(super) async fn entries(incoming: Incoming, path: Path<String>) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        if !matches!(known.call.caller, Caller::Admin(_) | Caller::Auditor(_) | Caller::Operator) {
+            return Err(Stopped::from(Refusal::InsufficientScope));
+        }
+        let tile = Tile::parse(&format!("tile/entries/{path}")).ok_or(Refusal::NotFound)?;
+        let bytes = read(known.app, async |connection| transparency::tile(connection, tile).await).await?;
+        Ok(HttpResponse::Ok()
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .insert_header((CONTENT_TYPE, OCTETS))
+            .body(bytes))
+    })
+    .await
+}
+
+/// `POST /audit/checkpoint/cosignatures`: what witnesses say. Their signatures are their credentials.
+pub(super) async fn cosign(
+    request: HttpRequest,
+    request_id: RequestId,
+    payload: Payload,
+    app: Data<App>,
+) -> HttpResponse {
+    let take = async || {
+        let body = params::body(payload, app.config.limits.body).await?;
+        let kind =
+            request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/plain") {
+            return Err(Stop::Refused(Refusal::Malformed("The body must be text/plain")));
+        }
+        let note =
+            std::str::from_utf8(&body).map_err(|_| Refusal::Malformed("The body is not valid UTF-8"))?;
+        let origin = caller::origin(&request, request_id);
+        let added = transparency::cosign(&app, note, origin, app.clock.now()).await?;
+        Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({"added": added})))
+    };
+    answered(take().await)
+}

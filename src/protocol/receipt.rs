@@ -1,0 +1,72 @@
+//! `Actchain-Receipt`: where the log has what was answered, as a dictionary of RFC 9651 (`seq=123, leaf=:base64:`).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::merkle::Hash;
+use super::tlog_proof::decimal;
+
+/// The field's name.
+pub const FIELD: &str = "actchain-receipt";
+
+/// An event's number and its leaf. Whoever keeps it can have it proven that the event is in the log, and unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The number.
+    pub seq: u64,
+    /// SHA-256(0x00 ‖ document).
+    pub leaf: Hash,
+}
+
+impl Receipt {
+    /// Writes the field's value.
+    pub fn text(&self) -> String {
+        format!("seq={}, leaf=:{}:", self.seq, STANDARD.encode(self.leaf))
+    }
+
+    /// Reads it, in either order; other members mean nothing. As in RFC 9651 §4.2.2, the last one of a name counts.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (mut seq, mut leaf) = (None, None);
+        for member in text.trim_matches([' ', '\t']).split(',') {
+            let (name, value) = member.trim_matches([' ', '\t']).split_once('=')?;
+            match name {
+                "seq" => seq = Some(decimal(value)?),
+                "leaf" => {
+                    let bytes = value.strip_prefix(':')?.strip_suffix(':')?;
+                    leaf = Some(STANDARD.decode(bytes).ok()?.try_into().ok()?);
+                }
+                _ => {}
+            }
+        }
+        Some(Self { seq: seq?, leaf: leaf? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_is_read_as_it_is_written() {
+        let receipt = Receipt { seq: 123, leaf: [7; 32] };
+        assert_eq!(receipt.text(), "seq=123, leaf=:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=:");
+        assert_eq!(Receipt::parse(&receipt.text()), Some(receipt));
+        let other = "leaf=:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=: ,\tmore=1,seq=123";
+        assert_eq!(Receipt::parse(other), Some(receipt));
+    }
+
+    #[test]
+    fn anything_else_is_no_receipt() {
+        for text in [
+            "",
+            "seq=1",
+            "seq=01, leaf=:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=:",
+            "seq=-1, leaf=:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=:",
+            "seq=1, leaf=BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=",
+            "seq=1, leaf=:BwcH:",
+            "seq=1, leaf=:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=:,",
+        ] {
+            assert_eq!(Receipt::parse(text), None, "{text}");
+        }
+    }
+}
