@@ -3,6 +3,9 @@
 use actchain::domain::audit::filter::Filter;
 use actchain::flows::audit::index;
 use actchain::platform::config::Span;
+use actchain::protocol::merkle;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::audit::{Dice, all_pages, auditor, cover, fill, read};
@@ -230,6 +233,19 @@ async fn one_event_shows_the_very_text_that_the_tree_hashes() {
         .await
         .unwrap();
     assert_eq!(shown.json["document"], json!(text));
+    assert_eq!(shown.json["inclusion"], Value::Null, "nobody vouches for it yet");
+    let app = &world.server.app;
+    let note =
+        actchain::flows::audit::checkpoint(&app.pool, &app.seal, &app.issuer, app.clock.now()).await.unwrap();
+    let at = format!("{LOGS}/{}", event["seq"]);
+    let inclusion = read(&world, (&auditor, &token), &at).await.json["inclusion"].clone();
+    assert_eq!(inclusion["checkpoint"], json!(note));
+    let hash =
+        |text: &Value| -> [u8; 32] { STANDARD.decode(text.as_str().unwrap()).unwrap().try_into().unwrap() };
+    let path: Vec<_> = inclusion["path"].as_array().unwrap().iter().map(hash).collect();
+    let (seq, size) = (inclusion["seq"].as_u64().unwrap(), inclusion["size"].as_u64().unwrap());
+    let leaf = merkle::leaf(text.as_bytes());
+    assert!(merkle::verify_inclusion(&leaf, seq, size, &path, &hash(&inclusion["root"])), "MT-04");
     for name in ["0198c0de-0000-7000-8000-000000000000", "999999", "x", "-1"] {
         assert_eq!(read(&world, (&auditor, &token), &format!("{LOGS}/{name}")).await.status, 404, "{name}");
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 
+use super::transparency;
 use crate::domain::audit::chain::{self, Chain, Facts};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::gather::{self, Gathered};
@@ -195,11 +196,17 @@ impl Lookout<'_> {
     }
 }
 
-/// One event, by its id or its place, as it stands in the log.
+/// One event, by its id or its place: as it stands in the log, and proven to be there.
 pub async fn show(desk: &Desk<'_>, call: &Call, name: &str) -> Result<Done, Stop> {
     let mut connection = desk.pool.acquire().await?;
     let found = event(&mut connection, call, name).await?;
-    Ok(Done::with(json!({"event": found.event, "document": found.document}))?)
+    // What no checkpoint vouches for yet cannot be proven.
+    let inclusion = match transparency::inclusion(&mut connection, found.seq, None).await {
+        Ok(inclusion) => Some(inclusion),
+        Err(Stop::Refused(_)) => None,
+        Err(failed) => return Err(failed),
+    };
+    Ok(Done::with(json!({"event": found.event, "document": found.document, "inclusion": inclusion}))?)
 }
 
 async fn event(connection: &mut PgConnection, call: &Call, name: &str) -> Result<Found, Stop> {

@@ -1,0 +1,48 @@
+//! The answers of the audit log's endpoints, each held against its description.
+
+use serde_json::{Value, json};
+
+use super::{Held, Who};
+use crate::support::desk::Api;
+
+/// Asks the log for everything that can be asked.
+pub(super) async fn the_log_is_asked(held: &Held<'_>) {
+    let admin = Who::Client(&held.world.admin);
+    let logs = "/api/v1/audit-logs";
+    let page = held.done(admin, ("GET", &format!("{logs}?limit=1000&order=oldest")), Value::Null).await;
+    let events = page.json["items"].as_array().unwrap();
+    let exchange = events.iter().find(|event| event["action"] == "oauth.token.exchanged").unwrap();
+    let path = format!("{logs}/{}", exchange["id"].as_str().unwrap());
+    let shown = held.done(admin, ("GET", &path), Value::Null).await;
+    assert_eq!(shown.json["event"], *exchange);
+    held.done(admin, ("GET", &format!("{logs}/chains?limit=100")), Value::Null).await;
+    let path = format!("{logs}/chains/{}", exchange["txn"].as_str().unwrap());
+    held.done(admin, ("GET", &path), Value::Null).await;
+    let graph = held.done(admin, ("GET", "/api/v1/agents/user-proxy/delegations/graph"), Value::Null).await;
+    assert!(!graph.json["inbound"]["items"].as_array().unwrap().is_empty());
+    for path in [
+        format!("{logs}?limit=0"),
+        format!("{logs}/x?y=z"),
+        format!("{logs}/chains?limit=0"),
+        format!("{logs}/chains/x?y=z"),
+        format!("{logs}/stream?from_seq=x"),
+        "/api/v1/agents/user-proxy/delegations/graph?limit=0".into(),
+    ] {
+        held.refused(admin, ("GET", &path), Value::Null, (400, "malformed_request")).await;
+    }
+    for path in [
+        format!("{logs}/nothing"),
+        format!("{logs}/chains/nothing"),
+        format!("{logs}/stream?from_seq=999999"),
+        "/api/v1/agents/nobody/delegations/graph".into(),
+    ] {
+        held.refused(admin, ("GET", &path), Value::Null, (404, "not_found")).await;
+    }
+    // A server that stops sends its readers away, so that the answer has an end.
+    held.world.server.app.follow.close();
+    let token = held.world.desk_token(&held.world.admin).await;
+    let stream = format!("{logs}/stream");
+    let api = Api::get(&held.world.server, &stream).client(&held.world.admin, &token);
+    let answer = held.send(api, "GET", &stream).await;
+    assert_eq!((answer.status, answer.json), (200, json!(null)));
+}
