@@ -217,10 +217,21 @@ impl Stage {
         (token_in(&one(self.address(), self.request(&self.proxy, &[], form)).await), id)
     }
 
-    /// What the proxy asks the vault for, under such a token.
-    pub fn at_vault(&self, (method, path): (&str, &str), token: &str) -> Vec<u8> {
+    /// The token under which the auditor comes; its key is the proxy's.
+    pub async fn auditor(&self) -> String {
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "client_credentials")
+            .append_pair("client_id", "auditor")
+            .append_pair("audience", &self.issuer)
+            .finish();
+        token_in(&one(self.address(), self.request(&self.proxy, &[], form)).await)
+    }
+
+    /// What a client with the proxy's key asks for, under such a token.
+    pub fn under(&self, (method, path): (&str, &str), token: &str) -> Vec<u8> {
         let ath = base64url::encode(sha256(&[token.as_bytes()]));
-        let claims = json!({"jti": jti(), "htm": method, "htu": format!("{}{path}", self.issuer), "iat": now(),
+        let target = path.split('?').next().unwrap();
+        let claims = json!({"jti": jti(), "htm": method, "htu": format!("{}{target}", self.issuer), "iat": now(),
                             "ath": ath});
         let proof = self.proxy.sign_proof("dpop+jwt", &claims).unwrap();
         let headers = [format!("authorization: DPoP {token}"), format!("dpop: {proof}")];
@@ -338,6 +349,7 @@ resources:
 clients:
   - {{id: proxy, kind: agent, auth: none, dpop_keys: [{}], scopes: [mail.read], audiences: ["{MAIL}"],
      grant_types: [token-exchange]}}
+  - {{id: auditor, kind: auditor, auth: none, dpop_keys: [{}], grant_types: [client_credentials]}}
   - {{id: by-secret, kind: agent, auth: client_secret_basic, secret: {SECRET}, scopes: [mail.read],
      audiences: ["{MAIL}"], grant_types: [token-exchange]}}
   - {{id: by-assertion, kind: agent, auth: private_key_jwt, jwks: {{keys: [{}]}}, scopes: [mail.read],
@@ -349,6 +361,7 @@ delegations:
   - {{id: A, parent: D, delegate: by-assertion}}
 "#,
         idp.public_jwk(),
+        proxy.kid(),
         proxy.kid(),
         by_assertion.public_jwk()
     )

@@ -17,6 +17,7 @@ pub(super) struct Cast {
     pub(super) followup_svc: Agent,
     pub(super) thief: Agent,
     pub(super) mail_server: Agent,
+    pub(super) auditor: Agent,
 }
 
 impl Cast {
@@ -29,6 +30,7 @@ impl Cast {
             followup_svc: Agent::with_key("followup-svc")?,
             thief: Agent::with_secret("thief")?,
             mail_server: Agent::with_secret("mail-server")?,
+            auditor: Agent::with_key("auditor")?,
         })
     }
 
@@ -58,6 +60,7 @@ clients:
      scopes: [mail.read, mail.send], audiences: ["{MAIL}"], grant_types: [token-exchange]}}
   - {{id: mail-server, kind: resource_server, name: Mail server, auth: client_secret_post, secret: {mail_server},
      audiences: ["{MAIL}"]}}
+  - {{id: auditor, kind: auditor, auth: none, dpop_keys: [{auditor}], grant_types: [client_credentials]}}
 delegations:
   - {{id: alice-user-proxy, delegator: {{iss: {IDP}, sub: alice}}, delegate: user-proxy, expires_in: 3600, max_depth: 3}}
   - {{id: proxy-email, parent: alice-user-proxy, delegate: email-svc, scopes: [mail.read, mail.send],
@@ -69,6 +72,7 @@ delegations:
             followup = self.followup_svc.key.kid(),
             thief = secret(&self.thief),
             mail_server = secret(&self.mail_server),
+            auditor = self.auditor.key.kid(),
         )
     }
 }
