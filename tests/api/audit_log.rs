@@ -34,7 +34,7 @@ async fn busy_world() -> (World, Kept) {
     for _ in 0..3 {
         world.first_hop().await;
     }
-    let kept = Kept { keys: vec![key(&world).await], notes: vec![note] };
+    let kept = Kept { keys: vec![key(&world).await], notes: vec![note], from: None };
     (world, kept)
 }
 
@@ -120,7 +120,7 @@ async fn every_way_to_tamper_with_the_database_is_found() {
         let report = verify(&world, &kept).await;
         assert!(!report.valid, "{what}: {report:?}");
         for table in tables {
-            let restore = format!("TRUNCATE {table}; INSERT INTO {table} SELECT * FROM kept_{table}");
+            let restore = format!("TRUNCATE {table} CASCADE; INSERT INTO {table} SELECT * FROM kept_{table}");
             sql.execute(AssertSqlSafe(restore)).await.unwrap();
         }
     }
