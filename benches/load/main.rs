@@ -4,10 +4,11 @@
 //! Requests are signed before the clock starts; each carries a fresh proof. The subject token is one that the server has
 //! seen before, as for a service that handles many requests under one token.
 //!
-//! `-- exchanges`, `-- ends` and `-- vault` run one part alone.
+//! `-- exchanges`, `-- ends`, `-- vault` and `-- audit-verify` run one part alone.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "measures real time")]
 
+mod audit_verify;
 mod cpu;
 mod ends;
 mod floor;
@@ -28,8 +29,8 @@ fn main() {
     let parts: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|word| word == part);
     assert!(
-        parts.iter().all(|part| ["exchanges", "ends", "vault"].contains(&part.as_str())),
-        "exchanges, ends or vault"
+        parts.iter().all(|part| ["exchanges", "ends", "vault", "audit-verify"].contains(&part.as_str())),
+        "exchanges, ends, vault or audit-verify"
     );
     if wanted("exchanges") {
         runtime.block_on(exchanges());
@@ -39,6 +40,9 @@ fn main() {
     }
     if wanted("vault") {
         runtime.block_on(vault::bench());
+    }
+    if wanted("audit-verify") {
+        runtime.block_on(audit_verify::bench());
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the environment")]
 
 mod audit_chains;
+mod audit_archive;
 mod audit_log;
 mod audit_search;
 mod audit_stream;

@@ -25,13 +25,12 @@ pub(in crate::cli) struct Args {
 }
 
 #[derive(Debug, clap::Args)]
-#[group(id = "which", required = true, multiple = false, args = ["seq", "id"])]
 pub(in crate::cli) struct Show {
     /// The file
     #[arg(long, value_name = "FILE")]
     archive: PathBuf,
     /// By its number
-    #[arg(long)]
+    #[arg(long, required_unless_present = "id", conflicts_with = "id")]
     seq: Option<u64>,
     /// By its id
     #[arg(long)]
