@@ -4,11 +4,12 @@
 //! Requests are signed before the clock starts; each carries a fresh proof. The subject token is one that the server has
 //! seen before, as for a service that handles many requests under one token.
 //!
-//! `-- exchanges`, `-- ends`, `-- vault` and `-- asking` run one part alone.
+//! `-- exchanges`, or the name of another of `PARTS`, runs one part alone.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "measures real time")]
 
 mod asking;
+mod audit_verify;
 mod cpu;
 mod ends;
 mod floor;
@@ -22,16 +23,14 @@ use generator::{Method, Run};
 use stage::Stage;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
+const PARTS: [&str; 5] = ["exchanges", "ends", "vault", "asking", "audit-verify"];
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     // Cargo adds flags of its own.
     let parts: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|word| word == part);
-    assert!(
-        parts.iter().all(|part| ["exchanges", "ends", "vault", "asking"].contains(&part.as_str())),
-        "exchanges, ends, vault or asking"
-    );
+    assert!(parts.iter().all(|part| PARTS.contains(&part.as_str())), "one of {PARTS:?}");
     if wanted("exchanges") {
         runtime.block_on(exchanges());
     }
@@ -43,6 +42,9 @@ fn main() {
     }
     if wanted("asking") {
         runtime.block_on(asking::bench());
+    }
+    if wanted("audit-verify") {
+        runtime.block_on(audit_verify::bench());
     }
 }
 

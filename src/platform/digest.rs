@@ -11,6 +11,40 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     to_array(context.finish().as_ref())
 }
 
+/// SHA-256 of what is written to it.
+#[derive(Clone)]
+pub struct Sha256(digest::Context);
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+}
+
+impl Sha256 {
+    /// Of all that was written.
+    pub fn finish(self) -> [u8; 32] {
+        to_array(self.0.finish().as_ref())
+    }
+}
+
+impl std::io::Write for Sha256 {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sha256(..)")
+    }
+}
+
 /// A key for HMAC-SHA-256; does not print.
 #[derive(Clone)]
 pub struct MacKey(hmac::Key);

@@ -1,5 +1,6 @@
 //! The log: everything is in it, nobody alters it unnoticed.
 
+use actchain::domain::audit::verify::Why;
 use actchain::flows::audit::{self, Kept, Report};
 use actchain::platform::jose::SealingKey;
 use actchain::protocol::signed_note::VerifierKey;
@@ -34,7 +35,7 @@ async fn busy_world() -> (World, Kept) {
     for _ in 0..3 {
         world.first_hop().await;
     }
-    let kept = Kept { keys: vec![key(&world).await], notes: vec![note] };
+    let kept = Kept { keys: vec![key(&world).await], notes: vec![note], from: None };
     (world, kept)
 }
 
@@ -120,7 +121,7 @@ async fn every_way_to_tamper_with_the_database_is_found() {
         let report = verify(&world, &kept).await;
         assert!(!report.valid, "{what}: {report:?}");
         for table in tables {
-            let restore = format!("TRUNCATE {table}; INSERT INTO {table} SELECT * FROM kept_{table}");
+            let restore = format!("TRUNCATE {table} CASCADE; INSERT INTO {table} SELECT * FROM kept_{table}");
             sql.execute(AssertSqlSafe(restore)).await.unwrap();
         }
     }
@@ -180,6 +181,9 @@ async fn the_servers_role_can_add_to_the_log_and_nothing_else() {
         "DELETE FROM audit_node",
         "DELETE FROM audit_posting",
         "UPDATE audit_cosignature SET line = ''",
+        "UPDATE audit_part SET archived_at = now(), file_sha256 = ''",
+        "ALTER TABLE audit_event DETACH PARTITION audit_event_0",
+        "DELETE FROM audit_block",
     ] {
         let error = connection.execute(AssertSqlSafe(statement)).await.unwrap_err();
         let code = error.as_database_error().and_then(|error| error.code()).unwrap().into_owned();
@@ -250,4 +254,120 @@ async fn an_export_verifies_offline_and_a_changed_one_does_not() {
     let mut flipped = file.clone();
     flipped[1_000] ^= 0x80;
     assert!(!check(&flipped, &Kept::default()).unwrap().valid, "not even text");
+}
+
+/// A world whose log the index has come to, with a checkpoint in the middle and at the end.
+async fn indexed_world() -> (World, Kept) {
+    let world = World::new().await;
+    crate::transparency::grow(&world.server, 1_300).await;
+    let from = checkpoint(&world).await;
+    crate::transparency::grow(&world.server, 2_300).await;
+    audit::index::run_once(&world.server.app.pool).await.unwrap();
+    checkpoint(&world).await;
+    (world, Kept { from: Some(from), ..Kept::default() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_bad_seq_is_named_with_what_is_wrong_with_it() {
+    let (world, from) = indexed_world().await;
+    let whole = verify(&world, &Kept::default()).await;
+    assert!(whole.valid && whole.events == 2_300 && whole.checkpoints == 2, "{whole:?}");
+    let mut sql = world.server.sql().await;
+    let tables =
+        ["audit_event", "audit_head", "audit_checkpoint", "audit_block", "audit_node", "audit_cosignature"];
+    for table in tables {
+        sql.execute(AssertSqlSafe(format!("CREATE TABLE kept_{table} AS TABLE {table}"))).await.unwrap();
+    }
+    let cases: [(&str, u64, Why); 18] = [
+        (
+            "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 900",
+            900,
+            Why::Leaf,
+        ),
+        (
+            "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 2200",
+            2_300,
+            Why::Checkpoint,
+        ),
+        ("UPDATE audit_event SET document = document || ' ' WHERE seq = 900", 900, Why::Document),
+        ("UPDATE audit_event SET document = '{}' WHERE seq = 900", 900, Why::Order),
+        ("DELETE FROM audit_event WHERE seq = 900", 900, Why::Gap),
+        ("DELETE FROM audit_event WHERE seq >= 2250", 2_250, Why::Truncated),
+        ("INSERT INTO audit_event SELECT 2300, '{}', 0", 2_300, Why::Surplus),
+        (
+            "UPDATE audit_event a SET document = b.document FROM audit_event b WHERE a.seq = 900 AND b.seq = 901",
+            900,
+            Why::Order,
+        ),
+        (A_LEAF, 100, Why::Leaf),
+        ("DELETE FROM audit_block WHERE block = 0", 0, Why::Leaf),
+        ("UPDATE audit_node SET hash = decode(repeat('00', 32), 'hex') WHERE n = 2", 768, Why::Root),
+        ("DELETE FROM audit_node WHERE n = 7", 2_048, Why::Root),
+        ("INSERT INTO audit_node VALUES (1, 8, decode(repeat('00', 32), 'hex'))", 2_300, Why::Surplus),
+        ("UPDATE audit_head SET peaks = overlay(peaks PLACING 'x'::bytea FROM 1)", 2_300, Why::Root),
+        (
+            "UPDATE audit_checkpoint SET note = replace(note, E'\\n1300\\n', E'\\n1301\\n') WHERE size = 1300",
+            1_301,
+            Why::Signature,
+        ),
+        ("UPDATE audit_checkpoint SET note = 'x' WHERE size = 1300", 2_300, Why::Signature),
+        ("INSERT INTO audit_cosignature VALUES (1300, 'w+00000000+AAAA', 'x', now())", 1_300, Why::Signature),
+        ("UPDATE audit_head SET size = 2299, peaks = (SELECT peaks FROM audit_head)", 0, Why::Root),
+    ];
+    for (statement, seq, why) in cases {
+        // A head that does not fit its size is no log: that is a fault, and tried elsewhere.
+        if why == Why::Root && seq == 0 {
+            sql.execute(statement).await.unwrap();
+            let fault = audit::verify_database(&mut world.server.sql().await, &Kept::default()).await;
+            assert!(fault.is_err(), "could not be checked");
+        } else {
+            sql.execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+            let report = verify(&world, &Kept::default()).await;
+            let broken = report.broken.unwrap_or_else(|| panic!("{statement} is not found"));
+            assert_eq!((broken.seq, broken.why), (seq, why), "{statement}");
+            let later = verify(&world, &from).await;
+            let believed = seq < 1_300 && why != Why::Signature;
+            assert!(
+                believed == later.valid || why == Why::Root || statement.contains("block"),
+                "{statement}: {later:?}"
+            );
+        }
+        for table in tables.iter().rev() {
+            sql.execute(AssertSqlSafe(format!("DELETE FROM {table}"))).await.unwrap();
+        }
+        for table in tables {
+            sql.execute(AssertSqlSafe(format!("INSERT INTO {table} SELECT * FROM kept_{table}")))
+                .await
+                .unwrap();
+        }
+    }
+    let again = verify(&world, &from).await;
+    assert!(again.valid, "{again:?}");
+    assert_eq!((again.from, again.events), (1_300, 2_300));
+}
+
+/// A leaf in the middle of the first block.
+const A_LEAF: &str = "UPDATE audit_block SET leaves = overlay(leaves PLACING decode(repeat('00', 32), 'hex') FROM 3201 FOR 32) WHERE block = 0";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_believed_has_to_be_one_and_to_be_of_this_log() {
+    let (world, from) = indexed_world().await;
+    let note = from.from.unwrap();
+    let believe = async |note: &str, keys: Vec<VerifierKey>| {
+        verify(&world, &Kept { from: Some(note.to_owned()), keys, ..Kept::default() }).await
+    };
+    let log = key(&world).await;
+    assert!(believe(&note, vec![log.clone()]).await.valid);
+    let stranger = VerifierKey::new("x", [1; 32]).unwrap();
+    assert_eq!(believe(&note, vec![stranger]).await.broken.unwrap().why, Why::Signature);
+    let forged = note.replace("\n1300\n", "\n1200\n");
+    assert_eq!(believe(&forged, vec![log]).await.broken.unwrap().why, Why::Signature);
+    // The log is rewritten as a whole behind its back, stored hashes and all: it is not the one that was believed.
+    let mut sql = world.server.sql().await;
+    sql.execute("UPDATE audit_block SET leaves = leaves || '' WHERE false; DELETE FROM audit_checkpoint")
+        .await
+        .unwrap();
+    sql.execute("UPDATE audit_node SET hash = decode(repeat('00', 32), 'hex') WHERE n = 0").await.unwrap();
+    let report = believe(&note, Vec::new()).await;
+    assert_eq!(report.broken.map(|broken| (broken.seq, broken.why)), Some((1_300, Why::Checkpoint)));
 }

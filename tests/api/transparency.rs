@@ -441,7 +441,7 @@ async fn ck_08_log_keys_rotate_and_whatever_was_signed_before_goes_on_to_verify(
         async |kept: &audit::Kept| audit::verify_database(&mut server.sql().await, kept).await.unwrap();
     assert!(verify(&audit::Kept::default()).await.valid);
     for (key, note) in keys.iter().zip([&notes[0], &notes[2], &notes[4]]) {
-        let kept = audit::Kept { keys: vec![key.clone()], notes: vec![note.clone()] };
+        let kept = audit::Kept { keys: vec![key.clone()], notes: vec![note.clone()], from: None };
         let report = verify(&kept).await;
         assert!(report.valid, "{report:?}");
         assert!(report.checkpoints >= 2);

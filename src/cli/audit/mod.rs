@@ -1,7 +1,8 @@
-//! `actchain audit verify|export|checkpoint|tail`. Verification only reads; it exits 0 for a valid log, 1 for a broken
-//! one, 2 if it could not check.
+//! `actchain audit verify|prove|export|checkpoint|archive|show|tail`.
 
+mod archive;
 mod prove;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use futures_util::TryStreamExt as _;
 
 use super::{foundation, print_json};
 use crate::domain::audit::store;
-use crate::flows::audit::{self, Kept, Report};
+use crate::flows::audit;
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
 use crate::protocol::signed_note::VerifierKey;
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) enum Command {
     /// Check the whole log, in the database or in an export
     #[command(visible_alias = "verify-chain")]
-    Verify(Verify),
+    Verify(verify::Args),
     /// Write the log as JSON Lines that verify offline
     Export {
         /// Where to; standard output where absent
@@ -36,6 +37,10 @@ pub(super) enum Command {
         #[arg(long)]
         key: bool,
     },
+    /// Move old partitions into files that verify by themselves
+    Archive(archive::Args),
+    /// Print an event out of such a file
+    Show(archive::Show),
     /// Check a receipt against the log, or a proof file by itself
     Prove(prove::Args),
     /// Print the latest events
@@ -49,58 +54,19 @@ pub(super) enum Command {
     },
 }
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Verify {
-    /// An export; the database where absent
-    #[arg(long)]
-    file: Option<PathBuf>,
-    /// A checkpoint that was kept elsewhere
-    #[arg(long, value_name = "FILE")]
-    checkpoint: Vec<PathBuf>,
-    /// The only key to believe, as «name+id+key», that was kept elsewhere
-    #[arg(long)]
-    key: Vec<String>,
-    #[arg(long)]
-    json: bool,
-}
-
 pub(super) async fn run(
     config: impl FnOnce() -> Result<Config, Fault>,
     command: Command,
 ) -> Result<ExitCode, Fault> {
     match command {
-        Command::Verify(args) => verify(config, args).await,
+        Command::Verify(args) => verify::run(config, args).await,
         Command::Export { out } => export(config()?, out).await,
         Command::Checkpoint { key } => checkpoint(config()?, key).await,
+        Command::Archive(args) => archive::run(config()?, args).await,
+        Command::Show(args) => archive::show(&args),
         Command::Prove(args) => prove::run(config, args).await,
         Command::Tail { lines, follow } => tail(config()?, lines, follow).await,
     }
-}
-
-async fn verify(config: impl FnOnce() -> Result<Config, Fault>, args: Verify) -> Result<ExitCode, Fault> {
-    let keys = verifier_keys(&args.key)?;
-    let notes = args
-        .checkpoint
-        .iter()
-        .map(|path| std::fs::read_to_string(path).during(&format!("reading {}", path.display())));
-    let kept = Kept { keys, notes: notes.collect::<Result<_, _>>()? };
-    let report = match &args.file {
-        // A file is all that is needed: neither configuration nor database.
-        Some(path) => audit::verify_export(path, &kept)?,
-        None => {
-            foundation::with(config()?, async |_, pool| {
-                let mut connection = pool.acquire().await?;
-                audit::verify_database(&mut connection, &kept).await
-            })
-            .await?
-        }
-    };
-    if args.json {
-        print_json(&report)?
-    } else {
-        print(&report)?
-    }
-    Ok(if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
@@ -108,22 +74,6 @@ fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
         VerifierKey::parse(text).ok_or_else(|| Fault::new(format!("{text} is no verifier key")))
     };
     texts.iter().map(key).collect()
-}
-
-fn print(report: &Report) -> Result<(), Fault> {
-    match &report.broken {
-        None => println!(
-            "valid: {} events, {} checkpoints, root {}",
-            report.events,
-            report.checkpoints,
-            report.root.as_deref().unwrap_or_default()
-        ),
-        Some(broken) => {
-            let why = serde_json::to_value(broken.why).during("naming what is broken")?;
-            println!("BROKEN at seq {}: {}", broken.seq, why.as_str().unwrap_or_default());
-        }
-    }
-    Ok(())
 }
 
 async fn export(config: Config, out: Option<PathBuf>) -> Result<ExitCode, Fault> {

@@ -188,7 +188,7 @@ pub async fn covered(connection: &mut PgConnection) -> Result<u64, Fault> {
 /// Covers the next block, in a transaction of the caller's; `false` if there is no complete one, or somebody else is at it.
 pub async fn cover(connection: &mut PgConnection) -> Result<bool, Fault> {
     let alone: bool =
-        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7223459)").fetch_one(&mut *connection).await?;
+        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7223461)").fetch_one(&mut *connection).await?;
     if !alone {
         return Ok(false);
     }

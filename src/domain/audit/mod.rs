@@ -7,6 +7,7 @@ pub mod follow;
 pub mod gather;
 pub mod index;
 pub mod parts;
+pub mod rows;
 pub mod search;
 pub mod store;
 pub mod tree;

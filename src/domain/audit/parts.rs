@@ -43,3 +43,41 @@ pub async fn open(connection: &mut PgConnection, after: i32, now: OffsetDateTime
     let opened = sqlx::query_scalar("SELECT audit_open_part($1, $2)").bind(after).bind(now);
     Ok(opened.fetch_one(connection).await?)
 }
+
+/// Forgets what events of blocks below one were found by.
+pub async fn forget_postings(connection: &mut PgConnection, below: u64) -> Result<(), Fault> {
+    sqlx::query("DELETE FROM audit_posting WHERE block < $1")
+        .bind(i32::try_from(below).unwrap_or(i32::MAX))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Says of a partition that it is in a file; `false` if it was said before.
+pub async fn mark_archived(
+    connection: &mut PgConnection,
+    part: i32,
+    (sha256, now): (&[u8], OffsetDateTime),
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE audit_part SET archived_at = $2, file_sha256 = $3 WHERE part = $1 AND archived_at IS NULL",
+    )
+    .bind(part)
+    .bind(now)
+    .bind(sha256)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Drops a partition with its events. Under the head's lock, so that nobody who writes waits for it in the middle.
+pub async fn drop_part(connection: &mut PgConnection, part: i32) -> Result<(), Fault> {
+    for statement in [
+        format!("ALTER TABLE audit_event DETACH PARTITION audit_event_{part}"),
+        format!("DROP TABLE audit_event_{part}"),
+    ] {
+        // A number makes the only difference.
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await?;
+    }
+    Ok(())
+}

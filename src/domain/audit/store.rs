@@ -116,9 +116,10 @@ pub async fn documents_of(connection: &mut PgConnection, seqs: &[u64]) -> Result
     Ok(rows.into_iter().map(|(seq, document)| (u64::try_from(seq).unwrap_or_default(), document)).collect())
 }
 
-/// How many rows the table has beyond those the head speaks of.
-pub async fn rows_outside(connection: &mut PgConnection, size: u64) -> Result<i64, Fault> {
-    let outside = sqlx::query_scalar("SELECT count(*) FROM audit_event WHERE seq < 0 OR seq >= $1")
+/// How many rows the table has beyond those that belong there, from the first one that was not archived on.
+pub async fn rows_outside(connection: &mut PgConnection, from: u64, size: u64) -> Result<i64, Fault> {
+    let outside = sqlx::query_scalar("SELECT count(*) FROM audit_event WHERE seq < $1 OR seq >= $2")
+        .bind(i64::try_from(from).unwrap_or(i64::MAX))
         .bind(i64::try_from(size).unwrap_or(i64::MAX))
         .fetch_one(connection)
         .await?;

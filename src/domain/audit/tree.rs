@@ -74,11 +74,46 @@ fn merkle_tile(level: u8, n: u64, width: u16) -> crate::protocol::tlog_tiles::Ti
     Tile { content: Content::Hashes(level), n, width }
 }
 
-/// The stored leaves of events `[from, to)`, all of which have theirs.
-pub async fn stored_leaves(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Fault> {
+/// The leaves of events `[from, to)` as they are stored, up to the first one that is missing.
+pub async fn leaves_as_stored(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Fault> {
     let mut known = Known::default();
-    known.read_leaves(connection, &[(from, to)]).await?;
-    (from..to).map(|seq| known.node(0, seq)).collect()
+    if from < to {
+        known.read_leaves(connection, &[(from, to)]).await?;
+    }
+    Ok((from..to).map_while(|seq| known.nodes.get(&(0, seq)).copied()).collect())
+}
+
+/// The roots of tiles as they are stored, of those that end within events `[from, to)`; by level and place.
+pub async fn tiles_as_stored(
+    connection: &mut PgConnection,
+    from: u64,
+    to: u64,
+) -> Result<HashMap<(u32, u64), Hash>, Fault> {
+    let mut known = Known::default();
+    let runs: Vec<(u32, u64, u64)> = (1..=7)
+        .map(|level| (level, from >> (level * STRIDE), to >> (level * STRIDE)))
+        .filter(|(_, first, past)| first < past)
+        .collect();
+    known.read_nodes(connection, &runs).await?;
+    Ok(known.nodes)
+}
+
+/// Whether there are as many stored leaves and nodes as there should be: none missing, none too many.
+pub async fn is_regular(connection: &mut PgConnection) -> Result<bool, Fault> {
+    let covered = index::covered(connection).await?;
+    let blocks: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM audit_block").fetch_one(&mut *connection).await?;
+    let levels: Vec<(i16, i64, i64)> =
+        sqlx::query_as("SELECT level, count(*), max(n) FROM audit_node GROUP BY level")
+            .fetch_all(connection)
+            .await?;
+    let expected = |level: u32| signed(covered.checked_shr(level * STRIDE).unwrap_or(0));
+    let fits = |(level, count, last): &(i16, i64, i64)| {
+        let expected = u32::try_from(*level).map_or(0, expected);
+        *count == expected && last + 1 == expected
+    };
+    let all_there = (1..=7).filter(|level| expected(*level) > 0).count() == levels.len();
+    Ok(signed(covered / BLOCK) == blocks && all_there && levels.iter().all(fits))
 }
 
 /// The hashes at spans of a proof.

@@ -1,11 +1,11 @@
 //! Verifying the log: every document's place and form, the tree over all of them, and what checkpoints say of it.
 
-use serde::Serialize;
-use serde_json::Value;
+use std::collections::VecDeque;
 
-use crate::platform::json;
+use serde::Serialize;
+
 use crate::protocol::canonical_json;
-use crate::protocol::merkle::{self, Frontier, Hash};
+use crate::protocol::merkle::{self, Frontier, Hash, TileRoot, Tiled};
 use crate::protocol::signed_note::Checkpoint;
 
 /// The first thing that is wrong with a log.
@@ -27,50 +27,73 @@ pub enum Why {
     Document,
     /// The document says another `seq` than its place.
     Order,
-    /// The documents up to here do not give the root of the head.
+    /// The leaf that is stored for the document is not its hash.
+    Leaf,
+    /// The documents up to here do not give the root of the head, or that of a tile.
     Root,
     /// The documents up to here do not give the root of a checkpoint.
     Checkpoint,
-    /// A checkpoint speaks of more documents than there are.
+    /// A checkpoint is signed by no key that is believed, or a signature under it is bad.
+    Signature,
+    /// A checkpoint or the head speaks of more documents than there are.
     Truncated,
-    /// There are documents that the head does not speak of.
+    /// There is more than the head or a checkpoint speaks of.
     Surplus,
 }
 
 /// Walks over a log once, in order, with the memory of one document.
 #[derive(Debug, Default)]
 pub struct Walk {
-    tree: Frontier,
-    checkpoints: Vec<(u64, Hash)>,
+    tree: Tiled,
+    /// Those that lie ahead, smallest first.
+    checkpoints: VecDeque<(u64, Hash)>,
+    /// Roots of tiles that were made full since somebody looked.
+    tiles: Vec<TileRoot>,
 }
 
 impl Walk {
-    /// A walk that compares with checkpoints whose signatures have been verified.
+    /// A walk from the first document on that compares with checkpoints whose signatures have been verified.
     pub fn with(checkpoints: &[Checkpoint]) -> Result<Self, Broken> {
-        let mut list: Vec<(u64, Hash)> = checkpoints.iter().map(|one| (one.size, one.root)).collect();
+        Self::from(&Frontier::default(), checkpoints)
+    }
+
+    /// A walk that goes on behind an edge that is believed. What checkpoints say of less is not looked at.
+    pub fn from(edge: &Frontier, checkpoints: &[Checkpoint]) -> Result<Self, Broken> {
+        let ahead = checkpoints.iter().filter(|one| one.size >= edge.size());
+        let mut list: Vec<(u64, Hash)> = ahead.map(|one| (one.size, one.root)).collect();
         list.sort_unstable();
         list.dedup();
-        let walk = Self { tree: Frontier::default(), checkpoints: list };
+        let mut walk = Self { tree: Tiled::of(edge), checkpoints: list.into(), tiles: Vec::new() };
         walk.compare()?;
         Ok(walk)
     }
 
-    /// The next document, under the `seq` by which it is stored.
-    pub fn step(&mut self, stored_seq: u64, document: &str) -> Result<(), Broken> {
+    /// The next document, under the `seq` by which it is stored; gives its leaf.
+    pub fn step(&mut self, stored_seq: u64, document: &str) -> Result<Hash, Broken> {
         let seq = self.tree.size();
         let broken = |why| Err(Broken { seq, why });
         if stored_seq != seq {
             return broken(if stored_seq > seq { Why::Gap } else { Why::Order });
         }
-        let Some(value) = json::parse(document.as_bytes()) else { return broken(Why::Document) };
-        if canonical_json::to_string(&value).ok().as_deref() != Some(document) {
-            return broken(Why::Document);
-        }
-        if value.get("seq").and_then(Value::as_u64) != Some(seq) {
+        let Some(canonical) = canonical_json::check(document) else { return broken(Why::Document) };
+        if canonical.seq != Some(seq) {
             return broken(Why::Order);
         }
-        self.tree.push(merkle::leaf(document.as_bytes()));
+        let leaf = merkle::leaf(document.as_bytes());
+        self.step_over(leaf)?;
+        Ok(leaf)
+    }
+
+    /// The next document, of which there is nothing but its leaf.
+    pub fn step_over(&mut self, leaf: Hash) -> Result<(), Broken> {
+        let tiles = &mut self.tiles;
+        self.tree.push(leaf, |root| tiles.push(root));
         self.compare()
+    }
+
+    /// The roots of the tiles that became full since this was asked last.
+    pub fn full_tiles(&mut self) -> Vec<TileRoot> {
+        std::mem::take(&mut self.tiles)
     }
 
     /// How many documents hold so far.
@@ -78,21 +101,22 @@ impl Walk {
         self.tree.size()
     }
 
-    fn compare(&self) -> Result<(), Broken> {
+    fn compare(&mut self) -> Result<(), Broken> {
         let seq = self.tree.size();
-        let differs = |(size, root): &(u64, Hash)| *size == seq && *root != self.tree.root();
-        match self.checkpoints.iter().any(differs) {
-            true => Err(Broken { seq, why: Why::Checkpoint }),
-            false => Ok(()),
+        while let Some((_, root)) = self.checkpoints.pop_front_if(|(size, _)| *size <= seq) {
+            if root != self.tree.edge().root() {
+                return Err(Broken { seq, why: Why::Checkpoint });
+            }
         }
+        Ok(())
     }
 
     /// The end of the log: nothing that a checkpoint speaks of may be missing.
     pub fn end(self) -> Result<Frontier, Broken> {
         let seq = self.tree.size();
-        match self.checkpoints.last() {
+        match self.checkpoints.back() {
             Some((size, _)) if *size > seq => Err(Broken { seq, why: Why::Truncated }),
-            _ => Ok(self.tree),
+            _ => Ok(self.tree.edge()),
         }
     }
 }
@@ -101,6 +125,7 @@ impl Walk {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::Value;
 
     fn log(size: u64) -> Vec<String> {
         (0..size).map(|seq| format!("{{\"action\":\"a\",\"seq\":{seq}}}")).collect()
@@ -147,6 +172,22 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_walk_goes_on_behind_an_edge_and_looks_at_nothing_before_it() {
+        let documents = log(700);
+        let (all, some) = (checkpoint(&documents), checkpoint(&documents[..300]));
+        let edge = walk(&documents[..300], &[]).unwrap();
+        let wrong = Checkpoint { size: 7, root: [0; 32], ..all.clone() };
+        let mut later = Walk::from(&edge, &[some, all, wrong]).unwrap();
+        for (seq, document) in documents.iter().enumerate().skip(300) {
+            later.step(seq as u64, document).unwrap();
+        }
+        assert_eq!(later.full_tiles().len(), 1, "the one from 256 on");
+        assert_eq!(later.end().unwrap(), walk(&documents, &[]).unwrap());
+        let other = Checkpoint { origin: "o".into(), size: 300, root: [1; 32] };
+        assert_eq!(Walk::from(&edge, &[other]).unwrap_err(), Broken { seq: 300, why: Why::Checkpoint });
+    }
+
     proptest! {
         #[test]
         fn any_flipped_byte_breaks_the_log(size in 1u64..8, at in any::<proptest::sample::Index>(), bit in 0u8..7) {
@@ -159,7 +200,7 @@ mod tests {
             let mut copy = documents.clone();
             copy[which] = String::from_utf8(bytes).unwrap();
             let mut verification = Walk::with(&kept).unwrap();
-            let steps = copy.iter().enumerate().try_for_each(|(seq, text)| verification.step(seq as u64, text));
+            let steps = copy.iter().enumerate().try_for_each(|(seq, text)| verification.step(seq as u64, text).map(drop));
             prop_assert!(steps.is_err());
         }
     }

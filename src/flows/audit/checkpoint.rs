@@ -23,9 +23,18 @@ pub async fn checkpoint(
     issuer: &str,
     now: OffsetDateTime,
 ) -> Result<String, Fault> {
-    let mut connection = pool.acquire().await?;
-    let head = store::head(&mut connection).await?;
-    let newest = store::newest_checkpoint(&mut connection).await?;
+    checkpoint_on(&mut *pool.acquire().await?, seal, issuer, now).await
+}
+
+/// The same on one connection.
+pub(super) async fn checkpoint_on(
+    connection: &mut PgConnection,
+    seal: &SealingKey,
+    issuer: &str,
+    now: OffsetDateTime,
+) -> Result<String, Fault> {
+    let head = store::head(connection).await?;
+    let newest = store::newest_checkpoint(connection).await?;
     if let Some((size, note)) = &newest {
         if *size == head.size() && note.starts_with(&format!("{}\n", origin(issuer))) {
             return Ok(note.clone());
@@ -36,15 +45,15 @@ pub async fn checkpoint(
                 head.size()
             )));
         }
-        check_continues(&mut connection, (*size, note), &head).await?;
+        check_continues(connection, (*size, note), &head).await?;
     }
-    let signers = signers(&mut connection, newest.as_ref().map(|(_, note)| note.as_str())).await?;
+    let signers = signers(connection, newest.as_ref().map(|(_, note)| note.as_str())).await?;
     let note = sign(&signers, (seal, issuer), &head)?;
     // Kept before it is shown; where two were made at once, the first one counts.
-    if store::insert_checkpoint(&mut connection, head.size(), &note, now).await? {
+    if store::insert_checkpoint(connection, head.size(), &note, now).await? {
         return Ok(note);
     }
-    let kept = store::find_checkpoint(&mut connection, head.size()).await?;
+    let kept = store::find_checkpoint(connection, head.size()).await?;
     kept.ok_or_else(|| Fault::new("a checkpoint vanished"))
 }
 

@@ -1,20 +1,11 @@
 //! The log as a file that verifies offline.
 
 use futures_util::TryStreamExt as _;
-use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::published_key;
+use super::{Voucher, published_key};
 use crate::domain::audit::store;
 use crate::platform::fault::{During, Fault};
-
-/// The last line of an export: what vouches for the lines before it.
-#[derive(Debug, Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Voucher {
-    pub(super) checkpoint: String,
-    pub(super) key: String,
-}
 
 /// Writes the log as JSON Lines, one document a line, and at last the checkpoint over them with its key.
 pub async fn export(

@@ -1,17 +1,22 @@
 //! Checkpoints, verification and export of the log. Verification and export only read.
 
+pub mod archive;
 pub mod ask;
 mod checkpoint;
 mod export;
+mod file;
 pub mod follow;
 pub mod index;
 pub mod prove;
 pub mod transparency;
 mod verify;
+mod verify_file;
 
 pub use self::checkpoint::{checkpoint, log_keys, published_key};
 pub use self::export::export;
-pub use self::verify::{Kept, Report, verify_database, verify_export};
+pub use self::file::{Beginning, Voucher};
+pub use self::verify::{Kept, Progress, Report, verify_database, verify_database_shown};
+pub use self::verify_file::{verify_export, verify_export_shown};
 
 /// The name of the log: our issuer without its scheme, and `/audit` (c2sp.org/tlog-checkpoint).
 pub fn origin(issuer: &str) -> String {

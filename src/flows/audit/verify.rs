@@ -1,13 +1,13 @@
-//! Verification of the log, in the database and in a file. It only reads.
+//! Verification of the log in the database: every document and leaf, every tile, every checkpoint with all who vouch for it, in
+//! one snapshot, without changing anything.
 
-use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::checkpoint::verifier_key;
-use super::export::Voucher;
-use crate::domain::audit::store;
+use crate::domain::audit::rows::{self, Chunk};
 use crate::domain::audit::verify::{Broken, Walk, Why};
+use crate::domain::audit::{index, parts, store, tree};
 use crate::domain::key::{self, Purpose, StoredKey};
 use crate::platform::fault::{During, Fault};
 use crate::protocol::merkle::Frontier;
@@ -18,9 +18,13 @@ use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 pub struct Report {
     /// Whether the log is whole.
     pub valid: bool,
-    /// How many documents hold, from the first on.
+    /// The first event that was looked at: those before are believed.
+    pub from: u64,
+    /// How many events hold, from the first of the log on.
     pub events: u64,
-    /// Root over them, in hexadecimal, where the log is whole.
+    /// Of how many of them there is nothing but the leaf, because they were archived.
+    pub hashes_only: u64,
+    /// Root over all of them, in hexadecimal, where the log is whole.
     pub root: Option<String>,
     /// How many checkpoints it was compared with.
     pub checkpoints: usize,
@@ -29,18 +33,27 @@ pub struct Report {
 }
 
 impl Report {
-    fn of(result: Result<Frontier, Broken>, checkpoints: usize) -> Self {
+    pub(super) fn of(result: Result<Frontier, Broken>, checkpoints: usize) -> Self {
+        let (from, hashes_only) = (0, 0);
         match result {
             Ok(tree) => Self {
                 valid: true,
+                from,
                 events: tree.size(),
+                hashes_only,
                 root: Some(tree.root().iter().map(|byte| format!("{byte:02x}")).collect()),
                 checkpoints,
                 broken: None,
             },
-            Err(broken) => {
-                Self { valid: false, events: broken.seq, root: None, checkpoints, broken: Some(broken) }
-            }
+            Err(broken) => Self {
+                valid: false,
+                from,
+                events: broken.seq,
+                hashes_only,
+                root: None,
+                checkpoints,
+                broken: Some(broken),
+            },
         }
     }
 }
@@ -52,70 +65,170 @@ pub struct Kept {
     pub keys: Vec<VerifierKey>,
     /// Notes.
     pub notes: Vec<String>,
+    /// The note up to which everything is believed.
+    pub from: Option<String>,
 }
+
+/// Hears how far it is: events done, and all of them.
+pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 /// Verifies the log in the database, in one snapshot.
 pub async fn verify_database(connection: &mut PgConnection, kept: &Kept) -> Result<Report, Fault> {
+    verify_database_shown(connection, kept, &mut |_, _| {}).await
+}
+
+/// The same, and shows how far it is.
+pub async fn verify_database_shown(
+    connection: &mut PgConnection,
+    kept: &Kept,
+    progress: Progress<'_>,
+) -> Result<Report, Fault> {
     sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *connection).await?;
     // A long log takes longer than any request may.
     sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *connection).await?;
-    let report = verify_snapshot(connection, kept).await;
+    let report = verify_snapshot(connection, kept, progress).await;
     sqlx::query("ROLLBACK").execute(connection).await?;
     report
 }
 
-async fn verify_snapshot(connection: &mut PgConnection, kept: &Kept) -> Result<Report, Fault> {
+async fn verify_snapshot(
+    connection: &mut PgConnection,
+    kept: &Kept,
+    progress: Progress<'_>,
+) -> Result<Report, Fault> {
     let head = store::head(connection).await?;
     let keys = key::store::list(connection).await?;
     let stored = store::checkpoints(connection).await?;
     let mut checkpoints = Vec::new();
     // With keys that were kept elsewhere, what others signed says nothing: a log whose issuer was renamed has such.
     let foreign = |note: &&String| !kept.keys.is_empty() && !signed_note::names_signer(note, &kept.keys);
-    let stored = stored.iter().map(|(_, note)| note).filter(|note| !foreign(note));
-    for note in stored.chain(&kept.notes) {
+    let notes = stored.iter().map(|(_, note)| note).filter(|note| !foreign(note));
+    for note in notes.chain(&kept.notes).chain(&kept.from) {
         match open(note, kept, &keys) {
             Some(checkpoint) => checkpoints.push(checkpoint),
             None => {
-                return Ok(Report::of(
-                    Err(Broken { seq: head.size(), why: Why::Checkpoint }),
-                    checkpoints.len(),
-                ));
+                let seq = size_of(note).unwrap_or(head.size());
+                return Ok(Report::of(Err(Broken { seq, why: Why::Signature }), checkpoints.len()));
             }
         }
     }
     let count = checkpoints.len();
-    let walk = match Walk::with(&checkpoints) {
+    if let Some(seq) = bad_cosignature(connection, &stored).await? {
+        return Ok(Report::of(Err(Broken { seq, why: Why::Signature }), count));
+    }
+    let believed = match &kept.from {
+        None => Frontier::default(),
+        Some(note) => match believed(connection, open(note, kept, &keys).as_ref(), &head).await? {
+            Ok(edge) => edge,
+            Err(broken) => return Ok(Report::of(Err(broken), count)),
+        },
+    };
+    let from = believed.size();
+    let walk = match Walk::from(&believed, &checkpoints) {
         Ok(walk) => walk,
-        Err(broken) => return Ok(Report::of(Err(broken), count)),
+        Err(broken) => return Ok(Report { from, ..Report::of(Err(broken), count) }),
     };
-    let result = match walk_rows(connection, walk, &head).await? {
-        Ok(tree) if store::rows_outside(connection, head.size()).await? > 0 => {
-            Err(Broken { seq: tree.size(), why: Why::Surplus })
-        }
-        other => other,
+    let floor = parts::floor(connection).await?.max(from);
+    let hashes_only = floor - from;
+    let result = match surplus(connection, &head).await? {
+        // What is wrong within comes first.
+        Some(surplus) => walk_all(connection, (walk, floor), &head, progress).await?.and(Err(surplus)),
+        None => walk_all(connection, (walk, floor), &head, progress).await?,
     };
-    Ok(Report::of(result, count))
+    Ok(Report { from, hashes_only, ..Report::of(result, count) })
 }
 
-async fn walk_rows(
+fn size_of(note: &str) -> Option<u64> {
+    note.lines().nth(1)?.parse().ok()
+}
+
+/// The edge of the tree up to where everything is believed, if that is what the checkpoint vouches for.
+async fn believed(
     connection: &mut PgConnection,
-    mut walk: Walk,
+    checkpoint: Option<&Checkpoint>,
     head: &Frontier,
 ) -> Result<Result<Frontier, Broken>, Fault> {
-    let mut rows = Box::pin(store::documents(connection, 0, head.size()));
-    let mut held = 0;
-    while let Some((seq, document)) = rows.try_next().await? {
-        if let Err(broken) = walk.step(u64::try_from(seq).unwrap_or(u64::MAX), &document) {
+    let checkpoint = checkpoint.ok_or_else(|| Fault::new("a checkpoint that nobody vouches for"))?;
+    if checkpoint.size > head.size() {
+        return Ok(Err(Broken { seq: head.size(), why: Why::Truncated }));
+    }
+    let edge = tree::frontier(connection, checkpoint.size).await?;
+    if edge.root() == checkpoint.root {
+        return Ok(Ok(edge));
+    }
+    Ok(Err(Broken { seq: checkpoint.size, why: Why::Checkpoint }))
+}
+
+/// The size of the first checkpoint that a witness is said to have signed, and has not.
+async fn bad_cosignature(
+    connection: &mut PgConnection,
+    stored: &[(u64, String)],
+) -> Result<Option<u64>, Fault> {
+    let is_good = |size: u64, key: &str, line: &str| {
+        let (_, note) = stored.iter().find(|(of, _)| *of == size)?;
+        let (text, signatures) = signed_note::parts(&format!("{}\n\n{line}", note.split("\n\n").next()?))?;
+        let key = VerifierKey::parse(key)?;
+        signatures.first().map(|one| one.is_by(&key, &text))
+    };
+    let said = store::cosignatures(connection, 0, u64::MAX).await?;
+    Ok(said.iter().find(|(size, key, line)| is_good(*size, key, line) != Some(true)).map(|(size, ..)| *size))
+}
+
+/// What there is beyond what the head speaks of, or before what was archived.
+async fn surplus(connection: &mut PgConnection, head: &Frontier) -> Result<Option<Broken>, Fault> {
+    let floor = parts::floor(connection).await?;
+    let beyond = store::rows_outside(connection, floor, head.size()).await? > 0
+        || index::covered(connection).await? > head.size()
+        || !tree::is_regular(connection).await?;
+    Ok(beyond.then_some(Broken { seq: head.size(), why: Why::Surplus }))
+}
+
+/// Walks to the head: over stored leaves as far as events were archived, then over documents. While one chunk is hashed,
+/// the next is read.
+async fn walk_all(
+    connection: &mut PgConnection,
+    (walk, floor): (Walk, u64),
+    head: &Frontier,
+    progress: Progress<'_>,
+) -> Result<Result<Frontier, Broken>, Fault> {
+    let size = head.size();
+    let mut from = walk.size();
+    let covered = index::covered(connection).await?;
+    let (chunks, arriving) = tokio::sync::mpsc::channel::<Chunk>(1);
+    let hashing = tokio::task::spawn_blocking(move || walk_chunks(walk, arriving));
+    while from < size {
+        let end = if from < floor { floor } else { size };
+        let to = ((from / rows::CHUNK + 1) * rows::CHUNK).min(end);
+        let chunk = rows::read(connection, (from, to), (floor, covered)).await?;
+        // Nobody listens any more once something is wrong.
+        if chunks.send(chunk).await.is_err() {
+            break;
+        }
+        progress(to, size);
+        from = to;
+    }
+    drop(chunks);
+    let walked = hashing.await.during("hashing")??;
+    Ok(walked.and_then(|walk| {
+        let held = walk.size();
+        if held < size {
+            return Err(Broken { seq: held, why: Why::Truncated });
+        }
+        let tree = walk.end()?;
+        if tree == *head { Ok(tree) } else { Err(Broken { seq: size, why: Why::Root }) }
+    }))
+}
+
+fn walk_chunks(
+    mut walk: Walk,
+    mut arriving: tokio::sync::mpsc::Receiver<Chunk>,
+) -> Result<Result<Walk, Broken>, Fault> {
+    while let Some(chunk) = arriving.blocking_recv() {
+        if let Err(broken) = chunk.walk(&mut walk)? {
             return Ok(Err(broken));
         }
-        held += 1;
     }
-    if held < head.size() {
-        return Ok(Err(Broken { seq: held, why: Why::Truncated }));
-    }
-    Ok(walk.end().and_then(|tree| {
-        if tree == *head { Ok(tree) } else { Err(Broken { seq: head.size(), why: Why::Root }) }
-    }))
+    Ok(Ok(walk))
 }
 
 /// Opens a note under the keys that were kept elsewhere or, without any, those in the database.
@@ -130,74 +243,4 @@ fn open(note: &str, kept: &Kept, stored: &[StoredKey]) -> Option<Checkpoint> {
         .filter_map(|key| verifier_key(key, name))
         .collect();
     signed_note::open(note, &keys)
-}
-
-/// Verifies an export, line by line, twice over: once for its voucher, once for its documents.
-///
-/// # Errors
-/// A fault if the file cannot be read or nothing vouches for it: then it could not be checked.
-pub fn verify_export(path: &std::path::Path, kept: &Kept) -> Result<Report, Fault> {
-    if kept.keys.is_empty() && !kept.notes.is_empty() {
-        return Err(Fault::new(
-            "a checkpoint that was kept elsewhere needs the key that was kept with it (--key)",
-        ));
-    }
-    let open_lines = || {
-        let file = std::fs::File::open(path).during(&format!("reading {}", path.display()))?;
-        // A damaged byte may not even be text; then the line is not what was written, which is what we are to find.
-        let lines = std::io::BufRead::split(std::io::BufReader::new(file), b'\n');
-        Ok::<_, Fault>(lines.map(|line| line.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())))
-    };
-    let mut vouchers: Vec<Voucher> = Vec::new();
-    for line in open_lines()? {
-        vouchers.extend(serde_json::from_str(&line.during("reading the export")?));
-    }
-    let mut notes: Vec<(String, Vec<VerifierKey>)> = Vec::new();
-    for voucher in vouchers {
-        let own = || VerifierKey::parse(&voucher.key).into_iter().collect();
-        notes.push((voucher.checkpoint, if kept.keys.is_empty() { own() } else { kept.keys.clone() }));
-    }
-    notes.extend(kept.notes.iter().map(|note| (note.clone(), kept.keys.clone())));
-    let mut checkpoints = Vec::new();
-    for (note, keys) in &notes {
-        match signed_note::open(note, keys) {
-            Some(checkpoint) => checkpoints.push(checkpoint),
-            None => return Ok(Report::of(Err(Broken { seq: 0, why: Why::Checkpoint }), 0)),
-        }
-    }
-    if checkpoints.is_empty() {
-        return Err(Fault::new("the export has no checkpoint, so nothing vouches for it"));
-    }
-    let count = checkpoints.len();
-    let walked = Walk::with(&checkpoints).map(|walk| (walk, open_lines()));
-    let result = match walked {
-        Err(broken) => Err(broken),
-        Ok((walk, lines)) => walk_lines(walk, lines?)?,
-    };
-    let covered = checkpoints.iter().map(|checkpoint| checkpoint.size).max().unwrap_or_default();
-    Ok(Report::of(
-        result.and_then(|tree| {
-            if tree.size() > covered { Err(Broken { seq: covered, why: Why::Surplus }) } else { Ok(tree) }
-        }),
-        count,
-    ))
-}
-
-fn walk_lines(
-    mut walk: Walk,
-    lines: impl Iterator<Item = std::io::Result<String>>,
-) -> Result<Result<Frontier, Broken>, Fault> {
-    for line in lines {
-        let line = line.during("reading the export")?;
-        if serde_json::from_str::<Voucher>(&line).is_ok() {
-            continue;
-        }
-        let place = serde_json::from_str::<serde_json::Value>(&line).ok();
-        let seq = place.and_then(|document| document.get("seq")?.as_u64());
-        // A line that says no place is taken for the next one, whose form then shows what is wrong with it.
-        if let Err(broken) = walk.step(seq.unwrap_or(walk.size()), &line) {
-            return Ok(Err(broken));
-        }
-    }
-    Ok(walk.end())
 }

@@ -1,0 +1,108 @@
+//! What verification of the log costs an event, in a file and in the database, beside hashing the same bytes alone: wall time,
+//! the best of three, all in one run.
+
+use std::time::Instant;
+
+use actchain::domain::audit::{Action, Actor, ChainLink, Event, store};
+use actchain::domain::principal::Principal;
+use actchain::flows::audit::{self, Kept, index};
+use actchain::flows::keys;
+use actchain::platform::clock::Clock;
+use actchain::platform::config::Config;
+use actchain::platform::jose::SealingKey;
+use actchain::platform::local_postgres::{Cluster, Durability};
+use actchain::platform::secret::MasterKey;
+use actchain::platform::{db, random};
+use actchain::protocol::merkle;
+use futures_util::TryStreamExt as _;
+use serde_json::json;
+use sqlx::postgres::PgPool;
+use sqlx::{Connection as _, PgConnection};
+
+const ISSUER: &str = "https://as.example.com";
+
+pub async fn bench() {
+    let events: u64 = std::env::var("BENCH_VERIFY").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000);
+    let cluster = Cluster::throwaway(None, std::env::var_os("PATH"), Durability::Off).await.unwrap();
+    let database = cluster.connect_options("postgres");
+    db::migrate(&database).await.unwrap();
+    let mut connection = PgConnection::connect_with(&database).await.unwrap();
+    fill(&mut connection, events).await;
+    let pool = PgPool::connect_with(database).await.unwrap();
+    let (seal, now) = (SealingKey::of(&MasterKey::generate().unwrap()), Clock::System.now());
+    keys::ensure(&pool, &seal, &Config::default().keys, now).await.unwrap();
+    index::run_once(&pool).await.unwrap();
+    let note = audit::checkpoint(&pool, &seal, ISSUER, now).await.unwrap();
+    let path = std::env::temp_dir().join(format!("actchain-bench-{}.jsonl", std::process::id()));
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    audit::export(&mut connection, &note, ISSUER, &mut file).await.unwrap();
+    drop(file);
+    let documents: Vec<String> = store::documents(&mut connection, 0, u64::MAX)
+        .map_ok(|(_, document)| document)
+        .try_collect()
+        .await
+        .unwrap();
+    let count = documents.len() as f64;
+    let bytes: usize = documents.iter().map(String::len).sum();
+    let mut least = [f64::MAX; 3];
+    for _ in 0..3 {
+        let started = Instant::now();
+        let mut all = [0u8; 32];
+        for document in &documents {
+            for (sum, byte) in all.iter_mut().zip(merkle::leaf(document.as_bytes())) {
+                *sum ^= byte;
+            }
+        }
+        std::hint::black_box(all);
+        least[0] = least[0].min(started.elapsed().as_nanos() as f64 / count);
+        let started = Instant::now();
+        assert!(audit::verify_export(&path, &Kept::default()).unwrap().valid);
+        least[1] = least[1].min(started.elapsed().as_nanos() as f64 / count);
+        let started = Instant::now();
+        let report = audit::verify_database(&mut connection, &Kept::default()).await.unwrap();
+        assert!(report.valid, "{report:?}");
+        least[2] = least[2].min(started.elapsed().as_nanos() as f64 / count);
+    }
+    let _ = std::fs::remove_file(&path);
+    let [floor, file, database] = least;
+    println!("verification of {count} events of {} bytes", bytes / documents.len());
+    println!("{:<28} {:>10} {:>12} {:>8}", "", "ns/event", "events/s", "× floor");
+    for (what, nanos) in [("hashing the same bytes", floor), ("a file", file), ("the database", database)] {
+        println!("{what:<28} {nanos:>10.0} {:>12.0} {:>8.2}", 1e9 / nanos, nanos / floor);
+    }
+}
+
+/// Exchanges of a chain of two, as they are recorded.
+async fn fill(connection: &mut PgConnection, events: u64) {
+    let now = Clock::System.now();
+    let link = |sub: &str| ChainLink {
+        sub: sub.into(),
+        iss: ISSUER.into(),
+        label: None,
+        jkt: Some("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()),
+    };
+    let actor = Actor::client("mail-bot", Some("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()));
+    let event = Event {
+        subject: Some(Principal { iss: "https://idp.example.com".into(), sub: "alice".into() }),
+        act_chain: vec![link("user-proxy"), link("mail-bot")],
+        txn: Some(random::id(now).unwrap().to_string()),
+        delegation_id: Some("D2".into()),
+        delegation_path: vec!["D1".into(), "D2".into()],
+        jti: Some(random::id(now).unwrap().to_string()),
+        parent_jti: Some(random::id(now).unwrap().to_string()),
+        scope: Some("mail.read mail.send".into()),
+        audience: vec!["https://mail.example.com".into()],
+        session_id: Some("session-1".into()),
+        detail: Some(json!({"exp": 1_767_225_600, "kid": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})),
+        ..Event::new(now, Action::TokenExchanged, actor)
+    };
+    let mut left = events;
+    while left > 0 {
+        let batch = left.min(2_000);
+        let drafts: Vec<_> = (0..batch).map(|_| event.draft().unwrap()).collect();
+        let mut transaction = connection.begin().await.unwrap();
+        store::append(&mut transaction, &drafts).await.unwrap();
+        transaction.commit().await.unwrap();
+        left -= batch;
+    }
+}

@@ -1,0 +1,94 @@
+//! `actchain audit verify`: only reads; exits 0 for a valid log, 1 for a broken one, 2 if it could not check.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{foundation, print_json, verifier_keys};
+use crate::flows::audit::{self, Kept, Report};
+use crate::platform::config::Config;
+use crate::platform::fault::{During, Fault};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The log in the database, which is what is checked where there is no --file
+    #[arg(long, conflicts_with = "file")]
+    db: bool,
+    /// An export or an archive; the database where absent
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// A checkpoint that was kept elsewhere
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// A checkpoint up to which everything is believed: only what came after it is read
+    #[arg(long, value_name = "FILE")]
+    from_checkpoint: Option<PathBuf>,
+    /// The only key to believe, as «name+id+key», that was kept elsewhere
+    #[arg(long)]
+    key: Vec<String>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(
+    config: impl FnOnce() -> Result<Config, Fault>,
+    args: Args,
+) -> Result<ExitCode, Fault> {
+    let read = |path: &PathBuf| std::fs::read_to_string(path).during(&format!("reading {}", path.display()));
+    let kept = Kept {
+        keys: verifier_keys(&args.key)?,
+        notes: args.checkpoint.iter().map(read).collect::<Result<_, _>>()?,
+        from: args.from_checkpoint.as_ref().map(read).transpose()?,
+    };
+    let bar = bar();
+    let mut show = |done: u64, all: u64| {
+        bar.set_length(all);
+        bar.set_position(done);
+    };
+    let report = match &args.file {
+        // A file is all that is needed: neither configuration nor database.
+        Some(path) => audit::verify_export_shown(path, &kept, &mut show),
+        None => {
+            foundation::with(config()?, async |_, pool| {
+                let mut connection = pool.acquire().await?;
+                audit::verify_database_shown(&mut connection, &kept, &mut show).await
+            })
+            .await
+        }
+    };
+    bar.finish_and_clear();
+    let report = report?;
+    if args.json {
+        print_json(&report)?
+    } else {
+        print(&report)?
+    }
+    Ok(if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// On a terminal only, and on standard error.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
+    match ProgressStyle::with_template("{bar:40} {percent:>3} % {elapsed} (about {eta} left)") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn print(report: &Report) -> Result<(), Fault> {
+    if let Some(broken) = &report.broken {
+        let why = serde_json::to_value(broken.why).during("naming what is broken")?;
+        println!("BROKEN at seq {}: {}", broken.seq, why.as_str().unwrap_or_default());
+        return Ok(());
+    }
+    let root = report.root.as_deref().unwrap_or_default();
+    println!("valid: {} events, {} checkpoints, root {root}", report.events, report.checkpoints);
+    if report.from > 0 {
+        println!("events before {} were believed", report.from);
+    }
+    if report.hashes_only > 0 {
+        println!("{} events were archived: only their hashes are here", report.hashes_only);
+    }
+    Ok(())
+}

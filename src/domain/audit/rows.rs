@@ -1,0 +1,130 @@
+//! The log as verification reads it: chunk by chunk, events in the form in which PostgreSQL copies them out, and beside them
+//! what is stored of the tree.
+
+use std::collections::HashMap;
+
+use futures_util::TryStreamExt as _;
+use sqlx::PgConnection;
+
+use super::tree;
+use super::verify::{Broken, Walk, Why};
+use crate::platform::fault::{During, Fault};
+use crate::protocol::merkle::Hash;
+
+/// How many events are read at a time.
+pub const CHUNK: u64 = 4_096;
+/// A binary copy begins with this, eight bytes of flags behind it.
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+const STRIDE: u32 = 8;
+
+/// Events in a row.
+#[derive(Debug)]
+pub struct Chunk {
+    from: u64,
+    to: u64,
+    /// As they were copied out; nothing where they were archived.
+    rows: Option<Vec<u8>>,
+    /// The stored leaves, of as many as have one.
+    leaves: Vec<Hash>,
+    /// The stored roots of tiles that end here.
+    tiles: HashMap<(u32, u64), Hash>,
+    /// So many events have their hashes stored.
+    covered: u64,
+}
+
+/// Reads events `[from, to)` with what is stored of them: all of them archived, or none.
+pub async fn read(
+    connection: &mut PgConnection,
+    (from, to): (u64, u64),
+    (floor, covered): (u64, u64),
+) -> Result<Chunk, Fault> {
+    let leaves = tree::leaves_as_stored(connection, from, to.min(covered)).await?;
+    let tiles = tree::tiles_as_stored(connection, from, to).await?;
+    let rows = if from < floor { None } else { Some(copy(connection, from, to).await?) };
+    Ok(Chunk { from, to, rows, leaves, tiles, covered })
+}
+
+/// Copied out as a whole: row by row, the protocol costs more than the hashing.
+async fn copy(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<u8>, Fault> {
+    let statement = format!(
+        "COPY (SELECT seq, document FROM audit_event WHERE seq >= {from} AND seq < {to} ORDER BY seq)
+         TO STDOUT (FORMAT binary)"
+    );
+    let mut stream = connection.copy_out_raw(&statement).await?;
+    let mut rows = Vec::new();
+    while let Some(part) = stream.try_next().await? {
+        rows.extend_from_slice(&part);
+    }
+    Ok(rows)
+}
+
+impl Chunk {
+    /// Takes a walk over all of it.
+    pub fn walk(&self, walk: &mut Walk) -> Result<Result<(), Broken>, Fault> {
+        let walked = match &self.rows {
+            None => self.over_leaves(walk),
+            Some(rows) => self.over_rows(walk, rows)?,
+        };
+        Ok(walked.and_then(|()| self.compare_tiles(walk)))
+    }
+
+    fn over_leaves(&self, walk: &mut Walk) -> Result<(), Broken> {
+        for leaf in &self.leaves {
+            walk.step_over(*leaf)?;
+        }
+        match walk.size() == self.to {
+            true => Ok(()),
+            false => Err(Broken { seq: walk.size(), why: Why::Gap }),
+        }
+    }
+
+    fn over_rows(&self, walk: &mut Walk, rows: &[u8]) -> Result<Result<(), Broken>, Fault> {
+        let damaged = || Fault::new("what PostgreSQL copied out cannot be read");
+        let mut rest = rows.strip_prefix(SIGNATURE).and_then(|rest| rest.get(8..)).ok_or_else(damaged)?;
+        while let Some((seq, document, behind)) = row(rest).ok_or_else(damaged)? {
+            let document = std::str::from_utf8(document).during("reading an event")?;
+            let leaf = match walk.step(u64::try_from(seq).unwrap_or(u64::MAX), document) {
+                Ok(leaf) => leaf,
+                Err(broken) => return Ok(Err(broken)),
+            };
+            let seq = walk.size() - 1;
+            let stored = usize::try_from(seq - self.from).ok().and_then(|place| self.leaves.get(place));
+            if stored.is_some_and(|stored| *stored != leaf) || (stored.is_none() && seq < self.covered) {
+                return Ok(Err(Broken { seq, why: Why::Leaf }));
+            }
+            rest = behind;
+        }
+        Ok(Ok(()))
+    }
+
+    fn compare_tiles(&self, walk: &mut Walk) -> Result<(), Broken> {
+        for root in walk.full_tiles() {
+            let end = (root.n + 1) << (root.level * STRIDE);
+            if end <= self.covered && self.tiles.get(&(root.level, root.n)) != Some(&root.hash) {
+                return Err(Broken { seq: end, why: Why::Root });
+            }
+        }
+        Ok(())
+    }
+}
+
+type Row<'a> = Option<(i64, &'a [u8], &'a [u8])>;
+
+/// The next row and what comes behind it; nothing at the end. The outer `None` is for what is no row.
+fn row(bytes: &[u8]) -> Option<Row<'_>> {
+    let (columns, rest) = bytes.split_first_chunk::<2>()?;
+    match i16::from_be_bytes(*columns) {
+        -1 => Some(None),
+        2 => {
+            let (seq, rest) = field(rest)?;
+            let (document, rest) = field(rest)?;
+            Some(Some((i64::from_be_bytes(seq.try_into().ok()?), document, rest)))
+        }
+        _ => None,
+    }
+}
+
+fn field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(i32::from_be_bytes(*length)).ok()?)
+}

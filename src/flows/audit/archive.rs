@@ -1,0 +1,323 @@
+//! Moving old partitions of the log into files that vouch for themselves. A partition is dropped only after its file was read
+//! back from the disk and holds; the hashes of its events stay, so that every proof and root stays whole.
+
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+
+use super::checkpoint::{active_key, checkpoint_on, sign, verifier_key};
+use super::file::{Beginning, Voucher};
+use super::verify::Kept;
+use super::{log_keys, origin, verify_export};
+use crate::domain::audit::parts::{self, Part};
+use crate::domain::audit::{Action, Event, index, store, tree};
+use crate::domain::gate;
+use crate::platform::digest::Sha256;
+use crate::platform::fault::{During, Fault};
+use crate::platform::jose::SealingKey;
+use crate::protocol::merkle::{self, Frontier};
+use crate::protocol::signed_note::{self, Checkpoint};
+
+/// Only one archives at a time.
+const ALONE: &str = "SELECT pg_try_advisory_lock(7223460)";
+/// So long everybody who writes waits while nobody may read; then it is tried again.
+const MOST_WAITING: &str = "SET lock_timeout = '500ms'";
+/// How often.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A partition that is in a file now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Archived {
+    /// The partition.
+    pub part: i32,
+    /// Its first event.
+    pub from: u64,
+    /// The first one behind it.
+    pub to: u64,
+    /// Where it is.
+    pub file: PathBuf,
+    /// Of the file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What is archived, and where to.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Only partitions all of whose events are older than this.
+    pub before: OffsetDateTime,
+    /// A folder.
+    pub folder: &'a Path,
+}
+
+/// Archives every closed partition that is old enough, oldest first. Needs a login that owns the tables.
+///
+/// # Errors
+/// A fault if somebody else archives, if a file cannot be written and read back whole, or if the log is not what its
+/// checkpoints say. Partitions that come before stay archived; nothing is lost of the others.
+pub async fn archive(
+    database: &PgConnectOptions,
+    (seal, issuer): (&SealingKey, &str),
+    wanted: Wanted<'_>,
+    now: OffsetDateTime,
+) -> Result<Vec<Archived>, Fault> {
+    let mut connection = PgConnection::connect_with(database).await.during("connecting to the database")?;
+    sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
+    sqlx::query(MOST_WAITING).execute(&mut connection).await?;
+    if !sqlx::query_scalar::<_, bool>(ALONE).fetch_one(&mut connection).await? {
+        return Err(Fault::new("somebody else is archiving this log at the moment"));
+    }
+    let mut done = Vec::new();
+    let parts = parts::list(&mut connection).await?;
+    for (part, next) in parts.iter().zip(parts.iter().skip(1)) {
+        if part.archived_at.is_some() {
+            continue;
+        }
+        if next.opened_at > wanted.before {
+            break;
+        }
+        match archive_part(&mut connection, (part, next), (seal, issuer, wanted), now).await? {
+            Some(archived) => done.push(archived),
+            None => break,
+        }
+    }
+    connection.close().await.during("closing a connection")?;
+    Ok(done)
+}
+
+/// One of them; `None` if it has an event that is not old enough.
+async fn archive_part(
+    connection: &mut PgConnection,
+    (part, next): (&Part, &Part),
+    (seal, issuer, wanted): (&SealingKey, &str, Wanted<'_>),
+    now: OffsetDateTime,
+) -> Result<Option<Archived>, Fault> {
+    let number = |seq: i64| u64::try_from(seq).during("reading a partition");
+    let (from, to) = (number(part.first_seq)?, number(next.first_seq)?);
+    let covered = index::covered(connection).await?;
+    if covered < to {
+        return Err(Fault::new(format!(
+            "partition {} ends at event {to}, but the index has come to {covered} only: a running server finishes it",
+            part.part
+        )));
+    }
+    let edge = tree::frontier(connection, to).await?;
+    let voucher = vouch(connection, (seal, issuer), &edge, now).await?;
+    let name = format!("audit-{from:012}-{to:012}.jsonl");
+    let path = wanted.folder.join(&name);
+    let aside = wanted.folder.join(format!(".{name}.part"));
+    let written = write(connection, (&aside, &voucher), (from, &edge), wanted.before).await;
+    let digest = match written {
+        Ok(Some(digest)) => digest,
+        other => {
+            // Half a file is of no use to anybody; that it could not be removed changes nothing.
+            let _ = std::fs::remove_file(&aside);
+            return other.map(|_| None);
+        }
+    };
+    put_in_place(&aside, &path)?;
+    read_back(&path, (from, to), &digest, &log_keys(connection, &origin(issuer)).await?)?;
+    let archived = Archived { part: part.part, from, to, sha256: hex(&digest), file: path };
+    forget(connection, (&archived, &name), &digest, now).await?;
+    Ok(Some(archived))
+}
+
+/// A checkpoint over exactly the events up to an edge: the one that is kept, or a new one, once it is proven that the newest
+/// checkpoint goes on from there (CK-08).
+async fn vouch(
+    connection: &mut PgConnection,
+    (seal, issuer): (&SealingKey, &str),
+    edge: &Frontier,
+    now: OffsetDateTime,
+) -> Result<Voucher, Fault> {
+    let newest = checkpoint_on(connection, seal, issuer, now).await?;
+    let newest = signed_note::parts(&newest).and_then(|(text, _)| Checkpoint::parse(&text));
+    let newest = newest.ok_or_else(|| Fault::new("the newest checkpoint cannot be read"))?;
+    let path = tree::consistency(connection, edge.size(), newest.size).await?;
+    if !merkle::verify_consistency(edge.size(), newest.size, &path, &edge.root(), &newest.root) {
+        return Err(Fault::new("the events are not those that the newest checkpoint vouches for"));
+    }
+    let active = active_key(connection).await?;
+    let note = sign(std::slice::from_ref(&active), (seal, issuer), edge)?;
+    store::insert_checkpoint(connection, edge.size(), &note, now).await?;
+    let kept = store::find_checkpoint(connection, edge.size()).await?;
+    let kept = kept.ok_or_else(|| Fault::new("a checkpoint vanished"))?;
+    // The key that signed the one that is kept may be a former one.
+    let name = kept.lines().next().unwrap_or_default();
+    let keys = log_keys(connection, name).await?;
+    let signer = keys.into_iter().find(|key| signed_note::names_signer(&kept, std::slice::from_ref(key)));
+    let signer =
+        signer.or_else(|| verifier_key(&active, name)).ok_or_else(|| Fault::new("no usable log key"))?;
+    Ok(Voucher { checkpoint: kept, key: signer.text() })
+}
+
+#[derive(Deserialize)]
+struct Dated {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+/// Writes a file aside, down to the disk; gives its digest, or nothing if an event is not old enough.
+async fn write(
+    connection: &mut PgConnection,
+    (aside, voucher): (&Path, &Voucher),
+    (from, edge): (u64, &Frontier),
+    before: OffsetDateTime,
+) -> Result<Option<[u8; 32]>, Fault> {
+    let what = format!("writing {}", aside.display());
+    let mut tree = tree::frontier(connection, from).await?;
+    let mut out = BufWriter::new(std::fs::File::create(aside).during(&what)?);
+    let beginning = serde_json::to_string(&Beginning::behind(&tree)).during(&what)?;
+    writeln!(out, "{beginning}").during(&what)?;
+    let mut rows = Box::pin(store::documents(connection, from, edge.size()));
+    while let Some((seq, document)) = rows.try_next().await? {
+        if u64::try_from(seq).ok() != Some(tree.size()) {
+            return Err(Fault::new(format!("the log has no event {}", tree.size())));
+        }
+        let dated: Dated = serde_json::from_str(&document).during("reading an event")?;
+        if dated.at >= before {
+            return Ok(None);
+        }
+        tree.push(merkle::leaf(document.as_bytes()));
+        writeln!(out, "{document}").during(&what)?;
+    }
+    drop(rows);
+    if tree != *edge {
+        return Err(Fault::new("the events are not those that their stored hashes say"));
+    }
+    writeln!(out, "{}", serde_json::to_string(voucher).during(&what)?).during(&what)?;
+    let file = out.into_inner().map_err(|error| error.into_error()).during(&what)?;
+    file.sync_all().during(&what)?;
+    drop(file);
+    digest_of(aside).map(Some)
+}
+
+fn digest_of(path: &Path) -> Result<[u8; 32], Fault> {
+    // A partition is read as a whole nowhere else, either: its digest is made piece by piece.
+    let what = format!("reading {}", path.display());
+    let mut file = std::fs::File::open(path).during(&what)?;
+    let mut digest = Sha256::default();
+    std::io::copy(&mut file, &mut digest).during(&what)?;
+    Ok(digest.finish())
+}
+
+/// Gives the file its name, for good. One that is there already has to be the same: it was left by an attempt before.
+fn put_in_place(aside: &Path, path: &Path) -> Result<(), Fault> {
+    let what = format!("writing {}", path.display());
+    if path.exists() && digest_of(path)? != digest_of(aside)? {
+        std::fs::remove_file(aside).during(&what)?;
+        return Err(Fault::new(format!("{} is there already, and is another file", path.display())));
+    }
+    std::fs::rename(aside, path).during(&what)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).during(&what)
+}
+
+/// Reads the file from where it will be looked for, and verifies all of it.
+fn read_back(
+    path: &Path,
+    (from, to): (u64, u64),
+    digest: &[u8; 32],
+    keys: &[signed_note::VerifierKey],
+) -> Result<(), Fault> {
+    let report = verify_export(path, &Kept { keys: keys.to_vec(), ..Kept::default() })?;
+    let whole = report.valid && (report.from, report.events) == (from, to) && digest_of(path)? == *digest;
+    if whole {
+        Ok(())
+    } else {
+        Err(Fault::new(format!("{} does not read back as it was written", path.display())))
+    }
+}
+
+/// Drops a partition that is in a file, says so, and forgets what its events were found by: in one transaction.
+async fn forget(
+    connection: &mut PgConnection,
+    (archived, name): (&Archived, &str),
+    digest: &[u8; 32],
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    for _ in 1..ATTEMPTS {
+        match try_forget(connection, (archived, name), digest, now).await {
+            Err(fault) if is_locked(&fault) => tokio::time::sleep(PAUSE).await,
+            other => return other,
+        }
+    }
+    try_forget(connection, (archived, name), digest, now).await
+}
+
+/// Somebody read the log just then (SQLSTATE lock_not_available).
+fn is_locked(fault: &Fault) -> bool {
+    let cause = std::error::Error::source(fault).and_then(|cause| cause.downcast_ref::<sqlx::Error>());
+    cause
+        .and_then(|cause| cause.as_database_error())
+        .is_some_and(|error| error.code().as_deref() == Some("55P03"))
+}
+
+async fn try_forget(
+    connection: &mut PgConnection,
+    (archived, name): (&Archived, &str),
+    digest: &[u8; 32],
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let mut transaction = connection.begin_with(gate::BEGIN_SHARED).await?;
+    parts::forget_postings(&mut transaction, archived.to / index::BLOCK).await?;
+    if !parts::mark_archived(&mut transaction, archived.part, (digest, now)).await? {
+        return Err(Fault::new("the partition was archived by somebody else"));
+    }
+    let mut event = Event::of_operator(now, Action::AuditArchived, format!("part {}", archived.part));
+    event.detail = Some(json!({
+        "part": archived.part,
+        "from": archived.from,
+        "to": archived.to,
+        "sha256": archived.sha256,
+        "file": name,
+    }));
+    // Takes the head's lock: from here on nobody is in the middle of writing to the table that is dropped from.
+    store::append(&mut transaction, &[event.draft()?]).await?;
+    parts::drop_part(&mut transaction, archived.part).await?;
+    transaction.commit().await.during("committing")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What to look for in a file.
+#[derive(Debug, Clone)]
+pub enum Sought {
+    /// By place.
+    Seq(u64),
+    /// By id.
+    Id(uuid::Uuid),
+}
+
+/// Finds an event in a file, as it is stored. That the file is whole is for verification to say.
+pub fn show(path: &Path, sought: &Sought) -> Result<Option<String>, Fault> {
+    let needle = match sought {
+        Sought::Seq(seq) => format!("\"seq\":{seq}"),
+        Sought::Id(id) => format!("\"id\":\"{id}\""),
+    };
+    let is_it = |line: &str| {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        match sought {
+            Sought::Seq(seq) => event.get("seq").and_then(serde_json::Value::as_u64) == Some(*seq),
+            Sought::Id(id) => event.get("id").and_then(serde_json::Value::as_str) == Some(&id.to_string()),
+        }
+    };
+    let mut found = None;
+    super::verify_file::each_line(path, |line, _| {
+        if line.contains(&needle) && is_it(line) {
+            found = Some(line.to_owned());
+            return std::ops::ControlFlow::Break(());
+        }
+        std::ops::ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,224 @@
+//! Old partitions go into files that vouch for themselves; proofs and roots stay whole.
+
+use std::path::Path;
+
+use actchain::domain::audit::{index as blocks, parts, store, tree};
+use actchain::flows::audit::archive::{self, Archived, Sought, Wanted};
+use actchain::flows::audit::{self, Kept, index};
+use actchain::platform::fault::Fault;
+use actchain::platform::jose::SealingKey;
+use actchain::protocol::signed_note::VerifierKey;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor as _};
+use time::Duration;
+
+use crate::support::Server;
+use crate::support::desk::Api;
+use crate::support::world::World;
+use crate::transparency::{checkpoint, grow};
+
+/// Three partitions: two closed ones, with 1500 and 900 events, and the one that is written to.
+async fn old_world() -> World {
+    let world = World::new().await;
+    let server = &world.server;
+    for (size, after) in [(1_500, 0), (2_400, 1)] {
+        grow(server, size).await;
+        server.pass(31 * 86_400);
+        assert!(parts::open(&mut server.sql().await, after, server.clock.now()).await.unwrap());
+    }
+    grow(server, 3_100).await;
+    index::run_once(&server.app.pool).await.unwrap();
+    checkpoint(server).await;
+    world
+}
+
+async fn archive(server: &Server, folder: &Path) -> Result<Vec<Archived>, Fault> {
+    let wanted = Wanted { before: server.clock.now(), folder };
+    let seal = SealingKey::of(&server.master);
+    archive::archive(&server.database, (&seal, &server.app.issuer), wanted, server.clock.now()).await
+}
+
+async fn key(server: &Server) -> VerifierKey {
+    let text = audit::published_key(&mut server.sql().await, &server.app.issuer).await.unwrap();
+    VerifierKey::parse(&text).unwrap()
+}
+
+async fn partitions(server: &Server) -> i64 {
+    let sql = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'audit_event'::regclass";
+    sqlx::query_scalar(sql).fetch_one(&mut server.sql().await).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven() {
+    let world = old_world().await;
+    let server = &world.server;
+    let folder = tempfile::tempdir().unwrap();
+    let roots: Vec<_> = {
+        let mut sql = server.sql().await;
+        let mut roots = Vec::new();
+        for size in [1, 1_500, 2_000, 2_400, 3_000] {
+            roots.push((size, tree::frontier(&mut sql, size).await.unwrap()));
+        }
+        roots
+    };
+    let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq")
+        .fetch_all(&mut server.sql().await)
+        .await
+        .unwrap();
+    let first_part = Wanted { before: server.clock.now() - Duration::days(31), folder: folder.path() };
+    let seal = SealingKey::of(&server.master);
+    // Before the second one was opened, only the first was closed. The index has not come to its end: refused.
+    let done =
+        archive::archive(&server.database, (&seal, &server.app.issuer), first_part, server.clock.now()).await;
+    let done = done.unwrap();
+    assert_eq!(done.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(), [(0, 1_500)]);
+    let more = archive(server, folder.path()).await.unwrap();
+    assert_eq!(more.iter().map(|one| (one.part, one.from, one.to)).collect::<Vec<_>>(), [(1, 1_500, 2_400)]);
+    assert!(archive(server, folder.path()).await.unwrap().is_empty(), "the one that is written to stays");
+    assert_eq!(partitions(server).await, 1);
+    let rows: i64 = sqlx::query_scalar("SELECT min(seq) FROM audit_event")
+        .fetch_one(&mut server.sql().await)
+        .await
+        .unwrap();
+    assert_eq!(rows, 2_400);
+    let postings: i32 = sqlx::query_scalar("SELECT min(block) FROM audit_posting")
+        .fetch_one(&mut server.sql().await)
+        .await
+        .unwrap();
+    assert_eq!(postings, 2, "those of blocks that are wholly in files are gone");
+    let event = server.last_event().await;
+    assert_eq!((&event["action"], &event["detail"]["part"]), (&json!("admin.audit_archived"), &json!(1)));
+    assert_eq!(event["detail"]["sha256"], more[0].sha256);
+    assert_eq!(event["detail"]["file"], more[0].file.file_name().unwrap().to_str().unwrap());
+    // The database: roots, proofs and verification.
+    checkpoint(server).await;
+    let mut sql = server.sql().await;
+    for (size, before) in roots {
+        assert_eq!(tree::frontier(&mut sql, size).await.unwrap(), before, "{size}");
+    }
+    for seq in [0, 1_499, 1_500, 2_399, 2_400, 3_000] {
+        let answer = Api::get(server, &format!("/audit/proof/inclusion?seq={seq}")).send().await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let report = audit::verify_database(&mut sql, &Kept::default()).await.unwrap();
+    assert!(report.valid, "{report:?}");
+    assert_eq!(report.hashes_only, 2_400, "and says what it saw only as hashes");
+    world.server.disable("stranger").await;
+    // The files, each by itself.
+    let kept = Kept { keys: vec![key(server).await], ..Kept::default() };
+    for (one, from) in done.iter().chain(&more).zip([0, 1_500]) {
+        let report = audit::verify_export(&one.file, &kept).unwrap();
+        assert!(report.valid, "{report:?}");
+        assert_eq!((report.from, report.events), (from, one.to));
+        let text = std::fs::read_to_string(&one.file).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len() as u64, one.to - one.from + 2);
+        assert_eq!(lines[1], documents[one.from as usize]);
+        for (changed, what) in [
+            (text.replacen("filler", "folder", 1), "changed"),
+            ([&lines[..4], &lines[5..]].concat().join("\n"), "an event left out"),
+            ([&lines[..4], &lines[lines.len() - 1..]].concat().join("\n"), "cut off"),
+            ([&lines[1..2], &lines[1..]].concat().join("\n"), "another beginning"),
+            (text.replacen("\"from\":", "\"from\":1", 1), "moved"),
+        ] {
+            let copy = folder.path().join("copy");
+            std::fs::write(&copy, changed).unwrap();
+            let report = audit::verify_export(&copy, &kept).unwrap();
+            assert!(!report.valid, "{what}: {report:?}");
+        }
+    }
+    let wanted: Value = serde_json::from_str(&documents[1_700]).unwrap();
+    let id = wanted["id"].as_str().unwrap().parse().unwrap();
+    for sought in [Sought::Seq(1_700), Sought::Id(id)] {
+        assert_eq!(archive::show(&more[0].file, &sought).unwrap(), Some(documents[1_700].clone()));
+        assert_eq!(archive::show(&done[0].file, &sought).unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_dropped_unless_its_file_is_whole() {
+    let world = old_world().await;
+    let server = &world.server;
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = archive(server, &folder.path().join("nowhere")).await.unwrap_err().to_string();
+    assert!(nowhere.contains("nowhere"), "{nowhere}");
+    let full = folder.path().join("full");
+    std::fs::create_dir(&full).unwrap();
+    std::os::unix::fs::symlink("/dev/full", full.join(".audit-000000000000-000000001500.jsonl.part"))
+        .unwrap();
+    let full = archive(server, &full).await.unwrap_err().to_string();
+    assert!(full.contains("writing"), "a full disk: {full}");
+    let other = folder.path().join("audit-000000000000-000000001500.jsonl");
+    std::fs::write(&other, "somebody else's").unwrap();
+    let there = archive(server, folder.path()).await.unwrap_err().to_string();
+    assert!(there.contains("another file"), "{there}");
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "somebody else's");
+    std::fs::remove_file(&other).unwrap();
+    assert_eq!(partitions(server).await, 3, "nothing was dropped");
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
+    assert_eq!(left, ["full"], "and no half file is left");
+    // Somebody who holds the table in hand, for good.
+    let mut reader = server.sql().await;
+    reader.execute("BEGIN; SELECT count(*) FROM audit_event").await.unwrap();
+    let waiting =
+        tokio::time::timeout(std::time::Duration::from_secs(2), archive(server, folder.path())).await;
+    assert!(waiting.is_err(), "it waits, and comes again");
+    world.server.disable("stranger").await;
+    reader.execute("ROLLBACK").await.unwrap();
+    assert_eq!(partitions(server).await, 3);
+    // Given up in the middle, as if it had been killed: what was begun is done anew.
+    let done = loop {
+        match archive(server, folder.path()).await {
+            // The connection of the one that was given up goes in its own time.
+            Err(fault) if fault.to_string().contains("somebody else") => tokio::task::yield_now().await,
+            other => break other.unwrap(),
+        }
+    };
+    assert_eq!((done.len(), partitions(server).await), (2, 1));
+    assert!(audit::verify_database(&mut server.sql().await, &Kept::default()).await.unwrap().valid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_archive_at_once() {
+    let world = World::new().await;
+    let server = &world.server;
+    let folder = tempfile::tempdir().unwrap();
+    grow(server, 1_100).await;
+    server.pass(31 * 86_400);
+    assert!(parts::open(&mut server.sql().await, 0, server.clock.now()).await.unwrap());
+    index::run_once(&server.app.pool).await.unwrap();
+    let early = archive(server, folder.path()).await.unwrap_err().to_string();
+    assert!(early.contains("index"), "{early}");
+    grow(server, 2_100).await;
+    index::run_once(&server.app.pool).await.unwrap();
+    let mut other = server.sql().await;
+    other.execute("SELECT pg_advisory_lock(7223460)").await.unwrap();
+    let second = archive(server, folder.path()).await.unwrap_err().to_string();
+    assert!(second.contains("somebody else"), "{second}");
+    other.execute("SELECT pg_advisory_unlock(7223460)").await.unwrap();
+    let change = "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 700";
+    other.execute(change).await.unwrap();
+    let changed = archive(server, folder.path()).await.unwrap_err().to_string();
+    assert!(changed.contains("hashes"), "{changed}");
+    assert_eq!((partitions(server).await, std::fs::read_dir(folder.path()).unwrap().count()), (2, 0));
+    // Somebody who changes the stored hash as well.
+    let document: String = sqlx::query_scalar("SELECT document FROM audit_event WHERE seq = 700")
+        .fetch_one(&mut other)
+        .await
+        .unwrap();
+    let leaf: String = actchain::protocol::merkle::leaf(document.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let forge = format!(
+        "UPDATE audit_block SET leaves = overlay(leaves PLACING '\\x{leaf}'::bytea FROM {} FOR 32) WHERE block = 0",
+        700 * 32 + 1
+    );
+    other.execute(AssertSqlSafe(forge)).await.unwrap();
+    let forged = archive(server, folder.path()).await.unwrap_err().to_string();
+    assert!(forged.contains("hashes") || forged.contains("checkpoint"), "{forged}");
+    assert_eq!(partitions(server).await, 2);
+    assert_eq!(blocks::covered(&mut other).await.unwrap(), 2_048);
+    assert_eq!(store::head(&mut other).await.unwrap().size(), 2_100);
+}

@@ -1,0 +1,201 @@
+//! `actchain audit verify|prove|archive|show` and `actchain key rotate --purpose log`, as processes: what they print and how they
+//! exit.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
+
+use crate::stage::{Stage, send, until};
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+async fn receipt(base: &str, stage: &Stage) -> String {
+    let (body, proof) = stage.exchange();
+    let response = reqwest::Client::new()
+        .post(format!("{base}/oauth/token"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("dpop", proof)
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 200);
+    response.headers()["actchain-receipt"].to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_receipt_is_proven_by_the_server_and_by_the_database_and_offline() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stage = Stage::new();
+    stage.declare();
+    let server = stage.serve();
+    let receipt = runtime.block_on(receipt(&server.base, &stage));
+    let path = |name: &str| stage.path(name).to_str().unwrap().to_owned();
+    let early = stage.run(&["audit", "prove", "--receipt", &receipt, "--server", &server.base]);
+    assert_eq!(code(&early), 2, "no checkpoint covers it yet");
+    let note = stage.run(&["audit", "checkpoint"]);
+    std::fs::write(stage.path("kept.note"), &note.stdout).unwrap();
+    let key = text(&stage.run(&["audit", "checkpoint", "--key"])).trim().to_owned();
+    for source in [vec!["--server", &server.base], vec![]] {
+        let out = path("event.tlog-proof");
+        let (checkpoint, mut arguments) =
+            (path("kept.note"), vec!["audit", "prove", "--receipt", &receipt, "--json"]);
+        arguments.extend(["--key", &key, "--checkpoint", &checkpoint, "--out", &out]);
+        arguments.extend(source);
+        let proven = stage.run(&arguments);
+        assert_eq!((code(&proven), &json(&proven)["proven"]), (0, &Value::Bool(true)));
+    }
+    let forged = receipt.replace("leaf=:", "leaf=:AAAA").replacen("AAAA", "BBBB", 1);
+    let forged = format!("{}=:", &forged[..forged.len() - 6]);
+    let disproved = stage.run(&["audit", "prove", "--receipt", &forged, "--server", &server.base, "--json"]);
+    assert_eq!((code(&disproved), &json(&disproved)["why"]), (1, &Value::from("leaf")));
+    assert_eq!(code(&stage.run(&["audit", "prove", "--receipt", "nonsense"])), 2);
+    let export = stage.run(&["audit", "export"]);
+    let seq: usize = receipt.split(['=', ',']).nth(1).unwrap().parse().unwrap();
+    let event = text(&export).lines().nth(seq).unwrap().to_owned();
+    std::fs::write(stage.path("event.json"), format!("{event}\n")).unwrap();
+    let (proof, event_path) = (path("event.tlog-proof"), path("event.json"));
+    let offline = ["audit", "prove", "--proof", &proof, "--event", &event_path, "--key", &key];
+    assert_eq!(code(&stage.run(&offline)), 0, "CK-12");
+    std::fs::write(stage.path("event.json"), event.replace("alice", "malory")).unwrap();
+    let changed = stage.run(&offline);
+    assert_eq!(code(&changed), 1);
+    assert!(text(&changed).contains("DISPROVED"));
+}
+
+#[test]
+fn verification_exits_0_1_and_2_and_believes_what_it_is_told_to() {
+    let stage = Stage::new();
+    stage.declare();
+    let _server = stage.serve();
+    let note = stage.run(&["audit", "checkpoint"]);
+    std::fs::write(stage.path("old.note"), &note.stdout).unwrap();
+    let old_key = text(&stage.run(&["audit", "checkpoint", "--key"])).trim().to_owned();
+    let rotated = stage.json(&["key", "rotate", "--purpose", "log", "--json"]);
+    let new_key = rotated["key"].as_str().unwrap().to_owned();
+    assert_ne!(old_key, new_key);
+    stage.json(&["key", "rotate", "--purpose", "log", "--json"]);
+    let (note, export) = (stage.path("old.note"), stage.path("export.jsonl"));
+    let (note, export) = (note.to_str().unwrap(), export.to_str().unwrap());
+    for key in [&old_key, &new_key] {
+        let report = stage.json(&["audit", "verify", "--db", "--key", key, "--json"]);
+        assert!(report["valid"] == true && report["checkpoints"].as_u64() >= Some(2), "{report}");
+    }
+    let later = stage.json(&["audit", "verify", "--from-checkpoint", note, "--key", &old_key, "--json"]);
+    assert!(later["valid"] == true && later["from"].as_u64() > Some(0), "{later}");
+    assert_eq!(code(&stage.run(&["audit", "verify", "--from-checkpoint", note, "--key", &new_key])), 1);
+    assert_eq!(code(&stage.run(&["audit", "export", "--out", export])), 0);
+    let plain = stage.run(&["audit", "verify", "--file", export]);
+    assert_eq!(code(&plain), 0);
+    assert_eq!(String::from_utf8_lossy(&plain.stderr), "", "no bar where there is no terminal");
+    std::fs::write(export, std::fs::read_to_string(export).unwrap().replacen("client", "cliemt", 1)).unwrap();
+    for json in [&["--json"][..], &[]] {
+        assert_eq!(code(&stage.run(&[&["audit", "verify", "--file", export], json].concat())), 1);
+        assert_eq!(code(&stage.run(&[&["audit", "verify", "--file", "nowhere"], json].concat())), 2);
+    }
+}
+
+fn archives(folder: &Path) -> Vec<String> {
+    let list = std::fs::read_dir(folder).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap());
+    list.filter(|name| !name.starts_with('.')).collect()
+}
+
+/// The cluster of a data directory, while a server runs on it.
+async fn sql(stage: &Stage) -> PgConnection {
+    use actchain::platform::local_postgres::{Cluster, Role, Settings};
+    let settings = Settings { data_dir: stage.data_dir(), bin_dir: None, path: std::env::var_os("PATH") };
+    let cluster = Cluster::open(settings, Role::Command).await.unwrap();
+    let connection = PgConnection::connect_with(&cluster.connect_options("actchain")).await.unwrap();
+    cluster.close().await.unwrap();
+    connection
+}
+
+#[test]
+fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stage = Stage::new();
+    stage.declare();
+    let server = stage.serve();
+    assert!(runtime.block_on(send(&server.base, &stage.exchange())).is_some());
+    runtime.block_on(async {
+        use actchain::domain::audit::{Action, Event, parts, store};
+        let mut sql = sql(&stage).await;
+        let now = time::OffsetDateTime::now_utc();
+        let fill = async |sql: &mut PgConnection, count: usize| {
+            let event = Event::of_operator(now, Action::ClientChanged, "filler");
+            let drafts: Vec<_> = (0..count).map(|_| event.draft().unwrap()).collect();
+            let mut transaction = sql.begin().await.unwrap();
+            store::append(&mut transaction, &drafts).await.unwrap();
+            transaction.commit().await.unwrap();
+        };
+        fill(&mut sql, 5_000).await;
+        assert!(parts::open(&mut sql, 0, now).await.unwrap());
+        fill(&mut sql, 1_100).await;
+        sql.close().await.unwrap();
+    });
+    let folder = stage.path("archives");
+    std::fs::create_dir(&folder).unwrap();
+    let dir = folder.to_str().unwrap();
+    let before = (time::OffsetDateTime::now_utc() + time::Duration::days(1)).date().to_string();
+    let arguments = ["audit", "archive", "--before", &before, "--dir", dir, "--json"];
+    until("the index has come to the end of the partition", || {
+        let probe = stage.run(&["audit", "archive", "--before", "2000-01-01", "--dir", dir]);
+        assert_eq!(code(&probe), 0, "nothing is old enough");
+        runtime.block_on(async {
+            let mut sql = sql(&stage).await;
+            actchain::domain::audit::index::covered(&mut sql).await.unwrap() >= 6_000 / 1_024 * 1_024
+        })
+    });
+    let partitions = || {
+        runtime.block_on(async {
+            let mut sql = sql(&stage).await;
+            let count = "SELECT count(*) FROM audit_part WHERE archived_at IS NOT NULL";
+            sqlx::query_scalar::<_, i64>(count).fetch_one(&mut sql).await.unwrap()
+        })
+    };
+    for pause in [0, 20, 60, 120, 200, 300] {
+        let mut child = stage.command();
+        child.args(arguments).env("ACTCHAIN_ISSUER", "http://127.0.0.1:1");
+        let mut child =
+            child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for name in archives(&folder) {
+            let file = folder.join(&name);
+            let whole = stage.run(&["audit", "verify", "--file", file.to_str().unwrap()]);
+            assert_eq!(code(&whole), 0, "{name} has its name only when it is whole");
+        }
+        assert!(partitions() == 0 || archives(&folder).len() == 1, "dropped only when it is in a file");
+        assert_eq!(code(&stage.run(&["audit", "verify"])), 0);
+    }
+    let mut done = stage.run(&arguments);
+    until("what was killed is gone", || {
+        done = stage.run(&arguments);
+        code(&done) == 0
+    });
+    assert_eq!((partitions(), archives(&folder).len()), (1, 1));
+    let file = folder.join(&archives(&folder)[0]);
+    let file = file.to_str().unwrap();
+    let event = stage.run(&["audit", "show", "--archive", file, "--seq", "4000"]);
+    assert!(text(&event).contains("\"seq\":4000"));
+    assert_eq!(code(&stage.run(&["audit", "show", "--archive", file, "--seq", "400000"])), 1);
+    assert_eq!(code(&stage.run(&["audit", "show", "--archive", "nowhere", "--seq", "1"])), 2);
+    assert_eq!(code(&stage.run(&["audit", "archive", "--before", "soon", "--dir", dir])), 2);
+    let report = stage.json(&["audit", "verify", "--json"]);
+    assert!(report["valid"] == true && report["hashes_only"].as_u64() > Some(5_000), "{report}");
+    assert!(runtime.block_on(send(&server.base, &stage.exchange())).is_some());
+}
