@@ -1,6 +1,6 @@
 //! Asking the log: pages of events and of chains, of a short log and of a long one, by the same server in one run.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::generator::{Run, is_200};
 use crate::seed::settle;
@@ -92,15 +92,7 @@ async fn fill(stage: &Stage, until: i64) {
             .await
             .unwrap();
     }
-    let covered = until - until % 1_024;
-    loop {
-        let (blocks,): (i64,) =
-            sqlx::query_as("SELECT count(*) FROM audit_block").fetch_one(&mut sql).await.unwrap();
-        if blocks * 1_024 >= covered {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    stage.covered().await;
     settle(&mut sql).await;
 }
 

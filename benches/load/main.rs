@@ -14,6 +14,7 @@ mod cpu;
 mod ends;
 mod floor;
 mod generator;
+mod log_cost;
 mod revoking;
 mod seed;
 mod stage;
@@ -23,7 +24,7 @@ use generator::{Method, Run};
 use stage::Stage;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 5] = ["exchanges", "ends", "vault", "asking", "audit-verify"];
+const PARTS: [&str; 6] = ["exchanges", "ends", "vault", "log", "asking", "audit-verify"];
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -39,6 +40,9 @@ fn main() {
     }
     if wanted("vault") {
         runtime.block_on(vault::bench());
+    }
+    if wanted("log") {
+        runtime.block_on(log_cost::bench());
     }
     if wanted("asking") {
         runtime.block_on(asking::bench());

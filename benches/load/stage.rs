@@ -12,6 +12,7 @@ use actchain::platform::digest::sha256;
 use actchain::platform::jose::{SigningAlg, SigningKey};
 use actchain::platform::local_postgres::{Cluster, Role, Settings};
 use serde_json::{Value, json};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::cpu;
@@ -276,8 +277,30 @@ impl Stage {
         }
     }
 
+    pub fn database(&self) -> PgConnectOptions {
+        self.cluster.connect_options("actchain")
+    }
+
     pub async fn sql(&self) -> PgConnection {
-        PgConnection::connect_with(&self.cluster.connect_options("actchain")).await.unwrap()
+        PgConnection::connect_with(&self.database()).await.unwrap()
+    }
+
+    /// The server, and its database.
+    pub fn pids(&self) -> (u32, u32) {
+        (self.server.0.id(), self.cluster.postmaster_pid().unwrap())
+    }
+
+    /// Waits until the index has come to the last complete block.
+    pub async fn covered(&self) {
+        let mut sql = self.sql().await;
+        let sql_text = "SELECT (SELECT size / 1024 FROM audit_head), (SELECT count(*) FROM audit_block)";
+        loop {
+            let (complete, covered): (i64, i64) = sqlx::query_as(sql_text).fetch_one(&mut sql).await.unwrap();
+            if covered >= complete {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
     }
 
     /// Delegations of other users to the same client, so that indexes have something to do.

@@ -1,0 +1,131 @@
+//! What the log costs an exchange: the same entries of the ledger with their events and without, by turns, and what the index
+//! behind them costs the server and its database. Everything but the ledger is left out.
+
+use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin};
+use actchain::domain::ledger::{Effect, Entry, Guards, Issue, Ledger, Recorded, Spend};
+use actchain::domain::principal::Principal;
+use actchain::domain::refusal::Refusal;
+use actchain::domain::token::IssuedToken;
+use actchain::platform::clock::Clock;
+use actchain::platform::config::Config;
+use actchain::platform::random;
+use futures_util::StreamExt as _;
+use serde_json::json;
+use time::Duration;
+
+use crate::cpu;
+use crate::generator::percentile;
+use crate::stage::{IDP, MAIL, Stage};
+
+/// As many as 16 connections keep waiting.
+const WAITING: usize = 16;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Log {
+    With,
+    Without,
+}
+
+pub async fn bench() {
+    let number = |name: &str, default: usize| {
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let (entries, rounds) = (number("BENCH_ENTRIES", 20_000), number("BENCH_ROUNDS", 5));
+    let stage = Stage::set().await;
+    let (ledger, _ended) = Ledger::start(stage.database(), &Config::default().ledger).unwrap();
+    println!(
+        "{entries} entries a round, {WAITING} waiting at a time; medians of {rounds} rounds by turns, CPU µs an entry\n"
+    );
+    println!("{:<34} {:>8} {:>8} {:>14}", "", "ledger", "PG", "server (index)");
+    let mut all = [Vec::new(), Vec::new()];
+    record(&stage, &ledger, (Log::With, 2_000)).await;
+    for _ in 0..rounds {
+        all[0].push(record(&stage, &ledger, (Log::Without, entries)).await);
+        all[1].push(record(&stage, &ledger, (Log::With, entries)).await);
+    }
+    for (name, rounds) in ["without events", "with events and their index"].into_iter().zip(&all) {
+        let median =
+            |place: usize| percentile(&rounds.iter().map(|one| one[place]).collect::<Vec<_>>(), 50.0);
+        println!("{name:<34} {:>8.1} {:>8.1} {:>14.1}", median(0), median(1), median(2));
+    }
+    stage.strike().await;
+}
+
+/// CPU µs an entry: of the ledger, the database, and the server, which does nothing but keep the index up.
+async fn record(stage: &Stage, ledger: &Ledger, (log, count): (Log, usize)) -> [f64; 3] {
+    let entries: Vec<Entry> = (0..count).map(|_| entry(stage, log)).collect();
+    let pids = stage.pids();
+    let before = [cpu::of(std::process::id()), cpu::of_family(pids.1), cpu::of(pids.0)];
+    let recorded = futures_util::stream::iter(entries).map(|entry| ledger.record(entry));
+    let outcomes: Vec<_> = recorded.buffer_unordered(WAITING).collect().await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Recorded::Done(_)))));
+    let own = cpu::of(std::process::id());
+    stage.covered().await;
+    let after = [own, cpu::of_family(pids.1), cpu::of(pids.0)];
+    [0, 1, 2].map(|place| (after[place] - before[place]) / count as f64)
+}
+
+/// What an exchange at the second hop records.
+fn entry(stage: &Stage, log: Log) -> Entry {
+    let now = Clock::System.now();
+    let [jti, parent, txn] = [(); 3].map(|()| random::id(now).unwrap());
+    let (subject, jkt) = (Principal::new(IDP, "alice"), "k".repeat(43));
+    let link = |sub: &str| ChainLink {
+        sub: sub.to_owned(),
+        iss: stage.issuer().to_owned(),
+        label: Some(sub.to_owned()),
+        jkt: Some(jkt.clone()),
+    };
+    let event = Event {
+        subject: Some(subject.clone()),
+        act_chain: vec![link("proxy"), link("by-secret")],
+        txn: Some(txn.to_string()),
+        delegation_id: Some("S".into()),
+        delegation_path: vec!["D".into(), "S".into()],
+        jti: Some(jti.to_string()),
+        parent_jti: Some(parent.to_string()),
+        scope: Some("mail.read".into()),
+        audience: vec![MAIL.to_owned()],
+        origin: Origin {
+            request_id: Some(random::id(now).unwrap().to_string()),
+            ip: Some("127.0.0.1".parse().unwrap()),
+            user_agent: Some("bench/1".into()),
+        },
+        detail: Some(json!({"exp": now.unix_timestamp() + 300, "kid": jkt})),
+        ..Event::new(now, Action::TokenExchanged, Actor::client("by-secret", Some(jkt.clone())))
+    };
+    let token = IssuedToken {
+        jti,
+        parent: None,
+        actor: None,
+        txn,
+        client_id: "by-secret".into(),
+        subject,
+        delegation_id: Some("S".into()),
+        jkt: Some(jkt.clone()),
+        auth_key: None,
+        status_place: 0,
+        kid: jkt.clone(),
+        scope: "mail.read".into(),
+        audience: vec![MAIL.to_owned()],
+        issued_at: now,
+        expires_at: now + Duration::minutes(5),
+    };
+    let spend = Spend {
+        id: random::bytes().unwrap(),
+        forget_at: now + Duration::minutes(5),
+        if_spent: Refusal::ProofReplayed,
+    };
+    let guards = Guards {
+        chain: vec!["proxy".into(), "by-secret".into()],
+        path: vec!["D".into(), "S".into()],
+        ..Guards::default()
+    };
+    Entry {
+        now,
+        spends: vec![spend],
+        guards,
+        effect: Effect::Token(Box::new(Issue { token, create: None, ceremonies: Vec::new() })),
+        event: (log == Log::With).then_some(event),
+    }
+}
