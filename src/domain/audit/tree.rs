@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use super::index::{self, BLOCK};
 use crate::platform::fault::{During, Fault};
 use crate::protocol::merkle::{self, Frontier, Hash, Span, Subtree};
+use crate::protocol::tlog_tiles::{Content, Tile};
 
 /// A stored node has so many below it.
 const FAN: u64 = 256;
@@ -58,7 +59,7 @@ pub async fn tile(
     n: u64,
     width: u16,
 ) -> Result<Option<Vec<u8>>, Fault> {
-    let needs = merkle_tile(level, n, width).needs();
+    let needs = Tile { content: Content::Hashes(level), n, width }.needs();
     let size = super::store::head(connection).await?.size();
     let Some(first) = n.checked_mul(FAN).filter(|_| needs.is_some_and(|needs| needs <= size)) else {
         return Ok(None);
@@ -67,11 +68,6 @@ pub async fn tile(
     let known = Known::of(connection, [run]).await?;
     let hashes = (first..first + run.count).map(|n| known.node(run.level, n));
     Ok(Some(hashes.collect::<Result<Vec<_>, _>>()?.concat()))
-}
-
-fn merkle_tile(level: u8, n: u64, width: u16) -> crate::protocol::tlog_tiles::Tile {
-    use crate::protocol::tlog_tiles::{Content, Tile};
-    Tile { content: Content::Hashes(level), n, width }
 }
 
 /// The leaves of events `[from, to)` as they are stored, up to the first one that is missing.

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use super::checkpoint::{active_key, checkpoint_on, sign, verifier_key};
 use super::file::{Beginning, Voucher};
 use super::verify::Kept;
-use super::{log_keys, origin, verify_export};
+use super::{log_keys, verify_export};
 use crate::domain::audit::parts::{self, Part};
 use crate::domain::audit::{Action, Event, index, store, tree};
 use crate::domain::gate;
@@ -123,7 +123,9 @@ async fn archive_part(
         }
     };
     put_in_place(&aside, &path)?;
-    read_back(&path, (from, to), &digest, &log_keys(connection, &origin(issuer)).await?)?;
+    // The log may have had another name when this checkpoint was signed.
+    let name_then = voucher.checkpoint.lines().next().unwrap_or_default();
+    read_back(&path, (from, to), &digest, &log_keys(connection, name_then).await?)?;
     let archived = Archived { part: part.part, from, to, sha256: hex(&digest), file: path };
     forget(connection, (&archived, &name), &digest, now).await?;
     Ok(Some(archived))
