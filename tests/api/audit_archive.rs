@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use actchain::domain::audit::verify::{Broken, Why};
 use actchain::domain::audit::{index as blocks, parts, store, tree};
 use actchain::flows::audit::archive::{self, Archived, Sought, Wanted};
 use actchain::flows::audit::{self, Kept, index};
@@ -13,6 +14,7 @@ use sqlx::{AssertSqlSafe, Executor as _};
 use time::Duration;
 
 use crate::support::Server;
+use crate::support::audit::{all_pages, auditor, read};
 use crate::support::desk::Api;
 use crate::support::world::World;
 use crate::transparency::{checkpoint, grow};
@@ -221,4 +223,44 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
     assert_eq!(partitions(server).await, 2);
     assert_eq!(blocks::covered(&mut other).await.unwrap(), 2_048);
     assert_eq!(store::head(&mut other).await.unwrap().size(), 2_100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_missing_were_archived_only_if_the_log_says_so() {
+    let world = old_world().await;
+    checkpoint(&world.server).await;
+    let mut sql = world.server.sql().await;
+    assert!(audit::verify_database(&mut sql, &Kept::default()).await.unwrap().valid);
+    for statement in [
+        "UPDATE audit_part SET archived_at = now(), file_sha256 = '\\x00' WHERE part = 0",
+        "DROP TABLE audit_event_0",
+    ] {
+        sqlx::query(statement).execute(&mut sql).await.unwrap();
+    }
+    let report = audit::verify_database(&mut sql, &Kept::default()).await.unwrap();
+    assert_eq!(
+        report.broken,
+        Some(Broken { seq: 0, why: Why::Gap }),
+        "all hashes are right, and nobody archived them"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_chains_and_readers_go_as_far_back_as_the_database_does() {
+    let world = old_world().await;
+    let (auditor, token) = auditor(&world).await;
+    let folder = tempfile::tempdir().unwrap();
+    let all = all_pages(&world, (&auditor, &token), "/api/v1/audit-logs?limit=1000").await;
+    archive(&world.server, folder.path()).await.unwrap();
+    let token = world.desk_token(&auditor).await;
+    for query in ["limit=1000", "limit=1000&order=oldest", "limit=1000&outcome=success"] {
+        let left = all_pages(&world, (&auditor, &token), &format!("/api/v1/audit-logs?{query}")).await;
+        assert!(left.iter().all(|event| event["seq"].as_u64().unwrap() >= 2_400), "{query}");
+        assert!(left.len() >= all.len() - 2_400 && left.len() < all.len(), "{query}: {}", left.len());
+    }
+    for path in ["/api/v1/audit-logs/17", "/api/v1/audit-logs/stream?from_seq=17"] {
+        assert_eq!(read(&world, (&auditor, &token), path).await.status, 404, "{path}");
+    }
+    let chains = all_pages(&world, (&auditor, &token), "/api/v1/audit-logs/chains?limit=100").await;
+    assert!(chains.iter().all(|chain| chain["first_seq"].as_u64().unwrap() >= 2_400));
 }

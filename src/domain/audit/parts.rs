@@ -44,13 +44,16 @@ pub async fn open(connection: &mut PgConnection, after: i32, now: OffsetDateTime
     Ok(opened.fetch_one(connection).await?)
 }
 
-/// Forgets what events of blocks below one were found by.
-pub async fn forget_postings(connection: &mut PgConnection, below: u64) -> Result<(), Fault> {
-    sqlx::query("DELETE FROM audit_posting WHERE block < $1")
-        .bind(i32::try_from(below).unwrap_or(i32::MAX))
-        .execute(connection)
-        .await?;
-    Ok(())
+/// Forgets some of what events of blocks below one were found by; `false` when there is nothing left of it.
+pub async fn forget_postings(connection: &mut PgConnection, below: u64) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "DELETE FROM audit_posting WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM audit_posting WHERE block < $1 LIMIT 50000))",
+    )
+    .bind(i32::try_from(below).unwrap_or(i32::MAX))
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// Says of a partition that it is in a file; `false` if it was said before.

@@ -128,6 +128,8 @@ async fn archive_part(
     read_back(&path, (from, to), &digest, &log_keys(connection, name_then).await?)?;
     let archived = Archived { part: part.part, from, to, sha256: hex(&digest), file: path };
     forget(connection, (&archived, &name), &digest, now).await?;
+    // No search goes below the first event that is there, so that this may take its time, and be left undone until the next.
+    while parts::forget_postings(connection, to / index::BLOCK).await? {}
     Ok(Some(archived))
 }
 
@@ -238,7 +240,7 @@ fn read_back(
     }
 }
 
-/// Drops a partition that is in a file, says so, and forgets what its events were found by: in one transaction.
+/// Drops a partition that is in a file, and says so: in one transaction, as short as can be, for everybody who writes waits.
 async fn forget(
     connection: &mut PgConnection,
     (archived, name): (&Archived, &str),
@@ -269,7 +271,6 @@ async fn try_forget(
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
     let mut transaction = connection.begin_with(gate::BEGIN_SHARED).await?;
-    parts::forget_postings(&mut transaction, archived.to / index::BLOCK).await?;
     if !parts::mark_archived(&mut transaction, archived.part, (digest, now)).await? {
         return Err(Fault::new("the partition was archived by somebody else"));
     }

@@ -2,12 +2,15 @@
 //! one snapshot, without changing anything.
 
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::checkpoint::verifier_key;
+use crate::domain::audit::filter::Filter;
 use crate::domain::audit::rows::{self, Chunk};
+use crate::domain::audit::search::{self, Extent, Found, Order, Search};
 use crate::domain::audit::verify::{Broken, Walk, Why};
-use crate::domain::audit::{index, parts, store, tree};
+use crate::domain::audit::{Action, index, parts, store, tree};
 use crate::domain::key::{self, Purpose, StoredKey};
 use crate::platform::fault::{During, Fault};
 use crate::protocol::merkle::Frontier;
@@ -135,7 +138,24 @@ async fn verify_snapshot(
         Some(surplus) => walk_all(connection, (walk, floor), &head, progress).await?.and(Err(surplus)),
         None => walk_all(connection, (walk, floor), &head, progress).await?,
     };
+    let result = match archive_unsaid(connection, &head).await? {
+        Some(unsaid) if from < unsaid => result.and(Err(Broken { seq: from, why: Why::Gap })),
+        _ => result,
+    };
     Ok(Report { from, hashes_only, ..Report::of(result, count) })
+}
+
+/// Up to where events are missing of which the log itself does not say that they were archived. The event that says so of the
+/// last partition that was is recorded behind it, and therefore there; it says that all before were, too.
+async fn archive_unsaid(connection: &mut PgConnection, head: &Frontier) -> Result<Option<u64>, Fault> {
+    let floor = parts::floor(connection).await?;
+    let filter = Filter { action: Some(Action::AuditArchived.name().to_owned()), ..Filter::default() };
+    let extent = Extent { floor, covered: index::covered(connection).await?, size: head.size() };
+    let search = Search { filter: &filter, besides: &[], order: Order::Newest };
+    // Partitions without an event may have been archived since.
+    let said = search::page(connection, search, &extent, (None, 100)).await?.found;
+    let says = |found: &Found| found.event.pointer("/detail/to").and_then(Value::as_u64) == Some(floor);
+    Ok((floor > 0 && !said.iter().any(says)).then_some(floor))
 }
 
 fn size_of(note: &str) -> Option<u64> {
