@@ -174,8 +174,10 @@ impl<'a> Walk<'a> {
             Order::Newest => uncovered.is_empty(),
             Order::Oldest => !covered.is_empty(),
         };
+        // Where everything is wanted, no more is read than that.
+        let most = if *self.search.filter == Filter::default() { want } else { CHUNK };
         if !in_index {
-            return self.read(connection, uncovered, CHUNK).await;
+            return self.read(connection, uncovered, most).await;
         }
         let within = covered.start.max(self.in_time.start)..covered.end.min(self.in_time.end);
         if within.is_empty() {
@@ -188,7 +190,7 @@ impl<'a> Walk<'a> {
             Order::Oldest => self.left.start = self.left.start.max(within.start),
         }
         if self.terms.is_empty() {
-            return self.read(connection, within, want).await;
+            return self.read(connection, within, most).await;
         }
         self.look_up(connection, within, want).await
     }
