@@ -5,6 +5,7 @@ pub mod chain;
 pub mod filter;
 pub mod follow;
 pub mod gather;
+pub mod findings;
 pub mod index;
 pub mod parts;
 pub mod rows;
