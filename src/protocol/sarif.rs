@@ -14,7 +14,6 @@ pub const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 /// The name of the fingerprint. What goes into it never changes; another selection gets another version (SA-07).
 const FINGERPRINT: &str = "actchainFinding/v1";
-const INFORMATION: &str = "https://github.com/actchain/actchain/blob/main/docs/audit-exports.md";
 
 /// A kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +63,6 @@ impl Writer {
             let tool = json!({"driver": {
                 "name": "actchain",
                 "semanticVersion": env!("CARGO_PKG_VERSION"),
-                "informationUri": INFORMATION,
                 "rules": self.rules.iter().map(described).collect::<Vec<_>>(),
             }});
             format!(
@@ -91,7 +89,6 @@ fn described(rule: &Rule) -> Value {
     json!({
         "id": rule.id,
         "shortDescription": {"text": rule.sentence},
-        "helpUri": INFORMATION,
         "defaultConfiguration": {"level": rule.severity.level()},
         "properties": {"security-severity": format!("{}.0", rule.severity.cef()), "tags": ["security"]},
     })

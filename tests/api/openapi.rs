@@ -2,6 +2,7 @@
 //! server and fits, and every reason of a refusal is described, there and in `docs/problems.md`.
 
 mod audit;
+mod audit_out;
 mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -188,6 +189,7 @@ async fn every_described_answer_is_given_and_fits() {
     the_log_is_open(&held).await;
     audit::the_log_is_asked(&held).await;
     vault::credentials_are_kept_and_fetched(&contract).await;
+    audit_out::the_log_goes_out(&held).await;
     whoever_calls(&held).await;
     everybody_is_kept_in_bounds(&contract).await;
     a_nonce_is_demanded(&contract).await;
