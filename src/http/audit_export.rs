@@ -17,8 +17,6 @@ use crate::platform::fault::Fault;
 
 /// Pieces that wait to be read.
 const WAITING: usize = 4;
-/// How long a reader may take for one of them.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Up to which event, and from which on.
 const SIZE: HeaderName = HeaderName::from_static("actchain-audit-size");
 const FIRST: HeaderName = HeaderName::from_static("actchain-audit-from");
@@ -38,6 +36,7 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
         nothing_else(&parameters)?;
         let wanted = Wanted { format, filter, from, size };
         let export = export::begin(&known.desk(), &known.app.seal, &known.call, wanted).await?;
+        let patience = Duration::from_secs(known.app.config.audit.reader_patience.into());
         let file =
             format!("attachment; filename=\"audit-{}-{}.{}\"", export.first, export.size, format.name());
         Ok(HttpResponse::Ok()
@@ -46,7 +45,7 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
             .insert_header((CACHE_CONTROL, "no-store"))
             .insert_header((SIZE, export.size.to_string()))
             .insert_header((FIRST, export.first.to_string()))
-            .body(actix_web::body::BodyStream::new(pieces(export, PATIENCE))))
+            .body(actix_web::body::BodyStream::new(pieces(export, patience))))
     })
     .await
 }

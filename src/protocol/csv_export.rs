@@ -103,8 +103,8 @@ fn safe(text: &str) -> String {
             continue;
         }
         // Of a row of separators the first is enough; the next is not the beginning of anything.
-        let dangerous =
-            at_beginning && begins_formula(character) && !(separates(character) && !safe.is_empty());
+        let opens = safe.is_empty() || !separates(character);
+        let dangerous = at_beginning && opens && begins_formula(character);
         if dangerous {
             safe.push('\'');
         }

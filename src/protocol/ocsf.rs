@@ -51,10 +51,8 @@ pub fn event(event: &Value, severity: Severity) -> Value {
     });
     put(&mut whole, "status_detail", text(event, "/reason").map(Value::from));
     put(&mut whole, "resources", resources(event));
-    if let Some(txn) = text(event, "/txn") {
-        if let Some(metadata) = whole.get_mut("metadata") {
-            put(metadata, "correlation_uid", Some(txn.into()));
-        }
+    if let Some(metadata) = whole.get_mut("metadata") {
+        put(metadata, "correlation_uid", text(event, "/txn").map(Value::from));
     }
     put(&mut whole, "http_request", text(event, "/user_agent").map(|agent| json!({"user_agent": agent})));
     whole

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use actchain::flows::audit::{self, Kept, Report};
 use serde_json::{Value, json};
 
-use crate::support::agent::{ACCESS_TOKEN, JWT};
+use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
 use crate::support::desk::Api;
 use crate::support::world::{MAIL, World};
 
@@ -126,11 +126,15 @@ async fn proofs_hold_across_blocks_whether_the_index_has_come_to_them_or_not() {
 
 /// Appends so many events as the server would.
 async fn grow(sql: &mut sqlx::PgConnection, count: u64) {
+    grow_by(sql, count, "").await;
+}
+
+async fn grow_by(sql: &mut sqlx::PgConnection, count: u64, more: &str) {
     use actchain::domain::audit::{Action, Event, store};
     let now = actchain::platform::clock::from_seconds(crate::support::START).unwrap();
     let drafts: Vec<_> = (0..count)
         .map(|n| {
-            let event = Event::of_operator(now, Action::ClientChanged, format!("t{}", n % 10));
+            let event = Event::of_operator(now, Action::ClientChanged, format!("t{}{more}", n % 10));
             event.draft().unwrap()
         })
         .collect();
@@ -234,4 +238,86 @@ async fn what_cannot_be_exported_is_refused_before_anything_is_recorded() {
         assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{query}");
     }
     assert_eq!(world.server.events().await.len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::configured("[audit]\nreader_patience = 1").await;
+    let mut sql = world.server.sql().await;
+    // More than the buffers of two sockets take.
+    grow_by(&mut sql, 30_000, &"x".repeat(600)).await;
+    let token = world.desk_token(&world.admin).await;
+    let path = "/api/v1/audit-logs/export";
+    let proof =
+        world.admin.key.sign_proof("dpop+jwt", &Api::get(&world.server, path).proof_claims(&token)).unwrap();
+    let address = world.server.base.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: DPoP {token}\r\ndpop: {proof}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0_u8; 1_000];
+    stream.read_exact(&mut first).await.unwrap();
+    assert!(first.starts_with(b"HTTP/1.1 200"));
+    // It is cut off while nobody reads; what is in the buffers can still be read.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    let text = String::from_utf8_lossy(&rest);
+    assert!(!text.ends_with("0\r\n\r\n") && !text.contains("checkpoint"), "{} bytes", rest.len());
+    // It goes on behind the last whole line that it has.
+    let last = text.rmatches("\"seq\":").next().is_some();
+    assert!(last);
+    let rest = world.export("from_seq=29000").await;
+    assert!(rest.text.lines().last().unwrap().contains("checkpoint"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_archived_is_not_exported_and_what_is_left_is_still_proven() {
+    let world = World::new().await;
+    let mut sql = world.server.sql().await;
+    grow(&mut sql, 1_500).await;
+    let now = world.server.clock.now();
+    assert!(actchain::domain::audit::parts::open(&mut sql, 0, now).await.unwrap());
+    let floor: i64 = sqlx::query_scalar("SELECT size FROM audit_head").fetch_one(&mut sql).await.unwrap();
+    grow(&mut sql, 1_500).await;
+    actchain::flows::audit::index::run_once(&world.server.app.pool).await.unwrap();
+    for statement in [
+        "DROP TABLE audit_event_0",
+        "UPDATE audit_part SET archived_at = now(), file_sha256 = '\\x00' WHERE part = 0",
+    ] {
+        sqlx::query(statement).execute(&mut sql).await.unwrap();
+    }
+    let whole = world.export("").await;
+    assert_eq!(whole.header("actchain-audit-from"), Some(floor.to_string().as_str()));
+    let lines: Vec<&str> = whole.text.lines().collect();
+    assert_eq!(parsed(lines[0])[0]["from"], floor);
+    assert_eq!(parsed(lines[1])[0]["seq"], floor);
+    let report = check(&world.export("action=client.changed&target=t7").await.text);
+    assert_eq!((report.valid, report.events), (true, 150), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auditors_take_it_all_and_may_look_at_sinks_but_not_change_them() {
+    let world = World::new().await;
+    let auditor = Agent::new("auditor", Auth::Assertion);
+    let yaml = format!(
+        "clients:\n  - {{id: auditor, kind: auditor, auth: private_key_jwt, jwks: {{keys: [{}]}}, \
+         scopes: [actchain.audit], grant_types: [client_credentials]}}\n\
+         sinks:\n  - {{id: siem, url: 'http://127.0.0.1:9/'}}\n",
+        auditor.key.public_jwk()
+    );
+    world.server.apply(&yaml).await.unwrap();
+    let token = world.desk_token(&auditor).await;
+    let send = async |method: &str, path: &str| {
+        Api::new(&world.server, method, path).client(&auditor, &token).send().await
+    };
+    let whole = send("GET", "/api/v1/audit-logs/export").await;
+    assert!(check(&whole.text).valid && whole.text.contains("client.changed"));
+    assert_eq!(send("GET", "/api/v1/audit-sinks").await.json["items"][0]["id"], "siem");
+    for (method, path) in [("DELETE", ""), ("PUT", ""), ("POST", "/dead-letters/replay")] {
+        let answer = send(method, &format!("/api/v1/audit-sinks/siem{path}")).await;
+        assert_eq!((answer.status, answer.reason()), (403, "insufficient_scope"), "{method}");
+    }
 }

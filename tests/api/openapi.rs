@@ -820,6 +820,7 @@ async fn administration(held: &Held<'_>) {
         ("/delegate/{id}/key", json!({"jwk": new_agent_key().key.public_jwk()})),
         ("/vault/connections", json!({"provider": "keys", "credential": {"key": "k"}})),
         ("/api/v1/providers/{id}", json!({"kind": "basic"})),
+        ("/api/v1/audit-sinks/{id}", json!({"url": "http://127.0.0.1:9/"})),
         ("/vault/connections/{id}/rotate", json!({"credential": {"key": "k"}})),
         ("/api/v1/principals/cutoff", json!({"iss": IDP, "sub": "bob", "reason": "left"})),
         ("/vault/connections", json!({"provider": "mail-account", "credential": {"access_token": "x"}})),

@@ -118,10 +118,10 @@ impl Seen {
         if let Some((_, before)) = self.keys.get_mut(&name) {
             return (before.as_str() != jkt).then(|| std::mem::replace(before, jkt.to_owned()));
         }
-        if self.order.len() >= REMEMBERED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.keys.remove(&oldest);
-            }
+        if self.order.len() >= REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.keys.remove(&oldest);
         }
         self.order.push_back(name);
         self.keys.insert(name, (delegation.to_owned(), jkt.to_owned()));
