@@ -1,11 +1,16 @@
 //! What verification of the log costs an event, in a file and in the database, beside hashing the same bytes alone: wall time,
 //! the best of three, all in one run.
 
+use std::io::Write as _;
 use std::time::Instant;
 
+use actchain::domain::audit::filter::Filter;
 use actchain::domain::audit::{Action, Actor, ChainLink, Event, store};
+use actchain::domain::capability::Ladder;
 use actchain::domain::principal::Principal;
+use actchain::flows::audit::export::{self, Format, Wanted};
 use actchain::flows::audit::{self, Kept, index};
+use actchain::flows::desk::{Call, Desk};
 use actchain::flows::keys;
 use actchain::platform::clock::Clock;
 use actchain::platform::config::Config;
@@ -32,10 +37,15 @@ pub async fn bench() {
     let (seal, now) = (SealingKey::of(&MasterKey::generate().unwrap()), Clock::System.now());
     keys::ensure(&pool, &seal, &Config::default().keys, now).await.unwrap();
     index::run_once(&pool).await.unwrap();
-    let note = audit::checkpoint(&pool, &seal, ISSUER, now).await.unwrap();
     let path = std::env::temp_dir().join(format!("actchain-bench-{}.jsonl", std::process::id()));
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
-    audit::export(&mut connection, &note, ISSUER, &mut file).await.unwrap();
+    let (config, ladder) = (Config::default(), Ladder::new(&[]).unwrap());
+    let desk = Desk { pool: &pool, issuer: ISSUER, ladder: &ladder, config: &config };
+    let wanted = Wanted { format: Format::Jsonl, filter: Filter::default(), from: 0, size: None };
+    let mut export = export::begin(&desk, &seal, &Call::of_operator(now), wanted).await.unwrap();
+    while let Some(piece) = export.next().await.unwrap() {
+        file.write_all(piece.as_bytes()).unwrap();
+    }
     drop(file);
     let documents: Vec<String> = store::documents(&mut connection, 0, u64::MAX)
         .map_ok(|(_, document)| document)

@@ -9,6 +9,13 @@ pub fn of(pid: u32) -> f64 {
     ticks * 1_000_000.0 / 100.0
 }
 
+/// The most memory, in kB, that a process has held at a time.
+pub fn peak(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
 /// Microseconds of a process and all its present children.
 pub fn of_family(pid: u32) -> f64 {
     let children = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {

@@ -12,6 +12,7 @@ mod asking;
 mod audit_verify;
 mod cpu;
 mod ends;
+mod export;
 mod floor;
 mod generator;
 mod log_cost;
@@ -24,7 +25,7 @@ use generator::{Method, Run};
 use stage::Stage;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 6] = ["exchanges", "ends", "vault", "log", "asking", "audit-verify"];
+const PARTS: [&str; 7] = ["exchanges", "ends", "vault", "log", "asking", "audit-verify", "export"];
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -49,6 +50,9 @@ fn main() {
     }
     if wanted("audit-verify") {
         runtime.block_on(audit_verify::bench());
+    }
+    if wanted("export") {
+        runtime.block_on(export::bench());
     }
 }
 

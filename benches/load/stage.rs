@@ -36,6 +36,14 @@ pub struct Stage {
     cluster: Cluster,
 }
 
+/// What an export came to; `peak` in kB.
+pub struct Taken {
+    pub lines: usize,
+    pub bytes: f64,
+    pub seconds: f64,
+    pub peak: f64,
+}
+
 /// Stops when nobody needs it any more, also because something failed.
 struct Running(Child);
 
@@ -332,6 +340,44 @@ impl Stage {
             transaction.commit().await.unwrap();
         }
         sqlx::query("CHECKPOINT").execute(&mut sql).await.unwrap();
+    }
+
+    /// Until the index has come to so many events, but for the last block.
+    pub async fn wait_for_index(&self, events: u64) {
+        let mut sql = self.sql().await;
+        loop {
+            let blocks: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM audit_block").fetch_one(&mut sql).await.unwrap();
+            if blocks >= i64::try_from(events / 1_024).unwrap() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What the command takes along, how fast, and with how much memory.
+    pub async fn export(&self, words: &[&str]) -> Taken {
+        let file = self.folder.join("export");
+        let started = std::time::Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_actchain"));
+        command.env("ACTCHAIN_DATA_DIR", self.folder.join("data")).env("ACTCHAIN_ISSUER", &self.issuer);
+        command.args(["audit", "export", "-o"]).arg(&file).args(words).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut peak = 0.0_f64;
+        let status = loop {
+            // The high-water mark is gone with the process.
+            peak = peak.max(cpu::peak(child.id()));
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        };
+        assert!(status.success());
+        let seconds = started.elapsed().as_secs_f64();
+        let reader = BufReader::new(std::fs::File::open(&file).unwrap());
+        let lines = reader.split(b'\n').count();
+        let bytes = std::fs::metadata(&file).unwrap().len() as f64;
+        Taken { lines, bytes, seconds, peak }
     }
 
     pub async fn strike(self) {

@@ -32,8 +32,9 @@ pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
     let issuer = config.issuer();
     let outcome = foundation::with(config, async |foundation, pool| {
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        // Nothing but providers needs the master key.
-        let vault = if declaration.providers.is_empty() { None } else { Some(foundation.vault()?) };
+        // Nothing but providers and sinks needs the master key.
+        let needs = !(declaration.providers.is_empty() && declaration.sinks.is_empty());
+        let vault = if needs { Some(foundation.vault()?) } else { None };
         apply(pool, (&issuer, &ladder, vault.as_ref()), (declaration, mode), foundation.clock.now()).await
     })
     .await?;

@@ -12,6 +12,7 @@ mod doctor;
 mod foundation;
 mod key;
 mod serve;
+mod sink;
 mod token;
 
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ enum Command {
     Serve,
     /// Play the whole story against a real server of its own; non-zero if any step differs
     Demo(demo::Args),
-    /// Declare issuers, resources, providers, clients and delegations
+    /// Declare issuers, resources, providers, clients, sinks and delegations
     Apply(apply::Args),
     /// Bring the schema of an external database up to date
     Migrate,
@@ -61,6 +62,9 @@ enum Command {
     /// Verify, follow, export and vouch for the audit log
     #[command(subcommand)]
     Audit(audit::Command),
+    /// List, show, disable and enable where the audit log is sent; rotate secrets, send dead letters again
+    #[command(subcommand)]
+    Sink(sink::Command),
     /// Check configuration, database, clock, keys and issuers
     Doctor(doctor::Args),
 }
@@ -96,6 +100,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Key(command) => key::run(config()?, command).await,
         Command::Token(command) => token::run(command).await,
         Command::Audit(command) => audit::run(config, command).await,
+        Command::Sink(command) => sink::run(config()?, command).await,
         Command::Doctor(args) => doctor::run(config(), args).await,
     }
 }

@@ -11,9 +11,11 @@ use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
 use super::clients::hash_blocking;
+pub use super::declaration::read_all;
 use super::declaration::{ClientDeclaration, Declaration, DelegationDeclaration};
 use super::declared_client::{removed_keys, same_client};
 use super::declared_delegation::{self, Known};
+use super::sinks;
 use super::vault::{Ready, prepare_all, put_provider};
 use super::work::Work;
 use crate::domain::audit::{Action, Actor, Event};
@@ -43,7 +45,7 @@ pub enum Change {
 pub struct Line {
     /// What is done.
     pub change: Change,
-    /// `issuer`, `resource`, `client` or `delegation`.
+    /// `issuer`, `resource`, `client`, `provider`, `sink` or `delegation`.
     pub kind: &'static str,
     /// Which one.
     pub id: String,
@@ -57,7 +59,7 @@ pub struct Line {
 pub struct Outcome {
     /// The plan.
     pub lines: Vec<Line>,
-    /// Secrets that were made for clients that came without one; nobody can read them again.
+    /// Secrets that were made for clients and sinks that came without one; nobody can read them again.
     pub secrets: Vec<(String, SecretString)>,
 }
 
@@ -81,6 +83,7 @@ pub async fn apply(
     now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
     let providers = prepare_all(pool, vault, declaration.providers, now).await?;
+    sinks::prepare(pool, vault, &declaration.sinks, now).await?;
     let mut work = Work::alone(pool).await?;
     let registry = registry::store::load(work.connection(), own_issuer).await?;
     let mut plan = Plan {
@@ -113,6 +116,9 @@ pub async fn apply(
     }
     for (vault, one) in vault.iter().flat_map(|vault| providers.iter().map(move |one| (vault, one))) {
         plan.provider(work.connection(), vault, one).await?;
+    }
+    for (vault, one) in vault.iter().flat_map(|vault| declaration.sinks.iter().map(move |one| (vault, one))) {
+        plan.sink(work.connection(), vault, one).await?;
     }
     for declared in declaration.delegations {
         plan.delegation(work.connection(), declared).await?;
@@ -315,17 +321,27 @@ impl Plan<'_> {
         Ok(vec![StoredSecret { hash: hash_blocking(secret).await?, expires_at: None }])
     }
 
-    async fn provider(
-        &mut self,
-        connection: &mut PgConnection,
-        vault: &Vault,
-        one: &Ready,
-    ) -> Result<(), Fault> {
-        let change = put_provider(connection, &vault.keys, one, self.now).await?;
+    async fn provider(&mut self, at: &mut PgConnection, vault: &Vault, one: &Ready) -> Result<(), Fault> {
+        let change = put_provider(at, &vault.keys, one, self.now).await?;
         self.line(change, "provider", &one.id);
         if change != Change::Keep {
             self.event(Action::ProviderChanged, &one.id, change);
         }
+        Ok(())
+    }
+
+    async fn sink(
+        &mut self,
+        connection: &mut PgConnection,
+        vault: &Vault,
+        one: &sinks::SinkDeclaration,
+    ) -> Result<(), Fault> {
+        let put = sinks::put(connection, vault, one, self.now).await.map_err(sinks::Unusable::fault)?;
+        self.line(put.change, "sink", &one.id);
+        if put.change != Change::Keep {
+            self.event(Action::SinkChanged, &one.id, put.change);
+        }
+        self.outcome.secrets.extend(put.made.map(|secret| (one.id.clone(), secret)));
         Ok(())
     }
 
@@ -378,22 +394,4 @@ fn change_of(same: Option<bool>) -> Change {
         Some(false) => Change::Update,
         Some(true) => Change::Keep,
     }
-}
-
-/// Reads several declarations as one.
-pub fn read_all(files: &[(String, String)]) -> Result<Declaration, Fault> {
-    let mut all = Declaration::default();
-    for (origin, text) in files {
-        all.merge(Declaration::parse(origin, text)?);
-    }
-    let twice = |ids: Vec<&String>| {
-        let mut seen = BTreeSet::new();
-        ids.into_iter().find(|id| !seen.insert(*id)).cloned()
-    };
-    let repeated = twice(all.clients.iter().map(|one| &one.id).collect())
-        .or_else(|| twice(all.delegations.iter().map(|one| &one.id).collect()));
-    if let Some(id) = repeated {
-        return Err(Fault::new(format!("{id} is declared twice")));
-    }
-    Ok(all)
 }

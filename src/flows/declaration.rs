@@ -13,6 +13,7 @@ use crate::domain::issuer::{self, Issuer};
 use crate::domain::principal::Principal;
 use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE};
 use crate::domain::resource::Resource;
+use crate::flows::sinks::SinkDeclaration;
 use crate::flows::vault::ProviderDeclaration;
 use crate::platform::fault::Fault;
 use crate::platform::jose::Alg;
@@ -32,6 +33,8 @@ pub struct Declaration {
     pub clients: Vec<ClientDeclaration>,
     /// Providers of credentials.
     pub providers: Vec<ProviderDeclaration>,
+    /// Where the audit log is sent.
+    pub sinks: Vec<SinkDeclaration>,
     /// Delegations, parents before children.
     pub delegations: Vec<DelegationDeclaration>,
 }
@@ -166,6 +169,7 @@ impl Declaration {
         self.resources.extend(other.resources);
         self.clients.extend(other.clients);
         self.providers.extend(other.providers);
+        self.sinks.extend(other.sinks);
         self.delegations.extend(other.delegations);
     }
 }
@@ -329,6 +333,25 @@ impl DelegationDeclaration {
                 .ok_or_else(|| bad(what, "authorization_details must be a list of objects with a type")),
         }
     }
+}
+
+/// Reads several declarations as one.
+pub fn read_all(files: &[(String, String)]) -> Result<Declaration, Fault> {
+    let mut all = Declaration::default();
+    for (origin, text) in files {
+        all.merge(Declaration::parse(origin, text)?);
+    }
+    let twice = |ids: Vec<&String>| {
+        let mut seen = BTreeSet::new();
+        ids.into_iter().find(|id| !seen.insert(*id)).cloned()
+    };
+    let repeated = twice(all.clients.iter().map(|one| &one.id).collect())
+        .or_else(|| twice(all.sinks.iter().map(|one| &one.id).collect()))
+        .or_else(|| twice(all.delegations.iter().map(|one| &one.id).collect()));
+    if let Some(id) = repeated {
+        return Err(Fault::new(format!("{id} is declared twice")));
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod possess;
 pub mod principals;
 pub mod prove;
 pub mod revoke_token;
+pub mod sinks;
 pub mod status_lists;
 pub mod token;
 pub mod vault;

@@ -2,7 +2,9 @@
 
 mod administration;
 mod answer;
+mod audit_export;
 mod audit_logs;
+mod audit_sinks;
 mod audit_stream;
 mod caller;
 mod connecting;
@@ -35,7 +37,7 @@ use crate::protocol::metadata::{issuer_path, well_known_paths};
 const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
 /// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
-pub const ROUTES: [(&str, &[&str]); 51] = [
+pub const ROUTES: [(&str, &[&str]); 56] = [
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
     ("/oauth/revoke", &["POST"]),
@@ -62,6 +64,11 @@ pub const ROUTES: [(&str, &[&str]); 51] = [
     ("/api/v1/tasks/{id}/agents", &["DELETE"]),
     ("/api/v1/providers", &["GET"]),
     ("/api/v1/providers/{id}", &["PUT"]),
+    ("/api/v1/audit-logs/export", &["GET"]),
+    ("/api/v1/audit-sinks", &["GET"]),
+    ("/api/v1/audit-sinks/{id}", &["GET", "PUT", "DELETE"]),
+    ("/api/v1/audit-sinks/{id}/dead-letters", &["GET"]),
+    ("/api/v1/audit-sinks/{id}/dead-letters/replay", &["POST"]),
     ("/vault/connections", &["GET", "POST"]),
     ("/vault/connections/{id}", &["GET"]),
     ("/vault/connections/{id}/rotate", &["POST"]),
@@ -137,6 +144,22 @@ fn desk(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         );
 }
 
+/// The log to take along, and where it is sent.
+fn audit_out(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
+    let below = |path: &str| web::resource(at(&format!("/api/v1/audit-sinks/{{id}}{path}")));
+    config
+        .service(web::resource(at("/api/v1/audit-logs/export")).route(web::get().to(audit_export::get)))
+        .service(web::resource(at("/api/v1/audit-sinks")).route(web::get().to(audit_sinks::list)))
+        .service(
+            below("")
+                .route(web::get().to(audit_sinks::show))
+                .route(web::put().to(audit_sinks::declare))
+                .route(web::delete().to(audit_sinks::remove)),
+        )
+        .service(below("/dead-letters").route(web::get().to(audit_sinks::dead_letters)))
+        .service(below("/dead-letters/replay").route(web::post().to(audit_sinks::replay)));
+}
+
 /// The vault: its owners and administrators at the desk, and agents that fetch.
 fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     let below = |path: &str| web::resource(at(&format!("/vault/connections/{{id}}{path}")));
@@ -196,6 +219,7 @@ fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     let at = |path: &str| format!("{base}{path}");
     oauth(config, &at);
     desk(config, &at);
+    audit_out(config, &at);
     vault(config, &at);
     audit(config, &at);
     transparency(config, &at);

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod expiry;
 pub mod key_rotation;
 pub mod refresh;
+pub mod sinks;
 pub mod sweep;
 pub mod vault;
 
@@ -54,6 +55,7 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
         every(CHECKPOINT, "checkpoint", |app| {
             Box::pin(async move { checkpoint::run_once(&app, app.clock.now()).await })
         }),
+        tokio::spawn(sinks::run(Arc::clone(app))),
     ]
 }
 

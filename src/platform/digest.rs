@@ -55,6 +55,11 @@ impl MacKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
 
+    /// A key from secret bytes of any number, as others hand them out.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+
     /// HMAC-SHA-256 of the message under this key.
     pub fn mac(&self, message: &[u8]) -> [u8; 32] {
         to_array(hmac::sign(&self.0, message).as_ref())

@@ -4,8 +4,10 @@
 
 mod audit_archive;
 mod audit_chains;
+mod audit_export;
 mod audit_log;
 mod audit_search;
+mod audit_sinks;
 mod audit_stream;
 mod cascade;
 mod client_authentication;

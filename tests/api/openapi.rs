@@ -2,6 +2,7 @@
 //! server and fits, and every reason of a refusal is described, there and in `docs/problems.md`.
 
 mod audit;
+mod audit_out;
 mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -188,6 +189,7 @@ async fn every_described_answer_is_given_and_fits() {
     the_log_is_open(&held).await;
     audit::the_log_is_asked(&held).await;
     vault::credentials_are_kept_and_fetched(&contract).await;
+    audit_out::the_log_goes_out(&held).await;
     whoever_calls(&held).await;
     everybody_is_kept_in_bounds(&contract).await;
     a_nonce_is_demanded(&contract).await;
@@ -818,6 +820,7 @@ async fn administration(held: &Held<'_>) {
         ("/delegate/{id}/key", json!({"jwk": new_agent_key().key.public_jwk()})),
         ("/vault/connections", json!({"provider": "keys", "credential": {"key": "k"}})),
         ("/api/v1/providers/{id}", json!({"kind": "basic"})),
+        ("/api/v1/audit-sinks/{id}", json!({"url": "http://127.0.0.1:9/"})),
         ("/vault/connections/{id}/rotate", json!({"credential": {"key": "k"}})),
         ("/api/v1/principals/cutoff", json!({"iss": IDP, "sub": "bob", "reason": "left"})),
         ("/vault/connections", json!({"provider": "mail-account", "credential": {"access_token": "x"}})),

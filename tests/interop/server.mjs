@@ -78,6 +78,18 @@ export class Server {
     assert.equal(code, 0, `apply failed: ${complaints}`)
   }
 
+  /** Runs another command beside the server. */
+  async run(...args) {
+    const command = spawn(BIN, args, {
+      env: { ...this.environment, ACTCHAIN_ISSUER: this.issuer },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    let complaints = ''
+    command.stderr.setEncoding('utf8').on('data', text => (complaints += text))
+    const [code] = await once(command, 'close')
+    assert.equal(code, 0, `${args.join(' ')} failed: ${complaints}`)
+  }
+
   /** Stops the server as an operator would, and removes all that it kept. */
   stop() {
     return (this.#stopping ??= this.#stop())

@@ -1,10 +1,10 @@
 //! `actchain audit verify|prove|export|checkpoint|archive|show|tail`.
 
 mod archive;
+mod export;
 mod prove;
 mod verify;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{foundation, print_json};
 use crate::domain::audit::store;
 use crate::flows::audit;
 use crate::platform::config::Config;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::Fault;
 use crate::protocol::signed_note::VerifierKey;
 
 /// How often `tail -f` looks.
@@ -25,12 +25,8 @@ pub(super) enum Command {
     /// Check the whole log, in the database or in an export
     #[command(visible_alias = "verify-chain")]
     Verify(verify::Args),
-    /// Write the log as JSON Lines that verify offline
-    Export {
-        /// Where to; standard output where absent
-        #[arg(short, long)]
-        out: Option<PathBuf>,
-    },
+    /// Take the log along: JSON Lines that verify offline, CSV or SARIF
+    Export(export::Args),
     /// Sign a checkpoint over the log as it stands, and print it
     Checkpoint {
         /// Print the key that verifies it instead
@@ -60,7 +56,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Fault> {
     match command {
         Command::Verify(args) => verify::run(config, args).await,
-        Command::Export { out } => export(config()?, out).await,
+        Command::Export(args) => export::run(config()?, args).await,
         Command::Checkpoint { key } => checkpoint(config()?, key).await,
         Command::Archive(args) => archive::run(config()?, args).await,
         Command::Show(args) => archive::show(&args),
@@ -74,30 +70,6 @@ fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
         VerifierKey::parse(text).ok_or_else(|| Fault::new(format!("{text} is no verifier key")))
     };
     texts.iter().map(key).collect()
-}
-
-async fn export(config: Config, out: Option<PathBuf>) -> Result<ExitCode, Fault> {
-    let issuer = config.issuer();
-    foundation::with(config, async |foundation, pool| {
-        let seal = foundation.seal()?;
-        let note = audit::checkpoint(pool, &seal, &issuer, foundation.clock.now()).await?;
-        let mut connection = pool.acquire().await?;
-        let mut file: Box<dyn std::io::Write + Send> = match &out {
-            Some(path) => {
-                let file = std::fs::File::create(path).during(&format!("writing {}", path.display()))?;
-                Box::new(std::io::BufWriter::new(file))
-            }
-            None => Box::new(std::io::BufWriter::new(std::io::stdout())),
-        };
-        let events = audit::export(&mut connection, &note, &issuer, &mut file).await?;
-        if let Some(path) = &out {
-            println!("{events} events and their checkpoint are in {}", path.display());
-        }
-        // The statement timeout was lifted on this one.
-        connection.close_on_drop();
-        Ok(ExitCode::SUCCESS)
-    })
-    .await
 }
 
 async fn checkpoint(config: Config, key: bool) -> Result<ExitCode, Fault> {

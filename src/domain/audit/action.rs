@@ -85,6 +85,16 @@ pub enum Action {
     ConnectionRefused,
     /// A data key was made, wrapped anew or retired.
     VaultKeyChanged,
+    /// Somebody took the log along, or part of it.
+    AuditExported,
+    /// A sink was declared or changed.
+    SinkChanged,
+    /// It was removed.
+    SinkRemoved,
+    /// Dead letters of a sink are to be sent again.
+    SinkReplayed,
+    /// An event could not be delivered to a sink.
+    SinkDeadLetter,
 }
 
 impl Action {
@@ -132,6 +142,11 @@ impl Action {
             Self::ConnectionDisconnected => "vault.connection.disconnected",
             Self::ConnectionRefused => "vault.connection.refused",
             Self::VaultKeyChanged => "key.vault_changed",
+            Self::AuditExported => "admin.audit_exported",
+            Self::SinkChanged => "admin.sink_changed",
+            Self::SinkRemoved => "admin.sink_removed",
+            Self::SinkReplayed => "admin.sink_replayed",
+            Self::SinkDeadLetter => "admin.sink_dead_letter",
         }
     }
 

@@ -3,10 +3,12 @@
 mod action;
 pub mod chain;
 pub mod filter;
+pub mod findings;
 pub mod follow;
 pub mod gather;
 pub mod index;
 pub mod parts;
+pub mod prover;
 pub mod rows;
 pub mod search;
 pub mod store;

@@ -39,6 +39,8 @@ pub enum Why {
     Truncated,
     /// There is more than the head or a checkpoint speaks of.
     Surplus,
+    /// The proof of an event does not lead to the root of the checkpoint.
+    Proof,
 }
 
 /// Walks over a log once, in order, with the memory of one document.
@@ -99,6 +101,11 @@ impl Walk {
     /// How many documents hold so far.
     pub fn size(&self) -> u64 {
         self.tree.size()
+    }
+
+    /// The edge of the tree over them.
+    pub fn edge(&self) -> Frontier {
+        self.tree.edge()
     }
 
     fn compare(&mut self) -> Result<(), Broken> {

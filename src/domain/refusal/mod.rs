@@ -1,11 +1,13 @@
 //! Refusals: answers to the caller, each with a stable reason, an RFC code and a fixed public sentence. Not faults.
 
 mod code;
+mod rules;
 mod words;
 
 use uuid::Uuid;
 
 pub use self::code::Code;
+pub use self::rules::rules;
 
 use super::ceremony::Stage;
 use super::delegation::{State, Wider};

@@ -6,6 +6,7 @@ use sqlx::{FromRow, PgConnection};
 use super::store;
 use crate::domain::data_key::Sealed;
 use crate::domain::provider::{self, Settings};
+use crate::domain::sink;
 use crate::platform::fault::{During, Fault};
 
 /// Where a secret stands.
@@ -15,6 +16,8 @@ pub enum Place {
     Connection(String),
     /// A provider, by its name.
     Provider(String),
+    /// A sink of the audit log, by its name.
+    Sink(String),
 }
 
 /// A secret that is sealed under a retired key.
@@ -41,7 +44,8 @@ pub async fn left(connection: &mut PgConnection) -> Result<i64, Fault> {
     let left = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM connection c JOIN data_key k ON k.id = c.data_key
                  WHERE c.sealed IS NOT NULL AND k.retired_at IS NOT NULL)
-              + (SELECT count(*) FROM provider p JOIN data_key k ON k.id = p.data_key WHERE k.retired_at IS NOT NULL)",
+              + (SELECT count(*) FROM provider p JOIN data_key k ON k.id = p.data_key WHERE k.retired_at IS NOT NULL)
+              + (SELECT count(*) FROM audit_sink s JOIN data_key k ON k.id = s.data_key WHERE k.retired_at IS NOT NULL)",
     );
     Ok(left.fetch_one(connection).await?)
 }
@@ -63,6 +67,18 @@ pub async fn lock_some(connection: &mut PgConnection, most: i64) -> Result<Vec<K
         let sealed = Sealed { key: one.data_key, text: one.sealed };
         found.push(Kept { place: Place::Provider(one.id), row, sealed });
     }
+    let sinks: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT s.id, s.sealed, s.data_key FROM audit_sink s JOIN data_key k ON k.id = s.data_key
+         WHERE k.retired_at IS NOT NULL ORDER BY s.id LIMIT $1 FOR UPDATE OF s SKIP LOCKED",
+    )
+    .bind(most)
+    .fetch_all(&mut *connection)
+    .await?;
+    found.extend(sinks.into_iter().map(|(id, text, key)| Kept {
+        row: sink::row(&id),
+        place: Place::Sink(id),
+        sealed: Sealed { key, text },
+    }));
     if found.is_empty() {
         let kept = store::lock_under_retired(connection, most).await?;
         found.extend(kept.into_iter().filter_map(|one| {
@@ -78,6 +94,7 @@ pub async fn put(connection: &mut PgConnection, place: &Place, sealed: &Sealed) 
     let (statement, id) = match place {
         Place::Connection(id) => ("UPDATE connection SET sealed = $2, data_key = $3 WHERE id = $1", id),
         Place::Provider(id) => ("UPDATE provider SET sealed = $2, data_key = $3 WHERE id = $1", id),
+        Place::Sink(id) => ("UPDATE audit_sink SET sealed = $2, data_key = $3 WHERE id = $1", id),
     };
     sqlx::query(statement).bind(id).bind(&sealed.text).bind(&sealed.key).execute(connection).await?;
     Ok(())

@@ -1,29 +1,265 @@
-//! The log as a file that verifies offline.
+//! The log to take along, piece by piece: whole, so that it verifies offline; in parts, each event with its proof; as CSV
+//! and as SARIF. However long it is, and however slowly it is read, it holds one piece and no connection.
 
-use futures_util::TryStreamExt as _;
-use sqlx::PgConnection;
+use serde_json::{Value, json};
+use sqlx::postgres::PgPool;
+use time::OffsetDateTime;
 
-use super::{Voucher, published_key};
-use crate::domain::audit::store;
+use super::ask::visible;
+use super::{Beginning, Voucher, checkpoint, published_key};
+use crate::domain::audit::filter::Filter;
+use crate::domain::audit::findings::Findings;
+use crate::domain::audit::prover::Prover;
+use crate::domain::audit::search::{self, Extent, Found, Order, Search};
+use crate::domain::audit::{Action, parts, store, tree};
+use crate::domain::refusal::{Refusal, Stop};
+use crate::flows::desk::{Call, Caller, Desk};
+use crate::flows::work::Work;
+use crate::platform::clock::rfc3339;
 use crate::platform::fault::{During, Fault};
+use crate::platform::jose::SealingKey;
+use crate::protocol::merkle::Hash;
+use crate::protocol::{csv_export, sarif};
 
-/// Writes the log as JSON Lines, one document a line, and at last the checkpoint over them with its key.
-pub async fn export(
-    connection: &mut PgConnection,
-    note: &str,
-    issuer: &str,
-    out: &mut (dyn std::io::Write + Send),
-) -> Result<u64, Fault> {
-    sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
-    let key = published_key(connection, issuer).await?;
-    let size = note.lines().nth(1).and_then(|size| size.parse().ok());
-    let size = size.ok_or_else(|| Fault::new("a checkpoint without a size"))?;
-    let mut rows = Box::pin(store::documents(connection, 0, size));
-    while let Some((_, document)) = rows.try_next().await? {
-        writeln!(out, "{document}").during("writing the export")?;
+/// How many events are read at once.
+const PIECE: u64 = 512;
+
+/// In which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JSON Lines that verify offline.
+    Jsonl,
+    /// RFC 4180.
+    Csv,
+    /// SARIF 2.1.0: what stands out.
+    Sarif,
+}
+
+impl Format {
+    /// Reads its name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Jsonl, Self::Csv, Self::Sarif].into_iter().find(|format| format.name() == name)
     }
-    let voucher = Voucher { checkpoint: note.to_owned(), key };
-    let line = serde_json::to_string(&voucher).during("writing the export")?;
-    writeln!(out, "{line}").and_then(|()| out.flush()).during("writing the export")?;
-    Ok(size)
+
+    /// Its name, which is also what its files end in.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+            Self::Sarif => "sarif",
+        }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Jsonl => "application/jsonl",
+            Self::Csv => csv_export::MEDIA_TYPE,
+            Self::Sarif => sarif::MEDIA_TYPE,
+        }
+    }
+}
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// In which form.
+    pub format: Format,
+    /// What of the log.
+    pub filter: Filter,
+    /// From which event on.
+    pub from: u64,
+    /// Up to the checkpoint of this size; a new one where absent.
+    pub size: Option<u64>,
+}
+
+/// An export under way.
+#[derive(Debug)]
+pub struct Export {
+    /// Up to which event.
+    pub size: u64,
+    /// From which on: what was wanted, or the first that is still in the database.
+    pub first: u64,
+    pool: PgPool,
+    format: Format,
+    now: OffsetDateTime,
+    voucher: String,
+    filter: Filter,
+    /// Whether the caller may see it all, and asked for it all.
+    whole: bool,
+    /// The next event to look at.
+    next: u64,
+    stage: Stage,
+    prover: Prover,
+    findings: Findings,
+    sarif: sarif::Writer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Head,
+    Body,
+    Done,
+}
+
+/// Begins one. Over the API it is an event, which is committed before the first piece; what is exported ends before it.
+pub async fn begin(desk: &Desk<'_>, seal: &SealingKey, call: &Call, wanted: Wanted) -> Result<Export, Stop> {
+    let parameters = wanted.filter.parameters();
+    let visible = visible(&call.caller, wanted.filter.clone())?;
+    let note = match wanted.size {
+        None => checkpoint(desk.pool, seal, desk.issuer, call.now).await?,
+        Some(size) => {
+            let mut connection = desk.pool.acquire().await?;
+            let found = store::find_checkpoint(&mut connection, size).await?;
+            found.ok_or(Refusal::Malformed("There is no checkpoint of this size"))?
+        }
+    };
+    let size = note.lines().nth(1).and_then(|size| size.parse().ok());
+    let size: u64 = size.ok_or_else(|| Fault::new("a checkpoint without a size"))?;
+    if wanted.from > size {
+        return Err(Refusal::Malformed("from_seq is behind the end of the log").into());
+    }
+    if !matches!(call.caller, Caller::Operator) {
+        let call = Call { repeats: None, ..call.clone() };
+        let mut work = Work::begin(desk.pool).await?;
+        call.enter(desk, &mut work).await?;
+        let mut event = call.event(Action::AuditExported);
+        event.subject = match &call.caller {
+            Caller::User(user) => Some(user.who.clone()),
+            _ => None,
+        };
+        let filter: serde_json::Map<String, Value> =
+            parameters.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        event.detail = Some(
+            json!({"format": wanted.format.name(), "filter": filter, "from_seq": wanted.from, "size": size}),
+        );
+        work.commit(&[event]).await?;
+    }
+    let mut connection = desk.pool.acquire().await?;
+    let key = published_key(&mut connection, desk.issuer).await?;
+    let first = wanted.from.max(parts::floor(&mut connection).await?).min(size);
+    let voucher = serde_json::to_string(&Voucher { checkpoint: note, key }).during("writing an export")?;
+    let findings = Findings::default();
+    Ok(Export {
+        size,
+        first,
+        pool: desk.pool.clone(),
+        format: wanted.format,
+        now: call.now,
+        voucher,
+        whole: visible.as_ref() == Some(&Filter::default()),
+        // Whoever may see nothing looks at nothing.
+        next: if visible.is_some() { first } else { size },
+        filter: visible.unwrap_or_default(),
+        stage: Stage::Head,
+        prover: Prover::of(size),
+        sarif: sarif::Writer::new(findings.rules().to_vec()),
+        findings,
+    })
+}
+
+impl Export {
+    /// The next piece; nothing behind the last one. A piece may be empty.
+    pub async fn next(&mut self) -> Result<Option<String>, Fault> {
+        match self.stage {
+            Stage::Done => Ok(None),
+            Stage::Head => {
+                self.stage = Stage::Body;
+                self.head().await.map(Some)
+            }
+            Stage::Body if self.next >= self.size => {
+                self.stage = Stage::Done;
+                Ok(Some(self.tail()))
+            }
+            Stage::Body => self.body().await.map(Some),
+        }
+    }
+
+    async fn head(&self) -> Result<String, Fault> {
+        match self.format {
+            Format::Csv => csv_export::head(),
+            Format::Sarif => Ok(self.sarif.head()),
+            Format::Jsonl if !self.whole => {
+                let filter: serde_json::Map<String, Value> = self
+                    .filter
+                    .parameters()
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value.into()))
+                    .collect();
+                Ok(format!(
+                    "{}\n",
+                    json!({"extract": {"size": self.size, "from": self.first, "filter": filter}})
+                ))
+            }
+            Format::Jsonl if self.first > 0 => {
+                let mut connection = self.pool.acquire().await?;
+                let edge = tree::frontier(&mut connection, self.first).await?;
+                let beginning =
+                    serde_json::to_string(&Beginning::behind(&edge)).during("writing an export")?;
+                Ok(format!("{beginning}\n"))
+            }
+            Format::Jsonl => Ok(String::new()),
+        }
+    }
+
+    fn tail(&self) -> String {
+        match self.format {
+            Format::Jsonl => format!("{}\n", self.voucher),
+            Format::Csv => String::new(),
+            Format::Sarif => {
+                let said = json!({"size": self.size, "from": self.first});
+                self.sarif.tail(&rfc3339(self.now), &said)
+            }
+        }
+    }
+
+    async fn body(&mut self) -> Result<String, Fault> {
+        let mut connection = self.pool.acquire().await?;
+        if self.whole && self.format == Format::Jsonl {
+            let range = self.next..self.size.min(self.next + PIECE);
+            let rows = store::documents_in(&mut connection, range.clone()).await?;
+            self.next = range.end;
+            let bytes = rows.iter().map(|(_, document)| document.len() + 1).sum();
+            let mut text = String::with_capacity(bytes);
+            for (_, document) in rows {
+                text.push_str(&document);
+                text.push('\n');
+            }
+            return Ok(text);
+        }
+        let extent = search::extent(&mut connection).await?;
+        let extent = Extent { covered: extent.covered.min(self.size), size: self.size, ..extent };
+        let search = Search { filter: &self.filter, besides: &[], order: Order::Oldest };
+        let limit = usize::try_from(PIECE).unwrap_or(usize::MAX);
+        let after = self.next.checked_sub(1);
+        let page = search::page(&mut connection, search, &extent, (after, limit)).await?;
+        self.next = page.next.map_or(self.size, |last| last + 1);
+        let mut text = String::new();
+        for found in &page.found {
+            match self.format {
+                Format::Csv => text.push_str(&csv_export::row(&found.event)?),
+                Format::Jsonl => {
+                    let proof = self.prover.prove(&mut connection, found.seq).await?;
+                    text.push_str(&proven(found, &proof));
+                }
+                Format::Sarif => {
+                    if let Some(finding) = self.findings.of(&found.event) {
+                        text.push_str(&self.sarif.result(&finding));
+                    }
+                }
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// A document as it was recorded, and the way from it to the root.
+fn proven(found: &Found, proof: &[Hash]) -> String {
+    format!("{{\"event\":{},\"proof\":{}}}\n", found.document, in_base64(proof))
+}
+
+fn in_base64(hashes: &[Hash]) -> Value {
+    use base64::Engine as _;
+    let encoded = |hash: &Hash| base64::engine::general_purpose::STANDARD.encode(hash);
+    hashes.iter().map(encoded).collect::<Vec<_>>().into()
 }

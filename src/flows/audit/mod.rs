@@ -3,7 +3,8 @@
 pub mod archive;
 pub mod ask;
 mod checkpoint;
-mod export;
+pub mod export;
+mod extract;
 mod file;
 pub mod follow;
 pub mod index;
@@ -13,7 +14,6 @@ mod verify;
 mod verify_file;
 
 pub use self::checkpoint::{checkpoint, log_keys, published_key};
-pub use self::export::export;
 pub use self::file::{Beginning, Voucher};
 pub use self::verify::{Kept, Progress, Report, verify_database, verify_database_shown};
 pub use self::verify_file::{verify_export, verify_export_shown};

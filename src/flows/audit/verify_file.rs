@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
+use super::extract;
 use super::file::{Beginning, Voucher};
 use super::verify::{Kept, Progress, Report};
 use crate::domain::audit::verify::{Broken, Walk, Why};
@@ -30,6 +31,9 @@ pub fn verify_export_shown(path: &Path, kept: &Kept, progress: Progress<'_>) -> 
         return Err(Fault::new(
             "a checkpoint that was kept elsewhere needs the key that was kept with it (--key)",
         ));
+    }
+    if let Some(report) = extract::verify(path, kept)? {
+        return Ok(report);
     }
     let Frame { beginning, vouchers } = frame(path)?;
     let mut notes: Vec<(String, Vec<VerifierKey>)> = Vec::new();
@@ -125,7 +129,12 @@ fn walk_lines(
         if std::mem::take(&mut first) && Beginning::parse(line).is_some() || Voucher::parse(line).is_some() {
             return std::ops::ControlFlow::Continue(());
         }
-        broken = step(&mut walk, line).err();
+        broken = match Beginning::parse(line) {
+            // Where an export was resumed: it has to go on from what came before.
+            Some(beginning) if beginning.edge().as_ref() == Some(&walk.edge()) => None,
+            Some(_) => Some(Broken { seq: walk.size(), why: Why::Root }),
+            None => step(&mut walk, line).err(),
+        };
         match broken {
             None => std::ops::ControlFlow::Continue(()),
             Some(_) => std::ops::ControlFlow::Break(()),

@@ -186,6 +186,7 @@ impl Config {
             ("audit.heartbeat", self.audit.heartbeat),
             ("audit.reader_patience", self.audit.reader_patience),
             ("audit.streams", self.audit.streams),
+            ("audit.sink_attempts", self.audit.sink_attempts),
             ("vault.proxy_timeout", self.vault.proxy_timeout),
             ("database_connections", self.database_connections),
             ("ledger.batch", u32::try_from(self.ledger.batch).unwrap_or(u32::MAX)),

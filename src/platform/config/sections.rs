@@ -109,6 +109,8 @@ pub struct Audit {
     pub receipts: Switch,
     /// Keys of witnesses whose cosignatures are taken, as `name+id+key`.
     pub witnesses: Vec<String>,
+    /// How often an event is sent to a sink in vain before it is put aside.
+    pub sink_attempts: u32,
 }
 
 /// A span of the calendar, in UTC.
@@ -259,6 +261,7 @@ impl Default for Audit {
             streams: 8,
             receipts: Switch::On,
             witnesses: Vec::new(),
+            sink_attempts: 12,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The one HTTP client that leaves this machine: no redirects, no proxies, bounded in time and size, and never to an
 //! address that is not public (RFC 6890), unless we are on loopback ourselves.
 
+mod deliver;
 mod proxy;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,6 +15,7 @@ use reqwest::header::HeaderValue;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
+pub use self::deliver::{Delivered, Delivery};
 pub use self::proxy::{Answered, Bytes, Chunks, Field, Onward, Unanswered};
 use super::fault::{During, Fault};
 

@@ -1,8 +1,10 @@
 //! The Merkle tree of RFC 6962 §2.1 (RFC 9162 §2.1.1), grown at its right edge.
 
+mod levels;
 mod proof;
 mod tiled;
 
+pub use self::levels::Levels;
 pub use self::proof::{
     Span, Subtree, consistency_spans, inclusion_spans, verify_consistency, verify_inclusion,
 };

@@ -122,6 +122,15 @@ impl World {
         self.as_agent(&self.admin, method, path, body).await
     }
 
+    /// The log as an administrator takes it along.
+    pub async fn export(&self, query: &str) -> Answer {
+        let path = format!("/api/v1/audit-logs/export?{query}");
+        let token = self.desk_token(&self.admin).await;
+        let answer = Api::get(&self.server, &path).client(&self.admin, &token).send().await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer
+    }
+
     /// Whether a resource server is told that a token is active.
     pub async fn is_active(&self, token: &str) -> bool {
         let answer = self.introspect(&self.mail_server, token).await;

@@ -1,0 +1,39 @@
+-- Where the log is sent as it grows.
+CREATE TABLE audit_sink (
+    id              text PRIMARY KEY,
+    url             text NOT NULL,
+    format          text NOT NULL CHECK (format IN ('json', 'ocsf', 'cef')),
+    filter          jsonb NOT NULL,
+    -- Its secret, and for a while the one before it.
+    sealed          text NOT NULL,
+    data_key        text NOT NULL REFERENCES data_key,
+    -- Since when nothing is sent there.
+    disabled_at     timestamptz,
+    disabled_why    text,
+    -- The next event to send; how often it was tried in vain, and when it is tried again.
+    position        bigint NOT NULL,
+    attempts        integer NOT NULL DEFAULT 0,
+    next_attempt_at timestamptz,
+    last_error      text,
+    delivered_at    timestamptz,
+    -- Which server sends there, and until when no other one does.
+    lease           uuid,
+    lease_until     timestamptz,
+    created_at      timestamptz NOT NULL,
+    updated_at      timestamptz NOT NULL
+);
+CREATE INDEX audit_sink_data_key ON audit_sink (data_key);
+
+-- Events that a sink did not take.
+CREATE TABLE audit_dead_letter (
+    sink     text NOT NULL REFERENCES audit_sink ON DELETE CASCADE,
+    seq      bigint NOT NULL,
+    attempts integer NOT NULL,
+    error    text NOT NULL,
+    at       timestamptz NOT NULL,
+    -- Whether it is to be tried again.
+    replay   boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (sink, seq)
+);
+CREATE INDEX audit_dead_letter_replay ON audit_dead_letter (sink, seq) WHERE replay;
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit_sink, audit_dead_letter TO actchain_server;

@@ -1,0 +1,95 @@
+//! `actchain audit export`: the log as a file, in the memory of one piece.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::cli::foundation;
+use crate::domain::audit::filter::Filter;
+use crate::domain::capability::Ladder;
+use crate::domain::refusal::Stop;
+use crate::flows::audit::export::{self, Export, Format, Wanted};
+use crate::flows::desk::{Call, Desk};
+use crate::platform::config::Config;
+use crate::platform::fault::{During, Fault};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Where to; standard output where absent
+    #[arg(short, long)]
+    out: Option<PathBuf>,
+    /// jsonl, csv or sarif
+    #[arg(long, default_value = "jsonl", value_parser = format)]
+    format: Format,
+    /// Only from this event on; a file that is there is continued
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    from: u64,
+    /// Up to the kept checkpoint of this size; a new one is signed where absent
+    #[arg(long)]
+    size: Option<u64>,
+    /// Only what is so, such as action=oauth.token.refused or from=2026-01-01T00:00:00Z; several times for more
+    #[arg(long, value_name = "NAME=VALUE")]
+    filter: Vec<String>,
+}
+
+fn format(name: &str) -> Result<Format, String> {
+    Format::parse(name).ok_or_else(|| "a format is jsonl, csv or sarif".to_owned())
+}
+
+fn filter(texts: &[String]) -> Result<Filter, Fault> {
+    let mut filter = Filter::default();
+    for text in texts {
+        let unknown = || Fault::new(format!("{text} is no filter"));
+        let (name, value) = text.split_once('=').ok_or_else(unknown)?;
+        match filter.set(name, value) {
+            Ok(true) => {}
+            Ok(false) => return Err(unknown()),
+            Err(refusal) => return Err(Fault::new(format!("{text}: {}", refusal.sentence()))),
+        }
+    }
+    Ok(filter)
+}
+
+pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
+    let wanted =
+        Wanted { format: args.format, filter: filter(&args.filter)?, from: args.from, size: args.size };
+    let issuer = config.issuer();
+    foundation::with(config, async |foundation, pool| {
+        let seal = foundation.seal()?;
+        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+        let call = Call::of_operator(foundation.clock.now());
+        let export = match export::begin(&desk, &seal, &call, wanted).await {
+            Ok(export) => export,
+            Err(Stop::Failed(fault)) => return Err(fault),
+            Err(Stop::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),
+        };
+        if export.first > args.from {
+            eprintln!("actchain: events below {} are archived; this begins there", export.first);
+        }
+        let (first, size) = (export.first, export.size);
+        write(export, &args).await?;
+        if let Some(path) = &args.out {
+            println!("events {first} to {size} and their checkpoint are in {}", path.display());
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
+}
+
+async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
+    let mut out: Box<dyn std::io::Write + Send> = match &args.out {
+        Some(path) => {
+            let mut options = std::fs::OpenOptions::new();
+            options.create(true).write(true).append(args.from > 0).truncate(args.from == 0);
+            Box::new(std::io::BufWriter::new(
+                options.open(path).during(&format!("writing {}", path.display()))?,
+            ))
+        }
+        None => Box::new(std::io::BufWriter::new(std::io::stdout())),
+    };
+    while let Some(piece) = export.next().await? {
+        out.write_all(piece.as_bytes()).during("writing the export")?;
+    }
+    out.flush().during("writing the export")
+}

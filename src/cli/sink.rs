@@ -1,0 +1,120 @@
+//! `actchain sink list|show|dead-letters|replay|disable|enable|rotate-secret|remove`. They are declared by `actchain apply`.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::{foundation, print_json, print_members};
+use crate::domain::capability::Ladder;
+use crate::domain::refusal::Stop;
+use crate::flows::desk::{Call, Desk};
+use crate::flows::sinks::{self, To};
+use crate::platform::config::Config;
+use crate::platform::fault::Fault;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// All of them, and how they are doing
+    List {
+        #[arg(long)]
+        json: bool,
+    },
+    /// One of them; never its secret
+    Show(One),
+    /// The events that it did not take
+    DeadLetters {
+        #[command(flatten)]
+        one: One,
+        /// Only those behind this event
+        #[arg(long, value_name = "SEQ")]
+        after: Option<u64>,
+    },
+    /// Send all dead letters again, once each
+    Replay(One),
+    /// Send nothing there; where it has come to stays as it is
+    Disable(One),
+    /// Go on where it has come to
+    Enable(One),
+    /// Give it a new secret, shown this once; the old one signs beside it for a day
+    RotateSecret(One),
+    /// Remove it with its dead letters
+    Remove(One),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct One {
+    id: String,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
+    foundation::with(config, async |foundation, pool| {
+        let issuer = foundation.config.issuer();
+        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+        let call = Call::of_operator(foundation.clock.now());
+        let done = match &command {
+            Command::List { .. } => sinks::list(&desk, &call).await,
+            Command::Show(one) => sinks::show(&desk, &call, &one.id).await,
+            Command::DeadLetters { one, after } => sinks::dead_letters(&desk, &call, (&one.id, *after)).await,
+            Command::Replay(one) => sinks::replay(&desk, &call, &one.id).await,
+            Command::Disable(one) => sinks::switch(&desk, &call, (&one.id, To::Disabled)).await,
+            Command::Enable(one) => sinks::switch(&desk, &call, (&one.id, To::Enabled)).await,
+            Command::RotateSecret(one) => {
+                let vault = foundation.vault()?;
+                sinks::rotate((&desk, &vault), &call, &one.id).await
+            }
+            Command::Remove(one) => sinks::remove(&desk, &call, &one.id).await,
+        };
+        match done {
+            Ok(done) => show(&command, &done.body),
+            Err(Stop::Failed(fault)) => Err(fault),
+            Err(Stop::Refused(refusal)) => {
+                eprintln!("actchain: {}: {}", refusal.reason(), refusal.sentence());
+                Ok(ExitCode::FAILURE)
+            }
+        }
+    })
+    .await
+}
+
+fn show(command: &Command, body: &Value) -> Result<ExitCode, Fault> {
+    let json = match command {
+        Command::List { json } => *json,
+        Command::DeadLetters { one, .. }
+        | Command::Show(one)
+        | Command::Replay(one)
+        | Command::Disable(one)
+        | Command::Enable(one)
+        | Command::RotateSecret(one)
+        | Command::Remove(one) => one.json,
+    };
+    let Some(items) = body.get("items").and_then(Value::as_array).filter(|_| !json) else {
+        return if json { print_json(body).map(|()| ExitCode::SUCCESS) } else { print_members(body, json) };
+    };
+    for item in items {
+        let of = |name: &str| match item.get(name) {
+            None | Some(Value::Null) => "-".to_owned(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        match command {
+            Command::List { .. } => println!(
+                "{:<24} {:<5} {:<8} next {:<10} dead {:<6} {}  {}",
+                of("id"),
+                of("format"),
+                if item.get("enabled") == Some(&Value::Bool(true)) { "enabled" } else { "disabled" },
+                of("position"),
+                of("dead_letters"),
+                of("url"),
+                of("last_error")
+            ),
+            _ => println!("{:<10} {:<4} {}  {}", of("seq"), of("attempts"), of("at"), of("error")),
+        }
+    }
+    if let Some(next) = body.get("next").and_then(Value::as_u64) {
+        println!("more: --after {next}");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,193 @@
+//! What stands out in the log: refusals, and keys that are not those that were seen before.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde_json::Value;
+
+use crate::domain::refusal;
+use crate::platform::digest::sha256;
+use crate::protocol::sarif::{Finding, Rule};
+use crate::protocol::severity::Severity;
+
+/// An actor's key changed within a chain.
+const DRIFT: Rule = Rule {
+    id: "key_drift",
+    sentence: "An actor proved another key than before in the same chain, under the same delegation",
+    severity: Severity::High,
+};
+/// A refusal whose reason this version does not know.
+const UNKNOWN: Rule = Rule {
+    id: "refused_otherwise",
+    sentence: "Something was refused for a reason that this version does not know",
+    severity: Severity::Medium,
+};
+/// So many actors are remembered, each in its chain; the one that was first seen longest ago is forgotten first.
+const REMEMBERED: usize = 20_000;
+
+/// Looks at events in their order and says what stands out.
+#[derive(Debug)]
+pub struct Findings {
+    rules: Vec<Rule>,
+    places: HashMap<&'static str, usize>,
+    seen: Seen,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        let mut rules = refusal::rules();
+        rules.extend([DRIFT, UNKNOWN]);
+        let places = rules.iter().enumerate().map(|(place, rule)| (rule.id, place)).collect();
+        Self { rules, places, seen: Seen::default() }
+    }
+}
+
+impl Findings {
+    /// All that it may say.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Takes note of an event without saying anything: one that came before those that are asked about.
+    pub fn note(&mut self, event: &Value) -> Option<String> {
+        self.seen.next(event)
+    }
+
+    /// What is to be said about the next event.
+    pub fn of<'a>(&mut self, event: &'a Value) -> Option<Finding<'a>> {
+        let who = text(event, "/actor/client_id").unwrap_or("somebody");
+        if let Some(before) = self.note(event) {
+            let now = text(event, "/actor/jkt").unwrap_or("none");
+            let message = format!("{who} proved the key {now}, and {before} before in this chain");
+            return Some(Finding { rule: self.place(DRIFT.id), event, message });
+        }
+        let rule = self.place(refusal_of(event)?);
+        let sentence = self.rules.get(rule)?.sentence;
+        let action = text(event, "/action").unwrap_or_default();
+        let message = format!("{who} was refused ({action}): {sentence}");
+        Some(Finding { rule, event, message })
+    }
+
+    fn place(&self, id: &str) -> usize {
+        let place = self.places.get(id).or_else(|| self.places.get(UNKNOWN.id));
+        place.copied().unwrap_or_default()
+    }
+}
+
+/// How much an event matters by itself.
+pub fn severity(event: &Value) -> Severity {
+    let Some(reason) = refusal_of(event) else { return Severity::Informational };
+    let known = refusal::rules().into_iter().find(|rule| rule.id == reason);
+    known.map_or(UNKNOWN.severity, |rule| rule.severity)
+}
+
+fn refusal_of(event: &Value) -> Option<&str> {
+    if text(event, "/outcome") != Some("refused") {
+        return None;
+    }
+    Some(text(event, "/reason").unwrap_or_default())
+}
+
+fn text<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
+    event.pointer(pointer).and_then(Value::as_str)
+}
+
+/// Which key each actor proved last, in each chain under each delegation.
+#[derive(Debug, Default)]
+struct Seen {
+    keys: HashMap<[u8; 32], (String, String)>,
+    order: VecDeque<[u8; 32]>,
+}
+
+impl Seen {
+    /// The key that was proved before, where this event says another one.
+    fn next(&mut self, event: &Value) -> Option<String> {
+        let delegation = text(event, "/delegation_id")?;
+        // Its delegator let the agent take another key: from here on, that one is right.
+        if text(event, "/action") == Some("delegation.activated") && text(event, "/detail/new_key").is_some()
+        {
+            self.keys.retain(|_, (of, _)| of != delegation);
+            self.order.retain(|key| self.keys.contains_key(key));
+            return None;
+        }
+        if text(event, "/action") != Some("oauth.token.exchanged") {
+            return None;
+        }
+        let (txn, who) = (text(event, "/txn")?, text(event, "/actor/client_id")?);
+        let jkt = text(event, "/actor/jkt").unwrap_or("none");
+        let name = sha256(&[txn.as_bytes(), &[0], delegation.as_bytes(), &[0], who.as_bytes()]);
+        if let Some((_, before)) = self.keys.get_mut(&name) {
+            return (before.as_str() != jkt).then(|| std::mem::replace(before, jkt.to_owned()));
+        }
+        if self.order.len() >= REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.keys.remove(&oldest);
+        }
+        self.order.push_back(name);
+        self.keys.insert(name, (delegation.to_owned(), jkt.to_owned()));
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn exchange(txn: &str, delegation: &str, who: &str, jkt: &str) -> Value {
+        json!({"action": "oauth.token.exchanged", "outcome": "success", "txn": txn, "delegation_id": delegation,
+               "actor": {"client_id": who, "jkt": jkt}})
+    }
+
+    fn ids(events: &[Value]) -> Vec<Option<&'static str>> {
+        let mut findings = Findings::default();
+        let rules = findings.rules().to_vec();
+        events.iter().map(|event| findings.of(event).map(|found| rules[found.rule].id)).collect()
+    }
+
+    #[test]
+    fn a_drift_is_another_key_of_the_same_actor_in_the_same_chain_under_the_same_delegation() {
+        let found = ids(&[
+            exchange("t", "D", "a", "k1"),
+            exchange("t", "D", "a", "k1"),
+            exchange("u", "D", "a", "k2"),
+            exchange("t", "E", "a", "k2"),
+            exchange("t", "D", "b", "k2"),
+            exchange("t", "D", "a", "k2"),
+            exchange("t", "D", "a", "k2"),
+        ]);
+        assert_eq!(found, [None, None, None, None, None, Some("key_drift"), None]);
+    }
+
+    #[test]
+    fn a_key_that_the_delegator_let_it_take_is_no_drift() {
+        let rebound =
+            json!({"action": "delegation.activated", "delegation_id": "D", "detail": {"new_key": "k2"}});
+        let found = ids(&[exchange("t", "D", "a", "k1"), rebound, exchange("t", "D", "a", "k2")]);
+        assert_eq!(found, [None, None, None]);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut findings = Findings::default();
+        for number in 0..REMEMBERED + 10 {
+            findings.note(&exchange(&number.to_string(), "D", "a", "k"));
+        }
+        assert_eq!((findings.seen.keys.len(), findings.seen.order.len()), (REMEMBERED, REMEMBERED));
+        assert!(findings.of(&exchange("0", "D", "a", "other")).is_none(), "forgotten");
+        assert!(findings.of(&exchange("50", "D", "a", "other")).is_some());
+    }
+
+    #[test]
+    fn refusals_are_findings_and_what_succeeded_is_none() {
+        let refused =
+            |reason: &str| json!({"outcome": "refused", "reason": reason, "actor": {"client_id": "a"}});
+        let expired =
+            json!({"action": "delegation.expired", "outcome": "success", "reason": "delegation_expired"});
+        let found = ids(&[refused("actor_cycle"), refused("of another time"), expired.clone()]);
+        assert_eq!(found, [Some("actor_cycle"), Some("refused_otherwise"), None]);
+        assert_eq!(severity(&refused("actor_cycle")), Severity::High);
+        assert_eq!(severity(&refused("of another time")), Severity::Medium);
+        assert_eq!(severity(&expired), Severity::Informational);
+    }
+}

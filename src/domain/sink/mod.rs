@@ -1,0 +1,231 @@
+//! Sinks: where the log is sent as it grows, event by event and in order; and what becomes of events that they do not take.
+
+pub mod store;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+
+use super::audit::filter::Filter;
+use super::audit::findings;
+use super::data_key::{DataKeys, Sealed};
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::standard_webhooks::Secret;
+use crate::protocol::{cef, ocsf};
+
+/// How long the secret before the present one signs, too.
+pub const OVERLAP: Duration = Duration::hours(24);
+/// Between the first attempt and the second; each pause is twice the one before.
+const FIRST_PAUSE: Duration = Duration::seconds(5);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::hours(1);
+
+/// What a sink is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The document as it was recorded.
+    Json,
+    /// The Open Cybersecurity Schema Framework.
+    Ocsf,
+    /// The Common Event Format.
+    Cef,
+}
+
+impl Format {
+    /// Its name, as stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Ocsf => "ocsf",
+            Self::Cef => "cef",
+        }
+    }
+
+    /// Reads a stored name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Json, Self::Ocsf, Self::Cef].into_iter().find(|format| format.name() == name)
+    }
+
+    /// The media type of a body, and the body.
+    pub fn body(self, document: &str, event: &Value) -> (&'static str, String) {
+        let severity = findings::severity(event);
+        match self {
+            Self::Json => ("application/json", document.to_owned()),
+            Self::Ocsf => ("application/json", ocsf::event(event, severity).to_string()),
+            Self::Cef => (cef::MEDIA_TYPE, cef::line(event, severity)),
+        }
+    }
+}
+
+/// A sink as it is stored.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Its name.
+    pub id: String,
+    /// Where events are posted.
+    pub url: String,
+    /// In which form.
+    pub format: Format,
+    /// Which of them, by name.
+    pub filter: Map<String, Value>,
+    /// Its secrets.
+    pub sealed: Sealed,
+    /// Since when nothing is sent there, and why.
+    pub disabled: Option<(OffsetDateTime, String)>,
+    /// The next event to send.
+    pub position: u64,
+    /// How often that was tried in vain.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub next_attempt_at: Option<OffsetDateTime>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// When the last event was taken.
+    pub delivered_at: Option<OffsetDateTime>,
+}
+
+impl Sink {
+    /// Which events it gets.
+    pub fn filter(&self) -> Result<Filter, Fault> {
+        read_filter(&self.filter).map_err(|why| Fault::new(format!("sink {}: {why}", self.id)))
+    }
+
+    /// As it is shown: without its secrets.
+    pub fn view(&self, dead_letters: i64) -> Value {
+        json!({
+            "id": self.id, "url": self.url, "format": self.format, "filter": self.filter,
+            "enabled": self.disabled.is_none(),
+            "disabled_at": self.disabled.as_ref().map(|(at, _)| rfc3339(*at)),
+            "disabled_why": self.disabled.as_ref().map(|(_, why)| why),
+            "position": self.position, "attempts": self.attempts,
+            "next_attempt_at": self.next_attempt_at.map(rfc3339),
+            "last_error": self.last_error,
+            "delivered_at": self.delivered_at.map(rfc3339),
+            "dead_letters": dead_letters,
+        })
+    }
+}
+
+/// Reads a filter as it is declared: parameters by name, as in a query.
+pub fn read_filter(parameters: &Map<String, Value>) -> Result<Filter, String> {
+    let mut filter = Filter::default();
+    for (name, value) in parameters {
+        let value = value.as_str().ok_or_else(|| format!("filter.{name} is not text"))?;
+        match filter.set(name, value) {
+            Ok(true) => {}
+            Ok(false) => return Err(format!("there is no filter {name}")),
+            Err(refusal) => return Err(format!("filter.{name}: {}", refusal.sentence())),
+        }
+    }
+    filter.check().map_err(|refusal| refusal.sentence().to_owned())?;
+    Ok(filter)
+}
+
+/// Whether a text is usable as a sink's name.
+pub fn is_id(text: &str) -> bool {
+    super::provider::is_id(text)
+}
+
+/// What signs for a sink: its secret and, for a while, the one before.
+#[derive(Debug)]
+pub struct Secrets {
+    /// The present one.
+    pub current: Secret,
+    /// The one before, and until when it signs.
+    pub previous: Option<(Secret, OffsetDateTime)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    current: String,
+    previous: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    until: Option<OffsetDateTime>,
+}
+
+impl Secrets {
+    /// One alone.
+    pub fn of(current: Secret) -> Self {
+        Self { current, previous: None }
+    }
+
+    /// Another one in its place, beside which it signs for a while.
+    pub fn followed_by(self, next: Secret, now: OffsetDateTime) -> Self {
+        Self { current: next, previous: Some((self.current, now + OVERLAP)) }
+    }
+
+    /// Those that sign at an instant, the newest first.
+    pub fn live(self, now: OffsetDateTime) -> Vec<Secret> {
+        let previous = self.previous.filter(|(_, until)| now < *until).map(|(secret, _)| secret);
+        std::iter::once(self.current).chain(previous).collect()
+    }
+
+    /// Seals them for a sink, in the transaction that writes them there.
+    pub async fn seal(
+        &self,
+        keys: &DataKeys,
+        connection: &mut PgConnection,
+        id: &str,
+    ) -> Result<Sealed, Fault> {
+        let text = |secret: &Secret| secret.text().expose_secret().to_owned();
+        let stored = Stored {
+            current: text(&self.current),
+            previous: self.previous.as_ref().map(|(secret, _)| text(secret)),
+            until: self.previous.as_ref().map(|(_, until)| *until),
+        };
+        let stored =
+            SecretString::from(serde_json::to_string(&stored).during("writing the secret of a sink")?);
+        keys.seal(connection, &row(id), stored.expose_secret().as_bytes()).await
+    }
+
+    /// Opens those of a sink.
+    pub async fn open(keys: &DataKeys, connection: &mut PgConnection, sink: &Sink) -> Result<Self, Fault> {
+        let bytes = keys.open(connection, &row(&sink.id), &sink.sealed).await?;
+        let what = "reading the secret of a sink";
+        let stored: Stored = serde_json::from_slice(&bytes).during(what)?;
+        let read = |text: &str| Secret::parse(text).ok_or_else(|| Fault::new(what));
+        let previous = stored.previous.as_deref().map(read).transpose()?;
+        Ok(Self { current: read(&stored.current)?, previous: previous.zip(stored.until) })
+    }
+}
+
+/// What the secrets of a sink are sealed for.
+pub fn row(id: &str) -> String {
+    format!("audit_sink/{id}")
+}
+
+/// How long to wait after so many attempts in vain: twice as long each time, a little more or less by chance, and at least
+/// as long as the sink asked for; never longer than an hour.
+pub fn pause(attempts: u32, chance: u8, asked: Option<u64>) -> Duration {
+    let doubled = FIRST_PAUSE * 2_i32.saturating_pow(attempts.saturating_sub(1).min(16));
+    let whole = doubled.min(LONGEST_PAUSE);
+    // 80 to 100 per cent.
+    let jittered = whole.checked_sub(whole / 5 * i32::from(chance) / 255).unwrap_or(whole);
+    let asked = Duration::seconds(i64::try_from(asked.unwrap_or_default()).unwrap_or(i64::MAX));
+    jittered.max(asked).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_an_hour_and_honour_what_is_asked() {
+        let seconds = |attempts, asked| pause(attempts, 0, asked).whole_seconds();
+        assert_eq!([1, 2, 3, 10, 11, 40].map(|n| seconds(n, None)), [5, 10, 20, 2_560, 3_600, 3_600]);
+        assert_eq!((seconds(1, Some(90)), seconds(1, Some(u64::MAX)), seconds(4, Some(1))), (90, 3_600, 40));
+        assert_eq!(pause(1, 255, None), Duration::seconds(4));
+    }
+
+    #[test]
+    fn the_secret_before_signs_for_a_while() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let make = || Secrets::of(Secret::generate().unwrap()).followed_by(Secret::generate().unwrap(), now);
+        assert_eq!(make().live(now + OVERLAP - Duration::seconds(1)).len(), 2);
+        assert_eq!(make().live(now + OVERLAP).len(), 1);
+    }
+}

@@ -1,0 +1,293 @@
+//! Sinks and their dead letters in PostgreSQL.
+
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{Format, Sink};
+use crate::domain::data_key::Sealed;
+use crate::platform::fault::{During, Fault};
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    url: String,
+    format: String,
+    filter: Value,
+    sealed: String,
+    data_key: String,
+    disabled_at: Option<OffsetDateTime>,
+    disabled_why: Option<String>,
+    position: i64,
+    attempts: i32,
+    next_attempt_at: Option<OffsetDateTime>,
+    last_error: Option<String>,
+    delivered_at: Option<OffsetDateTime>,
+}
+
+impl TryFrom<Row> for Sink {
+    type Error = Fault;
+
+    fn try_from(row: Row) -> Result<Self, Fault> {
+        let what = format!("reading sink {}", row.id);
+        Ok(Self {
+            format: Format::parse(&row.format).ok_or_else(|| Fault::new(&what))?,
+            filter: serde_json::from_value(row.filter).during(&what)?,
+            sealed: Sealed { key: row.data_key, text: row.sealed },
+            disabled: row.disabled_at.map(|at| (at, row.disabled_why.unwrap_or_default())),
+            position: u64::try_from(row.position).during(&what)?,
+            attempts: u32::try_from(row.attempts).during(&what)?,
+            id: row.id,
+            url: row.url,
+            next_attempt_at: row.next_attempt_at,
+            last_error: row.last_error,
+            delivered_at: row.delivered_at,
+        })
+    }
+}
+
+fn number(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+/// One by its name.
+pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Sink>, Fault> {
+    let row: Option<Row> =
+        sqlx::query_as("SELECT * FROM audit_sink WHERE id = $1").bind(id).fetch_optional(connection).await?;
+    row.map(Sink::try_from).transpose()
+}
+
+/// All of them, with the number of their dead letters.
+pub async fn list(connection: &mut PgConnection) -> Result<Vec<(Sink, i64)>, Fault> {
+    let rows: Vec<Row> =
+        sqlx::query_as("SELECT * FROM audit_sink ORDER BY id").fetch_all(&mut *connection).await?;
+    let dead: Vec<(String, i64)> =
+        sqlx::query_as("SELECT sink, count(*) FROM audit_dead_letter GROUP BY sink")
+            .fetch_all(connection)
+            .await?;
+    rows.into_iter()
+        .map(|row| {
+            let sink = Sink::try_from(row)?;
+            let of = dead.iter().find(|(id, _)| *id == sink.id).map_or(0, |(_, count)| *count);
+            Ok((sink, of))
+        })
+        .collect()
+}
+
+/// Inserts one, or changes what is declared of it; where it has come to stays as it is. What was tried in vain is tried at
+/// once.
+pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime) -> Result<(), Fault> {
+    sqlx::query(
+        "INSERT INTO audit_sink (id, url, format, filter, sealed, data_key, disabled_at, disabled_why, position,
+                                 created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
+         ON CONFLICT (id) DO UPDATE
+         SET url = excluded.url, format = excluded.format, filter = excluded.filter, sealed = excluded.sealed,
+             data_key = excluded.data_key, disabled_at = excluded.disabled_at, disabled_why = excluded.disabled_why,
+             attempts = 0, next_attempt_at = NULL, updated_at = excluded.updated_at",
+    )
+    .bind(&one.id)
+    .bind(&one.url)
+    .bind(one.format.name())
+    .bind(Value::Object(one.filter.clone()))
+    .bind(&one.sealed.text)
+    .bind(&one.sealed.key)
+    .bind(one.disabled.as_ref().map(|(at, _)| *at))
+    .bind(one.disabled.as_ref().map(|(_, why)| why))
+    .bind(number(one.position))
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Removes one with its dead letters; `false` if there is none.
+pub async fn mark_removed(connection: &mut PgConnection, id: &str) -> Result<bool, Fault> {
+    let done = sqlx::query("DELETE FROM audit_sink WHERE id = $1").bind(id).execute(connection).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The names of those for which there is something to do and nobody does it.
+pub async fn due(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
+    let ids = sqlx::query_scalar(
+        "SELECT id FROM audit_sink sink
+         WHERE disabled_at IS NULL AND (lease_until IS NULL OR lease_until <= $1)
+           AND ((coalesce(next_attempt_at, $1) <= $1 AND position < (SELECT size FROM audit_head))
+                OR EXISTS (SELECT FROM audit_dead_letter WHERE audit_dead_letter.sink = sink.id AND replay))
+         ORDER BY id",
+    );
+    Ok(ids.bind(now).fetch_all(connection).await?)
+}
+
+/// Takes one for a while; `None` if somebody else has it.
+pub async fn mark_leased(
+    connection: &mut PgConnection,
+    (id, lease): (&str, Uuid),
+    (now, span): (OffsetDateTime, Duration),
+) -> Result<Option<Sink>, Fault> {
+    let row: Option<Row> = sqlx::query_as(
+        "UPDATE audit_sink SET lease = $2, lease_until = $4
+         WHERE id = $1 AND disabled_at IS NULL AND (lease_until IS NULL OR lease_until <= $3) RETURNING *",
+    )
+    .bind(id)
+    .bind(lease)
+    .bind(now)
+    .bind(now + span)
+    .fetch_optional(connection)
+    .await?;
+    row.map(Sink::try_from).transpose()
+}
+
+/// Gives it back.
+pub async fn mark_released(connection: &mut PgConnection, id: &str, lease: Uuid) -> Result<(), Fault> {
+    sqlx::query("UPDATE audit_sink SET lease = NULL, lease_until = NULL WHERE id = $1 AND lease = $2")
+        .bind(id)
+        .bind(lease)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Everything before `position` is done with, and the lease is renewed; the sink as it is now declared, or `None` if it is
+/// not ours any more.
+pub async fn mark_reached(
+    connection: &mut PgConnection,
+    (id, lease): (&str, Uuid),
+    (position, delivered): (u64, Option<OffsetDateTime>),
+    until: OffsetDateTime,
+) -> Result<Option<Sink>, Fault> {
+    let row: Option<Row> = sqlx::query_as(
+        "UPDATE audit_sink
+         SET attempts = CASE WHEN position = $3 THEN attempts ELSE 0 END,
+             next_attempt_at = CASE WHEN position = $3 THEN next_attempt_at END,
+             last_error = CASE WHEN $4::timestamptz IS NULL THEN last_error END,
+             delivered_at = coalesce($4, delivered_at), position = $3, lease_until = $5
+         WHERE id = $1 AND lease = $2 AND disabled_at IS NULL RETURNING *",
+    )
+    .bind(id)
+    .bind(lease)
+    .bind(number(position))
+    .bind(delivered)
+    .bind(until)
+    .fetch_optional(connection)
+    .await?;
+    row.map(Sink::try_from).transpose()
+}
+
+/// Another attempt was in vain: when the next one is.
+pub async fn mark_failed(
+    connection: &mut PgConnection,
+    (id, lease): (&str, Uuid),
+    (attempts, next): (u32, OffsetDateTime),
+    error: &str,
+) -> Result<(), Fault> {
+    sqlx::query(
+        "UPDATE audit_sink SET attempts = $3, next_attempt_at = $4, last_error = $5 WHERE id = $1 AND lease = $2",
+    )
+    .bind(id)
+    .bind(lease)
+    .bind(i32::try_from(attempts).unwrap_or(i32::MAX))
+    .bind(next)
+    .bind(error)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Nothing is sent there any more; `false` if that is so already.
+pub async fn mark_disabled(
+    connection: &mut PgConnection,
+    id: &str,
+    why: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE audit_sink SET disabled_at = $3, disabled_why = $2, updated_at = $3 WHERE id = $1 AND disabled_at IS NULL",
+    );
+    Ok(done.bind(id).bind(why).bind(now).execute(connection).await?.rows_affected() == 1)
+}
+
+/// An event that a sink did not take.
+#[derive(Debug, Clone, FromRow)]
+pub struct DeadLetter {
+    /// Its place.
+    pub seq: i64,
+    /// How often it was tried.
+    pub attempts: i32,
+    /// What went wrong last.
+    pub error: String,
+    /// When it was given up.
+    pub at: OffsetDateTime,
+    /// Whether it is to be tried again.
+    pub replay: bool,
+}
+
+/// Puts one aside.
+pub async fn put_dead_letter(
+    connection: &mut PgConnection,
+    (id, seq): (&str, u64),
+    (attempts, error): (u32, &str),
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    sqlx::query(
+        "INSERT INTO audit_dead_letter (sink, seq, attempts, error, at) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (sink, seq) DO UPDATE
+         SET attempts = audit_dead_letter.attempts + excluded.attempts, error = excluded.error, at = excluded.at,
+             replay = false",
+    )
+    .bind(id)
+    .bind(number(seq))
+    .bind(i32::try_from(attempts).unwrap_or(i32::MAX))
+    .bind(error)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Some of them behind `after`, in order.
+pub async fn dead_letters(
+    connection: &mut PgConnection,
+    id: &str,
+    (after, most): (Option<u64>, i64),
+) -> Result<Vec<DeadLetter>, Fault> {
+    let letters = sqlx::query_as(
+        "SELECT seq, attempts, error, at, replay FROM audit_dead_letter
+         WHERE sink = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+    );
+    Ok(letters.bind(id).bind(after.map_or(-1, number)).bind(most).fetch_all(connection).await?)
+}
+
+/// How many there are.
+pub async fn count_dead_letters(connection: &mut PgConnection, id: &str) -> Result<i64, Fault> {
+    let count = sqlx::query_scalar("SELECT count(*) FROM audit_dead_letter WHERE sink = $1");
+    Ok(count.bind(id).fetch_one(connection).await?)
+}
+
+/// All of them are to be tried again; gives how many.
+pub async fn mark_replay(connection: &mut PgConnection, id: &str) -> Result<u64, Fault> {
+    let done = sqlx::query("UPDATE audit_dead_letter SET replay = true WHERE sink = $1 AND NOT replay");
+    Ok(done.bind(id).execute(connection).await?.rows_affected())
+}
+
+/// The next that is to be tried again.
+pub async fn next_replay(connection: &mut PgConnection, id: &str) -> Result<Option<u64>, Fault> {
+    let seq: Option<i64> = sqlx::query_scalar(
+        "SELECT seq FROM audit_dead_letter WHERE sink = $1 AND replay ORDER BY seq LIMIT 1",
+    )
+    .bind(id)
+    .fetch_optional(connection)
+    .await?;
+    seq.map(|seq| u64::try_from(seq).during("reading a dead letter")).transpose()
+}
+
+/// It was taken after all.
+pub async fn mark_taken(connection: &mut PgConnection, id: &str, seq: u64) -> Result<(), Fault> {
+    sqlx::query("DELETE FROM audit_dead_letter WHERE sink = $1 AND seq = $2")
+        .bind(id)
+        .bind(number(seq))
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Verifying a selection of the log offline: every event of it is in the log that a checkpoint speaks of. That nothing was
+//! left out of the selection is more than a file can show.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Kept, Report, Voucher};
+use crate::domain::audit::verify::{Broken, Why};
+use crate::platform::fault::{During, Fault};
+use crate::platform::json;
+use crate::protocol::canonical_json;
+use crate::protocol::merkle::{self, Hash};
+use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+
+/// The line that a selection begins with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    extract: Extract,
+}
+
+#[derive(Debug, Deserialize)]
+struct Extract {
+    size: u64,
+}
+
+/// Verifies a selection; `None` if the file is something else. Parts that were taken one after the other may stand in one
+/// file, each with its head and the last one with its voucher.
+pub(super) fn verify(path: &Path, kept: &Kept) -> Result<Option<Report>, Fault> {
+    let open = || {
+        let file = std::fs::File::open(path).during(&format!("reading {}", path.display()))?;
+        let lines = BufReader::new(file).split(b'\n');
+        Ok::<_, Fault>(lines.map(|line| line.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())))
+    };
+    let first = open()?.next().transpose().during("reading the export")?.unwrap_or_default();
+    if serde_json::from_str::<Head>(&first).is_err() {
+        return Ok(None);
+    }
+    let mut checkpoints = Vec::new();
+    for line in open()? {
+        let line = line.during("reading the export")?;
+        let Some(voucher) = Voucher::parse(&line) else { continue };
+        let keys = match kept.keys.is_empty() {
+            true => VerifierKey::parse(&voucher.key).into_iter().collect(),
+            false => kept.keys.clone(),
+        };
+        match signed_note::open(&voucher.checkpoint, &keys) {
+            Some(checkpoint) => checkpoints.push(checkpoint),
+            None => return Ok(Some(broken(0, Why::Signature, 0))),
+        }
+    }
+    for note in kept.notes.iter().chain(&kept.from) {
+        match signed_note::open(note, &kept.keys) {
+            Some(checkpoint) => checkpoints.push(checkpoint),
+            None => return Ok(Some(broken(0, Why::Signature, 0))),
+        }
+    }
+    if checkpoints.is_empty() {
+        return Err(Fault::new("the export has no checkpoint, so nothing vouches for it"));
+    }
+    // Two that speak of one size and not of one root: somebody was told something else.
+    for (one, other) in checkpoints.iter().flat_map(|one| checkpoints.iter().map(move |other| (one, other))) {
+        if one.size == other.size && one.root != other.root {
+            return Ok(Some(broken(one.size, Why::Checkpoint, checkpoints.len())));
+        }
+    }
+    let mut walk = Walk { checkpoints: &checkpoints, size: 0, next: 0, events: 0 };
+    for line in open()? {
+        if let Err(why) = walk.line(&line.during("reading the export")?)? {
+            return Ok(Some(broken(walk.next, why, checkpoints.len())));
+        }
+    }
+    let root = checkpoints.iter().find(|one| one.size == walk.size).map(|one| one.root);
+    Ok(Some(Report {
+        valid: true,
+        from: 0,
+        events: walk.events,
+        hashes_only: 0,
+        root: root.map(|root| root.iter().map(|byte| format!("{byte:02x}")).collect()),
+        checkpoints: checkpoints.len(),
+        broken: None,
+    }))
+}
+
+fn broken(seq: u64, why: Why, checkpoints: usize) -> Report {
+    Report::of(Err(Broken { seq, why }), checkpoints)
+}
+
+struct Walk<'a> {
+    checkpoints: &'a [Checkpoint],
+    /// Of the tree that the proofs are for.
+    size: u64,
+    /// No event before this one may come any more; where something is wrong, which one it is.
+    next: u64,
+    events: u64,
+}
+
+impl Walk<'_> {
+    fn line(&mut self, line: &str) -> Result<Result<(), Why>, Fault> {
+        if line.is_empty() || Voucher::parse(line).is_some() {
+            return Ok(Ok(()));
+        }
+        if let Ok(head) = serde_json::from_str::<Head>(line) {
+            self.size = head.extract.size;
+            return match self.checkpoints.iter().any(|one| one.size == self.size) {
+                true => Ok(Ok(())),
+                false => {
+                    Err(Fault::new("the export has no checkpoint of its size, so nothing vouches for it"))
+                }
+            };
+        }
+        Ok(self.event(line))
+    }
+
+    fn event(&mut self, line: &str) -> Result<(), Why> {
+        let cut = line.strip_prefix("{\"event\":").and_then(|rest| rest.strip_suffix('}'));
+        let (document, proof) = cut.and_then(|rest| rest.rsplit_once(",\"proof\":")).ok_or(Why::Document)?;
+        let value = json::parse(document.as_bytes()).ok_or(Why::Document)?;
+        if canonical_json::to_string(&value).ok().as_deref() != Some(document) {
+            return Err(Why::Document);
+        }
+        let seq = value.get("seq").and_then(Value::as_u64).ok_or(Why::Order)?;
+        if seq < self.next {
+            return Err(Why::Order);
+        }
+        self.next = seq;
+        let hash = |text: &String| -> Option<Hash> { STANDARD.decode(text).ok()?.try_into().ok() };
+        let proof: Vec<String> = serde_json::from_str(proof).map_err(|_| Why::Proof)?;
+        let path = proof.iter().map(hash).collect::<Option<Vec<_>>>().ok_or(Why::Proof)?;
+        let checkpoint = self.checkpoints.iter().find(|one| one.size == self.size).ok_or(Why::Checkpoint)?;
+        let leaf = merkle::leaf(document.as_bytes());
+        if !merkle::verify_inclusion(&leaf, seq, self.size, &path, &checkpoint.root) {
+            return Err(Why::Proof);
+        }
+        self.next = seq + 1;
+        self.events += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! Sinks at the desk and in declarations: administrators declare, change and remove them, and have dead letters sent again;
+//! auditors may look.
+
+mod declare;
+pub mod deliver;
+
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+
+pub use self::declare::{Put, SinkDeclaration, Unusable, prepare, put};
+use crate::domain::audit::Action;
+use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::sink::{Secrets, Sink, store};
+use crate::domain::vault::held::Vault;
+use crate::flows::apply::Change;
+use crate::flows::desk::{Call, Caller, Desk, Done};
+use crate::flows::keys;
+use crate::flows::work::Work;
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::During as _;
+use crate::protocol::standard_webhooks::Secret;
+
+/// The most dead letters of a page.
+const PAGE: i64 = 100;
+
+/// What a declaration that cannot be is refused with.
+const UNUSABLE: Refusal = Refusal::Malformed("The declaration cannot be used");
+
+fn may_look(call: &Call) -> Result<(), Refusal> {
+    match call.caller {
+        Caller::Auditor(_) => Ok(()),
+        _ => may_change(call),
+    }
+}
+
+fn may_change(call: &Call) -> Result<(), Refusal> {
+    if call.caller.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
+}
+
+/// Declares one; the answer has the secret if it was made, this once. In words why not, where it cannot be.
+pub async fn declare(
+    (desk, vault): (&Desk<'_>, &Vault),
+    call: &Call,
+    declared: &SinkDeclaration,
+) -> Result<Done, (Stop, Option<String>)> {
+    may_change(call).map_err(|refusal| (refusal.into(), None))?;
+    match try_to_declare((desk, vault), call, declared).await {
+        Ok(done) => Ok(done),
+        Err(Unusable::Declared(why)) => Err((UNUSABLE.into(), Some(why))),
+        Err(Unusable::Stopped(stop)) => Err((stop, None)),
+    }
+}
+
+async fn try_to_declare(
+    (desk, vault): (&Desk<'_>, &Vault),
+    call: &Call,
+    declared: &SinkDeclaration,
+) -> Result<Done, Unusable> {
+    keys::ensure_data_key(desk.pool, vault.keys.master(), call.now).await?;
+    let mut work = Work::begin(desk.pool).await?;
+    if let Some(done) = call.enter(desk, &mut work).await? {
+        return Ok(done);
+    }
+    let put = put(work.connection(), vault, declared, call.now).await?;
+    let dead = store::count_dead_letters(work.connection(), &put.sink.id).await?;
+    let mut done = Done::with(put.sink.view(dead))?;
+    done.status = if put.change == Change::Create { 201 } else { 200 };
+    if put.change != Change::Keep {
+        // What is kept for whoever repeats the call has no secret in it.
+        call.keep(desk, &mut work, &done).await?;
+        let mut event = call.event(Action::SinkChanged);
+        event.target = Some(put.sink.id.clone());
+        event.detail = Some(json!({"change": put.change}));
+        work.commit(&[event]).await?;
+    }
+    if let (Value::Object(members), Some(secret)) = (&mut done.body, &put.made) {
+        members.insert("secret".into(), secret.expose_secret().into());
+    }
+    Ok(done)
+}
+
+/// All of them.
+pub async fn list(desk: &Desk<'_>, call: &Call) -> Result<Done, Stop> {
+    may_look(call)?;
+    let mut connection = desk.pool.acquire().await?;
+    let sinks = store::list(&mut connection).await?;
+    let items: Vec<Value> = sinks.iter().map(|(sink, dead)| sink.view(*dead)).collect();
+    Ok(Done::with(json!({"items": items}))?)
+}
+
+/// One of them.
+pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<Done, Stop> {
+    may_look(call)?;
+    let mut connection = desk.pool.acquire().await?;
+    let sink = store::find(&mut connection, id).await?.ok_or(Refusal::NotFound)?;
+    let dead = store::count_dead_letters(&mut connection, id).await?;
+    Ok(Done::with(sink.view(dead))?)
+}
+
+/// The events that one did not take, in order.
+pub async fn dead_letters(
+    desk: &Desk<'_>,
+    call: &Call,
+    (id, after): (&str, Option<u64>),
+) -> Result<Done, Stop> {
+    may_look(call)?;
+    let mut connection = desk.pool.acquire().await?;
+    store::find(&mut connection, id).await?.ok_or(Refusal::NotFound)?;
+    let mut letters = store::dead_letters(&mut connection, id, (after, PAGE + 1)).await?;
+    let most = usize::try_from(PAGE).unwrap_or(usize::MAX);
+    let more = letters.len() > most;
+    letters.truncate(most);
+    let next = letters.last().filter(|_| more).map(|last| last.seq);
+    let items: Vec<Value> = letters
+        .iter()
+        .map(|one| {
+            json!({"seq": one.seq, "attempts": one.attempts, "error": one.error, "at": rfc3339(one.at),
+                   "replay": one.replay})
+        })
+        .collect();
+    Ok(Done::with(json!({"items": items, "next": next}))?)
+}
+
+/// Has them all sent again, once each.
+pub async fn replay(desk: &Desk<'_>, call: &Call, id: &str) -> Result<Done, Stop> {
+    changed(desk, call, (id, Action::SinkReplayed), async |work, _| {
+        let count = store::mark_replay(work.connection(), id).await?;
+        Ok((json!({"dead_letters": count}), json!({"id": id, "dead_letters": count})))
+    })
+    .await
+}
+
+/// Removes one, with its dead letters.
+pub async fn remove(desk: &Desk<'_>, call: &Call, id: &str) -> Result<Done, Stop> {
+    changed(desk, call, (id, Action::SinkRemoved), async |work, sink| {
+        let dead = store::count_dead_letters(work.connection(), id).await?;
+        store::mark_removed(work.connection(), id).await?;
+        let said = json!({"position": sink.position, "dead_letters": dead});
+        Ok((said, json!({"id": id, "position": sink.position, "dead_letters": dead})))
+    })
+    .await
+}
+
+/// Stops or resumes sending; where it has come to stays as it is.
+pub async fn switch(desk: &Desk<'_>, call: &Call, (id, to): (&str, To)) -> Result<Done, Stop> {
+    changed(desk, call, (id, Action::SinkChanged), async |work, mut sink| {
+        sink.disabled = match to {
+            To::Enabled => None,
+            To::Disabled => Some((call.now, "disabled by an administrator".to_owned())),
+        };
+        store::put(work.connection(), &sink, call.now).await?;
+        let change = if to == To::Enabled { "enabled" } else { "disabled" };
+        let dead = store::count_dead_letters(work.connection(), id).await?;
+        Ok((json!({"change": change}), sink.view(dead)))
+    })
+    .await
+}
+
+/// Which way a sink is switched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// Events are sent.
+    Enabled,
+    /// None is.
+    Disabled,
+}
+
+/// Gives it a new secret, which is shown this once; the old one signs beside it for a day.
+pub async fn rotate((desk, vault): (&Desk<'_>, &Vault), call: &Call, id: &str) -> Result<Done, Stop> {
+    keys::ensure_data_key(desk.pool, vault.keys.master(), call.now).await?;
+    changed(desk, call, (id, Action::SinkChanged), async |work, mut sink| {
+        let next = Secret::generate()?;
+        let shown = next.text();
+        let old = Secrets::open(&vault.keys, work.connection(), &sink).await?;
+        sink.sealed = old.followed_by(next, call.now).seal(&vault.keys, work.connection(), id).await?;
+        store::put(work.connection(), &sink, call.now).await?;
+        Ok((json!({"change": "secret_rotated"}), json!({"id": id, "secret": shown.expose_secret()})))
+    })
+    .await
+}
+
+/// A change of one that is there, with its event: the work gives the event's detail and the answer.
+async fn changed<F>(desk: &Desk<'_>, call: &Call, (id, action): (&str, Action), work: F) -> Result<Done, Stop>
+where
+    F: AsyncFnOnce(&mut Work, Sink) -> Result<(Value, Value), Stop>,
+{
+    may_change(call)?;
+    let mut begun = Work::begin(desk.pool).await?;
+    if let Some(done) = call.enter(desk, &mut begun).await? {
+        return Ok(done);
+    }
+    let sink = store::find(begun.connection(), id).await?.ok_or(Refusal::NotFound)?;
+    let (detail, answer) = work(&mut begun, sink).await?;
+    let done = Done::with(answer).during("changing a sink")?;
+    let mut event = call.event(action);
+    event.target = Some(id.to_owned());
+    event.detail = Some(detail);
+    call.keep(desk, &mut begun, &done).await?;
+    begun.commit(&[event]).await?;
+    Ok(done)
+}

@@ -1,0 +1,63 @@
+//! Sends the log to its sinks, to each by itself: one that hangs holds up no other.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use time::OffsetDateTime;
+use tokio::task::JoinSet;
+
+use crate::app::App;
+use crate::flows::sinks::deliver;
+use crate::platform::fault::Fault;
+
+/// How often it looks whether there is something to send.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Gives every sink that is due one turn, and waits for all of them; gives how many.
+pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
+    let due = deliver::due(app, now).await?;
+    for done in join_all(due.iter().map(|id| deliver::turn(app, id))).await {
+        done?;
+    }
+    Ok(due.len())
+}
+
+/// Does so until it is aborted, and waits for none of them.
+pub(super) async fn run(app: Arc<App>) {
+    let mut turns = JoinSet::new();
+    let mut busy: HashSet<String> = HashSet::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        while let Some(done) = turns.try_join_next() {
+            match done {
+                Ok((id, Ok(()))) => drop(busy.remove(&id)),
+                Ok((id, Err(fault))) => {
+                    let fault: Fault = fault;
+                    tracing::warn!(job = "sinks", sink = id, error = %fault, "a job failed and will run again");
+                    busy.remove(&id);
+                }
+                // One that panicked; the lease keeps the others away for a while.
+                Err(_) => busy.clear(),
+            }
+        }
+        let due = match deliver::due(&app, app.clock.now()).await {
+            Ok(due) => due,
+            Err(fault) => {
+                tracing::warn!(job = "sinks", error = %fault, "a job failed and will run again");
+                continue;
+            }
+        };
+        for id in due {
+            if busy.insert(id.clone()) {
+                let app = Arc::clone(&app);
+                turns.spawn(async move {
+                    let done = deliver::turn(&app, &id).await;
+                    (id, done)
+                });
+            }
+        }
+    }
+}

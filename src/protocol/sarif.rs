@@ -1,0 +1,228 @@
+//! Findings of the log as SARIF 2.1.0 (standards SA-01 to SA-09), written piece by piece: the head, then each result,
+//! then the tail. The whole is one document, however long.
+
+use serde_json::{Value, json};
+
+use super::severity::{Severity, text};
+use crate::platform::base64url;
+use crate::platform::digest::sha256;
+
+/// SA-09.
+pub const MEDIA_TYPE: &str = "application/sarif+json";
+/// SA-02.
+pub const SCHEMA: &str =
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+/// The name of the fingerprint. What goes into it never changes; another selection gets another version (SA-07).
+const FINGERPRINT: &str = "actchainFinding/v1";
+
+/// A kind of finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Stable; the reason of a refusal.
+    pub id: &'static str,
+    /// What it means, in a sentence.
+    pub sentence: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+}
+
+/// Something that was found in one event.
+#[derive(Debug, Clone)]
+pub struct Finding<'a> {
+    /// Which rule, by its place.
+    pub rule: usize,
+    /// The event.
+    pub event: &'a Value,
+    /// What about it.
+    pub message: String,
+}
+
+/// Writes one document with one run, or none if nothing is found (SA-08).
+#[derive(Debug)]
+pub struct Writer {
+    rules: Vec<Rule>,
+    found: u64,
+}
+
+impl Writer {
+    /// With these rules, all of which are in the document if anything is found.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        Self { rules, found: 0 }
+    }
+
+    /// The beginning.
+    pub fn head(&self) -> String {
+        format!("{{\"$schema\":\"{SCHEMA}\",\"version\":\"2.1.0\",\"runs\":[")
+    }
+
+    /// The next finding, with the beginning of the run before the first. One of no rule is passed over.
+    pub fn result(&mut self, finding: &Finding<'_>) -> String {
+        let Some(rule) = self.rules.get(finding.rule) else { return String::new() };
+        let result = result(*rule, finding);
+        let before = if self.found == 0 {
+            let tool = json!({"driver": {
+                "name": "actchain",
+                "semanticVersion": env!("CARGO_PKG_VERSION"),
+                "rules": self.rules.iter().map(described).collect::<Vec<_>>(),
+            }});
+            format!(
+                "{{\"tool\":{tool},\"automationDetails\":{{\"id\":\"actchain/audit/\"}},\"columnKind\":\"unicodeCodePoints\",\"results\":[\n"
+            )
+        } else {
+            ",\n".to_owned()
+        };
+        self.found += 1;
+        format!("{before}{result}")
+    }
+
+    /// The end: that all was looked at, when, and what else there is to say.
+    pub fn tail(&self, now: &str, properties: &Value) -> String {
+        if self.found == 0 {
+            return "]}\n".to_owned();
+        }
+        let invocations = json!([{"executionSuccessful": true, "endTimeUtc": now}]);
+        format!("\n],\"invocations\":{invocations},\"properties\":{properties}}}]}}\n")
+    }
+}
+
+fn described(rule: &Rule) -> Value {
+    json!({
+        "id": rule.id,
+        "shortDescription": {"text": rule.sentence},
+        "defaultConfiguration": {"level": rule.severity.level()},
+        "properties": {"security-severity": format!("{}.0", rule.severity.cef()), "tags": ["security"]},
+    })
+}
+
+fn result(rule: Rule, finding: &Finding<'_>) -> Value {
+    let event = finding.event;
+    json!({
+        "ruleId": rule.id,
+        "ruleIndex": finding.rule,
+        "kind": "fail",
+        "level": rule.severity.level(),
+        "message": {"text": finding.message},
+        "locations": [location(event)],
+        "partialFingerprints": {FINGERPRINT: fingerprint(rule.id, event)},
+        "properties": {
+            "seq": event.get("seq"),
+            "eventId": event.get("id"),
+            "at": event.get("at"),
+            "action": event.get("action"),
+            "requestId": event.get("request_id"),
+        },
+    })
+}
+
+/// There are no files: what the event is about stands in their place, below the log (SA-06).
+fn location(event: &Value) -> Value {
+    let parts = [("chain", "/txn"), ("delegation", "/delegation_id"), ("client", "/actor/client_id")];
+    let named: Vec<(&str, &str)> =
+        parts.iter().filter_map(|(kind, pointer)| Some((*kind, text(event, pointer)?))).collect();
+    let logical: Vec<Value> = named
+        .iter()
+        .map(|(kind, name)| json!({"kind": kind, "name": name, "fullyQualifiedName": format!("{kind}/{name}")}))
+        .collect();
+    let uri = named
+        .first()
+        .map_or_else(|| "events".to_owned(), |(kind, name)| format!("{kind}s/{}", segment(name)));
+    json!({
+        "physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": 1}},
+        "logicalLocations": logical,
+    })
+}
+
+/// A segment of a relative URI (RFC 3986 §3.3).
+fn segment(name: &str) -> String {
+    url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// The same whenever the same client is refused the same thing for the same reason: neither its place in the log nor
+/// anything that is new in every request goes into it.
+fn fingerprint(rule: &str, event: &Value) -> String {
+    let parts = ["/actor/client_id", "/subject/iss", "/subject/sub", "/delegation_id", "/target", "/action"];
+    let parts: Vec<Option<&str>> = parts.iter().map(|pointer| text(event, pointer)).collect();
+    base64url::encode(sha256(&[json!([rule, parts]).to_string().as_bytes()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: [Rule; 2] = [
+        Rule { id: "proof_replayed", sentence: "It was used before", severity: Severity::High },
+        Rule { id: "delegation_expired", sentence: "It has expired", severity: Severity::Low },
+    ];
+
+    fn document(findings: &[(usize, Value)]) -> Value {
+        let mut writer = Writer::new(RULES.to_vec());
+        let mut text = writer.head();
+        for (rule, event) in findings {
+            text.push_str(&writer.result(&Finding { rule: *rule, event, message: "m".into() }));
+        }
+        text.push_str(&writer.tail("2026-01-01T00:00:00Z", &json!({"size": 2})));
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn sa_08_nothing_found_is_no_run() {
+        assert_eq!(document(&[]), json!({"$schema": SCHEMA, "version": "2.1.0", "runs": []}));
+    }
+
+    #[test]
+    fn sa_01_and_sa_05_results_name_rules_that_are_there() {
+        let event = json!({"seq": 1, "txn": "t/ä", "delegation_id": "D", "actor": {"client_id": "a"}});
+        let whole = document(&[(1, event.clone()), (0, event), (2, json!({}))]);
+        assert_eq!((&whole["$schema"], &whole["version"]), (&json!(SCHEMA), &json!("2.1.0")));
+        let run = &whole["runs"][0];
+        assert_eq!(run["tool"]["driver"]["name"], "actchain");
+        let results = run["results"].as_array().unwrap();
+        assert_eq!(results.len(), 2, "one of no rule is passed over");
+        for result in results {
+            let place = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
+            let rule = &run["tool"]["driver"]["rules"][place];
+            assert_eq!(result["ruleId"], rule["id"]);
+            assert_eq!(result["level"], rule["defaultConfiguration"]["level"]);
+            assert!(["note", "warning", "error"].contains(&result["level"].as_str().unwrap()), "SA-03");
+            assert_eq!((&result["kind"], result["message"]["text"].is_string()), (&json!("fail"), true));
+        }
+        assert_eq!((&results[0]["level"], &results[1]["level"]), (&json!("note"), &json!("error")));
+        assert_eq!(run["invocations"][0]["executionSuccessful"], true);
+    }
+
+    #[test]
+    fn sa_06_places_are_relative_and_named_by_chain_and_delegation() {
+        let event = json!({"txn": "t/ä", "delegation_id": "D", "actor": {"client_id": "a"}});
+        let whole = document(&[(0, event), (0, json!({}))]);
+        let place = |at: usize| whole["runs"][0]["results"][at]["locations"][0].clone();
+        assert_eq!(place(0)["physicalLocation"]["artifactLocation"]["uri"], "chains/t%2F%C3%A4");
+        let names: Vec<Value> = place(0)["logicalLocations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["fullyQualifiedName"].clone())
+            .collect();
+        assert_eq!(names, [json!("chain/t/ä"), json!("delegation/D"), json!("client/a")]);
+        assert_eq!(place(1)["physicalLocation"]["artifactLocation"]["uri"], "events");
+    }
+
+    #[test]
+    fn sa_07_the_same_finding_has_the_same_fingerprint() {
+        let print = |rule: usize, event: Value| {
+            document(&[(rule, event)])["runs"][0]["results"][0]["partialFingerprints"][FINGERPRINT].clone()
+        };
+        let one =
+            json!({"seq": 1, "id": "x", "at": "1", "txn": "t", "actor": {"client_id": "a"}, "target": "b"});
+        let again =
+            json!({"seq": 9, "id": "y", "at": "2", "txn": "u", "actor": {"client_id": "a"}, "target": "b"});
+        let moved = json!({"seq": 1, "actor": {"client_id": "ab"}});
+        assert_eq!(print(0, one.clone()), print(0, again));
+        assert_ne!(print(0, one.clone()), print(1, one.clone()));
+        assert_ne!(print(0, one), print(0, moved));
+        assert_eq!(
+            print(0, json!({"actor": {"client_id": "a"}})),
+            "2W2rV7T8JPbBzplnxFR1A9ITlZipq1vNyBzBSXmK024",
+            "version 1 never changes its meaning"
+        );
+    }
+}

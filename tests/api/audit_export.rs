@@ -1,0 +1,323 @@
+//! The log to take along: it verifies offline, whole or in parts, spreadsheets do not carry it out, and everybody gets what
+//! it may see.
+
+use std::collections::BTreeSet;
+
+use actchain::flows::audit::{self, Kept, Report};
+use serde_json::{Value, json};
+
+use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
+use crate::support::desk::Api;
+use crate::support::world::{MAIL, World};
+
+fn check(content: &str) -> Report {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    std::fs::write(&path, content).unwrap();
+    audit::verify_export(&path, &Kept::default()).unwrap()
+}
+
+/// Some chains, some refusals.
+async fn busy_world() -> World {
+    let world = World::new().await;
+    for _ in 0..3 {
+        world.second_hop().await;
+    }
+    let token = world.first_hop().await.token().to_owned();
+    let cycle =
+        world.user_proxy.exchange(&world.server, &token, ACCESS_TOKEN).param("scope", "mail.send both x");
+    assert_ne!(cycle.send().await.status, 200);
+    let stranger = world.stranger.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
+    assert_ne!(stranger.send().await.status, 200);
+    world
+}
+
+fn parsed(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_export_is_the_log_and_what_vouches_for_it() {
+    let world = busy_world().await;
+    let before = world.server.events().await;
+    let answer = world.export("format=jsonl").await;
+    let lines = parsed(&answer.text);
+    // The token that the administrator came with is an event, too; the export itself comes behind what it holds.
+    assert_eq!(lines[..before.len()], before[..]);
+    assert_eq!(lines.len(), before.len() + 2);
+    assert!(lines.last().unwrap()["checkpoint"].is_string());
+    assert_eq!(answer.header("actchain-audit-size"), Some((before.len() + 1).to_string().as_str()));
+    assert_eq!(answer.header("content-type"), Some("application/jsonl"));
+    let event = world.server.last_event().await;
+    assert_eq!((&event["action"], &event["seq"]), (&json!("admin.audit_exported"), &json!(before.len() + 1)));
+    assert_eq!(
+        event["detail"],
+        json!({"format": "jsonl", "filter": {}, "from_seq": 0, "size": before.len() + 1})
+    );
+    assert!(check(&answer.text).valid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_export_begins_with_the_edge_of_what_came_before() {
+    let world = busy_world().await;
+    let whole = world.export("").await;
+    let size = whole.header("actchain-audit-size").unwrap().to_owned();
+    let rest = world.export(&format!("from_seq=7&size={size}")).await;
+    let lines: Vec<&str> = rest.text.lines().collect();
+    let head: Value = serde_json::from_str(lines[0]).unwrap();
+    assert_eq!((&head["from"], head["peaks"].as_array().unwrap().len()), (&json!(7), 3));
+    assert_eq!(lines[1..].join("\n"), whole.text.lines().skip(7).collect::<Vec<_>>().join("\n"));
+    assert_eq!(rest.header("actchain-audit-from"), Some("7"));
+    let alone = check(&rest.text);
+    assert!(alone.valid && alone.from == 7, "a part verifies by itself: {alone:?}");
+    // What was broken off, and the rest behind it.
+    let begun =
+        |lines: usize| whole.text.lines().take(lines).map(|line| format!("{line}\n")).collect::<String>();
+    assert!(check(&format!("{}{}", begun(7), rest.text)).valid);
+    assert!(!check(&format!("{}{}", begun(6), rest.text)).valid, "something is missing between");
+    let changed = begun(7).replace("actchain", "aktchain");
+    assert!(!check(&format!("{changed}{}", rest.text)).valid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selection_verifies_offline_event_by_event_and_a_changed_one_does_not() {
+    let world = busy_world().await;
+    let answer = world.export("outcome=refused").await;
+    let report = check(&answer.text);
+    assert!(report.valid, "{report:?}");
+    let refused = world.server.events().await.iter().filter(|event| event["outcome"] == "refused").count();
+    assert_eq!((report.events, report.checkpoints), (refused as u64, 1));
+    let lines: Vec<&str> = answer.text.lines().collect();
+    assert_eq!(lines.len(), refused + 2);
+    let why = |text: String| format!("{:?}", check(&text).broken.unwrap().why);
+    assert_eq!(why(answer.text.replace("stranger", "someone")), "Proof");
+    let mut swapped = lines.clone();
+    swapped.swap(1, 2);
+    assert_eq!(why(swapped.join("\n")), "Order");
+    let (first, second) = (parsed(lines[1]), parsed(lines[2]));
+    let proof = answer.text.replace(&first[0]["proof"].to_string(), &second[0]["proof"].to_string());
+    assert_eq!(why(proof), "Proof", "the proof of another");
+    assert_eq!(why(answer.text.replacen("\"action\"", " \"action\"", 1)), "Document");
+    let note =
+        parsed(lines.last().unwrap())[0]["checkpoint"].as_str().unwrap().lines().nth(2).unwrap().to_owned();
+    assert_eq!(why(answer.text.replace(&note, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), "Signature");
+    // Nothing found is nothing to prove.
+    let none = world.export("action=key.vault_changed&client=nobody").await;
+    assert_eq!((none.text.lines().count(), check(&none.text).events), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proofs_hold_across_blocks_whether_the_index_has_come_to_them_or_not() {
+    let world = World::new().await;
+    let mut sql = world.server.sql().await;
+    grow(&mut sql, 2_300).await;
+    let before = world.export("action=client.changed&target=t7").await;
+    actchain::flows::audit::index::run_once(&world.server.app.pool).await.unwrap();
+    let after = world.export("action=client.changed&target=t7").await;
+    for answer in [&before, &after] {
+        let report = check(&answer.text);
+        assert!(report.valid, "{report:?}");
+        assert_eq!(report.events, 230);
+    }
+    let rest = world.export("from_seq=2049").await;
+    let head = parsed(rest.text.lines().next().unwrap());
+    assert_eq!(head[0]["peaks"].as_array().unwrap().len(), 2);
+}
+
+/// Appends so many events as the server would.
+async fn grow(sql: &mut sqlx::PgConnection, count: u64) {
+    grow_by(sql, count, "").await;
+}
+
+async fn grow_by(sql: &mut sqlx::PgConnection, count: u64, more: &str) {
+    use actchain::domain::audit::{Action, Event, store};
+    let now = actchain::platform::clock::from_seconds(crate::support::START).unwrap();
+    let drafts: Vec<_> = (0..count)
+        .map(|n| {
+            let event = Event::of_operator(now, Action::ClientChanged, format!("t{}{more}", n % 10));
+            event.draft().unwrap()
+        })
+        .collect();
+    store::append(sql, &drafts).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cv_01_to_cv_03_the_csv_export_has_fixed_columns_and_nothing_that_is_carried_out() {
+    let world = World::new().await;
+    let agent = [("user-agent", "=cmd|' /C calc'!A0")];
+    let mut request = Api::get(&world.server, "/delegate/nothing").user(&world.user_token());
+    request = request.header(agent[0].0, agent[0].1);
+    request.send().await;
+    let mut event = actchain::domain::audit::Event::of_operator(
+        world.server.clock.now(),
+        actchain::domain::audit::Action::ClientChanged,
+        "=1+1\n@x",
+    );
+    event.detail = Some(json!({"n": -1}));
+    let mut sql = world.server.sql().await;
+    actchain::domain::audit::store::append(&mut sql, &[event.draft().unwrap()]).await.unwrap();
+    let answer = world.export("format=csv").await;
+    assert_eq!(answer.header("content-type"), Some("text/csv; charset=utf-8; header=present"));
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    let disposition = answer.header("content-disposition").unwrap();
+    assert!(disposition.starts_with("attachment; filename=\"audit-0-") && disposition.ends_with(".csv\""));
+    assert!(answer.text.starts_with("\"seq\",\"id\",\"at\",\"action\",") && answer.text.ends_with("\r\n"));
+    assert!(answer.text.contains("\"'=1+1\n'@x\""), "{}", answer.text);
+    let mut sql_rows = answer.text.matches("\r\n").count();
+    sql_rows -= 1;
+    assert_eq!(Some(sql_rows.to_string().as_str()), answer.header("actchain-audit-size"));
+    let resumed = world.export("format=csv&from_seq=5").await;
+    assert!(resumed.text.lines().nth(1).unwrap().starts_with("5,"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sa_01_to_sa_09_the_sarif_export_has_refusals_by_their_rules() {
+    let world = busy_world().await;
+    let answer = world.export("format=sarif").await;
+    assert_eq!(answer.header("content-type"), Some("application/sarif+json"));
+    assert!(answer.text.starts_with('{'), "no byte order mark");
+    let run = &answer.json["runs"][0];
+    let results = run["results"].as_array().unwrap();
+    let refused: Vec<Value> =
+        world.server.events().await.into_iter().filter(|event| event["outcome"] == "refused").collect();
+    assert_eq!(results.len(), refused.len());
+    for (result, event) in results.iter().zip(&refused) {
+        let rule =
+            &run["tool"]["driver"]["rules"][usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap()];
+        assert_eq!((&result["ruleId"], &result["properties"]["seq"]), (&rule["id"], &event["seq"]));
+        assert_eq!(result["ruleId"], event["reason"]);
+    }
+    let prints = |answer: &crate::support::Answer| -> BTreeSet<String> {
+        let results = answer.json["runs"][0]["results"].as_array().unwrap().clone();
+        results.iter().map(|one| one["partialFingerprints"]["actchainFinding/v1"].to_string()).collect()
+    };
+    assert_eq!(prints(&answer), prints(&world.export("format=sarif").await), "SA-07");
+    let none = world.export("format=sarif&client=nobody").await;
+    assert_eq!(none.json["runs"], json!([]), "SA-08");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_take_what_is_about_them_and_agents_nothing() {
+    let world = busy_world().await;
+    let path = "/api/v1/audit-logs/export";
+    let get = async |sub: &str, query: &str| {
+        let path = format!("{path}?{query}");
+        Api::get(&world.server, &path).user(&world.token_of(sub)).send().await
+    };
+    let alice = get("alice", "").await;
+    let report = check(&alice.text);
+    assert!(report.valid && report.events > 5, "{report:?}");
+    for line in parsed(&alice.text).iter().filter(|line| line["event"].is_object()) {
+        assert_eq!(line["event"]["subject"]["sub"], "alice");
+    }
+    assert!(!alice.text.contains("client.changed"));
+    assert_eq!(check(&get("bob", "").await.text).events, 0);
+    assert_eq!(check(&get("bob", "subject_sub=alice").await.text).events, 0);
+    let agent = world.desk_token(&world.user_proxy).await;
+    let refused = Api::get(&world.server, path).client(&world.user_proxy, &agent).send().await;
+    assert_eq!((refused.status, refused.reason()), (403, "insufficient_scope"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_exported_is_refused_before_anything_is_recorded() {
+    let world = World::new().await;
+    let token = world.desk_token(&world.admin).await;
+    let before = world.server.events().await.len();
+    for query in [
+        "format=xml",
+        "from_seq=-1",
+        "from_seq=1000000000",
+        "size=3",
+        "colour=red",
+        "format=csv&format=csv",
+        "outcome=maybe",
+        "from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z",
+    ] {
+        let path = format!("/api/v1/audit-logs/export?{query}");
+        let answer = Api::get(&world.server, &path).client(&world.admin, &token).send().await;
+        assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{query}");
+    }
+    assert_eq!(world.server.events().await.len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::configured("[audit]\nreader_patience = 1").await;
+    let mut sql = world.server.sql().await;
+    // More than the buffers of two sockets take.
+    grow_by(&mut sql, 30_000, &"x".repeat(600)).await;
+    let token = world.desk_token(&world.admin).await;
+    let path = "/api/v1/audit-logs/export";
+    let proof =
+        world.admin.key.sign_proof("dpop+jwt", &Api::get(&world.server, path).proof_claims(&token)).unwrap();
+    let address = world.server.base.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: DPoP {token}\r\ndpop: {proof}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0_u8; 1_000];
+    stream.read_exact(&mut first).await.unwrap();
+    assert!(first.starts_with(b"HTTP/1.1 200"));
+    // It is cut off while nobody reads; what is in the buffers can still be read.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    let text = String::from_utf8_lossy(&rest);
+    assert!(!text.ends_with("0\r\n\r\n") && !text.contains("checkpoint"), "{} bytes", rest.len());
+    // It goes on behind the last whole line that it has.
+    let last = text.rmatches("\"seq\":").next().is_some();
+    assert!(last);
+    let rest = world.export("from_seq=29000").await;
+    assert!(rest.text.lines().last().unwrap().contains("checkpoint"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_archived_is_not_exported_and_what_is_left_is_still_proven() {
+    let world = World::new().await;
+    let mut sql = world.server.sql().await;
+    grow(&mut sql, 1_500).await;
+    let now = world.server.clock.now();
+    assert!(actchain::domain::audit::parts::open(&mut sql, 0, now).await.unwrap());
+    let floor: i64 = sqlx::query_scalar("SELECT size FROM audit_head").fetch_one(&mut sql).await.unwrap();
+    grow(&mut sql, 1_500).await;
+    actchain::flows::audit::index::run_once(&world.server.app.pool).await.unwrap();
+    for statement in [
+        "DROP TABLE audit_event_0",
+        "UPDATE audit_part SET archived_at = now(), file_sha256 = '\\x00' WHERE part = 0",
+    ] {
+        sqlx::query(statement).execute(&mut sql).await.unwrap();
+    }
+    let whole = world.export("").await;
+    assert_eq!(whole.header("actchain-audit-from"), Some(floor.to_string().as_str()));
+    let lines: Vec<&str> = whole.text.lines().collect();
+    assert_eq!(parsed(lines[0])[0]["from"], floor);
+    assert_eq!(parsed(lines[1])[0]["seq"], floor);
+    let report = check(&world.export("action=client.changed&target=t7").await.text);
+    assert_eq!((report.valid, report.events), (true, 150), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn auditors_take_it_all_and_may_look_at_sinks_but_not_change_them() {
+    let world = World::new().await;
+    let auditor = Agent::new("auditor", Auth::Assertion);
+    let yaml = format!(
+        "clients:\n  - {{id: auditor, kind: auditor, auth: private_key_jwt, jwks: {{keys: [{}]}}, \
+         scopes: [actchain.audit], grant_types: [client_credentials]}}\n\
+         sinks:\n  - {{id: siem, url: 'http://127.0.0.1:9/'}}\n",
+        auditor.key.public_jwk()
+    );
+    world.server.apply(&yaml).await.unwrap();
+    let token = world.desk_token(&auditor).await;
+    let send = async |method: &str, path: &str| {
+        Api::new(&world.server, method, path).client(&auditor, &token).send().await
+    };
+    let whole = send("GET", "/api/v1/audit-logs/export").await;
+    assert!(check(&whole.text).valid && whole.text.contains("client.changed"));
+    assert_eq!(send("GET", "/api/v1/audit-sinks").await.json["items"][0]["id"], "siem");
+    for (method, path) in [("DELETE", ""), ("PUT", ""), ("POST", "/dead-letters/replay")] {
+        let answer = send(method, &format!("/api/v1/audit-sinks/siem{path}")).await;
+        assert_eq!((answer.status, answer.reason()), (403, "insufficient_scope"), "{method}");
+    }
+}
