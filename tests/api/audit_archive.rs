@@ -69,7 +69,7 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
         .unwrap();
     let first_part = Wanted { before: server.clock.now() - Duration::days(31), folder: folder.path() };
     let seal = SealingKey::of(&server.master);
-    // Before the second one was opened, only the first was closed. The index has not come to its end: refused.
+    // Before the second one was opened, only the first was closed.
     let done =
         archive::archive(&server.database, (&seal, &server.app.issuer), first_part, server.clock.now()).await;
     let done = done.unwrap();

@@ -157,7 +157,7 @@ async fn nothing_is_proven_beyond_the_newest_checkpoint_and_nothing_from_a_log_t
         ("/audit/proof/inclusion?seq=0&seq=1".to_owned(), 400),
         ("/audit/proof/inclusion?seq=0&colour=red".to_owned(), 400),
         (format!("/audit/proof/consistency?from={}", size + 1), 404),
-        (format!("/audit/proof/consistency?from=2&to=1"), 404),
+        ("/audit/proof/consistency?from=2&to=1".to_owned(), 404),
         ("/audit/proof/consistency?to=1".to_owned(), 400),
         ("/audit/tile/0/000.p/200".to_owned(), 404),
         ("/audit/tile/0/000".to_owned(), 404),
