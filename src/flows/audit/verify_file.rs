@@ -84,6 +84,13 @@ pub(super) fn each_line(
     path: &Path,
     mut work: impl FnMut(&str, u64) -> std::ops::ControlFlow<()>,
 ) -> Result<(), Fault> {
+    each_bytes(path, |line, at| work(&String::from_utf8_lossy(line), at))
+}
+
+fn each_bytes(
+    path: &Path,
+    mut work: impl FnMut(&[u8], u64) -> std::ops::ControlFlow<()>,
+) -> Result<(), Fault> {
     let what = format!("reading {}", path.display());
     let mut reader = BufReader::with_capacity(1 << 18, File::open(path).during(&what)?);
     let (mut line, mut at) = (Vec::new(), 0u64);
@@ -94,8 +101,7 @@ pub(super) fn each_line(
             return Ok(());
         }
         at += read as u64;
-        let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
-        if work(&text, at).is_break() {
+        if work(line.strip_suffix(b"\n").unwrap_or(&line), at).is_break() {
             return Ok(());
         }
     }
@@ -104,11 +110,14 @@ pub(super) fn each_line(
 fn frame(path: &Path) -> Result<Frame, Fault> {
     let mut frame = Frame { beginning: None, vouchers: Vec::new() };
     let mut first = true;
-    each_line(path, |line, _| {
-        if std::mem::take(&mut first) {
-            frame.beginning = Beginning::parse(line);
+    each_bytes(path, |line, _| {
+        // Documents, of which there are many, are not looked into.
+        let first = std::mem::take(&mut first);
+        if first || line.starts_with(b"{\"checkpoint\"") {
+            let line = String::from_utf8_lossy(line);
+            frame.beginning = if first { Beginning::parse(&line) } else { frame.beginning.take() };
+            frame.vouchers.extend(Voucher::parse(&line));
         }
-        frame.vouchers.extend(Voucher::parse(line));
         std::ops::ControlFlow::Continue(())
     })?;
     Ok(frame)
