@@ -385,6 +385,9 @@ async fn declarations_are_idempotent_checked_and_for_administrators() {
     }
     let late = json!({"url": "http://127.0.0.1:9/", "from_seq": 1_000_000});
     assert_eq!(world.as_admin("PUT", "/api/v1/audit-sinks/late", late).await.status, 400);
+    let refused = world.server.last_event().await;
+    assert_eq!((&refused["outcome"], &refused["target"]), (&json!("refused"), &json!("late")));
+    assert_eq!(refused["detail"]["move"], "declare a sink");
     let alice = world.as_alice("PUT", path, json!({"url": "http://127.0.0.1:9/"})).await;
     assert_eq!((alice.status, alice.reason()), (403, "insufficient_scope"));
     let list = Api::get(&world.server, "/api/v1/audit-sinks").user(&world.user_token()).send().await;

@@ -340,6 +340,9 @@ async fn ck_10_known_witnesses_vouch_for_what_we_have_signed_and_for_nothing_els
     let (text, signatures) = signed_note::parts(&shown).unwrap();
     assert_eq!(signatures.len(), 2);
     assert!(signatures[1].is_by(&known[0].1, &text), "shown to everybody");
+    // A witness that signs every checkpoint is not what makes the next one.
+    actchain::jobs::checkpoint::run_once(&server.app, server.clock.now()).await.unwrap();
+    assert_eq!(get(server, "/audit/checkpoint").await.text, shown);
     let proof = get(server, "/audit/proof/inclusion?seq=0").await;
     assert_eq!(proof.json["checkpoint"], shown, "and beside proofs");
     let keys = get(server, "/audit/keys").await.text;

@@ -7,8 +7,8 @@ use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
 use super::tree;
-use super::verify::{Broken, Walk, Why};
-use crate::platform::fault::{During, Fault};
+use super::verify::{Broken, Walk, Why, judge_all};
+use crate::platform::fault::Fault;
 use crate::protocol::merkle::Hash;
 
 /// How many events are read at a time.
@@ -81,9 +81,14 @@ impl Chunk {
     fn over_rows(&self, walk: &mut Walk, rows: &[u8]) -> Result<Result<(), Broken>, Fault> {
         let damaged = || Fault::new("what PostgreSQL copied out cannot be read");
         let mut rest = rows.strip_prefix(SIGNATURE).and_then(|rest| rest.get(8..)).ok_or_else(damaged)?;
+        let (mut seqs, mut documents) = (Vec::new(), Vec::new());
         while let Some((seq, document, behind)) = row(rest).ok_or_else(damaged)? {
-            let document = std::str::from_utf8(document).during("reading an event")?;
-            let leaf = match walk.step(u64::try_from(seq).unwrap_or(u64::MAX), document) {
+            seqs.push(u64::try_from(seq).unwrap_or(u64::MAX));
+            documents.push(document);
+            rest = behind;
+        }
+        for (seq, judged) in seqs.into_iter().zip(judge_all(&documents)) {
+            let leaf = match walk.take(seq, &judged) {
                 Ok(leaf) => leaf,
                 Err(broken) => return Ok(Err(broken)),
             };
@@ -92,7 +97,6 @@ impl Chunk {
             if stored.is_some_and(|stored| *stored != leaf) || (stored.is_none() && seq < self.covered) {
                 return Ok(Err(Broken { seq, why: Why::Leaf }));
             }
-            rest = behind;
         }
         Ok(Ok(()))
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use crate::protocol::canonical_json;
+use crate::protocol::canonical_json::{self, Canonical};
 use crate::protocol::merkle::{self, Frontier, Hash, TileRoot, Tiled};
 use crate::protocol::signed_note::Checkpoint;
 
@@ -43,6 +43,48 @@ pub enum Why {
     Proof,
 }
 
+/// What can be said of a document without those before it.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged {
+    canonical: Option<Canonical>,
+    leaf: Hash,
+}
+
+impl Judged {
+    /// The place that the document says it has.
+    pub fn seq(&self) -> Option<u64> {
+        self.canonical.and_then(|canonical| canonical.seq)
+    }
+}
+
+/// Reads and hashes a document.
+pub fn judge(document: &[u8]) -> Judged {
+    let canonical = std::str::from_utf8(document).ok().and_then(canonical_json::check);
+    Judged { canonical, leaf: merkle::leaf(document) }
+}
+
+/// The most threads that judge together, and the fewest documents that are worth another one.
+const MOST_HANDS: usize = 8;
+const FEW: usize = 256;
+
+/// Judges many documents, on all cores: nearly everything that verification costs is done here.
+pub fn judge_all(documents: &[&[u8]]) -> Vec<Judged> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let hands = cores.min(MOST_HANDS).min(documents.len() / FEW).max(1);
+    let share = documents.len().div_ceil(hands).max(1);
+    let judge_share = |share: &[&[u8]]| share.iter().map(|document| judge(document)).collect::<Vec<_>>();
+    let mut shares = documents.chunks(share);
+    let own = shares.next().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = shares.map(|share| (share, scope.spawn(move || judge_share(share)))).collect();
+        let mut judged = judge_share(own);
+        for (share, other) in others {
+            judged.extend(other.join().unwrap_or_else(|_| judge_share(share)));
+        }
+        judged
+    })
+}
+
 /// Walks over a log once, in order, with the memory of one document.
 #[derive(Debug, Default)]
 pub struct Walk {
@@ -72,18 +114,22 @@ impl Walk {
 
     /// The next document, under the `seq` by which it is stored; gives its leaf.
     pub fn step(&mut self, stored_seq: u64, document: &str) -> Result<Hash, Broken> {
+        self.take(stored_seq, &judge(document.as_bytes()))
+    }
+
+    /// The same for one that was judged before.
+    pub fn take(&mut self, stored_seq: u64, judged: &Judged) -> Result<Hash, Broken> {
         let seq = self.tree.size();
         let broken = |why| Err(Broken { seq, why });
         if stored_seq != seq {
             return broken(if stored_seq > seq { Why::Gap } else { Why::Order });
         }
-        let Some(canonical) = canonical_json::check(document) else { return broken(Why::Document) };
+        let Some(canonical) = judged.canonical else { return broken(Why::Document) };
         if canonical.seq != Some(seq) {
             return broken(Why::Order);
         }
-        let leaf = merkle::leaf(document.as_bytes());
-        self.step_over(leaf)?;
-        Ok(leaf)
+        self.step_over(judged.leaf)?;
+        Ok(judged.leaf)
     }
 
     /// The next document, of which there is nothing but its leaf.

@@ -94,6 +94,11 @@ impl Sink {
         read_filter(&self.filter).map_err(|why| Fault::new(format!("sink {}: {why}", self.id)))
     }
 
+    /// Where it points, without what may be a secret.
+    pub fn host(&self) -> Option<String> {
+        url::Url::parse(&self.url).ok()?.host_str().map(str::to_owned)
+    }
+
     /// As it is shown: without its secrets.
     pub fn view(&self, dead_letters: i64) -> Value {
         json!({

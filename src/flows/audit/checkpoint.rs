@@ -5,13 +5,16 @@ use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
 use super::origin;
-use crate::domain::audit::{store, tree};
+use crate::domain::audit::{Action, store, tree};
 use crate::domain::key::{self, Purpose, Stage, StoredKey};
 use crate::platform::base64url;
 use crate::platform::fault::Fault;
 use crate::platform::jose::SealingKey;
 use crate::protocol::merkle::{self, Frontier};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+
+/// More events than witnesses that sign one checkpoint.
+const MOST_WITNESSED: u64 = 64;
 
 /// Signs a checkpoint over the log as it stands and keeps it; gives the one that is kept for this size.
 ///
@@ -24,6 +27,29 @@ pub async fn checkpoint(
     now: OffsetDateTime,
 ) -> Result<String, Fault> {
     checkpoint_on(&mut *pool.acquire().await?, seal, issuer, now).await
+}
+
+/// The same as a job: not where nothing was recorded since the newest one but that witnesses signed it, else each of those
+/// would lead to another to be signed.
+pub async fn checkpoint_if_due(
+    pool: &PgPool,
+    seal: &SealingKey,
+    issuer: &str,
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let mut connection = pool.acquire().await?;
+    let size = store::head(&mut connection).await?.size();
+    if let Some((newest, _)) = store::newest_checkpoint(&mut connection).await?
+        && newest <= size
+        && size - newest <= MOST_WITNESSED
+    {
+        let since = store::documents_in(&mut connection, newest..size).await?;
+        let cosigned = format!("\"action\":\"{}\"", Action::AuditCosigned.name());
+        if !since.is_empty() && since.iter().all(|(_, document)| document.contains(&cosigned)) {
+            return Ok(());
+        }
+    }
+    checkpoint_on(&mut connection, seal, issuer, now).await.map(drop)
 }
 
 /// The same on one connection.

@@ -13,7 +13,7 @@ pub mod transparency;
 mod verify;
 mod verify_file;
 
-pub use self::checkpoint::{checkpoint, log_keys, published_key};
+pub use self::checkpoint::{checkpoint, checkpoint_if_due, log_keys, published_key};
 pub use self::file::{Beginning, Voucher};
 pub use self::verify::{Kept, Progress, Report, verify_database, verify_database_shown};
 pub use self::verify_file::{verify_export, verify_export_shown};

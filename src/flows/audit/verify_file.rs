@@ -1,15 +1,14 @@
 //! Verification of a file, line by line, with the memory of one: an export, or an archive. It needs nothing but the file.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use super::extract;
 use super::file::{Beginning, Voucher};
 use super::verify::{Kept, Progress, Report};
-use crate::domain::audit::verify::{Broken, Walk, Why};
+use crate::domain::audit::verify::{Broken, Judged, Walk, Why, judge_all};
 use crate::platform::fault::{During, Fault};
-use crate::protocol::canonical_json;
 use crate::protocol::merkle::Frontier;
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
@@ -123,46 +122,84 @@ fn frame(path: &Path) -> Result<Frame, Fault> {
     Ok(frame)
 }
 
+/// How many bytes are judged together.
+const PIECE: usize = 4 << 20;
+
+/// Calls for piece after piece of whole lines, without their ends.
+fn each_piece(
+    path: &Path,
+    mut work: impl FnMut(&[&[u8]], u64) -> std::ops::ControlFlow<()>,
+) -> Result<(), Fault> {
+    let what = format!("reading {}", path.display());
+    let mut file = File::open(path).during(&what)?;
+    let (mut piece, mut at) = (Vec::with_capacity(2 * PIECE), 0u64);
+    loop {
+        let held = piece.len();
+        let read = (&mut file).take(PIECE as u64).read_to_end(&mut piece).during(&what)?;
+        at += read as u64;
+        // What a line begins with here and ends with in the next piece waits for that.
+        let whole = match memchr::memrchr(b'\n', &piece) {
+            _ if read == 0 => held,
+            Some(end) => end + 1,
+            None => 0,
+        };
+        let (complete, rest) = piece.split_at(whole);
+        let mut lines = Vec::new();
+        let mut from = 0;
+        for end in memchr::memchr_iter(b'\n', complete).chain((read == 0 && whole > 0).then_some(whole)) {
+            lines.extend(complete.get(from..end));
+            from = end + 1;
+        }
+        if work(&lines, at).is_break() || read == 0 {
+            return Ok(());
+        }
+        piece = rest.to_vec();
+        piece.reserve(PIECE);
+    }
+}
+
 fn walk_lines(
     mut walk: Walk,
     path: &Path,
     progress: Progress<'_>,
 ) -> Result<Result<Frontier, Broken>, Fault> {
-    let whole = std::fs::metadata(path).map_or(0, |data| data.len());
-    let (mut first, mut lines, mut broken) = (true, 0u64, None);
-    each_line(path, |line, at| {
-        lines += 1;
-        if lines.is_multiple_of(4_096) {
-            progress(at, whole);
+    let size = std::fs::metadata(path).map_or(0, |data| data.len());
+    let (mut first, mut walked) = (true, Ok(()));
+    each_piece(path, |lines, at| {
+        progress(at, size);
+        for (line, judged) in lines.iter().zip(judge_all(lines)) {
+            walked = walk_line(&mut walk, (line, &judged), std::mem::take(&mut first));
+            if walked.is_err() {
+                return std::ops::ControlFlow::Break(());
+            }
         }
-        if std::mem::take(&mut first) && Beginning::parse(line).is_some() || Voucher::parse(line).is_some() {
-            return std::ops::ControlFlow::Continue(());
-        }
-        broken = match Beginning::parse(line) {
-            // Where an export was resumed: it has to go on from what came before.
-            Some(beginning) if beginning.edge().as_ref() == Some(&walk.edge()) => None,
-            Some(_) => Some(Broken { seq: walk.size(), why: Why::Root }),
-            None => step(&mut walk, line).err(),
-        };
-        match broken {
-            None => std::ops::ControlFlow::Continue(()),
-            Some(_) => std::ops::ControlFlow::Break(()),
-        }
+        std::ops::ControlFlow::Continue(())
     })?;
-    Ok(match broken {
-        Some(broken) => Err(broken),
-        None => walk.end(),
-    })
+    Ok(walked.and_then(|()| walk.end()))
+}
+
+fn walk_line(walk: &mut Walk, (line, judged): (&[u8], &Judged), first: bool) -> Result<(), Broken> {
+    if line.starts_with(b"{\"checkpoint\"") || line.starts_with(b"{\"from\"") {
+        let text = String::from_utf8_lossy(line);
+        if let Some(beginning) = Beginning::parse(&text) {
+            // Where an export was resumed: it has to go on from what came before.
+            let goes_on = first || beginning.edge().as_ref() == Some(&walk.edge());
+            return if goes_on { Ok(()) } else { Err(Broken { seq: walk.size(), why: Why::Root }) };
+        }
+        if Voucher::parse(&text).is_some() {
+            return Ok(());
+        }
+    }
+    step(walk, judged)
 }
 
 /// Lines are in their order, unless one says otherwise.
-fn step(walk: &mut Walk, line: &str) -> Result<(), Broken> {
+fn step(walk: &mut Walk, judged: &Judged) -> Result<(), Broken> {
     let seq = walk.size();
-    match walk.step(seq, line) {
+    match walk.take(seq, judged) {
         // It holds, but says another place: which one tells whether something is missing or was moved.
         Err(Broken { why: Why::Order, .. }) => {
-            let said = canonical_json::check(line).and_then(|canonical| canonical.seq);
-            let why = if said.is_some_and(|said| said > seq) { Why::Gap } else { Why::Order };
+            let why = if judged.seq().is_some_and(|said| said > seq) { Why::Gap } else { Why::Order };
             Err(Broken { seq, why })
         }
         other => other.map(drop),

@@ -13,7 +13,7 @@ use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::sink::{Secrets, Sink, store};
 use crate::domain::vault::held::Vault;
 use crate::flows::apply::Change;
-use crate::flows::desk::{Call, Caller, Desk, Done};
+use crate::flows::desk::{About, Call, Caller, Desk, Done, record_refusal};
 use crate::flows::keys;
 use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
@@ -43,12 +43,13 @@ pub async fn declare(
     call: &Call,
     declared: &SinkDeclaration,
 ) -> Result<Done, (Stop, Option<String>)> {
-    may_change(call).map_err(|refusal| (refusal.into(), None))?;
-    match try_to_declare((desk, vault), call, declared).await {
-        Ok(done) => Ok(done),
-        Err(Unusable::Declared(why)) => Err((UNUSABLE.into(), Some(why))),
-        Err(Unusable::Stopped(stop)) => Err((stop, None)),
-    }
+    let (result, why) = match try_to_declare((desk, vault), call, declared).await {
+        Ok(done) => (Ok(done), None),
+        Err(Unusable::Declared(why)) => (Err(UNUSABLE.into()), Some(why)),
+        Err(Unusable::Stopped(stop)) => (Err(stop), None),
+    };
+    let result = record_refusal(desk, call, ("declare a sink", About::Other(&declared.id)), result).await;
+    result.map_err(|stop| (stop, why))
 }
 
 async fn try_to_declare(
@@ -56,6 +57,7 @@ async fn try_to_declare(
     call: &Call,
     declared: &SinkDeclaration,
 ) -> Result<Done, Unusable> {
+    may_change(call)?;
     keys::ensure_data_key(desk.pool, vault.keys.master(), call.now).await?;
     let mut work = Work::begin(desk.pool).await?;
     if let Some(done) = call.enter(desk, &mut work).await? {
@@ -70,7 +72,9 @@ async fn try_to_declare(
         call.keep(desk, &mut work, &done).await?;
         let mut event = call.event(Action::SinkChanged);
         event.target = Some(put.sink.id.clone());
-        event.detail = Some(json!({"change": put.change}));
+        // Where it points, without what may be a secret in its path.
+        event.detail =
+            Some(json!({"change": put.change, "host": put.sink.host(), "format": put.sink.format}));
         work.commit(&[event]).await?;
     }
     if let (Value::Object(members), Some(secret)) = (&mut done.body, &put.made) {
@@ -181,6 +185,19 @@ pub async fn rotate((desk, vault): (&Desk<'_>, &Vault), call: &Call, id: &str) -
 
 /// A change of one that is there, with its event: the work gives the event's detail and the answer.
 async fn changed<F>(desk: &Desk<'_>, call: &Call, (id, action): (&str, Action), work: F) -> Result<Done, Stop>
+where
+    F: AsyncFnOnce(&mut Work, Sink) -> Result<(Value, Value), Stop>,
+{
+    let result = try_to_change(desk, call, (id, action), work).await;
+    record_refusal(desk, call, ("change a sink", About::Other(id)), result).await
+}
+
+async fn try_to_change<F>(
+    desk: &Desk<'_>,
+    call: &Call,
+    (id, action): (&str, Action),
+    work: F,
+) -> Result<Done, Stop>
 where
     F: AsyncFnOnce(&mut Work, Sink) -> Result<(Value, Value), Stop>,
 {
