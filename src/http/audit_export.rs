@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::audit_logs::{filter, nothing_else};
 use super::desk::{Incoming, serve_audit};
 use crate::domain::refusal::Refusal;
+use crate::domain::throttle::Slot;
 use crate::flows::audit::export::{self, Export, Format, Wanted};
 use crate::platform::fault::Fault;
 
@@ -35,6 +36,7 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
         let size = number(parameters.remove("size"))?;
         nothing_else(&parameters)?;
         let wanted = Wanted { format, filter, from, size };
+        let slot = known.app.readers.enter(&known.caller_name()).ok_or(Refusal::Throttled)?;
         let export = export::begin(&known.desk(), &known.app.seal, &known.call, wanted).await?;
         let patience = Duration::from_secs(known.app.config.audit.reader_patience.into());
         let file =
@@ -45,14 +47,14 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
             .insert_header((CACHE_CONTROL, "no-store"))
             .insert_header((SIZE, export.size.to_string()))
             .insert_header((FIRST, export.first.to_string()))
-            .body(actix_web::body::BodyStream::new(pieces(export, patience))))
+            .body(actix_web::body::BodyStream::new(pieces((export, slot), patience))))
     })
     .await
 }
 
 /// What is made ahead of the reader, a few pieces. If it is not all of it, it ends in an error.
 fn pieces(
-    mut export: Export,
+    (mut export, slot): (Export, Slot),
     patience: Duration,
 ) -> impl futures_util::Stream<Item = Result<Bytes, Fault>> + 'static {
     let (sender, receiver) = mpsc::channel::<Option<Bytes>>(WAITING);
@@ -77,10 +79,11 @@ fn pieces(
             }
         }
     });
-    Box::pin(stream::unfold(Some(receiver), async |receiver| {
-        let mut receiver = receiver?;
+    // The slot is given back with the connection, not before.
+    Box::pin(stream::unfold(Some((receiver, slot)), async |state| {
+        let (mut receiver, slot) = state?;
         match receiver.recv().await {
-            Some(Some(bytes)) => Some((Ok(bytes), Some(receiver))),
+            Some(Some(bytes)) => Some((Ok(bytes), Some((receiver, slot)))),
             // The mark behind the last piece.
             Some(None) => None,
             None => Some((Err(Fault::new("the export was broken off")), None)),

@@ -264,3 +264,17 @@ async fn searches_chains_and_readers_go_as_far_back_as_the_database_does() {
     let chains = all_pages(&world, (&auditor, &token), "/api/v1/audit-logs/chains?limit=100").await;
     assert!(chains.iter().all(|chain| chain["first_seq"].as_u64().unwrap() >= 2_400));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_archived_that_a_sink_has_not_been_sent() {
+    let world = old_world().await;
+    let folder = tempfile::tempdir().unwrap();
+    let yaml =
+        |rest: &str| format!("sinks:\n  - {{id: siem, url: 'http://127.0.0.1:9/', from_seq: 17{rest}}}\n");
+    world.server.apply(&yaml("")).await.unwrap();
+    let waits = archive(&world.server, folder.path()).await.unwrap_err();
+    assert!(waits.to_string().contains("sink siem has been sent events up to 17"), "{waits}");
+    assert_eq!(partitions(&world.server).await, 3);
+    world.server.apply(&yaml(", enabled: false")).await.unwrap();
+    assert_eq!(archive(&world.server, folder.path()).await.unwrap().len(), 2);
+}

@@ -275,3 +275,14 @@ async fn two_servers_cover_the_log_once_and_a_damaged_event_stops_neither() {
         all_pages(&world, (&auditor, &token), &format!("{LOGS}?client=agent-3&order=oldest&limit=400")).await;
     assert_eq!(seqs(&items), expected(&events, &filter));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_has_nothing_to_do_with_the_gate() {
+    let world = World::new().await;
+    fill(&world, &mut Dice(7), 1_100).await;
+    let mut sql = world.server.sql().await;
+    let mut open =
+        sqlx::Connection::begin_with(&mut sql, actchain::domain::gate::BEGIN_SHARED).await.unwrap();
+    assert_eq!(cover(&world).await, 1_024, "while batches are recorded");
+    sqlx::query("SELECT 1").execute(&mut *open).await.unwrap();
+}

@@ -96,12 +96,11 @@ pub async fn page(
 ) -> Result<Page, Fault> {
     let mut walk = Walk::begin(connection, search, extent, after).await?;
     let mut page = Page::default();
-    let mut vain = 0;
     while !walk.left.is_empty() {
         let want = (limit + 1 - page.found.len()).min(CHUNK);
         for found in walk.step(connection, want).await? {
             if !search.filter.matches(&found.event) {
-                vain += 1;
+                walk.vain += 1;
                 continue;
             }
             // One more than asked for tells whether there is a next page.
@@ -111,7 +110,7 @@ pub async fn page(
             }
             page.found.push(found);
         }
-        if vain > PATIENCE {
+        if walk.vain > PATIENCE {
             page.next = walk.reached();
             return Ok(page);
         }
@@ -129,6 +128,8 @@ struct Walk<'a> {
     covered: u64,
     in_time: Range<u64>,
     blocks: i64,
+    /// How many events were looked at in vain.
+    vain: usize,
 }
 
 impl<'a> Walk<'a> {
@@ -147,7 +148,7 @@ impl<'a> Walk<'a> {
         let terms = [search.filter.terms().as_slice(), search.besides].concat();
         let [first, _] = BLOCKS;
         let in_time = in_time(connection, search.filter, extent.covered).await?;
-        Ok(Self { search, terms, left, covered: extent.covered, in_time, blocks: first })
+        Ok(Self { search, terms, left, covered: extent.covered, in_time, blocks: first, vain: 0 })
     }
 
     /// The last event that was looked at, where something is left.
@@ -290,7 +291,11 @@ impl<'a> Walk<'a> {
         Ok(rows.into_iter().map(meet).collect())
     }
 
-    fn in_order(&self, mut rows: Vec<(u64, String)>) -> Vec<Found> {
+    /// Reads those that may match.
+    fn in_order(&mut self, mut rows: Vec<(u64, String)>) -> Vec<Found> {
+        let all = rows.len();
+        rows.retain(|(_, document)| self.search.filter.may_match(document));
+        self.vain += all - rows.len();
         rows.sort_unstable_by_key(|(seq, _)| *seq);
         if self.search.order == Order::Newest {
             rows.reverse();

@@ -102,6 +102,14 @@ pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime)
     Ok(())
 }
 
+/// One that has not been sent everything before a place, and how far it is; those that are sent nothing do not count.
+pub async fn behind(connection: &mut PgConnection, seq: u64) -> Result<Option<(String, i64)>, Fault> {
+    let found = sqlx::query_as(
+        "SELECT id, position FROM audit_sink WHERE disabled_at IS NULL AND position < $1 ORDER BY position LIMIT 1",
+    );
+    Ok(found.bind(number(seq)).fetch_optional(connection).await?)
+}
+
 /// Removes one with its dead letters; `false` if there is none.
 pub async fn mark_removed(connection: &mut PgConnection, id: &str) -> Result<bool, Fault> {
     let done = sqlx::query("DELETE FROM audit_sink WHERE id = $1").bind(id).execute(connection).await?;

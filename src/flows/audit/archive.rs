@@ -18,7 +18,7 @@ use super::verify::Kept;
 use super::{log_keys, verify_export};
 use crate::domain::audit::parts::{self, Part};
 use crate::domain::audit::{Action, Event, index, store, tree};
-use crate::domain::gate;
+use crate::domain::{gate, sink};
 use crate::platform::digest::Sha256;
 use crate::platform::fault::{During, Fault};
 use crate::platform::jose::SealingKey;
@@ -105,6 +105,12 @@ async fn archive_part(
     if covered < to {
         return Err(Fault::new(format!(
             "partition {} ends at event {to}, but the index has come to {covered} only: a running server finishes it",
+            part.part
+        )));
+    }
+    if let Some((sink, position)) = sink::store::behind(connection, to).await? {
+        return Err(Fault::new(format!(
+            "sink {sink} has been sent events up to {position} only: partition {} waits for it, or for its being disabled",
             part.part
         )));
     }

@@ -30,8 +30,8 @@ const TOLD: usize = 100;
 const TOLD_IN_FULL: usize = 10_000;
 /// How many events are looked at for a page of chains before it is given as far as it came.
 const PATIENCE: usize = 4_000;
-/// How many events are looked at together.
-const STRIDE: usize = 128;
+/// How many events are looked at together, at least and at most: about two for each chain that is wanted.
+const STRIDE: [usize; 2] = [16, 128];
 
 /// What somebody asks for.
 #[derive(Debug, Clone)]
@@ -117,8 +117,10 @@ pub async fn chains(desk: &Desk<'_>, call: &Call, asked: &Asked) -> Result<Done,
     let mut lookout = Lookout { search, extent, known: HashMap::new() };
     let mut items: Vec<(u64, Chain)> = Vec::new();
     let mut looked = 0;
+    let [least, most] = STRIDE;
+    let stride = (limit * 2).clamp(least, most);
     loop {
-        let page = search::page(&mut connection, search, &lookout.extent, (after, STRIDE)).await?;
+        let page = search::page(&mut connection, search, &lookout.extent, (after, stride)).await?;
         looked += page.found.len();
         let firsts = lookout.firsts(&mut connection, &page.found).await?;
         let facts = facts(&mut connection, firsts.iter().map(|(_, gathered)| gathered), call).await?;

@@ -215,6 +215,9 @@ impl Export {
 
     async fn body(&mut self) -> Result<String, Fault> {
         let mut connection = self.pool.acquire().await?;
+        if parts::floor(&mut connection).await? > self.next {
+            return Err(Fault::new("what was to come next has been archived"));
+        }
         if self.whole && self.format == Format::Jsonl {
             let range = self.next..self.size.min(self.next + PIECE);
             let rows = store::documents_in(&mut connection, range.clone()).await?;

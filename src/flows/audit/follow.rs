@@ -144,7 +144,10 @@ impl Follower {
         match &self.filter {
             None => false,
             Some(filter) if *filter == Filter::default() => true,
-            Some(filter) => serde_json::from_str(document).is_ok_and(|event| filter.matches(&event)),
+            Some(filter) => {
+                filter.may_match(document)
+                    && serde_json::from_str(document).is_ok_and(|event| filter.matches(&event))
+            }
         }
     }
 }

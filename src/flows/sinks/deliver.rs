@@ -17,7 +17,7 @@ use crate::protocol::standard_webhooks::{self as webhooks, Secret};
 /// Longer than one delivery takes, and than the database may.
 const LEASE: Duration = Duration::seconds(30);
 /// How many events are read at once.
-const CHUNK: u64 = 64;
+const CHUNK: u64 = 256;
 /// How many chunks are delivered before the sink is given back, so that others may have it.
 const CHUNKS: usize = 64;
 /// Whoever wants this is sent nothing any more (RFC 9110 §15.5.11).
