@@ -1,5 +1,4 @@
-//! The log taken along: events per second and the most memory of the command, for a small log and a large one, and of the
-//! server for the same over its API.
+//! The log taken along: events per second and the most memory of the command, for a small log and a large one.
 
 use crate::stage::Stage;
 
