@@ -70,7 +70,7 @@ pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
         let (first, size) = (export.first, export.size);
         write(export, &args).await?;
         if let Some(path) = &args.out {
-            println!("events {first} to {size} and their checkpoint are in {}", path.display());
+            println!("what was asked for of the {size} events, from {first} on, is in {}", path.display());
         }
         Ok(ExitCode::SUCCESS)
     })
