@@ -106,6 +106,43 @@ fn verification_exits_0_1_and_2_and_believes_what_it_is_told_to() {
         assert_eq!(code(&stage.run(&[&["audit", "verify", "--file", export], json].concat())), 1);
         assert_eq!(code(&stage.run(&[&["audit", "verify", "--file", "nowhere"], json].concat())), 2);
     }
+    std::fs::write(stage.path("log.key"), &new_key).unwrap();
+    let other = stage.path("log.key");
+    let other = stage.run(&["audit", "verify", "--checkpoint", other.to_str().unwrap(), "--key", &new_key]);
+    assert_eq!(code(&other), 2, "a file of another kind says nothing about the log");
+}
+
+#[test]
+fn an_export_that_is_gone_on_with_is_one_file() {
+    let stage = Stage::new();
+    stage.declare();
+    let _server = stage.serve();
+    for (format, whole) in [("csv", true), ("jsonl", true), ("sarif", false)] {
+        let path = stage.path(&format!("log.{format}"));
+        let out = path.to_str().unwrap();
+        let size = text(&stage.run(&["audit", "checkpoint"])).lines().nth(1).unwrap().to_owned();
+        let export = |from: &str| {
+            let done = stage
+                .run(&["audit", "export", "--format", format, "--size", &size, "--from", from, "--out", out]);
+            assert_eq!(code(&done), 0, "{}", String::from_utf8_lossy(&done.stderr));
+            std::fs::read_to_string(&path).unwrap()
+        };
+        let all = export("0");
+        if !whole {
+            assert_eq!(export("3"), export("3"), "one document, made anew");
+            continue;
+        }
+        // The names of the columns, where there are any, and three events.
+        let lines = if format == "csv" { 4 } else { 3 };
+        let cut: String = all.lines().take(lines).map(|line| format!("{line}\n")).collect();
+        let cut = if format == "csv" { cut.replace('\n', "\r\n") } else { cut };
+        std::fs::write(&path, cut).unwrap();
+        let joined = export("3");
+        match format {
+            "csv" => assert_eq!(joined, all),
+            _ => assert_eq!(code(&stage.run(&["audit", "verify", "--file", out])), 0, "{joined}"),
+        }
+    }
 }
 
 fn archives(folder: &Path) -> Vec<String> {

@@ -21,7 +21,7 @@ pub(in crate::cli) struct Args {
     /// jsonl, csv or sarif
     #[arg(long, default_value = "jsonl", value_parser = format)]
     format: Format,
-    /// Only from this event on; a file that is there is continued
+    /// Only from this event on; a file of JSON Lines or CSV that is there is continued
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     from: u64,
     /// Up to the kept checkpoint of this size; a new one is signed where absent
@@ -78,16 +78,24 @@ pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
 }
 
 async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
+    let held =
+        args.out.as_ref().and_then(|path| std::fs::metadata(path).ok()).is_some_and(|file| file.len() > 0);
+    // What is one document by itself is never continued.
+    let goes_on = args.from > 0 && held && args.format != Format::Sarif;
     let mut out: Box<dyn std::io::Write + Send> = match &args.out {
         Some(path) => {
             let mut options = std::fs::OpenOptions::new();
-            options.create(true).write(true).append(args.from > 0).truncate(args.from == 0);
+            options.create(true).write(true).append(goes_on).truncate(!goes_on);
             Box::new(std::io::BufWriter::new(
                 options.open(path).during(&format!("writing {}", path.display()))?,
             ))
         }
         None => Box::new(std::io::BufWriter::new(std::io::stdout())),
     };
+    if goes_on && args.format == Format::Csv {
+        // The names of the columns stand in the file already.
+        export.next().await?;
+    }
     while let Some(piece) = export.next().await? {
         out.write_all(piece.as_bytes()).during("writing the export")?;
     }

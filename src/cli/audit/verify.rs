@@ -9,6 +9,7 @@ use super::{foundation, print_json, verifier_keys};
 use crate::flows::audit::{self, Kept, Report};
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
+use crate::protocol::signed_note::{self, Checkpoint};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -35,7 +36,14 @@ pub(super) async fn run(
     config: impl FnOnce() -> Result<Config, Fault>,
     args: Args,
 ) -> Result<ExitCode, Fault> {
-    let read = |path: &PathBuf| std::fs::read_to_string(path).during(&format!("reading {}", path.display()));
+    let read = |path: &PathBuf| {
+        let note = std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?;
+        // A file of another kind says nothing about the log.
+        match signed_note::parts(&note).and_then(|(text, _)| Checkpoint::parse(&text)) {
+            Some(_) => Ok(note),
+            None => Err(Fault::new(format!("{} is no checkpoint", path.display()))),
+        }
+    };
     let kept = Kept {
         keys: verifier_keys(&args.key)?,
         notes: args.checkpoint.iter().map(read).collect::<Result<_, _>>()?,

@@ -187,7 +187,7 @@ impl Refusal {
             Self::NotAuthenticated => "An access token is required",
             Self::AccessTokenInvalid => "The access token is not valid here",
             Self::AccessTokenBound => {
-                "The access token is bound to a key: it needs the DPoP scheme and a proof by this key"
+                "The access token has to be bound to a key and to come with the DPoP scheme and a proof by that key"
             }
             Self::InsufficientScope => "The access token does not allow this",
             Self::NotFound => "There is no such thing, or it is not yours",

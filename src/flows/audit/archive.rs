@@ -68,6 +68,7 @@ pub async fn archive(
     wanted: Wanted<'_>,
     now: OffsetDateTime,
 ) -> Result<Vec<Archived>, Fault> {
+    std::fs::create_dir_all(wanted.folder).during(&format!("making {}", wanted.folder.display()))?;
     let mut connection = PgConnection::connect_with(database).await.during("connecting to the database")?;
     sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
     sqlx::query(MOST_WAITING).execute(&mut connection).await?;
@@ -104,8 +105,10 @@ async fn archive_part(
     let covered = index::covered(connection).await?;
     if covered < to {
         return Err(Fault::new(format!(
-            "partition {} ends at event {to}, but the index has come to {covered} only: a running server finishes it",
-            part.part
+            "partition {} ends at event {to}, but the index has come to {covered} only: it covers whole blocks, the next one \
+             when a server runs and the log has {} events",
+            part.part,
+            covered + index::BLOCK
         )));
     }
     if let Some((sink, position)) = sink::store::behind(connection, to).await? {
