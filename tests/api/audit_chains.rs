@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth};
 use crate::support::audit::{Dice, all_pages, auditor, cover, fill, read};
-use crate::support::vault::VaultWorld;
+use crate::support::vault::{VaultWorld, names};
 use crate::support::world::{IDP, MAIL, World};
 
 const CHAINS: &str = "/api/v1/audit-logs/chains";
@@ -42,10 +42,20 @@ async fn a_chain_shows_its_hops_with_their_keys_what_was_fetched_and_how_its_del
     // The root is taken back; what was tried afterwards is in the chain, too.
     world.server.revoke(&root).await;
     assert_eq!(vault.fetch(&second, &connection).await.status, 409);
+    let again = vault.hop(&world.email_svc, (&first, ACCESS_TOKEN), &names(&connection)).await;
+    assert_eq!((again.status, again.reason()), (400, "delegation_revoked"));
+    let found =
+        format!("/api/v1/audit-logs?delegation={root}&reason=delegation_revoked&action=oauth.token.refused");
+    let found = read(world, (&auditor, &token), &found).await.json;
+    assert_eq!(
+        found["items"][0]["delegation_id"],
+        json!(child),
+        "refusals are found by what they were about"
+    );
     let chain = read(world, (&auditor, &token), &at).await.json;
     let last = chain["hops"].as_array().unwrap().last().unwrap();
     assert_eq!((&last["step"], &last["reason"]), (&json!("refusal"), &json!("delegation_revoked")));
-    assert_eq!((&chain["state"], &chain["refusals"]), (&json!("revoked"), &json!(1)));
+    assert_eq!((&chain["state"], &chain["refusals"]), (&json!("revoked"), &json!(2)));
 
     // The same from the index as from what it does not cover yet.
     fill(world, &mut Dice(1), 1_100).await;

@@ -204,7 +204,18 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Decid
         }
         None => {
             let paths = read_paths(app, search.as_ref()).await?;
-            (authority::decide(&grounds(&paths))?, Knowledge::Fresh)
+            match authority::decide(&grounds(&paths)) {
+                Ok(decision) => (decision, Knowledge::Fresh),
+                Err(refusal) => {
+                    // Where there is one way only, it is the one that was refused.
+                    if let [only] = paths.as_slice()
+                        && let Some(leaf) = only.leaf()
+                    {
+                        case.is_about(&leaf.id, &only.ids());
+                    }
+                    return Err(refusal.into());
+                }
+            }
         }
     };
     case.knowledge = knowledge;
