@@ -45,6 +45,8 @@ pub struct Page {
     pub found: Vec<Found>,
     /// The last event that was looked at, if there are more to look at.
     pub next: Option<u64>,
+    /// How many events were looked at in vain.
+    pub vain: usize,
 }
 
 /// The log as one search sees it.
@@ -96,12 +98,11 @@ pub async fn page(
 ) -> Result<Page, Fault> {
     let mut walk = Walk::begin(connection, search, extent, after).await?;
     let mut page = Page::default();
-    let mut vain = 0;
     while !walk.left.is_empty() {
         let want = (limit + 1 - page.found.len()).min(CHUNK);
         for found in walk.step(connection, want).await? {
             if !search.filter.matches(&found.event) {
-                vain += 1;
+                page.vain += 1;
                 continue;
             }
             // One more than asked for tells whether there is a next page.
@@ -111,7 +112,7 @@ pub async fn page(
             }
             page.found.push(found);
         }
-        if vain > PATIENCE {
+        if page.vain > PATIENCE {
             page.next = walk.reached();
             return Ok(page);
         }
