@@ -71,6 +71,10 @@ fn pieces(
             let last = piece.is_none();
             // An empty chunk would be the end of a body.
             if piece.as_ref().is_some_and(String::is_empty) {
+                // Nobody waits any more, and what is looked for may be nowhere in a long log.
+                if sender.is_closed() {
+                    return;
+                }
                 continue;
             }
             let sent = tokio::time::timeout(patience, sender.send(piece.map(Bytes::from))).await;

@@ -20,7 +20,7 @@ use crate::support::world::World;
 use crate::transparency::{checkpoint, grow};
 
 /// Three partitions: two closed ones, with 1500 and 900 events, and the one that is written to.
-async fn old_world() -> World {
+pub async fn old_world() -> World {
     let world = World::new().await;
     let server = &world.server;
     for (size, after) in [(1_500, 0), (2_400, 1)] {
@@ -34,13 +34,13 @@ async fn old_world() -> World {
     world
 }
 
-async fn archive(server: &Server, folder: &Path) -> Result<Vec<Archived>, Fault> {
+pub async fn archive(server: &Server, folder: &Path) -> Result<Vec<Archived>, Fault> {
     let wanted = Wanted { before: server.clock.now(), folder };
     let seal = SealingKey::of(&server.master);
     archive::archive(&server.database, (&seal, &server.app.issuer), wanted, server.clock.now()).await
 }
 
-async fn key(server: &Server) -> VerifierKey {
+pub async fn key(server: &Server) -> VerifierKey {
     let text = audit::published_key(&mut server.sql().await, &server.app.issuer).await.unwrap();
     VerifierKey::parse(&text).unwrap()
 }

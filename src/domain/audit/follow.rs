@@ -1,7 +1,7 @@
 //! Tells whoever follows the log how far it goes. A notification of the database wakes, from whichever server it comes; the
 //! table is what counts, and is looked at now and then without any.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener};
@@ -27,7 +27,8 @@ pub struct Follow {
     timeout: Duration,
     runtime: tokio::runtime::Handle,
     sizes: watch::Sender<Size>,
-    running: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// Whether somebody looks; changed only together with who follows.
+    running: Arc<Mutex<bool>>,
 }
 
 impl Follow {
@@ -38,17 +39,19 @@ impl Follow {
             timeout,
             runtime: tokio::runtime::Handle::current(),
             sizes: watch::Sender::new(Some(0)),
-            running: Mutex::new(None),
+            running: Arc::default(),
         }
     }
 
     /// Hears of every growth from now on.
     pub fn subscribe(&self) -> watch::Receiver<Size> {
-        let receiver = self.sizes.subscribe();
         let mut running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if running.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+        let receiver = self.sizes.subscribe();
+        if !*running {
+            *running = true;
             let (database, timeout) = (self.database.clone(), self.timeout);
-            *running = Some(self.runtime.spawn(look(database, timeout, self.sizes.clone())));
+            let looking = Looking(Arc::clone(&self.running));
+            self.runtime.spawn(look(database, timeout, self.sizes.clone(), looking));
         }
         receiver
     }
@@ -59,9 +62,21 @@ impl Follow {
     }
 }
 
-/// Looks until nobody follows any more. Whoever comes between the last look and its end begins another one.
-async fn look(database: PgConnectOptions, timeout: Duration, sizes: watch::Sender<Size>) {
-    while sizes.receiver_count() > 0 && sizes.borrow().is_some() {
+/// Somebody who looks.
+struct Looking(Arc<Mutex<bool>>);
+
+impl Looking {
+    /// Whether to stop: said under the lock, so that nobody who comes just then is left without anybody who looks.
+    fn is_done(&self, sizes: &watch::Sender<Size>) -> bool {
+        let mut running = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *running = sizes.receiver_count() > 0 && sizes.borrow().is_some();
+        !*running
+    }
+}
+
+/// Looks until nobody follows any more.
+async fn look(database: PgConnectOptions, timeout: Duration, sizes: watch::Sender<Size>, looking: Looking) {
+    while !looking.is_done(&sizes) {
         if let Err(fault) = listen(&database, timeout, &sizes).await {
             tracing::warn!(error = %fault, "the log cannot be followed at the moment");
             tokio::time::sleep(SILENCE).await;

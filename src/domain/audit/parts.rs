@@ -73,6 +73,22 @@ pub async fn mark_archived(
     Ok(done.rows_affected() == 1)
 }
 
+/// Whether a partition has events besides those from one place on up to another.
+pub async fn has_others(
+    connection: &mut PgConnection,
+    part: i32,
+    (from, to): (u64, u64),
+) -> Result<bool, Fault> {
+    let sql = format!("SELECT EXISTS (SELECT FROM audit_event_{part} WHERE seq < $1 OR seq >= $2)");
+    // A number makes the only difference.
+    let others = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+        .bind(i64::try_from(from).unwrap_or(i64::MAX))
+        .bind(i64::try_from(to).unwrap_or(i64::MAX))
+        .fetch_one(connection)
+        .await?;
+    Ok(others)
+}
+
 /// Drops a partition with its events. Under the head's lock, so that nobody who writes waits for it in the middle.
 pub async fn drop_part(connection: &mut PgConnection, part: i32) -> Result<(), Fault> {
     for statement in [

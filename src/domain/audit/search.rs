@@ -45,6 +45,8 @@ pub struct Page {
     pub found: Vec<Found>,
     /// The last event that was looked at, if there are more to look at.
     pub next: Option<u64>,
+    /// How many events were looked at in vain.
+    pub vain: usize,
 }
 
 /// The log as one search sees it.
@@ -106,10 +108,12 @@ pub async fn page(
             // One more than asked for tells whether there is a next page.
             if page.found.len() == limit {
                 page.next = page.found.last().map(|last| last.seq);
+                page.vain = walk.vain;
                 return Ok(page);
             }
             page.found.push(found);
         }
+        page.vain = walk.vain;
         if walk.vain > PATIENCE {
             page.next = walk.reached();
             return Ok(page);

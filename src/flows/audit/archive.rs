@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use super::checkpoint::{active_key, checkpoint_on, sign, verifier_key};
+use super::checkpoint::{active_key, checkpoint_on, sign, signer_of};
 use super::file::{Beginning, Voucher};
 use super::verify::Kept;
 use super::{log_keys, verify_export};
@@ -162,12 +162,7 @@ async fn vouch(
     store::insert_checkpoint(connection, edge.size(), &note, now).await?;
     let kept = store::find_checkpoint(connection, edge.size()).await?;
     let kept = kept.ok_or_else(|| Fault::new("a checkpoint vanished"))?;
-    // The key that signed the one that is kept may be a former one.
-    let name = kept.lines().next().unwrap_or_default();
-    let keys = log_keys(connection, name).await?;
-    let signer = keys.into_iter().find(|key| signed_note::names_signer(&kept, std::slice::from_ref(key)));
-    let signer =
-        signer.or_else(|| verifier_key(&active, name)).ok_or_else(|| Fault::new("no usable log key"))?;
+    let signer = signer_of(connection, &kept).await?;
     Ok(Voucher { checkpoint: kept, key: signer.text() })
 }
 
@@ -293,6 +288,10 @@ async fn try_forget(
     }));
     // Takes the head's lock: from here on nobody is in the middle of writing to the table that is dropped from.
     store::append(&mut transaction, &[event.draft()?]).await?;
+    // A row that somebody moved here is in no file.
+    if parts::has_others(&mut transaction, archived.part, (archived.from, archived.to)).await? {
+        return Err(Fault::new(format!("partition {} has events that are not its own", archived.part)));
+    }
     parts::drop_part(&mut transaction, archived.part).await?;
     transaction.commit().await.during("committing")
 }

@@ -121,7 +121,7 @@ pub async fn chains(desk: &Desk<'_>, call: &Call, asked: &Asked) -> Result<Done,
     let stride = (limit * 2).clamp(least, most);
     loop {
         let page = search::page(&mut connection, search, &lookout.extent, (after, stride)).await?;
-        looked += page.found.len();
+        looked += page.found.len() + page.vain;
         let firsts = lookout.firsts(&mut connection, &page.found).await?;
         let facts = facts(&mut connection, firsts.iter().map(|(_, gathered)| gathered), call).await?;
         for (seq, gathered) in firsts {

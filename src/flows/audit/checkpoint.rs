@@ -59,8 +59,9 @@ pub(super) async fn checkpoint_on(
     issuer: &str,
     now: OffsetDateTime,
 ) -> Result<String, Fault> {
-    let head = store::head(connection).await?;
+    // The head last: read the other way round, a checkpoint made in between would look like one over a longer log.
     let newest = store::newest_checkpoint(connection).await?;
+    let head = store::head(connection).await?;
     if let Some((size, note)) = &newest {
         if *size == head.size() && note.starts_with(&format!("{}\n", origin(issuer))) {
             return Ok(note.clone());
@@ -161,4 +162,12 @@ pub async fn log_keys(connection: &mut PgConnection, name: &str) -> Result<Vec<V
     let mut log: Vec<&StoredKey> = keys.iter().filter(|key| key.purpose == Purpose::Log).collect();
     log.sort_by_key(|key| std::cmp::Reverse((key.stage() == Stage::Active, key.activated_at)));
     Ok(log.iter().filter_map(|key| verifier_key(key, name)).collect())
+}
+
+/// The key that verifies a checkpoint that is kept: that of its signer, which may be a former one, under a former name.
+pub(super) async fn signer_of(connection: &mut PgConnection, note: &str) -> Result<VerifierKey, Fault> {
+    let name = note.lines().next().unwrap_or_default();
+    let keys = log_keys(connection, name).await?;
+    let signer = keys.into_iter().find(|key| signed_note::names_signer(note, std::slice::from_ref(key)));
+    signer.ok_or_else(|| Fault::new("no log key has signed this checkpoint"))
 }

@@ -2,11 +2,13 @@
 //! and as SARIF. However long it is, and however slowly it is read, it holds one piece and no connection.
 
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
 use super::ask::visible;
-use super::{Beginning, Voucher, checkpoint, published_key};
+use super::checkpoint::signer_of;
+use super::{Beginning, Voucher, checkpoint};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::findings::Findings;
 use crate::domain::audit::prover::Prover;
@@ -136,7 +138,7 @@ pub async fn begin(desk: &Desk<'_>, seal: &SealingKey, call: &Call, wanted: Want
         work.commit(&[event]).await?;
     }
     let mut connection = desk.pool.acquire().await?;
-    let key = published_key(&mut connection, desk.issuer).await?;
+    let key = signer_of(&mut connection, &note).await?.text();
     let first = wanted.from.max(parts::floor(&mut connection).await?).min(size);
     let voucher = serde_json::to_string(&Voucher { checkpoint: note, key }).during("writing an export")?;
     let findings = Findings::default();
@@ -213,14 +215,21 @@ impl Export {
         }
     }
 
+    /// What is archived while it is exported is not left out in silence: where it was read, it was still there.
     async fn body(&mut self) -> Result<String, Fault> {
         let mut connection = self.pool.acquire().await?;
-        if parts::floor(&mut connection).await? > self.next {
+        let from = self.next;
+        let text = self.read(&mut connection).await?;
+        if parts::floor(&mut connection).await? > from {
             return Err(Fault::new("what was to come next has been archived"));
         }
+        Ok(text)
+    }
+
+    async fn read(&mut self, connection: &mut PgConnection) -> Result<String, Fault> {
         if self.whole && self.format == Format::Jsonl {
             let range = self.next..self.size.min(self.next + PIECE);
-            let rows = store::documents_in(&mut connection, range.clone()).await?;
+            let rows = store::documents_in(connection, range.clone()).await?;
             self.next = range.end;
             let bytes = rows.iter().map(|(_, document)| document.len() + 1).sum();
             let mut text = String::with_capacity(bytes);
@@ -230,19 +239,19 @@ impl Export {
             }
             return Ok(text);
         }
-        let extent = search::extent(&mut connection).await?;
+        let extent = search::extent(connection).await?;
         let extent = Extent { covered: extent.covered.min(self.size), size: self.size, ..extent };
         let search = Search { filter: &self.filter, besides: &[], order: Order::Oldest };
         let limit = usize::try_from(PIECE).unwrap_or(usize::MAX);
         let after = self.next.checked_sub(1);
-        let page = search::page(&mut connection, search, &extent, (after, limit)).await?;
+        let page = search::page(connection, search, &extent, (after, limit)).await?;
         self.next = page.next.map_or(self.size, |last| last + 1);
         let mut text = String::new();
         for found in &page.found {
             match self.format {
                 Format::Csv => text.push_str(&csv_export::row(&found.event)?),
                 Format::Jsonl => {
-                    let proof = self.prover.prove(&mut connection, found.seq).await?;
+                    let proof = self.prover.prove(connection, found.seq).await?;
                     text.push_str(&proven(found, &proof));
                 }
                 Format::Sarif => {

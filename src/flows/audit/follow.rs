@@ -127,11 +127,13 @@ impl Follower {
         let mut rows = self
             .app
             .read(async |connection| {
-                // What was archived meanwhile is not skipped over in silence.
+                let rows = store::documents_in(connection, range.clone()).await?;
+                // What was archived meanwhile is not skipped over in silence: looked at behind the rows, so that none can be
+                // missing among them.
                 if parts::floor(connection).await? > range.start {
                     return Err(Fault::new("what was to come next has been archived"));
                 }
-                store::documents_in(connection, range.clone()).await
+                Ok(rows)
             })
             .await?;
         rows.sort_unstable_by_key(|(seq, _)| *seq);

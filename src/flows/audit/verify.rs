@@ -103,6 +103,10 @@ async fn verify_snapshot(
     let keys = key::store::list(connection).await?;
     let stored = store::checkpoints(connection).await?;
     let mut checkpoints = Vec::new();
+    // By its row a checkpoint is found: one in the place of another is shown for what it is not.
+    if let Some((size, _)) = stored.iter().find(|(size, note)| size_of(note) != Some(*size)) {
+        return Ok(Report::of(Err(Broken { seq: *size, why: Why::Checkpoint }), 0));
+    }
     // With keys that were kept elsewhere, what others signed says nothing: a log whose issuer was renamed has such.
     let foreign = |note: &&String| !kept.keys.is_empty() && !signed_note::names_signer(note, &kept.keys);
     let notes = stored.iter().map(|(_, note)| note).filter(|note| !foreign(note));
@@ -116,6 +120,13 @@ async fn verify_snapshot(
         }
     }
     let count = checkpoints.len();
+    // Whoever rewrites the log can leave out the signatures, too, or put its own there.
+    if !kept.keys.is_empty() && count == 0 {
+        let (seq, _) = stored.first().ok_or_else(|| {
+            Fault::new("there is no checkpoint, so nothing that the kept key has signed vouches for the log")
+        })?;
+        return Ok(Report::of(Err(Broken { seq: *seq, why: Why::Signature }), count));
+    }
     if let Some(seq) = bad_cosignature(connection, &stored).await? {
         return Ok(Report::of(Err(Broken { seq, why: Why::Signature }), count));
     }
@@ -158,7 +169,7 @@ async fn archive_unsaid(connection: &mut PgConnection, head: &Frontier) -> Resul
     Ok((floor > 0 && !said.iter().any(says)).then_some(floor))
 }
 
-fn size_of(note: &str) -> Option<u64> {
+pub(super) fn size_of(note: &str) -> Option<u64> {
     note.lines().nth(1)?.parse().ok()
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::extract;
 use super::file::{Beginning, Voucher};
-use super::verify::{Kept, Progress, Report};
+use super::verify::{Kept, Progress, Report, size_of};
 use crate::domain::audit::verify::{Broken, Judged, Walk, Why, judge_all};
 use crate::platform::fault::{During, Fault};
 use crate::protocol::merkle::Frontier;
@@ -60,6 +60,10 @@ pub fn verify_export_shown(path: &Path, kept: &Kept, progress: Progress<'_>) -> 
         },
     };
     let from = edge.size();
+    // All that comes after the checkpoint up to which everything is believed has to be there.
+    if let Some(believed) = kept.from.as_deref().and_then(size_of).filter(|believed| *believed < from) {
+        return Ok(Report::of(Err(Broken { seq: believed, why: Why::Gap }), count));
+    }
     let result = match Walk::from(&edge, &checkpoints) {
         Err(broken) => Err(broken),
         Ok(walk) => walk_lines(walk, path, progress)?,

@@ -143,6 +143,11 @@ impl Turn<'_> {
         let mut connection = self.app.pool.acquire().await?;
         let floor = parts::floor(&mut connection).await?;
         let size = audit::store::head(&mut connection).await?.size();
+        drop(connection);
+        if sink.position < floor && self.passed_over(sink, floor).await? == Go::Stop {
+            return Ok(Go::Stop);
+        }
+        let mut connection = self.app.pool.acquire().await?;
         let range = sink.position.max(floor)..size.min(sink.position.max(floor) + CHUNK);
         if range.is_empty() {
             return Ok(Go::Stop);
@@ -169,6 +174,22 @@ impl Turn<'_> {
             filter = sink.filter()?;
         }
         self.reached(sink, range.end, None).await
+    }
+
+    /// What was archived before it was sent is in files, and cannot be sent any more: that is recorded, not passed over in
+    /// silence.
+    async fn passed_over(&self, sink: &mut Sink, floor: u64) -> Result<Go, Fault> {
+        let now = self.app.clock.now();
+        let mut work = Work::begin(&self.app.pool).await?;
+        let reached =
+            store::mark_reached(work.connection(), (self.id, self.lease), (floor, None), now + LEASE).await?;
+        let Some(reached) = reached else { return Ok(Go::Stop) };
+        let mut told = Event::new(now, Action::SinkDeadLetter, Actor::server());
+        told.target = Some(self.id.to_owned());
+        told.detail = Some(json!({"seq": sink.position, "to": floor, "attempts": 0, "status": null}));
+        work.commit(&[told]).await?;
+        *sink = reached;
+        Ok(Go::On)
     }
 
     async fn send(&self, sink: &Sink, document: &str, event: &Value) -> Result<Sent, Fault> {
