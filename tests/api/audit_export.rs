@@ -305,7 +305,7 @@ async fn auditors_take_it_all_and_may_look_at_sinks_but_not_change_them() {
     let yaml = format!(
         "clients:\n  - {{id: auditor, kind: auditor, auth: private_key_jwt, jwks: {{keys: [{}]}}, \
          scopes: [actchain.audit], grant_types: [client_credentials]}}\n\
-         sinks:\n  - {{id: siem, url: 'http://127.0.0.1:9/'}}\n",
+         sinks:\n  - {{id: siem, url: 'http://127.0.0.1:9/hook/s3cret'}}\n",
         auditor.key.public_jwk()
     );
     world.server.apply(&yaml).await.unwrap();
@@ -316,6 +316,8 @@ async fn auditors_take_it_all_and_may_look_at_sinks_but_not_change_them() {
     let whole = send("GET", "/api/v1/audit-logs/export").await;
     assert!(check(&whole.text).valid && whole.text.contains("client.changed"));
     assert_eq!(send("GET", "/api/v1/audit-sinks").await.json["items"][0]["id"], "siem");
+    let url = send("GET", "/api/v1/audit-sinks/siem").await.json["url"].clone();
+    assert_eq!(url, "http://127.0.0.1:9", "without its path, which may hold a secret");
     for (method, path) in [("DELETE", ""), ("PUT", ""), ("POST", "/dead-letters/replay")] {
         let answer = send(method, &format!("/api/v1/audit-sinks/siem{path}")).await;
         assert_eq!((answer.status, answer.reason()), (403, "insufficient_scope"), "{method}");

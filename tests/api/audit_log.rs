@@ -232,6 +232,7 @@ async fn an_export_verifies_offline_and_a_changed_one_does_not() {
         audit::verify_export(&path, kept)
     };
     let whole = check(&file, &Kept::default()).unwrap();
+    assert_eq!(whole.vouched, count, "up to its end");
     assert_eq!((whole.valid, whole.events), (true, count));
     assert!(check(&file, &kept).unwrap().valid);
     let text = String::from_utf8(file.clone()).unwrap();

@@ -286,3 +286,15 @@ async fn the_index_has_nothing_to_do_with_the_gate() {
     assert_eq!(cover(&world).await, 1_024, "while batches are recorded");
     sqlx::query("SELECT 1").execute(&mut *open).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_somebody_took_out_is_no_silence_of_the_index() {
+    let world = World::new().await;
+    fill(&world, &mut Dice(8), 1_100).await;
+    sqlx::query("DELETE FROM audit_event WHERE seq = 500")
+        .execute(&mut world.server.sql().await)
+        .await
+        .unwrap();
+    let failed = index::run_once(&world.server.app.pool).await.unwrap_err();
+    assert!(failed.to_string().contains("are missing"), "{failed}");
+}

@@ -92,6 +92,9 @@ fn print(report: &Report) -> Result<(), Fault> {
     }
     let root = report.root.as_deref().unwrap_or_default();
     println!("valid: {} events, {} checkpoints, root {root}", report.events, report.checkpoints);
+    if report.vouched < report.events {
+        println!("checkpoints vouch for the first {} of them", report.vouched);
+    }
     if report.from > 0 {
         println!("events before {} were believed", report.from);
     }

@@ -193,10 +193,16 @@ pub async fn cover(connection: &mut PgConnection) -> Result<bool, Fault> {
         return Ok(false);
     }
     let from = covered(&mut *connection).await?;
+    if store::head(&mut *connection).await?.size() < from + BLOCK {
+        return Ok(false);
+    }
     let rows: Vec<(i64, String)> =
         store::documents(&mut *connection, from, from + BLOCK).try_collect().await?;
+    // What the head speaks of is there: else somebody has taken it out.
     if rows.len() < usize::try_from(BLOCK).unwrap_or(usize::MAX) {
-        return Ok(false);
+        return Err(Fault::new(format!(
+            "of the events from {from} on some are missing: run actchain audit verify"
+        )));
     }
     let documents: Vec<String> = rows.into_iter().map(|(_, document)| document).collect();
     let number = from / BLOCK;

@@ -14,6 +14,8 @@ use crate::protocol::tlog_tiles::{Content, Tile};
 const FAN: u64 = 256;
 /// The logarithm of that.
 const STRIDE: u32 = 8;
+/// The most events behind the index that are hashed for one answer: strangers may ask, too.
+const MOST_BEHIND: u64 = 64 * BLOCK;
 
 /// The inclusion proof of an event in the tree over the first `size` of them, from its leaf up.
 pub async fn inclusion(connection: &mut PgConnection, seq: u64, size: u64) -> Result<Vec<Hash>, Fault> {
@@ -273,6 +275,11 @@ impl Known {
         from: u64,
         to: u64,
     ) -> Result<(), Fault> {
+        if to.saturating_sub(from) > MOST_BEHIND {
+            return Err(Fault::new(format!(
+                "the index has come to event {from} only: it has to come closer first"
+            )));
+        }
         let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
             r"SELECT seq, sha256('\x00'::bytea || convert_to(document, 'UTF8')) FROM audit_event
               WHERE seq >= $1 AND seq < $2",

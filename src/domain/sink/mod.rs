@@ -99,6 +99,11 @@ impl Sink {
         url::Url::parse(&self.url).ok()?.host_str().map(str::to_owned)
     }
 
+    /// The same with its scheme.
+    pub fn origin(&self) -> Option<String> {
+        url::Url::parse(&self.url).ok().map(|url| url.origin().ascii_serialization())
+    }
+
     /// As it is shown: without its secrets.
     pub fn view(&self, dead_letters: i64) -> Value {
         json!({

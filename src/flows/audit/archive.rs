@@ -68,7 +68,6 @@ pub async fn archive(
     wanted: Wanted<'_>,
     now: OffsetDateTime,
 ) -> Result<Vec<Archived>, Fault> {
-    std::fs::create_dir_all(wanted.folder).during(&format!("making {}", wanted.folder.display()))?;
     let mut connection = PgConnection::connect_with(database).await.during("connecting to the database")?;
     sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
     sqlx::query(MOST_WAITING).execute(&mut connection).await?;

@@ -81,6 +81,7 @@ pub(super) fn verify(path: &Path, kept: &Kept) -> Result<Option<Report>, Fault> 
         from: 0,
         events: walk.events,
         hashes_only: 0,
+        vouched: walk.size,
         root: root.map(|root| root.iter().map(|byte| format!("{byte:02x}")).collect()),
         checkpoints: checkpoints.len(),
         broken: None,

@@ -31,6 +31,8 @@ pub struct Report {
     pub root: Option<String>,
     /// How many checkpoints it was compared with.
     pub checkpoints: usize,
+    /// Up to where they vouch for it; for what comes behind, nothing does but the place where it is kept.
+    pub vouched: u64,
     /// The first thing that is wrong.
     pub broken: Option<Broken>,
 }
@@ -46,6 +48,7 @@ impl Report {
                 hashes_only,
                 root: Some(tree.root().iter().map(|byte| format!("{byte:02x}")).collect()),
                 checkpoints,
+                vouched: 0,
                 broken: None,
             },
             Err(broken) => Self {
@@ -55,6 +58,7 @@ impl Report {
                 hashes_only,
                 root: None,
                 checkpoints,
+                vouched: 0,
                 broken: Some(broken),
             },
         }
@@ -103,10 +107,6 @@ async fn verify_snapshot(
     let keys = key::store::list(connection).await?;
     let stored = store::checkpoints(connection).await?;
     let mut checkpoints = Vec::new();
-    // By its row a checkpoint is found: one in the place of another is shown for what it is not.
-    if let Some((size, _)) = stored.iter().find(|(size, note)| size_of(note) != Some(*size)) {
-        return Ok(Report::of(Err(Broken { seq: *size, why: Why::Checkpoint }), 0));
-    }
     // With keys that were kept elsewhere, what others signed says nothing: a log whose issuer was renamed has such.
     let foreign = |note: &&String| !kept.keys.is_empty() && !signed_note::names_signer(note, &kept.keys);
     let notes = stored.iter().map(|(_, note)| note).filter(|note| !foreign(note));
@@ -120,6 +120,10 @@ async fn verify_snapshot(
         }
     }
     let count = checkpoints.len();
+    // By its row a checkpoint is found: one in the place of another is shown for what it is not.
+    if let Some((size, _)) = stored.iter().find(|(size, note)| size_of(note) != Some(*size)) {
+        return Ok(Report::of(Err(Broken { seq: *size, why: Why::Checkpoint }), count));
+    }
     // Whoever rewrites the log can leave out the signatures, too, or put its own there.
     if !kept.keys.is_empty() && count == 0 {
         let (seq, _) = stored.first().ok_or_else(|| {
@@ -153,7 +157,12 @@ async fn verify_snapshot(
         Some(unsaid) if from < unsaid => result.and(Err(Broken { seq: from, why: Why::Gap })),
         _ => result,
     };
-    Ok(Report { from, hashes_only, ..Report::of(result, count) })
+    Ok(Report { from, hashes_only, vouched: vouched(&checkpoints, from), ..Report::of(result, count) })
+}
+
+/// The size of the largest checkpoint that was compared.
+pub(super) fn vouched(checkpoints: &[Checkpoint], from: u64) -> u64 {
+    checkpoints.iter().map(|one| one.size).filter(|size| *size >= from).max().unwrap_or_default()
 }
 
 /// Up to where events are missing of which the log itself does not say that they were archived. The event that says so of the

@@ -88,7 +88,7 @@ pub async fn list(desk: &Desk<'_>, call: &Call) -> Result<Done, Stop> {
     may_look(call)?;
     let mut connection = desk.pool.acquire().await?;
     let sinks = store::list(&mut connection).await?;
-    let items: Vec<Value> = sinks.iter().map(|(sink, dead)| sink.view(*dead)).collect();
+    let items: Vec<Value> = sinks.iter().map(|(sink, dead)| view(call, sink, *dead)).collect();
     Ok(Done::with(json!({"items": items}))?)
 }
 
@@ -98,7 +98,16 @@ pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<Done, Stop> 
     let mut connection = desk.pool.acquire().await?;
     let sink = store::find(&mut connection, id).await?.ok_or(Refusal::NotFound)?;
     let dead = store::count_dead_letters(&mut connection, id).await?;
-    Ok(Done::with(sink.view(dead))?)
+    Ok(Done::with(view(call, &sink, dead))?)
+}
+
+/// As the caller may see it: paths can hold secrets, which are not for auditors.
+fn view(call: &Call, sink: &Sink, dead: i64) -> Value {
+    let mut view = sink.view(dead);
+    if let (Caller::Auditor(_), Value::Object(members)) = (&call.caller, &mut view) {
+        members.insert("url".into(), sink.origin().into());
+    }
+    view
 }
 
 /// The events that one did not take, in order.
