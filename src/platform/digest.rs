@@ -45,6 +45,11 @@ impl std::fmt::Debug for Sha256 {
     }
 }
 
+/// Bytes in lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A key for HMAC-SHA-256; does not print.
 #[derive(Clone)]
 pub struct MacKey(hmac::Key);

@@ -266,3 +266,18 @@ async fn the_graph_shows_what_an_agent_was_given_and_what_it_gave_on() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_wait_for_an_index_that_is_far_behind_and_leave_nothing_out() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    let first = world.first_hop().await;
+    let txn = first.claims()["txn"].as_str().unwrap().to_owned();
+    fill(&world, &mut Dice(9), 20_100).await;
+    for path in [CHAINS.to_owned(), format!("{CHAINS}/{txn}")] {
+        assert_eq!(read(&world, (&auditor, &token), &path).await.status, 503, "{path}");
+    }
+    cover(&world).await;
+    let chain = read(&world, (&auditor, &token), &format!("{CHAINS}/{txn}")).await;
+    assert_eq!((chain.status, &chain.json["events"]), (200, &json!(1)));
+}

@@ -107,6 +107,26 @@ async fn a_selection_verifies_offline_event_by_event_and_a_changed_one_does_not(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_selection_is_compared_with_a_kept_checkpoint_of_its_size_or_not_at_all() {
+    let world = busy_world().await;
+    let kept = crate::transparency::checkpoint(&world.server).await;
+    let size = kept.lines().nth(1).unwrap();
+    let key = crate::audit_archive::key(&world.server).await;
+    let kept = Kept { keys: vec![key], notes: vec![kept.clone()], ..Kept::default() };
+    let of_size = world.export(&format!("outcome=refused&size={size}")).await;
+    let later = world.export("outcome=refused").await;
+    let folder = tempfile::tempdir().unwrap();
+    let check = |text: &str| {
+        let path = folder.path().join("export.jsonl");
+        std::fs::write(&path, text).unwrap();
+        audit::verify_export(&path, &kept)
+    };
+    assert!(check(&of_size.text).unwrap().valid);
+    let said = check(&later.text).unwrap_err().to_string();
+    assert!(said.contains(&format!("export with --size {size}")), "could not be compared: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn proofs_hold_across_blocks_whether_the_index_has_come_to_them_or_not() {
     let world = World::new().await;
     let mut sql = world.server.sql().await;

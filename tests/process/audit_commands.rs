@@ -63,6 +63,10 @@ fn a_receipt_is_proven_by_the_server_and_by_the_database_and_offline() {
     let disproved = stage.run(&["audit", "prove", "--receipt", &forged, "--server", &server.base, "--json"]);
     assert_eq!((code(&disproved), &json(&disproved)["why"]), (1, &Value::from("leaf")));
     assert_eq!(code(&stage.run(&["audit", "prove", "--receipt", "nonsense"])), 2);
+    std::fs::write(stage.path("other.note"), &key).unwrap();
+    let other = path("other.note");
+    let other = stage.run(&["audit", "prove", "--receipt", &receipt, "--key", &key, "--checkpoint", &other]);
+    assert_eq!(code(&other), 2, "a file that is no checkpoint disproves nothing");
     let export = stage.run(&["audit", "export"]);
     let seq: usize = receipt.split(['=', ',']).nth(1).unwrap().parse().unwrap();
     let event = text(&export).lines().nth(seq).unwrap().to_owned();

@@ -5,6 +5,7 @@ mod export;
 mod prove;
 mod verify;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use super::{foundation, print_json};
 use crate::domain::audit::store;
 use crate::flows::audit;
 use crate::platform::config::Config;
-use crate::platform::fault::Fault;
-use crate::protocol::signed_note::VerifierKey;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// How often `tail -f` looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -70,6 +71,15 @@ fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
         VerifierKey::parse(text).ok_or_else(|| Fault::new(format!("{text} is no verifier key")))
     };
     texts.iter().map(key).collect()
+}
+
+/// A checkpoint that was kept in a file. One of another kind says nothing about the log.
+fn kept_checkpoint(path: &Path) -> Result<String, Fault> {
+    let note = std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?;
+    match signed_note::parts(&note).and_then(|(text, _)| Checkpoint::parse(&text)) {
+        Some(_) => Ok(note),
+        None => Err(Fault::new(format!("{} is no checkpoint", path.display()))),
+    }
 }
 
 async fn checkpoint(config: Config, key: bool) -> Result<ExitCode, Fault> {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{foundation, print_json, verifier_keys};
+use super::{foundation, kept_checkpoint, print_json, verifier_keys};
 use crate::flows::audit::prove::{self, Believed, From, Proven};
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
@@ -54,7 +54,7 @@ pub(super) async fn run(
             let text = args.receipt.as_deref().unwrap_or_default();
             let receipt =
                 Receipt::parse(text).ok_or_else(|| Fault::new(format!("{text:?} is no receipt")))?;
-            let kept = args.checkpoint.as_ref().map(read).transpose()?;
+            let kept = args.checkpoint.as_deref().map(kept_checkpoint).transpose()?;
             let believed = Believed { keys, kept };
             ask(config, &receipt, (args.server.as_deref(), &believed)).await?
         }

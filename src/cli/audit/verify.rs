@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{foundation, print_json, verifier_keys};
+use super::{foundation, kept_checkpoint, print_json, verifier_keys};
 use crate::flows::audit::{self, Kept, Report};
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
-use crate::protocol::signed_note::{self, Checkpoint};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -36,18 +35,10 @@ pub(super) async fn run(
     config: impl FnOnce() -> Result<Config, Fault>,
     args: Args,
 ) -> Result<ExitCode, Fault> {
-    let read = |path: &PathBuf| {
-        let note = std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?;
-        // A file of another kind says nothing about the log.
-        match signed_note::parts(&note).and_then(|(text, _)| Checkpoint::parse(&text)) {
-            Some(_) => Ok(note),
-            None => Err(Fault::new(format!("{} is no checkpoint", path.display()))),
-        }
-    };
     let kept = Kept {
         keys: verifier_keys(&args.key)?,
-        notes: args.checkpoint.iter().map(read).collect::<Result<_, _>>()?,
-        from: args.from_checkpoint.as_ref().map(read).transpose()?,
+        notes: args.checkpoint.iter().map(|path| kept_checkpoint(path)).collect::<Result<_, _>>()?,
+        from: args.from_checkpoint.as_deref().map(kept_checkpoint).transpose()?,
     };
     let bar = bar();
     let mut show = |done: u64, all: u64| {

@@ -106,7 +106,13 @@ async fn recent(
     extent: &Extent,
     txns: &[String],
 ) -> Result<HashMap<String, Vec<Found>>, Fault> {
-    let from = extent.covered.max(extent.floor).max(extent.size.saturating_sub(MOST_UNCOVERED));
+    let from = extent.covered.max(extent.floor);
+    // Better no answer than one from which something is missing.
+    if extent.size.saturating_sub(from) > MOST_UNCOVERED {
+        return Err(Fault::new(format!(
+            "the index has come to event {from} only: chains have to wait for it"
+        )));
+    }
     let mut found: HashMap<String, Vec<Found>> = HashMap::new();
     for (seq, document) in store::documents_in(connection, from..extent.size).await? {
         let Some(named) = named_chain(&document) else { continue };

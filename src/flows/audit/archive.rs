@@ -19,7 +19,7 @@ use super::{log_keys, verify_export};
 use crate::domain::audit::parts::{self, Part};
 use crate::domain::audit::{Action, Event, index, store, tree};
 use crate::domain::{gate, sink};
-use crate::platform::digest::Sha256;
+use crate::platform::digest::{Sha256, hex};
 use crate::platform::fault::{During, Fault};
 use crate::platform::jose::SealingKey;
 use crate::protocol::merkle::{self, Frontier};
@@ -293,10 +293,6 @@ async fn try_forget(
     }
     parts::drop_part(&mut transaction, archived.part).await?;
     transaction.commit().await.during("committing")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What to look for in a file.

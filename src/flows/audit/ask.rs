@@ -193,8 +193,16 @@ impl Lookout<'_> {
         }
         let filter = Filter { txn: Some(txn.to_owned()), ..filter.clone() };
         let search = Search { filter: &filter, besides: &[], order: Order::Oldest };
-        let page = search::page(connection, search, &self.extent, (None, 1)).await?;
-        Ok(page.found.first().map_or(u64::MAX, |found| found.seq))
+        let mut after = None;
+        loop {
+            let page = search::page(connection, search, &self.extent, (after, 1)).await?;
+            after = page.next;
+            match page.found.first() {
+                Some(found) => return Ok(found.seq),
+                None if after.is_none() => return Ok(u64::MAX),
+                None => {}
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Verifying a selection of the log offline: every event of it is in the log that a checkpoint speaks of. That nothing was
 //! left out of the selection is more than a file can show.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use super::{Kept, Report, Voucher};
 use crate::domain::audit::verify::{Broken, Why};
+use crate::platform::digest::hex;
 use crate::platform::fault::{During, Fault};
 use crate::platform::json;
 use crate::protocol::canonical_json;
@@ -54,9 +56,13 @@ pub(super) fn verify(path: &Path, kept: &Kept) -> Result<Option<Report>, Fault> 
             None => return Ok(Some(broken(0, Why::Signature, 0))),
         }
     }
+    let mut sizes_kept = Vec::new();
     for note in kept.notes.iter().chain(&kept.from) {
         match signed_note::open(note, &kept.keys) {
-            Some(checkpoint) => checkpoints.push(checkpoint),
+            Some(checkpoint) => {
+                sizes_kept.push(checkpoint.size);
+                checkpoints.push(checkpoint);
+            }
             None => return Ok(Some(broken(0, Why::Signature, 0))),
         }
     }
@@ -69,11 +75,18 @@ pub(super) fn verify(path: &Path, kept: &Kept) -> Result<Option<Report>, Fault> 
             return Ok(Some(broken(one.size, Why::Checkpoint, checkpoints.len())));
         }
     }
-    let mut walk = Walk { checkpoints: &checkpoints, size: 0, next: 0, events: 0 };
+    let mut walk = Walk { checkpoints: &checkpoints, size: 0, sizes: BTreeSet::new(), next: 0, events: 0 };
     for line in open()? {
         if let Err(why) = walk.line(&line.during("reading the export")?)? {
             return Ok(Some(broken(walk.next, why, checkpoints.len())));
         }
+    }
+    // Proofs lead to one root; what another size had for a root, a selection cannot tell.
+    if let Some(size) = sizes_kept.iter().find(|size| !walk.sizes.contains(size)) {
+        return Err(Fault::new(format!(
+            "the export has proofs for {} events, so that a checkpoint over {size} cannot be compared: export with --size {size}",
+            walk.size
+        )));
     }
     let root = checkpoints.iter().find(|one| one.size == walk.size).map(|one| one.root);
     Ok(Some(Report {
@@ -82,7 +95,7 @@ pub(super) fn verify(path: &Path, kept: &Kept) -> Result<Option<Report>, Fault> 
         events: walk.events,
         hashes_only: 0,
         vouched: walk.size,
-        root: root.map(|root| root.iter().map(|byte| format!("{byte:02x}")).collect()),
+        root: root.map(|root| hex(&root)),
         checkpoints: checkpoints.len(),
         broken: None,
     }))
@@ -96,6 +109,8 @@ struct Walk<'a> {
     checkpoints: &'a [Checkpoint],
     /// Of the tree that the proofs are for.
     size: u64,
+    /// Of all those that proofs were for.
+    sizes: BTreeSet<u64>,
     /// No event before this one may come any more; where something is wrong, which one it is.
     next: u64,
     events: u64,
@@ -108,6 +123,7 @@ impl Walk<'_> {
         }
         if let Ok(head) = serde_json::from_str::<Head>(line) {
             self.size = head.extract.size;
+            self.sizes.insert(self.size);
             return match self.checkpoints.iter().any(|one| one.size == self.size) {
                 true => Ok(Ok(())),
                 false => {

@@ -12,6 +12,7 @@ use crate::domain::audit::search::{self, Extent, Found, Order, Search};
 use crate::domain::audit::verify::{Broken, Walk, Why};
 use crate::domain::audit::{Action, index, parts, store, tree};
 use crate::domain::key::{self, Purpose, StoredKey};
+use crate::platform::digest::hex;
 use crate::platform::fault::{During, Fault};
 use crate::protocol::merkle::Frontier;
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
@@ -46,7 +47,7 @@ impl Report {
                 from,
                 events: tree.size(),
                 hashes_only,
-                root: Some(tree.root().iter().map(|byte| format!("{byte:02x}")).collect()),
+                root: Some(hex(&tree.root())),
                 checkpoints,
                 vouched: 0,
                 broken: None,
@@ -62,6 +63,15 @@ impl Report {
                 broken: Some(broken),
             },
         }
+    }
+}
+
+impl Report {
+    /// Counts those that were compared: not what speaks of less than where it began.
+    pub(super) fn compared_with(self, checkpoints: &[Checkpoint]) -> Self {
+        let sizes: Vec<u64> =
+            checkpoints.iter().map(|one| one.size).filter(|size| *size >= self.from).collect();
+        Self { checkpoints: sizes.len(), vouched: sizes.into_iter().max().unwrap_or_default(), ..self }
     }
 }
 
@@ -157,12 +167,7 @@ async fn verify_snapshot(
         Some(unsaid) if from < unsaid => result.and(Err(Broken { seq: from, why: Why::Gap })),
         _ => result,
     };
-    Ok(Report { from, hashes_only, vouched: vouched(&checkpoints, from), ..Report::of(result, count) })
-}
-
-/// The size of the largest checkpoint that was compared.
-pub(super) fn vouched(checkpoints: &[Checkpoint], from: u64) -> u64 {
-    checkpoints.iter().map(|one| one.size).filter(|size| *size >= from).max().unwrap_or_default()
+    Ok(Report { from, hashes_only, ..Report::of(result, count) }.compared_with(&checkpoints))
 }
 
 /// Up to where events are missing of which the log itself does not say that they were archived. The event that says so of the

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::extract;
 use super::file::{Beginning, Voucher};
-use super::verify::{Kept, Progress, Report, size_of, vouched};
+use super::verify::{Kept, Progress, Report, size_of};
 use crate::domain::audit::verify::{Broken, Judged, Walk, Why, judge_all};
 use crate::platform::fault::{During, Fault};
 use crate::protocol::merkle::Frontier;
@@ -72,7 +72,7 @@ pub fn verify_export_shown(path: &Path, kept: &Kept, progress: Progress<'_>) -> 
     let result = result.and_then(|tree| {
         if tree.size() > covered { Err(Broken { seq: covered, why: Why::Surplus }) } else { Ok(tree) }
     });
-    Ok(Report { from, vouched: vouched(&checkpoints, from), ..Report::of(result, count) })
+    Ok(Report { from, ..Report::of(result, count) }.compared_with(&checkpoints))
 }
 
 /// What a file says besides documents.
