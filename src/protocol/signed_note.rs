@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::merkle::Hash;
 use super::tlog_proof::decimal;
-use crate::platform::digest::sha256;
+use crate::platform::digest::{hex, sha256};
 use crate::platform::jose::verify_ed25519;
 
 /// Signature type of Ed25519.
@@ -219,10 +219,6 @@ pub fn open(note: &str, keys: &[VerifierKey]) -> Option<Checkpoint> {
 pub fn names_signer(note: &str, keys: &[VerifierKey]) -> bool {
     let signer = |line: &str| Signature::parse(line).filter(|one| keys.iter().any(|key| one.names(key)));
     note.lines().any(|line| signer(line).is_some())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

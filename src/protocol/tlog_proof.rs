@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn kat_52_a_proof_file_is_read_written_and_holds() {
-        let digest: String = sha256(&[KAT_52.as_bytes()]).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = crate::platform::digest::hex(&sha256(&[KAT_52.as_bytes()]));
         assert_eq!(digest, "4e7bbe88f7e4842587d1455fa2802350ece666f2ac4ce303ffee09620d15c362");
         let proof = Proof::parse(KAT_52).unwrap();
         assert_eq!((proof.index, proof.path.len()), (3, 3));

@@ -7,7 +7,7 @@ mod words;
 use uuid::Uuid;
 
 pub use self::code::Code;
-pub use self::rules::rules;
+pub use self::rules::{KINDS, rules};
 
 use super::ceremony::Stage;
 use super::delegation::{State, Wider};

@@ -10,8 +10,8 @@ use crate::protocol::dpop::BadProof;
 use crate::protocol::sarif::Rule;
 use crate::protocol::severity::Severity;
 
-/// One of each kind, without those that share a reason with another.
-const KINDS: [Refusal; 88] = {
+/// One of each kind: every reason is among them.
+pub const KINDS: [Refusal; 88] = {
     use Refusal as R;
     [
         R::Malformed("The form of the request is wrong"),

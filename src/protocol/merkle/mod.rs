@@ -73,24 +73,23 @@ pub fn root_of(peaks: &[Hash]) -> Option<Hash> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::digest::hex;
     use proptest::prelude::*;
 
-    fn hex(hash: Hash) -> String {
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    /// The leaves of the published examples.
+    pub(super) const LEAVES: [&[u8]; 8] = [
+        b"",
+        b"\x00",
+        b"\x10",
+        b"\x20\x21",
+        b"\x30\x31",
+        b"\x40\x41\x42\x43",
+        b"\x50\x51\x52\x53\x54\x55\x56\x57",
+        b"\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f",
+    ];
 
     #[test]
     fn kat_40_roots_of_the_published_leaves() {
-        let leaves: [&[u8]; 8] = [
-            b"",
-            b"\x00",
-            b"\x10",
-            b"\x20\x21",
-            b"\x30\x31",
-            b"\x40\x41\x42\x43",
-            b"\x50\x51\x52\x53\x54\x55\x56\x57",
-            b"\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f",
-        ];
         let roots = [
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
             "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
@@ -103,10 +102,10 @@ mod tests {
             "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
         ];
         let mut tree = Frontier::default();
-        assert_eq!(hex(tree.root()), roots[0]);
-        for (entry, root) in leaves.iter().zip(&roots[1..]) {
+        assert_eq!(hex(&tree.root()), roots[0]);
+        for (entry, root) in LEAVES.iter().zip(&roots[1..]) {
             tree.push(leaf(entry));
-            assert_eq!(hex(tree.root()), *root);
+            assert_eq!(hex(&tree.root()), *root);
         }
     }
 

@@ -162,23 +162,10 @@ pub fn verify_consistency(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::LEAVES;
     use super::super::{Frontier, leaf, root_of};
     use super::*;
-
-    const LEAVES: [&[u8]; 8] = [
-        b"",
-        b"\x00",
-        b"\x10",
-        b"\x20\x21",
-        b"\x30\x31",
-        b"\x40\x41\x42\x43",
-        b"\x50\x51\x52\x53\x54\x55\x56\x57",
-        b"\x60\x61\x62\x63\x64\x65\x66\x67\x68\x69\x6a\x6b\x6c\x6d\x6e\x6f",
-    ];
-
-    fn hex(hash: &Hash) -> String {
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    use crate::platform::digest::hex;
 
     fn tree(leaves: &[Hash]) -> Frontier {
         leaves.iter().fold(Frontier::default(), |mut tree, leaf| {
@@ -234,7 +221,11 @@ mod tests {
         ];
         for (index, size, path) in cases {
             let proof = hashes(&leaves, &inclusion_spans(index, size).unwrap());
-            assert_eq!(proof.iter().map(hex).collect::<Vec<_>>(), path, "leaf {index} in size {size}");
+            assert_eq!(
+                proof.iter().map(|hash| hex(hash)).collect::<Vec<_>>(),
+                path,
+                "leaf {index} in size {size}"
+            );
             let root = tree(&leaves[..size as usize]).root();
             assert!(verify_inclusion(&leaves[index as usize], index, size, &proof, &root));
         }
@@ -267,7 +258,7 @@ mod tests {
         let root = tree(&leaves[..7]).root();
         for (first, path) in cases {
             let proof = hashes(&leaves, &consistency_spans(first, 7).unwrap());
-            assert_eq!(proof.iter().map(hex).collect::<Vec<_>>(), path, "from {first}");
+            assert_eq!(proof.iter().map(|hash| hex(hash)).collect::<Vec<_>>(), path, "from {first}");
             let old = tree(&leaves[..first as usize]).root();
             assert!(verify_consistency(first, 7, &proof, &old, &root));
         }
