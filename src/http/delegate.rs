@@ -7,8 +7,6 @@ use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::web::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use time::format_description::well_known::Rfc3339;
-use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use super::desk::{Answer, Incoming, Known, Stopped, serve};
@@ -18,6 +16,7 @@ use crate::domain::refusal::Refusal;
 use crate::flows::delegations::ceremonies::{self, Decision};
 use crate::flows::delegations::{self, Approval, NewDelegation, Page};
 use crate::flows::desk::{Caller, Desk, Done};
+use crate::platform::clock;
 
 /// How soon an agent may ask again whether its request was decided (RFC 8628 §3.2).
 const INTERVAL: u32 = 5;
@@ -76,12 +75,9 @@ impl ListQuery {
     fn read(self) -> Result<(Filter, Page), Refusal> {
         let instant = |text: Option<String>| match text {
             None => Ok(None),
-            // One at the edge of all years may be beyond it in UTC.
-            Some(text) => OffsetDateTime::parse(&text, &Rfc3339)
-                .ok()
-                .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
+            Some(text) => clock::instant(&text)
                 .map(Some)
-                .ok_or(Refusal::Malformed("since and until are RFC 3339")),
+                .ok_or(Refusal::Malformed("since and until are RFC 3339, or dates such as 2026-01-31")),
         };
         let filter = Filter {
             state: self.state,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 /// Where `now` comes from: the machine, or a test that moves it by hand.
@@ -58,10 +59,81 @@ pub fn from_seconds(seconds: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(seconds).ok()
 }
 
+/// The instant that a person wrote: RFC 3339, or a date, by which its beginning in UTC is meant.
+pub fn instant(text: &str) -> Option<OffsetDateTime> {
+    const DATE: &[time::format_description::BorrowedFormatItem<'static>] =
+        time::macros::format_description!("[year]-[month]-[day]");
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok();
+    let at = at.or_else(|| Some(time::Date::parse(text, DATE).ok()?.midnight().assume_utc()));
+    // An instant at the edge of all years may be outside of them in UTC.
+    at?.checked_to_offset(time::UtcOffset::UTC)
+}
+
+/// Seconds that a person wrote: a whole number, or a duration with the units w, d, h, m and s, such as `1h30m`.
+///
+/// # Errors
+/// What is accepted instead.
+pub fn seconds(text: &str) -> Result<u32, &'static str> {
+    const ACCEPTED: &str =
+        "expected a whole number of seconds, or a duration such as 30s, 15m, 1h30m, 7d or 2w";
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    // The crate knows more units, some of them easy to take for others, such as M for months.
+    let plain = text.chars().all(|c| c.is_ascii_digit() || " wdhms".contains(c));
+    let duration = humantime::parse_duration(text).ok().filter(|_| plain).ok_or(ACCEPTED)?;
+    match u32::try_from(duration.as_secs()) {
+        Ok(seconds) if duration.subsec_nanos() == 0 => Ok(seconds),
+        _ => Err(ACCEPTED),
+    }
+}
+
 /// RFC 3339 in UTC with exactly six decimals, as events and answers show it.
 pub fn rfc3339(at: OffsetDateTime) -> String {
     const FORMAT: &[time::format_description::BorrowedFormatItem<'static>] = time::macros::format_description!(
         "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
     );
     at.to_offset(time::UtcOffset::UTC).format(FORMAT).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn a_date_is_its_beginning_in_utc() {
+        assert_eq!(instant("2026-11-01"), Some(datetime!(2026-11-01 00:00 UTC)));
+        assert_eq!(instant("2026-11-01T02:00:00+02:00"), Some(datetime!(2026-11-01 00:00 UTC)));
+        for text in [
+            "",
+            "2026-11",
+            "2026-11-31",
+            "2026-11-01T",
+            "2026-W44-7",
+            "01.11.2026",
+            "9999-12-31T23:59:59-01:00",
+        ] {
+            assert_eq!(instant(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_have_units() {
+        for (text, expected) in [
+            ("0", 0),
+            ("90", 90),
+            ("30s", 30),
+            ("15m", 900),
+            ("1h30m", 5_400),
+            ("1h 30m", 5_400),
+            ("7d", 604_800),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for text in ["", "-1", "1.5h", "1500ms", "15M", "1month", "1y", "m", "soon", "5000000000", "200000w"]
+        {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 }

@@ -160,6 +160,11 @@ async fn bad_queries_get_a_clear_no() {
     let good =
         read(&world, (&auditor, &token), &format!("{LOGS}?cursor={cursor}&order=oldest&limit=7")).await;
     assert_eq!(good.json["items"][0]["seq"], json!(1), "another limit is no other query");
+    let dated =
+        read(&world, (&auditor, &token), &format!("{LOGS}?from=2026-01-01&to=2026-01-02&limit=1")).await;
+    assert_eq!(dated.json["items"].as_array().unwrap().len(), 1, "dates begin at midnight UTC");
+    let later = read(&world, (&auditor, &token), &format!("{LOGS}?from=2026-01-02")).await;
+    assert_eq!((later.status, &later.json["items"]), (200, &json!([])));
     // A cursor beyond everything finds nothing, and does not fail.
     let beyond = format!("{}.{}", u64::MAX, cursor.split_once('.').unwrap().1);
     let none = read(&world, (&auditor, &token), &format!("{LOGS}?cursor={beyond}&order=oldest")).await;

@@ -233,6 +233,8 @@ async fn each_filter_finds_its_own_and_several_narrow() {
     assert_eq!(find(&format!("delegator_sub=bob&until={}", at(10))).await, sorted(&[&first]));
     let offset = "2026-01-01T01:00:10%2B01:00";
     assert_eq!(find(&format!("since={offset}&until={}", at(20))).await, sorted(&[&second]), "another zone");
+    assert_eq!(find("task=task+1&since=2026-01-01&until=2026-01-02").await, sorted(&[&made]), "a date");
+    assert_eq!(find("since=2026-01-02").await, sorted(&[]), "a date begins at midnight UTC");
     assert_eq!(find("delegator_sub=bob&state=revoked").await, sorted(&[]));
     for text in ["%27%20OR%20%271%27=%271", "%25", "_", "b%6Fbby", "BOB"] {
         assert_eq!(find(&format!("delegator_sub={text}")).await, sorted(&[]), "{text}");
@@ -303,7 +305,7 @@ async fn a_query_that_makes_no_sense_is_refused_and_breaks_nothing() {
         "cursor=1.%00",
         "cursor=99999999999999999999.D",
         "since=yesterday",
-        "since=2026-01-01",
+        "since=2026-01",
         "since=2026-01-01T00:00:00",
         "since=2026-02-30T00:00:00Z",
         "until=1",

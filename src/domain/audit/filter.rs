@@ -1,8 +1,8 @@
 //! What is looked for in the log. What is absent does not restrict; whatever an index says, the document decides.
 
 use serde_json::Value;
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use time::{OffsetDateTime, UtcOffset};
 
 use super::index::{Field, term};
 use crate::domain::principal::Principal;
@@ -62,11 +62,8 @@ impl Filter {
     /// [`Refusal::Malformed`] for a value that nothing in the log can have.
     pub fn set(&mut self, name: &str, value: &str) -> Result<bool, Refusal> {
         if matches!(name, "from" | "to") {
-            let at = OffsetDateTime::parse(value, &Rfc3339)
-                .ok()
-                // One at the edge of all years may be beyond it in UTC.
-                .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
-                .ok_or(Refusal::Malformed("from and to are RFC 3339"))?;
+            let at = clock::instant(value)
+                .ok_or(Refusal::Malformed("from and to are RFC 3339, or dates such as 2026-01-31"))?;
             *(if name == "from" { &mut self.from } else { &mut self.to }) = Some(at);
             return Ok(true);
         }

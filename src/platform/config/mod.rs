@@ -1,6 +1,7 @@
 //! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. The only reader of
 //! the environment; unknown keys are refused by name.
 
+mod keys;
 mod sections;
 
 use std::collections::BTreeMap;
@@ -8,17 +9,18 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
+use self::keys::Origin;
 pub use self::sections::{
     Agents, Audit, Delegations, Dpop, Keys, Ledger, Limits, Log, LogFormat, Span, Status, Switch, Tokens,
     Vault,
 };
 use super::fault::{During, Fault};
 
-/// Everything an operator can set. Durations are seconds.
+/// Everything an operator can set. Durations are seconds, and may be written with units, such as `15m`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -102,24 +104,6 @@ impl Default for Config {
 const MOST_ACTORS: u32 = 24;
 /// Names in the environment that are not keys of the file.
 const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
-/// Texts even where they look like numbers; a complaint about their type would show them.
-const TEXTS: [&str; 2] = ["master_key", "database_url"];
-/// Names separated by commas.
-const LISTS: [&str; 2] = ["delegations_capabilities", "audit_witnesses"];
-const SECTIONS: [&str; 11] = [
-    "tokens",
-    "dpop",
-    "keys",
-    "delegations",
-    "agents",
-    "status",
-    "vault",
-    "audit",
-    "limits",
-    "ledger",
-    "log",
-];
-
 impl Config {
     /// Loads the configuration of this process.
     ///
@@ -144,10 +128,11 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(origin: &str, text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Fault> {
-        let table: toml::Table = text.parse().during(origin)?;
-        let mut config = deserialize(origin, table)?;
-        if !environment.is_empty() {
-            config = config_with(text.parse().during(origin)?, environment)?;
+        let mut table = keys::parse(origin, text)?;
+        let mut config = deserialize(Origin::File(origin, text), table.clone())?;
+        for (name, text) in environment.iter().filter(|(name, _)| !NOT_KEYS.contains(&name.as_str())) {
+            set(&mut table, name, text)?;
+            config = deserialize(Origin::Variable(name), table.clone())?;
         }
         config.check()?;
         Ok(config)
@@ -165,6 +150,9 @@ impl Config {
 
     fn check(&self) -> Result<(), Fault> {
         check_issuer(&self.issuer())?;
+        if let Some(url) = &self.database_url {
+            check_database(url)?;
+        }
         if self.master_key.is_some() && self.master_key_file.is_some() {
             return Err(Fault::new("master_key and master_key_file exclude each other"));
         }
@@ -203,13 +191,16 @@ impl Config {
 /// RFC 8414 §2: https without query or fragment; plain http on loopback only, for trying things out.
 fn check_issuer(issuer: &str) -> Result<(), Fault> {
     let refuse = |why: &str| Err(Fault::new(format!("issuer {issuer:?} {why}")));
-    let Ok(url) = Url::parse(issuer) else { return refuse("is not a URL") };
-    if url.query().is_some()
-        || url.fragment().is_some()
-        || !url.username().is_empty()
-        || url.password().is_some()
-    {
-        return refuse("must have neither query, fragment nor user");
+    let Ok(url) = Url::parse(issuer) else {
+        // Not shown: it may be a value that belongs to another key.
+        return Err(Fault::new("issuer is not a URL: write it as in https://as.example.com"));
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        // Not shown: it may hold a password.
+        return Err(Fault::new("issuer must have neither user nor password, as in https://as.example.com"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refuse("must have neither query nor fragment");
     }
     let loopback = match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -224,6 +215,21 @@ fn check_issuer(issuer: &str) -> Result<(), Fault> {
     }
 }
 
+/// Other databases are refused by name; the URL is not shown, since it may hold a password.
+fn check_database(url: &SecretString) -> Result<(), Fault> {
+    let scheme = url.expose_secret().split_once("://").map(|(scheme, _)| scheme);
+    match scheme {
+        Some("postgres" | "postgresql") => Ok(()),
+        Some(other) if other.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) => {
+            Err(Fault::new(format!(
+                "database_url begins with {other}://, but actchain works with PostgreSQL only: write \
+                 postgres://user@host/database"
+            )))
+        }
+        _ => Err(Fault::new("database_url is not a URL: write postgres://user@host/database")),
+    }
+}
+
 /// A variable that is meant for us. Kubernetes makes some of its own for a Service that is called actchain.
 fn own_variable(name: OsString, value: OsString) -> Option<Result<(String, String), Fault>> {
     let name = name.into_string().ok().filter(|name| name.starts_with("ACTCHAIN_"))?;
@@ -234,53 +240,30 @@ fn own_variable(name: OsString, value: OsString) -> Option<Result<(String, Strin
     Some(value.map(|value| (name, value)))
 }
 
-fn deserialize(origin: &str, table: toml::Table) -> Result<Config, Fault> {
+fn deserialize(origin: Origin<'_>, table: toml::Table) -> Result<Config, Fault> {
     serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
+        // The error's own text repeats the value, which may be a secret.
         let path = error.path().to_string();
-        let inner = error.into_inner();
-        let reason = inner.message().trim().to_owned();
-        Fault::new(if path == "." {
-            format!("{origin}: {reason}")
-        } else {
-            format!("{origin}: {path}: {reason}")
-        })
+        origin.unusable(path.split('[').next().unwrap_or_default())
     })
 }
 
-fn config_with(mut table: toml::Table, environment: &BTreeMap<String, String>) -> Result<Config, Fault> {
-    let mut config = deserialize("the configuration", table.clone())?;
-    for (name, text) in environment {
-        if NOT_KEYS.contains(&name.as_str()) {
-            continue;
-        }
-        let key = name.trim_start_matches("ACTCHAIN_").to_ascii_lowercase();
-        set(&mut table, &key, text);
-        config = deserialize(name, table.clone())?;
-    }
-    Ok(config)
-}
-
 /// Puts a variable where its name says: into a section where the name begins with one, else at the top.
-fn set(table: &mut toml::Table, key: &str, text: &str) {
-    let number = text.parse::<i64>().ok().filter(|_| !TEXTS.contains(&key));
-    let value = match number {
-        _ if LISTS.contains(&key) => toml::Value::Array(
-            text.split(',').map(|name| toml::Value::String(name.trim().to_owned())).collect(),
-        ),
-        Some(number) => toml::Value::Integer(number),
-        None => toml::Value::String(text.to_owned()),
+fn set(table: &mut toml::Table, name: &str, text: &str) -> Result<(), Fault> {
+    let found = keys::KEYS.iter().find(|(key, _)| keys::variable(key) == name);
+    let Some((key, takes)) = found else {
+        let guess = name.trim_start_matches("ACTCHAIN_").to_ascii_lowercase();
+        return Err(Origin::Variable(name).unknown(&guess));
     };
-    let section = SECTIONS
-        .iter()
-        .find_map(|section| key.strip_prefix(section)?.strip_prefix('_').map(|rest| (*section, rest)));
-    let Some((section, rest)) = section else {
-        table.insert(key.to_owned(), value);
-        return;
+    let value = takes.value(text);
+    match key.split_once('.') {
+        None => table.insert((*key).to_owned(), value),
+        Some((section, key)) => {
+            let inner = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            inner.as_table_mut().and_then(|inner| inner.insert(key.to_owned(), value))
+        }
     };
-    let inner = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    if let toml::Value::Table(inner) = inner {
-        inner.insert(rest.to_owned(), value);
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -335,6 +318,149 @@ mod tests {
         for issuer in ["https://as.example.com/t1", "http://localhost:8080", "http://[::1]:1"] {
             assert!(parse(&format!("issuer = \"{issuer}\""), &[]).is_ok(), "{issuer}");
         }
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_place_and_an_example() {
+        let text = "listen = \"127.0.0.1:1\"\n\n[dpop]\n  nonce = true\n";
+        assert_eq!(
+            parse(text, &[]).unwrap_err(),
+            "actchain.toml, line 4: dpop.nonce takes on or off, for example: nonce = \"on\""
+        );
+        assert_eq!(
+            parse("", &[("ACTCHAIN_TOKENS_MAX_TTL", "soon")]).unwrap_err(),
+            "ACTCHAIN_TOKENS_MAX_TTL takes a whole number of seconds, or a duration of weeks, days, hours, minutes \
+             and seconds (w, d, h, m, s), for example: ACTCHAIN_TOKENS_MAX_TTL=15m"
+        );
+        assert_eq!(
+            parse("[dpop]\nnonces = \"on\"", &[]).unwrap_err(),
+            "actchain.toml, line 2: there is no key dpop.nonces: did you mean dpop.nonce?"
+        );
+        assert_eq!(
+            parse("dpop = \"on\"", &[]).unwrap_err(),
+            "actchain.toml, line 1: dpop is a section: write its keys below the line [dpop]"
+        );
+        assert_eq!(
+            parse("a = [1", &[]).unwrap_err(),
+            "actchain.toml, line 1, column 7: unclosed array, expected `]`"
+        );
+    }
+
+    /// All keys as serde knows them, from its complaint about one that it does not know.
+    fn known_to_serde() -> Vec<String> {
+        let fields = |text: &str| {
+            let complaint = toml::from_str::<Config>(text).unwrap_err().message().to_owned();
+            let names = complaint.split('`').skip(3).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+            assert!(!names.is_empty(), "{complaint}");
+            names
+        };
+        let mut found = Vec::new();
+        for top in fields("zzz = 1") {
+            match keys::is_section(&top) {
+                false => found.push(top),
+                true => {
+                    let inner = fields(&format!("[{top}]\nzzz = 1"));
+                    found.extend(inner.into_iter().map(|inner| format!("{top}.{inner}")));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_table_of_keys_has_all_of_them_and_its_examples_are_accepted() {
+        let mut known = known_to_serde();
+        known.sort();
+        let mut listed: Vec<String> = keys::KEYS.iter().map(|(key, _)| (*key).to_owned()).collect();
+        listed.sort();
+        assert_eq!(listed, known);
+        for (key, takes) in keys::KEYS {
+            let variable = keys::variable(key);
+            parse("", &[(&variable, takes.example())]).unwrap_or_else(|complaint| panic!("{complaint}"));
+        }
+    }
+
+    #[test]
+    fn seconds_take_units_and_other_numbers_do_not() {
+        for (key, takes) in keys::KEYS {
+            let accepted = parse("", &[(&keys::variable(key), "15m")]).is_ok();
+            match takes {
+                keys::Takes::Seconds => assert!(accepted, "{key}"),
+                keys::Takes::Number => assert!(!accepted, "{key}"),
+                _ => {}
+            }
+        }
+        let config = parse("[keys]\nrotate_every = \"7d\"\n[tokens]\nmax_ttl = \"1h30m\"", &[]).unwrap();
+        assert_eq!((config.keys.rotate_every, config.tokens.max_ttl), (604_800, 5_400));
+    }
+
+    #[test]
+    fn other_databases_are_refused_without_their_url() {
+        for url in [
+            "mysql://me:CANARY@db/x",
+            "postgres//me:CANARY@db/x",
+            "CANARY",
+            "sqlite::CANARY:",
+            "host=db password=CANARY",
+        ] {
+            for complaint in [
+                parse(&format!("database_url = \"{url}\""), &[]).unwrap_err(),
+                parse("", &[("ACTCHAIN_DATABASE_URL", url)]).unwrap_err(),
+            ] {
+                assert!(!complaint.contains("CANARY"), "{complaint}");
+                assert!(
+                    complaint.contains("database_url") && complaint.contains("postgres://"),
+                    "{complaint}"
+                );
+            }
+        }
+        for url in ["postgres://me@db/x", "postgresql:///x?host=/run/postgresql"] {
+            assert!(parse(&format!("database_url = \"{url}\""), &[]).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn no_error_shows_a_value() {
+        const CANARY: &str = "CANARY-7f3a";
+        let refused = |text: &str, environment: &[(&str, &str)]| {
+            if let Err(complaint) = parse(text, environment) {
+                assert!(!complaint.contains(CANARY), "{text}\n{environment:?}\n{complaint}");
+            }
+        };
+        // A secret beside each kind of syntax error.
+        for broken in [
+            "master_key = \"CANARY-7f3a\nlisten = 1",
+            "master_key = 'CANARY-7f3a",
+            "master_key = CANARY-7f3a",
+            "master_key = \"CANARY-7f3a\" database_url = 1",
+            "master_key \"CANARY-7f3a\"",
+            "master_key = \"CANARY-7f3a\\q\"",
+            "master_key = \"CANARY-7f3a\u{1}\"",
+            "master_key = [\"CANARY-7f3a\"",
+            "master_key = {a = \"CANARY-7f3a\"",
+            "master_key = \"x\"\nmaster_key = \"CANARY-7f3a\"",
+            "master_key = \"\"\"CANARY-7f3a",
+            "[master_key\nx = \"CANARY-7f3a\"",
+            "master_key = \"CANARY-7f3a\"\n]",
+            "master_key = 2026-CANARY-7f3a",
+        ] {
+            assert!(parse(broken, &[]).is_err(), "{broken}");
+            refused(broken, &[]);
+        }
+        // A secret as a value of the wrong type, under each key.
+        for (key, _) in keys::KEYS {
+            for value in
+                ["\"CANARY-7f3a\"", "[\"CANARY-7f3a\"]", "[[\"CANARY-7f3a\"]]", "{CANARY = \"CANARY-7f3a\"}"]
+            {
+                let line = match key.split_once('.') {
+                    Some((section, key)) => format!("[{section}]\n{key} = {value}"),
+                    None => format!("{key} = {value}"),
+                };
+                refused(&line, &[]);
+            }
+            refused("", &[(&keys::variable(key), CANARY)]);
+        }
+        refused("issuer = \"https://me:CANARY-7f3a@as.example.com\"", &[]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The sections of the configuration, with their defaults. Durations are seconds.
+//! The sections of the configuration, with their defaults. Durations are seconds, and may be written with units.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use time::{OffsetDateTime, UtcOffset};
 
+use crate::platform::clock;
 use crate::platform::jose::SigningAlg;
 
 /// Issued tokens.
@@ -10,6 +11,7 @@ use crate::platform::jose::SigningAlg;
 #[serde(default, deny_unknown_fields)]
 pub struct Tokens {
     /// The longest life of any token.
+    #[serde(deserialize_with = "seconds")]
     pub max_ttl: u32,
     /// The most actors a token may name.
     pub max_depth: u32,
@@ -22,10 +24,13 @@ pub struct Dpop {
     /// Whether a server-provided nonce is demanded (§8).
     pub nonce: Switch,
     /// How old a proof may be.
+    #[serde(deserialize_with = "seconds")]
     pub window: u32,
     /// How far ahead of ours a client's clock may be.
+    #[serde(deserialize_with = "seconds")]
     pub skew: u32,
     /// How long one nonce lives; the one before it is accepted too.
+    #[serde(deserialize_with = "seconds")]
     pub nonce_ttl: u32,
 }
 
@@ -36,8 +41,10 @@ pub struct Keys {
     /// What the next token key will be.
     pub algorithm: SigningAlg,
     /// How long a key signs.
+    #[serde(deserialize_with = "seconds")]
     pub rotate_every: u32,
     /// How long a key is published before it signs, so that relying parties have fetched it by then.
+    #[serde(deserialize_with = "seconds")]
     pub publish_before: u32,
 }
 
@@ -46,12 +53,16 @@ pub struct Keys {
 #[serde(default, deny_unknown_fields)]
 pub struct Delegations {
     /// How long a delegation lives that does not say.
+    #[serde(deserialize_with = "seconds")]
     pub default_ttl: u32,
     /// The longest that any may live.
+    #[serde(deserialize_with = "seconds")]
     pub max_ttl: u32,
     /// How long one that was asked for waits for its delegator.
+    #[serde(deserialize_with = "seconds")]
     pub request_ttl: u32,
     /// How long a confirmation of one use waits for its delegator, and then for its use.
+    #[serde(deserialize_with = "seconds")]
     pub ceremony_ttl: u32,
     /// How many may wait for one delegator at a time.
     pub most_requests: u32,
@@ -64,6 +75,7 @@ pub struct Delegations {
 #[serde(default, deny_unknown_fields)]
 pub struct Agents {
     /// The longest that one may live.
+    #[serde(deserialize_with = "seconds")]
     pub max_ttl: u32,
     /// The most of them for one task at a time.
     pub per_task: u32,
@@ -74,6 +86,7 @@ pub struct Agents {
 #[serde(default, deny_unknown_fields)]
 pub struct Status {
     /// How long relying parties may keep a list.
+    #[serde(deserialize_with = "seconds")]
     pub ttl: u32,
 }
 
@@ -82,14 +95,17 @@ pub struct Status {
 #[serde(default, deny_unknown_fields)]
 pub struct Vault {
     /// So long before its end an access token of a provider is renewed.
+    #[serde(deserialize_with = "seconds")]
     pub refresh_leeway: u32,
     /// So long an owner may take to authorize us at a provider.
+    #[serde(deserialize_with = "seconds")]
     pub connect_ttl: u32,
     /// The most bytes of a request's body that the proxy passes on.
     pub proxy_body: u64,
     /// The most bytes of an answer's body that it passes back.
     pub proxy_answer: u64,
     /// How long a call through it may take, from the first byte to the last.
+    #[serde(deserialize_with = "seconds")]
     pub proxy_timeout: u32,
 }
 
@@ -100,8 +116,10 @@ pub struct Audit {
     /// How much time one partition of the log holds; archiving drops whole partitions.
     pub partition: Span,
     /// So often a reader that follows the log hears that there is nothing new.
+    #[serde(deserialize_with = "seconds")]
     pub heartbeat: u32,
     /// How long a reader that follows the log may take for what it was sent.
+    #[serde(deserialize_with = "seconds")]
     pub reader_patience: u32,
     /// How many streams one reader may have at a time.
     pub streams: u32,
@@ -195,6 +213,20 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// Seconds as a number, or as a text with units.
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u32),
+        Text(String),
+    }
+    match Written::deserialize(from)? {
+        Written::Number(seconds) => Ok(seconds),
+        Written::Text(text) => clock::seconds(&text).map_err(serde::de::Error::custom),
+    }
 }
 
 impl Default for Tokens {

@@ -1,0 +1,264 @@
+//! Every key of the configuration and the values that it takes. Errors are made from this table alone, so that they name
+//! the place, the accepted values and an example, and never repeat a value, which may be a secret.
+
+use toml::de::DeTable;
+
+use crate::platform::fault::Fault;
+
+/// The values that a key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// An IP address with a port.
+    Address,
+    /// A URL of this server.
+    Issuer,
+    /// A file or folder.
+    Path,
+    /// A URL of PostgreSQL.
+    Database,
+    /// 32 bytes in base64url.
+    MasterKey,
+    /// A whole number.
+    Number,
+    /// A whole number of seconds, or a duration with units.
+    Seconds,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A filter for log lines.
+    Filter,
+    /// A list of names.
+    Names(&'static str),
+}
+
+const SWITCH: Takes = Takes::Word(&["on", "off"]);
+
+/// All keys, those of a section as `section.key`.
+pub(super) const KEYS: &[(&str, Takes)] = &[
+    ("listen", Takes::Address),
+    ("issuer", Takes::Issuer),
+    ("data_dir", Takes::Path),
+    ("database_url", Takes::Database),
+    ("postgres_bin_dir", Takes::Path),
+    ("master_key", Takes::MasterKey),
+    ("master_key_file", Takes::Path),
+    ("previous_master_key_file", Takes::Path),
+    ("workers", Takes::Number),
+    ("database_connections", Takes::Number),
+    ("tokens.max_ttl", Takes::Seconds),
+    ("tokens.max_depth", Takes::Number),
+    ("dpop.nonce", SWITCH),
+    ("dpop.window", Takes::Seconds),
+    ("dpop.skew", Takes::Seconds),
+    ("dpop.nonce_ttl", Takes::Seconds),
+    ("keys.algorithm", Takes::Word(&["ES256", "Ed25519", "RS256"])),
+    ("keys.rotate_every", Takes::Seconds),
+    ("keys.publish_before", Takes::Seconds),
+    ("delegations.default_ttl", Takes::Seconds),
+    ("delegations.max_ttl", Takes::Seconds),
+    ("delegations.request_ttl", Takes::Seconds),
+    ("delegations.ceremony_ttl", Takes::Seconds),
+    ("delegations.most_requests", Takes::Number),
+    ("delegations.capabilities", Takes::Names("observe")),
+    ("agents.max_ttl", Takes::Seconds),
+    ("agents.per_task", Takes::Number),
+    ("status.ttl", Takes::Seconds),
+    ("vault.refresh_leeway", Takes::Seconds),
+    ("vault.connect_ttl", Takes::Seconds),
+    ("vault.proxy_body", Takes::Number),
+    ("vault.proxy_answer", Takes::Number),
+    ("vault.proxy_timeout", Takes::Seconds),
+    ("audit.partition", Takes::Word(&["day", "week", "month"])),
+    ("audit.heartbeat", Takes::Seconds),
+    ("audit.reader_patience", Takes::Seconds),
+    ("audit.streams", Takes::Number),
+    ("audit.receipts", SWITCH),
+    ("audit.witnesses", Takes::Names("witness.example.com+1a2b3c4d+BFmF…")),
+    ("audit.sink_attempts", Takes::Number),
+    ("limits.per_client", Takes::Number),
+    ("limits.failed_secrets", Takes::Number),
+    ("limits.body", Takes::Number),
+    ("limits.targets", Takes::Number),
+    ("ledger.batch", Takes::Number),
+    ("ledger.queue", Takes::Number),
+    ("ledger.timeout_ms", Takes::Number),
+    ("log.format", Takes::Word(&["json", "text"])),
+    ("log.filter", Takes::Filter),
+];
+
+impl Takes {
+    /// Looks a key up by its name, those of a section as `section.key`.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        KEYS.iter().find(|(known, _)| *known == name).map(|(_, takes)| *takes)
+    }
+
+    fn accepted(self) -> String {
+        match self {
+            Self::Address => "an IP address with a port".to_owned(),
+            Self::Issuer => "an https URL, or an http URL on a loopback address".to_owned(),
+            Self::Path => "the path of a file or folder".to_owned(),
+            Self::Database => "a URL that begins with postgres:// or postgresql://".to_owned(),
+            Self::MasterKey => "32 bytes in base64url (43 characters)".to_owned(),
+            Self::Number => "a whole number that is not negative".to_owned(),
+            Self::Seconds => {
+                "a whole number of seconds, or a duration of weeks, days, hours, minutes and seconds (w, d, h, m, s)"
+                    .to_owned()
+            }
+            Self::Word(words) => words.join(" or "),
+            Self::Filter => "a filter for log lines".to_owned(),
+            Self::Names(_) => "a list of names".to_owned(),
+        }
+    }
+
+    /// A value as the environment has it.
+    pub(super) fn example(self) -> &'static str {
+        match self {
+            Self::Address => "127.0.0.1:8080",
+            Self::Issuer => "https://as.example.com",
+            Self::Path => "/var/lib/actchain",
+            Self::Database => "postgres://actchain@db.example.com/actchain",
+            Self::MasterKey => "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdE",
+            Self::Number => "10",
+            Self::Seconds => "15m",
+            Self::Word(words) => words.first().copied().unwrap_or_default(),
+            Self::Filter => "actchain=debug,info",
+            Self::Names(name) => name,
+        }
+    }
+
+    /// The same value as the file has it.
+    fn toml_example(self) -> String {
+        match self {
+            Self::Number => self.example().to_owned(),
+            Self::Names(name) => format!("[\"{name}\"]"),
+            _ => format!("\"{}\"", self.example()),
+        }
+    }
+
+    /// The text of a variable as a value of the file.
+    pub(super) fn value(self, text: &str) -> toml::Value {
+        let plain = || toml::Value::String(text.to_owned());
+        match self {
+            Self::Number | Self::Seconds => text.parse().map_or_else(|_| plain(), toml::Value::Integer),
+            Self::Names(_) => toml::Value::Array(
+                text.split(',').map(|name| toml::Value::String(name.trim().to_owned())).collect(),
+            ),
+            _ => plain(),
+        }
+    }
+}
+
+/// Where a configuration comes from: for its errors.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// A file, with its text.
+    File(&'a str, &'a str),
+    /// A variable of the environment.
+    Variable(&'a str),
+}
+
+impl Origin<'_> {
+    /// Says that a key has a value that it does not take.
+    pub(super) fn unusable(self, key: &str) -> Fault {
+        let Some(takes) = Takes::of(key) else {
+            return Fault::new(format!("{}{key} cannot be used", self.place(key)));
+        };
+        let accepted = takes.accepted();
+        Fault::new(match self {
+            Self::Variable(name) => {
+                format!("{name} takes {accepted}, for example: {name}={}", takes.example())
+            }
+            Self::File(..) => {
+                let last = key.rsplit('.').next().unwrap_or(key);
+                let example = takes.toml_example();
+                format!("{}{key} takes {accepted}, for example: {last} = {example}", self.place(key))
+            }
+        })
+    }
+
+    /// Says that there is no such key.
+    pub(super) fn unknown(self, key: &str) -> Fault {
+        let near = KEYS
+            .iter()
+            .map(|(known, _)| (strsim::jaro_winkler(known, key), *known))
+            .filter(|(likeness, _)| *likeness > 0.85)
+            .max_by(|one, other| one.0.total_cmp(&other.0))
+            .map(|(_, known)| known);
+        let hint = near.map(|known| match self {
+            Self::Variable(_) => format!(": did you mean {}?", variable(known)),
+            Self::File(..) => format!(": did you mean {known}?"),
+        });
+        let hint = hint.unwrap_or_else(|| ": docs/configuration.md lists all keys".to_owned());
+        Fault::new(match self {
+            Self::Variable(name) => format!("there is no setting {name}{hint}"),
+            Self::File(..) => format!("{}there is no key {key}{hint}", self.place(key)),
+        })
+    }
+
+    fn place(self, key: &str) -> String {
+        match self {
+            Self::Variable(name) => format!("{name}: "),
+            Self::File(name, text) => {
+                let at = DeTable::parse(text).ok().and_then(|table| offset_of(table.get_ref(), key));
+                let line = at.map(|at| format!(", line {}", position(text, at).0)).unwrap_or_default();
+                format!("{name}{line}: ")
+            }
+        }
+    }
+}
+
+/// The variable of a key.
+pub(super) fn variable(key: &str) -> String {
+    format!("ACTCHAIN_{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+/// Whether there are keys in a section of this name.
+pub(super) fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|(known, _)| known.split_once('.').is_some_and(|(section, _)| section == name))
+}
+
+/// Reads a file: its syntax, and that all its keys are known.
+pub(super) fn parse(name: &str, text: &str) -> Result<toml::Table, Fault> {
+    let origin = Origin::File(name, text);
+    // The error's own text shows the line, which may hold a secret.
+    let syntax = |error: toml::de::Error| {
+        let place = error.span().map(|span| position(text, span.start));
+        let place = place.map(|(line, column)| format!(", line {line}, column {column}"));
+        Fault::new(format!("{name}{}: {}", place.unwrap_or_default(), error.message().trim()))
+    };
+    let table = DeTable::parse(text).map_err(syntax)?;
+    for (key, value) in table.get_ref() {
+        let key = key.get_ref().as_ref();
+        if !is_section(key) {
+            Takes::of(key).ok_or_else(|| origin.unknown(key))?;
+            continue;
+        }
+        let Some(section) = value.get_ref().as_table() else {
+            return Err(Fault::new(format!(
+                "{}{key} is a section: write its keys below the line [{key}]",
+                origin.place(key)
+            )));
+        };
+        for inner in section.keys() {
+            let full = format!("{key}.{}", inner.get_ref());
+            Takes::of(&full).ok_or_else(|| origin.unknown(&full))?;
+        }
+    }
+    text.parse().map_err(syntax)
+}
+
+fn offset_of(table: &DeTable<'_>, key: &str) -> Option<usize> {
+    let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
+    let (found, value) = table.iter().find(|(name, _)| name.get_ref() == first)?;
+    match (rest, value.get_ref().as_table()) {
+        (Some(rest), Some(inner)) => offset_of(inner, rest),
+        _ => Some(found.span().start),
+    }
+}
+
+/// Line and column of an offset, both from 1.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line, column)
+}
