@@ -106,6 +106,7 @@ fn delegation(id: &str, path: &[&str], delegate: &str) -> Delegation {
             uses: 0,
         },
         revoke_reason: None,
+        pending_jwk: None,
     }
 }
 

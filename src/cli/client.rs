@@ -1,5 +1,6 @@
-//! `actchain client list|show|disable|enable|remove-key|cutoff|rotate-secret`.
+//! `actchain client list|show|disable|enable|key|remove-key|cutoff|rotate-secret`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use secrecy::ExposeSecret as _;
@@ -14,6 +15,7 @@ use crate::domain::client::{self, Client};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Stop;
 use crate::flows::desk::{Call, Desk, Done};
+use crate::flows::principals::ClientKey;
 use crate::flows::{clients, principals};
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
@@ -43,7 +45,10 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Remove a key from it: tokens bound to it or got with it are dead, with all that was made of them
+    /// Its keys: list them, remove one, restore one that was removed
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// The same as `key remove`: tokens bound to it or got with it are dead, with all that was made of them
     RemoveKey {
         id: String,
         /// The key's thumbprint
@@ -75,6 +80,32 @@ pub(super) enum Command {
     },
 }
 
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum KeyCommand {
+    /// Thumbprints of registered, pinned and removed keys
+    List {
+        id: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a key: it is refused from the next request on, and tokens bound to it or obtained with it are revoked
+    Remove {
+        id: String,
+        /// The key's thumbprint
+        jkt: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Accept a removed key again; tokens issued before its removal stay revoked
+    Restore {
+        id: String,
+        /// The key's thumbprint
+        jkt: String,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
     foundation::with(config, async |foundation, pool| {
         let now = foundation.clock.now();
@@ -99,7 +130,17 @@ pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fa
                 at_desk(foundation, pool, async |desk, call| principals::enable(desk, call, &id).await, json)
                     .await
             }
-            Command::RemoveKey { id, jkt, json } => {
+            Command::Key(KeyCommand::List { id, json }) => {
+                let mut connection = pool.acquire().await?;
+                match client::store::find(&mut connection, &id).await? {
+                    Some(client) => show_keys(&client, json),
+                    None => Ok(no_such_client(&id)),
+                }
+            }
+            Command::Key(KeyCommand::Restore { id, jkt, json }) => {
+                restore_key(foundation, pool, (&id, &jkt), json).await
+            }
+            Command::Key(KeyCommand::Remove { id, jkt, json }) | Command::RemoveKey { id, jkt, json } => {
                 let remove = async |desk: &Desk<'_>, call: &Call| {
                     principals::remove_key(desk, call, (&id, &jkt)).await
                 };
@@ -141,6 +182,7 @@ fn view(client: &Client) -> Value {
         "grant_types": client.grant_types,
         "dpop": client.dpop,
         "dpop_keys": client.dpop_keys,
+        "removed_keys": client.removed_keys,
         "actor_subjects": client.actor_subjects,
         "max_token_ttl": client.max_token_ttl,
         "disabled_at": client.disabled_at.map(crate::platform::clock::rfc3339),
@@ -168,6 +210,42 @@ fn show(client: &Client, json: bool) -> Result<ExitCode, Fault> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn show_keys(client: &Client, json: bool) -> Result<ExitCode, Fault> {
+    let all: BTreeSet<String> = client.declared_keys().union(&client.removed_keys).cloned().collect();
+    let registered = |jkt: &String| client.keys.iter().any(|key| key.thumbprint() == jkt);
+    if json {
+        let items: Vec<Value> = all
+            .iter()
+            .map(|jkt| {
+                json!({"jkt": jkt, "registered": registered(jkt), "pinned": client.dpop_keys.contains(jkt),
+                       "removed": client.removed_keys.contains(jkt)})
+            })
+            .collect();
+        print_json(&json!({"client_id": client.client_id, "items": items}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for jkt in &all {
+        let states = [
+            (registered(jkt), "registered"),
+            (client.dpop_keys.contains(jkt), "pinned"),
+            (client.removed_keys.contains(jkt), "removed"),
+        ];
+        let states: Vec<&str> = states.into_iter().filter_map(|(is, name)| is.then_some(name)).collect();
+        println!("{jkt}  {}", states.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn restore_key(
+    foundation: &Foundation,
+    pool: &PgPool,
+    (client_id, jkt): (&str, &str),
+    json: bool,
+) -> Result<ExitCode, Fault> {
+    let key = ClientKey { client_id, jkt };
+    at_desk(foundation, pool, async |desk, call| principals::restore_key(desk, call, &key).await, json).await
 }
 
 /// Carries a move out as the operator, and says what became of it.

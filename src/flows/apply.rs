@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::clients::hash_blocking;
 pub use super::declaration::read_all;
 use super::declaration::{ClientDeclaration, Declaration, DelegationDeclaration};
-use super::declared_client::{removed_keys, same_client};
+use super::declared_client::{check_removed_keys, removed_keys, same_client};
 use super::declared_delegation::{self, Known};
 use super::sinks;
 use super::vault::{Ready, prepare_all, put_provider};
@@ -268,6 +268,7 @@ impl Plan<'_> {
             ephemeral: None,
             client_id: declared.id,
         };
+        old.as_ref().map_or(Ok(()), |old| check_removed_keys(old, &wanted))?;
         let change = change_of(old.as_ref().map(|old| same_client(old, &wanted)));
         self.line(change, "client", &wanted.client_id);
         if change == Change::Keep {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::domain::client::Client;
+use crate::platform::fault::Fault;
 
 /// Thumbprints of the keys that a client had and will not have, of either kind. Where it will be free to use any, none
 /// has been taken from it.
@@ -13,6 +14,17 @@ pub(super) fn removed_keys(old: &Client, wanted: &Client) -> Vec<String> {
         registered.chain(for_proofs).collect()
     };
     keys(old).difference(&keys(wanted)).cloned().collect()
+}
+
+/// Refuses a declaration that names a key that was removed from the client: only an operator restores one, by name.
+pub(super) fn check_removed_keys(old: &Client, wanted: &Client) -> Result<(), Fault> {
+    let declared = wanted.declared_keys();
+    let Some(jkt) = declared.intersection(&old.removed_keys).next() else { return Ok(()) };
+    let id = &wanted.client_id;
+    Err(Fault::new(format!(
+        "client {id}: the key {jkt} was removed from this client and stays removed. Declare another key; or, if this one \
+         is not compromised, restore it first: actchain client key restore {id} {jkt}"
+    )))
 }
 
 /// Whether nothing about it changes.

@@ -103,6 +103,7 @@ pub(super) async fn read(
             uses: 0,
         },
         revoke_reason: None,
+        pending_jwk: None,
     };
     if wanted.terms.ceiling.as_ref().is_some_and(|name| !known.ladder.knows(name)) {
         return Err(refuse("its capability_ceiling is not on the ladder".into()));

@@ -192,10 +192,7 @@ async fn try_to_remove_key(
     (client_id, jkt): (&str, &str),
 ) -> Result<Done, Stop> {
     administers(call)?;
-    // A thumbprint (RFC 7638) is 32 bytes in base64url.
-    if jkt.len() != 43 || !jkt.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
-        return Err(Refusal::Malformed("This is no thumbprint of a key").into());
-    }
+    check_thumbprint(jkt)?;
     let mut work = Work::ending(desk.pool).await?;
     if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
@@ -210,6 +207,48 @@ async fn try_to_remove_key(
     event.detail = Some(json!({"jkt": jkt}));
     let done = Done::with(json!({"client_id": client_id, "jkt": jkt, "removed_at": rfc3339(call.now)}))?;
     call.keep(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    Ok(done)
+}
+
+/// A thumbprint (RFC 7638) is 32 bytes in base64url.
+fn check_thumbprint(jkt: &str) -> Result<(), Refusal> {
+    let fits =
+        jkt.len() == 43 && jkt.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    if fits { Ok(()) } else { Err(Refusal::Malformed("This is no thumbprint of a key")) }
+}
+
+/// Restores a removed key of a client, for operators alone: a stolen administrator's token must not bring a stolen key back.
+/// Tokens issued before the removal stay revoked.
+pub async fn restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -> Result<Done, Stop> {
+    let result = try_to_restore_key(desk, call, key).await;
+    record_refusal(desk, call, ("restore a key", About::Other(key.client_id)), result).await
+}
+
+/// A key of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientKey<'a> {
+    /// The client.
+    pub client_id: &'a str,
+    /// Thumbprint (RFC 7638).
+    pub jkt: &'a str,
+}
+
+async fn try_to_restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -> Result<Done, Stop> {
+    if !matches!(call.caller, Caller::Operator) {
+        return Err(Refusal::InsufficientScope.into());
+    }
+    let ClientKey { client_id, jkt } = *key;
+    check_thumbprint(jkt)?;
+    let mut work = Work::ending(desk.pool).await?;
+    find_client(&mut work, client_id).await?;
+    if !client::store::mark_key_restored(work.connection(), client_id, jkt, call.now).await? {
+        return Err(Refusal::NotFound.into());
+    }
+    let mut event = call.event(Action::ClientKeyRestored);
+    event.target = Some(client_id.to_owned());
+    event.detail = Some(json!({"jkt": jkt}));
+    let done = Done::with(json!({"client_id": client_id, "jkt": jkt, "restored_at": rfc3339(call.now)}))?;
     work.commit(&[event]).await?;
     Ok(done)
 }

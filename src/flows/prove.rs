@@ -188,7 +188,7 @@ async fn check(
             None
         }
         Credentials::Assertion { assertion, .. } => Some(check_assertion(app, client, assertion, now).await?),
-        Credentials::Key { .. } if jkt.is_some_and(|jkt| client.dpop_keys.contains(jkt)) => None,
+        Credentials::Key { .. } if jkt.is_some_and(|jkt| client.may_use_key(jkt)) => None,
         Credentials::Key { .. } => return refuse(ClientProblem::Unproven),
     };
     if client.is_out() {

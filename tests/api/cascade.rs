@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use actchain::domain::principal::Principal;
 use actchain::flows::desk::Call;
-use actchain::flows::principals;
+use actchain::flows::principals::{self, ClientKey};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};
 use crate::support::desk::Api;
@@ -339,12 +339,12 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
              audiences: [\"{MAIL}\"], grant_types: [token-exchange]}}",
             agent.jkt()
         );
-        world.server.apply(&yaml).await.unwrap();
+        world.server.apply(&yaml).await
     };
-    declare(&world.followup_svc).await;
+    declare(&world.followup_svc).await.unwrap();
     chain.assert_alive_above(3).await;
     let other = Agent { key: new_key(), ..world.followup_svc.clone() };
-    declare(&other).await;
+    declare(&other).await.unwrap();
     for server in chain.servers() {
         let told = server.introspect(&world.mail_server, &chain.tokens[2]).await;
         assert_eq!((&told.json["active"], server.listed(&chain.tokens[2]).await), (&json!(false), 1));
@@ -355,8 +355,11 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
     world.server.pass(6);
     let afresh = world.hop(&other, &chain.tokens[1]).await;
     world.assert_alive(&chain.servers(), &other, afresh.token()).await;
-    // The first key again: it works again, and what was bound to it before stays dead.
-    declare(&world.followup_svc).await;
+    // The first key returns by an operator's word alone, and what was bound to it before stays revoked.
+    assert!(declare(&world.followup_svc).await.unwrap_err().contains(world.followup_svc.jkt()));
+    let key = ClientKey { client_id: "followup-svc", jkt: world.followup_svc.jkt() };
+    principals::restore_key(&world.server.desk(), &world.server.operator(), &key).await.unwrap();
+    declare(&world.followup_svc).await.unwrap();
     world.server.pass(6);
     let again = world.hop(&world.followup_svc, &chain.tokens[1]).await;
     world.assert_alive(&chain.servers(), &world.followup_svc, again.token()).await;

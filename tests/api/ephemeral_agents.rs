@@ -630,31 +630,6 @@ async fn a_new_key_that_is_denied_is_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_may_come_back_and_what_was_bound_to_it_before_does_not() {
-    let world = World::new().await;
-    let made = world.made_by_alice("t").await;
-    let token = hop(&made.agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
-    let second = made.under(&new_key());
-    let rotate = async |from: &Made, to: &Made| {
-        let path = format!("/delegate/{}/key", made.delegation);
-        let body = json!({"jwk": to.agent.key.public_jwk()});
-        let rotated = world.as_agent(&from.agent, "POST", &path, body).await;
-        assert_eq!(rotated.status, 202, "{}", rotated.text);
-        let path = format!("/delegate/{}/approve", made.delegation);
-        assert_eq!(world.as_alice("POST", &path, json!({})).await.status, 200);
-        world.server.pass(1);
-    };
-    rotate(&made, &second).await;
-    let between = hop(&second.agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
-    rotate(&second, &made).await;
-    let afresh = hop(&made.agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
-    world.assert_alive(&[&world.server], &made.agent, &afresh).await;
-    world.assert_dead(&[&world.server], (&made.agent, &token), "key_removed", 1).await;
-    assert!(!world.is_active(&between).await);
-    assert_eq!(world.status_of(&between).await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_was_not_made_for_one_changes_no_key_here() {
     let world = World::new().await;
     let body = json!({"jwk": new_key().public_jwk()});

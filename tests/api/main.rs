@@ -23,6 +23,7 @@ mod openapi;
 mod operating;
 mod races;
 mod races_of_ends;
+mod removed_keys;
 mod rfc6749_form;
 mod rfc7009_revocation;
 mod rfc7662_introspection;

@@ -553,7 +553,7 @@ async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
     let agent_id = given.json["delegate"].as_str().unwrap().to_owned();
     assert_eq!(
         given.json["ephemeral"],
-        json!({"client_id": agent_id, "task_id": "task-7", "jkt": old.jkt()})
+        json!({"client_id": agent_id, "task_id": "task-7", "jkt": old.jkt(), "pending_jkt": null})
     );
     let agent = Agent { id: agent_id.clone(), ..old };
     let page = held.done(carol, ("GET", "/delegate?task=task-7"), Value::Null).await;
@@ -572,12 +572,15 @@ async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
     let waiting = held.done(Who::Client(&agent), ("POST", &key), change).await;
     assert_eq!((waiting.status, &waiting.json["state"]), (202, &json!("requested")));
     assert_eq!(waiting.json["ephemeral"]["jkt"], Value::Null);
+    assert_eq!(waiting.json["ephemeral"]["pending_jkt"], new.jkt());
     let approve = format!("/delegate/{id}/approve");
     let narrower = json!({"scopes": ["mail.read"]});
     held.refused(carol, ("POST", &approve), narrower, (400, "malformed_request")).await;
     let confirmed = held.done(carol, ("POST", &approve), Value::Null).await;
     assert_eq!(confirmed.json["ephemeral"]["jkt"], new.jkt());
     held.exchanged(&new, "carol", "mail.read").await;
+    let replaced = json!({"jwk": agent.key.public_jwk()});
+    held.refused(Who::Client(&new), ("POST", &key), replaced, (409, "key_not_reusable")).await;
 
     let agents = held.done(carol, ("GET", "/agents?limit=10"), Value::Null).await;
     let made = json!({"task_id": "task-7", "delegation": id, "owner": {"iss": IDP, "sub": "carol"}});

@@ -158,6 +158,8 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
         &["client", "enable", "nobody", "--json"],
         &["client", "cutoff", "nobody"],
         &["client", "remove-key", "nobody", &"A".repeat(43)],
+        &["client", "key", "remove", "nobody", &"A".repeat(43)],
+        &["client", "key", "restore", "agent", &"A".repeat(43)],
     ] {
         refused(&stage, arguments, "not_found: ");
     }
@@ -304,6 +306,17 @@ async fn a_client_whose_key_was_removed_proves_nothing_with_it() {
     assert_eq!([&removed["client_id"], &removed["jkt"]], [&json!("agent"), &json!(key)]);
     assert_eq!(stage.json(&["client", "show", "agent", "--json"])["dpop_keys"], json!([]));
     assert_eq!(status().await, 401);
+    let listed = stage.json(&["client", "key", "list", "agent", "--json"]);
+    let removed = json!([{"jkt": key, "registered": false, "pinned": false, "removed": true}]);
+    assert_eq!(listed["items"], removed, "{listed}");
+    // The file that declared the key is refused until the key is restored, and says so.
+    let refused = say(&stage, &["apply", "-f", stage.path("world.yaml").to_str().unwrap()]);
+    let way = format!("actchain client key restore agent {key}");
+    assert!(refused.code != 0 && refused.err.contains(&way), "{}", refused.err);
+    let restored = stage.json(&["client", "key", "restore", "agent", &key, "--json"]);
+    assert_eq!([&restored["client_id"], &restored["jkt"]], [&json!("agent"), &json!(key)]);
+    stage.declare();
+    assert_eq!(status().await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

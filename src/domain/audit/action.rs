@@ -35,6 +35,8 @@ pub enum Action {
     PrincipalCutOff,
     /// A key was removed from a client.
     ClientKeyRemoved,
+    /// An operator restored a removed key of a client.
+    ClientKeyRestored,
     /// An agent was made for one delegation.
     AgentCreated,
     /// Such an agent has ended.
@@ -117,6 +119,7 @@ impl Action {
             Self::CeremonyDenied => "delegation.ceremony_denied",
             Self::PrincipalCutOff => "admin.principal_cut_off",
             Self::ClientKeyRemoved => "client.key_removed",
+            Self::ClientKeyRestored => "client.key_restored",
             Self::AgentCreated => "client.agent_created",
             Self::AgentEnded => "client.agent_ended",
             Self::ClientChanged => "client.changed",

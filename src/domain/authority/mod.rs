@@ -275,6 +275,7 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
             uses: 0,
         },
         revoke_reason: None,
+        pending_jwk: None,
     };
     let path = Path(vec![delegation.clone()]);
     let decided = check_depth(grounds, act.depth(), Some(&path))

@@ -149,6 +149,7 @@ fn path() -> impl Strategy<Value = Path> {
                     uses: 0,
                 },
                 revoke_reason: None,
+                pending_jwk: None,
             }
         });
         Path(delegations.collect())

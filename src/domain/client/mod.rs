@@ -133,7 +133,7 @@ pub struct Client {
     pub dpop_keys: BTreeSet<String>,
     /// Whether it may use no others.
     pub dpop_restricted: bool,
-    /// Keys that were removed from it: refused, unless they have been registered again.
+    /// Thumbprints of removed keys. Refused, even where a key is registered again, until an operator restores it.
     pub removed_keys: BTreeSet<String>,
     /// Workloads whose tokens prove this client as an actor.
     pub actor_subjects: Vec<Principal>,
@@ -176,15 +176,21 @@ impl Client {
         method == self.auth || (self.ephemeral.is_some() && method == AuthMethod::PrivateKeyJwt)
     }
 
-    /// Whether the client may use this key for proofs.
+    /// Whether the client may use this key for proofs. A removed key is refused before anything that is registered counts.
     pub fn may_use_key(&self, jkt: &str) -> bool {
-        self.dpop_keys.contains(jkt)
-            || (self.auth != AuthMethod::None && !self.dpop_restricted && !self.removed_keys.contains(jkt))
+        !self.removed_keys.contains(jkt)
+            && (self.dpop_keys.contains(jkt) || (self.auth != AuthMethod::None && !self.dpop_restricted))
     }
 
-    /// Whether an assertion by this key, of whatever set, still proves the client.
+    /// Whether an assertion by this key, inline or fetched from `jwks_uri`, authenticates the client.
     pub fn may_assert_by(&self, jkt: &str) -> bool {
-        !self.removed_keys.contains(jkt) || self.keys.iter().any(|key| key.thumbprint() == jkt)
+        !self.removed_keys.contains(jkt)
+    }
+
+    /// Thumbprints of all keys that are registered or pinned, usable or removed.
+    pub fn declared_keys(&self) -> BTreeSet<String> {
+        let registered = self.keys.iter().map(|key| key.thumbprint().to_owned());
+        registered.chain(self.dpop_keys.iter().cloned()).collect()
     }
 }
 

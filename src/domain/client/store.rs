@@ -11,7 +11,8 @@ use crate::platform::fault::Fault;
 
 /// A client with the keys that were removed from it.
 const CLIENT: &str = "
-    SELECT c.*, ARRAY(SELECT jkt FROM removed_key r WHERE r.client_id = c.client_id ORDER BY jkt) AS removed_keys
+    SELECT c.*, ARRAY(SELECT jkt FROM removed_key r WHERE r.client_id = c.client_id AND r.restored_at IS NULL
+                      ORDER BY jkt) AS removed_keys
     FROM client c";
 
 #[derive(FromRow)]
@@ -306,7 +307,8 @@ pub async fn put_removed_keys(
     sqlx::query(
         "INSERT INTO removed_key (client_id, jkt, removed_at, removed_in)
          SELECT $1, jkt, $3, number FROM unnest($2::text[]) AS given (jkt), epoch
-         ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = excluded.removed_at, removed_in = excluded.removed_in",
+         ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = excluded.removed_at, removed_in = excluded.removed_in,
+             restored_at = NULL",
     )
     .bind(client_id)
     .bind(jkts)
@@ -314,6 +316,43 @@ pub async fn put_removed_keys(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Restores a removed key and raises the client's version; `false` if the key is not removed. Tokens issued before the
+/// removal stay revoked: the removal's epoch remains.
+pub async fn mark_key_restored(
+    connection: &mut PgConnection,
+    client_id: &str,
+    jkt: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE removed_key SET restored_at = $3 WHERE client_id = $1 AND jkt = $2 AND restored_at IS NULL",
+    )
+    .bind(client_id)
+    .bind(jkt)
+    .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query("UPDATE client SET updated_at = $2, version = version + 1 WHERE client_id = $1")
+        .bind(client_id)
+        .bind(now)
+        .execute(connection)
+        .await?;
+    Ok(true)
+}
+
+/// Whether a key is removed from any client. An agent for one delegation gets none of these.
+pub async fn is_removed_key(connection: &mut PgConnection, jkt: &str) -> Result<bool, Fault> {
+    let found =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM removed_key WHERE jkt = $1 AND restored_at IS NULL)")
+            .bind(jkt)
+            .fetch_one(connection)
+            .await?;
+    Ok(found)
 }
 
 /// Those of these clients that are disabled or have ended.

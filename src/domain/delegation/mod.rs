@@ -10,6 +10,7 @@ mod view;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::OffsetDateTime;
 
 pub use self::terms::{Narrowing, Wider};
@@ -18,6 +19,7 @@ use super::capability::{Ceiling, Ladder};
 use super::limit::Limit;
 use super::principal::Principal;
 use super::refusal::Refusal;
+use crate::platform::jose::PublicKey;
 use crate::protocol::authorization_details::Details;
 
 /// Where a delegation stands.
@@ -199,9 +201,17 @@ pub struct Delegation {
     pub agent: Option<AgentDescription>,
     /// Why it was taken back.
     pub revoke_reason: Option<String>,
+    /// The new key of its agent, a JWK, until the delegator confirms or denies it.
+    pub pending_jwk: Option<Value>,
 }
 
 impl Delegation {
+    /// Thumbprint of the key that waits for the delegator; `None` where no usable key waits.
+    pub fn pending_jkt(&self) -> Option<String> {
+        let members = self.pending_jwk.as_ref()?.as_object()?;
+        PublicKey::from_jwk(members).ok().map(|key| key.thumbprint().to_owned())
+    }
+
     /// Whether its limits are the same as another's; times and state aside.
     pub fn same_terms(&self, other: &Self) -> bool {
         self.path == other.path

@@ -186,15 +186,6 @@ pub async fn mark_rebinding(
     Ok(done.rows_affected() == 1)
 }
 
-/// The key that waits for the delegator.
-pub async fn find_rebinding(connection: &mut PgConnection, id: &str) -> Result<Option<Value>, Fault> {
-    let found: Option<Option<Value>> = sqlx::query_scalar("SELECT rebinding FROM delegation WHERE id = $1")
-        .bind(id)
-        .fetch_optional(connection)
-        .await?;
-    Ok(found.flatten())
-}
-
 /// Locks and reads the counts of a path, in the order in which everybody locks them.
 pub async fn lock_usage(
     connection: &mut PgConnection,

@@ -91,6 +91,7 @@ impl TryFrom<Row> for Delegation {
             reason: row.reason,
             agent: row.agent.map(|agent| agent.0),
             revoke_reason: row.revoke_reason,
+            pending_jwk: row.rebinding,
         })
     }
 }

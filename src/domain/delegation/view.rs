@@ -49,6 +49,8 @@ struct EphemeralView {
     client_id: String,
     task_id: String,
     jkt: Option<String>,
+    /// Thumbprint of the new key that waits for the delegator.
+    pending_jkt: Option<String>,
 }
 
 impl View {
@@ -73,6 +75,7 @@ impl View {
                 client_id: client.client_id.clone(),
                 task_id: agent.task_id.clone(),
                 jkt: client.dpop_keys.first().cloned(),
+                pending_jkt: one.pending_jkt(),
             })
         });
         Some(Self {

@@ -52,6 +52,7 @@ impl Refusal {
             | Self::WrongState(_)
             | Self::ParentNotActive(_)
             | Self::CeremonyDecided(_)
+            | Self::KeyNotReusable
             | Self::TaskFull => code("conflict", 409),
             Self::IdempotencyReused => code("invalid_request", 422),
             Self::MediaType => code("invalid_request", 415),

@@ -146,6 +146,8 @@ pub enum Refusal {
     AgentEnded,
     /// A key of this chain was removed from its client.
     KeyRemoved,
+    /// A key that was removed before is offered again.
+    KeyNotReusable,
     /// Not on the ladder.
     CapabilityUnknown,
     /// A capability beyond what may be had.

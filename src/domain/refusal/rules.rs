@@ -11,7 +11,7 @@ use crate::protocol::sarif::Rule;
 use crate::protocol::severity::Severity;
 
 /// One of each kind: every reason is among them.
-pub const KINDS: [Refusal; 88] = {
+pub const KINDS: [Refusal; 89] = {
     use Refusal as R;
     [
         R::Malformed("The form of the request is wrong"),
@@ -66,6 +66,7 @@ pub const KINDS: [Refusal; 88] = {
         R::PrincipalCutOff,
         R::AgentEnded,
         R::KeyRemoved,
+        R::KeyNotReusable,
         R::CapabilityUnknown,
         R::CapabilityTooHigh,
         R::CeremonyRequired(Uuid::nil()),
@@ -131,6 +132,7 @@ impl Refusal {
             | Self::GuessingSecrets
             | Self::TokenRevoked
             | Self::KeyRemoved
+            | Self::KeyNotReusable
             | Self::CeremonyUsed
             | Self::TokenOfAnother
             | Self::AccessTokenBound

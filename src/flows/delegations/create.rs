@@ -206,6 +206,7 @@ fn put_together(
         reason: wanted.reason.clone(),
         agent: wanted.agent.clone(),
         revoke_reason: None,
+        pending_jwk: None,
     })
 }
 
@@ -258,6 +259,9 @@ async fn make_agent(
     registry: &Registry,
 ) -> Result<Event, Stop> {
     let owner = call.caller.principal(desk.issuer).unwrap_or_else(|| one.delegator.clone());
+    if client::store::is_removed_key(connection, key.thumbprint()).await? {
+        return Err(Refusal::KeyNotReusable.into());
+    }
     let present = client::store::lock_task(connection, &owner, &wanted.task_id).await?;
     if present >= i64::from(desk.config.agents.per_task) {
         return Err(Refusal::TaskFull.into());

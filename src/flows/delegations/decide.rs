@@ -5,7 +5,7 @@ use serde_json::json;
 use super::request::{Approval, after, check_reason};
 use super::{leaf, view_again, visible, wrong_state};
 use crate::domain::audit::Action;
-use crate::domain::client;
+use crate::domain::client::{self, Client};
 use crate::domain::delegation::{self, Delegation, Facts, Path, State, Wider};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry;
@@ -64,9 +64,10 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
     if delegate.is_out() {
         return Err(Refusal::DelegateDisabled.into());
     }
-    if rebinding {
-        confirm_key(&mut work, call, asked).await?;
-    }
+    let jkt = match rebinding {
+        true => Some(confirm_key(&mut work, call, asked).await?),
+        false => key_of(&delegate, asked)?,
+    };
     // What was active before is no younger for its new key.
     let activated_at = asked.facts.activated_at.or(Some(call.now));
     let facts = Facts { activated_at, expires_at, max_uses, ..asked.facts.clone() };
@@ -78,7 +79,7 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
     event.detail = Some(json!({
         "expires_at": rfc3339(expires_at), "scopes": approved.terms.scopes.to_stored(),
         "audiences": approved.terms.audiences.to_stored(), "capability_ceiling": approved.terms.ceiling,
-        "max_uses": approved.facts.max_uses, "new_key": rebinding,
+        "max_uses": approved.facts.max_uses, "new_key": rebinding, "jkt": jkt,
     }));
     let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
     call.keep(desk, &mut work, &done).await?;
@@ -96,14 +97,29 @@ fn ends(call: &Call, approval: &Approval, path: &Path) -> Result<time::OffsetDat
     Ok(after(call.now, lifetime))
 }
 
-async fn confirm_key(work: &mut Work, call: &Call, one: &Delegation) -> Result<(), Stop> {
-    let jwk = delegation::moves::find_rebinding(work.connection(), &one.id).await?;
-    let jwk = jwk.ok_or_else(|| Fault::new("no key waits"))?;
+/// Makes the pending key the agent's only one, unless it was removed from a client meanwhile; gives its thumbprint.
+async fn confirm_key(work: &mut Work, call: &Call, one: &Delegation) -> Result<String, Stop> {
+    let jwk = one.pending_jwk.as_ref().ok_or_else(|| Fault::new("no key waits"))?;
     let members = jwk.as_object().ok_or_else(|| Fault::new("a key that is no object"))?;
     let jkt = super::request::public_key(members)?.thumbprint().to_owned();
+    if client::store::is_removed_key(work.connection(), &jkt).await? {
+        return Err(Refusal::KeyNotReusable.into());
+    }
     let jwks = json!({"keys": [jwk]});
-    client::store::put_keys(work.connection(), &one.delegate, (Some(&jwks), &[jkt]), call.now).await?;
-    Ok(())
+    let pinned = std::slice::from_ref(&jkt);
+    client::store::put_keys(work.connection(), &one.delegate, (Some(&jwks), pinned), call.now).await?;
+    Ok(jkt)
+}
+
+/// The key of an agent that was made for this delegation. A removed key leaves the agent without one: there is nothing to
+/// approve.
+fn key_of(delegate: &Client, one: &Delegation) -> Result<Option<String>, Refusal> {
+    let made_for_it = delegate.ephemeral.as_ref().is_some_and(|agent| agent.home == one.id);
+    if !made_for_it {
+        return Ok(None);
+    }
+    let usable = delegate.dpop_keys.iter().find(|jkt| delegate.may_use_key(jkt));
+    usable.cloned().map(Some).ok_or(Refusal::KeyNotReusable)
 }
 
 async fn try_to_deny(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {

@@ -41,6 +41,10 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>
     if old.iter().any(|jkt| jkt == key.thumbprint()) {
         return Err(Refusal::Malformed("This is the key that the agent has").into());
     }
+    // Stolen keys come back by this way, too. The agent's own earlier keys are among the removed ones.
+    if client::store::is_removed_key(work.connection(), key.thumbprint()).await? {
+        return Err(Refusal::KeyNotReusable.into());
+    }
     if !delegation::moves::mark_rebinding(work.connection(), id, &Value::Object(jwk.clone()), call.now)
         .await?
     {
