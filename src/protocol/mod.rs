@@ -1,5 +1,6 @@
 //! SPECS: what the RFCs say, pure. No SQL, no HTTP server, no clock; one file for each concern, in the RFC's order.
 pub mod access_token;
+pub mod archive_statement;
 pub mod authorization_details;
 pub mod canonical_json;
 pub mod cef;

@@ -178,6 +178,11 @@ impl Signature {
         })
     }
 
+    /// The name of the key that it claims.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether it names this key, well signed or not.
     pub fn names(&self, key: &VerifierKey) -> bool {
         key.name == self.name && key.id() == self.id
@@ -200,9 +205,14 @@ pub fn parts(note: &str) -> Option<(String, Vec<Signature>)> {
     (signatures.len() <= MOST_SIGNATURES).then(|| (format!("{text}\n"), signatures))
 }
 
-/// Opens a note that at least one of the keys has signed. Unknown signers are passed over; a bad signature under a
+/// Opens a checkpoint that at least one of the keys has signed. Unknown signers are passed over; a bad signature under a
 /// known key spoils the note.
 pub fn open(note: &str, keys: &[VerifierKey]) -> Option<Checkpoint> {
+    open_text(note, keys).and_then(|text| Checkpoint::parse(&text))
+}
+
+/// Gives the text of a note that at least one of the keys has signed, whatever it is about.
+pub fn open_text(note: &str, keys: &[VerifierKey]) -> Option<String> {
     let (text, signatures) = parts(note)?;
     let mut vouched = false;
     for signature in &signatures {
@@ -212,7 +222,7 @@ pub fn open(note: &str, keys: &[VerifierKey]) -> Option<Checkpoint> {
         }
         vouched = true;
     }
-    vouched.then(|| Checkpoint::parse(&text)).flatten()
+    vouched.then_some(text)
 }
 
 /// Whether a note has a signature, good or bad, under the name and id of one of the keys.

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use actchain::domain::audit::verify::{Broken, Why};
-use actchain::domain::audit::{index as blocks, parts, store, tree};
+use actchain::domain::audit::{Action, Event, index as blocks, parts, store, tree};
 use actchain::flows::audit::archive::{self, Archived, Sought, Wanted};
 use actchain::flows::audit::{self, Kept, index};
 use actchain::platform::fault::Fault;
-use actchain::platform::jose::SealingKey;
-use actchain::protocol::signed_note::VerifierKey;
+use actchain::platform::jose::{SealingKey, SigningAlg, SigningKey};
+use actchain::protocol::signed_note::{self, VerifierKey};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 use time::Duration;
@@ -105,6 +105,9 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
     let report = audit::verify_database(&mut sql, &Kept::default()).await.unwrap();
     assert!(report.valid, "{report:?}");
     assert_eq!(report.hashes_only, 2_400, "and says what it saw only as hashes");
+    let shown = Kept { archives: Some(folder.path().to_owned()), ..Kept::default() };
+    let report = audit::verify_database(&mut sql, &shown).await.unwrap();
+    assert!(report.valid && report.hashes_only == 0, "with the files, every event was read: {report:?}");
     world.server.disable("stranger").await;
     // The files, each by itself.
     let kept = Kept { keys: vec![key(server).await], ..Kept::default() };
@@ -225,24 +228,108 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
     assert_eq!(store::head(&mut other).await.unwrap().size(), 2_100);
 }
 
+/// What the owner of the tables can do without the log's key: drop a partition, and write that it was archived, in its row and
+/// in an event.
+async fn pretend_archived(server: &Server, to: u64) {
+    let mut sql = server.sql().await;
+    sql.execute("UPDATE audit_part SET archived_at = now(), file_sha256 = '\\x00' WHERE part = 0")
+        .await
+        .unwrap();
+    sql.execute("DROP TABLE audit_event_0").await.unwrap();
+    let mut event = Event::of_operator(server.clock.now(), Action::AuditArchived, "part 0");
+    event.detail = Some(json!({"part": 0, "from": 0, "to": to, "sha256": "00", "file": "audit.jsonl"}));
+    store::append(&mut sql, &[event.draft().unwrap()]).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_are_missing_were_archived_only_if_the_log_says_so() {
+async fn events_that_are_missing_were_archived_only_if_the_logs_key_has_signed_that() {
     let world = old_world().await;
-    checkpoint(&world.server).await;
-    let mut sql = world.server.sql().await;
-    assert!(audit::verify_database(&mut sql, &Kept::default()).await.unwrap().valid);
-    for statement in [
-        "UPDATE audit_part SET archived_at = now(), file_sha256 = '\\x00' WHERE part = 0",
-        "DROP TABLE audit_event_0",
-    ] {
-        sqlx::query(statement).execute(&mut sql).await.unwrap();
+    let server = &world.server;
+    let note = checkpoint(server).await;
+    let kept = Kept { keys: vec![key(server).await], notes: vec![note], ..Kept::default() };
+    let mut sql = server.sql().await;
+    assert!(audit::verify_database(&mut sql, &kept).await.unwrap().valid);
+    pretend_archived(server, 1_500).await;
+    checkpoint(server).await;
+    for kept in [&kept, &Kept::default()] {
+        let report = audit::verify_database(&mut sql, kept).await.unwrap();
+        let broken = Some(Broken { seq: 0, why: Why::Gap });
+        assert_eq!(report.broken, broken, "all hashes are right, and the log's key has signed nothing");
     }
-    let report = audit::verify_database(&mut sql, &Kept::default()).await.unwrap();
-    assert_eq!(
-        report.broken,
-        Some(Broken { seq: 0, why: Why::Gap }),
-        "all hashes are right, and nobody archived them"
-    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_of_another_key_or_about_other_events_does_not_excuse_a_gap() {
+    let world = old_world().await;
+    let server = &world.server;
+    let folder = tempfile::tempdir().unwrap();
+    archive(server, folder.path()).await.unwrap();
+    let kept = Kept { keys: vec![key(server).await], ..Kept::default() };
+    let mut sql = server.sql().await;
+    let sql_text = "SELECT statement FROM audit_part WHERE archived_at IS NOT NULL ORDER BY part";
+    let notes: Vec<String> = sqlx::query_scalar(sql_text).fetch_all(&mut sql).await.unwrap();
+    let (text, _) = signed_note::parts(&notes[0]).unwrap();
+    let stranger = SigningKey::generate(SigningAlg::Ed25519).unwrap().0;
+    let public = actchain::platform::base64url::decode(stranger.public_jwk()["x"].as_str().unwrap()).unwrap();
+    let verifier = VerifierKey::new(text.lines().next().unwrap(), public.try_into().unwrap()).unwrap();
+    let forged = verifier.signature_line(&stranger.sign_raw(text.as_bytes()).unwrap());
+    let report = async |part: i32, note: Option<&str>| {
+        let mut sql = server.sql().await;
+        let change = "UPDATE audit_part SET statement = $2 WHERE part = $1";
+        sqlx::query(change).bind(part).bind(note).execute(&mut sql).await.unwrap();
+        audit::verify_database(&mut sql, &kept).await.unwrap()
+    };
+    for (note, why) in [
+        (None, Why::Gap),
+        (Some(notes[1].clone()), Why::Gap),
+        (Some(signed_note::note(&text, &forged)), Why::Signature),
+        (Some(notes[0].replacen("events 0 1500", "events 0 1499", 1)), Why::Signature),
+        (Some("no note".to_owned()), Why::Signature),
+    ] {
+        let broken = report(0, note.as_deref()).await.broken;
+        assert_eq!(broken, Some(Broken { seq: 0, why }), "{note:?}");
+    }
+    assert!(report(0, Some(&notes[0])).await.valid);
+    let second = report(1, Some(&notes[0])).await.broken;
+    assert_eq!(second, Some(Broken { seq: 1_500, why: Why::Gap }), "the statement of the partition before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_archived_events_are_checked_against_the_statement_and_the_tree() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = old_world().await;
+    let server = &world.server;
+    let folder = tempfile::tempdir().unwrap();
+    let done = archive(server, folder.path()).await.unwrap();
+    let keys = vec![key(server).await];
+    let kept = Kept { keys: keys.clone(), archives: Some(folder.path().to_owned()), ..Kept::default() };
+    let mut sql = server.sql().await;
+    let report = audit::verify_database(&mut sql, &kept).await.unwrap();
+    assert!(report.valid && report.hashes_only == 0, "{report:?}");
+    for one in &done {
+        let note = std::fs::read_to_string(one.file.with_added_extension("note")).unwrap();
+        let text = signed_note::open_text(&note, &keys).expect("the statement lies beside the file");
+        assert!(text.contains(&format!("\nevents {} {}\n", one.from, one.to)), "{text}");
+        assert!(text.contains(&format!("\nsha256 {}\n", one.sha256)), "{text}");
+        for path in [one.file.clone(), one.file.with_added_extension("note")] {
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "only its owner reads {}", path.display());
+        }
+    }
+    let text = std::fs::read_to_string(&done[1].file).unwrap();
+    for changed in [text.replacen("filler", "folder", 1), format!("{text}\n"), String::new()] {
+        std::fs::write(&done[1].file, changed).unwrap();
+        let report = audit::verify_database(&mut sql, &kept).await.unwrap();
+        assert_eq!(report.broken, Some(Broken { seq: 1_500, why: Why::Archive }));
+    }
+    std::fs::remove_file(&done[1].file).unwrap();
+    let report = audit::verify_database(&mut sql, &kept).await.unwrap();
+    assert!(report.valid && report.hashes_only == 900, "one file is not shown: {report:?}");
+    // What is believed already needs no file.
+    let believed = checkpoint(server).await;
+    let later = Kept { keys, from: Some(believed), ..Kept::default() };
+    let report = audit::verify_database(&mut sql, &later).await.unwrap();
+    assert!(report.valid && report.hashes_only == 0, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

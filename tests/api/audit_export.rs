@@ -58,6 +58,32 @@ async fn a_whole_export_is_the_log_and_what_vouches_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn exports_of_one_minute_share_a_checkpoint() {
+    let world = busy_world().await;
+    let checkpoints = async || -> i64 {
+        let count = sqlx::query_scalar("SELECT count(*) FROM audit_checkpoint");
+        count.fetch_one(&mut world.server.sql().await).await.unwrap()
+    };
+    let first = world.export("").await;
+    let size = |answer: &crate::support::Answer| -> u64 {
+        answer.header("actchain-audit-size").unwrap().parse().unwrap()
+    };
+    for query in ["", "format=csv", "outcome=refused"] {
+        world.server.pass(10);
+        let again = world.export(query).await;
+        assert_eq!((size(&again), checkpoints().await), (size(&first), 1), "{query:?}");
+    }
+    // One that begins behind the checkpoint is not covered by it.
+    let behind = world.export(&format!("from_seq={}", size(&first) + 1)).await;
+    assert!(size(&behind) > size(&first) && check(&behind.text).valid);
+    assert_eq!(checkpoints().await, 2);
+    world.server.pass(60);
+    let later = world.export("").await;
+    assert!(size(&later) > size(&behind) && check(&later.text).valid);
+    assert_eq!(checkpoints().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_export_begins_with_the_edge_of_what_came_before() {
     let world = busy_world().await;
     let whole = world.export("").await;
@@ -114,6 +140,7 @@ async fn a_selection_is_compared_with_a_kept_checkpoint_of_its_size_or_not_at_al
     let key = crate::audit_archive::key(&world.server).await;
     let kept = Kept { keys: vec![key], notes: vec![kept.clone()], ..Kept::default() };
     let of_size = world.export(&format!("outcome=refused&size={size}")).await;
+    world.server.pass(60);
     let later = world.export("outcome=refused").await;
     let folder = tempfile::tempdir().unwrap();
     let check = |text: &str| {

@@ -52,6 +52,35 @@ async fn a_checkpoint_in_the_place_of_another_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stored_checkpoint_that_cannot_be_read_is_named_and_not_passed_over() {
+    let world = World::new().await;
+    let server = &world.server;
+    let note = checkpoint(server).await;
+    let size: u64 = note.lines().nth(1).unwrap().parse().unwrap();
+    world.first_hop().await;
+    checkpoint(server).await;
+    let kept = Kept { keys: vec![key(server).await], ..Kept::default() };
+    let mut sql = server.sql().await;
+    let signature = note.lines().last().unwrap();
+    let blob = signature.rsplit_once(' ').unwrap().1;
+    for (damaged, why) in [
+        ("garbage".to_owned(), Why::Unreadable),
+        (note.replace(signature, ""), Why::Unreadable),
+        (note.replace('\u{2014}', "-"), Why::Unreadable),
+        (note.replace(&format!("\n{size}\n"), "\nmany\n"), Why::Unreadable),
+        (note.replace(blob, "AAAAAAAA"), Why::Signature),
+    ] {
+        let change = "UPDATE audit_checkpoint SET note = $2 WHERE size = $1";
+        let size_bound = i64::try_from(size).unwrap();
+        sqlx::query(change).bind(size_bound).bind(&damaged).execute(&mut sql).await.unwrap();
+        for kept in [&kept, &Kept::default()] {
+            let report = audit::verify_database(&mut sql, kept).await.unwrap();
+            assert_eq!(report.broken, Some(Broken { seq: size, why }), "{damaged}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_export_that_is_resumed_after_a_rotation_names_the_key_that_signed() {
     let world = World::new().await;
     let server = &world.server;
@@ -78,7 +107,7 @@ async fn what_is_missing_behind_the_checkpoint_that_is_believed_is_a_gap() {
     world.first_hop().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rest.jsonl");
-    let kept = Kept { keys: vec![key(&world.server).await], notes: Vec::new(), from: Some(note) };
+    let kept = Kept { keys: vec![key(&world.server).await], from: Some(note), ..Kept::default() };
     for (from, broken) in [(size, None), (size + 1, Some(Broken { seq: size, why: Why::Gap }))] {
         std::fs::write(&path, world.export(&format!("from_seq={from}")).await.text).unwrap();
         assert_eq!(audit::verify_export(&path, &kept).unwrap().broken, broken, "from {from}");

@@ -292,6 +292,16 @@ fn cosign((key, verifier): &(SigningKey, VerifierKey), text: &str) -> String {
     verifier.signature_line(&cosignature(1_767_225_600, &signature))
 }
 
+/// A note with one character of its first signature line changed, at this place of the base64 text.
+fn altered(note: &str, place: usize) -> String {
+    let (text, lines) = note.split_once("\n\n").unwrap();
+    let (name, blob) = lines.rsplit_once(' ').unwrap();
+    let mut blob = blob.to_owned();
+    let other = if blob[place..].starts_with('A') { "B" } else { "A" };
+    blob.replace_range(place..=place, other);
+    format!("{text}\n\n{name} {blob}")
+}
+
 async fn post_note(server: &Server, note: &str) -> Answer {
     let api = Api::new(server, "POST", "/audit/checkpoint/cosignatures").raw(note);
     api.header("content-type", "text/plain; charset=utf-8").send().await
@@ -308,7 +318,7 @@ async fn ck_10_known_witnesses_vouch_for_what_we_have_signed_and_for_nothing_els
     let (text, _) = signed_note::parts(&note).unwrap();
     let before = server.events().await.len();
     let other = text.replacen('\n', "\n1", 1);
-    let spoiled = cosign(&known[0], &other);
+    let (spoiled, good) = (cosign(&known[0], &other), cosign(&known[0], &text));
     for (bad, what) in [
         ("hello".to_owned(), "no note"),
         (note.clone(), "no witness"),
@@ -319,6 +329,8 @@ async fn ck_10_known_witnesses_vouch_for_what_we_have_signed_and_for_nothing_els
             "a good one and a bad one",
         ),
         (signed_note::note(&other, &spoiled), "not our checkpoint"),
+        (format!("{}{good}", altered(&note, 40)), "our own signature altered beside a good witness"),
+        (format!("{}{good}", altered(&note, 2)), "our own key id altered beside a good witness"),
     ] {
         let answer = post_note(server, &bad).await;
         assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{what}: {}", answer.text);
@@ -444,7 +456,8 @@ async fn ck_08_log_keys_rotate_and_whatever_was_signed_before_goes_on_to_verify(
         async |kept: &audit::Kept| audit::verify_database(&mut server.sql().await, kept).await.unwrap();
     assert!(verify(&audit::Kept::default()).await.valid);
     for (key, note) in keys.iter().zip([&notes[0], &notes[2], &notes[4]]) {
-        let kept = audit::Kept { keys: vec![key.clone()], notes: vec![note.clone()], from: None };
+        let kept =
+            audit::Kept { keys: vec![key.clone()], notes: vec![note.clone()], ..audit::Kept::default() };
         let report = verify(&kept).await;
         assert!(report.valid, "{report:?}");
         assert!(report.checkpoints >= 2);

@@ -102,6 +102,8 @@ fn verification_exits_0_1_and_2_and_believes_what_it_is_told_to() {
     assert!(later["valid"] == true && later["from"].as_u64() > Some(0), "{later}");
     assert_eq!(code(&stage.run(&["audit", "verify", "--from-checkpoint", note, "--key", &new_key])), 1);
     assert_eq!(code(&stage.run(&["audit", "export", "--out", export])), 0);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(export).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "only its owner reads what users did");
     let plain = stage.run(&["audit", "verify", "--file", export]);
     assert_eq!(code(&plain), 0);
     assert_eq!(String::from_utf8_lossy(&plain.stderr), "", "no bar where there is no terminal");
@@ -151,7 +153,7 @@ fn an_export_that_is_gone_on_with_is_one_file() {
 
 fn archives(folder: &Path) -> Vec<String> {
     let list = std::fs::read_dir(folder).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap());
-    list.filter(|name| !name.starts_with('.')).collect()
+    list.filter(|name| !name.starts_with('.') && name.ends_with(".jsonl")).collect()
 }
 
 /// The cluster of a data directory, while a server runs on it.
@@ -221,7 +223,8 @@ fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
             assert_eq!(code(&whole), 0, "{name} has its name only when it is whole");
         }
         assert!(partitions() == 0 || archives(&folder).len() == 1, "dropped only when it is in a file");
-        assert_eq!(code(&stage.run(&["audit", "verify"])), 0);
+        let whole = stage.run(&["audit", "verify", "--archives", dir]);
+        assert_eq!(code(&whole), 0, "{}", text(&whole));
     }
     let mut done = stage.run(&arguments);
     until("what was killed is gone", || {
@@ -236,7 +239,17 @@ fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
     assert_eq!(code(&stage.run(&["audit", "show", "--archive", file, "--seq", "400000"])), 1);
     assert_eq!(code(&stage.run(&["audit", "show", "--archive", "nowhere", "--seq", "1"])), 2);
     assert_eq!(code(&stage.run(&["audit", "archive", "--before", "soon", "--dir", dir])), 2);
-    let report = stage.json(&["audit", "verify", "--json"]);
+    let without = stage.run(&["audit", "verify", "--json"]);
+    let report = json(&without);
     assert!(report["valid"] == true && report["hashes_only"].as_u64() > Some(5_000), "{report}");
+    assert_eq!(code(&without), 2, "not all of it was checked");
+    assert!(text(&stage.run(&["audit", "verify"])).starts_with("valid but for 50"));
+    assert_eq!(code(&stage.run(&["audit", "verify", "--archives", "nowhere"])), 2);
+    let report = stage.json(&["audit", "verify", "--archives", dir, "--json"]);
+    assert!(report["valid"] == true && report["hashes_only"] == 0, "{report}");
+    let shortened = std::fs::read_to_string(file).unwrap().replacen("filler", "folder", 1);
+    std::fs::write(file, shortened).unwrap();
+    let broken = stage.run(&["audit", "verify", "--archives", dir]);
+    assert_eq!((code(&broken), text(&broken).trim()), (1, "BROKEN at seq 0: archive"));
     assert!(runtime.block_on(send(&server.base, &stage.exchange())).is_some());
 }

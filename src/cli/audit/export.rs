@@ -12,6 +12,7 @@ use crate::flows::audit::export::{self, Export, Format, Wanted};
 use crate::flows::desk::{Call, Desk};
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
+use crate::platform::private_file;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -84,11 +85,8 @@ async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
     let goes_on = args.from > 0 && held && args.format != Format::Sarif;
     let mut out: Box<dyn std::io::Write + Send> = match &args.out {
         Some(path) => {
-            let mut options = std::fs::OpenOptions::new();
-            options.create(true).write(true).append(goes_on).truncate(!goes_on);
-            Box::new(std::io::BufWriter::new(
-                options.open(path).during(&format!("writing {}", path.display()))?,
-            ))
+            let open = if goes_on { private_file::append } else { private_file::create };
+            Box::new(std::io::BufWriter::new(open(path).during(&format!("writing {}", path.display()))?))
         }
         None => Box::new(std::io::BufWriter::new(std::io::stdout())),
     };

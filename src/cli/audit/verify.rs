@@ -1,6 +1,6 @@
-//! `actchain audit verify`: only reads; exits 0 for a valid log, 1 for a broken one, 2 if it could not check.
+//! `actchain audit verify`: only reads; exits 0 for a valid log, 1 for a broken one, 2 if it could not check all of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -18,6 +18,9 @@ pub(in crate::cli) struct Args {
     /// An export or an archive; the database where absent
     #[arg(long)]
     file: Option<PathBuf>,
+    /// The folder with the files that events were archived to: they are checked, too
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    archives: Option<PathBuf>,
     /// A checkpoint that was kept elsewhere
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
@@ -39,6 +42,7 @@ pub(super) async fn run(
         keys: verifier_keys(&args.key)?,
         notes: args.checkpoint.iter().map(|path| kept_checkpoint(path)).collect::<Result<_, _>>()?,
         from: args.from_checkpoint.as_deref().map(kept_checkpoint).transpose()?,
+        archives: args.archives.as_deref().map(folder).transpose()?,
     };
     let bar = bar();
     let mut show = |done: u64, all: u64| {
@@ -63,7 +67,19 @@ pub(super) async fn run(
     } else {
         print(&report)?
     }
-    Ok(if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match (report.valid, report.hashes_only) {
+        (true, 0) => ExitCode::SUCCESS,
+        // Not all of it was checked.
+        (true, _) => ExitCode::from(2),
+        (false, _) => ExitCode::FAILURE,
+    })
+}
+
+fn folder(path: &Path) -> Result<PathBuf, Fault> {
+    match path.is_dir() {
+        true => Ok(path.to_owned()),
+        false => Err(Fault::new(format!("{} is not a folder", path.display()))),
+    }
 }
 
 /// On a terminal only, and on standard error.
@@ -82,15 +98,16 @@ fn print(report: &Report) -> Result<(), Fault> {
         return Ok(());
     }
     let root = report.root.as_deref().unwrap_or_default();
-    println!("valid: {} events, {} checkpoints, root {root}", report.events, report.checkpoints);
+    let but = match report.hashes_only {
+        0 => String::new(),
+        events => format!(" but for {events} archived events whose files were not shown (--archives DIR)"),
+    };
+    println!("valid{but}: {} events, {} checkpoints, root {root}", report.events, report.checkpoints);
     if report.vouched < report.events {
         println!("checkpoints vouch for the first {} of them", report.vouched);
     }
     if report.from > 0 {
         println!("events before {} were believed", report.from);
-    }
-    if report.hashes_only > 0 {
-        println!("{} events were archived: only their hashes are here", report.hashes_only);
     }
     Ok(())
 }

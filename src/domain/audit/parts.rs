@@ -16,18 +16,20 @@ pub struct Part {
     pub opened_at: OffsetDateTime,
     /// When it was archived and dropped.
     pub archived_at: Option<OffsetDateTime>,
+    /// The signed note that says which events it had and which file they are in.
+    pub statement: Option<String>,
 }
 
 /// All of them, oldest first.
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<Part>, Fault> {
-    let parts =
-        sqlx::query_as("SELECT part, first_seq, opened_at, archived_at FROM audit_part ORDER BY part");
-    Ok(parts.fetch_all(connection).await?)
+    let sql = "SELECT part, first_seq, opened_at, archived_at, statement FROM audit_part ORDER BY part";
+    Ok(sqlx::query_as(sql).fetch_all(connection).await?)
 }
 
 /// The one that is written to.
 pub async fn last(connection: &mut PgConnection) -> Result<Part, Fault> {
-    let sql = "SELECT part, first_seq, opened_at, archived_at FROM audit_part ORDER BY part DESC LIMIT 1";
+    let sql = "SELECT part, first_seq, opened_at, archived_at, statement FROM audit_part
+               ORDER BY part DESC LIMIT 1";
     Ok(sqlx::query_as(sql).fetch_one(connection).await?)
 }
 
@@ -56,18 +58,31 @@ pub async fn forget_postings(connection: &mut PgConnection, below: u64) -> Resul
     Ok(done.rows_affected() > 0)
 }
 
+/// What is kept of a partition that is in a file.
+#[derive(Debug, Clone, Copy)]
+pub struct InFile<'a> {
+    /// SHA-256 of the file.
+    pub sha256: &'a [u8; 32],
+    /// The signed note about it.
+    pub statement: &'a str,
+    /// When.
+    pub now: OffsetDateTime,
+}
+
 /// Says of a partition that it is in a file; `false` if it was said before.
 pub async fn mark_archived(
     connection: &mut PgConnection,
     part: i32,
-    (sha256, now): (&[u8], OffsetDateTime),
+    file: InFile<'_>,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
-        "UPDATE audit_part SET archived_at = $2, file_sha256 = $3 WHERE part = $1 AND archived_at IS NULL",
+        "UPDATE audit_part SET archived_at = $2, file_sha256 = $3, statement = $4
+         WHERE part = $1 AND archived_at IS NULL",
     )
     .bind(part)
-    .bind(now)
-    .bind(sha256)
+    .bind(file.now)
+    .bind(file.sha256.as_slice())
+    .bind(file.statement)
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)

@@ -22,8 +22,7 @@ const STRIDE: u32 = 8;
 pub struct Chunk {
     from: u64,
     to: u64,
-    /// As they were copied out; nothing where they were archived.
-    rows: Option<Vec<u8>>,
+    rows: Rows,
     /// The stored leaves, of as many as have one.
     leaves: Vec<Hash>,
     /// The stored roots of tiles that end here.
@@ -32,15 +31,42 @@ pub struct Chunk {
     covered: u64,
 }
 
-/// Reads events `[from, to)` with what is stored of them: all of them archived, or none.
+/// The documents of a chunk.
+#[derive(Debug)]
+enum Rows {
+    /// None: they were archived.
+    Archived,
+    /// As they were copied out of the database.
+    Copied(Vec<u8>),
+    /// As they are in the file that they were moved to.
+    InFile(Vec<Vec<u8>>),
+}
+
+/// Where the documents of a chunk come from.
+#[derive(Debug)]
+pub enum Source {
+    /// The database has them.
+    Database,
+    /// They were archived: only their leaves are there.
+    Leaves,
+    /// They were archived, and these are the documents of the file, from the first of the chunk on.
+    File(Vec<Vec<u8>>),
+}
+
+/// Reads events `[from, to)` with what is stored of them; `covered` events have their leaves stored.
 pub async fn read(
     connection: &mut PgConnection,
     (from, to): (u64, u64),
-    (floor, covered): (u64, u64),
+    source: Source,
+    covered: u64,
 ) -> Result<Chunk, Fault> {
     let leaves = tree::leaves_as_stored(connection, from, to.min(covered)).await?;
     let tiles = tree::tiles_as_stored(connection, from, to).await?;
-    let rows = if from < floor { None } else { Some(copy(connection, from, to).await?) };
+    let rows = match source {
+        Source::Database => Rows::Copied(copy(connection, from, to).await?),
+        Source::Leaves => Rows::Archived,
+        Source::File(documents) => Rows::InFile(documents),
+    };
     Ok(Chunk { from, to, rows, leaves, tiles, covered })
 }
 
@@ -62,8 +88,12 @@ impl Chunk {
     /// Takes a walk over all of it.
     pub fn walk(&self, walk: &mut Walk) -> Result<Result<(), Broken>, Fault> {
         let walked = match &self.rows {
-            None => self.over_leaves(walk),
-            Some(rows) => self.over_rows(walk, rows)?,
+            Rows::Archived => self.over_leaves(walk),
+            Rows::Copied(rows) => self.over_rows(walk, rows)?,
+            Rows::InFile(documents) => {
+                let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
+                self.over_documents(walk, (self.from..self.to).collect(), &documents)
+            }
         };
         Ok(walked.and_then(|()| self.compare_tiles(walk)))
     }
@@ -87,18 +117,19 @@ impl Chunk {
             documents.push(document);
             rest = behind;
         }
-        for (seq, judged) in seqs.into_iter().zip(judge_all(&documents)) {
-            let leaf = match walk.take(seq, &judged) {
-                Ok(leaf) => leaf,
-                Err(broken) => return Ok(Err(broken)),
-            };
+        Ok(self.over_documents(walk, seqs, &documents))
+    }
+
+    fn over_documents(&self, walk: &mut Walk, seqs: Vec<u64>, documents: &[&[u8]]) -> Result<(), Broken> {
+        for (seq, judged) in seqs.into_iter().zip(judge_all(documents)) {
+            let leaf = walk.take(seq, &judged)?;
             let seq = walk.size() - 1;
             let stored = usize::try_from(seq - self.from).ok().and_then(|place| self.leaves.get(place));
             if stored.is_some_and(|stored| *stored != leaf) || (stored.is_none() && seq < self.covered) {
-                return Ok(Err(Broken { seq, why: Why::Leaf }));
+                return Err(Broken { seq, why: Why::Leaf });
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn compare_tiles(&self, walk: &mut Walk) -> Result<(), Broken> {

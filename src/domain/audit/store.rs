@@ -199,6 +199,22 @@ pub async fn checkpoints(connection: &mut PgConnection) -> Result<Vec<(u64, Stri
         .collect()
 }
 
+/// The newest checkpoint if it was signed after one instant and not after another.
+pub async fn checkpoint_since(
+    connection: &mut PgConnection,
+    (after, until): (OffsetDateTime, OffsetDateTime),
+) -> Result<Option<(u64, String)>, Fault> {
+    let row: Option<(i64, String)> = sqlx::query_as(
+        "SELECT size, note FROM (SELECT * FROM audit_checkpoint ORDER BY size DESC LIMIT 1) newest
+         WHERE made_at > $1 AND made_at <= $2",
+    )
+    .bind(after)
+    .bind(until)
+    .fetch_optional(connection)
+    .await?;
+    row.map(|(size, note)| Ok((u64::try_from(size).during("reading a checkpoint")?, note))).transpose()
+}
+
 /// The newest checkpoint.
 pub async fn newest_checkpoint(connection: &mut PgConnection) -> Result<Option<(u64, String)>, Fault> {
     let row: Option<(i64, String)> =

@@ -41,6 +41,10 @@ pub enum Why {
     Surplus,
     /// The proof of an event does not lead to the root of the checkpoint.
     Proof,
+    /// A stored checkpoint is not a signed note over a size and a root.
+    Unreadable,
+    /// The file that was shown for archived events is not the one that the log's key has signed.
+    Archive,
 }
 
 /// What can be said of a document without those before it.

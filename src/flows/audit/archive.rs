@@ -1,5 +1,6 @@
 //! Moving old partitions of the log into files that vouch for themselves. A partition is dropped only after its file was read
-//! back from the disk and holds; the hashes of its events stay, so that every proof and root stays whole.
+//! back from the disk and holds; the hashes of its events stay, so that every proof and root stays whole. The log's key signs
+//! which events are in which file: verification believes that statement and nothing else that says so.
 
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,16 +13,18 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use super::checkpoint::{active_key, checkpoint_on, sign, signer_of};
+use super::checkpoint::{active_key, checkpoint_on, sign, sign_text, signer_of};
 use super::file::{Beginning, Voucher};
 use super::verify::Kept;
-use super::{log_keys, verify_export};
-use crate::domain::audit::parts::{self, Part};
+use super::{log_keys, origin, verify_export};
+use crate::domain::audit::parts::{self, InFile, Part};
 use crate::domain::audit::{Action, Event, index, store, tree};
 use crate::domain::{gate, sink};
 use crate::platform::digest::{Sha256, hex};
 use crate::platform::fault::{During, Fault};
 use crate::platform::jose::SealingKey;
+use crate::platform::private_file;
+use crate::protocol::archive_statement::ArchiveStatement;
 use crate::protocol::merkle::{self, Frontier};
 use crate::protocol::signed_note::{self, Checkpoint};
 
@@ -69,13 +72,25 @@ pub async fn archive(
     now: OffsetDateTime,
 ) -> Result<Vec<Archived>, Fault> {
     let mut connection = PgConnection::connect_with(database).await.during("connecting to the database")?;
-    sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
-    sqlx::query(MOST_WAITING).execute(&mut connection).await?;
-    if !sqlx::query_scalar::<_, bool>(ALONE).fetch_one(&mut connection).await? {
+    let done = archive_all(&mut connection, (seal, issuer), wanted, now).await;
+    // The lock is free when the command returns, also after a failure.
+    connection.close().await.during("closing a connection")?;
+    done
+}
+
+async fn archive_all(
+    connection: &mut PgConnection,
+    (seal, issuer): (&SealingKey, &str),
+    wanted: Wanted<'_>,
+    now: OffsetDateTime,
+) -> Result<Vec<Archived>, Fault> {
+    sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
+    sqlx::query(MOST_WAITING).execute(&mut *connection).await?;
+    if !sqlx::query_scalar::<_, bool>(ALONE).fetch_one(&mut *connection).await? {
         return Err(Fault::new("somebody else is archiving this log at the moment"));
     }
     let mut done = Vec::new();
-    let parts = parts::list(&mut connection).await?;
+    let parts = parts::list(connection).await?;
     for (part, next) in parts.iter().zip(parts.iter().skip(1)) {
         if part.archived_at.is_some() {
             continue;
@@ -83,12 +98,11 @@ pub async fn archive(
         if next.opened_at > wanted.before {
             break;
         }
-        match archive_part(&mut connection, (part, next), (seal, issuer, wanted), now).await? {
+        match archive_part(connection, (part, next), (seal, issuer, wanted), now).await? {
             Some(archived) => done.push(archived),
             None => break,
         }
     }
-    connection.close().await.during("closing a connection")?;
     Ok(done)
 }
 
@@ -131,11 +145,26 @@ async fn archive_part(
         }
     };
     put_in_place(&aside, &path)?;
+    let from_root = tree::frontier(connection, from).await?.root();
     // The log may have had another name when this checkpoint was signed.
     let name_then = voucher.checkpoint.lines().next().unwrap_or_default();
     read_back(&path, (from, to), &digest, &log_keys(connection, name_then).await?)?;
-    let archived = Archived { part: part.part, from, to, sha256: hex(&digest), file: path };
-    forget(connection, (&archived, &name), &digest, now).await?;
+    let archived = Archived { part: part.part, from, to, sha256: hex(&digest), file: path.clone() };
+    let statement = ArchiveStatement {
+        origin: origin(issuer),
+        partition: u64::try_from(part.part).during("numbering a partition")?,
+        from,
+        to,
+        from_root,
+        root: edge.root(),
+        sha256: digest,
+        file: name,
+    };
+    let active = active_key(connection).await?;
+    let note = sign_text(std::slice::from_ref(&active), (seal, issuer), &statement.text())?;
+    write_beside(&path, &note)?;
+    let file = InFile { sha256: &digest, statement: &note, now };
+    forget(connection, (&archived, &statement.file), file).await?;
     // No search goes below the first event that is there, so that this may take its time, and be left undone until the next.
     while parts::forget_postings(connection, to / index::BLOCK).await? {}
     Ok(Some(archived))
@@ -180,7 +209,7 @@ async fn write(
 ) -> Result<Option<[u8; 32]>, Fault> {
     let what = format!("writing {}", aside.display());
     let mut tree = tree::frontier(connection, from).await?;
-    let mut out = BufWriter::new(std::fs::File::create(aside).during(&what)?);
+    let mut out = BufWriter::new(private_file::create(aside).during(&what)?);
     let beginning = serde_json::to_string(&Beginning::behind(&tree)).during(&what)?;
     writeln!(out, "{beginning}").during(&what)?;
     let mut rows = Box::pin(store::documents(connection, from, edge.size()));
@@ -206,7 +235,7 @@ async fn write(
     digest_of(aside).map(Some)
 }
 
-fn digest_of(path: &Path) -> Result<[u8; 32], Fault> {
+pub(super) fn digest_of(path: &Path) -> Result<[u8; 32], Fault> {
     // A partition is read as a whole nowhere else, either: its digest is made piece by piece.
     let what = format!("reading {}", path.display());
     let mut file = std::fs::File::open(path).during(&what)?;
@@ -222,6 +251,24 @@ fn put_in_place(aside: &Path, path: &Path) -> Result<(), Fault> {
         std::fs::remove_file(aside).during(&what)?;
         return Err(Fault::new(format!("{} is there already, and is another file", path.display())));
     }
+    rename(aside, path)
+}
+
+/// The statement, in a file of its own beside the archive, for those who have the files and not the database.
+fn write_beside(path: &Path, note: &str) -> Result<(), Fault> {
+    let beside = path.with_added_extension("note");
+    let aside = path.with_added_extension("note.part");
+    let what = format!("writing {}", beside.display());
+    let mut file = private_file::create(&aside).during(&what)?;
+    file.write_all(note.as_bytes()).during(&what)?;
+    file.sync_all().during(&what)?;
+    drop(file);
+    rename(&aside, &beside)
+}
+
+/// Down to the disk.
+fn rename(aside: &Path, path: &Path) -> Result<(), Fault> {
+    let what = format!("writing {}", path.display());
     std::fs::rename(aside, path).during(&what)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).during(&what)
@@ -247,16 +294,15 @@ fn read_back(
 async fn forget(
     connection: &mut PgConnection,
     (archived, name): (&Archived, &str),
-    digest: &[u8; 32],
-    now: OffsetDateTime,
+    file: InFile<'_>,
 ) -> Result<(), Fault> {
     for _ in 1..ATTEMPTS {
-        match try_forget(connection, (archived, name), digest, now).await {
+        match try_forget(connection, (archived, name), file).await {
             Err(fault) if is_locked(&fault) => tokio::time::sleep(PAUSE).await,
             other => return other,
         }
     }
-    try_forget(connection, (archived, name), digest, now).await
+    try_forget(connection, (archived, name), file).await
 }
 
 /// Somebody read the log just then (SQLSTATE lock_not_available).
@@ -270,14 +316,13 @@ fn is_locked(fault: &Fault) -> bool {
 async fn try_forget(
     connection: &mut PgConnection,
     (archived, name): (&Archived, &str),
-    digest: &[u8; 32],
-    now: OffsetDateTime,
+    file: InFile<'_>,
 ) -> Result<(), Fault> {
     let mut transaction = connection.begin_with(gate::BEGIN_SHARED).await?;
-    if !parts::mark_archived(&mut transaction, archived.part, (digest, now)).await? {
+    if !parts::mark_archived(&mut transaction, archived.part, file).await? {
         return Err(Fault::new("the partition was archived by somebody else"));
     }
-    let mut event = Event::of_operator(now, Action::AuditArchived, format!("part {}", archived.part));
+    let mut event = Event::of_operator(file.now, Action::AuditArchived, format!("part {}", archived.part));
     event.detail = Some(json!({
         "part": archived.part,
         "from": archived.from,

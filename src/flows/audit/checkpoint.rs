@@ -16,6 +16,9 @@ use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 /// More events than witnesses that sign one checkpoint.
 const MOST_WITNESSED: u64 = 64;
 
+/// How long a checkpoint is used for further exports.
+const REUSED: time::Duration = time::Duration::MINUTE;
+
 /// Signs a checkpoint over the log as it stands and keeps it; gives the one that is kept for this size.
 ///
 /// # Errors
@@ -27,6 +30,21 @@ pub async fn checkpoint(
     now: OffsetDateTime,
 ) -> Result<String, Fault> {
     checkpoint_on(&mut *pool.acquire().await?, seal, issuer, now).await
+}
+
+/// The newest checkpoint if it covers at least so many events and is younger than a minute, else a new one: however often
+/// callers export, at most one checkpoint a minute is signed for them.
+pub(super) async fn checkpoint_covering(
+    pool: &PgPool,
+    (seal, issuer): (&SealingKey, &str),
+    least: u64,
+    now: OffsetDateTime,
+) -> Result<String, Fault> {
+    let recent = store::checkpoint_since(&mut *pool.acquire().await?, (now - REUSED, now)).await?;
+    match recent {
+        Some((size, note)) if size >= least && note.starts_with(&format!("{}\n", origin(issuer))) => Ok(note),
+        _ => checkpoint(pool, seal, issuer, now).await,
+    }
 }
 
 /// The same as a job: not where nothing was recorded since the newest one but that witnesses signed it, else each of those
@@ -127,6 +145,15 @@ pub(super) fn sign(
     tree: &Frontier,
 ) -> Result<String, Fault> {
     let text = Checkpoint { origin: origin(issuer), size: tree.size(), root: tree.root() }.text();
+    sign_text(signers, (seal, issuer), &text)
+}
+
+/// A note with this text and a signature line of each key.
+pub(super) fn sign_text(
+    signers: &[StoredKey],
+    (seal, issuer): (&SealingKey, &str),
+    text: &str,
+) -> Result<String, Fault> {
     let mut lines = String::new();
     for key in signers {
         let signature = key.open(seal)?.sign_raw(text.as_bytes())?;
@@ -134,7 +161,7 @@ pub(super) fn sign(
         let verifier = verifier.ok_or_else(|| Fault::new("a log key is unusable"))?;
         lines.push_str(&verifier.signature_line(&signature));
     }
-    Ok(signed_note::note(&text, &lines))
+    Ok(signed_note::note(text, &lines))
 }
 
 /// The key that signs checkpoints now.

@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::merkle::Frontier;
 
+/// Whether a line is an event: documents are canonical, so that none begins with the member of another line.
+pub(super) fn is_document(line: &[u8]) -> bool {
+    let others: [&[u8]; 3] = [b"{\"checkpoint\"", b"{\"from\"", b"{\"leaves\""];
+    !others.iter().any(|other| line.starts_with(other))
+}
+
 /// The last line: a checkpoint, and the key that verifies it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

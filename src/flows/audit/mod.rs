@@ -11,6 +11,7 @@ pub mod index;
 pub mod prove;
 pub mod transparency;
 mod verify;
+mod verify_archived;
 mod verify_file;
 
 pub use self::checkpoint::{checkpoint, checkpoint_if_due, log_keys, published_key};

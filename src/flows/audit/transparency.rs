@@ -186,7 +186,7 @@ async fn entries(connection: &mut PgConnection, tile: Tile) -> Result<Vec<u8>, S
 ///
 /// # Errors
 /// A refusal unless the note is a checkpoint of ours, word by word, with a good signature of a witness that is configured,
-/// and without a bad one.
+/// and without a bad one, neither of a witness nor in the name of the log.
 pub async fn cosign(app: &App, note: &str, origin_of: Origin, now: OffsetDateTime) -> Result<usize, Stop> {
     let malformed = |sentence| Stop::Refused(Refusal::Malformed(sentence));
     let (text, signatures) =
@@ -211,6 +211,10 @@ pub async fn cosign(app: &App, note: &str, origin_of: Origin, now: OffsetDateTim
     });
     if !is_ours || checkpoint.origin != origin(&app.issuer) {
         return Err(malformed("This is no checkpoint that this log has signed"));
+    }
+    let own = signatures.iter().filter(|signature| signature.name() == checkpoint.origin);
+    if own.clone().any(|line| !keys.iter().any(|key| line.is_by(key, &text))) {
+        return Err(malformed("A signature line in the name of this log is not one that it has made"));
     }
     let mut events = Vec::new();
     for (witness, signature) in good {

@@ -1,16 +1,16 @@
 //! Verification of the log in the database: every document and leaf, every tile, every checkpoint with all who vouch for it, in
 //! one snapshot, without changing anything.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
-use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::checkpoint::verifier_key;
-use crate::domain::audit::filter::Filter;
-use crate::domain::audit::rows::{self, Chunk};
-use crate::domain::audit::search::{self, Extent, Found, Order, Search};
+use super::verify_archived::{Archived, archived};
+use crate::domain::audit::rows::{self, Chunk, Source};
 use crate::domain::audit::verify::{Broken, Walk, Why};
-use crate::domain::audit::{Action, index, parts, store, tree};
+use crate::domain::audit::{index, parts, store, tree};
 use crate::domain::key::{self, Purpose, StoredKey};
 use crate::platform::digest::hex;
 use crate::platform::fault::{During, Fault};
@@ -26,7 +26,8 @@ pub struct Report {
     pub from: u64,
     /// How many events hold, from the first of the log on.
     pub events: u64,
-    /// Of how many of them there is nothing but the leaf, because they were archived.
+    /// Of how many of them only the leaf was checked: they were archived, and their files were not shown. Where this is not 0, the
+    /// command exits 2.
     pub hashes_only: u64,
     /// Root over all of them, in hexadecimal, where the log is whole.
     pub root: Option<String>,
@@ -84,6 +85,8 @@ pub struct Kept {
     pub notes: Vec<String>,
     /// The note up to which everything is believed.
     pub from: Option<String>,
+    /// The folder with the files of archived events.
+    pub archives: Option<PathBuf>,
 }
 
 /// Hears how far it is: events done, and all of them.
@@ -117,9 +120,10 @@ async fn verify_snapshot(
     let keys = key::store::list(connection).await?;
     let stored = store::checkpoints(connection).await?;
     let mut checkpoints = Vec::new();
-    // With keys that were kept elsewhere, what others signed says nothing: a log whose issuer was renamed has such.
-    let foreign = |note: &&String| !kept.keys.is_empty() && !signed_note::names_signer(note, &kept.keys);
-    let notes = stored.iter().map(|(_, note)| note).filter(|note| !foreign(note));
+    if let Some(broken) = unreadable(&stored, kept, &keys) {
+        return Ok(Report::of(Err(broken), 0));
+    }
+    let notes = stored.iter().map(|(_, note)| note).filter(|note| !is_foreign(note, kept));
     for note in notes.chain(&kept.notes).chain(&kept.from) {
         match open(note, kept, &keys) {
             Some(checkpoint) => checkpoints.push(checkpoint),
@@ -152,35 +156,42 @@ async fn verify_snapshot(
         },
     };
     let from = believed.size();
-    let walk = match Walk::from(&believed, &checkpoints) {
+    let believable = |note: &str| believable(note, kept, &keys);
+    let archived = match archived(connection, kept, believable, from).await? {
+        Ok(archived) => archived,
+        Err(broken) => return Ok(Report { from, ..Report::of(Err(broken), count) }),
+    };
+    let hashes_only = archived.hashes_only();
+    let walk = match Walk::from(&believed, &[&checkpoints[..], &archived.roots[..]].concat()) {
         Ok(walk) => walk,
         Err(broken) => return Ok(Report { from, ..Report::of(Err(broken), count) }),
     };
-    let floor = parts::floor(connection).await?.max(from);
-    let hashes_only = floor - from;
     let result = match surplus(connection, &head).await? {
         // What is wrong within comes first.
-        Some(surplus) => walk_all(connection, (walk, floor), &head, progress).await?.and(Err(surplus)),
-        None => walk_all(connection, (walk, floor), &head, progress).await?,
-    };
-    let result = match archive_unsaid(connection, &head).await? {
-        Some(unsaid) if from < unsaid => result.and(Err(Broken { seq: from, why: Why::Gap })),
-        _ => result,
+        Some(surplus) => walk_all(connection, (walk, archived), &head, progress).await?.and(Err(surplus)),
+        None => walk_all(connection, (walk, archived), &head, progress).await?,
     };
     Ok(Report { from, hashes_only, ..Report::of(result, count) }.compared_with(&checkpoints))
 }
 
-/// Up to where events are missing of which the log itself does not say that they were archived. The event that says so of the
-/// last partition that was is recorded behind it, and therefore there; it says that all before were, too.
-async fn archive_unsaid(connection: &mut PgConnection, head: &Frontier) -> Result<Option<u64>, Fault> {
-    let floor = parts::floor(connection).await?;
-    let filter = Filter { action: Some(Action::AuditArchived.name().to_owned()), ..Filter::default() };
-    let extent = Extent { floor, covered: index::covered(connection).await?, size: head.size() };
-    let search = Search { filter: &filter, besides: &[], order: Order::Newest };
-    // Partitions without an event may have been archived since.
-    let said = search::page(connection, search, &extent, (None, 100)).await?.found;
-    let says = |found: &Found| found.event.pointer("/detail/to").and_then(Value::as_u64) == Some(floor);
-    Ok((floor > 0 && !said.iter().any(says)).then_some(floor))
+/// With keys that were kept elsewhere, what others signed says nothing: a log whose issuer was renamed has such.
+fn is_foreign(note: &str, kept: &Kept) -> bool {
+    !kept.keys.is_empty() && !signed_note::names_signer(note, &kept.keys)
+}
+
+/// The first stored checkpoint that cannot be read, or that is passed over as another's and that no key of the log has signed.
+fn unreadable(stored: &[(u64, String)], kept: &Kept, keys: &[StoredKey]) -> Option<Broken> {
+    stored.iter().find_map(|(size, note)| {
+        let read = signed_note::parts(note).and_then(|(text, _)| Checkpoint::parse(&text));
+        let why = match read {
+            None => Why::Unreadable,
+            Some(_) if is_foreign(note, kept) && open(note, &Kept::default(), keys).is_none() => {
+                Why::Signature
+            }
+            Some(_) => return None,
+        };
+        Some(Broken { seq: *size, why })
+    })
 }
 
 pub(super) fn size_of(note: &str) -> Option<u64> {
@@ -233,19 +244,26 @@ async fn surplus(connection: &mut PgConnection, head: &Frontier) -> Result<Optio
 /// the next is read.
 async fn walk_all(
     connection: &mut PgConnection,
-    (walk, floor): (Walk, u64),
+    (walk, archived): (Walk, Archived),
     head: &Frontier,
     progress: Progress<'_>,
 ) -> Result<Result<Frontier, Broken>, Fault> {
     let size = head.size();
     let mut from = walk.size();
+    let mut runs = archived.runs.into_iter().peekable();
     let covered = index::covered(connection).await?;
     let (chunks, arriving) = tokio::sync::mpsc::channel::<Chunk>(1);
     let hashing = tokio::task::spawn_blocking(move || walk_chunks(walk, arriving));
     while from < size {
-        let end = if from < floor { floor } else { size };
+        while runs.next_if(|run| run.to <= from).is_some() {}
+        let end = runs.peek().map_or(size, |run| run.to);
         let to = ((from / rows::CHUNK + 1) * rows::CHUNK).min(end);
-        let chunk = rows::read(connection, (from, to), (floor, covered)).await?;
+        let source = match runs.peek_mut().map(|run| run.lines.as_mut()) {
+            None => Source::Database,
+            Some(None) => Source::Leaves,
+            Some(Some(lines)) => Source::File(lines.take(to - from)?),
+        };
+        let chunk = rows::read(connection, (from, to), source, covered).await?;
         // Nobody listens any more once something is wrong.
         if chunks.send(chunk).await.is_err() {
             break;
@@ -279,14 +297,14 @@ fn walk_chunks(
 
 /// Opens a note under the keys that were kept elsewhere or, without any, those in the database.
 fn open(note: &str, kept: &Kept, stored: &[StoredKey]) -> Option<Checkpoint> {
+    signed_note::open(note, &believable(note, kept, stored))
+}
+
+fn believable(note: &str, kept: &Kept, stored: &[StoredKey]) -> Vec<VerifierKey> {
     if !kept.keys.is_empty() {
-        return signed_note::open(note, &kept.keys);
+        return kept.keys.clone();
     }
-    let name = note.lines().next()?;
-    let keys: Vec<VerifierKey> = stored
-        .iter()
-        .filter(|key| key.purpose == Purpose::Log)
-        .filter_map(|key| verifier_key(key, name))
-        .collect();
-    signed_note::open(note, &keys)
+    let name = note.lines().next().unwrap_or_default();
+    let log = stored.iter().filter(|key| key.purpose == Purpose::Log);
+    log.filter_map(|key| verifier_key(key, name)).collect()
 }
