@@ -147,6 +147,8 @@ impl Ledger {
     ) -> Result<(Self, oneshot::Receiver<()>), Fault> {
         let (queue, entries) = mpsc::channel(settings.queue);
         let timeout = Duration::from_millis(settings.timeout_ms);
+        // Custom plans are not better here, and planning each statement anew costs more than carrying it out.
+        let options = options.options([("plan_cache_mode", "force_generic_plan")]);
         let writer = Writer { options, timeout, most: settings.batch, connection: None };
         // A thread of its own: on a runtime that shares its work among threads, each answer of the database would wake
         // more of them than are needed.
