@@ -78,6 +78,9 @@ fn pieces(
                 continue;
             }
             let sent = tokio::time::timeout(patience, sender.send(piece.map(Bytes::from))).await;
+            if sent.is_err() {
+                metrics::counter!("actchain_audit_readers_cut_off_total", "reader" => "export").increment(1);
+            }
             if last || !matches!(sent, Ok(Ok(()))) {
                 return;
             }

@@ -307,8 +307,8 @@ async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
     let mut first = [0_u8; 1_000];
     stream.read_exact(&mut first).await.unwrap();
     assert!(first.starts_with(b"HTTP/1.1 200"));
-    // It is cut off while nobody reads; what is in the buffers can still be read.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    // It is cut off while nothing is read; what is in the buffers can still be read.
+    world.server.cut_off("export", 1).await;
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
     let text = String::from_utf8_lossy(&rest);

@@ -2,7 +2,6 @@
 //! counts, and after the answer there is nothing left.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -17,9 +16,6 @@ use crate::support::desk::Api;
 use crate::support::ends::{ClosedGate, new_key, outcome};
 use crate::support::world::{IDP, MAIL, World};
 use crate::support::{Answer, Server, claims_of};
-
-/// Longer than any request may take, under load and on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn two_servers() -> (World, Server) {
     let world = World::new().await;
@@ -50,9 +46,7 @@ where
         let mut after = 0;
         while after < AFTER {
             let after_the_end = ended.load(Ordering::SeqCst);
-            let began = Instant::now();
             let answer = shoot(side).await;
-            assert!(began.elapsed() < PATIENCE, "a request took {:?}", began.elapsed());
             assert_ne!(answer.status, 503, "{}", answer.text);
             match answer.status {
                 200 | 201 => granted.fetch_add(1, Ordering::SeqCst),
@@ -69,9 +63,7 @@ where
             assert!(broken.load(Ordering::SeqCst) < 200, "nothing works even before the end");
             tokio::task::yield_now().await;
         }
-        let began = Instant::now();
         let answer = end.await;
-        assert!(began.elapsed() < PATIENCE, "the end took {:?}", began.elapsed());
         assert!(matches!(answer.status, 200 | 202), "{}", answer.text);
         ended.store(true, Ordering::SeqCst);
         answer
@@ -449,7 +441,6 @@ async fn ends_of_every_kind_at_once_stand_in_nobodys_way() {
     let admin = world.desk_token(&world.admin).await;
     let alice = world.user_token();
     let others: Vec<String> = (0..4).map(|n| world.token_of(&format!("user-{n}"))).collect();
-    let begun = Instant::now();
     let ends = (0..6).map(|n| {
         let (field, admin, alice, made) = (&field, &admin, &alice, &made);
         async move {
@@ -492,7 +483,6 @@ async fn ends_of_every_kind_at_once_stand_in_nobodys_way() {
         futures_util::future::join_all(gives),
         futures_util::future::join_all(exchanges)
     );
-    assert!(begun.elapsed() < 3 * PATIENCE, "{:?}", begun.elapsed());
     for answer in ends.iter().flatten() {
         assert!(matches!(answer.status, 200 | 404 | 409), "{} {}", answer.status, answer.text);
     }

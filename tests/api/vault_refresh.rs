@@ -1,7 +1,5 @@
 //! Access tokens of providers are renewed before they end: once, by whoever comes first, and nothing is lost on the way.
 
-use std::time::Duration;
-
 use actchain::platform::base64url;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -120,7 +118,8 @@ async fn an_access_token_is_renewed_within_the_leeway_and_not_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_at_the_moment_of_expiry_on_two_servers_make_one_refresh() {
     let story = Story::new().await;
-    story.provider.always(Asked::Refresh, Wrong::late(Duration::from_millis(300)));
+    let (late, gate) = Wrong::held();
+    story.provider.always(Asked::Refresh, late);
     let twin = story.vault.world.server.twin().await;
     story.pass(100);
     let token = story.token().await;
@@ -129,7 +128,12 @@ async fn two_thousand_at_the_moment_of_expiry_on_two_servers_make_one_refresh() 
         let server = if n % 2 == 0 { &story.vault.world.server } else { &twin };
         Api::post(server, &path, json!({})).client(&story.vault.world.email_svc, &token).send()
     });
-    let answers = join_all(calls).await;
+    // The others come while the first refresh is under way.
+    let opening = async {
+        story.provider.asked(Asked::Refresh, 1).await;
+        gate.open();
+    };
+    let (answers, ()) = tokio::join!(join_all(calls), opening);
     let newest = story.provider.newest().unwrap();
     for answer in &answers {
         assert_eq!((answer.status, &answer.json["access_token"]), (200, &json!(newest)), "{}", answer.text);
@@ -234,17 +238,17 @@ async fn a_server_that_remembers_an_ended_token_finds_the_one_that_another_serve
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_is_rotated_during_a_refresh_stays() {
     let story = Story::new().await;
-    story.provider.once(Asked::Refresh, Wrong::late(Duration::from_millis(500)));
+    let (late, gate) = Wrong::held();
+    story.provider.once(Asked::Refresh, late);
     story.pass(100);
     let token = story.token().await;
     let fetching = story.vault.fetch(&token, &story.id);
     let rotating = async {
-        while story.provider.count(Asked::Refresh) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        story.provider.asked(Asked::Refresh, 1).await;
         let body = json!({"credential": {"access_token": "brought-meanwhile"}});
         let path = format!("/vault/connections/{}/rotate", story.id);
         assert_eq!(story.vault.world.as_alice("POST", &path, body).await.status, 200);
+        gate.open();
     };
     let (fetched, ()) = tokio::join!(fetching, rotating);
     assert_eq!(fetched.status, 200, "{}", fetched.text);
@@ -255,11 +259,15 @@ async fn a_credential_that_is_rotated_during_a_refresh_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_is_finished_although_whoever_asked_hung_up() {
     let story = Story::new().await;
-    story.provider.once(Asked::Refresh, Wrong::late(Duration::from_millis(400)));
+    let (late, gate) = Wrong::held();
+    story.provider.once(Asked::Refresh, late);
     story.pass(100);
     let token = story.token().await;
-    let fetching = tokio::time::timeout(Duration::from_millis(200), story.vault.fetch(&token, &story.id));
-    assert!(fetching.await.is_err());
+    tokio::select! {
+        answer = story.vault.fetch(&token, &story.id) => panic!("answered although held back: {}", answer.text),
+        () = story.provider.asked(Asked::Refresh, 1) => {}
+    }
+    gate.open();
     while !story
         .vault
         .vault_events()
@@ -267,7 +275,7 @@ async fn a_refresh_is_finished_although_whoever_asked_hung_up() {
         .iter()
         .any(|event| event["action"] == "vault.connection.refreshed")
     {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::task::yield_now().await;
     }
     assert_eq!(story.fetched().await, story.provider.newest().unwrap());
     assert_eq!(story.provider.count(Asked::Refresh), 1);
@@ -359,15 +367,15 @@ async fn nothing_that_a_provider_gave_stands_in_the_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delegation_that_ends_while_the_provider_thinks_gives_nothing() {
     let story = Story::new().await;
-    story.provider.once(Asked::Refresh, Wrong::late(Duration::from_millis(1500)));
+    let (late, gate) = Wrong::held();
+    story.provider.once(Asked::Refresh, late);
     story.pass(100);
     let token = story.token().await;
     let fetching = story.vault.fetch(&token, &story.id);
     let passing = async {
-        while story.provider.count(Asked::Refresh) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        story.provider.asked(Asked::Refresh, 1).await;
         story.pass(40_000);
+        gate.open();
     };
     let (fetched, ()) = tokio::join!(fetching, passing);
     assert_ne!(fetched.status, 200, "{}", fetched.text);
@@ -395,18 +403,18 @@ async fn a_refresh_token_goes_where_the_provider_is_by_now() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_back_after_an_end_is_given_back() {
     let story = Story::new().await;
-    story.provider.once(Asked::Refresh, Wrong::late(Duration::from_millis(500)));
+    let (late, gate) = Wrong::held();
+    story.provider.once(Asked::Refresh, late);
     // It takes back one token at a time, not all of a grant.
     story.provider.once(Asked::Revoke, Wrong::json(200, json!({})));
     story.pass(100);
     let token = story.token().await;
     let fetching = story.vault.fetch(&token, &story.id);
     let ending = async {
-        while story.provider.count(Asked::Refresh) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        story.provider.asked(Asked::Refresh, 1).await;
         let path = format!("/vault/connections/{}/disconnect", story.id);
         assert_eq!(story.vault.world.as_alice("POST", &path, json!({})).await.status, 200);
+        gate.open();
     };
     let (fetched, ()) = tokio::join!(fetching, ending);
     assert_eq!(fetched.status, 409, "{}", fetched.text);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::Server;
 use crate::support::desk::Api;
+use crate::support::interrupt::dropped_after;
 use crate::support::vault::{VaultWorld, names};
 
 async fn keys_in_use(server: &Server) -> Vec<String> {
@@ -74,23 +75,24 @@ async fn what_was_interrupted_goes_on_with_the_key_that_it_began_with() {
     }
     let id = vault.api_key().await;
     let (_, [_, token]) = vault.granted(&id).await;
-    let mut interrupted = 0;
-    let first = loop {
+    let mut interrupted: u32 = 0;
+    let (first, begun) = loop {
+        let begun = keys_in_use(server).await.len() > 1;
         let mut reached = 0;
         let report = |sealed, _| reached = sealed;
         let rekeying = rekey(&server.app.pool, &server.app.vault.keys, server.clock.now(), report);
-        // Dropped wherever it happens to be, as if the process had been killed.
-        match tokio::time::timeout(std::time::Duration::from_millis(30), rekeying).await {
-            Err(_) => interrupted += 1,
-            Ok(done) => break done.unwrap(),
+        // Dropped at one await after the other, as if the process had been killed there.
+        match dropped_after(37 * interrupted + 1, rekeying).await {
+            None => interrupted += 1,
+            Some(done) => break (done.unwrap(), begun),
         }
-        assert!(interrupted < 500, "it never ends");
         server.app.vault.held.invalidate_all();
         assert_eq!(fetched(&vault, server, (&token, &id)).await, "the-api-key-of-alice");
     };
     assert_eq!(keys_in_use(server).await, std::slice::from_ref(&first.data_key));
     assert_eq!(fetched(&vault, server, (&token, &id)).await, "the-api-key-of-alice");
-    assert_eq!(first.resumed, interrupted > 0);
+    assert!(interrupted > 1, "it was interrupted before its last step");
+    assert_eq!(first.resumed, begun);
 }
 
 #[tokio::test(flavor = "multi_thread")]

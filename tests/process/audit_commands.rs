@@ -7,7 +7,7 @@ use std::process::Output;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::stage::{Stage, send, until};
+use crate::stage::{Stage, send, sql, until};
 
 fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)))
@@ -156,16 +156,6 @@ fn archives(folder: &Path) -> Vec<String> {
     list.filter(|name| !name.starts_with('.') && name.ends_with(".jsonl")).collect()
 }
 
-/// The cluster of a data directory, while a server runs on it.
-async fn sql(stage: &Stage) -> PgConnection {
-    use actchain::platform::local_postgres::{Cluster, Role, Settings};
-    let settings = Settings { data_dir: stage.data_dir(), bin_dir: None, path: std::env::var_os("PATH") };
-    let cluster = Cluster::open(settings, Role::Command).await.unwrap();
-    let connection = PgConnection::connect_with(&cluster.connect_options("actchain")).await.unwrap();
-    cluster.close().await.unwrap();
-    connection
-}
-
 #[test]
 fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -209,12 +199,20 @@ fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
             sqlx::query_scalar::<_, i64>(count).fetch_one(&mut sql).await.unwrap()
         })
     };
-    for pause in [0, 20, 60, 120, 200, 300] {
+    // Killed at once, when it has begun its file, when the file has its name, and when the partition is gone.
+    let begun = || std::fs::read_dir(&folder).unwrap().next().is_some();
+    let named = || !archives(&folder).is_empty();
+    let dropped = || partitions() > 0;
+    let moments: [&dyn Fn() -> bool; 4] = [&|| true, &begun, &named, &dropped];
+    for moment in moments {
         let mut child = stage.command();
         child.args(arguments).env("ACTCHAIN_ISSUER", "http://127.0.0.1:1");
         let mut child =
             child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(pause));
+        // One that ends before, for the one before it is not quite gone, is as good.
+        while !moment() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         for name in archives(&folder) {

@@ -7,7 +7,7 @@ use actchain::platform::secret::MasterKey;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::stage::{Stage, sql};
 
 const IDP: &str = "https://idp.example.com";
 const OURS: &str = "the-secret-of-us-at-acme";
@@ -314,11 +314,18 @@ fn rekeying_survives_being_killed_and_another_master_key_takes_over() {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut database = runtime.block_on(sql(&stage));
+    let mut sealing = || {
+        let active = "SELECT id FROM data_key WHERE retired_at IS NULL";
+        runtime.block_on(sqlx::query_scalar::<_, String>(active).fetch_one(&mut database)).unwrap()
+    };
     let mut killed = 0;
     for round in 0..12 {
+        let before = sealing();
         let mut child = rekey().spawn().unwrap();
-        // Anywhere between its first step and its last.
-        std::thread::sleep(std::time::Duration::from_millis(8 * round));
+        // At once, and when another data key seals.
+        while round % 2 == 1 && sealing() == before && child.try_wait().unwrap().is_none() {}
         child.kill().unwrap();
         killed += usize::from(!child.wait().unwrap().success());
     }

@@ -116,7 +116,7 @@ impl Follower {
         let patience = Duration::from_secs(self.app.config.audit.reader_patience.into());
         let taken = self.tell.send_timeout(told, patience).await;
         if matches!(taken, Err(SendTimeoutError::Timeout(_))) {
-            metrics::counter!("actchain_audit_readers_cut_off_total").increment(1);
+            metrics::counter!("actchain_audit_readers_cut_off_total", "reader" => "stream").increment(1);
         }
         taken.is_ok()
     }

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod contract;
 pub mod desk;
 pub mod ends;
+pub mod interrupt;
 pub mod life;
 pub mod provider;
 pub mod vault;
@@ -120,7 +121,7 @@ impl Server {
         config.workers = 2;
         // The machines that run tests have other things to do. What is waited for in vain takes longer, and still shows.
         if !text.contains("timeout_ms") {
-            config.ledger.timeout_ms = 9_000;
+            config.ledger.timeout_ms = 120_000;
         }
         // Many servers share one cluster.
         if !text.contains("database_connections") {
@@ -207,6 +208,19 @@ impl Server {
             all.push_str(&rows.join("\n"));
         }
         all
+    }
+
+    /// Waits until so many readers of a kind were cut off, by any server of this process.
+    pub async fn cut_off(&self, reader: &str, times: u64) {
+        let name = format!("actchain_audit_readers_cut_off_total{{reader=\"{reader}\"}} ");
+        loop {
+            let metrics = http().get(format!("{}/metrics", self.base)).send().await.unwrap();
+            let text = metrics.text().await.unwrap();
+            let count = text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok());
+            if count.is_some_and(|count| count >= times) {
+                return;
+            }
+        }
     }
 
     /// All events so far.

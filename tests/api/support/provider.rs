@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use actchain::protocol::oauth_client::{basic, challenge};
 use actix_web::web::{Bytes, Data, Query};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use reqwest::Url;
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, watch};
 
 pub const CLIENT: &str = "actchain at the provider";
 pub const SECRET: &str = "s3cret:of+us/at the provider";
@@ -63,10 +63,30 @@ impl Default for Kind {
     }
 }
 
+/// Holds answers back until the test opens it, for good.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<Semaphore>);
+
+impl Gate {
+    fn closed() -> Self {
+        Self(Arc::new(Semaphore::new(0)))
+    }
+
+    pub fn open(&self) {
+        self.0.close();
+    }
+
+    async fn passed(&self) {
+        // Nothing is ever permitted: what ends the wait is that the semaphore is closed.
+        let _ = self.0.acquire().await;
+    }
+}
+
 /// What it does instead of what it should.
 #[derive(Debug, Clone)]
 pub struct Wrong {
-    pub delay: Duration,
+    /// What the answer waits for.
+    pub gate: Option<Gate>,
     /// A status, a media type and a body; absent means the right answer.
     pub answer: Option<(u16, String, String)>,
     /// Whether it does its work before it answers wrongly.
@@ -86,12 +106,13 @@ impl Wrong {
 
     pub fn says(status: u16, kind: &str, body: &str) -> Self {
         let answer = Some((status, kind.to_owned(), body.to_owned()));
-        Self { delay: Duration::ZERO, answer, after: After::Nothing }
+        Self { gate: None, answer, after: After::Nothing }
     }
 
-    /// Right, but late.
-    pub fn late(delay: Duration) -> Self {
-        Self { delay, answer: None, after: After::ItsWork }
+    /// Right, but not before the gate is open. The work is done at once.
+    pub fn held() -> (Self, Gate) {
+        let gate = Gate::closed();
+        (Self { gate: Some(gate.clone()), answer: None, after: After::ItsWork }, gate)
     }
 }
 
@@ -131,6 +152,8 @@ struct State {
     base: String,
     kind: Mutex<Kind>,
     books: Mutex<Books>,
+    /// Changes with every request.
+    requests: watch::Sender<()>,
 }
 
 /// A third party that runs.
@@ -149,7 +172,7 @@ impl Provider {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (kind, books) = (Mutex::new(kind), Mutex::default());
-        let state = Arc::new(State { base: base.clone(), kind, books });
+        let state = Arc::new(State { base: base.clone(), kind, books, requests: watch::Sender::new(()) });
         let shared = Data::from(Arc::clone(&state));
         let server = HttpServer::new(move || {
             App::new()
@@ -229,6 +252,14 @@ impl Provider {
         self.books().counts.get(&asked).copied().unwrap_or_default()
     }
 
+    /// Waits until it was asked this so many times.
+    pub async fn asked(&self, asked: Asked, times: usize) {
+        let mut requests = self.state.requests.subscribe();
+        while self.count(asked) < times {
+            requests.changed().await.unwrap();
+        }
+    }
+
     /// The most requests at its token endpoint at one time.
     pub fn busiest(&self) -> usize {
         self.books().busiest
@@ -291,6 +322,7 @@ impl State {
     fn count(&self, asked: Asked) -> Option<Wrong> {
         let mut books = self.books();
         *books.counts.entry(asked).or_default() += 1;
+        self.requests.send_replace(());
         let planned = books.plans.get_mut(&asked).and_then(VecDeque::pop_front);
         planned.or_else(|| books.always.get(&asked).cloned())
     }
@@ -298,7 +330,9 @@ impl State {
     async fn answer(&self, wrong: Option<Wrong>, work: impl FnOnce() -> HttpResponse) -> HttpResponse {
         let Some(wrong) = wrong else { return work() };
         let right = (wrong.after == After::ItsWork).then(work);
-        actix_web::rt::time::sleep(wrong.delay).await;
+        if let Some(gate) = &wrong.gate {
+            gate.passed().await;
+        }
         match (wrong.answer, right) {
             (Some((status, kind, body)), _) => HttpResponse::build(status.try_into().unwrap())
                 .content_type(kind)
