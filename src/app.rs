@@ -22,7 +22,7 @@ use crate::domain::remembered_secrets::RememberedSecrets;
 use crate::domain::remote_keys::RemoteKeys;
 use crate::domain::status::{self, SignedList};
 use crate::domain::subject::VerifiedSubject;
-use crate::domain::throttle::{Failures, Polls, Slots, Throttle};
+use crate::domain::throttle::{Failures, Guesses, Polls, Slots, Throttle};
 use crate::domain::vault::held::Vault;
 use crate::platform::clock::Clock;
 use crate::platform::config::{Config, Switch};
@@ -76,11 +76,12 @@ pub struct App {
     pub requests: Throttle,
     /// Failures of each client: bounds what strangers can add to the log.
     pub failures: Failures,
-    /// Wrong secrets for each client id from each peer: bounds guessing, and leaves the client itself alone.
-    pub guesses: Failures,
+    /// Tries of secrets for each client id from each peer: bounds guessing, and leaves the client itself alone.
+    pub guesses: Guesses,
     /// How many slow secret verifications may run at once.
     pub hashing: tokio::sync::Semaphore,
-    /// How many of those that only hide that there is no such client: strangers must not keep clients waiting.
+    /// How many of those that only hide that there is no such client: strangers must not keep clients waiting. As many as
+    /// may run for clients, so that several requests at once do not tell one from the other either.
     pub pretending: tokio::sync::Semaphore,
     /// Collected metrics.
     pub metrics: PrometheusHandle,
@@ -165,10 +166,10 @@ impl App {
             secrets: RememberedSecrets::new()?,
             requests: Throttle::per_second(config.limits.per_client),
             failures: Failures::per_minute(config.limits.failed_secrets.max(1)),
-            guesses: Failures::per_minute(config.limits.failed_secrets),
+            guesses: Guesses::per_minute(config.limits.failed_secrets),
             // Each takes a core for about 20 ms; more at once would only starve everything else.
             hashing: tokio::sync::Semaphore::new(2),
-            pretending: tokio::sync::Semaphore::new(1),
+            pretending: tokio::sync::Semaphore::new(2),
             metrics: telemetry::metrics()?,
             keyring: RwLock::new(Arc::new(keyring)),
             registry: RwLock::new(Arc::new(registry)),

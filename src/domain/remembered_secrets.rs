@@ -1,41 +1,68 @@
-//! Secrets that were verified a short while ago, as keyed hashes: Argon2 is slow by design, and a client that sends the
-//! right secret a hundred times a second has proved it by the first.
+//! Secrets that were verified, as keyed hashes: Argon2 is slow by design, and a client that sends the right secret a
+//! hundred times a second has proved it by the first. Requests that bring the same secret at the same time share one
+//! verification.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use moka::sync::Cache;
+use moka::future::Cache;
 use secrecy::{ExposeSecret, SecretString};
+use time::OffsetDateTime;
 
 use crate::platform::digest::MacKey;
 use crate::platform::fault::Fault;
 use crate::platform::random;
 
-/// Bounded in number and time; the key lives as long as the process.
+/// A secret that no request has brought for so long is verified again.
+const MOST_IDLE: Duration = Duration::from_secs(86_400);
+
+/// Bounded in number and idle time. The key exists only in this process.
 #[derive(Debug)]
 pub struct RememberedSecrets {
     key: MacKey,
-    seen: Cache<[u8; 32], ()>,
+    /// The end of each secret, where it has one.
+    seen: Cache<[u8; 32], Option<OffsetDateTime>>,
+}
+
+/// A secret as a request brings it, for a client as it was last read.
+#[derive(Debug, Clone, Copy)]
+pub struct PresentedSecret<'a> {
+    /// The client id that the request names.
+    pub client_id: &'a str,
+    /// The version of the client: with another version, nothing is remembered of it.
+    pub version: i64,
+    /// The secret.
+    pub secret: &'a SecretString,
 }
 
 impl RememberedSecrets {
     /// Remembers nothing yet.
     pub fn new() -> Result<Self, Fault> {
-        let seen = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(300)).build();
+        let seen = Cache::builder().max_capacity(10_000).time_to_idle(MOST_IDLE).build();
         Ok(Self { key: MacKey::new(&random::bytes()?), seen })
     }
 
-    /// Whether this secret was verified for this version of this client, and is one that may still be remembered.
-    pub fn knows(&self, client: (&str, i64), secret: &SecretString) -> bool {
-        self.seen.get(&self.name(client, secret)).is_some()
+    /// Verifies a secret by `check`, which answers when the secret ends. A secret that was verified before and has not
+    /// ended is not checked again; while one request checks a secret, others with the same secret wait for its result.
+    ///
+    /// # Errors
+    /// What `check` answers. Errors are not remembered.
+    pub async fn verify<E: Send + Sync + 'static>(
+        &self,
+        presented: PresentedSecret<'_>,
+        now: OffsetDateTime,
+        check: impl Future<Output = Result<Option<OffsetDateTime>, E>>,
+    ) -> Result<(), Arc<E>> {
+        let name = self.name(presented);
+        match self.seen.get(&name).await {
+            Some(end) if end.is_none_or(|end| now < end) => return Ok(()),
+            Some(_) => self.seen.invalidate(&name).await,
+            None => {}
+        }
+        self.seen.try_get_with(name, check).await.map(|_| ())
     }
 
-    /// Remembers a secret that was verified.
-    pub fn remember(&self, client: (&str, i64), secret: &SecretString) {
-        self.seen.insert(self.name(client, secret), ());
-    }
-
-    /// A changed client has another version, and with it nothing that is remembered.
-    fn name(&self, (client_id, version): (&str, i64), secret: &SecretString) -> [u8; 32] {
+    fn name(&self, PresentedSecret { client_id, version, secret }: PresentedSecret<'_>) -> [u8; 32] {
         let secret = secret.expose_secret();
         let mut message = Vec::with_capacity(client_id.len() + secret.len() + 16);
         message.extend_from_slice(&version.to_be_bytes());

@@ -63,11 +63,50 @@ impl Failures {
         let before = self.counts.get_with(client_id.to_owned(), Arc::default).fetch_add(1, Ordering::Relaxed);
         self.most == 0 || before < self.most
     }
+}
 
-    /// Whether there were too many.
-    pub fn is_exhausted(&self, client_id: &str) -> bool {
-        let count = self.counts.get(client_id).map_or(0, |count| count.load(Ordering::Relaxed));
-        self.most > 0 && count >= self.most
+/// So many secrets may be compared with the ones that are remembered for each one that may be verified.
+const COMPARISONS: u32 = 100;
+
+/// Tries of secrets within a minute. A try is counted before it is made, so that tries at the same time cannot all see
+/// the same room below the limit.
+#[derive(Debug)]
+pub struct Guesses {
+    most: u32,
+    counts: Cache<String, Arc<AtomicU32>>,
+}
+
+/// A try that has been counted. It stays counted, also if nobody waits for its result, unless it is given back.
+#[derive(Debug)]
+pub struct Attempt(Arc<AtomicU32>);
+
+impl Attempt {
+    /// Takes the try off the count: the secret was right, or was not tried.
+    pub fn give_back(self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Guesses {
+    /// So many a minute; 0 is no limit.
+    pub fn per_minute(most: u32) -> Self {
+        let counts = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build();
+        Self { most, counts }
+    }
+
+    /// Whether another secret may be compared with the remembered ones, which costs next to nothing: a hundred times as
+    /// many as may be verified. A client whose secret is remembered passes until then; beyond it, a right secret would
+    /// be an oracle for anyone who guesses at the speed of the network.
+    pub fn may_compare(&self, name: &str) -> bool {
+        let count = self.counts.get(name).map_or(0, |count| count.load(Ordering::Relaxed));
+        self.most == 0 || count < self.most.saturating_mul(COMPARISONS)
+    }
+
+    /// Counts a try; `None` if it is one too many.
+    pub fn begin(&self, name: &str) -> Option<Attempt> {
+        let count = self.counts.get_with(name.to_owned(), Arc::default);
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        (self.most == 0 || before < self.most).then_some(Attempt(count))
     }
 }
 
@@ -160,6 +199,21 @@ mod tests {
         assert!(taken.is_some() && slots.enter("a").is_none() && slots.enter("b").is_some());
         drop(taken);
         assert!(slots.enter("a").is_some());
+    }
+
+    #[test]
+    fn tries_are_counted_before_they_are_made_and_right_ones_are_given_back() {
+        let guesses = Guesses::per_minute(2);
+        let (first, second) = (guesses.begin("a"), guesses.begin("a"));
+        assert!(first.is_some() && second.is_some() && guesses.begin("a").is_none());
+        assert!(guesses.begin("b").is_some() && guesses.may_compare("a"));
+        let guesses = Guesses::per_minute(1);
+        guesses.begin("a").unwrap().give_back();
+        assert!(guesses.begin("a").is_some(), "it was given back");
+        assert!((1..100).all(|_| guesses.may_compare("a") && guesses.begin("a").is_none()));
+        assert!(!guesses.may_compare("a") && guesses.may_compare("b"));
+        let unlimited = Guesses::per_minute(0);
+        assert!((0..300).all(|_| unlimited.begin("a").is_some() && unlimited.may_compare("a")));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::prove::{self, Authenticated, Circumstances, Credentials, NotAuthentic
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
 use crate::domain::client::{self, Client};
-use crate::domain::ledger::{Effect, Entry, Guards, Recorded, Spend};
+use crate::domain::ledger::{Effect, Entry, Guards, Recorded, Spend, Unrecorded};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::platform::fault::Fault;
 
@@ -45,7 +45,7 @@ pub async fn prove(
     let circumstances = Circumstances { jkt: jkt.as_deref(), peer: request.origin.ip, now };
     match prove::authenticate(app, &request.credentials, circumstances).await {
         Ok(authenticated) => Ok(Ok(authenticated)),
-        Err(failed) => turn_away(app, request, failed, now).await.map(Err),
+        Err(failed) => turn_away(app, request, failed, now).map(Err),
     }
 }
 
@@ -92,8 +92,9 @@ pub async fn spend(app: &App, spends: Vec<Spend>, now: OffsetDateTime) -> Result
     }
 }
 
-/// Nothing that is presented is stored.
-async fn turn_away(
+/// Nothing that is presented is stored. The answer does not wait until its event is recorded: the time that takes would
+/// tell which clients there are, and nothing but the event comes of it.
+fn turn_away(
     app: &App,
     request: &ClientRequest,
     failed: NotAuthenticated,
@@ -113,10 +114,19 @@ async fn turn_away(
             effect: Effect::Nothing,
             event: Some(event),
         };
-        app.ledger
-            .record(entry)
-            .await
-            .map_err(|unrecorded| Fault::new(format!("the ledger is not available: {unrecorded:?}")))?;
+        match app.ledger.enqueue(entry) {
+            Ok(recorded) => drop(app.to_its_end(async move {
+                if let Err(unrecorded) = recorded.await {
+                    not_recorded(unrecorded);
+                }
+            })),
+            Err(unrecorded) => not_recorded(unrecorded),
+        }
     }
     Ok(*refusal)
+}
+
+fn not_recorded(unrecorded: Unrecorded) {
+    tracing::error!(?unrecorded, "a failed authentication was not recorded");
+    metrics::counter!("actchain_faults_total").increment(1);
 }

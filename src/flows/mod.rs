@@ -2,6 +2,7 @@
 pub mod apply;
 pub mod audit;
 pub mod client_request;
+mod client_secret;
 pub mod clients;
 pub mod declaration;
 mod declared_client;

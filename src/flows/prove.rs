@@ -2,23 +2,18 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
 
+use super::client_secret::{self, SecretTry};
 use crate::app::App;
 use crate::domain::client::{self, AuthMethod, Client};
 use crate::domain::ledger::Spend;
 use crate::domain::refusal::{ClientProblem, Refusal, Stop};
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::Fault;
 use crate::platform::jose::PublicKey;
-use crate::platform::password;
 use crate::protocol::client_assertion;
-
-/// How long a request waits for its turn at the slow verification of its secret.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a client presents to say who it is.
 #[derive(Debug)]
@@ -58,6 +53,12 @@ pub struct Circumstances<'a> {
     pub now: OffsetDateTime,
 }
 
+impl<'a> Circumstances<'a> {
+    fn trying(self, client_id: &'a str, secret: &'a SecretString) -> SecretTry<'a> {
+        SecretTry { client_id, secret, peer: self.peer, now: self.now }
+    }
+}
+
 /// A client that has proved who it is.
 #[derive(Debug, Clone)]
 pub struct Authenticated {
@@ -85,33 +86,35 @@ pub struct NotAuthenticated {
     pub stop: Stop,
 }
 
-/// Authenticates a client.
+/// Authenticates a client. Whether there is a client of the claimed id or not, the database is read once before a secret
+/// is refused.
 pub async fn authenticate(
     app: &App,
     credentials: &Credentials,
     circumstances: Circumstances<'_>,
 ) -> Result<Authenticated, NotAuthenticated> {
     let claimed = claimed_id(credentials);
-    let found = match claimed.as_deref().map(|id| find(app, id)) {
+    let found = match claimed.as_deref().map(|id| look_up(app, id)) {
         None => None,
         Some(finding) => {
             finding.await.map_err(|fault| NotAuthenticated { client: None, stop: fault.into() })?
         }
     };
-    let Some(client) = found else {
+    let Some((client, read)) = found else {
         // As slow as a wrong secret, so that nobody can find out which clients there are.
         let pretended = match credentials {
             Credentials::Secret { client_id, secret, .. } => {
-                pretend(app, (client_id, secret), circumstances).await
+                client_secret::pretend(app, circumstances.trying(client_id, secret)).await
             }
             _ => Ok(()),
         };
         let stop = pretended.err().unwrap_or(Refusal::InvalidClient(ClientProblem::Unknown).into());
         return Err(NotAuthenticated { client: None, stop });
     };
-    match check(app, &client, credentials, circumstances).await {
-        Ok(asserted) => Ok(Authenticated { client, asserted }),
-        Err(stop) => check_again(app, client, credentials, (stop, circumstances)).await,
+    match (check(app, &client, credentials, circumstances).await, read) {
+        (Ok(asserted), _) => Ok(Authenticated { client, asserted }),
+        (Err(stop), Read::Now) => Err(NotAuthenticated { client: Some(client), stop }),
+        (Err(stop), Read::Before) => check_again(app, client, credentials, (stop, circumstances)).await,
     }
 }
 
@@ -148,10 +151,23 @@ fn claimed_id(credentials: &Credentials) -> Option<String> {
     }
 }
 
+/// When a client was read from the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// For this request.
+    Now,
+    /// For an earlier one.
+    Before,
+}
+
 /// Finds a client, at first in memory.
 pub async fn find(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
+    Ok(look_up(app, client_id).await?.map(|(client, _)| client))
+}
+
+async fn look_up(app: &App, client_id: &str) -> Result<Option<(Arc<Client>, Read)>, Fault> {
     if let Some(client) = app.clients.get(client_id) {
-        return Ok(Some(client));
+        return Ok(Some((client, Read::Before)));
     }
     if !client::is_client_id(client_id) {
         return Ok(None);
@@ -160,7 +176,7 @@ pub async fn find(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fau
     let Some(client) = found else { return Ok(None) };
     let client = Arc::new(client);
     app.clients.insert(client_id.to_owned(), Arc::clone(&client));
-    Ok(Some(client))
+    Ok(Some((client, Read::Now)))
 }
 
 async fn check(
@@ -178,13 +194,13 @@ async fn check(
     };
     if !client.may_authenticate_by(method) {
         if let Credentials::Secret { secret, .. } = credentials {
-            pretend(app, (&client.client_id, secret), circumstances).await?;
+            client_secret::pretend(app, circumstances.trying(&client.client_id, secret)).await?;
         }
         return refuse(ClientProblem::WrongMethod);
     }
     let asserted = match credentials {
         Credentials::Secret { secret, .. } => {
-            check_secret(app, client, secret, circumstances).await?;
+            client_secret::verify(app, client, circumstances.trying(&client.client_id, secret)).await?;
             None
         }
         Credentials::Assertion { assertion, .. } => Some(check_assertion(app, client, assertion, now).await?),
@@ -195,60 +211,6 @@ async fn check(
         return refuse(ClientProblem::Disabled);
     }
     Ok(asserted)
-}
-
-async fn check_secret(
-    app: &App,
-    client: &Client,
-    secret: &SecretString,
-    Circumstances { peer, now, .. }: Circumstances<'_>,
-) -> Result<(), Stop> {
-    let remembered = (client.client_id.as_str(), client.version);
-    // A secret with an end is not remembered beyond it: those are verified each time.
-    let lasting = client.secrets.iter().all(|secret| secret.expires_at.is_none());
-    if lasting && app.secrets.knows(remembered, secret) {
-        return Ok(());
-    }
-    let guesser = guesser(&client.client_id, peer);
-    if app.guesses.is_exhausted(&guesser) {
-        return Err(Refusal::GuessingSecrets.into());
-    }
-    if !verify_slowly(&app.hashing, secret, client.live_secret_hashes(now)).await? {
-        app.guesses.count(&guesser);
-        return Err(Refusal::InvalidClient(ClientProblem::Unproven).into());
-    }
-    if lasting {
-        app.secrets.remember(remembered, secret);
-    }
-    Ok(())
-}
-
-/// Does for a client that has no secret, or is not there, what is done for one whose secret is wrong.
-async fn pretend(
-    app: &App,
-    (client_id, secret): (&str, &SecretString),
-    circumstances: Circumstances<'_>,
-) -> Result<(), Stop> {
-    let guesser = guesser(client_id, circumstances.peer);
-    if app.guesses.is_exhausted(&guesser) {
-        return Err(Refusal::GuessingSecrets.into());
-    }
-    verify_slowly(&app.pretending, secret, Vec::new()).await?;
-    app.guesses.count(&guesser);
-    Ok(())
-}
-
-/// Who guesses: a client id from one address. Somebody elsewhere cannot lock the client out.
-fn guesser(client_id: &str, peer: Option<IpAddr>) -> String {
-    let client_id: String = client_id.chars().take(128).collect();
-    peer.map_or_else(|| client_id.clone(), |peer| format!("{peer} {client_id}"))
-}
-
-/// Verifies a secret when it is its turn; an error if that does not come soon.
-async fn verify_slowly(turns: &Semaphore, secret: &SecretString, hashes: Vec<String>) -> Result<bool, Fault> {
-    let turn = tokio::time::timeout(PATIENCE, turns.acquire()).await.during("waiting to verify a secret")?;
-    let _turn = turn.during("waiting to verify a secret")?;
-    password::verify_blocking(secret.clone(), hashes).await
 }
 
 async fn check_assertion(

@@ -18,20 +18,31 @@ pub fn hash(secret: &SecretString) -> Result<String, Fault> {
     Ok(hash.to_string())
 }
 
-/// Whether the secret belongs to any of the hashes. Always does the work of at least one verification, so that
-/// an unknown client, which has no hash, takes as long as a known one with a wrong secret.
-pub fn verify(secret: &SecretString, hashes: &[String]) -> bool {
+/// Which of the hashes the secret belongs to. Always does the work of at least one verification, so that an unknown
+/// client, which has no hash, takes as long as a known one with a wrong secret.
+pub fn matching(secret: &SecretString, hashes: &[String]) -> Option<usize> {
     let secret = secret.expose_secret().as_bytes();
     if hashes.is_empty() {
         let _ = matches(secret, &DUMMY);
-        return false;
+        return None;
     }
-    hashes.iter().fold(false, |found, hash| matches(secret, hash) | found)
+    let places = hashes.iter().enumerate();
+    places.fold(None, |found, (place, hash)| if matches(secret, hash) { Some(place) } else { found })
+}
+
+/// Whether the secret belongs to any of the hashes.
+pub fn verify(secret: &SecretString, hashes: &[String]) -> bool {
+    matching(secret, hashes).is_some()
+}
+
+/// [`matching`] on a thread that may block.
+pub async fn matching_blocking(secret: SecretString, hashes: Vec<String>) -> Result<Option<usize>, Fault> {
+    tokio::task::spawn_blocking(move || matching(&secret, &hashes)).await.during("verifying a secret")
 }
 
 /// [`verify`] on a thread that may block.
 pub async fn verify_blocking(secret: SecretString, hashes: Vec<String>) -> Result<bool, Fault> {
-    tokio::task::spawn_blocking(move || verify(&secret, &hashes)).await.during("verifying a secret")
+    matching_blocking(secret, hashes).await.map(|found| found.is_some())
 }
 
 fn matches(secret: &[u8], hash: &str) -> bool {
@@ -50,8 +61,8 @@ mod tests {
     fn only_the_right_secret_matches_any_of_the_hashes() {
         let [old, new] = ["old", "new"].map(|text| hash(&SecretString::from(text)).unwrap());
         let hashes = [old, new];
-        assert!(verify(&SecretString::from("old"), &hashes));
-        assert!(verify(&SecretString::from("new"), &hashes));
+        assert_eq!(matching(&SecretString::from("old"), &hashes), Some(0));
+        assert_eq!(matching(&SecretString::from("new"), &hashes), Some(1));
         assert!(!verify(&SecretString::from("other"), &hashes));
         assert!(!verify(&SecretString::from("old"), &[]));
     }

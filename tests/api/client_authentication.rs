@@ -1,10 +1,15 @@
 //! Client authentication: RFC 6749 §2.3, RFC 7521, RFC 7523 with RFC 10070, and keys alone.
 
+use std::collections::BTreeSet;
+
+use actchain::domain::gate;
 use actchain::flows::clients;
 use actchain::platform::jose::{SigningAlg, SigningKey};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
+use sqlx::Connection as _;
 
+use crate::support::Answer;
 use crate::support::agent::{Agent, Auth, Request, basic};
 use crate::support::world::{MAIL, World};
 
@@ -110,6 +115,94 @@ async fn gn_15_guessing_secrets_is_stopped_and_the_real_client_goes_on() {
     assert_eq!(statuses, [401, 401, 401, 429, 429, 429]);
     assert_eq!(world.server.events().await.len(), before + 3, "what is turned away is counted, not recorded");
     assert_eq!(good().send().await.status, 200, "its secret was verified before");
+}
+
+fn guess<'a>(world: &'a World, client_id: &str, secret: &str) -> Request<'a> {
+    Request::to(&world.server).header("authorization", basic(client_id, secret))
+}
+
+/// A token for itself, under a secret.
+async fn by_secret(world: &World, secret: &str) -> Answer {
+    let agent = Agent { auth: Auth::Basic(secret.to_owned()), ..world.email_svc.clone() };
+    let request = agent.request(&world.server).param("grant_type", "client_credentials");
+    request.param("audience", MAIL).send().await
+}
+
+const SECRET: &str = "email-svc-secret-0123456789";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_burst_of_wrong_secrets_no_more_are_tried_than_the_limit_allows() {
+    let world = World::new().await;
+    for client_id in ["email-svc", "nobody", "user-proxy"] {
+        let burst = (0..120).map(|n| guess(&world, client_id, &format!("guess-{n}")).send());
+        let answers = futures_util::future::join_all(burst).await;
+        let of = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+        let (tried, turned_away) = (of(401), of(429));
+        assert!(
+            (1..=10).contains(&tried) && tried + turned_away == 120,
+            "{client_id}: {tried} {turned_away}"
+        );
+        let late = answers.iter().find(|answer| answer.status == 429).unwrap();
+        assert!(late.header("retry-after").is_some() && late.error() == "temporarily_unavailable");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_secret_passes_where_wrong_ones_have_used_up_the_limit() {
+    let world = World::configured("[limits]\nfailed_secrets = 2").await;
+    let keep = Some(time::Duration::seconds(60));
+    let (pool, now) = (&world.server.app.pool, world.server.clock.now());
+    let new = clients::rotate_secret(pool, "email-svc", keep, now).await.unwrap();
+    let both = async || [by_secret(&world, SECRET).await, by_secret(&world, new.expose_secret()).await];
+    assert_eq!(both().await.map(|answer| answer.status), [200, 200]);
+    let mut statuses = Vec::new();
+    for n in 0..4 {
+        statuses.push(guess(&world, "email-svc", &format!("guess-{n}")).send().await.status);
+    }
+    assert_eq!(statuses, [401, 401, 429, 429]);
+    assert_eq!(both().await.map(|answer| answer.status), [200, 200], "the old one, too, until it ends");
+    world.server.pass(61);
+    assert_eq!(by_secret(&world, SECRET).await.status, 429, "what has ended is a guess like any other");
+    assert_eq!(by_secret(&world, new.expose_secret()).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remembered_secret_is_no_oracle_for_guesses_without_end() {
+    let world = World::configured("[limits]\nfailed_secrets = 1").await;
+    assert_eq!(by_secret(&world, SECRET).await.status, 200);
+    for n in 0..99 {
+        guess(&world, "email-svc", &format!("guess-{n}")).send().await;
+    }
+    assert_eq!(by_secret(&world, SECRET).await.status, 200);
+    guess(&world, "email-svc", "another guess").send().await;
+    let answer = by_secret(&world, SECRET).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (429, Some("60")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_with_one_right_secret_at_once_are_one_try() {
+    let world = World::configured("[limits]\nfailed_secrets = 1").await;
+    let answers = futures_util::future::join_all((0..24).map(|_| by_secret(&world, SECRET))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_is_refused_without_waiting_for_its_event() {
+    let world = World::new().await;
+    let before = world.server.events().await.len();
+    let mut sql = world.server.sql().await;
+    // Nothing is recorded meanwhile.
+    let closed = sql.begin_with(gate::BEGIN_CLOSED).await.unwrap();
+    let [known, unknown, other] =
+        ["email-svc", "nobody", "user-proxy"].map(|id| guess(&world, id, "wrong-secret").send());
+    let (known, unknown, other) = (known.await, unknown.await, other.await);
+    for answer in [&known, &other] {
+        assert_eq!((answer.status, &answer.text), (401, &unknown.text));
+        let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<BTreeSet<_>>();
+        assert_eq!(names(answer), names(&unknown));
+    }
+    closed.rollback().await.unwrap();
+    assert_eq!(world.server.events().await.len(), before + 2, "and recorded all the same");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -159,10 +159,14 @@ pub struct Ephemeral {
 }
 
 impl Client {
+    /// The secrets that are accepted now.
+    pub fn live_secrets(&self, now: OffsetDateTime) -> impl Iterator<Item = &StoredSecret> {
+        self.secrets.iter().filter(move |secret| secret.expires_at.is_none_or(|end| now < end))
+    }
+
     /// The hashes of the secrets that are accepted now.
     pub fn live_secret_hashes(&self, now: OffsetDateTime) -> Vec<String> {
-        let live = |secret: &&StoredSecret| secret.expires_at.is_none_or(|end| now < end);
-        self.secrets.iter().filter(live).map(|secret| secret.hash.clone()).collect()
+        self.live_secrets(now).map(|secret| secret.hash.clone()).collect()
     }
 
     /// Whether it was disabled or has ended.

@@ -170,12 +170,27 @@ impl Ledger {
     /// [`Unrecorded::Full`] at once when the queue is full, [`Unrecorded::Failed`] when the database fails or does not
     /// answer in time.
     pub async fn record(&self, entry: Entry) -> Result<Recorded, Unrecorded> {
+        self.enqueue(entry)?.await
+    }
+
+    /// Puts an entry into the queue at once. It is recorded before every entry that comes after it, as long as the future
+    /// that is answered is not dropped.
+    ///
+    /// # Errors
+    /// As [`Ledger::record`].
+    pub fn enqueue(
+        &self,
+        entry: Entry,
+    ) -> Result<impl Future<Output = Result<Recorded, Unrecorded>> + Send + 'static, Unrecorded> {
         let (reply, answer) = oneshot::channel();
         self.queue.try_send((entry, reply)).map_err(|_| Unrecorded::Full)?;
-        match tokio::time::timeout(self.timeout, answer).await {
-            Ok(Ok(recorded)) => recorded,
-            Ok(Err(_)) | Err(_) => Err(Unrecorded::Failed),
-        }
+        let timeout = self.timeout;
+        Ok(async move {
+            match tokio::time::timeout(timeout, answer).await {
+                Ok(Ok(recorded)) => recorded,
+                Ok(Err(_)) | Err(_) => Err(Unrecorded::Failed),
+            }
+        })
     }
 }
 

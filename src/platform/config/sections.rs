@@ -164,7 +164,7 @@ impl Span {
 pub struct Limits {
     /// Requests per second for each authenticated client; 0 is off.
     pub per_client: u32,
-    /// Wrong secrets per minute for a client id from one address before further guesses from there are turned away;
+    /// Tries of secrets per minute for a client id from one address, beyond which only remembered secrets pass there;
     /// also how many failed authentications of a client a minute are recorded.
     pub failed_secrets: u32,
     /// Bytes of a request body.

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use actchain::app::App;
+use actchain::domain::ledger::{Effect, Entry, Guards};
 use actchain::flows::apply::{Mode, apply, read_all};
 use actchain::flows::desk::{Call, Desk};
 use actchain::flows::{delegations, keys, principals};
@@ -223,8 +224,22 @@ impl Server {
         }
     }
 
+    /// Waits until all that was put into the ledger's queue is recorded: the event of a failed authentication may come
+    /// after its answer.
+    pub async fn settled(&self) {
+        let entry = Entry {
+            now: self.clock.now(),
+            spends: Vec::new(),
+            guards: Guards::default(),
+            effect: Effect::Nothing,
+            event: None,
+        };
+        let _ = self.app.ledger.record(entry).await;
+    }
+
     /// All events so far.
     pub async fn events(&self) -> Vec<Value> {
+        self.settled().await;
         let mut connection = self.sql().await;
         let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq")
             .fetch_all(&mut connection)
