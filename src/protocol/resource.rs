@@ -12,9 +12,32 @@ pub fn is_audience(text: &str) -> bool {
     (1..=512).contains(&text.len()) && text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
 }
 
+/// Whether two targets would be the same but for a final slash, upper case, a default port, or an escape. Targets are
+/// compared character by character (RFC 3986 §6.2.1) all the same; this tells which one may have been meant.
+pub fn is_near(one: &str, other: &str) -> bool {
+    let essence = |text: &str| {
+        let text = Url::parse(text).map_or_else(|_| text.to_owned(), String::from);
+        text.trim_end_matches('/').to_ascii_lowercase()
+    };
+    one != other && essence(one) == essence(other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_in_spelling_only_is_near() {
+        let mail = "https://mail.test";
+        for near in ["https://mail.test/", "https://MAIL.test", "https://mail.test:443/", "HTTPS://mail.test"]
+        {
+            assert!(is_near(near, mail) && is_near(mail, near), "{near}");
+        }
+        assert!(is_near("Calendar", "calendar") && is_near("urn:a/", "urn:a"));
+        for other in [mail, "http://mail.test", "https://mail.test/x", "https://mail.test:444", "mail.test"] {
+            assert!(!is_near(other, mail), "{other}");
+        }
+    }
 
     #[test]
     fn te_05_relative_and_fragment_uris_are_refused() {

@@ -511,3 +511,29 @@ async fn id_tokens_made_for_another_client_are_refused() {
     ask("email-svc", ID_TOKEN).await.assert_refused(400, "invalid_request", "subject_token_invalid");
     ask("user-proxy", JWT).await.assert_refused(400, "invalid_request", "subject_token_invalid");
 }
+
+/// RFC 8707 §2, RFC 3986 §6.2.1: targets are compared character by character.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_nearly_a_registered_one_is_refused_and_the_event_names_that_one() {
+    let world = World::new().await;
+    let ask = async |name: &str, target: &str| {
+        let exchange = world.user_proxy.exchange(&world.server, &world.user_token(), JWT);
+        exchange.param(name, target).send().await
+    };
+    assert_eq!(ask("resource", MAIL).await.status, 200);
+    for (name, near) in [
+        ("resource", "https://mail.example.com/"),
+        ("resource", "https://MAIL.example.com"),
+        ("audience", "https://mail.example.com:443/"),
+    ] {
+        ask(name, near).await.assert_refused(400, "invalid_target", "target_refused");
+        let event = world.server.last_event().await;
+        assert_eq!(event["detail"], json!({"registered_target": MAIL}), "{near}");
+    }
+    ask("resource", "https://mail.example.com/x").await.assert_refused(
+        400,
+        "invalid_target",
+        "target_refused",
+    );
+    assert_eq!(world.server.last_event().await.get("detail"), None);
+}

@@ -29,8 +29,9 @@ use crate::platform::fault::{During, Fault};
 use crate::platform::jose::MAX_TOKEN_BYTES;
 use crate::platform::random;
 use crate::protocol::access_token::{Act, Audience, Claims, Confirmation, Login};
-use crate::protocol::scope;
 use crate::protocol::status_list::{Reference, StatusClaim};
+use crate::protocol::token_exchange::Wanted;
+use crate::protocol::{resource, scope};
 
 /// Bytes of claims that, in base64url and with header and signature, stay within what is read back.
 const MOST_CLAIMS: usize = MAX_TOKEN_BYTES * 3 / 4 - 1_024;
@@ -121,6 +122,24 @@ impl Case {
             }
         }
         Ok(())
+    }
+
+    /// Names a registered target that differs from one that was asked for in spelling only, in the log and in the event.
+    pub(super) fn name_near_target(&mut self, wanted: &Wanted) {
+        let unknown = |name: &&String| !self.registry.resources.contains_key(*name);
+        let near = wanted.audiences.iter().flatten().filter(unknown).find_map(|asked| {
+            let registered = self.registry.resources.keys().find(|id| resource::is_near(asked, id))?;
+            Some((asked, registered))
+        });
+        if let Some((asked, registered)) = near {
+            tracing::warn!(
+                client_id = self.client.client_id,
+                asked,
+                registered,
+                "a target is not registered as it was asked for; targets are compared character by character"
+            );
+            self.event.detail = Some(json!({"registered_target": registered}));
+        }
     }
 
     /// Names the delegation on a path for whose delegator a request waits, or whose delegator has refused it.

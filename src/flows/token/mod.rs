@@ -37,6 +37,15 @@ pub enum Asked {
     Exchange(Box<Request>),
 }
 
+impl Asked {
+    fn wanted(&self) -> &Wanted {
+        match self {
+            Self::ForItself(wanted) => wanted,
+            Self::Exchange(request) => &request.wanted,
+        }
+    }
+}
+
 /// A token request as far as its form goes. What is wrong with a part is said once the client is known, so that it can
 /// be recorded.
 #[derive(Debug)]
@@ -89,7 +98,12 @@ async fn attempt(
             let refusal = Refusal::CeremonyRequired(ceremony.id);
             (case.entry_asking(ceremony, path)?, Err(refusal))
         }
-        Err(Stop::Refused(refusal)) => (case.entry(None, Some(refusal))?, Err(refusal)),
+        Err(Stop::Refused(refusal)) => {
+            if let (Refusal::TargetRefused, Ok(asked)) = (refusal, &request.asked) {
+                case.name_near_target(asked.wanted());
+            }
+            (case.entry(None, Some(refusal))?, Err(refusal))
+        }
         Err(stop @ Stop::Failed(_)) => return Err(stop),
     };
     let fresh = |spend: &Spend| !spent.contains(spend);
