@@ -19,6 +19,7 @@ use actchain::protocol::access_token::{Act, Confirmation, Login};
 use actchain::protocol::dpop::{self, Expected};
 use actchain::protocol::jwt_time::Validity;
 use actchain::protocol::merkle::{Frontier, leaf};
+use actchain::protocol::status_list::{SIZE, Status, StatusList};
 use actchain::protocol::token_exchange::Wanted;
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
@@ -174,5 +175,27 @@ fn merkle(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(parts, proof_and_token, decision, merkle);
+/// A whole list of tokens, compressed: none ended, one in a thousand, one in five (where it is slowest), and half.
+fn status_list(criterion: &mut Criterion) {
+    for (name, every) in [("none", 0), ("1 in 1000", 1_000), ("1 in 5", 5), ("1 in 2", 2)] {
+        let mut list = StatusList::new();
+        let mut chance: u64 = 1;
+        for index in 0..SIZE {
+            // A linear congruential generator: the ended tokens lie anywhere.
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if every > 0 && (chance >> 33).is_multiple_of(every) {
+                list.set(index, Status::Invalid);
+            }
+        }
+        let bytes = list.compressed().len();
+        criterion.bench_function(
+            &format!("compress a status list, {name} ended ({bytes} bytes)"),
+            |bencher| {
+                bencher.iter(|| black_box(&list).compressed());
+            },
+        );
+    }
+}
+
+criterion_group!(parts, proof_and_token, decision, merkle, status_list);
 criterion_main!(parts);
