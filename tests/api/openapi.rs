@@ -62,6 +62,72 @@ fn the_schemas_can_fail() {
     }
 }
 
+/// Looks through a schema for what generators of clients do not read: schemas that are `true` or `false`, and constants
+/// that are lists or objects.
+fn assert_readable(at: &str, schema: &Value) {
+    let Some(members) = schema.as_object() else { panic!("{at} is {schema}") };
+    for (name, value) in members {
+        let at = format!("{at}/{name}");
+        match name.as_str() {
+            "properties" | "patternProperties" | "dependentSchemas" => {
+                let named = value.as_object().unwrap().iter();
+                named.for_each(|(name, schema)| assert_readable(&format!("{at}/{name}"), schema));
+            }
+            "allOf" | "anyOf" | "oneOf" | "prefixItems" => {
+                value.as_array().unwrap().iter().for_each(|schema| assert_readable(&at, schema));
+            }
+            "additionalProperties" if value.is_boolean() => {}
+            "items"
+            | "not"
+            | "if"
+            | "then"
+            | "else"
+            | "contains"
+            | "propertyNames"
+            | "contentSchema"
+            | "additionalProperties" => assert_readable(&at, value),
+            "const" => assert!(!value.is_array() && !value.is_object(), "{at} is {value}"),
+            "enum" => {
+                let scalars = value.as_array().unwrap().iter();
+                scalars.for_each(|one| assert!(!one.is_array() && !one.is_object(), "{at} has {one}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Every schema in a part of the description that is none itself.
+fn schemas_in(at: &str, node: &Value) {
+    for (name, value) in node.as_object().into_iter().flatten() {
+        match name.as_str() {
+            "schema" => assert_readable(&format!("{at}/{name}"), value),
+            "example" | "examples" => {}
+            _ => schemas_in(&format!("{at}/{name}"), value),
+        }
+    }
+    node.as_array().into_iter().flatten().for_each(|value| schemas_in(at, value));
+}
+
+/// openapi-python-client, oapi-codegen, openapi-typescript and @hey-api/openapi-ts were tried.
+#[test]
+fn generators_of_clients_can_read_the_description() {
+    let contract = Contract::read();
+    let schemas = contract.document["components"]["schemas"].as_object().unwrap();
+    for (name, schema) in schemas {
+        assert_readable(name, schema);
+    }
+    schemas_in("paths", &contract.document["paths"]);
+    let mut seen = BTreeSet::new();
+    for (method, path, operation) in contract.operations() {
+        let id = operation["operationId"].as_str().unwrap();
+        let (first, rest) = id.split_at(1);
+        // The type of an answer is called so in Go.
+        let answer = format!("{}{rest}Response", first.to_uppercase());
+        assert!(!schemas.contains_key(&answer), "{method} {path}: {answer} is a schema");
+        assert!(seen.insert(id.to_lowercase()) || path.starts_with("/.well-known/"), "{id} is there twice");
+    }
+}
+
 /// Who calls at the desk.
 #[derive(Clone, Copy)]
 enum Who<'a> {
