@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand};
 
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
+use crate::platform::process;
 
 /// OAuth 2.0 token exchange (RFC 8693) for agents that act on somebody's behalf.
 #[derive(Debug, Parser)]
@@ -71,6 +72,11 @@ enum Command {
 
 /// Runs a command line; what it has to say goes to standard output, complaints to standard error.
 pub fn run(cli: Cli) -> ExitCode {
+    // Before any key is read.
+    if let Err(fault) = process::forbid_core_dumps() {
+        eprintln!("actchain: {fault}");
+        return ExitCode::from(2);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

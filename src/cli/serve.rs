@@ -12,7 +12,7 @@ use crate::jobs;
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
 use crate::platform::local_postgres::Role;
-use crate::platform::telemetry;
+use crate::platform::{process, telemetry};
 
 /// How often the embedded cluster is looked at.
 const WATCH: Duration = Duration::from_millis(500);
@@ -22,6 +22,7 @@ const LAST: Duration = Duration::from_secs(40);
 /// Runs the server.
 pub(super) async fn run(mut config: Config) -> Result<ExitCode, Fault> {
     telemetry::start_logs(&config.log)?;
+    process::raise_descriptors()?;
     // Before anything that takes time: an address in use is said at once. Port 0 becomes the one that was given.
     let listener = Listening::bind(config.listen)?;
     config.listen = listener.local_addr().during("listening")?;

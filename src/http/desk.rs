@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
-use actix_web::web::{Bytes, Data, Payload, Query};
+use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::de::DeserializeOwned;
 use tracing_actix_web::RequestId;
@@ -135,16 +135,12 @@ impl Known<'_> {
 
     /// Reads the query; unknown names are refused.
     pub(super) fn query<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
-        Query::<T>::from_query(self.request.query_string())
-            .map(Query::into_inner)
-            .map_err(|_| Refusal::Malformed("The query is not what this endpoint reads"))
+        params::query(self.request)
     }
 
     /// The parameters of the query, each given once.
     pub(super) fn parameters(&self) -> Result<BTreeMap<String, String>, Refusal> {
-        let pairs = Query::<Vec<(String, String)>>::from_query(self.request.query_string())
-            .map_err(|_| Refusal::Malformed("The query is not what this endpoint reads"))?
-            .into_inner();
+        let pairs: Vec<(String, String)> = params::query(self.request)?;
         let mut parameters = BTreeMap::new();
         for (name, value) in pairs {
             if parameters.insert(name, value).is_some() {
@@ -182,7 +178,8 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Stopped> {
         detail: Some(detail),
         retry_after: None,
     };
-    let value = json::parse(body).ok_or_else(|| malformed("It is not JSON without repetition".into()))?;
+    let value = json::parse(body)
+        .ok_or_else(|| malformed("It is not JSON, repeats a name, or has the NUL character".into()))?;
     // A list would be read as the members in their order.
     if !value.is_object() {
         return Err(malformed("It is not an object".into()));

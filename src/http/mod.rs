@@ -8,6 +8,8 @@ mod audit_sinks;
 mod audit_stream;
 mod caller;
 mod connecting;
+mod connections;
+mod cors;
 mod delegate;
 mod desk;
 mod health;
@@ -29,6 +31,7 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App as Service, HttpServer, guard, web};
 use tracing_actix_web::TracingLogger;
 
+use self::connections::Connections;
 use crate::app::App;
 use crate::platform::fault::{During, Fault};
 use crate::protocol::metadata::{issuer_path, well_known_paths};
@@ -265,16 +268,22 @@ impl Listening {
             workers => workers,
         };
         let shared = web::Data::from(Arc::clone(app));
+        let connections = Connections::fitting(&app.config, workers)?;
+        let (per_worker, counted) = (connections.per_worker(), connections.clone());
+        let connections = web::Data::new(connections);
         let server = HttpServer::new(move || {
             let issuer = shared.issuer.clone();
             Service::new()
                 .app_data(shared.clone())
+                .app_data(connections.clone())
                 .wrap(actix_web::middleware::from_fn(request_log::frame))
                 .wrap(TracingLogger::<request_log::RequestSpan>::new())
                 .configure(|config| routes(config, &issuer))
                 .default_service(web::to(problem::not_found))
         })
         .workers(workers)
+        .max_connections(per_worker)
+        .on_connect(move |_, data| counted.count(data))
         .disable_signals()
         .shutdown_timeout(10)
         .client_request_timeout(Duration::from_secs(10))

@@ -1,12 +1,14 @@
 //! The strict reader of form bodies (RFC 6749 §3.2): names and values decoded before they are compared, repetition
-//! refused where it is not allowed, empty values taken for absent ones.
+//! refused where it is not allowed, empty values taken for absent ones. With `platform::json` it is the border for
+//! texts: what passes is UTF-8 without the NUL character, which PostgreSQL does not store.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_TYPE;
-use actix_web::web::{Bytes, Payload};
+use actix_web::web::{Bytes, Payload, Query};
+use serde::de::DeserializeOwned;
 
 use crate::domain::refusal::Refusal;
 use crate::protocol::token_exchange::percent_decode;
@@ -79,6 +81,19 @@ pub(super) async fn form(request: &HttpRequest, payload: Payload, most: usize) -
     Params::read(&body)
 }
 
+/// Whether a path or a query can be read as text: escapes are whole, and the result is UTF-8 without NUL.
+pub(super) fn is_text(encoded: &str) -> bool {
+    percent_decode(encoded).is_some()
+}
+
+/// Reads a query.
+pub(super) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Refusal> {
+    let read = Query::<T>::from_query(request.query_string()).ok();
+    read.filter(|_| is_text(request.query_string()))
+        .map(Query::into_inner)
+        .ok_or(Refusal::Malformed("The query is not what this endpoint reads"))
+}
+
 /// Reads a body.
 pub(super) async fn body(payload: Payload, most: usize) -> Result<Bytes, Refusal> {
     match actix_web::rt::time::timeout(MOST_PATIENCE, payload.to_bytes_limited(most)).await {
@@ -125,6 +140,16 @@ mod tests {
     fn gn_02_an_empty_value_is_an_absent_one() {
         let params = read("scope=&a&=x&&").unwrap();
         assert_eq!((params.get("scope"), params.get("a")), (None, None));
+    }
+
+    #[test]
+    fn texts_are_utf_8_without_nul() {
+        for text in ["", "/delegate/a%2Fb", "/%C3%BC", "a=%F0%9F%98%80&b"] {
+            assert!(is_text(text), "{text}");
+        }
+        for text in ["/%00", "/a%00b", "%ff", "%ED%A0%80", "%C3", "%zz", "%"] {
+            assert!(!is_text(text), "{text}");
+        }
     }
 
     #[test]

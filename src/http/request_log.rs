@@ -1,5 +1,5 @@
-//! The frame around every request: its id, its line in the log, its metrics, and how much header it may have. Neither
-//! query nor headers are logged: secrets end up there.
+//! The frame around every request: its id, its line in the log, its metrics, how much header it may have, which origins
+//! may read its answer, and when its connection ends. Neither query nor headers are logged: secrets end up there.
 
 use std::time::Instant;
 
@@ -8,11 +8,16 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage};
+use actix_web::web::Data;
+use actix_web::{Error, HttpMessage, HttpResponse};
 use tracing::Span;
 use tracing_actix_web::{RequestId, RootSpanBuilder};
 
-use super::{PROXY, ROUTES, problem};
+use super::connections::Connections;
+use super::cors::Cors;
+use super::{PROXY, ROUTES, params, problem};
+use crate::app::App;
+use crate::domain::refusal::Refusal;
 
 /// Bytes of all header fields together (standards GN-16 allows 16 KiB for one).
 const MAX_HEADER_BYTES: usize = 32 * 1024;
@@ -38,13 +43,16 @@ pub(super) async fn frame(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
-    let header_bytes: usize =
-        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let (method, route) = (request.method().clone(), route_of(&request));
-    let mut response = if header_bytes > MAX_HEADER_BYTES {
-        request.into_response(problem::of_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
-    } else {
-        next.call(request).await?.map_into_boxed_body()
+    let found = find_route(request.path());
+    let route = found.map_or("other", |(route, _)| route);
+    let method = request.method().clone();
+    let app = request.app_data::<Data<App>>().cloned();
+    let origins = app.as_ref().map(|app| app.config.http.cors_origins.as_slice()).unwrap_or_default();
+    let cors = Cors::of(found.map(|(route, _)| route), request.headers(), origins);
+    let connections = request.app_data::<Data<Connections>>().cloned();
+    let mut response = match answered_at_once(&request, found, &cors) {
+        Some(response) => request.into_response(response),
+        None => next.call(request).await?.map_into_boxed_body(),
     };
     let request_id = response.request().extensions().get::<RequestId>().map(ToString::to_string);
     let headers = response.headers_mut();
@@ -54,6 +62,10 @@ pub(super) async fn frame(
     }
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response = not_allowed(response);
+    }
+    cors.mark(response.headers_mut());
+    if let Some(connections) = connections {
+        connections.settle(&mut response);
     }
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
@@ -77,16 +89,44 @@ pub(super) async fn frame(
     Ok(response)
 }
 
-/// The route, from a fixed list: what strangers make up does not become a label.
-fn route_of(request: &ServiceRequest) -> &'static str {
-    find_route(request.path()).map_or("other", |(route, _)| route)
+/// The answer to a request that no route has to see: too much header, a preflight, or a path that names nothing.
+fn answered_at_once(request: &ServiceRequest, found: Option<Route>, cors: &Cors) -> Option<HttpResponse> {
+    let headers = request.headers();
+    let header_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if header_bytes > MAX_HEADER_BYTES {
+        return Some(problem::of_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+    // The proxy judges the path of its target itself, as it was sent.
+    if found.is_none_or(|(route, _)| route != PROXY) && !params::is_text(request.uri().path()) {
+        return Some(problem::of(&Refusal::NotFound.into(), None));
+    }
+    found.and_then(|(_, methods)| cors.preflight(request.method(), headers, methods))
 }
 
-/// The longest route whose segments a path ends with; a segment in braces stands for any.
-fn find_route(path: &str) -> Option<(&'static str, &'static [&'static str])> {
+type Route = (&'static str, &'static [&'static str]);
+
+const METADATA: &str = "/.well-known/oauth-authorization-server";
+
+/// The longest route whose segments a path ends with; a segment in braces stands for any. Routes are a fixed list: what
+/// strangers make up does not become a label.
+fn find_route(path: &str) -> Option<Route> {
+    // The path of the issuer comes behind it, or it has another name.
+    let other_name = "/.well-known/openid-configuration";
+    if path.starts_with(METADATA) || path.starts_with(other_name) || path.ends_with(other_name) {
+        return ROUTES.iter().find(|(route, _)| *route == METADATA).copied();
+    }
     // Behind it stands a path of somebody else's, which may end like any of ours.
     if path.contains("/vault/proxy/") {
         return ROUTES.iter().find(|(route, _)| *route == PROXY).copied();
+    }
+    // Where a tile is takes one segment or several.
+    if let Some((_, tile)) = path.split_once("/audit/tile/") {
+        let name = if tile.starts_with("entries/") {
+            "/audit/tile/entries/{tile}"
+        } else {
+            "/audit/tile/{level}/{tile}"
+        };
+        return ROUTES.iter().find(|(route, _)| *route == name).copied();
     }
     let fits = |route: &str| {
         let mut given = path.rsplit('/');
@@ -127,6 +167,15 @@ mod tests {
         assert_eq!(found("/delegate/agents"), Some("/delegate/{id}"));
         assert_eq!(found("/delegate/7/ceremonies/8/deny"), Some("/delegate/{id}/ceremonies/{ceremony}/deny"));
         assert_eq!(found("/t1/vault/proxy/7/api.example.com/oauth/token"), Some(PROXY));
+        for path in [
+            "/.well-known/oauth-authorization-server/t1",
+            "/.well-known/openid-configuration",
+            "/t1/.well-known/openid-configuration",
+        ] {
+            assert_eq!(found(path), Some(METADATA), "{path}");
+        }
+        assert_eq!(found("/t1/audit/tile/0/x001/234.p/5"), Some("/audit/tile/{level}/{tile}"));
+        assert_eq!(found("/audit/tile/entries/x001/234"), Some("/audit/tile/entries/{tile}"));
         assert_eq!((found("/delegate/"), found("/nothing")), (None, None));
     }
 }

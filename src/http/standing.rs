@@ -1,8 +1,6 @@
 //! Telling relying parties: introspection (RFC 7662, RFC 9701), revocation (RFC 7009), status lists.
 
-use actix_web::http::header::{
-    ACCEPT, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, ETAG, HeaderMap, IF_NONE_MATCH, VARY,
-};
+use actix_web::http::header::{ACCEPT, CACHE_CONTROL, ETAG, HeaderMap, IF_NONE_MATCH, VARY};
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
@@ -74,7 +72,6 @@ pub(super) async fn revoke(
 pub(super) async fn status_lists(app: Data<App>) -> HttpResponse {
     match status_lists::live(&app, app.clock.now()).await {
         Ok(lists) => HttpResponse::Ok()
-            .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
             .insert_header((CACHE_CONTROL, format!("public, max-age={}", app.config.status.ttl)))
             .json(json!({"status_lists": lists})),
         Err(fault) => problem::of(&fault.into(), None),
@@ -104,7 +101,6 @@ pub(super) async fn status_list(request: HttpRequest, app: Data<App>, list: Path
     let mut response = if has_it { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
         .insert_header((ETAG, etag))
-        .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
         .insert_header((CACHE_CONTROL, format!("public, max-age={}", app.config.status.ttl)));
     if has_it {
         response.finish()

@@ -1,11 +1,10 @@
 //! The log for everybody (c2sp.org/tlog-tiles): checkpoint, keys, proofs and hash tiles without authentication. Tiles of
 //! entries hold documents, and are for those who may read the log.
 
-use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE};
-use actix_web::web::{Data, Path, Payload, Query};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use tracing_actix_web::RequestId;
 
@@ -27,11 +26,7 @@ const OCTETS: &str = "application/octet-stream";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 fn public(cache: &'static str, kind: &'static str, body: Vec<u8>) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
-        .insert_header((CACHE_CONTROL, cache))
-        .insert_header((CONTENT_TYPE, kind))
-        .body(body)
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, cache)).insert_header((CONTENT_TYPE, kind)).body(body)
 }
 
 fn answered(result: Result<HttpResponse, Stop>) -> HttpResponse {
@@ -39,16 +34,7 @@ fn answered(result: Result<HttpResponse, Stop>) -> HttpResponse {
 }
 
 fn json_of(cache: &'static str, value: &impl serde::Serialize) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
-        .insert_header((CACHE_CONTROL, cache))
-        .json(value)
-}
-
-fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Refusal> {
-    Query::<T>::from_query(request.query_string())
-        .map(Query::into_inner)
-        .map_err(|_| Refusal::Malformed("The query is not what this endpoint reads"))
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, cache)).json(value)
 }
 
 /// Reads for a request. What stopped a flow comes back as it is.
@@ -92,7 +78,7 @@ struct OfEvent {
 /// `GET /audit/proof/inclusion`.
 pub(super) async fn inclusion(request: HttpRequest, app: Data<App>) -> HttpResponse {
     let prove = async || {
-        let asked: OfEvent = query(&request)?;
+        let asked: OfEvent = params::query(&request)?;
         let cache = if asked.size.is_some() { LONG } else { BRIEF };
         let proof =
             read(&app, async |connection| transparency::inclusion(connection, asked.seq, asked.size).await);
@@ -111,7 +97,7 @@ struct OfSizes {
 /// `GET /audit/proof/consistency`.
 pub(super) async fn consistency(request: HttpRequest, app: Data<App>) -> HttpResponse {
     let prove = async || {
-        let asked: OfSizes = query(&request)?;
+        let asked: OfSizes = params::query(&request)?;
         let cache = if asked.to.is_some() { LONG } else { BRIEF };
         let proof =
             read(&app, async |connection| transparency::consistency(connection, asked.from, asked.to).await);

@@ -11,6 +11,7 @@ pub mod local_postgres;
 pub mod outbound;
 pub mod password;
 pub mod private_file;
+pub mod process;
 pub mod random;
 pub mod secret;
 pub mod telemetry;

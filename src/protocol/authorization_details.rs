@@ -135,7 +135,7 @@ fn detail(value: &Value) -> Option<Detail> {
 }
 
 fn text(value: &Value) -> Option<String> {
-    value.as_str().filter(|text| !text.is_empty() && !text.contains('\0')).map(str::to_owned)
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub fn check(text: &str) -> Option<Canonical> {
     if let Some(found) = Scan::document(text) {
         return Some(found);
     }
-    let value = json::parse(text.as_bytes())?;
+    let value = json::parse_own(text.as_bytes())?;
     let same = to_string(&value).ok().as_deref() == Some(text);
     same.then(|| Canonical { seq: value.get("seq").and_then(serde_json::Value::as_u64) })
 }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn slow(text: &str) -> Option<Canonical> {
-        let value = crate::platform::json::parse(text.as_bytes())?;
+        let value = crate::platform::json::parse_own(text.as_bytes())?;
         (to_string(&value).unwrap() == text)
             .then(|| Canonical { seq: value.get("seq").and_then(Value::as_u64) })
     }

@@ -667,15 +667,20 @@ async fn what_an_agent_says_of_others_is_read_as_strictly() {
     let ask = async |body: Value| {
         Api::post(&world.server, "/delegate", body).client(&world.user_proxy, &token).send().await
     };
-    for sub in ["a\u{0}b", "\u{0}", "a\u{7}", "a\nb"] {
+    for sub in ["a\u{7}", "a\nb"] {
         let answer = ask(json!({"delegator": {"iss": IDP, "sub": sub}})).await;
         answer.assert_problem(400, "delegator_unknown");
     }
     let answer = ask(json!({"delegator": {"iss": IDP, "sub": "a".repeat(40_000)}})).await;
     answer.assert_problem(400, "delegator_unknown");
-    let answer = ask(json!({"delegator": {"iss": "\u{0}", "sub": "bob"}})).await;
-    answer.assert_problem(400, "delegator_unknown");
-    for parent in ["\u{0}", "", "ü", "a b", &"a".repeat(40_000)] {
+    for body in [
+        json!({"delegator": {"iss": IDP, "sub": "a\u{0}b"}}),
+        json!({"delegator": {"iss": "\u{0}", "sub": "bob"}}),
+        json!({"parent": "\u{0}", "delegate": "email-svc"}),
+    ] {
+        ask(body).await.assert_problem(400, "malformed_request");
+    }
+    for parent in ["", "ü", "a b", &"a".repeat(40_000)] {
         ask(json!({"parent": parent, "delegate": "email-svc"})).await.assert_problem(404, "not_found");
     }
     // What was refused did not fill the log with what was sent.

@@ -756,30 +756,37 @@ async fn strange_texts(held: &Held<'_>) {
         let key = format!("/api/v1/clients/{id}/keys/{THUMBPRINT}");
         held.refused(admin, ("DELETE", &key), Value::Null, missing).await;
         let key = format!("/api/v1/clients/user-proxy/keys/{id}");
-        held.refused(admin, ("DELETE", &key), Value::Null, (400, "malformed_request")).await;
+        let unreadable = ["%00", "%FF"].contains(&id);
+        let expected = if unreadable { missing } else { (400, "malformed_request") };
+        held.refused(admin, ("DELETE", &key), Value::Null, expected).await;
     }
-    let principal = |iss: &str, sub: &str| json!({"iss": iss, "sub": sub, "reason": "left"});
     let cutoff = ("POST", "/api/v1/principals/cutoff");
-    held.refused(admin, cutoff, principal(issuer, "a\0b"), missing).await;
-    for sub in ["", "a\0b"] {
-        held.refused(admin, cutoff, principal(IDP, sub), (400, "delegator_unknown")).await;
-        let ask = json!({"delegator": {"iss": IDP, "sub": sub}});
-        held.refused(proxy, ("POST", "/delegate"), ask, (400, "delegator_unknown")).await;
+    let principal = json!({"iss": IDP, "sub": "", "reason": "left"});
+    held.refused(admin, cutoff, principal, (400, "delegator_unknown")).await;
+    let ask = json!({"delegator": {"iss": IDP, "sub": ""}});
+    held.refused(proxy, ("POST", "/delegate"), ask, (400, "delegator_unknown")).await;
+    let malformed = (400, "malformed_request");
+    let principal = json!({"iss": issuer, "sub": "a\0b", "reason": "left"});
+    held.refused(admin, cutoff, principal, malformed).await;
+    let ask = json!({"delegator": {"iss": IDP, "sub": "a\0b"}});
+    held.refused(proxy, ("POST", "/delegate"), ask, malformed).await;
+    for (member, value) in [
+        ("delegate", json!("a\0b")),
+        ("parent", json!("a\0b")),
+        ("authorization_details", json!([{"type": "a\0b"}])),
+        ("scopes", json!(["a\0b"])),
+        ("reason", json!("a\0b")),
+        ("ephemeral", json!({"jwk": new_agent_key().key.public_jwk(), "task_id": "a\0b"})),
+    ] {
+        let mut body = json!({"delegate": "stranger"});
+        body[member] = value;
+        held.refused(alice, ("POST", "/delegate"), body, malformed).await;
     }
-    let below = json!({"parent": "a\0b", "delegate": "stranger"});
-    held.refused(proxy, ("POST", "/delegate"), below, missing).await;
     for (member, value, reason) in [
-        ("delegate", json!("a\0b"), "delegate_unknown"),
-        ("capability_ceiling", json!("a\0b"), "capability_unknown"),
-        ("authorization_details", json!([{"type": "a\0b"}]), "details_malformed"),
-        ("scopes", json!(["a\0b"]), "scope_malformed"),
-        ("audiences", json!(["a\0b"]), "target_malformed"),
-        ("reason", json!("a\0b"), "malformed_request"),
-        (
-            "ephemeral",
-            json!({"jwk": new_agent_key().key.public_jwk(), "task_id": "a\0b"}),
-            "malformed_request",
-        ),
+        ("delegate", json!("a\u{1}b"), "delegate_unknown"),
+        ("capability_ceiling", json!("a\u{1}b"), "capability_unknown"),
+        ("scopes", json!(["a\u{1}b"]), "scope_malformed"),
+        ("audiences", json!(["a\u{1}b"]), "target_malformed"),
     ] {
         let mut body = json!({"delegate": "stranger"});
         body[member] = value;

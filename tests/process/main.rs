@@ -9,5 +9,6 @@ mod crash;
 mod delegation_commands;
 mod embedded;
 mod external;
+mod limits;
 mod stage;
 mod vault_crash;

@@ -65,7 +65,17 @@ impl Stage {
 
     /// The program with nothing configured but the data directory.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(PROGRAM);
+        self.configured(Command::new(PROGRAM))
+    }
+
+    /// The same, started by another program that takes it behind its own arguments.
+    pub fn wrapped(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(PROGRAM);
+        self.configured(command)
+    }
+
+    fn configured(&self, mut command: Command) -> Command {
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ACTCHAIN_"))
         {
@@ -92,10 +102,18 @@ impl Stage {
     }
 
     pub fn try_serve(&self) -> Result<Server, String> {
+        self.try_serve_by(self.command())
+    }
+
+    /// A server that a command starts, such as one with other limits.
+    pub fn serve_by(&self, command: Command) -> Server {
+        self.try_serve_by(command).unwrap_or_else(|log| panic!("the server did not start: {log}"))
+    }
+
+    fn try_serve_by(&self, mut command: Command) -> Result<Server, String> {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.path("server.log")).unwrap();
-        let mut child = self
-            .command()
+        let mut child = command
             .arg("serve")
             .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
             .env("ACTCHAIN_ISSUER", "http://127.0.0.1:1")

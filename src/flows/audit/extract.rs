@@ -137,7 +137,7 @@ impl Walk<'_> {
     fn event(&mut self, line: &str) -> Result<(), Why> {
         let cut = line.strip_prefix("{\"event\":").and_then(|rest| rest.strip_suffix('}'));
         let (document, proof) = cut.and_then(|rest| rest.rsplit_once(",\"proof\":")).ok_or(Why::Document)?;
-        let value = json::parse(document.as_bytes()).ok_or(Why::Document)?;
+        let value = json::parse_own(document.as_bytes()).ok_or(Why::Document)?;
         if canonical_json::to_string(&value).ok().as_deref() != Some(document) {
             return Err(Why::Document);
         }

@@ -44,6 +44,7 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("previous_master_key_file", Takes::Path),
     ("workers", Takes::Number),
     ("database_connections", Takes::Number),
+    ("http.cors_origins", Takes::Names("https://app.example.com")),
     ("tokens.max_ttl", Takes::Seconds),
     ("tokens.max_depth", Takes::Number),
     ("dpop.nonce", SWITCH),

@@ -15,8 +15,8 @@ use url::Url;
 
 use self::keys::Origin;
 pub use self::sections::{
-    Agents, Audit, Delegations, Dpop, Keys, Ledger, Limits, Log, LogFormat, Span, Status, Switch, Tokens,
-    Vault,
+    Agents, Audit, Delegations, Dpop, Http, Keys, Ledger, Limits, Log, LogFormat, Span, Status, Switch,
+    Tokens, Vault,
 };
 use super::fault::{During, Fault};
 
@@ -44,6 +44,8 @@ pub struct Config {
     pub workers: usize,
     /// Connections to the database for reading; the ledger has one of its own besides.
     pub database_connections: u32,
+    /// What is served over HTTP.
+    pub http: Http,
     /// Issued tokens.
     pub tokens: Tokens,
     /// Proof of possession.
@@ -84,6 +86,7 @@ impl Default for Config {
             previous_master_key_file: None,
             workers: 0,
             database_connections: 16,
+            http: Http::default(),
             tokens: Tokens::default(),
             dpop: Dpop::default(),
             keys: Keys::default(),
@@ -153,6 +156,7 @@ impl Config {
         if let Some(url) = &self.database_url {
             check_database(url)?;
         }
+        self.http.check()?;
         if self.master_key.is_some() && self.master_key_file.is_some() {
             return Err(Fault::new("master_key and master_key_file exclude each other"));
         }
@@ -202,17 +206,42 @@ fn check_issuer(issuer: &str) -> Result<(), Fault> {
     if url.query().is_some() || url.fragment().is_some() {
         return refuse("must have neither query nor fragment");
     }
+    // RFC 3986 §2.3: these characters have one spelling, in the URLs that clients make of the issuer, in routes, and in
+    // the name under which the log is signed.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    if !issuer.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return refuse("has characters that are not printable ASCII; write a name as xn--…");
+    }
     let loopback = match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Domain(name)) if name.bytes().all(|byte| plain(byte) || byte == b'_') => {
+            name == "localhost"
+        }
+        Some(url::Host::Domain(_)) => {
+            return refuse("has a host with something else than letters, digits and -._");
+        }
         None => return refuse("has no host"),
     };
     match url.scheme() {
-        "https" => Ok(()),
-        "http" if loopback => Ok(()),
-        _ => refuse("must be https (http is for loopback addresses only)"),
+        "https" => {}
+        "http" if loopback => {}
+        _ => return refuse("must be https (http is for loopback addresses only)"),
     }
+    let segment = |text: &str| !text.is_empty() && ![".", ".."].contains(&text) && text.bytes().all(plain);
+    // As it is written: a parser would forgive backslashes, and slashes that are too many or too few.
+    let (authority, path) = match issuer.split_once("://") {
+        Some((_, rest)) => rest.split_once('/').unwrap_or((rest, "")),
+        None => ("", ""),
+    };
+    if authority.is_empty() || issuer.contains('\\') {
+        return refuse("is not written as scheme://host/path");
+    }
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if !path.is_empty() && !path.split('/').all(segment) {
+        return refuse("has a path with something else than segments of letters, digits and -._~");
+    }
+    Ok(())
 }
 
 /// Other databases are refused by name; the URL is not shown, since it may hold a password.
@@ -312,10 +341,38 @@ mod tests {
             "https://me@as.example.com",
             "ftp://localhost",
             "as.example.com",
+            "https://as.example.com/a+b",
+            "https://as.example.com/a%20b",
+            "https://as.example.com/a b",
+            "https://as.example.com/%C3%BC",
+            "https://as.example.com/\u{fc}",
+            "https://as.example.com/{x}",
+            "https://as.example.com/{x:.*}",
+            "https://as.example.com//a",
+            "https://as.example.com/a//",
+            "https://as.example.com/a/../b",
+            "https://as.example.com/%2e",
+            "https://as.example.com/a:b@c",
+            "https:/as.example.com/a+b",
+            "https:as.example.com/{x}",
+            "https:///as.example.com/t1",
+            "https:\\\\as.example.com\\a+b",
+            "https://as.example.com\\{x}",
+            "https://as.example.com/a\tb",
+            "https://as.exam\tple.com",
+            "https://a+b.example.com",
+            "https://b\u{fc}cher.example",
         ] {
-            assert!(parse(&format!("issuer = \"{issuer}\""), &[]).is_err(), "{issuer}");
+            assert!(parse(&format!("issuer = {issuer:?}"), &[]).is_err(), "{issuer}");
         }
-        for issuer in ["https://as.example.com/t1", "http://localhost:8080", "http://[::1]:1"] {
+        for issuer in [
+            "https://as.example.com/t1",
+            "https://as.example.com/t1/",
+            "https://as.example.com/",
+            "https://as.example.com/a.b/C_d/e-f~1",
+            "http://localhost:8080",
+            "http://[::1]:1",
+        ] {
             assert!(parse(&format!("issuer = \"{issuer}\""), &[]).is_ok(), "{issuer}");
         }
     }
@@ -416,6 +473,29 @@ mod tests {
         }
         for url in ["postgres://me@db/x", "postgresql:///x?host=/run/postgresql"] {
             assert!(parse(&format!("database_url = \"{url}\""), &[]).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_write_them() {
+        let with = |origins: &str| parse("", &[("ACTCHAIN_HTTP_CORS_ORIGINS", origins)]);
+        let config = with("https://app.example.com, http://localhost:5173").unwrap();
+        assert_eq!(config.http.cors_origins, ["https://app.example.com", "http://localhost:5173"]);
+        for origin in [
+            "*",
+            "null",
+            "app.example.com",
+            "https://app.example.com/",
+            "https://app.example.com:443",
+            "https://App.example.com",
+            "https://app.example.com/x",
+            "https://me@app.example.com",
+            "https://*.example.com",
+            "ftp://app.example.com",
+            "",
+        ] {
+            let complaint = with(origin).unwrap_err();
+            assert!(complaint.contains("http.cors_origins"), "{origin}: {complaint}");
         }
     }
 

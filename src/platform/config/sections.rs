@@ -2,9 +2,39 @@
 
 use serde::{Deserialize, Deserializer};
 use time::{OffsetDateTime, UtcOffset};
+use url::Url;
 
 use crate::platform::clock;
+use crate::platform::fault::Fault;
 use crate::platform::jose::SigningAlg;
+
+/// What is served over HTTP.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Origins of browser applications whose scripts may call the server, as `https://app.example.com`.
+    pub cors_origins: Vec<String>,
+}
+
+impl Http {
+    /// Whether each origin is written as browsers write it, in the `Origin` header (RFC 6454 §6.2).
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let is_origin = |text: &String| {
+            let read = Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
+            let schemed = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme));
+            // A host may have an asterisk in it, which would stand for nothing but itself.
+            schemed && !text.contains('*') && read.as_ref() == Some(text)
+        };
+        match self.cors_origins.iter().position(|text| !is_origin(text)) {
+            None => Ok(()),
+            Some(place) => Err(Fault::new(format!(
+                "http.cors_origins: number {} is not an origin: write scheme, host and port alone, in lower case and \
+                 without a default port, as in https://app.example.com",
+                place + 1
+            ))),
+        }
+    }
+}
 
 /// Issued tokens.
 #[derive(Debug, Clone, Deserialize)]

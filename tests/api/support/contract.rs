@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, claims_of};
 
-/// Headers that say something to callers: where one is there, it is described.
-const TELLING: [&str; 14] = [
-    "access-control-allow-origin",
+/// Headers that say something to callers: where one is there, it is described. Which origins may read is described for all
+/// answers at once.
+const TELLING: [&str; 13] = [
     "allow",
     "cache-control",
     "dpop-nonce",
@@ -96,7 +96,7 @@ impl Contract {
     }
 
     /// What a `$ref` leads to; members beside it count.
-    fn resolved(&self, node: &Value) -> Value {
+    pub fn resolved(&self, node: &Value) -> Value {
         let Some(reference) = node["$ref"].as_str() else { return node.clone() };
         let target = self.document.pointer(reference.strip_prefix('#').unwrap());
         let mut resolved = target.unwrap_or_else(|| panic!("{reference} leads nowhere")).clone();

@@ -75,6 +75,13 @@ impl<'a> Api<'a> {
         self.header("authorization", &format!("DPoP {token}")).header("dpop", &proof)
     }
 
+    /// The request without a body as it is sent, for versions that no client library speaks.
+    pub fn text(&self, version: &str, more: &str) -> String {
+        let fields: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        format!("{} {} {version}\r\nHost: x\r\n{fields}{more}\r\n", self.method, self.path)
+    }
+
     pub async fn send(self) -> Answer {
         let mut request = super::http().request(self.method, format!("{}{}", self.server.base, self.path));
         for (name, value) in &self.headers {
