@@ -220,7 +220,7 @@ impl Call {
 
     fn name(&self, desk: &Desk<'_>) -> String {
         let who = self.caller.principal(desk.issuer);
-        who.map_or_else(|| "operator".to_owned(), |who| format!("{} {}", who.iss, who.sub))
+        who.map_or_else(|| "operator".to_owned(), |who| who.key())
     }
 }
 

@@ -72,7 +72,7 @@ pub async fn identify(
             user(app, &verified).await?
         }
     };
-    let name = caller.principal(&app.issuer).map(|who| format!("{} {}", who.iss, who.sub));
+    let name = caller.principal(&app.issuer).map(|who| who.key());
     if name.is_some_and(|name| app.requests.count(&name).is_err()) {
         return Err(Refusal::Throttled.into());
     }

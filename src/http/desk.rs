@@ -153,7 +153,7 @@ impl Known<'_> {
     /// Stands for whoever calls.
     pub(super) fn caller_name(&self) -> String {
         let who = self.call.caller.principal(&self.app.issuer);
-        who.map_or_else(|| "operator".to_owned(), |who| format!("{} {}", who.iss, who.sub))
+        who.map_or_else(|| "operator".to_owned(), |who| who.key())
     }
 
     /// A header of the request, where it is one line of text.

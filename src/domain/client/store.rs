@@ -220,12 +220,14 @@ pub async fn lock_task(
     owner: &Principal,
     task_id: &str,
 ) -> Result<i64, Fault> {
-    sqlx::query("SELECT pg_advisory_xact_lock(7223, hashtext($1 || ' ' || $2 || ' ' || $3))")
-        .bind(&owner.iss)
-        .bind(&owner.sub)
-        .bind(task_id)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(
+        "SELECT pg_advisory_xact_lock(7223, hashtext(jsonb_build_array($1::text, $2::text, $3::text)::text))",
+    )
+    .bind(&owner.iss)
+    .bind(&owner.sub)
+    .bind(task_id)
+    .execute(&mut *connection)
+    .await?;
     let count = sqlx::query_scalar(
         "SELECT count(*) FROM client
          WHERE task_id = $1 AND owner_iss = $2 AND owner_sub = $3 AND ended_at IS NULL",
