@@ -13,6 +13,7 @@ use crate::domain::issuer::{self, Issuer};
 use crate::domain::principal::Principal;
 use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE};
 use crate::domain::resource::Resource;
+use crate::domain::vault;
 use crate::flows::sinks::SinkDeclaration;
 use crate::flows::vault::ProviderDeclaration;
 use crate::platform::fault::Fault;
@@ -214,8 +215,9 @@ impl IssuerDeclaration {
     /// Checks and converts.
     pub fn read(self, own_issuer: &str, outbound: &Outbound) -> Result<Issuer, Fault> {
         let what = format!("issuer {}", self.iss);
-        if !identity_token::is_name(&self.iss) || self.iss == own_issuer {
-            return Err(bad(what, "iss is empty, too long, or this server itself"));
+        let is_name = identity_token::is_name(&self.iss) && !self.iss.contains(char::is_whitespace);
+        if !is_name || self.iss == own_issuer {
+            return Err(bad(what, "iss is empty, too long, has spaces, or is this server itself"));
         }
         check_keys(&what, self.jwks.as_ref(), self.jwks_uri.as_deref(), outbound)?;
         if self.audiences.is_empty() {
@@ -328,9 +330,18 @@ impl DelegationDeclaration {
         }
         match &self.authorization_details {
             None => Ok(None),
-            Some(value) => Details::from_value(value)
-                .map(Some)
-                .ok_or_else(|| bad(what, "authorization_details must be a list of objects with a type")),
+            Some(value) => {
+                let details = Details::from_value(value).ok_or_else(|| {
+                    bad(what.clone(), "authorization_details must be a list of objects with a type")
+                })?;
+                if !details.0.iter().all(vault::is_usable) {
+                    return Err(bad(
+                        what,
+                        "authorization_details: a vault_connection to retrieve is limited by actions and scopes only, one for the proxy also by locations",
+                    ));
+                }
+                Ok(Some(details))
+            }
         }
     }
 }

@@ -108,8 +108,8 @@ fn refused(app: &App, refusal: Refusal, reserved_by: Option<&str>) -> HttpRespon
             response.insert_header((WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\"")));
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            let wait = if refusal == Refusal::GuessingSecrets { "60" } else { WAIT };
-            response.insert_header((RETRY_AFTER, wait));
+            let wait = if refusal == Refusal::GuessingSecrets { 60 } else { refusal.retry_after() };
+            response.insert_header((RETRY_AFTER, wait.to_string()));
         }
         _ => {}
     }

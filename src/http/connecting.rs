@@ -14,7 +14,6 @@ use tracing_actix_web::RequestId;
 
 use super::caller;
 use super::desk::{Incoming, Known, serve};
-use super::params::Params;
 use crate::app::App;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::desk::Done;
@@ -22,6 +21,7 @@ use crate::flows::vault::{self, Arrival, NewConnection, Said, Shown};
 use crate::platform::base64url;
 use crate::platform::fault::During;
 use crate::protocol::oauth_client;
+use crate::protocol::token_exchange::percent_decode;
 
 /// More cookies of one name than a browser sends.
 const MOST_COOKIES: usize = 8;
@@ -94,27 +94,42 @@ pub(super) async fn callback(
     }
 }
 
-/// RFC 6749 §4.1.2: what is not known is ignored, and nothing is there twice.
+/// The parameters of RFC 6749 §4.1.2, §4.1.2.1 and RFC 9207 §2 that decide something, none of them twice (RFC 6749 §3.1). All
+/// others are ignored, however they are encoded: a code is good once, and not lost for what stands beside it.
 fn read(app: &App, request: &HttpRequest, provider: String) -> Result<Arrival, Refusal> {
     let malformed = Refusal::Malformed("The query is not what this endpoint reads");
-    let params = Params::read(request.query_string().as_bytes())?;
-    if ["audience", "resource"].iter().any(|name| params.all(name).len() > 1) {
-        return Err(malformed);
-    }
-    let is_ours = |text: &&str| base64url::decode(text).is_some_and(|bytes| bytes.len() == 32);
-    let state = params.get("state").filter(is_ours).ok_or(malformed)?;
-    let said = match (params.get("code"), params.get("error")) {
-        (Some(code), None) if oauth_client::is_code(code) => Said::Code(SecretString::from(code)),
-        (None, Some(error)) => Said::Error(error.to_owned()),
+    let query = request.query_string();
+    let state = used(query, "state")?.and_then(Result::ok);
+    let is_ours = |text: &String| base64url::decode(text).is_some_and(|bytes| bytes.len() == 32);
+    let state = state.filter(is_ours).ok_or(malformed)?;
+    let said = match (used(query, "code")?, used(query, "error")?) {
+        (Some(Ok(code)), None) if oauth_client::is_code(&code) => Said::Code(SecretString::from(code)),
+        // An error is one in any encoding.
+        (None, Some(error)) => Said::Error(error.unwrap_or_default()),
         _ => return Err(malformed),
     };
+    // One that cannot be read is nobody's.
+    let iss = used(query, "iss")?.map(Result::unwrap_or_default);
     Ok(Arrival {
         state: SecretString::from(state),
         said,
         provider,
-        iss: params.get("iss").map(str::to_owned),
+        iss,
         browser: cookies(request.headers(), cookie_name(&app.issuer)),
     })
+}
+
+/// The value of a parameter that is used, where it has one; an error within where that is not form-encoded UTF-8.
+fn used(query: &str, name: &str) -> Result<Option<Result<String, Refusal>>, Refusal> {
+    let malformed = Refusal::Malformed("A parameter is not form-encoded UTF-8");
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut named = pairs.filter(|(own, _)| percent_decode(own).as_deref() == Some(name));
+    let value = named.next().map(|(_, value)| value);
+    if named.next().is_some() {
+        return Err(Refusal::Malformed("A parameter is repeated"));
+    }
+    let value = value.filter(|value| !value.is_empty());
+    Ok(value.map(|value| percent_decode(value).ok_or(malformed)))
 }
 
 fn cookies(headers: &HeaderMap, name: &str) -> Vec<String> {

@@ -68,7 +68,7 @@ fn refused(refusal: Refusal, detail: Option<&str>) -> HttpResponse {
             }
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            response.insert_header((RETRY_AFTER, "1"));
+            response.insert_header((RETRY_AFTER, refusal.retry_after().to_string()));
         }
         _ => {}
     }

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::domain::audit::store::Place;
 use crate::domain::ceremony;
 use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::vault::is_usable;
 use crate::flows::mint::Issued;
 use crate::flows::token::{Asked, TokenRequest, token};
 use crate::flows::vault::{self, ExchangeRequest};
@@ -106,7 +107,10 @@ fn asked(params: &Params, most_targets: usize) -> Result<Asked, Refusal> {
 fn wanted(params: &Params, most_targets: usize) -> Result<Wanted, Refusal> {
     let details = match params.get("authorization_details") {
         None => None,
-        Some(text) => Some(Details::parse(text).ok_or(Refusal::DetailsMalformed)?),
+        Some(text) => {
+            let details = Details::parse(text).filter(|details| details.0.iter().all(is_usable));
+            Some(details.ok_or(Refusal::DetailsMalformed)?)
+        }
     };
     let (audiences, resources) = (params.all("audience"), params.all("resource"));
     let wanted = token_exchange::wanted(params.get("scope"), audiences, resources, most_targets);

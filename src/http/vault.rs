@@ -11,9 +11,9 @@ use super::{caller, connecting, params};
 use crate::app::App;
 use crate::domain::refusal::Refusal;
 use crate::flows::vault::{
-    self, Answer, Declared, Form, Import, ListQuery, NewConnection, ProviderDeclaration, UNUSABLE,
+    self, Answer, Asked, Declared, Form, Import, ListQuery, NewConnection, ProviderDeclaration, UNUSABLE,
 };
-use crate::platform::json;
+use crate::platform::{base64url, json};
 use crate::protocol::metadata::issuer_path;
 
 #[derive(Debug, Deserialize)]
@@ -33,6 +33,16 @@ struct Reason {
 #[serde(deny_unknown_fields, default)]
 struct Retrieval {
     seal: bool,
+    rejected_sha256: Option<String>,
+}
+
+impl Retrieval {
+    /// SHA-256 of the access token that the provider's API has refused.
+    fn rejected(&self) -> Result<Option<[u8; 32]>, Refusal> {
+        let malformed = Refusal::Malformed("rejected_sha256 is a SHA-256 in base64url");
+        let digest = self.rejected_sha256.as_deref().map(base64url::decode);
+        digest.map(|bytes| bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(malformed)).transpose()
+    }
 }
 
 pub(super) async fn create(incoming: Incoming) -> HttpResponse {
@@ -119,8 +129,9 @@ pub(super) async fn token(
         let form = if body.seal { Form::Sealed } else { Form::Open };
         let origin = caller::origin(&request, request_id);
         let at = (request.method().as_str(), path);
+        let asked = Asked { connection: &id, form, rejected: body.rejected()? };
         let now = app.clock.now();
-        Ok(vault::retrieve(&app, (&access, at), (&id, form), origin, now).await?)
+        Ok(vault::retrieve(&app, (&access, at), asked, origin, now).await?)
     };
     let taken = take().await;
     respond(

@@ -1,7 +1,13 @@
-//! What an intermediary passes on of a message's header (RFC 9110 §7.6): nothing that concerns one connection, nothing that
-//! authenticates somebody to somebody else, and nothing that speaks for the origin of another server.
+//! What an intermediary passes on of a message's header (RFC 9110 §7.6): of a request, what is known to be harmless; of an
+//! answer, nothing that concerns one connection, authenticates, speaks for the origin of another server, or gives orders to a
+//! server in front of this one.
+
+use std::collections::BTreeSet;
 
 use url::Url;
+
+/// A header field: its name in lower case, and its value.
+type Field = (String, Vec<u8>);
 
 /// RFC 9110 §7.6.1, with what older software takes for one of them.
 const HOP_BY_HOP: [&str; 9] = [
@@ -16,28 +22,68 @@ const HOP_BY_HOP: [&str; 9] = [
     "via",
 ];
 
-/// Who somebody is, or is said to be, on the way to us; and what would have the receiver read another method or path than
-/// the ones that were judged.
-const NOT_ONWARD: [&str; 14] = [
+/// What of a request is passed on to every host. An allow-list: servers read fields that nobody has heard of as the method,
+/// the path, the host or the caller of a request.
+const ONWARD: [&str; 33] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "content-digest",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-md5",
+    "content-range",
+    "content-type",
+    "date",
+    "digest",
+    "idempotency-key",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "link",
+    "mime-version",
+    "pragma",
+    "prefer",
+    "priority",
+    "range",
+    "repr-digest",
+    "slug",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "x-correlation-id",
+    "x-request-id",
+];
+
+/// What no provider can declare to be passed on either: who somebody is, or is said to be, on the way to us; and what would
+/// have the receiver read another method or path than the ones that were judged.
+const NOT_ONWARD: [&str; 13] = [
     "host",
+    "x-host",
     "authorization",
     "dpop",
     "cookie",
     "cookie2",
     "expect",
     "forwarded",
-    "x-real-ip",
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-host",
+    "from",
+    "origin",
+    "referer",
+    "via",
+    "max-forwards",
 ];
+const NOT_ONWARD_BEGINNINGS: [&str; 7] =
+    ["proxy-", "sec-", "x-forwarded", "x-original", "x-rewrite", "x-accel-", "x-sendfile"];
+const NOT_ONWARD_PARTS: [&str; 4] = ["method", "override", "real-ip", "client-ip"];
 
 /// What is between us and the receiver, or would be taken for ours: its sessions, its challenges, and what it tells
 /// browsers of its origin.
-const NOT_BACK: [&str; 14] = [
+const NOT_BACK: [&str; 18] = [
     "set-cookie",
     "set-cookie2",
     "www-authenticate",
@@ -52,12 +98,20 @@ const NOT_BACK: [&str; 14] = [
     "report-to",
     "reporting-endpoints",
     "service-worker-allowed",
+    // Leads a browser elsewhere, as `Location` would.
+    "refresh",
+    // Orders to a server in front of us, which takes them from us: to answer a file or another address instead.
+    "x-sendfile",
+    "x-lighttpd-send-file",
+    "x-lighttpd-send-tempfile",
 ];
+const NOT_BACK_BEGINNINGS: [&str; 6] =
+    ["proxy-", "access-control-", "x-accel-", "x-reproxy-", "x-sendfile", "surrogate-"];
 
 /// Names that a `Connection` field lists, in lower case.
-fn listed<'a>(fields: &'a [(String, Vec<u8>)]) -> Vec<String> {
+fn listed<'a>(fields: &'a [Field]) -> Vec<String> {
     let values = fields.iter().filter(|(name, _)| name == "connection");
-    let names = values.flat_map(|(_, value): &'a (String, Vec<u8>)| value.split(|byte| *byte == b','));
+    let names = values.flat_map(|(_, value): &'a Field| value.split(|byte| *byte == b','));
     names.map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase()).collect()
 }
 
@@ -66,32 +120,45 @@ pub fn may_carry(name: &str) -> bool {
     !HOP_BY_HOP.contains(&name) && !["host", "expect"].contains(&name)
 }
 
-/// What of a request is passed on. `own` is the field that the credential goes into.
-pub fn onward(fields: Vec<(String, Vec<u8>)>, own: &str) -> Vec<(String, Vec<u8>)> {
+/// Letters, digits and hyphens: many servers take `_` for `-`, or either for nothing.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Whether a provider can declare that a field of requests, in lower case, is passed on to its hosts.
+pub fn may_be_declared(name: &str) -> bool {
+    is_plain_name(name)
+        && name.len() <= 64
+        && !HOP_BY_HOP.contains(&name)
+        && !NOT_ONWARD.contains(&name)
+        && !NOT_ONWARD_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+        && !NOT_ONWARD_PARTS.iter().any(|part| name.contains(part))
+}
+
+/// What of a request is passed on: the usual fields, and those that the provider declares. `own` is the field that the
+/// credential goes into.
+pub fn onward(fields: Vec<Field>, own: &str, declared: &BTreeSet<String>) -> Vec<Field> {
     let listed = listed(&fields);
-    let stays = |name: &str| {
-        HOP_BY_HOP.contains(&name)
-            || NOT_ONWARD.contains(&name)
-            || name.starts_with("proxy-")
-            || name.starts_with("x-forwarded-")
-            || name.eq_ignore_ascii_case(own)
-            || listed.iter().any(|one| one == name)
+    let goes = |name: &str| {
+        (ONWARD.contains(&name) || (declared.contains(name) && may_be_declared(name)))
+            && !name.eq_ignore_ascii_case(own)
+            && !listed.iter().any(|one| one == name)
     };
-    fields.into_iter().filter(|(name, _)| !stays(name)).collect()
+    fields.into_iter().filter(|(name, _)| goes(name)).collect()
 }
 
 /// What of an answer to a request for a URL is passed back: nothing in which one of the secrets stands, and no way to
 /// another origin.
-pub fn back(fields: Vec<(String, Vec<u8>)>, (url, secrets): (&Url, &[&str])) -> Vec<(String, Vec<u8>)> {
+pub fn back(fields: Vec<Field>, (url, secrets): (&Url, &[&str])) -> Vec<Field> {
     let listed = listed(&fields);
     let stays = |name: &str, value: &[u8]| {
-        HOP_BY_HOP.contains(&name)
+        !is_plain_name(name)
+            || HOP_BY_HOP.contains(&name)
             || NOT_BACK.contains(&name)
-            || name.starts_with("proxy-")
-            || name.starts_with("access-control-")
+            || NOT_BACK_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
             || listed.iter().any(|one| one == name)
             || secrets.iter().any(|secret| contains(name.as_bytes(), secret) || contains(value, secret))
-            || (name == "location" && !within_origin(url, value))
+            || (["location", "content-location"].contains(&name) && !within_origin(url, value))
     };
     fields.into_iter().filter(|(name, value)| !stays(name, value)).collect()
 }
@@ -117,9 +184,9 @@ mod tests {
     #[test]
     fn what_a_connection_field_names_goes_no_further() {
         let sent = fields(&[
-            ("connection", "close, X-Hop"),
+            ("connection", "close, Prefer"),
             ("connection", "x-other"),
-            ("x-hop", "1"),
+            ("prefer", "1"),
             ("x-other", "2"),
             ("x-kept", "3"),
             ("x-api-key", "the agent's"),
@@ -127,7 +194,41 @@ mod tests {
             ("proxy-authorization", "x"),
             ("idempotency-key", "k"),
         ]);
-        assert_eq!(onward(sent, "X-Api-Key"), fields(&[("x-kept", "3"), ("idempotency-key", "k")]));
+        let declared = ["x-kept", "x-other", "x-api-key"].map(str::to_owned).into();
+        let kept = fields(&[("x-kept", "3"), ("idempotency-key", "k")]);
+        assert_eq!(onward(sent, "X-Api-Key", &declared), kept);
+    }
+
+    #[test]
+    fn only_known_fields_go_out_however_others_are_spelled() {
+        let names = [
+            "x_http_method_override",
+            "x-http_method-override",
+            "x-http-method-override",
+            "x-http-method",
+            "x-method-override",
+            "x-original-uri",
+            "x-original-url",
+            "x_original_url",
+            "x-rewrite-url",
+            "x-accel-redirect",
+            "x-forwarded",
+            "x-forwarded-prefix",
+            "x-real-ip",
+            "true-client-ip",
+            "x-host",
+            "content_type",
+            "sec-fetch-site",
+            "x.y",
+        ];
+        let sent: Vec<Field> = names.iter().map(|name| ((*name).to_owned(), b"/admin".to_vec())).collect();
+        assert_eq!(onward(sent.clone(), "authorization", &BTreeSet::new()), []);
+        let declared: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(onward(sent, "authorization", &declared), []);
+        for name in ["notion-version", "x-github-api-version", "consistencylevel"] {
+            assert!(may_be_declared(name), "{name}");
+        }
+        assert!(ONWARD.iter().all(|name| may_be_declared(name)));
     }
 
     #[test]
@@ -154,6 +255,13 @@ mod tests {
             ("set-cookie", "a=b"),
             ("access-control-allow-origin", "*"),
             ("www-authenticate", "Bearer"),
+            ("content-location", "https://evil.example/"),
+            ("refresh", "0; url=https://evil.example/"),
+            ("x-accel-redirect", "/internal"),
+            ("x-accel-buffering", "no"),
+            ("x-sendfile", "/etc/passwd"),
+            ("x-reproxy-url", "http://127.0.0.1/"),
+            ("x_accel_redirect", "/internal"),
         ] {
             assert!(!kept(name, value), "{name}: {value}");
         }

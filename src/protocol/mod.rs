@@ -28,4 +28,5 @@ pub mod status_list;
 pub mod target_uri;
 pub mod tlog_proof;
 pub mod tlog_tiles;
+pub mod token_answer;
 pub mod token_exchange;

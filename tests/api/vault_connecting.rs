@@ -340,8 +340,8 @@ async fn states_that_are_wrong_or_late_and_queries_that_are_no_answers_lead_nowh
         format!("{text}&error=access_denied").parse().unwrap(),
         format!("{text}&code=other").parse().unwrap(),
         format!("{text}&state=other").parse().unwrap(),
-        format!("{text}&resource=a&resource=b").parse().unwrap(),
-        format!("{text}&x=%ff").parse().unwrap(),
+        with_param(&back, "state", Some("%E8")),
+        text.replace("code=", "code=%E8").parse().unwrap(),
     ] {
         assert_shown(&visit(&bad, cookie).await, 400, "Not connected");
     }
@@ -349,7 +349,9 @@ async fn states_that_are_wrong_or_late_and_queries_that_are_no_answers_lead_nowh
     let head = http().head(back.clone()).send().await.unwrap();
     assert_eq!(head.status().as_u16(), 405);
     // None of that has cost anything, and what is not known is ignored.
-    let more = format!("{text}&session_state=1&<script>=<script>").parse().unwrap();
+    let more =
+        "session_state=1&<script>=<script>&display_name=%E8&%E8=1&x=1&x=2&resource=a&resource=b&error=";
+    let more = format!("{text}&{more}").parse().unwrap();
     assert_shown(&visit(&more, cookie).await, 200, "Connected");
 
     let late = begin(&world, json!({})).await;
@@ -457,6 +459,27 @@ async fn a_user_who_declines_is_told_so_and_nothing_is_echoed() {
         assert_eq!((&refused["reason"], &refused["detail"]["error"]), (&json!("provider_refused"), &logged));
         assert_eq!(visit(&back, Some(&begun.cookie)).await.status, 410);
         assert_eq!(show(&world, "alice", &begun.connection).await.status, 404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_declines_is_told_so_whatever_else_the_provider_says() {
+    let (world, provider) = usual().await;
+    for more in [
+        "error=access_denied&error_description=%E8",
+        "error=access_denied&error_uri=%&error_description=a&error_description=b",
+        "error=%E8",
+        "error=access_denied&code=",
+    ] {
+        let begun = begin(&world, json!({})).await;
+        let back = with_param(&provider.agree(&begun.url).await, "code", None);
+        let declined: Url = format!("{back}&{more}").parse().unwrap();
+        assert_shown(&visit(&declined, Some(&begun.cookie)).await, 403, "Not connected");
+        let refused = newest(&world, "vault.connection.refused").await;
+        let told = (&refused["reason"], &refused["target"]);
+        assert_eq!(told, (&json!("provider_refused"), &json!(begun.connection)), "{more}");
+        let again = visit(&declined, Some(&begun.cookie)).await;
+        assert_shown(&again, 410, "Not connected");
     }
 }
 
@@ -595,6 +618,8 @@ async fn a_provider_that_answers_anything_else_connects_nothing() {
         (works, "provider_unavailable"),
         (Wrong::json(503, json!({"error": "invalid_grant"})), "provider_unavailable"),
         (Wrong::json(200, json!({"access_token": 7})), "provider_unavailable"),
+        (Wrong::json(400, json!({"status": "BAD_AUTH_CODE", "message": "x"})), "provider_refused"),
+        (Wrong::json(400, json!({"message": "x"})), "provider_refused"),
         (Wrong::json(200, json!([tokens])), "provider_unavailable"),
         (Wrong::says(200, "text/html", "<html>access-of-a-strange-answer"), "provider_unavailable"),
         (Wrong::says(200, "application/json", ""), "provider_unavailable"),

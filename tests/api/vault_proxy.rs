@@ -66,7 +66,18 @@ async fn nothing_of_the_agent_itself_goes_out() {
         ("te", "trailers"),
         ("upgrade", "websocket"),
         ("x-http-method-override", "DELETE"),
+        ("x-http_method-override", "DELETE"),
+        ("x_http_method_override", "DELETE"),
         ("x-original-url", "/admin"),
+        ("x-original-uri", "/admin"),
+        ("x_original_uri", "/admin"),
+        ("x-accel-redirect", "/admin"),
+        ("x-sendfile", "/etc/passwd"),
+        ("x_forwarded_for", "192.0.2.1"),
+        ("true-client-ip", "192.0.2.1"),
+        ("content_type", "text/html"),
+        ("origin", "https://evil.example"),
+        ("x-anything", "1"),
     ];
     let kept = [
         ("idempotency-key", "once"),
@@ -102,7 +113,8 @@ async fn an_answer_comes_back_without_the_credential_and_without_what_is_not_the
         &format!(
             "401 Unauthorized\r\nX-Echo: {credential}\r\nX-Password: is {PASSWORD}.\r\nSet-Cookie: s=1\r\n\
              WWW-Authenticate: Basic realm=x\r\nAccess-Control-Allow-Origin: *\r\nStrict-Transport-Security: max-age=9\r\n\
-             Proxy-Authenticate: Basic\r\nDPoP-Nonce: theirs\r\nConnection: X-Hop\r\nX-Hop: 1\r\nETag: \"1\"\r\n\
+             Refresh: 0; url=https://evil.example/\r\nX-Accel-Redirect: /internal\r\nX-Sendfile: /etc/passwd\r\nX_Odd: 1\r\n\
+             Content-Location: https://evil.example/\r\nProxy-Authenticate: Basic\r\nDPoP-Nonce: theirs\r\nConnection: X-Hop\r\nX-Hop: 1\r\nETag: \"1\"\r\n\
              Cache-Control: max-age=60\r\nContent-Encoding: x-odd\r\nX-Many: 1\r\nX-Many: 2"
         ),
         "not you",
@@ -120,6 +132,11 @@ async fn an_answer_comes_back_without_the_credential_and_without_what_is_not_the
         "proxy-authenticate",
         "dpop-nonce",
         "x-hop",
+        "refresh",
+        "x-accel-redirect",
+        "x-sendfile",
+        "x_odd",
+        "content-location",
     ] {
         assert_eq!(answer.header(name), None, "{name}");
     }
@@ -138,6 +155,68 @@ async fn an_answer_comes_back_without_the_credential_and_without_what_is_not_the
     // Nothing of it is in the log either.
     let log = json!(vault.world.server.events().await).to_string();
     assert!(!log.contains(PASSWORD) && !log.contains(&sent[6..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn header_fields_that_a_provider_declares_go_out_too() {
+    let vault = Vaulted::configured("", ", request_headers: [Notion-Version, X-Api-Version]").await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let request = vault.request(&token, ("GET", &vault.path(&connection, "/v1/x")));
+    let request = request.header("notion-version", "2026-03-11").header("notion_version", "1");
+    let answer = request.header("x-api-version", "3").header("x-other", "1").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let received = vault.upstream.last();
+    assert_eq!(
+        (received.all("notion-version"), received.all("x-api-version")),
+        (vec!["2026-03-11"], vec!["3"])
+    );
+    assert!(received.all("x-other").is_empty() && received.all("notion_version").is_empty());
+}
+
+/// RFC 9112 §6.3: two framings may be two answers to two readers.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_end_can_be_read_in_two_ways_is_none() {
+    let vault = Vaulted::new().await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let path = vault.path(&connection, "/v1/x");
+    for framing in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Content-Length: 5\r\nTransfer-Encoding: identity",
+        "Content-Length: 5\r\nContent-Length: 5",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: xchunked",
+    ] {
+        vault.upstream.will_answer_raw(&format!("200 OK\r\n{framing}\r\n\r\n5\r\nfirst\r\n0\r\n\r\n"));
+        let answer = vault.send(&token, ("GET", &path)).await;
+        assert_eq!((answer.status, answer.reason()), (502, "proxy_upstream_failed"), "{framing}");
+    }
+    vault.upstream.will_answer_raw("200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n");
+    assert_eq!(vault.send(&token, ("GET", &path)).await.text, "first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_is_dots_and_slashes_to_some_is_not_passed_on() {
+    let vault = Vaulted::configured("", ", paths: [/v1/]").await;
+    let connection = vault.by_key().await;
+    let token = vault.token(&connection).await;
+    let before = vault.upstream.received().len();
+    for path in [
+        "/v1/%EF%BC%8E%EF%BC%8E%EF%BC%8Fadmin",
+        "/v1/%EF%BC%8E%EF%BC%8E/admin",
+        "/v1/a%EF%BC%BC..%EF%BC%BCadmin",
+        "/v1/%EF%BC%852e%EF%BC%852e/admin",
+        "/v1/%E2%80%A5/admin",
+    ] {
+        let answer = vault.send(&token, ("GET", &vault.path(&connection, path))).await;
+        assert_eq!((answer.status, answer.reason()), (403, "proxy_forbidden"), "{path}");
+    }
+    assert_eq!(vault.upstream.received().len(), before);
+    let other = vault.path(&connection, "/v1/%E6%97%A5%E6%9C%AC");
+    assert_eq!(vault.send(&token, ("GET", &other)).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

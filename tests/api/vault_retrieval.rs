@@ -505,16 +505,71 @@ async fn a_repeated_import_is_the_first_one() {
 async fn who_may_use_it_at_some_places_only_does_not_have_it() {
     let vault = VaultWorld::new().await;
     let id = vault.api_key().await;
-    for (member, value) in [
-        ("locations", "https://api.keys.example.com/v1/read/"),
-        ("datatypes", "weather"),
-        ("privileges", "guest"),
-    ] {
-        let details = json!([{"type": "vault_connection", "identifier": id, member: [value]}]);
-        let [root, _] = vault.delegated(details.clone(), json!({})).await;
-        let [_, token] = vault.chain(&details).await;
-        vault.fetch(&token, &id).await.assert_problem(403, "connection_not_named");
-        let ended = vault.world.as_alice("POST", &format!("/delegate/{root}/revoke"), json!({})).await;
-        assert_eq!(ended.status, 200, "{}", ended.text);
+    let details = json!([{"type": "vault_connection", "identifier": id,
+                          "locations": ["https://api.keys.example.com/v1/read/"]}]);
+    let [root, _] = vault.delegated(details.clone(), json!({})).await;
+    let [_, token] = vault.chain(&details).await;
+    vault.fetch(&token, &id).await.assert_problem(403, "connection_not_named");
+    let ended = vault.world.as_alice("POST", &format!("/delegate/{root}/revoke"), json!({})).await;
+    assert_eq!(ended.status, 200, "{}", ended.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn details_that_could_never_be_made_use_of_are_refused_when_they_are_given() {
+    let vault = VaultWorld::new().await;
+    let id = vault.api_key().await;
+    let issuer = &vault.world.server.app.issuer;
+    let object = |more: Value| {
+        let mut object = json!({"type": "vault_connection", "identifier": id});
+        object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!([object])
+    };
+    let body = |details: &Value| json!({"delegate": "user-proxy", "audiences": [issuer], "authorization_details": details});
+    let useless = [
+        json!({"actions": ["retrieve"], "locations": ["https://api.keys.example.com/"]}),
+        json!({"datatypes": ["weather"]}),
+        json!({"privileges": ["guest"]}),
+        json!({"actions": ["read"]}),
+        json!({"actions": []}),
+    ];
+    vault.delegated(object(json!({})), json!({})).await;
+    for more in useless {
+        let details = object(more);
+        let refused = vault.world.as_alice("POST", "/delegate", body(&details)).await;
+        refused.assert_problem(400, "details_malformed");
+        let refused = vault.hop(&vault.world.user_proxy, (&vault.world.user_token(), JWT), &details).await;
+        assert_eq!((refused.status, &refused.json["error"]), (400, &json!("invalid_authorization_details")));
+        let yaml = format!(
+            "delegations:\n  - {{delegator: {}, id: useless, delegate: user-proxy, authorization_details: {details}}}\n",
+            alice()
+        );
+        let problem = vault.world.server.apply(&yaml).await.unwrap_err().to_string();
+        assert!(problem.contains("authorization_details"), "{problem}");
     }
+    for more in [
+        json!({"actions": ["retrieve", "proxy"], "locations": ["https://api.keys.example.com/"]}),
+        json!({"actions": ["retrieve"], "scopes": ["x"]}),
+    ] {
+        let made = vault.world.as_alice("POST", "/delegate", body(&object(more))).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seal_tells_two_owners_apart_whatever_is_in_their_names() {
+    let vault = VaultWorld::new().await;
+    let body = json!({"provider": "keys", "credential": {"key": "k-1"}});
+    let made = vault.world.as_user("alice smith", "POST", "/vault/connections", body).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let id = made.json["id"].as_str().unwrap();
+    let mut sql = vault.world.server.sql().await;
+    assert!(vault.world.server.app.vault.open(&mut sql, id).await.unwrap().is_some());
+    let sql_text =
+        "UPDATE connection SET owner_iss = owner_iss || ' alice', owner_sub = 'smith' WHERE id = $1";
+    sqlx::query(sql_text).bind(id).execute(&mut sql).await.unwrap();
+    let problem = vault.world.server.app.vault.open(&mut sql, id).await.unwrap_err().to_string();
+    assert!(problem.contains("sealed for another row"), "{problem}");
+    let issuer = "issuers: [{iss: 'https://idp alice', jwks: {keys: []}, audiences: [x], algorithms: [ES256], token_types: [jwt]}]";
+    let problem = vault.world.server.apply(issuer).await.unwrap_err().to_string();
+    assert!(problem.contains("spaces"), "{problem}");
 }

@@ -51,6 +51,17 @@ pub enum Body {
     Json,
 }
 
+/// Which token the revocation endpoint is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationToken {
+    /// The refresh token, where there is one: RFC 7009 §2.1 ends the whole grant with it.
+    #[default]
+    RefreshToken,
+    /// The access token: some servers know no other one there.
+    AccessToken,
+}
+
 /// Its authorization server, and us as its client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,6 +92,12 @@ pub struct Oauth {
     pub authorization_params: BTreeMap<String, String>,
     /// Whether a refresh token is good once.
     pub rotates: bool,
+    /// Which token is given back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub revocation_token: RevocationToken,
+    /// Error codes of the token endpoint that only the owner can cure, besides the usual ones; case does not matter.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reconnect_errors: BTreeSet<String>,
 }
 
 /// How the proxy puts a credential into a request, and where such requests may go.
@@ -91,12 +108,20 @@ pub struct Attachment {
     pub header: String,
     /// What stands before the credential in it, such as `Bearer`; for an API key it may be nothing.
     pub scheme: String,
+    /// Header fields of requests that are passed on besides the usual ones, in lower case.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub request_headers: BTreeSet<String>,
     /// Origins: a host name means https, others name their scheme and port.
     pub hosts: BTreeSet<String>,
     /// Methods; empty means any.
     pub methods: BTreeSet<String>,
     /// What paths begin with; empty means anything.
     pub paths: BTreeSet<String>,
+}
+
+/// Left out of what is stored, so that the digest of settings without it stays what it was.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Everything that was declared, but the secret.

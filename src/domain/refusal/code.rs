@@ -59,7 +59,7 @@ impl Refusal {
             Self::NotOffered => code("not_implemented", 501),
             Self::SlowDown => code("slow_down", 429),
             Self::Throttled | Self::GuessingSecrets => code("temporarily_unavailable", 429),
-            Self::IssuerUnavailable | Self::ProviderUnavailable => code("temporarily_unavailable", 503),
+            Self::IssuerUnavailable | Self::ProviderUnavailable(_) => code("temporarily_unavailable", 503),
             Self::ProviderRefused | Self::ProxyFailed => code("temporarily_unavailable", 502),
             Self::ConnectionNotNamed | Self::ConnectionTooWide => code("invalid_authorization_details", 400),
             Self::ProxyForbidden => code("insufficient_scope", 403),

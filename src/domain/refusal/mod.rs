@@ -196,8 +196,8 @@ pub enum Refusal {
     SlowDown,
     /// There is no such provider.
     ProviderUnknown,
-    /// The provider does not answer, or not in a way that can be understood.
-    ProviderUnavailable,
+    /// The provider does not answer, or not in a way that can be understood; when to come again, in seconds.
+    ProviderUnavailable(u32),
     /// The provider refused; perhaps we are not its client any more.
     ProviderRefused,
     /// The token does not name the connection, or not for this.

@@ -91,7 +91,7 @@ pub const KINDS: [Refusal; 89] = {
         R::IdempotencyReused,
         R::SlowDown,
         R::ProviderUnknown,
-        R::ProviderUnavailable,
+        R::ProviderUnavailable(1),
         R::ProviderRefused,
         R::ConnectionNotNamed,
         R::ConnectionTooWide,
@@ -197,7 +197,7 @@ impl Refusal {
             | Self::IdempotencyReused
             | Self::SlowDown
             | Self::ProviderUnknown
-            | Self::ProviderUnavailable
+            | Self::ProviderUnavailable(_)
             | Self::ProviderRefused
             | Self::ConnectionUnusable(_)
             | Self::KeyCannotDecrypt

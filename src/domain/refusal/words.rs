@@ -90,7 +90,7 @@ impl Refusal {
             Self::IdempotencyReused => "idempotency_key_reused",
             Self::SlowDown => "slow_down",
             Self::ProviderUnknown => "provider_unknown",
-            Self::ProviderUnavailable => "provider_unavailable",
+            Self::ProviderUnavailable(_) => "provider_unavailable",
             Self::ProviderRefused => "provider_refused",
             Self::ConnectionNotNamed => "connection_not_named",
             Self::ConnectionTooWide => "connection_too_wide",
@@ -102,6 +102,14 @@ impl Refusal {
             Self::ProxyTimeout => "proxy_upstream_timeout",
             Self::MediaType => "unsupported_media_type",
             Self::NotOffered => "not_offered",
+        }
+    }
+
+    /// Seconds until the same request may succeed, where it is one that may be repeated.
+    pub fn retry_after(self) -> u32 {
+        match self {
+            Self::ProviderUnavailable(seconds) => seconds.max(1),
+            _ => 1,
         }
     }
 
@@ -205,7 +213,7 @@ impl Refusal {
             Self::IdempotencyReused => "The idempotency key came with another request before",
             Self::SlowDown => "Asked again too soon",
             Self::ProviderUnknown => "There is no such provider",
-            Self::ProviderUnavailable => "The provider cannot be reached at the moment",
+            Self::ProviderUnavailable(_) => "The provider cannot be reached at the moment",
             Self::ProviderRefused => "The provider refused the request",
             Self::ConnectionNotNamed => "The access token does not name this connection for this use",
             Self::ConnectionTooWide => "The credential allows more than the access token does",

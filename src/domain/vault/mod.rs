@@ -10,13 +10,18 @@ use std::collections::BTreeSet;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::json;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 use super::data_key::Sealed;
 use super::principal::Principal;
 use super::provider::Kind;
+use super::registry::VAULT_DETAIL;
+use crate::platform::digest::sha256;
 use crate::platform::fault::{During, Fault};
+use crate::platform::secret;
+use crate::protocol::authorization_details::Detail;
 
 /// Where a connection stands; derived from its facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +71,12 @@ pub struct Connection {
     pub created_at: OffsetDateTime,
     /// When it was changed last.
     pub updated_at: OffsetDateTime,
+    /// When its credential was stored.
+    pub obtained_at: OffsetDateTime,
+    /// Until when its provider wants no request for it.
+    pub retry_at: Option<OffsetDateTime>,
+    /// When the provider's API has refused the access token, which is renewed since then.
+    pub rejected_at: Option<OffsetDateTime>,
     /// When its access token was renewed last.
     pub refreshed_at: Option<OffsetDateTime>,
     /// Since when the provider honours it no more.
@@ -75,10 +86,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// What its credential is sealed for: whoever writes to the database alone can neither swap two credentials nor give
-    /// one to another owner or provider.
+    /// What its credential is sealed for: write access to the database alone is not enough to swap two credentials or to
+    /// move one to another owner or provider. JSON keeps the members apart, whatever is in them.
     pub fn row(&self) -> String {
-        format!("connection/{}/{}/{} {}", self.id, self.provider, self.owner.iss, self.owner.sub)
+        json!(["connection", self.id, self.provider, self.owner.iss, self.owner.sub]).to_string()
     }
 
     /// Where it stands.
@@ -90,9 +101,30 @@ impl Connection {
         }
     }
 
-    /// Whether its access token has ended, or will within the leeway.
+    /// Whether another access token is due: within the leeway before the end of this one, but not in the first two fifths of
+    /// its life. One whose end is not known is taken to be good for an hour, where there is a refresh token. One that was
+    /// rejected is due at once.
     pub fn is_due(&self, now: OffsetDateTime, leeway: Duration) -> bool {
-        self.expires_at.is_some_and(|at| at - leeway <= now)
+        let ends_at = match self.expires_at {
+            Some(at) => at,
+            None if self.refreshable => self.obtained_at + UNTOLD,
+            None => return false,
+        };
+        let life = (ends_at - self.obtained_at).max(Duration::ZERO);
+        self.rejected_at.is_some() || ends_at - leeway.min(life * 3 / 5) <= now
+    }
+
+    /// Whether its access token is known to have ended.
+    pub fn has_ended(&self, now: OffsetDateTime) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Seconds, at least one, until its provider may be asked for it again, where it wants a rest.
+    pub fn rests_for(&self, now: OffsetDateTime) -> Option<u32> {
+        let rest = self.retry_at.map(|at| at - now).filter(|rest| rest.is_positive())?;
+        // Rounded up: a caller that comes back then finds that the rest is over.
+        let seconds = rest.whole_seconds() + i64::from(rest.subsec_nanoseconds() > 0);
+        Some(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
     /// Seconds for which its access token is good still, where that is known.
@@ -179,9 +211,29 @@ impl Credential {
             Self::Basic { username, password } => Written::Basic { username, password: Exposed(password) },
         };
         // Large enough from the beginning: a buffer that grows leaves copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MOST_CREDENTIAL));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(self.room()));
         serde_json::to_writer(&mut *bytes, &written).during("writing a credential")?;
         Ok(bytes)
+    }
+
+    /// Bytes that are enough for it in JSON.
+    pub fn room(&self) -> usize {
+        let long = match self {
+            Self::Oauth2(tokens) => {
+                let refresh_token = tokens.refresh_token.as_ref();
+                let refresh_token = refresh_token.map_or(0, |token| token.expose_secret().len());
+                tokens.access_token.expose_secret().len() + refresh_token
+            }
+            Self::ApiKey { .. } | Self::Basic { .. } => 0,
+        };
+        // Quotes and backslashes take two bytes each.
+        2 * (MOST_CREDENTIAL + long)
+    }
+
+    /// Whether this is the SHA-256 of its access token.
+    pub fn has_access_token(&self, digest: &[u8; 32]) -> bool {
+        let Self::Oauth2(tokens) = self else { return false };
+        secret::equal(&sha256(&[tokens.access_token.expose_secret().as_bytes()]), digest)
     }
 
     /// Reads what was written.
@@ -198,13 +250,22 @@ impl Credential {
     }
 }
 
-/// When an access token ends, as its provider said. Where it said nothing and there is a refresh token, it is taken to last
-/// an hour: else nobody would ever ask.
-pub fn ends_at(now: OffsetDateTime, expires_in: Option<u32>, refreshable: bool) -> Option<OffsetDateTime> {
-    const UNTOLD: u32 = 3_600;
-    let life = expires_in.or(refreshable.then_some(UNTOLD));
-    life.map(|seconds| now + Duration::seconds(seconds.min(i32::MAX as u32).into()))
+/// Whether authorization details of type `vault_connection` can ever be made use of: by fetching the credential, which
+/// nothing but `actions` and `scopes` can limit, or by the proxy, which heeds `locations`, too.
+pub fn is_usable(detail: &Detail) -> bool {
+    let names = |wanted: fn(&str) -> bool| {
+        detail.lists.get("actions").is_none_or(|actions| actions.iter().any(|action| wanted(action)))
+    };
+    let limits = |known: &[&str]| detail.lists.keys().all(|member| known.contains(&member.as_str()));
+    detail.kind != VAULT_DETAIL
+        || (limits(&["actions", "scopes"]) && names(|action| action == "retrieve"))
+        || (limits(&["actions", "scopes", "locations"])
+            && names(|action| action == "proxy" || action.starts_with("proxy:")))
 }
+
+/// How long an access token is taken to be good whose provider did not say, where there is a refresh token: without an
+/// end it would never be renewed.
+const UNTOLD: Duration = Duration::HOUR;
 
 /// The longest credential that is kept, in bytes.
 pub const MOST_CREDENTIAL: usize = 32 * 1024;
@@ -212,6 +273,99 @@ pub const MOST_CREDENTIAL: usize = 32 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::principal::Principal;
+    use crate::protocol::authorization_details::Details;
+
+    fn connection(owner: Principal) -> Connection {
+        Connection {
+            id: "c".into(),
+            provider: "p".into(),
+            owner,
+            name: None,
+            version: 1,
+            sealed: None,
+            scopes: None,
+            expires_at: None,
+            refreshable: true,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+            obtained_at: OffsetDateTime::UNIX_EPOCH,
+            retry_at: None,
+            rejected_at: None,
+            refreshed_at: None,
+            broken_at: None,
+            disconnected_at: None,
+        }
+    }
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::seconds(seconds)
+    }
+
+    #[test]
+    fn a_seal_is_for_one_owner_whatever_is_in_its_name() {
+        let row = |iss: &str, sub: &str| connection(Principal::new(iss, sub)).row();
+        assert_ne!(row("https://idp", "alice smith"), row("https://idp alice", "smith"));
+        assert_ne!(row("https://idp", "a/b"), row("https://idp/a", "b"));
+        assert_ne!(row("i", "\",\""), row("i\",\"", ""));
+        let other =
+            Connection { id: "c/p".into(), provider: "q".into(), ..connection(Principal::new("i", "s")) };
+        let one =
+            Connection { id: "c".into(), provider: "p/q".into(), ..connection(Principal::new("i", "s")) };
+        assert_ne!(one.row(), other.row());
+    }
+
+    #[test]
+    fn an_access_token_is_due_within_the_leeway_and_not_just_after_it_was_issued() {
+        let minute = Duration::minutes(1);
+        let one = connection(Principal::new("i", "s"));
+        for (life, due) in [(3_600, 3_540), (120, 60), (100, 40), (60, 24), (10, 4)] {
+            let one = Connection { expires_at: Some(at(life)), ..one.clone() };
+            assert!(!one.is_due(at(due - 1), minute) && one.is_due(at(due), minute), "{life}");
+            assert!(!one.has_ended(at(life - 1)) && one.has_ended(at(life)), "{life}");
+        }
+        assert!(!one.is_due(at(3_539), minute) && one.is_due(at(3_540), minute), "not said");
+        assert!(!one.has_ended(at(100_000)) && one.expires_in(at(100_000)).is_none());
+        let fixed = Connection { refreshable: false, ..one.clone() };
+        assert!(!fixed.is_due(at(100_000), minute));
+        assert!(Connection { rejected_at: Some(at(1)), ..one }.is_due(at(1), minute));
+    }
+
+    #[test]
+    fn a_rest_is_told_in_whole_seconds() {
+        let one = Connection { retry_at: Some(at(30)), ..connection(Principal::new("i", "s")) };
+        assert_eq!(one.rests_for(at(0)), Some(30));
+        assert_eq!(one.rests_for(at(0) + Duration::milliseconds(1)), Some(30));
+        assert_eq!(one.rests_for(at(29) + Duration::milliseconds(999)), Some(1));
+        assert_eq!(one.rests_for(at(30)), None);
+    }
+
+    #[test]
+    fn details_that_nothing_can_heed_are_of_no_use() {
+        let usable = |members: &str| {
+            let details = Details::parse(&format!(r#"[{{"type":"vault_connection"{members}}}]"#)).unwrap();
+            is_usable(&details.0[0])
+        };
+        for members in [
+            "",
+            r#","actions":["retrieve"],"scopes":["x"]"#,
+            r#","actions":["retrieve","proxy"],"locations":["https://a.example/"]"#,
+            r#","actions":["proxy:GET"],"locations":["https://a.example/"]"#,
+            r#","locations":["https://a.example/"]"#,
+        ] {
+            assert!(usable(members), "{members}");
+        }
+        for members in [
+            r#","actions":["retrieve"],"locations":["https://a.example/"]"#,
+            r#","actions":["read"]"#,
+            r#","actions":[]"#,
+            r#","datatypes":["x"]"#,
+            r#","actions":["proxy"],"privileges":["x"]"#,
+        ] {
+            assert!(!usable(members), "{members}");
+        }
+        assert!(is_usable(&Details::parse(r#"[{"type":"mail","datatypes":["x"]}]"#).unwrap().0[0]));
+    }
 
     #[test]
     fn a_credential_survives_writing_and_reading_and_does_not_print() {

@@ -24,6 +24,9 @@ pub(super) struct Row {
     refreshable: bool,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
+    obtained_at: OffsetDateTime,
+    retry_at: Option<OffsetDateTime>,
+    rejected_at: Option<OffsetDateTime>,
     refreshed_at: Option<OffsetDateTime>,
     broken_at: Option<OffsetDateTime>,
     disconnected_at: Option<OffsetDateTime>,
@@ -43,6 +46,9 @@ impl From<Row> for Connection {
             refreshable: row.refreshable,
             created_at: row.created_at,
             updated_at: row.updated_at,
+            obtained_at: row.obtained_at,
+            retry_at: row.retry_at,
+            rejected_at: row.rejected_at,
             refreshed_at: row.refreshed_at,
             broken_at: row.broken_at,
             disconnected_at: row.disconnected_at,
@@ -72,12 +78,13 @@ pub async fn put(connection: &mut PgConnection, one: &Connection) -> Result<(), 
     let scopes: Option<Vec<&String>> = one.scopes.as_ref().map(|scopes| scopes.iter().collect());
     sqlx::query(
         "INSERT INTO connection (id, provider, owner_iss, owner_sub, name, sealed, data_key, scopes, expires_at,
-                                 refreshable, created_at, updated_at, refreshed_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                                 refreshable, created_at, updated_at, obtained_at, retry_at, refreshed_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
          ON CONFLICT (id) DO UPDATE
          SET version = connection.version + 1, name = excluded.name, sealed = excluded.sealed,
              data_key = excluded.data_key, scopes = excluded.scopes, expires_at = excluded.expires_at,
              refreshable = excluded.refreshable, updated_at = excluded.updated_at,
+             obtained_at = excluded.obtained_at, retry_at = excluded.retry_at, rejected_at = NULL,
              refreshed_at = excluded.refreshed_at, broken_at = NULL, lease = NULL, lease_until = NULL",
     )
     .bind(&one.id)
@@ -92,6 +99,8 @@ pub async fn put(connection: &mut PgConnection, one: &Connection) -> Result<(), 
     .bind(one.refreshable)
     .bind(one.created_at)
     .bind(one.updated_at)
+    .bind(one.obtained_at)
+    .bind(one.retry_at)
     .bind(one.refreshed_at)
     .execute(connection)
     .await?;
@@ -129,12 +138,18 @@ pub async fn mark_wiped(connection: &mut PgConnection, id: &str) -> Result<bool,
 
 /// Some that were ended and whose credential is still kept; others each time, so that a provider that is gone keeps no other
 /// from being told.
-pub async fn unwiped(connection: &mut PgConnection, most: i64) -> Result<Vec<Connection>, Fault> {
+pub async fn unwiped(
+    connection: &mut PgConnection,
+    most: i64,
+    now: OffsetDateTime,
+) -> Result<Vec<Connection>, Fault> {
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT * FROM connection WHERE disconnected_at IS NOT NULL AND sealed IS NOT NULL
+           AND (retry_at IS NULL OR retry_at <= $2)
          ORDER BY random() LIMIT $1",
     )
     .bind(most)
+    .bind(now)
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(Connection::from).collect())
@@ -174,22 +189,72 @@ pub async fn mark_broken(
     Ok(done.rows_affected() == 1)
 }
 
-/// Lets one server refresh a credential for some time, and nobody else; not if there is another one by now. By the clock
-/// of the database, which all servers share.
+/// Keeps everybody from asking the provider about a credential, unless there is another one by now.
+pub async fn mark_resting(
+    connection: &mut PgConnection,
+    (id, version): (&str, i64),
+    until: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE connection SET retry_at = $3
+         WHERE id = $1 AND version = $2 AND (retry_at IS NULL OR retry_at < $3)",
+    )
+    .bind(id)
+    .bind(version)
+    .bind(until)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Says that the provider's API refuses the access token, so that it is renewed before it is used again, on every server;
+/// not if there is another one by now.
+pub async fn mark_rejected(
+    connection: &mut PgConnection,
+    (id, version): (&str, i64),
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let done = sqlx::query(
+        "UPDATE connection SET rejected_at = $3, version = version + 1
+         WHERE id = $1 AND version = $2 AND rejected_at IS NULL AND refreshable
+           AND broken_at IS NULL AND disconnected_at IS NULL",
+    )
+    .bind(id)
+    .bind(version)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// A turn of one server at refreshing a credential.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// Whose it is.
+    pub id: Uuid,
+    /// How long it lasts, by the clock of the database, which all servers share.
+    pub seconds: f64,
+    /// When it begins, by the clock of the server.
+    pub now: OffsetDateTime,
+}
+
+/// Lets one server refresh a credential for some time, and nobody else; not if there is another one by now, and not while
+/// its provider wants a rest.
 pub async fn mark_leased(
     connection: &mut PgConnection,
     (id, version): (&str, i64),
-    (lease, seconds): (Uuid, f64),
+    lease: Lease,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE connection SET lease = $3, lease_until = clock_timestamp() + make_interval(secs => $4)
          WHERE id = $1 AND version = $2 AND disconnected_at IS NULL AND broken_at IS NULL
-           AND (lease_until IS NULL OR lease_until < clock_timestamp())",
+           AND (lease_until IS NULL OR lease_until < clock_timestamp()) AND (retry_at IS NULL OR retry_at <= $5)",
     )
     .bind(id)
     .bind(version)
-    .bind(lease)
-    .bind(seconds)
+    .bind(lease.id)
+    .bind(lease.seconds)
+    .bind(lease.now)
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use unicode_normalization::UnicodeNormalization as _;
 use url::Url;
 use uuid::Uuid;
 
@@ -144,13 +145,27 @@ fn is_plain_segment(segment: &str) -> bool {
         if matches!(stem.trim(), "" | "." | "..") {
             return false;
         }
-        match unescaped(&text) {
+        match unescaped(&text).filter(|text| !text.chars().any(looks_like_syntax)) {
             None => return false,
             Some(next) if next == text => return true,
             Some(next) => text = next,
         }
     }
     false
+}
+
+/// Whether a character that is not ASCII is read by some as one that has a meaning in paths: by compatibility
+/// (NFKC, Unicode Standard Annex #15), such as the full-width full stop, or by its looks.
+fn looks_like_syntax(letter: char) -> bool {
+    // Fraction slash, division slash, big solidus; set minus, big reverse solidus: Windows code pages map them to slashes.
+    const LOOKALIKES: [char; 6] = ['\u{2044}', '\u{2215}', '\u{29f8}', '\u{2216}', '\u{29f5}', '\u{29f9}'];
+    !letter.is_ascii()
+        && (LOOKALIKES.contains(&letter)
+            || std::iter::once(letter).nfkc().any(|plain| {
+                "./\\;%?#".contains(plain)
+                    || plain.is_control()
+                    || (plain.is_whitespace() && plain != '\u{20}')
+            }))
 }
 
 fn has_whole_escapes(segment: &str) -> bool {
@@ -197,8 +212,14 @@ mod tests {
     }
 
     fn attachment(hosts: &[&str], methods: &[&str], paths: &[&str]) -> Attachment {
-        let (header, scheme) = ("authorization".into(), "Bearer".into());
-        Attachment { header, scheme, hosts: set(hosts), methods: set(methods), paths: set(paths) }
+        Attachment {
+            header: "authorization".into(),
+            scheme: "Bearer".into(),
+            request_headers: BTreeSet::new(),
+            hosts: set(hosts),
+            methods: set(methods),
+            paths: set(paths),
+        }
     }
 
     fn url(attachment: &Attachment, rest: &str) -> Option<String> {
@@ -270,6 +291,18 @@ mod tests {
             "v1/a%0d%0ab",
             "v1/%c0%ae%c0%ae/admin",
             "v1/%u002e",
+            // Full-width full stops and a full-width slash; a full-width percent sign; leaders and ellipsis; lookalikes.
+            "v1/%EF%BC%8E%EF%BC%8E%EF%BC%8Fadmin",
+            "v1/%EF%BC%8E%EF%BC%8E/admin",
+            "v1/%25EF%25BC%258E%25EF%25BC%258E/admin",
+            "v1/%EF%BC%852e%EF%BC%852e/admin",
+            "v1/%E2%80%A5/admin",
+            "v1/a%E2%80%A6",
+            "v1/a%EF%BC%BCb",
+            "v1/a%EF%B9%A8b",
+            "v1/a%E2%88%95b",
+            "v1/a%E2%81%84b",
+            "v1/a%EF%BC%9Bb",
             "v1/%",
             "v1/%2",
             "v1/a b",
@@ -293,6 +326,8 @@ mod tests {
             "v1/a%20b",
             "v1/100%25",
             "v1/%C3%A9",
+            "v1/%E6%97%A5%E6%9C%AC",
+            "v1/%EF%BC%A1",
             "v1/a.b..c",
             "v1/x;y=1",
             "v1/a:b@c",

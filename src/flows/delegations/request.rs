@@ -11,6 +11,7 @@ use crate::domain::delegation::{AgentDescription, Narrowing, Terms};
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
+use crate::domain::vault;
 use crate::platform::jose::PublicKey;
 use crate::platform::json;
 use crate::protocol::authorization_details::Details;
@@ -163,7 +164,11 @@ impl Approval {
         }
         let details = match &self.authorization_details {
             None => None,
-            Some(value) => Some(Details::from_value(value).ok_or(Refusal::DetailsMalformed)?),
+            Some(value) => {
+                let details =
+                    Details::from_value(value).filter(|details| details.0.iter().all(vault::is_usable));
+                Some(details.ok_or(Refusal::DetailsMalformed)?)
+            }
         };
         if self.capability_ceiling.as_ref().is_some_and(|name| !ladder.knows(name)) {
             return Err(Refusal::CapabilityUnknown);

@@ -129,7 +129,7 @@ async fn take(app: &App, arrival: Arrival, origin: Origin, now: OffsetDateTime) 
         Ok(_) => Ok(Shown::Connected),
         Err(Stop::Failed(fault)) => Err(fault),
         Err(Stop::Refused(Refusal::ProviderRefused)) => Ok(Shown::Refused),
-        Err(Stop::Refused(Refusal::ProviderUnavailable)) => Ok(Shown::Unavailable),
+        Err(Stop::Refused(Refusal::ProviderUnavailable(_))) => Ok(Shown::Unavailable),
         Err(Stop::Refused(_)) => Ok(Shown::Gone),
     }
 }

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::domain::audit::{Action, Event};
 use crate::domain::principal::Principal;
@@ -83,7 +83,9 @@ pub struct ListQuery {
 pub(super) struct Wanted {
     pub(super) credential: Credential,
     pub(super) expires_at: Option<OffsetDateTime>,
+    /// Absent where they are not known; never none.
     pub(super) scopes: Option<BTreeSet<String>>,
+    pub(super) obtained_at: OffsetDateTime,
 }
 
 impl Import {
@@ -107,6 +109,7 @@ impl Import {
                 credential: Credential::ApiKey { key: key.clone() },
                 expires_at: None,
                 scopes: None,
+                obtained_at: now,
             }),
             (Kind::Basic, None, Some(username), Some(password)) if !with_tokens => {
                 // RFC 7617 §2: a colon would end the name.
@@ -114,7 +117,7 @@ impl Import {
                     return Err(Refusal::Malformed("username is a name without a colon"));
                 }
                 let credential = Credential::Basic { username: username.clone(), password: password.clone() };
-                Ok(Wanted { credential, expires_at: None, scopes: None })
+                Ok(Wanted { credential, expires_at: None, scopes: None, obtained_at: now })
             }
             _ => Err(Refusal::Malformed(
                 "The credential is not of the kind of its provider: access_token or refresh_token for oauth2, key for api_key, username and password for basic",
@@ -127,13 +130,16 @@ impl Import {
         if !oauth_client::is_token(&token_type) {
             return Err(Refusal::Malformed("token_type is a name such as Bearer"));
         }
-        let scopes = self.scope.as_deref().map(oauth_client::scopes);
+        // An empty list says nothing of what the credential allows.
+        let scopes = self.scope.as_deref().map(oauth_client::scopes).filter(|scopes| !scopes.is_empty());
         if scopes.iter().flatten().any(|name| !scope::is_token(name)) {
             return Err(Refusal::ScopeMalformed);
         }
         // Without an access token, the first one is fetched when it is needed.
         let expires_at = match &self.access_token {
-            Some(_) => vault::ends_at(now, self.expires_in, self.refresh_token.is_some()),
+            Some(_) => {
+                self.expires_in.map(|seconds| now + Duration::seconds(seconds.min(i32::MAX as u32).into()))
+            }
             None => Some(now),
         };
         let credential = Credential::Oauth2(Tokens {
@@ -141,7 +147,7 @@ impl Import {
             token_type,
             refresh_token: self.refresh_token.clone(),
         });
-        Ok(Wanted { credential, expires_at, scopes })
+        Ok(Wanted { credential, expires_at, scopes, obtained_at: now })
     }
 }
 
@@ -200,6 +206,9 @@ pub(super) fn blank(id: &str, provider: &str, owner: Principal, now: OffsetDateT
         refreshable: false,
         created_at: now,
         updated_at: now,
+        obtained_at: now,
+        retry_at: None,
+        rejected_at: None,
         refreshed_at: None,
         broken_at: None,
         disconnected_at: None,
@@ -217,7 +226,9 @@ pub(super) async fn sealed(
     let refreshable =
         matches!(&brought.credential, Credential::Oauth2(tokens) if tokens.refresh_token.is_some());
     let (expires_at, scopes) = (brought.expires_at, brought.scopes.clone());
-    Ok(Connection { sealed: Some(sealed), refreshable, expires_at, scopes, ..one })
+    let obtained_at = brought.obtained_at;
+    let fresh = Connection { obtained_at, retry_at: None, rejected_at: None, refreshed_at: None, ..one };
+    Ok(Connection { sealed: Some(sealed), refreshable, expires_at, scopes, ..fresh })
 }
 
 pub(super) fn check_name(name: Option<&str>) -> Result<(), Refusal> {

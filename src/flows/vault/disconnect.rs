@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use super::connections::{about, lock, refused, view};
-use super::talk;
+use super::talk::{self, Revoked};
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::vault::held::Vault;
@@ -70,19 +70,28 @@ async fn tell(
     let held = vault.open_found(&mut connection, ended.clone()).await;
     drop(connection);
     let long_enough = ended.disconnected_at.is_none_or(|at| now - at >= TELL);
-    let told = match held {
+    let revoked = match held {
         Ok(None) => return Ok(None),
         Ok(Some(held)) => match &held.credential {
             Credential::Oauth2(tokens) => talk::revoke(&vault.outbound, &held.provider, tokens).await,
-            Credential::ApiKey { .. } | Credential::Basic { .. } => None,
+            Credential::ApiKey { .. } | Credential::Basic { .. } => Revoked::Nowhere,
         },
         // What cannot be opened cannot be told either, and is not kept forever.
         Err(fault) if long_enough => {
             tracing::error!(connection = ended.id, error = %fault, "a provider is never told of an end");
-            Some(false)
+            Revoked::Not(None)
         }
         Err(fault) => return Err(fault),
     };
+    let told = revoked.shown();
+    if let Revoked::Not(Some(seconds)) = revoked {
+        let rest = Duration::seconds(i64::try_from(seconds).unwrap_or(i64::from(u32::MAX)));
+        let mut connection = desk.pool.acquire().await?;
+        // The row as it is by now: ending a connection has raised its version.
+        if let Some(found) = vault::store::find(&mut connection, &ended.id).await? {
+            vault::store::mark_resting(&mut connection, (&found.id, found.version), now + rest).await?;
+        }
+    }
     if told != Some(false) || long_enough {
         let mut work = Work::begin(desk.pool).await?;
         if vault::store::mark_wiped(work.connection(), &ended.id).await? {
@@ -106,7 +115,7 @@ pub async fn wipe((desk, vault): (&Desk<'_>, &Vault), now: OffsetDateTime) -> Re
     /// Whoever ended it has just told the provider, or is about to.
     const SETTLE: Duration = Duration::seconds(60);
     let mut connection = desk.pool.acquire().await?;
-    let left = vault::store::unwiped(&mut connection, MOST).await?;
+    let left = vault::store::unwiped(&mut connection, MOST, now).await?;
     drop(connection);
     let due = left.iter().filter(|one| one.disconnected_at.is_some_and(|at| now - at >= SETTLE));
     for one in due {

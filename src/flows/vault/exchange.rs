@@ -86,7 +86,7 @@ pub async fn exchange(
         Err(failed) => return Err(failed),
     };
     visit.also_spends(spends);
-    let taken = visit.take(app, (&connection, Purpose::Retrieve)).await.map_err(|stop| match stop {
+    let taken = visit.take(app, (&connection, Purpose::Retrieve(None))).await.map_err(|stop| match stop {
         Stop::Refused(Refusal::NotFound) => Stop::Refused(Refusal::TargetRefused),
         other => other,
     })?;

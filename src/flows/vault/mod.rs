@@ -5,6 +5,7 @@ mod connect;
 mod connections;
 mod declare;
 mod disconnect;
+mod discover;
 mod exchange;
 mod obtain;
 mod providers;
@@ -25,4 +26,4 @@ pub use self::providers::{ProviderDeclaration, Ready, prepare, view as provider_
 pub(super) use self::providers::{prepare_all, put as put_provider};
 pub use self::proxy::{Onward, Passed, call};
 pub use self::rekey::{Rekeyed, rekey};
-pub use self::retrieve::{Answer, Form, retrieve};
+pub use self::retrieve::{Answer, Asked, Form, retrieve};

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::connect::{about, redirect_uri, stands};
 use super::connections::{Wanted, blank, sealed, view};
-use super::talk::{self, Told};
+use super::talk::{self, Next, Revoked, Told};
 use crate::app::App;
 use crate::domain::audit::{Action, Event};
 use crate::domain::connecting::Connecting;
@@ -18,8 +18,8 @@ use crate::domain::vault::{self, Connection, Credential, State, Tokens};
 use crate::flows::desk::{Call, Desk, Done};
 use crate::flows::work::Work;
 use crate::platform::fault::Fault;
-use crate::protocol::oauth_client::{Given, scopes};
-use crate::protocol::{metadata, scope};
+use crate::protocol::metadata;
+use crate::protocol::token_answer::{Given, Scope};
 
 /// Between attempts to store.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -73,12 +73,20 @@ pub(super) async fn obtain(
     ];
     let given = match talk::ask(&app.vault.outbound, provider, &params).await {
         Told::Given(given) => given,
-        Told::Condemned(error) | Told::Refused(error) => {
+        Told::Condemned(error) => {
             return refuse(app, one, &by, (Refusal::ProviderRefused, json!(error))).await;
         }
-        Told::Unwell(why) => {
-            tracing::warn!(connection = one.connection, error = why, "a provider is unwell");
-            return refuse(app, one, &by, (Refusal::ProviderUnavailable, Value::Null)).await;
+        Told::Refused(problem) => {
+            return refuse(app, one, &by, (Refusal::ProviderRefused, json!(problem.why))).await;
+        }
+        Told::Lost(problem) | Told::Unwell(problem) => {
+            tracing::warn!(connection = one.connection, error = %problem, "a provider is unwell");
+            let rest = match problem.next {
+                Next::After(seconds) => u32::try_from(seconds).unwrap_or(u32::MAX).max(1),
+                Next::AtOnce | Next::Later => 1,
+            };
+            let error = json!(problem.why);
+            return refuse(app, one, &by, (Refusal::ProviderUnavailable(rest), error)).await;
         }
     };
     let brought = brought(one, given, by.now());
@@ -98,19 +106,24 @@ pub(super) async fn obtain(
     Err(last.into())
 }
 
-/// What was given; what the provider does not say is what was asked for (RFC 6749 §5.1).
+/// What was given; what the provider does not say is what was asked for (RFC 6749 §5.1). Without an access token the first
+/// one is fetched when it is needed.
 fn brought(one: &Connecting, given: Given, now: OffsetDateTime) -> Wanted {
-    let said = given.scope.as_deref().map(scopes);
-    let said = said.filter(|said| said.iter().all(|name| scope::is_token(name)));
-    let asked = (!one.scopes.is_empty()).then(|| one.scopes.clone());
-    let scopes = if given.scope.is_some() { said } else { asked };
-    let expires_at = vault::ends_at(now, given.expires_in, given.refresh_token.is_some());
+    let scopes = match given.scope {
+        Scope::Known(scopes) => Some(scopes),
+        Scope::Unsaid => (!one.scopes.is_empty()).then(|| one.scopes.clone()),
+        Scope::Unknown => None,
+    };
+    let expires_at = match &given.access_token {
+        Some(_) => given.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into())),
+        None => Some(now),
+    };
     let credential = Credential::Oauth2(Tokens {
-        access_token: given.access_token,
+        access_token: given.access_token.unwrap_or_default(),
         token_type: given.token_type,
         refresh_token: given.refresh_token,
     });
-    Wanted { credential, expires_at, scopes }
+    Wanted { credential, expires_at, scopes, obtained_at: now }
 }
 
 async fn put(app: &App, one: &Connecting, brought: &Wanted, by: &By<'_>) -> Result<Done, Stop> {
@@ -168,7 +181,7 @@ async fn put(app: &App, one: &Connecting, brought: &Wanted, by: &By<'_>) -> Resu
 /// Nobody would ever use them.
 async fn give_back(app: &App, provider: &Trusted, brought: &Wanted) {
     let Credential::Oauth2(tokens) = &brought.credential else { return };
-    if talk::revoke(&app.vault.outbound, provider, tokens).await != Some(true) {
+    if talk::revoke(&app.vault.outbound, provider, tokens).await != Revoked::Done {
         tracing::warn!(provider = provider.provider.id, "tokens that nobody uses were not given back");
     }
 }

@@ -11,15 +11,18 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
+use super::discover::discover;
 use crate::domain::client::AuthMethod;
 use crate::domain::data_key::{DataKeys, Sealed};
-use crate::domain::provider::{self, Attachment, Body, Kind, Oauth, Provider, Separator, Settings};
+use crate::domain::provider::{
+    self, Attachment, Body, Kind, Oauth, Provider, RevocationToken, Separator, Settings,
+};
 use crate::domain::vault::held::Vault;
 use crate::flows::apply::Change;
 use crate::flows::keys::ensure_data_key;
 use crate::platform::fault::{During, Fault};
 use crate::platform::outbound::Outbound;
-use crate::platform::{json, secret};
+use crate::platform::secret;
 use crate::protocol::{forwarding, oauth_client, scope};
 
 /// A provider as it is declared. What a template says is there where nothing else is said.
@@ -46,8 +49,11 @@ pub struct ProviderDeclaration {
     scope_separator: Option<Separator>,
     authorization_params: BTreeMap<String, String>,
     rotates_refresh_tokens: Option<bool>,
+    revocation_token: Option<RevocationToken>,
+    reconnect_errors: BTreeSet<String>,
     header: Option<String>,
     scheme: Option<String>,
+    request_headers: BTreeSet<String>,
     hosts: BTreeSet<String>,
     methods: BTreeSet<String>,
     paths: BTreeSet<String>,
@@ -66,17 +72,6 @@ static TEMPLATES: LazyLock<BTreeMap<String, ProviderDeclaration>> = LazyLock::ne
     let text = include_str!("../../domain/provider/templates.yaml");
     serde_saphyr::from_str(text).unwrap_or_default()
 });
-
-/// What an authorization server says of itself (RFC 8414 §2), as far as it is needed.
-#[derive(Deserialize)]
-struct Metadata {
-    issuer: String,
-    authorization_endpoint: Option<String>,
-    token_endpoint: String,
-    revocation_endpoint: Option<String>,
-    #[serde(default)]
-    authorization_response_iss_parameter_supported: bool,
-}
 
 /// Completes a declaration: by its template, and by what the provider says of itself where no endpoint is given. Talks to
 /// the provider, so not inside a transaction.
@@ -143,6 +138,9 @@ impl ProviderDeclaration {
             scope_separator: self.scope_separator.or(template.scope_separator),
             authorization_params: params,
             rotates_refresh_tokens: self.rotates_refresh_tokens.or(template.rotates_refresh_tokens),
+            revocation_token: self.revocation_token.or(template.revocation_token),
+            reconnect_errors: set(self.reconnect_errors, template.reconnect_errors),
+            request_headers: set(self.request_headers, template.request_headers),
             hosts: set(self.hosts, template.hosts),
             ..self
         }
@@ -190,6 +188,8 @@ async fn oauth(
         body: declared.token_body.unwrap_or_default(),
         authorization_params: declared.authorization_params.clone(),
         rotates: declared.rotates_refresh_tokens.unwrap_or(false),
+        revocation_token: declared.revocation_token.unwrap_or_default(),
+        reconnect_errors: declared.reconnect_errors.clone(),
     };
     let urls = [
         Some(&oauth.token_endpoint),
@@ -202,6 +202,9 @@ async fn oauth(
     let mut names = oauth.scopes.iter().chain(&oauth.always_scopes);
     if let Some(name) = names.find(|name| !scope::is_token(name)) {
         return Err(Fault::new(format!("{name:?} is not usable as a scope")));
+    }
+    if let Some(code) = oauth.reconnect_errors.iter().find(|code| !oauth_client::is_error_code(code)) {
+        return Err(Fault::new(format!("reconnect_errors: {code:?} is not usable as an error code")));
     }
     // What makes an authorization safe is not for declarations to change.
     const OURS: [&str; 10] = [
@@ -223,34 +226,6 @@ async fn oauth(
     Ok(oauth)
 }
 
-/// RFC 8414 §3, and OpenID Connect Discovery §4 for those that know only that.
-async fn discover(outbound: &Outbound, issuer: &str) -> Result<Metadata, Fault> {
-    let url = url::Url::parse(issuer).during("reading issuer")?;
-    let path = url.path().trim_end_matches('/');
-    let mut oauth = url.clone();
-    oauth.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
-    let mut openid = url.clone();
-    openid.set_path(&format!("{path}/.well-known/openid-configuration"));
-    let mut last = Fault::new("no metadata");
-    for url in [oauth, openid] {
-        match outbound.get_json(url.as_str()).await {
-            Ok(body) => {
-                let said =
-                    json::parse(&body).and_then(|value| serde_json::from_value::<Metadata>(value).ok());
-                let said = said.ok_or_else(|| Fault::new(format!("{url} is no metadata")))?;
-                // RFC 8414 §3.3.
-                return if said.issuer == issuer {
-                    Ok(said)
-                } else {
-                    Err(Fault::new(format!("{url} is the metadata of {}", said.issuer)))
-                };
-            }
-            Err(fault) => last = fault,
-        }
-    }
-    Err(last)
-}
-
 fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, String> {
     let header = declared.header.clone().unwrap_or_else(|| "authorization".into()).to_ascii_lowercase();
     let default = match kind {
@@ -265,6 +240,13 @@ fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, 
     }
     if !forwarding::may_carry(&header) {
         return Err(format!("{header} cannot carry a credential"));
+    }
+    let request_headers: BTreeSet<String> =
+        declared.request_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
+    if let Some(name) = request_headers.iter().find(|name| !forwarding::may_be_declared(name)) {
+        return Err(format!(
+            "request_headers: {name:?} is not passed on; names have letters, digits and hyphens, and none says who calls or overrides method or path"
+        ));
     }
     if let Some(host) = declared.hosts.iter().find(|host| provider::origin(host).is_none()) {
         return Err(format!(
@@ -284,6 +266,7 @@ fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, 
     Ok(Attachment {
         header,
         scheme,
+        request_headers,
         hosts: declared.hosts.clone(),
         methods: declared.methods.clone(),
         paths: declared.paths.clone(),
@@ -351,6 +334,12 @@ impl Ready {
         self.settings.kind == old.settings.kind
     }
 
+    /// Its authorization server, where it has one.
+    #[cfg(test)]
+    pub(super) fn into_oauth(self) -> Option<Oauth> {
+        self.settings.oauth
+    }
+
     /// What may be said of it.
     pub fn view(&self) -> Result<Value, Fault> {
         view(&self.id, &self.settings)
@@ -374,7 +363,7 @@ mod tests {
     #[tokio::test]
     async fn every_template_is_complete_but_for_the_client() {
         let outbound = Outbound::new(Reach::Public).unwrap();
-        assert_eq!(TEMPLATES.len(), 8);
+        assert_eq!(TEMPLATES.len(), 9);
         for name in TEMPLATES.keys() {
             let declared = ProviderDeclaration {
                 id: name.clone(),
@@ -410,6 +399,9 @@ mod tests {
             ("{id: a, kind: api_key, header: Host}", "cannot carry"),
             ("{id: a, kind: api_key, methods: [get]}", "method"),
             ("{id: a, kind: api_key, paths: [v1]}", "paths"),
+            ("{id: a, kind: api_key, request_headers: [X_Api_Version]}", "request_headers"),
+            ("{id: a, kind: api_key, request_headers: [X-Original-URI]}", "request_headers"),
+            ("{id: a, kind: api_key, request_headers: [Authorization]}", "request_headers"),
             ("{id: a, client_id: c, token_endpoint: http://a.example.com/}", "https"),
             ("{id: a, client_id: c, token_endpoint: https://10.0.0.1/}", "private"),
         ] {
@@ -417,6 +409,8 @@ mod tests {
         }
         let state = format!("{{id: a, client_id: c, {token}, authorization_params: {{state: x}}}}");
         assert!(complaint(&state).await.contains("state"));
+        let errors = format!("{{id: a, client_id: c, {token}, reconnect_errors: ['a code']}}");
+        assert!(complaint(&errors).await.contains("reconnect_errors"));
         let auth = format!("{{id: a, client_id: c, {token}, token_endpoint_auth: client_secret_post}}");
         assert!(complaint(&auth).await.contains("client secret"));
     }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::refresh;
 use super::visit::{self, Purpose};
 use crate::app::App;
 use crate::domain::audit::{Action, Event, Origin, Outcome};
@@ -83,7 +84,7 @@ pub async fn call(
 
     let mut report = Report::of(app, visit.event);
     let overflow = Arc::new(AtomicBool::new(false));
-    let mut fields = forwarding::onward(onward.fields, &attachment.header);
+    let mut fields = forwarding::onward(onward.fields, &attachment.header, &attachment.request_headers);
     fields.extend(onward.length.map(|length| ("content-length".to_owned(), length.to_string().into_bytes())));
     // RFC 9110 §7.6.3.
     fields.push(("via".to_owned(), b"1.1 actchain".to_vec()));
@@ -109,6 +110,12 @@ pub async fn call(
         }
     };
     report.status = Some(answered.status);
+    // RFC 6750 §3.1: the access token is expired, revoked or otherwise invalid.
+    if answered.status == 401
+        && let Err(fault) = refresh::reject(app, &held.connection, app.clock.now()).await
+    {
+        tracing::error!(error = %fault, "a rejected access token was not marked");
+    }
     let bodiless = target.method == "HEAD" || matches!(answered.status, 204 | 304);
     if !bodiless && answered.length.is_some_and(|length| length > settings.proxy_answer) {
         return Err(report.failed(Refusal::ProxyFailed));

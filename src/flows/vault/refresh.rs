@@ -9,17 +9,17 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::talk::{Told, refresh as ask, revoke};
+use super::talk::{Next, Problem, Revoked, Told, refresh as ask, revoke};
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::vault::held::Held;
+use crate::domain::vault::store::Lease;
 use crate::domain::vault::{self, Connection, Credential, State, Tokens};
 use crate::flows::work::Work;
 use crate::platform::fault::Fault;
 use crate::platform::random;
-use crate::protocol::oauth_client::{Given, scopes};
-use crate::protocol::scope;
+use crate::protocol::token_answer::{Given, Scope};
 
 /// How long one attempt of one server may take: longer than a provider is waited for, and shorter than others wait, so that
 /// they outlast a server that was killed.
@@ -32,6 +32,11 @@ const LOOK: Duration = Duration::from_millis(100);
 const STORES: u32 = 30;
 /// Pauses between attempts.
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(1_000)];
+/// How long nothing is sent after a success without tokens: the refresh token may be used up by it, and some servers end a
+/// grant whose refresh token comes twice (RFC 9700 §4.14.2).
+const AFTER_A_LOSS: time::Duration = time::Duration::minutes(1);
+/// A token that was renewed less than this ago is not renewed because it was rejected: then the token is not the reason.
+const SETTLED: time::Duration = time::Duration::minutes(1);
 
 /// The connection with a credential that is good for a while. One that is about to end is good enough where no other is
 /// to be had.
@@ -41,35 +46,37 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
     let _turn = turn.lock().await;
     let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
     let until = Instant::now() + PATIENCE;
-    // Whoever waited finds what the one before has brought.
+    let version = held.connection.version;
+    // A task that waited finds what the one before has brought.
     let mut held = match app.vault.held.get(&id) {
-        Some(newer) if newer.connection.version > held.connection.version => newer,
+        Some(newer) if newer.connection.version > version => newer,
         _ => held,
     };
     let mut looked = false;
     loop {
-        if !held.connection.is_due(now, leeway) {
+        let connection = &held.connection;
+        // What was brought meanwhile is good enough, however short its life is: one renewal for all who waited for it.
+        let brought = connection.version > version && connection.rejected_at.is_none();
+        if !connection.is_due(now, leeway) || (brought && !connection.has_ended(now)) {
             return Ok(held);
         }
-        let hopeless = !held.connection.refreshable || app.vault.unwell.contains_key(&id);
-        if hopeless && !held.connection.is_due(now, time::Duration::ZERO) {
+        let rest = connection.rests_for(app.clock.now());
+        let hopeless = !connection.refreshable || rest.is_some() || app.vault.unwell.contains_key(&id);
+        if hopeless && !connection.has_ended(now) {
             return Ok(held);
         }
         // What is remembered may say yes, for the ledger looks again. For a no it has to be read.
         if hopeless && looked {
-            if !held.connection.refreshable && condemn(app, &held.connection, "expired", now).await? {
+            if !connection.refreshable && condemn(app, connection, "expired", now).await? {
                 return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
             }
-            return Err(Refusal::ProviderUnavailable.into());
+            return Err(Refusal::ProviderUnavailable(rest.unwrap_or(1)).into());
         }
         let lease = random::id(now)?;
+        let terms = Lease { id: lease, seconds: LEASE_SECONDS, now: app.clock.now() };
         let named = (id.as_str(), held.connection.version);
         let leased = !hopeless
-            && app
-                .read(async |connection| {
-                    vault::store::mark_leased(connection, named, (lease, LEASE_SECONDS)).await
-                })
-                .await?;
+            && app.read(async |connection| vault::store::mark_leased(connection, named, terms).await).await?;
         if leased {
             // A task of its own, which ends what it began: a refresh token that is good once must not be lost because
             // somebody hung up.
@@ -91,9 +98,13 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
             match task.await.map_err(|error| Fault::caused("refreshing", error))?? {
                 Outcome::Fresh(held) => return Ok(held),
                 Outcome::Changed => {}
-                Outcome::Unwell => {
-                    app.vault.unwell.insert(id, ());
-                    return as_it_is(held, app.clock.now());
+                Outcome::Unwell(until) => {
+                    // Where the provider does not say for how long, it is left alone for a moment.
+                    if until.is_none() {
+                        app.vault.unwell.insert(id, ());
+                    }
+                    let connection = Connection { retry_at: until, ..held.connection.clone() };
+                    return as_it_is(held, &connection, app.clock.now());
                 }
             }
         }
@@ -106,7 +117,8 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
         app.vault.held.insert(id.clone(), Arc::clone(&held));
         looked = true;
         if Instant::now() >= until {
-            return as_it_is(held, app.clock.now());
+            let connection = held.connection.clone();
+            return as_it_is(held, &connection, app.clock.now());
         }
         if !hopeless && held.connection.is_due(now, leeway) {
             tokio::time::sleep(LOOK).await;
@@ -114,10 +126,12 @@ pub(super) async fn fresh(app: &Arc<App>, held: Arc<Held>, now: OffsetDateTime) 
     }
 }
 
-/// What is left of the present access token.
-fn as_it_is(held: Arc<Held>, now: OffsetDateTime) -> Result<Arc<Held>, Stop> {
-    let ended = held.connection.is_due(now, time::Duration::ZERO);
-    if ended { Err(Refusal::ProviderUnavailable.into()) } else { Ok(held) }
+/// What is left of the present access token; else when to come again.
+fn as_it_is(held: Arc<Held>, rest: &Connection, now: OffsetDateTime) -> Result<Arc<Held>, Stop> {
+    if !held.connection.has_ended(now) {
+        return Ok(held);
+    }
+    Err(Refusal::ProviderUnavailable(rest.rests_for(now).unwrap_or(1)).into())
 }
 
 /// What came of it.
@@ -126,8 +140,8 @@ enum Outcome {
     Fresh(Arc<Held>),
     /// Its owner has stored another credential meanwhile, or ended it.
     Changed,
-    /// The provider has none for us at the moment.
-    Unwell,
+    /// The provider has none for us at the moment, nor before this time.
+    Unwell(Option<OffsetDateTime>),
 }
 
 /// Asks the provider, several times if it is unwell.
@@ -136,37 +150,78 @@ async fn attempt(app: &App, held: &Held, lease: Uuid, now: OffsetDateTime) -> Re
     let found = app.read(async |connection| app.vault.open(connection, &held.connection.id).await).await?;
     let same = found.filter(|found| found.connection.version == held.connection.version);
     let Some(held) = same.as_deref() else { return Ok(Outcome::Changed) };
-    let Credential::Oauth2(tokens) = &held.credential else { return Ok(Outcome::Unwell) };
+    let Credential::Oauth2(tokens) = &held.credential else { return Ok(Outcome::Unwell(None)) };
+    let connection = &held.connection;
     let mut pauses = PAUSES.iter();
     loop {
-        match ask(&app.vault.outbound, &held.provider, tokens).await {
+        let problem = match ask(&app.vault.outbound, &held.provider, tokens).await {
             Told::Given(given) => return Ok(store(app, held, tokens, given, now).await?),
             Told::Condemned(code) => {
-                if condemn(app, &held.connection, &code, now).await? {
+                if condemn(app, connection, &code, now).await? {
                     return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
                 }
                 return Ok(Outcome::Changed);
             }
-            Told::Refused(code) => {
-                tracing::error!(connection = held.connection.id, error = code, "a provider refuses us");
-                return Ok(Outcome::Unwell);
+            Told::Lost(problem) => {
+                tracing::error!(connection = connection.id, error = %problem, "a provider answered no tokens");
+                // As long as the present token is good, nothing is at stake by waiting.
+                let until = connection.expires_at.unwrap_or(now).max(app.clock.now() + AFTER_A_LOSS);
+                return rest(app, connection, &problem, Some(until)).await;
             }
-            Told::Unwell(why) => {
-                tracing::warn!(connection = held.connection.id, error = why, "a provider is unwell");
-                let Some(pause) = pauses.next() else { return Ok(Outcome::Unwell) };
-                tokio::time::sleep(*pause).await;
-                let named = (held.connection.id.as_str(), lease);
-                let extended = app
-                    .read(async |connection| {
-                        vault::store::mark_extended(connection, named, LEASE_SECONDS).await
-                    })
-                    .await?;
-                if !extended {
-                    return Ok(Outcome::Changed);
-                }
+            Told::Refused(problem) => {
+                tracing::error!(connection = connection.id, error = %problem, "a provider refuses us");
+                return rest(app, connection, &problem, None).await;
             }
+            Told::Unwell(problem) => {
+                tracing::warn!(connection = connection.id, error = %problem, "a provider is unwell");
+                problem
+            }
+        };
+        let Some(pause) = pauses.next().filter(|_| problem.next == Next::AtOnce) else {
+            return rest(app, connection, &problem, None).await;
+        };
+        tokio::time::sleep(*pause).await;
+        let named = (connection.id.as_str(), lease);
+        let extended = app
+            .read(async |connection| vault::store::mark_extended(connection, named, LEASE_SECONDS).await)
+            .await?;
+        if !extended {
+            return Ok(Outcome::Changed);
         }
     }
+}
+
+/// Leaves a provider alone for as long as it says, on every server.
+async fn rest(
+    app: &App,
+    connection: &Connection,
+    problem: &Problem,
+    least: Option<OffsetDateTime>,
+) -> Result<Outcome, Stop> {
+    let said = match problem.next {
+        Next::After(seconds) => i64::try_from(seconds).ok().map(time::Duration::seconds),
+        Next::AtOnce | Next::Later => None,
+    };
+    let until = said.map(|rest| app.clock.now() + rest).max(least);
+    if let Some(until) = until {
+        let named = (connection.id.as_str(), connection.version);
+        app.read(async |connection| vault::store::mark_resting(connection, named, until).await).await?;
+        app.vault.held.invalidate(&connection.id);
+    }
+    Ok(Outcome::Unwell(until))
+}
+
+/// The provider's API has refused the access token: the next fetch renews it, on any server. One that cannot be renewed, or
+/// has just been, stays.
+pub(super) async fn reject(app: &App, one: &Connection, now: OffsetDateTime) -> Result<(), Fault> {
+    let settled = one.refreshed_at.is_none_or(|at| now - at >= SETTLED);
+    if !one.refreshable || !settled {
+        return Ok(());
+    }
+    let named = (one.id.as_str(), one.version);
+    app.read(async |connection| vault::store::mark_rejected(connection, named, now).await).await?;
+    app.vault.held.invalidate(&one.id);
+    Ok(())
 }
 
 /// Stores what was given, before anyone is answered.
@@ -178,17 +233,27 @@ async fn store(
     now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
     let mut next = held.connection.clone();
-    // What cannot be a scope says nothing, and neither does nothing.
-    let said = given.scope.as_deref().map(scopes);
-    let said = said.filter(|said| !said.is_empty() && said.iter().all(|name| scope::is_token(name)));
-    next.scopes = said.or(next.scopes);
+    match given.scope {
+        Scope::Known(scopes) => next.scopes = Some(scopes),
+        Scope::Unsaid => {}
+        // Perhaps more than before: no longer known, so that nothing that is limited by scopes gets it.
+        Scope::Unknown => next.scopes = None,
+    }
     let refresh_token = given.refresh_token.or_else(|| old.refresh_token.clone());
     next.refreshable = refresh_token.is_some();
-    next.expires_at = vault::ends_at(now, given.expires_in, next.refreshable);
-    (next.refreshed_at, next.updated_at) = (Some(now), now);
+    (next.retry_at, next.updated_at) = (None, now);
+    let renewed = given.access_token.is_some();
+    if renewed {
+        next.expires_at = given.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into()));
+        (next.refreshed_at, next.obtained_at) = (Some(now), now);
+    } else {
+        // The old access token stays, and the new refresh token is not used up in haste.
+        next.retry_at = Some(now + AFTER_A_LOSS);
+        tracing::error!(connection = next.id, "a provider answered a refresh token without an access token");
+    }
     let credential = Credential::Oauth2(Tokens {
-        access_token: given.access_token,
-        token_type: given.token_type,
+        access_token: given.access_token.unwrap_or_else(|| old.access_token.clone()),
+        token_type: if renewed { given.token_type } else { old.token_type.clone() },
         refresh_token,
     });
     let mut last = Fault::new("a refreshed credential was not stored");
@@ -198,6 +263,7 @@ async fn store(
                 give_back(app, held, &credential).await?;
                 return Ok(Outcome::Changed);
             }
+            Ok(_) if !renewed => return Ok(Outcome::Unwell(next.retry_at)),
             Ok(outcome) => return Ok(outcome),
             Err(fault) => last = fault,
         }
@@ -212,7 +278,7 @@ async fn give_back(app: &App, held: &Held, credential: &Credential) -> Result<()
     let found = app.read(async |connection| vault::store::find(connection, id).await).await?;
     if let Credential::Oauth2(tokens) = credential
         && found.is_none_or(|found| found.state() == State::Disconnected)
-        && revoke(&app.vault.outbound, &held.provider, tokens).await == Some(false)
+        && matches!(revoke(&app.vault.outbound, &held.provider, tokens).await, Revoked::Not(_))
     {
         tracing::warn!(connection = id, "tokens that nobody uses were not given back");
     }
@@ -234,10 +300,11 @@ async fn put(
     let next = Connection { sealed: Some(sealed), ..next.clone() };
     vault::store::put(work.connection(), &next).await?;
     let mut event = about(Action::ConnectionRefreshed, &next, now);
-    event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes}));
+    let rejected = held.connection.rejected_at.is_some();
+    event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes, "rejected": rejected}));
     work.commit(&[event]).await?;
     let stored = Arc::new(Held {
-        connection: Connection { version: next.version + 1, ..next },
+        connection: Connection { version: next.version + 1, rejected_at: None, ..next },
         credential: credential.clone(),
         provider: Arc::clone(&held.provider),
     });

@@ -28,6 +28,17 @@ pub enum Form {
     Sealed,
 }
 
+/// A request for a credential.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The connection.
+    pub connection: &'a str,
+    /// How the credential is wanted.
+    pub form: Form,
+    /// SHA-256 of an access token that the provider's API has refused: if that is the present one, it is renewed.
+    pub rejected: Option<[u8; 32]>,
+}
+
 /// How a credential is answered.
 #[derive(Debug)]
 pub enum Answer {
@@ -58,18 +69,18 @@ struct Taken<'a> {
 pub async fn retrieve(
     app: &Arc<App>,
     (presented, at): (&PresentedAccess, (&str, &str)),
-    (connection, wanted): (&str, Form),
+    asked: Asked<'_>,
     origin: Origin,
     now: OffsetDateTime,
 ) -> Result<Answer, Stop> {
     let mut visit = visit::enter(app, (presented, at), origin, now).await?;
-    if wanted == Form::Sealed && !visit.key.can_decrypt() {
-        return Err(visit.refuse(app, connection, Refusal::KeyCannotDecrypt).await);
+    if asked.form == Form::Sealed && !visit.key.can_decrypt() {
+        return Err(visit.refuse(app, asked.connection, Refusal::KeyCannotDecrypt).await);
     }
-    visit.event.detail = Some(json!({"sealed": wanted == Form::Sealed}));
-    let held = visit.take(app, (connection, Purpose::Retrieve)).await?;
+    visit.event.detail = Some(json!({"sealed": asked.form == Form::Sealed}));
+    let held = visit.take(app, (asked.connection, Purpose::Retrieve(asked.rejected))).await?;
     let document = document(&held, None, visit.now)?;
-    match wanted {
+    match asked.form {
         Form::Open => Ok(Answer::Open(document)),
         Form::Sealed => {
             let sealed = visit.key.seal(&document)?;
@@ -92,7 +103,7 @@ fn document(
     let scheme = held.provider.provider.settings.attachment.scheme.as_str();
     let pair;
     let (access_token, token_type) = match &held.credential {
-        Credential::Oauth2(tokens) => (tokens.access_token.expose_secret(), tokens.token_type.as_str()),
+        Credential::Oauth2(tokens) => (tokens.access_token.expose_secret(), presented_as(&tokens.token_type)),
         // RFC 8693 §2.2.1: what is no OAuth token has no type.
         Credential::ApiKey { key } => (key.expose_secret(), if scheme.is_empty() { "N_A" } else { scheme }),
         Credential::Basic { username, password } => {
@@ -108,7 +119,14 @@ fn document(
         scope: connection.scopes.as_ref().map(scope::join),
         connection: &connection.id,
     };
-    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * crate::domain::vault::MOST_CREDENTIAL));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(held.credential.room()));
     serde_json::to_writer(&mut *bytes, &taken).during("writing a credential")?;
     Ok(bytes)
+}
+
+/// The scheme by which an access token is presented (RFC 6750 §2.1). A type that is no scheme, such as Slack's `bot`, is not
+/// told: what agents would make of it is refused.
+fn presented_as(token_type: &str) -> &str {
+    const SCHEMES: [&str; 5] = ["Bearer", "DPoP", "PoP", "MAC", "N_A"];
+    SCHEMES.into_iter().find(|scheme| scheme.eq_ignore_ascii_case(token_type)).unwrap_or("Bearer")
 }

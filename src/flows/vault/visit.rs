@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::refresh;
 use crate::app::App;
 use crate::domain::audit::store::Place;
 use crate::domain::audit::{Action, Actor, Event, Origin};
@@ -37,8 +38,8 @@ const ATTEMPTS: u32 = 4;
 /// What for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose<'a> {
-    /// The credential itself.
-    Retrieve,
+    /// The credential itself; with the SHA-256 of an access token that the provider's API has refused.
+    Retrieve(Option<[u8; 32]>),
     /// A request with the credential in it.
     Proxy(&'a Target<'a>),
 }
@@ -47,7 +48,7 @@ impl Purpose<'_> {
     /// Whether `actions` of the authorization details, where they list anything, list this in any form.
     fn is_among(self, actions: &BTreeSet<String>) -> bool {
         match self {
-            Self::Retrieve => actions.contains("retrieve"),
+            Self::Retrieve(_) => actions.contains("retrieve"),
             Self::Proxy(_) => actions.iter().any(|action| action == "proxy" || action.starts_with("proxy:")),
         }
     }
@@ -225,8 +226,12 @@ impl Visit {
             _ => self.open(app, named).await?,
         };
         self.may_have(&held, &details, purpose)?;
+        let rejected = match purpose {
+            Purpose::Retrieve(Some(digest)) => held.credential.has_access_token(&digest),
+            Purpose::Retrieve(None) | Purpose::Proxy(_) => false,
+        };
         let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
-        if !held.connection.is_due(self.now, leeway) {
+        if !rejected && !held.connection.is_due(self.now, leeway) {
             return Ok(held);
         }
         // Before anything is done at the provider: does this chain live at all? The ledger looks again.
@@ -238,7 +243,13 @@ impl Visit {
         if let Some(path) = &standing.path {
             path.check(self.now)?;
         }
-        let held = super::refresh::fresh(app, held, self.now).await?;
+        let held = if rejected {
+            refresh::reject(app, &held.connection, self.now).await?;
+            self.open(app, named).await?
+        } else {
+            held
+        };
+        let held = refresh::fresh(app, held, self.now).await?;
         self.may_have(&held, &details, purpose)?;
         Ok(held)
     }
@@ -298,7 +309,9 @@ impl Visit {
         let scopes = held.connection.scopes.as_ref();
         let within = details.iter().any(|detail| {
             let most = detail.lists.get("scopes");
-            most.is_none_or(|most| scopes.is_some_and(|scopes| scopes.is_subset(most)))
+            // Scopes that are not known, or none at all, are within no limit.
+            let within = |scopes: &BTreeSet<String>, most| !scopes.is_empty() && scopes.is_subset(most);
+            most.is_none_or(|most| scopes.is_some_and(|scopes| within(scopes, most)))
         });
         if within { Ok(()) } else { Err(Refusal::ConnectionTooWide) }
     }

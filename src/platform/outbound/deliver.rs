@@ -5,6 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::Outbound;
+use super::post::retry_after;
 use crate::platform::fault::{During, Fault};
 
 /// How long one delivery may take.
@@ -49,10 +50,6 @@ impl Outbound {
         let response =
             request.body(delivery.body.to_owned()).send().await.map_err(reqwest::Error::without_url);
         let response = response.during("no answer")?;
-        let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        Ok(Delivered {
-            status: response.status().as_u16(),
-            retry_after: after.and_then(|text| text.trim().parse().ok()),
-        })
+        Ok(Delivered { status: response.status().as_u16(), retry_after: retry_after(response.headers()) })
     }
 }

@@ -2,6 +2,7 @@
 //! address that is not public (RFC 6890), unless we are on loopback ourselves.
 
 mod deliver;
+mod post;
 mod proxy;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -11,11 +12,10 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::HeaderValue;
 use url::{Host, Url};
-use zeroize::Zeroizing;
 
 pub use self::deliver::{Delivered, Delivery};
+pub use self::post::{Post, Posted};
 pub use self::proxy::{Answered, Bytes, Chunks, Field, Onward, Unanswered};
 use super::fault::{During, Fault};
 
@@ -218,59 +218,6 @@ impl Outbound {
         }
         Ok((kind, body))
     }
-
-    /// Posts something secret, and reads what is answered to it, whatever the status: at most 256 KiB, within ten seconds.
-    ///
-    /// # Errors
-    /// A fault for a forbidden address or a limit, and where there is no whole answer. It never says what was posted.
-    pub async fn post(&self, url: &str, post: Post<'_>) -> Result<Posted, Fault> {
-        let parsed = Url::parse(url).during(&format!("posting to {url:?}"))?;
-        if !self.reach.allows_url(&parsed) {
-            return Err(Fault::new(format!("posting to {url:?}: this address may not be talked to")));
-        }
-        let what = format!("posting to {url}");
-        let mut request =
-            self.client.post(parsed).timeout(TIMEOUT_OF_POSTS).header("accept", "application/json");
-        request = request.header("content-type", post.content_type).body(post.body.as_bytes().to_vec());
-        if let Some(authorization) = post.authorization {
-            let mut value = HeaderValue::from_str(authorization)
-                .map_err(|_| Fault::new("a secret that fits no header"))?;
-            value.set_sensitive(true);
-            request = request.header("authorization", value);
-        }
-        let response = request.send().await.during(&what)?;
-        let status = response.status().as_u16();
-        // Large enough from the beginning: a buffer that grows leaves copies behind.
-        let mut body = Zeroizing::new(Vec::with_capacity(MAX_BYTES));
-        let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.during(&what)?;
-            if body.len() + chunk.len() > MAX_BYTES {
-                return Err(Fault::new(format!("{what}: larger than {MAX_BYTES} bytes")));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Posted { status, body })
-    }
-}
-
-/// What is posted.
-#[derive(Clone, Copy)]
-pub struct Post<'a> {
-    /// Its media type.
-    pub content_type: &'static str,
-    /// The value of the `Authorization` field.
-    pub authorization: Option<&'a str>,
-    /// It.
-    pub body: &'a str,
-}
-
-/// What was answered.
-pub struct Posted {
-    /// HTTP status.
-    pub status: u16,
-    /// The body, cleared after use.
-    pub body: Zeroizing<Vec<u8>>,
 }
 
 fn is_json(kind: &str) -> bool {

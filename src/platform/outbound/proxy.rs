@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use reqwest::{Body, Method, StatusCode};
 use url::Url;
 use zeroize::Zeroizing;
@@ -57,6 +57,21 @@ pub enum Unanswered {
     Failed(Fault),
 }
 
+/// Why two readers may see two ends of an answer, where they may. RFC 9112 §6.3: `Transfer-Encoding` beside `Content-Length`
+/// "might indicate an attempt to perform request smuggling or response splitting"; a coding other than `chunked` was not asked
+/// for (RFC 9112 §7.4) and would not be undone.
+fn unsound_framing(headers: &HeaderMap) -> Option<&'static str> {
+    let codings: Vec<&HeaderValue> = headers.get_all(TRANSFER_ENCODING).iter().collect();
+    let lengths: Vec<&HeaderValue> = headers.get_all(CONTENT_LENGTH).iter().collect();
+    match (codings.as_slice(), lengths.as_slice()) {
+        ([], [] | [_]) => None,
+        ([_, ..], [_, ..]) => Some("its answer has both Transfer-Encoding and Content-Length"),
+        ([], _) => Some("its answer has several lengths"),
+        ([coding], []) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => None,
+        (_, []) => Some("its answer has a transfer coding besides chunked"),
+    }
+}
+
 impl Outbound {
     /// Passes a request on, and answers as soon as the head of the answer is there. Dropping either gives up the request.
     ///
@@ -74,6 +89,9 @@ impl Outbound {
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Unanswered::Failed(Fault::new(format!("{what}: it switches protocols"))));
+        }
+        if let Some(why) = unsound_framing(response.headers()) {
+            return Err(Unanswered::Failed(Fault::new(format!("{what}: {why}"))));
         }
         let fields = response.headers().iter();
         let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));

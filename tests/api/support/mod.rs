@@ -11,6 +11,7 @@ pub mod life;
 pub mod provider;
 pub mod vault;
 pub mod vault_proxy_world;
+pub mod vault_story;
 pub mod world;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use actchain::protocol::oauth_client::{basic, challenge};
+use actix_web::body::MessageBody as _;
 use actix_web::web::{Bytes, Data, Query};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use reqwest::Url;
@@ -89,8 +90,36 @@ pub struct Wrong {
     pub gate: Option<Gate>,
     /// A status, a media type and a body; absent means the right answer.
     pub answer: Option<(u16, String, String)>,
+    /// A header field besides.
+    pub field: Option<(&'static str, String)>,
+    /// Says the right answer in another way, once its work is done.
+    pub rework: Option<Rework>,
     /// Whether it does its work before it answers wrongly.
     pub after: After,
+}
+
+/// What becomes of the right answer, a JSON object.
+#[derive(Clone)]
+pub struct Rework(Arc<dyn Fn(Value) -> Said + Send + Sync>);
+
+/// An answer as it is said.
+pub struct Said {
+    pub status: u16,
+    pub kind: &'static str,
+    pub coding: Option<&'static str>,
+    pub body: Vec<u8>,
+}
+
+impl Said {
+    pub fn json(body: impl Into<Vec<u8>>) -> Self {
+        Self { status: 200, kind: "application/json", coding: None, body: body.into() }
+    }
+}
+
+impl std::fmt::Debug for Rework {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Rework")
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,13 +135,26 @@ impl Wrong {
 
     pub fn says(status: u16, kind: &str, body: &str) -> Self {
         let answer = Some((status, kind.to_owned(), body.to_owned()));
-        Self { gate: None, answer, after: After::Nothing }
+        Self { gate: None, answer, field: None, rework: None, after: After::Nothing }
+    }
+
+    /// The right answer in another way.
+    pub fn reworked(rework: impl Fn(Value) -> Said + Send + Sync + 'static) -> Self {
+        let rework = Some(Rework(Arc::new(rework)));
+        Self { gate: None, answer: None, field: None, rework, after: After::ItsWork }
+    }
+
+    /// With a header field besides.
+    pub fn with(self, name: &'static str, value: &str) -> Self {
+        Self { field: Some((name, value.to_owned())), ..self }
     }
 
     /// Right, but not before the gate is open. The work is done at once.
     pub fn held() -> (Self, Gate) {
         let gate = Gate::closed();
-        (Self { gate: Some(gate.clone()), answer: None, after: After::ItsWork }, gate)
+        let held =
+            Self { gate: Some(gate.clone()), answer: None, field: None, rework: None, after: After::ItsWork };
+        (held, gate)
     }
 }
 
@@ -143,6 +185,7 @@ struct Books {
     newest: Option<String>,
     revoked: Vec<String>,
     asked_for: Vec<BTreeMap<String, String>>,
+    given_back: Vec<String>,
     number: u64,
     busy: usize,
     busiest: usize,
@@ -278,9 +321,19 @@ impl Provider {
         books.access.get(access_token).is_some_and(|family| !books.dead.contains(family))
     }
 
+    /// An access token is good no more, before its time; the grant is.
+    pub fn forget(&self, access_token: &str) {
+        self.books().access.remove(access_token).unwrap();
+    }
+
     /// The access token that it gave last.
     pub fn newest(&self) -> Option<String> {
         self.books().newest.clone()
+    }
+
+    /// What somebody wanted to give back, in order, whatever it made of that.
+    pub fn given_back(&self) -> Vec<String> {
+        self.books().given_back.clone()
     }
 
     /// What was given back, in order.
@@ -334,10 +387,24 @@ impl State {
             gate.passed().await;
         }
         match (wrong.answer, right) {
-            (Some((status, kind, body)), _) => HttpResponse::build(status.try_into().unwrap())
-                .content_type(kind)
-                .insert_header(("location", format!("{}/elsewhere", self.base)))
-                .body(body),
+            (Some((status, kind, body)), _) => {
+                let mut answer = HttpResponse::build(status.try_into().unwrap());
+                answer.content_type(kind).insert_header(("location", format!("{}/elsewhere", self.base)));
+                if let Some((name, value)) = wrong.field {
+                    answer.insert_header((name, value));
+                }
+                answer.body(body)
+            }
+            (None, Some(right)) if wrong.rework.is_some() && right.status().is_success() => {
+                let body = right.into_body().try_into_bytes().unwrap();
+                let said = wrong.rework.unwrap().0(serde_json::from_slice(&body).unwrap());
+                let mut answer = HttpResponse::build(said.status.try_into().unwrap());
+                answer.content_type(said.kind);
+                if let Some(coding) = said.coding {
+                    answer.insert_header(("content-encoding", coding));
+                }
+                answer.body(said.body)
+            }
             (None, Some(right)) => right,
             (None, None) => HttpResponse::InternalServerError().finish(),
         }
@@ -481,6 +548,7 @@ fn refresh(state: &State, presented: &str) -> HttpResponse {
 
 async fn revoke(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpResponse {
     let params: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
+    state.books().given_back.extend(params.get("token").cloned());
     let wrong = state.count(Asked::Revoke);
     let right = || {
         if !state.knows_us(&request, &params) {

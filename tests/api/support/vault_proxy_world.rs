@@ -83,6 +83,11 @@ impl Upstream {
         self.kept.lock().unwrap().answer = Some(answer.into_bytes());
     }
 
+    /// The same, framed by whoever says it.
+    pub fn will_answer_raw(&self, answer: &str) {
+        self.kept.lock().unwrap().answer = Some(format!("HTTP/1.1 {answer}").into_bytes());
+    }
+
     async fn serve(self, mut stream: TcpStream) -> Option<()> {
         let mut buffer = Vec::new();
         let end = loop {
