@@ -8,6 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::fault::{During, Fault};
+use super::postgres_errors::{connecting, place};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -32,6 +33,46 @@ pub fn options(url: &SecretString) -> Result<PgConnectOptions, Fault> {
         .map_err(|_| Fault::new("the database URL cannot be read; it looks like postgres://user@host/name"))
 }
 
+/// How long opening a connection for a command may take.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// What is committed is durable, whatever is set for the database or the login: an answer is sent after its event is
+/// on disk. Later settings win, so these come last.
+pub fn durable(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([("synchronous_commit", "on")])
+}
+
+/// Opens one connection for a command, as the login itself and not as the server's role.
+pub async fn open(options: &PgConnectOptions) -> Result<PgConnection, Fault> {
+    // Notices such as "relation already exists, skipping" are of no use to an operator.
+    let quiet = durable(options.clone()).options([("client_min_messages", "warning")]);
+    match tokio::time::timeout(CONNECT, PgConnection::connect_with(&quiet)).await {
+        Ok(opened) => opened.map_err(|error| connecting(options, &error)),
+        Err(_) => Err(Fault::new(format!(
+            "connecting to PostgreSQL at {} took longer than {} s: check the host in database_url, and the firewalls \
+             on the way to it",
+            place(options),
+            CONNECT.as_secs()
+        ))),
+    }
+}
+
+/// Refuses a database that can lose what it has committed, or parts of it, in a crash of its machine.
+pub async fn require_durable(connection: &mut PgConnection) -> Result<(), Fault> {
+    let off: Option<String> = sqlx::query_scalar(
+        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting <> 'on' ORDER BY name LIMIT 1",
+    )
+    .fetch_optional(connection)
+    .await?;
+    match off {
+        None => Ok(()),
+        Some(name) => Err(Fault::new(format!(
+            "PostgreSQL runs with {name} = off, so that a crash of its machine can lose tokens and events that were \
+             answered: set {name} = on in postgresql.conf, and reload it"
+        ))),
+    }
+}
+
 /// Opens a pool whose connections cannot hang for longer than `timeout` and act as the server's role.
 pub fn pool(options: PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
     PgPoolOptions::new()
@@ -46,15 +87,18 @@ pub fn pool(options: PgConnectOptions, connections: u32, timeout: Duration) -> P
 
 /// Opens one connection of the same kind.
 pub async fn connect(options: PgConnectOptions, timeout: Duration) -> Result<PgConnection, Fault> {
-    let opening = PgConnection::connect_with(&guarded(options, timeout)).during_timeout(timeout).await?;
-    let mut connection = opening;
+    let guarded = guarded(options, timeout);
+    let mut connection = match tokio::time::timeout(timeout, PgConnection::connect_with(&guarded)).await {
+        Ok(opened) => opened.map_err(|error| connecting(&guarded, &error))?,
+        Err(_) => return Err(Fault::new("connecting to the database took too long")),
+    };
     connection.execute(SERVER_ROLE).await?;
     Ok(connection)
 }
 
 fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     let timeout = format!("{}ms", timeout.as_millis());
-    options
+    durable(options)
         .application_name("actchain")
         .options([("statement_timeout", timeout.as_str()), ("lock_timeout", timeout.as_str())])
         // Whoever stops in the middle of a transaction may hold what all others wait for.
@@ -64,22 +108,9 @@ fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
         .options([("enable_seqscan", "off"), ("jit", "off")])
 }
 
-trait DuringTimeout<T> {
-    async fn during_timeout(self, timeout: Duration) -> Result<T, Fault>;
-}
-
-impl<T, F: Future<Output = Result<T, sqlx::Error>>> DuringTimeout<T> for F {
-    async fn during_timeout(self, timeout: Duration) -> Result<T, Fault> {
-        match tokio::time::timeout(timeout, self).await {
-            Ok(done) => done.during("connecting to the database"),
-            Err(_) => Err(Fault::new("connecting to the database took too long")),
-        }
-    }
-}
-
 /// Brings the schema up to date. Safe to run from several processes at once; later ones wait for the first.
 pub async fn migrate(options: &PgConnectOptions) -> Result<(), Fault> {
-    let mut connection = PgConnection::connect_with(options).await.during("connecting to the database")?;
+    let mut connection = open(options).await?;
     MIGRATIONS.run(&mut connection).await.during("migrating the database")?;
     connection.close().await.during("closing a connection")
 }

@@ -45,7 +45,10 @@ impl Fault {
 
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
-        Self::caused("database", error)
+        match super::postgres_errors::hint(&error) {
+            Some(hint) => Self::caused(format!("database ({hint})"), error),
+            None => Self::caused("database", error),
+        }
     }
 }
 

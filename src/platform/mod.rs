@@ -10,6 +10,7 @@ pub mod json;
 pub mod local_postgres;
 pub mod outbound;
 pub mod password;
+pub mod postgres_errors;
 pub mod private_file;
 pub mod process;
 pub mod random;

@@ -38,11 +38,23 @@ impl MasterKey {
 
     /// Reads the key as operators write it: 32 bytes in base64url, white space around it ignored.
     pub fn parse(text: &SecretString) -> Result<Self, Fault> {
-        let decoded = base64url::decode(text.expose_secret().trim()).map(Zeroizing::new);
-        let bytes = decoded.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
-        bytes
-            .map(|bytes| Self(Zeroizing::new(bytes)))
-            .ok_or_else(|| Fault::new("the master key must be 32 bytes in base64url (43 characters)"))
+        let text = text.expose_secret().trim();
+        let refuse = |why: &str| {
+            Err(Fault::new(format!("the master key {why}: it must be 32 bytes in base64url (43 characters)")))
+        };
+        if text.is_empty() {
+            return refuse("is empty");
+        }
+        if text.contains(['+', '/', '=']) {
+            return refuse("is base64, not base64url: turn + into -, / into _, and leave = out");
+        }
+        let Some(decoded) = base64url::decode(text).map(Zeroizing::new) else {
+            return refuse("is not base64url");
+        };
+        match <[u8; 32]>::try_from(decoded.as_slice()) {
+            Ok(bytes) => Ok(Self(Zeroizing::new(bytes))),
+            Err(_) => refuse(&format!("has {} bytes", decoded.len())),
+        }
     }
 
     /// The key as operators write it.
@@ -77,7 +89,19 @@ mod tests {
     }
 
     #[test]
-    fn a_short_master_key_is_refused() {
-        assert!(MasterKey::parse(&SecretString::from("AAAA")).is_err());
+    fn a_master_key_that_cannot_be_one_is_refused_without_being_shown() {
+        let long = "CANARY".repeat(20);
+        for (text, reason) in [
+            ("", "is empty"),
+            (" \n", "is empty"),
+            ("AAAA", "has 3 bytes"),
+            (&long, "has 90 bytes"),
+            ("CANARY+AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "is base64"),
+            ("CANARYAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "is base64"),
+            ("CANARY topsecret", "is not base64url"),
+        ] {
+            let complaint = MasterKey::parse(&SecretString::from(text)).unwrap_err().to_string();
+            assert!(complaint.contains(reason) && !complaint.contains("CANARY"), "{complaint}");
+        }
     }
 }
