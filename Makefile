@@ -52,4 +52,5 @@ ci: lint deny test ## what continuous integration runs
 
 clean: ## remove what was built, and the data of `make run`
 	$(CARGO) clean
-	rm -rf .actchain tests/interop/node_modules
+	scripts/clean-data .actchain
+	rm -rf tests/interop/node_modules

@@ -2,9 +2,6 @@
 
 use std::process::ExitCode;
 
-use actchain::cli::{Cli, run};
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    run(Cli::parse())
+    actchain::cli::main()
 }

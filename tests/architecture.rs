@@ -125,3 +125,21 @@ fn files_fit_a_head_and_say_what_they_promise() {
         }
     }
 }
+
+#[test]
+fn commands_print_through_one_place_and_take_the_issuer_that_was_agreed() {
+    for (path, text) in files().iter().filter(|(path, _)| path.starts_with("src/cli/")) {
+        for line in code(text) {
+            // The standard macros panic when their reader has ended.
+            let prints = ["std::println", "std::print", "std::eprint", "io::stdout()", "io::stderr()"];
+            let standard = prints.iter().any(|one| line.contains(one));
+            assert!(!standard || path == "src/cli/out.rs", "{path} prints by itself: {line}");
+            // The configured issuer may not be the one of the server.
+            let configured = line.replace("foundation.config.issuer()", "").contains("config.issuer()");
+            assert!(
+                !configured || path == "src/cli/foundation.rs",
+                "{path} takes an issuer as configured: {line}"
+            );
+        }
+    }
+}

@@ -7,9 +7,9 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::foundation;
+use crate::cli::foundation::Opening;
 use crate::domain::capability::Ladder;
 use crate::flows::apply::{Change, Mode, Outcome, apply, read_all};
-use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
 
 #[derive(Debug, clap::Args)]
@@ -25,12 +25,12 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
+pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
     let texts = args.files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let declaration = read_all(&texts)?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Carry };
-    let issuer = config.issuer();
     let outcome = foundation::with(config, async |foundation, pool| {
+        let issuer = foundation.config.issuer();
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
         // Nothing but providers and sinks needs the master key.
         let needs = !(declaration.providers.is_empty() && declaration.sinks.is_empty());

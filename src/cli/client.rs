@@ -10,6 +10,7 @@ use time::Duration;
 
 use super::foundation::Foundation;
 use super::{foundation, print_json};
+use crate::cli::foundation::Opening;
 use crate::domain::capability::Ladder;
 use crate::domain::client::{self, Client};
 use crate::domain::principal::Principal;
@@ -17,7 +18,7 @@ use crate::domain::refusal::Stop;
 use crate::flows::desk::{Call, Desk, Done};
 use crate::flows::principals::ClientKey;
 use crate::flows::{clients, principals};
-use crate::platform::config::Config;
+use crate::platform::clock;
 use crate::platform::fault::Fault;
 
 #[derive(Debug, clap::Subcommand)]
@@ -72,8 +73,8 @@ pub(super) enum Command {
     /// Give it a new secret, shown this once; the old one ends at once
     RotateSecret {
         id: String,
-        /// Accept the old secret for so many seconds more
-        #[arg(long, value_name = "SECONDS")]
+        /// Accept the old secret for so much longer: seconds, or a duration such as 15m, 1h30m, 7d
+        #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
         keep_old: Option<u32>,
         #[arg(long)]
         json: bool,
@@ -106,7 +107,7 @@ pub(super) enum KeyCommand {
     },
 }
 
-pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
+pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
     foundation::with(config, async |foundation, pool| {
         let now = foundation.clock.now();
         match command {

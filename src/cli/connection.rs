@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::foundation::Foundation;
 use super::{foundation, print_json, print_members};
+use crate::cli::foundation::Opening;
 use crate::domain::capability::Ladder;
 use crate::domain::principal::Principal;
 use crate::domain::provider;
@@ -19,7 +20,6 @@ use crate::domain::vault::held::Vault;
 use crate::flows::desk::{Call, Desk};
 use crate::flows::keys;
 use crate::flows::vault::{self, Import, ListQuery, NewConnection};
-use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
 
 /// Connections are read in pages of so many.
@@ -110,7 +110,7 @@ fn state(text: &str) -> Result<State, String> {
         .ok_or_else(|| "a state is active, needs_reconnect or disconnected".to_owned())
 }
 
-pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
+pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
     // What cannot be read need not wait for the database.
     let import = match &command {
         Command::Import(ImportArgs { file, .. }) | Command::Rotate { file, .. } => Some(credential(file)?),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::{delegation_tree, foundation, print_json, print_members};
+use crate::cli::foundation::Opening;
 use crate::domain::capability::Ladder;
 use crate::domain::delegation::State;
 use crate::domain::delegation::list::Filter;
@@ -13,7 +14,7 @@ use crate::domain::principal::Principal;
 use crate::domain::refusal::Stop;
 use crate::flows::delegations::{self, Approval, NewDelegation, Page};
 use crate::flows::desk::{Call, Desk, Done};
-use crate::platform::config::Config;
+use crate::platform::clock;
 use crate::platform::fault::Fault;
 
 #[derive(Debug, clap::Subcommand)]
@@ -71,8 +72,8 @@ pub(super) enum Command {
     /// Give it a later end
     Renew {
         id: String,
-        /// Seconds from now
-        #[arg(long, value_name = "SECONDS")]
+        /// From now on: seconds, or a duration such as 15m, 1h30m, 7d
+        #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
         expires_in: u32,
         #[arg(long)]
         json: bool,
@@ -136,8 +137,8 @@ struct Limits {
     max_uses: Option<u32>,
     #[arg(long, value_name = "N")]
     max_depth: Option<u32>,
-    /// Seconds
-    #[arg(long, value_name = "SECONDS")]
+    /// Seconds, or a duration such as 15m, 1h30m, 7d
+    #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
     expires_in: Option<u32>,
 }
 
@@ -165,7 +166,7 @@ fn state(text: &str) -> Result<State, String> {
         .ok_or_else(|| "a state is requested, active, expired or revoked".to_owned())
 }
 
-pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
+pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
     foundation::with(config, async |foundation, pool| {
         let issuer = foundation.config.issuer();
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;

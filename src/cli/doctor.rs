@@ -3,18 +3,22 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
-use super::foundation::{self, Foundation};
+use super::foundation::{self, Foundation, Opening};
 use super::print_json;
-use crate::domain::{key, registry};
-use crate::platform::config::Config;
+use crate::domain::audit::store;
+use crate::domain::{key, registry, server_info};
+use crate::flows::audit;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::{Outbound, Reach};
 
 /// How far the database's clock may be from ours.
 const MOST_DRIFT: Duration = Duration::seconds(2);
+/// A log of more events takes longer to verify than one waits for here.
+const MOST_VERIFIED: u64 = 200_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -33,14 +37,16 @@ impl Finding {
     }
 }
 
-pub(super) async fn run(config: Result<Config, Fault>, args: Args) -> Result<ExitCode, Fault> {
+pub(super) async fn run(opening: Result<Opening, Fault>, args: Args) -> Result<ExitCode, Fault> {
     let mut findings = Vec::new();
-    match config {
+    match opening {
         Err(fault) => findings.push(Finding::of::<()>("configuration", Err(fault))),
-        Ok(config) => {
+        Ok(opening) => {
+            // Where there is nothing, nothing can be checked.
+            opening.require_present()?;
             findings.push(Finding::of("configuration", Ok(())));
             let looked =
-                foundation::with(config, async |foundation, pool| look(foundation, pool).await).await;
+                foundation::with(opening, async |foundation, pool| look(foundation, pool).await).await;
             match looked {
                 Ok(more) => findings.extend(more),
                 Err(fault) => findings.push(Finding::of::<()>("database", Err(fault))),
@@ -70,7 +76,20 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
     let mut connection = pool.acquire().await?;
     let version: String =
         sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(&mut *connection).await?;
-    let mut findings = vec![Finding::of(format!("database: PostgreSQL {version}, schema current"), Ok(()))];
+    let place = foundation.place();
+    let mut findings =
+        vec![Finding::of(format!("database: PostgreSQL {version}, schema current, {place}"), Ok(()))];
+    findings.push(match server_info::find(&mut connection).await? {
+        None => Finding::of(format!("issuer: {issuer}, not served yet"), Ok(())),
+        Some(server) if server.issuer == issuer => Finding::of(format!("issuer: {issuer}"), Ok(())),
+        Some(server) => Finding::of::<()>(
+            "issuer",
+            Err(Fault::new(format!(
+                "the configuration says {issuer}, but the database is served as {} (on {}, by process {})",
+                server.issuer, server.listen, server.pid
+            ))),
+        ),
+    });
     let theirs: OffsetDateTime =
         sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
     let drift = (theirs - foundation.clock.now()).abs();
@@ -85,6 +104,7 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
         let active = stored.iter().filter(|key| key.stage() == key::Stage::Active);
         active.map(|key| key.open(&seal)).collect::<Result<Vec<_>, _>>()
     });
+    findings.push(log(&mut connection, stored.is_empty()).await?);
     let keys = if stored.is_empty() {
         "keys: none yet, made at the first start"
     } else {
@@ -98,4 +118,31 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
         findings.push(Finding::of(format!("issuer {iss}: {url}"), outbound.get_json(url).await));
     }
     Ok(findings)
+}
+
+/// Whether the log is whole: a database that was restored in part has gaps in it, or no keys.
+async fn log(connection: &mut PgConnection, without_keys: bool) -> Result<Finding, Fault> {
+    let size = store::head(connection).await?.size();
+    let what = format!("audit log: {size} events");
+    if size > MOST_VERIFIED {
+        return Ok(Finding::of(format!("{what}; `actchain audit verify` checks them"), Ok(())));
+    }
+    let report = audit::verify_database(connection, &audit::Kept::default()).await?;
+    let restore = "restore the backup again, into an empty database";
+    Ok(match report.broken {
+        Some(broken) => Finding::of::<()>(
+            what,
+            Err(Fault::new(format!(
+                "the log is broken at event {}: if this database was restored, {restore}",
+                broken.seq
+            ))),
+        ),
+        None if without_keys && report.checkpoints > 0 => Finding::of::<()>(
+            what,
+            Err(Fault::new(format!(
+                "checkpoints were signed, but there is no signing key any more: {restore}"
+            ))),
+        ),
+        None => Finding::of(format!("{what}, whole"), Ok(())),
+    })
 }

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{foundation, print_json};
+use crate::cli::foundation::Opening;
 use crate::domain::key::{self, StoredKey};
 use crate::flows::audit;
 use crate::flows::keys::{self, Haste};
 use crate::platform::clock::rfc3339;
-use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,7 +41,7 @@ pub(super) enum Signs {
     Log,
 }
 
-pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
+pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
     foundation::with(config, async |foundation, pool| {
         let settings = &foundation.config.keys;
         match command {

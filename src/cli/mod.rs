@@ -1,7 +1,11 @@
 //! DOOR: the command line, one file per command.
 
+#[macro_use]
+mod out;
+
 mod apply;
 mod audit;
+mod backup;
 mod chain_view;
 mod client;
 mod connection;
@@ -20,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::foundation::{Access, IfMissing, Opening};
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 use crate::platform::process;
@@ -31,6 +36,9 @@ pub struct Cli {
     /// A TOML file; every key can also be given as ACTCHAIN_SECTION_KEY
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Make the data directory with an embedded database and a master key if there is none; otherwise only `serve` does
+    #[arg(long, global = true)]
+    init: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -66,12 +74,34 @@ enum Command {
     /// List, show, disable and enable where the audit log is sent; rotate secrets, send dead letters again
     #[command(subcommand)]
     Sink(sink::Command),
+    /// Write the embedded database into a file, while the server runs
+    Backup(backup::Backup),
+    /// Make a data directory out of such a file and the master key
+    Restore(backup::Restore),
     /// Check configuration, database, clock, keys and issuers
     Doctor(doctor::Args),
 }
 
-/// Runs a command line; what it has to say goes to standard output, complaints to standard error.
-pub fn run(cli: Cli) -> ExitCode {
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(told) => {
+            // Help and version go to standard output.
+            let printed = told.print();
+            let code = u8::try_from(told.exit_code()).unwrap_or(2);
+            out::finish(match printed {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    Err(Fault::caused("writing help", error))
+                }
+                _ => Ok(ExitCode::from(code)),
+            })
+        }
+    }
+}
+
+/// Runs a command; what it has to say goes to standard output, complaints to standard error.
+fn run(cli: Cli) -> ExitCode {
     // Before any key is read.
     if let Err(fault) = process::forbid_core_dumps() {
         eprintln!("actchain: {fault}");
@@ -84,30 +114,66 @@ pub fn run(cli: Cli) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match runtime.block_on(dispatch(cli)) {
-        Ok(code) => code,
-        Err(fault) => {
-            eprintln!("actchain: {fault}");
-            ExitCode::from(2)
+    out::finish(runtime.block_on(dispatch(cli)))
+}
+
+impl Command {
+    /// What a command does with the database. One that is not named here may change it.
+    fn access(&self) -> Access {
+        match self {
+            Self::Doctor(_) => Access::Inspect,
+            Self::Client(
+                client::Command::List { .. }
+                | client::Command::Show { .. }
+                | client::Command::Key(client::KeyCommand::List { .. }),
+            )
+            | Self::Delegation(
+                delegation::Command::List { .. }
+                | delegation::Command::Show { .. }
+                | delegation::Command::Tree { .. },
+            )
+            | Self::Connection(
+                connection::Command::List(_)
+                | connection::Command::Show { .. }
+                | connection::Command::Providers { .. },
+            )
+            | Self::Backup(_)
+            | Self::Key(key::Command::List { .. })
+            | Self::Audit(
+                audit::Command::Verify(_)
+                | audit::Command::Prove(_)
+                | audit::Command::Tail { .. }
+                | audit::Command::Show(_)
+                | audit::Command::Checkpoint { key: true },
+            )
+            | Self::Sink(
+                sink::Command::List { .. } | sink::Command::Show(_) | sink::Command::DeadLetters { .. },
+            ) => Access::Read,
+            _ => Access::Change,
         }
     }
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
     let config = || Config::load(cli.config.as_deref());
+    let (access, missing) =
+        (cli.command.access(), if cli.init { IfMissing::Make } else { IfMissing::Refuse });
+    let opening = || Opening::new(config()?, access, missing);
     match cli.command {
         Command::Serve => serve::run(config()?).await,
         Command::Demo(args) => demo::run(args).await,
-        Command::Apply(args) => apply::run(config()?, args).await,
+        Command::Apply(args) => apply::run(opening()?, args).await,
         Command::Migrate => foundation::migrate(&config()?).await,
-        Command::Client(command) => client::run(config()?, command).await,
-        Command::Delegation(command) => delegation::run(config()?, command).await,
-        Command::Connection(command) => connection::run(config()?, command).await,
-        Command::Key(command) => key::run(config()?, command).await,
+        Command::Client(command) => client::run(opening()?, command).await,
+        Command::Delegation(command) => delegation::run(opening()?, command).await,
+        Command::Connection(command) => connection::run(opening()?, command).await,
+        Command::Key(command) => key::run(opening()?, command).await,
         Command::Token(command) => token::run(command).await,
-        Command::Audit(command) => audit::run(config, command).await,
-        Command::Sink(command) => sink::run(config()?, command).await,
-        Command::Doctor(args) => doctor::run(config(), args).await,
+        Command::Audit(command) => audit::run(opening, command).await,
+        Command::Sink(command) => sink::run(opening()?, command).await,
+        Command::Backup(args) => backup::backup(opening()?, &args).await,
+        Command::Restore(args) => backup::restore(config()?, &args).await,
+        Command::Doctor(args) => doctor::run(opening(), args).await,
     }
 }
 

@@ -1,11 +1,13 @@
 //! `actchain serve`: listens; one line when ready; SIGTERM drains and exits 0.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::foundation::{Foundation, Signals};
+use super::foundation::{Foundation, IfMissing, Signals};
+use super::out;
 use crate::app::App;
+use crate::domain::server_info::ServerInfo;
+use crate::flows::register_server::register_server;
 use crate::flows::{audit, keys};
 use crate::http::Listening;
 use crate::jobs;
@@ -24,11 +26,13 @@ pub(super) async fn run(mut config: Config) -> Result<ExitCode, Fault> {
     telemetry::start_logs(&config.log)?;
     process::raise_descriptors()?;
     // Before anything that takes time: an address in use is said at once. Port 0 becomes the one that was given.
-    let listener = Listening::bind(config.listen)?;
+    let listener = Listening::bind(config.listen).map_err(|fault| {
+        Fault::new(format!("{fault}; choose another address with listen or ACTCHAIN_LISTEN"))
+    })?;
     config.listen = listener.local_addr().during("listening")?;
     // Before there is anything to undo: a signal during the start ends it in order, too.
     let mut signals = Signals::listen()?;
-    let foundation = Foundation::lay(config, Role::Server).await?;
+    let foundation = Foundation::lay(config, Role::Server, IfMissing::Make).await?;
     let served = serve(&foundation, listener, &mut signals).await;
     let closed = foundation.close().await;
     served.and(closed).map(|()| ExitCode::SUCCESS)
@@ -51,9 +55,18 @@ async fn serve(
     let (address, handle) = (listening.address, listening.handle());
     let mut running = tokio::spawn(listening.run());
     let jobs = jobs::start(&app);
-    // Nobody may be listening any more; that is no reason to stop.
+    register_server(
+        &app.pool,
+        &ServerInfo {
+            issuer: app.issuer.clone(),
+            listen: address.to_string(),
+            pid: std::process::id().into(),
+            started_at: app.clock.now(),
+        },
+    )
+    .await?;
     let version = env!("CARGO_PKG_VERSION");
-    let _ = writeln!(std::io::stdout(), "actchain {version} serves {} on http://{address}", app.issuer);
+    out::print_if_read(format_args!("actchain {version} serves {} on http://{address}", app.issuer));
     tracing::info!(issuer = app.issuer, %address, "ready");
 
     tokio::select! {

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::{foundation, print_json, print_members};
+use crate::cli::foundation::Opening;
 use crate::domain::capability::Ladder;
 use crate::domain::refusal::Stop;
 use crate::flows::desk::{Call, Desk};
 use crate::flows::sinks::{self, To};
-use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 
 #[derive(Debug, clap::Subcommand)]
@@ -48,7 +48,7 @@ pub(super) struct One {
     json: bool,
 }
 
-pub(super) async fn run(config: Config, command: Command) -> Result<ExitCode, Fault> {
+pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
     foundation::with(config, async |foundation, pool| {
         let issuer = foundation.config.issuer();
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;

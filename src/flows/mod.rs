@@ -17,6 +17,7 @@ pub mod mint;
 pub mod possess;
 pub mod principals;
 pub mod prove;
+pub mod register_server;
 pub mod revoke_token;
 pub mod sinks;
 pub mod status_lists;

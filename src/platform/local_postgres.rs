@@ -1,6 +1,7 @@
 //! The server's own PostgreSQL: made in its data directory, reached through a private socket, started by whoever
 //! comes first, stopped by whoever leaves last, and back by itself after any crash.
 
+mod backup;
 mod find;
 mod lock;
 mod place;
@@ -73,6 +74,11 @@ impl Cluster {
         let mut cluster = Self::join(&data_dir, search, Durability::On).await?;
         cluster._server = server;
         Ok(cluster)
+    }
+
+    /// Whether a data directory has a cluster, or one that was begun.
+    pub fn is_made(data_dir: &Path) -> Result<bool, Fault> {
+        place::is_made(data_dir)
     }
 
     /// A cluster of its own for a test, a benchmark or a demonstration. It is gone with the process that made it,
@@ -156,7 +162,8 @@ fn data_folder_mode() -> u32 {
     if geteuid().is_root() { 0o711 } else { 0o700 }
 }
 
-fn data_folder(wanted: &Path) -> Result<PathBuf, Fault> {
+/// Makes a data directory if it is missing; its canonical path.
+pub fn data_folder(wanted: &Path) -> Result<PathBuf, Fault> {
     let what = format!("making the data directory {}", wanted.display());
     DirBuilder::new().recursive(true).mode(data_folder_mode()).create(wanted).during(&what)?;
     wanted.canonicalize().during(&what)

@@ -7,7 +7,7 @@ use actchain::platform::secret::MasterKey;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, sql};
+use crate::stage::{Stage, complaints, sql, write_private};
 
 const IDP: &str = "https://idp.example.com";
 const OURS: &str = "the-secret-of-us-at-acme";
@@ -37,7 +37,7 @@ fn say_to(stage: &Stage, arguments: &[&str], input: &str) -> Said {
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    Said { code: output.status.code().unwrap(), out: text(output.stdout), err: complaints(&output.stderr) }
 }
 
 fn say(stage: &Stage, arguments: &[&str]) -> Said {
@@ -262,7 +262,7 @@ fn another_master_key_is_named_and_nothing_is_begun_under_it() {
     let right = std::fs::read_to_string(stage.data_dir().join("master.key")).unwrap();
     let right = MasterKey::parse(&right.into()).unwrap();
     let wrong = MasterKey::generate().unwrap();
-    std::fs::write(stage.path("other.key"), wrong.to_text().expose_secret()).unwrap();
+    write_private(&stage.path("other.key"), wrong.to_text().expose_secret());
     let under_another = |arguments: &[&str]| {
         let mut child = stage
             .command()
@@ -277,7 +277,11 @@ fn another_master_key_is_named_and_nothing_is_begun_under_it() {
         let _ = child.stdin.take().unwrap().write_all(tokens().to_string().as_bytes());
         let output = child.wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+        Said {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            err: complaints(&output.stderr),
+        }
     };
     let import = ["connection", "import", "--provider", "acme", "--owner-iss", IDP, "--owner-sub", "bob"];
     let complaint = [right.id(), wrong.id()];
@@ -344,7 +348,7 @@ fn rekeying_survives_being_killed_and_another_master_key_takes_over() {
     );
     // Another master key, while the server runs under the old one.
     let next = MasterKey::generate().unwrap();
-    std::fs::write(stage.path("next.key"), next.to_text().expose_secret()).unwrap();
+    write_private(&stage.path("next.key"), next.to_text().expose_secret());
     let output = rekey()
         .env("ACTCHAIN_MASTER_KEY_FILE", stage.path("next.key"))
         .env("ACTCHAIN_PREVIOUS_MASTER_KEY_FILE", stage.data_dir().join("master.key"))

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{MAIL, Stage, send};
+use crate::stage::{MAIL, Stage, complaints, send};
 
 const IDP: &str = "https://idp.example.com";
 
@@ -17,7 +17,7 @@ struct Said {
 fn say(stage: &Stage, arguments: &[&str]) -> Said {
     let output = stage.run(arguments);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    Said { code: output.status.code().unwrap(), out: text(output.stdout), err: complaints(&output.stderr) }
 }
 
 /// A command that is refused: 1, its reason on standard error, and nothing on standard output.
@@ -182,7 +182,12 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
     ]);
     let output = nowhere.output().unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("connecting to the database"));
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(
+        complaint,
+        "actchain: connecting to PostgreSQL at 127.0.0.1:1/nothing as nobody: Connection refused (os error 111); \
+         PostgreSQL does not listen there: start it, or correct host and port in database_url\n"
+    );
 }
 
 #[test]

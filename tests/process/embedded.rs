@@ -20,6 +20,9 @@ async fn a_server_starts_from_nothing_serves_and_stops_cleanly_on_sigterm() {
         !stage.data_dir().join("postgres/cluster/postmaster.pid").exists(),
         "the cluster stopped with the last user"
     );
+    drop(stage.serve());
+    let log = std::fs::read_to_string(stage.path("server.log")).unwrap();
+    assert!(!log.contains("_sqlx_migrations"), "a later start has nothing to say about the schema: {log}");
 }
 
 #[test]

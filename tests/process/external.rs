@@ -7,12 +7,12 @@ use actchain::platform::secret::MasterKey;
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
-use crate::stage::Stage;
+use crate::stage::{Stage, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn serve_refuses_what_is_not_migrated_or_not_keyed_and_says_what_to_do() {
     let stage = Stage::new();
-    let cluster = Cluster::throwaway(None, std::env::var_os("PATH"), Durability::Off).await.unwrap();
+    let cluster = Cluster::throwaway(None, std::env::var_os("PATH"), Durability::On).await.unwrap();
     let options = cluster.connect_options("postgres");
     PgConnection::connect_with(&options).await.unwrap().execute("CREATE DATABASE outside").await.unwrap();
     let socket = options.get_socket().expect("a socket").display().to_string();
@@ -38,4 +38,72 @@ async fn serve_refuses_what_is_not_migrated_or_not_keyed_and_says_what_to_do() {
     let mut sql = PgConnection::connect_with(&cluster.connect_options("outside")).await.unwrap();
     sql.execute("INSERT INTO _sqlx_migrations SELECT 9999, description, installed_on, success, checksum, execution_time FROM _sqlx_migrations LIMIT 1").await.unwrap();
     says(run(&["serve"], true), "9999");
+}
+
+/// A cluster with a migrated database, and the environment of a server on it.
+async fn outside(stage: &Stage, durability: Durability) -> (Cluster, [(&'static str, String); 2]) {
+    let cluster = Cluster::throwaway(None, std::env::var_os("PATH"), durability).await.unwrap();
+    let options = cluster.connect_options("postgres");
+    PgConnection::connect_with(&options).await.unwrap().execute("CREATE DATABASE outside").await.unwrap();
+    let socket = options.get_socket().expect("a socket").display().to_string();
+    let url = format!("postgres:///outside?host={socket}&port={}&user=actchain", options.get_port());
+    let master = MasterKey::generate().unwrap().to_text().expose_secret().to_owned();
+    let environment = [("ACTCHAIN_DATABASE_URL", url), ("ACTCHAIN_MASTER_KEY", master)];
+    assert!(stage.command().arg("migrate").envs(environment.clone()).output().unwrap().status.success());
+    (cluster, environment)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_can_lose_what_it_has_committed_is_refused() {
+    let stage = Stage::new();
+    let (_cluster, environment) = outside(&stage, Durability::Off).await;
+    for arguments in [&["serve"][..], &["client", "list"], &["doctor"]] {
+        let output = stage.command().args(arguments).envs(environment.clone()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(!output.status.success() && said.contains("fsync = off"), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answered_token_loses_its_event_where_the_database_commits_asynchronously_by_default() {
+    let stage = Stage::new();
+    let (cluster, environment) = outside(&stage, Durability::On).await;
+    let options = cluster.connect_options("outside");
+    let mut sql = PgConnection::connect_with(&options).await.unwrap();
+    // What an asynchronous commit leaves in memory stays there for ten seconds.
+    sql.execute("ALTER SYSTEM SET wal_writer_delay = '10s'").await.unwrap();
+    sql.execute("ALTER SYSTEM SET synchronous_commit = off").await.unwrap();
+    sql.execute("ALTER DATABASE outside SET synchronous_commit = off").await.unwrap();
+    sql.execute("SELECT pg_reload_conf()").await.unwrap();
+    sql.close().await.unwrap();
+    let world = stage.world();
+    let applied = stage
+        .command()
+        .args(["apply", "-f", world.to_str().unwrap()])
+        .env("ACTCHAIN_ISSUER", "http://127.0.0.1:1")
+        .envs(environment.clone())
+        .output()
+        .unwrap();
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    let server = stage.serve_with(&environment).unwrap();
+    let mut tokens = Vec::new();
+    for _ in 0..8 {
+        let (status, answer) = send(&server.base, &stage.exchange()).await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        let payload = answer["access_token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+        let claims = actchain::platform::base64url::decode(payload).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        tokens.push(claims["jti"].as_str().unwrap().to_owned());
+    }
+    // All of PostgreSQL at once, as in a crash.
+    crate::stage::signal(cluster.postmaster_pid().unwrap(), nix::sys::signal::Signal::SIGKILL);
+    drop(server);
+    cluster.ensure_running().await.unwrap();
+    let mut sql = PgConnection::connect_with(&options).await.unwrap();
+    for jti in tokens {
+        let count = "SELECT count(*) FROM audit_event WHERE document LIKE '%' || $1 || '%'";
+        let events: i64 = sqlx::query_scalar(count).bind(&jti).fetch_one(&mut sql).await.unwrap();
+        assert_eq!(events, 1, "the event of {jti} is lost");
+    }
 }

@@ -3,12 +3,15 @@
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the clock and the environment")]
 
 mod audit_commands;
+mod backup;
 mod commands;
 mod connection_commands;
 mod crash;
+mod data_directory;
 mod delegation_commands;
 mod embedded;
 mod external;
 mod limits;
+mod output;
 mod stage;
 mod vault_crash;

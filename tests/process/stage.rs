@@ -1,7 +1,7 @@
 //! A data directory, servers and commands on it, and one client that exchanges Alice's token.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use actchain::platform::jose::{SigningAlg, SigningKey};
@@ -86,7 +86,9 @@ impl Stage {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.command().args(arguments).env("ACTCHAIN_ISSUER", "http://127.0.0.1:1").output().unwrap()
+        // Only a server would make the data directory otherwise.
+        let mut command = self.command();
+        command.args(arguments).arg("--init").env("ACTCHAIN_ISSUER", "http://127.0.0.1:1").output().unwrap()
     }
 
     /// Runs a command that has to succeed and answers in JSON.
@@ -110,13 +112,30 @@ impl Stage {
         self.try_serve_by(command).unwrap_or_else(|log| panic!("the server did not start: {log}"))
     }
 
-    fn try_serve_by(&self, mut command: Command) -> Result<Server, String> {
+    fn try_serve_by(&self, command: Command) -> Result<Server, String> {
+        self.serve_in(command, vec![("ACTCHAIN_ISSUER", "http://127.0.0.1:1".to_owned())])
+    }
+
+    /// A server on a data directory, under an issuer that is configured or follows from its address.
+    pub fn serve_under(&self, data_dir: &Path, issuer: Option<&str>) -> Result<Server, String> {
+        let issuer = issuer.map(|issuer| ("ACTCHAIN_ISSUER", issuer.to_owned()));
+        let data_dir = ("ACTCHAIN_DATA_DIR", data_dir.to_str().unwrap().to_owned());
+        self.serve_in(self.command(), issuer.into_iter().chain([data_dir]).collect())
+    }
+
+    /// A server on a database that the environment names.
+    pub fn serve_with(&self, environment: &[(&'static str, String)]) -> Result<Server, String> {
+        let issuer = ("ACTCHAIN_ISSUER", "http://127.0.0.1:1".to_owned());
+        self.serve_in(self.command(), environment.iter().cloned().chain([issuer]).collect())
+    }
+
+    fn serve_in(&self, mut command: Command, environment: Vec<(&str, String)>) -> Result<Server, String> {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.path("server.log")).unwrap();
         let mut child = command
             .arg("serve")
             .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
-            .env("ACTCHAIN_ISSUER", "http://127.0.0.1:1")
+            .envs(environment)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -134,6 +153,20 @@ impl Stage {
 
     /// Alice, one agent, one delegation.
     pub fn declare(&self) {
+        self.declare_in(&self.data_dir());
+    }
+
+    /// The same, in another data directory.
+    pub fn declare_in(&self, data_dir: &Path) {
+        let world = self.world();
+        let mut command = self.command();
+        command.env("ACTCHAIN_DATA_DIR", data_dir).env("ACTCHAIN_ISSUER", "http://127.0.0.1:1");
+        let output = command.args(["apply", "--init", "-f", world.to_str().unwrap()]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The file that declares them.
+    pub fn world(&self) -> PathBuf {
         let yaml = format!(
             r#"issuers:
   - {{iss: "https://idp.example.com", jwks: {{keys: [{}]}}, audiences: [actchain]}}
@@ -149,8 +182,7 @@ delegations:
             self.agent.kid()
         );
         std::fs::write(self.path("world.yaml"), yaml).unwrap();
-        let output = self.run(&["apply", "-f", self.path("world.yaml").to_str().unwrap()]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.path("world.yaml")
     }
 
     /// Alice's own token.
@@ -225,6 +257,18 @@ pub async fn send(base: &str, (body, proof): &(String, String)) -> Option<(u16, 
     let status = response.status().as_u16();
     let text = response.text().await.ok()?;
     Some((status, serde_json::from_str(&text).unwrap_or_default()))
+}
+
+/// Standard error of a command but for the line that says which database it changes.
+pub fn complaints(stderr: &[u8]) -> String {
+    let text = std::str::from_utf8(stderr).unwrap();
+    text.split_inclusive('\n').filter(|line| !line.starts_with("actchain: issuer ")).collect()
+}
+
+/// Writes a file that only we can read, as keys have to be.
+pub fn write_private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {

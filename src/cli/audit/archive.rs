@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::{Iso8601, Rfc3339};
 use uuid::Uuid;
 
 use super::{foundation, print_json};
+use crate::cli::foundation::Opening;
 use crate::flows::audit::archive::{self, Sought, Wanted};
-use crate::platform::config::Config;
+use crate::platform::clock;
 use crate::platform::fault::Fault;
 
 #[derive(Debug, clap::Args)]
@@ -37,11 +36,11 @@ pub(in crate::cli) struct Show {
     id: Option<Uuid>,
 }
 
-pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
-    let before = instant(&args.before)
+pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
+    let before = clock::instant(&args.before)
         .ok_or_else(|| Fault::new(format!("{:?} is neither an RFC 3339 time nor a date", args.before)))?;
-    let issuer = config.issuer();
     foundation::with(config, async |foundation, _| {
+        let issuer = foundation.config.issuer();
         let seal = foundation.seal()?;
         let wanted = Wanted { before, folder: &args.dir };
         // Not as the server's role, which may not drop anything.
@@ -59,11 +58,6 @@ pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
         Ok(ExitCode::SUCCESS)
     })
     .await
-}
-
-fn instant(text: &str) -> Option<OffsetDateTime> {
-    let date = || time::Date::parse(text, &Iso8601::DATE).ok().map(|date| date.midnight().assume_utc());
-    OffsetDateTime::parse(text, &Rfc3339).ok().or_else(date)
 }
 
 pub(super) fn show(args: &Show) -> Result<ExitCode, Fault> {

@@ -4,13 +4,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::foundation;
+use crate::cli::foundation::Opening;
+use crate::cli::{foundation, out};
 use crate::domain::audit::filter::Filter;
 use crate::domain::capability::Ladder;
 use crate::domain::refusal::Stop;
 use crate::flows::audit::export::{self, Export, Format, Wanted};
 use crate::flows::desk::{Call, Desk};
-use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
 use crate::platform::private_file;
 
@@ -51,11 +51,11 @@ fn filter(texts: &[String]) -> Result<Filter, Fault> {
     Ok(filter)
 }
 
-pub(super) async fn run(config: Config, args: Args) -> Result<ExitCode, Fault> {
+pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
     let wanted =
         Wanted { format: args.format, filter: filter(&args.filter)?, from: args.from, size: args.size };
-    let issuer = config.issuer();
     foundation::with(config, async |foundation, pool| {
+        let issuer = foundation.config.issuer();
         let seal = foundation.seal()?;
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
         let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
@@ -88,7 +88,7 @@ async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
             let open = if goes_on { private_file::append } else { private_file::create };
             Box::new(std::io::BufWriter::new(open(path).during(&format!("writing {}", path.display()))?))
         }
-        None => Box::new(std::io::BufWriter::new(std::io::stdout())),
+        None => Box::new(std::io::BufWriter::new(out::Stdout)),
     };
     if goes_on && args.format == Format::Csv {
         // The names of the columns stand in the file already.

@@ -12,9 +12,9 @@ use std::time::Duration;
 use futures_util::TryStreamExt as _;
 
 use super::{foundation, print_json};
+use crate::cli::foundation::Opening;
 use crate::domain::audit::store;
 use crate::flows::audit;
-use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
@@ -52,7 +52,7 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(
-    config: impl FnOnce() -> Result<Config, Fault>,
+    config: impl FnOnce() -> Result<Opening, Fault>,
     command: Command,
 ) -> Result<ExitCode, Fault> {
     match command {
@@ -82,9 +82,9 @@ fn kept_checkpoint(path: &Path) -> Result<String, Fault> {
     }
 }
 
-async fn checkpoint(config: Config, key: bool) -> Result<ExitCode, Fault> {
-    let issuer = config.issuer();
+async fn checkpoint(config: Opening, key: bool) -> Result<ExitCode, Fault> {
     foundation::with(config, async |foundation, pool| {
+        let issuer = foundation.config.issuer();
         if key {
             let mut connection = pool.acquire().await?;
             println!("{}", audit::published_key(&mut connection, &issuer).await?);
@@ -97,7 +97,7 @@ async fn checkpoint(config: Config, key: bool) -> Result<ExitCode, Fault> {
     .await
 }
 
-async fn tail(config: Config, lines: u64, follow: bool) -> Result<ExitCode, Fault> {
+async fn tail(config: Opening, lines: u64, follow: bool) -> Result<ExitCode, Fault> {
     foundation::with(config, async |_, pool| {
         let mut connection = pool.acquire().await?;
         let mut next = store::head(&mut connection).await?.size().saturating_sub(lines);

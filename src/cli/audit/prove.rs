@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{foundation, kept_checkpoint, print_json, verifier_keys};
+use crate::cli::foundation::Opening;
 use crate::flows::audit::prove::{self, Believed, From, Proven};
-use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
 use crate::platform::outbound::{Outbound, Reach};
 use crate::protocol::receipt::Receipt;
@@ -39,7 +39,7 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(
-    config: impl FnOnce() -> Result<Config, Fault>,
+    config: impl FnOnce() -> Result<Opening, Fault>,
     args: Args,
 ) -> Result<ExitCode, Fault> {
     let keys = verifier_keys(&args.key)?;
@@ -71,7 +71,7 @@ fn read(path: &PathBuf) -> Result<String, Fault> {
 }
 
 async fn ask(
-    config: impl FnOnce() -> Result<Config, Fault>,
+    config: impl FnOnce() -> Result<Opening, Fault>,
     receipt: &Receipt,
     (server, believed): (Option<&str>, &Believed),
 ) -> Result<Proven, Fault> {

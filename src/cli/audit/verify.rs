@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{foundation, kept_checkpoint, print_json, verifier_keys};
+use crate::cli::foundation::Opening;
 use crate::flows::audit::{self, Kept, Report};
-use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
 
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(
-    config: impl FnOnce() -> Result<Config, Fault>,
+    config: impl FnOnce() -> Result<Opening, Fault>,
     args: Args,
 ) -> Result<ExitCode, Fault> {
     let kept = Kept {

@@ -60,9 +60,9 @@ impl Story {
         let key = self.stage.run(&["audit", "checkpoint", "--key"]).await?;
         print_indented(&note.text);
         let public = self.stage.text(&format!("{}/audit/checkpoint", self.stage.issuer)).await?;
-        self.check("the server shows the same to everybody", public == note.text);
-        let path = self.stage.write("kept.note", note.text.as_bytes())?;
-        Ok(Kept { key: key.text.trim().to_owned(), key_text: note.text, note: path })
+        self.check("the server shows the same to everybody", public == note.out);
+        let path = self.stage.write("kept.note", note.out.as_bytes())?;
+        Ok(Kept { key: key.out.trim().to_owned(), key_text: note.out, note: path })
     }
 
     async fn take_along(&mut self, kept: &Kept) -> Result<String, Fault> {

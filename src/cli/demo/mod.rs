@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 
 use self::stage::{Agent, Answer, Stage, now};
 use self::world::{ARCHIVE, Cast, FILES, IDP, MAIL};
-use super::chain_view;
+use super::foundation::Signals;
+use super::{chain_view, out};
 use crate::domain::client::usable_keys;
 use crate::platform::fault::Fault;
 use crate::platform::jose::{Alg, Jws, SigningKey};
@@ -32,9 +33,15 @@ pub(super) struct Args {
 
 /// Runs the demo.
 pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
+    let mut signals = Signals::listen()?;
     let stage = Stage::set().await?;
     let mut story = Story { stage, differs: 0, number: 0 };
-    let told = story.tell().await;
+    // However it ends, nothing is left running and no secret is left behind.
+    let told = tokio::select! {
+        told = story.tell() => told,
+        cut = out::broken() => Err(cut),
+        () = signals.stop() => Err(Fault::new("interrupted")),
+    };
     let Story { stage, mut differs, .. } = story;
     if !stage.strike(args.keep).await? {
         println!("  DIFFERS: the server did not stop cleanly");

@@ -1,5 +1,8 @@
 //! What the demo plays on: a real server in a process of its own, real commands beside it, real clients over HTTP.
 
+use std::fs::DirBuilder;
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,7 +15,7 @@ use crate::platform::clock::Clock;
 use crate::platform::digest::sha256;
 use crate::platform::fault::{During, Fault};
 use crate::platform::jose::{SigningAlg, SigningKey};
-use crate::platform::{base64url, random};
+use crate::platform::{base64url, private_file, random};
 use crate::protocol::token_exchange::GRANT_TYPE;
 
 const READY: Duration = Duration::from_secs(60);
@@ -29,6 +32,9 @@ pub(super) struct Stage {
 /// What a command said.
 pub(super) struct Said {
     pub(super) code: i32,
+    /// Standard output.
+    pub(super) out: String,
+    /// Standard output and standard error.
     pub(super) text: String,
 }
 
@@ -71,8 +77,23 @@ impl Stage {
         let program = std::env::current_exe().during("finding this program")?;
         let name = base64url::encode(random::bytes::<9>()?);
         let folder = std::env::temp_dir().join(format!("actchain-demo-{name}"));
-        std::fs::create_dir(&folder).during("making a folder for the demo")?;
-        let log = std::fs::File::create(folder.join("server.log")).during("making the server's log")?;
+        let root = nix::unistd::geteuid().is_root();
+        // Under root, PostgreSQL runs as another account, which has to get through.
+        let mode = if root { 0o711 } else { 0o700 };
+        DirBuilder::new().mode(mode).create(&folder).during("making a folder for the demo")?;
+        match Self::start(program, folder.clone()).await {
+            Ok(stage) => Ok(stage),
+            Err(fault) => {
+                let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
+                // What cannot be removed changes nothing about why the server did not start.
+                drop(std::fs::remove_dir_all(&folder));
+                Err(Fault::new(format!("{fault}\n{log}")))
+            }
+        }
+    }
+
+    async fn start(program: PathBuf, folder: PathBuf) -> Result<Self, Fault> {
+        let log = private_file::create(&folder.join("server.log")).during("making the server's log")?;
         let mut server = command(&program, &folder)
             .arg("serve")
             .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
@@ -84,8 +105,9 @@ impl Stage {
         let issuer = match ready(&mut server).await {
             Ok(issuer) => issuer,
             Err(fault) => {
-                let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
-                return Err(Fault::new(format!("{fault}\n{log}")));
+                // It may have begun to start its database.
+                stop(&mut server).await?;
+                return Err(fault);
             }
         };
         let http = reqwest::Client::builder().no_proxy().build().during("building an HTTP client")?;
@@ -101,7 +123,6 @@ impl Stage {
     pub(super) async fn run_reading(&self, arguments: &[&str], input: &str) -> Result<Said, Fault> {
         let mut child = command(&self.program, &self.folder)
             .args(arguments)
-            .env("ACTCHAIN_ISSUER", &self.issuer)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -112,11 +133,9 @@ impl Stage {
             drop(stdin.write_all(input.as_bytes()).await);
         }
         let output = child.wait_with_output().await.during("running a command")?;
-        let text = [output.stdout, output.stderr].concat();
-        Ok(Said {
-            code: output.status.code().unwrap_or(-1),
-            text: String::from_utf8_lossy(&text).into_owned(),
-        })
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = format!("{out}{}", String::from_utf8_lossy(&output.stderr));
+        Ok(Said { code: output.status.code().unwrap_or(-1), out, text })
     }
 
     /// Exchanges a token as an agent under a key.
@@ -190,18 +209,14 @@ impl Stage {
     /// Writes a file into the demo's folder.
     pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<String, Fault> {
         let path = self.folder.join(name);
-        std::fs::write(&path, content).during("writing a file of the demo")?;
+        let written = private_file::create(&path).and_then(|mut file| file.write_all(content));
+        written.during("writing a file of the demo")?;
         Ok(path.display().to_string())
     }
 
     /// Stops the server as an operator would, and clears the folder away unless it is to be kept.
     pub(super) async fn strike(mut self, keep: bool) -> Result<bool, Fault> {
-        if let Some(pid) = self.server.id().and_then(|pid| i32::try_from(pid).ok()) {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).during("stopping the server")?;
-        }
-        let stopped = tokio::time::timeout(READY, self.server.wait()).await;
-        let clean = stopped.during("stopping the server")?.during("stopping the server")?.success();
+        let clean = stop(&mut self.server).await?;
         if keep {
             println!("\nEverything is in {}", self.folder.display());
         } else {
@@ -209,6 +224,16 @@ impl Stage {
         }
         Ok(clean)
     }
+}
+
+/// Stops a server as an operator would, so that its database stops, too; whether it ended well.
+async fn stop(server: &mut Child) -> Result<bool, Fault> {
+    if let Some(pid) = server.id().and_then(|pid| i32::try_from(pid).ok()) {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).during("stopping the server")?;
+    }
+    let stopped = tokio::time::timeout(READY, server.wait()).await;
+    Ok(stopped.during("stopping the server")?.during("stopping the server")?.success())
 }
 
 /// The present, in seconds.

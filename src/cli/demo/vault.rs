@@ -75,7 +75,7 @@ impl Story {
             work.status == 201 && said(&work.body, "/state") == "active",
         );
         let listed = self.stage.run(&["connection", "list", "--json"]).await?;
-        let found: Value = serde_json::from_str(&listed.text).during("reading the list of connections")?;
+        let found: Value = serde_json::from_str(&listed.out).during("reading the list of connections")?;
         let ids = [said(&found, "/items/0/id"), said(&found, "/items/1/id")].map(str::to_owned);
         let [home, second] = ids;
         self.check("the list has both", !home.is_empty() && second == said(&work.body, "/id"));
@@ -202,7 +202,7 @@ impl Story {
         let ended = [&["connection", "disconnect", &carol.home, "--json"], &reason[..]].concat();
         let ended = self.stage.run(&ended).await?;
         print_indented(&ended.text);
-        let view: Value = serde_json::from_str(&ended.text).during("reading the connection")?;
+        let view: Value = serde_json::from_str(&ended.out).during("reading the connection")?;
         self.check("the provider was told", view.get("provider_revoked") == Some(&json!(true)));
         let (after, _) = provider.events(credential).await?;
         self.check("and honours no more what email-svc still has", after == 401);

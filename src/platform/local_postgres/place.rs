@@ -19,7 +19,7 @@ pub(super) const NAME: &str = "actchain";
 /// Part of the socket's name only; nothing listens on the network.
 pub(super) const PORT: u16 = 5432;
 
-const POINTER: &str = "postgres-is-at";
+pub(super) const POINTER: &str = "postgres-is-at";
 const ELSEWHERE: &str = "/var/lib/actchain";
 /// What a socket address can hold.
 const SOCKET_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -158,6 +158,19 @@ impl Place {
             fs::remove_dir(&self.sockets).ok();
         }
     }
+}
+
+/// Whether a data directory has a cluster, or one that was begun.
+pub(super) fn is_made(data_dir: &Path) -> Result<bool, Fault> {
+    let there = |name: &str| {
+        let path = data_dir.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(Fault::caused(format!("looking at {}", path.display()), error)),
+        }
+    };
+    Ok(there(POINTER)? || there("postgres")?)
 }
 
 fn recorded(data_dir: &Path) -> Result<Option<(PathBuf, Account)>, Fault> {

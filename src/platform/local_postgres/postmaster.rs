@@ -68,6 +68,18 @@ impl Postmaster {
         pid_in(&self.place.pid_file()).filter(|pid| self.is_working(*pid))
     }
 
+    /// One of PostgreSQL's programs, told how to connect to this cluster.
+    pub(super) fn client(&self, program: &str) -> std::process::Command {
+        let mut command = self.place.account.command(&self.programs.folder.join(program), &self.place.home);
+        command.arg("--host").arg(&self.place.sockets).args([
+            "--port",
+            &PORT.to_string(),
+            "--username",
+            NAME,
+        ]);
+        command
+    }
+
     /// Brings the cluster to the point where it takes connections, from whatever state it is in.
     pub(super) async fn run(&self, deciding: &StartLock) -> Result<(), Fault> {
         if self.place.made_by().is_none() {
@@ -323,7 +335,7 @@ fn quoted(folder: &Path) -> Vec<u8> {
     text
 }
 
-fn last_lines(text: &str) -> String {
+pub(super) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join(" | ")
 }

@@ -1,0 +1,126 @@
+//! What commands print. In this layer `println!`, `print!` and `eprintln!` are the macros below: the standard ones panic when
+//! their reader has ended (`| head`) or their disk is full, and a panic leaves a database running.
+
+use std::error::Error as _;
+use std::fmt::Arguments;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use tokio::sync::Notify;
+
+use crate::platform::fault::Fault;
+
+/// The exit code of a command that its reader has cut short: 128 + SIGPIPE, as for other programs.
+const CUT_SHORT: u8 = 141;
+/// The exit code of a command that could not do its work.
+const FAILED: u8 = 2;
+
+static BROKEN: OnceLock<(ErrorKind, String)> = OnceLock::new();
+static BROKE: Notify = Notify::const_new();
+
+macro_rules! println {
+    () => { $crate::cli::out::print(::std::format_args!("\n")) };
+    ($($text:tt)*) => { $crate::cli::out::print(::std::format_args!("{}\n", ::std::format_args!($($text)*))) };
+}
+
+macro_rules! print {
+    ($($text:tt)*) => { $crate::cli::out::print(::std::format_args!($($text)*)) };
+}
+
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::cli::out::complain(::std::format_args!($($text)*)) };
+}
+
+/// Writes to standard output. The first failure is kept for [`finish`], and wakes [`broken`].
+pub(super) fn print(text: Arguments<'_>) {
+    let mut out = io::stdout().lock();
+    keep(out.write_fmt(text).and_then(|()| out.flush()));
+}
+
+/// Writes a line that is of use to a reader, and whose loss changes nothing.
+pub(super) fn print_if_read(text: Arguments<'_>) {
+    let _ = io::stdout().lock().write_fmt(format_args!("{text}\n"));
+}
+
+/// Writes a line to standard error. Where that fails, there is nothing left to say it to.
+pub(super) fn complain(text: Arguments<'_>) {
+    let _ = io::stderr().lock().write_fmt(format_args!("{text}\n"));
+}
+
+/// Standard output for long texts.
+pub(super) struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        noted(io::stdout().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        noted(io::stdout().flush())
+    }
+}
+
+fn noted<T>(written: io::Result<T>) -> io::Result<T> {
+    if let Err(error) = &written
+        && error.kind() != ErrorKind::Interrupted
+    {
+        note(error);
+    }
+    written
+}
+
+fn keep(written: io::Result<()>) {
+    if let Err(error) = written {
+        note(&error);
+    }
+}
+
+fn note(error: &io::Error) {
+    // The first failure is the one that counts.
+    let _ = BROKEN.set((error.kind(), error.to_string()));
+    BROKE.notify_waiters();
+}
+
+/// Waits until standard output cannot be written any more; what comes of that for a command that is not done yet.
+pub(super) async fn broken() -> Fault {
+    loop {
+        let next = BROKE.notified();
+        if let Some((kind, _)) = BROKEN.get() {
+            return Fault::caused("writing standard output", io::Error::from(*kind));
+        }
+        next.await;
+    }
+}
+
+/// The end of a command: says what went wrong, and chooses the exit code.
+pub(super) fn finish(done: Result<ExitCode, Fault>) -> ExitCode {
+    let Some((kind, error)) = BROKEN.get() else {
+        return done.unwrap_or_else(|fault| {
+            complain(format_args!("actchain: {fault}"));
+            ExitCode::from(FAILED)
+        });
+    };
+    let because_of_it = |fault: &Fault| {
+        let mut cause = fault.source();
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == *kind) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    };
+    match &done {
+        Err(fault) if !because_of_it(fault) => complain(format_args!("actchain: {fault}")),
+        _ => {}
+    }
+    if *kind == ErrorKind::BrokenPipe {
+        // A reader that has what it wanted is no error. A command that ended before has its own answer.
+        return done
+            .unwrap_or_else(|fault| ExitCode::from(if because_of_it(&fault) { CUT_SHORT } else { FAILED }));
+    }
+    let work = if done.is_ok() { "the command itself was carried out" } else { "the command was cut short" };
+    complain(format_args!("actchain: standard output cannot be written ({error}); {work}"));
+    ExitCode::from(FAILED)
+}

@@ -1,0 +1,59 @@
+//! A whole copy of the cluster's database in one file, by PostgreSQL's own programs of the same version.
+
+use std::fs::{self, File};
+use std::process::Stdio;
+
+use super::place::POINTER;
+use super::postmaster::last_lines;
+use super::{Cluster, lock};
+use crate::platform::fault::{During, Fault};
+
+impl Cluster {
+    /// Writes the database into a file, as it is at one moment, while others use it.
+    pub async fn dump(&self, database: &str, file: File) -> Result<(), Fault> {
+        let mut command = self.postmaster.client("pg_dump");
+        command.args(["--format=custom", "--no-password", "--dbname"]).arg(database).stdout(file);
+        finish(command, "pg_dump").await
+    }
+
+    /// Fills the database, which has nothing in it, from such a file: all of it or nothing.
+    pub async fn load(&self, database: &str, file: File) -> Result<(), Fault> {
+        let mut command = self.postmaster.client("pg_restore");
+        command.args(["--exit-on-error", "--single-transaction", "--no-owner", "--no-password", "--dbname"]);
+        command.arg(database).stdin(file).stdout(Stdio::null());
+        finish(command, "pg_restore").await
+    }
+
+    /// Stops the cluster, and removes it with all that belongs to it but the master key. Only for one that was made a
+    /// moment ago and came to nothing.
+    pub async fn destroy(mut self) -> Result<(), Fault> {
+        let place = &self.postmaster.place;
+        let deciding = lock::start(&place.data_dir).await?;
+        self.postmaster.stop(&deciding).await?;
+        let what = format!("removing the database in {}", place.home.display());
+        fs::remove_dir_all(&place.home).during(&what)?;
+        for name in [POINTER, "postgres-start.log"] {
+            match fs::remove_file(place.data_dir.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).during(&what);
+                }
+                _ => {}
+            }
+        }
+        self.users = None;
+        Ok(())
+    }
+}
+
+async fn finish(mut command: std::process::Command, program: &str) -> Result<(), Fault> {
+    command.stderr(Stdio::piped());
+    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn();
+    let child =
+        child.during(&format!("starting {program}, which belongs to PostgreSQL's client programs"))?;
+    let output = child.wait_with_output().await.during(&format!("running {program}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let lines = last_lines(&String::from_utf8_lossy(&output.stderr));
+    Err(Fault::new(format!("{program} failed: {lines}")))
+}
