@@ -9,7 +9,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::principal::Principal;
-use crate::platform::jose::PublicKey;
+use crate::platform::jose::{JwkSet, PublicKey};
 
 /// What a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
@@ -208,7 +208,7 @@ pub fn is_client_id(text: &str) -> bool {
 /// A JWK Set without the keys of this thumbprint.
 pub fn without_key(jwks: &Value, jkt: &str) -> Value {
     let is_it = |key: &Value| {
-        let read = key.as_object().and_then(|members| PublicKey::from_jwk(members).ok());
+        let read = key.as_object().and_then(|members| PublicKey::from_published(members).ok());
         read.is_some_and(|key| key.thumbprint() == jkt)
     };
     let mut jwks = jwks.clone();
@@ -220,6 +220,5 @@ pub fn without_key(jwks: &Value, jkt: &str) -> Value {
 
 /// The usable keys of a JWK Set; `None` if it is not one. Keys of unknown kinds are passed over (RFC 7517 §5).
 pub fn usable_keys(jwks: &Value) -> Option<Vec<PublicKey>> {
-    let list = jwks.as_object()?.get("keys")?.as_array()?;
-    Some(list.iter().filter_map(|key| PublicKey::from_jwk(key.as_object()?).ok()).collect())
+    JwkSet::read(jwks).map(|set| set.keys)
 }

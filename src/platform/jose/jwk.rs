@@ -1,5 +1,6 @@
 //! Public keys as JWKs (RFC 7517, RFC 7518 §6, RFC 8037 §2) and their thumbprints (RFC 7638).
 
+use curve25519_dalek::edwards::CompressedEdwardsY;
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value, json};
 
@@ -81,6 +82,16 @@ impl PublicKey {
             Some(alg) if !key.material.suits(alg) => Err(BadJwk::Malformed),
             _ => Ok(key),
         }
+    }
+
+    /// Reads a JWK as others publish it: numbers with leading zeros or without them, padded base64url, and members that
+    /// are `null` or empty where they should be left out. The key is the same, and so is its thumbprint. What a client
+    /// sends in a request is read by [`PublicKey::from_jwk`] alone.
+    ///
+    /// # Errors
+    /// [`BadJwk`] says what is wrong with the key.
+    pub fn from_published(jwk: &Map<String, Value>) -> Result<Self, BadJwk> {
+        Self::from_jwk(&super::jwk_set::canonical(jwk))
     }
 
     /// The SHA-256 thumbprint in base64url (RFC 7638 §3), as in `cnf.jkt`.
@@ -192,9 +203,25 @@ fn on_p256(x: &str, y: &str) -> bool {
 
 fn octet_pair(jwk: &Map<String, Value>) -> Result<Material, BadJwk> {
     match text(jwk, "crv")? {
-        "Ed25519" => Ok(Material::Ed25519 { x: coordinate(jwk, "x", 32)? }),
+        "Ed25519" => {
+            let x = coordinate(jwk, "x", 32)?;
+            if !is_sound_ed25519(&x) {
+                return Err(BadJwk::Malformed);
+            }
+            Ok(Material::Ed25519 { x })
+        }
         _ => Err(BadJwk::Unsupported),
     }
+}
+
+/// A point on the curve in its one encoding (RFC 8032 §5.1.3), and not of small order: under such a point a signature
+/// can be made without any private key.
+fn is_sound_ed25519(x: &str) -> bool {
+    let encoded = base64url::decode(x).and_then(|bytes| CompressedEdwardsY::from_slice(&bytes).ok());
+    let Some((encoded, point)) = encoded.and_then(|encoded| Some((encoded, encoded.decompress()?))) else {
+        return false;
+    };
+    !point.is_small_order() && point.compress() == encoded
 }
 
 /// RSA of 2048 to 4096 bits (RFC 7518 §3.3; the upper bound caps what a stranger can make us compute), with the
@@ -264,6 +291,31 @@ mod tests {
         let mut jwk = tk2();
         jwk["y"] = jwk["x"].clone();
         assert_eq!(read(jwk).unwrap_err(), BadJwk::Malformed);
+    }
+
+    #[test]
+    fn ed25519_points_of_small_order_and_of_odd_encodings_are_refused() {
+        // The points of order 1, 2, 4 and 8, and encodings of them that are not canonical (RFC 8032 §5.1.3, §5.1.7).
+        for hex in [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0000000000000000000000000000000000000000000000000000000000000080",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000080",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        ] {
+            let bytes: Vec<u8> =
+                (0..32).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
+            let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": base64url::encode(bytes)});
+            assert_eq!(read(jwk).unwrap_err(), BadJwk::Malformed, "{hex}");
+        }
     }
 
     #[test]

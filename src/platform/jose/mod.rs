@@ -1,7 +1,8 @@
-//! Signatures and sealing: the only importer of jsonwebtoken, josekit and p256.
+//! Signatures and sealing: the only importer of jsonwebtoken, josekit, p256 and curve25519-dalek.
 
 mod alg;
 mod jwk;
+mod jwk_set;
 mod jws;
 mod seal;
 mod seal_to;
@@ -9,6 +10,7 @@ mod signer;
 
 pub use alg::Alg;
 pub use jwk::{BadJwk, PublicKey};
+pub use jwk_set::{JwkSet, UnusableKey};
 pub use jws::{Header, Jws, MAX_TOKEN_BYTES};
 pub use seal::SealingKey;
 pub use signer::{SigningAlg, SigningKey, verify_ed25519};

@@ -1,0 +1,168 @@
+//! JWK Sets of other parties (RFC 7517 §5): each key is read by itself, and a key that cannot be used is named.
+
+use serde_json::{Map, Value};
+
+use super::{BadJwk, PublicKey};
+use crate::platform::base64url;
+
+/// The keys of a set.
+#[derive(Debug, Clone, Default)]
+pub struct JwkSet {
+    /// Those that verify signatures.
+    pub keys: Vec<PublicKey>,
+    /// Those that do not, in the order of the set.
+    pub unusable: Vec<UnusableKey>,
+}
+
+/// A key of a set that is passed over (RFC 7517 §5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnusableKey {
+    /// `kid`, where the key has one.
+    pub kid: Option<String>,
+    /// Why the key verifies nothing.
+    pub problem: BadJwk,
+}
+
+impl JwkSet {
+    /// Reads a set; `None` if the value is not a set at all.
+    pub fn read(set: &Value) -> Option<Self> {
+        let list = set.as_object()?.get("keys")?.as_array()?;
+        let mut read = Self::default();
+        for jwk in list {
+            match jwk.as_object().ok_or(BadJwk::Malformed).and_then(PublicKey::from_published) {
+                Ok(key) => read.keys.push(key),
+                Err(problem) => {
+                    let kid = jwk.get("kid").and_then(Value::as_str).map(str::to_owned);
+                    read.unusable.push(UnusableKey { kid, problem });
+                }
+            }
+        }
+        Some(read)
+    }
+}
+
+/// The same key with each number in its one spelling (RFC 7518 §2, §6.2.1.2) and without empty members.
+pub(super) fn canonical(jwk: &Map<String, Value>) -> Map<String, Value> {
+    let present = |value: &Value| !value.is_null() && value.as_str().is_none_or(|text| !text.is_empty());
+    let mut jwk: Map<String, Value> = jwk
+        .iter()
+        .filter(|(_, value)| present(value))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+    let numbers: &[(&str, Length)] = match (text("kty"), text("crv")) {
+        (Some("RSA"), _) => &[("n", Length::Shortest), ("e", Length::Shortest)],
+        (Some("EC"), Some("P-256")) => &[("x", Length::Bytes(32)), ("y", Length::Bytes(32))],
+        (Some("EC"), Some("P-384")) => &[("x", Length::Bytes(48)), ("y", Length::Bytes(48))],
+        (Some("OKP"), _) => &[("x", Length::AsWritten)],
+        _ => &[],
+    };
+    for (name, length) in numbers {
+        let number = jwk.get(*name).and_then(Value::as_str).and_then(|text| length.respell(text));
+        if let Some(number) = number {
+            jwk.insert((*name).to_owned(), number.into());
+        }
+    }
+    jwk
+}
+
+/// How many bytes the one spelling of a number has.
+#[derive(Debug, Clone, Copy)]
+enum Length {
+    /// No leading zero byte.
+    Shortest,
+    /// Exactly so many, with leading zero bytes.
+    Bytes(usize),
+    /// Not a number: only padding is removed.
+    AsWritten,
+}
+
+impl Length {
+    fn respell(self, text: &str) -> Option<String> {
+        let bytes = base64url::decode(text.trim_end_matches('='))?;
+        let significant: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
+        let bytes = match self {
+            Self::AsWritten => bytes,
+            Self::Shortest => significant,
+            Self::Bytes(length) => {
+                let zeros = length.checked_sub(significant.len())?;
+                std::iter::repeat_n(0, zeros).chain(significant).collect()
+            }
+        };
+        Some(base64url::encode(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::jose::{SigningAlg, SigningKey};
+    use serde_json::json;
+
+    fn number(jwk: &Value, name: &str) -> Vec<u8> {
+        base64url::decode(jwk[name].as_str().unwrap()).unwrap()
+    }
+
+    fn with_zero(jwk: &Value, name: &str) -> Value {
+        let mut jwk = jwk.clone();
+        jwk[name] = json!(base64url::encode([&[0][..], &number(&jwk, name)].concat()));
+        jwk
+    }
+
+    #[test]
+    fn a_published_key_is_the_same_key_in_each_spelling_of_its_numbers() {
+        let rsa = SigningKey::generate(SigningAlg::RS256).unwrap().0.public_jwk();
+        let ec = SigningKey::generate(SigningAlg::ES256).unwrap().0.public_jwk();
+        for (jwk, names) in [(&rsa, ["n", "e"]), (&ec, ["x", "y"])] {
+            let same = PublicKey::from_jwk(jwk.as_object().unwrap()).unwrap();
+            for name in names {
+                let zero = with_zero(jwk, name);
+                let read = PublicKey::from_published(zero.as_object().unwrap()).unwrap();
+                assert_eq!(read.thumbprint(), same.thumbprint(), "{name}");
+                assert!(
+                    PublicKey::from_jwk(zero.as_object().unwrap()).is_err(),
+                    "strict where a client sends it"
+                );
+                let mut padded = jwk.clone();
+                padded[name] = json!(format!("{}=", jwk[name].as_str().unwrap()));
+                assert!(PublicKey::from_published(padded.as_object().unwrap()).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn a_coordinate_that_lost_its_leading_zero_gets_it_back() {
+        let short = (0..100_000).find_map(|_| {
+            let jwk = SigningKey::generate(SigningAlg::ES256).unwrap().0.public_jwk();
+            (number(&jwk, "x")[0] == 0).then_some(jwk)
+        });
+        let jwk = short.unwrap();
+        let mut cut = jwk.clone();
+        cut["x"] = json!(base64url::encode(&number(&jwk, "x")[1..]));
+        let read = PublicKey::from_published(cut.as_object().unwrap()).unwrap();
+        assert_eq!(read.thumbprint(), PublicKey::from_jwk(jwk.as_object().unwrap()).unwrap().thumbprint());
+    }
+
+    #[test]
+    fn empty_members_are_left_out_and_unusable_keys_are_named() {
+        let mut good = SigningKey::generate(SigningAlg::ES256).unwrap().0.public_jwk();
+        good["use"] = json!(null);
+        good["key_ops"] = json!(null);
+        good["alg"] = json!("");
+        let set = json!({"keys": [good, {"kty": "oct", "kid": "mac", "k": "AQ"}, {"kty": "EC", "kid": 7}, 5,
+            {"kty": "RSA", "kid": "enc", "use": "enc", "n": "AQ", "e": "AQAB"}]});
+        let read = JwkSet::read(&set).unwrap();
+        assert_eq!(read.keys.len(), 1);
+        let unusable: Vec<_> = read.unusable.iter().map(|key| (key.kid.as_deref(), key.problem)).collect();
+        assert_eq!(
+            unusable,
+            [
+                (Some("mac"), BadJwk::Private),
+                (None, BadJwk::Malformed),
+                (None, BadJwk::Malformed),
+                (Some("enc"), BadJwk::Unsupported)
+            ]
+        );
+        assert!(JwkSet::read(&json!([])).is_none() && JwkSet::read(&json!({"keys": {}})).is_none());
+    }
+}
