@@ -12,9 +12,12 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use url::{Host, Url};
+use zeroize::Zeroizing;
 
 pub use self::deliver::{Delivered, Delivery};
+use self::post::{content_coding, decoded};
 pub use self::post::{Post, Posted};
 pub use self::proxy::{Answered, Bytes, Chunks, Field, Onward, Unanswered};
 use super::fault::{During, Fault};
@@ -140,6 +143,8 @@ impl Resolve for GuardedResolver {
 #[derive(Debug, Clone)]
 pub struct Outbound {
     client: reqwest::Client,
+    /// The same without a memory of connections.
+    fresh: reqwest::Client,
     /// For what is passed on: each request brings its own limit of time.
     passing: reqwest::Client,
     reach: Reach,
@@ -154,14 +159,22 @@ impl Outbound {
                 .no_proxy()
                 .dns_resolver(GuardedResolver(reach))
         };
-        let client = guarded()
-            .timeout(TIMEOUT)
-            .connect_timeout(TIMEOUT)
-            .user_agent(concat!("actchain/", env!("CARGO_PKG_VERSION")));
+        let fetching = || {
+            guarded()
+                .timeout(TIMEOUT)
+                .connect_timeout(TIMEOUT)
+                .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
+                .user_agent(concat!("actchain/", env!("CARGO_PKG_VERSION")))
+        };
         // Shorter than most servers keep idle connections: one that closes just then would cost a request.
         let passing = guarded().connect_timeout(PATIENCE_TO_CONNECT).pool_idle_timeout(MOST_IDLE);
         let what = "building the HTTP client";
-        Ok(Self { client: client.build().during(what)?, passing: passing.build().during(what)?, reach })
+        Ok(Self {
+            client: fetching().build().during(what)?,
+            fresh: fetching().pool_max_idle_per_host(0).build().during(what)?,
+            passing: passing.build().during(what)?,
+            reach,
+        })
     }
 
     /// Whether a URL may be fetched at all; said when it is registered, and again when it is fetched.
@@ -169,17 +182,19 @@ impl Outbound {
         Url::parse(url).is_ok_and(|url| self.reach.allows_url(&url))
     }
 
-    /// Fetches a JSON document of at most 256 KiB within three seconds.
+    /// Fetches a JSON document of at most 256 KiB within three seconds, whatever media type its publisher gives it. A byte
+    /// order mark before it is left out (RFC 8259 §8.1).
     ///
     /// # Errors
-    /// A fault for any status but 200, a redirect, a type that is not JSON, a forbidden address, or a limit.
+    /// A fault for any status but 200, a redirect, a body that is not JSON, a forbidden address, or a limit.
     pub async fn get_json(&self, url: &str) -> Result<Vec<u8>, Fault> {
         let (kind, body) = self.get(url, "application/json, application/jwk-set+json").await?;
-        if kind.as_deref().is_some_and(is_json) {
-            Ok(body)
-        } else {
-            Err(Fault::new(format!("fetching {url}: not JSON")))
+        let body = body.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| body.clone(), <[u8]>::to_vec);
+        if serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok() {
+            return Ok(body);
         }
+        let kind = kind.map_or_else(|| "without a media type".to_owned(), |kind| format!("of type {kind:?}"));
+        Err(Fault::new(format!("fetching {url}: the body, {kind}, is not JSON")))
     }
 
     /// Fetches a plain text under the same limits.
@@ -195,34 +210,59 @@ impl Outbound {
         }
     }
 
+    /// A GET is repeated once, on a fresh connection, where the first one ended without a whole answer: a server may close
+    /// a connection that it kept alive just when it is used again (RFC 9110 §9.2.2).
     async fn get(&self, url: &str, accept: &str) -> Result<(Option<String>, Vec<u8>), Fault> {
-        let parsed = Url::parse(url).during(&format!("fetching {url:?}"))?;
-        if !self.reach.allows_url(&parsed) {
-            return Err(Fault::new(format!("fetching {url:?}: this address may not be talked to")));
-        }
         let what = format!("fetching {url}");
-        let request = self.client.get(parsed).header("accept", accept);
-        let response = request.send().await.during(&what)?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(Fault::new(format!("{what}: status {}", response.status().as_u16())));
+        let parsed = Url::parse(url).during(&what)?;
+        if !self.reach.allows_url(&parsed) {
+            return Err(Fault::new(format!("{what}: this address may not be talked to")));
         }
-        let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok());
-        let kind = kind.map(str::to_owned);
-        let mut body = Vec::new();
-        let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            body.extend_from_slice(&chunk.during(&what)?);
-            if body.len() > MAX_BYTES {
-                return Err(Fault::new(format!("{what}: larger than {MAX_BYTES} bytes")));
+        let request = |client: &reqwest::Client| client.get(parsed.clone()).header("accept", accept);
+        let both = async {
+            match get_once(request(&self.client)).await {
+                Err(Unfetched::Transport(error)) if !error.is_timeout() && !error.is_connect() => {
+                    get_once(request(&self.fresh)).await
+                }
+                first => first,
             }
+        };
+        match tokio::time::timeout(TIMEOUT, both).await.during(&what)? {
+            Ok(fetched) => Ok(fetched),
+            Err(Unfetched::Transport(error)) => Err(error).during(&what),
+            Err(Unfetched::Answer(problem)) => Err(Fault::new(format!("{what}: {problem}"))),
         }
-        Ok((kind, body))
     }
 }
 
-fn is_json(kind: &str) -> bool {
-    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+/// Why nothing was fetched.
+enum Unfetched {
+    /// There is no whole answer.
+    Transport(reqwest::Error),
+    /// There is an answer that is of no use.
+    Answer(String),
+}
+
+async fn get_once(request: reqwest::RequestBuilder) -> Result<(Option<String>, Vec<u8>), Unfetched> {
+    let response = request.send().await.map_err(Unfetched::Transport)?;
+    if response.status() != reqwest::StatusCode::OK {
+        return Err(Unfetched::Answer(format!("status {}", response.status().as_u16())));
+    }
+    let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+    let kind = kind.map(str::to_owned);
+    let coding = content_coding(response.headers());
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        body.extend_from_slice(&chunk.map_err(Unfetched::Transport)?);
+        if body.len() > MAX_BYTES {
+            return Err(Unfetched::Answer(format!("larger than {MAX_BYTES} bytes")));
+        }
+    }
+    match decoded(Zeroizing::new(body), coding.as_deref()) {
+        (body, None) => Ok((kind, body.to_vec())),
+        (_, Some(problem)) => Err(Unfetched::Answer(problem)),
+    }
 }
 
 #[cfg(test)]

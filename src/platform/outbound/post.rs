@@ -51,7 +51,7 @@ impl Outbound {
             return Err(Fault::new(format!("posting to {url:?}: this address may not be talked to")));
         }
         let request = self.client.post(parsed).timeout(TIMEOUT_OF_POSTS);
-        let mut request = request.header("accept", "application/json").header("accept-encoding", "identity");
+        let mut request = request.header("accept", "application/json");
         request = request.header("content-type", post.content_type).body(post.body.as_bytes().to_vec());
         if let Some(authorization) = post.authorization {
             let mut value = HeaderValue::from_str(authorization)
@@ -89,7 +89,7 @@ impl Outbound {
 }
 
 /// The content coding of an answer (RFC 9110 §8.4), where it has one.
-fn content_coding(headers: &HeaderMap) -> Option<String> {
+pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
     let named = headers.get_all("content-encoding").iter().filter_map(|value| value.to_str().ok());
     let named = named.collect::<Vec<_>>().join(", ").trim().to_ascii_lowercase();
     (!named.is_empty() && named != "identity").then_some(named)
@@ -97,7 +97,7 @@ fn content_coding(headers: &HeaderMap) -> Option<String> {
 
 /// The body without its content coding; as it is, and with a reason, where that cannot be undone. Some servers compress what
 /// they were asked not to (RFC 9110 §12.5.3).
-fn decoded(body: Zeroizing<Vec<u8>>, coding: Option<&str>) -> (Zeroizing<Vec<u8>>, Option<String>) {
+pub(super) fn decoded(body: Zeroizing<Vec<u8>>, coding: Option<&str>) -> (Zeroizing<Vec<u8>>, Option<String>) {
     let mut reader: Box<dyn std::io::Read + '_> = match coding {
         None => return (body, None),
         Some("gzip" | "x-gzip") => Box::new(MultiGzDecoder::new(body.as_slice())),
