@@ -68,6 +68,8 @@ pub struct App {
     pub clients: Cache<String, Arc<Client>>,
     /// Verified subject tokens, by what makes them up, for a minute: so long may a key that was withdrawn still vouch.
     pub subjects: Cache<[u8; 32], Arc<VerifiedSubject>>,
+    /// What no client is called, by the version of the registry: a new client raises that.
+    pub names_of_no_client: Cache<(i64, String), ()>,
     /// Paths of delegations, by what they were searched by. One may have ended since: the ledger looks again.
     pub paths: Cache<Search, Arc<Vec<Path>>>,
     /// Secrets that were verified lately.
@@ -107,7 +109,7 @@ pub struct App {
     keyring: RwLock<Arc<Keyring>>,
     registry: RwLock<Arc<Registry>>,
     looked_for_keys: AtomicI64,
-    looked_for_issuers: AtomicI64,
+    strangers: tokio::sync::Mutex<()>,
 }
 
 impl App {
@@ -162,6 +164,10 @@ impl App {
             remote_keys: RemoteKeys::new(outbound.clone()),
             clients: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
             subjects: Cache::builder().max_capacity(5_000).time_to_live(Duration::from_secs(60)).build(),
+            names_of_no_client: Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(Duration::from_secs(60))
+                .build(),
             paths: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
             secrets: RememberedSecrets::new()?,
             requests: Throttle::per_second(config.limits.per_client),
@@ -174,7 +180,7 @@ impl App {
             keyring: RwLock::new(Arc::new(keyring)),
             registry: RwLock::new(Arc::new(registry)),
             looked_for_keys: AtomicI64::new(0),
-            looked_for_issuers: AtomicI64::new(0),
+            strangers: tokio::sync::Mutex::new(()),
             issuer,
             clock,
             pool,
@@ -225,17 +231,22 @@ impl App {
         self.looked_for_keys.swap(second, Ordering::Relaxed) != second
     }
 
-    /// The registry, read again for an issuer that is not in it, which may have been declared just now: once a second, however
-    /// many strangers make issuers up.
-    pub async fn registry_for(&self, issuer: &str, now: OffsetDateTime) -> Result<Arc<Registry>, Fault> {
-        let known = self.registry();
-        let second = now.unix_timestamp();
-        if known.issuers.contains_key(issuer)
-            || self.looked_for_issuers.swap(second, Ordering::Relaxed) == second
-        {
-            return Ok(known);
+    /// The version of the registry as it is stored.
+    pub async fn registry_version(&self) -> Result<i64, Fault> {
+        self.read(async |connection| registry::store::version(connection).await).await
+    }
+
+    /// The same on behalf of a request that was refused: one at a time, however many strangers send tokens.
+    pub async fn registry_version_for_strangers(&self) -> Result<i64, Fault> {
+        let _turn = self.strangers.lock().await;
+        self.registry_version().await
+    }
+
+    /// The registry as it is stored, for what is decided without the ledger's guards.
+    pub async fn current_registry(&self) -> Result<Arc<Registry>, Fault> {
+        if self.registry_version().await? != self.registry().version {
+            self.refresh_registry().await?;
         }
-        self.refresh_registry().await?;
         Ok(self.registry())
     }
 

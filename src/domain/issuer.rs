@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::client::usable_keys;
 use crate::platform::jose::{Alg, PublicKey};
+use crate::protocol::identity_token::ClaimPolicy;
+use crate::protocol::jwt_time::SKEW;
 use crate::protocol::token_exchange::TokenType;
 
 /// A trusted issuer.
@@ -27,6 +30,56 @@ pub struct Issuer {
     pub algorithms: Vec<Alg>,
     /// The token types it may be presented as the issuer of.
     pub token_types: Vec<TokenType>,
+    /// How our tokens name its subjects.
+    pub subject: SubjectForm,
+    /// When that changed last.
+    pub subject_changed_at: Option<OffsetDateTime>,
+    /// What is read of its tokens.
+    pub claims: ClaimPolicy,
+}
+
+/// How our tokens name the subjects of an issuer in `sub`, so that `(iss, sub)` is unique (RFC 9068 §5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubjectForm {
+    /// As the issuer does. At most one issuer is raw.
+    Raw,
+    /// `{alias}:{sub}`.
+    Prefixed {
+        /// Of this issuer alone.
+        alias: String,
+    },
+}
+
+impl SubjectForm {
+    /// The `sub` of our tokens.
+    pub fn claim(&self, sub: &str) -> String {
+        match self {
+            Self::Raw => sub.to_owned(),
+            Self::Prefixed { alias } => format!("{alias}:{sub}"),
+        }
+    }
+
+    /// What the issuer calls the subject of one of our tokens; `None` if the claim does not have this form.
+    pub fn original<'a>(&self, claim: &'a str) -> Option<&'a str> {
+        match self {
+            Self::Raw => Some(claim),
+            Self::Prefixed { .. } => claim.strip_prefix(&self.prefix()).filter(|sub| !sub.is_empty()),
+        }
+    }
+
+    /// What the claims of no other issuer begin with; empty where it is raw.
+    pub fn prefix(&self) -> String {
+        match self {
+            Self::Raw => String::new(),
+            Self::Prefixed { alias } => format!("{alias}:"),
+        }
+    }
+}
+
+/// Whether the text can be an alias: `[a-z0-9-]{1,32}`.
+pub fn is_alias(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 impl Issuer {
@@ -34,20 +87,35 @@ impl Issuer {
     pub fn with_keys(self) -> Self {
         Self { keys: self.jwks.as_ref().and_then(usable_keys).unwrap_or_default(), ..self }
     }
-}
 
-impl Issuer {
+    /// This issuer, declared at `now` in the place of one that is registered.
+    pub fn instead_of(self, old: Option<&Self>, now: OffsetDateTime) -> Self {
+        let subject_changed_at = match old {
+            Some(old) if old.subject != self.subject => Some(now),
+            Some(old) => old.subject_changed_at,
+            None => None,
+        };
+        Self { subject_changed_at, ..self }
+    }
+
     /// Whether it is registered just like another.
     pub fn says_the_same(&self, other: &Self) -> bool {
         (&self.jwks, &self.jwks_uri, &self.audiences) == (&other.jwks, &other.jwks_uri, &other.audiences)
             && self.delegation_audiences == other.delegation_audiences
             && (&self.algorithms, &self.token_types) == (&other.algorithms, &other.token_types)
+            && (&self.subject, &self.claims) == (&other.subject, &other.claims)
     }
 
     /// Whether a token for these audiences lets a user decide about delegations.
     pub fn lets_decide(&self, audiences: &[String]) -> bool {
         let wanted = self.delegation_audiences.as_ref().unwrap_or(&self.audiences);
         audiences.iter().any(|name| wanted.contains(name))
+    }
+
+    /// What this issuer calls the subject of one of our tokens; `None` if the token may be from before the form changed.
+    pub fn original_subject<'a>(&self, claim: &'a str, issued_at: i64) -> Option<&'a str> {
+        let changed = self.subject_changed_at.map(|at| (at + SKEW).unix_timestamp());
+        self.subject.original(claim).filter(|_| changed.is_none_or(|at| issued_at > at))
     }
 }
 
@@ -63,4 +131,29 @@ pub fn token_type_name(kind: TokenType) -> &'static str {
 /// Reads a short name; other issuers' access tokens come as `jwt` (RFC 8693 §3).
 pub fn parse_token_type(name: &str) -> Option<TokenType> {
     [TokenType::Jwt, TokenType::IdToken].into_iter().find(|kind| token_type_name(*kind) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefixed_subject_is_read_back_as_it_was() {
+        let form = SubjectForm::Prefixed { alias: "corp".into() };
+        for sub in ["alice", "corp:alice", "a:b", ":"] {
+            assert_eq!(form.original(&form.claim(sub)), Some(sub));
+        }
+        for claim in ["alice", "corp", "corp:", "corporate:alice", "Corp:alice"] {
+            assert_eq!(form.original(claim), None, "{claim}");
+        }
+        assert_eq!(SubjectForm::Raw.original(&SubjectForm::Raw.claim("corp:alice")), Some("corp:alice"));
+    }
+
+    #[test]
+    fn an_alias_has_no_colon() {
+        assert!(is_alias("corp-2") && is_alias(&"a".repeat(32)));
+        for text in ["", "Corp", "a:b", "a b", "ä", &"a".repeat(33)] {
+            assert!(!is_alias(text), "{text}");
+        }
+    }
 }

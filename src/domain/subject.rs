@@ -26,11 +26,20 @@ pub enum Source {
         jti: Option<String>,
         /// Whom it was made for.
         aud: Vec<String>,
-        /// Whom it allows to act.
-        may_act: Option<MayAct>,
+        /// Whom alone it allows to act, where it says so and the issuer is declared to say it.
+        may_act: Option<MayActClaim>,
         /// Digest over what its signature covers: names this very token, whatever spelling the signature has.
         fingerprint: [u8; 32],
     },
+}
+
+/// The `may_act` of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MayActClaim {
+    /// The party.
+    pub party: MayAct,
+    /// Whether the claim by itself lets the party act ([`crate::protocol::identity_token::MayActUse::Authorize`]).
+    pub authorizes: bool,
 }
 
 /// What a verified subject token says. Whether it is still valid at some `now` is asked when it is used.

@@ -124,6 +124,10 @@ pub async fn apply(
         plan.delegation(work.connection(), declared).await?;
     }
     plan.write_registry(work.connection(), &changed).await?;
+    // A new client may have the name of a user: what was verified before is verified again.
+    if !changed.is_empty() || !clients.is_empty() {
+        registry::store::raise_version(work.connection()).await?;
+    }
     if mode == Mode::Carry && !plan.events.is_empty() {
         work.commit(&plan.events).await?;
     }
@@ -171,14 +175,15 @@ impl Plan<'_> {
 
     fn note_registry(
         &mut self,
-        issuers: Vec<super::declaration::IssuerDeclaration>,
+        issuers: Vec<super::declared_issuer::IssuerDeclaration>,
         resources: Vec<super::declaration::ResourceDeclaration>,
     ) -> Result<RegistryChanges, Fault> {
         let mut changes = RegistryChanges::default();
         for declared in issuers {
             let issuer = declared.read(self.own_issuer, &self.outbound)?;
-            let change =
-                change_of(self.registry.issuers.get(&issuer.iss).map(|old| old.says_the_same(&issuer)));
+            let old = self.registry.issuers.get(&issuer.iss);
+            let issuer = issuer.instead_of(old, self.now);
+            let change = change_of(old.map(|old| old.says_the_same(&issuer)));
             self.line(change, "issuer", &issuer.iss);
             if change != Change::Keep {
                 self.event(Action::IssuerChanged, &issuer.iss, change);
@@ -186,6 +191,7 @@ impl Plan<'_> {
             }
             self.registry.issuers.insert(issuer.iss.clone(), issuer);
         }
+        self.registry.check_subject_forms()?;
         for declared in resources {
             let resource = declared.read(self.own_issuer)?;
             // One name, one meaning (standards TE-06).
@@ -217,10 +223,7 @@ impl Plan<'_> {
         for resource in changes.resources.iter().filter_map(|id| self.registry.resources.get(id)) {
             registry::store::put_resource(connection, resource).await?;
         }
-        if changes.is_empty() {
-            return Ok(());
-        }
-        registry::store::raise_version(connection).await
+        Ok(())
     }
 
     /// What has to be written of a client, if anything has.

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::domain::client::{Client, StoredSecret};
-use crate::domain::refusal::{ClientProblem, Refusal, Stop};
+use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal, Stop};
 use crate::domain::remembered_secrets::PresentedSecret;
 use crate::platform::fault::{During, Fault};
 use crate::platform::password;
@@ -51,7 +51,7 @@ pub(super) async fn verify(app: &App, client: &Client, tried: SecretTry<'_>) -> 
 /// # Errors
 /// A limit that is used up, or a fault; that the secret is wrong is none.
 pub(super) async fn pretend(app: &App, tried: SecretTry<'_>) -> Result<(), Stop> {
-    let wrong = Refusal::InvalidClient(ClientProblem::Unproven);
+    let wrong = Refusal::InvalidClient(ClientProblem::Unproven(CredentialProblem::Secret));
     match check(app, tried, NO_VERSION, (Vec::new(), &app.pretending)).await {
         Err(Stop::Refused(refusal)) if refusal == wrong => Ok(()),
         other => other,
@@ -86,7 +86,7 @@ async fn check(
     let presented = PresentedSecret { client_id, version, secret };
     let Err(failed) = app.secrets.verify(presented, now, slowly).await else { return Ok(()) };
     Err(match failed.as_ref() {
-        Failed::Wrong => Refusal::InvalidClient(ClientProblem::Unproven).into(),
+        Failed::Wrong => Refusal::InvalidClient(ClientProblem::Unproven(CredentialProblem::Secret)).into(),
         Failed::TooMany => Refusal::GuessingSecrets.into(),
         Failed::Busy => Refusal::Throttled.into(),
         Failed::Fault(fault) => Fault::new(fault.to_string()).into(),

@@ -9,18 +9,17 @@ use serde_json::Value;
 
 use crate::domain::client::{self, AuthMethod, Binding, Grant, Kind};
 use crate::domain::delegation;
-use crate::domain::issuer::{self, Issuer};
 use crate::domain::principal::Principal;
 use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE};
 use crate::domain::resource::Resource;
 use crate::domain::vault;
+use crate::flows::declared_issuer::{IssuerDeclaration, bad, check_keys};
 use crate::flows::sinks::SinkDeclaration;
 use crate::flows::vault::ProviderDeclaration;
 use crate::platform::fault::Fault;
-use crate::platform::jose::Alg;
 use crate::platform::outbound::Outbound;
 use crate::protocol::authorization_details::Details;
-use crate::protocol::{identity_token, resource, scope};
+use crate::protocol::{resource, scope};
 
 /// All that one file, or several, declare.
 #[derive(Debug, Default, Deserialize)]
@@ -38,21 +37,6 @@ pub struct Declaration {
     pub sinks: Vec<SinkDeclaration>,
     /// Delegations, parents before children.
     pub delegations: Vec<DelegationDeclaration>,
-}
-
-/// A trusted issuer.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IssuerDeclaration {
-    iss: String,
-    jwks: Option<Value>,
-    jwks_uri: Option<String>,
-    audiences: BTreeSet<String>,
-    delegation_audiences: Option<BTreeSet<String>>,
-    #[serde(default = "default_algorithms")]
-    algorithms: Vec<String>,
-    #[serde(default = "default_token_types")]
-    token_types: Vec<String>,
 }
 
 /// A resource.
@@ -144,14 +128,6 @@ pub struct DelegationDeclaration {
     pub reason: Option<String>,
 }
 
-fn default_algorithms() -> Vec<String> {
-    ["ES256", "EdDSA", "Ed25519", "RS256", "PS256"].map(str::to_owned).to_vec()
-}
-
-fn default_token_types() -> Vec<String> {
-    ["jwt", "id_token"].map(str::to_owned).to_vec()
-}
-
 impl Declaration {
     /// Reads one file's text.
     ///
@@ -175,72 +151,12 @@ impl Declaration {
     }
 }
 
-fn bad(what: impl std::fmt::Display, why: &str) -> Fault {
-    Fault::new(format!("{what}: {why}"))
-}
-
 /// A life of at least a second and at most what can be stored.
 fn check_ttl(what: &str, name: &str, ttl: Option<u32>) -> Result<(), Fault> {
     match ttl {
         Some(0) => Err(bad(what, &format!("{name} must not be 0"))),
         Some(ttl) if i32::try_from(ttl).is_err() => Err(bad(what, &format!("{name} is too long"))),
         _ => Ok(()),
-    }
-}
-
-/// Exactly one of an inline set, which needs a usable key, and an address that may be fetched.
-fn check_keys(
-    what: &str,
-    jwks: Option<&Value>,
-    jwks_uri: Option<&str>,
-    outbound: &Outbound,
-) -> Result<(), Fault> {
-    match (jwks, jwks_uri) {
-        (Some(_), Some(_)) => Err(bad(what, "jwks and jwks_uri exclude each other")),
-        (None, None) => Err(bad(what, "jwks or jwks_uri is needed")),
-        (Some(set), None) => match client::usable_keys(set) {
-            Some(keys) if !keys.is_empty() => Ok(()),
-            Some(_) => Err(bad(
-                what,
-                "jwks has no usable public key (ES256, ES384, Ed25519, RSA of 2048 bits and more)",
-            )),
-            None => Err(bad(what, "jwks is not a JWK Set")),
-        },
-        (None, Some(url)) if outbound.may_fetch(url) => Ok(()),
-        (None, Some(_)) => Err(bad(what, "jwks_uri must be https and must not point to a private address")),
-    }
-}
-
-impl IssuerDeclaration {
-    /// Checks and converts.
-    pub fn read(self, own_issuer: &str, outbound: &Outbound) -> Result<Issuer, Fault> {
-        let what = format!("issuer {}", self.iss);
-        let is_name = identity_token::is_name(&self.iss) && !self.iss.contains(char::is_whitespace);
-        if !is_name || self.iss == own_issuer {
-            return Err(bad(what, "iss is empty, too long, has spaces, or is this server itself"));
-        }
-        check_keys(&what, self.jwks.as_ref(), self.jwks_uri.as_deref(), outbound)?;
-        if self.audiences.is_empty() {
-            return Err(bad(what, "audiences is empty, so that no token of this issuer would be accepted"));
-        }
-        let algorithms = self.algorithms.iter().map(|name| {
-            Alg::parse(name).ok_or_else(|| bad(&what, &format!("algorithm {name} is not supported")))
-        });
-        let token_types = self.token_types.iter().map(|name| {
-            issuer::parse_token_type(name)
-                .ok_or_else(|| bad(&what, &format!("token type {name} is not supported")))
-        });
-        let issuer = Issuer {
-            algorithms: algorithms.collect::<Result<_, _>>()?,
-            token_types: token_types.collect::<Result<_, _>>()?,
-            iss: self.iss,
-            jwks: self.jwks,
-            keys: Vec::new(),
-            jwks_uri: self.jwks_uri,
-            audiences: self.audiences,
-            delegation_audiences: self.delegation_audiences,
-        };
-        Ok(issuer.with_keys())
     }
 }
 

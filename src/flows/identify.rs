@@ -82,7 +82,7 @@ pub async fn identify(
 
 fn as_access_token(stop: Stop) -> Stop {
     match stop {
-        Stop::Refused(Refusal::SubjectTokenInvalid) => Stop::Refused(Refusal::AccessTokenInvalid),
+        Stop::Refused(Refusal::SubjectTokenInvalid(_)) => Stop::Refused(Refusal::AccessTokenInvalid),
         other => other,
     }
 }

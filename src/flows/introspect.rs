@@ -50,7 +50,7 @@ pub async fn introspect(
 
 async fn look(app: &App, client: &Client, token: &str, now: OffsetDateTime) -> Result<Option<Value>, Stop> {
     let Some(claims) = verify_token::our_claims(app, token, now).await? else { return Ok(None) };
-    let registry = app.registry();
+    let registry = app.current_registry().await?;
     let meant = |name: &&String| client.audiences.contains(*name);
     let targets: Vec<&Resource> =
         claims.aud.values().iter().filter(meant).filter_map(|name| registry.resources.get(name)).collect();

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod declaration;
 mod declared_client;
 mod declared_delegation;
+pub mod declared_issuer;
 pub mod delegations;
 pub mod desk;
 pub mod expiry;

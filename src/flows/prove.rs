@@ -10,10 +10,12 @@ use super::client_secret::{self, SecretTry};
 use crate::app::App;
 use crate::domain::client::{self, AuthMethod, Client};
 use crate::domain::ledger::Spend;
-use crate::domain::refusal::{ClientProblem, Refusal, Stop};
+use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal, Stop};
+use crate::domain::remote_keys::KeysUnavailable;
 use crate::platform::fault::Fault;
 use crate::platform::jose::PublicKey;
 use crate::protocol::client_assertion;
+use crate::protocol::token_problem::TokenProblem;
 
 /// What a client presents to say who it is.
 #[derive(Debug)]
@@ -108,7 +110,8 @@ pub async fn authenticate(
             }
             _ => Ok(()),
         };
-        let stop = pretended.err().unwrap_or(Refusal::InvalidClient(ClientProblem::Unknown).into());
+        let problem = unreadable(credentials).unwrap_or(ClientProblem::Unknown);
+        let stop = pretended.err().unwrap_or(Refusal::InvalidClient(problem).into());
         return Err(NotAuthenticated { client: None, stop });
     };
     match (check(app, &client, credentials, circumstances).await, read) {
@@ -144,11 +147,24 @@ fn claimed_id(credentials: &Credentials) -> Option<String> {
     match credentials {
         Credentials::Secret { client_id, .. } | Credentials::Key { client_id } => Some(client_id.clone()),
         Credentials::Assertion { client_id, assertion } => {
-            let said = client_assertion::read(assertion)?.client_id;
+            let said = client_assertion::read(assertion).ok()?.client_id;
             // RFC 7521 §4.2: where both are there, they name the same client.
             client_id.as_ref().is_none_or(|id| *id == said).then_some(said)
         }
     }
+}
+
+/// What keeps an assertion from naming a client.
+fn unreadable(credentials: &Credentials) -> Option<ClientProblem> {
+    let Credentials::Assertion { client_id, assertion } = credentials else { return None };
+    let problem = match client_assertion::read(assertion) {
+        Err(problem) => problem,
+        Ok(read) if client_id.as_ref().is_some_and(|id| *id != read.client_id) => {
+            TokenProblem::ClientMismatch
+        }
+        Ok(_) => return None,
+    };
+    Some(ClientProblem::Unproven(CredentialProblem::Assertion(problem)))
 }
 
 /// When a client was read from the database.
@@ -205,7 +221,7 @@ async fn check(
         }
         Credentials::Assertion { assertion, .. } => Some(check_assertion(app, client, assertion, now).await?),
         Credentials::Key { .. } if jkt.is_some_and(|jkt| client.may_use_key(jkt)) => None,
-        Credentials::Key { .. } => return refuse(ClientProblem::Unproven),
+        Credentials::Key { .. } => return refuse(ClientProblem::Unproven(CredentialProblem::Key)),
     };
     if client.is_out() {
         return refuse(ClientProblem::Disabled);
@@ -219,21 +235,25 @@ async fn check_assertion(
     assertion: &str,
     now: OffsetDateTime,
 ) -> Result<Asserted, Stop> {
-    let unproven = || Stop::Refused(Refusal::InvalidClient(ClientProblem::Unproven));
-    let read = client_assertion::read(assertion).ok_or_else(unproven)?;
-    let fetched: Arc<Vec<PublicKey>>;
-    let keys: &[PublicKey] = match &client.jwks_uri {
-        None => &client.keys,
+    let unproven = |problem| {
+        let problem = CredentialProblem::Assertion(problem);
+        Stop::Refused(Refusal::InvalidClient(ClientProblem::Unproven(problem)))
+    };
+    let read = client_assertion::read(assertion).map_err(unproven)?;
+    let verify = |keys: &[PublicKey]| {
+        let _timer = super::mint::time_crypto("assertion");
+        read.verify(keys, &app.issuer, now)
+    };
+    let verified = match &client.jwks_uri {
+        None => verify(&client.keys),
         Some(url) => {
-            let got = app.remote_keys.get(url, read.kid(), now).await;
-            fetched = got.map_err(|_| Stop::Refused(Refusal::IssuerUnavailable))?;
-            &fetched
+            let verified = app.remote_keys.verify((url, read.kid()), now, verify).await;
+            verified.map_err(|KeysUnavailable| Stop::Refused(Refusal::IssuerUnavailable))?
         }
     };
-    let _timer = super::mint::time_crypto("assertion");
-    let verified = read.verify(keys, &app.issuer, now).ok_or_else(unproven)?;
+    let verified = verified.map_err(unproven)?;
     if !client.may_assert_by(&verified.key) {
-        return Err(unproven());
+        return Err(unproven(TokenProblem::KeyRemoved));
     }
     let spend = Spend {
         id: verified.spend,

@@ -8,8 +8,8 @@ use super::verify_token;
 use super::work::Work;
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event};
-use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::registry::Registry;
 use crate::domain::{delegation, token};
 use crate::protocol::access_token::Claims;
 
@@ -25,7 +25,7 @@ pub async fn revoke(
 ) -> Result<(), Stop> {
     let client = known(app, request, now).await?;
     let Some(claims) = verify_token::our_claims(app, presented, now).await? else { return Ok(()) };
-    let mut event = event(&claims, now);
+    let mut event = event(&claims, &app.registry(), now);
     event.actor = Actor::client(&client.client_id, None);
     if let Some(dlg) = &claims.dlg {
         let path = app.read(async |connection| delegation::store::path(connection, dlg).await).await?;
@@ -47,10 +47,9 @@ pub async fn revoke(
     Ok(())
 }
 
-fn event(claims: &Claims, now: OffsetDateTime) -> Event {
-    let iss = claims.idp.clone().unwrap_or_else(|| claims.iss.clone());
+fn event(claims: &Claims, registry: &Registry, now: OffsetDateTime) -> Event {
     Event {
-        subject: Some(Principal::new(iss, claims.sub.clone())),
+        subject: registry.root_subject(claims),
         act_chain: super::token::chain(claims.act.as_ref(), None),
         txn: Some(claims.txn.clone()),
         delegation_id: claims.dlg.clone(),

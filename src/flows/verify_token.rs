@@ -6,6 +6,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::mint::time_crypto;
+use super::prove;
 use crate::app::App;
 use crate::domain::client::Client;
 use crate::domain::issuer::Issuer;
@@ -13,27 +14,103 @@ use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::Registry;
-use crate::domain::subject::{Source, VerifiedSubject};
+use crate::domain::remote_keys::KeysUnavailable;
+use crate::domain::subject::{MayActClaim, Source, VerifiedSubject};
 use crate::platform::digest::sha256;
-use crate::platform::jose::{Jws, MAX_TOKEN_BYTES};
+use crate::platform::fault::Fault;
+use crate::platform::jose::{Alg, Jws, MAX_TOKEN_BYTES, PublicKey};
 use crate::protocol::access_token::{self, Claims};
-use crate::protocol::identity_token::{self, Identity};
+use crate::protocol::identity_token::{self, Identity, MayActUse};
 use crate::protocol::jwt_time::{self, Validity};
-use crate::protocol::scope;
 use crate::protocol::token_exchange::{PresentedToken, TokenType};
+use crate::protocol::token_problem::TokenProblem;
+use crate::protocol::{jwt_key, scope};
 
-/// Verifies a subject token. Whatever is wrong with it looks the same outside (standards TE-30).
+/// Why a token was not verified: something is wrong with it, or that cannot be told now, or we failed.
+enum Unverified {
+    Invalid(TokenProblem),
+    KeysUnavailable,
+    Failed(Fault),
+}
+
+impl From<TokenProblem> for Unverified {
+    fn from(problem: TokenProblem) -> Self {
+        Self::Invalid(problem)
+    }
+}
+
+impl From<KeysUnavailable> for Unverified {
+    fn from(_: KeysUnavailable) -> Self {
+        Self::KeysUnavailable
+    }
+}
+
+impl From<Fault> for Unverified {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
+impl Unverified {
+    fn stop(self, refusal: fn(TokenProblem) -> Refusal) -> Stop {
+        match self {
+            Self::Invalid(problem) => refusal(problem).into(),
+            Self::KeysUnavailable => Refusal::IssuerUnavailable.into(),
+            Self::Failed(fault) => fault.into(),
+        }
+    }
+}
+
+/// Verifies a subject token. Whatever is wrong with it looks the same outside.
 pub async fn subject(
     app: &App,
     presented: &PresentedToken,
     (client, registry): (&Client, &Registry),
     now: OffsetDateTime,
 ) -> Result<Arc<VerifiedSubject>, Stop> {
-    let verified = remembered(app, presented, registry, now).await?;
-    if !verified.validity.holds_at(now) || !is_meant_for_us(&verified, presented.kind, client, registry) {
-        return Err(Refusal::SubjectTokenInvalid.into());
+    let verified = accepted(app, presented, (client, registry), now).await;
+    let verified = verified.map_err(|unverified| unverified.stop(Refusal::SubjectTokenInvalid))?;
+    if !is_named_uniquely(app, &verified, registry).await? {
+        return Err(Refusal::SubjectAmbiguous.into());
     }
     Ok(verified)
+}
+
+/// Verifies a token and that it was made for us, or for the client.
+async fn accepted(
+    app: &App,
+    presented: &PresentedToken,
+    (client, registry): (&Client, &Registry),
+    now: OffsetDateTime,
+) -> Result<Arc<VerifiedSubject>, Unverified> {
+    let verified = remembered(app, presented, registry, now).await?;
+    verified.validity.check(now)?;
+    check_audience(&verified, presented.kind, client, registry)?;
+    Ok(verified)
+}
+
+/// Whether the `sub` of our tokens about this subject is nobody else's: neither another issuer's nor a client's
+/// (RFC 9068 §5).
+async fn is_named_uniquely(
+    app: &App,
+    verified: &VerifiedSubject,
+    registry: &Registry,
+) -> Result<bool, Fault> {
+    let who = &verified.subject;
+    let Some(claim) = registry.subject_claim(who, &app.issuer) else { return Ok(false) };
+    if who.iss == app.issuer {
+        return Ok(true);
+    }
+    // A new client raises the version of the registry, which the ledger compares.
+    let key = (registry.version, claim);
+    if app.names_of_no_client.contains_key(&key) {
+        return Ok(true);
+    }
+    let unique = prove::find(app, &key.1).await?.is_none();
+    if unique {
+        app.names_of_no_client.insert(key, ());
+    }
+    Ok(unique)
 }
 
 /// Verifies a token, unless that was done lately.
@@ -42,7 +119,7 @@ async fn remembered(
     presented: &PresentedToken,
     registry: &Registry,
     now: OffsetDateTime,
-) -> Result<Arc<VerifiedSubject>, Stop> {
+) -> Result<Arc<VerifiedSubject>, Unverified> {
     let memory = memory_key(presented, registry);
     if let Some(verified) = app.subjects.get(&memory) {
         return Ok(verified);
@@ -59,13 +136,11 @@ pub async fn actor(
     (client, registry, jkt): (&Client, &Registry, Option<&str>),
     now: OffsetDateTime,
 ) -> Result<Arc<VerifiedSubject>, Stop> {
-    let verified = subject(app, presented, (client, registry), now).await.map_err(|stop| match stop {
-        Stop::Refused(Refusal::SubjectTokenInvalid) => Stop::Refused(Refusal::ActorTokenInvalid),
-        other => other,
-    })?;
+    let verified = accepted(app, presented, (client, registry), now).await;
+    let verified = verified.map_err(|unverified| unverified.stop(Refusal::ActorTokenInvalid))?;
     // An actor that acts for somebody else is no proof of itself; its chain is not merged into ours.
     if verified.act.is_some() {
-        return Err(Refusal::ActorTokenInvalid.into());
+        return Err(Refusal::ActorTokenInvalid(TokenProblem::HasActor).into());
     }
     let proves_client = match &verified.source {
         Source::Own { .. } => {
@@ -96,42 +171,51 @@ async fn verify(
     presented: &PresentedToken,
     registry: &Registry,
     now: OffsetDateTime,
-) -> Result<VerifiedSubject, Stop> {
-    let jws = Jws::parse(&presented.token).ok_or(Refusal::SubjectTokenInvalid)?;
+) -> Result<VerifiedSubject, Unverified> {
+    let jws = Jws::parse(&presented.token).ok_or(TokenProblem::Malformed)?;
     match presented.kind {
-        TokenType::AccessToken => own(app, &jws, now).await,
+        TokenType::AccessToken => own(app, &jws, registry, now).await,
         TokenType::Jwt | TokenType::IdToken => {
             let issuer = jws.text("iss").and_then(|iss| registry.issuers.get(iss));
-            let issuer = issuer.ok_or(Refusal::SubjectTokenInvalid)?;
+            let issuer = issuer.ok_or(TokenProblem::IssuerUnknown)?;
             foreign(app, &jws, (issuer, presented.kind), now).await
         }
     }
 }
 
 /// Our own access token (RFC 9068 §4).
-async fn own(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<VerifiedSubject, Stop> {
+async fn own(
+    app: &App,
+    jws: &Jws<'_>,
+    registry: &Registry,
+    now: OffsetDateTime,
+) -> Result<VerifiedSubject, Unverified> {
     let (claims, validity) = own_claims(app, jws, now).await?;
-    from_claims(claims, validity, &app.issuer).ok_or(Stop::Refused(Refusal::SubjectTokenInvalid))
+    Ok(from_claims(claims, validity, registry)?)
 }
 
-async fn own_claims(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<(Claims, Validity), Stop> {
-    let invalid = || Stop::Refused(Refusal::SubjectTokenInvalid);
-    let kid =
-        jws.header.kid.as_deref().filter(|_| jws.header.is_typed(access_token::TYP)).ok_or_else(invalid)?;
+async fn own_claims(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<(Claims, Validity), Unverified> {
+    if !jws.header.is_typed(access_token::TYP) {
+        return Err(TokenProblem::WrongKind.into());
+    }
+    let kid = jws.header.kid.as_deref().ok_or(TokenProblem::KeyUnknown)?;
     let mut keyring = app.keyring();
     if !keyring.verifying.contains_key(kid) && app.may_look_for_keys(now) {
         // Another server may have begun to sign with a key that we have not read yet.
         app.refresh_keyring().await?;
         keyring = app.keyring();
     }
-    let key = keyring.verifying.get(kid).ok_or_else(invalid)?;
+    let key = keyring.verifying.get(kid).ok_or(TokenProblem::KeyUnknown)?;
     let timer = time_crypto("subject");
-    let signed = jws.verified_by(key, &crate::platform::jose::Alg::ALL);
+    let signed = jws.verified_by(key, &Alg::ALL);
     drop(timer);
-    let validity =
-        jwt_time::validity(&jws.claims).filter(|validity| validity.holds_at(now)).ok_or_else(invalid)?;
-    let claims = access_token::read_claims(&jws.claims).filter(|claims| signed && claims.iss == app.issuer);
-    Ok((claims.ok_or_else(invalid)?, validity))
+    if !signed {
+        return Err(TokenProblem::Signature.into());
+    }
+    let validity = jwt_time::validity(&jws.claims).ok_or(TokenProblem::Claims)?;
+    validity.check(now)?;
+    let claims = access_token::read_claims(&jws.claims).ok_or(TokenProblem::Claims)?;
+    if claims.iss == app.issuer { Ok((claims, validity)) } else { Err(TokenProblem::IssuerUnknown.into()) }
 }
 
 /// Our own claims, if this is a token of ours that has not ended. Whether it still stands is another question.
@@ -142,8 +226,8 @@ pub async fn our_claims(app: &App, token: &str, now: OffsetDateTime) -> Result<O
     let Some(jws) = Jws::parse(token) else { return Ok(None) };
     match own_claims(app, &jws, now).await {
         Ok((claims, _)) => Ok(Some(claims)),
-        Err(Stop::Refused(_)) => Ok(None),
-        Err(failed) => Err(failed),
+        Err(Unverified::Invalid(_)) => Ok(None),
+        Err(other) => Err(other.stop(Refusal::SubjectTokenInvalid)),
     }
 }
 
@@ -153,30 +237,62 @@ pub async fn presented_to_us(
     token: &str,
     now: OffsetDateTime,
 ) -> Result<Arc<VerifiedSubject>, Stop> {
-    let invalid = || Stop::Refused(Refusal::SubjectTokenInvalid);
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(invalid());
-    }
-    let said = Jws::parse(token).and_then(|jws| jws.text("iss").map(str::to_owned)).ok_or_else(invalid)?;
-    let ours = said == app.issuer;
-    let registry = if ours { app.registry() } else { app.registry_for(&said, now).await? };
-    let kind = if ours { TokenType::AccessToken } else { TokenType::Jwt };
+    let known = app.registry();
+    let verified = presented_under(app, token, &known, now).await;
+    // Neither a yes nor a no rests on what another server has changed.
+    let current = match &verified {
+        Ok(verified) if matches!(verified.source, Source::Own { .. }) => known.version,
+        Ok(_) => app.registry_version().await?,
+        Err(Unverified::Invalid(_)) => app.registry_version_for_strangers().await?,
+        Err(_) => known.version,
+    };
+    let verified = if current == known.version {
+        verified
+    } else {
+        app.refresh_registry().await?;
+        presented_under(app, token, &app.registry(), now).await
+    };
+    verified.map_err(|unverified| {
+        if let Unverified::Invalid(problem) = unverified {
+            tracing::info!(cause = problem.name(), "an access token was refused");
+        }
+        unverified.stop(Refusal::SubjectTokenInvalid)
+    })
+}
+
+async fn presented_under(
+    app: &App,
+    token: &str,
+    registry: &Registry,
+    now: OffsetDateTime,
+) -> Result<Arc<VerifiedSubject>, Unverified> {
+    let jws = Jws::parse(token).ok_or(TokenProblem::Malformed)?;
+    let kind = if jws.text("iss") == Some(&app.issuer) { TokenType::AccessToken } else { TokenType::Jwt };
     let presented = PresentedToken { token: token.to_owned(), kind };
-    let verified = remembered(app, &presented, &registry, now).await?;
+    let verified = remembered(app, &presented, registry, now).await?;
+    verified.validity.check(now)?;
     let for_us = match &verified.source {
         Source::Own { .. } => verified.audiences.allows(&app.issuer),
         Source::Foreign { aud, .. } => {
-            let issuer = registry.issuers.get(&verified.subject.iss).ok_or_else(invalid)?;
+            let issuer = registry.issuers.get(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
             issuer.lets_decide(aud)
         }
     };
-    if for_us && verified.validity.holds_at(now) { Ok(verified) } else { Err(invalid()) }
+    if for_us { Ok(verified) } else { Err(TokenProblem::Audience.into()) }
 }
 
-fn from_claims(claims: Claims, validity: Validity, issuer: &str) -> Option<VerifiedSubject> {
-    let scopes = if claims.scope.is_empty() { Default::default() } else { scope::parse(&claims.scope)? };
-    Some(VerifiedSubject {
-        subject: Principal::new(claims.idp.unwrap_or_else(|| issuer.to_owned()), claims.sub),
+fn from_claims(
+    claims: Claims,
+    validity: Validity,
+    registry: &Registry,
+) -> Result<VerifiedSubject, TokenProblem> {
+    let scopes = if claims.scope.is_empty() {
+        Default::default()
+    } else {
+        scope::parse(&claims.scope).ok_or(TokenProblem::Claims)?
+    };
+    Ok(VerifiedSubject {
+        subject: registry.root_subject(&claims).ok_or(TokenProblem::IssuerChanged)?,
         source: Source::Own { jti: claims.jti, txn: claims.txn, dlg: claims.dlg },
         act: claims.act,
         jkt: claims.cnf.map(|cnf| cnf.jkt),
@@ -191,39 +307,38 @@ fn from_claims(claims: Claims, validity: Validity, issuer: &str) -> Option<Verif
     })
 }
 
-/// A JWT or ID token of a trusted issuer: its own keys, its own algorithms, its own audiences.
+/// A JWT or ID token of a trusted issuer: its own keys, its own algorithms, its own audiences. The signature comes last:
+/// no keys are fetched for a token that would be refused all the same.
 async fn foreign(
     app: &App,
     jws: &Jws<'_>,
     (issuer, kind): (&Issuer, TokenType),
     now: OffsetDateTime,
-) -> Result<VerifiedSubject, Stop> {
-    let invalid = || Stop::Refused(Refusal::SubjectTokenInvalid);
-    if !issuer.token_types.contains(&kind) || !identity_token::header_fits(&jws.header, kind) {
-        return Err(invalid());
+) -> Result<VerifiedSubject, Unverified> {
+    if !issuer.token_types.contains(&kind) {
+        return Err(TokenProblem::TokenTypeNotAllowed.into());
     }
-    let kid = jws.header.kid.as_deref();
-    let fetched;
-    let keys = match &issuer.jwks_uri {
-        None => &issuer.keys,
-        Some(url) => {
-            fetched = app.remote_keys.get(url, kid, now).await.map_err(|fault| {
-                tracing::warn!(error = %fault, "a token could not be verified");
-                Stop::Refused(Refusal::IssuerUnavailable)
-            })?;
-            fetched.as_ref()
-        }
+    identity_token::check_kind(jws, kind)?;
+    if !Alg::parse(&jws.header.alg).is_some_and(|alg| issuer.algorithms.contains(&alg)) {
+        return Err(TokenProblem::AlgorithmNotAllowed.into());
+    }
+    let identity = identity_token::read(jws, &issuer.claims, now)?;
+    let signed = |keys: &[PublicKey]| {
+        let _timer = time_crypto("subject");
+        jwt_key::signer(jws, keys, &issuer.algorithms).map(drop)
     };
-    let timer = time_crypto("subject");
-    let named = keys.iter().filter(|key| kid.is_none() || key.kid().is_none() || key.kid() == kid);
-    let signed = named.into_iter().any(|key| jws.verified_by(key, &issuer.algorithms));
-    drop(timer);
-    let identity = identity_token::read(jws, now).filter(|identity| signed && identity.iss == issuer.iss);
+    match &issuer.jwks_uri {
+        None => signed(&issuer.keys)?,
+        Some(url) => {
+            let kid = jws.header.kid.as_deref();
+            app.remote_keys.verify((url, kid), now, signed).await??;
+        }
+    }
     let fingerprint = sha256(&[jws.signing_input().as_bytes()]);
-    Ok(from_identity(identity.ok_or_else(invalid)?, fingerprint))
+    Ok(from_identity(identity, issuer.claims.may_act, fingerprint))
 }
 
-fn from_identity(identity: Identity, fingerprint: [u8; 32]) -> VerifiedSubject {
+fn from_identity(identity: Identity, usage: MayActUse, fingerprint: [u8; 32]) -> VerifiedSubject {
     // Who acts there is not known here; that somebody does is kept, and refused where it matters.
     let act = identity.has_actor.then(|| access_token::Act {
         sub: String::new(),
@@ -236,7 +351,9 @@ fn from_identity(identity: Identity, fingerprint: [u8; 32]) -> VerifiedSubject {
         source: Source::Foreign {
             jti: identity.jti,
             aud: identity.aud.values().to_vec(),
-            may_act: identity.may_act,
+            may_act: identity
+                .may_act
+                .map(|party| MayActClaim { party, authorizes: usage == MayActUse::Authorize }),
             fingerprint,
         },
         act,
@@ -253,14 +370,15 @@ fn from_identity(identity: Identity, fingerprint: [u8; 32]) -> VerifiedSubject {
 
 /// RFC 8725 §3.9: a token that was made for somebody else is none of our business. ID tokens are made for the client
 /// that asked for them, which may present its own.
-fn is_meant_for_us(
+fn check_audience(
     verified: &VerifiedSubject,
     kind: TokenType,
     client: &Client,
     registry: &Registry,
-) -> bool {
-    let Source::Foreign { aud, .. } = &verified.source else { return true };
-    let Some(issuer) = registry.issuers.get(&verified.subject.iss) else { return false };
+) -> Result<(), TokenProblem> {
+    let Source::Foreign { aud, .. } = &verified.source else { return Ok(()) };
+    let issuer = registry.issuers.get(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
     let own_id_token = kind == TokenType::IdToken && aud.contains(&client.client_id);
-    own_id_token || aud.iter().any(|name| issuer.audiences.contains(name))
+    let for_us = own_id_token || aud.iter().any(|name| issuer.audiences.contains(name));
+    if for_us { Ok(()) } else { Err(TokenProblem::Audience) }
 }

@@ -90,6 +90,10 @@ pub(super) fn uncached(mut response: HttpResponse, nonce: Option<String>) -> Htt
 
 fn refused(app: &App, refusal: Refusal, reserved_by: Option<&str>) -> HttpResponse {
     metrics::counter!("actchain_refusals_total", "reason" => refusal.reason()).increment(1);
+    // The answer is the same for all causes. Only an operator sees which one it was.
+    if let Some(cause) = refusal.cause() {
+        tracing::info!(reason = refusal.reason(), cause, "refused");
+    }
     let code = refusal.code();
     let status = StatusCode::from_u16(code.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut body = json!({"error": code.error, "error_description": refusal.sentence()});

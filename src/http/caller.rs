@@ -8,7 +8,7 @@ use tracing_actix_web::RequestId;
 use super::params::Params;
 use crate::domain::audit::Origin;
 use crate::domain::client::AuthMethod;
-use crate::domain::refusal::{ClientProblem, Refusal};
+use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal};
 use crate::flows::client_request::ClientRequest;
 use crate::flows::identify::{PresentedAccess, Scheme};
 use crate::flows::possess;
@@ -38,7 +38,7 @@ pub(super) fn credentials(headers: &HeaderMap, params: &Params) -> Result<Creden
             Err(Refusal::Malformed("More than one client authentication method was used"))
         }
         ([header], None, client_id) => {
-            let unproven = Refusal::InvalidClient(ClientProblem::Unproven);
+            let unproven = Refusal::InvalidClient(ClientProblem::Unproven(CredentialProblem::Malformed));
             let basic = header.to_str().ok().and_then(parse_basic).ok_or(unproven)?;
             if client_id.is_some_and(|id| id != basic.client_id) {
                 return Err(unproven);
@@ -66,7 +66,7 @@ fn by_assertion(
             client_id: client_id.map(str::to_owned),
             assertion: assertion.to_owned(),
         }),
-        _ => Err(Refusal::InvalidClient(ClientProblem::Unproven)),
+        _ => Err(Refusal::InvalidClient(ClientProblem::Unproven(CredentialProblem::Malformed))),
     }
 }
 

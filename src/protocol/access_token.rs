@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::authorization_details::Details;
+use super::jwt_time;
 use super::status_list::StatusClaim;
 
 /// The media type in `typ`.
@@ -148,7 +149,7 @@ impl Login {
             .and_then(Value::as_array)
             .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect());
         Self {
-            auth_time: claims.get("auth_time").and_then(Value::as_i64),
+            auth_time: claims.get("auth_time").and_then(jwt_time::whole_seconds),
             acr: claims.get("acr").and_then(Value::as_str).map(str::to_owned),
             amr,
         }
@@ -171,8 +172,8 @@ pub fn read_claims(claims: &Map<String, Value>) -> Option<Claims> {
         aud: audience(claims)?,
         client_id: text("client_id")?,
         scope: optional("scope")?.unwrap_or_default(),
-        iat: claims.get("iat")?.as_i64()?,
-        exp: claims.get("exp")?.as_i64()?,
+        iat: claims.get("iat").and_then(jwt_time::whole_seconds)?,
+        exp: claims.get("exp").and_then(jwt_time::whole_seconds)?,
         jti: text("jti")?,
         cnf: typed("cnf").map(serde_json::from_value).transpose().ok()?,
         act: typed("act").map(serde_json::from_value).transpose().ok()?,

@@ -4,7 +4,8 @@ use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
 use super::dpop::spend;
-use super::jwt_time;
+use super::token_problem::TokenProblem;
+use super::{jwt_key, jwt_time};
 use crate::platform::jose::{Alg, Jws, PublicKey};
 
 /// The longest an assertion may still live (standards CJ-08).
@@ -31,10 +32,16 @@ pub struct VerifiedAssertion {
 }
 
 /// Reads an assertion far enough to know whose keys to look for.
-pub fn read(assertion: &str) -> Option<PresentedAssertion<'_>> {
-    let jws = Jws::parse(assertion)?;
-    let client_id = jws.text("sub")?.to_owned();
-    (jws.text("iss") == Some(&client_id)).then_some(PresentedAssertion { client_id, jws })
+///
+/// # Errors
+/// [`TokenProblem::Malformed`], [`TokenProblem::Claims`] or [`TokenProblem::ClientMismatch`].
+pub fn read(assertion: &str) -> Result<PresentedAssertion<'_>, TokenProblem> {
+    let jws = Jws::parse(assertion).ok_or(TokenProblem::Malformed)?;
+    let client_id = jws.text("sub").ok_or(TokenProblem::Claims)?.to_owned();
+    if jws.text("iss") != Some(&client_id) {
+        return Err(TokenProblem::ClientMismatch);
+    }
+    Ok(PresentedAssertion { client_id, jws })
 }
 
 impl PresentedAssertion<'_> {
@@ -44,21 +51,30 @@ impl PresentedAssertion<'_> {
     }
 
     /// Checks audience, type, times and signature against the client's keys.
-    pub fn verify(&self, keys: &[PublicKey], issuer: &str, now: OffsetDateTime) -> Option<VerifiedAssertion> {
-        if !self.is_for(issuer) || !self.is_of_right_type() {
-            return None;
+    ///
+    /// # Errors
+    /// The first check that failed.
+    pub fn verify(
+        &self,
+        keys: &[PublicKey],
+        issuer: &str,
+        now: OffsetDateTime,
+    ) -> Result<VerifiedAssertion, TokenProblem> {
+        if !self.is_for(issuer) {
+            return Err(TokenProblem::Audience);
         }
-        let validity = jwt_time::validity(&self.jws.claims)?;
-        if !validity.holds_at(now) || validity.expires_at > now + MAX_LIFE + jwt_time::SKEW {
-            return None;
+        if !self.is_of_right_type() {
+            return Err(TokenProblem::WrongKind);
         }
-        let jti = self.jws.text("jti").filter(|jti| !jti.is_empty() && jti.len() <= MAX_JTI_BYTES)?;
-        let named = |key: &&PublicKey| match (self.kid(), key.kid()) {
-            (Some(wanted), Some(kid)) => wanted == kid,
-            _ => true,
-        };
-        let signer = keys.iter().filter(named).find(|key| self.jws.verified_by(key, &Alg::ALL));
-        signer.map(|key| VerifiedAssertion {
+        let validity = jwt_time::validity(&self.jws.claims).ok_or(TokenProblem::Claims)?;
+        validity.check(now)?;
+        if validity.expires_at > now + MAX_LIFE + jwt_time::SKEW {
+            return Err(TokenProblem::LifetimeTooLong);
+        }
+        let jti = self.jws.text("jti").filter(|jti| !jti.is_empty() && jti.len() <= MAX_JTI_BYTES);
+        let jti = jti.ok_or(TokenProblem::Claims)?;
+        let key = jwt_key::signer(&self.jws, keys, &Alg::ALL)?;
+        Ok(VerifiedAssertion {
             key: key.thumbprint().to_owned(),
             spend: spend(&[b"assertion", self.client_id.as_bytes(), jti.as_bytes()]),
             forget_at: validity.expires_at,
@@ -101,9 +117,14 @@ mod tests {
         let key = PublicKey::from_jwk(jwk.as_object().unwrap()).unwrap();
         let assertion = read(KAT_23).unwrap();
         assert_eq!(assertion.client_id, "agent-orchestrator");
-        assert!(assertion.verify(std::slice::from_ref(&key), ISSUER, at(1_700_000_001)).is_some());
-        assert!(assertion.verify(&[key], "https://other.example", at(1_700_000_001)).is_none());
-        assert!(assertion.verify(&[], ISSUER, at(1_700_000_001)).is_none(), "no key, no proof");
+        assert!(assertion.verify(std::slice::from_ref(&key), ISSUER, at(1_700_000_001)).is_ok());
+        let problem =
+            |keys: &[PublicKey], issuer: &str, now| assertion.verify(keys, issuer, at(now)).unwrap_err();
+        let keys = [key];
+        assert_eq!(problem(&keys, "https://other.example", 1_700_000_001), TokenProblem::Audience);
+        assert_eq!(problem(&[], ISSUER, 1_700_000_001), TokenProblem::KeyUnknown, "no key, no proof");
+        assert_eq!(problem(&keys, ISSUER, 1_700_000_060), TokenProblem::Expired);
+        assert_eq!(problem(&keys, ISSUER, 1_699_999_980), TokenProblem::NotYetValid);
     }
 
     fn accepted(typ: &str, change: impl FnOnce(&mut Value)) -> bool {
@@ -111,7 +132,7 @@ mod tests {
         let mut claims = json!({"iss": "c", "sub": "c", "aud": ISSUER, "jti": "1", "iat": 1000, "exp": 1060});
         change(&mut claims);
         let token = key.sign(typ, &claims).unwrap();
-        read(&token).is_some_and(|read| read.verify(&[key.public().clone()], ISSUER, at(1000)).is_some())
+        read(&token).is_ok_and(|read| read.verify(&[key.public().clone()], ISSUER, at(1000)).is_ok())
     }
 
     #[test]
@@ -139,7 +160,11 @@ mod tests {
         assert!(!accepted("JWT", |claims| claims["iss"] = json!("other")), "CJ-02");
         assert!(!accepted("JWT", |claims| claims["exp"] = json!(1000)));
         assert!(!accepted("JWT", |claims| claims["exp"] = json!(1000 + 3600)));
-        assert!(!accepted("JWT", |claims| claims["nbf"] = json!(1010)));
+        assert!(!accepted("JWT", |claims| claims["nbf"] = json!(1011)));
+        assert!(accepted("JWT", |claims| claims["nbf"] = json!(1010)), "FAPI 2.0 Security Profile §5.3.2.1");
+        // RFC 7519 §2: a NumericDate may have a fraction or an exponent.
+        assert!(accepted("JWT", |claims| claims["iat"] = json!(999.5)));
+        assert!(accepted("JWT", |claims| claims["exp"] = json!(1.06e3)));
     }
 
     #[test]

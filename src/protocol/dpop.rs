@@ -1,11 +1,10 @@
 //! Checks a DPoP proof in the order of RFC 9449 §4.3. Pure: whether its `jti` was seen before is the ledger's to say.
 
-use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use super::target_uri;
+use super::{jwt_time, target_uri};
 use crate::platform::jose::{Alg, Jws, PublicKey};
-use crate::platform::{base64url, clock, digest};
+use crate::platform::{base64url, digest};
 
 /// The longest `jti` that is accepted (standards DP-14).
 const MAX_JTI_BYTES: usize = 256;
@@ -62,8 +61,7 @@ pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Resu
     // (3) all required claims, with the right types
     let text = |name: &str| jws.text(name).ok_or(BadProof::Malformed);
     let (jti, htm, htu) = (text("jti")?, text("htm")?, text("htu")?);
-    let iat = jws.claims.get("iat").and_then(Value::as_i64).ok_or(BadProof::Malformed)?;
-    let made_at = clock::from_seconds(iat).ok_or(BadProof::Malformed)?;
+    let made_at = jws.claims.get("iat").and_then(jwt_time::numeric_date).ok_or(BadProof::Malformed)?;
     let nonce = optional_text(&jws, "nonce")?;
     if jti.is_empty() || jti.len() > MAX_JTI_BYTES {
         return Err(BadProof::Malformed);
@@ -130,9 +128,10 @@ fn optional_text(jws: &Jws<'_>, name: &str) -> Result<Option<String>, BadProof> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::clock;
     use crate::platform::jose::{SigningAlg, SigningKey};
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const KAT_07A: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg";
     const KAT_07B: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA";
@@ -140,7 +139,7 @@ mod tests {
     const TARGET: &str = "https://as.example.com/oauth/token";
 
     fn expected(method: &'static str, target: &'static str) -> Expected<'static> {
-        let (window, skew) = (Duration::seconds(60), Duration::seconds(5));
+        let (window, skew) = (Duration::seconds(60), Duration::seconds(10));
         Expected { method, target, window, skew, access_token: None }
     }
 
@@ -171,8 +170,25 @@ mod tests {
             |now| verify(KAT_07A, &expected("POST", "https://server.example.com/token"), at(now)).err();
         assert_eq!(check(1_562_262_616 + 60), None);
         assert_eq!(check(1_562_262_616 + 61), Some(BadProof::Time));
-        assert_eq!(check(1_562_262_616 - 5), None);
-        assert_eq!(check(1_562_262_616 - 6), Some(BadProof::Time));
+        assert_eq!(check(1_562_262_616 - 10), None);
+        assert_eq!(check(1_562_262_616 - 11), Some(BadProof::Time));
+    }
+
+    #[test]
+    fn iat_is_a_numeric_date_with_a_fraction_or_an_exponent() {
+        for iat in [json!(1000.25), json!(1e3), json!(1009.75), json!(940.5)] {
+            assert_eq!(
+                refusal(&signed(SigningAlg::ES256, |claims| claims["iat"] = iat.clone())),
+                None,
+                "{iat}"
+            );
+        }
+        for iat in [json!(1010.5), json!(939.75)] {
+            let proof = signed(SigningAlg::ES256, |claims| claims["iat"] = iat.clone());
+            assert_eq!(refusal(&proof), Some(BadProof::Time), "{iat}");
+        }
+        let proof = signed(SigningAlg::ES256, |claims| claims["iat"] = json!(1e300));
+        assert_eq!(refusal(&proof), Some(BadProof::Malformed));
     }
 
     fn signed(alg: SigningAlg, change: impl FnOnce(&mut Value)) -> String {

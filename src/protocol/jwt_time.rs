@@ -3,10 +3,12 @@
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
+use super::token_problem::TokenProblem;
 use crate::platform::clock;
 
-/// How far another party's clock may be ahead of ours.
-pub const SKEW: Duration = Duration::seconds(5);
+/// How far another party's clock may be ahead of ours. FAPI 2.0 Security Profile §5.3.2.1: `iat` and `nbf` up to 10
+/// seconds ahead are accepted, more than 60 are refused.
+pub const SKEW: Duration = Duration::seconds(10);
 
 /// When a token begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,21 +21,59 @@ pub struct Validity {
     pub issued_at: Option<OffsetDateTime>,
 }
 
-/// Reads the claims. `None` if `exp` is missing or any of them is not a whole number in range. NumericDates with a
-/// fraction are legal and rounded towards an earlier end and a later beginning.
+/// Reads the claims. `None` if `exp` is missing or any of them is not a NumericDate in range. A fraction makes a token
+/// end earlier, begin later, and be issued earlier.
 pub fn validity(claims: &Map<String, Value>) -> Option<Validity> {
+    let date = |name: &str| match claims.get(name) {
+        None => Some(None),
+        Some(value) => numeric_date(value).map(Some),
+    };
     Some(Validity {
-        expires_at: date(claims, "exp", f64::floor)??,
-        not_before: date(claims, "nbf", f64::ceil)?,
-        issued_at: date(claims, "iat", f64::floor)?,
+        expires_at: whole_second(date("exp")??)?,
+        not_before: date("nbf")?,
+        issued_at: date("iat")?.and_then(whole_second),
     })
+}
+
+/// Reads a NumericDate: a JSON number of seconds, which may have a fraction or an exponent (RFC 7519 §2).
+pub fn numeric_date(value: &Value) -> Option<OffsetDateTime> {
+    if let Some(seconds) = value.as_i64() {
+        return clock::from_seconds(seconds);
+    }
+    let seconds = value.as_f64()?;
+    // Beyond this no date is representable anyway, so the casts below cannot change the value.
+    if seconds.abs() > 1e12 {
+        return None;
+    }
+    let nanoseconds = ((seconds - seconds.floor()) * 1e9) as i64;
+    clock::from_seconds(seconds.floor() as i64)?.checked_add(Duration::nanoseconds(nanoseconds))
+}
+
+/// Reads a NumericDate as whole seconds, rounded down.
+pub fn whole_seconds(value: &Value) -> Option<i64> {
+    numeric_date(value).map(OffsetDateTime::unix_timestamp)
+}
+
+fn whole_second(at: OffsetDateTime) -> Option<OffsetDateTime> {
+    clock::from_seconds(at.unix_timestamp())
 }
 
 impl Validity {
     /// Whether the token may be used: `now` is before its end, and neither its beginning nor its making lie in the
     /// future by more than [`SKEW`].
     pub fn holds_at(&self, now: OffsetDateTime) -> bool {
-        now < self.expires_at && self.begins_at() <= now + SKEW
+        self.check(now).is_ok()
+    }
+
+    /// As [`Validity::holds_at`], with the reason.
+    ///
+    /// # Errors
+    /// [`TokenProblem::Expired`] or [`TokenProblem::NotYetValid`].
+    pub fn check(&self, now: OffsetDateTime) -> Result<(), TokenProblem> {
+        if now >= self.expires_at {
+            return Err(TokenProblem::Expired);
+        }
+        if self.begins_at() > now + SKEW { Err(TokenProblem::NotYetValid) } else { Ok(()) }
     }
 
     /// The later of `nbf` and `iat`; the epoch where there is neither.
@@ -41,23 +81,6 @@ impl Validity {
         let begins = [self.not_before, self.issued_at].into_iter().flatten().max();
         begins.unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
-}
-
-/// Outer `None`: malformed. Inner `None`: absent.
-fn date(claims: &Map<String, Value>, name: &str, round: fn(f64) -> f64) -> Option<Option<OffsetDateTime>> {
-    let Some(value) = claims.get(name) else { return Some(None) };
-    let seconds = match value.as_i64() {
-        Some(seconds) => seconds,
-        None => {
-            let seconds = round(value.as_f64()?);
-            // Beyond this no date is representable anyway, so the cast below cannot change the value.
-            if seconds.abs() > 1e12 {
-                return None;
-            }
-            seconds as i64
-        }
-    };
-    clock::from_seconds(seconds).map(Some)
 }
 
 #[cfg(test)]
@@ -76,7 +99,7 @@ mod tests {
     #[test]
     fn the_edges_of_validity() {
         let token = read(json!({"exp": 1000, "nbf": 900, "iat": 900})).unwrap();
-        assert!(!token.holds_at(at(894)) && token.holds_at(at(895)));
+        assert!(!token.holds_at(at(889)) && token.holds_at(at(890)));
         assert!(token.holds_at(at(999)) && !token.holds_at(at(1000)));
     }
 
@@ -94,5 +117,9 @@ mod tests {
             assert_eq!(read(claims.clone()), None, "{claims}");
         }
         assert_eq!(read(json!({"exp": 1000.9})).unwrap().expires_at, at(1000));
+        let fractions = read(json!({"exp": 2e3, "nbf": 1000.5, "iat": 999.9})).unwrap();
+        assert_eq!(fractions.expires_at, at(2000));
+        assert_eq!(fractions.not_before, Some(at(1000) + Duration::milliseconds(500)));
+        assert_eq!(fractions.issued_at, Some(at(999)));
     }
 }

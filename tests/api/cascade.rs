@@ -198,7 +198,7 @@ async fn registering_again_brings_nothing_back() {
     let world = &chain.world;
     world.server.revoke("D").await;
     world.server.disable("email-svc").await;
-    world.server.pass(6);
+    world.server.pass(11);
     let again = format!(
         "clients:
   - {{id: email-svc, kind: agent, name: Again, auth: client_secret_basic, secret: email-svc-secret-0123456789,
@@ -232,7 +232,7 @@ async fn a_key_that_an_administrator_removes_takes_all_that_was_bound_to_it() {
         let chain = Chain::new().await;
         let holder = chain.holders()[hops];
         let path = format!("/api/v1/clients/{id}/keys/{}", holder.jkt());
-        chain.world.server.pass(6);
+        chain.world.server.pass(11);
         let removed = chain.world.as_admin("DELETE", &path, json!({})).await;
         assert_eq!(
             (removed.status, &removed.json["client_id"], &removed.json["jkt"]),
@@ -266,7 +266,7 @@ async fn a_removed_key_gets_nothing_new_and_another_key_of_the_client_does() {
     let world = &chain.world;
     let path = format!("/api/v1/clients/email-svc/keys/{}", world.email_svc.jkt());
     assert_eq!(world.as_admin("DELETE", &path, json!({})).await.status, 200);
-    world.server.pass(6);
+    world.server.pass(11);
     for server in chain.servers() {
         let old = world.email_svc.exchange(server, &chain.tokens[0], ACCESS_TOKEN).send().await;
         old.assert_refused(400, "invalid_dpop_proof", "proof_key_unknown");
@@ -296,7 +296,7 @@ async fn the_only_key_of_a_client_that_is_bound_to_it_is_gone_for_good_when_it_i
     assert_eq!(world.hop(&world.email_svc, &first).await.status, 200);
     let path = format!("/api/v1/clients/email-svc/keys/{}", world.email_svc.jkt());
     assert_eq!(world.as_admin("DELETE", &path, json!({})).await.status, 200);
-    world.server.pass(6);
+    world.server.pass(11);
     let another = Agent { key: new_key(), ..world.email_svc.clone() };
     for agent in [&world.email_svc, &another] {
         let answer = world.hop(agent, &first).await;
@@ -352,7 +352,7 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
         assert_eq!(old.error(), "invalid_client");
     }
     chain.assert_alive_above(2).await;
-    world.server.pass(6);
+    world.server.pass(11);
     let afresh = world.hop(&other, &chain.tokens[1]).await;
     world.assert_alive(&chain.servers(), &other, afresh.token()).await;
     // The first key returns by an operator's word alone, and what was bound to it before stays revoked.
@@ -360,7 +360,7 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
     let key = ClientKey { client_id: "followup-svc", jkt: world.followup_svc.jkt() };
     principals::restore_key(&world.server.desk(), &world.server.operator(), &key).await.unwrap();
     declare(&world.followup_svc).await.unwrap();
-    world.server.pass(6);
+    world.server.pass(11);
     let again = world.hop(&world.followup_svc, &chain.tokens[1]).await;
     world.assert_alive(&chain.servers(), &world.followup_svc, again.token()).await;
     let dead = (&world.followup_svc, chain.tokens[2].as_str());
@@ -384,7 +384,7 @@ async fn a_registered_key_that_is_replaced_takes_three_hops_with_it_and_a_second
     };
     declare(&[&world.user_proxy, &other]).await;
     chain.assert_alive_above(3).await;
-    world.server.pass(6);
+    world.server.pass(11);
     declare(&[&other]).await;
     chain.world.assert_dead(&chain.servers(), (&world.email_svc, &chain.tokens[1]), "key_removed", 1).await;
     chain
@@ -394,7 +394,7 @@ async fn a_registered_key_that_is_replaced_takes_three_hops_with_it_and_a_second
     for server in chain.servers() {
         assert_eq!(server.introspect(&world.mail_server, &chain.tokens[0]).await.json["active"], false);
     }
-    world.server.pass(6);
+    world.server.pass(11);
     let afresh = world.hop_from_user(&other, &world.user_token()).await;
     world.assert_alive(&chain.servers(), &other, afresh.token()).await;
 }
@@ -430,7 +430,7 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
     assert_eq!(cut.json["reached"], counts(&wanted), "{}", cut.text);
     chain.assert_dead_from(0, "principal_cut_off", 1).await;
     chain.assert_alive_above(0).await;
-    world.server.pass(6);
+    world.server.pass(11);
     for server in chain.servers() {
         let request = world.user_proxy.exchange(server, &world.user_token(), JWT).param("audience", MAIL);
         request.send().await.assert_refused(400, "invalid_request", "principal_cut_off");
@@ -470,7 +470,7 @@ async fn a_client_that_is_cut_off_in_the_middle_takes_what_passes_through_it() {
         assert_eq!(cut.json["reached"], counts(&wanted), "{id}");
         chain.assert_dead_from(hops, "principal_cut_off", 1).await;
         chain.assert_alive_above(hops).await;
-        world.server.pass(6);
+        world.server.pass(11);
         if id == "user-proxy" {
             // Alice was not cut off: her older token is good, and what she delegates afresh lives.
             let old = world.hop_from_user(&world.user_proxy, &old_user).await;
@@ -514,7 +514,7 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
         let answer = server.call(&world.email_svc, &desk, ("GET", "/delegate/E"), json!({})).await;
         assert_eq!(answer.status, 401);
     }
-    world.server.pass(6);
+    world.server.pass(11);
     let afresh = own().await;
     world.assert_alive(&chain.servers(), &world.email_svc, &afresh).await;
     let below = world.hop(&world.followup_svc, &afresh).await;
@@ -544,7 +544,7 @@ async fn what_was_recorded_before_a_cut_off_is_dead_whatever_the_clocks_say() {
         assert_eq!(cut.body["reached"], counts(&foreseen), "{sub}");
         chain.assert_dead_from(0, "principal_cut_off", 1).await;
         let path = format!("/delegate/{}", given.json["id"].as_str().unwrap());
-        world.server.pass(6);
+        world.server.pass(11);
         let shown = world.as_alice("GET", &path, json!({})).await;
         assert_eq!(shown.json["state"], "revoked", "{sub}: {}", shown.text);
     }
@@ -594,7 +594,7 @@ async fn a_cut_off_ends_what_waits_for_the_principal_and_what_it_asked_for() {
     let cut_off = async |iss: &str, sub: &str| {
         let body = json!({"iss": iss, "sub": sub, "reason": "left"});
         assert_eq!(world.as_admin("POST", "/api/v1/principals/cutoff", body).await.status, 200);
-        world.server.pass(6);
+        world.server.pass(11);
     };
     let (first, second) = (ask(&world.user_proxy).await, ask(&world.user_proxy).await);
     assert_eq!((first.status, second.status, ask(&world.user_proxy).await.status), (202, 202, 429));
@@ -844,7 +844,7 @@ async fn a_delegation_that_a_claim_led_to_is_ended_like_any_other() {
     // Cut off, the same user's next token is good again by its claim: it is from after.
     let cut = json!({"iss": IDP, "sub": "carol", "reason": "left"});
     assert_eq!(world.as_admin("POST", "/api/v1/principals/cutoff", cut).await.status, 200);
-    world.server.pass(6);
+    world.server.pass(11);
     let next = world.user_token_with(|claims| {
         claims["sub"] = json!("carol");
         claims["may_act"] = json!({"sub": "stranger", "iss": issuer});

@@ -175,7 +175,7 @@ async fn who_approves_is_told_by_its_token_and_never_by_the_body() {
     let (key, _) =
         actchain::platform::jose::SigningKey::generate(actchain::platform::jose::SigningAlg::ES256).unwrap();
     let yaml = format!(
-        "issuers:\n  - {{iss: https://other.example.com, jwks: {{keys: [{}]}}, audiences: [actchain], algorithms: [ES256]}}",
+        "issuers:\n  - {{iss: https://other.example.com, jwks: {{keys: [{}]}}, audiences: [actchain], algorithms: [ES256], alias: other}}",
         key.public_jwk()
     );
     world.server.apply(&yaml).await.unwrap();

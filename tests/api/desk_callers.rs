@@ -138,12 +138,28 @@ async fn users_of_an_issuer_that_was_declared_just_now_are_known_at_once() {
     let call = || Api::get(&world.server, "/delegate");
     call().user(&claims(&world)).send().await.assert_problem(401, "access_token_invalid");
     let yaml = format!(
-        "issuers:\n  - {{iss: https://new.example.com, jwks: {{keys: [{}]}}, audiences: [actchain]}}\n",
+        "issuers:\n  - {{iss: https://new.example.com, jwks: {{keys: [{}]}}, audiences: [actchain], alias: new}}\n",
         key.public_jwk()
     );
     twin.apply(&yaml).await.unwrap();
-    world.server.pass(1);
     call().user(&claims(&world)).send().await.with_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_whose_keys_another_server_changed_is_believed_by_its_new_ones_only() {
+    let world = World::new().await;
+    let twin = world.server.twin().await;
+    let old = world.user_token();
+    let call = |token: &str| Api::get(&world.server, "/delegate").user(token).send();
+    call(&old).await.with_status(200);
+    let (key, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
+    let yaml = format!(
+        "issuers:\n  - {{iss: {IDP}, jwks: {{keys: [{}]}}, audiences: [actchain], algorithms: [ES256]}}\n",
+        key.public_jwk()
+    );
+    twin.apply(&yaml).await.unwrap();
+    call(&old).await.assert_problem(401, "access_token_invalid");
+    call(&key.sign("JWT", &world.user_claims()).unwrap()).await.with_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +168,7 @@ async fn an_issuer_may_set_an_audience_apart_for_decisions() {
     let key = SigningKey::generate(SigningAlg::ES256).unwrap().0;
     let yaml = format!(
         "issuers:\n  - {{iss: https://apart.example.com, jwks: {{keys: [{}]}}, audiences: [actchain, consent], \
-         delegation_audiences: [consent], algorithms: [ES256]}}",
+         delegation_audiences: [consent], algorithms: [ES256], alias: apart}}",
         key.public_jwk()
     );
     world.server.apply(&yaml).await.unwrap();
@@ -239,7 +255,7 @@ async fn a_token_of_a_client_comes_under_its_key_with_a_proof_for_this_very_call
             Box::new(|claims| claims["htu"] = json!("https://elsewhere.example.com/delegate/D")),
         ),
         ("proof_time", Box::new(|claims| claims["iat"] = json!(now - 61))),
-        ("proof_time", Box::new(|claims| claims["iat"] = json!(now + 6))),
+        ("proof_time", Box::new(|claims| claims["iat"] = json!(now + 11))),
     ];
     for (reason, change) in wrong {
         with_proof(call(), key, &token, change).send().await.assert_problem(401, reason);

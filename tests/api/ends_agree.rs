@@ -233,7 +233,7 @@ async fn tell(seed: u64) -> [usize; 3] {
         let moved = story.move_on().await;
         so_far.push(moved);
         story.agree(&format!("seed {seed}: {so_far:?}")).await;
-        story.world.server.pass(6);
+        story.world.server.pass(11);
         if story.dice.below(4) == 0 {
             let now = story.world.server.clock.now();
             jobs::expiry::run_once(&story.twin.app, now).await.unwrap();

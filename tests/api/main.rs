@@ -39,6 +39,7 @@ mod subdelegation;
 mod support;
 mod transparency;
 mod trusted_issuers;
+mod user_tokens;
 mod vault_answers;
 mod vault_connecting;
 mod vault_exchange;

@@ -535,7 +535,7 @@ async fn overtaken(
     let order = async {
         gate.has_waiting(1).await;
         // What comes now is younger than the end, and yet behind it.
-        world.server.pass(6);
+        world.server.pass(11);
         queued.send(()).unwrap();
         gate.has_waiting(2).await;
         gate.open().await;
@@ -571,7 +571,7 @@ async fn a_user_that_is_cut_off_while_its_call_waits_gives_nothing_any_more() {
     let call = async { Api::post(&world.server, "/delegate", body).user(&bob).send().await };
     let answer = overtaken(&world, end, call).await;
     assert_eq!((answer.status, answer.reason()), (401, "access_token_invalid"), "{}", answer.text);
-    world.server.pass(6);
+    world.server.pass(11);
     let token = world.hop_from_user(&world.stranger, &world.token_of("bob")).await;
     assert_ne!(token.status, 200, "nothing came of it");
 }

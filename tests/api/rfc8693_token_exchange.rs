@@ -172,7 +172,7 @@ async fn te_27_te_30_whatever_is_wrong_with_a_subject_token_looks_the_same() {
         world.user_token_with(|claims| claims["iat"] = json!(i64::MIN)),
         world.user_token_with(|claims| claims["sub"] = json!("nul\u{0}byte")),
         world.user_token_with(|claims| claims["may_act"] = json!("user-proxy")),
-        world.user_token_with(|claims| claims["scope"] = json!(["mail.read"])),
+        world.user_token_with(|claims| claims["scope"] = json!([7])),
         other_key.sign("JWT", &world.user_claims()).unwrap(),
         format!("{head}."),
         "not-a-token".to_owned(),
@@ -456,7 +456,8 @@ async fn may_act_lets_the_named_client_act_and_records_a_delegation_that_can_be_
             claims["may_act"] = party;
         })
     };
-    let carol = token(json!({"client_id": "email-svc"}));
+    let issuer = world.server.app.issuer.clone();
+    let carol = token(json!({"client_id": "email-svc", "iss": issuer}));
     let exchange = async |token: &str| {
         world.email_svc.exchange(&world.server, token, JWT).param("audience", MAIL).send().await
     };
@@ -474,18 +475,18 @@ async fn may_act_lets_the_named_client_act_and_records_a_delegation_that_can_be_
     let actions: Vec<_> = created.iter().map(|event| event["action"].clone()).collect();
     assert_eq!(actions, ["delegation.created", "oauth.token.exchanged"]);
     assert_eq!(exchange(&carol).await.claims()["dlg"], json!(dlg), "recorded once");
-    exchange(&token(json!({"client_id": "user-proxy"}))).await.assert_refused(
+    exchange(&token(json!({"client_id": "user-proxy", "iss": issuer}))).await.assert_refused(
         400,
         "invalid_request",
-        "no_delegation",
+        "may_act_mismatch",
     );
     exchange(&token(json!({"sub": "email-svc", "iss": "https://other.example"}))).await.assert_refused(
         400,
         "invalid_request",
-        "no_delegation",
+        "may_act_mismatch",
     );
     let elsewhere = world.stranger.exchange(&world.server, &carol, JWT).param("audience", MAIL).send().await;
-    elsewhere.assert_refused(400, "invalid_request", "no_delegation");
+    elsewhere.assert_refused(400, "invalid_request", "may_act_mismatch");
     world.server.revoke(&dlg).await;
     exchange(&carol).await.assert_refused(400, "invalid_request", "delegation_revoked");
     let own = world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await;

@@ -50,7 +50,7 @@ async fn dp_03_to_dp_13_bad_proofs_are_refused_and_recorded() {
         "invalid_dpop_proof",
         "proof_time",
     );
-    with_claims(&world, |claims| claims["iat"] = json!(now + 6)).await.assert_refused(
+    with_claims(&world, |claims| claims["iat"] = json!(now + 11)).await.assert_refused(
         400,
         "invalid_dpop_proof",
         "proof_time",

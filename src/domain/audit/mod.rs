@@ -18,7 +18,7 @@ pub mod verify;
 use std::net::IpAddr;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -207,7 +207,15 @@ impl Event {
             Action::ConnectionRefused | Action::ConnectionAuthorized => Action::ConnectionRefused,
             _ => Action::DelegationRefused,
         };
-        Self { action, outcome: Outcome::Refused, reason: Some(refusal.reason()), jti: None, ..self }
+        let detail = match (refusal.cause(), self.detail) {
+            (None, detail) => detail,
+            (Some(cause), Some(Value::Object(mut members))) => {
+                members.insert("cause".to_owned(), cause.into());
+                Some(Value::Object(members))
+            }
+            (Some(cause), _) => Some(json!({"cause": cause})),
+        };
+        Self { action, outcome: Outcome::Refused, reason: Some(refusal.reason()), jti: None, detail, ..self }
     }
 
     /// Writes the canonical document, all but its place in the log.

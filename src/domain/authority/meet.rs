@@ -15,6 +15,7 @@ use crate::domain::resource::Resource;
 use crate::protocol::access_token::Act;
 use crate::protocol::authorization_details::Details;
 use crate::protocol::token_exchange::Wanted;
+use crate::protocol::token_problem::TokenProblem;
 
 /// What is asked for, and by whom.
 pub(super) struct Asked<'a> {
@@ -55,7 +56,7 @@ pub(super) fn grant(
     let expires_at = ends.filter_map(life).fold(bounds.expires_at, OffsetDateTime::min);
     // Tokens end on whole seconds; one that would end at once says nothing.
     if expires_at.unix_timestamp() <= asked.now.unix_timestamp() {
-        return Err(Refusal::SubjectTokenInvalid);
+        return Err(Refusal::SubjectTokenInvalid(TokenProblem::Expired));
     }
     Ok(Decision {
         path: path.map(Path::ids).unwrap_or_default(),

@@ -89,9 +89,7 @@ pub(crate) struct Bounds {
 /// # Errors
 /// The refusal, by the first rule that is not met.
 pub fn decide(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
-    if !grounds.subject.validity.holds_at(grounds.now) {
-        return Err(Refusal::SubjectTokenInvalid);
-    }
+    grounds.subject.validity.check(grounds.now).map_err(Refusal::SubjectTokenInvalid)?;
     if grounds.subject.is_held_by(&grounds.client.client_id, grounds.issuer) {
         own_token(grounds)
     } else {
@@ -158,9 +156,11 @@ fn next_hop(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
     if matches!(grounds.subject.source, Source::Foreign { .. }) && grounds.subject.act.is_some() {
         return Err(Refusal::ForeignActor);
     }
+    check_key_of_foreign(grounds)?;
     if acts_already(grounds) {
         return Err(Refusal::ActorCycle);
     }
+    check_may_act(grounds)?;
     let act = add_actor(grounds);
     let mut first_refusal = None;
     for path in grounds.paths.iter().filter(|path| gives_authority(grounds, path)) {
@@ -177,6 +177,29 @@ fn next_hop(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
     match by_may_act(grounds, &act) {
         Some(decided) => decided,
         None => Err(first_refusal.unwrap_or(Refusal::NoDelegation)),
+    }
+}
+
+/// A token of another issuer that is bound to a key is of use to the holder of that key alone (RFC 9449 §6.1). A
+/// delegation lets a bound token of ours pass from one holder to the next; of other issuers' tokens it says nothing.
+fn check_key_of_foreign(grounds: &Grounds<'_>) -> Result<(), Refusal> {
+    match (&grounds.subject.source, &grounds.subject.jkt, grounds.jkt) {
+        (Source::Own { .. }, ..) | (_, None, _) => Ok(()),
+        (Source::Foreign { .. }, Some(_), None) => Err(Refusal::ProofMissing),
+        (Source::Foreign { .. }, Some(bound), Some(jkt)) if bound == jkt => Ok(()),
+        (Source::Foreign { .. }, Some(_), Some(_)) => Err(Refusal::SubjectKeyMismatch),
+    }
+}
+
+/// RFC 8693 §4.4: whom `may_act` does not name may not act, whatever delegations there are.
+fn check_may_act(grounds: &Grounds<'_>) -> Result<(), Refusal> {
+    match &grounds.subject.source {
+        Source::Foreign { may_act: Some(claim), .. }
+            if !claim.party.names(&grounds.client.client_id, grounds.issuer) =>
+        {
+            Err(Refusal::MayActMismatch)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -226,11 +249,11 @@ fn check_depth(grounds: &Grounds<'_>, depth: u32, path: Option<&Path>) -> Result
     if depth > most { Err(Refusal::DepthExceeded) } else { Ok(()) }
 }
 
-/// The id of the delegation that a `may_act` claim leads to: the same for the same token and client, so that it is
+/// The id of the delegation that a `may_act` claim leads to, where its issuer is declared to authorize by it: the same for the same token and client, so that it is
 /// recorded once, and revoking it holds.
 pub fn may_act_id(subject: &VerifiedSubject, client_id: &str) -> Option<String> {
     match &subject.source {
-        Source::Foreign { may_act: Some(_), fingerprint, .. } => {
+        Source::Foreign { may_act: Some(claim), fingerprint, .. } if claim.authorizes => {
             let digest = sha256(&[b"may_act", fingerprint, client_id.as_bytes()]);
             Some(format!("may-{}", base64url::encode(digest.get(..18).unwrap_or_default())))
         }
@@ -241,10 +264,9 @@ pub fn may_act_id(subject: &VerifiedSubject, client_id: &str) -> Option<String> 
 /// `None` where no claim names the client, or its delegation is recorded already and was tried above.
 fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refusal>> {
     let subject = grounds.subject;
-    let Source::Foreign { may_act: Some(may_act), .. } = &subject.source else { return None };
     let client_id = &grounds.client.client_id;
     let id = may_act_id(subject, client_id)?;
-    if !may_act.names(client_id, grounds.issuer) || find(grounds.paths, &id).is_some() {
+    if find(grounds.paths, &id).is_some() {
         return None;
     }
     let delegation = Delegation {

@@ -11,6 +11,7 @@ use crate::domain::principal::Principal;
 use crate::domain::refusal::{ClientProblem, Refusal};
 use crate::domain::token::Problem;
 use crate::protocol::jwt_time::SKEW;
+use crate::protocol::token_problem::TokenProblem;
 
 /// What the database said behind the gate.
 #[derive(Debug, Default)]
@@ -122,7 +123,7 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
             Some(None) => {}
             Some(Some(problem)) => return Err(Verdict::Fails(problem.refusal())),
             // One that we signed, and do not remember: it ended, or the database is not the one that knew it.
-            None => return Err(Verdict::Fails(Refusal::SubjectTokenInvalid)),
+            None => return Err(Verdict::Fails(Refusal::SubjectTokenInvalid(TokenProblem::NotRecorded))),
         }
     }
     if !entry.guards.home.iter().all(|id| seen.homes.contains(id)) {
@@ -332,7 +333,10 @@ mod tests {
             seen.tokens.insert(Uuid::nil(), Some(Problem::TokenRevoked));
         });
         assert_eq!(token, Verdict::Fails(Refusal::TokenRevoked));
-        assert_eq!(verdict(|seen| seen.tokens.clear()), Verdict::Fails(Refusal::SubjectTokenInvalid));
+        assert_eq!(
+            verdict(|seen| seen.tokens.clear()),
+            Verdict::Fails(Refusal::SubjectTokenInvalid(TokenProblem::NotRecorded))
+        );
         let cut_off = verdict(|seen| {
             seen.cutoffs.insert(Principal::new("i", "s"), from_seconds(905).unwrap());
         });

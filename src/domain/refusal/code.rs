@@ -67,8 +67,10 @@ impl Refusal {
             Self::ProxyTimeout => code("temporarily_unavailable", 504),
             Self::Malformed(_)
             | Self::TokenTooLarge
-            | Self::SubjectTokenInvalid
-            | Self::ActorTokenInvalid
+            | Self::SubjectTokenInvalid(_)
+            | Self::ActorTokenInvalid(_)
+            | Self::SubjectAmbiguous
+            | Self::MayActMismatch
             | Self::ActorIsNotClient
             | Self::SubjectKeyMismatch
             | Self::ForeignActor
@@ -105,7 +107,7 @@ impl Refusal {
             | Self::ProofKeyUnknown
             | Self::ClockWentBack
             | Self::NonceRequired => Code { status: 401, ..self.code() },
-            Self::SubjectTokenInvalid | Self::TokenRevoked | Self::KeyRemoved | Self::InvalidClient(_) => {
+            Self::SubjectTokenInvalid(_) | Self::TokenRevoked | Self::KeyRemoved | Self::InvalidClient(_) => {
                 code("invalid_token", 401)
             }
             // The caller is who it is: what it asks about has ended, or somebody above it.

@@ -14,6 +14,7 @@ use super::delegation::{State, Wider};
 use super::vault;
 use crate::platform::fault::Fault;
 use crate::protocol::dpop::BadProof;
+use crate::protocol::token_problem::TokenProblem;
 
 /// Why a flow stopped: the caller's doing, or ours.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub enum ClientProblem {
     /// No such client.
     Unknown,
     /// Wrong secret, assertion or key.
-    Unproven,
+    Unproven(CredentialProblem),
     /// Right proof by another method than the registered one.
     WrongMethod,
     /// It was disabled.
@@ -53,6 +54,30 @@ pub enum ClientProblem {
     AssertionReplayed,
     /// Several methods at once, one of them an assertion (RFC 7521 §4.2.1).
     SeveralMethods,
+}
+
+/// What was wrong with the credentials of a client. Only the log and the event tell these apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialProblem {
+    /// Not readable, or naming two clients.
+    Malformed,
+    /// Not one of the secrets.
+    Secret,
+    /// No proof, or by a key that is not registered.
+    Key,
+    /// The assertion.
+    Assertion(TokenProblem),
+}
+
+impl CredentialProblem {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Secret => "secret",
+            Self::Key => "key",
+            Self::Assertion(problem) => problem.name(),
+        }
+    }
 }
 
 /// Everything that is refused, by name.
@@ -79,9 +104,13 @@ pub enum Refusal {
     /// A fresh server-provided nonce is required.
     NonceRequired,
     /// Bad signature, expired, unknown issuer, wrong audience or type: all the same outside.
-    SubjectTokenInvalid,
+    SubjectTokenInvalid(TokenProblem),
     /// Likewise.
-    ActorTokenInvalid,
+    ActorTokenInvalid(TokenProblem),
+    /// In our tokens the subject would have the name of another principal (RFC 9068 §5).
+    SubjectAmbiguous,
+    /// `may_act` in the subject token names others than the client.
+    MayActMismatch,
     /// The actor token is good, but proves somebody else.
     ActorIsNotClient,
     /// The token's issuer cannot be asked for its keys just now.
@@ -240,12 +269,28 @@ mod tests {
     }
 
     #[test]
+    fn the_cause_is_not_public() {
+        let outside = |problem| {
+            let refusal = Refusal::SubjectTokenInvalid(problem);
+            (refusal.code(), refusal.sentence(), refusal.reason())
+        };
+        assert_eq!(outside(TokenProblem::Signature), outside(TokenProblem::Expired));
+        assert_ne!(
+            Refusal::SubjectTokenInvalid(TokenProblem::Signature).cause(),
+            Refusal::SubjectTokenInvalid(TokenProblem::Expired).cause()
+        );
+    }
+
+    #[test]
     fn unknown_clients_and_wrong_secrets_look_alike() {
         let outside = |problem| {
             let refusal = Refusal::InvalidClient(problem);
             (refusal.code(), refusal.sentence(), refusal.tells_reason())
         };
-        assert_eq!(outside(ClientProblem::Unknown), outside(ClientProblem::Unproven));
+        assert_eq!(
+            outside(ClientProblem::Unknown),
+            outside(ClientProblem::Unproven(CredentialProblem::Secret))
+        );
         assert_eq!(outside(ClientProblem::Unknown), outside(ClientProblem::Disabled));
     }
 }

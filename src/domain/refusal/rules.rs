@@ -2,16 +2,17 @@
 
 use uuid::Uuid;
 
-use super::{ClientProblem, Refusal};
+use super::{ClientProblem, CredentialProblem, Refusal};
 use crate::domain::ceremony::Stage;
 use crate::domain::delegation::{State, Wider};
 use crate::domain::vault;
 use crate::protocol::dpop::BadProof;
 use crate::protocol::sarif::Rule;
 use crate::protocol::severity::Severity;
+use crate::protocol::token_problem::TokenProblem;
 
 /// One of each kind: every reason is among them.
-pub const KINDS: [Refusal; 89] = {
+pub const KINDS: [Refusal; 91] = {
     use Refusal as R;
     [
         R::Malformed("The form of the request is wrong"),
@@ -19,7 +20,7 @@ pub const KINDS: [Refusal; 89] = {
         R::UnsupportedGrant,
         R::UnauthorizedClient,
         R::InvalidClient(ClientProblem::Unknown),
-        R::InvalidClient(ClientProblem::Unproven),
+        R::InvalidClient(ClientProblem::Unproven(CredentialProblem::Secret)),
         R::InvalidClient(ClientProblem::WrongMethod),
         R::InvalidClient(ClientProblem::Disabled),
         R::InvalidClient(ClientProblem::AssertionReplayed),
@@ -33,8 +34,10 @@ pub const KINDS: [Refusal; 89] = {
         R::ProofReplayed,
         R::ProofKeyUnknown,
         R::NonceRequired,
-        R::SubjectTokenInvalid,
-        R::ActorTokenInvalid,
+        R::SubjectTokenInvalid(TokenProblem::Signature),
+        R::ActorTokenInvalid(TokenProblem::Signature),
+        R::SubjectAmbiguous,
+        R::MayActMismatch,
         R::ActorIsNotClient,
         R::IssuerUnavailable,
         R::SubjectKeyMismatch,
@@ -119,7 +122,7 @@ impl Refusal {
     pub fn severity(self) -> Severity {
         match self {
             Self::InvalidClient(
-                ClientProblem::Unproven | ClientProblem::Disabled | ClientProblem::AssertionReplayed,
+                ClientProblem::Unproven(_) | ClientProblem::Disabled | ClientProblem::AssertionReplayed,
             )
             | Self::ProofInvalid(BadProof::Signature | BadProof::AccessToken)
             | Self::ProofReplayed
@@ -127,6 +130,7 @@ impl Refusal {
             | Self::ActorIsNotClient
             | Self::SubjectKeyMismatch
             | Self::ForeignActor
+            | Self::SubjectAmbiguous
             | Self::ActorCycle
             | Self::ActorDisabled
             | Self::GuessingSecrets
@@ -143,8 +147,9 @@ impl Refusal {
             )
             | Self::ProofMissing
             | Self::ProofInvalid(BadProof::Target)
-            | Self::SubjectTokenInvalid
-            | Self::ActorTokenInvalid
+            | Self::SubjectTokenInvalid(_)
+            | Self::ActorTokenInvalid(_)
+            | Self::MayActMismatch
             | Self::NoDelegation
             | Self::DelegationRevoked
             | Self::DelegationRequested

@@ -15,7 +15,7 @@ impl Refusal {
             Self::UnauthorizedClient => "grant_not_allowed",
             Self::InvalidClient(problem) => match problem {
                 ClientProblem::Unknown => "client_unknown",
-                ClientProblem::Unproven => "client_unproven",
+                ClientProblem::Unproven(_) => "client_unproven",
                 ClientProblem::WrongMethod => "client_method_wrong",
                 ClientProblem::Disabled => "client_disabled",
                 ClientProblem::AssertionReplayed => "assertion_replayed",
@@ -32,8 +32,10 @@ impl Refusal {
             Self::ProofReplayed => "proof_replayed",
             Self::ProofKeyUnknown => "proof_key_unknown",
             Self::NonceRequired => "nonce_required",
-            Self::SubjectTokenInvalid => "subject_token_invalid",
-            Self::ActorTokenInvalid => "actor_token_invalid",
+            Self::SubjectTokenInvalid(_) => "subject_token_invalid",
+            Self::ActorTokenInvalid(_) => "actor_token_invalid",
+            Self::SubjectAmbiguous => "subject_ambiguous",
+            Self::MayActMismatch => "may_act_mismatch",
             Self::ActorIsNotClient => "actor_is_not_client",
             Self::IssuerUnavailable => "issuer_unavailable",
             Self::SubjectKeyMismatch => "subject_key_mismatch",
@@ -127,6 +129,19 @@ impl Refusal {
         }
     }
 
+    /// The first check that failed, where the reason covers several: for the log and the event, never for the caller.
+    pub fn cause(self) -> Option<&'static str> {
+        match self {
+            Self::SubjectTokenInvalid(problem) | Self::ActorTokenInvalid(problem) => Some(problem.name()),
+            Self::InvalidClient(ClientProblem::Unproven(problem)) => Some(problem.name()),
+            Self::InvalidClient(ClientProblem::Unknown) => Some("client_unknown"),
+            Self::InvalidClient(ClientProblem::WrongMethod) => Some("method_not_registered"),
+            Self::InvalidClient(ClientProblem::Disabled) => Some("client_disabled"),
+            Self::InvalidClient(ClientProblem::SeveralMethods) => Some("several_methods"),
+            _ => None,
+        }
+    }
+
     /// Whether the answer names the reason: where policy refused an authenticated client (RFC 8693 §2.2.2).
     pub fn tells_reason(self) -> bool {
         !matches!(
@@ -152,8 +167,10 @@ impl Refusal {
             Self::ProofReplayed => "The DPoP proof was used before",
             Self::ProofKeyUnknown => "The key of the DPoP proof is not registered for this client",
             Self::NonceRequired => "The DPoP proof must carry the nonce of the DPoP-Nonce header",
-            Self::SubjectTokenInvalid => "The subject token is not valid",
-            Self::ActorTokenInvalid => "The actor token is not valid",
+            Self::SubjectTokenInvalid(_) => "The subject token is not valid",
+            Self::ActorTokenInvalid(_) => "The actor token is not valid",
+            Self::SubjectAmbiguous => "The subject has the name of another principal of this server",
+            Self::MayActMismatch => "The subject token names other parties that may act for its subject",
             Self::ActorIsNotClient => "The actor token does not prove this client under this key",
             Self::IssuerUnavailable => "The keys of the issuer of a token cannot be fetched at the moment",
             Self::SubjectKeyMismatch => "The subject token is bound to another key",

@@ -4,9 +4,12 @@ pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::issuer::Issuer;
+use super::issuer::{Issuer, SubjectForm};
+use super::principal::Principal;
 use super::refusal::Refusal;
 use super::resource::Resource;
+use crate::platform::fault::Fault;
+use crate::protocol::access_token::Claims;
 
 /// The scope that lets an admin client administer this server.
 pub const ADMIN_SCOPE: &str = "actchain.admin";
@@ -39,5 +42,50 @@ impl Registry {
     pub fn check_targets(&self, audiences: &BTreeSet<String>) -> Result<(), Refusal> {
         let known = audiences.iter().all(|name| self.resources.contains_key(name));
         if known { Ok(()) } else { Err(Refusal::TargetRefused) }
+    }
+
+    /// The `sub` of our tokens for a principal. `None` if its issuer is not registered, or if the claim has the form of
+    /// another issuer's.
+    pub fn subject_claim(&self, who: &Principal, own_issuer: &str) -> Option<String> {
+        if who.iss == own_issuer {
+            return Some(who.sub.clone());
+        }
+        let form = &self.issuers.get(&who.iss)?.subject;
+        let claim = form.claim(&who.sub);
+        let of_another = self.issuers.values().any(|issuer| {
+            let prefix = issuer.subject.prefix();
+            issuer.iss != who.iss && !prefix.is_empty() && claim.starts_with(&prefix)
+        });
+        (!of_another).then_some(claim)
+    }
+
+    /// The root subject of one of our tokens as its issuer names it. `None` if the issuer is not registered any more, or
+    /// its subjects were named in another way when the token was issued.
+    pub fn root_subject(&self, claims: &Claims) -> Option<Principal> {
+        let Some(idp) = &claims.idp else { return Some(Principal::new(&claims.iss, &claims.sub)) };
+        let sub = self.issuers.get(idp)?.original_subject(&claims.sub, claims.iat)?;
+        Some(Principal::new(idp, sub))
+    }
+
+    /// Checks that the subjects of no two issuers look alike in our tokens.
+    ///
+    /// # Errors
+    /// A fault that names both issuers and what to declare instead.
+    pub fn check_subject_forms(&self) -> Result<(), Fault> {
+        let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+        for issuer in self.issuers.values() {
+            let Some(first) = seen.insert(issuer.subject.prefix(), &issuer.iss) else { continue };
+            let both = format!("issuers {first} and {}", issuer.iss);
+            return Err(Fault::new(match &issuer.subject {
+                SubjectForm::Raw => format!(
+                    "{both} are both raw, so that a `sub` in our tokens could be a user of either: \
+                     write `subject: prefixed` and an `alias` for one of them"
+                ),
+                SubjectForm::Prefixed { alias } => {
+                    format!("{both} have the same alias {alias}: each needs an alias of its own")
+                }
+            }));
+        }
+        Ok(())
     }
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
+use time::OffsetDateTime;
 
 use super::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry, VAULT_DETAIL};
-use crate::domain::issuer::{Issuer, parse_token_type, token_type_name};
+use crate::domain::issuer::{Issuer, SubjectForm, parse_token_type, token_type_name};
 use crate::domain::resource::Resource;
 use crate::platform::fault::Fault;
 use crate::platform::jose::Alg;
+use crate::protocol::identity_token::{ClaimPolicy, MayActUse};
 
 #[derive(FromRow)]
 struct IssuerRow {
@@ -20,6 +22,10 @@ struct IssuerRow {
     delegation_audiences: Option<Vec<String>>,
     algorithms: Vec<String>,
     token_types: Vec<String>,
+    alias: Option<String>,
+    subject_changed_at: Option<OffsetDateTime>,
+    may_act: String,
+    scope_claims: Option<Vec<String>>,
 }
 
 #[derive(FromRow)]
@@ -34,7 +40,7 @@ struct ResourceRow {
 pub async fn load(connection: &mut PgConnection, own_issuer: &str) -> Result<Registry, Fault> {
     // The version is read first: if a change slips in between, what follows is newer than its label, and the ledger
     // makes us read again.
-    let version = sqlx::query_scalar("SELECT version FROM registry").fetch_one(&mut *connection).await?;
+    let version = version(&mut *connection).await?;
     let issuers: Vec<IssuerRow> = sqlx::query_as("SELECT * FROM issuer").fetch_all(&mut *connection).await?;
     let resources: Vec<ResourceRow> = sqlx::query_as("SELECT * FROM resource").fetch_all(connection).await?;
     let own = Resource {
@@ -44,11 +50,17 @@ pub async fn load(connection: &mut PgConnection, own_issuer: &str) -> Result<Reg
         token_ttl: None,
     };
     let resources = resources.into_iter().map(Resource::from).chain([own]);
+    let issuers = issuers.into_iter().map(|row| Ok((row.iss.clone(), row.try_into()?)));
     Ok(Registry {
         version,
-        issuers: issuers.into_iter().map(|row| (row.iss.clone(), row.into())).collect(),
+        issuers: issuers.collect::<Result<_, Fault>>()?,
         resources: resources.map(|resource| (resource.id.clone(), resource)).collect(),
     })
+}
+
+/// The version of what is stored.
+pub async fn version(connection: &mut PgConnection) -> Result<i64, Fault> {
+    Ok(sqlx::query_scalar("SELECT version FROM registry").fetch_one(connection).await?)
 }
 
 /// Inserts or replaces an issuer.
@@ -56,11 +68,14 @@ pub async fn put_issuer(connection: &mut PgConnection, issuer: &Issuer) -> Resul
     let algorithms: Vec<&str> = issuer.algorithms.iter().map(|alg| alg.name()).collect();
     let kinds: Vec<&str> = issuer.token_types.iter().map(|kind| token_type_name(*kind)).collect();
     sqlx::query(
-        "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences,
+                             alias, subject_changed_at, may_act, scope_claims)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types,
-             delegation_audiences = excluded.delegation_audiences",
+             delegation_audiences = excluded.delegation_audiences, alias = excluded.alias,
+             subject_changed_at = excluded.subject_changed_at, may_act = excluded.may_act,
+             scope_claims = excluded.scope_claims",
     )
     .bind(&issuer.iss)
     .bind(&issuer.jwks)
@@ -69,6 +84,13 @@ pub async fn put_issuer(connection: &mut PgConnection, issuer: &Issuer) -> Resul
     .bind(algorithms)
     .bind(kinds)
     .bind(issuer.delegation_audiences.as_ref().map(|names| names.iter().cloned().collect::<Vec<_>>()))
+    .bind(match &issuer.subject {
+        SubjectForm::Raw => None,
+        SubjectForm::Prefixed { alias } => Some(alias),
+    })
+    .bind(issuer.subject_changed_at)
+    .bind(issuer.claims.may_act.name())
+    .bind(&issuer.claims.scope_claims)
     .execute(connection)
     .await?;
     Ok(())
@@ -96,19 +118,33 @@ pub async fn raise_version(connection: &mut PgConnection) -> Result<(), Fault> {
     Ok(())
 }
 
-impl From<IssuerRow> for Issuer {
-    fn from(row: IssuerRow) -> Self {
-        Self {
-            iss: row.iss,
+impl TryFrom<IssuerRow> for Issuer {
+    type Error = Fault;
+
+    /// What is not understood is a fault: an issuer with fewer restrictions than it was declared with is another issuer.
+    fn try_from(row: IssuerRow) -> Result<Self, Fault> {
+        let unknown = |what: &str, name: &str| Fault::new(format!("issuer {}: {what} {name:?}", row.iss));
+        let algorithms =
+            row.algorithms.iter().map(|name| Alg::parse(name).ok_or_else(|| unknown("algorithm", name)));
+        let token_types = row
+            .token_types
+            .iter()
+            .map(|name| parse_token_type(name).ok_or_else(|| unknown("token type", name)));
+        let may_act = MayActUse::parse(&row.may_act).ok_or_else(|| unknown("may_act", &row.may_act))?;
+        let issuer = Self {
+            algorithms: algorithms.collect::<Result<_, _>>()?,
+            token_types: token_types.collect::<Result<_, _>>()?,
             jwks: row.jwks,
             keys: Vec::new(),
             jwks_uri: row.jwks_uri,
             audiences: row.audiences.into_iter().collect(),
             delegation_audiences: row.delegation_audiences.map(|names| names.into_iter().collect()),
-            algorithms: row.algorithms.iter().filter_map(|name| Alg::parse(name)).collect(),
-            token_types: row.token_types.iter().filter_map(|name| parse_token_type(name)).collect(),
-        }
-        .with_keys()
+            subject: row.alias.map_or(SubjectForm::Raw, |alias| SubjectForm::Prefixed { alias }),
+            subject_changed_at: row.subject_changed_at,
+            claims: ClaimPolicy { may_act, scope_claims: row.scope_claims },
+            iss: row.iss,
+        };
+        Ok(issuer.with_keys())
     }
 }
 

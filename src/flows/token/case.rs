@@ -31,6 +31,7 @@ use crate::platform::random;
 use crate::protocol::access_token::{Act, Audience, Claims, Confirmation, Login};
 use crate::protocol::status_list::{Reference, StatusClaim};
 use crate::protocol::token_exchange::Wanted;
+use crate::protocol::token_problem::TokenProblem;
 use crate::protocol::{resource, scope};
 
 /// Bytes of claims that, in base64url and with header and signature, stay within what is read back.
@@ -113,7 +114,9 @@ impl Case {
     pub(super) fn rely_on(&mut self, subject: &VerifiedSubject) -> Result<(), Refusal> {
         match &subject.source {
             Source::Own { jti, .. } => {
-                self.tokens.push(Uuid::parse_str(jti).map_err(|_| Refusal::SubjectTokenInvalid)?);
+                self.tokens.push(
+                    Uuid::parse_str(jti).map_err(|_| Refusal::SubjectTokenInvalid(TokenProblem::Claims))?,
+                );
             }
             // One that does not say since when it is may be as old as can be.
             Source::Foreign { .. } => {
@@ -243,10 +246,11 @@ pub(super) async fn plan(
     let subject = subject.unwrap_or_else(|| authority::principal_of(&case.client, &app.issuer));
     let jti = random::id(case.now)?;
     let login = case.subject.as_ref().map_or_else(Login::default, |subject| subject.login.clone());
+    let sub = case.registry.subject_claim(&subject, &app.issuer).ok_or(Refusal::SubjectAmbiguous)?;
     let claims = Claims {
         iss: app.issuer.clone(),
         idp: (subject.iss != app.issuer).then_some(subject.iss),
-        sub: subject.sub,
+        sub,
         aud: Audience::from_list(decision.audiences.iter().cloned().collect()),
         client_id: case.client.client_id.clone(),
         scope: scope::join(&decision.scopes),

@@ -27,6 +27,7 @@ use crate::domain::subject::{Source, VerifiedSubject};
 use crate::platform::fault::Fault;
 use crate::platform::random;
 use crate::protocol::token_exchange::{Request, Wanted};
+use crate::protocol::token_problem::TokenProblem;
 
 /// What a grant asks for.
 #[derive(Debug)]
@@ -179,7 +180,9 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Decid
     case.event.act_chain = chain(subject.act.as_ref(), None);
     case.rely_on(&subject)?;
     let txn = match &subject.source {
-        Source::Own { txn, .. } => Uuid::parse_str(txn).map_err(|_| Refusal::SubjectTokenInvalid)?,
+        Source::Own { txn, .. } => {
+            Uuid::parse_str(txn).map_err(|_| Refusal::SubjectTokenInvalid(TokenProblem::Claims))?
+        }
         Source::Foreign { .. } => random::id(case.now)?,
     };
     case.event.txn = Some(txn.to_string());

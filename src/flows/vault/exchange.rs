@@ -61,7 +61,7 @@ pub async fn exchange(
         let (presented, details) = request.asked.as_ref().map_err(|refusal| *refusal)?;
         let [detail] = details.0.as_slice() else { return Err(Refusal::DetailsMalformed.into()) };
         let connection = detail.identifier.clone().ok_or(Refusal::DetailsMalformed)?;
-        let registry = app.registry();
+        let registry = app.current_registry().await?;
         let token = verify_token::subject(app, presented, (&client, &registry), now).await?;
         event.subject = Some(token.subject.clone());
         if !token.is_held_by(&client.client_id, &app.issuer) {

@@ -96,7 +96,7 @@ pub(super) async fn enter(
     let possessed = proof.map(|proof| possess::verify(app, proof, at, now)).transpose()?;
     let token =
         verify_token::presented_to_us(app, &presented.token, now).await.map_err(|stop| match stop {
-            Stop::Refused(Refusal::SubjectTokenInvalid) => Stop::Refused(Refusal::AccessTokenInvalid),
+            Stop::Refused(Refusal::SubjectTokenInvalid(_)) => Stop::Refused(Refusal::AccessTokenInvalid),
             other => other,
         })?;
     let Source::Own { .. } = &token.source else { return Err(Refusal::InsufficientScope.into()) };

@@ -163,6 +163,10 @@ impl Config {
         if self.tokens.max_depth > MOST_ACTORS {
             return Err(Fault::new(format!("tokens.max_depth must be at most {MOST_ACTORS}")));
         }
+        // FAPI 2.0 Security Profile §5.3.2.1: more than 60 seconds ahead is refused.
+        if self.dpop.skew > 60 {
+            return Err(Fault::new("dpop.skew must be at most 60"));
+        }
         let positive = [
             ("tokens.max_ttl", self.tokens.max_ttl),
             ("dpop.window", self.dpop.window),

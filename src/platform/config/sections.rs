@@ -267,7 +267,7 @@ impl Default for Tokens {
 
 impl Default for Dpop {
     fn default() -> Self {
-        Self { nonce: Switch::Off, window: 60, skew: 5, nonce_ttl: 300 }
+        Self { nonce: Switch::Off, window: 60, skew: 10, nonce_ttl: 300 }
     }
 }
 

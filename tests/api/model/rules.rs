@@ -21,7 +21,7 @@ pub const AGENT_TTL: i64 = 600;
 pub const AGENTS_PER_TASK: usize = 3;
 pub const USER_TOKEN_TTL: i64 = 3_600;
 /// How far another's clock may be off.
-pub const SKEW: i64 = 5;
+pub const SKEW: i64 = 10;
 
 /// The scopes that mean something at a target.
 pub fn known_at(target: &str) -> Names {

@@ -39,7 +39,7 @@ impl World {
         let yaml = format!(
             r#"
 issuers:
-  - {{iss: {IDP}, jwks: {{keys: [{idp_jwk}]}}, audiences: [actchain], algorithms: [ES256]}}
+  - {{iss: {IDP}, jwks: {{keys: [{idp_jwk}]}}, audiences: [actchain], algorithms: [ES256], may_act: authorize}}
 resources:
   - {{id: {MAIL}, scopes: [mail.read, mail.send, both], authorization_details_types: [mailbox], token_ttl: 600}}
   - {{id: {CALENDAR}, scopes: [calendar.read, both]}}

@@ -1,0 +1,68 @@
+//! Why a JWT of another party is refused: for the log and the event. The public answer is the same for all of them.
+
+/// The first check that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TokenProblem {
+    /// Not one compact JWS with a JSON object as its payload, or too long.
+    Malformed,
+    /// `iss` is missing, or names no trusted issuer.
+    IssuerUnknown,
+    /// The issuer is not declared for the token type that the request says.
+    TokenTypeNotAllowed,
+    /// `typ`, or a claim, belongs to another kind of JWT.
+    WrongKind,
+    /// The issuer or client has no key with this `kid`.
+    KeyUnknown,
+    /// The issuer is not declared for this `alg`, or no key fits it.
+    AlgorithmNotAllowed,
+    /// The signature is not one of the key.
+    Signature,
+    /// The key that signed was removed from its client.
+    KeyRemoved,
+    /// A required claim is missing, or a claim has the wrong type.
+    Claims,
+    /// The token is bound to a key in a way that is not checked here (RFC 7800 §3).
+    Binding,
+    /// `aud` names other parties.
+    Audience,
+    /// `exp` has passed.
+    Expired,
+    /// `nbf` or `iat` is in the future.
+    NotYetValid,
+    /// `exp` is too far in the future.
+    LifetimeTooLong,
+    /// `iss` and `sub` of an assertion differ, or name another client than the request.
+    ClientMismatch,
+    /// A token of this server that the database does not know.
+    NotRecorded,
+    /// The issuer of the root subject is not registered any more, or its subjects were named differently.
+    IssuerChanged,
+    /// An actor token that names an actor itself.
+    HasActor,
+}
+
+impl TokenProblem {
+    /// The stable name, in `detail.cause` of an event and in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::IssuerUnknown => "issuer_unknown",
+            Self::TokenTypeNotAllowed => "token_type_not_allowed",
+            Self::WrongKind => "wrong_kind",
+            Self::KeyUnknown => "kid_unknown",
+            Self::AlgorithmNotAllowed => "algorithm_not_allowed",
+            Self::Signature => "signature",
+            Self::KeyRemoved => "key_removed",
+            Self::Claims => "claims",
+            Self::Binding => "binding",
+            Self::Audience => "audience",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::LifetimeTooLong => "lifetime_too_long",
+            Self::ClientMismatch => "client_mismatch",
+            Self::NotRecorded => "not_recorded",
+            Self::IssuerChanged => "issuer_changed",
+            Self::HasActor => "has_actor",
+        }
+    }
+}
