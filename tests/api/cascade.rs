@@ -657,7 +657,7 @@ async fn a_repeated_cut_off_under_its_key_is_the_first_one() {
     };
     let first = send().await;
     assert_eq!(first.status, 200, "{}", first.text);
-    world.server.pass(10);
+    world.server.pass(11);
     let afresh =
         world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
     assert_eq!(afresh.status, 201);

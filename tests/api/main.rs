@@ -16,6 +16,7 @@ mod cross_origin;
 mod delegation_lists;
 mod delegations;
 mod desk_callers;
+mod discovery;
 mod ends_agree;
 mod ephemeral_agents;
 mod http_versions;
