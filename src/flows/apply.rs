@@ -124,7 +124,6 @@ pub async fn apply(
         plan.delegation(work.connection(), declared).await?;
     }
     plan.write_registry(work.connection(), &changed).await?;
-    // A new client may have the name of a user: what was verified before is verified again.
     if !changed.is_empty() || !clients.is_empty() {
         registry::store::raise_version(work.connection()).await?;
     }

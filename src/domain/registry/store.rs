@@ -112,7 +112,8 @@ pub async fn put_resource(connection: &mut PgConnection, resource: &Resource) ->
     Ok(())
 }
 
-/// Makes every server read the registry again before it issues anything.
+/// Makes every server read the registry again before it issues anything, and verify again what it has verified. A new
+/// client needs that, too: it may have the name of a user.
 pub async fn raise_version(connection: &mut PgConnection) -> Result<(), Fault> {
     sqlx::query("UPDATE registry SET version = version + 1").execute(connection).await?;
     Ok(())
