@@ -46,8 +46,8 @@ async fn the_second_document_is_read_where_the_first_is_of_no_use() {
     }
     publish(&publisher, &[(OAUTH, json!({})), (OPENID, json!({"issuer": publisher.uri()}))]).await;
     let refused = declare(&world, &publisher, "bad").await.unwrap_err();
-    assert!(refused.contains(OAUTH) && refused.contains("has no issuer"), "{refused}");
-    assert!(refused.contains(OPENID) && refused.contains("has no token_endpoint"), "{refused}");
+    assert!(refused.contains(OAUTH) && refused.contains("names no issuer"), "{refused}");
+    assert!(refused.contains(OPENID) && refused.contains("names no token_endpoint"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

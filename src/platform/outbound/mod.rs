@@ -17,8 +17,8 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 pub use self::deliver::{Delivered, Delivery};
-use self::post::{content_coding, decoded};
 pub use self::post::{Post, Posted};
+use self::post::{content_coding, decoded};
 pub use self::proxy::{Answered, Bytes, Chunks, Field, Onward, Unanswered};
 use super::fault::{During, Fault};
 
@@ -163,7 +163,10 @@ impl Outbound {
             guarded()
                 .timeout(TIMEOUT)
                 .connect_timeout(TIMEOUT)
-                .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]))
+                .default_headers(HeaderMap::from_iter([(
+                    ACCEPT_ENCODING,
+                    HeaderValue::from_static("identity"),
+                )]))
                 .user_agent(concat!("actchain/", env!("CARGO_PKG_VERSION")))
         };
         // Shorter than most servers keep idle connections: one that closes just then would cost a request.

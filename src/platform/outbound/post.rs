@@ -97,7 +97,10 @@ pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
 
 /// The body without its content coding; as it is, and with a reason, where that cannot be undone. Some servers compress what
 /// they were asked not to (RFC 9110 §12.5.3).
-pub(super) fn decoded(body: Zeroizing<Vec<u8>>, coding: Option<&str>) -> (Zeroizing<Vec<u8>>, Option<String>) {
+pub(super) fn decoded(
+    body: Zeroizing<Vec<u8>>,
+    coding: Option<&str>,
+) -> (Zeroizing<Vec<u8>>, Option<String>) {
     let mut reader: Box<dyn std::io::Read + '_> = match coding {
         None => return (body, None),
         Some("gzip" | "x-gzip") => Box::new(MultiGzDecoder::new(body.as_slice())),
