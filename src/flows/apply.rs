@@ -384,6 +384,7 @@ impl Plan<'_> {
         let path = path.ok_or_else(|| Fault::new(format!("{what} is gone again")))?;
         let about = (&path, self.own_issuer);
         self.events.push(Event {
+            detail: Some(wanted.recorded_terms().into()),
             target: Some(wanted.id),
             ..Event::of_delegation(self.now, Action::DelegationCreated, Actor::operator(), about)
         });

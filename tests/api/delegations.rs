@@ -889,6 +889,26 @@ async fn every_move_is_an_event_with_its_code_its_path_and_whoever_made_it() {
         assert!(event["request_id"].is_string() && event["ip"].is_string(), "{event}");
     }
     assert_eq!(events[0]["detail"]["reason"], "to help");
+    let shown = world.shown(&id).await;
+    for name in [
+        "delegator",
+        "delegate",
+        "scopes",
+        "audiences",
+        "authorization_details",
+        "capability_ceiling",
+        "ceremony_required_for",
+        "max_uses",
+        "max_depth",
+    ] {
+        assert_eq!(
+            events[1]["detail"].get(name),
+            Some(&shown[name]),
+            "what was granted is in the log: {name}"
+        );
+        assert_eq!(below[1]["detail"].get(name), world.shown(&child).await.get(name), "{name}");
+    }
+    assert_eq!(events[1]["detail"]["expires_at"], events[2]["detail"]["from"]);
     assert_eq!(events[1]["detail"]["scopes"], json!(["mail.read"]));
     assert_eq!(events[2]["detail"]["to"], instant(START + 7200));
     assert_eq!(events[3]["detail"]["reason"], "enough");

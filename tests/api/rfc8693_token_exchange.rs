@@ -474,6 +474,12 @@ async fn may_act_lets_the_named_client_act_and_records_a_delegation_that_can_be_
         .collect();
     let actions: Vec<_> = created.iter().map(|event| event["action"].clone()).collect();
     assert_eq!(actions, ["delegation.created", "oauth.token.exchanged"]);
+    let terms = &created[0]["detail"];
+    assert_eq!((&terms["delegate"], &terms["delegator"]["sub"]), (&json!("email-svc"), &json!("carol")));
+    assert!(
+        terms["expires_at"].is_string() && terms.get("scopes").is_some(),
+        "its terms are in the log: {terms}"
+    );
     assert_eq!(exchange(&carol).await.claims()["dlg"], json!(dlg), "recorded once");
     exchange(&token(json!({"client_id": "user-proxy", "iss": issuer}))).await.assert_refused(
         400,

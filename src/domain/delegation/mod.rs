@@ -10,7 +10,7 @@ mod view;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 pub use self::terms::{Narrowing, Wider};
@@ -19,6 +19,7 @@ use super::capability::{Ceiling, Ladder};
 use super::limit::Limit;
 use super::principal::Principal;
 use super::refusal::Refusal;
+use crate::platform::clock::rfc3339;
 use crate::platform::jose::PublicKey;
 use crate::protocol::authorization_details::Details;
 
@@ -210,6 +211,27 @@ impl Delegation {
     pub fn pending_jkt(&self) -> Option<String> {
         let members = self.pending_jwk.as_ref()?.as_object()?;
         PublicKey::from_jwk(members).ok().map(|key| key.thumbprint().to_owned())
+    }
+
+    /// What it allows, as the log records it, so that it can be proven later. `null` does not restrict.
+    pub fn recorded_terms(&self) -> serde_json::Map<String, Value> {
+        let terms = json!({
+            "delegator": self.delegator,
+            "delegate": self.delegate,
+            "origin": self.origin,
+            "scopes": self.terms.scopes.to_stored(),
+            "audiences": self.terms.audiences.to_stored(),
+            "authorization_details": self.terms.details,
+            "capability_ceiling": self.terms.ceiling,
+            "ceremony_required_for": self.terms.ceremonies,
+            "max_uses": self.facts.max_uses,
+            "max_depth": self.terms.max_depth,
+            "expires_at": rfc3339(self.facts.expires_at),
+        });
+        match terms {
+            Value::Object(members) => members,
+            _ => serde_json::Map::new(),
+        }
     }
 
     /// Whether its limits are the same as another's; times and state aside.

@@ -82,6 +82,7 @@ fn created(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> 
             txn: event.txn.clone(),
             parent_jti: event.parent_jti.clone(),
             origin: event.origin.clone(),
+            detail: Some(delegation.recorded_terms().into()),
             ..Event::new(cause.now, Action::DelegationCreated, event.actor.clone())
         };
         drafts.push(event.draft()?);

@@ -81,7 +81,9 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
     }
     events.push(created(desk, call, (&path, &one)));
     if one.facts.activated_at.is_some() {
-        events.push(call.event_about(desk, Action::DelegationActivated, &path));
+        let detail = Some(one.recorded_terms().into());
+        let activated = call.event_about(desk, Action::DelegationActivated, &path);
+        events.push(Event { detail, ..activated });
     }
     let body = view(work.connection(), &path, call.now).await?;
     let status = if one.facts.activated_at.is_some() { 201 } else { 202 };
@@ -326,11 +328,12 @@ fn rights(caller: &Caller, registry: &Registry, own_issuer: &str) -> Rights {
 fn created(desk: &Desk<'_>, call: &Call, (path, one): (&Path, &Delegation)) -> Event {
     let mut event = call.event_about(desk, Action::DelegationCreated, path);
     event.target = Some(one.delegate.clone());
-    event.detail = Some(json!({
-        "delegator": one.delegator, "origin": one.origin, "reason": one.reason, "agent": one.agent,
-        "scopes": one.terms.scopes.to_stored(), "audiences": one.terms.audiences.to_stored(),
-        "capability_ceiling": one.terms.ceiling, "max_uses": one.facts.max_uses, "max_depth": one.terms.max_depth,
-        "expires_at": crate::platform::clock::rfc3339(one.facts.expires_at),
-    }));
+    let mut detail = one.recorded_terms();
+    detail.insert("reason".to_owned(), json!(one.reason));
+    detail.insert("agent".to_owned(), json!(one.agent));
+    if let Some(lifetime) = one.lifetime {
+        detail.insert("expires_in".to_owned(), lifetime.into());
+    }
+    event.detail = Some(detail.into());
     event
 }

@@ -11,7 +11,6 @@ use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry;
 use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
 use crate::flows::work::Work;
-use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 
 /// Approves a delegation that waits, or the new key of its agent.
@@ -76,11 +75,10 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationActivated, &path);
-    event.detail = Some(json!({
-        "expires_at": rfc3339(expires_at), "scopes": approved.terms.scopes.to_stored(),
-        "audiences": approved.terms.audiences.to_stored(), "capability_ceiling": approved.terms.ceiling,
-        "max_uses": approved.facts.max_uses, "new_key": rebinding, "jkt": jkt,
-    }));
+    let mut detail = approved.recorded_terms();
+    detail.insert("new_key".to_owned(), rebinding.into());
+    detail.insert("jkt".to_owned(), json!(jkt));
+    event.detail = Some(detail.into());
     let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;
