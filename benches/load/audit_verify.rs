@@ -18,6 +18,7 @@ use actchain::platform::jose::SealingKey;
 use actchain::platform::local_postgres::{Cluster, Durability};
 use actchain::platform::secret::MasterKey;
 use actchain::platform::{db, random};
+use actchain::protocol::csv_export::ByteOrderMark;
 use actchain::protocol::merkle;
 use futures_util::TryStreamExt as _;
 use serde_json::json;
@@ -41,7 +42,13 @@ pub async fn bench() {
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
     let (config, ladder) = (Config::default(), Ladder::new(&[]).unwrap());
     let desk = Desk { pool: &pool, issuer: ISSUER, ladder: &ladder, config: &config };
-    let wanted = Wanted { format: Format::Jsonl, filter: Filter::default(), from: 0, size: None };
+    let wanted = Wanted {
+        format: Format::Jsonl,
+        filter: Filter::default(),
+        from: 0,
+        size: None,
+        mark: ByteOrderMark::Absent,
+    };
     let mut export = export::begin(&desk, &seal, &Call::of_operator(now), wanted).await.unwrap();
     while let Some(piece) = export.next().await.unwrap() {
         file.write_all(piece.as_bytes()).unwrap();

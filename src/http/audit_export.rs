@@ -15,6 +15,7 @@ use crate::domain::refusal::Refusal;
 use crate::domain::throttle::Slot;
 use crate::flows::audit::export::{self, Export, Format, Wanted};
 use crate::platform::fault::Fault;
+use crate::protocol::csv_export::ByteOrderMark;
 
 /// Pieces that wait to be read.
 const WAITING: usize = 4;
@@ -34,8 +35,13 @@ pub(super) async fn get(incoming: Incoming) -> HttpResponse {
         };
         let from = number(parameters.remove("from_seq"))?.unwrap_or_default();
         let size = number(parameters.remove("size"))?;
+        let mark = match parameters.remove("bom").as_deref() {
+            None | Some("false") => ByteOrderMark::Absent,
+            Some("true") => ByteOrderMark::Present,
+            Some(_) => return Err(Refusal::Malformed("bom is true or false").into()),
+        };
         nothing_else(&parameters)?;
-        let wanted = Wanted { format, filter, from, size };
+        let wanted = Wanted { format, filter, from, size, mark };
         let slot = known.app.readers.enter(&known.caller_name()).ok_or(Refusal::Throttled)?;
         let export = export::begin(&known.desk(), &known.app.seal, &known.call, wanted).await?;
         let patience = Duration::from_secs(known.app.config.audit.reader_patience.into());

@@ -39,9 +39,23 @@ pub const COLUMNS: [&str; 27] = [
     "detail",
 ];
 
+/// Whether a file begins with U+FEFF. Excel takes a file without one for the local code page; RFC 4180 knows none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ByteOrderMark {
+    /// The first byte is that of the first column's name.
+    #[default]
+    Absent,
+    /// For spreadsheets.
+    Present,
+}
+
 /// The first line.
-pub fn head() -> Result<String, Fault> {
-    line(COLUMNS.iter().map(|name| (*name).to_owned()))
+pub fn head(mark: ByteOrderMark) -> Result<String, Fault> {
+    let mark = match mark {
+        ByteOrderMark::Absent => "",
+        ByteOrderMark::Present => "\u{feff}",
+    };
+    Ok(format!("{mark}{}", line(COLUMNS.iter().map(|name| (*name).to_owned()))?))
 }
 
 /// The line of one event.
@@ -141,14 +155,14 @@ mod tests {
 
     fn cell(value: &str) -> String {
         let row = row(&json!({"seq": 7, "target": value})).unwrap();
-        read(&format!("{}{row}", head().unwrap()))[1][19].clone()
+        read(&format!("{}{row}", head(ByteOrderMark::Absent).unwrap()))[1][19].clone()
     }
 
     #[test]
     fn cv_01_rows_end_in_crlf_have_all_columns_and_come_back_as_they_were() {
         let event = json!({"seq": 7, "target": "a,\"b\r\nc", "audience": ["x", "y"], "detail": {"a": 1},
             "actor": {"client_id": "me"}, "act_chain": [{"sub": "one", "iss": "i"}, {"sub": "two", "iss": "i"}]});
-        let text = format!("{}{}", head().unwrap(), row(&event).unwrap());
+        let text = format!("{}{}", head(ByteOrderMark::Absent).unwrap(), row(&event).unwrap());
         assert!(text.starts_with("\"seq\",\"id\",") && text.ends_with("\"{\"\"a\"\":1}\"\r\n"), "{text}");
         let rows = read(&text);
         assert!(rows.iter().all(|row| row.len() == COLUMNS.len()));
@@ -156,6 +170,17 @@ mod tests {
         assert_eq!((rows[1][13].as_str(), rows[1][21].as_str()), ("one two", "x y"));
         assert_eq!(rows[1][19], "a,\"b\r\nc");
         assert_eq!(cell("  spaces are data "), "  spaces are data ");
+    }
+
+    #[test]
+    fn with_a_byte_order_mark_readers_still_find_the_column_seq() {
+        let event = json!({"seq": 7, "target": "é"});
+        let text = format!("{}{}", head(ByteOrderMark::Present).unwrap(), row(&event).unwrap());
+        assert!(text.starts_with("\u{feff}\"seq\",\"id\","), "{text}");
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        assert_eq!(reader.headers().unwrap().get(0), Some("seq"));
+        let row = reader.records().next().unwrap().unwrap();
+        assert_eq!((row[0].parse::<u64>().unwrap(), &row[19]), (7, "é"));
     }
 
     #[test]

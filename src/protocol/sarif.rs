@@ -1,5 +1,5 @@
-//! Findings of the log as SARIF 2.1.0 (standards SA-01 to SA-09), written piece by piece: the head, then each result,
-//! then the tail. The whole is one document, however long.
+//! Findings of the log as SARIF 2.1.0 (OASIS), written piece by piece: the head, then each result, then the tail. The whole is
+//! one document, however long.
 
 use serde_json::{Value, json};
 
@@ -22,6 +22,10 @@ pub struct Rule {
     pub id: &'static str,
     /// What it means, in a sentence.
     pub sentence: &'static str,
+    /// What happened, in full.
+    pub meaning: &'static str,
+    /// What to do about it.
+    pub advice: &'static str,
     /// How much it matters.
     pub severity: Severity,
 }
@@ -37,51 +41,78 @@ pub struct Finding<'a> {
     pub message: String,
 }
 
-/// Writes one document with one run, or none if nothing is found (SA-08).
+/// The most results of one run: code scanning services take no more of one (GitHub: 25,000).
+pub const MAX_RESULTS: usize = 25_000;
+
+/// What each run says of itself when it ends.
+#[derive(Debug, Clone)]
+pub struct RunEnd {
+    /// When the log was read.
+    pub at: String,
+    /// Members of the property bag.
+    pub properties: Value,
+}
+
+/// Writes one document with one run, which has no results if nothing is found; more than [`MAX_RESULTS`] go on in further runs.
 #[derive(Debug)]
 pub struct Writer {
     rules: Vec<Rule>,
-    found: u64,
+    end: RunEnd,
+    runs: usize,
+    /// Results in the present run.
+    found: usize,
 }
 
 impl Writer {
-    /// With these rules, all of which are in the document if anything is found.
-    pub fn new(rules: Vec<Rule>) -> Self {
-        Self { rules, found: 0 }
+    /// With these rules, all of which are in each run.
+    pub fn new(rules: Vec<Rule>, end: RunEnd) -> Self {
+        Self { rules, end, runs: 1, found: 0 }
     }
 
     /// The beginning.
     pub fn head(&self) -> String {
-        format!("{{\"$schema\":\"{SCHEMA}\",\"version\":\"2.1.0\",\"runs\":[")
+        format!("{{\"$schema\":\"{SCHEMA}\",\"version\":\"2.1.0\",\"runs\":[{}", self.run_head())
     }
 
-    /// The next finding, with the beginning of the run before the first. One of no rule is passed over.
+    /// The next finding. One of no rule is passed over.
     pub fn result(&mut self, finding: &Finding<'_>) -> String {
-        let Some(rule) = self.rules.get(finding.rule) else { return String::new() };
-        let result = result(*rule, finding);
-        let before = if self.found == 0 {
-            let tool = json!({"driver": {
-                "name": "actchain",
-                "semanticVersion": env!("CARGO_PKG_VERSION"),
-                "rules": self.rules.iter().map(described).collect::<Vec<_>>(),
-            }});
-            format!(
-                "{{\"tool\":{tool},\"automationDetails\":{{\"id\":\"actchain/audit/\"}},\"columnKind\":\"unicodeCodePoints\",\"results\":[\n"
-            )
-        } else {
-            ",\n".to_owned()
-        };
+        let Some(rule) = self.rules.get(finding.rule).copied() else { return String::new() };
+        let mut text = String::new();
+        if self.found == MAX_RESULTS {
+            (self.runs, self.found) = (self.runs + 1, 0);
+            text = format!("{},\n{}", self.run_tail(), self.run_head());
+        } else if self.found > 0 {
+            text.push_str(",\n");
+        }
         self.found += 1;
-        format!("{before}{result}")
+        text + &result(rule, finding).to_string()
     }
 
     /// The end: that all was looked at, when, and what else there is to say.
-    pub fn tail(&self, now: &str, properties: &Value) -> String {
-        if self.found == 0 {
-            return "]}\n".to_owned();
-        }
-        let invocations = json!([{"executionSuccessful": true, "endTimeUtc": now}]);
-        format!("\n],\"invocations\":{invocations},\"properties\":{properties}}}]}}\n")
+    pub fn tail(&self) -> String {
+        format!("{}]}}\n", self.run_tail())
+    }
+
+    fn run_head(&self) -> String {
+        let tool = json!({"driver": {
+            "name": "actchain",
+            "semanticVersion": env!("CARGO_PKG_VERSION"),
+            "rules": self.rules.iter().map(described).collect::<Vec<_>>(),
+        }});
+        // Runs of one document are told apart by their category, the part before the last slash.
+        let id = match self.runs {
+            1 => "actchain/audit/".to_owned(),
+            run => format!("actchain/audit/{run}/"),
+        };
+        let details = json!({"id": id});
+        format!(
+            "{{\"tool\":{tool},\"automationDetails\":{details},\"columnKind\":\"unicodeCodePoints\",\"results\":[\n"
+        )
+    }
+
+    fn run_tail(&self) -> String {
+        let invocations = json!([{"executionSuccessful": true, "endTimeUtc": self.end.at}]);
+        format!("\n],\"invocations\":{invocations},\"properties\":{}}}", self.end.properties)
     }
 }
 
@@ -89,9 +120,16 @@ fn described(rule: &Rule) -> Value {
     json!({
         "id": rule.id,
         "shortDescription": {"text": rule.sentence},
+        "fullDescription": {"text": plain(rule.meaning)},
+        "help": {"text": plain(rule.advice), "markdown": rule.advice},
         "defaultConfiguration": {"level": rule.severity.level()},
         "properties": {"security-severity": format!("{}.0", rule.severity.cef()), "tags": ["security"]},
     })
+}
+
+/// Text without the marks of code.
+fn plain(markdown: &str) -> String {
+    markdown.replace('`', "")
 }
 
 fn result(rule: Rule, finding: &Finding<'_>) -> Value {
@@ -150,23 +188,73 @@ mod tests {
     use super::*;
 
     const RULES: [Rule; 2] = [
-        Rule { id: "proof_replayed", sentence: "It was used before", severity: Severity::High },
-        Rule { id: "delegation_expired", sentence: "It has expired", severity: Severity::Low },
+        Rule {
+            id: "proof_replayed",
+            sentence: "It was used before",
+            meaning: "A `jti` came twice.",
+            advice: "Find out who else has it.",
+            severity: Severity::High,
+        },
+        Rule {
+            id: "delegation_expired",
+            sentence: "It has expired",
+            meaning: "It has expired.",
+            advice: "Renew it.",
+            severity: Severity::Low,
+        },
     ];
 
+    fn writer() -> Writer {
+        let end = RunEnd { at: "2026-01-01T00:00:00Z".into(), properties: json!({"size": 2}) };
+        Writer::new(RULES.to_vec(), end)
+    }
+
     fn document(findings: &[(usize, Value)]) -> Value {
-        let mut writer = Writer::new(RULES.to_vec());
+        let mut writer = writer();
         let mut text = writer.head();
         for (rule, event) in findings {
             text.push_str(&writer.result(&Finding { rule: *rule, event, message: "m".into() }));
         }
-        text.push_str(&writer.tail("2026-01-01T00:00:00Z", &json!({"size": 2})));
+        text.push_str(&writer.tail());
         serde_json::from_str(&text).unwrap()
     }
 
     #[test]
-    fn sa_08_nothing_found_is_no_run() {
-        assert_eq!(document(&[]), json!({"$schema": SCHEMA, "version": "2.1.0", "runs": []}));
+    fn nothing_found_is_a_run_without_results() {
+        let whole = document(&[]);
+        assert_eq!(whole["runs"].as_array().unwrap().len(), 1);
+        let run = &whole["runs"][0];
+        assert_eq!((&run["results"], &run["properties"]["size"]), (&json!([]), &json!(2)));
+        assert_eq!(run["tool"]["driver"]["rules"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn rules_say_what_they_mean_and_what_to_do() {
+        let rule = &document(&[])["runs"][0]["tool"]["driver"]["rules"][0];
+        assert_eq!(rule["fullDescription"]["text"], "A jti came twice.");
+        assert_eq!(
+            rule["help"],
+            json!({"text": "Find out who else has it.", "markdown": "Find out who else has it."})
+        );
+    }
+
+    #[test]
+    fn more_results_than_a_service_takes_of_one_run_go_on_in_another() {
+        let event = json!({"seq": 1, "actor": {"client_id": "a"}});
+        for (count, runs) in [(MAX_RESULTS, vec![MAX_RESULTS]), (MAX_RESULTS + 1, vec![MAX_RESULTS, 1])] {
+            let whole = document(&vec![(0, event.clone()); count]);
+            let all = whole["runs"].as_array().unwrap();
+            assert_eq!(
+                all.iter().map(|run| run["results"].as_array().unwrap().len()).collect::<Vec<_>>(),
+                runs
+            );
+            for (place, run) in all.iter().enumerate() {
+                let id = ["actchain/audit/", "actchain/audit/2/"][place];
+                assert_eq!(run["automationDetails"]["id"], id);
+                assert_eq!(run["invocations"][0]["executionSuccessful"], true);
+                assert_eq!(run["tool"], all[0]["tool"]);
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use actchain::domain::audit::verify::{Broken, Why};
+use actchain::domain::audit::{Action, Actor, Event, Outcome, store};
 use actchain::flows::audit::{self, Kept, Report};
 use serde_json::{Value, json};
 
@@ -44,7 +46,8 @@ async fn a_whole_export_is_the_log_and_what_vouches_for_it() {
     let lines = parsed(&answer.text);
     // The token that the administrator came with is an event, too; the export itself comes behind what it holds.
     assert_eq!(lines[..before.len()], before[..]);
-    assert_eq!(lines.len(), before.len() + 2);
+    assert_eq!(lines.len(), before.len() + 3);
+    assert!(lines[before.len() + 1]["leaves"].is_string(), "the hashes of those");
     assert!(lines.last().unwrap()["checkpoint"].is_string());
     assert_eq!(answer.header("actchain-audit-size"), Some((before.len() + 1).to_string().as_str()));
     assert_eq!(answer.header("content-type"), Some("application/jsonl"));
@@ -103,6 +106,103 @@ async fn a_resumed_export_begins_with_the_edge_of_what_came_before() {
     assert!(!check(&format!("{}{}", begun(6), rest.text)).valid, "something is missing between");
     let changed = begun(7).replace("success", "succeeds");
     assert!(!check(&format!("{changed}{}", rest.text)).valid);
+}
+
+/// A file with another byte in the document of one event.
+fn changed(text: &str, seq: u64) -> String {
+    let is_it =
+        |line: &str| line.contains(&format!("\"seq\":{seq},")) || line.contains(&format!("\"seq\":{seq}}}"));
+    let change = |line: &str| match is_it(line) {
+        true => line.replacen("\"action\":\"", "\"action\":\"x", 1) + "\n",
+        false => format!("{line}\n"),
+    };
+    text.lines().map(change).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_event_that_was_changed_in_a_whole_export_is_named() {
+    let world = busy_world().await;
+    grow(&mut world.server.sql().await, 1_500).await;
+    actchain::flows::audit::index::run_once(&world.server.app.pool).await.unwrap();
+    let whole = world.export("").await.text;
+    let size = check(&whole).events;
+    let leaf = |seq| Some(Broken { seq, why: Why::Leaf });
+    for seq in [0, 22, 511, 512, 1_100, size - 1] {
+        assert_eq!(check(&changed(&whole, seq)).broken, leaf(seq));
+    }
+    assert_eq!(check(&changed(&changed(&whole, 700), 30)).broken, leaf(30), "the first one");
+    // Hashes that do not give the checkpoint's root name nothing: its root decides, not they.
+    let hashes = whole.lines().find(|line| line.starts_with("{\"leaves\"")).unwrap();
+    let forged = hashes.replacen(&hashes[11..13], if &hashes[11..13] == "AA" { "BB" } else { "AA" }, 1);
+    let both = changed(&whole, 22).replace(hashes, &forged);
+    assert_eq!(check(&both).broken, Some(Broken { seq: size, why: Why::Checkpoint }));
+    assert!(check(&whole.replace(hashes, &forged)).valid, "every event is proven without them");
+    let without: String = whole
+        .lines()
+        .filter(|line| !line.starts_with("{\"leaves\""))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(check(&without).valid);
+    // Broken off in the middle of a group, and gone on with.
+    let rest = world.export(&format!("from_seq=300&size={size}")).await.text;
+    let begun: String = whole.lines().take(300).map(|line| format!("{line}\n")).collect();
+    let joined = format!("{begun}{rest}");
+    assert!(check(&joined).valid);
+    for seq in [22, 299, 300, 600] {
+        assert_eq!(check(&changed(&joined, seq)).broken, leaf(seq));
+    }
+    assert_eq!(check(&changed(&rest, 600)).broken, leaf(600), "a part by itself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_was_changed_in_the_database_is_named_by_the_export_too() {
+    let world = World::new().await;
+    let mut sql = world.server.sql().await;
+    grow(&mut sql, 1_100).await;
+    actchain::flows::audit::index::run_once(&world.server.app.pool).await.unwrap();
+    let change = "UPDATE audit_event SET document = replace(document, 'client.changed', 'client.disabled') WHERE seq = 900";
+    sqlx::query(change).execute(&mut sql).await.unwrap();
+    let report = check(&world.export("").await.text);
+    assert_eq!(report.broken, Some(Broken { seq: 900, why: Why::Leaf }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_converted_on_its_way_is_not_called_broken() {
+    let world = busy_world().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    for query in ["", "outcome=refused"] {
+        let text = world.export(query).await.text;
+        let utf_16: Vec<u8> =
+            std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        let late = text.rsplit_once("\n{\"checkpoint\"").unwrap();
+        for (bytes, said) in [
+            (format!("\u{feff}{text}").into_bytes(), "byte order mark"),
+            (text.replace('\n', "\r\n").into_bytes(), "line 1 ends in CRLF"),
+            (format!("{}\r\n{{\"checkpoint\"{}", late.0, late.1).into_bytes(), "ends in CRLF"),
+            (utf_16, "UTF-16"),
+            ([0x1f, 0x8b, 8, 0].to_vec(), "gzip"),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let fault = audit::verify_export(&path, &Kept::default()).unwrap_err().to_string();
+            assert!(fault.contains(said) && fault.contains("converted on its way"), "{fault}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn csv_begins_with_a_byte_order_mark_where_that_is_asked_for() {
+    let world = World::new().await;
+    let with = world.export("format=csv&bom=true").await;
+    let without = world.export("format=csv&bom=false").await;
+    assert!(without.text.starts_with("\"seq\","));
+    assert_eq!(with.text.strip_prefix('\u{feff}').map(|text| &text[..6]), Some("\"seq\","));
+    let token = world.desk_token(&world.admin).await;
+    for query in ["bom=true", "format=sarif&bom=true", "format=csv&bom=yes"] {
+        let path = format!("/api/v1/audit-logs/export?{query}");
+        let answer = Api::get(&world.server, &path).client(&world.admin, &token).send().await;
+        assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{query}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +277,6 @@ async fn grow(sql: &mut sqlx::PgConnection, count: u64) {
 }
 
 async fn grow_by(sql: &mut sqlx::PgConnection, count: u64, more: &str) {
-    use actchain::domain::audit::{Action, Event, store};
     let now = actchain::platform::clock::from_seconds(crate::support::START).unwrap();
     let drafts: Vec<_> = (0..count)
         .map(|n| {
@@ -220,14 +319,30 @@ async fn cv_01_to_cv_03_the_csv_export_has_fixed_columns_and_nothing_that_is_car
 #[tokio::test(flavor = "multi_thread")]
 async fn sa_01_to_sa_09_the_sarif_export_has_refusals_by_their_rules() {
     let world = busy_world().await;
+    let nonce = Event {
+        outcome: Outcome::Refused,
+        reason: Some("nonce_required"),
+        ..Event::new(world.server.clock.now(), Action::TokenRefused, Actor::client("user-proxy", None))
+    };
+    store::append(&mut world.server.sql().await, &[nonce.draft().unwrap()]).await.unwrap();
     let answer = world.export("format=sarif").await;
     assert_eq!(answer.header("content-type"), Some("application/sarif+json"));
     assert!(answer.text.starts_with('{'), "no byte order mark");
     let run = &answer.json["runs"][0];
     let results = run["results"].as_array().unwrap();
-    let refused: Vec<Value> =
-        world.server.events().await.into_iter().filter(|event| event["outcome"] == "refused").collect();
+    let refused = |event: &Value| event["outcome"] == "refused" && event["reason"] != "nonce_required";
+    let events = world.server.events().await;
+    assert!(events.iter().any(|event| event["reason"] == "nonce_required"), "a client was sent a nonce");
+    let refused: Vec<Value> = events.into_iter().filter(refused).collect();
     assert_eq!(results.len(), refused.len());
+    for rule in run["tool"]["driver"]["rules"].as_array().unwrap() {
+        for text in ["/fullDescription/text", "/help/text", "/help/markdown"] {
+            let text = rule.pointer(text).and_then(Value::as_str);
+            assert!(text.is_some_and(|text| text.ends_with('.')), "{rule}");
+        }
+        assert_ne!(rule["id"], "nonce_required", "an ordinary step of a protocol is no finding");
+    }
+    assert!(run["tool"]["driver"].get("informationUri").is_none());
     for (result, event) in results.iter().zip(&refused) {
         let rule =
             &run["tool"]["driver"]["rules"][usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap()];
@@ -240,7 +355,12 @@ async fn sa_01_to_sa_09_the_sarif_export_has_refusals_by_their_rules() {
     };
     assert_eq!(prints(&answer), prints(&world.export("format=sarif").await), "SA-07");
     let none = world.export("format=sarif&client=nobody").await;
-    assert_eq!(none.json["runs"], json!([]), "SA-08");
+    let runs = none.json["runs"].as_array().unwrap();
+    assert_eq!(
+        (runs.len(), &runs[0]["results"]),
+        (1, &json!([])),
+        "uploads without a run are refused elsewhere"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

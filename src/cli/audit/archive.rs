@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use uuid::Uuid;
 
-use super::{foundation, print_json};
+use super::{foundation, instant, print_json};
 use crate::cli::foundation::Opening;
 use crate::flows::audit::archive::{self, Sought, Wanted};
-use crate::platform::clock;
 use crate::platform::fault::Fault;
 
 #[derive(Debug, clap::Args)]
@@ -37,8 +36,7 @@ pub(in crate::cli) struct Show {
 }
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
-    let before = clock::instant(&args.before)
-        .ok_or_else(|| Fault::new(format!("{:?} is neither an RFC 3339 time nor a date", args.before)))?;
+    let before = instant(&args.before)?;
     foundation::with(config, async |foundation, _| {
         let issuer = foundation.config.issuer();
         let seal = foundation.seal()?;

@@ -13,6 +13,7 @@ use crate::flows::audit::export::{self, Export, Format, Wanted};
 use crate::flows::desk::{Call, Desk};
 use crate::platform::fault::{During, Fault};
 use crate::platform::private_file;
+use crate::protocol::csv_export::ByteOrderMark;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -28,6 +29,9 @@ pub(in crate::cli) struct Args {
     /// Up to the kept checkpoint of this size; a new one is signed where absent
     #[arg(long)]
     size: Option<u64>,
+    /// Begin a CSV file with a byte order mark, by which Excel knows that it is UTF-8
+    #[arg(long)]
+    bom: bool,
     /// Only what is so, such as action=oauth.token.refused or from=2026-01-01T00:00:00Z; several times for more
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
@@ -37,7 +41,7 @@ fn format(name: &str) -> Result<Format, String> {
     Format::parse(name).ok_or_else(|| "a format is jsonl, csv or sarif".to_owned())
 }
 
-fn filter(texts: &[String]) -> Result<Filter, Fault> {
+pub(super) fn filter(texts: &[String]) -> Result<Filter, Fault> {
     let mut filter = Filter::default();
     for text in texts {
         let unknown = || Fault::new(format!("{text} is no filter"));
@@ -52,8 +56,9 @@ fn filter(texts: &[String]) -> Result<Filter, Fault> {
 }
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
-    let wanted =
-        Wanted { format: args.format, filter: filter(&args.filter)?, from: args.from, size: args.size };
+    let mark = if args.bom { ByteOrderMark::Present } else { ByteOrderMark::Absent };
+    let (format, filter) = (args.format, filter(&args.filter)?);
+    let wanted = Wanted { format, filter, from: args.from, size: args.size, mark };
     foundation::with(config, async |foundation, pool| {
         let issuer = foundation.config.issuer();
         let seal = foundation.seal()?;

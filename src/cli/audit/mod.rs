@@ -10,11 +10,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
+use time::OffsetDateTime;
 
 use super::{foundation, print_json};
 use crate::cli::foundation::Opening;
 use crate::domain::audit::store;
 use crate::flows::audit;
+use crate::platform::clock;
 use crate::platform::fault::{During, Fault};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
@@ -66,6 +68,15 @@ pub(super) async fn run(
     }
 }
 
+/// Reads an instant (RFC 3339), or a date, which means its beginning in UTC.
+fn instant(text: &str) -> Result<OffsetDateTime, Fault> {
+    clock::instant(text).ok_or_else(|| {
+        Fault::new(format!(
+            "{text:?} is neither an RFC 3339 time nor a date, such as 2026-11-01T08:00:00Z or 2026-11-01"
+        ))
+    })
+}
+
 fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
     let key = |text: &String| {
         VerifierKey::parse(text).ok_or_else(|| Fault::new(format!("{text} is no verifier key")))
@@ -76,6 +87,12 @@ fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
 /// A checkpoint that was kept in a file. One of another kind says nothing about the log.
 fn kept_checkpoint(path: &Path) -> Result<String, Fault> {
     let note = std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?;
+    if note.starts_with('\u{feff}') || note.contains('\r') {
+        return Err(Fault::new(format!(
+            "{} was converted on its way: it has a byte order mark, or its lines end in CRLF",
+            path.display()
+        )));
+    }
     match signed_note::parts(&note).and_then(|(text, _)| Checkpoint::parse(&text)) {
         Some(_) => Ok(note),
         None => Err(Fault::new(format!("{} is no checkpoint", path.display()))),

@@ -46,6 +46,11 @@ pub(super) async fn run(
     let proven = match (&args.proof, &args.event) {
         (Some(proof), Some(event)) => {
             let event = std::fs::read(event).during(&format!("reading {}", event.display()))?;
+            if event.starts_with(b"\xef\xbb\xbf") || event.ends_with(b"\r\n") {
+                return Err(Fault::new(
+                    "the event was converted on its way, so that it cannot be checked: it has a byte order mark or ends in CRLF",
+                ));
+            }
             // The line break behind the line that it was copied from is no part of it.
             let event = event.strip_suffix(b"\n").unwrap_or(&event);
             prove::check_file(&read(proof)?, event, &keys)?

@@ -13,12 +13,17 @@ use crate::protocol::severity::Severity;
 const DRIFT: Rule = Rule {
     id: "key_drift",
     sentence: "An actor proved another key than before in the same chain, under the same delegation",
+    meaning: "Two exchanges of one chain under one delegation came with proofs by different keys, and the delegator has not \
+              confirmed a new key in between.",
+    advice: "Find out which of the two keys is the agent's. Revoke the delegation and remove the other key from the client.",
     severity: Severity::High,
 };
 /// A refusal whose reason this version does not know.
 const UNKNOWN: Rule = Rule {
     id: "refused_otherwise",
     sentence: "Something was refused for a reason that this version does not know",
+    meaning: "The event was recorded by another version of the server, with a reason that this one has no rule for.",
+    advice: "Look up the reason in the documentation of the version that recorded the event.",
     severity: Severity::Medium,
 };
 /// So many actors are remembered, each in its chain; the one that was first seen longest ago is forgotten first.
@@ -60,7 +65,8 @@ impl Findings {
             let message = format!("{who} proved the key {now}, and {before} before in this chain");
             return Some(Finding { rule: self.place(DRIFT.id), event, message });
         }
-        let rule = self.place(refusal_of(event)?);
+        let reason = refusal_of(event).filter(|reason| !is_protocol_step(reason))?;
+        let rule = self.place(reason);
         let sentence = self.rules.get(rule)?.sentence;
         let action = text(event, "/action").unwrap_or_default();
         let message = format!("{who} was refused ({action}): {sentence}");
@@ -76,8 +82,11 @@ impl Findings {
 /// How much an event matters by itself.
 pub fn severity(event: &Value) -> Severity {
     let Some(reason) = refusal_of(event) else { return Severity::Informational };
-    let known = refusal::rules().into_iter().find(|rule| rule.id == reason);
-    known.map_or(UNKNOWN.severity, |rule| rule.severity)
+    refusal::severity_of(reason).unwrap_or(UNKNOWN.severity)
+}
+
+fn is_protocol_step(reason: &str) -> bool {
+    refusal::KINDS.into_iter().any(|kind| kind.reason() == reason && kind.is_protocol_step())
 }
 
 fn refusal_of(event: &Value) -> Option<&str> {
@@ -103,8 +112,8 @@ impl Seen {
     fn next(&mut self, event: &Value) -> Option<String> {
         let delegation = text(event, "/delegation_id")?;
         // Its delegator let the agent take another key: from here on, that one is right.
-        if text(event, "/action") == Some("delegation.activated") && text(event, "/detail/new_key").is_some()
-        {
+        let new_key = event.pointer("/detail/new_key").and_then(Value::as_bool) == Some(true);
+        if new_key && text(event, "/action") == Some("delegation.activated") {
             self.keys.retain(|_, (of, _)| of != delegation);
             self.order.retain(|key| self.keys.contains_key(key));
             return None;
@@ -162,7 +171,7 @@ mod tests {
     #[test]
     fn a_key_that_the_delegator_let_it_take_is_no_drift() {
         let rebound =
-            json!({"action": "delegation.activated", "delegation_id": "D", "detail": {"new_key": "k2"}});
+            json!({"action": "delegation.activated", "delegation_id": "D", "detail": {"new_key": true}});
         let found = ids(&[exchange("t", "D", "a", "k1"), rebound, exchange("t", "D", "a", "k2")]);
         assert_eq!(found, [None, None, None]);
     }
@@ -186,6 +195,8 @@ mod tests {
             json!({"action": "delegation.expired", "outcome": "success", "reason": "delegation_expired"});
         let found = ids(&[refused("actor_cycle"), refused("of another time"), expired.clone()]);
         assert_eq!(found, [Some("actor_cycle"), Some("refused_otherwise"), None]);
+        let steps = ids(&[refused("nonce_required"), refused("ceremony_required")]);
+        assert_eq!(steps, [None, None], "every client meets these on its way");
         assert_eq!(severity(&refused("actor_cycle")), Severity::High);
         assert_eq!(severity(&refused("of another time")), Severity::Medium);
         assert_eq!(severity(&expired), Severity::Informational);

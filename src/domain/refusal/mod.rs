@@ -1,13 +1,14 @@
 //! Refusals: answers to the caller, each with a stable reason, an RFC code and a fixed public sentence. Not faults.
 
 mod code;
+mod explained;
 mod rules;
 mod words;
 
 use uuid::Uuid;
 
 pub use self::code::Code;
-pub use self::rules::{KINDS, rules};
+pub use self::rules::{KINDS, rules, severity_of};
 
 use super::ceremony::Stage;
 use super::delegation::{State, Wider};

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::explained::{Explained, explained};
 use super::{ClientProblem, CredentialProblem, Refusal};
 use crate::domain::ceremony::Stage;
 use crate::domain::delegation::{State, Wider};
@@ -109,14 +110,34 @@ pub const KINDS: [Refusal; 91] = {
     ]
 };
 
-/// The rule of each reason.
+/// The rule of each reason but those of ordinary steps of a protocol, which nothing is wrong with.
 pub fn rules() -> Vec<Rule> {
-    let rule =
-        |kind: Refusal| Rule { id: kind.reason(), sentence: kind.sentence(), severity: kind.severity() };
-    KINDS.into_iter().map(rule).collect()
+    let explained: Vec<Explained> = explained().collect();
+    let rule = |kind: Refusal| {
+        let text = explained.iter().find(|one| one.reason == kind.reason());
+        Rule {
+            id: kind.reason(),
+            sentence: kind.sentence(),
+            meaning: text.map_or(kind.sentence(), |text| text.meaning),
+            advice: text.map_or("See docs/problems.md.", |text| text.advice),
+            severity: kind.severity(),
+        }
+    };
+    KINDS.into_iter().filter(|kind| !kind.is_protocol_step()).map(rule).collect()
+}
+
+/// How much a refusal with this reason matters; `None` for a reason that this version does not know.
+pub fn severity_of(reason: &str) -> Option<Severity> {
+    KINDS.into_iter().find(|kind| kind.reason() == reason).map(Refusal::severity)
 }
 
 impl Refusal {
+    /// Whether every well-behaved client meets this refusal on its way: it is sent a nonce to put into its proof (RFC 9449 §8),
+    /// or told that the delegator has to confirm first.
+    pub fn is_protocol_step(self) -> bool {
+        matches!(self, Self::NonceRequired | Self::CeremonyRequired(_))
+    }
+
     /// How much it matters that this was refused: high where somebody held what is not its own, or pretended to be
     /// somebody else; medium where it asked for more than it has; low where it came too late or made a mistake of form.
     pub fn severity(self) -> Severity {
@@ -228,7 +249,18 @@ mod tests {
         let words = include_str!("words.rs");
         let body = words.split("pub fn reason").nth(1).unwrap().split("pub fn state").next().unwrap();
         let slugs: BTreeSet<&str> = body.split('"').skip(1).step_by(2).collect();
-        assert_eq!(ids, slugs);
+        let steps = BTreeSet::from(["nonce_required", "ceremony_required"]);
+        assert_eq!(ids, slugs.difference(&steps).copied().collect(), "all but ordinary steps of a protocol");
+    }
+
+    #[test]
+    fn every_rule_says_what_it_means_and_what_to_do() {
+        for rule in rules() {
+            let found = explained().find(|one| one.reason == rule.id);
+            let found = found.unwrap_or_else(|| panic!("docs/problems.md has no row for {}", rule.id));
+            assert_eq!((rule.meaning, rule.advice), (found.meaning, found.advice));
+            assert!(rule.meaning.ends_with('.') && rule.advice.ends_with('.'), "{rule:?}");
+        }
     }
 
     #[test]

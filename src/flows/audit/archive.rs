@@ -14,7 +14,7 @@ use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
 use super::checkpoint::{active_key, checkpoint_on, sign, sign_text, signer_of};
-use super::file::{Beginning, Voucher};
+use super::file::{Beginning, GROUP, Leaves, Voucher, is_document};
 use super::verify::Kept;
 use super::{log_keys, origin, verify_export};
 use crate::domain::audit::parts::{self, InFile, Part};
@@ -73,7 +73,9 @@ pub async fn archive(
 ) -> Result<Vec<Archived>, Fault> {
     let mut connection = PgConnection::connect_with(database).await.during("connecting to the database")?;
     let done = archive_all(&mut connection, (seal, issuer), wanted, now).await;
-    // The lock is free when the command returns, also after a failure.
+    // The lock is free when the command returns, also after a failure: the session may end a moment later. Where this fails, the
+    // session has ended.
+    let _ = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut connection).await;
     connection.close().await.during("closing a connection")?;
     done
 }
@@ -212,6 +214,7 @@ async fn write(
     let mut out = BufWriter::new(private_file::create(aside).during(&what)?);
     let beginning = serde_json::to_string(&Beginning::behind(&tree)).during(&what)?;
     writeln!(out, "{beginning}").during(&what)?;
+    let mut leaves = Vec::new();
     let mut rows = Box::pin(store::documents(connection, from, edge.size()));
     while let Some((seq, document)) = rows.try_next().await? {
         if u64::try_from(seq).ok() != Some(tree.size()) {
@@ -221,8 +224,14 @@ async fn write(
         if dated.at >= before {
             return Ok(None);
         }
-        tree.push(merkle::leaf(document.as_bytes()));
+        let leaf = merkle::leaf(document.as_bytes());
+        tree.push(leaf);
+        leaves.push(leaf);
         writeln!(out, "{document}").during(&what)?;
+        if tree.size() % GROUP == 0 || tree.size() == edge.size() {
+            let line = Leaves::of(&std::mem::take(&mut leaves), tree.size());
+            writeln!(out, "{}", serde_json::to_string(&line).during(&what)?).during(&what)?;
+        }
     }
     drop(rows);
     if tree != *edge {
@@ -364,7 +373,7 @@ pub fn show(path: &Path, sought: &Sought) -> Result<Option<String>, Fault> {
     };
     let mut found = None;
     super::verify_file::each_line(path, |line, _| {
-        if line.contains(&needle) && is_it(line) {
+        if is_document(line.as_bytes()) && line.contains(&needle) && is_it(line) {
             found = Some(line.to_owned());
             return std::ops::ControlFlow::Break(());
         }

@@ -4,10 +4,10 @@
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
-use time::OffsetDateTime;
 
 use super::ask::visible;
 use super::checkpoint::{checkpoint_covering, signer_of};
+use super::file::{GROUP, Leaves};
 use super::{Beginning, Voucher, checkpoint};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::findings::Findings;
@@ -20,8 +20,9 @@ use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{During, Fault};
 use crate::platform::jose::SealingKey;
-use crate::protocol::merkle::Hash;
-use crate::protocol::{csv_export, sarif};
+use crate::protocol::csv_export::{self, ByteOrderMark};
+use crate::protocol::merkle::{self, Hash};
+use crate::protocol::sarif::{self, RunEnd};
 
 /// How many events are read at once.
 const PIECE: u64 = 512;
@@ -71,8 +72,10 @@ pub struct Wanted {
     pub filter: Filter,
     /// From which event on.
     pub from: u64,
-    /// Up to the checkpoint of this size; a new one where absent.
+    /// Up to the checkpoint of this size; a recent or a new one where absent.
     pub size: Option<u64>,
+    /// Whether the file begins with a byte order mark: CSV only.
+    pub mark: ByteOrderMark,
 }
 
 /// An export under way.
@@ -84,7 +87,7 @@ pub struct Export {
     pub first: u64,
     pool: PgPool,
     format: Format,
-    now: OffsetDateTime,
+    mark: ByteOrderMark,
     voucher: String,
     filter: Filter,
     /// Whether the caller may see it all, and asked for it all.
@@ -106,6 +109,9 @@ enum Stage {
 
 /// Begins one. Over the API it is an event, which is committed before the first piece; what is exported ends before it.
 pub async fn begin(desk: &Desk<'_>, seal: &SealingKey, call: &Call, wanted: Wanted) -> Result<Export, Stop> {
+    if wanted.mark == ByteOrderMark::Present && wanted.format != Format::Csv {
+        return Err(Refusal::Malformed("A byte order mark is for CSV only").into());
+    }
     let parameters = wanted.filter.parameters();
     let visible = visible(&call.caller, wanted.filter.clone())?;
     let note = match wanted.size {
@@ -146,12 +152,13 @@ pub async fn begin(desk: &Desk<'_>, seal: &SealingKey, call: &Call, wanted: Want
     let first = wanted.from.max(parts::floor(&mut connection).await?).min(size);
     let voucher = serde_json::to_string(&Voucher { checkpoint: note, key }).during("writing an export")?;
     let findings = Findings::default();
+    let end = RunEnd { at: rfc3339(call.now), properties: json!({"size": size, "from": first}) };
     Ok(Export {
         size,
         first,
         pool: desk.pool.clone(),
         format: wanted.format,
-        now: call.now,
+        mark: wanted.mark,
         voucher,
         whole: visible.as_ref() == Some(&Filter::default()),
         // Whoever may see nothing looks at nothing.
@@ -159,7 +166,7 @@ pub async fn begin(desk: &Desk<'_>, seal: &SealingKey, call: &Call, wanted: Want
         filter: visible.unwrap_or_default(),
         stage: Stage::Head,
         prover: Prover::of(size),
-        sarif: sarif::Writer::new(findings.rules().to_vec()),
+        sarif: sarif::Writer::new(findings.rules().to_vec(), end),
         findings,
     })
 }
@@ -183,7 +190,7 @@ impl Export {
 
     async fn head(&self) -> Result<String, Fault> {
         match self.format {
-            Format::Csv => csv_export::head(),
+            Format::Csv => csv_export::head(self.mark),
             Format::Sarif => Ok(self.sarif.head()),
             Format::Jsonl if !self.whole => {
                 let filter: serde_json::Map<String, Value> = self
@@ -212,10 +219,7 @@ impl Export {
         match self.format {
             Format::Jsonl => format!("{}\n", self.voucher),
             Format::Csv => String::new(),
-            Format::Sarif => {
-                let said = json!({"size": self.size, "from": self.first});
-                self.sarif.tail(&rfc3339(self.now), &said)
-            }
+            Format::Sarif => self.sarif.tail(),
         }
     }
 
@@ -232,16 +236,7 @@ impl Export {
 
     async fn read(&mut self, connection: &mut PgConnection) -> Result<String, Fault> {
         if self.whole && self.format == Format::Jsonl {
-            let range = self.next..self.size.min(self.next + PIECE);
-            let rows = store::documents_in(connection, range.clone()).await?;
-            self.next = range.end;
-            let bytes = rows.iter().map(|(_, document)| document.len() + 1).sum();
-            let mut text = String::with_capacity(bytes);
-            for (_, document) in rows {
-                text.push_str(&document);
-                text.push('\n');
-            }
-            return Ok(text);
+            return self.documents(connection).await;
         }
         let extent = search::extent(connection).await?;
         let extent = Extent { covered: extent.covered.min(self.size), size: self.size, ..extent };
@@ -269,8 +264,30 @@ impl Export {
     }
 }
 
+impl Export {
+    /// The next documents, and behind them the leaves of those and of the ones before them in their group, which a file that was
+    /// broken off may lack.
+    async fn documents(&mut self, connection: &mut PgConnection) -> Result<String, Fault> {
+        let group = self.next / GROUP * GROUP;
+        let end = self.size.min(group + GROUP);
+        let rows = store::documents_in(connection, group..end).await?;
+        let start = rows.first().map_or(end, |(seq, _)| *seq);
+        let stored = tree::leaves_as_stored(connection, start, end).await?;
+        let mut leaves = stored.clone();
+        leaves.extend(rows.iter().skip(stored.len()).map(|(_, document)| merkle::leaf(document.as_bytes())));
+        let mut text = String::with_capacity(rows.iter().map(|(_, document)| document.len() + 64).sum());
+        for (_, document) in rows.iter().filter(|(seq, _)| *seq >= self.next) {
+            text.push_str(document);
+            text.push('\n');
+        }
+        let line = serde_json::to_string(&Leaves::of(&leaves, end)).during("writing an export")?;
+        self.next = end;
+        Ok(text + &line + "\n")
+    }
+}
+
 /// A document as it was recorded, and the way from it to the root.
-fn proven(found: &Found, proof: &[Hash]) -> String {
+pub(super) fn proven(found: &Found, proof: &[Hash]) -> String {
     format!("{{\"event\":{},\"proof\":{}}}\n", found.document, in_base64(proof))
 }
 

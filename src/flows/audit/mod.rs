@@ -8,6 +8,7 @@ mod extract;
 mod file;
 pub mod follow;
 pub mod index;
+mod narrow;
 pub mod prove;
 pub mod transparency;
 mod verify;

@@ -57,7 +57,11 @@ pub async fn newest_checkpoint(connection: &mut PgConnection) -> Result<Option<(
     Ok(Some((size, note)))
 }
 
-async fn with_witnesses(connection: &mut PgConnection, size: u64, mut note: String) -> Result<String, Fault> {
+pub(super) async fn with_witnesses(
+    connection: &mut PgConnection,
+    size: u64,
+    mut note: String,
+) -> Result<String, Fault> {
     for (_, _, line) in store::cosignatures(connection, size, size).await? {
         note.push_str(&line);
     }

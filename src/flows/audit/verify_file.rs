@@ -5,7 +5,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use super::extract;
-use super::file::{Beginning, Voucher};
+use super::file::{Beginning, Leaves, Voucher, conversion, is_document};
+use super::narrow::changed_document;
 use super::verify::{Kept, Progress, Report, size_of};
 use crate::domain::audit::verify::{Broken, Judged, Walk, Why, judge_all};
 use crate::platform::fault::{During, Fault};
@@ -31,6 +32,7 @@ pub fn verify_export_shown(path: &Path, kept: &Kept, progress: Progress<'_>) -> 
             "a checkpoint that was kept elsewhere needs the key that was kept with it (--key)",
         ));
     }
+    check_form(path)?;
     if let Some(report) = extract::verify(path, kept)? {
         return Ok(report);
     }
@@ -68,11 +70,44 @@ pub fn verify_export_shown(path: &Path, kept: &Kept, progress: Progress<'_>) -> 
         Err(broken) => Err(broken),
         Ok(walk) => walk_lines(walk, path, progress)?,
     };
+    let result = match result {
+        Err(Broken { why: Why::Checkpoint | Why::Root, .. }) => {
+            let changed = changed_document(path, &edge, &checkpoints)?;
+            changed.map_or(result, |seq| Err(Broken { seq, why: Why::Leaf }))
+        }
+        other => other,
+    };
     let covered = checkpoints.iter().map(|checkpoint| checkpoint.size).max().unwrap_or_default();
     let result = result.and_then(|tree| {
         if tree.size() > covered { Err(Broken { seq: covered, why: Why::Surplus }) } else { Ok(tree) }
     });
     Ok(Report { from, ..Report::of(result, count) }.compared_with(&checkpoints))
+}
+
+/// Names what was done to a file on its way, which is not to be taken for a change of the log.
+fn check_form(path: &Path) -> Result<(), Fault> {
+    let what = format!("reading {}", path.display());
+    let mut first = Vec::new();
+    File::open(path).during(&what)?.take(4).read_to_end(&mut first).during(&what)?;
+    let mut number = 0_u64;
+    let mut converted = conversion(&first).map(str::to_owned);
+    if converted.is_none() {
+        each_bytes(path, |line, _| {
+            number += 1;
+            if line.ends_with(b"\r") {
+                converted = Some(format!("line {number} ends in CRLF"));
+                return std::ops::ControlFlow::Break(());
+            }
+            std::ops::ControlFlow::Continue(())
+        })?;
+    }
+    match converted {
+        None => Ok(()),
+        Some(how) => Err(Fault::new(format!(
+            "{} was converted on its way, so that it cannot be checked: {how}. Verify the file as it was exported, byte by byte",
+            path.display()
+        ))),
+    }
 }
 
 /// What a file says besides documents.
@@ -90,7 +125,7 @@ pub(super) fn each_line(
     each_bytes(path, |line, at| work(&String::from_utf8_lossy(line), at))
 }
 
-fn each_bytes(
+pub(super) fn each_bytes(
     path: &Path,
     mut work: impl FnMut(&[u8], u64) -> std::ops::ControlFlow<()>,
 ) -> Result<(), Fault> {
@@ -183,14 +218,14 @@ fn walk_lines(
 }
 
 fn walk_line(walk: &mut Walk, (line, judged): (&[u8], &Judged), first: bool) -> Result<(), Broken> {
-    if line.starts_with(b"{\"checkpoint\"") || line.starts_with(b"{\"from\"") {
+    if !is_document(line) {
         let text = String::from_utf8_lossy(line);
         if let Some(beginning) = Beginning::parse(&text) {
             // Where an export was resumed: it has to go on from what came before.
             let goes_on = first || beginning.edge().as_ref() == Some(&walk.edge());
             return if goes_on { Ok(()) } else { Err(Broken { seq: walk.size(), why: Why::Root }) };
         }
-        if Voucher::parse(&text).is_some() {
+        if Voucher::parse(&text).is_some() || Leaves::parse(&text).is_some() {
             return Ok(());
         }
     }
