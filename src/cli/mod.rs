@@ -142,6 +142,7 @@ impl Command {
             | Self::Audit(
                 audit::Command::Verify(_)
                 | audit::Command::Prove(_)
+                | audit::Command::Chains(_)
                 | audit::Command::Tail { .. }
                 | audit::Command::Show(_)
                 | audit::Command::Checkpoint { key: true },

@@ -99,7 +99,7 @@ impl Writer {
             "semanticVersion": env!("CARGO_PKG_VERSION"),
             "rules": self.rules.iter().map(described).collect::<Vec<_>>(),
         }});
-        // Runs of one document are told apart by their category, the part before the last slash.
+        // Services tell runs of one document apart by their category, the part before the last slash.
         let id = match self.runs {
             1 => "actchain/audit/".to_owned(),
             run => format!("actchain/audit/{run}/"),

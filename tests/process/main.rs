@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the clock and the environment")]
 
 mod audit_commands;
+mod audit_evidence;
 mod backup;
 mod commands;
 mod connection_commands;

@@ -1,6 +1,8 @@
-//! `actchain audit verify|prove|export|checkpoint|archive|show|tail`.
+//! `actchain audit verify|prove|export|chains|evidence|checkpoint|archive|show|tail`.
 
 mod archive;
+mod chains;
+mod evidence;
 mod export;
 mod prove;
 mod verify;
@@ -30,6 +32,10 @@ pub(super) enum Command {
     Verify(verify::Args),
     /// Take the log along: JSON Lines that verify offline, CSV or SARIF
     Export(export::Args),
+    /// List chains, or print one in full
+    Chains(chains::Args),
+    /// Prove who acted for a user, and with what right: a folder that verifies offline
+    Evidence(evidence::Args),
     /// Sign a checkpoint over the log as it stands, and print it
     Checkpoint {
         /// Print the key that verifies it instead
@@ -60,6 +66,8 @@ pub(super) async fn run(
     match command {
         Command::Verify(args) => verify::run(config, args).await,
         Command::Export(args) => export::run(config()?, args).await,
+        Command::Chains(args) => chains::run(config()?, args).await,
+        Command::Evidence(args) => evidence::run(config()?, args).await,
         Command::Checkpoint { key } => checkpoint(config()?, key).await,
         Command::Archive(args) => archive::run(config()?, args).await,
         Command::Show(args) => archive::show(&args),

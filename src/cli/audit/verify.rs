@@ -5,13 +5,18 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{foundation, kept_checkpoint, print_json, verifier_keys};
+use super::{evidence, foundation, kept_checkpoint, print_json, verifier_keys};
 use crate::cli::foundation::Opening;
+use crate::domain::audit::verify::Broken;
+use crate::flows::audit::evidence::{is_evidence, verify_evidence};
 use crate::flows::audit::{self, Kept, Report};
 use crate::platform::fault::{During, Fault};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
+    /// An export, an archive, or a folder with evidence; the database where absent
+    #[arg(value_name = "PATH", conflicts_with_all = ["db", "file"])]
+    path: Option<PathBuf>,
     /// The log in the database, which is what is checked where there is no --file
     #[arg(long, conflicts_with = "file")]
     db: bool,
@@ -19,7 +24,7 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     file: Option<PathBuf>,
     /// The folder with the files that events were archived to: they are checked, too
-    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "path"])]
     archives: Option<PathBuf>,
     /// A checkpoint that was kept elsewhere
     #[arg(long, value_name = "FILE")]
@@ -44,12 +49,19 @@ pub(super) async fn run(
         from: args.from_checkpoint.as_deref().map(kept_checkpoint).transpose()?,
         archives: args.archives.as_deref().map(folder).transpose()?,
     };
+    let file = args.path.as_deref().or(args.file.as_deref());
+    if let Some(folder) = file.filter(|path| path.is_dir()) {
+        if !is_evidence(folder) {
+            return Err(Fault::new(format!("{} is a folder without evidence", folder.display())));
+        }
+        return evidence::print(&verify_evidence(folder, &kept)?, args.json);
+    }
     let bar = bar();
     let mut show = |done: u64, all: u64| {
         bar.set_length(all);
         bar.set_position(done);
     };
-    let report = match &args.file {
+    let report = match file {
         // A file is all that is needed: neither configuration nor database.
         Some(path) => audit::verify_export_shown(path, &kept, &mut show),
         None => {
@@ -93,8 +105,7 @@ fn bar() -> ProgressBar {
 
 fn print(report: &Report) -> Result<(), Fault> {
     if let Some(broken) = &report.broken {
-        let why = serde_json::to_value(broken.why).during("naming what is broken")?;
-        println!("BROKEN at seq {}: {}", broken.seq, why.as_str().unwrap_or_default());
+        println!("BROKEN at seq {}: {}", broken.seq, name(broken)?);
         return Ok(());
     }
     let root = report.root.as_deref().unwrap_or_default();
@@ -110,4 +121,10 @@ fn print(report: &Report) -> Result<(), Fault> {
         println!("events before {} were believed", report.from);
     }
     Ok(())
+}
+
+/// The stable name of what is wrong.
+pub(super) fn name(broken: &Broken) -> Result<String, Fault> {
+    let why = serde_json::to_value(broken.why).during("naming what is broken")?;
+    Ok(why.as_str().unwrap_or_default().to_owned())
 }

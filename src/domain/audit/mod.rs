@@ -2,6 +2,7 @@
 
 mod action;
 pub mod chain;
+pub mod evidence;
 pub mod filter;
 pub mod findings;
 pub mod follow;

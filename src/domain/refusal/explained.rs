@@ -1,5 +1,5 @@
 //! What each reason means and what to do about it: the sentences of `docs/problems.md`, so that the documentation and what
-//! programs are told are the same text.
+//! programs receive are the same text.
 
 /// Rows have the reason, status, error, meaning and advice.
 const PROBLEMS: &str = include_str!("../../../docs/problems.md");

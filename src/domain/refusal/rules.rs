@@ -132,8 +132,8 @@ pub fn severity_of(reason: &str) -> Option<Severity> {
 }
 
 impl Refusal {
-    /// Whether every well-behaved client meets this refusal on its way: it is sent a nonce to put into its proof (RFC 9449 §8),
-    /// or told that the delegator has to confirm first.
+    /// Whether every well-behaved client meets this refusal on its way: it receives a nonce to put into its proof (RFC 9449 §8),
+    /// or learns that the delegator has to confirm first.
     pub fn is_protocol_step(self) -> bool {
         matches!(self, Self::NonceRequired | Self::CeremonyRequired(_))
     }

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod ask;
 mod checkpoint;
+pub mod evidence;
 pub mod export;
 mod extract;
 mod file;

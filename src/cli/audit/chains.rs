@@ -1,0 +1,154 @@
+//! `actchain audit chains`: whole chains, as `GET /api/v1/audit-logs/chains` tells them.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::export::filter;
+use super::{foundation, instant, print_json};
+use crate::cli::foundation::Opening;
+use crate::domain::audit::search::Order;
+use crate::domain::capability::Ladder;
+use crate::domain::delegation::State;
+use crate::domain::refusal::Stop;
+use crate::flows::audit::ask::{self, Asked};
+use crate::flows::desk::{Call, Desk};
+use crate::platform::fault::Fault;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  actchain audit chains --from 2026-11-01 --filter subject_sub=alice
+  actchain audit chains 019ac1c0-7f6e-7d63-8f0a-0c4f2e6b9a11 --json")]
+pub(in crate::cli) struct Args {
+    /// One chain in full, by its txn; a page of chains where absent
+    txn: Option<String>,
+    /// Only chains with an event that is so, such as subject_sub=alice; several times for more
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with = "txn")]
+    filter: Vec<String>,
+    /// Only chains with an event from this instant (RFC 3339) or date on
+    #[arg(long, value_name = "TIME", conflicts_with = "txn")]
+    from: Option<String>,
+    /// Only chains with an event before this instant or date
+    #[arg(long, value_name = "TIME", conflicts_with = "txn")]
+    to: Option<String>,
+    /// Only chains whose delegation is requested, active, expired or revoked by now
+    #[arg(long, value_parser = state, conflicts_with = "txn")]
+    state: Option<State>,
+    /// Which first: newest or oldest
+    #[arg(long, default_value = "newest", value_parser = order)]
+    order: Order,
+    /// How many, 1 to 100; 20 where absent
+    #[arg(long, conflicts_with = "txn")]
+    limit: Option<usize>,
+    /// Where the page before ended
+    #[arg(long, conflicts_with = "txn")]
+    cursor: Option<String>,
+    #[arg(long)]
+    json: bool,
+}
+
+fn state(name: &str) -> Result<State, String> {
+    let all = [State::Requested, State::Active, State::Expired, State::Revoked];
+    let found = all.into_iter().find(|state| state.name() == name);
+    found.ok_or_else(|| "a state is requested, active, expired or revoked".to_owned())
+}
+
+fn order(name: &str) -> Result<Order, String> {
+    match name {
+        "newest" => Ok(Order::Newest),
+        "oldest" => Ok(Order::Oldest),
+        _ => Err("an order is newest or oldest".to_owned()),
+    }
+}
+
+pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
+    let mut filter = filter(&args.filter)?;
+    filter.from = args.from.as_deref().map(instant).transpose()?.or(filter.from);
+    filter.to = args.to.as_deref().map(instant).transpose()?.or(filter.to);
+    let (order, limit, cursor, state) = (args.order, args.limit, args.cursor, args.state);
+    let asked = Asked { filter, order, limit, cursor, state };
+    foundation::with(config, async |foundation, pool| {
+        let issuer = foundation.config.issuer();
+        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+        let call = Call::of_operator(foundation.clock.now());
+        let done = match &args.txn {
+            Some(txn) => ask::chain(&desk, &call, txn).await,
+            None => ask::chains(&desk, &call, &asked).await,
+        };
+        let body = match done {
+            Ok(done) => done.body,
+            Err(Stop::Failed(fault)) => return Err(fault),
+            Err(Stop::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),
+        };
+        match (args.json, &args.txn) {
+            (true, _) => print_json(&body)?,
+            (false, Some(_)) => print_in_full(&body),
+            (false, None) => print_page(&body),
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
+}
+
+fn print_page(page: &Value) {
+    let chains = page.get("items").and_then(Value::as_array);
+    if chains.is_none_or(Vec::is_empty) {
+        println!("no chains");
+    }
+    for chain in chains.into_iter().flatten() {
+        print_head(chain);
+    }
+    if let Some(next) = page.get("next").and_then(Value::as_str) {
+        println!("more: --cursor {next}");
+    }
+}
+
+fn print_head(chain: &Value) {
+    let names = |name: &str| {
+        let list = chain.get(name).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str).collect::<Vec<_>>().join(" -> ")
+    };
+    println!(
+        "{}  {}  {}  {}  {} events, {} refusals  {}  keys {}",
+        text(chain, "/txn"),
+        text(chain, "/first_at"),
+        text(chain, "/subject/sub"),
+        names("actors"),
+        number(chain, "/events"),
+        number(chain, "/refusals"),
+        text(chain, "/state"),
+        text(chain, "/binding"),
+    );
+}
+
+fn print_in_full(chain: &Value) {
+    print_head(chain);
+    for hop in chain.get("hops").and_then(Value::as_array).into_iter().flatten() {
+        let mut line = format!(
+            "  event {}  {}  {}  {} ({})",
+            number(hop, "/seq"),
+            text(hop, "/at"),
+            text(hop, "/client_id"),
+            text(hop, "/action"),
+            text(hop, "/outcome"),
+        );
+        for name in ["reason", "scope", "target", "delegation_id", "delegation_state", "binding"] {
+            if let Some(value) = hop.get(name).and_then(Value::as_str) {
+                line.push_str(&format!("  {name} {value:?}"));
+            }
+        }
+        if let Some(parent) = hop.get("parent").and_then(Value::as_u64) {
+            line.push_str(&format!("  from the token of event {parent}"));
+        }
+        println!("{line}");
+    }
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or("-")
+}
+
+fn number(value: &Value, pointer: &str) -> u64 {
+    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
+}

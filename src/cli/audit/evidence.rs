@@ -1,0 +1,94 @@
+//! `actchain audit evidence`: who acted for a user, with what right, as a folder that verifies offline.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{foundation, instant, print_json};
+use crate::cli::foundation::Opening;
+use crate::domain::capability::Ladder;
+use crate::flows::audit::evidence::{self, EvidenceReport, Wanted};
+use crate::flows::desk::Desk;
+use crate::platform::fault::Fault;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  actchain audit evidence --subject alice --from 2026-11-01 --to 2026-11-02 -o evidence
+  actchain audit verify evidence --key \"$(cat log.key)\"")]
+pub(in crate::cli) struct Args {
+    /// The user for whom others acted: the `sub` at its issuer
+    #[arg(long, value_name = "SUB")]
+    subject: String,
+    /// The issuer of the user; needed where several issuers have such a user
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+    /// Only chains in which this client acted
+    #[arg(long, value_name = "ID")]
+    client: Option<String>,
+    /// From this instant on (RFC 3339), or from this date on, which begins at midnight UTC
+    #[arg(long, value_name = "TIME")]
+    from: String,
+    /// Until before this instant or date; until now where absent
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// The folder to make; one that is there has to be empty
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
+    let from = instant(&args.from)?;
+    let to = args.to.as_deref().map(instant).transpose()?;
+    foundation::with(config, async |foundation, pool| {
+        let issuer = foundation.config.issuer();
+        let seal = foundation.seal()?;
+        let now = foundation.clock.now();
+        let to = to.unwrap_or(now);
+        if from >= to {
+            return Err(Fault::new("--from is not before --to"));
+        }
+        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+        let (subject, issuer, client) = (args.subject, args.issuer, args.client);
+        let wanted = Wanted { subject, issuer, client, from, to };
+        let written = evidence::gather(&desk, &seal, (&wanted, &args.out), now).await?;
+        if written.first > 0 {
+            eprintln!("actchain: events before {} are archived and were not searched", written.first);
+        }
+        if args.json {
+            print_json(&written)?;
+        } else {
+            println!(
+                "{} events in {} chains under {} delegations are in {}",
+                written.events,
+                written.chains,
+                written.delegations,
+                written.folder.display()
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+    .await
+}
+
+/// Prints what a verification found out, and says it by the exit code.
+pub(super) fn print(report: &EvidenceReport, json: bool) -> Result<ExitCode, Fault> {
+    if json {
+        print_json(report)?;
+    } else if report.valid {
+        let root = report.events.root.as_deref().unwrap_or_default();
+        let (events, vouched) = (report.events.events, report.events.vouched);
+        println!("valid: {events} events, each proven in the log of {vouched} events, root {root}");
+        if report.keys_of_folder {
+            println!(
+                "the keys in keys.txt were believed: compare them with a key that was kept elsewhere (--key)"
+            );
+        }
+    } else if let Some(broken) = &report.events.broken {
+        println!("BROKEN at seq {}: {}", broken.seq, super::verify::name(broken)?);
+    } else {
+        println!("ALTERED: not what follows from the events: {}", report.altered.join(", "));
+    }
+    Ok(if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,329 @@
+//! What evidence says in words and lists: chains, delegations with their terms, a summary. All of it follows from the events
+//! alone, so that a verifier derives it again and compares.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Action;
+use super::chain::{Chain, Facts, Hop, Step};
+use super::search::Found;
+use crate::domain::principal::Principal;
+use crate::platform::fault::{During, Fault};
+
+/// The version of the files' form.
+pub const FORMAT: u32 = 1;
+/// What happens to a delegation itself.
+pub const LIFECYCLE: [Action; 6] = [
+    Action::DelegationCreated,
+    Action::DelegationActivated,
+    Action::DelegationRenewed,
+    Action::DelegationRebinding,
+    Action::DelegationRevoked,
+    Action::DelegationExpired,
+];
+
+/// What the evidence is about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The version of the program that made it.
+    pub actchain: String,
+    /// For whom others acted.
+    pub subject: Principal,
+    /// Only actions of this client, if one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// The first instant (RFC 3339).
+    pub from: String,
+    /// The instant after the last.
+    pub to: String,
+    /// The first event that was in the database.
+    pub first: u64,
+    /// The number of events in the log.
+    pub size: u64,
+}
+
+/// The files that follow from the events, by name.
+pub type Derived = BTreeMap<&'static str, String>;
+
+/// Makes them.
+///
+/// # Errors
+/// A fault if JSON cannot be written.
+pub fn derive(about: &About, events: &[Found]) -> Result<Derived, Fault> {
+    let chains = chains(events);
+    let delegations = delegations(events);
+    let file = |value: &Value| -> Result<String, Fault> {
+        Ok(serde_json::to_string_pretty(value).during("writing evidence")? + "\n")
+    };
+    let listed = serde_json::to_value(&chains).during("writing evidence")?;
+    let listed_delegations = serde_json::to_value(&delegations).during("writing evidence")?;
+    Ok(BTreeMap::from([
+        ("chains.json", file(&json!({"chains": listed}))?),
+        ("delegations.json", file(&json!({"delegations": listed_delegations}))?),
+        ("summary.txt", summary(about, events, (&chains, &delegations))),
+        ("README.txt", readme(about)),
+    ]))
+}
+
+/// The delegations that events go by, with all above them.
+pub fn delegation_ids<'a>(events: impl Iterator<Item = &'a Found>) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    for found in events {
+        let path = found.event.get("delegation_path").and_then(Value::as_array);
+        ids.extend(path.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
+        ids.extend(text(&found.event, "/delegation_id").map(str::to_owned));
+    }
+    ids
+}
+
+/// Whether an event is one of a delegation's own life.
+pub fn is_lifecycle(event: &Value, id: &str) -> bool {
+    let named = LIFECYCLE.iter().any(|action| text(event, "/action") == Some(action.name()));
+    named && text(event, "/delegation_id") == Some(id)
+}
+
+/// The chains, in the order of their first event. States are of the time of the reader and not here.
+fn chains(events: &[Found]) -> Vec<Chain> {
+    let mut by_txn: Vec<(String, Vec<Found>)> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for found in events {
+        let Some(txn) = text(&found.event, "/txn") else { continue };
+        let place = *places.entry(txn.to_owned()).or_insert_with(|| {
+            by_txn.push((txn.to_owned(), Vec::new()));
+            by_txn.len() - 1
+        });
+        if let Some((_, events)) = by_txn.get_mut(place) {
+            events.push(found.clone());
+        }
+    }
+    let facts = Facts::default();
+    let tell = |(txn, found): &(String, Vec<Found>)| {
+        let total = u64::try_from(found.len()).unwrap_or(u64::MAX);
+        Chain::tell(txn, found, total, &facts)
+    };
+    by_txn.iter().filter_map(tell).collect()
+}
+
+/// A delegation as the log has recorded it.
+#[derive(Debug, Serialize)]
+struct Recorded {
+    id: String,
+    /// With all above it, root first.
+    path: Value,
+    /// What was granted, and the event that says so; `null` where no event does.
+    terms: Option<Terms>,
+    /// What happened to it.
+    history: Vec<Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct Terms {
+    seq: u64,
+    granted: Value,
+    /// The end after the last renewal.
+    expires_at: Value,
+}
+
+fn delegations(events: &[Found]) -> Vec<Recorded> {
+    let ids = delegation_ids(events.iter());
+    let mut list: Vec<Recorded> = ids.into_iter().map(|id| recorded(id, events)).collect();
+    list.sort_by_key(|one| one.history.first().and_then(|event| event.get("seq")?.as_u64()));
+    list
+}
+
+fn recorded(id: String, events: &[Found]) -> Recorded {
+    let own: Vec<&Found> = events.iter().filter(|found| is_lifecycle(&found.event, &id)).collect();
+    let member = |found: &Found, name: &str| found.event.get(name).cloned().unwrap_or_default();
+    let says_terms = |found: &&&Found| found.event.pointer("/detail/scopes").is_some();
+    let granting = own.iter().rev().find(says_terms);
+    let renewed = own.iter().rev().find_map(|found| {
+        let renewal = text(&found.event, "/action") == Some(Action::DelegationRenewed.name());
+        renewal.then(|| found.event.pointer("/detail/to").cloned()).flatten()
+    });
+    let terms = granting.map(|found| {
+        let granted = member(found, "detail");
+        let expires_at = renewed.unwrap_or_else(|| granted.get("expires_at").cloned().unwrap_or_default());
+        Terms { seq: found.seq, granted, expires_at }
+    });
+    let history = own.iter().map(|found| {
+        let members = ["seq", "at", "action", "outcome", "reason", "actor", "detail"];
+        Value::Object(members.iter().map(|name| ((*name).to_owned(), member(found, name))).collect())
+    });
+    let path = own.first().map(|found| member(found, "delegation_path")).unwrap_or_default();
+    Recorded { path, terms, history: history.collect(), id }
+}
+
+fn summary(about: &About, events: &[Found], (chains, delegations): (&[Chain], &[Recorded])) -> String {
+    let mut out = String::new();
+    let who = format!("{} ({})", about.subject.sub, about.subject.iss);
+    let _ = writeln!(out, "Who acted for {who}\nfrom {} until before {}\n", about.from, about.to);
+    if let Some(client) = &about.client {
+        let _ = writeln!(out, "Only chains in which {client} acted.\n");
+    }
+    let _ = writeln!(
+        out,
+        "{} events in {} chains under {} delegations, of a log of {} events.",
+        events.len(),
+        chains.len(),
+        delegations.len(),
+        about.size
+    );
+    if about.first > 0 {
+        let _ = writeln!(
+            out,
+            "Events before number {} were archived: they were not searched, and are not here.",
+            about.first
+        );
+    }
+    for chain in chains {
+        let _ = writeln!(out, "\nChain {}", chain.txn);
+        for hop in &chain.hops {
+            let _ = writeln!(out, "  {}", hop_in_words(hop));
+        }
+    }
+    if !delegations.is_empty() {
+        out.push_str("\nRights\n");
+    }
+    for one in delegations {
+        out.push_str(&delegation_in_words(one));
+    }
+    let others = events.iter().filter(|found| {
+        text(&found.event, "/txn").is_none()
+            && !text(&found.event, "/delegation_id").is_some_and(|id| is_lifecycle(&found.event, id))
+    });
+    for (place, found) in others.enumerate() {
+        if place == 0 {
+            out.push_str("\nOther events\n");
+        }
+        let [at, action, outcome] =
+            ["/at", "/action", "/outcome"].map(|name| text(&found.event, name).unwrap_or("?"));
+        let _ = writeln!(out, "  {at}  {} {action} ({outcome}) [event {}]", actor(&found.event), found.seq);
+    }
+    out
+}
+
+fn hop_in_words(hop: &Hop) -> String {
+    let word = |value: &Value| value.as_str().map_or_else(|| "?".to_owned(), one_line);
+    let did = match hop.step {
+        Step::Issue => "got a token for itself".to_owned(),
+        Step::Exchange => "got a token to act".to_owned(),
+        Step::Retrieval => format!("took the credential {}", word(&hop.target)),
+        Step::Refusal => format!("was refused: {}", word(&hop.reason)),
+    };
+    let mut out = format!("{}  {} {did}", word(&hop.at), word(&hop.client_id));
+    if let Some(scope) = hop.scope.as_str() {
+        let _ = write!(out, ", scope {scope:?}");
+    }
+    let audience: Vec<&str> =
+        hop.audience.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !audience.is_empty() {
+        let _ = write!(out, ", at {}", one_line(&audience.join(" and ")));
+    }
+    if let Some(id) = hop.delegation_id.as_str() {
+        let _ = write!(out, ", by delegation {id}");
+    }
+    if let Some(jkt) = hop.jkt.as_str() {
+        let _ = write!(out, ", with key {jkt}");
+    }
+    let _ = write!(out, " [event {}]", hop.seq);
+    out
+}
+
+fn delegation_in_words(one: &Recorded) -> String {
+    let mut out = format!("  Delegation {}\n", one.id);
+    match &one.terms {
+        None => out.push_str("    No event here says what it allows.\n"),
+        Some(terms) => {
+            let members = [
+                "delegator",
+                "delegate",
+                "scopes",
+                "audiences",
+                "authorization_details",
+                "capability_ceiling",
+                "ceremony_required_for",
+                "max_uses",
+                "max_depth",
+            ];
+            let _ = writeln!(out, "    Granted, by event {}:", terms.seq);
+            for name in members {
+                let value = terms.granted.get(name).unwrap_or(&Value::Null);
+                let limit = !matches!(name, "delegator" | "delegate");
+                match value {
+                    Value::Null if limit => {
+                        let _ = writeln!(out, "      {name}: not restricted");
+                    }
+                    Value::Null => {}
+                    value => {
+                        let _ = writeln!(out, "      {name}: {value}");
+                    }
+                }
+            }
+            let _ = writeln!(out, "      expires_at: {}", terms.expires_at);
+        }
+    }
+    for event in &one.history {
+        let [at, action, outcome] =
+            ["/at", "/action", "/outcome"].map(|name| text(event, name).unwrap_or("?"));
+        let seq = event.get("seq").and_then(Value::as_u64).unwrap_or_default();
+        let _ = writeln!(out, "    {at}  {action} ({outcome}) by {} [event {seq}]", actor(event));
+    }
+    out
+}
+
+/// Who did it: the user by its own name, everybody else by that of the client.
+fn actor(event: &Value) -> String {
+    match (text(event, "/actor/sub"), text(event, "/actor/iss")) {
+        (Some(sub), Some(iss)) => one_line(&format!("{sub} ({iss})")),
+        _ => one_line(text(event, "/actor/client_id").unwrap_or("?")),
+    }
+}
+
+/// Text that cannot pretend to be another line: some of it is what clients sent.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+fn readme(about: &About) -> String {
+    format!(
+        "Evidence from the audit log of an actchain server
+=================================================
+
+It answers: who acted for {sub} ({iss})
+from {from} until before {to}, and with what right?
+
+summary.txt       The answer in words. [event N] names the event that proves a line.
+chains.json       Each chain with its hops: who acted, under which key, with which scope, by which delegation.
+delegations.json  Each delegation: what was granted, by which event, and what happened to it.
+events.jsonl      The events as they were recorded, each with its inclusion proof (RFC 9162 section 2.1.3).
+checkpoint.note   The checkpoint that the proofs lead to, signed by the key of the log (c2sp.org/tlog-checkpoint).
+keys.txt          The keys of the log, as name+id+key. Compare them with a key that was kept elsewhere.
+
+To check it, without a server and without a network:
+
+    actchain audit verify --key \"NAME+ID+KEY\" DIRECTORY
+
+with a key that you have from elsewhere. Without --key, the keys in keys.txt are believed. The command checks the
+signature, the proof of every event, and that summary.txt, chains.json, delegations.json and this file are what follows
+from the events. It exits 0 if all of it is valid, 1 if something was changed, 2 if it could not be checked.
+
+What it proves: each of these events is in the log of {size} events that the checkpoint speaks of, as it was recorded.
+What it does not prove: that there are no other events. For that, take a whole export (actchain audit export).
+",
+        sub = about.subject.sub,
+        iss = about.subject.iss,
+        from = about.from,
+        to = about.to,
+        size = about.size,
+    )
+}
+
+fn text<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
+    event.pointer(pointer).and_then(Value::as_str)
+}
