@@ -13,8 +13,7 @@ use time::OffsetDateTime;
 use crate::domain::audit::follow::Follow;
 use crate::domain::capability::Ladder;
 use crate::domain::client::Client;
-use crate::domain::delegation::Path;
-use crate::domain::delegation::store::Search;
+use crate::domain::delegation::candidates::{Found, Search};
 use crate::domain::key::{self, Keyring};
 use crate::domain::ledger::Ledger;
 use crate::domain::registry::{self, Registry};
@@ -36,6 +35,9 @@ use crate::protocol::dpop_nonce::NonceKey;
 use crate::protocol::signed_note::{Kind, VerifierKey};
 use crate::protocol::status_list::{Place, Places};
 use crate::protocol::{metadata, target_uri};
+
+/// The most delegations that are remembered, each on each path that it is on.
+const MOST_DELEGATIONS: u64 = 50_000;
 
 /// A server's parts.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ pub struct App {
     /// What no client is called, by the version of the registry: a new client raises that.
     pub names_of_no_client: Cache<(i64, String), ()>,
     /// Paths of delegations, by what they were searched by. One may have ended since: the ledger looks again.
-    pub paths: Cache<Search, Arc<Vec<Path>>>,
+    pub paths: Cache<Search, Arc<Found>>,
     /// Secrets that were verified lately.
     pub secrets: RememberedSecrets,
     /// Requests of each client.
@@ -168,7 +170,11 @@ impl App {
                 .max_capacity(10_000)
                 .time_to_live(Duration::from_secs(60))
                 .build(),
-            paths: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
+            paths: Cache::builder()
+                .weigher(|_, found: &Arc<Found>| found.weight())
+                .max_capacity(MOST_DELEGATIONS)
+                .time_to_live(Duration::from_secs(60))
+                .build(),
             secrets: RememberedSecrets::new()?,
             requests: Throttle::per_second(config.limits.per_client),
             failures: Failures::per_minute(config.limits.failed_secrets.max(1)),

@@ -268,7 +268,7 @@ where
             Ok(ExitCode::SUCCESS)
         }
         Err(Stop::Refused(refusal)) => {
-            eprintln!("actchain: {}: {}", refusal.reason(), refusal.sentence());
+            eprintln!("actchain: {}: {}", refusal.reason(), super::sentence(refusal));
             Ok(ExitCode::FAILURE)
         }
         Err(Stop::Failed(fault)) => Err(fault),

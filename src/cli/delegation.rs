@@ -1,11 +1,10 @@
 //! `actchain delegation list|show|request|approve|deny|revoke|renew|tree`: the desk, for whoever has a shell on the machine.
 
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{delegation_tree, foundation, print_json, print_members};
+use super::{delegation_tree, foundation, print_json, print_members, sentence};
 use crate::cli::foundation::Opening;
 use crate::domain::capability::Ladder;
 use crate::domain::delegation::State;
@@ -32,8 +31,8 @@ pub(super) enum Command {
         delegate: Option<String>,
         #[arg(long, value_name = "ID")]
         parent: Option<String>,
-        /// At most so many
-        #[arg(long, default_value_t = 50)]
+        /// At most so many, 1 to 100
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
         limit: u32,
         /// Where the page before ended
         #[arg(long)]
@@ -144,14 +143,13 @@ struct Limits {
 
 impl Limits {
     fn approval(&self) -> Approval {
-        let names =
-            |list: &[String]| (!list.is_empty()).then(|| list.iter().cloned().collect::<BTreeSet<_>>());
+        let names = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
         Approval {
             scopes: names(&self.scope),
             audiences: names(&self.audience),
             authorization_details: None,
             capability_ceiling: self.capability_ceiling.clone(),
-            ceremony_required_for: self.ceremony.iter().cloned().collect(),
+            ceremony_required_for: self.ceremony.clone(),
             max_uses: self.max_uses,
             max_depth: self.max_depth,
             expires_in: self.expires_in,
@@ -177,7 +175,8 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
             Err(Stop::Failed(fault)) => Err(fault),
             Err(Stop::Refused(refusal)) => {
                 let state = refusal.state().map(|state| format!(" (it is {state})")).unwrap_or_default();
-                eprintln!("actchain: {}: {}{state}", refusal.reason(), refusal.sentence());
+                let place = refusal.pointer().map(|pointer| format!(" (at {pointer})")).unwrap_or_default();
+                eprintln!("actchain: {}: {}{state}{place}", refusal.reason(), sentence(refusal));
                 Ok(ExitCode::FAILURE)
             }
         }

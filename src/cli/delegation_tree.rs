@@ -56,14 +56,11 @@ pub(super) async fn run(
     let given_by = |root: &Value| (text(root, "/delegator/iss"), text(root, "/delegator/sub"));
     // Among those of one delegator, the newest stays first.
     roots.sort_by_key(given_by);
-    let mut above = None;
-    for root in roots {
-        let delegator = Some(given_by(&root));
-        if delegator != above {
-            println!("{} ({})", text(&root, "/delegator/sub"), text(&root, "/delegator/iss"));
-            above = delegator;
+    for trees in roots.chunk_by(|one, next| given_by(one) == given_by(next)) {
+        if let Some(first) = trees.first() {
+            println!("{} ({})", text(first, "/delegator/sub"), text(first, "/delegator/iss"));
         }
-        draw(&root, &below, "");
+        draw_all(trees, &below, "");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -95,7 +92,22 @@ async fn all(desk: &Desk<'_>, call: &Call, filter: &Filter) -> Result<Vec<Value>
     }
 }
 
-fn draw(one: &Value, below: &BTreeMap<String, Vec<Value>>, indent: &str) {
+/// Draws siblings: only the last one ends their line.
+fn draw_all(siblings: &[Value], below: &BTreeMap<String, Vec<Value>>, indent: &str) {
+    let Some((last, others)) = siblings.split_last() else { return };
+    for one in others {
+        draw(one, below, (indent, "├─ ", "│  "));
+    }
+    draw(last, below, (indent, "└─ ", "   "));
+}
+
+fn draw(one: &Value, below: &BTreeMap<String, Vec<Value>>, (indent, branch, line): (&str, &str, &str)) {
+    draw_one(one, &format!("{indent}{branch}"));
+    let children = below.get(&text(one, "/id")).map(Vec::as_slice).unwrap_or_default();
+    draw_all(children, below, &format!("{indent}{line}"));
+}
+
+fn draw_one(one: &Value, branch: &str) {
     let names = |name: &str| match one.get(name).and_then(Value::as_array) {
         None => "as above".to_owned(),
         Some(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
@@ -103,15 +115,12 @@ fn draw(one: &Value, below: &BTreeMap<String, Vec<Value>>, indent: &str) {
     let state = text(one, "/state");
     let by = one.get("ended_by").and_then(Value::as_str).map(|by| format!(" by {by}")).unwrap_or_default();
     println!(
-        "{indent}└─ {}  {state}{by}  [{}]  scopes {}, until {}",
+        "{branch}{}  {state}{by}  [{}]  scopes {}, until {}",
         text(one, "/delegate"),
         text(one, "/id"),
         names("scopes"),
         text(one, "/expires_at")
     );
-    for child in below.get(&text(one, "/id")).into_iter().flatten() {
-        draw(child, below, &format!("{indent}   "));
-    }
 }
 
 fn nested(mut one: Value, below: &mut BTreeMap<String, Vec<Value>>) -> Value {

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::foundation::{Access, IfMissing, Opening};
+use crate::domain::refusal::Refusal;
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 use crate::platform::process;
@@ -175,6 +176,14 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Backup(args) => backup::backup(opening()?, &args).await,
         Command::Restore(args) => backup::restore(config()?, &args).await,
         Command::Doctor(args) => doctor::run(opening(), args).await,
+    }
+}
+
+/// What a refusal says to an operator, who sees everything: what is not found is not there.
+fn sentence(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::NotFound => "There is no such thing",
+        other => other.sentence(),
     }
 }
 

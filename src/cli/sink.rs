@@ -71,7 +71,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
             Ok(done) => show(&command, &done.body),
             Err(Stop::Failed(fault)) => Err(fault),
             Err(Stop::Refused(refusal)) => {
-                eprintln!("actchain: {}: {}", refusal.reason(), refusal.sentence());
+                eprintln!("actchain: {}: {}", refusal.reason(), super::sentence(refusal));
                 Ok(ExitCode::FAILURE)
             }
         }

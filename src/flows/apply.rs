@@ -17,7 +17,7 @@ use super::declared_client::{check_removed_keys, removed_keys, same_client};
 use super::declared_delegation::{self, Known};
 use super::sinks;
 use super::vault::{Ready, prepare_all, put_provider};
-use super::work::Work;
+use super::work::{Authorized, Work};
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::capability::Ladder;
 use crate::domain::client::{self, Client, StoredSecret, usable_keys};
@@ -108,7 +108,7 @@ pub async fn apply(
     }
     clients.sort_by(|(left, _): &Changed, (right, _)| left.client_id.cmp(&right.client_id));
     if !clients.is_empty() || !changed.is_empty() || !providers.is_empty() {
-        work.close_gate().await?;
+        work.close_gate(Authorized::without_request()).await?;
     }
     for (client, removed) in &clients {
         client::store::put(work.connection(), client, now).await?;
@@ -360,7 +360,8 @@ impl Plan<'_> {
             clients: &self.known_clients,
             ladder: self.ladder,
         };
-        let wanted = declared_delegation::read(connection, &known, declared).await?;
+        let declared_delegation::Read { wanted, note } =
+            declared_delegation::read(connection, &known, declared).await?;
         let what = format!("delegation {}", wanted.id);
         if let Some(old) = delegation::store::find(connection, &wanted.id).await? {
             if !old.same_terms(&wanted) {
@@ -379,7 +380,8 @@ impl Plan<'_> {
         if !delegation::moves::insert(connection, &wanted).await? {
             return Err(Fault::new(format!("{what} appeared meanwhile; apply again")));
         }
-        self.line(Change::Create, "delegation", &wanted.id);
+        let id = wanted.id.clone();
+        self.outcome.lines.push(Line { change: Change::Create, kind: "delegation", id, note });
         let path = delegation::store::path(connection, &wanted.id).await?;
         let path = path.ok_or_else(|| Fault::new(format!("{what} is gone again")))?;
         let about = (&path, self.own_issuer);

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
-use super::work::Work;
+use super::work::{Authorized, Work};
 use crate::domain::audit::{Action, Event};
 use crate::domain::client::{self, Client, StoredSecret};
 use crate::platform::fault::{During, Fault};
@@ -24,7 +24,7 @@ pub async fn rotate_secret(
     let secret = SecretString::from(random::token()?);
     let hash = hash_blocking(secret.clone()).await?;
     let mut work = Work::alone(pool).await?;
-    work.close_gate().await?;
+    work.close_gate(Authorized::without_request()).await?;
     let found = client::store::find_for_change(work.connection(), client_id).await?;
     let client = found.ok_or_else(|| Fault::new(format!("there is no client {client_id}")))?;
     if !client.auth.uses_secret() {

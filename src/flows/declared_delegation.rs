@@ -12,6 +12,7 @@ use crate::domain::delegation::{self, Delegation, Facts, Origin, Terms, Wider};
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::registry::Registry;
+use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 
 /// What a declaration may refer to.
@@ -23,6 +24,13 @@ pub(super) struct Known<'a> {
     pub(super) ladder: &'a Ladder,
 }
 
+/// What a declaration means.
+pub(super) struct Read {
+    pub(super) wanted: Delegation,
+    /// What its author should know.
+    pub(super) note: Option<String>,
+}
+
 /// Reads a declaration into the delegation that it means.
 ///
 /// # Errors
@@ -31,7 +39,7 @@ pub(super) async fn read(
     connection: &mut PgConnection,
     known: &Known<'_>,
     declared: DelegationDeclaration,
-) -> Result<Delegation, Fault> {
+) -> Result<Read, Fault> {
     let what = format!("delegation {}", declared.id);
     let refuse = |why: String| Fault::new(format!("{what}: {why}"));
     let details = declared.read_details()?;
@@ -46,8 +54,7 @@ pub(super) async fn read(
     let parent = match &declared.parent {
         None => None,
         Some(id) => {
-            let search = delegation::store::Search::Exactly(id.clone());
-            let found = delegation::store::paths(connection, &search).await?.into_iter().next();
+            let found = delegation::store::path(connection, id).await?;
             Some(found.ok_or_else(|| refuse(format!("there is no delegation {id}")))?)
         }
     };
@@ -67,11 +74,18 @@ pub(super) async fn read(
     if acts || root == Principal::new(known.own_issuer, delegate.client_id.clone()) {
         return Err(refuse(format!("{} would act for itself", delegate.client_id)));
     }
-    let expires_at = match (declared.expires_in, leaf) {
-        (Some(seconds), _) => known.now + Duration::seconds(seconds.into()),
-        (None, Some(leaf)) => leaf.facts.expires_at,
+    // A lifetime is an upper bound: below a parent, it ends with what is above.
+    let longest = above.iter().map(|one| one.facts.expires_at).min();
+    let expires_at = match (declared.expires_in, longest) {
+        (Some(seconds), longest) => {
+            let asked = known.now + Duration::seconds(seconds.into());
+            longest.map_or(asked, |longest| asked.min(longest))
+        }
+        (None, Some(longest)) => longest,
         (None, None) => return Err(refuse("needs expires_in".into())),
     };
+    let asked = declared.expires_in.map(|seconds| known.now + Duration::seconds(seconds.into()));
+    let note = (asked > Some(expires_at)).then(|| format!("shortened, until {}", rfc3339(expires_at)));
     let wanted = Delegation {
         path: above.iter().map(|one| one.id.clone()).chain([declared.id.clone()]).collect(),
         id: declared.id.clone(),
@@ -97,10 +111,11 @@ pub(super) async fn read(
             activated_at: Some(known.now),
             expires_at,
             revoked_at: None,
-            cut_off: false,
+            cut_off_at: None,
             rebinding: false,
             max_uses: declared.max_uses.map(i64::from),
             uses: 0,
+            used_up_at: None,
         },
         revoke_reason: None,
         pending_jwk: None,
@@ -112,7 +127,7 @@ pub(super) async fn read(
     if delegation::store::find(connection, &wanted.id).await?.is_none() {
         above.iter().try_for_each(|one| check_within(one, &wanted, known.ladder)).map_err(refuse)?;
     }
-    Ok(wanted)
+    Ok(Read { wanted, note })
 }
 
 /// Never wider than what it hangs below, in any dimension. A limit that is left out is the one above.

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::identify::{client_stands, user_stands};
-use super::work::Work;
+use super::work::{Authorized, Work};
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
 use crate::domain::capability::Ladder;
@@ -167,6 +167,14 @@ impl Done {
     }
 }
 
+/// What a call that ends something begins with.
+pub(super) enum Entered<T> {
+    /// The call is a repetition: the answer that was kept.
+    Before(Done),
+    /// The gate is closed, and the check was passed behind it.
+    Now(Work, T),
+}
+
 impl Call {
     /// A call of whoever has a shell on the machine.
     pub fn of_operator(now: OffsetDateTime) -> Self {
@@ -203,6 +211,30 @@ impl Call {
                 repeated: true,
             })),
         }
+    }
+
+    /// Begins a call that ends something. The check says whether the caller may, and that there is something to end. It is
+    /// made before the gate is closed, and again behind it: its second result is the one that holds.
+    ///
+    /// # Errors
+    /// What the check says. A call that is refused the first time has not closed the gate.
+    pub(super) async fn ending<T>(
+        &self,
+        desk: &Desk<'_>,
+        check: impl AsyncFn(&mut PgConnection) -> Result<T, Stop>,
+    ) -> Result<Entered<T>, Stop> {
+        let mut work = Work::outside(desk.pool).await?;
+        if let Some(done) = self.enter(desk, &mut work).await? {
+            return Ok(Entered::Before(done));
+        }
+        let (authorized, _) = Authorized::by(check(work.connection())).await?;
+        work.abandon().await?;
+        let mut work = Work::ending(desk.pool, authorized).await?;
+        if let Some(done) = self.enter(desk, &mut work).await? {
+            return Ok(Entered::Before(done));
+        }
+        let found = check(work.connection()).await?;
+        Ok(Entered::Now(work, found))
     }
 
     /// Keeps the answer with the change that it is about.

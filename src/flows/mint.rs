@@ -26,6 +26,8 @@ pub struct Issued {
     pub details: Option<Details>,
     /// Whether the answer is one of a token exchange.
     pub exchanged: bool,
+    /// The delegation that an exchange rests on, where it rests on one.
+    pub delegation_id: Option<String>,
     /// Where its event stands in the log.
     pub place: Option<Place>,
 }

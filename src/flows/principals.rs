@@ -2,11 +2,12 @@
 //! end. One row each, looked at wherever anything is used; what it reached is counted when it is in force.
 
 use serde_json::json;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::delegations::counted;
-use super::desk::{About, Call, Caller, Desk, Done, record_refusal};
-use super::work::Work;
+use super::desk::{About, Call, Caller, Desk, Done, Entered, record_refusal};
+use super::work::{Authorized, Work};
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::reach::{Ending, Reach, reach};
@@ -39,13 +40,15 @@ pub async fn cutoff(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &str)
 }
 
 async fn try_to_cut_off(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &str) -> Result<Done, Stop> {
-    administers(call)?;
     super::delegations::check_reason(Some(reason))?;
-    let client_id = check_principal(desk, who).await?;
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
+    let check = async |connection: &mut PgConnection| {
+        administers(call)?;
+        check_principal(connection, desk, who).await
+    };
+    let (mut work, client_id) = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, client_id) => (work, client_id),
+    };
     let before = principal::store::cutoff_epoch(work.connection(), who).await?;
     principal::store::put_cutoff(work.connection(), (who, desk.issuer), reason, call.now).await?;
     let mut event = call.event(Action::PrincipalCutOff);
@@ -62,17 +65,20 @@ async fn try_to_cut_off(desk: &Desk<'_>, call: &Call, who: &Principal, reason: &
 }
 
 /// The client's id where it is one of ours; a user has to be of an issuer that we trust.
-async fn check_principal(desk: &Desk<'_>, who: &Principal) -> Result<Option<String>, Stop> {
-    let mut connection = desk.pool.acquire().await?;
+async fn check_principal(
+    connection: &mut PgConnection,
+    desk: &Desk<'_>,
+    who: &Principal,
+) -> Result<Option<String>, Stop> {
     if who.iss == desk.issuer {
         let found = match client::is_client_id(&who.sub) {
-            true => client::store::find(&mut connection, &who.sub).await?,
+            true => client::store::find(connection, &who.sub).await?,
             false => None,
         };
         return found.map(|client| Some(client.client_id)).ok_or_else(|| Refusal::NotFound.into());
     }
     // A typing error must not look like an end of something.
-    let registry = registry::store::load(&mut connection, desk.issuer).await?;
+    let registry = registry::store::load(connection, desk.issuer).await?;
     let known = registry.issuers.contains_key(&who.iss) && is_name(&who.sub);
     if known { Ok(None) } else { Err(Refusal::DelegatorUnknown.into()) }
 }
@@ -103,9 +109,7 @@ pub async fn foresee(desk: &Desk<'_>, call: &Call, whom: &Whom) -> Result<Done, 
             reach(&mut connection, &Ending::Client { id, issuer: desk.issuer }, call.now).await?
         }
         Whom::Principal(who) => {
-            drop(connection);
-            let client_id = check_principal(desk, who).await?;
-            let mut connection = desk.pool.acquire().await?;
+            let client_id = check_principal(&mut connection, desk, who).await?;
             let before = principal::store::cutoff_epoch(&mut connection, who).await?;
             let ending = Ending::Principal { who, client_id: client_id.as_deref(), before };
             reach(&mut connection, &ending, call.now).await?
@@ -134,16 +138,19 @@ enum Switch {
 }
 
 async fn switch(desk: &Desk<'_>, call: &Call, (client_id, to): (&str, Switch)) -> Result<Done, Stop> {
-    administers(call)?;
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let client = find_client(&mut work, client_id).await?;
-    // An agent that has ended does not come back.
-    if client.ephemeral.as_ref().is_some_and(|agent| agent.ended_at.is_some()) {
-        return Err(Refusal::AgentEnded.into());
-    }
+    let check = async |connection: &mut PgConnection| {
+        administers(call)?;
+        let client = find_client(connection, client_id).await?;
+        // An agent that has ended does not come back.
+        if client.ephemeral.as_ref().is_some_and(|agent| agent.ended_at.is_some()) {
+            return Err(Refusal::AgentEnded.into());
+        }
+        Ok(())
+    };
+    let mut work = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, ()) => work,
+    };
     let (changed, action, state) = match to {
         Switch::Off => (
             client::store::mark_disabled(work.connection(), client_id, call.now).await?,
@@ -172,9 +179,9 @@ async fn switch(desk: &Desk<'_>, call: &Call, (client_id, to): (&str, Switch)) -
     Ok(done)
 }
 
-async fn find_client(work: &mut Work, client_id: &str) -> Result<Client, Stop> {
+async fn find_client(connection: &mut PgConnection, client_id: &str) -> Result<Client, Stop> {
     let found = match client::is_client_id(client_id) {
-        true => client::store::find(work.connection(), client_id).await?,
+        true => client::store::find(connection, client_id).await?,
         false => None,
     };
     found.ok_or_else(|| Refusal::NotFound.into())
@@ -193,11 +200,11 @@ async fn try_to_remove_key(
 ) -> Result<Done, Stop> {
     administers(call)?;
     check_thumbprint(jkt)?;
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let client = find_client(&mut work, client_id).await?;
+    let check = async |connection: &mut PgConnection| find_client(connection, client_id).await;
+    let (mut work, client) = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, client) => (work, client),
+    };
     let left: Vec<String> = client.dpop_keys.iter().filter(|one| *one != jkt).cloned().collect();
     let jwks = client.jwks.as_ref().map(|jwks| client::without_key(jwks, jkt));
     client::store::put_keys(work.connection(), client_id, (jwks.as_ref(), &left), call.now).await?;
@@ -240,8 +247,11 @@ async fn try_to_restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -
     }
     let ClientKey { client_id, jkt } = *key;
     check_thumbprint(jkt)?;
-    let mut work = Work::ending(desk.pool).await?;
-    find_client(&mut work, client_id).await?;
+    let check = async |connection: &mut PgConnection| find_client(connection, client_id).await;
+    let mut work = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, _) => work,
+    };
     if !client::store::mark_key_restored(work.connection(), client_id, jkt, call.now).await? {
         return Err(Refusal::NotFound.into());
     }
@@ -265,14 +275,14 @@ async fn try_to_end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<
         Caller::User(_) | Caller::Agent(..) => call.caller.principal(desk.issuer),
         Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
     };
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let agents = client::store::of_task(work.connection(), task_id, owner.as_ref()).await?;
-    if agents.is_empty() {
-        return Err(Refusal::NotFound.into());
-    }
+    let check = async |connection: &mut PgConnection| {
+        let agents = client::store::of_task(connection, task_id, owner.as_ref()).await?;
+        if agents.is_empty() { Err(Refusal::NotFound.into()) } else { Ok(agents) }
+    };
+    let (mut work, agents) = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, agents) => (work, agents),
+    };
     let (ids, homes): (Vec<String>, Vec<String>) = agents.into_iter().unzip();
     let ended = client::store::mark_ended(work.connection(), &ids, call.now).await?;
     let revoked =
@@ -310,7 +320,7 @@ pub async fn sweep_agents(desk: &Desk<'_>, now: OffsetDateTime) -> Result<usize,
     if orphans.is_empty() {
         return Ok(0);
     }
-    let mut work = Work::ending(desk.pool).await?;
+    let mut work = Work::ending(desk.pool, Authorized::without_request()).await?;
     let ended = client::store::mark_ended(work.connection(), &orphans, now).await?;
     if ended.is_empty() {
         return Ok(0);

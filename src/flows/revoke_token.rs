@@ -5,11 +5,12 @@ use uuid::Uuid;
 
 use super::client_request::{ClientRequest, known};
 use super::verify_token;
-use super::work::Work;
+use super::work::{Authorized, Work};
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::Registry;
+use crate::domain::token::Problem;
 use crate::domain::{delegation, token};
 use crate::protocol::access_token::Claims;
 
@@ -40,7 +41,16 @@ pub async fn revoke(
         return Err(Refusal::TokenOfAnother.into());
     }
     let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(()) };
-    let mut work = Work::ending(&app.pool).await?;
+    // What was revoked before, or ended, is not ended again: nobody waits for that.
+    let live = async {
+        let standing = app.read(async |connection| token::store::standing(connection, jti).await).await?;
+        Ok(standing.is_some_and(|standing| standing.problem != Some(Problem::TokenRevoked)))
+    };
+    let (authorized, live) = Authorized::by(live).await?;
+    if !live {
+        return Ok(());
+    }
+    let mut work = Work::ending(&app.pool, authorized).await?;
     if token::store::mark_revoked(work.connection(), jti, now).await? {
         work.commit(&[event]).await?;
     }

@@ -31,6 +31,8 @@ struct TokenResponse<'a> {
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_details: Option<&'a Details>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delegation_id: Option<&'a str>,
 }
 
 /// The answer to a token request, with the nonce to use next where there is one, and with the delegation at which a use
@@ -51,6 +53,7 @@ pub(super) fn token(
                 expires_in: issued.expires_in,
                 scope: scope::join(&issued.scope),
                 authorization_details: issued.details.as_ref(),
+                delegation_id: issued.delegation_id.as_deref(),
             })
         }
         Err(Stop::Refused(refusal)) => refused(app, *refusal, reserved_by.as_deref()),

@@ -226,7 +226,11 @@ pub(super) async fn key(incoming: Incoming, id: Path<String>) -> HttpResponse {
 }
 
 pub(super) async fn list_ceremonies(incoming: Incoming, id: Path<String>) -> HttpResponse {
-    serve(incoming, async |known| Ok(ceremonies::list(&known.desk(), &known.call, &id).await?)).await
+    serve(incoming, async |known| {
+        let PageQuery { limit, cursor } = known.query()?;
+        Ok(ceremonies::list(&known.desk(), &known.call, &id, &Page { cursor, limit }).await?)
+    })
+    .await
 }
 
 pub(super) async fn approve_ceremony(incoming: Incoming, path: Path<(String, String)>) -> HttpResponse {

@@ -53,9 +53,12 @@ fn refused(refusal: Refusal, detail: Option<&str>) -> HttpResponse {
         };
         add("detail", detail.map(Into::into));
         add("state", refusal.state().map(Into::into));
-        if let Refusal::TooWide(wider) = refusal {
-            let pointer = format!("#/{}", wider.member());
-            add("errors", Some(json!([{"detail": "This is wider than it may be", "pointer": pointer}])));
+        if let Some(pointer) = refusal.pointer() {
+            let detail = match refusal {
+                Refusal::TooWide(_) => "This is wider than it may be",
+                _ => "This name is not declared",
+            };
+            add("errors", Some(json!([{"detail": detail, "pointer": pointer}])));
         }
     }
     let status = StatusCode::from_u16(code.status).unwrap_or(StatusCode::BAD_REQUEST);

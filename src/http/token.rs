@@ -11,6 +11,7 @@ use super::{answer, caller};
 use crate::app::App;
 use crate::domain::audit::store::Place;
 use crate::domain::ceremony;
+use crate::domain::delegation;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::vault::is_usable;
 use crate::flows::mint::Issued;
@@ -87,7 +88,15 @@ async fn answer_to(
 fn of_the_vault(params: &Params, most_targets: usize) -> Result<(PresentedToken, Details), Refusal> {
     let subject = presented(params, "subject_token", "subject_token_type")?
         .ok_or(Refusal::Malformed("subject_token and subject_token_type are required"))?;
-    let others = ["actor_token", "actor_token_type", "scope", "audience", "resource", "capability_ceiling"];
+    let others = [
+        "actor_token",
+        "actor_token_type",
+        "scope",
+        "audience",
+        "resource",
+        "capability_ceiling",
+        "delegation_id",
+    ];
     if others.iter().any(|name| !params.all(name).is_empty()) {
         return Err(Refusal::Malformed("A token of the vault is asked for by authorization_details alone"));
     }
@@ -131,7 +140,11 @@ fn exchange(params: &Params, most_targets: usize) -> Result<Request, Refusal> {
         Some(urn) if urn == TokenType::AccessToken.urn() => {}
         Some(_) => return Err(Refusal::Malformed("This requested_token_type cannot be issued")),
     }
-    Ok(Request { subject, actor, wanted: wanted(params, most_targets)? })
+    let delegation_id = params.get("delegation_id").map(str::to_owned);
+    if delegation_id.as_ref().is_some_and(|id| !delegation::is_id(id)) {
+        return Err(Refusal::Malformed("delegation_id is not the id of a delegation"));
+    }
+    Ok(Request { subject, actor, wanted: wanted(params, most_targets)?, delegation_id })
 }
 
 /// A token and its type: both or neither (RFC 8693 §2.1).

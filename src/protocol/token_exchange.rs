@@ -68,6 +68,8 @@ pub struct Request {
     pub actor: Option<PresentedToken>,
     /// What for.
     pub wanted: Wanted,
+    /// The delegation that shall give the authority (not in RFC 8693: RFC 6749 §8.2 lets servers add parameters).
+    pub delegation_id: Option<String>,
 }
 
 /// What is wrong with a `scope`, `audience` or `resource` parameter.

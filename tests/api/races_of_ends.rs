@@ -9,7 +9,7 @@ use actchain::domain::audit::{Action, Event};
 use actchain::domain::principal::Principal;
 use actchain::domain::token;
 use actchain::flows::principals;
-use actchain::flows::work::Work;
+use actchain::flows::work::{Authorized, Work};
 
 use crate::support::agent::{ACCESS_TOKEN, JWT};
 use crate::support::desk::Api;
@@ -600,7 +600,8 @@ async fn an_agent_whose_token_or_key_ends_while_its_call_waits_passes_nothing_on
                 principals::remove_key(&world.server.desk(), &world.server.operator(), key).await.unwrap();
             } else {
                 // As the revocation endpoint does it, but without a proof that would have to be recorded before.
-                let mut work = Work::ending(&world.server.app.pool).await.unwrap();
+                let mut work =
+                    Work::ending(&world.server.app.pool, Authorized::without_request()).await.unwrap();
                 let now = world.server.clock.now();
                 assert!(token::store::mark_revoked(work.connection(), jti, now).await.unwrap());
                 work.commit(&[Event::of_operator(now, Action::TokenRevoked, "test")]).await.unwrap();

@@ -74,10 +74,9 @@ fn a_request_is_approved_narrower_renewed_and_revoked_and_each_move_says_what_ca
     );
     assert_eq!(asked["delegator"], json!({"iss": IDP, "sub": "bob"}));
     refused_in_state(&stage, &["delegation", "renew", id, "--expires-in", "900"], "requested");
-    for wider in [["--scope", "mail.send"], ["--max-uses", "6"], ["--expires-in", "601"]] {
-        let approve = [&["delegation", "approve", id], &wider[..]].concat();
-        refused(&stage, &approve, "delegation_too_wide: ");
-    }
+    refused(&stage, &["delegation", "approve", id, "--max-uses", "6"], "delegation_too_wide: ");
+    let undeclared = ["delegation", "approve", id, "--scope", "mail.read", "--scope", "mail.raed"];
+    refused(&stage, &undeclared, "scope_unknown: No resource declares the scope (at #/scopes/1)");
     let narrower = ["--max-uses", "2", "--expires-in", "300", "--ceremony", "mail.read"];
     let approved = stage.json(&[&["delegation", "approve", id, "--json"], &narrower[..]].concat());
     assert_eq!(
@@ -133,7 +132,7 @@ fn a_request_names_somebody_who_can_be_asked_and_somebody_to_ask_for() {
     };
     request("nobody", IDP, &[], "delegate_unknown: ");
     request("agent", "https://other.example.com", &[], "delegator_unknown: ");
-    request("agent", IDP, &["--audience", "https://other.example.com"], "target_refused: ");
+    request("agent", IDP, &["--audience", "https://other.example.com"], "resource_unknown: ");
     request("agent", IDP, &["--capability-ceiling", "everything"], "capability_unknown: ");
     request("agent", IDP, &["--max-uses", "0"], "malformed_request: ");
     assert_eq!(say(&stage, &["client", "disable", "agent"]).code, 0);
@@ -161,11 +160,13 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
         &["client", "key", "remove", "nobody", &"A".repeat(43)],
         &["client", "key", "restore", "agent", &"A".repeat(43)],
     ] {
-        refused(&stage, arguments, "not_found: ");
+        // An operator sees everything: nothing belongs to somebody else.
+        refused(&stage, arguments, "not_found: There is no such thing\n");
     }
     for arguments in [
         &["delegation"][..],
         &["delegation", "list", "--state", "sleeping"],
+        &["delegation", "list", "--limit", "101"],
         &["delegation", "renew", "D"],
         &["delegation", "renew", "D", "--expires-in", "-1"],
         &["delegation", "request", "--delegate", "agent"],
@@ -259,6 +260,7 @@ fn a_tree_shows_what_hangs_below_and_what_ended_it() {
     let lines: Vec<&str> = of_bob.lines().collect();
     assert_eq!((lines.len(), lines[0]), (3, format!("bob ({IDP})").as_str()), "{of_bob}");
     assert!(lines[1].contains(&again) && lines[2].contains(&bobs), "the newest first: {of_bob}");
+    assert!(lines[1].starts_with("├─ ") && lines[2].starts_with("└─ "), "one line for both: {of_bob}");
     let reached = stage.json(&["delegation", "revoke", "E", "--json"])["reached"].clone();
     assert_eq!(reached, json!({"delegations": 2, "tokens": 0, "at_least": false}));
     let after = drawn(&["D"]);

@@ -3,11 +3,13 @@
 mod meet;
 #[cfg(test)]
 mod tests;
+mod tried;
 
 use std::collections::BTreeSet;
 
 use time::{Duration, OffsetDateTime};
 
+pub use self::tried::Tried;
 use super::capability::{Ceiling, Ladder};
 use super::client::{Binding, Client, Kind};
 use super::delegation::{Delegation, Facts, Origin, Path, Terms};
@@ -37,8 +39,10 @@ pub struct Grounds<'a> {
     pub subject: &'a VerifiedSubject,
     /// When the actor token ends, where there is one.
     pub actor_expires_at: Option<OffsetDateTime>,
-    /// The delegations that might apply, best first.
+    /// The delegations that might apply, narrowest first.
     pub paths: &'a [Path],
+    /// The only delegation that may give the authority, where the request names one.
+    pub named: Option<&'a str>,
     /// Issuers and resources.
     pub registry: &'a Registry,
     /// What is asked for.
@@ -84,16 +88,15 @@ pub(crate) struct Bounds {
     expires_at: OffsetDateTime,
 }
 
-/// Decides an exchange.
+/// Decides an exchange, where the paths are all that might apply.
 ///
 /// # Errors
 /// The refusal, by the first rule that is not met.
 pub fn decide(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
-    grounds.subject.validity.check(grounds.now).map_err(Refusal::SubjectTokenInvalid)?;
-    if grounds.subject.is_held_by(&grounds.client.client_id, grounds.issuer) {
-        own_token(grounds)
-    } else {
-        next_hop(grounds)
+    let mut tried = Tried::default();
+    match tried.page(grounds)? {
+        Some(decision) => Ok(decision),
+        None => tried.conclude(grounds),
     }
 }
 
@@ -143,6 +146,10 @@ fn own_token(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
         None => None,
         Some(dlg) => Some(find(grounds.paths, dlg).ok_or(Refusal::NoDelegation)?),
     };
+    // The token's own holder keeps the token's own delegation.
+    if grounds.named.is_some_and(|named| grounds.subject.dlg() != Some(named)) {
+        return Err(Refusal::NoDelegation);
+    }
     if let Some(path) = path {
         path.check(grounds.now)?;
     }
@@ -151,65 +158,17 @@ fn own_token(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
     grant(grounds, path, act)
 }
 
-/// Rule 2: somebody else's token. A delegation, or `may_act`, has to give the client the authority.
-fn next_hop(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
-    if matches!(grounds.subject.source, Source::Foreign { .. }) && grounds.subject.act.is_some() {
-        return Err(Refusal::ForeignActor);
-    }
-    check_key_of_foreign(grounds)?;
-    if acts_already(grounds) {
-        return Err(Refusal::ActorCycle);
-    }
-    check_may_act(grounds)?;
-    let act = add_actor(grounds);
-    let mut first_refusal = None;
-    for path in grounds.paths.iter().filter(|path| gives_authority(grounds, path)) {
-        let tried = path
-            .check(grounds.now)
-            .and_then(|()| check_depth(grounds, act.depth(), Some(path)))
-            .and_then(|()| grant(grounds, Some(path), Some(act.clone())));
-        match tried {
-            Ok(decision) => return Ok(decision),
-            // The best delegation's refusal is the one that helps.
-            Err(refusal) => drop(first_refusal.get_or_insert(refusal)),
-        }
-    }
-    match by_may_act(grounds, &act) {
-        Some(decided) => decided,
-        None => Err(first_refusal.unwrap_or(Refusal::NoDelegation)),
-    }
-}
-
-/// A token of another issuer that is bound to a key is of use to the holder of that key alone (RFC 9449 §6.1). A
-/// delegation lets a bound token of ours pass from one holder to the next; of other issuers' tokens it says nothing.
-fn check_key_of_foreign(grounds: &Grounds<'_>) -> Result<(), Refusal> {
-    match (&grounds.subject.source, &grounds.subject.jkt, grounds.jkt) {
-        (Source::Own { .. }, ..) | (_, None, _) => Ok(()),
-        (Source::Foreign { .. }, Some(_), None) => Err(Refusal::ProofMissing),
-        (Source::Foreign { .. }, Some(bound), Some(jkt)) if bound == jkt => Ok(()),
-        (Source::Foreign { .. }, Some(_), Some(_)) => Err(Refusal::SubjectKeyMismatch),
-    }
-}
-
-/// RFC 8693 §4.4: whom `may_act` does not name may not act, whatever delegations there are.
-fn check_may_act(grounds: &Grounds<'_>) -> Result<(), Refusal> {
-    match &grounds.subject.source {
-        Source::Foreign { may_act: Some(claim), .. }
-            if !claim.party.names(&grounds.client.client_id, grounds.issuer) =>
-        {
-            Err(Refusal::MayActMismatch)
-        }
-        _ => Ok(()),
-    }
-}
-
 fn find<'a>(paths: &'a [Path], id: &str) -> Option<&'a Path> {
     paths.iter().find(|path| path.leaf().is_some_and(|leaf| leaf.id == id))
 }
 
-/// Whether a delegation leads from the subject token's holder to the client.
-fn gives_authority(grounds: &Grounds<'_>, path: &Path) -> bool {
+/// Whether a delegation leads from the subject token's holder to the client, and is the one that the request names if it
+/// names one.
+pub fn gives_authority(grounds: &Grounds<'_>, path: &Path) -> bool {
     let Some(leaf) = path.leaf() else { return false };
+    if grounds.named.is_some_and(|named| named != leaf.id) {
+        return false;
+    }
     if leaf.delegate != grounds.client.client_id || leaf.root != grounds.subject.subject {
         return false;
     }
@@ -266,7 +225,8 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
     let subject = grounds.subject;
     let client_id = &grounds.client.client_id;
     let id = may_act_id(subject, client_id)?;
-    if find(grounds.paths, &id).is_some() {
+    // A request that names a delegation rests on that one alone.
+    if grounds.named.is_some() || find(grounds.paths, &id).is_some() {
         return None;
     }
     let delegation = Delegation {
@@ -291,10 +251,11 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
             activated_at: Some(grounds.now),
             expires_at: subject.validity.expires_at,
             revoked_at: None,
-            cut_off: false,
+            cut_off_at: None,
             rebinding: false,
             max_uses: None,
             uses: 0,
+            used_up_at: None,
         },
         revoke_reason: None,
         pending_jwk: None,

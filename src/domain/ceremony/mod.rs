@@ -72,7 +72,41 @@ pub struct Ceremony {
     pub used_at: Option<OffsetDateTime>,
 }
 
+/// A confirmation that is to be asked for, and how many may wait.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asking {
+    /// The confirmation.
+    pub ceremony: Ceremony,
+    /// How many may wait at its delegation.
+    pub most: usize,
+    /// How many of these its client may have asked for.
+    pub most_of_client: usize,
+}
+
+/// A confirmation that was not used yet and can be decided or used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// The delegation whose delegator confirms.
+    pub delegation_id: String,
+    /// Who asked.
+    pub client_id: String,
+    /// Stands for who asks for what under which key.
+    pub fingerprint: [u8; 32],
+    /// Pending, approved or denied.
+    pub stage: Stage,
+}
+
 impl Ceremony {
+    /// What others have to know of it while it is open.
+    pub fn open(&self, now: OffsetDateTime) -> Open {
+        Open {
+            delegation_id: self.delegation_id.clone(),
+            client_id: self.client_id.clone(),
+            fingerprint: self.fingerprint,
+            stage: self.stage(now),
+        }
+    }
+
     /// Where it stands at an instant.
     pub fn stage(&self, now: OffsetDateTime) -> Stage {
         if self.used_at.is_some() {

@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Ceremony;
+use super::{Ceremony, Open};
 use crate::platform::fault::{During, Fault};
 use crate::protocol::authorization_details::Details;
 
@@ -120,20 +120,49 @@ pub async fn delegation_of(connection: &mut PgConnection, id: Uuid) -> Result<Op
     Ok(found)
 }
 
-/// The newest of a delegation, at most so many.
+/// Those of a delegation, newest first, behind an instant and an id, at most so many.
 pub async fn list(
     connection: &mut PgConnection,
     delegation_id: &str,
+    after: Option<(OffsetDateTime, Uuid)>,
     most: i64,
 ) -> Result<Vec<Ceremony>, Fault> {
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT * FROM ceremony WHERE delegation_id = $1 ORDER BY requested_at DESC, id DESC LIMIT $2",
+        "SELECT * FROM ceremony
+         WHERE delegation_id = $1 AND ($3::timestamptz IS NULL OR (requested_at, id) < ($3, $4))
+         ORDER BY requested_at DESC, id DESC LIMIT $2",
     )
     .bind(delegation_id)
     .bind(most)
+    .bind(after.map(|(at, _)| at))
+    .bind(after.map(|(_, id)| id))
     .fetch_all(connection)
     .await?;
     rows.into_iter().map(Ceremony::try_from).collect()
+}
+
+/// Waits for its turn to ask for confirmations at these delegations, and reads what is open there. The turn lasts until the
+/// transaction ends. Whoever takes such turns takes them in this order, and before any other lock but the gate's.
+pub async fn lock_open(
+    connection: &mut PgConnection,
+    delegations: &[&str],
+    now: OffsetDateTime,
+) -> Result<Vec<Open>, Fault> {
+    sqlx::query(
+        "SELECT pg_advisory_xact_lock(7225, key)
+         FROM (SELECT DISTINCT hashtext(id) AS key FROM unnest($1::text[]) AS given (id) ORDER BY key) keys",
+    )
+    .bind(delegations)
+    .execute(&mut *connection)
+    .await?;
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT * FROM ceremony WHERE delegation_id = ANY ($1) AND used_at IS NULL AND expires_at > $2",
+    )
+    .bind(delegations)
+    .bind(now)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|row| Ok(Ceremony::try_from(row)?.open(now))).collect()
 }
 
 /// Decides one that is pending; `false` if it is not any more.

@@ -141,16 +141,33 @@ fn branch(
     query.push(" ORDER BY d.requested_at DESC, d.id DESC LIMIT ").push_bind(limit).push(")");
 }
 
-/// How many wait for a delegator, as far as `most`; what a cut-off has ended waits no more.
+/// Requests that wait for a delegator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Waiting {
+    /// Of all that ask.
+    #[sqlx(rename = "all_of_them")]
+    pub all: i64,
+    /// Of the one that asks now.
+    pub of_asker: i64,
+}
+
+/// Waits for its turn to ask a delegator, and counts what waits already, as far as `most`; what a cut-off has ended waits no
+/// more. The turn lasts until the transaction ends, so that requests at once do not count past each other.
 pub async fn waiting(
     connection: &mut PgConnection,
-    delegator: &Principal,
+    (delegator, asker): (&Principal, Option<&Principal>),
     most: i64,
     now: OffsetDateTime,
-) -> Result<i64, Fault> {
-    let count = sqlx::query_scalar(
-        "SELECT count(*) FROM (
-             SELECT FROM delegation_now
+) -> Result<Waiting, Fault> {
+    sqlx::query("SELECT pg_advisory_xact_lock(7224, hashtext($1 || E'\\n' || $2))")
+        .bind(&delegator.iss)
+        .bind(&delegator.sub)
+        .execute(&mut *connection)
+        .await?;
+    let count = sqlx::query_as(
+        "SELECT count(*) AS all_of_them,
+                count(*) FILTER (WHERE requested_by_iss = $5 AND requested_by_sub = $6) AS of_asker FROM (
+             SELECT requested_by_iss, requested_by_sub FROM delegation_now
              WHERE delegator_iss = $1 AND delegator_sub = $2 AND activated_at IS NULL AND revoked_at IS NULL
                AND expires_at > $3 AND NOT cut_off LIMIT $4) waiting",
     )
@@ -158,6 +175,8 @@ pub async fn waiting(
     .bind(&delegator.sub)
     .bind(now)
     .bind(most)
+    .bind(asker.map(|who| &who.iss))
+    .bind(asker.map(|who| &who.sub))
     .fetch_one(connection)
     .await?;
     Ok(count)

@@ -1,5 +1,6 @@
 //! Delegations: stored, revocable authorities that a holder gives an agent. Facts are stored, states derived.
 
+pub mod candidates;
 pub mod list;
 pub mod moves;
 pub mod reach;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 pub use self::terms::{Narrowing, Wider};
-pub use self::view::View;
+pub use self::view::{Lifetime, View};
 use super::capability::{Ceiling, Ladder};
 use super::limit::Limit;
 use super::principal::Principal;
@@ -74,39 +75,82 @@ pub struct Facts {
     pub expires_at: OffsetDateTime,
     /// When it was taken back.
     pub revoked_at: Option<OffsetDateTime>,
-    /// Whether everything that its delegator or its delegate had when it was asked for has been ended.
-    pub cut_off: bool,
+    /// When everything that its delegator or its delegate had was first ended.
+    pub cut_off_at: Option<OffsetDateTime>,
     /// Whether its agent changes its key and the delegator has not confirmed that yet.
     pub rebinding: bool,
     /// How often it may be used.
     pub max_uses: Option<i64>,
-    /// How often it was, where that is counted.
+    /// How often it was used, or something below it.
     pub uses: i64,
+    /// When its last use was taken, where that is known.
+    pub used_up_at: Option<OffsetDateTime>,
+}
+
+/// What ended a delegation. Of two ends at one instant, the lesser one decides: an expiry before a revocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Expired,
+    Revoked,
+}
+
+impl From<End> for State {
+    fn from(end: End) -> Self {
+        match end {
+            End::Expired => Self::Expired,
+            End::Revoked => Self::Revoked,
+        }
+    }
 }
 
 impl Facts {
-    /// The state at an instant.
+    /// The first of its own ends, and its instant.
+    fn first_end(&self, now: OffsetDateTime) -> Option<(OffsetDateTime, End)> {
+        // A count that is full has an instant; for one without, the beginning is early enough.
+        let used_up_at = self.used_up().then(|| {
+            let known = self.used_up_at.or(self.activated_at);
+            known.unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        });
+        let ends = [
+            (Some(self.expires_at).filter(|end| now >= *end), End::Expired),
+            (used_up_at, End::Expired),
+            (self.revoked_at, End::Revoked),
+            (self.cut_off_at, End::Revoked),
+        ];
+        ends.into_iter().filter_map(|(at, end)| Some((at?, end))).min()
+    }
+
+    /// The state at an instant, without what is above it. One that was revoked is revoked, even if it was used up before.
     pub fn state(&self, now: OffsetDateTime) -> State {
-        if self.revoked_at.is_some() || self.cut_off {
-            State::Revoked
-        } else if now >= self.expires_at || self.used_up() {
-            State::Expired
-        } else if self.activated_at.is_none() || self.rebinding {
-            State::Requested
-        } else {
-            State::Active
+        match self.first_end(now) {
+            _ if self.revoked_at.is_some() => State::Revoked,
+            Some((_, end)) => end.into(),
+            None if self.waits() => State::Requested,
+            None => State::Active,
         }
     }
 
-    /// Why it may not be used, if it may not.
+    fn waits(&self) -> bool {
+        self.activated_at.is_none() || self.rebinding
+    }
+
+    /// Why it may not be used, if it may not: the gravest reason, whichever came first.
+    ///
+    /// # Errors
+    /// A refusal unless it is active.
     pub fn check(&self, now: OffsetDateTime) -> Result<(), Refusal> {
-        match self.state(now) {
-            State::Active => Ok(()),
-            State::Requested => Err(Refusal::DelegationRequested),
-            State::Revoked if self.revoked_at.is_none() => Err(Refusal::PrincipalCutOff),
-            State::Revoked => Err(Refusal::DelegationRevoked),
-            State::Expired if now < self.expires_at => Err(Refusal::CommandLimit),
-            State::Expired => Err(Refusal::DelegationExpired),
+        if self.revoked_at.is_some() {
+            Err(Refusal::DelegationRevoked)
+        } else if self.cut_off_at.is_some() {
+            Err(Refusal::PrincipalCutOff)
+        } else if now >= self.expires_at {
+            Err(Refusal::DelegationExpired)
+        } else if self.used_up() {
+            Err(Refusal::CommandLimit)
+        } else if self.waits() {
+            Err(Refusal::DelegationRequested)
+        } else {
+            Ok(())
         }
     }
 
@@ -259,24 +303,33 @@ impl Path {
         self.0.iter().try_for_each(|delegation| delegation.facts.check(now))
     }
 
-    /// The state that counts, and which of the ancestors brought it about, if one did.
+    /// The state, and which of the ancestors brought it about, if one did. The first end on the path decides, by its
+    /// instant, and so a state that is final never changes: what a revoked parent ended does not expire later. Only a
+    /// revocation of the delegation itself makes one that was used up revoked.
     pub fn state(&self, now: OffsetDateTime) -> (State, Option<&str>) {
         let Some((leaf, above)) = self.0.split_last() else { return (State::Revoked, None) };
-        let own = leaf.facts.state(now);
-        if matches!(own, State::Revoked | State::Expired) {
-            return (own, None);
-        }
-        let ended = above.iter().find(|one| one.facts.state(now) != State::Active);
+        let own = leaf.facts.first_end(now);
+        let ends = above.iter().filter_map(|one| Some((one.facts.first_end(now)?, one.id.as_str())));
+        // Of several ancestors that ended at one instant it is the one nearest to the root.
+        let ended = ends.reduce(|first, next| if next.0 < first.0 { next } else { first });
+        let ended = ended.filter(|(end, _)| own.is_none_or(|own| *end < own));
         match ended {
-            None => (own, None),
-            Some(one) => (one.facts.state(now), Some(one.id.as_str())),
+            Some(((_, End::Expired), _)) if leaf.facts.revoked_at.is_some() => (State::Revoked, None),
+            Some(((_, end), by)) => (end.into(), Some(by)),
+            None if own.is_some() => (leaf.facts.state(now), None),
+            None => match above.iter().find(|one| one.facts.waits()) {
+                Some(one) => (State::Requested, Some(one.id.as_str())),
+                None => (leaf.facts.state(now), None),
+            },
         }
     }
 
     /// Whether there is nothing left to end: it, or something above, was taken back or has come to its time. What is only
     /// used up may still have tokens.
     pub fn is_over(&self, now: OffsetDateTime) -> bool {
-        let over = |facts: &Facts| facts.revoked_at.is_some() || facts.cut_off || now >= facts.expires_at;
+        let over = |facts: &Facts| {
+            facts.revoked_at.is_some() || facts.cut_off_at.is_some() || now >= facts.expires_at
+        };
         self.0.iter().any(|one| over(&one.facts))
     }
 
@@ -300,39 +353,4 @@ pub fn is_id(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use time::Duration;
-
-    fn facts() -> (Facts, OffsetDateTime) {
-        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let expires_at = now + Duration::seconds(10);
-        let facts = Facts {
-            activated_at: Some(now),
-            expires_at,
-            revoked_at: None,
-            cut_off: false,
-            rebinding: false,
-            max_uses: Some(2),
-            uses: 0,
-        };
-        (facts, now)
-    }
-
-    #[test]
-    fn states_follow_from_facts() {
-        let (active, now) = facts();
-        assert_eq!(active.state(now), State::Active);
-        assert_eq!(active.check(now + Duration::seconds(10)), Err(Refusal::DelegationExpired));
-        let revoked = Facts { revoked_at: Some(now), ..active.clone() };
-        assert_eq!(revoked.state(now + Duration::days(1)), State::Revoked, "revoked stays revoked");
-        let used = Facts { uses: 2, ..active.clone() };
-        assert_eq!((used.state(now), used.check(now)), (State::Expired, Err(Refusal::CommandLimit)));
-        let cut_off = Facts { cut_off: true, ..active.clone() };
-        assert_eq!((cut_off.state(now), cut_off.check(now)), (State::Revoked, Err(Refusal::PrincipalCutOff)));
-        let rebinding = Facts { rebinding: true, ..active.clone() };
-        assert_eq!(rebinding.state(now), State::Requested);
-        let requested = Facts { activated_at: None, ..active };
-        assert_eq!(requested.check(now), Err(Refusal::DelegationRequested));
-    }
-}
+mod tests;

@@ -52,7 +52,7 @@ pub async fn insert(connection: &mut PgConnection, one: &Delegation) -> Result<b
     if done.rows_affected() == 0 {
         return Ok(false);
     }
-    limit_uses(connection, one).await?;
+    count_uses(connection, one).await?;
     Ok(true)
 }
 
@@ -64,15 +64,12 @@ fn stored_number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-async fn limit_uses(connection: &mut PgConnection, one: &Delegation) -> Result<(), Fault> {
-    if one.facts.max_uses.is_some() {
-        sqlx::query(
-            "INSERT INTO delegation_usage (delegation_id, uses) VALUES ($1, 0) ON CONFLICT DO NOTHING",
-        )
+/// Uses are counted apart from the row that everybody shares, with and without a limit.
+async fn count_uses(connection: &mut PgConnection, one: &Delegation) -> Result<(), Fault> {
+    sqlx::query("INSERT INTO delegation_usage (delegation_id, uses) VALUES ($1, 0) ON CONFLICT DO NOTHING")
         .bind(&one.id)
         .execute(connection)
         .await?;
-    }
     Ok(())
 }
 
@@ -140,11 +137,7 @@ pub async fn mark_approved(
     .bind(now)
     .execute(&mut *connection)
     .await?;
-    if done.rows_affected() == 0 {
-        return Ok(false);
-    }
-    limit_uses(connection, one).await?;
-    Ok(true)
+    Ok(done.rows_affected() == 1)
 }
 
 /// Moves the end of an active delegation; `false` if it is not active any more, or ends otherwise than was read.
@@ -201,7 +194,7 @@ pub async fn lock_usage(
     Ok(rows.into_iter().collect())
 }
 
-/// Adds reported commands to locked counts; those that reach their limit are exhausted from then on. Gives their ids.
+/// Adds reported commands to locked counts; those that reach a limit are exhausted from then on. Gives their ids.
 pub async fn mark_used(
     connection: &mut PgConnection,
     ids: &[String],
@@ -210,7 +203,9 @@ pub async fn mark_used(
 ) -> Result<Vec<String>, Fault> {
     let exhausted: Vec<(String, bool)> = sqlx::query_as(
         "UPDATE delegation_usage u
-         SET uses = u.uses + $2, exhausted_at = CASE WHEN u.uses + $2 >= d.max_uses THEN $3 END
+         SET uses = u.uses + $2,
+             exhausted_at = CASE WHEN u.uses + $2 >= d.max_uses THEN $3 END,
+             used_up_at = CASE WHEN u.uses + $2 >= d.max_uses THEN $3 END
          FROM delegation d WHERE d.id = u.delegation_id AND u.delegation_id = ANY ($1)
          RETURNING u.delegation_id, u.exhausted_at IS NOT NULL",
     )
@@ -222,7 +217,8 @@ pub async fn mark_used(
     Ok(exhausted.into_iter().filter_map(|(id, exhausted)| exhausted.then_some(id)).collect())
 }
 
-/// Those that have come to their end without the log knowing it yet; they are marked as known. Oldest end first.
+/// Those that have expired without the log knowing it yet; they are marked as known. Oldest end first. What a revocation
+/// or a cut-off above ended before has not expired: the log says nothing more about it.
 pub async fn mark_ends_recorded(
     connection: &mut PgConnection,
     until: OffsetDateTime,
@@ -230,7 +226,8 @@ pub async fn mark_ends_recorded(
 ) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
         "UPDATE delegation SET end_recorded = true
-         WHERE id = ANY (ARRAY(SELECT id FROM delegation WHERE expires_at <= $1 AND NOT end_recorded
+         WHERE id = ANY (ARRAY(SELECT id FROM delegation
+                               WHERE expires_at <= $1 AND NOT end_recorded AND delegation_state(path, $1) = 'expired'
                                ORDER BY expires_at, id LIMIT $2 FOR UPDATE SKIP LOCKED))
          RETURNING id",
     )
@@ -239,6 +236,25 @@ pub async fn mark_ends_recorded(
     .fetch_all(connection)
     .await?;
     Ok(ids)
+}
+
+/// Passes over those that ended before their expiry by what is above them: the log knows of that end. Gives how many.
+pub async fn mark_ended_above(
+    connection: &mut PgConnection,
+    until: OffsetDateTime,
+    most: i64,
+) -> Result<u64, Fault> {
+    let done = sqlx::query(
+        "UPDATE delegation SET end_recorded = true
+         WHERE id = ANY (ARRAY(SELECT id FROM delegation
+                               WHERE expires_at <= $1 AND NOT end_recorded AND delegation_state(path, $1) = 'revoked'
+                               ORDER BY expires_at, id LIMIT $2 FOR UPDATE SKIP LOCKED))",
+    )
+    .bind(until)
+    .bind(most)
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Takes several delegations back; gives those that had not ended.

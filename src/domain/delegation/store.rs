@@ -14,7 +14,7 @@ use crate::platform::fault::Fault;
 use crate::protocol::authorization_details::Details;
 
 #[derive(FromRow)]
-struct Row {
+pub(super) struct Row {
     id: String,
     path: Vec<String>,
     parent: Option<String>,
@@ -38,12 +38,13 @@ struct Row {
     reason: Option<String>,
     agent: Option<Json<AgentDescription>>,
     rebinding: Option<Value>,
-    cut_off: bool,
+    cut_off_at: Option<OffsetDateTime>,
     activated_at: Option<OffsetDateTime>,
     expires_at: OffsetDateTime,
     revoked_at: Option<OffsetDateTime>,
     revoke_reason: Option<String>,
     uses: i64,
+    used_up_at: Option<OffsetDateTime>,
 }
 
 impl TryFrom<Row> for Delegation {
@@ -82,10 +83,11 @@ impl TryFrom<Row> for Delegation {
                 activated_at: row.activated_at,
                 expires_at: row.expires_at,
                 revoked_at: row.revoked_at,
-                cut_off: row.cut_off,
+                cut_off_at: row.cut_off_at,
                 rebinding: row.rebinding.is_some(),
                 max_uses: row.max_uses,
                 uses: row.uses,
+                used_up_at: row.used_up_at,
             },
             lifetime: row.lifetime.and_then(|seconds| u32::try_from(seconds).ok()),
             reason: row.reason,
@@ -94,107 +96,6 @@ impl TryFrom<Row> for Delegation {
             pending_jwk: row.rebinding,
         })
     }
-}
-
-/// The most delegations that are considered for one hop: those that were activated and not taken back come first, and of
-/// them those that last longest.
-const MOST_CANDIDATES: i64 = 16;
-
-/// Which delegations might let a client take a subject's place.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Search {
-    /// This one.
-    Exactly(String),
-    /// Those that this principal gave the client at the root, and the one by this id.
-    Roots {
-        /// Who gave them.
-        delegator: Principal,
-        /// Who holds them.
-        delegate: String,
-        /// One more to look at, whoever gave it: the one that a `may_act` claim led to.
-        also: Option<String>,
-    },
-    /// Those that hang below this one and are held by the client.
-    Below {
-        /// The one above.
-        parent: String,
-        /// Who holds them.
-        delegate: String,
-    },
-}
-
-/// Finds the paths of the delegations searched for, in one read.
-pub async fn paths(connection: &mut PgConnection, search: &Search) -> Result<Vec<Path>, Fault> {
-    let rows: Vec<Row> = match search {
-        Search::Exactly(id) => {
-            sqlx::query_as(
-                "SELECT d.* FROM delegation_now d
-                 WHERE d.id = ANY (SELECT unnest(path) FROM delegation WHERE id = $1)",
-            )
-            .bind(id)
-            .fetch_all(connection)
-            .await?
-        }
-        Search::Roots { delegator, delegate, also } => {
-            sqlx::query_as(
-                "SELECT d.* FROM delegation_now d
-                 WHERE d.id = $4 OR d.id = ANY (ARRAY(
-                     SELECT id FROM delegation
-                     WHERE parent IS NULL AND origin <> 'may_act' AND delegator_iss = $1 AND delegator_sub = $2
-                       AND delegate = $3
-                     ORDER BY revoked_at IS NULL AND activated_at IS NOT NULL DESC, expires_at DESC, id LIMIT $5))",
-            )
-            .bind(&delegator.iss)
-            .bind(&delegator.sub)
-            .bind(delegate)
-            .bind(also)
-            .bind(MOST_CANDIDATES)
-            .fetch_all(connection)
-            .await?
-        }
-        Search::Below { parent, delegate } => {
-            sqlx::query_as(
-                "SELECT d.* FROM delegation_now d
-                 WHERE d.id = ANY (SELECT unnest(path) FROM
-                     (SELECT path FROM delegation WHERE parent = $1 AND delegate = $2
-                      ORDER BY revoked_at IS NULL AND activated_at IS NOT NULL DESC, expires_at DESC, id LIMIT $3) found)",
-            )
-            .bind(parent)
-            .bind(delegate)
-            .bind(MOST_CANDIDATES)
-            .fetch_all(connection)
-            .await?
-        }
-    };
-    let found = rows.into_iter().map(Delegation::try_from).collect::<Result<Vec<_>, _>>()?;
-    assemble(found, search)
-}
-
-/// Puts each leaf together with its ancestors.
-fn assemble(found: Vec<Delegation>, search: &Search) -> Result<Vec<Path>, Fault> {
-    let is_leaf = |delegation: &&Delegation| match search {
-        Search::Exactly(id) => delegation.id == *id,
-        Search::Roots { .. } => true,
-        Search::Below { parent, delegate } => {
-            delegation.parent.as_ref() == Some(parent) && delegation.delegate == *delegate
-        }
-    };
-    let by_id: HashMap<&str, &Delegation> = found.iter().map(|one| (one.id.as_str(), one)).collect();
-    let mut leaves: Vec<&Delegation> = found.iter().filter(is_leaf).collect();
-    leaves.sort_by(|left, right| {
-        let usable = |one: &Delegation| one.facts.revoked_at.is_none() && one.facts.activated_at.is_some();
-        let key = |one: &Delegation| (!usable(one), std::cmp::Reverse(one.facts.expires_at));
-        key(left).cmp(&key(right)).then_with(|| left.id.cmp(&right.id))
-    });
-    leaves
-        .into_iter()
-        .map(|leaf| {
-            let path = leaf.path.iter().map(|id| by_id.get(id.as_str()).map(|one| (*one).clone()));
-            path.collect::<Option<Vec<_>>>().map(Path).ok_or_else(|| {
-                Fault::new(format!("delegation {} has an ancestor that is not there", leaf.id))
-            })
-        })
-        .collect()
 }
 
 /// One delegation.
@@ -211,7 +112,7 @@ pub async fn path(connection: &mut PgConnection, id: &str) -> Result<Option<Path
     if !super::is_id(id) {
         return Ok(None);
     }
-    let found = paths(connection, &Search::Exactly(id.to_owned())).await?;
+    let found = all_paths(connection, &[id.to_owned()]).await?;
     Ok(found.into_iter().next())
 }
 
@@ -226,11 +127,14 @@ pub async fn all_paths(connection: &mut PgConnection, ids: &[String]) -> Result<
     .await?;
     let found = rows.into_iter().map(Delegation::try_from).collect::<Result<Vec<_>, _>>()?;
     let by_id: HashMap<&str, &Delegation> = found.iter().map(|one| (one.id.as_str(), one)).collect();
-    let path_of = |id: &String| {
-        let leaf = by_id.get(id.as_str())?;
-        let path: Option<Vec<_>> =
-            leaf.path.iter().map(|id| by_id.get(id.as_str()).map(|one| (*one).clone())).collect();
-        path.map(Path)
-    };
-    Ok(ids.iter().filter_map(path_of).collect())
+    let there = ids.iter().filter_map(|id| by_id.get(id.as_str()));
+    there.map(|leaf| with_ancestors(leaf, &by_id)).collect()
+}
+
+/// Puts a delegation together with its ancestors.
+pub(super) fn with_ancestors(leaf: &Delegation, by_id: &HashMap<&str, &Delegation>) -> Result<Path, Fault> {
+    let path = leaf.path.iter().map(|id| by_id.get(id.as_str()).map(|one| (*one).clone()));
+    path.collect::<Option<Vec<_>>>()
+        .map(Path)
+        .ok_or_else(|| Fault::new(format!("delegation {} has an ancestor that is not there", leaf.id)))
 }

@@ -42,6 +42,18 @@ pub struct View {
     revoked_at: Option<String>,
     revoke_reason: Option<String>,
     ended_by: Option<String>,
+    /// Only in the answer that set the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shortened: Option<bool>,
+}
+
+/// How a lifetime that was set compares with the one that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It is the one asked for, or none was asked for.
+    AsAsked,
+    /// It is shorter: as long as may be had.
+    Shortened,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -54,6 +66,11 @@ struct EphemeralView {
 }
 
 impl View {
+    /// Says whether the lifetime is the one that was asked for.
+    pub fn with_lifetime(self, lifetime: Lifetime) -> Self {
+        Self { shortened: (lifetime == Lifetime::Shortened).then_some(true), ..self }
+    }
+
     /// Who gave it.
     pub fn delegator(&self) -> &Principal {
         &self.delegator
@@ -108,6 +125,7 @@ impl View {
             revoked_at: one.facts.revoked_at.map(rfc3339),
             revoke_reason: one.revoke_reason.clone(),
             ended_by: ended_by.map(str::to_owned),
+            shortened: None,
         })
     }
 }

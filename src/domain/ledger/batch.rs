@@ -4,7 +4,7 @@
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-use super::guard::{Judged, Verdict, judge};
+use super::guard::{Judged, Seen, Verdict, judge};
 use super::store::Changes;
 use super::{BatchError, Effect, Entry, Recorded, store};
 use crate::domain::audit::store::Place;
@@ -19,7 +19,8 @@ pub(super) async fn record(
     entries: &[Entry],
 ) -> Result<Vec<Recorded>, BatchError> {
     let mut transaction = connection.begin_with(gate::BEGIN_SHARED).await?;
-    let seen = store::look(&mut transaction, entries).await?;
+    let open = store::open_confirmations(&mut transaction, entries).await?;
+    let seen = Seen { open, ..store::look(&mut transaction, entries).await? };
     let judged = judge(entries, seen);
     for delegation in judged.create.values() {
         if !delegation::moves::insert(&mut transaction, delegation).await? {
@@ -47,7 +48,11 @@ pub(super) async fn record(
 fn changes<'a>(entries: &'a [Entry], judged: &'a Judged<'_>) -> Changes<'a> {
     let mut changes = Changes {
         uses: &judged.uses,
-        exhausted: judged.exhausted.iter().map(|(_, id)| *id).collect(),
+        exhausted: judged
+            .exhausted
+            .iter()
+            .filter_map(|(place, id)| Some((*id, entries.get(*place)?.now)))
+            .collect(),
         tokens: Vec::new(),
         ceremonies: Vec::new(),
         used_ceremonies: Vec::new(),
@@ -60,7 +65,7 @@ fn changes<'a>(entries: &'a [Entry], judged: &'a Judged<'_>) -> Changes<'a> {
                 changes.tokens.push(&issue.token);
                 changes.used_ceremonies.extend(&issue.ceremonies);
             }
-            Effect::Ceremony(ceremony) => changes.ceremonies.push(ceremony),
+            Effect::Ceremony(asking) => changes.ceremonies.push(&asking.ceremony),
         }
     }
     changes
@@ -104,7 +109,14 @@ fn drafts(entries: &[Entry], judged: &Judged<'_>) -> Result<(Vec<Draft>, Vec<Opt
         match verdict {
             Verdict::Stale => {}
             Verdict::Holds => drafts.push(event.draft()?),
-            Verdict::Fails(refusal) => drafts.push(event.clone().refused(*refusal).draft()?),
+            Verdict::Fails(refusal) => {
+                let mut event = event.clone().refused(*refusal);
+                if matches!(entry.effect, Effect::Ceremony(_)) {
+                    // It names a confirmation that was not asked for.
+                    event.detail = None;
+                }
+                drafts.push(event.draft()?);
+            }
         }
         while let Some((_, id)) = exhausted.next_if(|(by, _)| *by == place) {
             drafts.push(exhaustion(entry, event, id)?);

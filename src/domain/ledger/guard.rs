@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Entry, Knowledge};
+use super::{Effect, Entry, Knowledge};
+use crate::domain::ceremony::{Open, Stage};
+use crate::domain::delegation::candidates::Between;
 use crate::domain::delegation::{Delegation, Facts};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{ClientProblem, Refusal};
@@ -24,6 +26,8 @@ pub(super) struct Seen {
     pub(super) homes: HashSet<String>,
     /// Tokens that are remembered, with what is wrong with them or with one that they were made from.
     pub(super) tokens: HashMap<Uuid, Option<Problem>>,
+    /// The number of changes among the candidates of a choice.
+    pub(super) choices: HashMap<Between, i64>,
     /// Principals of which everything up to an instant was ended.
     pub(super) cutoffs: HashMap<Principal, OffsetDateTime>,
     /// The registry's version.
@@ -34,6 +38,8 @@ pub(super) struct Seen {
     pub(super) connections: HashMap<String, (i64, i64)>,
     /// Confirmations that nobody had used before this batch.
     pub(super) ceremonies: HashSet<Uuid>,
+    /// Open confirmations at the delegations at which this batch asks for one.
+    pub(super) open: Vec<Open>,
     /// Ids that nobody had spent before this batch.
     pub(super) fresh: HashSet<[u8; 16]>,
 }
@@ -66,14 +72,16 @@ pub(super) fn judge(entries: &[Entry], mut seen: Seen) -> Judged<'_> {
             Ok(()) => Verdict::Holds,
             Err(verdict) => verdict,
         };
+        if let (Verdict::Holds, Some(delegation)) =
+            (verdict, entry.issue().and_then(|issue| issue.create.as_ref()))
+            && !seen.delegations.contains_key(&delegation.id)
+        {
+            seen.delegations.insert(delegation.id.clone(), delegation.facts.clone());
+            judged.create.insert(&delegation.id, delegation);
+        }
         if verdict == Verdict::Holds && entry.is_use() {
             let last = count(entry, &mut seen, &mut judged.uses);
             judged.exhausted.extend(last.into_iter().map(|id| (place, id)));
-        }
-        if let (Verdict::Holds, Some(issue)) = (verdict, entry.issue()) {
-            let missing =
-                issue.create.iter().filter(|delegation| !seen.delegations.contains_key(&delegation.id));
-            judged.create.extend(missing.map(|delegation| (delegation.id.as_str(), delegation)));
         }
         judged.verdicts.push(verdict);
     }
@@ -147,7 +155,30 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
             return Err(Verdict::Stale);
         }
     }
+    if let Some(choice) = &entry.guards.choice
+        && seen.choices.get(&choice.between).copied() != choice.version
+    {
+        return Err(Verdict::Stale);
+    }
+    ask_for_confirmation(entry, seen)?;
     use_confirmations(entry, seen)
+}
+
+/// One matter is asked about once: another request may have done so meanwhile. And nobody is asked without end.
+fn ask_for_confirmation(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
+    let Effect::Ceremony(asking) = &entry.effect else { return Ok(()) };
+    let one = asking.ceremony.open(entry.now);
+    let here = || seen.open.iter().filter(|open| open.delegation_id == one.delegation_id);
+    if here().any(|open| open.client_id == one.client_id && open.fingerprint == one.fingerprint) {
+        return Err(Verdict::Stale);
+    }
+    let pending = || here().filter(|open| open.stage == Stage::Pending);
+    let of_client = pending().filter(|open| open.client_id == one.client_id).count();
+    if pending().count() >= asking.most || of_client >= asking.most_of_client {
+        return Err(Verdict::Fails(Refusal::Throttled));
+    }
+    seen.open.push(one);
+    Ok(())
 }
 
 /// The last thing that is looked at: what is refused uses none up.
@@ -167,25 +198,24 @@ fn creates(entry: &Entry, id: &str) -> bool {
     created.is_some_and(|delegation| delegation.id == id)
 }
 
-/// One use on the delegation and on every ancestor that has a limit. Gives those whose last one it was.
+/// One use on the delegation and on every ancestor. Gives those whose last one it was.
 fn count<'a>(entry: &'a Entry, seen: &mut Seen, uses: &mut BTreeMap<String, i64>) -> Vec<&'a str> {
     let mut last = Vec::new();
     for id in &entry.guards.path {
         let Some(facts) = seen.delegations.get_mut(id) else { continue };
-        if facts.max_uses.is_some() {
-            facts.uses += 1;
-            uses.insert(id.clone(), facts.uses);
-            last.extend(facts.used_up().then_some(id.as_str()));
-        }
+        facts.uses += 1;
+        uses.insert(id.clone(), facts.uses);
+        last.extend(facts.used_up().then_some(id.as_str()));
     }
     last
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Effect, Guards, Issue, Spend};
+    use super::super::{Choice, Guards, Issue, Spend};
     use super::*;
     use crate::domain::audit::{Action, Actor, Event};
+    use crate::domain::delegation::candidates::Giver;
     use crate::domain::principal::Principal;
     use crate::domain::token::IssuedToken;
     use crate::platform::clock::from_seconds;
@@ -228,6 +258,7 @@ mod tests {
                 connection: None,
                 registry: Some(7),
                 knowledge: Knowledge::Fresh,
+                choice: None,
             },
             effect: Effect::Token(Box::new(Issue { token, create: None, ceremonies: Vec::new() })),
             event: Some(Event::new(now, Action::TokenExchanged, actor)),
@@ -239,21 +270,24 @@ mod tests {
             activated_at: Some(from_seconds(0).unwrap()),
             expires_at: from_seconds(2_000).unwrap(),
             revoked_at: None,
-            cut_off: false,
+            cut_off_at: None,
             rebinding: false,
             max_uses: Some(2),
             uses: 0,
+            used_up_at: None,
         };
         Seen {
             clients: HashMap::from([("c".into(), (1, false)), ("a".into(), (4, false))]),
             delegations: HashMap::from([("d".into(), facts)]),
             homes: HashSet::from(["h".into()]),
             connections: HashMap::new(),
+            choices: HashMap::new(),
             tokens: HashMap::from([(Uuid::nil(), None)]),
             cutoffs: HashMap::from([(Principal::new("i", "s"), from_seconds(899).unwrap())]),
             registry: 7,
             forgotten: None,
             ceremonies: HashSet::new(),
+            open: Vec::new(),
             fresh: fresh.iter().map(|id| [*id; 16]).collect(),
         }
     }
@@ -353,6 +387,19 @@ mod tests {
             (renewed(2_000), renewed(1_500)),
             (Verdict::Holds, Verdict::Stale),
             "it ends later by now"
+        );
+        let chosen = |version| {
+            let between = Between { giver: Giver::Parent("p".into()), delegate: "c".into() };
+            let mut seen = seen(&[1]);
+            seen.choices.insert(between.clone(), 3);
+            let mut entry = entry(1, &["d"]);
+            entry.guards.choice = Some(Choice { between, version });
+            judge(&[entry], seen).verdicts[0]
+        };
+        assert_eq!(
+            (chosen(Some(3)), chosen(Some(2)), chosen(None)),
+            (Verdict::Holds, Verdict::Stale, Verdict::Stale),
+            "there is another candidate by now"
         );
         assert_eq!(
             verdict(|seen| seen.forgotten = from_seconds(1_060)),

@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 use super::audit::Event;
 use super::audit::store::Place;
-use super::ceremony::Ceremony;
+use super::ceremony::Asking;
 use super::delegation::Delegation;
+use super::delegation::candidates::Between;
 use super::principal::Principal;
 use super::refusal::Refusal;
 use super::token::IssuedToken;
@@ -43,7 +44,7 @@ pub struct Guards {
     pub client: Option<(String, i64)>,
     /// Earlier actors, which must not be disabled.
     pub chain: Vec<String>,
-    /// Delegations that must be active; a use is counted on each that has a limit.
+    /// Delegations that must be active; a use is counted on each.
     pub path: Vec<String>,
     /// Delegations that must be active besides: those that an agent was made for.
     pub home: Vec<String>,
@@ -57,6 +58,17 @@ pub struct Guards {
     pub registry: Option<i64>,
     /// Where the decision's knowledge of the path comes from.
     pub knowledge: Knowledge,
+    /// The candidates among which a remembered decision chose.
+    pub choice: Option<Choice>,
+}
+
+/// The candidates of an exchange, as of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// From whom to whom.
+    pub between: Between,
+    /// The number of changes among them; `None` if none was ever recorded.
+    pub version: Option<i64>,
 }
 
 /// Where knowledge comes from that a guard compares with what is stored.
@@ -78,7 +90,7 @@ pub enum Effect {
     /// A token is issued.
     Token(Box<Issue>),
     /// A confirmation is asked for.
-    Ceremony(Box<Ceremony>),
+    Ceremony(Box<Asking>),
     /// A credential leaves the vault, or is made use of: nothing but a use.
     Retrieval,
 }
@@ -210,7 +222,7 @@ impl Entry {
         }
     }
 
-    /// Whether it counts as a use of its delegation, and of every one above that has a limit.
+    /// Whether it counts as a use of its delegation, and of every one above.
     fn is_use(&self) -> bool {
         matches!(self.effect, Effect::Token(_) | Effect::Retrieval)
     }

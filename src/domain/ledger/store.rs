@@ -1,5 +1,5 @@
 //! The ledger's statements. The gate is held shared, so that nothing that could end authority happens meanwhile; locks
-//! are taken in one order everywhere: the gate, counts of uses, confirmations, spent ids, and the audit head last; within a table by id.
+//! are taken in one order everywhere: the gate, turns to ask for confirmations, counts of uses, confirmations, spent ids, and the audit head last; within a table by id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,9 +8,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::guard::Seen;
-use super::{BatchError, Entry, uuid_of};
+use super::{BatchError, Effect, Entry, uuid_of};
 use crate::domain::audit;
-use crate::domain::ceremony::{self, Ceremony};
+use crate::domain::ceremony::{self, Ceremony, Open};
+use crate::domain::delegation::candidates::Between;
 use crate::domain::delegation::{Facts, State};
 use crate::domain::principal::Principal;
 use crate::domain::token::{self, IssuedToken, Problem};
@@ -26,7 +27,7 @@ struct Row {
     activated_at: Option<OffsetDateTime>,
     expires_at: Option<OffsetDateTime>,
     ended_at: Option<OffsetDateTime>,
-    cut_off: Option<bool>,
+    cut_off_at: Option<OffsetDateTime>,
     rebinding: Option<bool>,
     problem: Option<Problem>,
 }
@@ -46,11 +47,11 @@ const LOOK: &str = "
     )
     SELECT 'usage' AS kind, delegation_id AS id, NULL AS other, NULL::uuid AS uuid, uses AS number,
            NULL::timestamptz AS activated_at, NULL::timestamptz AS expires_at, NULL::timestamptz AS ended_at,
-           NULL::bool AS cut_off, NULL::bool AS rebinding, NULL AS problem FROM u
+           NULL::timestamptz AS cut_off_at, NULL::bool AS rebinding, NULL AS problem FROM u
     UNION ALL SELECT 'ceremony', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM c
     UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, NULL, coalesce(ended_at, disabled_at), NULL, NULL, NULL
         FROM client WHERE client_id = ANY ($1)
-    UNION ALL SELECT 'delegation', id, NULL, NULL, max_uses, activated_at, expires_at, revoked_at, cut_off,
+    UNION ALL SELECT 'delegation', id, NULL, NULL, max_uses, activated_at, expires_at, revoked_at, cut_off_at,
                      rebinding IS NOT NULL, NULL FROM delegation_now WHERE id = ANY ($2)
     UNION ALL SELECT 'token', NULL, NULL, p.jti, NULL, NULL, NULL, NULL, NULL, NULL,
                      (SELECT n.problem FROM token_now n
@@ -64,9 +65,29 @@ const LOOK: &str = "
     UNION ALL SELECT 'connection', c.id, p.version::text, NULL, c.version, NULL, NULL, NULL, NULL, NULL, NULL
         FROM connection c JOIN provider p ON p.id = c.provider
         WHERE c.id = ANY ($11) AND c.disconnected_at IS NULL AND c.broken_at IS NULL
+    UNION ALL SELECT 'choice', given.place::text, NULL, NULL, v.version, NULL, NULL, NULL, NULL, NULL, NULL
+        FROM unnest($12::text[], $13::text[], $14::text[], $15::text[]) WITH ORDINALITY
+             AS given (parent, delegator_iss, delegator_sub, delegate, place)
+        JOIN candidate_version v USING (parent, delegator_iss, delegator_sub, delegate)
     UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
     UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, forgotten, NULL, NULL, NULL, NULL FROM spent_horizon
     UNION ALL SELECT 'fresh', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM s";
+
+/// Reads the open confirmations at the delegations at which entries ask for one; locks against others that ask there.
+pub(super) async fn open_confirmations(
+    connection: &mut PgConnection,
+    entries: &[Entry],
+) -> Result<Vec<Open>, BatchError> {
+    let asking = entries.iter().filter_map(|entry| match &entry.effect {
+        Effect::Ceremony(asking) => Some((asking.ceremony.delegation_id.as_str(), entry.now)),
+        Effect::Nothing | Effect::Token(_) | Effect::Retrieval => None,
+    });
+    let (delegations, times): (Vec<&str>, Vec<OffsetDateTime>) = asking.unzip();
+    match times.into_iter().min() {
+        None => Ok(Vec::new()),
+        Some(now) => Ok(ceremony::store::lock_open(connection, &delegations, now).await?),
+    }
+}
 
 /// Looks at everything the entries rely on.
 pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Result<Seen, sqlx::Error> {
@@ -78,6 +99,11 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
     let mut spends = BTreeMap::new();
     let mut ceremonies = BTreeSet::new();
     let mut connections = BTreeSet::new();
+    let choices: Vec<&Between> = entries
+        .iter()
+        .filter_map(|entry| entry.guards.choice.as_ref())
+        .map(|choice| &choice.between)
+        .collect();
     for entry in entries {
         ceremonies.extend(entry.issue().into_iter().flat_map(|issue| issue.ceremonies.iter().copied()));
         clients.extend(entry.guards.client.iter().map(|(id, _)| id.as_str()));
@@ -105,12 +131,16 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
         .bind(entries.iter().map(|entry| entry.now).max())
         .bind(Vec::from_iter(ceremonies))
         .bind(Vec::from_iter(connections))
+        .bind(choices.iter().map(|between| between.key().0).collect::<Vec<_>>())
+        .bind(choices.iter().map(|between| between.key().1).collect::<Vec<_>>())
+        .bind(choices.iter().map(|between| between.key().2).collect::<Vec<_>>())
+        .bind(choices.iter().map(|between| between.delegate.as_str()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    Ok(sort(rows))
+    Ok(sort(rows, &choices))
 }
 
-fn sort(rows: Vec<Row>) -> Seen {
+fn sort(rows: Vec<Row>, choices: &[&Between]) -> Seen {
     let mut seen = Seen::default();
     let mut uses = HashMap::new();
     for row in rows {
@@ -123,10 +153,11 @@ fn sort(rows: Vec<Row>) -> Seen {
                     activated_at: row.activated_at,
                     expires_at,
                     revoked_at: row.ended_at,
-                    cut_off: row.cut_off.unwrap_or_default(),
+                    cut_off_at: row.cut_off_at,
                     rebinding: row.rebinding.unwrap_or_default(),
                     max_uses: row.number,
                     uses: 0,
+                    used_up_at: None,
                 };
                 seen.delegations.insert(id, facts);
             }
@@ -141,6 +172,12 @@ fn sort(rows: Vec<Row>) -> Seen {
             ("connection", Some(id), _) => {
                 let provider = row.other.as_deref().and_then(|version| version.parse().ok());
                 seen.connections.insert(id, (row.number.unwrap_or_default(), provider.unwrap_or_default()));
+            }
+            ("choice", Some(place), _) => {
+                let between =
+                    place.parse::<usize>().ok().and_then(|place| choices.get(place.checked_sub(1)?));
+                seen.choices
+                    .extend(between.zip(row.number).map(|(between, version)| ((*between).clone(), version)));
             }
             ("registry", ..) => seen.registry = row.number.unwrap_or_default(),
             ("horizon", _, forgotten) => seen.forgotten = forgotten,
@@ -162,7 +199,8 @@ pub(super) struct Changes<'a> {
     pub(super) ceremonies: Vec<&'a Ceremony>,
     pub(super) used_ceremonies: Vec<Uuid>,
     pub(super) uses: &'a BTreeMap<String, i64>,
-    pub(super) exhausted: Vec<&'a str>,
+    /// Delegations whose last use it was, and when.
+    pub(super) exhausted: Vec<(&'a str, OffsetDateTime)>,
 }
 
 /// Writes issued tokens, new counts and ceremonies.
@@ -177,18 +215,22 @@ pub(super) async fn write(
     if !changes.uses.is_empty() {
         let (ids, counts): (Vec<&str>, Vec<i64>) =
             changes.uses.iter().map(|(id, count)| (id.as_str(), *count)).unzip();
+        let last = |id: &&str| changes.exhausted.iter().find(|(other, _)| other == id).map(|(_, at)| *at);
+        let used_up: Vec<Option<OffsetDateTime>> = ids.iter().map(last).collect();
         sqlx::query(
-            "UPDATE delegation_usage u SET uses = given.uses
-             FROM unnest($1::text[], $2::bigint[]) AS given (id, uses) WHERE u.delegation_id = given.id",
+            "UPDATE delegation_usage u SET uses = given.uses, used_up_at = coalesce(u.used_up_at, given.used_up_at)
+             FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS given (id, uses, used_up_at)
+             WHERE u.delegation_id = given.id",
         )
         .bind(ids)
         .bind(counts)
+        .bind(used_up)
         .execute(&mut *connection)
         .await?;
     }
     if !changes.exhausted.is_empty() {
         sqlx::query("UPDATE delegation SET end_recorded = true WHERE id = ANY ($1)")
-            .bind(&changes.exhausted)
+            .bind(changes.exhausted.iter().map(|(id, _)| *id).collect::<Vec<_>>())
             .execute(&mut *connection)
             .await?;
     }

@@ -28,9 +28,20 @@ pub async fn put_cutoff(
     if who.iss == own_issuer {
         sqlx::query("UPDATE client SET cut_off_in = number FROM epoch WHERE client_id = $1")
             .bind(&who.sub)
-            .execute(connection)
+            .execute(&mut *connection)
             .await?;
     }
+    // The last cut-off does not tell when an earlier one ended something.
+    sqlx::query(
+        "INSERT INTO cutoff_history (iss, sub, epoch, at, client_id)
+         SELECT $1, $2, number, $3, $4 FROM epoch ON CONFLICT DO NOTHING",
+    )
+    .bind(&who.iss)
+    .bind(&who.sub)
+    .bind(now)
+    .bind((who.iss == own_issuer).then_some(&who.sub))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

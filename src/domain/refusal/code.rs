@@ -1,6 +1,6 @@
 //! Which RFC's code and HTTP status a refusal is answered with.
 
-use super::Refusal;
+use super::{Declared, Refusal};
 
 /// The `error` of an answer and its HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,9 @@ impl Refusal {
             Self::CeremonyRequired(_) | Self::CeremonyDenied | Self::CeremonyUsed => {
                 code("insufficient_user_authentication", 400)
             }
+            Self::Undeclared(Declared::Scopes | Declared::Ceremonies, _) => code("invalid_scope", 400),
+            Self::Undeclared(Declared::Audiences, _) => code("invalid_target", 400),
+            Self::Undeclared(Declared::Details, _) => code("invalid_authorization_details", 400),
             Self::TokenOfAnother => code("invalid_grant", 400),
             Self::NotAuthenticated | Self::AccessTokenInvalid | Self::AccessTokenBound => {
                 code("invalid_token", 401)

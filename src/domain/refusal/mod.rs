@@ -81,6 +81,19 @@ impl CredentialProblem {
     }
 }
 
+/// A list of a request whose names have to be declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Declared {
+    /// `scopes`.
+    Scopes,
+    /// `audiences`.
+    Audiences,
+    /// `ceremony_required_for`.
+    Ceremonies,
+    /// `authorization_details`.
+    Details,
+}
+
 /// Everything that is refused, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -208,6 +221,8 @@ pub enum Refusal {
     ParentNotActive(State),
     /// Wider than what it hangs below, or than what was asked for.
     TooWide(Wider),
+    /// No resource declares the name at this place of a list.
+    Undeclared(Declared, usize),
     /// A renewal that would not be later.
     ExpiryNotLater,
     /// There is no such agent.

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::explained::{Explained, explained};
-use super::{ClientProblem, CredentialProblem, Refusal};
+use super::{ClientProblem, CredentialProblem, Declared, Refusal};
 use crate::domain::ceremony::Stage;
 use crate::domain::delegation::{State, Wider};
 use crate::domain::vault;
@@ -13,7 +13,7 @@ use crate::protocol::severity::Severity;
 use crate::protocol::token_problem::TokenProblem;
 
 /// One of each kind: every reason is among them.
-pub const KINDS: [Refusal; 91] = {
+pub const KINDS: [Refusal; 94] = {
     use Refusal as R;
     [
         R::Malformed("The form of the request is wrong"),
@@ -86,6 +86,9 @@ pub const KINDS: [Refusal; 91] = {
         R::WrongState(State::Active),
         R::ParentNotActive(State::Revoked),
         R::TooWide(Wider::Scopes),
+        R::Undeclared(Declared::Scopes, 0),
+        R::Undeclared(Declared::Audiences, 0),
+        R::Undeclared(Declared::Details, 0),
         R::ExpiryNotLater,
         R::DelegateUnknown,
         R::DelegateDisabled,
@@ -217,6 +220,7 @@ impl Refusal {
             | Self::NotAuthenticated
             | Self::WrongState(_)
             | Self::ParentNotActive(_)
+            | Self::Undeclared(..)
             | Self::ExpiryNotLater
             | Self::DelegateUnknown
             | Self::DelegatorUnknown

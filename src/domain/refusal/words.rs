@@ -1,6 +1,6 @@
 //! What a refusal is called, and what is said about it.
 
-use super::{ClientProblem, Refusal};
+use super::{ClientProblem, Declared, Refusal};
 use crate::domain::delegation::State;
 use crate::domain::vault;
 use crate::protocol::dpop::BadProof;
@@ -83,6 +83,11 @@ impl Refusal {
             Self::WrongState(_) => "wrong_state",
             Self::ParentNotActive(_) => "parent_not_active",
             Self::TooWide(_) => "delegation_too_wide",
+            Self::Undeclared(list, _) => match list {
+                Declared::Scopes | Declared::Ceremonies => "scope_unknown",
+                Declared::Audiences => "resource_unknown",
+                Declared::Details => "authorization_details_type_unknown",
+            },
             Self::ExpiryNotLater => "expiry_not_later",
             Self::DelegateUnknown => "delegate_unknown",
             Self::DelegateDisabled => "delegate_disabled",
@@ -138,6 +143,20 @@ impl Refusal {
             Self::InvalidClient(ClientProblem::WrongMethod) => Some("method_not_registered"),
             Self::InvalidClient(ClientProblem::Disabled) => Some("client_disabled"),
             Self::InvalidClient(ClientProblem::SeveralMethods) => Some("several_methods"),
+            _ => None,
+        }
+    }
+
+    /// The part of the request that it is about, as a JSON Pointer in a URI fragment (RFC 6901 §6, RFC 9457 §3).
+    pub fn pointer(self) -> Option<String> {
+        match self {
+            Self::TooWide(wider) => Some(format!("#/{}", wider.member())),
+            Self::Undeclared(list, place) => Some(match list {
+                Declared::Scopes => format!("#/scopes/{place}"),
+                Declared::Audiences => format!("#/audiences/{place}"),
+                Declared::Ceremonies => format!("#/ceremony_required_for/{place}"),
+                Declared::Details => format!("#/authorization_details/{place}/type"),
+            }),
             _ => None,
         }
     }
@@ -221,6 +240,14 @@ impl Refusal {
             Self::WrongState(_) => "The present state does not allow this",
             Self::ParentNotActive(_) => "What it should hang below is not active",
             Self::TooWide(_) => "A delegation is never wider than what it comes from",
+            Self::Undeclared(list, _) => match list {
+                Declared::Scopes => "No resource declares the scope",
+                Declared::Ceremonies => {
+                    "The name is neither a capability nor a scope that a resource declares"
+                }
+                Declared::Audiences => "No resource has the audience",
+                Declared::Details => "No resource declares the type of authorization details",
+            },
             Self::ExpiryNotLater => "The new expiry is not later than the present one",
             Self::DelegateUnknown => "There is no such agent",
             Self::DelegateDisabled => "The agent is disabled",

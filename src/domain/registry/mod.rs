@@ -2,11 +2,10 @@
 
 pub mod store;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::issuer::{Issuer, SubjectForm};
 use super::principal::Principal;
-use super::refusal::Refusal;
 use super::resource::Resource;
 use crate::platform::fault::Fault;
 use crate::protocol::access_token::Claims;
@@ -35,13 +34,14 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Whether all these audiences are resources that are known.
-    ///
-    /// # Errors
-    /// [`Refusal::TargetRefused`].
-    pub fn check_targets(&self, audiences: &BTreeSet<String>) -> Result<(), Refusal> {
-        let known = audiences.iter().all(|name| self.resources.contains_key(name));
-        if known { Ok(()) } else { Err(Refusal::TargetRefused) }
+    /// Whether a resource declares this scope.
+    pub fn has_scope(&self, name: &str) -> bool {
+        self.resources.values().any(|resource| resource.scopes.contains(name))
+    }
+
+    /// Whether a resource declares this type of `authorization_details`.
+    pub fn has_detail_type(&self, name: &str) -> bool {
+        self.resources.values().any(|resource| resource.detail_types.contains(name))
     }
 
     /// The `sub` of our tokens for a principal. `None` if its issuer is not registered, or if the claim has the form of

@@ -5,17 +5,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::decide::decides;
-use super::{leaf, visible};
+use super::{Page, leaf, visible};
 use crate::domain::audit::Action;
 use crate::domain::ceremony::{self, Ceremony};
 use crate::domain::delegation::State;
+use crate::domain::delegation::list::Position;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
-
-/// The most that are listed.
-const MOST: i64 = 100;
 
 /// What a delegator says to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +24,29 @@ pub enum Decision {
     Deny,
 }
 
-/// The newest of a delegation.
-pub async fn list(desk: &Desk<'_>, call: &Call, id: &str) -> Result<Done, Stop> {
+/// Those of a delegation, newest first, a page of them.
+pub async fn list(desk: &Desk<'_>, call: &Call, id: &str, page: &Page) -> Result<Done, Stop> {
+    let limit = page.limit()?;
+    let after = match page.cursor.as_deref() {
+        None => None,
+        Some(text) => Some(position(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
+    };
     let mut connection = desk.pool.acquire().await?;
     visible(&mut connection, desk, call, id).await?;
-    let found = ceremony::store::list(&mut connection, id, MOST).await?;
+    // One more than asked for tells whether there is a next page.
+    let mut found = ceremony::store::list(&mut connection, id, after, limit + 1).await?;
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = found.len() > most;
+    found.truncate(most);
+    let last = found.last().filter(|_| more);
+    let next = last.map(|one| Position { requested_at: one.requested_at, id: one.id.to_string() }.to_text());
     let items: Vec<Value> = found.iter().map(|one| view(one, call.now)).collect();
-    Ok(Done::with(json!({"items": items, "next": null}))?)
+    Ok(Done::with(json!({"items": items, "next": next}))?)
+}
+
+fn position(text: &str) -> Option<(OffsetDateTime, Uuid)> {
+    let Position { requested_at, id } = Position::parse(text)?;
+    Some((requested_at, Uuid::parse_str(&id).ok()?))
 }
 
 /// Decides one that is pending.

@@ -1,6 +1,5 @@
-//! Reported commands: uses that are counted beside exchanges, on the delegation and on everything above it that has a
-//! limit. All of them or none: exact on any number of servers, for the counts are locked in the order in which the
-//! ledger locks them.
+//! Reported commands: uses that are counted beside exchanges, on the delegation and on everything above it. All of them
+//! or none: exact on any number of servers, for the counts are locked in the order in which the ledger locks them.
 
 use serde_json::json;
 
@@ -52,9 +51,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<Do
     if left.is_some_and(|left| count > left) {
         return Err(Refusal::TooFewUses.into());
     }
-    let limited: Vec<String> =
-        path.0.iter().filter(|one| one.facts.max_uses.is_some()).map(|one| one.id.clone()).collect();
-    let exhausted = delegation::moves::mark_used(work.connection(), &limited, count, call.now).await?;
+    let exhausted = delegation::moves::mark_used(work.connection(), &path.ids(), count, call.now).await?;
     let mut event = call.event_about(desk, Action::DelegationUsed, &path);
     event.detail = Some(json!({"count": count}));
     let mut events = vec![event];

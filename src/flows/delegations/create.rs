@@ -10,8 +10,7 @@ use super::request::{EphemeralRequest, NewDelegation, after, check_reason};
 use super::{view, visible};
 use crate::domain::audit::{Action, Event};
 use crate::domain::client::{self, AuthMethod, Binding, Client, Ephemeral, Grant, Kind};
-use crate::domain::delegation::{self, Delegation, Facts, Origin, Path, State, Terms, Wider};
-use crate::domain::limit::Limit;
+use crate::domain::delegation::{self, Delegation, Facts, Lifetime, Origin, Path, State, Terms, Wider};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::{self, Registry};
@@ -47,9 +46,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
         return Ok(done);
     }
     let registry = registry::store::load(work.connection(), desk.issuer).await?;
-    if let Limit::Only(names) = &terms.audiences {
-        registry.check_targets(names)?;
-    }
+    wanted.limits().check_declared(&registry, desk.ladder)?;
     let source = source(work.connection(), desk, (call, &registry), wanted).await?;
     let id = random::id(call.now)?.to_string();
     let delegate = match (&wanted.delegate, &key) {
@@ -63,7 +60,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
             _ => return Err(Refusal::Malformed("delegate is missing").into()),
         },
     };
-    let one = put_together(desk, call, (wanted, terms, max_uses), (&source, id, delegate))?;
+    let (one, lifetime) = put_together(desk, call, (wanted, terms, max_uses), (&source, id, delegate));
     fits(desk, &source, &one, call.now)?;
     let path = Path([source.above.map(|path| path.0).unwrap_or_default(), vec![one.clone()]].concat());
     let mut events = Vec::new();
@@ -85,7 +82,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
         let activated = call.event_about(desk, Action::DelegationActivated, &path);
         events.push(Event { detail, ..activated });
     }
-    let body = view(work.connection(), &path, call.now).await?;
+    let body = view(work.connection(), &path, call.now).await?.with_lifetime(lifetime);
     let status = if one.facts.activated_at.is_some() { 201 } else { 202 };
     let location = crate::protocol::metadata::endpoint(desk.issuer, &format!("/delegate/{}", one.id));
     let done = Done { status, location: Some(location), ..Done::with(body)? };
@@ -143,7 +140,7 @@ async fn source(
     }
 }
 
-/// Whether somebody can be asked: a user of a trusted issuer who is not asked by too many already.
+/// Whether a user can be asked: of a trusted issuer, and not asked too often already, neither by this caller nor by all.
 async fn ask(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
@@ -153,8 +150,13 @@ async fn ask(
     if !registry.issuers.contains_key(&delegator.iss) || !identity_token::is_name(&delegator.sub) {
         return Err(Refusal::DelegatorUnknown.into());
     }
-    let most = i64::from(desk.config.delegations.most_requests);
-    if delegation::list::waiting(connection, delegator, most, call.now).await? >= most {
+    let settings = &desk.config.delegations;
+    let most = i64::from(settings.most_requests);
+    let asker = call.caller.principal(desk.issuer);
+    let waiting = delegation::list::waiting(connection, (delegator, asker.as_ref()), most, call.now).await?;
+    let share = i64::from(settings.max_pending_requests_per_client);
+    // One agent that asks too often must not keep the others from asking.
+    if waiting.all >= most || waiting.of_asker >= share {
         return Err(Refusal::Throttled.into());
     }
     Ok(())
@@ -165,26 +167,28 @@ fn put_together(
     call: &Call,
     (wanted, terms, max_uses): (&NewDelegation, Terms, Option<i64>),
     (source, id, delegate): (&Source, String, String),
-) -> Result<Delegation, Refusal> {
+) -> (Delegation, Lifetime) {
     let settings = &desk.config.delegations;
     let above: Vec<&Delegation> = source.above.iter().flat_map(|path| &path.0).collect();
     let cap = wanted
         .ephemeral
         .as_ref()
         .map_or(settings.max_ttl, |_| desk.config.agents.max_ttl.min(settings.max_ttl));
-    let lifetime = match wanted.expires_in {
-        Some(asked) if asked > cap => return Err(Refusal::TooWide(Wider::Expiry)),
-        Some(asked) => asked,
-        None => settings.default_ttl.min(cap),
-    };
-    let mut ends = after(call.now, lifetime);
-    if let (None, Some(leaf)) = (wanted.expires_in, above.last()) {
+    // A lifetime is an upper bound: what may not be had is left away.
+    let seconds = wanted.expires_in.unwrap_or(settings.default_ttl).min(cap);
+    let longest = above.iter().map(|one| one.facts.expires_at).min();
+    let ends = match (wanted.expires_in, longest) {
         // Left out, it is as long as what is above, but for agents that are made for it.
-        ends =
-            if wanted.ephemeral.is_some() { ends.min(leaf.facts.expires_at) } else { leaf.facts.expires_at };
-    }
+        (None, Some(longest)) if wanted.ephemeral.is_none() => longest,
+        (_, Some(longest)) => after(call.now, seconds).min(longest),
+        (_, None) => after(call.now, seconds),
+    };
+    let lifetime = match wanted.expires_in {
+        Some(asked) if ends < after(call.now, asked) => Lifetime::Shortened,
+        _ => Lifetime::AsAsked,
+    };
     let waits = source.origin == Origin::Requested;
-    Ok(Delegation {
+    let one = Delegation {
         path: above.iter().map(|one| one.id.clone()).chain([id.clone()]).collect(),
         id,
         parent: above.last().map(|one| one.id.clone()),
@@ -199,17 +203,19 @@ fn put_together(
             activated_at: (!waits).then_some(call.now),
             expires_at: if waits { after(call.now, settings.request_ttl) } else { ends },
             revoked_at: None,
-            cut_off: false,
+            cut_off_at: None,
             rebinding: false,
             max_uses,
             uses: 0,
+            used_up_at: None,
         },
-        lifetime: waits.then_some(lifetime),
+        lifetime: waits.then_some(seconds),
         reason: wanted.reason.clone(),
         agent: wanted.agent.clone(),
         revoke_reason: None,
         pending_jwk: None,
-    })
+    };
+    (one, lifetime)
 }
 
 /// Never wider than anything above, never to oneself or to somebody above, and above it nothing but what is active.

@@ -1,15 +1,16 @@
 //! What waits for its delegator is approved, perhaps narrower, or denied. Of two decisions at once one counts.
 
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::request::{Approval, after, check_reason};
 use super::{leaf, view_again, visible, wrong_state};
 use crate::domain::audit::Action;
 use crate::domain::client::{self, Client};
-use crate::domain::delegation::{self, Delegation, Facts, Path, State, Wider};
+use crate::domain::delegation::{self, Delegation, Facts, Lifetime, Path, State};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry;
-use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
+use crate::flows::desk::{About, Call, Desk, Done, Entered, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::fault::Fault;
 
@@ -31,30 +32,62 @@ pub(super) fn decides(desk: &Desk<'_>, call: &Call, one: &Delegation) -> Result<
     if delegator || call.caller.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
 }
 
+/// The path of what waits for this caller to decide.
+async fn waiting(
+    connection: &mut PgConnection,
+    desk: &Desk<'_>,
+    call: &Call,
+    id: &str,
+) -> Result<Path, Stop> {
+    let path = visible(connection, desk, call, id).await?;
+    decides(desk, call, leaf(&path)?)?;
+    match path.state(call.now).0 {
+        State::Requested => Ok(path),
+        state => Err(Refusal::WrongState(state).into()),
+    }
+}
+
 async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Approval) -> Result<Done, Stop> {
     let narrowing = approval.narrowing(desk.ladder)?;
     let mut connection = desk.pool.acquire().await?;
     let path = visible(&mut connection, desk, call, id).await?;
     drop(connection);
     decides(desk, call, leaf(&path)?)?;
-    // A new key takes the place of an old one: nothing may be recorded on the old one meanwhile.
     let rebinding = leaf(&path)?.facts.rebinding;
-    let mut work = if rebinding { Work::ending(desk.pool).await? } else { Work::begin(desk.pool).await? };
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let path = visible(work.connection(), desk, call, id).await?;
-    let (state, _) = path.state(call.now);
-    if state != State::Requested || leaf(&path)?.facts.rebinding != rebinding {
-        return Err(Refusal::WrongState(state).into());
-    }
+    let check = async |connection: &mut PgConnection| {
+        let path = waiting(connection, desk, call, id).await?;
+        if leaf(&path)?.facts.rebinding != rebinding {
+            return Err(Refusal::WrongState(path.state(call.now).0).into());
+        }
+        Ok(path)
+    };
+    // A new key takes the place of an old one: nothing may be recorded on the old one meanwhile.
+    let entered = match rebinding {
+        true => call.ending(desk, check).await?,
+        false => {
+            let mut work = Work::begin(desk.pool).await?;
+            match call.enter(desk, &mut work).await? {
+                Some(done) => Entered::Before(done),
+                None => {
+                    let path = check(work.connection()).await?;
+                    Entered::Now(work, path)
+                }
+            }
+        }
+    };
+    let (mut work, path) = match entered {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, path) => (work, path),
+    };
     let asked = leaf(&path)?;
+    let registry = registry::store::load(work.connection(), desk.issuer).await?;
+    approval.check_declared(&registry, desk.ladder)?;
     let (terms, max_uses) =
         narrowing.of((&asked.terms, asked.facts.max_uses), desk.ladder).map_err(Refusal::TooWide)?;
-    if let Some(names) = &approval.audiences {
-        registry::store::load(work.connection(), desk.issuer).await?.check_targets(names)?;
-    }
-    let expires_at = if rebinding { asked.facts.expires_at } else { ends(call, approval, &path)? };
+    let (expires_at, lifetime) = match rebinding {
+        true => (asked.facts.expires_at, Lifetime::AsAsked),
+        false => ends(call, approval, &path)?,
+    };
     if rebinding && !approval.is_empty() {
         return Err(Refusal::Malformed("A new key is confirmed as it is, without other changes").into());
     }
@@ -79,20 +112,19 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
     detail.insert("new_key".to_owned(), rebinding.into());
     detail.insert("jkt".to_owned(), json!(jkt));
     event.detail = Some(detail.into());
-    let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
+    let view = view_again(work.connection(), id, call.now).await?.with_lifetime(lifetime);
+    let done = Done::with(view)?;
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;
     Ok(done)
 }
 
 /// When an approved delegation ends: as long as was asked for, or shorter.
-fn ends(call: &Call, approval: &Approval, path: &Path) -> Result<time::OffsetDateTime, Stop> {
+fn ends(call: &Call, approval: &Approval, path: &Path) -> Result<(time::OffsetDateTime, Lifetime), Fault> {
     let asked = leaf(path)?.lifetime.ok_or_else(|| Fault::new("a request that does not say for how long"))?;
-    let lifetime = approval.expires_in.unwrap_or(asked);
-    if lifetime > asked {
-        return Err(Refusal::TooWide(Wider::Expiry).into());
-    }
-    Ok(after(call.now, lifetime))
+    let given = approval.expires_in.unwrap_or(asked);
+    let lifetime = if given > asked { Lifetime::Shortened } else { Lifetime::AsAsked };
+    Ok((after(call.now, given.min(asked)), lifetime))
 }
 
 /// Makes the pending key the agent's only one, unless it was removed from a client meanwhile; gives its thumbprint.
@@ -122,18 +154,14 @@ fn key_of(delegate: &Client, one: &Delegation) -> Result<Option<String>, Refusal
 
 async fn try_to_deny(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
     check_reason(reason)?;
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let path = visible(work.connection(), desk, call, id).await?;
-    decides(desk, call, leaf(&path)?)?;
-    let (state, _) = path.state(call.now);
+    let check = async |connection: &mut PgConnection| waiting(connection, desk, call, id).await;
+    let (mut work, path) = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, path) => (work, path),
+    };
     let said = reason.unwrap_or("denied");
-    let denied = state == State::Requested
-        && delegation::moves::mark_denied(work.connection(), id, said, call.now).await?;
-    if !denied {
-        return Err(Refusal::WrongState(state).into());
+    if !delegation::moves::mark_denied(work.connection(), id, said, call.now).await? {
+        return Err(wrong_state(work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
     event.detail = Some(json!({"reason": said, "denied": true}));

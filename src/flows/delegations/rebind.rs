@@ -1,7 +1,10 @@
 //! An agent that was made for one delegation changes its key: what was bound to the old one is dead at once, and the
 //! delegation waits until its delegator has confirmed the new one.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
+use sqlx::PgConnection;
 
 use super::request::public_key;
 use super::{view_again, visible, wrong_state};
@@ -9,8 +12,7 @@ use crate::domain::audit::Action;
 use crate::domain::delegation::State;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::{client, delegation};
-use crate::flows::desk::{About, Call, Caller, Desk, Done, Holder, record_refusal};
-use crate::flows::work::Work;
+use crate::flows::desk::{About, Call, Caller, Desk, Done, Entered, Holder, record_refusal};
 
 /// Asks for another key.
 pub async fn rebind(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>) -> Result<Done, Stop> {
@@ -20,31 +22,34 @@ pub async fn rebind(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Va
 
 async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>) -> Result<Done, Stop> {
     let key = public_key(jwk)?;
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let path = visible(work.connection(), desk, call, id).await?;
-    let agent = match &call.caller {
-        Caller::Agent(Holder { client, .. })
-            if client.ephemeral.as_ref().is_some_and(|agent| agent.home == id) =>
-        {
-            client
+    let check = async |connection: &mut PgConnection| {
+        let path = visible(connection, desk, call, id).await?;
+        let agent = match &call.caller {
+            Caller::Agent(Holder { client, .. })
+                if client.ephemeral.as_ref().is_some_and(|agent| agent.home == id) =>
+            {
+                client
+            }
+            _ => return Err(Refusal::InsufficientScope.into()),
+        };
+        let (state, _) = path.state(call.now);
+        if state != State::Active {
+            return Err(Refusal::WrongState(state).into());
         }
-        _ => return Err(Refusal::InsufficientScope.into()),
+        if agent.dpop_keys.contains(key.thumbprint()) {
+            return Err(Refusal::Malformed("This is the key that the agent has").into());
+        }
+        // Stolen keys come back by this way, too. The agent's own earlier keys are among the removed ones.
+        if client::store::is_removed_key(connection, key.thumbprint()).await? {
+            return Err(Refusal::KeyNotReusable.into());
+        }
+        Ok((path, Arc::clone(agent)))
     };
-    let (state, _) = path.state(call.now);
-    if state != State::Active {
-        return Err(Refusal::WrongState(state).into());
-    }
+    let (mut work, (path, agent)) = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, found) => (work, found),
+    };
     let old: Vec<String> = agent.dpop_keys.iter().cloned().collect();
-    if old.iter().any(|jkt| jkt == key.thumbprint()) {
-        return Err(Refusal::Malformed("This is the key that the agent has").into());
-    }
-    // Stolen keys come back by this way, too. The agent's own earlier keys are among the removed ones.
-    if client::store::is_removed_key(work.connection(), key.thumbprint()).await? {
-        return Err(Refusal::KeyNotReusable.into());
-    }
     if !delegation::moves::mark_rebinding(work.connection(), id, &Value::Object(jwk.clone()), call.now)
         .await?
     {

@@ -1,4 +1,4 @@
-//! A delegation is given a later end, within everything above it.
+//! A delegation is given a later end, within everything above it: a lifetime beyond that is shortened.
 
 use serde_json::json;
 use time::Duration;
@@ -8,7 +8,7 @@ use super::request::after;
 use super::{leaf, view_again, visible, wrong_state};
 use crate::domain::audit::Action;
 use crate::domain::client;
-use crate::domain::delegation::{self, Origin, State, Wider};
+use crate::domain::delegation::{self, Lifetime, Origin, State};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
 use crate::flows::work::Work;
@@ -32,10 +32,6 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Resu
     if state != State::Active {
         return Err(Refusal::WrongState(state).into());
     }
-    let ends = after(call.now, expires_in);
-    if ends <= one.facts.expires_at {
-        return Err(Refusal::ExpiryNotLater.into());
-    }
     let above = path.0.iter().filter(|above| above.id != one.id).map(|above| above.facts.expires_at).min();
     let made_for_it = client::store::find(work.connection(), &one.delegate).await?;
     let made_for_it = made_for_it.is_some_and(|client| client.ephemeral.is_some());
@@ -45,16 +41,22 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Resu
         false => after(call.now, desk.config.delegations.max_ttl),
     };
     // What a token led to ends with that token.
-    if one.origin == Origin::MayAct || above.is_some_and(|above| ends > above) || ends > longest {
-        return Err(Refusal::TooWide(Wider::Expiry).into());
+    let with_token = (one.origin == Origin::MayAct).then_some(one.facts.expires_at);
+    // A lifetime is an upper bound: what may not be had is left away.
+    let asked = after(call.now, expires_in);
+    let ends = [Some(longest), above, with_token].into_iter().flatten().fold(asked, std::cmp::Ord::min);
+    if ends <= one.facts.expires_at {
+        return Err(Refusal::ExpiryNotLater.into());
     }
+    let lifetime = if ends < asked { Lifetime::Shortened } else { Lifetime::AsAsked };
     if !delegation::moves::mark_renewed(work.connection(), id, (one.facts.expires_at, ends), call.now).await?
     {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationRenewed, &path);
     event.detail = Some(json!({"from": rfc3339(one.facts.expires_at), "to": rfc3339(ends)}));
-    let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
+    let view = view_again(work.connection(), id, call.now).await?.with_lifetime(lifetime);
+    let done = Done::with(view)?;
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;
     Ok(done)

@@ -10,7 +10,8 @@ use crate::domain::capability::Ladder;
 use crate::domain::delegation::{AgentDescription, Narrowing, Terms};
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
-use crate::domain::refusal::Refusal;
+use crate::domain::refusal::{Declared, Refusal};
+use crate::domain::registry::Registry;
 use crate::domain::vault;
 use crate::platform::jose::PublicKey;
 use crate::platform::json;
@@ -33,15 +34,15 @@ pub struct NewDelegation {
     /// What it shall hang below.
     pub parent: Option<String>,
     /// Scopes.
-    pub scopes: Option<BTreeSet<String>>,
+    pub scopes: Option<Vec<String>>,
     /// Targets.
-    pub audiences: Option<BTreeSet<String>>,
+    pub audiences: Option<Vec<String>>,
     /// `authorization_details`.
     pub authorization_details: Option<Value>,
     /// The highest capability.
     pub capability_ceiling: Option<String>,
     /// What needs a confirmation each time.
-    pub ceremony_required_for: BTreeSet<String>,
+    pub ceremony_required_for: Vec<String>,
     /// Uses.
     pub max_uses: Option<u32>,
     /// Actors.
@@ -73,15 +74,15 @@ pub struct EphemeralRequest {
 #[serde(deny_unknown_fields, default)]
 pub struct Approval {
     /// Scopes.
-    pub scopes: Option<BTreeSet<String>>,
+    pub scopes: Option<Vec<String>>,
     /// Targets.
-    pub audiences: Option<BTreeSet<String>>,
+    pub audiences: Option<Vec<String>>,
     /// `authorization_details`.
     pub authorization_details: Option<Value>,
     /// The highest capability.
     pub capability_ceiling: Option<String>,
     /// What needs a confirmation each time, besides what does already.
-    pub ceremony_required_for: BTreeSet<String>,
+    pub ceremony_required_for: Vec<String>,
     /// Uses.
     pub max_uses: Option<u32>,
     /// Actors.
@@ -91,9 +92,9 @@ pub struct Approval {
 }
 
 impl NewDelegation {
-    /// The terms and uses, if they are well-formed.
-    pub(super) fn terms(&self, ladder: &Ladder) -> Result<(Terms, Option<i64>), Refusal> {
-        let asked = Approval {
+    /// The limits alone.
+    pub(super) fn limits(&self) -> Approval {
+        Approval {
             scopes: self.scopes.clone(),
             audiences: self.audiences.clone(),
             authorization_details: self.authorization_details.clone(),
@@ -102,8 +103,12 @@ impl NewDelegation {
             max_uses: self.max_uses,
             max_depth: self.max_depth,
             expires_in: self.expires_in,
-        };
-        let narrowing = asked.narrowing(ladder)?;
+        }
+    }
+
+    /// The terms and uses, if they are well-formed.
+    pub(super) fn terms(&self, ladder: &Ladder) -> Result<(Terms, Option<i64>), Refusal> {
+        let narrowing = self.limits().narrowing(ladder)?;
         let terms = Terms {
             scopes: narrowing.scopes.map_or(Limit::Any, Limit::Only),
             audiences: narrowing.audiences.map_or(Limit::Any, Limit::Only),
@@ -176,15 +181,45 @@ impl Approval {
         if self.max_uses == Some(0) || self.max_depth == Some(0) || self.expires_in == Some(0) {
             return Err(Refusal::Malformed("max_uses, max_depth and expires_in are at least 1"));
         }
+        let set = |names: &Vec<String>| names.iter().cloned().collect::<BTreeSet<_>>();
         Ok(Narrowing {
-            scopes: self.scopes.clone(),
-            audiences: self.audiences.clone(),
+            scopes: self.scopes.as_ref().map(set),
+            audiences: self.audiences.as_ref().map(set),
             details,
             ceiling: self.capability_ceiling.clone(),
-            ceremonies: self.ceremony_required_for.clone(),
+            ceremonies: set(&self.ceremony_required_for),
             max_uses: self.max_uses.map(i64::from),
             max_depth: self.max_depth,
         })
+    }
+
+    /// Whether a resource declares each name. A name that none declares would be a right to nothing, or a confirmation that
+    /// is never asked for.
+    pub(super) fn check_declared(&self, registry: &Registry, ladder: &Ladder) -> Result<(), Refusal> {
+        let first =
+            |names: &[String], known: &dyn Fn(&str) -> bool| names.iter().position(|name| !known(name));
+        let scope = |name: &str| registry.has_scope(name);
+        let details = self.authorization_details.as_ref().and_then(Details::from_value);
+        let types: Vec<String> =
+            details.iter().flat_map(|details| &details.0).map(|one| one.kind.clone()).collect();
+        let undeclared = [
+            (Declared::Scopes, first(self.scopes.as_deref().unwrap_or_default(), &scope)),
+            (
+                Declared::Audiences,
+                first(self.audiences.as_deref().unwrap_or_default(), &|name| {
+                    registry.resources.contains_key(name)
+                }),
+            ),
+            (
+                Declared::Ceremonies,
+                first(&self.ceremony_required_for, &|name| ladder.knows(name) || scope(name)),
+            ),
+            (Declared::Details, first(&types, &|name| registry.has_detail_type(name))),
+        ];
+        match undeclared.into_iter().find_map(|(list, place)| Some((list, place?))) {
+            Some((list, place)) => Err(Refusal::Undeclared(list, place)),
+            None => Ok(()),
+        }
     }
 
     /// Whether it changes nothing.

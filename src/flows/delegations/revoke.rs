@@ -2,6 +2,7 @@
 //! counted afterwards, when nothing can be added any more, and while nobody waits.
 
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::request::check_reason;
 use super::{leaf, visible, wrong_state};
@@ -9,8 +10,7 @@ use crate::domain::audit::Action;
 use crate::domain::delegation::reach::{Ending, Reach, reach};
 use crate::domain::delegation::{self, State};
 use crate::domain::refusal::{Refusal, Stop};
-use crate::flows::desk::{About, Call, Desk, Done, record_refusal};
-use crate::flows::work::Work;
+use crate::flows::desk::{About, Call, Desk, Done, Entered, record_refusal};
 
 /// Takes a delegation back. Its delegator, its delegate, anybody above and administrators may.
 pub async fn revoke(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
@@ -20,19 +20,20 @@ pub async fn revoke(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>
 
 async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) -> Result<Done, Stop> {
     check_reason(reason)?;
-    // Who may is told by what never changes, and so before the gate is closed.
-    let mut connection = desk.pool.acquire().await?;
-    let path = visible(&mut connection, desk, call, id).await?;
-    drop(connection);
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
+    let check = async |connection: &mut PgConnection| {
+        let path = visible(connection, desk, call, id).await?;
+        let facts = &leaf(&path)?.facts;
+        // What is used up may still have tokens; what was revoked, cut off or has expired stays so.
+        if facts.revoked_at.is_some() || facts.cut_off_at.is_some() || facts.expires_at <= call.now {
+            return Err(Refusal::WrongState(path.state(call.now).0).into());
+        }
+        Ok(path)
+    };
+    let (mut work, path) = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, path) => (work, path),
+    };
     let said = reason.unwrap_or("revoked");
-    // What a cut-off has ended stays so, and was read before the gate was closed.
-    if leaf(&path)?.facts.cut_off {
-        return Err(Refusal::WrongState(State::Revoked).into());
-    }
     if !delegation::moves::mark_revoked(work.connection(), id, said, call.now).await? {
         return Err(wrong_state(work.connection(), id, call.now).await?);
     }

@@ -10,11 +10,11 @@ use super::super::client_request::ClientRequest;
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, ChainLink, Event};
 use crate::domain::authority::{self, Decision};
-use crate::domain::ceremony::Ceremony;
+use crate::domain::ceremony::Asking;
 use crate::domain::client::Client;
-use crate::domain::delegation::store::Search;
+use crate::domain::delegation::candidates::Search;
 use crate::domain::key::Keyring;
-use crate::domain::ledger::{Effect, Entry, Guards, Issue, Knowledge, Spend};
+use crate::domain::ledger::{Choice, Effect, Entry, Guards, Issue, Knowledge, Spend};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::Registry;
@@ -50,6 +50,8 @@ pub(super) struct Case {
     pub(super) actor: Option<Arc<VerifiedSubject>>,
     pub(super) knowledge: Knowledge,
     pub(super) search: Option<Search>,
+    /// The candidates among which a remembered decision chose.
+    pub(super) choice: Option<Choice>,
     /// Confirmations that the token uses up.
     pub(super) ceremonies: Vec<Uuid>,
     /// Tokens of ours that the request rests on.
@@ -104,6 +106,7 @@ impl Case {
             actor: None,
             knowledge: Knowledge::Fresh,
             search: None,
+            choice: None,
             ceremonies: Vec::new(),
             tokens: Vec::new(),
             subjects: Vec::new(),
@@ -153,21 +156,19 @@ impl Case {
     }
 
     /// The entry of a request that has to be confirmed at first: nobody is asked about what has ended.
-    pub(super) fn entry_asking(
-        &mut self,
-        ceremony: Box<Ceremony>,
-        path: Vec<String>,
-    ) -> Result<Entry, Fault> {
+    pub(super) fn entry_asking(&mut self, asking: Box<Asking>, path: Vec<String>) -> Result<Entry, Fault> {
+        let ceremony = &asking.ceremony;
         self.is_about(&ceremony.delegation_id, &path);
         self.event.scope = Some(scope::join(&ceremony.scopes));
         self.event.audience = ceremony.audiences.iter().cloned().collect();
         self.event.detail =
             Some(json!({"ceremony": ceremony.id, "expires_at": rfc3339(ceremony.expires_at)}));
         let mut entry = self.entry(None, Some(Refusal::CeremonyRequired(ceremony.id)))?;
+        entry.guards.choice.clone_from(&self.choice);
         entry.guards.path = path;
         entry.guards.tokens = std::mem::take(&mut self.tokens);
         entry.guards.subjects = std::mem::take(&mut self.subjects);
-        Ok(Entry { effect: Effect::Ceremony(ceremony), ..entry })
+        Ok(Entry { effect: Effect::Ceremony(asking), ..entry })
     }
 
     pub(super) fn entry(&mut self, plan: Option<&Plan>, refusal: Option<Refusal>) -> Result<Entry, Fault> {
@@ -183,6 +184,7 @@ impl Case {
             guards.tokens = std::mem::take(&mut self.tokens);
             guards.subjects = std::mem::take(&mut self.subjects);
             guards.path.clone_from(&plan.decision.path);
+            guards.choice.clone_from(&self.choice);
             guards.chain = earlier_actors(plan, &self.client.client_id);
             describe(&mut event, plan, &self.client);
         }
@@ -286,6 +288,7 @@ impl Plan {
             scope: self.decision.scopes,
             details: self.decision.details,
             exchanged: self.answering == Answering::Exchange,
+            delegation_id: self.decision.path.last().cloned(),
             place: None,
         })
     }

@@ -2,6 +2,7 @@
 
 mod case;
 mod ceremony;
+mod choose;
 
 use std::sync::Arc;
 
@@ -10,20 +11,19 @@ use uuid::Uuid;
 
 pub(super) use self::case::chain;
 use self::case::{Answering, Case, Plan, plan};
+use self::choose::{Exchange, choose};
 use super::client_request::{ClientRequest, prove};
 use super::mint::Issued;
 use super::possess::{self, Endpoint, Possessed};
 use super::verify_token;
 use crate::app::App;
 use crate::domain::audit::Action;
-use crate::domain::authority::{self, Decision, Grounds};
-use crate::domain::ceremony::Ceremony;
-use crate::domain::client::{Client, Grant};
-use crate::domain::delegation::Path;
-use crate::domain::delegation::store::{Search, paths};
-use crate::domain::ledger::{Entry, Knowledge, Recorded, Spend};
+use crate::domain::authority;
+use crate::domain::ceremony::Asking;
+use crate::domain::client::Grant;
+use crate::domain::ledger::{Entry, Recorded, Spend};
 use crate::domain::refusal::{Refusal, Stop};
-use crate::domain::subject::{Source, VerifiedSubject};
+use crate::domain::subject::Source;
 use crate::platform::fault::Fault;
 use crate::platform::random;
 use crate::protocol::token_exchange::{Request, Wanted};
@@ -95,9 +95,9 @@ async fn attempt(
     let decided = decide(app, request, &mut case).await;
     let (entry, plan) = match decided {
         Ok(Decided::Plan(plan)) => (case.entry(Some(&plan), None)?, Ok(plan)),
-        Ok(Decided::Ceremony(ceremony, path)) => {
-            let refusal = Refusal::CeremonyRequired(ceremony.id);
-            (case.entry_asking(ceremony, path)?, Err(refusal))
+        Ok(Decided::Ceremony(asking, path)) => {
+            let refusal = Refusal::CeremonyRequired(asking.ceremony.id);
+            (case.entry_asking(asking, path)?, Err(refusal))
         }
         Err(Stop::Refused(refusal)) => {
             if let (Refusal::TargetRefused, Ok(asked)) = (refusal, &request.asked) {
@@ -133,7 +133,7 @@ async fn attempt(
 enum Decided {
     Plan(Box<Plan>),
     /// Nothing before a delegator on the path has confirmed it; that is asked for.
-    Ceremony(Box<Ceremony>, Vec<String>),
+    Ceremony(Box<Asking>, Vec<String>),
 }
 
 async fn decide(app: &App, request: &TokenRequest, case: &mut Case) -> Result<Decided, Stop> {
@@ -196,84 +196,17 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Decid
             Some(actor.validity.expires_at)
         }
     };
-    let search = search(app, &subject, &case.client);
-    let remembered = search.as_ref().and_then(|search| app.paths.get(search));
-    let grounds = |paths| Grounds {
-        now: case.now,
-        issuer: &app.issuer,
-        client: &case.client,
-        jkt: case.jkt.as_deref(),
-        subject: &subject,
-        actor_expires_at,
-        paths,
-        registry: &case.registry,
-        wanted: &request.wanted,
-        ladder: &app.ladder,
-        max_ttl: Duration::seconds(app.config.tokens.max_ttl.into()),
-        max_depth: app.config.tokens.max_depth,
-    };
-    // What is remembered may say yes, for the ledger looks again; a no may be outdated, and is made sure of.
-    let quick = remembered.as_ref().and_then(|paths| authority::decide(&grounds(paths)).ok());
-    let (decision, knowledge) = match quick {
-        Some(decision) => {
-            let ends_at = remembered.as_deref().and_then(|paths| ends_at(paths, &decision));
-            (decision, ends_at.map_or(Knowledge::Fresh, Knowledge::Remembered))
-        }
-        None => {
-            let paths = read_paths(app, search.as_ref()).await?;
-            match authority::decide(&grounds(&paths)) {
-                Ok(decision) => (decision, Knowledge::Fresh),
-                Err(refusal) => {
-                    // Where there is one way only, it is the one that was refused.
-                    if let [only] = paths.as_slice()
-                        && let Some(leaf) = only.leaf()
-                    {
-                        case.is_about(&leaf.id, &only.ids());
-                    }
-                    return Err(refusal.into());
-                }
-            }
-        }
-    };
-    case.knowledge = knowledge;
-    case.search = search;
+    let decision = choose(app, case, Exchange { request, subject: &subject, actor_expires_at }).await?;
     if let Some(asked) = ceremony::see_to(app, case, &decision).await? {
-        return Ok(Decided::Ceremony(Box::new(asked), decision.path));
+        let settings = &app.config.delegations;
+        let bound = |most: u32| usize::try_from(most).unwrap_or(usize::MAX);
+        let asking = Asking {
+            ceremony: asked,
+            most: bound(settings.max_pending_confirmations),
+            most_of_client: bound(settings.max_pending_confirmations_per_client),
+        };
+        return Ok(Decided::Ceremony(Box::new(asking), decision.path));
     }
     let plan = plan(app, case, decision, (txn, Answering::Exchange)).await?;
     Ok(Decided::Plan(Box::new(plan)))
-}
-
-/// When the path that a decision rests on ends.
-fn ends_at(paths: &[Path], decision: &Decision) -> Option<OffsetDateTime> {
-    let path = paths.iter().find(|path| path.leaf().map(|leaf| &leaf.id) == decision.path.last())?;
-    path.0.iter().map(|one| one.facts.expires_at).min()
-}
-
-async fn read_paths(app: &App, search: Option<&Search>) -> Result<Arc<Vec<Path>>, Fault> {
-    let Some(search) = search else { return Ok(Arc::default()) };
-    let found = Arc::new(app.read(async |connection| paths(connection, search).await).await?);
-    if found.is_empty() {
-        app.paths.invalidate(search);
-    } else {
-        app.paths.insert(search.clone(), Arc::clone(&found));
-    }
-    Ok(found)
-}
-
-/// Which delegations may matter: none for a token of the client itself that comes from none.
-fn search(app: &App, subject: &VerifiedSubject, client: &Client) -> Option<Search> {
-    let own = subject.is_held_by(&client.client_id, &app.issuer);
-    match (own, subject.dlg()) {
-        (true, None) => None,
-        (true, Some(dlg)) => Some(Search::Exactly(dlg.to_owned())),
-        (false, Some(dlg)) => {
-            Some(Search::Below { parent: dlg.to_owned(), delegate: client.client_id.clone() })
-        }
-        (false, None) => Some(Search::Roots {
-            delegator: subject.subject.clone(),
-            delegate: client.client_id.clone(),
-            also: authority::may_act_id(subject, &client.client_id),
-        }),
-    }
 }

@@ -17,7 +17,7 @@ use crate::domain::vault::held::Vault;
 use crate::domain::vault::list::{self, Filter};
 use crate::domain::vault::{self, Connection, Credential, MOST_CREDENTIAL, State, Tokens};
 use crate::flows::delegations::Page;
-use crate::flows::desk::{About, Call, Desk, Done, record_move_refused};
+use crate::flows::desk::{About, Call, Desk, Done, Entered, record_move_refused};
 use crate::flows::work::Work;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
@@ -318,14 +318,17 @@ async fn try_to_rotate(
     (id, import): (&str, &Import),
 ) -> Result<Done, Stop> {
     // Behind the gate: nobody is answered the old one when the answer has left.
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let one = lock(work.connection(), desk, call, id).await?;
-    if one.state() == State::Disconnected {
-        return Err(Refusal::ConnectionUnusable(State::Disconnected).into());
-    }
+    let check = async |connection: &mut PgConnection| {
+        let one = lock(connection, desk, call, id).await?;
+        match one.state() {
+            State::Disconnected => Err(Refusal::ConnectionUnusable(State::Disconnected).into()),
+            _ => Ok(one),
+        }
+    };
+    let (mut work, one) = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, one) => (work, one),
+    };
     let provider = find_provider(work.connection(), &one.provider).await?;
     let brought = import.read(provider.settings.kind, call.now)?;
     let one = Connection { updated_at: call.now, broken_at: None, ..one };

@@ -9,9 +9,9 @@ use crate::domain::provider;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::vault::held::Vault;
 use crate::flows::apply::Change;
-use crate::flows::desk::{About, Call, Desk, Done};
-use crate::flows::work::Work;
+use crate::flows::desk::{About, Call, Desk, Done, Entered};
 use crate::platform::fault::Fault;
+use sqlx::PgConnection;
 
 /// What a declaration came to.
 #[derive(Debug)]
@@ -59,13 +59,17 @@ async fn try_to_declare(
         }
     };
     let ready = &ready;
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    if provider::store::find(work.connection(), &ready.id).await?.is_some_and(|old| !ready.is_like(&old)) {
-        return Err(Refusal::Malformed("A provider keeps its kind: declare another one").into());
-    }
+    let check = async |connection: &mut PgConnection| {
+        let old = provider::store::find(connection, &ready.id).await?;
+        if old.is_some_and(|old| !ready.is_like(&old)) {
+            return Err(Refusal::Malformed("A provider keeps its kind: declare another one").into());
+        }
+        Ok(())
+    };
+    let mut work = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, ()) => work,
+    };
     let change = put(work.connection(), &vault.keys, ready, call.now).await?;
     let mut done = Done::with(ready.view()?)?;
     done.status = if change == Change::Create { 201 } else { 200 };

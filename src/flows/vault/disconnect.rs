@@ -10,9 +10,10 @@ use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::vault::held::Vault;
 use crate::domain::vault::{self, Connection, Credential, State};
 use crate::flows::delegations::check_reason;
-use crate::flows::desk::{About, Call, Desk, Done};
+use crate::flows::desk::{About, Call, Desk, Done, Entered};
 use crate::flows::work::Work;
 use crate::platform::fault::Fault;
+use sqlx::PgConnection;
 
 /// How long a credential of an ended connection is kept for the provider's sake, at most.
 const TELL: Duration = Duration::hours(24);
@@ -33,11 +34,17 @@ async fn try_to_disconnect(
     (id, reason): (&str, Option<&str>),
 ) -> Result<Done, Stop> {
     check_reason(reason)?;
-    let mut work = Work::ending(desk.pool).await?;
-    if let Some(done) = call.enter(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let one = lock(work.connection(), desk, call, id).await?;
+    let check = async |connection: &mut PgConnection| {
+        let one = lock(connection, desk, call, id).await?;
+        match one.state() {
+            State::Disconnected => Err(Refusal::ConnectionUnusable(State::Disconnected).into()),
+            _ => Ok(one),
+        }
+    };
+    let (mut work, one) = match call.ending(desk, check).await? {
+        Entered::Before(done) => return Ok(done),
+        Entered::Now(work, one) => (work, one),
+    };
     if !vault::store::mark_disconnected(work.connection(), id, call.now).await? {
         return Err(Refusal::ConnectionUnusable(State::Disconnected).into());
     }

@@ -16,7 +16,7 @@ use crate::domain::provider::Trusted;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::vault::{self, Connection, Credential, State, Tokens};
 use crate::flows::desk::{Call, Desk, Done};
-use crate::flows::work::Work;
+use crate::flows::work::{Authorized, Work};
 use crate::platform::fault::Fault;
 use crate::protocol::metadata;
 use crate::protocol::token_answer::{Given, Scope};
@@ -129,10 +129,22 @@ fn brought(one: &Connecting, given: Given, now: OffsetDateTime) -> Wanted {
 async fn put(app: &App, one: &Connecting, brought: &Wanted, by: &By<'_>) -> Result<Done, Stop> {
     let desk = Desk::of(app);
     let now = by.now();
-    let there = app.read(async |connection| vault::store::find(connection, &one.connection).await).await?;
+    let there = async {
+        let there =
+            app.read(async |connection| vault::store::find(connection, &one.connection).await).await?;
+        match there {
+            Some(there) if there.owner != one.owner || there.provider != one.provider => {
+                Err(Refusal::NotFound.into())
+            }
+            there => Ok(there),
+        }
+    };
+    let (authorized, there) = Authorized::by(there).await?;
     // Behind the gate, where there is an old credential: nobody is answered that when the answer has left.
-    let mut work =
-        if there.is_some() { Work::ending(desk.pool).await? } else { Work::begin(desk.pool).await? };
+    let mut work = match there.is_some() {
+        true => Work::ending(desk.pool, authorized).await?,
+        false => Work::begin(desk.pool).await?,
+    };
     if let By::Owner(call) = by
         && let Some(done) = call.enter(&desk, &mut work).await?
     {

@@ -14,7 +14,7 @@ use crate::domain::audit::store::Place;
 use crate::domain::audit::{Action, Actor, Event, Origin};
 use crate::domain::client::Client;
 use crate::domain::delegation::Path;
-use crate::domain::delegation::store::{Search, paths};
+use crate::domain::delegation::candidates::{self, Found, Search};
 use crate::domain::ledger::{Effect, Entry, Guards, Knowledge, Recorded, Spend};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::VAULT_DETAIL;
@@ -76,7 +76,7 @@ pub(super) struct Visit {
     jti: Uuid,
     search: Search,
     spends: Vec<Spend>,
-    path: Arc<Vec<Path>>,
+    path: Arc<Found>,
     knowledge: Knowledge,
 }
 
@@ -324,8 +324,10 @@ impl Visit {
                 (found, ends_at.map_or(Knowledge::Fresh, Knowledge::Remembered))
             }
             None => {
+                let (search, now) = (&self.search, self.now);
                 let found =
-                    Arc::new(app.read(async |connection| paths(connection, &self.search).await).await?);
+                    app.read(async |connection| candidates::find(connection, search, &[], now).await).await?;
+                let found = Arc::new(found);
                 if !found.is_empty() {
                     app.paths.insert(self.search.clone(), Arc::clone(&found));
                 }

@@ -96,6 +96,12 @@ pub struct Delegations {
     pub ceremony_ttl: u32,
     /// How many may wait for one delegator at a time.
     pub most_requests: u32,
+    /// How many of these one client may have asked for.
+    pub max_pending_requests_per_client: u32,
+    /// How many confirmations may wait at one delegation at a time.
+    pub max_pending_confirmations: u32,
+    /// How many of these one client may have asked for.
+    pub max_pending_confirmations_per_client: u32,
     /// Names of capabilities, lowest first; each includes all before it.
     pub capabilities: Vec<String>,
 }
@@ -285,6 +291,9 @@ impl Default for Delegations {
             request_ttl: 3_600,
             ceremony_ttl: 300,
             most_requests: 100,
+            max_pending_requests_per_client: 20,
+            max_pending_confirmations: 100,
+            max_pending_confirmations_per_client: 10,
             capabilities: ["observe", "mutate", "execute", "admin"].map(str::to_owned).to_vec(),
         }
     }

@@ -165,6 +165,7 @@ pub struct Delegation {
     pub uses: i64,
     /// Whether its last use was a reported command: then its tokens end with it.
     pub used_up_by_command: bool,
+    pub used_up_at: Option<i64>,
     /// Whether somebody asked for it.
     pub asked_for: bool,
 }
@@ -239,6 +240,8 @@ pub struct Model {
     pub now: i64,
     /// How much has been recorded.
     pub order: u64,
+    /// All cut-offs there were.
+    pub cut_offs: Vec<(Who, CutOff)>,
     /// The last cut-off of each user.
     pub users: Vec<Option<CutOff>>,
     pub agents: Vec<Agent>,
@@ -279,27 +282,40 @@ impl Model {
         self.is_cut_off(one.delegator, one.order) || self.is_cut_off(Who::Agent(one.delegate), one.order)
     }
 
-    fn own_state(&self, delegation: usize) -> State {
+    /// Whether it was taken back, or everything of one of its sides.
+    fn is_taken_back(&self, delegation: usize) -> bool {
         let one = &self.delegations[delegation];
-        if one.revoked_at.is_some() || self.delegation_is_cut_off(one) {
-            State::Revoked
-        } else if self.now >= one.expires_at || one.limits.max_uses.is_some_and(|most| one.uses >= most) {
-            State::Expired
-        } else if one.activated_at.is_none() {
-            State::Requested
-        } else {
-            State::Active
-        }
+        one.revoked_at.is_some() || self.delegation_is_cut_off(one)
     }
 
-    /// The state that counts, and which of those above brought it about.
+    /// Each end of it with its instant. Of two at one instant, an expiry comes first.
+    fn ends(&self, delegation: usize) -> Vec<(i64, bool)> {
+        let one = &self.delegations[delegation];
+        let sides = [one.delegator, Who::Agent(one.delegate)];
+        let cut_offs =
+            self.cut_offs.iter().filter(|(who, cut_off)| sides.contains(who) && cut_off.order > one.order);
+        let revoked = cut_offs.map(|(_, cut_off)| cut_off.at).chain(one.revoked_at).map(|at| (at, true));
+        let lapsed = Some(one.expires_at).filter(|end| self.now >= *end);
+        revoked.chain(lapsed.into_iter().chain(one.used_up_at).map(|at| (at, false))).collect()
+    }
+
+    /// The state, and which of those above brought it about: the first end decides for ever.
     pub fn state(&self, delegation: usize) -> (State, Option<usize>) {
-        let own = self.own_state(delegation);
-        let path = self.path(delegation);
-        let ended = path.iter().find(|one| self.own_state(**one) != State::Active);
-        match ended {
-            Some(above) if *above != delegation && !own.has_ended() => (self.own_state(*above), Some(*above)),
-            _ => (own, None),
+        let named = |revoked| if revoked { State::Revoked } else { State::Expired };
+        let own = self.ends(delegation).into_iter().min();
+        let mut path = self.path(delegation);
+        path.pop();
+        let above = path.iter().flat_map(|above| self.ends(*above).into_iter().map(|end| (end, *above)));
+        // The first of the list is the highest; it is kept where two ended at once.
+        let first = above.reduce(|first, next| if next.0 < first.0 { next } else { first });
+        let revoked = self.delegations[delegation].revoked_at.is_some();
+        match (own, first) {
+            (own, Some((end, above))) if own.is_none_or(|own| end < own) && (end.1 || !revoked) => {
+                (named(end.1), Some(above))
+            }
+            (Some(own), _) => (named(own.1 || revoked), None),
+            (None, _) if self.delegations[delegation].activated_at.is_none() => (State::Requested, None),
+            (None, _) => (State::Active, None),
         }
     }
 
@@ -307,7 +323,7 @@ impl Model {
     pub fn is_over(&self, delegation: usize) -> bool {
         self.path(delegation).into_iter().any(|above| {
             let one = &self.delegations[above];
-            self.own_state(above) == State::Revoked || one.used_up_by_command || self.now >= one.expires_at
+            self.is_taken_back(above) || one.used_up_by_command || self.now >= one.expires_at
         })
     }
 
@@ -320,15 +336,13 @@ impl Model {
         let mut reasons = Vec::new();
         for above in self.path(delegation) {
             let one = &self.delegations[above];
-            let state = self.own_state(above);
-            match state {
-                State::Active => {}
-                State::Requested => reasons.push(("delegation_requested", state)),
-                State::Expired if self.now >= one.expires_at => reasons.push(("delegation_expired", state)),
-                State::Expired => reasons.push(("command_limit", state)),
-                State::Revoked if one.revoked_at.is_some() => reasons.push(("delegation_revoked", state)),
-                State::Revoked => reasons.push(("principal_cut_off", state)),
-            }
+            let mut give =
+                |holds, reason, state| reasons.extend(if holds { Some((reason, state)) } else { None });
+            give(one.revoked_at.is_some(), "delegation_revoked", State::Revoked);
+            give(self.delegation_is_cut_off(one), "principal_cut_off", State::Revoked);
+            give(self.now >= one.expires_at, "delegation_expired", State::Expired);
+            give(one.used_up_at.is_some(), "command_limit", State::Expired);
+            give(one.activated_at.is_none(), "delegation_requested", State::Requested);
         }
         reasons
     }
@@ -342,11 +356,10 @@ impl Model {
         let mut used_up = Vec::new();
         for above in self.path(delegation) {
             let one = &mut self.delegations[above];
-            if let Some(most) = one.limits.max_uses {
-                one.uses += count;
-                if one.uses >= most {
-                    used_up.push(above);
-                }
+            one.uses += count;
+            if one.limits.max_uses.is_some_and(|most| one.uses >= most) {
+                one.used_up_at = Some(self.now);
+                used_up.push(above);
             }
         }
         used_up
@@ -446,12 +459,12 @@ impl Model {
         let above = wanted.parent.map_or_else(Vec::new, |parent| self.path(parent));
         let asked_for = delegator != who;
         let cap = if matches!(wanted.delegate, Delegate::New(_)) { AGENT_TTL } else { MAX_TTL };
-        let lifetime = wanted.ttl.unwrap_or(DEFAULT_TTL.min(cap));
+        let lifetime = wanted.ttl.unwrap_or(DEFAULT_TTL).min(cap);
         let parents_end = wanted.parent.map_or(i64::MAX, |parent| self.delegations[parent].expires_at);
         let ends = match (wanted.ttl, wanted.delegate, wanted.parent) {
             (None, Delegate::New(_), _) => parents_end.min(self.now + lifetime),
             (None, _, Some(_)) => parents_end,
-            _ => self.now + lifetime,
+            _ => parents_end.min(self.now + lifetime),
         };
         let mut grounds = Vec::new();
         if let Some(parent) = wanted.parent
@@ -462,9 +475,8 @@ impl Model {
         }
         let path = above.iter().map(|above| &self.delegations[*above]);
         let deepest = path.clone().filter_map(|above| above.limits.max_depth).fold(MOST_ACTORS, usize::min);
-        let wider =
-            |above: &Delegation| wanted.limits.is_wider_than(&above.limits) || ends > above.expires_at;
-        if wanted.ttl.is_some_and(|ttl| ttl > cap) || above.len() + 1 > deepest || path.clone().any(wider) {
+        let wider = |above: &Delegation| wanted.limits.is_wider_than(&above.limits);
+        if above.len() + 1 > deepest || path.clone().any(wider) {
             grounds.push(ground(400, "delegation_too_wide"));
         }
         match wanted.delegate {
@@ -513,6 +525,7 @@ impl Model {
             revoked_at: None,
             uses: 0,
             used_up_by_command: false,
+            used_up_at: None,
             asked_for,
         });
         Ok(id)
@@ -542,7 +555,7 @@ impl Model {
             grounds.push(self.wrong_state(delegation));
         }
         let lifetime = one.lifetime.unwrap_or_default();
-        if narrower.is_wider_than(&one.limits) || ttl.is_some_and(|ttl| ttl > lifetime) {
+        if narrower.is_wider_than(&one.limits) {
             grounds.push(ground(400, "delegation_too_wide"));
         }
         if self.agents[one.delegate].disabled {
@@ -561,7 +574,7 @@ impl Model {
         };
         one.activated_at = Some(now);
         one.lifetime = None;
-        one.expires_at = now + ttl.unwrap_or(lifetime);
+        one.expires_at = now + ttl.unwrap_or(lifetime).min(lifetime);
         Ok(())
     }
 
@@ -579,7 +592,7 @@ impl Model {
     pub fn revoke(&mut self, who: Who, delegation: usize) -> Result<(), Grounds> {
         self.check_sees(who, delegation)?;
         let one = &self.delegations[delegation];
-        if self.own_state(delegation) == State::Revoked || self.now >= one.expires_at {
+        if self.is_taken_back(delegation) || self.now >= one.expires_at {
             return Err(vec![self.wrong_state(delegation)]);
         }
         self.delegations[delegation].revoked_at = Some(self.now);
@@ -589,20 +602,17 @@ impl Model {
     pub fn renew(&mut self, who: Who, delegation: usize, ttl: i64) -> Result<(), Grounds> {
         self.check_decides(who, delegation)?;
         let one = &self.delegations[delegation];
-        let ends = self.now + ttl;
         let since = one.activated_at.unwrap_or(one.requested_at);
         let made_for_it = self.agents[one.delegate].made_for.is_some();
         let longest = if made_for_it { since + AGENT_TTL } else { self.now + MAX_TTL };
         let parents_end = one.parent.map_or(i64::MAX, |parent| self.delegations[parent].expires_at);
+        let ends = (self.now + ttl).min(parents_end).min(longest);
         let mut grounds = Vec::new();
         if !self.is_active(delegation) {
             grounds.push(self.wrong_state(delegation));
         }
         if ends <= one.expires_at {
             grounds.push(ground(400, "expiry_not_later"));
-        }
-        if ends > parents_end || ends > longest {
-            grounds.push(ground(400, "delegation_too_wide"));
         }
         unless(grounds)?;
         self.delegations[delegation].expires_at = ends;
@@ -632,7 +642,18 @@ impl Model {
         Ok(())
     }
 
-    /// What comes of an exchange: one token for each delegation that may give it.
+    /// How narrow a delegation is by itself; what does not restrict is the widest.
+    fn width(&self, delegation: usize) -> [i64; 6] {
+        let Delegation { limits, expires_at, .. } = &self.delegations[delegation];
+        let names = |limit: &Option<Names>| limit.as_ref().map_or(i64::MAX, |names| names.len() as i64);
+        let place = |limit: Option<usize>| limit.map_or(i64::MAX, |place| place as i64);
+        let uses = limits.max_uses.unwrap_or(i64::MAX);
+        let (scopes, audiences) = (names(&limits.scopes), names(&limits.audiences));
+        [scopes, audiences, place(limits.ceiling), place(limits.max_depth), uses, *expires_at]
+    }
+
+    /// What comes of an exchange: a token under the narrowest delegation that may give it; of several that are equally
+    /// narrow, under any.
     pub fn exchange(&self, agent: usize, subject: Subject, wanted: &Wanted) -> Result<Vec<Token>, Grounds> {
         let mut grounds = self.turned_away(agent);
         let next_hop = |one: &Delegation| one.delegate == agent;
@@ -691,7 +712,12 @@ impl Model {
                 Err(more) => refused.extend(more),
             }
         }
-        if grounds.is_empty() && !tokens.is_empty() { Ok(tokens) } else { Err([grounds, refused].concat()) }
+        if !grounds.is_empty() || tokens.is_empty() {
+            return Err([grounds, refused].concat());
+        }
+        let narrowest = tokens.iter().map(|token| self.width(token.delegation)).min();
+        tokens.retain(|token| Some(self.width(token.delegation)) == narrowest);
+        Ok(tokens)
     }
 
     /// The meet of everything that goes in, and what is asked of it.
@@ -765,7 +791,7 @@ impl Model {
         Ok((scopes, targets, wanted.ceiling.or(ceiling), ends))
     }
 
-    /// A token is issued: a use is counted on everything above that has a limit.
+    /// A token is issued: a use is counted on it and on everything above.
     pub fn issue(&mut self, token: Token) {
         self.count_uses(token.delegation, 1);
         let order = self.next();
@@ -844,7 +870,9 @@ impl Model {
 
     pub fn cut_off(&mut self, who: Who, whom: Who) -> Result<(), Grounds> {
         Self::check_administers(who)?;
-        let cut_off = Some(CutOff { at: self.now, order: self.next() });
+        let cut_off = CutOff { at: self.now, order: self.next() };
+        self.cut_offs.push((whom, cut_off));
+        let cut_off = Some(cut_off);
         match whom {
             Who::User(user) => self.users[user] = cut_off,
             Who::Agent(agent) => self.agents[agent].cut_off = cut_off,

@@ -420,6 +420,9 @@ impl<'a> Stage<'a> {
         agree(answer, &said)?;
         let Ok(tokens) = said else { return Ok(false) };
         let claims = answer.claims();
+        if answer.json["delegation_id"] != claims["dlg"] {
+            return Err(format!("the answer names another delegation than the token: {}", answer.text));
+        }
         let under = |token: &&Token| claims["dlg"] == json!(self.ids[token.delegation]);
         let token = tokens
             .iter()

@@ -47,6 +47,21 @@ impl Answer {
         assert!(errors[0]["detail"].is_string());
     }
 
+    /// A name that no resource declares, at the place that the answer points to.
+    #[track_caller]
+    pub fn assert_undeclared(&self, reason: &str, pointer: &str) {
+        self.assert_problem(400, reason);
+        assert_eq!(self.json["errors"][0]["pointer"], pointer, "{}", self.text);
+    }
+
+    /// A lifetime that was longer than may be had, and was shortened to this end.
+    #[track_caller]
+    pub fn assert_shortened(&self, until: i64) {
+        assert!(matches!(self.status, 200 | 201), "{}", self.text);
+        let due = (&json!(instant(until)), &json!(true));
+        assert_eq!((&self.json["expires_at"], &self.json["shortened"]), due, "{}", self.text);
+    }
+
     /// The answer, which has to be this one.
     #[track_caller]
     pub fn with_status(self, status: u16) -> Self {
