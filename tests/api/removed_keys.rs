@@ -316,6 +316,7 @@ async fn an_approval_shows_which_key_it_approves() {
         (&json!("delegation.activated"), &json!(next.kid())),
         "{event}"
     );
+    assert_eq!(event["detail"]["new_key"], true, "by which reports know that another key is no drift");
 }
 
 #[tokio::test(flavor = "multi_thread")]
