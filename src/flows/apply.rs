@@ -18,7 +18,7 @@ use super::declared_delegation::{self, Known};
 use super::sinks;
 use super::vault::{Ready, prepare_all, put_provider};
 use super::work::{Authorized, Work};
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::{Action, Event};
 use crate::domain::capability::Ladder;
 use crate::domain::client::{self, Client, StoredSecret, usable_keys};
 use crate::domain::delegation::{self, State};
@@ -382,14 +382,8 @@ impl Plan<'_> {
         }
         let id = wanted.id.clone();
         self.outcome.lines.push(Line { change: Change::Create, kind: "delegation", id, note });
-        let path = delegation::store::path(connection, &wanted.id).await?;
-        let path = path.ok_or_else(|| Fault::new(format!("{what} is gone again")))?;
-        let about = (&path, self.own_issuer);
-        self.events.push(Event {
-            detail: Some(wanted.recorded_terms().into()),
-            target: Some(wanted.id),
-            ..Event::of_delegation(self.now, Action::DelegationCreated, Actor::operator(), about)
-        });
+        let event = declared_delegation::created(connection, &known, wanted).await?;
+        self.events.push(event);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 use super::declaration::DelegationDeclaration;
+use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::capability::Ladder;
 use crate::domain::client;
 use crate::domain::delegation::{self, Delegation, Facts, Origin, Terms, Wider};
@@ -128,6 +129,23 @@ pub(super) async fn read(
         above.iter().try_for_each(|one| check_within(one, &wanted, known.ladder)).map_err(refuse)?;
     }
     Ok(Read { wanted, note })
+}
+
+/// The event that a declared delegation was stored.
+pub(super) async fn created(
+    connection: &mut PgConnection,
+    known: &Known<'_>,
+    one: Delegation,
+) -> Result<Event, Fault> {
+    let path = delegation::store::path(connection, &one.id).await?;
+    let path =
+        path.ok_or_else(|| Fault::new(format!("delegation {} disappeared while it was stored", one.id)))?;
+    let about = (&path, known.own_issuer);
+    Ok(Event {
+        detail: Some(one.recorded_terms().into()),
+        target: Some(one.id),
+        ..Event::of_delegation(known.now, Action::DelegationCreated, Actor::operator(), about)
+    })
 }
 
 /// Never wider than what it hangs below, in any dimension. A limit that is left out is the one above.
