@@ -76,7 +76,9 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
     let mut connection = pool.acquire().await?;
     let version: String =
         sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(&mut *connection).await?;
-    let place = foundation.place();
+    let elsewhere = foundation.cluster.as_ref().and_then(|cluster| cluster.elsewhere());
+    let elsewhere = elsewhere.map(|home| format!(", whose files are in {}", home.display()));
+    let place = format!("{}{}", foundation.place(), elsewhere.unwrap_or_default());
     let mut findings =
         vec![Finding::of(format!("database: PostgreSQL {version}, schema current, {place}"), Ok(()))];
     findings.push(match server_info::find(&mut connection).await? {

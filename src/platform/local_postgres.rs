@@ -110,6 +110,12 @@ impl Cluster {
         self.postmaster.place.connect_options(database)
     }
 
+    /// The folder of the cluster, where that is outside the data directory.
+    pub fn elsewhere(&self) -> Option<&Path> {
+        let place = &self.postmaster.place;
+        (!place.home.starts_with(&place.data_dir)).then_some(place.home.as_path())
+    }
+
     /// Starts the cluster again if it was killed. Costs next to nothing while it runs.
     pub async fn ensure_running(&self) -> Result<(), Fault> {
         if self.postmaster.pid().is_some() {

@@ -154,6 +154,9 @@ fn make_clean_removes_a_database_that_lies_elsewhere() {
     let home = std::fs::read_to_string(data.join("postgres-is-at"));
     let home = home.map_or_else(|_| data.join("postgres"), std::path::PathBuf::from);
     assert!(home.join("cluster").exists());
+    let doctor = stage.command().arg("doctor").env("ACTCHAIN_DATA_DIR", &data).output().unwrap();
+    let says = text(&doctor.stdout).contains(&format!(", whose files are in {}", home.display()));
+    assert_eq!(says, !home.starts_with(&data), "{}", text(&doctor.stdout));
     assert!(!clean().status.success() && home.join("cluster").exists(), "not under a running server");
     signal(server.child.id(), Signal::SIGTERM);
     server.child.wait().unwrap();
