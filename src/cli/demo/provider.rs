@@ -19,8 +19,8 @@ use crate::protocol::oauth_client::{basic, challenge};
 
 /// As whom the demo's server is registered there.
 pub(super) const CLIENT: &str = "actchain-at-the-calendar";
-/// How long its access tokens are good: less than what a server of ours wants to have left when it hands one out.
-const LIFE: i64 = 50;
+/// Seconds for which its access tokens are good.
+const LIFE: i64 = 3_600;
 /// Where somebody's browser is sent back to.
 const BACK: &str = "https://app.example.com/back";
 const MOST: usize = 64 * 1024;
