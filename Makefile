@@ -1,7 +1,7 @@
 # Everything one needs: `make demo` plays the story, `make test` runs all tests. What is missing is installed where that
 # is possible, and said in one line where it is not.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit interop bench soak lint deny ci deps clean
+.PHONY: help demo run test unit interop bench soak fuzz lint deny ci deps clean
 
 CARGO := cargo
 # josekit links OpenSSL: where its development files are missing and cannot be installed, it is built from source.
@@ -36,6 +36,15 @@ bench: deps ## exchanges per second, latency and CPU time, beside the cryptograp
 
 soak: deps ## a thousand rounds of kill -9 under load
 	SOAK_ROUNDS=1000 $(CARGO) test --locked $(FEATURES) --test process crash
+
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := form jwt proof details cursor manifest
+fuzz: deps ## the fuzz targets, ten minutes each (FUZZ_SECONDS)
+	@scripts/install-deps fuzz
+	@# The server has no unsafe code, so that a sanitizer would find nothing; libFuzzer's flags need the compiler's consent.
+	@for target in $(FUZZ_TARGETS); do mkdir -p fuzz/target/corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
 lint: deps ## format and clippy
 	$(CARGO) fmt --check

@@ -12,6 +12,8 @@ mod connections;
 mod cors;
 mod delegate;
 mod desk;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod metadata;
 mod params;

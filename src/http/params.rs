@@ -68,6 +68,12 @@ impl Params {
         self.0.get(name)?.first().map(String::as_str)
     }
 
+    /// All names with their values.
+    #[cfg(fuzzing)]
+    pub(super) fn into_values(self) -> BTreeMap<String, Vec<String>> {
+        self.0
+    }
+
     /// All values of a parameter.
     pub(super) fn all(&self, name: &str) -> &[String] {
         self.0.get(name).map(Vec::as_slice).unwrap_or_default()

@@ -1,0 +1,23 @@
+//! Tokens of clients, users and strangers: whatever is presented, it is read or refused.
+#![no_main]
+
+use actchain::platform::clock::from_seconds;
+use actchain::platform::jose::Jws;
+use actchain::protocol::{access_token, client_assertion, identity_token, jwt_time};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|token: &str| {
+    let Some(jws) = Jws::parse(token) else { return };
+    let now = from_seconds(1_767_225_600).expect("an instant");
+    let _ = identity_token::read(&jws, now);
+    let _ = client_assertion::read(token);
+    let _ = access_token::audience(&jws.claims);
+    if let Some(validity) = jwt_time::validity(&jws.claims) {
+        assert!(!validity.holds_at(validity.expires_at + jwt_time::SKEW), "nothing is valid after its end");
+    }
+    if let Some(claims) = access_token::read_claims(&jws.claims) {
+        let written = serde_json::to_value(&claims).expect("claims are written");
+        let members = written.as_object().expect("claims are an object");
+        assert!(access_token::read_claims(members).is_some(), "what was read is read again");
+    }
+});
