@@ -16,8 +16,12 @@ pub(super) fn draw(claims: &Map<String, Value>) -> String {
         actors.push((text(one, "sub"), jkt.map_or("bound to no key".to_owned(), |jkt| format!("key {jkt}"))));
         act = one.get("act").and_then(Value::as_object);
     }
-    let idp = claims.get("idp").and_then(Value::as_str);
-    let mut out = format!("{} ({})", text(claims, "sub"), idp.unwrap_or("a client of ours"));
+    let mut out = text(claims, "sub");
+    // Whose name the subject is; a token that names no issuer says nothing about that.
+    if let Some(issuer) = claims.get("idp").or_else(|| claims.get("iss")).and_then(Value::as_str) {
+        // Writing to a string cannot fail.
+        let _ = write!(out, " ({issuer})");
+    }
     for (depth, (actor, jkt)) in actors.iter().rev().enumerate() {
         let indent = "   ".repeat(depth);
         // Writing to a string cannot fail.

@@ -139,6 +139,7 @@ impl Command {
                 | connection::Command::Providers { .. },
             )
             | Self::Backup(_)
+            | Self::Token(_)
             | Self::Key(key::Command::List { .. })
             | Self::Audit(
                 audit::Command::Verify(_)
@@ -170,7 +171,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Delegation(command) => delegation::run(opening()?, command).await,
         Command::Connection(command) => connection::run(opening()?, command).await,
         Command::Key(command) => key::run(opening()?, command).await,
-        Command::Token(command) => token::run(command).await,
+        Command::Token(command) => token::run(opening, command).await,
         Command::Audit(command) => audit::run(opening, command).await,
         Command::Sink(command) => sink::run(opening()?, command).await,
         Command::Backup(args) => backup::backup(opening()?, &args).await,

@@ -15,4 +15,5 @@ mod external;
 mod limits;
 mod output;
 mod stage;
+mod token_commands;
 mod vault_crash;

@@ -13,7 +13,7 @@ pub const MAIL: &str = "https://mail.example.com";
 
 pub struct Stage {
     folder: tempfile::TempDir,
-    idp: SigningKey,
+    pub idp: SigningKey,
     agent: SigningKey,
 }
 

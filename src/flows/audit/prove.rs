@@ -89,7 +89,7 @@ impl From<'_> {
     async fn keys(&mut self, origin: &str) -> Result<Vec<VerifierKey>, Fault> {
         match self {
             Self::Server(outbound, base) => {
-                let text = outbound.get_text(&format!("{base}/audit/keys")).await?;
+                let text = outbound.get_text(&format!("{base}/audit/keys"), "text/plain").await?;
                 Ok(text.lines().filter_map(VerifierKey::parse).collect())
             }
             Self::Database(connection) => log_keys(connection, origin).await,

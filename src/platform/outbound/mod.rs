@@ -200,16 +200,16 @@ impl Outbound {
         Err(Fault::new(format!("fetching {url}: the body, {kind}, is not JSON")))
     }
 
-    /// Fetches a plain text under the same limits.
+    /// Fetches a text of one media type under the same limits.
     ///
     /// # Errors
-    /// As [`Outbound::get_json`].
-    pub async fn get_text(&self, url: &str) -> Result<String, Fault> {
-        let (kind, body) = self.get(url, "text/plain").await?;
-        if kind.as_deref().is_some_and(|kind| kind.starts_with("text/plain")) {
+    /// As [`Outbound::get_json`], and for another media type.
+    pub async fn get_text(&self, url: &str, media_type: &str) -> Result<String, Fault> {
+        let (kind, body) = self.get(url, media_type).await?;
+        if kind.as_deref().is_some_and(|kind| kind.starts_with(media_type)) {
             String::from_utf8(body).during(&format!("fetching {url}"))
         } else {
-            Err(Fault::new(format!("fetching {url}: not a plain text")))
+            Err(Fault::new(format!("fetching {url}: the answer is not {media_type}")))
         }
     }
 

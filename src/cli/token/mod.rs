@@ -1,0 +1,119 @@
+//! `actchain token inspect|verify`: decodes a token and its chain; verify checks it as a resource server does.
+
+mod verify;
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use self::verify::{Report, Trust};
+use super::foundation::{self, Opening};
+use super::{chain_view, print_json};
+use crate::platform::fault::{During, Fault};
+use crate::platform::jose::Jws;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Decode and explain; checks nothing
+    Inspect {
+        /// The token; «-» reads it from standard input
+        jwt: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check type, issuer, signature, times, audience and status, as a resource server does, and say what was checked
+    ///
+    /// The issuer is the one of the configured server; a token of another issuer needs --issuer or --jwks. Exits 0 for a
+    /// valid token, 1 for one that is not valid, 2 if that cannot be told.
+    Verify {
+        /// The token; «-» reads it from standard input
+        jwt: String,
+        /// Whose tokens are accepted; its metadata names the keys
+        #[arg(long, value_name = "ISSUER")]
+        issuer: Option<String>,
+        /// Where the keys are; with a file, nothing is fetched and the status is not checked
+        #[arg(long, value_name = "URL|FILE")]
+        jwks: Option<String>,
+        /// The audience that the token must name
+        #[arg(long)]
+        audience: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn run(
+    opening: impl FnOnce() -> Result<Opening, Fault>,
+    command: Command,
+) -> Result<ExitCode, Fault> {
+    match command {
+        Command::Inspect { jwt, json } => {
+            let jwt = read(jwt)?;
+            explain(&parsed(&jwt)?, json)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Verify { jwt, issuer, jwks, audience, json } => {
+            let jwt = read(jwt)?;
+            let jws = parsed(&jwt)?;
+            let issuer = match (issuer, &jwks) {
+                (None, None) => Some(own_issuer(opening()?).await?),
+                (issuer, _) => issuer,
+            };
+            let report = verify::verify(&jws, &Trust { issuer, jwks, audience }).await?;
+            print(&jws, &report, json)?;
+            Ok(if report.wrong.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+/// The issuer of the configured server, or of the one that serves the database here.
+async fn own_issuer(opening: Opening) -> Result<String, Fault> {
+    if let Some(issuer) = &opening.config().issuer {
+        return Ok(issuer.clone());
+    }
+    foundation::with(opening, async |foundation, _| Ok(foundation.config.issuer())).await
+}
+
+fn parsed(jwt: &str) -> Result<Jws<'_>, Fault> {
+    Jws::parse(jwt).ok_or_else(|| Fault::new("this is no JWT in compact form"))
+}
+
+fn read(jwt: String) -> Result<String, Fault> {
+    if jwt != "-" {
+        return Ok(jwt);
+    }
+    let text = std::io::read_to_string(std::io::stdin()).during("reading standard input")?;
+    Ok(text.trim().to_owned())
+}
+
+fn explain(jws: &Jws<'_>, json: bool) -> Result<(), Fault> {
+    let header = json!({"alg": jws.header.alg, "typ": jws.header.typ, "kid": jws.header.kid});
+    if json {
+        return print_json(&json!({"header": header, "claims": jws.claims}));
+    }
+    println!("header      {header}");
+    let label = if jws.claims.contains_key("act") { "chain" } else { "subject" };
+    println!("{label:<11} {}", chain_view::draw(&jws.claims).replace('\n', "\n            "));
+    for (name, value) in jws.claims.iter().filter(|(name, _)| *name != "act") {
+        println!("{name:<11} {value}");
+    }
+    Ok(())
+}
+
+fn print(jws: &Jws<'_>, report: &Report, json: bool) -> Result<(), Fault> {
+    let Report { wrong, checked, unchecked } = report;
+    if json {
+        return print_json(&json!({
+            "valid": wrong.is_none(), "reason": wrong, "checked": checked, "not_checked": unchecked, "claims": jws.claims,
+        }));
+    }
+    if let Some(wrong) = wrong {
+        println!("not valid: {wrong}");
+        return Ok(());
+    }
+    explain(jws, false)?;
+    checked.iter().for_each(|what| println!("checked     {what}"));
+    unchecked.iter().for_each(|what| println!("not checked {what}"));
+    println!("valid");
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! `actchain token …`: what is said of a token, and what is checked of it.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::stage::{MAIL, Server, Stage, now, send};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/first-exchange.yaml");
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A server whose issuer is its address, with the agents of the README.
+fn readme(stage: &Stage) -> Server {
+    let server = stage.serve_under(&stage.data_dir(), None).unwrap();
+    // The example names the address that the README uses.
+    let example = std::fs::read_to_string(EXAMPLE).unwrap().replace("http://127.0.0.1:8080", &server.base);
+    std::fs::write(stage.path("example.yaml"), example).unwrap();
+    let applied = stage.command().args(["apply", "-f", "example.yaml"]).output().unwrap();
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    server
+}
+
+async fn token(server: &Server, client: &str, form: &[(&str, &str)]) -> String {
+    let request = reqwest::Client::new().post(format!("{}/oauth/token", server.base));
+    let secret = format!("{client}-secret-0123456789");
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let request = request.basic_auth(client, Some(secret)).body(body);
+    let answer = request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+    let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+async fn second_hop(server: &Server) -> String {
+    let first = token(server, "assistant", &[("grant_type", "client_credentials")]).await;
+    let form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", &first),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+    ];
+    token(server, "mail-bot", &form).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_verified_against_the_server_and_its_status_list() {
+    let stage = Stage::new();
+    let server = readme(&stage);
+    let token = second_hop(&server).await;
+    let verify = |more: &[&str]| {
+        let output = stage.command().args(["token", "verify", &token]).args(more).output().unwrap();
+        (output.status.code(), text(&output))
+    };
+    let (code, said) = verify(&["--audience", MAIL]);
+    assert_eq!((code, said.lines().last()), (Some(0), Some("valid")), "{said}");
+    for what in ["checked     type", "checked     issuer", "checked     signature", "checked     times"] {
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    assert!(said.contains("checked     status: valid") && said.contains("not checked the sender"), "{said}");
+    assert_eq!(verify(&["--audience", "https://other.example.com"]).0, Some(1));
+    let revoked = stage.command().args(["delegation", "revoke", "assistant-to-mail-bot"]).output().unwrap();
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    let (code, said) = verify(&[]);
+    assert!(code == Some(1) && said.contains("it was revoked"), "{said}");
+    let (code, said) = verify(&["--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["valid"]), (Some(1), &json!(false)));
+    assert!(said["checked"].as_array().is_some_and(|list| list.len() >= 4), "{said}");
+    // Without the server, nobody can tell.
+    drop(server);
+    let (code, said) = verify(&[]);
+    assert_eq!((code, said.as_str()), (Some(2), ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_another_issuer_is_refused_and_nothing_is_fetched_from_where_it_says() {
+    let stage = Stage::new();
+    let _server = readme(&stage);
+    let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let elsewhere = format!("http://{}", trap.local_addr().unwrap());
+    let claims = json!({
+        "iss": elsewhere, "sub": "alice", "aud": MAIL, "client_id": "a", "iat": now(), "exp": now() + 600,
+        "jti": "1", "txn": "1", "scope": "mail.read",
+    });
+    let token = stage.idp.sign("at+jwt", &claims).unwrap();
+    let output = stage.command().args(["token", "verify", &token]).output().unwrap();
+    let said = text(&output);
+    assert!(output.status.code() == Some(1) && said.contains("--issuer"), "{said}");
+    assert_eq!(trap.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "nothing was fetched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_from_a_file_verify_offline_and_what_was_not_checked_is_said() {
+    let stage = Stage::new();
+    let server = stage.serve();
+    stage.declare();
+    let (_, answer) = send(&server.base, &stage.exchange()).await.unwrap();
+    let token = answer["access_token"].as_str().unwrap();
+    let jwks = stage.path("jwks.json");
+    let published = reqwest::get(format!("{}/oauth/jwks", server.base)).await.unwrap();
+    std::fs::write(&jwks, published.text().await.unwrap()).unwrap();
+    drop(server);
+    let verify = |token: &str, more: &[&str]| {
+        let arguments = [&["token", "verify", token, "--jwks", jwks.to_str().unwrap()], more].concat();
+        let output = stage.run(&arguments);
+        (output.status.code().unwrap(), text(&output))
+    };
+    let (code, said) = verify(token, &["--audience", MAIL]);
+    assert!(
+        code == 0 && said.contains("not checked status") && said.contains("not checked issuer"),
+        "{said}"
+    );
+    assert!(said.contains("only a DPoP proof shows it"), "{said}");
+    assert_eq!(verify(token, &["--audience", "https://other.example.com"]).0, 1);
+    assert_eq!(verify(token, &["--issuer", "https://other.example.com"]).0, 1);
+    let (head, signature) = token.rsplit_once('.').unwrap();
+    let forged = format!("{head}.{}{}", if signature.starts_with('A') { 'B' } else { 'A' }, &signature[1..]);
+    assert_eq!(verify(&forged, &[]).0, 1);
+    assert_eq!(verify("nonsense", &[]).0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inspection_draws_the_chain_and_claims_nothing_about_tokens_of_others() {
+    let stage = Stage::new();
+    let server = stage.serve();
+    stage.declare();
+    let (_, answer) = send(&server.base, &stage.exchange()).await.unwrap();
+    let inspect = |token: &str| text(&stage.run(&["token", "inspect", token]));
+    let shown = inspect(answer["access_token"].as_str().unwrap());
+    assert!(shown.contains("alice (https://idp.example.com)") && shown.contains("└─ agent"), "{shown}");
+    let shown = inspect(&stage.users_token());
+    assert!(shown.contains("alice (https://idp.example.com)") && !shown.contains("client of"), "{shown}");
+    let list = stage.idp.sign("statuslist+jwt", &json!({"sub": "https://as.example.com/list/1"})).unwrap();
+    assert!(inspect(&list).contains("subject     https://as.example.com/list/1\n"), "{}", inspect(&list));
+}
