@@ -136,7 +136,7 @@ async fn the_first_cut_off_decides_and_a_later_one_changes_nothing() {
     world.server.pass(1_000);
     cut_off(IDP, "bob").await;
     // A token of before is not accepted, with some allowance for the clock of its issuer.
-    world.server.pass(10);
+    world.server.pass(11);
     let (fresh, below) = family(&world, json!({"expires_in": 600}), json!({"expires_in": 300})).await;
     world.server.pass(100);
     let issuer = world.server.app.issuer.clone();
@@ -155,5 +155,5 @@ async fn the_first_cut_off_decides_and_a_later_one_changes_nothing() {
         );
     }
     assert_eq!(shown(&world, &fresh).await, ("expired".into(), json!(null), true));
-    assert_eq!(world.shown(&fresh).await["expires_at"], instant(START + 50 + 100 + 1_000 + 10 + 600));
+    assert_eq!(world.shown(&fresh).await["expires_at"], instant(START + 50 + 100 + 1_000 + 11 + 600));
 }
