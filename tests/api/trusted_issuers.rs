@@ -1,6 +1,7 @@
 //! Trusted issuers and their keys: fetched, remembered, asked for again, and everything a JWKS endpoint can do wrong.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -155,19 +156,59 @@ async fn an_issuer_whose_keys_changed_is_believed_by_its_new_ones_only() {
     ask().await.assert_refused(400, "invalid_request", "subject_token_invalid");
 }
 
+/// A publisher that answers with a set once, and never again.
+struct Hanging {
+    url: String,
+    /// Requests that wait for an answer, and those that were given up.
+    waiting: Arc<AtomicUsize>,
+    given_up: Arc<AtomicUsize>,
+}
+
+impl Hanging {
+    async fn after(set: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        let hanging = Self { url, waiting: Arc::default(), given_up: Arc::default() };
+        let (waiting, given_up) = (Arc::clone(&hanging.waiting), Arc::clone(&hanging.given_up));
+        tokio::spawn(async move {
+            let (mut first, _) = listener.accept().await.unwrap();
+            request(&mut first).await;
+            let length = set.len();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+            first.write_all(format!("{head}{set}").as_bytes()).await.unwrap();
+            drop(first);
+            while let Ok((mut connection, _)) = listener.accept().await {
+                request(&mut connection).await;
+                waiting.fetch_add(1, Ordering::SeqCst);
+                let _closed = connection.read_u8().await;
+                given_up.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        hanging
+    }
+}
+
+async fn request(connection: &mut TcpStream) -> Option<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(connection.read_u8().await.ok()?);
+    }
+    Some(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_with_an_unknown_key_keeps_nobody_waiting_while_the_publisher_hangs() {
     let (stranger, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
     // Current, and a little older: both are answered while the fetch is under way.
     for age in [10, 700] {
-        let publisher = MockServer::start().await;
-        let world = world_with(&publisher).await;
-        answer_is(&publisher, set(&[&world.idp])).await;
+        let world = World::new().await;
+        let set = json!({"keys": [world.idp.public_jwk()]}).to_string();
+        let publisher = Hanging::after(set).await;
+        declare(&world, &publisher.url).await.unwrap();
         assert_eq!(ask(&world, &world.idp).await.status, 200);
-        answer_is(&publisher, set(&[&world.idp]).set_delay(Duration::from_secs(60))).await;
         world.server.pass(age);
         let known = async {
-            while publisher.received_requests().await.unwrap().is_empty() {
+            while publisher.waiting.load(Ordering::SeqCst) == 0 {
                 tokio::task::yield_now().await;
             }
             ask(&world, &world.idp).await.status
@@ -178,6 +219,7 @@ async fn a_token_with_an_unknown_key_keeps_nobody_waiting_while_the_publisher_ha
             status = known => status,
         };
         assert_eq!(status, 200, "{age}");
+        assert_eq!(publisher.given_up.load(Ordering::SeqCst), 0, "the publisher is still waited for");
     }
 }
 
@@ -222,12 +264,8 @@ async fn a_key_that_cannot_be_looked_up_makes_a_token_neither_good_nor_bad() {
 
 /// Answers one request on each connection, and closes it unanswered at the second.
 async fn close_at_the_second_request(mut connection: TcpStream, body: Arc<Mutex<String>>) {
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        match connection.read_u8().await {
-            Ok(byte) => request.push(byte),
-            Err(_) => return,
-        }
+    if request(&mut connection).await.is_none() {
+        return;
     }
     let body = body.lock().unwrap().clone();
     let head = format!(

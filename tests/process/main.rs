@@ -14,6 +14,7 @@ mod embedded;
 mod external;
 mod limits;
 mod output;
+mod refusals_in_the_log;
 mod stage;
 mod token_commands;
 mod vault_crash;

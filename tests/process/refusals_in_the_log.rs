@@ -1,0 +1,36 @@
+//! What the log of a server says of requests that it refused.
+
+use serde_json::Value;
+
+use crate::stage::{Stage, send, until};
+
+/// Lines of the log with a cause.
+fn causes(stage: &Stage) -> Vec<Value> {
+    let log = std::fs::read_to_string(stage.path("server.log")).unwrap_or_default();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line.get("cause").is_some()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_cause_of_a_refused_token_and_its_request_but_not_the_token() {
+    let stage = Stage::new();
+    stage.declare();
+    let server = stage.serve();
+    let (body, proof) = stage.exchange();
+    let (before, token) = body.split_once("subject_token=").unwrap();
+    let (token, after) = token.split_once('&').unwrap();
+    // Whole, but for its signature.
+    let (input, signature) = token.rsplit_once('.').unwrap();
+    let other = signature.chars().rev().collect::<String>();
+    let forged = format!("{before}subject_token={input}.{}&{after}", &other[..other.len() - 1]);
+    let (status, answer) = send(&server.base, &(forged, proof)).await.unwrap();
+    assert_eq!((status, &answer["reason"]), (400, &Value::from("subject_token_invalid")), "{answer}");
+    assert!(answer.get("cause").is_none());
+    until("the refusal is in the log", || !causes(&stage).is_empty());
+    let line = causes(&stage).remove(0);
+    assert_eq!(line["reason"], "subject_token_invalid");
+    assert!(["signature", "malformed"].contains(&line["cause"].as_str().unwrap()), "{line}");
+    assert!(line["span"]["request_id"].is_string(), "{line}");
+    let log = std::fs::read_to_string(stage.path("server.log")).unwrap();
+    assert!(!log.contains(input));
+}
