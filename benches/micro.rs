@@ -63,6 +63,7 @@ fn client() -> Client {
         name: "E-mail".into(),
         auth: AuthMethod::PrivateKeyJwt,
         secrets: Vec::new(),
+        declared_secret: None,
         jwks: None,
         keys: Vec::new(),
         jwks_uri: None,

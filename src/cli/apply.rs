@@ -1,5 +1,6 @@
-//! `actchain apply`: declares what should be there; idempotent; all or nothing.
+//! `actchain apply`: applies a manifest; idempotent; all or nothing. The plan names each member that changes.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,20 +10,37 @@ use serde_json::json;
 use super::foundation;
 use crate::cli::foundation::Opening;
 use crate::domain::capability::Ladder;
-use crate::flows::apply::{Change, Mode, Outcome, apply, read_all};
+use crate::flows::apply::{Change, Line, Mode, Outcome, Request, apply, read_all, schema};
+use crate::flows::desk::Desk;
 use crate::platform::fault::{During, Fault};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// YAML files; «-» reads standard input
-    #[arg(short = 'f', long = "file", required = true)]
+    #[arg(short = 'f', long = "file", required_unless_present = "schema")]
     files: Vec<PathBuf>,
     /// Show the plan and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Let this client lose its kind or its credentials; can be given several times
+    #[arg(long, value_name = "CLIENT")]
+    replace: Vec<String>,
+    /// Print the JSON Schema of the manifest, and do nothing else
+    #[arg(long, conflicts_with_all = ["files", "dry_run", "replace"])]
+    schema: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Prints the JSON Schema; `None` if that was not asked for.
+pub(super) fn print_schema(args: &Args) -> Option<Result<ExitCode, Fault>> {
+    let print = || {
+        let text = serde_json::to_string_pretty(&schema::manifest()).during("writing the schema")?;
+        println!("{text}");
+        Ok(ExitCode::SUCCESS)
+    };
+    args.schema.then(print)
 }
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
@@ -31,14 +49,17 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Carry };
     let outcome = foundation::with(config, async |foundation, pool| {
         let issuer = foundation.config.issuer();
-        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        // Nothing but providers and sinks needs the master key.
+        let config = &foundation.config;
+        let ladder = Ladder::new(&config.delegations.capabilities)?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config };
+        // Only providers and sinks need the master key.
         let needs = !(declaration.providers.is_empty() && declaration.sinks.is_empty());
         let vault = if needs { Some(foundation.vault()?) } else { None };
-        apply(pool, (&issuer, &ladder, vault.as_ref()), (declaration, mode), foundation.clock.now()).await
+        let request = Request { declaration, mode, replace: BTreeSet::from_iter(args.replace) };
+        apply(&desk, vault.as_ref(), request, foundation.clock.now()).await
     })
     .await?;
-    // A secret of a dry run belongs to nobody.
+    // A secret of a dry run is not stored.
     let outcome = match mode {
         Mode::Carry => outcome,
         Mode::DryRun => Outcome { secrets: Vec::new(), ..outcome },
@@ -48,7 +69,16 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     } else {
         print_lines(&outcome, mode)
     }
+    for (kind, id, warning) in warnings(&outcome) {
+        eprintln!("actchain: warning: {kind} {id} is {warning}");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn warnings(outcome: &Outcome) -> impl Iterator<Item = (&'static str, &str, &str)> {
+    let warned = |line: &'_ Line| line.warning.is_some();
+    let lines = outcome.lines.iter().filter(move |line| warned(line));
+    lines.map(|line| (line.kind, line.id.as_str(), line.warning.as_deref().unwrap_or_default()))
 }
 
 fn read(path: &PathBuf) -> Result<(String, String), Fault> {
@@ -65,16 +95,21 @@ fn print_lines(outcome: &Outcome, mode: Mode) {
             Change::Update => '~',
             Change::Keep => '=',
         };
-        let note = line.note.as_deref().map(|note| format!("  ({note})")).unwrap_or_default();
-        println!("{sign} {} {}{note}", line.kind, line.id);
+        let remark = line.note.as_deref().or(line.warning.as_deref());
+        let remark = remark.map(|text| format!("  ({text})")).unwrap_or_default();
+        println!("{sign} {} {}{remark}", line.kind, line.id);
+        for member in &line.members {
+            println!("    {member}");
+        }
     }
     for (client_id, secret) in &outcome.secrets {
         println!("secret of {client_id}, shown this once: {}", secret.expose_secret());
     }
     let changes = outcome.lines.iter().filter(|line| line.change != Change::Keep).count();
+    let noun = if changes == 1 { "change" } else { "changes" };
     match mode {
-        Mode::Carry => println!("{changes} changes made"),
-        Mode::DryRun => println!("{changes} changes to make; nothing was changed"),
+        Mode::Carry => println!("{changes} {noun} made"),
+        Mode::DryRun => println!("{changes} {noun} to make; nothing was changed"),
     }
 }
 
@@ -84,5 +119,9 @@ fn print_json(outcome: &Outcome, mode: Mode) -> Result<(), Fault> {
         .iter()
         .map(|(client_id, secret)| (client_id.clone(), secret.expose_secret().into()))
         .collect();
-    super::print_json(&json!({"dry_run": mode == Mode::DryRun, "plan": outcome.lines, "secrets": secrets}))
+    let warnings: Vec<String> =
+        warnings(outcome).map(|(kind, id, warning)| format!("{kind} {id} is {warning}")).collect();
+    super::print_json(&json!({
+        "dry_run": mode == Mode::DryRun, "plan": outcome.lines, "secrets": secrets, "warnings": warnings
+    }))
 }

@@ -14,7 +14,10 @@ mod delegation_tree;
 mod demo;
 mod doctor;
 mod foundation;
+mod issuer;
 mod key;
+mod registration;
+mod resource;
 mod serve;
 mod sink;
 mod token;
@@ -57,6 +60,12 @@ enum Command {
     /// List, show, disable, enable clients; rotate their secrets
     #[command(subcommand)]
     Client(client::Command),
+    /// List, show and remove trusted issuers
+    #[command(subcommand)]
+    Issuer(issuer::Command),
+    /// List, show and remove resources
+    #[command(subcommand)]
+    Resource(resource::Command),
     /// List, show, request, approve, deny, revoke, renew and draw delegations
     #[command(subcommand)]
     Delegation(delegation::Command),
@@ -138,6 +147,8 @@ impl Command {
                 | connection::Command::Show { .. }
                 | connection::Command::Providers { .. },
             )
+            | Self::Issuer(issuer::Command::List { .. } | issuer::Command::Show { .. })
+            | Self::Resource(resource::Command::List { .. } | resource::Command::Show { .. })
             | Self::Backup(_)
             | Self::Token(_)
             | Self::Key(key::Command::List { .. })
@@ -165,9 +176,14 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
     match cli.command {
         Command::Serve => serve::run(config()?).await,
         Command::Demo(args) => demo::run(args).await,
-        Command::Apply(args) => apply::run(opening()?, args).await,
+        Command::Apply(args) => match apply::print_schema(&args) {
+            Some(printed) => printed,
+            None => apply::run(opening()?, args).await,
+        },
         Command::Migrate => foundation::migrate(&config()?).await,
         Command::Client(command) => client::run(opening()?, command).await,
+        Command::Issuer(command) => issuer::run(opening()?, command).await,
+        Command::Resource(command) => resource::run(opening()?, command).await,
         Command::Delegation(command) => delegation::run(opening()?, command).await,
         Command::Connection(command) => connection::run(opening()?, command).await,
         Command::Key(command) => key::run(opening()?, command).await,

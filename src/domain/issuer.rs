@@ -98,14 +98,6 @@ impl Issuer {
         Self { subject_changed_at, ..self }
     }
 
-    /// Whether it is registered just like another.
-    pub fn says_the_same(&self, other: &Self) -> bool {
-        (&self.jwks, &self.jwks_uri, &self.audiences) == (&other.jwks, &other.jwks_uri, &other.audiences)
-            && self.delegation_audiences == other.delegation_audiences
-            && (&self.algorithms, &self.token_types) == (&other.algorithms, &other.token_types)
-            && (&self.subject, &self.claims) == (&other.subject, &other.claims)
-    }
-
     /// Whether a token for these audiences lets a user decide about delegations.
     pub fn lets_decide(&self, audiences: &[String]) -> bool {
         let wanted = self.delegation_audiences.as_ref().unwrap_or(&self.audiences);

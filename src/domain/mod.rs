@@ -13,6 +13,7 @@ pub mod issuer;
 pub mod key;
 pub mod ledger;
 pub mod limit;
+pub mod name;
 pub mod principal;
 pub mod provider;
 pub mod refusal;

@@ -26,16 +26,3 @@ pub(super) fn check_removed_keys(old: &Client, wanted: &Client) -> Result<(), Fa
          is not compromised, restore it first: actchain client key restore {id} {jkt}"
     )))
 }
-
-/// Whether nothing about it changes.
-pub(super) fn same_client(old: &Client, wanted: &Client) -> bool {
-    let sets = |one: &Client| {
-        let sets = [&one.scopes, &one.audiences, &one.detail_types, &one.dpop_keys];
-        sets.map(Clone::clone)
-    };
-    (old.kind, &old.name, old.auth, &old.secrets) == (wanted.kind, &wanted.name, wanted.auth, &wanted.secrets)
-        && (&old.jwks, &old.jwks_uri, old.dpop) == (&wanted.jwks, &wanted.jwks_uri, wanted.dpop)
-        && (&old.grant_types, &old.actor_subjects) == (&wanted.grant_types, &wanted.actor_subjects)
-        && (old.max_token_ttl, old.dpop_restricted) == (wanted.max_token_ttl, wanted.dpop_restricted)
-        && sets(old) == sets(wanted)
-}

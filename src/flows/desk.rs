@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::identify::{client_stands, user_stands};
+use super::identify::{client_stands, user_is_trusted};
 use super::work::{Authorized, Work};
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
@@ -107,7 +107,7 @@ impl Caller {
     pub async fn stands(&self, connection: &mut PgConnection, now: OffsetDateTime) -> Result<bool, Fault> {
         match self {
             Self::User(user) => {
-                Ok(now < user.until + SKEW && user_stands(connection, &user.who, user.since).await?)
+                Ok(now < user.until + SKEW && user_is_trusted(connection, &user.who, user.since).await?)
             }
             Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
                 let found = client_stands(connection, (&holder.client.client_id, holder.jti), now).await?;

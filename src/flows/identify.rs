@@ -16,7 +16,7 @@ use crate::domain::client::{self, Client, Kind};
 use crate::domain::limit::Limit;
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Refusal, Stop};
-use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE};
+use crate::domain::registry::{self, ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE};
 use crate::domain::subject::{Source, VerifiedSubject};
 use crate::domain::{delegation, token};
 use crate::platform::fault::Fault;
@@ -107,10 +107,21 @@ async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Stop> {
     let who = verified.subject.clone();
     // One that does not say since when it is may be as old as can be.
     let since = verified.validity.issued_at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    if !app.read(async |connection| user_stands(connection, &who, since).await).await? {
+    if !app.read(async |connection| user_is_trusted(connection, &who, since).await).await? {
         return Err(Refusal::AccessTokenInvalid.into());
     }
     Ok(Caller::User(InPerson { who, since, until: verified.validity.expires_at }))
+}
+
+/// Whether a user's issuer is still registered, because the registry in memory may be older than its removal, and whether
+/// what the user presents is younger than the last cut-off.
+pub(super) async fn user_is_trusted(
+    connection: &mut PgConnection,
+    who: &Principal,
+    since: OffsetDateTime,
+) -> Result<bool, Fault> {
+    Ok(registry::store::has_issuer(connection, &who.iss).await?
+        && user_stands(connection, who, since).await?)
 }
 
 /// Whether what a user presents is younger than its last cut-off, also if the clock of its issuer is ahead of ours.

@@ -16,3 +16,4 @@ pub mod process;
 pub mod random;
 pub mod secret;
 pub mod telemetry;
+pub mod yaml;

@@ -21,6 +21,7 @@ const PREFIX: &str = "whsec_";
 const SIZES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// What both sides know.
+#[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {

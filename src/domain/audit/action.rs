@@ -53,8 +53,12 @@ pub enum Action {
     KeyChanged,
     /// An issuer was registered or changed.
     IssuerChanged,
+    /// An issuer was removed.
+    IssuerRemoved,
     /// A resource was registered or changed.
     ResourceChanged,
+    /// A resource was removed.
+    ResourceRemoved,
     /// A provider of credentials was declared or changed.
     ProviderChanged,
     /// A witness vouched for a checkpoint.
@@ -128,7 +132,9 @@ impl Action {
             Self::ClientSecretRotated => "client.secret_rotated",
             Self::KeyChanged => "key.changed",
             Self::IssuerChanged => "admin.issuer_changed",
+            Self::IssuerRemoved => "admin.issuer_removed",
             Self::ResourceChanged => "admin.resource_changed",
+            Self::ResourceRemoved => "admin.resource_removed",
             Self::ProviderChanged => "admin.provider_changed",
             Self::AuditCosigned => "admin.audit_cosigned",
             Self::AuditArchived => "admin.audit_archived",

@@ -55,6 +55,7 @@ fn client() -> impl Strategy<Value = Client> {
             name: id.to_owned(),
             auth: AuthMethod::PrivateKeyJwt,
             secrets: Vec::new(),
+            declared_secret: None,
             jwks: None,
             keys: Vec::new(),
             jwks_uri: None,

@@ -4,42 +4,45 @@ pub mod store;
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::name;
 use super::principal::Principal;
 use crate::platform::jose::{JwkSet, PublicKey};
 
-/// What a client is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+/// Kind of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[schemars(rename = "ClientKind")]
 pub enum Kind {
-    /// Acts on somebody's behalf.
+    /// Acts for users; the only kind that receives delegations.
     Agent,
     /// Acts for itself.
     Service,
-    /// Validates our tokens.
+    /// Validates this server's tokens.
     ResourceServer,
     /// Administers this server.
     Admin,
-    /// Reads the audit log, all of it, and nothing else.
+    /// Reads the whole audit log, and nothing else.
     Auditor,
 }
 
 /// How a client authenticates (RFC 7591 §2, `token_endpoint_auth_method`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum AuthMethod {
-    /// A secret in the `Authorization` header.
+    /// The secret is in the `Authorization` header.
     ClientSecretBasic,
-    /// A secret in the body.
+    /// The secret is in the body.
     ClientSecretPost,
-    /// A JWT signed with its key.
+    /// A JWT signed with the client's key (RFC 7523).
     PrivateKeyJwt,
-    /// By a registered DPoP key alone.
+    /// A registered DPoP key alone.
     None,
 }
 
@@ -51,7 +54,7 @@ impl AuthMethod {
 }
 
 /// A grant type that a client may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Grant {
     /// RFC 6749 §4.4.
     #[serde(rename = "client_credentials")]
@@ -77,7 +80,7 @@ impl Grant {
 }
 
 /// Whether every token of a client is bound to a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Binding {
@@ -113,6 +116,9 @@ pub struct Client {
     pub auth: AuthMethod,
     /// At most two at a time.
     pub secrets: Vec<StoredSecret>,
+    /// Argon2id hash of the secret that the manifest declared last. A manifest that still declares that secret does not
+    /// replace a rotated one.
+    pub declared_secret: Option<String>,
     /// Its JWK Set as registered.
     pub jwks: Option<Value>,
     /// The keys of that set that can be used.
@@ -203,6 +209,14 @@ impl Client {
 pub fn is_client_id(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/@".contains(&byte))
+}
+
+/// Names that the audit log gives to actors that are not clients.
+const RESERVED_IDS: [&str; 4] = ["server", "user", "operator", "witness"];
+
+/// Whether a new client can have this id.
+pub fn is_new_id(text: &str) -> bool {
+    is_client_id(text) && name::is_addressable(text) && !RESERVED_IDS.contains(&text)
 }
 
 /// A JWK Set without the keys of this thumbprint.

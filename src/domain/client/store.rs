@@ -23,6 +23,7 @@ struct Row {
     name: String,
     auth: AuthMethod,
     secrets: Json<Vec<StoredSecret>>,
+    declared_secret: Option<String>,
     jwks: Option<Value>,
     jwks_uri: Option<String>,
     scopes: Vec<String>,
@@ -61,6 +62,7 @@ impl From<Row> for Client {
             name: row.name,
             auth: row.auth,
             secrets: row.secrets.0,
+            declared_secret: row.declared_secret,
             jwks: row.jwks,
             jwks_uri: row.jwks_uri,
             scopes: row.scopes.into_iter().collect(),
@@ -128,14 +130,14 @@ pub async fn put(connection: &mut PgConnection, client: &Client, now: OffsetDate
     sqlx::query(
         "INSERT INTO client (client_id, kind, name, auth, secrets, jwks, jwks_uri, scopes, audiences, detail_types,
                              grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at,
-                             dpop_restricted)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17)
+                             dpop_restricted, declared_secret)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18)
          ON CONFLICT (client_id) DO UPDATE SET
              version = client.version + 1, kind = excluded.kind, name = excluded.name, auth = excluded.auth,
              secrets = excluded.secrets, jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              scopes = excluded.scopes, audiences = excluded.audiences, detail_types = excluded.detail_types,
              grant_types = excluded.grant_types, dpop = excluded.dpop, dpop_keys = excluded.dpop_keys,
-             dpop_restricted = excluded.dpop_restricted,
+             dpop_restricted = excluded.dpop_restricted, declared_secret = excluded.declared_secret,
              actor_subjects = excluded.actor_subjects, max_token_ttl = excluded.max_token_ttl,
              updated_at = excluded.updated_at",
     )
@@ -156,6 +158,7 @@ pub async fn put(connection: &mut PgConnection, client: &Client, now: OffsetDate
     .bind(client.max_token_ttl.and_then(|ttl| i32::try_from(ttl).ok()))
     .bind(now)
     .bind(client.dpop_restricted)
+    .bind(&client.declared_secret)
     .execute(connection)
     .await?;
     Ok(())

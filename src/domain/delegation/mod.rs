@@ -18,6 +18,7 @@ pub use self::terms::{Narrowing, Wider};
 pub use self::view::{Lifetime, View};
 use super::capability::{Ceiling, Ladder};
 use super::limit::Limit;
+use super::name;
 use super::principal::Principal;
 use super::refusal::Refusal;
 use crate::platform::clock::rfc3339;
@@ -350,6 +351,7 @@ impl Path {
 pub fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        && name::is_addressable(text)
 }
 
 #[cfg(test)]

@@ -2,15 +2,18 @@
 
 pub mod store;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `(iss, sub)`. A client of ours has our own issuer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// A user of a trusted issuer, or a client of this server, whose `iss` is this server's issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Principal {
-    /// Who says so.
+    /// Issuer that identifies the principal.
+    #[schemars(example = &"https://idp.example.com")]
     pub iss: String,
-    /// Who it is, for that issuer.
+    /// Identifier of the principal at that issuer.
+    #[schemars(example = &"alice")]
     pub sub: String,
 }
 

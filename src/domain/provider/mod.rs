@@ -4,6 +4,7 @@ pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -12,53 +13,57 @@ use url::Url;
 
 use super::client::AuthMethod;
 use super::data_key::{DataKeys, Sealed};
+use super::name;
 use crate::platform::base64url;
 use crate::platform::digest::sha256;
 use crate::platform::fault::{During, Fault};
 use crate::protocol::canonical_json;
 
-/// What a credential is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Kind of the credentials that a provider issues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ProviderKind")]
 pub enum Kind {
     /// Tokens of an authorization server (RFC 6749).
     Oauth2,
-    /// One secret that does not change by itself.
+    /// An API key.
     ApiKey,
     /// A user name and a password (RFC 7617).
     Basic,
 }
 
-/// What stands between scopes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Separator of scopes in requests to the provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ScopeSeparator")]
 pub enum Separator {
-    /// As RFC 6749 §3.3 has it.
+    /// A space (RFC 6749 §3.3).
     #[default]
     Space,
-    /// As some have it.
+    /// A comma.
     Comma,
 }
 
-/// How parameters are sent to the token endpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Encoding of requests to the token endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "RequestEncoding")]
 pub enum Body {
-    /// As RFC 6749 has it.
+    /// `application/x-www-form-urlencoded` (RFC 6749 §4.1.3).
     #[default]
     Form,
-    /// As some have it.
+    /// `application/json`.
     Json,
 }
 
-/// Which token the revocation endpoint is sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Token that is sent to the revocation endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RevocationToken {
     /// The refresh token, where there is one: RFC 7009 §2.1 ends the whole grant with it.
     #[default]
     RefreshToken,
-    /// The access token: some servers know no other one there.
+    /// The access token.
     AccessToken,
 }
 
@@ -197,6 +202,5 @@ pub fn origin(host: &str) -> Option<String> {
 pub fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-        && text != "."
-        && text != ".."
+        && name::is_addressable(text)
 }

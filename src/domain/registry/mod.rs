@@ -1,5 +1,6 @@
 //! All trusted issuers and all resources: few, rarely changed, kept in memory under a version number.
 
+pub mod dependents;
 pub mod store;
 
 use std::collections::BTreeMap;

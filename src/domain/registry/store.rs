@@ -112,6 +112,24 @@ pub async fn put_resource(connection: &mut PgConnection, resource: &Resource) ->
     Ok(())
 }
 
+/// Whether an issuer is registered.
+pub async fn has_issuer(connection: &mut PgConnection, iss: &str) -> Result<bool, Fault> {
+    let found = sqlx::query_scalar("SELECT EXISTS (SELECT FROM issuer WHERE iss = $1)");
+    Ok(found.bind(iss).fetch_one(connection).await?)
+}
+
+/// Removes an issuer; `false` if it is not registered.
+pub async fn mark_issuer_removed(connection: &mut PgConnection, iss: &str) -> Result<bool, Fault> {
+    let done = sqlx::query("DELETE FROM issuer WHERE iss = $1").bind(iss).execute(connection).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Removes a resource; `false` if it is not registered.
+pub async fn mark_resource_removed(connection: &mut PgConnection, id: &str) -> Result<bool, Fault> {
+    let done = sqlx::query("DELETE FROM resource WHERE id = $1").bind(id).execute(connection).await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Makes every server read the registry again before it issues anything, and verify again what it has verified. A new
 /// client needs that, too: it may have the name of a user.
 pub async fn raise_version(connection: &mut PgConnection) -> Result<(), Fault> {

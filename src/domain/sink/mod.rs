@@ -2,6 +2,7 @@
 
 pub mod store;
 
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -23,11 +24,12 @@ const FIRST_PAUSE: Duration = Duration::seconds(5);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::hours(1);
 
-/// What a sink is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Format of the events that a sink receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "SinkFormat")]
 pub enum Format {
-    /// The document as it was recorded.
+    /// The event's document as recorded.
     Json,
     /// The Open Cybersecurity Schema Framework.
     Ocsf,
@@ -147,6 +149,8 @@ pub struct Secrets {
     pub current: Secret,
     /// The one before, and until when it signs.
     pub previous: Option<(Secret, OffsetDateTime)>,
+    /// The secret that was declared last. A declaration that still has it does not replace a rotated one.
+    pub declared: Option<Secret>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -155,17 +159,24 @@ struct Stored {
     previous: Option<String>,
     #[serde(with = "time::serde::rfc3339::option")]
     until: Option<OffsetDateTime>,
+    #[serde(default)]
+    declared: Option<String>,
 }
 
 impl Secrets {
-    /// One alone.
-    pub fn of(current: Secret) -> Self {
-        Self { current, previous: None }
+    /// One that was made here.
+    pub fn made(current: Secret) -> Self {
+        Self { current, previous: None, declared: None }
+    }
+
+    /// One that was declared.
+    pub fn declared(current: Secret) -> Self {
+        Self { declared: Some(current.clone()), current, previous: None }
     }
 
     /// Another one in its place, beside which it signs for a while.
     pub fn followed_by(self, next: Secret, now: OffsetDateTime) -> Self {
-        Self { current: next, previous: Some((self.current, now + OVERLAP)) }
+        Self { current: next, previous: Some((self.current, now + OVERLAP)), declared: self.declared }
     }
 
     /// Those that sign at an instant, the newest first.
@@ -186,6 +197,7 @@ impl Secrets {
             current: text(&self.current),
             previous: self.previous.as_ref().map(|(secret, _)| text(secret)),
             until: self.previous.as_ref().map(|(_, until)| *until),
+            declared: self.declared.as_ref().map(text),
         };
         let stored =
             SecretString::from(serde_json::to_string(&stored).during("writing the secret of a sink")?);
@@ -198,8 +210,9 @@ impl Secrets {
         let what = "reading the secret of a sink";
         let stored: Stored = serde_json::from_slice(&bytes).during(what)?;
         let read = |text: &str| Secret::parse(text).ok_or_else(|| Fault::new(what));
-        let previous = stored.previous.as_deref().map(read).transpose()?;
-        Ok(Self { current: read(&stored.current)?, previous: previous.zip(stored.until) })
+        let previous = stored.previous.as_deref().map(read).transpose()?.zip(stored.until);
+        let declared = stored.declared.as_deref().map(read).transpose()?;
+        Ok(Self { current: read(&stored.current)?, previous, declared })
     }
 }
 
@@ -234,7 +247,8 @@ mod tests {
     #[test]
     fn the_secret_before_signs_for_a_while() {
         let now = OffsetDateTime::UNIX_EPOCH;
-        let make = || Secrets::of(Secret::generate().unwrap()).followed_by(Secret::generate().unwrap(), now);
+        let make =
+            || Secrets::made(Secret::generate().unwrap()).followed_by(Secret::generate().unwrap(), now);
         assert_eq!(make().live(now + OVERLAP - Duration::seconds(1)).len(), 2);
         assert_eq!(make().live(now + OVERLAP).len(), 1);
     }

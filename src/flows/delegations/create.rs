@@ -282,6 +282,7 @@ async fn make_agent(
         name: format!("Agent of task {}", wanted.task_id),
         auth: AuthMethod::None,
         secrets: Vec::new(),
+        declared_secret: None,
         jwks: Some(json!({"keys": [Value::Object(wanted.jwk.clone())]})),
         keys: Vec::new(),
         jwks_uri: None,

@@ -107,7 +107,7 @@ impl NewDelegation {
     }
 
     /// The terms and uses, if they are well-formed.
-    pub(super) fn terms(&self, ladder: &Ladder) -> Result<(Terms, Option<i64>), Refusal> {
+    pub(in crate::flows) fn terms(&self, ladder: &Ladder) -> Result<(Terms, Option<i64>), Refusal> {
         let narrowing = self.limits().narrowing(ladder)?;
         let terms = Terms {
             scopes: narrowing.scopes.map_or(Limit::Any, Limit::Only),

@@ -1,8 +1,9 @@
 //! What is declared of a sink, and how that becomes one.
 
+use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
@@ -11,38 +12,53 @@ use crate::domain::audit;
 use crate::domain::refusal::Stop;
 use crate::domain::sink::{self, Format, Secrets, Sink, store};
 use crate::domain::vault::held::Vault;
-use crate::flows::apply::Change;
+use crate::flows::apply::{Change, Line, MemberChange, Members, SecretChange, differences};
 use crate::flows::keys;
 use crate::platform::fault::Fault;
+use crate::platform::yaml::Place;
 use crate::protocol::standard_webhooks::Secret;
 
 /// The longest address.
 const MOST: usize = 2_048;
 
-/// A sink as it is declared.
-#[derive(Debug, Deserialize)]
+/// A sink: an HTTP endpoint to which events of the audit log are posted, in order.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = crate::flows::declaration::schema::with_id)]
 pub struct SinkDeclaration {
-    /// Its name.
+    /// Sink id: letters, digits and `-_.`, not beginning with `-`.
     #[serde(default)]
+    #[schemars(
+        length(min = 1, max = 64),
+        regex(pattern = "^[A-Za-z0-9_.][A-Za-z0-9_.-]*$"),
+        example = &"siem"
+    )]
     pub id: String,
-    /// Where events are posted.
+    /// URL to which events are posted; https, no fragment, and no private address.
+    #[schemars(length(max = 2048), example = &"https://siem.example.com/actchain")]
     pub url: String,
-    /// In which form; as they were recorded where absent.
-    #[serde(default = "json")]
+    /// Format of the events.
+    #[serde(default = "as_recorded")]
     pub format: Format,
-    /// Which of them, as in a query of the log; all where absent.
+    /// Filter of the events, with the parameters of a search of the audit log; all events where empty.
     #[serde(default)]
+    #[schemars(example = json!({"outcome": "refused"}))]
     pub filter: Map<String, Value>,
-    /// Its secret; one is made where absent and none is there.
+    /// Signing secret (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. Where it is absent and the sink has no
+    /// secret, a secret is made and printed once.
+    #[schemars(with = "Option<String>", example = &"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
     pub secret: Option<SecretString>,
-    /// Whether events are sent; as it is where absent.
+    /// Whether events are sent; unchanged where absent, and on for a new sink.
+    #[schemars(example = false)]
     pub enabled: Option<bool>,
-    /// Where a new one begins; at the present end of the log where absent.
+    /// `seq` of the first event for a new sink; the end of the log where absent.
+    #[schemars(example = 0)]
     pub from_seq: Option<u64>,
+    #[serde(skip)]
+    pub(in crate::flows) place: Place,
 }
 
-fn json() -> Format {
+fn as_recorded() -> Format {
     Format::Json
 }
 
@@ -75,12 +91,21 @@ impl Unusable {
 /// What was put.
 #[derive(Debug)]
 pub struct Put {
-    /// Whether anything is different.
-    pub change: Change,
+    /// Members that changed; `None` if the sink is new.
+    pub members: Option<Vec<MemberChange>>,
+    /// Something to know about the sink.
+    pub note: Option<String>,
     /// It.
     pub sink: Sink,
     /// Its secret, if it was made.
     pub made: Option<SecretString>,
+}
+
+impl Put {
+    /// Whether anything is different.
+    pub fn change(&self) -> Change {
+        Line::of("sink", &self.sink.id, self.members.clone()).change
+    }
 }
 
 /// What sinks in a declaration need before any transaction.
@@ -136,12 +161,12 @@ async fn create(
     (declared, given): (&SinkDeclaration, Option<Secret>),
     (position, now): (u64, OffsetDateTime),
 ) -> Result<Put, Unusable> {
-    let (secret, made) = match given {
-        Some(secret) => (secret, None),
+    let (secrets, made) = match given {
+        Some(secret) => (Secrets::declared(secret), None),
         None => {
             let made = Secret::generate()?;
             let text = made.text();
-            (made, Some(text))
+            (Secrets::made(made), Some(text))
         }
     };
     let sink = Sink {
@@ -149,7 +174,7 @@ async fn create(
         url: declared.url.clone(),
         format: declared.format,
         filter: declared.filter.clone(),
-        sealed: Secrets::of(secret).seal(&vault.keys, connection, &declared.id).await?,
+        sealed: secrets.seal(&vault.keys, connection, &declared.id).await?,
         disabled: (declared.enabled == Some(false)).then(|| (now, "declared so".to_owned())),
         position,
         attempts: 0,
@@ -158,7 +183,7 @@ async fn create(
         delivered_at: None,
     };
     store::put(connection, &sink, now).await?;
-    Ok(Put { change: Change::Create, sink, made })
+    Ok(Put { members: None, note: None, sink, made })
 }
 
 async fn change(
@@ -167,17 +192,10 @@ async fn change(
     (declared, given): (&SinkDeclaration, Option<Secret>),
     (mut sink, now): (Sink, OffsetDateTime),
 ) -> Result<Put, Unusable> {
-    let secrets = Secrets::open(&vault.keys, connection, &sink).await?;
-    let next = given.filter(|given| *given != secrets.current);
-    let switched = declared.enabled.is_some_and(|enabled| enabled == sink.disabled.is_some());
-    let same = sink.url == declared.url && sink.format == declared.format && sink.filter == declared.filter;
-    if same && !switched && next.is_none() {
-        return Ok(Put { change: Change::Keep, sink, made: None });
-    }
-    if let Some(next) = next {
-        sink.sealed = secrets.followed_by(next, now).seal(&vault.keys, connection, &sink.id).await?;
-    }
-    if switched {
+    let mut secrets = Secrets::open(&vault.keys, connection, &sink).await?;
+    let before = view(&sink);
+    let old_url = sink.url.clone();
+    if declared.enabled.is_some_and(|enabled| enabled == sink.disabled.is_some()) {
         sink.disabled = match sink.disabled {
             Some(_) => None,
             None => Some((now, "declared so".to_owned())),
@@ -186,7 +204,43 @@ async fn change(
     sink.url.clone_from(&declared.url);
     sink.format = declared.format;
     sink.filter.clone_from(&declared.filter);
+    let mut members = differences(&before, &view(&sink));
+    if old_url != sink.url && !members.iter().any(|one| one.member() == "url") {
+        members.push(MemberChange::secret("url", SecretChange::Replaced));
+    }
+    let (is_current, is_declared) =
+        (given.as_ref() == Some(&secrets.current), given.as_ref() == secrets.declared.as_ref());
+    let mut note = None;
+    match given {
+        Some(given) if is_current && !is_declared => {
+            secrets.declared = Some(given);
+            members.push(MemberChange::secret("secret", SecretChange::Recorded));
+        }
+        Some(given) if !is_current && !is_declared => {
+            secrets = Secrets { declared: Some(given.clone()), ..secrets.followed_by(given, now) };
+            members.push(MemberChange::secret("secret", SecretChange::Replaced));
+        }
+        Some(_) if !is_current => {
+            let why = "the secret was rotated since it was declared, and stays; declare the new one, or none";
+            note = Some(why.to_owned());
+        }
+        _ => {}
+    }
+    if members.is_empty() {
+        return Ok(Put { members: Some(members), note, sink, made: None });
+    }
+    sink.sealed = secrets.seal(&vault.keys, connection, &sink.id).await?;
     (sink.attempts, sink.next_attempt_at) = (0, None);
     store::put(connection, &sink, now).await?;
-    Ok(Put { change: Change::Update, sink, made: None })
+    Ok(Put { members: Some(members), note, sink, made: None })
+}
+
+/// What changes of a sink are told by: of its URL, whose path may be a secret, the origin alone.
+fn view(sink: &Sink) -> Members {
+    let mut members = Members::new();
+    members.insert("url".into(), sink.origin().into());
+    members.insert("format".into(), sink.format.name().into());
+    members.insert("filter".into(), Value::Object(sink.filter.clone()));
+    members.insert("enabled".into(), sink.disabled.is_none().into());
+    members
 }

@@ -66,15 +66,15 @@ async fn try_to_declare(
     let put = put(work.connection(), vault, declared, call.now).await?;
     let dead = store::count_dead_letters(work.connection(), &put.sink.id).await?;
     let mut done = Done::with(put.sink.view(dead))?;
-    done.status = if put.change == Change::Create { 201 } else { 200 };
-    if put.change != Change::Keep {
+    let change = put.change();
+    done.status = if change == Change::Create { 201 } else { 200 };
+    if change != Change::Keep {
         // What is kept for whoever repeats the call has no secret in it.
         call.keep(desk, &mut work, &done).await?;
         let mut event = call.event(Action::SinkChanged);
         event.target = Some(put.sink.id.clone());
         // Where it points, without what may be a secret in its path.
-        event.detail =
-            Some(json!({"change": put.change, "host": put.sink.host(), "format": put.sink.format}));
+        event.detail = Some(json!({"change": change, "host": put.sink.host(), "format": put.sink.format}));
         work.commit(&[event]).await?;
     }
     if let (Value::Object(members), Some(secret)) = (&mut done.body, &put.made) {

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::connections::refused;
-use super::providers::{ProviderDeclaration, prepare, put, view};
+use super::providers::{ProviderDeclaration, prepare, view};
+use super::put_provider::put;
 use crate::domain::audit::Action;
 use crate::domain::provider;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::vault::held::Vault;
-use crate::flows::apply::Change;
+use crate::flows::apply::{Change, Line};
 use crate::flows::desk::{About, Call, Desk, Done, Entered};
 use crate::platform::fault::Fault;
 use sqlx::PgConnection;
@@ -70,7 +71,8 @@ async fn try_to_declare(
         Entered::Before(done) => return Ok(done),
         Entered::Now(work, ()) => work,
     };
-    let change = put(work.connection(), &vault.keys, ready, call.now).await?;
+    let members = put(work.connection(), &vault.keys, ready, call.now).await?;
+    let change = Line::of("provider", &ready.id, members).change;
     let mut done = Done::with(ready.view()?)?;
     done.status = if change == Change::Create { 201 } else { 200 };
     if change == Change::Keep {

@@ -4,59 +4,108 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use secrecy::{ExposeSecret as _, SecretString};
+use schemars::JsonSchema;
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
-use sqlx::PgConnection;
-use sqlx::postgres::PgPool;
-use time::OffsetDateTime;
 
 use super::discover::discover;
 use crate::domain::client::AuthMethod;
-use crate::domain::data_key::{DataKeys, Sealed};
 use crate::domain::provider::{
     self, Attachment, Body, Kind, Oauth, Provider, RevocationToken, Separator, Settings,
 };
-use crate::domain::vault::held::Vault;
-use crate::flows::apply::Change;
-use crate::flows::keys::ensure_data_key;
 use crate::platform::fault::{During, Fault};
 use crate::platform::outbound::Outbound;
 use crate::platform::secret;
+use crate::platform::yaml::Place;
 use crate::protocol::{forwarding, oauth_client, scope};
 
-/// A provider as it is declared. What a template says is there where nothing else is said.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// A provider of credentials. What a template says is the default of each member.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(transform = crate::flows::declaration::schema::with_id)]
 pub struct ProviderDeclaration {
-    /// Its name.
+    /// Provider id: letters, digits and `-_.`, not beginning with `-`.
+    #[schemars(
+        length(min = 1, max = 64),
+        regex(pattern = "^[A-Za-z0-9_.][A-Za-z0-9_.-]*$"),
+        example = &"calendar"
+    )]
     pub id: String,
-    /// A well-known one, such as `google`.
+    /// Template of a well-known provider.
+    #[schemars(example = &"google")]
     pub template: Option<String>,
+    /// Name for people; the id where absent.
+    #[schemars(example = &"Calendar")]
     name: Option<String>,
+    /// Kind of the credentials; `oauth2` where absent. It does not change.
     kind: Option<Kind>,
+    /// Issuer identifier of an authorization server. Without `token_endpoint`, its endpoints are taken from its metadata
+    /// (RFC 8414).
+    #[schemars(example = &"https://accounts.example.com")]
     issuer: Option<String>,
+    /// Authorization endpoint; without one, credentials are imported only.
+    #[schemars(example = &"https://accounts.example.com/authorize")]
     authorization_endpoint: Option<String>,
+    /// Token endpoint.
+    #[schemars(example = &"https://accounts.example.com/token")]
     token_endpoint: Option<String>,
+    /// Revocation endpoint (RFC 7009).
+    #[schemars(example = &"https://accounts.example.com/revoke")]
     revocation_endpoint: Option<String>,
+    /// Client id of this server at the provider; needed for `oauth2`.
+    #[schemars(example = &"actchain")]
     client_id: Option<String>,
+    /// Client secret of this server at the provider.
+    #[schemars(with = "Option<String>", example = &"provider-secret-0123456789")]
     client_secret: Option<SecretString>,
+    /// File with the client secret; a line break at its end is ignored.
+    #[schemars(example = &"/run/secrets/calendar")]
     client_secret_file: Option<PathBuf>,
+    /// Authentication method at the token endpoint; `client_secret_basic` with a client secret and `none` without one where
+    /// absent. `private_key_jwt` is not supported.
     token_endpoint_auth: Option<AuthMethod>,
+    /// Encoding of requests to the token endpoint; `form` where absent.
     token_body: Option<Body>,
+    /// Scopes that owners can be asked for.
+    #[schemars(example = ["events.read"])]
     scopes: BTreeSet<String>,
+    /// Scopes that are requested in addition, always.
+    #[schemars(example = ["offline_access"])]
     always_scopes: BTreeSet<String>,
+    /// Separator of scopes; `space` where absent.
     scope_separator: Option<Separator>,
+    /// Further parameters of the authorization request.
+    #[schemars(example = serde_json::json!({"access_type": "offline"}))]
     authorization_params: BTreeMap<String, String>,
+    /// Whether a refresh token can be used once; `false` where absent.
+    #[schemars(example = true)]
     rotates_refresh_tokens: Option<bool>,
+    /// Token that is sent to the revocation endpoint; `refresh_token` where absent.
     revocation_token: Option<RevocationToken>,
+    /// Error codes of the token endpoint that only the owner can cure, besides the standard ones.
+    #[schemars(example = ["interaction_required"])]
     reconnect_errors: BTreeSet<String>,
+    /// Header field in which the proxy sends the credential; `authorization` where absent.
+    #[schemars(example = &"x-api-key")]
     header: Option<String>,
+    /// Scheme before the credential in that field: `Bearer`, `Basic`, or nothing, by kind and header, where absent.
+    #[schemars(example = &"Bearer")]
     scheme: Option<String>,
+    /// Further header fields of proxied requests that are passed on.
+    #[schemars(example = ["x-api-version"])]
     request_headers: BTreeSet<String>,
+    /// Hosts (https) and origins that the proxy can send the credential to; none where empty.
+    #[schemars(example = ["api.example.com"])]
     hosts: BTreeSet<String>,
+    /// Methods of proxied requests; any where empty.
+    #[schemars(example = ["GET"])]
     methods: BTreeSet<String>,
+    /// Beginnings of the paths of proxied requests; any path where empty.
+    #[schemars(example = ["/v1/"])]
     paths: BTreeSet<String>,
+    #[serde(skip)]
+    pub(in crate::flows) place: Place,
 }
 
 /// A declaration that is complete and checked.
@@ -64,8 +113,8 @@ pub struct ProviderDeclaration {
 pub struct Ready {
     /// Its name.
     pub id: String,
-    settings: Settings,
-    secret: Option<SecretString>,
+    pub(super) settings: Settings,
+    pub(super) secret: Option<SecretString>,
 }
 
 static TEMPLATES: LazyLock<BTreeMap<String, ProviderDeclaration>> = LazyLock::new(|| {
@@ -271,61 +320,6 @@ fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, 
         methods: declared.methods.clone(),
         paths: declared.paths.clone(),
     })
-}
-
-/// Completes declarations of providers, which may talk to them; not inside a transaction.
-pub(in crate::flows) async fn prepare_all(
-    pool: &PgPool,
-    vault: Option<&Vault>,
-    declared: Vec<ProviderDeclaration>,
-    now: OffsetDateTime,
-) -> Result<Vec<Ready>, Fault> {
-    if declared.is_empty() {
-        return Ok(Vec::new());
-    }
-    let vault = vault.ok_or_else(|| Fault::new("providers need the master key"))?;
-    ensure_data_key(pool, vault.keys.master(), now).await?;
-    let mut providers = Vec::with_capacity(declared.len());
-    for one in declared {
-        providers.push(prepare(&vault.outbound, one).await?);
-    }
-    Ok(providers)
-}
-
-/// Stores a provider. Whoever calls records it.
-pub(in crate::flows) async fn put(
-    connection: &mut PgConnection,
-    keys: &DataKeys,
-    ready: &Ready,
-    now: OffsetDateTime,
-) -> Result<Change, Fault> {
-    let found = provider::store::find(connection, &ready.id).await?;
-    let there = found.is_some();
-    if let Some(found) = found {
-        if found.settings.kind != ready.settings.kind {
-            return Err(Fault::new(format!(
-                "provider {}: its kind does not change once it is declared",
-                ready.id
-            )));
-        }
-        let old = found.open(keys, connection).await?;
-        let text = |secret: &Option<SecretString>| secret.as_ref().map(|one| one.expose_secret().to_owned());
-        if old.provider.settings == ready.settings && text(&old.secret) == text(&ready.secret) {
-            return Ok(Change::Keep);
-        }
-    }
-    let secret = ready.secret.as_ref().map(|secret| secret.expose_secret()).unwrap_or_default();
-    let row = provider::row(&ready.id, &ready.settings)?;
-    let sealed: Sealed = keys.seal(connection, &row, secret.as_bytes()).await?;
-    let one = Provider {
-        id: ready.id.clone(),
-        version: 0,
-        settings: ready.settings.clone(),
-        sealed,
-        updated_at: now,
-    };
-    provider::store::put(connection, &one).await?;
-    Ok(if there { Change::Update } else { Change::Create })
 }
 
 impl Ready {

@@ -19,7 +19,7 @@ use std::sync::{Arc, LazyLock};
 
 use actchain::app::App;
 use actchain::domain::ledger::{Effect, Entry, Guards};
-use actchain::flows::apply::{Mode, apply, read_all};
+use actchain::flows::apply::{Request, apply, read_all};
 use actchain::flows::desk::{Call, Desk};
 use actchain::flows::{delegations, keys, principals};
 use actchain::http::Listening;
@@ -144,13 +144,8 @@ impl Server {
     pub async fn apply(&self, yaml: &str) -> Result<(), String> {
         let declaration =
             read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
-        let applied = apply(
-            &self.app.pool,
-            (&self.app.issuer, &self.app.ladder, Some(&self.app.vault)),
-            (declaration, Mode::Carry),
-            self.clock.now(),
-        )
-        .await;
+        let request = Request::carry(declaration);
+        let applied = apply(&Desk::of(&self.app), Some(&self.app.vault), request, self.clock.now()).await;
         applied.map_err(|fault| fault.to_string())?;
         self.app.refresh_registry().await.map_err(|fault| fault.to_string())
     }

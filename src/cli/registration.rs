@@ -1,0 +1,35 @@
+//! How `actchain issuer` and `actchain resource` show what they found and what became of a removal.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{print_json, print_members};
+use crate::flows::registrations::Removal;
+use crate::platform::fault::Fault;
+
+pub(super) fn text<'a>(one: &'a Value, member: &str) -> &'a str {
+    one.get(member).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub(super) fn not_found(kind: &str, id: &str) -> ExitCode {
+    eprintln!("actchain: there is no {kind} {id}");
+    ExitCode::FAILURE
+}
+
+/// Exit code 0 if it was removed, 1 if it is not registered or something depends on it.
+pub(super) fn show(removal: &Removal, (kind, id): (&str, &str), json: bool) -> Result<ExitCode, Fault> {
+    match removal {
+        Removal::Removed(said) => print_members(said, json),
+        Removal::NotFound => Ok(not_found(kind, id)),
+        Removal::InUse(why) => {
+            if json {
+                print_json(&json!({"removed": false, "in_use": why}))?;
+            }
+            for one in why {
+                eprintln!("actchain: {kind} {id} is not removed: {one}");
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

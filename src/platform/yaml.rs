@@ -1,0 +1,370 @@
+//! Strict YAML whose errors name file, line, column and the path in the document. An error never quotes the text of the
+//! file: a secret may be beside the mistake.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, Location, Options, Spanned};
+
+use super::fault::Fault;
+
+/// The longest unknown name that an error repeats.
+const MAX_NAME: usize = 32;
+
+/// Where each value of a document is in its file.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    origin: String,
+    positions: BTreeMap<String, (u64, u64)>,
+}
+
+impl Places {
+    /// `file:line:column` of the value at a path such as `clients[0].scopes`, or of the nearest value around it.
+    pub fn of(&self, path: &str) -> String {
+        let mut nearest = path;
+        loop {
+            if let Some((line, column)) = self.positions.get(nearest) {
+                return format!("{}:{line}:{column}", self.origin);
+            }
+            match nearest.rfind(['.', '[']) {
+                Some(end) => nearest = nearest.get(..end).unwrap_or_default(),
+                None => return self.origin.clone(),
+            }
+        }
+    }
+}
+
+/// One entry of a document, for errors that come up after the document was read.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    document: Arc<Places>,
+    path: String,
+}
+
+impl Place {
+    /// The entry at a path.
+    pub fn new(document: &Arc<Places>, path: String) -> Self {
+        Self { document: Arc::clone(document), path }
+    }
+
+    /// An error about a member of the entry.
+    pub fn fault(&self, member: &str, why: impl Display) -> Fault {
+        let path = format!("{}.{member}", self.path);
+        self.fault_at(&path, &why)
+    }
+
+    /// An error about the entry as a whole.
+    pub fn whole(&self, why: impl Display) -> Fault {
+        self.fault_at(&self.path, &why)
+    }
+
+    fn fault_at(&self, path: &str, why: &dyn Display) -> Fault {
+        Fault::new(format!("{}: {path}: {why}", self.document.of(path)))
+    }
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.document.of(&self.path))
+    }
+}
+
+/// Reads a document.
+///
+/// # Errors
+/// A fault with the place and the reason: a syntax error, a key that is there twice, an unknown or missing member, a value
+/// of another type, or a NUL character, which PostgreSQL cannot store.
+pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Places), Fault> {
+    let places = places(origin, text)?;
+    let mut path = None;
+    let options = options(DuplicateKeyPolicy::Error);
+    let read = serde_saphyr::with_deserializer_from_str_with_options(text, options, |document| {
+        serde_path_to_error::deserialize(document).map_err(|error| {
+            path = Some(error.path().to_string());
+            error.into_inner()
+        })
+    });
+    match read {
+        Ok(value) => Ok((value, places)),
+        Err(error) => Err(explain(&places, path.as_deref().unwrap_or_default(), error.without_snippet())),
+    }
+}
+
+fn options(duplicates: DuplicateKeyPolicy) -> Options {
+    // YAML 1.2: `y`, the name of a coordinate in every elliptic JWK, is a name and not «yes».
+    serde_saphyr::options! { strict_booleans: true, with_snippet: false, duplicate_keys: duplicates }
+}
+
+/// The shape of a document. It keeps no values.
+enum Node {
+    Mapping(Vec<(Spanned<String>, Spanned<Node>)>),
+    List(Vec<Spanned<Node>>),
+    Scalar,
+}
+
+fn places(origin: &str, text: &str) -> Result<Places, Fault> {
+    let mut places = Places { origin: origin.to_owned(), positions: BTreeMap::new() };
+    let options = options(DuplicateKeyPolicy::PassThrough);
+    let root: Spanned<Node> = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| explain(&places, "", error.without_snippet()))?;
+    places.note(String::new(), &root)?;
+    Ok(places)
+}
+
+impl Places {
+    fn note(&mut self, path: String, node: &Spanned<Node>) -> Result<(), Fault> {
+        self.put(&path, &node.referenced);
+        match &node.value {
+            Node::Scalar => {}
+            Node::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.note(format!("{path}[{index}]"), item)?;
+                }
+            }
+            Node::Mapping(entries) => {
+                let mut first: BTreeMap<&str, &Location> = BTreeMap::new();
+                for (key, value) in entries {
+                    if let Some(first) = first.insert(&key.value, &key.referenced) {
+                        let name = shown(&key.value).map(|name| format!(" `{name}`")).unwrap_or_default();
+                        return Err(Fault::new(format!(
+                            "{}: the key{name} is there twice: first in line {}, column {}",
+                            self.at(&key.referenced),
+                            first.line(),
+                            first.column()
+                        )));
+                    }
+                    let dot = if path.is_empty() { "" } else { "." };
+                    self.note(format!("{path}{dot}{}", key.value), value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, path: &str, location: &Location) {
+        if *location != Location::UNKNOWN {
+            self.positions.insert(path.to_owned(), (location.line(), location.column()));
+        }
+    }
+
+    fn at(&self, location: &Location) -> String {
+        format!("{}:{}:{}", self.origin, location.line(), location.column())
+    }
+}
+
+/// An unknown name as far as an error may repeat it. What has digits or signs may be part of a secret.
+fn shown(name: &str) -> Option<&str> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    ((1..=MAX_NAME).contains(&name.len()) && plain).then_some(name)
+}
+
+fn explain(places: &Places, path: &str, error: &serde_saphyr::Error) -> Fault {
+    let place = match error.location() {
+        Some(location) if location != Location::UNKNOWN => places.at(&location),
+        _ => places.of(path),
+    };
+    let member = path.rsplit(['.', '[']).next().filter(|name| !name.is_empty()).unwrap_or("the document");
+    let member = shown(member).unwrap_or("the value");
+    // A path to nothing is written as a dot.
+    let path = if path.is_empty() || path == "." { String::new() } else { format!("{}: ", shown_path(path)) };
+    Fault::new(format!("{place}: {path}{}", reason(error, member)))
+}
+
+/// A path as far as an error may repeat it: a key can be part of a secret, too.
+fn shown_path(path: &str) -> String {
+    let part = |part: &str| {
+        let (name, index) = part.split_once('[').map_or((part, ""), |(name, index)| (name, index));
+        let bracket = if index.is_empty() { "" } else { "[" };
+        format!("{}{bracket}{index}", shown(name).unwrap_or("…"))
+    };
+    path.split('.').map(part).collect::<Vec<_>>().join(".")
+}
+
+/// Why, in words that hold nothing of the file.
+fn reason(error: &serde_saphyr::Error, member: &str) -> String {
+    use serde_saphyr::Error;
+    let list = |names: &[&str]| names.join(", ");
+    match error {
+        Error::SerdeUnknownField { field, expected, .. } => match shown(field) {
+            Some(name) => format!("there is no member `{name}`; there are: {}", list(expected)),
+            None => format!("there is no such member; there are: {}", list(expected)),
+        },
+        Error::SerdeMissingField { field, .. } => format!("the member `{field}` is missing"),
+        Error::SerdeUnknownVariant { expected, .. } => {
+            format!("this value is not known; there are: {}", list(expected))
+        }
+        Error::Unexpected { expected, .. } if expected.contains("sequence") => {
+            format!("{member} is a list: write `{member}: [{}]`", example(member))
+        }
+        Error::Unexpected { expected, .. } if expected.contains("mapping") => {
+            format!("{member} is a mapping: write `name: value` pairs below it")
+        }
+        Error::Unexpected { expected, .. } if expected.contains("scalar") => {
+            format!("{member} is one value, not a list or a mapping")
+        }
+        Error::InvalidScalar { ty, .. } if ty.starts_with(['u', 'i']) => {
+            format!("{member} is a whole number in the range of {ty}")
+        }
+        Error::InvalidScalar { .. } | Error::InvalidBooleanStrict { .. } => {
+            format!("{member} has a value of another type; a boolean is true or false")
+        }
+        Error::NullIntoString { .. } => format!("{member} has no value"),
+        Error::SerdeInvalidType { expected, .. } | Error::SerdeInvalidValue { expected, .. } => {
+            format!("{member} has a value of another type than is needed: {expected}")
+        }
+        Error::DuplicateMappingKey { .. } => "a key is there twice".to_owned(),
+        Error::Message { msg, .. } if msg == NUL => NUL.to_owned(),
+        Error::MultipleDocuments { .. } => "there is more than one document in the file".to_owned(),
+        Error::Eof { .. } => "the file ends too early".to_owned(),
+        Error::UnknownAnchor { .. } => "this alias has no anchor".to_owned(),
+        Error::Budget { .. } => "the file is too large or too deep".to_owned(),
+        // The parser's words: fixed sentences with at most one character of the file.
+        Error::ExternalMessage { msg, .. } => {
+            let words = msg.split(" at char ").next().unwrap_or_default();
+            format!("this is not valid YAML: {words}")
+        }
+        _ => "this is not valid YAML".to_owned(),
+    }
+}
+
+/// What a list of this name may hold.
+fn example(member: &str) -> &'static str {
+    match member {
+        "audiences" | "delegation_audiences" => "\"https://mail.example.com\"",
+        "grant_types" => "token-exchange",
+        "scopes" | "always_scopes" | "ceremony_required_for" => "mail.read",
+        _ => "…",
+    }
+}
+
+const NUL: &str = "the value has a NUL character, which cannot be stored";
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_i128<E>(self, _: i128) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_u128<E>(self, _: u128) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Scalar)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Node, E> {
+        if text.contains('\0') { Err(E::custom(NUL)) } else { Ok(Node::Scalar) }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
+        let mut mapping: Vec<(Spanned<String>, Spanned<Node>)> = Vec::new();
+        while let Some((key, value)) = entries.next_entry::<Spanned<String>, Spanned<Node>>()? {
+            if key.value.contains('\0') {
+                return Err(A::Error::custom(NUL));
+            }
+            mapping.push((key, value));
+        }
+        Ok(Node::Mapping(mapping))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Document {
+        #[serde(default)]
+        clients: Vec<Client>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Client {
+        id: String,
+        #[serde(default)]
+        scopes: Vec<String>,
+        max: Option<u32>,
+    }
+
+    fn complaint(text: &str) -> String {
+        read::<Document>("m.yaml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_file_line_column_and_path() {
+        for (text, expected) in [
+            (
+                "clients:\n  - {id: a, scopes: mail.read}",
+                "m.yaml:2:22: clients[0].scopes: scopes is a list: write `scopes: [mail.read]`",
+            ),
+            ("clients:\n  - {id: a, max: ten}", "m.yaml:2:19: clients[0].max: max is a whole number"),
+            ("clients:\n  - {max: 1}", "m.yaml:2:5: clients[0]: the member `id` is missing"),
+            ("clients:\n  - {id: a, colour: red}", "there is no member `colour`; there are: id, scopes, max"),
+            ("clients:\n  - {id: [a]}", "m.yaml:2:10: clients[0].id: id is one value"),
+            (
+                "clients:\n  - id: a\n    max: 1\n    max: 2",
+                "m.yaml:4:5: the key `max` is there twice: first in line 3, column 5",
+            ),
+            ("clients:\n  - {id: \"a\\0\"}", "NUL"),
+            ("clients: []\n---\nclients: []", "more than one document"),
+            (": [", "m.yaml:1:"),
+        ] {
+            let said = complaint(text);
+            assert!(said.contains(expected), "{text}\n{said}");
+        }
+    }
+
+    #[test]
+    fn places_are_those_of_values_and_else_of_what_is_around_them() {
+        let text = "clients:\n  - id: a\n    scopes: [x, y]\n";
+        let (document, places) = read::<Document>("m.yaml", text).unwrap();
+        let one = &document.clients[0];
+        assert_eq!((one.id.as_str(), one.scopes.len(), one.max), ("a", 2, None));
+        assert_eq!(places.of("clients[0].scopes[1]"), "m.yaml:3:17");
+        assert_eq!(places.of("clients[0].max"), "m.yaml:2:5");
+        assert_eq!(places.of("sinks[3].id"), "m.yaml:1:1");
+    }
+}

@@ -1,0 +1,372 @@
+//! The manifest: what it refuses and where, that a rotated secret outlives an old file, its JSON Schema and its reference,
+//! and the removal of what it has registered.
+
+use actchain::flows::apply::{Mode, Outcome, Request, apply, read_all, schema};
+use actchain::flows::clients::rotate_secret;
+use actchain::flows::declaration::Declaration;
+use actchain::flows::desk::{Call, Desk};
+use actchain::flows::registrations::{Delegations, Removal, remove_issuer, remove_resource};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+
+use crate::support::agent::{Agent, Auth, JWT};
+use crate::support::world::{CALENDAR, IDP, MAIL, World};
+
+impl World {
+    /// Applies a manifest, or only plans it.
+    async fn plan(&self, yaml: &str, mode: Mode) -> Result<Outcome, String> {
+        let app = &self.server.app;
+        let files = [("m.yaml".to_owned(), yaml.to_owned())];
+        let declaration = read_all(&files).map_err(|fault| fault.to_string())?;
+        let request = Request { mode, ..Request::carry(declaration) };
+        let done = apply(&Desk::of(app), Some(&app.vault), request, self.server.clock.now()).await;
+        done.map_err(|fault| fault.to_string())
+    }
+}
+
+/// `email-svc` as the world declares it, with this secret.
+fn email(secret: &str) -> String {
+    format!(
+        "clients:\n  - {{id: email-svc, kind: agent, name: E-mail, auth: client_secret_basic, secret: {secret},
+     scopes: [mail.read, mail.send, both], audiences: [\"{MAIL}\", \"{CALENDAR}\"],
+     authorization_details_types: [mailbox], grant_types: [client_credentials, token-exchange]}}"
+    )
+}
+
+async fn status_with(world: &World, secret: &str) -> u16 {
+    let key = world.email_svc.key.clone();
+    let agent = Agent { id: "email-svc".into(), key, auth: Auth::Basic(secret.to_owned()) };
+    let request = agent.request(&world.server).param("grant_type", "client_credentials");
+    request.param("audience", MAIL).send().await.status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_file_does_not_overwrite_a_rotated_secret_and_a_changed_one_replaces_it() {
+    const OLD: &str = "email-svc-secret-0123456789";
+    let world = World::new().await;
+    let now = world.server.clock.now();
+    let rotated = rotate_secret(&world.server.app.pool, "email-svc", None, now).await.unwrap();
+    let rotated = rotated.expose_secret();
+    let again = world.plan(&email(OLD), Mode::Carry).await.unwrap();
+    let line = serde_json::to_value(&again.lines[0]).unwrap();
+    assert_eq!(line["change"], "keep");
+    assert!(line["note"].as_str().unwrap().contains("rotated"), "{line}");
+    assert_eq!((status_with(&world, rotated).await, status_with(&world, OLD).await), (200, 401));
+    // The file is brought up to date: nothing but what it declares changes.
+    let updated = world.plan(&email(rotated), Mode::Carry).await.unwrap();
+    let line = serde_json::to_value(&updated.lines[0]).unwrap();
+    assert_eq!(
+        (&line["change"], &line["members"]),
+        (&json!("update"), &json!([{"member": "secret", "secret": "recorded"}]))
+    );
+    let newest = rotate_secret(&world.server.app.pool, "email-svc", None, now).await.unwrap();
+    let kept = world.plan(&email(rotated), Mode::Carry).await.unwrap();
+    assert_eq!(serde_json::to_value(&kept.lines[0]).unwrap()["change"], "keep");
+    assert_eq!(status_with(&world, newest.expose_secret()).await, 200);
+    // The declared secret changes: it takes the place of all there are.
+    let changed = world.plan(&email("a-new-secret-0123456789"), Mode::Carry).await.unwrap();
+    let line = serde_json::to_value(&changed.lines[0]).unwrap();
+    assert_eq!(line["members"], json!([{"member": "secret", "secret": "replaced"}]));
+    assert_eq!(status_with(&world, "a-new-secret-0123456789").await, 200);
+    assert_eq!(status_with(&world, newest.expose_secret()).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_refuses_apply_refuses_with_the_place() {
+    let world = World::new().await;
+    let agent = "kind: agent, auth: client_secret_basic, secret: 0123456789abcdef";
+    let client = |more: &str| format!("clients:\n  - {{id: c, {agent}, {more}}}");
+    let alice = format!("delegator: {{iss: \"{IDP}\", sub: bob}}, delegate: user-proxy");
+    let given = |more: &str| format!("delegations:\n  - {{id: N, {alice}, {more}}}");
+    let named = |id: &str| format!("clients:\n  - {{id: \"{id}\", {agent}}}");
+    let key = world.idp.public_jwk();
+    let keys = |keys: &str| {
+        format!("issuers:\n  - {{iss: \"https://n.example\", audiences: [x], jwks: {{keys: [{keys}]}}}}")
+    };
+    let mut cases = vec![
+        (
+            client("scopes: [mail.read, mail.sned]"),
+            "m.yaml:2:87: clients[0].scopes: no resource declares the scope mail.sned",
+        ),
+        (client("audiences: [\"https://nowhere.example\"]"), "clients[0].audiences: there is no resource"),
+        (client("authorization_details_types: [nothing]"), "no resource declares the type nothing"),
+        (client("actor_subjects: [{iss: \"https://nobody.example\", sub: s}]"), "is no trusted issuer"),
+        (client("max_token_ttl: 0"), "clients[0].max_token_ttl: max_token_ttl must not be 0"),
+        (client("name: \"\""), "clients[0].name"),
+        (given("expires_in: 0"), "expires_in are at least 1"),
+        (given("expires_in: 9, max_uses: 0"), "at least 1"),
+        (given("expires_in: 9, max_depth: 0"), "at least 1"),
+        (
+            given("expires_in: 9, scopes: [mail.sned]"),
+            "delegations[0].scopes: no resource declares the scope mail.sned",
+        ),
+        (
+            given("expires_in: 9, audiences: [\"https://nowhere.example\"]"),
+            "delegations[0].audiences: there is no resource",
+        ),
+        (given("expires_in: 9, ceremony_required_for: [mail.sned]"), "delegations[0].ceremony_required_for"),
+        (given("expires_in: 9, capability_ceiling: nothing"), "delegations[0].capability_ceiling"),
+        (
+            given("expires_in: 9, authorization_details: [{type: nothing}]"),
+            "no resource declares the type nothing",
+        ),
+        (given("scopes: [mail.read]"), "needs expires_in"),
+        (
+            "resources:\n  - {id: r, scopes: [a], token_ttl: 0}".to_owned(),
+            "resources[0].token_ttl: token_ttl must not be 0",
+        ),
+        ("resources:\n  - {id: user-proxy, scopes: []}".to_owned(), "a client or an issuer has this name"),
+        (
+            format!(
+                "delegations:\n  - {{id: N, delegator: {{iss: \"{IDP}\", sub: bob}}, delegate: mail-server, expires_in: 9}}"
+            ),
+            "is not a client of kind agent",
+        ),
+        (keys(&format!("{key}, {key}")), "issuers[0].jwks: keys[0] and keys[1] have the same kid"),
+        (
+            keys(
+                "{kty: OKP, crv: Ed25519, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo, d: nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A}",
+            ),
+            "private",
+        ),
+        ("providers:\n  - {id: -x, kind: api_key}".to_owned(), "providers[0]: provider -x: id may have"),
+        ("sinks:\n  - {id: .., url: \"https://s.example\"}".to_owned(), "sinks[0]: sink ..: id may have"),
+    ];
+    for id in ["server", "user", "operator", "witness", ".", "..", "-x", "a/../b", "a b", ""] {
+        cases.push((named(id), "m.yaml:2:"));
+    }
+    for id in [".", "..", "-x", "may-x", "a/b"] {
+        cases.push((
+            given("expires_in: 9").replace("id: N", &format!("id: {id}")),
+            "delegations[0].id: id may have",
+        ));
+    }
+    for id in ["-x", "..", "a/./b"] {
+        cases.push((format!("resources:\n  - {{id: {id}, scopes: []}}"), "resources[0].id: id must be"));
+    }
+    for (yaml, expected) in cases {
+        let said = world.plan(&yaml, Mode::Carry).await.expect_err(&yaml);
+        assert!(said.starts_with("m.yaml:2:") && said.contains(expected), "{yaml}\n{said}");
+    }
+    assert!(world.plan(&given("expires_in: 9, scopes: [mail.read]"), Mode::DryRun).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_lifetime_beyond_what_is_above_is_shortened_and_the_plan_says_so() {
+    let world = World::new().await;
+    let yaml = "delegations:\n  - {id: G, parent: E, delegate: stranger, expires_in: 601}";
+    let plan = world.plan(yaml, Mode::Carry).await.unwrap();
+    let line = serde_json::to_value(&plan.lines[0]).unwrap();
+    assert!(line["note"].as_str().unwrap().contains("it ends with E at"), "{line}");
+    assert_eq!(world.shown("G").await["expires_at"], world.shown("E").await["expires_at"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_issuer_ends_its_users_at_once_for_servers_that_remember_it() {
+    let world = World::new().await;
+    let app = &world.server.app;
+    let desk = Desk::of(app);
+    let call = Call::of_operator(world.server.clock.now());
+    let first = world.first_hop().await;
+    let kept = remove_issuer(&desk, &call, IDP, Delegations::Keep).await.unwrap();
+    let Removal::InUse(why) = kept else { panic!("{kept:?}") };
+    assert!(why[0].contains("delegations D") && why[0].contains("3 delegations and 1 tokens"), "{why:?}");
+    assert!(world.is_active(first.token()).await);
+    let removed = remove_issuer(&desk, &call, IDP, Delegations::Revoke).await.unwrap();
+    let Removal::Removed(said) = removed else { panic!("{removed:?}") };
+    assert_eq!((&said["revoked"], &said["reached"]["tokens"]), (&json!(1), &json!(1)));
+    assert!(!world.is_active(first.token()).await, "its users' tokens end");
+    // A registry in memory may still have the issuer; nothing is done on its word any more.
+    let again = world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
+    assert_ne!(again.send().await.status, 200);
+    let asked = world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy"})).await;
+    asked.assert_problem(401, "access_token_invalid");
+    let actions: Vec<Value> =
+        world.server.events().await.into_iter().map(|event| event["action"].clone()).collect();
+    assert!(
+        actions.contains(&json!("admin.issuer_removed")) && actions.contains(&json!("delegation.revoked"))
+    );
+    let gone = remove_issuer(&desk, &call, IDP, Delegations::Revoke).await.unwrap();
+    assert!(matches!(gone, Removal::NotFound), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_is_removed_when_nothing_names_it_any_more() {
+    let world = World::new().await;
+    let app = &world.server.app;
+    let desk = Desk::of(app);
+    let call = Call::of_operator(world.server.clock.now());
+    let kept = remove_resource(&desk, &call, MAIL).await.unwrap();
+    let Removal::InUse(why) = kept else { panic!("{kept:?}") };
+    assert!(why[0].contains("email-svc") && why[1].contains("delegations E"), "{why:?}");
+    let spare = "https://spare.example";
+    world.server.apply(&format!("resources:\n  - {{id: \"{spare}\", scopes: [spare.read]}}")).await.unwrap();
+    let before = app.registry().version;
+    assert!(matches!(remove_resource(&desk, &call, spare).await.unwrap(), Removal::Removed(_)));
+    assert!(matches!(remove_resource(&desk, &call, spare).await.unwrap(), Removal::NotFound));
+    app.refresh_registry().await.unwrap();
+    let after = app.registry();
+    assert!(after.version > before && !after.resources.contains_key(spare));
+    assert_eq!(world.server.last_event().await["action"], "admin.resource_removed");
+    let own = remove_resource(&desk, &call, &app.issuer).await.unwrap();
+    assert!(matches!(own, Removal::NotFound), "this server itself is not registered, and stays");
+}
+
+/// What a file says, as JSON.
+fn as_json(yaml: &str) -> Value {
+    serde_saphyr::from_str(yaml).unwrap()
+}
+
+#[test]
+fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_members_as_it_does() {
+    let schema = jsonschema::validator_for(&schema::manifest()).unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        Declaration::parse("example", &text).unwrap();
+        let value = as_json(&text);
+        let wrong: Vec<String> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
+    }
+    let agent = "{id: a, kind: agent, auth: none, dpop_keys: [0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I]";
+    for (right, yaml) in [
+        (true, format!("clients: [{agent}, actor_subjects: [{{iss: i, sub: s}}], max_token_ttl: 5}}]")),
+        (true, "providers: [{id: p, kind: api_key, hosts: [api.example.com]}]".to_owned()),
+        (
+            true,
+            "sinks: [{id: s, url: \"https://s.example\", filter: {outcome: refused}, from_seq: 0}]"
+                .to_owned(),
+        ),
+        (true, "issuers: [{iss: i, audiences: [a], jwks: {keys: [{kty: EC}]}}]".to_owned()),
+        (
+            true,
+            "delegations: [{id: d, parent: e, delegate: a, authorization_details: [{type: t}]}]".to_owned(),
+        ),
+        (false, "clientz: []".to_owned()),
+        (false, format!("clients: [{agent}, colour: red}}]")),
+        (false, format!("clients: [{agent}, actor_subjects: [{{iss: i, sub: s, aud: a}}]}}]")),
+        (false, "providers: [{id: p, colour: red}]".to_owned()),
+        (false, "sinks: [{id: s, url: u, colour: red}]".to_owned()),
+        (false, "issuers: [{iss: i, audiences: [a], colour: red}]".to_owned()),
+        (false, "resources: [{id: i, scopes: [a], colour: red}]".to_owned()),
+        (false, "resources: [{id: i}]".to_owned()),
+        (false, "delegations: [{id: d, delegate: a, colour: red}]".to_owned()),
+        (false, "clients: [{id: a, kind: robot, auth: none}]".to_owned()),
+        (false, format!("clients: [{agent}, scopes: mail.read}}]")),
+    ] {
+        assert_eq!(schema.is_valid(&as_json(&yaml)), right, "schema: {yaml}");
+        assert_eq!(Declaration::parse("m.yaml", &yaml).is_ok(), right, "parser: {yaml}");
+    }
+    assert!(!schema.is_valid(&json!({"resources": [{"id": "r", "scopes": [], "token_ttl": 0}]})), "bounds");
+}
+
+const BEGIN: &str = "<!-- generated: members -->\n";
+
+/// The reference, from the schema, which is generated from the types that the parser uses.
+fn reference() -> String {
+    let schema = schema::manifest();
+    let of = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().replace('\n', " ");
+    let mut text = BEGIN.to_owned();
+    let mut types = std::collections::BTreeSet::new();
+    let kinds = ["issuers", "resources", "clients", "providers", "sinks", "delegations"];
+    assert_eq!(schema["properties"].as_object().unwrap().len(), kinds.len(), "a kind is missing here");
+    for kind in kinds {
+        let reference = schema["properties"][kind]["items"]["$ref"].as_str().unwrap();
+        let one = &schema["$defs"][reference.rsplit('/').next().unwrap()];
+        text += &format!("\n### `{kind}`\n\n{}\n\n", of(one, "description"));
+        text += "| member | type | default | bounds | meaning | example |\n| --- | --- | --- | --- | --- | --- |\n";
+        let required: Vec<&str> =
+            one["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        for (name, member) in one["properties"].as_object().unwrap() {
+            let default = match (&member["default"], required.contains(&name.as_str())) {
+                (_, true) => "needed".to_owned(),
+                (Value::Null, false) => "absent".to_owned(),
+                (value, false) => format!("`{value}`"),
+            };
+            let example = member["examples"][0].clone();
+            let example = if example.is_null() { String::new() } else { format!("`{example}`") };
+            let meaning = of(member, "description");
+            assert!(!meaning.is_empty(), "{kind}.{name} has no description");
+            text += &format!(
+                "| `{name}` | {} | {default} | {} | {meaning} | {example} |\n",
+                type_of(member, &mut types),
+                bounds(member)
+            );
+        }
+    }
+    for name in types {
+        let one = &schema["$defs"][&name];
+        text += &format!("\n### {name}\n\n{}\n\n", of(one, "description"));
+        if let Some(members) = one["properties"].as_object() {
+            text += "| member | meaning |\n| --- | --- |\n";
+            for (name, member) in members {
+                text += &format!("| `{name}` | {} |\n", of(member, "description"));
+            }
+        } else {
+            text += "| value | meaning |\n| --- | --- |\n";
+            for value in one["oneOf"].as_array().unwrap_or_else(|| panic!("{name}: {one}")) {
+                text +=
+                    &format!("| `{}` | {} |\n", value["const"].as_str().unwrap(), of(value, "description"));
+            }
+        }
+    }
+    text
+}
+
+/// The type of a member in words; a named type is noted.
+fn type_of(member: &Value, named: &mut std::collections::BTreeSet<String>) -> String {
+    if let Some(name) = member["$ref"].as_str() {
+        let name = name.rsplit('/').next().unwrap().to_owned();
+        let link = format!("[{name}](#{})", name.to_lowercase());
+        named.insert(name);
+        return link;
+    }
+    if let Some(either) = member["anyOf"].as_array().or(member["allOf"].as_array()) {
+        return type_of(&either[0], named);
+    }
+    let kind = match &member["type"] {
+        Value::Array(kinds) => kinds[0].as_str().unwrap().to_owned(),
+        kind => kind.as_str().unwrap_or_else(|| panic!("{member}")).to_owned(),
+    };
+    match kind.as_str() {
+        "array" => format!("list of {}", type_of(&member["items"], named)),
+        "object" => "mapping".to_owned(),
+        "integer" => "whole number".to_owned(),
+        "string" => "text".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+fn bounds(member: &Value) -> String {
+    let number = |name: &str| member[name].as_f64().map(|number| format!("{number}"));
+    let range = |low: &str, high: &str, unit: &str| match (number(low), number(high)) {
+        (None, None) => None,
+        (low, high) => {
+            let (low, high) = (low.unwrap_or("0".into()), high.map(|high| format!(" to {high}")));
+            Some(format!("{low}{}{unit}", high.unwrap_or_else(|| " or more".into())))
+        }
+    };
+    let all = [
+        range("minimum", "maximum", ""),
+        range("minLength", "maxLength", " characters"),
+        range("minItems", "maxItems", " elements"),
+    ];
+    all.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn the_reference_of_the_manifest_has_every_member_as_the_parser_reads_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manifest.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (above, written) = text.split_once(BEGIN).unwrap();
+    let expected = reference();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, format!("{above}{expected}")).unwrap();
+    } else {
+        let written = format!("{BEGIN}{written}");
+        assert_eq!(written, expected, "write it again: BLESS=1 cargo test --test api the_reference_of");
+    }
+    for name in above.split("```yaml\n").skip(1).map(|part| part.split("```").next().unwrap()) {
+        Declaration::parse("docs/manifest.md", name).unwrap();
+    }
+}
