@@ -137,3 +137,54 @@ async fn inspection_draws_the_chain_and_claims_nothing_about_tokens_of_others() 
     let list = stage.idp.sign("statuslist+jwt", &json!({"sub": "https://as.example.com/list/1"})).unwrap();
     assert!(inspect(&list).contains("subject     https://as.example.com/list/1\n"), "{}", inspect(&list));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explanations_name_the_check_that_fails_and_record_nothing() {
+    let stage = Stage::new();
+    let server = stage.serve();
+    stage.declare();
+    let user = stage.users_token();
+    let size = || stage.json(&["audit", "verify", "--json"])["events"].clone();
+    let before = size();
+    let explain = |token: &str, more: &[&str]| {
+        let output = stage.run(&[&["token", "explain", token, "--client", "agent", "--json"], more].concat());
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code().unwrap(), said)
+    };
+    let (code, granted) = explain(&user, &[]);
+    assert_eq!((code, &granted["granted"], &granted["scope"]), (0, &json!(true), &json!("mail.read")));
+    assert_eq!((&granted["subject"]["sub"], &granted["delegation_path"]), (&json!("alice"), &json!(["D"])));
+    let claims = |change: fn(&mut Value)| {
+        let mut claims = json!({
+            "iss": "https://idp.example.com", "sub": "alice", "aud": "actchain", "iat": now(), "exp": now() + 600,
+        });
+        change(&mut claims);
+        stage.idp.sign("JWT", &claims).unwrap()
+    };
+    let (head, _) = user.rsplit_once('.').unwrap();
+    let (_, others) =
+        stage.users_token().rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    for (token, cause) in [
+        (claims(|claims| claims["iss"] = json!("https://other.example.com")), "issuer_unknown"),
+        (claims(|claims| claims["aud"] = json!("somewhere")), "audience"),
+        (claims(|claims| claims["exp"] = json!(now() - 3_600)), "expired"),
+        (claims(|claims| claims["iat"] = json!(now() + 3_600)), "not_yet_valid"),
+        (claims(|claims| claims["events"] = json!({})), "wrong_kind"),
+        (format!("{head}x.{others}"), "malformed"),
+    ] {
+        let (code, said) = explain(&token, &["--type", "jwt"]);
+        assert_eq!(
+            (code, &said["reason"], &said["cause"]),
+            (1, &json!("subject_token_invalid"), &json!(cause))
+        );
+    }
+    let (code, said) = explain(&user, &["--scope", "mail.send"]);
+    assert_eq!((code, said["granted"] == json!(false)), (1, true), "{said}");
+    stage.json(&["delegation", "revoke", "D", "--json"]);
+    assert_eq!(explain(&user, &[]).1["reason"], "delegation_revoked");
+    let other = stage.run(&["token", "explain", &user, "--client", "nobody", "--json"]);
+    assert_eq!(other.status.code(), Some(1));
+    // One more event: the revocation.
+    assert_eq!(size().as_u64(), before.as_u64().map(|events| events + 1));
+    drop(server);
+}

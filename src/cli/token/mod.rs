@@ -1,5 +1,7 @@
-//! `actchain token inspect|verify`: decodes a token and its chain; verify checks it as a resource server does.
+//! `actchain token inspect|verify|explain`: decodes a token and its chain; verify checks it as a resource server does; explain
+//! says what the server would answer to an exchange of it.
 
+mod explain;
 mod verify;
 
 use std::process::ExitCode;
@@ -40,6 +42,11 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say whether the server would exchange a token for a client, and if not, which check fails
+    ///
+    /// The same verification and decision as an exchange; nothing is recorded or issued. Exits 0 if the exchange would be
+    /// granted, 1 if it would be refused, 2 if that cannot be told.
+    Explain(explain::Args),
 }
 
 pub(super) async fn run(
@@ -62,6 +69,10 @@ pub(super) async fn run(
             let report = verify::verify(&jws, &Trust { issuer, jwks, audience }).await?;
             print(&jws, &report, json)?;
             Ok(if report.wrong.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Explain(mut args) => {
+            args.jwt = read(args.jwt)?;
+            foundation::with(opening()?, async |foundation, _| explain::run(foundation, &args).await).await
         }
     }
 }

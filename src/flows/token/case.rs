@@ -6,9 +6,8 @@ use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::super::client_request::ClientRequest;
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, ChainLink, Event};
+use crate::domain::audit::{Action, Actor, ChainLink, Event, Origin};
 use crate::domain::authority::{self, Decision};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::Client;
@@ -83,16 +82,11 @@ pub(super) enum Answering {
 }
 
 impl Case {
-    pub(super) fn new(
-        app: &App,
-        request: &ClientRequest,
-        authenticated: Authenticated,
-        now: OffsetDateTime,
-    ) -> Self {
+    pub(super) fn new(app: &App, origin: &Origin, authenticated: Authenticated, now: OffsetDateTime) -> Self {
         let Authenticated { client, asserted } = authenticated;
         let actor = Actor::client(&client.client_id, None);
         let mut event = Event::new(now, Action::TokenIssued, actor);
-        event.origin = request.origin.clone();
+        event.origin = origin.clone();
         Self {
             now,
             client,

@@ -3,6 +3,7 @@
 mod case;
 mod ceremony;
 mod choose;
+mod explain;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use uuid::Uuid;
 pub(super) use self::case::chain;
 use self::case::{Answering, Case, Plan, plan};
 use self::choose::{Exchange, choose};
+pub use self::explain::{Explanation, Question, explain};
 use super::client_request::{ClientRequest, prove};
 use super::mint::Issued;
 use super::possess::{self, Endpoint, Possessed};
@@ -91,7 +93,7 @@ async fn attempt(
         return Ok(Some(Err(Refusal::Throttled)));
     }
     *counted = true;
-    let mut case = Case::new(app, &request.from, authenticated, now);
+    let mut case = Case::new(app, &request.from.origin, authenticated, now);
     let decided = decide(app, request, &mut case).await;
     let (entry, plan) = match decided {
         Ok(Decided::Plan(plan)) => (case.entry(Some(&plan), None)?, Ok(plan)),

@@ -1,0 +1,108 @@
+//! `actchain token explain`: what an exchange of a token would be answered, and why.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::super::foundation::Foundation;
+use super::super::print_json;
+use crate::app::App;
+use crate::domain::issuer::parse_token_type;
+use crate::flows::token::{Explanation, Question, explain};
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::{During, Fault};
+use crate::protocol::scope;
+use crate::protocol::token_exchange::{TokenType, Wanted};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The subject token; «-» reads it from standard input
+    pub(super) jwt: String,
+    /// The client that would exchange it
+    #[arg(long, value_name = "ID")]
+    client: String,
+    /// The scopes that it would request, separated by spaces
+    #[arg(long)]
+    scope: Option<String>,
+    /// An audience that it would request; may come several times
+    #[arg(long, value_name = "NAME")]
+    audience: Vec<String>,
+    /// The delegation that it would name
+    #[arg(long, value_name = "ID")]
+    delegation: Option<String>,
+    /// Thumbprint of the key that would sign its proof; by default its first registered key
+    #[arg(long, value_name = "JKT")]
+    key: Option<String>,
+    /// The declared type of the token: access_token, jwt or id_token; by default what its issuer suggests
+    #[arg(long = "type", value_name = "TYPE")]
+    token_type: Option<String>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(foundation: &Foundation, args: &Args) -> Result<ExitCode, Fault> {
+    let question = question(args)?;
+    let master = foundation.master_key()?;
+    let database = foundation.database.clone();
+    let (config, clock) = (foundation.config.clone(), foundation.clock.clone());
+    let (app, ledger) = App::build(config, clock, database, (&master, foundation.seal()?)).await?;
+    let explained = explain(&app, &question, app.clock.now()).await;
+    app.pool.close().await;
+    drop(app);
+    ledger.await.during("ending the ledger")?;
+    let explained = explained?;
+    print(args, &explained)?;
+    Ok(if explained.result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn question(args: &Args) -> Result<Question, Fault> {
+    let scopes = args.scope.as_deref().map(|text| {
+        scope::parse(text).ok_or_else(|| Fault::new(format!("--scope {text:?} is not a list of scopes")))
+    });
+    let token_type = args.token_type.as_deref().map(|name| match name {
+        "access_token" => Ok(TokenType::AccessToken),
+        other => parse_token_type(other)
+            .ok_or_else(|| Fault::new(format!("--type {other:?} is not access_token, jwt or id_token"))),
+    });
+    Ok(Question {
+        token: args.jwt.clone(),
+        token_type: token_type.transpose()?,
+        client_id: args.client.clone(),
+        jkt: args.key.clone(),
+        wanted: Wanted {
+            scopes: scopes.transpose()?,
+            audiences: (!args.audience.is_empty()).then(|| args.audience.iter().cloned().collect()),
+            details: None,
+            capability: None,
+        },
+        delegation_id: args.delegation.clone(),
+    })
+}
+
+fn print(args: &Args, Explanation { subject, result }: &Explanation) -> Result<(), Fault> {
+    let subject = subject.as_ref().map(|who| json!({"iss": who.iss, "sub": who.sub}));
+    let answer = match result {
+        Ok(decision) => json!({
+            "granted": true, "subject": subject, "scope": scope::join(&decision.scopes),
+            "audience": decision.audiences, "expires_at": rfc3339(decision.expires_at),
+            "delegation_path": decision.path, "confirmations_needed": decision.ceremonies,
+        }),
+        Err(refusal) => json!({
+            "granted": false, "subject": subject, "reason": refusal.reason(), "cause": refusal.cause(),
+            "sentence": refusal.sentence(),
+        }),
+    };
+    if args.json {
+        return print_json(&answer);
+    }
+    println!("{}", if result.is_ok() { "would be granted" } else { "would be refused" });
+    for (name, value) in answer.as_object().into_iter().flatten().filter(|(name, _)| *name != "granted") {
+        if !value.is_null() {
+            println!("{name:<20} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        }
+    }
+    if let Err(refusal) = result {
+        println!("{:<20} docs/problems.md, `{}`", "what to do", refusal.reason());
+    }
+    Ok(())
+}
