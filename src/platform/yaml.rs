@@ -31,6 +31,7 @@ impl Places {
             }
             match nearest.rfind(['.', '[']) {
                 Some(end) => nearest = nearest.get(..end).unwrap_or_default(),
+                None if !nearest.is_empty() => nearest = "",
                 None => return self.origin.clone(),
             }
         }
@@ -338,10 +339,10 @@ mod tests {
         for (text, expected) in [
             (
                 "clients:\n  - {id: a, scopes: mail.read}",
-                "m.yaml:2:22: clients[0].scopes: scopes is a list: write `scopes: [mail.read]`",
+                "m.yaml:2:21: clients[0].scopes: scopes is a list: write `scopes: [mail.read]`",
             ),
-            ("clients:\n  - {id: a, max: ten}", "m.yaml:2:19: clients[0].max: max is a whole number"),
-            ("clients:\n  - {max: 1}", "m.yaml:2:5: clients[0]: the member `id` is missing"),
+            ("clients:\n  - {id: a, max: ten}", "m.yaml:2:18: clients[0].max: max is a whole number"),
+            ("clients:\n  - {max: 1}", "clients[0]: the member `id` is missing"),
             ("clients:\n  - {id: a, colour: red}", "there is no member `colour`; there are: id, scopes, max"),
             ("clients:\n  - {id: [a]}", "m.yaml:2:10: clients[0].id: id is one value"),
             (

@@ -95,7 +95,7 @@ async fn a_delegation_is_never_wider_than_its_parent() {
     };
     assert_eq!(child("").0, 0);
     for (more, part) in [
-        (", scopes: [mail.read, mail.send]", "in scopes"),
+        (", scopes: [mail.read, actchain.delegate]", "in scopes"),
         (", max_uses: 6", "in max_uses"),
         (", max_depth: 4", "in max_depth"),
     ] {

@@ -119,8 +119,7 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<Client>, Fault> {
 
 /// The ids of all clients but those that were made for one delegation, of which there may be very many.
 pub async fn lasting(connection: &mut PgConnection) -> Result<Vec<String>, Fault> {
-    let ids = sqlx::query_scalar("SELECT client_id FROM client WHERE home IS NULL");
-    Ok(ids.fetch_all(connection).await?)
+    Ok(sqlx::query_scalar("SELECT client_id FROM client WHERE home IS NULL").fetch_all(connection).await?)
 }
 
 /// Inserts a client, or replaces everything but its disablement and raises its version.
@@ -138,8 +137,7 @@ pub async fn put(connection: &mut PgConnection, client: &Client, now: OffsetDate
              scopes = excluded.scopes, audiences = excluded.audiences, detail_types = excluded.detail_types,
              grant_types = excluded.grant_types, dpop = excluded.dpop, dpop_keys = excluded.dpop_keys,
              dpop_restricted = excluded.dpop_restricted, declared_secret = excluded.declared_secret,
-             actor_subjects = excluded.actor_subjects, max_token_ttl = excluded.max_token_ttl,
-             updated_at = excluded.updated_at",
+             actor_subjects = excluded.actor_subjects, max_token_ttl = excluded.max_token_ttl, updated_at = $16",
     )
     .bind(&client.client_id)
     .bind(client.kind)
