@@ -22,6 +22,8 @@ pub(super) enum Takes {
     Number,
     /// A whole number of seconds, or a duration with units.
     Seconds,
+    /// The same, of at most a minute.
+    FewSeconds,
     /// One of these words.
     Word(&'static [&'static str]),
     /// A filter for log lines.
@@ -49,7 +51,7 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("tokens.max_depth", Takes::Number),
     ("dpop.nonce", SWITCH),
     ("dpop.window", Takes::Seconds),
-    ("dpop.skew", Takes::Seconds),
+    ("dpop.skew", Takes::FewSeconds),
     ("dpop.nonce_ttl", Takes::Seconds),
     ("keys.algorithm", Takes::Word(&["ES256", "Ed25519", "RS256"])),
     ("keys.rotate_every", Takes::Seconds),
@@ -103,7 +105,7 @@ impl Takes {
             Self::Database => "a URL that begins with postgres:// or postgresql://".to_owned(),
             Self::MasterKey => "32 bytes in base64url (43 characters)".to_owned(),
             Self::Number => "a whole number that is not negative".to_owned(),
-            Self::Seconds => {
+            Self::Seconds | Self::FewSeconds => {
                 "a whole number of seconds, or a duration of weeks, days, hours, minutes and seconds (w, d, h, m, s)"
                     .to_owned()
             }
@@ -123,6 +125,7 @@ impl Takes {
             Self::MasterKey => "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789-_AbCdE",
             Self::Number => "10",
             Self::Seconds => "15m",
+            Self::FewSeconds => "10s",
             Self::Word(words) => words.first().copied().unwrap_or_default(),
             Self::Filter => "actchain=debug,info",
             Self::Names(name) => name,
@@ -142,7 +145,9 @@ impl Takes {
     pub(super) fn value(self, text: &str) -> toml::Value {
         let plain = || toml::Value::String(text.to_owned());
         match self {
-            Self::Number | Self::Seconds => text.parse().map_or_else(|_| plain(), toml::Value::Integer),
+            Self::Number | Self::Seconds | Self::FewSeconds => {
+                text.parse().map_or_else(|_| plain(), toml::Value::Integer)
+            }
             Self::Names(_) => toml::Value::Array(
                 text.split(',').map(|name| toml::Value::String(name.trim().to_owned())).collect(),
             ),
