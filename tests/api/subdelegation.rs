@@ -158,18 +158,16 @@ async fn an_empty_list_allows_nothing_and_nobody_below_regains_anything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn depth_counts_actors_and_the_server_has_the_last_word() {
-    let world = World::configured("[tokens]\nmax_depth = 2").await;
-    let low = world.agent("low").await;
+    let world = World::configured("[tokens]\nmax_depth = 3").await;
+    let (low, lower) = (world.agent("low").await, world.agent("lower").await);
     let shallow = world.given("bob", json!({"max_depth": 1})).await.id();
     world.passed_on(&world.user_proxy, (&shallow, "email-svc"), json!({})).await.assert_too_wide("max_depth");
     let root = world.given("bob", json!({})).await.id();
     let middle =
         world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.with_status(201).id();
-    world.passed_on(&world.email_svc, (&middle, &low.id), json!({})).await.assert_too_wide("max_depth");
-    world
-        .passed_on(&world.email_svc, (&middle, &low.id), json!({"max_depth": 9}))
-        .await
-        .assert_too_wide("max_depth");
+    let third = world.passed_on(&world.email_svc, (&middle, &low.id), json!({})).await.with_status(201).id();
+    world.passed_on(&low, (&third, &lower.id), json!({})).await.assert_too_wide("max_depth");
+    world.passed_on(&low, (&third, &lower.id), json!({"max_depth": 9})).await.assert_too_wide("max_depth");
     for bad in [json!({"max_depth": 0}), json!({"max_uses": 0}), json!({"expires_in": 0})] {
         let answer = world.passed_on(&world.user_proxy, (&root, "stranger"), bad).await;
         answer.assert_problem(400, "malformed_request");

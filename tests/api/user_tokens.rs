@@ -198,8 +198,8 @@ async fn how_an_issuers_subjects_are_named_is_declared_without_contradiction() {
         (", subject: raw, alias: corp", "raw has no alias"),
         (", alias: Corp", "a to z"),
         (", alias: 'a:b'", "a to z"),
-        (", subject: hashed", "hashed"),
-        (", may_act: perhaps", "perhaps"),
+        (", subject: hashed", "raw, prefixed"),
+        (", may_act: perhaps", "authorize"),
     ] {
         let refused = declare_other(&world, &key, members).await.unwrap_err();
         assert!(refused.contains(word), "{members}: {refused}");

@@ -544,7 +544,7 @@ async fn details_that_could_never_be_made_use_of_are_refused_when_they_are_given
             alice()
         );
         let problem = vault.world.server.apply(&yaml).await.unwrap_err().to_string();
-        assert!(problem.contains("authorization_details"), "{problem}");
+        assert!(problem.contains("delegations[0]") && problem.contains("authorization details"), "{problem}");
     }
     for more in [
         json!({"actions": ["retrieve", "proxy"], "locations": ["https://api.keys.example.com/"]}),

@@ -95,7 +95,12 @@ impl Server {
 
     /// Another server on the same database, with its own address but the same issuer, as behind a load balancer.
     pub async fn twin(&self) -> Self {
-        let config = format!("issuer = {:?}", self.app.issuer);
+        self.twin_configured("").await
+    }
+
+    /// The same, with lines of TOML behind the issuer.
+    pub async fn twin_configured(&self, more: &str) -> Self {
+        let config = format!("issuer = {:?}\n{more}", self.app.issuer);
         Self::on(self.database.clone(), &config, (self.clock.clone(), self.master.clone())).await
     }
 
