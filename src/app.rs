@@ -19,6 +19,7 @@ use crate::domain::ledger::Ledger;
 use crate::domain::registry::{self, Registry};
 use crate::domain::remembered_secrets::RememberedSecrets;
 use crate::domain::remote_keys::RemoteKeys;
+use crate::domain::row_mac::RowMac;
 use crate::domain::status::{self, SignedList};
 use crate::domain::subject::VerifiedSubject;
 use crate::domain::throttle::{Failures, Guesses, Polls, Slots, Throttle};
@@ -54,6 +55,8 @@ pub struct App {
     pub clock: Clock,
     /// Connections for reading, and for the rare writes.
     pub pool: PgPool,
+    /// Makes and checks the MACs of rows.
+    pub rows: RowMac,
     /// The way to record exchanges.
     pub ledger: Ledger,
     /// Credentials of third parties.
@@ -133,13 +136,14 @@ impl App {
         let mut connection = pool.acquire().await?;
         db::schema(&mut connection).await?.require_current()?;
         let keyring = Keyring::open(&key::store::list(&mut connection).await?, &seal)?;
-        let registry = registry::store::load(&mut connection, &issuer).await?;
-        let places = key::places(&mut connection, &seal).await?;
+        let rows = RowMac::open(&mut connection, &seal).await?;
+        let registry = registry::store::load(&rows, &mut connection, &issuer).await?;
+        let places = key::shared_secret(&mut connection, &seal, key::PLACES).await?;
         drop(connection);
         let nonces = (config.dpop.nonce == Switch::On)
             .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
         let follow = Follow::new(database.clone(), timeout);
-        let (ledger, writer) = Ledger::start(database, &config.ledger)?;
+        let (ledger, writer) = Ledger::start(database, &config.ledger, rows.clone())?;
         let outbound = Outbound::new(Reach::of_issuer(&issuer))?;
         let witness = |text: &String| {
             let key = VerifierKey::parse(text).filter(|key| key.kind() == Kind::Witness);
@@ -147,6 +151,7 @@ impl App {
         };
         let witnesses = config.audit.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
         let app = Self {
+            rows,
             witnesses,
             token_target,
             ladder,
@@ -293,8 +298,9 @@ impl App {
 
     /// Reads the registry again.
     pub async fn refresh_registry(&self) -> Result<(), Fault> {
-        let registry =
-            self.read(async |connection| registry::store::load(connection, &self.issuer).await).await?;
+        let registry = self
+            .read(async |connection| registry::store::load(&self.rows, connection, &self.issuer).await)
+            .await?;
         let mut present = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         // A slow read must not undo a faster one that began later.
         if registry.version >= present.version {

@@ -41,7 +41,8 @@ pub async fn bench() {
     let path = std::env::temp_dir().join(format!("actchain-bench-{}.jsonl", std::process::id()));
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
     let (config, ladder) = (Config::default(), Ladder::new(&[]).unwrap());
-    let desk = Desk { pool: &pool, issuer: ISSUER, ladder: &ladder, config: &config };
+    let rows = keys::open_row_mac(&pool, &seal, now).await.unwrap();
+    let desk = Desk { pool: &pool, issuer: ISSUER, ladder: &ladder, config: &config, rows: &rows };
     let wanted = Wanted {
         format: Format::Jsonl,
         filter: Filter::default(),

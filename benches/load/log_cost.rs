@@ -32,7 +32,8 @@ pub async fn bench() {
     };
     let (entries, rounds) = (number("BENCH_ENTRIES", 20_000), number("BENCH_ROUNDS", 5));
     let stage = Stage::set().await;
-    let (ledger, _ended) = Ledger::start(stage.database(), &Config::default().ledger).unwrap();
+    let (ledger, _ended) =
+        Ledger::start(stage.database(), &Config::default().ledger, stage.rows().await).unwrap();
     println!(
         "{entries} entries a round, {WAITING} waiting at a time; medians of {rounds} rounds by turns, CPU µs an entry\n"
     );

@@ -48,6 +48,7 @@ pub async fn agents(stage: &Stage) {
     .execute(&mut sql)
     .await
     .unwrap();
+    stage.seal_rows().await;
 }
 
 /// Delegations that other users gave to agents, by their numbers.
@@ -68,6 +69,7 @@ pub async fn delegations(stage: &Stage, (from, to): (i64, i64)) {
     .execute(&mut sql)
     .await
     .unwrap();
+    stage.seal_rows().await;
     settle(&mut sql).await;
 }
 
@@ -87,6 +89,7 @@ pub async fn tree(stage: &Stage, tree: Tree) {
         .execute(&mut sql)
         .await
         .unwrap();
+    stage.seal_rows().await;
     // Ids like those of the server: ordered by time, one every three milliseconds up to now.
     sqlx::query(
         "CREATE FUNCTION pg_temp.jti(root text, n bigint) RETURNS uuid LANGUAGE sql STABLE AS $$

@@ -6,11 +6,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use actchain::domain::audit::{self, Action, Event};
+use actchain::domain::row_mac::RowMac;
+use actchain::flows::seal_rows;
 use actchain::platform::base64url;
 use actchain::platform::clock::Clock;
 use actchain::platform::digest::sha256;
-use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain::platform::jose::{SealingKey, SigningAlg, SigningKey};
 use actchain::platform::local_postgres::{Cluster, Role, Settings};
+use actchain::platform::secret::MasterKey;
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
@@ -293,6 +297,18 @@ impl Stage {
         PgConnection::connect_with(&self.database()).await.unwrap()
     }
 
+    /// What the server checks its rows with.
+    pub async fn rows(&self) -> RowMac {
+        let text = std::fs::read_to_string(self.folder.join("data/master.key")).unwrap();
+        let seal = SealingKey::of(&MasterKey::parse(&SecretString::from(text)).unwrap());
+        RowMac::open(&mut self.sql().await, &seal).await.unwrap()
+    }
+
+    /// Gives rows that a bench wrote by SQL the MACs that they would have.
+    pub async fn seal_rows(&self) {
+        seal_rows::seal_unsealed(&self.rows().await, &mut self.sql().await).await.unwrap();
+    }
+
     /// The server, and its database.
     pub fn pids(&self) -> (u32, u32) {
         (self.server.0.id(), self.cluster.postmaster_pid().unwrap())
@@ -326,6 +342,7 @@ impl Stage {
         .execute(&mut sql)
         .await
         .unwrap();
+        self.seal_rows().await;
         sqlx::query("ANALYZE delegation").execute(&mut sql).await.unwrap();
     }
 

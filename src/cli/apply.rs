@@ -51,8 +51,8 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         let issuer = foundation.config.issuer();
         let config = &foundation.config;
         let ladder = Ladder::new(&config.delegations.capabilities)?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config };
-        // Only providers and sinks need the master key.
+        let rows = foundation.rows(pool).await?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, rows: &rows, config };
         let needs = !(declaration.providers.is_empty() && declaration.sinks.is_empty());
         let vault = if needs { Some(foundation.vault()?) } else { None };
         let request = Request { declaration, mode, replace: BTreeSet::from_iter(args.replace) };

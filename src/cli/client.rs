@@ -113,12 +113,12 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
         match command {
             Command::List { json } => {
                 let mut connection = pool.acquire().await?;
-                let clients = client::store::list(&mut connection).await?;
+                let clients = client::store::list(&foundation.rows(pool).await?, &mut connection).await?;
                 show_all(&clients, json)
             }
             Command::Show { id, json } => {
                 let mut connection = pool.acquire().await?;
-                match client::store::find(&mut connection, &id).await? {
+                match client::store::find(&foundation.rows(pool).await?, &mut connection, &id).await? {
                     Some(client) => show(&client, json),
                     None => Ok(no_such_client(&id)),
                 }
@@ -133,7 +133,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
             }
             Command::Key(KeyCommand::List { id, json }) => {
                 let mut connection = pool.acquire().await?;
-                match client::store::find(&mut connection, &id).await? {
+                match client::store::find(&foundation.rows(pool).await?, &mut connection, &id).await? {
                     Some(client) => show_keys(&client, json),
                     None => Ok(no_such_client(&id)),
                 }
@@ -155,7 +155,8 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
             }
             Command::RotateSecret { id, keep_old, json } => {
                 let keep = keep_old.map(|seconds| Duration::seconds(seconds.into()));
-                let secret = clients::rotate_secret(pool, &id, keep, now).await?;
+                let secret =
+                    clients::rotate_secret(pool, &foundation.rows(pool).await?, &id, keep, now).await?;
                 if json {
                     print_json(&json!({"client_id": id, "client_secret": secret.expose_secret()}))?;
                 } else {
@@ -256,7 +257,8 @@ where
 {
     let issuer = foundation.config.issuer();
     let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-    let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+    let rows = foundation.rows(pool).await?;
+    let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
     match work(&desk, &Call::of_operator(foundation.clock.now())).await {
         Ok(done) if json => print_json(&done.body).map(|()| ExitCode::SUCCESS),
         Ok(done) => {

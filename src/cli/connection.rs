@@ -136,7 +136,8 @@ async fn carry_out(
 ) -> Result<ExitCode, Stop> {
     let issuer = foundation.config.issuer();
     let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-    let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+    let rows = foundation.rows(pool).await?;
+    let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
     let call = Call::of_operator(foundation.clock.now());
     match command {
         Command::List(args) => list(&desk, &call, args).await,

@@ -168,7 +168,8 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
     foundation::with(config, async |foundation, pool| {
         let issuer = foundation.config.issuer();
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+        let rows = foundation.rows(pool).await?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
         let call = Call::of_operator(foundation.clock.now());
         match carry_out(&desk, &call, command).await {
             Ok(code) => Ok(code),

@@ -10,7 +10,8 @@ use time::{Duration, OffsetDateTime};
 use super::foundation::{self, Foundation, Opening};
 use super::print_json;
 use crate::domain::audit::store;
-use crate::domain::{key, registry, server_info};
+use crate::domain::row_mac::RowMac;
+use crate::domain::{client, key, registry, server_info};
 use crate::flows::audit;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::{Outbound, Reach};
@@ -114,8 +115,27 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
     };
     findings.push(Finding::of(keys, opened));
     let outbound = Outbound::new(Reach::of_issuer(&issuer))?;
-    let registered = registry::store::load(&mut connection, &issuer).await?;
-    for (iss, one) in &registered.issuers {
+    // A database that no server or command has written to yet has no rows to check.
+    if key::store::find_secret(&mut connection, key::ROW_MAC).await?.is_none() {
+        return Ok(findings);
+    }
+    let rows = match foundation.seal() {
+        Ok(seal) => RowMac::open(&mut connection, &seal).await,
+        Err(fault) => Err(fault),
+    };
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(fault) => {
+            findings.push(Finding::of::<()>("rows: the key of their MACs", Err(fault)));
+            return Ok(findings);
+        }
+    };
+    let clients = client::store::list(&rows, &mut connection).await;
+    findings.push(Finding::of("clients: rows authentic", clients));
+    let registered = registry::store::load(&rows, &mut connection, &issuer).await;
+    let issuers = registered.as_ref().map(|found| found.issuers.clone()).unwrap_or_default();
+    findings.push(Finding::of("issuers and resources: rows authentic", registered));
+    for (iss, one) in &issuers {
         let Some(url) = &one.jwks_uri else { continue };
         findings.push(Finding::of(format!("issuer {iss}: {url}"), outbound.get_json(url).await));
     }

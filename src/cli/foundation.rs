@@ -12,8 +12,10 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::out;
+use crate::domain::row_mac::RowMac;
 use crate::domain::server_info;
 use crate::domain::vault::held::Vault;
+use crate::flows::keys;
 use crate::platform::clock::Clock;
 use crate::platform::config::Config;
 use crate::platform::db;
@@ -167,6 +169,11 @@ impl Foundation {
     pub(super) fn seal(&self) -> Result<SealingKey, Fault> {
         let previous = self.config.previous_master_key_file.as_deref().map(read_key).transpose()?;
         Ok(SealingKey::of(&self.master_key()?).with_previous(previous.as_ref()))
+    }
+
+    /// What makes and checks the MACs of rows, for a command.
+    pub(super) async fn rows(&self, pool: &PgPool) -> Result<RowMac, Fault> {
+        keys::open_row_mac(pool, &self.seal()?, self.clock.now()).await
     }
 
     /// The vault, for a command.

@@ -62,7 +62,9 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
             let delegations = if revoke_delegations { Delegations::Revoke } else { Delegations::Keep };
             let issuer = foundation.config.issuer();
             let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-            let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+            let rows = foundation.rows(pool).await?;
+            let config = &foundation.config;
+            let desk = Desk { pool, issuer: &issuer, ladder: &ladder, rows: &rows, config };
             let call = Call::of_operator(foundation.clock.now());
             let removal = remove_issuer(&desk, &call, &iss, delegations).await?;
             registration::show(&removal, ("issuer", &iss), json)
@@ -72,7 +74,8 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
 }
 
 async fn registered(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Value>, Fault> {
+    let rows = foundation.rows(pool).await?;
     let mut connection = pool.acquire().await?;
-    let registry = registry::store::load(&mut connection, &foundation.config.issuer()).await?;
+    let registry = registry::store::load(&rows, &mut connection, &foundation.config.issuer()).await?;
     Ok(issuers(&registry))
 }

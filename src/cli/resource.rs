@@ -60,7 +60,9 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
         Command::Remove { id, json } => {
             let issuer = foundation.config.issuer();
             let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-            let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+            let rows = foundation.rows(pool).await?;
+            let config = &foundation.config;
+            let desk = Desk { pool, issuer: &issuer, ladder: &ladder, rows: &rows, config };
             let call = Call::of_operator(foundation.clock.now());
             let removal = remove_resource(&desk, &call, &id).await?;
             registration::show(&removal, ("resource", &id), json)
@@ -70,7 +72,8 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
 }
 
 async fn registered(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Value>, Fault> {
+    let rows = foundation.rows(pool).await?;
     let mut connection = pool.acquire().await?;
-    let registry = registry::store::load(&mut connection, &foundation.config.issuer()).await?;
+    let registry = registry::store::load(&rows, &mut connection, &foundation.config.issuer()).await?;
     Ok(resources(&registry))
 }

@@ -21,6 +21,7 @@ pub mod registry;
 pub mod remembered_secrets;
 pub mod remote_keys;
 pub mod resource;
+pub mod row_mac;
 pub mod server_info;
 pub mod sink;
 pub mod status;

@@ -7,6 +7,7 @@ use time::{Duration, OffsetDateTime};
 use super::work::{Authorized, Work};
 use crate::domain::audit::{Action, Event};
 use crate::domain::client::{self, Client, StoredSecret};
+use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{During, Fault};
 use crate::platform::{password, random};
 
@@ -17,6 +18,7 @@ use crate::platform::{password, random};
 /// A fault if there is no such client, or it does not authenticate by a secret.
 pub async fn rotate_secret(
     pool: &PgPool,
+    rows: &RowMac,
     client_id: &str,
     keep_old: Option<Duration>,
     now: OffsetDateTime,
@@ -25,7 +27,7 @@ pub async fn rotate_secret(
     let hash = hash_blocking(secret.clone()).await?;
     let mut work = Work::alone(pool).await?;
     work.close_gate(Authorized::without_request()).await?;
-    let found = client::store::find_for_change(work.connection(), client_id).await?;
+    let found = client::store::find_for_change(rows, work.connection(), client_id).await?;
     let client = found.ok_or_else(|| Fault::new(format!("there is no client {client_id}")))?;
     if !client.auth.uses_secret() {
         return Err(Fault::new(format!("client {client_id} does not authenticate by a secret")));
@@ -33,7 +35,7 @@ pub async fn rotate_secret(
     let newest = StoredSecret { hash, expires_at: None };
     let kept = keep_old.and_then(|keep| last_secret(&client, now + keep));
     let changed = Client { secrets: std::iter::once(newest).chain(kept).collect(), ..client };
-    client::store::put(work.connection(), &changed, now).await?;
+    client::changes::put(rows, work.connection(), &changed, now).await?;
     work.commit(&[Event::of_operator(now, Action::ClientSecretRotated, client_id)]).await?;
     Ok(secret)
 }

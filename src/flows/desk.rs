@@ -19,6 +19,7 @@ use crate::domain::delegation::{self, Path};
 use crate::domain::idempotency::{self, Claim, Key, Stored};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::row_mac::RowMac;
 use crate::platform::config::Config;
 use crate::platform::fault::{During, Fault};
 use crate::protocol::jwt_time::SKEW;
@@ -34,12 +35,20 @@ pub struct Desk<'a> {
     pub ladder: &'a Ladder,
     /// As configured.
     pub config: &'a Config,
+    /// Makes and checks the MACs of rows.
+    pub rows: &'a RowMac,
 }
 
 impl<'a> Desk<'a> {
     /// The desk of a running server.
     pub fn of(app: &'a App) -> Self {
-        Self { pool: &app.pool, issuer: &app.issuer, ladder: &app.ladder, config: &app.config }
+        Self {
+            pool: &app.pool,
+            issuer: &app.issuer,
+            ladder: &app.ladder,
+            config: &app.config,
+            rows: &app.rows,
+        }
     }
 }
 
@@ -104,13 +113,19 @@ impl Caller {
     }
 
     /// Whether it may still come under what it came with.
-    pub async fn stands(&self, connection: &mut PgConnection, now: OffsetDateTime) -> Result<bool, Fault> {
+    pub async fn stands(
+        &self,
+        rows: &RowMac,
+        connection: &mut PgConnection,
+        now: OffsetDateTime,
+    ) -> Result<bool, Fault> {
         match self {
             Self::User(user) => {
                 Ok(now < user.until + SKEW && user_is_trusted(connection, &user.who, user.since).await?)
             }
             Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
-                let found = client_stands(connection, (&holder.client.client_id, holder.jti), now).await?;
+                let found =
+                    client_stands(rows, connection, (&holder.client.client_id, holder.jti), now).await?;
                 Ok(found.is_some_and(|client| client.kind == holder.client.kind))
             }
             Self::Operator => Ok(true),
@@ -197,7 +212,7 @@ impl Call {
     /// The first thing in any work: behind the gate, whoever calls still has to be somebody. Gives the answer again if the
     /// call is repeated; else claims its key, until the work is committed or dropped.
     pub(super) async fn enter(&self, desk: &Desk<'_>, work: &mut Work) -> Result<Option<Done>, Stop> {
-        if !self.caller.stands(work.connection(), self.now).await? {
+        if !self.caller.stands(desk.rows, work.connection(), self.now).await? {
             return Err(Refusal::AccessTokenInvalid.into());
         }
         let Some(key) = &self.repeats else { return Ok(None) };
@@ -297,7 +312,7 @@ pub(super) async fn record_move_refused(
     }
     let mut work = Work::begin(desk.pool).await?;
     let path = match about {
-        About::Delegation(id) => delegation::store::path(work.connection(), id).await?,
+        About::Delegation(id) => delegation::store::path(desk.rows, work.connection(), id).await?,
         About::Nothing | About::Other(_) => None,
     };
     let mut event = match &path {

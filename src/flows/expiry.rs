@@ -8,6 +8,7 @@ use super::work::Work;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::delegation;
 use crate::domain::refusal::Refusal;
+use crate::domain::row_mac::RowMac;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 
@@ -15,7 +16,12 @@ use crate::platform::fault::Fault;
 const PIECE: i64 = 500;
 
 /// Records the ends that the log does not know yet; gives how many.
-pub async fn record(pool: &PgPool, own_issuer: &str, now: OffsetDateTime) -> Result<usize, Fault> {
+pub async fn record(
+    pool: &PgPool,
+    rows: &RowMac,
+    own_issuer: &str,
+    now: OffsetDateTime,
+) -> Result<usize, Fault> {
     // Bookkeeping without an event: nothing ends here, and the log has the revocation above.
     let mut connection = pool.acquire().await?;
     while delegation::moves::mark_ended_above(&mut connection, now, PIECE).await? == PIECE.unsigned_abs() {}
@@ -28,7 +34,7 @@ pub async fn record(pool: &PgPool, own_issuer: &str, now: OffsetDateTime) -> Res
             return Ok(recorded);
         }
         let mut events = Vec::with_capacity(ids.len());
-        for path in delegation::store::all_paths(work.connection(), &ids).await? {
+        for path in delegation::store::all_paths(rows, work.connection(), &ids).await? {
             let Some(one) = path.leaf() else { continue };
             let actor = Actor::server();
             events.push(Event {

@@ -17,6 +17,7 @@ use crate::domain::limit::Limit;
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::{self, ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE};
+use crate::domain::row_mac::RowMac;
 use crate::domain::subject::{Source, VerifiedSubject};
 use crate::domain::{delegation, token};
 use crate::platform::fault::Fault;
@@ -146,7 +147,7 @@ async fn client_of_ours(
     }
     let jti = Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?;
     let named = (verified.subject.sub.as_str(), jti);
-    let client = app.read(async |connection| client_stands(connection, named, now).await).await?;
+    let client = app.read(async |connection| client_stands(&app.rows, connection, named, now).await).await?;
     let client = Arc::new(client.ok_or(Refusal::AccessTokenInvalid)?);
     let has = |scope: &str| matches!(&verified.scopes, Limit::Only(scopes) if scopes.contains(scope));
     let kind = client.kind;
@@ -162,20 +163,21 @@ async fn client_of_ours(
 /// The client as it is stored, if it is in and its token stands. What was made for one delegation lives with that, and
 /// has nothing to do here when that is used up.
 pub(super) async fn client_stands(
+    rows: &RowMac,
     connection: &mut PgConnection,
     (client_id, jti): (&str, Uuid),
     now: OffsetDateTime,
 ) -> Result<Option<Client>, Fault> {
-    let standing = token::store::standing(connection, jti).await?;
+    let standing = token::store::standing(rows, connection, jti).await?;
     if standing.is_none_or(|standing| standing.check(now).is_err()) {
         return Ok(None);
     }
-    let client = client::store::find(connection, client_id).await?.filter(|client| !client.is_out());
+    let client = client::store::find(rows, connection, client_id).await?.filter(|client| !client.is_out());
     let Some(home) =
         client.as_ref().and_then(|client| client.ephemeral.as_ref()).map(|agent| agent.home.clone())
     else {
         return Ok(client);
     };
-    let home = delegation::store::path(connection, &home).await?;
+    let home = delegation::store::path(rows, connection, &home).await?;
     Ok(client.filter(|_| home.is_some_and(|path| path.check(now).is_ok())))
 }

@@ -66,7 +66,7 @@ async fn look(app: &App, client: &Client, token: &str, now: OffsetDateTime) -> R
 
 async fn standing(app: &App, claims: &Claims) -> Result<Option<Standing>, Fault> {
     let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(None) };
-    app.read(async |connection| token::store::standing(connection, jti).await).await
+    app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await
 }
 
 /// What the caller needs of it: its own scopes and details, of a token for several targets.

@@ -5,10 +5,12 @@ use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::work::Work;
+use super::seal_rows;
+use super::work::{Authorized, Work};
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::data_key::{self, StoredDataKey};
-use crate::domain::key::{self, PLACES, Purpose, Stage, StoredKey, secret_row};
+use crate::domain::key::{self, PLACES, Purpose, ROW_MAC, SHARED_SECRETS, Stage, StoredKey, secret_row};
+use crate::domain::row_mac::{self, RowMac};
 use crate::platform::config;
 use crate::platform::fault::Fault;
 use crate::platform::jose::{SealingKey, SigningAlg};
@@ -83,12 +85,12 @@ pub async fn wrap_anew(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) 
         data_key::store::put_wrapped(work.connection(), &one.id, &one.rewrapped(master)?).await?;
         note(&one.id);
     }
-    let places = key::store::find_secret(work.connection(), PLACES).await?;
-    if let Some(sealed) = places.filter(|sealed| !master.made(sealed)) {
-        let secret = master.open(&secret_row(PLACES), &sealed)?;
-        let anew = master.seal(&secret_row(PLACES), &secret)?;
-        key::store::put_secret(work.connection(), PLACES, &anew).await?;
-        note(PLACES);
+    for name in SHARED_SECRETS {
+        let stored = key::store::find_secret(work.connection(), name).await?;
+        let Some(sealed) = stored.filter(|sealed| !master.made(sealed)) else { continue };
+        let secret = master.open(&secret_row(name), &sealed)?;
+        key::store::put_secret(work.connection(), name, &master.seal(&secret_row(name), &secret)?).await?;
+        note(name);
     }
     let wrapped = events.len();
     if wrapped > 0 {
@@ -97,18 +99,21 @@ pub async fn wrap_anew(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) 
     Ok(wrapped)
 }
 
-/// Makes the data key that the vault cannot do without, and the secret that all servers share, if they are not there.
+/// Makes the data key that the vault cannot do without, and the secrets that all servers share, if they are not there.
 /// Also finds out whether the master key is the right one.
 pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<(), Fault> {
     let mut connection = pool.acquire().await?;
     let found = data_key::store::list(&mut connection).await?;
-    let places = key::store::find_secret(&mut connection, PLACES).await?;
+    let mut shared = Vec::new();
+    for name in SHARED_SECRETS {
+        shared.push(key::store::find_secret(&mut connection, name).await?);
+    }
     drop(connection);
     for key in &found {
         key.open(master)?;
     }
     let active = |keys: &[StoredDataKey]| keys.iter().any(|key| key.retired_at.is_none());
-    if active(&found) && places.is_some() {
+    if active(&found) && shared.iter().all(Option::is_some) {
         return Ok(());
     }
     let mut work = Work::alone(pool).await?;
@@ -129,10 +134,36 @@ pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDate
         key::store::put_secret(work.connection(), PLACES, &sealed).await?;
         events.push(created(PLACES));
     }
+    if key::store::find_secret(work.connection(), ROW_MAC).await?.is_none() {
+        work.close_gate(Authorized::without_request()).await?;
+        let sealed_rows = make_row_mac(&mut work, master).await?;
+        let detail = Some(json!({"change": "created", "sealed_rows": sealed_rows}));
+        events.push(Event { detail, ..created(ROW_MAC) });
+    }
     if events.is_empty() {
         return Ok(());
     }
     work.commit(&events).await
+}
+
+/// Makes the key of the MACs of rows, and seals all rows that an earlier version has written; gives how many.
+async fn make_row_mac(work: &mut Work, master: &SealingKey) -> Result<usize, Fault> {
+    // Where rows have MACs, their key was there: to make another would make forged rows authentic.
+    if row_mac::count_sealed(work.connection()).await? > 0 {
+        return Err(Fault::new(format!(
+            "the secret {ROW_MAC} is missing, but there are rows that it has sealed: restore the table server_secret from a backup"
+        )));
+    }
+    let secret = Zeroizing::new(random::bytes::<32>()?);
+    let sealed = master.seal(&secret_row(ROW_MAC), secret.as_slice())?;
+    key::store::put_secret(work.connection(), ROW_MAC, &sealed).await?;
+    seal_rows::seal_unsealed(&RowMac::new(&secret), work.connection()).await
+}
+
+/// The key of the MACs of rows, for a command; made if it is not there yet.
+pub async fn open_row_mac(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<RowMac, Fault> {
+    ensure_data_key(pool, master, now).await?;
+    RowMac::open(&mut *pool.acquire().await?, master).await
 }
 
 fn wanted(settings: &config::Keys) -> [(Purpose, Stage, SigningAlg); 3] {

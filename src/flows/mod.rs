@@ -19,6 +19,7 @@ pub mod prove;
 pub mod register_server;
 pub mod registrations;
 pub mod revoke_token;
+pub mod seal_rows;
 pub mod sinks;
 pub mod status_lists;
 pub mod token;

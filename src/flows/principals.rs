@@ -72,13 +72,13 @@ async fn check_principal(
 ) -> Result<Option<String>, Stop> {
     if who.iss == desk.issuer {
         let found = match client::is_client_id(&who.sub) {
-            true => client::store::find(connection, &who.sub).await?,
+            true => client::store::find(desk.rows, connection, &who.sub).await?,
             false => None,
         };
         return found.map(|client| Some(client.client_id)).ok_or_else(|| Refusal::NotFound.into());
     }
     // A typing error must not look like an end of something.
-    let registry = registry::store::load(connection, desk.issuer).await?;
+    let registry = registry::store::load(desk.rows, connection, desk.issuer).await?;
     let known = registry.issuers.contains_key(&who.iss) && is_name(&who.sub);
     if known { Ok(None) } else { Err(Refusal::DelegatorUnknown.into()) }
 }
@@ -93,7 +93,7 @@ async fn keep_count(desk: &Desk<'_>, call: &Call, done: &Done) {
 pub async fn foresee(desk: &Desk<'_>, call: &Call, whom: &Whom) -> Result<Done, Stop> {
     let mut connection = desk.pool.acquire().await?;
     if let Whom::Delegation(id) = whom {
-        let found = delegation::store::path(&mut connection, id).await?;
+        let found = delegation::store::path(desk.rows, &mut connection, id).await?;
         let path = found.filter(|path| call.caller.may_see(path, desk.issuer)).ok_or(Refusal::NotFound)?;
         // Nothing of it is left to end.
         if path.is_over(call.now) {
@@ -105,7 +105,7 @@ pub async fn foresee(desk: &Desk<'_>, call: &Call, whom: &Whom) -> Result<Done, 
     let found = match whom {
         Whom::Delegation(id) => reach(&mut connection, &Ending::Delegation(id), call.now).await?,
         Whom::Client(id) => {
-            client::store::find(&mut connection, id).await?.ok_or(Refusal::NotFound)?;
+            client::store::find(desk.rows, &mut connection, id).await?.ok_or(Refusal::NotFound)?;
             reach(&mut connection, &Ending::Client { id, issuer: desk.issuer }, call.now).await?
         }
         Whom::Principal(who) => {
@@ -140,7 +140,7 @@ enum Switch {
 async fn switch(desk: &Desk<'_>, call: &Call, (client_id, to): (&str, Switch)) -> Result<Done, Stop> {
     let check = async |connection: &mut PgConnection| {
         administers(call)?;
-        let client = find_client(connection, client_id).await?;
+        let client = find_client(desk, connection, client_id).await?;
         // An agent that has ended does not come back.
         if client.ephemeral.as_ref().is_some_and(|agent| agent.ended_at.is_some()) {
             return Err(Refusal::AgentEnded.into());
@@ -153,12 +153,12 @@ async fn switch(desk: &Desk<'_>, call: &Call, (client_id, to): (&str, Switch)) -
     };
     let (changed, action, state) = match to {
         Switch::Off => (
-            client::store::mark_disabled(work.connection(), client_id, call.now).await?,
+            client::changes::mark_disabled(desk.rows, work.connection(), client_id, call.now).await?,
             Action::ClientDisabled,
             "disabled",
         ),
         Switch::On => (
-            client::store::mark_enabled(work.connection(), client_id, call.now).await?,
+            client::changes::mark_enabled(desk.rows, work.connection(), client_id, call.now).await?,
             Action::ClientEnabled,
             "enabled",
         ),
@@ -179,9 +179,13 @@ async fn switch(desk: &Desk<'_>, call: &Call, (client_id, to): (&str, Switch)) -
     Ok(done)
 }
 
-async fn find_client(connection: &mut PgConnection, client_id: &str) -> Result<Client, Stop> {
+async fn find_client(
+    desk: &Desk<'_>,
+    connection: &mut PgConnection,
+    client_id: &str,
+) -> Result<Client, Stop> {
     let found = match client::is_client_id(client_id) {
-        true => client::store::find(connection, client_id).await?,
+        true => client::store::find(desk.rows, connection, client_id).await?,
         false => None,
     };
     found.ok_or_else(|| Refusal::NotFound.into())
@@ -200,15 +204,17 @@ async fn try_to_remove_key(
 ) -> Result<Done, Stop> {
     administers(call)?;
     check_thumbprint(jkt)?;
-    let check = async |connection: &mut PgConnection| find_client(connection, client_id).await;
+    let check = async |connection: &mut PgConnection| find_client(desk, connection, client_id).await;
     let (mut work, client) = match call.ending(desk, check).await? {
         Entered::Before(done) => return Ok(done),
         Entered::Now(work, client) => (work, client),
     };
     let left: Vec<String> = client.dpop_keys.iter().filter(|one| *one != jkt).cloned().collect();
     let jwks = client.jwks.as_ref().map(|jwks| client::without_key(jwks, jkt));
-    client::store::put_keys(work.connection(), client_id, (jwks.as_ref(), &left), call.now).await?;
-    client::store::put_removed_keys(work.connection(), client_id, &[jkt.to_owned()], call.now).await?;
+    client::changes::put_keys(desk.rows, work.connection(), client_id, (jwks.as_ref(), &left), call.now)
+        .await?;
+    client::changes::put_removed_keys(desk.rows, work.connection(), client_id, &[jkt.to_owned()], call.now)
+        .await?;
     let mut event = call.event(Action::ClientKeyRemoved);
     event.target = Some(client_id.to_owned());
     event.detail = Some(json!({"jkt": jkt}));
@@ -247,12 +253,12 @@ async fn try_to_restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -
     }
     let ClientKey { client_id, jkt } = *key;
     check_thumbprint(jkt)?;
-    let check = async |connection: &mut PgConnection| find_client(connection, client_id).await;
+    let check = async |connection: &mut PgConnection| find_client(desk, connection, client_id).await;
     let mut work = match call.ending(desk, check).await? {
         Entered::Before(done) => return Ok(done),
         Entered::Now(work, _) => work,
     };
-    if !client::store::mark_key_restored(work.connection(), client_id, jkt, call.now).await? {
+    if !client::changes::mark_key_restored(desk.rows, work.connection(), client_id, jkt, call.now).await? {
         return Err(Refusal::NotFound.into());
     }
     let mut event = call.event(Action::ClientKeyRestored);
@@ -284,11 +290,11 @@ async fn try_to_end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<
         Entered::Now(work, agents) => (work, agents),
     };
     let (ids, homes): (Vec<String>, Vec<String>) = agents.into_iter().unzip();
-    let ended = client::store::mark_ended(work.connection(), &ids, call.now).await?;
+    let ended = client::changes::mark_ended(desk.rows, work.connection(), &ids, call.now).await?;
     let revoked =
         delegation::moves::mark_all_revoked(work.connection(), &homes, "its task ended", call.now).await?;
     let mut events = Vec::new();
-    for path in delegation::store::all_paths(work.connection(), &revoked).await? {
+    for path in delegation::store::all_paths(desk.rows, work.connection(), &revoked).await? {
         let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
         event.detail = Some(json!({"reason": "its task ended", "task_id": task_id}));
         events.push(event);
@@ -321,7 +327,7 @@ pub async fn sweep_agents(desk: &Desk<'_>, now: OffsetDateTime) -> Result<usize,
         return Ok(0);
     }
     let mut work = Work::ending(desk.pool, Authorized::without_request()).await?;
-    let ended = client::store::mark_ended(work.connection(), &orphans, now).await?;
+    let ended = client::changes::mark_ended(desk.rows, work.connection(), &orphans, now).await?;
     if ended.is_empty() {
         return Ok(0);
     }

@@ -128,8 +128,9 @@ async fn check_again(
     credentials: &Credentials,
     (stop, circumstances): (Stop, Circumstances<'_>),
 ) -> Result<Authenticated, NotAuthenticated> {
-    let stored =
-        app.read(async |connection| client::store::find(connection, &remembered.client_id).await).await;
+    let stored = app
+        .read(async |connection| client::store::find(&app.rows, connection, &remembered.client_id).await)
+        .await;
     let client = match stored {
         Ok(Some(client)) if client.version != remembered.version => Arc::new(client),
         Ok(Some(_)) => return Err(NotAuthenticated { client: Some(remembered), stop }),
@@ -188,7 +189,8 @@ async fn look_up(app: &App, client_id: &str) -> Result<Option<(Arc<Client>, Read
     if !client::is_client_id(client_id) {
         return Ok(None);
     }
-    let found = app.read(async |connection| client::store::find(connection, client_id).await).await?;
+    let found =
+        app.read(async |connection| client::store::find(&app.rows, connection, client_id).await).await?;
     let Some(client) = found else { return Ok(None) };
     let client = Arc::new(client);
     app.clients.insert(client_id.to_owned(), Arc::clone(&client));

@@ -139,7 +139,7 @@ pub async fn remove_issuer(
     event.target = Some(iss.to_owned());
     event.detail = Some(json!({"revoked": revoked.len()}));
     let mut events = vec![event];
-    for path in store::all_paths(work.connection(), &revoked).await? {
+    for path in store::all_paths(desk.rows, work.connection(), &revoked).await? {
         let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
         event.detail = Some(json!({"reason": reason}));
         events.push(event);

@@ -29,7 +29,8 @@ pub async fn revoke(
     let mut event = event(&claims, &app.registry(), now);
     event.actor = Actor::client(&client.client_id, None);
     if let Some(dlg) = &claims.dlg {
-        let path = app.read(async |connection| delegation::store::path(connection, dlg).await).await?;
+        let path =
+            app.read(async |connection| delegation::store::path(&app.rows, connection, dlg).await).await?;
         event.delegation_path = path.map(|path| path.ids()).unwrap_or_default();
     }
     event.origin = request.origin.clone();
@@ -43,7 +44,8 @@ pub async fn revoke(
     let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(()) };
     // What was revoked before, or ended, is not ended again: nobody waits for that.
     let live = async {
-        let standing = app.read(async |connection| token::store::standing(connection, jti).await).await?;
+        let standing =
+            app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await?;
         Ok(standing.is_some_and(|standing| standing.problem != Some(Problem::TokenRevoked)))
     };
     let (authorized, live) = Authorized::by(live).await?;

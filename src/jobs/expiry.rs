@@ -9,7 +9,7 @@ use crate::platform::fault::Fault;
 
 /// Records; gives how many delegations came to their end.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
-    let recorded = expiry::record(&app.pool, &app.issuer, now).await?;
+    let recorded = expiry::record(&app.pool, &app.rows, &app.issuer, now).await?;
     principals::sweep_agents(&Desk::of(app), now).await?;
     Ok(recorded)
 }

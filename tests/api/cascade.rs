@@ -787,6 +787,7 @@ async fn past_its_bound_a_count_says_at_least() {
     .execute(&mut sql)
     .await
     .unwrap();
+    world.server.seal_rows().await;
     let path = "/api/v1/principals/reach?delegation=D";
     let foreseen = world.as_admin("GET", path, json!({})).await.json;
     assert_eq!((&foreseen["delegations"], &foreseen["at_least"]), (&json!(1000), &json!(true)), "{foreseen}");

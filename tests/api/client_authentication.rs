@@ -152,7 +152,7 @@ async fn a_right_secret_passes_where_wrong_ones_have_used_up_the_limit() {
     let world = World::configured("[limits]\nfailed_secrets = 2").await;
     let keep = Some(time::Duration::seconds(60));
     let (pool, now) = (&world.server.app.pool, world.server.clock.now());
-    let new = clients::rotate_secret(pool, "email-svc", keep, now).await.unwrap();
+    let new = clients::rotate_secret(pool, &world.server.app.rows, "email-svc", keep, now).await.unwrap();
     let both = async || [by_secret(&world, SECRET).await, by_secret(&world, new.expose_secret()).await];
     assert_eq!(both().await.map(|answer| answer.status), [200, 200]);
     let mut statuses = Vec::new();
@@ -294,18 +294,30 @@ async fn a_rotated_secret_stops_at_once_on_every_server() {
     };
     let old = "email-svc-secret-0123456789";
     assert_eq!((ask(&world.server, old).await, ask(&twin, old).await), (200, 200), "both remember it now");
-    let new = clients::rotate_secret(&world.server.app.pool, "email-svc", None, world.server.clock.now())
-        .await
-        .unwrap();
+    let new = clients::rotate_secret(
+        &world.server.app.pool,
+        &world.server.app.rows,
+        "email-svc",
+        None,
+        world.server.clock.now(),
+    )
+    .await
+    .unwrap();
     assert_eq!((ask(&twin, old).await, ask(&world.server, old).await), (401, 401));
     assert_eq!(
         (ask(&twin, new.expose_secret()).await, ask(&world.server, new.expose_secret()).await),
         (200, 200)
     );
     let keep = Some(time::Duration::seconds(60));
-    let newer = clients::rotate_secret(&world.server.app.pool, "email-svc", keep, world.server.clock.now())
-        .await
-        .unwrap();
+    let newer = clients::rotate_secret(
+        &world.server.app.pool,
+        &world.server.app.rows,
+        "email-svc",
+        keep,
+        world.server.clock.now(),
+    )
+    .await
+    .unwrap();
     assert_eq!(
         (ask(&twin, new.expose_secret()).await, ask(&twin, newer.expose_secret()).await),
         (200, 200),

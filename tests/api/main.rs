@@ -38,6 +38,7 @@ mod rfc7662_introspection;
 mod rfc8693_token_exchange;
 mod rfc9396_authorization_details;
 mod rfc9449_dpop;
+mod row_macs;
 mod status_list_facts;
 mod status_lists;
 mod strange_texts;

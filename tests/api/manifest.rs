@@ -45,7 +45,8 @@ async fn an_old_file_does_not_overwrite_a_rotated_secret_and_a_changed_one_repla
     const OLD: &str = "email-svc-secret-0123456789";
     let world = World::new().await;
     let now = world.server.clock.now();
-    let rotated = rotate_secret(&world.server.app.pool, "email-svc", None, now).await.unwrap();
+    let rotated =
+        rotate_secret(&world.server.app.pool, &world.server.app.rows, "email-svc", None, now).await.unwrap();
     let rotated = rotated.expose_secret();
     let again = world.plan(&email(OLD), Mode::Carry).await.unwrap();
     let line = serde_json::to_value(&again.lines[0]).unwrap();
@@ -59,7 +60,8 @@ async fn an_old_file_does_not_overwrite_a_rotated_secret_and_a_changed_one_repla
         (&line["change"], &line["members"]),
         (&json!("update"), &json!([{"member": "secret", "secret": "recorded"}]))
     );
-    let newest = rotate_secret(&world.server.app.pool, "email-svc", None, now).await.unwrap();
+    let newest =
+        rotate_secret(&world.server.app.pool, &world.server.app.rows, "email-svc", None, now).await.unwrap();
     let kept = world.plan(&email(rotated), Mode::Carry).await.unwrap();
     assert_eq!(serde_json::to_value(&kept.lines[0]).unwrap()["change"], "keep");
     assert_eq!(status_with(&world, newest.expose_secret()).await, 200);

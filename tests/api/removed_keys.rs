@@ -83,12 +83,13 @@ async fn a_removed_key_that_is_registered_all_the_same_authenticates_nobody() {
     remove(&world, "followup-svc", world.followup_svc.jkt()).await;
     let mut sql = world.server.sql().await;
     let jwks = json!({"keys": [world.user_proxy.key.public_jwk()]});
-    let update = "UPDATE client SET jwks = $1, dpop_keys = $2, dpop_restricted = true, version = version + 1
+    let update = "UPDATE client SET jwks = $1, dpop_keys = $2, dpop_restricted = true, version = version + 1, mac = NULL
                   WHERE client_id = $3";
     for (agent, jwks) in [(&world.user_proxy, Some(jwks)), (&world.followup_svc, None)] {
         let pinned = vec![agent.jkt().to_owned()];
         sqlx::query(update).bind(jwks).bind(pinned).bind(&agent.id).execute(&mut sql).await.unwrap();
     }
+    world.server.seal_rows().await;
     let by_assertion = hop(&world.server, &world.user_proxy, &world.user_token()).await;
     by_assertion.assert_refused(401, "invalid_client", "");
     let by_key = hop(&world.server, &world.followup_svc, &world.user_token()).await;

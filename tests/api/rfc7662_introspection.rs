@@ -287,9 +287,15 @@ async fn a_resource_server_that_is_disabled_or_has_another_secret_is_turned_away
     for server in both {
         assert_eq!(server.introspect(&world.mail_server, &token).await.json["active"], true);
     }
-    clients::rotate_secret(&world.server.app.pool, "mail-server", None, world.server.clock.now())
-        .await
-        .unwrap();
+    clients::rotate_secret(
+        &world.server.app.pool,
+        &world.server.app.rows,
+        "mail-server",
+        None,
+        world.server.clock.now(),
+    )
+    .await
+    .unwrap();
     for server in both {
         let answer = server.introspect(&world.mail_server, &token).await;
         assert_eq!((answer.status, answer.error()), (401, "invalid_client"), "{}", answer.text);

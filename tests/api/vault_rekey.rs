@@ -122,8 +122,8 @@ async fn another_master_key_takes_over_step_by_step() {
     let (one, other) = (places(server).await, places(&next).await);
     assert!(one.iter().all(|place| !other.contains(place)));
     let done = rekey(&next.app.pool, &next.app.vault.keys, now, |_, _| {}).await.unwrap();
-    // Three signing keys, the data key and the secret that all servers share; then one more data key.
-    assert_eq!((done.wrapped, done.sealed), (5, 4));
+    // Three signing keys, the data key and the two secrets that all servers share; then one more data key.
+    assert_eq!((done.wrapped, done.sealed), (6, 4));
     // From now on it is enough by itself.
     keys::ensure(&server.app.pool, &alone, &server.app.config.keys, now).await.unwrap();
     assert_eq!(keys::wrap_anew(&server.app.pool, &alone, now).await.unwrap(), 0);

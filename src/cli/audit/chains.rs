@@ -70,7 +70,8 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     foundation::with(config, async |foundation, pool| {
         let issuer = foundation.config.issuer();
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+        let rows = foundation.rows(pool).await?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
         let call = Call::of_operator(foundation.clock.now());
         let done = match &args.txn {
             Some(txn) => ask::chain(&desk, &call, txn).await,

@@ -49,7 +49,8 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
             return Err(Fault::new("--from is not before --to"));
         }
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+        let rows = foundation.rows(pool).await?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
         let (subject, issuer, client) = (args.subject, args.issuer, args.client);
         let wanted = Wanted { subject, issuer, client, from, to };
         let written = evidence::gather(&desk, &seal, (&wanted, &args.out), now).await?;

@@ -63,7 +63,8 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         let issuer = foundation.config.issuer();
         let seal = foundation.seal()?;
         let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config };
+        let rows = foundation.rows(pool).await?;
+        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
         let call = Call::of_operator(foundation.clock.now());
         let export = match export::begin(&desk, &seal, &call, wanted).await {
             Ok(export) => export,

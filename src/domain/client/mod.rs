@@ -1,5 +1,7 @@
 //! Clients: whoever authenticates at our endpoints.
 
+pub mod changes;
+mod mac;
 pub mod store;
 
 use std::collections::BTreeSet;

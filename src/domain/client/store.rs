@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::{AuthMethod, Binding, Client, Ephemeral, Grant, Kind, StoredSecret, usable_keys};
 use crate::domain::principal::Principal;
+use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
 /// A client with the keys that were removed from it.
@@ -42,6 +43,15 @@ struct Row {
     ended_at: Option<OffsetDateTime>,
     dpop_restricted: bool,
     removed_keys: Vec<String>,
+    mac: Option<Vec<u8>>,
+}
+
+impl Row {
+    /// The client, if its row is authentic.
+    fn check(mut self, rows: &RowMac) -> Result<Client, Fault> {
+        let mac = self.mac.take();
+        rows.check(Client::from(self), mac.as_deref())
+    }
 }
 
 impl From<Row> for Client {
@@ -81,12 +91,16 @@ impl From<Row> for Client {
 }
 
 /// One client.
-pub async fn find(connection: &mut PgConnection, client_id: &str) -> Result<Option<Client>, Fault> {
+pub async fn find(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    client_id: &str,
+) -> Result<Option<Client>, Fault> {
     let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!("{CLIENT} WHERE client_id = $1")))
         .bind(client_id)
         .fetch_optional(connection)
         .await?;
-    Ok(row.map(Client::from))
+    row.map(|row| row.check(rows)).transpose()
 }
 
 /// The version of a client as it is stored.
@@ -100,6 +114,7 @@ pub async fn version(connection: &mut PgConnection, client_id: &str) -> Result<O
 
 /// One client, locked until the transaction ends.
 pub async fn find_for_change(
+    rows: &RowMac,
     connection: &mut PgConnection,
     client_id: &str,
 ) -> Result<Option<Client>, Fault> {
@@ -107,112 +122,19 @@ pub async fn find_for_change(
         .bind(client_id)
         .fetch_optional(connection)
         .await?;
-    Ok(row.map(Client::from))
+    row.map(|row| row.check(rows)).transpose()
 }
 
 /// All clients by id.
-pub async fn list(connection: &mut PgConnection) -> Result<Vec<Client>, Fault> {
-    let rows: Vec<Row> =
+pub async fn list(rows: &RowMac, connection: &mut PgConnection) -> Result<Vec<Client>, Fault> {
+    let found: Vec<Row> =
         sqlx::query_as(AssertSqlSafe(format!("{CLIENT} ORDER BY client_id"))).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(Client::from).collect())
+    found.into_iter().map(|row| row.check(rows)).collect()
 }
 
 /// The ids of all clients but those that were made for one delegation, of which there may be very many.
 pub async fn lasting(connection: &mut PgConnection) -> Result<Vec<String>, Fault> {
     Ok(sqlx::query_scalar("SELECT client_id FROM client WHERE home IS NULL").fetch_all(connection).await?)
-}
-
-/// Inserts a client, or replaces everything but its disablement and raises its version.
-pub async fn put(connection: &mut PgConnection, client: &Client, now: OffsetDateTime) -> Result<(), Fault> {
-    let texts = |set: &std::collections::BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();
-    let grants: Vec<&str> = client.grant_types.iter().map(|grant| grant.name()).collect();
-    sqlx::query(
-        "INSERT INTO client (client_id, kind, name, auth, secrets, jwks, jwks_uri, scopes, audiences, detail_types,
-                             grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at,
-                             dpop_restricted, declared_secret)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18)
-         ON CONFLICT (client_id) DO UPDATE SET
-             version = client.version + 1, kind = excluded.kind, name = excluded.name, auth = excluded.auth,
-             secrets = excluded.secrets, jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
-             scopes = excluded.scopes, audiences = excluded.audiences, detail_types = excluded.detail_types,
-             grant_types = excluded.grant_types, dpop = excluded.dpop, dpop_keys = excluded.dpop_keys,
-             dpop_restricted = excluded.dpop_restricted, declared_secret = excluded.declared_secret,
-             actor_subjects = excluded.actor_subjects, max_token_ttl = excluded.max_token_ttl, updated_at = $16",
-    )
-    .bind(&client.client_id)
-    .bind(client.kind)
-    .bind(&client.name)
-    .bind(client.auth)
-    .bind(Json(&client.secrets))
-    .bind(&client.jwks)
-    .bind(&client.jwks_uri)
-    .bind(texts(&client.scopes))
-    .bind(texts(&client.audiences))
-    .bind(texts(&client.detail_types))
-    .bind(grants)
-    .bind(client.dpop)
-    .bind(texts(&client.dpop_keys))
-    .bind(Json(&client.actor_subjects))
-    .bind(client.max_token_ttl.and_then(|ttl| i32::try_from(ttl).ok()))
-    .bind(now)
-    .bind(client.dpop_restricted)
-    .bind(&client.declared_secret)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Disables an enabled client; `false` if it was disabled already.
-pub async fn mark_disabled(
-    connection: &mut PgConnection,
-    client_id: &str,
-    now: OffsetDateTime,
-) -> Result<bool, Fault> {
-    let done = sqlx::query(
-        "UPDATE client SET disabled_at = $2, updated_at = $2, version = version + 1
-         WHERE client_id = $1 AND disabled_at IS NULL",
-    )
-    .bind(client_id)
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Enables a disabled client; `false` if it was enabled already.
-pub async fn mark_enabled(
-    connection: &mut PgConnection,
-    client_id: &str,
-    now: OffsetDateTime,
-) -> Result<bool, Fault> {
-    let done = sqlx::query(
-        "UPDATE client SET disabled_at = NULL, updated_at = $2, version = version + 1
-         WHERE client_id = $1 AND disabled_at IS NOT NULL",
-    )
-    .bind(client_id)
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Makes an agent for one delegation of a client that was just inserted.
-pub async fn mark_ephemeral(
-    connection: &mut PgConnection,
-    client_id: &str,
-    agent: &Ephemeral,
-) -> Result<(), Fault> {
-    sqlx::query(
-        "UPDATE client SET home = $2, task_id = $3, owner_iss = $4, owner_sub = $5 WHERE client_id = $1",
-    )
-    .bind(client_id)
-    .bind(&agent.home)
-    .bind(&agent.task_id)
-    .bind(&agent.owner.iss)
-    .bind(&agent.owner.sub)
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Waits for its turn to add to a task, and counts the agents of it that have not ended.
@@ -262,23 +184,6 @@ pub async fn of_task(
     Ok(rows)
 }
 
-/// Ends agents for good, and forgets their keys; gives those that had not ended yet.
-pub async fn mark_ended(
-    connection: &mut PgConnection,
-    ids: &[String],
-    now: OffsetDateTime,
-) -> Result<Vec<String>, Fault> {
-    let ended = sqlx::query_scalar(
-        "UPDATE client SET ended_at = $2, updated_at = $2, version = version + 1, jwks = NULL, dpop_keys = '{}'
-         WHERE client_id = ANY ($1) AND home IS NOT NULL AND ended_at IS NULL RETURNING client_id",
-    )
-    .bind(ids)
-    .bind(now)
-    .fetch_all(connection)
-    .await?;
-    Ok(ended)
-}
-
 /// Agents whose delegation has ended by itself or by what happened above, at most so many.
 pub async fn orphans(
     connection: &mut PgConnection,
@@ -298,54 +203,6 @@ pub async fn orphans(
     .fetch_all(connection)
     .await?;
     Ok(ids)
-}
-
-/// Remembers keys that a client may not use any more: what is bound to them, or was got by them, up to now is dead.
-pub async fn put_removed_keys(
-    connection: &mut PgConnection,
-    client_id: &str,
-    jkts: &[String],
-    now: OffsetDateTime,
-) -> Result<(), Fault> {
-    sqlx::query(
-        "INSERT INTO removed_key (client_id, jkt, removed_at, removed_in)
-         SELECT $1, jkt, $3, number FROM unnest($2::text[]) AS given (jkt), epoch
-         ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = excluded.removed_at, removed_in = excluded.removed_in,
-             restored_at = NULL",
-    )
-    .bind(client_id)
-    .bind(jkts)
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Restores a removed key and raises the client's version; `false` if the key is not removed. Tokens issued before the
-/// removal stay revoked: the removal's epoch remains.
-pub async fn mark_key_restored(
-    connection: &mut PgConnection,
-    client_id: &str,
-    jkt: &str,
-    now: OffsetDateTime,
-) -> Result<bool, Fault> {
-    let done = sqlx::query(
-        "UPDATE removed_key SET restored_at = $3 WHERE client_id = $1 AND jkt = $2 AND restored_at IS NULL",
-    )
-    .bind(client_id)
-    .bind(jkt)
-    .bind(now)
-    .execute(&mut *connection)
-    .await?;
-    if done.rows_affected() == 0 {
-        return Ok(false);
-    }
-    sqlx::query("UPDATE client SET updated_at = $2, version = version + 1 WHERE client_id = $1")
-        .bind(client_id)
-        .bind(now)
-        .execute(connection)
-        .await?;
-    Ok(true)
 }
 
 /// Whether a key is removed from any client. An agent for one delegation gets none of these.
@@ -371,30 +228,38 @@ pub async fn out(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<St
 }
 
 /// Several clients by id; those that are not there are left out.
-pub async fn find_all(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<Client>, Fault> {
-    let rows: Vec<Row> =
+pub async fn find_all(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<Vec<Client>, Fault> {
+    let found: Vec<Row> =
         sqlx::query_as(AssertSqlSafe(format!("{CLIENT} WHERE client_id = ANY ($1) ORDER BY client_id")))
             .bind(ids)
             .fetch_all(connection)
             .await?;
-    Ok(rows.into_iter().map(Client::from).collect())
+    found.into_iter().map(|row| row.check(rows)).collect()
 }
 
-/// Replaces the keys of a client.
-pub async fn put_keys(
+/// Agents for one delegation that have not ended, of these, locked until the transaction ends.
+pub(super) async fn find_unended(
+    rows: &RowMac,
     connection: &mut PgConnection,
-    client_id: &str,
-    (jwks, dpop_keys): (Option<&Value>, &[String]),
-    now: OffsetDateTime,
-) -> Result<(), Fault> {
-    sqlx::query(
-        "UPDATE client SET jwks = $2, dpop_keys = $3, updated_at = $4, version = version + 1 WHERE client_id = $1",
-    )
-    .bind(client_id)
-    .bind(jwks)
-    .bind(dpop_keys)
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(())
+    ids: &[String],
+) -> Result<Vec<Client>, Fault> {
+    let unended =
+        "WHERE client_id = ANY ($1) AND home IS NOT NULL AND ended_at IS NULL ORDER BY client_id FOR UPDATE";
+    let found: Vec<Row> =
+        sqlx::query_as(AssertSqlSafe(format!("{CLIENT} {unended}"))).bind(ids).fetch_all(connection).await?;
+    found.into_iter().map(|row| row.check(rows)).collect()
+}
+
+/// At most so many clients whose rows have no MAC, as they are: for their first sealing alone.
+pub async fn unsealed(connection: &mut PgConnection, most: i64) -> Result<Vec<Client>, Fault> {
+    let found: Vec<Row> =
+        sqlx::query_as(AssertSqlSafe(format!("{CLIENT} WHERE mac IS NULL ORDER BY client_id LIMIT $1")))
+            .bind(most)
+            .fetch_all(connection)
+            .await?;
+    Ok(found.into_iter().map(Client::from).collect())
 }

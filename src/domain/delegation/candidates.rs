@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::store::{Row, all_paths, with_ancestors};
 use super::{Delegation, Path};
 use crate::domain::principal::Principal;
+use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
 /// Rows of one page. The next page is read only where no delegation of this one grants the request.
@@ -149,11 +150,11 @@ macro_rules! statements {
                      ) c
                      ORDER BY place LIMIT $13
                  )
-                 SELECT d.*, leaf.place,
+                 SELECT d.*, m.mac, leaf.place,
                         (SELECT v.version FROM candidate_version v
                          WHERE v.delegate = $4 AND v.parent = $1 AND v.delegator_iss = $2 AND v.delegator_sub = $3
                         ) AS version
-                 FROM delegation_now d LEFT JOIN leaf ON leaf.id = d.id
+                 FROM delegation_now d JOIN delegation m ON m.id = d.id LEFT JOIN leaf ON leaf.id = d.id
                  WHERE d.id = ANY (ARRAY(SELECT unnest(path) FROM leaf))"
             ),
             ended: concat!(
@@ -189,6 +190,7 @@ impl Giver {
 
 /// Reads the candidates behind those that were seen: a page of them, narrowest first.
 pub async fn find(
+    rows: &RowMac,
     connection: &mut PgConnection,
     search: &Search,
     seen: &[String],
@@ -196,7 +198,7 @@ pub async fn find(
 ) -> Result<Found, Fault> {
     let wanted = match search {
         Search::Exactly(id) if super::is_id(id) => {
-            let paths = all_paths(connection, std::slice::from_ref(id)).await?;
+            let paths = all_paths(rows, connection, std::slice::from_ref(id)).await?;
             return Ok(Found { paths, ..Found::default() });
         }
         Search::Exactly(_) => return Ok(Found::default()),
@@ -207,7 +209,7 @@ pub async fn find(
     let names = |set: &Option<BTreeSet<String>>| set.as_ref().map(|names| Vec::from_iter(names.clone()));
     // One more than a page tells whether there is more.
     let most = PAGE + 1;
-    let rows: Vec<Placed> = sqlx::query_as(between.giver.statements().page)
+    let read: Vec<Placed> = sqlx::query_as(between.giver.statements().page)
         .bind(parent)
         .bind(iss)
         .bind(sub)
@@ -223,11 +225,11 @@ pub async fn find(
         .bind(i64::try_from(most).unwrap_or(i64::MAX))
         .fetch_all(connection)
         .await?;
-    let version = rows.first().and_then(|placed| placed.version);
+    let version = read.first().and_then(|placed| placed.version);
     let mut places: Vec<(i64, String)> = Vec::new();
-    let mut found = Vec::with_capacity(rows.len());
-    for Placed { row, place, .. } in rows {
-        let one = Delegation::try_from(row)?;
+    let mut found = Vec::with_capacity(read.len());
+    for Placed { row, place, .. } in read {
+        let one = row.check(rows)?;
         places.extend(place.map(|place| (place, one.id.clone())));
         found.push(one);
     }
@@ -241,7 +243,11 @@ pub async fn find(
 
 /// Some of the delegations between two sides, in whatever state: they explain a refusal. Those that were activated and not
 /// revoked come first, and of them the one that ends last.
-pub async fn explaining(connection: &mut PgConnection, between: &Between) -> Result<Vec<Path>, Fault> {
+pub async fn explaining(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    between: &Between,
+) -> Result<Vec<Path>, Fault> {
     let (parent, iss, sub) = between.key();
     let ids: Vec<String> = sqlx::query_scalar(between.giver.statements().ended)
         .bind(parent)
@@ -251,5 +257,5 @@ pub async fn explaining(connection: &mut PgConnection, between: &Between) -> Res
         .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
         .fetch_all(&mut *connection)
         .await?;
-    all_paths(connection, &ids).await
+    all_paths(rows, connection, &ids).await
 }

@@ -2,6 +2,7 @@
 
 pub mod candidates;
 pub mod list;
+mod mac;
 pub mod moves;
 pub mod reach;
 pub mod store;

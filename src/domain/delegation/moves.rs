@@ -8,19 +8,20 @@ use sqlx::PgConnection;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
-use super::{Delegation, Terms};
+use super::{Delegation, Facts, Terms};
+use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{During, Fault};
 
 /// Inserts a delegation; `false` if one of that id is there already.
-pub async fn insert(connection: &mut PgConnection, one: &Delegation) -> Result<bool, Fault> {
+pub async fn insert(rows: &RowMac, connection: &mut PgConnection, one: &Delegation) -> Result<bool, Fault> {
     let details = stored_details(&one.terms)?;
     let done = sqlx::query(
         "INSERT INTO delegation (id, path, parent, root_iss, root_sub, delegator_iss, delegator_sub, delegate, scopes,
                                  audiences, authorization_details, max_depth, max_uses, origin, requested_at,
                                  activated_at, expires_at, capability_ceiling, ceremony_required_for, reason, agent,
-                                 requested_by_iss, requested_by_sub, lifetime, born)
+                                 requested_by_iss, requested_by_sub, lifetime, mac, born)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-                 $23, $24, (SELECT number FROM epoch))
+                 $23, $24, $25, (SELECT number FROM epoch))
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(&one.id)
@@ -47,6 +48,7 @@ pub async fn insert(connection: &mut PgConnection, one: &Delegation) -> Result<b
     .bind(one.requested_by.as_ref().map(|who| &who.iss))
     .bind(one.requested_by.as_ref().map(|who| &who.sub))
     .bind(one.lifetime.map(stored_number))
+    .bind(rows.of(one))
     .execute(&mut *connection)
     .await?;
     if done.rows_affected() == 0 {
@@ -60,7 +62,8 @@ fn stored_details(terms: &Terms) -> Result<Option<Value>, Fault> {
     terms.details.as_ref().map(serde_json::to_value).transpose().during("writing a delegation")
 }
 
-fn stored_number(number: u32) -> i32 {
+/// As stored: what is more than a column can say is as much as it can.
+pub(super) fn stored_number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
@@ -112,17 +115,21 @@ pub async fn mark_denied(
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes what an approval made of a request, if it still waits; `false` if it does not.
+/// Writes what an approval made of a request, if it still waits just as it was read; `false` if it does not.
 pub async fn mark_approved(
+    rows: &RowMac,
     connection: &mut PgConnection,
-    one: &Delegation,
+    asked: &Delegation,
+    approved: &Delegation,
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
+    let one = &Delegation { lifetime: None, pending_jwk: None, ..approved.clone() };
     let done = sqlx::query(
         "UPDATE delegation SET activated_at = $2, expires_at = $3, scopes = $4, audiences = $5, authorization_details = $6,
              capability_ceiling = $7, ceremony_required_for = $8, max_depth = $9, max_uses = $10, lifetime = NULL,
-             rebinding = NULL
-         WHERE id = $1 AND revoked_at IS NULL AND expires_at > $11 AND (activated_at IS NULL OR rebinding IS NOT NULL)",
+             rebinding = NULL, mac = $12
+         WHERE id = $1 AND revoked_at IS NULL AND expires_at > $11 AND (activated_at IS NULL OR rebinding IS NOT NULL)
+           AND mac = $13",
     )
     .bind(&one.id)
     .bind(one.facts.activated_at)
@@ -135,45 +142,54 @@ pub async fn mark_approved(
     .bind(one.terms.max_depth.map(stored_number))
     .bind(one.facts.max_uses)
     .bind(now)
+    .bind(rows.of(one))
+    .bind(rows.of(asked))
     .execute(&mut *connection)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Moves the end of an active delegation; `false` if it is not active any more, or ends otherwise than was read.
+/// Moves the end of an active delegation; `false` if it is not active any more, or not just as it was read.
 pub async fn mark_renewed(
+    rows: &RowMac,
     connection: &mut PgConnection,
-    id: &str,
-    (from, to): (OffsetDateTime, OffsetDateTime),
+    one: &Delegation,
+    to: OffsetDateTime,
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
+    let renewed = Delegation { facts: Facts { expires_at: to, ..one.facts.clone() }, ..one.clone() };
     let done = sqlx::query(
-        "UPDATE delegation SET expires_at = $3
-         WHERE id = $1 AND revoked_at IS NULL AND activated_at IS NOT NULL AND expires_at = $2 AND expires_at > $4",
+        "UPDATE delegation SET expires_at = $3, mac = $5
+         WHERE id = $1 AND revoked_at IS NULL AND activated_at IS NOT NULL AND mac = $2 AND expires_at > $4",
     )
-    .bind(id)
-    .bind(from)
+    .bind(&one.id)
+    .bind(rows.of(one))
     .bind(to)
     .bind(now)
+    .bind(rows.of(&renewed))
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Makes a delegation wait for its delegator to confirm another key; `false` if it has ended.
+/// Makes a delegation wait for its delegator to confirm another key; `false` if it has ended, or is not just as it was read.
 pub async fn mark_rebinding(
+    rows: &RowMac,
     connection: &mut PgConnection,
-    id: &str,
+    one: &Delegation,
     jwk: &Value,
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
+    let rebinding = Delegation { pending_jwk: Some(jwk.clone()), ..one.clone() };
     let done = sqlx::query(
-        "UPDATE delegation SET rebinding = $2
-         WHERE id = $1 AND revoked_at IS NULL AND activated_at IS NOT NULL AND expires_at > $3",
+        "UPDATE delegation SET rebinding = $2, mac = $5
+         WHERE id = $1 AND revoked_at IS NULL AND activated_at IS NOT NULL AND expires_at > $3 AND mac = $4",
     )
-    .bind(id)
+    .bind(&one.id)
     .bind(jwk)
     .bind(now)
+    .bind(rows.of(one))
+    .bind(rows.of(&rebinding))
     .execute(connection)
     .await?;
     Ok(done.rows_affected() == 1)

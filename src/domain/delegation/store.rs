@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 
 use super::{AgentDescription, Delegation, Facts, Origin, Path, Terms};
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
+use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 use crate::protocol::authorization_details::Details;
 
@@ -45,7 +46,19 @@ pub(super) struct Row {
     revoke_reason: Option<String>,
     uses: i64,
     used_up_at: Option<OffsetDateTime>,
+    mac: Option<Vec<u8>>,
 }
+
+impl Row {
+    /// The delegation, if its row is authentic.
+    pub(super) fn check(mut self, rows: &RowMac) -> Result<Delegation, Fault> {
+        let mac = self.mac.take();
+        rows.check(Delegation::try_from(self)?, mac.as_deref())
+    }
+}
+
+/// Facts and what is derived from them, with the MAC, which the view does not have.
+const DELEGATION: &str = "SELECT d.*, m.mac FROM delegation_now d JOIN delegation m ON m.id = d.id";
 
 impl TryFrom<Row> for Delegation {
     type Error = Fault;
@@ -99,33 +112,50 @@ impl TryFrom<Row> for Delegation {
 }
 
 /// One delegation.
-pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Delegation>, Fault> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM delegation_now WHERE id = $1")
+pub async fn find(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    id: &str,
+) -> Result<Option<Delegation>, Fault> {
+    let row: Option<Row> = sqlx::query_as(AssertSqlSafe(format!("{DELEGATION} WHERE d.id = $1")))
         .bind(id)
         .fetch_optional(connection)
         .await?;
-    row.map(Delegation::try_from).transpose()
+    row.map(|row| row.check(rows)).transpose()
+}
+
+/// At most so many delegations whose rows have no MAC, as they are: for their first sealing alone.
+pub async fn unsealed(connection: &mut PgConnection, most: i64) -> Result<Vec<Delegation>, Fault> {
+    let read: Vec<Row> =
+        sqlx::query_as(AssertSqlSafe(format!("{DELEGATION} WHERE m.mac IS NULL ORDER BY d.id LIMIT $1")))
+            .bind(most)
+            .fetch_all(connection)
+            .await?;
+    read.into_iter().map(Delegation::try_from).collect()
 }
 
 /// A delegation with everything above it.
-pub async fn path(connection: &mut PgConnection, id: &str) -> Result<Option<Path>, Fault> {
+pub async fn path(rows: &RowMac, connection: &mut PgConnection, id: &str) -> Result<Option<Path>, Fault> {
     if !super::is_id(id) {
         return Ok(None);
     }
-    let found = all_paths(connection, &[id.to_owned()]).await?;
+    let found = all_paths(rows, connection, &[id.to_owned()]).await?;
     Ok(found.into_iter().next())
 }
 
 /// Several delegations with everything above them, in the order asked for; those that are not there are left out.
-pub async fn all_paths(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<Path>, Fault> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT d.* FROM delegation_now d
-         WHERE d.id = ANY (SELECT DISTINCT unnest(path) FROM delegation WHERE id = ANY ($1))",
-    )
+pub async fn all_paths(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    ids: &[String],
+) -> Result<Vec<Path>, Fault> {
+    let read: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
+        "{DELEGATION} WHERE d.id = ANY (SELECT DISTINCT unnest(path) FROM delegation WHERE id = ANY ($1))"
+    )))
     .bind(ids)
     .fetch_all(connection)
     .await?;
-    let found = rows.into_iter().map(Delegation::try_from).collect::<Result<Vec<_>, _>>()?;
+    let found = read.into_iter().map(|row| row.check(rows)).collect::<Result<Vec<_>, _>>()?;
     let by_id: HashMap<&str, &Delegation> = found.iter().map(|one| (one.id.as_str(), one)).collect();
     let there = ids.iter().filter_map(|id| by_id.get(id.as_str()));
     there.map(|leaf| with_ancestors(leaf, &by_id)).collect()

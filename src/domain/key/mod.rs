@@ -110,13 +110,24 @@ impl StoredKey {
 /// change with the master key: two tokens would get the same place.
 pub const PLACES: &str = "status_places";
 
-/// Opens that secret.
-pub async fn places(connection: &mut PgConnection, seal: &SealingKey) -> Result<Zeroizing<[u8; 32]>, Fault> {
-    let sealed = store::find_secret(connection, PLACES).await?;
-    let sealed = sealed.ok_or_else(|| Fault::new(format!("the secret {PLACES} is missing")))?;
-    let secret = seal.open(&secret_row(PLACES), &sealed)?;
+/// The name of the secret that is the key of the MACs of rows. It is stored, so that rows stay authentic when the master key
+/// is replaced.
+pub const ROW_MAC: &str = "row_mac";
+
+/// All secrets that servers share.
+pub const SHARED_SECRETS: [&str; 2] = [PLACES, ROW_MAC];
+
+/// Opens a secret that all servers share, of 32 bytes.
+pub async fn shared_secret(
+    connection: &mut PgConnection,
+    seal: &SealingKey,
+    name: &str,
+) -> Result<Zeroizing<[u8; 32]>, Fault> {
+    let sealed = store::find_secret(connection, name).await?;
+    let sealed = sealed.ok_or_else(|| Fault::new(format!("the secret {name} is missing")))?;
+    let secret = seal.open(&secret_row(name), &sealed)?;
     let bytes = <[u8; 32]>::try_from(secret.as_slice());
-    bytes.map(Zeroizing::new).map_err(|_| Fault::new(format!("the secret {PLACES} has not 32 bytes")))
+    bytes.map(Zeroizing::new).map_err(|_| Fault::new(format!("the secret {name} has not 32 bytes")))
 }
 
 /// The name under which a secret that all servers share is sealed.

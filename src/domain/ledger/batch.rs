@@ -10,11 +10,13 @@ use super::{BatchError, Effect, Entry, Recorded, store};
 use crate::domain::audit::store::Place;
 use crate::domain::audit::{self, Action, Draft, Event};
 use crate::domain::refusal::Refusal;
+use crate::domain::row_mac::RowMac;
 use crate::domain::{delegation, gate};
 use crate::platform::fault::Fault;
 
 /// Records entries in their order.
 pub(super) async fn record(
+    rows: &RowMac,
     connection: &mut PgConnection,
     entries: &[Entry],
 ) -> Result<Vec<Recorded>, BatchError> {
@@ -23,7 +25,7 @@ pub(super) async fn record(
     let seen = Seen { open, ..store::look(&mut transaction, entries).await? };
     let judged = judge(entries, seen);
     for delegation in judged.create.values() {
-        if !delegation::moves::insert(&mut transaction, delegation).await? {
+        if !delegation::moves::insert(rows, &mut transaction, delegation).await? {
             // Another server recorded it since we looked; by now it may even be revoked. Entries of a batch that fails
             // like this are looked at again one by one.
             return Err(Fault::new(format!("delegation {} appeared meanwhile", delegation.id)).into());

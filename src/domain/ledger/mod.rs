@@ -21,6 +21,7 @@ use super::delegation::Delegation;
 use super::delegation::candidates::Between;
 use super::principal::Principal;
 use super::refusal::Refusal;
+use super::row_mac::RowMac;
 use super::token::IssuedToken;
 use crate::platform::config;
 use crate::platform::db;
@@ -156,12 +157,13 @@ impl Ledger {
     pub fn start(
         options: PgConnectOptions,
         settings: &config::Ledger,
+        rows: RowMac,
     ) -> Result<(Self, oneshot::Receiver<()>), Fault> {
         let (queue, entries) = mpsc::channel(settings.queue);
         let timeout = Duration::from_millis(settings.timeout_ms);
         // Custom plans are not better here, and planning each statement anew costs more than carrying it out.
         let options = options.options([("plan_cache_mode", "force_generic_plan")]);
-        let writer = Writer { options, timeout, most: settings.batch, connection: None };
+        let writer = Writer { options, timeout, most: settings.batch, rows, connection: None };
         // A thread of its own: on a runtime that shares its work among threads, each answer of the database would wake
         // more of them than are needed.
         let runtime =
@@ -210,6 +212,7 @@ struct Writer {
     options: PgConnectOptions,
     timeout: Duration,
     most: usize,
+    rows: RowMac,
     connection: Option<PgConnection>,
 }
 
@@ -288,7 +291,7 @@ impl Writer {
             Some(connection) => connection,
             None => db::connect(self.options.clone(), self.timeout).await.map_err(Problem::of_database)?,
         };
-        match tokio::time::timeout(self.timeout, batch::record(&mut connection, entries)).await {
+        match tokio::time::timeout(self.timeout, batch::record(&self.rows, &mut connection, entries)).await {
             Ok(Ok(outcomes)) => {
                 self.connection = Some(connection);
                 Ok(outcomes)

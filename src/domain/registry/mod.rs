@@ -1,6 +1,7 @@
 //! All trusted issuers and all resources: few, rarely changed, kept in memory under a version number.
 
 pub mod dependents;
+mod mac;
 pub mod store;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry, VAULT_DETAIL};
 use crate::domain::issuer::{Issuer, SubjectForm, parse_token_type, token_type_name};
 use crate::domain::resource::Resource;
+use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 use crate::platform::jose::Alg;
 use crate::protocol::identity_token::{ClaimPolicy, MayActUse};
@@ -26,6 +27,7 @@ struct IssuerRow {
     subject_changed_at: Option<OffsetDateTime>,
     may_act: String,
     scope_claims: Option<Vec<String>>,
+    mac: Option<Vec<u8>>,
 }
 
 #[derive(FromRow)]
@@ -34,10 +36,11 @@ struct ResourceRow {
     scopes: Vec<String>,
     detail_types: Vec<String>,
     token_ttl: Option<i32>,
+    mac: Option<Vec<u8>>,
 }
 
 /// Reads everything in one snapshot. `own_issuer` is this server, which is a resource too: its own API.
-pub async fn load(connection: &mut PgConnection, own_issuer: &str) -> Result<Registry, Fault> {
+pub async fn load(rows: &RowMac, connection: &mut PgConnection, own_issuer: &str) -> Result<Registry, Fault> {
     // The version is read first: if a change slips in between, what follows is newer than its label, and the ledger
     // makes us read again.
     let version = version(&mut *connection).await?;
@@ -49,11 +52,12 @@ pub async fn load(connection: &mut PgConnection, own_issuer: &str) -> Result<Reg
         detail_types: BTreeSet::from([VAULT_DETAIL.to_owned()]),
         token_ttl: None,
     };
-    let resources = resources.into_iter().map(Resource::from).chain([own]);
-    let issuers = issuers.into_iter().map(|row| Ok((row.iss.clone(), row.try_into()?)));
+    let issuers = issuers.into_iter().map(|row| row.check(rows)).collect::<Result<Vec<_>, _>>()?;
+    let resources = resources.into_iter().map(|row| row.check(rows)).collect::<Result<Vec<_>, _>>()?;
+    let resources = resources.into_iter().chain([own]);
     Ok(Registry {
         version,
-        issuers: issuers.collect::<Result<_, Fault>>()?,
+        issuers: issuers.into_iter().map(|issuer| (issuer.iss.clone(), issuer)).collect(),
         resources: resources.map(|resource| (resource.id.clone(), resource)).collect(),
     })
 }
@@ -64,18 +68,18 @@ pub async fn version(connection: &mut PgConnection) -> Result<i64, Fault> {
 }
 
 /// Inserts or replaces an issuer.
-pub async fn put_issuer(connection: &mut PgConnection, issuer: &Issuer) -> Result<(), Fault> {
+pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &Issuer) -> Result<(), Fault> {
     let algorithms: Vec<&str> = issuer.algorithms.iter().map(|alg| alg.name()).collect();
     let kinds: Vec<&str> = issuer.token_types.iter().map(|kind| token_type_name(*kind)).collect();
     sqlx::query(
         "INSERT INTO issuer (iss, jwks, jwks_uri, audiences, algorithms, token_types, delegation_audiences,
-                             alias, subject_changed_at, may_act, scope_claims)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                             alias, subject_changed_at, may_act, scope_claims, mac)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (iss) DO UPDATE SET jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
              audiences = excluded.audiences, algorithms = excluded.algorithms, token_types = excluded.token_types,
              delegation_audiences = excluded.delegation_audiences, alias = excluded.alias,
              subject_changed_at = excluded.subject_changed_at, may_act = excluded.may_act,
-             scope_claims = excluded.scope_claims",
+             scope_claims = excluded.scope_claims, mac = excluded.mac",
     )
     .bind(&issuer.iss)
     .bind(&issuer.jwks)
@@ -91,22 +95,28 @@ pub async fn put_issuer(connection: &mut PgConnection, issuer: &Issuer) -> Resul
     .bind(issuer.subject_changed_at)
     .bind(issuer.claims.may_act.name())
     .bind(&issuer.claims.scope_claims)
+    .bind(rows.of(issuer))
     .execute(connection)
     .await?;
     Ok(())
 }
 
 /// Inserts or replaces a resource.
-pub async fn put_resource(connection: &mut PgConnection, resource: &Resource) -> Result<(), Fault> {
+pub async fn put_resource(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    resource: &Resource,
+) -> Result<(), Fault> {
     sqlx::query(
-        "INSERT INTO resource (id, scopes, detail_types, token_ttl) VALUES ($1, $2, $3, $4)
+        "INSERT INTO resource (id, scopes, detail_types, token_ttl, mac) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (id) DO UPDATE SET scopes = excluded.scopes, detail_types = excluded.detail_types,
-             token_ttl = excluded.token_ttl",
+             token_ttl = excluded.token_ttl, mac = excluded.mac",
     )
     .bind(&resource.id)
     .bind(resource.scopes.iter().cloned().collect::<Vec<_>>())
     .bind(resource.detail_types.iter().cloned().collect::<Vec<_>>())
     .bind(resource.token_ttl.and_then(|ttl| i32::try_from(ttl).ok()))
+    .bind(rows.of(resource))
     .execute(connection)
     .await?;
     Ok(())
@@ -130,11 +140,35 @@ pub async fn mark_resource_removed(connection: &mut PgConnection, id: &str) -> R
     Ok(done.rows_affected() == 1)
 }
 
+/// Issuers and resources whose rows have no MAC, as they are: for their first sealing alone.
+pub async fn unsealed(connection: &mut PgConnection) -> Result<(Vec<Issuer>, Vec<Resource>), Fault> {
+    let issuers: Vec<IssuerRow> =
+        sqlx::query_as("SELECT * FROM issuer WHERE mac IS NULL").fetch_all(&mut *connection).await?;
+    let resources: Vec<ResourceRow> =
+        sqlx::query_as("SELECT * FROM resource WHERE mac IS NULL").fetch_all(connection).await?;
+    let issuers = issuers.into_iter().map(Issuer::try_from).collect::<Result<Vec<_>, _>>()?;
+    Ok((issuers, resources.into_iter().map(Resource::from).collect()))
+}
+
 /// Makes every server read the registry again before it issues anything, and verify again what it has verified. A new
 /// client needs that, too: it may have the name of a user.
 pub async fn raise_version(connection: &mut PgConnection) -> Result<(), Fault> {
     sqlx::query("UPDATE registry SET version = version + 1").execute(connection).await?;
     Ok(())
+}
+
+impl IssuerRow {
+    fn check(mut self, rows: &RowMac) -> Result<Issuer, Fault> {
+        let mac = self.mac.take();
+        rows.check(Issuer::try_from(self)?, mac.as_deref())
+    }
+}
+
+impl ResourceRow {
+    fn check(mut self, rows: &RowMac) -> Result<Resource, Fault> {
+        let mac = self.mac.take();
+        rows.check(Resource::from(self), mac.as_deref())
+    }
 }
 
 impl TryFrom<IssuerRow> for Issuer {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{IssuedToken, Problem, Standing};
 use crate::domain::delegation;
+use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
 /// Inserts tokens. Audiences travel as one text each, separated by line feeds, which no audience contains: PostgreSQL has no arrays of
@@ -58,7 +59,11 @@ struct StandingRow {
 }
 
 /// What is known of a token by its id; `None` if it is not remembered, because it ended or never was.
-pub async fn standing(connection: &mut PgConnection, jti: Uuid) -> Result<Option<Standing>, Fault> {
+pub async fn standing(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    jti: Uuid,
+) -> Result<Option<Standing>, Fault> {
     let row: Option<StandingRow> = sqlx::query_as(
         "SELECT t.delegation_id,
                 (SELECT n.problem FROM token_now n
@@ -74,7 +79,7 @@ pub async fn standing(connection: &mut PgConnection, jti: Uuid) -> Result<Option
     let Some(row) = row else { return Ok(None) };
     let path = match &row.delegation_id {
         None => None,
-        Some(id) => match delegation::store::path(connection, id).await? {
+        Some(id) => match delegation::store::path(rows, connection, id).await? {
             Some(path) => Some(path),
             // A delegation that is gone gives nothing any more.
             None => return Ok(None),

@@ -45,7 +45,7 @@ impl Plan<'_> {
     ) -> Result<Option<Changed>, Fault> {
         declared.check(&self.outbound)?;
         self.check_names(&declared)?;
-        let old = client::store::find(connection, &declared.id).await?;
+        let old = client::store::find(self.desk.rows, connection, &declared.id).await?;
         if old.as_ref().is_some_and(|old| old.ephemeral.is_some()) {
             return Err(declared.place.whole(format!(
                 "client {}: an agent that was made for one delegation is not declared, and never comes back",

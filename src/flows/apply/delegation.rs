@@ -44,12 +44,12 @@ pub(super) async fn read(
     declared.check()?;
     let place = &declared.place;
     let (terms, max_uses) = terms(known, declared)?;
-    let old = delegation::store::find(connection, &declared.id).await?;
-    let delegate = delegate(connection, declared, old.as_ref()).await?;
+    let old = delegation::store::find(known.desk.rows, connection, &declared.id).await?;
+    let delegate = delegate(connection, known.desk, declared, old.as_ref()).await?;
     let parent = match &declared.parent {
         None => None,
         Some(id) => {
-            let found = delegation::store::path(connection, id).await?;
+            let found = delegation::store::path(known.desk.rows, connection, id).await?;
             Some(found.ok_or_else(|| place.fault("parent", format!("there is no delegation {id}")))?)
         }
     };
@@ -149,12 +149,13 @@ fn terms(known: &Known<'_>, declared: &DelegationDeclaration) -> Result<(Terms, 
 /// The delegate: a client of kind `agent` that was not made for one delegation and, for a new delegation, is enabled.
 async fn delegate(
     connection: &mut PgConnection,
+    desk: &Desk<'_>,
     declared: &DelegationDeclaration,
     old: Option<&Delegation>,
 ) -> Result<String, Fault> {
     let refuse = |why: String| declared.place.fault("delegate", why);
     let name = &declared.delegate;
-    let found = client::store::find(connection, name).await?;
+    let found = client::store::find(desk.rows, connection, name).await?;
     let found = found.ok_or_else(|| refuse(format!("there is no client {name}")))?;
     if found.ephemeral.is_some() {
         return Err(refuse(format!("{name} was made for one delegation, and is given no other")));

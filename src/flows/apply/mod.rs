@@ -82,7 +82,7 @@ pub async fn apply(
     let providers = prepare_all(desk.pool, vault, declaration.providers, now).await?;
     sinks::prepare(desk.pool, vault, &declaration.sinks, now).await?;
     let mut work = Work::alone(desk.pool).await?;
-    let registry = registry::store::load(work.connection(), desk.issuer).await?;
+    let registry = registry::store::load(desk.rows, work.connection(), desk.issuer).await?;
     let mut plan = Plan {
         desk,
         outbound: Outbound::new(Reach::of_issuer(desk.issuer))?,
@@ -108,8 +108,8 @@ pub async fn apply(
         work.close_gate(Authorized::without_request()).await?;
     }
     for (id, one) in &changed_clients {
-        clients::store::put(work.connection(), &one.client, now).await?;
-        clients::store::put_removed_keys(work.connection(), id, &one.removed, now).await?;
+        clients::changes::put(desk.rows, work.connection(), &one.client, now).await?;
+        clients::changes::put_removed_keys(desk.rows, work.connection(), id, &one.removed, now).await?;
     }
     for (vault, one) in vault.iter().flat_map(|vault| providers.iter().map(move |one| (vault, one))) {
         plan.provider(work.connection(), vault, one).await?;
@@ -229,10 +229,10 @@ impl Plan<'_> {
         changes: &RegistryChanges,
     ) -> Result<(), Fault> {
         for issuer in changes.issuers.iter().filter_map(|iss| self.registry.issuers.get(iss)) {
-            registry::store::put_issuer(connection, issuer).await?;
+            registry::store::put_issuer(self.desk.rows, connection, issuer).await?;
         }
         for resource in changes.resources.iter().filter_map(|id| self.registry.resources.get(id)) {
-            registry::store::put_resource(connection, resource).await?;
+            registry::store::put_resource(self.desk.rows, connection, resource).await?;
         }
         Ok(())
     }
@@ -274,11 +274,11 @@ impl Plan<'_> {
             self.outcome.lines.push(Line { warning: delegation::warning(old, self.now), ..line });
             return Ok(());
         }
-        if !delegations::moves::insert(connection, &read.wanted).await? {
+        if !delegations::moves::insert(self.desk.rows, connection, &read.wanted).await? {
             return Err(declared.place.whole("a delegation of this id appeared meanwhile; apply again"));
         }
         self.outcome.lines.push(Line { change: Change::Create, note: read.note, ..line });
-        let path = delegations::store::path(connection, &declared.id).await?;
+        let path = delegations::store::path(self.desk.rows, connection, &declared.id).await?;
         let path = path.ok_or_else(|| declared.place.whole("the new delegation cannot be read again"))?;
         let about = (&path, self.desk.issuer);
         self.events.push(Event {

@@ -14,6 +14,7 @@ use crate::domain::audit::index::{Field, term};
 use crate::domain::audit::search::{self, Extent, Found, Order, Search};
 use crate::domain::delegation::State;
 use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::row_mac::RowMac;
 use crate::domain::{client, delegation};
 use crate::flows::desk::{Call, Caller, Desk, Done};
 use crate::platform::fault::Fault;
@@ -123,7 +124,8 @@ pub async fn chains(desk: &Desk<'_>, call: &Call, asked: &Asked) -> Result<Done,
         let page = search::page(&mut connection, search, &lookout.extent, (after, stride)).await?;
         looked += page.found.len() + page.vain;
         let firsts = lookout.firsts(&mut connection, &page.found).await?;
-        let facts = facts(&mut connection, firsts.iter().map(|(_, gathered)| gathered), call).await?;
+        let facts =
+            facts(desk.rows, &mut connection, firsts.iter().map(|(_, gathered)| gathered), call).await?;
         for (seq, gathered) in firsts {
             let told =
                 gathered.txn().and_then(|txn| Chain::tell(&txn, &gathered.found, gathered.total, &facts));
@@ -243,7 +245,7 @@ pub async fn chain(desk: &Desk<'_>, call: &Call, txn: &str) -> Result<Done, Stop
     if gathered.found.is_empty() || !gathered.found.iter().all(|found| filter.matches(&found.event)) {
         return Err(Refusal::NotFound.into());
     }
-    let facts = facts(&mut connection, [&gathered].into_iter(), call).await?;
+    let facts = facts(desk.rows, &mut connection, [&gathered].into_iter(), call).await?;
     let told = Chain::tell(txn, &gathered.found, gathered.total, &facts).ok_or(Refusal::NotFound)?;
     let Value::Object(mut members) = Done::with(told)?.body else {
         return Err(Fault::new("a chain that is not an object").into());
@@ -254,6 +256,7 @@ pub async fn chain(desk: &Desk<'_>, call: &Call, txn: &str) -> Result<Done, Stop
 }
 
 async fn facts<'a>(
+    rows: &RowMac,
     connection: &mut PgConnection,
     gathered: impl Iterator<Item = &'a Gathered>,
     call: &Call,
@@ -261,11 +264,11 @@ async fn facts<'a>(
     let (delegations, clients) = chain::named(gathered.flat_map(|one| one.found.iter()));
     let delegations: Vec<String> = delegations.into_iter().collect();
     let mut facts = Facts::default();
-    for path in delegation::store::all_paths(connection, &delegations).await? {
+    for path in delegation::store::all_paths(rows, connection, &delegations).await? {
         facts.states.extend(path.leaf().map(|leaf| (leaf.id.clone(), path.state(call.now).0)));
     }
     let clients: Vec<String> = clients.into_iter().collect();
-    for client in client::store::find_all(connection, &clients).await? {
+    for client in client::store::find_all(rows, connection, &clients).await? {
         // Without a list of its own, a client may come with any key.
         if client.dpop_restricted {
             let keys = client.dpop_keys.union(&client.removed_keys).cloned().collect();

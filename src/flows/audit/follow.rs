@@ -86,7 +86,8 @@ impl Follower {
             if looked.elapsed() >= heartbeat {
                 looked = Instant::now();
                 let now = self.app.clock.now();
-                if !self.app.read(async |connection| self.call.caller.stands(connection, now).await).await? {
+                let (caller, rows) = (&self.call.caller, &self.app.rows);
+                if !self.app.read(async |connection| caller.stands(rows, connection, now).await).await? {
                     return Ok(());
                 }
             }

@@ -14,6 +14,7 @@ use crate::domain::delegation::{self, Delegation, Facts, Lifetime, Origin, Path,
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::{self, Registry};
+use crate::domain::row_mac::RowMac;
 use crate::flows::desk::{About, Call, Caller, Desk, Done, Holder, record_refusal};
 use crate::flows::work::Work;
 use crate::platform::jose::PublicKey;
@@ -45,7 +46,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
     if let Some(done) = call.enter(desk, &mut work).await? {
         return Ok(done);
     }
-    let registry = registry::store::load(work.connection(), desk.issuer).await?;
+    let registry = registry::store::load(desk.rows, work.connection(), desk.issuer).await?;
     wanted.limits().check_declared(&registry, desk.ladder)?;
     let source = source(work.connection(), desk, (call, &registry), wanted).await?;
     let id = random::id(call.now)?.to_string();
@@ -71,9 +72,9 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
                     .await?;
             events.push(agent);
         }
-        _ => check_delegate(work.connection(), &one.delegate).await?,
+        _ => check_delegate(desk.rows, work.connection(), &one.delegate).await?,
     }
-    if !delegation::moves::insert(work.connection(), &one).await? {
+    if !delegation::moves::insert(desk.rows, work.connection(), &one).await? {
         return Err(crate::platform::fault::Fault::new("a new id that is there already").into());
     }
     events.push(created(desk, call, (&path, &one)));
@@ -82,7 +83,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
         let activated = call.event_about(desk, Action::DelegationActivated, &path);
         events.push(Event { detail, ..activated });
     }
-    let body = view(work.connection(), &path, call.now).await?.with_lifetime(lifetime);
+    let body = view(desk.rows, work.connection(), &path, call.now).await?.with_lifetime(lifetime);
     let status = if one.facts.activated_at.is_some() { 201 } else { 202 };
     let location = crate::protocol::metadata::endpoint(desk.issuer, &format!("/delegate/{}", one.id));
     let done = Done { status, location: Some(location), ..Done::with(body)? };
@@ -242,9 +243,9 @@ fn fits(desk: &Desk<'_>, source: &Source, one: &Delegation, now: OffsetDateTime)
     above.into_iter().try_for_each(|above| one.fits_below(above, desk.ladder)).map_err(Refusal::TooWide)
 }
 
-async fn check_delegate(connection: &mut PgConnection, delegate: &str) -> Result<(), Stop> {
+async fn check_delegate(rows: &RowMac, connection: &mut PgConnection, delegate: &str) -> Result<(), Stop> {
     let found = match client::is_client_id(delegate) {
-        true => client::store::find(connection, delegate).await?,
+        true => client::store::find(rows, connection, delegate).await?,
         false => None,
     };
     match found {
@@ -304,10 +305,7 @@ async fn make_agent(
             ended_at: None,
         }),
     };
-    client::store::put(connection, &agent, call.now).await?;
-    if let Some(made_for) = &agent.ephemeral {
-        client::store::mark_ephemeral(connection, &agent.client_id, made_for).await?;
-    }
+    client::changes::put(desk.rows, connection, &agent, call.now).await?;
     let mut event = call.event_about(desk, Action::AgentCreated, path);
     event.target = Some(agent.client_id);
     event.detail = Some(json!({"task_id": wanted.task_id, "owner": owner, "jkt": key.thumbprint()}));

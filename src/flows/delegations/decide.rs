@@ -80,7 +80,7 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
         Entered::Now(work, path) => (work, path),
     };
     let asked = leaf(&path)?;
-    let registry = registry::store::load(work.connection(), desk.issuer).await?;
+    let registry = registry::store::load(desk.rows, work.connection(), desk.issuer).await?;
     approval.check_declared(&registry, desk.ladder)?;
     let (terms, max_uses) =
         narrowing.of((&asked.terms, asked.facts.max_uses), desk.ladder).map_err(Refusal::TooWide)?;
@@ -91,28 +91,28 @@ async fn try_to_approve(desk: &Desk<'_>, call: &Call, id: &str, approval: &Appro
     if rebinding && !approval.is_empty() {
         return Err(Refusal::Malformed("A new key is confirmed as it is, without other changes").into());
     }
-    let delegate = client::store::find(work.connection(), &asked.delegate).await?;
+    let delegate = client::store::find(desk.rows, work.connection(), &asked.delegate).await?;
     let delegate = delegate.ok_or_else(|| Fault::new("a delegation without its agent"))?;
     if delegate.is_out() {
         return Err(Refusal::DelegateDisabled.into());
     }
     let jkt = match rebinding {
-        true => Some(confirm_key(&mut work, call, asked).await?),
+        true => Some(confirm_key(desk, &mut work, call, asked).await?),
         false => key_of(&delegate, asked)?,
     };
     // What was active before is no younger for its new key.
     let activated_at = asked.facts.activated_at.or(Some(call.now));
     let facts = Facts { activated_at, expires_at, max_uses, ..asked.facts.clone() };
     let approved = Delegation { terms, facts, ..asked.clone() };
-    if !delegation::moves::mark_approved(work.connection(), &approved, call.now).await? {
-        return Err(wrong_state(work.connection(), id, call.now).await?);
+    if !delegation::moves::mark_approved(desk.rows, work.connection(), asked, &approved, call.now).await? {
+        return Err(wrong_state(desk.rows, work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationActivated, &path);
     let mut detail = approved.recorded_terms();
     detail.insert("new_key".to_owned(), rebinding.into());
     detail.insert("jkt".to_owned(), json!(jkt));
     event.detail = Some(detail.into());
-    let view = view_again(work.connection(), id, call.now).await?.with_lifetime(lifetime);
+    let view = view_again(desk.rows, work.connection(), id, call.now).await?.with_lifetime(lifetime);
     let done = Done::with(view)?;
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;
@@ -128,7 +128,12 @@ fn ends(call: &Call, approval: &Approval, path: &Path) -> Result<(time::OffsetDa
 }
 
 /// Makes the pending key the agent's only one, unless it was removed from a client meanwhile; gives its thumbprint.
-async fn confirm_key(work: &mut Work, call: &Call, one: &Delegation) -> Result<String, Stop> {
+async fn confirm_key(
+    desk: &Desk<'_>,
+    work: &mut Work,
+    call: &Call,
+    one: &Delegation,
+) -> Result<String, Stop> {
     let jwk = one.pending_jwk.as_ref().ok_or_else(|| Fault::new("no key waits"))?;
     let members = jwk.as_object().ok_or_else(|| Fault::new("a key that is no object"))?;
     let jkt = super::request::public_key(members)?.thumbprint().to_owned();
@@ -137,7 +142,8 @@ async fn confirm_key(work: &mut Work, call: &Call, one: &Delegation) -> Result<S
     }
     let jwks = json!({"keys": [jwk]});
     let pinned = std::slice::from_ref(&jkt);
-    client::store::put_keys(work.connection(), &one.delegate, (Some(&jwks), pinned), call.now).await?;
+    client::changes::put_keys(desk.rows, work.connection(), &one.delegate, (Some(&jwks), pinned), call.now)
+        .await?;
     Ok(jkt)
 }
 
@@ -161,11 +167,11 @@ async fn try_to_deny(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str
     };
     let said = reason.unwrap_or("denied");
     if !delegation::moves::mark_denied(work.connection(), id, said, call.now).await? {
-        return Err(wrong_state(work.connection(), id, call.now).await?);
+        return Err(wrong_state(desk.rows, work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
     event.detail = Some(json!({"reason": said, "denied": true}));
-    let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
+    let done = Done::with(view_again(desk.rows, work.connection(), id, call.now).await?)?;
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;
     Ok(done)

@@ -43,7 +43,8 @@ pub async fn graph(desk: &Desk<'_>, call: &Call, agent: &str, sides: &Sides) -> 
         Caller::Agent(_) => return Err(Refusal::InsufficientScope.into()),
     };
     let mut connection = desk.pool.acquire().await?;
-    if seen == Visible::Everything && client::store::find(&mut connection, agent).await?.is_none() {
+    if seen == Visible::Everything && client::store::find(desk.rows, &mut connection, agent).await?.is_none()
+    {
         return Err(Refusal::NotFound.into());
     }
     let to = Filter { delegate: Some(agent.to_owned()), state: sides.state, ..Filter::default() };
@@ -65,7 +66,7 @@ async fn edges(
     page: &Page,
 ) -> Result<Value, Stop> {
     let (ids, next) = look::ids(connection, (seen, filter), page, call.now).await?;
-    let views = look::views(connection, &ids, call).await?;
+    let views = look::views(desk.rows, connection, &ids, call).await?;
     let edge = |view: View| Edge {
         from: view.delegator().clone(),
         to: Principal::new(desk.issuer, view.delegate()),

@@ -7,6 +7,7 @@ use crate::domain::client;
 use crate::domain::delegation::list::{self, Filter, Position, Visible};
 use crate::domain::delegation::{self, State, View};
 use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::row_mac::RowMac;
 use crate::flows::desk::{Call, Caller, Desk, Done};
 
 /// The most rows of a page.
@@ -38,7 +39,7 @@ pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<(State, Done
     let mut connection = desk.pool.acquire().await?;
     let path = visible(&mut connection, desk, call, id).await?;
     let state = path.state(call.now).0;
-    Ok((state, Done::with(view(&mut connection, &path, call.now).await?)?))
+    Ok((state, Done::with(view(desk.rows, &mut connection, &path, call.now).await?)?))
 }
 
 /// Those that the caller may see, newest first.
@@ -51,7 +52,7 @@ pub async fn list(desk: &Desk<'_>, call: &Call, filter: &Filter, page: &Page) ->
     };
     let mut connection = desk.pool.acquire().await?;
     let (ids, next) = ids(&mut connection, (&seen, filter), page, call.now).await?;
-    let items = views(&mut connection, &ids, call).await?;
+    let items = views(desk.rows, &mut connection, &ids, call).await?;
     Ok(Done::with(json!({"items": items, "next": next.as_ref().map(Position::to_text)}))?)
 }
 
@@ -76,13 +77,14 @@ pub(super) async fn ids(
 }
 
 pub(super) async fn views(
+    rows: &RowMac,
     connection: &mut sqlx::PgConnection,
     ids: &[String],
     call: &Call,
 ) -> Result<Vec<View>, Stop> {
-    let paths = delegation::store::all_paths(connection, ids).await?;
+    let paths = delegation::store::all_paths(rows, connection, ids).await?;
     let holders: Vec<String> = paths.iter().filter_map(|path| Some(path.leaf()?.delegate.clone())).collect();
-    let clients = client::store::find_all(connection, &holders).await?;
+    let clients = client::store::find_all(rows, connection, &holders).await?;
     let holder = |path: &delegation::Path| {
         let leaf = path.leaf()?;
         clients.iter().find(|client| client.client_id == leaf.delegate)
@@ -106,7 +108,7 @@ pub async fn agents(desk: &Desk<'_>, call: &Call, page: &Page) -> Result<Done, S
     let next = if more { ids.last().cloned() } else { None };
     let seen = root.map_or(Visible::Everything, Visible::RootedAt);
     let mut items = Vec::new();
-    for client in client::store::find_all(&mut connection, &ids).await? {
+    for client in client::store::find_all(desk.rows, &mut connection, &ids).await? {
         let filter = Filter {
             delegate: Some(client.client_id.clone()),
             state: Some(State::Active),
@@ -114,7 +116,7 @@ pub async fn agents(desk: &Desk<'_>, call: &Call, page: &Page) -> Result<Done, S
         };
         let found = list::page(&mut connection, (&seen, &filter), (None, MOST_OF_AGENT), call.now).await?;
         let held: Vec<String> = found.into_iter().map(|position| position.id).collect();
-        let delegations = views(&mut connection, &held, call).await?;
+        let delegations = views(desk.rows, &mut connection, &held, call).await?;
         items.push(agent(&client, &delegations));
     }
     Ok(Done::with(json!({"items": items, "next": next}))?)

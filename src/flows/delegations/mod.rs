@@ -30,6 +30,7 @@ use super::desk::{Call, Desk};
 use crate::domain::client;
 use crate::domain::delegation::{self, Delegation, Path, View};
 use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
 /// The path of a delegation that the caller may see. One that is not there and one that is not the caller's look alike.
@@ -39,7 +40,7 @@ async fn visible(
     call: &Call,
     id: &str,
 ) -> Result<Path, Stop> {
-    let found = delegation::store::path(connection, id).await?;
+    let found = delegation::store::path(desk.rows, connection, id).await?;
     found.filter(|path| call.caller.may_see(path, desk.issuer)).ok_or_else(|| Refusal::NotFound.into())
 }
 
@@ -49,28 +50,35 @@ fn leaf(path: &Path) -> Result<&Delegation, Fault> {
 }
 
 /// Shows a path as it is now, with what there is to say of its agent.
-async fn view(connection: &mut PgConnection, path: &Path, now: time::OffsetDateTime) -> Result<View, Fault> {
-    let delegate = client::store::find(connection, &leaf(path)?.delegate).await?;
+async fn view(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    path: &Path,
+    now: time::OffsetDateTime,
+) -> Result<View, Fault> {
+    let delegate = client::store::find(rows, connection, &leaf(path)?.delegate).await?;
     View::of(path, delegate.as_ref(), now).ok_or_else(|| Fault::new("a path without a delegation"))
 }
 
 /// Reads a path again, after it was changed, and shows it.
 async fn view_again(
+    rows: &RowMac,
     connection: &mut PgConnection,
     id: &str,
     now: time::OffsetDateTime,
 ) -> Result<View, Fault> {
-    let path = delegation::store::path(connection, id).await?;
-    view(connection, &path.ok_or_else(|| Fault::new("a delegation that is gone"))?, now).await
+    let path = delegation::store::path(rows, connection, id).await?;
+    view(rows, connection, &path.ok_or_else(|| Fault::new("a delegation that is gone"))?, now).await
 }
 
 /// What the present state answers to a move that did not find the state it needs.
 async fn wrong_state(
+    rows: &RowMac,
     connection: &mut PgConnection,
     id: &str,
     now: time::OffsetDateTime,
 ) -> Result<Stop, Fault> {
-    let path = delegation::store::path(connection, id).await?;
+    let path = delegation::store::path(rows, connection, id).await?;
     let path = path.ok_or_else(|| Fault::new("a delegation that is gone"))?;
     Ok(Refusal::WrongState(path.state(now).0).into())
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 
 use super::request::public_key;
-use super::{view_again, visible, wrong_state};
+use super::{leaf, view_again, visible, wrong_state};
 use crate::domain::audit::Action;
 use crate::domain::delegation::State;
 use crate::domain::refusal::{Refusal, Stop};
@@ -50,16 +50,15 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, jwk: &Map<String, Value>
         Entered::Now(work, found) => (work, found),
     };
     let old: Vec<String> = agent.dpop_keys.iter().cloned().collect();
-    if !delegation::moves::mark_rebinding(work.connection(), id, &Value::Object(jwk.clone()), call.now)
-        .await?
-    {
-        return Err(wrong_state(work.connection(), id, call.now).await?);
+    let jwk = Value::Object(jwk.clone());
+    if !delegation::moves::mark_rebinding(desk.rows, work.connection(), leaf(&path)?, &jwk, call.now).await? {
+        return Err(wrong_state(desk.rows, work.connection(), id, call.now).await?);
     }
-    client::store::put_removed_keys(work.connection(), &agent.client_id, &old, call.now).await?;
-    client::store::put_keys(work.connection(), &agent.client_id, (None, &[]), call.now).await?;
+    client::changes::put_removed_keys(desk.rows, work.connection(), &agent.client_id, &old, call.now).await?;
+    client::changes::put_keys(desk.rows, work.connection(), &agent.client_id, (None, &[]), call.now).await?;
     let mut event = call.event_about(desk, Action::DelegationRebinding, &path);
     event.detail = Some(json!({"old": old, "new": key.thumbprint()}));
-    let done = Done::with(view_again(work.connection(), id, call.now).await?)?;
+    let done = Done::with(view_again(desk.rows, work.connection(), id, call.now).await?)?;
     let done = Done { status: 202, ..done };
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;

@@ -33,7 +33,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Resu
         return Err(Refusal::WrongState(state).into());
     }
     let above = path.0.iter().filter(|above| above.id != one.id).map(|above| above.facts.expires_at).min();
-    let made_for_it = client::store::find(work.connection(), &one.delegate).await?;
+    let made_for_it = client::store::find(desk.rows, work.connection(), &one.delegate).await?;
     let made_for_it = made_for_it.is_some_and(|client| client.ephemeral.is_some());
     let since = one.facts.activated_at.unwrap_or(one.requested_at);
     let longest = match made_for_it {
@@ -49,13 +49,12 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Resu
         return Err(Refusal::ExpiryNotLater.into());
     }
     let lifetime = if ends < asked { Lifetime::Shortened } else { Lifetime::AsAsked };
-    if !delegation::moves::mark_renewed(work.connection(), id, (one.facts.expires_at, ends), call.now).await?
-    {
-        return Err(wrong_state(work.connection(), id, call.now).await?);
+    if !delegation::moves::mark_renewed(desk.rows, work.connection(), one, ends, call.now).await? {
+        return Err(wrong_state(desk.rows, work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationRenewed, &path);
     event.detail = Some(json!({"from": rfc3339(one.facts.expires_at), "to": rfc3339(ends)}));
-    let view = view_again(work.connection(), id, call.now).await?.with_lifetime(lifetime);
+    let view = view_again(desk.rows, work.connection(), id, call.now).await?.with_lifetime(lifetime);
     let done = Done::with(view)?;
     call.keep(desk, &mut work, &done).await?;
     work.commit(&[event]).await?;

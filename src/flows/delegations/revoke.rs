@@ -35,7 +35,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) ->
     };
     let said = reason.unwrap_or("revoked");
     if !delegation::moves::mark_revoked(work.connection(), id, said, call.now).await? {
-        return Err(wrong_state(work.connection(), id, call.now).await?);
+        return Err(wrong_state(desk.rows, work.connection(), id, call.now).await?);
     }
     let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
     event.detail = Some(json!({"reason": said}));

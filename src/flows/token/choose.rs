@@ -112,7 +112,8 @@ async fn read(
     now: OffsetDateTime,
 ) -> Result<Arc<Found>, Fault> {
     let Some(search) = search else { return Ok(Arc::default()) };
-    let found = app.read(async |connection| candidates::find(connection, search, seen, now).await).await?;
+    let found =
+        app.read(async |connection| candidates::find(&app.rows, connection, search, seen, now).await).await?;
     let found = Arc::new(found);
     // A later page alone would hide the first one.
     if found.is_empty() {
@@ -164,7 +165,8 @@ async fn explain(
     let mut others = Vec::new();
     if let (Refusal::NoDelegation, Some(Search::Candidates(wanted))) = (refusal, search) {
         let between = &wanted.between;
-        others = app.read(async |connection| candidates::explaining(connection, between).await).await?;
+        others =
+            app.read(async |connection| candidates::explaining(&app.rows, connection, between).await).await?;
     }
     let mut refusal = refusal;
     if !others.is_empty() {

@@ -110,7 +110,7 @@ async fn check_active(app: &App, subject: &VerifiedSubject, now: OffsetDateTime)
     let Source::Own { jti, .. } = &subject.source else { return Ok(()) };
     let claims = |_| Refusal::SubjectTokenInvalid(TokenProblem::Claims);
     let jti = Uuid::parse_str(jti).map_err(claims)?;
-    let found = app.read(async |connection| token::store::standing(connection, jti).await).await?;
+    let found = app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await?;
     found.ok_or(Refusal::SubjectTokenInvalid(TokenProblem::NotRecorded))?.check(now)?;
     Ok(())
 }

@@ -89,7 +89,7 @@ async fn take(app: &App, arrival: Arrival, origin: Origin, now: OffsetDateTime) 
     // Nothing that we know: strangers cannot fill the log.
     let Some(one) = found else { return Ok(Shown::Gone) };
     let (provider, verifier) = open(app, work.connection(), &one, Stage::Begun).await?;
-    let refusal = if !stands(work.connection(), &app.issuer, (&one.owner, one.since)).await? {
+    let refusal = if !stands(&app.rows, work.connection(), &app.issuer, (&one.owner, one.since)).await? {
         Some((Refusal::PrincipalCutOff, Shown::Gone, Value::Null))
     } else if one.provider != arrival.provider || !is_from(&provider, arrival.iss.as_deref()) {
         Some((Refusal::ProviderRefused, Shown::MixedUp, json!("another issuer")))

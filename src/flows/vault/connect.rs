@@ -15,6 +15,7 @@ use crate::domain::data_key::Sealed;
 use crate::domain::principal::Principal;
 use crate::domain::provider::{Oauth, Separator};
 use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::row_mac::RowMac;
 use crate::domain::vault::State;
 use crate::domain::vault::held::Vault;
 use crate::flows::desk::{About, Call, Caller, Desk, Done};
@@ -194,6 +195,7 @@ pub(super) fn about(event: Event, one: &Connecting) -> Event {
 
 /// Whether its owner still is somebody, and has not been cut off since it began.
 pub(super) async fn stands(
+    rows: &RowMac,
     connection: &mut PgConnection,
     issuer: &str,
     (owner, since): (&Principal, OffsetDateTime),
@@ -204,6 +206,6 @@ pub(super) async fn stands(
     if owner.iss != issuer {
         return Ok(true);
     }
-    let client = client::store::find(connection, &owner.sub).await?;
+    let client = client::store::find(rows, connection, &owner.sub).await?;
     Ok(client.is_some_and(|client| !client.is_out()))
 }

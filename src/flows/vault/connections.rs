@@ -260,7 +260,7 @@ async fn owner(
     }
     let named = named.ok_or(Refusal::Malformed("owner is missing"))?;
     let known = named.iss == desk.issuer
-        || registry::store::load(connection, desk.issuer).await?.issuers.contains_key(&named.iss);
+        || registry::store::load(desk.rows, connection, desk.issuer).await?.issuers.contains_key(&named.iss);
     if known && identity_token::is_name(&named.sub) {
         Ok(named.clone())
     } else {

@@ -150,7 +150,7 @@ async fn put(app: &App, one: &Connecting, brought: &Wanted, by: &By<'_>) -> Resu
     {
         return Ok(done);
     }
-    if !stands(work.connection(), &app.issuer, (&one.owner, one.since)).await? {
+    if !stands(&app.rows, work.connection(), &app.issuer, (&one.owner, one.since)).await? {
         return Err(Refusal::PrincipalCutOff.into());
     }
     let old = vault::store::find_for_update(work.connection(), &one.connection).await?;

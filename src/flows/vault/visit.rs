@@ -235,8 +235,9 @@ impl Visit {
             return Ok(held);
         }
         // Before anything is done at the provider: does this chain live at all? The ledger looks again.
-        let standing =
-            app.read(async |connection| token::store::standing(connection, self.jti).await).await?;
+        let standing = app
+            .read(async |connection| token::store::standing(&app.rows, connection, self.jti).await)
+            .await?;
         let standing = standing.ok_or(Refusal::AccessTokenInvalid)?;
         standing.check(self.now)?;
         // A delegation that is used up has paid for the token, but not for another use.
@@ -325,8 +326,9 @@ impl Visit {
             }
             None => {
                 let (search, now) = (&self.search, self.now);
-                let found =
-                    app.read(async |connection| candidates::find(connection, search, &[], now).await).await?;
+                let found = app
+                    .read(async |connection| candidates::find(&app.rows, connection, search, &[], now).await)
+                    .await?;
                 let found = Arc::new(found);
                 if !found.is_empty() {
                     app.paths.insert(self.search.clone(), Arc::clone(&found));

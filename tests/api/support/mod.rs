@@ -21,7 +21,7 @@ use actchain::app::App;
 use actchain::domain::ledger::{Effect, Entry, Guards};
 use actchain::flows::apply::{Request, apply, read_all};
 use actchain::flows::desk::{Call, Desk};
-use actchain::flows::{delegations, keys, principals};
+use actchain::flows::{delegations, keys, principals, seal_rows};
 use actchain::http::Listening;
 use actchain::platform::clock::{Clock, from_seconds};
 use actchain::platform::config::Config;
@@ -191,6 +191,11 @@ impl Server {
     /// A connection with all rights, to look at or to tamper with what is stored.
     pub async fn sql(&self) -> PgConnection {
         PgConnection::connect_with(&self.database).await.unwrap()
+    }
+
+    /// Gives rows that a test wrote by SQL the MACs that they would have. Rows that it changed need `mac = NULL` before.
+    pub async fn seal_rows(&self) {
+        seal_rows::seal_unsealed(&self.app.rows, &mut self.sql().await).await.unwrap();
     }
 
     /// Everything that stands in the database, row by row.

@@ -1,0 +1,235 @@
+//! Changes of clients in PostgreSQL. Each reads the row, checks its MAC, and writes the row with a MAC of its new content, so
+//! that no change makes a forged row authentic.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+use time::OffsetDateTime;
+
+use super::store::{find_for_change, find_unended};
+use super::{Client, Ephemeral};
+use crate::domain::row_mac::RowMac;
+use crate::platform::fault::Fault;
+
+/// Inserts a client; or replaces everything but its disablement, its removed keys and what it was made for, and raises its
+/// version.
+pub async fn put(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    client: &Client,
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let written = match find_for_change(rows, connection, &client.client_id).await? {
+        None => Client { version: 1, removed_keys: BTreeSet::new(), ..client.clone() },
+        Some(old) => Client {
+            version: old.version + 1,
+            removed_keys: old.removed_keys,
+            disabled_at: old.disabled_at,
+            ephemeral: old.ephemeral,
+            ..client.clone()
+        },
+    };
+    write(rows, connection, &written, now).await
+}
+
+/// Writes all of a client.
+async fn write(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    client: &Client,
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let texts = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>();
+    let grants: Vec<&str> = client.grant_types.iter().map(|grant| grant.name()).collect();
+    let made_for = client.ephemeral.as_ref();
+    sqlx::query(
+        "INSERT INTO client (client_id, kind, name, auth, secrets, jwks, jwks_uri, scopes, audiences, detail_types,
+                             grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at,
+                             dpop_restricted, version, disabled_at, home, task_id, owner_iss, owner_sub, ended_at, mac,
+                             declared_secret)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, $21,
+                 $22, $23, $24, $25, $26)
+         ON CONFLICT (client_id) DO UPDATE SET
+             version = excluded.version, kind = excluded.kind, name = excluded.name, auth = excluded.auth,
+             secrets = excluded.secrets, jwks = excluded.jwks, jwks_uri = excluded.jwks_uri,
+             scopes = excluded.scopes, audiences = excluded.audiences, detail_types = excluded.detail_types,
+             grant_types = excluded.grant_types, dpop = excluded.dpop, dpop_keys = excluded.dpop_keys,
+             dpop_restricted = excluded.dpop_restricted,
+             actor_subjects = excluded.actor_subjects, max_token_ttl = excluded.max_token_ttl,
+             updated_at = excluded.updated_at, disabled_at = excluded.disabled_at, ended_at = excluded.ended_at,
+             mac = excluded.mac, declared_secret = excluded.declared_secret",
+    )
+    .bind(&client.client_id)
+    .bind(client.kind)
+    .bind(&client.name)
+    .bind(client.auth)
+    .bind(Json(&client.secrets))
+    .bind(&client.jwks)
+    .bind(&client.jwks_uri)
+    .bind(texts(&client.scopes))
+    .bind(texts(&client.audiences))
+    .bind(texts(&client.detail_types))
+    .bind(grants)
+    .bind(client.dpop)
+    .bind(texts(&client.dpop_keys))
+    .bind(Json(&client.actor_subjects))
+    .bind(client.max_token_ttl.and_then(|ttl| i32::try_from(ttl).ok()))
+    .bind(now)
+    .bind(client.dpop_restricted)
+    .bind(client.version)
+    .bind(client.disabled_at)
+    .bind(made_for.map(|agent| &agent.home))
+    .bind(made_for.map(|agent| &agent.task_id))
+    .bind(made_for.map(|agent| &agent.owner.iss))
+    .bind(made_for.map(|agent| &agent.owner.sub))
+    .bind(made_for.and_then(|agent| agent.ended_at))
+    .bind(rows.of(client))
+    .bind(&client.declared_secret)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Disables an enabled client; `false` if it is disabled already, or not there.
+pub async fn mark_disabled(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    client_id: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let found = find_for_change(rows, connection, client_id).await?;
+    let Some(client) = found.filter(|client| client.disabled_at.is_none()) else { return Ok(false) };
+    let changed = Client { disabled_at: Some(now), version: client.version + 1, ..client };
+    write(rows, connection, &changed, now).await?;
+    Ok(true)
+}
+
+/// Enables a disabled client; `false` if it is enabled already, or not there.
+pub async fn mark_enabled(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    client_id: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let found = find_for_change(rows, connection, client_id).await?;
+    let Some(client) = found.filter(|client| client.disabled_at.is_some()) else { return Ok(false) };
+    let changed = Client { disabled_at: None, version: client.version + 1, ..client };
+    write(rows, connection, &changed, now).await?;
+    Ok(true)
+}
+
+/// Ends agents for good, and forgets their keys; gives those that had not ended yet. Two statements, whatever their number.
+pub async fn mark_ended(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    ids: &[String],
+    now: OffsetDateTime,
+) -> Result<Vec<String>, Fault> {
+    let unended = find_unended(rows, connection, ids).await?;
+    let (ended, macs): (Vec<String>, Vec<Vec<u8>>) = unended
+        .into_iter()
+        .map(|client| {
+            let ephemeral = client.ephemeral.clone();
+            let changed = Client {
+                ephemeral: ephemeral.map(|agent| Ephemeral { ended_at: Some(now), ..agent }),
+                version: client.version + 1,
+                jwks: None,
+                dpop_keys: BTreeSet::new(),
+                ..client
+            };
+            let mac = rows.of(&changed);
+            (changed.client_id, mac)
+        })
+        .unzip();
+    sqlx::query(
+        "UPDATE client c SET ended_at = $3, updated_at = $3, version = c.version + 1, jwks = NULL, dpop_keys = '{}',
+                             mac = given.mac
+         FROM unnest($1::text[], $2::bytea[]) AS given (id, mac) WHERE c.client_id = given.id",
+    )
+    .bind(&ended)
+    .bind(macs)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(ended)
+}
+
+/// Replaces the keys of a client.
+pub async fn put_keys(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    client_id: &str,
+    (jwks, dpop_keys): (Option<&Value>, &[String]),
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let client = get_for_change(rows, connection, client_id).await?;
+    let changed = Client {
+        jwks: jwks.cloned(),
+        dpop_keys: dpop_keys.iter().cloned().collect(),
+        version: client.version + 1,
+        ..client
+    };
+    write(rows, connection, &changed, now).await
+}
+
+async fn get_for_change(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    client_id: &str,
+) -> Result<Client, Fault> {
+    let found = find_for_change(rows, connection, client_id).await?;
+    found.ok_or_else(|| Fault::new(format!("there is no client {client_id}")))
+}
+
+/// Remembers keys that a client may not use any more: what is bound to them, or was obtained by them, up to now is revoked.
+pub async fn put_removed_keys(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    client_id: &str,
+    jkts: &[String],
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    if jkts.is_empty() {
+        return Ok(());
+    }
+    let client = get_for_change(rows, connection, client_id).await?;
+    sqlx::query(
+        "INSERT INTO removed_key (client_id, jkt, removed_at, removed_in)
+         SELECT $1, jkt, $3, number FROM unnest($2::text[]) AS given (jkt), epoch
+         ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = excluded.removed_at, removed_in = excluded.removed_in,
+             restored_at = NULL",
+    )
+    .bind(client_id)
+    .bind(jkts)
+    .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    let removed_keys = client.removed_keys.iter().chain(jkts).cloned().collect();
+    write(rows, connection, &Client { removed_keys, version: client.version + 1, ..client }, now).await
+}
+
+/// Restores a removed key and raises the client's version; `false` if the key is not removed. Tokens issued before the
+/// removal stay revoked: the removal's epoch remains.
+pub async fn mark_key_restored(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    client_id: &str,
+    jkt: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let client = get_for_change(rows, connection, client_id).await?;
+    let mut removed_keys = client.removed_keys.clone();
+    if !removed_keys.remove(jkt) {
+        return Ok(false);
+    }
+    sqlx::query("UPDATE removed_key SET restored_at = $3 WHERE client_id = $1 AND jkt = $2")
+        .bind(client_id)
+        .bind(jkt)
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
+    write(rows, connection, &Client { removed_keys, version: client.version + 1, ..client }, now).await?;
+    Ok(true)
+}

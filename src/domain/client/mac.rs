@@ -1,0 +1,57 @@
+//! What of a client is authenticated: all that is stored, but for times that only people read.
+
+use serde_json::{Value, json};
+
+use super::{Client, Ephemeral};
+use crate::domain::row_mac::Authenticated;
+use crate::platform::clock::rfc3339;
+
+impl Authenticated for Client {
+    const TABLE: &'static str = "client";
+    const KEY: &'static str = "client_id";
+
+    fn row_id(&self) -> &str {
+        &self.client_id
+    }
+
+    fn content(&self) -> Value {
+        let Self {
+            client_id: _,
+            version,
+            kind,
+            name,
+            auth,
+            secrets,
+            declared_secret,
+            jwks,
+            // Read from `jwks`.
+            keys: _,
+            jwks_uri,
+            scopes,
+            audiences,
+            detail_types,
+            grant_types,
+            dpop,
+            dpop_keys,
+            dpop_restricted,
+            removed_keys,
+            actor_subjects,
+            max_token_ttl,
+            disabled_at,
+            ephemeral,
+        } = self;
+        json!({
+            "version": version, "kind": kind, "name": name, "auth": auth, "secrets": secrets,
+            "declared_secret": declared_secret, "jwks": jwks,
+            "jwks_uri": jwks_uri, "scopes": scopes, "audiences": audiences, "detail_types": detail_types,
+            "grant_types": grant_types, "dpop": dpop, "dpop_keys": dpop_keys, "dpop_restricted": dpop_restricted,
+            "removed_keys": removed_keys, "actor_subjects": actor_subjects, "max_token_ttl": max_token_ttl,
+            "disabled_at": disabled_at.map(rfc3339), "ephemeral": ephemeral.as_ref().map(made_for),
+        })
+    }
+}
+
+fn made_for(agent: &Ephemeral) -> Value {
+    let Ephemeral { home, task_id, owner, ended_at } = agent;
+    json!({"home": home, "task_id": task_id, "owner": owner, "ended_at": ended_at.map(rfc3339)})
+}

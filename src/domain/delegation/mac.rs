@@ -1,0 +1,59 @@
+//! What of a delegation is authenticated: who gives whom what, until when. Not covered: what ends it or uses it up, which
+//! changes without the program's knowledge of the whole row and never widens anything.
+
+use serde_json::{Value, json};
+
+use super::moves::stored_number;
+use super::{Delegation, Facts, Terms};
+use crate::domain::row_mac::Authenticated;
+use crate::platform::clock::rfc3339;
+
+impl Authenticated for Delegation {
+    const TABLE: &'static str = "delegation";
+    const KEY: &'static str = "id";
+
+    fn row_id(&self) -> &str {
+        &self.id
+    }
+
+    fn content(&self) -> Value {
+        let Self {
+            id: _,
+            path,
+            parent,
+            root,
+            delegator,
+            delegate,
+            terms,
+            origin,
+            requested_at,
+            requested_by,
+            facts,
+            lifetime,
+            reason,
+            agent,
+            revoke_reason: _,
+            pending_jwk,
+        } = self;
+        let Terms { scopes, audiences, details, ceiling, ceremonies, max_depth } = terms;
+        let Facts {
+            activated_at,
+            expires_at,
+            revoked_at: _,
+            cut_off_at: _,
+            // Whether `pending_jwk` is there.
+            rebinding: _,
+            max_uses,
+            uses: _,
+            used_up_at: _,
+        } = facts;
+        json!({
+            "path": path, "parent": parent, "root": root, "delegator": delegator, "delegate": delegate,
+            "scopes": scopes.to_stored(), "audiences": audiences.to_stored(), "details": details, "ceiling": ceiling,
+            "ceremonies": ceremonies, "max_depth": max_depth.map(stored_number), "max_uses": max_uses, "origin": origin,
+            "requested_at": rfc3339(*requested_at), "requested_by": requested_by,
+            "activated_at": activated_at.map(rfc3339), "expires_at": rfc3339(*expires_at), "lifetime": lifetime.map(stored_number),
+            "reason": reason, "agent": agent, "pending_jwk": pending_jwk,
+        })
+    }
+}

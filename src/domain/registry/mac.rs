@@ -1,0 +1,60 @@
+//! What of issuers and resources is authenticated: all of it.
+
+use serde_json::{Value, json};
+
+use crate::domain::issuer::{Issuer, SubjectForm, token_type_name};
+use crate::domain::resource::Resource;
+use crate::domain::row_mac::Authenticated;
+use crate::platform::clock::rfc3339;
+use crate::protocol::identity_token::ClaimPolicy;
+
+impl Authenticated for Issuer {
+    const TABLE: &'static str = "issuer";
+    const KEY: &'static str = "iss";
+
+    fn row_id(&self) -> &str {
+        &self.iss
+    }
+
+    fn content(&self) -> Value {
+        let Self {
+            iss: _,
+            jwks,
+            // Read from `jwks`.
+            keys: _,
+            jwks_uri,
+            audiences,
+            delegation_audiences,
+            algorithms,
+            token_types,
+            subject,
+            subject_changed_at,
+            claims: ClaimPolicy { may_act, scope_claims },
+        } = self;
+        let alias = match subject {
+            SubjectForm::Raw => None,
+            SubjectForm::Prefixed { alias } => Some(alias),
+        };
+        let algorithms: Vec<&str> = algorithms.iter().map(|alg| alg.name()).collect();
+        let token_types: Vec<&str> = token_types.iter().map(|kind| token_type_name(*kind)).collect();
+        json!({
+            "jwks": jwks, "jwks_uri": jwks_uri, "audiences": audiences, "delegation_audiences": delegation_audiences,
+            "algorithms": algorithms, "token_types": token_types, "alias": alias,
+            "subject_changed_at": subject_changed_at.map(rfc3339), "may_act": may_act, "scope_claims": scope_claims,
+        })
+    }
+}
+
+impl Authenticated for Resource {
+    const TABLE: &'static str = "resource";
+    const KEY: &'static str = "id";
+
+    fn row_id(&self) -> &str {
+        &self.id
+    }
+
+    fn content(&self) -> Value {
+        let Self { id: _, scopes, detail_types, token_ttl } = self;
+        json!({"scopes": scopes, "detail_types": detail_types, "token_ttl": token_ttl})
+    }
+}

@@ -1,0 +1,228 @@
+//! Authenticated rows. Rows that decide who someone is, or what someone may do, carry an HMAC-SHA-256 under a key that the
+//! master key seals. Write access to the database alone does not make such a row. What a MAC does not cover: facts that
+//! change with each use or end authority (`revoked_at`, counts of uses, cut-offs), and an older row put back with its MAC.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Number, Value, json};
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::key::{self, ROW_MAC};
+use crate::platform::digest::MacKey;
+use crate::platform::fault::Fault;
+use crate::platform::jose::SealingKey;
+
+/// A row whose content is authenticated.
+pub trait Authenticated {
+    /// The table.
+    const TABLE: &'static str;
+    /// The column of the primary key.
+    const KEY: &'static str;
+
+    /// The primary key.
+    fn row_id(&self) -> &str;
+
+    /// All that the MAC covers. Implementations destructure exhaustively, so that a new field cannot be forgotten.
+    fn content(&self) -> Value;
+}
+
+/// Makes and checks the MACs of rows.
+#[derive(Debug, Clone)]
+pub struct RowMac(MacKey);
+
+impl RowMac {
+    /// A key from 32 secret bytes.
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self(MacKey::new(secret))
+    }
+
+    /// Opens the stored key.
+    ///
+    /// # Errors
+    /// A fault if the key is missing or does not open under the master key.
+    pub async fn open(connection: &mut PgConnection, seal: &SealingKey) -> Result<Self, Fault> {
+        let secret = key::shared_secret(connection, seal, ROW_MAC).await?;
+        Ok(Self::new(&secret))
+    }
+
+    /// The MAC of a row as it is about to be written.
+    pub fn of<R: Authenticated>(&self, row: &R) -> Vec<u8> {
+        let mut input = Vec::with_capacity(1024);
+        encode(&json!(["actchain row", R::TABLE, row.row_id(), row.content()]), &mut input);
+        self.0.mac(&input).to_vec()
+    }
+
+    /// Gives a row that was read, if its MAC is right.
+    ///
+    /// # Errors
+    /// A fault that names the table and the row, counted and logged: someone without the master key wrote the row.
+    pub fn check<R: Authenticated>(&self, row: R, mac: Option<&[u8]>) -> Result<R, Fault> {
+        // The comparison need not take constant time: who could measure it has write access, and reads all MACs.
+        if mac == Some(self.of(&row).as_slice()) {
+            return Ok(row);
+        }
+        metrics::counter!("actchain_row_mac_failures_total", "table" => R::TABLE).increment(1);
+        let (table, id) = (R::TABLE, row.row_id());
+        tracing::error!(table, id, missing = mac.is_none(), "a row is not authentic");
+        Err(Fault::new(format!(
+            "{table} {id}: the row is not authentic: its MAC is {}. It was not written by actchain under this master key; \
+             see docs/operating.md, Rows that are not authentic",
+            if mac.is_none() { "missing" } else { "wrong" }
+        )))
+    }
+}
+
+/// How many rows have a MAC.
+pub async fn count_sealed(connection: &mut PgConnection) -> Result<i64, Fault> {
+    let count = sqlx::query_scalar(
+        "SELECT (SELECT count(mac) FROM issuer) + (SELECT count(mac) FROM resource) + (SELECT count(mac) FROM client)
+              + (SELECT count(mac) FROM delegation)",
+    );
+    Ok(count.fetch_one(connection).await?)
+}
+
+/// Writes the MACs of rows that have none.
+pub async fn put_macs<R: Authenticated>(
+    connection: &mut PgConnection,
+    ids: &[&str],
+    macs: &[Vec<u8>],
+) -> Result<(), Fault> {
+    let (table, key) = (R::TABLE, R::KEY);
+    let update = format!(
+        "UPDATE {table} t SET mac = given.mac FROM unnest($1::text[], $2::bytea[]) AS given (id, mac)
+         WHERE t.{key} = given.id AND t.mac IS NULL"
+    );
+    sqlx::query(AssertSqlSafe(update)).bind(ids).bind(macs).execute(connection).await?;
+    Ok(())
+}
+
+/// Writes a value so that different values have different bytes, and one value the same before it is stored and after it is
+/// read: kinds and lengths come first, members are sorted, numbers are decimal fractions. RFC 8785 would round integers
+/// beyond 2^53.
+fn encode(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.push(b'n'),
+        Value::Bool(true) => out.push(b't'),
+        Value::Bool(false) => out.push(b'f'),
+        Value::Number(number) => {
+            out.push(b'#');
+            encode_bytes(decimal(number).as_bytes(), out);
+        }
+        Value::String(text) => {
+            out.push(b's');
+            encode_bytes(text.as_bytes(), out);
+        }
+        Value::Array(items) => {
+            out.push(b'[');
+            encode_length(items.len(), out);
+            items.iter().for_each(|item| encode(item, out));
+        }
+        Value::Object(members) => {
+            out.push(b'{');
+            encode_length(members.len(), out);
+            for (name, member) in members.iter().collect::<BTreeMap<_, _>>() {
+                encode_bytes(name.as_bytes(), out);
+                encode(member, out);
+            }
+        }
+    }
+}
+
+/// PostgreSQL keeps JSON numbers as decimal fractions: 1e2 becomes 100, and -0.0 loses its sign.
+fn decimal(number: &Number) -> String {
+    match (number.as_i64(), number.as_u64(), number.as_f64()) {
+        (Some(integer), ..) => integer.to_string(),
+        (_, Some(integer), _) => integer.to_string(),
+        (_, _, Some(fraction)) => (fraction + 0.0).to_string(),
+        // With the features that are on, a number is one of these; its own text is as good.
+        (None, None, None) => number.to_string(),
+    }
+}
+
+fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    encode_length(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+fn encode_length(length: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(length as u64).to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Pair(&'static str, Value);
+
+    impl Authenticated for Pair {
+        const TABLE: &'static str = "pair";
+        const KEY: &'static str = "id";
+
+        fn row_id(&self) -> &str {
+            self.0
+        }
+
+        fn content(&self) -> Value {
+            self.1.clone()
+        }
+    }
+
+    #[test]
+    fn a_mac_fits_its_row_alone() {
+        let rows = RowMac::new(&[7; 32]);
+        let mac = rows.of(&Pair("a", json!({"x": "b"})));
+        assert!(rows.check(Pair("a", json!({"x": "b"})), Some(&mac)).is_ok());
+        for (other, mac) in [
+            (Pair("b", json!({"x": "b"})), Some(mac.as_slice())),
+            (Pair("a", json!({"x": "c"})), Some(&mac)),
+            (Pair("a", json!({"x": ["b"]})), Some(&mac)),
+            (Pair("a", json!({"x": "b", "y": null})), Some(&mac)),
+            (Pair("a", json!({"x": "b"})), None),
+            (Pair("a", json!({"x": "b"})), Some(&[])),
+        ] {
+            assert!(rows.check(other, mac).is_err());
+        }
+        assert!(RowMac::new(&[8; 32]).check(Pair("a", json!({"x": "b"})), Some(&mac)).is_err());
+    }
+
+    #[test]
+    fn one_document_spelled_in_two_ways_has_one_mac() {
+        // PostgreSQL stores JSON with its members in an order of its own, and numbers as decimal fractions.
+        let rows = RowMac::new(&[7; 32]);
+        let pair = |text: &str| rows.of(&Pair("a", serde_json::from_str(text).unwrap()));
+        let written =
+            pair(r#"{"b": 1e2, "a": 1.50, "d": -0.0, "e": 1e-7, "f": 1e16, "c": 12345678901234567890123}"#);
+        let stored = r#"{"a": 1.50, "b": 100, "c": 12345678901234568000000, "d": 0.0, "e": 0.0000001,
+                         "f": 10000000000000000}"#;
+        assert_eq!(written, pair(stored));
+    }
+
+    proptest! {
+        #[test]
+        fn different_values_have_different_bytes(one in any_value(), other in any_value()) {
+            let bytes = |value: &Value| {
+                let mut out = Vec::new();
+                encode(value, &mut out);
+                out
+            };
+            prop_assert_eq!(one == other, bytes(&one) == bytes(&other));
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (0..3_u64).prop_map(|near| Value::from((1_u64 << 53) + near)),
+            "[ab]{0,2}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 8, 3, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                proptest::collection::btree_map("[ab]{0,1}", inner, 0..3)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! The first sealing of rows: of a database that was written by a version without MACs, once, when the key of the MACs is
+//! made. From then on a row without a MAC is a fault.
+
+use sqlx::PgConnection;
+
+use crate::domain::row_mac::{Authenticated, RowMac, put_macs};
+use crate::domain::{client, delegation, registry};
+use crate::platform::fault::Fault;
+
+/// Rows read at a time.
+const PAGE: i64 = 1_000;
+
+/// Seals all rows that have no MAC, as they are; gives how many. Whatever they say is believed from then on: a running system
+/// calls this in the transaction that makes the key, and at no other time.
+pub async fn seal_unsealed(rows: &RowMac, connection: &mut PgConnection) -> Result<usize, Fault> {
+    let (issuers, resources) = registry::store::unsealed(connection).await?;
+    let mut sealed = seal(rows, connection, &issuers).await? + seal(rows, connection, &resources).await?;
+    loop {
+        let clients = client::store::unsealed(connection, PAGE).await?;
+        sealed += match seal(rows, connection, &clients).await? {
+            0 => break,
+            some => some,
+        };
+    }
+    loop {
+        let delegations = delegation::store::unsealed(connection, PAGE).await?;
+        sealed += match seal(rows, connection, &delegations).await? {
+            0 => break,
+            some => some,
+        };
+    }
+    Ok(sealed)
+}
+
+async fn seal<R: Authenticated>(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    found: &[R],
+) -> Result<usize, Fault> {
+    let ids: Vec<&str> = found.iter().map(Authenticated::row_id).collect();
+    let macs: Vec<Vec<u8>> = found.iter().map(|row| rows.of(row)).collect();
+    put_macs::<R>(connection, &ids, &macs).await?;
+    Ok(found.len())
+}
