@@ -51,6 +51,8 @@ pub(super) struct Case {
     pub(super) search: Option<Search>,
     /// The candidates among which a remembered decision chose.
     pub(super) choice: Option<Choice>,
+    /// The path of the decision, once there is one: what is refused after it rests on that path, too.
+    pub(super) path: Vec<String>,
     /// Confirmations that the token uses up.
     pub(super) ceremonies: Vec<Uuid>,
     /// Tokens of ours that the request rests on.
@@ -101,6 +103,7 @@ impl Case {
             knowledge: Knowledge::Fresh,
             search: None,
             choice: None,
+            path: Vec::new(),
             ceremonies: Vec::new(),
             tokens: Vec::new(),
             subjects: Vec::new(),
@@ -171,6 +174,7 @@ impl Case {
             client: Some((self.client.client_id.clone(), self.client.version)),
             registry: Some(self.registry.version),
             knowledge: self.knowledge,
+            path: self.path.clone(),
             home: self.home().into_iter().collect(),
             ..Guards::default()
         };

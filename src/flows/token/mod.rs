@@ -199,6 +199,7 @@ async fn exchange(app: &App, request: &Request, case: &mut Case) -> Result<Decid
         }
     };
     let decision = choose(app, case, Exchange { request, subject: &subject, actor_expires_at }).await?;
+    case.path.clone_from(&decision.path);
     if let Some(asked) = ceremony::see_to(app, case, &decision).await? {
         let settings = &app.config.delegations;
         let bound = |most: u32| usize::try_from(most).unwrap_or(usize::MAX);
