@@ -11,7 +11,7 @@ use crate::domain::audit::{Action, Actor, ChainLink, Event, Origin};
 use crate::domain::authority::{self, Decision};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::Client;
-use crate::domain::delegation::candidates::Search;
+use crate::domain::delegation::candidates::{Memory, Search};
 use crate::domain::key::Keyring;
 use crate::domain::ledger::{Choice, Effect, Entry, Guards, Issue, Knowledge, Spend};
 use crate::domain::principal::Principal;
@@ -51,6 +51,7 @@ pub(super) struct Case {
     pub(super) search: Option<Search>,
     /// The candidates among which a remembered decision chose.
     pub(super) choice: Option<Choice>,
+    pub(super) memory: Memory,
     /// The path of the decision, once there is one: what is refused after it rests on that path, too.
     pub(super) path: Vec<String>,
     /// Confirmations that the token uses up.
@@ -103,6 +104,7 @@ impl Case {
             knowledge: Knowledge::Fresh,
             search: None,
             choice: None,
+            memory: Memory::Usable,
             path: Vec::new(),
             ceremonies: Vec::new(),
             tokens: Vec::new(),

@@ -9,7 +9,9 @@ use crate::app::App;
 use crate::domain::authority::{self, Decision, Grounds, Tried};
 use crate::domain::client::Client;
 use crate::domain::delegation::Path;
-use crate::domain::delegation::candidates::{self, Asked, Between, Candidates, Extent, Found, Giver, Search};
+use crate::domain::delegation::candidates::{
+    self, Asked, Between, Candidates, Extent, Found, Giver, Memory, Search,
+};
 use crate::domain::ledger::{Choice, Knowledge};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::subject::VerifiedSubject;
@@ -31,7 +33,8 @@ pub(super) struct Exchange<'a> {
 /// The refusal of the narrowest delegation that does not exclude what is asked for; else of one that explains it.
 pub(super) async fn choose(app: &App, case: &mut Case, exchange: Exchange<'_>) -> Result<Decision, Stop> {
     let search = search(app, exchange, &case.client);
-    let remembered = search.as_ref().and_then(|search| app.paths.get(search));
+    let usable = search.as_ref().filter(|_| case.memory == Memory::Usable);
+    let remembered = usable.and_then(|search| app.paths.get(search));
     case.search.clone_from(&search);
     // What is remembered may say yes, for the ledger looks again; a no may be outdated, and is made sure of.
     if let Some(found) = &remembered

@@ -23,6 +23,7 @@ use crate::domain::audit::Action;
 use crate::domain::authority;
 use crate::domain::ceremony::Asking;
 use crate::domain::client::Grant;
+use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{Entry, Recorded, Spend};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::subject::Source;
@@ -66,9 +67,9 @@ const ATTEMPTS: u32 = 4;
 
 /// Answers a token request. Whatever the answer, it has been recorded if the client is known.
 pub async fn token(app: &App, request: &TokenRequest, now: OffsetDateTime) -> Result<Issued, Stop> {
-    let (mut spent, mut counted) = (Vec::new(), false);
+    let mut earlier = Earlier::default();
     for _ in 0..ATTEMPTS {
-        match attempt(app, request, (&mut spent, &mut counted), now).await? {
+        match attempt(app, request, &mut earlier, now).await? {
             Some(answer) => return answer.map_err(Stop::Refused),
             None => continue,
         }
@@ -76,12 +77,21 @@ pub async fn token(app: &App, request: &TokenRequest, now: OffsetDateTime) -> Re
     Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
 }
 
-/// One attempt; `None` if it has to be made again. `spent` lists the ids that an attempt before has used up,
-/// `counted` says whether it was counted against the client's limit.
+/// What earlier attempts of a request have done.
+#[derive(Default)]
+struct Earlier {
+    /// Ids that they have used up.
+    spent: Vec<Spend>,
+    /// Whether the request was counted against the client's limit.
+    counted: bool,
+    memory: Memory,
+}
+
+/// One attempt; `None` if it has to be made again.
 async fn attempt(
     app: &App,
     request: &TokenRequest,
-    (spent, counted): (&mut Vec<Spend>, &mut bool),
+    earlier: &mut Earlier,
     now: OffsetDateTime,
 ) -> Result<Option<Result<Issued, Refusal>>, Stop> {
     let authenticated = match prove(app, &request.from, now).await? {
@@ -89,11 +99,12 @@ async fn attempt(
         Err(refusal) => return Ok(Some(Err(refusal))),
     };
     // Counted in the metrics only: a limit that writes to the log for every request beyond it would protect nothing.
-    if !*counted && app.requests.count(&authenticated.client.client_id).is_err() {
+    if !earlier.counted && app.requests.count(&authenticated.client.client_id).is_err() {
         return Ok(Some(Err(Refusal::Throttled)));
     }
-    *counted = true;
+    earlier.counted = true;
     let mut case = Case::new(app, &request.from.origin, authenticated, now);
+    case.memory = earlier.memory;
     let decided = decide(app, request, &mut case).await;
     let (entry, plan) = match decided {
         Ok(Decided::Plan(plan)) => (case.entry(Some(&plan), None)?, Ok(plan)),
@@ -109,7 +120,7 @@ async fn attempt(
         }
         Err(stop @ Stop::Failed(_)) => return Err(stop),
     };
-    let fresh = |spend: &Spend| !spent.contains(spend);
+    let fresh = |spend: &Spend| !earlier.spent.contains(spend);
     let entry = Entry { spends: entry.spends.into_iter().filter(fresh).collect(), ..entry };
     let spends = entry.spends.clone();
     match app.ledger.record(entry).await {
@@ -119,7 +130,8 @@ async fn attempt(
         },
         Ok(Recorded::Refused(refusal)) => Ok(Some(Err(refusal))),
         Ok(Recorded::Stale) => {
-            spent.extend(spends);
+            earlier.spent.extend(spends);
+            earlier.memory = Memory::Outdated;
             app.clients.invalidate(&case.client.client_id);
             if let Some(search) = &case.search {
                 app.paths.invalidate(search);

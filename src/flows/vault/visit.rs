@@ -14,7 +14,7 @@ use crate::domain::audit::store::Place;
 use crate::domain::audit::{Action, Actor, Event, Origin};
 use crate::domain::client::Client;
 use crate::domain::delegation::Path;
-use crate::domain::delegation::candidates::{self, Found, Search};
+use crate::domain::delegation::candidates::{self, Found, Memory, Search};
 use crate::domain::ledger::{Effect, Entry, Guards, Knowledge, Recorded, Spend};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::domain::registry::VAULT_DETAIL;
@@ -149,7 +149,7 @@ impl Visit {
             place: None,
             knowledge: Knowledge::Fresh,
         };
-        visit.find_path(app).await?;
+        visit.find_path(app, Memory::Usable).await?;
         Ok(visit)
     }
 
@@ -210,7 +210,7 @@ impl Visit {
             app.vault.held.invalidate(named);
             let client = prove::find(app, &self.client.client_id).await?;
             self.client = client.ok_or(Refusal::AccessTokenInvalid)?;
-            self.find_path(app).await?;
+            self.find_path(app, Memory::Outdated).await?;
         }
         Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
     }
@@ -318,8 +318,8 @@ impl Visit {
     }
 
     /// The delegation of the token, with everything above it. What is remembered may say yes, for the ledger looks again.
-    async fn find_path(&mut self, app: &App) -> Result<(), Fault> {
-        (self.path, self.knowledge) = match app.paths.get(&self.search) {
+    async fn find_path(&mut self, app: &App, memory: Memory) -> Result<(), Fault> {
+        (self.path, self.knowledge) = match app.paths.get(&self.search).filter(|_| memory == Memory::Usable) {
             Some(found) => {
                 let ends_at = found.iter().flat_map(|path| &path.0).map(|one| one.facts.expires_at).min();
                 (found, ends_at.map_or(Knowledge::Fresh, Knowledge::Remembered))
