@@ -106,5 +106,15 @@ async fn matching(
 /// Who guesses: a client id from one address. A guesser elsewhere does not use up the tries of the client.
 fn guesser(client_id: &str, peer: Option<IpAddr>) -> String {
     let client_id: String = client_id.chars().take(128).collect();
-    peer.map_or_else(|| client_id.clone(), |peer| format!("{peer} {client_id}"))
+    peer.map(network).map_or_else(|| client_id.clone(), |peer| format!("{peer} {client_id}"))
+}
+
+/// One site has a whole /64 of IPv6 addresses.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(address) => {
+            IpAddr::V6(std::net::Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+        }
+    }
 }
