@@ -5,7 +5,6 @@ use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::seal_rows;
 use super::work::{Authorized, Work};
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::data_key::{self, StoredDataKey};
@@ -136,9 +135,8 @@ pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDate
     }
     if key::store::find_secret(work.connection(), ROW_MAC).await?.is_none() {
         work.close_gate(Authorized::without_request()).await?;
-        let sealed_rows = make_row_mac(&mut work, master).await?;
-        let detail = Some(json!({"change": "created", "sealed_rows": sealed_rows}));
-        events.push(Event { detail, ..created(ROW_MAC) });
+        make_row_mac(&mut work, master).await?;
+        events.push(created(ROW_MAC));
     }
     if events.is_empty() {
         return Ok(());
@@ -146,18 +144,18 @@ pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDate
     work.commit(&events).await
 }
 
-/// Makes the key of the MACs of rows, and seals all rows that an earlier version has written; gives how many.
-async fn make_row_mac(work: &mut Work, master: &SealingKey) -> Result<usize, Fault> {
-    // Where rows have MACs, their key was there: to make another would make forged rows authentic.
-    if row_mac::count_sealed(work.connection()).await? > 0 {
+/// Makes the key of the MACs of rows, in a database that has no such rows yet.
+async fn make_row_mac(work: &mut Work, master: &SealingKey) -> Result<(), Fault> {
+    // Rows without their key were sealed by one that was removed, or are forged: no row is believed because it is there.
+    if row_mac::has_rows(work.connection()).await? {
         return Err(Fault::new(format!(
-            "the secret {ROW_MAC} is missing, but there are rows that it has sealed: restore the table server_secret from a backup"
+            "the secret {ROW_MAC} is missing, but there are rows that need it: restore the table server_secret from a backup; \
+             a database of a development version from before rows had MACs is made anew"
         )));
     }
     let secret = Zeroizing::new(random::bytes::<32>()?);
     let sealed = master.seal(&secret_row(ROW_MAC), secret.as_slice())?;
-    key::store::put_secret(work.connection(), ROW_MAC, &sealed).await?;
-    seal_rows::seal_unsealed(&RowMac::new(&secret), work.connection()).await
+    key::store::put_secret(work.connection(), ROW_MAC, &sealed).await
 }
 
 /// The key of the MACs of rows, for a command; made if it is not there yet.

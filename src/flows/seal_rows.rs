@@ -1,5 +1,4 @@
-//! The first sealing of rows: of a database that was written by a version without MACs, once, when the key of the MACs is
-//! made. From then on a row without a MAC is a fault.
+//! Seals rows that were written by SQL: for tests and benchmarks. No server and no command does so.
 
 use sqlx::PgConnection;
 
@@ -10,8 +9,7 @@ use crate::platform::fault::Fault;
 /// Rows read at a time.
 const PAGE: i64 = 1_000;
 
-/// Seals all rows that have no MAC, as they are; gives how many. Whatever they say is believed from then on: a running system
-/// calls this in the transaction that makes the key, and at no other time.
+/// Seals all rows that have no MAC, as they are; gives how many. Whatever they say is believed from then on.
 pub async fn seal_unsealed(rows: &RowMac, connection: &mut PgConnection) -> Result<usize, Fault> {
     let (issuers, resources) = registry::store::unsealed(connection).await?;
     let mut sealed = seal(rows, connection, &issuers).await? + seal(rows, connection, &resources).await?;

@@ -340,7 +340,7 @@ async fn a_delegation_of_a_may_act_claim_is_authentic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_an_earlier_version_are_sealed_once_and_never_again() {
+async fn a_missing_key_is_not_made_anew_beside_rows() {
     let world = World::new().await;
     let (app, now) = (&world.server.app, world.server.clock.now());
     let seal = SealingKey::of(&world.server.master);
@@ -350,26 +350,12 @@ async fn rows_of_an_earlier_version_are_sealed_once_and_never_again() {
     sql.execute("DELETE FROM server_secret WHERE name = 'row_mac'").await.unwrap();
     let said = ensure().await.unwrap_err().to_string();
     assert!(said.contains("row_mac") && said.contains("backup"), "{said}");
+    // Nor where rows look as if they had never had a MAC: the owner of the tables can do that.
     for table in ["issuer", "resource", "client", "delegation"] {
         sql.execute(AssertSqlSafe(format!("UPDATE {table} SET mac = NULL"))).await.unwrap();
     }
-    ensure().await.unwrap();
-    let event = world.server.last_event().await;
-    assert_eq!(
-        (&event["target"], &event["detail"]),
-        (&json!("row_mac"), &json!({"change": "created", "sealed_rows": 12})),
-        "{event}"
-    );
-    let renewed = world.server.twin().await;
-    assert_all_authentic(&renewed).await;
-    let exchange = async || {
-        let exchange = world.user_proxy.exchange(&renewed, &world.user_token(), JWT).param("audience", MAIL);
-        exchange.send().await
-    };
-    assert_eq!(exchange().await.status, 200);
-    sql.execute("UPDATE delegation SET mac = NULL WHERE id = 'D'").await.unwrap();
-    ensure().await.unwrap();
-    assert_fault(&hop(&world, &world.user_proxy, &world.user_token()).await, "a row without a MAC");
+    let said = ensure().await.unwrap_err().to_string();
+    assert!(said.contains("row_mac"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
