@@ -196,6 +196,31 @@ async fn an_agent_reports_a_token_that_the_api_refuses_and_gets_another_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_during_a_renewal_loses_no_refresh_token() {
+    let story = Story::new().await;
+    let (late, gate) = Wrong::held();
+    story.provider.once(Asked::Refresh, late);
+    story.pass(100);
+    let token = story.token().await;
+    let reporting = async {
+        story.provider.asked(Asked::Refresh, 1).await;
+        let mut sql = story.vault.world.server.sql().await;
+        let version = "SELECT version FROM connection WHERE id = $1";
+        let version: i64 = sqlx::query_scalar(version).bind(&story.id).fetch_one(&mut sql).await.unwrap();
+        let now = story.vault.world.server.clock.now();
+        let marked = actchain::domain::vault::store::mark_rejected(&mut sql, (&story.id, version), now).await;
+        assert!(!marked.unwrap(), "the token is renewed already");
+        gate.open();
+    };
+    let (fetched, ()) = tokio::join!(story.vault.fetch(&token, &story.id), reporting);
+    assert_eq!(
+        (fetched.status, &fetched.json["access_token"]),
+        (200, &json!(story.provider.newest().unwrap()))
+    );
+    assert_eq!((story.provider.count(Asked::Refresh), &story.shown().await["state"]), (1, &json!("active")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_token_that_cannot_be_renewed_now_is_answered_to_its_end() {
     let story = Story::new().await;
     let imported = story.fetched().await;

@@ -208,7 +208,8 @@ pub async fn mark_resting(
 }
 
 /// Says that the provider's API refuses the access token, so that it is renewed before it is used again, on every server;
-/// not if there is another one by now.
+/// not if there is another one by now, nor while it is renewed: what comes back then has to find the version that it was asked
+/// for, or a rotated refresh token would be lost.
 pub async fn mark_rejected(
     connection: &mut PgConnection,
     (id, version): (&str, i64),
@@ -217,7 +218,8 @@ pub async fn mark_rejected(
     let done = sqlx::query(
         "UPDATE connection SET rejected_at = $3, version = version + 1
          WHERE id = $1 AND version = $2 AND rejected_at IS NULL AND refreshable
-           AND broken_at IS NULL AND disconnected_at IS NULL",
+           AND broken_at IS NULL AND disconnected_at IS NULL
+           AND (lease_until IS NULL OR lease_until < clock_timestamp())",
     )
     .bind(id)
     .bind(version)
