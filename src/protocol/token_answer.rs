@@ -54,11 +54,27 @@ pub enum Answer {
 /// The longest token that is taken, in bytes.
 const MOST_TOKEN: usize = 64 * 1024;
 
+/// Whether all of an answer arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// It did.
+    Whole,
+    /// Its end is missing.
+    CutOff,
+}
+
 /// Reads an answer, as far as it arrived. Some servers answer 200 with an error, some encode tokens as a form.
-pub fn read(status: u16, body: &[u8]) -> Answer {
+pub fn read(status: u16, body: &[u8], extent: Extent) -> Answer {
     let success = (200..300).contains(&status);
     let text = String::from_utf8_lossy(body);
-    let members = Members::read(text.trim_start_matches('\u{feff}').trim());
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let members = match extent {
+        // The last parameter of a form may be a part of a token. In JSON the end of a member shows.
+        Extent::CutOff if !text.starts_with('{') => {
+            Members::read(text.rsplit_once('&').map_or("", |(whole, _)| whole))
+        }
+        Extent::CutOff | Extent::Whole => Members::read(text),
+    };
     if success && let Some(given) = members.tokens() {
         return Answer::Given(given);
     }
@@ -212,7 +228,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn given(status: u16, body: &str) -> Option<Given> {
-        match read(status, body.as_bytes()) {
+        match read(status, body.as_bytes(), Extent::Whole) {
             Answer::Given(given) => Some(given),
             _ => None,
         }
@@ -265,7 +281,10 @@ mod tests {
         }
         let mut body = br#"{"name":"#.to_vec();
         body.extend(b"\"\xe8\",\"access_token\":\"a\"}");
-        assert!(matches!(read(200, &body), Answer::Given(_)), "other members in another encoding");
+        assert!(
+            matches!(read(200, &body, Extent::Whole), Answer::Given(_)),
+            "other members in another encoding"
+        );
         let long = "x".repeat(13 * 1024);
         let answer = format!(r#"{{"access_token":"{long}","refresh_token":"{long}"}}"#);
         assert_eq!(tokens(200, &answer), (Some(long.clone()), Some(long)));
@@ -316,7 +335,7 @@ mod tests {
 
     #[test]
     fn errors_are_told_from_answers_that_say_nothing() {
-        let code = |status, body: &str| match read(status, body.as_bytes()) {
+        let code = |status, body: &str| match read(status, body.as_bytes(), Extent::Whole) {
             Answer::Refused(code) => Some(code),
             _ => None,
         };
@@ -337,7 +356,10 @@ mod tests {
             (400, r#"{"error":{"code":1}}"#),
             (400, r#"{"error":"not a code"}"#),
         ] {
-            assert!(matches!(read(status, body.as_bytes()), Answer::Unusable), "{status} {body}");
+            assert!(
+                matches!(read(status, body.as_bytes(), Extent::Whole), Answer::Unusable),
+                "{status} {body}"
+            );
         }
         for body in [
             "<html>Welcome</html>",
@@ -350,7 +372,7 @@ mod tests {
             r#"{"status":"ok"}"#,
             "access_token=&x=y",
         ] {
-            assert!(matches!(read(200, body.as_bytes()), Answer::Empty), "{body}");
+            assert!(matches!(read(200, body.as_bytes(), Extent::Whole), Answer::Empty), "{body}");
         }
     }
 
@@ -369,16 +391,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_form_that_is_cut_off_gives_no_part_of_a_token() {
+        let cut = "access_token=whole&expires_in=60&refresh_token=a-par";
+        let Answer::Given(given) = read(200, cut.as_bytes(), Extent::CutOff) else {
+            panic!("tokens are lost")
+        };
+        assert_eq!(given.access_token.unwrap().expose_secret(), "whole");
+        assert!(given.refresh_token.is_none());
+        assert!(matches!(read(200, b"access_token=a-par", Extent::CutOff), Answer::Empty));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), status in 100u16..600) {
-            let _ = read(status, &bytes);
+            let _ = read(status, &bytes, Extent::Whole);
+            let _ = read(status, &bytes, Extent::CutOff);
         }
 
         #[test]
         fn what_is_cut_off_never_makes_another_token(at in 0usize..70) {
             let whole = r#"{"access_token":"a-token","refresh_token":"another","scope":"x y"}"#;
-            if let Answer::Given(given) = read(200, &whole.as_bytes()[..at.min(whole.len())]) {
+            if let Answer::Given(given) = read(200, &whole.as_bytes()[..at.min(whole.len())], Extent::CutOff) {
                 let access = given.access_token.map(|token| token.expose_secret().to_owned());
                 prop_assert!(access.as_deref() == Some("a-token"));
                 prop_assert!(given.refresh_token.is_none_or(|token| token.expose_secret() == "another"));

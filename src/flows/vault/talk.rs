@@ -12,7 +12,7 @@ use crate::domain::vault::Tokens;
 use crate::platform::fault::{During, Fault};
 use crate::platform::outbound::{Outbound, Post, Posted};
 use crate::protocol::oauth_client;
-use crate::protocol::token_answer::{self, Answer, Given};
+use crate::protocol::token_answer::{self, Answer, Extent, Given};
 
 /// What a token endpoint said.
 #[derive(Debug)]
@@ -115,7 +115,8 @@ fn told(oauth: &Oauth, posted: &Posted) -> Told {
         let incomplete = posted.incomplete.as_ref().map(|why| format!("; {why}"));
         format!("status {status}{}", incomplete.unwrap_or_default())
     };
-    let (code, is_success) = match token_answer::read(status, &posted.body) {
+    let extent = if posted.incomplete.is_some() { Extent::CutOff } else { Extent::Whole };
+    let (code, is_success) = match token_answer::read(status, &posted.body, extent) {
         Answer::Given(given) => {
             if let Some(why) = &posted.incomplete {
                 tracing::warn!(provider = oauth.token_endpoint, why, "tokens of an answer that is not whole");
