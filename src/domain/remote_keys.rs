@@ -222,6 +222,8 @@ impl State {
         self.failed = fetched.is_err();
         match fetched {
             Ok(keys) => {
+                // Those before are withdrawn; but that nothing is published says of no token that it is not valid.
+                self.failed = keys.is_empty();
                 self.keys = Arc::new(keys);
                 self.fetched_at = Some(now);
             }

@@ -84,6 +84,17 @@ async fn when_the_publisher_is_down_its_keys_are_used_for_a_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_without_keys_makes_no_token_invalid() {
+    let publisher = MockServer::start().await;
+    let world = world_with(&publisher).await;
+    answer_is(&publisher, set(&[])).await;
+    ask(&world, &world.idp).await.assert_refused(503, "temporarily_unavailable", "issuer_unavailable");
+    answer_is(&publisher, set(&[&world.idp])).await;
+    world.server.pass(6);
+    assert_eq!(ask(&world, &world.idp).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_publisher_answers_is_an_answer_within_limits() {
     let publisher = MockServer::start().await;
     let world = world_with(&publisher).await;
