@@ -216,6 +216,11 @@ impl Visit {
     }
 
     async fn decide(&self, app: &Arc<App>, (named, purpose): (&str, Purpose<'_>)) -> Result<Arc<Held>, Stop> {
+        // Whom the token is about follows from the registry as this server last read it; the path does not.
+        let root = self.path.first().and_then(Path::leaf).map(|leaf| &leaf.root);
+        if root.is_some_and(|root| *root != self.token.subject) {
+            return Err(Refusal::AccessTokenInvalid.into());
+        }
         let details = self.naming(named, purpose);
         if details.is_empty() || !self.client.detail_types.contains(VAULT_DETAIL) {
             return Err(Refusal::ConnectionNotNamed.into());
