@@ -234,3 +234,14 @@ async fn names_that_no_resource_declares_are_refused_with_their_place() {
         json!({"scopes": ["calendar.read", "mail.read"], "ceremony_required_for": ["admin", "both"]});
     world.given("bob", known).await.with_status(201);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegation_whose_count_of_uses_is_missing_gives_nothing() {
+    use sqlx::Executor as _;
+    let world = World::new().await;
+    assert_eq!(world.first_hop().await.status, 200);
+    world.server.sql().await.execute("DELETE FROM delegation_usage WHERE delegation_id = 'D'").await.unwrap();
+    let request = world.user_proxy.exchange(&world.server, &world.user_token(), crate::support::agent::JWT);
+    let answer = request.param("audience", crate::support::world::MAIL).send().await;
+    assert_eq!((answer.status, &answer.json["error"]), (503, &serde_json::json!("temporarily_unavailable")));
+}

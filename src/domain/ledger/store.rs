@@ -15,6 +15,7 @@ use crate::domain::delegation::candidates::Between;
 use crate::domain::delegation::{Facts, State};
 use crate::domain::principal::Principal;
 use crate::domain::token::{self, IssuedToken, Problem};
+use crate::platform::fault::Fault;
 
 /// One row of the look, of one of several kinds.
 #[derive(FromRow)]
@@ -90,7 +91,7 @@ pub(super) async fn open_confirmations(
 }
 
 /// Looks at everything the entries rely on.
-pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Result<Seen, sqlx::Error> {
+pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Result<Seen, BatchError> {
     let mut clients = BTreeSet::new();
     let mut delegations = BTreeSet::new();
     let mut homes = BTreeSet::new();
@@ -137,16 +138,19 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
         .bind(choices.iter().map(|between| between.delegate.as_str()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    Ok(sort(rows, &choices))
+    Ok(sort(rows, &choices)?)
 }
 
-fn sort(rows: Vec<Row>, choices: &[&Between]) -> Seen {
+/// # Errors
+/// A fault for a row of an unknown kind or without a value that decides: nothing is taken for a default.
+fn sort(rows: Vec<Row>, choices: &[&Between]) -> Result<Seen, Fault> {
     let mut seen = Seen::default();
     let mut uses = HashMap::new();
     for row in rows {
         match (row.kind.as_str(), row.id, row.expires_at) {
             ("client", Some(id), _) => {
-                seen.clients.insert(id, (row.number.unwrap_or_default(), row.ended_at.is_some()));
+                seen.clients
+                    .insert(id, (present(row.number, "the version of a client")?, row.ended_at.is_some()));
             }
             ("delegation", Some(id), Some(expires_at)) => {
                 let facts = Facts {
@@ -154,24 +158,25 @@ fn sort(rows: Vec<Row>, choices: &[&Between]) -> Seen {
                     expires_at,
                     revoked_at: row.ended_at,
                     cut_off_at: row.cut_off_at,
-                    rebinding: row.rebinding.unwrap_or_default(),
+                    rebinding: present(row.rebinding, "whether an agent changes its key")?,
                     max_uses: row.number,
                     uses: 0,
                     used_up_at: None,
                 };
                 seen.delegations.insert(id, facts);
             }
-            ("usage", Some(id), _) => drop(uses.insert(id, row.number.unwrap_or_default())),
+            ("usage", Some(id), _) => drop(uses.insert(id, present(row.number, "a count of uses")?)),
             ("cutoff", Some(iss), _) => {
-                let who = Principal::new(iss, row.other.unwrap_or_default());
-                seen.cutoffs.extend(row.ended_at.map(|at| (who, at)));
+                let who = Principal::new(iss, present(row.other, "whose a cut-off is")?);
+                seen.cutoffs.insert(who, present(row.ended_at, "when a cut-off was")?);
             }
             ("home", Some(id), _) => {
                 seen.homes.extend((row.other.as_deref() == Some(State::Active.name())).then_some(id));
             }
             ("connection", Some(id), _) => {
                 let provider = row.other.as_deref().and_then(|version| version.parse().ok());
-                seen.connections.insert(id, (row.number.unwrap_or_default(), provider.unwrap_or_default()));
+                let versions = (present(row.number, "a version")?, present(provider, "a version")?);
+                seen.connections.insert(id, versions);
             }
             ("choice", Some(place), _) => {
                 let between =
@@ -179,17 +184,24 @@ fn sort(rows: Vec<Row>, choices: &[&Between]) -> Seen {
                 seen.choices
                     .extend(between.zip(row.number).map(|(between, version)| ((*between).clone(), version)));
             }
-            ("registry", ..) => seen.registry = row.number.unwrap_or_default(),
+            ("registry", ..) => seen.registry = present(row.number, "the version of the registry")?,
             ("horizon", _, forgotten) => seen.forgotten = forgotten,
             ("ceremony", ..) => seen.ceremonies.extend(row.uuid),
             ("token", ..) => seen.tokens.extend(row.uuid.map(|jti| (jti, row.problem))),
-            _ => seen.fresh.extend(row.uuid.map(Uuid::into_bytes)),
+            ("fresh", ..) => seen.fresh.extend(row.uuid.map(Uuid::into_bytes)),
+            (kind, ..) => {
+                return Err(Fault::new(format!("the ledger read a row that it does not know: {kind}")));
+            }
         }
     }
     for (id, facts) in &mut seen.delegations {
-        facts.uses = uses.get(id).copied().unwrap_or_default();
+        facts.uses = present(uses.get(id).copied(), "the count of uses of a delegation")?;
     }
-    seen
+    Ok(seen)
+}
+
+fn present<T>(value: Option<T>, what: &str) -> Result<T, Fault> {
+    value.ok_or_else(|| Fault::new(format!("the ledger misses {what}")))
 }
 
 /// What a batch changes besides the log.

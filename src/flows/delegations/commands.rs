@@ -10,6 +10,7 @@ use crate::domain::refusal::{ClientProblem, Refusal, Stop};
 use crate::domain::{client, delegation, gate};
 use crate::flows::desk::{About, Call, Caller, Desk, Done, record_refusal};
 use crate::flows::work::Work;
+use crate::platform::fault::Fault;
 
 /// The most that are counted at once.
 const MOST: u32 = 1_000_000;
@@ -35,7 +36,9 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<Do
     }
     let counts = delegation::moves::lock_usage(work.connection(), &path.ids()).await?;
     for one in &mut path.0 {
-        one.facts.uses = counts.get(&one.id).copied().unwrap_or_default();
+        let uses = counts.get(&one.id).copied();
+        one.facts.uses =
+            uses.ok_or_else(|| Fault::new(format!("delegation {} has no count of uses", one.id)))?;
     }
     path.check(call.now)?;
     let agents: Vec<String> = path.0.iter().map(|one| one.delegate.clone()).collect();
