@@ -19,7 +19,7 @@ use crate::platform::local_postgres::{Cluster, Role};
 /// What migrations expect, and what belongs to the cluster and not to the database.
 const ROLE: &str = "CREATE ROLE actchain_server NOLOGIN";
 const EXTERNAL: &str = "database_url names an external database: back it up and restore it with PostgreSQL's pg_dump \
-                        and pg_restore; docs/operating.md, Backups, has the commands";
+                        and pg_restore; docs/how-to/operating.md, Backups, has the commands";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Backup {

@@ -66,7 +66,7 @@ impl RowMac {
         tracing::error!(table, id, missing = mac.is_none(), "a row is not authentic");
         Err(Fault::new(format!(
             "{table} {id}: the row is not authentic: its MAC is {}. It was not written by actchain under this master key; \
-             see docs/operating.md, Rows that are not authentic",
+             see docs/how-to/operating.md, Rows that are not authentic",
             if mac.is_none() { "missing" } else { "wrong" }
         )))
     }

@@ -51,7 +51,7 @@ pub fn hint(error: &sqlx::Error) -> Option<&'static str> {
             "3D000" => {
                 Some("create the database first, with CREATE DATABASE as an administrator of PostgreSQL")
             }
-            "42501" => Some("the login lacks a right: docs/operating.md, Logins, has what it needs"),
+            "42501" => Some("the login lacks a right: docs/how-to/operating.md, Logins, has what it needs"),
             "53100" => Some("the disk of PostgreSQL is full: make room on it"),
             "53200" => Some("PostgreSQL has no memory left: give it more, or lower its settings"),
             "53300" => Some("raise max_connections of PostgreSQL, or lower database_connections"),

@@ -358,7 +358,7 @@ fn bounds(member: &Value) -> String {
 
 #[test]
 fn the_reference_of_the_manifest_has_every_member_as_the_parser_reads_it() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manifest.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/manifest.md");
     let text = std::fs::read_to_string(path).unwrap();
     let (above, written) = text.split_once(BEGIN).unwrap();
     let expected = reference();
@@ -369,6 +369,6 @@ fn the_reference_of_the_manifest_has_every_member_as_the_parser_reads_it() {
         assert_eq!(written, expected, "write it again: BLESS=1 cargo test --test api the_reference_of");
     }
     for name in above.split("```yaml\n").skip(1).map(|part| part.split("```").next().unwrap()) {
-        Declaration::parse("docs/manifest.md", name).unwrap();
+        Declaration::parse("docs/reference/manifest.md", name).unwrap();
     }
 }

@@ -1,5 +1,5 @@
 //! `openapi.yaml` tells the truth: every route is in it and nothing else, every answer that it describes is given by a real
-//! server and fits, and every reason of a refusal is described, there and in `docs/problems.md`.
+//! server and fits, and every reason of a refusal is described, there and in `docs/reference/problems.md`.
 
 mod audit;
 mod audit_out;
@@ -1214,14 +1214,15 @@ fn slugs_of_the_code() -> BTreeSet<String> {
     arms.collect()
 }
 
-/// A row of `docs/problems.md`: the status of the problem and the error at the OAuth endpoints, where there are any.
+/// A row of `docs/reference/problems.md`: the status of the problem and the error at the OAuth endpoints, where there are any.
 struct Row {
     status: Option<u16>,
     error: Option<(String, u16)>,
 }
 
 fn documented() -> BTreeMap<String, Row> {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/problems.md")).unwrap();
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/problems.md")).unwrap();
     let mut rows = BTreeMap::new();
     for line in text.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
@@ -1249,7 +1250,11 @@ fn every_reason_is_described_with_its_status_and_what_to_do() {
     let known: BTreeSet<String> = refusals.keys().map(|reason| (*reason).to_owned()).collect();
     assert_eq!(described, known, "openapi.yaml and the rules");
     let documented = documented();
-    assert_eq!(described, documented.keys().cloned().collect(), "openapi.yaml and docs/problems.md");
+    assert_eq!(
+        described,
+        documented.keys().cloned().collect(),
+        "openapi.yaml and docs/reference/problems.md"
+    );
     let tables = contract.reasons();
     for (reason, row) in &documented {
         let refusal = refusals[reason.as_str()];

@@ -1,4 +1,4 @@
-//! Backup while a server runs, and restore into a new place. The commands are those of docs/operating.md.
+//! Backup while a server runs, and restore into a new place. The commands are those of docs/how-to/operating.md.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The indented block of commands behind a marker in docs/operating.md.
+/// The indented block of commands behind a marker in docs/how-to/operating.md.
 fn documented(name: &str) -> String {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/operating.md");
     let docs = std::fs::read_to_string(docs).unwrap();
     let marker = format!("<!-- played: {name} -->");
-    let (_, rest) = docs.split_once(&marker).unwrap_or_else(|| panic!("no {marker} in docs/operating.md"));
+    let (_, rest) =
+        docs.split_once(&marker).unwrap_or_else(|| panic!("no {marker} in docs/how-to/operating.md"));
     let block = rest.lines().skip_while(|line| !line.starts_with("    "));
     block.take_while(|line| line.starts_with("    ")).map(|line| format!("{}\n", &line[4..])).collect()
 }

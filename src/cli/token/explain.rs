@@ -102,7 +102,7 @@ fn print(args: &Args, Explanation { subject, result }: &Explanation) -> Result<(
         }
     }
     if let Err(refusal) = result {
-        println!("{:<20} docs/problems.md, `{}`", "what to do", refusal.reason());
+        println!("{:<20} docs/reference/problems.md, `{}`", "what to do", refusal.reason());
     }
     Ok(())
 }

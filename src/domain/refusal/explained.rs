@@ -1,8 +1,8 @@
-//! What each reason means and what to do about it: the sentences of `docs/problems.md`, so that the documentation and what
+//! What each reason means and what to do about it: the sentences of `docs/reference/problems.md`, so that the documentation and what
 //! programs receive are the same text.
 
 /// Rows have the reason, status, error, meaning and advice.
-const PROBLEMS: &str = include_str!("../../../docs/problems.md");
+const PROBLEMS: &str = include_str!("../../../docs/reference/problems.md");
 
 /// What a page says of one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -122,7 +122,7 @@ pub fn rules() -> Vec<Rule> {
             id: kind.reason(),
             sentence: kind.sentence(),
             meaning: text.map_or(kind.sentence(), |text| text.meaning),
-            advice: text.map_or("See docs/problems.md.", |text| text.advice),
+            advice: text.map_or("See docs/reference/problems.md.", |text| text.advice),
             severity: kind.severity(),
         }
     };
@@ -261,7 +261,8 @@ mod tests {
     fn every_rule_says_what_it_means_and_what_to_do() {
         for rule in rules() {
             let found = explained().find(|one| one.reason == rule.id);
-            let found = found.unwrap_or_else(|| panic!("docs/problems.md has no row for {}", rule.id));
+            let found =
+                found.unwrap_or_else(|| panic!("docs/reference/problems.md has no row for {}", rule.id));
             assert_eq!((rule.meaning, rule.advice), (found.meaning, found.advice));
             assert!(rule.meaning.ends_with('.') && rule.advice.ends_with('.'), "{rule:?}");
         }

@@ -196,7 +196,7 @@ impl Origin<'_> {
             Self::Variable(_) => format!(": did you mean {}?", variable(known)),
             Self::File(..) => format!(": did you mean {known}?"),
         });
-        let hint = hint.unwrap_or_else(|| ": docs/configuration.md lists all keys".to_owned());
+        let hint = hint.unwrap_or_else(|| ": docs/reference/configuration.md lists all keys".to_owned());
         Fault::new(match self {
             Self::Variable(name) => format!("there is no setting {name}{hint}"),
             Self::File(..) => format!("{}there is no key {key}{hint}", self.place(key)),
