@@ -25,6 +25,7 @@ mod ephemeral_agents;
 mod gate;
 mod http_versions;
 mod keys;
+mod ledger_plans;
 mod manifest;
 mod model;
 mod openapi;

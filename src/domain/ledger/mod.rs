@@ -161,8 +161,13 @@ impl Ledger {
     ) -> Result<(Self, oneshot::Receiver<()>), Fault> {
         let (queue, entries) = mpsc::channel(settings.queue);
         let timeout = Duration::from_millis(settings.timeout_ms);
-        // Custom plans are not better here, and planning each statement anew costs more than carrying it out.
-        let options = options.options([("plan_cache_mode", "force_generic_plan")]);
+        // Custom plans are not better here, and planning a statement for each batch costs more than its execution. A plan is
+        // kept while the tables grow, so it has to find each row by an index: hash and merge joins read whole tables.
+        let options = options.options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+        ]);
         let writer = Writer { options, timeout, most: settings.batch, rows, connection: None };
         // A thread of its own: on a runtime that shares its work among threads, each answer of the database would wake
         // more of them than are needed.

@@ -35,6 +35,9 @@ struct Row {
 
 /// Reads all that the entries rely on, locks the counts of uses and the confirmations, and spends ids, in one statement.
 /// The branches of the union run one after the other, which is what keeps the order of locks.
+///
+/// The plan is made once and kept while the tables grow. `LATERAL` with `OFFSET 0` makes PostgreSQL look each row up by its
+/// index; a join would read a table of few rows as a whole, and go on to do so.
 const LOOK: &str = "
     WITH u AS MATERIALIZED (
         SELECT delegation_id, uses FROM delegation_usage
@@ -52,24 +55,32 @@ const LOOK: &str = "
     UNION ALL SELECT 'ceremony', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM c
     UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, NULL, coalesce(ended_at, disabled_at), NULL, NULL, NULL
         FROM client WHERE client_id = ANY ($1)
-    UNION ALL SELECT 'delegation', id, NULL, NULL, max_uses, activated_at, expires_at, revoked_at, cut_off_at,
-                     rebinding IS NOT NULL, NULL FROM delegation_now WHERE id = ANY ($2)
+    UNION ALL SELECT 'delegation', d.id, NULL, NULL, d.max_uses, d.activated_at, d.expires_at, d.revoked_at, d.cut_off_at,
+                     d.rebinding IS NOT NULL, NULL
+        FROM unnest($2::text[]) AS given (id)
+        CROSS JOIN LATERAL (SELECT * FROM delegation_now WHERE id = given.id OFFSET 0) d
     UNION ALL SELECT 'token', NULL, NULL, p.jti, NULL, NULL, NULL, NULL, NULL, NULL,
-                     (SELECT n.problem FROM token_now n
-                      WHERE n.jti = ANY (p.lineage || p.jti) AND n.problem IS NOT NULL
+                     (SELECT n.problem FROM unnest(p.lineage || p.jti) AS given (jti)
+                      CROSS JOIN LATERAL (SELECT * FROM token_now WHERE jti = given.jti OFFSET 0) n
+                      WHERE n.problem IS NOT NULL
                       ORDER BY n.problem = 'actor_disabled', n.issued_at LIMIT 1)
         FROM issued_token p WHERE p.jti = ANY ($5)
     UNION ALL SELECT 'home', id, delegation_state(path, $9), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM delegation WHERE id = ANY ($8)
     UNION ALL SELECT 'cutoff', c.iss, c.sub, NULL, NULL, NULL, NULL, c.at, NULL, NULL, NULL
-        FROM unnest($6::text[], $7::text[]) AS given (iss, sub) JOIN cutoff c USING (iss, sub)
+        FROM unnest($6::text[], $7::text[]) AS given (iss, sub)
+        CROSS JOIN LATERAL (SELECT * FROM cutoff WHERE iss = given.iss AND sub = given.sub OFFSET 0) c
     UNION ALL SELECT 'connection', c.id, p.version::text, NULL, c.version, NULL, NULL, NULL, NULL, NULL, NULL
-        FROM connection c JOIN provider p ON p.id = c.provider
+        FROM connection c CROSS JOIN LATERAL (SELECT version FROM provider WHERE id = c.provider OFFSET 0) p
         WHERE c.id = ANY ($11) AND c.disconnected_at IS NULL AND c.broken_at IS NULL
     UNION ALL SELECT 'choice', given.place::text, NULL, NULL, v.version, NULL, NULL, NULL, NULL, NULL, NULL
         FROM unnest($12::text[], $13::text[], $14::text[], $15::text[]) WITH ORDINALITY
              AS given (parent, delegator_iss, delegator_sub, delegate, place)
-        JOIN candidate_version v USING (parent, delegator_iss, delegator_sub, delegate)
+        CROSS JOIN LATERAL (
+            SELECT version FROM candidate_version
+            WHERE parent = given.parent AND delegator_iss = given.delegator_iss AND delegator_sub = given.delegator_sub
+              AND delegate = given.delegate OFFSET 0
+        ) v
     UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
     UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, forgotten, NULL, NULL, NULL, NULL FROM spent_horizon
     UNION ALL SELECT 'fresh', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM s";
@@ -229,10 +240,11 @@ pub(super) async fn write(
             changes.uses.iter().map(|(id, count)| (id.as_str(), *count)).unzip();
         let last = |id: &&str| changes.exhausted.iter().find(|(other, _)| other == id).map(|(_, at)| *at);
         let used_up: Vec<Option<OffsetDateTime>> = ids.iter().map(last).collect();
+        // With `= given.id`, PostgreSQL plans to join with the whole index if the table is small at that moment.
         sqlx::query(
             "UPDATE delegation_usage u SET uses = given.uses, used_up_at = coalesce(u.used_up_at, given.used_up_at)
              FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS given (id, uses, used_up_at)
-             WHERE u.delegation_id = given.id",
+             WHERE u.delegation_id = ANY (ARRAY[given.id])",
         )
         .bind(ids)
         .bind(counts)
