@@ -116,6 +116,7 @@ fn entry(stage: &Stage, log: Log) -> Entry {
         id: random::bytes().unwrap(),
         forget_at: now + Duration::minutes(5),
         if_spent: Refusal::ProofReplayed,
+        if_forgotten: Refusal::ClockWentBack,
     };
     let guards = Guards {
         chain: vec!["proxy".into(), "by-secret".into()],

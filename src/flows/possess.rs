@@ -83,7 +83,12 @@ pub fn verify(app: &App, proof: &str, at: Endpoint<'_>, now: OffsetDateTime) -> 
             _ => return Err(Refusal::NonceRequired),
         }
     }
-    let spend = Spend { id: verified.spend, forget_at: verified.forget_at, if_spent: Refusal::ProofReplayed };
+    let spend = Spend {
+        id: verified.spend,
+        forget_at: verified.forget_at,
+        if_spent: Refusal::ProofReplayed,
+        if_forgotten: Refusal::ClockWentBack,
+    };
     Ok(Possessed { jkt: verified.jkt, key: verified.key, spend })
 }
 

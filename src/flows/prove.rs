@@ -261,6 +261,10 @@ async fn check_assertion(
         id: verified.spend,
         forget_at: verified.forget_at,
         if_spent: Refusal::InvalidClient(ClientProblem::AssertionReplayed),
+        // By the clock of the last sweep.
+        if_forgotten: Refusal::InvalidClient(ClientProblem::Unproven(CredentialProblem::Assertion(
+            TokenProblem::Expired,
+        ))),
     };
     Ok(Asserted { spend, key: verified.key })
 }

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use actchain::domain::gate;
 use actchain::flows::clients;
+use actchain::jobs::sweep;
 use actchain::platform::jose::{SigningAlg, SigningKey};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use sqlx::Connection as _;
 
-use crate::support::Answer;
 use crate::support::agent::{Agent, Auth, Request, basic};
 use crate::support::world::{MAIL, World};
+use crate::support::{Answer, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_method_works_for_the_client_that_registered_it() {
@@ -235,6 +236,42 @@ async fn cj_03_cj_09_assertions_are_for_the_issuer_alone_and_once_only() {
     let (stranger, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
     let claims = world.user_proxy.assertion_claims(&world.server);
     assert_eq!(send(&stranger.sign("JWT", &claims).unwrap()).await.status, 401);
+}
+
+// RFC 7523 §3, RFC 7521 §4.2.1
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assertion_works_once_after_a_restart_and_when_a_clock_goes_back() {
+    let world = World::new().await;
+    let send = async |server: &Server, assertion: &str| {
+        let request = world.user_proxy.request(server).param("grant_type", "client_credentials");
+        request.param("audience", MAIL).set("client_assertion", assertion).send().await
+    };
+    let assertion = world.user_proxy.assertion(&world.server);
+    assert_eq!(send(&world.server, &assertion).await.status, 200);
+    let restarted = world.server.twin().await;
+    send(&restarted, &assertion).await.assert_refused(401, "invalid_client", "");
+    assert_eq!(world.server.last_event().await["reason"], "assertion_replayed");
+    world.server.pass(86_400);
+    sweep::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
+    let mut sql = world.server.sql().await;
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM spent_id").fetch_one(&mut sql).await.unwrap();
+    assert_eq!(left, 0, "its id is forgotten");
+    world.server.pass(-86_400);
+    send(&restarted, &assertion).await.assert_refused(401, "invalid_client", "");
+    assert_eq!(world.server.last_event().await["reason"], "client_unproven");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_stored_as_argon2id_hashes() {
+    let world = World::new().await;
+    let mut sql = world.server.sql().await;
+    let stored = "SELECT s ->> 'hash' FROM client, jsonb_array_elements(secrets) s
+                  UNION ALL SELECT declared_secret FROM client WHERE declared_secret IS NOT NULL";
+    let hashes: Vec<String> = sqlx::query_scalar(stored).fetch_all(&mut sql).await.unwrap();
+    assert_eq!(hashes.len(), 6, "current and declared, of three clients");
+    for hash in hashes {
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

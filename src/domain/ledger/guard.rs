@@ -96,7 +96,7 @@ fn check(entry: &Entry, seen: &mut Seen) -> Result<(), Verdict> {
             spent_before.get_or_insert(spend.if_spent);
         }
         if seen.forgotten.is_some_and(|horizon| spend.forget_at <= horizon) {
-            spent_before.get_or_insert(Refusal::ClockWentBack);
+            spent_before.get_or_insert(spend.if_forgotten);
         }
     }
     if let Some(refusal) = spent_before {
@@ -247,6 +247,7 @@ mod tests {
                 id: [spend; 16],
                 forget_at: from_seconds(1_060).unwrap(),
                 if_spent: Refusal::ProofReplayed,
+                if_forgotten: Refusal::ClockWentBack,
             }],
             guards: Guards {
                 client: Some(("c".into(), 1)),

@@ -34,8 +34,10 @@ pub struct Spend {
     pub id: [u8; 16],
     /// From when on nobody would accept it any more.
     pub forget_at: OffsetDateTime,
-    /// What it means when it was used before.
+    /// The refusal of an id that was used before.
     pub if_spent: Refusal,
+    /// The refusal of an id that may have been used and forgotten: the clock is behind the one of the last sweep.
+    pub if_forgotten: Refusal,
 }
 
 /// What an entry relies on; looked at again under locks before it takes effect.
