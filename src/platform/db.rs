@@ -60,15 +60,16 @@ pub async fn open(options: &PgConnectOptions) -> Result<PgConnection, Fault> {
 /// Refuses a database that can lose what it has committed, or parts of it, in a crash of its machine.
 pub async fn require_durable(connection: &mut PgConnection) -> Result<(), Fault> {
     let off: Option<String> = sqlx::query_scalar(
-        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting <> 'on' ORDER BY name LIMIT 1",
+        "SELECT string_agg(name || ' = ' || setting, ' and ' ORDER BY name) FROM pg_settings
+         WHERE name IN ('fsync', 'full_page_writes') AND setting <> 'on'",
     )
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await?;
     match off {
         None => Ok(()),
-        Some(name) => Err(Fault::new(format!(
-            "PostgreSQL runs with {name} = off, so that a crash of its machine can lose tokens and events that were \
-             answered: set {name} = on in postgresql.conf, and reload it"
+        Some(settings) => Err(Fault::new(format!(
+            "PostgreSQL runs with {settings}, so that a crash of its machine can lose tokens and events that were \
+             answered: set fsync = on and full_page_writes = on in postgresql.conf, and reload it"
         ))),
     }
 }
