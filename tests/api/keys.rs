@@ -2,7 +2,7 @@
 
 use actchain::flows::keys::{self, Haste};
 use actchain::jobs::key_rotation;
-use actchain::platform::jose::{Alg, Jws, PublicKey, SealingKey};
+use actchain::platform::jose::{Alg, Jws, PublicKey, SealingKey, SigningAlg, SigningKey};
 use actchain::platform::secret::MasterKey;
 use serde_json::Value;
 
@@ -121,6 +121,39 @@ async fn a_key_is_sealed_and_another_master_key_is_noticed_by_name() {
         .unwrap();
     let swapped = world.server.app.refresh_keyring().await.unwrap_err();
     assert!(swapped.to_string().contains("another row"), "{swapped}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_key_that_is_planted_in_the_database_verifies_nothing() {
+    let world = World::new().await;
+    let token = world.first_hop().await;
+    let planted = SigningKey::generate(SigningAlg::ES256).unwrap().0;
+    let mut sql = world.server.sql().await;
+    let before = jwks(&world.server).await;
+    sqlx::query("UPDATE signing_key SET public_jwk = $1 WHERE purpose = 'token'")
+        .bind(planted.public_jwk())
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    let restarted = world.server.twin().await;
+    assert_eq!(kids(&jwks(&restarted).await), kids(&before), "those of the sealed private keys");
+    let own = async |token: &str| world.user_proxy.exchange(&restarted, token, ACCESS_TOKEN).send().await;
+    let forged = planted.sign("at+jwt", &token.claims()).unwrap();
+    own(&forged).await.assert_refused(400, "invalid_request", "subject_token_invalid");
+    assert_eq!(own(token.token()).await.status, 200);
+    // A row of its own needs a seal of its own.
+    sqlx::query(
+        "INSERT INTO signing_key (kid, purpose, alg, public_jwk, sealed, created_at, activated_at, retired_at)
+         SELECT $1, purpose, alg, $2, sealed, created_at, activated_at, now() FROM signing_key
+         WHERE purpose = 'token' AND activated_at IS NOT NULL",
+    )
+    .bind(planted.kid())
+    .bind(planted.public_jwk())
+    .execute(&mut sql)
+    .await
+    .unwrap();
+    let refused = restarted.app.refresh_keyring().await.unwrap_err().to_string();
+    assert!(refused.contains("another row"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -393,6 +393,56 @@ async fn whoever_writes_to_the_database_alone_neither_swaps_nor_redirects_creden
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_the_servers_role_changes_gets_no_credential() {
+    let vault = VaultWorld::new().await;
+    let id = vault.api_key().await;
+    let (_, [_, token]) = vault.granted(&id).await;
+    let before = vault.fetch(&token, &id).await;
+    assert_eq!(before.status, 200, "{}", before.text);
+    let mut sql = vault.world.server.sql().await;
+    sqlx::query("SET ROLE actchain_server").execute(&mut sql).await.unwrap();
+    for change in [
+        "settings = jsonb_set(settings, '{attachment,hosts}', '[\"evil.example.com\"]')",
+        "settings = jsonb_set(settings, '{attachment,header}', '\"x-log\"')",
+        "sealed = (SELECT sealed FROM provider WHERE id = 'logins')",
+    ] {
+        let saved: (Value, String) =
+            sqlx::query_as("SELECT settings, sealed FROM provider WHERE id = 'keys'")
+                .fetch_one(&mut sql)
+                .await
+                .unwrap();
+        let update = format!("UPDATE provider SET version = version + 1, {change} WHERE id = 'keys'");
+        sqlx::query(sqlx::AssertSqlSafe(update)).execute(&mut sql).await.unwrap();
+        let fetched = vault.fetch(&token, &id).await;
+        assert_eq!(fetched.status, 503, "{change}: {}", fetched.text);
+        sqlx::query(
+            "UPDATE provider SET version = version + 1, settings = $1, sealed = $2 WHERE id = 'keys'",
+        )
+        .bind(saved.0)
+        .bind(saved.1)
+        .execute(&mut sql)
+        .await
+        .unwrap();
+        assert_eq!(vault.fetch(&token, &id).await.status, 200, "{change}, taken back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_entry_in_the_log_no_credential_is_answered() {
+    let vault = VaultWorld::configured("[ledger]\ntimeout_ms = 600", "http://127.0.0.1:9/token").await;
+    let id = vault.api_key().await;
+    let (_, [_, token]) = vault.granted(&id).await;
+    assert_eq!(vault.fetch(&token, &id).await.status, 200);
+    let mut sql = vault.world.server.sql().await;
+    sqlx::query("BEGIN").execute(&mut sql).await.unwrap();
+    sqlx::query("LOCK TABLE audit_event IN ACCESS EXCLUSIVE MODE").execute(&mut sql).await.unwrap();
+    let failed = vault.fetch(&token, &id).await;
+    assert_eq!((failed.status, failed.header("retry-after")), (503, Some("1")), "{}", failed.text);
+    assert!(!failed.text.contains("the-api-key-of-alice"));
+    sqlx::query("ROLLBACK").execute(&mut sql).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_are_listed_page_by_page_and_shown_to_their_owner() {
     let vault = VaultWorld::new().await;
     let mut made = Vec::new();

@@ -2,12 +2,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::MetadataExt as _;
-use std::process::Command;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::stage::{Server, Stage, send};
+use crate::stage::{Server, Stage, send, until};
 
 /// A line of `/proc/PID/limits`: soft and hard limit.
 fn limits(server: &Server, name: &str) -> (String, String) {
@@ -38,9 +39,45 @@ fn a_server_leaves_no_core_dump_with_its_keys() {
     let stage = Stage::new();
     let server = stage.serve_by(limited(&stage, "ulimit -c unlimited"));
     assert_eq!(limits(&server, "Max core file size"), ("0".into(), "0".into()));
-    // What may not be dumped belongs to root, whoever runs it (proc(5)). Under root, that says nothing.
-    let owner = std::fs::metadata(format!("/proc/{}/environ", server.child.id())).unwrap().uid();
-    assert_eq!(owner, 0);
+}
+
+/// A program under an account that is not root's: this one, or under root that of nobody.
+#[cfg(target_os = "linux")]
+fn unprivileged(program: &Path) -> Command {
+    const NOBODY: u32 = 65_534;
+    let mut command = Command::new(program);
+    if nix::unistd::Uid::effective().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+// proc(5): what may not be dumped belongs to root.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_other_process_of_the_account_reads_the_memory_of_the_program() {
+    let stage = Stage::new();
+    // That account may not reach the folder of the build.
+    let program = stage.path("actchain");
+    std::fs::copy(env!("CARGO_BIN_EXE_actchain"), &program).unwrap();
+    let mut other = unprivileged(Path::new("/bin/cat")).spawn().unwrap();
+    let mut ours = unprivileged(&program).args(["token", "inspect", "-"]).spawn().unwrap();
+    let reads = |pid: u32, file: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        unprivileged(Path::new("/bin/head")).args(["-c", "1", &path]).output().unwrap().status.success()
+    };
+    // Both wait for their standard input; a program forbids it before it reads anything.
+    until("the program forbids it", || !reads(ours.id(), "environ"));
+    for file in ["environ", "maps", "auxv"] {
+        assert!(reads(other.id(), file), "an ordinary process is readable: {file}");
+        assert!(!reads(ours.id(), file), "{file}");
+    }
+    for child in [&mut other, &mut ours] {
+        assert!(child.try_wait().unwrap().is_none(), "it still waits");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
