@@ -314,6 +314,8 @@ mod tests {
         let config = parse("", &[]).unwrap();
         assert_eq!(config.issuer(), "http://127.0.0.1:8080");
         assert_eq!(config.dpop.nonce, Switch::Off);
+        // SECURITY.md and docs/ name these.
+        assert_eq!((config.tokens.max_ttl, config.status.ttl), (900, 30));
     }
 
     #[test]
