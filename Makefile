@@ -1,7 +1,7 @@
 # Everything one needs: `make demo` plays the story, `make test` runs all tests. What is missing is installed where that
 # is possible, and said in one line where it is not.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit interop bench soak fuzz lint deny ci deps clean
+.PHONY: help demo run test unit interop bench soak fuzz lint language docs deny ci deps clean
 
 CARGO := cargo
 # josekit links OpenSSL: where its development files are missing and cannot be installed, it is built from source.
@@ -46,9 +46,17 @@ fuzz: deps ## the fuzz targets, ten minutes each (FUZZ_SECONDS)
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --sanitizer none $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
-lint: deps ## format and clippy
+lint: deps language ## format, clippy and language
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets $(FEATURES) -- -D warnings
+
+# The number of findings may only fall. At 0 the option goes.
+language: ## words and sentences that the project does not use
+	scripts/check-language --max 6819
+
+docs: ## the documentation as a book, in target/book
+	@scripts/install-deps mdbook
+	mdbook build
 
 deny: ## licences, bans and sources of all dependencies
 	@scripts/install-deps deny

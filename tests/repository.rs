@@ -1,8 +1,9 @@
-//! Checks the files around the code: links of the documentation, and the table of contents of the book.
+//! Checks the files around the code: links of the documentation, the table of contents of the book, and the check of language.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -102,4 +103,55 @@ fn the_book_has_every_page_of_the_documentation_once() {
     let pages: BTreeSet<PathBuf> =
         pages(&docs).into_iter().filter(|page| !page.ends_with("SUMMARY.md")).collect();
     assert_eq!(distinct, pages, "docs/SUMMARY.md and the files in docs/");
+}
+
+/// What `scripts/check-language` prints about one file, and its exit code.
+fn check_language(name: &str, text: &str, options: &[&str]) -> (Vec<String>, Option<i32>) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(name), text).unwrap();
+    let script = root().join("scripts/check-language");
+    let output = Command::new(script).args(options).arg(name).current_dir(folder.path()).output().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let findings = lines.lines().map(|line| line.split(" → ").next().unwrap().to_owned()).collect();
+    (findings, output.status.code())
+}
+
+#[test]
+fn the_check_of_language_finds_words_in_prose_names_and_parts_of_names() {
+    let text = "fn whoever_calls() {}\n// Nobody reads `wrong_state`.\nlet work: Work = dead_letter(); // Work ends.\n";
+    let (findings, code) = check_language("a.rs", text, &[]);
+    assert_eq!(
+        findings,
+        ["a.rs:1: whoever in whoever_calls", "a.rs:2: Nobody", "a.rs:2: wrong_state", "a.rs:3: Work"]
+    );
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn the_check_of_language_finds_doc_comments_that_say_nothing() {
+    let text =
+        "/// Its name.\nlet a = 1;\n/// Short\n/// but the lines count together.\nlet b = 1;\n//// not one\n";
+    assert_eq!(check_language("a.rs", text, &[]).0, ["a.rs:1: \"Its name.\""]);
+}
+
+#[test]
+fn the_check_of_language_measures_sentences_but_neither_code_nor_addresses() {
+    let long = "word ".repeat(30);
+    let text = format!(
+        "Short. {long}\n`one more of them`, and.\n\n    {long} more words\n\n```\n{long} more words\n```\n\n\
+         {long}[end](a.md#b).\n\n- {long}\n- more words\n"
+    );
+    // 30 words, one piece of code and one word more are 32; the word that is a link makes the other sentence 31.
+    assert_eq!(
+        check_language("a.md", &text, &[]).0,
+        ["a.md:1: a sentence of 32 words", "a.md:10: a sentence of 31 words"]
+    );
+}
+
+#[test]
+fn the_check_of_language_accepts_no_more_findings_than_it_is_allowed() {
+    let text = "nobody told anybody";
+    assert_eq!(check_language("a.md", text, &["--max", "3"]).1, Some(0));
+    assert_eq!(check_language("a.md", text, &["--max", "2"]).1, Some(1));
+    assert_eq!(check_language("a.md", text, &["--max", "few"]).1, Some(2));
 }
