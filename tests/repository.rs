@@ -155,3 +155,17 @@ fn the_check_of_language_accepts_no_more_findings_than_it_is_allowed() {
     assert_eq!(check_language("a.md", text, &["--max", "2"]).1, Some(1));
     assert_eq!(check_language("a.md", text, &["--max", "few"]).1, Some(2));
 }
+
+#[test]
+fn every_path_in_the_maps_of_the_code_exists() {
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        let named = text.split('`').skip(1).step_by(2).filter(|code| !code.contains([' ', '*']));
+        let folders = ["src/", "tests/", "docs/", "benches/", "scripts/"];
+        let paths: Vec<&str> = named.filter(|code| folders.iter().any(|one| code.starts_with(one))).collect();
+        assert!(paths.len() > 5, "{page} names paths");
+        for path in paths {
+            assert!(root().join(path).exists(), "{page} names {path}, which does not exist");
+        }
+    }
+}
