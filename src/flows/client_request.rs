@@ -10,6 +10,7 @@ use super::prove::{self, Authenticated, Circumstances, Credentials, NotAuthentic
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
 use crate::domain::client::{self, Client};
+use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{Effect, Entry, Guards, Recorded, Spend, Unrecorded};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::platform::fault::Fault;
@@ -32,6 +33,7 @@ pub async fn prove(
     app: &App,
     request: &ClientRequest,
     now: OffsetDateTime,
+    memory: Memory,
 ) -> Result<Result<Authenticated, Refusal>, Stop> {
     // A client that has nothing but a key is nobody before the key is proved.
     let jkt = match &request.credentials {
@@ -42,7 +44,7 @@ pub async fn prove(
         }
         _ => None,
     };
-    let circumstances = Circumstances { jkt: jkt.as_deref(), peer: request.origin.ip, now };
+    let circumstances = Circumstances { jkt: jkt.as_deref(), peer: request.origin.ip, now, memory };
     match prove::authenticate(app, &request.credentials, circumstances).await {
         Ok(authenticated) => Ok(Ok(authenticated)),
         Err(failed) => turn_away(app, request, failed, now).map(Err),
@@ -53,12 +55,12 @@ pub async fn prove(
 /// ledger will compare it with what is stored, so that is done here: whoever was disabled or changed is not remembered
 /// as it was.
 pub async fn known(app: &App, request: &ClientRequest, now: OffsetDateTime) -> Result<Arc<Client>, Stop> {
-    let mut authenticated = prove(app, request, now).await??;
+    let mut authenticated = prove(app, request, now, Memory::Usable).await??;
     let client_id = authenticated.client.client_id.clone();
     let stored = app.read(async |connection| client::store::version(connection, &client_id).await).await?;
     if stored != Some(authenticated.client.version) {
         app.clients.invalidate(&client_id);
-        authenticated = prove(app, request, now).await??;
+        authenticated = prove(app, request, now, Memory::Outdated).await??;
     }
     let Authenticated { client, asserted } = authenticated;
     if app.requests.count(&client.client_id).is_err() {

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use super::client_secret::{self, SecretTry};
 use crate::app::App;
 use crate::domain::client::{self, AuthMethod, Client};
+use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::Spend;
 use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal, Stop};
 use crate::domain::remote_keys::KeysUnavailable;
@@ -53,6 +54,8 @@ pub struct Circumstances<'a> {
     pub peer: Option<IpAddr>,
     /// The present.
     pub now: OffsetDateTime,
+    /// Whether a remembered client may be used.
+    pub memory: Memory,
 }
 
 impl<'a> Circumstances<'a> {
@@ -96,7 +99,7 @@ pub async fn authenticate(
     circumstances: Circumstances<'_>,
 ) -> Result<Authenticated, NotAuthenticated> {
     let claimed = claimed_id(credentials);
-    let found = match claimed.as_deref().map(|id| look_up(app, id)) {
+    let found = match claimed.as_deref().map(|id| look_up(app, id, circumstances.memory)) {
         None => None,
         Some(finding) => {
             finding.await.map_err(|fault| NotAuthenticated { client: None, stop: fault.into() })?
@@ -179,11 +182,16 @@ enum Read {
 
 /// Finds a client, at first in memory.
 pub async fn find(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
-    Ok(look_up(app, client_id).await?.map(|(client, _)| client))
+    Ok(look_up(app, client_id, Memory::Usable).await?.map(|(client, _)| client))
 }
 
-async fn look_up(app: &App, client_id: &str) -> Result<Option<(Arc<Client>, Read)>, Fault> {
-    if let Some(client) = app.clients.get(client_id) {
+/// Finds a client in the database.
+pub async fn find_stored(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
+    Ok(look_up(app, client_id, Memory::Outdated).await?.map(|(client, _)| client))
+}
+
+async fn look_up(app: &App, client_id: &str, memory: Memory) -> Result<Option<(Arc<Client>, Read)>, Fault> {
+    if let Some(client) = app.clients.get(client_id).filter(|_| memory == Memory::Usable) {
         return Ok(Some((client, Read::Before)));
     }
     if !client::is_client_id(client_id) {

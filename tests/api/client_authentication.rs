@@ -1,6 +1,7 @@
 //! Client authentication: RFC 6749 §2.3, RFC 7521, RFC 7523 with RFC 10070, and keys alone.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use actchain::domain::gate;
 use actchain::flows::clients;
@@ -11,6 +12,7 @@ use serde_json::json;
 use sqlx::Connection as _;
 
 use crate::support::agent::{Agent, Auth, Request, basic};
+use crate::support::refill::Refill;
 use crate::support::world::{MAIL, World};
 use crate::support::{Answer, Server};
 
@@ -382,4 +384,31 @@ async fn forged_assertions_and_wrong_methods_lock_nobody_out() {
         .param("grant_type", "client_credentials")
         .param("audience", MAIL);
     assert_eq!(good.send().await.status, 200, "whose secret was never seen before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_client_is_read_afresh_however_often_the_old_one_is_remembered_again() {
+    let world = World::new().await;
+    let twin = world.server.twin().await;
+    let refill = |client_id: &str| {
+        let app = Arc::clone(&world.server.app);
+        let old = app.clients.get(client_id).unwrap();
+        Refill::with(move || app.clients.insert(old.client_id.clone(), Arc::clone(&old)))
+    };
+    let exchange = async || world.first_hop().await;
+    assert_eq!(exchange().await.status, 200);
+    twin.disable("user-proxy").await;
+    twin.enable("user-proxy").await;
+    let refilling = refill("user-proxy");
+    assert_eq!(exchange().await.status, 200, "the ledger compares the version");
+    drop(refilling);
+    // RFC 7662 §2.1
+    let token = exchange().await.token().to_owned();
+    let introspect = async || world.introspect(&world.mail_server, &token).await;
+    assert_eq!(introspect().await.status, 200);
+    twin.disable("mail-server").await;
+    let refilling = refill("mail-server");
+    let answer = introspect().await;
+    drop(refilling);
+    assert_eq!((answer.status, answer.error()), (401, "invalid_client"));
 }

@@ -1080,3 +1080,29 @@ async fn of_many_delegations_the_one_that_gives_what_is_asked_for_is_used() {
     let both = exchange("mail.read mail.send").await;
     assert_eq!(both.status, 400, "no two of them are added up: {}", both.text);
 }
+
+// RFC 8693 §4.4
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegation_that_a_may_act_claim_makes_and_its_children_live_at_most_the_configured_maximum() {
+    let world = World::configured("[delegations]\ndefault_ttl = 100\nmax_ttl = 200").await;
+    let issuer = &world.server.app.issuer;
+    let carol = world.user_token_with(|claims| {
+        (claims["sub"], claims["exp"]) = (json!("carol"), json!(START + 3000));
+        claims["may_act"] = json!({"iss": issuer, "sub": "user-proxy"});
+    });
+    let exchange =
+        async || world.user_proxy.exchange(&world.server, &carol, JWT).param("audience", MAIL).send().await;
+    let id = exchange().await.with_status(200).claims()["dlg"].as_str().unwrap().to_owned();
+    assert_eq!(world.shown(&id).await["expires_at"], json!(instant(START + 200)));
+    world.server.pass(50);
+    let child = world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({})).await.with_status(201);
+    assert_eq!(child.json["expires_at"], json!(instant(START + 200)));
+    // The configured maximum is lower now.
+    let stricter = world.server.twin_configured("[delegations]\ndefault_ttl = 60\nmax_ttl = 60").await;
+    let token = world.desk_token(&world.user_proxy).await;
+    let body = json!({"parent": id, "delegate": "stranger"});
+    let child = Api::post(&stricter, "/delegate", body).client(&world.user_proxy, &token).send().await;
+    assert_eq!(child.with_status(201).json["expires_at"], json!(instant(START + 110)));
+    world.server.pass(151);
+    exchange().await.assert_refused(400, "invalid_request", "delegation_expired");
+}

@@ -1,11 +1,15 @@
 //! The vault: who gets which credential, who does not, and what is left of it in the database and in the log.
 
+use std::sync::Arc;
+
 use actchain::platform::base64url;
 use actchain::platform::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT, fresh_jti};
+use crate::support::claims_of;
 use crate::support::desk::Api;
+use crate::support::refill::Refill;
 use crate::support::vault::{VaultWorld, alice, names};
 use crate::support::world::{IDP, MAIL};
 
@@ -622,4 +626,50 @@ async fn a_seal_tells_two_owners_apart_whatever_is_in_their_names() {
     let issuer = "issuers: [{iss: 'https://idp alice', jwks: {keys: []}, audiences: [x], algorithms: [ES256], token_types: [jwt]}]";
     let problem = vault.world.server.apply(issuer).await.unwrap_err().to_string();
     assert!(problem.contains("spaces"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_credential_is_read_afresh_however_often_the_old_one_is_remembered_again() {
+    let vault = VaultWorld::new().await;
+    let id = vault.api_key().await;
+    let (_, tokens) = vault.granted(&id).await;
+    assert_eq!(vault.fetch(&tokens[1], &id).await.status, 200);
+    let app = Arc::clone(&vault.world.server.app);
+    let old = app.vault.held.get(&id).unwrap();
+    let twin = vault.world.server.twin().await;
+    let path = format!("/vault/connections/{id}/rotate");
+    let rotation = json!({"credential": {"key": "the-new-api-key"}});
+    let rotated = Api::post(&twin, &path, rotation).user(&vault.world.user_token()).send().await;
+    assert_eq!(rotated.status, 200, "{}", rotated.text);
+    let refill = Refill::with({
+        let id = id.clone();
+        move || app.vault.held.insert(id.clone(), Arc::clone(&old))
+    });
+    let answer = vault.fetch(&tokens[1], &id).await;
+    drop(refill);
+    assert_eq!((answer.status, &answer.json["access_token"]), (200, &json!("the-new-api-key")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_an_outdated_alias_takes_no_user_for_another_user() {
+    let vault = VaultWorld::new().await;
+    let world = &vault.world;
+    // The user whose own name looks like the name of Alice with the alias of her issuer.
+    let body = json!({"provider": "keys", "credential": {"key": "the-api-key-of-the-other"}});
+    let made = world.as_user("corp:alice", "POST", "/vault/connections", body).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let id = made.json["id"].as_str().unwrap().to_owned();
+    let outdated = world.server.twin().await;
+    let yaml = format!(
+        "issuers:\n  - {{iss: {IDP}, jwks: {{keys: [{}]}}, audiences: [actchain], algorithms: [ES256], alias: corp}}",
+        world.idp.public_jwk()
+    );
+    world.server.apply(&yaml).await.unwrap();
+    world.server.pass(11);
+    let (_, tokens) = vault.granted(&id).await;
+    assert_eq!(claims_of(&tokens[1])["sub"], "corp:alice");
+    let path = format!("/vault/connections/{id}/token");
+    let answer = Api::post(&outdated, &path, json!({})).client(&world.email_svc, &tokens[1]).send().await;
+    assert!(!answer.text.contains("the-api-key-of-the-other"), "{}", answer.text);
+    answer.assert_problem(401, "access_token_invalid");
 }

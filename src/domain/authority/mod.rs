@@ -51,6 +51,8 @@ pub struct Grounds<'a> {
     pub ladder: &'a Ladder,
     /// The longest life of any token.
     pub max_ttl: Duration,
+    /// The longest life of any delegation (`delegations.max_ttl`).
+    pub max_delegation_ttl: Duration,
     /// The most actors of any token.
     pub max_depth: u32,
 }
@@ -249,7 +251,7 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
         agent: None,
         facts: Facts {
             activated_at: Some(grounds.now),
-            expires_at: subject.validity.expires_at,
+            expires_at: subject.validity.expires_at.min(grounds.now + grounds.max_delegation_ttl),
             revoked_at: None,
             cut_off_at: None,
             rebinding: false,

@@ -207,6 +207,7 @@ proptest! {
             wanted: &wanted,
             ladder: &ladder(),
             max_ttl: Duration::seconds(800),
+            max_delegation_ttl: Duration::seconds(600),
             max_depth: 3,
         };
         let Ok(decision) = decide(&grounds) else { return Ok(()) };
@@ -273,6 +274,7 @@ fn the_property_is_tried_on_decisions_that_are_granted() {
             wanted: &wanted,
             ladder: &ladder(),
             max_ttl: Duration::seconds(800),
+            max_delegation_ttl: Duration::seconds(600),
             max_depth: 3,
         });
         let own = subject.is_held_by(&client.client_id, ISSUER);

@@ -12,7 +12,7 @@ use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
-/// Whether remembered delegations may be used. A request that was sent back once reads them: what it would find in memory
+/// Whether remembered rows may be used. A request that was sent back once reads them: what it would find in memory
 /// may be from before the change, put there by a request that read earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Memory {

@@ -179,8 +179,8 @@ fn put_together(
     let seconds = wanted.expires_in.unwrap_or(settings.default_ttl).min(cap);
     let longest = above.iter().map(|one| one.facts.expires_at).min();
     let ends = match (wanted.expires_in, longest) {
-        // Left out, it is as long as what is above, but for agents that are made for it.
-        (None, Some(longest)) if wanted.ephemeral.is_none() => longest,
+        // Without a requested lifetime, a delegation lives as long as its parent, within the configured maximum.
+        (None, Some(longest)) if wanted.ephemeral.is_none() => after(call.now, cap).min(longest),
         (_, Some(longest)) => after(call.now, seconds).min(longest),
         (_, None) => after(call.now, seconds),
     };

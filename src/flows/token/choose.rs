@@ -79,6 +79,7 @@ fn grounds<'a>(app: &'a App, case: &'a Case, exchange: Exchange<'a>, paths: &'a 
         wanted: &exchange.request.wanted,
         ladder: &app.ladder,
         max_ttl: Duration::seconds(app.config.tokens.max_ttl.into()),
+        max_delegation_ttl: Duration::seconds(app.config.delegations.max_ttl.into()),
         max_depth: app.config.tokens.max_depth,
     }
 }

@@ -94,7 +94,7 @@ async fn attempt(
     earlier: &mut Earlier,
     now: OffsetDateTime,
 ) -> Result<Option<Result<Issued, Refusal>>, Stop> {
-    let authenticated = match prove(app, &request.from, now).await? {
+    let authenticated = match prove(app, &request.from, now, earlier.memory).await? {
         Ok(authenticated) => authenticated,
         Err(refusal) => return Ok(Some(Err(refusal))),
     };

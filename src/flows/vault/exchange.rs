@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::domain::audit::store::Place;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::client::Grant;
+use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{Effect, Entry, Guards, Spend};
 use crate::domain::refusal::{Refusal, Stop};
 use crate::flows::client_request::{ClientRequest, prove};
@@ -40,7 +41,7 @@ pub async fn exchange(
     request: &ExchangeRequest,
     now: OffsetDateTime,
 ) -> Result<(Zeroizing<Vec<u8>>, Option<Place>), Stop> {
-    let Authenticated { client, asserted } = prove(app, &request.from, now).await??;
+    let Authenticated { client, asserted } = prove(app, &request.from, now, Memory::Usable).await??;
     if app.requests.count(&client.client_id).is_err() {
         return Err(Refusal::Throttled.into());
     }

@@ -78,6 +78,7 @@ pub(super) struct Visit {
     spends: Vec<Spend>,
     path: Arc<Found>,
     knowledge: Knowledge,
+    memory: Memory,
 }
 
 /// Finds out who comes, from which chain.
@@ -148,8 +149,9 @@ impl Visit {
             path: Arc::default(),
             place: None,
             knowledge: Knowledge::Fresh,
+            memory: Memory::Usable,
         };
-        visit.find_path(app, Memory::Usable).await?;
+        visit.find_path(app).await?;
         Ok(visit)
     }
 
@@ -205,12 +207,13 @@ impl Visit {
             }
             // What is spent stays spent.
             self.spends.clear();
+            self.memory = Memory::Outdated;
             app.clients.invalidate(&self.client.client_id);
             app.paths.invalidate(&self.search);
             app.vault.held.invalidate(named);
-            let client = prove::find(app, &self.client.client_id).await?;
+            let client = prove::find_stored(app, &self.client.client_id).await?;
             self.client = client.ok_or(Refusal::AccessTokenInvalid)?;
-            self.find_path(app, Memory::Outdated).await?;
+            self.find_path(app).await?;
         }
         Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
     }
@@ -225,7 +228,7 @@ impl Visit {
         if details.is_empty() || !self.client.detail_types.contains(VAULT_DETAIL) {
             return Err(Refusal::ConnectionNotNamed.into());
         }
-        let held = match app.vault.held.get(named) {
+        let held = match app.vault.held.get(named).filter(|_| self.memory == Memory::Usable) {
             // What is remembered may say yes, for the ledger looks again. For a no it has to be read.
             Some(held) if self.may_have(&held, &details, purpose).is_ok() => held,
             _ => self.open(app, named).await?,
@@ -323,8 +326,9 @@ impl Visit {
     }
 
     /// The delegation of the token, with everything above it. What is remembered may say yes, for the ledger looks again.
-    async fn find_path(&mut self, app: &App, memory: Memory) -> Result<(), Fault> {
-        (self.path, self.knowledge) = match app.paths.get(&self.search).filter(|_| memory == Memory::Usable) {
+    async fn find_path(&mut self, app: &App) -> Result<(), Fault> {
+        let remembered = app.paths.get(&self.search).filter(|_| self.memory == Memory::Usable);
+        (self.path, self.knowledge) = match remembered {
             Some(found) => {
                 let ends_at = found.iter().flat_map(|path| &path.0).map(|one| one.facts.expires_at).min();
                 (found, ends_at.map_or(Knowledge::Fresh, Knowledge::Remembered))

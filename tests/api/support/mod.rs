@@ -9,6 +9,7 @@ pub mod ends;
 pub mod interrupt;
 pub mod life;
 pub mod provider;
+pub mod refill;
 pub mod vault;
 pub mod vault_proxy_world;
 pub mod vault_story;
