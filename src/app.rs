@@ -126,7 +126,7 @@ impl App {
         database: PgConnectOptions,
         (master, seal): (&MasterKey, SealingKey),
     ) -> Result<(Arc<Self>, tokio::sync::oneshot::Receiver<()>), Fault> {
-        let timeout = Duration::from_millis(config.ledger.timeout_ms);
+        let timeout = config.ledger.timeout;
         let issuer = config.issuer();
         let endpoint = metadata::endpoint(&issuer, "/oauth/token");
         let token_target = target_uri::normalise(&endpoint)
@@ -267,7 +267,7 @@ impl App {
     where
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, Fault>,
     {
-        let patience = Duration::from_millis(self.config.ledger.timeout_ms.div_ceil(3));
+        let patience = self.config.ledger.timeout / 3;
         let reading = async {
             let mut connection = self.pool.acquire().await?;
             work(&mut connection).await

@@ -88,6 +88,29 @@ pub fn seconds(text: &str) -> Result<u32, &'static str> {
     }
 }
 
+/// A duration that a person wrote: as [`seconds`] takes it, or milliseconds as in `1500ms` or `1.5s`.
+///
+/// # Errors
+/// What is accepted instead.
+pub fn duration(text: &str) -> Result<std::time::Duration, &'static str> {
+    const ACCEPTED: &str = "expected a whole number of seconds, or a duration such as 1500ms, 1.5s, 2s or 1m";
+    let number = |digits: &str| -> Result<u64, &'static str> {
+        let plain = digits.len() <= 9 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|_| plain).ok_or(ACCEPTED)
+    };
+    let milliseconds = if let Some(digits) = text.strip_suffix("ms") {
+        number(digits)?
+    } else if let Some((whole, part)) = text.strip_suffix('s').and_then(|text| text.split_once('.')) {
+        if part.is_empty() || part.len() > 3 {
+            return Err(ACCEPTED);
+        }
+        number(whole)? * 1_000 + number(&format!("{part:0<3}"))?
+    } else {
+        u64::from(seconds(text).map_err(|_| ACCEPTED)?) * 1_000
+    };
+    Ok(std::time::Duration::from_millis(milliseconds))
+}
+
 /// RFC 3339 in UTC with exactly six decimals, as events and answers show it.
 pub fn rfc3339(at: OffsetDateTime) -> String {
     const FORMAT: &[time::format_description::BorrowedFormatItem<'static>] = time::macros::format_description!(

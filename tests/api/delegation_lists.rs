@@ -628,7 +628,7 @@ async fn a_key_opens_nothing_that_is_not_its_callers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn repetitions_at_once_on_two_servers_make_one() {
-    let patient = "[ledger]\ntimeout_ms = 30000";
+    let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
     let twin = world.server.twin_with(patient).await;
     for round in 0..4 {

@@ -772,7 +772,7 @@ async fn an_exchange_that_takes_the_last_use_leaves_what_it_gave_until_that_is_r
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_reports_and_exchanges_on_two_servers_against_twenty_uses_are_exactly_twenty() {
     // They all want the same row; however slow the machine, none of them gives up waiting for its turn.
-    let patient = "[ledger]\ntimeout_ms = 30000";
+    let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
     let twin = world.server.twin_with(patient).await;
     let id = world.given("bob", json!({"max_uses": 20})).await.id();

@@ -79,7 +79,7 @@ fn assert_nothing_issued_after(events: &[Value], ending: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_recorded_as_issued_after_its_delegation_was_revoked() {
     // However slow the machine, none of them gives up waiting for its turn.
-    let patient = "[ledger]\ntimeout_ms = 30000";
+    let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
     let twin = world.server.twin_with(patient).await;
     let user = world.user_token();
@@ -111,7 +111,7 @@ async fn nothing_is_recorded_as_issued_after_its_delegation_was_revoked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_recorded_as_issued_after_its_client_was_disabled() {
     // However slow the machine, none of them gives up waiting for its turn.
-    let patient = "[ledger]\ntimeout_ms = 30000";
+    let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
     let twin = world.server.twin_with(patient).await;
     let user = world.user_token();

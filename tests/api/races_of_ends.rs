@@ -552,7 +552,7 @@ async fn overtaken(
 
 /// A world whose servers wait as long for the gate as a test may keep it closed.
 async fn patient_world() -> World {
-    let world = World::configured("[ledger]\ntimeout_ms = 20000").await;
+    let world = World::configured("[ledger]\ntimeout = 20").await;
     world.first_hop().await;
     world
 }

@@ -290,7 +290,7 @@ async fn a_client_that_is_disabled_revokes_nothing_on_any_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rv_07_without_the_database_nothing_is_revoked_and_nobody_is_told_otherwise() {
-    let world = World::configured("[ledger]\ntimeout_ms = 600").await;
+    let world = World::configured("[ledger]\ntimeout = '600ms'").await;
     let token = world.first_hop().await.token().to_owned();
     let calendar =
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", CALENDAR);

@@ -162,7 +162,7 @@ impl Ledger {
         rows: RowMac,
     ) -> Result<(Self, oneshot::Receiver<()>), Fault> {
         let (queue, entries) = mpsc::channel(settings.queue);
-        let timeout = Duration::from_millis(settings.timeout_ms);
+        let timeout = settings.timeout;
         // Custom plans are not better here, and planning a statement for each batch costs more than its execution. A plan is
         // kept while the tables grow, so it has to find each row by an index: hash and merge joins read whole tables.
         let options = options.options([

@@ -24,6 +24,8 @@ pub(super) enum Takes {
     Seconds,
     /// The same, of at most a minute.
     FewSeconds,
+    /// The same, or with milliseconds.
+    Duration,
     /// One of these words.
     Word(&'static [&'static str]),
     /// A filter for log lines.
@@ -86,7 +88,7 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("limits.targets", Takes::Number),
     ("ledger.batch", Takes::Number),
     ("ledger.queue", Takes::Number),
-    ("ledger.timeout_ms", Takes::Number),
+    ("ledger.timeout", Takes::Duration),
     ("log.format", Takes::Word(&["json", "text"])),
     ("log.filter", Takes::Filter),
 ];
@@ -109,6 +111,9 @@ impl Takes {
                 "a whole number of seconds, or a duration of weeks, days, hours, minutes and seconds (w, d, h, m, s)"
                     .to_owned()
             }
+            Self::Duration => {
+                "a whole number of seconds, or a duration of at most an hour with a unit (m, s, ms)".to_owned()
+            }
             Self::Word(words) => words.join(" or "),
             Self::Filter => "a filter for log lines".to_owned(),
             Self::Names(_) => "a list of names".to_owned(),
@@ -126,6 +131,7 @@ impl Takes {
             Self::Number => "10",
             Self::Seconds => "15m",
             Self::FewSeconds => "10s",
+            Self::Duration => "1500ms",
             Self::Word(words) => words.first().copied().unwrap_or_default(),
             Self::Filter => "actchain=debug,info",
             Self::Names(name) => name,
@@ -145,7 +151,7 @@ impl Takes {
     pub(super) fn value(self, text: &str) -> toml::Value {
         let plain = || toml::Value::String(text.to_owned());
         match self {
-            Self::Number | Self::Seconds | Self::FewSeconds => {
+            Self::Number | Self::Seconds | Self::FewSeconds | Self::Duration => {
                 text.parse().map_or_else(|_| plain(), toml::Value::Integer)
             }
             Self::Names(_) => toml::Value::Array(

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -105,6 +106,7 @@ impl Default for Config {
 
 /// Deeper chains would not be read back: JSON is read to a bounded depth.
 const MOST_ACTORS: u32 = 24;
+const MAX_LEDGER_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Names in the environment that are not keys of the file.
 const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
 impl Config {
@@ -167,6 +169,10 @@ impl Config {
         if self.dpop.skew > 60 {
             return Err(Fault::new("dpop.skew must be at most 60"));
         }
+        // PostgreSQL counts the milliseconds of a timeout in 32 bits.
+        if self.ledger.timeout > MAX_LEDGER_TIMEOUT {
+            return Err(Fault::new("ledger.timeout must be at most 1h"));
+        }
         let positive = [
             ("tokens.max_ttl", self.tokens.max_ttl),
             ("dpop.window", self.dpop.window),
@@ -186,7 +192,7 @@ impl Config {
             ("vault.proxy_timeout", self.vault.proxy_timeout),
             ("database_connections", self.database_connections),
             ("ledger.batch", u32::try_from(self.ledger.batch).unwrap_or(u32::MAX)),
-            ("ledger.timeout_ms", u32::try_from(self.ledger.timeout_ms).unwrap_or(u32::MAX)),
+            ("ledger.timeout", u32::try_from(self.ledger.timeout.as_millis()).unwrap_or(u32::MAX)),
             ("ledger.queue", u32::try_from(self.ledger.queue).unwrap_or(u32::MAX)),
         ];
         match positive.iter().find(|(_, value)| *value == 0) {
@@ -316,6 +322,31 @@ mod tests {
         assert_eq!(config.dpop.nonce, Switch::Off);
         // SECURITY.md and docs/ name these.
         assert_eq!((config.tokens.max_ttl, config.status.ttl), (900, 30));
+    }
+
+    #[test]
+    fn the_ledger_s_timeout_is_a_duration_like_its_siblings() {
+        let timeout =
+            |value: &str| parse(&format!("[ledger]\ntimeout = {value}"), &[]).map(|read| read.ledger.timeout);
+        for (value, milliseconds) in [
+            ("2", 2_000),
+            ("\"2s\"", 2_000),
+            ("\"1500ms\"", 1_500),
+            ("\"1.5s\"", 1_500),
+            ("\"0.25s\"", 250),
+            ("\"1m\"", 60_000),
+        ] {
+            assert_eq!(timeout(value), Ok(Duration::from_millis(milliseconds)), "{value}");
+        }
+        for value in
+            ["0", "\"0ms\"", "\"1.5\"", "\"1.5001s\"", "\".5s\"", "\"-1s\"", "\"+1ms\"", "\"2h\"", "1.5"]
+        {
+            assert!(timeout(value).unwrap_err().contains("ledger.timeout"), "{value}");
+        }
+        let environment = [("ACTCHAIN_LEDGER_TIMEOUT", "750ms")];
+        assert_eq!(parse("", &environment).unwrap().ledger.timeout, Duration::from_millis(750));
+        let old = parse("[ledger]\ntimeout_ms = 600", &[]).unwrap_err();
+        assert!(old.contains("did you mean ledger.timeout?"), "{old}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The sections of the configuration, with their defaults. Durations are seconds, and may be written with units.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer};
 use time::{OffsetDateTime, UtcOffset};
 use url::Url;
@@ -217,8 +219,9 @@ pub struct Ledger {
     pub batch: usize,
     /// Entries that may wait; beyond it, requests are turned away at once.
     pub queue: usize,
-    /// Milliseconds after which a request gives up on the database.
-    pub timeout_ms: u64,
+    /// Time after which a request gives up on the database.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
 }
 
 /// Logs.
@@ -262,6 +265,20 @@ fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     match Written::deserialize(from)? {
         Written::Number(seconds) => Ok(seconds),
         Written::Text(text) => clock::seconds(&text).map_err(serde::de::Error::custom),
+    }
+}
+
+/// Seconds as a number, or as a text with units, milliseconds among them.
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u32),
+        Text(String),
+    }
+    match Written::deserialize(from)? {
+        Written::Number(seconds) => Ok(Duration::from_secs(seconds.into())),
+        Written::Text(text) => clock::duration(&text).map_err(serde::de::Error::custom),
     }
 }
 
@@ -345,7 +362,7 @@ impl Default for Limits {
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { batch: 128, queue: 1_024, timeout_ms: 1_500 }
+        Self { batch: 128, queue: 1_024, timeout: Duration::from_millis(1_500) }
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Theatre {
 /// The database is given all the time that a busy machine takes.
 const CONFIG: &str = "
 [ledger]
-timeout_ms = 60000
+timeout = 60
 [tokens]
 max_ttl = 700
 max_depth = 4
