@@ -10,10 +10,12 @@ use time::{Duration, OffsetDateTime};
 use super::foundation::{self, Foundation, Opening};
 use super::print_json;
 use crate::domain::audit::store;
+use crate::domain::issuer::Issuer;
 use crate::domain::row_mac::RowMac;
 use crate::domain::{client, key, registry, server_info};
 use crate::flows::audit;
 use crate::platform::fault::Fault;
+use crate::platform::json;
 use crate::platform::outbound::{Outbound, Reach};
 
 /// How far the database's clock may be from ours.
@@ -30,11 +32,13 @@ pub(super) struct Args {
 struct Finding {
     what: String,
     wrong: Option<String>,
+    /// What to know although nothing is wrong.
+    warnings: Vec<String>,
 }
 
 impl Finding {
     fn of<T>(what: impl Into<String>, result: Result<T, Fault>) -> Self {
-        Self { what: what.into(), wrong: result.err().map(|fault| fault.to_string()) }
+        Self { what: what.into(), wrong: result.err().map(|fault| fault.to_string()), warnings: Vec::new() }
     }
 }
 
@@ -58,7 +62,7 @@ pub(super) async fn run(opening: Result<Opening, Fault>, args: Args) -> Result<E
     if args.json {
         let list: Vec<_> = findings
             .iter()
-            .map(|one| json!({"check": one.what, "ok": one.wrong.is_none(), "problem": one.wrong}))
+            .map(|one| json!({"check": one.what, "ok": one.wrong.is_none(), "problem": one.wrong, "warnings": one.warnings}))
             .collect();
         print_json(&json!({"ok": well, "checks": list}))?;
     } else {
@@ -66,6 +70,9 @@ pub(super) async fn run(opening: Result<Opening, Fault>, args: Args) -> Result<E
             match &finding.wrong {
                 None => println!("ok    {}", finding.what),
                 Some(wrong) => println!("WRONG {}: {wrong}", finding.what),
+            }
+            for warning in &finding.warnings {
+                println!("warn  {}: {warning}", finding.what);
             }
         }
     }
@@ -136,10 +143,26 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
     let issuers = registered.as_ref().map(|found| found.issuers.clone()).unwrap_or_default();
     findings.push(Finding::of("issuers and resources: rows authentic", registered));
     for (iss, one) in &issuers {
-        let Some(url) = &one.jwks_uri else { continue };
-        findings.push(Finding::of(format!("issuer {iss}: {url}"), outbound.get_json(url).await));
+        findings.push(issuer_keys(&outbound, iss, one).await);
     }
     Ok(findings)
+}
+
+/// Reads the keys of an issuer, declared or published, and names each that cannot be used.
+async fn issuer_keys(outbound: &Outbound, iss: &str, issuer: &Issuer) -> Finding {
+    let (what, set) = match (&issuer.jwks_uri, &issuer.jwks) {
+        (Some(url), _) => {
+            let fetched = outbound.get_json(url).await;
+            let set =
+                fetched.and_then(|body| json::parse(&body).ok_or_else(|| Fault::new("this is no JSON")));
+            (format!("issuer {iss}: {url}"), set)
+        }
+        (None, set) => (format!("issuer {iss}: declared keys"), Ok(set.clone().unwrap_or_default())),
+    };
+    match set.and_then(|set| issuer.key_problems(&set)) {
+        Ok(warnings) => Finding { warnings, ..Finding::of(what, Ok(())) },
+        Err(fault) => Finding::of::<()>(what, Err(fault)),
+    }
 }
 
 /// Whether the log is whole: a database that was restored in part has gaps in it, or no keys.

@@ -6,7 +6,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::client::usable_keys;
-use crate::platform::jose::{Alg, PublicKey};
+use crate::platform::fault::Fault;
+use crate::platform::jose::{Alg, JwkSet, PublicKey};
 use crate::protocol::identity_token::ClaimPolicy;
 use crate::protocol::jwt_time::SKEW;
 use crate::protocol::token_exchange::TokenType;
@@ -98,6 +99,38 @@ impl Issuer {
         Self { subject_changed_at, ..self }
     }
 
+    /// What keeps keys of a JWK Set of this issuer from being used, each as `key "kid": reason`. Keys for encryption are not
+    /// named.
+    ///
+    /// # Errors
+    /// The value is no JWK Set, or no key of the set verifies a token of this issuer.
+    pub fn key_problems(&self, set: &Value) -> Result<Vec<String>, Fault> {
+        let set = JwkSet::read(set).ok_or_else(|| Fault::new("this is no JWK Set (RFC 7517 §5)"))?;
+        let unusable = set.unusable.iter().filter(|key| !key.encrypts);
+        let mut problems: Vec<String> = unusable.map(|key| named(key.kid.as_deref(), &key.reason)).collect();
+        let mut verifying = 0;
+        for key in &set.keys {
+            if !self.algorithms.iter().any(|alg| key.allows(*alg)) {
+                problems.push(named(
+                    key.kid(),
+                    "the algorithms of this issuer do not include the one of the key",
+                ));
+                continue;
+            }
+            verifying += 1;
+            if key.kid().is_none() && set.keys.len() > 1 {
+                let why =
+                    "it has no kid although the set has several keys, so that it is tried for each token";
+                problems.push(named(None, why));
+            }
+        }
+        if verifying == 0 {
+            problems.insert(0, "no key verifies a token of this issuer".to_owned());
+            return Err(Fault::new(problems.join("; ")));
+        }
+        Ok(problems)
+    }
+
     /// Whether a token for these audiences lets a user decide about delegations.
     pub fn lets_decide(&self, audiences: &[String]) -> bool {
         let wanted = self.delegation_audiences.as_ref().unwrap_or(&self.audiences);
@@ -108,6 +141,14 @@ impl Issuer {
     pub fn original_subject<'a>(&self, claim: &'a str, issued_at: i64) -> Option<&'a str> {
         let changed = self.subject_changed_at.map(|at| (at + SKEW).unix_timestamp());
         self.subject.original(claim).filter(|_| changed.is_none_or(|at| issued_at > at))
+    }
+}
+
+/// A problem of a key. Only the beginning of a long `kid` is shown.
+fn named(kid: Option<&str>, why: &str) -> String {
+    match kid {
+        Some(kid) => format!("key {:?}: {why}", kid.chars().take(64).collect::<String>()),
+        None => format!("key without kid: {why}"),
     }
 }
 

@@ -137,6 +137,54 @@ fn doctor_finds_nothing_wrong_with_a_fresh_installation_and_names_a_bad_setting(
 }
 
 #[test]
+fn doctor_names_each_key_of_an_issuer_that_cannot_be_used_by_issuer_and_kid() {
+    // RFC 7517 §5: keys that cannot be used are passed over.
+    let stage = Stage::new();
+    let declare = |algorithms: &str| {
+        let small = "A".repeat(170) + "E";
+        let yaml = format!(
+            r#"issuers:
+  - iss: https://keys.example
+    audiences: [actchain]
+    algorithms: [{algorithms}]
+    jwks: {{keys: [
+      {{kty: OKP, crv: Ed25519, x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo}},
+      {{kty: EC, kid: other-alg, crv: P-256, x: l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs, y: 9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA}},
+      {{kty: EC, kid: wide, crv: P-521, x: AQ, y: AQ}},
+      {{kty: RSA, kid: small, n: g{small}, e: AQAB}},
+      {{kty: RSA, kid: for-encryption, use: enc, n: AQ, e: AQAB}}]}}
+"#
+        );
+        let path = stage.path("keys.yaml");
+        std::fs::write(&path, yaml).unwrap();
+        let applied = stage.run(&["apply", "-f", path.to_str().unwrap()]);
+        assert!(applied.status.success(), "{}", text(&applied.stderr));
+    };
+    declare("EdDSA");
+    let said = stage.run(&["doctor"]);
+    let out = text(&said.stdout);
+    assert!(said.status.success(), "a key verifies: {out}");
+    for line in [
+        "ok    issuer https://keys.example: declared keys\n",
+        "warn  issuer https://keys.example: declared keys: key without kid: it has no kid although the set has several keys",
+        "warn  issuer https://keys.example: declared keys: key \"other-alg\": the algorithms of this issuer",
+        "warn  issuer https://keys.example: declared keys: key \"wide\": its curve is not supported: use P-256 or P-384",
+        "warn  issuer https://keys.example: declared keys: key \"small\": it is an RSA key of 1032 bits: use 2048 to 4096",
+    ] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+    assert!(!out.contains("for-encryption"), "{out}");
+    declare("RS256");
+    let said = stage.run(&["doctor"]);
+    let out = text(&said.stdout);
+    assert_eq!(said.status.code(), Some(1), "{out}");
+    assert!(
+        out.contains("WRONG issuer https://keys.example: declared keys: no key verifies a token"),
+        "{out}"
+    );
+}
+
+#[test]
 fn clients_keys_and_delegations_have_their_moves() {
     let stage = Stage::new();
     stage.declare();

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{BadJwk, PublicKey};
+use super::{Alg, BadJwk, PublicKey};
 use crate::platform::base64url;
 
 /// The keys of a set.
@@ -21,6 +21,31 @@ pub struct UnusableKey {
     pub kid: Option<String>,
     /// Why the key verifies nothing.
     pub problem: BadJwk,
+    /// The same for a person, as exactly as the key shows it. It repeats no text of the key.
+    pub reason: String,
+    /// Whether the key is for encryption: such keys belong into many sets.
+    pub encrypts: bool,
+}
+
+/// Why a key verifies nothing, in words.
+fn reason(jwk: &Value, problem: BadJwk) -> String {
+    let text = |name: &str| jwk.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let bits = text("n").and_then(|n| base64url::decode(n.trim_end_matches('='))).map(|n| n.len() * 8);
+    match (problem, text("kty"), text("crv"), bits) {
+        (BadJwk::Unsupported, Some("EC"), Some(curve), _) if !["P-256", "P-384"].contains(&curve) => {
+            "its curve is not supported: use P-256 or P-384".to_owned()
+        }
+        (BadJwk::Unsupported, Some("OKP"), Some(curve), _) if curve != "Ed25519" => {
+            "its curve is not supported: use Ed25519".to_owned()
+        }
+        (BadJwk::Unsupported, Some("RSA"), _, Some(bits)) if !(2_048..=4_096).contains(&bits) => {
+            format!("it is an RSA key of {bits} bits: use 2048 to 4096")
+        }
+        (BadJwk::Unsupported, ..) if text("alg").is_some_and(|alg| Alg::parse(alg).is_none()) => {
+            "its alg is not supported".to_owned()
+        }
+        _ => problem.to_string(),
+    }
 }
 
 impl JwkSet {
@@ -33,7 +58,9 @@ impl JwkSet {
                 Ok(key) => read.keys.push(key),
                 Err(problem) => {
                     let kid = jwk.get("kid").and_then(Value::as_str).map(str::to_owned);
-                    read.unusable.push(UnusableKey { kid, problem });
+                    let (reason, encrypts) =
+                        (reason(jwk, problem), jwk.get("use").is_some_and(|name| name == "enc"));
+                    read.unusable.push(UnusableKey { kid, problem, reason, encrypts });
                 }
             }
         }
