@@ -101,6 +101,12 @@ fn print_lines(outcome: &Outcome, mode: Mode) {
         for member in &line.members {
             println!("    {member}");
         }
+        for jkt in &line.removed_keys {
+            println!("    the key {jkt} is removed for ever, and revokes what was issued to it");
+        }
+        for jkt in &line.unpinned_keys {
+            println!("    the key {jkt} is no longer pinned: it is valid as long as jwks_uri publishes it");
+        }
     }
     for (client_id, secret) in &outcome.secrets {
         println!("secret of {client_id}, shown this once: {}", secret.expose_secret());

@@ -5,15 +5,23 @@ use std::collections::BTreeSet;
 use crate::domain::client::Client;
 use crate::platform::fault::Fault;
 
-/// Thumbprints of the keys that a client had and will not have, of either kind. Where it will be free to use any, none
-/// has been taken from it.
+/// Thumbprints of the keys that a client had and will not have, of `jwks` and of `dpop_keys`. Where the client will be free to
+/// use any key for DPoP, no such key is removed; where a URL will publish its keys, no key of `jwks` is: the URL decides.
 pub(super) fn removed_keys(old: &Client, wanted: &Client) -> Vec<String> {
     let keys = |one: &Client| -> BTreeSet<String> {
-        let registered = one.keys.iter().map(|key| key.thumbprint().to_owned());
+        let declared = one.keys.iter().filter(|_| wanted.jwks_uri.is_none());
+        let registered = declared.map(|key| key.thumbprint().to_owned());
         let for_proofs = one.dpop_keys.iter().filter(|_| wanted.dpop_restricted).cloned();
         registered.chain(for_proofs).collect()
     };
     keys(old).difference(&keys(wanted)).cloned().collect()
+}
+
+/// Thumbprints of the keys of `jwks` that will be usable as long as the client's URL publishes them.
+pub(super) fn unpinned_keys(old: &Client, wanted: &Client) -> Vec<String> {
+    let removed = removed_keys(old, wanted);
+    let keys = old.keys.iter().filter(|_| wanted.jwks_uri.is_some()).map(|key| key.thumbprint().to_owned());
+    keys.filter(|jkt| !removed.contains(jkt)).collect()
 }
 
 /// Refuses a declaration that names a key that was removed from the client: only an operator restores one, by name.

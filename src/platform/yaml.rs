@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
+use granit_parser::{Event, Parser};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::options::{AliasLimits, MergeKeyPolicy};
 use serde_saphyr::{DuplicateKeyPolicy, Location, Options, Spanned};
 
 use super::fault::Fault;
 
 /// The longest unknown name that an error repeats.
 const MAX_NAME: usize = 32;
+/// Nodes that all aliases of a document can expand to, counting the beginning and the end of each list and mapping.
+const MAX_ALIASED: usize = 100_000;
 
 /// Where each value of a document is in its file.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +83,7 @@ impl Display for Place {
 /// A fault with the place and the reason: a syntax error, a key that is there twice, an unknown or missing member, a value
 /// of another type, or a NUL character, which PostgreSQL cannot store.
 pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Places), Fault> {
+    refuse_tags(origin, text)?;
     let places = places(origin, text)?;
     let mut path = None;
     let options = options(DuplicateKeyPolicy::Error);
@@ -94,9 +99,45 @@ pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Places)
     }
 }
 
+/// Reads a list that restricts nothing where it is absent. A name without a value (`scopes:`) is an error and not an absent
+/// list.
+///
+/// # Errors
+/// The value has another type.
+pub fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
 fn options(duplicates: DuplicateKeyPolicy) -> Options {
-    // YAML 1.2: `y`, the name of a coordinate in every elliptic JWK, is a name and not «yes».
-    serde_saphyr::options! { strict_booleans: true, with_snippet: false, duplicate_keys: duplicates }
+    let mut aliases = AliasLimits::default();
+    aliases.max_total_replayed_events = MAX_ALIASED;
+    // YAML 1.2: `y`, the name of a coordinate in every elliptic JWK, is a name and not «yes»; and there are no merge keys.
+    serde_saphyr::options! {
+        strict_booleans: true,
+        with_snippet: false,
+        duplicate_keys: duplicates,
+        merge_keys: MergeKeyPolicy::Error,
+        alias_limits: aliases
+    }
+}
+
+/// Refuses every tag: `!!binary` decodes text, and a tag of another program would be ignored. A syntax error is left to
+/// the reader that explains it.
+fn refuse_tags(origin: &str, text: &str) -> Result<(), Fault> {
+    for (event, span) in Parser::new_from_str(text).map_while(Result::ok) {
+        let (Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, _, tag) | Event::MappingStart(_, _, tag)) =
+            event
+        else {
+            continue;
+        };
+        if tag.is_some() {
+            let (line, column) = (span.start.line(), span.start.col() + 1);
+            return Err(Fault::new(format!("{origin}:{line}:{column}: {TAG}")));
+        }
+    }
+    Ok(())
 }
 
 /// The shape of a document. It keeps no values.
@@ -189,6 +230,7 @@ fn reason(error: &serde_saphyr::Error, member: &str) -> String {
     use serde_saphyr::Error;
     let list = |names: &[&str]| names.join(", ");
     match error {
+        Error::AliasError { error, .. } => reason(error, member),
         Error::SerdeUnknownField { field, expected, .. } => match shown(field) {
             Some(name) => format!("there is no member `{name}`; there are: {}", list(expected)),
             None => format!("there is no such member; there are: {}", list(expected)),
@@ -221,6 +263,15 @@ fn reason(error: &serde_saphyr::Error, member: &str) -> String {
         Error::MultipleDocuments { .. } => "there is more than one document in the file".to_owned(),
         Error::Eof { .. } => "the file ends too early".to_owned(),
         Error::UnknownAnchor { .. } => "this alias has no anchor".to_owned(),
+        Error::MergeKeyNotAllowed { .. } => {
+            "merge keys (`<<`) are not supported: write the members out".to_owned()
+        }
+        Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            format!("the aliases of the file stand for more than {MAX_ALIASED} values: write them out")
+        }
         Error::Budget { .. } => "the file is too large or too deep".to_owned(),
         // The parser's words: fixed sentences with at most one character of the file.
         Error::ExternalMessage { msg, .. } => {
@@ -241,6 +292,7 @@ fn example(member: &str) -> &'static str {
     }
 }
 
+const TAG: &str = "tags are not supported: write the value without its tag";
 const NUL: &str = "the value has a NUL character, which cannot be stored";
 
 impl<'de> Deserialize<'de> for Node {
@@ -356,6 +408,48 @@ mod tests {
             let said = complaint(text);
             assert!(said.contains(expected), "{text}\n{said}");
         }
+    }
+
+    #[test]
+    fn a_tag_is_refused_with_its_place_and_without_its_value() {
+        for tag in [
+            "!secret",
+            "!!python/object",
+            "!!python/object/apply:os.system",
+            "!<tag:example.com,2026:x>",
+            "!!binary",
+            "!include",
+            "!!set",
+            "!!timestamp",
+        ] {
+            for value in ["cGFzc3cwcmQ=", "[cGFzc3cwcmQ]", "{cGFzc3cwcmQ: 1}"] {
+                let text = format!("clients:\n  - {{id: a, scopes: [b, {tag} {value}]}}");
+                let said = complaint(&text);
+                assert!(said.starts_with("m.yaml:2:") && said.contains("tag"), "{text}\n{said}");
+                assert!(!said.contains("cGFz"), "{said}");
+            }
+        }
+        let said = complaint("clients:\n  - {id: !!str cGFzc3cwcmQ}");
+        assert!(said.starts_with("m.yaml:2:"), "{said}");
+        assert!(said.ends_with(": tags are not supported: write the value without its tag"), "{said}");
+    }
+
+    #[test]
+    fn an_alias_repeats_its_anchor_and_all_aliases_together_are_bounded() {
+        let text = "clients:\n  - {id: a, scopes: &both [x, y]}\n  - {id: b, scopes: *both}";
+        let (document, _) = read::<Document>("m.yaml", text).unwrap();
+        assert_eq!(document.clients[1].scopes, ["x", "y"]);
+        let merged = complaint("clients:\n  - &one {id: a, max: 1}\n  - {<<: *one, id: b}");
+        assert!(merged.starts_with("m.yaml:3:") && merged.contains("merge keys (`<<`)"), "{merged}");
+        let mut laughs = "x0: &x0 [canary, canary]\n".to_owned();
+        for level in 1..30 {
+            let below = level - 1;
+            laughs += &format!("x{level}: &x{level} [*x{below}, *x{below}, *x{below}, *x{below}]\n");
+        }
+        let said = complaint(&laughs);
+        assert!(said.starts_with("m.yaml:") && said.contains("aliases of the file"), "{said}");
+        assert!(!said.contains("canary"), "{said}");
+        assert!(complaint("clients: [*none]").contains("this alias has no anchor"));
     }
 
     #[test]

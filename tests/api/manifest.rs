@@ -14,7 +14,7 @@ use crate::support::world::{CALENDAR, IDP, MAIL, World};
 
 impl World {
     /// Applies a manifest, or only plans it.
-    async fn plan(&self, yaml: &str, mode: Mode) -> Result<Outcome, String> {
+    pub async fn plan(&self, yaml: &str, mode: Mode) -> Result<Outcome, String> {
         let app = &self.server.app;
         let files = [("m.yaml".to_owned(), yaml.to_owned())];
         let declaration = read_all(&files).map_err(|fault| fault.to_string())?;
@@ -85,7 +85,23 @@ async fn what_the_api_refuses_apply_refuses_with_the_place() {
     let keys = |keys: &str| {
         format!("issuers:\n  - {{iss: \"https://n.example\", audiences: [x], jwks: {{keys: [{keys}]}}}}")
     };
+    let raw =
+        |more: &str| format!("{{iss: \"https://n.example\", audiences: [x], jwks: {{keys: [{key}]}}{more}}}");
     let mut cases = vec![
+        (
+            client("dpop_keys: []"),
+            "clients[0].dpop_keys: dpop_keys is an empty list, so that no key could be used: leave dpop_keys out to allow any key",
+        ),
+        (client("dpop_keys:"), "dpop_keys is a list"),
+        (
+            "providers:\n  - {id: p, kind: api_key, paths: []}".to_owned(),
+            "paths is an empty list, so that no request could be sent: leave paths out to allow every path",
+        ),
+        (
+            format!("issuers:\n  - {}", raw("")),
+            "issuers[0].subject: issuers https://idp.example.com and https://n.example are both raw",
+        ),
+        (format!("issuers:\n  - {}", raw("")), "; https://idp.example.com was registered before"),
         (
             client("scopes: [mail.read, mail.sned]"),
             "m.yaml:2:87: clients[0].scopes: no resource declares the scope mail.sned",
@@ -151,6 +167,36 @@ async fn what_the_api_refuses_apply_refuses_with_the_place() {
         assert!(said.starts_with("m.yaml:2:") && said.contains(expected), "{yaml}\n{said}");
     }
     assert!(world.plan(&given("expires_in: 9, scopes: [mail.read]"), Mode::DryRun).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_issuers_of_one_alias_are_refused_with_both_places() {
+    let world = World::new().await;
+    let key = world.idp.public_jwk();
+    let issuer =
+        |iss: &str| format!("  - {{iss: \"{iss}\", audiences: [x], alias: corp, jwks: {{keys: [{key}]}}}}\n");
+    // The one that comes later is named first, whichever way their names sort.
+    let yaml = format!("issuers:\n{}{}", issuer("https://z.example"), issuer("https://a.example"));
+    let said = world.plan(&yaml, Mode::DryRun).await.unwrap_err();
+    assert!(
+        said.starts_with("m.yaml:3:") && said.contains("issuers[1].alias: issuers https://a.example and"),
+        "{said}"
+    );
+    assert!(said.contains("; https://z.example is declared at m.yaml:2:5"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_list_restricts_and_a_name_without_a_value_is_refused() {
+    let world = World::new().await;
+    let yaml = |scopes: &str| {
+        format!(
+            "delegations:\n  - id: N\n    delegator: {{iss: \"{IDP}\", sub: bob}}\n    delegate: user-proxy\n    expires_in: 9\n    scopes:{scopes}\n"
+        )
+    };
+    let said = world.plan(&yaml(""), Mode::Carry).await.unwrap_err();
+    assert!(said.starts_with("m.yaml:") && said.contains("scopes is a list"), "{said}");
+    world.plan(&yaml(" []"), Mode::Carry).await.unwrap();
+    assert_eq!(world.shown("N").await["scopes"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 //! restores it by name.
 
 use actchain::domain::refusal::{Refusal, Stop};
+use actchain::flows::apply::Mode;
 use actchain::flows::principals::{self, ClientKey};
 use actchain::platform::jose::SigningKey;
 use serde_json::{Value, json};
@@ -144,9 +145,7 @@ async fn a_removed_key_that_the_clients_own_set_publishes_authenticates_nobody()
     let set = ResponseTemplate::new(200).set_body_raw(set.to_string(), "application/json");
     Mock::given(any()).respond_with(set).mount(&publisher).await;
     let file = declared("user-proxy", &format!("auth: private_key_jwt, jwks_uri: \"{}\"", publisher.uri()));
-    // Its inline key leaves the registration, so the first declaration removes it: an operator keeps it.
     world.server.apply(&file).await.unwrap();
-    restore(&world, "user-proxy", stolen.jkt()).await;
     assert_eq!(hop(&world.server, &stolen, &world.user_token()).await.status, 200);
     remove(&world, "user-proxy", stolen.jkt()).await;
     world.server.apply(&file).await.unwrap();
@@ -154,6 +153,35 @@ async fn a_removed_key_that_the_clients_own_set_publishes_authenticates_nobody()
     answer.assert_refused(401, "invalid_client", "");
     let other = Agent { key: other, ..stolen };
     assert_eq!(hop(&world.server, &other, &world.user_token()).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_moves_from_a_list_to_the_clients_url_is_unpinned_and_not_removed() {
+    let world = World::new().await;
+    let publisher = MockServer::start().await;
+    let (agent, spare) = (world.user_proxy.clone(), new_key());
+    let set = json!({"keys": [agent.key.public_jwk()]}).to_string();
+    let set = ResponseTemplate::new(200).set_body_raw(set, "application/json");
+    Mock::given(any()).respond_with(set).mount(&publisher).await;
+    world.server.apply(&declared("user-proxy", &inline(&[&agent.key]))).await.unwrap();
+    let before = hop(&world.server, &agent, &world.user_token()).await.token().to_owned();
+    let moved = declared("user-proxy", &format!("auth: private_key_jwt, jwks_uri: \"{}\"", publisher.uri()));
+    let plan = world.plan(&moved, Mode::DryRun).await.unwrap();
+    let line = serde_json::to_value(&plan.lines[0]).unwrap();
+    assert_eq!((&line["unpinned_keys"], &line["removed_keys"]), (&json!([agent.jkt()]), &json!(null)));
+    world.server.apply(&moved).await.unwrap();
+    assert_eq!(hop(&world.server, &agent, &world.user_token()).await.status, 200, "the URL publishes it");
+    assert!(world.is_active(&before).await);
+    // Back to a list, then to another one: the plan names what it removes, and that stays removed.
+    world.server.apply(&declared("user-proxy", &inline(&[&agent.key]))).await.unwrap();
+    let replaced = declared("user-proxy", &inline(&[&spare]));
+    let plan = world.plan(&replaced, Mode::DryRun).await.unwrap();
+    let line = serde_json::to_value(&plan.lines[0]).unwrap();
+    assert_eq!((&line["removed_keys"], &line["unpinned_keys"]), (&json!([agent.jkt()]), &json!(null)));
+    world.server.apply(&replaced).await.unwrap();
+    assert!(!world.is_active(&before).await);
+    world.server.apply(&moved).await.unwrap();
+    hop(&world.server, &agent, &world.user_token()).await.assert_refused(401, "invalid_client", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

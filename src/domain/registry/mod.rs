@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use super::issuer::{Issuer, SubjectForm};
 use super::principal::Principal;
 use super::resource::Resource;
-use crate::platform::fault::Fault;
 use crate::protocol::access_token::Claims;
 
 /// The scope that lets an admin client administer this server.
@@ -72,22 +71,49 @@ impl Registry {
     /// Checks that the subjects of no two issuers look alike in our tokens.
     ///
     /// # Errors
-    /// A fault that names both issuers and what to declare instead.
-    pub fn check_subject_forms(&self) -> Result<(), Fault> {
+    /// The first two issuers whose subjects do.
+    pub fn check_subject_forms(&self) -> Result<(), SubjectFormClash> {
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         for issuer in self.issuers.values() {
             let Some(first) = seen.insert(issuer.subject.prefix(), &issuer.iss) else { continue };
-            let both = format!("issuers {first} and {}", issuer.iss);
-            return Err(Fault::new(match &issuer.subject {
-                SubjectForm::Raw => format!(
-                    "{both} are both raw, so that a `sub` in our tokens could be a user of either: \
-                     write `subject: prefixed` and an `alias` for one of them"
-                ),
-                SubjectForm::Prefixed { alias } => {
-                    format!("{both} have the same alias {alias}: each needs an alias of its own")
-                }
-            }));
+            let issuers = [first.to_owned(), issuer.iss.clone()];
+            return Err(SubjectFormClash { issuers, form: issuer.subject.clone() });
         }
         Ok(())
+    }
+}
+
+/// Two issuers whose subjects look alike in our tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectFormClash {
+    /// Both, by `iss`.
+    pub issuers: [String; 2],
+    form: SubjectForm,
+}
+
+impl SubjectFormClash {
+    /// The member of the manifest that has to change in one of the issuers.
+    pub fn member(&self) -> &'static str {
+        match self.form {
+            SubjectForm::Raw => "subject",
+            SubjectForm::Prefixed { .. } => "alias",
+        }
+    }
+}
+
+impl std::fmt::Display for SubjectFormClash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [first, second] = &self.issuers;
+        match &self.form {
+            SubjectForm::Raw => write!(
+                f,
+                "issuers {first} and {second} are both raw, so that a `sub` in our tokens could be a user of either: write \
+                 `subject: prefixed` and an `alias` for one of them"
+            ),
+            SubjectForm::Prefixed { alias } => write!(
+                f,
+                "issuers {first} and {second} have the same alias {alias}: each needs an alias of its own"
+            ),
+        }
     }
 }

@@ -73,6 +73,12 @@ pub struct Line {
     /// Members that change.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberChange>,
+    /// Thumbprints of the keys that a client loses until an operator restores them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed_keys: Vec<String>,
+    /// Thumbprints of the keys that were declared in `jwks`, and from now on are usable as long as `jwks_uri` publishes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unpinned_keys: Vec<String>,
     /// Something to know about the entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -84,7 +90,16 @@ pub struct Line {
 impl Line {
     /// A line about something that is new or as declared.
     pub fn new(change: Change, kind: &'static str, id: &str) -> Self {
-        Self { change, kind, id: id.to_owned(), members: Vec::new(), note: None, warning: None }
+        Self {
+            change,
+            kind,
+            id: id.to_owned(),
+            members: Vec::new(),
+            removed_keys: Vec::new(),
+            unpinned_keys: Vec::new(),
+            note: None,
+            warning: None,
+        }
     }
 
     /// A line about something that may be there already: `None` is not there, an empty list has no changes.

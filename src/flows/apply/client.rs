@@ -13,7 +13,7 @@ use crate::domain::audit::Action;
 use crate::domain::client::{self, AuthMethod, Client, StoredSecret, usable_keys};
 use crate::flows::clients::hash_blocking;
 use crate::flows::declaration::ClientDeclaration;
-use crate::flows::declared_client::{check_removed_keys, removed_keys};
+use crate::flows::declared_client::{check_removed_keys, removed_keys, unpinned_keys};
 use crate::platform::fault::Fault;
 use crate::platform::{password, random, secret};
 
@@ -70,7 +70,10 @@ impl Plan<'_> {
             }
         }
         let members = old.as_ref().map(|old| changes(old, &wanted, secret));
-        let line = Line { note, ..Line::of("client", &id, members) };
+        let removed: Vec<String> = old.as_ref().map(|old| removed_keys(old, &wanted)).unwrap_or_default();
+        let unpinned_keys = old.as_ref().map(|old| unpinned_keys(old, &wanted)).unwrap_or_default();
+        let line =
+            Line { note, removed_keys: removed.clone(), unpinned_keys, ..Line::of("client", &id, members) };
         let change = line.change;
         let keep = line.change == super::Change::Keep;
         let names: Vec<String> = line.members.iter().map(|one| one.member().to_owned()).collect();
@@ -79,7 +82,6 @@ impl Plan<'_> {
             return Ok(None);
         }
         self.event(Action::ClientChanged, &id, change);
-        let removed: Vec<String> = old.map(|old| removed_keys(&old, &wanted)).unwrap_or_default();
         if let Some(event) = self.events.last_mut() {
             let mut detail = json!({"change": change});
             if let Some(detail) = detail.as_object_mut() {
@@ -196,8 +198,8 @@ fn put_together(declared: ClientDeclaration, secrets: Secrets, old: Option<&Clie
         detail_types: declared.authorization_details_types,
         grant_types: declared.grant_types,
         dpop: declared.dpop,
-        dpop_restricted: !declared.dpop_keys.is_empty(),
-        dpop_keys: declared.dpop_keys,
+        dpop_restricted: declared.dpop_keys.is_some(),
+        dpop_keys: declared.dpop_keys.unwrap_or_default(),
         removed_keys: BTreeSet::new(),
         actor_subjects: declared.actor_subjects,
         max_token_ttl: declared.max_token_ttl,

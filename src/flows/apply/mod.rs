@@ -22,11 +22,12 @@ use super::sinks;
 use super::vault::{Ready, prepare_all, put_provider};
 use super::work::{Authorized, Work};
 use crate::domain::audit::{Action, Actor, Event};
-use crate::domain::registry::{self, Registry};
+use crate::domain::registry::{self, Registry, SubjectFormClash};
 use crate::domain::vault::held::Vault;
 use crate::domain::{client as clients, delegation as delegations};
 use crate::platform::fault::Fault;
 use crate::platform::outbound::{Outbound, Reach};
+use crate::platform::yaml::Place;
 
 /// What was, or would be, done.
 #[derive(Debug, Default)]
@@ -161,6 +162,16 @@ fn rewritten(member: &str, keys: usize) -> MemberChange {
     MemberChange::Value { member: member.to_owned(), from: json!(format!("{keys} keys")), to }
 }
 
+/// The error at the issuer that was declared last, with the place of the other one.
+fn at_both_places(clash: &SubjectFormClash, places: &[(String, Place)]) -> Fault {
+    let mut declared = places.iter().filter(|(iss, _)| clash.issuers.contains(iss)).rev();
+    let Some((last, place)) = declared.next() else { return Fault::new(clash.to_string()) };
+    let other = clash.issuers.iter().find(|iss| *iss != last).map_or("", String::as_str);
+    let there = declared.next().map(|(_, place)| format!("is declared at {place}"));
+    let there = there.unwrap_or_else(|| "was registered before".to_owned());
+    place.fault(clash.member(), format!("{clash}; {other} {there}"))
+}
+
 impl Plan<'_> {
     /// Adds a line, and says whether something has to be written.
     fn line(&mut self, line: Line, action: Action) -> bool {
@@ -184,8 +195,10 @@ impl Plan<'_> {
         resources: Vec<ResourceDeclaration>,
     ) -> Result<RegistryChanges, Fault> {
         let mut changes = RegistryChanges::default();
+        let mut places = Vec::new();
         for declared in issuers {
             let place = declared.place.clone();
+            places.push((declared.iss.clone(), place.clone()));
             let issuer = declared.read(self.desk.issuer, &self.outbound)?;
             if self.known_clients.contains(&issuer.iss) || self.registry.resources.contains_key(&issuer.iss) {
                 return Err(place.fault("iss", "a client or a resource has this name"));
@@ -205,7 +218,7 @@ impl Plan<'_> {
             }
             self.registry.issuers.insert(issuer.iss.clone(), issuer);
         }
-        self.registry.check_subject_forms()?;
+        self.registry.check_subject_forms().map_err(|clash| at_both_places(&clash, &places))?;
         for declared in resources {
             let place = declared.place.clone();
             let resource = declared.read(self.desk.issuer)?;

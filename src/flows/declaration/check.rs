@@ -1,5 +1,7 @@
 //! What can be judged of one entry of a manifest by itself.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{ClientDeclaration, DelegationDeclaration, ResourceDeclaration};
@@ -157,14 +159,19 @@ impl ClientDeclaration {
         if self.secret.is_some() && self.secret_file.is_some() {
             return Err(place.whole("secret and secret_file exclude each other"));
         }
-        if self.auth == AuthMethod::None && self.dpop_keys.is_empty() {
+        if self.dpop_keys.as_ref().is_some_and(BTreeSet::is_empty) {
+            let why = "dpop_keys is an empty list, so that no key could be used: leave dpop_keys out to allow any key, or \
+                       name the keys, as in `dpop_keys: [0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I]`";
+            return Err(place.fault("dpop_keys", why));
+        }
+        if self.auth == AuthMethod::None && self.dpop_keys.is_none() {
             return Err(
                 place.whole("auth none needs dpop_keys: without them, any key would prove this client")
             );
         }
         let thumbprint =
             |jkt: &String| crate::platform::base64url::decode(jkt).is_some_and(|bytes| bytes.len() == 32);
-        if !self.dpop_keys.iter().all(thumbprint) {
+        if !self.dpop_keys.iter().flatten().all(thumbprint) {
             return Err(place.fault("dpop_keys", "dpop_keys must be SHA-256 thumbprints in base64url"));
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::domain::issuer::{self, Issuer, SubjectForm};
 use crate::platform::fault::Fault;
 use crate::platform::jose::Alg;
 use crate::platform::outbound::Outbound;
-use crate::platform::yaml::Place;
+use crate::platform::yaml::{self, Place};
 use crate::protocol::identity_token::{self, ClaimPolicy, MayActUse};
 
 /// A trusted issuer. Exactly one of `jwks` and `jwks_uri` is needed.
@@ -32,6 +32,7 @@ pub struct IssuerDeclaration {
     #[schemars(length(min = 1), example = ["actchain"])]
     pub audiences: BTreeSet<String>,
     /// Those of `audiences` whose tokens let a user manage delegations; all of `audiences` where absent.
+    #[serde(default, deserialize_with = "yaml::present")]
     #[schemars(example = ["actchain-console"])]
     pub delegation_audiences: Option<BTreeSet<String>>,
     /// Accepted signature algorithms (RFC 8725 §3.1).
@@ -53,6 +54,7 @@ pub struct IssuerDeclaration {
     may_act: MayActUse,
     /// Names of the claims that have the scopes of a token; a token without them allows none. Where absent, `scope` and
     /// `scp` bound a token that has them.
+    #[serde(default, deserialize_with = "yaml::present")]
     #[schemars(length(min = 1), example = ["permissions"])]
     scope_claims: Option<Vec<String>>,
     #[serde(skip)]

@@ -116,10 +116,10 @@ pub struct ClientDeclaration {
     #[serde(default)]
     pub dpop: Binding,
     /// SHA-256 thumbprints (RFC 7638) of the only keys that the client can use for DPoP; any key where absent. Needed for
-    /// `auth: none`.
-    #[serde(default)]
-    #[schemars(example = ["0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"])]
-    pub dpop_keys: BTreeSet<String>,
+    /// `auth: none`. An empty list is refused.
+    #[serde(default, deserialize_with = "yaml::present")]
+    #[schemars(length(min = 1), example = ["0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"])]
+    pub dpop_keys: Option<BTreeSet<String>>,
     /// Workload identities of trusted issuers whose tokens prove this client as an actor.
     #[serde(default)]
     #[schemars(example = [serde_json::json!({"iss": "https://idp.example.com", "sub": "spiffe://example.com/mail-bot"})])]
@@ -151,9 +151,11 @@ pub struct DelegationDeclaration {
     #[schemars(example = &"mail-bot")]
     pub delegate: String,
     /// Scopes, each declared by a resource; an empty list allows none.
+    #[serde(default, deserialize_with = "yaml::present")]
     #[schemars(length(max = 100), example = ["mail.read"])]
     pub scopes: Option<BTreeSet<String>>,
     /// Resources, each declared; an empty list allows none.
+    #[serde(default, deserialize_with = "yaml::present")]
     #[schemars(length(max = 100), example = ["https://mail.example.com"])]
     pub audiences: Option<BTreeSet<String>>,
     /// `authorization_details` (RFC 9396 §2); an empty list allows none.

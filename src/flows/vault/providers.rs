@@ -17,7 +17,7 @@ use crate::domain::provider::{
 use crate::platform::fault::{During, Fault};
 use crate::platform::outbound::Outbound;
 use crate::platform::secret;
-use crate::platform::yaml::Place;
+use crate::platform::yaml::{self, Place};
 use crate::protocol::{forwarding, oauth_client, scope};
 
 /// A provider of credentials. What a template says is the default of each member.
@@ -71,8 +71,9 @@ pub struct ProviderDeclaration {
     #[schemars(example = ["events.read"])]
     scopes: BTreeSet<String>,
     /// Scopes that are requested in addition, always.
+    #[serde(deserialize_with = "yaml::present")]
     #[schemars(example = ["offline_access"])]
-    always_scopes: BTreeSet<String>,
+    always_scopes: Option<BTreeSet<String>>,
     /// Separator of scopes; `space` where absent.
     scope_separator: Option<Separator>,
     /// Further parameters of the authorization request.
@@ -84,8 +85,9 @@ pub struct ProviderDeclaration {
     /// Token that is sent to the revocation endpoint; `refresh_token` where absent.
     revocation_token: Option<RevocationToken>,
     /// Error codes of the token endpoint that only the owner can cure, besides the standard ones.
+    #[serde(deserialize_with = "yaml::present")]
     #[schemars(example = ["interaction_required"])]
-    reconnect_errors: BTreeSet<String>,
+    reconnect_errors: Option<BTreeSet<String>>,
     /// Header field in which the proxy sends the credential; `authorization` where absent.
     #[schemars(example = &"x-api-key")]
     header: Option<String>,
@@ -93,17 +95,21 @@ pub struct ProviderDeclaration {
     #[schemars(example = &"Bearer")]
     scheme: Option<String>,
     /// Further header fields of proxied requests that are passed on.
+    #[serde(deserialize_with = "yaml::present")]
     #[schemars(example = ["x-api-version"])]
-    request_headers: BTreeSet<String>,
-    /// Hosts (https) and origins that the proxy can send the credential to; none where empty.
+    request_headers: Option<BTreeSet<String>>,
+    /// Hosts (https) and origins that the proxy can send the credential to; none where absent.
+    #[serde(deserialize_with = "yaml::present")]
     #[schemars(example = ["api.example.com"])]
-    hosts: BTreeSet<String>,
-    /// Methods of proxied requests; any where empty.
-    #[schemars(example = ["GET"])]
-    methods: BTreeSet<String>,
-    /// Beginnings of the paths of proxied requests; any path where empty.
-    #[schemars(example = ["/v1/"])]
-    paths: BTreeSet<String>,
+    hosts: Option<BTreeSet<String>>,
+    /// Methods of proxied requests; any where absent. An empty list is refused.
+    #[serde(deserialize_with = "yaml::present")]
+    #[schemars(length(min = 1), example = ["GET"])]
+    methods: Option<BTreeSet<String>>,
+    /// Beginnings of the paths of proxied requests; any path where absent. An empty list is refused.
+    #[serde(deserialize_with = "yaml::present")]
+    #[schemars(length(min = 1), example = ["/v1/"])]
+    paths: Option<BTreeSet<String>>,
     #[serde(skip)]
     pub(in crate::flows) place: Place,
 }
@@ -173,7 +179,6 @@ impl ProviderDeclaration {
 
     /// What it says itself, and else what the template says.
     fn over(self, template: Self) -> Self {
-        let set = |own: BTreeSet<String>, other| if own.is_empty() { other } else { own };
         let params = template.authorization_params.into_iter().chain(self.authorization_params).collect();
         Self {
             name: self.name.or(template.name),
@@ -183,14 +188,14 @@ impl ProviderDeclaration {
             revocation_endpoint: self.revocation_endpoint.or(template.revocation_endpoint),
             token_endpoint_auth: self.token_endpoint_auth.or(template.token_endpoint_auth),
             token_body: self.token_body.or(template.token_body),
-            always_scopes: set(self.always_scopes, template.always_scopes),
+            always_scopes: self.always_scopes.or(template.always_scopes),
             scope_separator: self.scope_separator.or(template.scope_separator),
             authorization_params: params,
             rotates_refresh_tokens: self.rotates_refresh_tokens.or(template.rotates_refresh_tokens),
             revocation_token: self.revocation_token.or(template.revocation_token),
-            reconnect_errors: set(self.reconnect_errors, template.reconnect_errors),
-            request_headers: set(self.request_headers, template.request_headers),
-            hosts: set(self.hosts, template.hosts),
+            reconnect_errors: self.reconnect_errors.or(template.reconnect_errors),
+            request_headers: self.request_headers.or(template.request_headers),
+            hosts: self.hosts.or(template.hosts),
             ..self
         }
     }
@@ -232,13 +237,13 @@ async fn oauth(
         client_id,
         auth,
         scopes: declared.scopes.clone(),
-        always_scopes: declared.always_scopes.clone(),
+        always_scopes: declared.always_scopes.clone().unwrap_or_default(),
         separator: declared.scope_separator.unwrap_or_default(),
         body: declared.token_body.unwrap_or_default(),
         authorization_params: declared.authorization_params.clone(),
         rotates: declared.rotates_refresh_tokens.unwrap_or(false),
         revocation_token: declared.revocation_token.unwrap_or_default(),
-        reconnect_errors: declared.reconnect_errors.clone(),
+        reconnect_errors: declared.reconnect_errors.clone().unwrap_or_default(),
     };
     let urls = [
         Some(&oauth.token_endpoint),
@@ -291,24 +296,33 @@ fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, 
         return Err(format!("{header} cannot carry a credential"));
     }
     let request_headers: BTreeSet<String> =
-        declared.request_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
+        declared.request_headers.iter().flatten().map(|name| name.to_ascii_lowercase()).collect();
     if let Some(name) = request_headers.iter().find(|name| !forwarding::may_be_declared(name)) {
         return Err(format!(
             "request_headers: {name:?} is not passed on; names have letters, digits and hyphens, and none says who calls or overrides method or path"
         ));
     }
-    if let Some(host) = declared.hosts.iter().find(|host| provider::origin(host).is_none()) {
+    if let Some(host) = declared.hosts.iter().flatten().find(|host| provider::origin(host).is_none()) {
         return Err(format!(
             "{host:?} is neither a host name nor an origin such as https://api.example.com:8443"
         ));
     }
+    for (member, names, all) in
+        [("methods", &declared.methods, "every method"), ("paths", &declared.paths, "every path")]
+    {
+        if names.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Err(format!(
+                "{member} is an empty list, so that no request could be sent: leave {member} out to allow {all}"
+            ));
+        }
+    }
     if let Some(path) =
-        declared.paths.iter().find(|path| !path.starts_with('/') || path.contains(['?', '#', '%']))
+        declared.paths.iter().flatten().find(|path| !path.starts_with('/') || path.contains(['?', '#', '%']))
     {
         return Err(format!("{path:?} is not usable as the beginning of paths"));
     }
     if let Some(method) =
-        declared.methods.iter().find(|method| !method.bytes().all(|byte| byte.is_ascii_uppercase()))
+        declared.methods.iter().flatten().find(|method| !method.bytes().all(|byte| byte.is_ascii_uppercase()))
     {
         return Err(format!("{method:?} is not usable as a method"));
     }
@@ -316,9 +330,9 @@ fn attachment(kind: Kind, declared: &ProviderDeclaration) -> Result<Attachment, 
         header,
         scheme,
         request_headers,
-        hosts: declared.hosts.clone(),
-        methods: declared.methods.clone(),
-        paths: declared.paths.clone(),
+        hosts: declared.hosts.clone().unwrap_or_default(),
+        methods: declared.methods.clone().unwrap_or_default(),
+        paths: declared.paths.clone().unwrap_or_default(),
     })
 }
 
@@ -376,6 +390,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_empty_list_of_a_declaration_is_not_filled_in_by_its_template() {
+        let outbound = Outbound::new(Reach::Public).unwrap();
+        let lists = "hosts: [], always_scopes: [], reconnect_errors: [], request_headers: []";
+        let with = async |more: &str| {
+            let yaml = format!("{{id: g, template: google, client_id: c, client_secret: s{more}}}");
+            let declared: ProviderDeclaration = serde_saphyr::from_str(&yaml).unwrap();
+            prepare(&outbound, declared).await.unwrap().settings
+        };
+        assert!(!with("").await.attachment.hosts.is_empty(), "absent, the template's are used");
+        let emptied = with(&format!(", {lists}")).await;
+        let oauth = emptied.oauth.unwrap();
+        assert!(emptied.attachment.hosts.is_empty() && emptied.attachment.request_headers.is_empty());
+        assert!(oauth.always_scopes.is_empty() && oauth.reconnect_errors.is_empty());
+    }
+
+    #[tokio::test]
     async fn a_declaration_that_cannot_be_is_refused_by_name() {
         let outbound = Outbound::new(Reach::Public).unwrap();
         let complaint = async |yaml: &str| {
@@ -392,6 +422,8 @@ mod tests {
             ("{id: a, kind: api_key, hosts: ['https://a.example.com/x']}", "origin"),
             ("{id: a, kind: api_key, header: Host}", "cannot carry"),
             ("{id: a, kind: api_key, methods: [get]}", "method"),
+            ("{id: a, kind: api_key, methods: []}", "leave methods out to allow every method"),
+            ("{id: a, kind: api_key, paths: []}", "leave paths out to allow every path"),
             ("{id: a, kind: api_key, paths: [v1]}", "paths"),
             ("{id: a, kind: api_key, request_headers: [X_Api_Version]}", "request_headers"),
             ("{id: a, kind: api_key, request_headers: [X-Original-URI]}", "request_headers"),
