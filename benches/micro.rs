@@ -163,6 +163,7 @@ fn decision(criterion: &mut Criterion) {
                 wanted: &wanted,
                 ladder: &ladder,
                 max_ttl: Duration::minutes(15),
+                max_delegation_ttl: Duration::hours(1),
                 max_depth: 5,
             }))
             .unwrap()
