@@ -4,23 +4,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 
-use actchain::domain::authority::{Grounds, decide};
-use actchain::domain::capability::Ladder;
-use actchain::domain::client::{AuthMethod, Binding, Client, Grant, Kind};
-use actchain::domain::delegation::{Delegation, Facts, Origin, Path, Terms};
+use actchain::domain::authority::{DecisionInput, decide};
+use actchain::domain::capability::CapabilityLevels;
+use actchain::domain::client::{AuthMethod, Client, DpopPolicy, Grant, Kind};
+use actchain::domain::delegation::{
+    Delegation, DelegationLimits, DelegationPath, DelegationRecord, Provenance,
+};
 use actchain::domain::limit::Limit;
 use actchain::domain::principal::Principal;
 use actchain::domain::registry::Registry;
 use actchain::domain::resource::Resource;
-use actchain::domain::subject::{Source, VerifiedSubject};
+use actchain::domain::subject::{TokenSource, VerifiedSubject};
 use actchain::platform::clock::from_seconds;
 use actchain::platform::jose::{Alg, Jws, SigningAlg, SigningKey};
-use actchain::protocol::access_token::{Act, Confirmation, Login};
+use actchain::protocol::access_token::{Act, AuthenticationContext, Confirmation};
 use actchain::protocol::dpop::{self, Expected};
 use actchain::protocol::jwt_time::Validity;
 use actchain::protocol::merkle::{Frontier, leaf};
 use actchain::protocol::status_list::{SIZE, Status, StatusList};
-use actchain::protocol::token_exchange::Wanted;
+use actchain::protocol::token_exchange::RequestedAccess;
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
@@ -71,7 +73,7 @@ fn client() -> Client {
         audiences: BTreeSet::from([MAIL.into()]),
         detail_types: BTreeSet::new(),
         grant_types: BTreeSet::from([Grant::TokenExchange]),
-        dpop: Binding::Required,
+        dpop: DpopPolicy::Required,
         dpop_keys: BTreeSet::new(),
         dpop_restricted: false,
         removed_keys: BTreeSet::new(),
@@ -91,19 +93,23 @@ fn delegation(id: &str, path: &[&str], delegate: &str) -> Delegation {
         root: alice.clone(),
         delegator: alice,
         delegate: delegate.into(),
-        terms: Terms { scopes: Limit::only(["mail.read"]), max_depth: Some(3), ..Terms::unrestricted() },
+        terms: DelegationLimits {
+            scopes: Limit::only(["mail.read"]),
+            max_depth: Some(3),
+            ..DelegationLimits::unrestricted()
+        },
         requested_by: None,
-        lifetime: None,
+        requested_ttl: None,
         reason: None,
         agent: None,
-        origin: Origin::Declared,
+        origin: Provenance::Declared,
         requested_at: now(),
-        facts: Facts {
+        facts: DelegationRecord {
             activated_at: Some(now()),
             expires_at: now() + Duration::hours(1),
             revoked_at: None,
-            cut_off_at: None,
-            rebinding: false,
+            principal_revoked_at: None,
+            key_rotating: false,
             max_uses: None,
             uses: 0,
             used_up_at: None,
@@ -124,7 +130,7 @@ fn decision(criterion: &mut Criterion) {
         Registry { resources: BTreeMap::from([(MAIL.to_owned(), resource)]), ..Registry::default() };
     let subject = VerifiedSubject {
         subject: Principal::new("https://idp.example.com", "alice"),
-        source: Source::Own { jti: "j".into(), txn: "t".into(), dlg: Some("D".into()) },
+        source: TokenSource::Local { jti: "j".into(), txn: "t".into(), dlg: Some("D".into()) },
         act: Some(Act {
             sub: "user-proxy".into(),
             iss: ISSUER.into(),
@@ -142,15 +148,17 @@ fn decision(criterion: &mut Criterion) {
             issued_at: Some(now()),
         },
         sid: None,
-        login: Login::default(),
+        login: AuthenticationContext::default(),
     };
-    let (client, wanted) = (client(), Wanted::default());
-    let ladder = Ladder::new(&["observe".into(), "admin".into()]).unwrap();
-    let paths =
-        [Path(vec![delegation("D", &["D"], "user-proxy"), delegation("E", &["D", "E"], "email-svc")])];
+    let (client, wanted) = (client(), RequestedAccess::default());
+    let capability_levels = CapabilityLevels::new(&["observe".into(), "admin".into()]).unwrap();
+    let paths = [DelegationPath(vec![
+        delegation("D", &["D"], "user-proxy"),
+        delegation("E", &["D", "E"], "email-svc"),
+    ])];
     criterion.bench_function("decide a second hop", |bencher| {
         bencher.iter(|| {
-            decide(black_box(&Grounds {
+            decide(black_box(&DecisionInput {
                 now: now(),
                 issuer: ISSUER,
                 client: &client,
@@ -161,7 +169,7 @@ fn decision(criterion: &mut Criterion) {
                 named: None,
                 registry: &registry,
                 wanted: &wanted,
-                ladder: &ladder,
+                capability_levels: &capability_levels,
                 max_ttl: Duration::minutes(15),
                 max_delegation_ttl: Duration::hours(1),
                 max_depth: 5,

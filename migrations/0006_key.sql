@@ -1,7 +1,7 @@
 -- Signing keys, private halves sealed under the master key. next → active → retiring → removed, derived from the facts.
 CREATE TABLE signing_key (
     kid          text PRIMARY KEY,
-    purpose      text NOT NULL CHECK (purpose IN ('token', 'log')),
+    purpose      text NOT NULL CHECK (purpose IN ('token', 'checkpoint')),
     alg          text NOT NULL CHECK (alg IN ('ES256', 'Ed25519', 'RS256')),
     public_jwk   jsonb NOT NULL,
     sealed       text NOT NULL,

@@ -6,8 +6,8 @@ CREATE TABLE idempotency (
     status      smallint NOT NULL,
     location    text,
     body        text NOT NULL,
-    forget_at   timestamptz NOT NULL,
+    expires_at   timestamptz NOT NULL,
     PRIMARY KEY (caller, key)
 );
-CREATE INDEX idempotency_forget ON idempotency (forget_at);
+CREATE INDEX idempotency_forget ON idempotency (expires_at);
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency TO actchain_server;

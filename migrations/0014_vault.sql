@@ -35,12 +35,12 @@ CREATE TABLE connection (
     scopes          text[],
     -- When the access token ends, where that is known.
     expires_at      timestamptz,
-    refreshable     boolean NOT NULL,
+    has_refresh_token     boolean NOT NULL,
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL,
     refreshed_at    timestamptz,
     -- Since when the provider honours it no more.
-    broken_at       timestamptz,
+    needs_reconnect_at       timestamptz,
     disconnected_at timestamptz,
     -- Whoever refreshes it, and until when nobody else does.
     lease           uuid,
@@ -51,7 +51,7 @@ CREATE INDEX connection_of_provider ON connection (provider, id);
 CREATE INDEX connection_data_key ON connection (data_key) WHERE sealed IS NOT NULL;
 
 -- Authorizations under way at providers (RFC 6749 §4.1).
-CREATE TABLE connecting (
+CREATE TABLE pending_authorization (
     -- SHA-256 of the `state` that went out.
     state      bytea PRIMARY KEY,
     -- The connection that is to be, or that gets a new credential.
@@ -62,26 +62,26 @@ CREATE TABLE connecting (
     name       text,
     scopes     text[] NOT NULL,
     -- SHA-256 of what the browser holds in which it began.
-    browser    bytea NOT NULL,
+    browser_binding_hash   bytea NOT NULL,
     -- Since when whoever began it was who it is: a later cut-off ends this, too.
-    since      timestamptz NOT NULL,
+    owner_authenticated_at     timestamptz NOT NULL,
     -- The PKCE verifier, sealed; once another browser has come back, with the authorization code and what finishes it.
     sealed     text NOT NULL,
     data_key   text NOT NULL REFERENCES data_key,
-    begun_at   timestamptz NOT NULL,
+    created_at   timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     -- When another browser came back than the one in which it began.
-    arrived_at timestamptz,
+    code_received_at timestamptz,
     -- Wrong attempts to finish it.
-    tries      integer NOT NULL DEFAULT 0
+    attempts     integer NOT NULL DEFAULT 0
 );
-CREATE INDEX connecting_expiry ON connecting (expires_at);
-CREATE INDEX connecting_of_owner ON connecting (owner_iss, owner_sub, begun_at);
+CREATE INDEX pending_authorization_expiry ON pending_authorization (expires_at);
+CREATE INDEX pending_authorization_of_owner ON pending_authorization (owner_iss, owner_sub, created_at);
 -- At most one for each connection: the newest.
-CREATE UNIQUE INDEX connecting_connection ON connecting (connection);
+CREATE UNIQUE INDEX pending_authorization_connection ON pending_authorization (connection);
 
 GRANT SELECT, INSERT, UPDATE ON provider, data_key, connection TO actchain_server;
-GRANT SELECT, INSERT, UPDATE, DELETE ON connecting TO actchain_server;
+GRANT SELECT, INSERT, UPDATE, DELETE ON pending_authorization TO actchain_server;
 
 -- What all servers share and nobody else knows, sealed by the master key; it stays when that is replaced.
 CREATE TABLE server_secret (

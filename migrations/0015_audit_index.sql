@@ -3,56 +3,56 @@
 ALTER TABLE audit_event RENAME TO audit_event_0;
 ALTER TABLE audit_event_0
     DROP CONSTRAINT audit_event_pkey,
-    ADD COLUMN part integer NOT NULL DEFAULT 0,
-    ADD CHECK (part = 0),
-    ADD PRIMARY KEY (seq, part);
-ALTER TABLE audit_event_0 ALTER COLUMN part DROP DEFAULT;
+    ADD COLUMN partition integer NOT NULL DEFAULT 0,
+    ADD CHECK (partition = 0),
+    ADD PRIMARY KEY (seq, partition);
+ALTER TABLE audit_event_0 ALTER COLUMN partition DROP DEFAULT;
 REVOKE ALL ON audit_event_0 FROM actchain_server;
 CREATE TABLE audit_event (
     seq      bigint NOT NULL,
     document text NOT NULL,
-    part     integer NOT NULL,
-    PRIMARY KEY (seq, part)
-) PARTITION BY LIST (part);
+    partition     integer NOT NULL,
+    PRIMARY KEY (seq, partition)
+) PARTITION BY LIST (partition);
 ALTER TABLE audit_event ATTACH PARTITION audit_event_0 FOR VALUES IN (0);
 GRANT SELECT, INSERT ON audit_event TO actchain_server;
 
 -- A partition holds what was recorded from its opening until that of the next: an unbroken run of `seq`. One that was
 -- archived says so here, and what vouches for its file.
-CREATE TABLE audit_part (
-    part        integer PRIMARY KEY,
+CREATE TABLE audit_partition (
+    partition        integer PRIMARY KEY,
     first_seq   bigint NOT NULL,
     opened_at   timestamptz NOT NULL,
     archived_at timestamptz,
     file_sha256 bytea,
     CHECK ((archived_at IS NULL) = (file_sha256 IS NULL))
 );
-INSERT INTO audit_part (part, first_seq, opened_at) VALUES (0, 0, now());
-GRANT SELECT ON audit_part TO actchain_server;
+INSERT INTO audit_partition (partition, first_seq, opened_at) VALUES (0, 0, now());
+GRANT SELECT ON audit_partition TO actchain_server;
 -- Which partition is written to stands in the head: no writer's clock decides, and none writes where there is no partition.
-ALTER TABLE audit_head ADD COLUMN part integer NOT NULL DEFAULT 0;
+ALTER TABLE audit_head ADD COLUMN partition integer NOT NULL DEFAULT 0;
 REVOKE UPDATE ON audit_head FROM actchain_server;
 GRANT UPDATE (size, peaks) ON audit_head TO actchain_server;
 
 -- Opens the next partition, if `after` is the last one. The only change of the schema that the server's role may cause.
-CREATE FUNCTION audit_open_part(after integer, at timestamptz) RETURNS boolean
+CREATE FUNCTION audit_open_partition(after integer, at timestamptz) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     next integer := after + 1;
 BEGIN
-    LOCK TABLE audit_part IN SHARE ROW EXCLUSIVE MODE;
-    IF (SELECT max(part) FROM audit_part) <> after THEN
+    LOCK TABLE audit_partition IN SHARE ROW EXCLUSIVE MODE;
+    IF (SELECT max(partition) FROM audit_partition) <> after THEN
         RETURN false;
     END IF;
-    EXECUTE format('CREATE TABLE audit_event_%s (LIKE audit_event INCLUDING ALL, CHECK (part = %s))', next, next);
+    EXECUTE format('CREATE TABLE audit_event_%s (LIKE audit_event INCLUDING ALL, CHECK (partition = %s))', next, next);
     EXECUTE format('ALTER TABLE audit_event ATTACH PARTITION audit_event_%s FOR VALUES IN (%s)', next, next);
-    UPDATE audit_head SET part = next;
-    INSERT INTO audit_part (part, first_seq, opened_at) SELECT next, size, at FROM audit_head;
+    UPDATE audit_head SET partition = next;
+    INSERT INTO audit_partition (partition, first_seq, opened_at) SELECT next, size, at FROM audit_head;
     RETURN true;
 END
 $$;
-REVOKE ALL ON FUNCTION audit_open_part FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION audit_open_part TO actchain_server;
+REVOKE ALL ON FUNCTION audit_open_partition FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION audit_open_partition TO actchain_server;
 
 -- 1024 events in a row: their leaf hashes, and the earliest and latest `at` of them.
 CREATE TABLE audit_block (
@@ -75,19 +75,19 @@ CREATE TABLE audit_node (
 CREATE TABLE audit_posting (
     term    bigint NOT NULL,
     block   integer NOT NULL,
-    members bytea NOT NULL,
+    bitmap bytea NOT NULL,
     PRIMARY KEY (term, block)
 );
 GRANT SELECT, INSERT ON audit_block, audit_node, audit_posting TO actchain_server;
 
 -- Whoever follows the log is woken by whatever makes it grow.
-CREATE FUNCTION audit_moved() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION audit_notify() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('actchain_audit', '');
     RETURN NULL;
 END
 $$;
-CREATE TRIGGER audit_moved AFTER UPDATE ON audit_head FOR EACH STATEMENT EXECUTE FUNCTION audit_moved();
+CREATE TRIGGER audit_notify AFTER UPDATE ON audit_head FOR EACH STATEMENT EXECUTE FUNCTION audit_notify();
 
 -- Witnesses say that they saw a checkpoint, and nothing that contradicts it (c2sp.org/tlog-cosignature).
 CREATE TABLE audit_cosignature (

@@ -9,9 +9,9 @@ CREATE TABLE audit_sink (
     data_key        text NOT NULL REFERENCES data_key,
     -- Since when nothing is sent there.
     disabled_at     timestamptz,
-    disabled_why    text,
+    disabled_reason    text,
     -- The next event to send; how often it was tried in vain, and when it is tried again.
-    position        bigint NOT NULL,
+    cursor        bigint NOT NULL,
     attempts        integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz,
     last_error      text,

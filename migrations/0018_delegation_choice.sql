@@ -8,52 +8,52 @@ UPDATE delegation_usage u SET used_up_at = coalesce(u.exhausted_at, least(now(),
     FROM delegation d WHERE d.id = u.delegation_id AND u.uses >= d.max_uses;
 INSERT INTO delegation_usage (delegation_id, uses) SELECT id, 0 FROM delegation ON CONFLICT DO NOTHING;
 
--- Every cut-off with its instant: `cutoff` keeps the last one only, and the first one that applies to a delegation ended it.
-CREATE TABLE cutoff_history (
+-- Every cut-off with its instant: `principal_revocation` keeps the last one only, and the first one that applies to a delegation ended it.
+CREATE TABLE principal_revocation_history (
     iss       text NOT NULL,
     sub       text NOT NULL,
-    epoch     bigint NOT NULL,
+    revocation_epoch bigint NOT NULL,
     at        timestamptz NOT NULL,
     -- Where the principal is a client of this server.
     client_id text,
-    PRIMARY KEY (iss, sub, epoch)
+    PRIMARY KEY (iss, sub, revocation_epoch)
 );
-CREATE INDEX cutoff_history_of_client ON cutoff_history (client_id, epoch) WHERE client_id IS NOT NULL;
-INSERT INTO cutoff_history (iss, sub, epoch, at, client_id)
-    SELECT c.iss, c.sub, c.epoch, c.at, k.client_id
-    FROM cutoff c LEFT JOIN client k ON k.client_id = c.sub AND k.cut_off_in = c.epoch;
-GRANT SELECT, INSERT ON cutoff_history TO actchain_server;
+CREATE INDEX principal_revocation_of_client ON principal_revocation_history (client_id, revocation_epoch) WHERE client_id IS NOT NULL;
+INSERT INTO principal_revocation_history (iss, sub, revocation_epoch, at, client_id)
+    SELECT c.iss, c.sub, c.revocation_epoch, c.at, k.client_id
+    FROM principal_revocation c LEFT JOIN client k ON k.client_id = c.sub AND k.cutoff_epoch = c.revocation_epoch;
+GRANT SELECT, INSERT ON principal_revocation_history TO actchain_server;
 
 -- A delegation with the facts of its own state, each end with its instant. The ends of its ancestors apply in addition.
-DROP VIEW delegation_now;
-CREATE VIEW delegation_now AS
+DROP VIEW delegation_status;
+CREATE VIEW delegation_status AS
     SELECT d.*, coalesce(u.uses, 0) AS uses, u.exhausted_at,
-           coalesce(greatest(c.epoch, k.cut_off_in) >= d.born, false) AS cut_off,
+           coalesce(greatest(c.revocation_epoch, k.cutoff_epoch) >= d.created_epoch, false) AS principal_revoked,
            CASE WHEN u.uses >= d.max_uses THEN coalesce(u.used_up_at, u.exhausted_at, d.requested_at) END AS used_up_at,
-           CASE WHEN greatest(c.epoch, k.cut_off_in) >= d.born THEN coalesce((
-               SELECT min(h.at) FROM cutoff_history h
-               WHERE h.epoch >= d.born
+           CASE WHEN greatest(c.revocation_epoch, k.cutoff_epoch) >= d.created_epoch THEN coalesce((
+               SELECT min(h.at) FROM principal_revocation_history h
+               WHERE h.revocation_epoch >= d.created_epoch
                  AND ((h.iss = d.delegator_iss AND h.sub = d.delegator_sub) OR h.client_id = d.delegate)
-           ), d.requested_at) END AS cut_off_at
+           ), d.requested_at) END AS principal_revoked_at
     FROM delegation d
     LEFT JOIN delegation_usage u ON u.delegation_id = d.id
-    LEFT JOIN cutoff c ON c.iss = d.delegator_iss AND c.sub = d.delegator_sub
+    LEFT JOIN principal_revocation c ON c.iss = d.delegator_iss AND c.sub = d.delegator_sub
     LEFT JOIN client k ON k.client_id = d.delegate;
-GRANT SELECT ON delegation_now TO actchain_server;
+GRANT SELECT ON delegation_status TO actchain_server;
 
 -- The state: the first end on the path decides, by its instant. Of two ends at one instant, an expiry comes first. A
 -- delegation that was revoked itself is revoked. The same as `Path::state` in the program, for searching.
 CREATE OR REPLACE FUNCTION delegation_state(of_path text[], at timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
     -- A parameter that is called like a column would be taken for the column.
     SELECT coalesce((
-        SELECT e.state FROM delegation_now a
+        SELECT e.state FROM delegation_status a
         CROSS JOIN LATERAL (VALUES
             ('revoked', CASE WHEN a.revoked_at IS NOT NULL AND a.id = of_path[cardinality(of_path)]
                              THEN '-infinity' ELSE a.revoked_at END),
-            ('revoked', a.cut_off_at),
+            ('revoked', a.principal_revoked_at),
             ('expired', CASE WHEN a.expires_at <= at THEN a.expires_at END),
             ('expired', a.used_up_at),
-            ('requested', CASE WHEN a.activated_at IS NULL OR a.rebinding IS NOT NULL
+            ('requested', CASE WHEN a.activated_at IS NULL OR a.pending_jwk IS NOT NULL
                                THEN 'infinity'::timestamptz END)
         ) e (state, since)
         WHERE a.id = ANY (of_path) AND e.since IS NOT NULL
@@ -76,7 +76,7 @@ CREATE TABLE candidate_version (
 GRANT SELECT, INSERT, UPDATE ON candidate_version TO actchain_server;
 CREATE FUNCTION raise_candidate_version() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.activated_at IS NOT NULL AND NEW.rebinding IS NULL AND NEW.revoked_at IS NULL AND NEW.origin <> 'may_act' THEN
+    IF NEW.activated_at IS NOT NULL AND NEW.pending_jwk IS NULL AND NEW.revoked_at IS NULL AND NEW.origin <> 'may_act' THEN
         INSERT INTO candidate_version AS v (parent, delegator_iss, delegator_sub, delegate)
         VALUES (coalesce(NEW.parent, ''), CASE WHEN NEW.parent IS NULL THEN NEW.delegator_iss ELSE '' END,
                 CASE WHEN NEW.parent IS NULL THEN NEW.delegator_sub ELSE '' END, NEW.delegate)
@@ -86,7 +86,7 @@ BEGIN
 END
 $$;
 CREATE TRIGGER delegation_is_candidate
-    AFTER INSERT OR UPDATE OF activated_at, expires_at, rebinding, scopes, audiences, authorization_details,
+    AFTER INSERT OR UPDATE OF activated_at, expires_at, pending_jwk, scopes, audiences, authorization_details,
                               capability_ceiling, ceremony_required_for, max_depth, max_uses
     ON delegation FOR EACH ROW EXECUTE FUNCTION raise_candidate_version();
 

@@ -9,6 +9,6 @@ ALTER TABLE delegation ADD COLUMN mac bytea;
 REVOKE UPDATE ON server_secret FROM actchain_server;
 GRANT UPDATE (sealed) ON server_secret TO actchain_server;
 -- Whom a removed key or a cut-off belongs to does not change.
-REVOKE UPDATE ON removed_key, cutoff FROM actchain_server;
-GRANT UPDATE (removed_at, removed_in, restored_at) ON removed_key TO actchain_server;
-GRANT UPDATE (at, epoch, reason) ON cutoff TO actchain_server;
+REVOKE UPDATE ON removed_key, principal_revocation FROM actchain_server;
+GRANT UPDATE (removed_at, removed_epoch, restored_at) ON removed_key TO actchain_server;
+GRANT UPDATE (at, revocation_epoch, reason) ON principal_revocation TO actchain_server;

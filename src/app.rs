@@ -10,31 +10,31 @@ use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use time::OffsetDateTime;
 
-use crate::domain::audit::follow::Follow;
-use crate::domain::capability::Ladder;
+use crate::domain::audit::log_watcher::LogWatcher;
+use crate::domain::capability::CapabilityLevels;
 use crate::domain::client::Client;
-use crate::domain::delegation::candidates::{Found, Search};
+use crate::domain::delegation::candidates::{CandidatePaths, DelegationQuery};
+use crate::domain::jwks_cache::JwksCache;
 use crate::domain::key::{self, Keyring};
 use crate::domain::ledger::Ledger;
+use crate::domain::rate_limit::{ConcurrencyLimit, FailureLimiter, Guesses, PollLimiter, RateLimiter};
 use crate::domain::registry::{self, Registry};
-use crate::domain::remembered_secrets::RememberedSecrets;
-use crate::domain::remote_keys::RemoteKeys;
 use crate::domain::row_mac::RowMac;
+use crate::domain::secret_cache::SecretCache;
 use crate::domain::status::{self, SignedList};
 use crate::domain::subject::VerifiedSubject;
-use crate::domain::throttle::{Failures, Guesses, Polls, Slots, Throttle};
-use crate::domain::vault::held::Vault;
+use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::clock::Clock;
-use crate::platform::config::{Config, Switch};
+use crate::platform::config::Config;
 use crate::platform::digest::{MacKey, sha256};
 use crate::platform::fault::Fault;
 use crate::platform::jose::SealingKey;
-use crate::platform::outbound::{Outbound, Reach};
+use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::platform::secret::MasterKey;
 use crate::platform::{db, telemetry};
 use crate::protocol::dpop_nonce::NonceKey;
 use crate::protocol::signed_note::{Kind, VerifierKey};
-use crate::protocol::status_list::{Place, Places};
+use crate::protocol::status_list::{IndexAllocator, StatusIndex};
 use crate::protocol::{metadata, target_uri};
 
 /// The most delegations that are remembered, each on each path that it is on.
@@ -50,7 +50,7 @@ pub struct App {
     /// The token endpoint in the form in which proofs are compared with it.
     pub token_target: String,
     /// Capabilities in their order.
-    pub ladder: Ladder,
+    pub capability_levels: CapabilityLevels,
     /// What time it is.
     pub clock: Clock,
     /// Connections for reading, and for the rare writes.
@@ -60,7 +60,7 @@ pub struct App {
     /// The way to record exchanges.
     pub ledger: Ledger,
     /// Credentials of third parties.
-    pub vault: Vault,
+    pub vault: CredentialCache,
     /// Those whose word on our checkpoints is taken.
     pub witnesses: Vec<VerifierKey>,
     /// Opens and makes seals.
@@ -68,7 +68,7 @@ pub struct App {
     /// Makes and judges nonces, where they are demanded.
     pub nonces: Option<NonceKey>,
     /// JWK Sets that others publish.
-    pub remote_keys: RemoteKeys,
+    pub jwks_cache: JwksCache,
     /// Clients by id. An entry may be outdated: the ledger compares its version.
     pub clients: Cache<String, Arc<Client>>,
     /// Verified subject tokens, by what makes them up, for a minute: so long may a key that was withdrawn still vouch.
@@ -76,37 +76,37 @@ pub struct App {
     /// What no client is called, by the version of the registry: a new client raises that.
     pub names_of_no_client: Cache<(i64, String), ()>,
     /// Paths of delegations, by what they were searched by. One may have ended since: the ledger looks again.
-    pub paths: Cache<Search, Arc<Found>>,
+    pub paths: Cache<DelegationQuery, Arc<CandidatePaths>>,
     /// Secrets that were verified lately.
-    pub secrets: RememberedSecrets,
+    pub secrets: SecretCache,
     /// Requests of each client.
-    pub requests: Throttle,
+    pub requests: RateLimiter,
     /// Failures of each client: bounds what strangers can add to the log.
-    pub failures: Failures,
+    pub failures: FailureLimiter,
     /// Tries of secrets for each client id from each peer: bounds guessing, and leaves the client itself alone.
     pub guesses: Guesses,
     /// How many slow secret verifications may run at once.
-    pub hashing: tokio::sync::Semaphore,
+    pub argon2_permits: tokio::sync::Semaphore,
     /// How many of those that only hide that there is no such client: strangers must not keep clients waiting. As many as
     /// may run for clients, so that several requests at once do not tell one from the other either.
-    pub pretending: tokio::sync::Semaphore,
+    pub dummy_argon2_permits: tokio::sync::Semaphore,
     /// Collected metrics.
     pub metrics: PrometheusHandle,
     /// Status lists by number, as last made.
     pub status_lists: Cache<u64, Arc<SignedList>>,
     /// How often agents ask whether they were approved.
-    pub polls: Polls,
+    pub polls: PollLimiter,
     /// Places for those that wait for an answer to that.
-    pub waiting: tokio::sync::Semaphore,
+    pub long_poll_permits: tokio::sync::Semaphore,
     /// The numbers of the lists that tokens still point into, as read at an instant.
     pub live_lists: tokio::sync::Mutex<Option<(OffsetDateTime, Vec<u64>)>>,
     /// Who follows the log.
-    pub follow: Follow,
+    pub log_watcher: LogWatcher,
     /// How many streams each of them has.
-    pub readers: Slots,
+    pub readers: ConcurrencyLimit,
     /// Lists are made one at a time.
     pub making_lists: tokio::sync::Mutex<()>,
-    places: Places,
+    status_indexes: IndexAllocator,
     fingerprints: MacKey,
     runtime: tokio::runtime::Handle,
     under_way: Arc<tokio::sync::RwLock<()>>,
@@ -131,7 +131,7 @@ impl App {
         let endpoint = metadata::endpoint(&issuer, "/oauth/token");
         let token_target = target_uri::normalise(&endpoint)
             .ok_or_else(|| Fault::new(format!("{endpoint} is not usable as a token endpoint")))?;
-        let ladder = Ladder::new(&config.delegations.capabilities)?;
+        let capability_levels = CapabilityLevels::new(&config.delegations.capabilities)?;
         let pool = db::pool(database.clone(), config.database_connections, timeout);
         let mut connection = pool.acquire().await?;
         db::schema(&mut connection).await?.require_current()?;
@@ -140,11 +140,13 @@ impl App {
         let registry = registry::store::load(&rows, &mut connection, &issuer).await?;
         let places = key::shared_secret(&mut connection, &seal, key::PLACES).await?;
         drop(connection);
-        let nonces = (config.dpop.nonce == Switch::On)
+        let nonces = config
+            .dpop
+            .nonce
             .then(|| NonceKey::new(&master.derive("actchain dpop nonce"), config.dpop.nonce_ttl));
-        let follow = Follow::new(database.clone(), timeout);
+        let log_watcher = LogWatcher::new(database.clone(), timeout);
         let (ledger, writer) = Ledger::start(database, &config.ledger, rows.clone())?;
-        let outbound = Outbound::new(Reach::of_issuer(&issuer))?;
+        let outbound = Outbound::new(AddressPolicy::of_issuer(&issuer))?;
         let witness = |text: &String| {
             let key = VerifierKey::parse(text).filter(|key| key.kind() == Kind::Witness);
             key.ok_or_else(|| Fault::new(format!("audit.witnesses: {text:?} is no key of a witness")))
@@ -154,21 +156,21 @@ impl App {
             rows,
             witnesses,
             token_target,
-            ladder,
-            places: Places::new(&places),
+            capability_levels,
+            status_indexes: IndexAllocator::new(&places),
             runtime: tokio::runtime::Handle::current(),
             under_way: Arc::default(),
             fingerprints: MacKey::new(&MacKey::new(&places).mac(b"actchain fingerprints of requests")),
             block: tokio::sync::Mutex::new(0..0),
-            polls: Polls::new(),
-            waiting: tokio::sync::Semaphore::new(256),
+            polls: PollLimiter::new(),
+            long_poll_permits: tokio::sync::Semaphore::new(256),
             live_lists: tokio::sync::Mutex::new(None),
             making_lists: tokio::sync::Mutex::new(()),
-            follow,
-            readers: Slots::new(config.audit.streams),
+            log_watcher,
+            readers: ConcurrencyLimit::new(config.audit.max_streams),
             status_lists: Cache::builder().max_capacity(8).build(),
             nonces,
-            remote_keys: RemoteKeys::new(outbound.clone()),
+            jwks_cache: JwksCache::new(outbound.clone()),
             clients: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
             subjects: Cache::builder().max_capacity(5_000).time_to_live(Duration::from_secs(60)).build(),
             names_of_no_client: Cache::builder()
@@ -176,17 +178,17 @@ impl App {
                 .time_to_live(Duration::from_secs(60))
                 .build(),
             paths: Cache::builder()
-                .weigher(|_, found: &Arc<Found>| found.weight())
+                .weigher(|_, found: &Arc<CandidatePaths>| found.weight())
                 .max_capacity(MOST_DELEGATIONS)
                 .time_to_live(Duration::from_secs(60))
                 .build(),
-            secrets: RememberedSecrets::new()?,
-            requests: Throttle::per_second(config.limits.per_client),
-            failures: Failures::per_minute(config.limits.failed_secrets.max(1)),
-            guesses: Guesses::per_minute(config.limits.failed_secrets),
+            secrets: SecretCache::new()?,
+            requests: RateLimiter::per_second(config.limits.requests_per_second_per_client),
+            failures: FailureLimiter::per_minute(config.limits.failed_auth_per_minute.max(1)),
+            guesses: Guesses::per_minute(config.limits.failed_auth_per_minute),
             // Each takes a core for about 20 ms; more at once would only starve everything else.
-            hashing: tokio::sync::Semaphore::new(2),
-            pretending: tokio::sync::Semaphore::new(2),
+            argon2_permits: tokio::sync::Semaphore::new(2),
+            dummy_argon2_permits: tokio::sync::Semaphore::new(2),
             metrics: telemetry::metrics()?,
             keyring: RwLock::new(Arc::new(keyring)),
             registry: RwLock::new(Arc::new(registry)),
@@ -196,7 +198,7 @@ impl App {
             clock,
             pool,
             ledger,
-            vault: Vault::new(seal.clone(), outbound.clone()),
+            vault: CredentialCache::new(seal.clone(), outbound.clone()),
             seal,
             config,
         };
@@ -210,7 +212,7 @@ impl App {
 
     /// Runs what must not be given up half done: neither when whoever asked hangs up, nor with the HTTP thread on which it
     /// began.
-    pub fn to_its_end<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    pub fn spawn_detached<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
@@ -222,7 +224,7 @@ impl App {
     }
 
     /// Waits until nothing of that is under way any more.
-    pub async fn all_ended(&self) {
+    pub async fn drain(&self) {
         drop(self.under_way.write().await);
     }
 
@@ -278,14 +280,14 @@ impl App {
     }
 
     /// A place in the status lists that no other token has, on any server: taken from a block that was set aside.
-    pub async fn next_place(&self) -> Result<Place, Fault> {
+    pub async fn next_status_index(&self) -> Result<StatusIndex, Fault> {
         let mut block = self.block.lock().await;
         if block.is_empty() {
             let number = self.read(async |connection| status::store::next_block(connection).await).await?;
             *block = number * status::BLOCK..(number + 1) * status::BLOCK;
         }
         let next = block.next().ok_or_else(|| Fault::new("a block without places"))?;
-        Ok(self.places.place(next))
+        Ok(self.status_indexes.place(next))
     }
 
     /// Reads the keys again.

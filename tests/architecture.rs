@@ -4,17 +4,17 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// From the bottom up: a layer may name itself and what stands before it. Doors do not name each other, but for the
+/// From the bottom up: a layer may name itself and what comes before it. Entry points do not name each other, but for the
 /// command line, which starts the other two.
 const LAYERS: [(&str, &[&str]); 8] = [
     ("platform", &[]),
     ("protocol", &["platform"]),
     ("domain", &["platform", "protocol"]),
     ("app", &["platform", "protocol", "domain"]),
-    ("flows", &["platform", "protocol", "domain", "app"]),
-    ("http", &["platform", "protocol", "domain", "app", "flows"]),
-    ("jobs", &["platform", "protocol", "domain", "app", "flows"]),
-    ("cli", &["platform", "protocol", "domain", "app", "flows", "http", "jobs"]),
+    ("services", &["platform", "protocol", "domain", "app"]),
+    ("http", &["platform", "protocol", "domain", "app", "services"]),
+    ("jobs", &["platform", "protocol", "domain", "app", "services"]),
+    ("cli", &["platform", "protocol", "domain", "app", "services", "http", "jobs"]),
 ];
 
 /// Crates that only one place may import.
@@ -26,7 +26,7 @@ const OWNERS: [(&str, &[&str]); 8] = [
     ("curve25519_dalek", &["src/platform/jose/"]),
     ("reqwest", &["src/platform/outbound/", "src/cli/demo"]),
     ("clap", &["src/cli/", "src/main.rs"]),
-    ("governor", &["src/domain/throttle.rs"]),
+    ("governor", &["src/domain/rate_limit.rs"]),
 ];
 
 /// How long a file may be above its tests.
@@ -96,7 +96,7 @@ fn each_crate_has_its_place() {
 }
 
 #[test]
-fn specs_are_pure() {
+fn the_protocol_is_pure() {
     for (path, text) in files().iter().filter(|(path, _)| path.starts_with("src/protocol/")) {
         for banned in ["sqlx", "async fn", "tokio", "Clock", "std::fs", "std::env"] {
             assert!(!code(text).any(|line| line.contains(banned)), "{path} has {banned}");
@@ -105,11 +105,11 @@ fn specs_are_pure() {
 }
 
 #[test]
-fn every_write_is_a_flow_or_the_ledger() {
-    // Stores hold the statements; whoever calls one that changes something is a flow, or the ledger's batch.
+fn every_write_is_a_service_or_the_ledger() {
+    // Stores hold the statements; whoever calls one that changes something is a service, or the ledger's batch.
     let changing = ["::put(", "::put_issuer(", "::put_resource(", "::insert(", "::mark_", "::raise_version("];
     for (path, text) in files() {
-        let may = path.starts_with("src/flows/") || path.starts_with("src/domain/ledger/");
+        let may = path.starts_with("src/services/") || path.starts_with("src/domain/ledger/");
         for line in code(&text).filter(|line| line.contains("store::") || line.contains("moves::")) {
             assert!(may || !changing.iter().any(|call| line.contains(call)), "{path} writes: {line}");
         }
@@ -137,9 +137,9 @@ fn commands_print_through_one_place_and_take_the_issuer_that_was_agreed() {
             let standard = prints.iter().any(|one| line.contains(one));
             assert!(!standard || path == "src/cli/out.rs", "{path} prints by itself: {line}");
             // The configured issuer may not be the one of the server.
-            let configured = line.replace("foundation.config.issuer()", "").contains("config.issuer()");
+            let configured = line.replace("context.config.issuer()", "").contains("config.issuer()");
             assert!(
-                !configured || path == "src/cli/foundation.rs",
+                !configured || path == "src/cli/context.rs",
                 "{path} takes an issuer as configured: {line}"
             );
         }

@@ -6,12 +6,8 @@ use std::time::Instant;
 
 use actchain::domain::audit::filter::Filter;
 use actchain::domain::audit::{Action, Actor, ChainLink, Event, store};
-use actchain::domain::capability::Ladder;
+use actchain::domain::capability::CapabilityLevels;
 use actchain::domain::principal::Principal;
-use actchain::flows::audit::export::{self, Format, Wanted};
-use actchain::flows::audit::{self, Kept, index};
-use actchain::flows::desk::{Call, Desk};
-use actchain::flows::keys;
 use actchain::platform::clock::Clock;
 use actchain::platform::config::Config;
 use actchain::platform::jose::SealingKey;
@@ -20,6 +16,10 @@ use actchain::platform::secret::MasterKey;
 use actchain::platform::{db, random};
 use actchain::protocol::csv_export::ByteOrderMark;
 use actchain::protocol::merkle;
+use actchain::services::audit::export::{self, ExportOptions, Format};
+use actchain::services::audit::{self, TrustAnchors, index};
+use actchain::services::keys;
+use actchain::services::request_context::{Call, Desk};
 use futures_util::TryStreamExt as _;
 use serde_json::json;
 use sqlx::postgres::PgPool;
@@ -40,10 +40,16 @@ pub async fn bench() {
     index::run_once(&pool).await.unwrap();
     let path = std::env::temp_dir().join(format!("actchain-bench-{}.jsonl", std::process::id()));
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
-    let (config, ladder) = (Config::default(), Ladder::new(&[]).unwrap());
+    let (config, capability_levels) = (Config::default(), CapabilityLevels::new(&[]).unwrap());
     let rows = keys::open_row_mac(&pool, &seal, now).await.unwrap();
-    let desk = Desk { pool: &pool, issuer: ISSUER, ladder: &ladder, config: &config, rows: &rows };
-    let wanted = Wanted {
+    let desk = Desk {
+        pool: &pool,
+        issuer: ISSUER,
+        capability_levels: &capability_levels,
+        config: &config,
+        rows: &rows,
+    };
+    let wanted = ExportOptions {
         format: Format::Jsonl,
         filter: Filter::default(),
         from: 0,
@@ -74,10 +80,10 @@ pub async fn bench() {
         std::hint::black_box(all);
         least[0] = least[0].min(started.elapsed().as_nanos() as f64 / count);
         let started = Instant::now();
-        assert!(audit::verify_export(&path, &Kept::default()).unwrap().valid);
+        assert!(audit::verify_export(&path, &TrustAnchors::default()).unwrap().valid);
         least[1] = least[1].min(started.elapsed().as_nanos() as f64 / count);
         let started = Instant::now();
-        let report = audit::verify_database(&mut connection, &Kept::default()).await.unwrap();
+        let report = audit::verify_database(&mut connection, &TrustAnchors::default()).await.unwrap();
         assert!(report.valid, "{report:?}");
         least[2] = least[2].min(started.elapsed().as_nanos() as f64 / count);
     }
@@ -117,7 +123,7 @@ async fn fill(connection: &mut PgConnection, events: u64) {
     let mut left = events;
     while left > 0 {
         let batch = left.min(2_000);
-        let drafts: Vec<_> = (0..batch).map(|_| event.draft().unwrap()).collect();
+        let drafts: Vec<_> = (0..batch).map(|_| event.unsequenced().unwrap()).collect();
         let mut transaction = connection.begin().await.unwrap();
         store::append(&mut transaction, &drafts).await.unwrap();
         transaction.commit().await.unwrap();

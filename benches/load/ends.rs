@@ -148,7 +148,7 @@ const ENDS: [(&str, &str, &str); 5] = [
         "1,000 ended, one by one",
         "UPDATE issued_token SET revoked_at = now()
          WHERE jti IN (SELECT jti FROM issued_token WHERE delegation_id LIKE $1 || '.%' AND cardinality(lineage) = 2
-                       ORDER BY status_place LIMIT 1000)",
+                       ORDER BY status_index LIMIT 1000)",
         "UPDATE issued_token SET revoked_at = NULL WHERE revoked_at IS NOT NULL",
     ),
     (
@@ -180,7 +180,10 @@ async fn change(stage: &Stage, statement: &'static str, tree: Tree) {
 }
 
 async fn raise_epoch(stage: &Stage) {
-    sqlx::query("UPDATE epoch SET number = number + 1").execute(&mut stage.sql().await).await.unwrap();
+    sqlx::query("UPDATE revocation_epoch SET number = number + 1")
+        .execute(&mut stage.sql().await)
+        .await
+        .unwrap();
 }
 
 async fn list_row(stage: &Stage, (what, tree): (&str, Tree), sizes: &Sizes) {

@@ -2,10 +2,10 @@
 //! behind them costs the server and its database. Everything but the ledger is left out.
 
 use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin};
-use actchain::domain::ledger::{Effect, Entry, Guards, Issue, Ledger, Recorded, Spend};
+use actchain::domain::ledger::{CommitOutcome, Entry, Guards, Ledger, SingleUseId, TokenInsert, Write};
 use actchain::domain::principal::Principal;
 use actchain::domain::refusal::Refusal;
-use actchain::domain::token::IssuedToken;
+use actchain::domain::token::TokenRecord;
 use actchain::platform::clock::Clock;
 use actchain::platform::config::Config;
 use actchain::platform::random;
@@ -59,7 +59,7 @@ async fn record(stage: &Stage, ledger: &Ledger, (log, count): (Log, usize)) -> [
     let before = [cpu::of(std::process::id()), cpu::of_family(pids.1), cpu::of(pids.0)];
     let recorded = futures_util::stream::iter(entries).map(|entry| ledger.record(entry));
     let outcomes: Vec<_> = recorded.buffer_unordered(WAITING).collect().await;
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Recorded::Done(_)))));
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(CommitOutcome::Committed(_)))));
     let own = cpu::of(std::process::id());
     stage.covered().await;
     let after = [own, cpu::of_family(pids.1), cpu::of(pids.0)];
@@ -95,7 +95,7 @@ fn entry(stage: &Stage, log: Log) -> Entry {
         detail: Some(json!({"exp": now.unix_timestamp() + 300, "kid": jkt})),
         ..Event::new(now, Action::TokenExchanged, Actor::client("by-secret", Some(jkt.clone())))
     };
-    let token = IssuedToken {
+    let token = TokenRecord {
         jti,
         parent: None,
         actor: None,
@@ -105,29 +105,29 @@ fn entry(stage: &Stage, log: Log) -> Entry {
         delegation_id: Some("S".into()),
         jkt: Some(jkt.clone()),
         auth_key: None,
-        status_place: 0,
+        status_index: 0,
         kid: jkt.clone(),
         scope: "mail.read".into(),
         audience: vec![MAIL.to_owned()],
         issued_at: now,
         expires_at: now + Duration::minutes(5),
     };
-    let spend = Spend {
+    let single_use_id = SingleUseId {
         id: random::bytes().unwrap(),
-        forget_at: now + Duration::minutes(5),
-        if_spent: Refusal::ProofReplayed,
-        if_forgotten: Refusal::ClockWentBack,
+        expires_at: now + Duration::minutes(5),
+        on_replay: Refusal::DpopProofReplayed,
+        if_forgotten: Refusal::ProofTooOld,
     };
     let guards = Guards {
-        chain: vec!["proxy".into(), "by-secret".into()],
+        earlier_actors: vec!["proxy".into(), "by-secret".into()],
         path: vec!["D".into(), "S".into()],
         ..Guards::default()
     };
     Entry {
         now,
-        spends: vec![spend],
+        single_use_ids: vec![single_use_id],
         guards,
-        effect: Effect::Token(Box::new(Issue { token, create: None, ceremonies: Vec::new() })),
+        write: Write::Token(Box::new(TokenInsert { token, create: None, ceremonies: Vec::new() })),
         event: (log == Log::With).then_some(event),
     }
 }

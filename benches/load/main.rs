@@ -8,7 +8,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "measures real time")]
 
-mod asking;
+mod audit_queries;
 mod audit_verify;
 mod cpu;
 mod ends;
@@ -25,7 +25,7 @@ use generator::{Method, Run};
 use stage::Stage;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-const PARTS: [&str; 7] = ["exchanges", "ends", "vault", "log", "asking", "audit-verify", "export"];
+const PARTS: [&str; 7] = ["exchanges", "ends", "vault", "log", "audit-queries", "audit-verify", "export"];
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -45,8 +45,8 @@ fn main() {
     if wanted("log") {
         runtime.block_on(log_cost::bench());
     }
-    if wanted("asking") {
-        runtime.block_on(asking::bench());
+    if wanted("audit-queries") {
+        runtime.block_on(audit_queries::bench());
     }
     if wanted("audit-verify") {
         runtime.block_on(audit_verify::bench());

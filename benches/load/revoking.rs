@@ -189,7 +189,7 @@ async fn revoke(stage: &Stage, tree: Tree, measured: &mut Measured) {
     measured.below_before += below.iter().filter(|one| one.status == 200).count();
     measured.in_force.push((in_force - called).as_secs_f64() * 1_000.0);
     measured.answered.push((answered - called).as_secs_f64() * 1_000.0);
-    measured.reached = answer["reached"].to_string();
+    measured.reached = answer["affected"].to_string();
     for other in others {
         for one in other.await.unwrap() {
             assert_eq!(one.status, 200, "an exchange elsewhere failed");

@@ -135,7 +135,7 @@ const DELEGATIONS: &str = "
 
 const TOKENS: &str = "
     INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt, kid, scope,
-                              audience, issued_at, expires_at, status_place)
+                              audience, issued_at, expires_at, status_index)
     SELECT pg_temp.jti($1, t),
            CASE WHEN t = 0 THEN NULL WHEN n <= $4 THEN pg_temp.jti($1, 0) ELSE pg_temp.jti($1, above) END,
            CASE WHEN t = 0 THEN '{}' WHEN n <= $4 THEN ARRAY[pg_temp.jti($1, 0)]

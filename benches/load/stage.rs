@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use actchain::domain::audit::{self, Action, Event};
 use actchain::domain::row_mac::RowMac;
-use actchain::flows::seal_rows;
 use actchain::platform::base64url;
 use actchain::platform::clock::Clock;
 use actchain::platform::digest::sha256;
 use actchain::platform::jose::{SealingKey, SigningAlg, SigningKey};
-use actchain::platform::local_postgres::{Cluster, Role, Settings};
+use actchain::platform::local_postgres::{Cluster, PostgresUser, Settings};
 use actchain::platform::secret::MasterKey;
+use actchain::services::seal_rows;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
@@ -102,7 +102,7 @@ impl Stage {
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
         let settings =
             Settings { data_dir: folder.join("data"), bin_dir: None, path: std::env::var_os("PATH") };
-        let cluster = Cluster::open(settings, Role::Command).await.unwrap();
+        let cluster = Cluster::open(settings, PostgresUser::Command).await.unwrap();
         let mut stage = Self {
             server,
             issuer,
@@ -215,7 +215,7 @@ impl Stage {
         let user = self.user("alice");
         let headers = [format!("authorization: Bearer {user}"), JSON.to_owned()];
         let body = json!({"provider": "keys", "credential": {"key": "the-key"}}).to_string();
-        let made = one(self.address(), self.http("POST /vault/connections", &headers, &body)).await;
+        let made = one(self.address(), self.http("POST /api/v1/connections", &headers, &body)).await;
         let made: Value = serde_json::from_str(made.split_once("\r\n\r\n").unwrap().1).unwrap();
         let id = made["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
         let details = json!([{"type": "vault_connection", "identifier": id}]).to_string();
@@ -350,7 +350,7 @@ impl Stage {
     pub async fn fill_log(&self, count: u64) {
         let mut sql = self.sql().await;
         let event = Event::of_operator(Clock::System.now(), Action::ClientChanged, "x".repeat(600));
-        let drafts = vec![event.draft().unwrap(); 10_000];
+        let drafts = vec![event.unsequenced().unwrap(); 10_000];
         for _ in 0..count / 10_000 {
             let mut transaction = sql.begin().await.unwrap();
             audit::store::append(&mut transaction, &drafts).await.unwrap();

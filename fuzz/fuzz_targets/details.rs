@@ -10,6 +10,6 @@ fuzz_target!(|texts: (&str, &str)| {
     let written = serde_json::to_string(&one).expect("details are written");
     assert!(Details::parse(&written).is_some_and(|again| again.within(&one) && one.within(&again)));
     let Some(other) = Details::parse(texts.1) else { return };
-    let both = one.meet(&other);
+    let both = one.intersect(&other);
     assert!(both.within(&one) && both.within(&other), "narrowing never widens");
 });

@@ -3,14 +3,14 @@
 
 use actchain::platform::clock::from_seconds;
 use actchain::platform::jose::Jws;
-use actchain::protocol::identity_token::ClaimPolicy;
-use actchain::protocol::{access_token, client_assertion, identity_token, jwt_time};
+use actchain::protocol::trusted_issuer_jwt::ClaimPolicy;
+use actchain::protocol::{access_token, client_assertion, trusted_issuer_jwt, jwt_time};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|token: &str| {
     let Some(jws) = Jws::parse(token) else { return };
     let now = from_seconds(1_767_225_600).expect("an instant");
-    let _ = identity_token::read(&jws, &ClaimPolicy::default(), now);
+    let _ = trusted_issuer_jwt::read(&jws, &ClaimPolicy::default(), now);
     let _ = client_assertion::read(token);
     let _ = access_token::audience(&jws.claims);
     if let Some(validity) = jwt_time::validity(&jws.claims) {

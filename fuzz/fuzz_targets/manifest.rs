@@ -1,7 +1,7 @@
 //! Manifests: read or refused in words that show nothing of what stands in them.
 #![no_main]
 
-use actchain::flows::apply::read_all;
+use actchain::services::apply::read_all;
 use libfuzzer_sys::fuzz_target;
 
 const CANARY: &str = "canary-0123456789-canary";

@@ -30,6 +30,6 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(verified) = dpop::verify(&proof, &expected, now) {
         assert_eq!(verified.jkt, KEY.public().thumbprint());
         assert_eq!(claims["htm"], "POST");
-        assert!(verified.forget_at > now - Duration::seconds(1));
+        assert!(verified.expires_at > now - Duration::seconds(1));
     }
 });

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::foundation;
-use crate::cli::foundation::Opening;
-use crate::domain::capability::Ladder;
-use crate::flows::apply::{Change, Line, Mode, Outcome, Request, apply, read_all, schema};
-use crate::flows::desk::Desk;
-use crate::platform::fault::{During, Fault};
+use super::context;
+use crate::cli::context::Opening;
+use crate::domain::capability::CapabilityLevels;
+use crate::platform::fault::{Context, Fault};
+use crate::services::apply::{Change, Line, Mode, Outcome, Request, apply, read_all, schema};
+use crate::services::request_context::Desk;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -36,7 +36,7 @@ pub(super) struct Args {
 /// Prints the JSON Schema; `None` if that was not asked for.
 pub(super) fn print_schema(args: &Args) -> Option<Result<ExitCode, Fault>> {
     let print = || {
-        let text = serde_json::to_string_pretty(&schema::manifest()).during("writing the schema")?;
+        let text = serde_json::to_string_pretty(&schema::manifest()).context("writing the schema")?;
         println!("{text}");
         Ok(ExitCode::SUCCESS)
     };
@@ -45,23 +45,23 @@ pub(super) fn print_schema(args: &Args) -> Option<Result<ExitCode, Fault>> {
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
     let texts = args.files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let declaration = read_all(&texts)?;
-    let mode = if args.dry_run { Mode::DryRun } else { Mode::Carry };
-    let outcome = foundation::with(config, async |foundation, pool| {
-        let issuer = foundation.config.issuer();
-        let config = &foundation.config;
-        let ladder = Ladder::new(&config.delegations.capabilities)?;
-        let rows = foundation.rows(pool).await?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, rows: &rows, config };
-        let needs = !(declaration.providers.is_empty() && declaration.sinks.is_empty());
-        let vault = if needs { Some(foundation.vault()?) } else { None };
-        let request = Request { declaration, mode, replace: BTreeSet::from_iter(args.replace) };
-        apply(&desk, vault.as_ref(), request, foundation.clock.now()).await
+    let manifest = read_all(&texts)?;
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
+    let outcome = context::with(config, async |context, pool| {
+        let issuer = context.config.issuer();
+        let config = &context.config;
+        let capability_levels = CapabilityLevels::new(&config.delegations.capabilities)?;
+        let rows = context.rows(pool).await?;
+        let desk = Desk { pool, issuer: &issuer, capability_levels: &capability_levels, rows: &rows, config };
+        let needs = !(manifest.providers.is_empty() && manifest.sinks.is_empty());
+        let vault = if needs { Some(context.vault()?) } else { None };
+        let request = Request { manifest, mode, replace: BTreeSet::from_iter(args.replace) };
+        apply(&desk, vault.as_ref(), request, context.clock.now()).await
     })
     .await?;
     // A secret of a dry run is not stored.
     let outcome = match mode {
-        Mode::Carry => outcome,
+        Mode::Apply => outcome,
         Mode::DryRun => Outcome { secrets: Vec::new(), ..outcome },
     };
     if args.json {
@@ -85,7 +85,7 @@ fn read(path: &PathBuf) -> Result<(String, String), Fault> {
     let origin = path.display().to_string();
     let text =
         if origin == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
-    Ok((origin.clone(), text.during(&format!("reading {origin}"))?))
+    Ok((origin.clone(), text.context(&format!("reading {origin}"))?))
 }
 
 fn print_lines(outcome: &Outcome, mode: Mode) {
@@ -93,7 +93,7 @@ fn print_lines(outcome: &Outcome, mode: Mode) {
         let sign = match line.change {
             Change::Create => '+',
             Change::Update => '~',
-            Change::Keep => '=',
+            Change::Unchanged => '=',
         };
         let remark = line.note.as_deref().or(line.warning.as_deref());
         let remark = remark.map(|text| format!("  ({text})")).unwrap_or_default();
@@ -111,10 +111,10 @@ fn print_lines(outcome: &Outcome, mode: Mode) {
     for (client_id, secret) in &outcome.secrets {
         println!("secret of {client_id}, shown this once: {}", secret.expose_secret());
     }
-    let changes = outcome.lines.iter().filter(|line| line.change != Change::Keep).count();
+    let changes = outcome.lines.iter().filter(|line| line.change != Change::Unchanged).count();
     let noun = if changes == 1 { "change" } else { "changes" };
     match mode {
-        Mode::Carry => println!("{changes} {noun} made"),
+        Mode::Apply => println!("{changes} {noun} made"),
         Mode::DryRun => println!("{changes} {noun} to make; nothing was changed"),
     }
 }

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
-use super::foundation::{self, DATABASE, Opening};
+use super::context::{self, DATABASE, Opening};
 use crate::domain::{key, server_info};
-use crate::flows::audit;
 use crate::platform::config::Config;
 use crate::platform::db;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::platform::jose::SealingKey;
-use crate::platform::local_postgres::{Cluster, Role};
+use crate::platform::local_postgres::{Cluster, PostgresUser};
+use crate::services::audit;
 
 /// What migrations expect, and what belongs to the cluster and not to the database.
 const ROLE: &str = "CREATE ROLE actchain_server NOLOGIN";
@@ -34,25 +34,25 @@ pub(super) struct Restore {
 }
 
 pub(super) async fn backup(config: Opening, args: &Backup) -> Result<ExitCode, Fault> {
-    let key = foundation::key_file(config.config());
-    foundation::with(config, async |foundation, _| {
-        let cluster = foundation.cluster.as_ref().ok_or_else(|| Fault::new(EXTERNAL))?;
+    let key = context::key_file(config.config());
+    context::with(config, async |context, _| {
+        let cluster = context.cluster.as_ref().ok_or_else(|| Fault::new(EXTERNAL))?;
         let what = format!("writing {}", args.file.display());
-        if args.file.try_exists().during(&what)? {
+        if args.file.try_exists().context(&what)? {
             return Err(Fault::new(format!("{} is there already: name another file", args.file.display())));
         }
         let aside = aside(&args.file);
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&aside).during(&what)?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&aside).context(&what)?;
         let written = async {
-            cluster.dump(DATABASE, file.try_clone().during(&what)?).await?;
-            file.sync_all().during(&what)?;
+            cluster.dump(DATABASE, file.try_clone().context(&what)?).await?;
+            file.sync_all().context(&what)?;
             // Fails where somebody has made the file meanwhile.
-            std::fs::hard_link(&aside, &args.file).during(&what)
+            std::fs::hard_link(&aside, &args.file).context(&what)
         };
         let written = written.await;
-        std::fs::remove_file(&aside).during(&what)?;
+        std::fs::remove_file(&aside).context(&what)?;
         written?;
-        println!("{} is in {}", foundation.place(), args.file.display());
+        println!("{} is in {}", context.place(), args.file.display());
         println!(
             "it is of no use without the master key, which is not in it: keep a copy of {key} elsewhere"
         );
@@ -73,22 +73,22 @@ pub(super) async fn restore(config: Config, args: &Restore) -> Result<ExitCode, 
         return Err(Fault::new(EXTERNAL));
     }
     let what = format!("reading {}", args.file.display());
-    let file = File::open(&args.file).during(&what)?;
-    let place = foundation::absolute(&config.data_dir);
+    let file = File::open(&args.file).context(&what)?;
+    let place = context::absolute(&config.data_dir);
     if Cluster::is_made(&config.data_dir)? {
         return Err(Fault::new(format!(
             "there is a database in {place}: restore into a new data directory, named with ACTCHAIN_DATA_DIR or data_dir"
         )));
     }
-    let master = foundation::master_key(&config).map_err(|fault| {
+    let master = context::master_key(&config).map_err(|fault| {
         Fault::new(format!(
             "{fault}; a restored database needs the master key that it was used with: put its copy at {}, or name the \
              file with ACTCHAIN_MASTER_KEY_FILE",
-            foundation::key_file(&config)
+            context::key_file(&config)
         ))
     })?;
-    let mut signals = foundation::Signals::listen()?;
-    let cluster = Cluster::open(foundation::settings(&config), Role::Server).await?;
+    let mut signals = context::Signals::listen()?;
+    let cluster = Cluster::open(context::settings(&config), PostgresUser::Server).await?;
     let seal = SealingKey::of(&master);
     let restored = tokio::select! {
         restored = fill(&cluster, file, &seal) => restored,
@@ -122,22 +122,22 @@ async fn fill(cluster: &Cluster, file: File, seal: &SealingKey) -> Result<Restor
     let mut connection = db::open(&options).await?;
     connection.execute(ROLE).await?;
     cluster.load(DATABASE, file).await?;
-    connection.close().await.during("closing a connection")?;
+    connection.close().await.context("closing a connection")?;
     // The backup may be of an older program.
     db::migrate(&options).await?;
     let mut connection = db::open(&options).await?;
     let restored = examine(&mut connection, seal).await;
-    connection.close().await.during("closing a connection")?;
+    connection.close().await.context("closing a connection")?;
     restored
 }
 
 async fn examine(connection: &mut PgConnection, seal: &SealingKey) -> Result<Restored, Fault> {
-    for key in key::store::list(connection).await?.iter().filter(|key| key.stage() == key::Stage::Active) {
+    for key in key::store::list(connection).await?.iter().filter(|key| key.state() == key::KeyState::Active) {
         key.open(seal)?;
     }
-    let report = audit::verify_database(connection, &audit::Kept::default()).await?;
-    if let Some(broken) = report.broken {
-        return Err(Fault::new(format!("the log in the backup is broken at event {}", broken.seq)));
+    let report = audit::verify_database(connection, &audit::TrustAnchors::default()).await?;
+    if let Some(integrity_error) = report.integrity_error {
+        return Err(Fault::new(format!("the log in the backup is broken at event {}", integrity_error.seq)));
     }
     let server = server_info::find(connection).await?;
     Ok(Restored { events: report.events, issuer: server.map(|server| server.issuer) })

@@ -1,4 +1,4 @@
-//! `actchain client list|show|disable|enable|key|remove-key|cutoff|rotate-secret`.
+//! `actchain client list|show|disable|enable|key|revoke-all|rotate-secret`.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 use time::Duration;
 
-use super::foundation::Foundation;
-use super::{foundation, print_json};
-use crate::cli::foundation::Opening;
-use crate::domain::capability::Ladder;
+use super::context::CommandContext;
+use super::{context, print_json};
+use crate::cli::context::Opening;
+use crate::domain::capability::CapabilityLevels;
 use crate::domain::client::{self, Client};
 use crate::domain::principal::Principal;
-use crate::domain::refusal::Stop;
-use crate::flows::desk::{Call, Desk, Done};
-use crate::flows::principals::ClientKey;
-use crate::flows::{clients, principals};
+use crate::domain::refusal::Error;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
+use crate::services::principals::ClientKey;
+use crate::services::request_context::{ApiResponse, Call, Desk};
+use crate::services::{clients, principals};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -49,16 +49,8 @@ pub(super) enum Command {
     /// Its keys: list them, remove one, restore one that was removed
     #[command(subcommand)]
     Key(KeyCommand),
-    /// The same as `key remove`: tokens bound to it or got with it are dead, with all that was made of them
-    RemoveKey {
-        id: String,
-        /// The key's thumbprint
-        jkt: String,
-        #[arg(long)]
-        json: bool,
-    },
     /// End everything that a client or a user has up to now; what is delegated afresh lives
-    Cutoff {
+    RevokeAll {
         /// The client, or the user of --iss
         sub: String,
         /// The user's issuer; a client of ours where absent
@@ -108,55 +100,65 @@ pub(super) enum KeyCommand {
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    foundation::with(config, async |foundation, pool| {
-        let now = foundation.clock.now();
+    context::with(config, async |context, pool| {
+        let now = context.clock.now();
         match command {
             Command::List { json } => {
                 let mut connection = pool.acquire().await?;
-                let clients = client::store::list(&foundation.rows(pool).await?, &mut connection).await?;
+                let clients = client::store::list(&context.rows(pool).await?, &mut connection).await?;
                 show_all(&clients, json)
             }
             Command::Show { id, json } => {
                 let mut connection = pool.acquire().await?;
-                match client::store::find(&foundation.rows(pool).await?, &mut connection, &id).await? {
+                match client::store::find(&context.rows(pool).await?, &mut connection, &id).await? {
                     Some(client) => show(&client, json),
                     None => Ok(no_such_client(&id)),
                 }
             }
             Command::Disable { id, json } => {
-                at_desk(foundation, pool, async |desk, call| principals::disable(desk, call, &id).await, json)
-                    .await
+                at_management_api(
+                    context,
+                    pool,
+                    async |desk, call| principals::disable(desk, call, &id).await,
+                    json,
+                )
+                .await
             }
             Command::Enable { id, json } => {
-                at_desk(foundation, pool, async |desk, call| principals::enable(desk, call, &id).await, json)
-                    .await
+                at_management_api(
+                    context,
+                    pool,
+                    async |desk, call| principals::enable(desk, call, &id).await,
+                    json,
+                )
+                .await
             }
             Command::Key(KeyCommand::List { id, json }) => {
                 let mut connection = pool.acquire().await?;
-                match client::store::find(&foundation.rows(pool).await?, &mut connection, &id).await? {
+                match client::store::find(&context.rows(pool).await?, &mut connection, &id).await? {
                     Some(client) => show_keys(&client, json),
                     None => Ok(no_such_client(&id)),
                 }
             }
             Command::Key(KeyCommand::Restore { id, jkt, json }) => {
-                restore_key(foundation, pool, (&id, &jkt), json).await
+                restore_key(context, pool, (&id, &jkt), json).await
             }
-            Command::Key(KeyCommand::Remove { id, jkt, json }) | Command::RemoveKey { id, jkt, json } => {
+            Command::Key(KeyCommand::Remove { id, jkt, json }) => {
                 let remove = async |desk: &Desk<'_>, call: &Call| {
                     principals::remove_key(desk, call, (&id, &jkt)).await
                 };
-                at_desk(foundation, pool, remove, json).await
+                at_management_api(context, pool, remove, json).await
             }
-            Command::Cutoff { iss, sub, reason, json } => {
-                let who = Principal::new(iss.unwrap_or_else(|| foundation.config.issuer()), sub);
-                let cutoff =
-                    async |desk: &Desk<'_>, call: &Call| principals::cutoff(desk, call, &who, &reason).await;
-                at_desk(foundation, pool, cutoff, json).await
+            Command::RevokeAll { iss, sub, reason, json } => {
+                let who = Principal::new(iss.unwrap_or_else(|| context.config.issuer()), sub);
+                let revoke_all = async |desk: &Desk<'_>, call: &Call| {
+                    principals::revoke_all(desk, call, &who, &reason).await
+                };
+                at_management_api(context, pool, revoke_all, json).await
             }
             Command::RotateSecret { id, keep_old, json } => {
                 let keep = keep_old.map(|seconds| Duration::seconds(seconds.into()));
-                let secret =
-                    clients::rotate_secret(pool, &foundation.rows(pool).await?, &id, keep, now).await?;
+                let secret = clients::rotate_secret(pool, &context.rows(pool).await?, &id, keep, now).await?;
                 if json {
                     print_json(&json!({"client_id": id, "client_secret": secret.expose_secret()}))?;
                 } else {
@@ -241,25 +243,37 @@ fn show_keys(client: &Client, json: bool) -> Result<ExitCode, Fault> {
 }
 
 async fn restore_key(
-    foundation: &Foundation,
+    context: &CommandContext,
     pool: &PgPool,
     (client_id, jkt): (&str, &str),
     json: bool,
 ) -> Result<ExitCode, Fault> {
     let key = ClientKey { client_id, jkt };
-    at_desk(foundation, pool, async |desk, call| principals::restore_key(desk, call, &key).await, json).await
+    at_management_api(context, pool, async |desk, call| principals::restore_key(desk, call, &key).await, json)
+        .await
 }
 
 /// Carries a move out as the operator, and says what became of it.
-async fn at_desk<F>(foundation: &Foundation, pool: &PgPool, work: F, json: bool) -> Result<ExitCode, Fault>
+async fn at_management_api<F>(
+    context: &CommandContext,
+    pool: &PgPool,
+    work: F,
+    json: bool,
+) -> Result<ExitCode, Fault>
 where
-    F: AsyncFnOnce(&Desk<'_>, &Call) -> Result<Done, Stop>,
+    F: AsyncFnOnce(&Desk<'_>, &Call) -> Result<ApiResponse, Error>,
 {
-    let issuer = foundation.config.issuer();
-    let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-    let rows = foundation.rows(pool).await?;
-    let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
-    match work(&desk, &Call::of_operator(foundation.clock.now())).await {
+    let issuer = context.config.issuer();
+    let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
+    let rows = context.rows(pool).await?;
+    let desk = Desk {
+        pool,
+        issuer: &issuer,
+        capability_levels: &capability_levels,
+        config: &context.config,
+        rows: &rows,
+    };
+    match work(&desk, &Call::of_operator(context.clock.now())).await {
         Ok(done) if json => print_json(&done.body).map(|()| ExitCode::SUCCESS),
         Ok(done) => {
             for (name, value) in
@@ -269,11 +283,11 @@ where
             }
             Ok(ExitCode::SUCCESS)
         }
-        Err(Stop::Refused(refusal)) => {
+        Err(Error::Refused(refusal)) => {
             eprintln!("actchain: {}: {}", refusal.reason(), super::sentence(refusal));
             Ok(ExitCode::FAILURE)
         }
-        Err(Stop::Failed(fault)) => Err(fault),
+        Err(Error::Failed(fault)) => Err(fault),
     }
 }
 

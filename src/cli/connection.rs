@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 use zeroize::Zeroizing;
 
-use super::foundation::Foundation;
-use super::{foundation, print_json, print_members};
-use crate::cli::foundation::Opening;
-use crate::domain::capability::Ladder;
+use super::context::CommandContext;
+use super::{context, print_json, print_members};
+use crate::cli::context::Opening;
+use crate::domain::capability::CapabilityLevels;
 use crate::domain::principal::Principal;
 use crate::domain::provider;
-use crate::domain::refusal::Stop;
+use crate::domain::refusal::Error;
 use crate::domain::vault::State;
-use crate::domain::vault::held::Vault;
-use crate::flows::desk::{Call, Desk};
-use crate::flows::keys;
-use crate::flows::vault::{self, Import, ListQuery, NewConnection};
-use crate::platform::fault::{During, Fault};
+use crate::domain::vault::credential_cache::CredentialCache;
+use crate::platform::fault::{Context, Fault};
+use crate::services::keys;
+use crate::services::request_context::{Call, Desk};
+use crate::services::vault::{self, Import, ListQuery, NewConnection};
 
 /// Connections are read in pages of so many.
 const PAGE: u32 = 100;
@@ -116,34 +116,38 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
         Command::Import(ImportArgs { file, .. }) | Command::Rotate { file, .. } => Some(credential(file)?),
         _ => None,
     };
-    foundation::with(config, async |foundation, pool| {
-        match carry_out((foundation, pool), command, import).await {
-            Ok(code) => Ok(code),
-            Err(Stop::Failed(fault)) => Err(fault),
-            Err(Stop::Refused(refusal)) => {
-                eprintln!("actchain: {}: {}", refusal.reason(), super::sentence(refusal));
-                Ok(ExitCode::FAILURE)
-            }
+    context::with(config, async |context, pool| match carry_out((context, pool), command, import).await {
+        Ok(code) => Ok(code),
+        Err(Error::Failed(fault)) => Err(fault),
+        Err(Error::Refused(refusal)) => {
+            eprintln!("actchain: {}: {}", refusal.reason(), super::sentence(refusal));
+            Ok(ExitCode::FAILURE)
         }
     })
     .await
 }
 
 async fn carry_out(
-    (foundation, pool): (&Foundation, &PgPool),
+    (context, pool): (&CommandContext, &PgPool),
     command: Command,
     import: Option<Import>,
-) -> Result<ExitCode, Stop> {
-    let issuer = foundation.config.issuer();
-    let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-    let rows = foundation.rows(pool).await?;
-    let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
-    let call = Call::of_operator(foundation.clock.now());
+) -> Result<ExitCode, Error> {
+    let issuer = context.config.issuer();
+    let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
+    let rows = context.rows(pool).await?;
+    let desk = Desk {
+        pool,
+        issuer: &issuer,
+        capability_levels: &capability_levels,
+        config: &context.config,
+        rows: &rows,
+    };
+    let call = Call::of_operator(context.clock.now());
     match command {
         Command::List(args) => list(&desk, &call, args).await,
         Command::Show { id, json } => Ok(print_members(&vault::show(&desk, &call, &id).await?.body, json)?),
         Command::Import(args) => {
-            let vault = opened(foundation, pool).await?;
+            let vault = opened(context, pool).await?;
             let wanted = NewConnection {
                 provider: args.provider,
                 name: args.name,
@@ -156,35 +160,35 @@ async fn carry_out(
             Ok(print_members(&done.body, args.json)?)
         }
         Command::Rotate { id, json, .. } => {
-            let vault = opened(foundation, pool).await?;
+            let vault = opened(context, pool).await?;
             let import = import.unwrap_or_default();
             let done = vault::rotate((&desk, &vault), &call, (&id, &import)).await?;
             Ok(print_members(&done.body, json)?)
         }
         Command::Disconnect { id, reason, json } => {
-            let vault = opened(foundation, pool).await?;
+            let vault = opened(context, pool).await?;
             let done = vault::disconnect((&desk, &vault), &call, (&id, Some(&reason))).await?;
             if done.body.get("provider_revoked") == Some(&Value::Bool(false)) {
                 eprintln!("actchain: the provider could not be told; a running server tries again for a day");
             }
             Ok(print_members(&done.body, json)?)
         }
-        Command::Rekey { json } => Ok(rekey((foundation, pool), json).await?),
+        Command::Rekey { json } => Ok(rekey((context, pool), json).await?),
         Command::Providers { json } => Ok(providers(pool, json).await?),
     }
 }
 
 /// The vault, once it is known that the master key at hand is the one of this database; otherwise nothing is begun.
-async fn opened(foundation: &Foundation, pool: &PgPool) -> Result<Vault, Fault> {
-    let vault = foundation.vault()?;
-    keys::ensure_data_key(pool, vault.keys.master(), foundation.clock.now()).await?;
+async fn opened(context: &CommandContext, pool: &PgPool) -> Result<CredentialCache, Fault> {
+    let vault = context.vault()?;
+    keys::ensure_data_key(pool, vault.keys.master(), context.clock.now()).await?;
     Ok(vault)
 }
 
-async fn rekey((foundation, pool): (&Foundation, &PgPool), json: bool) -> Result<ExitCode, Fault> {
-    let vault = foundation.vault()?;
+async fn rekey((context, pool): (&CommandContext, &PgPool), json: bool) -> Result<ExitCode, Fault> {
+    let vault = context.vault()?;
     let report = |sealed, left| eprintln!("sealed anew: {sealed}, left: {left}");
-    let done = vault::rekey(pool, &vault.keys, foundation.clock.now(), report).await?;
+    let done = vault::rekey(pool, &vault.keys, context.clock.now(), report).await?;
     if json {
         print_json(&done)?;
     } else {
@@ -204,7 +208,7 @@ fn credential(path: &Path) -> Result<Import, Fault> {
     } else {
         std::fs::read_to_string(path)
     };
-    let text = Zeroizing::new(text.during(&what)?);
+    let text = Zeroizing::new(text.context(&what)?);
     let object = crate::platform::json::parse_object(text.as_bytes()).map(Value::Object);
     object.and_then(|object| serde_json::from_value(object).ok()).ok_or_else(|| {
         Fault::new(format!(
@@ -214,7 +218,7 @@ fn credential(path: &Path) -> Result<Import, Fault> {
     })
 }
 
-async fn list(desk: &Desk<'_>, call: &Call, args: ListArgs) -> Result<ExitCode, Stop> {
+async fn list(desk: &Desk<'_>, call: &Call, args: ListArgs) -> Result<ExitCode, Error> {
     let mut query = ListQuery {
         owner_iss: args.owner_iss,
         owner_sub: args.owner_sub,

@@ -1,20 +1,20 @@
-//! `actchain delegation list|show|request|approve|deny|revoke|renew|tree`: the desk, for whoever has a shell on the machine.
+//! `actchain delegation list|show|request|approve|deny|revoke|renew|tree`: the management API, for whoever has a shell on the machine.
 
 use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{delegation_tree, foundation, print_json, print_members, sentence};
-use crate::cli::foundation::Opening;
-use crate::domain::capability::Ladder;
+use super::{context, delegation_tree, print_json, print_members, sentence};
+use crate::cli::context::Opening;
+use crate::domain::capability::CapabilityLevels;
 use crate::domain::delegation::State;
-use crate::domain::delegation::list::Filter;
+use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::principal::Principal;
-use crate::domain::refusal::Stop;
-use crate::flows::delegations::{self, Approval, NewDelegation, Page};
-use crate::flows::desk::{Call, Desk, Done};
+use crate::domain::refusal::Error;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
+use crate::services::delegations::{self, Approval, NewDelegation, Page};
+use crate::services::request_context::{ApiResponse, Call, Desk};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -165,16 +165,22 @@ fn state(text: &str) -> Result<State, String> {
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    foundation::with(config, async |foundation, pool| {
-        let issuer = foundation.config.issuer();
-        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        let rows = foundation.rows(pool).await?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
-        let call = Call::of_operator(foundation.clock.now());
+    context::with(config, async |context, pool| {
+        let issuer = context.config.issuer();
+        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
+        let rows = context.rows(pool).await?;
+        let desk = Desk {
+            pool,
+            issuer: &issuer,
+            capability_levels: &capability_levels,
+            config: &context.config,
+            rows: &rows,
+        };
+        let call = Call::of_operator(context.clock.now());
         match carry_out(&desk, &call, command).await {
             Ok(code) => Ok(code),
-            Err(Stop::Failed(fault)) => Err(fault),
-            Err(Stop::Refused(refusal)) => {
+            Err(Error::Failed(fault)) => Err(fault),
+            Err(Error::Refused(refusal)) => {
                 let state = refusal.state().map(|state| format!(" (it is {state})")).unwrap_or_default();
                 let place = refusal.pointer().map(|pointer| format!(" (at {pointer})")).unwrap_or_default();
                 eprintln!("actchain: {}: {}{state}{place}", refusal.reason(), sentence(refusal));
@@ -185,16 +191,16 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
     .await
 }
 
-async fn carry_out(desk: &Desk<'_>, call: &Call, command: Command) -> Result<ExitCode, Stop> {
+async fn carry_out(desk: &Desk<'_>, call: &Call, command: Command) -> Result<ExitCode, Error> {
     let (done, json) = match command {
         Command::List { state, delegator_iss, delegator, delegate, parent, limit, cursor, json } => {
-            let filter = Filter {
+            let filter = DelegationFilter {
                 state,
                 delegator_iss,
                 delegator_sub: delegator,
                 delegate,
                 parent,
-                ..Filter::default()
+                ..DelegationFilter::default()
             };
             let page = Page { cursor, limit: Some(limit) };
             let done = delegations::list(desk, call, &filter, &page).await?;
@@ -221,7 +227,7 @@ async fn carry_out(desk: &Desk<'_>, call: &Call, command: Command) -> Result<Exi
     Ok(print_members(&done.body, json)?)
 }
 
-async fn request(desk: &Desk<'_>, call: &Call, args: &RequestArgs) -> Result<Done, Stop> {
+async fn request(desk: &Desk<'_>, call: &Call, args: &RequestArgs) -> Result<ApiResponse, Error> {
     let limits = args.limits.approval();
     let wanted = NewDelegation {
         delegate: Some(args.delegate.clone()),

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::print_json;
-use crate::domain::delegation::list::Filter;
-use crate::domain::refusal::{Refusal, Stop};
-use crate::flows::delegations::{self, Page};
-use crate::flows::desk::{Call, Desk};
+use crate::domain::delegation::list::DelegationFilter;
+use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
+use crate::services::delegations::{self, Page};
+use crate::services::request_context::{Call, Desk};
 
 /// More than anybody looks at.
 const MOST: usize = 5_000;
@@ -21,21 +21,23 @@ pub(super) async fn run(
     call: &Call,
     (id, delegator): (Option<String>, Option<String>),
     json: bool,
-) -> Result<ExitCode, Stop> {
+) -> Result<ExitCode, Error> {
     let mut found = match (&id, &delegator) {
         (Some(id), _) => vec![delegations::show(desk, call, id).await?.1.body],
         (None, Some(sub)) => {
-            let given = Filter { delegator_sub: Some(sub.clone()), ..Filter::default() };
+            let given = DelegationFilter { delegator_sub: Some(sub.clone()), ..DelegationFilter::default() };
             let mut given = all(desk, call, &given).await?;
             given.retain(is_root);
             given
         }
-        (None, None) => all(desk, call, &Filter::default()).await?,
+        (None, None) => all(desk, call, &DelegationFilter::default()).await?,
     };
     if id.is_some() || delegator.is_some() {
         let mut parents: Vec<String> = found.iter().map(|one| text(one, "/id")).collect();
         while let Some(parent) = parents.pop() {
-            let below = all(desk, call, &Filter { parent: Some(parent), ..Filter::default() }).await?;
+            let below =
+                all(desk, call, &DelegationFilter { parent: Some(parent), ..DelegationFilter::default() })
+                    .await?;
             parents.extend(below.iter().map(|one| text(one, "/id")));
             found.extend(below);
             drawable(&found)?;
@@ -77,7 +79,7 @@ fn drawable(found: &[Value]) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn all(desk: &Desk<'_>, call: &Call, filter: &Filter) -> Result<Vec<Value>, Stop> {
+async fn all(desk: &Desk<'_>, call: &Call, filter: &DelegationFilter) -> Result<Vec<Value>, Error> {
     let mut found = Vec::new();
     let mut page = Page { cursor: None, limit: Some(100) };
     loop {

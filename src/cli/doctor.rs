@@ -7,16 +7,16 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
-use super::foundation::{self, Foundation, Opening};
+use super::context::{self, CommandContext, Opening};
 use super::print_json;
 use crate::domain::audit::store;
 use crate::domain::issuer::Issuer;
 use crate::domain::row_mac::RowMac;
 use crate::domain::{client, key, registry, server_info};
-use crate::flows::audit;
 use crate::platform::fault::Fault;
 use crate::platform::json;
-use crate::platform::outbound::{Outbound, Reach};
+use crate::platform::outbound::{AddressPolicy, Outbound};
+use crate::services::audit;
 
 /// How far the database's clock may be from ours.
 const MOST_DRIFT: Duration = Duration::seconds(2);
@@ -50,8 +50,7 @@ pub(super) async fn run(opening: Result<Opening, Fault>, args: Args) -> Result<E
             // Where there is nothing, nothing can be checked.
             opening.require_present()?;
             findings.push(Finding::of("configuration", Ok(())));
-            let looked =
-                foundation::with(opening, async |foundation, pool| look(foundation, pool).await).await;
+            let looked = context::with(opening, async |context, pool| look(context, pool).await).await;
             match looked {
                 Ok(more) => findings.extend(more),
                 Err(fault) => findings.push(Finding::of::<()>("database", Err(fault))),
@@ -79,14 +78,14 @@ pub(super) async fn run(opening: Result<Opening, Fault>, args: Args) -> Result<E
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fault> {
-    let issuer = foundation.config.issuer();
+async fn look(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, Fault> {
+    let issuer = context.config.issuer();
     let mut connection = pool.acquire().await?;
     let version: String =
         sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(&mut *connection).await?;
-    let elsewhere = foundation.cluster.as_ref().and_then(|cluster| cluster.elsewhere());
+    let elsewhere = context.cluster.as_ref().and_then(|cluster| cluster.elsewhere());
     let elsewhere = elsewhere.map(|home| format!(", whose files are in {}", home.display()));
-    let place = format!("{}{}", foundation.place(), elsewhere.unwrap_or_default());
+    let place = format!("{}{}", context.place(), elsewhere.unwrap_or_default());
     let mut findings =
         vec![Finding::of(format!("database: PostgreSQL {version}, schema current, {place}"), Ok(()))];
     findings.push(match server_info::find(&mut connection).await? {
@@ -102,7 +101,7 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
     });
     let theirs: OffsetDateTime =
         sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *connection).await?;
-    let drift = (theirs - foundation.clock.now()).abs();
+    let drift = (theirs - context.clock.now()).abs();
     let within = if drift <= MOST_DRIFT {
         Ok(())
     } else {
@@ -110,8 +109,8 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
     };
     findings.push(Finding::of("clock", within));
     let stored = key::store::list(&mut connection).await?;
-    let opened = foundation.seal().and_then(|seal| {
-        let active = stored.iter().filter(|key| key.stage() == key::Stage::Active);
+    let opened = context.seal().and_then(|seal| {
+        let active = stored.iter().filter(|key| key.state() == key::KeyState::Active);
         active.map(|key| key.open(&seal)).collect::<Result<Vec<_>, _>>()
     });
     findings.push(log(&mut connection, stored.is_empty()).await?);
@@ -121,12 +120,12 @@ async fn look(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Finding>, Fa
         "keys: open under the master key"
     };
     findings.push(Finding::of(keys, opened));
-    let outbound = Outbound::new(Reach::of_issuer(&issuer))?;
+    let outbound = Outbound::new(AddressPolicy::of_issuer(&issuer))?;
     // A database that no server or command has written to yet has no rows to check.
     if key::store::find_secret(&mut connection, key::ROW_MAC).await?.is_none() {
         return Ok(findings);
     }
-    let rows = match foundation.seal() {
+    let rows = match context.seal() {
         Ok(seal) => RowMac::open(&mut connection, &seal).await,
         Err(fault) => Err(fault),
     };
@@ -172,14 +171,14 @@ async fn log(connection: &mut PgConnection, without_keys: bool) -> Result<Findin
     if size > MOST_VERIFIED {
         return Ok(Finding::of(format!("{what}; `actchain audit verify` checks them"), Ok(())));
     }
-    let report = audit::verify_database(connection, &audit::Kept::default()).await?;
+    let report = audit::verify_database(connection, &audit::TrustAnchors::default()).await?;
     let restore = "restore the backup again, into an empty database";
-    Ok(match report.broken {
-        Some(broken) => Finding::of::<()>(
+    Ok(match report.integrity_error {
+        Some(integrity_error) => Finding::of::<()>(
             what,
             Err(Fault::new(format!(
                 "the log is broken at event {}: if this database was restored, {restore}",
-                broken.seq
+                integrity_error.seq
             ))),
         ),
         None if without_keys && report.checkpoints > 0 => Finding::of::<()>(

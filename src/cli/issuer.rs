@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 
-use super::foundation::Foundation;
-use super::{foundation, print_json, print_members, registration};
-use crate::cli::foundation::Opening;
-use crate::domain::capability::Ladder;
+use super::context::CommandContext;
+use super::{context, print_json, print_members, registration};
+use crate::cli::context::Opening;
+use crate::domain::capability::CapabilityLevels;
 use crate::domain::registry;
-use crate::flows::desk::{Call, Desk};
-use crate::flows::registrations::{Delegations, issuers, remove_issuer};
 use crate::platform::fault::Fault;
+use crate::services::registrations::{Delegations, issuers, remove_issuer};
+use crate::services::request_context::{Call, Desk};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -40,9 +40,9 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    foundation::with(config, async |foundation, pool| match command {
+    context::with(config, async |context, pool| match command {
         Command::List { json } => {
-            let all = registered(foundation, pool).await?;
+            let all = registered(context, pool).await?;
             if json {
                 return print_json(&json!({"items": all})).map(|()| ExitCode::SUCCESS);
             }
@@ -52,7 +52,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
             Ok(ExitCode::SUCCESS)
         }
         Command::Show { iss, json } => {
-            let all = registered(foundation, pool).await?;
+            let all = registered(context, pool).await?;
             match all.iter().find(|one| registration::text(one, "iss") == iss) {
                 Some(one) => print_members(one, json),
                 None => Ok(registration::not_found("issuer", &iss)),
@@ -60,12 +60,13 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
         }
         Command::Remove { iss, revoke_delegations, json } => {
             let delegations = if revoke_delegations { Delegations::Revoke } else { Delegations::Keep };
-            let issuer = foundation.config.issuer();
-            let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-            let rows = foundation.rows(pool).await?;
-            let config = &foundation.config;
-            let desk = Desk { pool, issuer: &issuer, ladder: &ladder, rows: &rows, config };
-            let call = Call::of_operator(foundation.clock.now());
+            let issuer = context.config.issuer();
+            let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
+            let rows = context.rows(pool).await?;
+            let config = &context.config;
+            let desk =
+                Desk { pool, issuer: &issuer, capability_levels: &capability_levels, rows: &rows, config };
+            let call = Call::of_operator(context.clock.now());
             let removal = remove_issuer(&desk, &call, &iss, delegations).await?;
             registration::show(&removal, ("issuer", &iss), json)
         }
@@ -73,9 +74,9 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
     .await
 }
 
-async fn registered(foundation: &Foundation, pool: &PgPool) -> Result<Vec<Value>, Fault> {
-    let rows = foundation.rows(pool).await?;
+async fn registered(context: &CommandContext, pool: &PgPool) -> Result<Vec<Value>, Fault> {
+    let rows = context.rows(pool).await?;
     let mut connection = pool.acquire().await?;
-    let registry = registry::store::load(&rows, &mut connection, &foundation.config.issuer()).await?;
+    let registry = registry::store::load(&rows, &mut connection, &context.config.issuer()).await?;
     Ok(issuers(&registry))
 }

@@ -1,16 +1,16 @@
-//! `actchain key list|rotate`.
+//! `actchain key list|show|rotate`.
 
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{foundation, print_json};
-use crate::cli::foundation::Opening;
-use crate::domain::key::{self, StoredKey};
-use crate::flows::audit;
-use crate::flows::keys::{self, Haste};
+use super::{context, print_json};
+use crate::cli::context::Opening;
+use crate::domain::key::{self, KeyState, Purpose, StoredKey};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
+use crate::services::audit;
+use crate::services::keys::{self, RotationPolicy};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -18,6 +18,12 @@ pub(super) enum Command {
     List {
         #[arg(long)]
         json: bool,
+    },
+    /// The public key that verifies what is signed now
+    Show {
+        /// What the key signs
+        #[arg(long, value_enum, default_value_t = Signs::Token)]
+        purpose: Signs,
     },
     /// Let the next key sign tokens, and make another next one; or a new one sign checkpoints of the log
     Rotate {
@@ -38,20 +44,32 @@ pub(super) enum Signs {
     /// Access tokens
     Token,
     /// Checkpoints of the audit log
-    Log,
+    Checkpoint,
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    foundation::with(config, async |foundation, pool| {
-        let settings = &foundation.config.keys;
+    context::with(config, async |context, pool| {
+        let settings = &context.config.keys;
         match command {
             Command::List { json } => {
                 let mut connection = pool.acquire().await?;
                 list(&key::store::list(&mut connection).await?, json)
             }
-            Command::Rotate { purpose: Signs::Log, json, .. } => {
-                let (now, issuer) = (foundation.clock.now(), foundation.config.issuer());
-                let seal = foundation.seal()?;
+            Command::Show { purpose: Signs::Checkpoint } => {
+                let issuer = context.config.issuer();
+                println!("{}", audit::published_key(&mut *pool.acquire().await?, &issuer).await?);
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Show { purpose: Signs::Token } => {
+                let keys = key::store::list(&mut *pool.acquire().await?).await?;
+                let active =
+                    |key: &&StoredKey| key.purpose == Purpose::Token && key.state() == KeyState::Active;
+                let key = keys.iter().find(active).ok_or_else(|| Fault::new("no key signs tokens"))?;
+                print_json(&key.public_jwk).map(|()| ExitCode::SUCCESS)
+            }
+            Command::Rotate { purpose: Signs::Checkpoint, json, .. } => {
+                let (now, issuer) = (context.clock.now(), context.config.issuer());
+                let seal = context.seal()?;
                 keys::ensure(pool, &seal, settings, now).await?;
                 let kid = keys::rotate_log(pool, &seal, now).await?;
                 // Signed by both, for whoever knows the one before.
@@ -65,10 +83,10 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
                 Ok(ExitCode::SUCCESS)
             }
             Command::Rotate { force, json, .. } => {
-                let now = foundation.clock.now();
-                let seal = foundation.seal()?;
+                let now = context.clock.now();
+                let seal = context.seal()?;
                 keys::ensure(pool, &seal, settings, now).await?;
-                let haste = if force { Haste::Forced } else { Haste::Patient };
+                let haste = if force { RotationPolicy::Forced } else { RotationPolicy::Patient };
                 let kid = keys::rotate(pool, &seal, (settings, haste), now).await?;
                 let kid = kid.ok_or_else(|| Fault::new("nothing was rotated"))?;
                 if json {
@@ -88,7 +106,7 @@ fn view(key: &StoredKey) -> Value {
         "kid": key.kid,
         "purpose": key.purpose,
         "alg": key.alg.name(),
-        "stage": key.stage(),
+        "stage": key.state(),
         "created_at": rfc3339(key.created_at),
         "activated_at": key.activated_at.map(rfc3339),
         "retired_at": key.retired_at.map(rfc3339),

@@ -1,4 +1,4 @@
-//! DOOR: the command line, one file per command.
+//! ENTRY POINT: the command line, one file per command.
 
 #[macro_use]
 mod out;
@@ -9,11 +9,11 @@ mod backup;
 mod chain_view;
 mod client;
 mod connection;
+mod context;
 mod delegation;
 mod delegation_tree;
 mod demo;
 mod doctor;
-mod foundation;
 mod issuer;
 mod key;
 mod registration;
@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::foundation::{Access, IfMissing, Opening};
+use self::context::{Access, IfMissing, Opening};
 use crate::domain::refusal::Refusal;
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
@@ -72,7 +72,7 @@ enum Command {
     /// List, show, import, rotate and disconnect credentials of third parties; list who gives them
     #[command(subcommand)]
     Connection(connection::Command),
-    /// List and rotate signing keys
+    /// List, show and rotate signing keys
     #[command(subcommand)]
     Key(key::Command),
     /// Decode, explain and verify tokens
@@ -151,14 +151,13 @@ impl Command {
             | Self::Resource(resource::Command::List { .. } | resource::Command::Show { .. })
             | Self::Backup(_)
             | Self::Token(_)
-            | Self::Key(key::Command::List { .. })
+            | Self::Key(key::Command::List { .. } | key::Command::Show { .. })
             | Self::Audit(
                 audit::Command::Verify(_)
-                | audit::Command::Prove(_)
+                | audit::Command::VerifyReceipt(_)
                 | audit::Command::Chains(_)
                 | audit::Command::Tail { .. }
-                | audit::Command::Show(_)
-                | audit::Command::Checkpoint { key: true },
+                | audit::Command::Show(_),
             )
             | Self::Sink(
                 sink::Command::List { .. } | sink::Command::Show(_) | sink::Command::DeadLetters { .. },
@@ -180,7 +179,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
             Some(printed) => printed,
             None => apply::run(opening()?, args).await,
         },
-        Command::Migrate => foundation::migrate(&config()?).await,
+        Command::Migrate => context::migrate(&config()?).await,
         Command::Client(command) => client::run(opening()?, command).await,
         Command::Issuer(command) => issuer::run(opening()?, command).await,
         Command::Resource(command) => resource::run(opening()?, command).await,

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{print_json, print_members};
-use crate::flows::registrations::Removal;
 use crate::platform::fault::Fault;
+use crate::services::registrations::Removal;
 
 pub(super) fn text<'a>(one: &'a Value, member: &str) -> &'a str {
     one.get(member).and_then(Value::as_str).unwrap_or_default()

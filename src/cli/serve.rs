@@ -3,18 +3,18 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::foundation::{Foundation, IfMissing, Signals};
+use super::context::{CommandContext, IfMissing, Signals};
 use super::out;
 use crate::app::App;
 use crate::domain::server_info::ServerInfo;
-use crate::flows::register_server::register_server;
-use crate::flows::{audit, keys};
-use crate::http::Listening;
+use crate::http::HttpServer;
 use crate::jobs;
 use crate::platform::config::Config;
-use crate::platform::fault::{During, Fault};
-use crate::platform::local_postgres::Role;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::local_postgres::PostgresUser;
 use crate::platform::{process, telemetry};
+use crate::services::register_server::register_server;
+use crate::services::{audit, keys};
 
 /// How often the embedded cluster is looked at.
 const WATCH: Duration = Duration::from_millis(500);
@@ -26,32 +26,32 @@ pub(super) async fn run(mut config: Config) -> Result<ExitCode, Fault> {
     telemetry::start_logs(&config.log)?;
     process::raise_descriptors()?;
     // Before anything that takes time: an address in use is said at once. Port 0 becomes the one that was given.
-    let listener = Listening::bind(config.listen).map_err(|fault| {
+    let listener = HttpServer::bind(config.listen).map_err(|fault| {
         Fault::new(format!("{fault}; choose another address with listen or ACTCHAIN_LISTEN"))
     })?;
-    config.listen = listener.local_addr().during("listening")?;
+    config.listen = listener.local_addr().context("listening")?;
     // Before there is anything to undo: a signal during the start ends it in order, too.
     let mut signals = Signals::listen()?;
-    let foundation = Foundation::lay(config, Role::Server, IfMissing::Make).await?;
-    let served = serve(&foundation, listener, &mut signals).await;
-    let closed = foundation.close().await;
+    let context = CommandContext::open(config, PostgresUser::Server, IfMissing::Make).await?;
+    let served = serve(&context, listener, &mut signals).await;
+    let closed = context.close().await;
     served.and(closed).map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve(
-    foundation: &Foundation,
+    context: &CommandContext,
     listener: std::net::TcpListener,
     signals: &mut Signals,
 ) -> Result<(), Fault> {
-    let config = foundation.config.clone();
-    let master = foundation.master_key()?;
-    let pool = foundation.pool().await?;
-    let seal = foundation.seal()?;
-    keys::ensure(&pool, &seal, &config.keys, foundation.clock.now()).await?;
+    let config = context.config.clone();
+    let master = context.master_key()?;
+    let pool = context.pool().await?;
+    let seal = context.seal()?;
+    keys::ensure(&pool, &seal, &config.keys, context.clock.now()).await?;
     pool.close().await;
-    let database = foundation.database.clone();
-    let (app, writer) = App::build(config, foundation.clock.clone(), database, (&master, seal)).await?;
-    let listening = Listening::start(&app, listener)?;
+    let database = context.database.clone();
+    let (app, writer) = App::build(config, context.clock.clone(), database, (&master, seal)).await?;
+    let listening = HttpServer::start(&app, listener)?;
     let (address, handle) = (listening.address, listening.handle());
     let mut running = tokio::spawn(listening.run());
     let jobs = jobs::start(&app);
@@ -70,25 +70,25 @@ async fn serve(
     tracing::info!(issuer = app.issuer, %address, "ready");
 
     tokio::select! {
-        () = stop_signal(foundation, signals) => {}
+        () = stop_signal(context, signals) => {}
         ended = &mut running => {
-            ended.during("serving")??;
+            ended.context("serving")??;
             return Err(Fault::new("the HTTP server ended by itself"));
         }
     }
     tracing::info!("stopping: finishing what is under way");
-    app.follow.close();
+    app.log_watcher.close();
     handle.stop(true).await;
     for job in jobs {
         job.abort();
     }
-    running.await.during("stopping")??;
-    if tokio::time::timeout(LAST, app.all_ended()).await.is_err() {
+    running.await.context("stopping")??;
+    if tokio::time::timeout(LAST, app.drain()).await.is_err() {
         tracing::warn!("something is still under way and is given up");
     }
     // The last word on what happened in this life; without it the next checkpoint vouches for the same events. Over
     // connections of its own: those of the pool may belong to HTTP threads that have ended.
-    let pool = foundation.pool().await?;
+    let pool = context.pool().await?;
     if let Err(fault) = audit::checkpoint(&pool, &app.seal, &app.issuer, app.clock.now()).await {
         tracing::warn!(error = %fault, "no checkpoint at the end");
     }
@@ -98,19 +98,19 @@ async fn serve(
     drop(app);
     tokio::time::timeout(Duration::from_secs(5), writer)
         .await
-        .during("recording what waited")?
-        .during("stopping")?;
+        .context("recording what waited")?
+        .context("stopping")?;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// Waits for SIGTERM or Ctrl-C, and keeps the embedded cluster running meanwhile.
-async fn stop_signal(foundation: &Foundation, signals: &mut Signals) {
+async fn stop_signal(context: &CommandContext, signals: &mut Signals) {
     loop {
         tokio::select! {
             () = signals.stop() => return,
             () = tokio::time::sleep(WATCH) => {
-                let Some(cluster) = &foundation.cluster else { continue };
+                let Some(cluster) = &context.cluster else { continue };
                 if let Err(fault) = cluster.ensure_running().await {
                     tracing::error!(error = %fault, "the embedded database is down");
                 }

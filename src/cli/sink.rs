@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{foundation, print_json, print_members};
-use crate::cli::foundation::Opening;
-use crate::domain::capability::Ladder;
-use crate::domain::refusal::Stop;
-use crate::flows::desk::{Call, Desk};
-use crate::flows::sinks::{self, To};
+use super::{context, print_json, print_members};
+use crate::cli::context::Opening;
+use crate::domain::capability::CapabilityLevels;
+use crate::domain::refusal::Error;
 use crate::platform::fault::Fault;
+use crate::services::request_context::{Call, Desk};
+use crate::services::sinks::{self, EnabledState};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -49,29 +49,37 @@ pub(super) struct One {
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    foundation::with(config, async |foundation, pool| {
-        let issuer = foundation.config.issuer();
-        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        let rows = foundation.rows(pool).await?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
-        let call = Call::of_operator(foundation.clock.now());
+    context::with(config, async |context, pool| {
+        let issuer = context.config.issuer();
+        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
+        let rows = context.rows(pool).await?;
+        let desk = Desk {
+            pool,
+            issuer: &issuer,
+            capability_levels: &capability_levels,
+            config: &context.config,
+            rows: &rows,
+        };
+        let call = Call::of_operator(context.clock.now());
         let done = match &command {
             Command::List { .. } => sinks::list(&desk, &call).await,
             Command::Show(one) => sinks::show(&desk, &call, &one.id).await,
             Command::DeadLetters { one, after } => sinks::dead_letters(&desk, &call, (&one.id, *after)).await,
             Command::Replay(one) => sinks::replay(&desk, &call, &one.id).await,
-            Command::Disable(one) => sinks::switch(&desk, &call, (&one.id, To::Disabled)).await,
-            Command::Enable(one) => sinks::switch(&desk, &call, (&one.id, To::Enabled)).await,
+            Command::Disable(one) => {
+                sinks::set_enabled(&desk, &call, (&one.id, EnabledState::Disabled)).await
+            }
+            Command::Enable(one) => sinks::set_enabled(&desk, &call, (&one.id, EnabledState::Enabled)).await,
             Command::RotateSecret(one) => {
-                let vault = foundation.vault()?;
+                let vault = context.vault()?;
                 sinks::rotate((&desk, &vault), &call, &one.id).await
             }
             Command::Remove(one) => sinks::remove(&desk, &call, &one.id).await,
         };
         match done {
             Ok(done) => show(&command, &done.body),
-            Err(Stop::Failed(fault)) => Err(fault),
-            Err(Stop::Refused(refusal)) => {
+            Err(Error::Failed(fault)) => Err(fault),
+            Err(Error::Refused(refusal)) => {
                 eprintln!("actchain: {}: {}", refusal.reason(), super::sentence(refusal));
                 Ok(ExitCode::FAILURE)
             }
@@ -106,7 +114,7 @@ fn show(command: &Command, body: &Value) -> Result<ExitCode, Fault> {
                 of("id"),
                 of("format"),
                 if item.get("enabled") == Some(&Value::Bool(true)) { "enabled" } else { "disabled" },
-                of("position"),
+                of("cursor"),
                 of("dead_letters"),
                 of("url"),
                 of("last_error")

@@ -7,9 +7,9 @@ pub type Ceiling = Option<String>;
 
 /// The names, lowest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ladder(Vec<String>);
+pub struct CapabilityLevels(Vec<String>);
 
-impl Ladder {
+impl CapabilityLevels {
     /// A ladder of different names.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Ladder {
     }
 
     /// What both ceilings allow.
-    pub fn meet(&self, left: &Ceiling, right: &Ceiling) -> Ceiling {
+    pub fn intersect(&self, left: &Ceiling, right: &Ceiling) -> Ceiling {
         match (left, right) {
             (None, ceiling) | (ceiling, None) => ceiling.clone(),
             (Some(one), Some(other)) if self.rank(one) <= self.rank(other) => Some(one.clone()),
@@ -73,8 +73,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn ladder() -> Ladder {
-        Ladder::new(&["observe", "mutate", "execute", "admin"].map(str::to_owned)).unwrap()
+    fn capability_levels() -> CapabilityLevels {
+        CapabilityLevels::new(&["observe", "mutate", "execute", "admin"].map(str::to_owned)).unwrap()
     }
 
     fn ceiling() -> impl Strategy<Value = Ceiling> {
@@ -85,11 +85,11 @@ mod tests {
     proptest! {
         #[test]
         fn narrowing_never_climbs(left in ceiling(), right in ceiling()) {
-            let both = ladder().meet(&left, &right);
-            prop_assert!(ladder().covers(&left, &both) && ladder().covers(&right, &both));
-            for name in ladder().names() {
-                let reached = ladder().reaches(&left, name) && ladder().reaches(&right, name);
-                prop_assert_eq!(ladder().reaches(&both, name), reached);
+            let both = capability_levels().intersect(&left, &right);
+            prop_assert!(capability_levels().covers(&left, &both) && capability_levels().covers(&right, &both));
+            for name in capability_levels().names() {
+                let reached = capability_levels().reaches(&left, name) && capability_levels().reaches(&right, name);
+                prop_assert_eq!(capability_levels().reaches(&both, name), reached);
             }
         }
     }
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn what_is_no_longer_on_the_ladder_allows_nothing() {
         let gone = Some("gone".to_owned());
-        assert!(ladder().names().iter().all(|name| !ladder().reaches(&gone, name)));
-        assert!(ladder().reaches(&None, "admin") && !ladder().reaches(&None, "gone"));
-        assert!(Ladder::new(&["a".into(), "a".into()]).is_err());
+        assert!(capability_levels().names().iter().all(|name| !capability_levels().reaches(&gone, name)));
+        assert!(capability_levels().reaches(&None, "admin") && !capability_levels().reaches(&None, "gone"));
+        assert!(CapabilityLevels::new(&["a".into(), "a".into()]).is_err());
     }
 }

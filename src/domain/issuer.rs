@@ -8,9 +8,9 @@ use time::OffsetDateTime;
 use super::client::usable_keys;
 use crate::platform::fault::Fault;
 use crate::platform::jose::{Alg, JwkSet, PublicKey};
-use crate::protocol::identity_token::ClaimPolicy;
 use crate::protocol::jwt_time::SKEW;
 use crate::protocol::token_exchange::TokenType;
+use crate::protocol::trusted_issuer_jwt::ClaimPolicy;
 
 /// A trusted issuer.
 #[derive(Debug, Clone)]

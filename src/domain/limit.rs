@@ -31,7 +31,7 @@ impl Limit {
     }
 
     /// What both allow.
-    pub fn meet(&self, other: &Self) -> Self {
+    pub fn intersect(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Any, limit) | (limit, Self::Any) => limit.clone(),
             (Self::Only(left), Self::Only(right)) => Self::Only(left.intersection(right).cloned().collect()),
@@ -68,7 +68,7 @@ mod tests {
     proptest! {
         #[test]
         fn narrowing_never_widens(left in any_limit(), right in any_limit(), name in "[a-e]") {
-            let both = left.meet(&right);
+            let both = left.intersect(&right);
             prop_assert!(left.covers(&both) && right.covers(&both));
             prop_assert_eq!(both.allows(&name), left.allows(&name) && right.allows(&name));
             prop_assert_eq!(Limit::from_stored(both.to_stored()), both);
@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn a_disjoint_meet_allows_nothing_ever_after() {
-        let nothing = Limit::only(["a"]).meet(&Limit::only(["b"]));
+        let nothing = Limit::only(["a"]).intersect(&Limit::only(["b"]));
         assert_eq!(nothing, Limit::Only(BTreeSet::new()));
-        assert!(!nothing.meet(&Limit::Any).allows("a"));
+        assert!(!nothing.intersect(&Limit::Any).allows("a"));
     }
 }

@@ -1,31 +1,31 @@
-//! NOUNS: what there is. Each folder has types and pure rules in `mod.rs`, SQL in `store.rs`.
+//! DOMAIN: types and rules. Each folder has types and pure rules in `mod.rs`, SQL in `store.rs`.
 pub mod audit;
 pub mod authority;
+pub mod authority_lock;
 pub mod capability;
 pub mod ceremony;
 pub mod client;
-pub mod connecting;
 pub mod data_key;
 pub mod delegation;
-pub mod gate;
 pub mod idempotency;
 pub mod issuer;
+pub mod jwks_cache;
 pub mod key;
 pub mod ledger;
 pub mod limit;
 pub mod name;
+pub mod pending_authorization;
 pub mod principal;
 pub mod provider;
+pub mod rate_limit;
 pub mod refusal;
 pub mod registry;
-pub mod remembered_secrets;
-pub mod remote_keys;
 pub mod resource;
 pub mod row_mac;
+pub mod secret_cache;
 pub mod server_info;
 pub mod sink;
 pub mod status;
 pub mod subject;
-pub mod throttle;
 pub mod token;
 pub mod vault;

@@ -3,16 +3,16 @@
 use super::capability::Ceiling;
 use super::limit::Limit;
 use super::principal::Principal;
-use crate::protocol::access_token::{Act, Login};
+use crate::protocol::access_token::{Act, AuthenticationContext};
 use crate::protocol::authorization_details::Details;
-use crate::protocol::identity_token::MayAct;
 use crate::protocol::jwt_time::Validity;
+use crate::protocol::trusted_issuer_jwt::MayAct;
 
 /// Where a subject token comes from.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Source {
+pub enum TokenSource {
     /// We issued it.
-    Own {
+    Local {
         /// Its id.
         jti: String,
         /// Its chain.
@@ -21,7 +21,7 @@ pub enum Source {
         dlg: Option<String>,
     },
     /// A trusted issuer did.
-    Foreign {
+    TrustedIssuer {
         /// Its id there, for the log.
         jti: Option<String>,
         /// Whom it was made for.
@@ -38,7 +38,7 @@ pub enum Source {
 pub struct MayActClaim {
     /// The party.
     pub party: MayAct,
-    /// Whether the claim by itself lets the party act ([`crate::protocol::identity_token::MayActUse::Authorize`]).
+    /// Whether the claim by itself lets the party act ([`crate::protocol::trusted_issuer_jwt::MayActUse::Authorize`]).
     pub authorizes: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct VerifiedSubject {
     /// Whom it is about: the root subject.
     pub subject: Principal,
     /// Where it comes from.
-    pub source: Source,
+    pub source: TokenSource,
     /// Who acts already.
     pub act: Option<Act>,
     /// The key it is bound to.
@@ -66,7 +66,7 @@ pub struct VerifiedSubject {
     /// Session.
     pub sid: Option<String>,
     /// How the subject logged in.
-    pub login: Login,
+    pub login: AuthenticationContext,
 }
 
 impl VerifiedSubject {
@@ -81,16 +81,16 @@ impl VerifiedSubject {
     /// The delegation it was issued under.
     pub fn dlg(&self) -> Option<&str> {
         match &self.source {
-            Source::Own { dlg, .. } => dlg.as_deref(),
-            Source::Foreign { .. } => None,
+            TokenSource::Local { dlg, .. } => dlg.as_deref(),
+            TokenSource::TrustedIssuer { .. } => None,
         }
     }
 
     /// The token's own id, for the log.
     pub fn jti(&self) -> Option<&str> {
         match &self.source {
-            Source::Own { jti, .. } => Some(jti),
-            Source::Foreign { jti, .. } => jti.as_deref(),
+            TokenSource::Local { jti, .. } => Some(jti),
+            TokenSource::TrustedIssuer { jti, .. } => jti.as_deref(),
         }
     }
 }

@@ -9,7 +9,7 @@ use actix_web::http::header::{
     HeaderValue, ORIGIN, VARY,
 };
 
-use super::PROXY;
+use crate::http::PROXY;
 
 /// Documents without authentication.
 const PUBLIC: [&str; 9] = [

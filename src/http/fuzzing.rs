@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::params::Params;
+use crate::http::params::Params;
 
 /// A form: names and their values.
 pub type Form = BTreeMap<String, Vec<String>>;

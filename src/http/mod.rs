@@ -1,26 +1,17 @@
-//! DOOR: the only importer of actix. Every route and its guard on one screen.
+//! ENTRY POINT: the only importer of actix. Every route and its guard on one screen.
 
-mod administration;
-mod answer;
-mod audit_export;
-mod audit_logs;
-mod audit_sinks;
-mod audit_stream;
-mod caller;
-mod connecting;
 mod connections;
 mod cors;
-mod delegate;
-mod desk;
+mod credentials;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
-mod metadata;
+mod management;
+mod oauth;
 mod params;
+mod pending_authorization;
 mod problem;
 mod request_log;
-mod standing;
-mod token;
 mod transparency;
 mod vault;
 mod vault_proxy;
@@ -30,12 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
-use actix_web::{App as Service, HttpServer, guard, web};
+use actix_web::{App as Service, HttpServer as ActixServer, guard, web};
 use tracing_actix_web::TracingLogger;
 
 use self::connections::Connections;
+use self::management::{audit_export, audit_logs, audit_sinks, audit_stream, delegations, principals};
+use self::oauth::{introspection, metadata, token};
 use crate::app::App;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::metadata::{issuer_path, well_known_paths};
 
 /// What goes on behind the host is the host's: any number of segments.
@@ -56,13 +49,13 @@ pub const ROUTES: [(&str, &[&str]); 56] = [
     ("/delegate/{id}/revoke", &["POST"]),
     ("/delegate/{id}/renew", &["POST"]),
     ("/delegate/{id}/commands", &["POST"]),
-    ("/delegate/{id}/key", &["POST"]),
+    ("/delegate/{id}/rotate-key", &["POST"]),
     ("/delegate/{id}/ceremonies", &["GET"]),
     ("/delegate/{id}/ceremonies/{ceremony}/approve", &["POST"]),
     ("/delegate/{id}/ceremonies/{ceremony}/deny", &["POST"]),
     ("/agents", &["GET"]),
-    ("/api/v1/principals/cutoff", &["POST"]),
-    ("/api/v1/principals/reach", &["GET"]),
+    ("/api/v1/principals/revoke-all", &["POST"]),
+    ("/api/v1/principals/impact", &["GET"]),
     ("/api/v1/clients/{id}/disable", &["POST"]),
     ("/api/v1/clients/{id}/enable", &["POST"]),
     ("/api/v1/clients/{id}/keys/{jkt}", &["DELETE"]),
@@ -74,12 +67,12 @@ pub const ROUTES: [(&str, &[&str]); 56] = [
     ("/api/v1/audit-sinks/{id}", &["GET", "PUT", "DELETE"]),
     ("/api/v1/audit-sinks/{id}/dead-letters", &["GET"]),
     ("/api/v1/audit-sinks/{id}/dead-letters/replay", &["POST"]),
-    ("/vault/connections", &["GET", "POST"]),
-    ("/vault/connections/{id}", &["GET"]),
-    ("/vault/connections/{id}/rotate", &["POST"]),
-    ("/vault/connections/{id}/disconnect", &["POST"]),
+    ("/api/v1/connections", &["GET", "POST"]),
+    ("/api/v1/connections/{id}", &["GET"]),
+    ("/api/v1/connections/{id}/rotate", &["POST"]),
+    ("/api/v1/connections/{id}/disconnect", &["POST"]),
     ("/vault/connections/{id}/token", &["POST"]),
-    ("/vault/connections/{id}/finish", &["POST"]),
+    ("/api/v1/connections/{id}/finish", &["POST"]),
     ("/vault/callback/{provider}", &["GET"]),
     (PROXY, &["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ("/api/v1/audit-logs", &["GET"]),
@@ -105,47 +98,47 @@ pub const ROUTES: [(&str, &[&str]); 56] = [
 fn oauth(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     config
         .service(web::resource(at("/oauth/token")).route(web::post().to(token::post)))
-        .service(web::resource(at("/oauth/introspect")).route(web::post().to(standing::introspect)))
-        .service(web::resource(at("/oauth/revoke")).route(web::post().to(standing::revoke)))
+        .service(web::resource(at("/oauth/introspect")).route(web::post().to(introspection::introspect)))
+        .service(web::resource(at("/oauth/revoke")).route(web::post().to(introspection::revoke)))
         .service(web::resource(at("/oauth/jwks")).route(reading().to(metadata::jwks)))
-        .service(web::resource(at("/oauth/status-lists")).route(reading().to(standing::status_lists)))
-        .service(web::resource(at("/oauth/status-lists/{list}")).route(reading().to(standing::status_list)));
+        .service(web::resource(at("/oauth/status-lists")).route(reading().to(introspection::status_lists)))
+        .service(
+            web::resource(at("/oauth/status-lists/{list}")).route(reading().to(introspection::status_list)),
+        );
 }
 
 /// Under an access token: users in person, agents and administrators under their keys.
-fn desk(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
+fn management(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     let below = |path: &str| web::resource(at(&format!("/delegate/{{id}}{path}")));
     config
         .service(
             web::resource(at("/delegate"))
-                .route(web::post().to(delegate::create))
-                .route(web::get().to(delegate::list)),
+                .route(web::post().to(delegations::create))
+                .route(web::get().to(delegations::list)),
         )
-        .service(below("").route(web::get().to(delegate::show)))
-        .service(below("/approve").route(web::post().to(delegate::approve)))
-        .service(below("/deny").route(web::post().to(delegate::deny)))
-        .service(below("/revoke").route(web::post().to(delegate::revoke)))
-        .service(below("/renew").route(web::post().to(delegate::renew)))
-        .service(below("/commands").route(web::post().to(delegate::commands)))
-        .service(below("/key").route(web::post().to(delegate::key)))
-        .service(below("/ceremonies").route(web::get().to(delegate::list_ceremonies)))
-        .service(below("/ceremonies/{ceremony}/approve").route(web::post().to(delegate::approve_ceremony)))
-        .service(below("/ceremonies/{ceremony}/deny").route(web::post().to(delegate::deny_ceremony)))
-        .service(web::resource(at("/agents")).route(web::get().to(delegate::agents)))
-        .service(web::resource(at("/api/v1/principals/cutoff")).route(web::post().to(administration::cutoff)))
-        .service(web::resource(at("/api/v1/principals/reach")).route(web::get().to(administration::reach)))
+        .service(below("").route(web::get().to(delegations::show)))
+        .service(below("/approve").route(web::post().to(delegations::approve)))
+        .service(below("/deny").route(web::post().to(delegations::deny)))
+        .service(below("/revoke").route(web::post().to(delegations::revoke)))
+        .service(below("/renew").route(web::post().to(delegations::renew)))
+        .service(below("/commands").route(web::post().to(delegations::commands)))
+        .service(below("/rotate-key").route(web::post().to(delegations::rotate_key)))
+        .service(below("/ceremonies").route(web::get().to(delegations::list_ceremonies)))
+        .service(below("/ceremonies/{ceremony}/approve").route(web::post().to(delegations::approve_ceremony)))
+        .service(below("/ceremonies/{ceremony}/deny").route(web::post().to(delegations::deny_ceremony)))
+        .service(web::resource(at("/agents")).route(web::get().to(delegations::agents)))
         .service(
-            web::resource(at("/api/v1/clients/{id}/disable")).route(web::post().to(administration::disable)),
+            web::resource(at("/api/v1/principals/revoke-all")).route(web::post().to(principals::revoke_all)),
         )
-        .service(
-            web::resource(at("/api/v1/clients/{id}/enable")).route(web::post().to(administration::enable)),
-        )
+        .service(web::resource(at("/api/v1/principals/impact")).route(web::get().to(principals::impact)))
+        .service(web::resource(at("/api/v1/clients/{id}/disable")).route(web::post().to(principals::disable)))
+        .service(web::resource(at("/api/v1/clients/{id}/enable")).route(web::post().to(principals::enable)))
         .service(
             web::resource(at("/api/v1/clients/{id}/keys/{jkt}"))
-                .route(web::delete().to(administration::remove_key)),
+                .route(web::delete().to(principals::remove_key)),
         )
         .service(
-            web::resource(at("/api/v1/tasks/{id}/agents")).route(web::delete().to(administration::end_task)),
+            web::resource(at("/api/v1/tasks/{id}/agents")).route(web::delete().to(principals::end_task)),
         );
 }
 
@@ -165,24 +158,27 @@ fn audit_out(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(below("/dead-letters/replay").route(web::post().to(audit_sinks::replay)));
 }
 
-/// The vault: its owners and administrators at the desk, and agents that fetch.
+/// The vault: its owners and administrators at the management API, and agents that fetch.
 fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
-    let below = |path: &str| web::resource(at(&format!("/vault/connections/{{id}}{path}")));
+    let below = |path: &str| web::resource(at(&format!("/api/v1/connections/{{id}}{path}")));
     config
         .service(web::resource(at("/api/v1/providers")).route(web::get().to(vault::providers)))
         .service(web::resource(at("/api/v1/providers/{id}")).route(web::put().to(vault::declare)))
         .service(
-            web::resource(at("/vault/connections"))
+            web::resource(at("/api/v1/connections"))
                 .route(web::post().to(vault::create))
                 .route(web::get().to(vault::list)),
         )
         .service(below("").route(web::get().to(vault::show)))
         .service(below("/rotate").route(web::post().to(vault::rotate)))
         .service(below("/disconnect").route(web::post().to(vault::disconnect)))
-        .service(below("/token").route(web::post().to(vault::token)))
-        .service(below("/finish").route(web::post().to(connecting::finish)))
+        .service(web::resource(at("/vault/connections/{id}/token")).route(web::post().to(vault::token)))
+        .service(below("/finish").route(web::post().to(pending_authorization::finish)))
         // Not for HEAD: what a browser brings is taken once.
-        .service(web::resource(at("/vault/callback/{provider}")).route(web::get().to(connecting::callback)))
+        .service(
+            web::resource(at("/vault/callback/{provider}"))
+                .route(web::get().to(pending_authorization::callback)),
+        )
         .service(web::resource(at("/vault/proxy/{rest:.*}")).route(passing().to(vault_proxy::call)));
 }
 
@@ -223,7 +219,7 @@ fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     let base = issuer_path(issuer);
     let at = |path: &str| format!("{base}{path}");
     oauth(config, &at);
-    desk(config, &at);
+    management(config, &at);
     audit_out(config, &at);
     vault(config, &at);
     audit(config, &at);
@@ -250,21 +246,21 @@ fn passing() -> actix_web::Route {
 }
 
 /// A server that listens.
-pub struct Listening {
+pub struct HttpServer {
     /// Where.
     pub address: SocketAddr,
     server: Server,
 }
 
-impl Listening {
+impl HttpServer {
     /// Takes the address, without serving yet.
     pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, Fault> {
-        std::net::TcpListener::bind(address).during(&format!("listening on {address}"))
+        std::net::TcpListener::bind(address).context(&format!("listening on {address}"))
     }
 
     /// Begins to serve on a listener.
     pub fn start(app: &Arc<App>, listener: std::net::TcpListener) -> Result<Self, Fault> {
-        let address = listener.local_addr().during("listening")?;
+        let address = listener.local_addr().context("listening")?;
         let workers = match app.config.workers {
             0 => std::thread::available_parallelism().map_or(2, usize::from),
             workers => workers,
@@ -273,7 +269,7 @@ impl Listening {
         let connections = Connections::fitting(&app.config, workers)?;
         let (per_worker, counted) = (connections.per_worker(), connections.clone());
         let connections = web::Data::new(connections);
-        let server = HttpServer::new(move || {
+        let server = ActixServer::new(move || {
             let issuer = shared.issuer.clone();
             Service::new()
                 .app_data(shared.clone())
@@ -292,7 +288,7 @@ impl Listening {
         // Whoever has hung up waits for nothing any more, and nobody goes on calling elsewhere for it.
         .h1_allow_half_closed(false)
         .listen(listener)
-        .during("serving")?
+        .context("serving")?
         .run();
         Ok(Self { address, server })
     }
@@ -304,6 +300,6 @@ impl Listening {
 
     /// Serves until it is stopped.
     pub async fn run(self) -> Result<(), Fault> {
-        self.server.await.during("serving")
+        self.server.await.context("serving")
     }
 }

@@ -5,7 +5,7 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHE
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
-use crate::domain::refusal::{Refusal, Stop};
+use crate::domain::refusal::{Error, Refusal};
 use crate::platform::jose::Alg;
 
 /// A problem that the status code says all about.
@@ -22,12 +22,12 @@ pub(super) async fn not_found(_: HttpRequest) -> HttpResponse {
 }
 
 /// A refusal or a failure, with what can be said of the particular case.
-pub(super) fn of(stop: &Stop, detail: Option<&str>) -> HttpResponse {
+pub(super) fn of(stop: &Error, detail: Option<&str>) -> HttpResponse {
     match stop {
-        Stop::Refused(refusal) => refused(*refusal, detail),
-        Stop::Failed(fault) => {
+        Error::Refused(refusal) => refused(*refusal, detail),
+        Error::Failed(fault) => {
             tracing::error!(error = %fault, "a request failed");
-            metrics::counter!("actchain_faults_total").increment(1);
+            metrics::counter!("actchain_errors_total").increment(1);
             let mut response = of_status(StatusCode::SERVICE_UNAVAILABLE);
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -55,7 +55,7 @@ fn refused(refusal: Refusal, detail: Option<&str>) -> HttpResponse {
         add("state", refusal.state().map(Into::into));
         if let Some(pointer) = refusal.pointer() {
             let detail = match refusal {
-                Refusal::TooWide(_) => "This is wider than it may be",
+                Refusal::ExceedsParent(_) => "This is wider than it may be",
                 _ => "This name is not declared",
             };
             add("errors", Some(json!([{"detail": detail, "pointer": pointer}])));

@@ -13,11 +13,14 @@ use actix_web::{Error, HttpMessage, HttpResponse};
 use tracing::Span;
 use tracing_actix_web::{RequestId, RootSpanBuilder};
 
-use super::connections::Connections;
-use super::cors::Cors;
-use super::{PROXY, ROUTES, params, problem};
 use crate::app::App;
 use crate::domain::refusal::Refusal;
+use crate::http::PROXY;
+use crate::http::ROUTES;
+use crate::http::connections::Connections;
+use crate::http::cors::Cors;
+use crate::http::params;
+use crate::http::problem;
 
 /// Bytes of all header fields together (standards GN-16 allows 16 KiB for one).
 const MAX_HEADER_BYTES: usize = 32 * 1024;

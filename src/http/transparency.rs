@@ -8,13 +8,15 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing_actix_web::RequestId;
 
-use super::desk::{Incoming, Stopped, serve_audit};
-use super::{caller, params, problem};
 use crate::app::App;
-use crate::domain::refusal::{Refusal, Stop};
-use crate::flows::audit::transparency;
-use crate::flows::desk::Caller;
+use crate::domain::refusal::{Error, Refusal};
+use crate::http::credentials;
+use crate::http::management::request::{HttpError, ManagementRequest, serve_audit};
+use crate::http::params;
+use crate::http::problem;
 use crate::protocol::tlog_tiles::{Content, Tile};
+use crate::services::audit::transparency;
+use crate::services::request_context::Caller;
 
 /// There is a new checkpoint every minute, and witnesses come to it.
 const BRIEF: &str = "public, max-age=5";
@@ -29,7 +31,7 @@ fn public(cache: &'static str, kind: &'static str, body: Vec<u8>) -> HttpRespons
     HttpResponse::Ok().insert_header((CACHE_CONTROL, cache)).insert_header((CONTENT_TYPE, kind)).body(body)
 }
 
-fn answered(result: Result<HttpResponse, Stop>) -> HttpResponse {
+fn to_response(result: Result<HttpResponse, Error>) -> HttpResponse {
     result.unwrap_or_else(|stop| problem::of(&stop, None))
 }
 
@@ -38,23 +40,23 @@ fn json_of(cache: &'static str, value: &impl serde::Serialize) -> HttpResponse {
 }
 
 /// Reads for a request. What stopped a flow comes back as it is.
-async fn read<T, F>(app: &App, work: F) -> Result<T, Stop>
+async fn read<T, F>(app: &App, work: F) -> Result<T, Error>
 where
-    F: AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, Stop>,
+    F: AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, Error>,
 {
     app.read(async |connection| match work(connection).await {
-        Err(Stop::Failed(fault)) => Err(fault),
-        Err(Stop::Refused(refusal)) => Ok(Err(refusal)),
+        Err(Error::Failed(fault)) => Err(fault),
+        Err(Error::Refused(refusal)) => Ok(Err(refusal)),
         Ok(done) => Ok(Ok(done)),
     })
     .await?
-    .map_err(Stop::Refused)
+    .map_err(Error::Refused)
 }
 
 /// `GET /audit/checkpoint`: the newest, with all its signatures.
 pub(super) async fn checkpoint(app: Data<App>) -> HttpResponse {
     let found = app.read(async |connection| transparency::newest_checkpoint(connection).await).await;
-    answered(match found {
+    to_response(match found {
         Ok(Some((_, note))) => Ok(public(BRIEF, TEXT, note.into_bytes())),
         Ok(None) => Err(Refusal::NotFound.into()),
         Err(fault) => Err(fault.into()),
@@ -65,7 +67,7 @@ pub(super) async fn checkpoint(app: Data<App>) -> HttpResponse {
 pub(super) async fn keys(app: Data<App>) -> HttpResponse {
     let found =
         app.read(async |connection| transparency::published_keys(connection, &app.issuer).await).await;
-    answered(found.map(|keys| public(BRIEF, TEXT, keys.into_bytes())).map_err(Stop::from))
+    to_response(found.map(|keys| public(BRIEF, TEXT, keys.into_bytes())).map_err(Error::from))
 }
 
 #[derive(Deserialize)]
@@ -84,7 +86,7 @@ pub(super) async fn inclusion(request: HttpRequest, app: Data<App>) -> HttpRespo
             read(&app, async |connection| transparency::inclusion(connection, asked.seq, asked.size).await);
         Ok(json_of(cache, &proof.await?))
     };
-    answered(prove().await)
+    to_response(prove().await)
 }
 
 #[derive(Deserialize)]
@@ -103,7 +105,7 @@ pub(super) async fn consistency(request: HttpRequest, app: Data<App>) -> HttpRes
             read(&app, async |connection| transparency::consistency(connection, asked.from, asked.to).await);
         Ok(json_of(cache, &proof.await?))
     };
-    answered(prove().await)
+    to_response(prove().await)
 }
 
 /// `GET /audit/tile/{level}/{tile}`.
@@ -112,19 +114,19 @@ pub(super) async fn tile(path: Path<String>, app: Data<App>) -> HttpResponse {
         let tile = Tile::parse(&format!("tile/{path}")).ok_or(Refusal::NotFound)?;
         // Those have their own route, behind an access token.
         if tile.content == Content::Entries {
-            return Err(Stop::Refused(Refusal::NotFound));
+            return Err(Error::Refused(Refusal::NotFound));
         }
         let bytes = read(&app, async |connection| transparency::tile(connection, tile).await).await?;
         Ok(public(if tile.is_full() { FOR_EVER } else { LONG }, OCTETS, bytes))
     };
-    answered(look().await)
+    to_response(look().await)
 }
 
 /// `GET /audit/tile/entries/{tile}`: documents, for whoever may read all of them.
-pub(super) async fn entries(incoming: Incoming, path: Path<String>) -> HttpResponse {
+pub(super) async fn entries(incoming: ManagementRequest, path: Path<String>) -> HttpResponse {
     serve_audit(incoming, async |known| {
         if !matches!(known.call.caller, Caller::Admin(_) | Caller::Auditor(_) | Caller::Operator) {
-            return Err(Stopped::from(Refusal::InsufficientScope));
+            return Err(HttpError::from(Refusal::InsufficientScope));
         }
         let tile = Tile::parse(&format!("tile/entries/{path}")).ok_or(Refusal::NotFound)?;
         let bytes = read(known.app, async |connection| transparency::tile(connection, tile).await).await?;
@@ -144,17 +146,17 @@ pub(super) async fn cosign(
     app: Data<App>,
 ) -> HttpResponse {
     let take = async || {
-        let body = params::body(payload, app.config.limits.body).await?;
+        let body = params::body(payload, app.config.limits.max_body_bytes).await?;
         let kind =
             request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/plain") {
-            return Err(Stop::Refused(Refusal::Malformed("The body must be text/plain")));
+            return Err(Error::Refused(Refusal::Malformed("The body must be text/plain")));
         }
         let note =
             std::str::from_utf8(&body).map_err(|_| Refusal::Malformed("The body is not valid UTF-8"))?;
-        let origin = caller::origin(&request, request_id);
+        let origin = credentials::origin(&request, request_id);
         let added = transparency::cosign(&app, note, origin, app.clock.now()).await?;
         Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({"added": added})))
     };
-    answered(take().await)
+    to_response(take().await)
 }

@@ -1,4 +1,4 @@
-//! `/vault`: connections at the desk, and credentials for agents.
+//! `/vault`: connections at the management API, and credentials for agents.
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{Data, Path, Payload};
@@ -6,15 +6,18 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use tracing_actix_web::RequestId;
 
-use super::desk::{Incoming, Stopped, respond, serve};
-use super::{caller, connecting, params};
 use crate::app::App;
 use crate::domain::refusal::Refusal;
-use crate::flows::vault::{
-    self, Answer, Asked, Declared, Form, Import, ListQuery, NewConnection, ProviderDeclaration, UNUSABLE,
-};
+use crate::http::credentials;
+use crate::http::management::request::{HttpError, ManagementRequest, respond, serve};
+use crate::http::params;
+use crate::http::pending_authorization;
 use crate::platform::{base64url, json};
 use crate::protocol::metadata::issuer_path;
+use crate::services::vault::{
+    self, Declared, DeliveryForm, Import, ListQuery, NewConnection, ProviderDeclaration, RetrievalRequest,
+    RetrievedCredential, UNUSABLE,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,22 +48,22 @@ impl Retrieval {
     }
 }
 
-pub(super) async fn create(incoming: Incoming) -> HttpResponse {
+pub(super) async fn create(incoming: ManagementRequest) -> HttpResponse {
     let mut cookie = None;
     let response = serve(incoming, async |known| {
         let wanted: NewConnection = known.read()?;
         if wanted.credential.is_some() {
             return Ok(vault::create((&known.desk(), &known.app.vault), &known.call, &wanted).await?);
         }
-        let (done, browser) = connecting::begin(&known, &wanted).await?;
+        let (done, browser) = pending_authorization::begin(&known, &wanted).await?;
         cookie = Some(browser);
         Ok(done)
     })
     .await;
-    connecting::with_cookie(response, cookie)
+    pending_authorization::with_cookie(response, cookie)
 }
 
-pub(super) async fn list(incoming: Incoming) -> HttpResponse {
+pub(super) async fn list(incoming: ManagementRequest) -> HttpResponse {
     serve(incoming, async |known| {
         let query: ListQuery = known.query()?;
         Ok(vault::list(&known.desk(), &known.call, &query).await?)
@@ -69,12 +72,12 @@ pub(super) async fn list(incoming: Incoming) -> HttpResponse {
 }
 
 /// Who gives credentials.
-pub(super) async fn providers(incoming: Incoming) -> HttpResponse {
+pub(super) async fn providers(incoming: ManagementRequest) -> HttpResponse {
     serve(incoming, async |known| Ok(vault::providers(&known.desk(), &known.call).await?)).await
 }
 
 /// Declares one. It is completed first, by what the provider says of itself.
-pub(super) async fn declare(incoming: Incoming, id: Path<String>) -> HttpResponse {
+pub(super) async fn declare(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let mut declared: ProviderDeclaration = known.read()?;
         if declared.names_a_file() || !declared.id.is_empty() {
@@ -83,17 +86,17 @@ pub(super) async fn declare(incoming: Incoming, id: Path<String>) -> HttpRespons
         declared.id = id.into_inner();
         match vault::declare((&known.desk(), &known.app.vault), &known.call, declared).await? {
             Declared::Done(done) => Ok(done),
-            Declared::Unusable(why) => Err(Stopped::with(UNUSABLE, why)),
+            Declared::Unusable(why) => Err(HttpError::with(UNUSABLE, why)),
         }
     })
     .await
 }
 
-pub(super) async fn show(incoming: Incoming, id: Path<String>) -> HttpResponse {
+pub(super) async fn show(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| Ok(vault::show(&known.desk(), &known.call, &id).await?)).await
 }
 
-pub(super) async fn rotate(incoming: Incoming, id: Path<String>) -> HttpResponse {
+pub(super) async fn rotate(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let body: Rotation = known.read()?;
         let import = body.credential.ok_or(Refusal::Malformed("credential is missing"))?;
@@ -102,7 +105,7 @@ pub(super) async fn rotate(incoming: Incoming, id: Path<String>) -> HttpResponse
     .await
 }
 
-pub(super) async fn disconnect(incoming: Incoming, id: Path<String>) -> HttpResponse {
+pub(super) async fn disconnect(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let body: Reason = known.read_if_any()?;
         let why = (id.as_str(), body.reason.as_deref());
@@ -120,16 +123,16 @@ pub(super) async fn token(
     id: Path<String>,
 ) -> HttpResponse {
     let app = app.into_inner();
-    let take = async || -> Result<Answer, Stopped> {
-        let body = params::body(payload, app.config.limits.body).await?;
-        let body: Retrieval = super::desk::read_if_any(&request, &body)?;
-        let access = caller::access(request.headers())?;
+    let take = async || -> Result<RetrievedCredential, HttpError> {
+        let body = params::body(payload, app.config.limits.max_body_bytes).await?;
+        let body: Retrieval = crate::http::management::request::read_if_any(&request, &body)?;
+        let access = credentials::access(request.headers())?;
         let base = issuer_path(&app.issuer);
         let path = request.path().strip_prefix(base.as_str()).unwrap_or(request.path());
-        let form = if body.seal { Form::Sealed } else { Form::Open };
-        let origin = caller::origin(&request, request_id);
+        let form = if body.seal { DeliveryForm::Sealed } else { DeliveryForm::Open };
+        let origin = credentials::origin(&request, request_id);
         let at = (request.method().as_str(), path);
-        let asked = Asked { connection: &id, form, rejected: body.rejected()? };
+        let asked = RetrievalRequest { connection: &id, form, rejected: body.rejected()? };
         let now = app.clock.now();
         Ok(vault::retrieve(&app, (&access, at), asked, origin, now).await?)
     };
@@ -142,8 +145,8 @@ pub(super) async fn token(
                 .insert_header((CACHE_CONTROL, "no-store"))
                 .insert_header((CONTENT_TYPE, "application/json"));
             match answer {
-                Answer::Open(document) => response.body(document.to_vec()),
-                Answer::Sealed(document) => response.body(document.to_string()),
+                RetrievedCredential::Open(document) => response.body(document.to_vec()),
+                RetrievedCredential::Sealed(document) => response.body(document.to_string()),
             }
         }),
     )

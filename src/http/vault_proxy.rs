@@ -11,15 +11,15 @@ use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tracing_actix_web::RequestId;
 
-use super::caller;
-use super::desk::{Stopped, respond};
 use crate::app::App;
 use crate::domain::refusal::Refusal;
 use crate::domain::vault::target::Target;
-use crate::flows::vault::{self, Onward, Passed};
-use crate::platform::fault::During as _;
+use crate::http::credentials;
+use crate::http::management::request::{HttpError, respond};
+use crate::platform::fault::Context as _;
 use crate::platform::outbound::{Chunks, Field};
 use crate::protocol::metadata::issuer_path;
+use crate::services::vault::{self, ProxyRequest, ProxyResponse};
 
 /// Chunks of a body that wait to be passed on.
 const WAITING: usize = 8;
@@ -33,8 +33,8 @@ pub(super) async fn call(
     app: Data<App>,
 ) -> HttpResponse {
     let app = app.into_inner();
-    let pass = async || -> Result<HttpResponse, Stopped> {
-        let access = caller::access(request.headers())?;
+    let pass = async || -> Result<HttpResponse, HttpError> {
+        let access = credentials::access(request.headers())?;
         let base = issuer_path(&app.issuer);
         // As it was sent: what the router has unescaped is not what is judged and passed on.
         let path = request.uri().path();
@@ -43,14 +43,14 @@ pub(super) async fn call(
         let (connection, rest) = rest.split_once('/').unwrap_or((rest, ""));
         let method = request.method().as_str();
         let (length, has_body) = framing(request.headers())?;
-        let onward = Onward {
+        let onward = ProxyRequest {
             connection,
             target: Target::read(method, rest, request.uri().query()),
             fields: fields(request.headers()),
             length,
             body: has_body.then(|| chunks(payload)),
         };
-        let origin = caller::origin(&request, request_id);
+        let origin = credentials::origin(&request, request_id);
         let now = app.clock.now();
         let passed = vault::call(&app, (&access, (method, path)), onward, origin, now).await?;
         Ok(answer(passed))
@@ -87,7 +87,7 @@ fn chunks(mut payload: Payload) -> Chunks {
             };
             let Some(chunk) = chunk else { break };
             let failed = chunk.is_err();
-            let chunk = chunk.map_err(|error| error.to_string()).during("reading a body");
+            let chunk = chunk.map_err(|error| error.to_string()).context("reading a body");
             if sender.send(chunk).await.is_err() || failed {
                 break;
             }
@@ -96,7 +96,7 @@ fn chunks(mut payload: Payload) -> Chunks {
     Box::pin(stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver))))
 }
 
-fn answer(passed: Passed) -> HttpResponse {
+fn answer(passed: ProxyResponse) -> HttpResponse {
     let status = StatusCode::from_u16(passed.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = HttpResponse::build(status);
     for (name, value) in &passed.fields {

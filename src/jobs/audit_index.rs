@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 
 use crate::app::App;
-use crate::flows::audit::index;
 use crate::platform::fault::Fault;
+use crate::services::audit::index;
 
 /// Covers what is complete.
 pub async fn run_once(app: &App) -> Result<(), Fault> {
@@ -12,6 +12,6 @@ pub async fn run_once(app: &App) -> Result<(), Fault> {
 }
 
 /// Opens a partition, if it is time.
-pub async fn open_part(app: &App, now: OffsetDateTime) -> Result<(), Fault> {
-    index::open_part(&app.pool, app.config.audit.partition, now).await.map(drop)
+pub async fn open_partition(app: &App, now: OffsetDateTime) -> Result<(), Fault> {
+    index::open_partition(&app.pool, app.config.audit.partition, now).await.map(drop)
 }

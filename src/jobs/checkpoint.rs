@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 
 use crate::app::App;
-use crate::flows::audit;
 use crate::platform::fault::Fault;
+use crate::services::audit;
 
 /// Signs a checkpoint, if there are new events.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<(), Fault> {

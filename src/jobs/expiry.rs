@@ -3,9 +3,9 @@
 use time::OffsetDateTime;
 
 use crate::app::App;
-use crate::flows::desk::Desk;
-use crate::flows::{expiry, principals};
 use crate::platform::fault::Fault;
+use crate::services::request_context::Desk;
+use crate::services::{expiry, principals};
 
 /// Records; gives how many delegations came to their end.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {

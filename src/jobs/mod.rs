@@ -1,4 +1,4 @@
-//! DOOR: what a server does by itself, each as `run_once(app, now)`. Nothing waits for a job to be correct.
+//! ENTRY POINT: what a server does by itself, each as `run_once(app, now)`. Nothing waits for a job to be correct.
 pub mod audit_index;
 pub mod checkpoint;
 pub mod expiry;
@@ -49,8 +49,8 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
             Box::pin(async move { vault::run_once(&app, app.clock.now()).await.map(drop) })
         }),
         every(INDEX, "audit_index", |app| Box::pin(async move { audit_index::run_once(&app).await })),
-        every(CHECKPOINT, "audit_part", |app| {
-            Box::pin(async move { audit_index::open_part(&app, app.clock.now()).await })
+        every(CHECKPOINT, "audit_partition", |app| {
+            Box::pin(async move { audit_index::open_partition(&app, app.clock.now()).await })
         }),
         every(CHECKPOINT, "checkpoint", |app| {
             Box::pin(async move { checkpoint::run_once(&app, app.clock.now()).await })

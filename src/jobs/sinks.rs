@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
 use crate::app::App;
-use crate::flows::sinks::deliver;
 use crate::platform::fault::Fault;
+use crate::services::sinks::deliver;
 
 /// How often it looks whether there is something to send.
 const LOOK: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Gives every sink that is due one turn, and waits for all of them; gives how many.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
     let due = deliver::due(app, now).await?;
-    for done in join_all(due.iter().map(|id| deliver::turn(app, id))).await {
+    for done in join_all(due.iter().map(|id| deliver::run(app, id))).await {
         done?;
     }
     Ok(due.len())
@@ -54,7 +54,7 @@ pub(super) async fn run(app: Arc<App>) {
             if busy.insert(id.clone()) {
                 let app = Arc::clone(&app);
                 turns.spawn(async move {
-                    let done = deliver::turn(&app, &id).await;
+                    let done = deliver::run(&app, &id).await;
                     (id, done)
                 });
             }

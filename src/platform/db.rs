@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection};
 
-use super::fault::{During, Fault};
+use super::fault::{Context, Fault};
 use super::postgres_errors::{connecting, place};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -113,8 +113,8 @@ fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
 /// Brings the schema up to date. Safe to run from several processes at once; later ones wait for the first.
 pub async fn migrate(options: &PgConnectOptions) -> Result<(), Fault> {
     let mut connection = open(options).await?;
-    MIGRATIONS.run(&mut connection).await.during("migrating the database")?;
-    connection.close().await.during("closing a connection")
+    MIGRATIONS.run(&mut connection).await.context("migrating the database")?;
+    connection.close().await.context("closing a connection")
 }
 
 /// Compares the schema with this program.

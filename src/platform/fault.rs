@@ -53,13 +53,13 @@ impl From<sqlx::Error> for Fault {
 }
 
 /// Names what was being done when an error came up.
-pub trait During<T> {
+pub trait Context<T> {
     /// Turns any error into a [`Fault`] that says what was being done.
-    fn during(self, what: &str) -> Result<T, Fault>;
+    fn context(self, what: &str) -> Result<T, Fault>;
 }
 
-impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> During<T> for Result<T, E> {
-    fn during(self, what: &str) -> Result<T, Fault> {
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T> for Result<T, E> {
+    fn context(self, what: &str) -> Result<T, Fault> {
         self.map_err(|error| Fault::caused(what, error))
     }
 }

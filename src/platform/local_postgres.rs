@@ -2,11 +2,11 @@
 //! comes first, stopped by whoever leaves last, and back by itself after any crash.
 
 mod backup;
-mod find;
+mod data_dir;
+mod discover;
 mod lock;
-mod place;
 mod postmaster;
-mod watchdog;
+mod reaper;
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use sqlx::postgres::PgConnectOptions;
 
-use self::find::Search;
+use self::data_dir::DataDir;
+use self::discover::Search;
 use self::lock::Held;
-use self::place::Place;
 use self::postmaster::Postmaster;
-use self::watchdog::Watchdog;
-use super::fault::{During, Fault};
+use self::reaper::Reaper;
+use super::fault::{Context, Fault};
 
 /// Where the cluster belongs and where to look for PostgreSQL's programs.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub struct Settings {
 
 /// In which role a process uses the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum PostgresUser {
     /// The one server on the data directory; a second one is refused.
     Server,
     /// A command, of which any number run beside the server, or without it.
@@ -57,18 +57,18 @@ pub enum Durability {
 pub struct Cluster {
     postmaster: Postmaster,
     users: Option<Held>,
-    watchdog: Option<Watchdog>,
+    watchdog: Option<Reaper>,
     /// Held for life, and given back last.
     _server: Option<Held>,
 }
 
 impl Cluster {
     /// Joins the cluster of a data directory; makes and starts it if need be.
-    pub async fn open(settings: Settings, role: Role) -> Result<Self, Fault> {
+    pub async fn open(settings: Settings, role: PostgresUser) -> Result<Self, Fault> {
         let data_dir = data_folder(&settings.data_dir)?;
         let server = match role {
-            Role::Server => Some(lock::server(&data_dir)?),
-            Role::Command => None,
+            PostgresUser::Server => Some(lock::server(&data_dir)?),
+            PostgresUser::Command => None,
         };
         let search = Search { bin_dir: settings.bin_dir.as_deref(), path: settings.path.as_deref() };
         let mut cluster = Self::join(&data_dir, search, Durability::On).await?;
@@ -78,7 +78,7 @@ impl Cluster {
 
     /// Whether a data directory has a cluster, or one that was begun.
     pub fn is_made(data_dir: &Path) -> Result<bool, Fault> {
-        place::is_made(data_dir)
+        data_dir::is_made(data_dir)
     }
 
     /// A cluster of its own for a test, a benchmark or a demonstration. It is gone with the process that made it,
@@ -88,7 +88,7 @@ impl Cluster {
         path: Option<OsString>,
         durability: Durability,
     ) -> Result<Self, Fault> {
-        let (watchdog, data_dir) = Watchdog::with_folder(data_folder_mode())?;
+        let (watchdog, data_dir) = Reaper::with_folder(data_folder_mode())?;
         let search = Search { bin_dir: bin_dir.as_deref(), path: path.as_deref() };
         let mut cluster = Self::join(&data_dir, search, durability).await?;
         cluster.watchdog = Some(watchdog);
@@ -97,7 +97,7 @@ impl Cluster {
 
     async fn join(data_dir: &Path, search: Search<'_>, durability: Durability) -> Result<Self, Fault> {
         let deciding = lock::start(data_dir).await?;
-        let place = Place::settle(data_dir)?;
+        let place = DataDir::settle(data_dir)?;
         let programs = search.run(&place.account, place.made_by())?;
         let users = lock::users(data_dir, &deciding)?;
         let postmaster = Postmaster::new(place, programs, durability);
@@ -171,8 +171,8 @@ fn data_folder_mode() -> u32 {
 /// Makes a data directory if it is missing; its canonical path.
 pub fn data_folder(wanted: &Path) -> Result<PathBuf, Fault> {
     let what = format!("making the data directory {}", wanted.display());
-    DirBuilder::new().recursive(true).mode(data_folder_mode()).create(wanted).during(&what)?;
-    wanted.canonicalize().during(&what)
+    DirBuilder::new().recursive(true).mode(data_folder_mode()).create(wanted).context(&what)?;
+    wanted.canonicalize().context(&what)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! TOOLS: what the rest is built with. Knows nothing of tokens, delegations or HTTP routes.
+//! PLATFORM: what the rest is built with. Knows nothing of tokens, delegations or HTTP routes.
 pub mod base64url;
 pub mod clock;
 pub mod config;

@@ -7,7 +7,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::fault::{During, Fault};
+use super::fault::{Context, Fault};
 use super::random;
 
 /// Hashes a secret. Costs about 20 ms and 19 MiB by design; call it off the async threads.
@@ -37,7 +37,7 @@ pub fn verify(secret: &SecretString, hashes: &[String]) -> bool {
 
 /// [`matching`] on a thread that may block.
 pub async fn matching_blocking(secret: SecretString, hashes: Vec<String>) -> Result<Option<usize>, Fault> {
-    tokio::task::spawn_blocking(move || matching(&secret, &hashes)).await.during("verifying a secret")
+    tokio::task::spawn_blocking(move || matching(&secret, &hashes)).await.context("verifying a secret")
 }
 
 /// [`verify`] on a thread that may block.

@@ -3,7 +3,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
-use super::fault::{During, Fault};
+use super::fault::{Context, Fault};
 
 /// Descriptors that are not for connections of clients: the database, other servers, files, event loops.
 const RESERVED: usize = 256;
@@ -11,15 +11,15 @@ const RESERVED: usize = 256;
 /// Forbids core dumps, and that processes of the same user read the memory or the descriptors of this one. Programs that
 /// this process starts are readable again, but make no core dumps either.
 pub fn forbid_core_dumps() -> Result<(), Fault> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).during("forbidding core dumps")?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("forbidding core dumps")?;
     #[cfg(target_os = "linux")]
-    nix::sys::prctl::set_dumpable(false).during("forbidding core dumps")?;
+    nix::sys::prctl::set_dumpable(false).context("forbidding core dumps")?;
     Ok(())
 }
 
 /// Raises the limit of open descriptors as far as the operating system lets it; answers the limit that holds now.
 pub fn raise_descriptors() -> Result<usize, Fault> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).during("reading the limit of descriptors")?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of descriptors")?;
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
         // Some systems name a hard limit that they do not grant.
         tracing::warn!(soft, hard, "the limit of descriptors could not be raised");
@@ -30,7 +30,7 @@ pub fn raise_descriptors() -> Result<usize, Fault> {
 /// How many descriptors may be open at a time.
 pub fn descriptors() -> Result<usize, Fault> {
     let (soft, _): (rlim_t, rlim_t) =
-        getrlimit(Resource::RLIMIT_NOFILE).during("reading the limit of descriptors")?;
+        getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of descriptors")?;
     Ok(usize::try_from(soft).unwrap_or(usize::MAX))
 }
 

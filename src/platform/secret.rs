@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use subtle::ConstantTimeEq;
 
 use super::digest::{MacKey, sha256};
-use super::fault::{During, Fault};
+use super::fault::{Context, Fault};
 use super::{base64url, random};
 
 /// Whether two byte strings are equal, in a time that depends on their lengths only.
@@ -16,7 +16,7 @@ pub fn equal(left: &[u8], right: &[u8]) -> bool {
 
 /// Reads a secret from a file; a line break at its end does not belong to it.
 pub fn read_file(path: &Path) -> Result<SecretString, Fault> {
-    let text = std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?;
+    let text = std::fs::read_to_string(path).context(&format!("reading {}", path.display()))?;
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
 }
 

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::config::{Log, LogFormat};
-use super::fault::{During, Fault};
+use super::fault::{Context, Fault};
 
 /// Seconds, from a tenth of a millisecond to ten seconds.
 const TIME_BUCKETS: [f64; 12] =
@@ -16,7 +16,7 @@ const SIZE_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// Starts writing logs to standard error. A second call in one process changes nothing.
 pub fn start_logs(log: &Log) -> Result<(), Fault> {
-    let filter = EnvFilter::try_new(&log.filter).during("log.filter")?;
+    let filter = EnvFilter::try_new(&log.filter).context("log.filter")?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -43,7 +43,7 @@ pub fn metrics() -> Result<PrometheusHandle, Fault> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &TIME_BUCKETS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_size".into()), &SIZE_BUCKETS))
-        .during("metrics")?
+        .context("metrics")?
         .build_recorder();
     let handle = HANDLE.get_or_init(|| recorder.handle()).clone();
     // Fails only where another thread was faster; then its recorder is the one that counts.

@@ -124,12 +124,12 @@ pub struct Claims {
     pub status: Option<StatusClaim>,
     /// How the root subject logged in; unchanged through all hops (RFC 9068 §2.2.1).
     #[serde(flatten)]
-    pub login: Login,
+    pub login: AuthenticationContext,
 }
 
 /// How the root subject logged in (RFC 9068 §2.2.1): copied, never judged here.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Login {
+pub struct AuthenticationContext {
     /// When.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<i64>,
@@ -141,7 +141,7 @@ pub struct Login {
     pub amr: Option<Vec<String>>,
 }
 
-impl Login {
+impl AuthenticationContext {
     /// Reads the claims; those of other types are left out.
     pub fn read(claims: &Map<String, Value>) -> Self {
         let amr = claims
@@ -186,7 +186,7 @@ pub fn read_claims(claims: &Map<String, Value>) -> Option<Claims> {
         },
         capability_ceiling: optional("capability_ceiling")?,
         status: typed("status").map(serde_json::from_value).transpose().ok()?,
-        login: Login::read(claims),
+        login: AuthenticationContext::read(claims),
     })
 }
 

@@ -56,10 +56,10 @@ impl Details {
     }
 
     /// All that both allow: the pairwise meets that leave something.
-    pub fn meet(&self, other: &Self) -> Self {
+    pub fn intersect(&self, other: &Self) -> Self {
         let mut met: Vec<Detail> = Vec::new();
         for (left, right) in self.0.iter().flat_map(|left| other.0.iter().map(move |right| (left, right))) {
-            if let Some(both) = left.meet(right).filter(|both| !met.contains(both)) {
+            if let Some(both) = left.intersect(right).filter(|both| !met.contains(both)) {
                 met.push(both);
             }
             // More than can be read back; whoever grants refuses it.
@@ -91,7 +91,7 @@ impl Detail {
         self.kind == grant.kind && same_thing && lists
     }
 
-    fn meet(&self, other: &Self) -> Option<Self> {
+    fn intersect(&self, other: &Self) -> Option<Self> {
         let clash =
             self.identifier.is_some() && other.identifier.is_some() && self.identifier != other.identifier;
         if self.kind != other.kind || clash {
@@ -187,7 +187,7 @@ mod tests {
     fn a_disjoint_meet_allows_nothing_rather_than_everything() {
         let left = read(r#"[{"type":"mail","actions":["read"]}]"#);
         let right = read(r#"[{"type":"mail","actions":["send"]}]"#);
-        assert_eq!(left.meet(&right), Details::default());
+        assert_eq!(left.intersect(&right), Details::default());
         assert!(!left.within(&Details::default()));
     }
 
@@ -216,9 +216,9 @@ mod tests {
     proptest! {
         #[test]
         fn narrowing_never_widens(left in any_details(), right in any_details(), third in any_details()) {
-            let both = left.meet(&right);
+            let both = left.intersect(&right);
             prop_assert!(both.within(&left) && both.within(&right));
-            prop_assert!(both.meet(&third).within(&both));
+            prop_assert!(both.intersect(&third).within(&both));
         }
 
         #[test]

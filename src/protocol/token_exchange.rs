@@ -48,7 +48,7 @@ pub struct PresentedToken {
 
 /// What is asked for: by whom the result shall be usable, and what for. `None` means "whatever may be had".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequestedAccess {
     /// Scopes.
     pub scopes: Option<BTreeSet<String>>,
     /// `audience` and `resource` values.
@@ -67,14 +67,14 @@ pub struct Request {
     /// Who acts, where it is said.
     pub actor: Option<PresentedToken>,
     /// What for.
-    pub wanted: Wanted,
+    pub wanted: RequestedAccess,
     /// The delegation that shall give the authority (not in RFC 8693: RFC 6749 §8.2 lets servers add parameters).
     pub delegation_id: Option<String>,
 }
 
 /// What is wrong with a `scope`, `audience` or `resource` parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadWanted {
+pub enum InvalidParameter {
     /// Not scope tokens.
     Scope,
     /// Not an absolute URI without fragment, or not a name.
@@ -89,21 +89,21 @@ pub fn wanted(
     audiences: &[String],
     resources: &[String],
     most_targets: usize,
-) -> Result<Wanted, BadWanted> {
+) -> Result<RequestedAccess, InvalidParameter> {
     if audiences.len() + resources.len() > most_targets {
-        return Err(BadWanted::TooManyTargets);
+        return Err(InvalidParameter::TooManyTargets);
     }
     let readable = audiences.iter().all(|name| resource::is_audience(name))
         && resources.iter().all(|uri| resource::is_resource_uri(uri) && resource::is_audience(uri));
     if !readable {
-        return Err(BadWanted::Target);
+        return Err(InvalidParameter::Target);
     }
     let scopes = match scope {
         None => None,
-        Some(text) => Some(scope::parse(text).ok_or(BadWanted::Scope)?),
+        Some(text) => Some(scope::parse(text).ok_or(InvalidParameter::Scope)?),
     };
     let targets: BTreeSet<String> = audiences.iter().chain(resources).cloned().collect();
-    Ok(Wanted {
+    Ok(RequestedAccess {
         scopes,
         audiences: (!targets.is_empty()).then_some(targets),
         details: None,
@@ -155,9 +155,9 @@ mod tests {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let wanted_ = wanted(None, &list(&["mail"]), &list(&["https://a.example"]), 2).unwrap();
         assert_eq!(wanted_.audiences.unwrap().len(), 2);
-        assert_eq!(wanted(None, &list(&["a", "b", "c"]), &[], 2), Err(BadWanted::TooManyTargets));
-        assert_eq!(wanted(None, &[], &list(&["rel"]), 2), Err(BadWanted::Target));
-        assert_eq!(wanted(Some("a  b"), &[], &[], 2), Err(BadWanted::Scope));
+        assert_eq!(wanted(None, &list(&["a", "b", "c"]), &[], 2), Err(InvalidParameter::TooManyTargets));
+        assert_eq!(wanted(None, &[], &list(&["rel"]), 2), Err(InvalidParameter::Target));
+        assert_eq!(wanted(Some("a  b"), &[], &[], 2), Err(InvalidParameter::Scope));
     }
 
     proptest! {

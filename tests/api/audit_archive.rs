@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use actchain::domain::audit::verify::{Broken, Why};
-use actchain::domain::audit::{Action, Event, index as blocks, parts, store, tree};
-use actchain::flows::audit::archive::{self, Archived, Sought, Wanted};
-use actchain::flows::audit::{self, Kept, index};
+use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
+use actchain::domain::audit::{Action, Event, index as blocks, partitions, store, tree};
 use actchain::platform::fault::Fault;
 use actchain::platform::jose::{SealingKey, SigningAlg, SigningKey};
 use actchain::protocol::signed_note::{self, VerifierKey};
+use actchain::services::audit::archive::{self, ArchiveLookup, ArchiveOptions, Archived};
+use actchain::services::audit::{self, TrustAnchors, index};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 use time::Duration;
@@ -26,7 +26,7 @@ pub async fn old_world() -> World {
     for (size, after) in [(1_500, 0), (2_400, 1)] {
         grow(server, size).await;
         server.pass(31 * 86_400);
-        assert!(parts::open(&mut server.sql().await, after, server.clock.now()).await.unwrap());
+        assert!(partitions::open(&mut server.sql().await, after, server.clock.now()).await.unwrap());
     }
     grow(server, 3_100).await;
     index::run_once(&server.app.pool).await.unwrap();
@@ -35,7 +35,7 @@ pub async fn old_world() -> World {
 }
 
 pub async fn archive(server: &Server, folder: &Path) -> Result<Vec<Archived>, Fault> {
-    let wanted = Wanted { before: server.clock.now(), folder };
+    let wanted = ArchiveOptions { before: server.clock.now(), folder };
     let seal = SealingKey::of(&server.master);
     archive::archive(&server.database, (&seal, &server.app.issuer), wanted, server.clock.now()).await
 }
@@ -74,15 +74,20 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
         .fetch_all(&mut server.sql().await)
         .await
         .unwrap();
-    let first_part = Wanted { before: server.clock.now() - Duration::days(31), folder: folder.path() };
+    let first_partition =
+        ArchiveOptions { before: server.clock.now() - Duration::days(31), folder: folder.path() };
     let seal = SealingKey::of(&server.master);
     // Before the second one was opened, only the first was closed.
     let done =
-        archive::archive(&server.database, (&seal, &server.app.issuer), first_part, server.clock.now()).await;
+        archive::archive(&server.database, (&seal, &server.app.issuer), first_partition, server.clock.now())
+            .await;
     let done = done.unwrap();
     assert_eq!(done.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(), [(0, 1_500)]);
     let more = archive(server, folder.path()).await.unwrap();
-    assert_eq!(more.iter().map(|one| (one.part, one.from, one.to)).collect::<Vec<_>>(), [(1, 1_500, 2_400)]);
+    assert_eq!(
+        more.iter().map(|one| (one.partition, one.from, one.to)).collect::<Vec<_>>(),
+        [(1, 1_500, 2_400)]
+    );
     assert!(archive(server, folder.path()).await.unwrap().is_empty(), "the one that is written to stays");
     assert_eq!(partitions(server).await, 1);
     let rows: i64 = sqlx::query_scalar("SELECT min(seq) FROM audit_event")
@@ -96,7 +101,10 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
         .unwrap();
     assert_eq!(postings, 2, "those of blocks that are wholly in files are gone");
     let event = server.last_event().await;
-    assert_eq!((&event["action"], &event["detail"]["part"]), (&json!("admin.audit_archived"), &json!(1)));
+    assert_eq!(
+        (&event["action"], &event["detail"]["partition"]),
+        (&json!("admin.audit_archived"), &json!(1))
+    );
     assert_eq!(event["detail"]["sha256"], more[0].sha256);
     assert_eq!(event["detail"]["file"], more[0].file.file_name().unwrap().to_str().unwrap());
     // The database: roots, proofs and verification.
@@ -109,15 +117,15 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
         let answer = Api::get(server, &format!("/audit/proof/inclusion?seq={seq}")).send().await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
-    let report = audit::verify_database(&mut sql, &Kept::default()).await.unwrap();
+    let report = audit::verify_database(&mut sql, &TrustAnchors::default()).await.unwrap();
     assert!(report.valid, "{report:?}");
     assert_eq!(report.hashes_only, 2_400, "and says what it saw only as hashes");
-    let shown = Kept { archives: Some(folder.path().to_owned()), ..Kept::default() };
+    let shown = TrustAnchors { archives: Some(folder.path().to_owned()), ..TrustAnchors::default() };
     let report = audit::verify_database(&mut sql, &shown).await.unwrap();
     assert!(report.valid && report.hashes_only == 0, "with the files, every event was read: {report:?}");
     world.server.disable("stranger").await;
     // The files, each by itself.
-    let kept = Kept { keys: vec![key(server).await], ..Kept::default() };
+    let kept = TrustAnchors { keys: vec![key(server).await], ..TrustAnchors::default() };
     for (one, from) in done.iter().chain(&more).zip([0, 1_500]) {
         let report = audit::verify_export(&one.file, &kept).unwrap();
         assert!(report.valid, "{report:?}");
@@ -142,9 +150,9 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
     }
     let wanted: Value = serde_json::from_str(&documents[1_700]).unwrap();
     let id = wanted["id"].as_str().unwrap().parse().unwrap();
-    for sought in [Sought::Seq(1_700), Sought::Id(id)] {
-        assert_eq!(archive::show(&more[0].file, &sought).unwrap(), Some(documents[1_700].clone()));
-        assert_eq!(archive::show(&done[0].file, &sought).unwrap(), None);
+    for lookup in [ArchiveLookup::Seq(1_700), ArchiveLookup::Id(id)] {
+        assert_eq!(archive::show(&more[0].file, &lookup).unwrap(), Some(documents[1_700].clone()));
+        assert_eq!(archive::show(&done[0].file, &lookup).unwrap(), None);
     }
 }
 
@@ -197,7 +205,7 @@ async fn nothing_is_dropped_unless_its_file_is_whole() {
         }
     };
     assert_eq!((done.len(), partitions(server).await), (2, 1));
-    assert!(audit::verify_database(&mut server.sql().await, &Kept::default()).await.unwrap().valid);
+    assert!(audit::verify_database(&mut server.sql().await, &TrustAnchors::default()).await.unwrap().valid);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +215,7 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
     let folder = tempfile::tempdir().unwrap();
     grow(server, 1_100).await;
     server.pass(31 * 86_400);
-    assert!(parts::open(&mut server.sql().await, 0, server.clock.now()).await.unwrap());
+    assert!(partitions::open(&mut server.sql().await, 0, server.clock.now()).await.unwrap());
     index::run_once(&server.app.pool).await.unwrap();
     let early = archive(server, folder.path()).await.unwrap_err().to_string();
     assert!(early.contains("index"), "{early}");
@@ -240,7 +248,7 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
     let forged = archive(server, folder.path()).await.unwrap_err().to_string();
     assert!(forged.contains("hashes") || forged.contains("checkpoint"), "{forged}");
     assert_eq!(partitions(server).await, 2);
-    assert_eq!(blocks::covered(&mut other).await.unwrap(), 2_048);
+    assert_eq!(blocks::indexed(&mut other).await.unwrap(), 2_048);
     assert_eq!(store::head(&mut other).await.unwrap().size(), 2_100);
 }
 
@@ -248,13 +256,13 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
 /// in an event.
 async fn pretend_archived(server: &Server, to: u64) {
     let mut sql = server.sql().await;
-    sql.execute("UPDATE audit_part SET archived_at = now(), file_sha256 = '\\x00' WHERE part = 0")
+    sql.execute("UPDATE audit_partition SET archived_at = now(), file_sha256 = '\\x00' WHERE partition = 0")
         .await
         .unwrap();
     sql.execute("DROP TABLE audit_event_0").await.unwrap();
-    let mut event = Event::of_operator(server.clock.now(), Action::AuditArchived, "part 0");
-    event.detail = Some(json!({"part": 0, "from": 0, "to": to, "sha256": "00", "file": "audit.jsonl"}));
-    store::append(&mut sql, &[event.draft().unwrap()]).await.unwrap();
+    let mut event = Event::of_operator(server.clock.now(), Action::AuditArchived, "partition 0");
+    event.detail = Some(json!({"partition": 0, "from": 0, "to": to, "sha256": "00", "file": "audit.jsonl"}));
+    store::append(&mut sql, &[event.unsequenced().unwrap()]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,15 +270,18 @@ async fn events_that_are_missing_were_archived_only_if_the_logs_key_has_signed_t
     let world = old_world().await;
     let server = &world.server;
     let note = checkpoint(server).await;
-    let kept = Kept { keys: vec![key(server).await], notes: vec![note], ..Kept::default() };
+    let kept = TrustAnchors { keys: vec![key(server).await], notes: vec![note], ..TrustAnchors::default() };
     let mut sql = server.sql().await;
     assert!(audit::verify_database(&mut sql, &kept).await.unwrap().valid);
     pretend_archived(server, 1_500).await;
     checkpoint(server).await;
-    for kept in [&kept, &Kept::default()] {
+    for kept in [&kept, &TrustAnchors::default()] {
         let report = audit::verify_database(&mut sql, kept).await.unwrap();
-        let broken = Some(Broken { seq: 0, why: Why::Gap });
-        assert_eq!(report.broken, broken, "all hashes are right, and the log's key has signed nothing");
+        let integrity_error = Some(IntegrityError { seq: 0, kind: IntegrityErrorKind::Gap });
+        assert_eq!(
+            report.integrity_error, integrity_error,
+            "all hashes are right, and the log's key has signed nothing"
+        );
     }
 }
 
@@ -280,34 +291,38 @@ async fn a_statement_of_another_key_or_about_other_events_does_not_excuse_a_gap(
     let server = &world.server;
     let folder = tempfile::tempdir().unwrap();
     archive(server, folder.path()).await.unwrap();
-    let kept = Kept { keys: vec![key(server).await], ..Kept::default() };
+    let kept = TrustAnchors { keys: vec![key(server).await], ..TrustAnchors::default() };
     let mut sql = server.sql().await;
-    let sql_text = "SELECT statement FROM audit_part WHERE archived_at IS NOT NULL ORDER BY part";
+    let sql_text = "SELECT statement FROM audit_partition WHERE archived_at IS NOT NULL ORDER BY partition";
     let notes: Vec<String> = sqlx::query_scalar(sql_text).fetch_all(&mut sql).await.unwrap();
     let (text, _) = signed_note::parts(&notes[0]).unwrap();
     let stranger = SigningKey::generate(SigningAlg::Ed25519).unwrap().0;
     let public = actchain::platform::base64url::decode(stranger.public_jwk()["x"].as_str().unwrap()).unwrap();
     let verifier = VerifierKey::new(text.lines().next().unwrap(), public.try_into().unwrap()).unwrap();
     let forged = verifier.signature_line(&stranger.sign_raw(text.as_bytes()).unwrap());
-    let report = async |part: i32, note: Option<&str>| {
+    let report = async |partition: i32, note: Option<&str>| {
         let mut sql = server.sql().await;
-        let change = "UPDATE audit_part SET statement = $2 WHERE part = $1";
-        sqlx::query(change).bind(part).bind(note).execute(&mut sql).await.unwrap();
+        let change = "UPDATE audit_partition SET statement = $2 WHERE partition = $1";
+        sqlx::query(change).bind(partition).bind(note).execute(&mut sql).await.unwrap();
         audit::verify_database(&mut sql, &kept).await.unwrap()
     };
-    for (note, why) in [
-        (None, Why::Gap),
-        (Some(notes[1].clone()), Why::Gap),
-        (Some(signed_note::note(&text, &forged)), Why::Signature),
-        (Some(notes[0].replacen("events 0 1500", "events 0 1499", 1)), Why::Signature),
-        (Some("no note".to_owned()), Why::Signature),
+    for (note, kind) in [
+        (None, IntegrityErrorKind::Gap),
+        (Some(notes[1].clone()), IntegrityErrorKind::Gap),
+        (Some(signed_note::note(&text, &forged)), IntegrityErrorKind::Signature),
+        (Some(notes[0].replacen("events 0 1500", "events 0 1499", 1)), IntegrityErrorKind::Signature),
+        (Some("no note".to_owned()), IntegrityErrorKind::Signature),
     ] {
-        let broken = report(0, note.as_deref()).await.broken;
-        assert_eq!(broken, Some(Broken { seq: 0, why }), "{note:?}");
+        let integrity_error = report(0, note.as_deref()).await.integrity_error;
+        assert_eq!(integrity_error, Some(IntegrityError { seq: 0, kind }), "{note:?}");
     }
     assert!(report(0, Some(&notes[0])).await.valid);
-    let second = report(1, Some(&notes[0])).await.broken;
-    assert_eq!(second, Some(Broken { seq: 1_500, why: Why::Gap }), "the statement of the partition before");
+    let second = report(1, Some(&notes[0])).await.integrity_error;
+    assert_eq!(
+        second,
+        Some(IntegrityError { seq: 1_500, kind: IntegrityErrorKind::Gap }),
+        "the statement of the partition before"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,7 +333,11 @@ async fn files_of_archived_events_are_checked_against_the_statement_and_the_tree
     let folder = tempfile::tempdir().unwrap();
     let done = archive(server, folder.path()).await.unwrap();
     let keys = vec![key(server).await];
-    let kept = Kept { keys: keys.clone(), archives: Some(folder.path().to_owned()), ..Kept::default() };
+    let kept = TrustAnchors {
+        keys: keys.clone(),
+        archives: Some(folder.path().to_owned()),
+        ..TrustAnchors::default()
+    };
     let mut sql = server.sql().await;
     let report = audit::verify_database(&mut sql, &kept).await.unwrap();
     assert!(report.valid && report.hashes_only == 0, "{report:?}");
@@ -336,14 +355,17 @@ async fn files_of_archived_events_are_checked_against_the_statement_and_the_tree
     for changed in [text.replacen("filler", "folder", 1), format!("{text}\n"), String::new()] {
         std::fs::write(&done[1].file, changed).unwrap();
         let report = audit::verify_database(&mut sql, &kept).await.unwrap();
-        assert_eq!(report.broken, Some(Broken { seq: 1_500, why: Why::Archive }));
+        assert_eq!(
+            report.integrity_error,
+            Some(IntegrityError { seq: 1_500, kind: IntegrityErrorKind::Archive })
+        );
     }
     std::fs::remove_file(&done[1].file).unwrap();
     let report = audit::verify_database(&mut sql, &kept).await.unwrap();
     assert!(report.valid && report.hashes_only == 900, "one file is not shown: {report:?}");
     // What is believed already needs no file.
     let believed = checkpoint(server).await;
-    let later = Kept { keys, from: Some(believed), ..Kept::default() };
+    let later = TrustAnchors { keys, from: Some(believed), ..TrustAnchors::default() };
     let report = audit::verify_database(&mut sql, &later).await.unwrap();
     assert!(report.valid && report.hashes_only == 0, "{report:?}");
 }
@@ -355,7 +377,7 @@ async fn searches_chains_and_readers_go_as_far_back_as_the_database_does() {
     let folder = tempfile::tempdir().unwrap();
     let all = all_pages(&world, (&auditor, &token), "/api/v1/audit-logs?limit=1000").await;
     archive(&world.server, folder.path()).await.unwrap();
-    let token = world.desk_token(&auditor).await;
+    let token = world.management_token(&auditor).await;
     for query in ["limit=1000", "limit=1000&order=oldest", "limit=1000&outcome=success"] {
         let left = all_pages(&world, (&auditor, &token), &format!("/api/v1/audit-logs?{query}")).await;
         assert!(left.iter().all(|event| event["seq"].as_u64().unwrap() >= 2_400), "{query}");

@@ -22,13 +22,13 @@ async fn a_chain_shows_its_hops_with_their_keys_what_was_fetched_and_how_its_del
     let chain = read(world, (&auditor, &token), &at).await.json;
     let hops = chain["hops"].as_array().unwrap();
     let of = |member: &str| hops.iter().map(|hop| hop[member].clone()).collect::<Vec<_>>();
-    assert_eq!(of("step"), ["exchange", "exchange", "retrieval"]);
+    assert_eq!(of("kind"), ["exchange", "exchange", "retrieval"]);
     assert_eq!(of("client_id"), ["user-proxy", "email-svc", "email-svc"]);
     assert_eq!(of("jkt"), [world.user_proxy.jkt(), world.email_svc.jkt(), world.email_svc.jkt()]);
     assert_eq!(of("depth"), [1, 2, 2]);
     assert_eq!(of("parent"), [Value::Null, hops[0]["seq"].clone(), hops[1]["seq"].clone()]);
     assert_eq!(of("delegation_id"), [root.clone(), child.clone(), child.clone()]);
-    assert_eq!(of("binding"), ["consistent"; 3]);
+    assert_eq!(of("key_continuity"), ["consistent"; 3]);
     assert_eq!(hops[2]["target"], json!(connection));
     assert_eq!(
         (&chain["events"], &chain["retrievals"], &chain["refusals"], &chain["complete"], &chain["state"]),
@@ -44,8 +44,9 @@ async fn a_chain_shows_its_hops_with_their_keys_what_was_fetched_and_how_its_del
     assert_eq!(vault.fetch(&second, &connection).await.status, 409);
     let again = vault.hop(&world.email_svc, (&first, ACCESS_TOKEN), &names(&connection)).await;
     assert_eq!((again.status, again.reason()), (400, "delegation_revoked"));
-    let found =
-        format!("/api/v1/audit-logs?delegation={root}&reason=delegation_revoked&action=oauth.token.refused");
+    let found = format!(
+        "/api/v1/audit-logs?delegation_id={root}&reason=delegation_revoked&action=oauth.token.refused"
+    );
     let found = read(world, (&auditor, &token), &found).await.json;
     assert_eq!(
         found["items"][0]["delegation_id"],
@@ -54,7 +55,7 @@ async fn a_chain_shows_its_hops_with_their_keys_what_was_fetched_and_how_its_del
     );
     let chain = read(world, (&auditor, &token), &at).await.json;
     let last = chain["hops"].as_array().unwrap().last().unwrap();
-    assert_eq!((&last["step"], &last["reason"]), (&json!("refusal"), &json!("delegation_revoked")));
+    assert_eq!((&last["kind"], &last["reason"]), (&json!("refusal"), &json!("delegation_revoked")));
     assert_eq!((&chain["state"], &chain["refusals"]), (&json!("revoked"), &json!(2)));
 
     // The same from the index as from what it does not cover yet.
@@ -98,15 +99,15 @@ async fn another_key_than_before_is_a_drift_and_none_is_unbound() {
         let answer = agent.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         let chain = read(&world, (&auditor, &token), &format!("{CHAINS}/{txn}")).await.json;
-        chain["hops"].as_array().unwrap().last().unwrap()["binding"].clone()
+        chain["hops"].as_array().unwrap().last().unwrap()["key_continuity"].clone()
     };
     assert_eq!(hop(&world.email_svc).await, "consistent");
     // The same client with its own secret, under a key that nobody has seen.
     let other = Agent::new("email-svc", Auth::Basic("email-svc-secret-0123456789".into()));
-    assert_eq!(hop(&other).await, "drifted");
+    assert_eq!(hop(&other).await, "key_mismatch");
     assert_eq!(hop(&world.email_svc).await, "consistent");
     let listed = read(&world, (&auditor, &token), &format!("{CHAINS}?txn={txn}")).await.json;
-    assert_eq!(listed["items"][0]["binding"], "drifted", "the worst of its hops");
+    assert_eq!(listed["items"][0]["key_continuity"], "key_mismatch", "the worst of its hops");
 
     let token = world.user_token_with(|claims| claims["sub"] = json!("carol"));
     let given = world
@@ -118,7 +119,7 @@ async fn another_key_than_before_is_a_drift_and_none_is_unbound() {
     let bare = bare.without("dpop").send().await;
     assert_eq!(bare.status, 200, "{}", bare.text);
     let own = world.as_user("carol", "GET", CHAINS, Value::Null).await.json;
-    assert_eq!(own["items"][0]["hops"][0]["binding"], "unbound");
+    assert_eq!(own["items"][0]["hops"][0]["key_continuity"], "no_key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +133,7 @@ async fn every_chain_is_in_exactly_one_place_of_the_pages() {
     for (name, value) in [
         ("", ""),
         ("actor", "agent-2"),
-        ("client", "agent-1"),
+        ("client_id", "agent-1"),
         ("subject_sub", "user-2"),
         ("from", "2026-01-01T00:10:00Z"),
         ("to", "2026-01-01T00:10:00Z"),
@@ -182,7 +183,8 @@ async fn a_very_long_chain_is_told_in_short_and_hides_no_other() {
             event
         })
         .collect();
-    let work = actchain::flows::work::Work::begin(&world.server.app.pool).await.unwrap();
+    let work =
+        actchain::services::transaction::AuditedTransaction::begin(&world.server.app.pool).await.unwrap();
     work.commit(&long).await.unwrap();
     cover(&world).await;
     let items = all_pages(&world, (&auditor, &token), &format!("{CHAINS}?limit=1")).await;
@@ -213,7 +215,7 @@ async fn chains_are_found_by_the_state_of_their_delegation_now() {
     world.server.revoke("D").await;
     assert_eq!((count("active").await, count("revoked").await), (1, 1));
     world.server.pass(4_000);
-    let token = world.desk_token(&auditor).await;
+    let token = world.management_token(&auditor).await;
     for state in ["expired", "revoked"] {
         let found = read(&world, (&auditor, &token), &format!("{CHAINS}?state={state}")).await;
         let found = found.json["items"].as_array().unwrap().len();

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use actchain::domain::audit::verify::{Broken, Why};
+use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
 use actchain::domain::audit::{Action, Actor, Event, Outcome, store};
-use actchain::flows::audit::{self, Kept, Report};
+use actchain::services::audit::{self, Report, TrustAnchors};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
@@ -16,7 +16,7 @@ fn check(content: &str) -> Report {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");
     std::fs::write(&path, content).unwrap();
-    audit::verify_export(&path, &Kept::default()).unwrap()
+    audit::verify_export(&path, &TrustAnchors::default()).unwrap()
 }
 
 /// Some chains, some refusals.
@@ -123,19 +123,22 @@ fn changed(text: &str, seq: u64) -> String {
 async fn the_event_that_was_changed_in_a_whole_export_is_named() {
     let world = busy_world().await;
     grow(&mut world.server.sql().await, 1_500).await;
-    actchain::flows::audit::index::run_once(&world.server.app.pool).await.unwrap();
+    actchain::services::audit::index::run_once(&world.server.app.pool).await.unwrap();
     let whole = world.export("").await.text;
     let size = check(&whole).events;
-    let leaf = |seq| Some(Broken { seq, why: Why::Leaf });
+    let leaf = |seq| Some(IntegrityError { seq, kind: IntegrityErrorKind::Leaf });
     for seq in [0, 22, 511, 512, 1_100, size - 1] {
-        assert_eq!(check(&changed(&whole, seq)).broken, leaf(seq));
+        assert_eq!(check(&changed(&whole, seq)).integrity_error, leaf(seq));
     }
-    assert_eq!(check(&changed(&changed(&whole, 700), 30)).broken, leaf(30), "the first one");
+    assert_eq!(check(&changed(&changed(&whole, 700), 30)).integrity_error, leaf(30), "the first one");
     // Hashes that do not give the checkpoint's root name nothing: its root decides, not they.
     let hashes = whole.lines().find(|line| line.starts_with("{\"leaves\"")).unwrap();
     let forged = hashes.replacen(&hashes[11..13], if &hashes[11..13] == "AA" { "BB" } else { "AA" }, 1);
     let both = changed(&whole, 22).replace(hashes, &forged);
-    assert_eq!(check(&both).broken, Some(Broken { seq: size, why: Why::Checkpoint }));
+    assert_eq!(
+        check(&both).integrity_error,
+        Some(IntegrityError { seq: size, kind: IntegrityErrorKind::Checkpoint })
+    );
     assert!(check(&whole.replace(hashes, &forged)).valid, "every event is proven without them");
     let without: String = whole
         .lines()
@@ -149,9 +152,9 @@ async fn the_event_that_was_changed_in_a_whole_export_is_named() {
     let joined = format!("{begun}{rest}");
     assert!(check(&joined).valid);
     for seq in [22, 299, 300, 600] {
-        assert_eq!(check(&changed(&joined, seq)).broken, leaf(seq));
+        assert_eq!(check(&changed(&joined, seq)).integrity_error, leaf(seq));
     }
-    assert_eq!(check(&changed(&rest, 600)).broken, leaf(600), "a part by itself");
+    assert_eq!(check(&changed(&rest, 600)).integrity_error, leaf(600), "a part by itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,11 +162,11 @@ async fn a_document_that_was_changed_in_the_database_is_named_by_the_export_too(
     let world = World::new().await;
     let mut sql = world.server.sql().await;
     grow(&mut sql, 1_100).await;
-    actchain::flows::audit::index::run_once(&world.server.app.pool).await.unwrap();
+    actchain::services::audit::index::run_once(&world.server.app.pool).await.unwrap();
     let change = "UPDATE audit_event SET document = replace(document, 'client.changed', 'client.disabled') WHERE seq = 900";
     sqlx::query(change).execute(&mut sql).await.unwrap();
     let report = check(&world.export("").await.text);
-    assert_eq!(report.broken, Some(Broken { seq: 900, why: Why::Leaf }));
+    assert_eq!(report.integrity_error, Some(IntegrityError { seq: 900, kind: IntegrityErrorKind::Leaf }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,7 +187,7 @@ async fn a_file_that_was_converted_on_its_way_is_not_called_broken() {
             ([0x1f, 0x8b, 8, 0].to_vec(), "gzip"),
         ] {
             std::fs::write(&path, bytes).unwrap();
-            let fault = audit::verify_export(&path, &Kept::default()).unwrap_err().to_string();
+            let fault = audit::verify_export(&path, &TrustAnchors::default()).unwrap_err().to_string();
             assert!(fault.contains(said) && fault.contains("converted on its way"), "{fault}");
         }
     }
@@ -197,7 +200,7 @@ async fn csv_begins_with_a_byte_order_mark_where_that_is_asked_for() {
     let without = world.export("format=csv&bom=false").await;
     assert!(without.text.starts_with("\"seq\","));
     assert_eq!(with.text.strip_prefix('\u{feff}').map(|text| &text[..6]), Some("\"seq\","));
-    let token = world.desk_token(&world.admin).await;
+    let token = world.management_token(&world.admin).await;
     for query in ["bom=true", "format=sarif&bom=true", "format=csv&bom=yes"] {
         let path = format!("/api/v1/audit-logs/export?{query}");
         let answer = Api::get(&world.server, &path).client(&world.admin, &token).send().await;
@@ -215,20 +218,20 @@ async fn a_selection_verifies_offline_event_by_event_and_a_changed_one_does_not(
     assert_eq!((report.events, report.checkpoints), (refused as u64, 1));
     let lines: Vec<&str> = answer.text.lines().collect();
     assert_eq!(lines.len(), refused + 2);
-    let why = |text: String| format!("{:?}", check(&text).broken.unwrap().why);
-    assert_eq!(why(answer.text.replace("stranger", "someone")), "Proof");
+    let kind = |text: String| format!("{:?}", check(&text).integrity_error.unwrap().kind);
+    assert_eq!(kind(answer.text.replace("stranger", "someone")), "Proof");
     let mut swapped = lines.clone();
     swapped.swap(1, 2);
-    assert_eq!(why(swapped.join("\n")), "Order");
+    assert_eq!(kind(swapped.join("\n")), "Order");
     let (first, second) = (parsed(lines[1]), parsed(lines[2]));
     let proof = answer.text.replace(&first[0]["proof"].to_string(), &second[0]["proof"].to_string());
-    assert_eq!(why(proof), "Proof", "the proof of another");
-    assert_eq!(why(answer.text.replacen("\"action\"", " \"action\"", 1)), "Document");
+    assert_eq!(kind(proof), "Proof", "the proof of another");
+    assert_eq!(kind(answer.text.replacen("\"action\"", " \"action\"", 1)), "Document");
     let note =
         parsed(lines.last().unwrap())[0]["checkpoint"].as_str().unwrap().lines().nth(2).unwrap().to_owned();
-    assert_eq!(why(answer.text.replace(&note, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), "Signature");
+    assert_eq!(kind(answer.text.replace(&note, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), "Signature");
     // Nothing found is nothing to prove.
-    let none = world.export("action=key.vault_changed&client=nobody").await;
+    let none = world.export("action=vault.key_rotated&client_id=nobody").await;
     assert_eq!((none.text.lines().count(), check(&none.text).events), (2, 0));
 }
 
@@ -238,7 +241,7 @@ async fn a_selection_is_compared_with_a_kept_checkpoint_of_its_size_or_not_at_al
     let kept = crate::transparency::checkpoint(&world.server).await;
     let size = kept.lines().nth(1).unwrap();
     let key = crate::audit_archive::key(&world.server).await;
-    let kept = Kept { keys: vec![key], notes: vec![kept.clone()], ..Kept::default() };
+    let kept = TrustAnchors { keys: vec![key], notes: vec![kept.clone()], ..TrustAnchors::default() };
     let of_size = world.export(&format!("outcome=refused&size={size}")).await;
     world.server.pass(60);
     let later = world.export("outcome=refused").await;
@@ -259,7 +262,7 @@ async fn proofs_hold_across_blocks_whether_the_index_has_come_to_them_or_not() {
     let mut sql = world.server.sql().await;
     grow(&mut sql, 2_300).await;
     let before = world.export("action=client.changed&target=t7").await;
-    actchain::flows::audit::index::run_once(&world.server.app.pool).await.unwrap();
+    actchain::services::audit::index::run_once(&world.server.app.pool).await.unwrap();
     let after = world.export("action=client.changed&target=t7").await;
     for answer in [&before, &after] {
         let report = check(&answer.text);
@@ -281,7 +284,7 @@ async fn grow_by(sql: &mut sqlx::PgConnection, count: u64, more: &str) {
     let drafts: Vec<_> = (0..count)
         .map(|n| {
             let event = Event::of_operator(now, Action::ClientChanged, format!("t{}{more}", n % 10));
-            event.draft().unwrap()
+            event.unsequenced().unwrap()
         })
         .collect();
     store::append(sql, &drafts).await.unwrap();
@@ -301,7 +304,7 @@ async fn cv_01_to_cv_03_the_csv_export_has_fixed_columns_and_nothing_that_is_car
     );
     event.detail = Some(json!({"n": -1}));
     let mut sql = world.server.sql().await;
-    actchain::domain::audit::store::append(&mut sql, &[event.draft().unwrap()]).await.unwrap();
+    actchain::domain::audit::store::append(&mut sql, &[event.unsequenced().unwrap()]).await.unwrap();
     let answer = world.export("format=csv").await;
     assert_eq!(answer.header("content-type"), Some("text/csv; charset=utf-8; header=present"));
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
@@ -324,7 +327,7 @@ async fn sa_01_to_sa_09_the_sarif_export_has_refusals_by_their_rules() {
         reason: Some("nonce_required"),
         ..Event::new(world.server.clock.now(), Action::TokenRefused, Actor::client("user-proxy", None))
     };
-    store::append(&mut world.server.sql().await, &[nonce.draft().unwrap()]).await.unwrap();
+    store::append(&mut world.server.sql().await, &[nonce.unsequenced().unwrap()]).await.unwrap();
     let answer = world.export("format=sarif").await;
     assert_eq!(answer.header("content-type"), Some("application/sarif+json"));
     assert!(answer.text.starts_with('{'), "no byte order mark");
@@ -354,7 +357,7 @@ async fn sa_01_to_sa_09_the_sarif_export_has_refusals_by_their_rules() {
         results.iter().map(|one| one["partialFingerprints"]["actchainFinding/v1"].to_string()).collect()
     };
     assert_eq!(prints(&answer), prints(&world.export("format=sarif").await), "SA-07");
-    let none = world.export("format=sarif&client=nobody").await;
+    let none = world.export("format=sarif&client_id=nobody").await;
     let runs = none.json["runs"].as_array().unwrap();
     assert_eq!(
         (runs.len(), &runs[0]["results"]),
@@ -380,7 +383,7 @@ async fn users_take_what_is_about_them_and_agents_nothing() {
     assert!(!alice.text.contains("client.changed"));
     assert_eq!(check(&get("bob", "").await.text).events, 0);
     assert_eq!(check(&get("bob", "subject_sub=alice").await.text).events, 0);
-    let agent = world.desk_token(&world.user_proxy).await;
+    let agent = world.management_token(&world.user_proxy).await;
     let refused = Api::get(&world.server, path).client(&world.user_proxy, &agent).send().await;
     assert_eq!((refused.status, refused.reason()), (403, "insufficient_scope"));
 }
@@ -388,7 +391,7 @@ async fn users_take_what_is_about_them_and_agents_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_exported_is_refused_before_anything_is_recorded() {
     let world = World::new().await;
-    let token = world.desk_token(&world.admin).await;
+    let token = world.management_token(&world.admin).await;
     let before = world.server.events().await.len();
     for query in [
         "format=xml",
@@ -410,11 +413,11 @@ async fn what_cannot_be_exported_is_refused_before_anything_is_recorded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let world = World::configured("[audit]\nreader_patience = 1").await;
+    let world = World::configured("[audit]\nstream_write_timeout = 1").await;
     let mut sql = world.server.sql().await;
     // More than the buffers of two sockets take.
     grow_by(&mut sql, 30_000, &"x".repeat(600)).await;
-    let token = world.desk_token(&world.admin).await;
+    let token = world.management_token(&world.admin).await;
     let path = "/api/v1/audit-logs/export";
     let proof =
         world.admin.key.sign_proof("dpop+jwt", &Api::get(&world.server, path).proof_claims(&token)).unwrap();
@@ -432,7 +435,7 @@ async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
     let text = String::from_utf8_lossy(&rest);
-    assert!(!text.ends_with("0\r\n\r\n") && !text.contains("checkpoint"), "{} bytes", rest.len());
+    assert!(!text.ends_with("0\r\n\r\n") && !text.contains("{\"checkpoint\":"), "{} bytes", rest.len());
     // It goes on behind the last whole line that it has.
     let last = text.rmatches("\"seq\":").next().is_some();
     assert!(last);
@@ -446,13 +449,13 @@ async fn what_is_archived_is_not_exported_and_what_is_left_is_still_proven() {
     let mut sql = world.server.sql().await;
     grow(&mut sql, 1_500).await;
     let now = world.server.clock.now();
-    assert!(actchain::domain::audit::parts::open(&mut sql, 0, now).await.unwrap());
+    assert!(actchain::domain::audit::partitions::open(&mut sql, 0, now).await.unwrap());
     let floor: i64 = sqlx::query_scalar("SELECT size FROM audit_head").fetch_one(&mut sql).await.unwrap();
     grow(&mut sql, 1_500).await;
-    actchain::flows::audit::index::run_once(&world.server.app.pool).await.unwrap();
+    actchain::services::audit::index::run_once(&world.server.app.pool).await.unwrap();
     for statement in [
         "DROP TABLE audit_event_0",
-        "UPDATE audit_part SET archived_at = now(), file_sha256 = '\\x00' WHERE part = 0",
+        "UPDATE audit_partition SET archived_at = now(), file_sha256 = '\\x00' WHERE partition = 0",
     ] {
         sqlx::query(statement).execute(&mut sql).await.unwrap();
     }
@@ -476,7 +479,7 @@ async fn auditors_take_it_all_and_may_look_at_sinks_but_not_change_them() {
         auditor.key.public_jwk()
     );
     world.server.apply(&yaml).await.unwrap();
-    let token = world.desk_token(&auditor).await;
+    let token = world.management_token(&auditor).await;
     let send = async |method: &str, path: &str| {
         Api::new(&world.server, method, path).client(&auditor, &token).send().await
     };

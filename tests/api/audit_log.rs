@@ -1,16 +1,16 @@
 //! The log: everything is in it, nobody alters it unnoticed.
 
-use actchain::domain::audit::verify::Why;
-use actchain::flows::audit::{self, Kept, Report};
+use actchain::domain::audit::verify::IntegrityErrorKind;
 use actchain::platform::jose::SealingKey;
 use actchain::protocol::signed_note::VerifierKey;
+use actchain::services::audit::{self, Report, TrustAnchors};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use crate::support::agent::JWT;
 use crate::support::world::{MAIL, World};
 
-async fn verify(world: &World, kept: &Kept) -> Report {
+async fn verify(world: &World, kept: &TrustAnchors) -> Report {
     audit::verify_database(&mut world.server.sql().await, kept).await.unwrap()
 }
 
@@ -26,7 +26,7 @@ async fn key(world: &World) -> VerifierKey {
 }
 
 /// A world with some events and a checkpoint over them, and three events more.
-async fn busy_world() -> (World, Kept) {
+async fn busy_world() -> (World, TrustAnchors) {
     let world = World::new().await;
     for _ in 0..3 {
         world.first_hop().await;
@@ -35,7 +35,7 @@ async fn busy_world() -> (World, Kept) {
     for _ in 0..3 {
         world.first_hop().await;
     }
-    let kept = Kept { keys: vec![key(&world).await], notes: vec![note], ..Kept::default() };
+    let kept = TrustAnchors { keys: vec![key(&world).await], notes: vec![note], ..TrustAnchors::default() };
     (world, kept)
 }
 
@@ -154,7 +154,7 @@ async fn a_log_that_was_rewritten_with_the_servers_own_keys_fails_against_a_kept
         .unwrap();
     sqlx::query("DELETE FROM audit_checkpoint").execute(&mut sql).await.unwrap();
     checkpoint(&world).await;
-    assert!(verify(&world, &Kept::default()).await.valid, "by itself it looks whole");
+    assert!(verify(&world, &TrustAnchors::default()).await.valid, "by itself it looks whole");
     let report = verify(&world, &kept).await;
     assert!(!report.valid, "but not to whoever kept a checkpoint");
 }
@@ -175,13 +175,13 @@ async fn the_servers_role_can_add_to_the_log_and_nothing_else() {
         "UPDATE audit_event_0 SET document = ''",
         "DELETE FROM audit_event_0",
         "DROP TABLE audit_event_0",
-        "UPDATE audit_head SET part = 7",
-        "UPDATE audit_part SET first_seq = 0",
+        "UPDATE audit_head SET partition = 7",
+        "UPDATE audit_partition SET first_seq = 0",
         "UPDATE audit_block SET leaves = ''",
         "DELETE FROM audit_node",
         "DELETE FROM audit_posting",
         "UPDATE audit_cosignature SET line = ''",
-        "UPDATE audit_part SET archived_at = now(), file_sha256 = ''",
+        "UPDATE audit_partition SET archived_at = now(), file_sha256 = ''",
         "ALTER TABLE audit_event DETACH PARTITION audit_event_0",
         "DELETE FROM audit_block",
     ] {
@@ -217,7 +217,7 @@ async fn two_servers_append_to_one_log_without_a_fork() {
     let answers = futures_util::future::join_all(requests).await;
     assert!(answers.iter().all(|answer| answer.status == 200));
     assert_eq!(world.server.events().await.len(), before + 100);
-    assert!(verify(&world, &Kept::default()).await.valid);
+    assert!(verify(&world, &TrustAnchors::default()).await.valid);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,48 +229,49 @@ async fn an_export_verifies_offline_and_a_changed_one_does_not() {
     let count = world.server.events().await.len() as u64 - 1;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");
-    let check = |content: &[u8], kept: &Kept| {
+    let check = |content: &[u8], kept: &TrustAnchors| {
         std::fs::write(&path, content).unwrap();
         audit::verify_export(&path, kept)
     };
-    let whole = check(&file, &Kept::default()).unwrap();
+    let whole = check(&file, &TrustAnchors::default()).unwrap();
     assert_eq!(whole.vouched, count, "up to its end");
     assert_eq!((whole.valid, whole.events), (true, count));
     assert!(check(&file, &kept).unwrap().valid);
     let text = String::from_utf8(file.clone()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    let broken = |lines: Vec<&str>| !check(lines.join("\n").as_bytes(), &Kept::default()).unwrap().valid;
+    let integrity_error =
+        |lines: Vec<&str>| !check(lines.join("\n").as_bytes(), &TrustAnchors::default()).unwrap().valid;
     let changed = text.replace("alice", "malory");
-    assert!(broken(changed.lines().collect()), "changed");
-    assert!(broken([&lines[..3], &lines[4..]].concat()), "deleted");
+    assert!(integrity_error(changed.lines().collect()), "changed");
+    assert!(integrity_error([&lines[..3], &lines[4..]].concat()), "deleted");
     let mut swapped = lines.clone();
     swapped.swap(2, 3);
-    assert!(broken(swapped), "reordered");
-    assert!(broken([&lines[..4], &lines[lines.len() - 1..]].concat()), "truncated");
+    assert!(integrity_error(swapped), "reordered");
+    assert!(integrity_error([&lines[..4], &lines[lines.len() - 1..]].concat()), "truncated");
     assert!(
-        check(lines[..4].join("\n").as_bytes(), &Kept::default()).is_err(),
+        check(lines[..4].join("\n").as_bytes(), &TrustAnchors::default()).is_err(),
         "nothing vouches: could not check"
     );
     let mut flipped = file.clone();
     flipped[1_000] ^= 0x80;
-    assert!(!check(&flipped, &Kept::default()).unwrap().valid, "not even text");
+    assert!(!check(&flipped, &TrustAnchors::default()).unwrap().valid, "not even text");
 }
 
 /// A world whose log the index has come to, with a checkpoint in the middle and at the end.
-async fn indexed_world() -> (World, Kept) {
+async fn indexed_world() -> (World, TrustAnchors) {
     let world = World::new().await;
     crate::transparency::grow(&world.server, 1_300).await;
     let from = checkpoint(&world).await;
     crate::transparency::grow(&world.server, 2_300).await;
     audit::index::run_once(&world.server.app.pool).await.unwrap();
     checkpoint(&world).await;
-    (world, Kept { from: Some(from), ..Kept::default() })
+    (world, TrustAnchors { from: Some(from), ..TrustAnchors::default() })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_bad_seq_is_named_with_what_is_wrong_with_it() {
     let (world, from) = indexed_world().await;
-    let whole = verify(&world, &Kept::default()).await;
+    let whole = verify(&world, &TrustAnchors::default()).await;
     assert!(whole.valid && whole.events == 2_300 && whole.checkpoints == 2, "{whole:?}");
     let mut sql = world.server.sql().await;
     let tables =
@@ -278,57 +279,83 @@ async fn the_first_bad_seq_is_named_with_what_is_wrong_with_it() {
     for table in tables {
         sql.execute(AssertSqlSafe(format!("CREATE TABLE kept_{table} AS TABLE {table}"))).await.unwrap();
     }
-    let cases: [(&str, u64, Why); 18] = [
+    let cases: [(&str, u64, IntegrityErrorKind); 18] = [
         (
             "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 900",
             900,
-            Why::Leaf,
+            IntegrityErrorKind::Leaf,
         ),
         (
             "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 2200",
             2_300,
-            Why::Checkpoint,
+            IntegrityErrorKind::Checkpoint,
         ),
-        ("UPDATE audit_event SET document = document || ' ' WHERE seq = 900", 900, Why::Document),
-        ("UPDATE audit_event SET document = '{}' WHERE seq = 900", 900, Why::Order),
-        ("DELETE FROM audit_event WHERE seq = 900", 900, Why::Gap),
-        ("DELETE FROM audit_event WHERE seq >= 2250", 2_250, Why::Truncated),
-        ("INSERT INTO audit_event SELECT 2300, '{}', 0", 2_300, Why::Surplus),
+        (
+            "UPDATE audit_event SET document = document || ' ' WHERE seq = 900",
+            900,
+            IntegrityErrorKind::Document,
+        ),
+        ("UPDATE audit_event SET document = '{}' WHERE seq = 900", 900, IntegrityErrorKind::Order),
+        ("DELETE FROM audit_event WHERE seq = 900", 900, IntegrityErrorKind::Gap),
+        ("DELETE FROM audit_event WHERE seq >= 2250", 2_250, IntegrityErrorKind::Truncated),
+        ("INSERT INTO audit_event SELECT 2300, '{}', 0", 2_300, IntegrityErrorKind::Surplus),
         (
             "UPDATE audit_event a SET document = b.document FROM audit_event b WHERE a.seq = 900 AND b.seq = 901",
             900,
-            Why::Order,
+            IntegrityErrorKind::Order,
         ),
-        (A_LEAF, 100, Why::Leaf),
-        ("DELETE FROM audit_block WHERE block = 0", 0, Why::Leaf),
-        ("UPDATE audit_node SET hash = decode(repeat('00', 32), 'hex') WHERE n = 2", 768, Why::Root),
-        ("DELETE FROM audit_node WHERE n = 7", 2_048, Why::Root),
-        ("INSERT INTO audit_node VALUES (1, 8, decode(repeat('00', 32), 'hex'))", 2_300, Why::Surplus),
-        ("UPDATE audit_head SET peaks = overlay(peaks PLACING 'x'::bytea FROM 1)", 2_300, Why::Root),
+        (A_LEAF, 100, IntegrityErrorKind::Leaf),
+        ("DELETE FROM audit_block WHERE block = 0", 0, IntegrityErrorKind::Leaf),
+        (
+            "UPDATE audit_node SET hash = decode(repeat('00', 32), 'hex') WHERE n = 2",
+            768,
+            IntegrityErrorKind::Root,
+        ),
+        ("DELETE FROM audit_node WHERE n = 7", 2_048, IntegrityErrorKind::Root),
+        (
+            "INSERT INTO audit_node VALUES (1, 8, decode(repeat('00', 32), 'hex'))",
+            2_300,
+            IntegrityErrorKind::Surplus,
+        ),
+        (
+            "UPDATE audit_head SET peaks = overlay(peaks PLACING 'x'::bytea FROM 1)",
+            2_300,
+            IntegrityErrorKind::Root,
+        ),
         (
             "UPDATE audit_checkpoint SET note = replace(note, E'\\n1300\\n', E'\\n1301\\n') WHERE size = 1300",
             1_301,
-            Why::Signature,
+            IntegrityErrorKind::Signature,
         ),
-        ("UPDATE audit_checkpoint SET note = 'x' WHERE size = 1300", 1_300, Why::Unreadable),
-        ("INSERT INTO audit_cosignature VALUES (1300, 'w+00000000+AAAA', 'x', now())", 1_300, Why::Signature),
-        ("UPDATE audit_head SET size = 2299, peaks = (SELECT peaks FROM audit_head)", 0, Why::Root),
+        ("UPDATE audit_checkpoint SET note = 'x' WHERE size = 1300", 1_300, IntegrityErrorKind::Unreadable),
+        (
+            "INSERT INTO audit_cosignature VALUES (1300, 'w+00000000+AAAA', 'x', now())",
+            1_300,
+            IntegrityErrorKind::Signature,
+        ),
+        (
+            "UPDATE audit_head SET size = 2299, peaks = (SELECT peaks FROM audit_head)",
+            0,
+            IntegrityErrorKind::Root,
+        ),
     ];
-    for (statement, seq, why) in cases {
+    for (statement, seq, kind) in cases {
         // A head that does not fit its size is no log: that is a fault, and tried elsewhere.
-        if why == Why::Root && seq == 0 {
+        if kind == IntegrityErrorKind::Root && seq == 0 {
             sql.execute(statement).await.unwrap();
-            let fault = audit::verify_database(&mut world.server.sql().await, &Kept::default()).await;
+            let fault = audit::verify_database(&mut world.server.sql().await, &TrustAnchors::default()).await;
             assert!(fault.is_err(), "could not be checked");
         } else {
             sql.execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
-            let report = verify(&world, &Kept::default()).await;
-            let broken = report.broken.unwrap_or_else(|| panic!("{statement} is not found"));
-            assert_eq!((broken.seq, broken.why), (seq, why), "{statement}");
+            let report = verify(&world, &TrustAnchors::default()).await;
+            let integrity_error =
+                report.integrity_error.unwrap_or_else(|| panic!("{statement} is not found"));
+            assert_eq!((integrity_error.seq, integrity_error.kind), (seq, kind), "{statement}");
             let later = verify(&world, &from).await;
-            let believed = seq < 1_300 && ![Why::Signature, Why::Unreadable].contains(&why);
+            let believed = seq < 1_300
+                && ![IntegrityErrorKind::Signature, IntegrityErrorKind::Unreadable].contains(&kind);
             assert!(
-                believed == later.valid || why == Why::Root || statement.contains("block"),
+                believed == later.valid || kind == IntegrityErrorKind::Root || statement.contains("block"),
                 "{statement}: {later:?}"
             );
         }
@@ -354,14 +381,20 @@ async fn a_checkpoint_that_is_believed_has_to_be_one_and_to_be_of_this_log() {
     let (world, from) = indexed_world().await;
     let note = from.from.unwrap();
     let believe = async |note: &str, keys: Vec<VerifierKey>| {
-        verify(&world, &Kept { from: Some(note.to_owned()), keys, ..Kept::default() }).await
+        verify(&world, &TrustAnchors { from: Some(note.to_owned()), keys, ..TrustAnchors::default() }).await
     };
     let log = key(&world).await;
     assert!(believe(&note, vec![log.clone()]).await.valid);
     let stranger = VerifierKey::new("x", [1; 32]).unwrap();
-    assert_eq!(believe(&note, vec![stranger]).await.broken.unwrap().why, Why::Signature);
+    assert_eq!(
+        believe(&note, vec![stranger]).await.integrity_error.unwrap().kind,
+        IntegrityErrorKind::Signature
+    );
     let forged = note.replace("\n1300\n", "\n1200\n");
-    assert_eq!(believe(&forged, vec![log]).await.broken.unwrap().why, Why::Signature);
+    assert_eq!(
+        believe(&forged, vec![log]).await.integrity_error.unwrap().kind,
+        IntegrityErrorKind::Signature
+    );
     // The log is rewritten as a whole behind its back, stored hashes and all: it is not the one that was believed.
     let mut sql = world.server.sql().await;
     sql.execute("UPDATE audit_block SET leaves = leaves || '' WHERE false; DELETE FROM audit_checkpoint")
@@ -369,5 +402,8 @@ async fn a_checkpoint_that_is_believed_has_to_be_one_and_to_be_of_this_log() {
         .unwrap();
     sql.execute("UPDATE audit_node SET hash = decode(repeat('00', 32), 'hex') WHERE n = 0").await.unwrap();
     let report = believe(&note, Vec::new()).await;
-    assert_eq!(report.broken.map(|broken| (broken.seq, broken.why)), Some((1_300, Why::Checkpoint)));
+    assert_eq!(
+        report.integrity_error.map(|integrity_error| (integrity_error.seq, integrity_error.kind)),
+        Some((1_300, IntegrityErrorKind::Checkpoint))
+    );
 }

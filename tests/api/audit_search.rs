@@ -1,9 +1,9 @@
 //! Asking the log: filters, pages, and who may see what.
 
 use actchain::domain::audit::filter::Filter;
-use actchain::flows::audit::index;
 use actchain::platform::config::Span;
 use actchain::protocol::merkle;
+use actchain::services::audit::index;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ async fn every_filter_finds_what_is_there_and_nothing_else_in_pages_of_any_size_
     fill(&world, &mut dice, 1_500).await;
     // Partitions open in the middle; some of the log is covered by the index, some is not.
     assert!(
-        index::open_part(
+        index::open_partition(
             &world.server.app.pool,
             Span::Day,
             world.server.clock.now() + time::Duration::days(4_000)
@@ -50,15 +50,15 @@ async fn every_filter_finds_what_is_there_and_nothing_else_in_pages_of_any_size_
         ("action", ["oauth.token.exchanged", "client.changed", "vault.token.retrieved"]),
         ("outcome", ["success", "refused", "refused"]),
         ("reason", ["delegation_revoked", "no_such", "delegation_revoked"]),
-        ("client", ["agent-1", "agent-4", "nobody"]),
+        ("client_id", ["agent-1", "agent-4", "nobody"]),
         ("subject_sub", ["user-0", "user-3", "alice"]),
         ("actor", ["agent-0", "agent-2", "user-proxy"]),
-        ("delegation", ["D", "D-1", "E"]),
+        ("delegation_id", ["D", "D-1", "E"]),
         ("txn", ["chain-3", "chain-200", "chain-370"]),
         ("jti", ["token-7", "token-1200", "token-40"]),
         ("target", ["thing-0", "thing-2", "admin"]),
         ("connection", ["thing-0", "thing-1", "nothing"]),
-        ("session", ["session-0", "session-6", "session-x"]),
+        ("session_id", ["session-0", "session-6", "session-x"]),
         ("request_id", ["request-0", "request-1400", "request-x"]),
         ("ip", ["192.0.2.1", "192.0.2.3", "::1"]),
         ("from", ["2026-01-01T00:05:00Z", "2026-01-01T00:20:00Z", "2027-01-01T00:00:00Z"]),
@@ -212,8 +212,8 @@ async fn an_auditor_reads_the_log_and_gets_nowhere_else() {
         ("GET", "/agents"),
         ("POST", "/api/v1/clients/user-proxy/disable"),
         ("GET", "/api/v1/providers"),
-        ("GET", "/vault/connections"),
-        ("GET", "/api/v1/principals/reach?client_id=user-proxy"),
+        ("GET", "/api/v1/connections"),
+        ("GET", "/api/v1/principals/impact?client_id=user-proxy"),
     ] {
         let answer = Api::new(&world.server, method, path).client(&auditor, &token).send().await;
         assert_eq!((answer.status, answer.reason()), (403, "insufficient_scope"), "{path}: {}", answer.text);
@@ -240,8 +240,9 @@ async fn one_event_shows_the_very_text_that_the_tree_hashes() {
     assert_eq!(shown.json["document"], json!(text));
     assert_eq!(shown.json["inclusion"], Value::Null, "nobody vouches for it yet");
     let app = &world.server.app;
-    let note =
-        actchain::flows::audit::checkpoint(&app.pool, &app.seal, &app.issuer, app.clock.now()).await.unwrap();
+    let note = actchain::services::audit::checkpoint(&app.pool, &app.seal, &app.issuer, app.clock.now())
+        .await
+        .unwrap();
     let at = format!("{LOGS}/{}", event["seq"]);
     let inclusion = read(&world, (&auditor, &token), &at).await.json["inclusion"].clone();
     assert_eq!(inclusion["checkpoint"], json!(note));
@@ -273,11 +274,12 @@ async fn two_servers_cover_the_log_once_and_a_damaged_event_stops_neither() {
     let events = world.server.events_that_can_be_read().await;
     let filter = {
         let mut filter = Filter::default();
-        filter.set("client", "agent-3").unwrap();
+        filter.set("client_id", "agent-3").unwrap();
         filter
     };
     let items =
-        all_pages(&world, (&auditor, &token), &format!("{LOGS}?client=agent-3&order=oldest&limit=400")).await;
+        all_pages(&world, (&auditor, &token), &format!("{LOGS}?client_id=agent-3&order=oldest&limit=400"))
+            .await;
     assert_eq!(seqs(&items), expected(&events, &filter));
 }
 
@@ -287,7 +289,7 @@ async fn the_index_has_nothing_to_do_with_the_gate() {
     fill(&world, &mut Dice(7), 1_100).await;
     let mut sql = world.server.sql().await;
     let mut open =
-        sqlx::Connection::begin_with(&mut sql, actchain::domain::gate::BEGIN_SHARED).await.unwrap();
+        sqlx::Connection::begin_with(&mut sql, actchain::domain::authority_lock::BEGIN_SHARED).await.unwrap();
     assert_eq!(cover(&world).await, 1_024, "while batches are recorded");
     sqlx::query("SELECT 1").execute(&mut *open).await.unwrap();
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use actchain::domain::sink::store;
-use actchain::flows::sinks::{self, To, deliver};
 use actchain::jobs;
+use actchain::services::sinks::{self, EnabledState, deliver};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -124,7 +124,7 @@ async fn events_come_in_order_verbatim_and_signed() {
     }
     let now = shown(&world, "siem").await;
     assert_eq!(
-        (&now["position"], &now["attempts"], &now["last_error"]),
+        (&now["cursor"], &now["attempts"], &now["last_error"]),
         (&json!(events.len()), &json!(0), &Value::Null)
     );
     assert_eq!(run(&world).await, 0, "nothing is due");
@@ -143,7 +143,7 @@ async fn a_new_sink_begins_at_the_end_and_gets_what_its_filter_lets_through() {
     world.server.enable("stranger").await;
     run(&world).await;
     assert_eq!(receiver.seqs().await, [from + 1]);
-    assert_eq!(shown(&world, "siem").await["position"], from + 3, "what it does not want is done with, too");
+    assert_eq!(shown(&world, "siem").await["cursor"], from + 3, "what it does not want is done with, too");
     assert!(shown(&world, "siem").await.get("secret").is_none());
 }
 
@@ -239,13 +239,13 @@ async fn a_sink_that_hangs_holds_up_nobody() {
     declare(&world, "works", json!({"url": receiver.server.uri()})).await;
     let turn = tokio::spawn({
         let app = Arc::clone(&world.server.app);
-        async move { deliver::turn(&app, "hangs").await }
+        async move { deliver::run(&app, "hangs").await }
     });
-    deliver::turn(&world.server.app, "works").await.unwrap();
+    deliver::run(&world.server.app, "works").await.unwrap();
     assert!(!receiver.got().await.is_empty() && !turn.is_finished());
     world.first_hop().await;
-    deliver::turn(&world.server.app, "works").await.unwrap();
-    assert_eq!(shown(&world, "works").await["position"], size(&world).await);
+    deliver::run(&world.server.app, "works").await.unwrap();
+    assert_eq!(shown(&world, "works").await["cursor"], size(&world).await);
     turn.await.unwrap().unwrap();
     let hung = shown(&world, "hangs").await;
     assert_eq!((&hung["attempts"], hung["last_error"].is_string()), (&json!(1), true));
@@ -258,7 +258,7 @@ async fn two_servers_deliver_once_each_and_a_dead_one_is_followed() {
     declare(&world, "siem", json!({"url": receiver.server.uri(), "from_seq": 0})).await;
     let twin = world.server.twin().await;
     let (one, other) = (&world.server.app, &twin.app);
-    let turns = tokio::join!(deliver::turn(one, "siem"), deliver::turn(other, "siem"));
+    let turns = tokio::join!(deliver::run(one, "siem"), deliver::run(other, "siem"));
     turns.0.unwrap();
     turns.1.unwrap();
     let size = size(&world).await;
@@ -270,11 +270,11 @@ async fn two_servers_deliver_once_each_and_a_dead_one_is_followed() {
     let now = world.server.clock.now();
     let span = time::Duration::seconds(30);
     assert!(store::mark_leased(&mut sql, ("siem", lease), (now, span)).await.unwrap().is_some());
-    sqlx::query("UPDATE audit_sink SET position = position - 1").execute(&mut sql).await.unwrap();
-    deliver::turn(other, "siem").await.unwrap();
+    sqlx::query("UPDATE audit_sink SET cursor = cursor - 1").execute(&mut sql).await.unwrap();
+    deliver::run(other, "siem").await.unwrap();
     assert_eq!(receiver.seqs().await.len() as u64, size, "its lease holds");
     world.server.pass(30);
-    deliver::turn(other, "siem").await.unwrap();
+    deliver::run(other, "siem").await.unwrap();
     assert_eq!(receiver.seqs().await.last(), Some(&(size - 1)), "sent again");
     assert_eq!(receiver.seqs().await.len() as u64, size + 1);
 }
@@ -302,7 +302,7 @@ async fn both_secrets_sign_for_a_day_and_none_is_ever_told_again() {
     // A new data key seals them anew.
     let vault = &world.server.app.vault;
     let now = world.server.clock.now();
-    actchain::flows::vault::rekey(&world.server.app.pool, &vault.keys, now, |_, _| {}).await.unwrap();
+    actchain::services::vault::rekey(&world.server.app.pool, &vault.keys, now, |_, _| {}).await.unwrap();
     world.server.enable("stranger").await;
     run(&world).await;
     assert_eq!(signers(&last().await, &[&new]), [0]);
@@ -315,15 +315,15 @@ async fn whoever_answers_410_is_left_alone_and_others_are_switched_by_hand() {
     receiver.answers(410);
     run(&world).await;
     let gone = shown(&world, "siem").await;
-    assert_eq!((&gone["enabled"], &gone["disabled_why"]), (&json!(false), &json!("answered 410")));
+    assert_eq!((&gone["enabled"], &gone["disabled_reason"]), (&json!(false), &json!("answered 410")));
     let event = world.server.last_event().await;
     assert_eq!(event["detail"], json!({"change": "disabled", "status": 410}));
     assert_eq!(run(&world).await, 0);
     receiver.answers(200);
     let (desk, call) = (world.server.desk(), world.server.operator());
-    sinks::switch(&desk, &call, ("siem", To::Enabled)).await.unwrap();
+    sinks::set_enabled(&desk, &call, ("siem", EnabledState::Enabled)).await.unwrap();
     run(&world).await;
-    assert_eq!(shown(&world, "siem").await["position"], size(&world).await, "it goes on where it was");
+    assert_eq!(shown(&world, "siem").await["cursor"], size(&world).await, "it goes on where it was");
     let removed = world.as_admin("DELETE", "/api/v1/audit-sinks/siem", json!({})).await;
     assert_eq!(removed.status, 200);
     assert_eq!(world.server.last_event().await["action"], "admin.sink_removed");
@@ -387,7 +387,7 @@ async fn declarations_are_idempotent_checked_and_for_administrators() {
     assert_eq!(world.as_admin("PUT", "/api/v1/audit-sinks/late", late).await.status, 400);
     let refused = world.server.last_event().await;
     assert_eq!((&refused["outcome"], &refused["target"]), (&json!("refused"), &json!("late")));
-    assert_eq!(refused["detail"]["move"], "declare a sink");
+    assert_eq!(refused["detail"]["operation"], "declare a sink");
     let alice = world.as_alice("PUT", path, json!({"url": "http://127.0.0.1:9/"})).await;
     assert_eq!((alice.status, alice.reason()), (403, "insufficient_scope"));
     let list = Api::get(&world.server, "/api/v1/audit-sinks").user(&world.user_token()).send().await;

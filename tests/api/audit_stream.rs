@@ -125,7 +125,7 @@ async fn a_filter_lets_through_what_it_names_and_the_place_moves_on_all_the_same
     let (auditor, token) = auditor(&world).await;
     fill(&world, &mut Dice(3), 300).await;
     let mut reader =
-        open(&world, &world.server, (&auditor, &token), ("?from_seq=0&client=agent-1", None)).await;
+        open(&world, &world.server, (&auditor, &token), ("?from_seq=0&client_id=agent-1", None)).await;
     let events = world.server.events().await;
     let wanted: Vec<u64> = events
         .iter()
@@ -165,13 +165,14 @@ async fn whoever_may_not_read_any_more_is_sent_away() {
     // Also a server that stops sends its readers away at once: they go on elsewhere.
     let user = http().get(format!("{}{STREAM}", world.server.base)).bearer_auth(world.user_token());
     let mut bytes = user.send().await.unwrap().bytes_stream().boxed();
-    world.server.app.follow.close();
+    world.server.app.log_watcher.close();
     while let Some(Ok(_)) = bytes.next().await {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_stops_reading_is_cut_off_and_harms_nobody() {
-    let world = World::configured("[audit]\nreader_patience = 1\nheartbeat = 1\nstreams = 2\n").await;
+    let world =
+        World::configured("[audit]\nstream_write_timeout = 1\nheartbeat = 1\nmax_streams = 2\n").await;
     fill(&world, &mut Dice(5), 100).await;
     let token = world.user_token_with(|claims| claims["sub"] = json!("user-1"));
     let address = world.server.base.trim_start_matches("http://").to_owned();
@@ -219,7 +220,8 @@ async fn a_reader_that_stops_reading_is_cut_off_and_harms_nobody() {
                 event
             })
             .collect();
-        let work = actchain::flows::work::Work::begin(&world.server.app.pool).await.unwrap();
+        let work =
+            actchain::services::transaction::AuditedTransaction::begin(&world.server.app.pool).await.unwrap();
         work.commit(&events).await.unwrap();
     }
     assert_eq!(world.first_hop().await.status, 200);

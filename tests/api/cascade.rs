@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use actchain::domain::principal::Principal;
-use actchain::flows::desk::Call;
-use actchain::flows::principals::{self, ClientKey};
+use actchain::services::principals::{self, ClientKey};
+use actchain::services::request_context::Call;
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};
 use crate::support::desk::Api;
@@ -65,14 +65,14 @@ impl Chain {
 
     async fn cut_off(&self, iss: &str, sub: &str) -> Answer {
         let body = json!({"iss": iss, "sub": sub, "reason": "left the company"});
-        let answer = self.world.as_admin("POST", "/api/v1/principals/cutoff", body).await;
+        let answer = self.world.as_admin("POST", "/api/v1/principals/revoke-all", body).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer
     }
 
     async fn reach(&self, query: &str) -> Value {
         let answer =
-            self.world.as_admin("GET", &format!("/api/v1/principals/reach?{query}"), json!({})).await;
+            self.world.as_admin("GET", &format!("/api/v1/principals/impact?{query}"), json!({})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.json
     }
@@ -108,7 +108,7 @@ async fn a_revoked_delegation_ends_all_below_it_and_nothing_above_or_beside() {
         let again = chain.world.as_alice("POST", &path, json!({})).await;
         assert_eq!(
             (again.status, again.reason(), &again.json["state"]),
-            (409, "wrong_state", &json!("revoked"))
+            (409, "invalid_state_transition", &json!("revoked"))
         );
         let events = chain.world.server.events().await;
         let event = events.iter().find(|event| event["action"] == "delegation.revoked").unwrap();
@@ -169,7 +169,7 @@ async fn a_disabled_client_suspends_all_that_passes_through_it_until_it_is_enabl
 async fn a_disabled_client_calls_no_desk_and_is_given_nothing() {
     let world = World::new().await;
     let twin = world.server.twin().await;
-    let token = world.desk_token(&world.user_proxy).await;
+    let token = world.management_token(&world.user_proxy).await;
     let look = async |server: &Server| {
         server.call(&world.user_proxy, &token, ("GET", "/delegate/D"), json!({})).await.status
     };
@@ -269,7 +269,7 @@ async fn a_removed_key_gets_nothing_new_and_another_key_of_the_client_does() {
     world.server.pass(11);
     for server in chain.servers() {
         let old = world.email_svc.exchange(server, &chain.tokens[0], ACCESS_TOKEN).send().await;
-        old.assert_refused(400, "invalid_dpop_proof", "proof_key_unknown");
+        old.assert_refused(400, "invalid_dpop_proof", "dpop_proof_key_unknown");
     }
     let other = Agent { key: new_key(), ..world.email_svc.clone() };
     let afresh = world.hop(&other, &chain.tokens[0]).await;
@@ -300,12 +300,12 @@ async fn the_only_key_of_a_client_that_is_bound_to_it_is_gone_for_good_when_it_i
     let another = Agent { key: new_key(), ..world.email_svc.clone() };
     for agent in [&world.email_svc, &another] {
         let answer = world.hop(agent, &first).await;
-        answer.assert_refused(400, "invalid_dpop_proof", "proof_key_unknown");
+        answer.assert_refused(400, "invalid_dpop_proof", "dpop_proof_key_unknown");
     }
     world.server.apply(&bound(another.jkt())).await.unwrap();
     assert_eq!(world.hop(&another, &first).await.status, 200, "it was given another");
     let old = world.hop(&world.email_svc, &first).await;
-    old.assert_refused(400, "invalid_dpop_proof", "proof_key_unknown");
+    old.assert_refused(400, "invalid_dpop_proof", "dpop_proof_key_unknown");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -427,13 +427,13 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
     let wanted = chain.reach(&format!("iss={IDP}&sub=alice")).await;
     let cut = chain.cut_off(IDP, "alice").await;
     assert_eq!((&cut.json["iss"], &cut.json["sub"]), (&json!(IDP), &json!("alice")));
-    assert_eq!(cut.json["reached"], counts(&wanted), "{}", cut.text);
-    chain.assert_dead_from(0, "principal_cut_off", 1).await;
+    assert_eq!(cut.json["affected"], counts(&wanted), "{}", cut.text);
+    chain.assert_dead_from(0, "principal_revoked", 1).await;
     chain.assert_alive_above(0).await;
     world.server.pass(11);
     for server in chain.servers() {
         let request = world.user_proxy.exchange(server, &world.user_token(), JWT).param("audience", MAIL);
-        request.send().await.assert_refused(400, "invalid_request", "principal_cut_off");
+        request.send().await.assert_refused(400, "invalid_request", "principal_revoked");
     }
     let old = world.as_user_with(&old_token, "POST", "/delegate", json!({"delegate": "user-proxy"})).await;
     assert_eq!((old.status, old.reason()), (401, "access_token_invalid"), "a token from before is nobody");
@@ -442,7 +442,7 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
         world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
     assert_eq!(afresh.status, 201, "{}", afresh.text);
     let before = world.hop_from_user(&world.user_proxy, &old_token).await;
-    before.assert_refused(400, "invalid_request", "principal_cut_off");
+    before.assert_refused(400, "invalid_request", "principal_revoked");
     let undated = world.user_token_with(|claims| drop(claims.as_object_mut().unwrap().remove("iat")));
     let undated = world.hop_from_user(&world.user_proxy, &undated).await;
     assert_eq!(undated.status, 400, "one that does not say since when it is may be from before");
@@ -452,9 +452,9 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
     let wanted = chain.reach(&format!("iss={IDP}&sub=alice")).await;
     assert_eq!(wanted["delegations"], 1, "{wanted}");
     let again = chain.cut_off(IDP, "alice").await;
-    assert_eq!(again.json["reached"], counts(&wanted));
-    world.assert_dead(&chain.servers(), (&world.user_proxy, new.token()), "principal_cut_off", 1).await;
-    chain.assert_dead_from(0, "principal_cut_off", 1).await;
+    assert_eq!(again.json["affected"], counts(&wanted));
+    world.assert_dead(&chain.servers(), (&world.user_proxy, new.token()), "principal_revoked", 1).await;
+    chain.assert_dead_from(0, "principal_revoked", 1).await;
     chain.assert_alive_above(0).await;
 }
 
@@ -467,14 +467,14 @@ async fn a_client_that_is_cut_off_in_the_middle_takes_what_passes_through_it() {
         let old_user = world.user_token();
         let wanted = chain.reach(&format!("iss={issuer}&sub={id}")).await;
         let cut = chain.cut_off(&issuer, id).await;
-        assert_eq!(cut.json["reached"], counts(&wanted), "{id}");
-        chain.assert_dead_from(hops, "principal_cut_off", 1).await;
+        assert_eq!(cut.json["affected"], counts(&wanted), "{id}");
+        chain.assert_dead_from(hops, "principal_revoked", 1).await;
         chain.assert_alive_above(hops).await;
         world.server.pass(11);
         if id == "user-proxy" {
             // Alice was not cut off: her older token is good, and what she delegates afresh lives.
             let old = world.hop_from_user(&world.user_proxy, &old_user).await;
-            old.assert_refused(400, "invalid_request", "principal_cut_off");
+            old.assert_refused(400, "invalid_request", "principal_revoked");
             let body = json!({"delegate": "user-proxy", "audiences": [MAIL]});
             assert_eq!(world.as_alice("POST", "/delegate", body).await.status, 201);
             let afresh = world.hop_from_user(&world.user_proxy, &old_user).await;
@@ -499,7 +499,7 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     let its_own = own().await;
     let below = world.hop(&world.followup_svc, &its_own).await;
     assert_eq!(below.claims()["sub"], "email-svc");
-    let desk = world.desk_token(&world.email_svc).await;
+    let desk = world.management_token(&world.email_svc).await;
     world.assert_alive(&chain.servers(), &world.followup_svc, below.token()).await;
     // A disabling would reach the same: what it holds, what it gave, what hangs below, and what it has of its own.
     let disabling = chain.reach("client_id=email-svc").await;
@@ -507,9 +507,9 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     assert_eq!(disabling["delegations"], 3, "E, F and S: {disabling}");
     let wanted = chain.reach(&format!("iss={issuer}&sub=email-svc")).await;
     let cut = chain.cut_off(&issuer, "email-svc").await;
-    assert_eq!(cut.json["reached"], counts(&wanted));
-    world.assert_dead(&chain.servers(), (&world.email_svc, &its_own), "principal_cut_off", 1).await;
-    world.assert_dead(&chain.servers(), (&world.followup_svc, below.token()), "principal_cut_off", 1).await;
+    assert_eq!(cut.json["affected"], counts(&wanted));
+    world.assert_dead(&chain.servers(), (&world.email_svc, &its_own), "principal_revoked", 1).await;
+    world.assert_dead(&chain.servers(), (&world.followup_svc, below.token()), "principal_revoked", 1).await;
     for server in chain.servers() {
         let answer = server.call(&world.email_svc, &desk, ("GET", "/delegate/E"), json!({})).await;
         assert_eq!(answer.status, 401);
@@ -518,7 +518,7 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     let afresh = own().await;
     world.assert_alive(&chain.servers(), &world.email_svc, &afresh).await;
     let below = world.hop(&world.followup_svc, &afresh).await;
-    below.assert_refused(400, "invalid_request", "principal_cut_off");
+    below.assert_refused(400, "invalid_request", "principal_revoked");
 }
 
 /// A call that came in some seconds ago by the clock of whoever answers it: it waited, or that clock is slow.
@@ -540,9 +540,9 @@ async fn what_was_recorded_before_a_cut_off_is_dead_whatever_the_clocks_say() {
             world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
         assert_eq!(given.status, 201);
         let foreseen = chain.reach(&format!("iss={}&sub={sub}", who.iss)).await;
-        let cut = principals::cutoff(&world.server.desk(), &late(world, 60), &who, "left").await.unwrap();
-        assert_eq!(cut.body["reached"], counts(&foreseen), "{sub}");
-        chain.assert_dead_from(0, "principal_cut_off", 1).await;
+        let cut = principals::revoke_all(&world.server.desk(), &late(world, 60), &who, "left").await.unwrap();
+        assert_eq!(cut.body["affected"], counts(&foreseen), "{sub}");
+        chain.assert_dead_from(0, "principal_revoked", 1).await;
         let path = format!("/delegate/{}", given.json["id"].as_str().unwrap());
         world.server.pass(11);
         let shown = world.as_alice("GET", &path, json!({})).await;
@@ -572,8 +572,8 @@ async fn what_is_delegated_afresh_lives_whatever_the_clocks_say() {
     let world = &chain.world;
     let who = Principal::new(world.server.app.issuer.clone(), "user-proxy");
     // The clock of whoever cut it off is a minute ahead.
-    principals::cutoff(&world.server.desk(), &late(world, -60), &who, "left").await.unwrap();
-    chain.assert_dead_from(0, "principal_cut_off", 1).await;
+    principals::revoke_all(&world.server.desk(), &late(world, -60), &who, "left").await.unwrap();
+    chain.assert_dead_from(0, "principal_revoked", 1).await;
     let given =
         world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
     assert_eq!((given.status, &given.json["state"]), (201, &json!("active")), "{}", given.text);
@@ -583,7 +583,7 @@ async fn what_is_delegated_afresh_lives_whatever_the_clocks_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_off_ends_what_waits_for_the_principal_and_what_it_asked_for() {
-    let world = World::configured("[delegations]\nmost_requests = 2").await;
+    let world = World::configured("[delegations]\nmax_pending_requests = 2").await;
     let ask = async |agent: &Agent| {
         let body = json!({"delegator": {"iss": IDP, "sub": "bob"}, "audiences": [MAIL], "expires_in": 600});
         world.as_agent(agent, "POST", "/delegate", body).await
@@ -593,7 +593,7 @@ async fn a_cut_off_ends_what_waits_for_the_principal_and_what_it_asked_for() {
         async |id: &str| world.as_user("bob", "POST", &format!("/delegate/{id}/approve"), json!({})).await;
     let cut_off = async |iss: &str, sub: &str| {
         let body = json!({"iss": iss, "sub": sub, "reason": "left"});
-        assert_eq!(world.as_admin("POST", "/api/v1/principals/cutoff", body).await.status, 200);
+        assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", body).await.status, 200);
         world.server.pass(11);
     };
     let (first, second) = (ask(&world.user_proxy).await, ask(&world.user_proxy).await);
@@ -603,7 +603,7 @@ async fn a_cut_off_ends_what_waits_for_the_principal_and_what_it_asked_for() {
         let late = approve(&id(asked)).await;
         assert_eq!(
             (late.status, late.reason(), &late.json["state"]),
-            (409, "wrong_state", &json!("revoked"))
+            (409, "invalid_state_transition", &json!("revoked"))
         );
         let path = format!("/delegate/{}/deny", id(asked));
         assert_eq!(world.as_user("bob", "POST", &path, json!({})).await.status, 409);
@@ -623,7 +623,7 @@ async fn a_cut_off_ends_what_waits_for_the_principal_and_what_it_asked_for() {
 async fn only_administrators_cut_off_and_only_whom_we_know() {
     let world = World::new().await;
     let body = |iss: &str, sub: &str| json!({"iss": iss, "sub": sub, "reason": "x"});
-    let path = "/api/v1/principals/cutoff";
+    let path = "/api/v1/principals/revoke-all";
     let issuer = world.server.app.issuer.clone();
     for (iss, sub, status) in
         [("https://nobody.example.com", "alice", 400), (IDP, "", 400), (issuer.as_str(), "nobody", 404)]
@@ -634,7 +634,7 @@ async fn only_administrators_cut_off_and_only_whom_we_know() {
     for answer in [
         world.as_alice("POST", path, body(IDP, "alice")).await,
         world.as_agent(&world.user_proxy, "POST", path, body(IDP, "alice")).await,
-        world.as_alice("GET", &format!("/api/v1/principals/reach?iss={IDP}&sub=alice"), json!({})).await,
+        world.as_alice("GET", &format!("/api/v1/principals/impact?iss={IDP}&sub=alice"), json!({})).await,
     ] {
         assert_eq!((answer.status, answer.reason()), (403, "insufficient_scope"), "{}", answer.text);
     }
@@ -649,10 +649,10 @@ async fn only_administrators_cut_off_and_only_whom_we_know() {
 async fn a_repeated_cut_off_under_its_key_is_the_first_one() {
     let chain = Chain::new().await;
     let world = &chain.world;
-    let token = world.desk_token(&world.admin).await;
+    let token = world.management_token(&world.admin).await;
     let body = json!({"iss": IDP, "sub": "alice", "reason": "left"});
     let send = async || {
-        let call = Api::post(&world.server, "/api/v1/principals/cutoff", body.clone());
+        let call = Api::post(&world.server, "/api/v1/principals/revoke-all", body.clone());
         call.key("cut-alice").client(&world.admin, &token).send().await
     };
     let first = send().await;
@@ -674,11 +674,11 @@ async fn a_repeated_cut_off_under_its_key_is_the_first_one() {
 async fn what_is_foreseen_is_what_is_reached() {
     let world = World::new().await;
     let reach = async |query: String| {
-        let answer = world.as_admin("GET", &format!("/api/v1/principals/reach?{query}"), json!({})).await;
+        let answer = world.as_admin("GET", &format!("/api/v1/principals/impact?{query}"), json!({})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.json
     };
-    let at = |id: &str| format!("delegation={id}");
+    let at = |id: &str| format!("delegation_id={id}");
     let none = json!({"delegations": 3, "agents": 3, "tokens": 0, "audiences": [], "at_least": false});
     assert_eq!(reach(at("D")).await, none);
     let first = world.first_hop().await.token().to_owned();
@@ -697,9 +697,9 @@ async fn what_is_foreseen_is_what_is_reached() {
     assert_eq!(reach("client_id=email-svc".into()).await, below);
     assert_eq!(reach(format!("iss={}&sub=email-svc", world.server.app.issuer)).await, below);
     // Alice sees it of what is hers; others see nothing.
-    let hers = world.as_alice("GET", "/api/v1/principals/reach?delegation=E", json!({})).await;
+    let hers = world.as_alice("GET", "/api/v1/principals/impact?delegation_id=E", json!({})).await;
     assert_eq!((hers.status, &hers.json), (200, &below));
-    let bobs = world.as_user("bob", "GET", "/api/v1/principals/reach?delegation=E", json!({})).await;
+    let bobs = world.as_user("bob", "GET", "/api/v1/principals/impact?delegation_id=E", json!({})).await;
     assert_eq!((bobs.status, bobs.reason()), (404, "not_found"));
     // What has ended is not reached again: a token of its own, what was made from it, a branch.
     assert_eq!(world.server.revoke_token(&world.followup_svc, &third).await.status, 200);
@@ -709,17 +709,21 @@ async fn what_is_foreseen_is_what_is_reached() {
     assert_eq!(world.server.revoke_token(&world.email_svc, &second).await.status, 200);
     assert_eq!(reach(at("E")).await["tokens"], 0);
     let revoked = world.as_alice("POST", "/delegate/F/revoke", json!({})).await;
-    assert_eq!(revoked.json["reached"], json!({"delegations": 1, "tokens": 0, "at_least": false}));
+    assert_eq!(revoked.json["affected"], json!({"delegations": 1, "tokens": 0, "at_least": false}));
     assert_eq!(reach(at("F")).await["delegations"], 0, "nothing is left to end");
     let foreseen = reach(at("D")).await;
     assert_eq!((&foreseen["delegations"], &foreseen["tokens"]), (&json!(2), &json!(2)));
     let disabled = world.as_admin("POST", "/api/v1/clients/user-proxy/disable", json!({})).await;
-    assert_eq!(disabled.json["reached"], counts(&foreseen), "{}", disabled.text);
+    assert_eq!(disabled.json["affected"], counts(&foreseen), "{}", disabled.text);
     assert_eq!(world.as_admin("POST", "/api/v1/clients/user-proxy/enable", json!({})).await.status, 200);
     let cut = world
-        .as_admin("POST", "/api/v1/principals/cutoff", json!({"iss": IDP, "sub": "alice", "reason": "left"}))
+        .as_admin(
+            "POST",
+            "/api/v1/principals/revoke-all",
+            json!({"iss": IDP, "sub": "alice", "reason": "left"}),
+        )
         .await;
-    assert_eq!(cut.json["reached"], counts(&foreseen), "{}", cut.text);
+    assert_eq!(cut.json["affected"], counts(&foreseen), "{}", cut.text);
     let left = reach(format!("iss={IDP}&sub=alice")).await;
     assert_eq!((&left["delegations"], &left["tokens"]), (&json!(0), &json!(0)));
 }
@@ -728,7 +732,7 @@ async fn what_is_foreseen_is_what_is_reached() {
 async fn what_has_expired_or_waits_counts_as_it_should() {
     let world = World::new().await;
     let reach = async || {
-        let path = format!("/api/v1/principals/reach?iss={IDP}&sub=bob");
+        let path = format!("/api/v1/principals/impact?iss={IDP}&sub=bob");
         world.as_admin("GET", &path, json!({})).await.json
     };
     let give = async |expires_in: u32| {
@@ -751,9 +755,13 @@ async fn what_has_expired_or_waits_counts_as_it_should() {
     );
     world.server.pass(50);
     let cut = world
-        .as_admin("POST", "/api/v1/principals/cutoff", json!({"iss": IDP, "sub": "bob", "reason": "left"}))
+        .as_admin(
+            "POST",
+            "/api/v1/principals/revoke-all",
+            json!({"iss": IDP, "sub": "bob", "reason": "left"}),
+        )
         .await;
-    assert_eq!(cut.json["reached"], json!({"delegations": 1, "tokens": 0, "at_least": false}));
+    assert_eq!(cut.json["affected"], json!({"delegations": 1, "tokens": 0, "at_least": false}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -764,10 +772,10 @@ async fn what_is_used_up_still_has_its_tokens_to_lose() {
     let token = world.hop_from_user(&world.stranger, &world.token_of("bob")).await.token().to_owned();
     assert!(world.is_active(&token).await);
     let foreseen =
-        world.as_admin("GET", &format!("/api/v1/principals/reach?delegation={id}"), json!({})).await.json;
+        world.as_admin("GET", &format!("/api/v1/principals/impact?delegation_id={id}"), json!({})).await.json;
     assert_eq!((&foreseen["tokens"], &foreseen["audiences"]), (&json!(1), &json!([MAIL])), "{foreseen}");
     let revoked = world.as_user("bob", "POST", &format!("/delegate/{id}/revoke"), json!({})).await;
-    assert_eq!((revoked.status, &revoked.json["reached"]), (200, &counts(&foreseen)), "{}", revoked.text);
+    assert_eq!((revoked.status, &revoked.json["affected"]), (200, &counts(&foreseen)), "{}", revoked.text);
     assert!(!world.is_active(&token).await);
     assert_eq!(world.status_of(&token).await, 1);
 }
@@ -788,11 +796,11 @@ async fn past_its_bound_a_count_says_at_least() {
     .await
     .unwrap();
     world.server.seal_rows().await;
-    let path = "/api/v1/principals/reach?delegation=D";
+    let path = "/api/v1/principals/impact?delegation_id=D";
     let foreseen = world.as_admin("GET", path, json!({})).await.json;
     assert_eq!((&foreseen["delegations"], &foreseen["at_least"]), (&json!(1000), &json!(true)), "{foreseen}");
     let revoked = world.as_alice("POST", "/delegate/D/revoke", json!({})).await;
-    assert_eq!(revoked.json["reached"], counts(&foreseen), "{}", revoked.text);
+    assert_eq!(revoked.json["affected"], counts(&foreseen), "{}", revoked.text);
     let one = world.as_alice("GET", "/delegate/many-1200", json!({})).await.json;
     assert_eq!((&one["state"], &one["ended_by"]), (&json!("revoked"), &json!("D")), "all of them are dead");
 }
@@ -804,14 +812,14 @@ async fn a_query_of_reach_names_one_thing() {
         ("", 400),
         ("iss=x", 400),
         ("sub=x", 400),
-        ("client_id=user-proxy&delegation=D", 400),
+        ("client_id=user-proxy&delegation_id=D", 400),
         ("client_id=user-proxy&unknown=1", 400),
         ("client_id=nobody", 404),
-        ("delegation=nothing", 404),
+        ("delegation_id=nothing", 404),
         ("delegation=%00", 400),
         ("iss=https://nobody.example.com&sub=alice", 400),
     ] {
-        let answer = world.as_admin("GET", &format!("/api/v1/principals/reach?{query}"), json!({})).await;
+        let answer = world.as_admin("GET", &format!("/api/v1/principals/impact?{query}"), json!({})).await;
         assert_eq!(answer.status, status, "{query}: {}", answer.text);
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));
     }
@@ -844,7 +852,7 @@ async fn a_delegation_that_a_claim_led_to_is_ended_like_any_other() {
     }
     // Cut off, the same user's next token is good again by its claim: it is from after.
     let cut = json!({"iss": IDP, "sub": "carol", "reason": "left"});
-    assert_eq!(world.as_admin("POST", "/api/v1/principals/cutoff", cut).await.status, 200);
+    assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", cut).await.status, 200);
     world.server.pass(11);
     let next = world.user_token_with(|claims| {
         claims["sub"] = json!("carol");
@@ -866,7 +874,7 @@ async fn an_agent_that_was_made_below_ends_with_whatever_ends_above_it() {
             "delegation" => {
                 world.server.revoke("D").await;
                 // The agent itself has ended with it.
-                (vec!["delegation_revoked", "agent_ended"], 1)
+                (vec!["delegation_revoked", "agent_deactivated"], 1)
             }
             "client" => {
                 world.server.disable("user-proxy").await;
@@ -874,7 +882,7 @@ async fn an_agent_that_was_made_below_ends_with_whatever_ends_above_it() {
             }
             "principal" => {
                 chain.cut_off(IDP, "alice").await;
-                (vec!["principal_cut_off", "agent_ended"], 1)
+                (vec!["principal_revoked", "agent_deactivated"], 1)
             }
             "token" => {
                 let revoked = world.server.revoke_token(&world.user_proxy, &chain.tokens[0]).await;

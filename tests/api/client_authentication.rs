@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use actchain::domain::gate;
-use actchain::flows::clients;
+use actchain::domain::authority_lock;
 use actchain::jobs::sweep;
 use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain::services::clients;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use sqlx::Connection as _;
@@ -46,7 +46,7 @@ async fn cb_07_another_method_than_the_registered_one_is_refused() {
         let answer = request.send().await;
         assert_eq!((answer.status, answer.error()), (401, "invalid_client"));
         assert!(answer.header("www-authenticate").is_some());
-        assert_eq!(world.server.last_event().await["reason"], "client_method_wrong");
+        assert_eq!(world.server.last_event().await["reason"], "auth_method_not_registered");
     }
 }
 
@@ -91,13 +91,13 @@ async fn cb_09_unknown_clients_and_wrong_secrets_look_alike_and_strangers_leave_
     let event = world.server.last_event().await;
     assert_eq!(
         (&event["actor"]["client_id"], &event["reason"]),
-        (&json!("email-svc"), &json!("client_unproven"))
+        (&json!("email-svc"), &json!("invalid_credentials"))
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gn_15_guessing_secrets_is_stopped_and_the_real_client_goes_on() {
-    let world = World::configured("[limits]\nfailed_secrets = 3").await;
+    let world = World::configured("[limits]\nfailed_auth_per_minute = 3").await;
     let good = || {
         world
             .email_svc
@@ -152,7 +152,7 @@ async fn of_a_burst_of_wrong_secrets_no_more_are_tried_than_the_limit_allows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_secret_passes_where_wrong_ones_have_used_up_the_limit() {
-    let world = World::configured("[limits]\nfailed_secrets = 2").await;
+    let world = World::configured("[limits]\nfailed_auth_per_minute = 2").await;
     let keep = Some(time::Duration::seconds(60));
     let (pool, now) = (&world.server.app.pool, world.server.clock.now());
     let new = clients::rotate_secret(pool, &world.server.app.rows, "email-svc", keep, now).await.unwrap();
@@ -172,7 +172,7 @@ async fn a_right_secret_passes_where_wrong_ones_have_used_up_the_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remembered_secret_is_no_oracle_for_guesses_without_end() {
-    let world = World::configured("[limits]\nfailed_secrets = 1").await;
+    let world = World::configured("[limits]\nfailed_auth_per_minute = 1").await;
     assert_eq!(by_secret(&world, SECRET).await.status, 200);
     for n in 0..99 {
         guess(&world, "email-svc", &format!("guess-{n}")).send().await;
@@ -185,7 +185,7 @@ async fn a_remembered_secret_is_no_oracle_for_guesses_without_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_with_one_right_secret_at_once_are_one_try() {
-    let world = World::configured("[limits]\nfailed_secrets = 1").await;
+    let world = World::configured("[limits]\nfailed_auth_per_minute = 1").await;
     let answers = futures_util::future::join_all((0..24).map(|_| by_secret(&world, SECRET))).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
 }
@@ -196,7 +196,7 @@ async fn a_wrong_secret_is_refused_without_waiting_for_its_event() {
     let before = world.server.events().await.len();
     let mut sql = world.server.sql().await;
     // Nothing is recorded meanwhile.
-    let closed = sql.begin_with(gate::BEGIN_CLOSED).await.unwrap();
+    let closed = sql.begin_with(authority_lock::BEGIN_EXCLUSIVE).await.unwrap();
     let [known, unknown, other] =
         ["email-svc", "nobody", "user-proxy"].map(|id| guess(&world, id, "wrong-secret").send());
     let (known, unknown, other) = (known.await, unknown.await, other.await);
@@ -256,11 +256,11 @@ async fn an_assertion_works_once_after_a_restart_and_when_a_clock_goes_back() {
     world.server.pass(86_400);
     sweep::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
     let mut sql = world.server.sql().await;
-    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM spent_id").fetch_one(&mut sql).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM used_jti").fetch_one(&mut sql).await.unwrap();
     assert_eq!(left, 0, "its id is forgotten");
     world.server.pass(-86_400);
     send(&restarted, &assertion).await.assert_refused(401, "invalid_client", "");
-    assert_eq!(world.server.last_event().await["reason"], "client_unproven");
+    assert_eq!(world.server.last_event().await["reason"], "invalid_credentials");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,7 +305,7 @@ async fn cb_08_a_client_without_credentials_is_its_registered_key() {
     let answer =
         thief.exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN).send().await;
     answer.assert_refused(401, "invalid_client", "");
-    assert_eq!(world.server.last_event().await["reason"], "client_unproven");
+    assert_eq!(world.server.last_event().await["reason"], "invalid_credentials");
     let nobody = Agent { id: "nobody".into(), ..thief };
     let unknown =
         nobody.exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN).send().await;
@@ -314,7 +314,7 @@ async fn cb_08_a_client_without_credentials_is_its_registered_key() {
         .followup_svc
         .exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN)
         .without("dpop");
-    bare.send().await.assert_refused(400, "invalid_dpop_proof", "proof_missing");
+    bare.send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_missing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -368,7 +368,7 @@ async fn a_rotated_secret_stops_at_once_on_every_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_assertions_and_wrong_methods_lock_nobody_out() {
-    let world = World::configured("[limits]\nfailed_secrets = 3").await;
+    let world = World::configured("[limits]\nfailed_auth_per_minute = 3").await;
     for _ in 0..10 {
         let claims = json!({"iss": "email-svc", "sub": "email-svc"});
         let (key, _) = SigningKey::generate(SigningAlg::ES256).unwrap();

@@ -28,7 +28,7 @@ async fn page(world: &World, id: &str, query: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_agent_has_a_share_of_the_requests_that_wait_for_a_user() {
-    let config = "[delegations]\nmost_requests = 5\nmax_pending_requests_per_client = 3";
+    let config = "[delegations]\nmax_pending_requests = 5\nmax_pending_requests_per_client = 3";
     let world = World::configured(config).await;
     let ask = async |agent| {
         let body = json!({"delegator": {"iss": IDP, "sub": "bob"}});
@@ -40,15 +40,15 @@ async fn each_agent_has_a_share_of_the_requests_that_wait_for_a_user() {
     statuses.sort_unstable();
     assert_eq!(statuses, [202, 202, 202, 429, 429, 429, 429, 429]);
     let full = ask(&world.user_proxy).await;
-    full.assert_problem(429, "throttled");
+    full.assert_problem(429, "rate_limited");
     assert!(full.header("retry-after").is_some());
     let mine = ask(&world.email_svc).await.with_status(202).id();
     ask(&world.email_svc).await.with_status(202);
-    ask(&world.email_svc).await.assert_problem(429, "throttled");
+    ask(&world.email_svc).await.assert_problem(429, "rate_limited");
     // What was decided makes room.
     world.moves("bob", &mine, "deny", json!({})).await.with_status(200);
     ask(&world.email_svc).await.with_status(202);
-    ask(&world.stranger).await.assert_problem(429, "throttled");
+    ask(&world.stranger).await.assert_problem(429, "rate_limited");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +109,7 @@ async fn confirmations_that_wait_are_bounded_for_each_client_and_for_the_delegat
     let pending = listed["items"].as_array().unwrap().iter().filter(|one| one["state"] == "pending");
     assert_eq!(pending.count(), 3);
     let events = world.server.events().await;
-    let refused = events.iter().rfind(|event| event["reason"] == "throttled").unwrap();
+    let refused = events.iter().rfind(|event| event["reason"] == "rate_limited").unwrap();
     assert_eq!((&refused["delegation_id"], &refused["detail"]), (&json!(id), &json!(null)));
     // What lapsed makes room.
     world.server.pass(300);

@@ -71,7 +71,7 @@ async fn every_origin_reads_what_is_public() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_else_is_open_to_other_origins_unless_it_is_configured() {
     let world = World::new().await;
-    for (method, path) in [("POST", "/oauth/token"), ("GET", "/delegate"), ("POST", "/vault/connections")] {
+    for (method, path) in [("POST", "/oauth/token"), ("GET", "/delegate"), ("POST", "/api/v1/connections")] {
         let answer = preflight(&world, path, (APP, method)).await;
         assert_eq!((answer.status, allowed(&answer)), (405, None), "{path}");
         let answer = Api::new(&world.server, method, path).header("origin", APP).send().await;

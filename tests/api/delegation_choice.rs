@@ -91,7 +91,7 @@ async fn a_narrower_one_is_taken_at_once_on_every_server_and_revoking_it_ends_wh
         assert_eq!(rests_on(&world, hop(server).await).await, narrow, "what a server remembers is old");
     }
     let revoked = world.moves("bob", &narrow, "revoke", json!({})).await.with_status(200);
-    assert_eq!(revoked.json["reached"]["tokens"], 2);
+    assert_eq!(revoked.json["affected"]["tokens"], 2);
     for server in [&world.server, &twin] {
         assert_eq!(rests_on(&world, hop(server).await).await, wide);
     }
@@ -115,7 +115,7 @@ async fn a_request_names_the_delegation_that_it_rests_on() {
     let first = named(&wide).send().await;
     assert_eq!(rests_on(&world, named(&wide).send().await).await, wide);
     let beyond = named(&narrow).param("scope", "mail.send").send().await;
-    beyond.assert_refused(400, "invalid_scope", "scope_too_wide");
+    beyond.assert_refused(400, "invalid_scope", "scope_exceeds_grant");
     // Below, and for the holder's own token.
     let below = world.passed_on(&world.user_proxy, (&wide, "email-svc"), json!({})).await.id();
     let narrower = json!({"scopes": ["mail.read"]});
@@ -142,7 +142,7 @@ async fn a_request_names_the_delegation_that_it_rests_on() {
         own(&narrow),
         own(&below),
     ] {
-        request.send().await.assert_refused(400, "invalid_request", "no_delegation");
+        request.send().await.assert_refused(400, "invalid_request", "delegation_required");
     }
     let malformed = named("a b").send().await;
     assert_eq!(malformed.json["error_description"], "delegation_id is not the id of a delegation");
@@ -169,7 +169,7 @@ async fn a_claim_gives_nothing_to_a_request_that_names_a_delegation() {
     assert!(rests_on(&world, by_claim).await.starts_with("may-"));
     assert_eq!(rests_on(&world, hop().send().await).await, id, "a delegation comes before a claim");
     let named = hop().param("scope", "mail.send").param("delegation_id", &id).send().await;
-    named.assert_refused(400, "invalid_scope", "scope_too_wide");
+    named.assert_refused(400, "invalid_scope", "scope_exceeds_grant");
 }
 
 #[tokio::test(flavor = "multi_thread")]

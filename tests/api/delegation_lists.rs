@@ -79,12 +79,13 @@ async fn pages_of_an_agent_join_what_it_holds_and_what_it_gave_without_repeating
         let child = world.passed_on(&world.user_proxy, (&given, "email-svc"), json!({})).await.id();
         expected.extend([given, child]);
     }
-    let desk_token = world.desk_token(&world.user_proxy).await;
+    let management_token = world.management_token(&world.user_proxy).await;
     for limit in [1, 3, 8, 100] {
         let (mut found, mut cursor) = (Vec::new(), String::new());
         for _ in 0..20 {
             let path = format!("/delegate?limit={limit}{cursor}");
-            let answer = Api::get(&world.server, &path).client(&world.user_proxy, &desk_token).send().await;
+            let answer =
+                Api::get(&world.server, &path).client(&world.user_proxy, &management_token).send().await;
             found.extend(ids(&answer));
             let Some(next) = answer.json["next"].as_str() else { break };
             cursor = format!("&cursor={next}");
@@ -152,13 +153,13 @@ async fn one_of_each(world: &World) -> usize {
     let home = home["id"].as_str().unwrap().to_owned();
     world.passed_on(&changing, (&home, "email-svc"), json!({})).await.with_status(201);
     let new = Agent::new("new", Auth::None).key.public_jwk();
-    let path = format!("/delegate/{home}/key");
+    let path = format!("/delegate/{home}/rotate-key");
     world.as_agent(&changing, "POST", &path, json!({"jwk": new})).await.with_status(202);
     // Everything that Carol had is cut off; what she gives afterwards is not.
     world.given("carol", json!({})).await.with_status(201);
     world.asked("carol", json!({})).await;
     let cutoff = json!({"iss": IDP, "sub": "carol", "reason": "left"});
-    world.as_admin("POST", "/api/v1/principals/cutoff", cutoff).await.with_status(200);
+    world.as_admin("POST", "/api/v1/principals/revoke-all", cutoff).await.with_status(200);
     // Longer than the clock of an issuer may be off.
     world.server.pass(11);
     world.moves("bob", &revoked, "revoke", json!({})).await.with_status(200);
@@ -225,17 +226,17 @@ async fn each_filter_finds_its_own_and_several_narrow() {
     );
     assert_eq!(find("delegate=email-svc&delegator_sub=bob").await, sorted(&[&second]));
     assert_eq!(find(&format!("parent={first}")).await, sorted(&[&child]));
-    assert_eq!(find("task=task%201").await, sorted(&[&made]));
-    assert_eq!(find("task=task+1").await, sorted(&[&made]));
-    assert_eq!(find("task=t").await, sorted(&[]));
+    assert_eq!(find("task_id=task%201").await, sorted(&[&made]));
+    assert_eq!(find("task_id=task+1").await, sorted(&[&made]));
+    assert_eq!(find("task_id=t").await, sorted(&[]));
     let at = |seconds: i64| instant(START + seconds).replace(':', "%3A");
-    assert_eq!(find(&format!("since={}", at(10))).await, sorted(&[&second, &child, &made]));
-    assert_eq!(find(&format!("since={}&until={}", at(10), at(20))).await, sorted(&[&second]));
-    assert_eq!(find(&format!("delegator_sub=bob&until={}", at(10))).await, sorted(&[&first]));
+    assert_eq!(find(&format!("from={}", at(10))).await, sorted(&[&second, &child, &made]));
+    assert_eq!(find(&format!("from={}&to={}", at(10), at(20))).await, sorted(&[&second]));
+    assert_eq!(find(&format!("delegator_sub=bob&to={}", at(10))).await, sorted(&[&first]));
     let offset = "2026-01-01T01:00:10%2B01:00";
-    assert_eq!(find(&format!("since={offset}&until={}", at(20))).await, sorted(&[&second]), "another zone");
-    assert_eq!(find("task=task+1&since=2026-01-01&until=2026-01-02").await, sorted(&[&made]), "a date");
-    assert_eq!(find("since=2026-01-02").await, sorted(&[]), "a date begins at midnight UTC");
+    assert_eq!(find(&format!("from={offset}&to={}", at(20))).await, sorted(&[&second]), "another zone");
+    assert_eq!(find("task_id=task+1&from=2026-01-01&to=2026-01-02").await, sorted(&[&made]), "a date");
+    assert_eq!(find("from=2026-01-02").await, sorted(&[]), "a date begins at midnight UTC");
     assert_eq!(find("delegator_sub=bob&state=revoked").await, sorted(&[]));
     for text in ["%27%20OR%20%271%27=%271", "%25", "_", "b%6Fbby", "BOB"] {
         assert_eq!(find(&format!("delegator_sub={text}")).await, sorted(&[]), "{text}");
@@ -305,17 +306,17 @@ async fn a_query_that_makes_no_sense_is_refused_and_breaks_nothing() {
         "cursor=.D",
         "cursor=1.%00",
         "cursor=99999999999999999999.D",
-        "since=yesterday",
-        "since=2026-01",
-        "since=2026-01-01T00:00:00",
-        "since=2026-02-30T00:00:00Z",
-        "until=1",
-        "since=2026-01-01T00:00:00+01:00",
+        "from=yesterday",
+        "from=2026-01",
+        "from=2026-01-01T00:00:00",
+        "from=2026-02-30T00:00:00Z",
+        "to=1",
+        "from=2026-01-01T00:00:00+01:00",
         "delegate=%00",
         "delegator_sub=a%00b",
         "delegator_iss=%00",
         "parent=%00",
-        "task=%00",
+        "task_id=%00",
         "cursor=%ff.D",
         "wait=1",
     ] {
@@ -323,16 +324,16 @@ async fn a_query_that_makes_no_sense_is_refused_and_breaks_nothing() {
         assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{query}: {}", answer.text);
     }
     for query in [
-        "since=9999-12-31T23:59:59-23:59",
-        "until=9999-12-31T23:59:59.999999999Z",
-        "since=0000-01-01T00:00:00Z",
-        "until=0000-01-01T00:00:00%2B23:59",
+        "from=9999-12-31T23:59:59-23:59",
+        "to=9999-12-31T23:59:59.999999999Z",
+        "from=0000-01-01T00:00:00Z",
+        "to=0000-01-01T00:00:00%2B23:59",
         "cursor=9223372036854775807.D",
         "cursor=-9223372036854775808.D",
         "cursor=0.D",
-        "since=1969-12-31T23:59:60Z",
+        "from=1969-12-31T23:59:60Z",
         "delegate=%ff",
-        "task=%F0%9F%98%80",
+        "task_id=%F0%9F%98%80",
     ] {
         let answer = Api::get(&world.server, &format!("/delegate?{query}")).user(&token).send().await;
         assert!(matches!(answer.status, 200 | 400), "{query}: {} {}", answer.status, answer.text);
@@ -464,7 +465,7 @@ async fn whoever_keeps_to_what_it_is_told_is_never_slowed_down_again() {
 
 /// Until somebody has found a place to wait.
 async fn somebody_waits(world: &World) {
-    let places = &world.server.app.waiting;
+    let places = &world.server.app.long_poll_permits;
     let all = places.available_permits();
     while places.available_permits() >= all {
         tokio::task::yield_now().await;
@@ -477,15 +478,15 @@ async fn whoever_waits_is_told_as_soon_as_it_is_decided() {
     let twin = world.server.twin().await;
     for (name, state) in [("approve", "active"), ("deny", "revoked")] {
         let id = world.asked("bob", json!({})).await;
-        let desk_token = world.desk_token(&world.user_proxy).await;
+        let management_token = world.management_token(&world.user_proxy).await;
         let user = world.token_of("bob");
         // A request that began before and waits as long shows that this one did not wait to its end.
         let undecided = format!("/delegate/{}?wait=30", world.asked("bob", json!({})).await);
-        let longer = Api::get(&world.server, &undecided).client(&world.user_proxy, &desk_token).send();
+        let longer = Api::get(&world.server, &undecided).client(&world.user_proxy, &management_token).send();
         let told = async {
             somebody_waits(&world).await;
             let path = format!("/delegate/{id}?wait=30");
-            let wait = Api::get(&world.server, &path).client(&world.user_proxy, &desk_token).send();
+            let wait = Api::get(&world.server, &path).client(&world.user_proxy, &management_token).send();
             let decide = async {
                 somebody_waits(&world).await;
                 post(&twin, &id, name, json!({})).user(&user).send().await
@@ -567,7 +568,7 @@ async fn every_move_can_be_repeated_under_a_key() {
     let world = World::new().await;
     let user = world.token_of("bob");
     let id = world.asked("bob", json!({"max_uses": 10})).await;
-    let desk_token = world.desk_token(&world.user_proxy).await;
+    let management_token = world.management_token(&world.user_proxy).await;
     let by_bob = async |name: &str, body: Value| {
         let send = || post(&world.server, &id, name, body.clone()).user(&user).key(name).send();
         let (first, second) = (send().await, send().await);
@@ -579,7 +580,10 @@ async fn every_move_can_be_repeated_under_a_key() {
     by_bob("renew", json!({"expires_in": 4000})).await;
     let report = |key: &str, count: u32| {
         let body = json!({"count": count});
-        post(&world.server, &id, "commands", body).client(&world.user_proxy, &desk_token).key(key).send()
+        post(&world.server, &id, "commands", body)
+            .client(&world.user_proxy, &management_token)
+            .key(key)
+            .send()
     };
     let counted = report("c-1", 2).await.with_status(200);
     let again = report("c-1", 2).await.with_status(200);
@@ -589,7 +593,7 @@ async fn every_move_can_be_repeated_under_a_key() {
     report("c-1", 1).await.assert_problem(422, "idempotency_key_reused");
     report("c-2", 2).await.with_status(200);
     let revoked = by_bob("revoke", json!({"reason": "enough"})).await;
-    assert_eq!(revoked.json["reached"]["delegations"], 1, "the count is in what is repeated, too");
+    assert_eq!(revoked.json["affected"]["delegations"], 1, "the count is in what is repeated, too");
     let denied = world.asked("bob", json!({})).await;
     let deny = || post(&world.server, &denied, "deny", json!({})).user(&user).key("d").send();
     let (first, second) = (deny().await.with_status(200), deny().await.with_status(200));
@@ -619,10 +623,10 @@ async fn a_key_opens_nothing_that_is_not_its_callers() {
     // The kept answer is for whoever is let in; who is not, is not told again.
     let kept =
         Api::post(&world.server, "/delegate", json!({"delegator": {"iss": IDP, "sub": "bob"}})).key("k");
-    let desk_token = world.desk_token(&world.user_proxy).await;
-    kept.clone().client(&world.user_proxy, &desk_token).send().await.with_status(202);
+    let management_token = world.management_token(&world.user_proxy).await;
+    kept.clone().client(&world.user_proxy, &management_token).send().await.with_status(202);
     world.server.disable("user-proxy").await;
-    let out = kept.client(&world.user_proxy, &desk_token).send().await;
+    let out = kept.client(&world.user_proxy, &management_token).send().await;
     out.assert_problem(401, "access_token_invalid");
 }
 
@@ -647,11 +651,11 @@ async fn repetitions_at_once_on_two_servers_make_one() {
     assert_eq!(ids(&world.as_user("bob", "GET", "/delegate", json!({})).await).len(), 4);
     // Commands, likewise, count once.
     let id = world.given("carol", json!({"max_uses": 50})).await.id();
-    let desk_token = world.desk_token(&world.user_proxy).await;
+    let management_token = world.management_token(&world.user_proxy).await;
     let report = |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };
         post(server, &id, "commands", json!({"count": 3}))
-            .client(&world.user_proxy, &desk_token)
+            .client(&world.user_proxy, &management_token)
             .key("c")
             .send()
     };

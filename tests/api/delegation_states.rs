@@ -58,7 +58,7 @@ async fn what_a_revoked_parent_ended_stays_revoked_and_never_expires() {
         assert_eq!(shown(&world, &root).await, ("revoked".into(), json!(null), false));
     }
     // The chain says so, too.
-    let token = world.desk_token(&world.admin).await;
+    let token = world.management_token(&world.admin).await;
     let chain = Api::get(&world.server, &format!("/api/v1/audit-logs/chains/{txn}"));
     let chain = chain.client(&world.admin, &token).send().await.with_status(200);
     let hops = chain.json["hops"].as_array().unwrap();
@@ -66,7 +66,7 @@ async fn what_a_revoked_parent_ended_stays_revoked_and_never_expires() {
     assert!(!states.is_empty() && states.iter().all(|state| **state == json!("revoked")), "{}", chain.text);
     // What ended silently is not looked at by every sweep.
     let left: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM delegation WHERE NOT end_recorded AND expires_at <= $1")
+        sqlx::query_scalar("SELECT count(*) FROM delegation WHERE NOT expiry_logged AND expires_at <= $1")
             .bind(world.server.clock.now())
             .fetch_one(&mut world.server.sql().await)
             .await
@@ -125,7 +125,7 @@ async fn the_first_cut_off_decides_and_a_later_one_changes_nothing() {
     let world = World::new().await;
     let cut_off = async |iss: &str, sub: &str| {
         let body = json!({"iss": iss, "sub": sub, "reason": "left"});
-        world.as_admin("POST", "/api/v1/principals/cutoff", body).await.with_status(200);
+        world.as_admin("POST", "/api/v1/principals/revoke-all", body).await.with_status(200);
     };
     let (before, _) = family(&world, json!({"expires_in": 50}), json!({})).await;
     world.server.pass(50);

@@ -31,7 +31,7 @@ async fn an_agent_asks_the_user_approves_a_narrower_version_and_the_exchange_wor
     assert_eq!((by_alice.status, by_alice.reason()), (404, "not_found"));
     let wider = json!({"scopes": ["mail.read", "mail.send", "both"]});
     let wider = world.as_user("bob", "POST", &format!("/delegate/{id}/approve"), wider).await;
-    assert_eq!((wider.status, wider.reason()), (400, "delegation_too_wide"));
+    assert_eq!((wider.status, wider.reason()), (400, "exceeds_parent"));
     let approved = json!({"scopes": ["mail.read"], "expires_in": 300});
     let approved = world.as_user("bob", "POST", &format!("/delegate/{id}/approve"), approved).await;
     assert_eq!((approved.status, &approved.json["state"]), (200, &json!("active")), "{}", approved.text);
@@ -42,7 +42,7 @@ async fn an_agent_asks_the_user_approves_a_narrower_version_and_the_exchange_wor
     let revoked =
         world.as_user("bob", "POST", &format!("/delegate/{id}/revoke"), json!({"reason": "enough"})).await;
     assert_eq!((revoked.status, &revoked.json["state"]), (200, &json!("revoked")), "{}", revoked.text);
-    assert_eq!(revoked.json["reached"], json!({"delegations": 1, "tokens": 1, "at_least": false}));
+    assert_eq!(revoked.json["affected"], json!({"delegations": 1, "tokens": 1, "at_least": false}));
     assert!(!world.is_active(token.token()).await);
     assert_eq!(world.status_of(token.token()).await, 1);
     let own = world.user_proxy.exchange(&world.server, token.token(), ACCESS_TOKEN).send().await;
@@ -230,7 +230,7 @@ async fn an_approval_narrows_in_every_dimension_and_widens_in_none() {
     assert_eq!(approved["expires_at"], instant(START + 60 + 599), "it lives from its approval on");
     assert_eq!(world.shown(&id).await, approved);
     let nothing = world.first_hop_of("bob").send().await;
-    nothing.assert_refused(400, "invalid_target", "target_refused");
+    nothing.assert_refused(400, "invalid_target", "resource_refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,7 +280,7 @@ async fn of_two_approvals_at_once_on_two_servers_one_counts() {
             _ => (&answers.1, &answers.0),
         };
         assert_eq!((won.status, &won.json["state"]), (200, &json!("active")), "{}", won.text);
-        lost.assert_conflict("wrong_state", "active");
+        lost.assert_conflict("invalid_state_transition", "active");
         assert_eq!(
             world.shown(&id).await["scopes"],
             won.json["scopes"],
@@ -304,11 +304,11 @@ async fn of_approval_and_denial_at_once_on_two_servers_one_counts() {
         let (approved, denied) = tokio::join!(approve, deny);
         let state = match approved.status {
             200 => {
-                denied.assert_conflict("wrong_state", "active");
+                denied.assert_conflict("invalid_state_transition", "active");
                 "active"
             }
             _ => {
-                approved.assert_conflict("wrong_state", "revoked");
+                approved.assert_conflict("invalid_state_transition", "revoked");
                 assert_eq!(denied.status, 200, "{}", denied.text);
                 "revoked"
             }
@@ -329,21 +329,24 @@ async fn what_was_decided_is_not_decided_again() {
     assert_eq!((&denied["revoked_at"], &denied["activated_at"]), (&json!(instant(START)), &json!(null)));
     for (id, state) in [(&yes, "active"), (&no, "revoked")] {
         for name in ["approve", "deny"] {
-            world.moves("bob", id, name, json!({})).await.assert_conflict("wrong_state", state);
+            world.moves("bob", id, name, json!({})).await.assert_conflict("invalid_state_transition", state);
             let admin = world.as_admin("POST", &format!("/delegate/{id}/{name}"), json!({})).await;
-            admin.assert_conflict("wrong_state", state);
+            admin.assert_conflict("invalid_state_transition", state);
         }
     }
     assert_eq!(world.shown(&no).await, denied);
     world
         .moves("bob", &no, "renew", json!({"expires_in": 9000}))
         .await
-        .assert_conflict("wrong_state", "revoked");
-    world.moves("bob", &no, "revoke", json!({})).await.assert_conflict("wrong_state", "revoked");
+        .assert_conflict("invalid_state_transition", "revoked");
+    world.moves("bob", &no, "revoke", json!({})).await.assert_conflict("invalid_state_transition", "revoked");
     // What was given at once was never a request.
     let given = world.given("bob", json!({})).await.id();
-    world.moves("bob", &given, "approve", json!({})).await.assert_conflict("wrong_state", "active");
-    world.moves("bob", &given, "deny", json!({})).await.assert_conflict("wrong_state", "active");
+    world
+        .moves("bob", &given, "approve", json!({}))
+        .await
+        .assert_conflict("invalid_state_transition", "active");
+    world.moves("bob", &given, "deny", json!({})).await.assert_conflict("invalid_state_transition", "active");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,30 +360,36 @@ async fn a_request_lapses_at_its_instant_and_is_not_approved_afterwards() {
     world.moves("bob", &just, "approve", json!({})).await.with_status(200);
     world.server.pass(1);
     assert_eq!(world.state(&late).await, "expired");
-    world.moves("bob", &late, "approve", json!({})).await.assert_conflict("wrong_state", "expired");
-    world.moves("bob", &late, "deny", json!({})).await.assert_conflict("wrong_state", "expired");
-    world.moves("bob", &late, "revoke", json!({})).await.assert_conflict("wrong_state", "expired");
+    world
+        .moves("bob", &late, "approve", json!({}))
+        .await
+        .assert_conflict("invalid_state_transition", "expired");
+    world.moves("bob", &late, "deny", json!({})).await.assert_conflict("invalid_state_transition", "expired");
+    world
+        .moves("bob", &late, "revoke", json!({}))
+        .await
+        .assert_conflict("invalid_state_transition", "expired");
     world
         .moves("bob", &late, "renew", json!({"expires_in": 9000}))
         .await
-        .assert_conflict("wrong_state", "expired");
+        .assert_conflict("invalid_state_transition", "expired");
     assert_eq!(world.state(&just).await, "active", "what was approved in time lives its own life");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_so_many_wait_for_one_user() {
-    let world = World::configured("[delegations]\nmost_requests = 2").await;
+    let world = World::configured("[delegations]\nmax_pending_requests = 2").await;
     let ask = async |sub: &str| {
         let body = json!({"delegator": {"iss": IDP, "sub": sub}});
         world.as_agent(&world.user_proxy, "POST", "/delegate", body).await
     };
     let first = ask("bob").await.with_status(202).id();
     ask("bob").await.with_status(202);
-    ask("bob").await.assert_problem(429, "throttled");
+    ask("bob").await.assert_problem(429, "rate_limited");
     ask("carol").await.with_status(202);
     world.moves("bob", &first, "deny", json!({})).await.with_status(200);
     ask("bob").await.with_status(202);
-    ask("bob").await.assert_problem(429, "throttled");
+    ask("bob").await.assert_problem(429, "rate_limited");
     world.server.pass(3600);
     ask("bob").await.with_status(202);
 }
@@ -427,7 +436,7 @@ async fn a_renewal_is_later_and_within_its_bounds() {
     assert_eq!(world.shown(&child).await["expires_at"], instant(START + 1001), "nothing below is prolonged");
     world.server.pass(901);
     assert_eq!((world.state(&root).await, world.state(&child).await), ("active".into(), "expired".into()));
-    by_giver(10).await.assert_conflict("wrong_state", "expired");
+    by_giver(10).await.assert_conflict("invalid_state_transition", "expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -437,19 +446,19 @@ async fn what_waits_or_has_ended_is_not_renewed() {
     world
         .moves("bob", &id, "renew", json!({"expires_in": 5000}))
         .await
-        .assert_conflict("wrong_state", "requested");
+        .assert_conflict("invalid_state_transition", "requested");
     world.moves("bob", &id, "approve", json!({})).await.with_status(200);
     world.server.pass(100);
     world
         .moves("bob", &id, "renew", json!({"expires_in": 5000}))
         .await
-        .assert_conflict("wrong_state", "expired");
+        .assert_conflict("invalid_state_transition", "expired");
     let used = world.given("bob", json!({"max_uses": 1})).await.id();
     world.first_hop_of("bob").send().await.with_status(200);
     world
         .moves("bob", &used, "renew", json!({"expires_in": 5000}))
         .await
-        .assert_conflict("wrong_state", "expired");
+        .assert_conflict("invalid_state_transition", "expired");
     // Below what has ended, nothing is renewed either.
     let parent = world.given("carol", json!({"expires_in": 1000})).await.id();
     let child =
@@ -457,7 +466,7 @@ async fn what_waits_or_has_ended_is_not_renewed() {
     world.moves("carol", &parent, "revoke", json!({})).await.with_status(200);
     let path = format!("/delegate/{child}/renew");
     let answer = world.as_agent(&world.user_proxy, "POST", &path, json!({"expires_in": 20})).await;
-    answer.assert_conflict("wrong_state", "revoked");
+    answer.assert_conflict("invalid_state_transition", "revoked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -491,10 +500,10 @@ async fn everybody_above_the_delegate_itself_and_administrators_revoke() {
             _ => world.as_admin("POST", "/delegate/E/revoke", body).await,
         };
         // The second and third hop were each made twice or more: what the helpers made on their way counts, too.
-        let reached = revoked.json["reached"].clone();
+        let reached = revoked.json["affected"].clone();
         assert_eq!(
             revoked.json,
-            json!({"id": "E", "state": "revoked", "reached": reached}),
+            json!({"id": "E", "state": "revoked", "affected": reached}),
             "{}",
             revoked.text
         );
@@ -512,14 +521,14 @@ async fn everybody_above_the_delegate_itself_and_administrators_revoke() {
         for again in ["alice", "carol"] {
             let answer = world.moves(again, "E", "revoke", json!({})).await;
             match again {
-                "alice" => answer.assert_conflict("wrong_state", "revoked"),
+                "alice" => answer.assert_conflict("invalid_state_transition", "revoked"),
                 _ => drop(answer.assert_problem(404, "not_found")),
             }
         }
         assert_eq!(world.moves_of("E").await, ["delegation.created", "delegation.revoked"], "{who}: once");
         // What was ended from above may still be ended by itself, and stays ended if it was.
         let itself = world.as_alice("POST", "/delegate/F/revoke", json!({})).await.with_status(200);
-        assert_eq!(itself.json["reached"], json!({"delegations": 0, "tokens": 0, "at_least": false}));
+        assert_eq!(itself.json["affected"], json!({"delegations": 0, "tokens": 0, "at_least": false}));
     }
 }
 
@@ -552,7 +561,7 @@ async fn of_two_revocations_at_once_on_two_servers_one_counts() {
         let answers = join_all([&world.server, &twin, &world.server, &twin].map(revoke)).await;
         assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
         for lost in answers.iter().filter(|answer| answer.status != 200) {
-            lost.assert_conflict("wrong_state", "revoked");
+            lost.assert_conflict("invalid_state_transition", "revoked");
         }
         let expected = ["delegation.created", "delegation.activated", "delegation.revoked"];
         assert_eq!(world.moves_of(&id).await, expected);
@@ -566,7 +575,10 @@ async fn what_was_asked_for_can_be_withdrawn_by_whoever_asked() {
     let path = format!("/delegate/{id}/revoke");
     let withdrawn = world.as_agent(&world.user_proxy, "POST", &path, json!({"reason": "done"})).await;
     withdrawn.with_status(200);
-    world.moves("bob", &id, "approve", json!({})).await.assert_conflict("wrong_state", "revoked");
+    world
+        .moves("bob", &id, "approve", json!({}))
+        .await
+        .assert_conflict("invalid_state_transition", "revoked");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -640,13 +652,13 @@ async fn what_hangs_below_needs_something_active_above() {
 async fn a_parent_that_is_revoked_while_children_are_made_leaves_none_alive() {
     let world = World::new().await;
     let twin = world.server.twin().await;
-    let desk_token = world.desk_token(&world.user_proxy).await;
+    let management_token = world.management_token(&world.user_proxy).await;
     for _ in 0..3 {
         let parent = world.given("bob", json!({})).await.id();
         let make = |n: usize| {
             let server = if n.is_multiple_of(2) { &world.server } else { &twin };
             let body = json!({"parent": parent, "delegate": "email-svc"});
-            Api::post(server, "/delegate", body).client(&world.user_proxy, &desk_token).send()
+            Api::post(server, "/delegate", body).client(&world.user_proxy, &management_token).send()
         };
         let token = world.token_of("bob");
         let revoke = post(&twin, &parent, "revoke", json!({})).user(&token).send();
@@ -762,7 +774,11 @@ async fn an_exchange_that_takes_the_last_use_leaves_what_it_gave_until_that_is_r
     let again = world.user_proxy.exchange(&world.server, last.token(), ACCESS_TOKEN).send().await;
     again.assert_refused(400, "invalid_request", "command_limit");
     let revoked = world.moves("bob", &id, "revoke", json!({})).await.with_status(200);
-    assert_eq!(revoked.json["reached"]["tokens"], 2, "what still lived is what it reached: {}", revoked.text);
+    assert_eq!(
+        revoked.json["affected"]["tokens"], 2,
+        "what still lived is what it reached: {}",
+        revoked.text
+    );
     for token in [first.token(), last.token()] {
         assert!(!world.is_active(token).await);
         assert_eq!(world.status_of(token).await, 1);
@@ -779,7 +795,8 @@ async fn sixty_four_reports_and_exchanges_on_two_servers_against_twenty_uses_are
     let below = world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({"max_uses": 12})).await.id();
     let user = world.token_of("bob");
     let first = world.first_hop_of("bob").send().await.with_status(200);
-    let (proxy, mail) = (world.desk_token(&world.user_proxy).await, world.desk_token(&world.email_svc).await);
+    let (proxy, mail) =
+        (world.management_token(&world.user_proxy).await, world.management_token(&world.email_svc).await);
     // A secret is verified slowly the first time, and only so many wait for that.
     assert_eq!(twin.introspect(&world.email_svc, "anything").await.status, 200);
     let requests = (0..64).map(async |n: usize| {
@@ -951,26 +968,26 @@ async fn refused_moves_are_events_that_lead_to_the_delegation() {
     world
         .moves("bob", &id, "renew", json!({"expires_in": 9000}))
         .await
-        .assert_conflict("wrong_state", "requested");
+        .assert_conflict("invalid_state_transition", "requested");
     let wider =
         world.passed_on(&world.user_proxy, (&child_of, "email-svc"), json!({"scopes": ["both"]})).await;
     wider.assert_too_wide("scopes");
     let mut refused = world.server.events().await;
     refused.retain(|event| event["action"] == "delegation.refused");
     let expected = [
-        (&id, "approve", "delegation_too_wide", json!({"client_id": "user", "iss": IDP, "sub": "bob"})),
-        (&id, "renew", "wrong_state", json!({"client_id": "user", "iss": IDP, "sub": "bob"})),
+        (&id, "approve", "exceeds_parent", json!({"client_id": "user", "iss": IDP, "sub": "bob"})),
+        (&id, "renew", "invalid_state_transition", json!({"client_id": "user", "iss": IDP, "sub": "bob"})),
         (
             &child_of,
             "create",
-            "delegation_too_wide",
+            "exceeds_parent",
             json!({"client_id": "user-proxy", "jkt": world.user_proxy.jkt()}),
         ),
     ];
     assert_eq!(refused.len(), expected.len());
     for (event, (id, made, reason, actor)) in refused.iter().zip(expected) {
         assert_eq!((&event["outcome"], &event["reason"]), (&json!("refused"), &json!(reason)));
-        assert_eq!((&event["actor"], &event["detail"]["move"]), (&actor, &json!(made)));
+        assert_eq!((&event["actor"], &event["detail"]["operation"]), (&actor, &json!(made)));
         assert_eq!(event["delegation_id"], **id, "{event}");
         assert_eq!(event["delegation_path"], json!([id]), "{event}");
         assert_eq!(event["code"], json!(null));
@@ -988,7 +1005,7 @@ async fn what_is_written_down_never_holds_tokens_or_keys() {
     let world = World::new().await;
     let mut secret: BTreeSet<String> = BTreeSet::new();
     let user = world.token_of("bob");
-    let desk = world.desk_token(&world.user_proxy).await;
+    let desk = world.management_token(&world.user_proxy).await;
     let id = world.asked("bob", json!({"max_uses": 3})).await;
     // Whatever somebody puts where an id belongs.
     for text in [&user, &desk] {
@@ -1039,7 +1056,7 @@ async fn what_one_server_decides_holds_on_the_other_from_the_next_request_on() {
     let decide = async |id: &str, name: &str, body: Value| {
         post(&world.server, id, name, body).user(&world.token_of("bob")).send().await.with_status(200)
     };
-    exchange().await.assert_refused(400, "invalid_request", "no_delegation");
+    exchange().await.assert_refused(400, "invalid_request", "delegation_required");
     let id = world.asked("bob", json!({"expires_in": 60})).await;
     exchange().await.assert_refused(400, "invalid_request", "delegation_requested");
     decide(&id, "approve", json!({})).await;
@@ -1099,7 +1116,7 @@ async fn a_delegation_that_a_may_act_claim_makes_and_its_children_live_at_most_t
     assert_eq!(child.json["expires_at"], json!(instant(START + 200)));
     // The configured maximum is lower now.
     let stricter = world.server.twin_configured("[delegations]\ndefault_ttl = 60\nmax_ttl = 60").await;
-    let token = world.desk_token(&world.user_proxy).await;
+    let token = world.management_token(&world.user_proxy).await;
     let body = json!({"parent": id, "delegate": "stranger"});
     let child = Api::post(&stricter, "/delegate", body).client(&world.user_proxy, &token).send().await;
     assert_eq!(child.with_status(201).json["expires_at"], json!(instant(START + 110)));

@@ -2,8 +2,8 @@
 //! token, on both servers, and what was invalid once stays so.
 
 use actchain::domain::principal::Principal;
-use actchain::flows::{delegations, principals};
 use actchain::jobs;
+use actchain::services::{delegations, principals};
 use serde_json::json;
 
 use crate::support::Server;
@@ -124,7 +124,7 @@ impl Story {
                     1 => Principal::new(IDP, "bob"),
                     _ => Principal::new(issuer, self.dice.of(&self.everybody()).id.clone()),
                 };
-                principals::cutoff(&desk, &call, &who, "left").await.unwrap();
+                principals::revoke_all(&desk, &call, &who, "left").await.unwrap();
                 format!("cut off {}", who.sub)
             }
             7 | 8 if !self.held.is_empty() => {
@@ -144,7 +144,7 @@ impl Story {
                 let answer = made.agent.request(&self.twin).param("grant_type", "client_credentials");
                 let answer = answer.param("audience", &issuer).send().await;
                 if answer.status == 200 {
-                    let path = format!("/delegate/{}/key", made.delegation);
+                    let path = format!("/delegate/{}/rotate-key", made.delegation);
                     let body = json!({"jwk": key.public_jwk()});
                     let answer = self.twin.call(&made.agent, answer.token(), ("POST", &path), body).await;
                     if answer.status == 202 {

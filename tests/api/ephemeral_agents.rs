@@ -13,8 +13,8 @@ async fn hop(made: &Agent, server: &Server, token: &str, kind: &str) -> Answer {
     made.exchange(server, token, kind).param("audience", MAIL).send().await
 }
 
-/// Whether an agent still gets anything: a token of its own, and an answer at the desk under one that it had.
-async fn assert_out(world: &World, servers: &[&Server], made: &Made, desk_token: &str) {
+/// Whether an agent still gets anything: a token of its own, and an answer at the management API under one that it had.
+async fn assert_out(world: &World, servers: &[&Server], made: &Made, management_token: &str) {
     for server in servers {
         for agent in [made.agent.clone(), made.by_assertion()] {
             let own = agent.request(server).param("grant_type", "client_credentials");
@@ -22,7 +22,7 @@ async fn assert_out(world: &World, servers: &[&Server], made: &Made, desk_token:
             assert!(matches!(own.status, 400 | 401), "a token of its own: {}", own.text);
         }
         let path = format!("/delegate/{}", made.delegation);
-        let called = server.call(&made.agent, desk_token, ("GET", &path), json!({})).await;
+        let called = server.call(&made.agent, management_token, ("GET", &path), json!({})).await;
         assert_eq!(called.status, 401, "{}", called.text);
     }
 }
@@ -45,7 +45,7 @@ async fn one_that_a_user_makes_acts_for_it_under_its_key_by_either_method() {
         world.assert_alive(&[&world.server], &agent, token.token()).await;
     }
     let bobs = hop(&made.agent, &world.server, &world.token_of("bob"), JWT).await;
-    bobs.assert_refused(400, "invalid_request", "no_delegation");
+    bobs.assert_refused(400, "invalid_request", "delegation_required");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,11 +61,11 @@ async fn another_key_proves_nothing_by_any_method() {
     let asserting = made.by_assertion();
     let mixed = asserting.exchange(&world.server, &user, JWT).param("audience", MAIL);
     let mixed = mixed.set_header("dpop", wrong.agent.proof(&world.server)).send().await;
-    mixed.assert_refused(400, "invalid_dpop_proof", "proof_key_unknown");
+    mixed.assert_refused(400, "invalid_dpop_proof", "dpop_proof_key_unknown");
     let bare = asserting.exchange(&world.server, &user, JWT).without("dpop").param("audience", MAIL);
-    bare.send().await.assert_refused(400, "invalid_dpop_proof", "proof_missing");
+    bare.send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_missing");
     let bare = made.agent.exchange(&world.server, &user, JWT).without("dpop").param("audience", MAIL);
-    bare.send().await.assert_refused(400, "invalid_dpop_proof", "proof_missing");
+    bare.send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_missing");
     for auth in [Auth::Basic("x".repeat(20)), Auth::Post(String::from("x").repeat(20))] {
         let agent = Agent { auth, ..made.agent.clone() };
         hop(&agent, &world.server, &user, JWT).await.assert_refused(401, "invalid_client", "");
@@ -82,7 +82,7 @@ async fn one_that_an_agent_makes_below_its_delegation_gets_no_more_than_that() {
     assert_eq!(token.status, 200, "{}", token.text);
     assert_eq!(token.claims()["act"]["act"]["sub"], "email-svc");
     let above = hop(&made.agent, &world.server, &first, ACCESS_TOKEN).await;
-    above.assert_refused(400, "invalid_request", "no_delegation");
+    above.assert_refused(400, "invalid_request", "delegation_required");
     let wider =
         made.agent.exchange(&world.server, &second, ACCESS_TOKEN).param("audience", CALENDAR).send().await;
     assert_eq!(wider.error(), "invalid_target");
@@ -92,7 +92,7 @@ async fn one_that_an_agent_makes_below_its_delegation_gets_no_more_than_that() {
     assert_eq!((not_its_own.status, not_its_own.reason()), (404, "not_found"));
     let wide = json!({"parent": "E", "audiences": [CALENDAR]});
     let wide = world.make(&Maker::Agent(&world.email_svc), &key, ("t", wide)).await;
-    assert_eq!((wide.status, wide.reason()), (400, "delegation_too_wide"));
+    assert_eq!((wide.status, wide.reason()), (400, "exceeds_parent"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +133,7 @@ async fn one_that_an_agent_asks_a_user_for_waits_for_the_approval() {
         }
         let late =
             world.as_user("bob", "POST", &format!("/delegate/{}/approve", made.delegation), json!({})).await;
-        assert_eq!((late.status, late.reason()), (409, "wrong_state"));
+        assert_eq!((late.status, late.reason()), (409, "invalid_state_transition"));
     }
 }
 
@@ -163,7 +163,7 @@ async fn its_own_credentials_give_it_the_desk_and_nothing_else() {
         assert_eq!(get("/delegate/D").await.status, 404, "what is not its own is not there");
         assert_eq!(get("/agents").await.status, 403);
         let cut = json!({"iss": IDP, "sub": "alice", "reason": "x"});
-        let cut = world.server.call(&agent, token, ("POST", "/api/v1/principals/cutoff"), cut).await;
+        let cut = world.server.call(&agent, token, ("POST", "/api/v1/principals/revoke-all"), cut).await;
         assert_eq!(cut.status, 403);
     }
 }
@@ -175,7 +175,7 @@ async fn it_is_listed_with_its_task_while_it_lives() {
     let other = world.made_by_alice("task-2").await;
     let below = world.made_below(&world.user_proxy, ("D", "task-1")).await;
     let tasks = async |task: &str| {
-        let answer = world.as_alice("GET", &format!("/delegate?task={task}"), json!({})).await;
+        let answer = world.as_alice("GET", &format!("/delegate?task_id={task}"), json!({})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         let items = answer.json["items"].as_array().unwrap();
         let mut ids: Vec<String> = items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
@@ -185,7 +185,7 @@ async fn it_is_listed_with_its_task_while_it_lives() {
     let mut expected = vec![made.delegation.clone(), below.delegation.clone()];
     expected.sort();
     assert_eq!((tasks("task-1").await, tasks("task-3").await), (expected, Vec::new()));
-    let bobs = world.as_user("bob", "GET", "/delegate?task=task-1", json!({})).await;
+    let bobs = world.as_user("bob", "GET", "/delegate?task_id=task-1", json!({})).await;
     assert_eq!(bobs.json["items"], json!([]), "others see nothing of it");
     let agents = async |answer: Answer| {
         let items = answer.json["items"].as_array().unwrap().clone();
@@ -229,7 +229,7 @@ async fn its_life_is_capped_whatever_is_asked_for_or_renewed_or_confirmed() {
     assert_eq!(renew(61).await.reason(), "expiry_not_later", "counted from its beginning");
     // A new key makes it no younger.
     let next = new_key();
-    let path = format!("/delegate/{}/key", made.delegation);
+    let path = format!("/delegate/{}/rotate-key", made.delegation);
     let rotated = world.as_agent(&made.agent, "POST", &path, json!({"jwk": next.public_jwk()})).await;
     assert_eq!(rotated.status, 202, "{}", rotated.text);
     let path = format!("/delegate/{}/approve", made.delegation);
@@ -253,7 +253,7 @@ async fn its_life_is_capped_whatever_is_asked_for_or_renewed_or_confirmed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_has_as_many_as_it_may_and_those_that_ended_leave_room() {
-    let world = World::configured("[agents]\nper_task = 2").await;
+    let world = World::configured("[agents]\nmax_per_task = 2").await;
     let make = async |by: Maker<'_>, task: &str| {
         let parent = match by {
             Maker::User(_) => json!({}),
@@ -266,7 +266,7 @@ async fn a_task_has_as_many_as_it_may_and_those_that_ended_leave_room() {
     let second = make(alice(), "t").await;
     assert_eq!(second.status, 201);
     let third = make(alice(), "t").await;
-    assert_eq!((third.status, third.reason()), (409, "task_full"), "{}", third.text);
+    assert_eq!((third.status, third.reason()), (409, "task_agent_limit"), "{}", third.text);
     assert_eq!(make(alice(), "u").await.status, 201, "another task");
     assert_eq!(make(Maker::User("bob"), "t").await.status, 201, "another's task of the same name");
     assert_eq!(make(Maker::Agent(&world.user_proxy), "t").await.status, 201, "likewise");
@@ -278,7 +278,7 @@ async fn a_task_has_as_many_as_it_may_and_those_that_ended_leave_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn asked_for_twice_under_one_key_it_is_one() {
-    let world = World::configured("[agents]\nper_task = 1").await;
+    let world = World::configured("[agents]\nmax_per_task = 1").await;
     let user = world.user_token();
     let body = json!({"ephemeral": {"jwk": new_key().public_jwk(), "task_id": "t"}});
     let ask = || Api::post(&world.server, "/delegate", body.clone()).user(&user).key("once").send();
@@ -287,7 +287,7 @@ async fn asked_for_twice_under_one_key_it_is_one() {
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(first.header("location"), again.header("location"));
     let other = Api::post(&world.server, "/delegate", body.clone()).user(&user).key("twice").send().await;
-    assert_eq!((other.status, other.reason()), (409, "task_full"));
+    assert_eq!((other.status, other.reason()), (409, "task_agent_limit"));
     let ended = Api::new(&world.server, "DELETE", "/api/v1/tasks/t/agents").user(&user).send().await;
     assert_eq!(ended.json["ended"], 1);
     let after = ask().await;
@@ -297,10 +297,11 @@ async fn asked_for_twice_under_one_key_it_is_one() {
         "the answer of then, and no second agent"
     );
     let mut sql = world.server.sql().await;
-    let made: i64 = sqlx::query_scalar("SELECT count(*) FROM client WHERE home IS NOT NULL")
-        .fetch_one(&mut sql)
-        .await
-        .unwrap();
+    let made: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM client WHERE ephemeral_delegation_id IS NOT NULL")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
     assert_eq!(made, 1);
 }
 
@@ -328,12 +329,12 @@ async fn what_is_no_public_key_or_no_task_is_refused_and_leaves_nothing_behind()
         json!({}),
     ];
     let made = world.made_by_alice("t").await;
-    let desk = world.desk_token(&made.agent).await;
+    let desk = world.management_token(&made.agent).await;
     for jwk in keys {
         let body = json!({"ephemeral": {"jwk": jwk, "task_id": "t"}});
         let answer = world.as_alice("POST", "/delegate", body).await;
         assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{jwk}: {}", answer.text);
-        let path = format!("/delegate/{}/key", made.delegation);
+        let path = format!("/delegate/{}/rotate-key", made.delegation);
         let rotated = world.server.call(&made.agent, &desk, ("POST", &path), json!({"jwk": jwk})).await;
         assert_eq!((rotated.status, rotated.reason()), (400, "malformed_request"), "{jwk}: {}", rotated.text);
     }
@@ -353,10 +354,11 @@ async fn what_is_no_public_key_or_no_task_is_refused_and_leaves_nothing_behind()
         assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{body}: {}", answer.text);
     }
     let mut sql = world.server.sql().await;
-    let made: i64 = sqlx::query_scalar("SELECT count(*) FROM client WHERE home IS NOT NULL")
-        .fetch_one(&mut sql)
-        .await
-        .unwrap();
+    let made: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM client WHERE ephemeral_delegation_id IS NOT NULL")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
     assert_eq!(made, 1, "only the one");
 }
 
@@ -367,7 +369,7 @@ async fn it_ends_with_its_delegation_by_whoever_ends_that_and_takes_what_it_made
     let both = [&world.server, &twin];
     for by in ["alice", "itself", "admin"] {
         let made = world.made_by_alice(&format!("task-{by}")).await;
-        let desk = world.desk_token(&made.agent).await;
+        let desk = world.management_token(&made.agent).await;
         let token = hop(&made.agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
         let below = world.made_below(&made.agent, (&made.delegation, "below")).await;
         let next = hop(&below.agent, &world.server, &token, ACCESS_TOKEN).await.token().to_owned();
@@ -382,7 +384,7 @@ async fn it_ends_with_its_delegation_by_whoever_ends_that_and_takes_what_it_made
             _ => world.as_admin("POST", &path, json!({})).await,
         };
         assert_eq!(
-            (revoked.status, &revoked.json["reached"]["delegations"]),
+            (revoked.status, &revoked.json["affected"]["delegations"]),
             (200, &json!(2)),
             "{}",
             revoked.text
@@ -391,7 +393,10 @@ async fn it_ends_with_its_delegation_by_whoever_ends_that_and_takes_what_it_made
             for (agent, token) in [(&made.agent, &token), (&below.agent, &next)] {
                 let fate = world.fate(server, agent, token).await;
                 assert_eq!((fate.active, fate.listed), (false, 1), "{by}: {fate:?}");
-                assert!(["delegation_revoked", "agent_ended"].contains(&fate.exchange.as_str()), "{fate:?}");
+                assert!(
+                    ["delegation_revoked", "agent_deactivated"].contains(&fate.exchange.as_str()),
+                    "{fate:?}"
+                );
             }
         }
         assert_out(&world, &both, &made, &desk).await;
@@ -405,7 +410,7 @@ async fn what_ends_above_it_leaves_it_no_credentials_of_its_own() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let made = world.made_below(&world.email_svc, ("E", "t")).await;
-    let desk = world.desk_token(&made.agent).await;
+    let desk = world.management_token(&made.agent).await;
     world.server.revoke("D").await;
     assert_out(&world, &[&world.server, &twin], &made, &desk).await;
     assert_eq!(world.server.listed(&desk).await, 1, "nor is its own token good");
@@ -421,7 +426,7 @@ async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
     let bobs = world.make(&Maker::User("bob"), &new_key(), ("t", json!({}))).await;
     assert_eq!(bobs.status, 201);
     let agents_own = world.made_below(&world.user_proxy, ("D", "t")).await;
-    let desk = world.desk_token(&alices[0].agent).await;
+    let desk = world.management_token(&alices[0].agent).await;
     let token = hop(&alices[0].agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
     let below = world.made_below(&alices[0].agent, (&alices[0].delegation, "below")).await;
     let next = hop(&below.agent, &world.server, &token, ACCESS_TOKEN).await.token().to_owned();
@@ -441,9 +446,9 @@ async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
         assert_eq!((fate.active, fate.listed), (false, 1));
         assert_ne!(fate.exchange, "ok");
     }
-    // Two delegations and what hangs below one of them; a token there, one below, and the agent's own for the desk.
+    // Two delegations and what hangs below one of them; a token there, one below, and the agent's own for the management API.
     // Whoever asked for more tokens to see that they are good has them counted, too.
-    let reached = &ended.json["reached"];
+    let reached = &ended.json["affected"];
     assert_eq!((&reached["delegations"], &reached["at_least"]), (&json!(3), &json!(false)), "{}", ended.text);
     assert!(reached["tokens"].as_u64().unwrap() >= 3, "{}", ended.text);
     assert_out(&world, &both, &alices[0], &desk).await;
@@ -462,7 +467,7 @@ async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
     assert_eq!((by_admin.status, &by_admin.json["ended"]), (200, &json!(1)), "Bob's is what is left");
     let events = world.server.events().await;
     let ends = |action: &str| events.iter().filter(|event| event["action"] == action).count();
-    assert_eq!((ends("delegation.revoked"), ends("client.agent_ended")), (4, 4), "each with its event");
+    assert_eq!((ends("delegation.revoked"), ends("client.agent_deactivated")), (4, 4), "each with its event");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -499,7 +504,8 @@ async fn when_its_time_is_over_it_is_swept_and_never_comes_back() {
     world.server.pass(60);
     assert_eq!(expiry::run_once(&world.server.app, world.server.clock.now()).await.unwrap(), 1);
     let events = world.server.events().await;
-    let ended: Vec<&Value> = events.iter().filter(|event| event["action"] == "client.agent_ended").collect();
+    let ended: Vec<&Value> =
+        events.iter().filter(|event| event["action"] == "client.agent_deactivated").collect();
     assert_eq!((ended.len(), &ended[0]["target"]), (1, &json!(id)));
     let before = events.len();
     assert_eq!(expiry::run_once(&world.server.app, world.server.clock.now()).await.unwrap(), 0);
@@ -554,10 +560,10 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
     let below = world.made_below(&made.agent, (&made.delegation, "below")).await;
     let next = hop(&below.agent, &world.server, &token, ACCESS_TOKEN).await.token().to_owned();
     world.assert_alive(&both, &below.agent, &next).await;
-    let desk = world.desk_token(&made.agent).await;
+    let desk = world.management_token(&made.agent).await;
     let key = new_key();
     let renewed = made.under(&key);
-    let path = format!("/delegate/{}/key", made.delegation);
+    let path = format!("/delegate/{}/rotate-key", made.delegation);
     world.server.pass(1);
     // Nobody else changes it.
     let body = json!({"jwk": key.public_jwk()});
@@ -613,7 +619,7 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
         "the old token stays dead"
     );
     let again = world.as_alice("POST", &path, json!({})).await;
-    assert_eq!((again.status, again.reason()), (409, "wrong_state"));
+    assert_eq!((again.status, again.reason()), (409, "invalid_state_transition"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -621,7 +627,7 @@ async fn a_new_key_that_is_denied_is_the_end() {
     let world = World::new().await;
     let made = world.made_by_alice("t").await;
     let key = new_key();
-    let path = format!("/delegate/{}/key", made.delegation);
+    let path = format!("/delegate/{}/rotate-key", made.delegation);
     let rotated = world.as_agent(&made.agent, "POST", &path, json!({"jwk": key.public_jwk()})).await;
     assert_eq!(rotated.status, 202);
     let path = format!("/delegate/{}/deny", made.delegation);
@@ -636,12 +642,12 @@ async fn a_new_key_that_is_denied_is_the_end() {
 async fn an_agent_that_was_not_made_for_one_changes_no_key_here() {
     let world = World::new().await;
     let body = json!({"jwk": new_key().public_jwk()});
-    let answer = world.as_agent(&world.user_proxy, "POST", "/delegate/D/key", body).await;
+    let answer = world.as_agent(&world.user_proxy, "POST", "/delegate/D/rotate-key", body).await;
     assert_eq!((answer.status, answer.reason()), (403, "insufficient_scope"), "{}", answer.text);
     let made = world.made_by_alice("t").await;
     let below = world.made_below(&made.agent, (&made.delegation, "below")).await;
     let body = json!({"jwk": new_key().public_jwk()});
-    let path = format!("/delegate/{}/key", below.delegation);
+    let path = format!("/delegate/{}/rotate-key", below.delegation);
     let by_parent = world.as_agent(&made.agent, "POST", &path, body).await;
     assert_eq!(by_parent.status, 403, "only for itself: {}", by_parent.text);
 }

@@ -33,7 +33,7 @@ fn assert_ends_with_the_connection(head: &str) {
 async fn an_export_for_http_1_0_has_no_transfer_coding() {
     let world = World::new().await;
     world.third_hop().await;
-    let token = world.desk_token(&world.admin).await;
+    let token = world.management_token(&world.admin).await;
     let export = |version: &str, more: &str| {
         let api = Api::get(&world.server, "/api/v1/audit-logs/export").client(&world.admin, &token);
         api.text(version, more)
@@ -50,7 +50,7 @@ async fn an_export_for_http_1_0_has_no_transfer_coding() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_for_http_1_0_has_no_transfer_coding() {
     let world = World::new().await;
-    let token = world.desk_token(&world.admin).await;
+    let token = world.management_token(&world.admin).await;
     let api = Api::get(&world.server, "/api/v1/audit-logs/stream?from_seq=0").client(&world.admin, &token);
     let mut stream = open(&world, &api.text("HTTP/1.0", "")).await;
     let mut text = Vec::new();

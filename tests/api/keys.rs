@@ -1,9 +1,9 @@
 //! Our signing keys: published before they sign, and as long as a token that they signed lives.
 
-use actchain::flows::keys::{self, Haste};
 use actchain::jobs::key_rotation;
 use actchain::platform::jose::{Alg, Jws, PublicKey, SealingKey, SigningAlg, SigningKey};
 use actchain::platform::secret::MasterKey;
+use actchain::services::keys::{self, RotationPolicy};
 use serde_json::Value;
 
 use crate::support::agent::ACCESS_TOKEN;
@@ -56,13 +56,13 @@ async fn js_15_the_published_set_has_public_members_only_and_distinct_kids() {
 #[tokio::test(flavor = "multi_thread")]
 async fn js_16_a_key_signs_only_after_it_was_published_and_stays_while_its_tokens_live() {
     let world =
-        World::configured("[keys]\nrotate_every = 7200\npublish_before = 3600\n[tokens]\nmax_ttl = 600")
-            .await;
+        World::configured("[keys]\nrotate_every = 7200\nprepublish = 3600\n[tokens]\nmax_ttl = 600").await;
     let twin = world.server.twin().await;
     let app = &world.server.app;
     let seal = SealingKey::of(&world.server.master);
     let early =
-        keys::rotate(&app.pool, &seal, (&app.config.keys, Haste::Patient), world.server.clock.now()).await;
+        keys::rotate(&app.pool, &seal, (&app.config.keys, RotationPolicy::Patient), world.server.clock.now())
+            .await;
     assert!(early.unwrap_err().to_string().contains("--force"));
     let published = jwks(&world.server).await;
     let old = world.first_hop().await;

@@ -17,7 +17,7 @@ const STATEMENTS: [&str; 11] = [
     "INSERT INTO delegation_usage",
     "INSERT INTO issued_token",
     "UPDATE delegation_usage",
-    "UPDATE delegation SET end_recorded",
+    "UPDATE delegation SET expiry_logged",
     "UPDATE ceremony SET used_at",
     "INSERT INTO ceremony",
     "SELECT size, peaks FROM audit_head FOR UPDATE",
@@ -27,7 +27,7 @@ const STATEMENTS: [&str; 11] = [
 const APPEND: &str = "WITH added AS";
 
 /// Tables of one row.
-const SINGLETONS: [&str; 4] = ["registry", "spent_horizon", "epoch", "audit_head"];
+const SINGLETONS: [&str; 4] = ["registry", "replay_horizon", "revocation_epoch", "audit_head"];
 
 /// The indexes that find a row by what a batch knows of it. The last one finds the confirmations that have not expired, of
 /// which there are few.
@@ -38,9 +38,9 @@ const INDEXES: [&str; 15] = [
     "delegation_pkey",
     "delegation_usage_pkey",
     "issued_token_pkey",
-    "cutoff_pkey",
-    "cutoff_history_pkey",
-    "cutoff_history_of_client",
+    "principal_revocation_pkey",
+    "principal_revocation_history_pkey",
+    "principal_revocation_of_client",
     "removed_key_pkey",
     "candidate_version_pkey",
     "ceremony_pkey",
@@ -85,23 +85,23 @@ const ROWS: &str = "
     FROM generate_series(1, 20000) n;
     INSERT INTO delegation_usage (delegation_id, uses) SELECT id, 3 FROM delegation WHERE id LIKE 'x-%';
     INSERT INTO issued_token (jti, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, kid, scope, audience,
-                              issued_at, expires_at, status_place)
+                              issued_at, expires_at, status_index)
     SELECT gen_random_uuid(), '{}', gen_random_uuid(), 'agent-' || 1 + n % 5000, 'i', 'user-' || n, 'x-' || n, 'k', 's',
            '{a}', now(), now() + interval '1 day', n
     FROM generate_series(1, 20000) n;
-    INSERT INTO spent_id SELECT gen_random_uuid(), now() + interval '1 day' FROM generate_series(1, 20000);
+    INSERT INTO used_jti SELECT gen_random_uuid(), now() + interval '1 day' FROM generate_series(1, 20000);
     INSERT INTO ceremony (id, delegation_id, client_id, fingerprint, scopes, audiences, requested_at, expires_at)
     SELECT gen_random_uuid(), 'x-' || n, 'agent-1', '', '{}', '{}', now(), now() + interval '1 day'
     FROM generate_series(1, 20000) n;
-    INSERT INTO cutoff SELECT 'i', 'gone-' || n, now(), n, 'r' FROM generate_series(1, 20000) n;
-    INSERT INTO cutoff_history SELECT 'i', 'gone-' || n, n, now(), 'agent-' || n FROM generate_series(1, 20000) n;
-    INSERT INTO removed_key (client_id, jkt, removed_at, removed_in)
+    INSERT INTO principal_revocation SELECT 'i', 'gone-' || n, now(), n, 'r' FROM generate_series(1, 20000) n;
+    INSERT INTO principal_revocation_history SELECT 'i', 'gone-' || n, n, now(), 'agent-' || n FROM generate_series(1, 20000) n;
+    INSERT INTO removed_key (client_id, jkt, removed_at, removed_epoch)
     SELECT client_id, 'k', now(), 1 FROM client WHERE client_id LIKE 'agent-%';
     INSERT INTO candidate_version (parent, delegator_iss, delegator_sub, delegate)
     SELECT '', 'i', 'user-' || n, 'other' FROM generate_series(1, 20000) n;
     INSERT INTO data_key VALUES ('k', 'w', now(), now());
     INSERT INTO provider SELECT 'p-' || n, 1, '{}', 's', 'k', now(), now() FROM generate_series(1, 2000) n;
-    INSERT INTO connection (id, provider, owner_iss, owner_sub, refreshable, created_at, updated_at, obtained_at)
+    INSERT INTO connection (id, provider, owner_iss, owner_sub, has_refresh_token, created_at, updated_at, obtained_at)
     SELECT 'c-' || n, 'p-' || 1 + n % 2000, 'i', 'user-' || n, false, now(), now(), now() FROM generate_series(1, 20000) n";
 
 /// A server whose ledger has not planned a statement yet, on a database that PostgreSQL does not analyse by itself.
@@ -172,7 +172,7 @@ async fn each_kind_of_entry(world: &World) {
     world.email_svc.exchange(&world.server, last.token(), ACCESS_TOKEN).send().await.assert_refused(
         400,
         "invalid_request",
-        "no_delegation",
+        "delegation_required",
     );
     let id = world.given("bob", json!({"ceremony_required_for": ["mail.send"]})).await.with_status(201).id();
     let confirmed = || world.first_hop_of("bob").param("scope", "mail.send");

@@ -1,11 +1,11 @@
 //! The manifest: what it refuses and where, that a rotated secret outlives an old file, its JSON Schema and its reference,
 //! and the removal of what it has registered.
 
-use actchain::flows::apply::{Mode, Outcome, Request, apply, read_all, schema};
-use actchain::flows::clients::rotate_secret;
-use actchain::flows::declaration::Declaration;
-use actchain::flows::desk::{Call, Desk};
-use actchain::flows::registrations::{Delegations, Removal, remove_issuer, remove_resource};
+use actchain::services::apply::{Mode, Outcome, Request, apply, read_all, schema};
+use actchain::services::clients::rotate_secret;
+use actchain::services::manifest::Manifest;
+use actchain::services::registrations::{Delegations, Removal, remove_issuer, remove_resource};
+use actchain::services::request_context::{Call, Desk};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -17,8 +17,8 @@ impl World {
     pub async fn plan(&self, yaml: &str, mode: Mode) -> Result<Outcome, String> {
         let app = &self.server.app;
         let files = [("m.yaml".to_owned(), yaml.to_owned())];
-        let declaration = read_all(&files).map_err(|fault| fault.to_string())?;
-        let request = Request { mode, ..Request::carry(declaration) };
+        let manifest = read_all(&files).map_err(|fault| fault.to_string())?;
+        let request = Request { mode, ..Request::apply_all(manifest) };
         let done = apply(&Desk::of(app), Some(&app.vault), request, self.server.clock.now()).await;
         done.map_err(|fault| fault.to_string())
     }
@@ -48,13 +48,13 @@ async fn an_old_file_does_not_overwrite_a_rotated_secret_and_a_changed_one_repla
     let rotated =
         rotate_secret(&world.server.app.pool, &world.server.app.rows, "email-svc", None, now).await.unwrap();
     let rotated = rotated.expose_secret();
-    let again = world.plan(&email(OLD), Mode::Carry).await.unwrap();
+    let again = world.plan(&email(OLD), Mode::Apply).await.unwrap();
     let line = serde_json::to_value(&again.lines[0]).unwrap();
-    assert_eq!(line["change"], "keep");
+    assert_eq!(line["change"], "unchanged");
     assert!(line["note"].as_str().unwrap().contains("rotated"), "{line}");
     assert_eq!((status_with(&world, rotated).await, status_with(&world, OLD).await), (200, 401));
     // The file is brought up to date: nothing but what it declares changes.
-    let updated = world.plan(&email(rotated), Mode::Carry).await.unwrap();
+    let updated = world.plan(&email(rotated), Mode::Apply).await.unwrap();
     let line = serde_json::to_value(&updated.lines[0]).unwrap();
     assert_eq!(
         (&line["change"], &line["members"]),
@@ -62,11 +62,11 @@ async fn an_old_file_does_not_overwrite_a_rotated_secret_and_a_changed_one_repla
     );
     let newest =
         rotate_secret(&world.server.app.pool, &world.server.app.rows, "email-svc", None, now).await.unwrap();
-    let kept = world.plan(&email(rotated), Mode::Carry).await.unwrap();
-    assert_eq!(serde_json::to_value(&kept.lines[0]).unwrap()["change"], "keep");
+    let kept = world.plan(&email(rotated), Mode::Apply).await.unwrap();
+    assert_eq!(serde_json::to_value(&kept.lines[0]).unwrap()["change"], "unchanged");
     assert_eq!(status_with(&world, newest.expose_secret()).await, 200);
     // The declared secret changes: it takes the place of all there are.
-    let changed = world.plan(&email("a-new-secret-0123456789"), Mode::Carry).await.unwrap();
+    let changed = world.plan(&email("a-new-secret-0123456789"), Mode::Apply).await.unwrap();
     let line = serde_json::to_value(&changed.lines[0]).unwrap();
     assert_eq!(line["members"], json!([{"member": "secret", "secret": "replaced"}]));
     assert_eq!(status_with(&world, "a-new-secret-0123456789").await, 200);
@@ -163,7 +163,7 @@ async fn what_the_api_refuses_apply_refuses_with_the_place() {
         cases.push((format!("resources:\n  - {{id: {id}, scopes: []}}"), "resources[0].id: id must be"));
     }
     for (yaml, expected) in cases {
-        let said = world.plan(&yaml, Mode::Carry).await.expect_err(&yaml);
+        let said = world.plan(&yaml, Mode::Apply).await.expect_err(&yaml);
         assert!(said.starts_with("m.yaml:2:") && said.contains(expected), "{yaml}\n{said}");
     }
     assert!(world.plan(&given("expires_in: 9, scopes: [mail.read]"), Mode::DryRun).await.is_ok());
@@ -193,9 +193,9 @@ async fn an_empty_list_restricts_and_a_name_without_a_value_is_refused() {
             "delegations:\n  - id: N\n    delegator: {{iss: \"{IDP}\", sub: bob}}\n    delegate: user-proxy\n    expires_in: 9\n    scopes:{scopes}\n"
         )
     };
-    let said = world.plan(&yaml(""), Mode::Carry).await.unwrap_err();
+    let said = world.plan(&yaml(""), Mode::Apply).await.unwrap_err();
     assert!(said.starts_with("m.yaml:") && said.contains("scopes is a list"), "{said}");
-    world.plan(&yaml(" []"), Mode::Carry).await.unwrap();
+    world.plan(&yaml(" []"), Mode::Apply).await.unwrap();
     assert_eq!(world.shown("N").await["scopes"], json!([]));
 }
 
@@ -203,7 +203,7 @@ async fn an_empty_list_restricts_and_a_name_without_a_value_is_refused() {
 async fn a_declared_lifetime_beyond_what_is_above_is_shortened_and_the_plan_says_so() {
     let world = World::new().await;
     let yaml = "delegations:\n  - {id: G, parent: E, delegate: stranger, expires_in: 601}";
-    let plan = world.plan(yaml, Mode::Carry).await.unwrap();
+    let plan = world.plan(yaml, Mode::Apply).await.unwrap();
     let line = serde_json::to_value(&plan.lines[0]).unwrap();
     assert!(line["note"].as_str().unwrap().contains("it ends with E at"), "{line}");
     assert_eq!(world.shown("G").await["expires_at"], world.shown("E").await["expires_at"]);
@@ -222,7 +222,7 @@ async fn a_removed_issuer_ends_its_users_at_once_for_servers_that_remember_it() 
     assert!(world.is_active(first.token()).await);
     let removed = remove_issuer(&desk, &call, IDP, Delegations::Revoke).await.unwrap();
     let Removal::Removed(said) = removed else { panic!("{removed:?}") };
-    assert_eq!((&said["revoked"], &said["reached"]["tokens"]), (&json!(1), &json!(1)));
+    assert_eq!((&said["revoked"], &said["affected"]["tokens"]), (&json!(1), &json!(1)));
     assert!(!world.is_active(first.token()).await, "its users' tokens end");
     // A registry in memory may still have the issuer; nothing is done on its word any more.
     let again = world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
@@ -271,7 +271,7 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_members_as_it_does
     for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
         let path = file.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        Declaration::parse("example", &text).unwrap();
+        Manifest::parse("example", &text).unwrap();
         let value = as_json(&text);
         let wrong: Vec<String> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
         assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
@@ -303,7 +303,7 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_members_as_it_does
         (false, format!("clients: [{agent}, scopes: mail.read}}]")),
     ] {
         assert_eq!(schema.is_valid(&as_json(&yaml)), right, "schema: {yaml}");
-        assert_eq!(Declaration::parse("m.yaml", &yaml).is_ok(), right, "parser: {yaml}");
+        assert_eq!(Manifest::parse("m.yaml", &yaml).is_ok(), right, "parser: {yaml}");
     }
     assert!(!schema.is_valid(&json!({"resources": [{"id": "r", "scopes": [], "token_ttl": 0}]})), "bounds");
 }
@@ -415,6 +415,6 @@ fn the_reference_of_the_manifest_has_every_member_as_the_parser_reads_it() {
         assert_eq!(written, expected, "write it again: BLESS=1 cargo test --test api the_reference_of");
     }
     for name in above.split("```yaml\n").skip(1).map(|part| part.split("```").next().unwrap()) {
-        Declaration::parse("docs/reference/manifest.md", name).unwrap();
+        Manifest::parse("docs/reference/manifest.md", name).unwrap();
     }
 }

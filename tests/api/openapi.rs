@@ -21,7 +21,7 @@ use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, START};
 
 /// Described, and given only if something ends between two looks of the same request.
-const RACES: [(&str, &str, u16); 1] = [("POST", "/delegate/{id}/key", 409)];
+const RACES: [(&str, &str, u16); 1] = [("POST", "/delegate/{id}/rotate-key", 409)];
 
 #[test]
 fn every_route_is_described_and_nothing_else() {
@@ -57,7 +57,16 @@ fn the_schemas_can_fail() {
     fails("PublicKey", json!({"kty": "EC", "d": "x"}));
     let schemas = contract.document["components"]["schemas"].as_object().unwrap();
     // What comes out has no member that is not described.
-    for name in ["Delegation", "Delegations", "Agents", "Reach", "CutOff", "Revoked", "Counted", "Metadata"] {
+    for name in [
+        "Delegation",
+        "Delegations",
+        "Agents",
+        "Impact",
+        "PrincipalRevocation",
+        "Revoked",
+        "Counted",
+        "Metadata",
+    ] {
         assert_eq!(schemas[name]["additionalProperties"], false, "{name}");
     }
 }
@@ -128,7 +137,7 @@ fn generators_of_clients_can_read_the_description() {
     }
 }
 
-/// Who calls at the desk.
+/// Who calls at the management API.
 #[derive(Clone, Copy)]
 enum Who<'a> {
     User(&'a str),
@@ -152,7 +161,7 @@ impl Held<'_> {
         let api = Api::new(&self.world.server, method, path);
         match who {
             Who::User(sub) => api.user(&self.world.token_of(sub)),
-            Who::Client(agent) => api.client(agent, &self.world.desk_token(agent).await),
+            Who::Client(agent) => api.client(agent, &self.world.management_token(agent).await),
         }
     }
 
@@ -228,8 +237,8 @@ const THUMBPRINT: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 #[tokio::test(flavor = "multi_thread")]
 async fn every_described_answer_is_given_and_fits() {
     let contract = Contract::read();
-    let world = World::configured("[agents]\nper_task = 1").await;
-    // A client of a kind that has nothing to do at the desk, with a token for it all the same.
+    let world = World::configured("[agents]\nmax_per_task = 1").await;
+    // A client of a kind that has nothing to do at the management API, with a token for it all the same.
     let yaml = format!(
         "clients:\n  - {{id: service, kind: service, auth: client_secret_basic, secret: service-secret-0123456789,\n     \
          scopes: [actchain.delegate], audiences: [{:?}], grant_types: [client_credentials]}}\n",
@@ -341,15 +350,16 @@ async fn a_delegation_is_given_and_renewed_and_taken_back(held: &Held<'_>) {
     held.refused(alice, ("GET", &at("?patience=1")), Value::Null, (400, "malformed_request")).await;
 
     let all = format!(
-        "/delegate?state=active&delegator_iss={IDP}&delegator_sub=alice&delegate=stranger&since=2026-01-01T00:00:00Z\
-         &until=2027-01-01T00:00:00Z&limit=1"
+        "/delegate?state=active&delegator_iss={IDP}&delegator_sub=alice&delegate=stranger&from=2026-01-01T00:00:00Z\
+         &to=2027-01-01T00:00:00Z&limit=1"
     );
     let page = held.done(alice, ("GET", &all), Value::Null).await;
     assert_eq!(page.json, json!({"items": [given.json], "next": null}));
     let first = held.done(admin, ("GET", "/delegate?limit=1"), Value::Null).await;
     let next = first.json["next"].as_str().unwrap();
     held.done(admin, ("GET", &format!("/delegate?limit=1&cursor={next}")), Value::Null).await;
-    held.done(Who::Client(&held.world.email_svc), ("GET", "/delegate?parent=D&task=none"), Value::Null).await;
+    held.done(Who::Client(&held.world.email_svc), ("GET", "/delegate?parent=D&task_id=none"), Value::Null)
+        .await;
     for wrong in
         ["limit=0", "limit=101", "cursor=x", "since=yesterday", "state=old", "page=2", "delegate=%00"]
     {
@@ -367,12 +377,19 @@ async fn a_delegation_is_given_and_renewed_and_taken_back(held: &Held<'_>) {
     let too_long = json!({"reason": "x".repeat(501)});
     held.refused(alice, ("POST", &at("/revoke")), too_long, (400, "malformed_request")).await;
     let revoked = held.done(alice, ("POST", &at("/revoke")), json!({"reason": "enough"})).await;
-    assert_eq!(revoked.json["reached"], json!({"delegations": 1, "tokens": 0, "at_least": false}));
+    assert_eq!(revoked.json["affected"], json!({"delegations": 1, "tokens": 0, "at_least": false}));
     for call in ["/revoke", "/deny", "/approve"] {
-        let late = held.refused(alice, ("POST", &at(call)), Value::Null, (409, "wrong_state")).await;
+        let late =
+            held.refused(alice, ("POST", &at(call)), Value::Null, (409, "invalid_state_transition")).await;
         assert_eq!(late.json["state"], "revoked");
     }
-    held.refused(alice, ("POST", &at("/renew")), json!({"expires_in": 1200}), (409, "wrong_state")).await;
+    held.refused(
+        alice,
+        ("POST", &at("/renew")),
+        json!({"expires_in": 1200}),
+        (409, "invalid_state_transition"),
+    )
+    .await;
     for (call, body) in [
         ("/approve", Value::Null),
         ("/deny", Value::Null),
@@ -414,7 +431,7 @@ async fn a_delegation_is_asked_for_and_decided(held: &Held<'_>) {
         .await;
     assert_eq!(early.json["state"], "requested");
     for (body, pointer) in [(json!({"scopes": ["both"]}), "#/scopes")] {
-        let wider = held.refused(bob, ("POST", &at("/approve")), body, (400, "delegation_too_wide")).await;
+        let wider = held.refused(bob, ("POST", &at("/approve")), body, (400, "exceeds_parent")).await;
         assert_eq!(wider.json["errors"][0]["pointer"], pointer);
     }
     let narrower = json!({"scopes": ["mail.read"], "audiences": [MAIL], "capability_ceiling": "observe", "max_uses": 1,
@@ -423,7 +440,7 @@ async fn a_delegation_is_asked_for_and_decided(held: &Held<'_>) {
     let approved = held.done(bob, ("POST", &at("/approve")), narrower).await;
     assert_eq!(approved.json["state"], "active");
     let nothing_to_decide =
-        held.refused(bob, ("POST", &at("/deny")), Value::Null, (409, "wrong_state")).await;
+        held.refused(bob, ("POST", &at("/deny")), Value::Null, (409, "invalid_state_transition")).await;
     assert_eq!(nothing_to_decide.json["state"], "active");
 
     let denied = id_of(&held.done(proxy, ("POST", "/delegate"), body).await);
@@ -434,7 +451,7 @@ async fn a_delegation_is_asked_for_and_decided(held: &Held<'_>) {
         .refused(proxy, ("POST", &at("/commands")), json!({"count": 1}), (409, "delegation_expired"))
         .await;
     assert_eq!(over.json["state"], "expired");
-    held.refused(bob, ("POST", &at("/revoke")), Value::Null, (409, "wrong_state")).await;
+    held.refused(bob, ("POST", &at("/revoke")), Value::Null, (409, "invalid_state_transition")).await;
 }
 
 /// What the server refuses for its form, the description refuses, too.
@@ -472,8 +489,8 @@ async fn bad_requests_for_delegations(held: &Held<'_>) {
     }
     for (body, reason) in [
         (json!({"delegate": "stranger", "scopes": ["a b"]}), "scope_malformed"),
-        (json!({"delegate": "stranger", "audiences": ["a b"]}), "target_malformed"),
-        (json!({"delegate": "stranger", "authorization_details": {}}), "details_malformed"),
+        (json!({"delegate": "stranger", "audiences": ["a b"]}), "resource_malformed"),
+        (json!({"delegate": "stranger", "authorization_details": {}}), "authorization_details_malformed"),
         (json!({"delegate": "a b"}), "delegate_unknown"),
     ] {
         held.refused(alice, ("POST", "/delegate"), body.clone(), (400, reason)).await;
@@ -545,7 +562,7 @@ async fn uses_are_reserved_and_counted(held: &Held<'_>) {
         let refused =
             held.oauth("/oauth/token", send("mail.send"), (400, "insufficient_user_authentication")).await;
         let waits = refused.reason() == "ceremony_required";
-        assert_eq!(refused.json.get("delegation"), waits.then_some(&json!(id)), "{}", refused.text);
+        assert_eq!(refused.json.get("delegation_id"), waits.then_some(&json!(id)), "{}", refused.text);
         (refused.reason().to_owned(), refused.json["ceremony"].as_str().map(str::to_owned))
     };
     let (reason, ceremony) = reserved().await;
@@ -605,7 +622,7 @@ async fn uses_are_reserved_and_counted(held: &Held<'_>) {
     let over = held.refused(Who::Client(proxy), ("POST", &commands), count(1), (409, "command_limit")).await;
     assert_eq!(over.json["state"], "expired");
     let late = at(&format!("/ceremonies/{ceremony}/deny"));
-    held.refused(carol, ("POST", &late), Value::Null, (409, "wrong_state")).await;
+    held.refused(carol, ("POST", &late), Value::Null, (409, "invalid_state_transition")).await;
 }
 
 async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
@@ -615,7 +632,7 @@ async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
     let body =
         json!({"ephemeral": {"jwk": jwk, "task_id": "task-7"}, "scopes": ["mail.read"], "audiences": [MAIL]});
     let given = held.done(carol, ("POST", "/delegate"), body.clone()).await;
-    held.refused(carol, ("POST", "/delegate"), body, (409, "task_full")).await;
+    held.refused(carol, ("POST", "/delegate"), body, (409, "task_agent_limit")).await;
     let id = id_of(&given);
     let agent_id = given.json["delegate"].as_str().unwrap().to_owned();
     assert_eq!(
@@ -623,15 +640,15 @@ async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
         json!({"client_id": agent_id, "task_id": "task-7", "jkt": old.jkt(), "pending_jkt": null})
     );
     let agent = Agent { id: agent_id.clone(), ..old };
-    let page = held.done(carol, ("GET", "/delegate?task=task-7"), Value::Null).await;
+    let page = held.done(carol, ("GET", "/delegate?task_id=task-7"), Value::Null).await;
     assert_eq!(page.json["items"][0]["id"], given.json["id"]);
     held.exchanged(&agent, "carol", "mail.read").await;
 
-    let key = format!("/delegate/{id}/key");
+    let key = format!("/delegate/{id}/rotate-key");
     let new = Agent { id: agent_id.clone(), ..new_agent_key() };
     let change = json!({"jwk": new.key.public_jwk()});
     held.refused(carol, ("POST", &key), change.clone(), (403, "insufficient_scope")).await;
-    let unknown = format!("/delegate/{UNKNOWN}/key");
+    let unknown = format!("/delegate/{UNKNOWN}/rotate-key");
     held.refused(Who::Client(&agent), ("POST", &unknown), change.clone(), (404, "not_found")).await;
     let same = json!({"jwk": agent.key.public_jwk()});
     held.refused(Who::Client(&agent), ("POST", &key), same, (400, "malformed_request")).await;
@@ -650,7 +667,7 @@ async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
     held.refused(Who::Client(&new), ("POST", &key), replaced, (409, "key_not_reusable")).await;
 
     let agents = held.done(carol, ("GET", "/agents?limit=10"), Value::Null).await;
-    let made = json!({"task_id": "task-7", "delegation": id, "owner": {"iss": IDP, "sub": "carol"}});
+    let made = json!({"task_id": "task-7", "delegation_id": id, "owner": {"iss": IDP, "sub": "carol"}});
     assert_eq!(agents.json["items"][0]["ephemeral"], made, "{}", agents.text);
     let first = held.done(Who::Client(&held.world.admin), ("GET", "/agents?limit=1"), Value::Null).await;
     let next = format!("/agents?cursor={}", first.json["next"].as_str().unwrap());
@@ -661,12 +678,17 @@ async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
     held.refused(Who::User("bob"), ("DELETE", task), Value::Null, (404, "not_found")).await;
     let ended = held.done(carol, ("DELETE", task), Value::Null).await;
     assert_eq!((&ended.json["ended"], &ended.json["agents"]), (&json!(1), &json!([agent_id])));
-    assert_eq!(ended.json["reached"]["delegations"], 1);
+    assert_eq!(ended.json["affected"]["delegations"], 1);
     held.refused(carol, ("DELETE", task), Value::Null, (404, "not_found")).await;
     for call in ["enable", "disable"] {
         let path = format!("/api/v1/clients/{agent_id}/{call}");
-        held.refused(Who::Client(&held.world.admin), ("POST", &path), Value::Null, (409, "agent_ended"))
-            .await;
+        held.refused(
+            Who::Client(&held.world.admin),
+            ("POST", &path),
+            Value::Null,
+            (409, "agent_deactivated"),
+        )
+        .await;
     }
 }
 
@@ -730,7 +752,7 @@ async fn relying_parties_are_told(held: &Held<'_>) {
     let other = Api::get(&world.server, path).header("if-none-match", "\"other\"");
     assert_eq!(held.send(other, "GET", path).await.status, 200);
     for (path, expected) in [
-        ("/oauth/status-lists/0?time=1", (501, "not_offered")),
+        ("/oauth/status-lists/0?time=1", (501, "not_supported")),
         ("/oauth/status-lists/1", (404, "not_found")),
         ("/oauth/status-lists/00", (404, "not_found")),
         ("/oauth/status-lists/x", (404, "not_found")),
@@ -761,7 +783,7 @@ async fn strange_texts(held: &Held<'_>) {
         let expected = if unreadable { missing } else { (400, "malformed_request") };
         held.refused(admin, ("DELETE", &key), Value::Null, expected).await;
     }
-    let cutoff = ("POST", "/api/v1/principals/cutoff");
+    let cutoff = ("POST", "/api/v1/principals/revoke-all");
     let principal = json!({"iss": IDP, "sub": "", "reason": "left"});
     held.refused(admin, cutoff, principal, (400, "delegator_unknown")).await;
     let ask = json!({"delegator": {"iss": IDP, "sub": ""}});
@@ -787,7 +809,7 @@ async fn strange_texts(held: &Held<'_>) {
         ("delegate", json!("a\u{1}b"), "delegate_unknown"),
         ("capability_ceiling", json!("a\u{1}b"), "capability_unknown"),
         ("scopes", json!(["a\u{1}b"]), "scope_malformed"),
-        ("audiences", json!(["a\u{1}b"]), "target_malformed"),
+        ("audiences", json!(["a\u{1}b"]), "resource_malformed"),
     ] {
         let mut body = json!({"delegate": "stranger"});
         body[member] = value;
@@ -802,29 +824,30 @@ async fn administration(held: &Held<'_>) {
     let admin = Who::Client(&held.world.admin);
     let issuer = held.world.server.app.issuer.clone();
     held.exchanged(&held.world.user_proxy, "alice", "mail.read").await;
-    for whom in [format!("iss={IDP}&sub=alice"), "client_id=user-proxy".into(), "delegation=D".into()] {
-        let reach = held.done(admin, ("GET", &format!("/api/v1/principals/reach?{whom}")), Value::Null).await;
+    for whom in [format!("iss={IDP}&sub=alice"), "client_id=user-proxy".into(), "delegation_id=D".into()] {
+        let reach =
+            held.done(admin, ("GET", &format!("/api/v1/principals/impact?{whom}")), Value::Null).await;
         assert!(reach.json["delegations"].as_i64().unwrap() >= 3, "{}", reach.text);
         assert!(reach.json["audiences"].as_array().unwrap().contains(&json!(MAIL)), "{}", reach.text);
     }
-    let own = "/api/v1/principals/reach?delegation=D";
+    let own = "/api/v1/principals/impact?delegation_id=D";
     held.done(Who::User("alice"), ("GET", own), Value::Null).await;
     held.refused(Who::User("bob"), ("GET", own), Value::Null, (404, "not_found")).await;
     let (foreign, unknown) = ("iss=https://x.example&sub=a", "client_id=nobody");
     for (whom, expected) in [
         ("", (400, "malformed_request")),
         ("iss=x", (400, "malformed_request")),
-        ("client_id=a&delegation=b", (400, "malformed_request")),
+        ("client_id=a&delegation_id=b", (400, "malformed_request")),
         ("client_id=%00", (400, "malformed_request")),
         (foreign, (400, "delegator_unknown")),
         (unknown, (404, "not_found")),
     ] {
-        let path = format!("/api/v1/principals/reach?{whom}");
+        let path = format!("/api/v1/principals/impact?{whom}");
         held.refused(admin, ("GET", &path), Value::Null, expected).await;
     }
     held.refused(
         Who::User("alice"),
-        ("GET", "/api/v1/principals/reach?client_id=a"),
+        ("GET", "/api/v1/principals/impact?client_id=a"),
         Value::Null,
         (403, "insufficient_scope"),
     )
@@ -834,7 +857,7 @@ async fn administration(held: &Held<'_>) {
     let disabled =
         held.done_under(admin, ("POST", disable), Value::Null, &[("idempotency-key", "off")]).await;
     assert_eq!((&disabled.json["state"], &disabled.json["changed"]), (&json!("disabled"), &json!(true)));
-    assert!(disabled.json["reached"].is_object());
+    assert!(disabled.json["affected"].is_object());
     let again = held.done_under(admin, ("POST", disable), Value::Null, &[("idempotency-key", "off")]).await;
     assert_eq!((&again.json, again.header("idempotent-replayed")), (&disabled.json, Some("true")));
     let given = json!({"delegate": "email-svc"});
@@ -870,7 +893,7 @@ async fn administration(held: &Held<'_>) {
         held.refused(admin, (method, &path), Value::Null, (404, "not_found")).await;
     }
 
-    let cutoff = ("POST", "/api/v1/principals/cutoff");
+    let cutoff = ("POST", "/api/v1/principals/revoke-all");
     for (body, expected) in [
         (json!({"iss": IDP, "sub": "alice"}), (400, "malformed_request")),
         (json!({"iss": "https://x.example", "sub": "a", "reason": "left"}), (400, "delegator_unknown")),
@@ -881,23 +904,23 @@ async fn administration(held: &Held<'_>) {
     let left = json!({"iss": IDP, "sub": "alice", "reason": "left"});
     let key = [("idempotency-key", "the key of another request")];
     let cut_off = held.done_under(admin, cutoff, left, &key).await;
-    assert!(cut_off.json["reached"]["delegations"].as_i64().unwrap() >= 3, "{}", cut_off.text);
+    assert!(cut_off.json["affected"]["delegations"].as_i64().unwrap() >= 3, "{}", cut_off.text);
     let over =
-        held.refused(proxy, ("POST", &commands), json!({"count": 1}), (409, "principal_cut_off")).await;
+        held.refused(proxy, ("POST", &commands), json!({"count": 1}), (409, "principal_revoked")).await;
     assert_eq!(over.json["state"], "revoked");
 
     let bodies = BTreeMap::from([
         ("/delegate", json!({"delegate": "stranger"})),
         ("/delegate/{id}/renew", json!({"expires_in": 60})),
         ("/delegate/{id}/commands", json!({"count": 1})),
-        ("/delegate/{id}/key", json!({"jwk": new_agent_key().key.public_jwk()})),
-        ("/vault/connections", json!({"provider": "keys", "credential": {"key": "k"}})),
+        ("/delegate/{id}/rotate-key", json!({"jwk": new_agent_key().key.public_jwk()})),
+        ("/api/v1/connections", json!({"provider": "keys", "credential": {"key": "k"}})),
         ("/api/v1/providers/{id}", json!({"kind": "basic"})),
         ("/api/v1/audit-sinks/{id}", json!({"url": "http://127.0.0.1:9/"})),
-        ("/vault/connections/{id}/rotate", json!({"credential": {"key": "k"}})),
-        ("/api/v1/principals/cutoff", json!({"iss": IDP, "sub": "bob", "reason": "left"})),
-        ("/vault/connections", json!({"provider": "mail-account", "credential": {"access_token": "x"}})),
-        ("/vault/connections/{id}/finish", json!({"code": "x"})),
+        ("/api/v1/connections/{id}/rotate", json!({"credential": {"key": "k"}})),
+        ("/api/v1/principals/revoke-all", json!({"iss": IDP, "sub": "bob", "reason": "left"})),
+        ("/api/v1/connections", json!({"provider": "mail-account", "credential": {"access_token": "x"}})),
+        ("/api/v1/connections/{id}/finish", json!({"code": "x"})),
     ]);
     for (method, template, operation) in held.contract.operations() {
         if operation["responses"]["422"].is_null() {
@@ -938,8 +961,8 @@ fn filled(template: &str) -> String {
     values.fold(template.to_owned(), |path, (name, value)| path.replace(name, value))
 }
 
-/// The operations at the desk: those under an access token.
-fn at_the_desk(contract: &Contract) -> Vec<(String, String)> {
+/// The operations at the management API: those under an access token.
+fn at_the_management_api(contract: &Contract) -> Vec<(String, String)> {
     let operations = contract.operations().into_iter();
     let under_token = operations.filter(|(.., operation)| {
         let tag = ["Delegations", "Administration", "Vault", "Audit log"]
@@ -975,7 +998,7 @@ async fn the_log_is_open(held: &Held<'_>) {
     assert_eq!(tile.status, 200);
     let beyond = held.send(Api::get(server, "/audit/tile/7/000"), "GET", "/audit/tile/{level}/{tile}").await;
     assert_eq!(beyond.status, 404);
-    let token = held.world.desk_token(&held.world.admin).await;
+    let token = held.world.management_token(&held.world.admin).await;
     for (path, status) in [("/audit/tile/entries/000.p/1", 200), ("/audit/tile/entries/999", 404)] {
         let api = Api::get(server, path).client(&held.world.admin, &token);
         assert_eq!(held.send(api, "GET", "/audit/tile/entries/{tile}").await.status, status);
@@ -994,8 +1017,8 @@ async fn the_log_is_open(held: &Held<'_>) {
 async fn accounts_are_connected(held: &Held<'_>) {
     let (world, alice) = (held.world, Who::User("alice"));
     let provider = Provider::start().await;
-    world.server.apply(&provider.declaration("mail-account", "scopes: [mail.read]")).await.unwrap();
-    let connections = ("POST", "/vault/connections");
+    world.server.apply(&provider.manifest("mail-account", "scopes: [mail.read]")).await.unwrap();
+    let connections = ("POST", "/api/v1/connections");
     let body = |more: Value| crate::support::life::with(json!({"provider": "mail-account"}), more);
     let begin = async |more: Value| {
         let begun = held.done(alice, connections, body(more)).await;
@@ -1022,8 +1045,8 @@ async fn accounts_are_connected(held: &Held<'_>) {
     provider.once(Asked::Code, Wrong::json(400, json!({"error": "invalid_grant"})));
     let (_, path, cookie) = begin(json!({})).await;
     assert_eq!(come_back(&path, Some(&cookie)).await.status, 502);
-    // In another browser, and finished at the desk.
-    let finish = |id: &str| format!("/vault/connections/{id}/finish");
+    // In another browser, and finished at the management API.
+    let finish = |id: &str| format!("/api/v1/connections/{id}/finish");
     let (made, path, _) = begin(json!({})).await;
     let code = code_of(&come_back(&path, None).await);
     held.refused(alice, ("POST", &finish(&made)), json!({"code": "x"}), (404, "not_found")).await;
@@ -1047,7 +1070,7 @@ async fn accounts_are_connected(held: &Held<'_>) {
     let (_, path, _) = begin(json!({"connection": id})).await;
     let code = json!({"code": code_of(&come_back(&path, None).await)});
     assert_eq!(
-        world.as_alice("POST", &format!("/vault/connections/{id}/disconnect"), json!({})).await.status,
+        world.as_alice("POST", &format!("/api/v1/connections/{id}/disconnect"), json!({})).await.status,
         200
     );
     held.refused(alice, ("POST", &finish(&id)), code, (409, "connection_disconnected")).await;
@@ -1055,7 +1078,7 @@ async fn accounts_are_connected(held: &Held<'_>) {
     for (more, expected) in [
         (json!({"connection": id}), (409, "connection_disconnected")),
         (json!({"connection": "nothing"}), (404, "not_found")),
-        (json!({"scopes": ["mail.read", "admin"]}), (400, "scope_too_wide")),
+        (json!({"scopes": ["mail.read", "admin"]}), (400, "scope_exceeds_grant")),
         (json!({"scopes": []}), (400, "scope_empty")),
         (json!({"provider": "nothing"}), (400, "provider_unknown")),
         (json!({"owner": {"iss": IDP, "sub": "bob"}}), (403, "insufficient_scope")),
@@ -1084,14 +1107,14 @@ async fn whoever_calls(held: &Held<'_>) {
         let full = Api::new(&world.server, &method, &path).header("x-full", &"x".repeat(33 * 1024));
         assert_eq!(held.send(full, &method, &path).await.status, 431, "{path}");
     }
-    for (method, path) in at_the_desk(contract) {
+    for (method, path) in at_the_management_api(contract) {
         let api = || Api::new(&world.server, &method, &path);
         for (api, expected) in [
             (api(), (401, "not_authenticated")),
             (api().user("x"), (401, "access_token_invalid")),
             (api().header("authorization", "Basic eDp5"), (401, "not_authenticated")),
             (api().user(token.token()), (401, "access_token_bound")),
-            (api().header("authorization", &format!("DPoP {}", token.token())), (401, "proof_missing")),
+            (api().header("authorization", &format!("DPoP {}", token.token())), (401, "dpop_proof_missing")),
             (api().user(&user).user(&user), (400, "malformed_request")),
             (api().user(&user).raw(&large), (413, "request_too_large")),
             (
@@ -1135,17 +1158,17 @@ async fn until_throttled(send: impl AsyncFn() -> Answer) -> Answer {
 }
 
 async fn everybody_is_kept_in_bounds(contract: &Contract) {
-    let world = World::configured("[limits]\nper_client = 1").await;
+    let world = World::configured("[limits]\nrequests_per_second_per_client = 1").await;
     // Else a stream would have no end.
-    world.server.app.follow.close();
+    world.server.app.log_watcher.close();
     let user = world.token_of("dave");
-    for (method, path) in at_the_desk(contract) {
+    for (method, path) in at_the_management_api(contract) {
         let send = async || Api::new(&world.server, &method, &path).user(&user).send().await;
         let answer = until_throttled(send).await;
         contract.hold(&method, &path, &answer);
         assert_eq!(
             (answer.reason(), answer.header("retry-after")),
-            ("throttled", Some("1")),
+            ("rate_limited", Some("1")),
             "{method} {path}"
         );
     }
@@ -1158,7 +1181,7 @@ async fn everybody_is_kept_in_bounds(contract: &Contract) {
 }
 
 async fn a_nonce_is_demanded(contract: &Contract) {
-    let world = World::configured("[dpop]\nnonce = \"on\"").await;
+    let world = World::configured("[dpop]\nnonce = true").await;
     let held = Held { world: &world, contract };
     let shown = held.done(Who::User("alice"), ("GET", "/delegate"), Value::Null).await;
     let nonce = shown.header("dpop-nonce").unwrap();
@@ -1183,7 +1206,7 @@ async fn nothing_works_without_a_database(held: &Held<'_>) {
     world.server.pass(60);
     world.server.app.pool.close().await;
     let user = world.token_of("dave");
-    for (method, path) in at_the_desk(contract) {
+    for (method, path) in at_the_management_api(contract) {
         let failed = held.send(Api::new(&world.server, &method, &path).user(&user), &method, &path).await;
         assert_eq!((failed.status, failed.header("retry-after")), (503, Some("1")), "{method} {path}");
     }

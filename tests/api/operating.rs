@@ -53,7 +53,7 @@ async fn metrics_count_requests_refusals_batches_and_cryptography_without_naming
     let text = get(&world, "/metrics").await.text;
     for name in [
         "actchain_requests_total{route=\"/oauth/token\",status=\"ok\"}",
-        "actchain_refusals_total{reason=\"scope_too_wide\"}",
+        "actchain_refusals_total{reason=\"scope_exceeds_grant\"}",
         "actchain_ledger_batch_size",
         "actchain_ledger_commit_seconds",
         "actchain_ledger_queue_depth",
@@ -101,21 +101,21 @@ async fn md_03_discovery_names_exactly_this_issuer_wherever_it_is_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rl_05_a_client_beyond_its_rate_is_told_to_wait_and_nobody_else_is() {
-    let world = World::configured("[limits]\nper_client = 1").await;
+    let world = World::configured("[limits]\nrequests_per_second_per_client = 1").await;
     let ask = async || {
         let request = world.email_svc.request(&world.server).param("grant_type", "client_credentials");
         request.param("audience", MAIL).send().await
     };
     let before = world.server.events().await.len();
     let answers = futures_util::future::join_all((0..6).map(|_| ask())).await;
-    let throttled: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
-    assert!(!throttled.is_empty());
+    let rate_limited: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!(!rate_limited.is_empty());
     assert_eq!(
-        (throttled[0].error(), throttled[0].header("retry-after")),
+        (rate_limited[0].error(), rate_limited[0].header("retry-after")),
         ("temporarily_unavailable", Some("1"))
     );
-    assert_eq!(throttled[0].header("cache-control"), Some("no-store"), "RL-06");
-    let granted = answers.len() - throttled.len();
+    assert_eq!(rate_limited[0].header("cache-control"), Some("no-store"), "RL-06");
+    let granted = answers.len() - rate_limited.len();
     assert_eq!(world.server.events().await.len(), before + granted, "a limit does not fill the log");
     assert_eq!(world.first_hop().await.status, 200);
 }

@@ -21,7 +21,7 @@ async fn the_same_proof_at_the_same_instant_on_two_servers_wins_exactly_once() {
         let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 400, 400, 400]);
-        assert_eq!(answers.iter().filter(|answer| answer.reason() == "proof_replayed").count(), 3);
+        assert_eq!(answers.iter().filter(|answer| answer.reason() == "dpop_proof_replayed").count(), 3);
     }
 }
 
@@ -192,5 +192,5 @@ async fn a_change_of_rights_holds_from_the_next_request_on_every_server() {
     assert_eq!((ask(&world.server).await.status, ask(&twin).await.status), (200, 200));
     let yaml = format!("resources:\n  - {{id: {MAIL}, scopes: [mail.read]}}");
     world.server.apply(&yaml).await.unwrap();
-    ask(&twin).await.assert_refused(400, "invalid_scope", "scope_not_at_target");
+    ask(&twin).await.assert_refused(400, "invalid_scope", "scope_not_at_resource");
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use actchain::domain::audit::{Action, Event};
 use actchain::domain::principal::Principal;
 use actchain::domain::token;
-use actchain::flows::principals;
-use actchain::flows::work::{Authorized, Work};
+use actchain::services::principals;
+use actchain::services::transaction::{AuditedTransaction, Authorized};
 
 use crate::support::agent::{ACCESS_TOKEN, JWT};
 use crate::support::desk::Api;
@@ -158,7 +158,7 @@ async fn a_delegation_is_revoked_while_hundreds_of_exchanges_run_below_it() {
     let end = Api::post(&field.twin, "/delegate/D/revoke", json!({})).user(&alice).send();
     let (shots, answer) = under_fire(|n| field.shoot(n), end).await;
     let issued = shots.iter().filter(|shot| shot.answer.status == 200).count();
-    let reached = &answer.json["reached"];
+    let reached = &answer.json["affected"];
     // Those of the warming-up are below it, too.
     let expected = json!({"delegations": 3, "tokens": issued + 3, "at_least": false});
     assert_eq!(reached, &expected, "counted when nothing could be added any more");
@@ -170,13 +170,13 @@ async fn a_delegation_is_revoked_while_hundreds_of_exchanges_run_below_it() {
 async fn a_user_is_cut_off_while_hundreds_of_exchanges_run() {
     let field = Field::new().await;
     let before = field.world.server.events().await.len();
-    let admin = field.world.desk_token(&field.world.admin).await;
+    let admin = field.world.management_token(&field.world.admin).await;
     let body = json!({"iss": IDP, "sub": "alice", "reason": "left"});
-    let end = field.as_admin(&admin, ("POST", "/api/v1/principals/cutoff"), body);
+    let end = field.as_admin(&admin, ("POST", "/api/v1/principals/revoke-all"), body);
     let (shots, answer) = under_fire(|n| field.shoot(n), end).await;
     let issued = shots.iter().filter(|shot| shot.answer.status == 200).count();
-    assert_eq!(answer.json["reached"], json!({"delegations": 3, "tokens": issued + 3, "at_least": false}));
-    let ending = (shots.as_slice(), "admin.principal_cut_off", ["principal_cut_off"].as_slice());
+    assert_eq!(answer.json["affected"], json!({"delegations": 3, "tokens": issued + 3, "at_least": false}));
+    let ending = (shots.as_slice(), "principal.revoked", ["principal_revoked"].as_slice());
     assert_ended(&field.world, &field.twin, ending, before).await;
 }
 
@@ -184,7 +184,7 @@ async fn a_user_is_cut_off_while_hundreds_of_exchanges_run() {
 async fn a_client_above_is_disabled_while_hundreds_of_exchanges_run() {
     let field = Field::new().await;
     let before = field.world.server.events().await.len();
-    let admin = field.world.desk_token(&field.world.admin).await;
+    let admin = field.world.management_token(&field.world.admin).await;
     let end = field.as_admin(&admin, ("POST", "/api/v1/clients/user-proxy/disable"), json!({}));
     let (shots, _) = under_fire(|n| field.shoot(n), end).await;
     let ending = (shots.as_slice(), "client.disabled", ["actor_disabled", "invalid_client"].as_slice());
@@ -195,7 +195,7 @@ async fn a_client_above_is_disabled_while_hundreds_of_exchanges_run() {
 async fn a_key_is_removed_while_hundreds_of_exchanges_run() {
     let field = Field::new().await;
     let before = field.world.server.events().await.len();
-    let admin = field.world.desk_token(&field.world.admin).await;
+    let admin = field.world.management_token(&field.world.admin).await;
     let path = format!("/api/v1/clients/user-proxy/keys/{}", field.world.user_proxy.jkt());
     let end = field.as_admin(&admin, ("DELETE", &path), json!({}));
     let (shots, _) = under_fire(|n| field.shoot(n), end).await;
@@ -234,7 +234,7 @@ async fn a_task_ends_while_hundreds_of_exchanges_of_its_agents_run() {
     };
     let (shots, answer) = under_fire(shoot, end).await;
     assert_eq!(answer.json["ended"], 3, "{}", answer.text);
-    let reasons = ["invalid_client", "agent_ended", "delegation_revoked"];
+    let reasons = ["invalid_client", "agent_deactivated", "delegation_revoked"];
     assert_ended(&world, &twin, (&shots, "delegation.revoked", &reasons), before).await;
 }
 
@@ -243,7 +243,7 @@ async fn an_agent_that_was_made_for_a_task_ends_itself_while_its_exchanges_run()
     let (world, twin) = two_servers().await;
     let made = world.made_by_alice("t").await;
     let user = world.user_token();
-    let desk = world.desk_token(&made.agent).await;
+    let desk = world.management_token(&made.agent).await;
     let before = world.server.events().await.len();
     let path = format!("/delegate/{}/revoke", made.delegation);
     let end = twin.call(&made.agent, &desk, ("POST", &path), json!({}));
@@ -252,7 +252,7 @@ async fn an_agent_that_was_made_for_a_task_ends_itself_while_its_exchanges_run()
         made.agent.exchange(server, &user, JWT).param("audience", MAIL).send()
     };
     let (shots, _) = under_fire(shoot, end).await;
-    let reasons = ["invalid_client", "agent_ended", "delegation_revoked"];
+    let reasons = ["invalid_client", "agent_deactivated", "delegation_revoked"];
     assert_ended(&world, &twin, (&shots, "delegation.revoked", &reasons), before).await;
 }
 
@@ -261,9 +261,9 @@ async fn an_agents_key_changes_while_its_exchanges_run() {
     let (world, twin) = two_servers().await;
     let made = world.made_by_alice("t").await;
     let user = world.user_token();
-    let desk = world.desk_token(&made.agent).await;
+    let desk = world.management_token(&made.agent).await;
     let before = world.server.events().await.len();
-    let path = format!("/delegate/{}/key", made.delegation);
+    let path = format!("/delegate/{}/rotate-key", made.delegation);
     let end = twin.call(&made.agent, &desk, ("POST", &path), json!({"jwk": new_key().public_jwk()}));
     let shoot = |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };
@@ -271,16 +271,16 @@ async fn an_agents_key_changes_while_its_exchanges_run() {
         made.agent.exchange(server, &user, JWT).param("audience", MAIL).send()
     };
     let (shots, _) = under_fire(shoot, end).await;
-    let reasons = ["invalid_client", "agent_ended", "delegation_requested"];
-    assert_ended(&world, &twin, (&shots, "delegation.rebinding", &reasons), before).await;
+    let reasons = ["invalid_client", "agent_deactivated", "delegation_requested"];
+    assert_ended(&world, &twin, (&shots, "delegation.key_rotation_requested", &reasons), before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_new_keys_at_once_one_waits_and_of_several_approvals_one_counts() {
     let (world, twin) = two_servers().await;
     let made = world.made_by_alice("t").await;
-    let desk = world.desk_token(&made.agent).await;
-    let path = format!("/delegate/{}/key", made.delegation);
+    let desk = world.management_token(&made.agent).await;
+    let path = format!("/delegate/{}/rotate-key", made.delegation);
     let keys: Vec<_> = (0..8).map(|_| new_key()).collect();
     let ask = |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };
@@ -299,7 +299,9 @@ async fn of_several_new_keys_at_once_one_waits_and_of_several_approvals_one_coun
     };
     let approved = futures_util::future::join_all((0..6).map(approve)).await;
     assert_eq!(approved.iter().filter(|answer| answer.status == 200).count(), 1);
-    assert!(approved.iter().all(|answer| answer.status == 200 || answer.reason() == "wrong_state"));
+    assert!(
+        approved.iter().all(|answer| answer.status == 200 || answer.reason() == "invalid_state_transition")
+    );
     for (n, key) in keys.iter().enumerate() {
         let agent = made.under(key).agent;
         let answer = agent.exchange(&twin, &alice, JWT).param("audience", MAIL).send().await;
@@ -310,7 +312,7 @@ async fn of_several_new_keys_at_once_one_waits_and_of_several_approvals_one_coun
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_is_made_while_its_parent_is_revoked_was_reached_or_is_refused() {
     let (world, twin) = two_servers().await;
-    let token = world.desk_token(&world.user_proxy).await;
+    let token = world.management_token(&world.user_proxy).await;
     let alice = world.user_token();
     let end = Api::post(&twin, "/delegate/D/revoke", json!({})).user(&alice).send();
     let shoot = |n: usize| {
@@ -326,7 +328,7 @@ async fn a_child_that_is_made_while_its_parent_is_revoked_was_reached_or_is_refu
     let (shots, answer) = under_fire(shoot, end).await;
     let made: Vec<&Shot> = shots.iter().filter(|shot| shot.answer.status == 201).collect();
     assert!(made.iter().all(|shot| !shot.after_the_end));
-    assert_eq!(answer.json["reached"]["delegations"], made.len() + 3, "{}", answer.text);
+    assert_eq!(answer.json["affected"]["delegations"], made.len() + 3, "{}", answer.text);
     for shot in shots.iter().filter(|shot| shot.answer.status != 201) {
         assert_eq!(
             (shot.answer.status, shot.answer.reason()),
@@ -357,7 +359,7 @@ async fn a_task_that_ends_while_agents_are_made_for_it_takes_all_that_were_there
             let body = json!({"ephemeral": {"jwk": key.public_jwk(), "task_id": "t"}});
             let mut answer = Api::post(server, "/delegate", body).user(user).send().await;
             // A full task is no failure; it counts as nothing.
-            if answer.reason() == "task_full" {
+            if answer.reason() == "task_agent_limit" {
                 answer.status = 299;
             }
             answer
@@ -366,13 +368,13 @@ async fn a_task_that_ends_while_agents_are_made_for_it_takes_all_that_were_there
     let (shots, answer) = under_fire(shoot, end).await;
     assert!(shots.iter().all(|shot| matches!(shot.answer.status, 201 | 299)));
     let events = world.server.events().await;
-    let end = of_action(&events, "client.agent_ended").unwrap();
+    let end = of_action(&events, "client.agent_deactivated").unwrap();
     let made_before = events[..end].iter().filter(|event| event["action"] == "client.agent_created").count();
     assert_eq!(answer.json["ended"], made_before, "{}", answer.text);
     let mut sql = world.server.sql().await;
     let (living, dead): (i64, i64) = sqlx::query_as(
-        "SELECT count(*) FILTER (WHERE ended_at IS NULL), count(*) FILTER (WHERE ended_at IS NOT NULL)
-         FROM client WHERE home IS NOT NULL",
+        "SELECT count(*) FILTER (WHERE deactivated_at IS NULL), count(*) FILTER (WHERE deactivated_at IS NOT NULL)
+         FROM client WHERE ephemeral_delegation_id IS NOT NULL",
     )
     .fetch_one(&mut sql)
     .await
@@ -383,7 +385,7 @@ async fn a_task_that_ends_while_agents_are_made_for_it_takes_all_that_were_there
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forty_that_want_to_join_a_task_of_five_are_exactly_five() {
-    let config = "[agents]\nper_task = 5";
+    let config = "[agents]\nmax_per_task = 5";
     let world = World::configured(config).await;
     let twin = world.server.twin_with(config).await;
     let user = world.user_token();
@@ -394,10 +396,10 @@ async fn forty_that_want_to_join_a_task_of_five_are_exactly_five() {
     });
     let answers = futures_util::future::join_all(requests).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 5);
-    assert_eq!(answers.iter().filter(|answer| answer.reason() == "task_full").count(), 35);
+    assert_eq!(answers.iter().filter(|answer| answer.reason() == "task_agent_limit").count(), 35);
     let mut sql = world.server.sql().await;
     let (agents, delegations): (i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM client WHERE home IS NOT NULL),
+        "SELECT (SELECT count(*) FROM client WHERE ephemeral_delegation_id IS NOT NULL),
                 (SELECT count(*) FROM delegation WHERE origin = 'granted')",
     )
     .fetch_one(&mut sql)
@@ -421,7 +423,9 @@ async fn of_many_ends_of_the_same_one_counts() {
         let of_it: Vec<&Answer> =
             answers.iter().filter(|(of, _)| *of == id).map(|(_, answer)| answer).collect();
         assert_eq!(of_it.iter().filter(|answer| answer.status == 200).count(), 1, "{id}");
-        assert!(of_it.iter().all(|answer| answer.status == 200 || answer.reason() == "wrong_state"));
+        assert!(
+            of_it.iter().all(|answer| answer.status == 200 || answer.reason() == "invalid_state_transition")
+        );
     }
     let events = field.world.server.events().await;
     let revoked = events
@@ -429,7 +433,7 @@ async fn of_many_ends_of_the_same_one_counts() {
         .filter(|event| event["action"] == "delegation.revoked" && event["outcome"] == "success");
     assert_eq!(revoked.count(), 3);
     // Each counts what nobody else had ended by then; the first of them all found three.
-    let reached = |(_, answer): &(&str, Answer)| answer.json["reached"]["delegations"].as_u64();
+    let reached = |(_, answer): &(&str, Answer)| answer.json["affected"]["delegations"].as_u64();
     assert!((1..=6).contains(&answers.iter().filter_map(reached).sum::<u64>()));
 }
 
@@ -438,7 +442,7 @@ async fn ends_of_every_kind_at_once_stand_in_nobodys_way() {
     let field = Field::new().await;
     let world = &field.world;
     let made = world.made_by_alice("t").await;
-    let admin = world.desk_token(&world.admin).await;
+    let admin = world.management_token(&world.admin).await;
     let alice = world.user_token();
     let others: Vec<String> = (0..4).map(|n| world.token_of(&format!("user-{n}"))).collect();
     let ends = (0..6).map(|n| {
@@ -465,7 +469,7 @@ async fn ends_of_every_kind_at_once_stand_in_nobodys_way() {
             let path = format!("/delegate/{}/revoke", made.delegation);
             answers.push(as_alice("POST", &path).await);
             let body = json!({"iss": IDP, "sub": "bob", "reason": "left"});
-            answers.push(as_admin("POST", "/api/v1/principals/cutoff", body).await);
+            answers.push(as_admin("POST", "/api/v1/principals/revoke-all", body).await);
             let path = format!("/api/v1/clients/followup-svc/keys/{}", world.followup_svc.jkt());
             answers.push(as_admin("DELETE", &path, json!({})).await);
             actchain::jobs::expiry::run_once(&server.app, server.clock.now()).await.unwrap();
@@ -568,7 +572,7 @@ async fn a_user_that_is_cut_off_while_its_call_waits_gives_nothing_any_more() {
     let bob = world.token_of("bob");
     let end = async {
         let who = Principal::new(IDP, "bob");
-        principals::cutoff(&world.server.desk(), &world.server.operator(), &who, "left").await.unwrap();
+        principals::revoke_all(&world.server.desk(), &world.server.operator(), &who, "left").await.unwrap();
     };
     let body = json!({"delegate": "stranger", "audiences": [MAIL]});
     let call = async { Api::post(&world.server, "/delegate", body).user(&bob).send().await };
@@ -582,7 +586,7 @@ async fn a_user_that_is_cut_off_while_its_call_waits_gives_nothing_any_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_disabled_while_its_call_waits_passes_nothing_on() {
     let world = patient_world().await;
-    let token = world.desk_token(&world.user_proxy).await;
+    let token = world.management_token(&world.user_proxy).await;
     let end = async { drop(world.server.disable("user-proxy").await) };
     let body = json!({"parent": "D", "delegate": "stranger"});
     let call = async { world.server.call(&world.user_proxy, &token, ("POST", "/delegate"), body).await };
@@ -595,7 +599,7 @@ async fn an_agent_that_is_disabled_while_its_call_waits_passes_nothing_on() {
 async fn an_agent_whose_token_or_key_ends_while_its_call_waits_passes_nothing_on() {
     for ending in ["token", "key"] {
         let world = patient_world().await;
-        let token = world.desk_token(&world.user_proxy).await;
+        let token = world.management_token(&world.user_proxy).await;
         let jti = uuid::Uuid::parse_str(claims_of(&token)["jti"].as_str().unwrap()).unwrap();
         let end = async {
             if ending == "key" {
@@ -603,8 +607,12 @@ async fn an_agent_whose_token_or_key_ends_while_its_call_waits_passes_nothing_on
                 principals::remove_key(&world.server.desk(), &world.server.operator(), key).await.unwrap();
             } else {
                 // As the revocation endpoint does it, but without a proof that would have to be recorded before.
-                let mut work =
-                    Work::ending(&world.server.app.pool, Authorized::without_request()).await.unwrap();
+                let mut work = AuditedTransaction::begin_exclusive(
+                    &world.server.app.pool,
+                    Authorized::without_request(),
+                )
+                .await
+                .unwrap();
                 let now = world.server.clock.now();
                 assert!(token::store::mark_revoked(work.connection(), jti, now).await.unwrap());
                 work.commit(&[Event::of_operator(now, Action::TokenRevoked, "test")]).await.unwrap();
@@ -626,7 +634,7 @@ async fn an_agent_whose_token_or_key_ends_while_its_call_waits_passes_nothing_on
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_that_is_disabled_while_its_call_waits_administers_nothing() {
     let world = patient_world().await;
-    let token = world.desk_token(&world.admin).await;
+    let token = world.management_token(&world.admin).await;
     let end = async { drop(world.server.disable("admin").await) };
     let path = "/api/v1/clients/user-proxy/disable";
     let call = async { world.server.call(&world.admin, &token, ("POST", path), json!({})).await };
@@ -638,7 +646,7 @@ async fn an_administrator_that_is_disabled_while_its_call_waits_administers_noth
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_its_turn_under_a_parent_that_is_revoked_meanwhile_is_refused() {
     let world = patient_world().await;
-    let token = world.desk_token(&world.user_proxy).await;
+    let token = world.management_token(&world.user_proxy).await;
     let end = async { drop(world.server.revoke("D").await) };
     let body = json!({"parent": "D", "delegate": "stranger"});
     let call = async { world.server.call(&world.user_proxy, &token, ("POST", "/delegate"), body).await };

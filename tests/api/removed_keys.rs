@@ -1,10 +1,10 @@
 //! A removed key stays removed: whatever declares it again, by whichever way the client authenticates, until an operator
 //! restores it by name.
 
-use actchain::domain::refusal::{Refusal, Stop};
-use actchain::flows::apply::Mode;
-use actchain::flows::principals::{self, ClientKey};
+use actchain::domain::refusal::{Error, Refusal};
 use actchain::platform::jose::SigningKey;
+use actchain::services::apply::Mode;
+use actchain::services::principals::{self, ClientKey};
 use serde_json::{Value, json};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -117,7 +117,7 @@ async fn a_removed_key_that_is_pinned_again_signs_no_proof() {
     assert_names_the_way_back(&refused, "followup-svc", world.followup_svc.jkt());
     // RFC 9449 §4.3: the proof is good, its key is not one of this client.
     let answer = world.hop(&world.email_svc, &first).await;
-    answer.assert_refused(400, "invalid_dpop_proof", "proof_key_unknown");
+    answer.assert_refused(400, "invalid_dpop_proof", "dpop_proof_key_unknown");
     let answer = world.hop(&world.followup_svc, second.token()).await;
     answer.assert_refused(401, "invalid_client", "");
 }
@@ -230,7 +230,7 @@ async fn only_an_operator_restores_and_only_what_was_removed() {
         [(never_removed, "not_found"), (no_client, "not_found"), (no_thumbprint, "malformed_request")]
     {
         match principals::restore_key(&desk, &world.server.operator(), &key).await {
-            Err(Stop::Refused(refused)) => assert_eq!(refused.reason(), refusal, "{key:?}"),
+            Err(Error::Refused(refused)) => assert_eq!(refused.reason(), refusal, "{key:?}"),
             other => panic!("{key:?}: {other:?}"),
         }
     }
@@ -247,7 +247,7 @@ async fn only_an_operator_restores_and_only_what_was_removed() {
 
 /// Asks for another key of an agent that was made for one delegation.
 async fn rotate(world: &World, from: &Made, to: &SigningKey) -> Answer {
-    let path = format!("/delegate/{}/key", from.delegation);
+    let path = format!("/delegate/{}/rotate-key", from.delegation);
     world.as_agent(&from.agent, "POST", &path, json!({"jwk": to.public_jwk()})).await
 }
 
@@ -318,7 +318,7 @@ async fn an_approval_shows_which_key_it_approves() {
     let asked = rotate(&world, &made, &next).await;
     let path = format!("/delegate/{}", made.delegation);
     let shown = world.as_alice("GET", &path, json!({})).await;
-    let listed = world.as_alice("GET", "/delegate?task=t", json!({})).await;
+    let listed = world.as_alice("GET", "/delegate?task_id=t", json!({})).await;
     for (what, ephemeral) in [
         ("asked", &asked.json["ephemeral"]),
         ("shown", &shown.json["ephemeral"]),
@@ -350,9 +350,9 @@ async fn an_approval_shows_which_key_it_approves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrators_removed_key_opens_no_desk() {
-    // The thief of an administrator's key cannot restore it: its tokens are revoked, and the desk has no such call.
+    // The thief of an administrator's key cannot restore it: its tokens are revoked, and the management API has no such call.
     let world = World::new().await;
-    let desk = world.desk_token(&world.admin).await;
+    let desk = world.management_token(&world.admin).await;
     let key = ClientKey { client_id: "admin", jkt: world.admin.jkt() };
     principals::remove_key(&world.server.desk(), &world.server.operator(), (key.client_id, key.jkt))
         .await

@@ -90,8 +90,8 @@ async fn gn_12_gn_13_scopes() {
         ask(scope).await.assert_refused(400, "invalid_scope", "scope_malformed");
     }
     assert_eq!(ask("mail.send mail.read").await.json["scope"], "mail.read mail.send");
-    ask("mail.read mail.admin").await.assert_refused(400, "invalid_scope", "scope_too_wide");
-    ask("MAIL.READ").await.assert_refused(400, "invalid_scope", "scope_too_wide");
+    ask("mail.read mail.admin").await.assert_refused(400, "invalid_scope", "scope_exceeds_grant");
+    ask("MAIL.READ").await.assert_refused(400, "invalid_scope", "scope_exceeds_grant");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -227,7 +227,7 @@ async fn te_43_what_was_made_with_an_actor_token_is_made_from_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_under_which_a_client_calls_the_desk_is_dead_there_too() {
     let world = World::new().await;
-    let token = world.desk_token(&world.user_proxy).await;
+    let token = world.management_token(&world.user_proxy).await;
     let look = async |server: &Server| {
         server.call(&world.user_proxy, &token, ("GET", "/delegate/D"), json!({})).await.status
     };

@@ -1,6 +1,6 @@
 //! RFC 7662 and RFC 9701: what a resource server is told about a token, and nobody else.
 
-use actchain::flows::clients;
+use actchain::services::clients;
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT, Request, basic};
@@ -84,7 +84,7 @@ async fn in_03_in_04_whatever_is_wrong_with_a_token_the_answer_is_the_same_to_th
     let user = world.user_token();
     let for_calendar =
         world.user_proxy.exchange(&world.server, &user, JWT).param("audience", CALENDAR).send().await;
-    let for_us = world.desk_token(&world.user_proxy).await;
+    let for_us = world.management_token(&world.user_proxy).await;
     let revoked = world.first_hop().await.token().to_owned();
     assert_eq!(world.server.revoke_token(&world.user_proxy, &revoked).await.status, 200);
     let mut claims = crate::support::claims_of(&good);
@@ -337,20 +337,20 @@ async fn a_resource_server_without_a_secret_is_its_key() {
     let ask = || keyless.at(&world.server, "/oauth/introspect").param("token", &token);
     let answer = ask().send().await;
     assert_eq!((answer.status, &answer.json["active"]), (200, &json!(true)), "{}", answer.text);
-    ask().without("dpop").send().await.assert_refused(400, "invalid_dpop_proof", "proof_missing");
+    ask().without("dpop").send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_missing");
     let elsewhere = ask().set_header("dpop", keyless.proof(&world.server)).send().await;
-    elsewhere.assert_refused(400, "invalid_dpop_proof", "proof_target");
+    elsewhere.assert_refused(400, "invalid_dpop_proof", "dpop_proof_target");
     let thief = Agent { key: new_key(), ..keyless.clone() };
     let stolen = thief.at(&world.server, "/oauth/introspect").param("token", &token).send().await;
     stolen.assert_refused(401, "invalid_client", "");
     let once = ask();
     assert_eq!(once.clone().send().await.status, 200);
-    once.send().await.assert_refused(400, "invalid_dpop_proof", "proof_replayed");
+    once.send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_replayed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nonces_are_demanded_the_key_of_a_resource_server_needs_one_and_a_secret_does_not() {
-    let world = World::configured("[dpop]\nnonce = \"on\"").await;
+    let world = World::configured("[dpop]\nnonce = true").await;
     let keyless = Agent::new("keyless", Auth::None);
     let yaml = format!(
         "clients:\n  - {{id: keyless, kind: resource_server, auth: none, dpop_keys: [{}], audiences: [\"{MAIL}\"]}}",

@@ -104,9 +104,9 @@ async fn te_14_nobody_exchanges_without_authentication_and_a_found_token_is_wort
         .param("subject_token_type", ACCESS_TOKEN);
     assert_eq!(request.send().await.status, 401);
     let found = world.stranger.exchange(&world.server, token.token(), ACCESS_TOKEN).send().await;
-    found.assert_refused(400, "invalid_request", "no_delegation");
+    found.assert_refused(400, "invalid_request", "delegation_required");
     let users = world.stranger.exchange(&world.server, &world.user_token(), JWT).send().await;
-    users.assert_refused(400, "invalid_request", "no_delegation");
+    users.assert_refused(400, "invalid_request", "delegation_required");
     assert_eq!(world.server.last_event().await["subject"]["sub"], "alice");
 }
 
@@ -197,18 +197,18 @@ async fn te_05_te_28_targets() {
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param(name, value)
     };
     for uri in ["https://mail.example.com/#x", "/rel", "mail example"] {
-        ask("resource", uri).send().await.assert_refused(400, "invalid_target", "target_malformed");
+        ask("resource", uri).send().await.assert_refused(400, "invalid_target", "resource_malformed");
     }
     for name in
         ["https://unknown.example.com", "https://mail.example.com/", "https://mail.example.com.evil.example"]
     {
-        ask("resource", name).send().await.assert_refused(400, "invalid_target", "target_refused");
-        ask("audience", name).send().await.assert_refused(400, "invalid_target", "target_refused");
+        ask("resource", name).send().await.assert_refused(400, "invalid_target", "resource_refused");
+        ask("audience", name).send().await.assert_refused(400, "invalid_target", "resource_refused");
     }
     let both = ask("audience", MAIL).param("resource", CALENDAR).param("scope", "both").send().await;
     assert_eq!(both.claims()["aud"], json!([CALENDAR, MAIL]), "every one of several is honoured");
     let one_bad = ask("audience", MAIL).param("audience", "https://unknown.example.com").send().await;
-    one_bad.assert_refused(400, "invalid_target", "target_refused");
+    one_bad.assert_refused(400, "invalid_target", "resource_refused");
     let token = world.first_hop().await;
     let beyond = world
         .email_svc
@@ -216,7 +216,7 @@ async fn te_05_te_28_targets() {
         .param("audience", CALENDAR)
         .send()
         .await;
-    beyond.assert_refused(400, "invalid_target", "target_refused");
+    beyond.assert_refused(400, "invalid_target", "resource_refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,9 +226,9 @@ async fn te_07_scopes_mean_something_at_every_target() {
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("scope", scope)
     };
     let mixed = ask("mail.read").param("audience", MAIL).param("audience", CALENDAR).send().await;
-    mixed.assert_refused(400, "invalid_scope", "scope_not_at_target");
+    mixed.assert_refused(400, "invalid_scope", "scope_not_at_resource");
     assert_eq!(ask("calendar.read").send().await.claims()["aud"], CALENDAR, "AT-10: inferred from the scope");
-    ask("mail.read calendar.read").send().await.assert_refused(400, "invalid_scope", "scope_not_at_target");
+    ask("mail.read calendar.read").send().await.assert_refused(400, "invalid_scope", "scope_not_at_resource");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -414,7 +414,7 @@ async fn te_42_rights_never_grow_and_nothing_is_cut_in_silence() {
         .email_svc
         .exchange(&world.server, narrow.token(), ACCESS_TOKEN)
         .param("scope", "mail.read mail.send");
-    wider.send().await.assert_refused(400, "invalid_scope", "scope_too_wide");
+    wider.send().await.assert_refused(400, "invalid_scope", "scope_exceeds_grant");
     let same = world.email_svc.exchange(&world.server, narrow.token(), ACCESS_TOKEN).send().await;
     assert_eq!(same.json["scope"], "mail.read", "TE-25");
     let limited = world.user_token_with(|claims| claims["scope"] = json!("mail.send openid"));
@@ -502,7 +502,7 @@ async fn a_foreign_token_that_has_an_actor_is_refused() {
     let world = World::new().await;
     let token = world.user_token_with(|claims| claims["act"] = json!({"sub": "somebody"}));
     let answer = world.user_proxy.exchange(&world.server, &token, JWT).param("audience", MAIL).send().await;
-    answer.assert_refused(400, "invalid_request", "foreign_actor");
+    answer.assert_refused(400, "invalid_request", "actor_of_other_issuer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -531,14 +531,14 @@ async fn a_target_that_is_nearly_a_registered_one_is_refused_and_the_event_names
         ("resource", "https://MAIL.example.com"),
         ("audience", "https://mail.example.com:443/"),
     ] {
-        ask(name, near).await.assert_refused(400, "invalid_target", "target_refused");
+        ask(name, near).await.assert_refused(400, "invalid_target", "resource_refused");
         let event = world.server.last_event().await;
         assert_eq!(event["detail"], json!({"registered_target": MAIL}), "{near}");
     }
     ask("resource", "https://mail.example.com/x").await.assert_refused(
         400,
         "invalid_target",
-        "target_refused",
+        "resource_refused",
     );
     assert_eq!(world.server.last_event().await.get("detail"), None);
 }

@@ -25,13 +25,13 @@ async fn ra_01_to_ra_03_what_is_malformed_unknown_or_too_wide_is_refused() {
         first(&world, &details).await.assert_refused(
             400,
             "invalid_authorization_details",
-            "details_malformed",
+            "authorization_details_malformed",
         );
     }
     let nested = format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000));
     let request = world.user_proxy.exchange(&world.server, &world.user_token(), JWT);
     let answer = request.param("authorization_details", &nested).send().await;
-    answer.assert_refused(400, "invalid_authorization_details", "details_malformed");
+    answer.assert_refused(400, "invalid_authorization_details", "authorization_details_malformed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +52,11 @@ async fn ra_04_ra_05_what_is_granted_is_answered_and_in_the_token_and_only_shrin
         json!([{"type": "mailbox", "identifier": "sent", "actions": ["list"]}]),
         json!([{"type": "mailbox", "identifier": "inbox", "actions": ["list", "delete"]}]),
     ] {
-        hop(wider).await.assert_refused(400, "invalid_authorization_details", "details_too_wide");
+        hop(wider).await.assert_refused(
+            400,
+            "invalid_authorization_details",
+            "authorization_details_exceed_grant",
+        );
     }
     let unasked = world.email_svc.exchange(&world.server, granted.token(), ACCESS_TOKEN).send().await;
     assert_eq!(unasked.json["authorization_details"], inbox, "not asked: the whole meet");
@@ -64,7 +68,7 @@ async fn a_token_that_was_given_no_details_has_none_to_pass_on() {
     let token = world.first_hop().await;
     let request = world.email_svc.exchange(&world.server, token.token(), ACCESS_TOKEN);
     let answer = request.param("authorization_details", r#"[{"type":"mailbox"}]"#).send().await;
-    answer.assert_refused(400, "invalid_authorization_details", "details_too_wide");
+    answer.assert_refused(400, "invalid_authorization_details", "authorization_details_exceed_grant");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,9 +77,9 @@ async fn details_of_a_type_that_the_target_or_the_client_does_not_have_are_refus
     let request =
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", CALENDAR);
     let answer = request.param("authorization_details", r#"[{"type":"mailbox"}]"#).send().await;
-    answer.assert_refused(400, "invalid_authorization_details", "details_too_wide");
+    answer.assert_refused(400, "invalid_authorization_details", "authorization_details_exceed_grant");
     let second = world.second_hop().await;
     let request = world.followup_svc.exchange(&world.server, second.token(), ACCESS_TOKEN);
     let answer = request.param("authorization_details", r#"[{"type":"mailbox"}]"#).send().await;
-    answer.assert_refused(400, "invalid_authorization_details", "details_too_wide");
+    answer.assert_refused(400, "invalid_authorization_details", "authorization_details_exceed_grant");
 }

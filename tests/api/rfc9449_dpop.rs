@@ -25,9 +25,9 @@ async fn dp_01_dp_02_one_header_with_one_proof() {
     let other = world.user_proxy.proof(&world.server);
     let request =
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).header("dpop", other.clone());
-    request.send().await.assert_refused(400, "invalid_dpop_proof", "proof_malformed");
+    request.send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_malformed");
     for joined in [format!("{proof}, {other}"), format!("{proof}.x"), "{}".into(), "a.b.c".into()] {
-        with_proof(&world, &joined).await.assert_refused(400, "invalid_dpop_proof", "proof_malformed");
+        with_proof(&world, &joined).await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_malformed");
     }
 }
 
@@ -38,34 +38,34 @@ async fn dp_03_to_dp_13_bad_proofs_are_refused_and_recorded() {
     with_claims(&world, |claims| claims["htm"] = json!("GET")).await.assert_refused(
         400,
         "invalid_dpop_proof",
-        "proof_target",
+        "dpop_proof_target",
     );
     with_claims(&world, |claims| claims["htu"] = json!("http://x.example/oauth/token")).await.assert_refused(
         400,
         "invalid_dpop_proof",
-        "proof_target",
+        "dpop_proof_target",
     );
     with_claims(&world, |claims| claims["iat"] = json!(now - 61)).await.assert_refused(
         400,
         "invalid_dpop_proof",
-        "proof_time",
+        "dpop_proof_time",
     );
     with_claims(&world, |claims| claims["iat"] = json!(now + 11)).await.assert_refused(
         400,
         "invalid_dpop_proof",
-        "proof_time",
+        "dpop_proof_time",
     );
     with_claims(&world, |claims| claims["jti"] = json!(1)).await.assert_refused(
         400,
         "invalid_dpop_proof",
-        "proof_malformed",
+        "dpop_proof_malformed",
     );
     let good = world.user_proxy.proof(&world.server);
     let (head, signature) = good.rsplit_once('.').unwrap();
     let flipped = if signature.starts_with('A') { 'B' } else { 'A' };
     let forged = format!("{head}.{flipped}{}", &signature[1..]);
-    with_proof(&world, &forged).await.assert_refused(400, "invalid_dpop_proof", "proof_signature");
-    assert_eq!(world.server.last_event().await["reason"], "proof_signature");
+    with_proof(&world, &forged).await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_signature");
+    assert_eq!(world.server.last_event().await["reason"], "dpop_proof_signature");
     assert_eq!(with_proof(&world, &good).await.status, 200, "a forgery does not use up the real one");
 }
 
@@ -94,7 +94,7 @@ async fn dp_11_the_expected_target_does_not_come_from_the_host_header() {
     send("https://evil.example.com/t1/oauth/token").await.assert_refused(
         400,
         "invalid_dpop_proof",
-        "proof_target",
+        "dpop_proof_target",
     );
 }
 
@@ -104,10 +104,10 @@ async fn dp_14_a_proof_works_once_on_all_servers_and_after_a_restart() {
     let twin = world.server.twin().await;
     let proof = world.user_proxy.proof(&world.server);
     assert_eq!(with_proof(&world, &proof).await.status, 200);
-    with_proof(&world, &proof).await.assert_refused(400, "invalid_dpop_proof", "proof_replayed");
+    with_proof(&world, &proof).await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_replayed");
     let elsewhere =
         world.user_proxy.exchange(&twin, &world.user_token(), JWT).set_header("dpop", &proof).send().await;
-    elsewhere.assert_refused(400, "invalid_dpop_proof", "proof_replayed");
+    elsewhere.assert_refused(400, "invalid_dpop_proof", "dpop_proof_replayed");
     let restarted = world.server.twin().await;
     let later = world
         .user_proxy
@@ -115,7 +115,7 @@ async fn dp_14_a_proof_works_once_on_all_servers_and_after_a_restart() {
         .set_header("dpop", &proof)
         .send()
         .await;
-    later.assert_refused(400, "invalid_dpop_proof", "proof_replayed");
+    later.assert_refused(400, "invalid_dpop_proof", "dpop_proof_replayed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,7 +125,7 @@ async fn a_proof_is_spent_even_if_the_exchange_is_refused_later() {
     let request =
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("scope", "nothing");
     assert_eq!(request.set_header("dpop", &proof).send().await.error(), "invalid_scope");
-    with_proof(&world, &proof).await.assert_refused(400, "invalid_dpop_proof", "proof_replayed");
+    with_proof(&world, &proof).await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_replayed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +133,7 @@ async fn strangers_cannot_grow_the_table_of_spent_proofs() {
     let world = World::new().await;
     let count = async || {
         let mut sql = world.server.sql().await;
-        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM spent_id").fetch_one(&mut sql).await.unwrap()
+        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM used_jti").fetch_one(&mut sql).await.unwrap()
     };
     let before = count().await;
     let request = world.email_svc.exchange(&world.server, &world.user_token(), JWT);
@@ -156,15 +156,15 @@ async fn spent_proofs_are_forgotten_but_never_accepted_again_when_a_clock_goes_b
     world.server.pass(86_400);
     assert!(sweep::run_once(&world.server.app, world.server.clock.now()).await.unwrap() >= 1);
     let mut sql = world.server.sql().await;
-    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM spent_id").fetch_one(&mut sql).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM used_jti").fetch_one(&mut sql).await.unwrap();
     assert_eq!(left, 0);
     world.server.pass(-86_400);
-    send().await.assert_refused(400, "invalid_dpop_proof", "clock_went_back");
+    send().await.assert_refused(400, "invalid_dpop_proof", "proof_too_old");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dp_26_dp_27_nonces_are_demanded_where_they_are_on() {
-    let world = World::configured("[dpop]\nnonce = \"on\"\nnonce_ttl = 300").await;
+    let world = World::configured("[dpop]\nnonce = true\nnonce_ttl = 300").await;
     let refused = with_claims(&world, |_| {}).await;
     refused.assert_refused(400, "use_dpop_nonce", "nonce_required");
     assert_eq!(refused.headers.get_all("dpop-nonce").iter().count(), 1);
@@ -190,7 +190,7 @@ async fn dp_26_dp_27_nonces_are_demanded_where_they_are_on() {
 async fn dp_22_a_client_that_must_prove_a_key_is_refused_without_and_others_get_bearer_tokens() {
     let world = World::new().await;
     let request = world.user_proxy.exchange(&world.server, &world.user_token(), JWT).without("dpop");
-    request.send().await.assert_refused(400, "invalid_dpop_proof", "proof_missing");
+    request.send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_missing");
     let own = || {
         world
             .stranger
@@ -209,7 +209,7 @@ async fn dp_22_a_client_that_must_prove_a_key_is_refused_without_and_others_get_
     let two = world.stranger.request(&world.server).without("dpop").param("grant_type", "client_credentials");
     let two =
         two.param("audience", MAIL).param("audience", crate::support::world::CALENDAR).param("scope", "both");
-    two.send().await.assert_refused(400, "invalid_target", "targets_need_key");
+    two.send().await.assert_refused(400, "invalid_target", "dpop_required_for_multiple_audiences");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +234,7 @@ async fn dp_40_an_own_token_needs_its_own_key() {
         .await;
     let dropped =
         world.stranger.exchange(&world.server, bearer.token(), ACCESS_TOKEN).without("dpop").send().await;
-    dropped.assert_refused(400, "invalid_dpop_proof", "proof_missing");
+    dropped.assert_refused(400, "invalid_dpop_proof", "dpop_proof_missing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

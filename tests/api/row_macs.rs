@@ -4,11 +4,11 @@
 use actchain::domain::client;
 use actchain::domain::delegation;
 use actchain::domain::registry;
-use actchain::flows::principals::{self, ClientKey};
-use actchain::flows::{clients, keys, vault::rekey};
 use actchain::jobs::expiry;
 use actchain::platform::jose::SealingKey;
 use actchain::platform::secret::MasterKey;
+use actchain::services::principals::{self, ClientKey};
+use actchain::services::{clients, keys, vault::rekey};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
@@ -187,7 +187,7 @@ async fn a_client_that_the_servers_role_adds_or_changes_authenticates_nobody() {
         format!("dpop_keys = '{{{}}}', dpop_restricted = true", thief.jkt()),
         format!("actor_subjects = '[{{\"iss\": \"{IDP}\", \"sub\": \"mallory\"}}]'"),
         "version = version + 1".to_owned(),
-        "home = 'D', task_id = 't', owner_iss = 'i', owner_sub = 's'".to_owned(),
+        "ephemeral_delegation_id = 'D', task_id = 't', owner_iss = 'i', owner_sub = 's'".to_owned(),
         "mac = NULL".to_owned(),
         "mac = (SELECT mac FROM client WHERE client_id = 'email-svc')".to_owned(),
     ] {
@@ -226,7 +226,7 @@ async fn a_delegation_that_the_servers_role_adds_or_changes_gives_nobody_anythin
     let world = World::new().await;
     let token = world.user_token();
     let stranger = hop(&world, &world.stranger, &token).await;
-    stranger.assert_refused(400, "invalid_request", "no_delegation");
+    stranger.assert_refused(400, "invalid_request", "delegation_required");
     let mut sql = as_server_role(&world.server).await;
     let forged = "INSERT INTO delegation SELECT (jsonb_populate_record(d,
                       '{\"id\": \"forged\", \"path\": [\"forged\"], \"delegate\": \"stranger\"}')).*
@@ -247,8 +247,8 @@ async fn a_delegation_that_the_servers_role_adds_or_changes_gives_nobody_anythin
         "activated_at = activated_at - interval '1 second'",
         "requested_at = requested_at - interval '1 second'",
         "root_sub = 'bob'",
-        "rebinding = '{}'",
-        "lifetime = 7",
+        "pending_jwk = '{}'",
+        "requested_ttl = 7",
         "mac = NULL",
         "mac = (SELECT mac FROM delegation WHERE id = 'E')",
     ] {
@@ -272,7 +272,7 @@ async fn a_request_cannot_be_approved_but_by_its_delegator() {
     assert_eq!(asked.status, 202, "{}", asked.text);
     let mut sql = as_server_role(&world.server).await;
     sql.execute(
-        "UPDATE delegation SET activated_at = requested_at, lifetime = NULL WHERE origin = 'requested'",
+        "UPDATE delegation SET activated_at = requested_at, requested_ttl = NULL WHERE origin = 'requested'",
     )
     .await
     .unwrap();
@@ -300,7 +300,7 @@ async fn every_audited_change_leaves_authentic_rows() {
     let made = world.made_by_alice("t").await;
     let swept = world.made_by_alice("u").await;
     let next = new_key();
-    let rotate = format!("/delegate/{}/key", made.delegation);
+    let rotate = format!("/delegate/{}/rotate-key", made.delegation);
     let asked = world.as_agent(&made.agent, "POST", &rotate, json!({"jwk": next.public_jwk()})).await;
     assert_eq!(asked.status, 202, "{}", asked.text);
     assert_all_authentic(&world.server).await;
@@ -325,7 +325,7 @@ async fn every_audited_change_leaves_authentic_rows() {
     drop(hop(&world, &world.email_svc, &may_act).await);
     world.server.revoke("E").await;
     let cut = json!({"iss": IDP, "sub": "bob", "reason": "left"});
-    assert_eq!(world.as_admin("POST", "/api/v1/principals/cutoff", cut).await.status, 200);
+    assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", cut).await.status, 200);
     assert_eq!(world.as_alice("DELETE", "/api/v1/tasks/t/agents", json!({})).await.status, 200);
     world.server.revoke(&swept.delegation).await;
     world.server.pass(30);
@@ -386,8 +386,8 @@ async fn the_servers_role_cannot_rename_a_shared_secret_or_move_an_end() {
         "DELETE FROM server_secret",
         "DELETE FROM removed_key",
         "UPDATE removed_key SET jkt = 'another'",
-        "DELETE FROM cutoff",
-        "UPDATE cutoff SET sub = 'another'",
+        "DELETE FROM principal_revocation",
+        "UPDATE principal_revocation SET sub = 'another'",
         "DELETE FROM client",
     ] {
         let refused = sql.execute(statement).await.unwrap_err().to_string();

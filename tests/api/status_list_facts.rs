@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use actchain::domain::{status, token};
-use actchain::flows::seal_rows;
 use actchain::protocol::status_list::SIZE;
+use actchain::services::seal_rows;
 use sqlx::{Executor as _, PgConnection};
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ const WORLD: &str = "
             SELECT id, path INTO above FROM delegation WHERE random() < 0.7 AND cardinality(path) < 5
             ORDER BY random() LIMIT 1;
             INSERT INTO delegation (id, path, parent, root_iss, root_sub, delegator_iss, delegator_sub, delegate, origin,
-                                    max_uses, requested_at, activated_at, expires_at, born)
+                                    max_uses, requested_at, activated_at, expires_at, created_epoch)
             VALUES ('d' || n, above.path || ('d' || n), above.id, 'idp', 'user', 'idp', 'user-' || (random() * 5)::int,
                     'agent-' || (random() * 9)::int, 'granted', 5, now_ - interval '90 seconds',
                     now_ - interval '90 seconds', now_ + interval '1 hour', (random() * 10)::int);
@@ -36,8 +36,8 @@ const WORLD: &str = "
             lineage_ := coalesce(made_from.lineage || made_from.jti, '{}');
             held := CASE WHEN random() < 0.8 THEN 'd' || 1 + (random() * 59)::int END;
             INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt,
-                                      auth_key, kid, scope, audience, issued_at, expires_at, born,
-                                      status_place)
+                                      auth_key, kid, scope, audience, issued_at, expires_at, created_epoch,
+                                      status_index)
             VALUES (gen_random_uuid(), made_from.jti, lineage_, gen_random_uuid(), 'agent-' || (random() * 9)::int, 'idp',
                     coalesce(made_from.subject_sub, 'user-' || (random() * 5)::int), held, 'key-' || (random() * 9)::int,
                     CASE WHEN random() < 0.5 THEN 'key-' || (random() * 9)::int END, 'kid', '', '{}',
@@ -52,25 +52,25 @@ const ENDS: [(&str, &str); 11] = [
     ("tokens", "UPDATE issued_token SET revoked_at = '2026-01-01' WHERE random() < 0.05"),
     (
         "a user, late",
-        "INSERT INTO cutoff (iss, sub, at, epoch, reason) VALUES ('idp', 'user-2', '2026-01-01', 10, '')",
+        "INSERT INTO principal_revocation (iss, sub, at, revocation_epoch, reason) VALUES ('idp', 'user-2', '2026-01-01', 10, '')",
     ),
     (
         "a user, early",
-        "INSERT INTO cutoff (iss, sub, at, epoch, reason) VALUES ('idp', 'user-3', '2026-01-01', 5, '')",
+        "INSERT INTO principal_revocation (iss, sub, at, revocation_epoch, reason) VALUES ('idp', 'user-3', '2026-01-01', 5, '')",
     ),
-    ("clients cut off", "UPDATE client SET cut_off_in = 10 WHERE client_id = 'agent-2'"),
-    ("agents", "UPDATE client SET ended_at = '2026-01-01' WHERE client_id = 'agent-3'"),
+    ("clients cut off", "UPDATE client SET cutoff_epoch = 10 WHERE client_id = 'agent-2'"),
+    ("agents", "UPDATE client SET deactivated_at = '2026-01-01' WHERE client_id = 'agent-3'"),
     (
         "clients disabled",
         "UPDATE client SET disabled_at = '2026-01-01' WHERE client_id IN ('agent-4', 'agent-3')",
     ),
     (
         "keys",
-        "INSERT INTO removed_key (client_id, jkt, removed_at, removed_in)
+        "INSERT INTO removed_key (client_id, jkt, removed_at, removed_epoch)
          VALUES ('agent-5', 'key-5', '2026-01-01', 10), ('agent-6', 'key-6', '2026-01-01', 10)",
     ),
     ("delegations", "UPDATE delegation SET revoked_at = '2026-01-01' WHERE random() < 0.05"),
-    ("keys of agents to be confirmed", "UPDATE delegation SET rebinding = '{}' WHERE random() < 0.1"),
+    ("keys of agents to be confirmed", "UPDATE delegation SET pending_jwk = '{}' WHERE random() < 0.1"),
     (
         "uses",
         "UPDATE delegation_usage SET uses = 5, exhausted_at = '2026-01-01' WHERE delegation_id IN ('d7', 'd17', 'd27')",
@@ -78,13 +78,13 @@ const ENDS: [(&str, &str); 11] = [
 ];
 
 const UNDO: &str = "
-    TRUNCATE cutoff, removed_key;
+    TRUNCATE principal_revocation, removed_key;
     UPDATE issued_token SET revoked_at = NULL;
-    UPDATE client SET cut_off_in = NULL, ended_at = NULL, disabled_at = NULL;
-    UPDATE delegation SET revoked_at = NULL, rebinding = NULL;
+    UPDATE client SET cutoff_epoch = NULL, deactivated_at = NULL, disabled_at = NULL;
+    UPDATE delegation SET revoked_at = NULL, pending_jwk = NULL;
     UPDATE delegation_usage SET uses = 1, exhausted_at = NULL";
 
-const LIFT: &str = "UPDATE client SET disabled_at = NULL; UPDATE delegation SET rebinding = NULL";
+const LIFT: &str = "UPDATE client SET disabled_at = NULL; UPDATE delegation SET pending_jwk = NULL";
 
 #[tokio::test]
 async fn a_list_says_of_each_token_what_introspection_goes_by() {
@@ -142,7 +142,7 @@ async fn agrees(server: &Server, sql: &mut PgConnection, what: &str) -> usize {
 /// Whether each token of the first list stands, as introspection asks it, by place.
 async fn standing(server: &Server, sql: &mut PgConnection) -> HashMap<i64, bool> {
     let tokens: Vec<(Uuid, i64)> =
-        sqlx::query_as("SELECT jti, status_place FROM issued_token WHERE status_place < $1")
+        sqlx::query_as("SELECT jti, status_index FROM issued_token WHERE status_index < $1")
             .bind(i64::try_from(SIZE).unwrap())
             .fetch_all(&mut *sql)
             .await

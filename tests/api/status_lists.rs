@@ -38,8 +38,8 @@ async fn sl_05_every_kind_of_token_points_into_a_list_that_is_there() {
         world.user_proxy.exchange(&world.server, &first, ACCESS_TOKEN).send().await.token().to_owned(),
         world.third_hop().await.token().to_owned(),
         for_itself(&world.server, &world.stranger).await,
-        world.desk_token(&world.user_proxy).await,
-        world.desk_token(&world.admin).await,
+        world.management_token(&world.user_proxy).await,
+        world.management_token(&world.admin).await,
     ];
     let mut places = HashSet::new();
     for token in &tokens {
@@ -135,7 +135,7 @@ async fn sl_12_history_is_not_offered() {
     let (uri, _) = place(world.first_hop().await.token());
     for query in ["?time=1", "?time=", "?time", "?a=b&time=1686925000"] {
         let answer = get(&world.server, &format!("{uri}{query}")).await;
-        assert_eq!((answer.status, answer.reason()), (501, "not_offered"), "{query}");
+        assert_eq!((answer.status, answer.reason()), (501, "not_supported"), "{query}");
     }
     assert_eq!(get(&world.server, &format!("{uri}?timeless=1")).await.status, 200);
 }
@@ -217,7 +217,7 @@ async fn sl_11_two_servers_never_give_the_same_place_and_places_tell_no_order() 
     assert!((400..750).contains(&up), "{up} of them lie behind the one before");
     let mut sql = world.server.sql().await;
     let stored: Vec<i64> =
-        sqlx::query_scalar("SELECT status_place FROM issued_token").fetch_all(&mut sql).await.unwrap();
+        sqlx::query_scalar("SELECT status_index FROM issued_token").fetch_all(&mut sql).await.unwrap();
     let told: HashSet<i64> = indices.iter().map(|idx| i64::try_from(*idx).unwrap()).collect();
     assert!(told.iter().all(|idx| stored.contains(idx)), "what is stored is what the tokens say");
 }
@@ -262,7 +262,7 @@ async fn sl_06_what_is_invalid_stays_so_whatever_comes_after_it() {
     let cut = world
         .as_admin(
             "POST",
-            "/api/v1/principals/cutoff",
+            "/api/v1/principals/revoke-all",
             json!({"iss": world.server.app.issuer, "sub": "email-svc", "reason": "left"}),
         )
         .await;

@@ -43,7 +43,7 @@ fn bodies(properties: &Value) -> Vec<Value> {
 async fn every_route_refuses_them_in_paths_queries_and_bodies() {
     let world = World::new().await;
     let contract = Contract::read();
-    let token = world.desk_token(&world.admin).await;
+    let token = world.management_token(&world.admin).await;
     let send = async |method: &str, path: &str, body: Option<&Value>| {
         let mut api = Api::new(&world.server, method, path).client(&world.admin, &token);
         if let Some(body) = body {

@@ -122,7 +122,7 @@ async fn what_is_left_out_is_what_is_above_also_in_tokens() {
         .param("scope", "mail.read mail.send")
         .send()
         .await;
-    wider.assert_refused(400, "invalid_scope", "scope_too_wide");
+    wider.assert_refused(400, "invalid_scope", "scope_exceeds_grant");
     assert_eq!(world.shown(&root).await["uses"], 2, "what was refused was not counted");
 }
 
@@ -347,7 +347,7 @@ async fn the_answer_that_asks_for_a_confirmation_says_where_to_give_it() {
     let id = reserved(&world).await;
     let asked = world.first_hop_of("bob").send().await;
     ceremony(&asked);
-    assert_eq!(asked.json["delegation"], json!(id), "{}", asked.text);
+    assert_eq!(asked.json["delegation_id"], json!(id), "{}", asked.text);
     let again = world.first_hop_of("bob").send().await;
     assert_eq!(again.json, asked.json, "the second time, too");
 }
@@ -490,7 +490,7 @@ async fn an_exchange_that_is_refused_does_not_use_the_confirmation_up() {
     let asked = ceremony(&with_proof().send().await);
     decide(&world, "bob", (&id, &asked), "approve").await.with_status(200);
     // The very same request once more, as careless clients repeat it.
-    with_proof().send().await.assert_refused(400, "invalid_dpop_proof", "proof_replayed");
+    with_proof().send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_replayed");
     let token = world.first_hop_of("bob").send().await;
     assert_eq!(token.status, 200, "the confirmation is still there: {}", token.text);
     assert_ne!(ceremony(&world.first_hop_of("bob").send().await), asked);
@@ -566,7 +566,9 @@ async fn administrators_decide_too_and_nothing_is_decided_for_what_has_ended() {
     world.as_admin("POST", &path, json!({})).await.with_status(200);
     let other = ceremony(&world.first_hop_of("bob").param("scope", "mail.send").send().await);
     world.moves("bob", &id, "revoke", json!({})).await.with_status(200);
-    decide(&world, "bob", (&id, &other), "approve").await.assert_conflict("wrong_state", "revoked");
+    decide(&world, "bob", (&id, &other), "approve")
+        .await
+        .assert_conflict("invalid_state_transition", "revoked");
     world.first_hop_of("bob").send().await.assert_refused(400, "invalid_request", "delegation_revoked");
     for unknown in ["00000000-0000-0000-0000-000000000000", "x", "%00", "D"] {
         decide(&world, "bob", (&id, unknown), "approve").await.assert_problem(404, "not_found");

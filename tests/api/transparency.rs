@@ -1,15 +1,15 @@
 //! The log for everybody: checkpoints, proofs, tiles, cosignatures, receipts; also with a public tool that reads such logs.
 
 use actchain::domain::audit::{Action, Event, store, tree};
-use actchain::flows::audit::prove::{self, Believed, Disproof, From};
-use actchain::flows::audit::{self, index};
-use actchain::flows::keys;
 use actchain::platform::jose::{SealingKey, SigningAlg, SigningKey};
-use actchain::platform::outbound::{Outbound, Reach};
+use actchain::platform::outbound::{AddressPolicy, Outbound};
 use actchain::protocol::merkle::{self, Frontier, Hash};
 use actchain::protocol::receipt::Receipt;
 use actchain::protocol::signed_note::{self, Kind, VerifierKey, cosignature, cosigned};
 use actchain::protocol::tlog_tiles::{Content, Tile};
+use actchain::services::audit::verify_receipt::{self, ProofError, ProofSource, ReceiptTrustAnchors};
+use actchain::services::audit::{self, index};
+use actchain::services::keys;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ pub async fn grow(server: &Server, to: u64) {
         }
         let more = (to - size).min(500);
         let event = Event::of_operator(server.clock.now(), Action::ClientChanged, format!("filler {size}"));
-        let drafts: Vec<_> = (0..more).map(|_| event.draft().unwrap()).collect();
+        let drafts: Vec<_> = (0..more).map(|_| event.unsequenced().unwrap()).collect();
         let mut transaction = sql.begin().await.unwrap();
         store::append(&mut transaction, &drafts).await.unwrap();
         transaction.commit().await.unwrap();
@@ -80,11 +80,11 @@ async fn mt_04_mt_06_every_proof_that_is_answered_holds_whether_or_not_the_index
         if indexed > 0 {
             while tree::inclusion(&mut sql, 0, 1).await.is_ok() {
                 let mut transaction = sql.begin().await.unwrap();
-                let covered = actchain::domain::audit::index::covered(&mut transaction).await.unwrap();
+                let covered = actchain::domain::audit::index::indexed(&mut transaction).await.unwrap();
                 if covered >= indexed {
                     break;
                 }
-                assert!(actchain::domain::audit::index::cover(&mut transaction).await.unwrap());
+                assert!(actchain::domain::audit::index::index_next_block(&mut transaction).await.unwrap());
                 transaction.commit().await.unwrap();
             }
         }
@@ -261,7 +261,7 @@ async fn ck_11_entries_are_for_auditors_and_administrators_only() {
     assert_eq!(get(&world.server, path).await.status, 401);
     assert_eq!(world.as_alice("GET", path, json!({})).await.status, 403);
     assert_eq!(world.as_agent(&world.admin, "GET", path, json!({})).await.status, 200);
-    let token = world.desk_token(&auditor).await;
+    let token = world.management_token(&auditor).await;
     let request = Api::get(&world.server, path).client(&auditor, &token);
     let answer = request.send().await;
     assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")));
@@ -344,7 +344,7 @@ async fn ck_10_known_witnesses_vouch_for_what_we_have_signed_and_for_nothing_els
     let event = server.last_event().await;
     assert_eq!(
         (&event["action"], &event["target"]),
-        (&json!("admin.audit_cosigned"), &json!("w1.example.com"))
+        (&json!("audit.witness_cosigned"), &json!("w1.example.com"))
     );
     assert_eq!(event["actor"]["client_id"], "witness");
     assert_eq!(server.events().await.len(), before + 1, "said once");
@@ -364,9 +364,12 @@ async fn ck_10_known_witnesses_vouch_for_what_we_have_signed_and_for_nothing_els
     assert_eq!(kind.status, 400);
 }
 
-async fn believed(server: &Server) -> Believed {
+async fn anchors(server: &Server) -> ReceiptTrustAnchors {
     let keys = get(server, "/audit/keys").await.text;
-    Believed { keys: keys.lines().filter_map(VerifierKey::parse).collect(), kept: None }
+    ReceiptTrustAnchors {
+        keys: keys.lines().filter_map(VerifierKey::parse).collect(),
+        known_checkpoint: None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -381,15 +384,15 @@ async fn every_token_answer_has_a_receipt_that_the_log_proves() {
         assert_eq!(event["jti"], answer.claims()["jti"], "the event of this very token");
         receipts.push(receipt);
     }
-    let outbound = Outbound::new(Reach::of_issuer(&server.base)).unwrap();
-    let from = || From::Server(&outbound, &server.base);
-    let mut believed = believed(server).await;
-    believed.kept = Some(first.clone());
-    let early = prove::prove(&receipts[1], from(), &believed).await;
+    let outbound = Outbound::new(AddressPolicy::of_issuer(&server.base)).unwrap();
+    let from = || ProofSource::Server(&outbound, &server.base);
+    let mut anchors = anchors(server).await;
+    anchors.known_checkpoint = Some(first.clone());
+    let early = verify_receipt::verify(&receipts[1], from(), &anchors).await;
     assert!(early.is_err(), "no checkpoint covers it yet: could not be checked");
     checkpoint(server).await;
     for receipt in &receipts {
-        let proven = prove::prove(receipt, from(), &believed).await.unwrap();
+        let proven = verify_receipt::verify(receipt, from(), &anchors).await.unwrap();
         assert!(proven.proven, "{proven:?}");
         let event: String = sqlx::query_scalar("SELECT document FROM audit_event WHERE seq = $1")
             .bind(receipt.seq as i64)
@@ -397,26 +400,33 @@ async fn every_token_answer_has_a_receipt_that_the_log_proves() {
             .await
             .unwrap();
         let file = proven.file.unwrap();
-        let offline = |file: &str, event: &str| prove::check_file(file, event.as_bytes(), &believed.keys);
+        let offline =
+            |file: &str, event: &str| verify_receipt::check_file(file, event.as_bytes(), &anchors.keys);
         assert!(offline(&file, &event).unwrap().proven, "CK-12: also by itself");
-        assert_eq!(offline(&file, &event.replace("alice", "malory")).unwrap().why, Some(Disproof::Inclusion));
+        assert_eq!(
+            offline(&file, &event.replace("alice", "malory")).unwrap().reason,
+            Some(ProofError::Inclusion)
+        );
         let moved = file.replace(&format!("index {}", receipt.seq), &format!("index {}", receipt.seq - 1));
         assert!(!offline(&moved, &event).unwrap().proven);
         assert!(offline("nothing", &event).is_err());
         let mut sql = server.sql().await;
-        assert!(prove::prove(receipt, From::Database(&mut sql), &believed).await.unwrap().proven);
+        assert!(
+            verify_receipt::verify(receipt, ProofSource::Database(&mut sql), &anchors).await.unwrap().proven
+        );
     }
     let wrong = Receipt { leaf: [7; 32], ..receipts[0] };
-    let disproved = prove::prove(&wrong, from(), &believed).await.unwrap();
-    assert_eq!((disproved.proven, disproved.why), (false, Some(Disproof::Leaf)));
-    let stranger = Believed { keys: vec![VerifierKey::new("x", [1; 32]).unwrap()], kept: None };
-    let disproved = prove::prove(&receipts[0], from(), &stranger).await.unwrap();
-    assert_eq!(disproved.why, Some(Disproof::Signature));
+    let disproved = verify_receipt::verify(&wrong, from(), &anchors).await.unwrap();
+    assert_eq!((disproved.proven, disproved.reason), (false, Some(ProofError::Leaf)));
+    let stranger =
+        ReceiptTrustAnchors { keys: vec![VerifierKey::new("x", [1; 32]).unwrap()], known_checkpoint: None };
+    let disproved = verify_receipt::verify(&receipts[0], from(), &stranger).await.unwrap();
+    assert_eq!(disproved.reason, Some(ProofError::Signature));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn receipts_can_be_switched_off() {
-    let world = World::configured("[audit]\nreceipts = \"off\"").await;
+    let world = World::configured("[audit]\nreceipts = false").await;
     assert!(world.first_hop().await.header("actchain-receipt").is_none());
 }
 
@@ -452,12 +462,16 @@ async fn ck_08_log_keys_rotate_and_whatever_was_signed_before_goes_on_to_verify(
         .await
         .unwrap();
     assert_eq!(get(server, "/audit/keys").await.text.lines().count(), 3, "former keys stay");
-    let verify =
-        async |kept: &audit::Kept| audit::verify_database(&mut server.sql().await, kept).await.unwrap();
-    assert!(verify(&audit::Kept::default()).await.valid);
+    let verify = async |kept: &audit::TrustAnchors| {
+        audit::verify_database(&mut server.sql().await, kept).await.unwrap()
+    };
+    assert!(verify(&audit::TrustAnchors::default()).await.valid);
     for (key, note) in keys.iter().zip([&notes[0], &notes[2], &notes[4]]) {
-        let kept =
-            audit::Kept { keys: vec![key.clone()], notes: vec![note.clone()], ..audit::Kept::default() };
+        let kept = audit::TrustAnchors {
+            keys: vec![key.clone()],
+            notes: vec![note.clone()],
+            ..audit::TrustAnchors::default()
+        };
         let report = verify(&kept).await;
         assert!(report.valid, "{report:?}");
         assert!(report.checkpoints >= 2);

@@ -107,7 +107,11 @@ async fn scp_and_scope_bound_what_is_granted_in_each_of_their_forms() {
     ] {
         let token = world.user_token_with(|claims| claims[name] = value.clone());
         let asked = world.user_proxy.exchange(&world.server, &token, JWT).param("audience", MAIL);
-        asked.param("scope", "mail.send").send().await.assert_refused(400, "invalid_scope", "scope_too_wide");
+        asked.param("scope", "mail.send").send().await.assert_refused(
+            400,
+            "invalid_scope",
+            "scope_exceeds_grant",
+        );
         assert_eq!(exchange(&world, &token).await.json["scope"], "mail.read", "{name} {value}");
     }
     let both = world.user_token_with(|claims| {
@@ -183,7 +187,7 @@ async fn users_of_two_issuers_with_one_name_have_two_names_in_our_tokens() {
 
     // The two are different users: what ends for one does not end for the other.
     let cut = json!({"iss": OTHER, "sub": "alice", "reason": "left"});
-    assert_eq!(world.as_admin("POST", "/api/v1/principals/cutoff", cut).await.status, 200);
+    assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", cut).await.status, 200);
     let ended = world.email_svc.exchange(&world.server, other.token(), ACCESS_TOKEN).send().await;
     assert_eq!(ended.status, 400, "{}", ended.text);
     assert_eq!(exchange(&world, &world.user_token()).await.status, 200);
@@ -298,7 +302,7 @@ async fn may_act_restricts_and_authorizes_only_where_its_issuer_is_declared_to()
     ask(&world.email_svc, &naming("carol", "email-svc")).await.assert_refused(
         400,
         "invalid_request",
-        "no_delegation",
+        "delegation_required",
     );
     // A client id of the issuer's own names nobody of ours.
     let bare = world.user_token_with(|claims| claims["may_act"] = json!({"client_id": "user-proxy"}));
@@ -320,14 +324,14 @@ async fn may_act_restricts_and_authorizes_only_where_its_issuer_is_declared_to()
     let carol = naming("carol", "email-svc");
     assert_eq!(ask(&world.email_svc, &carol).await.status, 200);
     declare(&world, "may_act: restrict").await.unwrap();
-    ask(&world.email_svc, &carol).await.assert_refused(400, "invalid_request", "no_delegation");
+    ask(&world.email_svc, &carol).await.assert_refused(400, "invalid_request", "delegation_required");
 
     declare(&world, "may_act: ignore").await.unwrap();
     assert_eq!(ask(&world.user_proxy, &naming("alice", "email-svc")).await.status, 200);
     ask(&world.email_svc, &naming("carol", "email-svc")).await.assert_refused(
         400,
         "invalid_request",
-        "no_delegation",
+        "delegation_required",
     );
 }
 
@@ -347,7 +351,7 @@ async fn a_bound_token_of_another_issuer_is_exchanged_under_its_key_alone() {
     );
     world.server.apply(&yaml).await.unwrap();
     let ask = || world.stranger.exchange(&world.server, &token, JWT).param("audience", MAIL);
-    ask().without("dpop").send().await.assert_refused(400, "invalid_dpop_proof", "proof_missing");
+    ask().without("dpop").send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_missing");
     assert_eq!(ask().send().await.status, 200);
 }
 
@@ -426,7 +430,10 @@ async fn the_log_says_why_a_client_was_not_authenticated_and_the_answer_does_not
         assert_eq!((answer.status, answer.error()), (401, "invalid_client"), "{cause}: {}", answer.text);
         answers.insert(answer.text);
         let event = world.server.last_event().await;
-        assert_eq!((&event["reason"], &event["detail"]["cause"]), (&json!("client_unproven"), &json!(cause)));
+        assert_eq!(
+            (&event["reason"], &event["detail"]["cause"]),
+            (&json!("invalid_credentials"), &json!(cause))
+        );
     }
     let wrong = Agent {
         auth: crate::support::agent::Auth::Basic("wrong-secret-0123456789".into()),
@@ -474,7 +481,7 @@ async fn clocks_ten_seconds_ahead_are_accepted_everywhere_and_a_minute_ahead_now
             assert_eq!(status(&answer), accepted, "assertion {name} {ahead}: {}", answer.text);
         }
         // A proof at the management API.
-        let token = world.desk_token(&world.admin).await;
+        let token = world.management_token(&world.admin).await;
         let call = Api::get(&world.server, "/delegate");
         let mut claims = call.proof_claims(&token);
         claims["iat"] = ahead.clone();
@@ -504,5 +511,5 @@ async fn a_key_of_small_order_proves_nothing() {
     let proof = format!("{}.{}.{}", parts[0], parts[1], base64url::encode(signature));
     let asked = world.stranger.request(&world.server).param("grant_type", "client_credentials");
     let answer = asked.param("audience", MAIL).set_header("dpop", proof).send().await;
-    answer.assert_refused(400, "invalid_dpop_proof", "proof_malformed");
+    answer.assert_refused(400, "invalid_dpop_proof", "dpop_proof_malformed");
 }

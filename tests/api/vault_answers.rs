@@ -88,7 +88,7 @@ async fn tokens_of_a_renewal_are_kept_in_whatever_way_they_are_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_a_code_are_kept_in_whatever_way_they_are_answered() {
     let (world, provider) = (World::new().await, Provider::start().await);
-    world.server.apply(&provider.declaration("mail", "scopes: [mail.read]")).await.unwrap();
+    world.server.apply(&provider.manifest("mail", "scopes: [mail.read]")).await.unwrap();
     for (name, way) in ways() {
         provider.once(Asked::Code, way);
         let (id, page) = dance(&world, &provider).await;
@@ -103,7 +103,7 @@ async fn tokens_of_a_code_are_kept_in_whatever_way_they_are_answered() {
 
 /// Begins, agrees, and comes back in the same browser.
 async fn dance(world: &World, provider: &Provider) -> (String, Answer) {
-    let begun = world.as_alice("POST", "/vault/connections", json!({"provider": "mail"})).await;
+    let begun = world.as_alice("POST", "/api/v1/connections", json!({"provider": "mail"})).await;
     assert_eq!(begun.status, 202, "{}", begun.text);
     let cookie = begun.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
     let back = provider.agree(begun.json["authorization_url"].as_str().unwrap()).await;
@@ -203,7 +203,7 @@ async fn what_only_the_owner_can_cure_is_answered_as_that_once_and_asked_no_more
     ] {
         let story = Story::new().await;
         let more = "scopes: [files.read], reconnect_errors: [OF_THIS_PROVIDER, bad_refresh_token]";
-        story.vault.world.server.apply(&story.provider.declaration("third", more)).await.unwrap();
+        story.vault.world.server.apply(&story.provider.manifest("third", more)).await.unwrap();
         story.provider.always(Asked::Refresh, wrong);
         story.pass(100);
         let token = story.token().await;
@@ -214,7 +214,7 @@ async fn what_only_the_owner_can_cure_is_answered_as_that_once_and_asked_no_more
         assert_eq!(story.provider.count(Asked::Refresh), 1, "{code}");
         assert_eq!(story.shown().await["state"], "needs_reconnect");
         let mut events = story.vault.vault_events().await;
-        events.retain(|event| event["action"] == "vault.connection.broken");
+        events.retain(|event| event["action"] == "vault.connection.needs_reconnect");
         assert_eq!((events.len(), &events[0]["detail"]["error"]), (1, &json!(code)));
     }
 }
@@ -250,7 +250,7 @@ async fn scopes_that_a_provider_does_not_say_are_not_known_to_be_few() {
         story.pass(3_600);
         let whole = story.fetch().await;
         assert_eq!((whole.status, whole.json.get("scope")), (200, None), "{scope}");
-        fetch().await.assert_problem(403, "connection_too_wide");
+        fetch().await.assert_problem(403, "connection_scope_exceeded");
         assert_eq!(story.shown().await["scopes"], Value::Null, "{scope}");
     }
     story.provider.becomes(|kind| kind.grants = Some("files.read".into()));
@@ -262,7 +262,7 @@ async fn scopes_that_a_provider_does_not_say_are_not_known_to_be_few() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_scope_of_a_new_connection_is_unknown() {
     let (world, provider) = (World::new().await, Provider::start().await);
-    world.server.apply(&provider.declaration("mail", "scopes: [mail.read]")).await.unwrap();
+    world.server.apply(&provider.manifest("mail", "scopes: [mail.read]")).await.unwrap();
     for scope in [json!(""), json!([]), json!({})] {
         let rework = move |mut right: Value| {
             right["scope"] = scope.clone();
@@ -271,12 +271,12 @@ async fn an_empty_scope_of_a_new_connection_is_unknown() {
         provider.once(Asked::Code, Wrong::reworked(rework));
         let (id, page) = dance(&world, &provider).await;
         assert_eq!(page.status, 200, "{}", page.text);
-        let shown = world.as_alice("GET", &format!("/vault/connections/{id}"), json!({})).await;
+        let shown = world.as_alice("GET", &format!("/api/v1/connections/{id}"), json!({})).await;
         assert_eq!(shown.json["scopes"], Value::Null);
     }
     let credential = json!({"access_token": "a", "scope": ""});
     let body = json!({"provider": "mail", "credential": credential});
-    let imported = world.as_alice("POST", "/vault/connections", body).await;
+    let imported = world.as_alice("POST", "/api/v1/connections", body).await;
     assert_eq!((imported.status, &imported.json["scopes"]), (201, &Value::Null));
 }
 
@@ -338,9 +338,9 @@ async fn a_token_that_is_given_back_is_one_only_if_the_provider_says_so() {
         let story = Story::new().await;
         let server = &story.vault.world.server;
         let more = "scopes: [files.read], revocation_token: access_token";
-        server.apply(&story.provider.declaration("third", more)).await.unwrap();
+        server.apply(&story.provider.manifest("third", more)).await.unwrap();
         story.provider.once(Asked::Revoke, wrong.clone());
-        let path = format!("/vault/connections/{}/disconnect", story.id);
+        let path = format!("/api/v1/connections/{}/disconnect", story.id);
         let ended = story.vault.world.as_alice("POST", &path, json!({})).await;
         assert_eq!((ended.status, &ended.json["provider_revoked"]), (200, &json!(false)), "{wrong:?}");
         story.pass(61);
@@ -353,7 +353,7 @@ async fn a_token_that_is_given_back_is_one_only_if_the_provider_says_so() {
     // RFC 7009 §2.2: with an invalid token there is nothing to do.
     let story = Story::new().await;
     story.provider.once(Asked::Revoke, Wrong::json(400, json!({"error": "invalid_token"})));
-    let path = format!("/vault/connections/{}/disconnect", story.id);
+    let path = format!("/api/v1/connections/{}/disconnect", story.id);
     let ended = story.vault.world.as_alice("POST", &path, json!({})).await;
     assert_eq!(ended.json["provider_revoked"], true, "{}", ended.text);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actchain::domain::vault::Credential;
-use actchain::domain::vault::held::Held;
+use actchain::domain::vault::credential_cache::OpenedConnection;
 use actchain::jobs::sweep;
 use reqwest::Url;
 use secrecy::ExposeSecret as _;
@@ -21,7 +21,7 @@ const SCOPES: &str = "scopes: [mail.read, mail.send]";
 
 async fn with(kind: Kind, more: &str) -> (World, Provider) {
     let (world, provider) = (World::new().await, Provider::of(kind).await);
-    world.server.apply(&provider.declaration("mail", more)).await.unwrap();
+    world.server.apply(&provider.manifest("mail", more)).await.unwrap();
     (world, provider)
 }
 
@@ -47,7 +47,7 @@ fn begun(answer: Answer) -> Begun {
 async fn ask(world: &World, sub: &str, more: Value) -> Answer {
     let mut body = json!({"provider": "mail"});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    world.as_user(sub, "POST", "/vault/connections", body).await
+    world.as_user(sub, "POST", "/api/v1/connections", body).await
 }
 
 async fn begin(world: &World, more: Value) -> Begun {
@@ -82,7 +82,7 @@ fn assert_shown(page: &Answer, status: u16, title: &str) {
     assert!(!page.text.contains("<script"));
 }
 
-async fn held(world: &World, id: &str) -> Option<Arc<Held>> {
+async fn held(world: &World, id: &str) -> Option<Arc<OpenedConnection>> {
     let mut sql = world.server.sql().await;
     world.server.app.vault.open(&mut sql, id).await.unwrap()
 }
@@ -94,11 +94,11 @@ async fn access_token(world: &World, id: &str) -> String {
 }
 
 async fn show(world: &World, sub: &str, id: &str) -> Answer {
-    world.as_user(sub, "GET", &format!("/vault/connections/{id}"), json!({})).await
+    world.as_user(sub, "GET", &format!("/api/v1/connections/{id}"), json!({})).await
 }
 
 async fn finish(world: &World, sub: &str, (id, code): (&str, &str)) -> Answer {
-    let path = format!("/vault/connections/{id}/finish");
+    let path = format!("/api/v1/connections/{id}/finish");
     world.as_user(sub, "POST", &path, json!({"code": code})).await
 }
 
@@ -132,7 +132,8 @@ async fn dump(world: &World) -> String {
     .await
     .unwrap();
     assert!(
-        tables.iter().any(|table| table == "connecting") && tables.iter().any(|table| table == "audit_event")
+        tables.iter().any(|table| table == "pending_authorization")
+            && tables.iter().any(|table| table == "audit_event")
     );
     let mut all = String::new();
     for table in tables {
@@ -212,7 +213,10 @@ async fn an_owner_connects_an_account_and_no_secret_shows_anywhere() {
         shown.text
     );
     assert_eq!(shown.json["scopes"], json!(["mail.read", "mail.send", "offline"]));
-    assert_eq!((&shown.json["refreshable"], &shown.json["owner"]["sub"]), (&json!(true), &json!("alice")));
+    assert_eq!(
+        (&shown.json["has_refresh_token"], &shown.json["owner"]["sub"]),
+        (&json!(true), &json!("alice"))
+    );
     assert_eq!(show(&world, "bob", &begun.connection).await.status, 404);
     let authorized = newest(&world, "vault.connection.authorized").await;
     assert_eq!(authorized["detail"]["browser"], "same");
@@ -239,7 +243,7 @@ async fn over_https_the_cookie_is_one_that_no_other_host_can_set() {
     world.server.apply(yaml).await.unwrap();
     let body = json!({"provider": "mail"});
     let answer =
-        Api::post(&world.server, "/t1/vault/connections", body).user(&world.user_token()).send().await;
+        Api::post(&world.server, "/t1/api/v1/connections", body).user(&world.user_token()).send().await;
     let begun = begun(answer);
     let cookie = begun.answer.header("set-cookie").unwrap();
     assert!(cookie.starts_with("__Host-actchain-connect=") && cookie.ends_with("; Secure"), "{cookie}");
@@ -273,14 +277,14 @@ async fn what_another_browser_brings_waits_for_the_code_that_it_was_shown() {
 
     assert_eq!(finish(&world, "bob", (&begun.connection, &code)).await.status, 404);
     assert_eq!(finish(&world, "alice", ("another", &code)).await.status, 404);
-    let admin = format!("/vault/connections/{}/finish", begun.connection);
+    let admin = format!("/api/v1/connections/{}/finish", begun.connection);
     assert_eq!(world.as_admin("POST", &admin, json!({"code": code})).await.status, 403);
     let wrong = finish(&world, "alice", (&begun.connection, "0000-0000-0000")).await;
     assert_eq!((wrong.status, wrong.reason()), (404, "not_found"));
     let refused = newest(&world, "vault.connection.refused").await;
-    assert_eq!((&refused["detail"]["move"], &refused["detail"]["tries"]), (&json!("finish"), &json!(1)));
+    assert_eq!((&refused["detail"]["operation"], &refused["detail"]["tries"]), (&json!("finish"), &json!(1)));
     let key = |key: &str| {
-        let path = format!("/vault/connections/{}/finish", begun.connection);
+        let path = format!("/api/v1/connections/{}/finish", begun.connection);
         let typed = code.to_lowercase().replace('-', " ");
         Api::post(&world.server, &path, json!({"code": typed})).user(&world.user_token()).key(key)
     };
@@ -363,7 +367,7 @@ async fn states_that_are_wrong_or_late_and_queries_that_are_no_answers_lead_nowh
     assert_eq!(finish(&world, "alice", (&waits.connection, &code)).await.status, 404);
     assert_eq!(provider.count(Asked::Code), 1);
     let left = async || {
-        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM connecting");
+        let count = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM pending_authorization");
         count.fetch_one(&mut world.server.sql().await).await.unwrap()
     };
     assert!(left().await >= 2);
@@ -423,7 +427,7 @@ async fn rfc9207_an_answer_of_another_issuer_is_not_taken() {
     assert_shown(&dance(&provider, &begin(&world, json!({})).await).await, 200, "Connected");
     // One that need not say it, but does.
     let more = format!("{SCOPES}, issuer: \"{base}\"");
-    world.server.apply(&provider.declaration("mail", &more)).await.unwrap();
+    world.server.apply(&provider.manifest("mail", &more)).await.unwrap();
     let begun = begin(&world, json!({})).await;
     let back = with_param(&provider.agree(&begun.url).await, "iss", Some("https://evil.example.com"));
     assert_eq!(visit(&back, Some(&begun.cookie)).await.status, 403);
@@ -491,9 +495,9 @@ async fn what_is_granted_is_stored_and_no_more_is_asked_for_than_was_declared() 
     assert_eq!(dance(&provider, &narrow).await.status, 200);
     assert_eq!(show(&world, "alice", &narrow.connection).await.json["scopes"], json!(["mail.read"]));
     for (body, reason) in [
-        (json!({"scopes": ["mail.read", "admin"]}), "scope_too_wide"),
+        (json!({"scopes": ["mail.read", "admin"]}), "scope_exceeds_grant"),
         (json!({"scopes": []}), "scope_empty"),
-        (json!({"scopes": ["a b"]}), "scope_too_wide"),
+        (json!({"scopes": ["a b"]}), "scope_exceeds_grant"),
         (json!({"scopes": "mail.read"}), "malformed_request"),
         (json!({"name": ""}), "malformed_request"),
         (json!({"provider": "nothing"}), "provider_unknown"),
@@ -516,12 +520,12 @@ async fn what_is_granted_is_stored_and_no_more_is_asked_for_than_was_declared() 
     }
     // Nothing was asked for, and nothing is said: nobody knows.
     provider.becomes(|kind| kind.grants = None);
-    world.server.apply(&provider.declaration("mail", "scope_separator: comma")).await.unwrap();
+    world.server.apply(&provider.manifest("mail", "scope_separator: comma")).await.unwrap();
     let begun = begin(&world, json!({})).await;
     assert_eq!(dance(&provider, &begun).await.status, 200);
     assert_eq!(show(&world, "alice", &begun.connection).await.json["scopes"], Value::Null);
     let commas = "scope_separator: comma, scopes: [a, b]";
-    world.server.apply(&provider.declaration("mail", commas)).await.unwrap();
+    world.server.apply(&provider.manifest("mail", commas)).await.unwrap();
     assert_eq!(query_of(&begin(&world, json!({})).await.url)["scope"], "a,b");
 }
 
@@ -530,15 +534,15 @@ async fn only_owners_are_sent_to_a_provider() {
     let (world, provider) = usual().await;
     let owner = json!({"iss": IDP, "sub": "alice"});
     let admin =
-        world.as_admin("POST", "/vault/connections", json!({"provider": "mail", "owner": owner})).await;
+        world.as_admin("POST", "/api/v1/connections", json!({"provider": "mail", "owner": owner})).await;
     assert_eq!((admin.status, admin.reason()), (400, "malformed_request"), "{}", admin.text);
     let bob = ask(&world, "bob", json!({"owner": owner})).await;
     assert_eq!((bob.status, bob.reason()), (403, "insufficient_scope"));
     let agent =
-        world.as_agent(&world.user_proxy, "POST", "/vault/connections", json!({"provider": "mail"})).await;
+        world.as_agent(&world.user_proxy, "POST", "/api/v1/connections", json!({"provider": "mail"})).await;
     let begun = begun(agent);
     assert_eq!(dance(&provider, &begun).await.status, 200);
-    let path = format!("/vault/connections/{}", begun.connection);
+    let path = format!("/api/v1/connections/{}", begun.connection);
     assert_eq!(
         world.as_agent(&world.user_proxy, "GET", &path, json!({})).await.json["owner"]["sub"],
         "user-proxy"
@@ -558,7 +562,7 @@ async fn a_connection_is_connected_again_under_its_id() {
     assert_eq!(dance(&provider, &first).await.status, 200);
     let id = first.connection.as_str();
     let old = access_token(&world, id).await;
-    exec(&world, "UPDATE connection SET broken_at = now(), version = version + 1").await;
+    exec(&world, "UPDATE connection SET needs_reconnect_at = now(), version = version + 1").await;
     assert_eq!(show(&world, "alice", id).await.json["state"], "needs_reconnect");
     let again = begin(&world, json!({"connection": id})).await;
     assert_eq!(again.connection, id);
@@ -587,11 +591,11 @@ async fn a_connection_is_connected_again_under_its_id() {
     let others = ask(&world, "bob", json!({"connection": id})).await;
     assert_eq!((others.status, others.reason()), (404, "not_found"));
     assert_eq!(ask(&world, "alice", json!({"connection": "no such thing"})).await.status, 404);
-    world.server.apply(&provider.declaration("calendar", "")).await.unwrap();
+    world.server.apply(&provider.manifest("calendar", "")).await.unwrap();
     assert_eq!(ask(&world, "alice", json!({"provider": "calendar", "connection": id})).await.status, 400);
     // One that is ended meanwhile stays so, and what was given for it is given back.
     let late = begin(&world, json!({"connection": id})).await;
-    let path = format!("/vault/connections/{id}/disconnect");
+    let path = format!("/api/v1/connections/{id}/disconnect");
     assert_eq!(world.as_alice("POST", &path, json!({})).await.status, 200);
     assert_shown(&dance(&provider, &late).await, 410, "Not connected");
     assert!(!provider.honours(&provider.newest().unwrap()));
@@ -643,7 +647,7 @@ async fn a_provider_that_answers_anything_else_connects_nothing() {
         assert_eq!(show(&world, "alice", &begun.connection).await.status, 404);
     }
     assert!(!dump(&world).await.contains("of-a-strange-answer"));
-    // At the desk it is said with the reason.
+    // At the management API it is said with the reason.
     for (wrong, status, reason) in [
         (Wrong::json(400, json!({"error": "invalid_grant"})), 502, "provider_refused"),
         (Wrong::json(500, json!({})), 503, "provider_unavailable"),
@@ -696,18 +700,18 @@ async fn whoever_is_cut_off_meanwhile_connects_nothing() {
     let (same, other) = (begin(&world, json!({})).await, begin(&world, json!({})).await);
     let code = code_of(&visit(&provider.agree(&other.url).await, None).await);
     let cutoff = json!({"iss": IDP, "sub": "alice", "reason": "stolen"});
-    assert_eq!(world.as_admin("POST", "/api/v1/principals/cutoff", cutoff).await.status, 200);
+    assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", cutoff).await.status, 200);
     world.server.pass(120);
     assert_shown(&dance(&provider, &same).await, 410, "Not connected");
     assert_eq!(provider.count(Asked::Code), 0);
-    assert_eq!(newest(&world, "vault.connection.refused").await["reason"], "principal_cut_off");
+    assert_eq!(newest(&world, "vault.connection.refused").await["reason"], "principal_revoked");
     // Alice comes with a new token, but what was begun was not hers for sure.
     let late = finish(&world, "alice", (&other.connection, &code)).await;
     assert!(late.status >= 400, "{}", late.text);
     assert!(held(&world, &other.connection).await.is_none());
     assert!(provider.newest().is_none_or(|token| !provider.honours(&token)));
     let agents = begun(
-        world.as_agent(&world.user_proxy, "POST", "/vault/connections", json!({"provider": "mail"})).await,
+        world.as_agent(&world.user_proxy, "POST", "/api/v1/connections", json!({"provider": "mail"})).await,
     );
     world.server.disable("user-proxy").await;
     assert_eq!(dance(&provider, &agents).await.status, 410);
@@ -734,7 +738,7 @@ async fn whoever_repeats_a_request_is_sent_on_the_way_to_the_same_connection() {
     let (world, provider) = usual().await;
     let token = world.user_token();
     let ask = async |body: Value| {
-        Api::post(&world.server, "/vault/connections", body).user(&token).key("k").send().await
+        Api::post(&world.server, "/api/v1/connections", body).user(&token).key("k").send().await
     };
     let first = begun(ask(json!({"provider": "mail"})).await);
     let second = begun(ask(json!({"provider": "mail"})).await);
@@ -758,14 +762,17 @@ async fn rows_that_were_tampered_with_do_not_open() {
         "connection = 'another'".to_owned(),
         "scopes = '{}'".to_owned(),
         // Another browser's secret.
-        "browser = sha256('x')".to_owned(),
+        "browser_binding_hash = sha256('x')".to_owned(),
     ] {
         let begun = begin(&world, json!({})).await;
-        exec(&world, &format!("UPDATE connecting SET {change} WHERE connection = '{}'", begun.connection))
-            .await;
+        exec(
+            &world,
+            &format!("UPDATE pending_authorization SET {change} WHERE connection = '{}'", begun.connection),
+        )
+        .await;
         let back = provider.agree(&begun.url).await;
         assert_shown(&visit(&back, Some("actchain-connect=x")).await, 503, "Not connected");
-        exec(&world, "DELETE FROM connecting").await;
+        exec(&world, "DELETE FROM pending_authorization").await;
     }
     assert_eq!(provider.count(Asked::Code), 0);
 }
@@ -778,6 +785,9 @@ async fn we_are_known_to_the_provider_however_it_wants_it() {
         let begun = begin(&world, json!({})).await;
         assert_shown(&dance(&provider, &begun).await, 200, "Connected");
         let shown = show(&world, "alice", &begun.connection).await;
-        assert_eq!((&shown.json["refreshable"], &shown.json["expires_at"]), (&json!(false), &Value::Null));
+        assert_eq!(
+            (&shown.json["has_refresh_token"], &shown.json["expires_at"]),
+            (&json!(false), &Value::Null)
+        );
     }
 }

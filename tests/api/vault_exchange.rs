@@ -73,19 +73,31 @@ async fn whatever_is_missing_is_refused_as_oauth_does_and_recorded() {
         (
             asking(&vault, email, &token, &names(&other)),
             "invalid_authorization_details",
-            "connection_not_named",
+            "connection_missing",
         ),
-        (asking(&vault, email, &token, &two), "invalid_authorization_details", "details_malformed"),
-        (asking(&vault, email, &token, &json!([])), "invalid_authorization_details", "details_malformed"),
-        (good().without("authorization_details"), "invalid_authorization_details", "details_malformed"),
+        (
+            asking(&vault, email, &token, &two),
+            "invalid_authorization_details",
+            "authorization_details_malformed",
+        ),
+        (
+            asking(&vault, email, &token, &json!([])),
+            "invalid_authorization_details",
+            "authorization_details_malformed",
+        ),
+        (
+            good().without("authorization_details"),
+            "invalid_authorization_details",
+            "authorization_details_malformed",
+        ),
         (good().param("audience", MAIL), "invalid_request", ""),
         (good().param("scope", "files.read"), "invalid_request", ""),
         (good().without("subject_token_type"), "invalid_request", ""),
         (good().set("subject_token", "x"), "invalid_request", "subject_token_invalid"),
-        (good().without("dpop"), "invalid_dpop_proof", "proof_missing"),
+        (good().without("dpop"), "invalid_dpop_proof", "dpop_proof_missing"),
         // Somebody else's token, even of the same chain.
-        (asking(&vault, email, &first, &details), "invalid_request", "no_delegation"),
-        (asking(&vault, stranger, &token, &details), "invalid_request", "no_delegation"),
+        (asking(&vault, email, &first, &details), "invalid_request", "delegation_required"),
+        (asking(&vault, stranger, &token, &details), "invalid_request", "delegation_required"),
     ] {
         let before = vault.vault_events().await.len();
         let answer = request.send().await;
@@ -96,7 +108,7 @@ async fn whatever_is_missing_is_refused_as_oauth_does_and_recorded() {
         assert_eq!(events[before]["action"], "vault.token.refused");
     }
     let user = asking(&vault, email, &vault.world.user_token(), &details).set("subject_token_type", JWT);
-    user.send().await.assert_refused(400, "invalid_request", "no_delegation");
+    user.send().await.assert_refused(400, "invalid_request", "delegation_required");
     let key = Agent { key: crate::support::ends::new_key(), ..email.clone() };
     asking(&vault, &key, &token, &details).send().await.assert_refused(
         400,
@@ -105,12 +117,12 @@ async fn whatever_is_missing_is_refused_as_oauth_does_and_recorded() {
     );
     // Somebody else's connection is not there.
     let body = json!({"provider": "keys", "credential": {"key": "bobs-own-api-key"}});
-    let bobs = vault.world.as_user("bob", "POST", "/vault/connections", body).await;
+    let bobs = vault.world.as_user("bob", "POST", "/api/v1/connections", body).await;
     let bobs = names(bobs.json["id"].as_str().unwrap());
     vault.delegated(bobs.clone(), json!({})).await;
     let [_, named] = vault.chain(&bobs).await;
-    asked(&vault, &named, &bobs).await.assert_refused(400, "invalid_target", "target_refused");
-    let end = format!("/vault/connections/{id}/disconnect");
+    asked(&vault, &named, &bobs).await.assert_refused(400, "invalid_target", "resource_refused");
+    let end = format!("/api/v1/connections/{id}/disconnect");
     assert_eq!(vault.world.as_alice("POST", &end, json!({})).await.status, 200);
     asked(&vault, &token, &details).await.assert_refused(400, "invalid_target", "connection_disconnected");
     vault.world.as_alice("POST", &format!("/delegate/{root}/revoke"), json!({})).await;

@@ -54,7 +54,7 @@ async fn nothing_of_the_agent_itself_goes_out() {
     let token = vault.token(&connection).await;
     let request = vault.request(&token, ("POST", &vault.path(&connection, "/v1/x")));
     let dropped = [
-        ("cookie", "session=1"),
+        ("cookie", "session_id=1"),
         ("x-api-key", "of-the-agent"),
         ("proxy-authorization", "Basic eDp5"),
         ("forwarded", "for=192.0.2.1"),
@@ -308,7 +308,9 @@ async fn bodies_are_streamed_both_ways() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_have_limits() {
-    let vault = Vaulted::configured("[vault]\nproxy_body = 1000\nproxy_answer = 20000", "").await;
+    let vault =
+        Vaulted::configured("[vault]\nproxy_max_request_bytes = 1000\nproxy_max_response_bytes = 20000", "")
+            .await;
     let connection = vault.by_key().await;
     let token = vault.token(&connection).await;
     let path = vault.path(&connection, "/v1/x");
@@ -533,7 +535,7 @@ async fn only_what_the_delegation_lets_through_is_sent() {
         (json!({"actions": ["proxy"]}), "POST", "/v1/x", None),
         (json!({"actions": ["proxy:GET"]}), "GET", "/v1/x", None),
         (json!({"actions": ["proxy:GET"]}), "POST", "/v1/x", Some("proxy_forbidden")),
-        (json!({"actions": ["retrieve"]}), "GET", "/v1/x", Some("connection_not_named")),
+        (json!({"actions": ["retrieve"]}), "GET", "/v1/x", Some("connection_missing")),
         (json!({"locations": [at("/v1/")]}), "GET", "/v1/x", None),
         (json!({"locations": [origin]}), "GET", "/v1/x", None),
         (json!({"locations": [at("/v2/")]}), "GET", "/v1/x", Some("proxy_forbidden")),
@@ -554,7 +556,7 @@ async fn only_what_the_delegation_lets_through_is_sent() {
     let token = vault.token_with(&connection, json!({"actions": ["proxy"]})).await;
     let retrieval = format!("/vault/connections/{connection}/token");
     let answer = vault.send(&token, ("POST", &retrieval)).await;
-    assert_eq!((answer.status, answer.reason()), (403, "connection_not_named"));
+    assert_eq!((answer.status, answer.reason()), (403, "connection_missing"));
     // Two objects: either of them is enough, and they are not mixed.
     let details = json!([
         {"type": "vault_connection", "identifier": connection, "actions": ["proxy:GET"], "locations": [at("/v1/")]},
@@ -572,7 +574,7 @@ async fn only_what_the_delegation_lets_through_is_sent() {
     }
     let other = vault.by_key().await;
     let answer = vault.send(&token, ("GET", &vault.path(&other, "/v1/x"))).await;
-    assert_eq!((answer.status, answer.reason()), (403, "connection_not_named"));
+    assert_eq!((answer.status, answer.reason()), (403, "connection_missing"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -619,10 +621,10 @@ async fn who_asks_is_proved_as_for_the_credential_itself() {
         (vec![], "not_authenticated"),
         (vec![("authorization", format!("Bearer {token}"))], "access_token_bound"),
         (vec![("authorization", format!("Bearer {token}")), proof.clone()], "access_token_bound"),
-        (vec![authorization.clone()], "proof_missing"),
-        (vec![authorization.clone(), proof_of(&token, ("POST", &path))], "proof_target"),
-        (vec![authorization.clone(), proof_of(&token, ("GET", &elsewhere))], "proof_target"),
-        (vec![authorization.clone(), proof_of(&other, ("GET", &path))], "proof_access_token"),
+        (vec![authorization.clone()], "dpop_proof_missing"),
+        (vec![authorization.clone(), proof_of(&token, ("POST", &path))], "dpop_proof_target"),
+        (vec![authorization.clone(), proof_of(&token, ("GET", &elsewhere))], "dpop_proof_target"),
+        (vec![authorization.clone(), proof_of(&other, ("GET", &path))], "dpop_proof_access_token"),
         (stolen.to_vec(), "access_token_bound"),
     ] {
         assert_eq!(send(&fields).await, (401, reason.to_owned()), "{reason}");
@@ -630,11 +632,11 @@ async fn who_asks_is_proved_as_for_the_credential_itself() {
     assert!(vault.upstream.received().is_empty());
     let good = [authorization, proof];
     assert_eq!(send(&good).await.0, 200);
-    assert_eq!(send(&good).await, (401, "proof_replayed".to_owned()));
+    assert_eq!(send(&good).await, (401, "dpop_proof_replayed".to_owned()));
     assert_eq!(vault.upstream.received().len(), 1);
     // Somebody else's connection is none at all.
     let body = json!({"provider": "api", "credential": {"key": "of-bob-0123456789"}});
-    let bobs = vault.world.as_user("bob", "POST", "/vault/connections", body).await;
+    let bobs = vault.world.as_user("bob", "POST", "/api/v1/connections", body).await;
     let bobs = bobs.json["id"].as_str().unwrap().to_owned();
     let token = vault.token(&bobs).await;
     let answer = vault.send(&token, ("GET", &vault.path(&bobs, "/v1/x"))).await;

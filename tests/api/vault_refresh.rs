@@ -112,10 +112,10 @@ async fn a_grant_that_is_gone_condemns_the_connection_until_it_gets_another_cred
     assert_eq!(story.provider.count(Asked::Refresh), 1, "it is not asked again");
     let events = story.vault.vault_events().await;
     let broken: Vec<&Value> =
-        events.iter().filter(|event| event["action"] == "vault.connection.broken").collect();
+        events.iter().filter(|event| event["action"] == "vault.connection.needs_reconnect").collect();
     assert_eq!((broken.len(), &broken[0]["detail"]["error"]), (1, &json!("invalid_grant")));
     let rotation = json!({"credential": given(&story.provider).await});
-    let path = format!("/vault/connections/{}/rotate", story.id);
+    let path = format!("/api/v1/connections/{}/rotate", story.id);
     assert_eq!(story.vault.world.as_alice("POST", &path, rotation.clone()).await.json["state"], "active");
     assert_eq!(story.fetched().await, rotation["credential"]["access_token"]);
 }
@@ -132,7 +132,7 @@ async fn without_a_refresh_token_an_access_token_is_given_to_its_end() {
     vault.world.server.pass(1);
     let [_, token] = vault.chain(&names(&id)).await;
     vault.fetch(&token, &id).await.assert_problem(409, "connection_needs_reconnect");
-    let shown = vault.world.as_alice("GET", &format!("/vault/connections/{id}"), json!({})).await;
+    let shown = vault.world.as_alice("GET", &format!("/api/v1/connections/{id}"), json!({})).await;
     assert_eq!(shown.json["state"], "needs_reconnect");
 }
 
@@ -146,7 +146,7 @@ async fn a_server_that_remembers_an_ended_token_finds_the_one_that_another_serve
     let twin = vault.world.server.twin().await;
     vault.world.server.pass(100);
     let body = json!({"credential": {"access_token": "at-2"}});
-    let call = Api::post(&twin, &format!("/vault/connections/{id}/rotate"), body);
+    let call = Api::post(&twin, &format!("/api/v1/connections/{id}/rotate"), body);
     call.user(&vault.world.user_token()).send().await.with_status(200);
     let [_, token] = vault.chain(&names(&id)).await;
     let fetched = vault.fetch(&token, &id).await;
@@ -164,7 +164,7 @@ async fn a_credential_that_is_rotated_during_a_refresh_stays() {
     let rotating = async {
         story.provider.asked(Asked::Refresh, 1).await;
         let body = json!({"credential": {"access_token": "brought-meanwhile"}});
-        let path = format!("/vault/connections/{}/rotate", story.id);
+        let path = format!("/api/v1/connections/{}/rotate", story.id);
         assert_eq!(story.vault.world.as_alice("POST", &path, body).await.status, 200);
         gate.open();
     };
@@ -239,14 +239,14 @@ async fn a_provider_that_allows_more_than_before_is_seen() {
     story.provider.becomes(|kind| kind.grants = Some("files.read files.write".into()));
     story.pass(100);
     let [_, token] = story.vault.chain(&limited).await;
-    story.vault.fetch(&token, &story.id).await.assert_problem(403, "connection_too_wide");
+    story.vault.fetch(&token, &story.id).await.assert_problem(403, "connection_scope_exceeded");
     assert_eq!(story.shown().await["scopes"], json!(["files.read", "files.write"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_is_told_to_the_provider_now_or_later() {
     let story = Story::new().await;
-    let path = format!("/vault/connections/{}/disconnect", story.id);
+    let path = format!("/api/v1/connections/{}/disconnect", story.id);
     story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
     let ended = story.vault.world.as_alice("POST", &path, json!({"reason": "enough"})).await;
     assert_eq!((ended.status, &ended.json["provider_revoked"]), (200, &json!(false)), "{}", ended.text);
@@ -305,8 +305,8 @@ async fn a_refresh_token_goes_where_the_provider_is_by_now() {
     // It is remembered.
     story.fetched().await;
     let moved = Provider::of(Kind::default()).await;
-    let declaration = moved.declaration("third", "scopes: [files.read], rotates_refresh_tokens: true");
-    story.vault.world.server.apply(&declaration).await.unwrap();
+    let manifest = moved.manifest("third", "scopes: [files.read], rotates_refresh_tokens: true");
+    story.vault.world.server.apply(&manifest).await.unwrap();
     story.pass(100);
     let token = story.token().await;
     let answer = story.vault.fetch(&token, &story.id).await;
@@ -330,7 +330,7 @@ async fn what_comes_back_after_an_end_is_given_back() {
     let fetching = story.vault.fetch(&token, &story.id);
     let ending = async {
         story.provider.asked(Asked::Refresh, 1).await;
-        let path = format!("/vault/connections/{}/disconnect", story.id);
+        let path = format!("/api/v1/connections/{}/disconnect", story.id);
         assert_eq!(story.vault.world.as_alice("POST", &path, json!({})).await.status, 200);
         gate.open();
     };
@@ -348,7 +348,7 @@ async fn an_end_that_cannot_be_told_keeps_no_other_from_being_told() {
     story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
     story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
     for id in [&story.id, &other] {
-        let path = format!("/vault/connections/{id}/disconnect");
+        let path = format!("/api/v1/connections/{id}/disconnect");
         assert_eq!(story.vault.world.as_alice("POST", &path, json!({})).await.status, 200);
         story.pass(1);
     }

@@ -1,9 +1,9 @@
 //! New master and data keys while servers run: nothing is lost, whatever interrupts it, and nothing old is left.
 
-use actchain::flows::keys;
-use actchain::flows::vault::rekey;
 use actchain::platform::jose::SealingKey;
 use actchain::platform::secret::MasterKey;
+use actchain::services::keys;
+use actchain::services::vault::rekey;
 use serde_json::{Value, json};
 
 use crate::support::Server;
@@ -42,7 +42,7 @@ async fn all_secrets_are_sealed_anew_while_agents_fetch_them() {
     let fetching = async {
         let mut got = 0;
         for _ in 0..20 {
-            server.app.vault.held.invalidate_all();
+            server.app.vault.opened.invalidate_all();
             assert_eq!(fetched(&vault, server, (&token, &id)).await, "the-api-key-of-alice");
             got += 1;
         }
@@ -60,7 +60,7 @@ async fn all_secrets_are_sealed_anew_while_agents_fetch_them() {
     let events = server.events().await;
     let sealed: i64 = events
         .iter()
-        .filter(|event| event["action"] == "key.vault_changed" && event["detail"]["change"] == "sealed anew")
+        .filter(|event| event["action"] == "vault.key_rotated" && event["detail"]["change"] == "sealed anew")
         .map(|event| event["detail"]["secrets"].as_i64().unwrap())
         .sum();
     assert_eq!(sealed, 254);
@@ -86,7 +86,7 @@ async fn what_was_interrupted_goes_on_with_the_key_that_it_began_with() {
             None => interrupted += 1,
             Some(done) => break (done.unwrap(), begun),
         }
-        server.app.vault.held.invalidate_all();
+        server.app.vault.opened.invalidate_all();
         assert_eq!(fetched(&vault, server, (&token, &id)).await, "the-api-key-of-alice");
     };
     assert_eq!(keys_in_use(server).await, std::slice::from_ref(&first.data_key));
@@ -114,7 +114,7 @@ async fn another_master_key_takes_over_step_by_step() {
     let places = async |server: &Server| {
         let mut places = Vec::new();
         for _ in 0..5 {
-            let place = server.app.next_place().await.unwrap();
+            let place = server.app.next_status_index().await.unwrap();
             places.push((place.list, place.idx));
         }
         places
@@ -126,7 +126,7 @@ async fn another_master_key_takes_over_step_by_step() {
     assert_eq!((done.wrapped, done.sealed), (6, 4));
     // From now on it is enough by itself.
     keys::ensure(&server.app.pool, &alone, &server.app.config.keys, now).await.unwrap();
-    assert_eq!(keys::wrap_anew(&server.app.pool, &alone, now).await.unwrap(), 0);
+    assert_eq!(keys::rewrap(&server.app.pool, &alone, now).await.unwrap(), 0);
     assert_eq!(fetched(&vault, &next, (&token, &id)).await, "the-api-key-of-alice");
     let verified = vault.world.hop_from_user(&vault.world.user_proxy, &vault.world.user_token()).await;
     assert_eq!(verified.status, 200, "the old server goes on until it is restarted: {}", verified.text);

@@ -63,7 +63,7 @@ async fn a_provider_that_wants_a_rest_before_it_is_told_of_an_end_gets_it() {
     let story = Story::new().await;
     let server = &story.vault.world.server;
     story.provider.once(Asked::Revoke, Wrong::json(429, json!({})).with("retry-after", "300"));
-    let path = format!("/vault/connections/{}/disconnect", story.id);
+    let path = format!("/api/v1/connections/{}/disconnect", story.id);
     assert_eq!(story.vault.world.as_alice("POST", &path, json!({})).await.json["provider_revoked"], false);
     for (seconds, count) in [(299, 1), (1, 2)] {
         story.pass(seconds);
@@ -238,7 +238,7 @@ async fn a_rejected_token_that_cannot_be_renewed_now_is_answered_to_its_end() {
 async fn a_credential_without_a_refresh_token_is_not_touched_by_a_rejection() {
     let story = Story::new().await;
     let credential = json!({"access_token": "at-1", "expires_in": 1000});
-    let path = format!("/vault/connections/{}/rotate", story.id);
+    let path = format!("/api/v1/connections/{}/rotate", story.id);
     let rotated = story.vault.world.as_alice("POST", &path, json!({"credential": credential})).await;
     assert_eq!(rotated.status, 200, "{}", rotated.text);
     assert_eq!(called(&story).await.status, 401);

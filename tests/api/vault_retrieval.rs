@@ -106,13 +106,13 @@ async fn what_the_token_does_not_name_is_refused_and_recorded() {
     let vault = VaultWorld::new().await;
     let (given, other) = (vault.api_key().await, vault.api_key().await);
     let (_, [first, second]) = vault.granted(&given).await;
-    vault.fetch(&second, &other).await.assert_problem(403, "connection_not_named");
-    vault.fetch(&second, "no-such-connection").await.assert_problem(403, "connection_not_named");
+    vault.fetch(&second, &other).await.assert_problem(403, "connection_missing");
+    vault.fetch(&second, "no-such-connection").await.assert_problem(403, "connection_missing");
     let events = vault.vault_events().await;
     let refused = &events[events.len() - 2];
     assert_eq!(
         (&refused["action"], &refused["reason"], &refused["target"]),
-        (&json!("vault.token.refused"), &json!("connection_not_named"), &json!(other))
+        (&json!("vault.token.refused"), &json!("connection_missing"), &json!(other))
     );
     assert_eq!(refused["act_chain"].as_array().unwrap().len(), 2);
     // A token for a resource is none for the vault, and one that names nothing gets nothing.
@@ -126,11 +126,11 @@ async fn what_the_token_does_not_name_is_refused_and_recorded() {
     let wide = json!([{"type": "vault_connection"}]);
     vault.delegated(wide.clone(), json!({})).await;
     let [_, token] = vault.chain(&wide).await;
-    vault.fetch(&token, &given).await.assert_problem(403, "connection_not_named");
+    vault.fetch(&token, &given).await.assert_problem(403, "connection_missing");
     // One for the proxy does not take it out.
     let proxy = json!([{"type": "vault_connection", "identifier": given, "actions": ["proxy"]}]);
     let [_, token] = vault.chain(&proxy).await;
-    vault.fetch(&token, &given).await.assert_problem(403, "connection_not_named");
+    vault.fetch(&token, &given).await.assert_problem(403, "connection_missing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,14 +140,14 @@ async fn a_delegation_that_does_not_name_it_gives_no_token_that_does() {
     vault.delegated(names(&given), json!({})).await;
     let user = vault.world.user_token();
     let refused = vault.hop(&vault.world.user_proxy, (&user, JWT), &names(&other)).await;
-    refused.assert_refused(400, "invalid_authorization_details", "details_too_wide");
+    refused.assert_refused(400, "invalid_authorization_details", "authorization_details_exceed_grant");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_of_somebody_else_is_not_there() {
     let vault = VaultWorld::new().await;
     let body = json!({"provider": "keys", "credential": {"key": "bobs-own-api-key"}});
-    let bobs = vault.world.as_user("bob", "POST", "/vault/connections", body).await;
+    let bobs = vault.world.as_user("bob", "POST", "/api/v1/connections", body).await;
     let bobs = bobs.json["id"].as_str().unwrap();
     // Alice may say what she likes.
     let (_, [_, token]) = vault.granted(bobs).await;
@@ -156,13 +156,14 @@ async fn a_connection_of_somebody_else_is_not_there() {
     let (_, [_, token]) = vault.granted(none).await;
     vault.fetch(&token, none).await.assert_problem(404, "not_found");
     for (method, path, body) in [
-        ("GET", format!("/vault/connections/{bobs}"), json!({})),
-        ("POST", format!("/vault/connections/{bobs}/rotate"), json!({"credential": {"key": "x-y-z"}})),
-        ("POST", format!("/vault/connections/{bobs}/disconnect"), json!({})),
+        ("GET", format!("/api/v1/connections/{bobs}"), json!({})),
+        ("POST", format!("/api/v1/connections/{bobs}/rotate"), json!({"credential": {"key": "x-y-z"}})),
+        ("POST", format!("/api/v1/connections/{bobs}/disconnect"), json!({})),
     ] {
         vault.world.as_alice(method, &path, body).await.assert_problem(404, "not_found");
     }
-    let listed = vault.world.as_alice("GET", "/vault/connections?owner_iss=x&owner_sub=bob", json!({})).await;
+    let listed =
+        vault.world.as_alice("GET", "/api/v1/connections?owner_iss=x&owner_sub=bob", json!({})).await;
     assert_eq!(listed.json, json!({"items": [], "next": null}));
 }
 
@@ -194,11 +195,11 @@ async fn whatever_ends_the_chain_ends_its_way_into_the_vault() {
             }
             "cutoff" => {
                 let body = json!({"iss": IDP, "sub": "alice", "reason": "left"});
-                assert_eq!(world.as_admin("POST", "/api/v1/principals/cutoff", body).await.status, 200);
-                (409, "principal_cut_off")
+                assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", body).await.status, 200);
+                (409, "principal_revoked")
             }
             _ => {
-                let path = format!("/vault/connections/{id}/disconnect");
+                let path = format!("/api/v1/connections/{id}/disconnect");
                 let ended = world.as_alice("POST", &path, json!({"reason": "enough"})).await;
                 assert_eq!(
                     (ended.status, &ended.json["state"]),
@@ -231,7 +232,7 @@ async fn a_token_comes_under_its_key_with_a_proof_for_this_very_call() {
     call().send().await.assert_problem(401, "not_authenticated");
     call().user(&token).send().await.assert_problem(401, "access_token_bound");
     let bare = call().header("authorization", &format!("DPoP {token}"));
-    bare.send().await.assert_problem(401, "proof_missing");
+    bare.send().await.assert_problem(401, "dpop_proof_missing");
     call().client(&vault.world.user_proxy, &token).send().await.assert_problem(401, "access_token_bound");
     // The first hop's own holder may fetch under its own token.
     assert_eq!(call().client(&vault.world.user_proxy, &first).send().await.status, 200);
@@ -242,29 +243,29 @@ async fn a_token_comes_under_its_key_with_a_proof_for_this_very_call() {
         call().header("authorization", &format!("DPoP {token}")).header("dpop", &proof)
     };
     for (change, reason) in [
-        ((|claims: &mut Value| claims["htm"] = json!("GET")) as fn(&mut Value), "proof_target"),
+        ((|claims: &mut Value| claims["htm"] = json!("GET")) as fn(&mut Value), "dpop_proof_target"),
         (
             |claims| claims["htu"] = json!(claims["htu"].as_str().unwrap().replace("/token", "")),
-            "proof_target",
+            "dpop_proof_target",
         ),
-        (|claims| claims["ath"] = json!("x"), "proof_access_token"),
-        (|claims| drop(claims.as_object_mut().unwrap().remove("ath")), "proof_access_token"),
-        (|claims| claims["iat"] = json!(claims["iat"].as_i64().unwrap() - 61), "proof_time"),
+        (|claims| claims["ath"] = json!("x"), "dpop_proof_access_token"),
+        (|claims| drop(claims.as_object_mut().unwrap().remove("ath")), "dpop_proof_access_token"),
+        (|claims| claims["iat"] = json!(claims["iat"].as_i64().unwrap() - 61), "dpop_proof_time"),
     ] {
         with(change).send().await.assert_problem(401, reason);
     }
     let once = with(|claims| claims["jti"] = json!(fresh_jti()));
     assert_eq!(once.clone().send().await.status, 200);
-    once.send().await.assert_problem(401, "proof_replayed");
+    once.send().await.assert_problem(401, "dpop_proof_replayed");
     // Users, and agents for themselves, have nothing to fetch here.
     call().user(&vault.world.user_token()).send().await.assert_problem(403, "insufficient_scope");
-    let own = vault.world.desk_token(agent).await;
+    let own = vault.world.management_token(agent).await;
     call().client(agent, &own).send().await.assert_problem(403, "insufficient_scope");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nonces_are_demanded_here_too_where_they_are() {
-    let vault = VaultWorld::configured("dpop.nonce = \"on\"", "http://127.0.0.1:9/token").await;
+    let vault = VaultWorld::configured("dpop.nonce = true", "http://127.0.0.1:9/token").await;
     let call = Api::post(&vault.world.server, "/vault/connections/x/token", json!({}));
     let token = vault.world.user_token();
     let answer = call.client(&vault.world.email_svc, &token).send().await;
@@ -311,7 +312,7 @@ async fn a_rotated_credential_is_the_only_one_that_is_answered_from_then_on() {
         assert_eq!(fetch(server).await.json["access_token"], "the-api-key-of-alice");
     }
     let rotation = json!({"credential": {"key": "another-key"}});
-    let rotated = vault.world.as_alice("POST", &format!("/vault/connections/{id}/rotate"), rotation).await;
+    let rotated = vault.world.as_alice("POST", &format!("/api/v1/connections/{id}/rotate"), rotation).await;
     assert_eq!(rotated.status, 200, "{}", rotated.text);
     for server in [&twin, &vault.world.server] {
         assert_eq!(fetch(server).await.json["access_token"], "another-key", "also from the other's memory");
@@ -329,10 +330,10 @@ async fn a_credential_that_allows_more_than_the_delegation_stays_inside() {
     vault.delegated(details.clone(), json!({})).await;
     let [_, token] = vault.chain(&details).await;
     for id in [&wide, &unknown] {
-        vault.fetch(&token, id).await.assert_problem(403, "connection_too_wide");
+        vault.fetch(&token, id).await.assert_problem(403, "connection_scope_exceeded");
     }
     let narrow = json!({"credential": {"access_token": "at-3", "scope": "files.read"}});
-    vault.world.as_alice("POST", &format!("/vault/connections/{wide}/rotate"), narrow).await;
+    vault.world.as_alice("POST", &format!("/api/v1/connections/{wide}/rotate"), narrow).await;
     assert_eq!(vault.fetch(&token, &wide).await.json["access_token"], "at-3");
 }
 
@@ -349,13 +350,13 @@ async fn nothing_that_is_secret_stands_in_the_database_or_in_an_answer_of_the_de
         let id = vault.connected(provider, credential.clone()).await;
         let (_, [_, token]) = vault.granted(&id).await;
         assert_eq!(vault.fetch(&token, &id).await.status, 200);
-        let path = format!("/vault/connections/{id}");
+        let path = format!("/api/v1/connections/{id}");
         let body = json!({"credential": credential});
         let answers = [
             vault.world.as_alice("GET", &path, json!({})).await,
             vault.world.as_alice("POST", &format!("{path}/rotate"), body).await,
-            vault.world.as_alice("GET", "/vault/connections", json!({})).await,
-            vault.world.as_admin("GET", "/vault/connections", json!({})).await,
+            vault.world.as_alice("GET", "/api/v1/connections", json!({})).await,
+            vault.world.as_admin("GET", "/api/v1/connections", json!({})).await,
         ];
         for answer in answers {
             assert_eq!(answer.status, 200, "{}", answer.text);
@@ -406,8 +407,8 @@ async fn a_provider_that_the_servers_role_changes_gets_no_credential() {
     let mut sql = vault.world.server.sql().await;
     sqlx::query("SET ROLE actchain_server").execute(&mut sql).await.unwrap();
     for change in [
-        "settings = jsonb_set(settings, '{attachment,hosts}', '[\"evil.example.com\"]')",
-        "settings = jsonb_set(settings, '{attachment,header}', '\"x-log\"')",
+        "settings = jsonb_set(settings, '{placement,hosts}', '[\"evil.example.com\"]')",
+        "settings = jsonb_set(settings, '{placement,header}', '\"x-log\"')",
         "sealed = (SELECT sealed FROM provider WHERE id = 'logins')",
     ] {
         let saved: (Value, String) =
@@ -462,14 +463,14 @@ async fn connections_are_listed_page_by_page_and_shown_to_their_owner() {
         .as_user(
             "bob",
             "POST",
-            "/vault/connections",
+            "/api/v1/connections",
             json!({"provider": "keys", "credential": {"key": "k-k"}}),
         )
         .await;
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
         let page =
-            vault.world.as_alice("GET", &format!("/vault/connections?limit=2{cursor}"), json!({})).await;
+            vault.world.as_alice("GET", &format!("/api/v1/connections?limit=2{cursor}"), json!({})).await;
         let items = page.json["items"].as_array().unwrap();
         seen.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
         match page.json["next"].as_str() {
@@ -479,15 +480,15 @@ async fn connections_are_listed_page_by_page_and_shown_to_their_owner() {
     }
     made.sort();
     assert_eq!(seen, made, "each once, in the order of their ids");
-    let shown = vault.world.as_alice("GET", &format!("/vault/connections/{acme}"), json!({})).await.json;
+    let shown = vault.world.as_alice("GET", &format!("/api/v1/connections/{acme}"), json!({})).await.json;
     assert_eq!(
-        (&shown["provider"], &shown["owner"], &shown["state"], &shown["refreshable"], &shown["scopes"]),
+        (&shown["provider"], &shown["owner"], &shown["state"], &shown["has_refresh_token"], &shown["scopes"]),
         (&json!("acme"), &alice(), &json!("active"), &json!(true), &json!(["files.read"]))
     );
     let filtered =
-        vault.world.as_admin("GET", "/vault/connections?provider=acme&state=active", json!({})).await;
+        vault.world.as_admin("GET", "/api/v1/connections?provider=acme&state=active", json!({})).await;
     assert_eq!(filtered.json["items"].as_array().unwrap().len(), 1);
-    let all = vault.world.as_admin("GET", "/vault/connections", json!({})).await;
+    let all = vault.world.as_admin("GET", "/api/v1/connections", json!({})).await;
     assert_eq!(all.json["items"].as_array().unwrap().len(), 7);
 }
 
@@ -514,7 +515,7 @@ async fn bad_imports_are_refused_by_name() {
         (json!({"provider": "keys", "owner": {"iss": IDP, "sub": "bob"}, "credential": {"key": "k"}}), 403),
         (json!({"provider": "keys", "secret": "k", "credential": {"key": "k"}}), 400),
     ] {
-        let answer = vault.world.as_alice("POST", "/vault/connections", body.clone()).await;
+        let answer = vault.world.as_alice("POST", "/api/v1/connections", body.clone()).await;
         assert_eq!(answer.status, status, "{body}: {}", answer.text);
         assert!(!answer.reason().is_empty());
     }
@@ -527,7 +528,7 @@ async fn an_administrator_imports_for_others_and_agents_have_connections_of_thei
     let vault = VaultWorld::new().await;
     let body =
         |owner: Value| json!({"provider": "keys", "owner": owner, "credential": {"key": "imported-key"}});
-    let made = vault.world.as_admin("POST", "/vault/connections", body(alice())).await;
+    let made = vault.world.as_admin("POST", "/api/v1/connections", body(alice())).await;
     assert_eq!((made.status, &made.json["owner"]), (201, &alice()), "{}", made.text);
     let id = made.json["id"].as_str().unwrap();
     assert_eq!(made.header("location").map(|at| at.ends_with(id)), Some(true));
@@ -535,12 +536,12 @@ async fn an_administrator_imports_for_others_and_agents_have_connections_of_thei
     assert_eq!(vault.fetch(&token, id).await.json["access_token"], "imported-key");
     let nobody = vault
         .world
-        .as_admin("POST", "/vault/connections", body(json!({"iss": "https://x", "sub": "y"})))
+        .as_admin("POST", "/api/v1/connections", body(json!({"iss": "https://x", "sub": "y"})))
         .await;
     nobody.assert_problem(400, "delegator_unknown");
     let missing = json!({"provider": "keys", "credential": {"key": "imported-key"}});
-    assert_eq!(vault.world.as_admin("POST", "/vault/connections", missing.clone()).await.status, 400);
-    let own = vault.world.as_agent(&vault.world.email_svc, "POST", "/vault/connections", missing).await;
+    assert_eq!(vault.world.as_admin("POST", "/api/v1/connections", missing.clone()).await.status, 400);
+    let own = vault.world.as_agent(&vault.world.email_svc, "POST", "/api/v1/connections", missing).await;
     assert_eq!(own.json["owner"], json!({"iss": vault.world.server.app.issuer, "sub": "email-svc"}));
 }
 
@@ -548,8 +549,9 @@ async fn an_administrator_imports_for_others_and_agents_have_connections_of_thei
 async fn a_repeated_import_is_the_first_one() {
     let vault = VaultWorld::new().await;
     let body = json!({"provider": "keys", "credential": {"key": "k-1-2-3"}});
-    let call =
-        || Api::post(&vault.world.server, "/vault/connections", body.clone()).user(&vault.world.user_token());
+    let call = || {
+        Api::post(&vault.world.server, "/api/v1/connections", body.clone()).user(&vault.world.user_token())
+    };
     let first = call().key("import-1").send().await.with_status(201);
     let again = call().key("import-1").send().await.with_status(201);
     assert_eq!(first.json["id"], again.json["id"]);
@@ -563,7 +565,7 @@ async fn who_may_use_it_at_some_places_only_does_not_have_it() {
                           "locations": ["https://api.keys.example.com/v1/read/"]}]);
     let [root, _] = vault.delegated(details.clone(), json!({})).await;
     let [_, token] = vault.chain(&details).await;
-    vault.fetch(&token, &id).await.assert_problem(403, "connection_not_named");
+    vault.fetch(&token, &id).await.assert_problem(403, "connection_missing");
     let ended = vault.world.as_alice("POST", &format!("/delegate/{root}/revoke"), json!({})).await;
     assert_eq!(ended.status, 200, "{}", ended.text);
 }
@@ -590,7 +592,7 @@ async fn details_that_could_never_be_made_use_of_are_refused_when_they_are_given
     for more in useless {
         let details = object(more);
         let refused = vault.world.as_alice("POST", "/delegate", body(&details)).await;
-        refused.assert_problem(400, "details_malformed");
+        refused.assert_problem(400, "authorization_details_malformed");
         let refused = vault.hop(&vault.world.user_proxy, (&vault.world.user_token(), JWT), &details).await;
         assert_eq!((refused.status, &refused.json["error"]), (400, &json!("invalid_authorization_details")));
         let yaml = format!(
@@ -613,7 +615,7 @@ async fn details_that_could_never_be_made_use_of_are_refused_when_they_are_given
 async fn a_seal_tells_two_owners_apart_whatever_is_in_their_names() {
     let vault = VaultWorld::new().await;
     let body = json!({"provider": "keys", "credential": {"key": "k-1"}});
-    let made = vault.world.as_user("alice smith", "POST", "/vault/connections", body).await;
+    let made = vault.world.as_user("alice smith", "POST", "/api/v1/connections", body).await;
     assert_eq!(made.status, 201, "{}", made.text);
     let id = made.json["id"].as_str().unwrap();
     let mut sql = vault.world.server.sql().await;
@@ -635,15 +637,15 @@ async fn a_rotated_credential_is_read_afresh_however_often_the_old_one_is_rememb
     let (_, tokens) = vault.granted(&id).await;
     assert_eq!(vault.fetch(&tokens[1], &id).await.status, 200);
     let app = Arc::clone(&vault.world.server.app);
-    let old = app.vault.held.get(&id).unwrap();
+    let old = app.vault.opened.get(&id).unwrap();
     let twin = vault.world.server.twin().await;
-    let path = format!("/vault/connections/{id}/rotate");
+    let path = format!("/api/v1/connections/{id}/rotate");
     let rotation = json!({"credential": {"key": "the-new-api-key"}});
     let rotated = Api::post(&twin, &path, rotation).user(&vault.world.user_token()).send().await;
     assert_eq!(rotated.status, 200, "{}", rotated.text);
     let refill = Refill::with({
         let id = id.clone();
-        move || app.vault.held.insert(id.clone(), Arc::clone(&old))
+        move || app.vault.opened.insert(id.clone(), Arc::clone(&old))
     });
     let answer = vault.fetch(&tokens[1], &id).await;
     drop(refill);
@@ -656,7 +658,7 @@ async fn a_server_with_an_outdated_alias_takes_no_user_for_another_user() {
     let world = &vault.world;
     // The user whose own name looks like the name of Alice with the alias of her issuer.
     let body = json!({"provider": "keys", "credential": {"key": "the-api-key-of-the-other"}});
-    let made = world.as_user("corp:alice", "POST", "/vault/connections", body).await;
+    let made = world.as_user("corp:alice", "POST", "/api/v1/connections", body).await;
     assert_eq!(made.status, 201, "{}", made.text);
     let id = made.json["id"].as_str().unwrap().to_owned();
     let outdated = world.server.twin().await;

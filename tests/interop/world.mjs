@@ -155,8 +155,8 @@ export class World {
     return oauth.processRevocationResponse(response)
   }
 
-  /** Asks at the desk as an agent, under a token of its own for the server itself. */
-  async atDesk(agent, method, path, body) {
+  /** Asks at the management API as an agent, under a token of its own for the server itself. */
+  async atManagementApi(agent, method, path, body) {
     const { access_token } = await this.ownToken(agent, { audience: this.as.issuer })
     const url = new URL(`${this.as.issuer}${path}`)
     const headers = new Headers(body ? { 'content-type': 'application/json' } : {})

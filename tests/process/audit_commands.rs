@@ -1,4 +1,4 @@
-//! `actchain audit verify|prove|archive|show` and `actchain key rotate --purpose log`, as processes: what they print and how they
+//! `actchain audit verify|verify-receipt|archive|show` and `actchain key rotate --purpose checkpoint`, as processes: what they print and how they
 //! exit.
 
 use std::path::Path;
@@ -44,15 +44,15 @@ fn a_receipt_is_proven_by_the_server_and_by_the_database_and_offline() {
     let server = stage.serve();
     let receipt = runtime.block_on(receipt(&server.base, &stage));
     let path = |name: &str| stage.path(name).to_str().unwrap().to_owned();
-    let early = stage.run(&["audit", "prove", "--receipt", &receipt, "--server", &server.base]);
+    let early = stage.run(&["audit", "verify-receipt", "--receipt", &receipt, "--server", &server.base]);
     assert_eq!(code(&early), 2, "no checkpoint covers it yet");
     let note = stage.run(&["audit", "checkpoint"]);
     std::fs::write(stage.path("kept.note"), &note.stdout).unwrap();
-    let key = text(&stage.run(&["audit", "checkpoint", "--key"])).trim().to_owned();
+    let key = text(&stage.run(&["key", "show", "--purpose", "checkpoint"])).trim().to_owned();
     for source in [vec!["--server", &server.base], vec![]] {
         let out = path("event.tlog-proof");
         let (checkpoint, mut arguments) =
-            (path("kept.note"), vec!["audit", "prove", "--receipt", &receipt, "--json"]);
+            (path("kept.note"), vec!["audit", "verify-receipt", "--receipt", &receipt, "--json"]);
         arguments.extend(["--key", &key, "--checkpoint", &checkpoint, "--out", &out]);
         arguments.extend(source);
         let proven = stage.run(&arguments);
@@ -60,19 +60,21 @@ fn a_receipt_is_proven_by_the_server_and_by_the_database_and_offline() {
     }
     let before_leaf = receipt.split("leaf").next().unwrap();
     let forged = format!("{before_leaf}leaf=:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=:");
-    let disproved = stage.run(&["audit", "prove", "--receipt", &forged, "--server", &server.base, "--json"]);
-    assert_eq!((code(&disproved), &json(&disproved)["why"]), (1, &Value::from("leaf")));
-    assert_eq!(code(&stage.run(&["audit", "prove", "--receipt", "nonsense"])), 2);
+    let disproved =
+        stage.run(&["audit", "verify-receipt", "--receipt", &forged, "--server", &server.base, "--json"]);
+    assert_eq!((code(&disproved), &json(&disproved)["reason"]), (1, &Value::from("leaf")));
+    assert_eq!(code(&stage.run(&["audit", "verify-receipt", "--receipt", "nonsense"])), 2);
     std::fs::write(stage.path("other.note"), &key).unwrap();
     let other = path("other.note");
-    let other = stage.run(&["audit", "prove", "--receipt", &receipt, "--key", &key, "--checkpoint", &other]);
+    let other =
+        stage.run(&["audit", "verify-receipt", "--receipt", &receipt, "--key", &key, "--checkpoint", &other]);
     assert_eq!(code(&other), 2, "a file that is no checkpoint disproves nothing");
     let export = stage.run(&["audit", "export"]);
     let seq: usize = receipt.split(['=', ',']).nth(1).unwrap().parse().unwrap();
     let event = text(&export).lines().nth(seq).unwrap().to_owned();
     std::fs::write(stage.path("event.json"), format!("{event}\n")).unwrap();
     let (proof, event_path) = (path("event.tlog-proof"), path("event.json"));
-    let offline = ["audit", "prove", "--proof", &proof, "--event", &event_path, "--key", &key];
+    let offline = ["audit", "verify-receipt", "--proof", &proof, "--event", &event_path, "--key", &key];
     assert_eq!(code(&stage.run(&offline)), 0, "CK-12");
     std::fs::write(stage.path("event.json"), event.replace("alice", "malory")).unwrap();
     let changed = stage.run(&offline);
@@ -91,11 +93,11 @@ fn verification_exits_0_1_and_2_and_believes_what_it_is_told_to() {
     let _server = stage.serve();
     let note = stage.run(&["audit", "checkpoint"]);
     std::fs::write(stage.path("old.note"), &note.stdout).unwrap();
-    let old_key = text(&stage.run(&["audit", "checkpoint", "--key"])).trim().to_owned();
-    let rotated = stage.json(&["key", "rotate", "--purpose", "log", "--json"]);
+    let old_key = text(&stage.run(&["key", "show", "--purpose", "checkpoint"])).trim().to_owned();
+    let rotated = stage.json(&["key", "rotate", "--purpose", "checkpoint", "--json"]);
     let new_key = rotated["key"].as_str().unwrap().to_owned();
     assert_ne!(old_key, new_key);
-    stage.json(&["key", "rotate", "--purpose", "log", "--json"]);
+    stage.json(&["key", "rotate", "--purpose", "checkpoint", "--json"]);
     let (note, export) = (stage.path("old.note"), stage.path("export.jsonl"));
     let (note, export) = (note.to_str().unwrap(), export.to_str().unwrap());
     for key in [&old_key, &new_key] {
@@ -178,18 +180,18 @@ fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
     let server = stage.serve();
     assert!(runtime.block_on(send(&server.base, &stage.exchange())).is_some());
     runtime.block_on(async {
-        use actchain::domain::audit::{Action, Event, parts, store};
+        use actchain::domain::audit::{Action, Event, partitions, store};
         let mut sql = sql(&stage).await;
         let now = time::OffsetDateTime::now_utc();
         let fill = async |sql: &mut PgConnection, count: usize| {
             let event = Event::of_operator(now, Action::ClientChanged, "filler");
-            let drafts: Vec<_> = (0..count).map(|_| event.draft().unwrap()).collect();
+            let drafts: Vec<_> = (0..count).map(|_| event.unsequenced().unwrap()).collect();
             let mut transaction = sql.begin().await.unwrap();
             store::append(&mut transaction, &drafts).await.unwrap();
             transaction.commit().await.unwrap();
         };
         fill(&mut sql, 5_000).await;
-        assert!(parts::open(&mut sql, 0, now).await.unwrap());
+        assert!(partitions::open(&mut sql, 0, now).await.unwrap());
         fill(&mut sql, 1_100).await;
         sql.close().await.unwrap();
     });
@@ -203,13 +205,13 @@ fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
         assert_eq!(code(&probe), 0, "nothing is old enough");
         runtime.block_on(async {
             let mut sql = sql(&stage).await;
-            actchain::domain::audit::index::covered(&mut sql).await.unwrap() >= 6_000 / 1_024 * 1_024
+            actchain::domain::audit::index::indexed(&mut sql).await.unwrap() >= 6_000 / 1_024 * 1_024
         })
     });
     let partitions = || {
         runtime.block_on(async {
             let mut sql = sql(&stage).await;
-            let count = "SELECT count(*) FROM audit_part WHERE archived_at IS NOT NULL";
+            let count = "SELECT count(*) FROM audit_partition WHERE archived_at IS NOT NULL";
             sqlx::query_scalar::<_, i64>(count).fetch_one(&mut sql).await.unwrap()
         })
     };

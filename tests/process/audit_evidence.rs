@@ -51,7 +51,7 @@ fn copy(from: &Path, to: &Path) {
 fn evidence_is_one_command_and_verifies_offline_down_to_every_word() {
     let (stage, _server) = busy_stage();
     let [from, to] = days();
-    let key = text(&stage.run(&["audit", "checkpoint", "--key"])).trim().to_owned();
+    let key = text(&stage.run(&["key", "show", "--purpose", "checkpoint"])).trim().to_owned();
     let folder = stage.path("evidence");
     let dir = folder.to_str().unwrap();
     let arguments = ["audit", "evidence", "--subject", "alice", "--from", &from, "--to", &to, "-o", dir];
@@ -128,8 +128,10 @@ fn evidence_is_one_command_and_verifies_offline_down_to_every_word() {
         "{}",
         text(&changed)
     );
-    let other =
-        stage.json(&["key", "rotate", "--purpose", "log", "--json"])["key"].as_str().unwrap().to_owned();
+    let other = stage.json(&["key", "rotate", "--purpose", "checkpoint", "--json"])["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(code(&verify(&folder, &["--key", &other])), 1, "signed by another key");
     for (name, change) in [("events.jsonl", "{}\n"), ("keys.txt", "no key\n")] {
         copy(&folder, &copied);
@@ -217,7 +219,7 @@ fn chains_are_listed_and_shown_in_full() {
     assert!(shown.contains("alice  agent") && shown.contains("oauth.token.exchanged (success)"), "{shown}");
     let listed = text(&stage.run(&["audit", "chains"]));
     assert_eq!((listed.lines().count(), listed.contains(txn)), (2, true), "{listed}");
-    assert_eq!(text(&stage.run(&["audit", "chains", "--filter", "client=other"])).trim(), "no chains");
+    assert_eq!(text(&stage.run(&["audit", "chains", "--filter", "client_id=other"])).trim(), "no chains");
     assert_eq!(text(&stage.run(&["audit", "chains", "--to", "2026-01-01"])).trim(), "no chains");
     for wrong in [
         vec!["audit", "chains", "no-such-chain"],

@@ -26,7 +26,10 @@ fn apply_is_idempotent_shows_its_plan_and_changes_nothing_on_a_dry_run() {
     assert_eq!(changes(&first), ["create", "create"]);
     assert_eq!(first["secrets"]["bot"].as_str().unwrap().len(), 43, "made, and shown this once");
     let again = apply(&[]);
-    assert_eq!((changes(&again), &again["secrets"]), (vec![json!("keep"), json!("keep")], &json!({})));
+    assert_eq!(
+        (changes(&again), &again["secrets"]),
+        (vec![json!("unchanged"), json!("unchanged")], &json!({}))
+    );
     std::fs::write(&path, format!("resources:\n  - {{id: \"{MAIL}\", scopes: [mail.read, mail.send]}}"))
         .unwrap();
     assert_eq!(changes(&apply(&[])), ["update"]);

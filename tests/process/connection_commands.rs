@@ -108,7 +108,7 @@ fn a_credential_is_imported_listed_shown_replaced_and_ended_and_no_secret_shows_
     let made: Value = serde_json::from_str(&keep(say(&stage, &made), 0).out).unwrap();
     let id = made["id"].as_str().unwrap().to_owned();
     assert_eq!(
-        [&made["provider"], &made["state"], &made["name"], &made["scopes"], &made["refreshable"]],
+        [&made["provider"], &made["state"], &made["name"], &made["scopes"], &made["has_refresh_token"]],
         [&json!("acme"), &json!("active"), &json!("at work"), &json!(["files.read"]), &json!(true)]
     );
     assert_eq!(made["owner"], json!({"iss": IDP, "sub": "alice"}));
@@ -127,7 +127,7 @@ fn a_credential_is_imported_listed_shown_replaced_and_ended_and_no_secret_shows_
     let next = json!({"access_token": format!("{ACCESS}-2")});
     let rotated = keep(say_to(&stage, &rotate, &next.to_string()), 0);
     let rotated: Value = serde_json::from_str(&rotated.out).unwrap();
-    assert_eq!([&rotated["refreshable"], &rotated["expires_at"]], [&json!(false), &Value::Null]);
+    assert_eq!([&rotated["has_refresh_token"], &rotated["expires_at"]], [&json!(false), &Value::Null]);
     // Its provider cannot be reached: the end is in force all the same.
     let ended = keep(say(&stage, &["connection", "disconnect", &id, "--reason", "enough", "--json"]), 0);
     assert!(ended.err.contains("could not be told"), "{}", ended.err);
@@ -203,7 +203,7 @@ async fn a_list_is_whole_however_many_there_are() {
     let (http, body) =
         (reqwest::Client::new(), json!({"provider": "keys", "credential": {"key": KEY}}).to_string());
     for _ in 0..101 {
-        let request = http.post(format!("{}/vault/connections", server.base)).body(body.clone());
+        let request = http.post(format!("{}/api/v1/connections", server.base)).body(body.clone());
         let request = request.header("authorization", format!("Bearer {}", stage.users_token()));
         let answer = request.header("content-type", "application/json").send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 201);

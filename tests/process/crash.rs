@@ -90,7 +90,7 @@ async fn nothing_acknowledged_is_lost_and_no_proof_works_twice_whatever_is_kille
         wait_for_answers(&server, &stage).await;
         for (jti, exchange) in acknowledged {
             let again = settled(&server, &exchange).await;
-            assert_eq!(again.1["reason"], "proof_replayed", "round {round}: {again:?}");
+            assert_eq!(again.1["reason"], "dpop_proof_replayed", "round {round}: {again:?}");
             jtis.insert(jti);
         }
         let report = stage.json(&["audit", "verify", "--json"]);

@@ -31,7 +31,7 @@ fn refused(stage: &Stage, arguments: &[&str], complaint: &str) {
 /// As for [`refused`], by the state that it names.
 #[track_caller]
 fn refused_in_state(stage: &Stage, arguments: &[&str], state: &str) {
-    refused(stage, arguments, "wrong_state: ");
+    refused(stage, arguments, "invalid_state_transition: ");
     let said = say(stage, arguments).err;
     assert!(said.trim_end().ends_with(&format!("(it is {state})")), "{arguments:?}: {said}");
 }
@@ -74,7 +74,7 @@ fn a_request_is_approved_narrower_renewed_and_revoked_and_each_move_says_what_ca
     );
     assert_eq!(asked["delegator"], json!({"iss": IDP, "sub": "bob"}));
     refused_in_state(&stage, &["delegation", "renew", id, "--expires-in", "900"], "requested");
-    refused(&stage, &["delegation", "approve", id, "--max-uses", "6"], "delegation_too_wide: ");
+    refused(&stage, &["delegation", "approve", id, "--max-uses", "6"], "exceeds_parent: ");
     let undeclared = ["delegation", "approve", id, "--scope", "mail.read", "--scope", "mail.raed"];
     refused(&stage, &undeclared, "scope_unknown: No resource declares the scope (at #/scopes/1)");
     let narrower = ["--max-uses", "2", "--expires-in", "300", "--ceremony", "mail.read"];
@@ -91,7 +91,7 @@ fn a_request_is_approved_narrower_renewed_and_revoked_and_each_move_says_what_ca
     assert!(ends(&renewed) > ends(&approved), "{renewed}");
     let revoked = stage.json(&["delegation", "revoke", id, "--reason", "enough", "--json"]);
     let reached = json!({"delegations": 1, "tokens": 0, "at_least": false});
-    assert_eq!(revoked, json!({"id": id, "state": "revoked", "reached": reached}));
+    assert_eq!(revoked, json!({"id": id, "state": "revoked", "affected": reached}));
     for argument in [["revoke"], ["approve"], ["deny"]] {
         refused_in_state(&stage, &[&["delegation"], &argument[..], &[id]].concat(), "revoked");
     }
@@ -106,7 +106,7 @@ fn a_request_is_approved_narrower_renewed_and_revoked_and_each_move_says_what_ca
         ["delegation.created", "delegation.activated", "delegation.renewed", "delegation.revoked"]
     );
     let operator = |event: &&Value| event["actor"]["client_id"] == "operator" && event["target"] == *id;
-    assert!(events.iter().filter(operator).any(|event| event["reason"] == "delegation_too_wide"));
+    assert!(events.iter().filter(operator).any(|event| event["reason"] == "exceeds_parent"));
 }
 
 #[test]
@@ -155,8 +155,8 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
         &["delegation", "tree", "nothing", "--json"],
         &["client", "disable", "nobody"],
         &["client", "enable", "nobody", "--json"],
-        &["client", "cutoff", "nobody"],
-        &["client", "remove-key", "nobody", &"A".repeat(43)],
+        &["client", "revoke-all", "nobody"],
+        &["client", "key", "remove", "nobody", &"A".repeat(43)],
         &["client", "key", "remove", "nobody", &"A".repeat(43)],
         &["client", "key", "restore", "agent", &"A".repeat(43)],
     ] {
@@ -171,7 +171,7 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
         &["delegation", "renew", "D", "--expires-in", "-1"],
         &["delegation", "request", "--delegate", "agent"],
         &["delegation", "show", "D", "--xml"],
-        &["client", "remove-key", "agent"],
+        &["client", "key", "remove", "agent"],
     ] {
         let said = say(&stage, arguments);
         assert!(said.code == 2 && said.out.is_empty() && !said.err.is_empty(), "{arguments:?}: {}", said.out);
@@ -262,7 +262,7 @@ fn a_tree_shows_what_hangs_below_and_what_ended_it() {
     assert_eq!((lines.len(), lines[0]), (3, format!("bob ({IDP})").as_str()), "{of_bob}");
     assert!(lines[1].contains(&again) && lines[2].contains(&bobs), "the newest first: {of_bob}");
     assert!(lines[1].starts_with("├─ ") && lines[2].starts_with("└─ "), "one line for both: {of_bob}");
-    let reached = stage.json(&["delegation", "revoke", "E", "--json"])["reached"].clone();
+    let reached = stage.json(&["delegation", "revoke", "E", "--json"])["affected"].clone();
     assert_eq!(reached, json!({"delegations": 2, "tokens": 0, "at_least": false}));
     let after = drawn(&["D"]);
     let lines: Vec<&str> = after.lines().collect();
@@ -291,7 +291,7 @@ async fn a_disabled_client_is_refused_until_it_is_enabled() {
     let reached = json!({"delegations": 1, "tokens": 1, "at_least": false});
     assert_eq!(
         disabled,
-        json!({"client_id": "agent", "state": "disabled", "changed": true, "reached": reached})
+        json!({"client_id": "agent", "state": "disabled", "changed": true, "affected": reached})
     );
     assert_eq!(status().await, 401);
     let again = stage.json(&["client", "disable", "agent", "--json"]);
@@ -309,8 +309,8 @@ async fn a_client_whose_key_was_removed_proves_nothing_with_it() {
     let status = async || send(&server.base, &stage.exchange()).await.unwrap().0;
     assert_eq!(status().await, 200);
     let key = stage.json(&["client", "show", "agent", "--json"])["dpop_keys"][0].as_str().unwrap().to_owned();
-    refused(&stage, &["client", "remove-key", "agent", "no-thumbprint"], "malformed_request: ");
-    let removed = stage.json(&["client", "remove-key", "agent", &key, "--json"]);
+    refused(&stage, &["client", "key", "remove", "agent", "no-thumbprint"], "malformed_request: ");
+    let removed = stage.json(&["client", "key", "remove", "agent", &key, "--json"]);
     assert_eq!([&removed["client_id"], &removed["jkt"]], [&json!("agent"), &json!(key)]);
     assert_eq!(stage.json(&["client", "show", "agent", "--json"])["dpop_keys"], json!([]));
     assert_eq!(status().await, 401);
@@ -336,12 +336,12 @@ async fn a_cut_off_ends_what_there_is_and_lets_live_what_comes_afterwards() {
     assert_eq!(status().await, 200);
     refused(
         &stage,
-        &["client", "cutoff", "alice", "--iss", "https://other.example.com"],
+        &["client", "revoke-all", "alice", "--iss", "https://other.example.com"],
         "delegator_unknown: ",
     );
-    let cutoff = stage.json(&["client", "cutoff", "alice", "--iss", IDP, "--reason", "left", "--json"]);
+    let cutoff = stage.json(&["client", "revoke-all", "alice", "--iss", IDP, "--reason", "left", "--json"]);
     assert_eq!([&cutoff["iss"], &cutoff["sub"]], [&json!(IDP), &json!("alice")]);
-    assert_eq!(cutoff["reached"], json!({"delegations": 3, "tokens": 1, "at_least": false}));
+    assert_eq!(cutoff["affected"], json!({"delegations": 3, "tokens": 1, "at_least": false}));
     for (id, ended_by) in [("D", Value::Null), ("F", json!("D"))] {
         let shown = stage.json(&["delegation", "show", id, "--json"]);
         assert_eq!([&shown["state"], &shown["ended_by"]], [&json!("revoked"), &ended_by], "{shown}");
@@ -353,9 +353,9 @@ async fn a_cut_off_ends_what_there_is_and_lets_live_what_comes_afterwards() {
     std::fs::write(stage.path("afresh.yaml"), yaml).unwrap();
     assert_eq!(say(&stage, &["apply", "-f", stage.path("afresh.yaml").to_str().unwrap()]).code, 0);
     assert_eq!(stage.json(&["delegation", "show", "D2", "--json"])["state"], "active");
-    let by_client = stage.json(&["client", "cutoff", "second", "--json"]);
+    let by_client = stage.json(&["client", "revoke-all", "second", "--json"]);
     assert_eq!([&by_client["iss"], &by_client["sub"]], [&json!("http://127.0.0.1:1"), &json!("second")]);
-    assert_eq!(by_client["reached"]["delegations"], 0, "it had nothing left");
+    assert_eq!(by_client["affected"]["delegations"], 0, "it had nothing left");
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn what_commands_say_to_people_is_on_standard_output() {
         (&["delegation", "list", "--state", "revoked"], id),
         (&["client", "disable", "agent"], "\"disabled\""),
         (&["client", "enable", "agent"], "\"enabled\""),
-        (&["client", "cutoff", "agent"], "\"reached\"".trim_matches('"')),
+        (&["client", "revoke-all", "agent"], "\"affected\"".trim_matches('"')),
     ] {
         let said = say(&stage, arguments);
         assert!(

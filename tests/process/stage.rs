@@ -277,9 +277,9 @@ pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
 
 /// The cluster of a data directory, while a server runs on it.
 pub async fn sql(stage: &Stage) -> PgConnection {
-    use actchain::platform::local_postgres::{Cluster, Role, Settings};
+    use actchain::platform::local_postgres::{Cluster, PostgresUser, Settings};
     let settings = Settings { data_dir: stage.data_dir(), bin_dir: None, path: std::env::var_os("PATH") };
-    let cluster = Cluster::open(settings, Role::Command).await.unwrap();
+    let cluster = Cluster::open(settings, PostgresUser::Command).await.unwrap();
     let connection = PgConnection::connect_with(&cluster.connect_options("actchain")).await.unwrap();
     cluster.close().await.unwrap();
     connection

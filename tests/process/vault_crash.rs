@@ -77,7 +77,7 @@ async fn a_refresh_that_was_killed_loses_nothing_that_is_still_honoured() {
     let credential = json!({"provider": "third", "credential": {"refresh_token": REFRESH}}).to_string();
     let user = ("authorization", format!("Bearer {}", stage.users_token()));
     let json_ = ("content-type", "application/json".to_owned());
-    let at = format!("{}/vault/connections", server.base);
+    let at = format!("{}/api/v1/connections", server.base);
     let made = post(at, &[user, json_.clone()], credential).await.unwrap();
     assert_eq!(made.0, 201, "{}", made.1);
     let id = made.1["id"].as_str().unwrap().to_owned();
@@ -114,5 +114,5 @@ async fn a_refresh_that_was_killed_loses_nothing_that_is_still_honoured() {
         "{fetched}"
     );
     let shown = stage.json(&["connection", "show", &id, "--json"]);
-    assert_eq!((&shown["state"], &shown["refreshable"]), (&json!("active"), &json!(true)));
+    assert_eq!((&shown["state"], &shown["has_refresh_token"]), (&json!("active"), &json!(true)));
 }

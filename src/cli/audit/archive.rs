@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use uuid::Uuid;
 
-use super::{foundation, instant, print_json};
-use crate::cli::foundation::Opening;
-use crate::flows::audit::archive::{self, Sought, Wanted};
+use super::{context, instant, print_json};
+use crate::cli::context::Opening;
 use crate::platform::fault::Fault;
+use crate::services::audit::archive::{self, ArchiveLookup, ArchiveOptions};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -37,13 +37,13 @@ pub(in crate::cli) struct Show {
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
     let before = instant(&args.before)?;
-    foundation::with(config, async |foundation, _| {
-        let issuer = foundation.config.issuer();
-        let seal = foundation.seal()?;
-        let wanted = Wanted { before, folder: &args.dir };
+    context::with(config, async |context, _| {
+        let issuer = context.config.issuer();
+        let seal = context.seal()?;
+        let options = ArchiveOptions { before, folder: &args.dir };
         // Not as the server's role, which may not drop anything.
-        let now = foundation.clock.now();
-        let done = archive::archive(&foundation.database, (&seal, &issuer), wanted, now).await?;
+        let now = context.clock.now();
+        let done = archive::archive(&context.database, (&seal, &issuer), options, now).await?;
         if args.json {
             print_json(&serde_json::json!({"archived": done}))?;
         } else if done.is_empty() {
@@ -59,12 +59,12 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
 }
 
 pub(super) fn show(args: &Show) -> Result<ExitCode, Fault> {
-    let sought = match (args.seq, args.id) {
-        (Some(seq), _) => Sought::Seq(seq),
-        (None, Some(id)) => Sought::Id(id),
+    let lookup = match (args.seq, args.id) {
+        (Some(seq), _) => ArchiveLookup::Seq(seq),
+        (None, Some(id)) => ArchiveLookup::Id(id),
         (None, None) => return Err(Fault::new("--seq or --id is missing")),
     };
-    match archive::show(&args.archive, &sought)? {
+    match archive::show(&args.archive, &lookup)? {
         Some(event) => {
             println!("{event}");
             Ok(ExitCode::SUCCESS)

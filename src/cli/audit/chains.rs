@@ -5,15 +5,15 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::export::filter;
-use super::{foundation, instant, print_json};
-use crate::cli::foundation::Opening;
+use super::{context, instant, print_json};
+use crate::cli::context::Opening;
 use crate::domain::audit::search::Order;
-use crate::domain::capability::Ladder;
+use crate::domain::capability::CapabilityLevels;
 use crate::domain::delegation::State;
-use crate::domain::refusal::Stop;
-use crate::flows::audit::ask::{self, Asked};
-use crate::flows::desk::{Call, Desk};
+use crate::domain::refusal::Error;
 use crate::platform::fault::Fault;
+use crate::services::audit::query::{self, AuditQuery};
+use crate::services::request_context::{Call, Desk};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -66,21 +66,27 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     filter.from = args.from.as_deref().map(instant).transpose()?.or(filter.from);
     filter.to = args.to.as_deref().map(instant).transpose()?.or(filter.to);
     let (order, limit, cursor, state) = (args.order, args.limit, args.cursor, args.state);
-    let asked = Asked { filter, order, limit, cursor, state };
-    foundation::with(config, async |foundation, pool| {
-        let issuer = foundation.config.issuer();
-        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        let rows = foundation.rows(pool).await?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
-        let call = Call::of_operator(foundation.clock.now());
+    let audit_query = AuditQuery { filter, order, limit, cursor, state };
+    context::with(config, async |context, pool| {
+        let issuer = context.config.issuer();
+        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
+        let rows = context.rows(pool).await?;
+        let desk = Desk {
+            pool,
+            issuer: &issuer,
+            capability_levels: &capability_levels,
+            config: &context.config,
+            rows: &rows,
+        };
+        let call = Call::of_operator(context.clock.now());
         let done = match &args.txn {
-            Some(txn) => ask::chain(&desk, &call, txn).await,
-            None => ask::chains(&desk, &call, &asked).await,
+            Some(txn) => query::chain(&desk, &call, txn).await,
+            None => query::chains(&desk, &call, &audit_query).await,
         };
         let body = match done {
             Ok(done) => done.body,
-            Err(Stop::Failed(fault)) => return Err(fault),
-            Err(Stop::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),
+            Err(Error::Failed(fault)) => return Err(fault),
+            Err(Error::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),
         };
         match (args.json, &args.txn) {
             (true, _) => print_json(&body)?,
@@ -119,7 +125,7 @@ fn print_head(chain: &Value) {
         number(chain, "/events"),
         number(chain, "/refusals"),
         text(chain, "/state"),
-        text(chain, "/binding"),
+        text(chain, "/key_continuity"),
     );
 }
 
@@ -134,7 +140,7 @@ fn print_in_full(chain: &Value) {
             text(hop, "/action"),
             text(hop, "/outcome"),
         );
-        for name in ["reason", "scope", "target", "delegation_id", "delegation_state", "binding"] {
+        for name in ["reason", "scope", "target", "delegation_id", "delegation_state", "key_continuity"] {
             if let Some(value) = hop.get(name).and_then(Value::as_str) {
                 line.push_str(&format!("  {name} {value:?}"));
             }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{foundation, instant, print_json};
-use crate::cli::foundation::Opening;
-use crate::domain::capability::Ladder;
-use crate::flows::audit::evidence::{self, EvidenceReport, Wanted};
-use crate::flows::desk::Desk;
+use super::{context, instant, print_json};
+use crate::cli::context::Opening;
+use crate::domain::capability::CapabilityLevels;
 use crate::platform::fault::Fault;
+use crate::services::audit::evidence::{self, EvidenceOptions, EvidenceReport};
+use crate::services::request_context::Desk;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -40,20 +40,26 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
     let from = instant(&args.from)?;
     let to = args.to.as_deref().map(instant).transpose()?;
-    foundation::with(config, async |foundation, pool| {
-        let issuer = foundation.config.issuer();
-        let seal = foundation.seal()?;
-        let now = foundation.clock.now();
+    context::with(config, async |context, pool| {
+        let issuer = context.config.issuer();
+        let seal = context.seal()?;
+        let now = context.clock.now();
         let to = to.unwrap_or(now);
         if from >= to {
             return Err(Fault::new("--from is not before --to"));
         }
-        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        let rows = foundation.rows(pool).await?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
+        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
+        let rows = context.rows(pool).await?;
+        let desk = Desk {
+            pool,
+            issuer: &issuer,
+            capability_levels: &capability_levels,
+            config: &context.config,
+            rows: &rows,
+        };
         let (subject, issuer, client) = (args.subject, args.issuer, args.client);
-        let wanted = Wanted { subject, issuer, client, from, to };
-        let written = evidence::gather(&desk, &seal, (&wanted, &args.out), now).await?;
+        let options = EvidenceOptions { subject, issuer, client, from, to };
+        let written = evidence::gather(&desk, &seal, (&options, &args.out), now).await?;
         if written.first > 0 {
             eprintln!("actchain: events before {} are archived and were not searched", written.first);
         }
@@ -86,8 +92,8 @@ pub(super) fn print(report: &EvidenceReport, json: bool) -> Result<ExitCode, Fau
                 "the keys in keys.txt were believed: compare them with a key that was kept elsewhere (--key)"
             );
         }
-    } else if let Some(broken) = &report.events.broken {
-        println!("BROKEN at seq {}: {}", broken.seq, super::verify::name(broken)?);
+    } else if let Some(integrity_error) = &report.events.integrity_error {
+        println!("BROKEN at seq {}: {}", integrity_error.seq, super::verify::name(integrity_error)?);
     } else {
         println!("ALTERED: not what follows from the events: {}", report.altered.join(", "));
     }

@@ -4,16 +4,16 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::foundation::Opening;
-use crate::cli::{foundation, out};
+use crate::cli::context::Opening;
+use crate::cli::{context, out};
 use crate::domain::audit::filter::Filter;
-use crate::domain::capability::Ladder;
-use crate::domain::refusal::Stop;
-use crate::flows::audit::export::{self, Export, Format, Wanted};
-use crate::flows::desk::{Call, Desk};
-use crate::platform::fault::{During, Fault};
+use crate::domain::capability::CapabilityLevels;
+use crate::domain::refusal::Error;
+use crate::platform::fault::{Context, Fault};
 use crate::platform::private_file;
 use crate::protocol::csv_export::ByteOrderMark;
+use crate::services::audit::export::{self, Export, ExportOptions, Format};
+use crate::services::request_context::{Call, Desk};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -58,18 +58,24 @@ pub(super) fn filter(texts: &[String]) -> Result<Filter, Fault> {
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
     let mark = if args.bom { ByteOrderMark::Present } else { ByteOrderMark::Absent };
     let (format, filter) = (args.format, filter(&args.filter)?);
-    let wanted = Wanted { format, filter, from: args.from, size: args.size, mark };
-    foundation::with(config, async |foundation, pool| {
-        let issuer = foundation.config.issuer();
-        let seal = foundation.seal()?;
-        let ladder = Ladder::new(&foundation.config.delegations.capabilities)?;
-        let rows = foundation.rows(pool).await?;
-        let desk = Desk { pool, issuer: &issuer, ladder: &ladder, config: &foundation.config, rows: &rows };
-        let call = Call::of_operator(foundation.clock.now());
-        let export = match export::begin(&desk, &seal, &call, wanted).await {
+    let options = ExportOptions { format, filter, from: args.from, size: args.size, mark };
+    context::with(config, async |context, pool| {
+        let issuer = context.config.issuer();
+        let seal = context.seal()?;
+        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
+        let rows = context.rows(pool).await?;
+        let desk = Desk {
+            pool,
+            issuer: &issuer,
+            capability_levels: &capability_levels,
+            config: &context.config,
+            rows: &rows,
+        };
+        let call = Call::of_operator(context.clock.now());
+        let export = match export::begin(&desk, &seal, &call, options).await {
             Ok(export) => export,
-            Err(Stop::Failed(fault)) => return Err(fault),
-            Err(Stop::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),
+            Err(Error::Failed(fault)) => return Err(fault),
+            Err(Error::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),
         };
         if export.first > args.from {
             eprintln!("actchain: events below {} are archived; this begins there", export.first);
@@ -92,7 +98,7 @@ async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
     let mut out: Box<dyn std::io::Write + Send> = match &args.out {
         Some(path) => {
             let open = if goes_on { private_file::append } else { private_file::create };
-            Box::new(std::io::BufWriter::new(open(path).during(&format!("writing {}", path.display()))?))
+            Box::new(std::io::BufWriter::new(open(path).context(&format!("writing {}", path.display()))?))
         }
         None => Box::new(std::io::BufWriter::new(out::Stdout)),
     };
@@ -101,7 +107,7 @@ async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
         export.next().await?;
     }
     while let Some(piece) = export.next().await? {
-        out.write_all(piece.as_bytes()).during("writing the export")?;
+        out.write_all(piece.as_bytes()).context("writing the export")?;
     }
-    out.flush().during("writing the export")
+    out.flush().context("writing the export")
 }

@@ -1,11 +1,11 @@
-//! `actchain audit verify|prove|export|chains|evidence|checkpoint|archive|show|tail`.
+//! `actchain audit verify|verify-receipt|export|chains|evidence|checkpoint|archive|show|tail`.
 
 mod archive;
 mod chains;
 mod evidence;
 mod export;
-mod prove;
 mod verify;
+mod verify_receipt;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,16 +14,16 @@ use std::time::Duration;
 use futures_util::TryStreamExt as _;
 use time::OffsetDateTime;
 
-use super::{foundation, print_json};
-use crate::cli::foundation::Opening;
+use super::{context, print_json};
+use crate::cli::context::Opening;
 use crate::domain::audit::store;
-use crate::flows::audit;
 use crate::platform::clock;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+use crate::services::audit;
 
 /// How often `tail -f` looks.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -37,17 +37,13 @@ pub(super) enum Command {
     /// Prove who acted for a user, and with what right: a folder that verifies offline
     Evidence(evidence::Args),
     /// Sign a checkpoint over the log as it stands, and print it
-    Checkpoint {
-        /// Print the key that verifies it instead
-        #[arg(long)]
-        key: bool,
-    },
+    Checkpoint,
     /// Move old partitions into files that verify by themselves
     Archive(archive::Args),
     /// Print an event out of such a file
     Show(archive::Show),
     /// Check a receipt against the log, or a proof file by itself
-    Prove(prove::Args),
+    VerifyReceipt(verify_receipt::Args),
     /// Print the latest events
     Tail {
         /// How many
@@ -68,10 +64,10 @@ pub(super) async fn run(
         Command::Export(args) => export::run(config()?, args).await,
         Command::Chains(args) => chains::run(config()?, args).await,
         Command::Evidence(args) => evidence::run(config()?, args).await,
-        Command::Checkpoint { key } => checkpoint(config()?, key).await,
+        Command::Checkpoint => checkpoint(config()?).await,
         Command::Archive(args) => archive::run(config()?, args).await,
         Command::Show(args) => archive::show(&args),
-        Command::Prove(args) => prove::run(config, args).await,
+        Command::VerifyReceipt(args) => verify_receipt::run(config, args).await,
         Command::Tail { lines, follow } => tail(config()?, lines, follow).await,
     }
 }
@@ -93,8 +89,8 @@ fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
 }
 
 /// A checkpoint that was kept in a file. One of another kind says nothing about the log.
-fn kept_checkpoint(path: &Path) -> Result<String, Fault> {
-    let note = std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?;
+fn read_checkpoint(path: &Path) -> Result<String, Fault> {
+    let note = std::fs::read_to_string(path).context(&format!("reading {}", path.display()))?;
     if note.starts_with('\u{feff}') || note.contains('\r') {
         return Err(Fault::new(format!(
             "{} was converted on its way: it has a byte order mark, or its lines end in CRLF",
@@ -107,23 +103,18 @@ fn kept_checkpoint(path: &Path) -> Result<String, Fault> {
     }
 }
 
-async fn checkpoint(config: Opening, key: bool) -> Result<ExitCode, Fault> {
-    foundation::with(config, async |foundation, pool| {
-        let issuer = foundation.config.issuer();
-        if key {
-            let mut connection = pool.acquire().await?;
-            println!("{}", audit::published_key(&mut connection, &issuer).await?);
-        } else {
-            let seal = foundation.seal()?;
-            print!("{}", audit::checkpoint(pool, &seal, &issuer, foundation.clock.now()).await?);
-        }
+async fn checkpoint(config: Opening) -> Result<ExitCode, Fault> {
+    context::with(config, async |context, pool| {
+        let issuer = context.config.issuer();
+        let seal = context.seal()?;
+        print!("{}", audit::checkpoint(pool, &seal, &issuer, context.clock.now()).await?);
         Ok(ExitCode::SUCCESS)
     })
     .await
 }
 
 async fn tail(config: Opening, lines: u64, follow: bool) -> Result<ExitCode, Fault> {
-    foundation::with(config, async |_, pool| {
+    context::with(config, async |_, pool| {
         let mut connection = pool.acquire().await?;
         let mut next = store::head(&mut connection).await?.size().saturating_sub(lines);
         loop {
@@ -137,7 +128,7 @@ async fn tail(config: Opening, lines: u64, follow: bool) -> Result<ExitCode, Fau
             if !follow {
                 return Ok(ExitCode::SUCCESS);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     })
     .await

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{evidence, foundation, kept_checkpoint, print_json, verifier_keys};
-use crate::cli::foundation::Opening;
-use crate::domain::audit::verify::Broken;
-use crate::flows::audit::evidence::{is_evidence, verify_evidence};
-use crate::flows::audit::{self, Kept, Report};
-use crate::platform::fault::{During, Fault};
+use super::{context, evidence, print_json, read_checkpoint, verifier_keys};
+use crate::cli::context::Opening;
+use crate::domain::audit::verify::IntegrityError;
+use crate::platform::fault::{Context, Fault};
+use crate::services::audit::evidence::{is_evidence, verify_evidence};
+use crate::services::audit::{self, Report, TrustAnchors};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -43,10 +43,10 @@ pub(super) async fn run(
     config: impl FnOnce() -> Result<Opening, Fault>,
     args: Args,
 ) -> Result<ExitCode, Fault> {
-    let kept = Kept {
+    let anchors = TrustAnchors {
         keys: verifier_keys(&args.key)?,
-        notes: args.checkpoint.iter().map(|path| kept_checkpoint(path)).collect::<Result<_, _>>()?,
-        from: args.from_checkpoint.as_deref().map(kept_checkpoint).transpose()?,
+        notes: args.checkpoint.iter().map(|path| read_checkpoint(path)).collect::<Result<_, _>>()?,
+        from: args.from_checkpoint.as_deref().map(read_checkpoint).transpose()?,
         archives: args.archives.as_deref().map(folder).transpose()?,
     };
     let file = args.path.as_deref().or(args.file.as_deref());
@@ -54,7 +54,7 @@ pub(super) async fn run(
         if !is_evidence(folder) {
             return Err(Fault::new(format!("{} is a folder without evidence", folder.display())));
         }
-        return evidence::print(&verify_evidence(folder, &kept)?, args.json);
+        return evidence::print(&verify_evidence(folder, &anchors)?, args.json);
     }
     let bar = bar();
     let mut show = |done: u64, all: u64| {
@@ -63,11 +63,11 @@ pub(super) async fn run(
     };
     let report = match file {
         // A file is all that is needed: neither configuration nor database.
-        Some(path) => audit::verify_export_shown(path, &kept, &mut show),
+        Some(path) => audit::verify_export_shown(path, &anchors, &mut show),
         None => {
-            foundation::with(config()?, async |_, pool| {
+            context::with(config()?, async |_, pool| {
                 let mut connection = pool.acquire().await?;
-                audit::verify_database_shown(&mut connection, &kept, &mut show).await
+                audit::verify_database_shown(&mut connection, &anchors, &mut show).await
             })
             .await
         }
@@ -104,8 +104,8 @@ fn bar() -> ProgressBar {
 }
 
 fn print(report: &Report) -> Result<(), Fault> {
-    if let Some(broken) = &report.broken {
-        println!("BROKEN at seq {}: {}", broken.seq, name(broken)?);
+    if let Some(integrity_error) = &report.integrity_error {
+        println!("BROKEN at seq {}: {}", integrity_error.seq, name(integrity_error)?);
         return Ok(());
     }
     let root = report.root.as_deref().unwrap_or_default();
@@ -124,7 +124,7 @@ fn print(report: &Report) -> Result<(), Fault> {
 }
 
 /// The stable name of what is wrong.
-pub(super) fn name(broken: &Broken) -> Result<String, Fault> {
-    let why = serde_json::to_value(broken.why).during("naming what is broken")?;
-    Ok(why.as_str().unwrap_or_default().to_owned())
+pub(super) fn name(integrity_error: &IntegrityError) -> Result<String, Fault> {
+    let kind = serde_json::to_value(integrity_error.kind).context("naming what is broken")?;
+    Ok(kind.as_str().unwrap_or_default().to_owned())
 }

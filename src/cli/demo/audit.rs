@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{Agent, Caller};
-use super::world::Cast;
+use super::fixtures::Cast;
+use super::process::{Agent, Caller};
 use super::{Story, print_indented, text};
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::platform::jose::{SigningAlg, SigningKey};
 use crate::protocol::merkle::{self, Frontier};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
@@ -27,26 +27,26 @@ impl Story {
 
     async fn chain_view(&mut self, auditor: &Agent) -> Result<(), Fault> {
         self.step("An auditor asks who acted for Carol (GET /api/v1/audit-logs/chains).");
-        let issuer = self.stage.issuer.clone();
+        let issuer = self.process.issuer.clone();
         let wanted = [("grant_type", "client_credentials"), ("audience", issuer.as_str())];
-        let own = self.stage.form("/oauth/token", (auditor, Some(&auditor.key)), &wanted).await?;
+        let own = self.process.form("/oauth/token", (auditor, Some(&auditor.key)), &wanted).await?;
         let token = own.body.get("access_token").and_then(Value::as_str).unwrap_or_default();
         let at = "/api/v1/audit-logs/chains?subject_sub=carol&action=vault.token.retrieved&limit=1";
-        let said = self.stage.call(&Caller::Agent(auditor, token), ("GET", at), None).await?;
+        let said = self.process.call(&Caller::Agent(auditor, token), ("GET", at), None).await?;
         let chain = said.body.pointer("/items/0").cloned().unwrap_or_default();
         print_indented(&draw(&chain));
         let hops = chain.get("hops").and_then(Value::as_array).cloned().unwrap_or_default();
-        let steps: Vec<&str> = hops.iter().filter_map(|hop| hop.get("step")?.as_str()).collect();
+        let steps: Vec<&str> = hops.iter().filter_map(|hop| hop.get("kind")?.as_str()).collect();
         self.check("two hops, and what was fetched at their end", {
             steps.starts_with(&["exchange", "exchange"]) && steps.contains(&"retrieval")
         });
         self.check(
             "every hop under the key that it should have",
-            chain.get("binding") == Some(&json!("consistent")),
+            chain.get("key_continuity") == Some(&json!("consistent")),
         );
         self.check("Carol has taken it back since", chain.get("state") == Some(&json!("revoked")));
         let graph = "/api/v1/agents/email-svc/delegations/graph";
-        let graph = self.stage.call(&Caller::Agent(auditor, token), ("GET", graph), None).await?;
+        let graph = self.process.call(&Caller::Agent(auditor, token), ("GET", graph), None).await?;
         let edges = |side: &str| graph.body.pointer(side).and_then(Value::as_array).map_or(0, Vec::len);
         let (inbound, outbound) = (edges("/inbound/items"), edges("/outbound/items"));
         println!("  email-svc was given {inbound} delegations and gave {outbound} on");
@@ -56,31 +56,31 @@ impl Story {
 
     async fn keep(&mut self) -> Result<Kept, Fault> {
         self.step("The auditor keeps a checkpoint and its key elsewhere (actchain audit checkpoint).");
-        let note = self.stage.run(&["audit", "checkpoint"]).await?;
-        let key = self.stage.run(&["audit", "checkpoint", "--key"]).await?;
+        let note = self.process.run(&["audit", "checkpoint"]).await?;
+        let key = self.process.run(&["key", "show", "--purpose", "checkpoint"]).await?;
         print_indented(&note.text);
-        let public = self.stage.text(&format!("{}/audit/checkpoint", self.stage.issuer)).await?;
+        let public = self.process.text(&format!("{}/audit/checkpoint", self.process.issuer)).await?;
         self.check("the server shows the same to everybody", public == note.out);
-        let path = self.stage.write("kept.note", note.out.as_bytes())?;
+        let path = self.process.write("kept.note", note.out.as_bytes())?;
         Ok(Kept { key: key.out.trim().to_owned(), key_text: note.out, note: path })
     }
 
     async fn take_along(&mut self, kept: &Kept) -> Result<String, Fault> {
         self.step("The log is exported, and verified without the server (actchain audit export, verify).");
-        let path = self.stage.folder.join("log.jsonl").display().to_string();
-        let exported = self.stage.run(&["audit", "export", "--out", &path]).await?;
+        let path = self.process.folder.join("log.jsonl").display().to_string();
+        let exported = self.process.run(&["audit", "export", "--out", &path]).await?;
         print_indented(&exported.text);
-        let verified = self.stage.run(&["audit", "verify"]).await?;
+        let verified = self.process.run(&["audit", "verify"]).await?;
         self.check("the log in the database verifies", verified.code == 0);
         let offline = self.verify(&path, kept).await?;
         print_indented(&offline.1);
         self.check("its export verifies against what was kept", offline.0 == 0);
-        std::fs::read_to_string(&path).during("reading the export")
+        std::fs::read_to_string(&path).context("reading the export")
     }
 
     async fn verify(&self, path: &str, kept: &Kept) -> Result<(i32, String), Fault> {
         let arguments = ["audit", "verify", "--file", path, "--key", &kept.key, "--checkpoint", &kept.note];
-        let said = self.stage.run(&arguments).await?;
+        let said = self.process.run(&arguments).await?;
         Ok((said.code, said.text))
     }
 
@@ -104,9 +104,9 @@ impl Story {
             ("re-signed", resign(&lines, events, kept)?),
         ];
         for (what, copy) in copies {
-            let path = self.stage.write(&format!("{what}.jsonl"), copy.as_bytes())?;
+            let path = self.process.write(&format!("{what}.jsonl"), copy.as_bytes())?;
             if what == "re-signed" {
-                let believed = self.stage.run(&["audit", "verify", "--file", &path]).await?;
+                let believed = self.process.run(&["audit", "verify", "--file", &path]).await?;
                 self.check("re-signed under another key, it looks whole by itself", believed.code == 0);
             }
             let (code, said) = self.verify(&path, kept).await?;
@@ -153,13 +153,13 @@ fn draw(chain: &Value) -> String {
         let depth = hop.get("depth").and_then(Value::as_u64).and_then(|depth| usize::try_from(depth).ok());
         let jkt: String = text(hop, "jkt").chars().take(8).collect();
         let (reason, target) = (text(hop, "reason"), text(hop, "target"));
-        let what = [text(hop, "step"), reason, target].into_iter().filter(|part| !part.is_empty());
+        let what = [text(hop, "kind"), reason, target].into_iter().filter(|part| !part.is_empty());
         drawn.push_str(&format!(
             "{}└─ {} {} (key {jkt}…, {})\n",
             "   ".repeat(depth.unwrap_or_default().saturating_sub(1)),
             text(hop, "client_id"),
             what.collect::<Vec<_>>().join(" "),
-            text(hop, "binding"),
+            text(hop, "key_continuity"),
         ));
     }
     drawn

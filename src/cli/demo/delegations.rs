@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::stage::{Agent, Answer, Caller, now};
-use super::world::{Cast, FILES, IDP, MAIL};
+use super::fixtures::{Cast, FILES, IDP, MAIL};
+use super::process::{Agent, Answer, Caller, now};
 use super::{ACCESS_TOKEN, JWT, Story, claims_of, print_indented, text};
 use crate::platform::fault::Fault;
 use crate::platform::jose::Jws;
@@ -58,10 +58,10 @@ impl Story {
         self.log_of(&given).await
     }
 
-    /// The token under which an agent comes to the desk.
+    /// The token under which an agent comes to the management API.
     pub(super) async fn own_token(&self, agent: &Agent) -> Result<String, Fault> {
-        let for_us = [("grant_type", "client_credentials"), ("audience", self.stage.issuer.as_str())];
-        let answer = self.stage.form("/oauth/token", (agent, Some(&agent.key)), &for_us).await?;
+        let for_us = [("grant_type", "client_credentials"), ("audience", self.process.issuer.as_str())];
+        let answer = self.process.form("/oauth/token", (agent, Some(&agent.key)), &for_us).await?;
         Ok(said(&answer.body, "/access_token").to_owned())
     }
 
@@ -72,7 +72,7 @@ impl Story {
             "delegator": {"iss": IDP, "sub": "bob"}, "scopes": ["files.read", "mail.read", "mail.send"],
             "audiences": [FILES, MAIL], "expires_in": 3600, "reason": "to answer Bob's mail while he is away",
         });
-        let asked = self.stage.call(&proxy, ("POST", "/delegate"), Some(&wanted)).await?;
+        let asked = self.process.call(&proxy, ("POST", "/delegate"), Some(&wanted)).await?;
         sketch(&asked);
         self.check("it waits for Bob", asked.status == 202 && said(&asked.body, "/state") == "requested");
         let id = said(&asked.body, "/id").to_owned();
@@ -83,7 +83,7 @@ impl Story {
             ("invalid_request", "delegation_requested"),
         );
         let at = format!("/delegate/{id}/approve");
-        let own = self.stage.call(&proxy, ("POST", &at), None).await?;
+        let own = self.process.call(&proxy, ("POST", &at), None).await?;
         self.refused("user-proxy cannot say it for him", &own, ("", "insufficient_scope"));
         Ok(id)
     }
@@ -97,8 +97,8 @@ impl Story {
         let (waits, approves) = (format!("/delegate/{id}?wait=30"), format!("/delegate/{id}/approve"));
         let (proxy, bob) = (Caller::Agent(&cast.user_proxy, proxy), Caller::User(bob));
         let (heard, approved) = tokio::try_join!(
-            self.stage.call(&proxy, ("GET", &waits), None),
-            self.stage.call(&bob, ("POST", &approves), Some(&narrower)),
+            self.process.call(&proxy, ("GET", &waits), None),
+            self.process.call(&bob, ("POST", &approves), Some(&narrower)),
         )?;
         sketch(&heard);
         self.check("Bob's approval was accepted", approved.status == 200);
@@ -142,7 +142,7 @@ impl Story {
             if let Value::Object(members) = &mut wanted {
                 members.insert("parent".into(), json!(parent));
             }
-            let passed = self.stage.call(&holder, ("POST", "/delegate"), Some(&wanted)).await?;
+            let passed = self.process.call(&holder, ("POST", "/delegate"), Some(&wanted)).await?;
             sketch(&passed);
             self.check(
                 "at once, below the one before",
@@ -160,14 +160,14 @@ impl Story {
             "parent": given.ids.get(2), "delegate": "thief", "scopes": ["mail.read", "mail.send"],
         });
         let holder = Caller::Agent(&cast.followup_svc, &followup);
-        let wider = self.stage.call(&holder, ("POST", "/delegate"), Some(&wider)).await?;
-        self.refused("passing on more than one holds", &wider, ("", "delegation_too_wide"));
+        let wider = self.process.call(&holder, ("POST", "/delegate"), Some(&wider)).await?;
+        self.refused("passing on more than one holds", &wider, ("", "exceeds_parent"));
         self.tree("active", given).await
     }
 
     /// Draws what Bob gave, and checks that all of it is in one state.
     async fn tree(&mut self, state: &str, given: &Given) -> Result<(), Fault> {
-        let drawn = self.stage.run(&["delegation", "tree", "--delegator", "bob"]).await?;
+        let drawn = self.process.run(&["delegation", "tree", "--delegator", "bob"]).await?;
         print_indented(&drawn.text);
         let found = |id: &String| drawn.text.lines().any(|line| line.contains(id) && line.contains(state));
         let holds = drawn.code == 0 && given.ids.len() == 4 && given.ids.iter().all(found);
@@ -209,7 +209,7 @@ impl Story {
 
     async fn introspect(&self, by: &Agent, token: &str) -> Result<Answer, Fault> {
         let key = by.secret.is_none().then_some(&by.key);
-        self.stage.form("/oauth/introspect", (by, key), &[("token", token)]).await
+        self.process.form("/oauth/introspect", (by, key), &[("token", token)]).await
     }
 
     /// Checks what a token's status list, at the address that the token names, says of it.
@@ -217,7 +217,7 @@ impl Story {
         let claims = Value::Object(claims_of(token));
         let uri = said(&claims, "/status/status_list/uri");
         let index = claims.pointer("/status/status_list/idx").and_then(Value::as_u64);
-        let token = self.stage.text(uri).await?;
+        let token = self.process.text(uri).await?;
         let jws = Jws::parse(&token).ok_or_else(|| Fault::new("the status list is no JWT"))?;
         let ours = self.signed_by_us(&jws).await?;
         self.check(
@@ -239,10 +239,10 @@ impl Story {
         let (proxy, bob, first) = (&cast.user_proxy, given.bob.as_str(), given.first().to_owned());
         let asked = self.exchange(proxy, &proxy.key, (bob, JWT), &SEND).await?;
         self.refused("Bob has not been asked yet", &asked, need);
-        self.check("the answer says where he is to be asked", said(&asked.body, "/delegation") == first);
+        self.check("the answer says where he is to be asked", said(&asked.body, "/delegation_id") == first);
         let ceremony = said(&asked.body, "/ceremony");
         let open = self
-            .stage
+            .process
             .call(&Caller::User(bob), ("GET", &format!("/delegate/{first}/ceremonies")), None)
             .await?;
         let item = open.body.pointer("/items/0").cloned().unwrap_or_default();
@@ -258,7 +258,7 @@ impl Story {
             !ceremony.is_empty() && said(&item, "/id") == ceremony && said(&item, "/state") == "pending",
         );
         let at = format!("/delegate/{first}/ceremonies/{ceremony}/approve");
-        let word = self.stage.call(&Caller::User(bob), ("POST", &at), None).await?;
+        let word = self.process.call(&Caller::User(bob), ("POST", &at), None).await?;
         self.check("he confirms it", word.status == 200 && said(&word.body, "/state") == "approved");
         let passes = self.exchange(proxy, &proxy.key, (bob, JWT), &SEND).await?;
         let token = said(&passes.body, "/access_token").to_owned();
@@ -269,7 +269,7 @@ impl Story {
         self.check("the next time, Bob is asked anew", said(&again.body, "/ceremony") != ceremony);
         given.tokens.push(token);
         let at = format!("/delegate/{first}");
-        let counted = self.stage.call(&Caller::User(bob), ("GET", &at), None).await?;
+        let counted = self.process.call(&Caller::User(bob), ("GET", &at), None).await?;
         let uses = counted.body.get("uses");
         self.check(
             "every token so far was one use of what Bob gave",
@@ -282,13 +282,13 @@ impl Story {
         self.step("Bob takes back what he gave user-proxy (POST /delegate/{id}/revoke).");
         let at = format!("/delegate/{}/revoke", given.first());
         let why = json!({"reason": "I am back"});
-        let revoked = self.stage.call(&Caller::User(&given.bob), ("POST", &at), Some(&why)).await?;
+        let revoked = self.process.call(&Caller::User(&given.bob), ("POST", &at), Some(&why)).await?;
         println!("  {} {}", revoked.status, revoked.body);
         let reached =
             json!({"delegations": given.ids.len(), "tokens": given.tokens.len(), "at_least": false});
         self.check(
             "it reached all that came of it",
-            revoked.status == 200 && revoked.body.get("reached") == Some(&reached),
+            revoked.status == 200 && revoked.body.get("affected") == Some(&reached),
         );
         self.tree("revoked", given).await?;
         self.step("The token three hops below is dead, wherever one looks.");
@@ -300,7 +300,11 @@ impl Story {
         self.status("in its status list", third, Status::Invalid).await?;
         let helper = &given.helper;
         let own = self.exchange(helper, &helper.key, (third, ACCESS_TOKEN), &READ).await?;
-        self.refused("for exchange; its agent has ended with it", &own, ("invalid_request", "agent_ended"));
+        self.refused(
+            "for exchange; its agent has ended with it",
+            &own,
+            ("invalid_request", "agent_deactivated"),
+        );
         let (above, second) = (&cast.followup_svc, given.tokens.get(2).map_or("", String::as_str));
         let own = self.exchange(above, &above.key, (second, ACCESS_TOKEN), &READ).await?;
         self.refused("and so is the one that it came from", &own, ("invalid_request", "delegation_revoked"));
@@ -315,7 +319,7 @@ impl Story {
 
     async fn log_of(&mut self, given: &Given) -> Result<(), Fault> {
         self.step("Bob's delegation stands in the log, from the request to the end.");
-        let tail = self.stage.run(&["audit", "tail", "-n", "100"]).await?;
+        let tail = self.process.run(&["audit", "tail", "-n", "100"]).await?;
         let events: Vec<Value> =
             tail.text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let of_first = |event: &&Value| said(event, "/delegation_id") == given.first();
@@ -333,7 +337,7 @@ impl Story {
         ];
         let mut told = actions.iter();
         self.check("in this order", story.iter().all(|action| told.any(|one| one == action)));
-        let verified = self.stage.run(&["audit", "verify"]).await?;
+        let verified = self.process.run(&["audit", "verify"]).await?;
         print_indented(&verified.text);
         self.check("the log verifies", verified.code == 0);
         Ok(())

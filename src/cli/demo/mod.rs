@@ -3,18 +3,18 @@
 
 mod audit;
 mod delegations;
+mod fixtures;
+mod process;
 mod provider;
-mod stage;
 mod vault;
-mod world;
 
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
-use self::stage::{Agent, Answer, Stage, now};
-use self::world::{ARCHIVE, Cast, FILES, IDP, MAIL};
-use super::foundation::Signals;
+use self::fixtures::{ARCHIVE, Cast, FILES, IDP, MAIL};
+use self::process::{Agent, Answer, DemoProcess, now};
+use super::context::Signals;
 use super::{chain_view, out};
 use crate::domain::client::usable_keys;
 use crate::platform::fault::Fault;
@@ -34,16 +34,16 @@ pub(super) struct Args {
 /// Runs the demo.
 pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
     let mut signals = Signals::listen()?;
-    let stage = Stage::set().await?;
-    let mut story = Story { stage, differs: 0, number: 0 };
+    let process = DemoProcess::set().await?;
+    let mut story = Story { process, differs: 0, number: 0 };
     // However it ends, nothing is left running and no secret is left behind.
     let told = tokio::select! {
         told = story.tell() => told,
         cut = out::broken() => Err(cut),
         () = signals.stop() => Err(Fault::new("interrupted")),
     };
-    let Story { stage, mut differs, .. } = story;
-    if !stage.strike(args.keep).await? {
+    let Story { process, mut differs, .. } = story;
+    if !process.strike(args.keep).await? {
         println!("  DIFFERS: the server did not stop cleanly");
         differs += 1;
     }
@@ -61,14 +61,14 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
 }
 
 struct Story {
-    stage: Stage,
+    process: DemoProcess,
     number: u32,
     differs: u32,
 }
 
 impl Story {
     async fn tell(&mut self) -> Result<(), Fault> {
-        println!("A server of its own serves {}.", self.stage.issuer);
+        println!("A server of its own serves {}.", self.process.issuer);
         let cast = Cast::new()?;
         self.declare(&cast).await?;
         let tokens = self.hops(&cast).await?;
@@ -92,11 +92,11 @@ impl Story {
 
     async fn declare(&mut self, cast: &Cast) -> Result<(), Fault> {
         self.step("An operator declares whom to trust and who may do what (actchain apply).");
-        let path = self.stage.write("world.yaml", cast.world(&self.stage.issuer).as_bytes())?;
-        let said = self.stage.run(&["apply", "-f", &path]).await?;
+        let path = self.process.write("world.yaml", cast.world(&self.process.issuer).as_bytes())?;
+        let said = self.process.run(&["apply", "-f", &path]).await?;
         print_indented(&said.text);
         self.check("the plan was carried out", said.code == 0);
-        let again = self.stage.run(&["apply", "-f", &path]).await?;
+        let again = self.process.run(&["apply", "-f", &path]).await?;
         self.check("applying it again changes nothing", again.text.contains("0 changes made"));
         Ok(())
     }
@@ -164,7 +164,7 @@ impl Story {
     ) -> Result<Answer, Fault> {
         let mut parameters = vec![("subject_token", token), ("subject_token_type", kind)];
         parameters.extend_from_slice(wanted);
-        self.stage.exchange(agent, key, &parameters).await
+        self.process.exchange(agent, key, &parameters).await
     }
 
     async fn relying_party(&mut self, token: &str, holder: &Agent) -> Result<(), Fault> {
@@ -175,23 +175,23 @@ impl Story {
         self.check("typ is at+jwt", jws.header.is_typed("at+jwt"));
         self.check(
             "issued by us, for the mail server",
-            text(&jws.claims, "iss") == self.stage.issuer && text(&jws.claims, "aud") == MAIL,
+            text(&jws.claims, "iss") == self.process.issuer && text(&jws.claims, "aud") == MAIL,
         );
         self.check(
             "the one who presents it has the key",
             jws.claims.get("cnf") == Some(&json!({"jkt": holder.key.kid()})),
         );
-        let said = self.stage.run(&["token", "verify", token, "--audience", MAIL]).await?;
+        let said = self.process.run(&["token", "verify", token, "--audience", MAIL]).await?;
         self.check("actchain token verify says the same", said.code == 0);
         Ok(())
     }
 
     /// Whether a key of the set that our metadata names has signed it.
     async fn signed_by_us(&self, jws: &Jws<'_>) -> Result<bool, Fault> {
-        let metadata = format!("{}/.well-known/oauth-authorization-server", self.stage.issuer);
-        let metadata = self.stage.document(&metadata).await?;
+        let metadata = format!("{}/.well-known/oauth-authorization-server", self.process.issuer);
+        let metadata = self.process.document(&metadata).await?;
         let jwks_uri = text(metadata.as_object().unwrap_or(&Map::new()), "jwks_uri");
-        let keys = usable_keys(&self.stage.document(&jwks_uri).await?).unwrap_or_default();
+        let keys = usable_keys(&self.process.document(&jwks_uri).await?).unwrap_or_default();
         Ok(keys.iter().any(|key| key.kid() == jws.header.kid.as_deref() && jws.verified_by(key, &Alg::ALL)))
     }
 
@@ -202,7 +202,7 @@ impl Story {
         self.refused(
             "as itself, though it is a registered agent",
             &own,
-            ("invalid_request", "no_delegation"),
+            ("invalid_request", "delegation_required"),
         );
         let posing = self.exchange(&cast.followup_svc, &cast.thief.key, (third, ACCESS_TOKEN), &[]).await?;
         self.refused("posing as followup-svc, without its key", &posing, ("invalid_client", ""));
@@ -210,12 +210,12 @@ impl Story {
         let wider = [("scope", "mail.read mail.send")];
         let wider =
             self.exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &wider).await?;
-        self.refused("a scope it was not given", &wider, ("invalid_scope", "scope_too_wide"));
+        self.refused("a scope it was not given", &wider, ("invalid_scope", "scope_exceeds_grant"));
         let elsewhere = [("audience", FILES)];
         let elsewhere = self
             .exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &elsewhere)
             .await?;
-        self.refused("another target", &elsewhere, ("invalid_target", "target_refused"));
+        self.refused("another target", &elsewhere, ("invalid_target", "resource_refused"));
         self.step("The chain must not come back to where it was.");
         let cycle = self.exchange(&cast.user_proxy, &cast.user_proxy.key, (third, ACCESS_TOKEN), &[]).await?;
         self.refused("user-proxy acts in it already", &cycle, ("invalid_request", "actor_cycle"));
@@ -230,7 +230,7 @@ impl Story {
 
     async fn disable_the_middle(&mut self, cast: &Cast, third: &str) -> Result<(), Fault> {
         self.step("email-svc, in the middle of the chain, is disabled (actchain client disable).");
-        let said = self.stage.run(&["client", "disable", "email-svc"]).await?;
+        let said = self.process.run(&["client", "disable", "email-svc"]).await?;
         print_indented(&said.text);
         let holder = &cast.followup_svc;
         let after = self.exchange(holder, &holder.key, (third, ACCESS_TOKEN), &[]).await?;
@@ -239,7 +239,7 @@ impl Story {
             &after,
             ("invalid_request", "actor_disabled"),
         );
-        self.stage.run(&["client", "enable", "email-svc"]).await?;
+        self.process.run(&["client", "enable", "email-svc"]).await?;
         let again = self.exchange(holder, &holder.key, (third, ACCESS_TOKEN), &[]).await?;
         self.check("enabled again, the chain works again", again.status == 200);
         Ok(())

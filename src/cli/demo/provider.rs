@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use url::Url;
 use url::form_urlencoded;
 
-use super::stage::now;
-use crate::platform::fault::{During, Fault};
+use super::process::now;
+use crate::platform::fault::{Context, Fault};
 use crate::platform::random;
 use crate::protocol::oauth_client::{basic, challenge};
 
@@ -105,8 +105,8 @@ impl Drop for Provider {
 impl Provider {
     /// Opens it on a free port.
     pub(super) async fn open() -> Result<Self, Fault> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.during("opening the provider")?;
-        let address = listener.local_addr().during("opening the provider")?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("opening the provider")?;
+        let address = listener.local_addr().context("opening the provider")?;
         let (base, secret) = (format!("http://{address}"), random::token()?);
         let state = State { base: base.clone(), secret: secret.clone(), books: Mutex::default() };
         let state = Arc::new(state);
@@ -117,12 +117,12 @@ impl Provider {
             }
         });
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        let http = http.build().during("building an HTTP client")?;
+        let http = http.build().context("building an HTTP client")?;
         Ok(Self { base, secret, state, http, task })
     }
 
     /// As `actchain apply` reads it; the rest it says of itself.
-    pub(super) fn declaration(&self, secret_file: &str) -> String {
+    pub(super) fn manifest(&self, secret_file: &str) -> String {
         format!(
             "providers:\n  - {{id: calendar, name: Calendar, issuer: \"{}\", client_id: {CLIENT}, client_secret_file: \
              \"{secret_file}\", scopes: [events.read], rotates_refresh_tokens: true}}\n",
@@ -143,11 +143,11 @@ impl Provider {
             ("code_challenge_method", "S256"),
         ];
         let url = Url::parse_with_params(&format!("{}/authorize", self.base), params);
-        let url = url.during("writing an authorization request")?;
+        let url = url.context("writing an authorization request")?;
         let sent = self.http.get(url).header("cookie", format!("user={user}")).send().await;
-        let sent = sent.during("authorizing at the provider")?;
+        let sent = sent.context("authorizing at the provider")?;
         let back = sent.headers().get("location").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let back = Url::parse(back).during("reading where the provider sends a browser")?;
+        let back = Url::parse(back).context("reading where the provider sends a browser")?;
         let said: Params = back.query_pairs().into_owned().collect();
         if said.get("state") != Some(&state) {
             return Err(Fault::new("the provider answered somebody else's request"));
@@ -159,19 +159,19 @@ impl Provider {
         let request = self.http.post(format!("{}/token", self.base)).body(form.finish());
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         let request = request.header("authorization", basic(CLIENT, &self.secret).as_str());
-        let answer = request.send().await.during("asking the provider for tokens")?;
-        let answer = answer.text().await.during("asking the provider for tokens")?;
-        serde_json::from_str(&answer).during("reading the provider's tokens")
+        let answer = request.send().await.context("asking the provider for tokens")?;
+        let answer = answer.text().await.context("asking the provider for tokens")?;
+        serde_json::from_str(&answer).context("reading the provider's tokens")
     }
 
     /// Uses its interface as whoever has a token: status and what it says.
     pub(super) async fn events(&self, token: &str) -> Result<(u16, Value), Fault> {
         let request = self.http.get(format!("{}/events", self.base));
         let answer = request.header("authorization", format!("Bearer {token}")).send().await;
-        let answer = answer.during("using the provider's interface")?;
+        let answer = answer.context("using the provider's interface")?;
         let status = answer.status().as_u16();
-        let text = answer.text().await.during("using the provider's interface")?;
-        Ok((status, serde_json::from_str(&text).during("reading the provider's answer")?))
+        let text = answer.text().await.context("using the provider's interface")?;
+        Ok((status, serde_json::from_str(&text).context("reading the provider's answer")?))
     }
 
     /// Every secret that it ever gave, and the one it knows us by: none may show anywhere.

@@ -4,11 +4,11 @@
 use serde_json::{Value, json};
 
 use super::delegations::said;
+use super::fixtures::{Cast, IDP};
+use super::process::{Agent, Answer, Caller, now};
 use super::provider::Provider;
-use super::stage::{Agent, Answer, Caller, now};
-use super::world::{Cast, IDP};
 use super::{ACCESS_TOKEN, JWT, Story, print_indented};
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 /// What there is of Carol's.
 struct Carol {
@@ -36,12 +36,12 @@ impl Story {
 
     async fn declare_provider(&mut self, provider: &Provider) -> Result<(), Fault> {
         self.step("An operator declares a provider of credentials, as whose client we are registered.");
-        let secret = self.stage.write("calendar.secret", provider.secret.as_bytes())?;
-        let path = self.stage.write("calendar.yaml", provider.declaration(&secret).as_bytes())?;
-        let said = self.stage.run(&["apply", "-f", &path]).await?;
+        let secret = self.process.write("calendar.secret", provider.secret.as_bytes())?;
+        let path = self.process.write("calendar.yaml", provider.manifest(&secret).as_bytes())?;
+        let said = self.process.run(&["apply", "-f", &path]).await?;
         print_indented(&said.text);
         self.check("its endpoints are what it says of itself", said.code == 0);
-        let listed = self.stage.run(&["connection", "providers"]).await?;
+        let listed = self.process.run(&["connection", "providers"]).await?;
         print_indented(&listed.text);
         self.check(
             "it is listed, and the secret between us is not shown",
@@ -65,19 +65,19 @@ impl Story {
         let import = [&import[..], &["carol", "--name", "home", "--file", "-"]].concat();
         // The access token stays with Carol: the server fetches one of its own.
         let credential = json!({"refresh_token": given.get("refresh_token"), "scope": given.get("scope")});
-        let imported = self.stage.run_reading(&import, &credential.to_string()).await?;
+        let imported = self.process.run_reading(&import, &credential.to_string()).await?;
         print_indented(&imported.text);
         self.check("it is kept", imported.code == 0);
         let again = provider.agree("carol").await?;
         let wanted = json!({"provider": "calendar", "name": "work", "credential": again});
-        let at = ("POST", "/vault/connections");
-        let work = self.stage.call(&Caller::User(&token), at, Some(&wanted)).await?;
+        let at = ("POST", "/api/v1/connections");
+        let work = self.process.call(&Caller::User(&token), at, Some(&wanted)).await?;
         self.check(
-            "she brings another one herself (POST /vault/connections)",
+            "she brings another one herself (POST /api/v1/connections)",
             work.status == 201 && said(&work.body, "/state") == "active",
         );
-        let listed = self.stage.run(&["connection", "list", "--json"]).await?;
-        let found: Value = serde_json::from_str(&listed.out).during("reading the list of connections")?;
+        let listed = self.process.run(&["connection", "list", "--json"]).await?;
+        let found: Value = serde_json::from_str(&listed.out).context("reading the list of connections")?;
         let ids = [said(&found, "/items/0/id"), said(&found, "/items/1/id")].map(str::to_owned);
         let [home, second] = ids;
         self.check("the list has both", !home.is_empty() && second == said(&work.body, "/id"));
@@ -90,7 +90,7 @@ impl Story {
     /// The delegations that name a connection, and the token that comes of them: the first delegation, and the last token.
     async fn name_it(&mut self, cast: &Cast, carol: &Carol) -> Result<(String, String), Fault> {
         self.step("Carol's delegation names the connection; user-proxy passes it on to email-svc.");
-        let issuer = self.stage.issuer.clone();
+        let issuer = self.process.issuer.clone();
         let details = json!([
             {"type": "vault_connection", "identifier": carol.home, "actions": ["retrieve"], "scopes": ["events.read"]}
         ]);
@@ -98,13 +98,13 @@ impl Story {
             "delegate": "user-proxy", "audiences": [issuer], "authorization_details": details, "expires_in": 1800,
         });
         let at = ("POST", "/delegate");
-        let first = self.stage.call(&Caller::User(&carol.token), at, Some(&wanted)).await?;
+        let first = self.process.call(&Caller::User(&carol.token), at, Some(&wanted)).await?;
         println!("  {} {}", first.status, json!(first.body.get("authorization_details")));
         let first_id = said(&first.body, "/id").to_owned();
         let wanted = json!({"delegate": "email-svc", "parent": first_id, "expires_in": 900});
         let proxy = self.own_token(&cast.user_proxy).await?;
         let proxy = Caller::Agent(&cast.user_proxy, &proxy);
-        let second = self.stage.call(&proxy, at, Some(&wanted)).await?;
+        let second = self.process.call(&proxy, at, Some(&wanted)).await?;
         self.check("both are active", first.status == 201 && second.status == 201);
         let details = details.to_string();
         let wanted = [("audience", issuer.as_str()), ("authorization_details", details.as_str())];
@@ -115,7 +115,7 @@ impl Story {
 
     async fn ask_vault(&self, agent: &Agent, (token, id): (&str, &str)) -> Result<Answer, Fault> {
         let at = format!("/vault/connections/{id}/token");
-        self.stage.call(&Caller::Agent(agent, token), ("POST", &at), None).await
+        self.process.call(&Caller::Agent(agent, token), ("POST", &at), None).await
     }
 
     async fn fetch(
@@ -161,7 +161,7 @@ impl Story {
     async fn not_named(&mut self, cast: &Cast, (carol, token): (&Carol, &str)) -> Result<(), Fault> {
         self.step("Nothing else of Carol's can be had.");
         let other = self.ask_vault(&cast.email_svc, (token, &carol.work)).await?;
-        self.vault_refuses("what the delegation does not name", &other, (403, "connection_not_named"));
+        self.vault_refuses("what the delegation does not name", &other, (403, "connection_missing"));
         let found = self.ask_vault(&cast.thief, (token, &carol.home)).await?;
         self.vault_refuses("a thief who has found the token", &found, (401, "access_token_bound"));
         Ok(())
@@ -180,7 +180,7 @@ impl Story {
     ) -> Result<(), Fault> {
         self.step("Carol takes her delegation back.");
         let at = format!("/delegate/{delegation}/revoke");
-        let revoked = self.stage.call(&Caller::User(&carol.token), ("POST", &at), None).await?;
+        let revoked = self.process.call(&Caller::User(&carol.token), ("POST", &at), None).await?;
         println!("  {} {}", revoked.status, revoked.body);
         self.check("it is revoked", revoked.status == 200);
         let after = self.ask_vault(&cast.email_svc, (token, &carol.home)).await?;
@@ -202,9 +202,9 @@ impl Story {
         );
         let reason = ["--reason", "Carol has another calendar"];
         let ended = [&["connection", "disconnect", &carol.home, "--json"], &reason[..]].concat();
-        let ended = self.stage.run(&ended).await?;
+        let ended = self.process.run(&ended).await?;
         print_indented(&ended.text);
-        let view: Value = serde_json::from_str(&ended.out).during("reading the connection")?;
+        let view: Value = serde_json::from_str(&ended.out).context("reading the connection")?;
         self.check("the provider was told", view.get("provider_revoked") == Some(&json!(true)));
         let (after, _) = provider.events(credential).await?;
         self.check("and honours no more what email-svc still has", after == 401);
@@ -218,10 +218,10 @@ impl Story {
         delegation: &str,
     ) -> Result<(), Fault> {
         self.step("The log says who had it, and on whose behalf.");
-        let path = self.stage.folder.join("vault.jsonl").display().to_string();
-        let exported = self.stage.run(&["audit", "export", "--out", &path]).await?;
+        let path = self.process.folder.join("vault.jsonl").display().to_string();
+        let exported = self.process.run(&["audit", "export", "--out", &path]).await?;
         self.check("the log is exported", exported.code == 0);
-        let log = std::fs::read_to_string(&path).during("reading the export")?;
+        let log = std::fs::read_to_string(&path).context("reading the export")?;
         let events: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let of_home = |event: &&Value| said(event, "/target") == carol.home;
         let events: Vec<&Value> = events.iter().filter(of_home).collect();
@@ -248,12 +248,12 @@ impl Story {
                 && said(&had, "/subject/sub") == "carol"
                 && said(&had, "/delegation_path/0") == delegation,
         );
-        let server = std::fs::read_to_string(self.stage.folder.join("server.log"));
-        let written = [log, server.during("reading the server's log")?].concat();
+        let server = std::fs::read_to_string(self.process.folder.join("server.log"));
+        let written = [log, server.context("reading the server's log")?].concat();
         let secrets = provider.secrets().await;
         let shows = secrets.iter().any(|secret| written.contains(secret));
         self.check("no secret of the provider's stands in it, nor in the server's log", !shows);
-        let verified = self.stage.run(&["audit", "verify"]).await?;
+        let verified = self.process.run(&["audit", "verify"]).await?;
         print_indented(&verified.text);
         self.check("the log verifies", verified.code == 0);
         Ok(())

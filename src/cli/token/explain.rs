@@ -4,15 +4,15 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::super::foundation::Foundation;
+use super::super::context::CommandContext;
 use super::super::print_json;
 use crate::app::App;
 use crate::domain::issuer::parse_token_type;
-use crate::flows::token::{Explanation, Question, explain};
 use crate::platform::clock::rfc3339;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::scope;
-use crate::protocol::token_exchange::{TokenType, Wanted};
+use crate::protocol::token_exchange::{RequestedAccess, TokenType};
+use crate::services::token_exchange::{Explanation, Question, explain};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -40,16 +40,16 @@ pub(in crate::cli) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(foundation: &Foundation, args: &Args) -> Result<ExitCode, Fault> {
+pub(super) async fn run(context: &CommandContext, args: &Args) -> Result<ExitCode, Fault> {
     let question = question(args)?;
-    let master = foundation.master_key()?;
-    let database = foundation.database.clone();
-    let (config, clock) = (foundation.config.clone(), foundation.clock.clone());
-    let (app, ledger) = App::build(config, clock, database, (&master, foundation.seal()?)).await?;
+    let master = context.master_key()?;
+    let database = context.database.clone();
+    let (config, clock) = (context.config.clone(), context.clock.clone());
+    let (app, ledger) = App::build(config, clock, database, (&master, context.seal()?)).await?;
     let explained = explain(&app, &question, app.clock.now()).await;
     app.pool.close().await;
     drop(app);
-    ledger.await.during("ending the ledger")?;
+    ledger.await.context("ending the ledger")?;
     let explained = explained?;
     print(args, &explained)?;
     Ok(if explained.result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -69,7 +69,7 @@ fn question(args: &Args) -> Result<Question, Fault> {
         token_type: token_type.transpose()?,
         client_id: args.client.clone(),
         jkt: args.key.clone(),
-        wanted: Wanted {
+        wanted: RequestedAccess {
             scopes: scopes.transpose()?,
             audiences: (!args.audience.is_empty()).then(|| args.audience.iter().cloned().collect()),
             details: None,

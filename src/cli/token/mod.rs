@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use self::verify::{Report, Trust};
-use super::foundation::{self, Opening};
+use super::context::{self, Opening};
 use super::{chain_view, print_json};
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::platform::jose::Jws;
 
 #[derive(Debug, clap::Subcommand)]
@@ -72,7 +72,7 @@ pub(super) async fn run(
         }
         Command::Explain(mut args) => {
             args.jwt = read(args.jwt)?;
-            foundation::with(opening()?, async |foundation, _| explain::run(foundation, &args).await).await
+            context::with(opening()?, async |context, _| explain::run(context, &args).await).await
         }
     }
 }
@@ -82,7 +82,7 @@ async fn own_issuer(opening: Opening) -> Result<String, Fault> {
     if let Some(issuer) = &opening.config().issuer {
         return Ok(issuer.clone());
     }
-    foundation::with(opening, async |foundation, _| Ok(foundation.config.issuer())).await
+    context::with(opening, async |context, _| Ok(context.config.issuer())).await
 }
 
 fn parsed(jwt: &str) -> Result<Jws<'_>, Fault> {
@@ -93,7 +93,7 @@ fn read(jwt: String) -> Result<String, Fault> {
     if jwt != "-" {
         return Ok(jwt);
     }
-    let text = std::io::read_to_string(std::io::stdin()).during("reading standard input")?;
+    let text = std::io::read_to_string(std::io::stdin()).context("reading standard input")?;
     Ok(text.trim().to_owned())
 }
 

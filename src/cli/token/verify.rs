@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 
 use crate::domain::client::usable_keys;
 use crate::platform::clock::Clock;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::platform::jose::{Alg, Jws, PublicKey};
 use crate::platform::json as strict_json;
-use crate::platform::outbound::{Outbound, Reach};
+use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::protocol::access_token::{self, Claims};
 use crate::protocol::metadata::well_known_paths;
 use crate::protocol::status_list::{self, Reference, Status, StatusList};
@@ -165,7 +165,7 @@ async fn check_status(
 }
 
 fn outbound() -> Result<Outbound, Fault> {
-    Outbound::new(Reach::PublicAndLoopback)
+    Outbound::new(AddressPolicy::PublicAndLoopback)
 }
 
 fn is_file(jwks: &str) -> bool {
@@ -174,7 +174,7 @@ fn is_file(jwks: &str) -> bool {
 
 async fn keys(trust: &Trust) -> Result<Vec<PublicKey>, Fault> {
     let set = match (&trust.jwks, &trust.issuer) {
-        (Some(path), _) if is_file(path) => std::fs::read(path).during(&format!("reading {path}"))?,
+        (Some(path), _) if is_file(path) => std::fs::read(path).context(&format!("reading {path}"))?,
         (Some(url), _) => outbound()?.get_json(url).await?,
         (None, Some(issuer)) => published(issuer).await?,
         (None, None) => return Err(Fault::new("neither an issuer nor keys to verify with")),
@@ -185,9 +185,9 @@ async fn keys(trust: &Trust) -> Result<Vec<PublicKey>, Fault> {
 
 /// The JWK Set that the metadata of an issuer points to (RFC 8414 §3).
 async fn published(issuer: &str) -> Result<Vec<u8>, Fault> {
-    let base = url::Url::parse(issuer).during(&format!("reading the issuer {issuer}"))?;
+    let base = url::Url::parse(issuer).context(&format!("reading the issuer {issuer}"))?;
     let path = well_known_paths(issuer).into_iter().next().unwrap_or_default();
-    let location = base.join(&path).during(&format!("reading the issuer {issuer}"))?;
+    let location = base.join(&path).context(&format!("reading the issuer {issuer}"))?;
     let document = outbound()?.get_json(location.as_str()).await?;
     let document = strict_json::parse_object(&document)
         .ok_or_else(|| Fault::new(format!("{location}: the metadata is no object")))?;

@@ -24,7 +24,7 @@ pub enum Action {
     /// Uses were reported.
     DelegationUsed,
     /// An agent asked for another key.
-    DelegationRebinding,
+    DelegationKeyRotationRequested,
     /// A move of a delegation was refused.
     DelegationRefused,
     /// A use that needs a confirmation was confirmed.
@@ -32,7 +32,7 @@ pub enum Action {
     /// It was not.
     CeremonyDenied,
     /// Everything that a principal had up to now was ended.
-    PrincipalCutOff,
+    PrincipalRevoked,
     /// A key was removed from a client.
     ClientKeyRemoved,
     /// An operator restored a removed key of a client.
@@ -40,7 +40,7 @@ pub enum Action {
     /// An agent was made for one delegation.
     AgentCreated,
     /// Such an agent has ended.
-    AgentEnded,
+    AgentDeactivated,
     /// A client was registered or changed.
     ClientChanged,
     /// A client was disabled.
@@ -62,7 +62,7 @@ pub enum Action {
     /// A provider of credentials was declared or changed.
     ProviderChanged,
     /// A witness vouched for a checkpoint.
-    AuditCosigned,
+    WitnessCosigned,
     /// Events were moved to a file, and stand there.
     AuditArchived,
     /// A credential was put into an agent's request to its provider, which is about to be sent.
@@ -84,13 +84,13 @@ pub enum Action {
     /// Its access token was renewed.
     ConnectionRefreshed,
     /// Its provider honours its credential no more.
-    ConnectionBroken,
+    ConnectionNeedsReconnect,
     /// It was ended.
     ConnectionDisconnected,
     /// A move of a connection was refused.
     ConnectionRefused,
     /// A data key was made, wrapped anew or retired.
-    VaultKeyChanged,
+    VaultKeyRotated,
     /// Somebody took the log along, or part of it.
     AuditExported,
     /// A sink was declared or changed.
@@ -117,15 +117,15 @@ impl Action {
             Self::DelegationExpired => "delegation.expired",
             Self::DelegationRenewed => "delegation.renewed",
             Self::DelegationUsed => "delegation.used",
-            Self::DelegationRebinding => "delegation.rebinding",
+            Self::DelegationKeyRotationRequested => "delegation.key_rotation_requested",
             Self::DelegationRefused => "delegation.refused",
             Self::CeremonyApproved => "delegation.ceremony_approved",
             Self::CeremonyDenied => "delegation.ceremony_denied",
-            Self::PrincipalCutOff => "admin.principal_cut_off",
+            Self::PrincipalRevoked => "principal.revoked",
             Self::ClientKeyRemoved => "client.key_removed",
             Self::ClientKeyRestored => "client.key_restored",
             Self::AgentCreated => "client.agent_created",
-            Self::AgentEnded => "client.agent_ended",
+            Self::AgentDeactivated => "client.agent_deactivated",
             Self::ClientChanged => "client.changed",
             Self::ClientDisabled => "client.disabled",
             Self::ClientEnabled => "client.enabled",
@@ -136,7 +136,7 @@ impl Action {
             Self::ResourceChanged => "admin.resource_changed",
             Self::ResourceRemoved => "admin.resource_removed",
             Self::ProviderChanged => "admin.provider_changed",
-            Self::AuditCosigned => "admin.audit_cosigned",
+            Self::WitnessCosigned => "audit.witness_cosigned",
             Self::AuditArchived => "admin.audit_archived",
             Self::VaultProxyCalled => "vault.proxy.called",
             Self::VaultProxyAnswered => "vault.proxy.answered",
@@ -147,10 +147,10 @@ impl Action {
             Self::ConnectionCreated => "vault.connection.created",
             Self::ConnectionRotated => "vault.connection.rotated",
             Self::ConnectionRefreshed => "vault.connection.refreshed",
-            Self::ConnectionBroken => "vault.connection.broken",
+            Self::ConnectionNeedsReconnect => "vault.connection.needs_reconnect",
             Self::ConnectionDisconnected => "vault.connection.disconnected",
             Self::ConnectionRefused => "vault.connection.refused",
-            Self::VaultKeyChanged => "key.vault_changed",
+            Self::VaultKeyRotated => "vault.key_rotated",
             Self::AuditExported => "admin.audit_exported",
             Self::SinkChanged => "admin.sink_changed",
             Self::SinkRemoved => "admin.sink_removed",

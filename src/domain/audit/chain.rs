@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::search::Found;
+use super::search::EventRow;
 use crate::domain::delegation::State;
 
 /// What is known beside the log: states of delegations as they are now, and the keys of clients that are held to theirs.
 #[derive(Debug, Default)]
-pub struct Facts {
+pub struct ChainFacts {
     /// By delegation; one that is forgotten is not there.
     pub states: HashMap<String, State>,
     /// By client: every key that it has, or had. A client that may come with any key is not there.
@@ -21,7 +21,7 @@ pub struct Facts {
 /// What a hop is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Step {
+pub enum HopKind {
     /// A client got a token for itself.
     Issue,
     /// A token was made from another.
@@ -35,22 +35,22 @@ pub enum Step {
 /// Whether a hop's key is the one that it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Binding {
+pub enum KeyContinuity {
     /// It is.
     Consistent,
     /// Nobody proved a key.
-    Unbound,
+    NoKey,
     /// Another event, or the client's own keys, say otherwise.
-    Drifted,
+    KeyMismatch,
 }
 
-impl Binding {
+impl KeyContinuity {
     /// The stable name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Consistent => "consistent",
-            Self::Unbound => "unbound",
-            Self::Drifted => "drifted",
+            Self::NoKey => "no_key",
+            Self::KeyMismatch => "key_mismatch",
         }
     }
 }
@@ -65,7 +65,7 @@ pub struct Hop {
     /// When.
     pub at: Value,
     /// What it is.
-    pub step: Step,
+    pub kind: HopKind,
     /// The event's action.
     pub action: Value,
     /// How it ended.
@@ -102,7 +102,7 @@ pub struct Hop {
     #[serde(skip_serializing_if = "Value::is_null")]
     pub target: Value,
     /// Whether the key is the one that it should be.
-    pub binding: Binding,
+    pub key_continuity: KeyContinuity,
 }
 
 /// A chain.
@@ -135,7 +135,7 @@ pub struct Chain {
     /// The state by now of the delegation that the last hop goes by.
     pub state: Option<State>,
     /// The worst of its hops.
-    pub binding: Binding,
+    pub key_continuity: KeyContinuity,
     /// Its hops, in the order of the log.
     pub hops: Vec<Hop>,
     /// Hops whose token is not of this chain: where its trees begin.
@@ -148,10 +148,10 @@ pub struct Chain {
 
 impl Chain {
     /// Tells a chain from its events, in their order; `total` of them there are. `None` without any.
-    pub fn tell(txn: &str, found: &[Found], total: u64, facts: &Facts) -> Option<Self> {
+    pub fn build(txn: &str, found: &[EventRow], total: u64, facts: &ChainFacts) -> Option<Self> {
         let (first, last) = (found.first()?, found.last()?);
-        let mut telling = Telling::default();
-        let mut hops: Vec<Hop> = found.iter().filter_map(|one| telling.hop(one, facts)).collect();
+        let mut builder = ChainBuilder::default();
+        let mut hops: Vec<Hop> = found.iter().filter_map(|one| builder.hop(one, facts)).collect();
         connect(&mut hops);
         let mut actors: Vec<String> = Vec::new();
         for hop in &hops {
@@ -159,9 +159,9 @@ impl Chain {
                 actors.push(name.to_owned());
             }
         }
-        let count = |step| hops.iter().filter(|hop| hop.step == step).count();
-        let made = hops.iter().rev().find(|hop| hop.step != Step::Refusal).or(hops.last());
-        let member = |found: &Found, name: &str| found.event.get(name).cloned().unwrap_or_default();
+        let count = |kind| hops.iter().filter(|hop| hop.kind == kind).count();
+        let made = hops.iter().rev().find(|hop| hop.kind != HopKind::Refusal).or(hops.last());
+        let member = |found: &EventRow, name: &str| found.event.get(name).cloned().unwrap_or_default();
         let named = |name: &str| found.iter().map(|one| member(one, name)).find(|value| !value.is_null());
         Some(Self {
             txn: txn.to_owned(),
@@ -173,11 +173,11 @@ impl Chain {
             first_seq: first.seq,
             last_seq: last.seq,
             events: total,
-            refusals: count(Step::Refusal),
-            retrievals: count(Step::Retrieval),
+            refusals: count(HopKind::Refusal),
+            retrievals: count(HopKind::Retrieval),
             last: last_event(last),
             state: made.and_then(|hop| hop.delegation_state),
-            binding: hops.iter().map(|hop| hop.binding).max().unwrap_or(Binding::Unbound),
+            key_continuity: hops.iter().map(|hop| hop.key_continuity).max().unwrap_or(KeyContinuity::NoKey),
             roots: hops.iter().filter(|hop| hop.parent.is_none()).map(|hop| hop.seq).collect(),
             branches: hops.iter().filter(|hop| hop.children.len() > 1).map(|hop| hop.seq).collect(),
             complete: u64::try_from(found.len()) == Ok(total),
@@ -186,14 +186,14 @@ impl Chain {
     }
 }
 
-fn last_event(last: &Found) -> Value {
+fn last_event(last: &EventRow) -> Value {
     let members = ["id", "at", "action", "outcome", "reason", "target", "audience"];
     let known = members.iter().filter_map(|name| Some(((*name).to_owned(), last.event.get(*name)?.clone())));
     Value::Object(known.chain([("seq".to_owned(), last.seq.into())]).collect())
 }
 
 /// The delegations that hops of these events go by, and the clients that made them: what facts are needed of.
-pub fn named<'a>(events: impl Iterator<Item = &'a Found>) -> (BTreeSet<String>, BTreeSet<String>) {
+pub fn named<'a>(events: impl Iterator<Item = &'a EventRow>) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut delegations, mut clients) = (BTreeSet::new(), BTreeSet::new());
     for found in events {
         let text = |pointer: &str| found.event.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -205,16 +205,16 @@ pub fn named<'a>(events: impl Iterator<Item = &'a Found>) -> (BTreeSet<String>, 
 
 /// What the hops so far have said.
 #[derive(Default)]
-struct Telling {
+struct ChainBuilder {
     /// By token: the hop that it came of, and the keys of its actors, root first.
     tokens: HashMap<String, (u64, Vec<Option<String>>)>,
     /// By actor and delegation: the key.
     keys: BTreeMap<(String, String), String>,
 }
 
-impl Telling {
-    fn hop(&mut self, found: &Found, facts: &Facts) -> Option<Hop> {
-        let step = step(&found.event)?;
+impl ChainBuilder {
+    fn hop(&mut self, found: &EventRow, facts: &ChainFacts) -> Option<Hop> {
+        let kind = kind(&found.event)?;
         let member = |name: &str| found.event.get(name).cloned().unwrap_or_default();
         let actor = |name: &str| found.event.pointer(&format!("/actor/{name}")).cloned().unwrap_or_default();
         let links: Vec<&Value> =
@@ -228,7 +228,7 @@ impl Telling {
             seq: found.seq,
             id: member("id"),
             at: member("at"),
-            step,
+            kind,
             action: member("action"),
             outcome: member("outcome"),
             reason: member("reason"),
@@ -245,20 +245,20 @@ impl Telling {
             scope: member("scope"),
             audience: member("audience"),
             target: member("target"),
-            binding: Binding::Unbound,
+            key_continuity: KeyContinuity::NoKey,
         };
-        let binding = self.judge(&hop, &links, facts);
-        if step != Step::Refusal {
+        let key_continuity = self.check_key(&hop, &links, facts);
+        if kind != HopKind::Refusal {
             self.learn(&hop, &links);
         }
-        Some(Hop { binding, ..hop })
+        Some(Hop { key_continuity, ..hop })
     }
 
     /// Looks at every place that speaks of the key: the chain in the token itself, the event of the token it was made from,
     /// what the same client proved before for the same delegation, and the client's own keys.
-    fn judge(&self, hop: &Hop, links: &[&Value], facts: &Facts) -> Binding {
+    fn check_key(&self, hop: &Hop, links: &[&Value], facts: &ChainFacts) -> KeyContinuity {
         let (Some(jkt), Some(client)) = (hop.jkt.as_str(), hop.client_id.as_str()) else {
-            return Binding::Unbound;
+            return KeyContinuity::NoKey;
         };
         let keys = keys_of(links);
         // A refusal's chain ends with whoever held the token before.
@@ -269,12 +269,12 @@ impl Telling {
                 before.iter().zip(&keys).all(|(before, now)| before.is_none() || before == now)
             });
         let at = (client.to_owned(), hop.delegation_id.as_str().unwrap_or_default().to_owned());
-        let as_ever = hop.step == Step::Refusal || self.keys.get(&at).is_none_or(|key| key == jkt);
+        let as_ever = hop.kind == HopKind::Refusal || self.keys.get(&at).is_none_or(|key| key == jkt);
         let as_registered = facts.keys.get(client).is_none_or(|keys| keys.contains(jkt));
         if as_in_token && as_before && as_ever && as_registered {
-            Binding::Consistent
+            KeyContinuity::Consistent
         } else {
-            Binding::Drifted
+            KeyContinuity::KeyMismatch
         }
     }
 
@@ -298,12 +298,12 @@ fn keys_of(links: &[&Value]) -> Vec<Option<String>> {
 }
 
 /// What an event is in its chain; not all are hops.
-fn step(event: &Value) -> Option<Step> {
+fn kind(event: &Value) -> Option<HopKind> {
     match event.get("action")?.as_str()? {
-        "oauth.token.issued" => Some(Step::Issue),
-        "oauth.token.exchanged" => Some(Step::Exchange),
-        "vault.token.retrieved" | "vault.proxy.called" => Some(Step::Retrieval),
-        "oauth.token.refused" | "vault.token.refused" => Some(Step::Refusal),
+        "oauth.token.issued" => Some(HopKind::Issue),
+        "oauth.token.exchanged" => Some(HopKind::Exchange),
+        "vault.token.retrieved" | "vault.proxy.called" => Some(HopKind::Retrieval),
+        "oauth.token.refused" | "vault.token.refused" => Some(HopKind::Refusal),
         _ => None,
     }
 }
@@ -331,20 +331,20 @@ mod tests {
         action: &str,
         client: (&str, Option<&str>),
         tokens: (Option<&str>, Option<&str>),
-    ) -> Found {
+    ) -> EventRow {
         let event = json!({"seq": seq, "action": action, "at": "2026-01-01T00:00:00.000000Z", "txn": "t",
             "actor": {"client_id": client.0, "jkt": client.1}, "delegation_id": format!("D-{}", client.0),
             "act_chain": [{"sub": client.0, "iss": "us", "jkt": client.1}], "jti": tokens.0, "parent_jti": tokens.1});
-        Found { seq, document: event.to_string(), event }
+        EventRow { seq, document: event.to_string(), event }
     }
 
-    fn tell(events: &[Found]) -> Chain {
-        Chain::tell("t", events, events.len() as u64, &Facts::default()).unwrap()
+    fn build(events: &[EventRow]) -> Chain {
+        Chain::build("t", events, events.len() as u64, &ChainFacts::default()).unwrap()
     }
 
     #[test]
     fn two_hops_from_one_token_are_a_branch() {
-        let chain = tell(&[
+        let chain = build(&[
             event(1, "oauth.token.exchanged", ("a", Some("ka")), (Some("1"), Some("outside"))),
             event(2, "oauth.token.exchanged", ("b", Some("kb")), (Some("2"), None)),
             event(4, "vault.token.retrieved", ("a", Some("ka")), (None, Some("1"))),
@@ -354,25 +354,38 @@ mod tests {
         assert_eq!(children, [&[4, 5][..], &[], &[], &[]]);
         assert_eq!((chain.roots.as_slice(), chain.branches.as_slice()), (&[1, 2][..], &[1][..]));
         assert_eq!((chain.retrievals, chain.refusals, chain.complete), (1, 1, true));
-        assert_eq!(chain.binding, Binding::Consistent);
+        assert_eq!(chain.key_continuity, KeyContinuity::Consistent);
     }
 
     #[test]
     fn a_key_that_nothing_speaks_of_is_a_drift() {
-        let bindings = |events: &[Found]| tell(events).hops.iter().map(|hop| hop.binding).collect::<Vec<_>>();
+        let key_continuities =
+            |events: &[EventRow]| build(events).hops.iter().map(|hop| hop.key_continuity).collect::<Vec<_>>();
         let first = event(1, "oauth.token.exchanged", ("a", Some("ka")), (Some("1"), None));
         let again = event(2, "oauth.token.exchanged", ("a", Some("other")), (Some("2"), None));
-        assert_eq!(bindings(&[first.clone(), again]), [Binding::Consistent, Binding::Drifted], "as before");
+        assert_eq!(
+            key_continuities(&[first.clone(), again]),
+            [KeyContinuity::Consistent, KeyContinuity::KeyMismatch],
+            "as before"
+        );
         let mut below = event(3, "oauth.token.exchanged", ("b", Some("kb")), (Some("3"), Some("1")));
         below.event["act_chain"] = json!([{"sub": "a", "jkt": "forged"}, {"sub": "b", "jkt": "kb"}]);
-        assert_eq!(bindings(&[first.clone(), below]), [Binding::Consistent, Binding::Drifted], "its parent");
+        assert_eq!(
+            key_continuities(&[first.clone(), below]),
+            [KeyContinuity::Consistent, KeyContinuity::KeyMismatch],
+            "its parent"
+        );
         let mut other = first.clone();
         other.event["act_chain"][0]["jkt"] = json!("forged");
-        assert_eq!(bindings(&[other]), [Binding::Drifted], "the token");
+        assert_eq!(key_continuities(&[other]), [KeyContinuity::KeyMismatch], "the token");
         let unbound = event(4, "oauth.token.exchanged", ("c", None), (Some("4"), None));
-        assert_eq!(bindings(&[unbound]), [Binding::Unbound]);
+        assert_eq!(key_continuities(&[unbound]), [KeyContinuity::NoKey]);
         let keys = HashMap::from([("a".to_owned(), BTreeSet::from(["registered".to_owned()]))]);
-        let facts = Facts { keys, ..Facts::default() };
-        assert_eq!(Chain::tell("t", &[first], 1, &facts).unwrap().binding, Binding::Drifted, "its client");
+        let facts = ChainFacts { keys, ..ChainFacts::default() };
+        assert_eq!(
+            Chain::build("t", &[first], 1, &facts).unwrap().key_continuity,
+            KeyContinuity::KeyMismatch,
+            "its client"
+        );
     }
 }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Action;
-use super::chain::{Chain, Facts, Hop, Step};
-use super::search::Found;
+use super::chain::{Chain, ChainFacts, Hop, HopKind};
+use super::search::EventRow;
 use crate::domain::principal::Principal;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 /// The version of the files' form.
 pub const FORMAT: u32 = 1;
@@ -20,7 +20,7 @@ pub const LIFECYCLE: [Action; 6] = [
     Action::DelegationCreated,
     Action::DelegationActivated,
     Action::DelegationRenewed,
-    Action::DelegationRebinding,
+    Action::DelegationKeyRotationRequested,
     Action::DelegationRevoked,
     Action::DelegationExpired,
 ];
@@ -28,7 +28,7 @@ pub const LIFECYCLE: [Action; 6] = [
 /// What the evidence is about.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct About {
+pub struct EvidenceHeader {
     /// [`FORMAT`].
     pub format: u32,
     /// The version of the program that made it.
@@ -55,14 +55,14 @@ pub type Derived = BTreeMap<&'static str, String>;
 ///
 /// # Errors
 /// A fault if JSON cannot be written.
-pub fn derive(about: &About, events: &[Found]) -> Result<Derived, Fault> {
+pub fn derive(about: &EvidenceHeader, events: &[EventRow]) -> Result<Derived, Fault> {
     let chains = chains(events);
     let delegations = delegations(events);
     let file = |value: &Value| -> Result<String, Fault> {
-        Ok(serde_json::to_string_pretty(value).during("writing evidence")? + "\n")
+        Ok(serde_json::to_string_pretty(value).context("writing evidence")? + "\n")
     };
-    let listed = serde_json::to_value(&chains).during("writing evidence")?;
-    let listed_delegations = serde_json::to_value(&delegations).during("writing evidence")?;
+    let listed = serde_json::to_value(&chains).context("writing evidence")?;
+    let listed_delegations = serde_json::to_value(&delegations).context("writing evidence")?;
     Ok(BTreeMap::from([
         ("chains.json", file(&json!({"chains": listed}))?),
         ("delegations.json", file(&json!({"delegations": listed_delegations}))?),
@@ -72,7 +72,7 @@ pub fn derive(about: &About, events: &[Found]) -> Result<Derived, Fault> {
 }
 
 /// The delegations that events go by, with all above them.
-pub fn delegation_ids<'a>(events: impl Iterator<Item = &'a Found>) -> BTreeSet<String> {
+pub fn delegation_ids<'a>(events: impl Iterator<Item = &'a EventRow>) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for found in events {
         let path = found.event.get("delegation_path").and_then(Value::as_array);
@@ -89,8 +89,8 @@ pub fn is_lifecycle(event: &Value, id: &str) -> bool {
 }
 
 /// The chains, in the order of their first event. States are of the time of the reader and not here.
-fn chains(events: &[Found]) -> Vec<Chain> {
-    let mut by_txn: Vec<(String, Vec<Found>)> = Vec::new();
+fn chains(events: &[EventRow]) -> Vec<Chain> {
+    let mut by_txn: Vec<(String, Vec<EventRow>)> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     for found in events {
         let Some(txn) = text(&found.event, "/txn") else { continue };
@@ -102,45 +102,45 @@ fn chains(events: &[Found]) -> Vec<Chain> {
             events.push(found.clone());
         }
     }
-    let facts = Facts::default();
-    let tell = |(txn, found): &(String, Vec<Found>)| {
+    let facts = ChainFacts::default();
+    let build = |(txn, found): &(String, Vec<EventRow>)| {
         let total = u64::try_from(found.len()).unwrap_or(u64::MAX);
-        Chain::tell(txn, found, total, &facts)
+        Chain::build(txn, found, total, &facts)
     };
-    by_txn.iter().filter_map(tell).collect()
+    by_txn.iter().filter_map(build).collect()
 }
 
 /// A delegation as the log has recorded it.
 #[derive(Debug, Serialize)]
-struct Recorded {
+struct DelegationHistory {
     id: String,
     /// With all above it, root first.
     path: Value,
     /// What was granted, and the event that says so; `null` where no event does.
-    terms: Option<Terms>,
+    terms: Option<GrantedTerms>,
     /// What happened to it.
     history: Vec<Value>,
 }
 
 #[derive(Debug, Serialize)]
-struct Terms {
+struct GrantedTerms {
     seq: u64,
     granted: Value,
     /// The end after the last renewal.
     expires_at: Value,
 }
 
-fn delegations(events: &[Found]) -> Vec<Recorded> {
+fn delegations(events: &[EventRow]) -> Vec<DelegationHistory> {
     let ids = delegation_ids(events.iter());
-    let mut list: Vec<Recorded> = ids.into_iter().map(|id| recorded(id, events)).collect();
+    let mut list: Vec<DelegationHistory> = ids.into_iter().map(|id| recorded(id, events)).collect();
     list.sort_by_key(|one| one.history.first().and_then(|event| event.get("seq")?.as_u64()));
     list
 }
 
-fn recorded(id: String, events: &[Found]) -> Recorded {
-    let own: Vec<&Found> = events.iter().filter(|found| is_lifecycle(&found.event, &id)).collect();
-    let member = |found: &Found, name: &str| found.event.get(name).cloned().unwrap_or_default();
-    let says_terms = |found: &&&Found| found.event.pointer("/detail/scopes").is_some();
+fn recorded(id: String, events: &[EventRow]) -> DelegationHistory {
+    let own: Vec<&EventRow> = events.iter().filter(|found| is_lifecycle(&found.event, &id)).collect();
+    let member = |found: &EventRow, name: &str| found.event.get(name).cloned().unwrap_or_default();
+    let says_terms = |found: &&&EventRow| found.event.pointer("/detail/scopes").is_some();
     let granting = own.iter().rev().find(says_terms);
     let renewed = own.iter().rev().find_map(|found| {
         let renewal = text(&found.event, "/action") == Some(Action::DelegationRenewed.name());
@@ -149,17 +149,21 @@ fn recorded(id: String, events: &[Found]) -> Recorded {
     let terms = granting.map(|found| {
         let granted = member(found, "detail");
         let expires_at = renewed.unwrap_or_else(|| granted.get("expires_at").cloned().unwrap_or_default());
-        Terms { seq: found.seq, granted, expires_at }
+        GrantedTerms { seq: found.seq, granted, expires_at }
     });
     let history = own.iter().map(|found| {
         let members = ["seq", "at", "action", "outcome", "reason", "actor", "detail"];
         Value::Object(members.iter().map(|name| ((*name).to_owned(), member(found, name))).collect())
     });
     let path = own.first().map(|found| member(found, "delegation_path")).unwrap_or_default();
-    Recorded { path, terms, history: history.collect(), id }
+    DelegationHistory { path, terms, history: history.collect(), id }
 }
 
-fn summary(about: &About, events: &[Found], (chains, delegations): (&[Chain], &[Recorded])) -> String {
+fn summary(
+    about: &EvidenceHeader,
+    events: &[EventRow],
+    (chains, delegations): (&[Chain], &[DelegationHistory]),
+) -> String {
     let mut out = String::new();
     let who = format!("{} ({})", about.subject.sub, about.subject.iss);
     let _ = writeln!(out, "Who acted for {who}\nfrom {} until before {}\n", about.from, about.to);
@@ -210,11 +214,11 @@ fn summary(about: &About, events: &[Found], (chains, delegations): (&[Chain], &[
 
 fn hop_in_words(hop: &Hop) -> String {
     let word = |value: &Value| value.as_str().map_or_else(|| "?".to_owned(), one_line);
-    let did = match hop.step {
-        Step::Issue => "got a token for itself".to_owned(),
-        Step::Exchange => "got a token to act".to_owned(),
-        Step::Retrieval => format!("took the credential {}", word(&hop.target)),
-        Step::Refusal => format!("was refused: {}", word(&hop.reason)),
+    let did = match hop.kind {
+        HopKind::Issue => "got a token for itself".to_owned(),
+        HopKind::Exchange => "got a token to act".to_owned(),
+        HopKind::Retrieval => format!("took the credential {}", word(&hop.target)),
+        HopKind::Refusal => format!("was refused: {}", word(&hop.reason)),
     };
     let mut out = format!("{}  {} {did}", word(&hop.at), word(&hop.client_id));
     if let Some(scope) = hop.scope.as_str() {
@@ -235,7 +239,7 @@ fn hop_in_words(hop: &Hop) -> String {
     out
 }
 
-fn delegation_in_words(one: &Recorded) -> String {
+fn delegation_in_words(one: &DelegationHistory) -> String {
     let mut out = format!("  Delegation {}\n", one.id);
     match &one.terms {
         None => out.push_str("    No event here says what it allows.\n"),
@@ -290,7 +294,7 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-fn readme(about: &About) -> String {
+fn readme(about: &EvidenceHeader) -> String {
     format!(
         "Evidence from the audit log of an actchain server
 =================================================

@@ -12,7 +12,7 @@ use crate::platform::digest::sha256;
 use crate::platform::{base64url, clock};
 
 /// The longest value that is looked for: no name in the log is longer.
-const MOST: usize = 1_024;
+const MAX_VALUE_BYTES: usize = 1_024;
 
 /// What is looked for; all of it has to hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Filter {
         let Some((_, place)) = self.texts_mut().into_iter().find(|(known, _)| *known == name) else {
             return Ok(false);
         };
-        if value.is_empty() || value.len() > MOST || value.chars().any(char::is_control) {
+        if value.is_empty() || value.len() > MAX_VALUE_BYTES || value.chars().any(char::is_control) {
             return Err(Refusal::Malformed("A filter has a value that nothing in the log has"));
         }
         if name == "outcome" && !matches!(value, "success" | "refused") {
@@ -86,16 +86,16 @@ impl Filter {
             ("action", &mut self.action),
             ("outcome", &mut self.outcome),
             ("reason", &mut self.reason),
-            ("client", &mut self.client),
+            ("client_id", &mut self.client),
             ("subject_iss", &mut self.subject_iss),
             ("subject_sub", &mut self.subject_sub),
             ("actor", &mut self.actor),
-            ("delegation", &mut self.delegation),
+            ("delegation_id", &mut self.delegation),
             ("txn", &mut self.txn),
             ("jti", &mut self.jti),
             ("target", &mut self.target),
             ("connection", &mut self.connection),
-            ("session", &mut self.session),
+            ("session_id", &mut self.session),
             ("request_id", &mut self.request_id),
             ("ip", &mut self.ip),
         ]
@@ -119,7 +119,9 @@ impl Filter {
 
     /// The same, of one subject only. Whoever asks for another subject's gets nothing.
     pub fn about(mut self, who: &Principal) -> Option<Self> {
-        let other = |asked: &Option<String>, own: &str| asked.as_ref().is_some_and(|asked| asked != own);
+        let other = |requested: &Option<String>, own: &str| {
+            requested.as_ref().is_some_and(|requested| requested != own)
+        };
         if other(&self.subject_iss, &who.iss) || other(&self.subject_sub, &who.sub) {
             return None;
         }
@@ -219,7 +221,9 @@ impl Filter {
 
 fn is_connection(event: &Value, id: &str) -> bool {
     let member = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
-    member("action").starts_with("vault.") && member("target") == id
+    // The target of `vault.key_rotated` is a data key.
+    let action = member("action");
+    action.starts_with("vault.") && action != "vault.key_rotated" && member("target") == id
 }
 
 fn acts(event: &Value, sub: &str) -> bool {
@@ -263,19 +267,19 @@ mod tests {
             ("id", "i"),
             ("action", "vault.token.retrieved"),
             ("outcome", "success"),
-            ("client", "a"),
+            ("client_id", "a"),
             ("subject_iss", "x"),
             ("subject_sub", "alice"),
             ("actor", "a"),
             ("actor", "b"),
-            ("delegation", "D"),
-            ("delegation", "E"),
+            ("delegation_id", "D"),
+            ("delegation_id", "E"),
             ("txn", "t"),
             ("jti", "j"),
             ("jti", "p"),
             ("target", "c"),
             ("connection", "c"),
-            ("session", "s"),
+            ("session_id", "s"),
             ("request_id", "r"),
             ("ip", "::1"),
             ("from", "2026-01-01T01:00:00+01:00"),
@@ -289,7 +293,9 @@ mod tests {
             assert!(wanted.may_match(&document) || matches!(name, "from" | "to"), "{name}");
             assert!(wanted.terms().iter().all(|term| have.contains(term)), "{name} is not in the index");
         }
-        for (name, value) in [("outcome", "refused"), ("actor", "alice"), ("delegation", "F"), ("jti", "t")] {
+        for (name, value) in
+            [("outcome", "refused"), ("actor", "alice"), ("delegation_id", "F"), ("jti", "t")]
+        {
             assert!(!filter(name, value).matches(&event()), "{name}");
         }
         assert!(!filter("to", "2026-01-01T00:00:00Z").matches(&event()), "to is not included");

@@ -27,14 +27,14 @@ const UNKNOWN: Rule = Rule {
     severity: Severity::Medium,
 };
 /// So many actors are remembered, each in its chain; the one that was first seen longest ago is forgotten first.
-const REMEMBERED: usize = 20_000;
+const MAX_REMEMBERED: usize = 20_000;
 
 /// Looks at events in their order and says what stands out.
 #[derive(Debug)]
 pub struct Findings {
     rules: Vec<Rule>,
     places: HashMap<&'static str, usize>,
-    seen: Seen,
+    last_keys: LastKeys,
 }
 
 impl Default for Findings {
@@ -42,7 +42,7 @@ impl Default for Findings {
         let mut rules = refusal::rules();
         rules.extend([DRIFT, UNKNOWN]);
         let places = rules.iter().enumerate().map(|(place, rule)| (rule.id, place)).collect();
-        Self { rules, places, seen: Seen::default() }
+        Self { rules, places, last_keys: LastKeys::default() }
     }
 }
 
@@ -54,7 +54,7 @@ impl Findings {
 
     /// Takes note of an event without saying anything: one that came before those that are asked about.
     pub fn note(&mut self, event: &Value) -> Option<String> {
-        self.seen.next(event)
+        self.last_keys.next(event)
     }
 
     /// What is to be said about the next event.
@@ -102,12 +102,12 @@ fn text<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
 
 /// Which key each actor proved last, in each chain under each delegation.
 #[derive(Debug, Default)]
-struct Seen {
+struct LastKeys {
     keys: HashMap<[u8; 32], (String, String)>,
     order: VecDeque<[u8; 32]>,
 }
 
-impl Seen {
+impl LastKeys {
     /// The key that was proved before, where this event says another one.
     fn next(&mut self, event: &Value) -> Option<String> {
         let delegation = text(event, "/delegation_id")?;
@@ -127,7 +127,7 @@ impl Seen {
         if let Some((_, before)) = self.keys.get_mut(&name) {
             return (before.as_str() != jkt).then(|| std::mem::replace(before, jkt.to_owned()));
         }
-        if self.order.len() >= REMEMBERED
+        if self.order.len() >= MAX_REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
             self.keys.remove(&oldest);
@@ -179,10 +179,13 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let mut findings = Findings::default();
-        for number in 0..REMEMBERED + 10 {
+        for number in 0..MAX_REMEMBERED + 10 {
             findings.note(&exchange(&number.to_string(), "D", "a", "k"));
         }
-        assert_eq!((findings.seen.keys.len(), findings.seen.order.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(
+            (findings.last_keys.keys.len(), findings.last_keys.order.len()),
+            (MAX_REMEMBERED, MAX_REMEMBERED)
+        );
         assert!(findings.of(&exchange("0", "D", "a", "other")).is_none(), "forgotten");
         assert!(findings.of(&exchange("50", "D", "a", "other")).is_some());
     }

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::filter::instant;
 use super::store;
 use crate::platform::digest::sha256;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::{self, Frontier, Hash};
 
 /// How many events a block has.
@@ -93,9 +93,9 @@ pub fn terms(event: &Value) -> Vec<i64> {
 
 /// Which events of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Members([u64; 16]);
+pub struct BlockBitmap([u64; 16]);
 
-impl Members {
+impl BlockBitmap {
     /// All of them.
     pub const ALL: Self = Self([u64::MAX; 16]);
 
@@ -106,7 +106,7 @@ impl Members {
     }
 
     /// Those that are in both.
-    pub fn meet(self, other: Self) -> Self {
+    pub fn intersect(self, other: Self) -> Self {
         let mut both = self;
         for (word, other) in both.0.iter_mut().zip(other.0) {
             *word &= other;
@@ -133,17 +133,17 @@ impl Members {
 
     /// As it was stored; nothing where that is damaged.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        let mut members = Self::default();
+        let mut bitmap = Self::default();
         if bytes.len() == 128 {
-            for (word, bytes) in members.0.iter_mut().zip(bytes.chunks_exact(8)) {
+            for (word, bytes) in bitmap.0.iter_mut().zip(bytes.chunks_exact(8)) {
                 *word = u64::from_be_bytes(bytes.try_into().unwrap_or_default());
             }
         } else {
             for place in bytes.chunks_exact(2) {
-                members.add(usize::from(u16::from_be_bytes(place.try_into().unwrap_or_default())));
+                bitmap.add(usize::from(u16::from_be_bytes(place.try_into().unwrap_or_default())));
             }
         }
-        members
+        bitmap
     }
 }
 
@@ -152,12 +152,12 @@ struct Block {
     leaves: Vec<Hash>,
     first_at: OffsetDateTime,
     last_at: OffsetDateTime,
-    postings: BTreeMap<i64, Members>,
+    postings: BTreeMap<i64, BlockBitmap>,
 }
 
 impl Block {
     fn of(documents: &[String]) -> Self {
-        let mut postings: BTreeMap<i64, Members> = BTreeMap::new();
+        let mut postings: BTreeMap<i64, BlockBitmap> = BTreeMap::new();
         let mut instants = Vec::with_capacity(documents.len());
         for (place, document) in documents.iter().enumerate() {
             // What somebody has damaged is found by verifying, and by nothing else.
@@ -178,7 +178,7 @@ impl Block {
 }
 
 /// How many events the index covers: whole blocks from the first on.
-pub async fn covered(connection: &mut PgConnection) -> Result<u64, Fault> {
+pub async fn indexed(connection: &mut PgConnection) -> Result<u64, Fault> {
     let blocks: i32 = sqlx::query_scalar("SELECT coalesce(max(block) + 1, 0) FROM audit_block")
         .fetch_one(connection)
         .await?;
@@ -186,13 +186,13 @@ pub async fn covered(connection: &mut PgConnection) -> Result<u64, Fault> {
 }
 
 /// Covers the next block, in a transaction of the caller's; `false` if there is no complete one, or somebody else is at it.
-pub async fn cover(connection: &mut PgConnection) -> Result<bool, Fault> {
+pub async fn index_next_block(connection: &mut PgConnection) -> Result<bool, Fault> {
     let alone: bool =
         sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7223461)").fetch_one(&mut *connection).await?;
     if !alone {
         return Ok(false);
     }
-    let from = covered(&mut *connection).await?;
+    let from = indexed(&mut *connection).await?;
     if store::head(&mut *connection).await?.size() < from + BLOCK {
         return Ok(false);
     }
@@ -211,7 +211,7 @@ pub async fn cover(connection: &mut PgConnection) -> Result<bool, Fault> {
 }
 
 async fn write(connection: &mut PgConnection, number: u64, block: &Block) -> Result<(), Fault> {
-    let id = i32::try_from(number).during("numbering a block")?;
+    let id = i32::try_from(number).context("numbering a block")?;
     sqlx::query("INSERT INTO audit_block (block, leaves, first_at, last_at) VALUES ($1, $2, $3, $4)")
         .bind(id)
         .bind(block.leaves.concat())
@@ -219,14 +219,14 @@ async fn write(connection: &mut PgConnection, number: u64, block: &Block) -> Res
         .bind(block.last_at)
         .execute(&mut *connection)
         .await?;
-    let (terms, members): (Vec<i64>, Vec<Vec<u8>>) =
-        block.postings.iter().map(|(term, members)| (*term, members.to_bytes())).unzip();
+    let (terms, bitmap): (Vec<i64>, Vec<Vec<u8>>) =
+        block.postings.iter().map(|(term, bitmap)| (*term, bitmap.to_bytes())).unzip();
     sqlx::query(
-        "INSERT INTO audit_posting (term, block, members)
-         SELECT given.term, $3, given.members FROM unnest($1::bigint[], $2::bytea[]) AS given (term, members)",
+        "INSERT INTO audit_posting (term, block, bitmap)
+         SELECT given.term, $3, given.bitmap FROM unnest($1::bigint[], $2::bytea[]) AS given (term, bitmap)",
     )
     .bind(terms)
-    .bind(members)
+    .bind(bitmap)
     .bind(id)
     .execute(&mut *connection)
     .await?;
@@ -242,7 +242,7 @@ async fn write(connection: &mut PgConnection, number: u64, block: &Block) -> Res
 async fn add_node(connection: &mut PgConnection, at: (i16, u64), hash: Hash) -> Result<(), Fault> {
     let ((mut level, mut n), mut hash) = (at, hash);
     loop {
-        let number = i64::try_from(n).during("numbering a node")?;
+        let number = i64::try_from(n).context("numbering a node")?;
         sqlx::query("INSERT INTO audit_node (level, n, hash) VALUES ($1, $2, $3)")
             .bind(level)
             .bind(number)
@@ -282,18 +282,18 @@ mod tests {
     proptest! {
         #[test]
         fn members_come_back_as_they_went(places in proptest::collection::btree_set(0usize..1_024, 0..200)) {
-            let mut members = Members::default();
+            let mut bitmap = BlockBitmap::default();
             for place in &places {
-                members.add(*place);
+                bitmap.add(*place);
             }
-            prop_assert_eq!(Members::of_bytes(&members.to_bytes()), members);
-            prop_assert!(members.places().eq(places.iter().map(|place| *place as u64)));
-            prop_assert_eq!(members.meet(Members::ALL), members);
+            prop_assert_eq!(BlockBitmap::of_bytes(&bitmap.to_bytes()), bitmap);
+            prop_assert!(bitmap.places().eq(places.iter().map(|place| *place as u64)));
+            prop_assert_eq!(bitmap.intersect(BlockBitmap::ALL), bitmap);
         }
     }
 
     #[test]
     fn a_damaged_posting_names_nothing_outside_its_block() {
-        assert_eq!(Members::of_bytes(&[0xff, 0xff, 0x01]), Members::default());
+        assert_eq!(BlockBitmap::of_bytes(&[0xff, 0xff, 0x01]), BlockBitmap::default());
     }
 }

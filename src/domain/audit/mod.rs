@@ -2,15 +2,15 @@
 
 mod action;
 pub mod chain;
+pub mod chain_events;
+pub mod copy_reader;
 pub mod evidence;
 pub mod filter;
 pub mod findings;
-pub mod follow;
-pub mod gather;
+pub mod inclusion_batch;
 pub mod index;
-pub mod parts;
-pub mod prover;
-pub mod rows;
+pub mod log_watcher;
+pub mod partitions;
 pub mod search;
 pub mod store;
 pub mod tree;
@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::action::Action;
-use super::delegation::{Delegation, Path};
+use super::delegation::{Delegation, DelegationPath};
 use super::principal::Principal;
 use super::refusal::Refusal;
 use crate::platform::clock::rfc3339;
@@ -176,7 +176,7 @@ impl Event {
         at: OffsetDateTime,
         action: Action,
         actor: Actor,
-        (path, own_issuer): (&Path, &str),
+        (path, own_issuer): (&DelegationPath, &str),
     ) -> Self {
         let link = |one: &Delegation| ChainLink {
             sub: one.delegate.clone(),
@@ -220,7 +220,7 @@ impl Event {
     }
 
     /// Writes the canonical document, all but its place in the log.
-    pub fn draft(&self) -> Result<Draft, Fault> {
+    pub fn unsequenced(&self) -> Result<UnsequencedEvent, Fault> {
         let document = Document {
             seq: 0,
             id: random::id(self.at)?,
@@ -246,7 +246,7 @@ impl Event {
             user_agent: self.origin.user_agent.as_deref(),
             detail: self.detail.as_ref(),
         };
-        Draft::cut(&canonical_json::to_string(&document)?)
+        UnsequencedEvent::split(&canonical_json::to_string(&document)?)
     }
 }
 
@@ -296,28 +296,28 @@ struct Document<'a> {
 
 /// A canonical document cut in two where its `seq` goes, which is known only under the head's lock.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct UnsequencedEvent {
     before: String,
     after: String,
 }
 
 /// Quotes inside strings are escaped, and no member that sorts after `seq` holds an object with a member of that name:
 /// the last occurrence is the top-level one.
-const PLACE: &str = ",\"seq\":0,";
+const SEQ_MEMBER: &str = ",\"seq\":0,";
 
-impl Draft {
-    fn cut(document: &str) -> Result<Self, Fault> {
+impl UnsequencedEvent {
+    fn split(document: &str) -> Result<Self, Fault> {
         let missing = || Fault::new("an event without a place for its seq");
         // Where nothing sorts behind it, `seq` is the last member.
         if let Some(before) = document.strip_suffix(",\"seq\":0}") {
             return Ok(Self { before: format!("{before},\"seq\":"), after: "}".to_owned() });
         }
-        let (before, after) = document.rsplit_once(PLACE).ok_or_else(missing)?;
+        let (before, after) = document.rsplit_once(SEQ_MEMBER).ok_or_else(missing)?;
         Ok(Self { before: format!("{before},\"seq\":"), after: format!(",{after}") })
     }
 
     /// The document at its place.
-    pub fn at(&self, seq: u64) -> String {
+    pub fn with_seq(&self, seq: u64) -> String {
         format!("{}{seq}{}", self.before, self.after)
     }
 }
@@ -334,7 +334,7 @@ mod tests {
         let mut event = Event::of_operator(at, Action::ClientChanged, "a,\"seq\":0,b");
         event.detail = Some(json!({"a": 1, "seq": 0, "z": 1}));
         for event in [event.clone(), Event { target: None, ..event }] {
-            let text = event.draft().unwrap().at(4_294_967_296);
+            let text = event.unsequenced().unwrap().with_seq(4_294_967_296);
             let value: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(value["seq"], json!(4_294_967_296_u64));
             assert_eq!(value["detail"]["seq"], json!(0));

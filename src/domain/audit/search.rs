@@ -7,12 +7,12 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
 
 use super::filter::Filter;
-use super::index::{self, BLOCK, Members};
-use super::{parts, store};
-use crate::platform::fault::{During, Fault};
+use super::index::{self, BLOCK, BlockBitmap};
+use super::{partitions, store};
+use crate::platform::fault::{Context, Fault};
 
 /// How many events a page looks at in vain before it is given as far as it came.
-const PATIENCE: usize = 20_000;
+const MAX_SCANNED: usize = 20_000;
 /// How many blocks are looked up at once: few at first, as a term that occurs everywhere needs no more.
 const BLOCKS: [i64; 2] = [8, 1_024];
 /// How many events are read at once.
@@ -29,7 +29,7 @@ pub enum Order {
 
 /// An event with its place and its text.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct EventRow {
     /// Its place.
     pub seq: u64,
     /// As it was recorded.
@@ -42,36 +42,36 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct Page {
     /// In the order that was asked for.
-    pub found: Vec<Found>,
+    pub found: Vec<EventRow>,
     /// The last event that was looked at, if there are more to look at.
     pub next: Option<u64>,
     /// How many events were looked at in vain.
-    pub vain: usize,
+    pub scanned: usize,
 }
 
 /// The log as one search sees it.
 #[derive(Debug)]
-pub struct Extent {
+pub struct SearchRange {
     /// Events from here on are in the database.
-    pub floor: u64,
+    pub first_available: u64,
     /// Events below are in the index.
-    pub covered: u64,
+    pub indexed: u64,
     /// Events below are there at all.
     pub size: u64,
 }
 
 /// Reads it. The head last: whatever is covered is there.
-pub async fn extent(connection: &mut PgConnection) -> Result<Extent, Fault> {
-    let floor = parts::floor(connection).await?;
-    let covered = index::covered(connection).await?;
+pub async fn search_range(connection: &mut PgConnection) -> Result<SearchRange, Fault> {
+    let first_available = partitions::first_available(connection).await?;
+    let indexed = index::indexed(connection).await?;
     let size = store::head(connection).await?.size();
-    Ok(Extent { floor, covered, size })
+    Ok(SearchRange { first_available, indexed, size })
 }
 
 /// The event at a place, if it is in the database.
-pub async fn at(connection: &mut PgConnection, seq: u64) -> Result<Option<Found>, Fault> {
+pub async fn at(connection: &mut PgConnection, seq: u64) -> Result<Option<EventRow>, Fault> {
     let row = store::documents_of(connection, &[seq]).await?.pop();
-    Ok(row.map(|(seq, document)| Found {
+    Ok(row.map(|(seq, document)| EventRow {
         seq,
         event: serde_json::from_str(&document).unwrap_or_default(),
         document,
@@ -93,29 +93,29 @@ pub struct Search<'a> {
 pub async fn page(
     connection: &mut PgConnection,
     search: Search<'_>,
-    extent: &Extent,
+    search_range: &SearchRange,
     (after, limit): (Option<u64>, usize),
 ) -> Result<Page, Fault> {
-    let mut walk = Walk::begin(connection, search, extent, after).await?;
+    let mut scan = Scan::begin(connection, search, search_range, after).await?;
     let mut page = Page::default();
-    while !walk.left.is_empty() {
+    while !scan.left.is_empty() {
         let want = (limit + 1 - page.found.len()).min(CHUNK);
-        for found in walk.step(connection, want).await? {
+        for found in scan.step(connection, want).await? {
             if !search.filter.matches(&found.event) {
-                walk.vain += 1;
+                scan.scanned += 1;
                 continue;
             }
             // One more than asked for tells whether there is a next page.
             if page.found.len() == limit {
                 page.next = page.found.last().map(|last| last.seq);
-                page.vain = walk.vain;
+                page.scanned = scan.scanned;
                 return Ok(page);
             }
             page.found.push(found);
         }
-        page.vain = walk.vain;
-        if walk.vain > PATIENCE {
-            page.next = walk.reached();
+        page.scanned = scan.scanned;
+        if scan.scanned > MAX_SCANNED {
+            page.next = scan.reached();
             return Ok(page);
         }
     }
@@ -123,27 +123,27 @@ pub async fn page(
 }
 
 /// Where a search is.
-struct Walk<'a> {
+struct Scan<'a> {
     search: Search<'a>,
     terms: Vec<i64>,
     /// What has not been looked at.
     left: Range<u64>,
     /// What the index has, and its part that the times leave.
-    covered: u64,
+    indexed: u64,
     in_time: Range<u64>,
     blocks: i64,
     /// How many events were looked at in vain.
-    vain: usize,
+    scanned: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Scan<'a> {
     async fn begin(
         connection: &mut PgConnection,
         search: Search<'a>,
-        extent: &Extent,
+        search_range: &SearchRange,
         after: Option<u64>,
     ) -> Result<Self, Fault> {
-        let all = extent.floor..extent.size;
+        let all = search_range.first_available..search_range.size;
         let left = match (search.order, after) {
             (_, None) => all,
             (Order::Newest, Some(after)) => all.start..all.end.min(after),
@@ -151,8 +151,8 @@ impl<'a> Walk<'a> {
         };
         let terms = [search.filter.terms().as_slice(), search.besides].concat();
         let [first, _] = BLOCKS;
-        let in_time = in_time(connection, search.filter, extent.covered).await?;
-        Ok(Self { search, terms, left, covered: extent.covered, in_time, blocks: first, vain: 0 })
+        let in_time = in_time(connection, search.filter, search_range.indexed).await?;
+        Ok(Self { search, terms, left, indexed: search_range.indexed, in_time, blocks: first, scanned: 0 })
     }
 
     /// The last event that was looked at, where something is left.
@@ -172,21 +172,21 @@ impl<'a> Walk<'a> {
     }
 
     /// The next events that may match, at most `want`; none of those passed over does.
-    async fn step(&mut self, connection: &mut PgConnection, want: usize) -> Result<Vec<Found>, Fault> {
-        let uncovered = self.left.start.max(self.covered)..self.left.end;
-        let covered = self.left.start..self.left.end.min(self.covered);
+    async fn step(&mut self, connection: &mut PgConnection, want: usize) -> Result<Vec<EventRow>, Fault> {
+        let unindexed = self.left.start.max(self.indexed)..self.left.end;
+        let indexed = self.left.start..self.left.end.min(self.indexed);
         let in_index = match self.search.order {
-            Order::Newest => uncovered.is_empty(),
-            Order::Oldest => !covered.is_empty(),
+            Order::Newest => unindexed.is_empty(),
+            Order::Oldest => !indexed.is_empty(),
         };
         // Where everything is wanted, no more is read than that.
-        let most = if *self.search.filter == Filter::default() { want } else { CHUNK };
+        let max = if *self.search.filter == Filter::default() { want } else { CHUNK };
         if !in_index {
-            return self.read(connection, uncovered, most).await;
+            return self.read(connection, unindexed, max).await;
         }
-        let within = covered.start.max(self.in_time.start)..covered.end.min(self.in_time.end);
+        let within = indexed.start.max(self.in_time.start)..indexed.end.min(self.in_time.end);
         if within.is_empty() {
-            self.advance(&covered);
+            self.advance(&indexed);
             return Ok(Vec::new());
         }
         // What the times leave out at this end is done with.
@@ -195,7 +195,7 @@ impl<'a> Walk<'a> {
             Order::Oldest => self.left.start = self.left.start.max(within.start),
         }
         if self.terms.is_empty() {
-            return self.read(connection, within, most).await;
+            return self.read(connection, within, max).await;
         }
         self.look_up(connection, within, want).await
     }
@@ -205,12 +205,12 @@ impl<'a> Walk<'a> {
         &mut self,
         connection: &mut PgConnection,
         within: Range<u64>,
-        most: usize,
-    ) -> Result<Vec<Found>, Fault> {
-        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        max: usize,
+    ) -> Result<Vec<EventRow>, Fault> {
+        let max = u64::try_from(max).unwrap_or(u64::MAX);
         let seen = match self.search.order {
-            Order::Newest => within.start.max(within.end.saturating_sub(most))..within.end,
-            Order::Oldest => within.start..within.end.min(within.start.saturating_add(most)),
+            Order::Newest => within.start.max(within.end.saturating_sub(max))..within.end,
+            Order::Oldest => within.start..within.end.min(within.start.saturating_add(max)),
         };
         self.advance(&seen);
         let rows = store::documents_in(connection, seen).await?;
@@ -223,16 +223,16 @@ impl<'a> Walk<'a> {
         connection: &mut PgConnection,
         within: Range<u64>,
         want: usize,
-    ) -> Result<Vec<Found>, Fault> {
+    ) -> Result<Vec<EventRow>, Fault> {
         let blocks = within.start / BLOCK..(within.end - 1) / BLOCK + 1;
-        let rows = self.meets(connection, &blocks).await?;
+        let rows = self.matching_blocks(connection, &blocks).await?;
         let [_, many] = BLOCKS;
         let complete = i64::try_from(rows.len()).unwrap_or(i64::MAX) < self.blocks;
         self.blocks = many;
         let mut seqs = Vec::with_capacity(want);
         let mut last = None;
-        'blocks: for (block, members) in rows {
-            let of_block = members.places().map(|place| block * BLOCK + place);
+        'blocks: for (block, bitmap) in rows {
+            let of_block = bitmap.places().map(|place| block * BLOCK + place);
             let in_order: Vec<u64> = match self.search.order {
                 Order::Newest => of_block.rev().collect(),
                 Order::Oldest => of_block.collect(),
@@ -257,23 +257,23 @@ impl<'a> Walk<'a> {
     }
 
     /// Blocks in which all terms occur in the same events, as far as the index can tell.
-    async fn meets(
+    async fn matching_blocks(
         &self,
         connection: &mut PgConnection,
         blocks: &Range<u64>,
-    ) -> Result<Vec<(u64, Members)>, Fault> {
+    ) -> Result<Vec<(u64, BlockBitmap)>, Fault> {
         let mut query = QueryBuilder::<Postgres>::new("SELECT p0.block, ARRAY[");
         for place in 0..self.terms.len() {
-            query.push(if place == 0 { "" } else { ", " }).push(format!("p{place}.members"));
+            query.push(if place == 0 { "" } else { ", " }).push(format!("p{place}.bitmap"));
         }
-        query.push("] AS members FROM audit_posting p0");
+        query.push("] AS bitmap FROM audit_posting p0");
         for (place, term) in self.terms.iter().enumerate().skip(1) {
             query.push(format!(
                 " JOIN audit_posting p{place} ON p{place}.block = p0.block AND p{place}.term = "
             ));
             query.push_bind(*term);
         }
-        let bound = |block: u64| i32::try_from(block).during("numbering a block");
+        let bound = |block: u64| i32::try_from(block).context("numbering a block");
         query.push(" WHERE p0.term = ").push_bind(self.terms.first().copied().unwrap_or_default());
         query.push(" AND p0.block >= ").push_bind(bound(blocks.start)?);
         query.push(" AND p0.block < ").push_bind(bound(blocks.end)?);
@@ -285,37 +285,40 @@ impl<'a> Walk<'a> {
         #[derive(FromRow)]
         struct Row {
             block: i32,
-            members: Vec<Vec<u8>>,
+            bitmap: Vec<Vec<u8>>,
         }
         let rows: Vec<Row> = query.build_query_as().fetch_all(connection).await?;
-        let meet = |row: Row| {
-            let members = row.members.iter().map(|bytes| Members::of_bytes(bytes));
-            (u64::try_from(row.block).unwrap_or_default(), members.fold(Members::ALL, Members::meet))
+        let intersect = |row: Row| {
+            let bitmap = row.bitmap.iter().map(|bytes| BlockBitmap::of_bytes(bytes));
+            (
+                u64::try_from(row.block).unwrap_or_default(),
+                bitmap.fold(BlockBitmap::ALL, BlockBitmap::intersect),
+            )
         };
-        Ok(rows.into_iter().map(meet).collect())
+        Ok(rows.into_iter().map(intersect).collect())
     }
 
     /// Reads those that may match.
-    fn in_order(&mut self, mut rows: Vec<(u64, String)>) -> Vec<Found> {
+    fn in_order(&mut self, mut rows: Vec<(u64, String)>) -> Vec<EventRow> {
         let all = rows.len();
         rows.retain(|(_, document)| self.search.filter.may_match(document));
-        self.vain += all - rows.len();
+        self.scanned += all - rows.len();
         rows.sort_unstable_by_key(|(seq, _)| *seq);
         if self.search.order == Order::Newest {
             rows.reverse();
         }
         let read = |(seq, document): (u64, String)| {
             let event = serde_json::from_str(&document).unwrap_or_default();
-            Found { seq, document, event }
+            EventRow { seq, document, event }
         };
         rows.into_iter().map(read).collect()
     }
 }
 
 /// What the times of the blocks leave of the index: clocks disagree, so blocks may overlap.
-async fn in_time(connection: &mut PgConnection, filter: &Filter, covered: u64) -> Result<Range<u64>, Fault> {
+async fn in_time(connection: &mut PgConnection, filter: &Filter, indexed: u64) -> Result<Range<u64>, Fault> {
     if filter.from.is_none() && filter.to.is_none() {
-        return Ok(0..covered);
+        return Ok(0..indexed);
     }
     let (first, last): (Option<i32>, Option<i32>) = sqlx::query_as(
         "SELECT min(block), max(block) FROM audit_block
@@ -327,7 +330,7 @@ async fn in_time(connection: &mut PgConnection, filter: &Filter, covered: u64) -
     .await?;
     let number = |block: i32| u64::try_from(block).unwrap_or_default();
     Ok(match (first, last) {
-        (Some(first), Some(last)) => number(first) * BLOCK..((number(last) + 1) * BLOCK).min(covered),
+        (Some(first), Some(last)) => number(first) * BLOCK..((number(last) + 1) * BLOCK).min(indexed),
         _ => 0..0,
     })
 }

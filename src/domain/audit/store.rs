@@ -6,8 +6,8 @@ use futures_util::{Stream, TryStreamExt as _};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::Draft;
-use crate::platform::fault::{During, Fault};
+use super::UnsequencedEvent;
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::{self, Frontier, Hash};
 
 /// The statement that reads the head under its lock.
@@ -15,7 +15,7 @@ pub const LOCK_HEAD: &str = "SELECT size, peaks FROM audit_head FOR UPDATE";
 
 /// Where an event stands in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct LeafRef {
     /// Its number.
     pub seq: u64,
     /// Its leaf in the tree.
@@ -23,44 +23,47 @@ pub struct Place {
 }
 
 /// Appends documents in order; gives the place of each.
-pub async fn append(connection: &mut PgConnection, drafts: &[Draft]) -> Result<Vec<Place>, Fault> {
+pub async fn append(
+    connection: &mut PgConnection,
+    events: &[UnsequencedEvent],
+) -> Result<Vec<LeafRef>, Fault> {
     let head = sqlx::query_as(LOCK_HEAD).fetch_one(&mut *connection).await?;
-    append_at(connection, head, drafts).await
+    append_at(connection, head, events).await
 }
 
 /// Appends documents behind a head that was read by [`LOCK_HEAD`] in this transaction.
 pub async fn append_at(
     connection: &mut PgConnection,
     (size, peaks): (i64, Vec<u8>),
-    drafts: &[Draft],
-) -> Result<Vec<Place>, Fault> {
+    events: &[UnsequencedEvent],
+) -> Result<Vec<LeafRef>, Fault> {
     let mut frontier = frontier(size, &peaks)?;
-    let mut places = Vec::with_capacity(drafts.len());
-    let mut seqs = Vec::with_capacity(drafts.len());
-    let mut documents = Vec::with_capacity(drafts.len());
-    for draft in drafts {
+    let mut leaf_refs = Vec::with_capacity(events.len());
+    let mut seqs = Vec::with_capacity(events.len());
+    let mut documents = Vec::with_capacity(events.len());
+    for event in events {
         let seq = frontier.size();
-        let document = draft.at(seq);
+        let document = event.with_seq(seq);
         let leaf = merkle::leaf(document.as_bytes());
         frontier.push(leaf);
-        places.push(Place { seq, leaf });
-        seqs.push(i64::try_from(seq).during("numbering an event")?);
+        leaf_refs.push(LeafRef { seq, leaf });
+        seqs.push(i64::try_from(seq).context("numbering an event")?);
         documents.push(document);
     }
     sqlx::query(
         "WITH added AS (
-             INSERT INTO audit_event (seq, document, part)
-             SELECT given.*, head.part FROM unnest($1::bigint[], $2::text[]) AS given, audit_head head
+             INSERT INTO audit_event (seq, document, partition)
+             SELECT given.*, head.partition FROM unnest($1::bigint[], $2::text[]) AS given, audit_head head
          )
          UPDATE audit_head SET size = $3, peaks = $4",
     )
     .bind(seqs)
     .bind(documents)
-    .bind(i64::try_from(frontier.size()).during("numbering an event")?)
+    .bind(i64::try_from(frontier.size()).context("numbering an event")?)
     .bind(frontier.peaks().concat())
     .execute(connection)
     .await?;
-    Ok(places)
+    Ok(leaf_refs)
 }
 
 /// The head as it stands, without its lock.
@@ -186,7 +189,7 @@ pub async fn cosignatures(
     .fetch_all(connection)
     .await?;
     rows.into_iter()
-        .map(|(size, key, line)| Ok((u64::try_from(size).during("reading a cosignature")?, key, line)))
+        .map(|(size, key, line)| Ok((u64::try_from(size).context("reading a cosignature")?, key, line)))
         .collect()
 }
 
@@ -195,7 +198,7 @@ pub async fn checkpoints(connection: &mut PgConnection) -> Result<Vec<(u64, Stri
     let rows: Vec<(i64, String)> =
         sqlx::query_as("SELECT size, note FROM audit_checkpoint ORDER BY size").fetch_all(connection).await?;
     rows.into_iter()
-        .map(|(size, note)| Ok((u64::try_from(size).during("reading a checkpoint")?, note)))
+        .map(|(size, note)| Ok((u64::try_from(size).context("reading a checkpoint")?, note)))
         .collect()
 }
 
@@ -212,7 +215,7 @@ pub async fn checkpoint_since(
     .bind(until)
     .fetch_optional(connection)
     .await?;
-    row.map(|(size, note)| Ok((u64::try_from(size).during("reading a checkpoint")?, note))).transpose()
+    row.map(|(size, note)| Ok((u64::try_from(size).context("reading a checkpoint")?, note))).transpose()
 }
 
 /// The newest checkpoint.
@@ -221,5 +224,5 @@ pub async fn newest_checkpoint(connection: &mut PgConnection) -> Result<Option<(
         sqlx::query_as("SELECT size, note FROM audit_checkpoint ORDER BY size DESC LIMIT 1")
             .fetch_optional(connection)
             .await?;
-    row.map(|(size, note)| Ok((u64::try_from(size).during("reading a checkpoint")?, note))).transpose()
+    row.map(|(size, note)| Ok((u64::try_from(size).context("reading a checkpoint")?, note))).transpose()
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 
 use super::index::{self, BLOCK};
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::{self, Frontier, Hash, Span, Subtree};
 use crate::protocol::tlog_tiles::{Content, Tile};
 
@@ -15,7 +15,7 @@ const FAN: u64 = 256;
 /// The logarithm of that.
 const STRIDE: u32 = 8;
 /// The most events behind the index that are hashed for one answer: strangers may ask, too.
-const MOST_BEHIND: u64 = 64 * BLOCK;
+const MAX_UNINDEXED: u64 = 64 * BLOCK;
 
 /// The inclusion proof of an event in the tree over the first `size` of them, from its leaf up.
 pub async fn inclusion(connection: &mut PgConnection, seq: u64, size: u64) -> Result<Vec<Hash>, Fault> {
@@ -48,7 +48,7 @@ pub async fn proven(
 /// The right edge of the tree when it had this size.
 pub async fn frontier(connection: &mut PgConnection, size: u64) -> Result<Frontier, Fault> {
     let subtrees = Span { from: 0, to: size }.subtrees();
-    let known = Known::of(connection, subtrees.iter().map(|one| run_of(*one))).await?;
+    let known = NodeCache::of(connection, subtrees.iter().map(|one| run_of(*one))).await?;
     let peaks = subtrees.iter().map(|one| known.root(*one)).collect::<Result<_, _>>()?;
     Frontier::from_parts(size, peaks).ok_or_else(|| Fault::new("an edge that does not fit its size"))
 }
@@ -67,14 +67,14 @@ pub async fn tile(
         return Ok(None);
     };
     let run = Run { level: level.into(), first, count: width.into() };
-    let known = Known::of(connection, [run]).await?;
+    let known = NodeCache::of(connection, [run]).await?;
     let hashes = (first..first + run.count).map(|n| known.node(run.level, n));
     Ok(Some(hashes.collect::<Result<Vec<_>, _>>()?.concat()))
 }
 
 /// The leaves of events `[from, to)` as they are stored, up to the first one that is missing.
 pub async fn leaves_as_stored(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Fault> {
-    let mut known = Known::default();
+    let mut known = NodeCache::default();
     if from < to {
         known.read_leaves(connection, &[(from, to)]).await?;
     }
@@ -87,7 +87,7 @@ pub async fn tiles_as_stored(
     from: u64,
     to: u64,
 ) -> Result<HashMap<(u32, u64), Hash>, Fault> {
-    let mut known = Known::default();
+    let mut known = NodeCache::default();
     let runs: Vec<(u32, u64, u64)> = (1..=7)
         .map(|level| (level, from >> (level * STRIDE), to >> (level * STRIDE)))
         .filter(|(_, first, past)| first < past)
@@ -98,26 +98,26 @@ pub async fn tiles_as_stored(
 
 /// Whether there are as many stored leaves and nodes as there should be: none missing, none too many.
 pub async fn is_regular(connection: &mut PgConnection) -> Result<bool, Fault> {
-    let covered = index::covered(connection).await?;
+    let indexed = index::indexed(connection).await?;
     let blocks: i64 =
         sqlx::query_scalar("SELECT count(*) FROM audit_block").fetch_one(&mut *connection).await?;
     let levels: Vec<(i16, i64, i64)> =
         sqlx::query_as("SELECT level, count(*), max(n) FROM audit_node GROUP BY level")
             .fetch_all(connection)
             .await?;
-    let expected = |level: u32| signed(covered.checked_shr(level * STRIDE).unwrap_or(0));
+    let expected = |level: u32| signed(indexed.checked_shr(level * STRIDE).unwrap_or(0));
     let fits = |(level, count, last): &(i16, i64, i64)| {
         let expected = u32::try_from(*level).map_or(0, expected);
         *count == expected && last + 1 == expected
     };
     let all_there = (1..=7).filter(|level| expected(*level) > 0).count() == levels.len();
-    Ok(signed(covered / BLOCK) == blocks && all_there && levels.iter().all(fits))
+    Ok(signed(indexed / BLOCK) == blocks && all_there && levels.iter().all(fits))
 }
 
 /// The hashes at spans of a proof.
 async fn roots(connection: &mut PgConnection, spans: &[Span]) -> Result<Vec<Hash>, Fault> {
     let subtrees: Vec<Vec<Subtree>> = spans.iter().map(|span| span.subtrees()).collect();
-    let known = Known::of(connection, subtrees.iter().flatten().map(|one| run_of(*one))).await?;
+    let known = NodeCache::of(connection, subtrees.iter().flatten().map(|one| run_of(*one))).await?;
     subtrees
         .iter()
         .map(|peaks| {
@@ -143,19 +143,19 @@ fn run_of(subtree: Subtree) -> Run {
 
 /// What was read of the tree.
 #[derive(Debug, Default)]
-struct Known {
+struct NodeCache {
     nodes: HashMap<(u32, u64), Hash>,
 }
 
 /// What has to be read.
 #[derive(Debug, Default)]
-struct Wanted {
+struct ReadPlan {
     nodes: Vec<(u32, u64, u64)>,
     leaves: Vec<(u64, u64)>,
-    behind: Option<(u64, u64)>,
+    unindexed: Option<(u64, u64)>,
 }
 
-impl Wanted {
+impl ReadPlan {
     /// What of a run is stored is read as it is; what is not, level by level from what lies below.
     fn add(&mut self, run: Run, indexed: u64) {
         let end = run.first + run.count;
@@ -170,8 +170,8 @@ impl Wanted {
             return;
         }
         if run.level == 0 {
-            let (from, to) = self.behind.unwrap_or((stored, end));
-            self.behind = Some((from.min(stored), to.max(end)));
+            let (from, to) = self.unindexed.unwrap_or((stored, end));
+            self.unindexed = Some((from.min(stored), to.max(end)));
         } else {
             let below = Run { level: run.level - 1, first: stored * FAN, count: (end - stored) * FAN };
             self.add(below, indexed);
@@ -179,18 +179,18 @@ impl Wanted {
     }
 }
 
-impl Known {
+impl NodeCache {
     /// Reads all that some runs need.
     async fn of(connection: &mut PgConnection, runs: impl IntoIterator<Item = Run>) -> Result<Self, Fault> {
-        let indexed = index::covered(connection).await?;
-        let mut wanted = Wanted::default();
+        let indexed = index::indexed(connection).await?;
+        let mut plan = ReadPlan::default();
         for run in runs {
-            wanted.add(run, indexed);
+            plan.add(run, indexed);
         }
         let mut known = Self::default();
-        known.read_nodes(connection, &wanted.nodes).await?;
-        known.read_leaves(connection, &wanted.leaves).await?;
-        if let Some((from, to)) = wanted.behind {
+        known.read_nodes(connection, &plan.nodes).await?;
+        known.read_leaves(connection, &plan.leaves).await?;
+        if let Some((from, to)) = plan.unindexed {
             known.read_documents(connection, from, to).await?;
         }
         Ok(known)
@@ -199,21 +199,21 @@ impl Known {
     async fn read_nodes(
         &mut self,
         connection: &mut PgConnection,
-        wanted: &[(u32, u64, u64)],
+        plan: &[(u32, u64, u64)],
     ) -> Result<(), Fault> {
-        if wanted.is_empty() {
+        if plan.is_empty() {
             return Ok(());
         }
         let levels: Vec<i16> =
-            wanted.iter().map(|(level, _, _)| i16::try_from(*level).unwrap_or(i16::MAX)).collect();
+            plan.iter().map(|(level, _, _)| i16::try_from(*level).unwrap_or(i16::MAX)).collect();
         let rows: Vec<(i16, i64, Vec<u8>)> = sqlx::query_as(
             "SELECT node.level, node.n, node.hash FROM unnest($1::smallint[], $2::bigint[], $3::bigint[])
                  AS wanted (level, first, past)
              JOIN audit_node node ON node.level = wanted.level AND node.n >= wanted.first AND node.n < wanted.past",
         )
         .bind(levels)
-        .bind(wanted.iter().map(|(_, first, _)| signed(*first)).collect::<Vec<_>>())
-        .bind(wanted.iter().map(|(_, _, past)| signed(*past)).collect::<Vec<_>>())
+        .bind(plan.iter().map(|(_, first, _)| signed(*first)).collect::<Vec<_>>())
+        .bind(plan.iter().map(|(_, _, past)| signed(*past)).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
         for (level, n, hash) in rows {
@@ -224,13 +224,9 @@ impl Known {
     }
 
     /// Only the slices that are asked for leave the database.
-    async fn read_leaves(
-        &mut self,
-        connection: &mut PgConnection,
-        wanted: &[(u64, u64)],
-    ) -> Result<(), Fault> {
+    async fn read_leaves(&mut self, connection: &mut PgConnection, plan: &[(u64, u64)]) -> Result<(), Fault> {
         let mut slices = Vec::new();
-        for (from, to) in wanted {
+        for (from, to) in plan {
             let mut from = *from;
             while from < *to {
                 let end = (from / BLOCK + 1).saturating_mul(BLOCK).min(*to);
@@ -260,7 +256,7 @@ impl Known {
         .fetch_all(connection)
         .await?;
         for (first, leaves) in rows {
-            let first = u64::try_from(first).during("reading leaves")?;
+            let first = u64::try_from(first).context("reading leaves")?;
             for (seq, leaf) in (first..).zip(leaves.chunks(32)) {
                 self.nodes.insert((0, seq), hash_of(leaf)?);
             }
@@ -275,7 +271,7 @@ impl Known {
         from: u64,
         to: u64,
     ) -> Result<(), Fault> {
-        if to.saturating_sub(from) > MOST_BEHIND {
+        if to.saturating_sub(from) > MAX_UNINDEXED {
             return Err(Fault::new(format!(
                 "the index has come to event {from} only: it has to come closer first"
             )));
@@ -319,7 +315,7 @@ impl Known {
 }
 
 fn hash_of(bytes: &[u8]) -> Result<Hash, Fault> {
-    bytes.try_into().during("reading a hash of the log")
+    bytes.try_into().context("reading a hash of the log")
 }
 
 /// No log has more events than fit.
@@ -333,20 +329,20 @@ mod tests {
 
     #[test]
     fn what_the_index_has_not_come_to_is_made_from_what_lies_below() {
-        let mut wanted = Wanted::default();
+        let mut plan = ReadPlan::default();
         // A subtree over 2^17 events, of which the index has 66 * 1024.
-        wanted.add(run_of(Subtree { level: 17, n: 0 }), 66 * BLOCK);
-        assert_eq!(wanted.nodes, [(2, 0, 1), (1, 256, 264)]);
-        assert!(wanted.leaves.is_empty());
-        assert_eq!(wanted.behind, Some((66 * BLOCK, 1 << 17)));
+        plan.add(run_of(Subtree { level: 17, n: 0 }), 66 * BLOCK);
+        assert_eq!(plan.nodes, [(2, 0, 1), (1, 256, 264)]);
+        assert!(plan.leaves.is_empty());
+        assert_eq!(plan.unindexed, Some((66 * BLOCK, 1 << 17)));
     }
 
     #[test]
     fn what_is_stored_is_read_in_runs() {
-        let mut wanted = Wanted::default();
-        wanted.add(run_of(Subtree { level: 3, n: 5 }), BLOCK);
-        wanted.add(run_of(Subtree { level: 9, n: 0 }), BLOCK);
-        assert_eq!((wanted.leaves.as_slice(), wanted.nodes.as_slice()), (&[(40, 48)][..], &[(1, 0, 2)][..]));
-        assert_eq!(wanted.behind, None);
+        let mut plan = ReadPlan::default();
+        plan.add(run_of(Subtree { level: 3, n: 5 }), BLOCK);
+        plan.add(run_of(Subtree { level: 9, n: 0 }), BLOCK);
+        assert_eq!((plan.leaves.as_slice(), plan.nodes.as_slice()), (&[(40, 48)][..], &[(1, 0, 2)][..]));
+        assert_eq!(plan.unindexed, None);
     }
 }

@@ -5,22 +5,22 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use crate::protocol::canonical_json::{self, Canonical};
-use crate::protocol::merkle::{self, Frontier, Hash, TileRoot, Tiled};
+use crate::protocol::merkle::{self, Frontier, Hash, TileBuilder, TileRoot};
 use crate::protocol::signed_note::Checkpoint;
 
 /// The first thing that is wrong with a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Broken {
+pub struct IntegrityError {
     /// The `seq` at which it shows; for a wrong root, the size of the tree.
     pub seq: u64,
     /// What is wrong.
-    pub why: Why,
+    pub kind: IntegrityErrorKind,
 }
 
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum IntegrityErrorKind {
     /// No document has this `seq`.
     Gap,
     /// The document is not canonical JSON.
@@ -49,12 +49,12 @@ pub enum Why {
 
 /// What can be said of a document without those before it.
 #[derive(Debug, Clone, Copy)]
-pub struct Judged {
+pub struct Verdict {
     canonical: Option<Canonical>,
     leaf: Hash,
 }
 
-impl Judged {
+impl Verdict {
     /// The place that the document says it has.
     pub fn seq(&self) -> Option<u64> {
         self.canonical.and_then(|canonical| canonical.seq)
@@ -62,82 +62,88 @@ impl Judged {
 }
 
 /// Reads and hashes a document.
-pub fn judge(document: &[u8]) -> Judged {
+pub fn check_document(document: &[u8]) -> Verdict {
     let canonical = std::str::from_utf8(document).ok().and_then(canonical_json::check);
-    Judged { canonical, leaf: merkle::leaf(document) }
+    Verdict { canonical, leaf: merkle::leaf(document) }
 }
 
 /// The most threads that judge together, and the fewest documents that are worth another one.
-const MOST_HANDS: usize = 8;
-const FEW: usize = 256;
+const MAX_THREADS: usize = 8;
+const MIN_DOCUMENTS_PER_THREAD: usize = 256;
 
 /// Judges many documents, on all cores: nearly everything that verification costs is done here.
-pub fn judge_all(documents: &[&[u8]]) -> Vec<Judged> {
+pub fn check_documents(documents: &[&[u8]]) -> Vec<Verdict> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let hands = cores.min(MOST_HANDS).min(documents.len() / FEW).max(1);
-    let share = documents.len().div_ceil(hands).max(1);
-    let judge_share = |share: &[&[u8]]| share.iter().map(|document| judge(document)).collect::<Vec<_>>();
+    let threads = cores.min(MAX_THREADS).min(documents.len() / MIN_DOCUMENTS_PER_THREAD).max(1);
+    let share = documents.len().div_ceil(threads).max(1);
+    let check_share =
+        |share: &[&[u8]]| share.iter().map(|document| check_document(document)).collect::<Vec<_>>();
     let mut shares = documents.chunks(share);
     let own = shares.next().unwrap_or_default();
     std::thread::scope(|scope| {
-        let others: Vec<_> = shares.map(|share| (share, scope.spawn(move || judge_share(share)))).collect();
-        let mut judged = judge_share(own);
+        let others: Vec<_> = shares.map(|share| (share, scope.spawn(move || check_share(share)))).collect();
+        let mut verdict = check_share(own);
         for (share, other) in others {
-            judged.extend(other.join().unwrap_or_else(|_| judge_share(share)));
+            verdict.extend(other.join().unwrap_or_else(|_| check_share(share)));
         }
-        judged
+        verdict
     })
 }
 
 /// Walks over a log once, in order, with the memory of one document.
 #[derive(Debug, Default)]
-pub struct Walk {
-    tree: Tiled,
+pub struct LogVerifier {
+    tree: TileBuilder,
     /// Those that lie ahead, smallest first.
     checkpoints: VecDeque<(u64, Hash)>,
     /// Roots of tiles that were made full since somebody looked.
     tiles: Vec<TileRoot>,
 }
 
-impl Walk {
+impl LogVerifier {
     /// A walk from the first document on that compares with checkpoints whose signatures have been verified.
-    pub fn with(checkpoints: &[Checkpoint]) -> Result<Self, Broken> {
-        Self::from(&Frontier::default(), checkpoints)
+    pub fn new(checkpoints: &[Checkpoint]) -> Result<Self, IntegrityError> {
+        Self::resume(&Frontier::default(), checkpoints)
     }
 
     /// A walk that goes on behind an edge that is believed. What checkpoints say of less is not looked at.
-    pub fn from(edge: &Frontier, checkpoints: &[Checkpoint]) -> Result<Self, Broken> {
-        let ahead = checkpoints.iter().filter(|one| one.size >= edge.size());
+    pub fn resume(frontier: &Frontier, checkpoints: &[Checkpoint]) -> Result<Self, IntegrityError> {
+        let ahead = checkpoints.iter().filter(|one| one.size >= frontier.size());
         let mut list: Vec<(u64, Hash)> = ahead.map(|one| (one.size, one.root)).collect();
         list.sort_unstable();
         list.dedup();
-        let mut walk = Self { tree: Tiled::of(edge), checkpoints: list.into(), tiles: Vec::new() };
-        walk.compare()?;
-        Ok(walk)
+        let mut verifier =
+            Self { tree: TileBuilder::of(frontier), checkpoints: list.into(), tiles: Vec::new() };
+        verifier.compare()?;
+        Ok(verifier)
     }
 
     /// The next document, under the `seq` by which it is stored; gives its leaf.
-    pub fn step(&mut self, stored_seq: u64, document: &str) -> Result<Hash, Broken> {
-        self.take(stored_seq, &judge(document.as_bytes()))
+    pub fn step(&mut self, stored_seq: u64, document: &str) -> Result<Hash, IntegrityError> {
+        self.accept(stored_seq, &check_document(document.as_bytes()))
     }
 
     /// The same for one that was judged before.
-    pub fn take(&mut self, stored_seq: u64, judged: &Judged) -> Result<Hash, Broken> {
+    pub fn accept(&mut self, stored_seq: u64, verdict: &Verdict) -> Result<Hash, IntegrityError> {
         let seq = self.tree.size();
-        let broken = |why| Err(Broken { seq, why });
+        let integrity_error = |kind| Err(IntegrityError { seq, kind });
         if stored_seq != seq {
-            return broken(if stored_seq > seq { Why::Gap } else { Why::Order });
+            return integrity_error(if stored_seq > seq {
+                IntegrityErrorKind::Gap
+            } else {
+                IntegrityErrorKind::Order
+            });
         }
-        let Some(canonical) = judged.canonical else { return broken(Why::Document) };
+        let Some(canonical) = verdict.canonical else { return integrity_error(IntegrityErrorKind::Document) };
         if canonical.seq != Some(seq) {
-            return broken(Why::Order);
+            return integrity_error(IntegrityErrorKind::Order);
         }
-        self.step_over(judged.leaf)?;
-        Ok(judged.leaf)
+        self.step_over(verdict.leaf)?;
+        Ok(verdict.leaf)
     }
 
     /// The next document, of which there is nothing but its leaf.
-    pub fn step_over(&mut self, leaf: Hash) -> Result<(), Broken> {
+    pub fn step_over(&mut self, leaf: Hash) -> Result<(), IntegrityError> {
         let tiles = &mut self.tiles;
         self.tree.push(leaf, |root| tiles.push(root));
         self.compare()
@@ -154,26 +160,28 @@ impl Walk {
     }
 
     /// The edge of the tree over them.
-    pub fn edge(&self) -> Frontier {
-        self.tree.edge()
+    pub fn frontier(&self) -> Frontier {
+        self.tree.frontier()
     }
 
-    fn compare(&mut self) -> Result<(), Broken> {
+    fn compare(&mut self) -> Result<(), IntegrityError> {
         let seq = self.tree.size();
         while let Some((_, root)) = self.checkpoints.pop_front_if(|(size, _)| *size <= seq) {
-            if root != self.tree.edge().root() {
-                return Err(Broken { seq, why: Why::Checkpoint });
+            if root != self.tree.frontier().root() {
+                return Err(IntegrityError { seq, kind: IntegrityErrorKind::Checkpoint });
             }
         }
         Ok(())
     }
 
     /// The end of the log: nothing that a checkpoint speaks of may be missing.
-    pub fn end(self) -> Result<Frontier, Broken> {
+    pub fn end(self) -> Result<Frontier, IntegrityError> {
         let seq = self.tree.size();
         match self.checkpoints.back() {
-            Some((size, _)) if *size > seq => Err(Broken { seq, why: Why::Truncated }),
-            _ => Ok(self.tree.edge()),
+            Some((size, _)) if *size > seq => {
+                Err(IntegrityError { seq, kind: IntegrityErrorKind::Truncated })
+            }
+            _ => Ok(self.tree.frontier()),
         }
     }
 }
@@ -188,17 +196,17 @@ mod tests {
         (0..size).map(|seq| format!("{{\"action\":\"a\",\"seq\":{seq}}}")).collect()
     }
 
-    fn walk(documents: &[String], checkpoints: &[Checkpoint]) -> Result<Frontier, Broken> {
-        let mut walk = Walk::with(checkpoints)?;
+    fn verify(documents: &[String], checkpoints: &[Checkpoint]) -> Result<Frontier, IntegrityError> {
+        let mut verifier = LogVerifier::new(checkpoints)?;
         for document in documents {
             let value: Value = serde_json::from_str(document).unwrap_or_default();
-            walk.step(value["seq"].as_u64().unwrap_or_default(), document)?;
+            verifier.step(value["seq"].as_u64().unwrap_or_default(), document)?;
         }
-        walk.end()
+        verifier.end()
     }
 
     fn checkpoint(documents: &[String]) -> Checkpoint {
-        let tree = walk(documents, &[]).unwrap();
+        let tree = verify(documents, &[]).unwrap();
         Checkpoint { origin: "o".into(), size: tree.size(), root: tree.root() }
     }
 
@@ -206,7 +214,7 @@ mod tests {
     fn a_log_that_nobody_touched_verifies() {
         let documents = log(9);
         let kept = [checkpoint(&documents), checkpoint(&documents[..4]), checkpoint(&[])];
-        assert!(walk(&documents, &kept).is_ok());
+        assert!(verify(&documents, &kept).is_ok());
     }
 
     #[test]
@@ -216,16 +224,31 @@ mod tests {
         let tampered = |change: fn(&mut Vec<String>)| {
             let mut copy = documents.clone();
             change(&mut copy);
-            walk(&copy, &kept).unwrap_err()
+            verify(&copy, &kept).unwrap_err()
         };
-        assert_eq!(tampered(|copy| copy[3] = copy[3].replace(":\"a\"", ":\"b\"")).why, Why::Checkpoint);
-        assert_eq!(tampered(|copy| drop(copy.remove(3))), Broken { seq: 3, why: Why::Gap });
-        assert_eq!(tampered(|copy| copy.swap(2, 3)), Broken { seq: 2, why: Why::Gap });
-        assert_eq!(tampered(|copy| copy.truncate(5)), Broken { seq: 5, why: Why::Truncated });
-        assert_eq!(tampered(|copy| copy.clear()), Broken { seq: 0, why: Why::Truncated });
+        assert_eq!(
+            tampered(|copy| copy[3] = copy[3].replace(":\"a\"", ":\"b\"")).kind,
+            IntegrityErrorKind::Checkpoint
+        );
+        assert_eq!(
+            tampered(|copy| drop(copy.remove(3))),
+            IntegrityError { seq: 3, kind: IntegrityErrorKind::Gap }
+        );
+        assert_eq!(
+            tampered(|copy| copy.swap(2, 3)),
+            IntegrityError { seq: 2, kind: IntegrityErrorKind::Gap }
+        );
+        assert_eq!(
+            tampered(|copy| copy.truncate(5)),
+            IntegrityError { seq: 5, kind: IntegrityErrorKind::Truncated }
+        );
+        assert_eq!(
+            tampered(|copy| copy.clear()),
+            IntegrityError { seq: 0, kind: IntegrityErrorKind::Truncated }
+        );
         assert_eq!(
             tampered(|copy| copy[1] = copy[1].replace("\"a\"", "\"\\u0061\"")),
-            Broken { seq: 1, why: Why::Document }
+            IntegrityError { seq: 1, kind: IntegrityErrorKind::Document }
         );
     }
 
@@ -233,16 +256,19 @@ mod tests {
     fn a_walk_goes_on_behind_an_edge_and_looks_at_nothing_before_it() {
         let documents = log(700);
         let (all, some) = (checkpoint(&documents), checkpoint(&documents[..300]));
-        let edge = walk(&documents[..300], &[]).unwrap();
+        let frontier = verify(&documents[..300], &[]).unwrap();
         let wrong = Checkpoint { size: 7, root: [0; 32], ..all.clone() };
-        let mut later = Walk::from(&edge, &[some, all, wrong]).unwrap();
+        let mut later = LogVerifier::resume(&frontier, &[some, all, wrong]).unwrap();
         for (seq, document) in documents.iter().enumerate().skip(300) {
             later.step(seq as u64, document).unwrap();
         }
         assert_eq!(later.full_tiles().len(), 1, "the one from 256 on");
-        assert_eq!(later.end().unwrap(), walk(&documents, &[]).unwrap());
+        assert_eq!(later.end().unwrap(), verify(&documents, &[]).unwrap());
         let other = Checkpoint { origin: "o".into(), size: 300, root: [1; 32] };
-        assert_eq!(Walk::from(&edge, &[other]).unwrap_err(), Broken { seq: 300, why: Why::Checkpoint });
+        assert_eq!(
+            LogVerifier::resume(&frontier, &[other]).unwrap_err(),
+            IntegrityError { seq: 300, kind: IntegrityErrorKind::Checkpoint }
+        );
     }
 
     proptest! {
@@ -256,7 +282,7 @@ mod tests {
             bytes[place] ^= 1 << bit;
             let mut copy = documents.clone();
             copy[which] = String::from_utf8(bytes).unwrap();
-            let mut verification = Walk::with(&kept).unwrap();
+            let mut verification = LogVerifier::new(&kept).unwrap();
             let steps = copy.iter().enumerate().try_for_each(|(seq, text)| verification.step(seq as u64, text).map(drop));
             prop_assert!(steps.is_err());
         }

@@ -1,6 +1,6 @@
 //! Who may exchange what: the decision of an exchange, pure. Everything that went in bounds what comes out.
 
-mod meet;
+mod grant;
 #[cfg(test)]
 mod tests;
 mod tried;
@@ -10,23 +10,23 @@ use std::collections::BTreeSet;
 use time::{Duration, OffsetDateTime};
 
 pub use self::tried::Tried;
-use super::capability::{Ceiling, Ladder};
-use super::client::{Binding, Client, Kind};
-use super::delegation::{Delegation, Facts, Origin, Path, Terms};
+use super::capability::{CapabilityLevels, Ceiling};
+use super::client::{Client, DpopPolicy, Kind};
+use super::delegation::{Delegation, DelegationLimits, DelegationPath, DelegationRecord, Provenance};
 use super::limit::Limit;
 use super::principal::Principal;
 use super::refusal::Refusal;
 use super::registry::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry};
-use super::subject::{Source, VerifiedSubject};
+use super::subject::{TokenSource, VerifiedSubject};
 use crate::platform::base64url;
 use crate::platform::digest::sha256;
 use crate::protocol::access_token::{Act, Confirmation};
 use crate::protocol::authorization_details::Details;
-use crate::protocol::token_exchange::Wanted;
+use crate::protocol::token_exchange::RequestedAccess;
 
 /// Everything a decision depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Grounds<'a> {
+pub struct DecisionInput<'a> {
     /// The present.
     pub now: OffsetDateTime,
     /// Us.
@@ -40,15 +40,15 @@ pub struct Grounds<'a> {
     /// When the actor token ends, where there is one.
     pub actor_expires_at: Option<OffsetDateTime>,
     /// The delegations that might apply, narrowest first.
-    pub paths: &'a [Path],
+    pub paths: &'a [DelegationPath],
     /// The only delegation that may give the authority, where the request names one.
     pub named: Option<&'a str>,
     /// Issuers and resources.
     pub registry: &'a Registry,
     /// What is asked for.
-    pub wanted: &'a Wanted,
+    pub wanted: &'a RequestedAccess,
     /// Capabilities in their order.
-    pub ladder: &'a Ladder,
+    pub capability_levels: &'a CapabilityLevels,
     /// The longest life of any token.
     pub max_ttl: Duration,
     /// The longest life of any delegation (`delegations.max_ttl`).
@@ -59,7 +59,7 @@ pub struct Grounds<'a> {
 
 /// What may be issued.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decision {
+pub struct ExchangeDecision {
     /// The delegation it is issued under, with everything above it; empty where the client acts for itself.
     pub path: Vec<String>,
     /// A delegation that has to be recorded with it, because a `may_act` claim gave the authority.
@@ -94,23 +94,23 @@ pub(crate) struct Bounds {
 ///
 /// # Errors
 /// The refusal, by the first rule that is not met.
-pub fn decide(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
+pub fn decide(input: &DecisionInput<'_>) -> Result<ExchangeDecision, Refusal> {
     let mut tried = Tried::default();
-    match tried.page(grounds)? {
+    match tried.page(input)? {
         Some(decision) => Ok(decision),
-        None => tried.conclude(grounds),
+        None => tried.conclude(input),
     }
 }
 
 /// Decides what a client gets for itself (RFC 6749 §4.4): its own registered rights; and any agent, for us as the target,
 /// the right to ask for delegations. An agent that was made for one delegation has nothing else of its own.
-pub fn decide_for_itself(
+pub fn decide_client_credentials(
     client: &Client,
-    (registry, ladder): (&Registry, &Ladder),
-    (wanted, issuer): (&Wanted, &str),
+    (registry, capability_levels): (&Registry, &CapabilityLevels),
+    (wanted, issuer): (&RequestedAccess, &str),
     bound: bool,
     (now, max_ttl): (OffsetDateTime, Duration),
-) -> Result<Decision, Refusal> {
+) -> Result<ExchangeDecision, Refusal> {
     let mut bounds = of_client(client, now + max_ttl);
     if client.ephemeral.is_some() {
         (bounds.scopes, bounds.audiences) = (Limit::Only(BTreeSet::new()), Limit::Only(BTreeSet::new()));
@@ -133,80 +133,80 @@ pub fn decide_for_itself(
         }
         bounds.scopes = Limit::Only(scopes);
     }
-    let asked = meet::Asked { wanted, registry, ladder, client, bound, now };
-    meet::grant(&bounds, &asked, None, None)
+    let asked = grant::RequestedLimits { wanted, registry, capability_levels, client, bound, now };
+    grant::grant(&bounds, &asked, None, None)
 }
 
 /// Rule 1: narrower scope or another audience for the token's own holder. No hop is added, no actor dropped.
-fn own_token(grounds: &Grounds<'_>) -> Result<Decision, Refusal> {
-    match (&grounds.subject.jkt, grounds.jkt) {
-        (Some(_), None) => return Err(Refusal::ProofMissing),
+fn own_token(input: &DecisionInput<'_>) -> Result<ExchangeDecision, Refusal> {
+    match (&input.subject.jkt, input.jkt) {
+        (Some(_), None) => return Err(Refusal::DpopProofMissing),
         (Some(bound), Some(jkt)) if bound != jkt => return Err(Refusal::SubjectKeyMismatch),
         _ => {}
     }
-    let path = match grounds.subject.dlg() {
+    let path = match input.subject.dlg() {
         None => None,
-        Some(dlg) => Some(find(grounds.paths, dlg).ok_or(Refusal::NoDelegation)?),
+        Some(dlg) => Some(find(input.paths, dlg).ok_or(Refusal::DelegationRequired)?),
     };
     // The token's own holder keeps the token's own delegation.
-    if grounds.named.is_some_and(|named| grounds.subject.dlg() != Some(named)) {
-        return Err(Refusal::NoDelegation);
+    if input.named.is_some_and(|named| input.subject.dlg() != Some(named)) {
+        return Err(Refusal::DelegationRequired);
     }
     if let Some(path) = path {
-        path.check(grounds.now)?;
+        path.check(input.now)?;
     }
-    let act = grounds.subject.act.clone();
-    check_depth(grounds, act.as_ref().map_or(0, Act::depth), path)?;
-    grant(grounds, path, act)
+    let act = input.subject.act.clone();
+    check_depth(input, act.as_ref().map_or(0, Act::depth), path)?;
+    grant(input, path, act)
 }
 
-fn find<'a>(paths: &'a [Path], id: &str) -> Option<&'a Path> {
+fn find<'a>(paths: &'a [DelegationPath], id: &str) -> Option<&'a DelegationPath> {
     paths.iter().find(|path| path.leaf().is_some_and(|leaf| leaf.id == id))
 }
 
 /// Whether a delegation leads from the subject token's holder to the client, and is the one that the request names if it
 /// names one.
-pub fn gives_authority(grounds: &Grounds<'_>, path: &Path) -> bool {
+pub fn gives_authority(input: &DecisionInput<'_>, path: &DelegationPath) -> bool {
     let Some(leaf) = path.leaf() else { return false };
-    if grounds.named.is_some_and(|named| named != leaf.id) {
+    if input.named.is_some_and(|named| named != leaf.id) {
         return false;
     }
-    if leaf.delegate != grounds.client.client_id || leaf.root != grounds.subject.subject {
+    if leaf.delegate != input.client.client_id || leaf.root != input.subject.subject {
         return false;
     }
-    match grounds.subject.dlg() {
+    match input.subject.dlg() {
         Some(dlg) => leaf.parent.as_deref() == Some(dlg),
-        None => leaf.parent.is_none() && leaf.delegator == grounds.subject.subject && at_hand(grounds, leaf),
+        None => leaf.parent.is_none() && leaf.delegator == input.subject.subject && at_hand(input, leaf),
     }
 }
 
 /// A delegation that a `may_act` claim led to belongs to the very token that carried the claim.
-fn at_hand(grounds: &Grounds<'_>, leaf: &Delegation) -> bool {
-    leaf.origin != Origin::MayAct
-        || may_act_id(grounds.subject, &grounds.client.client_id).as_ref() == Some(&leaf.id)
+fn at_hand(input: &DecisionInput<'_>, leaf: &Delegation) -> bool {
+    leaf.origin != Provenance::MayAct
+        || may_act_id(input.subject, &input.client.client_id).as_ref() == Some(&leaf.id)
 }
 
-fn acts_already(grounds: &Grounds<'_>) -> bool {
-    let client = &grounds.client.client_id;
-    let acts = grounds.subject.act.iter().flat_map(Act::newest_first);
-    let root = &grounds.subject.subject;
-    acts.into_iter().any(|act| act.iss == grounds.issuer && act.sub == *client)
-        || (root.iss == grounds.issuer && root.sub == *client)
+fn acts_already(input: &DecisionInput<'_>) -> bool {
+    let client = &input.client.client_id;
+    let acts = input.subject.act.iter().flat_map(Act::newest_first);
+    let root = &input.subject.subject;
+    acts.into_iter().any(|act| act.iss == input.issuer && act.sub == *client)
+        || (root.iss == input.issuer && root.sub == *client)
 }
 
-fn add_actor(grounds: &Grounds<'_>) -> Act {
+fn add_actor(input: &DecisionInput<'_>) -> Act {
     Act {
-        sub: grounds.client.client_id.clone(),
-        iss: grounds.issuer.to_owned(),
-        cnf: grounds.jkt.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
-        act: grounds.subject.act.clone().map(Box::new),
+        sub: input.client.client_id.clone(),
+        iss: input.issuer.to_owned(),
+        cnf: input.jkt.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
+        act: input.subject.act.clone().map(Box::new),
     }
 }
 
 /// Depth counts actors; the server and every delegation on the path may bound it.
-fn check_depth(grounds: &Grounds<'_>, depth: u32, path: Option<&Path>) -> Result<(), Refusal> {
+fn check_depth(input: &DecisionInput<'_>, depth: u32, path: Option<&DelegationPath>) -> Result<(), Refusal> {
     let bounds = path.into_iter().flat_map(|path| &path.0).filter_map(|one| one.terms.max_depth);
-    let most = bounds.min().unwrap_or(u32::MAX).min(grounds.max_depth);
+    let most = bounds.min().unwrap_or(u32::MAX).min(input.max_depth);
     if depth > most { Err(Refusal::DepthExceeded) } else { Ok(()) }
 }
 
@@ -214,7 +214,7 @@ fn check_depth(grounds: &Grounds<'_>, depth: u32, path: Option<&Path>) -> Result
 /// recorded once, and revoking it holds.
 pub fn may_act_id(subject: &VerifiedSubject, client_id: &str) -> Option<String> {
     match &subject.source {
-        Source::Foreign { may_act: Some(claim), fingerprint, .. } if claim.authorizes => {
+        TokenSource::TrustedIssuer { may_act: Some(claim), fingerprint, .. } if claim.authorizes => {
             let digest = sha256(&[b"may_act", fingerprint, client_id.as_bytes()]);
             Some(format!("may-{}", base64url::encode(digest.get(..18).unwrap_or_default())))
         }
@@ -223,12 +223,12 @@ pub fn may_act_id(subject: &VerifiedSubject, client_id: &str) -> Option<String> 
 }
 
 /// `None` where no claim names the client, or its delegation is recorded already and was tried above.
-fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refusal>> {
-    let subject = grounds.subject;
-    let client_id = &grounds.client.client_id;
+fn by_may_act(input: &DecisionInput<'_>, act: &Act) -> Option<Result<ExchangeDecision, Refusal>> {
+    let subject = input.subject;
+    let client_id = &input.client.client_id;
     let id = may_act_id(subject, client_id)?;
     // A request that names a delegation rests on that one alone.
-    if grounds.named.is_some() || find(grounds.paths, &id).is_some() {
+    if input.named.is_some() || find(input.paths, &id).is_some() {
         return None;
     }
     let delegation = Delegation {
@@ -238,23 +238,23 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
         root: subject.subject.clone(),
         delegator: subject.subject.clone(),
         delegate: client_id.clone(),
-        terms: Terms {
+        terms: DelegationLimits {
             scopes: subject.scopes.clone(),
             details: subject.details.clone(),
-            ..Terms::unrestricted()
+            ..DelegationLimits::unrestricted()
         },
-        origin: Origin::MayAct,
-        requested_at: grounds.now,
+        origin: Provenance::MayAct,
+        requested_at: input.now,
         requested_by: None,
-        lifetime: None,
+        requested_ttl: None,
         reason: None,
         agent: None,
-        facts: Facts {
-            activated_at: Some(grounds.now),
-            expires_at: subject.validity.expires_at.min(grounds.now + grounds.max_delegation_ttl),
+        facts: DelegationRecord {
+            activated_at: Some(input.now),
+            expires_at: subject.validity.expires_at.min(input.now + input.max_delegation_ttl),
             revoked_at: None,
-            cut_off_at: None,
-            rebinding: false,
+            principal_revoked_at: None,
+            key_rotating: false,
             max_uses: None,
             uses: 0,
             used_up_at: None,
@@ -262,40 +262,44 @@ fn by_may_act(grounds: &Grounds<'_>, act: &Act) -> Option<Result<Decision, Refus
         revoke_reason: None,
         pending_jwk: None,
     };
-    let path = Path(vec![delegation.clone()]);
-    let decided = check_depth(grounds, act.depth(), Some(&path))
-        .and_then(|()| grant(grounds, Some(&path), Some(act.clone())))
-        .map(|decision| Decision { create: Some(delegation), ..decision });
+    let path = DelegationPath(vec![delegation.clone()]);
+    let decided = check_depth(input, act.depth(), Some(&path))
+        .and_then(|()| grant(input, Some(&path), Some(act.clone())))
+        .map(|decision| ExchangeDecision { create: Some(delegation), ..decision });
     Some(decided)
 }
 
 /// The meet of everything that went in, and what of it is asked for.
-fn grant(grounds: &Grounds<'_>, path: Option<&Path>, act: Option<Act>) -> Result<Decision, Refusal> {
-    let subject = grounds.subject;
-    let mut bounds = of_client(grounds.client, grounds.now + grounds.max_ttl);
-    let of_subject = Terms {
+fn grant(
+    input: &DecisionInput<'_>,
+    path: Option<&DelegationPath>,
+    act: Option<Act>,
+) -> Result<ExchangeDecision, Refusal> {
+    let subject = input.subject;
+    let mut bounds = of_client(input.client, input.now + input.max_ttl);
+    let of_subject = DelegationLimits {
         scopes: subject.scopes.clone(),
         audiences: subject.audiences.clone(),
         details: subject.details.clone(),
         ceiling: subject.capability.clone(),
-        ..Terms::unrestricted()
+        ..DelegationLimits::unrestricted()
     };
-    bounds.narrow(&of_subject, grounds.ladder);
+    bounds.narrow(&of_subject, input.capability_levels);
     bounds.expires_at = bounds.expires_at.min(subject.validity.expires_at);
-    bounds.expires_at = grounds.actor_expires_at.map_or(bounds.expires_at, |end| bounds.expires_at.min(end));
+    bounds.expires_at = input.actor_expires_at.map_or(bounds.expires_at, |end| bounds.expires_at.min(end));
     for one in path.into_iter().flat_map(|path| &path.0) {
-        bounds.narrow(&one.terms, grounds.ladder);
+        bounds.narrow(&one.terms, input.capability_levels);
         bounds.expires_at = bounds.expires_at.min(one.facts.expires_at);
     }
-    let asked = meet::Asked {
-        wanted: grounds.wanted,
-        registry: grounds.registry,
-        ladder: grounds.ladder,
-        client: grounds.client,
-        bound: grounds.jkt.is_some(),
-        now: grounds.now,
+    let asked = grant::RequestedLimits {
+        wanted: input.wanted,
+        registry: input.registry,
+        capability_levels: input.capability_levels,
+        client: input.client,
+        bound: input.jkt.is_some(),
+        now: input.now,
     };
-    meet::grant(&bounds, &asked, path, act)
+    grant::grant(&bounds, &asked, path, act)
 }
 
 fn of_client(client: &Client, server_end: OffsetDateTime) -> Bounds {
@@ -309,21 +313,21 @@ fn of_client(client: &Client, server_end: OffsetDateTime) -> Bounds {
 }
 
 impl Bounds {
-    fn narrow(&mut self, terms: &Terms, ladder: &Ladder) {
-        self.scopes = self.scopes.meet(&terms.scopes);
-        self.audiences = self.audiences.meet(&terms.audiences);
+    fn narrow(&mut self, terms: &DelegationLimits, capability_levels: &CapabilityLevels) {
+        self.scopes = self.scopes.intersect(&terms.scopes);
+        self.audiences = self.audiences.intersect(&terms.audiences);
         self.details = match (self.details.take(), &terms.details) {
             (None, limit) => limit.clone(),
             (limit, None) => limit,
-            (Some(ours), Some(theirs)) => Some(ours.meet(theirs)),
+            (Some(ours), Some(theirs)) => Some(ours.intersect(theirs)),
         };
-        self.capability = ladder.meet(&self.capability, &terms.ceiling);
+        self.capability = capability_levels.intersect(&self.capability, &terms.ceiling);
     }
 }
 
 /// Whether a request of this client needs a proof.
 pub fn needs_proof(client: &Client) -> bool {
-    client.dpop == Binding::Required || client.auth == super::client::AuthMethod::None
+    client.dpop == DpopPolicy::Required || client.auth == super::client::AuthMethod::None
 }
 
 /// The principal that a client of ours is.

@@ -10,7 +10,7 @@ use super::*;
 use crate::domain::client::{AuthMethod, Grant, Kind};
 use crate::domain::resource::Resource;
 use crate::platform::clock::from_seconds;
-use crate::protocol::access_token::Login;
+use crate::protocol::access_token::AuthenticationContext;
 use crate::protocol::jwt_time::Validity;
 
 const ISSUER: &str = "https://as.example.com";
@@ -33,8 +33,8 @@ fn names(of: &'static [&'static str]) -> impl Strategy<Value = BTreeSet<String>>
     prop_oneof![3 => all, 2 => some].prop_map(|names| names.into_iter().map(str::to_owned).collect())
 }
 
-fn ladder() -> Ladder {
-    Ladder::new(&["observe", "mutate", "admin"].map(str::to_owned)).unwrap()
+fn capability_levels() -> CapabilityLevels {
+    CapabilityLevels::new(&["observe", "mutate", "admin"].map(str::to_owned)).unwrap()
 }
 
 fn capability() -> impl Strategy<Value = Ceiling> {
@@ -63,7 +63,7 @@ fn client() -> impl Strategy<Value = Client> {
             audiences,
             detail_types: BTreeSet::new(),
             grant_types: BTreeSet::from([Grant::TokenExchange]),
-            dpop: Binding::Required,
+            dpop: DpopPolicy::Required,
             dpop_keys: BTreeSet::new(),
             dpop_restricted: false,
             removed_keys: BTreeSet::new(),
@@ -92,7 +92,7 @@ fn subject() -> impl Strategy<Value = VerifiedSubject> {
         let dlg = Some(format!("d{depth}"));
         VerifiedSubject {
             subject: alice(),
-            source: Source::Own { jti: "j".into(), txn: "t".into(), dlg },
+            source: TokenSource::Local { jti: "j".into(), txn: "t".into(), dlg },
             act: act(&AGENTS[..depth]),
             jkt: Some("k".into()),
             scopes,
@@ -105,17 +105,17 @@ fn subject() -> impl Strategy<Value = VerifiedSubject> {
                 issued_at: None,
             },
             sid: None,
-            login: Login::default(),
+            login: AuthenticationContext::default(),
         }
     })
 }
 
 /// A path of delegations from Alice through the agents, one below the other.
-fn path() -> impl Strategy<Value = Path> {
+fn path() -> impl Strategy<Value = DelegationPath> {
     let terms = (limit(&SCOPES), limit(&TARGETS), proptest::option::of(0u32..6), capability()).prop_map(
         |(scopes, audiences, max_depth, ceiling)| {
             let ceremonies = ["b", "mutate"].map(str::to_owned).into();
-            Terms { scopes, audiences, details: None, ceiling, ceremonies, max_depth }
+            DelegationLimits { scopes, audiences, details: None, ceiling, ceremonies, max_depth }
         },
     );
     let one = (terms, -10i64..900, any::<bool>());
@@ -133,19 +133,19 @@ fn path() -> impl Strategy<Value = Path> {
                 // The last one may lead back to somebody who acts already, which the decision has to see.
                 delegate: if n == 2 { last.to_owned() } else { AGENTS[n].to_owned() },
                 terms,
-                origin: Origin::Declared,
+                origin: Provenance::Declared,
                 requested_at: now(),
                 requested_by: None,
-                lifetime: None,
+                requested_ttl: None,
                 reason: None,
                 agent: None,
-                facts: Facts {
+                facts: DelegationRecord {
                     activated_at: Some(now()),
                     expires_at: now() + Duration::seconds(life),
                     // Rarely, or hardly anything would be granted.
                     revoked_at: (revoked && life % 5 == 0).then(now),
-                    cut_off_at: None,
-                    rebinding: false,
+                    principal_revoked_at: None,
+                    key_rotating: false,
                     max_uses: None,
                     uses: 0,
                     used_up_at: None,
@@ -154,13 +154,13 @@ fn path() -> impl Strategy<Value = Path> {
                 pending_jwk: None,
             }
         });
-        Path(delegations.collect())
+        DelegationPath(delegations.collect())
     })
 }
 
 /// The path and everything above it, each with its own ancestors: what a store might find.
-fn every_path(path: &Path) -> Vec<Path> {
-    (1..=path.0.len()).map(|length| Path(path.0[..length].to_vec())).collect()
+fn every_path(path: &DelegationPath) -> Vec<DelegationPath> {
+    (1..=path.0.len()).map(|length| DelegationPath(path.0[..length].to_vec())).collect()
 }
 
 fn registry() -> Registry {
@@ -174,13 +174,10 @@ fn registry() -> Registry {
     Registry { resources: BTreeMap::from(resources.map(|one| (one.id.clone(), one))), ..Registry::default() }
 }
 
-fn wanted() -> impl Strategy<Value = Wanted> {
+fn wanted() -> impl Strategy<Value = RequestedAccess> {
     let some = |of| proptest::option::of(names(of).prop_filter("something is named", |set| !set.is_empty()));
-    (some(&SCOPES), some(&TARGETS), capability()).prop_map(|(scopes, audiences, capability)| Wanted {
-        scopes,
-        audiences,
-        details: None,
-        capability,
+    (some(&SCOPES), some(&TARGETS), capability()).prop_map(|(scopes, audiences, capability)| {
+        RequestedAccess { scopes, audiences, details: None, capability }
     })
 }
 
@@ -194,7 +191,7 @@ proptest! {
         let registry = registry();
         let actor_expires_at = Some(now() + Duration::seconds(actor_life));
         let paths = every_path(&path);
-        let grounds = Grounds {
+        let input = DecisionInput {
             now: now(),
             issuer: ISSUER,
             client: &client,
@@ -205,12 +202,12 @@ proptest! {
             named: None,
             registry: &registry,
             wanted: &wanted,
-            ladder: &ladder(),
+            capability_levels: &capability_levels(),
             max_ttl: Duration::seconds(800),
             max_delegation_ttl: Duration::seconds(600),
             max_depth: 3,
         };
-        let Ok(decision) = decide(&grounds) else { return Ok(()) };
+        let Ok(decision) = decide(&input) else { return Ok(()) };
         let used: Vec<&Delegation> = path.0.iter().filter(|one| decision.path.contains(&one.id)).collect();
         prop_assert!(!used.is_empty() && used.iter().all(|one| one.facts.check(now()).is_ok()));
         let scopes = Limit::Only(decision.scopes.clone());
@@ -230,9 +227,9 @@ proptest! {
         let life = client.max_token_ttl.map(|ttl| now() + Duration::seconds(ttl.into()));
         prop_assert!(life.is_none_or(|end| decision.expires_at <= end));
         let ceilings = used.iter().map(|one| &one.terms.ceiling).chain([&subject.capability]);
-        prop_assert!(ceilings.into_iter().all(|above| ladder().covers(above, &decision.capability)));
+        prop_assert!(ceilings.into_iter().all(|above| capability_levels().covers(above, &decision.capability)));
         prop_assert!(wanted.capability.is_none() || wanted.capability == decision.capability);
-        let reserved = decision.scopes.contains("b") || ladder().reaches(&decision.capability, "mutate");
+        let reserved = decision.scopes.contains("b") || capability_levels().reaches(&decision.capability, "mutate");
         prop_assert_eq!(&decision.ceremonies, &if reserved { decision.path.clone() } else { Vec::new() });
         // Asked for: exactly that, nothing cut in silence.
         prop_assert!(wanted.scopes.is_none() || wanted.scopes.as_ref() == Some(&decision.scopes));
@@ -261,7 +258,7 @@ fn the_property_is_tried_on_decisions_that_are_granted() {
         let cases = (client(), subject(), path(), wanted()).new_tree(&mut runner).unwrap();
         let (client, subject, path, wanted) = cases.current();
         let paths = every_path(&path);
-        let decided = decide(&Grounds {
+        let decided = decide(&DecisionInput {
             now: now(),
             issuer: ISSUER,
             client: &client,
@@ -272,7 +269,7 @@ fn the_property_is_tried_on_decisions_that_are_granted() {
             named: None,
             registry: &registry,
             wanted: &wanted,
-            ladder: &ladder(),
+            capability_levels: &capability_levels(),
             max_ttl: Duration::seconds(800),
             max_delegation_ttl: Duration::seconds(600),
             max_depth: 3,

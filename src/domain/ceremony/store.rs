@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Ceremony, Open};
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::authorization_details::Details;
 
 #[derive(FromRow)]
@@ -55,7 +55,7 @@ impl TryFrom<Row> for Ceremony {
 
 /// Inserts one that was asked for.
 pub async fn insert(connection: &mut PgConnection, one: &Ceremony) -> Result<(), Fault> {
-    let details = one.details.as_ref().map(serde_json::to_value).transpose().during("writing a ceremony")?;
+    let details = one.details.as_ref().map(serde_json::to_value).transpose().context("writing a ceremony")?;
     sqlx::query(
         "INSERT INTO ceremony (id, delegation_id, client_id, fingerprint, scopes, audiences, authorization_details,
                                capability, requested_at, expires_at)

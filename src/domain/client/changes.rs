@@ -47,7 +47,7 @@ async fn write(
     sqlx::query(
         "INSERT INTO client (client_id, kind, name, auth, secrets, jwks, jwks_uri, scopes, audiences, detail_types,
                              grant_types, dpop, dpop_keys, actor_subjects, max_token_ttl, created_at, updated_at,
-                             dpop_restricted, version, disabled_at, home, task_id, owner_iss, owner_sub, ended_at, mac,
+                             dpop_restricted, version, disabled_at, ephemeral_delegation_id, task_id, owner_iss, owner_sub, deactivated_at, mac,
                              declared_secret)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16, $17, $18, $19, $20, $21,
                  $22, $23, $24, $25, $26)
@@ -58,7 +58,7 @@ async fn write(
              grant_types = excluded.grant_types, dpop = excluded.dpop, dpop_keys = excluded.dpop_keys,
              dpop_restricted = excluded.dpop_restricted,
              actor_subjects = excluded.actor_subjects, max_token_ttl = excluded.max_token_ttl,
-             updated_at = excluded.updated_at, disabled_at = excluded.disabled_at, ended_at = excluded.ended_at,
+             updated_at = excluded.updated_at, disabled_at = excluded.disabled_at, deactivated_at = excluded.deactivated_at,
              mac = excluded.mac, declared_secret = excluded.declared_secret",
     )
     .bind(&client.client_id)
@@ -80,11 +80,11 @@ async fn write(
     .bind(client.dpop_restricted)
     .bind(client.version)
     .bind(client.disabled_at)
-    .bind(made_for.map(|agent| &agent.home))
+    .bind(made_for.map(|agent| &agent.delegation_id))
     .bind(made_for.map(|agent| &agent.task_id))
     .bind(made_for.map(|agent| &agent.owner.iss))
     .bind(made_for.map(|agent| &agent.owner.sub))
-    .bind(made_for.and_then(|agent| agent.ended_at))
+    .bind(made_for.and_then(|agent| agent.deactivated_at))
     .bind(rows.of(client))
     .bind(&client.declared_secret)
     .execute(connection)
@@ -133,7 +133,7 @@ pub async fn mark_ended(
         .map(|client| {
             let ephemeral = client.ephemeral.clone();
             let changed = Client {
-                ephemeral: ephemeral.map(|agent| Ephemeral { ended_at: Some(now), ..agent }),
+                ephemeral: ephemeral.map(|agent| Ephemeral { deactivated_at: Some(now), ..agent }),
                 version: client.version + 1,
                 jwks: None,
                 dpop_keys: BTreeSet::new(),
@@ -144,7 +144,7 @@ pub async fn mark_ended(
         })
         .unzip();
     sqlx::query(
-        "UPDATE client c SET ended_at = $3, updated_at = $3, version = c.version + 1, jwks = NULL, dpop_keys = '{}',
+        "UPDATE client c SET deactivated_at = $3, updated_at = $3, version = c.version + 1, jwks = NULL, dpop_keys = '{}',
                              mac = given.mac
          FROM unnest($1::text[], $2::bytea[]) AS given (id, mac) WHERE c.client_id = given.id",
     )
@@ -196,9 +196,9 @@ pub async fn put_removed_keys(
     }
     let client = get_for_change(rows, connection, client_id).await?;
     sqlx::query(
-        "INSERT INTO removed_key (client_id, jkt, removed_at, removed_in)
-         SELECT $1, jkt, $3, number FROM unnest($2::text[]) AS given (jkt), epoch
-         ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = excluded.removed_at, removed_in = excluded.removed_in,
+        "INSERT INTO removed_key (client_id, jkt, removed_at, removed_epoch)
+         SELECT $1, jkt, $3, number FROM unnest($2::text[]) AS given (jkt), revocation_epoch
+         ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = excluded.removed_at, removed_epoch = excluded.removed_epoch,
              restored_at = NULL",
     )
     .bind(client_id)

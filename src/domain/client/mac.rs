@@ -52,6 +52,6 @@ impl Authenticated for Client {
 }
 
 fn made_for(agent: &Ephemeral) -> Value {
-    let Ephemeral { home, task_id, owner, ended_at } = agent;
-    json!({"home": home, "task_id": task_id, "owner": owner, "ended_at": ended_at.map(rfc3339)})
+    let Ephemeral { delegation_id, task_id, owner, deactivated_at } = agent;
+    json!({"delegation_id": delegation_id, "task_id": task_id, "owner": owner, "deactivated_at": deactivated_at.map(rfc3339)})
 }

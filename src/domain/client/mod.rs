@@ -85,7 +85,7 @@ impl Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum Binding {
+pub enum DpopPolicy {
     /// Requests without a proof are refused (RFC 9449 §5.2).
     #[default]
     Required,
@@ -136,7 +136,7 @@ pub struct Client {
     /// Grants it may use.
     pub grant_types: BTreeSet<Grant>,
     /// Whether proofs are required.
-    pub dpop: Binding,
+    pub dpop: DpopPolicy,
     /// Thumbprints of the keys it may use for proofs.
     pub dpop_keys: BTreeSet<String>,
     /// Whether it may use no others.
@@ -157,13 +157,13 @@ pub struct Client {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ephemeral {
     /// The delegation.
-    pub home: String,
+    pub delegation_id: String,
     /// The task.
     pub task_id: String,
     /// Who made it.
     pub owner: Principal,
     /// When it ended.
-    pub ended_at: Option<OffsetDateTime>,
+    pub deactivated_at: Option<OffsetDateTime>,
 }
 
 impl Client {
@@ -178,8 +178,9 @@ impl Client {
     }
 
     /// Whether it was disabled or has ended.
-    pub fn is_out(&self) -> bool {
-        self.disabled_at.is_some() || self.ephemeral.as_ref().is_some_and(|agent| agent.ended_at.is_some())
+    pub fn is_inactive(&self) -> bool {
+        self.disabled_at.is_some()
+            || self.ephemeral.as_ref().is_some_and(|agent| agent.deactivated_at.is_some())
     }
 
     /// Whether it may authenticate by a method: the registered one, or, for an agent that was made for one delegation

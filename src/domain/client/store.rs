@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 
-use super::{AuthMethod, Binding, Client, Ephemeral, Grant, Kind, StoredSecret, usable_keys};
+use super::{AuthMethod, Client, DpopPolicy, Ephemeral, Grant, Kind, StoredSecret, usable_keys};
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -31,16 +31,16 @@ struct Row {
     audiences: Vec<String>,
     detail_types: Vec<String>,
     grant_types: Vec<String>,
-    dpop: Binding,
+    dpop: DpopPolicy,
     dpop_keys: Vec<String>,
     actor_subjects: Json<Vec<Principal>>,
     max_token_ttl: Option<i32>,
     disabled_at: Option<OffsetDateTime>,
-    home: Option<String>,
+    ephemeral_delegation_id: Option<String>,
     task_id: Option<String>,
     owner_iss: Option<String>,
     owner_sub: Option<String>,
-    ended_at: Option<OffsetDateTime>,
+    deactivated_at: Option<OffsetDateTime>,
     dpop_restricted: bool,
     removed_keys: Vec<String>,
     mac: Option<Vec<u8>>,
@@ -57,13 +57,13 @@ impl Row {
 impl From<Row> for Client {
     fn from(row: Row) -> Self {
         let owner = row.owner_iss.zip(row.owner_sub).map(|(iss, sub)| Principal::new(iss, sub));
-        let made_for = row.home.zip(row.task_id).zip(owner);
+        let made_for = row.ephemeral_delegation_id.zip(row.task_id).zip(owner);
         Self {
-            ephemeral: made_for.map(|((home, task_id), owner)| Ephemeral {
-                home,
+            ephemeral: made_for.map(|((delegation_id, task_id), owner)| Ephemeral {
+                delegation_id,
                 task_id,
                 owner,
-                ended_at: row.ended_at,
+                deactivated_at: row.deactivated_at,
             }),
             keys: row.jwks.as_ref().and_then(usable_keys).unwrap_or_default(),
             client_id: row.client_id,
@@ -134,7 +134,9 @@ pub async fn list(rows: &RowMac, connection: &mut PgConnection) -> Result<Vec<Cl
 
 /// The ids of all clients but those that were made for one delegation, of which there may be very many.
 pub async fn lasting(connection: &mut PgConnection) -> Result<Vec<String>, Fault> {
-    Ok(sqlx::query_scalar("SELECT client_id FROM client WHERE home IS NULL").fetch_all(connection).await?)
+    Ok(sqlx::query_scalar("SELECT client_id FROM client WHERE ephemeral_delegation_id IS NULL")
+        .fetch_all(connection)
+        .await?)
 }
 
 /// Waits for its turn to add to a task, and counts the agents of it that have not ended.
@@ -153,7 +155,7 @@ pub async fn lock_task(
     .await?;
     let count = sqlx::query_scalar(
         "SELECT count(*) FROM client
-         WHERE task_id = $1 AND owner_iss = $2 AND owner_sub = $3 AND ended_at IS NULL",
+         WHERE task_id = $1 AND owner_iss = $2 AND owner_sub = $3 AND deactivated_at IS NULL",
     )
     .bind(task_id)
     .bind(&owner.iss)
@@ -171,8 +173,8 @@ pub async fn of_task(
     owner: Option<&Principal>,
 ) -> Result<Vec<(String, String)>, Fault> {
     let rows = sqlx::query_as(
-        "SELECT client_id, home FROM client
-         WHERE task_id = $1 AND ended_at IS NULL
+        "SELECT client_id, ephemeral_delegation_id FROM client
+         WHERE task_id = $1 AND deactivated_at IS NULL
            AND ($2::text IS NULL OR (owner_iss = $2 AND owner_sub = $3))
          ORDER BY client_id",
     )
@@ -192,9 +194,9 @@ pub async fn orphans(
 ) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
         "SELECT k.client_id FROM client k
-         WHERE k.home IS NOT NULL AND k.ended_at IS NULL
-           AND EXISTS (SELECT FROM delegation d JOIN delegation_now a ON a.id = ANY (d.path)
-                       WHERE d.id = k.home AND (a.revoked_at IS NOT NULL OR a.cut_off OR a.expires_at <= $1
+         WHERE k.ephemeral_delegation_id IS NOT NULL AND k.deactivated_at IS NULL
+           AND EXISTS (SELECT FROM delegation d JOIN delegation_status a ON a.id = ANY (d.path)
+                       WHERE d.id = k.ephemeral_delegation_id AND (a.revoked_at IS NOT NULL OR a.principal_revoked OR a.expires_at <= $1
                                                 OR a.exhausted_at IS NOT NULL))
          ORDER BY k.client_id LIMIT $2",
     )
@@ -219,7 +221,7 @@ pub async fn is_removed_key(connection: &mut PgConnection, jkt: &str) -> Result<
 pub async fn out(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<String>, Fault> {
     let out = sqlx::query_scalar(
         "SELECT client_id FROM client
-         WHERE client_id = ANY ($1) AND (disabled_at IS NOT NULL OR ended_at IS NOT NULL) ORDER BY client_id",
+         WHERE client_id = ANY ($1) AND (disabled_at IS NOT NULL OR deactivated_at IS NOT NULL) ORDER BY client_id",
     )
     .bind(ids)
     .fetch_all(connection)
@@ -247,8 +249,7 @@ pub(super) async fn find_unended(
     connection: &mut PgConnection,
     ids: &[String],
 ) -> Result<Vec<Client>, Fault> {
-    let unended =
-        "WHERE client_id = ANY ($1) AND home IS NOT NULL AND ended_at IS NULL ORDER BY client_id FOR UPDATE";
+    let unended = "WHERE client_id = ANY ($1) AND ephemeral_delegation_id IS NOT NULL AND deactivated_at IS NULL ORDER BY client_id FOR UPDATE";
     let found: Vec<Row> =
         sqlx::query_as(AssertSqlSafe(format!("{CLIENT} {unended}"))).bind(ids).fetch_all(connection).await?;
     found.into_iter().map(|row| row.check(rows)).collect()

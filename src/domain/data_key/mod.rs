@@ -30,7 +30,7 @@ impl StoredDataKey {
     pub fn generate(master: &SealingKey, now: OffsetDateTime) -> Result<Self, Fault> {
         let id = base64url::encode(random::bytes::<9>()?);
         let key = Zeroizing::new(random::bytes::<32>()?);
-        Ok(Self { wrapped: master.seal(&row(&id), key.as_slice())?, id, created_at: now, retired_at: None })
+        Ok(Self { wrapped: master.seal(&aad(&id), key.as_slice())?, id, created_at: now, retired_at: None })
     }
 
     /// Unwraps it.
@@ -38,18 +38,18 @@ impl StoredDataKey {
     /// # Errors
     /// A fault that names the master key if it was wrapped by another one.
     pub fn open(&self, master: &SealingKey) -> Result<SealingKey, Fault> {
-        let bytes = master.open(&row(&self.id), &self.wrapped)?;
+        let bytes = master.open(&aad(&self.id), &self.wrapped)?;
         SealingKey::from_bytes(&self.id, &bytes)
             .ok_or_else(|| Fault::new(format!("data key {} has not 32 bytes", self.id)))
     }
 
     /// The same key, wrapped by the present master key.
     pub fn rewrapped(&self, master: &SealingKey) -> Result<String, Fault> {
-        master.seal(&row(&self.id), &master.open(&row(&self.id), &self.wrapped)?)
+        master.seal(&aad(&self.id), &master.open(&aad(&self.id), &self.wrapped)?)
     }
 }
 
-fn row(id: &str) -> String {
+fn aad(id: &str) -> String {
     format!("data_key/{id}")
 }
 

@@ -7,7 +7,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
 use super::store::{Row, all_paths, with_ancestors};
-use super::{Delegation, Path};
+use super::{Delegation, DelegationPath};
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -28,7 +28,7 @@ const PAGE: usize = 16;
 
 /// Which delegations are searched for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Search {
+pub enum DelegationQuery {
     /// The one with this id.
     Exactly(String),
     /// Those that may give the authority for an exchange.
@@ -41,7 +41,7 @@ pub struct Candidates {
     /// From whom to whom.
     pub between: Between,
     /// What is asked for.
-    pub asked: Asked,
+    pub asked: RequestedLimits,
     /// The delegation that a `may_act` claim led to, in whatever state it is. It comes last.
     pub claimed: Option<String>,
 }
@@ -50,14 +50,14 @@ pub struct Candidates {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Between {
     /// The side that gives.
-    pub giver: Giver,
+    pub giver: DelegatorSide,
     /// The client that receives.
     pub delegate: String,
 }
 
 /// The side that gives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Giver {
+pub enum DelegatorSide {
     /// A principal, at the root.
     Root(Principal),
     /// The holder of this delegation, below it.
@@ -66,7 +66,7 @@ pub enum Giver {
 
 /// What an exchange asks for, as far as PostgreSQL can compare it with a delegation's own limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Asked {
+pub struct RequestedLimits {
     /// All of these scopes.
     pub scopes: Option<BTreeSet<String>>,
     /// All of these audiences.
@@ -74,16 +74,16 @@ pub struct Asked {
     /// One of these capabilities or more, lowest first.
     pub capabilities: Option<Vec<String>>,
     /// All capabilities in their order.
-    pub ladder: Vec<String>,
+    pub capability_levels: Vec<String>,
     /// So many actors.
     pub depth: u32,
 }
 
 /// What was found, narrowest first.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Found {
+pub struct CandidatePaths {
     /// Each with its ancestors.
-    pub paths: Vec<Path>,
+    pub paths: Vec<DelegationPath>,
     /// Whether these are all, or a page with more behind it.
     pub extent: Extent,
     /// The number of changes among the candidates when they were read.
@@ -100,7 +100,7 @@ pub enum Extent {
     Page,
 }
 
-impl Found {
+impl CandidatePaths {
     /// How many delegations it consists of, at least one.
     pub fn weight(&self) -> u32 {
         let delegations: usize = self.paths.iter().map(|path| path.0.len()).sum();
@@ -108,10 +108,10 @@ impl Found {
     }
 }
 
-impl Deref for Found {
-    type Target = [Path];
+impl Deref for CandidatePaths {
+    type Target = [DelegationPath];
 
-    fn deref(&self) -> &[Path] {
+    fn deref(&self) -> &[DelegationPath] {
         &self.paths
     }
 }
@@ -120,8 +120,8 @@ impl Between {
     /// The key of `candidate_version`: parent, issuer and subject of the delegator.
     pub(in crate::domain) fn key(&self) -> (&str, &str, &str) {
         match &self.giver {
-            Giver::Root(who) => ("", &who.iss, &who.sub),
-            Giver::Parent(id) => (id, "", ""),
+            DelegatorSide::Root(who) => ("", &who.iss, &who.sub),
+            DelegatorSide::Parent(id) => (id, "", ""),
         }
     }
 }
@@ -165,7 +165,7 @@ macro_rules! statements {
                         (SELECT v.version FROM candidate_version v
                          WHERE v.delegate = $4 AND v.parent = $1 AND v.delegator_iss = $2 AND v.delegator_sub = $3
                         ) AS version
-                 FROM delegation_now d JOIN delegation m ON m.id = d.id LEFT JOIN leaf ON leaf.id = d.id
+                 FROM delegation_status d JOIN delegation m ON m.id = d.id LEFT JOIN leaf ON leaf.id = d.id
                  WHERE d.id = ANY (ARRAY(SELECT unnest(path) FROM leaf))"
             ),
             ended: concat!(
@@ -190,7 +190,7 @@ const AT_ROOT: Statements = statements!(
 );
 const BELOW: Statements = statements!("d.parent = $1 AND d.delegate = $4 AND $2 = '' AND $3 = ''");
 
-impl Giver {
+impl DelegatorSide {
     fn statements(&self) -> Statements {
         match self {
             Self::Root(_) => AT_ROOT,
@@ -203,17 +203,17 @@ impl Giver {
 pub async fn find(
     rows: &RowMac,
     connection: &mut PgConnection,
-    search: &Search,
+    search: &DelegationQuery,
     seen: &[String],
     now: OffsetDateTime,
-) -> Result<Found, Fault> {
+) -> Result<CandidatePaths, Fault> {
     let wanted = match search {
-        Search::Exactly(id) if super::is_id(id) => {
+        DelegationQuery::Exactly(id) if super::is_id(id) => {
             let paths = all_paths(rows, connection, std::slice::from_ref(id)).await?;
-            return Ok(Found { paths, ..Found::default() });
+            return Ok(CandidatePaths { paths, ..CandidatePaths::default() });
         }
-        Search::Exactly(_) => return Ok(Found::default()),
-        Search::Candidates(wanted) => wanted,
+        DelegationQuery::Exactly(_) => return Ok(CandidatePaths::default()),
+        DelegationQuery::Candidates(wanted) => wanted,
     };
     let Candidates { between, asked, claimed } = wanted.as_ref();
     let (parent, iss, sub) = between.key();
@@ -226,7 +226,7 @@ pub async fn find(
         .bind(sub)
         .bind(&between.delegate)
         .bind(now)
-        .bind(&asked.ladder)
+        .bind(&asked.capability_levels)
         .bind(seen)
         .bind(names(&asked.scopes))
         .bind(names(&asked.audiences))
@@ -249,7 +249,7 @@ pub async fn find(
     let by_id: HashMap<&str, &Delegation> = found.iter().map(|one| (one.id.as_str(), one)).collect();
     let leaves = places.iter().take(PAGE).filter_map(|(_, id)| by_id.get(id.as_str()));
     let paths = leaves.map(|leaf| with_ancestors(leaf, &by_id)).collect::<Result<_, _>>()?;
-    Ok(Found { paths, extent, version })
+    Ok(CandidatePaths { paths, extent, version })
 }
 
 /// Some of the delegations between two sides, in whatever state: they explain a refusal. Those that were activated and not
@@ -258,7 +258,7 @@ pub async fn explaining(
     rows: &RowMac,
     connection: &mut PgConnection,
     between: &Between,
-) -> Result<Vec<Path>, Fault> {
+) -> Result<Vec<DelegationPath>, Fault> {
     let (parent, iss, sub) = between.key();
     let ids: Vec<String> = sqlx::query_scalar(between.giver.statements().ended)
         .bind(parent)

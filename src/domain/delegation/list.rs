@@ -11,7 +11,7 @@ use crate::platform::fault::Fault;
 
 /// Whose delegations somebody may see in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Visible {
+pub enum VisibilityScope {
     /// All.
     Everything,
     /// Everything rooted at a user.
@@ -22,7 +22,7 @@ pub enum Visible {
 
 /// What is searched for. What is absent does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct DelegationFilter {
     /// The state that counts.
     pub state: Option<State>,
     /// Issuer of the delegator.
@@ -34,23 +34,23 @@ pub struct Filter {
     /// What it hangs below.
     pub parent: Option<String>,
     /// The task that its agent was made for.
-    pub task: Option<String>,
+    pub task_id: Option<String>,
     /// Asked for at or after.
-    pub since: Option<OffsetDateTime>,
+    pub from: Option<OffsetDateTime>,
     /// Asked for before.
-    pub until: Option<OffsetDateTime>,
+    pub to: Option<OffsetDateTime>,
 }
 
 /// Where a page ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub struct Cursor {
     /// When the last row was asked for.
     pub requested_at: OffsetDateTime,
     /// Its id.
     pub id: String,
 }
 
-impl Position {
+impl Cursor {
     /// As clients carry it. It says nothing that they have not seen.
     pub fn to_text(&self) -> String {
         format!("{}.{}", clock::micros(self.requested_at), self.id)
@@ -67,21 +67,21 @@ impl Position {
 /// One page: ids, newest first, at most `limit`.
 pub async fn page(
     connection: &mut PgConnection,
-    (visible, filter): (&Visible, &Filter),
-    (after, limit): (Option<&Position>, i64),
+    (visible, filter): (&VisibilityScope, &DelegationFilter),
+    (after, limit): (Option<&Cursor>, i64),
     now: OffsetDateTime,
-) -> Result<Vec<Position>, Fault> {
+) -> Result<Vec<Cursor>, Fault> {
     let mut query = QueryBuilder::new("");
     match visible {
-        Visible::Everything => branch(&mut query, filter, (after, limit), now, |query| {
+        VisibilityScope::Everything => branch(&mut query, filter, (after, limit), now, |query| {
             query.push("true");
         }),
-        Visible::RootedAt(who) => branch(&mut query, filter, (after, limit), now, |query| {
+        VisibilityScope::RootedAt(who) => branch(&mut query, filter, (after, limit), now, |query| {
             query.push("d.root_iss = ").push_bind(who.iss.clone());
             query.push(" AND d.root_sub = ").push_bind(who.sub.clone());
         }),
         // Each branch goes by an index of its own; together they would go by none.
-        Visible::Of(who) => {
+        VisibilityScope::Of(who) => {
             query.push("SELECT requested_at, id FROM (");
             branch(&mut query, filter, (after, limit), now, |query| {
                 query.push("d.delegate = ").push_bind(who.sub.clone());
@@ -95,13 +95,13 @@ pub async fn page(
         }
     }
     let rows: Vec<(OffsetDateTime, String)> = query.build_query_as().fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|(requested_at, id)| Position { requested_at, id }).collect())
+    Ok(rows.into_iter().map(|(requested_at, id)| Cursor { requested_at, id }).collect())
 }
 
 fn branch(
     query: &mut QueryBuilder<Postgres>,
-    filter: &Filter,
-    (after, limit): (Option<&Position>, i64),
+    filter: &DelegationFilter,
+    (after, limit): (Option<&Cursor>, i64),
     now: OffsetDateTime,
     visible: impl FnOnce(&mut QueryBuilder<Postgres>),
 ) {
@@ -118,17 +118,17 @@ fn branch(
             query.push(condition).push_bind(value.clone());
         }
     }
-    if let Some(task) = &filter.task {
+    if let Some(task) = &filter.task_id {
         query
             .push(" AND d.delegate IN (SELECT client_id FROM client WHERE task_id = ")
             .push_bind(task.clone());
         query.push(")");
     }
-    if let Some(since) = filter.since {
-        query.push(" AND d.requested_at >= ").push_bind(since);
+    if let Some(from) = filter.from {
+        query.push(" AND d.requested_at >= ").push_bind(from);
     }
-    if let Some(until) = filter.until {
-        query.push(" AND d.requested_at < ").push_bind(until);
+    if let Some(to) = filter.to {
+        query.push(" AND d.requested_at < ").push_bind(to);
     }
     if let Some(after) = after {
         query.push(" AND (d.requested_at, d.id) < (").push_bind(after.requested_at);
@@ -143,7 +143,7 @@ fn branch(
 
 /// Requests that wait for a delegator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
-pub struct Waiting {
+pub struct PendingRequests {
     /// Of all that ask.
     #[sqlx(rename = "all_of_them")]
     pub all: i64,
@@ -158,7 +158,7 @@ pub async fn waiting(
     (delegator, asker): (&Principal, Option<&Principal>),
     most: i64,
     now: OffsetDateTime,
-) -> Result<Waiting, Fault> {
+) -> Result<PendingRequests, Fault> {
     sqlx::query("SELECT pg_advisory_xact_lock(7224, hashtext($1 || E'\\n' || $2))")
         .bind(&delegator.iss)
         .bind(&delegator.sub)
@@ -167,9 +167,9 @@ pub async fn waiting(
     let count = sqlx::query_as(
         "SELECT count(*) AS all_of_them,
                 count(*) FILTER (WHERE requested_by_iss = $5 AND requested_by_sub = $6) AS of_asker FROM (
-             SELECT requested_by_iss, requested_by_sub FROM delegation_now
+             SELECT requested_by_iss, requested_by_sub FROM delegation_status
              WHERE delegator_iss = $1 AND delegator_sub = $2 AND activated_at IS NULL AND revoked_at IS NULL
-               AND expires_at > $3 AND NOT cut_off LIMIT $4) waiting",
+               AND expires_at > $3 AND NOT principal_revoked LIMIT $4) waiting",
     )
     .bind(&delegator.iss)
     .bind(&delegator.sub)
@@ -215,10 +215,10 @@ mod tests {
 
     #[test]
     fn a_position_comes_back_as_it_went() {
-        let position = Position { requested_at: from_micros(1_767_225_600_000_001), id: "a.b-C~1".into() };
-        assert_eq!(Position::parse(&position.to_text()), Some(position));
+        let position = Cursor { requested_at: from_micros(1_767_225_600_000_001), id: "a.b-C~1".into() };
+        assert_eq!(Cursor::parse(&position.to_text()), Some(position));
         for text in ["", "1", "x.a", "1.", "1.a b", "1.a\0"] {
-            assert_eq!(Position::parse(text), None, "{text:?}");
+            assert_eq!(Cursor::parse(text), None, "{text:?}");
         }
     }
 }

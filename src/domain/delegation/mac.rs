@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::moves::stored_number;
-use super::{Delegation, Facts, Terms};
+use super::transitions::stored_number;
+use super::{Delegation, DelegationLimits, DelegationRecord};
 use crate::domain::row_mac::Authenticated;
 use crate::platform::clock::rfc3339;
 
@@ -29,20 +29,20 @@ impl Authenticated for Delegation {
             requested_at,
             requested_by,
             facts,
-            lifetime,
+            requested_ttl,
             reason,
             agent,
             revoke_reason: _,
             pending_jwk,
         } = self;
-        let Terms { scopes, audiences, details, ceiling, ceremonies, max_depth } = terms;
-        let Facts {
+        let DelegationLimits { scopes, audiences, details, ceiling, ceremonies, max_depth } = terms;
+        let DelegationRecord {
             activated_at,
             expires_at,
             revoked_at: _,
-            cut_off_at: _,
+            principal_revoked_at: _,
             // Whether `pending_jwk` is there.
-            rebinding: _,
+            key_rotating: _,
             max_uses,
             uses: _,
             used_up_at: _,
@@ -52,7 +52,7 @@ impl Authenticated for Delegation {
             "scopes": scopes.to_stored(), "audiences": audiences.to_stored(), "details": details, "ceiling": ceiling,
             "ceremonies": ceremonies, "max_depth": max_depth.map(stored_number), "max_uses": max_uses, "origin": origin,
             "requested_at": rfc3339(*requested_at), "requested_by": requested_by,
-            "activated_at": activated_at.map(rfc3339), "expires_at": rfc3339(*expires_at), "lifetime": lifetime.map(stored_number),
+            "activated_at": activated_at.map(rfc3339), "expires_at": rfc3339(*expires_at), "requested_ttl": requested_ttl.map(stored_number),
             "reason": reason, "agent": agent, "pending_jwk": pending_jwk,
         })
     }

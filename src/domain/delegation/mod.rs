@@ -1,12 +1,12 @@
 //! Delegations: stored, revocable authorities that a holder gives an agent. Facts are stored, states derived.
 
 pub mod candidates;
+pub mod impact;
 pub mod list;
 mod mac;
-pub mod moves;
-pub mod reach;
 pub mod store;
 mod terms;
+pub mod transitions;
 mod view;
 
 use std::collections::BTreeSet;
@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-pub use self::terms::{Narrowing, Wider};
-pub use self::view::{Lifetime, View};
-use super::capability::{Ceiling, Ladder};
+pub use self::terms::{ApprovedTerms, LimitDimension};
+pub use self::view::{GrantedTtl, View};
+use super::capability::{CapabilityLevels, Ceiling};
 use super::limit::Limit;
 use super::name;
 use super::principal::Principal;
@@ -57,7 +57,7 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum Origin {
+pub enum Provenance {
     /// `actchain apply`.
     Declared,
     /// The `may_act` claim of a subject token.
@@ -70,7 +70,7 @@ pub enum Origin {
 
 /// What the state follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct DelegationRecord {
     /// When it was approved.
     pub activated_at: Option<OffsetDateTime>,
     /// When it ends.
@@ -78,9 +78,9 @@ pub struct Facts {
     /// When it was taken back.
     pub revoked_at: Option<OffsetDateTime>,
     /// When everything that its delegator or its delegate had was first ended.
-    pub cut_off_at: Option<OffsetDateTime>,
+    pub principal_revoked_at: Option<OffsetDateTime>,
     /// Whether its agent changes its key and the delegator has not confirmed that yet.
-    pub rebinding: bool,
+    pub key_rotating: bool,
     /// How often it may be used.
     pub max_uses: Option<i64>,
     /// How often it was used, or something below it.
@@ -105,7 +105,7 @@ impl From<End> for State {
     }
 }
 
-impl Facts {
+impl DelegationRecord {
     /// The first of its own ends, and its instant.
     fn first_end(&self, now: OffsetDateTime) -> Option<(OffsetDateTime, End)> {
         // A count that is full has an instant; for one without, the beginning is early enough.
@@ -117,7 +117,7 @@ impl Facts {
             (Some(self.expires_at).filter(|end| now >= *end), End::Expired),
             (used_up_at, End::Expired),
             (self.revoked_at, End::Revoked),
-            (self.cut_off_at, End::Revoked),
+            (self.principal_revoked_at, End::Revoked),
         ];
         ends.into_iter().filter_map(|(at, end)| Some((at?, end))).min()
     }
@@ -133,7 +133,7 @@ impl Facts {
     }
 
     fn waits(&self) -> bool {
-        self.activated_at.is_none() || self.rebinding
+        self.activated_at.is_none() || self.key_rotating
     }
 
     /// Why it may not be used, if it may not: the gravest reason, whichever came first.
@@ -143,8 +143,8 @@ impl Facts {
     pub fn check(&self, now: OffsetDateTime) -> Result<(), Refusal> {
         if self.revoked_at.is_some() {
             Err(Refusal::DelegationRevoked)
-        } else if self.cut_off_at.is_some() {
-            Err(Refusal::PrincipalCutOff)
+        } else if self.principal_revoked_at.is_some() {
+            Err(Refusal::PrincipalRevoked)
         } else if now >= self.expires_at {
             Err(Refusal::DelegationExpired)
         } else if self.used_up() {
@@ -169,7 +169,7 @@ impl Facts {
 
 /// What a delegation allows. A limit that is absent does not restrict; an empty one allows nothing.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Terms {
+pub struct DelegationLimits {
     /// Scopes.
     pub scopes: Limit,
     /// Targets.
@@ -184,7 +184,7 @@ pub struct Terms {
     pub max_depth: Option<u32>,
 }
 
-impl Terms {
+impl DelegationLimits {
     /// No restriction at all.
     pub fn unrestricted() -> Self {
         Self {
@@ -198,8 +198,15 @@ impl Terms {
     }
 
     /// Whether something of these scopes and this capability needs a confirmation. What is not on the ladder is a scope.
-    pub fn needs_ceremony(&self, scopes: &BTreeSet<String>, capability: &Ceiling, ladder: &Ladder) -> bool {
-        self.ceremonies.iter().any(|name| scopes.contains(name) || ladder.reaches(capability, name))
+    pub fn needs_ceremony(
+        &self,
+        scopes: &BTreeSet<String>,
+        capability: &Ceiling,
+        capability_levels: &CapabilityLevels,
+    ) -> bool {
+        self.ceremonies
+            .iter()
+            .any(|name| scopes.contains(name) || capability_levels.reaches(capability, name))
     }
 }
 
@@ -231,17 +238,17 @@ pub struct Delegation {
     /// The client that holds it.
     pub delegate: String,
     /// What it allows.
-    pub terms: Terms,
+    pub terms: DelegationLimits,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: Provenance,
     /// When it was asked for.
     pub requested_at: OffsetDateTime,
     /// Who asked for it, where somebody did.
     pub requested_by: Option<Principal>,
     /// What its state follows from.
-    pub facts: Facts,
+    pub facts: DelegationRecord,
     /// Seconds from its approval on, as long as it waits for one.
-    pub lifetime: Option<u32>,
+    pub requested_ttl: Option<u32>,
     /// What for.
     pub reason: Option<String>,
     /// What its agent says it is.
@@ -292,9 +299,9 @@ impl Delegation {
 
 /// A delegation with everything above it, root first.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Path(pub Vec<Delegation>);
+pub struct DelegationPath(pub Vec<Delegation>);
 
-impl Path {
+impl DelegationPath {
     /// The delegation itself.
     pub fn leaf(&self) -> Option<&Delegation> {
         self.0.last()
@@ -329,8 +336,8 @@ impl Path {
     /// Whether there is nothing left to end: it, or something above, was taken back or has come to its time. What is only
     /// used up may still have tokens.
     pub fn is_over(&self, now: OffsetDateTime) -> bool {
-        let over = |facts: &Facts| {
-            facts.revoked_at.is_some() || facts.cut_off_at.is_some() || now >= facts.expires_at
+        let over = |facts: &DelegationRecord| {
+            facts.revoked_at.is_some() || facts.principal_revoked_at.is_some() || now >= facts.expires_at
         };
         self.0.iter().any(|one| over(&one.facts))
     }

@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 
-use super::{AgentDescription, Delegation, Facts, Origin, Path, Terms};
+use super::{AgentDescription, Delegation, DelegationLimits, DelegationPath, DelegationRecord, Provenance};
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
@@ -31,15 +31,15 @@ pub(super) struct Row {
     ceremony_required_for: Vec<String>,
     max_depth: Option<i32>,
     max_uses: Option<i64>,
-    origin: Origin,
+    origin: Provenance,
     requested_at: OffsetDateTime,
     requested_by_iss: Option<String>,
     requested_by_sub: Option<String>,
-    lifetime: Option<i32>,
+    requested_ttl: Option<i32>,
     reason: Option<String>,
     agent: Option<Json<AgentDescription>>,
-    rebinding: Option<Value>,
-    cut_off_at: Option<OffsetDateTime>,
+    pending_jwk: Option<Value>,
+    principal_revoked_at: Option<OffsetDateTime>,
     activated_at: Option<OffsetDateTime>,
     expires_at: OffsetDateTime,
     revoked_at: Option<OffsetDateTime>,
@@ -58,7 +58,7 @@ impl Row {
 }
 
 /// Facts and what is derived from them, with the MAC, which the view does not have.
-const DELEGATION: &str = "SELECT d.*, m.mac FROM delegation_now d JOIN delegation m ON m.id = d.id";
+const DELEGATION: &str = "SELECT d.*, m.mac FROM delegation_status d JOIN delegation m ON m.id = d.id";
 
 impl TryFrom<Row> for Delegation {
     type Error = Fault;
@@ -77,7 +77,7 @@ impl TryFrom<Row> for Delegation {
             root: Principal::new(row.root_iss, row.root_sub),
             delegator: Principal::new(row.delegator_iss, row.delegator_sub),
             delegate: row.delegate,
-            terms: Terms {
+            terms: DelegationLimits {
                 scopes: Limit::from_stored(row.scopes),
                 audiences: Limit::from_stored(row.audiences),
                 details,
@@ -92,21 +92,21 @@ impl TryFrom<Row> for Delegation {
                 .requested_by_iss
                 .zip(row.requested_by_sub)
                 .map(|(iss, sub)| Principal::new(iss, sub)),
-            facts: Facts {
+            facts: DelegationRecord {
                 activated_at: row.activated_at,
                 expires_at: row.expires_at,
                 revoked_at: row.revoked_at,
-                cut_off_at: row.cut_off_at,
-                rebinding: row.rebinding.is_some(),
+                principal_revoked_at: row.principal_revoked_at,
+                key_rotating: row.pending_jwk.is_some(),
                 max_uses: row.max_uses,
                 uses: row.uses,
                 used_up_at: row.used_up_at,
             },
-            lifetime: row.lifetime.and_then(|seconds| u32::try_from(seconds).ok()),
+            requested_ttl: row.requested_ttl.and_then(|seconds| u32::try_from(seconds).ok()),
             reason: row.reason,
             agent: row.agent.map(|agent| agent.0),
             revoke_reason: row.revoke_reason,
-            pending_jwk: row.rebinding,
+            pending_jwk: row.pending_jwk,
         })
     }
 }
@@ -135,7 +135,11 @@ pub async fn unsealed(connection: &mut PgConnection, most: i64) -> Result<Vec<De
 }
 
 /// A delegation with everything above it.
-pub async fn path(rows: &RowMac, connection: &mut PgConnection, id: &str) -> Result<Option<Path>, Fault> {
+pub async fn path(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    id: &str,
+) -> Result<Option<DelegationPath>, Fault> {
     if !super::is_id(id) {
         return Ok(None);
     }
@@ -148,7 +152,7 @@ pub async fn all_paths(
     rows: &RowMac,
     connection: &mut PgConnection,
     ids: &[String],
-) -> Result<Vec<Path>, Fault> {
+) -> Result<Vec<DelegationPath>, Fault> {
     let read: Vec<Row> = sqlx::query_as(AssertSqlSafe(format!(
         "{DELEGATION} WHERE d.id = ANY (SELECT DISTINCT unnest(path) FROM delegation WHERE id = ANY ($1))"
     )))
@@ -162,9 +166,12 @@ pub async fn all_paths(
 }
 
 /// Puts a delegation together with its ancestors.
-pub(super) fn with_ancestors(leaf: &Delegation, by_id: &HashMap<&str, &Delegation>) -> Result<Path, Fault> {
+pub(super) fn with_ancestors(
+    leaf: &Delegation,
+    by_id: &HashMap<&str, &Delegation>,
+) -> Result<DelegationPath, Fault> {
     let path = leaf.path.iter().map(|id| by_id.get(id.as_str()).map(|one| (*one).clone()));
     path.collect::<Option<Vec<_>>>()
-        .map(Path)
+        .map(DelegationPath)
         .ok_or_else(|| Fault::new(format!("delegation {} has an ancestor that is not there", leaf.id)))
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Delegation, Terms};
-use crate::domain::capability::{Ceiling, Ladder};
+use super::{Delegation, DelegationLimits};
+use crate::domain::capability::{CapabilityLevels, Ceiling};
 use crate::domain::limit::Limit;
 use crate::protocol::authorization_details::Details;
 
 /// The dimension in which something would be wider than it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Wider {
+pub enum LimitDimension {
     /// Scopes.
     Scopes,
     /// Targets.
@@ -26,7 +26,7 @@ pub enum Wider {
     Expiry,
 }
 
-impl Wider {
+impl LimitDimension {
     /// The member of a request that it is about.
     pub fn member(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Wider {
 
 /// Narrower limits. What is absent stays as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Narrowing {
+pub struct ApprovedTerms {
     /// Scopes.
     pub scopes: Option<BTreeSet<String>>,
     /// Targets.
@@ -60,18 +60,18 @@ pub struct Narrowing {
     pub max_depth: Option<u32>,
 }
 
-impl Narrowing {
+impl ApprovedTerms {
     /// The terms and uses as narrowed; an error where that would widen them.
     pub fn of(
         &self,
-        (terms, max_uses): (&Terms, Option<i64>),
-        ladder: &Ladder,
-    ) -> Result<(Terms, Option<i64>), Wider> {
+        (terms, max_uses): (&DelegationLimits, Option<i64>),
+        capability_levels: &CapabilityLevels,
+    ) -> Result<(DelegationLimits, Option<i64>), LimitDimension> {
         let limit = |given: &Option<BTreeSet<String>>, old: &Limit| match given {
             None => old.clone(),
             Some(names) => Limit::Only(names.clone()),
         };
-        let narrowed = Terms {
+        let narrowed = DelegationLimits {
             scopes: limit(&self.scopes, &terms.scopes),
             audiences: limit(&self.audiences, &terms.audiences),
             details: self.details.clone().or_else(|| terms.details.clone()),
@@ -80,25 +80,31 @@ impl Narrowing {
             max_depth: self.max_depth.or(terms.max_depth),
         };
         let uses = self.max_uses.or(max_uses);
-        narrowed.within(terms, ladder)?;
+        narrowed.within(terms, capability_levels)?;
         if max_uses.zip(uses).is_some_and(|(most, wanted)| wanted > most) {
-            return Err(Wider::Uses);
+            return Err(LimitDimension::Uses);
         }
         Ok((narrowed, uses))
     }
 }
 
-impl Terms {
+impl DelegationLimits {
     /// Whether nothing here goes beyond `above`. A limit that is absent here is the one above, for both count at use.
-    pub fn within(&self, above: &Self, ladder: &Ladder) -> Result<(), Wider> {
+    pub fn within(&self, above: &Self, capability_levels: &CapabilityLevels) -> Result<(), LimitDimension> {
         let limit = |inner: &Limit, outer: &Limit| *inner == Limit::Any || outer.covers(inner);
         let details = self.details.as_ref().zip(above.details.as_ref());
         let fits = [
-            (limit(&self.scopes, &above.scopes), Wider::Scopes),
-            (limit(&self.audiences, &above.audiences), Wider::Audiences),
-            (details.is_none_or(|(inner, outer)| inner.within(outer)), Wider::Details),
-            (self.ceiling.is_none() || ladder.covers(&above.ceiling, &self.ceiling), Wider::Capability),
-            (self.max_depth.zip(above.max_depth).is_none_or(|(inner, outer)| inner <= outer), Wider::Depth),
+            (limit(&self.scopes, &above.scopes), LimitDimension::Scopes),
+            (limit(&self.audiences, &above.audiences), LimitDimension::Audiences),
+            (details.is_none_or(|(inner, outer)| inner.within(outer)), LimitDimension::Details),
+            (
+                self.ceiling.is_none() || capability_levels.covers(&above.ceiling, &self.ceiling),
+                LimitDimension::Capability,
+            ),
+            (
+                self.max_depth.zip(above.max_depth).is_none_or(|(inner, outer)| inner <= outer),
+                LimitDimension::Depth,
+            ),
         ];
         match fits.into_iter().find(|(fits, _)| !fits) {
             Some((_, wider)) => Err(wider),
@@ -109,12 +115,16 @@ impl Terms {
 
 impl Delegation {
     /// Whether this one may hang below another: not wider in any dimension, and not longer.
-    pub fn fits_below(&self, above: &Self, ladder: &Ladder) -> Result<(), Wider> {
-        self.terms.within(&above.terms, ladder)?;
+    pub fn check_within_parent(
+        &self,
+        above: &Self,
+        capability_levels: &CapabilityLevels,
+    ) -> Result<(), LimitDimension> {
+        self.terms.within(&above.terms, capability_levels)?;
         if above.facts.max_uses.zip(self.facts.max_uses).is_some_and(|(most, wanted)| wanted > most) {
-            return Err(Wider::Uses);
+            return Err(LimitDimension::Uses);
         }
-        if self.facts.expires_at > above.facts.expires_at { Err(Wider::Expiry) } else { Ok(()) }
+        if self.facts.expires_at > above.facts.expires_at { Err(LimitDimension::Expiry) } else { Ok(()) }
     }
 }
 
@@ -123,8 +133,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn ladder() -> Ladder {
-        Ladder::new(&["observe", "mutate", "admin"].map(str::to_owned)).unwrap()
+    fn capability_levels() -> CapabilityLevels {
+        CapabilityLevels::new(&["observe", "mutate", "admin"].map(str::to_owned)).unwrap()
     }
 
     fn names() -> impl Strategy<Value = Option<BTreeSet<String>>> {
@@ -136,27 +146,27 @@ mod tests {
         proptest::option::of(names).prop_map(|name| name.map(str::to_owned))
     }
 
-    fn terms() -> impl Strategy<Value = Terms> {
+    fn terms() -> impl Strategy<Value = DelegationLimits> {
         (names(), names(), ceiling(), proptest::option::of(0u32..4)).prop_map(
-            |(scopes, audiences, ceiling, max_depth)| Terms {
+            |(scopes, audiences, ceiling, max_depth)| DelegationLimits {
                 scopes: scopes.map_or(Limit::Any, Limit::Only),
                 audiences: audiences.map_or(Limit::Any, Limit::Only),
                 ceiling,
                 max_depth,
-                ..Terms::unrestricted()
+                ..DelegationLimits::unrestricted()
             },
         )
     }
 
-    fn narrowing() -> impl Strategy<Value = Narrowing> {
+    fn narrowing() -> impl Strategy<Value = ApprovedTerms> {
         (names(), names(), ceiling(), proptest::option::of(1i64..5), names()).prop_map(
-            |(scopes, audiences, ceiling, max_uses, ceremonies)| Narrowing {
+            |(scopes, audiences, ceiling, max_uses, ceremonies)| ApprovedTerms {
                 scopes,
                 audiences,
                 ceiling,
                 max_uses,
                 ceremonies: ceremonies.unwrap_or_default(),
-                ..Narrowing::default()
+                ..ApprovedTerms::default()
             },
         )
     }
@@ -164,13 +174,13 @@ mod tests {
     proptest! {
         #[test]
         fn narrowing_never_widens(old in terms(), uses in proptest::option::of(1i64..5), by in narrowing()) {
-            let Ok((narrowed, left)) = by.of((&old, uses), &ladder()) else { return Ok(()) };
+            let Ok((narrowed, left)) = by.of((&old, uses), &capability_levels()) else { return Ok(()) };
             for name in ["a", "b", "c"] {
                 prop_assert!(old.scopes.allows(name) || !narrowed.scopes.allows(name));
                 prop_assert!(old.audiences.allows(name) || !narrowed.audiences.allows(name));
             }
-            for name in ladder().names() {
-                prop_assert!(ladder().reaches(&old.ceiling, name) || !ladder().reaches(&narrowed.ceiling, name));
+            for name in capability_levels().names() {
+                prop_assert!(capability_levels().reaches(&old.ceiling, name) || !capability_levels().reaches(&narrowed.ceiling, name));
             }
             prop_assert!(uses.is_none_or(|most| left.is_some_and(|left| left <= most)));
             prop_assert!(old.ceremonies.is_subset(&narrowed.ceremonies), "no confirmation is dropped");
@@ -179,32 +189,32 @@ mod tests {
 
     #[test]
     fn each_dimension_is_looked_at() {
-        let above = Terms {
+        let above = DelegationLimits {
             scopes: Limit::only(["a"]),
             audiences: Limit::only(["x"]),
             ceiling: Some("mutate".into()),
             max_depth: Some(2),
             details: Details::parse(r#"[{"type":"mail","actions":["read"]}]"#),
-            ..Terms::unrestricted()
+            ..DelegationLimits::unrestricted()
         };
         assert_eq!(
-            Terms::unrestricted().within(&above, &ladder()),
+            DelegationLimits::unrestricted().within(&above, &capability_levels()),
             Ok(()),
             "what is absent is what is above"
         );
-        let wider = |change: fn(&mut Terms)| {
-            let mut terms = Terms::unrestricted();
+        let wider = |change: fn(&mut DelegationLimits)| {
+            let mut terms = DelegationLimits::unrestricted();
             change(&mut terms);
-            terms.within(&above, &ladder())
+            terms.within(&above, &capability_levels())
         };
-        assert_eq!(wider(|terms| terms.scopes = Limit::only(["b"])), Err(Wider::Scopes));
-        assert_eq!(wider(|terms| terms.audiences = Limit::only(["y"])), Err(Wider::Audiences));
+        assert_eq!(wider(|terms| terms.scopes = Limit::only(["b"])), Err(LimitDimension::Scopes));
+        assert_eq!(wider(|terms| terms.audiences = Limit::only(["y"])), Err(LimitDimension::Audiences));
         assert_eq!(
             wider(|terms| terms.details = Details::parse(r#"[{"type":"mail"}]"#)),
-            Err(Wider::Details)
+            Err(LimitDimension::Details)
         );
-        assert_eq!(wider(|terms| terms.ceiling = Some("admin".into())), Err(Wider::Capability));
-        assert_eq!(wider(|terms| terms.max_depth = Some(3)), Err(Wider::Depth));
+        assert_eq!(wider(|terms| terms.ceiling = Some("admin".into())), Err(LimitDimension::Capability));
+        assert_eq!(wider(|terms| terms.max_depth = Some(3)), Err(LimitDimension::Depth));
         assert_eq!(wider(|terms| terms.scopes = Limit::only(["a"])), Ok(()));
     }
 }

@@ -12,44 +12,44 @@ fn after(seconds: i64) -> OffsetDateTime {
     begin() + Duration::seconds(seconds)
 }
 
-fn facts() -> Facts {
-    Facts {
+fn facts() -> DelegationRecord {
+    DelegationRecord {
         activated_at: Some(begin()),
         expires_at: begin() + PERIOD,
         revoked_at: None,
-        cut_off_at: None,
-        rebinding: false,
+        principal_revoked_at: None,
+        key_rotating: false,
         max_uses: Some(2),
         uses: 0,
         used_up_at: None,
     }
 }
 
-fn used_up(seconds: i64) -> Facts {
-    Facts { uses: 2, used_up_at: Some(after(seconds)), ..facts() }
+fn used_up(seconds: i64) -> DelegationRecord {
+    DelegationRecord { uses: 2, used_up_at: Some(after(seconds)), ..facts() }
 }
 
 /// `parent` and `child`, with these facts.
-fn path(parent: Facts, child: Facts) -> Path {
-    let one = |id: &str, facts: Facts| Delegation {
+fn path(parent: DelegationRecord, child: DelegationRecord) -> DelegationPath {
+    let one = |id: &str, facts: DelegationRecord| Delegation {
         id: id.to_owned(),
         path: vec![id.to_owned()],
         parent: None,
         root: Principal::new("i", "s"),
         delegator: Principal::new("i", "s"),
         delegate: "c".to_owned(),
-        terms: Terms::unrestricted(),
-        origin: Origin::Granted,
+        terms: DelegationLimits::unrestricted(),
+        origin: Provenance::Granted,
         requested_at: begin(),
         requested_by: None,
         facts,
-        lifetime: None,
+        requested_ttl: None,
         reason: None,
         agent: None,
         revoke_reason: None,
         pending_jwk: None,
     };
-    Path(vec![one("parent", parent), one("child", child)])
+    DelegationPath(vec![one("parent", parent), one("child", child)])
 }
 
 #[test]
@@ -57,41 +57,53 @@ fn states_follow_from_facts() {
     let (active, now) = (facts(), begin());
     assert_eq!(active.state(now), State::Active);
     assert_eq!(active.check(now + PERIOD), Err(Refusal::DelegationExpired));
-    let revoked = Facts { revoked_at: Some(now), ..active.clone() };
+    let revoked = DelegationRecord { revoked_at: Some(now), ..active.clone() };
     assert_eq!(revoked.state(now + Duration::days(1)), State::Revoked, "revoked stays revoked");
     let used = used_up(0);
     assert_eq!((used.state(now), used.check(now)), (State::Expired, Err(Refusal::CommandLimit)));
-    let revoked_then = Facts { revoked_at: Some(after(5)), ..used };
+    let revoked_then = DelegationRecord { revoked_at: Some(after(5)), ..used };
     assert_eq!(revoked_then.state(after(6)), State::Revoked, "its revocation was answered by that");
-    let cut_off = Facts { cut_off_at: Some(now), ..active.clone() };
-    assert_eq!((cut_off.state(now), cut_off.check(now)), (State::Revoked, Err(Refusal::PrincipalCutOff)));
-    let rebinding = Facts { rebinding: true, ..active.clone() };
-    assert_eq!(rebinding.state(now), State::Requested);
-    let requested = Facts { activated_at: None, ..active };
+    let principal_revoked = DelegationRecord { principal_revoked_at: Some(now), ..active.clone() };
+    assert_eq!(
+        (principal_revoked.state(now), principal_revoked.check(now)),
+        (State::Revoked, Err(Refusal::PrincipalRevoked))
+    );
+    let key_rotating = DelegationRecord { key_rotating: true, ..active.clone() };
+    assert_eq!(key_rotating.state(now), State::Requested);
+    let requested = DelegationRecord { activated_at: None, ..active };
     assert_eq!(requested.check(now), Err(Refusal::DelegationRequested));
 }
 
 #[test]
 fn the_first_end_on_the_path_decides_for_ever() {
-    let long = Facts { expires_at: after(600), max_uses: None, ..facts() };
-    let revoked = |seconds| Facts { revoked_at: Some(after(seconds)), ..long.clone() };
-    let cut_off = |seconds| Facts { cut_off_at: Some(after(seconds)), ..long.clone() };
-    let used =
-        |seconds| Facts { max_uses: Some(1), uses: 1, used_up_at: Some(after(seconds)), ..long.clone() };
+    let long = DelegationRecord { expires_at: after(600), max_uses: None, ..facts() };
+    let revoked = |seconds| DelegationRecord { revoked_at: Some(after(seconds)), ..long.clone() };
+    let principal_revoked =
+        |seconds| DelegationRecord { principal_revoked_at: Some(after(seconds)), ..long.clone() };
+    let used = |seconds| DelegationRecord {
+        max_uses: Some(1),
+        uses: 1,
+        used_up_at: Some(after(seconds)),
+        ..long.clone()
+    };
     let (by_parent, by_itself) = (Some("parent"), None);
     for (parent, child, state) in [
         (revoked(5), facts(), (State::Revoked, by_parent)),
         (revoked(15), facts(), (State::Expired, by_itself)),
         (revoked(10), facts(), (State::Expired, by_itself)),
-        (cut_off(5), facts(), (State::Revoked, by_parent)),
-        (cut_off(15), facts(), (State::Expired, by_itself)),
+        (principal_revoked(5), facts(), (State::Revoked, by_parent)),
+        (principal_revoked(15), facts(), (State::Expired, by_itself)),
         (used(5), facts(), (State::Expired, by_parent)),
-        (Facts { revoked_at: Some(after(7)), ..used(5) }, facts(), (State::Expired, by_parent)),
+        (DelegationRecord { revoked_at: Some(after(7)), ..used(5) }, facts(), (State::Expired, by_parent)),
         (revoked(5), used_up(3), (State::Expired, by_itself)),
         (revoked(3), used_up(5), (State::Revoked, by_parent)),
-        (long.clone(), Facts { cut_off_at: Some(after(15)), ..facts() }, (State::Expired, by_itself)),
-        (used(5), Facts { revoked_at: Some(after(7)), ..facts() }, (State::Revoked, by_itself)),
-        (revoked(5), Facts { revoked_at: Some(after(7)), ..facts() }, (State::Revoked, by_parent)),
+        (
+            long.clone(),
+            DelegationRecord { principal_revoked_at: Some(after(15)), ..facts() },
+            (State::Expired, by_itself),
+        ),
+        (used(5), DelegationRecord { revoked_at: Some(after(7)), ..facts() }, (State::Revoked, by_itself)),
+        (revoked(5), DelegationRecord { revoked_at: Some(after(7)), ..facts() }, (State::Revoked, by_parent)),
         (long.clone(), facts(), (State::Expired, by_itself)),
     ] {
         let path = path(parent, child);
@@ -104,7 +116,7 @@ fn the_first_end_on_the_path_decides_for_ever() {
 
 #[test]
 fn what_waits_above_is_waited_for_below() {
-    let waiting = Facts { rebinding: true, ..facts() };
+    let waiting = DelegationRecord { key_rotating: true, ..facts() };
     assert_eq!(path(waiting, facts()).state(begin()), (State::Requested, Some("parent")));
     assert_eq!(path(facts(), facts()).state(begin()), (State::Active, None));
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{AgentDescription, Origin, Path, State};
+use super::{AgentDescription, DelegationPath, Provenance, State};
 use crate::domain::client::{Client, Ephemeral};
 use crate::domain::principal::Principal;
 use crate::platform::clock::rfc3339;
@@ -19,7 +19,7 @@ pub struct View {
     parent: Option<String>,
     path: Vec<String>,
     root: Principal,
-    origin: Origin,
+    origin: Provenance,
     scopes: Option<Vec<String>>,
     audiences: Option<Vec<String>>,
     authorization_details: Option<Details>,
@@ -49,7 +49,7 @@ pub struct View {
 
 /// How a lifetime that was set compares with the one that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifetime {
+pub enum GrantedTtl {
     /// It is the one asked for, or none was asked for.
     AsAsked,
     /// It is shorter: as long as may be had.
@@ -67,8 +67,8 @@ struct EphemeralView {
 
 impl View {
     /// Says whether the lifetime is the one that was asked for.
-    pub fn with_lifetime(self, lifetime: Lifetime) -> Self {
-        Self { shortened: (lifetime == Lifetime::Shortened).then_some(true), ..self }
+    pub fn with_lifetime(self, lifetime: GrantedTtl) -> Self {
+        Self { shortened: (lifetime == GrantedTtl::Shortened).then_some(true), ..self }
     }
 
     /// Who gave it.
@@ -82,10 +82,10 @@ impl View {
     }
 
     /// Shows the last of a path; `None` for an empty one. `delegate` is its client, where it was looked up.
-    pub fn of(path: &Path, delegate: Option<&Client>, now: OffsetDateTime) -> Option<Self> {
+    pub fn of(path: &DelegationPath, delegate: Option<&Client>, now: OffsetDateTime) -> Option<Self> {
         let one = path.leaf()?;
         let (state, ended_by) = path.state(now);
-        let made_for = |agent: &&Ephemeral| agent.home == one.id;
+        let made_for = |agent: &&Ephemeral| agent.delegation_id == one.id;
         let ephemeral = delegate.and_then(|client| {
             let agent = client.ephemeral.as_ref().filter(made_for)?;
             Some(EphemeralView {
@@ -121,7 +121,7 @@ impl View {
             requested_at: rfc3339(one.requested_at),
             activated_at: one.facts.activated_at.map(rfc3339),
             expires_at: rfc3339(one.facts.expires_at),
-            expires_in: one.lifetime,
+            expires_in: one.requested_ttl,
             revoked_at: one.facts.revoked_at.map(rfc3339),
             revoke_reason: one.revoke_reason.clone(),
             ended_by: ended_by.map(str::to_owned),

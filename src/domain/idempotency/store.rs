@@ -14,10 +14,10 @@ pub async fn claim(
     now: OffsetDateTime,
 ) -> Result<Claim, Fault> {
     let claimed: Option<i32> = sqlx::query_scalar(
-        "INSERT INTO idempotency (caller, key, fingerprint, status, body, forget_at) VALUES ($1, $2, $3, 0, '', $4)
+        "INSERT INTO idempotency (caller, key, fingerprint, status, body, expires_at) VALUES ($1, $2, $3, 0, '', $4)
          ON CONFLICT (caller, key) DO UPDATE SET fingerprint = excluded.fingerprint, status = 0, location = NULL,
-             body = '', forget_at = excluded.forget_at
-             WHERE idempotency.forget_at <= $5
+             body = '', expires_at = excluded.expires_at
+             WHERE idempotency.expires_at <= $5
          RETURNING 1",
     )
     .bind(caller)

@@ -21,13 +21,13 @@ pub enum Purpose {
     /// Access tokens; published in the JWKS.
     Token,
     /// Checkpoints of the log.
-    Log,
+    Checkpoint,
 }
 
 /// Where a key stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub enum KeyState {
     /// Published, does not sign yet.
     Next,
     /// Signs.
@@ -96,12 +96,12 @@ impl StoredKey {
     }
 
     /// Where it stands.
-    pub fn stage(&self) -> Stage {
+    pub fn state(&self) -> KeyState {
         match (self.activated_at, self.retired_at, self.removed_at) {
-            (_, _, Some(_)) => Stage::Removed,
-            (_, Some(_), None) => Stage::Retiring,
-            (Some(_), None, None) => Stage::Active,
-            (None, None, None) => Stage::Next,
+            (_, _, Some(_)) => KeyState::Removed,
+            (_, Some(_), None) => KeyState::Retiring,
+            (Some(_), None, None) => KeyState::Active,
+            (None, None, None) => KeyState::Next,
         }
     }
 }
@@ -159,7 +159,7 @@ impl Keyring {
     pub fn open(keys: &[StoredKey], seal: &SealingKey) -> Result<Self, Fault> {
         let published: Vec<&StoredKey> = keys
             .iter()
-            .filter(|key| key.purpose == Purpose::Token && key.stage() != Stage::Removed)
+            .filter(|key| key.purpose == Purpose::Token && key.state() != KeyState::Removed)
             .collect();
         let mut active = None;
         let mut verifying = HashMap::new();
@@ -170,7 +170,7 @@ impl Keyring {
             let key = stored.open(seal)?;
             verifying.insert(key.kid().to_owned(), key.public().clone());
             list.push(key.public_jwk());
-            if stored.stage() == Stage::Active {
+            if stored.state() == KeyState::Active {
                 active = Some(key);
             }
         }

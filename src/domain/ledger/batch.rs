@@ -4,14 +4,14 @@
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
-use super::guard::{Judged, Seen, Verdict, judge};
+use super::guard::{Evaluation, Snapshot, Verdict, evaluate};
 use super::store::Changes;
-use super::{BatchError, Effect, Entry, Recorded, store};
-use crate::domain::audit::store::Place;
-use crate::domain::audit::{self, Action, Draft, Event};
+use super::{BatchError, CommitOutcome, Entry, Write, store};
+use crate::domain::audit::store::LeafRef;
+use crate::domain::audit::{self, Action, Event, UnsequencedEvent};
 use crate::domain::refusal::Refusal;
 use crate::domain::row_mac::RowMac;
-use crate::domain::{delegation, gate};
+use crate::domain::{authority_lock, delegation};
 use crate::platform::fault::Fault;
 
 /// Records entries in their order.
@@ -19,23 +19,23 @@ pub(super) async fn record(
     rows: &RowMac,
     connection: &mut PgConnection,
     entries: &[Entry],
-) -> Result<Vec<Recorded>, BatchError> {
-    let mut transaction = connection.begin_with(gate::BEGIN_SHARED).await?;
+) -> Result<Vec<CommitOutcome>, BatchError> {
+    let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
     let open = store::open_confirmations(&mut transaction, entries).await?;
-    let seen = Seen { open, ..store::look(&mut transaction, entries).await? };
-    let judged = judge(entries, seen);
-    for delegation in judged.create.values() {
-        if !delegation::moves::insert(rows, &mut transaction, delegation).await? {
+    let snapshot = Snapshot { open, ..store::load_snapshot(&mut transaction, entries).await? };
+    let evaluation = evaluate(entries, snapshot);
+    for delegation in evaluation.create.values() {
+        if !delegation::transitions::insert(rows, &mut transaction, delegation).await? {
             // Another server recorded it since we looked; by now it may even be revoked. Entries of a batch that fails
             // like this are looked at again one by one.
             return Err(Fault::new(format!("delegation {} appeared meanwhile", delegation.id)).into());
         }
     }
     if let Some(first) = entries.first() {
-        store::write(&mut transaction, &changes(entries, &judged), first.now).await?;
+        store::write(&mut transaction, &changes(entries, &evaluation), first.now).await?;
     }
-    let created = created(entries, &judged)?;
-    let (own, order) = drafts(entries, &judged)?;
+    let created = created(entries, &evaluation)?;
+    let (own, order) = drafts(entries, &evaluation)?;
     let drafts = [created.as_slice(), own.as_slice()].concat();
     let mut places = Vec::new();
     if !drafts.is_empty() {
@@ -44,13 +44,13 @@ pub(super) async fn record(
     }
     transaction.commit().await?;
     let place = |own: Option<usize>| own.and_then(|own| places.get(created.len() + own)).copied();
-    Ok(judged.verdicts.iter().zip(order).map(|(verdict, own)| outcome(verdict, place(own))).collect())
+    Ok(evaluation.verdicts.iter().zip(order).map(|(verdict, own)| outcome(verdict, place(own))).collect())
 }
 
-fn changes<'a>(entries: &'a [Entry], judged: &'a Judged<'_>) -> Changes<'a> {
+fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<'a> {
     let mut changes = Changes {
-        uses: &judged.uses,
-        exhausted: judged
+        uses: &evaluation.uses,
+        exhausted: evaluation
             .exhausted
             .iter()
             .filter_map(|(place, id)| Some((*id, entries.get(*place)?.now)))
@@ -59,24 +59,25 @@ fn changes<'a>(entries: &'a [Entry], judged: &'a Judged<'_>) -> Changes<'a> {
         ceremonies: Vec::new(),
         used_ceremonies: Vec::new(),
     };
-    let holding = entries.iter().zip(&judged.verdicts).filter(|(_, verdict)| **verdict == Verdict::Holds);
+    let holding =
+        entries.iter().zip(&evaluation.verdicts).filter(|(_, verdict)| **verdict == Verdict::Accept);
     for (entry, _) in holding {
-        match &entry.effect {
-            Effect::Nothing | Effect::Retrieval => {}
-            Effect::Token(issue) => {
+        match &entry.write {
+            Write::Nothing | Write::Retrieval => {}
+            Write::Token(issue) => {
                 changes.tokens.push(&issue.token);
                 changes.used_ceremonies.extend(&issue.ceremonies);
             }
-            Effect::Ceremony(asking) => changes.ceremonies.push(&asking.ceremony),
+            Write::Ceremony(asking) => changes.ceremonies.push(&asking.ceremony),
         }
     }
     changes
 }
 
 /// What the log will say of delegations that come into being: before the exchanges that need them.
-fn created(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> {
-    let mut drafts = Vec::with_capacity(judged.create.len());
-    for delegation in judged.create.values() {
+fn created(entries: &[Entry], evaluation: &Evaluation<'_>) -> Result<Vec<UnsequencedEvent>, Fault> {
+    let mut drafts = Vec::with_capacity(evaluation.create.len());
+    for delegation in evaluation.create.values() {
         let cause = entries.iter().find(|entry| entry.guards.path.contains(&delegation.id));
         let Some((cause, event)) = cause.and_then(|entry| Some((entry, entry.event.as_ref()?))) else {
             continue;
@@ -92,7 +93,7 @@ fn created(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> 
             detail: Some(delegation.recorded_terms().into()),
             ..Event::new(cause.now, Action::DelegationCreated, event.actor.clone())
         };
-        drafts.push(event.draft()?);
+        drafts.push(event.unsequenced()?);
     }
     Ok(drafts)
 }
@@ -100,24 +101,27 @@ fn created(entries: &[Entry], judged: &Judged<'_>) -> Result<Vec<Draft>, Fault> 
 /// What the log will say: nothing of stale entries, which come back. The end of a delegation stands right behind the use
 /// that was its last.
 /// Also says which of them is each entry's own.
-fn drafts(entries: &[Entry], judged: &Judged<'_>) -> Result<(Vec<Draft>, Vec<Option<usize>>), Fault> {
-    let mut drafts = Vec::with_capacity(entries.len() + judged.exhausted.len());
+fn drafts(
+    entries: &[Entry],
+    evaluation: &Evaluation<'_>,
+) -> Result<(Vec<UnsequencedEvent>, Vec<Option<usize>>), Fault> {
+    let mut drafts = Vec::with_capacity(entries.len() + evaluation.exhausted.len());
     let mut order = Vec::with_capacity(entries.len());
-    let mut exhausted = judged.exhausted.iter().peekable();
-    for (place, (entry, verdict)) in entries.iter().zip(&judged.verdicts).enumerate() {
-        let own = entry.event.is_some() && *verdict != Verdict::Stale;
+    let mut exhausted = evaluation.exhausted.iter().peekable();
+    for (place, (entry, verdict)) in entries.iter().zip(&evaluation.verdicts).enumerate() {
+        let own = entry.event.is_some() && *verdict != Verdict::Retry;
         order.push(own.then_some(drafts.len()));
         let Some(event) = &entry.event else { continue };
         match verdict {
-            Verdict::Stale => {}
-            Verdict::Holds => drafts.push(event.draft()?),
-            Verdict::Fails(refusal) => {
+            Verdict::Retry => {}
+            Verdict::Accept => drafts.push(event.unsequenced()?),
+            Verdict::Reject(refusal) => {
                 let mut event = event.clone().refused(*refusal);
-                if matches!(entry.effect, Effect::Ceremony(_)) {
+                if matches!(entry.write, Write::Ceremony(_)) {
                     // It names a confirmation that was not asked for.
                     event.detail = None;
                 }
-                drafts.push(event.draft()?);
+                drafts.push(event.unsequenced()?);
             }
         }
         while let Some((_, id)) = exhausted.next_if(|(by, _)| *by == place) {
@@ -127,7 +131,7 @@ fn drafts(entries: &[Entry], judged: &Judged<'_>) -> Result<(Vec<Draft>, Vec<Opt
     Ok((drafts, order))
 }
 
-fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<Draft, Fault> {
+fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<UnsequencedEvent, Fault> {
     let path = entry.guards.path.iter();
     let upto = path.clone().position(|one| one == id).map_or(0, |place| place + 1);
     let event = Event {
@@ -141,13 +145,13 @@ fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<Draft, Fault> {
         origin: cause.origin.clone(),
         ..Event::new(entry.now, Action::DelegationExpired, cause.actor.clone())
     };
-    event.draft()
+    event.unsequenced()
 }
 
-fn outcome(verdict: &Verdict, place: Option<Place>) -> Recorded {
+fn outcome(verdict: &Verdict, place: Option<LeafRef>) -> CommitOutcome {
     match verdict {
-        Verdict::Stale => Recorded::Stale,
-        Verdict::Holds => Recorded::Done(place),
-        Verdict::Fails(refusal) => Recorded::Refused(*refusal),
+        Verdict::Retry => CommitOutcome::Retry,
+        Verdict::Accept => CommitOutcome::Committed(place),
+        Verdict::Reject(refusal) => CommitOutcome::Rejected(*refusal),
     }
 }

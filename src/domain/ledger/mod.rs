@@ -15,27 +15,27 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::audit::Event;
-use super::audit::store::Place;
+use super::audit::store::LeafRef;
 use super::ceremony::Asking;
 use super::delegation::Delegation;
 use super::delegation::candidates::Between;
 use super::principal::Principal;
 use super::refusal::Refusal;
 use super::row_mac::RowMac;
-use super::token::IssuedToken;
+use super::token::TokenRecord;
 use crate::platform::config;
 use crate::platform::db;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 /// Something that may be used once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spend {
+pub struct SingleUseId {
     /// Stands for it.
     pub id: [u8; 16],
     /// From when on nobody would accept it any more.
-    pub forget_at: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
     /// The refusal of an id that was used before.
-    pub if_spent: Refusal,
+    pub on_replay: Refusal,
     /// The refusal of an id that may have been used and forgotten: the clock is behind the one of the last sweep.
     pub if_forgotten: Refusal,
 }
@@ -46,11 +46,11 @@ pub struct Guards {
     /// The client that asks, as of the version on which its proof was judged.
     pub client: Option<(String, i64)>,
     /// Earlier actors, which must not be disabled.
-    pub chain: Vec<String>,
+    pub earlier_actors: Vec<String>,
     /// Delegations that must be active; a use is counted on each.
     pub path: Vec<String>,
     /// Delegations that must be active besides: those that an agent was made for.
-    pub home: Vec<String>,
+    pub ephemeral_delegation: Vec<String>,
     /// Tokens of ours that must stand, with all that they were made from.
     pub tokens: Vec<Uuid>,
     /// Tokens of others: whom they are about, and when they were issued by the clock of whoever issued them.
@@ -60,7 +60,7 @@ pub struct Guards {
     /// The registry's version on which the decision rests.
     pub registry: Option<i64>,
     /// Where the decision's knowledge of the path comes from.
-    pub knowledge: Knowledge,
+    pub freshness: Freshness,
     /// The candidates among which a remembered decision chose.
     pub choice: Option<Choice>,
 }
@@ -76,22 +76,22 @@ pub struct Choice {
 
 /// Where knowledge comes from that a guard compares with what is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Knowledge {
+pub enum Freshness {
     /// Read for this very request: a guard that fails refuses it.
     #[default]
     Fresh,
     /// Read for an earlier one, when the path was to end then: a guard that fails sends it back, for there may be another
     /// way by now; and so does an end that has been moved.
-    Remembered(OffsetDateTime),
+    Cached(OffsetDateTime),
 }
 
 /// What an entry changes.
 #[derive(Debug, Clone)]
-pub enum Effect {
+pub enum Write {
     /// Nothing besides the ids that it spends.
     Nothing,
     /// A token is issued.
-    Token(Box<Issue>),
+    Token(Box<TokenInsert>),
     /// A confirmation is asked for.
     Ceremony(Box<Asking>),
     /// A credential leaves the vault, or is made use of: nothing but a use.
@@ -100,9 +100,9 @@ pub enum Effect {
 
 /// A token that is issued.
 #[derive(Debug, Clone)]
-pub struct Issue {
+pub struct TokenInsert {
     /// It.
-    pub token: IssuedToken,
+    pub token: TokenRecord,
     /// The delegation that a `may_act` claim leads to.
     pub create: Option<Delegation>,
     /// The confirmations that it uses up.
@@ -115,41 +115,41 @@ pub struct Entry {
     /// When the request came in.
     pub now: OffsetDateTime,
     /// What it uses up, whatever becomes of it.
-    pub spends: Vec<Spend>,
+    pub single_use_ids: Vec<SingleUseId>,
     /// What it relies on.
     pub guards: Guards,
     /// What it changes.
-    pub effect: Effect,
+    pub write: Write,
     /// What the log will say; nothing of what only spends ids.
     pub event: Option<Event>,
 }
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recorded {
+pub enum CommitOutcome {
     /// It took effect, or was a refusal to begin with; where its event stands, if it has one.
-    Done(Option<Place>),
+    Committed(Option<LeafRef>),
     /// A guard failed; that is what the log says now.
-    Refused(Refusal),
+    Rejected(Refusal),
     /// It was decided on knowledge that has changed since. Nothing was recorded but what it spent; decide again.
-    Stale,
+    Retry,
 }
 
 /// Why an entry was not recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unrecorded {
+pub enum LedgerError {
     /// Too many entries wait already.
     Full,
     /// The database did not answer, or failed. The entry may or may not have been recorded.
     Failed,
 }
 
-type Waiting = (Entry, oneshot::Sender<Result<Recorded, Unrecorded>>);
+type PendingEntry = (Entry, oneshot::Sender<Result<CommitOutcome, LedgerError>>);
 
 /// The way into the ledger; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<PendingEntry>,
     timeout: Duration,
 }
 
@@ -174,23 +174,23 @@ impl Ledger {
         // A thread of its own: on a runtime that shares its work among threads, each answer of the database would wake
         // more of them than are needed.
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().during("the ledger")?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("the ledger")?;
         let (done, ended) = oneshot::channel();
         let run = move || {
             runtime.block_on(writer.run(entries));
             // Nobody may be waiting for the end.
             let _ = done.send(());
         };
-        std::thread::Builder::new().name("ledger".into()).spawn(run).during("the ledger")?;
+        std::thread::Builder::new().name("ledger".into()).spawn(run).context("the ledger")?;
         Ok((Self { queue, timeout }, ended))
     }
 
     /// Records an entry; returns when it is durable.
     ///
     /// # Errors
-    /// [`Unrecorded::Full`] at once when the queue is full, [`Unrecorded::Failed`] when the database fails or does not
+    /// [`LedgerError::Full`] at once when the queue is full, [`LedgerError::Failed`] when the database fails or does not
     /// answer in time.
-    pub async fn record(&self, entry: Entry) -> Result<Recorded, Unrecorded> {
+    pub async fn record(&self, entry: Entry) -> Result<CommitOutcome, LedgerError> {
         self.enqueue(entry)?.await
     }
 
@@ -202,14 +202,14 @@ impl Ledger {
     pub fn enqueue(
         &self,
         entry: Entry,
-    ) -> Result<impl Future<Output = Result<Recorded, Unrecorded>> + Send + 'static, Unrecorded> {
+    ) -> Result<impl Future<Output = Result<CommitOutcome, LedgerError>> + Send + 'static, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send((entry, reply)).map_err(|_| Unrecorded::Full)?;
+        self.queue.try_send((entry, reply)).map_err(|_| LedgerError::Full)?;
         let timeout = self.timeout;
         Ok(async move {
             match tokio::time::timeout(timeout, answer).await {
                 Ok(Ok(recorded)) => recorded,
-                Ok(Err(_)) | Err(_) => Err(Unrecorded::Failed),
+                Ok(Err(_)) | Err(_) => Err(LedgerError::Failed),
             }
         })
     }
@@ -225,33 +225,34 @@ struct Writer {
 
 impl Entry {
     /// The token it issues, if it does.
-    fn issue(&self) -> Option<&Issue> {
-        match &self.effect {
-            Effect::Token(issue) => Some(issue),
-            Effect::Nothing | Effect::Ceremony(_) | Effect::Retrieval => None,
+    fn issue(&self) -> Option<&TokenInsert> {
+        match &self.write {
+            Write::Token(issue) => Some(issue),
+            Write::Nothing | Write::Ceremony(_) | Write::Retrieval => None,
         }
     }
 
     /// Whether it counts as a use of its delegation, and of every one above.
     fn is_use(&self) -> bool {
-        matches!(self.effect, Effect::Token(_) | Effect::Retrieval)
+        matches!(self.write, Write::Token(_) | Write::Retrieval)
     }
 }
 
 impl Writer {
-    async fn run(mut self, mut entries: mpsc::Receiver<Waiting>) {
+    async fn run(mut self, mut entries: mpsc::Receiver<PendingEntry>) {
         let mut gathered = Vec::with_capacity(self.most);
         while entries.recv_many(&mut gathered, self.most).await > 0 {
             metrics::gauge!("actchain_ledger_queue_depth").set(entries.len() as f64);
             // Whoever gave up waiting gets nothing recorded in its name.
-            let batch: Vec<Waiting> = gathered.drain(..).filter(|(_, reply)| !reply.is_closed()).collect();
+            let batch: Vec<PendingEntry> =
+                gathered.drain(..).filter(|(_, reply)| !reply.is_closed()).collect();
             if !batch.is_empty() {
                 self.record(batch).await;
             }
         }
     }
 
-    async fn record(&mut self, batch: Vec<Waiting>) {
+    async fn record(&mut self, batch: Vec<PendingEntry>) {
         let started = Instant::now();
         metrics::histogram!("actchain_ledger_batch_size").record(batch.len() as f64);
         let (entries, replies): (Vec<Entry>, Vec<_>) = batch.into_iter().unzip();
@@ -274,15 +275,15 @@ impl Writer {
     /// database itself fails, nothing more is tried: those that wait behind have waited long enough.
     async fn one_by_one(
         &mut self,
-        mut whose: Whose,
+        mut whose: FailureScope,
         entries: Vec<Entry>,
-        replies: Vec<oneshot::Sender<Result<Recorded, Unrecorded>>>,
+        replies: Vec<oneshot::Sender<Result<CommitOutcome, LedgerError>>>,
     ) {
         for (entry, reply) in entries.into_iter().zip(replies) {
-            let mut outcome = Err(Unrecorded::Failed);
-            if whose == Whose::Content && !reply.is_closed() {
+            let mut outcome = Err(LedgerError::Failed);
+            if whose == FailureScope::Content && !reply.is_closed() {
                 match self.attempt(std::slice::from_ref(&entry)).await {
-                    Ok(outcomes) => outcome = outcomes.into_iter().next().ok_or(Unrecorded::Failed),
+                    Ok(outcomes) => outcome = outcomes.into_iter().next().ok_or(LedgerError::Failed),
                     Err(problem) => {
                         tracing::error!(error = %problem.fault, "an entry was not recorded");
                         whose = problem.whose;
@@ -293,7 +294,7 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<Recorded>, Problem> {
+    async fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<CommitOutcome>, Problem> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => db::connect(self.options.clone(), self.timeout).await.map_err(Problem::of_database)?,
@@ -315,19 +316,19 @@ impl Writer {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
+enum FailureScope {
     Content,
     Database,
 }
 
 struct Problem {
-    whose: Whose,
+    whose: FailureScope,
     fault: Fault,
 }
 
 impl Problem {
     fn of_database(fault: Fault) -> Self {
-        Self { whose: Whose::Database, fault }
+        Self { whose: FailureScope::Database, fault }
     }
 }
 
@@ -350,14 +351,14 @@ impl From<BatchError> for Fault {
 }
 
 /// SQLSTATE classes 22 (data), 23 (integrity) and 40 (rollback for a conflict) come from what was sent.
-fn whose(error: &BatchError) -> Whose {
+fn whose(error: &BatchError) -> FailureScope {
     let cause = match error {
         BatchError::Sql(error) => error,
         // A store that was asked on the way says it as the cause of a fault.
         BatchError::Fault(fault) => {
             match std::error::Error::source(fault).and_then(|cause| cause.downcast_ref()) {
                 Some(error) => error,
-                None => return Whose::Content,
+                None => return FailureScope::Content,
             }
         }
     };
@@ -366,8 +367,8 @@ fn whose(error: &BatchError) -> Whose {
         _ => None,
     };
     match code {
-        Some(code) if ["22", "23", "40"].iter().any(|class| code.starts_with(class)) => Whose::Content,
-        _ => Whose::Database,
+        Some(code) if ["22", "23", "40"].iter().any(|class| code.starts_with(class)) => FailureScope::Content,
+        _ => FailureScope::Database,
     }
 }
 

@@ -7,14 +7,14 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::guard::Seen;
-use super::{BatchError, Effect, Entry, uuid_of};
+use super::guard::Snapshot;
+use super::{BatchError, Entry, Write, uuid_of};
 use crate::domain::audit;
 use crate::domain::ceremony::{self, Ceremony, Open};
 use crate::domain::delegation::candidates::Between;
-use crate::domain::delegation::{Facts, State};
+use crate::domain::delegation::{DelegationRecord, State};
 use crate::domain::principal::Principal;
-use crate::domain::token::{self, IssuedToken, Problem};
+use crate::domain::token::{self, Problem, TokenRecord};
 use crate::platform::fault::Fault;
 
 /// One row of the look, of one of several kinds.
@@ -27,9 +27,9 @@ struct Row {
     number: Option<i64>,
     activated_at: Option<OffsetDateTime>,
     expires_at: Option<OffsetDateTime>,
-    ended_at: Option<OffsetDateTime>,
-    cut_off_at: Option<OffsetDateTime>,
-    rebinding: Option<bool>,
+    deactivated_at: Option<OffsetDateTime>,
+    principal_revoked_at: Option<OffsetDateTime>,
+    key_rotating: Option<bool>,
     problem: Option<Problem>,
 }
 
@@ -38,41 +38,41 @@ struct Row {
 ///
 /// The plan is made once and kept while the tables grow. `LATERAL` with `OFFSET 0` makes PostgreSQL look each row up by its
 /// index; a join would read a table of few rows as a whole, and go on to do so.
-const LOOK: &str = "
+const SNAPSHOT_SQL: &str = "
     WITH u AS MATERIALIZED (
         SELECT delegation_id, uses FROM delegation_usage
         WHERE delegation_id = ANY ($2) ORDER BY delegation_id FOR NO KEY UPDATE
     ), c AS MATERIALIZED (
         SELECT id FROM ceremony WHERE id = ANY ($10) AND used_at IS NULL ORDER BY id FOR NO KEY UPDATE
     ), s AS (
-        INSERT INTO spent_id (id, forget_at)
-        SELECT id, forget_at FROM unnest($3::uuid[], $4::timestamptz[]) AS given (id, forget_at) ORDER BY id
+        INSERT INTO used_jti (id, expires_at)
+        SELECT id, expires_at FROM unnest($3::uuid[], $4::timestamptz[]) AS given (id, expires_at) ORDER BY id
         ON CONFLICT DO NOTHING RETURNING id
     )
     SELECT 'usage' AS kind, delegation_id AS id, NULL AS other, NULL::uuid AS uuid, uses AS number,
-           NULL::timestamptz AS activated_at, NULL::timestamptz AS expires_at, NULL::timestamptz AS ended_at,
-           NULL::timestamptz AS cut_off_at, NULL::bool AS rebinding, NULL AS problem FROM u
+           NULL::timestamptz AS activated_at, NULL::timestamptz AS expires_at, NULL::timestamptz AS deactivated_at,
+           NULL::timestamptz AS principal_revoked_at, NULL::bool AS key_rotating, NULL AS problem FROM u
     UNION ALL SELECT 'ceremony', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM c
-    UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, NULL, coalesce(ended_at, disabled_at), NULL, NULL, NULL
+    UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, NULL, coalesce(deactivated_at, disabled_at), NULL, NULL, NULL
         FROM client WHERE client_id = ANY ($1)
-    UNION ALL SELECT 'delegation', d.id, NULL, NULL, d.max_uses, d.activated_at, d.expires_at, d.revoked_at, d.cut_off_at,
-                     d.rebinding IS NOT NULL, NULL
+    UNION ALL SELECT 'delegation', d.id, NULL, NULL, d.max_uses, d.activated_at, d.expires_at, d.revoked_at, d.principal_revoked_at,
+                     d.pending_jwk IS NOT NULL, NULL
         FROM unnest($2::text[]) AS given (id)
-        CROSS JOIN LATERAL (SELECT * FROM delegation_now WHERE id = given.id OFFSET 0) d
+        CROSS JOIN LATERAL (SELECT * FROM delegation_status WHERE id = given.id OFFSET 0) d
     UNION ALL SELECT 'token', NULL, NULL, p.jti, NULL, NULL, NULL, NULL, NULL, NULL,
                      (SELECT n.problem FROM unnest(p.lineage || p.jti) AS given (jti)
-                      CROSS JOIN LATERAL (SELECT * FROM token_now WHERE jti = given.jti OFFSET 0) n
+                      CROSS JOIN LATERAL (SELECT * FROM token_status WHERE jti = given.jti OFFSET 0) n
                       WHERE n.problem IS NOT NULL
                       ORDER BY n.problem = 'actor_disabled', n.issued_at LIMIT 1)
         FROM issued_token p WHERE p.jti = ANY ($5)
     UNION ALL SELECT 'home', id, delegation_state(path, $9), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM delegation WHERE id = ANY ($8)
-    UNION ALL SELECT 'cutoff', c.iss, c.sub, NULL, NULL, NULL, NULL, c.at, NULL, NULL, NULL
+    UNION ALL SELECT 'principal_revocation', c.iss, c.sub, NULL, NULL, NULL, NULL, c.at, NULL, NULL, NULL
         FROM unnest($6::text[], $7::text[]) AS given (iss, sub)
-        CROSS JOIN LATERAL (SELECT * FROM cutoff WHERE iss = given.iss AND sub = given.sub OFFSET 0) c
+        CROSS JOIN LATERAL (SELECT * FROM principal_revocation WHERE iss = given.iss AND sub = given.sub OFFSET 0) c
     UNION ALL SELECT 'connection', c.id, p.version::text, NULL, c.version, NULL, NULL, NULL, NULL, NULL, NULL
         FROM connection c CROSS JOIN LATERAL (SELECT version FROM provider WHERE id = c.provider OFFSET 0) p
-        WHERE c.id = ANY ($11) AND c.disconnected_at IS NULL AND c.broken_at IS NULL
+        WHERE c.id = ANY ($11) AND c.disconnected_at IS NULL AND c.needs_reconnect_at IS NULL
     UNION ALL SELECT 'choice', given.place::text, NULL, NULL, v.version, NULL, NULL, NULL, NULL, NULL, NULL
         FROM unnest($12::text[], $13::text[], $14::text[], $15::text[]) WITH ORDINALITY
              AS given (parent, delegator_iss, delegator_sub, delegate, place)
@@ -82,7 +82,7 @@ const LOOK: &str = "
               AND delegate = given.delegate OFFSET 0
         ) v
     UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
-    UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, forgotten, NULL, NULL, NULL, NULL FROM spent_horizon
+    UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, purged_before, NULL, NULL, NULL, NULL FROM replay_horizon
     UNION ALL SELECT 'fresh', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM s";
 
 /// Reads the open confirmations at the delegations at which entries ask for one; locks against others that ask there.
@@ -90,9 +90,9 @@ pub(super) async fn open_confirmations(
     connection: &mut PgConnection,
     entries: &[Entry],
 ) -> Result<Vec<Open>, BatchError> {
-    let asking = entries.iter().filter_map(|entry| match &entry.effect {
-        Effect::Ceremony(asking) => Some((asking.ceremony.delegation_id.as_str(), entry.now)),
-        Effect::Nothing | Effect::Token(_) | Effect::Retrieval => None,
+    let asking = entries.iter().filter_map(|entry| match &entry.write {
+        Write::Ceremony(asking) => Some((asking.ceremony.delegation_id.as_str(), entry.now)),
+        Write::Nothing | Write::Token(_) | Write::Retrieval => None,
     });
     let (delegations, times): (Vec<&str>, Vec<OffsetDateTime>) = asking.unzip();
     match times.into_iter().min() {
@@ -102,13 +102,16 @@ pub(super) async fn open_confirmations(
 }
 
 /// Looks at everything the entries rely on.
-pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Result<Seen, BatchError> {
+pub(super) async fn load_snapshot(
+    connection: &mut PgConnection,
+    entries: &[Entry],
+) -> Result<Snapshot, BatchError> {
     let mut clients = BTreeSet::new();
     let mut delegations = BTreeSet::new();
     let mut homes = BTreeSet::new();
     let mut tokens = BTreeSet::new();
     let mut subjects = BTreeSet::new();
-    let mut spends = BTreeMap::new();
+    let mut single_use_ids = BTreeMap::new();
     let mut ceremonies = BTreeSet::new();
     let mut connections = BTreeSet::new();
     let choices: Vec<&Between> = entries
@@ -119,19 +122,20 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
     for entry in entries {
         ceremonies.extend(entry.issue().into_iter().flat_map(|issue| issue.ceremonies.iter().copied()));
         clients.extend(entry.guards.client.iter().map(|(id, _)| id.as_str()));
-        clients.extend(entry.guards.chain.iter().map(String::as_str));
+        clients.extend(entry.guards.earlier_actors.iter().map(String::as_str));
         delegations.extend(entry.guards.path.iter().map(String::as_str));
         connections.extend(entry.guards.connection.iter().map(|(id, _)| id.as_str()));
-        homes.extend(entry.guards.home.iter().map(String::as_str));
+        homes.extend(entry.guards.ephemeral_delegation.iter().map(String::as_str));
         tokens.extend(entry.guards.tokens.iter().copied());
         subjects.extend(entry.guards.subjects.iter().map(|(who, _)| who));
-        for spend in &entry.spends {
-            let forget_at = spends.entry(uuid_of(spend.id)).or_insert(spend.forget_at);
-            *forget_at = spend.forget_at.max(*forget_at);
+        for single_use_id in &entry.single_use_ids {
+            let expires_at =
+                single_use_ids.entry(uuid_of(single_use_id.id)).or_insert(single_use_id.expires_at);
+            *expires_at = single_use_id.expires_at.max(*expires_at);
         }
     }
-    let (ids, forget): (Vec<Uuid>, Vec<OffsetDateTime>) = spends.into_iter().unzip();
-    let rows: Vec<Row> = sqlx::query_as(LOOK)
+    let (ids, forget): (Vec<Uuid>, Vec<OffsetDateTime>) = single_use_ids.into_iter().unzip();
+    let rows: Vec<Row> = sqlx::query_as(SNAPSHOT_SQL)
         .bind(Vec::from_iter(clients))
         .bind(Vec::from_iter(delegations))
         .bind(ids)
@@ -149,66 +153,71 @@ pub(super) async fn look(connection: &mut PgConnection, entries: &[Entry]) -> Re
         .bind(choices.iter().map(|between| between.delegate.as_str()).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    Ok(sort(rows, &choices)?)
+    Ok(from_rows(rows, &choices)?)
 }
 
 /// # Errors
 /// A fault for a row of an unknown kind or without a value that decides: nothing is taken for a default.
-fn sort(rows: Vec<Row>, choices: &[&Between]) -> Result<Seen, Fault> {
-    let mut seen = Seen::default();
+fn from_rows(rows: Vec<Row>, choices: &[&Between]) -> Result<Snapshot, Fault> {
+    let mut snapshot = Snapshot::default();
     let mut uses = HashMap::new();
     for row in rows {
         match (row.kind.as_str(), row.id, row.expires_at) {
             ("client", Some(id), _) => {
-                seen.clients
-                    .insert(id, (present(row.number, "the version of a client")?, row.ended_at.is_some()));
+                snapshot.clients.insert(
+                    id,
+                    (present(row.number, "the version of a client")?, row.deactivated_at.is_some()),
+                );
             }
             ("delegation", Some(id), Some(expires_at)) => {
-                let facts = Facts {
+                let facts = DelegationRecord {
                     activated_at: row.activated_at,
                     expires_at,
-                    revoked_at: row.ended_at,
-                    cut_off_at: row.cut_off_at,
-                    rebinding: present(row.rebinding, "whether an agent changes its key")?,
+                    revoked_at: row.deactivated_at,
+                    principal_revoked_at: row.principal_revoked_at,
+                    key_rotating: present(row.key_rotating, "whether an agent changes its key")?,
                     max_uses: row.number,
                     uses: 0,
                     used_up_at: None,
                 };
-                seen.delegations.insert(id, facts);
+                snapshot.delegations.insert(id, facts);
             }
             ("usage", Some(id), _) => drop(uses.insert(id, present(row.number, "a count of uses")?)),
-            ("cutoff", Some(iss), _) => {
+            ("principal_revocation", Some(iss), _) => {
                 let who = Principal::new(iss, present(row.other, "whose a cut-off is")?);
-                seen.cutoffs.insert(who, present(row.ended_at, "when a cut-off was")?);
+                snapshot
+                    .principal_revocations
+                    .insert(who, present(row.deactivated_at, "when a cut-off was")?);
             }
             ("home", Some(id), _) => {
-                seen.homes.extend((row.other.as_deref() == Some(State::Active.name())).then_some(id));
+                snapshot.homes.extend((row.other.as_deref() == Some(State::Active.name())).then_some(id));
             }
             ("connection", Some(id), _) => {
                 let provider = row.other.as_deref().and_then(|version| version.parse().ok());
                 let versions = (present(row.number, "a version")?, present(provider, "a version")?);
-                seen.connections.insert(id, versions);
+                snapshot.connections.insert(id, versions);
             }
             ("choice", Some(place), _) => {
                 let between =
                     place.parse::<usize>().ok().and_then(|place| choices.get(place.checked_sub(1)?));
-                seen.choices
+                snapshot
+                    .choices
                     .extend(between.zip(row.number).map(|(between, version)| ((*between).clone(), version)));
             }
-            ("registry", ..) => seen.registry = present(row.number, "the version of the registry")?,
-            ("horizon", _, forgotten) => seen.forgotten = forgotten,
-            ("ceremony", ..) => seen.ceremonies.extend(row.uuid),
-            ("token", ..) => seen.tokens.extend(row.uuid.map(|jti| (jti, row.problem))),
-            ("fresh", ..) => seen.fresh.extend(row.uuid.map(Uuid::into_bytes)),
+            ("registry", ..) => snapshot.registry = present(row.number, "the version of the registry")?,
+            ("horizon", _, forgotten) => snapshot.purged_before = forgotten,
+            ("ceremony", ..) => snapshot.ceremonies.extend(row.uuid),
+            ("token", ..) => snapshot.tokens.extend(row.uuid.map(|jti| (jti, row.problem))),
+            ("fresh", ..) => snapshot.fresh.extend(row.uuid.map(Uuid::into_bytes)),
             (kind, ..) => {
                 return Err(Fault::new(format!("the ledger read a row that it does not know: {kind}")));
             }
         }
     }
-    for (id, facts) in &mut seen.delegations {
+    for (id, facts) in &mut snapshot.delegations {
         facts.uses = present(uses.get(id).copied(), "the count of uses of a delegation")?;
     }
-    Ok(seen)
+    Ok(snapshot)
 }
 
 fn present<T>(value: Option<T>, what: &str) -> Result<T, Fault> {
@@ -218,7 +227,7 @@ fn present<T>(value: Option<T>, what: &str) -> Result<T, Fault> {
 /// What a batch changes besides the log.
 #[derive(Debug)]
 pub(super) struct Changes<'a> {
-    pub(super) tokens: Vec<&'a IssuedToken>,
+    pub(super) tokens: Vec<&'a TokenRecord>,
     pub(super) ceremonies: Vec<&'a Ceremony>,
     pub(super) used_ceremonies: Vec<Uuid>,
     pub(super) uses: &'a BTreeMap<String, i64>,
@@ -253,7 +262,7 @@ pub(super) async fn write(
         .await?;
     }
     if !changes.exhausted.is_empty() {
-        sqlx::query("UPDATE delegation SET end_recorded = true WHERE id = ANY ($1)")
+        sqlx::query("UPDATE delegation SET expiry_logged = true WHERE id = ANY ($1)")
             .bind(changes.exhausted.iter().map(|(id, _)| *id).collect::<Vec<_>>())
             .execute(&mut *connection)
             .await?;

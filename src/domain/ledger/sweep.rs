@@ -4,34 +4,34 @@
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use crate::domain::gate;
-use crate::platform::fault::{During, Fault};
+use crate::domain::authority_lock;
+use crate::platform::fault::{Context, Fault};
 
 const PIECE: i64 = 5_000;
 
 /// Forgets all that ended by `until`. The horizon moves first: an id that is forgotten is refused from then on, even if
 /// a clock that was set back would accept it again.
 pub async fn forget(connection: &mut PgConnection, until: OffsetDateTime) -> Result<u64, Fault> {
-    let mut transaction = connection.begin_with(gate::BEGIN_CLOSED).await.during("sweeping")?;
-    sqlx::query("UPDATE spent_horizon SET forgotten = greatest(forgotten, $1)")
+    let mut transaction = connection.begin_with(authority_lock::BEGIN_EXCLUSIVE).await.context("sweeping")?;
+    sqlx::query("UPDATE replay_horizon SET purged_before = greatest(purged_before, $1)")
         .bind(until)
         .execute(&mut *transaction)
         .await?;
-    transaction.commit().await.during("sweeping")?;
+    transaction.commit().await.context("sweeping")?;
     let mut forgotten = 0;
     for statement in [
-        "DELETE FROM spent_id WHERE ctid = ANY (ARRAY(SELECT ctid FROM spent_id WHERE forget_at <= $1 LIMIT $2))",
+        "DELETE FROM used_jti WHERE ctid = ANY (ARRAY(SELECT ctid FROM used_jti WHERE expires_at <= $1 LIMIT $2))",
         "DELETE FROM issued_token
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM issued_token WHERE expires_at <= $1 LIMIT $2))",
         "DELETE FROM ceremony WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremony WHERE expires_at <= $1 LIMIT $2))",
         "DELETE FROM idempotency
-         WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency WHERE forget_at <= $1 LIMIT $2))",
-        "DELETE FROM connecting
-         WHERE ctid = ANY (ARRAY(SELECT ctid FROM connecting WHERE expires_at <= $1 LIMIT $2))",
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency WHERE expires_at <= $1 LIMIT $2))",
+        "DELETE FROM pending_authorization
+         WHERE ctid = ANY (ARRAY(SELECT ctid FROM pending_authorization WHERE expires_at <= $1 LIMIT $2))",
         // Nobody can come back with the token that led to it; what hangs below keeps its ancestors.
         "DELETE FROM delegation
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM delegation d
-                                 WHERE origin = 'may_act' AND expires_at <= $1 AND end_recorded
+                                 WHERE origin = 'may_act' AND expires_at <= $1 AND expiry_logged
                                    AND NOT EXISTS (SELECT FROM delegation child WHERE child.parent = d.id) LIMIT $2))",
     ] {
         loop {

@@ -16,7 +16,7 @@ use super::data_key::{DataKeys, Sealed};
 use super::name;
 use crate::platform::base64url;
 use crate::platform::digest::sha256;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::canonical_json;
 
 /// Kind of the credentials that a provider issues.
@@ -48,7 +48,7 @@ pub enum Separator {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "RequestEncoding")]
-pub enum Body {
+pub enum RequestEncoding {
     /// `application/x-www-form-urlencoded` (RFC 6749 §4.1.3).
     #[default]
     Form,
@@ -70,11 +70,11 @@ pub enum RevocationToken {
 /// Its authorization server, and us as its client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Oauth {
+pub struct OauthSettings {
     /// Its identifier, where it has one; then `iss` of an authorization response is compared with it (RFC 9207).
     pub issuer: Option<String>,
     /// Whether it says so in every authorization response.
-    pub says_issuer: bool,
+    pub authorization_response_iss_parameter_supported: bool,
     /// Where owners authorize us; without it, credentials are imported only.
     pub authorization_endpoint: Option<String>,
     /// Where tokens are.
@@ -92,7 +92,7 @@ pub struct Oauth {
     /// What stands between them.
     pub separator: Separator,
     /// How parameters are sent.
-    pub body: Body,
+    pub body: RequestEncoding,
     /// What else is said to the authorization endpoint.
     pub authorization_params: BTreeMap<String, String>,
     /// Whether a refresh token is good once.
@@ -108,7 +108,7 @@ pub struct Oauth {
 /// How the proxy puts a credential into a request, and where such requests may go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Attachment {
+pub struct CredentialPlacement {
     /// The header field.
     pub header: String,
     /// What stands before the credential in it, such as `Bearer`; for an API key it may be nothing.
@@ -138,9 +138,9 @@ pub struct Settings {
     /// What its credentials are.
     pub kind: Kind,
     /// Its authorization server, where it has one.
-    pub oauth: Option<Oauth>,
+    pub oauth: Option<OauthSettings>,
     /// How its credentials are used.
-    pub attachment: Attachment,
+    pub placement: CredentialPlacement,
 }
 
 /// A provider as it is stored.
@@ -160,7 +160,7 @@ pub struct Provider {
 
 /// A provider whose settings are known to be those that were declared.
 #[derive(Debug)]
-pub struct Trusted {
+pub struct OpenedProvider {
     /// It.
     pub provider: Provider,
     /// The secret by which we are its client.
@@ -169,18 +169,18 @@ pub struct Trusted {
 
 impl Provider {
     /// Opens the seal, and with it makes sure of the settings.
-    pub async fn open(self, keys: &DataKeys, connection: &mut PgConnection) -> Result<Trusted, Fault> {
-        let secret = keys.open(connection, &row(&self.id, &self.settings)?, &self.sealed).await?;
-        let text = std::str::from_utf8(&secret).during("reading the secret of a provider")?;
+    pub async fn open(self, keys: &DataKeys, connection: &mut PgConnection) -> Result<OpenedProvider, Fault> {
+        let secret = keys.open(connection, &aad(&self.id, &self.settings)?, &self.sealed).await?;
+        let text = std::str::from_utf8(&secret).context("reading the secret of a provider")?;
         let secret = (!text.is_empty()).then(|| SecretString::from(text));
-        Ok(Trusted { provider: self, secret })
+        Ok(OpenedProvider { provider: self, secret })
     }
 }
 
 /// What its secret is sealed for: these very settings, so that whoever writes to the database alone cannot send our
 /// secrets to another address.
-pub fn row(id: &str, settings: &Settings) -> Result<String, Fault> {
-    let settings = serde_json::to_value(settings).during("writing a provider")?;
+pub fn aad(id: &str, settings: &Settings) -> Result<String, Fault> {
+    let settings = serde_json::to_value(settings).context("writing a provider")?;
     let digest = sha256(&[canonical_json::to_string(&settings)?.as_bytes()]);
     Ok(format!("provider/{id}/{}", base64url::encode(digest)))
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{Provider, Settings};
 use crate::domain::data_key::Sealed;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 #[derive(FromRow)]
 struct Row {
@@ -23,7 +23,7 @@ impl TryFrom<Row> for Provider {
 
     fn try_from(row: Row) -> Result<Self, Fault> {
         let settings: Settings =
-            serde_json::from_value(row.settings).during(&format!("reading provider {}", row.id))?;
+            serde_json::from_value(row.settings).context(&format!("reading provider {}", row.id))?;
         Ok(Self {
             id: row.id,
             version: row.version,
@@ -49,7 +49,7 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<Provider>, Fault>
 
 /// Inserts one, or replaces it and raises its version.
 pub async fn put(connection: &mut PgConnection, one: &Provider) -> Result<(), Fault> {
-    let settings = serde_json::to_value(&one.settings).during("writing a provider")?;
+    let settings = serde_json::to_value(&one.settings).context("writing a provider")?;
     sqlx::query(
         "INSERT INTO provider (id, version, settings, sealed, data_key, created_at, updated_at)
          VALUES ($1, 1, $2, $3, $4, $5, $5)

@@ -4,40 +4,41 @@ use super::{Declared, Refusal};
 
 /// The `error` of an answer and its HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Code {
+pub struct OauthErrorCode {
     /// RFC 6749 §5.2, RFC 8693 §2.2.2, RFC 9449 §5, RFC 9396 §5.
     pub error: &'static str,
     /// HTTP status.
     pub status: u16,
 }
 
-const fn code(error: &'static str, status: u16) -> Code {
-    Code { error, status }
+const fn code(error: &'static str, status: u16) -> OauthErrorCode {
+    OauthErrorCode { error, status }
 }
 
 impl Refusal {
     /// The RFC's code and the HTTP status (standards §14).
-    pub fn code(self) -> Code {
+    pub fn code(self) -> OauthErrorCode {
         match self {
             Self::TooLarge => code("invalid_request", 413),
             Self::UnsupportedGrant => code("unsupported_grant_type", 400),
             Self::UnauthorizedClient => code("unauthorized_client", 400),
             Self::InvalidClient(_) => code("invalid_client", 401),
-            Self::ProofMissing
-            | Self::ProofInvalid(_)
-            | Self::ProofReplayed
-            | Self::ProofKeyUnknown
-            | Self::ClockWentBack => code("invalid_dpop_proof", 400),
+            Self::DpopProofMissing
+            | Self::DpopProofInvalid(_)
+            | Self::DpopProofReplayed
+            | Self::DpopProofKeyUnknown
+            | Self::ProofTooOld => code("invalid_dpop_proof", 400),
             Self::NonceRequired => code("use_dpop_nonce", 400),
-            Self::ScopeTooWide | Self::ScopeMalformed | Self::ScopeNotAtTarget | Self::ScopeEmpty => {
+            Self::ScopeExceedsGrant | Self::ScopeMalformed | Self::ScopeNotAtResource | Self::ScopeEmpty => {
                 code("invalid_scope", 400)
             }
-            Self::TargetRefused | Self::TargetMalformed | Self::TargetsNeedKey | Self::TargetAmbiguous => {
-                code("invalid_target", 400)
-            }
-            Self::DetailsMalformed | Self::DetailsTooWide | Self::DetailsTooMany => {
-                code("invalid_authorization_details", 400)
-            }
+            Self::ResourceRefused
+            | Self::ResourceMalformed
+            | Self::DpopRequiredForMultipleAudiences
+            | Self::ResourceAmbiguous => code("invalid_target", 400),
+            Self::AuthorizationDetailsMalformed
+            | Self::AuthorizationDetailsExceedGrant
+            | Self::AuthorizationDetailsTooMany => code("invalid_authorization_details", 400),
             Self::CapabilityTooHigh => code("invalid_scope", 400),
             Self::CeremonyRequired(_) | Self::CeremonyDenied | Self::CeremonyUsed => {
                 code("insufficient_user_authentication", 400)
@@ -52,19 +53,21 @@ impl Refusal {
             Self::InsufficientScope => code("insufficient_scope", 403),
             Self::NotFound => code("not_found", 404),
             Self::TooFewUses
-            | Self::WrongState(_)
+            | Self::InvalidStateTransition(_)
             | Self::ParentNotActive(_)
             | Self::CeremonyDecided(_)
             | Self::KeyNotReusable
-            | Self::TaskFull => code("conflict", 409),
+            | Self::TaskAgentLimit => code("conflict", 409),
             Self::IdempotencyReused => code("invalid_request", 422),
             Self::MediaType => code("invalid_request", 415),
-            Self::NotOffered => code("not_implemented", 501),
+            Self::NotSupported => code("not_implemented", 501),
             Self::SlowDown => code("slow_down", 429),
-            Self::Throttled | Self::GuessingSecrets => code("temporarily_unavailable", 429),
+            Self::RateLimited | Self::TooManyFailedAttempts => code("temporarily_unavailable", 429),
             Self::IssuerUnavailable | Self::ProviderUnavailable(_) => code("temporarily_unavailable", 503),
             Self::ProviderRefused | Self::ProxyFailed => code("temporarily_unavailable", 502),
-            Self::ConnectionNotNamed | Self::ConnectionTooWide => code("invalid_authorization_details", 400),
+            Self::ConnectionMissing | Self::ConnectionScopeExceeded => {
+                code("invalid_authorization_details", 400)
+            }
             Self::ProxyForbidden => code("insufficient_scope", 403),
             Self::ConnectionUnusable(_) => code("invalid_target", 400),
             Self::ProxyTimeout => code("temporarily_unavailable", 504),
@@ -76,8 +79,8 @@ impl Refusal {
             | Self::MayActMismatch
             | Self::ActorIsNotClient
             | Self::SubjectKeyMismatch
-            | Self::ForeignActor
-            | Self::NoDelegation
+            | Self::ActorOfOtherIssuer
+            | Self::DelegationRequired
             | Self::DelegationRevoked
             | Self::DelegationExpired
             | Self::DelegationRequested
@@ -86,11 +89,11 @@ impl Refusal {
             | Self::ActorCycle
             | Self::ActorDisabled
             | Self::TokenRevoked
-            | Self::PrincipalCutOff
-            | Self::AgentEnded
+            | Self::PrincipalRevoked
+            | Self::AgentDeactivated
             | Self::KeyRemoved
             | Self::CapabilityUnknown
-            | Self::TooWide(_)
+            | Self::ExceedsParent(_)
             | Self::ProviderUnknown
             | Self::KeyCannotDecrypt
             | Self::ExpiryNotLater
@@ -102,27 +105,27 @@ impl Refusal {
     }
 
     /// The code where an access token is presented (RFC 6750 §3.1, RFC 9449 §7.1), as at the administrative endpoints.
-    pub fn code_for_resource(self) -> Code {
+    pub fn code_for_resource(self) -> OauthErrorCode {
         match self {
-            Self::ProofMissing
-            | Self::ProofInvalid(_)
-            | Self::ProofReplayed
-            | Self::ProofKeyUnknown
-            | Self::ClockWentBack
-            | Self::NonceRequired => Code { status: 401, ..self.code() },
+            Self::DpopProofMissing
+            | Self::DpopProofInvalid(_)
+            | Self::DpopProofReplayed
+            | Self::DpopProofKeyUnknown
+            | Self::ProofTooOld
+            | Self::NonceRequired => OauthErrorCode { status: 401, ..self.code() },
             Self::SubjectTokenInvalid(_) | Self::TokenRevoked | Self::KeyRemoved | Self::InvalidClient(_) => {
                 code("invalid_token", 401)
             }
             // The caller is who it is: what it asks about has ended, or somebody above it.
-            Self::PrincipalCutOff
-            | Self::AgentEnded
+            Self::PrincipalRevoked
+            | Self::AgentDeactivated
             | Self::ActorDisabled
             | Self::DelegationRevoked
             | Self::DelegationExpired
             | Self::DelegationRequested
             | Self::CommandLimit
             | Self::ConnectionUnusable(_) => code("conflict", 409),
-            Self::ConnectionNotNamed | Self::ConnectionTooWide => code("insufficient_scope", 403),
+            Self::ConnectionMissing | Self::ConnectionScopeExceeded => code("insufficient_scope", 403),
             other => other.code(),
         }
     }

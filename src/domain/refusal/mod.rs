@@ -7,11 +7,11 @@ mod words;
 
 use uuid::Uuid;
 
-pub use self::code::Code;
+pub use self::code::OauthErrorCode;
 pub use self::rules::{KINDS, rules, severity_of};
 
 use super::ceremony::Stage;
-use super::delegation::{State, Wider};
+use super::delegation::{LimitDimension, State};
 use super::vault;
 use crate::platform::fault::Fault;
 use crate::protocol::dpop::BadProof;
@@ -19,7 +19,7 @@ use crate::protocol::token_problem::TokenProblem;
 
 /// Why a flow stopped: the caller's doing, or ours.
 #[derive(Debug, thiserror::Error)]
-pub enum Stop {
+pub enum Error {
     /// An answer.
     #[error("refused: {}", .0.reason())]
     Refused(Refusal),
@@ -28,13 +28,13 @@ pub enum Stop {
     Failed(#[from] Fault),
 }
 
-impl From<Refusal> for Stop {
+impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl From<sqlx::Error> for Stop {
+impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         Self::Failed(error.into())
     }
@@ -46,15 +46,15 @@ pub enum ClientProblem {
     /// No such client.
     Unknown,
     /// Wrong secret, assertion or key.
-    Unproven(CredentialProblem),
+    InvalidCredentials(CredentialProblem),
     /// Right proof by another method than the registered one.
-    WrongMethod,
+    MethodNotRegistered,
     /// It was disabled.
     Disabled,
     /// The assertion was used before.
     AssertionReplayed,
     /// Several methods at once, one of them an assertion (RFC 7521 §4.2.1).
-    SeveralMethods,
+    MultipleMethods,
 }
 
 /// What was wrong with the credentials of a client. Only the log and the event tell these apart.
@@ -108,13 +108,13 @@ pub enum Refusal {
     /// The client did not prove who it is.
     InvalidClient(ClientProblem),
     /// A proof is required.
-    ProofMissing,
+    DpopProofMissing,
     /// The proof is no good.
-    ProofInvalid(BadProof),
+    DpopProofInvalid(BadProof),
     /// The proof was used before.
-    ProofReplayed,
+    DpopProofReplayed,
     /// The proof's key is not registered for this client.
-    ProofKeyUnknown,
+    DpopProofKeyUnknown,
     /// A fresh server-provided nonce is required.
     NonceRequired,
     /// Bad signature, expired, unknown issuer, wrong audience or type: all the same outside.
@@ -132,9 +132,9 @@ pub enum Refusal {
     /// The subject token is the client's own, but bound to another key.
     SubjectKeyMismatch,
     /// A subject token of another issuer that already has an actor.
-    ForeignActor,
+    ActorOfOtherIssuer,
     /// Nothing gives this client the authority.
-    NoDelegation,
+    DelegationRequired,
     /// The delegation, or one above it, was revoked.
     DelegationRevoked,
     /// The delegation, or one above it, has ended.
@@ -152,41 +152,41 @@ pub enum Refusal {
     /// An earlier actor of the chain was disabled.
     ActorDisabled,
     /// Scopes beyond what may be had.
-    ScopeTooWide,
+    ScopeExceedsGrant,
     /// Not scope tokens.
     ScopeMalformed,
     /// Scopes that are not known at every target.
-    ScopeNotAtTarget,
+    ScopeNotAtResource,
     /// No scope is left.
     ScopeEmpty,
     /// Targets beyond what may be had, or unknown.
-    TargetRefused,
+    ResourceRefused,
     /// Not a target.
-    TargetMalformed,
+    ResourceMalformed,
     /// Several targets without a key to bind the token to.
-    TargetsNeedKey,
+    DpopRequiredForMultipleAudiences,
     /// What may be had has no scope in common: one target has to be named.
-    TargetAmbiguous,
+    ResourceAmbiguous,
     /// Not `authorization_details`, or of an unknown type.
-    DetailsMalformed,
+    AuthorizationDetailsMalformed,
     /// `authorization_details` beyond what may be had.
-    DetailsTooWide,
+    AuthorizationDetailsExceedGrant,
     /// More `authorization_details` than a token can carry: some of them have to be named.
-    DetailsTooMany,
+    AuthorizationDetailsTooMany,
     /// The token would be longer than anybody reads.
     TokenTooLarge,
     /// The proof or assertion could already be forgotten: a clock has been set back.
-    ClockWentBack,
+    ProofTooOld,
     /// Too many requests of this client.
-    Throttled,
+    RateLimited,
     /// Too many failed secrets for this client.
-    GuessingSecrets,
+    TooManyFailedAttempts,
     /// The token, or one that it was made from, was revoked.
     TokenRevoked,
     /// Everything that a principal of this chain had up to some time was ended.
-    PrincipalCutOff,
+    PrincipalRevoked,
     /// An agent that was made for one delegation has ended.
-    AgentEnded,
+    AgentDeactivated,
     /// A key of this chain was removed from its client.
     KeyRemoved,
     /// A key that was removed before is offered again.
@@ -216,11 +216,11 @@ pub enum Refusal {
     /// There is no such thing, or it is not the caller's.
     NotFound,
     /// The present state forbids it.
-    WrongState(State),
+    InvalidStateTransition(State),
     /// What it should hang below is not active.
     ParentNotActive(State),
     /// Wider than what it hangs below, or than what was asked for.
-    TooWide(Wider),
+    ExceedsParent(LimitDimension),
     /// No resource declares the name at this place of a list.
     Undeclared(Declared, usize),
     /// A renewal that would not be later.
@@ -234,7 +234,7 @@ pub enum Refusal {
     /// To oneself, or to somebody above.
     DelegationCycle,
     /// The task has as many agents as it may have.
-    TaskFull,
+    TaskAgentLimit,
     /// The idempotency key came with another request before.
     IdempotencyReused,
     /// Asked again too soon (RFC 8628 §3.5).
@@ -246,9 +246,9 @@ pub enum Refusal {
     /// The provider refused; perhaps we are not its client any more.
     ProviderRefused,
     /// The token does not name the connection, or not for this.
-    ConnectionNotNamed,
+    ConnectionMissing,
     /// The credential allows more than the token does.
-    ConnectionTooWide,
+    ConnectionScopeExceeded,
     /// The provider honours the credential no more, or it was ended.
     ConnectionUnusable(vault::State),
     /// Nothing of this kind can be sealed to the key.
@@ -262,7 +262,7 @@ pub enum Refusal {
     /// The body is of the wrong media type.
     MediaType,
     /// A way of asking that this server does not offer.
-    NotOffered,
+    NotSupported,
 }
 
 #[cfg(test)]
@@ -274,8 +274,8 @@ mod tests {
         let some = [
             Refusal::NonceRequired,
             Refusal::DelegationRevoked,
-            Refusal::DetailsMalformed,
-            Refusal::TargetAmbiguous,
+            Refusal::AuthorizationDetailsMalformed,
+            Refusal::ResourceAmbiguous,
             Refusal::InvalidClient(ClientProblem::Unknown),
         ];
         for refusal in some {
@@ -305,7 +305,7 @@ mod tests {
         };
         assert_eq!(
             outside(ClientProblem::Unknown),
-            outside(ClientProblem::Unproven(CredentialProblem::Secret))
+            outside(ClientProblem::InvalidCredentials(CredentialProblem::Secret))
         );
         assert_eq!(outside(ClientProblem::Unknown), outside(ClientProblem::Disabled));
     }

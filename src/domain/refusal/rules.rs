@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::explained::{Explained, explained};
 use super::{ClientProblem, CredentialProblem, Declared, Refusal};
 use crate::domain::ceremony::Stage;
-use crate::domain::delegation::{State, Wider};
+use crate::domain::delegation::{LimitDimension, State};
 use crate::domain::vault;
 use crate::protocol::dpop::BadProof;
 use crate::protocol::sarif::Rule;
@@ -21,19 +21,19 @@ pub const KINDS: [Refusal; 94] = {
         R::UnsupportedGrant,
         R::UnauthorizedClient,
         R::InvalidClient(ClientProblem::Unknown),
-        R::InvalidClient(ClientProblem::Unproven(CredentialProblem::Secret)),
-        R::InvalidClient(ClientProblem::WrongMethod),
+        R::InvalidClient(ClientProblem::InvalidCredentials(CredentialProblem::Secret)),
+        R::InvalidClient(ClientProblem::MethodNotRegistered),
         R::InvalidClient(ClientProblem::Disabled),
         R::InvalidClient(ClientProblem::AssertionReplayed),
-        R::InvalidClient(ClientProblem::SeveralMethods),
-        R::ProofMissing,
-        R::ProofInvalid(BadProof::Malformed),
-        R::ProofInvalid(BadProof::Signature),
-        R::ProofInvalid(BadProof::Target),
-        R::ProofInvalid(BadProof::Time),
-        R::ProofInvalid(BadProof::AccessToken),
-        R::ProofReplayed,
-        R::ProofKeyUnknown,
+        R::InvalidClient(ClientProblem::MultipleMethods),
+        R::DpopProofMissing,
+        R::DpopProofInvalid(BadProof::Malformed),
+        R::DpopProofInvalid(BadProof::Signature),
+        R::DpopProofInvalid(BadProof::Target),
+        R::DpopProofInvalid(BadProof::Time),
+        R::DpopProofInvalid(BadProof::AccessToken),
+        R::DpopProofReplayed,
+        R::DpopProofKeyUnknown,
         R::NonceRequired,
         R::SubjectTokenInvalid(TokenProblem::Signature),
         R::ActorTokenInvalid(TokenProblem::Signature),
@@ -42,8 +42,8 @@ pub const KINDS: [Refusal; 94] = {
         R::ActorIsNotClient,
         R::IssuerUnavailable,
         R::SubjectKeyMismatch,
-        R::ForeignActor,
-        R::NoDelegation,
+        R::ActorOfOtherIssuer,
+        R::DelegationRequired,
         R::DelegationRevoked,
         R::DelegationExpired,
         R::DelegationRequested,
@@ -51,24 +51,24 @@ pub const KINDS: [Refusal; 94] = {
         R::DepthExceeded,
         R::ActorCycle,
         R::ActorDisabled,
-        R::ScopeTooWide,
+        R::ScopeExceedsGrant,
         R::ScopeMalformed,
-        R::ScopeNotAtTarget,
+        R::ScopeNotAtResource,
         R::ScopeEmpty,
-        R::TargetRefused,
-        R::TargetMalformed,
-        R::TargetsNeedKey,
-        R::TargetAmbiguous,
-        R::DetailsMalformed,
-        R::DetailsTooWide,
-        R::DetailsTooMany,
+        R::ResourceRefused,
+        R::ResourceMalformed,
+        R::DpopRequiredForMultipleAudiences,
+        R::ResourceAmbiguous,
+        R::AuthorizationDetailsMalformed,
+        R::AuthorizationDetailsExceedGrant,
+        R::AuthorizationDetailsTooMany,
         R::TokenTooLarge,
-        R::ClockWentBack,
-        R::Throttled,
-        R::GuessingSecrets,
+        R::ProofTooOld,
+        R::RateLimited,
+        R::TooManyFailedAttempts,
         R::TokenRevoked,
-        R::PrincipalCutOff,
-        R::AgentEnded,
+        R::PrincipalRevoked,
+        R::AgentDeactivated,
         R::KeyRemoved,
         R::KeyNotReusable,
         R::CapabilityUnknown,
@@ -83,9 +83,9 @@ pub const KINDS: [Refusal; 94] = {
         R::AccessTokenBound,
         R::InsufficientScope,
         R::NotFound,
-        R::WrongState(State::Active),
+        R::InvalidStateTransition(State::Active),
         R::ParentNotActive(State::Revoked),
-        R::TooWide(Wider::Scopes),
+        R::ExceedsParent(LimitDimension::Scopes),
         R::Undeclared(Declared::Scopes, 0),
         R::Undeclared(Declared::Audiences, 0),
         R::Undeclared(Declared::Details, 0),
@@ -94,14 +94,14 @@ pub const KINDS: [Refusal; 94] = {
         R::DelegateDisabled,
         R::DelegatorUnknown,
         R::DelegationCycle,
-        R::TaskFull,
+        R::TaskAgentLimit,
         R::IdempotencyReused,
         R::SlowDown,
         R::ProviderUnknown,
         R::ProviderUnavailable(1),
         R::ProviderRefused,
-        R::ConnectionNotNamed,
-        R::ConnectionTooWide,
+        R::ConnectionMissing,
+        R::ConnectionScopeExceeded,
         R::ConnectionUnusable(vault::State::NeedsReconnect),
         R::ConnectionUnusable(vault::State::Disconnected),
         R::KeyCannotDecrypt,
@@ -109,7 +109,7 @@ pub const KINDS: [Refusal; 94] = {
         R::ProxyFailed,
         R::ProxyTimeout,
         R::MediaType,
-        R::NotOffered,
+        R::NotSupported,
     ]
 };
 
@@ -146,18 +146,20 @@ impl Refusal {
     pub fn severity(self) -> Severity {
         match self {
             Self::InvalidClient(
-                ClientProblem::Unproven(_) | ClientProblem::Disabled | ClientProblem::AssertionReplayed,
+                ClientProblem::InvalidCredentials(_)
+                | ClientProblem::Disabled
+                | ClientProblem::AssertionReplayed,
             )
-            | Self::ProofInvalid(BadProof::Signature | BadProof::AccessToken)
-            | Self::ProofReplayed
-            | Self::ProofKeyUnknown
+            | Self::DpopProofInvalid(BadProof::Signature | BadProof::AccessToken)
+            | Self::DpopProofReplayed
+            | Self::DpopProofKeyUnknown
             | Self::ActorIsNotClient
             | Self::SubjectKeyMismatch
-            | Self::ForeignActor
+            | Self::ActorOfOtherIssuer
             | Self::SubjectAmbiguous
             | Self::ActorCycle
             | Self::ActorDisabled
-            | Self::GuessingSecrets
+            | Self::TooManyFailedAttempts
             | Self::TokenRevoked
             | Self::KeyRemoved
             | Self::KeyNotReusable
@@ -167,39 +169,39 @@ impl Refusal {
             | Self::DelegationCycle => Severity::High,
             Self::UnauthorizedClient
             | Self::InvalidClient(
-                ClientProblem::Unknown | ClientProblem::WrongMethod | ClientProblem::SeveralMethods,
+                ClientProblem::Unknown | ClientProblem::MethodNotRegistered | ClientProblem::MultipleMethods,
             )
-            | Self::ProofMissing
-            | Self::ProofInvalid(BadProof::Target)
+            | Self::DpopProofMissing
+            | Self::DpopProofInvalid(BadProof::Target)
             | Self::SubjectTokenInvalid(_)
             | Self::ActorTokenInvalid(_)
             | Self::MayActMismatch
-            | Self::NoDelegation
+            | Self::DelegationRequired
             | Self::DelegationRevoked
             | Self::DelegationRequested
             | Self::DepthExceeded
-            | Self::ScopeTooWide
-            | Self::ScopeNotAtTarget
-            | Self::TargetRefused
-            | Self::DetailsTooWide
+            | Self::ScopeExceedsGrant
+            | Self::ScopeNotAtResource
+            | Self::ResourceRefused
+            | Self::AuthorizationDetailsExceedGrant
             | Self::CapabilityTooHigh
-            | Self::PrincipalCutOff
-            | Self::AgentEnded
+            | Self::PrincipalRevoked
+            | Self::AgentDeactivated
             | Self::CeremonyDenied
-            | Self::ClockWentBack
+            | Self::ProofTooOld
             | Self::AccessTokenInvalid
             | Self::InsufficientScope
             | Self::NotFound
-            | Self::TooWide(_)
+            | Self::ExceedsParent(_)
             | Self::DelegateDisabled
-            | Self::TaskFull
-            | Self::ConnectionNotNamed
-            | Self::ConnectionTooWide
+            | Self::TaskAgentLimit
+            | Self::ConnectionMissing
+            | Self::ConnectionScopeExceeded
             | Self::ProxyForbidden => Severity::Medium,
             Self::Malformed(_)
             | Self::TooLarge
             | Self::UnsupportedGrant
-            | Self::ProofInvalid(BadProof::Malformed | BadProof::Time)
+            | Self::DpopProofInvalid(BadProof::Malformed | BadProof::Time)
             | Self::NonceRequired
             | Self::IssuerUnavailable
             | Self::DelegationExpired
@@ -207,18 +209,18 @@ impl Refusal {
             | Self::TooFewUses
             | Self::ScopeMalformed
             | Self::ScopeEmpty
-            | Self::TargetMalformed
-            | Self::TargetsNeedKey
-            | Self::TargetAmbiguous
-            | Self::DetailsMalformed
-            | Self::DetailsTooMany
+            | Self::ResourceMalformed
+            | Self::DpopRequiredForMultipleAudiences
+            | Self::ResourceAmbiguous
+            | Self::AuthorizationDetailsMalformed
+            | Self::AuthorizationDetailsTooMany
             | Self::TokenTooLarge
-            | Self::Throttled
+            | Self::RateLimited
             | Self::CapabilityUnknown
             | Self::CeremonyRequired(_)
             | Self::CeremonyDecided(_)
             | Self::NotAuthenticated
-            | Self::WrongState(_)
+            | Self::InvalidStateTransition(_)
             | Self::ParentNotActive(_)
             | Self::Undeclared(..)
             | Self::ExpiryNotLater
@@ -234,7 +236,7 @@ impl Refusal {
             | Self::ProxyFailed
             | Self::ProxyTimeout
             | Self::MediaType
-            | Self::NotOffered => Severity::Low,
+            | Self::NotSupported => Severity::Low,
         }
     }
 }
@@ -270,10 +272,10 @@ mod tests {
 
     #[test]
     fn sa_04_what_was_stolen_matters_more_than_what_came_late() {
-        assert_eq!(Refusal::ProofReplayed.severity().level(), "error");
+        assert_eq!(Refusal::DpopProofReplayed.severity().level(), "error");
         assert_eq!(Refusal::SubjectKeyMismatch.severity().level(), "error");
         assert_eq!(Refusal::ActorCycle.severity().level(), "error");
-        assert_eq!(Refusal::ScopeTooWide.severity().level(), "warning");
+        assert_eq!(Refusal::ScopeExceedsGrant.severity().level(), "warning");
         assert_eq!(Refusal::DelegationExpired.severity().level(), "note");
     }
 }

@@ -15,22 +15,22 @@ impl Refusal {
             Self::UnauthorizedClient => "grant_not_allowed",
             Self::InvalidClient(problem) => match problem {
                 ClientProblem::Unknown => "client_unknown",
-                ClientProblem::Unproven(_) => "client_unproven",
-                ClientProblem::WrongMethod => "client_method_wrong",
+                ClientProblem::InvalidCredentials(_) => "invalid_credentials",
+                ClientProblem::MethodNotRegistered => "auth_method_not_registered",
                 ClientProblem::Disabled => "client_disabled",
                 ClientProblem::AssertionReplayed => "assertion_replayed",
-                ClientProblem::SeveralMethods => "several_methods",
+                ClientProblem::MultipleMethods => "multiple_auth_methods",
             },
-            Self::ProofMissing => "proof_missing",
-            Self::ProofInvalid(problem) => match problem {
-                BadProof::Malformed => "proof_malformed",
-                BadProof::Signature => "proof_signature",
-                BadProof::Target => "proof_target",
-                BadProof::Time => "proof_time",
-                BadProof::AccessToken => "proof_access_token",
+            Self::DpopProofMissing => "dpop_proof_missing",
+            Self::DpopProofInvalid(problem) => match problem {
+                BadProof::Malformed => "dpop_proof_malformed",
+                BadProof::Signature => "dpop_proof_signature",
+                BadProof::Target => "dpop_proof_target",
+                BadProof::Time => "dpop_proof_time",
+                BadProof::AccessToken => "dpop_proof_access_token",
             },
-            Self::ProofReplayed => "proof_replayed",
-            Self::ProofKeyUnknown => "proof_key_unknown",
+            Self::DpopProofReplayed => "dpop_proof_replayed",
+            Self::DpopProofKeyUnknown => "dpop_proof_key_unknown",
             Self::NonceRequired => "nonce_required",
             Self::SubjectTokenInvalid(_) => "subject_token_invalid",
             Self::ActorTokenInvalid(_) => "actor_token_invalid",
@@ -39,8 +39,8 @@ impl Refusal {
             Self::ActorIsNotClient => "actor_is_not_client",
             Self::IssuerUnavailable => "issuer_unavailable",
             Self::SubjectKeyMismatch => "subject_key_mismatch",
-            Self::ForeignActor => "foreign_actor",
-            Self::NoDelegation => "no_delegation",
+            Self::ActorOfOtherIssuer => "actor_of_other_issuer",
+            Self::DelegationRequired => "delegation_required",
             Self::DelegationRevoked => "delegation_revoked",
             Self::DelegationExpired => "delegation_expired",
             Self::DelegationRequested => "delegation_requested",
@@ -48,24 +48,24 @@ impl Refusal {
             Self::DepthExceeded => "depth_exceeded",
             Self::ActorCycle => "actor_cycle",
             Self::ActorDisabled => "actor_disabled",
-            Self::ScopeTooWide => "scope_too_wide",
+            Self::ScopeExceedsGrant => "scope_exceeds_grant",
             Self::ScopeMalformed => "scope_malformed",
-            Self::ScopeNotAtTarget => "scope_not_at_target",
+            Self::ScopeNotAtResource => "scope_not_at_resource",
             Self::ScopeEmpty => "scope_empty",
-            Self::TargetRefused => "target_refused",
-            Self::TargetMalformed => "target_malformed",
-            Self::TargetsNeedKey => "targets_need_key",
-            Self::TargetAmbiguous => "target_ambiguous",
-            Self::DetailsMalformed => "details_malformed",
-            Self::DetailsTooWide => "details_too_wide",
-            Self::DetailsTooMany => "details_too_many",
+            Self::ResourceRefused => "resource_refused",
+            Self::ResourceMalformed => "resource_malformed",
+            Self::DpopRequiredForMultipleAudiences => "dpop_required_for_multiple_audiences",
+            Self::ResourceAmbiguous => "resource_ambiguous",
+            Self::AuthorizationDetailsMalformed => "authorization_details_malformed",
+            Self::AuthorizationDetailsExceedGrant => "authorization_details_exceed_grant",
+            Self::AuthorizationDetailsTooMany => "authorization_details_too_many",
             Self::TokenTooLarge => "token_too_large",
-            Self::ClockWentBack => "clock_went_back",
-            Self::Throttled => "throttled",
-            Self::GuessingSecrets => "guessing_secrets",
+            Self::ProofTooOld => "proof_too_old",
+            Self::RateLimited => "rate_limited",
+            Self::TooManyFailedAttempts => "too_many_failed_attempts",
             Self::TokenRevoked => "token_revoked",
-            Self::PrincipalCutOff => "principal_cut_off",
-            Self::AgentEnded => "agent_ended",
+            Self::PrincipalRevoked => "principal_revoked",
+            Self::AgentDeactivated => "agent_deactivated",
             Self::KeyRemoved => "key_removed",
             Self::KeyNotReusable => "key_not_reusable",
             Self::CapabilityUnknown => "capability_unknown",
@@ -80,9 +80,9 @@ impl Refusal {
             Self::AccessTokenBound => "access_token_bound",
             Self::InsufficientScope => "insufficient_scope",
             Self::NotFound => "not_found",
-            Self::WrongState(_) => "wrong_state",
+            Self::InvalidStateTransition(_) => "invalid_state_transition",
             Self::ParentNotActive(_) => "parent_not_active",
-            Self::TooWide(_) => "delegation_too_wide",
+            Self::ExceedsParent(_) => "exceeds_parent",
             Self::Undeclared(list, _) => match list {
                 Declared::Scopes | Declared::Ceremonies => "scope_unknown",
                 Declared::Audiences => "resource_unknown",
@@ -93,14 +93,14 @@ impl Refusal {
             Self::DelegateDisabled => "delegate_disabled",
             Self::DelegatorUnknown => "delegator_unknown",
             Self::DelegationCycle => "delegation_cycle",
-            Self::TaskFull => "task_full",
+            Self::TaskAgentLimit => "task_agent_limit",
             Self::IdempotencyReused => "idempotency_key_reused",
             Self::SlowDown => "slow_down",
             Self::ProviderUnknown => "provider_unknown",
             Self::ProviderUnavailable(_) => "provider_unavailable",
             Self::ProviderRefused => "provider_refused",
-            Self::ConnectionNotNamed => "connection_not_named",
-            Self::ConnectionTooWide => "connection_too_wide",
+            Self::ConnectionMissing => "connection_missing",
+            Self::ConnectionScopeExceeded => "connection_scope_exceeded",
             Self::ConnectionUnusable(vault::State::Disconnected) => "connection_disconnected",
             Self::ConnectionUnusable(_) => "connection_needs_reconnect",
             Self::KeyCannotDecrypt => "key_cannot_decrypt",
@@ -108,7 +108,7 @@ impl Refusal {
             Self::ProxyFailed => "proxy_upstream_failed",
             Self::ProxyTimeout => "proxy_upstream_timeout",
             Self::MediaType => "unsupported_media_type",
-            Self::NotOffered => "not_offered",
+            Self::NotSupported => "not_supported",
         }
     }
 
@@ -123,10 +123,10 @@ impl Refusal {
     /// The state that it rests on, where it is about one.
     pub fn state(self) -> Option<&'static str> {
         match self {
-            Self::WrongState(state) | Self::ParentNotActive(state) => Some(state.name()),
+            Self::InvalidStateTransition(state) | Self::ParentNotActive(state) => Some(state.name()),
             Self::CeremonyDecided(stage) => Some(stage.name()),
             Self::ConnectionUnusable(state) => Some(state.name()),
-            Self::DelegationRevoked | Self::PrincipalCutOff => Some(State::Revoked.name()),
+            Self::DelegationRevoked | Self::PrincipalRevoked => Some(State::Revoked.name()),
             Self::DelegationExpired | Self::CommandLimit => Some(State::Expired.name()),
             Self::DelegationRequested => Some(State::Requested.name()),
             Self::TooFewUses => Some(State::Active.name()),
@@ -138,11 +138,11 @@ impl Refusal {
     pub fn cause(self) -> Option<&'static str> {
         match self {
             Self::SubjectTokenInvalid(problem) | Self::ActorTokenInvalid(problem) => Some(problem.name()),
-            Self::InvalidClient(ClientProblem::Unproven(problem)) => Some(problem.name()),
+            Self::InvalidClient(ClientProblem::InvalidCredentials(problem)) => Some(problem.name()),
             Self::InvalidClient(ClientProblem::Unknown) => Some("client_unknown"),
-            Self::InvalidClient(ClientProblem::WrongMethod) => Some("method_not_registered"),
+            Self::InvalidClient(ClientProblem::MethodNotRegistered) => Some("method_not_registered"),
             Self::InvalidClient(ClientProblem::Disabled) => Some("client_disabled"),
-            Self::InvalidClient(ClientProblem::SeveralMethods) => Some("several_methods"),
+            Self::InvalidClient(ClientProblem::MultipleMethods) => Some("multiple_auth_methods"),
             _ => None,
         }
     }
@@ -150,7 +150,7 @@ impl Refusal {
     /// The part of the request that it is about, as a JSON Pointer in a URI fragment (RFC 6901 §6, RFC 9457 §3).
     pub fn pointer(self) -> Option<String> {
         match self {
-            Self::TooWide(wider) => Some(format!("#/{}", wider.member())),
+            Self::ExceedsParent(wider) => Some(format!("#/{}", wider.member())),
             Self::Undeclared(list, place) => Some(match list {
                 Declared::Scopes => format!("#/scopes/{place}"),
                 Declared::Audiences => format!("#/audiences/{place}"),
@@ -168,8 +168,8 @@ impl Refusal {
             Self::InvalidClient(_)
                 | Self::Malformed(_)
                 | Self::TooLarge
-                | Self::Throttled
-                | Self::GuessingSecrets
+                | Self::RateLimited
+                | Self::TooManyFailedAttempts
         )
     }
 
@@ -181,10 +181,10 @@ impl Refusal {
             Self::UnsupportedGrant => "This server does not know the grant type",
             Self::UnauthorizedClient => "This client may not use the grant type",
             Self::InvalidClient(_) => "Client authentication failed",
-            Self::ProofMissing => "A DPoP proof is required",
-            Self::ProofInvalid(_) => "The DPoP proof is not valid for this request",
-            Self::ProofReplayed => "The DPoP proof was used before",
-            Self::ProofKeyUnknown => "The key of the DPoP proof is not registered for this client",
+            Self::DpopProofMissing => "A DPoP proof is required",
+            Self::DpopProofInvalid(_) => "The DPoP proof is not valid for this request",
+            Self::DpopProofReplayed => "The DPoP proof was used before",
+            Self::DpopProofKeyUnknown => "The key of the DPoP proof is not registered for this client",
             Self::NonceRequired => "The DPoP proof must carry the nonce of the DPoP-Nonce header",
             Self::SubjectTokenInvalid(_) => "The subject token is not valid",
             Self::ActorTokenInvalid(_) => "The actor token is not valid",
@@ -193,8 +193,8 @@ impl Refusal {
             Self::ActorIsNotClient => "The actor token does not prove this client under this key",
             Self::IssuerUnavailable => "The keys of the issuer of a token cannot be fetched at the moment",
             Self::SubjectKeyMismatch => "The subject token is bound to another key",
-            Self::ForeignActor => "The subject token names an actor that this server does not know",
-            Self::NoDelegation => "Nothing authorizes this client to act for the subject",
+            Self::ActorOfOtherIssuer => "The subject token names an actor that this server does not know",
+            Self::DelegationRequired => "Nothing authorizes this client to act for the subject",
             Self::DelegationRevoked => "The delegation was revoked",
             Self::DelegationExpired => "The delegation has expired",
             Self::DelegationRequested => "The delegation has not been approved",
@@ -203,24 +203,28 @@ impl Refusal {
             Self::DepthExceeded => "The chain of actors would be too long",
             Self::ActorCycle => "The client already acts in this chain",
             Self::ActorDisabled => "An earlier actor of this chain was disabled",
-            Self::ScopeTooWide => "The scope goes beyond what may be granted",
+            Self::ScopeExceedsGrant => "The scope goes beyond what may be granted",
             Self::ScopeMalformed => "The scope is malformed",
-            Self::ScopeNotAtTarget => "The scope is not known at every target",
+            Self::ScopeNotAtResource => "The scope is not known at every target",
             Self::ScopeEmpty => "No scope is left to grant",
-            Self::TargetRefused => "The target is unknown or may not be reached",
-            Self::TargetMalformed => "The target is malformed",
-            Self::TargetsNeedKey => "A token for several targets must be bound to a key",
-            Self::TargetAmbiguous => "The targets have no scope in common: name one",
-            Self::DetailsMalformed => "The authorization details are malformed or of an unknown type",
-            Self::DetailsTooWide => "The authorization details go beyond what may be granted",
-            Self::DetailsTooMany => "There are too many authorization details: name some",
+            Self::ResourceRefused => "The target is unknown or may not be reached",
+            Self::ResourceMalformed => "The target is malformed",
+            Self::DpopRequiredForMultipleAudiences => "A token for several targets must be bound to a key",
+            Self::ResourceAmbiguous => "The targets have no scope in common: name one",
+            Self::AuthorizationDetailsMalformed => {
+                "The authorization details are malformed or of an unknown type"
+            }
+            Self::AuthorizationDetailsExceedGrant => {
+                "The authorization details go beyond what may be granted"
+            }
+            Self::AuthorizationDetailsTooMany => "There are too many authorization details: name some",
             Self::TokenTooLarge => "The token would be too large: ask for less",
-            Self::ClockWentBack => "The DPoP proof is too old",
-            Self::Throttled => "Too many requests",
-            Self::GuessingSecrets => "Too many failed attempts",
+            Self::ProofTooOld => "The DPoP proof is too old",
+            Self::RateLimited => "Too many requests",
+            Self::TooManyFailedAttempts => "Too many failed attempts",
             Self::TokenRevoked => "The subject token is not valid",
-            Self::PrincipalCutOff => "What this principal had up to now was ended",
-            Self::AgentEnded => "The agent has ended",
+            Self::PrincipalRevoked => "What this principal had up to now was ended",
+            Self::AgentDeactivated => "The agent has ended",
             Self::KeyRemoved => "The key was removed from its client",
             Self::KeyNotReusable => "The key was removed before and is not accepted again: use another key",
             Self::CapabilityUnknown => "There is no such capability",
@@ -237,9 +241,9 @@ impl Refusal {
             }
             Self::InsufficientScope => "The access token does not allow this",
             Self::NotFound => "There is no such thing, or it is not yours",
-            Self::WrongState(_) => "The present state does not allow this",
+            Self::InvalidStateTransition(_) => "The present state does not allow this",
             Self::ParentNotActive(_) => "What it should hang below is not active",
-            Self::TooWide(_) => "A delegation is never wider than what it comes from",
+            Self::ExceedsParent(_) => "A delegation is never wider than what it comes from",
             Self::Undeclared(list, _) => match list {
                 Declared::Scopes => "No resource declares the scope",
                 Declared::Ceremonies => {
@@ -253,14 +257,14 @@ impl Refusal {
             Self::DelegateDisabled => "The agent is disabled",
             Self::DelegatorUnknown => "The delegator is nobody of a trusted issuer",
             Self::DelegationCycle => "Nobody delegates to itself or to somebody above",
-            Self::TaskFull => "The task has as many agents as it may have",
+            Self::TaskAgentLimit => "The task has as many agents as it may have",
             Self::IdempotencyReused => "The idempotency key came with another request before",
             Self::SlowDown => "Asked again too soon",
             Self::ProviderUnknown => "There is no such provider",
             Self::ProviderUnavailable(_) => "The provider cannot be reached at the moment",
             Self::ProviderRefused => "The provider refused the request",
-            Self::ConnectionNotNamed => "The access token does not name this connection for this use",
-            Self::ConnectionTooWide => "The credential allows more than the access token does",
+            Self::ConnectionMissing => "The access token does not name this connection for this use",
+            Self::ConnectionScopeExceeded => "The credential allows more than the access token does",
             Self::ConnectionUnusable(vault::State::Disconnected) => "The connection was ended",
             Self::ConnectionUnusable(_) => {
                 "The connection is of no use any more: its owner has to connect again"
@@ -270,7 +274,7 @@ impl Refusal {
             Self::ProxyFailed => "What was asked for does not answer",
             Self::ProxyTimeout => "What was asked for did not answer in time",
             Self::MediaType => "The body must be application/json",
-            Self::NotOffered => "This server does not offer that",
+            Self::NotSupported => "This server does not offer that",
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::platform::fault::Fault;
 /// Ids of clients that have not ended and list a resource among their `audiences`, in order.
 pub async fn clients_of_resource(connection: &mut PgConnection, id: &str) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
-        "SELECT client_id FROM client WHERE $1 = ANY (audiences) AND ended_at IS NULL ORDER BY client_id",
+        "SELECT client_id FROM client WHERE $1 = ANY (audiences) AND deactivated_at IS NULL ORDER BY client_id",
     );
     Ok(ids.bind(id).fetch_all(connection).await?)
 }
@@ -31,7 +31,7 @@ pub async fn delegations_of_resource(
 pub async fn clients_of_issuer(connection: &mut PgConnection, iss: &str) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
         "SELECT client_id FROM client
-         WHERE actor_subjects @> jsonb_build_array(jsonb_build_object('iss', $1::text)) AND ended_at IS NULL
+         WHERE actor_subjects @> jsonb_build_array(jsonb_build_object('iss', $1::text)) AND deactivated_at IS NULL
          ORDER BY client_id",
     );
     Ok(ids.bind(iss).fetch_all(connection).await?)

@@ -12,7 +12,7 @@ use crate::domain::resource::Resource;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 use crate::platform::jose::Alg;
-use crate::protocol::identity_token::{ClaimPolicy, MayActUse};
+use crate::protocol::trusted_issuer_jwt::{ClaimPolicy, MayActUse};
 
 #[derive(FromRow)]
 struct IssuerRow {

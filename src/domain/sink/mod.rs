@@ -13,7 +13,7 @@ use super::audit::filter::Filter;
 use super::audit::findings;
 use super::data_key::{DataKeys, Sealed};
 use crate::platform::clock::rfc3339;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::standard_webhooks::Secret;
 use crate::protocol::{cef, ocsf};
 
@@ -79,7 +79,7 @@ pub struct Sink {
     /// Since when nothing is sent there, and why.
     pub disabled: Option<(OffsetDateTime, String)>,
     /// The next event to send.
-    pub position: u64,
+    pub cursor: u64,
     /// How often that was tried in vain.
     pub attempts: u32,
     /// When it is tried again.
@@ -112,8 +112,8 @@ impl Sink {
             "id": self.id, "url": self.url, "format": self.format, "filter": self.filter,
             "enabled": self.disabled.is_none(),
             "disabled_at": self.disabled.as_ref().map(|(at, _)| rfc3339(*at)),
-            "disabled_why": self.disabled.as_ref().map(|(_, why)| why),
-            "position": self.position, "attempts": self.attempts,
+            "disabled_reason": self.disabled.as_ref().map(|(_, why)| why),
+            "cursor": self.cursor, "attempts": self.attempts,
             "next_attempt_at": self.next_attempt_at.map(rfc3339),
             "last_error": self.last_error,
             "delivered_at": self.delivered_at.map(rfc3339),
@@ -144,7 +144,7 @@ pub fn is_id(text: &str) -> bool {
 
 /// What signs for a sink: its secret and, for a while, the one before.
 #[derive(Debug)]
-pub struct Secrets {
+pub struct SigningSecrets {
     /// The present one.
     pub current: Secret,
     /// The one before, and until when it signs.
@@ -163,7 +163,7 @@ struct Stored {
     declared: Option<String>,
 }
 
-impl Secrets {
+impl SigningSecrets {
     /// One that was made here.
     pub fn made(current: Secret) -> Self {
         Self { current, previous: None, declared: None }
@@ -180,7 +180,7 @@ impl Secrets {
     }
 
     /// Those that sign at an instant, the newest first.
-    pub fn live(self, now: OffsetDateTime) -> Vec<Secret> {
+    pub fn active(self, now: OffsetDateTime) -> Vec<Secret> {
         let previous = self.previous.filter(|(_, until)| now < *until).map(|(secret, _)| secret);
         std::iter::once(self.current).chain(previous).collect()
     }
@@ -200,15 +200,15 @@ impl Secrets {
             declared: self.declared.as_ref().map(text),
         };
         let stored =
-            SecretString::from(serde_json::to_string(&stored).during("writing the secret of a sink")?);
-        keys.seal(connection, &row(id), stored.expose_secret().as_bytes()).await
+            SecretString::from(serde_json::to_string(&stored).context("writing the secret of a sink")?);
+        keys.seal(connection, &aad(id), stored.expose_secret().as_bytes()).await
     }
 
     /// Opens those of a sink.
     pub async fn open(keys: &DataKeys, connection: &mut PgConnection, sink: &Sink) -> Result<Self, Fault> {
-        let bytes = keys.open(connection, &row(&sink.id), &sink.sealed).await?;
+        let bytes = keys.open(connection, &aad(&sink.id), &sink.sealed).await?;
         let what = "reading the secret of a sink";
-        let stored: Stored = serde_json::from_slice(&bytes).during(what)?;
+        let stored: Stored = serde_json::from_slice(&bytes).context(what)?;
         let read = |text: &str| Secret::parse(text).ok_or_else(|| Fault::new(what));
         let previous = stored.previous.as_deref().map(read).transpose()?.zip(stored.until);
         let declared = stored.declared.as_deref().map(read).transpose()?;
@@ -217,19 +217,19 @@ impl Secrets {
 }
 
 /// What the secrets of a sink are sealed for.
-pub fn row(id: &str) -> String {
+pub fn aad(id: &str) -> String {
     format!("audit_sink/{id}")
 }
 
 /// How long to wait after so many attempts in vain: twice as long each time, a little more or less by chance, and at least
 /// as long as the sink asked for; never longer than an hour.
-pub fn pause(attempts: u32, chance: u8, asked: Option<u64>) -> Duration {
+pub fn pause(attempts: u32, chance: u8, retry_after: Option<u64>) -> Duration {
     let doubled = FIRST_PAUSE * 2_i32.saturating_pow(attempts.saturating_sub(1).min(16));
     let whole = doubled.min(LONGEST_PAUSE);
     // 80 to 100 per cent.
     let jittered = whole.checked_sub(whole / 5 * i32::from(chance) / 255).unwrap_or(whole);
-    let asked = Duration::seconds(i64::try_from(asked.unwrap_or_default()).unwrap_or(i64::MAX));
-    jittered.max(asked).min(LONGEST_PAUSE)
+    let retry_after = Duration::seconds(i64::try_from(retry_after.unwrap_or_default()).unwrap_or(i64::MAX));
+    jittered.max(retry_after).min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_an_hour_and_honour_what_is_asked() {
-        let seconds = |attempts, asked| pause(attempts, 0, asked).whole_seconds();
+        let seconds = |attempts, retry_after| pause(attempts, 0, retry_after).whole_seconds();
         assert_eq!([1, 2, 3, 10, 11, 40].map(|n| seconds(n, None)), [5, 10, 20, 2_560, 3_600, 3_600]);
         assert_eq!((seconds(1, Some(90)), seconds(1, Some(u64::MAX)), seconds(4, Some(1))), (90, 3_600, 40));
         assert_eq!(pause(1, 255, None), Duration::seconds(4));
@@ -247,9 +247,10 @@ mod tests {
     #[test]
     fn the_secret_before_signs_for_a_while() {
         let now = OffsetDateTime::UNIX_EPOCH;
-        let make =
-            || Secrets::made(Secret::generate().unwrap()).followed_by(Secret::generate().unwrap(), now);
-        assert_eq!(make().live(now + OVERLAP - Duration::seconds(1)).len(), 2);
-        assert_eq!(make().live(now + OVERLAP).len(), 1);
+        let make = || {
+            SigningSecrets::made(Secret::generate().unwrap()).followed_by(Secret::generate().unwrap(), now)
+        };
+        assert_eq!(make().active(now + OVERLAP - Duration::seconds(1)).len(), 2);
+        assert_eq!(make().active(now + OVERLAP).len(), 1);
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Format, Sink};
 use crate::domain::data_key::Sealed;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 #[derive(FromRow)]
 struct Row {
@@ -18,8 +18,8 @@ struct Row {
     sealed: String,
     data_key: String,
     disabled_at: Option<OffsetDateTime>,
-    disabled_why: Option<String>,
-    position: i64,
+    disabled_reason: Option<String>,
+    cursor: i64,
     attempts: i32,
     next_attempt_at: Option<OffsetDateTime>,
     last_error: Option<String>,
@@ -33,11 +33,11 @@ impl TryFrom<Row> for Sink {
         let what = format!("reading sink {}", row.id);
         Ok(Self {
             format: Format::parse(&row.format).ok_or_else(|| Fault::new(&what))?,
-            filter: serde_json::from_value(row.filter).during(&what)?,
+            filter: serde_json::from_value(row.filter).context(&what)?,
             sealed: Sealed { key: row.data_key, text: row.sealed },
-            disabled: row.disabled_at.map(|at| (at, row.disabled_why.unwrap_or_default())),
-            position: u64::try_from(row.position).during(&what)?,
-            attempts: u32::try_from(row.attempts).during(&what)?,
+            disabled: row.disabled_at.map(|at| (at, row.disabled_reason.unwrap_or_default())),
+            cursor: u64::try_from(row.cursor).context(&what)?,
+            attempts: u32::try_from(row.attempts).context(&what)?,
             id: row.id,
             url: row.url,
             next_attempt_at: row.next_attempt_at,
@@ -79,12 +79,12 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<(Sink, i64)>, Fau
 /// once.
 pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime) -> Result<(), Fault> {
     sqlx::query(
-        "INSERT INTO audit_sink (id, url, format, filter, sealed, data_key, disabled_at, disabled_why, position,
+        "INSERT INTO audit_sink (id, url, format, filter, sealed, data_key, disabled_at, disabled_reason, cursor,
                                  created_at, updated_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
          ON CONFLICT (id) DO UPDATE
          SET url = excluded.url, format = excluded.format, filter = excluded.filter, sealed = excluded.sealed,
-             data_key = excluded.data_key, disabled_at = excluded.disabled_at, disabled_why = excluded.disabled_why,
+             data_key = excluded.data_key, disabled_at = excluded.disabled_at, disabled_reason = excluded.disabled_reason,
              attempts = 0, next_attempt_at = NULL, updated_at = excluded.updated_at",
     )
     .bind(&one.id)
@@ -95,7 +95,7 @@ pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime)
     .bind(&one.sealed.key)
     .bind(one.disabled.as_ref().map(|(at, _)| *at))
     .bind(one.disabled.as_ref().map(|(_, why)| why))
-    .bind(number(one.position))
+    .bind(number(one.cursor))
     .bind(now)
     .execute(connection)
     .await?;
@@ -105,7 +105,7 @@ pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime)
 /// One that has not been sent everything before a place, and how far it is; those that are sent nothing do not count.
 pub async fn behind(connection: &mut PgConnection, seq: u64) -> Result<Option<(String, i64)>, Fault> {
     let found = sqlx::query_as(
-        "SELECT id, position FROM audit_sink WHERE disabled_at IS NULL AND position < $1 ORDER BY position LIMIT 1",
+        "SELECT id, cursor FROM audit_sink WHERE disabled_at IS NULL AND cursor < $1 ORDER BY cursor LIMIT 1",
     );
     Ok(found.bind(number(seq)).fetch_optional(connection).await?)
 }
@@ -121,7 +121,7 @@ pub async fn due(connection: &mut PgConnection, now: OffsetDateTime) -> Result<V
     let ids = sqlx::query_scalar(
         "SELECT id FROM audit_sink sink
          WHERE disabled_at IS NULL AND (lease_until IS NULL OR lease_until <= $1)
-           AND ((coalesce(next_attempt_at, $1) <= $1 AND position < (SELECT size FROM audit_head))
+           AND ((coalesce(next_attempt_at, $1) <= $1 AND cursor < (SELECT size FROM audit_head))
                 OR EXISTS (SELECT FROM audit_dead_letter WHERE audit_dead_letter.sink = sink.id AND replay))
          ORDER BY id",
     );
@@ -157,25 +157,25 @@ pub async fn mark_released(connection: &mut PgConnection, id: &str, lease: Uuid)
     Ok(())
 }
 
-/// Everything before `position` is done with, and the lease is renewed; the sink as it is now declared, or `None` if it is
+/// Everything before `cursor` is done with, and the lease is renewed; the sink as it is now declared, or `None` if it is
 /// not ours any more.
-pub async fn mark_reached(
+pub async fn mark_delivered(
     connection: &mut PgConnection,
     (id, lease): (&str, Uuid),
-    (position, delivered): (u64, Option<OffsetDateTime>),
+    (cursor, delivered): (u64, Option<OffsetDateTime>),
     until: OffsetDateTime,
 ) -> Result<Option<Sink>, Fault> {
     let row: Option<Row> = sqlx::query_as(
         "UPDATE audit_sink
-         SET attempts = CASE WHEN position = $3 THEN attempts ELSE 0 END,
-             next_attempt_at = CASE WHEN position = $3 THEN next_attempt_at END,
+         SET attempts = CASE WHEN cursor = $3 THEN attempts ELSE 0 END,
+             next_attempt_at = CASE WHEN cursor = $3 THEN next_attempt_at END,
              last_error = CASE WHEN $4::timestamptz IS NULL THEN last_error END,
-             delivered_at = coalesce($4, delivered_at), position = $3, lease_until = $5
+             delivered_at = coalesce($4, delivered_at), cursor = $3, lease_until = $5
          WHERE id = $1 AND lease = $2 AND disabled_at IS NULL RETURNING *",
     )
     .bind(id)
     .bind(lease)
-    .bind(number(position))
+    .bind(number(cursor))
     .bind(delivered)
     .bind(until)
     .fetch_optional(connection)
@@ -211,7 +211,7 @@ pub async fn mark_disabled(
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
-        "UPDATE audit_sink SET disabled_at = $3, disabled_why = $2, updated_at = $3 WHERE id = $1 AND disabled_at IS NULL",
+        "UPDATE audit_sink SET disabled_at = $3, disabled_reason = $2, updated_at = $3 WHERE id = $1 AND disabled_at IS NULL",
     );
     Ok(done.bind(id).bind(why).bind(now).execute(connection).await?.rows_affected() == 1)
 }
@@ -287,11 +287,11 @@ pub async fn next_replay(connection: &mut PgConnection, id: &str) -> Result<Opti
     .bind(id)
     .fetch_optional(connection)
     .await?;
-    seq.map(|seq| u64::try_from(seq).during("reading a dead letter")).transpose()
+    seq.map(|seq| u64::try_from(seq).context("reading a dead letter")).transpose()
 }
 
 /// It was taken after all.
-pub async fn mark_taken(connection: &mut PgConnection, id: &str, seq: u64) -> Result<(), Fault> {
+pub async fn remove_dead_letter(connection: &mut PgConnection, id: &str, seq: u64) -> Result<(), Fault> {
     sqlx::query("DELETE FROM audit_dead_letter WHERE sink = $1 AND seq = $2")
         .bind(id)
         .bind(number(seq))

@@ -4,7 +4,7 @@ pub mod store;
 
 use time::OffsetDateTime;
 
-use crate::protocol::status_list::{Place, SIZE};
+use crate::protocol::status_list::{SIZE, StatusIndex};
 
 /// Places that a server sets aside at a time.
 pub const BLOCK: u64 = 512;
@@ -23,6 +23,6 @@ pub struct SignedList {
 }
 
 /// How a place is stored: lists follow one another.
-pub fn stored(place: Place) -> i64 {
+pub fn stored(place: StatusIndex) -> i64 {
     i64::try_from(place.list * SIZE + place.idx).unwrap_or(i64::MAX)
 }

@@ -6,24 +6,24 @@ use sqlx::{Connection as _, Encode, FromRow, PgConnection, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::gate;
-use crate::platform::fault::{During, Fault};
+use crate::domain::authority_lock;
+use crate::platform::fault::{Context, Fault};
 use crate::protocol::status_list::SIZE;
 
 /// Sets a block of places aside, which nobody else gets. Places of a server that stops are left empty.
 pub async fn next_block(connection: &mut PgConnection) -> Result<u64, Fault> {
     let number: i64 = sqlx::query_scalar("SELECT nextval('status_block')").fetch_one(connection).await?;
-    u64::try_from(number).during("numbering a block of places")
+    u64::try_from(number).context("numbering a block of places")
 }
 
 /// How many lists there are, up to the one that holds the last block set aside; and the present epoch.
 pub async fn lists(connection: &mut PgConnection) -> Result<(u64, i64), Fault> {
     let (blocks, epoch): (i64, i64) = sqlx::query_as(
-        "SELECT CASE WHEN is_called THEN last_value + 1 ELSE 0 END, number FROM status_block, epoch",
+        "SELECT CASE WHEN is_called THEN last_value + 1 ELSE 0 END, number FROM status_block, revocation_epoch",
     )
     .fetch_one(connection)
     .await?;
-    let places = u64::try_from(blocks).during("counting blocks of places")? * super::BLOCK;
+    let places = u64::try_from(blocks).context("counting blocks of places")? * super::BLOCK;
     Ok((places.div_ceil(SIZE), epoch))
 }
 
@@ -31,7 +31,7 @@ pub async fn lists(connection: &mut PgConnection) -> Result<(u64, i64), Fault> {
 pub async fn live_lists(connection: &mut PgConnection) -> Result<Vec<u64>, Fault> {
     let (last, _) = lists(connection).await?;
     let oldest: Option<i64> =
-        sqlx::query_scalar("SELECT min(status_place) FROM issued_token").fetch_one(connection).await?;
+        sqlx::query_scalar("SELECT min(status_index) FROM issued_token").fetch_one(connection).await?;
     let first = oldest
         .and_then(|place| u64::try_from(place).ok())
         .map_or(last.saturating_sub(1), |place| place / SIZE);
@@ -40,7 +40,7 @@ pub async fn live_lists(connection: &mut PgConnection) -> Result<Vec<u64>, Fault
 
 /// Indices of one list whose tokens are not valid.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub struct RevokedIndex {
     /// For good.
     pub invalid: Vec<i64>,
     /// As long as a client is disabled, or a new key is not confirmed.
@@ -71,37 +71,37 @@ struct Bad {
     passing_places: Vec<i64>,
 }
 
-/// The same as the view `token_now` says, asked from the other end: what might be wrong is little, tokens are many, and
+/// The same as the view `token_status` says, asked from the other end: what might be wrong is little, tokens are many, and
 /// where nothing is wrong none is looked at.
 const BAD: &str = "
     WITH gone AS MATERIALIZED (
-        SELECT client_id, cut_off_in, ended_at, disabled_at FROM client
-        WHERE cut_off_in IS NOT NULL OR ended_at IS NOT NULL OR disabled_at IS NOT NULL
+        SELECT client_id, cutoff_epoch, deactivated_at, disabled_at FROM client
+        WHERE cutoff_epoch IS NOT NULL OR deactivated_at IS NOT NULL OR disabled_at IS NOT NULL
     ), bad AS (
-        SELECT jti, status_place, false AS passing FROM issued_token WHERE revoked_at IS NOT NULL
+        SELECT jti, status_index, false AS passing FROM issued_token WHERE revoked_at IS NOT NULL
         UNION ALL
-        SELECT t.jti, t.status_place, false FROM cutoff c
-        JOIN issued_token t ON t.subject_sub = c.sub AND t.subject_iss = c.iss AND t.born <= c.epoch
+        SELECT t.jti, t.status_index, false FROM principal_revocation c
+        JOIN issued_token t ON t.subject_sub = c.sub AND t.subject_iss = c.iss AND t.created_epoch <= c.revocation_epoch
         UNION ALL
-        SELECT t.jti, t.status_place, k.ended_at IS NULL AND (k.cut_off_in >= t.born) IS NOT TRUE FROM gone k
+        SELECT t.jti, t.status_index, k.deactivated_at IS NULL AND (k.cutoff_epoch >= t.created_epoch) IS NOT TRUE FROM gone k
         JOIN issued_token t ON t.client_id = k.client_id
-        WHERE k.cut_off_in >= t.born OR k.ended_at IS NOT NULL OR k.disabled_at IS NOT NULL
+        WHERE k.cutoff_epoch >= t.created_epoch OR k.deactivated_at IS NOT NULL OR k.disabled_at IS NOT NULL
         UNION ALL
-        SELECT t.jti, t.status_place, false FROM removed_key r
-        JOIN issued_token t ON t.client_id = r.client_id AND r.jkt IN (t.jkt, t.auth_key) AND t.born <= r.removed_in
+        SELECT t.jti, t.status_index, false FROM removed_key r
+        JOIN issued_token t ON t.client_id = r.client_id AND r.jkt IN (t.jkt, t.auth_key) AND t.created_epoch <= r.removed_epoch
     )
     SELECT coalesce(array_agg(jti) FILTER (WHERE NOT passing), '{}') AS lasting,
            coalesce(array_agg(jti) FILTER (WHERE passing), '{}') AS passing,
-           coalesce(array_agg(status_place - $1) FILTER (WHERE NOT passing AND here), '{}') AS lasting_places,
-           coalesce(array_agg(status_place - $1) FILTER (WHERE passing AND here), '{}') AS passing_places
-    FROM (SELECT *, status_place >= $1 AND status_place < $2 AS here FROM bad) b";
+           coalesce(array_agg(status_index - $1) FILTER (WHERE NOT passing AND here), '{}') AS lasting_places,
+           coalesce(array_agg(status_index - $1) FILTER (WHERE passing AND here), '{}') AS passing_places
+    FROM (SELECT *, status_index >= $1 AND status_index < $2 AS here FROM bad) b";
 
 /// Tokens of the list that were made from such ones.
 const MADE_FROM: &str = "
     SELECT coalesce(array_agg(place) FILTER (WHERE made_from = ANY ($3)), '{}') AS lasting,
            coalesce(array_agg(place) FILTER (WHERE made_from = ANY ($4)), '{}') AS passing
-    FROM (SELECT status_place - $1 AS place, unnest(lineage) AS made_from FROM issued_token
-          WHERE status_place >= $1 AND status_place < $2) t
+    FROM (SELECT status_index - $1 AS place, unnest(lineage) AS made_from FROM issued_token
+          WHERE status_index >= $1 AND status_index < $2) t
     WHERE made_from = ANY ($3) OR made_from = ANY ($4)";
 
 /// Delegations that were ended themselves. One that has come to its time has no tokens any more; one whose last use was
@@ -110,36 +110,40 @@ const ENDED: &str = "
     WITH ended AS (
         SELECT id, false AS passing FROM delegation WHERE revoked_at IS NOT NULL AND expires_at > $1
         UNION ALL
-        SELECT d.id, false FROM cutoff c
-        JOIN delegation d ON d.delegator_sub = c.sub AND d.delegator_iss = c.iss AND d.born <= c.epoch
+        SELECT d.id, false FROM principal_revocation c
+        JOIN delegation d ON d.delegator_sub = c.sub AND d.delegator_iss = c.iss AND d.created_epoch <= c.revocation_epoch
         WHERE d.expires_at > $1
         UNION ALL
-        SELECT d.id, false FROM client k JOIN delegation d ON d.delegate = k.client_id AND d.born <= k.cut_off_in
-        WHERE k.cut_off_in IS NOT NULL AND d.expires_at > $1
+        SELECT d.id, false FROM client k JOIN delegation d ON d.delegate = k.client_id AND d.created_epoch <= k.cutoff_epoch
+        WHERE k.cutoff_epoch IS NOT NULL AND d.expires_at > $1
         UNION ALL
         SELECT d.id, false FROM delegation_usage u JOIN delegation d ON d.id = u.delegation_id
         WHERE u.exhausted_at IS NOT NULL AND d.expires_at > $1
         UNION ALL
-        SELECT id, true FROM delegation WHERE rebinding IS NOT NULL AND expires_at > $1
+        SELECT id, true FROM delegation WHERE pending_jwk IS NOT NULL AND expires_at > $1
     )
     SELECT coalesce(array_agg(id) FILTER (WHERE NOT passing), '{}') AS lasting,
            coalesce(array_agg(id) FILTER (WHERE passing), '{}') AS passing FROM ended";
 
 /// Tokens of the list that come from these delegations.
 const UNDER: &str = "
-    SELECT coalesce(array_agg(status_place - $1) FILTER (WHERE delegation_id = ANY ($3)), '{}') AS lasting,
-           coalesce(array_agg(status_place - $1) FILTER (WHERE delegation_id = ANY ($4)), '{}') AS passing
+    SELECT coalesce(array_agg(status_index - $1) FILTER (WHERE delegation_id = ANY ($3)), '{}') AS lasting,
+           coalesce(array_agg(status_index - $1) FILTER (WHERE delegation_id = ANY ($4)), '{}') AS passing
     FROM issued_token
-    WHERE status_place >= $1 AND status_place < $2 AND (delegation_id = ANY ($3) OR delegation_id = ANY ($4))";
+    WHERE status_index >= $1 AND status_index < $2 AND (delegation_id = ANY ($3) OR delegation_id = ANY ($4))";
 
 /// Reads what one list has to say, and how far it goes. Dead are the tokens that something is wrong with, those made
 /// from such a one, and those whose delegation, or one above it, was ended.
-pub async fn ended(connection: &mut PgConnection, list: u64, now: OffsetDateTime) -> Result<Ended, Fault> {
-    let first = i64::try_from(list * SIZE).during("numbering a status list")?;
+pub async fn ended(
+    connection: &mut PgConnection,
+    list: u64,
+    now: OffsetDateTime,
+) -> Result<RevokedIndex, Fault> {
+    let first = i64::try_from(list * SIZE).context("numbering a status list")?;
     let range = (first, first.saturating_add(i64::try_from(SIZE).unwrap_or(i64::MAX)));
     // The epoch is read first: what ends in between shows in the list or not, and the next reader makes another.
-    let mut transaction = connection.begin().await.during("reading a status list")?;
-    let epoch = gate::epoch(&mut transaction).await?;
+    let mut transaction = connection.begin().await.context("reading a status list")?;
+    let epoch = authority_lock::revocation_epoch(&mut transaction).await?;
     // Anything from one token to all of a list is looked for, which goes by indexes or by scans, as the values at hand
     // decide; and it takes longer than requests may.
     sqlx::query(
@@ -148,7 +152,7 @@ pub async fn ended(connection: &mut PgConnection, list: u64, now: OffsetDateTime
     )
     .execute(&mut *transaction)
     .await?;
-    let mut ended = Ended { epoch, ..Ended::default() };
+    let mut ended = RevokedIndex { epoch, ..RevokedIndex::default() };
     let bad: Bad = sqlx::query_as(BAD).bind(range.0).bind(range.1).fetch_one(&mut *transaction).await?;
     ended.add(Split { lasting: bad.lasting_places, passing: bad.passing_places });
     if !bad.tokens.is_empty() {
@@ -160,11 +164,11 @@ pub async fn ended(connection: &mut PgConnection, list: u64, now: OffsetDateTime
         let passing = with_all_below(&mut transaction, own.passing).await?;
         ended.add(places(&mut transaction, UNDER, range, &Split { lasting, passing }).await?);
     }
-    transaction.commit().await.during("reading a status list")?;
+    transaction.commit().await.context("reading a status list")?;
     Ok(ended)
 }
 
-impl Ended {
+impl RevokedIndex {
     fn add(&mut self, places: Split<i64>) {
         self.invalid.extend(places.lasting);
         self.suspended.extend(places.passing);

@@ -5,7 +5,7 @@ pub mod store;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::delegation::{Path, State};
+use super::delegation::{DelegationPath, State};
 use super::principal::Principal;
 use super::refusal::Refusal;
 
@@ -16,9 +16,9 @@ pub enum Problem {
     /// It was revoked (RFC 7009).
     TokenRevoked,
     /// Everything that its subject or its client had by then was ended.
-    PrincipalCutOff,
+    PrincipalRevoked,
     /// Its client was an agent that has ended.
-    AgentEnded,
+    AgentDeactivated,
     /// Its key was removed from its client.
     KeyRemoved,
     /// Its client is disabled; the only one that may pass.
@@ -30,8 +30,8 @@ impl Problem {
     pub fn refusal(self) -> Refusal {
         match self {
             Self::TokenRevoked => Refusal::TokenRevoked,
-            Self::PrincipalCutOff => Refusal::PrincipalCutOff,
-            Self::AgentEnded => Refusal::AgentEnded,
+            Self::PrincipalRevoked => Refusal::PrincipalRevoked,
+            Self::AgentDeactivated => Refusal::AgentDeactivated,
             Self::KeyRemoved => Refusal::KeyRemoved,
             Self::ActorDisabled => Refusal::ActorDisabled,
         }
@@ -44,7 +44,7 @@ pub struct Standing {
     /// What is wrong with it or with one it was made from.
     pub problem: Option<Problem>,
     /// Its delegation with everything above; `None` for a token that comes from none.
-    pub path: Option<Path>,
+    pub path: Option<DelegationPath>,
     /// Whether a reported command has used its delegation up, or one above.
     pub exhausted: bool,
 }
@@ -74,7 +74,7 @@ impl Standing {
 
 /// A token as it is recorded. The token itself is not kept.
 #[derive(Debug, Clone)]
-pub struct IssuedToken {
+pub struct TokenRecord {
     /// Its id.
     pub jti: Uuid,
     /// The token of ours that it was made from.
@@ -94,7 +94,7 @@ pub struct IssuedToken {
     /// The key that signed the client's assertion, where there was one.
     pub auth_key: Option<String>,
     /// Its place in the status lists.
-    pub status_place: i64,
+    pub status_index: i64,
     /// The key it is signed with.
     pub kid: String,
     /// Its scope.

@@ -4,7 +4,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{IssuedToken, Problem, Standing};
+use super::{Problem, Standing, TokenRecord};
 use crate::domain::delegation;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -12,22 +12,22 @@ use crate::platform::fault::Fault;
 /// Inserts tokens. Audiences travel as one text each, separated by line feeds, which no audience contains: PostgreSQL has no arrays of
 /// arrays of different lengths. `LATERAL` with `OFFSET 0` makes PostgreSQL find each earlier token by its index: the plan is
 /// kept, and a join that was right for few rows would read the whole index once there are many.
-pub async fn insert(connection: &mut PgConnection, tokens: &[&IssuedToken]) -> Result<(), sqlx::Error> {
+pub async fn insert(connection: &mut PgConnection, tokens: &[&TokenRecord]) -> Result<(), sqlx::Error> {
     let column =
-        |pick: fn(&IssuedToken) -> String| tokens.iter().map(|token| pick(token)).collect::<Vec<_>>();
+        |pick: fn(&TokenRecord) -> String| tokens.iter().map(|token| pick(token)).collect::<Vec<_>>();
     sqlx::query(
         "INSERT INTO issued_token (jti, parent, lineage, txn, client_id, subject_iss, subject_sub, delegation_id, jkt,
-                                   kid, scope, audience, issued_at, expires_at, auth_key, status_place, born)
+                                   kid, scope, audience, issued_at, expires_at, auth_key, status_index, created_epoch)
          SELECT t.jti, t.parent,
                 CASE WHEN p.jti IS NULL THEN '{}' ELSE p.lineage || p.jti END
                 || CASE WHEN a.jti IS NULL THEN '{}' ELSE a.lineage || a.jti END,
                 t.txn, t.client_id, t.subject_iss, t.subject_sub, t.delegation_id, t.jkt, t.kid, t.scope, string_to_array(t.audience, E'\\n'), t.issued_at, t.expires_at,
-                t.auth_key, t.status_place, (SELECT number FROM epoch)
+                t.auth_key, t.status_index, (SELECT number FROM revocation_epoch)
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                      $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::text[],
                      $15::bigint[], $16::uuid[])
               AS t (jti, parent, txn, client_id, subject_iss, subject_sub, delegation_id, jkt, kid, scope, audience,
-                    issued_at, expires_at, auth_key, status_place, actor)
+                    issued_at, expires_at, auth_key, status_index, actor)
          LEFT JOIN LATERAL (SELECT jti, lineage FROM issued_token WHERE jti = t.parent OFFSET 0) p ON true
          LEFT JOIN LATERAL (SELECT jti, lineage FROM issued_token WHERE jti = t.actor OFFSET 0) a ON true",
     )
@@ -45,7 +45,7 @@ pub async fn insert(connection: &mut PgConnection, tokens: &[&IssuedToken]) -> R
     .bind(tokens.iter().map(|token| token.issued_at).collect::<Vec<_>>())
     .bind(tokens.iter().map(|token| token.expires_at).collect::<Vec<_>>())
     .bind(tokens.iter().map(|token| token.auth_key.clone()).collect::<Vec<_>>())
-    .bind(tokens.iter().map(|token| token.status_place).collect::<Vec<_>>())
+    .bind(tokens.iter().map(|token| token.status_index).collect::<Vec<_>>())
     .bind(tokens.iter().map(|token| token.actor).collect::<Vec<_>>())
     .execute(connection)
     .await?;
@@ -67,7 +67,7 @@ pub async fn standing(
 ) -> Result<Option<Standing>, Fault> {
     let row: Option<StandingRow> = sqlx::query_as(
         "SELECT t.delegation_id,
-                (SELECT n.problem FROM token_now n
+                (SELECT n.problem FROM token_status n
                  WHERE n.jti = ANY (t.lineage || t.jti) AND n.problem IS NOT NULL
                  ORDER BY n.problem = 'actor_disabled', n.issued_at LIMIT 1) AS problem,
                 EXISTS (SELECT FROM delegation d JOIN delegation_usage u ON u.delegation_id = ANY (d.path)

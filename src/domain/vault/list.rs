@@ -28,7 +28,7 @@ pub async fn page(
          WHERE id > $1 AND ($2::text IS NULL OR (owner_iss = $2 AND owner_sub = $3))
            AND ($4::text IS NULL OR provider = $4)
            AND ($5::text IS NULL OR $5 = CASE WHEN disconnected_at IS NOT NULL THEN 'disconnected'
-                                              WHEN broken_at IS NOT NULL THEN 'needs_reconnect' ELSE 'active' END)
+                                              WHEN needs_reconnect_at IS NOT NULL THEN 'needs_reconnect' ELSE 'active' END)
          ORDER BY id LIMIT $6",
     )
     .bind(after)

@@ -1,8 +1,8 @@
 //! Connections: one principal's credential at one provider.
 
-pub mod held;
+pub mod credential_cache;
 pub mod list;
-pub mod resealing;
+pub mod rekey;
 pub mod store;
 pub mod target;
 
@@ -19,7 +19,7 @@ use super::principal::Principal;
 use super::provider::Kind;
 use super::registry::VAULT_DETAIL;
 use crate::platform::digest::sha256;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::platform::secret;
 use crate::protocol::authorization_details::Detail;
 
@@ -66,7 +66,7 @@ pub struct Connection {
     /// When its access token ends, where that is known.
     pub expires_at: Option<OffsetDateTime>,
     /// Whether there is a refresh token.
-    pub refreshable: bool,
+    pub has_refresh_token: bool,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it was changed last.
@@ -80,7 +80,7 @@ pub struct Connection {
     /// When its access token was renewed last.
     pub refreshed_at: Option<OffsetDateTime>,
     /// Since when the provider honours it no more.
-    pub broken_at: Option<OffsetDateTime>,
+    pub needs_reconnect_at: Option<OffsetDateTime>,
     /// When it was ended.
     pub disconnected_at: Option<OffsetDateTime>,
 }
@@ -88,13 +88,13 @@ pub struct Connection {
 impl Connection {
     /// What its credential is sealed for: write access to the database alone is not enough to swap two credentials or to
     /// move one to another owner or provider. JSON keeps the members apart, whatever is in them.
-    pub fn row(&self) -> String {
+    pub fn aad(&self) -> String {
         json!(["connection", self.id, self.provider, self.owner.iss, self.owner.sub]).to_string()
     }
 
     /// Where it stands.
     pub fn state(&self) -> State {
-        match (self.disconnected_at, self.broken_at) {
+        match (self.disconnected_at, self.needs_reconnect_at) {
             (Some(_), _) => State::Disconnected,
             (None, Some(_)) => State::NeedsReconnect,
             (None, None) => State::Active,
@@ -107,7 +107,7 @@ impl Connection {
     pub fn is_due(&self, now: OffsetDateTime, leeway: Duration) -> bool {
         let ends_at = match self.expires_at {
             Some(at) => at,
-            None if self.refreshable => self.obtained_at + UNTOLD,
+            None if self.has_refresh_token => self.obtained_at + UNTOLD,
             None => return false,
         };
         let life = (ends_at - self.obtained_at).max(Duration::ZERO);
@@ -212,7 +212,7 @@ impl Credential {
         };
         // Large enough from the beginning: a buffer that grows leaves copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.room()));
-        serde_json::to_writer(&mut *bytes, &written).during("writing a credential")?;
+        serde_json::to_writer(&mut *bytes, &written).context("writing a credential")?;
         Ok(bytes)
     }
 
@@ -286,14 +286,14 @@ mod tests {
             sealed: None,
             scopes: None,
             expires_at: None,
-            refreshable: true,
+            has_refresh_token: true,
             created_at: OffsetDateTime::UNIX_EPOCH,
             updated_at: OffsetDateTime::UNIX_EPOCH,
             obtained_at: OffsetDateTime::UNIX_EPOCH,
             retry_at: None,
             rejected_at: None,
             refreshed_at: None,
-            broken_at: None,
+            needs_reconnect_at: None,
             disconnected_at: None,
         }
     }
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_seal_is_for_one_owner_whatever_is_in_its_name() {
-        let row = |iss: &str, sub: &str| connection(Principal::new(iss, sub)).row();
+        let row = |iss: &str, sub: &str| connection(Principal::new(iss, sub)).aad();
         assert_ne!(row("https://idp", "alice smith"), row("https://idp alice", "smith"));
         assert_ne!(row("https://idp", "a/b"), row("https://idp/a", "b"));
         assert_ne!(row("i", "\",\""), row("i\",\"", ""));
@@ -312,7 +312,7 @@ mod tests {
             Connection { id: "c/p".into(), provider: "q".into(), ..connection(Principal::new("i", "s")) };
         let one =
             Connection { id: "c".into(), provider: "p/q".into(), ..connection(Principal::new("i", "s")) };
-        assert_ne!(one.row(), other.row());
+        assert_ne!(one.aad(), other.aad());
     }
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
         }
         assert!(!one.is_due(at(3_539), minute) && one.is_due(at(3_540), minute), "not said");
         assert!(!one.has_ended(at(100_000)) && one.expires_in(at(100_000)).is_none());
-        let fixed = Connection { refreshable: false, ..one.clone() };
+        let fixed = Connection { has_refresh_token: false, ..one.clone() };
         assert!(!fixed.is_due(at(100_000), minute));
         assert!(Connection { rejected_at: Some(at(1)), ..one }.is_due(at(1), minute));
     }

@@ -21,14 +21,14 @@ pub(super) struct Row {
     data_key: Option<String>,
     scopes: Option<Vec<String>>,
     expires_at: Option<OffsetDateTime>,
-    refreshable: bool,
+    has_refresh_token: bool,
     created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
     obtained_at: OffsetDateTime,
     retry_at: Option<OffsetDateTime>,
     rejected_at: Option<OffsetDateTime>,
     refreshed_at: Option<OffsetDateTime>,
-    broken_at: Option<OffsetDateTime>,
+    needs_reconnect_at: Option<OffsetDateTime>,
     disconnected_at: Option<OffsetDateTime>,
 }
 
@@ -43,14 +43,14 @@ impl From<Row> for Connection {
             name: row.name,
             version: row.version,
             expires_at: row.expires_at,
-            refreshable: row.refreshable,
+            has_refresh_token: row.has_refresh_token,
             created_at: row.created_at,
             updated_at: row.updated_at,
             obtained_at: row.obtained_at,
             retry_at: row.retry_at,
             rejected_at: row.rejected_at,
             refreshed_at: row.refreshed_at,
-            broken_at: row.broken_at,
+            needs_reconnect_at: row.needs_reconnect_at,
             disconnected_at: row.disconnected_at,
         }
     }
@@ -78,14 +78,14 @@ pub async fn put(connection: &mut PgConnection, one: &Connection) -> Result<(), 
     let scopes: Option<Vec<&String>> = one.scopes.as_ref().map(|scopes| scopes.iter().collect());
     sqlx::query(
         "INSERT INTO connection (id, provider, owner_iss, owner_sub, name, sealed, data_key, scopes, expires_at,
-                                 refreshable, created_at, updated_at, obtained_at, retry_at, refreshed_at)
+                                 has_refresh_token, created_at, updated_at, obtained_at, retry_at, refreshed_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
          ON CONFLICT (id) DO UPDATE
          SET version = connection.version + 1, name = excluded.name, sealed = excluded.sealed,
              data_key = excluded.data_key, scopes = excluded.scopes, expires_at = excluded.expires_at,
-             refreshable = excluded.refreshable, updated_at = excluded.updated_at,
+             has_refresh_token = excluded.has_refresh_token, updated_at = excluded.updated_at,
              obtained_at = excluded.obtained_at, retry_at = excluded.retry_at, rejected_at = NULL,
-             refreshed_at = excluded.refreshed_at, broken_at = NULL, lease = NULL, lease_until = NULL",
+             refreshed_at = excluded.refreshed_at, needs_reconnect_at = NULL, lease = NULL, lease_until = NULL",
     )
     .bind(&one.id)
     .bind(&one.provider)
@@ -96,7 +96,7 @@ pub async fn put(connection: &mut PgConnection, one: &Connection) -> Result<(), 
     .bind(one.sealed.as_ref().map(|sealed| &sealed.key))
     .bind(scopes)
     .bind(one.expires_at)
-    .bind(one.refreshable)
+    .bind(one.has_refresh_token)
     .bind(one.created_at)
     .bind(one.updated_at)
     .bind(one.obtained_at)
@@ -125,7 +125,7 @@ pub async fn mark_disconnected(
 }
 
 /// Forgets the credential of one that was ended.
-pub async fn mark_wiped(connection: &mut PgConnection, id: &str) -> Result<bool, Fault> {
+pub async fn mark_purged(connection: &mut PgConnection, id: &str) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE connection SET sealed = NULL, data_key = NULL
          WHERE id = $1 AND disconnected_at IS NOT NULL AND sealed IS NOT NULL",
@@ -138,7 +138,7 @@ pub async fn mark_wiped(connection: &mut PgConnection, id: &str) -> Result<bool,
 
 /// Some that were ended and whose credential is still kept; others each time, so that a provider that is gone keeps no other
 /// from being told.
-pub async fn unwiped(
+pub async fn pending_purge(
     connection: &mut PgConnection,
     most: i64,
     now: OffsetDateTime,
@@ -172,14 +172,14 @@ pub(super) async fn lock_under_retired(
 }
 
 /// Says that the provider honours a credential no more, unless there is another one by now.
-pub async fn mark_broken(
+pub async fn mark_needs_reconnect(
     connection: &mut PgConnection,
     (id, version): (&str, i64),
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
-        "UPDATE connection SET broken_at = $3, updated_at = $3, version = version + 1, lease = NULL, lease_until = NULL
-         WHERE id = $1 AND version = $2 AND broken_at IS NULL AND disconnected_at IS NULL",
+        "UPDATE connection SET needs_reconnect_at = $3, updated_at = $3, version = version + 1, lease = NULL, lease_until = NULL
+         WHERE id = $1 AND version = $2 AND needs_reconnect_at IS NULL AND disconnected_at IS NULL",
     )
     .bind(id)
     .bind(version)
@@ -217,8 +217,8 @@ pub async fn mark_rejected(
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE connection SET rejected_at = $3, version = version + 1
-         WHERE id = $1 AND version = $2 AND rejected_at IS NULL AND refreshable
-           AND broken_at IS NULL AND disconnected_at IS NULL
+         WHERE id = $1 AND version = $2 AND rejected_at IS NULL AND has_refresh_token
+           AND needs_reconnect_at IS NULL AND disconnected_at IS NULL
            AND (lease_until IS NULL OR lease_until < clock_timestamp())",
     )
     .bind(id)
@@ -249,7 +249,7 @@ pub async fn mark_leased(
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE connection SET lease = $3, lease_until = clock_timestamp() + make_interval(secs => $4)
-         WHERE id = $1 AND version = $2 AND disconnected_at IS NULL AND broken_at IS NULL
+         WHERE id = $1 AND version = $2 AND disconnected_at IS NULL AND needs_reconnect_at IS NULL
            AND (lease_until IS NULL OR lease_until < clock_timestamp()) AND (retry_at IS NULL OR retry_at <= $5)",
     )
     .bind(id)

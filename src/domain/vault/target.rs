@@ -6,7 +6,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use url::Url;
 use uuid::Uuid;
 
-use crate::domain::provider::{Attachment, origin};
+use crate::domain::provider::{CredentialPlacement, origin};
 use crate::protocol::authorization_details::Detail;
 
 /// Segments of a path that are written down at most.
@@ -38,16 +38,16 @@ impl<'a> Target<'a> {
     }
 
     /// The URL, if the provider allows it.
-    pub fn url(&self, attachment: &Attachment) -> Option<Url> {
+    pub fn url(&self, placement: &CredentialPlacement) -> Option<Url> {
         let named = |origin: &String| {
             let authority = origin.split_once("://").map(|(_, authority)| authority);
             authority.is_some_and(|authority| authority.eq_ignore_ascii_case(self.host))
         };
         // Of two origins that differ by their scheme only, https is meant.
-        let origin = attachment.hosts.iter().filter_map(|host| origin(host)).filter(named).max()?;
-        let method = attachment.methods.is_empty() || attachment.methods.contains(self.method);
-        let path = attachment.paths.is_empty()
-            || attachment.paths.iter().any(|beginning| lies_under(self.path, beginning));
+        let origin = placement.hosts.iter().filter_map(|host| origin(host)).filter(named).max()?;
+        let method = placement.methods.is_empty() || placement.methods.contains(self.method);
+        let path = placement.paths.is_empty()
+            || placement.paths.iter().any(|beginning| lies_under(self.path, beginning));
         if !method || !path || !is_plain(self.path) {
             return None;
         }
@@ -211,8 +211,8 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn attachment(hosts: &[&str], methods: &[&str], paths: &[&str]) -> Attachment {
-        Attachment {
+    fn placement(hosts: &[&str], methods: &[&str], paths: &[&str]) -> CredentialPlacement {
+        CredentialPlacement {
             header: "authorization".into(),
             scheme: "Bearer".into(),
             request_headers: BTreeSet::new(),
@@ -222,14 +222,14 @@ mod tests {
         }
     }
 
-    fn url(attachment: &Attachment, rest: &str) -> Option<String> {
-        Target::read("GET", rest, None).url(attachment).map(String::from)
+    fn url(placement: &CredentialPlacement, rest: &str) -> Option<String> {
+        Target::read("GET", rest, None).url(placement).map(String::from)
     }
 
     #[test]
     fn the_first_segment_names_one_of_the_hosts() {
         let hosts =
-            attachment(&["api.example.com", "http://127.0.0.1:8081", "https://b.example.com:8443"], &[], &[]);
+            placement(&["api.example.com", "http://127.0.0.1:8081", "https://b.example.com:8443"], &[], &[]);
         for (rest, expected) in [
             ("api.example.com/v1/x", "https://api.example.com/v1/x"),
             ("API.example.com/v1/", "https://api.example.com/v1/"),
@@ -257,12 +257,12 @@ mod tests {
         ] {
             assert_eq!(url(&hosts, rest), None, "{rest}");
         }
-        assert_eq!(url(&attachment(&[], &[], &[]), "api.example.com/"), None, "no hosts allow nothing");
+        assert_eq!(url(&placement(&[], &[], &[]), "api.example.com/"), None, "no hosts allow nothing");
     }
 
     #[test]
     fn paths_that_can_be_read_in_two_ways_are_refused() {
-        let below = attachment(&["a.example"], &[], &["/v1/"]);
+        let below = placement(&["a.example"], &[], &["/v1/"]);
         for path in [
             "v1/../admin",
             "v1/..",
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn prefixes_are_of_whole_segments_and_methods_are_exact() {
-        let some = attachment(&["a.example"], &["GET"], &["/v1/me", "/v2/"]);
+        let some = placement(&["a.example"], &["GET"], &["/v1/me", "/v2/"]);
         for (rest, may) in
             [("v1/me", true), ("v1/me/x", true), ("v1/men", false), ("v1/me;x", false), ("v2/x", true)]
         {
@@ -409,7 +409,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_sent_lies_where_it_may(path in "[a-z/.%25efFcC;\\\\]{0,24}") {
-            let below = attachment(&["a.example"], &[], &["/v1/"]);
+            let below = placement(&["a.example"], &[], &["/v1/"]);
             let rest = format!("a.example/v1/{path}");
             if let Some(url) = Target::read("GET", &rest, None).url(&below) {
                 prop_assert!(url.path().starts_with("/v1/") && url.host_str() == Some("a.example"));
@@ -424,7 +424,7 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(rest in "\\PC{0,60}") {
             let target = Target::read("GET", &rest, None);
-            let _ = target.url(&attachment(&["a.example"], &[], &[]));
+            let _ = target.url(&placement(&["a.example"], &[], &[]));
             prop_assert!(target.template().len() <= 33 * 25 + 4);
         }
     }

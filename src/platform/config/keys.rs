@@ -26,6 +26,8 @@ pub(super) enum Takes {
     FewSeconds,
     /// The same, or with milliseconds.
     Duration,
+    /// `true` or `false`.
+    Boolean,
     /// One of these words.
     Word(&'static [&'static str]),
     /// A filter for log lines.
@@ -33,8 +35,6 @@ pub(super) enum Takes {
     /// A list of names.
     Names(&'static str),
 }
-
-const SWITCH: Takes = Takes::Word(&["on", "off"]);
 
 /// All keys, those of a section as `section.key`.
 pub(super) const KEYS: &[(&str, Takes)] = &[
@@ -51,41 +51,41 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
     ("http.cors_origins", Takes::Names("https://app.example.com")),
     ("tokens.max_ttl", Takes::Seconds),
     ("tokens.max_depth", Takes::Number),
-    ("dpop.nonce", SWITCH),
-    ("dpop.window", Takes::Seconds),
+    ("dpop.nonce", Takes::Boolean),
+    ("dpop.proof_max_age", Takes::Seconds),
     ("dpop.skew", Takes::FewSeconds),
     ("dpop.nonce_ttl", Takes::Seconds),
     ("keys.algorithm", Takes::Word(&["ES256", "Ed25519", "RS256"])),
     ("keys.rotate_every", Takes::Seconds),
-    ("keys.publish_before", Takes::Seconds),
+    ("keys.prepublish", Takes::Seconds),
     ("delegations.default_ttl", Takes::Seconds),
     ("delegations.max_ttl", Takes::Seconds),
     ("delegations.request_ttl", Takes::Seconds),
     ("delegations.ceremony_ttl", Takes::Seconds),
-    ("delegations.most_requests", Takes::Number),
+    ("delegations.max_pending_requests", Takes::Number),
     ("delegations.max_pending_requests_per_client", Takes::Number),
     ("delegations.max_pending_confirmations", Takes::Number),
     ("delegations.max_pending_confirmations_per_client", Takes::Number),
     ("delegations.capabilities", Takes::Names("observe")),
     ("agents.max_ttl", Takes::Seconds),
-    ("agents.per_task", Takes::Number),
+    ("agents.max_per_task", Takes::Number),
     ("status.ttl", Takes::Seconds),
     ("vault.refresh_leeway", Takes::Seconds),
     ("vault.connect_ttl", Takes::Seconds),
-    ("vault.proxy_body", Takes::Number),
-    ("vault.proxy_answer", Takes::Number),
+    ("vault.proxy_max_request_bytes", Takes::Number),
+    ("vault.proxy_max_response_bytes", Takes::Number),
     ("vault.proxy_timeout", Takes::Seconds),
     ("audit.partition", Takes::Word(&["day", "week", "month"])),
     ("audit.heartbeat", Takes::Seconds),
-    ("audit.reader_patience", Takes::Seconds),
-    ("audit.streams", Takes::Number),
-    ("audit.receipts", SWITCH),
+    ("audit.stream_write_timeout", Takes::Seconds),
+    ("audit.max_streams", Takes::Number),
+    ("audit.receipts", Takes::Boolean),
     ("audit.witnesses", Takes::Names("witness.example.com+1a2b3c4d+BFmF…")),
     ("audit.sink_attempts", Takes::Number),
-    ("limits.per_client", Takes::Number),
-    ("limits.failed_secrets", Takes::Number),
-    ("limits.body", Takes::Number),
-    ("limits.targets", Takes::Number),
+    ("limits.requests_per_second_per_client", Takes::Number),
+    ("limits.failed_auth_per_minute", Takes::Number),
+    ("limits.max_body_bytes", Takes::Number),
+    ("limits.max_targets", Takes::Number),
     ("ledger.batch", Takes::Number),
     ("ledger.queue", Takes::Number),
     ("ledger.timeout", Takes::Duration),
@@ -114,6 +114,7 @@ impl Takes {
             Self::Duration => {
                 "a whole number of seconds, or a duration of at most an hour with a unit (m, s, ms)".to_owned()
             }
+            Self::Boolean => "true or false".to_owned(),
             Self::Word(words) => words.join(" or "),
             Self::Filter => "a filter for log lines".to_owned(),
             Self::Names(_) => "a list of names".to_owned(),
@@ -132,6 +133,7 @@ impl Takes {
             Self::Seconds => "15m",
             Self::FewSeconds => "10s",
             Self::Duration => "1500ms",
+            Self::Boolean => "true",
             Self::Word(words) => words.first().copied().unwrap_or_default(),
             Self::Filter => "actchain=debug,info",
             Self::Names(name) => name,
@@ -141,7 +143,7 @@ impl Takes {
     /// The same value as the file has it.
     fn toml_example(self) -> String {
         match self {
-            Self::Number => self.example().to_owned(),
+            Self::Number | Self::Boolean => self.example().to_owned(),
             Self::Names(name) => format!("[\"{name}\"]"),
             _ => format!("\"{}\"", self.example()),
         }
@@ -154,6 +156,7 @@ impl Takes {
             Self::Number | Self::Seconds | Self::FewSeconds | Self::Duration => {
                 text.parse().map_or_else(|_| plain(), toml::Value::Integer)
             }
+            Self::Boolean => text.parse().map_or_else(|_| plain(), toml::Value::Boolean),
             Self::Names(_) => toml::Value::Array(
                 text.split(',').map(|name| toml::Value::String(name.trim().to_owned())).collect(),
             ),

@@ -16,10 +16,9 @@ use url::Url;
 
 use self::keys::Origin;
 pub use self::sections::{
-    Agents, Audit, Delegations, Dpop, Http, Keys, Ledger, Limits, Log, LogFormat, Span, Status, Switch,
-    Tokens, Vault,
+    Agents, Audit, Delegations, Dpop, Http, Keys, Ledger, Limits, Log, LogFormat, Span, Status, Tokens, Vault,
 };
-use super::fault::{During, Fault};
+use super::fault::{Context, Fault};
 
 /// Everything an operator can set. Durations are seconds, and may be written with units, such as `15m`.
 #[derive(Debug, Clone, Deserialize)]
@@ -121,7 +120,7 @@ impl Config {
         let file = file.map(Path::to_owned).or_else(|| environment.get("ACTCHAIN_CONFIG").map(PathBuf::from));
         let text = match &file {
             None => String::new(),
-            Some(path) => std::fs::read_to_string(path).during(&format!("reading {}", path.display()))?,
+            Some(path) => std::fs::read_to_string(path).context(&format!("reading {}", path.display()))?,
         };
         let origin = file.map_or_else(|| "the configuration".to_owned(), |path| path.display().to_string());
         let config = Self::parse(&origin, &text, &environment)?;
@@ -175,7 +174,7 @@ impl Config {
         }
         let positive = [
             ("tokens.max_ttl", self.tokens.max_ttl),
-            ("dpop.window", self.dpop.window),
+            ("dpop.proof_max_age", self.dpop.proof_max_age),
             ("dpop.nonce_ttl", self.dpop.nonce_ttl),
             ("keys.rotate_every", self.keys.rotate_every),
             ("delegations.default_ttl", self.delegations.default_ttl),
@@ -186,8 +185,8 @@ impl Config {
             ("status.ttl", self.status.ttl),
             ("vault.connect_ttl", self.vault.connect_ttl),
             ("audit.heartbeat", self.audit.heartbeat),
-            ("audit.reader_patience", self.audit.reader_patience),
-            ("audit.streams", self.audit.streams),
+            ("audit.stream_write_timeout", self.audit.stream_write_timeout),
+            ("audit.max_streams", self.audit.max_streams),
             ("audit.sink_attempts", self.audit.sink_attempts),
             ("vault.proxy_timeout", self.vault.proxy_timeout),
             ("database_connections", self.database_connections),
@@ -319,7 +318,7 @@ mod tests {
     fn nothing_set_is_a_working_configuration() {
         let config = parse("", &[]).unwrap();
         assert_eq!(config.issuer(), "http://127.0.0.1:8080");
-        assert_eq!(config.dpop.nonce, Switch::Off);
+        assert!(!config.dpop.nonce);
         // SECURITY.md and docs/ name these.
         assert_eq!((config.tokens.max_ttl, config.status.ttl), (900, 30));
     }
@@ -351,17 +350,20 @@ mod tests {
 
     #[test]
     fn the_environment_wins_over_the_file() {
-        let text = "listen = \"127.0.0.1:1\"\n[limits]\nper_client = 3";
-        let config =
-            parse(text, &[("ACTCHAIN_LIMITS_PER_CLIENT", "7"), ("ACTCHAIN_DPOP_NONCE", "on")]).unwrap();
-        assert_eq!(config.limits.per_client, 7);
-        assert_eq!(config.dpop.nonce, Switch::On);
+        let text = "listen = \"127.0.0.1:1\"\n[limits]\nrequests_per_second_per_client = 3";
+        let config = parse(
+            text,
+            &[("ACTCHAIN_LIMITS_REQUESTS_PER_SECOND_PER_CLIENT", "7"), ("ACTCHAIN_DPOP_NONCE", "true")],
+        )
+        .unwrap();
+        assert_eq!(config.limits.requests_per_second_per_client, 7);
+        assert!(config.dpop.nonce);
         assert_eq!(config.listen.port(), 1);
     }
 
     #[test]
     fn an_unknown_key_is_refused_by_name() {
-        let complaint = parse("[dpop]\nnonces = \"on\"", &[]).unwrap_err();
+        let complaint = parse("[dpop]\nnonces = true", &[]).unwrap_err();
         assert!(complaint.contains("actchain.toml") && complaint.contains("nonces"), "{complaint}");
         let complaint = parse("", &[("ACTCHAIN_LISTEM", "x")]).unwrap_err();
         assert!(complaint.contains("ACTCHAIN_LISTEM"), "{complaint}");
@@ -416,10 +418,10 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_refused_with_its_place_and_an_example() {
-        let text = "listen = \"127.0.0.1:1\"\n\n[dpop]\n  nonce = true\n";
+        let text = "listen = \"127.0.0.1:1\"\n\n[dpop]\n  nonce = \"on\"\n";
         assert_eq!(
             parse(text, &[]).unwrap_err(),
-            "actchain.toml, line 4: dpop.nonce takes on or off, for example: nonce = \"on\""
+            "actchain.toml, line 4: dpop.nonce takes true or false, for example: nonce = true"
         );
         assert_eq!(
             parse("", &[("ACTCHAIN_TOKENS_MAX_TTL", "soon")]).unwrap_err(),
@@ -427,11 +429,11 @@ mod tests {
              and seconds (w, d, h, m, s), for example: ACTCHAIN_TOKENS_MAX_TTL=15m"
         );
         assert_eq!(
-            parse("[dpop]\nnonces = \"on\"", &[]).unwrap_err(),
+            parse("[dpop]\nnonces = true", &[]).unwrap_err(),
             "actchain.toml, line 2: there is no key dpop.nonces: did you mean dpop.nonce?"
         );
         assert_eq!(
-            parse("dpop = \"on\"", &[]).unwrap_err(),
+            parse("dpop = true", &[]).unwrap_err(),
             "actchain.toml, line 1: dpop is a section: write its keys below the line [dpop]"
         );
         assert_eq!(

@@ -54,10 +54,10 @@ pub struct Tokens {
 #[serde(default, deny_unknown_fields)]
 pub struct Dpop {
     /// Whether a server-provided nonce is demanded (§8).
-    pub nonce: Switch,
+    pub nonce: bool,
     /// How old a proof may be.
     #[serde(deserialize_with = "seconds")]
-    pub window: u32,
+    pub proof_max_age: u32,
     /// How far ahead of ours a client's clock may be.
     #[serde(deserialize_with = "seconds")]
     pub skew: u32,
@@ -77,7 +77,7 @@ pub struct Keys {
     pub rotate_every: u32,
     /// How long a key is published before it signs, so that relying parties have fetched it by then.
     #[serde(deserialize_with = "seconds")]
-    pub publish_before: u32,
+    pub prepublish: u32,
 }
 
 /// Delegations.
@@ -97,7 +97,7 @@ pub struct Delegations {
     #[serde(deserialize_with = "seconds")]
     pub ceremony_ttl: u32,
     /// How many may wait for one delegator at a time.
-    pub most_requests: u32,
+    pub max_pending_requests: u32,
     /// How many of these one client may have asked for.
     pub max_pending_requests_per_client: u32,
     /// How many confirmations may wait at one delegation at a time.
@@ -116,7 +116,7 @@ pub struct Agents {
     #[serde(deserialize_with = "seconds")]
     pub max_ttl: u32,
     /// The most of them for one task at a time.
-    pub per_task: u32,
+    pub max_per_task: u32,
 }
 
 /// Status lists (draft-ietf-oauth-status-list).
@@ -139,9 +139,9 @@ pub struct Vault {
     #[serde(deserialize_with = "seconds")]
     pub connect_ttl: u32,
     /// The most bytes of a request's body that the proxy passes on.
-    pub proxy_body: u64,
+    pub proxy_max_request_bytes: u64,
     /// The most bytes of an answer's body that it passes back.
-    pub proxy_answer: u64,
+    pub proxy_max_response_bytes: u64,
     /// How long a call through it may take, from the first byte to the last.
     #[serde(deserialize_with = "seconds")]
     pub proxy_timeout: u32,
@@ -158,11 +158,11 @@ pub struct Audit {
     pub heartbeat: u32,
     /// How long a reader that follows the log may take for what it was sent.
     #[serde(deserialize_with = "seconds")]
-    pub reader_patience: u32,
+    pub stream_write_timeout: u32,
     /// How many streams one reader may have at a time.
-    pub streams: u32,
+    pub max_streams: u32,
     /// Whether answers with a token say where the log has it (`Actchain-Receipt`).
-    pub receipts: Switch,
+    pub receipts: bool,
     /// Keys of witnesses whose cosignatures are taken, as `name+id+key`.
     pub witnesses: Vec<String>,
     /// How often an event is sent to a sink in vain before it is put aside.
@@ -201,14 +201,14 @@ impl Span {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Requests per second for each authenticated client; 0 is off.
-    pub per_client: u32,
+    pub requests_per_second_per_client: u32,
     /// Tries of secrets per minute for a client id from one address, beyond which only remembered secrets pass there;
     /// also how many failed authentications of a client a minute are recorded.
-    pub failed_secrets: u32,
+    pub failed_auth_per_minute: u32,
     /// Bytes of a request body.
-    pub body: usize,
+    pub max_body_bytes: usize,
     /// `audience` and `resource` values together.
-    pub targets: usize,
+    pub max_targets: usize,
 }
 
 /// Group commit.
@@ -232,16 +232,6 @@ pub struct Log {
     pub format: LogFormat,
     /// A `tracing` filter, such as `info` or `actchain=debug,info`.
     pub filter: String,
-}
-
-/// On or off, in words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
 }
 
 /// How log lines look.
@@ -290,13 +280,13 @@ impl Default for Tokens {
 
 impl Default for Dpop {
     fn default() -> Self {
-        Self { nonce: Switch::Off, window: 60, skew: 10, nonce_ttl: 300 }
+        Self { nonce: false, proof_max_age: 60, skew: 10, nonce_ttl: 300 }
     }
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { algorithm: SigningAlg::default(), rotate_every: 30 * 86_400, publish_before: 3_600 }
+        Self { algorithm: SigningAlg::default(), rotate_every: 30 * 86_400, prepublish: 3_600 }
     }
 }
 
@@ -307,7 +297,7 @@ impl Default for Delegations {
             max_ttl: 365 * 86_400,
             request_ttl: 3_600,
             ceremony_ttl: 300,
-            most_requests: 100,
+            max_pending_requests: 100,
             max_pending_requests_per_client: 20,
             max_pending_confirmations: 100,
             max_pending_confirmations_per_client: 10,
@@ -318,7 +308,7 @@ impl Default for Delegations {
 
 impl Default for Agents {
     fn default() -> Self {
-        Self { max_ttl: 3_600, per_task: 100 }
+        Self { max_ttl: 3_600, max_per_task: 100 }
     }
 }
 
@@ -333,8 +323,8 @@ impl Default for Vault {
         Self {
             refresh_leeway: 60,
             connect_ttl: 600,
-            proxy_body: 10 * 1024 * 1024,
-            proxy_answer: 100 * 1024 * 1024,
+            proxy_max_request_bytes: 10 * 1024 * 1024,
+            proxy_max_response_bytes: 100 * 1024 * 1024,
             proxy_timeout: 60,
         }
     }
@@ -345,9 +335,9 @@ impl Default for Audit {
         Self {
             partition: Span::Month,
             heartbeat: 15,
-            reader_patience: 30,
-            streams: 8,
-            receipts: Switch::On,
+            stream_write_timeout: 30,
+            max_streams: 8,
+            receipts: true,
             witnesses: Vec::new(),
             sink_attempts: 12,
         }
@@ -356,7 +346,12 @@ impl Default for Audit {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { per_client: 0, failed_secrets: 10, body: 64 * 1024, targets: 16 }
+        Self {
+            requests_per_second_per_client: 0,
+            failed_auth_per_minute: 10,
+            max_body_bytes: 64 * 1024,
+            max_targets: 16,
+        }
     }
 }
 

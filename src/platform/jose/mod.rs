@@ -1,11 +1,11 @@
 //! Signatures and sealing: the only importer of jsonwebtoken, josekit, p256 and curve25519-dalek.
 
 mod alg;
+mod jwe;
 mod jwk;
 mod jwk_set;
 mod jws;
 mod seal;
-mod seal_to;
 mod signer;
 
 pub use alg::Alg;

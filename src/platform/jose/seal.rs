@@ -5,7 +5,7 @@
 use josekit::jwe::{self, Dir, JweHeader};
 use zeroize::Zeroizing;
 
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 use crate::platform::secret::MasterKey;
 
 /// The header member that names what is sealed.
@@ -59,9 +59,9 @@ impl SealingKey {
         let mut header = JweHeader::new();
         header.set_content_encryption("A256GCM");
         header.set_key_id(&self.id);
-        header.set_claim(ROW, Some(row.into())).during("sealing")?;
-        let cipher = Dir.encrypter_from_bytes(self.key.as_slice()).during("sealing")?;
-        jwe::serialize_compact(secret, &header, &cipher).during("sealing")
+        header.set_claim(ROW, Some(row.into())).context("sealing")?;
+        let cipher = Dir.encrypter_from_bytes(self.key.as_slice()).context("sealing")?;
+        jwe::serialize_compact(secret, &header, &cipher).context("sealing")
     }
 
     /// Opens what was sealed for this row.
@@ -70,7 +70,7 @@ impl SealingKey {
     /// A fault that names the key when the seal was made under another one, and one that names the row when the seal was
     /// broken or belongs elsewhere.
     pub fn open(&self, row: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        let cipher = Dir.decrypter_from_bytes(self.key.as_slice()).during("opening a seal")?;
+        let cipher = Dir.decrypter_from_bytes(self.key.as_slice()).context("opening a seal")?;
         if let Some(other) = sealed_under(sealed).filter(|other| *other != self.id) {
             return match &self.previous {
                 Some(previous) if previous.id == other => previous.open(row, sealed),

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{Alg, PublicKey};
 use crate::platform::base64url;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 /// What we sign with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ impl SigningKey {
             SigningAlg::ES256 => generate_p256()?,
             SigningAlg::Ed25519 => generate_ed25519()?,
             SigningAlg::RS256 => josekit::jwk::alg::rsa::RsaKeyPair::generate(2048)
-                .during("making an RSA key")?
+                .context("making an RSA key")?
                 .to_raw_private_key(),
         });
         Ok((Self::from_private(alg, &private)?, private))
@@ -82,9 +82,9 @@ impl SigningKey {
         };
         let public = jsonwebtoken::jwk::Jwk::from_encoding_key(&encoding, alg.alg().backend())
             .and_then(|jwk| Ok(serde_json::to_value(jwk)?))
-            .during("reading a signing key")?;
+            .context("reading a signing key")?;
         let members = public.as_object().ok_or_else(|| Fault::new("a signing key without members"))?;
-        let public = PublicKey::from_jwk(members).during("reading a signing key")?;
+        let public = PublicKey::from_jwk(members).context("reading a signing key")?;
         Ok(Self { alg, encoding, public })
     }
 
@@ -115,7 +115,7 @@ impl SigningKey {
             kid: Some(self.kid().to_owned()),
             ..Header::new(self.alg().backend())
         };
-        jsonwebtoken::encode(&header, claims, &self.encoding).during("signing a token")
+        jsonwebtoken::encode(&header, claims, &self.encoding).context("signing a token")
     }
 
     /// Signs claims as a proof that carries its own public key (`jwk` in the header, RFC 9449 §4.2).
@@ -125,17 +125,17 @@ impl SigningKey {
             members.retain(|name, _| !matches!(name.as_str(), "alg" | "kid" | "use"));
         }
         let header = json!({"typ": typ, "alg": self.alg().name(), "jwk": jwk});
-        let claims = serde_json::to_vec(claims).during("signing a proof")?;
+        let claims = serde_json::to_vec(claims).context("signing a proof")?;
         let input = format!("{}.{}", base64url::encode(header.to_string()), base64url::encode(claims));
         let signature = jsonwebtoken::crypto::sign(input.as_bytes(), &self.encoding, self.alg().backend())
-            .during("signing a proof")?;
+            .context("signing a proof")?;
         Ok(format!("{input}.{signature}"))
     }
 
     /// The raw signature over a message, for formats that are not JWTs.
     pub fn sign_raw(&self, message: &[u8]) -> Result<Vec<u8>, Fault> {
         let text = jsonwebtoken::crypto::sign(message, &self.encoding, self.alg().backend())
-            .during("signing a message")?;
+            .context("signing a message")?;
         base64url::decode(text).ok_or_else(|| Fault::new("a signature that is not base64url"))
     }
 }
@@ -149,8 +149,8 @@ pub fn verify_ed25519(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
 fn generate_p256() -> Result<Vec<u8>, Fault> {
     use p256::elliptic_curve::Generate as _;
     use p256::pkcs8::EncodePrivateKey as _;
-    let secret = p256::SecretKey::try_generate().during("making a P-256 key")?;
-    Ok(secret.to_pkcs8_der().during("making a P-256 key")?.as_bytes().to_vec())
+    let secret = p256::SecretKey::try_generate().context("making a P-256 key")?;
+    Ok(secret.to_pkcs8_der().context("making a P-256 key")?.as_bytes().to_vec())
 }
 
 fn generate_ed25519() -> Result<Vec<u8>, Fault> {

@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::process::Stdio;
 
-use super::place::POINTER;
+use super::data_dir::POINTER;
 use super::postmaster::last_lines;
 use super::{Cluster, lock};
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 impl Cluster {
     /// Writes the database into a file, as it is at one moment, while others use it.
@@ -31,11 +31,11 @@ impl Cluster {
         let deciding = lock::start(&place.data_dir).await?;
         self.postmaster.stop(&deciding).await?;
         let what = format!("removing the database in {}", place.home.display());
-        fs::remove_dir_all(&place.home).during(&what)?;
+        fs::remove_dir_all(&place.home).context(&what)?;
         for name in [POINTER, "postgres-start.log"] {
             match fs::remove_file(place.data_dir.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).during(&what);
+                    return Err(error).context(&what);
                 }
                 _ => {}
             }
@@ -49,8 +49,8 @@ async fn finish(mut command: std::process::Command, program: &str) -> Result<(),
     command.stderr(Stdio::piped());
     let child = tokio::process::Command::from(command).kill_on_drop(true).spawn();
     let child =
-        child.during(&format!("starting {program}, which belongs to PostgreSQL's client programs"))?;
-    let output = child.wait_with_output().await.during(&format!("running {program}"))?;
+        child.context(&format!("starting {program}, which belongs to PostgreSQL's client programs"))?;
+    let output = child.wait_with_output().await.context(&format!("running {program}"))?;
     if output.status.success() {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use tokio::time::Instant;
 
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 /// Longer than making a cluster and starting it may take somebody else.
 const START_LOCK_LIMIT: Duration = Duration::from_secs(180);
@@ -23,7 +23,7 @@ pub(super) struct StartLock(File);
 impl StartLock {
     /// A child that gets this as its standard input keeps the lock until it ends, even if we are killed.
     pub(super) fn lend(&self) -> Result<Stdio, Fault> {
-        self.0.try_clone().map(Stdio::from).during("sharing start.lock")
+        self.0.try_clone().map(Stdio::from).context("sharing start.lock")
     }
 }
 
@@ -65,8 +65,8 @@ pub(super) fn server(data_dir: &Path) -> Result<Held, Fault> {
             data_dir.display()
         )));
     }
-    file.set_len(0).during("writing server.lock")?;
-    file.write_all(std::process::id().to_string().as_bytes()).during("writing server.lock")?;
+    file.set_len(0).context("writing server.lock")?;
+    file.write_all(std::process::id().to_string().as_bytes()).context("writing server.lock")?;
     Ok(Held(file))
 }
 
@@ -89,7 +89,7 @@ pub(super) fn users(data_dir: &Path, _deciding: &StartLock) -> Result<Held, Faul
 
 /// Gives up being a user, and tells whether that was the last one. Whoever comes next waits for `start.lock`.
 pub(super) fn leave(users: Held, _deciding: &StartLock) -> Result<bool, Fault> {
-    users.0.unlock().during("unlocking users.lock")?;
+    users.0.unlock().context("unlocking users.lock")?;
     got(users.0.try_lock(), "users.lock")
 }
 
@@ -118,11 +118,11 @@ fn open(data_dir: &Path, name: &str) -> Result<File, Fault> {
         .mode(0o600)
         .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
         .open(&path)
-        .during(&what)?;
+        .context(&what)?;
     if geteuid().is_root() {
         // A command run by root must not lock the data directory's owner out for good.
-        let owner = std::fs::metadata(data_dir).during(&what)?;
-        fchown(&file, Some(owner.uid()), Some(owner.gid())).during(&what)?;
+        let owner = std::fs::metadata(data_dir).context(&what)?;
+        fchown(&file, Some(owner.uid()), Some(owner.gid())).context(&what)?;
     }
     Ok(file)
 }

@@ -17,10 +17,10 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Durability;
-use super::find::Programs;
+use super::data_dir::{DataDir, NAME, PORT};
+use super::discover::Programs;
 use super::lock::StartLock;
-use super::place::{NAME, PORT, Place};
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const INIT_LIMIT: Duration = Duration::from_secs(120);
@@ -51,7 +51,7 @@ const SETTINGS: [&str; 14] = [
 
 #[derive(Debug)]
 pub(super) struct Postmaster {
-    pub(super) place: Place,
+    pub(super) place: DataDir,
     programs: Programs,
     durability: Durability,
     /// The last one this process started, until it was seen to end; 0 for none.
@@ -59,7 +59,7 @@ pub(super) struct Postmaster {
 }
 
 impl Postmaster {
-    pub(super) fn new(place: Place, programs: Programs, durability: Durability) -> Self {
+    pub(super) fn new(place: DataDir, programs: Programs, durability: Durability) -> Self {
         Self { place, programs, durability, child: AtomicI32::new(0) }
     }
 
@@ -149,16 +149,16 @@ impl Postmaster {
         // Should we be killed, the orphan holds the lock, and nobody makes a cluster in the same folder beside it.
         initdb.stdin(deciding.lend()?);
         let output = tokio::process::Command::from(initdb).kill_on_drop(true).output();
-        let output = timeout(INIT_LIMIT, output).await.during("making the database took too long")?;
-        let output = output.during(&format!("running {}", self.programs.initdb().display()))?;
+        let output = timeout(INIT_LIMIT, output).await.context("making the database took too long")?;
+        let output = output.context(&format!("running {}", self.programs.initdb().display()))?;
         if !output.status.success() {
             let lines = last_lines(&String::from_utf8_lossy(&output.stderr));
             return Err(Fault::new(format!("initdb could not make the database: {lines}")));
         }
-        fs::rename(&unfinished, self.place.cluster()).during("moving the new database to its place")?;
+        fs::rename(&unfinished, self.place.cluster()).context("moving the new database to its place")?;
         fs::File::open(&self.place.home)
             .and_then(|home| home.sync_all())
-            .during("syncing the database's folder")
+            .context("syncing the database's folder")
     }
 
     fn spawn(&self) -> Result<(), Fault> {
@@ -174,16 +174,16 @@ impl Postmaster {
             .mode(0o600)
             .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
             .open(self.place.start_log())
-            .during(&what)?;
+            .context(&what)?;
         let mut command = self.place.account.command(&program, &self.place.home);
         command.arg("-D").arg(self.place.cluster()).arg("-p").arg(PORT.to_string());
         for setting in self.settings() {
             command.arg("-c").arg(setting);
         }
-        command.stdout(log.try_clone().during(&what)?).stderr(log);
+        command.stdout(log.try_clone().context(&what)?).stderr(log);
         // Ctrl-C in a terminal reaches the whole process group, but the server still needs its database to drain.
         command.process_group(0);
-        self.child.store(start_detached(command).during(&what)?, Ordering::Relaxed);
+        self.child.store(start_detached(command).context(&what)?, Ordering::Relaxed);
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl Postmaster {
     fn remove_if_stale(&self, file: &Path) -> Result<(), Fault> {
         let stale = file.exists() && pid_in(file).is_none_or(|pid| self.works_here(pid) == Some(false));
         if stale {
-            fs::remove_file(file).during(&format!("removing the stale {}", file.display()))?;
+            fs::remove_file(file).context(&format!("removing the stale {}", file.display()))?;
         }
         Ok(())
     }

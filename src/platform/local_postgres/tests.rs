@@ -21,7 +21,7 @@ fn settings(data_dir: &Path) -> Settings {
     Settings { data_dir: data_dir.to_owned(), bin_dir: None, path: std::env::var_os("PATH") }
 }
 
-async fn open(data_dir: &Path, role: Role) -> Result<Cluster, Fault> {
+async fn open(data_dir: &Path, role: PostgresUser) -> Result<Cluster, Fault> {
     Cluster::open(settings(data_dir), role).await
 }
 
@@ -80,7 +80,7 @@ async fn opens_what_it_is_told_and_waits() {
     let cluster = match wanted.trim() {
         "" => return,
         "throwaway" => Cluster::throwaway(None, None, Durability::On).await.unwrap(),
-        data_dir => open(Path::new(data_dir), Role::Server).await.unwrap(),
+        data_dir => open(Path::new(data_dir), PostgresUser::Server).await.unwrap(),
     };
     println!(
         "\nopened {} {}",
@@ -106,7 +106,7 @@ fn kill_process(mut child: Child) {
 #[tokio::test]
 async fn makes_a_durable_private_cluster() {
     let folder = open_folder();
-    let cluster = open(&folder.path().join("data"), Role::Server).await.unwrap();
+    let cluster = open(&folder.path().join("data"), PostgresUser::Server).await.unwrap();
     assert_eq!(
         show(&cluster, "select current_setting('fsync') || current_setting('synchronous_commit')").await,
         "onon"
@@ -129,10 +129,10 @@ async fn makes_a_durable_private_cluster() {
 #[tokio::test]
 async fn keeps_its_data_over_a_restart() {
     let folder = open_folder();
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     write_row(&cluster).await;
     cluster.close().await.unwrap();
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     assert_eq!(rows(&cluster).await, 1);
     cluster.close().await.unwrap();
 }
@@ -140,8 +140,8 @@ async fn keeps_its_data_over_a_restart() {
 #[tokio::test]
 async fn refuses_a_second_server_and_says_why() {
     let folder = open_folder();
-    let first = open(folder.path(), Role::Server).await.unwrap();
-    let fault = open(folder.path(), Role::Server).await.unwrap_err();
+    let first = open(folder.path(), PostgresUser::Server).await.unwrap();
+    let fault = open(folder.path(), PostgresUser::Server).await.unwrap_err();
     assert_eq!(
         fault.to_string(),
         format!(
@@ -151,21 +151,21 @@ async fn refuses_a_second_server_and_says_why() {
         )
     );
     first.close().await.unwrap();
-    open(folder.path(), Role::Server).await.unwrap().close().await.unwrap();
+    open(folder.path(), PostgresUser::Server).await.unwrap().close().await.unwrap();
 }
 
 #[tokio::test]
 async fn commands_come_and_go_beside_a_server() {
     let folder = open_folder();
-    let server = open(folder.path(), Role::Server).await.unwrap();
+    let server = open(folder.path(), PostgresUser::Server).await.unwrap();
     let pid = server.postmaster_pid();
-    let command = open(folder.path(), Role::Command).await.unwrap();
+    let command = open(folder.path(), PostgresUser::Command).await.unwrap();
     assert_eq!(command.postmaster_pid(), pid);
     command.close().await.unwrap();
     assert_eq!(server.postmaster_pid(), pid);
 
     // The last one stops it, whoever that is.
-    let command = open(folder.path(), Role::Command).await.unwrap();
+    let command = open(folder.path(), PostgresUser::Command).await.unwrap();
     server.close().await.unwrap();
     assert_eq!(command.postmaster_pid(), pid);
     command.close().await.unwrap();
@@ -175,7 +175,7 @@ async fn commands_come_and_go_beside_a_server() {
 #[tokio::test]
 async fn a_lone_command_starts_and_stops_it() {
     let folder = open_folder();
-    let command = open(folder.path(), Role::Command).await.unwrap();
+    let command = open(folder.path(), PostgresUser::Command).await.unwrap();
     let pid = command.postmaster_pid().unwrap();
     assert_eq!(show(&command, "select 'works'").await, "works");
     command.close().await.unwrap();
@@ -185,7 +185,8 @@ async fn a_lone_command_starts_and_stops_it() {
 #[tokio::test]
 async fn many_at_once_share_one_cluster() {
     let folder = open_folder();
-    let opened = futures_util::future::join_all((0..8).map(|_| open(folder.path(), Role::Command))).await;
+    let opened =
+        futures_util::future::join_all((0..8).map(|_| open(folder.path(), PostgresUser::Command))).await;
     let clusters: Vec<Cluster> = opened.into_iter().map(Result::unwrap).collect();
     let pid = clusters[0].postmaster_pid().unwrap();
     assert!(clusters.iter().all(|cluster| cluster.postmaster_pid() == Some(pid)));
@@ -198,10 +199,10 @@ async fn many_at_once_share_one_cluster() {
 #[tokio::test]
 async fn a_dropped_command_stops_it_too_and_the_next_open_copes_with_that() {
     let folder = open_folder();
-    let command = open(folder.path(), Role::Command).await.unwrap();
+    let command = open(folder.path(), PostgresUser::Command).await.unwrap();
     let pid = command.postmaster_pid().unwrap();
     drop(command);
-    let next = open(folder.path(), Role::Command).await.unwrap();
+    let next = open(folder.path(), PostgresUser::Command).await.unwrap();
     assert_ne!(next.postmaster_pid(), Some(pid));
     next.close().await.unwrap();
 }
@@ -209,7 +210,7 @@ async fn a_dropped_command_stops_it_too_and_the_next_open_copes_with_that() {
 #[tokio::test]
 async fn ensure_running_brings_a_killed_cluster_back() {
     let folder = open_folder();
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     for round in 1..=3 {
         write_row(&cluster).await;
         let killed = cluster.postmaster_pid().unwrap();
@@ -226,7 +227,7 @@ async fn ensure_running_brings_a_killed_cluster_back() {
 #[tokio::test]
 async fn orphans_of_a_killed_cluster_do_not_keep_it_down() {
     let folder = open_folder();
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     write_row(&cluster).await;
     let mut busy = connect(&cluster).await;
     let orphan: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut busy).await.unwrap();
@@ -252,14 +253,14 @@ async fn orphans_of_a_killed_cluster_do_not_keep_it_down() {
 #[tokio::test]
 async fn open_recovers_a_cluster_killed_with_its_server() {
     let folder = open_folder();
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     write_row(&cluster).await;
     cluster.close().await.unwrap();
     let mut server = other_process(folder.path().to_str().unwrap());
     let (pid, _) = opened(&mut server);
     kill_process(server);
     kill_hard(pid);
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     assert_eq!(rows(&cluster).await, 1);
     cluster.close().await.unwrap();
 }
@@ -269,10 +270,10 @@ async fn open_adopts_the_cluster_of_a_killed_server() {
     let folder = open_folder();
     let mut server = other_process(folder.path().to_str().unwrap());
     let (pid, _) = opened(&mut server);
-    let fault = open(folder.path(), Role::Server).await.unwrap_err().to_string();
+    let fault = open(folder.path(), PostgresUser::Server).await.unwrap_err().to_string();
     assert!(fault.contains(&format!("another actchain server (process {})", server.id())), "{fault}");
     kill_process(server);
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     assert_eq!(cluster.postmaster_pid(), Some(pid));
     cluster.close().await.unwrap();
     until("it has ended", || !lives(pid)).await;
@@ -282,7 +283,7 @@ async fn open_adopts_the_cluster_of_a_killed_server() {
 #[tokio::test]
 async fn a_stale_pid_file_that_names_a_living_process_is_overcome() {
     let folder = open_folder();
-    let cluster = open(folder.path(), Role::Command).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Command).await.unwrap();
     let (pid_file, socket_pid_file) =
         (cluster.postmaster.place.pid_file(), cluster.postmaster.place.socket_pid_file());
     let account = cluster.postmaster.place.account.clone();
@@ -291,7 +292,7 @@ async fn a_stale_pid_file_that_names_a_living_process_is_overcome() {
     for content in [format!("{}\n", stranger.id()), String::new()] {
         fs::write(&pid_file, &content).unwrap();
         fs::write(&socket_pid_file, &content).unwrap();
-        let cluster = open(folder.path(), Role::Server).await.unwrap();
+        let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
         assert_eq!(show(&cluster, "select 'works'").await, "works");
         cluster.close().await.unwrap();
     }
@@ -307,7 +308,7 @@ async fn an_init_interrupted_by_a_kill_is_begun_again() {
     let server = other_process(folder.path().to_str().unwrap());
     until("initdb works", || unfinished.join("base").exists()).await;
     kill_process(server);
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     assert_eq!(show(&cluster, "select 'works'").await, "works");
     assert!(!unfinished.exists());
     cluster.close().await.unwrap();
@@ -317,14 +318,14 @@ async fn an_init_interrupted_by_a_kill_is_begun_again() {
 async fn a_cancelled_init_is_begun_again() {
     let folder = open_folder();
     let unfinished = folder.path().join("postgres/cluster.new");
-    let mut opening = Box::pin(open(folder.path(), Role::Server));
+    let mut opening = Box::pin(open(folder.path(), PostgresUser::Server));
     // It goes on only when it is polled, and takes several polls from here to its end.
     while !unfinished.join("base").exists() {
         assert!(futures_util::poll!(&mut opening).is_pending());
         tokio::task::yield_now().await;
     }
     drop(opening);
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     assert_eq!(show(&cluster, "select 'works'").await, "works");
     assert!(!unfinished.exists());
     cluster.close().await.unwrap();
@@ -334,7 +335,7 @@ async fn a_cancelled_init_is_begun_again() {
 async fn deep_and_odd_data_directories_work() {
     let folder = open_folder();
     let data_dir = folder.path().join("a \"$HOME\", 'b'; ünï").join("deep".repeat(30));
-    let cluster = open(&data_dir, Role::Server).await.unwrap();
+    let cluster = open(&data_dir, PostgresUser::Server).await.unwrap();
     let sockets = cluster.postmaster.place.sockets.clone();
     assert!(sockets.starts_with("/tmp"));
     assert_eq!(fs::metadata(&sockets).unwrap().mode() & 0o777, 0o700);
@@ -343,7 +344,7 @@ async fn deep_and_odd_data_directories_work() {
     assert!(!sockets.exists());
 
     let data_dir = folder.path().join("a \"b\", c");
-    let cluster = open(&data_dir, Role::Server).await.unwrap();
+    let cluster = open(&data_dir, PostgresUser::Server).await.unwrap();
     assert!(cluster.postmaster.place.sockets.starts_with(data_dir.canonicalize().unwrap()));
     cluster.close().await.unwrap();
 }
@@ -353,14 +354,14 @@ async fn a_socket_folder_made_by_somebody_else_is_passed_over() {
     let folder = open_folder();
     let data_dir = folder.path().join("deep".repeat(30));
     let taken = {
-        let cluster = open(&data_dir, Role::Server).await.unwrap();
+        let cluster = open(&data_dir, PostgresUser::Server).await.unwrap();
         let taken = cluster.postmaster.place.sockets.clone();
         cluster.close().await.unwrap();
         taken
     };
     fs::create_dir(&taken).unwrap();
     fs::set_permissions(&taken, fs::Permissions::from_mode(0o777)).unwrap();
-    let cluster = open(&data_dir, Role::Server).await.unwrap();
+    let cluster = open(&data_dir, PostgresUser::Server).await.unwrap();
     assert_ne!(cluster.postmaster.place.sockets, taken);
     cluster.close().await.unwrap();
     fs::remove_dir(&taken).unwrap();
@@ -374,26 +375,26 @@ async fn below_a_folder_of_root_alone_it_lives_elsewhere() {
     let folder = TempDir::new().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let data_dir = folder.path().join("data");
-    let cluster = open(&data_dir, Role::Server).await.unwrap();
+    let cluster = open(&data_dir, PostgresUser::Server).await.unwrap();
     let home = cluster.postmaster.place.home.clone();
     assert!(home.starts_with("/var/lib/actchain"));
     assert_ne!(fs::metadata(&home).unwrap().uid(), 0);
     write_row(&cluster).await;
     cluster.close().await.unwrap();
-    let cluster = open(&data_dir, Role::Command).await.unwrap();
+    let cluster = open(&data_dir, PostgresUser::Command).await.unwrap();
     assert_eq!(cluster.postmaster.place.home, home);
     assert_eq!(rows(&cluster).await, 1);
     cluster.close().await.unwrap();
 
     // Who removes the data directory does not want its database back.
     fs::remove_dir_all(&data_dir).unwrap();
-    let cluster = open(&data_dir, Role::Server).await.unwrap();
+    let cluster = open(&data_dir, PostgresUser::Server).await.unwrap();
     let anew = cluster.postmaster.place.home.clone();
     assert_ne!(anew, home);
     cluster.close().await.unwrap();
 
     fs::remove_dir_all(&anew).unwrap();
-    let fault = open(&data_dir, Role::Server).await.unwrap_err().to_string();
+    let fault = open(&data_dir, PostgresUser::Server).await.unwrap_err().to_string();
     assert!(fault.contains("where there is none"), "{fault}");
     fs::remove_dir_all(&home).unwrap();
 }
@@ -411,7 +412,7 @@ async fn missing_or_old_programs_are_named_in_one_sentence() {
     let (folder, programs) = (open_folder(), open_folder());
     let told = async |data_dir: &Path| {
         let settings = Settings { bin_dir: Some(programs.path().to_owned()), ..settings(data_dir) };
-        Cluster::open(settings, Role::Server).await.unwrap_err().to_string()
+        Cluster::open(settings, PostgresUser::Server).await.unwrap_err().to_string()
     };
     let advice =
         "install it (package `postgresql`), or set ACTCHAIN_DATABASE_URL to a database that already exists";
@@ -426,7 +427,7 @@ async fn missing_or_old_programs_are_named_in_one_sentence() {
         format!("PostgreSQL 15 or newer was not found in {place} (only 14 in {place}): {advice}")
     );
 
-    open(folder.path(), Role::Command).await.unwrap().close().await.unwrap();
+    open(folder.path(), PostgresUser::Command).await.unwrap().close().await.unwrap();
     fake_postgres(programs.path(), "99.1");
     let fault = told(folder.path()).await;
     assert!(fault.contains("which made the database in the data directory, was not found"), "{fault}");
@@ -436,7 +437,7 @@ async fn missing_or_old_programs_are_named_in_one_sentence() {
 async fn programs_on_the_path_are_found_where_links_lead() {
     let folder = open_folder();
     let links = open_folder();
-    let cluster = open(folder.path(), Role::Command).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Command).await.unwrap();
     let Settings { path, .. } = settings(folder.path());
     let search = Search { bin_dir: None, path: path.as_deref() };
     let account = &cluster.postmaster.place.account;
@@ -456,25 +457,25 @@ fn versions_are_read_from_every_kind_of_build() {
         ("postgres (PostgreSQL) 17beta1\n", Some(17)),
         ("no such thing", None),
     ] {
-        assert_eq!(find::major_version(text), major);
+        assert_eq!(discover::major_version(text), major);
     }
 }
 
 #[tokio::test]
 async fn a_start_that_cannot_succeed_quotes_the_log() {
     let folder = open_folder();
-    let cluster = open(folder.path(), Role::Command).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Command).await.unwrap();
     let configuration = cluster.postmaster.place.cluster().join("postgresql.conf");
     cluster.close().await.unwrap();
     fs::write(configuration, "nonsense = 1\n").unwrap();
-    let fault = open(folder.path(), Role::Command).await.unwrap_err().to_string();
+    let fault = open(folder.path(), PostgresUser::Command).await.unwrap_err().to_string();
     assert!(fault.contains("unrecognized configuration parameter \"nonsense\""), "{fault}");
 }
 
 #[tokio::test]
 async fn it_does_not_belong_to_the_process_group_of_its_server() {
     let folder = open_folder();
-    let cluster = open(folder.path(), Role::Server).await.unwrap();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     let pid = Pid::from_raw(i32::try_from(cluster.postmaster_pid().unwrap()).unwrap());
     assert_ne!(nix::unistd::getpgid(Some(pid)).unwrap(), nix::unistd::getpgrp());
     cluster.close().await.unwrap();

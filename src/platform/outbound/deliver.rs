@@ -6,14 +6,14 @@ use url::Url;
 
 use super::Outbound;
 use super::post::retry_after;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 /// How long one delivery may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is posted.
 #[derive(Debug)]
-pub struct Delivery<'a> {
+pub struct WebhookRequest<'a> {
     /// Its media type.
     pub content_type: &'static str,
     /// Header fields besides.
@@ -24,7 +24,7 @@ pub struct Delivery<'a> {
 
 /// What was said to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivered {
+pub struct WebhookResponse {
     /// HTTP status.
     pub status: u16,
     /// So many seconds it wants to be left alone.
@@ -36,8 +36,8 @@ impl Outbound {
     ///
     /// # Errors
     /// A fault for a forbidden address, and where there is no answer in time.
-    pub async fn deliver(&self, url: &str, delivery: Delivery<'_>) -> Result<Delivered, Fault> {
-        let parsed = Url::parse(url).during("delivering an event")?;
+    pub async fn deliver(&self, url: &str, delivery: WebhookRequest<'_>) -> Result<WebhookResponse, Fault> {
+        let parsed = Url::parse(url).context("delivering an event")?;
         if !self.reach.allows_url(&parsed) {
             return Err(Fault::new("this address may not be talked to"));
         }
@@ -49,7 +49,10 @@ impl Outbound {
         // The error may name the URL, in which there may be a secret of theirs.
         let response =
             request.body(delivery.body.to_owned()).send().await.map_err(reqwest::Error::without_url);
-        let response = response.during("no answer")?;
-        Ok(Delivered { status: response.status().as_u16(), retry_after: retry_after(response.headers()) })
+        let response = response.context("no answer")?;
+        Ok(WebhookResponse {
+            status: response.status().as_u16(),
+            retry_after: retry_after(response.headers()),
+        })
     }
 }

@@ -16,11 +16,11 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-pub use self::deliver::{Delivered, Delivery};
-pub use self::post::{Post, Posted};
+pub use self::deliver::{WebhookRequest, WebhookResponse};
+pub use self::post::{PostRequest, PostResponse};
 use self::post::{content_coding, decoded};
-pub use self::proxy::{Answered, Bytes, Chunks, Field, Onward, Unanswered};
-use super::fault::{During, Fault};
+pub use self::proxy::{Bytes, Chunks, Field, ProxyRequest, ProxyResponse, UpstreamError};
+use super::fault::{Context, Fault};
 
 /// The largest document that is fetched.
 const MAX_BYTES: usize = 256 * 1024;
@@ -32,14 +32,14 @@ const TIMEOUT_OF_POSTS: Duration = Duration::from_secs(10);
 
 /// Which addresses may be talked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum AddressPolicy {
     /// Public addresses over https.
     Public,
     /// Also loopback, over http too: for a server whose own issuer is on loopback.
     PublicAndLoopback,
 }
 
-impl Reach {
+impl AddressPolicy {
     /// What a server with this issuer may reach.
     pub fn of_issuer(issuer: &str) -> Self {
         let on_loopback = Url::parse(issuer).is_ok_and(|url| match url.host() {
@@ -122,7 +122,7 @@ fn wraps_ipv4(address: IpAddr) -> bool {
     matches!(segments, [0x0064, 0xff9b, ..] | [0x2002, ..] | [0, 0, 0, 0, 0 | 0xffff, 0, ..])
 }
 
-struct GuardedResolver(Reach);
+struct GuardedResolver(AddressPolicy);
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
@@ -147,12 +147,12 @@ pub struct Outbound {
     fresh: reqwest::Client,
     /// For what is passed on: each request brings its own limit of time.
     passing: reqwest::Client,
-    reach: Reach,
+    reach: AddressPolicy,
 }
 
 impl Outbound {
     /// A client that reaches so far.
-    pub fn new(reach: Reach) -> Result<Self, Fault> {
+    pub fn new(reach: AddressPolicy) -> Result<Self, Fault> {
         let guarded = || {
             reqwest::Client::builder()
                 .redirect(reqwest::redirect::Policy::none())
@@ -173,9 +173,9 @@ impl Outbound {
         let passing = guarded().connect_timeout(PATIENCE_TO_CONNECT).pool_idle_timeout(MOST_IDLE);
         let what = "building the HTTP client";
         Ok(Self {
-            client: fetching().build().during(what)?,
-            fresh: fetching().pool_max_idle_per_host(0).build().during(what)?,
-            passing: passing.build().during(what)?,
+            client: fetching().build().context(what)?,
+            fresh: fetching().pool_max_idle_per_host(0).build().context(what)?,
+            passing: passing.build().context(what)?,
             reach,
         })
     }
@@ -207,7 +207,7 @@ impl Outbound {
     pub async fn get_text(&self, url: &str, media_type: &str) -> Result<String, Fault> {
         let (kind, body) = self.get(url, media_type).await?;
         if kind.as_deref().is_some_and(|kind| kind.starts_with(media_type)) {
-            String::from_utf8(body).during(&format!("fetching {url}"))
+            String::from_utf8(body).context(&format!("fetching {url}"))
         } else {
             Err(Fault::new(format!("fetching {url}: the answer is not {media_type}")))
         }
@@ -217,7 +217,7 @@ impl Outbound {
     /// a connection that it kept alive just when it is used again (RFC 9110 §9.2.2).
     async fn get(&self, url: &str, accept: &str) -> Result<(Option<String>, Vec<u8>), Fault> {
         let what = format!("fetching {url}");
-        let parsed = Url::parse(url).during(&what)?;
+        let parsed = Url::parse(url).context(&what)?;
         if !self.reach.allows_url(&parsed) {
             return Err(Fault::new(format!("{what}: this address may not be talked to")));
         }
@@ -230,9 +230,9 @@ impl Outbound {
                 first => first,
             }
         };
-        match tokio::time::timeout(TIMEOUT, both).await.during(&what)? {
+        match tokio::time::timeout(TIMEOUT, both).await.context(&what)? {
             Ok(fetched) => Ok(fetched),
-            Err(Unfetched::Transport(error)) => Err(error).during(&what),
+            Err(Unfetched::Transport(error)) => Err(error).context(&what),
             Err(Unfetched::Answer(problem)) => Err(Fault::new(format!("{what}: {problem}"))),
         }
     }
@@ -294,25 +294,25 @@ mod tests {
             "255.255.255.255",
             "224.0.0.1",
         ] {
-            assert!(!Reach::Public.allows(address.parse().unwrap()), "{address}");
+            assert!(!AddressPolicy::Public.allows(address.parse().unwrap()), "{address}");
         }
         for address in ["93.184.216.34", "2606:2800:220:1::1"] {
-            assert!(Reach::Public.allows(address.parse().unwrap()), "{address}");
+            assert!(AddressPolicy::Public.allows(address.parse().unwrap()), "{address}");
         }
-        assert!(Reach::PublicAndLoopback.allows("127.0.0.1".parse().unwrap()));
-        assert!(!Reach::PublicAndLoopback.allows("10.0.0.1".parse().unwrap()));
+        assert!(AddressPolicy::PublicAndLoopback.allows("127.0.0.1".parse().unwrap()));
+        assert!(!AddressPolicy::PublicAndLoopback.allows("10.0.0.1".parse().unwrap()));
     }
 
     #[test]
     fn urls_are_https_unless_on_our_own_loopback() {
-        let public = Outbound::new(Reach::Public).unwrap();
+        let public = Outbound::new(AddressPolicy::Public).unwrap();
         assert!(public.may_fetch("https://idp.example.com/jwks"));
         for url in
             ["http://idp.example.com/", "https://127.0.0.1/", "file:///etc/passwd", "https://u@h.example/"]
         {
             assert!(!public.may_fetch(url), "{url}");
         }
-        let local = Outbound::new(Reach::of_issuer("http://127.0.0.1:1")).unwrap();
+        let local = Outbound::new(AddressPolicy::of_issuer("http://127.0.0.1:1")).unwrap();
         assert!(local.may_fetch("http://127.0.0.1:5/jwks"));
         assert!(!local.may_fetch("http://10.0.0.1/jwks"));
     }

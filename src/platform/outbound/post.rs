@@ -10,14 +10,14 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{MAX_BYTES, Outbound, TIMEOUT_OF_POSTS};
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 /// The longest rest that a server can ask for, in seconds.
 const LONGEST_REST: u64 = 86_400;
 
 /// What is posted.
 #[derive(Clone, Copy)]
-pub struct Post<'a> {
+pub struct PostRequest<'a> {
     /// Its media type.
     pub content_type: &'static str,
     /// The value of the `Authorization` field.
@@ -27,7 +27,7 @@ pub struct Post<'a> {
 }
 
 /// What was answered.
-pub struct Posted {
+pub struct PostResponse {
     /// HTTP status.
     pub status: u16,
     /// Seconds in which no other request is wanted, at most a day (RFC 9110 §10.2.3).
@@ -45,8 +45,8 @@ impl Outbound {
     ///
     /// # Errors
     /// A fault for a forbidden address, and where there is no status in time. It never says what was posted.
-    pub async fn post(&self, url: &str, post: Post<'_>) -> Result<Posted, Fault> {
-        let parsed = Url::parse(url).during(&format!("posting to {url:?}"))?;
+    pub async fn post(&self, url: &str, post: PostRequest<'_>) -> Result<PostResponse, Fault> {
+        let parsed = Url::parse(url).context(&format!("posting to {url:?}"))?;
         if !self.reach.allows_url(&parsed) {
             return Err(Fault::new(format!("posting to {url:?}: this address may not be talked to")));
         }
@@ -59,7 +59,7 @@ impl Outbound {
             value.set_sensitive(true);
             request = request.header("authorization", value);
         }
-        let response = request.send().await.during(&format!("posting to {url}"))?;
+        let response = request.send().await.context(&format!("posting to {url}"))?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let coding = content_coding(response.headers());
@@ -84,7 +84,7 @@ impl Outbound {
             }
         }
         let (body, undecoded) = decoded(body, coding.as_deref());
-        Ok(Posted { status, retry_after, body, incomplete: incomplete.or(undecoded) })
+        Ok(PostResponse { status, retry_after, body, incomplete: incomplete.or(undecoded) })
     }
 }
 

@@ -12,7 +12,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::Outbound;
-use crate::platform::fault::{During, Fault};
+use crate::platform::fault::{Context, Fault};
 
 /// A header field: its name in lower case, and its value.
 pub type Field = (String, Vec<u8>);
@@ -21,7 +21,7 @@ pub type Field = (String, Vec<u8>);
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
 
 /// A request that is passed on.
-pub struct Onward<'a> {
+pub struct ProxyRequest<'a> {
     /// HTTP method.
     pub method: &'a str,
     /// Where to.
@@ -37,7 +37,7 @@ pub struct Onward<'a> {
 }
 
 /// What was answered: the body is still to come.
-pub struct Answered {
+pub struct ProxyResponse {
     /// HTTP status.
     pub status: u16,
     /// Header fields, all of them.
@@ -50,7 +50,7 @@ pub struct Answered {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum Unanswered {
+pub enum UpstreamError {
     /// It did not come in time.
     Late(Fault),
     /// There is nobody, or nobody that speaks HTTP.
@@ -76,22 +76,22 @@ impl Outbound {
     /// Passes a request on, and answers as soon as the head of the answer is there. Dropping either gives up the request.
     ///
     /// # Errors
-    /// [`Unanswered`]; also for an address that may not be talked to.
-    pub async fn pass_on(&self, onward: Onward<'_>) -> Result<Answered, Unanswered> {
+    /// [`UpstreamError`]; also for an address that may not be talked to.
+    pub async fn forward(&self, onward: ProxyRequest<'_>) -> Result<ProxyResponse, UpstreamError> {
         let what = format!("passing on to {}", onward.url.origin().ascii_serialization());
-        let request = self.request(onward, &what).map_err(Unanswered::Failed)?;
+        let request = self.request(onward, &what).map_err(UpstreamError::Failed)?;
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) if error.is_timeout() => {
-                return Err(Unanswered::Late(Fault::caused(what, error.without_url())));
+                return Err(UpstreamError::Late(Fault::caused(what, error.without_url())));
             }
-            Err(error) => return Err(Unanswered::Failed(Fault::caused(what, error.without_url()))),
+            Err(error) => return Err(UpstreamError::Failed(Fault::caused(what, error.without_url()))),
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Unanswered::Failed(Fault::new(format!("{what}: it switches protocols"))));
+            return Err(UpstreamError::Failed(Fault::new(format!("{what}: it switches protocols"))));
         }
         if let Some(why) = unsound_framing(response.headers()) {
-            return Err(Unanswered::Failed(Fault::new(format!("{what}: {why}"))));
+            return Err(UpstreamError::Failed(Fault::new(format!("{what}: {why}"))));
         }
         let fields = response.headers().iter();
         let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
@@ -103,24 +103,24 @@ impl Outbound {
         let body = chunks.map(move |chunk| {
             chunk.map_err(|error| Fault::caused("reading what was answered", error.without_url()))
         });
-        Ok(Answered { status, fields, length, body: Box::pin(body) })
+        Ok(ProxyResponse { status, fields, length, body: Box::pin(body) })
     }
 
-    fn request(&self, onward: Onward<'_>, what: &str) -> Result<reqwest::RequestBuilder, Fault> {
+    fn request(&self, onward: ProxyRequest<'_>, what: &str) -> Result<reqwest::RequestBuilder, Fault> {
         if !self.reach.allows_url(&onward.url) {
             return Err(Fault::new(format!("{what}: this address may not be talked to")));
         }
-        let method = Method::from_bytes(onward.method.as_bytes()).during(what)?;
+        let method = Method::from_bytes(onward.method.as_bytes()).context(what)?;
         let mut request = self.passing.request(method, onward.url).timeout(onward.patience);
         for (name, value) in &onward.fields {
-            let name = HeaderName::from_bytes(name.as_bytes()).during(what)?;
-            request = request.header(name, HeaderValue::from_bytes(value).during(what)?);
+            let name = HeaderName::from_bytes(name.as_bytes()).context(what)?;
+            request = request.header(name, HeaderValue::from_bytes(value).context(what)?);
         }
         let (name, secret) = onward.secret;
         let mut value = HeaderValue::from_str(&secret)
             .map_err(|_| Fault::new(format!("{what}: a secret that fits no header")))?;
         value.set_sensitive(true);
-        let name = HeaderName::from_bytes(name.as_bytes()).during(what)?;
+        let name = HeaderName::from_bytes(name.as_bytes()).context(what)?;
         request = request.header(name, value);
         Ok(match onward.body {
             None => request,

@@ -1,14 +1,14 @@
 //! The Merkle tree of RFC 6962 §2.1 (RFC 9162 §2.1.1), grown at its right edge.
 
-mod levels;
+mod audit_paths;
 mod proof;
-mod tiled;
+mod tile_builder;
 
-pub use self::levels::Levels;
+pub use self::audit_paths::AuditPaths;
 pub use self::proof::{
     Span, Subtree, consistency_spans, inclusion_spans, verify_consistency, verify_inclusion,
 };
-pub use self::tiled::{TileRoot, Tiled};
+pub use self::tile_builder::{TileBuilder, TileRoot};
 use crate::platform::digest::sha256;
 
 /// A leaf's or node's hash.

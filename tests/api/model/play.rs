@@ -279,7 +279,7 @@ impl Stage<'_> {
         if said.is_err() {
             return Ok(End::Refused);
         }
-        agree_on_reach(&answer.json["reached"], reached(&before, &self.model))?;
+        agree_on_reach(&answer.json["affected"], reached(&before, &self.model))?;
         Ok(End::Accepted)
     }
 
@@ -336,7 +336,7 @@ impl Stage<'_> {
         let answer = self.form(&self.clients[agent], "/oauth/revoke", &params).await;
         let mut after = self.model.clone();
         let said = after.revoke_token(agent, token);
-        if self.model.turned_away(agent).iter().any(|ground| ground.reason == "agent_ended") {
+        if self.model.turned_away(agent).iter().any(|ground| ground.reason == "agent_deactivated") {
             // An agent without its delegation may still be let in to give its tokens back, as long as nobody noticed.
             self.model.agents[agent].made_for = None;
             let said = self.model.clone().revoke_token(agent, token);
@@ -361,8 +361,10 @@ impl Stage<'_> {
         let Some(answer) = self.call(who, ("POST", &path), None).await? else { return Ok(End::Refused) };
         let before = self.model.clone();
         let gone = self.model.agents[agent].made_for.as_ref().map(|made_for| made_for.delegation);
-        if gone.is_some_and(|home| before.state(home).0.has_ended()) && answer.reason() == "agent_ended" {
-            return agree(&answer, &Err::<(), _>(vec![ground(409, "agent_ended")])).map(|()| End::Refused);
+        if gone.is_some_and(|home| before.state(home).0.has_ended()) && answer.reason() == "agent_deactivated"
+        {
+            return agree(&answer, &Err::<(), _>(vec![ground(409, "agent_deactivated")]))
+                .map(|()| End::Refused);
         }
         let said = self.model.switch(who, agent, disabled);
         agree(&answer, &said)?;
@@ -372,7 +374,7 @@ impl Stage<'_> {
             return Err(format!("should be {state}, changed {changed}: {}", answer.text));
         }
         if disabled && changed {
-            agree_on_reach(&answer.json["reached"], reached_through(&before, agent))?;
+            agree_on_reach(&answer.json["affected"], reached_through(&before, agent))?;
         }
         Ok(End::Accepted)
     }
@@ -381,7 +383,7 @@ impl Stage<'_> {
         let who = self.who(by, &[Who::Admin]);
         let mut body = self.principal(whom);
         body["reason"] = json!("has left");
-        let path = "/api/v1/principals/cutoff";
+        let path = "/api/v1/principals/revoke-all";
         let Some(answer) = self.call(who, ("POST", path), Some(body)).await? else { return Ok(End::Refused) };
         let before = self.model.clone();
         let said = self.model.cut_off(who, whom);
@@ -389,7 +391,7 @@ impl Stage<'_> {
         if said.is_err() {
             return Ok(End::Refused);
         }
-        agree_on_reach(&answer.json["reached"], reached(&before, &self.model))?;
+        agree_on_reach(&answer.json["affected"], reached(&before, &self.model))?;
         Ok(End::Accepted)
     }
 

@@ -192,7 +192,7 @@ impl Token {
     }
 }
 
-/// A token under which an agent comes to the desk.
+/// A token under which an agent comes to the management API.
 #[derive(Debug, Clone)]
 pub struct Pass {
     pub agent: usize,
@@ -339,7 +339,7 @@ impl Model {
             let mut give =
                 |holds, reason, state| reasons.extend(if holds { Some((reason, state)) } else { None });
             give(one.revoked_at.is_some(), "delegation_revoked", State::Revoked);
-            give(self.delegation_is_cut_off(one), "principal_cut_off", State::Revoked);
+            give(self.delegation_is_cut_off(one), "principal_revoked", State::Revoked);
             give(self.now >= one.expires_at, "delegation_expired", State::Expired);
             give(one.used_up_at.is_some(), "command_limit", State::Expired);
             give(one.activated_at.is_none(), "delegation_requested", State::Requested);
@@ -377,12 +377,12 @@ impl Model {
             grounds.push(ground(401, ""));
         }
         if self.has_lost_its_home(agent) {
-            grounds.extend([ground(401, ""), ground(400, "agent_ended")]);
+            grounds.extend([ground(401, ""), ground(400, "agent_deactivated")]);
         }
         grounds
     }
 
-    /// Whether a pass opens the desk.
+    /// Whether a pass opens the management API.
     pub fn pass_holds(&self, pass: &Pass) -> bool {
         self.now < pass.expires_at
             && !self.agents[pass.agent].disabled
@@ -390,7 +390,7 @@ impl Model {
             && !self.is_cut_off(Who::Agent(pass.agent), pass.order)
     }
 
-    /// An agent gets a token for the desk.
+    /// An agent gets a token for the management API.
     pub fn admit(&mut self, agent: usize) -> usize {
         let (order, expires_at) = (self.next(), self.now + self.pass_ttl(agent));
         self.passes.push(Pass { agent, order, expires_at });
@@ -406,7 +406,7 @@ impl Model {
         self.now < pass.expires_at && !self.is_cut_off(Who::Agent(pass.agent), pass.order) && !ended
     }
 
-    /// Whether a user's token opens the desk, and may be exchanged. Another's clock says since when it is.
+    /// Whether a user's token opens the management API, and may be exchanged. Another's clock says since when it is.
     pub fn user_token_holds(&self, user: usize, since: i64) -> bool {
         let cut_off = self.cut_off_of(Who::User(user)).is_some_and(|cut_off| cut_off.at + SKEW >= since);
         self.now < since + USER_TOKEN_TTL && !cut_off
@@ -435,8 +435,8 @@ impl Model {
         if decides { Ok(()) } else { refuse(403, "insufficient_scope") }
     }
 
-    fn wrong_state(&self, delegation: usize) -> Ground {
-        Ground { status: 409, reason: "wrong_state", state: Some(self.state(delegation).0) }
+    fn invalid_state_transition(&self, delegation: usize) -> Ground {
+        Ground { status: 409, reason: "invalid_state_transition", state: Some(self.state(delegation).0) }
     }
 
     pub fn look(&self, who: Who, delegation: usize) -> Result<(), Grounds> {
@@ -477,7 +477,7 @@ impl Model {
         let deepest = path.clone().filter_map(|above| above.limits.max_depth).fold(MOST_ACTORS, usize::min);
         let wider = |above: &Delegation| wanted.limits.is_wider_than(&above.limits);
         if above.len() + 1 > deepest || path.clone().any(wider) {
-            grounds.push(ground(400, "delegation_too_wide"));
+            grounds.push(ground(400, "exceeds_parent"));
         }
         match wanted.delegate {
             Delegate::Nobody => grounds.push(ground(400, "delegate_unknown")),
@@ -499,7 +499,7 @@ impl Model {
                     })
                 };
                 if self.agents.iter().filter(|agent| of_task(agent)).count() >= AGENTS_PER_TASK {
-                    grounds.push(ground(409, "task_full"));
+                    grounds.push(ground(409, "task_agent_limit"));
                 }
             }
         }
@@ -552,11 +552,11 @@ impl Model {
         let one = &self.delegations[delegation];
         let mut grounds = Vec::new();
         if self.state(delegation).0 != State::Requested {
-            grounds.push(self.wrong_state(delegation));
+            grounds.push(self.invalid_state_transition(delegation));
         }
         let lifetime = one.lifetime.unwrap_or_default();
         if narrower.is_wider_than(&one.limits) {
-            grounds.push(ground(400, "delegation_too_wide"));
+            grounds.push(ground(400, "exceeds_parent"));
         }
         if self.agents[one.delegate].disabled {
             grounds.push(ground(400, "delegate_disabled"));
@@ -581,7 +581,7 @@ impl Model {
     pub fn deny(&mut self, who: Who, delegation: usize) -> Result<(), Grounds> {
         self.check_decides(who, delegation)?;
         if self.state(delegation).0 != State::Requested {
-            return Err(vec![self.wrong_state(delegation)]);
+            return Err(vec![self.invalid_state_transition(delegation)]);
         }
         self.delegations[delegation].revoked_at = Some(self.now);
         Ok(())
@@ -593,7 +593,7 @@ impl Model {
         self.check_sees(who, delegation)?;
         let one = &self.delegations[delegation];
         if self.is_taken_back(delegation) || self.now >= one.expires_at {
-            return Err(vec![self.wrong_state(delegation)]);
+            return Err(vec![self.invalid_state_transition(delegation)]);
         }
         self.delegations[delegation].revoked_at = Some(self.now);
         Ok(())
@@ -609,7 +609,7 @@ impl Model {
         let ends = (self.now + ttl).min(parents_end).min(longest);
         let mut grounds = Vec::new();
         if !self.is_active(delegation) {
-            grounds.push(self.wrong_state(delegation));
+            grounds.push(self.invalid_state_transition(delegation));
         }
         if ends <= one.expires_at {
             grounds.push(ground(400, "expiry_not_later"));
@@ -666,7 +666,7 @@ impl Model {
                 if self.now >= since + USER_TOKEN_TTL {
                     grounds.push(ground(400, "subject_token_invalid"));
                 } else if !self.user_token_holds(user, since) {
-                    grounds.push(ground(400, "principal_cut_off"));
+                    grounds.push(ground(400, "principal_revoked"));
                 }
                 let mut roots = below(None);
                 roots.retain(|root| self.delegations[*root].root == user);
@@ -690,7 +690,7 @@ impl Model {
             }
         };
         if candidates.is_empty() {
-            grounds.push(ground(400, "no_delegation"));
+            grounds.push(ground(400, "delegation_required"));
         }
         let mut tokens = Vec::new();
         let mut refused = Vec::new();
@@ -760,10 +760,10 @@ impl Model {
             grounds.push(ground(400, "capability_too_high"));
         }
         if wanted.scopes.as_ref().is_some_and(|wanted| !wanted.is_subset(&scopes)) {
-            grounds.push(ground(400, "scope_too_wide"));
+            grounds.push(ground(400, "scope_exceeds_grant"));
         }
         if wanted.audiences.as_ref().is_some_and(|wanted| !wanted.is_subset(&audiences)) {
-            grounds.push(ground(400, "target_refused"));
+            grounds.push(ground(400, "resource_refused"));
         }
         // Where none is named: all that may be had, and to which what is asked for means something.
         let fits =
@@ -772,16 +772,16 @@ impl Model {
             wanted.audiences.clone().unwrap_or_else(|| audiences.into_iter().filter(fits).collect());
         let known = |scope: &&str| targets.iter().all(|target| known_at(target).contains(scope));
         match &wanted.scopes {
-            None if targets.is_empty() => grounds.push(ground(400, "target_refused")),
+            None if targets.is_empty() => grounds.push(ground(400, "resource_refused")),
             None => {
                 scopes.retain(|scope| known(scope));
                 if scopes.is_empty() {
-                    grounds.extend([ground(400, "scope_empty"), ground(400, "target_ambiguous")]);
+                    grounds.extend([ground(400, "scope_empty"), ground(400, "resource_ambiguous")]);
                 }
             }
             Some(wanted) => {
                 if targets.is_empty() || !wanted.iter().all(known) {
-                    grounds.push(ground(400, "scope_not_at_target"));
+                    grounds.push(ground(400, "scope_not_at_resource"));
                 }
                 scopes.clone_from(wanted);
             }
@@ -816,7 +816,7 @@ impl Model {
                 troubles.push("token_revoked");
             }
             if self.is_cut_off(Who::User(token.user), token.order) || self.is_cut_off(holder, token.order) {
-                troubles.push("principal_cut_off");
+                troubles.push("principal_revoked");
             }
             if self.agents[token.holder()].disabled {
                 troubles.push("actor_disabled");

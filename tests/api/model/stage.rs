@@ -59,7 +59,7 @@ max_ttl = 3600
 request_ttl = 300
 [agents]
 max_ttl = 600
-per_task = 3
+max_per_task = 3
 ";
 
 impl Theatre {
@@ -89,7 +89,7 @@ pub struct Stage<'a> {
     pub jwts: Vec<String>,
     /// A token of each user that is kept, and since when it is.
     user_tokens: Vec<Option<(String, i64)>>,
-    /// A token of each agent for the desk, and which of the model's it is.
+    /// A token of each agent for the management API, and which of the model's it is.
     passes: Vec<Option<(String, usize)>>,
     admin_pass: Option<(String, i64)>,
     /// Tokens that were seen to have expired.
@@ -100,7 +100,7 @@ pub struct Stage<'a> {
     pub asked: BTreeSet<(usize, usize)>,
 }
 
-/// How somebody is let in at the desk.
+/// How somebody is let in at the management API.
 enum Door {
     Open(Answer),
     /// As the model has it, too.
@@ -305,7 +305,7 @@ impl<'a> Stage<'a> {
         self.form(client, "/oauth/token", &params).await
     }
 
-    /// Somebody calls at the desk.
+    /// Somebody calls at the management API.
     pub async fn call(
         &mut self,
         who: Who,
@@ -526,7 +526,7 @@ impl<'a> Stage<'a> {
     /// All states of all delegations, and all tokens.
     pub async fn agree_on_everything(&mut self) -> Agreed {
         let since = instant(Some(self.began_at));
-        let query = format!("/delegate?limit=100&since={}", since.as_str().unwrap_or_default());
+        let query = format!("/delegate?limit=100&from={}", since.as_str().unwrap_or_default());
         let items = self.list(Who::Admin, &query).await?.unwrap_or_default();
         for (n, id) in self.ids.iter().enumerate() {
             let found: Vec<&Value> = items.iter().filter(|item| item["id"] == json!(id)).collect();

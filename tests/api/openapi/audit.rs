@@ -39,8 +39,8 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
         held.refused(admin, ("GET", &path), Value::Null, (404, "not_found")).await;
     }
     // A server that stops sends its readers away, so that the answer has an end.
-    held.world.server.app.follow.close();
-    let token = held.world.desk_token(&held.world.admin).await;
+    held.world.server.app.log_watcher.close();
+    let token = held.world.management_token(&held.world.admin).await;
     let stream = format!("{logs}/stream");
     let api = Api::get(&held.world.server, &stream).client(&held.world.admin, &token);
     let answer = held.send(api, "GET", &stream).await;

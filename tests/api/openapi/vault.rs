@@ -27,8 +27,8 @@ async fn providers_are_declared(held: &Held<'_>) {
     assert_eq!(shown.json["items"][0]["id"], "acme");
     assert!(shown.json["items"][0].get("oauth").is_none());
     let path = "/api/v1/providers/files";
-    let declaration = json!({"template": "linear", "client_id": "us", "client_secret": "a-secret-of-us", "scopes": ["read"]});
-    let made = held.done(admin, ("PUT", path), declaration.clone()).await;
+    let manifest = json!({"template": "linear", "client_id": "us", "client_secret": "a-secret-of-us", "scopes": ["read"]});
+    let made = held.done(admin, ("PUT", path), manifest.clone()).await;
     assert_eq!((made.status, &made.json["oauth"]["separator"]), (201, &json!("comma")), "{}", made.text);
     let once = [("idempotency-key", "declare")];
     let other =
@@ -43,7 +43,7 @@ async fn providers_are_declared(held: &Held<'_>) {
         "{}",
         all.text
     );
-    held.refused(alice, ("PUT", path), declaration, (403, "insufficient_scope")).await;
+    held.refused(alice, ("PUT", path), manifest, (403, "insufficient_scope")).await;
     for body in [
         json!({"kind": "api_key"}),
         json!({"template": "gogle", "client_id": "us"}),
@@ -69,7 +69,7 @@ async fn providers_are_declared(held: &Held<'_>) {
 
 async fn owners_keep_credentials(held: &Held<'_>) {
     let (alice_, bob, admin) = (Who::User("alice"), Who::User("bob"), Who::Client(&held.world.admin));
-    let at = "/vault/connections";
+    let at = "/api/v1/connections";
     let bodies = [
         json!({"provider": "keys", "name": "Alice\u{2019}s key", "credential": {"key": "k-1"}}),
         json!({"provider": "logins", "name": null, "credential": {"username": "al", "password": "p w"}}),
@@ -113,15 +113,16 @@ async fn owners_keep_credentials(held: &Held<'_>) {
     let unknown = json!({"provider": "nobody", "credential": {"key": "k"}});
     held.refused(alice_, ("POST", at), unknown, (400, "provider_unknown")).await;
 
-    let page = held.done(alice_, ("GET", "/vault/connections?limit=2&state=active"), Value::Null).await;
+    let page = held.done(alice_, ("GET", "/api/v1/connections?limit=2&state=active"), Value::Null).await;
     let next = page.json["next"].as_str().unwrap();
-    held.done(alice_, ("GET", &format!("/vault/connections?cursor={next}&provider=keys")), Value::Null).await;
-    held.done(admin, ("GET", "/vault/connections?owner_iss=x&owner_sub=y"), Value::Null).await;
+    held.done(alice_, ("GET", &format!("/api/v1/connections?cursor={next}&provider=keys")), Value::Null)
+        .await;
+    held.done(admin, ("GET", "/api/v1/connections?owner_iss=x&owner_sub=y"), Value::Null).await;
     for query in ["limit=0", "limit=101", "state=x", "owner_sub=y", "colour=red", "cursor=%00"] {
-        let path = format!("/vault/connections?{query}");
+        let path = format!("/api/v1/connections?{query}");
         held.refused(alice_, ("GET", &path), Value::Null, (400, "malformed_request")).await;
     }
-    let below = |name: &str| format!("/vault/connections/{}{name}", ids[0]);
+    let below = |name: &str| format!("/api/v1/connections/{}{name}", ids[0]);
     held.done(alice_, ("GET", &below("")), Value::Null).await;
     held.refused(bob, ("GET", &below("")), Value::Null, (404, "not_found")).await;
     let rotation = || json!({"credential": {"key": "k-4"}});
@@ -176,7 +177,7 @@ async fn agents_fetch_them(held: &Held<'_>, vault: &VaultWorld) {
     let text = api().raw("{}").header("content-type", "text/plain").client(agent, &token);
     fetch(text, &path, (415, "unsupported_media_type")).await;
     let other = "/vault/connections/other/token";
-    fetch(Api::new(&world.server, "POST", other).client(agent, &token), other, (403, "connection_not_named"))
+    fetch(Api::new(&world.server, "POST", other).client(agent, &token), other, (403, "connection_missing"))
         .await;
     let (_, [_, for_none]) = vault.granted("none").await;
     let none = "/vault/connections/none/token";
@@ -194,16 +195,18 @@ async fn agents_fetch_them(held: &Held<'_>, vault: &VaultWorld) {
     let details = names(&id);
     vault.delegated(details.clone(), json!({})).await;
     let [_, token] = vault.chain(&details).await;
-    held.done(Who::User("alice"), ("POST", &format!("/vault/connections/{id}/disconnect")), Value::Null)
+    held.done(Who::User("alice"), ("POST", &format!("/api/v1/connections/{id}/disconnect")), Value::Null)
         .await;
     fetch(api().client(agent, &token), &path, (409, "connection_disconnected")).await;
 }
 
 async fn bounds(contract: &Contract) {
-    let vault = VaultWorld::configured("[limits]\nper_client = 20", "http://127.0.0.1:9/token").await;
+    let vault =
+        VaultWorld::configured("[limits]\nrequests_per_second_per_client = 20", "http://127.0.0.1:9/token")
+            .await;
     let id = vault.api_key().await;
     let (_, [_, token]) = vault.granted(&id).await;
     let answer = until_throttled(async || vault.fetch(&token, &id).await).await;
     contract.hold("POST", &format!("/vault/connections/{id}/token"), &answer);
-    assert_eq!((answer.reason(), answer.header("retry-after")), ("throttled", Some("1")));
+    assert_eq!((answer.reason(), answer.header("retry-after")), ("rate_limited", Some("1")));
 }

@@ -2,8 +2,8 @@
 
 use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin, Outcome};
 use actchain::domain::principal::Principal;
-use actchain::flows::audit::index;
-use actchain::flows::work::Work;
+use actchain::services::audit::index;
+use actchain::services::transaction::AuditedTransaction;
 use serde_json::{Value, json};
 use time::Duration;
 
@@ -31,7 +31,7 @@ pub async fn auditor(world: &World) -> (Agent, String) {
         auditor.key.public_jwk()
     );
     world.server.apply(&yaml).await.unwrap();
-    let token = world.desk_token(&auditor).await;
+    let token = world.management_token(&auditor).await;
     (auditor, token)
 }
 
@@ -83,7 +83,7 @@ pub async fn fill(world: &World, dice: &mut Dice, count: u64) {
     while number < count {
         let portion: Vec<Event> = (number..count.min(number + 500)).map(|n| event(world, dice, n)).collect();
         number += portion.len() as u64;
-        Work::begin(&world.server.app.pool).await.unwrap().commit(&portion).await.unwrap();
+        AuditedTransaction::begin(&world.server.app.pool).await.unwrap().commit(&portion).await.unwrap();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Calls at the desk (`/delegate`, `/agents`, `/api/v1`) as users, agents and administrators would make them.
+//! Calls at the management API (`/delegate`, `/agents`, `/api/v1`) as users, agents and administrators would make them.
 
 use actchain::platform::base64url;
 use actchain::platform::digest::sha256;
@@ -95,8 +95,8 @@ impl<'a> Api<'a> {
 }
 
 impl World {
-    /// The token under which a client of ours comes to the desk.
-    pub async fn desk_token(&self, agent: &Agent) -> String {
+    /// The token under which a client of ours comes to the management API.
+    pub async fn management_token(&self, agent: &Agent) -> String {
         let answer = agent
             .request(&self.server)
             .param("grant_type", "client_credentials")
@@ -121,7 +121,7 @@ impl World {
     }
 
     pub async fn as_agent(&self, agent: &Agent, method: &str, path: &str, body: Value) -> Answer {
-        let token = self.desk_token(agent).await;
+        let token = self.management_token(agent).await;
         Api::new(&self.server, method, path).json(&body).client(agent, &token).send().await
     }
 
@@ -132,7 +132,7 @@ impl World {
     /// The log as an administrator takes it along.
     pub async fn export(&self, query: &str) -> Answer {
         let path = format!("/api/v1/audit-logs/export?{query}");
-        let token = self.desk_token(&self.admin).await;
+        let token = self.management_token(&self.admin).await;
         let answer = Api::get(&self.server, &path).client(&self.admin, &token).send().await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer

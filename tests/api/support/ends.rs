@@ -28,7 +28,7 @@ pub fn outcome(answer: &Answer) -> String {
 }
 
 impl Server {
-    /// Calls the desk as a client of ours, with a token that it has.
+    /// Calls the management API as a client of ours, with a token that it has.
     pub async fn call(
         &self,
         agent: &Agent,
@@ -113,7 +113,7 @@ impl World {
         }
     }
 
-    /// Calls the desk under a user's token that is there already.
+    /// Calls the management API under a user's token that is there already.
     pub async fn as_user_with(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
         Api::new(&self.server, method, path).json(&body).user(token).send().await
     }
@@ -150,7 +150,7 @@ impl World {
         Agent::new("calendar-server", Auth::Basic(secret.into()))
     }
 
-    /// Asks at the desk for a delegation to an agent that is made for it. `Made::of` reads the answer.
+    /// Asks at the management API for a delegation to an agent that is made for it. `Made::of` reads the answer.
     pub async fn make(&self, by: &Maker<'_>, key: &SigningKey, (task, more): (&str, Value)) -> Answer {
         let mut body = json!({"ephemeral": {"jwk": key.public_jwk(), "task_id": task}});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

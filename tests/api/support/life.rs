@@ -1,4 +1,4 @@
-//! Moves of delegations as the tests make them, and what a refusal at the desk has to look like.
+//! Moves of delegations as the tests make them, and what a refusal at the management API has to look like.
 
 use actchain::platform::clock::{from_seconds, rfc3339};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ impl Answer {
     /// Wider than it may be, in the member that the answer points to.
     #[track_caller]
     pub fn assert_too_wide(&self, member: &str) {
-        self.assert_problem(400, "delegation_too_wide");
+        self.assert_problem(400, "exceeds_parent");
         let errors = self.json["errors"].as_array().unwrap();
         assert_eq!(errors.len(), 1, "{}", self.text);
         assert_eq!(errors[0]["pointer"], format!("#/{member}"), "{}", self.text);

@@ -19,17 +19,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use actchain::app::App;
-use actchain::domain::ledger::{Effect, Entry, Guards};
-use actchain::flows::apply::{Request, apply, read_all};
-use actchain::flows::desk::{Call, Desk};
-use actchain::flows::{delegations, keys, principals, seal_rows};
-use actchain::http::Listening;
+use actchain::domain::ledger::{Entry, Guards, Write};
+use actchain::http::HttpServer;
 use actchain::platform::clock::{Clock, from_seconds};
 use actchain::platform::config::Config;
 use actchain::platform::db;
 use actchain::platform::jose::SealingKey;
 use actchain::platform::local_postgres::{Cluster, Durability};
 use actchain::platform::secret::MasterKey;
+use actchain::services::apply::{Request, apply, read_all};
+use actchain::services::request_context::{Call, Desk};
+use actchain::services::{delegations, keys, principals, seal_rows};
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -124,7 +124,7 @@ impl Server {
     ) -> Self {
         let text = config;
         let mut config = Config::parse("test", text, &Default::default()).unwrap();
-        let listener = Listening::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         config.listen = listener.local_addr().unwrap();
         config.workers = 2;
         // The machines that run tests have other things to do. What is waited for in vain takes longer, and still shows.
@@ -140,7 +140,7 @@ impl Server {
         pool.close().await;
         let (app, _writer) =
             App::build(config, clock.clone(), database.clone(), (&master, seal)).await.unwrap();
-        let listening = Listening::start(&app, listener).unwrap();
+        let listening = HttpServer::start(&app, listener).unwrap();
         let base = format!("http://{}", listening.address);
         let handle = listening.handle();
         tokio::spawn(listening.run());
@@ -148,9 +148,9 @@ impl Server {
     }
 
     pub async fn apply(&self, yaml: &str) -> Result<(), String> {
-        let declaration =
+        let manifest =
             read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
-        let request = Request::carry(declaration);
+        let request = Request::apply_all(manifest);
         let applied = apply(&Desk::of(&self.app), Some(&self.app.vault), request, self.clock.now()).await;
         applied.map_err(|fault| fault.to_string())?;
         self.app.refresh_registry().await.map_err(|fault| fault.to_string())
@@ -168,7 +168,7 @@ impl Server {
         self.clock.shift(time::Duration::seconds(seconds));
     }
 
-    /// The desk, for what an operator does with a shell.
+    /// The management API, for what an operator does with a shell.
     pub fn desk(&self) -> Desk<'_> {
         Desk::of(&self.app)
     }
@@ -220,7 +220,7 @@ impl Server {
 
     /// Waits until so many readers of a kind were cut off, by any server of this process.
     pub async fn cut_off(&self, reader: &str, times: u64) {
-        let name = format!("actchain_audit_readers_cut_off_total{{reader=\"{reader}\"}} ");
+        let name = format!("actchain_audit_stream_disconnects_total{{reader=\"{reader}\"}} ");
         loop {
             let metrics = http().get(format!("{}/metrics", self.base)).send().await.unwrap();
             let text = metrics.text().await.unwrap();
@@ -236,9 +236,9 @@ impl Server {
     pub async fn settled(&self) {
         let entry = Entry {
             now: self.clock.now(),
-            spends: Vec::new(),
+            single_use_ids: Vec::new(),
             guards: Guards::default(),
-            effect: Effect::Nothing,
+            write: Write::Nothing,
             event: None,
         };
         let _ = self.app.ledger.record(entry).await;

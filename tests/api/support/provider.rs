@@ -237,7 +237,7 @@ impl Provider {
     }
 
     /// As `apply` reads it, under this id; `more` are further keys of the declaration, such as `scopes: [a, b]`.
-    pub fn declaration(&self, id: &str, more: &str) -> String {
+    pub fn manifest(&self, id: &str, more: &str) -> String {
         let auth = self.state.kind.lock().unwrap().auth;
         let client = match auth {
             ClientAuth::Basic => {

@@ -47,7 +47,7 @@ clients:
     /// A connection of Alice's.
     pub async fn connected(&self, provider: &str, credential: Value) -> String {
         let body = json!({"provider": provider, "credential": credential});
-        let made = self.world.as_alice("POST", "/vault/connections", body).await;
+        let made = self.world.as_alice("POST", "/api/v1/connections", body).await;
         assert_eq!(made.status, 201, "{}", made.text);
         made.json["id"].as_str().unwrap().to_owned()
     }
@@ -107,7 +107,8 @@ clients:
     /// The events of the vault, oldest first.
     pub async fn vault_events(&self) -> Vec<Value> {
         let mut events = self.world.server.events().await;
-        events.retain(|event| event["action"].as_str().is_some_and(|action| action.starts_with("vault.")));
+        let of_connections = |action: &str| action.starts_with("vault.") && action != "vault.key_rotated";
+        events.retain(|event| event["action"].as_str().is_some_and(of_connections));
         events
     }
 }

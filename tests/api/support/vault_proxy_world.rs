@@ -227,7 +227,7 @@ impl Vaulted {
     /// The id of a new connection of Alice's.
     pub async fn connect(&self, provider: &str, credential: Value) -> String {
         let body = json!({"provider": provider, "credential": credential});
-        let made = self.world.as_alice("POST", "/vault/connections", body).await;
+        let made = self.world.as_alice("POST", "/api/v1/connections", body).await;
         assert_eq!(made.status, 201, "{}", made.text);
         made.json["id"].as_str().unwrap().to_owned()
     }

@@ -71,8 +71,8 @@ impl Story {
         let vault = VaultWorld::configured(config, "http://127.0.0.1:9/token").await;
         let hosts = provider.base.clone();
         let more = format!("scopes: [files.read], rotates_refresh_tokens: true, hosts: [{hosts:?}]");
-        let declaration = provider.declaration("third", &more);
-        vault.world.server.apply(&declaration).await.unwrap();
+        let manifest = provider.manifest("third", &more);
+        vault.world.server.apply(&manifest).await.unwrap();
         let imported = given(&provider).await;
         let id = vault.connected("third", imported.clone()).await;
         vault.delegated(names(&id), json!({"expires_in": life})).await;
@@ -85,7 +85,7 @@ impl Story {
     }
 
     pub async fn shown(&self) -> Value {
-        self.vault.world.as_alice("GET", &format!("/vault/connections/{}", self.id), json!({})).await.json
+        self.vault.world.as_alice("GET", &format!("/api/v1/connections/{}", self.id), json!({})).await.json
     }
 
     /// The access token that is had now.

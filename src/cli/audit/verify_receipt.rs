@@ -1,0 +1,108 @@
+//! `actchain audit verify-receipt`: checks a receipt against the log, or a proof file by itself. Exits 0 if it is proven, 1 if it is
+//! disproved, 2 if it could not be checked.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{context, print_json, read_checkpoint, verifier_keys};
+use crate::cli::context::Opening;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::outbound::{AddressPolicy, Outbound};
+use crate::protocol::receipt::Receipt;
+use crate::services::audit::verify_receipt::{self, ProofResult, ProofSource, ReceiptTrustAnchors};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// What `Actchain-Receipt` said: «seq=…, leaf=:…:»
+    #[arg(long, required_unless_present = "proof", conflicts_with = "proof")]
+    receipt: Option<String>,
+    /// The issuer's URL of the server to ask; the database of the configuration where absent
+    #[arg(long, value_name = "URL", conflicts_with = "proof")]
+    server: Option<String>,
+    /// The only key to believe, as «name+id+key», that was kept elsewhere; where absent, those that the log says are its own
+    #[arg(long)]
+    key: Vec<String>,
+    /// A checkpoint that was kept elsewhere, of which the log has to be the continuation
+    #[arg(long, value_name = "FILE", conflicts_with = "proof")]
+    checkpoint: Option<PathBuf>,
+    /// Where to write the proof (c2sp.org/tlog-proof)
+    #[arg(long, value_name = "FILE", conflicts_with = "proof")]
+    out: Option<PathBuf>,
+    /// A proof to check offline
+    #[arg(long, value_name = "FILE", requires = "event", requires = "key")]
+    proof: Option<PathBuf>,
+    /// The event that it is about, as it is stored
+    #[arg(long, value_name = "FILE", requires = "proof")]
+    event: Option<PathBuf>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(
+    config: impl FnOnce() -> Result<Opening, Fault>,
+    args: Args,
+) -> Result<ExitCode, Fault> {
+    let keys = verifier_keys(&args.key)?;
+    let proven = match (&args.proof, &args.event) {
+        (Some(proof), Some(event)) => {
+            let event = std::fs::read(event).context(&format!("reading {}", event.display()))?;
+            if event.starts_with(b"\xef\xbb\xbf") || event.ends_with(b"\r\n") {
+                return Err(Fault::new(
+                    "the event was converted on its way, so that it cannot be checked: it has a byte order mark or ends in CRLF",
+                ));
+            }
+            // The line break behind the line that it was copied from is no part of it.
+            let event = event.strip_suffix(b"\n").unwrap_or(&event);
+            verify_receipt::check_file(&read(proof)?, event, &keys)?
+        }
+        _ => {
+            let text = args.receipt.as_deref().unwrap_or_default();
+            let receipt =
+                Receipt::parse(text).ok_or_else(|| Fault::new(format!("{text:?} is no receipt")))?;
+            let known_checkpoint = args.checkpoint.as_deref().map(read_checkpoint).transpose()?;
+            let anchors = ReceiptTrustAnchors { keys, known_checkpoint };
+            verify(config, &receipt, (args.server.as_deref(), &anchors)).await?
+        }
+    };
+    if let (Some(path), Some(file)) = (&args.out, &proven.file) {
+        std::fs::write(path, file).context(&format!("writing {}", path.display()))?;
+    }
+    print(&proven, args.json)?;
+    Ok(if proven.proven { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read(path: &PathBuf) -> Result<String, Fault> {
+    std::fs::read_to_string(path).context(&format!("reading {}", path.display()))
+}
+
+async fn verify(
+    config: impl FnOnce() -> Result<Opening, Fault>,
+    receipt: &Receipt,
+    (server, anchors): (Option<&str>, &ReceiptTrustAnchors),
+) -> Result<ProofResult, Fault> {
+    if let Some(server) = server {
+        let server = server.trim_end_matches('/');
+        let outbound = Outbound::new(AddressPolicy::of_issuer(server))?;
+        return verify_receipt::verify(receipt, ProofSource::Server(&outbound, server), anchors).await;
+    }
+    context::with(config()?, async |_, pool| {
+        let mut connection = pool.acquire().await?;
+        verify_receipt::verify(receipt, ProofSource::Database(&mut connection), anchors).await
+    })
+    .await
+}
+
+fn print(proven: &ProofResult, json: bool) -> Result<(), Fault> {
+    if json {
+        return print_json(proven);
+    }
+    let size = proven.size.map(|size| format!(" in the log of {size} events")).unwrap_or_default();
+    match proven.reason {
+        None => println!("proven: event {}{size}", proven.seq),
+        Some(reason) => {
+            let reason = serde_json::to_value(reason).context("naming what is wrong")?;
+            println!("DISPROVED: event {}{size}: {}", proven.seq, reason.as_str().unwrap_or_default());
+        }
+    }
+    Ok(())
+}

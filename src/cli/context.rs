@@ -1,0 +1,369 @@
+//! What every command that needs the database stands on: the embedded cluster or an external one, and the master key.
+
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::out;
+use crate::domain::row_mac::RowMac;
+use crate::domain::server_info;
+use crate::domain::vault::credential_cache::CredentialCache;
+use crate::platform::clock::Clock;
+use crate::platform::config::Config;
+use crate::platform::db;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::jose::SealingKey;
+use crate::platform::local_postgres::{self, Cluster, PostgresUser, Settings};
+use crate::platform::outbound::{AddressPolicy, Outbound};
+use crate::platform::postgres_errors;
+use crate::platform::secret::MasterKey;
+use crate::services::keys;
+
+/// The database of the embedded cluster.
+pub(super) const DATABASE: &str = "actchain";
+/// Commands may take longer than requests.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a command does with the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Reports on it, whatever state it is in.
+    Inspect,
+    /// Reads it.
+    Read,
+    /// May change it: says where first.
+    Change,
+}
+
+/// What happens where there is no data directory yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfMissing {
+    /// The command ends, and nothing is made.
+    Refuse,
+    /// An embedded database and a master key are made.
+    Make,
+}
+
+/// How a command opens the database.
+#[derive(Debug)]
+pub(super) struct Opening {
+    config: Config,
+    access: Access,
+    missing: IfMissing,
+}
+
+impl Opening {
+    /// Joins a configuration with what its command does.
+    pub(super) fn new(config: Config, access: Access, missing: IfMissing) -> Result<Self, Fault> {
+        if missing == IfMissing::Make && config.database_url.is_some() {
+            return Err(Fault::new(
+                "--init makes a data directory, but database_url names an external database: prepare that with \
+                 `actchain migrate`",
+            ));
+        }
+        Ok(Self { config, access, missing })
+    }
+
+    /// The configuration, with which nothing has been agreed yet.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Refuses a data directory that is not there.
+    pub(super) fn require_present(&self) -> Result<(), Fault> {
+        require_present(&self.config, self.missing)
+    }
+}
+
+/// A database with a current schema.
+pub(super) struct CommandContext {
+    pub(super) config: Config,
+    pub(super) clock: Clock,
+    pub(super) database: PgConnectOptions,
+    pub(super) cluster: Option<Cluster>,
+}
+
+impl CommandContext {
+    /// Opens the database: the external one, whose schema must be current, or the embedded one, which is started and
+    /// migrated as needed, and made where that is wanted.
+    pub(super) async fn open(config: Config, role: PostgresUser, missing: IfMissing) -> Result<Self, Fault> {
+        let clock = Clock::System;
+        if let Some(url) = &config.database_url {
+            let database = db::durable(db::options(url)?);
+            // Without the server's role, which the migrations make.
+            let mut plain = db::open(&database).await?;
+            db::require_durable(&mut plain).await?;
+            db::schema(&mut plain).await?.require_current()?;
+            plain.close().await.context("closing a connection")?;
+            return Ok(Self { database, config, clock, cluster: None });
+        }
+        require_present(&config, missing)?;
+        settle_own_key(&config)?;
+        let cluster = Cluster::open(settings(&config), role).await?;
+        let database = db::durable(cluster.connect_options(DATABASE));
+        if let Err(fault) = db::migrate(&database).await {
+            cluster.close().await?;
+            return Err(fault);
+        }
+        Ok(Self { database, config, clock, cluster: Some(cluster) })
+    }
+
+    /// Connections for a command.
+    pub(super) async fn pool(&self) -> Result<PgPool, Fault> {
+        let pool = db::pool(self.database.clone(), 2, TIMEOUT);
+        let connection = pool.acquire().await;
+        let mut connection =
+            connection.map_err(|error| postgres_errors::connecting(&self.database, &error))?;
+        db::schema(&mut connection).await?.require_current()?;
+        drop(connection);
+        Ok(pool)
+    }
+
+    /// Takes the issuer under which the database is served, or refuses another one that is configured. Before a change
+    /// it says what will be changed.
+    async fn agree(&mut self, pool: &PgPool, access: Access) -> Result<(), Fault> {
+        let served = server_info::find(&mut *pool.acquire().await?).await?;
+        if let Some(served) = served {
+            match &self.config.issuer {
+                None => self.config.issuer = Some(served.issuer),
+                Some(own) if *own != served.issuer && access != Access::Inspect => {
+                    return Err(Fault::new(format!(
+                        "the issuer is configured as {own}, but {} is served as {} (on {}, by process {}): set issuer \
+                         to the latter, or leave it out; to change it, start the server under the new one first",
+                        self.place(),
+                        served.issuer,
+                        served.listen,
+                        served.pid
+                    )));
+                }
+                Some(_) => {}
+            }
+        }
+        if access == Access::Change {
+            eprintln!("actchain: issuer {}, {}", self.config.issuer(), self.place());
+        }
+        Ok(())
+    }
+
+    /// Which database this is.
+    pub(super) fn place(&self) -> String {
+        match self.cluster {
+            Some(_) => format!("the database in {}", absolute(&self.config.data_dir)),
+            None => format!("the database at {}", postgres_errors::place(&self.database)),
+        }
+    }
+
+    /// The master key: given, or kept in the data directory by the embedded default.
+    pub(super) fn master_key(&self) -> Result<MasterKey, Fault> {
+        master_key(&self.config)
+    }
+
+    /// What seals under the master key, and still opens what the one before has sealed.
+    pub(super) fn seal(&self) -> Result<SealingKey, Fault> {
+        let previous = self.config.previous_master_key_file.as_deref().map(read_key).transpose()?;
+        Ok(SealingKey::of(&self.master_key()?).with_previous(previous.as_ref()))
+    }
+
+    /// What makes and checks the MACs of rows, for a command.
+    pub(super) async fn rows(&self, pool: &PgPool) -> Result<RowMac, Fault> {
+        keys::open_row_mac(pool, &self.seal()?, self.clock.now()).await
+    }
+
+    /// The vault, for a command.
+    pub(super) fn vault(&self) -> Result<CredentialCache, Fault> {
+        let outbound = Outbound::new(AddressPolicy::of_issuer(&self.config.issuer()))?;
+        Ok(CredentialCache::new(self.seal()?, outbound))
+    }
+
+    /// Leaves the embedded cluster, which stops if nobody else uses it.
+    pub(super) async fn close(self) -> Result<(), Fault> {
+        match self.cluster {
+            Some(cluster) => cluster.close().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// SIGTERM and Ctrl-C, from the moment on that they are listened for.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on, neither ends the process by itself.
+    pub(super) fn listen() -> Result<Self, Fault> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("waiting for signals")?,
+            interrupt: signal(SignalKind::interrupt()).context("waiting for signals")?,
+        })
+    }
+
+    /// Waits for either.
+    pub(super) async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs a command's work on a foundation, and leaves it whatever came of it.
+pub(super) async fn with<T, F>(opening: Opening, work: F) -> Result<T, Fault>
+where
+    F: AsyncFnOnce(&CommandContext, &PgPool) -> Result<T, Fault>,
+{
+    // A command that is interrupted leaves in order, too: it may be the only one that keeps the cluster running.
+    let mut signals = Signals::listen()?;
+    let Opening { config, access, missing } = opening;
+    let mut context = CommandContext::open(config, PostgresUser::Command, missing).await?;
+    let done = match context.pool().await {
+        Ok(pool) => {
+            let agreed = context.agree(&pool, access).await;
+            let work = async {
+                agreed?;
+                work(&context, &pool).await
+            };
+            let done = tokio::select! {
+                done = work => done,
+                () = signals.stop() => Err(Fault::new("interrupted")),
+                cut = out::broken() => Err(cut),
+            };
+            pool.close().await;
+            done
+        }
+        Err(fault) => Err(fault),
+    };
+    context.close().await?;
+    done
+}
+
+/// `actchain migrate`.
+pub(super) async fn migrate(config: &Config) -> Result<ExitCode, Fault> {
+    let Some(url) = &config.database_url else {
+        println!("The embedded database is migrated whenever it is opened; there is nothing to do.");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let database = db::options(url)?;
+    eprintln!("actchain: the database at {}", postgres_errors::place(&database));
+    db::migrate(&database).await?;
+    println!("The database schema is current.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the embedded cluster is, and with which programs it runs.
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings {
+        data_dir: config.data_dir.clone(),
+        bin_dir: config.postgres_bin_dir.clone(),
+        path: config.path.clone(),
+    }
+}
+
+/// Where the master key is, for people.
+pub(super) fn key_file(config: &Config) -> String {
+    match (&config.master_key, &config.master_key_file) {
+        (Some(_), _) => "the value of master_key".to_owned(),
+        (None, Some(path)) => absolute(path),
+        (None, None) => absolute(&config.own_master_key_file()),
+    }
+}
+
+/// The master key: given, or kept in the data directory by the embedded default.
+pub(super) fn master_key(config: &Config) -> Result<MasterKey, Fault> {
+    if let Some(text) = &config.master_key {
+        return MasterKey::parse(text);
+    }
+    if let Some(path) = &config.master_key_file {
+        return read_key(path);
+    }
+    if config.database_url.is_some() {
+        return Err(Fault::new(
+            "an external database needs a master key: set ACTCHAIN_MASTER_KEY_FILE (or ACTCHAIN_MASTER_KEY) to 32 \
+             random bytes in base64url",
+        ));
+    }
+    read_key(&config.own_master_key_file())
+}
+
+pub(super) fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+fn require_present(config: &Config, missing: IfMissing) -> Result<(), Fault> {
+    if missing == IfMissing::Make || config.database_url.is_some() || Cluster::is_made(&config.data_dir)? {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "no data directory at {}: name the one of the server with ACTCHAIN_DATA_DIR or --config, or run this where the \
+         server was started; `actchain serve` makes a new one, and so does --init",
+        absolute(&config.data_dir)
+    )))
+}
+
+/// Sees to the master key of the embedded default before anything is written: it belongs to its database, so that both are
+/// made together, and a database without its key is not taken for a new one.
+fn settle_own_key(config: &Config) -> Result<(), Fault> {
+    if config.master_key.is_some() || config.master_key_file.is_some() {
+        return Ok(());
+    }
+    let path = config.own_master_key_file();
+    let there = path.try_exists().context(&format!("looking for the master key {}", path.display()))?;
+    match (there, Cluster::is_made(&config.data_dir)?) {
+        (true, _) => read_key(&path).map(drop),
+        (false, true) => Err(Fault::new(format!(
+            "no master key at {}, but there is a database beside it that cannot be used without its key: restore the key \
+             from its backup, or name the file with ACTCHAIN_MASTER_KEY_FILE",
+            absolute(&path)
+        ))),
+        (false, false) => {
+            local_postgres::data_folder(&config.data_dir)?;
+            write_key(&path)
+        }
+    }
+}
+
+fn read_key(path: &Path) -> Result<MasterKey, Fault> {
+    let what = format!("reading the master key from {}", path.display());
+    let mode = std::fs::metadata(path).context(&what)?.permissions().mode();
+    if mode & 0o007 != 0 {
+        return Err(Fault::new(format!(
+            "every user of this machine can get at the master key {} (mode {:04o}): run `chmod 600 {0}`, and replace the \
+             key if others may have read it",
+            path.display(),
+            mode & 0o7777
+        )));
+    }
+    let text = std::fs::read_to_string(path).context(&what)?;
+    MasterKey::parse(&SecretString::from(text)).context(&what)
+}
+
+/// Written aside and then linked into place, so that nobody ever reads half a key, and of two that make one at the same
+/// instant both use the first.
+fn write_key(path: &Path) -> Result<(), Fault> {
+    let what = format!("writing the master key to {}", path.display());
+    let aside = path.with_extension(format!("key.{}", std::process::id()));
+    let key = MasterKey::generate()?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&aside)
+        .context(&what)?;
+    file.write_all(key.to_text().expose_secret().as_bytes()).context(&what)?;
+    file.sync_all().context(&what)?;
+    let linked = std::fs::hard_link(&aside, path);
+    std::fs::remove_file(&aside).context(&what)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).context(&what),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,158 @@
+//! The events of whole chains, gathered by the index, and from what it does not cover yet.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use super::index::{BLOCK, BlockBitmap, Field, term};
+use super::search::{EventRow, SearchRange};
+use super::store;
+use crate::platform::fault::Fault;
+
+/// The most events that are read because the index does not cover them yet.
+const MAX_UNINDEXED: u64 = 20_000;
+/// So many of the last events of a long chain are read beside the first ones.
+const TAIL: usize = 8;
+
+/// What a chain has.
+#[derive(Debug, Default, Clone)]
+pub struct ChainEvents {
+    /// Its events, in order; of a long chain the first and the last ones.
+    pub found: Vec<EventRow>,
+    /// How many there are.
+    pub total: u64,
+}
+
+impl ChainEvents {
+    /// The chain's id.
+    pub fn txn(&self) -> Option<String> {
+        self.found.first()?.event.get("txn")?.as_str().map(str::to_owned)
+    }
+}
+
+/// Gathers chains by their ids, at most `max` events of each.
+pub async fn load(
+    connection: &mut PgConnection,
+    search_range: &SearchRange,
+    txns: &[String],
+    max: usize,
+) -> Result<HashMap<String, ChainEvents>, Fault> {
+    let mut places = indexed(connection, search_range, txns).await?;
+    let mut recent = recent(connection, search_range, txns).await?;
+    let mut chain_events = HashMap::new();
+    let mut wanted = Vec::new();
+    for txn in txns {
+        let seqs = places.entry(txn.clone()).or_default();
+        let late = recent.remove(txn).unwrap_or_default();
+        let total = seqs.len() + late.len();
+        thin(seqs, max, late.len());
+        wanted.extend_from_slice(seqs);
+        let total = u64::try_from(total).unwrap_or(u64::MAX);
+        chain_events.insert(txn.clone(), ChainEvents { found: late, total });
+    }
+    for (seq, document) in store::documents_of(connection, &wanted).await? {
+        let Ok(event) = serde_json::from_str::<Value>(&document) else { continue };
+        let txn = event.get("txn").and_then(Value::as_str).map(str::to_owned);
+        if let Some(one) = txn.and_then(|txn| chain_events.get_mut(&txn)) {
+            one.found.push(EventRow { seq, document, event });
+        }
+    }
+    for one in chain_events.values_mut() {
+        one.found.sort_unstable_by_key(|found| found.seq);
+        if one.found.len() > max {
+            let late = one.found.len() - TAIL.min(max);
+            one.found.drain(max.saturating_sub(TAIL)..late);
+        }
+    }
+    Ok(chain_events)
+}
+
+/// Leaves the first and the last ones, if there are more than `max`.
+fn thin(seqs: &mut Vec<u64>, max: usize, behind: usize) {
+    if seqs.len() + behind > max && seqs.len() > max {
+        let late = seqs.len() - TAIL.min(max);
+        seqs.drain(max.saturating_sub(TAIL)..late);
+    }
+}
+
+async fn indexed(
+    connection: &mut PgConnection,
+    search_range: &SearchRange,
+    txns: &[String],
+) -> Result<HashMap<String, Vec<u64>>, Fault> {
+    let by_term: HashMap<i64, &String> = txns.iter().map(|txn| (term(Field::Chain, txn), txn)).collect();
+    let terms: Vec<i64> = by_term.keys().copied().collect();
+    let rows: Vec<(i64, i32, Vec<u8>)> = sqlx::query_as(
+        "SELECT term, block, bitmap FROM audit_posting WHERE term = ANY ($1) ORDER BY term, block",
+    )
+    .bind(terms)
+    .fetch_all(connection)
+    .await?;
+    let mut places: HashMap<String, Vec<u64>> = HashMap::new();
+    for (term, block, bitmap) in rows {
+        let Some(txn) = by_term.get(&term) else { continue };
+        let first = u64::try_from(block).unwrap_or_default() * BLOCK;
+        let seqs = BlockBitmap::of_bytes(&bitmap).places().map(|place| first + place);
+        let there = seqs.filter(|seq| *seq >= search_range.first_available && *seq < search_range.indexed);
+        places.entry((*txn).clone()).or_default().extend(there);
+    }
+    Ok(places)
+}
+
+/// Events of these chains that the index does not cover yet. Only those whose text names one of them are read.
+async fn recent(
+    connection: &mut PgConnection,
+    search_range: &SearchRange,
+    txns: &[String],
+) -> Result<HashMap<String, Vec<EventRow>>, Fault> {
+    let from = search_range.indexed.max(search_range.first_available);
+    // Better no answer than one from which something is missing.
+    if search_range.size.saturating_sub(from) > MAX_UNINDEXED {
+        return Err(Fault::new(format!(
+            "the index has come to event {from} only: chains have to wait for it"
+        )));
+    }
+    let mut found: HashMap<String, Vec<EventRow>> = HashMap::new();
+    for (seq, document) in store::documents_in(connection, from..search_range.size).await? {
+        let Some(named) = named_chain(&document) else { continue };
+        if !txns.iter().any(|txn| txn == named) {
+            continue;
+        }
+        let txn = named.to_owned();
+        let event: Value = serde_json::from_str(&document).unwrap_or_default();
+        // A detail may name a chain, too.
+        if event.get("txn").and_then(Value::as_str) == Some(&txn) {
+            found.entry(txn).or_default().push(EventRow { seq, document, event });
+        }
+    }
+    for one in found.values_mut() {
+        one.sort_unstable_by_key(|found| found.seq);
+    }
+    Ok(found)
+}
+
+/// The chain that a canonical document names, without reading all of it: quotes inside strings are escaped, and of members
+/// with that name only the top-level one stands this far behind.
+fn named_chain(document: &str) -> Option<&str> {
+    let (_, behind) = document.rsplit_once(",\"txn\":\"")?;
+    behind.split_once('"').map(|(txn, _)| txn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chain_is_read_off_its_document() {
+        assert_eq!(named_chain(r#"{"subject":{},"txn":"t-1","user_agent":"x"}"#), Some("t-1"));
+        assert_eq!(named_chain(r#"{"detail":"a,\"txn\":\"t\"","seq":1}"#), None);
+    }
+
+    #[test]
+    fn of_a_long_chain_the_first_and_the_last_stay() {
+        let mut seqs: Vec<u64> = (0..100).collect();
+        thin(&mut seqs, 20, 0);
+        assert_eq!(seqs, (0..12).chain(92..100).collect::<Vec<u64>>());
+    }
+}

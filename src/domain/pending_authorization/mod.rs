@@ -1,0 +1,203 @@
+//! Authorizations under way at providers (RFC 6749 §4.1): what has to be the same when a browser comes back, and the code
+//! by which an owner finishes what another browser has brought.
+
+pub mod store;
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::data_key::Sealed;
+use super::principal::Principal;
+use crate::platform::digest::sha256;
+use crate::platform::fault::Fault;
+use crate::platform::{base64url, random, secret};
+use crate::protocol::canonical_json;
+
+/// As many may be under way for one owner; one more ends the oldest.
+pub const MOST: i64 = 20;
+/// As many wrong codes end one.
+pub const MAX_ATTEMPTS: i32 = 5;
+
+/// An authorization under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingAuthorization {
+    /// SHA-256 of the `state` that went out.
+    pub state: [u8; 32],
+    /// The connection that is to be, or that gets another credential.
+    pub connection: String,
+    /// Where it leads.
+    pub provider: String,
+    /// Who authorizes.
+    pub owner: Principal,
+    /// How the connection shall be called; absent means as it is.
+    pub name: Option<String>,
+    /// What was asked for.
+    pub scopes: BTreeSet<String>,
+    /// SHA-256 of the secret of the browser in which it began.
+    pub browser_binding_hash: [u8; 32],
+    /// Since when its owner was who it is.
+    pub owner_authenticated_at: OffsetDateTime,
+    /// What only we may read.
+    pub sealed: Sealed,
+    /// When it began.
+    pub created_at: OffsetDateTime,
+    /// When it is over.
+    pub expires_at: OffsetDateTime,
+    /// Wrong codes so far.
+    pub attempts: i32,
+}
+
+/// How far one is, which says what is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The PKCE verifier.
+    Requested,
+    /// [`PendingCode`].
+    CodeReceived,
+}
+
+impl PendingAuthorization {
+    /// What its secrets are sealed for: whoever writes to the database alone can give an authorization to nobody else, to
+    /// no other browser, and not widen it.
+    pub fn aad(&self, stage: Stage) -> Result<String, Fault> {
+        let name = match stage {
+            Stage::Requested => "requested",
+            Stage::CodeReceived => "code_received",
+        };
+        let bound = json!([
+            base64url::encode(self.state),
+            self.connection,
+            self.provider,
+            self.owner,
+            self.name,
+            self.scopes,
+            base64url::encode(self.browser_binding_hash),
+        ]);
+        let digest = sha256(&[canonical_json::to_string(&bound)?.as_bytes()]);
+        Ok(format!("pending_authorization/{name}/{}", base64url::encode(digest)))
+    }
+
+    /// Whether one of the secrets that a browser brings is that of the browser in which it began.
+    pub fn began_in(&self, brought: &[String]) -> bool {
+        brought.iter().any(|one| secret::equal(&sha256(&[one.as_bytes()]), &self.browser_binding_hash))
+    }
+}
+
+/// What another browser has brought, until its owner finishes it.
+pub struct PendingCode {
+    /// The PKCE verifier.
+    pub verifier: Zeroizing<String>,
+    /// The authorization code.
+    pub code: Zeroizing<String>,
+    /// What finishes it.
+    pub finish: Zeroizing<String>,
+}
+
+impl PendingCode {
+    /// Writes it, to be sealed.
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let parts = [self.verifier.as_bytes(), b"\n", self.finish.as_bytes(), b"\n", self.code.as_bytes()];
+        Zeroizing::new(parts.concat())
+    }
+
+    /// Reads what was written.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Fault> {
+        let malformed = || Fault::new("an authorization that waits is malformed");
+        let text = std::str::from_utf8(bytes).map_err(|_| malformed())?;
+        let mut parts = text.splitn(3, '\n').map(|part| Zeroizing::new(part.to_owned()));
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(verifier), Some(finish), Some(code)) => Ok(Self { verifier, code, finish }),
+            _ => Err(malformed()),
+        }
+    }
+
+    /// Whether this is what finishes it, however it is typed.
+    pub fn is_finished_by(&self, typed: &str) -> bool {
+        let plain = |text: &str| -> Zeroizing<String> {
+            let letters =
+                text.chars().filter(|letter| !matches!(letter, '-' | ' ')).map(|letter| {
+                    match letter.to_ascii_uppercase() {
+                        'O' => '0',
+                        'I' | 'L' => '1',
+                        other => other,
+                    }
+                });
+            Zeroizing::new(letters.collect())
+        };
+        secret::equal(plain(typed).as_bytes(), plain(&self.finish).as_bytes())
+    }
+}
+
+/// 60 random bits for typing: three groups of four, without letters that look like others.
+pub fn finish_code() -> Result<Zeroizing<String>, Fault> {
+    const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let random = Zeroizing::new(random::bytes::<12>()?);
+    let letters =
+        random.iter().filter_map(|byte| LETTERS.get(usize::from(byte & 31)).copied().map(char::from));
+    let mut code = Zeroizing::new(String::with_capacity(14));
+    for (place, letter) in letters.enumerate() {
+        if place > 0 && place % 4 == 0 {
+            code.push('-');
+        }
+        code.push(letter);
+    }
+    Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(finish: &str) -> PendingCode {
+        let text = |text: &str| Zeroizing::new(text.to_owned());
+        PendingCode { verifier: text("v"), code: text("c\nd"), finish: text(finish) }
+    }
+
+    #[test]
+    fn what_waits_survives_writing_and_is_finished_however_it_is_typed() {
+        let code = finish_code().unwrap();
+        assert_eq!((code.len(), code.split('-').count()), (14, 3));
+        assert_ne!(*code, *finish_code().unwrap());
+        let read = PendingCode::from_bytes(&waiting("AB10-CDEF-GHJK").to_bytes()).unwrap();
+        assert_eq!((read.verifier.as_str(), read.code.as_str()), ("v", "c\nd"));
+        for typed in ["AB10-CDEF-GHJK", "ab10cdefghjk", "ablo cdef ghjk"] {
+            assert!(read.is_finished_by(typed), "{typed}");
+        }
+        for typed in ["", "AB10-CDEF-GHJ", "AB10-CDEF-GHJKK", "BB10-CDEF-GHJK"] {
+            assert!(!read.is_finished_by(typed), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_seal_is_for_one_owner_browser_and_width() {
+        let one = PendingAuthorization {
+            state: [1; 32],
+            connection: "c".into(),
+            provider: "p".into(),
+            owner: Principal::new("i", "s"),
+            name: None,
+            scopes: BTreeSet::from(["a".to_owned()]),
+            browser_binding_hash: [2; 32],
+            owner_authenticated_at: OffsetDateTime::UNIX_EPOCH,
+            sealed: Sealed { key: "k".into(), text: "t".into() },
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            expires_at: OffsetDateTime::UNIX_EPOCH,
+            attempts: 0,
+        };
+        let row = one.aad(Stage::Requested).unwrap();
+        for other in [
+            PendingAuthorization { state: [3; 32], ..one.clone() },
+            PendingAuthorization { connection: "d".into(), ..one.clone() },
+            PendingAuthorization { provider: "q".into(), ..one.clone() },
+            PendingAuthorization { owner: Principal::new("i", "t"), ..one.clone() },
+            PendingAuthorization { scopes: BTreeSet::new(), ..one.clone() },
+            PendingAuthorization { browser_binding_hash: [3; 32], ..one.clone() },
+        ] {
+            assert_ne!(row, other.aad(Stage::Requested).unwrap());
+        }
+        assert_ne!(row, one.aad(Stage::CodeReceived).unwrap());
+    }
+}

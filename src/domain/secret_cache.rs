@@ -1,0 +1,76 @@
+//! Secrets that were verified, as keyed hashes: Argon2 is slow by design, and a client that sends the right secret a
+//! hundred times a second has proved it by the first. Requests that bring the same secret at the same time share one
+//! verification.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use secrecy::{ExposeSecret, SecretString};
+use time::OffsetDateTime;
+
+use crate::platform::digest::MacKey;
+use crate::platform::fault::Fault;
+use crate::platform::random;
+
+/// A secret that no request has brought for so long is verified again.
+const MOST_IDLE: Duration = Duration::from_secs(86_400);
+
+/// Bounded in number and idle time. The key exists only in this process.
+#[derive(Debug)]
+pub struct SecretCache {
+    key: MacKey,
+    /// The end of each secret, where it has one.
+    seen: Cache<[u8; 32], Option<OffsetDateTime>>,
+}
+
+/// A secret as a request brings it, for a client as it was last read.
+#[derive(Debug, Clone, Copy)]
+pub struct PresentedSecret<'a> {
+    /// The client id that the request names.
+    pub client_id: &'a str,
+    /// The version of the client: with another version, nothing is remembered of it.
+    pub version: i64,
+    /// The secret.
+    pub secret: &'a SecretString,
+}
+
+impl SecretCache {
+    /// Remembers nothing yet.
+    pub fn new() -> Result<Self, Fault> {
+        let seen = Cache::builder().max_capacity(10_000).time_to_idle(MOST_IDLE).build();
+        Ok(Self { key: MacKey::new(&random::bytes()?), seen })
+    }
+
+    /// Verifies a secret by `check`, which answers when the secret ends. A secret that was verified before and has not
+    /// ended is not checked again; while one request checks a secret, others with the same secret wait for its result.
+    ///
+    /// # Errors
+    /// What `check` answers. Errors are not remembered.
+    pub async fn verify<E: Send + Sync + 'static>(
+        &self,
+        presented: PresentedSecret<'_>,
+        now: OffsetDateTime,
+        check: impl Future<Output = Result<Option<OffsetDateTime>, E>>,
+    ) -> Result<(), Arc<E>> {
+        let name = self.name(presented);
+        match self.seen.get(&name).await {
+            Some(end) if end.is_none_or(|end| now < end) => return Ok(()),
+            Some(_) => self.seen.invalidate(&name).await,
+            None => {}
+        }
+        self.seen.try_get_with(name, check).await.map(|_| ())
+    }
+
+    fn name(&self, PresentedSecret { client_id, version, secret }: PresentedSecret<'_>) -> [u8; 32] {
+        let secret = secret.expose_secret();
+        let mut message = Vec::with_capacity(client_id.len() + secret.len() + 16);
+        message.extend_from_slice(&version.to_be_bytes());
+        message.extend_from_slice(&(client_id.len() as u64).to_be_bytes());
+        message.extend_from_slice(client_id.as_bytes());
+        message.extend_from_slice(secret.as_bytes());
+        let name = self.key.mac(&message);
+        zeroize::Zeroize::zeroize(&mut message);
+        name
+    }
+}

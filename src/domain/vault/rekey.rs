@@ -1,0 +1,103 @@
+//! What is sealed under data keys that are retired, wherever it stands.
+
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection};
+
+use super::store;
+use crate::domain::data_key::Sealed;
+use crate::domain::provider::{self, Settings};
+use crate::domain::sink;
+use crate::platform::fault::{Context, Fault};
+
+/// Where a secret stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SealedColumn {
+    /// A connection, by its id.
+    Connection(String),
+    /// A provider, by its name.
+    Provider(String),
+    /// A sink of the audit log, by its name.
+    Sink(String),
+}
+
+/// A secret that is sealed under a retired key.
+#[derive(Debug, Clone)]
+pub struct SealedRow {
+    /// Where.
+    pub place: SealedColumn,
+    /// What it is sealed for.
+    pub row: String,
+    /// It.
+    pub sealed: Sealed,
+}
+
+#[derive(FromRow)]
+struct ProviderRow {
+    id: String,
+    settings: Value,
+    sealed: String,
+    data_key: String,
+}
+
+/// How many there are.
+pub async fn left(connection: &mut PgConnection) -> Result<i64, Fault> {
+    let left = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM connection c JOIN data_key k ON k.id = c.data_key
+                 WHERE c.sealed IS NOT NULL AND k.retired_at IS NOT NULL)
+              + (SELECT count(*) FROM provider p JOIN data_key k ON k.id = p.data_key WHERE k.retired_at IS NOT NULL)
+              + (SELECT count(*) FROM audit_sink s JOIN data_key k ON k.id = s.data_key WHERE k.retired_at IS NOT NULL)",
+    );
+    Ok(left.fetch_one(connection).await?)
+}
+
+/// Some of them, which nobody else changes until the transaction ends; those that somebody is changing are passed over.
+pub async fn lock_some(connection: &mut PgConnection, most: i64) -> Result<Vec<SealedRow>, Fault> {
+    let providers: Vec<ProviderRow> = sqlx::query_as(
+        "SELECT p.id, p.settings, p.sealed, p.data_key FROM provider p JOIN data_key k ON k.id = p.data_key
+         WHERE k.retired_at IS NOT NULL ORDER BY p.id LIMIT $1 FOR UPDATE OF p SKIP LOCKED",
+    )
+    .bind(most)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut found = Vec::new();
+    for one in providers {
+        let settings: Settings =
+            serde_json::from_value(one.settings).context(&format!("reading provider {}", one.id))?;
+        let row = provider::aad(&one.id, &settings)?;
+        let sealed = Sealed { key: one.data_key, text: one.sealed };
+        found.push(SealedRow { place: SealedColumn::Provider(one.id), row, sealed });
+    }
+    let sinks: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT s.id, s.sealed, s.data_key FROM audit_sink s JOIN data_key k ON k.id = s.data_key
+         WHERE k.retired_at IS NOT NULL ORDER BY s.id LIMIT $1 FOR UPDATE OF s SKIP LOCKED",
+    )
+    .bind(most)
+    .fetch_all(&mut *connection)
+    .await?;
+    found.extend(sinks.into_iter().map(|(id, text, key)| SealedRow {
+        row: sink::aad(&id),
+        place: SealedColumn::Sink(id),
+        sealed: Sealed { key, text },
+    }));
+    if found.is_empty() {
+        let kept = store::lock_under_retired(connection, most).await?;
+        found.extend(kept.into_iter().filter_map(|one| {
+            let row = one.aad();
+            Some(SealedRow { sealed: one.sealed?, row, place: SealedColumn::Connection(one.id) })
+        }));
+    }
+    Ok(found)
+}
+
+/// Puts the same secret in its place under another key.
+pub async fn put(connection: &mut PgConnection, place: &SealedColumn, sealed: &Sealed) -> Result<(), Fault> {
+    let (statement, id) = match place {
+        SealedColumn::Connection(id) => {
+            ("UPDATE connection SET sealed = $2, data_key = $3 WHERE id = $1", id)
+        }
+        SealedColumn::Provider(id) => ("UPDATE provider SET sealed = $2, data_key = $3 WHERE id = $1", id),
+        SealedColumn::Sink(id) => ("UPDATE audit_sink SET sealed = $2, data_key = $3 WHERE id = $1", id),
+    };
+    sqlx::query(statement).bind(id).bind(&sealed.text).bind(&sealed.key).execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! What a request presents: credentials, proof, and where it comes from. Nothing is believed here.
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, USER_AGENT};
+use secrecy::SecretString;
+use tracing_actix_web::RequestId;
+
+use crate::domain::audit::Origin;
+use crate::domain::client::AuthMethod;
+use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal};
+use crate::http::params::Params;
+use crate::platform::jose::MAX_TOKEN_BYTES;
+use crate::protocol::client_auth::{JWT_BEARER, parse_basic};
+use crate::services::access_token_auth::{PresentedAccessToken, Scheme};
+use crate::services::client_authentication::Credentials;
+use crate::services::client_request::ClientCredentialsInput;
+use crate::services::dpop;
+
+const DPOP: HeaderName = HeaderName::from_static("dpop");
+const MAX_USER_AGENT: usize = 256;
+
+/// The one method by which the client authenticates (RFC 6749 §2.3).
+pub(super) fn credentials(headers: &HeaderMap, params: &Params) -> Result<Credentials, Refusal> {
+    let authorization: Vec<_> = headers.get_all(AUTHORIZATION).collect();
+    let secret = params.get("client_secret");
+    let assertion = params.get("client_assertion");
+    let assertion_type = params.get("client_assertion_type");
+    let client_id = params.get("client_id");
+    let methods = usize::from(!authorization.is_empty()) + usize::from(secret.is_some());
+    if assertion.is_some() || assertion_type.is_some() {
+        if methods > 0 {
+            return Err(Refusal::InvalidClient(ClientProblem::MultipleMethods));
+        }
+        return by_assertion(assertion, assertion_type, client_id);
+    }
+    match (authorization.as_slice(), secret, client_id) {
+        ([_, _, ..], ..) | ([_], Some(_), _) => {
+            Err(Refusal::Malformed("More than one client authentication method was used"))
+        }
+        ([header], None, client_id) => {
+            let unproven =
+                Refusal::InvalidClient(ClientProblem::InvalidCredentials(CredentialProblem::Malformed));
+            let basic = header.to_str().ok().and_then(parse_basic).ok_or(unproven)?;
+            if client_id.is_some_and(|id| id != basic.client_id) {
+                return Err(unproven);
+            }
+            let method = AuthMethod::ClientSecretBasic;
+            Ok(Credentials::Secret { client_id: basic.client_id, secret: basic.secret, method })
+        }
+        ([], Some(secret), Some(client_id)) => Ok(Credentials::Secret {
+            client_id: client_id.to_owned(),
+            secret: SecretString::from(secret.to_owned()),
+            method: AuthMethod::ClientSecretPost,
+        }),
+        ([], None, Some(client_id)) => Ok(Credentials::Key { client_id: client_id.to_owned() }),
+        ([], _, None) => Err(Refusal::InvalidClient(ClientProblem::Unknown)),
+    }
+}
+
+fn by_assertion(
+    assertion: Option<&str>,
+    assertion_type: Option<&str>,
+    client_id: Option<&str>,
+) -> Result<Credentials, Refusal> {
+    match (assertion, assertion_type) {
+        (Some(assertion), Some(JWT_BEARER)) => Ok(Credentials::Assertion {
+            client_id: client_id.map(str::to_owned),
+            assertion: assertion.to_owned(),
+        }),
+        _ => Err(Refusal::InvalidClient(ClientProblem::InvalidCredentials(CredentialProblem::Malformed))),
+    }
+}
+
+/// The DPoP proof: at most one header field (RFC 9449 §4.3 step 1).
+pub(super) fn proof(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut fields = headers.get_all(DPOP);
+    match (fields.next(), fields.next()) {
+        (None, _) => Ok(None),
+        (Some(field), None) if field.len() <= MAX_TOKEN_BYTES => {
+            field.to_str().map(|proof| Some(proof.to_owned())).map_err(|_| dpop::malformed())
+        }
+        _ => Err(dpop::malformed()),
+    }
+}
+
+/// Where a request comes from, for the log. The peer is the one of the connection: headers can say anything.
+pub(super) fn origin(request: &HttpRequest, request_id: RequestId) -> Origin {
+    let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let cut = |text: &str| text.chars().take(MAX_USER_AGENT).collect();
+    Origin {
+        request_id: Some(request_id.to_string()),
+        ip: request.peer_addr().map(|peer| peer.ip()),
+        user_agent: user_agent.map(cut),
+    }
+}
+
+/// A request under a client's own credentials, at one of the OAuth endpoints.
+pub(super) fn client_request(
+    path: &'static str,
+    request: &HttpRequest,
+    request_id: RequestId,
+    params: &Params,
+) -> Result<ClientCredentialsInput, Refusal> {
+    Ok(ClientCredentialsInput {
+        path,
+        credentials: credentials(request.headers(), params)?,
+        proof: proof(request.headers()),
+        origin: origin(request, request_id),
+    })
+}
+
+/// The access token (RFC 6750 §2.1, RFC 9449 §7.1): one header field, one scheme; never in body or URI.
+pub(super) fn access(headers: &HeaderMap) -> Result<PresentedAccessToken, Refusal> {
+    let mut fields = headers.get_all(AUTHORIZATION);
+    let field = match (fields.next(), fields.next()) {
+        (None, _) => return Err(Refusal::NotAuthenticated),
+        (Some(field), None) => field.to_str().map_err(|_| Refusal::AccessTokenInvalid)?,
+        (Some(_), Some(_)) => return Err(Refusal::Malformed("There is more than one Authorization header")),
+    };
+    let (scheme, token) = field.split_once(' ').ok_or(Refusal::AccessTokenInvalid)?;
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Scheme::Bearer,
+        "dpop" => Scheme::Dpop,
+        _ => return Err(Refusal::NotAuthenticated),
+    };
+    let token = token.trim().to_owned();
+    if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
+        return Err(Refusal::AccessTokenInvalid);
+    }
+    Ok(PresentedAccessToken { scheme, token, proof: proof(headers)? })
+}

@@ -1,0 +1,106 @@
+//! `/api/v1/audit-logs/export`: the log to take along, streamed. A reader that stops reading is cut off, in a way that no
+//! client takes for the end; it goes on with the `seq` behind the last whole line that it has.
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName};
+use actix_web::web::Bytes;
+use futures_util::stream;
+use tokio::sync::mpsc;
+
+use crate::domain::rate_limit::ConcurrencyPermit;
+use crate::domain::refusal::Refusal;
+use crate::http::management::audit_logs::{filter, reject_unknown_params};
+use crate::http::management::request::{ManagementRequest, serve_audit};
+use crate::platform::fault::Fault;
+use crate::protocol::csv_export::ByteOrderMark;
+use crate::services::audit::export::{self, Export, ExportOptions, Format};
+
+/// Pieces that wait to be read.
+const WAITING: usize = 4;
+/// Up to which event, and from which on.
+const SIZE: HeaderName = HeaderName::from_static("actchain-audit-size");
+const FIRST: HeaderName = HeaderName::from_static("actchain-audit-from");
+
+pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        let mut parameters = known.parameters()?;
+        let filter = filter(&mut parameters)?;
+        let format = parameters.remove("format").unwrap_or_else(|| "jsonl".into());
+        let format = Format::parse(&format).ok_or(Refusal::Malformed("format is jsonl, csv or sarif"))?;
+        let number = |text: Option<String>| -> Result<Option<u64>, Refusal> {
+            let malformed = |_| Refusal::Malformed("from_seq and size are places in the log");
+            text.map(|text| text.parse().map_err(malformed)).transpose()
+        };
+        let from = number(parameters.remove("from_seq"))?.unwrap_or_default();
+        let size = number(parameters.remove("size"))?;
+        let mark = match parameters.remove("bom").as_deref() {
+            None | Some("false") => ByteOrderMark::Absent,
+            Some("true") => ByteOrderMark::Present,
+            Some(_) => return Err(Refusal::Malformed("bom is true or false").into()),
+        };
+        reject_unknown_params(&parameters)?;
+        let options = ExportOptions { format, filter, from, size, mark };
+        let slot = known.app.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
+        let export = export::begin(&known.desk(), &known.app.seal, &known.call, options).await?;
+        let patience = Duration::from_secs(known.app.config.audit.stream_write_timeout.into());
+        let file =
+            format!("attachment; filename=\"audit-{}-{}.{}\"", export.first, export.size, format.name());
+        Ok(HttpResponse::Ok()
+            .insert_header((CONTENT_TYPE, format.media_type()))
+            .insert_header((CONTENT_DISPOSITION, file))
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .insert_header((SIZE, export.size.to_string()))
+            .insert_header((FIRST, export.first.to_string()))
+            .body(actix_web::body::BodyStream::new(pieces((export, slot), patience))))
+    })
+    .await
+}
+
+/// What is made ahead of the reader, a few pieces. If it is not all of it, it ends in an error.
+fn pieces(
+    (mut export, slot): (Export, ConcurrencyPermit),
+    patience: Duration,
+) -> impl futures_util::Stream<Item = Result<Bytes, Fault>> + 'static {
+    let (sender, receiver) = mpsc::channel::<Option<Bytes>>(WAITING);
+    tokio::spawn(async move {
+        loop {
+            let piece = match export.next().await {
+                Ok(piece) => piece,
+                Err(fault) => {
+                    tracing::error!(error = %fault, "an export failed");
+                    metrics::counter!("actchain_errors_total").increment(1);
+                    return;
+                }
+            };
+            let last = piece.is_none();
+            // An empty chunk would be the end of a body.
+            if piece.as_ref().is_some_and(String::is_empty) {
+                // Nobody waits any more, and what is looked for may be nowhere in a long log.
+                if sender.is_closed() {
+                    return;
+                }
+                continue;
+            }
+            let sent = tokio::time::timeout(patience, sender.send(piece.map(Bytes::from))).await;
+            if sent.is_err() {
+                metrics::counter!("actchain_audit_stream_disconnects_total", "reader" => "export")
+                    .increment(1);
+            }
+            if last || !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
+        }
+    });
+    // The slot is given back with the connection, not before.
+    Box::pin(stream::unfold(Some((receiver, slot)), async |state| {
+        let (mut receiver, slot) = state?;
+        match receiver.recv().await {
+            Some(Some(bytes)) => Some((Ok(bytes), Some((receiver, slot)))),
+            // The mark behind the last piece.
+            Some(None) => None,
+            None => Some((Err(Fault::new("the export was broken off")), None)),
+        }
+    }))
+}

@@ -1,0 +1,128 @@
+//! `/api/v1/audit-logs` and what lies below it: events, chains, and the graph of an agent's delegations.
+
+use std::collections::BTreeMap;
+
+use actix_web::HttpResponse;
+use actix_web::web::Path;
+
+use crate::domain::audit::filter::Filter;
+use crate::domain::audit::search::Order;
+use crate::domain::delegation::State;
+use crate::domain::refusal::Refusal;
+use crate::http::management::request::{
+    AuthenticatedRequest, HttpError, ManagementRequest, ManagementResult, said, serve_audit,
+};
+use crate::services::audit::query::{self, AuditQuery};
+use crate::services::delegations::Page;
+use crate::services::delegations::graph::{self, GraphQuery};
+use crate::services::request_context::ApiResponse;
+
+/// Takes what a filter reads from parameters.
+pub(in crate::http) fn filter(parameters: &mut BTreeMap<String, String>) -> Result<Filter, Refusal> {
+    let mut filter = Filter::default();
+    for (name, value) in std::mem::take(parameters) {
+        if !filter.set(&name, &value)? {
+            parameters.insert(name, value);
+        }
+    }
+    Ok(filter)
+}
+
+/// Refuses what nothing has taken.
+pub(in crate::http) fn reject_unknown_params(parameters: &BTreeMap<String, String>) -> Result<(), HttpError> {
+    match parameters.keys().next() {
+        None => Ok(()),
+        Some(name) => {
+            let name: String = name.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+            let refusal = Refusal::Malformed("The query is not what this endpoint reads");
+            Err(HttpError::with(refusal, format!("There is no parameter {name} here")))
+        }
+    }
+}
+
+fn number(text: Option<String>) -> Result<Option<usize>, Refusal> {
+    text.map(|text| text.parse().map_err(|_| Refusal::Malformed("limit is a positive number"))).transpose()
+}
+
+fn state(text: Option<String>) -> Result<Option<State>, Refusal> {
+    let known = |text: String| {
+        let name = serde_json::Value::String(text);
+        serde_json::from_value(name)
+            .map_err(|_| Refusal::Malformed("state is requested, active, expired or revoked"))
+    };
+    text.map(known).transpose()
+}
+
+fn read_query(known: &AuthenticatedRequest<'_>, with_state: WithState) -> Result<AuditQuery, HttpError> {
+    let mut parameters = known.parameters()?;
+    let filter = filter(&mut parameters)?;
+    let order = match parameters.remove("order").as_deref() {
+        None | Some("newest") => Order::Newest,
+        Some("oldest") => Order::Oldest,
+        Some(_) => return Err(Refusal::Malformed("order is newest or oldest").into()),
+    };
+    let limit = number(parameters.remove("limit"))?;
+    let cursor = parameters.remove("cursor");
+    let state = match with_state {
+        WithState::Yes => state(parameters.remove("state"))?,
+        WithState::No => None,
+    };
+    reject_unknown_params(&parameters)?;
+    Ok(AuditQuery { filter, order, limit, cursor, state })
+}
+
+#[derive(Clone, Copy)]
+enum WithState {
+    Yes,
+    No,
+}
+
+fn to_response(done: ManagementResult) -> Result<HttpResponse, HttpError> {
+    done.map(|done: ApiResponse| said(&done))
+}
+
+pub(in crate::http) async fn list(incoming: ManagementRequest) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        let audit_query = read_query(&known, WithState::No)?;
+        to_response(query::list(&known.desk(), &known.call, &audit_query).await.map_err(Into::into))
+    })
+    .await
+}
+
+pub(in crate::http) async fn show(incoming: ManagementRequest, name: Path<String>) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        reject_unknown_params(&known.parameters()?)?;
+        to_response(query::show(&known.desk(), &known.call, &name).await.map_err(Into::into))
+    })
+    .await
+}
+
+pub(in crate::http) async fn chains(incoming: ManagementRequest) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        let audit_query = read_query(&known, WithState::Yes)?;
+        to_response(query::chains(&known.desk(), &known.call, &audit_query).await.map_err(Into::into))
+    })
+    .await
+}
+
+pub(in crate::http) async fn chain(incoming: ManagementRequest, txn: Path<String>) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        reject_unknown_params(&known.parameters()?)?;
+        to_response(query::chain(&known.desk(), &known.call, &txn).await.map_err(Into::into))
+    })
+    .await
+}
+
+/// `/api/v1/agents/{id}/delegations/graph`.
+pub(in crate::http) async fn agent_graph(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
+    serve_audit(incoming, async |known| {
+        let mut parameters = known.parameters()?;
+        let limit = number(parameters.remove("limit"))?.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
+        let mut page = |cursor: &str| Page { cursor: parameters.remove(cursor), limit };
+        let (inbound, outbound) = (page("inbound_cursor"), page("outbound_cursor"));
+        let sides = GraphQuery { state: state(parameters.remove("state"))?, inbound, outbound };
+        reject_unknown_params(&parameters)?;
+        to_response(graph::graph(&known.desk(), &known.call, &id, &sides).await.map_err(Into::into))
+    })
+    .await
+}

@@ -1,0 +1,9 @@
+//! The management API: delegations, agents, principals, clients, the audit log and its sinks.
+
+pub(super) mod audit_export;
+pub(super) mod audit_logs;
+pub(super) mod audit_sinks;
+pub(super) mod audit_stream;
+pub(super) mod delegations;
+pub(super) mod principals;
+pub(super) mod request;

@@ -1,0 +1,245 @@
+//! What all endpoints of the management API share: who calls, a strict JSON body, an idempotency key, and how an answer looks.
+
+use std::collections::BTreeMap;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use actix_web::web::{Bytes, Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::de::DeserializeOwned;
+use tracing_actix_web::RequestId;
+
+use crate::app::App;
+use crate::domain::idempotency::{self, Key};
+use crate::domain::refusal::{Error, Refusal};
+use crate::http::credentials;
+use crate::http::params;
+use crate::http::problem;
+use crate::platform::json;
+use crate::protocol::metadata::issuer_path;
+use crate::services::access_token_auth::identify;
+use crate::services::request_context::{ApiResponse, Call, Caller, Desk};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// Why there is no answer, and what can be said of the particular case.
+pub(in crate::http) struct HttpError {
+    stop: Error,
+    detail: Option<String>,
+    retry_after: Option<u32>,
+}
+
+impl<T: Into<Error>> From<T> for HttpError {
+    fn from(stop: T) -> Self {
+        Self { stop: stop.into(), detail: None, retry_after: None }
+    }
+}
+
+impl HttpError {
+    /// A refusal with what can be said of the particular case.
+    pub(in crate::http) fn with(refusal: Refusal, detail: String) -> Self {
+        Self { stop: refusal.into(), detail: Some(detail), retry_after: None }
+    }
+
+    /// A refusal that says when to come again, in seconds.
+    pub(in crate::http) fn later(refusal: Refusal, retry_after: u32) -> Self {
+        Self { stop: refusal.into(), detail: None, retry_after: Some(retry_after) }
+    }
+}
+
+/// A request as it comes in.
+pub(in crate::http) type ManagementRequest = (HttpRequest, RequestId, Payload, Data<App>);
+
+/// What an endpoint makes of a request.
+pub(in crate::http) type ManagementResult = Result<ApiResponse, HttpError>;
+
+/// A request of somebody who is known.
+pub(in crate::http) struct AuthenticatedRequest<'a> {
+    pub(in crate::http) app: &'a App,
+    pub(in crate::http) call: Call,
+    request: &'a HttpRequest,
+    body: Bytes,
+}
+
+/// Finds out who calls, lets an endpoint do its work, and answers. Auditors have nothing to do at the management API.
+pub(in crate::http) async fn serve<F>(
+    (request, request_id, payload, app): ManagementRequest,
+    work: F,
+) -> HttpResponse
+where
+    F: AsyncFnOnce(AuthenticatedRequest<'_>) -> ManagementResult,
+{
+    let result = match known(&app, (&request, request_id), payload).await {
+        Ok(known) if matches!(known.call.caller, Caller::Auditor(_)) => {
+            Err(Refusal::InsufficientScope.into())
+        }
+        Ok(known) => work(known).await,
+        Err(stopped) => Err(stopped),
+    };
+    answer(&app, result)
+}
+
+/// The same for what is read of the audit log, which auditors come for.
+pub(in crate::http) async fn serve_audit<F>(
+    (request, request_id, payload, app): ManagementRequest,
+    work: F,
+) -> HttpResponse
+where
+    F: AsyncFnOnce(AuthenticatedRequest<'_>) -> Result<HttpResponse, HttpError>,
+{
+    let result = match known(&app, (&request, request_id), payload).await {
+        Ok(known) => work(known).await,
+        Err(stopped) => Err(stopped),
+    };
+    respond(&app, result)
+}
+
+/// An idempotency key stands for the whole request.
+async fn known<'a>(
+    app: &'a App,
+    (request, request_id): (&'a HttpRequest, RequestId),
+    payload: Payload,
+) -> Result<AuthenticatedRequest<'a>, HttpError> {
+    let body = params::body(payload, app.config.limits.max_body_bytes).await?;
+    let now = app.clock.now();
+    let access = credentials::access(request.headers())?;
+    let method = request.method().as_str();
+    // Proofs name the URI as the world sees it: below the issuer's path, and without the query.
+    let base = issuer_path(&app.issuer);
+    let path = request.path().strip_prefix(base.as_str()).unwrap_or(request.path());
+    let caller = identify(app, &access, (method, path), now).await?;
+    let mut keys = request.headers().get_all(IDEMPOTENCY_KEY);
+    let idempotency_key = match (keys.next(), keys.next()) {
+        (None, _) => None,
+        (Some(key), other) => {
+            let key = key.to_str().ok().filter(|key| idempotency::is_key(key) && other.is_none()).ok_or(
+                Refusal::Malformed("Idempotency-Key is one key of 1 to 128 printable ASCII characters"),
+            )?;
+            let fingerprint = app.fingerprint(&[method.as_bytes(), b" ", path.as_bytes(), b"\n", &body]);
+            Some(Key { key: key.to_owned(), fingerprint })
+        }
+    };
+    let call = Call { caller, origin: credentials::origin(request, request_id), idempotency_key, now };
+    Ok(AuthenticatedRequest { app, call, request, body: checked(request, body)? })
+}
+
+/// A body is JSON, or there is none.
+fn checked(request: &HttpRequest, body: Bytes) -> Result<Bytes, Refusal> {
+    if body.is_empty() {
+        return Ok(body);
+    }
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") { Ok(body) } else { Err(Refusal::MediaType) }
+}
+
+impl AuthenticatedRequest<'_> {
+    /// Where it is seen to.
+    pub(in crate::http) fn desk(&self) -> Desk<'_> {
+        Desk::of(self.app)
+    }
+
+    /// Reads the query; unknown names are refused.
+    pub(in crate::http) fn query<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        params::query(self.request)
+    }
+
+    /// The parameters of the query, each given once.
+    pub(in crate::http) fn parameters(&self) -> Result<BTreeMap<String, String>, Refusal> {
+        let pairs: Vec<(String, String)> = params::query(self.request)?;
+        let mut parameters = BTreeMap::new();
+        for (name, value) in pairs {
+            if parameters.insert(name, value).is_some() {
+                return Err(Refusal::Malformed("The query names something twice"));
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// Stands for whoever calls.
+    pub(in crate::http) fn caller_name(&self) -> String {
+        let who = self.call.caller.principal(&self.app.issuer);
+        who.map_or_else(|| "operator".to_owned(), |who| who.key())
+    }
+
+    /// A header of the request, where it is one line of text.
+    pub(in crate::http) fn header(&self, name: &str) -> Option<&str> {
+        self.request.headers().get(name)?.to_str().ok()
+    }
+
+    /// Reads the body; unknown members and repeated ones are refused.
+    pub(in crate::http) fn read<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
+        read(&self.body)
+    }
+
+    /// Reads the body, where there is one; else everything that it may say is left out.
+    pub(in crate::http) fn read_if_any<T: DeserializeOwned + Default>(&self) -> Result<T, HttpError> {
+        if self.body.is_empty() { Ok(T::default()) } else { self.read() }
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
+    let malformed = |detail: String| HttpError {
+        stop: Refusal::Malformed("The body is not what this endpoint reads").into(),
+        detail: Some(detail),
+        retry_after: None,
+    };
+    let value = json::parse(body)
+        .ok_or_else(|| malformed("It is not JSON, repeats a name, or has the NUL character".into()))?;
+    // A list would be read as the members in their order.
+    if !value.is_object() {
+        return Err(malformed("It is not an object".into()));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        malformed(if path == "." { error.inner().to_string() } else { format!("{path}: {}", error.inner()) })
+    })
+}
+
+/// Reads a body of somebody who is not known yet, where there is one.
+pub(in crate::http) fn read_if_any<T: DeserializeOwned + Default>(
+    request: &HttpRequest,
+    body: &Bytes,
+) -> Result<T, HttpError> {
+    let body = checked(request, body.clone())?;
+    if body.is_empty() { Ok(T::default()) } else { read(&body) }
+}
+
+fn answer(app: &App, result: ManagementResult) -> HttpResponse {
+    respond(app, result.map(|done| said(&done)))
+}
+
+/// The answer, or why there is none.
+pub(in crate::http) fn respond(app: &App, result: Result<HttpResponse, HttpError>) -> HttpResponse {
+    let mut response = match result {
+        Ok(response) => response,
+        Err(stopped) => {
+            let mut response = problem::of(&stopped.stop, stopped.detail.as_deref());
+            if let Some(seconds) = stopped.retry_after {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            response
+        }
+    };
+    let nonce = app.nonces.as_ref().map(|nonces| nonces.current(app.clock.now()));
+    if let Some(nonce) = nonce.and_then(|nonce| nonce.parse().ok()) {
+        response.headers_mut().insert(DPOP_NONCE, nonce);
+    }
+    response
+}
+
+/// An answer as it is said.
+pub(in crate::http) fn said(done: &ApiResponse) -> HttpResponse {
+    let status = StatusCode::from_u16(done.status).unwrap_or(StatusCode::OK);
+    let mut response = HttpResponse::build(status);
+    response.insert_header((CACHE_CONTROL, "no-store"));
+    if let Some(location) = &done.location {
+        response.insert_header((LOCATION, location.as_str()));
+    }
+    if done.replayed {
+        response.insert_header((REPLAYED, "true"));
+    }
+    response.json(&done.body)
+}

@@ -1,0 +1,132 @@
+//! From what a flow says to what OAuth clients read (RFC 6749 §5, RFC 8693 §2.2, RFC 9449 §8).
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::domain::audit::store::LeafRef;
+use crate::domain::refusal::{Error, Refusal};
+use crate::protocol::authorization_details::Details;
+use crate::protocol::receipt::{self, Receipt};
+use crate::protocol::scope;
+use crate::protocol::token_exchange::TokenType;
+use crate::services::issue::IssuedToken;
+
+/// How long one should wait when the server cannot answer.
+const WAIT: &str = "1";
+
+#[derive(Serialize)]
+struct TokenResponse<'a> {
+    access_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
+    token_type: &'static str,
+    expires_in: i64,
+    /// RFC 6749 §3.3 knows no empty scope: details alone come without one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authorization_details: Option<&'a Details>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delegation_id: Option<&'a str>,
+}
+
+/// The answer to a token request, with the nonce to use next where there is one, and with the delegation at which a use
+/// is to be confirmed.
+pub(in crate::http) fn token(
+    app: &App,
+    result: &Result<IssuedToken, Error>,
+    (nonce, reserved_by): (Option<String>, Option<String>),
+) -> HttpResponse {
+    let response = match result {
+        Ok(issued) => {
+            let mut response = HttpResponse::Ok();
+            receipt(app, &mut response, issued.place);
+            response.json(TokenResponse {
+                access_token: &issued.access_token,
+                issued_token_type: issued.exchanged.then_some(TokenType::AccessToken.urn()),
+                token_type: issued.token_type,
+                expires_in: issued.expires_in,
+                scope: scope::join(&issued.scope),
+                authorization_details: issued.details.as_ref(),
+                delegation_id: issued.delegation_id.as_deref(),
+            })
+        }
+        Err(Error::Refused(refusal)) => refused(app, *refusal, reserved_by.as_deref()),
+        Err(stop) => stopped(app, stop),
+    };
+    uncached(response, nonce)
+}
+
+/// Says where the log has it, if that is wanted.
+pub(in crate::http) fn receipt(app: &App, response: &mut HttpResponseBuilder, place: Option<LeafRef>) {
+    if let Some(LeafRef { seq, leaf }) = place.filter(|_| app.config.audit.receipts) {
+        response.insert_header((receipt::FIELD, Receipt { seq, leaf }.text()));
+    }
+}
+
+/// The answer to a request at an OAuth endpoint that was refused, or failed.
+pub(in crate::http) fn stopped(app: &App, stop: &Error) -> HttpResponse {
+    match stop {
+        Error::Refused(refusal) => refused(app, *refusal, None),
+        Error::Failed(fault) => {
+            tracing::error!(error = %fault, "a request failed");
+            unavailable()
+        }
+    }
+}
+
+/// An answer that nobody keeps (RFC 6749 §5.1), with the nonce to use next where there is one.
+pub(in crate::http) fn uncached(mut response: HttpResponse, nonce: Option<String>) -> HttpResponse {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, actix_web::http::header::HeaderValue::from_static("no-store"));
+    headers.insert(PRAGMA, actix_web::http::header::HeaderValue::from_static("no-cache"));
+    if let Some(nonce) = nonce.and_then(|nonce| nonce.parse().ok()) {
+        headers.insert(actix_web::http::header::HeaderName::from_static("dpop-nonce"), nonce);
+    }
+    response
+}
+
+fn refused(app: &App, refusal: Refusal, reserved_by: Option<&str>) -> HttpResponse {
+    metrics::counter!("actchain_refusals_total", "reason" => refusal.reason()).increment(1);
+    // The answer is the same for all causes. Only an operator sees which one it was.
+    if let Some(cause) = refusal.cause() {
+        tracing::info!(reason = refusal.reason(), cause, "refused");
+    }
+    let code = refusal.code();
+    let status = StatusCode::from_u16(code.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut body = json!({"error": code.error, "error_description": refusal.sentence()});
+    if let (true, Value::Object(members)) = (refusal.tells_reason(), &mut body) {
+        members.insert("reason".into(), refusal.reason().into());
+        if let Refusal::CeremonyRequired(id) = refusal {
+            members.insert("ceremony".into(), id.to_string().into());
+            members.extend(reserved_by.map(|id| ("delegation_id".to_owned(), id.into())));
+        }
+    }
+    let mut response = HttpResponse::build(status);
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            // RFC 9110 §15.5.2: every 401 carries a challenge, whatever method the client tried.
+            let realm = app.issuer.replace(['"', '\\'], "");
+            response.insert_header((WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\"")));
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            let wait = if refusal == Refusal::TooManyFailedAttempts { 60 } else { refusal.retry_after() };
+            response.insert_header((RETRY_AFTER, wait.to_string()));
+        }
+        _ => {}
+    }
+    response.json(body)
+}
+
+/// Our failure: says nothing but "try again".
+fn unavailable() -> HttpResponse {
+    metrics::counter!("actchain_errors_total").increment(1);
+    HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, WAIT)).json(json!({
+        "error": "temporarily_unavailable",
+        "error_description": "The server cannot answer at the moment",
+    }))
+}

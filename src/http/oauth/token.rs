@@ -1,0 +1,167 @@
+//! `POST /oauth/token`.
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use tracing_actix_web::RequestId;
+use zeroize::Zeroizing;
+
+use crate::app::App;
+use crate::domain::audit::store::LeafRef;
+use crate::domain::ceremony;
+use crate::domain::delegation;
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::vault::is_usable;
+use crate::http::credentials;
+use crate::http::oauth::response;
+use crate::http::params::{Params, form};
+use crate::platform::jose::MAX_TOKEN_BYTES;
+use crate::protocol::authorization_details::Details;
+use crate::protocol::token_exchange::{
+    self, InvalidParameter, PresentedToken, Request, RequestedAccess, TokenType, VAULT_TOKEN,
+};
+use crate::services::issue::IssuedToken;
+use crate::services::token_exchange::{GrantRequest, TokenRequest, token};
+use crate::services::vault::{self, VaultExchangeRequest};
+
+pub(in crate::http) async fn post(
+    request: HttpRequest,
+    request_id: RequestId,
+    payload: web::Payload,
+    app: web::Data<App>,
+) -> HttpResponse {
+    let result = answer_to(&request, request_id, payload, app.clone().into_inner()).await;
+    let nonce = app.nonces.as_ref().map(|nonces| nonces.current(app.clock.now()));
+    let result = match result {
+        Ok(Answer::Issued(issued)) => Ok(issued),
+        Ok(Answer::Vault(document, place)) => {
+            let mut response = HttpResponse::Ok();
+            response.content_type("application/json");
+            response::receipt(&app, &mut response, place);
+            return response::uncached(response.body(document.to_vec()), nonce);
+        }
+        Err(stop) => Err(stop),
+    };
+    let reserved_by = reserved_by(&app, &result).await;
+    response::token(&app, &result, (nonce, reserved_by))
+}
+
+/// What a token request comes to.
+enum Answer {
+    /// A token of ours.
+    Issued(IssuedToken),
+    /// One of somebody else, out of the vault, as the document that says it.
+    Vault(Zeroizing<Vec<u8>>, Option<LeafRef>),
+}
+
+/// The delegation at which a use is to be confirmed: with the ceremony's id, it names where.
+async fn reserved_by(app: &App, result: &Result<IssuedToken, Error>) -> Option<String> {
+    let Err(Error::Refused(Refusal::CeremonyRequired(id))) = result else { return None };
+    let found = app.read(async |connection| ceremony::store::delegation_of(connection, *id).await).await;
+    found.unwrap_or_else(|fault| {
+        tracing::warn!(error = %fault, "the delegation of a ceremony was not found");
+        None
+    })
+}
+
+async fn answer_to(
+    request: &HttpRequest,
+    request_id: RequestId,
+    payload: web::Payload,
+    app: Arc<App>,
+) -> Result<Answer, Error> {
+    let params = form(request, payload, app.config.limits.max_body_bytes).await?;
+    // The present begins when all of the request is here, however slowly it came.
+    let now = app.clock.now();
+    let from = credentials::client_request("/oauth/token", request, request_id, &params)?;
+    let most_targets = app.config.limits.max_targets;
+    let exchanges = params.get("grant_type") == Some(token_exchange::GRANT_TYPE);
+    if exchanges && params.get("requested_token_type") == Some(VAULT_TOKEN) {
+        let request = VaultExchangeRequest { from, asked: of_the_vault(&params, most_targets) };
+        let answered = vault::exchange(&app, &request, now).await;
+        return answered.map(|(document, place)| Answer::Vault(document, place));
+    }
+    let request = TokenRequest { from, asked: asked(&params, most_targets) };
+    token(&app, &request, now).await.map(Answer::Issued)
+}
+
+/// One connection, and nothing else that would narrow what a token of somebody else is good for.
+fn of_the_vault(params: &Params, most_targets: usize) -> Result<(PresentedToken, Details), Refusal> {
+    let subject = presented(params, "subject_token", "subject_token_type")?
+        .ok_or(Refusal::Malformed("subject_token and subject_token_type are required"))?;
+    let others = [
+        "actor_token",
+        "actor_token_type",
+        "scope",
+        "audience",
+        "resource",
+        "capability_ceiling",
+        "delegation_id",
+    ];
+    if others.iter().any(|name| !params.all(name).is_empty()) {
+        return Err(Refusal::Malformed("A token of the vault is asked for by authorization_details alone"));
+    }
+    let details = wanted(params, most_targets)?.details.ok_or(Refusal::AuthorizationDetailsMalformed)?;
+    Ok((subject, details))
+}
+
+fn asked(params: &Params, most_targets: usize) -> Result<GrantRequest, Refusal> {
+    match params.get("grant_type") {
+        None => Err(Refusal::Malformed("grant_type is missing")),
+        Some("client_credentials") => Ok(GrantRequest::ClientCredentials(wanted(params, most_targets)?)),
+        Some(token_exchange::GRANT_TYPE) => {
+            Ok(GrantRequest::TokenExchange(Box::new(exchange(params, most_targets)?)))
+        }
+        Some(_) => Err(Refusal::UnsupportedGrant),
+    }
+}
+
+fn wanted(params: &Params, most_targets: usize) -> Result<RequestedAccess, Refusal> {
+    let details = match params.get("authorization_details") {
+        None => None,
+        Some(text) => {
+            let details = Details::parse(text).filter(|details| details.0.iter().all(is_usable));
+            Some(details.ok_or(Refusal::AuthorizationDetailsMalformed)?)
+        }
+    };
+    let (audiences, resources) = (params.all("audience"), params.all("resource"));
+    let wanted = token_exchange::wanted(params.get("scope"), audiences, resources, most_targets);
+    let capability = params.get("capability_ceiling").map(str::to_owned);
+    wanted.map(|wanted| RequestedAccess { details, capability, ..wanted }).map_err(|bad| match bad {
+        InvalidParameter::Scope => Refusal::ScopeMalformed,
+        InvalidParameter::Target => Refusal::ResourceMalformed,
+        InvalidParameter::TooManyTargets => Refusal::Malformed("There are too many targets"),
+    })
+}
+
+fn exchange(params: &Params, most_targets: usize) -> Result<Request, Refusal> {
+    let subject = presented(params, "subject_token", "subject_token_type")?
+        .ok_or(Refusal::Malformed("subject_token and subject_token_type are required"))?;
+    let actor = presented(params, "actor_token", "actor_token_type")?;
+    match params.get("requested_token_type") {
+        None => {}
+        Some(urn) if urn == TokenType::AccessToken.urn() => {}
+        Some(_) => return Err(Refusal::Malformed("This requested_token_type cannot be issued")),
+    }
+    let delegation_id = params.get("delegation_id").map(str::to_owned);
+    if delegation_id.as_ref().is_some_and(|id| !delegation::is_id(id)) {
+        return Err(Refusal::Malformed("delegation_id is not the id of a delegation"));
+    }
+    Ok(Request { subject, actor, wanted: wanted(params, most_targets)?, delegation_id })
+}
+
+/// A token and its type: both or neither (RFC 8693 §2.1).
+fn presented(params: &Params, token: &str, kind: &str) -> Result<Option<PresentedToken>, Refusal> {
+    match (params.get(token), params.get(kind)) {
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(Refusal::Malformed("A token comes without its token type")),
+        (None, Some(_)) => Err(Refusal::Malformed("A token type comes without its token")),
+        (Some(token), Some(_)) if token.len() > MAX_TOKEN_BYTES => {
+            Err(Refusal::Malformed("A token is too long"))
+        }
+        (Some(token), Some(kind)) => {
+            let kind = TokenType::parse(kind).ok_or(Refusal::Malformed("A token type is not supported"))?;
+            Ok(Some(PresentedToken { token: token.to_owned(), kind }))
+        }
+    }
+}

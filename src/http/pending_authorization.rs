@@ -1,0 +1,193 @@
+//! Connecting a third party's account in a browser: the cookie with which it begins, and the pages with which it ends. The
+//! pages are fixed: nothing that a query says is in them.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue, REFERRER_POLICY,
+    SET_COOKIE,
+};
+use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use tracing_actix_web::RequestId;
+
+use crate::app::App;
+use crate::domain::refusal::{Error, Refusal};
+use crate::http::credentials;
+use crate::http::management::request::{AuthenticatedRequest, ManagementRequest, serve};
+use crate::platform::base64url;
+use crate::platform::fault::Context;
+use crate::protocol::oauth_client;
+use crate::protocol::token_exchange::percent_decode;
+use crate::services::request_context::ApiResponse;
+use crate::services::vault::{self, AuthorizationResponse, CallbackPage, CallbackParams, NewConnection};
+
+/// More cookies of one name than a browser sends.
+const MOST_COOKIES: usize = 8;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Finish {
+    code: SecretString,
+}
+
+/// `__Host-` (RFC 6265bis §4.1.3.2): no other host and nobody on the way can have set it. Browsers want https for that,
+/// which a server on loopback need not have.
+fn cookie_name(issuer: &str) -> &'static str {
+    if issuer.starts_with("https://") { "__Host-actchain-connect" } else { "actchain-connect" }
+}
+
+/// Comes back with the browser when the provider sends it here, and to no script.
+pub(super) fn cookie(app: &App, secret: &SecretString) -> Result<HeaderValue, Error> {
+    let name = cookie_name(&app.issuer);
+    let secure = if app.issuer.starts_with("https://") { "; Secure" } else { "" };
+    let life = app.config.vault.connect_ttl;
+    let value =
+        format!("{name}={}; Path=/; Max-Age={life}; HttpOnly; SameSite=Lax{secure}", secret.expose_secret());
+    Ok(HeaderValue::from_str(&value).context("setting a cookie")?)
+}
+
+/// Begins, where a connection is wanted without a credential; the cookie goes beside the answer.
+pub(super) async fn begin(
+    known: &AuthenticatedRequest<'_>,
+    wanted: &NewConnection,
+) -> Result<(ApiResponse, HeaderValue), Error> {
+    let begun = vault::begin((&known.desk(), &known.app.vault), &known.call, wanted).await?;
+    Ok((begun.done, cookie(known.app, &begun.browser)?))
+}
+
+/// Sets a cookie, where there is one.
+pub(super) fn with_cookie(mut response: HttpResponse, cookie: Option<HeaderValue>) -> HttpResponse {
+    if let Some(cookie) = cookie {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
+}
+
+pub(super) async fn finish(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
+    let app = incoming.3.clone().into_inner();
+    serve(incoming, async |known| {
+        let body: Finish = known.read()?;
+        Ok(vault::finish(&app, &known.call, (&id, body.code)).await?)
+    })
+    .await
+}
+
+/// Where providers send browsers back to.
+pub(super) async fn callback(
+    request: HttpRequest,
+    request_id: RequestId,
+    app: Data<App>,
+    provider: Path<String>,
+) -> HttpResponse {
+    let app = app.into_inner();
+    let Ok(params) = read(&app, &request, provider.into_inner()) else {
+        return page(StatusCode::BAD_REQUEST, "Not connected", MALFORMED);
+    };
+    let origin = credentials::origin(&request, request_id);
+    let now = app.clock.now();
+    match vault::handle_callback(&app, params, origin, now).await {
+        Ok(shown) => show(shown),
+        Err(fault) => {
+            tracing::error!(error = %fault, "a request failed");
+            metrics::counter!("actchain_errors_total").increment(1);
+            page(StatusCode::SERVICE_UNAVAILABLE, "Not connected", FAILED)
+        }
+    }
+}
+
+/// The parameters of RFC 6749 §4.1.2, §4.1.2.1 and RFC 9207 §2 that decide something, none of them twice (RFC 6749 §3.1). All
+/// others are ignored, however they are encoded: a code is good once, and not lost for what stands beside it.
+fn read(app: &App, request: &HttpRequest, provider: String) -> Result<CallbackParams, Refusal> {
+    let malformed = Refusal::Malformed("The query is not what this endpoint reads");
+    let query = request.query_string();
+    let state = used(query, "state")?.and_then(Result::ok);
+    let is_ours = |text: &String| base64url::decode(text).is_some_and(|bytes| bytes.len() == 32);
+    let state = state.filter(is_ours).ok_or(malformed)?;
+    let said = match (used(query, "code")?, used(query, "error")?) {
+        (Some(Ok(code)), None) if oauth_client::is_code(&code) => {
+            AuthorizationResponse::Code(SecretString::from(code))
+        }
+        // An error is one in any encoding.
+        (None, Some(error)) => AuthorizationResponse::Error(error.unwrap_or_default()),
+        _ => return Err(malformed),
+    };
+    // One that cannot be read is nobody's.
+    let iss = used(query, "iss")?.map(Result::unwrap_or_default);
+    Ok(CallbackParams {
+        state: SecretString::from(state),
+        said,
+        provider,
+        iss,
+        browser: cookies(request.headers(), cookie_name(&app.issuer)),
+    })
+}
+
+/// The value of a parameter that is used, where it has one; an error within where that is not form-encoded UTF-8.
+fn used(query: &str, name: &str) -> Result<Option<Result<String, Refusal>>, Refusal> {
+    let malformed = Refusal::Malformed("A parameter is not form-encoded UTF-8");
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut named = pairs.filter(|(own, _)| percent_decode(own).as_deref() == Some(name));
+    let value = named.next().map(|(_, value)| value);
+    if named.next().is_some() {
+        return Err(Refusal::Malformed("A parameter is repeated"));
+    }
+    let value = value.filter(|value| !value.is_empty());
+    Ok(value.map(|value| percent_decode(value).ok_or(malformed)))
+}
+
+fn cookies(headers: &HeaderMap, name: &str) -> Vec<String> {
+    let pairs =
+        headers.get_all(COOKIE).filter_map(|field| field.to_str().ok()).flat_map(|field| field.split(';'));
+    let named = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(own, _)| *own == name);
+    named.map(|(_, value)| value.to_owned()).take(MOST_COOKIES).collect()
+}
+
+const MALFORMED: &str =
+    "<p>This is not an answer that a provider gives. Begin again where you came from.</p>";
+const FAILED: &str = "<p>The server cannot say at the moment how it went. Look at your connections, and begin again if it is not there.</p>";
+const GONE: &str = "<p>This was used before, or it took too long, or it was ended meanwhile. Begin again where you came from.</p>";
+const DECLINED: &str = "<p>The provider did not give access. Nothing was connected.</p>";
+const MIXED_UP: &str =
+    "<p>The answer came from another provider than the one that was asked. Nothing was connected.</p>";
+const REFUSED: &str = "<p>The provider did not honour its own answer. Nothing was connected. Begin again where you came from.</p>";
+const UNAVAILABLE: &str =
+    "<p>The provider did not answer as it should. Nothing was connected. Begin again later.</p>";
+const CONNECTED: &str = "<p>You can close this page.</p>";
+
+fn show(shown: CallbackPage) -> HttpResponse {
+    let no = "Not connected";
+    match shown {
+        CallbackPage::Connected => page(StatusCode::OK, "Connected", CONNECTED),
+        CallbackPage::Waits(code) => page(
+            StatusCode::OK,
+            "Not connected yet",
+            &format!(
+                "<p>This was begun elsewhere. To finish, type this code there, where you began:</p>\
+                 <p><code>{}</code></p>\
+                 <p><strong>Give this code to nobody.</strong> Whoever has it gets your account into their hands. If you \
+                 did not begin this yourself, close this page: nothing has been connected.</p>",
+                code.as_str()
+            ),
+        ),
+        CallbackPage::Gone => page(StatusCode::GONE, no, GONE),
+        CallbackPage::Declined => page(StatusCode::FORBIDDEN, no, DECLINED),
+        CallbackPage::MixedUp => page(StatusCode::FORBIDDEN, no, MIXED_UP),
+        CallbackPage::Refused => page(StatusCode::BAD_GATEWAY, no, REFUSED),
+        CallbackPage::Unavailable => page(StatusCode::BAD_GATEWAY, no, UNAVAILABLE),
+    }
+}
+
+fn page(status: StatusCode, title: &str, text: &str) -> HttpResponse {
+    const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    HttpResponse::build(status)
+        .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
+        .insert_header((CONTENT_SECURITY_POLICY, POLICY))
+        .insert_header((REFERRER_POLICY, "no-referrer"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .body(format!(
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\
+             <body><h1>{title}</h1>{text}</body></html>\n"
+        ))
+}

@@ -1,0 +1,185 @@
+//! Who presents an access token at our own interface: a user of a trusted issuer in person, or a client of ours under its
+//! key (RFC 6750, RFC 9449 §7).
+
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::client_request::consume;
+use super::dpop::{self, DpopTarget, VerifiedDpopKey};
+use super::request_context::{AuthenticatedClient, AuthenticatedUser, Caller};
+use super::verify_token;
+use crate::app::App;
+use crate::domain::client::{self, Client, Kind};
+use crate::domain::limit::Limit;
+use crate::domain::principal::{self, Principal};
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::registry::{self, ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE};
+use crate::domain::row_mac::RowMac;
+use crate::domain::subject::{TokenSource, VerifiedSubject};
+use crate::domain::{delegation, token};
+use crate::platform::fault::Fault;
+use crate::protocol::jwt_time::SKEW;
+
+/// An access token as it came.
+#[derive(Debug)]
+pub struct PresentedAccessToken {
+    /// By which scheme.
+    pub scheme: Scheme,
+    /// The token.
+    pub token: String,
+    /// The proof, where there is one.
+    pub proof: Option<String>,
+}
+
+/// How an access token is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// RFC 6750.
+    Bearer,
+    /// RFC 9449.
+    Dpop,
+}
+
+/// Finds out who it is.
+///
+/// # Errors
+/// A refusal to be answered with 401 or 403.
+pub async fn identify(
+    app: &App,
+    presented: &PresentedAccessToken,
+    (method, path): (&str, &str),
+    now: OffsetDateTime,
+) -> Result<Caller, Error> {
+    let possessed = match (presented.scheme, &presented.proof) {
+        (Scheme::Bearer, _) => None,
+        (Scheme::Dpop, None) => return Err(Refusal::DpopProofMissing.into()),
+        (Scheme::Dpop, Some(proof)) => {
+            let at = DpopTarget { method, path, access_token: Some(&presented.token) };
+            Some(dpop::verify(app, proof, at, now)?)
+        }
+    };
+    let verified =
+        verify_token::presented_to_us(app, &presented.token, now).await.map_err(as_access_token)?;
+    let caller = match &verified.source {
+        TokenSource::Local { jti, .. } => {
+            let possessed = bound(&verified, possessed.as_ref())?.ok_or(Refusal::AccessTokenBound)?;
+            client_of_ours(app, &verified, (jti, &possessed.jkt), now).await?
+        }
+        TokenSource::TrustedIssuer { .. } => {
+            bound(&verified, possessed.as_ref())?;
+            user(app, &verified).await?
+        }
+    };
+    let name = caller.principal(&app.issuer).map(|who| who.key());
+    if name.is_some_and(|name| app.requests.count(&name).is_err()) {
+        return Err(Refusal::RateLimited.into());
+    }
+    consume(app, possessed.map(|possessed| possessed.single_use_id).into_iter().collect(), now).await?;
+    Ok(caller)
+}
+
+fn as_access_token(stop: Error) -> Error {
+    match stop {
+        Error::Refused(Refusal::SubjectTokenInvalid(_)) => Error::Refused(Refusal::AccessTokenInvalid),
+        other => other,
+    }
+}
+
+/// A bound token comes with a proof by its key; a proof beside an unbound token proves nothing and is refused.
+fn bound<'a>(
+    verified: &VerifiedSubject,
+    possessed: Option<&'a VerifiedDpopKey>,
+) -> Result<Option<&'a VerifiedDpopKey>, Refusal> {
+    match (&verified.jkt, possessed) {
+        (None, None) => Ok(None),
+        (Some(jkt), Some(possessed)) if *jkt == possessed.jkt => Ok(Some(possessed)),
+        _ => Err(Refusal::AccessTokenBound),
+    }
+}
+
+/// A user in person: nobody acts for it.
+async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Error> {
+    if verified.act.is_some() {
+        return Err(Refusal::AccessTokenInvalid.into());
+    }
+    let who = verified.subject.clone();
+    // One that does not say since when it is may be as old as can be.
+    let since = verified.validity.issued_at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    if !app.read(async |connection| user_not_revoked(connection, &who, since).await).await? {
+        return Err(Refusal::AccessTokenInvalid.into());
+    }
+    Ok(Caller::User(AuthenticatedUser { who, since, until: verified.validity.expires_at }))
+}
+
+/// Whether a user's issuer is still registered, because the registry in memory may be older than its removal, and whether
+/// what the user presents is younger than the last cut-off.
+pub(super) async fn user_not_revoked(
+    connection: &mut PgConnection,
+    who: &Principal,
+    since: OffsetDateTime,
+) -> Result<bool, Fault> {
+    Ok(registry::store::has_issuer(connection, &who.iss).await?
+        && require_active_user(connection, who, since).await?)
+}
+
+/// Whether what a user presents is younger than its last cut-off, also if the clock of its issuer is ahead of ours.
+pub(super) async fn require_active_user(
+    connection: &mut PgConnection,
+    who: &Principal,
+    since: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let revoked_at = principal::store::revoked_before(connection, who).await?;
+    Ok(revoked_at.is_none_or(|at| at + SKEW < since))
+}
+
+/// A client of ours: its own token, for us, standing, and with the scope that its kind needs.
+async fn client_of_ours(
+    app: &App,
+    verified: &VerifiedSubject,
+    (jti, jkt): (&str, &str),
+    now: OffsetDateTime,
+) -> Result<Caller, Error> {
+    if verified.act.is_some() || verified.subject.iss != app.issuer {
+        return Err(Refusal::AccessTokenInvalid.into());
+    }
+    let jti = Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?;
+    let named = (verified.subject.sub.as_str(), jti);
+    let client =
+        app.read(async |connection| require_active_client(&app.rows, connection, named, now).await).await?;
+    let client = Arc::new(client.ok_or(Refusal::AccessTokenInvalid)?);
+    let has = |scope: &str| matches!(&verified.scopes, Limit::Only(scopes) if scopes.contains(scope));
+    let kind = client.kind;
+    let holder = AuthenticatedClient { client, jkt: jkt.to_owned(), jti };
+    match kind {
+        Kind::Admin if has(ADMIN_SCOPE) => Ok(Caller::Admin(holder)),
+        Kind::Agent if has(DELEGATE_SCOPE) => Ok(Caller::Agent(holder)),
+        Kind::Auditor if has(AUDIT_SCOPE) => Ok(Caller::Auditor(holder)),
+        _ => Err(Refusal::InsufficientScope.into()),
+    }
+}
+
+/// The client as it is stored, if it is in and its token stands. What was made for one delegation lives with that, and
+/// has nothing to do here when that is used up.
+pub(super) async fn require_active_client(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    (client_id, jti): (&str, Uuid),
+    now: OffsetDateTime,
+) -> Result<Option<Client>, Fault> {
+    let standing = token::store::standing(rows, connection, jti).await?;
+    if standing.is_none_or(|standing| standing.check(now).is_err()) {
+        return Ok(None);
+    }
+    let client =
+        client::store::find(rows, connection, client_id).await?.filter(|client| !client.is_inactive());
+    let Some(home) =
+        client.as_ref().and_then(|client| client.ephemeral.as_ref()).map(|agent| agent.delegation_id.clone())
+    else {
+        return Ok(client);
+    };
+    let home = delegation::store::path(rows, connection, &home).await?;
+    Ok(client.filter(|_| home.is_some_and(|path| path.check(now).is_ok())))
+}

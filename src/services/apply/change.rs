@@ -1,0 +1,213 @@
+//! A plan, line by line: what is created, what changes and in which members, and what stays. Values of secrets are never
+//! part of a plan.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// What happens to one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// It is new.
+    Create,
+    /// Some members change.
+    Update,
+    /// It is as declared.
+    Unchanged,
+}
+
+/// What happens to a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretChange {
+    /// There was none.
+    Set,
+    /// Another one takes its place.
+    Replaced,
+    /// It is removed.
+    Removed,
+    /// It stays, and is now the declared one, too.
+    Recorded,
+}
+
+/// A member that changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum MemberChange {
+    /// One value; `null` where the member is left out.
+    Value {
+        /// Name in the manifest.
+        member: String,
+        /// Value before.
+        from: Value,
+        /// Value after.
+        to: Value,
+    },
+    /// A list.
+    List {
+        /// Name in the manifest.
+        member: String,
+        /// New elements.
+        added: Vec<Value>,
+        /// Elements that are lost.
+        removed: Vec<Value>,
+    },
+    /// A secret, or a value that may contain one.
+    Secret {
+        /// Name in the manifest.
+        member: String,
+        /// What happens to it.
+        secret: SecretChange,
+    },
+}
+
+/// One line of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    /// What happens.
+    pub change: Change,
+    /// `issuer`, `resource`, `client`, `provider`, `sink` or `delegation`.
+    pub kind: &'static str,
+    /// Id of the entry.
+    pub id: String,
+    /// Members that change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberChange>,
+    /// Thumbprints of the keys that a client loses until an operator restores them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed_keys: Vec<String>,
+    /// Thumbprints of the keys that were declared in `jwks`, and from now on are usable as long as `jwks_uri` publishes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unpinned_keys: Vec<String>,
+    /// Something to know about the entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Something to act on: what is declared is not in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+impl Line {
+    /// A line about something that is new or as declared.
+    pub fn new(change: Change, kind: &'static str, id: &str) -> Self {
+        Self {
+            change,
+            kind,
+            id: id.to_owned(),
+            members: Vec::new(),
+            removed_keys: Vec::new(),
+            unpinned_keys: Vec::new(),
+            note: None,
+            warning: None,
+        }
+    }
+
+    /// A line about something that may be there already: `None` is not there, an empty list has no changes.
+    pub fn of(kind: &'static str, id: &str, members: Option<Vec<MemberChange>>) -> Self {
+        let change = match &members {
+            None => Change::Create,
+            Some(members) if members.is_empty() => Change::Unchanged,
+            Some(_) => Change::Update,
+        };
+        Self { members: members.unwrap_or_default(), ..Self::new(change, kind, id) }
+    }
+}
+
+impl MemberChange {
+    /// A secret that changes.
+    pub fn secret(member: &str, secret: SecretChange) -> Self {
+        Self::Secret { member: member.to_owned(), secret }
+    }
+
+    /// Name in the manifest.
+    pub fn member(&self) -> &str {
+        match self {
+            Self::Value { member, .. } | Self::List { member, .. } | Self::Secret { member, .. } => member,
+        }
+    }
+}
+
+impl std::fmt::Display for MemberChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Value { member, from, to } => write!(f, "{member}: {} → {}", text(from), text(to)),
+            Self::List { member, added, removed } => {
+                let removed = removed.iter().map(|one| format!("- {}", text(one)));
+                let added = added.iter().map(|one| format!("+ {}", text(one)));
+                write!(f, "{member}: {}", removed.chain(added).collect::<Vec<_>>().join("  "))
+            }
+            Self::Secret { member, secret } => f.write_str(&match secret {
+                SecretChange::Set => format!("{member}: secret set"),
+                SecretChange::Replaced => format!("{member}: secret changed"),
+                SecretChange::Removed => format!("{member}: secret removed"),
+                SecretChange::Recorded => format!("{member}: secret unchanged, recorded as the declared one"),
+            }),
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) if !text.is_empty() && !text.contains(char::is_control) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(text).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
+}
+
+/// The members that differ between two states of one entry, by name. Lists are compared as sets.
+pub fn differences(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<MemberChange> {
+    let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let of = |members: &Map<String, Value>, name: &String| members.get(name).cloned().unwrap_or_default();
+    let pairs = names.into_iter().map(|name| (name, of(old, name), of(new, name)));
+    pairs.filter_map(|(name, from, to)| difference(name, from, to)).collect()
+}
+
+fn difference(name: &str, from: Value, to: Value) -> Option<MemberChange> {
+    let member = name.to_owned();
+    match (&from, &to) {
+        (Value::Array(old), Value::Array(new)) => {
+            let missing = |from: &[Value], of: &[Value]| -> Vec<Value> {
+                of.iter().filter(|one| !from.contains(one)).cloned().collect()
+            };
+            let (added, removed) = (missing(old, new), missing(new, old));
+            let same = added.is_empty() && removed.is_empty();
+            (!same).then_some(MemberChange::List { member, added, removed })
+        }
+        _ if from == to => None,
+        _ => Some(MemberChange::Value { member, from, to }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn members(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn each_member_that_differs_is_one_change() {
+        let old =
+            members(json!({"kind": "agent", "scopes": ["a", "b"], "ttl": 5, "keys": ["k"], "same": [1, 2]}));
+        let new = members(
+            json!({"kind": "service", "scopes": ["b", "c"], "keys": null, "same": [2, 1], "name": "x"}),
+        );
+        let changes = differences(&old, &new);
+        let said: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        let expected = [
+            "keys: [k] → none",
+            "kind: agent → service",
+            "name: none → x",
+            "scopes: - a  + c",
+            "ttl: 5 → none",
+        ];
+        assert_eq!(said, expected);
+        assert_eq!(
+            serde_json::to_value(&changes[3]).unwrap(),
+            json!({"member": "scopes", "added": ["c"], "removed": ["a"]})
+        );
+    }
+}

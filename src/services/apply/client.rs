@@ -1,0 +1,253 @@
+//! A declared client: as it will be, what changes, and that it loses its kind or its credentials only where that is asked
+//! for by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::change::{Line, MemberChange, SecretChange, differences};
+use super::{Plan, view};
+use crate::domain::audit::Action;
+use crate::domain::client::{self, AuthMethod, Client, StoredSecret, usable_keys};
+use crate::platform::fault::Fault;
+use crate::platform::{password, random, secret};
+use crate::services::clients::hash_blocking;
+use crate::services::declared_client::{check_removed_keys, removed_keys, unpinned_keys};
+use crate::services::manifest::ClientDeclaration;
+
+/// Shorter secrets are refused.
+const MIN_SECRET: usize = 16;
+
+/// A client that has to be written.
+pub(super) struct Changed {
+    pub(super) client: Client,
+    /// Thumbprints of the keys that it had and will not have.
+    pub(super) removed: Vec<String>,
+}
+
+/// The secrets of a client as they will be.
+#[derive(Default)]
+struct Secrets {
+    stored: Vec<StoredSecret>,
+    declared: Option<String>,
+    change: Option<SecretChange>,
+    note: Option<String>,
+}
+
+impl Plan<'_> {
+    /// What has to be written of a client, if anything has.
+    pub(super) async fn client(
+        &mut self,
+        connection: &mut PgConnection,
+        declared: ClientDeclaration,
+    ) -> Result<Option<Changed>, Fault> {
+        declared.check(&self.outbound)?;
+        self.check_names(&declared)?;
+        let old = client::store::find(self.desk.rows, connection, &declared.id).await?;
+        if old.as_ref().is_some_and(|old| old.ephemeral.is_some()) {
+            return Err(declared.place.whole(format!(
+                "client {}: an agent that was made for one delegation is not declared, and never comes back",
+                declared.id
+            )));
+        }
+        let secrets = self.secrets(&declared, old.as_ref()).await?;
+        let (place, note, secret) = (declared.place.clone(), secrets.note.clone(), secrets.change);
+        let wanted = put_together(declared, secrets, old.as_ref());
+        let id = wanted.client_id.clone();
+        if let Some(old) = &old {
+            check_removed_keys(old, &wanted).map_err(|fault| place.whole(fault))?;
+        }
+        if let Some(old) = old.as_ref().filter(|_| !self.replace.contains(&id)) {
+            let lost = losses(old, &wanted);
+            if !lost.is_empty() {
+                return Err(place.whole(format!(
+                    "client {id} would lose {}. What is left out of a declaration is set to its default. If that is meant, \
+                     apply with --replace {id}",
+                    lost.join(" and ")
+                )));
+            }
+        }
+        let members = old.as_ref().map(|old| changes(old, &wanted, secret));
+        let removed: Vec<String> = old.as_ref().map(|old| removed_keys(old, &wanted)).unwrap_or_default();
+        let unpinned_keys = old.as_ref().map(|old| unpinned_keys(old, &wanted)).unwrap_or_default();
+        let line =
+            Line { note, removed_keys: removed.clone(), unpinned_keys, ..Line::of("client", &id, members) };
+        let change = line.change;
+        let keep = line.change == super::Change::Unchanged;
+        let names: Vec<String> = line.members.iter().map(|one| one.member().to_owned()).collect();
+        self.outcome.lines.push(line);
+        if keep {
+            return Ok(None);
+        }
+        self.event(Action::ClientChanged, &id, change);
+        if let Some(event) = self.events.last_mut() {
+            let mut detail = json!({"change": change});
+            if let Some(detail) = detail.as_object_mut() {
+                if !names.is_empty() {
+                    detail.insert("members".into(), json!(names));
+                }
+                if !removed.is_empty() {
+                    detail.insert("removed_keys".into(), json!(removed));
+                }
+            }
+            event.detail = Some(detail);
+        }
+        Ok(Some(Changed { client: wanted, removed }))
+    }
+
+    /// Refuses names that are not declared, and an id that names something else.
+    fn check_names(&self, declared: &ClientDeclaration) -> Result<(), Fault> {
+        let (place, registry) = (&declared.place, &self.registry);
+        if let Some(name) = declared.audiences.iter().find(|name| !registry.resources.contains_key(*name)) {
+            return Err(place.fault("audiences", format!("there is no resource {name}")));
+        }
+        if let Some(name) = declared.scopes.iter().find(|name| !registry.has_scope(name)) {
+            return Err(place.fault("scopes", format!("no resource declares the scope {name}")));
+        }
+        let types = &declared.authorization_details_types;
+        if let Some(name) = types.iter().find(|name| !registry.has_detail_type(name)) {
+            let why = format!("no resource declares the type {name}");
+            return Err(place.fault("authorization_details_types", why));
+        }
+        let trusted = |iss: &String| registry.issuers.contains_key(iss);
+        if let Some(one) = declared.actor_subjects.iter().find(|one| !trusted(&one.iss)) {
+            return Err(place.fault("actor_subjects", format!("{} is no trusted issuer", one.iss)));
+        }
+        if registry.resources.contains_key(&declared.id) || trusted(&declared.id) {
+            return Err(place.fault("id", "a resource or an issuer has this name"));
+        }
+        Ok(())
+    }
+
+    /// The secrets as they will be: those there are, as long as the declared one has not changed; else the declared one;
+    /// where none is declared and none is there, a new one, which is shown once.
+    async fn secrets(
+        &mut self,
+        declared: &ClientDeclaration,
+        old: Option<&Client>,
+    ) -> Result<Secrets, Fault> {
+        let present = old.map(|old| old.secrets.clone()).unwrap_or_default();
+        if !declared.auth.uses_secret() {
+            let change = (!present.is_empty()).then_some(SecretChange::Removed);
+            return Ok(Secrets { change, ..Secrets::default() });
+        }
+        let before = old.and_then(|old| old.declared_secret.clone());
+        let change = Some(if present.is_empty() { SecretChange::Set } else { SecretChange::Replaced });
+        let Some(secret) = given(declared)? else {
+            if !present.is_empty() {
+                return Ok(Secrets { stored: present, declared: before, ..Secrets::default() });
+            }
+            let made = SecretString::from(random::token()?);
+            self.outcome.secrets.push((declared.id.clone(), made.clone()));
+            let stored = vec![StoredSecret { hash: hash_blocking(made).await?, expires_at: None }];
+            return Ok(Secrets { stored, change, ..Secrets::default() });
+        };
+        if secret.expose_secret().len() < MIN_SECRET {
+            let why = format!("the secret is shorter than {MIN_SECRET} bytes");
+            return Err(declared.place.whole(why));
+        }
+        let is = async |hashes: Vec<String>| match hashes.is_empty() {
+            true => Ok(false),
+            false => password::verify_blocking(secret.clone(), hashes).await,
+        };
+        let unchanged = is(before.iter().cloned().collect()).await?;
+        let live = is(old.map(|old| old.live_secret_hashes(self.now)).unwrap_or_default()).await?;
+        if !present.is_empty() && (unchanged || live) {
+            let note = (unchanged && !live).then(|| {
+                "the secret was rotated since it was declared, and stays; declare the new one, or none"
+                    .to_owned()
+            });
+            if unchanged {
+                return Ok(Secrets { stored: present, declared: before, change: None, note });
+            }
+            let declared = Some(hash_blocking(secret).await?);
+            return Ok(Secrets { stored: present, declared, change: Some(SecretChange::Recorded), note });
+        }
+        let hash = hash_blocking(secret).await?;
+        let stored = vec![StoredSecret { hash: hash.clone(), expires_at: None }];
+        Ok(Secrets { stored, declared: Some(hash), change, note: None })
+    }
+}
+
+/// The declared secret.
+fn given(declared: &ClientDeclaration) -> Result<Option<SecretString>, Fault> {
+    match (&declared.secret, &declared.secret_file) {
+        (Some(secret), _) => Ok(Some(secret.clone())),
+        (None, Some(path)) => {
+            secret::read_file(path).map(Some).map_err(|fault| declared.place.fault("secret_file", fault))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn put_together(declared: ClientDeclaration, secrets: Secrets, old: Option<&Client>) -> Client {
+    Client {
+        version: 0,
+        kind: declared.kind,
+        name: declared.name.unwrap_or_else(|| declared.id.clone()),
+        auth: declared.auth,
+        secrets: secrets.stored,
+        declared_secret: secrets.declared,
+        keys: declared.jwks.as_ref().and_then(usable_keys).unwrap_or_default(),
+        jwks: declared.jwks,
+        jwks_uri: declared.jwks_uri,
+        scopes: declared.scopes,
+        audiences: declared.audiences,
+        detail_types: declared.authorization_details_types,
+        grant_types: declared.grant_types,
+        dpop: declared.dpop,
+        dpop_restricted: declared.dpop_keys.is_some(),
+        dpop_keys: declared.dpop_keys.unwrap_or_default(),
+        removed_keys: BTreeSet::new(),
+        actor_subjects: declared.actor_subjects,
+        max_token_ttl: declared.max_token_ttl,
+        disabled_at: old.and_then(|old| old.disabled_at),
+        ephemeral: None,
+        client_id: declared.id,
+    }
+}
+
+fn changes(old: &Client, wanted: &Client, secret: Option<SecretChange>) -> Vec<MemberChange> {
+    let (before, after) = (view::client(old), view::client(wanted));
+    let mut changes = differences(&before, &after);
+    // The same keys in other words, such as another `kid`.
+    let same_keys = before.get("jwks") == after.get("jwks");
+    if same_keys && old.jwks != wanted.jwks {
+        changes.push(super::rewritten("jwks", wanted.keys.len()));
+    }
+    changes.extend(secret.map(|change| MemberChange::secret("secret", change)));
+    changes
+}
+
+/// What a client proves itself by.
+fn proof(auth: AuthMethod) -> &'static str {
+    match auth {
+        AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost => "its secret",
+        AuthMethod::PrivateKeyJwt => "its keys",
+        AuthMethod::None => "its way to authenticate (DPoP keys alone)",
+    }
+}
+
+/// What is not given up by leaving it out of a declaration.
+fn losses(old: &Client, wanted: &Client) -> Vec<String> {
+    let mut lost = Vec::new();
+    if old.kind != wanted.kind {
+        let names = [old.kind, wanted.kind].map(|kind| serde_json::to_value(kind).unwrap_or_default());
+        let [from, to] = names.map(|name| name.as_str().unwrap_or_default().to_owned());
+        lost.push(format!("its kind ({from} → {to})"));
+    }
+    if proof(old.auth) != proof(wanted.auth) {
+        lost.push(proof(old.auth).to_owned());
+    }
+    if old.dpop_restricted && !wanted.dpop_restricted {
+        lost.push("its dpop_keys, so that any key would do".to_owned());
+    }
+    lost
+}
+
+/// Clients by id, in the order in which they are locked.
+pub(super) fn in_order(clients: Vec<Changed>) -> BTreeMap<String, Changed> {
+    clients.into_iter().map(|one| (one.client.client_id.clone(), one)).collect()
+}

@@ -1,0 +1,285 @@
+//! A declared delegation: its delegator, its parent, and that it is never wider than its parent.
+
+use std::collections::BTreeSet;
+
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+
+use crate::domain::client::{self, Kind};
+use crate::domain::delegation::{
+    self, Delegation, DelegationLimits, DelegationRecord, LimitDimension, Provenance, State,
+};
+use crate::domain::principal::Principal;
+use crate::domain::registry::Registry;
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::Fault;
+use crate::protocol::trusted_issuer_jwt;
+use crate::services::delegations::{NewDelegation, check_reason};
+use crate::services::manifest::DelegationDeclaration;
+use crate::services::request_context::Desk;
+
+/// What a declared delegation refers to.
+pub(super) struct Known<'a> {
+    pub(super) desk: &'a Desk<'a>,
+    pub(super) now: OffsetDateTime,
+    pub(super) registry: &'a Registry,
+    pub(super) clients: &'a BTreeSet<String>,
+}
+
+/// A delegation as declared, and what was found of that id.
+pub(super) struct Read {
+    pub(super) wanted: Delegation,
+    pub(super) old: Option<Delegation>,
+    /// The lifetime was shortened, and to what.
+    pub(super) note: Option<String>,
+}
+
+/// Reads a declaration into the delegation that it means.
+///
+/// # Errors
+/// A fault with the place and the reason: an unknown name, a cycle, or more than the parent allows.
+pub(super) async fn read(
+    connection: &mut PgConnection,
+    known: &Known<'_>,
+    declared: &DelegationDeclaration,
+) -> Result<Read, Fault> {
+    declared.check()?;
+    let place = &declared.place;
+    let (terms, max_uses) = terms(known, declared)?;
+    let old = delegation::store::find(known.desk.rows, connection, &declared.id).await?;
+    let delegate = delegate(connection, known.desk, declared, old.as_ref()).await?;
+    let parent = match &declared.parent {
+        None => None,
+        Some(id) => {
+            let found = delegation::store::path(known.desk.rows, connection, id).await?;
+            Some(found.ok_or_else(|| place.fault("parent", format!("there is no delegation {id}")))?)
+        }
+    };
+    let above: Vec<&Delegation> = parent.iter().flat_map(|path| &path.0).collect();
+    let (root, delegator) = match (&declared.delegator, above.last()) {
+        (Some(delegator), _) => (delegator.clone(), delegator.clone()),
+        (None, Some(leaf)) => (leaf.root.clone(), Principal::new(known.desk.issuer, leaf.delegate.clone())),
+        (None, None) => return Err(place.whole("needs a delegator or a parent")),
+    };
+    check_root(known, declared, &root)?;
+    let acts = above.iter().any(|one| one.delegate == delegate);
+    if acts || root == Principal::new(known.desk.issuer, delegate.clone()) {
+        return Err(place.fault("delegate", format!("{delegate} would act for itself")));
+    }
+    let (expires_at, note) = end(known, declared, &above)?;
+    let wanted = Delegation {
+        path: above.iter().map(|one| one.id.clone()).chain([declared.id.clone()]).collect(),
+        id: declared.id.clone(),
+        parent: declared.parent.clone(),
+        root,
+        delegator,
+        delegate,
+        terms,
+        origin: Provenance::Declared,
+        requested_at: known.now,
+        requested_by: None,
+        requested_ttl: None,
+        reason: declared.reason.clone(),
+        agent: None,
+        facts: DelegationRecord {
+            activated_at: Some(known.now),
+            expires_at,
+            revoked_at: None,
+            principal_revoked_at: None,
+            key_rotating: false,
+            max_uses,
+            uses: 0,
+            used_up_at: None,
+        },
+        revoke_reason: None,
+        pending_jwk: None,
+    };
+    match &old {
+        None => check_within(known, declared, &above, &wanted)?,
+        // The terms of what is there were checked when it was new.
+        Some(old) => check_same(declared, old, &wanted)?,
+    }
+    Ok(Read { wanted, old, note })
+}
+
+/// The limits: the same checks as at `POST /delegate`, and that every name in them is declared.
+fn terms(
+    known: &Known<'_>,
+    declared: &DelegationDeclaration,
+) -> Result<(DelegationLimits, Option<i64>), Fault> {
+    let place = &declared.place;
+    let request = NewDelegation {
+        scopes: declared.scopes.clone().map(Vec::from_iter),
+        audiences: declared.audiences.clone().map(Vec::from_iter),
+        authorization_details: declared.authorization_details.clone(),
+        capability_ceiling: declared.capability_ceiling.clone(),
+        ceremony_required_for: declared.ceremony_required_for.iter().cloned().collect(),
+        max_uses: declared.max_uses,
+        max_depth: declared.max_depth,
+        expires_in: declared.expires_in,
+        ..NewDelegation::default()
+    };
+    let refused = |refusal: crate::domain::refusal::Refusal| place.whole(refusal.sentence());
+    if declared.capability_ceiling.as_ref().is_some_and(|name| !known.desk.capability_levels.knows(name)) {
+        return Err(place
+            .fault("capability_ceiling", "its capability_ceiling is not one of delegations.capabilities"));
+    }
+    let (terms, max_uses) = request.terms(known.desk.capability_levels).map_err(refused)?;
+    check_reason(declared.reason.as_deref()).map_err(refused)?;
+    let registry = known.registry;
+    for name in declared.scopes.iter().flatten() {
+        if !registry.has_scope(name) {
+            return Err(place.fault("scopes", format!("no resource declares the scope {name}")));
+        }
+    }
+    for name in &declared.ceremony_required_for {
+        if !registry.has_scope(name) && !known.desk.capability_levels.knows(name) {
+            let why = format!("{name} is neither a capability nor a scope that a resource declares");
+            return Err(place.fault("ceremony_required_for", why));
+        }
+    }
+    for name in declared.audiences.iter().flatten() {
+        if !registry.resources.contains_key(name) {
+            return Err(place.fault("audiences", format!("there is no resource {name}")));
+        }
+    }
+    for kind in terms.details.iter().flat_map(|details| details.types()) {
+        if !registry.has_detail_type(kind) {
+            let why = format!("no resource declares the type {kind}");
+            return Err(place.fault("authorization_details", why));
+        }
+    }
+    Ok((terms, max_uses))
+}
+
+/// The delegate: a client of kind `agent` that was not made for one delegation and, for a new delegation, is enabled.
+async fn delegate(
+    connection: &mut PgConnection,
+    desk: &Desk<'_>,
+    declared: &DelegationDeclaration,
+    old: Option<&Delegation>,
+) -> Result<String, Fault> {
+    let refuse = |why: String| declared.place.fault("delegate", why);
+    let name = &declared.delegate;
+    let found = client::store::find(desk.rows, connection, name).await?;
+    let found = found.ok_or_else(|| refuse(format!("there is no client {name}")))?;
+    if found.ephemeral.is_some() {
+        return Err(refuse(format!("{name} was made for one delegation, and is given no other")));
+    }
+    if old.is_none() && found.kind != Kind::Agent {
+        return Err(refuse(format!("{name} is not a client of kind agent")));
+    }
+    if old.is_none() && found.is_inactive() {
+        return Err(refuse(format!("{name} is disabled: actchain client enable {name}")));
+    }
+    Ok(found.client_id)
+}
+
+fn check_root(known: &Known<'_>, declared: &DelegationDeclaration, root: &Principal) -> Result<(), Fault> {
+    let ours = root.iss == known.desk.issuer && known.clients.contains(&root.sub);
+    let trusted = known.registry.issuers.contains_key(&root.iss) && trusted_issuer_jwt::is_name(&root.sub);
+    if ours || trusted {
+        return Ok(());
+    }
+    let why = format!("{} is no trusted issuer, nor {} a client of this server", root.iss, root.sub);
+    Err(declared.place.fault("delegator", why))
+}
+
+/// The end: as declared, but no later than what is above and what the configuration allows. The note says what was
+/// shortened.
+fn end(
+    known: &Known<'_>,
+    declared: &DelegationDeclaration,
+    above: &[&Delegation],
+) -> Result<(OffsetDateTime, Option<String>), Fault> {
+    let earliest = above.iter().min_by_key(|one| one.facts.expires_at);
+    let longest = known.now + Duration::seconds(known.desk.config.delegations.max_ttl.into());
+    let asked = match (declared.expires_in, earliest) {
+        (Some(seconds), _) => known.now + Duration::seconds(seconds.into()),
+        (None, Some(parent)) => return Ok((parent.facts.expires_at, None)),
+        (None, None) => return Err(declared.place.whole("needs expires_in")),
+    };
+    let above = earliest.map(|one| (one.facts.expires_at, one.id.as_str()));
+    let (bound, of) = match above {
+        Some((end, id)) if end <= longest => (end, id),
+        _ => (longest, "delegations.max_ttl"),
+    };
+    if asked <= bound {
+        return Ok((asked, None));
+    }
+    Ok((bound, Some(format!("expires_in is shortened: it ends with {of} at {}", rfc3339(bound)))))
+}
+
+/// Never wider than what is above, in any dimension. A limit that is left out is the one above.
+fn check_within(
+    known: &Known<'_>,
+    declared: &DelegationDeclaration,
+    above: &[&Delegation],
+    wanted: &Delegation,
+) -> Result<(), Fault> {
+    let place = &declared.place;
+    let server = (known.desk.config.tokens.max_depth, "tokens.max_depth");
+    let depths = above.iter().filter_map(|one| one.terms.max_depth.map(|depth| (depth, one.id.as_str())));
+    let (most, of) = depths.fold(server, |least, one| if one.0 < least.0 { one } else { least });
+    if u32::try_from(wanted.path.len()).unwrap_or(u32::MAX) > most {
+        return Err(place.whole(format!("it would be deeper than {of} allows ({most})")));
+    }
+    for one in above {
+        one.facts
+            .check(wanted.requested_at)
+            .map_err(|refusal| place.fault("parent", format!("{}: {}", one.id, refusal.sentence())))?;
+        match wanted.check_within_parent(one, known.desk.capability_levels) {
+            Err(LimitDimension::Expiry) => {
+                return Err(place.fault("expires_in", format!("it would outlive {}", one.id)));
+            }
+            Err(wider) => {
+                let member = wider.member();
+                return Err(place.fault(member, format!("it would be wider than {} in {member}", one.id)));
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The terms of a delegation do not change: what differs is named.
+fn check_same(declared: &DelegationDeclaration, old: &Delegation, wanted: &Delegation) -> Result<(), Fault> {
+    if old.same_terms(wanted) {
+        return Ok(());
+    }
+    let differs = [
+        ("parent", old.path != wanted.path),
+        ("delegator", old.delegator != wanted.delegator),
+        ("delegate", old.delegate != wanted.delegate),
+        ("scopes", old.terms.scopes != wanted.terms.scopes),
+        ("audiences", old.terms.audiences != wanted.terms.audiences),
+        ("authorization_details", old.terms.details != wanted.terms.details),
+        ("capability_ceiling", old.terms.ceiling != wanted.terms.ceiling),
+        ("ceremony_required_for", old.terms.ceremonies != wanted.terms.ceremonies),
+        ("max_depth", old.terms.max_depth != wanted.terms.max_depth),
+        ("max_uses", old.facts.max_uses != wanted.facts.max_uses),
+    ];
+    let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+    Err(declared.place.whole(format!(
+        "delegation {id} is there with other terms ({}), which do not change once given: revoke it (actchain delegation \
+         revoke {id}) and declare another id",
+        names.join(", "),
+        id = old.id
+    )))
+}
+
+/// What to do about a delegation that is declared and not active.
+pub(super) fn warning(old: &Delegation, now: OffsetDateTime) -> Option<String> {
+    let id = &old.id;
+    let state = old.facts.state(now);
+    let what = match state {
+        State::Active => return None,
+        State::Expired => format!(
+            "it is not renewed by apply: declare it under another id. Before the next one expires, renew it: actchain \
+             delegation renew {id} --expires-in SECONDS"
+        ),
+        State::Revoked => "it is not restored by apply: declare it under another id".to_owned(),
+        State::Requested => format!("it waits for its delegator: actchain delegation approve {id}"),
+    };
+    Some(format!("{}, and stays so; {what}", state.name()))
+}

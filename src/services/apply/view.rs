@@ -1,0 +1,131 @@
+//! What is registered, in the names of the manifest, so that two states of it can be compared. Secrets are left out, and
+//! public keys are shown by their thumbprints.
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::client::Client;
+use crate::domain::issuer::{self, Issuer, SubjectForm};
+use crate::domain::provider::Settings;
+use crate::domain::resource::Resource;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::jose::PublicKey;
+use crate::protocol::trusted_issuer_jwt::ClaimPolicy;
+
+/// Members by their names in the manifest.
+pub type Members = Map<String, Value>;
+
+fn object(value: Value) -> Members {
+    match value {
+        Value::Object(members) => members,
+        _ => Members::new(),
+    }
+}
+
+fn thumbprints(keys: &[PublicKey]) -> Vec<&str> {
+    keys.iter().map(PublicKey::thumbprint).collect()
+}
+
+/// A registered issuer.
+pub(in crate::services) fn issuer(one: &Issuer) -> Members {
+    // Exhaustive, so that a new member cannot be forgotten.
+    let Issuer {
+        iss: _,
+        jwks,
+        keys,
+        jwks_uri,
+        audiences,
+        delegation_audiences,
+        algorithms,
+        token_types,
+        subject,
+        subject_changed_at: _,
+        claims: ClaimPolicy { may_act, scope_claims },
+    } = one;
+    let (subject, alias) = match subject {
+        SubjectForm::Raw => ("raw", None),
+        SubjectForm::Prefixed { alias } => ("prefixed", Some(alias)),
+    };
+    object(json!({
+        "jwks": jwks.as_ref().map(|_| thumbprints(keys)),
+        "jwks_uri": jwks_uri,
+        "audiences": audiences,
+        "delegation_audiences": delegation_audiences,
+        "algorithms": algorithms.iter().map(|alg| alg.name()).collect::<Vec<_>>(),
+        "token_types": token_types.iter().map(|kind| issuer::token_type_name(*kind)).collect::<Vec<_>>(),
+        "subject": subject,
+        "alias": alias,
+        "may_act": may_act,
+        "scope_claims": scope_claims,
+    }))
+}
+
+/// A registered resource.
+pub(in crate::services) fn resource(one: &Resource) -> Members {
+    let Resource { id: _, scopes, detail_types, token_ttl } = one;
+    object(json!({"scopes": scopes, "authorization_details_types": detail_types, "token_ttl": token_ttl}))
+}
+
+/// A registered client.
+pub(in crate::services) fn client(one: &Client) -> Members {
+    let Client {
+        client_id: _,
+        version: _,
+        kind,
+        name,
+        auth,
+        secrets: _,
+        declared_secret: _,
+        jwks,
+        keys,
+        jwks_uri,
+        scopes,
+        audiences,
+        detail_types,
+        grant_types,
+        dpop,
+        dpop_keys,
+        dpop_restricted,
+        removed_keys: _,
+        actor_subjects,
+        max_token_ttl,
+        disabled_at: _,
+        ephemeral: _,
+    } = one;
+    object(json!({
+        "kind": kind,
+        "name": name,
+        "auth": auth,
+        "jwks": jwks.as_ref().map(|_| thumbprints(keys)),
+        "jwks_uri": jwks_uri,
+        "scopes": scopes,
+        "audiences": audiences,
+        "authorization_details_types": detail_types,
+        "grant_types": grant_types,
+        "dpop": dpop,
+        "dpop_keys": dpop_restricted.then_some(dpop_keys),
+        "actor_subjects": actor_subjects,
+        "max_token_ttl": max_token_ttl,
+    }))
+}
+
+/// A registered provider.
+pub fn provider(settings: &Settings) -> Result<Members, Fault> {
+    let mut members = object(serde_json::to_value(settings).context("writing a provider")?);
+    for part in ["oauth", "placement"] {
+        let inner = members.remove(part).map(object).unwrap_or_default();
+        members.extend(inner.into_iter().map(|(name, value)| (declared_name(&name), value)));
+    }
+    Ok(members)
+}
+
+/// The name in the manifest of a stored setting of a provider.
+fn declared_name(stored: &str) -> String {
+    match stored {
+        "auth" => "token_endpoint_auth",
+        "separator" => "scope_separator",
+        "body" => "token_body",
+        "rotates" => "rotates_refresh_tokens",
+        same => same,
+    }
+    .to_owned()
+}

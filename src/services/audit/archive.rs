@@ -1,0 +1,387 @@
+//! Moving old partitions of the log into files that vouch for themselves. A partition is dropped only after its file was read
+//! back from the disk and holds; the hashes of its events stay, so that every proof and root stays whole. The log's key signs
+//! which events are in which file: verification believes that statement and nothing else that says so.
+
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, PgConnection};
+use time::OffsetDateTime;
+
+use super::checkpoint::{active_key, checkpoint_on, sign, sign_text, signer_of};
+use super::file::{CheckpointLine, FrontierLine, GROUP, LeavesLine, is_document};
+use super::verify::TrustAnchors;
+use super::{log_keys, origin, verify_export};
+use crate::domain::audit::partitions::{self, ArchiveFile, Partition};
+use crate::domain::audit::{Action, Event, index, store, tree};
+use crate::domain::{authority_lock, sink};
+use crate::platform::digest::{Sha256, hex};
+use crate::platform::fault::{Context, Fault};
+use crate::platform::jose::SealingKey;
+use crate::platform::private_file;
+use crate::protocol::archive_statement::ArchiveStatement;
+use crate::protocol::merkle::{self, Frontier};
+use crate::protocol::signed_note::{self, Checkpoint};
+
+/// Only one archives at a time.
+const TRY_ARCHIVE_LOCK: &str = "SELECT pg_try_advisory_lock(7223460)";
+/// So long everybody who writes waits while nobody may read; then it is tried again.
+const SET_LOCK_TIMEOUT: &str = "SET lock_timeout = '500ms'";
+/// How often.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A partition that is in a file now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Archived {
+    /// The partition.
+    pub partition: i32,
+    /// Its first event.
+    pub from: u64,
+    /// The first one behind it.
+    pub to: u64,
+    /// Where it is.
+    pub file: PathBuf,
+    /// Of the file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What is archived, and where to.
+#[derive(Debug, Clone, Copy)]
+pub struct ArchiveOptions<'a> {
+    /// Only partitions all of whose events are older than this.
+    pub before: OffsetDateTime,
+    /// A folder.
+    pub folder: &'a Path,
+}
+
+/// Archives every closed partition that is old enough, oldest first. Needs a login that owns the tables.
+///
+/// # Errors
+/// A fault if somebody else archives, if a file cannot be written and read back whole, or if the log is not what its
+/// checkpoints say. Partitions that come before stay archived; nothing is lost of the others.
+pub async fn archive(
+    database: &PgConnectOptions,
+    (seal, issuer): (&SealingKey, &str),
+    options: ArchiveOptions<'_>,
+    now: OffsetDateTime,
+) -> Result<Vec<Archived>, Fault> {
+    let mut connection = PgConnection::connect_with(database).await.context("connecting to the database")?;
+    let done = archive_all(&mut connection, (seal, issuer), options, now).await;
+    // The lock is free when the command returns, also after a failure: the session may end a moment later. Where this fails, the
+    // session has ended.
+    let _ = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut connection).await;
+    connection.close().await.context("closing a connection")?;
+    done
+}
+
+async fn archive_all(
+    connection: &mut PgConnection,
+    (seal, issuer): (&SealingKey, &str),
+    options: ArchiveOptions<'_>,
+    now: OffsetDateTime,
+) -> Result<Vec<Archived>, Fault> {
+    sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
+    sqlx::query(SET_LOCK_TIMEOUT).execute(&mut *connection).await?;
+    if !sqlx::query_scalar::<_, bool>(TRY_ARCHIVE_LOCK).fetch_one(&mut *connection).await? {
+        return Err(Fault::new("somebody else is archiving this log at the moment"));
+    }
+    let mut done = Vec::new();
+    let partitions = partitions::list(connection).await?;
+    for (partition, next) in partitions.iter().zip(partitions.iter().skip(1)) {
+        if partition.archived_at.is_some() {
+            continue;
+        }
+        if next.opened_at > options.before {
+            break;
+        }
+        match archive_partition(connection, (partition, next), (seal, issuer, options), now).await? {
+            Some(archived) => done.push(archived),
+            None => break,
+        }
+    }
+    Ok(done)
+}
+
+/// One of them; `None` if it has an event that is not old enough.
+async fn archive_partition(
+    connection: &mut PgConnection,
+    (partition, next): (&Partition, &Partition),
+    (seal, issuer, options): (&SealingKey, &str, ArchiveOptions<'_>),
+    now: OffsetDateTime,
+) -> Result<Option<Archived>, Fault> {
+    let number = |seq: i64| u64::try_from(seq).context("reading a partition");
+    let (from, to) = (number(partition.first_seq)?, number(next.first_seq)?);
+    let indexed = index::indexed(connection).await?;
+    if indexed < to {
+        return Err(Fault::new(format!(
+            "partition {} ends at event {to}, but the index has come to {indexed} only: it covers whole blocks, the next one \
+             when a server runs and the log has {} events",
+            partition.partition,
+            indexed + index::BLOCK
+        )));
+    }
+    if let Some((sink, position)) = sink::store::behind(connection, to).await? {
+        return Err(Fault::new(format!(
+            "sink {sink} has been sent events up to {position} only: partition {} waits for it, or for its being disabled",
+            partition.partition
+        )));
+    }
+    let frontier = tree::frontier(connection, to).await?;
+    let checkpoint_line = checkpoint_line_at(connection, (seal, issuer), &frontier, now).await?;
+    let name = format!("audit-{from:012}-{to:012}.jsonl");
+    let path = options.folder.join(&name);
+    let aside = options.folder.join(format!(".{name}.part"));
+    let written = write(connection, (&aside, &checkpoint_line), (from, &frontier), options.before).await;
+    let digest = match written {
+        Ok(Some(digest)) => digest,
+        other => {
+            // Half a file is of no use to anybody; that it could not be removed changes nothing.
+            let _ = std::fs::remove_file(&aside);
+            return other.map(|_| None);
+        }
+    };
+    put_in_place(&aside, &path)?;
+    let from_root = tree::frontier(connection, from).await?.root();
+    // The log may have had another name when this checkpoint was signed.
+    let name_then = checkpoint_line.checkpoint.lines().next().unwrap_or_default();
+    read_back(&path, (from, to), &digest, &log_keys(connection, name_then).await?)?;
+    let archived =
+        Archived { partition: partition.partition, from, to, sha256: hex(&digest), file: path.clone() };
+    let statement = ArchiveStatement {
+        origin: origin(issuer),
+        partition: u64::try_from(partition.partition).context("numbering a partition")?,
+        from,
+        to,
+        from_root,
+        root: frontier.root(),
+        sha256: digest,
+        file: name,
+    };
+    let active = active_key(connection).await?;
+    let note = sign_text(std::slice::from_ref(&active), (seal, issuer), &statement.text())?;
+    write_beside(&path, &note)?;
+    let file = ArchiveFile { sha256: &digest, statement: &note, now };
+    forget(connection, (&archived, &statement.file), file).await?;
+    // No search goes below the first event that is there, so that this may take its time, and be left undone until the next.
+    while partitions::forget_postings(connection, to / index::BLOCK).await? {}
+    Ok(Some(archived))
+}
+
+/// A checkpoint over exactly the events up to an edge: the one that is kept, or a new one, once it is proven that the newest
+/// checkpoint goes on from there (CK-08).
+async fn checkpoint_line_at(
+    connection: &mut PgConnection,
+    (seal, issuer): (&SealingKey, &str),
+    frontier: &Frontier,
+    now: OffsetDateTime,
+) -> Result<CheckpointLine, Fault> {
+    let newest = checkpoint_on(connection, seal, issuer, now).await?;
+    let newest = signed_note::parts(&newest).and_then(|(text, _)| Checkpoint::parse(&text));
+    let newest = newest.ok_or_else(|| Fault::new("the newest checkpoint cannot be read"))?;
+    let path = tree::consistency(connection, frontier.size(), newest.size).await?;
+    if !merkle::verify_consistency(frontier.size(), newest.size, &path, &frontier.root(), &newest.root) {
+        return Err(Fault::new("the events are not those that the newest checkpoint vouches for"));
+    }
+    let active = active_key(connection).await?;
+    let note = sign(std::slice::from_ref(&active), (seal, issuer), frontier)?;
+    store::insert_checkpoint(connection, frontier.size(), &note, now).await?;
+    let kept = store::find_checkpoint(connection, frontier.size()).await?;
+    let kept = kept.ok_or_else(|| Fault::new("a checkpoint vanished"))?;
+    let signer = signer_of(connection, &kept).await?;
+    Ok(CheckpointLine { checkpoint: kept, key: signer.text() })
+}
+
+#[derive(Deserialize)]
+struct Dated {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+/// Writes a file aside, down to the disk; gives its digest, or nothing if an event is not old enough.
+async fn write(
+    connection: &mut PgConnection,
+    (aside, checkpoint_line): (&Path, &CheckpointLine),
+    (from, frontier): (u64, &Frontier),
+    before: OffsetDateTime,
+) -> Result<Option<[u8; 32]>, Fault> {
+    let what = format!("writing {}", aside.display());
+    let mut tree = tree::frontier(connection, from).await?;
+    let mut out = BufWriter::new(private_file::create(aside).context(&what)?);
+    let frontier_line = serde_json::to_string(&FrontierLine::behind(&tree)).context(&what)?;
+    writeln!(out, "{frontier_line}").context(&what)?;
+    let mut leaves = Vec::new();
+    let mut rows = Box::pin(store::documents(connection, from, frontier.size()));
+    while let Some((seq, document)) = rows.try_next().await? {
+        if u64::try_from(seq).ok() != Some(tree.size()) {
+            return Err(Fault::new(format!("the log has no event {}", tree.size())));
+        }
+        let dated: Dated = serde_json::from_str(&document).context("reading an event")?;
+        if dated.at >= before {
+            return Ok(None);
+        }
+        let leaf = merkle::leaf(document.as_bytes());
+        tree.push(leaf);
+        leaves.push(leaf);
+        writeln!(out, "{document}").context(&what)?;
+        if tree.size() % GROUP == 0 || tree.size() == frontier.size() {
+            let line = LeavesLine::of(&std::mem::take(&mut leaves), tree.size());
+            writeln!(out, "{}", serde_json::to_string(&line).context(&what)?).context(&what)?;
+        }
+    }
+    drop(rows);
+    if tree != *frontier {
+        return Err(Fault::new("the events are not those that their stored hashes say"));
+    }
+    writeln!(out, "{}", serde_json::to_string(checkpoint_line).context(&what)?).context(&what)?;
+    let file = out.into_inner().map_err(|error| error.into_error()).context(&what)?;
+    file.sync_all().context(&what)?;
+    drop(file);
+    digest_of(aside).map(Some)
+}
+
+pub(super) fn digest_of(path: &Path) -> Result<[u8; 32], Fault> {
+    // A partition is read as a whole nowhere else, either: its digest is made piece by piece.
+    let what = format!("reading {}", path.display());
+    let mut file = std::fs::File::open(path).context(&what)?;
+    let mut digest = Sha256::default();
+    std::io::copy(&mut file, &mut digest).context(&what)?;
+    Ok(digest.finish())
+}
+
+/// Gives the file its name, for good. One that is there already has to be the same: it was left by an attempt before.
+fn put_in_place(aside: &Path, path: &Path) -> Result<(), Fault> {
+    let what = format!("writing {}", path.display());
+    if path.exists() && digest_of(path)? != digest_of(aside)? {
+        std::fs::remove_file(aside).context(&what)?;
+        return Err(Fault::new(format!("{} is there already, and is another file", path.display())));
+    }
+    rename(aside, path)
+}
+
+/// The statement, in a file of its own beside the archive, for those who have the files and not the database.
+fn write_beside(path: &Path, note: &str) -> Result<(), Fault> {
+    let beside = path.with_added_extension("note");
+    let aside = path.with_added_extension("note.part");
+    let what = format!("writing {}", beside.display());
+    let mut file = private_file::create(&aside).context(&what)?;
+    file.write_all(note.as_bytes()).context(&what)?;
+    file.sync_all().context(&what)?;
+    drop(file);
+    rename(&aside, &beside)
+}
+
+/// Down to the disk.
+fn rename(aside: &Path, path: &Path) -> Result<(), Fault> {
+    let what = format!("writing {}", path.display());
+    std::fs::rename(aside, path).context(&what)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).context(&what)
+}
+
+/// Reads the file from where it will be looked for, and verifies all of it.
+fn read_back(
+    path: &Path,
+    (from, to): (u64, u64),
+    digest: &[u8; 32],
+    keys: &[signed_note::VerifierKey],
+) -> Result<(), Fault> {
+    let report = verify_export(path, &TrustAnchors { keys: keys.to_vec(), ..TrustAnchors::default() })?;
+    let whole = report.valid && (report.from, report.events) == (from, to) && digest_of(path)? == *digest;
+    if whole {
+        Ok(())
+    } else {
+        Err(Fault::new(format!("{} does not read back as it was written", path.display())))
+    }
+}
+
+/// Drops a partition that is in a file, and says so: in one transaction, as short as can be, for everybody who writes waits.
+async fn forget(
+    connection: &mut PgConnection,
+    (archived, name): (&Archived, &str),
+    file: ArchiveFile<'_>,
+) -> Result<(), Fault> {
+    for _ in 1..ATTEMPTS {
+        match try_forget(connection, (archived, name), file).await {
+            Err(fault) if is_locked(&fault) => tokio::time::sleep(PAUSE).await,
+            other => return other,
+        }
+    }
+    try_forget(connection, (archived, name), file).await
+}
+
+/// Somebody read the log just then (SQLSTATE lock_not_available).
+fn is_locked(fault: &Fault) -> bool {
+    let cause = std::error::Error::source(fault).and_then(|cause| cause.downcast_ref::<sqlx::Error>());
+    cause
+        .and_then(|cause| cause.as_database_error())
+        .is_some_and(|error| error.code().as_deref() == Some("55P03"))
+}
+
+async fn try_forget(
+    connection: &mut PgConnection,
+    (archived, name): (&Archived, &str),
+    file: ArchiveFile<'_>,
+) -> Result<(), Fault> {
+    let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
+    if !partitions::mark_archived(&mut transaction, archived.partition, file).await? {
+        return Err(Fault::new("the partition was archived by somebody else"));
+    }
+    let mut event =
+        Event::of_operator(file.now, Action::AuditArchived, format!("partition {}", archived.partition));
+    event.detail = Some(json!({
+        "partition": archived.partition,
+        "from": archived.from,
+        "to": archived.to,
+        "sha256": archived.sha256,
+        "file": name,
+    }));
+    // Takes the head's lock: from here on nobody is in the middle of writing to the table that is dropped from.
+    store::append(&mut transaction, &[event.unsequenced()?]).await?;
+    // A row that somebody moved here is in no file.
+    if partitions::has_others(&mut transaction, archived.partition, (archived.from, archived.to)).await? {
+        return Err(Fault::new(format!("partition {} has events that are not its own", archived.partition)));
+    }
+    partitions::drop_partition(&mut transaction, archived.partition).await?;
+    transaction.commit().await.context("committing")
+}
+
+/// What to look for in a file.
+#[derive(Debug, Clone)]
+pub enum ArchiveLookup {
+    /// By place.
+    Seq(u64),
+    /// By id.
+    Id(uuid::Uuid),
+}
+
+/// Finds an event in a file, as it is stored. That the file is whole is for verification to say.
+pub fn show(path: &Path, lookup: &ArchiveLookup) -> Result<Option<String>, Fault> {
+    let needle = match lookup {
+        ArchiveLookup::Seq(seq) => format!("\"seq\":{seq}"),
+        ArchiveLookup::Id(id) => format!("\"id\":\"{id}\""),
+    };
+    let is_it = |line: &str| {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        match lookup {
+            ArchiveLookup::Seq(seq) => event.get("seq").and_then(serde_json::Value::as_u64) == Some(*seq),
+            ArchiveLookup::Id(id) => {
+                event.get("id").and_then(serde_json::Value::as_str) == Some(&id.to_string())
+            }
+        }
+    };
+    let mut found = None;
+    super::verify_file::each_line(path, |line, _| {
+        if is_document(line.as_bytes()) && line.contains(&needle) && is_it(line) {
+            found = Some(line.to_owned());
+            return std::ops::ControlFlow::Break(());
+        }
+        std::ops::ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}

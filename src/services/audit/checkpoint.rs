@@ -1,0 +1,202 @@
+//! Signed checkpoints over the log, and the keys that sign them.
+
+use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+use time::OffsetDateTime;
+
+use super::origin;
+use crate::domain::audit::{Action, store, tree};
+use crate::domain::key::{self, KeyState, Purpose, StoredKey};
+use crate::platform::base64url;
+use crate::platform::fault::Fault;
+use crate::platform::jose::SealingKey;
+use crate::protocol::merkle::{self, Frontier};
+use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+
+/// More events than witnesses that sign one checkpoint.
+const MAX_COSIGNATURE_EVENTS: u64 = 64;
+
+/// How long a checkpoint is used for further exports.
+const REUSE_PERIOD: time::Duration = time::Duration::MINUTE;
+
+/// Signs a checkpoint over the log as it stands and keeps it; gives the one that is kept for this size.
+///
+/// # Errors
+/// A fault if the log is not a continuation of the newest checkpoint: then nothing is signed.
+pub async fn checkpoint(
+    pool: &PgPool,
+    seal: &SealingKey,
+    issuer: &str,
+    now: OffsetDateTime,
+) -> Result<String, Fault> {
+    checkpoint_on(&mut *pool.acquire().await?, seal, issuer, now).await
+}
+
+/// The newest checkpoint if it covers at least so many events and is younger than a minute, else a new one: however often
+/// callers export, at most one checkpoint a minute is signed for them.
+pub(super) async fn checkpoint_covering(
+    pool: &PgPool,
+    (seal, issuer): (&SealingKey, &str),
+    least: u64,
+    now: OffsetDateTime,
+) -> Result<String, Fault> {
+    let recent = store::checkpoint_since(&mut *pool.acquire().await?, (now - REUSE_PERIOD, now)).await?;
+    match recent {
+        Some((size, note)) if size >= least && note.starts_with(&format!("{}\n", origin(issuer))) => Ok(note),
+        _ => checkpoint(pool, seal, issuer, now).await,
+    }
+}
+
+/// The same as a job: not where nothing was recorded since the newest one but that witnesses signed it, else each of those
+/// would lead to another to be signed.
+pub async fn checkpoint_if_due(
+    pool: &PgPool,
+    seal: &SealingKey,
+    issuer: &str,
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let mut connection = pool.acquire().await?;
+    let size = store::head(&mut connection).await?.size();
+    if let Some((newest, _)) = store::newest_checkpoint(&mut connection).await?
+        && newest <= size
+        && size - newest <= MAX_COSIGNATURE_EVENTS
+    {
+        let since = store::documents_in(&mut connection, newest..size).await?;
+        let cosigned = format!("\"action\":\"{}\"", Action::WitnessCosigned.name());
+        if !since.is_empty() && since.iter().all(|(_, document)| document.contains(&cosigned)) {
+            return Ok(());
+        }
+    }
+    checkpoint_on(&mut connection, seal, issuer, now).await.map(drop)
+}
+
+/// The same on one connection.
+pub(super) async fn checkpoint_on(
+    connection: &mut PgConnection,
+    seal: &SealingKey,
+    issuer: &str,
+    now: OffsetDateTime,
+) -> Result<String, Fault> {
+    // The head last: read the other way round, a checkpoint made in between would look like one over a longer log.
+    let newest = store::newest_checkpoint(connection).await?;
+    let head = store::head(connection).await?;
+    if let Some((size, note)) = &newest {
+        if *size == head.size() && note.starts_with(&format!("{}\n", origin(issuer))) {
+            return Ok(note.clone());
+        }
+        if *size > head.size() {
+            return Err(Fault::new(format!(
+                "the log has {} events, but a checkpoint vouches for {size}: it was truncated",
+                head.size()
+            )));
+        }
+        check_continues(connection, (*size, note), &head).await?;
+    }
+    let signers = signers(connection, newest.as_ref().map(|(_, note)| note.as_str())).await?;
+    let note = sign(&signers, (seal, issuer), &head)?;
+    // Kept before it is shown; where two were made at once, the first one counts.
+    if store::insert_checkpoint(connection, head.size(), &note, now).await? {
+        return Ok(note);
+    }
+    let kept = store::find_checkpoint(connection, head.size()).await?;
+    kept.ok_or_else(|| Fault::new("a checkpoint vanished"))
+}
+
+/// A log that is not the continuation of what was signed before is not signed for (CK-08).
+async fn check_continues(
+    connection: &mut PgConnection,
+    (size, note): (u64, &str),
+    head: &Frontier,
+) -> Result<(), Fault> {
+    let before = signed_note::parts(note).and_then(|(text, _)| Checkpoint::parse(&text));
+    let before = before.ok_or_else(|| Fault::new("the newest checkpoint cannot be read"))?;
+    let path = tree::consistency(connection, size, head.size()).await?;
+    if merkle::verify_consistency(size, head.size(), &path, &before.root, &head.root()) {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "the log of {} events is not a continuation of the checkpoint over {size}: it was rewritten",
+        head.size()
+    )))
+}
+
+/// The key that signs now and, in the first checkpoint after a rotation, the one that signed the last: so that whoever knows
+/// that one sees which key comes after it.
+async fn signers(connection: &mut PgConnection, newest: Option<&str>) -> Result<Vec<StoredKey>, Fault> {
+    let keys = key::store::list(connection).await?;
+    let active =
+        keys.iter().find(|key| key.purpose == Purpose::Checkpoint && key.state() == KeyState::Active);
+    let active = active.ok_or_else(|| Fault::new("no key to sign checkpoints with"))?.clone();
+    let name = newest.and_then(|note| note.lines().next()).unwrap_or_default();
+    let signed = |key: &&StoredKey| {
+        let verifier = (key.purpose == Purpose::Checkpoint).then(|| verifier_key(key, name)).flatten();
+        verifier.zip(newest).is_some_and(|(verifier, note)| signed_note::names_signer(note, &[verifier]))
+    };
+    let last: Vec<StoredKey> = keys.iter().filter(signed).cloned().collect();
+    if last.is_empty() || last.iter().any(|key| key.kid == active.kid) {
+        return Ok(vec![active]);
+    }
+    Ok(std::iter::once(active).chain(last).collect())
+}
+
+/// A checkpoint over a log, with a signature line of each key, the first of which counts most.
+pub(super) fn sign(
+    signers: &[StoredKey],
+    (seal, issuer): (&SealingKey, &str),
+    tree: &Frontier,
+) -> Result<String, Fault> {
+    let text = Checkpoint { origin: origin(issuer), size: tree.size(), root: tree.root() }.text();
+    sign_text(signers, (seal, issuer), &text)
+}
+
+/// A note with this text and a signature line of each key.
+pub(super) fn sign_text(
+    signers: &[StoredKey],
+    (seal, issuer): (&SealingKey, &str),
+    text: &str,
+) -> Result<String, Fault> {
+    let mut lines = String::new();
+    for key in signers {
+        let signature = key.open(seal)?.sign_raw(text.as_bytes())?;
+        let verifier = verifier_key(key, &origin(issuer));
+        let verifier = verifier.ok_or_else(|| Fault::new("a log key is unusable"))?;
+        lines.push_str(&verifier.signature_line(&signature));
+    }
+    Ok(signed_note::note(text, &lines))
+}
+
+/// The key that signs checkpoints now.
+pub(super) async fn active_key(connection: &mut PgConnection) -> Result<StoredKey, Fault> {
+    let keys = key::store::list(connection).await?;
+    let active =
+        keys.into_iter().find(|key| key.purpose == Purpose::Checkpoint && key.state() == KeyState::Active);
+    active.ok_or_else(|| Fault::new("no key to sign checkpoints with"))
+}
+
+/// The key that verifies checkpoints signed now, in the form in which it is handed out.
+pub async fn published_key(connection: &mut PgConnection, issuer: &str) -> Result<String, Fault> {
+    let key = verifier_key(&active_key(connection).await?, &origin(issuer));
+    key.map(|key| key.text()).ok_or_else(|| Fault::new("the log key is unusable"))
+}
+
+/// A stored key under the name of a log.
+pub(super) fn verifier_key(key: &StoredKey, name: &str) -> Option<VerifierKey> {
+    let public = base64url::decode(key.public_jwk.get("x")?.as_str()?)?;
+    VerifierKey::new(name, public.try_into().ok()?)
+}
+
+/// The keys that may have signed checkpoints of the log of this name: the one that signs now first, then those before it.
+pub async fn log_keys(connection: &mut PgConnection, name: &str) -> Result<Vec<VerifierKey>, Fault> {
+    let keys = key::store::list(connection).await?;
+    let mut log: Vec<&StoredKey> = keys.iter().filter(|key| key.purpose == Purpose::Checkpoint).collect();
+    log.sort_by_key(|key| std::cmp::Reverse((key.state() == KeyState::Active, key.activated_at)));
+    Ok(log.iter().filter_map(|key| verifier_key(key, name)).collect())
+}
+
+/// The key that verifies a checkpoint that is kept: that of its signer, which may be a former one, under a former name.
+pub(super) async fn signer_of(connection: &mut PgConnection, note: &str) -> Result<VerifierKey, Fault> {
+    let name = note.lines().next().unwrap_or_default();
+    let keys = log_keys(connection, name).await?;
+    let signer = keys.into_iter().find(|key| signed_note::names_signer(note, std::slice::from_ref(key)));
+    signer.ok_or_else(|| Fault::new("no log key has signed this checkpoint"))
+}

@@ -1,0 +1,262 @@
+//! Evidence to hand over: who acted for a user in a span of time, and with what right. A folder with the events, each with its
+//! proof, the signed checkpoint, the keys of the log, and what follows from the events; it verifies offline.
+
+mod verify;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+pub use self::verify::{EvidenceReport, is_evidence, verify_evidence};
+use super::checkpoint::signer_of;
+use super::export::proven;
+use super::transparency::{published_keys, with_witnesses};
+use super::{CheckpointLine, checkpoint};
+use crate::domain::audit::evidence::{
+    EvidenceHeader, FORMAT, LIFECYCLE, delegation_ids, derive, is_lifecycle,
+};
+use crate::domain::audit::filter::Filter;
+use crate::domain::audit::inclusion_batch::InclusionBatch;
+use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
+use crate::domain::principal::Principal;
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::jose::SealingKey;
+use crate::platform::private_file;
+use crate::services::request_context::Desk;
+
+/// The file with the events.
+const EVENTS: &str = "events.jsonl";
+/// The signed checkpoint, with what witnesses have signed.
+const CHECKPOINT: &str = "checkpoint.note";
+/// The keys of the log, one a line.
+const KEYS: &str = "keys.txt";
+/// How many events are read at once.
+const PAGE: usize = 512;
+/// More events than one folder is for.
+const MAX_EVENTS: usize = 100_000;
+
+/// What is to be proven.
+#[derive(Debug, Clone)]
+pub struct EvidenceOptions {
+    /// The `sub` of the user.
+    pub subject: String,
+    /// Its issuer. May be left out where only one issuer has a user of that name in the events.
+    pub issuer: Option<String>,
+    /// Only chains in which this client acted.
+    pub client: Option<String>,
+    /// The first instant.
+    pub from: OffsetDateTime,
+    /// The instant after the last.
+    pub to: OffsetDateTime,
+}
+
+/// What was written.
+#[derive(Debug, Serialize)]
+pub struct Written {
+    /// How many events.
+    pub events: usize,
+    /// In how many chains.
+    pub chains: usize,
+    /// Under how many delegations.
+    pub delegations: usize,
+    /// The size of the log.
+    pub size: u64,
+    /// The first event that was in the database: those before are archived, and were not searched.
+    pub first: u64,
+    /// Where.
+    pub folder: PathBuf,
+}
+
+/// The first line of the file with the events: that of a selection, and what it is about.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    extract: Extract,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Extract {
+    size: u64,
+    evidence: EvidenceHeader,
+}
+
+/// Gathers evidence and writes it into a folder that is not there yet, or is empty.
+///
+/// # Errors
+/// A fault if several issuers have such a user, if there are more than 100,000 events, or if files cannot be written. Then there
+/// is no folder.
+pub async fn gather(
+    desk: &Desk<'_>,
+    seal: &SealingKey,
+    (options, folder): (&EvidenceOptions, &Path),
+    now: OffsetDateTime,
+) -> Result<Written, Fault> {
+    check_empty(folder)?;
+    let note = checkpoint(desk.pool, seal, desk.issuer, now).await?;
+    let size = super::verify::size_of(&note).ok_or_else(|| Fault::new("a checkpoint without a size"))?;
+    let mut connection = desk.pool.acquire().await?;
+    let search_range = search::search_range(&mut connection).await?;
+    let search_range = SearchRange { indexed: search_range.indexed.min(size), size, ..search_range };
+    let mut events =
+        Events { connection: &mut connection, search_range: &search_range, found: BTreeMap::new() };
+    let subject = events.collect(options).await?;
+    let found: Vec<EventRow> = std::mem::take(&mut events.found).into_values().collect();
+    let about = EvidenceHeader {
+        format: FORMAT,
+        actchain: env!("CARGO_PKG_VERSION").to_owned(),
+        subject,
+        client: options.client.clone(),
+        from: rfc3339(options.from),
+        to: rfc3339(options.to),
+        first: search_range.first_available,
+        size,
+    };
+    let mut files: Vec<(&str, String)> = derive(&about, &found)?.into_iter().collect();
+    files.push((EVENTS, events_file(&mut connection, about, (&found, &note)).await?));
+    files.push((CHECKPOINT, with_witnesses(&mut connection, size, note).await?));
+    files.push((KEYS, published_keys(&mut connection, desk.issuer).await?));
+    write(folder, &files)?;
+    let txns: BTreeSet<&str> = found.iter().filter_map(|one| one.event.get("txn")?.as_str()).collect();
+    Ok(Written {
+        events: found.len(),
+        chains: txns.len(),
+        delegations: delegation_ids(found.iter()).len(),
+        size,
+        first: search_range.first_available,
+        folder: folder.to_owned(),
+    })
+}
+
+async fn events_file(
+    connection: &mut PgConnection,
+    about: EvidenceHeader,
+    (found, note): (&[EventRow], &str),
+) -> Result<String, Fault> {
+    let size = about.size;
+    let head = Head { extract: Extract { size, evidence: about } };
+    let mut text = serde_json::to_string(&head).context("writing evidence")? + "\n";
+    let mut inclusion_batch = InclusionBatch::of(size);
+    for one in found {
+        text.push_str(&proven(one, &inclusion_batch.prove(connection, one.seq).await?));
+    }
+    let key = signer_of(connection, note).await?.text();
+    let checkpoint_line = CheckpointLine { checkpoint: note.to_owned(), key };
+    Ok(text + &serde_json::to_string(&checkpoint_line).context("writing evidence")? + "\n")
+}
+
+/// Events as they are found, by place.
+struct Events<'a> {
+    connection: &'a mut PgConnection,
+    search_range: &'a SearchRange,
+    found: BTreeMap<u64, EventRow>,
+}
+
+impl Events<'_> {
+    /// What is about the subject in that time; the chains that these events are of, whole; and the life of all delegations that
+    /// any of them goes by.
+    async fn collect(&mut self, options: &EvidenceOptions) -> Result<Principal, Fault> {
+        let about_subject = Filter {
+            subject_sub: Some(options.subject.clone()),
+            subject_iss: options.issuer.clone(),
+            actor: options.client.clone(),
+            from: Some(options.from),
+            to: Some(options.to),
+            ..Filter::default()
+        };
+        self.add(&about_subject, |_| true).await?;
+        let subject = self.subject(options)?;
+        let txns: BTreeSet<String> =
+            self.found.values().filter_map(|one| Some(one.event.get("txn")?.as_str()?.to_owned())).collect();
+        for txn in txns {
+            self.add(&Filter { txn: Some(txn), ..Filter::default() }, |_| true).await?;
+        }
+        for id in delegation_ids(self.found.values()) {
+            for action in LIFECYCLE {
+                let action = Some(action.name().to_owned());
+                let filter = Filter { delegation: Some(id.clone()), action, ..Filter::default() };
+                self.add(&filter, |event| is_lifecycle(event, &id)).await?;
+            }
+        }
+        Ok(subject)
+    }
+
+    /// Whose events these are. Users of several issuers that have one name are different users.
+    fn subject(&self, options: &EvidenceOptions) -> Result<Principal, Fault> {
+        let issuer = |one: &EventRow| Some(one.event.pointer("/subject/iss")?.as_str()?.to_owned());
+        let issuers: BTreeSet<String> = self.found.values().filter_map(issuer).collect();
+        let mut names = issuers.iter();
+        match (names.next(), names.next(), &options.issuer) {
+            (_, Some(_), _) => Err(Fault::new(format!(
+                "{} is a user of several issuers; name one with --issuer: {}",
+                options.subject,
+                issuers.iter().cloned().collect::<Vec<_>>().join(", ")
+            ))),
+            (Some(iss), None, _) | (None, None, Some(iss)) => Ok(Principal::new(iss, &options.subject)),
+            (None, None, None) => Err(Fault::new(format!(
+                "the log has no event about {} in that time; name its issuer with --issuer for evidence of that",
+                options.subject
+            ))),
+        }
+    }
+
+    async fn add(&mut self, filter: &Filter, is_wanted: impl Fn(&Value) -> bool) -> Result<(), Fault> {
+        let search = Search { filter, besides: &[], order: Order::Oldest };
+        let mut after = None;
+        loop {
+            let page = search::page(self.connection, search, self.search_range, (after, PAGE)).await?;
+            let matching = page.found.into_iter().filter(|one| is_wanted(&one.event));
+            self.found.extend(matching.map(|one| (one.seq, one)));
+            if self.found.len() > MAX_EVENTS {
+                return Err(Fault::new(
+                    "more than 100000 events: narrow it down with --from, --to or --client",
+                ));
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn check_empty(folder: &Path) -> Result<(), Fault> {
+    let what = format!("looking into {}", folder.display());
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => match entries.next().transpose().context(&what)? {
+            None => Ok(()),
+            Some(_) => Err(Fault::new(format!("{} is not empty", folder.display()))),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).context(&what),
+    }
+}
+
+/// Written under another name first, so that there is all of it or nothing.
+fn write(folder: &Path, files: &[(&str, String)]) -> Result<(), Fault> {
+    let what = format!("writing {}", folder.display());
+    let aside = folder.with_added_extension(format!("{}.part", std::process::id()));
+    let written = write_files(&aside, files).and_then(|()| std::fs::rename(&aside, folder));
+    if written.is_err() {
+        // What was begun is of no use; that it could not be removed changes nothing.
+        let _ = std::fs::remove_dir_all(&aside);
+    }
+    written.context(&what)
+}
+
+fn write_files(folder: &Path, files: &[(&str, String)]) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().mode(0o700).create(folder)?;
+    for (name, text) in files {
+        let mut file = private_file::create(&folder.join(name))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Verifying evidence offline: the events by their proofs, and all that follows from them by making it again.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{CHECKPOINT, EVENTS, Head, KEYS};
+use crate::domain::audit::evidence::{EvidenceHeader, FORMAT, derive};
+use crate::domain::audit::search::EventRow;
+use crate::platform::fault::{Context, Fault};
+use crate::protocol::signed_note::{self, VerifierKey};
+use crate::services::audit::verify::size_of;
+use crate::services::audit::verify_file::verify_export;
+use crate::services::audit::{Report, TrustAnchors};
+
+/// What a verification of evidence found out.
+#[derive(Debug, Serialize)]
+pub struct EvidenceReport {
+    /// Whether the events and all other files are valid.
+    pub valid: bool,
+    /// Whether only the keys in the folder were believed.
+    pub keys_of_folder: bool,
+    /// What it is about.
+    pub about: EvidenceHeader,
+    /// Of the events.
+    pub events: Report,
+    /// Files that are not what follows from the events, or are missing.
+    pub altered: Vec<&'static str>,
+}
+
+/// Whether a folder has the file that evidence is made of.
+pub fn is_evidence(folder: &Path) -> bool {
+    folder.join(EVENTS).is_file()
+}
+
+/// Verifies a folder with evidence.
+///
+/// # Errors
+/// A fault if it could not be checked: it is no evidence, of another version, or has no key that can be believed.
+pub fn verify_evidence(folder: &Path, anchors: &TrustAnchors) -> Result<EvidenceReport, Fault> {
+    let events = folder.join(EVENTS);
+    let lines = read(&events)?;
+    let about = about(&lines).ok_or_else(|| Fault::new(format!("{} is not evidence", events.display())))?;
+    if about.format != FORMAT {
+        return Err(Fault::new(format!(
+            "the evidence was made by actchain {}, whose form this version does not read",
+            about.actchain
+        )));
+    }
+    let keys_of_folder = anchors.keys.is_empty();
+    let keys = if keys_of_folder { keys(&read(&folder.join(KEYS))?)? } else { anchors.keys.clone() };
+    let anchors = TrustAnchors { keys, ..anchors.clone() };
+    let report = verify_export(&events, &anchors)?;
+    let found: Vec<EventRow> = lines.lines().filter_map(event).collect();
+    let mut altered: Vec<&'static str> = Vec::new();
+    for (name, text) in derive(&about, &found)? {
+        if std::fs::read(folder.join(name)).ok().as_deref() != Some(text.as_bytes()) {
+            altered.push(name);
+        }
+    }
+    // What is made of the events by another version may have other words.
+    if report.valid && !altered.is_empty() && about.actchain != env!("CARGO_PKG_VERSION") {
+        return Err(Fault::new(format!(
+            "the events are valid, but {} cannot be compared by this version: verify with actchain {}",
+            altered.join(", "),
+            about.actchain
+        )));
+    }
+    let checkpoint = std::fs::read_to_string(folder.join(CHECKPOINT)).unwrap_or_default();
+    let same = signed_note::open(&checkpoint, &anchors.keys).is_some()
+        && size_of(&checkpoint) == Some(report.vouched)
+        && lines.contains(&checkpoint_in_json(&checkpoint)?);
+    if report.valid && !same {
+        altered.push(CHECKPOINT);
+    }
+    let valid = report.valid && altered.is_empty();
+    Ok(EvidenceReport { valid, keys_of_folder, about, events: report, altered })
+}
+
+/// The text of a checkpoint as it is in a line of JSON: witnesses have signed beneath it later.
+fn checkpoint_in_json(note: &str) -> Result<String, Fault> {
+    let (text, _) = note.split_once("\n\n").unwrap_or_default();
+    let quoted = serde_json::to_string(&format!("{text}\n\n")).context("reading a checkpoint")?;
+    Ok(quoted.trim_end_matches('"').to_owned())
+}
+
+fn read(path: &Path) -> Result<String, Fault> {
+    std::fs::read_to_string(path).context(&format!("reading {}", path.display()))
+}
+
+fn about(lines: &str) -> Option<EvidenceHeader> {
+    let head: Head = serde_json::from_str(lines.lines().next()?).ok()?;
+    (head.extract.size == head.extract.evidence.size).then_some(head.extract.evidence)
+}
+
+fn keys(text: &str) -> Result<Vec<VerifierKey>, Fault> {
+    let keys: Option<Vec<VerifierKey>> = text.lines().map(VerifierKey::parse).collect();
+    keys.filter(|keys| !keys.is_empty()).ok_or_else(|| Fault::new(format!("{KEYS} has no keys of a log")))
+}
+
+/// An event of the file, which verification has read before.
+fn event(line: &str) -> Option<EventRow> {
+    let rest = line.strip_prefix("{\"event\":")?.strip_suffix('}')?;
+    let (document, _) = rest.rsplit_once(",\"proof\":")?;
+    let event: serde_json::Value = serde_json::from_str(document).ok()?;
+    Some(EventRow { seq: event.get("seq")?.as_u64()?, document: document.to_owned(), event })
+}

@@ -1,0 +1,305 @@
+//! The log to take along, piece by piece: whole, so that it verifies offline; in parts, each event with its proof; as CSV
+//! and as SARIF. However long it is, and however slowly it is read, it holds one piece and no connection.
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+
+use super::checkpoint::{checkpoint_covering, signer_of};
+use super::file::{GROUP, LeavesLine};
+use super::query::visible;
+use super::{CheckpointLine, FrontierLine, checkpoint};
+use crate::domain::audit::filter::Filter;
+use crate::domain::audit::findings::Findings;
+use crate::domain::audit::inclusion_batch::InclusionBatch;
+use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
+use crate::domain::audit::{Action, partitions, store, tree};
+use crate::domain::refusal::{Error, Refusal};
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::jose::SealingKey;
+use crate::protocol::csv_export::{self, ByteOrderMark};
+use crate::protocol::merkle::{self, Hash};
+use crate::protocol::sarif::{self, RunEnd};
+use crate::services::request_context::{Call, Caller, Desk};
+use crate::services::transaction::AuditedTransaction;
+
+/// How many events are read at once.
+const PIECE: u64 = 512;
+
+/// In which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// JSON Lines that verify offline.
+    Jsonl,
+    /// RFC 4180.
+    Csv,
+    /// SARIF 2.1.0: what stands out.
+    Sarif,
+}
+
+impl Format {
+    /// Reads its name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Jsonl, Self::Csv, Self::Sarif].into_iter().find(|format| format.name() == name)
+    }
+
+    /// Its name, which is also what its files end in.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+            Self::Sarif => "sarif",
+        }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Jsonl => "application/jsonl",
+            Self::Csv => csv_export::MEDIA_TYPE,
+            Self::Sarif => sarif::MEDIA_TYPE,
+        }
+    }
+}
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub struct ExportOptions {
+    /// In which form.
+    pub format: Format,
+    /// What of the log.
+    pub filter: Filter,
+    /// From which event on.
+    pub from: u64,
+    /// Up to the checkpoint of this size; a recent or a new one where absent.
+    pub size: Option<u64>,
+    /// Whether the file begins with a byte order mark: CSV only.
+    pub mark: ByteOrderMark,
+}
+
+/// An export under way.
+#[derive(Debug)]
+pub struct Export {
+    /// Up to which event.
+    pub size: u64,
+    /// From which on: what was wanted, or the first that is still in the database.
+    pub first: u64,
+    pool: PgPool,
+    format: Format,
+    mark: ByteOrderMark,
+    checkpoint_line: String,
+    filter: Filter,
+    /// Whether the caller may see it all, and asked for it all.
+    whole: bool,
+    /// The next event to look at.
+    next: u64,
+    phase: ExportPhase,
+    inclusion_batch: InclusionBatch,
+    findings: Findings,
+    sarif: sarif::Writer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ExportPhase {
+    Head,
+    Body,
+    Done,
+}
+
+/// Begins one. Over the API it is an event, which is committed before the first piece; what is exported ends before it.
+pub async fn begin(
+    desk: &Desk<'_>,
+    seal: &SealingKey,
+    call: &Call,
+    options: ExportOptions,
+) -> Result<Export, Error> {
+    if options.mark == ByteOrderMark::Present && options.format != Format::Csv {
+        return Err(Refusal::Malformed("A byte order mark is for CSV only").into());
+    }
+    let parameters = options.filter.parameters();
+    let visible = visible(&call.caller, options.filter.clone())?;
+    let note = match options.size {
+        // An operator exports all that there is by now.
+        None if matches!(call.caller, Caller::Operator) => {
+            checkpoint(desk.pool, seal, desk.issuer, call.now).await?
+        }
+        None => checkpoint_covering(desk.pool, (seal, desk.issuer), options.from, call.now).await?,
+        Some(size) => {
+            let mut connection = desk.pool.acquire().await?;
+            let found = store::find_checkpoint(&mut connection, size).await?;
+            found.ok_or(Refusal::Malformed("There is no checkpoint of this size"))?
+        }
+    };
+    let size = note.lines().nth(1).and_then(|size| size.parse().ok());
+    let size: u64 = size.ok_or_else(|| Fault::new("a checkpoint without a size"))?;
+    if options.from > size {
+        return Err(Refusal::Malformed("from_seq is behind the end of the log").into());
+    }
+    if !matches!(call.caller, Caller::Operator) {
+        let call = Call { idempotency_key: None, ..call.clone() };
+        let mut work = AuditedTransaction::begin(desk.pool).await?;
+        call.authorize_and_claim(desk, &mut work).await?;
+        let mut event = call.event(Action::AuditExported);
+        event.subject = match &call.caller {
+            Caller::User(user) => Some(user.who.clone()),
+            _ => None,
+        };
+        let filter: serde_json::Map<String, Value> =
+            parameters.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        event.detail = Some(
+            json!({"format": options.format.name(), "filter": filter, "from_seq": options.from, "size": size}),
+        );
+        work.commit(&[event]).await?;
+    }
+    let mut connection = desk.pool.acquire().await?;
+    let key = signer_of(&mut connection, &note).await?.text();
+    let first = options.from.max(partitions::first_available(&mut connection).await?).min(size);
+    let checkpoint_line =
+        serde_json::to_string(&CheckpointLine { checkpoint: note, key }).context("writing an export")?;
+    let findings = Findings::default();
+    let end = RunEnd { at: rfc3339(call.now), properties: json!({"size": size, "from": first}) };
+    Ok(Export {
+        size,
+        first,
+        pool: desk.pool.clone(),
+        format: options.format,
+        mark: options.mark,
+        checkpoint_line,
+        whole: visible.as_ref() == Some(&Filter::default()),
+        // Whoever may see nothing looks at nothing.
+        next: if visible.is_some() { first } else { size },
+        filter: visible.unwrap_or_default(),
+        phase: ExportPhase::Head,
+        inclusion_batch: InclusionBatch::of(size),
+        sarif: sarif::Writer::new(findings.rules().to_vec(), end),
+        findings,
+    })
+}
+
+impl Export {
+    /// The next piece; nothing behind the last one. A piece may be empty.
+    pub async fn next(&mut self) -> Result<Option<String>, Fault> {
+        match self.phase {
+            ExportPhase::Done => Ok(None),
+            ExportPhase::Head => {
+                self.phase = ExportPhase::Body;
+                self.head().await.map(Some)
+            }
+            ExportPhase::Body if self.next >= self.size => {
+                self.phase = ExportPhase::Done;
+                Ok(Some(self.tail()))
+            }
+            ExportPhase::Body => self.body().await.map(Some),
+        }
+    }
+
+    async fn head(&self) -> Result<String, Fault> {
+        match self.format {
+            Format::Csv => csv_export::head(self.mark),
+            Format::Sarif => Ok(self.sarif.head()),
+            Format::Jsonl if !self.whole => {
+                let filter: serde_json::Map<String, Value> = self
+                    .filter
+                    .parameters()
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value.into()))
+                    .collect();
+                Ok(format!(
+                    "{}\n",
+                    json!({"extract": {"size": self.size, "from": self.first, "filter": filter}})
+                ))
+            }
+            Format::Jsonl if self.first > 0 => {
+                let mut connection = self.pool.acquire().await?;
+                let frontier = tree::frontier(&mut connection, self.first).await?;
+                let frontier_line =
+                    serde_json::to_string(&FrontierLine::behind(&frontier)).context("writing an export")?;
+                Ok(format!("{frontier_line}\n"))
+            }
+            Format::Jsonl => Ok(String::new()),
+        }
+    }
+
+    fn tail(&self) -> String {
+        match self.format {
+            Format::Jsonl => format!("{}\n", self.checkpoint_line),
+            Format::Csv => String::new(),
+            Format::Sarif => self.sarif.tail(),
+        }
+    }
+
+    /// What is archived while it is exported is not left out in silence: where it was read, it was still there.
+    async fn body(&mut self) -> Result<String, Fault> {
+        let mut connection = self.pool.acquire().await?;
+        let from = self.next;
+        let text = self.read(&mut connection).await?;
+        if partitions::first_available(&mut connection).await? > from {
+            return Err(Fault::new("what was to come next has been archived"));
+        }
+        Ok(text)
+    }
+
+    async fn read(&mut self, connection: &mut PgConnection) -> Result<String, Fault> {
+        if self.whole && self.format == Format::Jsonl {
+            return self.documents(connection).await;
+        }
+        let search_range = search::search_range(connection).await?;
+        let search_range =
+            SearchRange { indexed: search_range.indexed.min(self.size), size: self.size, ..search_range };
+        let search = Search { filter: &self.filter, besides: &[], order: Order::Oldest };
+        let limit = usize::try_from(PIECE).unwrap_or(usize::MAX);
+        let after = self.next.checked_sub(1);
+        let page = search::page(connection, search, &search_range, (after, limit)).await?;
+        self.next = page.next.map_or(self.size, |last| last + 1);
+        let mut text = String::new();
+        for found in &page.found {
+            match self.format {
+                Format::Csv => text.push_str(&csv_export::row(&found.event)?),
+                Format::Jsonl => {
+                    let proof = self.inclusion_batch.prove(connection, found.seq).await?;
+                    text.push_str(&proven(found, &proof));
+                }
+                Format::Sarif => {
+                    if let Some(finding) = self.findings.of(&found.event) {
+                        text.push_str(&self.sarif.result(&finding));
+                    }
+                }
+            }
+        }
+        Ok(text)
+    }
+}
+
+impl Export {
+    /// The next documents, and behind them the leaves of those and of the ones before them in their group, which a file that was
+    /// broken off may lack.
+    async fn documents(&mut self, connection: &mut PgConnection) -> Result<String, Fault> {
+        let group = self.next / GROUP * GROUP;
+        let end = self.size.min(group + GROUP);
+        let rows = store::documents_in(connection, group..end).await?;
+        let start = rows.first().map_or(end, |(seq, _)| *seq);
+        let stored = tree::leaves_as_stored(connection, start, end).await?;
+        let mut leaves = stored.clone();
+        leaves.extend(rows.iter().skip(stored.len()).map(|(_, document)| merkle::leaf(document.as_bytes())));
+        let mut text = String::with_capacity(rows.iter().map(|(_, document)| document.len() + 64).sum());
+        for (_, document) in rows.iter().filter(|(seq, _)| *seq >= self.next) {
+            text.push_str(document);
+            text.push('\n');
+        }
+        let line = serde_json::to_string(&LeavesLine::of(&leaves, end)).context("writing an export")?;
+        self.next = end;
+        Ok(text + &line + "\n")
+    }
+}
+
+/// A document as it was recorded, and the way from it to the root.
+pub(super) fn proven(found: &EventRow, proof: &[Hash]) -> String {
+    format!("{{\"event\":{},\"proof\":{}}}\n", found.document, in_base64(proof))
+}
+
+fn in_base64(hashes: &[Hash]) -> Value {
+    use base64::Engine as _;
+    let encoded = |hash: &Hash| base64::engine::general_purpose::STANDARD.encode(hash);
+    hashes.iter().map(encoded).collect::<Vec<_>>().into()
+}

@@ -1,0 +1,157 @@
+//! Following the log: events as they come, each once and in order, from any place on. A reader that does not keep up is sent
+//! away, and goes on from where it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::domain::audit::filter::Filter;
+use crate::domain::audit::log_watcher::LogSize;
+use crate::domain::audit::{partitions, search, store};
+use crate::domain::refusal::{Error, Refusal};
+use crate::platform::fault::Fault;
+use crate::services::request_context::Call;
+
+/// How many events are read at once.
+const CHUNK: u64 = 256;
+/// How many such portions wait for a reader.
+const AHEAD: usize = 4;
+
+/// What a reader gets.
+#[derive(Debug)]
+pub enum StreamItem {
+    /// Events with their places, at least one.
+    Events(Vec<(u64, String)>),
+    /// Nothing new; everything below has been looked at.
+    Heartbeat(u64),
+}
+
+/// Follows the log as the caller may see it, from `from` on or from its present end.
+pub async fn follow(
+    app: &Arc<App>,
+    call: &Call,
+    filter: Option<Filter>,
+    from: Option<u64>,
+) -> Result<mpsc::Receiver<StreamItem>, Error> {
+    let search_range = app.read(async |connection| search::search_range(connection).await).await?;
+    let from = from.unwrap_or(search_range.size);
+    if from < search_range.first_available || from > search_range.size {
+        return Err(Refusal::NotFound.into());
+    }
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let follower = Follower {
+        app: Arc::clone(app),
+        call: call.clone(),
+        filter,
+        next: from,
+        sizes: app.log_watcher.subscribe(),
+        sender,
+    };
+    // Where the request is served: it ends with it.
+    tokio::spawn(follower.run());
+    Ok(receiver)
+}
+
+struct Follower {
+    app: Arc<App>,
+    call: Call,
+    /// Nothing where the caller asks for what is not its own.
+    filter: Option<Filter>,
+    next: u64,
+    sizes: watch::Receiver<LogSize>,
+    sender: mpsc::Sender<StreamItem>,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        match self.work().await {
+            Ok(()) => {}
+            Err(fault) => tracing::warn!(error = %fault, "a reader of the log was sent away"),
+        }
+    }
+
+    /// Ends when the reader is gone or too slow, the caller may not see the log any more, or the server stops.
+    async fn work(&mut self) -> Result<(), Fault> {
+        let heartbeat = Duration::from_secs(self.app.config.audit.heartbeat.into());
+        let (mut last_checked, mut last_sent) = (Instant::now(), Instant::now());
+        if !self.send(StreamItem::Heartbeat(self.next)).await {
+            return Ok(());
+        }
+        loop {
+            let Some(size) = *self.sizes.borrow_and_update() else { return Ok(()) };
+            if last_checked.elapsed() >= heartbeat {
+                last_checked = Instant::now();
+                let now = self.app.clock.now();
+                let (caller, rows) = (&self.call.caller, &self.app.rows);
+                if !self.app.read(async |connection| caller.is_active(rows, connection, now).await).await? {
+                    return Ok(());
+                }
+            }
+            let mut item = None;
+            if self.next < size {
+                item = self.read(size).await?;
+            } else {
+                tokio::select! {
+                    changed = self.sizes.changed() => if changed.is_err() { return Ok(()) },
+                    () = tokio::time::sleep_until(last_sent + heartbeat) => {}
+                    () = self.sender.closed() => return Ok(()),
+                }
+            }
+            // Also where all that came was of no interest: the reader's place moves on.
+            let heartbeat_due =
+                || (last_sent.elapsed() >= heartbeat).then_some(StreamItem::Heartbeat(self.next));
+            if let Some(item) = item.or_else(heartbeat_due) {
+                if !self.send(item).await {
+                    return Ok(());
+                }
+                last_sent = Instant::now();
+            }
+        }
+    }
+
+    /// Whether the reader took it in time.
+    async fn send(&self, item: StreamItem) -> bool {
+        let write_timeout = Duration::from_secs(self.app.config.audit.stream_write_timeout.into());
+        let taken = self.sender.send_timeout(item, write_timeout).await;
+        if matches!(taken, Err(SendTimeoutError::Timeout(_))) {
+            metrics::counter!("actchain_audit_stream_disconnects_total", "reader" => "stream").increment(1);
+        }
+        taken.is_ok()
+    }
+
+    async fn read(&mut self, size: u64) -> Result<Option<StreamItem>, Fault> {
+        let range = self.next..size.min(self.next + CHUNK);
+        let next = range.end;
+        let mut rows = self
+            .app
+            .read(async |connection| {
+                let rows = store::documents_in(connection, range.clone()).await?;
+                // What was archived meanwhile is not skipped over in silence: looked at behind the rows, so that none can be
+                // missing among them.
+                if partitions::first_available(connection).await? > range.start {
+                    return Err(Fault::new("what was to come next has been archived"));
+                }
+                Ok(rows)
+            })
+            .await?;
+        rows.sort_unstable_by_key(|(seq, _)| *seq);
+        rows.retain(|(_, document)| self.matches(document));
+        self.next = next;
+        Ok(if rows.is_empty() { None } else { Some(StreamItem::Events(rows)) })
+    }
+
+    fn matches(&self, document: &str) -> bool {
+        match &self.filter {
+            None => false,
+            Some(filter) if *filter == Filter::default() => true,
+            Some(filter) => {
+                filter.may_match(document)
+                    && serde_json::from_str(document).is_ok_and(|event| filter.matches(&event))
+            }
+        }
+    }
+}

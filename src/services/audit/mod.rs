@@ -1,0 +1,28 @@
+//! Checkpoints, verification and export of the log. Verification and export only read.
+
+pub mod archive;
+mod checkpoint;
+pub mod evidence;
+pub mod export;
+mod file;
+pub mod follow;
+pub mod index;
+mod narrow;
+pub mod query;
+pub mod transparency;
+mod verify;
+mod verify_archived;
+mod verify_file;
+pub mod verify_receipt;
+mod verify_selection;
+
+pub use self::checkpoint::{checkpoint, checkpoint_if_due, log_keys, published_key};
+pub use self::file::{CheckpointLine, FrontierLine};
+pub use self::verify::{ProgressCallback, Report, TrustAnchors, verify_database, verify_database_shown};
+pub use self::verify_file::{verify_export, verify_export_shown};
+
+/// The name of the log: our issuer without its scheme, and `/audit` (c2sp.org/tlog-checkpoint).
+pub fn origin(issuer: &str) -> String {
+    let bare = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+    format!("{}/audit", bare.trim_end_matches('/'))
+}

@@ -1,0 +1,80 @@
+//! Naming the one document that was changed in a file, after the tree over all of them was found not to be the one that a
+//! checkpoint vouches for. The hashes in the file are believed only where they give the root of such a checkpoint.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::file::{LeavesLine, is_document};
+use super::verify_file::each_bytes;
+use crate::platform::fault::Fault;
+use crate::protocol::merkle::{self, Frontier, Hash};
+use crate::protocol::signed_note::Checkpoint;
+
+/// So many documents wait for their hashes; in a file that is whole, half as many do.
+const WAITING: usize = 1_024;
+
+/// The `seq` of the first document that is not the one whose hash the file has, if the hashes are those of a checkpoint.
+pub(super) fn changed_document(
+    path: &Path,
+    frontier: &Frontier,
+    checkpoints: &[Checkpoint],
+) -> Result<Option<u64>, Fault> {
+    let mut narrowing = Narrowing {
+        stated: frontier.clone(),
+        waiting: VecDeque::new(),
+        checkpoints,
+        mismatch: None,
+        proven: false,
+    };
+    each_bytes(path, |line, _| {
+        if is_document(line) {
+            narrowing.waiting.push_back(merkle::leaf(line));
+            if narrowing.waiting.len() > WAITING {
+                narrowing.pass(None);
+            }
+        } else if let Some(leaves) = LeavesLine::parse(&String::from_utf8_lossy(line)) {
+            narrowing.compare(&leaves);
+        }
+        if narrowing.proven { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    while !narrowing.proven && !narrowing.waiting.is_empty() {
+        narrowing.pass(None);
+    }
+    Ok(narrowing.mismatch.filter(|_| narrowing.proven))
+}
+
+struct Narrowing<'a> {
+    /// The tree over the hashes that the file has, or those of the documents where it has none.
+    stated: Frontier,
+    /// The leaves of documents behind that.
+    waiting: VecDeque<Hash>,
+    checkpoints: &'a [Checkpoint],
+    mismatch: Option<u64>,
+    /// Whether a checkpoint behind the mismatch has the root of the stated tree.
+    proven: bool,
+}
+
+impl Narrowing<'_> {
+    fn compare(&mut self, leaves: &LeavesLine) {
+        let Some(hashes) = leaves.hashes() else { return };
+        let first = leaves.to.saturating_sub(hashes.len() as u64);
+        while !self.proven && !self.waiting.is_empty() && self.stated.size() < leaves.to {
+            let place = self.stated.size().checked_sub(first).and_then(|place| usize::try_from(place).ok());
+            self.pass(place.and_then(|place| hashes.get(place)).copied());
+        }
+    }
+
+    /// Takes the next document under the hash that the file has for it.
+    fn pass(&mut self, stated: Option<Hash>) {
+        let Some(leaf) = self.waiting.pop_front() else { return };
+        let seq = self.stated.size();
+        if stated.is_some_and(|stated| stated != leaf) {
+            self.mismatch = self.mismatch.or(Some(seq));
+        }
+        self.stated.push(stated.unwrap_or(leaf));
+        let size = self.stated.size();
+        let mut here = self.checkpoints.iter().filter(|one| one.size == size);
+        self.proven = self.mismatch.is_some() && here.any(|one| one.root == self.stated.root());
+    }
+}

@@ -1,0 +1,297 @@
+//! Asking the log: pages of events, and whole chains. Reads only. Administrators and auditors see all, users what is about
+//! them, agents nothing.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use super::transparency;
+use crate::domain::audit::chain::{self, Chain, ChainFacts};
+use crate::domain::audit::chain_events::{self, ChainEvents};
+use crate::domain::audit::filter::Filter;
+use crate::domain::audit::index::{Field, term};
+use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
+use crate::domain::delegation::State;
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::row_mac::RowMac;
+use crate::domain::{client, delegation};
+use crate::platform::fault::Fault;
+use crate::services::request_context::{ApiResponse, Call, Caller, Desk};
+
+/// The most events of a page, and the usual number.
+const MAX_LIMIT: usize = 1_000;
+const DEFAULT_LIMIT: usize = 50;
+/// The same for chains.
+const MAX_CHAINS: usize = 100;
+const DEFAULT_CHAINS: usize = 20;
+/// The most events that are told of a chain in a list.
+const MAX_CHAIN_EVENTS_LISTED: usize = 100;
+/// The most that are told of one chain.
+const MAX_CHAIN_EVENTS: usize = 10_000;
+/// How many events are looked at for a page of chains before it is given as far as it came.
+const MAX_SCANNED: usize = 4_000;
+/// How many events are looked at together, at least and at most: about two for each chain that is wanted.
+const STRIDE: [usize; 2] = [16, 128];
+
+/// What somebody asks for.
+#[derive(Debug, Clone)]
+pub struct AuditQuery {
+    /// What.
+    pub filter: Filter,
+    /// Which way.
+    pub order: Order,
+    /// How many.
+    pub limit: Option<usize>,
+    /// What the page before said.
+    pub cursor: Option<String>,
+    /// Chains only: the state of their delegation.
+    pub state: Option<State>,
+}
+
+/// What the caller may see of it.
+pub fn visible(caller: &Caller, filter: Filter) -> Result<Option<Filter>, Refusal> {
+    filter.check()?;
+    match caller {
+        Caller::Admin(_) | Caller::Auditor(_) | Caller::Operator => Ok(Some(filter)),
+        Caller::User(user) => Ok(filter.about(&user.who)),
+        Caller::Agent(_) => Err(Refusal::InsufficientScope),
+    }
+}
+
+impl AuditQuery {
+    fn limit(&self, default: usize, max: usize) -> Result<usize, Refusal> {
+        match self.limit.unwrap_or(default) {
+            limit if (1..=max).contains(&limit) => Ok(limit),
+            _ if max == MAX_LIMIT => Err(Refusal::Malformed("limit is 1 to 1000")),
+            _ => Err(Refusal::Malformed("limit is 1 to 100")),
+        }
+    }
+
+    /// Stands for everything that a cursor depends on.
+    fn fingerprint(&self, of: &str) -> String {
+        self.filter.fingerprint(&format!("{of} {:?} {:?}", self.order, self.state))
+    }
+
+    fn after(&self, of: &str) -> Result<Option<u64>, Refusal> {
+        let Some(cursor) = &self.cursor else { return Ok(None) };
+        let (seq, query) = cursor.split_once('.').ok_or(Refusal::Malformed("cursor is none of ours"))?;
+        let seq = seq.parse().map_err(|_| Refusal::Malformed("cursor is none of ours"))?;
+        if query == self.fingerprint(of) {
+            Ok(Some(seq))
+        } else {
+            Err(Refusal::Malformed("cursor is of another query"))
+        }
+    }
+
+    fn cursor(&self, of: &str, next: Option<u64>) -> Option<String> {
+        next.map(|seq| format!("{seq}.{}", self.fingerprint(of)))
+    }
+}
+
+/// A page of events.
+pub async fn list(desk: &Desk<'_>, call: &Call, audit_query: &AuditQuery) -> Result<ApiResponse, Error> {
+    let limit = audit_query.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let after = audit_query.after("events")?;
+    let Some(filter) = visible(&call.caller, audit_query.filter.clone())? else {
+        return Ok(ApiResponse::with(json!({"items": [], "next": null}))?);
+    };
+    let mut connection = desk.pool.acquire().await?;
+    let search_range = search::search_range(&mut connection).await?;
+    let search = Search { filter: &filter, besides: &[], order: audit_query.order };
+    let page = search::page(&mut connection, search, &search_range, (after, limit)).await?;
+    let items: Vec<Value> = page.found.into_iter().map(|found| found.event).collect();
+    Ok(ApiResponse::with(json!({"items": items, "next": audit_query.cursor("events", page.next)}))?)
+}
+
+/// A page of chains that have an event as asked for, in the order of the first such event of each.
+pub async fn chains(desk: &Desk<'_>, call: &Call, audit_query: &AuditQuery) -> Result<ApiResponse, Error> {
+    let limit = audit_query.limit(DEFAULT_CHAINS, MAX_CHAINS)?;
+    let mut after = audit_query.after("chains")?;
+    let Some(filter) = visible(&call.caller, audit_query.filter.clone())? else {
+        return Ok(ApiResponse::with(json!({"items": [], "next": null}))?);
+    };
+    let mut connection = desk.pool.acquire().await?;
+    let search_range = search::search_range(&mut connection).await?;
+    let chained = [term(Field::Chained, "")];
+    let search = Search { filter: &filter, besides: &chained, order: audit_query.order };
+    let mut tracker = FirstSeenTracker { search, search_range, first_seen: HashMap::new() };
+    let mut items: Vec<(u64, Chain)> = Vec::new();
+    let mut scanned = 0;
+    let [min, max] = STRIDE;
+    let stride = (limit * 2).clamp(min, max);
+    loop {
+        let page = search::page(&mut connection, search, &tracker.search_range, (after, stride)).await?;
+        scanned += page.found.len() + page.scanned;
+        let first_events = tracker.first_events(&mut connection, &page.found).await?;
+        let facts = facts(
+            desk.rows,
+            &mut connection,
+            first_events.iter().map(|(_, chain_events)| chain_events),
+            call,
+        )
+        .await?;
+        for (seq, chain_events) in first_events {
+            let chain = chain_events
+                .txn()
+                .and_then(|txn| Chain::build(&txn, &chain_events.found, chain_events.total, &facts));
+            let wanted =
+                chain.filter(|chain| audit_query.state.is_none() || chain.state == audit_query.state);
+            let Some(chain) = wanted else { continue };
+            if items.len() == limit {
+                let next = items.last().map(|(seq, _)| *seq);
+                return chains_done(audit_query, items, next);
+            }
+            items.push((seq, chain));
+        }
+        after = page.next;
+        if after.is_none() || scanned >= MAX_SCANNED {
+            return chains_done(audit_query, items, after);
+        }
+    }
+}
+
+fn chains_done(
+    audit_query: &AuditQuery,
+    items: Vec<(u64, Chain)>,
+    next: Option<u64>,
+) -> Result<ApiResponse, Error> {
+    let items: Vec<Chain> = items.into_iter().map(|(_, chain)| chain).collect();
+    Ok(ApiResponse::with(json!({"items": items, "next": audit_query.cursor("chains", next)}))?)
+}
+
+/// Finds out which events are the first of their chain that match: each chain has one, so that it is in one place only.
+struct FirstSeenTracker<'a> {
+    search: Search<'a>,
+    search_range: SearchRange,
+    /// The first event that matches, by chain.
+    first_seen: HashMap<String, u64>,
+}
+
+impl FirstSeenTracker<'_> {
+    async fn first_events(
+        &mut self,
+        connection: &mut PgConnection,
+        found: &[EventRow],
+    ) -> Result<Vec<(u64, ChainEvents)>, Fault> {
+        let named = |one: &EventRow| Some((one.seq, one.event.get("txn")?.as_str()?.to_owned()));
+        let events: Vec<(u64, String)> = found.iter().filter_map(named).collect();
+        let txns: BTreeSet<&String> = events.iter().map(|(_, txn)| txn).collect();
+        let new: Vec<String> = txns
+            .into_iter()
+            .filter(|txn| {
+                self.first_seen.get(*txn).is_none_or(|first| events.iter().any(|(seq, _)| seq == first))
+            })
+            .cloned()
+            .collect();
+        let mut chain_events =
+            chain_events::load(connection, &self.search_range, &new, MAX_CHAIN_EVENTS_LISTED).await?;
+        for (txn, one) in &chain_events {
+            if !self.first_seen.contains_key(txn) {
+                let first = self.first(connection, txn, one).await?;
+                self.first_seen.insert(txn.clone(), first);
+            }
+        }
+        let is_first = |(seq, txn): &(u64, String)| self.first_seen.get(txn) == Some(seq);
+        let first_events = events.into_iter().filter(is_first);
+        Ok(first_events.filter_map(|(seq, txn)| Some((seq, chain_events.remove(&txn)?))).collect())
+    }
+
+    async fn first(&self, connection: &mut PgConnection, txn: &str, one: &ChainEvents) -> Result<u64, Fault> {
+        let filter = self.search.filter;
+        let whole = u64::try_from(one.found.len()) == Ok(one.total);
+        let of_found = one.found.iter().find(|found| filter.matches(&found.event)).map(|found| found.seq);
+        // Of a long chain the middle was left out: what matches may stand there.
+        let early = one
+            .found
+            .get(MAX_CHAIN_EVENTS_LISTED / 2)
+            .is_some_and(|middle| of_found.is_some_and(|seq| seq < middle.seq));
+        if whole || early {
+            return Ok(of_found.unwrap_or(u64::MAX));
+        }
+        let filter = Filter { txn: Some(txn.to_owned()), ..filter.clone() };
+        let search = Search { filter: &filter, besides: &[], order: Order::Oldest };
+        let mut after = None;
+        loop {
+            let page = search::page(connection, search, &self.search_range, (after, 1)).await?;
+            after = page.next;
+            match page.found.first() {
+                Some(found) => return Ok(found.seq),
+                None if after.is_none() => return Ok(u64::MAX),
+                None => {}
+            }
+        }
+    }
+}
+
+/// One event, by its id or its place: as it stands in the log, and proven to be there.
+pub async fn show(desk: &Desk<'_>, call: &Call, name: &str) -> Result<ApiResponse, Error> {
+    let mut connection = desk.pool.acquire().await?;
+    let found = event(&mut connection, call, name).await?;
+    // What no checkpoint vouches for yet cannot be proven.
+    let inclusion = match transparency::inclusion(&mut connection, found.seq, None).await {
+        Ok(inclusion) => Some(inclusion),
+        Err(Error::Refused(_)) => None,
+        Err(failed) => return Err(failed),
+    };
+    Ok(ApiResponse::with(json!({"event": found.event, "document": found.document, "inclusion": inclusion}))?)
+}
+
+async fn event(connection: &mut PgConnection, call: &Call, name: &str) -> Result<EventRow, Error> {
+    let filter = visible(&call.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
+    let search_range = search::search_range(connection).await?;
+    if let Ok(seq) = name.parse::<u64>() {
+        let found = search::at(connection, seq).await?;
+        return found.filter(|found| filter.matches(&found.event)).ok_or(Refusal::NotFound.into());
+    }
+    let filter = Filter { id: Some(name.to_owned()), ..filter };
+    let search = Search { filter: &filter, besides: &[], order: Order::Newest };
+    let page = search::page(connection, search, &search_range, (None, 1)).await?;
+    page.found.into_iter().next().ok_or(Refusal::NotFound.into())
+}
+
+/// One chain in full.
+pub async fn chain(desk: &Desk<'_>, call: &Call, txn: &str) -> Result<ApiResponse, Error> {
+    let filter = visible(&call.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
+    let mut connection = desk.pool.acquire().await?;
+    let search_range = search::search_range(&mut connection).await?;
+    let mut all =
+        chain_events::load(&mut connection, &search_range, &[txn.to_owned()], MAX_CHAIN_EVENTS).await?;
+    let chain_events = all.remove(txn).unwrap_or_default();
+    // A chain is about one subject from its root to its ends.
+    if chain_events.found.is_empty() || !chain_events.found.iter().all(|found| filter.matches(&found.event)) {
+        return Err(Refusal::NotFound.into());
+    }
+    let facts = facts(desk.rows, &mut connection, [&chain_events].into_iter(), call).await?;
+    let chain =
+        Chain::build(txn, &chain_events.found, chain_events.total, &facts).ok_or(Refusal::NotFound)?;
+    let Value::Object(mut members) = ApiResponse::with(chain)?.body else {
+        return Err(Fault::new("a chain that is not an object").into());
+    };
+    let events: Vec<Value> = chain_events.found.into_iter().map(|found| found.event).collect();
+    members.insert("items".to_owned(), events.into());
+    Ok(ApiResponse::with(members)?)
+}
+
+async fn facts<'a>(
+    rows: &RowMac,
+    connection: &mut PgConnection,
+    chain_events: impl Iterator<Item = &'a ChainEvents>,
+    call: &Call,
+) -> Result<ChainFacts, Fault> {
+    let (delegations, clients) = chain::named(chain_events.flat_map(|one| one.found.iter()));
+    let delegations: Vec<String> = delegations.into_iter().collect();
+    let mut facts = ChainFacts::default();
+    for path in delegation::store::all_paths(rows, connection, &delegations).await? {
+        facts.states.extend(path.leaf().map(|leaf| (leaf.id.clone(), path.state(call.now).0)));
+    }
+    let clients: Vec<String> = clients.into_iter().collect();
+    for client in client::store::find_all(rows, connection, &clients).await? {
+        // Without a list of its own, a client may come with any key.
+        if client.dpop_restricted {
+            let keys = client.dpop_keys.union(&client.removed_keys).cloned().collect();
+            facts.keys.insert(client.client_id, keys);
+        }
+    }
+    Ok(facts)
+}

@@ -1,0 +1,252 @@
+//! What anybody may ask of the log: its newest checkpoint, proofs and tiles. Nothing is proven beyond what a checkpoint vouches
+//! for, and no proof leaves that does not hold.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::{log_keys, origin};
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, Event, Origin, store, tree};
+use crate::domain::refusal::{Error, Refusal};
+use crate::platform::fault::{Context, Fault};
+use crate::protocol::merkle::{self, Hash};
+use crate::protocol::signed_note::{self, Checkpoint};
+use crate::protocol::tlog_tiles::{self, Content, Tile};
+use crate::services::transaction::AuditedTransaction;
+
+/// An inclusion proof as it is answered; hashes in base64.
+#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+pub struct Inclusion {
+    /// The event's place.
+    pub seq: u64,
+    /// The size of the tree.
+    pub size: u64,
+    /// The event's leaf.
+    pub leaf: String,
+    /// From the leaf up.
+    pub path: Vec<String>,
+    /// The tree's root.
+    pub root: String,
+    /// The checkpoint of this size with all its signatures, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+}
+
+/// A consistency proof as it is answered; hashes in base64.
+#[derive(Debug, Clone, Serialize, serde::Deserialize)]
+pub struct Consistency {
+    /// The size of the earlier tree.
+    pub from: u64,
+    /// The size of the later one.
+    pub to: u64,
+    /// The proof of RFC 9162 §2.1.4.
+    pub path: Vec<String>,
+    /// The earlier tree's root.
+    pub from_root: String,
+    /// The later one's.
+    pub to_root: String,
+}
+
+/// The newest checkpoint with all its signature lines; `None` before the first.
+pub async fn newest_checkpoint(connection: &mut PgConnection) -> Result<Option<(u64, String)>, Fault> {
+    let Some((size, note)) = store::newest_checkpoint(connection).await? else { return Ok(None) };
+    let note = with_witnesses(connection, size, note).await?;
+    Ok(Some((size, note)))
+}
+
+pub(super) async fn with_witnesses(
+    connection: &mut PgConnection,
+    size: u64,
+    mut note: String,
+) -> Result<String, Fault> {
+    for (_, _, line) in store::cosignatures(connection, size, size).await? {
+        note.push_str(&line);
+    }
+    Ok(note)
+}
+
+/// The checkpoint of a size with all its signature lines.
+async fn checkpoint_at(connection: &mut PgConnection, size: u64) -> Result<Option<String>, Fault> {
+    match store::find_checkpoint(connection, size).await? {
+        Some(note) => Ok(Some(with_witnesses(connection, size, note).await?)),
+        None => Ok(None),
+    }
+}
+
+/// What a checkpoint that we signed says. It is ours because it is where only we write.
+fn said(note: &str) -> Result<Checkpoint, Fault> {
+    let parts = signed_note::parts(note).and_then(|(text, _)| Checkpoint::parse(&text));
+    parts.ok_or_else(|| Fault::new("a stored checkpoint cannot be read"))
+}
+
+/// The size to prove for: as asked, or that of the newest checkpoint. Nothing is proven beyond that one, or unless the tree
+/// is the one that it vouches for.
+async fn covered(connection: &mut PgConnection, requested: Option<u64>) -> Result<u64, Error> {
+    let (size, note) = store::newest_checkpoint(connection).await?.ok_or(Refusal::NotFound)?;
+    let requested = requested.unwrap_or(size);
+    if requested > size {
+        return Err(Refusal::NotFound.into());
+    }
+    if tree::frontier(connection, size).await?.root() != said(&note)?.root {
+        return Err(Fault::new(format!(
+            "the log does not give the root of the checkpoint over {size} events"
+        ))
+        .into());
+    }
+    Ok(requested)
+}
+
+/// Proves that an event is in the log.
+pub async fn inclusion(
+    connection: &mut PgConnection,
+    seq: u64,
+    size: Option<u64>,
+) -> Result<Inclusion, Error> {
+    let size = covered(connection, size).await?;
+    if seq >= size {
+        return Err(Refusal::NotFound.into());
+    }
+    let (leaf, path, root) = tree::proven(connection, seq, size).await?;
+    let checkpoint = checkpoint_at(connection, size).await?;
+    let vouched = match &checkpoint {
+        Some(note) => said(note)?.root,
+        None => root,
+    };
+    if !merkle::verify_inclusion(&leaf, seq, size, &path, &vouched) {
+        return Err(Fault::new(format!("the log does not prove event {seq} in {size}")).into());
+    }
+    Ok(Inclusion { seq, size, leaf: text(&leaf), path: texts(&path), root: text(&vouched), checkpoint })
+}
+
+/// Proves that the log of one size is the beginning of that of another.
+pub async fn consistency(
+    connection: &mut PgConnection,
+    from: u64,
+    to: Option<u64>,
+) -> Result<Consistency, Error> {
+    let to = covered(connection, to).await?;
+    if from > to {
+        return Err(Refusal::NotFound.into());
+    }
+    let path = tree::consistency(connection, from, to).await?;
+    let (old, new) = (root_at(connection, from).await?, root_at(connection, to).await?);
+    if !merkle::verify_consistency(from, to, &path, &old, &new) {
+        return Err(
+            Fault::new(format!("the log of {from} events is not the beginning of that of {to}")).into()
+        );
+    }
+    Ok(Consistency { from, to, path: texts(&path), from_root: text(&old), to_root: text(&new) })
+}
+
+/// The root that a checkpoint vouches for, or else the tree's.
+async fn root_at(connection: &mut PgConnection, size: u64) -> Result<Hash, Fault> {
+    match store::find_checkpoint(connection, size).await? {
+        Some(note) => Ok(said(&note)?.root),
+        None => Ok(tree::frontier(connection, size).await?.root()),
+    }
+}
+
+fn text(hash: &Hash) -> String {
+    STANDARD.encode(hash)
+}
+
+fn texts(hashes: &[Hash]) -> Vec<String> {
+    hashes.iter().map(text).collect()
+}
+
+/// The bytes of a tile, if the newest checkpoint covers all of it.
+pub async fn tile(connection: &mut PgConnection, tile: Tile) -> Result<Vec<u8>, Error> {
+    let (size, _) = store::newest_checkpoint(connection).await?.ok_or(Refusal::NotFound)?;
+    if tile.needs().is_none_or(|needs| needs > size) {
+        return Err(Refusal::NotFound.into());
+    }
+    match tile.content {
+        Content::Hashes(level) => {
+            let found = tree::tile(connection, level, tile.n, tile.width).await?;
+            found.ok_or_else(|| Refusal::NotFound.into())
+        }
+        Content::Entries => entries(connection, tile).await,
+    }
+}
+
+/// The documents themselves, each after its length. Those that were archived are in files.
+async fn entries(connection: &mut PgConnection, tile: Tile) -> Result<Vec<u8>, Error> {
+    use futures_util::TryStreamExt as _;
+    let first = tile.n * tlog_tiles::WIDTH;
+    let documents: Vec<(i64, String)> =
+        store::documents(connection, first, first + u64::from(tile.width)).try_collect().await?;
+    if documents.len() < usize::from(tile.width) {
+        return Err(Refusal::NotFound.into());
+    }
+    let entries = documents.iter().map(|(_, document)| tlog_tiles::entry(document.as_bytes()));
+    let entries = entries.collect::<Option<Vec<_>>>();
+    Ok(entries.ok_or_else(|| Fault::new("an event that is too long for a tile"))?.concat())
+}
+
+/// Takes what witnesses say of one of our checkpoints; gives how many of them had not said so before.
+///
+/// # Errors
+/// A refusal unless the note is a checkpoint of ours, word by word, with a good signature of a witness that is configured,
+/// and without a bad one, neither of a witness nor in the name of the log.
+pub async fn cosign(app: &App, note: &str, origin_of: Origin, now: OffsetDateTime) -> Result<usize, Error> {
+    let malformed = |sentence| Error::Refused(Refusal::Malformed(sentence));
+    let (text, signatures) =
+        signed_note::parts(note).ok_or_else(|| malformed("The body is no signed note"))?;
+    let checkpoint = Checkpoint::parse(&text).ok_or_else(|| malformed("The body is no signed checkpoint"))?;
+    let mut good = Vec::new();
+    for signature in &signatures {
+        let Some(witness) = app.witnesses.iter().find(|witness| signature.names(witness)) else { continue };
+        if !signature.is_by(witness, &text) {
+            return Err(malformed("A signature of a witness is bad"));
+        }
+        good.push((witness, signature));
+    }
+    if good.is_empty() {
+        return Err(malformed("No witness that is known here has signed this"));
+    }
+    let mut work = AuditedTransaction::begin(&app.pool).await?;
+    let ours = store::find_checkpoint(work.connection(), checkpoint.size).await?;
+    let keys = log_keys(work.connection(), &checkpoint.origin).await?;
+    let is_ours = ours.is_some_and(|kept| {
+        kept.starts_with(&format!("{text}\n")) && signed_note::open(&kept, &keys).is_some()
+    });
+    if !is_ours || checkpoint.origin != origin(&app.issuer) {
+        return Err(malformed("This is no checkpoint that this log has signed"));
+    }
+    let own = signatures.iter().filter(|signature| signature.name() == checkpoint.origin);
+    if own.clone().any(|line| !keys.iter().any(|key| line.is_by(key, &text))) {
+        return Err(malformed("A signature line in the name of this log is not one that it has made"));
+    }
+    let mut events = Vec::new();
+    for (witness, signature) in good {
+        let said = (witness.text(), signature.line.as_str());
+        if store::insert_cosignature(work.connection(), checkpoint.size, (&said.0, said.1), now).await? {
+            let detail = serde_json::json!({"size": checkpoint.size});
+            events.push(Event {
+                target: Some(witness.name().to_owned()),
+                detail: Some(detail),
+                origin: origin_of.clone(),
+                ..Event::new(now, Action::WitnessCosigned, Actor::client("witness", None))
+            });
+        }
+    }
+    if !events.is_empty() {
+        work.commit(&events).await?;
+    }
+    Ok(events.len())
+}
+
+/// The keys under which checkpoints verify, the one that signs now first, as verifiers take them.
+pub async fn published_keys(connection: &mut PgConnection, issuer: &str) -> Result<String, Fault> {
+    let keys = log_keys(connection, &origin(issuer)).await?;
+    Ok(keys.iter().map(|key| format!("{}\n", key.text())).collect())
+}
+
+/// Reads a hash as it is answered.
+pub fn hash(text: &str) -> Result<Hash, Fault> {
+    let bytes = STANDARD.decode(text).context("reading a hash")?;
+    bytes.try_into().map_err(|_| Fault::new("a hash of another length"))
+}

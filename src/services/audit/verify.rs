@@ -1,0 +1,329 @@
+//! Verification of the log in the database: every document and leaf, every tile, every checkpoint with all who vouch for it, in
+//! one snapshot, without changing anything.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::checkpoint::verifier_key;
+use super::verify_archived::{Archived, archived};
+use crate::domain::audit::copy_reader::{self, Chunk, DocumentSource};
+use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier};
+use crate::domain::audit::{index, partitions, store, tree};
+use crate::domain::key::{self, Purpose, StoredKey};
+use crate::platform::digest::hex;
+use crate::platform::fault::{Context, Fault};
+use crate::protocol::merkle::Frontier;
+use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+
+/// What a verification found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether the log is whole.
+    pub valid: bool,
+    /// The first event that was looked at: those before are believed.
+    pub from: u64,
+    /// How many events hold, from the first of the log on.
+    pub events: u64,
+    /// Of how many of them only the leaf was checked: they were archived, and their files were not shown. Where this is not 0, the
+    /// command exits 2.
+    pub hashes_only: u64,
+    /// Root over all of them, in hexadecimal, where the log is whole.
+    pub root: Option<String>,
+    /// How many checkpoints it was compared with.
+    pub checkpoints: usize,
+    /// Up to where they vouch for it; for what comes behind, nothing does but the place where it is kept.
+    pub vouched: u64,
+    /// The first thing that is wrong.
+    pub integrity_error: Option<IntegrityError>,
+}
+
+impl Report {
+    pub(super) fn of(result: Result<Frontier, IntegrityError>, checkpoints: usize) -> Self {
+        let (from, hashes_only) = (0, 0);
+        match result {
+            Ok(tree) => Self {
+                valid: true,
+                from,
+                events: tree.size(),
+                hashes_only,
+                root: Some(hex(&tree.root())),
+                checkpoints,
+                vouched: 0,
+                integrity_error: None,
+            },
+            Err(integrity_error) => Self {
+                valid: false,
+                from,
+                events: integrity_error.seq,
+                hashes_only,
+                root: None,
+                checkpoints,
+                vouched: 0,
+                integrity_error: Some(integrity_error),
+            },
+        }
+    }
+}
+
+impl Report {
+    /// Counts those that were compared: not what speaks of less than where it began.
+    pub(super) fn compared_with(self, checkpoints: &[Checkpoint]) -> Self {
+        let sizes: Vec<u64> =
+            checkpoints.iter().map(|one| one.size).filter(|size| *size >= self.from).collect();
+        Self { checkpoints: sizes.len(), vouched: sizes.into_iter().max().unwrap_or_default(), ..self }
+    }
+}
+
+/// What one trusts besides the database: keys and checkpoints that were kept elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct TrustAnchors {
+    /// Keys that may vouch for checkpoints; without any, those in the database or file do.
+    pub keys: Vec<VerifierKey>,
+    /// Notes.
+    pub notes: Vec<String>,
+    /// The note up to which everything is believed.
+    pub from: Option<String>,
+    /// The folder with the files of archived events.
+    pub archives: Option<PathBuf>,
+}
+
+/// Hears how far it is: events done, and all of them.
+pub type ProgressCallback<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
+
+/// Verifies the log in the database, in one snapshot.
+pub async fn verify_database(connection: &mut PgConnection, anchors: &TrustAnchors) -> Result<Report, Fault> {
+    verify_database_shown(connection, anchors, &mut |_, _| {}).await
+}
+
+/// The same, and shows how far it is.
+pub async fn verify_database_shown(
+    connection: &mut PgConnection,
+    anchors: &TrustAnchors,
+    progress: ProgressCallback<'_>,
+) -> Result<Report, Fault> {
+    sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *connection).await?;
+    // A long log takes longer than any request may.
+    sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *connection).await?;
+    let report = verify_snapshot(connection, anchors, progress).await;
+    sqlx::query("ROLLBACK").execute(connection).await?;
+    report
+}
+
+async fn verify_snapshot(
+    connection: &mut PgConnection,
+    anchors: &TrustAnchors,
+    progress: ProgressCallback<'_>,
+) -> Result<Report, Fault> {
+    let head = store::head(connection).await?;
+    let keys = key::store::list(connection).await?;
+    let stored = store::checkpoints(connection).await?;
+    let mut checkpoints = Vec::new();
+    if let Some(integrity_error) = unreadable(&stored, anchors, &keys) {
+        return Ok(Report::of(Err(integrity_error), 0));
+    }
+    let notes = stored.iter().map(|(_, note)| note).filter(|note| !is_of_trusted_issuer(note, anchors));
+    for note in notes.chain(&anchors.notes).chain(&anchors.from) {
+        match open(note, anchors, &keys) {
+            Some(checkpoint) => checkpoints.push(checkpoint),
+            None => {
+                let seq = size_of(note).unwrap_or(head.size());
+                return Ok(Report::of(
+                    Err(IntegrityError { seq, kind: IntegrityErrorKind::Signature }),
+                    checkpoints.len(),
+                ));
+            }
+        }
+    }
+    let count = checkpoints.len();
+    // By its row a checkpoint is found: one in the place of another is shown for what it is not.
+    if let Some((size, _)) = stored.iter().find(|(size, note)| size_of(note) != Some(*size)) {
+        return Ok(Report::of(
+            Err(IntegrityError { seq: *size, kind: IntegrityErrorKind::Checkpoint }),
+            count,
+        ));
+    }
+    // Whoever rewrites the log can leave out the signatures, too, or put its own there.
+    if !anchors.keys.is_empty() && count == 0 {
+        let (seq, _) = stored.first().ok_or_else(|| {
+            Fault::new("there is no checkpoint, so nothing that the kept key has signed vouches for the log")
+        })?;
+        return Ok(Report::of(Err(IntegrityError { seq: *seq, kind: IntegrityErrorKind::Signature }), count));
+    }
+    if let Some(seq) = bad_cosignature(connection, &stored).await? {
+        return Ok(Report::of(Err(IntegrityError { seq, kind: IntegrityErrorKind::Signature }), count));
+    }
+    let trusted = match &anchors.from {
+        None => Frontier::default(),
+        Some(note) => match trusted(connection, open(note, anchors, &keys).as_ref(), &head).await? {
+            Ok(frontier) => frontier,
+            Err(integrity_error) => return Ok(Report::of(Err(integrity_error), count)),
+        },
+    };
+    let from = trusted.size();
+    let trusted_keys = |note: &str| trusted_keys(note, anchors, &keys);
+    let archived = match archived(connection, anchors, trusted_keys, from).await? {
+        Ok(archived) => archived,
+        Err(integrity_error) => return Ok(Report { from, ..Report::of(Err(integrity_error), count) }),
+    };
+    let hashes_only = archived.hashes_only();
+    let verifier = match LogVerifier::resume(&trusted, &[&checkpoints[..], &archived.roots[..]].concat()) {
+        Ok(verifier) => verifier,
+        Err(integrity_error) => return Ok(Report { from, ..Report::of(Err(integrity_error), count) }),
+    };
+    let result = match surplus(connection, &head).await? {
+        // What is wrong within comes first.
+        Some(surplus) => {
+            verify_all(connection, (verifier, archived), &head, progress).await?.and(Err(surplus))
+        }
+        None => verify_all(connection, (verifier, archived), &head, progress).await?,
+    };
+    Ok(Report { from, hashes_only, ..Report::of(result, count) }.compared_with(&checkpoints))
+}
+
+/// With keys that were kept elsewhere, what others signed says nothing: a log whose issuer was renamed has such.
+fn is_of_trusted_issuer(note: &str, anchors: &TrustAnchors) -> bool {
+    !anchors.keys.is_empty() && !signed_note::names_signer(note, &anchors.keys)
+}
+
+/// The first stored checkpoint that cannot be read, or that is passed over as another's and that no key of the log has signed.
+fn unreadable(
+    stored: &[(u64, String)],
+    anchors: &TrustAnchors,
+    keys: &[StoredKey],
+) -> Option<IntegrityError> {
+    stored.iter().find_map(|(size, note)| {
+        let read = signed_note::parts(note).and_then(|(text, _)| Checkpoint::parse(&text));
+        let kind = match read {
+            None => IntegrityErrorKind::Unreadable,
+            Some(_)
+                if is_of_trusted_issuer(note, anchors)
+                    && open(note, &TrustAnchors::default(), keys).is_none() =>
+            {
+                IntegrityErrorKind::Signature
+            }
+            Some(_) => return None,
+        };
+        Some(IntegrityError { seq: *size, kind })
+    })
+}
+
+pub(super) fn size_of(note: &str) -> Option<u64> {
+    note.lines().nth(1)?.parse().ok()
+}
+
+/// The edge of the tree up to where everything is believed, if that is what the checkpoint vouches for.
+async fn trusted(
+    connection: &mut PgConnection,
+    checkpoint: Option<&Checkpoint>,
+    head: &Frontier,
+) -> Result<Result<Frontier, IntegrityError>, Fault> {
+    let checkpoint = checkpoint.ok_or_else(|| Fault::new("a checkpoint that nobody vouches for"))?;
+    if checkpoint.size > head.size() {
+        return Ok(Err(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Truncated }));
+    }
+    let frontier = tree::frontier(connection, checkpoint.size).await?;
+    if frontier.root() == checkpoint.root {
+        return Ok(Ok(frontier));
+    }
+    Ok(Err(IntegrityError { seq: checkpoint.size, kind: IntegrityErrorKind::Checkpoint }))
+}
+
+/// The size of the first checkpoint that a witness is said to have signed, and has not.
+async fn bad_cosignature(
+    connection: &mut PgConnection,
+    stored: &[(u64, String)],
+) -> Result<Option<u64>, Fault> {
+    let is_good = |size: u64, key: &str, line: &str| {
+        // They come in the order of their sizes.
+        let (_, note) = stored.get(stored.binary_search_by_key(&size, |(of, _)| *of).ok()?)?;
+        let (text, signatures) = signed_note::parts(&format!("{}\n\n{line}", note.split("\n\n").next()?))?;
+        let key = VerifierKey::parse(key)?;
+        signatures.first().map(|one| one.is_by(&key, &text))
+    };
+    let said = store::cosignatures(connection, 0, u64::MAX).await?;
+    Ok(said.iter().find(|(size, key, line)| is_good(*size, key, line) != Some(true)).map(|(size, ..)| *size))
+}
+
+/// What there is beyond what the head speaks of, or before what was archived.
+async fn surplus(connection: &mut PgConnection, head: &Frontier) -> Result<Option<IntegrityError>, Fault> {
+    let first_available = partitions::first_available(connection).await?;
+    let beyond = store::rows_outside(connection, first_available, head.size()).await? > 0
+        || index::indexed(connection).await? > head.size()
+        || !tree::is_regular(connection).await?;
+    Ok(beyond.then_some(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Surplus }))
+}
+
+/// Walks to the head: over stored leaves as far as events were archived, then over documents. While one chunk is hashed,
+/// the next is read.
+async fn verify_all(
+    connection: &mut PgConnection,
+    (verifier, archived): (LogVerifier, Archived),
+    head: &Frontier,
+    progress: ProgressCallback<'_>,
+) -> Result<Result<Frontier, IntegrityError>, Fault> {
+    let size = head.size();
+    let mut from = verifier.size();
+    let mut runs = archived.runs.into_iter().peekable();
+    let indexed = index::indexed(connection).await?;
+    let (chunks, arriving) = tokio::sync::mpsc::channel::<Chunk>(1);
+    let hashing = tokio::task::spawn_blocking(move || verify_chunks(verifier, arriving));
+    while from < size {
+        while runs.next_if(|run| run.to <= from).is_some() {}
+        let end = runs.peek().map_or(size, |run| run.to);
+        let to = ((from / copy_reader::CHUNK + 1) * copy_reader::CHUNK).min(end);
+        let source = match runs.peek_mut().map(|run| run.lines.as_mut()) {
+            None => DocumentSource::Database,
+            Some(None) => DocumentSource::Leaves,
+            Some(Some(lines)) => DocumentSource::File(lines.take(to - from)?),
+        };
+        let chunk = copy_reader::read(connection, (from, to), source, indexed).await?;
+        // Nobody listens any more once something is wrong.
+        if chunks.send(chunk).await.is_err() {
+            break;
+        }
+        progress(to, size);
+        from = to;
+    }
+    drop(chunks);
+    let verified = hashing.await.context("hashing")??;
+    Ok(verified.and_then(|verifier| {
+        let held = verifier.size();
+        if held < size {
+            return Err(IntegrityError { seq: held, kind: IntegrityErrorKind::Truncated });
+        }
+        let tree = verifier.end()?;
+        if tree == *head {
+            Ok(tree)
+        } else {
+            Err(IntegrityError { seq: size, kind: IntegrityErrorKind::Root })
+        }
+    }))
+}
+
+fn verify_chunks(
+    mut verifier: LogVerifier,
+    mut arriving: tokio::sync::mpsc::Receiver<Chunk>,
+) -> Result<Result<LogVerifier, IntegrityError>, Fault> {
+    while let Some(chunk) = arriving.blocking_recv() {
+        if let Err(integrity_error) = chunk.verify(&mut verifier)? {
+            return Ok(Err(integrity_error));
+        }
+    }
+    Ok(Ok(verifier))
+}
+
+/// Opens a note under the keys that were kept elsewhere or, without any, those in the database.
+fn open(note: &str, anchors: &TrustAnchors, stored: &[StoredKey]) -> Option<Checkpoint> {
+    signed_note::open(note, &trusted_keys(note, anchors, stored))
+}
+
+fn trusted_keys(note: &str, anchors: &TrustAnchors, stored: &[StoredKey]) -> Vec<VerifierKey> {
+    if !anchors.keys.is_empty() {
+        return anchors.keys.clone();
+    }
+    let name = note.lines().next().unwrap_or_default();
+    let log = stored.iter().filter(|key| key.purpose == Purpose::Checkpoint);
+    log.filter_map(|key| verifier_key(key, name)).collect()
+}

@@ -1,0 +1,161 @@
+//! What was archived, as verification of the database sees it: events are missing with right only where the log's key has signed
+//! that they are in a file, and they are checked where the file is shown.
+
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+
+use sqlx::PgConnection;
+
+use super::archive::digest_of;
+use super::file::is_document;
+use super::verify::TrustAnchors;
+use crate::domain::audit::partitions::{self, Partition};
+use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
+use crate::platform::fault::{Context, Fault};
+use crate::protocol::archive_statement::ArchiveStatement;
+use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+
+/// A run of events that are not in the database any more.
+pub(super) struct Run {
+    /// The first event that is not believed already.
+    pub(super) from: u64,
+    /// The `seq` after the last event.
+    pub(super) to: u64,
+    /// The lines of the file with these events, where the file was shown.
+    pub(super) lines: Option<Lines>,
+}
+
+/// What statements say of archived events.
+#[derive(Default)]
+pub(super) struct Archived {
+    /// In order, without gaps.
+    pub(super) runs: Vec<Run>,
+    /// The roots at both ends of each run: the tree has to give them, as it has to give those of checkpoints.
+    pub(super) roots: Vec<Checkpoint>,
+}
+
+impl Archived {
+    /// Of how many events there is nothing but the hash.
+    pub(super) fn hashes_only(&self) -> u64 {
+        self.runs.iter().filter(|run| run.lines.is_none()).map(|run| run.to - run.from).sum()
+    }
+}
+
+/// Reads the statements over all events from `from` on that the database does not have.
+pub(super) async fn archived(
+    connection: &mut PgConnection,
+    anchors: &TrustAnchors,
+    keys: impl Fn(&str) -> Vec<VerifierKey>,
+    from: u64,
+) -> Result<Result<Archived, IntegrityError>, Fault> {
+    let partitions = partitions::list(connection).await?;
+    let first_available = partitions::first_available(connection).await?;
+    let (mut archived, mut end) = (Archived::default(), from);
+    while end < first_available {
+        let run = match stated(&partitions, &keys, end) {
+            Ok(statement) => statement,
+            Err(integrity_error) => return Ok(Err(integrity_error)),
+        };
+        let roots = [(run.from, run.from_root), (run.to, run.root)];
+        let root = |(size, root)| Checkpoint { origin: run.origin.clone(), size, root };
+        archived.roots.extend(roots.map(root));
+        let lines = match shown(anchors, &run)? {
+            Shown::Nothing => None,
+            Shown::Other => {
+                return Ok(Err(IntegrityError { seq: run.from, kind: IntegrityErrorKind::Archive }));
+            }
+            Shown::File(path) => Some(Lines::open(&path, end - run.from)?),
+        };
+        archived.runs.push(Run { from: end, to: run.to, lines });
+        end = run.to;
+    }
+    // More than the database lacks cannot have been archived.
+    match end > first_available.max(from) {
+        true => Ok(Err(IntegrityError { seq: first_available, kind: IntegrityErrorKind::Surplus })),
+        false => Ok(Ok(archived)),
+    }
+}
+
+/// The statement over the event at a place.
+fn stated(
+    partitions: &[Partition],
+    keys: impl Fn(&str) -> Vec<VerifierKey>,
+    seq: u64,
+) -> Result<ArchiveStatement, IntegrityError> {
+    let integrity_error = |kind| IntegrityError { seq, kind };
+    let mut unsigned = false;
+    for partition in partitions.iter().filter(|partition| partition.archived_at.is_some()) {
+        let Some(note) = &partition.statement else { continue };
+        let Some(text) = signed_note::open_text(note, &keys(note)) else {
+            unsigned = true;
+            continue;
+        };
+        let Some(statement) = ArchiveStatement::parse(&text) else { continue };
+        let own = u64::try_from(partition.partition) == Ok(statement.partition);
+        if own && (statement.from..statement.to).contains(&seq) {
+            return Ok(statement);
+        }
+    }
+    Err(integrity_error(if unsigned { IntegrityErrorKind::Signature } else { IntegrityErrorKind::Gap }))
+}
+
+enum Shown {
+    Nothing,
+    /// A file of that name which is not the one that was archived.
+    Other,
+    File(PathBuf),
+}
+
+fn shown(anchors: &TrustAnchors, statement: &ArchiveStatement) -> Result<Shown, Fault> {
+    let Some(path) = anchors.archives.as_ref().map(|folder| folder.join(&statement.file)) else {
+        return Ok(Shown::Nothing);
+    };
+    match path.try_exists().context(&format!("looking for {}", path.display()))? {
+        false => Ok(Shown::Nothing),
+        true if digest_of(&path)? == statement.sha256 => Ok(Shown::File(path)),
+        true => Ok(Shown::Other),
+    }
+}
+
+/// The documents of a file, in order.
+pub(super) struct Lines {
+    reader: std::io::BufReader<std::fs::File>,
+    what: String,
+}
+
+impl Lines {
+    fn open(path: &Path, passed_over: u64) -> Result<Self, Fault> {
+        let what = format!("reading {}", path.display());
+        let file = std::fs::File::open(path).context(&what)?;
+        let mut lines = Self { reader: std::io::BufReader::with_capacity(1 << 18, file), what };
+        for _ in 0..passed_over {
+            lines.next()?;
+        }
+        Ok(lines)
+    }
+
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        loop {
+            let mut line = Vec::new();
+            if self.reader.read_until(b'\n', &mut line).context(&self.what)? == 0 {
+                return Ok(None);
+            }
+            line.pop_if(|last| *last == b'\n');
+            if is_document(&line) {
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    /// The next documents, as many as there are of so many.
+    pub(super) fn take(&mut self, count: u64) -> Result<Vec<Vec<u8>>, Fault> {
+        let mut documents = Vec::new();
+        for _ in 0..count {
+            match self.next()? {
+                Some(document) => documents.push(document),
+                None => break,
+            }
+        }
+        Ok(documents)
+    }
+}

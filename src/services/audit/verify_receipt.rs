@@ -1,0 +1,198 @@
+//! Checking a receipt: that an event is in the log, as it was when the receipt was given. Nothing that is said is believed
+//! but what a key vouches for.
+
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::log_keys;
+use super::transparency::{self, Consistency, Inclusion, hash};
+use crate::domain::refusal::Error;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::outbound::Outbound;
+use crate::protocol::merkle::{self, Hash};
+use crate::protocol::receipt::Receipt;
+use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+use crate::protocol::tlog_proof::Proof;
+
+/// Why a claim does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofError {
+    /// At this place the log has another event.
+    Leaf,
+    /// The proof does not lead to the checkpoint's root.
+    Inclusion,
+    /// No key that is believed has signed the checkpoint, or one that is has not signed this.
+    Signature,
+    /// The log is not the continuation of the checkpoint that was kept.
+    Consistency,
+    /// The log has fewer events than the checkpoint that was kept, or the receipt, says.
+    Truncated,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProofResult {
+    /// Whether it holds.
+    pub proven: bool,
+    /// The event's place.
+    pub seq: u64,
+    /// The size of the tree in which it was proven.
+    pub size: Option<u64>,
+    /// Why not.
+    pub reason: Option<ProofError>,
+    /// The proof as a file (c2sp.org/tlog-proof), where it holds.
+    #[serde(skip)]
+    pub file: Option<String>,
+}
+
+impl ProofResult {
+    fn failed(seq: u64, size: Option<u64>, reason: ProofError) -> Self {
+        Self { proven: false, seq, size, reason: Some(reason), file: None }
+    }
+}
+
+/// Where proofs come from.
+#[derive(Debug)]
+pub enum ProofSource<'a> {
+    /// A server, by its issuer's URL.
+    Server(&'a Outbound, &'a str),
+    /// The database.
+    Database(&'a mut PgConnection),
+}
+
+impl ProofSource<'_> {
+    async fn inclusion(&mut self, seq: u64) -> Result<Inclusion, Fault> {
+        match self {
+            Self::Server(outbound, base) => {
+                fetch(outbound, &format!("{base}/audit/proof/inclusion?seq={seq}")).await
+            }
+            Self::Database(connection) => unrefused(
+                transparency::inclusion(connection, seq, None).await,
+                "no checkpoint covers this event yet",
+            ),
+        }
+    }
+
+    async fn consistency(&mut self, from: u64, to: u64) -> Result<Consistency, Fault> {
+        match self {
+            Self::Server(outbound, base) => {
+                fetch(outbound, &format!("{base}/audit/proof/consistency?from={from}&to={to}")).await
+            }
+            Self::Database(connection) => {
+                unrefused(transparency::consistency(connection, from, Some(to)).await, "no such checkpoint")
+            }
+        }
+    }
+
+    /// The keys that it says are its own, where nobody brings any.
+    async fn keys(&mut self, origin: &str) -> Result<Vec<VerifierKey>, Fault> {
+        match self {
+            Self::Server(outbound, base) => {
+                let text = outbound.get_text(&format!("{base}/audit/keys"), "text/plain").await?;
+                Ok(text.lines().filter_map(VerifierKey::parse).collect())
+            }
+            Self::Database(connection) => log_keys(connection, origin).await,
+        }
+    }
+}
+
+async fn fetch<T: serde::de::DeserializeOwned>(outbound: &Outbound, url: &str) -> Result<T, Fault> {
+    serde_json::from_slice(&outbound.get_json(url).await?).context(&format!("reading {url}"))
+}
+
+fn unrefused<T>(result: Result<T, Error>, sentence: &str) -> Result<T, Fault> {
+    result.map_err(|stop| match stop {
+        Error::Failed(fault) => fault,
+        Error::Refused(_) => Fault::new(sentence),
+    })
+}
+
+/// What is believed: keys, and a checkpoint that was kept. Without keys those of the log itself are, which whoever has
+/// changed the log may have changed, too.
+#[derive(Debug, Clone, Default)]
+pub struct ReceiptTrustAnchors {
+    /// Keys.
+    pub keys: Vec<VerifierKey>,
+    /// A signed note.
+    pub known_checkpoint: Option<String>,
+}
+
+/// Has the log prove what a receipt says.
+///
+/// # Errors
+/// A fault where it could not be checked: no answer, or no checkpoint that covers the event yet.
+pub async fn verify(
+    receipt: &Receipt,
+    mut from: ProofSource<'_>,
+    anchors: &ReceiptTrustAnchors,
+) -> Result<ProofResult, Fault> {
+    let seq = receipt.seq;
+    let proof = from.inclusion(seq).await?;
+    let note =
+        proof.checkpoint.as_deref().ok_or_else(|| Fault::new("the proof comes without a checkpoint"))?;
+    let keys = match anchors.keys.as_slice() {
+        [] => from.keys(note.lines().next().unwrap_or_default()).await?,
+        keys => keys.to_vec(),
+    };
+    let Some(checkpoint) = signed_note::open(note, &keys) else {
+        return Ok(ProofResult::failed(seq, Some(proof.size), ProofError::Signature));
+    };
+    let path = proof.path.iter().map(|one| hash(one)).collect::<Result<Vec<Hash>, _>>()?;
+    let size = Some(checkpoint.size);
+    // The leaf is the receipt's; what the log says it is only tells which of the two is wrong.
+    if !merkle::verify_inclusion(&receipt.leaf, seq, checkpoint.size, &path, &checkpoint.root) {
+        let reason =
+            if hash(&proof.leaf)? == receipt.leaf { ProofError::Inclusion } else { ProofError::Leaf };
+        return Ok(ProofResult::failed(seq, size, reason));
+    }
+    if let Some(known_checkpoint) = &anchors.known_checkpoint {
+        let Some(known_checkpoint) = signed_note::open(known_checkpoint, &keys) else {
+            return Ok(ProofResult::failed(seq, size, ProofError::Signature));
+        };
+        if let Some(reason) = contradicts(&mut from, &known_checkpoint, &checkpoint).await? {
+            return Ok(ProofResult::failed(seq, size, reason));
+        }
+    }
+    let file = Proof { extra: None, index: seq, path, checkpoint: note.to_owned() }.text();
+    Ok(ProofResult { proven: true, seq, size, reason: None, file: Some(file) })
+}
+
+async fn contradicts(
+    from: &mut ProofSource<'_>,
+    known_checkpoint: &Checkpoint,
+    now: &Checkpoint,
+) -> Result<Option<ProofError>, Fault> {
+    if known_checkpoint.size > now.size {
+        return Ok(Some(ProofError::Truncated));
+    }
+    let proof = from.consistency(known_checkpoint.size, now.size).await?;
+    let path = proof.path.iter().map(|one| hash(one)).collect::<Result<Vec<Hash>, _>>()?;
+    let holds = known_checkpoint.origin == now.origin
+        && merkle::verify_consistency(
+            known_checkpoint.size,
+            now.size,
+            &path,
+            &known_checkpoint.root,
+            &now.root,
+        );
+    Ok((!holds).then_some(ProofError::Consistency))
+}
+
+/// Checks a proof file by itself: that it leads from this event, byte by byte, to a checkpoint that one of the keys has
+/// signed.
+///
+/// # Errors
+/// A fault if it is no proof file.
+pub fn check_file(file: &str, event: &[u8], keys: &[VerifierKey]) -> Result<ProofResult, Fault> {
+    let proof = Proof::parse(file).ok_or_else(|| Fault::new("this is no proof file"))?;
+    let Some(checkpoint) = signed_note::open(&proof.checkpoint, keys) else {
+        return Ok(ProofResult::failed(proof.index, None, ProofError::Signature));
+    };
+    let leaf = merkle::leaf(event);
+    let size = Some(checkpoint.size);
+    if !merkle::verify_inclusion(&leaf, proof.index, checkpoint.size, &proof.path, &checkpoint.root) {
+        return Ok(ProofResult::failed(proof.index, size, ProofError::Inclusion));
+    }
+    Ok(ProofResult { proven: true, seq: proof.index, size, reason: None, file: None })
+}

@@ -1,0 +1,167 @@
+//! Verifying a selection of the log offline: every event of it is in the log that a checkpoint speaks of. That nothing was
+//! left out of the selection is more than a file can show.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{CheckpointLine, Report, TrustAnchors};
+use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
+use crate::platform::digest::hex;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::json;
+use crate::protocol::canonical_json;
+use crate::protocol::merkle::{self, Hash};
+use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+
+/// The line that a selection begins with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    extract: Extract,
+}
+
+#[derive(Debug, Deserialize)]
+struct Extract {
+    size: u64,
+}
+
+/// Verifies a selection; `None` if the file is something else. Parts that were taken one after the other may stand in one
+/// file, each with its head and the last one with its voucher.
+pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Report>, Fault> {
+    let open = || {
+        let file = std::fs::File::open(path).context(&format!("reading {}", path.display()))?;
+        let lines = BufReader::new(file).split(b'\n');
+        Ok::<_, Fault>(lines.map(|line| line.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())))
+    };
+    let first = open()?.next().transpose().context("reading the export")?.unwrap_or_default();
+    if serde_json::from_str::<Head>(&first).is_err() {
+        return Ok(None);
+    }
+    let mut checkpoints = Vec::new();
+    for line in open()? {
+        let line = line.context("reading the export")?;
+        let Some(checkpoint_line) = CheckpointLine::parse(&line) else { continue };
+        let keys = match anchors.keys.is_empty() {
+            true => VerifierKey::parse(&checkpoint_line.key).into_iter().collect(),
+            false => anchors.keys.clone(),
+        };
+        match signed_note::open(&checkpoint_line.checkpoint, &keys) {
+            Some(checkpoint) => checkpoints.push(checkpoint),
+            None => return Ok(Some(integrity_error(0, IntegrityErrorKind::Signature, 0))),
+        }
+    }
+    let mut anchor_sizes = Vec::new();
+    for note in anchors.notes.iter().chain(&anchors.from) {
+        match signed_note::open(note, &anchors.keys) {
+            Some(checkpoint) => {
+                anchor_sizes.push(checkpoint.size);
+                checkpoints.push(checkpoint);
+            }
+            None => return Ok(Some(integrity_error(0, IntegrityErrorKind::Signature, 0))),
+        }
+    }
+    if checkpoints.is_empty() {
+        return Err(Fault::new("the export has no checkpoint, so nothing vouches for it"));
+    }
+    // Two that speak of one size and not of one root: somebody was told something else.
+    for (one, other) in checkpoints.iter().flat_map(|one| checkpoints.iter().map(move |other| (one, other))) {
+        if one.size == other.size && one.root != other.root {
+            return Ok(Some(integrity_error(one.size, IntegrityErrorKind::Checkpoint, checkpoints.len())));
+        }
+    }
+    let mut verifier =
+        SelectionVerifier { checkpoints: &checkpoints, size: 0, sizes: BTreeSet::new(), next: 0, events: 0 };
+    for line in open()? {
+        if let Err(kind) = verifier.line(&line.context("reading the export")?)? {
+            return Ok(Some(integrity_error(verifier.next, kind, checkpoints.len())));
+        }
+    }
+    // Proofs lead to one root; what another size had for a root, a selection cannot tell.
+    if let Some(size) = anchor_sizes.iter().find(|size| !verifier.sizes.contains(size)) {
+        return Err(Fault::new(format!(
+            "the export has proofs for {} events, so that a checkpoint over {size} cannot be compared: export with --size {size}",
+            verifier.size
+        )));
+    }
+    let root = checkpoints.iter().find(|one| one.size == verifier.size).map(|one| one.root);
+    Ok(Some(Report {
+        valid: true,
+        from: 0,
+        events: verifier.events,
+        hashes_only: 0,
+        vouched: verifier.size,
+        root: root.map(|root| hex(&root)),
+        checkpoints: checkpoints.len(),
+        integrity_error: None,
+    }))
+}
+
+fn integrity_error(seq: u64, kind: IntegrityErrorKind, checkpoints: usize) -> Report {
+    Report::of(Err(IntegrityError { seq, kind }), checkpoints)
+}
+
+struct SelectionVerifier<'a> {
+    checkpoints: &'a [Checkpoint],
+    /// Of the tree that the proofs are for.
+    size: u64,
+    /// Of all those that proofs were for.
+    sizes: BTreeSet<u64>,
+    /// No event before this one may come any more; where something is wrong, which one it is.
+    next: u64,
+    events: u64,
+}
+
+impl SelectionVerifier<'_> {
+    fn line(&mut self, line: &str) -> Result<Result<(), IntegrityErrorKind>, Fault> {
+        if line.is_empty() || CheckpointLine::parse(line).is_some() {
+            return Ok(Ok(()));
+        }
+        if let Ok(head) = serde_json::from_str::<Head>(line) {
+            self.size = head.extract.size;
+            self.sizes.insert(self.size);
+            return match self.checkpoints.iter().any(|one| one.size == self.size) {
+                true => Ok(Ok(())),
+                false => {
+                    Err(Fault::new("the export has no checkpoint of its size, so nothing vouches for it"))
+                }
+            };
+        }
+        Ok(self.event(line))
+    }
+
+    fn event(&mut self, line: &str) -> Result<(), IntegrityErrorKind> {
+        let cut = line.strip_prefix("{\"event\":").and_then(|rest| rest.strip_suffix('}'));
+        let (document, proof) =
+            cut.and_then(|rest| rest.rsplit_once(",\"proof\":")).ok_or(IntegrityErrorKind::Document)?;
+        let value = json::parse_own(document.as_bytes()).ok_or(IntegrityErrorKind::Document)?;
+        if canonical_json::to_string(&value).ok().as_deref() != Some(document) {
+            return Err(IntegrityErrorKind::Document);
+        }
+        let seq = value.get("seq").and_then(Value::as_u64).ok_or(IntegrityErrorKind::Order)?;
+        if seq < self.next {
+            return Err(IntegrityErrorKind::Order);
+        }
+        self.next = seq;
+        let hash = |text: &String| -> Option<Hash> { STANDARD.decode(text).ok()?.try_into().ok() };
+        let proof: Vec<String> = serde_json::from_str(proof).map_err(|_| IntegrityErrorKind::Proof)?;
+        let path = proof.iter().map(hash).collect::<Option<Vec<_>>>().ok_or(IntegrityErrorKind::Proof)?;
+        let checkpoint = self
+            .checkpoints
+            .iter()
+            .find(|one| one.size == self.size)
+            .ok_or(IntegrityErrorKind::Checkpoint)?;
+        let leaf = merkle::leaf(document.as_bytes());
+        if !merkle::verify_inclusion(&leaf, seq, self.size, &path, &checkpoint.root) {
+            return Err(IntegrityErrorKind::Proof);
+        }
+        self.next = seq + 1;
+        self.events += 1;
+        Ok(())
+    }
+}

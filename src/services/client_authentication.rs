@@ -1,0 +1,278 @@
+//! Who is asking: client authentication by the one method that is registered (RFC 6749 §2.3, RFC 7523, RFC 9449).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use time::OffsetDateTime;
+
+use super::client_secret::{self, SecretTry};
+use crate::app::App;
+use crate::domain::client::{self, AuthMethod, Client};
+use crate::domain::delegation::candidates::Memory;
+use crate::domain::jwks_cache::KeysUnavailable;
+use crate::domain::ledger::SingleUseId;
+use crate::domain::refusal::{ClientProblem, CredentialProblem, Error, Refusal};
+use crate::platform::fault::Fault;
+use crate::platform::jose::PublicKey;
+use crate::protocol::client_assertion;
+use crate::protocol::token_problem::TokenProblem;
+
+/// What a client presents to say who it is.
+#[derive(Debug)]
+pub enum Credentials {
+    /// A secret, in the header or in the body.
+    Secret {
+        /// Who.
+        client_id: String,
+        /// The secret.
+        secret: SecretString,
+        /// By which of the two methods.
+        method: AuthMethod,
+    },
+    /// A JWT.
+    Assertion {
+        /// Who, if it is said besides.
+        client_id: Option<String>,
+        /// The JWT.
+        assertion: String,
+    },
+    /// Nothing but a name; the DPoP key has to prove it.
+    Key {
+        /// Who.
+        client_id: String,
+    },
+}
+
+/// What an authentication rests on besides the credentials: the key that was proved, for clients that have nothing
+/// else, and the time.
+#[derive(Debug, Clone, Copy)]
+pub struct AuthContext<'a> {
+    /// Thumbprint of the key of a proof that has been verified.
+    pub jkt: Option<&'a str>,
+    /// From where.
+    pub peer: Option<IpAddr>,
+    /// The present.
+    pub now: OffsetDateTime,
+    /// Whether a remembered client may be used.
+    pub memory: Memory,
+}
+
+impl<'a> AuthContext<'a> {
+    fn trying(self, client_id: &'a str, secret: &'a SecretString) -> SecretTry<'a> {
+        SecretTry { client_id, secret, peer: self.peer, now: self.now }
+    }
+}
+
+/// A client that has proved who it is.
+#[derive(Debug, Clone)]
+pub struct Authenticated {
+    /// The client, as last read.
+    pub client: Arc<Client>,
+    /// The assertion, where it was one.
+    pub asserted: Option<VerifiedAssertion>,
+}
+
+/// An assertion that was verified.
+#[derive(Debug, Clone)]
+pub struct VerifiedAssertion {
+    /// It may be used once.
+    pub single_use_id: SingleUseId,
+    /// Thumbprint of the key that signed it.
+    pub key: String,
+}
+
+/// A failed authentication, and the client it was about, if there is one of that name.
+#[derive(Debug)]
+pub struct AuthenticationError {
+    /// The client.
+    pub client: Option<Arc<Client>>,
+    /// Why.
+    pub stop: Error,
+}
+
+/// Authenticates a client. Whether there is a client of the claimed id or not, the database is read once before a secret
+/// is refused.
+pub async fn authenticate(
+    app: &App,
+    credentials: &Credentials,
+    circumstances: AuthContext<'_>,
+) -> Result<Authenticated, AuthenticationError> {
+    let claimed = claimed_id(credentials);
+    let found = match claimed.as_deref().map(|id| look_up(app, id, circumstances.memory)) {
+        None => None,
+        Some(finding) => {
+            finding.await.map_err(|fault| AuthenticationError { client: None, stop: fault.into() })?
+        }
+    };
+    let Some((client, read)) = found else {
+        // As slow as a wrong secret, so that nobody can find out which clients there are.
+        let pretended = match credentials {
+            Credentials::Secret { client_id, secret, .. } => {
+                client_secret::dummy_verify(app, circumstances.trying(client_id, secret)).await
+            }
+            _ => Ok(()),
+        };
+        let problem = unreadable(credentials).unwrap_or(ClientProblem::Unknown);
+        let stop = pretended.err().unwrap_or(Refusal::InvalidClient(problem).into());
+        return Err(AuthenticationError { client: None, stop });
+    };
+    match (check(app, &client, credentials, circumstances).await, read) {
+        (Ok(asserted), _) => Ok(Authenticated { client, asserted }),
+        (Err(stop), Read::Now) => Err(AuthenticationError { client: Some(client), stop }),
+        (Err(stop), Read::Before) => check_again(app, client, credentials, (stop, circumstances)).await,
+    }
+}
+
+/// What failed on a remembered client is tried on what is stored now: it may have been changed a moment ago.
+async fn check_again(
+    app: &App,
+    remembered: Arc<Client>,
+    credentials: &Credentials,
+    (stop, circumstances): (Error, AuthContext<'_>),
+) -> Result<Authenticated, AuthenticationError> {
+    let stored = app
+        .read(async |connection| client::store::find(&app.rows, connection, &remembered.client_id).await)
+        .await;
+    let client = match stored {
+        Ok(Some(client)) if client.version != remembered.version => Arc::new(client),
+        Ok(Some(_)) => return Err(AuthenticationError { client: Some(remembered), stop }),
+        Ok(None) => return Err(AuthenticationError { client: None, stop }),
+        Err(fault) => return Err(AuthenticationError { client: None, stop: fault.into() }),
+    };
+    app.clients.insert(client.client_id.clone(), Arc::clone(&client));
+    match check(app, &client, credentials, circumstances).await {
+        Ok(asserted) => Ok(Authenticated { client, asserted }),
+        Err(stop) => Err(AuthenticationError { client: Some(client), stop }),
+    }
+}
+
+fn claimed_id(credentials: &Credentials) -> Option<String> {
+    match credentials {
+        Credentials::Secret { client_id, .. } | Credentials::Key { client_id } => Some(client_id.clone()),
+        Credentials::Assertion { client_id, assertion } => {
+            let said = client_assertion::read(assertion).ok()?.client_id;
+            // RFC 7521 §4.2: where both are there, they name the same client.
+            client_id.as_ref().is_none_or(|id| *id == said).then_some(said)
+        }
+    }
+}
+
+/// What keeps an assertion from naming a client.
+fn unreadable(credentials: &Credentials) -> Option<ClientProblem> {
+    let Credentials::Assertion { client_id, assertion } = credentials else { return None };
+    let problem = match client_assertion::read(assertion) {
+        Err(problem) => problem,
+        Ok(read) if client_id.as_ref().is_some_and(|id| *id != read.client_id) => {
+            TokenProblem::ClientMismatch
+        }
+        Ok(_) => return None,
+    };
+    Some(ClientProblem::InvalidCredentials(CredentialProblem::Assertion(problem)))
+}
+
+/// When a client was read from the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// For this request.
+    Now,
+    /// For an earlier one.
+    Before,
+}
+
+/// Finds a client, at first in memory.
+pub async fn find(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
+    Ok(look_up(app, client_id, Memory::Usable).await?.map(|(client, _)| client))
+}
+
+/// Finds a client in the database.
+pub async fn find_stored(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
+    Ok(look_up(app, client_id, Memory::Outdated).await?.map(|(client, _)| client))
+}
+
+async fn look_up(app: &App, client_id: &str, memory: Memory) -> Result<Option<(Arc<Client>, Read)>, Fault> {
+    if let Some(client) = app.clients.get(client_id).filter(|_| memory == Memory::Usable) {
+        return Ok(Some((client, Read::Before)));
+    }
+    if !client::is_client_id(client_id) {
+        return Ok(None);
+    }
+    let found =
+        app.read(async |connection| client::store::find(&app.rows, connection, client_id).await).await?;
+    let Some(client) = found else { return Ok(None) };
+    let client = Arc::new(client);
+    app.clients.insert(client_id.to_owned(), Arc::clone(&client));
+    Ok(Some((client, Read::Now)))
+}
+
+async fn check(
+    app: &App,
+    client: &Client,
+    credentials: &Credentials,
+    circumstances: AuthContext<'_>,
+) -> Result<Option<VerifiedAssertion>, Error> {
+    let AuthContext { jkt, now, .. } = circumstances;
+    let refuse = |problem| Err(Error::Refused(Refusal::InvalidClient(problem)));
+    let method = match credentials {
+        Credentials::Secret { method, .. } => *method,
+        Credentials::Assertion { .. } => AuthMethod::PrivateKeyJwt,
+        Credentials::Key { .. } => AuthMethod::None,
+    };
+    if !client.may_authenticate_by(method) {
+        if let Credentials::Secret { secret, .. } = credentials {
+            client_secret::dummy_verify(app, circumstances.trying(&client.client_id, secret)).await?;
+        }
+        return refuse(ClientProblem::MethodNotRegistered);
+    }
+    let asserted = match credentials {
+        Credentials::Secret { secret, .. } => {
+            client_secret::verify(app, client, circumstances.trying(&client.client_id, secret)).await?;
+            None
+        }
+        Credentials::Assertion { assertion, .. } => Some(check_assertion(app, client, assertion, now).await?),
+        Credentials::Key { .. } if jkt.is_some_and(|jkt| client.may_use_key(jkt)) => None,
+        Credentials::Key { .. } => return refuse(ClientProblem::InvalidCredentials(CredentialProblem::Key)),
+    };
+    if client.is_inactive() {
+        return refuse(ClientProblem::Disabled);
+    }
+    Ok(asserted)
+}
+
+async fn check_assertion(
+    app: &App,
+    client: &Client,
+    assertion: &str,
+    now: OffsetDateTime,
+) -> Result<VerifiedAssertion, Error> {
+    let unproven = |problem| {
+        let problem = CredentialProblem::Assertion(problem);
+        Error::Refused(Refusal::InvalidClient(ClientProblem::InvalidCredentials(problem)))
+    };
+    let read = client_assertion::read(assertion).map_err(unproven)?;
+    let verify = |keys: &[PublicKey]| {
+        let _timer = super::issue::time_crypto("assertion");
+        read.verify(keys, &app.issuer, now)
+    };
+    let verified = match &client.jwks_uri {
+        None => verify(&client.keys),
+        Some(url) => {
+            let verified = app.jwks_cache.verify((url, read.kid()), now, verify).await;
+            verified.map_err(|KeysUnavailable| Error::Refused(Refusal::IssuerUnavailable))?
+        }
+    };
+    let verified = verified.map_err(unproven)?;
+    if !client.may_assert_by(&verified.key) {
+        return Err(unproven(TokenProblem::KeyRemoved));
+    }
+    let single_use_id = SingleUseId {
+        id: verified.replay_id,
+        expires_at: verified.expires_at,
+        on_replay: Refusal::InvalidClient(ClientProblem::AssertionReplayed),
+        // By the clock of the last sweep.
+        if_forgotten: Refusal::InvalidClient(ClientProblem::InvalidCredentials(
+            CredentialProblem::Assertion(TokenProblem::Expired),
+        )),
+    };
+    Ok(VerifiedAssertion { single_use_id, key: verified.key })
+}

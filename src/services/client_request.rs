@@ -1,0 +1,138 @@
+//! A request that comes under a client's own credentials (RFC 6749 §2.3), at any of the OAuth endpoints. A failure that
+//! names a client of ours is recorded, up to a number a minute: strangers must not be able to fill the log.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use super::client_authentication::{self, AuthContext, Authenticated, AuthenticationError, Credentials};
+use super::dpop::{self, DpopTarget};
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::client::{self, Client};
+use crate::domain::delegation::candidates::Memory;
+use crate::domain::ledger::{CommitOutcome, Entry, Guards, LedgerError, SingleUseId, Write};
+use crate::domain::refusal::{Error, Refusal};
+use crate::platform::fault::Fault;
+
+/// Who asks, under which key, from where.
+#[derive(Debug)]
+pub struct ClientCredentialsInput {
+    /// The endpoint's path below the issuer's.
+    pub path: &'static str,
+    /// Who.
+    pub credentials: Credentials,
+    /// Under which key.
+    pub proof: Result<Option<String>, Refusal>,
+    /// From where.
+    pub origin: Origin,
+}
+
+/// Authenticates the client. The inner error is an answer that has been seen to.
+pub async fn authenticate(
+    app: &App,
+    request: &ClientCredentialsInput,
+    now: OffsetDateTime,
+    memory: Memory,
+) -> Result<Result<Authenticated, Refusal>, Error> {
+    // A client that has nothing but a key is nobody before the key is proved.
+    let jkt = match &request.credentials {
+        Credentials::Key { .. } => {
+            let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
+            let at = DpopTarget::post(request.path);
+            Some(dpop::verify(app, proof.ok_or(Refusal::DpopProofMissing)?, at, now)?.jkt)
+        }
+        _ => None,
+    };
+    let circumstances = AuthContext { jkt: jkt.as_deref(), peer: request.origin.ip, now, memory };
+    match client_authentication::authenticate(app, &request.credentials, circumstances).await {
+        Ok(authenticated) => Ok(Ok(authenticated)),
+        Err(failed) => turn_away(app, request, failed, now).map(Err),
+    }
+}
+
+/// Authenticates the client of a request that issues nothing, and uses up its assertion and its proof. No guard of the
+/// ledger will compare it with what is stored, so that is done here: whoever was disabled or changed is not remembered
+/// as it was.
+pub async fn known(
+    app: &App,
+    request: &ClientCredentialsInput,
+    now: OffsetDateTime,
+) -> Result<Arc<Client>, Error> {
+    let mut authenticated = authenticate(app, request, now, Memory::Usable).await??;
+    let client_id = authenticated.client.client_id.clone();
+    let stored = app.read(async |connection| client::store::version(connection, &client_id).await).await?;
+    if stored != Some(authenticated.client.version) {
+        app.clients.invalidate(&client_id);
+        authenticated = authenticate(app, request, now, Memory::Outdated).await??;
+    }
+    let Authenticated { client, asserted } = authenticated;
+    if app.requests.count(&client.client_id).is_err() {
+        return Err(Refusal::RateLimited.into());
+    }
+    let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
+    let possessed = match proof {
+        Some(_) => dpop::possess(app, (&client, DpopTarget::post(request.path)), proof, now)?,
+        None => None,
+    };
+    let single_use_ids: Vec<SingleUseId> = asserted
+        .map(|asserted| asserted.single_use_id)
+        .into_iter()
+        .chain(possessed.map(|possessed| possessed.single_use_id))
+        .collect();
+    consume(app, single_use_ids, now).await?;
+    Ok(client)
+}
+
+/// Uses ids up.
+pub async fn consume(app: &App, single_use_ids: Vec<SingleUseId>, now: OffsetDateTime) -> Result<(), Error> {
+    if single_use_ids.is_empty() {
+        return Ok(());
+    }
+    let entry = Entry { now, single_use_ids, guards: Guards::default(), write: Write::Nothing, event: None };
+    match app.ledger.record(entry).await {
+        Ok(CommitOutcome::Committed(_)) => Ok(()),
+        Ok(CommitOutcome::Rejected(refusal)) => Err(refusal.into()),
+        Ok(CommitOutcome::Retry) => Err(Fault::new("an entry without grounds is never stale").into()),
+        Err(error) => Err(Fault::new(format!("the ledger is not available: {error:?}")).into()),
+    }
+}
+
+/// Nothing that is presented is stored. The answer does not wait until its event is recorded: the time that takes would
+/// tell which clients there are, and nothing but the event comes of it.
+fn turn_away(
+    app: &App,
+    request: &ClientCredentialsInput,
+    failed: AuthenticationError,
+    now: OffsetDateTime,
+) -> Result<Refusal, Error> {
+    let (Some(client), Error::Refused(refusal)) = (failed.client, &failed.stop) else {
+        return Err(failed.stop);
+    };
+    if app.failures.count(&client.client_id) {
+        let actor = Actor::client(&client.client_id, None);
+        let mut event = Event::new(now, Action::TokenRefused, actor).refused(*refusal);
+        event.origin = request.origin.clone();
+        let entry = Entry {
+            now,
+            single_use_ids: Vec::new(),
+            guards: Guards::default(),
+            write: Write::Nothing,
+            event: Some(event),
+        };
+        match app.ledger.enqueue(entry) {
+            Ok(recorded) => drop(app.spawn_detached(async move {
+                if let Err(error) = recorded.await {
+                    not_recorded(error);
+                }
+            })),
+            Err(error) => not_recorded(error),
+        }
+    }
+    Ok(*refusal)
+}
+
+fn not_recorded(error: LedgerError) {
+    tracing::error!(?error, "a failed authentication was not recorded");
+    metrics::counter!("actchain_errors_total").increment(1);
+}

@@ -1,0 +1,53 @@
+//! Giving new secrets to clients.
+
+use secrecy::SecretString;
+use sqlx::postgres::PgPool;
+use time::{Duration, OffsetDateTime};
+
+use super::transaction::{AuditedTransaction, Authorized};
+use crate::domain::audit::{Action, Event};
+use crate::domain::client::{self, Client, StoredSecret};
+use crate::domain::row_mac::RowMac;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::{password, random};
+
+/// Gives a client a new secret, which is returned this once. The old one ends at once, or after `keep_old` where that
+/// is asked for.
+///
+/// # Errors
+/// A fault if there is no such client, or it does not authenticate by a secret.
+pub async fn rotate_secret(
+    pool: &PgPool,
+    rows: &RowMac,
+    client_id: &str,
+    keep_old: Option<Duration>,
+    now: OffsetDateTime,
+) -> Result<SecretString, Fault> {
+    let secret = SecretString::from(random::token()?);
+    let hash = hash_blocking(secret.clone()).await?;
+    let mut work = AuditedTransaction::begin_serialized(pool).await?;
+    work.upgrade(Authorized::without_request()).await?;
+    let found = client::store::find_for_change(rows, work.connection(), client_id).await?;
+    let client = found.ok_or_else(|| Fault::new(format!("there is no client {client_id}")))?;
+    if !client.auth.uses_secret() {
+        return Err(Fault::new(format!("client {client_id} does not authenticate by a secret")));
+    }
+    let newest = StoredSecret { hash, expires_at: None };
+    let kept = keep_old.and_then(|keep| last_secret(&client, now + keep));
+    let changed = Client { secrets: std::iter::once(newest).chain(kept).collect(), ..client };
+    client::changes::put(rows, work.connection(), &changed, now).await?;
+    work.commit(&[Event::of_operator(now, Action::ClientSecretRotated, client_id)]).await?;
+    Ok(secret)
+}
+
+/// The present secret, to end no later than it would have ended anyway.
+fn last_secret(client: &Client, ends: OffsetDateTime) -> Option<StoredSecret> {
+    let last = client.secrets.first()?.clone();
+    let expires_at = Some(last.expires_at.map_or(ends, |end| end.min(ends)));
+    Some(StoredSecret { expires_at, ..last })
+}
+
+/// Hashes a secret on a thread that may block.
+pub async fn hash_blocking(secret: SecretString) -> Result<String, Fault> {
+    tokio::task::spawn_blocking(move || password::hash(&secret)).await.context("hashing a secret")?
+}

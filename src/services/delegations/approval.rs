@@ -1,0 +1,208 @@
+//! What waits for its delegator is approved, perhaps narrower, or denied. Of two decisions at once one counts.
+
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::request::{Approval, after, check_reason};
+use super::{invalid_state_transition, leaf, view_again, visible};
+use crate::domain::audit::Action;
+use crate::domain::client::{self, Client};
+use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationRecord, GrantedTtl, State};
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::registry;
+use crate::platform::fault::Fault;
+use crate::services::request_context::{
+    ApiResponse, AuditTarget, Call, Desk, Entry, record_delegation_refusal,
+};
+use crate::services::transaction::AuditedTransaction;
+
+/// Approves a delegation that waits, or the new key of its agent.
+pub async fn approve(
+    desk: &Desk<'_>,
+    call: &Call,
+    id: &str,
+    approval: &Approval,
+) -> Result<ApiResponse, Error> {
+    let result = try_to_approve(desk, call, id, approval).await;
+    record_delegation_refusal(desk, call, ("approve", AuditTarget::Delegation(id)), result).await
+}
+
+/// Denies a delegation that waits; it is revoked then.
+pub async fn deny(
+    desk: &Desk<'_>,
+    call: &Call,
+    id: &str,
+    reason: Option<&str>,
+) -> Result<ApiResponse, Error> {
+    let result = try_to_deny(desk, call, id, reason).await;
+    record_delegation_refusal(desk, call, ("deny", AuditTarget::Delegation(id)), result).await
+}
+
+/// Only the delegator decides, as whoever its token says it is; or an administrator.
+pub(super) fn decides(desk: &Desk<'_>, call: &Call, one: &Delegation) -> Result<(), Refusal> {
+    let delegator = call.caller.is(&one.delegator, desk.issuer);
+    if delegator || call.caller.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
+}
+
+/// The path of what waits for this caller to decide.
+async fn waiting(
+    connection: &mut PgConnection,
+    desk: &Desk<'_>,
+    call: &Call,
+    id: &str,
+) -> Result<DelegationPath, Error> {
+    let path = visible(connection, desk, call, id).await?;
+    decides(desk, call, leaf(&path)?)?;
+    match path.state(call.now).0 {
+        State::Requested => Ok(path),
+        state => Err(Refusal::InvalidStateTransition(state).into()),
+    }
+}
+
+async fn try_to_approve(
+    desk: &Desk<'_>,
+    call: &Call,
+    id: &str,
+    approval: &Approval,
+) -> Result<ApiResponse, Error> {
+    let approved = approval.approved_terms(desk.capability_levels)?;
+    let mut connection = desk.pool.acquire().await?;
+    let path = visible(&mut connection, desk, call, id).await?;
+    drop(connection);
+    decides(desk, call, leaf(&path)?)?;
+    let key_rotating = leaf(&path)?.facts.key_rotating;
+    let check = async |connection: &mut PgConnection| {
+        let path = waiting(connection, desk, call, id).await?;
+        if leaf(&path)?.facts.key_rotating != key_rotating {
+            return Err(Refusal::InvalidStateTransition(path.state(call.now).0).into());
+        }
+        Ok(path)
+    };
+    // A new key takes the place of an old one: nothing may be recorded on the old one meanwhile.
+    let entered = match key_rotating {
+        true => call.begin_exclusive(desk, check).await?,
+        false => {
+            let mut work = AuditedTransaction::begin(desk.pool).await?;
+            match call.authorize_and_claim(desk, &mut work).await? {
+                Some(done) => Entry::Before(done),
+                None => {
+                    let path = check(work.connection()).await?;
+                    Entry::Now(work, path)
+                }
+            }
+        }
+    };
+    let (mut work, path) = match entered {
+        Entry::Before(done) => return Ok(done),
+        Entry::Now(work, path) => (work, path),
+    };
+    let asked = leaf(&path)?;
+    let registry = registry::store::load(desk.rows, work.connection(), desk.issuer).await?;
+    approval.check_declared(&registry, desk.capability_levels)?;
+    let (terms, max_uses) = approved
+        .of((&asked.terms, asked.facts.max_uses), desk.capability_levels)
+        .map_err(Refusal::ExceedsParent)?;
+    let (expires_at, lifetime) = match key_rotating {
+        true => (asked.facts.expires_at, GrantedTtl::AsAsked),
+        false => ends(call, approval, &path)?,
+    };
+    if key_rotating && !approval.is_empty() {
+        return Err(Refusal::Malformed("A new key is confirmed as it is, without other changes").into());
+    }
+    let delegate = client::store::find(desk.rows, work.connection(), &asked.delegate).await?;
+    let delegate = delegate.ok_or_else(|| Fault::new("a delegation without its agent"))?;
+    if delegate.is_inactive() {
+        return Err(Refusal::DelegateDisabled.into());
+    }
+    let jkt = match key_rotating {
+        true => Some(confirm_key(desk, &mut work, call, asked).await?),
+        false => key_of(&delegate, asked)?,
+    };
+    // What was active before is no younger for its new key.
+    let activated_at = asked.facts.activated_at.or(Some(call.now));
+    let facts = DelegationRecord { activated_at, expires_at, max_uses, ..asked.facts.clone() };
+    let approved = Delegation { terms, facts, ..asked.clone() };
+    if !delegation::transitions::mark_approved(desk.rows, work.connection(), asked, &approved, call.now)
+        .await?
+    {
+        return Err(invalid_state_transition(desk.rows, work.connection(), id, call.now).await?);
+    }
+    let mut event = call.event_about(desk, Action::DelegationActivated, &path);
+    let mut detail = approved.recorded_terms();
+    detail.insert("new_key".to_owned(), key_rotating.into());
+    detail.insert("jkt".to_owned(), json!(jkt));
+    event.detail = Some(detail.into());
+    let view = view_again(desk.rows, work.connection(), id, call.now).await?.with_lifetime(lifetime);
+    let done = ApiResponse::with(view)?;
+    call.store_response(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    Ok(done)
+}
+
+/// When an approved delegation ends: as long as was asked for, or shorter.
+fn ends(
+    call: &Call,
+    approval: &Approval,
+    path: &DelegationPath,
+) -> Result<(time::OffsetDateTime, GrantedTtl), Fault> {
+    let asked =
+        leaf(path)?.requested_ttl.ok_or_else(|| Fault::new("a request that does not say for how long"))?;
+    let given = approval.expires_in.unwrap_or(asked);
+    let lifetime = if given > asked { GrantedTtl::Shortened } else { GrantedTtl::AsAsked };
+    Ok((after(call.now, given.min(asked)), lifetime))
+}
+
+/// Makes the pending key the agent's only one, unless it was removed from a client meanwhile; gives its thumbprint.
+async fn confirm_key(
+    desk: &Desk<'_>,
+    work: &mut AuditedTransaction,
+    call: &Call,
+    one: &Delegation,
+) -> Result<String, Error> {
+    let jwk = one.pending_jwk.as_ref().ok_or_else(|| Fault::new("no key waits"))?;
+    let members = jwk.as_object().ok_or_else(|| Fault::new("a key that is no object"))?;
+    let jkt = super::request::public_key(members)?.thumbprint().to_owned();
+    if client::store::is_removed_key(work.connection(), &jkt).await? {
+        return Err(Refusal::KeyNotReusable.into());
+    }
+    let jwks = json!({"keys": [jwk]});
+    let pinned = std::slice::from_ref(&jkt);
+    client::changes::put_keys(desk.rows, work.connection(), &one.delegate, (Some(&jwks), pinned), call.now)
+        .await?;
+    Ok(jkt)
+}
+
+/// The key of an agent that was made for this delegation. A removed key leaves the agent without one: there is nothing to
+/// approve.
+fn key_of(delegate: &Client, one: &Delegation) -> Result<Option<String>, Refusal> {
+    let made_for_it = delegate.ephemeral.as_ref().is_some_and(|agent| agent.delegation_id == one.id);
+    if !made_for_it {
+        return Ok(None);
+    }
+    let usable = delegate.dpop_keys.iter().find(|jkt| delegate.may_use_key(jkt));
+    usable.cloned().map(Some).ok_or(Refusal::KeyNotReusable)
+}
+
+async fn try_to_deny(
+    desk: &Desk<'_>,
+    call: &Call,
+    id: &str,
+    reason: Option<&str>,
+) -> Result<ApiResponse, Error> {
+    check_reason(reason)?;
+    let check = async |connection: &mut PgConnection| waiting(connection, desk, call, id).await;
+    let (mut work, path) = match call.begin_exclusive(desk, check).await? {
+        Entry::Before(done) => return Ok(done),
+        Entry::Now(work, path) => (work, path),
+    };
+    let said = reason.unwrap_or("denied");
+    if !delegation::transitions::mark_denied(work.connection(), id, said, call.now).await? {
+        return Err(invalid_state_transition(desk.rows, work.connection(), id, call.now).await?);
+    }
+    let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
+    event.detail = Some(json!({"reason": said, "denied": true}));
+    let done = ApiResponse::with(view_again(desk.rows, work.connection(), id, call.now).await?)?;
+    call.store_response(desk, &mut work, &done).await?;
+    work.commit(&[event]).await?;
+    Ok(done)
+}

@@ -1,0 +1,103 @@
+//! Under which key somebody asks: the DPoP proof of a request (RFC 9449 §5, §7).
+
+use std::borrow::Cow;
+
+use time::{Duration, OffsetDateTime};
+
+use super::issue::time_crypto;
+use crate::app::App;
+use crate::domain::authority;
+use crate::domain::client::Client;
+use crate::domain::ledger::SingleUseId;
+use crate::domain::refusal::Refusal;
+use crate::platform::jose::PublicKey;
+use crate::protocol::dpop::{self, BadProof, Expected};
+use crate::protocol::{metadata, target_uri};
+
+/// A key that was proved.
+#[derive(Debug, Clone)]
+pub struct VerifiedDpopKey {
+    /// Its thumbprint.
+    pub jkt: String,
+    /// It.
+    pub key: PublicKey,
+    /// The proof, which may be used once.
+    pub single_use_id: SingleUseId,
+}
+
+/// Checks the proof of a known client, where there is one, and whether one has to be.
+pub fn possess(
+    app: &App,
+    (client, at): (&Client, DpopTarget<'_>),
+    proof: Option<&str>,
+    now: OffsetDateTime,
+) -> Result<Option<VerifiedDpopKey>, Refusal> {
+    let Some(proof) = proof else {
+        return if authority::needs_proof(client) { Err(Refusal::DpopProofMissing) } else { Ok(None) };
+    };
+    let possessed = verify(app, proof, at, now)?;
+    if client.may_use_key(&possessed.jkt) { Ok(Some(possessed)) } else { Err(Refusal::DpopProofKeyUnknown) }
+}
+
+/// What a proof has to be made for (RFC 9449 §4.3).
+#[derive(Debug, Clone, Copy)]
+pub struct DpopTarget<'a> {
+    /// HTTP method.
+    pub method: &'a str,
+    /// The path below the issuer's own, such as `/oauth/token`.
+    pub path: &'a str,
+    /// The access token beside which it is presented, if there is one.
+    pub access_token: Option<&'a str>,
+}
+
+impl<'a> DpopTarget<'a> {
+    /// An OAuth endpoint to which clients post under their own credentials.
+    pub fn post(path: &'a str) -> Self {
+        Self { method: "POST", path, access_token: None }
+    }
+}
+
+/// Checks a proof, whoever it is that presents it.
+pub fn verify(
+    app: &App,
+    proof: &str,
+    at: DpopTarget<'_>,
+    now: OffsetDateTime,
+) -> Result<VerifiedDpopKey, Refusal> {
+    let settings = &app.config.dpop;
+    let target = match at.path {
+        "/oauth/token" => Cow::Borrowed(&app.token_target),
+        path => {
+            let target = target_uri::normalise(&metadata::endpoint(&app.issuer, path));
+            Cow::Owned(target.ok_or(Refusal::DpopProofInvalid(BadProof::Target))?)
+        }
+    };
+    let expected = Expected {
+        method: at.method,
+        target: &target,
+        window: Duration::seconds(settings.proof_max_age.into()),
+        skew: Duration::seconds(settings.skew.into()),
+        access_token: at.access_token,
+    };
+    let timer = time_crypto("proof");
+    let verified = dpop::verify(proof, &expected, now).map_err(Refusal::DpopProofInvalid)?;
+    drop(timer);
+    if let Some(nonces) = &app.nonces {
+        match &verified.nonce {
+            Some(nonce) if nonces.accepts(nonce, now) => {}
+            _ => return Err(Refusal::NonceRequired),
+        }
+    }
+    let single_use_id = SingleUseId {
+        id: verified.replay_id,
+        expires_at: verified.expires_at,
+        on_replay: Refusal::DpopProofReplayed,
+        if_forgotten: Refusal::ProofTooOld,
+    };
+    Ok(VerifiedDpopKey { jkt: verified.jkt, key: verified.key, single_use_id })
+}
+
+/// What a header that cannot be a proof is refused with.
+pub fn malformed() -> Refusal {
+    Refusal::DpopProofInvalid(BadProof::Malformed)
+}

@@ -1,0 +1,51 @@
+//! Writing down which delegations have come to their end. Nothing waits for it: an end holds from its instant on.
+
+use serde_json::json;
+use sqlx::postgres::PgPool;
+use time::OffsetDateTime;
+
+use super::transaction::AuditedTransaction;
+use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::delegation;
+use crate::domain::refusal::Refusal;
+use crate::domain::row_mac::RowMac;
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::Fault;
+
+/// In one transaction.
+const PIECE: i64 = 500;
+
+/// Records the ends that the log does not know yet; gives how many.
+pub async fn record(
+    pool: &PgPool,
+    rows: &RowMac,
+    own_issuer: &str,
+    now: OffsetDateTime,
+) -> Result<usize, Fault> {
+    // Bookkeeping without an event: nothing ends here, and the log has the revocation above.
+    let mut connection = pool.acquire().await?;
+    while delegation::transitions::mark_revoked_by_ancestor(&mut connection, now, PIECE).await?
+        == PIECE.unsigned_abs()
+    {}
+    drop(connection);
+    let mut recorded = 0;
+    loop {
+        let mut work = AuditedTransaction::begin(pool).await?;
+        let ids = delegation::transitions::mark_expiries_logged(work.connection(), now, PIECE).await?;
+        if ids.is_empty() {
+            return Ok(recorded);
+        }
+        let mut events = Vec::with_capacity(ids.len());
+        for path in delegation::store::all_paths(rows, work.connection(), &ids).await? {
+            let Some(one) = path.leaf() else { continue };
+            let actor = Actor::server();
+            events.push(Event {
+                reason: Some(Refusal::DelegationExpired.reason()),
+                detail: Some(json!({"expires_at": rfc3339(one.facts.expires_at), "lapsed": one.facts.activated_at.is_none()})),
+                ..Event::of_delegation(now, Action::DelegationExpired, actor, (&path, own_issuer))
+            });
+        }
+        recorded += events.len();
+        work.commit(&events).await?;
+    }
+}

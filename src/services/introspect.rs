@@ -1,0 +1,94 @@
+//! Introspection (RFC 7662): whether a token that was presented to a resource server still stands, told to that server
+//! alone.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::client_request::{ClientCredentialsInput, known};
+use super::issue::seconds;
+use super::verify_token;
+use crate::app::App;
+use crate::domain::client::{Client, Kind};
+use crate::domain::refusal::Error;
+use crate::domain::resource::Resource;
+use crate::domain::token::{self, Standing};
+use crate::platform::fault::Fault;
+use crate::protocol::access_token::Claims;
+use crate::protocol::authorization_details::Details;
+use crate::protocol::introspection::{self, Form, View};
+use crate::protocol::scope;
+
+/// What an answer looks like.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// RFC 7662 §2.2.
+    Json(Value),
+    /// RFC 9701 §5.
+    Jwt(String),
+}
+
+/// Answers whether a token is active for the caller. Everything else looks the same: inactive.
+pub async fn introspect(
+    app: &App,
+    request: &ClientCredentialsInput,
+    (token, form): (&str, Form),
+    now: OffsetDateTime,
+) -> Result<Answer, Error> {
+    let client = known(app, request, now).await?;
+    let answer = look(app, &client, token, now).await?.unwrap_or_else(introspection::inactive);
+    match form {
+        Form::Json => Ok(Answer::Json(answer)),
+        Form::Jwt => {
+            let claims = introspection::signed_claims(&app.issuer, &client.client_id, seconds(now), answer);
+            Ok(Answer::Jwt(app.keyring().active.sign(introspection::TYP, &claims)?))
+        }
+    }
+}
+
+async fn look(app: &App, client: &Client, token: &str, now: OffsetDateTime) -> Result<Option<Value>, Error> {
+    let Some(claims) = verify_token::our_claims(app, token, now).await? else { return Ok(None) };
+    let registry = app.current_registry().await?;
+    let meant = |name: &&String| client.audiences.contains(*name);
+    let targets: Vec<&Resource> =
+        claims.aud.values().iter().filter(meant).filter_map(|name| registry.resources.get(name)).collect();
+    if client.kind != Kind::ResourceServer || targets.is_empty() {
+        return Ok(None);
+    }
+    let Some(standing) = standing(app, &claims).await? else { return Ok(None) };
+    if standing.check(now).is_err() {
+        return Ok(None);
+    }
+    Ok(Some(tell(&claims, &standing, &targets, now)?))
+}
+
+async fn standing(app: &App, claims: &Claims) -> Result<Option<Standing>, Fault> {
+    let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(None) };
+    app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await
+}
+
+/// What the caller needs of it: its own scopes and details, of a token for several targets.
+fn tell(
+    claims: &Claims,
+    standing: &Standing,
+    targets: &[&Resource],
+    now: OffsetDateTime,
+) -> Result<Value, Fault> {
+    let granted = scope::parse(&claims.scope).unwrap_or_default();
+    let mine: BTreeSet<String> = granted
+        .into_iter()
+        .filter(|name| targets.iter().any(|target| target.scopes.contains(name)))
+        .collect();
+    let details = claims.authorization_details.as_ref().map(|details| {
+        let mine = |kind: &str| targets.iter().any(|target| target.detail_types.contains(kind));
+        Details(details.0.iter().filter(|detail| mine(&detail.kind)).cloned().collect())
+    });
+    let delegation = standing.path.as_ref().map(|path| {
+        let (state, _) = path.state(now);
+        json!({"id": path.leaf().map(|leaf| leaf.id.as_str()), "state": state, "path": path.ids()})
+    });
+    let scope = scope::join(&mine);
+    Ok(introspection::active(claims, View { scope: &scope, details: details.as_ref(), delegation }))
+}

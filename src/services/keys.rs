@@ -1,0 +1,279 @@
+//! The life of signing keys: made, published, signing, retiring, removed.
+
+use serde_json::json;
+use sqlx::postgres::PgPool;
+use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
+
+use super::transaction::{AuditedTransaction, Authorized};
+use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::data_key::{self, StoredDataKey};
+use crate::domain::key::{self, KeyState, PLACES, Purpose, ROW_MAC, SHARED_SECRETS, StoredKey, secret_row};
+use crate::domain::row_mac::{self, RowMac};
+use crate::platform::config;
+use crate::platform::fault::Fault;
+use crate::platform::jose::{SealingKey, SigningAlg};
+use crate::platform::random;
+
+/// A retiring key stays in the JWKS at least this long, for servers that have not read of its retirement yet.
+const LINGER: Duration = Duration::seconds(60);
+
+/// Whether a rotation may let a key sign that relying parties may not have fetched yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RotationPolicy {
+    /// Only when the active key has signed for long enough; else nothing is done.
+    WhenDue,
+    /// Only a key that was published long enough.
+    Patient,
+    /// Any; relying parties may refuse tokens until they fetch the JWKS again.
+    Forced,
+}
+
+/// Makes the keys that a server cannot do without, if they are not there. Also finds out whether the master key is the
+/// right one.
+pub async fn ensure(
+    pool: &PgPool,
+    seal: &SealingKey,
+    settings: &config::Keys,
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    ensure_data_key(pool, seal, now).await?;
+    let mut connection = pool.acquire().await?;
+    let found = key::store::list(&mut connection).await?;
+    drop(connection);
+    for active in found.iter().filter(|key| key.state() == KeyState::Active) {
+        active.open(seal)?;
+    }
+    if wanted(settings).iter().all(|(purpose, stage, _)| has(&found, *purpose, *stage)) {
+        return Ok(());
+    }
+    let mut work = AuditedTransaction::begin(pool).await?;
+    key::store::lock(work.connection()).await?;
+    let found = key::store::list(work.connection()).await?;
+    let mut events = Vec::new();
+    for (purpose, stage, alg) in wanted(settings) {
+        if has(&found, purpose, stage) {
+            continue;
+        }
+        let activated_at = (stage == KeyState::Active).then_some(now);
+        let made = StoredKey { activated_at, ..StoredKey::generate(purpose, alg, seal, now)? };
+        key::store::insert(work.connection(), &made).await?;
+        events.push(event(&made, stage, now));
+    }
+    if events.is_empty() {
+        return Ok(());
+    }
+    work.commit(&events).await
+}
+
+/// Makes the master key wrap what another one had wrapped before it; gives how many keys.
+pub async fn rewrap(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<usize, Fault> {
+    let mut work = AuditedTransaction::begin_serialized(pool).await?;
+    key::store::lock(work.connection()).await?;
+    let mut events = Vec::new();
+    let mut note = |what: &str| {
+        let detail = json!({"change": "wrapped anew", "master_key": master.id()});
+        events.push(Event { detail: Some(detail), ..Event::of_operator(now, Action::VaultKeyRotated, what) });
+    };
+    for one in key::store::list(work.connection()).await?.iter().filter(|one| !master.made(&one.sealed)) {
+        key::store::put_sealed(work.connection(), &one.kid, &one.sealed_anew(master)?).await?;
+        note(&one.kid);
+    }
+    let data_keys = data_key::store::list(work.connection()).await?;
+    for one in data_keys.iter().filter(|one| !master.made(&one.wrapped)) {
+        data_key::store::put_wrapped(work.connection(), &one.id, &one.rewrapped(master)?).await?;
+        note(&one.id);
+    }
+    for name in SHARED_SECRETS {
+        let stored = key::store::find_secret(work.connection(), name).await?;
+        let Some(sealed) = stored.filter(|sealed| !master.made(sealed)) else { continue };
+        let secret = master.open(&secret_row(name), &sealed)?;
+        key::store::put_secret(work.connection(), name, &master.seal(&secret_row(name), &secret)?).await?;
+        note(name);
+    }
+    let wrapped = events.len();
+    if wrapped > 0 {
+        work.commit(&events).await?;
+    }
+    Ok(wrapped)
+}
+
+/// Makes the data key that the vault cannot do without, and the secrets that all servers share, if they are not there.
+/// Also finds out whether the master key is the right one.
+pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<(), Fault> {
+    let mut connection = pool.acquire().await?;
+    let found = data_key::store::list(&mut connection).await?;
+    let mut shared = Vec::new();
+    for name in SHARED_SECRETS {
+        shared.push(key::store::find_secret(&mut connection, name).await?);
+    }
+    drop(connection);
+    for key in &found {
+        key.open(master)?;
+    }
+    let active = |keys: &[StoredDataKey]| keys.iter().any(|key| key.retired_at.is_none());
+    if active(&found) && shared.iter().all(Option::is_some) {
+        return Ok(());
+    }
+    let mut work = AuditedTransaction::begin_serialized(pool).await?;
+    let mut events = Vec::new();
+    let created = |name: &str| Event {
+        target: Some(name.to_owned()),
+        detail: Some(json!({"change": "created"})),
+        ..Event::new(now, Action::VaultKeyRotated, Actor::server())
+    };
+    if !active(&data_key::store::list(work.connection()).await?) {
+        let made = StoredDataKey::generate(master, now)?;
+        data_key::store::put_active(work.connection(), &made).await?;
+        events.push(created(&made.id));
+    }
+    if key::store::find_secret(work.connection(), PLACES).await?.is_none() {
+        let secret = Zeroizing::new(random::bytes::<32>()?);
+        let sealed = master.seal(&secret_row(PLACES), secret.as_slice())?;
+        key::store::put_secret(work.connection(), PLACES, &sealed).await?;
+        events.push(created(PLACES));
+    }
+    if key::store::find_secret(work.connection(), ROW_MAC).await?.is_none() {
+        work.upgrade(Authorized::without_request()).await?;
+        make_row_mac(&mut work, master).await?;
+        events.push(created(ROW_MAC));
+    }
+    if events.is_empty() {
+        return Ok(());
+    }
+    work.commit(&events).await
+}
+
+/// Makes the key of the MACs of rows, in a database that has no such rows yet.
+async fn make_row_mac(work: &mut AuditedTransaction, master: &SealingKey) -> Result<(), Fault> {
+    // Rows without their key were sealed by one that was removed, or are forged: no row is believed because it is there.
+    if row_mac::has_rows(work.connection()).await? {
+        return Err(Fault::new(format!(
+            "the secret {ROW_MAC} is missing, but there are rows that need it: restore the table server_secret from a backup; \
+             a database of a development version from before rows had MACs is made anew"
+        )));
+    }
+    let secret = Zeroizing::new(random::bytes::<32>()?);
+    let sealed = master.seal(&secret_row(ROW_MAC), secret.as_slice())?;
+    key::store::put_secret(work.connection(), ROW_MAC, &sealed).await
+}
+
+/// The key of the MACs of rows, for a command; made if it is not there yet.
+pub async fn open_row_mac(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<RowMac, Fault> {
+    ensure_data_key(pool, master, now).await?;
+    RowMac::open(&mut *pool.acquire().await?, master).await
+}
+
+fn wanted(settings: &config::Keys) -> [(Purpose, KeyState, SigningAlg); 3] {
+    [
+        (Purpose::Token, KeyState::Active, settings.algorithm),
+        (Purpose::Token, KeyState::Next, settings.algorithm),
+        (Purpose::Checkpoint, KeyState::Active, SigningAlg::Ed25519),
+    ]
+}
+
+fn has(keys: &[StoredKey], purpose: Purpose, stage: KeyState) -> bool {
+    keys.iter().any(|key| key.purpose == purpose && key.state() == stage)
+}
+
+/// Lets the next token key sign, the present one retire, and makes another next one. Gives the `kid` that signs
+/// now, unless nothing was due.
+///
+/// # Errors
+/// A fault if the next key has not been published long enough, unless forced.
+pub async fn rotate(
+    pool: &PgPool,
+    seal: &SealingKey,
+    (settings, haste): (&config::Keys, RotationPolicy),
+    now: OffsetDateTime,
+) -> Result<Option<String>, Fault> {
+    let mut work = AuditedTransaction::begin(pool).await?;
+    key::store::lock(work.connection()).await?;
+    let keys = key::store::list(work.connection()).await?;
+    if haste == RotationPolicy::WhenDue && !is_due(&keys, settings, now) {
+        return Ok(None);
+    }
+    let at = |stage| keys.iter().find(|key| key.purpose == Purpose::Token && key.state() == stage);
+    let next = at(KeyState::Next).ok_or_else(|| Fault::new("there is no next key to rotate to"))?;
+    let published = now - next.created_at;
+    if haste != RotationPolicy::Forced && published < Duration::seconds(settings.prepublish.into()) {
+        return Err(Fault::new(format!(
+            "the next key has been published for {} s only, keys.prepublish asks for {} s (--force overrides)",
+            published.whole_seconds(),
+            settings.prepublish
+        )));
+    }
+    let mut events = Vec::new();
+    if let Some(active) = at(KeyState::Active) {
+        key::store::mark_retired(work.connection(), &active.kid, now).await?;
+        events.push(event(active, KeyState::Retiring, now));
+    }
+    key::store::mark_active(work.connection(), &next.kid, now).await?;
+    events.push(event(next, KeyState::Active, now));
+    let another = StoredKey::generate(Purpose::Token, settings.algorithm, seal, now)?;
+    key::store::insert(work.connection(), &another).await?;
+    events.push(event(&another, KeyState::Next, now));
+    let kid = next.kid.clone();
+    work.commit(&events).await?;
+    Ok(Some(kid))
+}
+
+/// Lets a new log key sign checkpoints from now on; gives its `kid`. The one before it is kept for good, so that what it has
+/// signed goes on to verify.
+pub async fn rotate_log(pool: &PgPool, seal: &SealingKey, now: OffsetDateTime) -> Result<String, Fault> {
+    let mut work = AuditedTransaction::begin(pool).await?;
+    key::store::lock(work.connection()).await?;
+    let keys = key::store::list(work.connection()).await?;
+    let mut events = Vec::new();
+    let active =
+        keys.iter().filter(|key| key.purpose == Purpose::Checkpoint && key.state() == KeyState::Active);
+    for former in active {
+        key::store::mark_retired(work.connection(), &former.kid, now).await?;
+        events.push(event(former, KeyState::Retiring, now));
+    }
+    let made = StoredKey::generate(Purpose::Checkpoint, SigningAlg::Ed25519, seal, now)?;
+    let made = StoredKey { activated_at: Some(now), ..made };
+    key::store::insert(work.connection(), &made).await?;
+    events.push(event(&made, KeyState::Active, now));
+    work.commit(&events).await?;
+    Ok(made.kid)
+}
+
+/// Whether the active token key has signed for long enough, and the next one has been published for long enough.
+pub fn is_due(keys: &[StoredKey], settings: &config::Keys, now: OffsetDateTime) -> bool {
+    let token = |stage| keys.iter().find(move |key| key.purpose == Purpose::Token && key.state() == stage);
+    let old = token(KeyState::Active)
+        .and_then(|key| key.activated_at)
+        .is_some_and(|at| now - at >= Duration::seconds(settings.rotate_every.into()));
+    let known = token(KeyState::Next)
+        .is_some_and(|key| now - key.created_at >= Duration::seconds(settings.prepublish.into()));
+    old && known
+}
+
+/// Removes retiring token keys under which no token lives any more; gives how many.
+pub async fn remove_spent(pool: &PgPool, now: OffsetDateTime) -> Result<usize, Fault> {
+    let mut connection = pool.acquire().await?;
+    let keys = key::store::list(&mut connection).await?;
+    drop(connection);
+    let spent = |key: &&StoredKey| {
+        // Checkpoints are for ever, and so are the keys that verify them.
+        key.purpose == Purpose::Token
+            && key.state() == KeyState::Retiring
+            && key.retired_at.is_some_and(|at| now - at >= LINGER)
+    };
+    let mut removed = 0;
+    for key in keys.iter().filter(spent) {
+        let mut work = AuditedTransaction::begin(pool).await?;
+        if key::store::mark_removed(work.connection(), &key.kid, now).await? {
+            work.commit(&[event(key, KeyState::Removed, now)]).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn event(key: &StoredKey, stage: KeyState, now: OffsetDateTime) -> Event {
+    let mut event = Event::of_operator(now, Action::KeyChanged, &key.kid);
+    event.detail = Some(json!({"stage": stage, "purpose": key.purpose, "alg": key.alg.name()}));
+    event
+}

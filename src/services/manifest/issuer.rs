@@ -1,0 +1,165 @@
+//! Trusted issuers as declared.
+
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::check::check_keys;
+use crate::domain::issuer::{self, Issuer, SubjectForm};
+use crate::platform::fault::Fault;
+use crate::platform::jose::Alg;
+use crate::platform::outbound::Outbound;
+use crate::platform::yaml::{self, Place};
+use crate::protocol::trusted_issuer_jwt::{self, ClaimPolicy, MayActUse};
+
+/// A trusted issuer. Exactly one of `jwks` and `jwks_uri` is needed.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerDeclaration {
+    /// Issuer identifier, compared character by character with `iss` of its tokens.
+    #[schemars(length(min = 1, max = 512), example = &"https://idp.example.com")]
+    pub iss: String,
+    /// Public keys of the issuer as a JWK Set (RFC 7517 §5).
+    #[serde(default)]
+    #[schemars(schema_with = "super::schema::jwks")]
+    pub jwks: Option<Value>,
+    /// URL of the issuer's JWK Set; https, and no private address.
+    #[schemars(example = &"https://idp.example.com/jwks.json")]
+    pub jwks_uri: Option<String>,
+    /// Accepted values of `aud`; a token of the issuer has at least one of them.
+    #[schemars(length(min = 1), example = ["actchain"])]
+    pub audiences: BTreeSet<String>,
+    /// Those of `audiences` whose tokens let a user manage delegations; all of `audiences` where absent.
+    #[serde(default, deserialize_with = "yaml::present")]
+    #[schemars(example = ["actchain-console"])]
+    pub delegation_audiences: Option<BTreeSet<String>>,
+    /// Accepted signature algorithms (RFC 8725 §3.1).
+    #[serde(default = "default_algorithms")]
+    #[schemars(example = ["ES256"])]
+    pub algorithms: Vec<String>,
+    /// Accepted token types: `jwt`, `id_token`.
+    #[serde(default = "default_token_types")]
+    #[schemars(example = ["id_token"])]
+    pub token_types: Vec<String>,
+    /// How tokens of this server name the issuer's users in `sub`: `raw` is as the issuer does, `prefixed` is `{alias}:{sub}`.
+    /// At most one issuer is raw. Where absent: `prefixed` with an `alias`, `raw` without.
+    subject: Option<DeclaredSubject>,
+    /// Prefix of the issuer's users in tokens of this server: a to z, digits and `-`; each issuer has its own.
+    #[schemars(length(min = 1, max = 32), regex(pattern = "^[a-z0-9-]+$"), example = &"corp")]
+    alias: Option<String>,
+    /// Use of the `may_act` claim (RFC 8693 §4.4).
+    #[serde(default)]
+    may_act: MayActUse,
+    /// Names of the claims that have the scopes of a token; a token without them allows none. Where absent, `scope` and
+    /// `scp` bound a token that has them.
+    #[serde(default, deserialize_with = "yaml::present")]
+    #[schemars(length(min = 1), example = ["permissions"])]
+    scope_claims: Option<Vec<String>>,
+    #[serde(skip)]
+    pub(in crate::services) place: Place,
+}
+
+/// How tokens of this server name the users of an issuer.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "SubjectForm")]
+enum DeclaredSubject {
+    /// As the issuer names them.
+    Raw,
+    /// `{alias}:{sub}`.
+    Prefixed,
+}
+
+fn default_algorithms() -> Vec<String> {
+    ["ES256", "EdDSA", "Ed25519", "RS256", "PS256"].map(str::to_owned).to_vec()
+}
+
+fn default_token_types() -> Vec<String> {
+    ["jwt", "id_token"].map(str::to_owned).to_vec()
+}
+
+impl IssuerDeclaration {
+    /// Left out, an issuer with an alias is prefixed, and one without is raw.
+    fn subject_form(&self) -> Result<SubjectForm, Fault> {
+        let place = &self.place;
+        match (self.subject, &self.alias) {
+            (None | Some(DeclaredSubject::Raw), None) => Ok(SubjectForm::Raw),
+            (None | Some(DeclaredSubject::Prefixed), Some(alias)) if issuer::is_alias(alias) => {
+                Ok(SubjectForm::Prefixed { alias: alias.clone() })
+            }
+            (None | Some(DeclaredSubject::Prefixed), Some(_)) => {
+                Err(place.fault("alias", "alias may have a to z, digits and -, at most 32, as in `alias: corp`"))
+            }
+            (Some(DeclaredSubject::Prefixed), None) => Err(place.fault(
+                "subject",
+                "subject: prefixed needs an alias, as in `alias: corp`: tokens then say corp:alice for its user alice",
+            )),
+            (Some(DeclaredSubject::Raw), Some(_)) => {
+                Err(place.fault("alias", "subject: raw has no alias: leave out one of them"))
+            }
+        }
+    }
+
+    /// Checks and converts.
+    pub fn read(self, own_issuer: &str, outbound: &Outbound) -> Result<Issuer, Fault> {
+        let place = &self.place;
+        let is_name = trusted_issuer_jwt::is_name(&self.iss) && !self.iss.contains(char::is_whitespace);
+        if !is_name || self.iss == own_issuer {
+            return Err(place.fault("iss", "iss is empty, too long, has spaces, or is this server itself"));
+        }
+        check_keys(place, self.jwks.as_ref(), self.jwks_uri.as_deref(), outbound)?;
+        if self.audiences.is_empty() {
+            let why = "audiences is empty, so that no token of this issuer would be accepted";
+            return Err(place.fault("audiences", why));
+        }
+        if let Some(name) =
+            self.delegation_audiences.iter().flatten().find(|name| !self.audiences.contains(*name))
+        {
+            let why = format!("{name} is not among audiences, so that no token for it is accepted");
+            return Err(place.fault("delegation_audiences", why));
+        }
+        let subject = self.subject_form()?;
+        let named = |names: &Vec<String>| {
+            !names.is_empty() && names.iter().all(|name| trusted_issuer_jwt::is_name(name))
+        };
+        if !self.scope_claims.as_ref().is_none_or(named) {
+            let why =
+                "scope_claims must name the claims that hold scopes, as in `scope_claims: [permissions]`";
+            return Err(place.fault("scope_claims", why));
+        }
+        let algorithms = self.algorithms.iter().map(|name| {
+            Alg::parse(name)
+                .ok_or_else(|| place.fault("algorithms", format!("algorithm {name} is not supported")))
+        });
+        let token_types = self.token_types.iter().map(|name| {
+            issuer::parse_token_type(name)
+                .ok_or_else(|| place.fault("token_types", format!("token type {name} is not supported")))
+        });
+        let (algorithms, token_types) =
+            (algorithms.collect::<Result<Vec<_>, _>>()?, token_types.collect::<Result<Vec<_>, _>>()?);
+        for (member, empty) in
+            [("algorithms", algorithms.is_empty()), ("token_types", token_types.is_empty())]
+        {
+            if empty {
+                let why = format!("{member} is empty, so that no token of this issuer would be accepted");
+                return Err(place.fault(member, why));
+            }
+        }
+        let issuer = Issuer {
+            algorithms,
+            token_types,
+            iss: self.iss,
+            jwks: self.jwks,
+            keys: Vec::new(),
+            jwks_uri: self.jwks_uri,
+            audiences: self.audiences,
+            delegation_audiences: self.delegation_audiences,
+            subject,
+            subject_changed_at: None,
+            claims: ClaimPolicy { may_act: self.may_act, scope_claims: self.scope_claims },
+        };
+        Ok(issuer.with_keys())
+    }
+}

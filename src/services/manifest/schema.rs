@@ -1,0 +1,40 @@
+//! The JSON Schema of the manifest, generated from the types that read it.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+
+use super::Manifest;
+
+/// The schema (JSON Schema 2020-12), for editors and for checks before a manifest is applied.
+pub fn manifest() -> Value {
+    schemars::schema_for!(Manifest).to_value()
+}
+
+/// A JWK Set (RFC 7517 §5).
+pub(super) fn jwks(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["object", "null"],
+        "required": ["keys"],
+        "properties": {"keys": {"type": "array", "items": {"type": "object", "required": ["kty"]}}},
+        "examples": [{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}],
+    })
+}
+
+/// `authorization_details` (RFC 9396 §2).
+pub(super) fn details(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": ["array", "null"],
+        "items": {"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}},
+        "examples": [[{"type": "mailbox", "actions": ["read"]}]],
+    })
+}
+
+/// Makes `id` a needed member, where the parser takes it from elsewhere, too.
+pub fn with_id(schema: &mut Schema) {
+    let mut required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    required.push("id".into());
+    schema.insert("required".to_owned(), required.into());
+    if let Some(id) = schema.pointer_mut("/properties/id").and_then(Value::as_object_mut) {
+        id.remove("default");
+    }
+}

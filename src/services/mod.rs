@@ -1,0 +1,28 @@
+//! SERVICES: one file for each use case. Every write is a service and ends in an event.
+pub mod access_token_auth;
+pub mod apply;
+pub mod audit;
+pub mod client_authentication;
+pub mod client_request;
+mod client_secret;
+pub mod clients;
+mod declared_client;
+pub mod delegations;
+pub mod dpop;
+pub mod expiry;
+pub mod introspect;
+pub mod issue;
+pub mod keys;
+pub mod manifest;
+pub mod principals;
+pub mod register_server;
+pub mod registrations;
+pub mod request_context;
+pub mod revoke_token;
+pub mod seal_rows;
+pub mod sinks;
+pub mod status_lists;
+pub mod token_exchange;
+pub mod transaction;
+pub mod vault;
+pub mod verify_token;

@@ -1,0 +1,249 @@
+//! What is declared of a sink, and how that becomes one.
+
+use schemars::JsonSchema;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+use time::OffsetDateTime;
+
+use crate::domain::audit;
+use crate::domain::refusal::Error;
+use crate::domain::sink::{self, Format, SigningSecrets, Sink, store};
+use crate::domain::vault::credential_cache::CredentialCache;
+use crate::platform::fault::Fault;
+use crate::platform::yaml::Place;
+use crate::protocol::standard_webhooks::Secret;
+use crate::services::apply::{Change, Line, MemberChange, Members, SecretChange, differences};
+use crate::services::keys;
+
+/// The longest address.
+const MAX_URL_BYTES: usize = 2_048;
+
+/// A sink: an HTTP endpoint to which events of the audit log are posted, in order.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = crate::services::manifest::schema::with_id)]
+pub struct SinkDeclaration {
+    /// Sink id: letters, digits and `-_.`, not beginning with `-`.
+    #[serde(default)]
+    #[schemars(
+        length(min = 1, max = 64),
+        regex(pattern = "^[A-Za-z0-9_.][A-Za-z0-9_.-]*$"),
+        example = &"siem"
+    )]
+    pub id: String,
+    /// URL to which events are posted; https, no fragment, and no private address.
+    #[schemars(length(max = 2048), example = &"https://siem.example.com/actchain")]
+    pub url: String,
+    /// Format of the events.
+    #[serde(default = "as_recorded")]
+    pub format: Format,
+    /// Filter of the events, with the parameters of a search of the audit log; all events where empty.
+    #[serde(default)]
+    #[schemars(example = json!({"outcome": "refused"}))]
+    pub filter: Map<String, Value>,
+    /// Signing secret (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. Where it is absent and the sink has no
+    /// secret, a secret is made and printed once.
+    #[schemars(with = "Option<String>", example = &"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")]
+    pub secret: Option<SecretString>,
+    /// Whether events are sent; unchanged where absent, and on for a new sink.
+    #[schemars(example = false)]
+    pub enabled: Option<bool>,
+    /// `seq` of the first event for a new sink; the end of the log where absent.
+    #[schemars(example = 0)]
+    pub from_seq: Option<u64>,
+    #[serde(skip)]
+    pub(in crate::services) place: Place,
+}
+
+fn as_recorded() -> Format {
+    Format::Json
+}
+
+/// Why a declaration came to nothing.
+#[derive(Debug)]
+pub enum InvalidSink {
+    /// What is wrong with it, for whoever declared it.
+    Declaration(String),
+    /// Something else.
+    Failed(Error),
+}
+
+impl<T: Into<Error>> From<T> for InvalidSink {
+    fn from(stop: T) -> Self {
+        Self::Failed(stop.into())
+    }
+}
+
+impl InvalidSink {
+    /// As a command says it.
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::Declaration(why) => Fault::new(why),
+            Self::Failed(Error::Failed(fault)) => fault,
+            Self::Failed(Error::Refused(refusal)) => Fault::new(refusal.sentence()),
+        }
+    }
+}
+
+/// What was put.
+#[derive(Debug)]
+pub struct SinkUpsert {
+    /// Members that changed; `None` if the sink is new.
+    pub members: Option<Vec<MemberChange>>,
+    /// Something to know about the sink.
+    pub note: Option<String>,
+    /// It.
+    pub sink: Sink,
+    /// Its secret, if it was made.
+    pub made: Option<SecretString>,
+}
+
+impl SinkUpsert {
+    /// Whether anything is different.
+    pub fn change(&self) -> Change {
+        Line::of("sink", &self.sink.id, self.members.clone()).change
+    }
+}
+
+/// What sinks in a declaration need before any transaction.
+pub async fn prepare(
+    pool: &PgPool,
+    vault: Option<&CredentialCache>,
+    declared: &[SinkDeclaration],
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    if declared.is_empty() {
+        return Ok(());
+    }
+    let vault = vault.ok_or_else(|| Fault::new("sinks need the master key"))?;
+    keys::ensure_data_key(pool, vault.keys.master(), now).await
+}
+
+/// Stores a sink as declared. Whoever calls records it.
+pub async fn put(
+    connection: &mut PgConnection,
+    vault: &CredentialCache,
+    declared: &SinkDeclaration,
+    now: OffsetDateTime,
+) -> Result<SinkUpsert, InvalidSink> {
+    let bad = |why: &str| InvalidSink::Declaration(format!("sink {}: {why}", declared.id));
+    if !sink::is_id(&declared.id) {
+        return Err(bad("id may have letters, digits and -_., at most 64"));
+    }
+    if declared.url.len() > MAX_URL_BYTES
+        || declared.url.contains('#')
+        || !vault.outbound.may_fetch(&declared.url)
+    {
+        return Err(bad("url must be https and must not point to a private address"));
+    }
+    sink::read_filter(&declared.filter).map_err(|why| bad(&why))?;
+    let read = |text: &SecretString| Secret::parse(text.expose_secret());
+    let given = match &declared.secret {
+        None => None,
+        Some(text) => Some(read(text).ok_or_else(|| bad("secret is whsec_ and base64 of 24 to 64 bytes"))?),
+    };
+    match store::find(connection, &declared.id).await? {
+        Some(old) => change(connection, vault, (declared, given), (old, now)).await,
+        None => {
+            let size = audit::store::head(connection).await?.size();
+            let from = declared.from_seq.unwrap_or(size);
+            if from > size {
+                return Err(bad("from_seq is behind the end of the log"));
+            }
+            create(connection, vault, (declared, given), (from, now)).await
+        }
+    }
+}
+
+async fn create(
+    connection: &mut PgConnection,
+    vault: &CredentialCache,
+    (declared, given): (&SinkDeclaration, Option<Secret>),
+    (cursor, now): (u64, OffsetDateTime),
+) -> Result<SinkUpsert, InvalidSink> {
+    let (secrets, made) = match given {
+        Some(secret) => (SigningSecrets::declared(secret), None),
+        None => {
+            let made = Secret::generate()?;
+            let text = made.text();
+            (SigningSecrets::made(made), Some(text))
+        }
+    };
+    let sink = Sink {
+        id: declared.id.clone(),
+        url: declared.url.clone(),
+        format: declared.format,
+        filter: declared.filter.clone(),
+        sealed: secrets.seal(&vault.keys, connection, &declared.id).await?,
+        disabled: (declared.enabled == Some(false)).then(|| (now, "declared so".to_owned())),
+        cursor,
+        attempts: 0,
+        next_attempt_at: None,
+        last_error: None,
+        delivered_at: None,
+    };
+    store::put(connection, &sink, now).await?;
+    Ok(SinkUpsert { members: None, note: None, sink, made })
+}
+
+async fn change(
+    connection: &mut PgConnection,
+    vault: &CredentialCache,
+    (declared, given): (&SinkDeclaration, Option<Secret>),
+    (mut sink, now): (Sink, OffsetDateTime),
+) -> Result<SinkUpsert, InvalidSink> {
+    let mut secrets = SigningSecrets::open(&vault.keys, connection, &sink).await?;
+    let before = view(&sink);
+    let old_url = sink.url.clone();
+    if declared.enabled.is_some_and(|enabled| enabled == sink.disabled.is_some()) {
+        sink.disabled = match sink.disabled {
+            Some(_) => None,
+            None => Some((now, "declared so".to_owned())),
+        };
+    }
+    sink.url.clone_from(&declared.url);
+    sink.format = declared.format;
+    sink.filter.clone_from(&declared.filter);
+    let mut members = differences(&before, &view(&sink));
+    if old_url != sink.url && !members.iter().any(|one| one.member() == "url") {
+        members.push(MemberChange::secret("url", SecretChange::Replaced));
+    }
+    let (is_current, is_declared) =
+        (given.as_ref() == Some(&secrets.current), given.as_ref() == secrets.declared.as_ref());
+    let mut note = None;
+    match given {
+        Some(given) if is_current && !is_declared => {
+            secrets.declared = Some(given);
+            members.push(MemberChange::secret("secret", SecretChange::Recorded));
+        }
+        Some(given) if !is_current && !is_declared => {
+            secrets = SigningSecrets { declared: Some(given.clone()), ..secrets.followed_by(given, now) };
+            members.push(MemberChange::secret("secret", SecretChange::Replaced));
+        }
+        Some(_) if !is_current => {
+            let why = "the secret was rotated since it was declared, and stays; declare the new one, or none";
+            note = Some(why.to_owned());
+        }
+        _ => {}
+    }
+    if members.is_empty() {
+        return Ok(SinkUpsert { members: Some(members), note, sink, made: None });
+    }
+    sink.sealed = secrets.seal(&vault.keys, connection, &sink.id).await?;
+    (sink.attempts, sink.next_attempt_at) = (0, None);
+    store::put(connection, &sink, now).await?;
+    Ok(SinkUpsert { members: Some(members), note, sink, made: None })
+}
+
+/// What changes of a sink are told by: of its URL, whose path may be a secret, the origin alone.
+fn view(sink: &Sink) -> Members {
+    let mut members = Members::new();
+    members.insert("url".into(), sink.origin().into());
+    members.insert("format".into(), sink.format.name().into());
+    members.insert("filter".into(), Value::Object(sink.filter.clone()));
+    members.insert("enabled".into(), sink.disabled.is_none().into());
+    members
+}

@@ -1,0 +1,80 @@
+//! Status lists (draft-ietf-oauth-status-list): made of facts, signed, and kept as long as nothing ends.
+
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+
+use super::issue::seconds;
+use crate::app::App;
+use crate::domain::refusal;
+use crate::domain::status::{self, SignedList};
+use crate::platform::base64url;
+use crate::platform::digest::sha256;
+use crate::platform::fault::{Context, Fault};
+use crate::protocol::metadata::endpoint;
+use crate::protocol::status_list::{self, Status, StatusList};
+
+/// Where a list is.
+pub fn uri(app: &App, list: u64) -> String {
+    endpoint(&app.issuer, &format!("/oauth/status-lists/{list}"))
+}
+
+/// A list as it stands now.
+///
+/// # Errors
+/// [`refusal::Refusal::NotFound`] for a list that does not exist.
+pub async fn signed(app: &App, list: u64, now: OffsetDateTime) -> Result<Arc<SignedList>, refusal::Error> {
+    let (lists, epoch) = app.read(async |connection| status::store::lists(connection).await).await?;
+    if list >= lists {
+        return Err(refusal::Refusal::NotFound.into());
+    }
+    let ttl = Duration::seconds(app.config.status.ttl.into());
+    let holds =
+        |made: &Arc<SignedList>| made.epoch >= epoch && now < made.made_at + ttl && now >= made.made_at;
+    if let Some(made) = app.status_lists.get(&list).filter(holds) {
+        return Ok(made);
+    }
+    // One at a time: whoever waited finds what the one before has made.
+    let _turn = app.making_lists.lock().await;
+    if let Some(made) = app.status_lists.get(&list).filter(holds) {
+        return Ok(made);
+    }
+    let made = Arc::new(make(app, list, now).await?);
+    app.status_lists.insert(list, Arc::clone(&made));
+    Ok(made)
+}
+
+/// The lists that tokens still point into; looked up once in a `ttl`, whoever asks.
+pub async fn live(app: &App, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
+    let mut known = app.live_lists.lock().await;
+    let ttl = Duration::seconds(app.config.status.ttl.into());
+    let (read_at, lists) = match known.take() {
+        Some((read_at, lists)) if now < read_at + ttl => (read_at, lists),
+        _ => (now, app.read(async |connection| status::store::live_lists(connection).await).await?),
+    };
+    let uris = lists.iter().map(|list| uri(app, *list)).collect();
+    *known = Some((read_at, lists));
+    Ok(uris)
+}
+
+async fn make(app: &App, list: u64, now: OffsetDateTime) -> Result<SignedList, Fault> {
+    let mut connection = app.pool.acquire().await?;
+    let ended = status::store::ended(&mut connection, list, now).await?;
+    drop(connection);
+    let epoch = ended.epoch;
+    let (uri, keyring, ttl) = (uri(app, list), app.keyring(), app.config.status.ttl);
+    let token = tokio::task::spawn_blocking(move || {
+        let mut statuses = StatusList::new();
+        // What has ended for good stays so, whatever else may pass.
+        for (indices, status) in [(&ended.suspended, Status::Suspended), (&ended.invalid, Status::Invalid)] {
+            for index in indices.iter().filter_map(|index| u64::try_from(*index).ok()) {
+                statuses.set(index, status);
+            }
+        }
+        keyring.active.sign(status_list::TYP, &status_list::claims(&uri, &statuses, (seconds(now), ttl)))
+    })
+    .await
+    .context("making a status list")??;
+    let etag = base64url::encode(sha256(&[token.as_bytes()]).get(..12).unwrap_or_default());
+    Ok(SignedList { token, etag, epoch, made_at: now })
+}

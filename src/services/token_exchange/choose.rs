@@ -1,0 +1,206 @@
+//! Which delegation an exchange rests on: the one that the request names, or the narrowest that grants it.
+
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+
+use super::context::ExchangeContext;
+use crate::app::App;
+use crate::domain::authority::{self, DecisionInput, ExchangeDecision, Tried};
+use crate::domain::client::Client;
+use crate::domain::delegation::DelegationPath;
+use crate::domain::delegation::candidates::{
+    self, Between, CandidatePaths, Candidates, DelegationQuery, DelegatorSide, Extent, Memory,
+    RequestedLimits,
+};
+use crate::domain::ledger::{Choice, Freshness};
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::subject::VerifiedSubject;
+use crate::platform::fault::Fault;
+use crate::protocol::access_token::Act;
+use crate::protocol::token_exchange::Request;
+
+/// An exchange whose tokens are verified.
+#[derive(Clone, Copy)]
+pub(super) struct Exchange<'a> {
+    pub(super) request: &'a Request,
+    pub(super) subject: &'a VerifiedSubject,
+    pub(super) actor_expires_at: Option<OffsetDateTime>,
+}
+
+/// Decides an exchange, and says in the case on which knowledge.
+///
+/// # Errors
+/// The refusal of the narrowest delegation that does not exclude what is asked for; else of one that explains it.
+pub(super) async fn choose(
+    app: &App,
+    context: &mut ExchangeContext,
+    exchange: Exchange<'_>,
+) -> Result<ExchangeDecision, Error> {
+    let search = search(app, exchange, &context.client);
+    let usable = search.as_ref().filter(|_| context.memory == Memory::Usable);
+    let remembered = usable.and_then(|search| app.paths.get(search));
+    context.search.clone_from(&search);
+    // What is remembered may say yes, for the ledger looks again; a no may be outdated, and is made sure of.
+    if let Some(found) = &remembered
+        && let Some(decision) = granted(&input(app, context, exchange, found), found.extent)
+    {
+        context.freshness = ends_at(found, &decision).map_or(Freshness::Fresh, Freshness::Cached);
+        context.choice = choice(search.as_ref(), found);
+        return Ok(decision);
+    }
+    let mut tried = Tried::default();
+    let mut seen = Vec::new();
+    loop {
+        let found = read(app, search.as_ref(), &seen, context.now).await?;
+        let input = input(app, context, exchange, &found);
+        if let Some(decision) = tried.page(&input)? {
+            return Ok(decision);
+        }
+        if found.extent == Extent::Page {
+            seen.extend(found.iter().filter_map(|path| Some(path.leaf()?.id.clone())));
+            continue;
+        }
+        let refusal = match tried.conclude(&input) {
+            Ok(decision) => return Ok(decision),
+            Err(refusal) => refusal,
+        };
+        let explained = explain(app, context, exchange, (&found, search.as_ref(), refusal)).await?;
+        return Err(explained.into());
+    }
+}
+
+fn input<'a>(
+    app: &'a App,
+    context: &'a ExchangeContext,
+    exchange: Exchange<'a>,
+    paths: &'a [DelegationPath],
+) -> DecisionInput<'a> {
+    DecisionInput {
+        now: context.now,
+        issuer: &app.issuer,
+        client: &context.client,
+        jkt: context.jkt.as_deref(),
+        subject: exchange.subject,
+        actor_expires_at: exchange.actor_expires_at,
+        paths,
+        named: exchange.request.delegation_id.as_deref(),
+        registry: &context.registry,
+        wanted: &exchange.request.wanted,
+        capability_levels: &app.capability_levels,
+        max_ttl: Duration::seconds(app.config.tokens.max_ttl.into()),
+        max_delegation_ttl: Duration::seconds(app.config.delegations.max_ttl.into()),
+        max_depth: app.config.tokens.max_depth,
+    }
+}
+
+/// What a remembered page grants, unless a page behind it could grant more.
+fn granted(input: &DecisionInput<'_>, extent: Extent) -> Option<ExchangeDecision> {
+    let mut tried = Tried::default();
+    match (tried.page(input).ok()?, extent) {
+        (Some(decision), _) => Some(decision),
+        (None, Extent::Whole) => tried.conclude(input).ok(),
+        (None, Extent::Page) => None,
+    }
+}
+
+/// When the path that a decision rests on ends.
+fn ends_at(paths: &[DelegationPath], decision: &ExchangeDecision) -> Option<OffsetDateTime> {
+    let path = paths.iter().find(|path| path.leaf().map(|leaf| &leaf.id) == decision.path.last())?;
+    path.0.iter().map(|one| one.facts.expires_at).min()
+}
+
+fn choice(search: Option<&DelegationQuery>, found: &CandidatePaths) -> Option<Choice> {
+    match search? {
+        DelegationQuery::Exactly(_) => None,
+        DelegationQuery::Candidates(wanted) => {
+            Some(Choice { between: wanted.between.clone(), version: found.version })
+        }
+    }
+}
+
+async fn read(
+    app: &App,
+    search: Option<&DelegationQuery>,
+    seen: &[String],
+    now: OffsetDateTime,
+) -> Result<Arc<CandidatePaths>, Fault> {
+    let Some(search) = search else { return Ok(Arc::default()) };
+    let found =
+        app.read(async |connection| candidates::find(&app.rows, connection, search, seen, now).await).await?;
+    let found = Arc::new(found);
+    // A later page alone would hide the first one.
+    if found.is_empty() {
+        app.paths.invalidate(search);
+    } else if seen.is_empty() {
+        app.paths.insert(search.clone(), Arc::clone(&found));
+    }
+    Ok(found)
+}
+
+/// Which delegations may matter: none for a token of the client itself that comes from none.
+fn search(app: &App, exchange: Exchange<'_>, client: &Client) -> Option<DelegationQuery> {
+    let subject = exchange.subject;
+    let dlg = subject.dlg();
+    if subject.is_held_by(&client.client_id, &app.issuer) {
+        return dlg.map(|dlg| DelegationQuery::Exactly(dlg.to_owned()));
+    }
+    if let Some(named) = &exchange.request.delegation_id {
+        return Some(DelegationQuery::Exactly(named.clone()));
+    }
+    let giver = dlg.map_or_else(
+        || DelegatorSide::Root(subject.subject.clone()),
+        |dlg| DelegatorSide::Parent(dlg.to_owned()),
+    );
+    let wanted = &exchange.request.wanted;
+    let names = app.capability_levels.names();
+    let asked = RequestedLimits {
+        scopes: wanted.scopes.clone(),
+        audiences: wanted.audiences.clone(),
+        capabilities: wanted.capability.as_ref().map(|capability| {
+            let enough = names.iter().skip_while(|name| *name != capability);
+            enough.cloned().collect()
+        }),
+        capability_levels: names.to_vec(),
+        depth: subject.act.as_ref().map_or(0, Act::depth) + 1,
+    };
+    Some(DelegationQuery::Candidates(Box::new(Candidates {
+        between: Between { giver, delegate: client.client_id.clone() },
+        asked,
+        claimed: authority::may_act_id(subject, &client.client_id),
+    })))
+}
+
+/// The refusal, and which delegation it is about where there is one only. Where every delegation excludes what is asked
+/// for, one of them says what it is.
+async fn explain(
+    app: &App,
+    context: &mut ExchangeContext,
+    exchange: Exchange<'_>,
+    (found, search, refusal): (&CandidatePaths, Option<&DelegationQuery>, Refusal),
+) -> Result<Refusal, Fault> {
+    let mut others = Vec::new();
+    if let (Refusal::DelegationRequired, Some(DelegationQuery::Candidates(wanted))) = (refusal, search) {
+        let between = &wanted.between;
+        others =
+            app.read(async |connection| candidates::explaining(&app.rows, connection, between).await).await?;
+    }
+    let mut refusal = refusal;
+    if !others.is_empty() {
+        let input = input(app, context, exchange, &others);
+        if let Err(better) = authority::decide(&input) {
+            refusal = better;
+        }
+    }
+    let all = if others.is_empty() { &found.paths } else { &others };
+    let only = match all.as_slice() {
+        [only] if authority::gives_authority(&input(app, context, exchange, all), only) => {
+            only.leaf().map(|leaf| (leaf.id.clone(), only.ids()))
+        }
+        _ => None,
+    };
+    if let Some((id, path)) = only {
+        context.is_about(&id, &path);
+    }
+    Ok(refusal)
+}

@@ -1,0 +1,71 @@
+//! Confirmations of one use each: found and used up, or asked for.
+
+use time::Duration;
+
+use super::context::ExchangeContext;
+use crate::app::App;
+use crate::domain::authority::ExchangeDecision;
+use crate::domain::ceremony::{self, Ceremony, Matter, Stage};
+use crate::domain::refusal::{Error, Refusal};
+use crate::platform::random;
+
+/// Sees to the confirmations that a decision needs. Those that are there are used up with the token; the first that is
+/// not is asked for, and given back.
+///
+/// # Errors
+/// [`Refusal::CeremonyRequired`] where it has been asked for already, [`Refusal::CeremonyDenied`] where it was denied.
+pub(super) async fn resolve_confirmations(
+    app: &App,
+    context: &mut ExchangeContext,
+    decision: &ExchangeDecision,
+) -> Result<Option<Ceremony>, Error> {
+    let mut found = Vec::new();
+    for delegation_id in &decision.ceremonies {
+        let matter = Matter {
+            delegation_id,
+            client_id: &context.client.client_id,
+            jkt: context.jkt.as_deref(),
+            issued_under: decision.path.last().map(String::as_str).unwrap_or_default(),
+            scopes: &decision.scopes,
+            audiences: &decision.audiences,
+            details: decision.details.as_ref(),
+            capability: decision.capability.as_deref(),
+        };
+        let fingerprint = matter.fingerprint();
+        let whose = (delegation_id.as_str(), context.client.client_id.as_str());
+        let now = context.now;
+        let open = app
+            .read(async |connection| ceremony::store::open(connection, whose, &fingerprint, now).await)
+            .await?;
+        match open {
+            Some(one) if one.stage(now) == Stage::Approved => found.push(one.id),
+            Some(one) => {
+                context.is_about(delegation_id, &decision.path);
+                let denied = one.stage(now) == Stage::Denied;
+                let refusal =
+                    if denied { Refusal::CeremonyDenied } else { Refusal::CeremonyRequired(one.id) };
+                return Err(refusal.into());
+            }
+            None => {
+                return Ok(Some(Ceremony {
+                    id: random::id(now)?,
+                    delegation_id: delegation_id.clone(),
+                    client_id: context.client.client_id.clone(),
+                    fingerprint,
+                    scopes: decision.scopes.clone(),
+                    audiences: decision.audiences.clone(),
+                    details: decision.details.clone(),
+                    capability: decision.capability.clone(),
+                    requested_at: now,
+                    expires_at: now + Duration::seconds(app.config.delegations.ceremony_ttl.into()),
+                    approved_at: None,
+                    denied_at: None,
+                    used_at: None,
+                }));
+            }
+        }
+    }
+    // Used up all together, and by nothing but the token.
+    context.ceremonies = found;
+    Ok(None)
+}

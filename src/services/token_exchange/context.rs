@@ -1,0 +1,346 @@
+//! What is known of a token request, and how it becomes an entry of the ledger, an event and an answer.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, ChainLink, Event, Origin};
+use crate::domain::authority::{self, ExchangeDecision};
+use crate::domain::ceremony::Asking;
+use crate::domain::client::Client;
+use crate::domain::delegation::candidates::{DelegationQuery, Memory};
+use crate::domain::key::Keyring;
+use crate::domain::ledger::{Choice, Entry, Freshness, Guards, SingleUseId, TokenInsert, Write};
+use crate::domain::principal::Principal;
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::registry::Registry;
+use crate::domain::status;
+use crate::domain::subject::{TokenSource, VerifiedSubject};
+use crate::domain::token::TokenRecord;
+use crate::platform::clock::rfc3339;
+use crate::platform::fault::{Context, Fault};
+use crate::platform::jose::MAX_TOKEN_BYTES;
+use crate::platform::random;
+use crate::protocol::access_token::{Act, Audience, AuthenticationContext, Claims, Confirmation};
+use crate::protocol::status_list::{Reference, StatusClaim};
+use crate::protocol::token_exchange::RequestedAccess;
+use crate::protocol::token_problem::TokenProblem;
+use crate::protocol::{resource, scope};
+use crate::services::client_authentication::Authenticated;
+use crate::services::issue::{self, IssuedToken, seconds};
+use crate::services::status_lists::uri as status_list;
+
+/// Bytes of claims that, in base64url and with header and signature, stay within what is read back.
+const MOST_CLAIMS: usize = MAX_TOKEN_BYTES * 3 / 4 - 1_024;
+
+/// What is known of a request so far, for its entry.
+pub(super) struct ExchangeContext {
+    pub(super) now: OffsetDateTime,
+    pub(super) client: Arc<Client>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) single_use_ids: Vec<SingleUseId>,
+    pub(super) event: Event,
+    pub(super) jkt: Option<String>,
+    pub(super) subject: Option<Arc<VerifiedSubject>>,
+    pub(super) actor: Option<Arc<VerifiedSubject>>,
+    pub(super) freshness: Freshness,
+    pub(super) search: Option<DelegationQuery>,
+    /// The candidates among which a remembered decision chose.
+    pub(super) choice: Option<Choice>,
+    pub(super) memory: Memory,
+    /// The path of the decision, once there is one: what is refused after it rests on that path, too.
+    pub(super) path: Vec<String>,
+    /// Confirmations that the token uses up.
+    pub(super) ceremonies: Vec<Uuid>,
+    /// Tokens of ours that the request rests on.
+    tokens: Vec<Uuid>,
+    /// Principals of others whose tokens the request rests on, and since when those tokens are.
+    subjects: Vec<(Principal, OffsetDateTime)>,
+    /// The key that signed the client's assertion.
+    auth_key: Option<String>,
+}
+
+/// A decision with the token that will say it.
+pub(super) struct PreparedToken {
+    pub(super) decision: ExchangeDecision,
+    pub(super) claims: Claims,
+    pub(super) jti: Uuid,
+    pub(super) txn: Uuid,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) status_index: i64,
+    pub(super) answering: Answering,
+}
+
+/// What kind of request a token answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answering {
+    /// A client that asked for itself.
+    Client,
+    /// An exchange.
+    Exchange,
+}
+
+impl ExchangeContext {
+    pub(super) fn new(app: &App, origin: &Origin, authenticated: Authenticated, now: OffsetDateTime) -> Self {
+        let Authenticated { client, asserted } = authenticated;
+        let actor = Actor::client(&client.client_id, None);
+        let mut event = Event::new(now, Action::TokenIssued, actor);
+        event.origin = origin.clone();
+        Self {
+            now,
+            client,
+            registry: app.registry(),
+            keyring: app.keyring(),
+            auth_key: asserted.as_ref().map(|asserted| asserted.key.clone()),
+            single_use_ids: asserted.map(|asserted| asserted.single_use_id).into_iter().collect(),
+            event,
+            jkt: None,
+            subject: None,
+            actor: None,
+            freshness: Freshness::Fresh,
+            search: None,
+            choice: None,
+            memory: Memory::Usable,
+            path: Vec::new(),
+            ceremonies: Vec::new(),
+            tokens: Vec::new(),
+            subjects: Vec::new(),
+        }
+    }
+
+    /// Makes the ledger look whether a token still stands when it records what is made of it.
+    pub(super) fn guard_token(&mut self, subject: &VerifiedSubject) -> Result<(), Refusal> {
+        match &subject.source {
+            TokenSource::Local { jti, .. } => {
+                self.tokens.push(
+                    Uuid::parse_str(jti).map_err(|_| Refusal::SubjectTokenInvalid(TokenProblem::Claims))?,
+                );
+            }
+            // One that does not say since when it is may be as old as can be.
+            TokenSource::TrustedIssuer { .. } => {
+                let since = subject.validity.issued_at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+                self.subjects.push((subject.subject.clone(), since));
+            }
+        }
+        Ok(())
+    }
+
+    /// Names a registered target that differs from one that was asked for in spelling only, in the log and in the event.
+    pub(super) fn name_near_target(&mut self, wanted: &RequestedAccess) {
+        let unknown = |name: &&String| !self.registry.resources.contains_key(*name);
+        let near = wanted.audiences.iter().flatten().filter(unknown).find_map(|asked| {
+            let registered = self.registry.resources.keys().find(|id| resource::is_near(asked, id))?;
+            Some((asked, registered))
+        });
+        if let Some((asked, registered)) = near {
+            tracing::warn!(
+                client_id = self.client.client_id,
+                asked,
+                registered,
+                "a target is not registered as it was asked for; targets are compared character by character"
+            );
+            self.event.detail = Some(json!({"registered_target": registered}));
+        }
+    }
+
+    /// Names the delegation on a path for whose delegator a request waits, or whose delegator has refused it.
+    pub(super) fn is_about(&mut self, delegation_id: &str, path: &[String]) {
+        let length = path.iter().position(|id| id == delegation_id).map_or(0, |place| place + 1);
+        self.event.delegation_id = Some(delegation_id.to_owned());
+        self.event.delegation_path = path.iter().take(length).cloned().collect();
+    }
+
+    /// The entry of a request that has to be confirmed at first: nobody is asked about what has ended.
+    pub(super) fn entry_asking(&mut self, asking: Box<Asking>, path: Vec<String>) -> Result<Entry, Fault> {
+        let ceremony = &asking.ceremony;
+        self.is_about(&ceremony.delegation_id, &path);
+        self.event.scope = Some(scope::join(&ceremony.scopes));
+        self.event.audience = ceremony.audiences.iter().cloned().collect();
+        self.event.detail =
+            Some(json!({"ceremony": ceremony.id, "expires_at": rfc3339(ceremony.expires_at)}));
+        let mut entry = self.entry(None, Some(Refusal::CeremonyRequired(ceremony.id)))?;
+        entry.guards.choice.clone_from(&self.choice);
+        entry.guards.path = path;
+        entry.guards.tokens = std::mem::take(&mut self.tokens);
+        entry.guards.subjects = std::mem::take(&mut self.subjects);
+        Ok(Entry { write: Write::Ceremony(asking), ..entry })
+    }
+
+    pub(super) fn entry(
+        &mut self,
+        plan: Option<&PreparedToken>,
+        refusal: Option<Refusal>,
+    ) -> Result<Entry, Fault> {
+        let mut event = self.event.clone();
+        let mut guards = Guards {
+            client: Some((self.client.client_id.clone(), self.client.version)),
+            registry: Some(self.registry.version),
+            freshness: self.freshness,
+            path: self.path.clone(),
+            ephemeral_delegation: self.home().into_iter().collect(),
+            ..Guards::default()
+        };
+        if let Some(plan) = plan {
+            guards.tokens = std::mem::take(&mut self.tokens);
+            guards.subjects = std::mem::take(&mut self.subjects);
+            guards.path.clone_from(&plan.decision.path);
+            guards.choice.clone_from(&self.choice);
+            guards.earlier_actors = earlier_actors(plan, &self.client.client_id);
+            describe(&mut event, plan, &self.client);
+        }
+        if let Some(refusal) = refusal {
+            event = event.refused(refusal);
+        }
+        Ok(Entry {
+            now: self.now,
+            single_use_ids: std::mem::take(&mut self.single_use_ids),
+            guards,
+            write: plan.map_or(Write::Nothing, |plan| {
+                Write::Token(Box::new(TokenInsert {
+                    token: self.issued(plan),
+                    create: plan.decision.create.clone(),
+                    ceremonies: self.ceremonies.clone(),
+                }))
+            }),
+            event: Some(event),
+        })
+    }
+
+    fn home(&self) -> Option<String> {
+        self.client.ephemeral.as_ref().map(|agent| agent.delegation_id.clone())
+    }
+
+    fn issued(&self, plan: &PreparedToken) -> TokenRecord {
+        let subject = self.event.subject.clone();
+        let own = |token: &Arc<VerifiedSubject>| match &token.source {
+            TokenSource::Local { jti, .. } => Uuid::parse_str(jti).ok(),
+            TokenSource::TrustedIssuer { .. } => None,
+        };
+        TokenRecord {
+            jti: plan.jti,
+            parent: self.subject.as_ref().and_then(own),
+            actor: self.actor.as_ref().and_then(own),
+            txn: plan.txn,
+            client_id: self.client.client_id.clone(),
+            subject: subject.unwrap_or_else(|| authority::principal_of(&self.client, &plan.claims.iss)),
+            // What an agent that was made for one delegation gets for itself ends with that.
+            delegation_id: plan.claims.dlg.clone().or_else(|| self.home()),
+            jkt: self.jkt.clone(),
+            auth_key: self.auth_key.clone(),
+            status_index: plan.status_index,
+            kid: plan.keyring.active.kid().to_owned(),
+            scope: plan.claims.scope.clone(),
+            audience: plan.claims.aud.values().to_vec(),
+            issued_at: self.now,
+            expires_at: plan.decision.expires_at,
+        }
+    }
+}
+
+pub(super) async fn plan(
+    app: &App,
+    context: &ExchangeContext,
+    decision: ExchangeDecision,
+    (txn, answering): (Uuid, Answering),
+) -> Result<PreparedToken, Error> {
+    let place = app.next_status_index().await?;
+    let subject = context.event.subject.clone();
+    let subject = subject.unwrap_or_else(|| authority::principal_of(&context.client, &app.issuer));
+    let jti = random::id(context.now)?;
+    let login =
+        context.subject.as_ref().map_or_else(AuthenticationContext::default, |subject| subject.login.clone());
+    let sub = context.registry.subject_claim(&subject, &app.issuer).ok_or(Refusal::SubjectAmbiguous)?;
+    let claims = Claims {
+        iss: app.issuer.clone(),
+        idp: (subject.iss != app.issuer).then_some(subject.iss),
+        sub,
+        aud: Audience::from_list(decision.audiences.iter().cloned().collect()),
+        client_id: context.client.client_id.clone(),
+        scope: scope::join(&decision.scopes),
+        iat: seconds(context.now),
+        exp: seconds(decision.expires_at),
+        jti: jti.to_string(),
+        cnf: context.jkt.clone().map(|jkt| Confirmation { jkt }),
+        act: decision.act.clone(),
+        dlg: decision.path.last().cloned(),
+        txn: txn.to_string(),
+        sid: context.event.session_id.clone(),
+        authorization_details: decision.details.clone(),
+        capability_ceiling: decision.capability.clone(),
+        status: Some(StatusClaim {
+            status_list: Reference { idx: place.idx, uri: status_list(app, place.list) },
+        }),
+        login,
+    };
+    let size = serde_json::to_vec(&claims).context("writing claims")?.len();
+    if size > MOST_CLAIMS {
+        return Err(Refusal::TokenTooLarge.into());
+    }
+    let status_index = status::stored(place);
+    Ok(PreparedToken {
+        decision,
+        claims,
+        jti,
+        txn,
+        keyring: Arc::clone(&context.keyring),
+        status_index,
+        answering,
+    })
+}
+
+impl PreparedToken {
+    pub(super) fn answer(self) -> Result<IssuedToken, Fault> {
+        Ok(IssuedToken {
+            access_token: issue::sign(&self.keyring, &self.claims)?,
+            token_type: if self.claims.cnf.is_some() { "DPoP" } else { "Bearer" },
+            expires_in: self.claims.exp - self.claims.iat,
+            scope: self.decision.scopes,
+            details: self.decision.details,
+            exchanged: self.answering == Answering::Exchange,
+            delegation_id: self.decision.path.last().cloned(),
+            place: None,
+        })
+    }
+}
+
+/// Everybody in the chain but the client itself, which is guarded by its version.
+fn earlier_actors(plan: &PreparedToken, client_id: &str) -> Vec<String> {
+    let actors = plan.decision.act.iter().flat_map(Act::newest_first);
+    let mut earlier: Vec<String> = actors.map(|act| act.sub.clone()).collect();
+    // The root of a chain may be a client of ours too.
+    if plan.claims.idp.is_none() {
+        earlier.push(plan.claims.sub.clone());
+    }
+    earlier.retain(|id| id != client_id);
+    earlier
+}
+
+pub(in crate::services) fn chain(act: Option<&Act>, newest: Option<&Client>) -> Vec<ChainLink> {
+    let mut links: Vec<ChainLink> = act
+        .into_iter()
+        .flat_map(Act::newest_first)
+        .map(|act| ChainLink {
+            sub: act.sub.clone(),
+            iss: act.iss.clone(),
+            label: newest.filter(|client| client.client_id == act.sub).map(|client| client.name.clone()),
+            jkt: act.cnf.as_ref().map(|cnf| cnf.jkt.clone()),
+        })
+        .collect();
+    links.reverse();
+    links
+}
+
+fn describe(event: &mut Event, plan: &PreparedToken, client: &Client) {
+    event.act_chain = chain(plan.decision.act.as_ref(), Some(client));
+    event.txn = Some(plan.txn.to_string());
+    event.delegation_id = plan.decision.path.last().cloned();
+    event.delegation_path.clone_from(&plan.decision.path);
+    event.jti = Some(plan.jti.to_string());
+    event.scope = Some(plan.claims.scope.clone());
+    event.audience = plan.claims.aud.values().to_vec();
+    event.detail = Some(json!({"exp": plan.claims.exp, "kid": plan.keyring.active.kid()}));
+}

@@ -1,0 +1,117 @@
+//! Says what an exchange would be answered, by the same verification and decision as an exchange. Nothing is recorded,
+//! counted or issued, and the client is not authenticated: for operators.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::choose::{Exchange, choose};
+use super::context::ExchangeContext;
+use crate::app::App;
+use crate::domain::audit::Origin;
+use crate::domain::authority::ExchangeDecision;
+use crate::domain::client::{Client, Grant};
+use crate::domain::principal::Principal;
+use crate::domain::refusal::{ClientProblem, Error, Refusal};
+use crate::domain::subject::{TokenSource, VerifiedSubject};
+use crate::domain::token;
+use crate::platform::fault::Fault;
+use crate::platform::jose::Jws;
+use crate::protocol::token_exchange::{PresentedToken, Request, RequestedAccess, TokenType};
+use crate::protocol::token_problem::TokenProblem;
+use crate::services::client_authentication::{self, Authenticated};
+use crate::services::verify_token;
+
+/// An exchange that might be requested.
+#[derive(Debug)]
+pub struct Question {
+    /// The subject token.
+    pub token: String,
+    /// Its declared type; `None` for an access token where this server issued it, else a JWT.
+    pub token_type: Option<TokenType>,
+    /// The client that would request the exchange.
+    pub client_id: String,
+    /// Thumbprint of the key that would sign the proof; `None` for the client's first registered key.
+    pub jkt: Option<String>,
+    /// What would be requested.
+    pub wanted: RequestedAccess,
+    /// The delegation that would be named.
+    pub delegation_id: Option<String>,
+}
+
+/// What the exchange would be answered.
+#[derive(Debug)]
+pub struct Explanation {
+    /// Whom the token is about, once that is verified.
+    pub subject: Option<Principal>,
+    /// What would be granted, or why nothing.
+    pub result: Result<ExchangeDecision, Refusal>,
+}
+
+/// Explains an exchange.
+///
+/// # Errors
+/// A fault, where it cannot be told.
+pub async fn explain(app: &App, question: &Question, now: OffsetDateTime) -> Result<Explanation, Fault> {
+    let mut subject = None;
+    let result = match decide(app, question, &mut subject, now).await {
+        Ok(decision) => Ok(decision),
+        Err(Error::Refused(refusal)) => Err(refusal),
+        Err(Error::Failed(fault)) => return Err(fault),
+    };
+    Ok(Explanation { subject, result })
+}
+
+async fn decide(
+    app: &App,
+    question: &Question,
+    about: &mut Option<Principal>,
+    now: OffsetDateTime,
+) -> Result<ExchangeDecision, Error> {
+    let unknown = Refusal::InvalidClient(ClientProblem::Unknown);
+    let client = client_authentication::find(app, &question.client_id).await?.ok_or(unknown)?;
+    if client.is_inactive() {
+        return Err(Refusal::InvalidClient(ClientProblem::Disabled).into());
+    }
+    if !client.grant_types.contains(&Grant::TokenExchange) {
+        return Err(Refusal::UnauthorizedClient.into());
+    }
+    let request = Request {
+        subject: PresentedToken { token: question.token.clone(), kind: token_type(app, question) },
+        actor: None,
+        wanted: question.wanted.clone(),
+        delegation_id: question.delegation_id.clone(),
+    };
+    let registry = app.registry();
+    let subject = verify_token::subject(app, &request.subject, (&client, &registry), now).await?;
+    *about = Some(subject.subject.clone());
+    check_active(app, &subject, now).await?;
+    let jkt = question.jkt.clone().or_else(|| first_key(&client));
+    let mut context =
+        ExchangeContext::new(app, &Origin::default(), Authenticated { client, asserted: None }, now);
+    context.jkt = jkt;
+    choose(app, &mut context, Exchange { request: &request, subject: &subject, actor_expires_at: None }).await
+}
+
+fn token_type(app: &App, question: &Question) -> TokenType {
+    let issued_here =
+        || Jws::parse(&question.token).is_some_and(|jws| jws.text("iss") == Some(app.issuer.as_str()));
+    match question.token_type {
+        Some(token_type) => token_type,
+        None if issued_here() => TokenType::AccessToken,
+        None => TokenType::Jwt,
+    }
+}
+
+fn first_key(client: &Client) -> Option<String> {
+    client.dpop_keys.first().cloned().or_else(|| client.keys.first().map(|key| key.thumbprint().to_owned()))
+}
+
+/// What the ledger compares when an exchange is recorded: whether the token, and all it was made from, is active.
+async fn check_active(app: &App, subject: &VerifiedSubject, now: OffsetDateTime) -> Result<(), Error> {
+    let TokenSource::Local { jti, .. } = &subject.source else { return Ok(()) };
+    let claims = |_| Refusal::SubjectTokenInvalid(TokenProblem::Claims);
+    let jti = Uuid::parse_str(jti).map_err(claims)?;
+    let found = app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await?;
+    found.ok_or(Refusal::SubjectTokenInvalid(TokenProblem::NotRecorded))?.check(now)?;
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The token endpoint's verb: prove, verify, decide, record, mint. The reason this server exists.
+
+mod choose;
+mod confirmations;
+mod context;
+mod explain;
+
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use self::choose::{Exchange, choose};
+pub(super) use self::context::chain;
+use self::context::{Answering, ExchangeContext, PreparedToken, plan};
+pub use self::explain::{Explanation, Question, explain};
+use super::client_request::{ClientCredentialsInput, authenticate};
+use super::dpop::{self, DpopTarget, VerifiedDpopKey};
+use super::issue::IssuedToken;
+use super::verify_token;
+use crate::app::App;
+use crate::domain::audit::Action;
+use crate::domain::authority;
+use crate::domain::ceremony::Asking;
+use crate::domain::client::Grant;
+use crate::domain::delegation::candidates::Memory;
+use crate::domain::ledger::{CommitOutcome, Entry, SingleUseId};
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::subject::TokenSource;
+use crate::platform::fault::Fault;
+use crate::platform::random;
+use crate::protocol::token_exchange::{Request, RequestedAccess};
+use crate::protocol::token_problem::TokenProblem;
+
+/// What a grant asks for.
+#[derive(Debug)]
+pub enum GrantRequest {
+    /// A token for the client itself.
+    ClientCredentials(RequestedAccess),
+    /// A token made from another.
+    TokenExchange(Box<Request>),
+}
+
+impl GrantRequest {
+    fn wanted(&self) -> &RequestedAccess {
+        match self {
+            Self::ClientCredentials(wanted) => wanted,
+            Self::TokenExchange(request) => &request.wanted,
+        }
+    }
+}
+
+/// A token request as far as its form goes. What is wrong with a part is said once the client is known, so that it can
+/// be recorded.
+#[derive(Debug)]
+pub struct TokenRequest {
+    /// Who asks, under which key, from where.
+    pub from: ClientCredentialsInput,
+    /// What for.
+    pub asked: Result<GrantRequest, Refusal>,
+}
+
+const PATH: &str = "/oauth/token";
+
+/// How often a request is decided again because what it was decided on has changed meanwhile.
+const ATTEMPTS: u32 = 4;
+
+/// Answers a token request. Whatever the answer, it has been recorded if the client is known.
+pub async fn token(app: &App, request: &TokenRequest, now: OffsetDateTime) -> Result<IssuedToken, Error> {
+    let mut earlier = Earlier::default();
+    for _ in 0..ATTEMPTS {
+        match attempt(app, request, &mut earlier, now).await? {
+            Some(answer) => return answer.map_err(Error::Refused),
+            None => continue,
+        }
+    }
+    Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
+}
+
+/// What earlier attempts of a request have done.
+#[derive(Default)]
+struct Earlier {
+    /// Ids that they have used up.
+    consumed: Vec<SingleUseId>,
+    /// Whether the request was counted against the client's limit.
+    counted: bool,
+    memory: Memory,
+}
+
+/// One attempt; `None` if it has to be made again.
+async fn attempt(
+    app: &App,
+    request: &TokenRequest,
+    earlier: &mut Earlier,
+    now: OffsetDateTime,
+) -> Result<Option<Result<IssuedToken, Refusal>>, Error> {
+    let authenticated = match authenticate(app, &request.from, now, earlier.memory).await? {
+        Ok(authenticated) => authenticated,
+        Err(refusal) => return Ok(Some(Err(refusal))),
+    };
+    // Counted in the metrics only: a limit that writes to the log for every request beyond it would protect nothing.
+    if !earlier.counted && app.requests.count(&authenticated.client.client_id).is_err() {
+        return Ok(Some(Err(Refusal::RateLimited)));
+    }
+    earlier.counted = true;
+    let mut context = ExchangeContext::new(app, &request.from.origin, authenticated, now);
+    context.memory = earlier.memory;
+    let decided = decide(app, request, &mut context).await;
+    let (entry, plan) = match decided {
+        Ok(Decided::Plan(plan)) => (context.entry(Some(&plan), None)?, Ok(plan)),
+        Ok(Decided::Ceremony(asking, path)) => {
+            let refusal = Refusal::CeremonyRequired(asking.ceremony.id);
+            (context.entry_asking(asking, path)?, Err(refusal))
+        }
+        Err(Error::Refused(refusal)) => {
+            if let (Refusal::ResourceRefused, Ok(asked)) = (refusal, &request.asked) {
+                context.name_near_target(asked.wanted());
+            }
+            (context.entry(None, Some(refusal))?, Err(refusal))
+        }
+        Err(stop @ Error::Failed(_)) => return Err(stop),
+    };
+    let fresh = |single_use_id: &SingleUseId| !earlier.consumed.contains(single_use_id);
+    let entry = Entry { single_use_ids: entry.single_use_ids.into_iter().filter(fresh).collect(), ..entry };
+    let single_use_ids = entry.single_use_ids.clone();
+    match app.ledger.record(entry).await {
+        Ok(CommitOutcome::Committed(place)) => match plan {
+            Ok(plan) => Ok(Some(Ok(IssuedToken { place, ..plan.answer()? }))),
+            Err(refusal) => Ok(Some(Err(refusal))),
+        },
+        Ok(CommitOutcome::Rejected(refusal)) => Ok(Some(Err(refusal))),
+        Ok(CommitOutcome::Retry) => {
+            earlier.consumed.extend(single_use_ids);
+            earlier.memory = Memory::Outdated;
+            app.clients.invalidate(&context.client.client_id);
+            if let Some(search) = &context.search {
+                app.paths.invalidate(search);
+            }
+            app.refresh_registry().await?;
+            Ok(None)
+        }
+        Err(unrecorded) => Err(Fault::new(format!("the ledger is not available: {unrecorded:?}")).into()),
+    }
+}
+
+/// What became of a request before it was recorded.
+enum Decided {
+    Plan(Box<PreparedToken>),
+    /// Nothing before a delegator on the path has confirmed it; that is asked for.
+    Ceremony(Box<Asking>, Vec<String>),
+}
+
+async fn decide(app: &App, request: &TokenRequest, context: &mut ExchangeContext) -> Result<Decided, Error> {
+    let proof = request.from.proof.as_ref().map_err(|refusal| *refusal)?;
+    if let Some(VerifiedDpopKey { jkt, single_use_id, .. }) =
+        dpop::possess(app, (&context.client, DpopTarget::post(PATH)), proof.as_deref(), context.now)?
+    {
+        context.event.actor.jkt = Some(jkt.clone());
+        context.jkt = Some(jkt);
+        context.single_use_ids.push(single_use_id);
+    }
+    match request.asked.as_ref().map_err(|refusal| *refusal)? {
+        GrantRequest::ClientCredentials(wanted) => {
+            client_credentials(app, wanted, context).await.map(Box::new).map(Decided::Plan)
+        }
+        GrantRequest::TokenExchange(request) => exchange(app, request, context).await,
+    }
+}
+
+async fn client_credentials(
+    app: &App,
+    wanted: &RequestedAccess,
+    context: &mut ExchangeContext,
+) -> Result<PreparedToken, Error> {
+    if !context.client.grant_types.contains(&Grant::ClientCredentials) {
+        return Err(Refusal::UnauthorizedClient.into());
+    }
+    let subject = authority::principal_of(&context.client, &app.issuer);
+    context.event.subject = Some(subject);
+    let most = Duration::seconds(app.config.tokens.max_ttl.into());
+    let bound = context.jkt.is_some();
+    let known = (context.registry.as_ref(), &app.capability_levels);
+    let decision = authority::decide_client_credentials(
+        &context.client,
+        known,
+        (wanted, &app.issuer),
+        bound,
+        (context.now, most),
+    )?;
+    let txn = random::id(context.now)?;
+    plan(app, context, decision, (txn, Answering::Client)).await
+}
+
+async fn exchange(app: &App, request: &Request, context: &mut ExchangeContext) -> Result<Decided, Error> {
+    context.event.action = Action::TokenExchanged;
+    if !context.client.grant_types.contains(&Grant::TokenExchange) {
+        return Err(Refusal::UnauthorizedClient.into());
+    }
+    let subject =
+        verify_token::subject(app, &request.subject, (&context.client, &context.registry), context.now)
+            .await?;
+    context.subject = Some(Arc::clone(&subject));
+    context.event.subject = Some(subject.subject.clone());
+    context.event.parent_jti = subject.jti().map(str::to_owned);
+    context.event.session_id.clone_from(&subject.sid);
+    context.event.act_chain = chain(subject.act.as_ref(), None);
+    context.guard_token(&subject)?;
+    let txn = match &subject.source {
+        TokenSource::Local { txn, .. } => {
+            Uuid::parse_str(txn).map_err(|_| Refusal::SubjectTokenInvalid(TokenProblem::Claims))?
+        }
+        TokenSource::TrustedIssuer { .. } => random::id(context.now)?,
+    };
+    context.event.txn = Some(txn.to_string());
+    let actor_expires_at = match &request.actor {
+        None => None,
+        Some(actor) => {
+            let who = (context.client.as_ref(), context.registry.as_ref(), context.jkt.as_deref());
+            let actor = verify_token::actor(app, actor, who, context.now).await?;
+            context.guard_token(&actor)?;
+            context.actor = Some(Arc::clone(&actor));
+            Some(actor.validity.expires_at)
+        }
+    };
+    let decision = choose(app, context, Exchange { request, subject: &subject, actor_expires_at }).await?;
+    context.path.clone_from(&decision.path);
+    if let Some(asked) = confirmations::resolve_confirmations(app, context, &decision).await? {
+        let settings = &app.config.delegations;
+        let bound = |most: u32| usize::try_from(most).unwrap_or(usize::MAX);
+        let asking = Asking {
+            ceremony: asked,
+            most: bound(settings.max_pending_confirmations),
+            most_of_client: bound(settings.max_pending_confirmations_per_client),
+        };
+        return Ok(Decided::Ceremony(Box::new(asking), decision.path));
+    }
+    let plan = plan(app, context, decision, (txn, Answering::Exchange)).await?;
+    Ok(Decided::Plan(Box::new(plan)))
+}

@@ -1,0 +1,250 @@
+//! A browser comes back from a provider (RFC 6749 §4.1.2, RFC 9207). In the browser in which it began, the connection is
+//! made; another one is given a code, by which the owner finishes at the management API: so nobody who was lured gives its account to
+//! somebody else unawares.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
+
+use super::code_exchange::{By, Code, exchange_code};
+use super::connect::{about, is_connectable};
+use super::connections::{is_id, refused};
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::pending_authorization::{
+    self, MAX_ATTEMPTS, PendingAuthorization, PendingCode, Stage, finish_code,
+};
+use crate::domain::provider::{self, OpenedProvider};
+use crate::domain::refusal::{Error, Refusal};
+use crate::platform::digest::sha256;
+use crate::platform::fault::{Context, Fault};
+use crate::protocol::oauth_client;
+use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk};
+use crate::services::transaction::AuditedTransaction;
+
+/// What a browser brings from a provider.
+#[derive(Debug)]
+pub struct CallbackParams {
+    /// What went out.
+    pub state: SecretString,
+    /// What the provider says.
+    pub said: AuthorizationResponse,
+    /// At whose place it arrives.
+    pub provider: String,
+    /// Who says so (RFC 9207).
+    pub iss: Option<String>,
+    /// Secrets that the browser keeps for us.
+    pub browser: Vec<String>,
+}
+
+/// What a provider says.
+#[derive(Debug)]
+pub enum AuthorizationResponse {
+    /// An authorization code.
+    Code(SecretString),
+    /// An error (RFC 6749 §4.1.2.1).
+    Error(String),
+}
+
+/// What the browser is shown.
+#[derive(Debug)]
+pub enum CallbackPage {
+    /// It is done.
+    Connected,
+    /// Another browser began it: the code by which its owner finishes.
+    Waits(Zeroizing<String>),
+    /// There is no such authorization, or not any more.
+    Gone,
+    /// The provider, or its user, did not authorize us.
+    Declined,
+    /// It came from another provider than it went to.
+    MixedUp,
+    /// The provider did not honour the code.
+    Refused,
+    /// The provider does not answer, or not in a way that can be understood.
+    Unavailable,
+}
+
+/// Takes what a browser brings. In a task of its own: a code is good once, and must not be lost because a browser hangs up.
+pub async fn handle_callback(
+    app: &Arc<App>,
+    params: CallbackParams,
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<CallbackPage, Fault> {
+    let task = app.spawn_detached({
+        let app = Arc::clone(app);
+        async move { process_callback(&app, params, origin, now).await }
+    });
+    task.await.context("taking what a browser brought")?
+}
+
+async fn process_callback(
+    app: &App,
+    params: CallbackParams,
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<CallbackPage, Fault> {
+    let event = |action| Event { origin: origin.clone(), ..Event::new(now, action, Actor::server()) };
+    let state = sha256(&[params.state.expose_secret().as_bytes()]);
+    let mut work = AuditedTransaction::begin(&app.pool).await?;
+    let found = pending_authorization::store::find_for_update(work.connection(), state, now).await?;
+    // Nothing that we know: strangers cannot fill the log.
+    let Some(one) = found else { return Ok(CallbackPage::Gone) };
+    let (provider, verifier) = open(app, work.connection(), &one, Stage::Requested).await?;
+    let refusal = if !is_connectable(
+        &app.rows,
+        work.connection(),
+        &app.issuer,
+        (&one.owner, one.owner_authenticated_at),
+    )
+    .await?
+    {
+        Some((Refusal::PrincipalRevoked, CallbackPage::Gone, Value::Null))
+    } else if one.provider != params.provider || !is_from(&provider, params.iss.as_deref()) {
+        Some((Refusal::ProviderRefused, CallbackPage::MixedUp, json!("another issuer")))
+    } else if let AuthorizationResponse::Error(error) = &params.said {
+        let error = oauth_client::is_error_code(error).then_some(error);
+        Some((Refusal::ProviderRefused, CallbackPage::Declined, json!(error)))
+    } else {
+        None
+    };
+    if let Some((refusal, shown, error)) = refusal {
+        pending_authorization::store::mark_used(work.connection(), state).await?;
+        let mut event = about(event(Action::ConnectionRefused), &one).refused(refusal);
+        event.detail = Some(json!({"operation": "connect", "provider": one.provider, "error": error}));
+        work.commit(&[event]).await?;
+        return Ok(shown);
+    }
+    let AuthorizationResponse::Code(code) = params.said else { return Ok(CallbackPage::Declined) };
+    let verifier = text(&verifier)?;
+    let mut returned = about(event(Action::ConnectionAuthorized), &one);
+    if !one.began_in(&params.browser) {
+        let code = Zeroizing::new(code.expose_secret().to_owned());
+        let waiting = PendingCode { verifier, code, finish: finish_code()? };
+        let row = one.aad(Stage::CodeReceived)?;
+        let sealed = app.vault.keys.seal(work.connection(), &row, &waiting.to_bytes()).await?;
+        let until = now + Duration::seconds(app.config.vault.connect_ttl.into());
+        pending_authorization::store::mark_code_received(work.connection(), (state, &sealed), (now, until))
+            .await?;
+        returned.detail = Some(json!({"provider": one.provider, "browser": "another"}));
+        work.commit(&[returned]).await?;
+        return Ok(CallbackPage::Waits(waiting.finish));
+    }
+    pending_authorization::store::mark_used(work.connection(), state).await?;
+    returned.detail = Some(json!({"provider": one.provider, "browser": "same"}));
+    work.commit(&[returned]).await?;
+    let by = By::Browser(Box::new(event(Action::ConnectionCreated)), now);
+    let code = Code { verifier: &verifier, code: code.expose_secret() };
+    match exchange_code(app, (&one, &provider), code, by).await {
+        Ok(_) => Ok(CallbackPage::Connected),
+        Err(Error::Failed(fault)) => Err(fault),
+        Err(Error::Refused(Refusal::ProviderRefused)) => Ok(CallbackPage::Refused),
+        Err(Error::Refused(Refusal::ProviderUnavailable(_))) => Ok(CallbackPage::Unavailable),
+        Err(Error::Refused(_)) => Ok(CallbackPage::Gone),
+    }
+}
+
+/// RFC 9207 §2.4: an issuer that is said is the one that it was sent to, and one that always says so is not silent.
+fn is_from(provider: &OpenedProvider, said: Option<&str>) -> bool {
+    let Some(oauth) = &provider.provider.settings.oauth else { return false };
+    match (said, &oauth.issuer) {
+        (Some(said), Some(issuer)) => said == issuer,
+        (Some(_), None) => true,
+        (None, _) => !oauth.authorization_response_iss_parameter_supported,
+    }
+}
+
+/// Its provider, and what was sealed with it: neither has been tampered with.
+async fn open(
+    app: &App,
+    connection: &mut PgConnection,
+    one: &PendingAuthorization,
+    stage: Stage,
+) -> Result<(OpenedProvider, Zeroizing<Vec<u8>>), Fault> {
+    let keys = &app.vault.keys;
+    let sealed = keys.open(connection, &one.aad(stage)?, &one.sealed).await?;
+    let found = provider::store::find(connection, &one.provider).await?;
+    let found = found.ok_or_else(|| Fault::new("an authorization without its provider"))?;
+    Ok((found.open(keys, connection).await?, sealed))
+}
+
+fn text(bytes: &[u8]) -> Result<Zeroizing<String>, Fault> {
+    let text = std::str::from_utf8(bytes).context("reading a verifier")?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Finishes what another browser has brought: its owner has the code that was shown there.
+pub async fn finish(
+    app: &Arc<App>,
+    call: &Call,
+    (id, typed): (&str, SecretString),
+) -> Result<ApiResponse, Error> {
+    // A task of its own, as above.
+    let task = app.spawn_detached({
+        let (app, call, id) = (Arc::clone(app), call.clone(), id.to_owned());
+        async move { try_to_finish(&app, &call, (&id, &typed)).await }
+    });
+    let result = match task.await.context("finishing a connection")? {
+        Ok(Finished::Recorded(result)) => return result,
+        Ok(Finished::Before(done)) => return Ok(done),
+        Err(stop) => Err(stop),
+    };
+    refused(&Desk::of(app), call, ("finish", AuditTarget::Other(id)), result).await
+}
+
+enum Finished {
+    /// The log knows already how it went.
+    Recorded(Result<ApiResponse, Error>),
+    /// It was finished by the same request before.
+    Before(ApiResponse),
+}
+
+async fn try_to_finish(
+    app: &App,
+    call: &Call,
+    (id, typed): (&str, &SecretString),
+) -> Result<Finished, Error> {
+    let desk = Desk::of(app);
+    let mut work = AuditedTransaction::begin(desk.pool).await?;
+    if let Some(done) = call.authorize_and_claim(&desk, &mut work).await? {
+        return Ok(Finished::Before(done));
+    }
+    // Administrators act for nobody here.
+    let owner = call.caller.principal(desk.issuer).filter(|_| !call.caller.administers());
+    let owner = owner.ok_or(Refusal::InsufficientScope)?;
+    // Its key is claimed again with what it brings about; until then it may be repeated.
+    drop(work);
+    let mut work = AuditedTransaction::begin(desk.pool).await?;
+    let once = Call { idempotency_key: None, ..call.clone() };
+    once.authorize_and_claim(&desk, &mut work).await?;
+    let named = (if is_id(id) { id } else { "" }, &owner);
+    let found =
+        pending_authorization::store::find_pending_code_for_update(work.connection(), named, call.now)
+            .await?;
+    let one = found.ok_or(Refusal::NotFound)?;
+    let (provider, sealed) = open(app, work.connection(), &one, Stage::CodeReceived).await?;
+    let waiting = PendingCode::from_bytes(&sealed)?;
+    if !waiting.is_finished_by(typed.expose_secret()) {
+        if one.attempts + 1 >= MAX_ATTEMPTS {
+            pending_authorization::store::mark_used(work.connection(), one.state).await?;
+        } else {
+            pending_authorization::store::mark_attempted(work.connection(), one.state).await?;
+        }
+        let mut event = about(call.event(Action::ConnectionRefused), &one).refused(Refusal::NotFound);
+        event.detail =
+            Some(json!({"operation": "finish", "provider": one.provider, "tries": one.attempts + 1}));
+        work.commit(&[event]).await?;
+        return Ok(Finished::Recorded(Err(Refusal::NotFound.into())));
+    }
+    pending_authorization::store::mark_used(work.connection(), one.state).await?;
+    let mut event = about(call.event(Action::ConnectionAuthorized), &one);
+    event.detail = Some(json!({"provider": one.provider, "browser": "another", "finished": true}));
+    work.commit(&[event]).await?;
+    let code = Code { verifier: &waiting.verifier, code: &waiting.code };
+    Ok(Finished::Recorded(exchange_code(app, (&one, &provider), code, By::Owner(call)).await))
+}

@@ -1,0 +1,219 @@
+//! From an authorization code to a connection (RFC 6749 §4.1.3): the provider is asked once, never inside a transaction,
+//! and what it gives is stored before anyone is told. What cannot be stored is given back.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::connect::{about, is_connectable, redirect_uri};
+use super::connections::{Wanted, blank, sealed, view};
+use super::provider_client::{self, Next, Revoked, TokenEndpointResult};
+use crate::app::App;
+use crate::domain::audit::{Action, Event};
+use crate::domain::pending_authorization::PendingAuthorization;
+use crate::domain::provider::OpenedProvider;
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::vault::{self, Connection, Credential, State, Tokens};
+use crate::platform::fault::Fault;
+use crate::protocol::metadata;
+use crate::protocol::token_answer::{Scope, TokenSet};
+use crate::services::request_context::{ApiResponse, Call, Desk};
+use crate::services::transaction::{AuditedTransaction, Authorized};
+
+/// Between attempts to store.
+const PAUSE: Duration = Duration::from_millis(250);
+const ATTEMPTS: u32 = 5;
+
+/// A code, and what proves that we asked for it.
+#[derive(Clone, Copy)]
+pub(super) struct Code<'a> {
+    pub(super) verifier: &'a str,
+    pub(super) code: &'a str,
+}
+
+/// Who makes the connection.
+#[derive(Clone)]
+pub(super) enum By<'a> {
+    /// The browser in which it began; with an event to begin from, and when.
+    Browser(Box<Event>, OffsetDateTime),
+    /// Its owner, at the management API.
+    Owner(&'a Call),
+}
+
+impl By<'_> {
+    fn event(&self, action: Action) -> Event {
+        match self {
+            Self::Browser(event, _) => Event { action, ..event.as_ref().clone() },
+            Self::Owner(call) => call.event(action),
+        }
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        match self {
+            Self::Browser(_, now) => *now,
+            Self::Owner(call) => call.now,
+        }
+    }
+}
+
+/// Asks for the tokens of a code and stores them. Refusals have been recorded.
+pub(super) async fn exchange_code(
+    app: &App,
+    (one, provider): (&PendingAuthorization, &OpenedProvider),
+    code: Code<'_>,
+    by: By<'_>,
+) -> Result<ApiResponse, Error> {
+    let redirect_uri = redirect_uri(&app.issuer, &one.provider);
+    let params = [
+        ("grant_type", "authorization_code"),
+        ("code", code.code),
+        ("redirect_uri", redirect_uri.as_str()),
+        ("code_verifier", code.verifier),
+    ];
+    let given = match provider_client::ask(&app.vault.outbound, provider, &params).await {
+        TokenEndpointResult::Tokens(given) => given,
+        TokenEndpointResult::GrantRevoked(error) => {
+            return refuse(app, one, &by, (Refusal::ProviderRefused, json!(error))).await;
+        }
+        TokenEndpointResult::Rejected(problem) => {
+            return refuse(app, one, &by, (Refusal::ProviderRefused, json!(problem.why))).await;
+        }
+        TokenEndpointResult::NoTokens(problem) | TokenEndpointResult::Unavailable(problem) => {
+            tracing::warn!(connection = one.connection, error = %problem, "a provider is unwell");
+            let rest = match problem.next {
+                Next::After(seconds) => u32::try_from(seconds).unwrap_or(u32::MAX).max(1),
+                Next::AtOnce | Next::Later => 1,
+            };
+            let error = json!(problem.why);
+            return refuse(app, one, &by, (Refusal::ProviderUnavailable(rest), error)).await;
+        }
+    };
+    let brought = brought(one, given, by.now());
+    let mut last = Fault::new("a credential was not stored");
+    for _ in 0..ATTEMPTS {
+        match put(app, one, &brought, &by).await {
+            Ok(done) => return Ok(done),
+            Err(Error::Failed(fault)) => last = fault,
+            Err(Error::Refused(refusal)) => {
+                revoke_unused_tokens(app, provider, &brought).await;
+                return refuse(app, one, &by, (refusal, Value::Null)).await;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    revoke_unused_tokens(app, provider, &brought).await;
+    Err(last.into())
+}
+
+/// What was given; what the provider does not say is what was asked for (RFC 6749 §5.1). Without an access token the first
+/// one is fetched when it is needed.
+fn brought(one: &PendingAuthorization, given: TokenSet, now: OffsetDateTime) -> Wanted {
+    let scopes = match given.scope {
+        Scope::Known(scopes) => Some(scopes),
+        Scope::Unsaid => (!one.scopes.is_empty()).then(|| one.scopes.clone()),
+        Scope::Unknown => None,
+    };
+    let expires_at = match &given.access_token {
+        Some(_) => given.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into())),
+        None => Some(now),
+    };
+    let credential = Credential::Oauth2(Tokens {
+        access_token: given.access_token.unwrap_or_default(),
+        token_type: given.token_type,
+        refresh_token: given.refresh_token,
+    });
+    Wanted { credential, expires_at, scopes, obtained_at: now }
+}
+
+async fn put(
+    app: &App,
+    one: &PendingAuthorization,
+    brought: &Wanted,
+    by: &By<'_>,
+) -> Result<ApiResponse, Error> {
+    let desk = Desk::of(app);
+    let now = by.now();
+    let there = async {
+        let there =
+            app.read(async |connection| vault::store::find(connection, &one.connection).await).await?;
+        match there {
+            Some(there) if there.owner != one.owner || there.provider != one.provider => {
+                Err(Refusal::NotFound.into())
+            }
+            there => Ok(there),
+        }
+    };
+    let (authorized, there) = Authorized::by(there).await?;
+    // Behind the gate, where there is an old credential: nobody is answered that when the answer has left.
+    let mut work = match there.is_some() {
+        true => AuditedTransaction::begin_exclusive(desk.pool, authorized).await?,
+        false => AuditedTransaction::begin(desk.pool).await?,
+    };
+    if let By::Owner(call) = by
+        && let Some(done) = call.authorize_and_claim(&desk, &mut work).await?
+    {
+        return Ok(done);
+    }
+    if !is_connectable(&app.rows, work.connection(), &app.issuer, (&one.owner, one.owner_authenticated_at))
+        .await?
+    {
+        return Err(Refusal::PrincipalRevoked.into());
+    }
+    let old = vault::store::find_for_update(work.connection(), &one.connection).await?;
+    if old.is_some() != there.is_some() {
+        return Err(Fault::new("a connection came to be meanwhile").into());
+    }
+    let (next, action) = match old {
+        Some(old) if old.owner != one.owner || old.provider != one.provider => {
+            return Err(Refusal::NotFound.into());
+        }
+        Some(old) if old.state() == State::Disconnected => {
+            return Err(Refusal::ConnectionUnusable(State::Disconnected).into());
+        }
+        Some(old) => {
+            let name = one.name.clone().or(old.name);
+            (Connection { name, updated_at: now, needs_reconnect_at: None, ..old }, Action::ConnectionRotated)
+        }
+        None => {
+            let next = blank(&one.connection, &one.provider, one.owner.clone(), now);
+            (Connection { name: one.name.clone(), ..next }, Action::ConnectionCreated)
+        }
+    };
+    let next = sealed(work.connection(), &app.vault, next, brought).await?;
+    vault::store::put(work.connection(), &next).await?;
+    let mut event = about(by.event(action), one);
+    event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes, "how": "oauth"}));
+    let mut done = ApiResponse::with(view(&next))?;
+    if action == Action::ConnectionCreated {
+        (done.status, done.location) =
+            (201, Some(metadata::endpoint(&app.issuer, &format!("/api/v1/connections/{}", next.id))));
+    }
+    if let By::Owner(call) = by {
+        call.store_response(&desk, &mut work, &done).await?;
+    }
+    work.commit(&[event]).await?;
+    app.vault.opened.invalidate(&next.id);
+    Ok(done)
+}
+
+/// Nobody would ever use them.
+async fn revoke_unused_tokens(app: &App, provider: &OpenedProvider, brought: &Wanted) {
+    let Credential::Oauth2(tokens) = &brought.credential else { return };
+    if provider_client::revoke(&app.vault.outbound, provider, tokens).await != Revoked::Done {
+        tracing::warn!(provider = provider.provider.id, "tokens that nobody uses were not given back");
+    }
+}
+
+async fn refuse(
+    app: &App,
+    one: &PendingAuthorization,
+    by: &By<'_>,
+    (refusal, error): (Refusal, Value),
+) -> Result<ApiResponse, Error> {
+    let work = AuditedTransaction::begin(&app.pool).await?;
+    let mut event = about(by.event(Action::ConnectionRefused), one).refused(refusal);
+    event.detail = Some(json!({"operation": "connect", "provider": one.provider, "error": error}));
+    work.commit(&[event]).await?;
+    Err(refusal.into())
+}

@@ -1,0 +1,113 @@
+//! Taking a credential out of the vault by token exchange (RFC 8693): the subject token is the agent's own token of a
+//! chain, and what is issued is a token of somebody else, which has a type of its own (standards TE-47).
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::purpose::Purpose;
+use super::retrieval::RetrievalContext;
+use super::retrieve;
+use crate::app::App;
+use crate::domain::audit::store::LeafRef;
+use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::client::Grant;
+use crate::domain::delegation::candidates::Memory;
+use crate::domain::ledger::{Entry, Guards, SingleUseId, Write};
+use crate::domain::refusal::{Error, Refusal};
+use crate::platform::fault::Fault;
+use crate::protocol::authorization_details::Details;
+use crate::protocol::token_exchange::PresentedToken;
+use crate::services::client_authentication::Authenticated;
+use crate::services::client_request::{ClientCredentialsInput, authenticate};
+use crate::services::dpop::{self, DpopTarget};
+use crate::services::verify_token;
+
+/// A request for a token of the vault, as far as its form goes.
+#[derive(Debug)]
+pub struct VaultExchangeRequest {
+    /// Who asks, under which key, from where.
+    pub from: ClientCredentialsInput,
+    /// Under which token, for what: one object that names a connection.
+    pub asked: Result<(PresentedToken, Details), Refusal>,
+}
+
+/// Answers the JSON document of a token response (RFC 8693 §2.2.1), cleared after use, and where the log has it.
+///
+/// # Errors
+/// A refusal, which has been recorded if the client is known.
+pub async fn exchange(
+    app: &Arc<App>,
+    request: &VaultExchangeRequest,
+    now: OffsetDateTime,
+) -> Result<(Zeroizing<Vec<u8>>, Option<LeafRef>), Error> {
+    let Authenticated { client, asserted } = authenticate(app, &request.from, now, Memory::Usable).await??;
+    if app.requests.count(&client.client_id).is_err() {
+        return Err(Refusal::RateLimited.into());
+    }
+    let mut single_use_ids: Vec<SingleUseId> =
+        asserted.into_iter().map(|asserted| asserted.single_use_id).collect();
+    let actor = Actor::client(&client.client_id, None);
+    let mut event = Event::new(now, Action::VaultTokenRetrieved, actor);
+    event.origin = request.from.origin.clone();
+    let found = async {
+        if !client.grant_types.contains(&Grant::TokenExchange) {
+            return Err(Error::Refused(Refusal::UnauthorizedClient));
+        }
+        let proof = request.from.proof.as_ref().map_err(|refusal| *refusal)?;
+        let at = DpopTarget::post("/oauth/token");
+        let possessed = dpop::possess(app, (&client, at), proof.as_deref(), now)?;
+        let possessed = possessed.ok_or(Refusal::DpopProofMissing)?;
+        single_use_ids.push(possessed.single_use_id);
+        event.actor.jkt = Some(possessed.jkt.clone());
+        let (presented, details) = request.asked.as_ref().map_err(|refusal| *refusal)?;
+        let [detail] = details.0.as_slice() else {
+            return Err(Refusal::AuthorizationDetailsMalformed.into());
+        };
+        let connection = detail.identifier.clone().ok_or(Refusal::AuthorizationDetailsMalformed)?;
+        let registry = app.current_registry().await?;
+        let token = verify_token::subject(app, presented, (&client, &registry), now).await?;
+        event.subject = Some(token.subject.clone());
+        if !token.is_held_by(&client.client_id, &app.issuer) {
+            return Err(Refusal::DelegationRequired.into());
+        }
+        if token.jkt.as_ref() != Some(&possessed.jkt) {
+            return Err(Refusal::SubjectKeyMismatch.into());
+        }
+        if !token.audiences.allows(&app.issuer) {
+            return Err(Refusal::ResourceRefused.into());
+        }
+        let context =
+            RetrievalContext::of(app, (token, possessed.key), (client, event.origin.clone()), now).await?;
+        Ok((context, connection))
+    }
+    .await;
+    let (mut context, connection) = match found {
+        Ok(found) => found,
+        Err(Error::Refused(refusal)) => {
+            record(app, (event.refused(refusal), single_use_ids), now).await?;
+            return Err(refusal.into());
+        }
+        Err(failed) => return Err(failed),
+    };
+    context.add_spends(single_use_ids);
+    let taken =
+        context.retrieve(app, (&connection, Purpose::Retrieve(None))).await.map_err(|stop| match stop {
+            Error::Refused(Refusal::NotFound) => Error::Refused(Refusal::ResourceRefused),
+            other => other,
+        })?;
+    Ok((retrieve::exchanged(&taken, context.now)?, context.place))
+}
+
+/// What was refused before anything was known of the connection.
+async fn record(
+    app: &App,
+    (event, single_use_ids): (Event, Vec<SingleUseId>),
+    now: OffsetDateTime,
+) -> Result<(), Fault> {
+    let entry =
+        Entry { now, single_use_ids, guards: Guards::default(), write: Write::Nothing, event: Some(event) };
+    let recorded = app.ledger.record(entry).await;
+    recorded.map(drop).map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))
+}

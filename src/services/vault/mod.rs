@@ -1,0 +1,31 @@
+//! The vault: credentials of third parties, for living chains only.
+
+mod callback;
+mod code_exchange;
+mod connect;
+mod connections;
+mod declare;
+mod disconnect;
+mod discover;
+mod exchange;
+mod provider_client;
+mod providers;
+mod proxy;
+mod purpose;
+mod put_provider;
+mod refresh;
+mod rekey;
+mod retrieval;
+mod retrieve;
+
+pub use self::callback::{AuthorizationResponse, CallbackPage, CallbackParams, finish, handle_callback};
+pub use self::connect::{AuthorizationRequest, begin};
+pub use self::connections::{Import, ListQuery, NewConnection, create, list, rotate, show};
+pub use self::declare::{Declared, UNUSABLE, declare, providers};
+pub use self::disconnect::{disconnect, purge};
+pub use self::exchange::{VaultExchangeRequest, exchange};
+pub use self::providers::{ProviderDeclaration, ResolvedProvider, prepare, view as provider_view};
+pub use self::proxy::{ProxyRequest, ProxyResponse, call};
+pub(super) use self::put_provider::{prepare_all, put as put_provider};
+pub use self::rekey::{Rekeyed, rekey};
+pub use self::retrieve::{DeliveryForm, RetrievalRequest, RetrievedCredential, retrieve};

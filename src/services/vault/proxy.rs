@@ -1,0 +1,284 @@
+//! A request with a credential in it that whoever makes the request never sees. It is in the log before it is sent; what
+//! became of it is told afterwards.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, stream};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::purpose::Purpose;
+use super::refresh;
+use super::retrieval;
+use crate::app::App;
+use crate::domain::audit::{Action, Event, Origin, Outcome};
+use crate::domain::ledger::{Entry, Guards, Write};
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::vault::Credential;
+use crate::domain::vault::credential_cache::OpenedConnection;
+use crate::domain::vault::target::Target;
+use crate::platform::fault::Fault;
+use crate::platform::outbound::{self, Bytes, Chunks, Field, UpstreamError};
+use crate::protocol::{hop_by_hop, oauth_client};
+use crate::services::access_token_auth::PresentedAccessToken;
+
+/// Secrets shorter than this are too likely to stand somewhere by chance.
+const SHORTEST_TO_FIND: usize = 6;
+
+/// A request that is to be passed on.
+pub struct ProxyRequest<'a> {
+    /// The connection whose credential goes with it.
+    pub connection: &'a str,
+    /// Where it goes.
+    pub target: Target<'a>,
+    /// Its header.
+    pub fields: Vec<Field>,
+    /// The length of its body, where that is said.
+    pub length: Option<u64>,
+    /// Its body, where there may be one.
+    pub body: Option<Chunks>,
+}
+
+/// What is passed back.
+pub struct ProxyResponse {
+    /// HTTP status.
+    pub status: u16,
+    /// Its header.
+    pub fields: Vec<Field>,
+    /// The length of its body, where that is known.
+    pub length: Option<u64>,
+    /// Its body.
+    pub body: Chunks,
+}
+
+/// Puts the credential of a connection into a request, passes it on, and answers what is answered.
+///
+/// # Errors
+/// A refusal, which has been recorded once it was known whose chain asks.
+pub async fn call(
+    app: &Arc<App>,
+    (presented, at): (&PresentedAccessToken, (&str, &str)),
+    onward: ProxyRequest<'_>,
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<ProxyResponse, Error> {
+    let settings = &app.config.vault;
+    if onward.length.is_some_and(|length| length > settings.proxy_max_request_bytes) {
+        return Err(Refusal::TooLarge.into());
+    }
+    let mut context = retrieval::authenticate(app, (presented, at), origin, now).await?;
+    let target = onward.target;
+    context.event.action = Action::VaultProxyCalled;
+    context.event.detail =
+        Some(json!({"method": target.method, "host": target.host_name(), "path": target.template()}));
+    let opened = context.retrieve(app, (onward.connection, Purpose::Proxy(&target))).await?;
+    let placement = &opened.provider.provider.settings.placement;
+    // The same on which it was decided.
+    let url = target.url(placement).ok_or(Refusal::ProxyForbidden)?;
+    let credential = credential(&opened);
+
+    let mut report = Report::of(app, context.event);
+    let overflow = Arc::new(AtomicBool::new(false));
+    let mut fields = hop_by_hop::onward(onward.fields, &placement.header, &placement.request_headers);
+    fields.extend(onward.length.map(|length| ("content-length".to_owned(), length.to_string().into_bytes())));
+    // RFC 9110 §7.6.3.
+    fields.push(("via".to_owned(), b"1.1 actchain".to_vec()));
+    let body =
+        onward.body.map(|chunks| bounded(chunks, settings.proxy_max_request_bytes, Arc::clone(&overflow)));
+    let request = outbound::ProxyRequest {
+        method: target.method,
+        url: url.clone(),
+        fields,
+        secret: (&placement.header, field(&placement.scheme, &credential)),
+        body,
+        patience: Duration::from_secs(settings.proxy_timeout.into()),
+    };
+    let answered = match app.vault.outbound.forward(request).await {
+        Ok(answered) => answered,
+        Err(_) if overflow.load(Ordering::Relaxed) => return Err(report.failed(Refusal::TooLarge)),
+        Err(UpstreamError::Late(fault)) => {
+            tracing::warn!(error = %fault, "an answer through the proxy is late");
+            return Err(report.failed(Refusal::ProxyTimeout));
+        }
+        Err(UpstreamError::Failed(fault)) => {
+            tracing::warn!(error = %fault, "there is no answer through the proxy");
+            return Err(report.failed(Refusal::ProxyFailed));
+        }
+    };
+    report.status = Some(answered.status);
+    // RFC 6750 §3.1: the access token is expired, revoked or otherwise invalid.
+    if answered.status == 401
+        && let Err(fault) = refresh::reject(app, &opened.connection, app.clock.now()).await
+    {
+        tracing::error!(error = %fault, "a rejected access token was not marked");
+    }
+    let bodiless = target.method == "HEAD" || matches!(answered.status, 204 | 304);
+    if !bodiless && answered.length.is_some_and(|length| length > settings.proxy_max_response_bytes) {
+        return Err(report.failed(Refusal::ProxyFailed));
+    }
+    let body: Chunks = if bodiless {
+        report.ended = Ended::Complete;
+        Box::pin(stream::empty())
+    } else {
+        Box::pin(Watched { chunks: answered.body, most: settings.proxy_max_response_bytes, report })
+    };
+    let secrets = secrets(&opened, &credential);
+    let secrets: Vec<&str> = secrets.iter().map(|secret| secret.as_str()).collect();
+    Ok(ProxyResponse {
+        status: answered.status,
+        fields: hop_by_hop::back(answered.fields, (&url, &secrets)),
+        length: answered.length,
+        body,
+    })
+}
+
+/// The credential as it stands in a header field, without its scheme.
+fn credential(opened: &OpenedConnection) -> Zeroizing<String> {
+    match &opened.credential {
+        Credential::Oauth2(tokens) => Zeroizing::new(tokens.access_token.expose_secret().to_owned()),
+        Credential::ApiKey { key } => Zeroizing::new(key.expose_secret().to_owned()),
+        Credential::Basic { username, password } => oauth_client::pair(username, password.expose_secret()),
+    }
+}
+
+fn field(scheme: &str, credential: &str) -> Zeroizing<String> {
+    let mut field = Zeroizing::new(String::with_capacity(scheme.len() + 1 + credential.len()));
+    if !scheme.is_empty() {
+        field.push_str(scheme);
+        field.push(' ');
+    }
+    field.push_str(credential);
+    field
+}
+
+/// What must not be passed back.
+fn secrets(opened: &OpenedConnection, credential: &Zeroizing<String>) -> Vec<Zeroizing<String>> {
+    let password = match &opened.credential {
+        Credential::Basic { password, .. } => Some(Zeroizing::new(password.expose_secret().to_owned())),
+        Credential::Oauth2(_) | Credential::ApiKey { .. } => None,
+    };
+    let all = password.into_iter().chain([credential.clone()]);
+    all.filter(|secret| secret.len() >= SHORTEST_TO_FIND).collect()
+}
+
+/// A body that ends in an error where it is longer than it may be: so that nobody takes a part for the whole. (One that is
+/// shorter than was said is an error to whoever sends it.)
+fn bounded(chunks: Chunks, most: u64, overflow: Arc<AtomicBool>) -> Chunks {
+    let mut count = 0_u64;
+    Box::pin(chunks.map(move |chunk| {
+        let chunk = chunk?;
+        count = count.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        if count > most {
+            overflow.store(true, Ordering::Relaxed);
+            return Err(Fault::new("a body that is too large"));
+        }
+        Ok(chunk)
+    }))
+}
+
+/// The body of an answer on its way back: cut where it is too long, and reported when it is over.
+struct Watched {
+    chunks: Chunks,
+    most: u64,
+    report: Report,
+}
+
+impl Stream for Watched {
+    type Item = Result<Bytes, Fault>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.report.ended == Ended::Cut {
+            return Poll::Ready(None);
+        }
+        let chunk = std::task::ready!(self.chunks.as_mut().poll_next(context));
+        Poll::Ready(match chunk {
+            None => {
+                self.report.ended = Ended::Complete;
+                None
+            }
+            Some(Err(fault)) => {
+                self.report.ended = Ended::Cut;
+                Some(Err(fault))
+            }
+            Some(Ok(chunk)) => {
+                let bytes = self.report.bytes.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+                if bytes > self.most {
+                    self.report.ended = Ended::Cut;
+                    return Poll::Ready(Some(Err(Fault::new("an answer that is too large"))));
+                }
+                self.report.bytes = bytes;
+                Some(Ok(chunk))
+            }
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The caller has gone.
+    Cancelled,
+    /// All was passed back.
+    Complete,
+    /// The answer broke off, took too long, or was too large.
+    Cut,
+    /// There was nothing to pass back.
+    Failed(Refusal),
+}
+
+/// What became of a call, recorded when it is over, however it ends.
+struct Report {
+    app: Arc<App>,
+    event: Event,
+    status: Option<u16>,
+    bytes: u64,
+    ended: Ended,
+}
+
+impl Report {
+    /// Of a call that is about to be sent.
+    fn of(app: &Arc<App>, called: Event) -> Self {
+        let event = Event { action: Action::VaultProxyAnswered, ..called };
+        Self { app: Arc::clone(app), event, status: None, bytes: 0, ended: Ended::Cancelled }
+    }
+
+    fn failed(mut self, refusal: Refusal) -> Error {
+        self.ended = Ended::Failed(refusal);
+        refusal.into()
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let now = self.app.clock.now();
+        let mut event = Event { at: now, ..self.event.clone() };
+        let (ended, reason) = match self.ended {
+            Ended::Complete => ("complete", None),
+            Ended::Cancelled => ("cancelled", None),
+            Ended::Cut => ("cut", None),
+            Ended::Failed(refusal) => ("failed", Some(refusal.reason())),
+        };
+        if reason.is_some() {
+            (event.outcome, event.reason) = (Outcome::Refused, reason);
+        }
+        if let Some(Value::Object(members)) = &mut event.detail {
+            members.insert("status".into(), self.status.into());
+            members.insert("bytes".into(), self.bytes.into());
+            members.insert("ended".into(), ended.into());
+        }
+        let (write, guards) = (Write::Nothing, Guards::default());
+        let entry = Entry { now, single_use_ids: Vec::new(), guards, write, event: Some(event) };
+        let app = Arc::clone(&self.app);
+        // The call itself is in the log; nobody waits for this.
+        drop(self.app.spawn_detached(async move {
+            if let Err(problem) = app.ledger.record(entry).await {
+                tracing::error!(?problem, "what became of a call through the proxy was not recorded");
+            }
+        }));
+    }
+}

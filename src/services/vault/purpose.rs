@@ -1,0 +1,33 @@
+//! What a stored credential is asked for.
+
+use std::collections::BTreeSet;
+
+use crate::domain::vault::target::Target;
+
+/// What for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose<'a> {
+    /// The credential itself; with the SHA-256 of an access token that the provider's API has refused.
+    Retrieve(Option<[u8; 32]>),
+    /// A request with the credential in it.
+    Proxy(&'a Target<'a>),
+}
+
+impl Purpose<'_> {
+    /// Whether `actions` of the authorization details, where they list anything, list this in any form.
+    pub(super) fn is_among(self, actions: &BTreeSet<String>) -> bool {
+        match self {
+            Self::Retrieve(_) => actions.contains("retrieve"),
+            Self::Proxy(_) => actions.iter().any(|action| action == "proxy" || action.starts_with("proxy:")),
+        }
+    }
+
+    /// Whether a member of the authorization details can be enforced: whoever has a credential takes it anywhere.
+    pub(super) fn supports_member(self, member: &str) -> bool {
+        match member {
+            "actions" | "scopes" => true,
+            "locations" => matches!(self, Self::Proxy(_)),
+            _ => false,
+        }
+    }
+}

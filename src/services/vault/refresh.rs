@@ -1,0 +1,357 @@
+//! A new access token before the old one ends: one refresh at a time for each connection, across all servers. What comes
+//! back is stored before anyone is answered. The provider is never talked to inside a transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::provider_client::{Next, Problem, Revoked, TokenEndpointResult, refresh as ask, revoke};
+use crate::app::App;
+use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::vault::credential_cache::OpenedConnection;
+use crate::domain::vault::store::Lease;
+use crate::domain::vault::{self, Connection, Credential, State, Tokens};
+use crate::platform::fault::Fault;
+use crate::platform::random;
+use crate::protocol::token_answer::{Scope, TokenSet};
+use crate::services::transaction::AuditedTransaction;
+
+/// How long one attempt of one server may take: longer than a provider is waited for, and shorter than others wait, so that
+/// they outlast a server that was killed.
+const LEASE_SECONDS: f64 = 15.0;
+/// How long others wait for it.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// How often they look.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often it is tried to store what came back: a second apart, should the database be away.
+const STORES: u32 = 30;
+/// Pauses between attempts.
+const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(1_000)];
+/// How long nothing is sent after a success without tokens: the refresh token may be used up by it, and some servers end a
+/// grant whose refresh token comes twice (RFC 9700 §4.14.2).
+const AFTER_A_LOSS: time::Duration = time::Duration::minutes(1);
+/// A token that was renewed less than this ago is not renewed because it was rejected: then the token is not the reason.
+const SETTLED: time::Duration = time::Duration::minutes(1);
+
+/// The connection with a credential that is good for a while. One that is about to end is good enough where no other is
+/// to be had.
+pub(super) async fn fresh(
+    app: &Arc<App>,
+    opened: Arc<OpenedConnection>,
+    now: OffsetDateTime,
+) -> Result<Arc<OpenedConnection>, Error> {
+    let id = opened.connection.id.clone();
+    let turn = app.vault.refreshing.get_with(id.clone(), Arc::default);
+    let _turn = turn.lock().await;
+    let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
+    let until = Instant::now() + PATIENCE;
+    let version = opened.connection.version;
+    // A task that waited finds what the one before has brought.
+    let mut opened = match app.vault.opened.get(&id) {
+        Some(newer) if newer.connection.version > version => newer,
+        _ => opened,
+    };
+    let mut looked = false;
+    loop {
+        let connection = &opened.connection;
+        // What was brought meanwhile is good enough, however short its life is: one renewal for all who waited for it.
+        let brought = connection.version > version && connection.rejected_at.is_none();
+        if !connection.is_due(now, leeway) || (brought && !connection.has_ended(now)) {
+            return Ok(opened);
+        }
+        let rest = connection.rests_for(app.clock.now());
+        let hopeless = !connection.has_refresh_token || rest.is_some() || app.vault.unwell.contains_key(&id);
+        if hopeless && !connection.has_ended(now) {
+            return Ok(opened);
+        }
+        // What is remembered may say yes, for the ledger looks again. For a no it has to be read.
+        if hopeless && looked {
+            if !connection.has_refresh_token && mark_needs_reconnect(app, connection, "expired", now).await? {
+                return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+            }
+            return Err(Refusal::ProviderUnavailable(rest.unwrap_or(1)).into());
+        }
+        let lease = random::id(now)?;
+        let terms = Lease { id: lease, seconds: LEASE_SECONDS, now: app.clock.now() };
+        let named = (id.as_str(), opened.connection.version);
+        let leased = !hopeless
+            && app.read(async |connection| vault::store::mark_leased(connection, named, terms).await).await?;
+        if leased {
+            // A task of its own, which ends what it began: a refresh token that is good once must not be lost because
+            // somebody hung up.
+            let task = app.spawn_detached({
+                let (app, opened) = (Arc::clone(app), Arc::clone(&opened));
+                async move {
+                    let outcome = attempt(&app, &opened, lease, now).await;
+                    if !matches!(outcome, Ok(Outcome::Fresh(_))) {
+                        let id = opened.connection.id.as_str();
+                        // Others may try at once; if that fails, too, the lease ends by itself.
+                        let release = app.read(async |connection| {
+                            vault::store::mark_released(connection, id, lease).await
+                        });
+                        drop(release.await);
+                    }
+                    outcome
+                }
+            });
+            match task.await.map_err(|error| Fault::caused("refreshing", error))?? {
+                Outcome::Fresh(opened) => return Ok(opened),
+                Outcome::Changed => {}
+                Outcome::Unwell(until) => {
+                    // Where the provider does not say for how long, it is left alone for a moment.
+                    if until.is_none() {
+                        app.vault.unwell.insert(id, ());
+                    }
+                    let connection = Connection { retry_at: until, ..opened.connection.clone() };
+                    return as_it_is(opened, &connection, app.clock.now());
+                }
+            }
+        }
+        // Another server is at it, or there is another credential by now.
+        let found = app.read(async |connection| app.vault.open(connection, &id).await).await?;
+        opened = found.ok_or(Refusal::ConnectionUnusable(State::Disconnected))?;
+        if opened.connection.state() != State::Active {
+            return Err(Refusal::ConnectionUnusable(opened.connection.state()).into());
+        }
+        app.vault.opened.insert(id.clone(), Arc::clone(&opened));
+        looked = true;
+        if Instant::now() >= until {
+            let connection = opened.connection.clone();
+            return as_it_is(opened, &connection, app.clock.now());
+        }
+        if !hopeless && opened.connection.is_due(now, leeway) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// What is left of the present access token; else when to come again.
+fn as_it_is(
+    opened: Arc<OpenedConnection>,
+    rest: &Connection,
+    now: OffsetDateTime,
+) -> Result<Arc<OpenedConnection>, Error> {
+    if !opened.connection.has_ended(now) {
+        return Ok(opened);
+    }
+    Err(Refusal::ProviderUnavailable(rest.rests_for(now).unwrap_or(1)).into())
+}
+
+/// What came of it.
+enum Outcome {
+    /// A new access token.
+    Fresh(Arc<OpenedConnection>),
+    /// Its owner has stored another credential meanwhile, or ended it.
+    Changed,
+    /// The provider has none for us at the moment, nor before this time.
+    Unwell(Option<OffsetDateTime>),
+}
+
+/// Asks the provider, several times if it is unwell.
+async fn attempt(
+    app: &App,
+    opened: &OpenedConnection,
+    lease: Uuid,
+    now: OffsetDateTime,
+) -> Result<Outcome, Error> {
+    // What is remembered may know the provider as it was: secrets go only to where it is.
+    let found = app.read(async |connection| app.vault.open(connection, &opened.connection.id).await).await?;
+    let same = found.filter(|found| found.connection.version == opened.connection.version);
+    let Some(opened) = same.as_deref() else { return Ok(Outcome::Changed) };
+    let Credential::Oauth2(tokens) = &opened.credential else { return Ok(Outcome::Unwell(None)) };
+    let connection = &opened.connection;
+    let mut pauses = PAUSES.iter();
+    loop {
+        let problem = match ask(&app.vault.outbound, &opened.provider, tokens).await {
+            TokenEndpointResult::Tokens(given) => return Ok(store(app, opened, tokens, given, now).await?),
+            TokenEndpointResult::GrantRevoked(code) => {
+                if mark_needs_reconnect(app, connection, &code, now).await? {
+                    return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+                }
+                return Ok(Outcome::Changed);
+            }
+            TokenEndpointResult::NoTokens(problem) => {
+                tracing::error!(connection = connection.id, error = %problem, "a provider answered no tokens");
+                // As long as the present token is good, nothing is at stake by waiting.
+                let until = connection.expires_at.unwrap_or(now).max(app.clock.now() + AFTER_A_LOSS);
+                return rest(app, connection, &problem, Some(until)).await;
+            }
+            TokenEndpointResult::Rejected(problem) => {
+                tracing::error!(connection = connection.id, error = %problem, "a provider refuses us");
+                return rest(app, connection, &problem, None).await;
+            }
+            TokenEndpointResult::Unavailable(problem) => {
+                tracing::warn!(connection = connection.id, error = %problem, "a provider is unwell");
+                problem
+            }
+        };
+        let Some(pause) = pauses.next().filter(|_| problem.next == Next::AtOnce) else {
+            return rest(app, connection, &problem, None).await;
+        };
+        tokio::time::sleep(*pause).await;
+        let named = (connection.id.as_str(), lease);
+        let extended = app
+            .read(async |connection| vault::store::mark_extended(connection, named, LEASE_SECONDS).await)
+            .await?;
+        if !extended {
+            return Ok(Outcome::Changed);
+        }
+    }
+}
+
+/// Leaves a provider alone for as long as it says, on every server.
+async fn rest(
+    app: &App,
+    connection: &Connection,
+    problem: &Problem,
+    least: Option<OffsetDateTime>,
+) -> Result<Outcome, Error> {
+    let said = match problem.next {
+        Next::After(seconds) => i64::try_from(seconds).ok().map(time::Duration::seconds),
+        Next::AtOnce | Next::Later => None,
+    };
+    let until = said.map(|rest| app.clock.now() + rest).max(least);
+    if let Some(until) = until {
+        let named = (connection.id.as_str(), connection.version);
+        app.read(async |connection| vault::store::mark_resting(connection, named, until).await).await?;
+        app.vault.opened.invalidate(&connection.id);
+    }
+    Ok(Outcome::Unwell(until))
+}
+
+/// The provider's API has refused the access token: the next fetch renews it, on any server. One that cannot be renewed, or
+/// has just been, stays.
+pub(super) async fn reject(app: &App, one: &Connection, now: OffsetDateTime) -> Result<(), Fault> {
+    let settled = one.refreshed_at.is_none_or(|at| now - at >= SETTLED);
+    if !one.has_refresh_token || !settled {
+        return Ok(());
+    }
+    let named = (one.id.as_str(), one.version);
+    app.read(async |connection| vault::store::mark_rejected(connection, named, now).await).await?;
+    app.vault.opened.invalidate(&one.id);
+    Ok(())
+}
+
+/// Stores what was given, before anyone is answered.
+async fn store(
+    app: &App,
+    opened: &OpenedConnection,
+    old: &Tokens,
+    given: TokenSet,
+    now: OffsetDateTime,
+) -> Result<Outcome, Fault> {
+    let mut next = opened.connection.clone();
+    match given.scope {
+        Scope::Known(scopes) => next.scopes = Some(scopes),
+        Scope::Unsaid => {}
+        // Perhaps more than before: no longer known, so that nothing that is limited by scopes gets it.
+        Scope::Unknown => next.scopes = None,
+    }
+    let refresh_token = given.refresh_token.or_else(|| old.refresh_token.clone());
+    next.has_refresh_token = refresh_token.is_some();
+    (next.retry_at, next.updated_at) = (None, now);
+    let renewed = given.access_token.is_some();
+    if renewed {
+        next.expires_at = given.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into()));
+        (next.refreshed_at, next.obtained_at) = (Some(now), now);
+    } else {
+        // The old access token stays, and the new refresh token is not used up in haste.
+        next.retry_at = Some(now + AFTER_A_LOSS);
+        tracing::error!(connection = next.id, "a provider answered a refresh token without an access token");
+    }
+    let credential = Credential::Oauth2(Tokens {
+        access_token: given.access_token.unwrap_or_else(|| old.access_token.clone()),
+        token_type: if renewed { given.token_type } else { old.token_type.clone() },
+        refresh_token,
+    });
+    let mut last = Fault::new("a refreshed credential was not stored");
+    for _ in 0..STORES {
+        match put(app, (opened, &next, &credential), now).await {
+            Ok(Outcome::Changed) => {
+                revoke_unused_tokens(app, opened, &credential).await?;
+                return Ok(Outcome::Changed);
+            }
+            Ok(_) if !renewed => return Ok(Outcome::Unwell(next.retry_at)),
+            Ok(outcome) => return Ok(outcome),
+            Err(fault) => last = fault,
+        }
+        tokio::time::sleep(PAUSES[1]).await;
+    }
+    Err(last)
+}
+
+/// Where the connection was ended meanwhile, the provider was told of the tokens before these: nobody would ever use them.
+async fn revoke_unused_tokens(
+    app: &App,
+    opened: &OpenedConnection,
+    credential: &Credential,
+) -> Result<(), Fault> {
+    let id = opened.connection.id.as_str();
+    let found = app.read(async |connection| vault::store::find(connection, id).await).await?;
+    if let Credential::Oauth2(tokens) = credential
+        && found.is_none_or(|found| found.state() == State::Disconnected)
+        && matches!(revoke(&app.vault.outbound, &opened.provider, tokens).await, Revoked::Not(_))
+    {
+        tracing::warn!(connection = id, "tokens that nobody uses were not given back");
+    }
+    Ok(())
+}
+
+async fn put(
+    app: &App,
+    (opened, next, credential): (&OpenedConnection, &Connection, &Credential),
+    now: OffsetDateTime,
+) -> Result<Outcome, Fault> {
+    let mut work = AuditedTransaction::begin(&app.pool).await?;
+    let found = vault::store::find_for_update(work.connection(), &next.id).await?;
+    let same = found.is_some_and(|found| found.version == next.version && found.state() == State::Active);
+    if !same {
+        return Ok(Outcome::Changed);
+    }
+    let sealed = app.vault.keys.seal(work.connection(), &next.aad(), &credential.to_bytes()?).await?;
+    let next = Connection { sealed: Some(sealed), ..next.clone() };
+    vault::store::put(work.connection(), &next).await?;
+    let mut event = about(Action::ConnectionRefreshed, &next, now);
+    let rejected = opened.connection.rejected_at.is_some();
+    event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes, "rejected": rejected}));
+    work.commit(&[event]).await?;
+    let stored = Arc::new(OpenedConnection {
+        connection: Connection { version: next.version + 1, rejected_at: None, ..next },
+        credential: credential.clone(),
+        provider: Arc::clone(&opened.provider),
+    });
+    app.vault.opened.insert(stored.connection.id.clone(), Arc::clone(&stored));
+    Ok(Outcome::Fresh(stored))
+}
+
+/// The provider honours it no more; `false` if there is another credential by now, or none any more.
+async fn mark_needs_reconnect(
+    app: &App,
+    one: &Connection,
+    code: &str,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
+    let mut work = AuditedTransaction::begin(&app.pool).await?;
+    let marked = vault::store::mark_needs_reconnect(work.connection(), (&one.id, one.version), now).await?;
+    app.vault.opened.invalidate(&one.id);
+    if !marked {
+        return Ok(false);
+    }
+    let mut event = about(Action::ConnectionNeedsReconnect, one, now);
+    event.detail = Some(json!({"provider": one.provider, "error": code}));
+    work.commit(&[event]).await?;
+    Ok(true)
+}
+
+fn about(action: Action, one: &Connection, now: OffsetDateTime) -> Event {
+    Event {
+        subject: Some(one.owner.clone()),
+        target: Some(one.id.clone()),
+        ..Event::new(now, action, Actor::server())
+    }
+}

@@ -1,0 +1,94 @@
+//! New keys for what is kept, while servers run: the master key wraps all keys anew, and a fresh data key seals all secrets
+//! anew, some at a time. Whatever interrupts it, nothing is lost, and the next run goes on.
+
+use serde::Serialize;
+use serde_json::json;
+use sqlx::postgres::PgPool;
+use time::OffsetDateTime;
+
+use crate::domain::audit::{Action, Event};
+use crate::domain::data_key::{self, DataKeys, StoredDataKey};
+use crate::domain::vault::rekey::{self as sealed_rows, SealedRow};
+use crate::platform::fault::Fault;
+use crate::services::keys;
+use crate::services::transaction::AuditedTransaction;
+
+/// So many secrets in one transaction.
+const BATCH: i64 = 100;
+
+/// What was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Rekeyed {
+    /// Keys that the master key has wrapped anew.
+    pub wrapped: usize,
+    /// The data key that seals now.
+    pub data_key: String,
+    /// Whether a run before had begun with it.
+    pub resumed: bool,
+    /// Secrets that were sealed anew.
+    pub sealed: usize,
+}
+
+/// Does it all; `report` hears how many secrets were sealed anew, and how many are left.
+pub async fn rekey(
+    pool: &PgPool,
+    keys: &DataKeys,
+    now: OffsetDateTime,
+    mut report: impl FnMut(usize, i64),
+) -> Result<Rekeyed, Fault> {
+    keys::ensure_data_key(pool, keys.master(), now).await?;
+    let wrapped = keys::rewrap(pool, keys.master(), now).await?;
+    let mut connection = pool.acquire().await?;
+    let left = sealed_rows::left(&mut connection).await?;
+    drop(connection);
+    let mut done = Rekeyed { wrapped, resumed: left > 0, ..Rekeyed::default() };
+    done.data_key = if done.resumed { active(pool).await? } else { begin(pool, keys, now).await? };
+    loop {
+        let (sealed, left) = some(pool, keys, now).await?;
+        done.sealed += sealed;
+        if left == 0 {
+            return Ok(done);
+        }
+        if sealed == 0 {
+            // Rows that others hold at the moment.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        report(done.sealed, left);
+    }
+}
+
+async fn active(pool: &PgPool) -> Result<String, Fault> {
+    let mut work = pool.begin().await?;
+    Ok(data_key::store::lock_active(&mut work).await?.id)
+}
+
+async fn begin(pool: &PgPool, keys: &DataKeys, now: OffsetDateTime) -> Result<String, Fault> {
+    let mut work = AuditedTransaction::begin_serialized(pool).await?;
+    let made = StoredDataKey::generate(keys.master(), now)?;
+    data_key::store::put_active(work.connection(), &made).await?;
+    work.commit(&[event(&made.id, json!({"change": "created"}), now)]).await?;
+    Ok(made.id)
+}
+
+/// Some of what is sealed under keys that are retired; gives how many, and how many are left.
+async fn some(pool: &PgPool, keys: &DataKeys, now: OffsetDateTime) -> Result<(usize, i64), Fault> {
+    let mut work = AuditedTransaction::begin(pool).await?;
+    let found = sealed_rows::lock_some(work.connection(), BATCH).await?;
+    let mut key = String::new();
+    for SealedRow { place, row, sealed } in &found {
+        let secret = keys.open(work.connection(), row, sealed).await?;
+        let anew = keys.seal(work.connection(), row, &secret).await?;
+        sealed_rows::put(work.connection(), place, &anew).await?;
+        key = anew.key;
+    }
+    let left = sealed_rows::left(work.connection()).await?;
+    if !found.is_empty() {
+        let detail = json!({"change": "sealed anew", "secrets": found.len(), "left": left});
+        work.commit(&[event(&key, detail, now)]).await?;
+    }
+    Ok((found.len(), left))
+}
+
+fn event(key: &str, detail: serde_json::Value, now: OffsetDateTime) -> Event {
+    Event { detail: Some(detail), ..Event::of_operator(now, Action::VaultKeyRotated, key) }
+}

@@ -1,0 +1,390 @@
+//! An agent at the vault: a bound token of a chain, presented with a proof (RFC 9449 §7), and the entry that will say what
+//! became of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::purpose::Purpose;
+use super::refresh;
+use crate::app::App;
+use crate::domain::audit::store::LeafRef;
+use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::client::Client;
+use crate::domain::delegation::DelegationPath;
+use crate::domain::delegation::candidates::{self, CandidatePaths, DelegationQuery, Memory};
+use crate::domain::ledger::{CommitOutcome, Entry, Freshness, Guards, SingleUseId, Write};
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::registry::VAULT_DETAIL;
+use crate::domain::subject::{TokenSource, VerifiedSubject};
+use crate::domain::token;
+use crate::domain::vault::credential_cache::OpenedConnection;
+use crate::domain::vault::{self, State};
+use crate::platform::fault::Fault;
+use crate::platform::jose::PublicKey;
+use crate::protocol::access_token::Act;
+use crate::protocol::authorization_details::Detail;
+use crate::services::access_token_auth::{PresentedAccessToken, Scheme};
+use crate::services::dpop::{self, DpopTarget, VerifiedDpopKey};
+use crate::services::token_exchange::chain;
+use crate::services::{client_authentication, verify_token};
+
+/// How often a visit is decided again because what it was decided on has changed meanwhile.
+const ATTEMPTS: u32 = 4;
+
+/// Whoever stands before the vault.
+pub(super) struct RetrievalContext {
+    pub(super) now: OffsetDateTime,
+    pub(super) client: Arc<Client>,
+    pub(super) token: Arc<VerifiedSubject>,
+    /// The key that was proved.
+    pub(super) key: PublicKey,
+    pub(super) event: Event,
+    /// Where the log has it.
+    pub(super) place: Option<LeafRef>,
+    jti: Uuid,
+    search: DelegationQuery,
+    single_use_ids: Vec<SingleUseId>,
+    path: Arc<CandidatePaths>,
+    freshness: Freshness,
+    memory: Memory,
+}
+
+/// Finds out who comes, from which chain.
+pub(super) async fn authenticate(
+    app: &App,
+    (presented, at): (&PresentedAccessToken, (&str, &str)),
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<RetrievalContext, Error> {
+    let proof = match (presented.scheme, &presented.proof) {
+        (Scheme::Bearer, _) => None,
+        (Scheme::Dpop, None) => return Err(Refusal::DpopProofMissing.into()),
+        (Scheme::Dpop, Some(proof)) => Some(proof),
+    };
+    let at = DpopTarget { method: at.0, path: at.1, access_token: Some(&presented.token) };
+    let possessed = proof.map(|proof| dpop::verify(app, proof, at, now)).transpose()?;
+    let token =
+        verify_token::presented_to_us(app, &presented.token, now).await.map_err(|stop| match stop {
+            Error::Refused(Refusal::SubjectTokenInvalid(_)) => Error::Refused(Refusal::AccessTokenInvalid),
+            other => other,
+        })?;
+    let TokenSource::Local { .. } = &token.source else { return Err(Refusal::InsufficientScope.into()) };
+    let possessed = match possessed {
+        Some(possessed) if token.jkt.as_ref() == Some(&possessed.jkt) => possessed,
+        _ => return Err(Refusal::AccessTokenBound.into()),
+    };
+    // Whoever acts for nobody has nothing to fetch here.
+    let act = token.act.as_ref().ok_or(Refusal::InsufficientScope)?;
+    let client = client_authentication::find(app, &act.sub).await?.ok_or(Refusal::AccessTokenInvalid)?;
+    if app.requests.count(&client.client_id).is_err() {
+        return Err(Refusal::RateLimited.into());
+    }
+    let VerifiedDpopKey { key, single_use_id, .. } = possessed;
+    let mut context = RetrievalContext::of(app, (token, key), (client, origin), now).await?;
+    context.add_spends(vec![single_use_id]);
+    Ok(context)
+}
+
+impl RetrievalContext {
+    /// Of a client that holds a token of a chain, under its key.
+    pub(super) async fn of(
+        app: &App,
+        (token, key): (Arc<VerifiedSubject>, PublicKey),
+        (client, origin): (Arc<Client>, Origin),
+        now: OffsetDateTime,
+    ) -> Result<Self, Error> {
+        let (TokenSource::Local { jti, dlg: Some(dlg), txn }, Some(act)) = (&token.source, &token.act) else {
+            return Err(Refusal::InsufficientScope.into());
+        };
+        let actor = Actor::client(&client.client_id, Some(key.thumbprint().to_owned()));
+        let mut event = Event::new(now, Action::VaultTokenRetrieved, actor);
+        event.origin = origin;
+        event.subject = Some(token.subject.clone());
+        event.act_chain = chain(Some(act), Some(&client));
+        event.txn = Some(txn.clone());
+        event.parent_jti = Some(jti.clone());
+        event.session_id.clone_from(&token.sid);
+        event.delegation_id = Some(dlg.clone());
+        let mut context = Self {
+            now,
+            jti: Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?,
+            search: DelegationQuery::Exactly(dlg.clone()),
+            client,
+            token,
+            key,
+            event,
+            single_use_ids: Vec::new(),
+            path: Arc::default(),
+            place: None,
+            freshness: Freshness::Fresh,
+            memory: Memory::Usable,
+        };
+        context.find_path(app).await?;
+        Ok(context)
+    }
+
+    /// What else is used up, whatever becomes of it.
+    pub(super) fn add_spends(&mut self, single_use_ids: Vec<SingleUseId>) {
+        self.single_use_ids.extend(single_use_ids);
+    }
+
+    /// Refuses it before anything is opened, and records that.
+    pub(super) async fn refuse(&mut self, app: &App, named: &str, refusal: Refusal) -> Error {
+        self.name(named);
+        match app.ledger.record(self.entry(Err(refusal))).await {
+            Ok(_) => refusal.into(),
+            Err(problem) => Fault::new(format!("the ledger is not available: {problem:?}")).into(),
+        }
+    }
+
+    /// Whatever it is called, only names are written down.
+    fn name(&mut self, named: &str) {
+        let is_name = named.len() <= 128 && !named.chars().any(char::is_control);
+        self.event.target = is_name.then(|| named.to_owned());
+    }
+
+    /// Opens a connection for this visit, and records that, or why not.
+    pub(super) async fn retrieve(
+        &mut self,
+        app: &Arc<App>,
+        (named, purpose): (&str, Purpose<'_>),
+    ) -> Result<Arc<OpenedConnection>, Error> {
+        self.name(named);
+        for _ in 0..ATTEMPTS {
+            let decided = match self.decide(app, (named, purpose)).await {
+                Ok(opened) => Ok(opened),
+                Err(Error::Refused(refusal)) => Err(refusal),
+                Err(failed) => return Err(failed),
+            };
+            // A provider may have been waited for: what has ended meanwhile gives nothing.
+            self.now = app.clock.now();
+            let stands = self.token.validity.holds_at(self.now);
+            let decided =
+                decided.and_then(|opened| if stands { Ok(opened) } else { Err(Refusal::AccessTokenInvalid) });
+            let entry = self.entry(decided.as_deref().map_err(|refusal| *refusal));
+            let recorded = app.ledger.record(entry).await;
+            match recorded
+                .map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))?
+            {
+                CommitOutcome::Committed(place) => {
+                    self.place = place;
+                    return decided.map_err(Error::Refused);
+                }
+                CommitOutcome::Rejected(refusal) => return Err(refusal.into()),
+                CommitOutcome::Retry => {}
+            }
+            // What is spent stays spent.
+            self.single_use_ids.clear();
+            self.memory = Memory::Outdated;
+            app.clients.invalidate(&self.client.client_id);
+            app.paths.invalidate(&self.search);
+            app.vault.opened.invalidate(named);
+            let client = client_authentication::find_stored(app, &self.client.client_id).await?;
+            self.client = client.ok_or(Refusal::AccessTokenInvalid)?;
+            self.find_path(app).await?;
+        }
+        Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
+    }
+
+    async fn decide(
+        &self,
+        app: &Arc<App>,
+        (named, purpose): (&str, Purpose<'_>),
+    ) -> Result<Arc<OpenedConnection>, Error> {
+        // Whom the token is about follows from the registry as this server last read it; the path does not.
+        let root = self.path.first().and_then(DelegationPath::leaf).map(|leaf| &leaf.root);
+        if root.is_some_and(|root| *root != self.token.subject) {
+            return Err(Refusal::AccessTokenInvalid.into());
+        }
+        let details = self.naming(named, purpose);
+        if details.is_empty() || !self.client.detail_types.contains(VAULT_DETAIL) {
+            return Err(Refusal::ConnectionMissing.into());
+        }
+        let opened = match app.vault.opened.get(named).filter(|_| self.memory == Memory::Usable) {
+            // What is remembered may say yes, for the ledger looks again. For a no it has to be read.
+            Some(opened) if self.authorize(&opened, &details, purpose).is_ok() => opened,
+            _ => self.open(app, named).await?,
+        };
+        self.authorize(&opened, &details, purpose)?;
+        let rejected = match purpose {
+            Purpose::Retrieve(Some(digest)) => opened.credential.has_access_token(&digest),
+            Purpose::Retrieve(None) | Purpose::Proxy(_) => false,
+        };
+        let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
+        if !rejected && !opened.connection.is_due(self.now, leeway) {
+            return Ok(opened);
+        }
+        // Before anything is done at the provider: does this chain live at all? The ledger looks again.
+        let standing = app
+            .read(async |connection| token::store::standing(&app.rows, connection, self.jti).await)
+            .await?;
+        let standing = standing.ok_or(Refusal::AccessTokenInvalid)?;
+        standing.check(self.now)?;
+        // A delegation that is used up has paid for the token, but not for another use.
+        if let Some(path) = &standing.path {
+            path.check(self.now)?;
+        }
+        let opened = if rejected {
+            refresh::reject(app, &opened.connection, self.now).await?;
+            self.open(app, named).await?
+        } else {
+            opened
+        };
+        let opened = refresh::fresh(app, opened, self.now).await?;
+        self.authorize(&opened, &details, purpose)?;
+        Ok(opened)
+    }
+
+    /// The objects of the token's details that name a connection for a purpose. One without an identifier names none, nor
+    /// does one that limits it in a way in which it cannot be limited.
+    fn naming(&self, connection: &str, purpose: Purpose<'_>) -> Vec<&Detail> {
+        let details = self.token.details.iter().flat_map(|details| &details.0);
+        let naming = details.filter(|detail| {
+            let actions = detail.lists.get("actions");
+            detail.kind == VAULT_DETAIL
+                && detail.identifier.as_deref() == Some(connection)
+                && actions.is_none_or(|actions| purpose.is_among(actions))
+                && detail.lists.keys().all(|member| purpose.supports_member(member))
+        });
+        naming.collect()
+    }
+
+    async fn open(&self, app: &App, named: &str) -> Result<Arc<OpenedConnection>, Error> {
+        let opened = app
+            .read(async |connection| match vault::store::find(connection, named).await? {
+                Some(found) if found.owner == self.token.subject => {
+                    let state = found.state();
+                    Ok(Some((app.vault.open_found(connection, found).await?, state)))
+                }
+                _ => Ok(None),
+            })
+            .await?;
+        match opened {
+            None => Err(Refusal::NotFound.into()),
+            Some((Some(opened), State::Active)) => {
+                app.vault.opened.insert(named.to_owned(), Arc::clone(&opened));
+                Ok(opened)
+            }
+            Some((_, state)) => Err(Refusal::ConnectionUnusable(state).into()),
+        }
+    }
+
+    /// Only its owner's chains have it, and only those that may have all that it allows, by one of these details; and a
+    /// request goes only where both the provider and that detail let it go.
+    fn authorize(
+        &self,
+        opened: &OpenedConnection,
+        details: &[&Detail],
+        purpose: Purpose<'_>,
+    ) -> Result<(), Refusal> {
+        if opened.connection.owner != self.token.subject {
+            return Err(Refusal::NotFound);
+        }
+        if opened.connection.state() != State::Active {
+            return Err(Refusal::ConnectionUnusable(opened.connection.state()));
+        }
+        let mut details = details.to_vec();
+        if let Purpose::Proxy(target) = purpose {
+            let url = target.url(&opened.provider.provider.settings.placement);
+            let url = url.ok_or(Refusal::ProxyForbidden)?;
+            details.retain(|detail| target.is_allowed_by(&url, detail));
+            if details.is_empty() {
+                return Err(Refusal::ProxyForbidden);
+            }
+        }
+        let scopes = opened.connection.scopes.as_ref();
+        let within = details.iter().any(|detail| {
+            let most = detail.lists.get("scopes");
+            // Scopes that are not known, or none at all, are within no limit.
+            let within = |scopes: &BTreeSet<String>, most| !scopes.is_empty() && scopes.is_subset(most);
+            most.is_none_or(|most| scopes.is_some_and(|scopes| within(scopes, most)))
+        });
+        if within { Ok(()) } else { Err(Refusal::ConnectionScopeExceeded) }
+    }
+
+    /// The delegation of the token, with everything above it. What is remembered may say yes, for the ledger looks again.
+    async fn find_path(&mut self, app: &App) -> Result<(), Fault> {
+        let remembered = app.paths.get(&self.search).filter(|_| self.memory == Memory::Usable);
+        (self.path, self.freshness) = match remembered {
+            Some(found) => {
+                let ends_at = found.iter().flat_map(|path| &path.0).map(|one| one.facts.expires_at).min();
+                (found, ends_at.map_or(Freshness::Fresh, Freshness::Cached))
+            }
+            None => {
+                let (search, now) = (&self.search, self.now);
+                let found = app
+                    .read(async |connection| candidates::find(&app.rows, connection, search, &[], now).await)
+                    .await?;
+                let found = Arc::new(found);
+                if !found.is_empty() {
+                    app.paths.insert(self.search.clone(), Arc::clone(&found));
+                }
+                (found, Freshness::Fresh)
+            }
+        };
+        let ids = self.path.first().map(DelegationPath::ids);
+        self.event.delegation_path = ids.unwrap_or_default();
+        Ok(())
+    }
+
+    fn entry(&mut self, decided: Result<&OpenedConnection, Refusal>) -> Entry {
+        let mut entry = Entry {
+            now: self.now,
+            single_use_ids: std::mem::take(&mut self.single_use_ids),
+            guards: Guards::default(),
+            write: Write::Nothing,
+            event: None,
+        };
+        match decided {
+            Err(refusal) => entry.event = Some(self.event.clone().refused(refusal)),
+            Ok(opened) => {
+                let one = &opened.connection;
+                let mut event = self.event.clone();
+                event.detail = Some(detail(&self.event, opened));
+                entry.event = Some(event);
+                entry.write = Write::Retrieval;
+                entry.guards = Guards {
+                    client: Some((self.client.client_id.clone(), self.client.version)),
+                    earlier_actors: self.earlier_actors(),
+                    path: self.event.delegation_path.clone(),
+                    ephemeral_delegation: self
+                        .client
+                        .ephemeral
+                        .iter()
+                        .map(|agent| agent.delegation_id.clone())
+                        .collect(),
+                    tokens: vec![self.jti],
+                    connection: Some((one.id.clone(), (one.version, opened.provider.provider.version))),
+                    freshness: self.freshness,
+                    ..Guards::default()
+                };
+                // A delegation that is not there any more gives nothing.
+                if entry.guards.path.is_empty() {
+                    entry.guards.path.extend(self.event.delegation_id.clone());
+                }
+            }
+        }
+        entry
+    }
+
+    fn earlier_actors(&self) -> Vec<String> {
+        let acts = self.token.act.iter().flat_map(Act::newest_first);
+        acts.map(|act| act.sub.clone()).filter(|id| *id != self.client.client_id).collect()
+    }
+}
+
+/// What the log says of a credential, besides whose it is and who had it.
+fn detail(event: &Event, opened: &OpenedConnection) -> Value {
+    let mut detail = json!({
+        "provider": opened.connection.provider, "version": opened.connection.version,
+        "scopes": opened.connection.scopes,
+    });
+    if let (Value::Object(members), Some(Value::Object(more))) = (&mut detail, &event.detail) {
+        members.extend(more.clone());
+    }
+    detail
+}

@@ -1,0 +1,133 @@
+//! Taking a credential out of the vault.
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret as _;
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::purpose::Purpose;
+use super::retrieval;
+use crate::app::App;
+use crate::domain::audit::Origin;
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::vault::Credential;
+use crate::domain::vault::credential_cache::OpenedConnection;
+use crate::platform::fault::{Context, Fault};
+use crate::protocol::scope;
+use crate::protocol::token_exchange::VAULT_TOKEN;
+use crate::services::access_token_auth::PresentedAccessToken;
+
+/// How a credential is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryForm {
+    /// As it is.
+    Open,
+    /// Sealed to the agent's own key, so that nothing on the way can read it.
+    Sealed,
+}
+
+/// A request for a credential.
+#[derive(Debug, Clone, Copy)]
+pub struct RetrievalRequest<'a> {
+    /// The connection.
+    pub connection: &'a str,
+    /// How the credential is wanted.
+    pub form: DeliveryForm,
+    /// SHA-256 of an access token that the provider's API has refused: if that is the present one, it is renewed.
+    pub rejected: Option<[u8; 32]>,
+}
+
+/// How a credential is answered.
+#[derive(Debug)]
+pub enum RetrievedCredential {
+    /// For whoever holds the connection to us: a JSON document, cleared after use.
+    Open(Zeroizing<Vec<u8>>),
+    /// A JWE to the agent's own key, with the id of the connection beside it.
+    Sealed(Value),
+}
+
+/// What leaves the vault: never a refresh token.
+#[derive(Serialize)]
+struct Taken<'a> {
+    access_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issued_token_type: Option<&'static str>,
+    token_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    connection: &'a str,
+}
+
+/// Answers the credential of a connection.
+///
+/// # Errors
+/// A refusal, which has been recorded once it was known whose chain asks.
+pub async fn retrieve(
+    app: &Arc<App>,
+    (presented, at): (&PresentedAccessToken, (&str, &str)),
+    asked: RetrievalRequest<'_>,
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<RetrievedCredential, Error> {
+    let mut context = retrieval::authenticate(app, (presented, at), origin, now).await?;
+    if asked.form == DeliveryForm::Sealed && !context.key.can_decrypt() {
+        return Err(context.refuse(app, asked.connection, Refusal::KeyCannotDecrypt).await);
+    }
+    context.event.detail = Some(json!({"sealed": asked.form == DeliveryForm::Sealed}));
+    let opened = context.retrieve(app, (asked.connection, Purpose::Retrieve(asked.rejected))).await?;
+    let document = document(&opened, None, context.now)?;
+    match asked.form {
+        DeliveryForm::Open => Ok(RetrievedCredential::Open(document)),
+        DeliveryForm::Sealed => {
+            let sealed = context.key.seal(&document)?;
+            Ok(RetrievedCredential::Sealed(json!({"sealed": sealed, "connection": opened.connection.id})))
+        }
+    }
+}
+
+/// The same as the answer of a token exchange (RFC 8693 §2.2.1).
+pub(super) fn exchanged(opened: &OpenedConnection, now: OffsetDateTime) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    document(opened, Some(VAULT_TOKEN), now)
+}
+
+fn document(
+    opened: &OpenedConnection,
+    issued_token_type: Option<&'static str>,
+    now: OffsetDateTime,
+) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let connection = &opened.connection;
+    let scheme = opened.provider.provider.settings.placement.scheme.as_str();
+    let pair;
+    let (access_token, token_type) = match &opened.credential {
+        Credential::Oauth2(tokens) => (tokens.access_token.expose_secret(), presented_as(&tokens.token_type)),
+        // RFC 8693 §2.2.1: what is no OAuth token has no type.
+        Credential::ApiKey { key } => (key.expose_secret(), if scheme.is_empty() { "N_A" } else { scheme }),
+        Credential::Basic { username, password } => {
+            pair = crate::protocol::oauth_client::pair(username, password.expose_secret());
+            (pair.as_str(), "Basic")
+        }
+    };
+    let taken = Taken {
+        access_token,
+        issued_token_type,
+        token_type,
+        expires_in: connection.expires_in(now),
+        scope: connection.scopes.as_ref().map(scope::join),
+        connection: &connection.id,
+    };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(opened.credential.room()));
+    serde_json::to_writer(&mut *bytes, &taken).context("writing a credential")?;
+    Ok(bytes)
+}
+
+/// The scheme by which an access token is presented (RFC 6750 §2.1). A type that is no scheme, such as Slack's `bot`, is not
+/// told: what agents would make of it is refused.
+fn presented_as(token_type: &str) -> &str {
+    const SCHEMES: [&str; 5] = ["Bearer", "DPoP", "PoP", "MAC", "N_A"];
+    SCHEMES.into_iter().find(|scheme| scheme.eq_ignore_ascii_case(token_type)).unwrap_or("Bearer")
+}

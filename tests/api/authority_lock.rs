@@ -1,0 +1,102 @@
+//! The gate is closed for requests that may end something, and for nothing else: a call that is refused for who calls, or
+//! for what it names, is refused without it. While the gate is closed no server records anything.
+
+use serde_json::json;
+use sqlx::{Connection as _, Executor as _};
+
+use crate::support::agent::Agent;
+use crate::support::agent::Auth;
+use crate::support::desk::Api;
+use crate::support::world::{IDP, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_does_not_close_the_gate() {
+    let world = World::new().await;
+    let active = world.given("bob", json!({})).await.id();
+    let waiting = world.asked("bob", json!({})).await;
+    let revoked = world.given("bob", json!({})).await.id();
+    world.moves("bob", &revoked, "revoke", json!({})).await.with_status(200);
+    let key = Agent::new("any", Auth::None).key.public_jwk();
+    let token = world.first_hop_of("bob").send().await.with_status(200);
+    let revocation = || world.user_proxy.at(&world.server, "/oauth/revoke").param("token", token.token());
+    revocation().send().await.with_status(200);
+    let (agent, admin) = (&world.stranger, &world.admin);
+    let agents = world.management_token(agent).await;
+    let admins = world.management_token(admin).await;
+    let proxys = world.management_token(&world.user_proxy).await;
+
+    // As long as a transaction shares the gate, nothing gets through it that closes it.
+    let mut sharing = world.server.sql().await;
+    let mut transaction = sharing.begin().await.unwrap();
+    transaction.execute("SELECT pg_advisory_xact_lock_shared(7223459)").await.unwrap();
+
+    let who = json!({"iss": IDP, "sub": "bob", "reason": "x"});
+    let nobody = json!({"iss": world.server.app.issuer, "sub": "nobody", "reason": "x"});
+    let thumbprint = "A".repeat(43);
+    let client = |name: &str| format!("/api/v1/clients/user-proxy/{name}");
+    let of = |id: &str, name: &str| format!("/delegate/{id}/{name}");
+    let calls = [
+        (
+            agent,
+            &agents,
+            "POST",
+            "/api/v1/principals/revoke-all".to_owned(),
+            who,
+            (403, "insufficient_scope"),
+        ),
+        (admin, &admins, "POST", "/api/v1/principals/revoke-all".to_owned(), nobody, (404, "not_found")),
+        (agent, &agents, "POST", client("disable"), json!({}), (403, "insufficient_scope")),
+        (agent, &agents, "POST", client("enable"), json!({}), (403, "insufficient_scope")),
+        (admin, &admins, "POST", "/api/v1/clients/nobody/disable".into(), json!({}), (404, "not_found")),
+        (
+            agent,
+            &agents,
+            "DELETE",
+            client(&format!("keys/{thumbprint}")),
+            json!({}),
+            (403, "insufficient_scope"),
+        ),
+        (
+            admin,
+            &admins,
+            "DELETE",
+            format!("/api/v1/clients/nobody/keys/{thumbprint}"),
+            json!({}),
+            (404, "not_found"),
+        ),
+        (agent, &agents, "DELETE", "/api/v1/tasks/none/agents".into(), json!({}), (404, "not_found")),
+        (agent, &agents, "POST", of(&waiting, "deny"), json!({}), (404, "not_found")),
+        (&world.user_proxy, &proxys, "POST", of(&waiting, "deny"), json!({}), (403, "insufficient_scope")),
+        (admin, &admins, "POST", of(&active, "deny"), json!({}), (409, "invalid_state_transition")),
+        (agent, &agents, "POST", of(&active, "rotate-key"), json!({"jwk": key}), (404, "not_found")),
+        (
+            &world.user_proxy,
+            &proxys,
+            "POST",
+            of(&active, "rotate-key"),
+            json!({"jwk": key}),
+            (403, "insufficient_scope"),
+        ),
+        (agent, &agents, "POST", of(&active, "revoke"), json!({}), (404, "not_found")),
+        (admin, &admins, "POST", of(&revoked, "revoke"), json!({}), (409, "invalid_state_transition")),
+        (agent, &agents, "POST", "/api/v1/connections/none/disconnect".into(), json!({}), (404, "not_found")),
+        (
+            agent,
+            &agents,
+            "POST",
+            "/api/v1/connections/none/rotate".into(),
+            json!({"credential": {"key": "k"}}),
+            (404, "not_found"),
+        ),
+    ];
+    for (who, token, method, path, body, (status, reason)) in calls {
+        let answer = Api::new(&world.server, method, &path).json(&body).client(who, token).send().await;
+        assert_eq!((answer.status, answer.reason()), (status, reason), "{method} {path}: {}", answer.text);
+    }
+    let again = revocation().send().await;
+    assert_eq!(again.status, 200, "what was revoked before is not revoked again: {}", again.text);
+    // Meanwhile everything that adds is recorded.
+    world.first_hop_of("bob").send().await.with_status(200);
+    transaction.rollback().await.unwrap();
+    world.moves("bob", &active, "revoke", json!({})).await.with_status(200);
+}
