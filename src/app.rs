@@ -40,10 +40,8 @@ use crate::protocol::{metadata, target_uri};
 /// The most delegations that are remembered, each on each path that it is on.
 const MOST_DELEGATIONS: u64 = 50_000;
 
-/// A server's parts.
 #[derive(Debug)]
 pub struct App {
-    /// As configured.
     pub config: Config,
     /// Our issuer identifier.
     pub issuer: String,
@@ -90,7 +88,6 @@ pub struct App {
     /// How many of those that only hide that there is no such client: strangers must not keep clients waiting. As many as
     /// may run for clients, so that several requests at once do not tell one from the other either.
     pub dummy_argon2_permits: tokio::sync::Semaphore,
-    /// Collected metrics.
     pub metrics: PrometheusHandle,
     /// Status lists by number, as last made.
     pub status_lists: Cache<u64, Arc<SignedList>>,

@@ -7,7 +7,6 @@ use crate::domain::key;
 use crate::platform::fault::Fault;
 use crate::services::keys::{self, RotationPolicy};
 
-/// Does what is due.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<(), Fault> {
     let stored = app.read(async |connection| key::store::list(connection).await).await?;
     if keys::is_due(&stored, &app.config.keys, now) {

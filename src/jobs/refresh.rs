@@ -3,7 +3,6 @@
 use crate::app::App;
 use crate::platform::fault::Fault;
 
-/// Reads both.
 pub async fn run_once(app: &App) -> Result<(), Fault> {
     app.refresh_keyring().await?;
     app.refresh_registry().await?;

@@ -26,9 +26,7 @@ use crate::protocol::jwt_time::SKEW;
 /// An access token as it came.
 #[derive(Debug)]
 pub struct PresentedAccessToken {
-    /// By which scheme.
     pub scheme: Scheme,
-    /// The token.
     pub token: String,
     /// The proof, where there is one.
     pub proof: Option<String>,
@@ -37,9 +35,7 @@ pub struct PresentedAccessToken {
 /// How an access token is presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// RFC 6750.
     Bearer,
-    /// RFC 9449.
     Dpop,
 }
 

@@ -23,23 +23,18 @@ use crate::protocol::token_problem::TokenProblem;
 pub enum Credentials {
     /// A secret, in the header or in the body.
     Secret {
-        /// Who.
         client_id: String,
-        /// The secret.
         secret: SecretString,
         /// By which of the two methods.
         method: AuthMethod,
     },
-    /// A JWT.
     Assertion {
         /// Who, if it is said besides.
         client_id: Option<String>,
-        /// The JWT.
         assertion: String,
     },
     /// Nothing but a name; the DPoP key has to prove it.
     Key {
-        /// Who.
         client_id: String,
     },
 }
@@ -50,9 +45,7 @@ pub enum Credentials {
 pub struct AuthContext<'a> {
     /// Thumbprint of the key of a proof that has been verified.
     pub jkt: Option<&'a str>,
-    /// From where.
     pub peer: Option<IpAddr>,
-    /// The present.
     pub now: OffsetDateTime,
     /// Whether a remembered client may be used.
     pub memory: Memory,
@@ -85,9 +78,7 @@ pub struct VerifiedAssertion {
 /// A failed authentication, and the client it was about, if there is one of that name.
 #[derive(Debug)]
 pub struct AuthenticationError {
-    /// The client.
     pub client: Option<Arc<Client>>,
-    /// Why.
     pub stop: Error,
 }
 
@@ -174,9 +165,7 @@ fn unreadable(credentials: &Credentials) -> Option<ClientProblem> {
 /// When a client was read from the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Read {
-    /// For this request.
     Now,
-    /// For an earlier one.
     Before,
 }
 

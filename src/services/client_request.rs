@@ -20,11 +20,8 @@ use crate::platform::fault::Fault;
 pub struct ClientCredentialsInput {
     /// The endpoint's path below the issuer's.
     pub path: &'static str,
-    /// Who.
     pub credentials: Credentials,
-    /// Under which key.
     pub proof: Result<Option<String>, Refusal>,
-    /// From where.
     pub origin: Origin,
 }
 
@@ -84,7 +81,6 @@ pub async fn known(
     Ok(client)
 }
 
-/// Uses ids up.
 pub async fn consume(app: &App, single_use_ids: Vec<SingleUseId>, now: OffsetDateTime) -> Result<(), Error> {
     if single_use_ids.is_empty() {
         return Ok(());

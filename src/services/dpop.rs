@@ -17,9 +17,7 @@ use crate::protocol::{metadata, target_uri};
 /// A key that was proved.
 #[derive(Debug, Clone)]
 pub struct VerifiedDpopKey {
-    /// Its thumbprint.
     pub jkt: String,
-    /// It.
     pub key: PublicKey,
     /// The proof, which may be used once.
     pub single_use_id: SingleUseId,
@@ -42,7 +40,6 @@ pub fn possess(
 /// What a proof has to be made for (RFC 9449 §4.3).
 #[derive(Debug, Clone, Copy)]
 pub struct DpopTarget<'a> {
-    /// HTTP method.
     pub method: &'a str,
     /// The path below the issuer's own, such as `/oauth/token`.
     pub path: &'a str,

@@ -12,7 +12,6 @@ use crate::domain::row_mac::RowMac;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 
-/// In one transaction.
 const PIECE: i64 = 500;
 
 /// Records the ends that the log does not know yet; gives how many.

@@ -24,9 +24,7 @@ use crate::protocol::scope;
 /// What an answer looks like.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// RFC 7662 §2.2.
     Json(Value),
-    /// RFC 9701 §5.
     Jwt(String),
 }
 

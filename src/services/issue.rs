@@ -14,13 +14,9 @@ use crate::protocol::authorization_details::Details;
 /// A token and what its answer says (RFC 6749 §5.1, RFC 8693 §2.2.1).
 #[derive(Debug, Clone)]
 pub struct IssuedToken {
-    /// The token.
     pub access_token: String,
-    /// `DPoP` or `Bearer`.
     pub token_type: &'static str,
-    /// Seconds.
     pub expires_in: i64,
-    /// What was granted.
     pub scope: BTreeSet<String>,
     /// What was granted, where there is any.
     pub details: Option<Details>,
@@ -50,7 +46,6 @@ pub struct CryptoTimer {
     started: Instant,
 }
 
-/// Starts timing.
 pub fn time_crypto(operation: &'static str) -> CryptoTimer {
     CryptoTimer { operation, started: Instant::now() }
 }

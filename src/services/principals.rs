@@ -25,9 +25,7 @@ use crate::protocol::trusted_issuer_jwt::is_name;
 pub enum RevocationSubject {
     /// A principal.
     Principal(Principal),
-    /// A client.
     Client(String),
-    /// A delegation.
     Delegation(String),
 }
 
@@ -263,10 +261,8 @@ pub async fn restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -> R
     record_delegation_refusal(desk, call, ("restore a key", AuditTarget::Other(key.client_id)), result).await
 }
 
-/// A key of a client.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientKey<'a> {
-    /// The client.
     pub client_id: &'a str,
     /// Thumbprint (RFC 7638).
     pub jkt: &'a str,

@@ -27,9 +27,7 @@ use crate::protocol::jwt_time::SKEW;
 /// What the flows of the management API need to know.
 #[derive(Debug, Clone, Copy)]
 pub struct Desk<'a> {
-    /// Connections.
     pub pool: &'a PgPool,
-    /// Us.
     pub issuer: &'a str,
     /// Capabilities in their order.
     pub capability_levels: &'a CapabilityLevels,
@@ -55,7 +53,6 @@ impl<'a> Desk<'a> {
 /// Who comes to the management API.
 #[derive(Debug, Clone)]
 pub enum Caller {
-    /// A user in person.
     User(AuthenticatedUser),
     /// An agent for itself, under a key.
     Agent(AuthenticatedClient),
@@ -70,22 +67,17 @@ pub enum Caller {
 /// A user with a token of its issuer.
 #[derive(Debug, Clone)]
 pub struct AuthenticatedUser {
-    /// Who.
     pub who: Principal,
     /// When the token was issued, by the clock of its issuer.
     pub since: OffsetDateTime,
-    /// When it ends.
     pub until: OffsetDateTime,
 }
 
 /// A client of ours with a token of its own.
 #[derive(Debug, Clone)]
 pub struct AuthenticatedClient {
-    /// The client.
     pub client: Arc<Client>,
-    /// The key.
     pub jkt: String,
-    /// The token.
     pub jti: Uuid,
 }
 
@@ -152,24 +144,19 @@ impl Caller {
 /// A call at the management API.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Who.
     pub caller: Caller,
-    /// From where.
     pub origin: Origin,
     /// How it would be repeated.
     pub idempotency_key: Option<Key>,
-    /// When.
     pub now: OffsetDateTime,
 }
 
 /// An answer of the management API.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiResponse {
-    /// HTTP status.
     pub status: u16,
     /// Where what was made is.
     pub location: Option<String>,
-    /// What is said.
     pub body: Value,
     /// Whether it was said before.
     pub replayed: bool,
@@ -296,7 +283,6 @@ pub(super) enum AuditTarget<'a> {
     Nothing,
     /// A delegation, or what it should hang below.
     Delegation(&'a str),
-    /// Something else.
     Other(&'a str),
 }
 

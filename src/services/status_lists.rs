@@ -14,7 +14,6 @@ use crate::platform::fault::{Context, Fault};
 use crate::protocol::metadata::endpoint;
 use crate::protocol::status_list::{self, Status, StatusList};
 
-/// Where a list is.
 pub fn uri(app: &App, list: u64) -> String {
     endpoint(&app.issuer, &format!("/oauth/status-lists/{list}"))
 }

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// It is new.
     Create,
     /// Some members change.
     Update,
@@ -20,11 +19,9 @@ pub enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretChange {
-    /// There was none.
     Set,
     /// Another one takes its place.
     Replaced,
-    /// It is removed.
     Removed,
     /// It stays, and is now the declared one, too.
     Recorded,
@@ -38,16 +35,12 @@ pub enum MemberChange {
     Value {
         /// Name in the manifest.
         member: String,
-        /// Value before.
         from: Value,
-        /// Value after.
         to: Value,
     },
-    /// A list.
     List {
         /// Name in the manifest.
         member: String,
-        /// New elements.
         added: Vec<Value>,
         /// Elements that are lost.
         removed: Vec<Value>,
@@ -56,19 +49,15 @@ pub enum MemberChange {
     Secret {
         /// Name in the manifest.
         member: String,
-        /// What happens to it.
         secret: SecretChange,
     },
 }
 
-/// One line of a plan.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
-    /// What happens.
     pub change: Change,
     /// `issuer`, `resource`, `client`, `provider`, `sink` or `delegation`.
     pub kind: &'static str,
-    /// Id of the entry.
     pub id: String,
     /// Members that change.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -32,7 +32,6 @@ use crate::platform::yaml::Place;
 /// What was, or would be, done.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// The plan.
     pub lines: Vec<Line>,
     /// Secrets that were made for clients and sinks that came without one; they cannot be read again.
     pub secrets: Vec<(String, SecretString)>,
@@ -136,7 +135,6 @@ struct Plan<'a> {
     outbound: Outbound,
     now: OffsetDateTime,
     replace: BTreeSet<String>,
-    /// As it will be.
     registry: Registry,
     known_clients: BTreeSet<String>,
     events: Vec<Event>,

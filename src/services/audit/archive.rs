@@ -32,20 +32,16 @@ use crate::protocol::signed_note::{self, Checkpoint};
 const TRY_ARCHIVE_LOCK: &str = "SELECT pg_try_advisory_lock(7223460)";
 /// So long everybody who writes waits while nobody may read; then it is tried again.
 const SET_LOCK_TIMEOUT: &str = "SET lock_timeout = '500ms'";
-/// How often.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A partition that is in a file now.
 #[derive(Debug, Clone, Serialize)]
 pub struct Archived {
-    /// The partition.
     pub partition: i32,
-    /// Its first event.
     pub from: u64,
     /// The first one behind it.
     pub to: u64,
-    /// Where it is.
     pub file: PathBuf,
     /// Of the file, in hexadecimal.
     pub sha256: String,
@@ -56,7 +52,6 @@ pub struct Archived {
 pub struct ArchiveOptions<'a> {
     /// Only partitions all of whose events are older than this.
     pub before: OffsetDateTime,
-    /// A folder.
     pub folder: &'a Path,
 }
 
@@ -276,7 +271,6 @@ fn write_beside(path: &Path, note: &str) -> Result<(), Fault> {
     rename(&aside, &beside)
 }
 
-/// Down to the disk.
 fn rename(aside: &Path, path: &Path) -> Result<(), Fault> {
     let what = format!("writing {}", path.display());
     std::fs::rename(aside, path).context(&what)?;
@@ -354,9 +348,7 @@ async fn try_forget(
 /// What to look for in a file.
 #[derive(Debug, Clone)]
 pub enum ArchiveLookup {
-    /// By place.
     Seq(u64),
-    /// By id.
     Id(uuid::Uuid),
 }
 

@@ -27,19 +27,16 @@ use crate::services::transaction::AuditedTransaction;
 /// How many events are read at once.
 const PIECE: u64 = 512;
 
-/// In which form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// JSON Lines that verify offline.
     Jsonl,
-    /// RFC 4180.
     Csv,
     /// SARIF 2.1.0: what stands out.
     Sarif,
 }
 
 impl Format {
-    /// Reads its name.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Jsonl, Self::Csv, Self::Sarif].into_iter().find(|format| format.name() == name)
     }
@@ -53,7 +50,6 @@ impl Format {
         }
     }
 
-    /// Its media type.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Jsonl => "application/jsonl",
@@ -63,12 +59,9 @@ impl Format {
     }
 }
 
-/// What is wanted.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
-    /// In which form.
     pub format: Format,
-    /// What of the log.
     pub filter: Filter,
     /// From which event on.
     pub from: u64,
@@ -81,7 +74,6 @@ pub struct ExportOptions {
 /// An export under way.
 #[derive(Debug)]
 pub struct Export {
-    /// Up to which event.
     pub size: u64,
     /// From which on: what was wanted, or the first that is still in the database.
     pub first: u64,

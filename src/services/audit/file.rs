@@ -20,9 +20,7 @@ pub(super) fn is_document(line: &[u8]) -> bool {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointLine {
-    /// A signed note.
     pub checkpoint: String,
-    /// As `name+id+key`.
     pub key: String,
 }
 

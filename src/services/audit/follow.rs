@@ -21,7 +21,6 @@ const CHUNK: u64 = 256;
 /// How many such portions wait for a reader.
 const AHEAD: usize = 4;
 
-/// What a reader gets.
 #[derive(Debug)]
 pub enum StreamItem {
     /// Events with their places, at least one.

@@ -37,11 +37,8 @@ const STRIDE: [usize; 2] = [16, 128];
 /// What somebody asks for.
 #[derive(Debug, Clone)]
 pub struct AuditQuery {
-    /// What.
     pub filter: Filter,
-    /// Which way.
     pub order: Order,
-    /// How many.
     pub limit: Option<usize>,
     /// What the page before said.
     pub cursor: Option<String>,
@@ -89,7 +86,6 @@ impl AuditQuery {
     }
 }
 
-/// A page of events.
 pub async fn list(desk: &Desk<'_>, call: &Call, audit_query: &AuditQuery) -> Result<ApiResponse, Error> {
     let limit = audit_query.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let after = audit_query.after("events")?;
@@ -250,7 +246,6 @@ async fn event(connection: &mut PgConnection, call: &Call, name: &str) -> Result
     page.found.into_iter().next().ok_or(Refusal::NotFound.into())
 }
 
-/// One chain in full.
 pub async fn chain(desk: &Desk<'_>, call: &Call, txn: &str) -> Result<ApiResponse, Error> {
     let filter = visible(&call.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
     let mut connection = desk.pool.acquire().await?;

@@ -20,15 +20,11 @@ use crate::services::transaction::AuditedTransaction;
 /// An inclusion proof as it is answered; hashes in base64.
 #[derive(Debug, Clone, Serialize, serde::Deserialize)]
 pub struct Inclusion {
-    /// The event's place.
     pub seq: u64,
     /// The size of the tree.
     pub size: u64,
-    /// The event's leaf.
     pub leaf: String,
-    /// From the leaf up.
     pub path: Vec<String>,
-    /// The tree's root.
     pub root: String,
     /// The checkpoint of this size with all its signatures, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,7 +42,6 @@ pub struct Consistency {
     pub path: Vec<String>,
     /// The earlier tree's root.
     pub from_root: String,
-    /// The later one's.
     pub to_root: String,
 }
 

@@ -81,7 +81,6 @@ impl Report {
 pub struct TrustAnchors {
     /// Keys that may vouch for checkpoints; without any, those in the database or file do.
     pub keys: Vec<VerifierKey>,
-    /// Notes.
     pub notes: Vec<String>,
     /// The note up to which everything is believed.
     pub from: Option<String>,

@@ -30,16 +30,12 @@ pub enum ProofError {
     Truncated,
 }
 
-/// What came of it.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProofResult {
-    /// Whether it holds.
     pub proven: bool,
-    /// The event's place.
     pub seq: u64,
     /// The size of the tree in which it was proven.
     pub size: Option<u64>,
-    /// Why not.
     pub reason: Option<ProofError>,
     /// The proof as a file (c2sp.org/tlog-proof), where it holds.
     #[serde(skip)]
@@ -57,7 +53,6 @@ impl ProofResult {
 pub enum ProofSource<'a> {
     /// A server, by its issuer's URL.
     Server(&'a Outbound, &'a str),
-    /// The database.
     Database(&'a mut PgConnection),
 }
 
@@ -112,9 +107,7 @@ fn unrefused<T>(result: Result<T, Error>, sentence: &str) -> Result<T, Fault> {
 /// changed the log may have changed, too.
 #[derive(Debug, Clone, Default)]
 pub struct ReceiptTrustAnchors {
-    /// Keys.
     pub keys: Vec<VerifierKey>,
-    /// A signed note.
     pub known_checkpoint: Option<String>,
 }
 

@@ -20,7 +20,6 @@ use crate::services::transaction::AuditedTransaction;
 pub enum ConfirmationDecision {
     /// Yes, this once.
     Approve,
-    /// No.
     Deny,
 }
 

@@ -21,7 +21,6 @@ const MOST_OF_AGENT: i64 = 20;
 pub struct Page {
     /// What the page before said.
     pub cursor: Option<String>,
-    /// Rows.
     pub limit: Option<u32>,
 }
 

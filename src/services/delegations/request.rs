@@ -28,14 +28,11 @@ const MOST_TEXT: usize = 100;
 pub struct NewDelegation {
     /// Who shall have it; an agent that asks for itself leaves it out.
     pub delegate: Option<String>,
-    /// Who shall give it.
     #[serde(deserialize_with = "json::object")]
     pub delegator: Option<Principal>,
     /// What it shall hang below.
     pub parent: Option<String>,
-    /// Scopes.
     pub scopes: Option<Vec<String>>,
-    /// Targets.
     pub audiences: Option<Vec<String>>,
     /// `authorization_details`.
     pub authorization_details: Option<Value>,
@@ -43,13 +40,9 @@ pub struct NewDelegation {
     pub capability_ceiling: Option<String>,
     /// What needs a confirmation each time.
     pub ceremony_required_for: Vec<String>,
-    /// Uses.
     pub max_uses: Option<u32>,
-    /// Actors.
     pub max_depth: Option<u32>,
-    /// Seconds.
     pub expires_in: Option<u32>,
-    /// What for.
     pub reason: Option<String>,
     /// What the agent says it is.
     #[serde(deserialize_with = "json::object")]
@@ -63,9 +56,7 @@ pub struct NewDelegation {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EphemeralRequest {
-    /// Its public key.
     pub jwk: Map<String, Value>,
-    /// Its task.
     pub task_id: String,
 }
 
@@ -73,9 +64,7 @@ pub struct EphemeralRequest {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Approval {
-    /// Scopes.
     pub scopes: Option<Vec<String>>,
-    /// Targets.
     pub audiences: Option<Vec<String>>,
     /// `authorization_details`.
     pub authorization_details: Option<Value>,
@@ -83,16 +72,12 @@ pub struct Approval {
     pub capability_ceiling: Option<String>,
     /// What needs a confirmation each time, besides what does already.
     pub ceremony_required_for: Vec<String>,
-    /// Uses.
     pub max_uses: Option<u32>,
-    /// Actors.
     pub max_depth: Option<u32>,
-    /// Seconds.
     pub expires_in: Option<u32>,
 }
 
 impl NewDelegation {
-    /// The limits alone.
     pub(super) fn limits(&self) -> Approval {
         Approval {
             scopes: self.scopes.clone(),

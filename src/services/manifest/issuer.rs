@@ -68,7 +68,6 @@ pub struct IssuerDeclaration {
 enum DeclaredSubject {
     /// As the issuer names them.
     Raw,
-    /// `{alias}:{sub}`.
     Prefixed,
 }
 

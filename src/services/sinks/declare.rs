@@ -67,7 +67,6 @@ fn as_recorded() -> Format {
 pub enum InvalidSink {
     /// What is wrong with it, for whoever declared it.
     Declaration(String),
-    /// Something else.
     Failed(Error),
 }
 
@@ -88,14 +87,12 @@ impl InvalidSink {
     }
 }
 
-/// What was put.
 #[derive(Debug)]
 pub struct SinkUpsert {
     /// Members that changed; `None` if the sink is new.
     pub members: Option<Vec<MemberChange>>,
     /// Something to know about the sink.
     pub note: Option<String>,
-    /// It.
     pub sink: Sink,
     /// Its secret, if it was made.
     pub made: Option<SecretString>,

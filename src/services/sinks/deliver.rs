@@ -57,7 +57,6 @@ struct DeliveryRun<'a> {
 /// What became of a delivery.
 enum Attempt {
     Accepted,
-    /// It wants no more.
     Gone,
     Refused {
         error: String,
@@ -290,7 +289,6 @@ impl DeliveryRun<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// It wants no more.
     async fn gone(&self) -> Result<ControlFlow<()>, Fault> {
         let now = self.app.clock.now();
         let mut work = AuditedTransaction::begin(&self.app.pool).await?;

@@ -87,7 +87,6 @@ async fn try_to_declare(
     Ok(done)
 }
 
-/// All of them.
 pub async fn list(desk: &Desk<'_>, call: &Call) -> Result<ApiResponse, Error> {
     may_look(call)?;
     let mut connection = desk.pool.acquire().await?;
@@ -96,7 +95,6 @@ pub async fn list(desk: &Desk<'_>, call: &Call) -> Result<ApiResponse, Error> {
     Ok(ApiResponse::with(json!({"items": items}))?)
 }
 
-/// One of them.
 pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<ApiResponse, Error> {
     may_look(call)?;
     let mut connection = desk.pool.acquire().await?;
@@ -180,9 +178,7 @@ pub async fn set_enabled(
 /// Which way a sink is switched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnabledState {
-    /// Events are sent.
     Enabled,
-    /// None is.
     Disabled,
 }
 

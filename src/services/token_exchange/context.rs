@@ -80,7 +80,6 @@ pub(super) struct PreparedToken {
 pub(super) enum Answering {
     /// A client that asked for itself.
     Client,
-    /// An exchange.
     Exchange,
 }
 

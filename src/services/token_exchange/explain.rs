@@ -24,7 +24,6 @@ use crate::services::verify_token;
 /// An exchange that might be requested.
 #[derive(Debug)]
 pub struct Question {
-    /// The subject token.
     pub token: String,
     /// Its declared type; `None` for an access token where this server issued it, else a JWT.
     pub token_type: Option<TokenType>,

@@ -56,7 +56,6 @@ impl GrantRequest {
 pub struct TokenRequest {
     /// Who asks, under which key, from where.
     pub from: ClientCredentialsInput,
-    /// What for.
     pub asked: Result<GrantRequest, Refusal>,
 }
 

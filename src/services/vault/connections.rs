@@ -31,9 +31,7 @@ const MOST_NAME: usize = 100;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewConnection {
-    /// Where it leads.
     pub provider: String,
-    /// For people.
     pub name: Option<String>,
     /// Whose it shall be; for administrators, all others have their own.
     #[serde(default, deserialize_with = "json::object")]
@@ -67,13 +65,9 @@ pub struct Import {
 pub struct ListQuery {
     /// Issuer of the owner; together with `owner_sub`.
     pub owner_iss: Option<String>,
-    /// The owner.
     pub owner_sub: Option<String>,
-    /// Where they lead.
     pub provider: Option<String>,
-    /// How they stand.
     pub state: Option<State>,
-    /// At most so many.
     pub limit: Option<u32>,
     /// Where the page before ended.
     pub cursor: Option<String>,
@@ -295,7 +289,6 @@ pub async fn list(desk: &Desk<'_>, call: &Call, query: &ListQuery) -> Result<Api
     Ok(ApiResponse::with(json!({"items": items, "next": next}))?)
 }
 
-/// One.
 pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<ApiResponse, Error> {
     let mut connection = desk.pool.acquire().await?;
     let found = if is_id(id) { vault::store::find(&mut connection, id).await? } else { None };

@@ -17,7 +17,6 @@ use sqlx::PgConnection;
 /// What a declaration came to.
 #[derive(Debug)]
 pub enum Declared {
-    /// It is as declared.
     Done(ApiResponse),
     /// It cannot be, and why, in words for whoever declared it.
     Unusable(String),

@@ -41,7 +41,6 @@ pub(super) struct Problem {
 /// When a provider may be asked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// At once.
     AtOnce,
     /// Not for the same attempt.
     Later,
@@ -61,7 +60,6 @@ const GONE: [&str; 4] = ["invalid_grant", "bad_refresh_token", "invalid_refresh_
 /// at the token endpoint, too.
 const INTERACTION: [&str; 4] =
     ["interaction_required", "login_required", "consent_required", "account_selection_required"];
-/// Errors that pass.
 const PASSING: [&str; 9] = [
     "temporarily_unavailable",
     "slow_down",

@@ -35,9 +35,7 @@ const SHORTEST_TO_FIND: usize = 6;
 pub struct ProxyRequest<'a> {
     /// The connection whose credential goes with it.
     pub connection: &'a str,
-    /// Where it goes.
     pub target: Target<'a>,
-    /// Its header.
     pub fields: Vec<Field>,
     /// The length of its body, where that is said.
     pub length: Option<u64>,
@@ -49,11 +47,9 @@ pub struct ProxyRequest<'a> {
 pub struct ProxyResponse {
     /// HTTP status.
     pub status: u16,
-    /// Its header.
     pub fields: Vec<Field>,
     /// The length of its body, where that is known.
     pub length: Option<u64>,
-    /// Its body.
     pub body: Chunks,
 }
 

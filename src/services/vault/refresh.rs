@@ -142,7 +142,6 @@ fn as_it_is(
     Err(Refusal::ProviderUnavailable(rest.rests_for(now).unwrap_or(1)).into())
 }
 
-/// What came of it.
 enum Outcome {
     /// A new access token.
     Fresh(Arc<OpenedConnection>),

@@ -16,7 +16,6 @@ use crate::services::transaction::AuditedTransaction;
 /// So many secrets in one transaction.
 const BATCH: i64 = 100;
 
-/// What was done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rekeyed {
     /// Keys that the master key has wrapped anew.

@@ -50,18 +50,14 @@ pub struct EvidenceOptions {
     pub issuer: Option<String>,
     /// Only chains in which this client acted.
     pub client: Option<String>,
-    /// The first instant.
     pub from: OffsetDateTime,
     /// The instant after the last.
     pub to: OffsetDateTime,
 }
 
-/// What was written.
 #[derive(Debug, Serialize)]
 pub struct Written {
-    /// How many events.
     pub events: usize,
-    /// In how many chains.
     pub chains: usize,
     /// Under how many delegations.
     pub delegations: usize,
@@ -69,7 +65,6 @@ pub struct Written {
     pub size: u64,
     /// The first event that was in the database: those before are archived, and were not searched.
     pub first: u64,
-    /// Where.
     pub folder: PathBuf,
 }
 

@@ -20,9 +20,7 @@ pub struct EvidenceReport {
     pub valid: bool,
     /// Whether only the keys in the folder were believed.
     pub keys_of_folder: bool,
-    /// What it is about.
     pub about: EvidenceHeader,
-    /// Of the events.
     pub events: Report,
     /// Files that are not what follows from the events, or are missing.
     pub altered: Vec<&'static str>,
