@@ -1,4 +1,4 @@
-//! What a running server is made of: configuration, clock, pool, ledger, keys and caches, built once.
+//! The parts of a running server, built once: configuration, clock, pool, ledger, keys and caches.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -37,71 +37,72 @@ use crate::protocol::signed_note::{Kind, VerifierKey};
 use crate::protocol::status_list::{IndexAllocator, StatusIndex};
 use crate::protocol::{metadata, target_uri};
 
-/// The most delegations that are remembered, each on each path that it is on.
+/// Maximum number of cached delegations; a delegation counts once for each cached path that contains it.
 const MOST_DELEGATIONS: u64 = 50_000;
 
 #[derive(Debug)]
 pub struct App {
     pub config: Config,
-    /// Our issuer identifier.
+    /// This server's issuer identifier.
     pub issuer: String,
-    /// The token endpoint in the form in which proofs are compared with it.
+    /// Token endpoint URL in the form compared with `htu` of DPoP proofs.
     pub token_target: String,
     /// Capabilities in their order.
     pub capability_levels: CapabilityLevels,
     /// What time it is.
     pub clock: Clock,
-    /// Connections for reading, and for the rare writes.
+    /// Connections for reads and for rare writes; exchanges are recorded by the ledger.
     pub pool: PgPool,
-    /// Makes and checks the MACs of rows.
+    /// Computes and verifies the MACs of rows.
     pub rows: RowMac,
-    /// The way to record exchanges.
+    /// Records exchanges.
     pub ledger: Ledger,
     /// Credentials of third parties.
     pub vault: CredentialCache,
     /// Those whose word on our checkpoints is taken.
     pub witnesses: Vec<VerifierKey>,
-    /// Opens and makes seals.
+    /// Seals and opens stored secrets.
     pub seal: SealingKey,
-    /// Makes and judges nonces, where they are demanded.
+    /// Issues and verifies DPoP nonces; `None` where nonces are not required.
     pub nonces: Option<NonceKey>,
-    /// JWK Sets that others publish.
+    /// JWK Sets fetched from URLs of issuers and clients.
     pub jwks_cache: JwksCache,
-    /// Clients by id. An entry may be outdated: the ledger compares its version.
+    /// Clients by id. An entry may be outdated; the ledger compares its version.
     pub clients: Cache<String, Arc<Client>>,
-    /// Verified subject tokens, by what makes them up, for a minute: so long may a key that was withdrawn still vouch.
+    /// Verified subject tokens by digest, for one minute: the longest time that a withdrawn key is still accepted.
     pub subjects: Cache<[u8; 32], Arc<VerifiedSubject>>,
-    /// What no client is called, by the version of the registry: a new client raises that.
+    /// Names that no client has, by registry version. A new client raises the version.
     pub names_of_no_client: Cache<(i64, String), ()>,
     /// Paths of delegations, by what they were searched by. One may have ended since: the ledger looks again.
     pub paths: Cache<DelegationQuery, Arc<CandidatePaths>>,
     /// Secrets that were verified lately.
     pub secrets: SecretCache,
-    /// Requests of each client.
+    /// Limits the request rate of each client.
     pub requests: RateLimiter,
-    /// Failures of each client: bounds what strangers can add to the log.
+    /// Limits recorded failures of each client, so that unauthenticated requests cannot fill the log.
     pub failures: FailureLimiter,
-    /// Tries of secrets for each client id from each peer: bounds guessing, and leaves the client itself alone.
+    /// Limits failed secrets for each client id and peer address: an attacker elsewhere does not lock out the client.
     pub guesses: Guesses,
-    /// How many slow secret verifications may run at once.
+    /// Limits concurrent Argon2 verifications of client secrets.
     pub argon2_permits: tokio::sync::Semaphore,
-    /// How many of those that only hide that there is no such client: strangers must not keep clients waiting. As many as
-    /// may run for clients, so that several requests at once do not tell one from the other either.
+    /// Limits concurrent dummy verifications for unknown clients, so that unauthenticated requests do not delay
+    /// clients. The number equals `argon2_permits`; otherwise the timing of concurrent requests would show which
+    /// clients exist.
     pub dummy_argon2_permits: tokio::sync::Semaphore,
     pub metrics: PrometheusHandle,
-    /// Status lists by number, as last made.
+    /// Signed status lists by number.
     pub status_lists: Cache<u64, Arc<SignedList>>,
-    /// How often agents ask whether they were approved.
+    /// Limits how often an agent polls for the decision on a request.
     pub polls: PollLimiter,
-    /// Places for those that wait for an answer to that.
+    /// Limits the number of long-polling requests.
     pub long_poll_permits: tokio::sync::Semaphore,
-    /// The numbers of the lists that tokens still point into, as read at an instant.
+    /// Numbers of the status lists that unexpired tokens refer to, with the time of the read.
     pub live_lists: tokio::sync::Mutex<Option<(OffsetDateTime, Vec<u64>)>>,
-    /// Who follows the log.
+    /// Wakes readers of the event stream when the log grows.
     pub log_watcher: LogWatcher,
-    /// How many streams each of them has.
+    /// Limits the event streams of each reader.
     pub readers: ConcurrencyLimit,
-    /// Lists are made one at a time.
+    /// Serializes the generation of status lists.
     pub making_lists: tokio::sync::Mutex<()>,
     status_indexes: IndexAllocator,
     fingerprints: MacKey,
@@ -115,8 +116,8 @@ pub struct App {
 }
 
 impl App {
-    /// Builds a server on a database whose schema is current and which has its keys. The receiver hears when the
-    /// last handle of the ledger was dropped and all that waited is recorded.
+    /// Builds a server on a database with the current schema and with keys. The receiver completes after the last
+    /// handle of the ledger is dropped and all pending entries are recorded.
     pub async fn build(
         config: Config,
         clock: Clock,
@@ -183,7 +184,7 @@ impl App {
             requests: RateLimiter::per_second(config.limits.requests_per_second_per_client),
             failures: FailureLimiter::per_minute(config.limits.failed_auth_per_minute.max(1)),
             guesses: Guesses::per_minute(config.limits.failed_auth_per_minute),
-            // Each takes a core for about 20 ms; more at once would only starve everything else.
+            // Argon2 uses a core for about 20 ms; more concurrent runs would starve all other work.
             argon2_permits: tokio::sync::Semaphore::new(2),
             dummy_argon2_permits: tokio::sync::Semaphore::new(2),
             metrics: telemetry::metrics()?,
@@ -202,13 +203,13 @@ impl App {
         Ok((Arc::new(app), writer))
     }
 
-    /// Stands for a request of which nothing may be guessed from it: there are secrets in some.
+    /// MAC over the digest of a request. Requests can contain secrets, so a plain hash could be attacked by guessing.
     pub fn fingerprint(&self, parts: &[&[u8]]) -> [u8; 32] {
         self.fingerprints.mac(&sha256(parts))
     }
 
-    /// Runs what must not be given up half done: neither when whoever asked hangs up, nor with the HTTP thread on which it
-    /// began.
+    /// Spawns the future detached from the request: it completes after a client disconnect or the end of the HTTP
+    /// worker.
     pub fn spawn_detached<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -220,39 +221,41 @@ impl App {
         })
     }
 
-    /// Waits until nothing of that is under way any more.
+    /// Waits until all detached futures have completed.
     pub async fn drain(&self) {
         drop(self.under_way.write().await);
     }
 
-    /// The keys, as last read.
+    /// The keys from the last refresh.
     pub fn keyring(&self) -> Arc<Keyring> {
         Arc::clone(&self.keyring.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// The registry, as last read.
+    /// The registry from the last refresh.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Whether an unknown key is worth a look into the database: once a second, however many strangers make keys up.
+    /// Whether an unknown `kid` justifies a database read: at most once a second, so that made-up `kid` values cause
+    /// no load.
     pub fn may_look_for_keys(&self, now: OffsetDateTime) -> bool {
         let second = now.unix_timestamp();
         self.looked_for_keys.swap(second, Ordering::Relaxed) != second
     }
 
-    /// The version of the registry as it is stored.
+    /// The stored version of the registry.
     pub async fn registry_version(&self) -> Result<i64, Fault> {
         self.read(async |connection| registry::store::version(connection).await).await
     }
 
-    /// The same on behalf of a request that was refused: one at a time, however many strangers send tokens.
+    /// The stored version of the registry, for a refused request. One read at a time, so that invalid tokens cause
+    /// little load.
     pub async fn registry_version_for_strangers(&self) -> Result<i64, Fault> {
         let _turn = self.strangers.lock().await;
         self.registry_version().await
     }
 
-    /// The registry as it is stored, for what is decided without the ledger's guards.
+    /// The registry as stored, for decisions that no guard of the ledger checks.
     pub async fn current_registry(&self) -> Result<Arc<Registry>, Fault> {
         if self.registry_version().await? != self.registry().version {
             self.refresh_registry().await?;
@@ -260,8 +263,8 @@ impl App {
         Ok(self.registry())
     }
 
-    /// Reads something that a request waits for. A third of the ledger's patience is enough for a read, and keeps a
-    /// request that needs both within two seconds when the database hangs.
+    /// Reads on behalf of a request, within a third of the ledger's timeout. A request that needs a read and a ledger
+    /// entry then ends within two seconds when the database hangs.
     pub async fn read<T, F>(&self, work: F) -> Result<T, Fault>
     where
         F: AsyncFnOnce(&mut PgConnection) -> Result<T, Fault>,
@@ -276,7 +279,7 @@ impl App {
             .map_err(|_| Fault::new("the database does not answer"))?
     }
 
-    /// A place in the status lists that no other token has, on any server: taken from a block that was set aside.
+    /// A status index that no other token has, on any server: taken from a block reserved in the database.
     pub async fn next_status_index(&self) -> Result<StatusIndex, Fault> {
         let mut block = self.block.lock().await;
         if block.is_empty() {
@@ -287,7 +290,7 @@ impl App {
         Ok(self.status_indexes.place(next))
     }
 
-    /// Reads the keys again.
+    /// Reloads the keys from the database.
     pub async fn refresh_keyring(&self) -> Result<(), Fault> {
         let keys = self.read(async |connection| key::store::list(connection).await).await?;
         let keyring = Keyring::open(&keys, &self.seal)?;
@@ -295,13 +298,13 @@ impl App {
         Ok(())
     }
 
-    /// Reads the registry again.
+    /// Reloads the registry from the database.
     pub async fn refresh_registry(&self) -> Result<(), Fault> {
         let registry = self
             .read(async |connection| registry::store::load(&self.rows, connection, &self.issuer).await)
             .await?;
         let mut present = self.registry.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // A slow read must not undo a faster one that began later.
+        // A slow read must not overwrite the result of a faster read that began later.
         if registry.version >= present.version {
             *present = Arc::new(registry);
         }

@@ -1,5 +1,5 @@
-//! The management API at which delegations, agents and principals are administered: who comes, what has to be known, how an answer
-//! is kept for whoever repeats the request, and that refused moves are recorded, too.
+//! The context of management requests: the caller, what services need, idempotent replay of responses, and the
+//! recording of refused operations.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::platform::config::Config;
 use crate::platform::fault::{Context, Fault};
 use crate::protocol::jwt_time::SKEW;
 
-/// What the flows of the management API need to know.
+/// What the services of the management API need.
 #[derive(Debug, Clone, Copy)]
 pub struct Desk<'a> {
     pub pool: &'a PgPool,
@@ -33,12 +33,12 @@ pub struct Desk<'a> {
     pub capability_levels: &'a CapabilityLevels,
     /// As configured.
     pub config: &'a Config,
-    /// Makes and checks the MACs of rows.
+    /// Computes and verifies the MACs of rows.
     pub rows: &'a RowMac,
 }
 
 impl<'a> Desk<'a> {
-    /// The management API of a running server.
+    /// The context of a running server.
     pub fn of(app: &'a App) -> Self {
         Self {
             pool: &app.pool,
@@ -50,30 +50,30 @@ impl<'a> Desk<'a> {
     }
 }
 
-/// Who comes to the management API.
+/// The caller of a management request.
 #[derive(Debug, Clone)]
 pub enum Caller {
     User(AuthenticatedUser),
-    /// An agent for itself, under a key.
+    /// An agent with its own DPoP-bound token.
     Agent(AuthenticatedClient),
-    /// An administrator, under a key.
+    /// An administrator with a DPoP-bound token.
     Admin(AuthenticatedClient),
-    /// An auditor, under a key: reads the audit log, and gets nowhere else.
+    /// An auditor with a DPoP-bound token; can only read the audit log.
     Auditor(AuthenticatedClient),
-    /// Whoever has a shell on the machine.
+    /// An operator with a shell on the machine.
     Operator,
 }
 
-/// A user with a token of its issuer.
+/// A user with a token of a trusted issuer.
 #[derive(Debug, Clone)]
 pub struct AuthenticatedUser {
     pub who: Principal,
-    /// When the token was issued, by the clock of its issuer.
+    /// Issue time of the token, by the issuer's clock.
     pub since: OffsetDateTime,
     pub until: OffsetDateTime,
 }
 
-/// A client of ours with a token of its own.
+/// A client with a DPoP-bound access token of this server.
 #[derive(Debug, Clone)]
 pub struct AuthenticatedClient {
     pub client: Arc<Client>,
@@ -82,7 +82,7 @@ pub struct AuthenticatedClient {
 }
 
 impl Caller {
-    /// As the log names it.
+    /// The actor as recorded in events.
     pub fn actor(&self) -> Actor {
         match self {
             Self::User(user) => Actor::user(user.who.clone()),
@@ -93,7 +93,7 @@ impl Caller {
         }
     }
 
-    /// Who it is; nobody in particular for an operator.
+    /// The principal of the caller; `None` for an operator.
     pub fn principal(&self, issuer: &str) -> Option<Principal> {
         match self {
             Self::User(user) => Some(user.who.clone()),
@@ -104,7 +104,7 @@ impl Caller {
         }
     }
 
-    /// Whether it may still come under what it came with.
+    /// Whether the caller's credentials are still valid and not revoked.
     pub async fn is_active(
         &self,
         rows: &RowMac,
@@ -125,12 +125,11 @@ impl Caller {
         }
     }
 
-    /// Whether it administers this server.
+    /// Whether the caller is an administrator or an operator.
     pub fn administers(&self) -> bool {
         matches!(self, Self::Admin(..) | Self::Operator)
     }
 
-    /// Whether it is this principal.
     pub fn is(&self, who: &Principal, issuer: &str) -> bool {
         self.principal(issuer).as_ref() == Some(who)
     }
@@ -141,50 +140,50 @@ impl Caller {
     }
 }
 
-/// A call at the management API.
+/// A request to the management API.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub caller: Caller,
     pub origin: Origin,
-    /// How it would be repeated.
+    /// Idempotency key of the request.
     pub idempotency_key: Option<Key>,
     pub now: OffsetDateTime,
 }
 
-/// An answer of the management API.
+/// A response of the management API.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiResponse {
     pub status: u16,
-    /// Where what was made is.
+    /// Location of the created resource.
     pub location: Option<String>,
     pub body: Value,
-    /// Whether it was said before.
+    /// Whether the response is a stored response to an earlier request with the same idempotency key.
     pub replayed: bool,
 }
 
 impl ApiResponse {
-    /// An answer with something to say.
+    /// A response 200 with a body.
     pub fn with(body: impl serde::Serialize) -> Result<Self, Fault> {
         let body = serde_json::to_value(body).context("writing an answer")?;
         Ok(Self { status: 200, location: None, body, replayed: false })
     }
 }
 
-/// What a call that ends something begins with.
+/// Result of beginning an operation that ends authority.
 pub(super) enum Entry<T> {
-    /// The call is a repetition: the answer that was kept.
+    /// The request is a repetition; this is the stored response.
     Before(ApiResponse),
-    /// The gate is closed, and the check was passed behind it.
+    /// The transaction has the exclusive authority lock and the check has passed under the lock.
     Now(AuditedTransaction, T),
 }
 
 impl Call {
-    /// A call of whoever has a shell on the machine.
+    /// A request by an operator on the machine.
     pub fn of_operator(now: OffsetDateTime) -> Self {
         Self { caller: Caller::Operator, origin: Origin::default(), idempotency_key: None, now }
     }
 
-    /// An event of whoever calls.
+    /// An event with the caller as actor.
     pub fn event(&self, action: Action) -> Event {
         Event { origin: self.origin.clone(), ..Event::new(self.now, action, self.caller.actor()) }
     }
@@ -197,8 +196,8 @@ impl Call {
         }
     }
 
-    /// The first thing in any work: behind the gate, whoever calls still has to be somebody. Gives the answer again if the
-    /// call is repeated; else claims its key, until the work is committed or dropped.
+    /// Re-checks, inside the transaction, that the caller is still active, then claims the idempotency key until
+    /// commit or rollback. For a repeated request, returns the stored response.
     pub(super) async fn authorize_and_claim(
         &self,
         desk: &Desk<'_>,
@@ -220,11 +219,12 @@ impl Call {
         }
     }
 
-    /// Begins a call that ends something. The check says whether the caller may, and that there is something to end. It is
-    /// made before the gate is closed, and again behind it: its second result is the one that holds.
+    /// Begins an operation that ends authority. `check` decides whether the caller is allowed and whether there is
+    /// anything to end. It runs before the exclusive lock is taken, and again under the lock; the second result
+    /// counts.
     ///
     /// # Errors
-    /// What the check says. A call that is refused the first time has not closed the gate.
+    /// The error of `check`. A request that the first check refuses has not taken the lock.
     pub(super) async fn begin_exclusive<T>(
         &self,
         desk: &Desk<'_>,
@@ -244,7 +244,7 @@ impl Call {
         Ok(Entry::Now(work, found))
     }
 
-    /// Keeps the answer with the change that it is about.
+    /// Stores the response in the transaction of the change.
     pub(super) async fn store_response(
         &self,
         desk: &Desk<'_>,
@@ -255,7 +255,7 @@ impl Call {
         idempotency::store::put_answer(work.connection(), &self.name(desk), key, &stored(done)).await
     }
 
-    /// Adds to a kept answer what could be counted only when the change was in force.
+    /// Adds to the stored response a count that is known only after the commit.
     pub(super) async fn update_stored_response(
         &self,
         desk: &Desk<'_>,
@@ -276,20 +276,20 @@ fn stored(done: &ApiResponse) -> Stored {
     Stored { status: done.status, location: done.location.clone(), body: done.body.to_string() }
 }
 
-/// What a refused move was about, as the caller named it.
+/// The target of a refused operation, as named by the caller.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum AuditTarget<'a> {
-    /// Nothing that there is.
+    /// No existing target.
     Nothing,
-    /// A delegation, or what it should hang below.
+    /// A delegation, or the parent of a delegation to be created.
     Delegation(&'a str),
     Other(&'a str),
 }
 
-/// The longest name of anything; texts that are longer may be anything, a token too, and are not written down.
+/// Maximum length of a recorded name, in bytes. A longer text could be a token and is not recorded.
 const MOST_NAME: usize = 128;
 
-/// Records a refused move of a delegation, and passes the answer on.
+/// Records the refusal of an operation on a delegation and returns the result unchanged.
 pub(super) async fn record_delegation_refusal(
     desk: &Desk<'_>,
     call: &Call,
@@ -299,7 +299,7 @@ pub(super) async fn record_delegation_refusal(
     record_refusal(desk, call, (Action::DelegationRefused, made), result).await
 }
 
-/// Records a refused move, and passes the answer on. What is about nothing but the pace of asking is not recorded.
+/// Records a refusal and returns the result unchanged. Refusals that only concern the polling rate are not recorded.
 pub(super) async fn record_refusal(
     desk: &Desk<'_>,
     call: &Call,

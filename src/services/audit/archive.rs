@@ -1,6 +1,6 @@
-//! Moving old partitions of the log into files that vouch for themselves. A partition is dropped only after its file was read
-//! back from the disk and holds; the hashes of its events stay, so that every proof and root stays whole. The log's key signs
-//! which events are in which file: verification believes that statement and nothing else that says so.
+//! Moves old partitions of the log into files that verify by themselves. A partition is dropped only after its file
+//! was read back from disk and verified. The leaf hashes stay in the database, so proofs and roots do not change. The
+//! log's key signs which events are in which file; verification trusts only that statement.
 
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -28,38 +28,38 @@ use crate::protocol::archive_statement::ArchiveStatement;
 use crate::protocol::merkle::{self, Frontier};
 use crate::protocol::signed_note::{self, Checkpoint};
 
-/// Only one archives at a time.
+/// Advisory lock: one archive command at a time.
 const TRY_ARCHIVE_LOCK: &str = "SELECT pg_try_advisory_lock(7223460)";
-/// So long everybody who writes waits while nobody may read; then it is tried again.
+/// Gives up after 500 ms: while `DETACH` waits for its lock it blocks readers and writers. The command then retries.
 const SET_LOCK_TIMEOUT: &str = "SET lock_timeout = '500ms'";
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A partition that is in a file now.
+/// An archived partition.
 #[derive(Debug, Clone, Serialize)]
 pub struct Archived {
     pub partition: i32,
     pub from: u64,
-    /// The first one behind it.
+    /// The `seq` after the last event.
     pub to: u64,
     pub file: PathBuf,
-    /// Of the file, in hexadecimal.
+    /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
 }
 
-/// What is archived, and where to.
+/// Which partitions are archived, and the target folder.
 #[derive(Debug, Clone, Copy)]
 pub struct ArchiveOptions<'a> {
-    /// Only partitions all of whose events are older than this.
+    /// Only partitions whose events are all older than this are archived.
     pub before: OffsetDateTime,
     pub folder: &'a Path,
 }
 
-/// Archives every closed partition that is old enough, oldest first. Needs a login that owns the tables.
+/// Archives every closed partition that is old enough, oldest first. Needs a database user that owns the tables.
 ///
 /// # Errors
-/// A fault if somebody else archives, if a file cannot be written and read back whole, or if the log is not what its
-/// checkpoints say. Partitions that come before stay archived; nothing is lost of the others.
+/// A fault if another archive command runs, a file cannot be written and verified, or the log contradicts its
+/// checkpoints. Partitions archived before stay archived; no event of the others is lost.
 pub async fn archive(
     database: &PgConnectOptions,
     (seal, issuer): (&SealingKey, &str),
@@ -68,8 +68,8 @@ pub async fn archive(
 ) -> Result<Vec<Archived>, Fault> {
     let mut connection = PgConnection::connect_with(database).await.context("connecting to the database")?;
     let done = archive_all(&mut connection, (seal, issuer), options, now).await;
-    // The lock is free when the command returns, also after a failure: the session may end a moment later. Where this fails, the
-    // session has ended.
+    // Releases the lock before the command returns, also after a failure; the database session may end later. If this
+    // query fails, the session has ended already.
     let _ = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut connection).await;
     connection.close().await.context("closing a connection")?;
     done
@@ -103,7 +103,7 @@ async fn archive_all(
     Ok(done)
 }
 
-/// One of them; `None` if it has an event that is not old enough.
+/// Archives one partition; `None` if it has an event that is not old enough.
 async fn archive_partition(
     connection: &mut PgConnection,
     (partition, next): (&Partition, &Partition),
@@ -136,7 +136,7 @@ async fn archive_partition(
     let digest = match written {
         Ok(Some(digest)) => digest,
         other => {
-            // Half a file is of no use to anybody; that it could not be removed changes nothing.
+            // The incomplete file has no use; a failure to remove it is harmless.
             let _ = std::fs::remove_file(&aside);
             return other.map(|_| None);
         }
@@ -163,13 +163,13 @@ async fn archive_partition(
     write_beside(&path, &note)?;
     let file = ArchiveFile { sha256: &digest, statement: &note, now };
     forget(connection, (&archived, &statement.file), file).await?;
-    // No search goes below the first event that is there, so that this may take its time, and be left undone until the next.
+    // No search goes below the first available event, so this cleanup may take time, or be left to the next run.
     while partitions::forget_postings(connection, to / index::BLOCK).await? {}
     Ok(Some(archived))
 }
 
-/// A checkpoint over exactly the events up to an edge: the one that is kept, or a new one, once it is proven that the newest
-/// checkpoint goes on from there (CK-08).
+/// A checkpoint over exactly the events before the partition's end. Returns the stored checkpoint, or signs a new one
+/// after proving that the newest checkpoint is consistent with it (RFC 9162 §2.1.4).
 async fn checkpoint_line_at(
     connection: &mut PgConnection,
     (seal, issuer): (&SealingKey, &str),
@@ -198,7 +198,7 @@ struct Dated {
     at: OffsetDateTime,
 }
 
-/// Writes a file aside, down to the disk; gives its digest, or nothing if an event is not old enough.
+/// Writes a temporary file and syncs it to disk. Returns its digest; `None` if an event is not old enough.
 async fn write(
     connection: &mut PgConnection,
     (aside, checkpoint_line): (&Path, &CheckpointLine),
@@ -241,7 +241,7 @@ async fn write(
 }
 
 pub(super) fn digest_of(path: &Path) -> Result<[u8; 32], Fault> {
-    // A partition is read as a whole nowhere else, either: its digest is made piece by piece.
+    // The digest is computed in pieces: a partition is never read into memory as a whole.
     let what = format!("reading {}", path.display());
     let mut file = std::fs::File::open(path).context(&what)?;
     let mut digest = Sha256::default();
@@ -249,7 +249,7 @@ pub(super) fn digest_of(path: &Path) -> Result<[u8; 32], Fault> {
     Ok(digest.finish())
 }
 
-/// Gives the file its name, for good. One that is there already has to be the same: it was left by an attempt before.
+/// Renames the temporary file. An existing file must have the same content: an earlier attempt left it.
 fn put_in_place(aside: &Path, path: &Path) -> Result<(), Fault> {
     let what = format!("writing {}", path.display());
     if path.exists() && digest_of(path)? != digest_of(aside)? {
@@ -259,7 +259,7 @@ fn put_in_place(aside: &Path, path: &Path) -> Result<(), Fault> {
     rename(aside, path)
 }
 
-/// The statement, in a file of its own beside the archive, for those who have the files and not the database.
+/// Writes the signed statement beside the archive, for verification without the database.
 fn write_beside(path: &Path, note: &str) -> Result<(), Fault> {
     let beside = path.with_added_extension("note");
     let aside = path.with_added_extension("note.part");
@@ -278,7 +278,7 @@ fn rename(aside: &Path, path: &Path) -> Result<(), Fault> {
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).context(&what)
 }
 
-/// Reads the file from where it will be looked for, and verifies all of it.
+/// Reads the file from its final path and verifies all of it.
 fn read_back(
     path: &Path,
     (from, to): (u64, u64),
@@ -294,7 +294,7 @@ fn read_back(
     }
 }
 
-/// Drops a partition that is in a file, and says so: in one transaction, as short as can be, for everybody who writes waits.
+/// Drops an archived partition and records that, in one short transaction, because all writers wait for it.
 async fn forget(
     connection: &mut PgConnection,
     (archived, name): (&Archived, &str),
@@ -309,7 +309,7 @@ async fn forget(
     try_forget(connection, (archived, name), file).await
 }
 
-/// Somebody read the log just then (SQLSTATE lock_not_available).
+/// Whether another session was reading the log (SQLSTATE 55P03, lock_not_available).
 fn is_locked(fault: &Fault) -> bool {
     let cause = std::error::Error::source(fault).and_then(|cause| cause.downcast_ref::<sqlx::Error>());
     cause
@@ -335,9 +335,9 @@ async fn try_forget(
         "sha256": archived.sha256,
         "file": name,
     }));
-    // Takes the head's lock: from here on nobody is in the middle of writing to the table that is dropped from.
+    // Takes the lock on the log's head: from here on no session writes to the table whose partition is dropped.
     store::append(&mut transaction, &[event.unsequenced()?]).await?;
-    // A row that somebody moved here is in no file.
+    // A row that was moved into this partition is in no file.
     if partitions::has_others(&mut transaction, archived.partition, (archived.from, archived.to)).await? {
         return Err(Fault::new(format!("partition {} has events that are not its own", archived.partition)));
     }
@@ -345,14 +345,14 @@ async fn try_forget(
     transaction.commit().await.context("committing")
 }
 
-/// What to look for in a file.
+/// The event to find in a file.
 #[derive(Debug, Clone)]
 pub enum ArchiveLookup {
     Seq(u64),
     Id(uuid::Uuid),
 }
 
-/// Finds an event in a file, as it is stored. That the file is whole is for verification to say.
+/// Finds an event in a file, as stored. Does not verify the file.
 pub fn show(path: &Path, lookup: &ArchiveLookup) -> Result<Option<String>, Fault> {
     let needle = match lookup {
         ArchiveLookup::Seq(seq) => format!("\"seq\":{seq}"),

@@ -1,5 +1,5 @@
-//! Verification of the log in the database: every document and leaf, every tile, every checkpoint with all who vouch for it, in
-//! one snapshot, without changing anything.
+//! Verifies the log in the database: documents, leaves, tiles, and checkpoints with all signatures. Reads one
+//! snapshot and changes nothing.
 
 use std::path::PathBuf;
 
@@ -17,25 +17,24 @@ use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::Frontier;
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
-/// What a verification found out.
+/// Result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether the log is whole.
     pub valid: bool,
-    /// The first event that was looked at: those before are believed.
+    /// `seq` of the first verified event; earlier events are covered by the trusted checkpoint.
     pub from: u64,
-    /// How many events hold, from the first of the log on.
+    /// Number of valid events, counted from the first event of the log.
     pub events: u64,
-    /// Of how many of them only the leaf was checked: they were archived, and their files were not shown. Where this is not 0, the
-    /// command exits 2.
+    /// Number of events of which only the leaf was checked, because they are archived and their files were not
+    /// available. If it is not 0, the command exits 2.
     pub hashes_only: u64,
-    /// Root over all of them, in hexadecimal, where the log is whole.
+    /// Root over all events, in hexadecimal; only where the log is valid.
     pub root: Option<String>,
-    /// How many checkpoints it was compared with.
+    /// Number of checkpoints that were compared with the log.
     pub checkpoints: usize,
-    /// Up to where they vouch for it; for what comes behind, nothing does but the place where it is kept.
+    /// Size of the largest compared checkpoint. No signature covers later events.
     pub vouched: u64,
-    /// The first thing that is wrong.
+    /// The first integrity error.
     pub integrity_error: Option<IntegrityError>,
 }
 
@@ -68,7 +67,7 @@ impl Report {
 }
 
 impl Report {
-    /// Counts those that were compared: not what speaks of less than where it began.
+    /// Sets the number of compared checkpoints; checkpoints smaller than `from` do not count.
     pub(super) fn compared_with(self, checkpoints: &[Checkpoint]) -> Self {
         let sizes: Vec<u64> =
             checkpoints.iter().map(|one| one.size).filter(|size| *size >= self.from).collect();
@@ -76,19 +75,19 @@ impl Report {
     }
 }
 
-/// What one trusts besides the database: keys and checkpoints that were kept elsewhere.
+/// Trust anchors kept outside the database: keys and checkpoints.
 #[derive(Debug, Clone, Default)]
 pub struct TrustAnchors {
-    /// Keys that may vouch for checkpoints; without any, those in the database or file do.
+    /// Keys trusted to sign checkpoints; if empty, the keys in the database or file are used.
     pub keys: Vec<VerifierKey>,
     pub notes: Vec<String>,
-    /// The note up to which everything is believed.
+    /// The checkpoint up to which all events are trusted.
     pub from: Option<String>,
-    /// The folder with the files of archived events.
+    /// Folder with the archive files.
     pub archives: Option<PathBuf>,
 }
 
-/// Hears how far it is: events done, and all of them.
+/// Called with the number of verified events and the total.
 pub type ProgressCallback<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 /// Verifies the log in the database, in one snapshot.
@@ -96,14 +95,14 @@ pub async fn verify_database(connection: &mut PgConnection, anchors: &TrustAncho
     verify_database_shown(connection, anchors, &mut |_, _| {}).await
 }
 
-/// The same, and shows how far it is.
+/// [`verify_database`] with a progress callback.
 pub async fn verify_database_shown(
     connection: &mut PgConnection,
     anchors: &TrustAnchors,
     progress: ProgressCallback<'_>,
 ) -> Result<Report, Fault> {
     sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *connection).await?;
-    // A long log takes longer than any request may.
+    // A long log takes longer than the statement timeout of requests.
     sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *connection).await?;
     let report = verify_snapshot(connection, anchors, progress).await;
     sqlx::query("ROLLBACK").execute(connection).await?;
@@ -136,14 +135,14 @@ async fn verify_snapshot(
         }
     }
     let count = checkpoints.len();
-    // By its row a checkpoint is found: one in the place of another is shown for what it is not.
+    // A checkpoint is found by the size in its row; a checkpoint of another size in that row is an error.
     if let Some((size, _)) = stored.iter().find(|(size, note)| size_of(note) != Some(*size)) {
         return Ok(Report::of(
             Err(IntegrityError { seq: *size, kind: IntegrityErrorKind::Checkpoint }),
             count,
         ));
     }
-    // Whoever rewrites the log can leave out the signatures, too, or put its own there.
+    // An attacker who rewrites the log can also remove or replace the signatures.
     if !anchors.keys.is_empty() && count == 0 {
         let (seq, _) = stored.first().ok_or_else(|| {
             Fault::new("there is no checkpoint, so nothing that the kept key has signed vouches for the log")
@@ -172,7 +171,7 @@ async fn verify_snapshot(
         Err(integrity_error) => return Ok(Report { from, ..Report::of(Err(integrity_error), count) }),
     };
     let result = match surplus(connection, &head).await? {
-        // What is wrong within comes first.
+        // Integrity errors of earlier events are reported first.
         Some(surplus) => {
             verify_all(connection, (verifier, archived), &head, progress).await?.and(Err(surplus))
         }
@@ -181,12 +180,13 @@ async fn verify_snapshot(
     Ok(Report { from, hashes_only, ..Report::of(result, count) }.compared_with(&checkpoints))
 }
 
-/// With keys that were kept elsewhere, what others signed says nothing: a log whose issuer was renamed has such.
+/// With anchored keys, checkpoints of other signers are ignored: a log whose issuer was renamed has such checkpoints.
 fn is_of_trusted_issuer(note: &str, anchors: &TrustAnchors) -> bool {
     !anchors.keys.is_empty() && !signed_note::names_signer(note, &anchors.keys)
 }
 
-/// The first stored checkpoint that cannot be read, or that is passed over as another's and that no key of the log has signed.
+/// The first stored checkpoint that cannot be read, or that is ignored as another signer's although no key of the log
+/// has signed it.
 fn unreadable(
     stored: &[(u64, String)],
     anchors: &TrustAnchors,
@@ -212,7 +212,7 @@ pub(super) fn size_of(note: &str) -> Option<u64> {
     note.lines().nth(1)?.parse().ok()
 }
 
-/// The edge of the tree up to where everything is believed, if that is what the checkpoint vouches for.
+/// The tree frontier at the trusted checkpoint, if the checkpoint's root matches.
 async fn trusted(
     connection: &mut PgConnection,
     checkpoint: Option<&Checkpoint>,
@@ -229,13 +229,13 @@ async fn trusted(
     Ok(Err(IntegrityError { seq: checkpoint.size, kind: IntegrityErrorKind::Checkpoint }))
 }
 
-/// The size of the first checkpoint that a witness is said to have signed, and has not.
+/// The size of the first checkpoint with an invalid cosignature of a witness.
 async fn bad_cosignature(
     connection: &mut PgConnection,
     stored: &[(u64, String)],
 ) -> Result<Option<u64>, Fault> {
     let is_good = |size: u64, key: &str, line: &str| {
-        // They come in the order of their sizes.
+        // Checkpoints are sorted by size.
         let (_, note) = stored.get(stored.binary_search_by_key(&size, |(of, _)| *of).ok()?)?;
         let (text, signatures) = signed_note::parts(&format!("{}\n\n{line}", note.split("\n\n").next()?))?;
         let key = VerifierKey::parse(key)?;
@@ -245,7 +245,7 @@ async fn bad_cosignature(
     Ok(said.iter().find(|(size, key, line)| is_good(*size, key, line) != Some(true)).map(|(size, ..)| *size))
 }
 
-/// What there is beyond what the head speaks of, or before what was archived.
+/// Rows after the log's head, or before the first event that is not archived.
 async fn surplus(connection: &mut PgConnection, head: &Frontier) -> Result<Option<IntegrityError>, Fault> {
     let first_available = partitions::first_available(connection).await?;
     let beyond = store::rows_outside(connection, first_available, head.size()).await? > 0
@@ -254,8 +254,8 @@ async fn surplus(connection: &mut PgConnection, head: &Frontier) -> Result<Optio
     Ok(beyond.then_some(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Surplus }))
 }
 
-/// Walks to the head: over stored leaves as far as events were archived, then over documents. While one chunk is hashed,
-/// the next is read.
+/// Verifies up to the head: stored leaves where events are archived, then documents. The next chunk is read while the
+/// present chunk is hashed.
 async fn verify_all(
     connection: &mut PgConnection,
     (verifier, archived): (LogVerifier, Archived),
@@ -278,7 +278,7 @@ async fn verify_all(
             Some(Some(lines)) => DocumentSource::File(lines.take(to - from)?),
         };
         let chunk = copy_reader::read(connection, (from, to), source, indexed).await?;
-        // Nobody listens any more once something is wrong.
+        // The receiver stops at the first error.
         if chunks.send(chunk).await.is_err() {
             break;
         }
@@ -313,7 +313,7 @@ fn verify_chunks(
     Ok(Ok(verifier))
 }
 
-/// Opens a note under the keys that were kept elsewhere or, without any, those in the database.
+/// Verifies a note with the anchored keys or, without any, the keys in the database.
 fn open(note: &str, anchors: &TrustAnchors, stored: &[StoredKey]) -> Option<Checkpoint> {
     signed_note::open(note, &trusted_keys(note, anchors, stored))
 }

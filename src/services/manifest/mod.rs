@@ -199,7 +199,7 @@ impl Manifest {
         Ok(read)
     }
 
-    /// Adds what another file declares.
+    /// Appends the entries of another file.
     pub fn merge(&mut self, other: Self) {
         self.issuers.extend(other.issuers);
         self.resources.extend(other.resources);
@@ -233,7 +233,7 @@ impl Manifest {
         all
     }
 
-    /// Refuses an id that two entries of one kind have.
+    /// Refuses two entries of one kind with the same id.
     fn check_unique(&mut self) -> Result<(), Fault> {
         let mut first: BTreeMap<(String, &str), String> = BTreeMap::new();
         for (path, place, id) in self.entries() {
@@ -247,7 +247,7 @@ impl Manifest {
     }
 }
 
-/// Reads several files, each a name and its text, as one manifest.
+/// Reads several files (name, text) as one manifest.
 ///
 /// # Errors
 /// A fault with the place and the reason; for an id that is there twice, with both places.

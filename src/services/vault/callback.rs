@@ -1,6 +1,6 @@
-//! A browser comes back from a provider (RFC 6749 §4.1.2, RFC 9207). In the browser in which it began, the connection is
-//! made; another one is given a code, by which the owner finishes at the management API: so nobody who was lured gives its account to
-//! somebody else unawares.
+//! Handles the redirect back from a provider (RFC 6749 §4.1.2, RFC 9207). In the browser that began the
+//! authorization, the connection is created. Another browser shows a code, which the owner enters at the management
+//! API. So an attacker cannot connect a victim's account to the attacker's connection.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::protocol::oauth_client;
 use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk};
 use crate::services::transaction::AuditedTransaction;
 
-/// What a browser brings from a provider.
+/// Parameters of the redirect from a provider.
 #[derive(Debug)]
 pub struct CallbackParams {
     /// What went out.
@@ -35,13 +35,13 @@ pub struct CallbackParams {
     pub said: AuthorizationResponse,
     /// At whose place it arrives.
     pub provider: String,
-    /// Who says so (RFC 9207).
+    /// The `iss` parameter (RFC 9207).
     pub iss: Option<String>,
-    /// Secrets that the browser keeps for us.
+    /// Values of this server's browser-binding cookies.
     pub browser: Vec<String>,
 }
 
-/// What a provider says.
+/// Authorization response of a provider.
 #[derive(Debug)]
 pub enum AuthorizationResponse {
     /// An authorization code.
@@ -50,22 +50,22 @@ pub enum AuthorizationResponse {
     Error(String),
 }
 
-/// What the browser is shown.
+/// The page shown in the browser.
 #[derive(Debug)]
 pub enum CallbackPage {
     /// It is done.
     Connected,
-    /// Another browser began it: the code by which its owner finishes.
+    /// Another browser began the authorization; with the code for the owner.
     Waits(Zeroizing<String>),
-    /// There is no such authorization, or not any more.
+    /// The authorization does not exist or has ended.
     Gone,
-    /// The provider, or its user, did not authorize us.
+    /// The provider or its user denied the authorization.
     Declined,
-    /// It came from another provider than it went to.
+    /// The response came from another provider than the request went to.
     MixedUp,
-    /// The provider did not honour the code.
+    /// The provider rejected the code.
     Refused,
-    /// The provider does not answer, or not in a way that can be understood.
+    /// The provider does not respond, or the response cannot be parsed.
     Unavailable,
 }
 
@@ -159,7 +159,7 @@ fn is_from(provider: &OpenedProvider, said: Option<&str>) -> bool {
     }
 }
 
-/// Its provider, and what was sealed with it: neither has been tampered with.
+/// The provider and the secrets sealed with this authorization; both are checked for tampering.
 async fn open(
     app: &App,
     connection: &mut PgConnection,
@@ -178,13 +178,13 @@ fn text(bytes: &[u8]) -> Result<Zeroizing<String>, Fault> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Finishes what another browser has brought: its owner has the code that was shown there.
+/// Completes an authorization whose code arrived in another browser. The owner enters the code shown there.
 pub async fn finish(
     app: &Arc<App>,
     call: &Call,
     (id, typed): (&str, SecretString),
 ) -> Result<ApiResponse, Error> {
-    // A task of its own, as above.
+    // Detached from the request: a code works once.
     let task = app.spawn_detached({
         let (app, call, id) = (Arc::clone(app), call.clone(), id.to_owned());
         async move { try_to_finish(&app, &call, (&id, &typed)).await }

@@ -1,4 +1,4 @@
-//! Talking to a provider as its client: refreshing, giving tokens back.
+//! Requests to a provider's token and revocation endpoints.
 
 use std::fmt::{Display, Formatter};
 
@@ -14,7 +14,7 @@ use crate::platform::outbound::{Outbound, PostRequest, PostResponse};
 use crate::protocol::oauth_client;
 use crate::protocol::token_answer::{self, Extent, TokenResponse, TokenSet};
 
-/// What a token endpoint said.
+/// Result of a token request.
 #[derive(Debug)]
 pub(super) enum TokenEndpointResult {
     /// Tokens.
@@ -32,19 +32,19 @@ pub(super) enum TokenEndpointResult {
 /// Why there are no tokens.
 #[derive(Debug)]
 pub(super) struct Problem {
-    /// For the log: a code of the provider, or what was observed.
+    /// For the log: an error code of the provider, or an observation.
     pub(super) why: String,
-    /// Whether the same request may be sent again at once.
+    /// When the same request can be sent again.
     pub(super) next: Next,
 }
 
-/// When a provider may be asked again.
+/// When the provider can be requested again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     AtOnce,
-    /// Not for the same attempt.
+    /// Not within the same attempt.
     Later,
-    /// After so many seconds, as the provider says.
+    /// After this many seconds, by the provider's response.
     After(u64),
 }
 
@@ -54,10 +54,10 @@ impl Display for Problem {
     }
 }
 
-/// Errors that say that a grant is gone (RFC 6749 §5.2), however servers spell them.
+/// Error codes for a revoked grant (RFC 6749 §5.2), and variants that servers use.
 const GONE: [&str; 4] = ["invalid_grant", "bad_refresh_token", "invalid_refresh_token", "token_revoked"];
-/// Errors that say that the provider wants to see its user (OpenID Connect Core 1.0 §3.1.2.6); Microsoft and others answer them
-/// at the token endpoint, too.
+/// Errors that need the user at the provider (OpenID Connect Core 1.0 §3.1.2.6); Microsoft and others also return
+/// them at the token endpoint.
 const INTERACTION: [&str; 4] =
     ["interaction_required", "login_required", "consent_required", "account_selection_required"];
 const PASSING: [&str; 9] = [
@@ -71,7 +71,7 @@ const PASSING: [&str; 9] = [
     "internal_server_error",
     "service_unavailable",
 ];
-/// Statuses of requests that may succeed when they are sent again (RFC 9110 §15.5.9, RFC 8470 §5.2).
+/// Statuses after which the same request may succeed (RFC 9110 §15.5.9, RFC 8470 §5.2).
 const PASSING_STATUS: [u16; 2] = [408, 425];
 
 fn is_among<'a>(code: &str, mut codes: impl Iterator<Item = &'a str>) -> bool {
@@ -158,19 +158,19 @@ fn told(oauth: &OauthSettings, posted: &PostResponse) -> TokenEndpointResult {
     }
 }
 
-/// What became of a token that was to be given back.
+/// Result of the revocation of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Revoked {
-    /// The provider has no place for that.
+    /// The provider has no revocation endpoint.
     Nowhere,
-    /// The token is good no more.
+    /// The token is revoked.
     Done,
-    /// The provider did not take it; it may be asked again after so many seconds.
+    /// The revocation failed; with the seconds until a retry, if the provider says so.
     Not(Option<u64>),
 }
 
 impl Revoked {
-    /// As it is answered and recorded.
+    /// The value in responses and events.
     pub(super) fn shown(self) -> Option<bool> {
         match self {
             Self::Nowhere => None,
@@ -202,7 +202,7 @@ pub(super) async fn revoke(outbound: &Outbound, provider: &OpenedProvider, token
     let refused = token_answer::refusal(posted.status, &posted.body);
     let done = match &refused {
         None => (200..300).contains(&posted.status),
-        // Some say of a token that they do not know, or not any more, that it is invalid: there is nothing to give back.
+        // Some servers answer an error for an unknown or expired token: nothing is left to revoke.
         Some(code) => is_among(code, ["invalid_token"].into_iter().chain(GONE)),
     };
     if done {
@@ -266,7 +266,7 @@ mod tests {
         PostResponse { status, retry_after: None, body, incomplete: None }
     }
 
-    /// As the providers document them, or as their clients report them.
+    /// Error responses as documented by the providers or reported by their clients.
     #[tokio::test]
     async fn templates_know_what_only_the_owner_can_cure() {
         for (template, status, body) in [

@@ -1,4 +1,4 @@
-//! Declaring providers: by `apply`, and by administrators.
+//! Declared providers, by `apply` and by administrators.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -114,7 +114,7 @@ pub struct ProviderDeclaration {
     pub(in crate::services) place: Place,
 }
 
-/// A declaration that is complete and checked.
+/// A complete and checked declaration.
 #[derive(Debug)]
 pub struct ResolvedProvider {
     /// Its name.
@@ -172,12 +172,12 @@ pub async fn prepare(outbound: &Outbound, declared: ProviderDeclaration) -> Resu
 }
 
 impl ProviderDeclaration {
-    /// Whether it names a file of whoever reads it, which is no business of others.
+    /// Whether the declaration names a local file; only a manifest of an operator can.
     pub fn names_a_file(&self) -> bool {
         self.client_secret_file.is_some()
     }
 
-    /// What it says itself, and else what the template says.
+    /// Members of the declaration, with the template's members as defaults.
     fn over(self, template: Self) -> Self {
         let params = template.authorization_params.into_iter().chain(self.authorization_params).collect();
         Self {
@@ -262,7 +262,7 @@ async fn oauth(
     if let Some(code) = oauth.reconnect_errors.iter().find(|code| !oauth_client::is_error_code(code)) {
         return Err(Fault::new(format!("reconnect_errors: {code:?} is not usable as an error code")));
     }
-    // What makes an authorization safe is not for declarations to change.
+    // Parameters that protect the authorization request cannot be declared.
     const OURS: [&str; 10] = [
         "response_type",
         "client_id",
@@ -272,7 +272,7 @@ async fn oauth(
         "code_challenge",
         "code_challenge_method",
         "response_mode",
-        // They would say all of that once more.
+        // A request object would repeat or override the parameters above.
         "request",
         "request_uri",
     ];
@@ -344,19 +344,18 @@ impl ResolvedProvider {
         self.settings.kind == old.settings.kind
     }
 
-    /// Its authorization server, where it has one.
+    /// OAuth settings, where the provider has an authorization server.
     #[cfg(test)]
     pub(super) fn into_oauth(self) -> Option<OauthSettings> {
         self.settings.oauth
     }
 
-    /// What may be said of it.
     pub fn view(&self) -> Result<Value, Fault> {
         view(&self.id, &self.settings)
     }
 }
 
-/// A provider as it is shown: without its secret.
+/// A provider as shown, without its secret.
 pub fn view(id: &str, settings: &Settings) -> Result<Value, Fault> {
     let mut value = serde_json::to_value(settings).context("writing a provider")?;
     if let Value::Object(members) = &mut value {

@@ -1,5 +1,5 @@
-//! A new access token before the old one ends: one refresh at a time for each connection, across all servers. What comes
-//! back is stored before anyone is answered. The provider is never talked to inside a transaction.
+//! Renews an access token before it expires. One refresh at a time for each connection, across all servers. New
+//! tokens are stored before the request is answered. No provider request runs inside a transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,21 +21,21 @@ use crate::platform::random;
 use crate::protocol::token_answer::{Scope, TokenSet};
 use crate::services::transaction::AuditedTransaction;
 
-/// How long one attempt of one server may take: longer than a provider is waited for, and shorter than others wait, so that
-/// they outlast a server that was killed.
+/// Maximum duration of one attempt, in seconds: longer than the provider's timeout, shorter than `PATIENCE`, so that
+/// waiting requests outlast a killed server.
 const LEASE_SECONDS: f64 = 15.0;
-/// How long others wait for it.
+/// How long a request waits for a refresh by another server.
 const PATIENCE: Duration = Duration::from_secs(25);
-/// How often they look.
+/// Interval between checks for the result of another server.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often it is tried to store what came back: a second apart, should the database be away.
+/// Attempts to store new tokens, one second apart, while the database is unavailable.
 const STORES: u32 = 30;
 /// Pauses between attempts.
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(1_000)];
-/// How long nothing is sent after a success without tokens: the refresh token may be used up by it, and some servers end a
-/// grant whose refresh token comes twice (RFC 9700 §4.14.2).
+/// Pause after a success response without tokens. The refresh token may be used up, and some servers revoke a grant
+/// when a refresh token is reused (RFC 9700 §4.14.2).
 const AFTER_A_LOSS: time::Duration = time::Duration::minutes(1);
-/// A token that was renewed less than this ago is not renewed because it was rejected: then the token is not the reason.
+/// A token renewed less than this ago is not renewed after a rejection: its age is not the reason.
 const SETTLED: time::Duration = time::Duration::minutes(1);
 
 /// The connection with a credential that is good for a while. One that is about to end is good enough where no other is
@@ -69,7 +69,7 @@ pub(super) async fn fresh(
         if hopeless && !connection.has_ended(now) {
             return Ok(opened);
         }
-        // What is remembered may say yes, for the ledger looks again. For a no it has to be read.
+        // A cached connection is enough to grant, because the ledger checks again. A refusal needs a read.
         if hopeless && looked {
             if !connection.has_refresh_token && mark_needs_reconnect(app, connection, "expired", now).await? {
                 return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
@@ -82,8 +82,7 @@ pub(super) async fn fresh(
         let leased = !hopeless
             && app.read(async |connection| vault::store::mark_leased(connection, named, terms).await).await?;
         if leased {
-            // A task of its own, which ends what it began: a refresh token that is good once must not be lost because
-            // somebody hung up.
+            // Detached from the request, so that a single-use refresh token is not lost when the client disconnects.
             let task = app.spawn_detached({
                 let (app, opened) = (Arc::clone(app), Arc::clone(&opened));
                 async move {
@@ -103,7 +102,7 @@ pub(super) async fn fresh(
                 Outcome::Fresh(opened) => return Ok(opened),
                 Outcome::Changed => {}
                 Outcome::Unwell(until) => {
-                    // Where the provider does not say for how long, it is left alone for a moment.
+                    // Without a retry time from the provider, no request is sent for a moment.
                     if until.is_none() {
                         app.vault.unwell.insert(id, ());
                     }
@@ -112,7 +111,7 @@ pub(super) async fn fresh(
                 }
             }
         }
-        // Another server is at it, or there is another credential by now.
+        // Another server refreshes, or the credential has been replaced.
         let found = app.read(async |connection| app.vault.open(connection, &id).await).await?;
         opened = found.ok_or(Refusal::ConnectionUnusable(State::Disconnected))?;
         if opened.connection.state() != State::Active {
@@ -147,7 +146,7 @@ enum Outcome {
     Fresh(Arc<OpenedConnection>),
     /// Its owner has stored another credential meanwhile, or ended it.
     Changed,
-    /// The provider has none for us at the moment, nor before this time.
+    /// The provider is unavailable; with the earliest time to retry, if known.
     Unwell(Option<OffsetDateTime>),
 }
 
@@ -176,7 +175,7 @@ async fn attempt(
             }
             TokenEndpointResult::NoTokens(problem) => {
                 tracing::error!(connection = connection.id, error = %problem, "a provider answered no tokens");
-                // As long as the present token is good, nothing is at stake by waiting.
+                // While the present token is valid, waiting costs nothing.
                 let until = connection.expires_at.unwrap_or(now).max(app.clock.now() + AFTER_A_LOSS);
                 return rest(app, connection, &problem, Some(until)).await;
             }
@@ -203,7 +202,7 @@ async fn attempt(
     }
 }
 
-/// Leaves a provider alone for as long as it says, on every server.
+/// Sends nothing to the provider until the retry time, on every server.
 async fn rest(
     app: &App,
     connection: &Connection,
@@ -223,8 +222,8 @@ async fn rest(
     Ok(Outcome::Unwell(until))
 }
 
-/// The provider's API has refused the access token: the next fetch renews it, on any server. One that cannot be renewed, or
-/// has just been, stays.
+/// The provider's API has rejected the access token: the next retrieval renews the token, on any server. A token
+/// without a refresh token, or renewed recently, is left unchanged.
 pub(super) async fn reject(app: &App, one: &Connection, now: OffsetDateTime) -> Result<(), Fault> {
     let settled = one.refreshed_at.is_none_or(|at| now - at >= SETTLED);
     if !one.has_refresh_token || !settled {
@@ -236,7 +235,7 @@ pub(super) async fn reject(app: &App, one: &Connection, now: OffsetDateTime) -> 
     Ok(())
 }
 
-/// Stores what was given, before anyone is answered.
+/// Stores the new tokens before the request is answered.
 async fn store(
     app: &App,
     opened: &OpenedConnection,
@@ -248,7 +247,7 @@ async fn store(
     match given.scope {
         Scope::Known(scopes) => next.scopes = Some(scopes),
         Scope::Unsaid => {}
-        // Perhaps more than before: no longer known, so that nothing that is limited by scopes gets it.
+        // The new scopes are unknown and may be wider, so no token limited by scopes can retrieve the credential.
         Scope::Unknown => next.scopes = None,
     }
     let refresh_token = given.refresh_token.or_else(|| old.refresh_token.clone());
@@ -259,7 +258,7 @@ async fn store(
         next.expires_at = given.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into()));
         (next.refreshed_at, next.obtained_at) = (Some(now), now);
     } else {
-        // The old access token stays, and the new refresh token is not used up in haste.
+        // The old access token is kept, and the new refresh token is not used at once.
         next.retry_at = Some(now + AFTER_A_LOSS);
         tracing::error!(connection = next.id, "a provider answered a refresh token without an access token");
     }

@@ -1,5 +1,5 @@
-//! An agent at the vault: a bound token of a chain, presented with a proof (RFC 9449 §7), and the entry that will say what
-//! became of it.
+//! Access of an agent to a stored credential: a DPoP-bound token with an actor (RFC 9449 §7), its checks, and its
+//! ledger entry.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::services::dpop::{self, DpopTarget, VerifiedDpopKey};
 use crate::services::token_exchange::chain;
 use crate::services::{client_authentication, verify_token};
 
-/// How often a visit is decided again because what it was decided on has changed meanwhile.
+/// How often a retrieval is decided again after data it rests on has changed.
 const ATTEMPTS: u32 = 4;
 
 /// Whoever stands before the vault.
@@ -40,10 +40,10 @@ pub(super) struct RetrievalContext {
     pub(super) now: OffsetDateTime,
     pub(super) client: Arc<Client>,
     pub(super) token: Arc<VerifiedSubject>,
-    /// The key that was proved.
+    /// The key of the verified DPoP proof.
     pub(super) key: PublicKey,
     pub(super) event: Event,
-    /// Where the log has it.
+    /// Position of the event in the log.
     pub(super) place: Option<LeafRef>,
     jti: Uuid,
     search: DelegationQuery,
@@ -77,7 +77,7 @@ pub(super) async fn authenticate(
         Some(possessed) if token.jkt.as_ref() == Some(&possessed.jkt) => possessed,
         _ => return Err(Refusal::AccessTokenBound.into()),
     };
-    // Whoever acts for nobody has nothing to fetch here.
+    // A token without an actor cannot retrieve credentials.
     let act = token.act.as_ref().ok_or(Refusal::InsufficientScope)?;
     let client = client_authentication::find(app, &act.sub).await?.ok_or(Refusal::AccessTokenInvalid)?;
     if app.requests.count(&client.client_id).is_err() {
@@ -132,7 +132,7 @@ impl RetrievalContext {
         self.single_use_ids.extend(single_use_ids);
     }
 
-    /// Refuses it before anything is opened, and records that.
+    /// Refuses before any credential is opened, and records the refusal.
     pub(super) async fn refuse(&mut self, app: &App, named: &str, refusal: Refusal) -> Error {
         self.name(named);
         match app.ledger.record(self.entry(Err(refusal))).await {
@@ -141,7 +141,7 @@ impl RetrievalContext {
         }
     }
 
-    /// Whatever it is called, only names are written down.
+    /// Records the requested id only if it is short and has no control characters.
     fn name(&mut self, named: &str) {
         let is_name = named.len() <= 128 && !named.chars().any(char::is_control);
         self.event.target = is_name.then(|| named.to_owned());
@@ -160,7 +160,7 @@ impl RetrievalContext {
                 Err(Error::Refused(refusal)) => Err(refusal),
                 Err(failed) => return Err(failed),
             };
-            // A provider may have been waited for: what has ended meanwhile gives nothing.
+            // The provider request may have taken long: a token that expired meanwhile is refused.
             self.now = app.clock.now();
             let stands = self.token.validity.holds_at(self.now);
             let decided =
@@ -177,7 +177,7 @@ impl RetrievalContext {
                 CommitOutcome::Rejected(refusal) => return Err(refusal.into()),
                 CommitOutcome::Retry => {}
             }
-            // What is spent stays spent.
+            // Ids recorded as used stay used.
             self.single_use_ids.clear();
             self.memory = Memory::Outdated;
             app.clients.invalidate(&self.client.client_id);
@@ -218,13 +218,14 @@ impl RetrievalContext {
         if !rejected && !opened.connection.is_due(self.now, leeway) {
             return Ok(opened);
         }
-        // Before anything is done at the provider: does this chain live at all? The ledger looks again.
+        // Before any request to the provider, checks that the token and its delegations are active. The ledger checks
+        // again.
         let standing = app
             .read(async |connection| token::store::standing(&app.rows, connection, self.jti).await)
             .await?;
         let standing = standing.ok_or(Refusal::AccessTokenInvalid)?;
         standing.check(self.now)?;
-        // A delegation that is used up has paid for the token, but not for another use.
+        // A delegation whose uses are exhausted keeps its tokens, but allows no further use.
         if let Some(path) = &standing.path {
             path.check(self.now)?;
         }
@@ -239,8 +240,8 @@ impl RetrievalContext {
         Ok(opened)
     }
 
-    /// The objects of the token's details that name a connection for a purpose. One without an identifier names none, nor
-    /// does one that limits it in a way in which it cannot be limited.
+    /// The authorization details that name a connection for a purpose. Details without an identifier, or with a
+    /// member that cannot be enforced, name none.
     fn naming(&self, connection: &str, purpose: Purpose<'_>) -> Vec<&Detail> {
         let details = self.token.details.iter().flat_map(|details| &details.0);
         let naming = details.filter(|detail| {
@@ -299,14 +300,15 @@ impl RetrievalContext {
         let scopes = opened.connection.scopes.as_ref();
         let within = details.iter().any(|detail| {
             let most = detail.lists.get("scopes");
-            // Scopes that are not known, or none at all, are within no limit.
+            // Unknown or empty scopes are within no limit.
             let within = |scopes: &BTreeSet<String>, most| !scopes.is_empty() && scopes.is_subset(most);
             most.is_none_or(|most| scopes.is_some_and(|scopes| within(scopes, most)))
         });
         if within { Ok(()) } else { Err(Refusal::ConnectionScopeExceeded) }
     }
 
-    /// The delegation of the token, with everything above it. What is remembered may say yes, for the ledger looks again.
+    /// Finds the delegation of the token with its ancestors. A cached path is enough to grant, because the ledger
+    /// checks again.
     async fn find_path(&mut self, app: &App) -> Result<(), Fault> {
         let remembered = app.paths.get(&self.search).filter(|_| self.memory == Memory::Usable);
         (self.path, self.freshness) = match remembered {
@@ -362,7 +364,7 @@ impl RetrievalContext {
                     freshness: self.freshness,
                     ..Guards::default()
                 };
-                // A delegation that is not there any more gives nothing.
+                // A delegation that no longer exists grants nothing.
                 if entry.guards.path.is_empty() {
                     entry.guards.path.extend(self.event.delegation_id.clone());
                 }
