@@ -1,4 +1,4 @@
-//! Who is asking: client authentication by the one method that is registered (RFC 6749 §2.3, RFC 7523, RFC 9449).
+//! Client authentication by the registered method (RFC 6749 §2.3, RFC 7523, RFC 9449).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,36 +18,35 @@ use crate::platform::jose::PublicKey;
 use crate::protocol::client_assertion;
 use crate::protocol::token_problem::TokenProblem;
 
-/// What a client presents to say who it is.
+/// Client credentials of a request.
 #[derive(Debug)]
 pub enum Credentials {
-    /// A secret, in the header or in the body.
+    /// A client secret, in the header or in the body.
     Secret {
         client_id: String,
         secret: SecretString,
-        /// By which of the two methods.
+        /// `client_secret_basic` or `client_secret_post`.
         method: AuthMethod,
     },
     Assertion {
-        /// Who, if it is said besides.
+        /// The parameter `client_id`, if present.
         client_id: Option<String>,
         assertion: String,
     },
-    /// Nothing but a name; the DPoP key has to prove it.
+    /// Only a client id; the DPoP key has to prove the client.
     Key {
         client_id: String,
     },
 }
 
-/// What an authentication rests on besides the credentials: the key that was proved, for clients that have nothing
-/// else, and the time.
+/// Input of an authentication besides the credentials.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthContext<'a> {
-    /// Thumbprint of the key of a proof that has been verified.
+    /// Thumbprint of the key of a verified DPoP proof.
     pub jkt: Option<&'a str>,
     pub peer: Option<IpAddr>,
     pub now: OffsetDateTime,
-    /// Whether a remembered client may be used.
+    /// Whether a cached client can be used.
     pub memory: Memory,
 }
 
@@ -57,33 +56,33 @@ impl<'a> AuthContext<'a> {
     }
 }
 
-/// A client that has proved who it is.
+/// An authenticated client.
 #[derive(Debug, Clone)]
 pub struct Authenticated {
-    /// The client, as last read.
+    /// The client as last read.
     pub client: Arc<Client>,
-    /// The assertion, where it was one.
+    /// The client assertion, where the client used one.
     pub asserted: Option<VerifiedAssertion>,
 }
 
-/// An assertion that was verified.
+/// A verified client assertion (RFC 7523).
 #[derive(Debug, Clone)]
 pub struct VerifiedAssertion {
-    /// It may be used once.
+    /// Replay-cache entry of the assertion's `jti`.
     pub single_use_id: SingleUseId,
-    /// Thumbprint of the key that signed it.
+    /// Thumbprint of the key that signed the assertion.
     pub key: String,
 }
 
-/// A failed authentication, and the client it was about, if there is one of that name.
+/// A failed authentication, with the client if the claimed id exists.
 #[derive(Debug)]
 pub struct AuthenticationError {
     pub client: Option<Arc<Client>>,
     pub stop: Error,
 }
 
-/// Authenticates a client. Whether there is a client of the claimed id or not, the database is read once before a secret
-/// is refused.
+/// Authenticates a client. The database is read once before a secret is refused, whether or not the claimed client
+/// exists.
 pub async fn authenticate(
     app: &App,
     credentials: &Credentials,
@@ -97,7 +96,7 @@ pub async fn authenticate(
         }
     };
     let Some((client, read)) = found else {
-        // As slow as a wrong secret, so that nobody can find out which clients there are.
+        // Takes as long as a wrong secret, so that the response time does not show which clients exist.
         let pretended = match credentials {
             Credentials::Secret { client_id, secret, .. } => {
                 client_secret::dummy_verify(app, circumstances.trying(client_id, secret)).await
@@ -115,7 +114,7 @@ pub async fn authenticate(
     }
 }
 
-/// What failed on a remembered client is tried on what is stored now: it may have been changed a moment ago.
+/// Repeats a failed authentication with the stored client: the cached client may be outdated.
 async fn check_again(
     app: &App,
     remembered: Arc<Client>,
@@ -143,13 +142,13 @@ fn claimed_id(credentials: &Credentials) -> Option<String> {
         Credentials::Secret { client_id, .. } | Credentials::Key { client_id } => Some(client_id.clone()),
         Credentials::Assertion { client_id, assertion } => {
             let said = client_assertion::read(assertion).ok()?.client_id;
-            // RFC 7521 §4.2: where both are there, they name the same client.
+            // RFC 7521 §4.2: `client_id` and the assertion have to name the same client.
             client_id.as_ref().is_none_or(|id| *id == said).then_some(said)
         }
     }
 }
 
-/// What keeps an assertion from naming a client.
+/// Why the assertion names no client.
 fn unreadable(credentials: &Credentials) -> Option<ClientProblem> {
     let Credentials::Assertion { client_id, assertion } = credentials else { return None };
     let problem = match client_assertion::read(assertion) {
@@ -162,19 +161,19 @@ fn unreadable(credentials: &Credentials) -> Option<ClientProblem> {
     Some(ClientProblem::InvalidCredentials(CredentialProblem::Assertion(problem)))
 }
 
-/// When a client was read from the database.
+/// Whether the client was read from the database for this request or from the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Read {
     Now,
     Before,
 }
 
-/// Finds a client, at first in memory.
+/// Finds a client, in the cache first.
 pub async fn find(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
     Ok(look_up(app, client_id, Memory::Usable).await?.map(|(client, _)| client))
 }
 
-/// Finds a client in the database.
+/// Finds a client in the database, past the cache.
 pub async fn find_stored(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
     Ok(look_up(app, client_id, Memory::Outdated).await?.map(|(client, _)| client))
 }
@@ -258,7 +257,7 @@ async fn check_assertion(
         id: verified.replay_id,
         expires_at: verified.expires_at,
         on_replay: Refusal::InvalidClient(ClientProblem::AssertionReplayed),
-        // By the clock of the last sweep.
+        // Measured by the time of the last sweep.
         if_forgotten: Refusal::InvalidClient(ClientProblem::InvalidCredentials(
             CredentialProblem::Assertion(TokenProblem::Expired),
         )),

@@ -1,4 +1,4 @@
-//! The life of signing keys: made, published, signing, retiring, removed.
+//! Lifecycle of signing keys: created, published, active, retiring, removed.
 
 use serde_json::json;
 use sqlx::postgres::PgPool;
@@ -15,22 +15,21 @@ use crate::platform::fault::Fault;
 use crate::platform::jose::{SealingKey, SigningAlg};
 use crate::platform::random;
 
-/// A retiring key stays in the JWKS at least this long, for servers that have not read of its retirement yet.
+/// Minimum time that a retiring key stays in the JWKS, for servers that have not read the retirement yet.
 const LINGER: Duration = Duration::seconds(60);
 
-/// Whether a rotation may let a key sign that relying parties may not have fetched yet.
+/// Whether a rotation may activate a key that relying parties may not have fetched yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RotationPolicy {
-    /// Only when the active key has signed for long enough; else nothing is done.
+    /// Only if the active key has signed for long enough; else nothing happens.
     WhenDue,
-    /// Only a key that was published long enough.
+    /// Only a key that was published for long enough.
     Patient,
-    /// Any; relying parties may refuse tokens until they fetch the JWKS again.
+    /// Any key; relying parties may refuse tokens until they fetch the JWKS again.
     Forced,
 }
 
-/// Makes the keys that a server cannot do without, if they are not there. Also finds out whether the master key is the
-/// right one.
+/// Creates the signing keys that a server needs, if missing. Also checks that the master key is the right key.
 pub async fn ensure(
     pool: &PgPool,
     seal: &SealingKey,
@@ -98,8 +97,8 @@ pub async fn rewrap(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> 
     Ok(wrapped)
 }
 
-/// Makes the data key that the vault cannot do without, and the secrets that all servers share, if they are not there.
-/// Also finds out whether the master key is the right one.
+/// Creates the vault's data key and the secrets shared by all servers, if missing. Also checks that the master key is
+/// the right key.
 pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<(), Fault> {
     let mut connection = pool.acquire().await?;
     let found = data_key::store::list(&mut connection).await?;
@@ -144,9 +143,10 @@ pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDate
     work.commit(&events).await
 }
 
-/// Makes the key of the MACs of rows, in a database that has no such rows yet.
+/// Creates the key of the row MACs, in a database without rows that need a MAC.
 async fn make_row_mac(work: &mut AuditedTransaction, master: &SealingKey) -> Result<(), Fault> {
-    // Rows without their key were sealed by one that was removed, or are forged: no row is believed because it is there.
+    // Existing rows without the key were sealed by a removed key, or are forged. No row is trusted without a valid
+    // MAC.
     if row_mac::has_rows(work.connection()).await? {
         return Err(Fault::new(format!(
             "the secret {ROW_MAC} is missing, but there are rows that need it: restore the table server_secret from a backup; \
@@ -158,7 +158,7 @@ async fn make_row_mac(work: &mut AuditedTransaction, master: &SealingKey) -> Res
     key::store::put_secret(work.connection(), ROW_MAC, &sealed).await
 }
 
-/// The key of the MACs of rows, for a command; made if it is not there yet.
+/// The key of the row MACs, for a command; created if missing.
 pub async fn open_row_mac(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<RowMac, Fault> {
     ensure_data_key(pool, master, now).await?;
     RowMac::open(&mut *pool.acquire().await?, master).await
@@ -176,8 +176,8 @@ fn has(keys: &[StoredKey], purpose: Purpose, stage: KeyState) -> bool {
     keys.iter().any(|key| key.purpose == purpose && key.state() == stage)
 }
 
-/// Lets the next token key sign, the present one retire, and makes another next one. Gives the `kid` that signs
-/// now, unless nothing was due.
+/// Activates the next token key, retires the present key, and creates another next key. Returns the active `kid`, or
+/// `None` if no rotation was due.
 ///
 /// # Errors
 /// A fault if the next key has not been published long enough, unless forced.
@@ -218,8 +218,8 @@ pub async fn rotate(
     Ok(Some(kid))
 }
 
-/// Lets a new log key sign checkpoints from now on; gives its `kid`. The one before it is kept for good, so that what it has
-/// signed goes on to verify.
+/// Activates a new checkpoint key and returns its `kid`. The previous key is kept forever, so that its checkpoints
+/// still verify.
 pub async fn rotate_log(pool: &PgPool, seal: &SealingKey, now: OffsetDateTime) -> Result<String, Fault> {
     let mut work = AuditedTransaction::begin(pool).await?;
     key::store::lock(work.connection()).await?;
@@ -239,7 +239,7 @@ pub async fn rotate_log(pool: &PgPool, seal: &SealingKey, now: OffsetDateTime) -
     Ok(made.kid)
 }
 
-/// Whether the active token key has signed for long enough, and the next one has been published for long enough.
+/// Whether the active token key has signed for long enough, and the next key has been published for long enough.
 pub fn is_due(keys: &[StoredKey], settings: &config::Keys, now: OffsetDateTime) -> bool {
     let token = |stage| keys.iter().find(move |key| key.purpose == Purpose::Token && key.state() == stage);
     let old = token(KeyState::Active)
@@ -250,13 +250,13 @@ pub fn is_due(keys: &[StoredKey], settings: &config::Keys, now: OffsetDateTime) 
     old && known
 }
 
-/// Removes retiring token keys under which no token lives any more; gives how many.
+/// Removes retiring token keys whose tokens have all expired. Returns the number of removed keys.
 pub async fn remove_spent(pool: &PgPool, now: OffsetDateTime) -> Result<usize, Fault> {
     let mut connection = pool.acquire().await?;
     let keys = key::store::list(&mut connection).await?;
     drop(connection);
     let spent = |key: &&StoredKey| {
-        // Checkpoints are for ever, and so are the keys that verify them.
+        // Checkpoints are kept forever, and so are the keys that verify them.
         key.purpose == Purpose::Token
             && key.state() == KeyState::Retiring
             && key.retired_at.is_some_and(|at| now - at >= LINGER)

@@ -1,4 +1,4 @@
-//! Registered issuers and resources: shown, and removed where nothing depends on them. They are registered by `apply`.
+//! Registered issuers and resources: listed, and removed if nothing depends on them. `apply` registers them.
 
 use serde_json::{Value, json};
 
@@ -11,27 +11,26 @@ use crate::domain::delegation::{store, transitions};
 use crate::domain::registry::{self, Registry, dependents};
 use crate::platform::fault::Fault;
 
-/// What became of a removal.
+/// Result of a removal.
 #[derive(Debug)]
 pub enum Removal {
-    /// It is removed; what ended with it.
+    /// The entry is removed; with what was revoked.
     Removed(Value),
-    /// It is not registered.
     NotFound,
-    /// Something depends on it; each sentence names what, and what to do.
+    /// Something depends on the entry; each sentence names the dependent and the remedy.
     InUse(Vec<String>),
 }
 
-/// What becomes of the delegations of an issuer's users.
+/// What happens to the delegations of an issuer's users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delegations {
-    /// As long as there are any, the issuer is not removed.
+    /// An issuer with such delegations is not removed.
     Keep,
-    /// They are revoked in the same transaction.
+    /// The delegations are revoked in the same transaction.
     Revoke,
 }
 
-/// Names in a sentence, the first few of many.
+/// Maximum number of names in a sentence.
 const MAX_NAMED: usize = 5;
 
 fn with_id(name: &str, id: &str, members: Members) -> Value {
@@ -41,12 +40,12 @@ fn with_id(name: &str, id: &str, members: Members) -> Value {
     Value::Object(all)
 }
 
-/// The registered issuers, as `issuer list` and `issuer show` show them.
+/// The registered issuers, as in `issuer list` and `issuer show`.
 pub fn issuers(registry: &Registry) -> Vec<Value> {
     registry.issuers.values().map(|one| with_id("iss", &one.iss, view::issuer(one))).collect()
 }
 
-/// The registered resources; this server itself is among them.
+/// The registered resources, including this server.
 pub fn resources(registry: &Registry) -> Vec<Value> {
     registry.resources.values().map(|one| with_id("id", &one.id, view::resource(one))).collect()
 }
@@ -88,11 +87,11 @@ pub async fn remove_resource(desk: &Desk<'_>, call: &Call, id: &str) -> Result<R
     Ok(Removal::Removed(json!({"id": id})))
 }
 
-/// Removes an issuer. The delegations of its users end with it, and with them all tokens that were made under them; they
-/// are revoked only where that is asked for.
+/// Removes an issuer. Tokens under the delegations of its users become inactive. The delegations are revoked only on
+/// request.
 ///
 /// # Errors
-/// A fault of the database; then nothing was changed.
+/// A fault of the database; nothing is changed then.
 pub async fn remove_issuer(
     desk: &Desk<'_>,
     call: &Call,

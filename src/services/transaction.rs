@@ -1,4 +1,4 @@
-//! A rare write: one transaction whose only exit besides rollback is [`AuditedTransaction::commit`] with its events.
+//! A write transaction whose only exit besides rollback is [`AuditedTransaction::commit`] with its events.
 
 use sqlx::postgres::{PgPool, Postgres};
 use sqlx::{PgConnection, Transaction};
@@ -8,7 +8,7 @@ use crate::domain::authority_lock;
 use crate::domain::refusal::Error;
 use crate::platform::fault::{Context, Fault};
 
-/// A transaction of one of the rarer flows. Dropped, it leaves no trace.
+/// A transaction of an administrative operation. Rolled back when dropped.
 #[derive(Debug)]
 pub struct AuditedTransaction {
     transaction: Transaction<'static, Postgres>,
@@ -17,80 +17,81 @@ pub struct AuditedTransaction {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AuthorityLock {
-    /// Neither shared nor closed: nothing is changed here.
+    /// No lock: the transaction changes nothing.
     None,
     Shared,
     Exclusive,
 }
 
-/// Says that a request was authorized before the gate is closed for it: while the gate is closed, no server records
-/// anything. A request that is refused in the end must not have closed it.
+/// Proof that a request was authorized before the exclusive authority lock is taken: under that lock no server
+/// records anything. A refused request must not have taken the lock.
 #[derive(Debug)]
 pub struct Authorized(());
 
 impl Authorized {
-    /// Runs a check of the caller and of what it wants to end, outside the gate.
+    /// Runs the check of the caller and the target, without the authority lock.
     ///
     /// # Errors
-    /// What the check says.
+    /// The error of the check.
     pub async fn by<T>(check: impl Future<Output = Result<T, Error>>) -> Result<(Self, T), Error> {
         Ok((Self(()), check.await?))
     }
 
-    /// What the server does by itself, and what an operator does on the machine: there is no request.
+    /// For jobs of the server and commands of an operator: there is no request to authorize.
     pub fn without_request() -> Self {
         Self(())
     }
 }
 
 impl AuditedTransaction {
-    /// Begins one that ends nobody's authority, and shares the gate.
+    /// Begins a transaction that ends no authority, with the shared authority lock.
     pub async fn begin(pool: &PgPool) -> Result<Self, Fault> {
         let transaction =
             pool.begin_with(authority_lock::BEGIN_SHARED).await.context("beginning a transaction")?;
         Ok(Self { transaction, lock: AuthorityLock::Shared })
     }
 
-    /// Begins one outside the gate, for a check that waits for nothing. It cannot be committed.
+    /// Begins a transaction without the authority lock, for a check that must not wait. It cannot be committed.
     pub(super) async fn begin_unlocked(pool: &PgPool) -> Result<Self, Fault> {
         let transaction = pool.begin().await.context("beginning a transaction")?;
         Ok(Self { transaction, lock: AuthorityLock::None })
     }
 
-    /// Begins one that ends authority: nothing is recorded meanwhile, by no server. What is read here is what holds, so the
-    /// check is made again. Calls at the management API do that by `Call::begin_exclusive`.
+    /// Begins a transaction that ends authority, with the exclusive authority lock: no server records anything
+    /// meanwhile. The state can have changed before the lock, so the check is repeated; `Call::begin_exclusive` does
+    /// that for management requests.
     pub async fn begin_exclusive(pool: &PgPool, _: Authorized) -> Result<Self, Fault> {
         let transaction =
             pool.begin_with(authority_lock::BEGIN_EXCLUSIVE).await.context("beginning a transaction")?;
         Ok(Self { transaction, lock: AuthorityLock::Exclusive })
     }
 
-    /// Waits until no other administrative change is under way, so that what is read now is what will be changed. The
-    /// gate stays as it is until [`AuditedTransaction::upgrade`].
+    /// Waits for other administrative changes to end, so that the state read now is the state changed. The authority
+    /// lock is taken later, by [`AuditedTransaction::upgrade`].
     pub async fn begin_serialized(pool: &PgPool) -> Result<Self, Fault> {
         let mut transaction = pool.begin().await.context("beginning a transaction")?;
         sqlx::query("SELECT pg_advisory_xact_lock(7223458)").execute(&mut *transaction).await?;
         Ok(Self { transaction, lock: AuthorityLock::Shared })
     }
 
-    /// Closes the gate behind [`AuditedTransaction::begin_serialized`], when all that is slow has been done.
+    /// Takes the exclusive authority lock after [`AuditedTransaction::begin_serialized`], once all slow work is done.
     pub async fn upgrade(&mut self, _: Authorized) -> Result<(), Fault> {
         authority_lock::upgrade(&mut self.transaction).await?;
         self.lock = AuthorityLock::Exclusive;
         Ok(())
     }
 
-    /// What stores talk to. Nothing but PostgreSQL is talked to while this is held.
+    /// The connection for stores. No request to another server may run while the transaction is open.
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.transaction
     }
 
-    /// Ends it without a trace, at once: its locks are free when this returns.
+    /// Rolls back at once: the locks are released when this returns.
     pub async fn abandon(self) -> Result<(), Fault> {
         self.transaction.rollback().await.context("rolling back")
     }
 
-    /// Commits together with the events that say what was done, at least one.
+    /// Commits together with at least one event that describes the change.
     pub async fn commit(mut self, events: &[Event]) -> Result<(), Fault> {
         if events.is_empty() {
             return Err(Fault::new("a change without an event"));

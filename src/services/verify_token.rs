@@ -1,5 +1,5 @@
-//! Verifying subject and actor tokens by the rules of the type they are declared as (RFC 8693 §2.1, RFC 9068 §4,
-//! RFC 8725). A token is verified once and then remembered by its digest; what it rests on is checked at every use.
+//! Verifies subject and actor tokens by the rules of their declared type (RFC 8693 §2.1, RFC 9068 §4, RFC 8725). The
+//! result is cached by digest; revocation and expiry are checked at every use.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::protocol::token_problem::TokenProblem;
 use crate::protocol::trusted_issuer_jwt::{self, ExternalIdentity, MayActUse};
 use crate::protocol::{jwt_key, scope};
 
-/// Why a token was not verified: something is wrong with it, or that cannot be told now, or we failed.
+/// Why verification failed: an invalid token, unavailable keys, or a fault of this server.
 enum Unverified {
     Invalid(TokenProblem),
     KeysUnavailable,
@@ -61,7 +61,7 @@ impl Unverified {
     }
 }
 
-/// Verifies a subject token. Whatever is wrong with it looks the same outside.
+/// Verifies a subject token. All invalid tokens have the same response.
 pub async fn subject(
     app: &App,
     presented: &PresentedToken,
@@ -76,7 +76,7 @@ pub async fn subject(
     Ok(verified)
 }
 
-/// Verifies a token and that it was made for us, or for the client.
+/// Verifies a token and its audience: this server or the client.
 async fn accepted(
     app: &App,
     presented: &PresentedToken,
@@ -89,8 +89,8 @@ async fn accepted(
     Ok(verified)
 }
 
-/// Whether the `sub` of our tokens about this subject is nobody else's: neither another issuer's nor a client's
-/// (RFC 9068 §5).
+/// Whether the `sub` that tokens of this server would use is unique: no other issuer's user and no client has it (RFC
+/// 9068 §5).
 async fn is_named_uniquely(
     app: &App,
     verified: &VerifiedSubject,
@@ -101,7 +101,7 @@ async fn is_named_uniquely(
     if who.iss == app.issuer {
         return Ok(true);
     }
-    // A new client raises the version of the registry, which the ledger compares.
+    // A new client raises the registry version, which the ledger compares.
     let key = (registry.version, claim);
     if app.names_of_no_client.contains_key(&key) {
         return Ok(true);
@@ -113,7 +113,7 @@ async fn is_named_uniquely(
     Ok(unique)
 }
 
-/// Verifies a token, unless that was done lately.
+/// Verifies a token, or returns the cached result.
 async fn remembered(
     app: &App,
     presented: &PresentedToken,
@@ -129,7 +129,7 @@ async fn remembered(
     Ok(verified)
 }
 
-/// Verifies an actor token: it has to prove the client itself, under the key of this request.
+/// Verifies an actor token: it has to identify the client, bound to the key of this request.
 pub async fn actor(
     app: &App,
     presented: &PresentedToken,
@@ -138,7 +138,7 @@ pub async fn actor(
 ) -> Result<Arc<VerifiedSubject>, Error> {
     let verified = accepted(app, presented, (client, registry), now).await;
     let verified = verified.map_err(|unverified| unverified.stop(Refusal::ActorTokenInvalid))?;
-    // An actor that acts for somebody else is no proof of itself; its chain is not merged into ours.
+    // A token with its own actor does not identify the client; its actors are not merged into the new chain.
     if verified.act.is_some() {
         return Err(Refusal::ActorTokenInvalid(TokenProblem::HasActor).into());
     }
@@ -156,7 +156,7 @@ pub async fn actor(
     if proves_client { Ok(verified) } else { Err(Refusal::ActorIsNotClient.into()) }
 }
 
-/// What was verified under one registry is verified again under the next.
+/// Cache key of a verified token. It contains the registry version, so a registry change invalidates the cache.
 fn memory_key(presented: &PresentedToken, registry: &Registry) -> [u8; 32] {
     sha256(&[
         &registry.version.to_be_bytes(),
@@ -183,7 +183,7 @@ async fn verify(
     }
 }
 
-/// Our own access token (RFC 9068 §4).
+/// Verifies an access token of this server (RFC 9068 §4).
 async fn own(
     app: &App,
     jws: &Jws<'_>,
@@ -201,7 +201,7 @@ async fn own_claims(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<(Cl
     let kid = jws.header.kid.as_deref().ok_or(TokenProblem::KeyUnknown)?;
     let mut keyring = app.keyring();
     if !keyring.verifying.contains_key(kid) && app.may_look_for_keys(now) {
-        // Another server may have begun to sign with a key that we have not read yet.
+        // Another server may sign with a key that this server has not read yet.
         app.refresh_keyring().await?;
         keyring = app.keyring();
     }
@@ -218,7 +218,7 @@ async fn own_claims(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<(Cl
     if claims.iss == app.issuer { Ok((claims, validity)) } else { Err(TokenProblem::IssuerUnknown.into()) }
 }
 
-/// Our own claims, if this is a token of ours that has not ended. Whether it still stands is another question.
+/// The claims of an unexpired token of this server. Revocation is not checked here.
 pub async fn our_claims(app: &App, token: &str, now: OffsetDateTime) -> Result<Option<Claims>, Error> {
     if token.len() > MAX_TOKEN_BYTES {
         return Ok(None);
@@ -231,7 +231,8 @@ pub async fn our_claims(app: &App, token: &str, now: OffsetDateTime) -> Result<O
     }
 }
 
-/// Verifies a token that is presented to us as a resource server: one of ours for us, or a user's of a trusted issuer.
+/// Verifies a token presented to this server as a resource server: an access token of this server for itself, or a
+/// user's token of a trusted issuer.
 pub async fn presented_to_us(
     app: &App,
     token: &str,
@@ -239,7 +240,7 @@ pub async fn presented_to_us(
 ) -> Result<Arc<VerifiedSubject>, Error> {
     let known = app.registry();
     let verified = presented_under(app, token, &known, now).await;
-    // Neither a yes nor a no rests on what another server has changed.
+    // Neither acceptance nor refusal may rest on a registry that another server has changed.
     let current = match &verified {
         Ok(verified) if matches!(verified.source, TokenSource::Local { .. }) => known.version,
         Ok(_) => app.registry_version().await?,
@@ -298,7 +299,7 @@ fn from_claims(
         jkt: claims.cnf.map(|cnf| cnf.jkt),
         scopes: Limit::Only(scopes),
         audiences: Limit::only(claims.aud.values().iter().cloned()),
-        // A token of ours that names no details was granted none.
+        // A token of this server without `authorization_details` was granted none.
         details: Some(claims.authorization_details.unwrap_or_default()),
         capability: claims.capability_ceiling,
         validity,
@@ -307,8 +308,8 @@ fn from_claims(
     })
 }
 
-/// A JWT or ID token of a trusted issuer: its own keys, its own algorithms, its own audiences. The signature comes last:
-/// no keys are fetched for a token that would be refused all the same.
+/// Verifies a JWT or ID token of a trusted issuer, with that issuer's keys, algorithms and audiences. The signature
+/// comes last: no keys are fetched for a token that is refused anyway.
 async fn foreign(
     app: &App,
     jws: &Jws<'_>,
@@ -339,7 +340,7 @@ async fn foreign(
 }
 
 fn from_identity(identity: ExternalIdentity, usage: MayActUse, fingerprint: [u8; 32]) -> VerifiedSubject {
-    // Who acts there is not known here; that somebody does is kept, and refused where it matters.
+    // The actor of another issuer is unknown here; its presence is recorded and refused where it matters.
     let act = identity.has_actor.then(|| access_token::Act {
         sub: String::new(),
         iss: identity.iss.clone(),
@@ -368,8 +369,8 @@ fn from_identity(identity: ExternalIdentity, usage: MayActUse, fingerprint: [u8;
     }
 }
 
-/// RFC 8725 §3.9: a token that was made for somebody else is none of our business. ID tokens are made for the client
-/// that asked for them, which may present its own.
+/// RFC 8725 §3.9: refuses a token made for another audience. The audience of an ID token is the client that requested
+/// it; that client may present it.
 fn check_audience(
     verified: &VerifiedSubject,
     kind: TokenType,

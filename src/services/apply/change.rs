@@ -1,10 +1,9 @@
-//! A plan, line by line: what is created, what changes and in which members, and what stays. Values of secrets are never
-//! part of a plan.
+//! The lines of a plan: created, changed (with members) and unchanged entries. A plan never contains a secret.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// What happens to one entry.
+/// The change of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
@@ -15,15 +14,15 @@ pub enum Change {
     Unchanged,
 }
 
-/// What happens to a secret.
+/// The change of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretChange {
     Set,
-    /// Another one takes its place.
+    /// Another secret replaces the present one.
     Replaced,
     Removed,
-    /// It stays, and is now the declared one, too.
+    /// The secret stays, and is recorded as the declared secret.
     Recorded,
 }
 
@@ -31,7 +30,7 @@ pub enum SecretChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum MemberChange {
-    /// One value; `null` where the member is left out.
+    /// A single value; `null` where the member is absent.
     Value {
         /// Name in the manifest.
         member: String,
@@ -42,10 +41,10 @@ pub enum MemberChange {
         /// Name in the manifest.
         member: String,
         added: Vec<Value>,
-        /// Elements that are lost.
+        /// Elements that are removed.
         removed: Vec<Value>,
     },
-    /// A secret, or a value that may contain one.
+    /// A secret, or a value that may contain a secret.
     Secret {
         /// Name in the manifest.
         member: String,
@@ -62,22 +61,23 @@ pub struct Line {
     /// Members that change.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberChange>,
-    /// Thumbprints of the keys that a client loses until an operator restores them.
+    /// Thumbprints of the keys that the client loses until an operator restores them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed_keys: Vec<String>,
-    /// Thumbprints of the keys that were declared in `jwks`, and from now on are usable as long as `jwks_uri` publishes them.
+    /// Thumbprints of keys declared in `jwks` before; from now on they are usable only while `jwks_uri` publishes
+    /// them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unpinned_keys: Vec<String>,
-    /// Something to know about the entry.
+    /// Information about the entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Something to act on: what is declared is not in force.
+    /// A problem to act on: the declared state is not in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
 }
 
 impl Line {
-    /// A line about something that is new or as declared.
+    /// A line for a new or unchanged entry.
     pub fn new(change: Change, kind: &'static str, id: &str) -> Self {
         Self {
             change,
@@ -91,7 +91,7 @@ impl Line {
         }
     }
 
-    /// A line about something that may be there already: `None` is not there, an empty list has no changes.
+    /// A line for an entry: `None` is a new entry, an empty list an unchanged one.
     pub fn of(kind: &'static str, id: &str, members: Option<Vec<MemberChange>>) -> Self {
         let change = match &members {
             None => Change::Create,
@@ -103,7 +103,6 @@ impl Line {
 }
 
 impl MemberChange {
-    /// A secret that changes.
     pub fn secret(member: &str, secret: SecretChange) -> Self {
         Self::Secret { member: member.to_owned(), secret }
     }
@@ -144,7 +143,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The members that differ between two states of one entry, by name. Lists are compared as sets.
+/// The members that differ between two states of an entry, by name. Lists are compared as sets.
 pub fn differences(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<MemberChange> {
     let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let of = |members: &Map<String, Value>, name: &String| members.get(name).cloned().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Applies a manifest: computes a plan, and carries it out in one transaction or not at all. An entry that is declared
-//! becomes as declared, a member that is left out gets its default, and an entry that is not declared stays as it is.
+//! Applies a manifest: computes a plan and carries it out in one transaction. A declared entry becomes as declared,
+//! an absent member gets its default, and an undeclared entry stays unchanged.
 
 mod change;
 mod client;
@@ -29,15 +29,15 @@ use crate::platform::fault::Fault;
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::platform::yaml::Place;
 
-/// What was, or would be, done.
+/// Result of a plan, carried out or not.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub lines: Vec<Line>,
-    /// Secrets that were made for clients and sinks that came without one; they cannot be read again.
+    /// Secrets generated for clients and sinks without a declared secret; they cannot be read again.
     pub secrets: Vec<(String, SecretString)>,
 }
 
-/// Whether a plan is carried out.
+/// Whether the plan is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// It is.
@@ -46,7 +46,7 @@ pub enum Mode {
     DryRun,
 }
 
-/// What is to be applied, and how.
+/// A manifest to apply, with options.
 #[derive(Debug)]
 pub struct Request {
     /// The manifest.
@@ -67,7 +67,7 @@ impl Request {
 /// Applies a manifest as an operator.
 ///
 /// # Errors
-/// A fault with the place and the reason of the first thing that cannot be; then nothing was changed.
+/// A fault with the place and the reason of the first error; nothing is changed then.
 pub async fn apply(
     desk: &Desk<'_>,
     vault: Option<&CredentialCache>,
@@ -141,7 +141,7 @@ struct Plan<'a> {
     outcome: Outcome,
 }
 
-/// What of the registry has to be written.
+/// Registry entries to be written.
 #[derive(Default)]
 struct RegistryChanges {
     issuers: Vec<String>,
@@ -154,13 +154,13 @@ impl RegistryChanges {
     }
 }
 
-/// A JWK Set with the same keys in other words, such as another `kid`.
+/// The change of a JWK Set that has the same keys with other members, such as another `kid`.
 fn rewritten(member: &str, keys: usize) -> MemberChange {
     let to = json!(format!("{keys} same keys, other members"));
     MemberChange::Value { member: member.to_owned(), from: json!(format!("{keys} keys")), to }
 }
 
-/// The error at the issuer that was declared last, with the place of the other one.
+/// The error at the last declared issuer of the conflict, with the place of the other issuer.
 fn at_both_places(clash: &SubjectFormClash, places: &[(String, Place)]) -> Fault {
     let mut declared = places.iter().filter(|(iss, _)| clash.issuers.contains(iss)).rev();
     let Some((last, place)) = declared.next() else { return Fault::new(clash.to_string()) };
@@ -171,7 +171,7 @@ fn at_both_places(clash: &SubjectFormClash, places: &[(String, Place)]) -> Fault
 }
 
 impl Plan<'_> {
-    /// Adds a line, and says whether something has to be written.
+    /// Adds a line. Returns whether the entry has to be written.
     fn line(&mut self, line: Line, action: Action) -> bool {
         let (change, id) = (line.change, line.id.clone());
         self.outcome.lines.push(line);
@@ -220,7 +220,7 @@ impl Plan<'_> {
         for declared in resources {
             let place = declared.place.clone();
             let resource = declared.read(self.desk.issuer)?;
-            // One name, one meaning: `audience` and `sub` name different things.
+            // `audience` and `sub` must not share names: each names another kind of thing.
             if self.known_clients.contains(&resource.id) || self.registry.issuers.contains_key(&resource.id) {
                 return Err(place.fault("id", "a client or an issuer has this name"));
             }

@@ -1,4 +1,4 @@
-//! Signed checkpoints over the log, and the keys that sign them.
+//! Signed checkpoints of the log, and the keys that sign them.
 
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
@@ -13,16 +13,16 @@ use crate::platform::jose::SealingKey;
 use crate::protocol::merkle::{self, Frontier};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
-/// More events than witnesses that sign one checkpoint.
+/// Maximum number of events that count as the recording of cosignatures on one checkpoint.
 const MAX_COSIGNATURE_EVENTS: u64 = 64;
 
-/// How long a checkpoint is used for further exports.
+/// How long a checkpoint is reused for exports.
 const REUSE_PERIOD: time::Duration = time::Duration::MINUTE;
 
-/// Signs a checkpoint over the log as it stands and keeps it; gives the one that is kept for this size.
+/// Signs and stores a checkpoint over the present log. Returns the stored checkpoint of this size.
 ///
 /// # Errors
-/// A fault if the log is not a continuation of the newest checkpoint: then nothing is signed.
+/// A fault if the log is not consistent with the newest checkpoint; nothing is signed then.
 pub async fn checkpoint(
     pool: &PgPool,
     seal: &SealingKey,
@@ -32,8 +32,8 @@ pub async fn checkpoint(
     checkpoint_on(&mut *pool.acquire().await?, seal, issuer, now).await
 }
 
-/// The newest checkpoint if it covers at least so many events and is younger than a minute, else a new one: however often
-/// callers export, at most one checkpoint a minute is signed for them.
+/// The newest checkpoint if it covers at least `least` events and is younger than a minute; else a new one. Exports
+/// cause at most one checkpoint a minute.
 pub(super) async fn checkpoint_covering(
     pool: &PgPool,
     (seal, issuer): (&SealingKey, &str),
@@ -47,8 +47,8 @@ pub(super) async fn checkpoint_covering(
     }
 }
 
-/// The same as a job: not where nothing was recorded since the newest one but that witnesses signed it, else each of those
-/// would lead to another to be signed.
+/// The same as a job. Signs nothing if only cosignatures were recorded since the newest checkpoint; otherwise each
+/// cosignature would cause another checkpoint.
 pub async fn checkpoint_if_due(
     pool: &PgPool,
     seal: &SealingKey,
@@ -70,14 +70,14 @@ pub async fn checkpoint_if_due(
     checkpoint_on(&mut connection, seal, issuer, now).await.map(drop)
 }
 
-/// The same on one connection.
+/// [`checkpoint`] on a given connection.
 pub(super) async fn checkpoint_on(
     connection: &mut PgConnection,
     seal: &SealingKey,
     issuer: &str,
     now: OffsetDateTime,
 ) -> Result<String, Fault> {
-    // The head last: read the other way round, a checkpoint made in between would look like one over a longer log.
+    // The head is read last: in the other order, a checkpoint made in between would appear to cover a longer log.
     let newest = store::newest_checkpoint(connection).await?;
     let head = store::head(connection).await?;
     if let Some((size, note)) = &newest {
@@ -94,7 +94,7 @@ pub(super) async fn checkpoint_on(
     }
     let signers = signers(connection, newest.as_ref().map(|(_, note)| note.as_str())).await?;
     let note = sign(&signers, (seal, issuer), &head)?;
-    // Kept before it is shown; where two were made at once, the first one counts.
+    // The checkpoint is stored before it is returned; of two concurrent checkpoints the first is kept.
     if store::insert_checkpoint(connection, head.size(), &note, now).await? {
         return Ok(note);
     }
@@ -102,7 +102,7 @@ pub(super) async fn checkpoint_on(
     kept.ok_or_else(|| Fault::new("a checkpoint vanished"))
 }
 
-/// A log that is not the continuation of what was signed before is not signed for (CK-08).
+/// Refuses to sign a log that is not consistent with the last signed checkpoint.
 async fn check_continues(
     connection: &mut PgConnection,
     (size, note): (u64, &str),
@@ -120,8 +120,8 @@ async fn check_continues(
     )))
 }
 
-/// The key that signs now and, in the first checkpoint after a rotation, the one that signed the last: so that whoever knows
-/// that one sees which key comes after it.
+/// The active key and, in the first checkpoint after a rotation, the previous key, so that verifiers of the previous
+/// key learn the new key.
 async fn signers(connection: &mut PgConnection, newest: Option<&str>) -> Result<Vec<StoredKey>, Fault> {
     let keys = key::store::list(connection).await?;
     let active =
@@ -139,7 +139,7 @@ async fn signers(connection: &mut PgConnection, newest: Option<&str>) -> Result<
     Ok(std::iter::once(active).chain(last).collect())
 }
 
-/// A checkpoint over a log, with a signature line of each key, the first of which counts most.
+/// A signed checkpoint, with a signature line of each key; the primary key comes first.
 pub(super) fn sign(
     signers: &[StoredKey],
     (seal, issuer): (&SealingKey, &str),
@@ -149,7 +149,7 @@ pub(super) fn sign(
     sign_text(signers, (seal, issuer), &text)
 }
 
-/// A note with this text and a signature line of each key.
+/// A signed note with a signature line of each key.
 pub(super) fn sign_text(
     signers: &[StoredKey],
     (seal, issuer): (&SealingKey, &str),
@@ -173,19 +173,19 @@ pub(super) async fn active_key(connection: &mut PgConnection) -> Result<StoredKe
     active.ok_or_else(|| Fault::new("no key to sign checkpoints with"))
 }
 
-/// The key that verifies checkpoints signed now, in the form in which it is handed out.
+/// The verifier key of the active checkpoint key, as published.
 pub async fn published_key(connection: &mut PgConnection, issuer: &str) -> Result<String, Fault> {
     let key = verifier_key(&active_key(connection).await?, &origin(issuer));
     key.map(|key| key.text()).ok_or_else(|| Fault::new("the log key is unusable"))
 }
 
-/// A stored key under the name of a log.
+/// The verifier key of a stored key, under the name of a log.
 pub(super) fn verifier_key(key: &StoredKey, name: &str) -> Option<VerifierKey> {
     let public = base64url::decode(key.public_jwk.get("x")?.as_str()?)?;
     VerifierKey::new(name, public.try_into().ok()?)
 }
 
-/// The keys that may have signed checkpoints of the log of this name: the one that signs now first, then those before it.
+/// The keys that may have signed checkpoints of a log of this name: the active key first, then older keys.
 pub async fn log_keys(connection: &mut PgConnection, name: &str) -> Result<Vec<VerifierKey>, Fault> {
     let keys = key::store::list(connection).await?;
     let mut log: Vec<&StoredKey> = keys.iter().filter(|key| key.purpose == Purpose::Checkpoint).collect();
@@ -193,7 +193,7 @@ pub async fn log_keys(connection: &mut PgConnection, name: &str) -> Result<Vec<V
     Ok(log.iter().filter_map(|key| verifier_key(key, name)).collect())
 }
 
-/// The key that verifies a checkpoint that is kept: that of its signer, which may be a former one, under a former name.
+/// The verifier key of a stored checkpoint: that of its signer, which may be an old key under an old log name.
 pub(super) async fn signer_of(connection: &mut PgConnection, note: &str) -> Result<VerifierKey, Fault> {
     let name = note.lines().next().unwrap_or_default();
     let keys = log_keys(connection, name).await?;

@@ -1,5 +1,5 @@
-//! The log to take along, piece by piece: whole, so that it verifies offline; in parts, each event with its proof; as CSV
-//! and as SARIF. However long it is, and however slowly it is read, it holds one piece and no connection.
+//! Exports of the log in pieces: complete, for offline verification; filtered, each event with its proof; as CSV; as
+//! SARIF. Memory is bounded by one piece, and no database connection is occupied between pieces.
 
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -24,7 +24,7 @@ use crate::protocol::sarif::{self, RunEnd};
 use crate::services::request_context::{Call, Caller, Desk};
 use crate::services::transaction::AuditedTransaction;
 
-/// How many events are read at once.
+/// Number of events per read.
 const PIECE: u64 = 512;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Format {
     /// JSON Lines that verify offline.
     Jsonl,
     Csv,
-    /// SARIF 2.1.0: what stands out.
+    /// SARIF 2.1.0, findings only.
     Sarif,
 }
 
@@ -41,7 +41,7 @@ impl Format {
         [Self::Jsonl, Self::Csv, Self::Sarif].into_iter().find(|format| format.name() == name)
     }
 
-    /// Its name, which is also what its files end in.
+    /// Name of the format and file extension.
     pub fn name(self) -> &'static str {
         match self {
             Self::Jsonl => "jsonl",
@@ -63,28 +63,28 @@ impl Format {
 pub struct ExportOptions {
     pub format: Format,
     pub filter: Filter,
-    /// From which event on.
+    /// `seq` of the first event.
     pub from: u64,
-    /// Up to the checkpoint of this size; a recent or a new one where absent.
+    /// Size of the checkpoint to export up to; a recent or new checkpoint where absent.
     pub size: Option<u64>,
-    /// Whether the file begins with a byte order mark: CSV only.
+    /// Whether a CSV file begins with a byte order mark.
     pub mark: ByteOrderMark,
 }
 
-/// An export under way.
+/// An export in progress.
 #[derive(Debug)]
 pub struct Export {
     pub size: u64,
-    /// From which on: what was wanted, or the first that is still in the database.
+    /// `seq` of the first exported event: as requested, or the first that is not archived.
     pub first: u64,
     pool: PgPool,
     format: Format,
     mark: ByteOrderMark,
     checkpoint_line: String,
     filter: Filter,
-    /// Whether the caller may see it all, and asked for it all.
+    /// Whether the export is unfiltered and the caller can see all events.
     whole: bool,
-    /// The next event to look at.
+    /// The next event to read.
     next: u64,
     phase: ExportPhase,
     inclusion_batch: InclusionBatch,
@@ -99,7 +99,8 @@ enum ExportPhase {
     Done,
 }
 
-/// Begins one. Over the API it is an event, which is committed before the first piece; what is exported ends before it.
+/// Begins an export. Over the API, the export is recorded as an event before the first piece; the exported range ends
+/// before that event.
 pub async fn begin(
     desk: &Desk<'_>,
     seal: &SealingKey,
@@ -112,7 +113,7 @@ pub async fn begin(
     let parameters = options.filter.parameters();
     let visible = visible(&call.caller, options.filter.clone())?;
     let note = match options.size {
-        // An operator exports all that there is by now.
+        // An operator exports up to the present end of the log.
         None if matches!(call.caller, Caller::Operator) => {
             checkpoint(desk.pool, seal, desk.issuer, call.now).await?
         }
@@ -159,7 +160,7 @@ pub async fn begin(
         mark: options.mark,
         checkpoint_line,
         whole: visible.as_ref() == Some(&Filter::default()),
-        // Whoever may see nothing looks at nothing.
+        // A caller without visible events reads nothing.
         next: if visible.is_some() { first } else { size },
         filter: visible.unwrap_or_default(),
         phase: ExportPhase::Head,
@@ -170,7 +171,7 @@ pub async fn begin(
 }
 
 impl Export {
-    /// The next piece; nothing behind the last one. A piece may be empty.
+    /// The next piece; `None` after the last. A piece may be empty.
     pub async fn next(&mut self) -> Result<Option<String>, Fault> {
         match self.phase {
             ExportPhase::Done => Ok(None),
@@ -221,7 +222,8 @@ impl Export {
         }
     }
 
-    /// What is archived while it is exported is not left out in silence: where it was read, it was still there.
+    /// Reads the next piece. Fails if its events were archived during the read, so that no event is left out
+    /// silently.
     async fn body(&mut self) -> Result<String, Fault> {
         let mut connection = self.pool.acquire().await?;
         let from = self.next;
@@ -264,8 +266,8 @@ impl Export {
 }
 
 impl Export {
-    /// The next documents, and behind them the leaves of those and of the ones before them in their group, which a file that was
-    /// broken off may lack.
+    /// The next documents, followed by the leaves of their group, including leaves of documents before them, because
+    /// an interrupted file may lack those.
     async fn documents(&mut self, connection: &mut PgConnection) -> Result<String, Fault> {
         let group = self.next / GROUP * GROUP;
         let end = self.size.min(group + GROUP);
@@ -285,7 +287,7 @@ impl Export {
     }
 }
 
-/// A document as it was recorded, and the way from it to the root.
+/// A document as recorded, with its inclusion proof.
 pub(super) fn proven(found: &EventRow, proof: &[Hash]) -> String {
     format!("{{\"event\":{},\"proof\":{}}}\n", found.document, in_base64(proof))
 }

@@ -1,5 +1,5 @@
-//! The form of files that verify offline: one document a line, at last what vouches for them; where they do not begin with the
-//! first event, before them the edge of the tree that they go on from.
+//! Format of files that verify offline: one document a line, checkpoints at the end. A file that does not begin with
+//! the first event starts with the tree frontier before its events.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::merkle::{Frontier, Hash};
 
-/// The most documents that one line with hashes is about; lines end at multiples of it.
+/// Maximum number of documents covered by one line of leaves; groups end at multiples of it.
 pub(super) const GROUP: u64 = 512;
 
-/// Whether a line is an event: documents are canonical, so that none begins with the member of another line.
+/// Whether a line is a document. Documents are canonical JSON, so none begins with the first member of another line.
 pub(super) fn is_document(line: &[u8]) -> bool {
     let others: [&[u8]; 3] = [b"{\"checkpoint\"", b"{\"from\"", b"{\"leaves\""];
     !others.iter().any(|other| line.starts_with(other))
 }
 
-/// The last line: a checkpoint, and the key that verifies it.
+/// The last line: a checkpoint and the key that verifies it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointLine {
@@ -25,14 +25,15 @@ pub struct CheckpointLine {
 }
 
 impl CheckpointLine {
-    /// Reads the line; `None` if it is none.
+    /// Parses the line; `None` for another kind of line.
     pub fn parse(line: &str) -> Option<Self> {
-        // Documents begin otherwise, and there are many of them.
+        // Most lines are documents; the prefix avoids parsing them.
         line.starts_with("{\"checkpoint\"").then(|| serde_json::from_str(line).ok()).flatten()
     }
 }
 
-/// The first line of a file that does not begin with the first event: how many come before, and the tree over those.
+/// The first line of a file that does not begin with the first event: the number of earlier events and the tree over
+/// them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FrontierLine {
@@ -43,30 +44,30 @@ pub struct FrontierLine {
 }
 
 impl FrontierLine {
-    /// What a file says that begins behind an edge.
+    /// The line for a file that begins after the frontier.
     pub fn behind(frontier: &Frontier) -> Self {
         let peaks = frontier.peaks().iter().map(|peak| STANDARD.encode(peak)).collect();
         Self { from: frontier.size(), peaks }
     }
 
-    /// Reads the line; `None` if it is none.
+    /// Parses the line; `None` for another kind of line.
     pub fn parse(line: &str) -> Option<Self> {
         line.starts_with("{\"from\"").then(|| serde_json::from_str(line).ok()).flatten()
     }
 
-    /// The edge; `None` if its hashes do not fit its size.
+    /// The frontier; `None` if the hashes do not match the size.
     pub fn frontier(&self) -> Option<Frontier> {
         let peak = |text: &String| STANDARD.decode(text).ok()?.try_into().ok();
         Frontier::from_parts(self.from, self.peaks.iter().map(peak).collect::<Option<_>>()?)
     }
 }
 
-/// A line behind at most [`GROUP`] documents: their leaves. Not needed to verify a file, and not believed: with it, the one
-/// document that was changed can be named.
+/// The leaves of at most [`GROUP`] preceding documents. Verification neither needs nor trusts them; they help to name
+/// the changed document.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LeavesLine {
-    /// The hashes one after the other, in base64.
+    /// The hashes, concatenated, in base64.
     leaves: String,
     /// The `seq` after the last document.
     pub(super) to: u64,
@@ -77,7 +78,7 @@ impl LeavesLine {
         Self { leaves: STANDARD.encode(hashes.concat()), to }
     }
 
-    /// Reads the line; `None` if it is none.
+    /// Parses the line; `None` for another kind of line.
     pub(super) fn parse(line: &str) -> Option<Self> {
         line.starts_with("{\"leaves\"").then(|| serde_json::from_str(line).ok()).flatten()
     }
@@ -88,7 +89,7 @@ impl LeavesLine {
     }
 }
 
-/// What an editor or a shell has made of a file on its way, which says nothing about the log.
+/// A conversion by an editor or shell, which says nothing about the log.
 pub(super) fn conversion(first: &[u8]) -> Option<&'static str> {
     let marks: [(&[u8], &str); 5] = [
         (b"\xef\xbb\xbf", "it begins with a byte order mark"),

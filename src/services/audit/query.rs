@@ -1,5 +1,5 @@
-//! Asking the log: pages of events, and whole chains. Reads only. Administrators and auditors see all, users what is about
-//! them, agents nothing.
+//! Queries of the log: pages of events, and whole chains. Reads only. Administrators and auditors see all events,
+//! users the events about them, agents none.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,34 +19,34 @@ use crate::domain::{client, delegation};
 use crate::platform::fault::Fault;
 use crate::services::request_context::{ApiResponse, Call, Caller, Desk};
 
-/// The most events of a page, and the usual number.
+/// Maximum and default number of events of a page.
 const MAX_LIMIT: usize = 1_000;
 const DEFAULT_LIMIT: usize = 50;
-/// The same for chains.
+/// Maximum and default number of chains of a page.
 const MAX_CHAINS: usize = 100;
 const DEFAULT_CHAINS: usize = 20;
-/// The most events that are told of a chain in a list.
+/// Maximum number of events shown for a chain in a list.
 const MAX_CHAIN_EVENTS_LISTED: usize = 100;
-/// The most that are told of one chain.
+/// Maximum number of events shown for a single chain.
 const MAX_CHAIN_EVENTS: usize = 10_000;
-/// How many events are looked at for a page of chains before it is given as far as it came.
+/// Maximum number of events read for a page of chains; then the page is returned incomplete.
 const MAX_SCANNED: usize = 4_000;
-/// How many events are looked at together, at least and at most: about two for each chain that is wanted.
+/// Minimum and maximum number of events read at once: about two for each requested chain.
 const STRIDE: [usize; 2] = [16, 128];
 
-/// What somebody asks for.
+/// A query of the log.
 #[derive(Debug, Clone)]
 pub struct AuditQuery {
     pub filter: Filter,
     pub order: Order,
     pub limit: Option<usize>,
-    /// What the page before said.
+    /// Cursor from the previous page.
     pub cursor: Option<String>,
     /// Chains only: the state of their delegation.
     pub state: Option<State>,
 }
 
-/// What the caller may see of it.
+/// The filter restricted to the events that the caller can see; `None` if the caller can see none of them.
 pub fn visible(caller: &Caller, filter: Filter) -> Result<Option<Filter>, Refusal> {
     filter.check()?;
     match caller {
@@ -65,7 +65,7 @@ impl AuditQuery {
         }
     }
 
-    /// Stands for everything that a cursor depends on.
+    /// Hash of everything that a cursor depends on.
     fn fingerprint(&self, of: &str) -> String {
         self.filter.fingerprint(&format!("{of} {:?} {:?}", self.order, self.state))
     }
@@ -100,7 +100,7 @@ pub async fn list(desk: &Desk<'_>, call: &Call, audit_query: &AuditQuery) -> Res
     Ok(ApiResponse::with(json!({"items": items, "next": audit_query.cursor("events", page.next)}))?)
 }
 
-/// A page of chains that have an event as asked for, in the order of the first such event of each.
+/// A page of chains with a matching event, ordered by the first matching event of each chain.
 pub async fn chains(desk: &Desk<'_>, call: &Call, audit_query: &AuditQuery) -> Result<ApiResponse, Error> {
     let limit = audit_query.limit(DEFAULT_CHAINS, MAX_CHAINS)?;
     let mut after = audit_query.after("chains")?;
@@ -156,11 +156,11 @@ fn chains_done(
     Ok(ApiResponse::with(json!({"items": items, "next": audit_query.cursor("chains", next)}))?)
 }
 
-/// Finds out which events are the first of their chain that match: each chain has one, so that it is in one place only.
+/// Finds the first matching event of each chain, so that each chain appears once.
 struct FirstSeenTracker<'a> {
     search: Search<'a>,
     search_range: SearchRange,
-    /// The first event that matches, by chain.
+    /// `seq` of the first matching event, by chain.
     first_seen: HashMap<String, u64>,
 }
 
@@ -197,7 +197,7 @@ impl FirstSeenTracker<'_> {
         let filter = self.search.filter;
         let whole = u64::try_from(one.found.len()) == Ok(one.total);
         let of_found = one.found.iter().find(|found| filter.matches(&found.event)).map(|found| found.seq);
-        // Of a long chain the middle was left out: what matches may stand there.
+        // The middle of a long chain is left out; the matching event may be there.
         let early = one
             .found
             .get(MAX_CHAIN_EVENTS_LISTED / 2)
@@ -220,11 +220,11 @@ impl FirstSeenTracker<'_> {
     }
 }
 
-/// One event, by its id or its place: as it stands in the log, and proven to be there.
+/// One event by id or `seq`, as recorded, with its inclusion proof.
 pub async fn show(desk: &Desk<'_>, call: &Call, name: &str) -> Result<ApiResponse, Error> {
     let mut connection = desk.pool.acquire().await?;
     let found = event(&mut connection, call, name).await?;
-    // What no checkpoint vouches for yet cannot be proven.
+    // An event that no checkpoint covers yet cannot be proven.
     let inclusion = match transparency::inclusion(&mut connection, found.seq, None).await {
         Ok(inclusion) => Some(inclusion),
         Err(Error::Refused(_)) => None,
@@ -253,7 +253,7 @@ pub async fn chain(desk: &Desk<'_>, call: &Call, txn: &str) -> Result<ApiRespons
     let mut all =
         chain_events::load(&mut connection, &search_range, &[txn.to_owned()], MAX_CHAIN_EVENTS).await?;
     let chain_events = all.remove(txn).unwrap_or_default();
-    // A chain is about one subject from its root to its ends.
+    // All events of a chain have the same subject.
     if chain_events.found.is_empty() || !chain_events.found.iter().all(|found| filter.matches(&found.event)) {
         return Err(Refusal::NotFound.into());
     }
@@ -282,7 +282,7 @@ async fn facts<'a>(
     }
     let clients: Vec<String> = clients.into_iter().collect();
     for client in client::store::find_all(rows, connection, &clients).await? {
-        // Without a list of its own, a client may come with any key.
+        // A client without registered DPoP keys may use any key.
         if client.dpop_restricted {
             let keys = client.dpop_keys.union(&client.removed_keys).cloned().collect();
             facts.keys.insert(client.client_id, keys);

@@ -1,5 +1,5 @@
-//! What anybody may ask of the log: its newest checkpoint, proofs and tiles. Nothing is proven beyond what a checkpoint vouches
-//! for, and no proof leaves that does not hold.
+//! Public endpoints of the log: newest checkpoint, proofs and tiles. Proofs cover only events of the newest
+//! checkpoint, and are verified before they are returned.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,30 +17,30 @@ use crate::protocol::signed_note::{self, Checkpoint};
 use crate::protocol::tlog_tiles::{self, Content, Tile};
 use crate::services::transaction::AuditedTransaction;
 
-/// An inclusion proof as it is answered; hashes in base64.
+/// An inclusion proof in a response; hashes in base64.
 #[derive(Debug, Clone, Serialize, serde::Deserialize)]
 pub struct Inclusion {
     pub seq: u64,
-    /// The size of the tree.
+    /// The tree size.
     pub size: u64,
     pub leaf: String,
     pub path: Vec<String>,
     pub root: String,
-    /// The checkpoint of this size with all its signatures, where there is one.
+    /// The checkpoint of this size with all its signatures, if stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
 }
 
-/// A consistency proof as it is answered; hashes in base64.
+/// A consistency proof in a response; hashes in base64.
 #[derive(Debug, Clone, Serialize, serde::Deserialize)]
 pub struct Consistency {
     /// The size of the earlier tree.
     pub from: u64,
-    /// The size of the later one.
+    /// The size of the later tree.
     pub to: u64,
     /// The proof of RFC 9162 §2.1.4.
     pub path: Vec<String>,
-    /// The earlier tree's root.
+    /// The root of the earlier tree.
     pub from_root: String,
     pub to_root: String,
 }
@@ -71,14 +71,14 @@ async fn checkpoint_at(connection: &mut PgConnection, size: u64) -> Result<Optio
     }
 }
 
-/// What a checkpoint that we signed says. It is ours because it is where only we write.
+/// Parses a stored checkpoint. The signature is not verified: only this server writes that table.
 fn said(note: &str) -> Result<Checkpoint, Fault> {
     let parts = signed_note::parts(note).and_then(|(text, _)| Checkpoint::parse(&text));
     parts.ok_or_else(|| Fault::new("a stored checkpoint cannot be read"))
 }
 
-/// The size to prove for: as asked, or that of the newest checkpoint. Nothing is proven beyond that one, or unless the tree
-/// is the one that it vouches for.
+/// The tree size of a proof: as requested, or that of the newest checkpoint. Refuses a larger size, and fails if the
+/// tree's root is not the checkpoint's.
 async fn covered(connection: &mut PgConnection, requested: Option<u64>) -> Result<u64, Error> {
     let (size, note) = store::newest_checkpoint(connection).await?.ok_or(Refusal::NotFound)?;
     let requested = requested.unwrap_or(size);
@@ -94,7 +94,7 @@ async fn covered(connection: &mut PgConnection, requested: Option<u64>) -> Resul
     Ok(requested)
 }
 
-/// Proves that an event is in the log.
+/// The inclusion proof of an event (RFC 9162 §2.1.3).
 pub async fn inclusion(
     connection: &mut PgConnection,
     seq: u64,
@@ -116,7 +116,7 @@ pub async fn inclusion(
     Ok(Inclusion { seq, size, leaf: text(&leaf), path: texts(&path), root: text(&vouched), checkpoint })
 }
 
-/// Proves that the log of one size is the beginning of that of another.
+/// The consistency proof between two tree sizes (RFC 9162 §2.1.4).
 pub async fn consistency(
     connection: &mut PgConnection,
     from: u64,
@@ -136,7 +136,7 @@ pub async fn consistency(
     Ok(Consistency { from, to, path: texts(&path), from_root: text(&old), to_root: text(&new) })
 }
 
-/// The root that a checkpoint vouches for, or else the tree's.
+/// The root of the checkpoint of a size, or else the computed root of the tree.
 async fn root_at(connection: &mut PgConnection, size: u64) -> Result<Hash, Fault> {
     match store::find_checkpoint(connection, size).await? {
         Some(note) => Ok(said(&note)?.root),
@@ -152,7 +152,7 @@ fn texts(hashes: &[Hash]) -> Vec<String> {
     hashes.iter().map(text).collect()
 }
 
-/// The bytes of a tile, if the newest checkpoint covers all of it.
+/// The bytes of a tile, if the newest checkpoint covers the whole tile.
 pub async fn tile(connection: &mut PgConnection, tile: Tile) -> Result<Vec<u8>, Error> {
     let (size, _) = store::newest_checkpoint(connection).await?.ok_or(Refusal::NotFound)?;
     if tile.needs().is_none_or(|needs| needs > size) {
@@ -167,7 +167,7 @@ pub async fn tile(connection: &mut PgConnection, tile: Tile) -> Result<Vec<u8>, 
     }
 }
 
-/// The documents themselves, each after its length. Those that were archived are in files.
+/// The documents, each with a length prefix. Archived documents are not available.
 async fn entries(connection: &mut PgConnection, tile: Tile) -> Result<Vec<u8>, Error> {
     use futures_util::TryStreamExt as _;
     let first = tile.n * tlog_tiles::WIDTH;
@@ -181,11 +181,11 @@ async fn entries(connection: &mut PgConnection, tile: Tile) -> Result<Vec<u8>, E
     Ok(entries.ok_or_else(|| Fault::new("an event that is too long for a tile"))?.concat())
 }
 
-/// Takes what witnesses say of one of our checkpoints; gives how many of them had not said so before.
+/// Stores cosignatures of witnesses on a checkpoint of this log. Returns the number of new cosignatures.
 ///
 /// # Errors
-/// A refusal unless the note is a checkpoint of ours, word by word, with a good signature of a witness that is configured,
-/// and without a bad one, neither of a witness nor in the name of the log.
+/// A refusal unless the note equals a stored checkpoint and has a valid signature of a configured witness. An invalid
+/// signature by a witness or in the name of the log is refused too.
 pub async fn cosign(app: &App, note: &str, origin_of: Origin, now: OffsetDateTime) -> Result<usize, Error> {
     let malformed = |sentence| Error::Refused(Refusal::Malformed(sentence));
     let (text, signatures) =
@@ -234,13 +234,13 @@ pub async fn cosign(app: &App, note: &str, origin_of: Origin, now: OffsetDateTim
     Ok(events.len())
 }
 
-/// The keys under which checkpoints verify, the one that signs now first, as verifiers take them.
+/// The keys that verify checkpoints, the active key first, in the format of verifiers.
 pub async fn published_keys(connection: &mut PgConnection, issuer: &str) -> Result<String, Fault> {
     let keys = log_keys(connection, &origin(issuer)).await?;
     Ok(keys.iter().map(|key| format!("{}\n", key.text())).collect())
 }
 
-/// Reads a hash as it is answered.
+/// Decodes a hash of a response.
 pub fn hash(text: &str) -> Result<Hash, Fault> {
     let bytes = STANDARD.decode(text).context("reading a hash")?;
     bytes.try_into().map_err(|_| Fault::new("a hash of another length"))

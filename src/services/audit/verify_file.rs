@@ -1,4 +1,4 @@
-//! Verification of a file, line by line, with the memory of one: an export, or an archive. It needs nothing but the file.
+//! Verifies an export or archive file, line by line, in constant memory. Needs only the file.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -15,15 +15,15 @@ use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::Frontier;
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
-/// Verifies a file, twice over: once for what vouches for it, once for its documents.
+/// Verifies a file in two passes: first checkpoints, then documents.
 ///
 /// # Errors
-/// A fault if the file cannot be read or nothing vouches for it: then it could not be checked.
+/// A fault if the file cannot be read or has no usable checkpoint: then a check is impossible.
 pub fn verify_export(path: &Path, anchors: &TrustAnchors) -> Result<Report, Fault> {
     verify_export_shown(path, anchors, &mut |_, _| {})
 }
 
-/// The same, and shows how far it is, in bytes.
+/// [`verify_export`] with a progress callback, in bytes.
 ///
 /// # Errors
 /// As [`verify_export`].
@@ -81,7 +81,7 @@ pub fn verify_export_shown(
         },
     };
     let from = frontier.size();
-    // All that comes after the checkpoint up to which everything is believed has to be there.
+    // The file must contain all events after the trusted checkpoint.
     if let Some(believed) = anchors.from.as_deref().and_then(size_of).filter(|believed| *believed < from) {
         return Ok(Report::of(Err(IntegrityError { seq: believed, kind: IntegrityErrorKind::Gap }), count));
     }
@@ -107,7 +107,7 @@ pub fn verify_export_shown(
     Ok(Report { from, ..Report::of(result, count) }.compared_with(&checkpoints))
 }
 
-/// Names what was done to a file on its way, which is not to be taken for a change of the log.
+/// Reports a conversion of the file in transit, such as another encoding, which is not a change of the log.
 fn check_form(path: &Path) -> Result<(), Fault> {
     let what = format!("reading {}", path.display());
     let mut first = Vec::new();
@@ -133,14 +133,14 @@ fn check_form(path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// What a file says besides documents.
+/// The lines of a file other than documents.
 struct Frame {
     frontier_line: Option<FrontierLine>,
     checkpoint_lines: Vec<CheckpointLine>,
 }
 
-/// Calls for every line, without its end. A damaged byte may not even be text; then the line is not what was written, which
-/// is what we are to find.
+/// Calls `work` for every line, without its end. A damaged line may not be UTF-8; the replacement characters make its
+/// hash differ, so the damage is found.
 pub(super) fn each_line(
     path: &Path,
     mut work: impl FnMut(&str, u64) -> std::ops::ControlFlow<()>,
@@ -172,7 +172,7 @@ fn frame(path: &Path) -> Result<Frame, Fault> {
     let mut frame = Frame { frontier_line: None, checkpoint_lines: Vec::new() };
     let mut first = true;
     each_bytes(path, |line, _| {
-        // Documents, of which there are many, are not looked into.
+        // Only lines that can be frame lines are parsed; most lines are documents.
         let first = std::mem::take(&mut first);
         if first || line.starts_with(b"{\"checkpoint\"") {
             let line = String::from_utf8_lossy(line);
@@ -184,10 +184,10 @@ fn frame(path: &Path) -> Result<Frame, Fault> {
     Ok(frame)
 }
 
-/// How many bytes are judged together.
+/// Size of a piece that is verified at once, in bytes.
 const PIECE: usize = 4 << 20;
 
-/// Calls for piece after piece of whole lines, without their ends.
+/// Calls `work` for each piece of whole lines, without their ends.
 fn each_piece(
     path: &Path,
     mut work: impl FnMut(&[&[u8]], u64) -> std::ops::ControlFlow<()>,
@@ -199,7 +199,7 @@ fn each_piece(
         let held = piece.len();
         let read = (&mut file).take(PIECE as u64).read_to_end(&mut piece).context(&what)?;
         at += read as u64;
-        // What a line begins with here and ends with in the next piece waits for that.
+        // An incomplete last line is kept for the next piece.
         let whole = match memchr::memrchr(b'\n', &piece) {
             _ if read == 0 => held,
             Some(end) => end + 1,
@@ -248,7 +248,7 @@ fn verify_line(
     if !is_document(line) {
         let text = String::from_utf8_lossy(line);
         if let Some(frontier_line) = FrontierLine::parse(&text) {
-            // Where an export was resumed: it has to go on from what came before.
+            // A resumed export: the frontier must equal the frontier of the events before.
             let goes_on = first || frontier_line.frontier().as_ref() == Some(&verifier.frontier());
             return if goes_on {
                 Ok(())
@@ -263,11 +263,12 @@ fn verify_line(
     step(verifier, verdict)
 }
 
-/// Lines are in their order, unless one says otherwise.
+/// Accepts a verdict at the next `seq`, unless the document states another `seq`.
 fn step(verifier: &mut LogVerifier, verdict: &Verdict) -> Result<(), IntegrityError> {
     let seq = verifier.size();
     match verifier.accept(seq, verdict) {
-        // It holds, but says another place: which one tells whether something is missing or was moved.
+        // The document is valid but has another `seq`: a higher `seq` means missing events, a lower one a moved
+        // event.
         Err(IntegrityError { kind: IntegrityErrorKind::Order, .. }) => {
             let kind = if verdict.seq().is_some_and(|said| said > seq) {
                 IntegrityErrorKind::Gap

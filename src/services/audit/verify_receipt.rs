@@ -1,5 +1,5 @@
-//! Checking a receipt: that an event is in the log, as it was when the receipt was given. Nothing that is said is believed
-//! but what a key vouches for.
+//! Verifies a receipt: the event is in the log, unchanged since the receipt was issued. Only signatures of trusted
+//! keys count.
 
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -14,19 +14,19 @@ use crate::protocol::receipt::Receipt;
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 use crate::protocol::tlog_proof::Proof;
 
-/// Why a claim does not hold.
+/// Why a receipt or proof is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProofError {
-    /// At this place the log has another event.
+    /// The log has another event at this `seq`.
     Leaf,
     /// The proof does not lead to the checkpoint's root.
     Inclusion,
-    /// No key that is believed has signed the checkpoint, or one that is has not signed this.
+    /// The checkpoint has no valid signature of a trusted key, or an invalid one.
     Signature,
-    /// The log is not the continuation of the checkpoint that was kept.
+    /// The log is not consistent with the known checkpoint.
     Consistency,
-    /// The log has fewer events than the checkpoint that was kept, or the receipt, says.
+    /// The log has fewer events than the known checkpoint or the receipt.
     Truncated,
 }
 
@@ -34,10 +34,10 @@ pub enum ProofError {
 pub struct ProofResult {
     pub proven: bool,
     pub seq: u64,
-    /// The size of the tree in which it was proven.
+    /// Tree size of the proof.
     pub size: Option<u64>,
     pub reason: Option<ProofError>,
-    /// The proof as a file (c2sp.org/tlog-proof), where it holds.
+    /// The proof file (c2sp.org/tlog-proof), if the proof is valid.
     #[serde(skip)]
     pub file: Option<String>,
 }
@@ -48,10 +48,10 @@ impl ProofResult {
     }
 }
 
-/// Where proofs come from.
+/// The source of proofs.
 #[derive(Debug)]
 pub enum ProofSource<'a> {
-    /// A server, by its issuer's URL.
+    /// A server, by its issuer URL.
     Server(&'a Outbound, &'a str),
     Database(&'a mut PgConnection),
 }
@@ -80,7 +80,7 @@ impl ProofSource<'_> {
         }
     }
 
-    /// The keys that it says are its own, where nobody brings any.
+    /// The log's own keys, used where no key is supplied.
     async fn keys(&mut self, origin: &str) -> Result<Vec<VerifierKey>, Fault> {
         match self {
             Self::Server(outbound, base) => {
@@ -103,18 +103,18 @@ fn unrefused<T>(result: Result<T, Error>, sentence: &str) -> Result<T, Fault> {
     })
 }
 
-/// What is believed: keys, and a checkpoint that was kept. Without keys those of the log itself are, which whoever has
-/// changed the log may have changed, too.
+/// Trusted keys and a checkpoint kept by the verifier. Without keys, the log's own keys are used; an attacker who
+/// changed the log may have changed those too.
 #[derive(Debug, Clone, Default)]
 pub struct ReceiptTrustAnchors {
     pub keys: Vec<VerifierKey>,
     pub known_checkpoint: Option<String>,
 }
 
-/// Has the log prove what a receipt says.
+/// Requests a proof from the log and verifies the receipt with it.
 ///
 /// # Errors
-/// A fault where it could not be checked: no answer, or no checkpoint that covers the event yet.
+/// A fault if the check is impossible: no response, or no checkpoint that covers the event yet.
 pub async fn verify(
     receipt: &Receipt,
     mut from: ProofSource<'_>,
@@ -133,7 +133,7 @@ pub async fn verify(
     };
     let path = proof.path.iter().map(|one| hash(one)).collect::<Result<Vec<Hash>, _>>()?;
     let size = Some(checkpoint.size);
-    // The leaf is the receipt's; what the log says it is only tells which of the two is wrong.
+    // The proof is verified for the receipt's leaf; the log's leaf only shows whether the leaf or the proof is wrong.
     if !merkle::verify_inclusion(&receipt.leaf, seq, checkpoint.size, &path, &checkpoint.root) {
         let reason =
             if hash(&proof.leaf)? == receipt.leaf { ProofError::Inclusion } else { ProofError::Leaf };
@@ -172,11 +172,10 @@ async fn contradicts(
     Ok((!holds).then_some(ProofError::Consistency))
 }
 
-/// Checks a proof file by itself: that it leads from this event, byte by byte, to a checkpoint that one of the keys has
-/// signed.
+/// Verifies a proof file: the proof leads from the event's exact bytes to a checkpoint signed by one of the keys.
 ///
 /// # Errors
-/// A fault if it is no proof file.
+/// A fault if the text is not a proof file.
 pub fn check_file(file: &str, event: &[u8], keys: &[VerifierKey]) -> Result<ProofResult, Fault> {
     let proof = Proof::parse(file).ok_or_else(|| Fault::new("this is no proof file"))?;
     let Some(checkpoint) = signed_note::open(&proof.checkpoint, keys) else {

@@ -1,4 +1,4 @@
-//! What a request for a delegation says, and what of it can be judged by itself.
+//! The members of a delegation request, and the checks that need no other data.
 
 use std::collections::BTreeSet;
 
@@ -22,37 +22,37 @@ const MOST_NAMES: usize = 100;
 const MOST_REASON: usize = 500;
 const MOST_TEXT: usize = 100;
 
-/// A delegation that is to be. What is left out is as the delegator has it.
+/// A requested delegation. A member left out has the delegator's value.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewDelegation {
-    /// Who shall have it; an agent that asks for itself leaves it out.
+    /// The delegate; an agent that requests a delegation for itself leaves it out.
     pub delegate: Option<String>,
     #[serde(deserialize_with = "json::object")]
     pub delegator: Option<Principal>,
-    /// What it shall hang below.
+    /// Id of the parent delegation.
     pub parent: Option<String>,
     pub scopes: Option<Vec<String>>,
     pub audiences: Option<Vec<String>>,
     /// `authorization_details`.
     pub authorization_details: Option<Value>,
-    /// The highest capability.
+    /// The highest allowed capability.
     pub capability_ceiling: Option<String>,
-    /// What needs a confirmation each time.
+    /// Capabilities and scopes whose every use the delegator has to confirm.
     pub ceremony_required_for: Vec<String>,
     pub max_uses: Option<u32>,
     pub max_depth: Option<u32>,
     pub expires_in: Option<u32>,
     pub reason: Option<String>,
-    /// What the agent says it is.
+    /// Description of the agent, by the agent itself.
     #[serde(deserialize_with = "json::object")]
     pub agent: Option<AgentDescription>,
-    /// An agent that is made for this delegation alone.
+    /// Creates an ephemeral agent for this delegation.
     #[serde(deserialize_with = "json::object")]
     pub ephemeral: Option<EphemeralRequest>,
 }
 
-/// An agent that is made for one delegation.
+/// An ephemeral agent for one delegation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EphemeralRequest {
@@ -60,7 +60,7 @@ pub struct EphemeralRequest {
     pub task_id: String,
 }
 
-/// What an approval narrows.
+/// The limits that an approval narrows.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Approval {
@@ -68,9 +68,9 @@ pub struct Approval {
     pub audiences: Option<Vec<String>>,
     /// `authorization_details`.
     pub authorization_details: Option<Value>,
-    /// The highest capability.
+    /// The highest allowed capability.
     pub capability_ceiling: Option<String>,
-    /// What needs a confirmation each time, besides what does already.
+    /// Capabilities and scopes whose every use the delegator has to confirm, in addition to the requested ones.
     pub ceremony_required_for: Vec<String>,
     pub max_uses: Option<u32>,
     pub max_depth: Option<u32>,
@@ -108,7 +108,7 @@ impl NewDelegation {
         Ok((terms, approved.max_uses))
     }
 
-    /// The texts for people, if they are short enough.
+    /// Checks the length of the texts for people.
     pub(super) fn check_texts(&self) -> Result<(), Refusal> {
         check_reason(self.reason.as_deref())?;
         let described = self.agent.iter().flat_map(|agent| [&agent.kind, &agent.model]).flatten();
@@ -120,9 +120,9 @@ impl NewDelegation {
 }
 
 impl EphemeralRequest {
-    /// The key, if it is a public one that we can use.
+    /// The key, if it is a usable public key.
     pub(super) fn key(&self) -> Result<PublicKey, Refusal> {
-        // What no path can name (RFC 3986 §5.2.4) could not be ended by its name.
+        // An id that no URL path can contain (RFC 3986 §5.2.4) could not be used to end the task.
         let nameable = !self.task_id.contains('/') && ![".", ".."].contains(&self.task_id.as_str());
         let fits = is_text(&self.task_id, MOST_TEXT) && nameable;
         if !fits {
@@ -134,7 +134,7 @@ impl EphemeralRequest {
     }
 }
 
-/// A public key that we can use.
+/// Parses a public key of a supported type.
 pub(super) fn public_key(jwk: &Map<String, Value>) -> Result<PublicKey, Refusal> {
     PublicKey::from_jwk(jwk)
         .ok()
@@ -217,7 +217,7 @@ impl Approval {
         }
     }
 
-    /// Whether it changes nothing.
+    /// Whether no limit is narrowed.
     pub(super) fn is_empty(&self) -> bool {
         let limits = [self.max_uses, self.max_depth, self.expires_in];
         self.scopes.is_none()
@@ -229,7 +229,7 @@ impl Approval {
     }
 }
 
-/// Why, in the words of whoever asks: at most 500 characters on one line or several, without other control characters.
+/// The reason for people: at most 500 characters, no control characters except line breaks.
 pub(in crate::services) fn check_reason(reason: Option<&str>) -> Result<(), Refusal> {
     let fits = reason.is_none_or(|text| {
         text.chars().count() <= MOST_REASON && !text.chars().any(|c| c.is_control() && c != '\n')
@@ -241,7 +241,6 @@ fn is_text(text: &str, most: usize) -> bool {
     (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-/// The instant so many seconds from now.
 pub(super) fn after(now: OffsetDateTime, seconds: u32) -> OffsetDateTime {
     now + time::Duration::seconds(seconds.into())
 }

@@ -1,4 +1,4 @@
-//! What is declared of a sink, and how that becomes one.
+//! The declaration of a sink and its storage.
 
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -18,7 +18,7 @@ use crate::protocol::standard_webhooks::Secret;
 use crate::services::apply::{Change, Line, MemberChange, Members, SecretChange, differences};
 use crate::services::keys;
 
-/// The longest address.
+/// Maximum length of the URL, in bytes.
 const MAX_URL_BYTES: usize = 2_048;
 
 /// A sink: an HTTP endpoint to which events of the audit log are posted, in order.
@@ -62,10 +62,10 @@ fn as_recorded() -> Format {
     Format::Json
 }
 
-/// Why a declaration came to nothing.
+/// Why a declaration was refused.
 #[derive(Debug)]
 pub enum InvalidSink {
-    /// What is wrong with it, for whoever declared it.
+    /// The problem, in words for the author of the declaration.
     Declaration(String),
     Failed(Error),
 }
@@ -77,7 +77,7 @@ impl<T: Into<Error>> From<T> for InvalidSink {
 }
 
 impl InvalidSink {
-    /// As a command says it.
+    /// The fault for a command.
     pub fn fault(self) -> Fault {
         match self {
             Self::Declaration(why) => Fault::new(why),
@@ -89,23 +89,22 @@ impl InvalidSink {
 
 #[derive(Debug)]
 pub struct SinkUpsert {
-    /// Members that changed; `None` if the sink is new.
+    /// Members that changed; `None` for a new sink.
     pub members: Option<Vec<MemberChange>>,
-    /// Something to know about the sink.
+    /// Information about the sink.
     pub note: Option<String>,
     pub sink: Sink,
-    /// Its secret, if it was made.
+    /// The generated secret, if none was declared.
     pub made: Option<SecretString>,
 }
 
 impl SinkUpsert {
-    /// Whether anything is different.
     pub fn change(&self) -> Change {
         Line::of("sink", &self.sink.id, self.members.clone()).change
     }
 }
 
-/// What sinks in a declaration need before any transaction.
+/// Creates what sinks in a manifest need before the transaction.
 pub async fn prepare(
     pool: &PgPool,
     vault: Option<&CredentialCache>,
@@ -119,7 +118,7 @@ pub async fn prepare(
     keys::ensure_data_key(pool, vault.keys.master(), now).await
 }
 
-/// Stores a sink as declared. Whoever calls records it.
+/// Stores a declared sink. The caller records the event.
 pub async fn put(
     connection: &mut PgConnection,
     vault: &CredentialCache,
@@ -235,7 +234,7 @@ async fn change(
     Ok(SinkUpsert { members: Some(members), note, sink, made: None })
 }
 
-/// What changes of a sink are told by: of its URL, whose path may be a secret, the origin alone.
+/// The members compared for changes. Of the URL only the origin, because the path may contain a secret.
 fn view(sink: &Sink) -> Members {
     let mut members = Members::new();
     members.insert("url".into(), sink.origin().into());

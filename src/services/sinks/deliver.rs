@@ -1,5 +1,5 @@
-//! Delivering the log to sinks: every event at least once, in order for each sink, by one server at a time. What one sink
-//! does holds up no other. A server that dies leaves a lease that ends, and the place up to which events were taken.
+//! Delivers the log to sinks: every event at least once, in order for each sink, by one server at a time. A slow sink
+//! delays no other sink. After a crash, the server's lease expires and the cursor is kept.
 
 use std::ops::ControlFlow;
 
@@ -16,24 +16,24 @@ use crate::platform::random;
 use crate::protocol::standard_webhooks::{self as webhooks, Secret};
 use crate::services::transaction::AuditedTransaction;
 
-/// Longer than one delivery takes, and than the database may.
+/// Longer than one delivery and one database statement take.
 const LEASE: Duration = Duration::seconds(30);
-/// How many events are read at once.
+/// Number of events per read.
 const CHUNK: u64 = 256;
-/// How many chunks are delivered before the sink is given back, so that others may have it.
+/// Number of chunks before the sink is released to other servers.
 const CHUNKS: usize = 64;
-/// Whoever wants this is sent nothing any more (RFC 9110 §15.5.11).
+/// RFC 9110 §15.5.11: the sink wants no more events.
 const GONE: u16 = 410;
-/// The longest account of what went wrong.
+/// Maximum length of a recorded error, in characters.
 const MAX_ERROR_CHARS: usize = 200;
 
-/// The sinks for which there is something to do.
+/// Ids of sinks that have undelivered events and no live lease.
 pub async fn due(app: &App, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
     let mut connection = app.pool.acquire().await?;
     store::due(&mut connection, now).await
 }
 
-/// Sends to one sink until there is nothing to send, it does not take something, or it is somebody else's turn.
+/// Delivers to one sink until no event is left, a delivery fails, or the turn ends.
 pub async fn run(app: &App, id: &str) -> Result<(), Fault> {
     let now = app.clock.now();
     let lease = random::id(now)?;
@@ -54,7 +54,7 @@ struct DeliveryRun<'a> {
     lease: Uuid,
 }
 
-/// What became of a delivery.
+/// Result of a delivery.
 enum Attempt {
     Accepted,
     Gone,
@@ -82,7 +82,7 @@ impl DeliveryRun<'_> {
         Ok(())
     }
 
-    /// Everything before a place is done with. Says to stop if the sink is not ours any more.
+    /// Moves the cursor. Returns `Break` if this server has lost the lease.
     async fn advance(
         &self,
         sink: &mut Sink,
@@ -101,7 +101,7 @@ impl DeliveryRun<'_> {
         }
     }
 
-    /// Dead letters that are to be sent again, once each.
+    /// Resends dead letters marked for replay, once each.
     async fn replay(&self, sink: &mut Sink) -> Result<ControlFlow<()>, Fault> {
         loop {
             let mut connection = self.app.pool.acquire().await?;
@@ -134,7 +134,7 @@ impl DeliveryRun<'_> {
         }
     }
 
-    /// The next events, one after the other.
+    /// Delivers the next events, one after the other.
     async fn chunk(&self, sink: &mut Sink) -> Result<ControlFlow<()>, Fault> {
         let mut connection = self.app.pool.acquire().await?;
         let first_available = partitions::first_available(&mut connection).await?;
@@ -168,14 +168,13 @@ impl DeliveryRun<'_> {
             if flow == ControlFlow::Break(()) {
                 return Ok(ControlFlow::Break(()));
             }
-            // It may have been declared anew meanwhile.
+            // The declaration may have changed meanwhile.
             filter = sink.filter()?;
         }
         self.advance(sink, range.end, None).await
     }
 
-    /// What was archived before it was sent is in files, and cannot be sent any more: that is recorded, not passed over in
-    /// silence.
+    /// Events archived before delivery are only in files and cannot be delivered; the skip is recorded.
     async fn skip_archived(&self, sink: &mut Sink, first_available: u64) -> Result<ControlFlow<()>, Fault> {
         let now = self.app.clock.now();
         let mut work = AuditedTransaction::begin(&self.app.pool).await?;
@@ -225,7 +224,7 @@ impl DeliveryRun<'_> {
         })
     }
 
-    /// Under the secrets as they are now: opened again when they were sealed anew.
+    /// Signs with the stored secrets; reads them again, because a rekey may have resealed them.
     async fn sign(&self, sink: &Sink, what: (&str, i64), body: &str) -> Result<String, Fault> {
         let mut connection = self.app.pool.acquire().await?;
         let secrets = SigningSecrets::open(&self.app.vault.keys, &mut connection, sink).await?;
@@ -241,7 +240,7 @@ impl DeliveryRun<'_> {
         retry_after: Option<u64>,
     ) -> Result<ControlFlow<()>, Fault> {
         let now = self.app.clock.now();
-        // What came between the last one that was taken and this one is not for this sink: done with, too.
+        // Events between the last delivered event and this one do not match the filter; the cursor passes them.
         if seq > sink.cursor && self.advance(sink, seq, None).await? == ControlFlow::Break(()) {
             return Ok(ControlFlow::Break(()));
         }
@@ -257,7 +256,7 @@ impl DeliveryRun<'_> {
         self.dead_letter(sink, (seq, event), (attempts, error, status), now).await
     }
 
-    /// It is given up for the sake of those behind it.
+    /// Stores the event as a dead letter, so that later events can be delivered.
     async fn dead_letter(
         &self,
         sink: &mut Sink,
@@ -266,8 +265,8 @@ impl DeliveryRun<'_> {
         now: OffsetDateTime,
     ) -> Result<ControlFlow<()>, Fault> {
         let ours = (self.id, self.lease);
-        // That a sink did not take the news of a dead letter is not news: else two sinks that are down would tell each
-        // other of it for ever.
+        // A failed delivery of a dead-letter event records no further event: two failing sinks would otherwise cause
+        // events without end.
         if event.get("action").and_then(Value::as_str) == Some(Action::SinkDeadLetter.name()) {
             let mut silent = self.app.pool.begin().await?;
             store::put_dead_letter(&mut silent, (self.id, seq), (attempts, error), now).await?;

@@ -1,4 +1,4 @@
-//! What is known of a token request, and how it becomes an entry of the ledger, an event and an answer.
+//! The state of a token request, and its conversion to a ledger entry, an event and a response.
 
 use std::sync::Arc;
 
@@ -33,10 +33,10 @@ use crate::services::client_authentication::Authenticated;
 use crate::services::issue::{self, IssuedToken, seconds};
 use crate::services::status_lists::uri as status_list;
 
-/// Bytes of claims that, in base64url and with header and signature, stay within what is read back.
+/// Maximum size of claims, in bytes, so that the token (base64url, header, signature) stays within `MAX_TOKEN_BYTES`.
 const MOST_CLAIMS: usize = MAX_TOKEN_BYTES * 3 / 4 - 1_024;
 
-/// What is known of a request so far, for its entry.
+/// State of a request, for its ledger entry.
 pub(super) struct ExchangeContext {
     pub(super) now: OffsetDateTime,
     pub(super) client: Arc<Client>,
@@ -52,19 +52,19 @@ pub(super) struct ExchangeContext {
     /// The candidates among which a remembered decision chose.
     pub(super) choice: Option<Choice>,
     pub(super) memory: Memory,
-    /// The path of the decision, once there is one: what is refused after it rests on that path, too.
+    /// The path of the decision. A later refusal also rests on this path.
     pub(super) path: Vec<String>,
     /// Confirmations that the token uses up.
     pub(super) ceremonies: Vec<Uuid>,
-    /// Tokens of ours that the request rests on.
+    /// Ids of tokens of this server that the request rests on.
     tokens: Vec<Uuid>,
-    /// Principals of others whose tokens the request rests on, and since when those tokens are.
+    /// Principals of trusted issuers that the request rests on, with the issue time of their tokens.
     subjects: Vec<(Principal, OffsetDateTime)>,
-    /// The key that signed the client's assertion.
+    /// Thumbprint of the key that signed the client assertion.
     auth_key: Option<String>,
 }
 
-/// A decision with the token that will say it.
+/// A decision with the claims of its token.
 pub(super) struct PreparedToken {
     pub(super) decision: ExchangeDecision,
     pub(super) claims: Claims,
@@ -75,10 +75,10 @@ pub(super) struct PreparedToken {
     pub(super) answering: Answering,
 }
 
-/// What kind of request a token answers.
+/// The kind of request that a token answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answering {
-    /// A client that asked for itself.
+    /// A client credentials request.
     Client,
     Exchange,
 }
@@ -111,7 +111,7 @@ impl ExchangeContext {
         }
     }
 
-    /// Makes the ledger look whether a token still stands when it records what is made of it.
+    /// Adds a guard: the ledger checks that the subject token is still active when the exchange is recorded.
     pub(super) fn guard_token(&mut self, subject: &VerifiedSubject) -> Result<(), Refusal> {
         match &subject.source {
             TokenSource::Local { jti, .. } => {
@@ -119,7 +119,7 @@ impl ExchangeContext {
                     Uuid::parse_str(jti).map_err(|_| Refusal::SubjectTokenInvalid(TokenProblem::Claims))?,
                 );
             }
-            // One that does not say since when it is may be as old as can be.
+            // A token without `iat` counts as issued at the Unix epoch.
             TokenSource::TrustedIssuer { .. } => {
                 let since = subject.validity.issued_at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
                 self.subjects.push((subject.subject.clone(), since));
@@ -128,7 +128,7 @@ impl ExchangeContext {
         Ok(())
     }
 
-    /// Names a registered target that differs from one that was asked for in spelling only, in the log and in the event.
+    /// Logs and records a registered resource that differs only in spelling from a requested one.
     pub(super) fn name_near_target(&mut self, wanted: &RequestedAccess) {
         let unknown = |name: &&String| !self.registry.resources.contains_key(*name);
         let near = wanted.audiences.iter().flatten().filter(unknown).find_map(|asked| {
@@ -146,14 +146,15 @@ impl ExchangeContext {
         }
     }
 
-    /// Names the delegation on a path for whose delegator a request waits, or whose delegator has refused it.
+    /// Sets the delegation that needs a confirmation, or whose delegator denied it, and its path.
     pub(super) fn is_about(&mut self, delegation_id: &str, path: &[String]) {
         let length = path.iter().position(|id| id == delegation_id).map_or(0, |place| place + 1);
         self.event.delegation_id = Some(delegation_id.to_owned());
         self.event.delegation_path = path.iter().take(length).cloned().collect();
     }
 
-    /// The entry of a request that has to be confirmed at first: nobody is asked about what has ended.
+    /// The entry of a request that needs a confirmation first. The guards apply, so no confirmation is requested for
+    /// an inactive delegation.
     pub(super) fn entry_asking(&mut self, asking: Box<Asking>, path: Vec<String>) -> Result<Entry, Fault> {
         let ceremony = &asking.ceremony;
         self.is_about(&ceremony.delegation_id, &path);
@@ -226,7 +227,7 @@ impl ExchangeContext {
             txn: plan.txn,
             client_id: self.client.client_id.clone(),
             subject: subject.unwrap_or_else(|| authority::principal_of(&self.client, &plan.claims.iss)),
-            // What an agent that was made for one delegation gets for itself ends with that.
+            // A token for an ephemeral agent itself ends with the delegation that the agent was created for.
             delegation_id: plan.claims.dlg.clone().or_else(|| self.home()),
             jkt: self.jkt.clone(),
             auth_key: self.auth_key.clone(),
@@ -306,11 +307,11 @@ impl PreparedToken {
     }
 }
 
-/// Everybody in the chain but the client itself, which is guarded by its version.
+/// All actors of the chain except the client, which is guarded by its version.
 fn earlier_actors(plan: &PreparedToken, client_id: &str) -> Vec<String> {
     let actors = plan.decision.act.iter().flat_map(Act::newest_first);
     let mut earlier: Vec<String> = actors.map(|act| act.sub.clone()).collect();
-    // The root of a chain may be a client of ours too.
+    // The subject of a chain may also be a client of this server.
     if plan.claims.idp.is_none() {
         earlier.push(plan.claims.sub.clone());
     }

@@ -198,9 +198,9 @@ pub async fn finish(
 }
 
 enum Finished {
-    /// The log knows already how it went.
+    /// The result is recorded already.
     Recorded(Result<ApiResponse, Error>),
-    /// It was finished by the same request before.
+    /// The same request completed the authorization before.
     Before(ApiResponse),
 }
 
@@ -214,10 +214,11 @@ async fn try_to_finish(
     if let Some(done) = call.authorize_and_claim(&desk, &mut work).await? {
         return Ok(Finished::Before(done));
     }
-    // Administrators act for nobody here.
+    // Administrators have no connections of their own.
     let owner = call.caller.principal(desk.issuer).filter(|_| !call.caller.administers());
     let owner = owner.ok_or(Refusal::InsufficientScope)?;
-    // Its key is claimed again with what it brings about; until then it may be repeated.
+    // The idempotency key is claimed again in the transaction that stores the connection; until then the request can
+    // be repeated.
     drop(work);
     let mut work = AuditedTransaction::begin(desk.pool).await?;
     let once = Call { idempotency_key: None, ..call.clone() };

@@ -1,4 +1,4 @@
-//! Connections at the management API: importing, listing, showing, rotating, ending. A credential goes in and never comes out here.
+//! Connections at the management API: import, list, show, rotate. Credentials are stored here and never returned.
 
 use std::collections::BTreeSet;
 
@@ -27,25 +27,25 @@ use crate::services::transaction::AuditedTransaction;
 
 const MOST_NAME: usize = 100;
 
-/// A connection that is to be.
+/// A requested connection.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewConnection {
     pub provider: String,
     pub name: Option<String>,
-    /// Whose it shall be; for administrators, all others have their own.
+    /// The owner, set only by administrators; other callers own their connections.
     #[serde(default, deserialize_with = "json::object")]
     pub owner: Option<Principal>,
-    /// The credential; without one, its owner is sent to the provider.
+    /// The credential; without a credential, the owner is sent to the provider.
     #[serde(default, deserialize_with = "json::object")]
     pub credential: Option<Import>,
-    /// What to ask the provider for.
+    /// Scopes to request from the provider.
     pub scopes: Option<BTreeSet<String>>,
-    /// The connection that gets another credential.
+    /// The connection that receives a new credential.
     pub connection: Option<String>,
 }
 
-/// A credential as it is imported: the members that its provider's kind needs.
+/// An imported credential: the members that the provider's kind needs.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Import {
@@ -59,7 +59,7 @@ pub struct Import {
     password: Option<SecretString>,
 }
 
-/// What is asked for in the query of a list.
+/// Query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListQuery {
@@ -69,21 +69,21 @@ pub struct ListQuery {
     pub provider: Option<String>,
     pub state: Option<State>,
     pub limit: Option<u32>,
-    /// Where the page before ended.
+    /// Cursor from the previous page.
     pub cursor: Option<String>,
 }
 
-/// What a credential brings with it.
+/// A credential and its properties.
 pub(super) struct Wanted {
     pub(super) credential: Credential,
     pub(super) expires_at: Option<OffsetDateTime>,
-    /// Absent where they are not known; never none.
+    /// `None` where the scopes are unknown; never empty.
     pub(super) scopes: Option<BTreeSet<String>>,
     pub(super) obtained_at: OffsetDateTime,
 }
 
 impl Import {
-    /// The credential, if it is one of this kind.
+    /// The credential, if it matches the provider's kind.
     pub(super) fn read(&self, kind: Kind, now: OffsetDateTime) -> Result<Wanted, Refusal> {
         let secrets = [&self.access_token, &self.refresh_token, &self.key, &self.password];
         let fits = |secret: &SecretString| {
@@ -106,7 +106,7 @@ impl Import {
                 obtained_at: now,
             }),
             (Kind::Basic, None, Some(username), Some(password)) if !with_tokens => {
-                // RFC 7617 §2: a colon would end the name.
+                // RFC 7617 §2: the user name must not contain a colon.
                 if !trusted_issuer_jwt::is_name(username) || username.contains(':') {
                     return Err(Refusal::Malformed("username is a name without a colon"));
                 }
@@ -124,12 +124,12 @@ impl Import {
         if !oauth_client::is_token(&token_type) {
             return Err(Refusal::Malformed("token_type is a name such as Bearer"));
         }
-        // An empty list says nothing of what the credential allows.
+        // An empty `scope` says nothing about the credential's scopes.
         let scopes = self.scope.as_deref().map(oauth_client::scopes).filter(|scopes| !scopes.is_empty());
         if scopes.iter().flatten().any(|name| !scope::is_token(name)) {
             return Err(Refusal::ScopeMalformed);
         }
-        // Without an access token, the first one is fetched when it is needed.
+        // Without an access token, the first retrieval fetches one.
         let expires_at = match &self.access_token {
             Some(_) => {
                 self.expires_in.map(|seconds| now + Duration::seconds(seconds.min(i32::MAX as u32).into()))
@@ -145,7 +145,7 @@ impl Import {
     }
 }
 
-/// Makes a connection of a credential that somebody brings.
+/// Creates a connection from an imported credential.
 pub async fn create(
     (desk, vault): (&Desk<'_>, &CredentialCache),
     call: &Call,
@@ -186,7 +186,7 @@ async fn try_to_create(
     Ok(done)
 }
 
-/// One that has nothing yet.
+/// A connection without a credential.
 pub(super) fn blank(id: &str, provider: &str, owner: Principal, now: OffsetDateTime) -> Connection {
     Connection {
         id: id.to_owned(),
@@ -209,7 +209,7 @@ pub(super) fn blank(id: &str, provider: &str, owner: Principal, now: OffsetDateT
     }
 }
 
-/// The same with a credential.
+/// The connection with the sealed credential.
 pub(super) async fn sealed(
     connection: &mut PgConnection,
     vault: &CredentialCache,
@@ -237,7 +237,7 @@ pub(super) async fn find_provider(connection: &mut PgConnection, id: &str) -> Re
     found.ok_or(Error::Refused(Refusal::ProviderUnknown))
 }
 
-/// Whose it will be: the caller's own, but for administrators, who say whose.
+/// The owner: the caller, or the principal that an administrator names.
 async fn owner(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
@@ -262,7 +262,7 @@ async fn owner(
     }
 }
 
-/// Those that the caller may see, oldest first.
+/// The connections that the caller can see, oldest first.
 pub async fn list(desk: &Desk<'_>, call: &Call, query: &ListQuery) -> Result<ApiResponse, Error> {
     let limit = Page { cursor: None, limit: query.limit }.limit()?;
     let named = match (&query.owner_iss, &query.owner_sub) {
@@ -295,7 +295,7 @@ pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<ApiResponse,
     Ok(ApiResponse::with(view(&visible(desk, call, found)?))?)
 }
 
-/// Stores another credential in the place of the old one: whoever relies on the old one finds the new.
+/// Replaces the credential of a connection; the connection's id stays.
 pub async fn rotate(
     (desk, vault): (&Desk<'_>, &CredentialCache),
     call: &Call,
@@ -310,7 +310,7 @@ async fn try_to_rotate(
     call: &Call,
     (id, import): (&str, &Import),
 ) -> Result<ApiResponse, Error> {
-    // Behind the gate: nobody is answered the old one when the answer has left.
+    // Under the exclusive authority lock: after the response, no request receives the old credential.
     let check = async |connection: &mut PgConnection| {
         let one = lock(connection, desk, call, id).await?;
         match one.state() {
@@ -350,7 +350,7 @@ pub(super) fn is_id(id: &str) -> bool {
     id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Somebody else's is not there.
+/// A connection of another owner is reported as not found.
 fn visible(desk: &Desk<'_>, call: &Call, found: Option<Connection>) -> Result<Connection, Error> {
     let may = |one: &Connection| call.caller.administers() || call.caller.is(&one.owner, desk.issuer);
     found.filter(may).ok_or(Error::Refused(Refusal::NotFound))
@@ -369,7 +369,7 @@ pub(super) async fn refused(
     record_refusal(desk, call, (Action::ConnectionRefused, made), result).await
 }
 
-/// A connection as it is shown: never its credential.
+/// A connection as shown, without its credential.
 pub(super) fn view(one: &Connection) -> Value {
     let at = |instant: Option<OffsetDateTime>| instant.map(rfc3339);
     json!({

@@ -1,5 +1,5 @@
-//! A request with a credential in it that whoever makes the request never sees. It is in the log before it is sent; what
-//! became of it is told afterwards.
+//! Sends a request with a stored credential that the client never sees. The request is recorded before it is sent;
+//! the result is recorded afterwards.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::platform::outbound::{self, Bytes, Chunks, Field, UpstreamError};
 use crate::protocol::{hop_by_hop, oauth_client};
 use crate::services::access_token_auth::PresentedAccessToken;
 
-/// Secrets shorter than this are too likely to stand somewhere by chance.
+/// Secrets shorter than this, in bytes, are too likely to occur by chance.
 const SHORTEST_TO_FIND: usize = 6;
 
 /// A request that is to be passed on.
@@ -37,9 +37,9 @@ pub struct ProxyRequest<'a> {
     pub connection: &'a str,
     pub target: Target<'a>,
     pub fields: Vec<Field>,
-    /// The length of its body, where that is said.
+    /// Length of the body in bytes, where the request declares a length.
     pub length: Option<u64>,
-    /// Its body, where there may be one.
+    /// The body, if the request has a body.
     pub body: Option<Chunks>,
 }
 
@@ -48,15 +48,15 @@ pub struct ProxyResponse {
     /// HTTP status.
     pub status: u16,
     pub fields: Vec<Field>,
-    /// The length of its body, where that is known.
+    /// Length of the body in bytes, where known.
     pub length: Option<u64>,
     pub body: Chunks,
 }
 
-/// Puts the credential of a connection into a request, passes it on, and answers what is answered.
+/// Adds the credential of a connection to a request, forwards the request and returns the response.
 ///
 /// # Errors
-/// A refusal, which has been recorded once it was known whose chain asks.
+/// A refusal, recorded if the token's delegation is known.
 pub async fn call(
     app: &Arc<App>,
     (presented, at): (&PresentedAccessToken, (&str, &str)),
@@ -163,8 +163,8 @@ fn secrets(opened: &OpenedConnection, credential: &Zeroizing<String>) -> Vec<Zer
     all.filter(|secret| secret.len() >= SHORTEST_TO_FIND).collect()
 }
 
-/// A body that ends in an error where it is longer than it may be: so that nobody takes a part for the whole. (One that is
-/// shorter than was said is an error to whoever sends it.)
+/// A body that ends in an error where it exceeds the limit, so that the receiver does not take a part for the whole.
+/// (The sender detects a body shorter than declared.)
 fn bounded(chunks: Chunks, most: u64, overflow: Arc<AtomicBool>) -> Chunks {
     let mut count = 0_u64;
     Box::pin(chunks.map(move |chunk| {
@@ -178,7 +178,7 @@ fn bounded(chunks: Chunks, most: u64, overflow: Arc<AtomicBool>) -> Chunks {
     }))
 }
 
-/// The body of an answer on its way back: cut where it is too long, and reported when it is over.
+/// The response body: cut off at the limit, and reported when it ends.
 struct Watched {
     chunks: Chunks,
     most: u64,
@@ -217,17 +217,17 @@ impl Stream for Watched {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// The caller has gone.
+    /// The client has disconnected.
     Cancelled,
-    /// All was passed back.
+    /// The whole response was forwarded.
     Complete,
-    /// The answer broke off, took too long, or was too large.
+    /// The response was interrupted, took too long, or was too large.
     Cut,
-    /// There was nothing to pass back.
+    /// There was no response to forward.
     Failed(Refusal),
 }
 
-/// What became of a call, recorded when it is over, however it ends.
+/// Records the result of a proxied request when dropped.
 struct Report {
     app: Arc<App>,
     event: Event,
@@ -237,7 +237,7 @@ struct Report {
 }
 
 impl Report {
-    /// Of a call that is about to be sent.
+    /// The report of a request about to be sent.
     fn of(app: &Arc<App>, called: Event) -> Self {
         let event = Event { action: Action::VaultProxyAnswered, ..called };
         Self { app: Arc::clone(app), event, status: None, bytes: 0, ended: Ended::Cancelled }
@@ -270,7 +270,7 @@ impl Drop for Report {
         let (write, guards) = (Write::Nothing, Guards::default());
         let entry = Entry { now, single_use_ids: Vec::new(), guards, write, event: Some(event) };
         let app = Arc::clone(&self.app);
-        // The call itself is in the log; nobody waits for this.
+        // The request itself is recorded already; no response waits for this entry.
         drop(self.app.spawn_detached(async move {
             if let Err(problem) = app.ledger.record(entry).await {
                 tracing::error!(?problem, "what became of a call through the proxy was not recorded");

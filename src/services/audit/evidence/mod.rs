@@ -1,5 +1,5 @@
-//! Evidence to hand over: who acted for a user in a span of time, and with what right. A folder with the events, each with its
-//! proof, the signed checkpoint, the keys of the log, and what follows from the events; it verifies offline.
+//! Evidence of who acted for a user in a period, and with what authority. A folder with the events and their proofs,
+//! the signed checkpoint, the log's keys, and reports computed from the events. It verifies offline.
 
 mod verify;
 
@@ -30,28 +30,27 @@ use crate::platform::jose::SealingKey;
 use crate::platform::private_file;
 use crate::services::request_context::Desk;
 
-/// The file with the events.
 const EVENTS: &str = "events.jsonl";
-/// The signed checkpoint, with what witnesses have signed.
+/// The file with the signed checkpoint and cosignatures.
 const CHECKPOINT: &str = "checkpoint.note";
-/// The keys of the log, one a line.
+/// The file with the log's keys, one a line.
 const KEYS: &str = "keys.txt";
-/// How many events are read at once.
+/// Number of events per read.
 const PAGE: usize = 512;
-/// More events than one folder is for.
+/// Maximum number of events in one folder.
 const MAX_EVENTS: usize = 100_000;
 
-/// What is to be proven.
+/// The subject and the period.
 #[derive(Debug, Clone)]
 pub struct EvidenceOptions {
     /// The `sub` of the user.
     pub subject: String,
-    /// Its issuer. May be left out where only one issuer has a user of that name in the events.
+    /// The user's issuer; optional if the events have only one issuer with this `sub`.
     pub issuer: Option<String>,
     /// Only chains in which this client acted.
     pub client: Option<String>,
     pub from: OffsetDateTime,
-    /// The instant after the last.
+    /// End of the period, exclusive.
     pub to: OffsetDateTime,
 }
 
@@ -59,16 +58,16 @@ pub struct EvidenceOptions {
 pub struct Written {
     pub events: usize,
     pub chains: usize,
-    /// Under how many delegations.
+    /// Number of delegations.
     pub delegations: usize,
-    /// The size of the log.
+    /// Size of the log.
     pub size: u64,
-    /// The first event that was in the database: those before are archived, and were not searched.
+    /// The first event in the database: earlier events are archived and were not searched.
     pub first: u64,
     pub folder: PathBuf,
 }
 
-/// The first line of the file with the events: that of a selection, and what it is about.
+/// The first line of the event file: the header of a selection, with the evidence header.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Head {
@@ -82,11 +81,11 @@ struct Extract {
     evidence: EvidenceHeader,
 }
 
-/// Gathers evidence and writes it into a folder that is not there yet, or is empty.
+/// Collects evidence and writes a folder. The folder must not exist or must be empty.
 ///
 /// # Errors
-/// A fault if several issuers have such a user, if there are more than 100,000 events, or if files cannot be written. Then there
-/// is no folder.
+/// A fault if several issuers have such a user, there are more than 100,000 events, or files cannot be written. Then
+/// no folder is created.
 pub async fn gather(
     desk: &Desk<'_>,
     seal: &SealingKey,
@@ -146,7 +145,7 @@ async fn events_file(
     Ok(text + &serde_json::to_string(&checkpoint_line).context("writing evidence")? + "\n")
 }
 
-/// Events as they are found, by place.
+/// Events found, by `seq`.
 struct Events<'a> {
     connection: &'a mut PgConnection,
     search_range: &'a SearchRange,
@@ -154,8 +153,8 @@ struct Events<'a> {
 }
 
 impl Events<'_> {
-    /// What is about the subject in that time; the chains that these events are of, whole; and the life of all delegations that
-    /// any of them goes by.
+    /// Collects the events about the subject in the period, all events of their chains, and all events of the
+    /// delegations in those chains.
     async fn collect(&mut self, options: &EvidenceOptions) -> Result<Principal, Fault> {
         let about_subject = Filter {
             subject_sub: Some(options.subject.clone()),
@@ -182,7 +181,7 @@ impl Events<'_> {
         Ok(subject)
     }
 
-    /// Whose events these are. Users of several issuers that have one name are different users.
+    /// The subject of the events. Users of different issuers with the same `sub` are different users.
     fn subject(&self, options: &EvidenceOptions) -> Result<Principal, Fault> {
         let issuer = |one: &EventRow| Some(one.event.pointer("/subject/iss")?.as_str()?.to_owned());
         let issuers: BTreeSet<String> = self.found.values().filter_map(issuer).collect();
@@ -233,13 +232,13 @@ fn check_empty(folder: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Written under another name first, so that there is all of it or nothing.
+/// Writes under a temporary name first, so that the folder is complete or absent.
 fn write(folder: &Path, files: &[(&str, String)]) -> Result<(), Fault> {
     let what = format!("writing {}", folder.display());
     let aside = folder.with_added_extension(format!("{}.part", std::process::id()));
     let written = write_files(&aside, files).and_then(|()| std::fs::rename(&aside, folder));
     if written.is_err() {
-        // What was begun is of no use; that it could not be removed changes nothing.
+        // The incomplete folder has no use; a failure to remove it is harmless.
         let _ = std::fs::remove_dir_all(&aside);
     }
     written.context(&what)
