@@ -1,13 +1,14 @@
-//! actchain: OAuth 2.0 token exchange (RFC 8693) for agents that act on somebody's behalf.
+//! actchain: OAuth 2.0 token exchange (RFC 8693) for agents that act on behalf of users.
 //!
-//! Entry points call services, services use the domain, the domain follows the protocol, the protocol uses the platform;
-//! nothing calls upward.
+//! Entry points call services, services use the domain, the domain follows the protocol, the protocol uses the
+//! platform; no layer calls upward.
 //!
-//! Three rules, which `tests/architecture.rs` holds:
+//! Three rules, which `tests/architecture.rs` checks:
 //!
-//! 1. Arrows point down: `http`, `cli`, `jobs` → `services` → `app` → `domain` → `protocol` → `platform`.
-//! 2. Reads may go straight to a store; every write is a service, and ends in an event.
-//! 3. A refusal is an answer; a fault is our failure: two types, joined only in [`domain::refusal::Error`].
+//! 1. Dependencies point down: `http`, `cli`, `jobs` → `services` → `app` → `domain` → `protocol` → `platform`.
+//! 2. Reads may call a store directly; every write is a service, and records an event.
+//! 3. A refusal is a response; a fault is a failure of the server: two types, joined only in
+//! [`domain::refusal::Error`].
 
 pub mod app;
 pub mod cli;

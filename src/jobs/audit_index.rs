@@ -1,4 +1,4 @@
-//! Keeps the log's index and its partitions up with it.
+//! Maintains the log's index and partitions.
 
 use time::OffsetDateTime;
 
@@ -6,12 +6,12 @@ use crate::app::App;
 use crate::platform::fault::Fault;
 use crate::services::audit::index;
 
-/// Covers what is complete.
+/// Indexes complete blocks.
 pub async fn run_once(app: &App) -> Result<(), Fault> {
     index::run_once(&app.pool).await.map(drop)
 }
 
-/// Opens a partition, if it is time.
+/// Opens the next partition, if due.
 pub async fn open_partition(app: &App, now: OffsetDateTime) -> Result<(), Fault> {
     index::open_partition(&app.pool, app.config.audit.partition, now).await.map(drop)
 }

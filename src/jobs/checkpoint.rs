@@ -1,4 +1,4 @@
-//! Vouches for the log as it stands.
+//! Signs checkpoints of the log.
 
 use time::OffsetDateTime;
 

@@ -1,4 +1,4 @@
-//! Writes down which delegations have come to their end, and ends the agents that were made for them.
+//! Records expired delegations, and deactivates their ephemeral agents.
 
 use time::OffsetDateTime;
 
@@ -7,7 +7,7 @@ use crate::platform::fault::Fault;
 use crate::services::request_context::Desk;
 use crate::services::{expiry, principals};
 
-/// Records; gives how many delegations came to their end.
+/// Runs once; returns the number of recorded expiries.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
     let recorded = expiry::record(&app.pool, &app.rows, &app.issuer, now).await?;
     principals::sweep_agents(&Desk::of(app), now).await?;

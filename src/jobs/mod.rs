@@ -1,4 +1,4 @@
-//! ENTRY POINT: what a server does by itself, each as `run_once(app, now)`. Nothing waits for a job to be correct.
+//! ENTRY POINT: background jobs of a server, each as `run_once(app, now)`. Correctness never depends on a job.
 pub mod audit_index;
 pub mod checkpoint;
 pub mod expiry;
@@ -14,7 +14,6 @@ use std::time::Duration;
 use crate::app::App;
 use crate::platform::fault::Fault;
 
-/// How often each job runs.
 const INDEX: Duration = Duration::from_millis(500);
 const REFRESH: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(30);

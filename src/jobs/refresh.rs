@@ -1,4 +1,4 @@
-//! Reads keys and registry again, so that what other servers and operators change shows in what we publish.
+//! Reloads keys and registry, so that changes by other servers and operators appear in the published documents.
 
 use crate::app::App;
 use crate::platform::fault::Fault;
@@ -7,7 +7,7 @@ pub async fn run_once(app: &App) -> Result<(), Fault> {
     app.refresh_keyring().await?;
     app.refresh_registry().await?;
     app.requests.tidy();
-    // Samples pile up until somebody scrapes them, or this.
+    // Metric samples accumulate until a scrape or this upkeep.
     app.metrics.run_upkeep();
     Ok(())
 }

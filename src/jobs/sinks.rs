@@ -1,4 +1,4 @@
-//! Sends the log to its sinks, to each by itself: one that hangs holds up no other.
+//! Delivers events to sinks, each separately: a slow sink delays no other.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::app::App;
 use crate::platform::fault::Fault;
 use crate::services::sinks::deliver;
 
-/// How often it looks whether there is something to send.
+/// Interval between checks for undelivered events.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Gives every sink that is due one turn, and waits for all of them; gives how many.
+/// Gives every due sink one turn, waits for all of them, and returns their number.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
     let due = deliver::due(app, now).await?;
     for done in join_all(due.iter().map(|id| deliver::run(app, id))).await {
@@ -25,7 +25,7 @@ pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
     Ok(due.len())
 }
 
-/// Does so until it is aborted, and waits for none of them.
+/// Runs until aborted; does not wait for a single sink.
 pub(super) async fn run(app: Arc<App>) {
     let mut turns = JoinSet::new();
     let mut busy: HashSet<String> = HashSet::new();
@@ -39,7 +39,7 @@ pub(super) async fn run(app: Arc<App>) {
                     tracing::warn!(job = "sinks", sink = id, error = %fault, "a job failed and will run again");
                     busy.remove(&id);
                 }
-                // One that panicked; the lease keeps the others away for a while.
+                // A turn panicked; its lease keeps other servers away until it expires.
                 Err(_) => busy.clear(),
             }
         }

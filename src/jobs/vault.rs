@@ -1,4 +1,4 @@
-//! Tells providers of ends that they were not told of, and forgets the credentials.
+//! Retries pending revocations at providers, and purges the credentials.
 
 use time::OffsetDateTime;
 
@@ -7,7 +7,7 @@ use crate::platform::fault::Fault;
 use crate::services::request_context::Desk;
 use crate::services::vault;
 
-/// Goes once through what is left; gives how many credentials of ended connections there were.
+/// Runs once; returns the number of credentials of disconnected connections that are still kept.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
     vault::purge((&Desk::of(app), &app.vault), now).await
 }

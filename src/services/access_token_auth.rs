@@ -1,5 +1,5 @@
-//! Who presents an access token at our own interface: a user of a trusted issuer in person, or a client of ours under its
-//! key (RFC 6750, RFC 9449 §7).
+//! Authentication of requests to this server's own API: a user of a trusted issuer, or a client with a DPoP-bound
+//! token (RFC 6750, RFC 9449 §7).
 
 use std::sync::Arc;
 
@@ -23,26 +23,26 @@ use crate::domain::{delegation, token};
 use crate::platform::fault::Fault;
 use crate::protocol::jwt_time::SKEW;
 
-/// An access token as it came.
+/// An access token as presented.
 #[derive(Debug)]
 pub struct PresentedAccessToken {
     pub scheme: Scheme,
     pub token: String,
-    /// The proof, where there is one.
+    /// The DPoP proof, if present.
     pub proof: Option<String>,
 }
 
-/// How an access token is presented.
+/// The authentication scheme of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     Bearer,
     Dpop,
 }
 
-/// Finds out who it is.
+/// Verifies the token and returns the caller.
 ///
 /// # Errors
-/// A refusal to be answered with 401 or 403.
+/// A refusal with status 401 or 403.
 pub async fn identify(
     app: &App,
     presented: &PresentedAccessToken,
@@ -84,7 +84,7 @@ fn as_access_token(stop: Error) -> Error {
     }
 }
 
-/// A bound token comes with a proof by its key; a proof beside an unbound token proves nothing and is refused.
+/// A bound token needs a proof by its key; a proof with an unbound token is refused.
 fn bound<'a>(
     verified: &VerifiedSubject,
     possessed: Option<&'a VerifiedDpopKey>,
@@ -96,13 +96,13 @@ fn bound<'a>(
     }
 }
 
-/// A user in person: nobody acts for it.
+/// A user whose token has no actor.
 async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Error> {
     if verified.act.is_some() {
         return Err(Refusal::AccessTokenInvalid.into());
     }
     let who = verified.subject.clone();
-    // One that does not say since when it is may be as old as can be.
+    // A token without `iat` counts as issued at the Unix epoch.
     let since = verified.validity.issued_at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
     if !app.read(async |connection| user_not_revoked(connection, &who, since).await).await? {
         return Err(Refusal::AccessTokenInvalid.into());
@@ -110,8 +110,8 @@ async fn user(app: &App, verified: &VerifiedSubject) -> Result<Caller, Error> {
     Ok(Caller::User(AuthenticatedUser { who, since, until: verified.validity.expires_at }))
 }
 
-/// Whether a user's issuer is still registered, because the registry in memory may be older than its removal, and whether
-/// what the user presents is younger than the last cut-off.
+/// Whether the user's issuer is still registered and the token was issued after the last revoke-all. The registry in
+/// memory may be older than the issuer's removal.
 pub(super) async fn user_not_revoked(
     connection: &mut PgConnection,
     who: &Principal,
@@ -121,7 +121,7 @@ pub(super) async fn user_not_revoked(
         && require_active_user(connection, who, since).await?)
 }
 
-/// Whether what a user presents is younger than its last cut-off, also if the clock of its issuer is ahead of ours.
+/// Whether the user's token was issued after the last revoke-all, also if the issuer's clock is ahead.
 pub(super) async fn require_active_user(
     connection: &mut PgConnection,
     who: &Principal,
@@ -131,7 +131,7 @@ pub(super) async fn require_active_user(
     Ok(revoked_at.is_none_or(|at| at + SKEW < since))
 }
 
-/// A client of ours: its own token, for us, standing, and with the scope that its kind needs.
+/// A client of this server: its own active token for this server, with the scope that its kind needs.
 async fn client_of_ours(
     app: &App,
     verified: &VerifiedSubject,
@@ -157,8 +157,8 @@ async fn client_of_ours(
     }
 }
 
-/// The client as it is stored, if it is in and its token stands. What was made for one delegation lives with that, and
-/// has nothing to do here when that is used up.
+/// The stored client, if the client and its token are active. An ephemeral agent also needs an active delegation with
+/// uses left.
 pub(super) async fn require_active_client(
     rows: &RowMac,
     connection: &mut PgConnection,

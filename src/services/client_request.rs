@@ -1,5 +1,5 @@
-//! A request that comes under a client's own credentials (RFC 6749 §2.3), at any of the OAuth endpoints. A failure that
-//! names a client of ours is recorded, up to a number a minute: strangers must not be able to fill the log.
+//! Client authentication at the OAuth endpoints (RFC 6749 §2.3). A failure for an existing client is recorded, up to
+//! a limit per minute, so that unauthenticated requests cannot fill the log.
 
 use std::sync::Arc;
 
@@ -15,24 +15,24 @@ use crate::domain::ledger::{CommitOutcome, Entry, Guards, LedgerError, SingleUse
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 
-/// Who asks, under which key, from where.
+/// The client's credentials, DPoP proof and origin.
 #[derive(Debug)]
 pub struct ClientCredentialsInput {
-    /// The endpoint's path below the issuer's.
+    /// Path of the endpoint, relative to the issuer.
     pub path: &'static str,
     pub credentials: Credentials,
     pub proof: Result<Option<String>, Refusal>,
     pub origin: Origin,
 }
 
-/// Authenticates the client. The inner error is an answer that has been seen to.
+/// Authenticates the client. The inner error is a final response, already recorded where needed.
 pub async fn authenticate(
     app: &App,
     request: &ClientCredentialsInput,
     now: OffsetDateTime,
     memory: Memory,
 ) -> Result<Result<Authenticated, Refusal>, Error> {
-    // A client that has nothing but a key is nobody before the key is proved.
+    // A client without a secret or assertion is identified only by its verified key.
     let jkt = match &request.credentials {
         Credentials::Key { .. } => {
             let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
@@ -48,9 +48,8 @@ pub async fn authenticate(
     }
 }
 
-/// Authenticates the client of a request that issues nothing, and uses up its assertion and its proof. No guard of the
-/// ledger will compare it with what is stored, so that is done here: whoever was disabled or changed is not remembered
-/// as it was.
+/// Authenticates the client of a request that issues nothing, and uses up its assertion and proof. No ledger guard
+/// compares the client's version, so the stored client is read here: a cached client may be disabled or changed.
 pub async fn known(
     app: &App,
     request: &ClientCredentialsInput,
@@ -94,8 +93,8 @@ pub async fn consume(app: &App, single_use_ids: Vec<SingleUseId>, now: OffsetDat
     }
 }
 
-/// Nothing that is presented is stored. The answer does not wait until its event is recorded: the time that takes would
-/// tell which clients there are, and nothing but the event comes of it.
+/// Records a failed authentication without the presented values. The response does not wait for the event, because
+/// the delay would show which clients exist.
 fn turn_away(
     app: &App,
     request: &ClientCredentialsInput,

@@ -1,5 +1,5 @@
-//! Verifies a client secret (RFC 6749 §2.3.1). A try is counted before it is made and given back if the secret is right,
-//! so that no burst is tried beyond the limit. A client id that has no secret costs what a wrong secret costs.
+//! Verifies a client secret (RFC 6749 §2.3.1). An attempt is counted before the verification, and the count is
+//! reverted on success, so no burst exceeds the limit. A client id without a secret takes as long as a wrong secret.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::domain::secret_cache::PresentedSecret;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::password;
 
-/// How long a request waits for its turn at the slow verification of its secret.
+/// How long a request waits for a permit to verify its secret.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// No client has this version: a client id without a secret has no remembered secrets either.
+/// No client has this version, so a client id without a secret has no cached secrets either.
 const NO_VERSION: i64 = -1;
 
-/// A secret, and where it came from when.
+/// A presented secret with its peer and time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SecretTry<'a> {
     pub(super) client_id: &'a str,
@@ -29,27 +29,26 @@ pub(super) struct SecretTry<'a> {
     pub(super) now: OffsetDateTime,
 }
 
-/// Why a secret was not found right.
+/// Why a secret was not accepted.
 #[derive(Debug)]
 enum Failed {
     Wrong,
-    /// The limit of the client id and peer is used up; this secret was not tried.
+    /// The limit of the client id and peer is reached; the secret was not verified.
     TooMany,
-    /// Others wait already; this secret was not tried.
+    /// All permits are in use; the secret was not verified.
     Busy,
     Fault(Fault),
 }
 
-/// Verifies the secret of a client.
 pub(super) async fn verify(app: &App, client: &Client, tried: SecretTry<'_>) -> Result<(), Error> {
     let accepted = client.live_secrets(tried.now).cloned().collect();
     check(app, tried, client.version, (accepted, &app.argon2_permits)).await
 }
 
-/// Does the work that a wrong secret takes, for a client that has none or does not exist.
+/// Takes the time of a wrong secret, for a client that has no secret or does not exist.
 ///
 /// # Errors
-/// A limit that is used up, or a fault; that the secret is wrong is none.
+/// A reached limit, or a fault. A wrong secret is not an error here.
 pub(super) async fn dummy_verify(app: &App, tried: SecretTry<'_>) -> Result<(), Error> {
     let wrong = Refusal::InvalidClient(ClientProblem::InvalidCredentials(CredentialProblem::Secret));
     match check(app, tried, NO_VERSION, (Vec::new(), &app.dummy_argon2_permits)).await {
@@ -95,7 +94,7 @@ async fn check(
     })
 }
 
-/// The accepted secret that was presented. The work is done also where none is accepted.
+/// The stored secret that matches. The hash is computed even if there is no stored secret.
 async fn matching(
     secret: &SecretString,
     mut accepted: Vec<StoredSecret>,
@@ -105,7 +104,7 @@ async fn matching(
     Ok(found.filter(|place| *place < accepted.len()).map(|place| accepted.swap_remove(place)))
 }
 
-/// Who guesses: a client id from one address. A guesser elsewhere does not use up the tries of the client.
+/// Key of the limit: client id and peer network, so that an attacker elsewhere does not lock out the client.
 fn rate_limit_key(client_id: &str, peer: Option<IpAddr>) -> String {
     let client_id: String = client_id.chars().take(128).collect();
     peer.map(network).map_or_else(|| client_id.clone(), |peer| format!("{peer} {client_id}"))

@@ -1,4 +1,4 @@
-//! Giving new secrets to clients.
+//! New secrets of clients.
 
 use secrecy::SecretString;
 use sqlx::postgres::PgPool;
@@ -11,11 +11,10 @@ use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::{password, random};
 
-/// Gives a client a new secret, which is returned this once. The old one ends at once, or after `keep_old` where that
-/// is asked for.
+/// Gives a client a new secret and returns it once. The old secret expires at once, or after `keep_old`.
 ///
 /// # Errors
-/// A fault if there is no such client, or it does not authenticate by a secret.
+/// A fault if the client does not exist or does not authenticate by a secret.
 pub async fn rotate_secret(
     pool: &PgPool,
     rows: &RowMac,
@@ -40,14 +39,14 @@ pub async fn rotate_secret(
     Ok(secret)
 }
 
-/// The present secret, to end no later than it would have ended anyway.
+/// The present secret, with an expiry no later than before.
 fn last_secret(client: &Client, ends: OffsetDateTime) -> Option<StoredSecret> {
     let last = client.secrets.first()?.clone();
     let expires_at = Some(last.expires_at.map_or(ends, |end| end.min(ends)));
     Some(StoredSecret { expires_at, ..last })
 }
 
-/// Hashes a secret on a thread that may block.
+/// Hashes a secret on a blocking thread.
 pub async fn hash_blocking(secret: SecretString) -> Result<String, Fault> {
     tokio::task::spawn_blocking(move || password::hash(&secret)).await.context("hashing a secret")?
 }

@@ -1,12 +1,12 @@
-//! What a declared client changes about the one that is there.
+//! Differences between a declared client and the stored client.
 
 use std::collections::BTreeSet;
 
 use crate::domain::client::Client;
 use crate::platform::fault::Fault;
 
-/// Thumbprints of the keys that a client had and will not have, of `jwks` and of `dpop_keys`. Where the client will be free to
-/// use any key for DPoP, no such key is removed; where a URL will publish its keys, no key of `jwks` is: the URL decides.
+/// Thumbprints of the keys that a client loses, of `jwks` and `dpop_keys`. If the client may use any DPoP key from
+/// now on, no DPoP key is lost; if a `jwks_uri` is declared, no key of `jwks` is lost, because the URL decides.
 pub(super) fn removed_keys(old: &Client, wanted: &Client) -> Vec<String> {
     let keys = |one: &Client| -> BTreeSet<String> {
         let declared = one.keys.iter().filter(|_| wanted.jwks_uri.is_none());
@@ -17,14 +17,14 @@ pub(super) fn removed_keys(old: &Client, wanted: &Client) -> Vec<String> {
     keys(old).difference(&keys(wanted)).cloned().collect()
 }
 
-/// Thumbprints of the keys of `jwks` that will be usable as long as the client's URL publishes them.
+/// Thumbprints of the `jwks` keys that are usable only while the client's URL publishes them.
 pub(super) fn unpinned_keys(old: &Client, wanted: &Client) -> Vec<String> {
     let removed = removed_keys(old, wanted);
     let keys = old.keys.iter().filter(|_| wanted.jwks_uri.is_some()).map(|key| key.thumbprint().to_owned());
     keys.filter(|jkt| !removed.contains(jkt)).collect()
 }
 
-/// Refuses a declaration that names a key that was removed from the client: only an operator restores one, by name.
+/// Refuses a declaration with a removed key of the client: only an operator restores a key.
 pub(super) fn check_removed_keys(old: &Client, wanted: &Client) -> Result<(), Fault> {
     let declared = wanted.declared_keys();
     let Some(jkt) = declared.intersection(&old.removed_keys).next() else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Under which key somebody asks: the DPoP proof of a request (RFC 9449 §5, §7).
+//! DPoP proofs of requests (RFC 9449 §5, §7).
 
 use std::borrow::Cow;
 
@@ -14,16 +14,16 @@ use crate::platform::jose::PublicKey;
 use crate::protocol::dpop::{self, BadProof, Expected};
 use crate::protocol::{metadata, target_uri};
 
-/// A key that was proved.
+/// A key proven by a DPoP proof.
 #[derive(Debug, Clone)]
 pub struct VerifiedDpopKey {
     pub jkt: String,
     pub key: PublicKey,
-    /// The proof, which may be used once.
+    /// Replay-cache entry of the proof's `jti`.
     pub single_use_id: SingleUseId,
 }
 
-/// Checks the proof of a known client, where there is one, and whether one has to be.
+/// Verifies the proof of an authenticated client, and requires a proof where the client's policy does.
 pub fn possess(
     app: &App,
     (client, at): (&Client, DpopTarget<'_>),
@@ -37,24 +37,24 @@ pub fn possess(
     if client.may_use_key(&possessed.jkt) { Ok(Some(possessed)) } else { Err(Refusal::DpopProofKeyUnknown) }
 }
 
-/// What a proof has to be made for (RFC 9449 §4.3).
+/// Target of a proof: method, path and access token (RFC 9449 §4.3).
 #[derive(Debug, Clone, Copy)]
 pub struct DpopTarget<'a> {
     pub method: &'a str,
-    /// The path below the issuer's own, such as `/oauth/token`.
+    /// Path relative to the issuer, such as `/oauth/token`.
     pub path: &'a str,
-    /// The access token beside which it is presented, if there is one.
+    /// The access token presented with the proof, if any.
     pub access_token: Option<&'a str>,
 }
 
 impl<'a> DpopTarget<'a> {
-    /// An OAuth endpoint to which clients post under their own credentials.
+    /// An OAuth endpoint with client authentication.
     pub fn post(path: &'a str) -> Self {
         Self { method: "POST", path, access_token: None }
     }
 }
 
-/// Checks a proof, whoever it is that presents it.
+/// Verifies a proof of any client.
 pub fn verify(
     app: &App,
     proof: &str,
@@ -94,7 +94,7 @@ pub fn verify(
     Ok(VerifiedDpopKey { jkt: verified.jkt, key: verified.key, single_use_id })
 }
 
-/// What a header that cannot be a proof is refused with.
+/// The refusal of a malformed `DPoP` header.
 pub fn malformed() -> Refusal {
     Refusal::DpopProofInvalid(BadProof::Malformed)
 }

@@ -1,4 +1,4 @@
-//! Writing down which delegations have come to their end. Nothing waits for it: an end holds from its instant on.
+//! Records which delegations have expired. Only bookkeeping: a delegation is inactive from its expiry on.
 
 use serde_json::json;
 use sqlx::postgres::PgPool;
@@ -14,14 +14,14 @@ use crate::platform::fault::Fault;
 
 const PIECE: i64 = 500;
 
-/// Records the ends that the log does not know yet; gives how many.
+/// Records expiries that are not in the log yet; returns their number.
 pub async fn record(
     pool: &PgPool,
     rows: &RowMac,
     own_issuer: &str,
     now: OffsetDateTime,
 ) -> Result<usize, Fault> {
-    // Bookkeeping without an event: nothing ends here, and the log has the revocation above.
+    // Bookkeeping without an event: the log already has the revocation of the ancestor.
     let mut connection = pool.acquire().await?;
     while delegation::transitions::mark_revoked_by_ancestor(&mut connection, now, PIECE).await?
         == PIECE.unsigned_abs()

@@ -1,5 +1,4 @@
-//! Introspection (RFC 7662): whether a token that was presented to a resource server still stands, told to that server
-//! alone.
+//! Token introspection (RFC 7662), for the resource servers that the token is for.
 
 use std::collections::BTreeSet;
 
@@ -21,14 +20,14 @@ use crate::protocol::authorization_details::Details;
 use crate::protocol::introspection::{self, Form, View};
 use crate::protocol::scope;
 
-/// What an answer looks like.
+/// The format of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     Json(Value),
     Jwt(String),
 }
 
-/// Answers whether a token is active for the caller. Everything else looks the same: inactive.
+/// Introspects a token for the caller. Every token that is not active for the caller has the same response.
 pub async fn introspect(
     app: &App,
     request: &ClientCredentialsInput,
@@ -67,7 +66,7 @@ async fn standing(app: &App, claims: &Claims) -> Result<Option<Standing>, Fault>
     app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await
 }
 
-/// What the caller needs of it: its own scopes and details, of a token for several targets.
+/// The response members for the caller: of a token for several resources, only the caller's own scopes and details.
 fn tell(
     claims: &Claims,
     standing: &Standing,

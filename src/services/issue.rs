@@ -1,4 +1,4 @@
-//! Making the token that a recorded decision allows, and timing our cryptography.
+//! Signs the token of a recorded decision, and measures cryptographic operations.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -11,35 +11,35 @@ use crate::platform::fault::Fault;
 use crate::protocol::access_token::{self, Claims};
 use crate::protocol::authorization_details::Details;
 
-/// A token and what its answer says (RFC 6749 §5.1, RFC 8693 §2.2.1).
+/// A token with the other members of its response (RFC 6749 §5.1, RFC 8693 §2.2.1).
 #[derive(Debug, Clone)]
 pub struct IssuedToken {
     pub access_token: String,
     pub token_type: &'static str,
     pub expires_in: i64,
     pub scope: BTreeSet<String>,
-    /// What was granted, where there is any.
+    /// The granted authorization details, if any.
     pub details: Option<Details>,
-    /// Whether the answer is one of a token exchange.
+    /// Whether the response is a token exchange response.
     pub exchanged: bool,
-    /// The delegation that an exchange rests on, where it rests on one.
+    /// The delegation of an exchange, if any.
     pub delegation_id: Option<String>,
-    /// Where its event stands in the log.
+    /// Position of the event in the log.
     pub place: Option<LeafRef>,
 }
 
-/// Signs claims that were recorded.
+/// Signs recorded claims.
 pub fn sign(keyring: &Keyring, claims: &Claims) -> Result<String, Fault> {
     let _timer = time_crypto("sign");
     keyring.active.sign(access_token::TYP, claims)
 }
 
-/// Whole seconds, as tokens count.
+/// NumericDate in whole seconds (RFC 7519 §2).
 pub fn seconds(at: OffsetDateTime) -> i64 {
     at.unix_timestamp()
 }
 
-/// Records how long one cryptographic operation took, when dropped.
+/// Records the duration of a cryptographic operation when dropped.
 #[derive(Debug)]
 pub struct CryptoTimer {
     operation: &'static str,

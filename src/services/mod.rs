@@ -1,4 +1,4 @@
-//! SERVICES: one file for each use case. Every write is a service and ends in an event.
+//! SERVICES: one file for each use case. Every write is a service and records an event.
 pub mod access_token_auth;
 pub mod apply;
 pub mod audit;

@@ -1,5 +1,6 @@
-//! Ending all that somebody has, in one call: a principal's cut-off, a client's disablement, a key's removal, a task's
-//! end. One row each, looked at wherever anything is used; what it reached is counted when it is in force.
+//! Revocation of all authority of a subject in one request: revoke-all of a principal, disabling a client, removing a
+//! key, ending a task. Each changes one row that every use checks; the affected delegations and tokens are counted
+//! after the commit.
 
 use serde_json::json;
 use sqlx::PgConnection;
@@ -20,7 +21,7 @@ use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::protocol::trusted_issuer_jwt::is_name;
 
-/// What a reach is asked about.
+/// The subject of an impact query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RevocationSubject {
     /// A principal.
@@ -75,7 +76,7 @@ async fn try_to_revoke_all(
     Ok(done)
 }
 
-/// The client's id where it is one of ours; a user has to be of an issuer that we trust.
+/// The client id of a client of this server; for a user, checks that the issuer is trusted.
 async fn check_principal(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
@@ -88,7 +89,7 @@ async fn check_principal(
         };
         return found.map(|client| Some(client.client_id)).ok_or_else(|| Refusal::NotFound.into());
     }
-    // A typing error must not look like an end of something.
+    // A mistyped principal must not look like a successful revocation.
     let registry = registry::store::load(desk.rows, connection, desk.issuer).await?;
     let known = registry.issuers.contains_key(&who.iss) && is_name(&who.sub);
     if known { Ok(None) } else { Err(Refusal::DelegatorUnknown.into()) }
@@ -110,7 +111,7 @@ pub async fn show_impact(
     if let RevocationSubject::Delegation(id) = whom {
         let found = delegation::store::path(desk.rows, &mut connection, id).await?;
         let path = found.filter(|path| call.caller.may_see(path, desk.issuer)).ok_or(Refusal::NotFound)?;
-        // Nothing of it is left to end.
+        // An inactive delegation has nothing left to revoke.
         if path.is_over(call.now) {
             return Ok(ApiResponse::with(Impact::default())?);
         }
@@ -135,14 +136,13 @@ pub async fn show_impact(
     Ok(ApiResponse::with(found)?)
 }
 
-/// Disables a client: refused from the next request on, by every server, and with it all that passes through it, until
-/// it is enabled again.
+/// Disables a client: every server refuses the client and all tokens through it, from the next request on, until the
+/// client is enabled again.
 pub async fn disable(desk: &Desk<'_>, call: &Call, client_id: &str) -> Result<ApiResponse, Error> {
     let result = switch(desk, call, (client_id, Switch::Off)).await;
     record_delegation_refusal(desk, call, ("disable", AuditTarget::Other(client_id)), result).await
 }
 
-/// Enables a client again.
 pub async fn enable(desk: &Desk<'_>, call: &Call, client_id: &str) -> Result<ApiResponse, Error> {
     let result = switch(desk, call, (client_id, Switch::On)).await;
     record_delegation_refusal(desk, call, ("enable", AuditTarget::Other(client_id)), result).await
@@ -209,7 +209,8 @@ async fn find_client(
     found.ok_or_else(|| Refusal::NotFound.into())
 }
 
-/// Removes a key from a client: tokens that are bound to it, or were got with it, are dead with all that was made of them.
+/// Removes a key of a client: tokens bound to the key or obtained with it are revoked, with all tokens derived from
+/// them.
 pub async fn remove_key(
     desk: &Desk<'_>,
     call: &Call,
@@ -254,7 +255,7 @@ fn check_thumbprint(jkt: &str) -> Result<(), Refusal> {
     if fits { Ok(()) } else { Err(Refusal::Malformed("This is no thumbprint of a key")) }
 }
 
-/// Restores a removed key of a client, for operators alone: a stolen administrator's token must not bring a stolen key back.
+/// Restores a removed key. Only operators can, so that a stolen administrator token cannot restore a stolen key.
 /// Tokens issued before the removal stay revoked.
 pub async fn restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -> Result<ApiResponse, Error> {
     let result = try_to_restore_key(desk, call, key).await;
@@ -291,7 +292,8 @@ async fn try_to_restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -
     Ok(done)
 }
 
-/// Ends the agents of a task, and what they were made for: those that the caller made, or everybody's.
+/// Ends a task: deactivates its ephemeral agents and their delegations. An agent can end only the agents it created;
+/// an administrator can end all agents of the task.
 pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<ApiResponse, Error> {
     let result = try_to_end_task(desk, call, task_id).await;
     record_delegation_refusal(desk, call, ("end a task", AuditTarget::Other(task_id)), result).await
@@ -342,7 +344,8 @@ fn agent_deactivated(event: Event, client_id: &str, task_id: &str) -> Event {
     Event { target: Some(client_id.to_owned()), detail: Some(json!({"task_id": task_id})), ..event }
 }
 
-/// Ends agents whose delegation has ended, for good; gives how many. Nothing waits for it: they are refused already.
+/// Deactivates ephemeral agents whose delegation has ended, and returns their number. Cleanup only: such agents are
+/// refused already.
 pub async fn sweep_agents(desk: &Desk<'_>, now: OffsetDateTime) -> Result<usize, Fault> {
     const MOST: i64 = 500;
     let mut connection = desk.pool.acquire().await?;

@@ -1,12 +1,12 @@
-//! A server registers itself at its start, so that commands beside it take its issuer. That is a fact about a process
-//! and gives no authority: it is no event.
+//! A server registers its issuer at startup, so that commands on the same database use it. The registration gives no
+//! authority and is no event.
 
 use sqlx::postgres::PgPool;
 
 use crate::domain::server_info::{self, ServerInfo};
 use crate::platform::fault::Fault;
 
-/// Registers a server as the one that was started last on this database.
+/// Registers the server that was started last on this database.
 pub async fn register_server(pool: &PgPool, info: &ServerInfo) -> Result<(), Fault> {
     let mut connection = pool.acquire().await?;
     let before = server_info::find(&mut connection).await?;

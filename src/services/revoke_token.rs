@@ -1,4 +1,4 @@
-//! Revoking a token (RFC 7009): it is dead with all that was made from it when the answer leaves.
+//! Token revocation (RFC 7009): the token and all tokens derived from it are revoked before the response.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -14,7 +14,8 @@ use crate::domain::token::Problem;
 use crate::domain::{delegation, token};
 use crate::protocol::access_token::Claims;
 
-/// Revokes a token of the client that asks. What is no token of ours, or has ended, needs no revoking (§2.2).
+/// Revokes a token of the authenticated client. A token that is unknown or has expired needs no revocation (RFC 7009
+/// §2.2).
 ///
 /// # Errors
 /// [`Refusal::TokenOfAnother`] for another client's token.
@@ -36,13 +37,13 @@ pub async fn revoke(
     event.origin = request.origin.clone();
     if claims.client_id != client.client_id {
         let work = AuditedTransaction::begin(&app.pool).await?;
-        // Unlike a token that was not issued, this one has an id.
+        // Records the token's id; a token that was not issued here has none.
         let jti = event.jti.clone();
         work.commit(&[Event { jti, ..event.refused(Refusal::TokenOfAnother) }]).await?;
         return Err(Refusal::TokenOfAnother.into());
     }
     let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(()) };
-    // What was revoked before, or ended, is not ended again: nobody waits for that.
+    // A token that is revoked or expired already is not revoked again, so no lock is needed.
     let live = async {
         let standing =
             app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await?;

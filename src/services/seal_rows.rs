@@ -1,4 +1,4 @@
-//! Seals rows that were written by SQL: for tests and benchmarks. No server and no command does so.
+//! Seals rows written by SQL, for tests and benchmarks. No server and no command does that.
 
 use sqlx::PgConnection;
 
@@ -9,7 +9,7 @@ use crate::platform::fault::Fault;
 /// Rows read at a time.
 const PAGE: i64 = 1_000;
 
-/// Seals all rows that have no MAC, as they are; gives how many. Whatever they say is believed from then on.
+/// Adds a MAC to all rows without one, and returns their number. From then on the rows are trusted.
 pub async fn seal_unsealed(rows: &RowMac, connection: &mut PgConnection) -> Result<usize, Fault> {
     let (issuers, resources) = registry::store::unsealed(connection).await?;
     let mut sealed = seal(rows, connection, &issuers).await? + seal(rows, connection, &resources).await?;

@@ -1,4 +1,4 @@
-//! Status lists (draft-ietf-oauth-status-list): made of facts, signed, and kept as long as nothing ends.
+//! Status lists (draft-ietf-oauth-status-list): computed, signed, and cached until a token or delegation is revoked.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub fn uri(app: &App, list: u64) -> String {
     endpoint(&app.issuer, &format!("/oauth/status-lists/{list}"))
 }
 
-/// A list as it stands now.
+/// The present signed list.
 ///
 /// # Errors
 /// [`refusal::Refusal::NotFound`] for a list that does not exist.
@@ -33,7 +33,7 @@ pub async fn signed(app: &App, list: u64, now: OffsetDateTime) -> Result<Arc<Sig
     if let Some(made) = app.status_lists.get(&list).filter(holds) {
         return Ok(made);
     }
-    // One at a time: whoever waited finds what the one before has made.
+    // One list at a time: a request that waited finds the result of the previous request.
     let _turn = app.making_lists.lock().await;
     if let Some(made) = app.status_lists.get(&list).filter(holds) {
         return Ok(made);
@@ -43,7 +43,7 @@ pub async fn signed(app: &App, list: u64, now: OffsetDateTime) -> Result<Arc<Sig
     Ok(made)
 }
 
-/// The lists that tokens still point into; looked up once in a `ttl`, whoever asks.
+/// The lists that unexpired tokens refer to; read once per `ttl` of the configuration.
 pub async fn live(app: &App, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
     let mut known = app.live_lists.lock().await;
     let ttl = Duration::seconds(app.config.status.ttl.into());
@@ -64,7 +64,7 @@ async fn make(app: &App, list: u64, now: OffsetDateTime) -> Result<SignedList, F
     let (uri, keyring, ttl) = (uri(app, list), app.keyring(), app.config.status.ttl);
     let token = tokio::task::spawn_blocking(move || {
         let mut statuses = StatusList::new();
-        // What has ended for good stays so, whatever else may pass.
+        // Invalid is final, so invalid overrides suspended.
         for (indices, status) in [(&ended.suspended, Status::Suspended), (&ended.invalid, Status::Invalid)] {
             for index in indices.iter().filter_map(|index| u64::try_from(*index).ok()) {
                 statuses.set(index, status);

@@ -1,5 +1,5 @@
-//! A declared client: as it will be, what changes, and that it loses its kind or its credentials only where that is asked
-//! for by name.
+//! A declared client: its new state, the changes, and the check that the client loses its kind or credentials only
+//! with `--replace`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,17 +17,16 @@ use crate::services::clients::hash_blocking;
 use crate::services::declared_client::{check_removed_keys, removed_keys, unpinned_keys};
 use crate::services::manifest::ClientDeclaration;
 
-/// Shorter secrets are refused.
+/// Minimum length of a secret, in bytes.
 const MIN_SECRET: usize = 16;
 
-/// A client that has to be written.
 pub(super) struct Changed {
     pub(super) client: Client,
-    /// Thumbprints of the keys that it had and will not have.
+    /// Thumbprints of the keys that the client loses.
     pub(super) removed: Vec<String>,
 }
 
-/// The secrets of a client as they will be.
+/// The new secrets of a client.
 #[derive(Default)]
 struct Secrets {
     stored: Vec<StoredSecret>,
@@ -37,7 +36,7 @@ struct Secrets {
 }
 
 impl Plan<'_> {
-    /// What has to be written of a client, if anything has.
+    /// The client to write, or `None` if nothing changes.
     pub(super) async fn client(
         &mut self,
         connection: &mut PgConnection,
@@ -97,7 +96,7 @@ impl Plan<'_> {
         Ok(Some(Changed { client: wanted, removed }))
     }
 
-    /// Refuses names that are not declared, and an id that names something else.
+    /// Refuses undeclared names, and an id that an issuer or resource has.
     fn check_names(&self, declared: &ClientDeclaration) -> Result<(), Fault> {
         let (place, registry) = (&declared.place, &self.registry);
         if let Some(name) = declared.audiences.iter().find(|name| !registry.resources.contains_key(*name)) {
@@ -121,8 +120,8 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// The secrets as they will be: those there are, as long as the declared one has not changed; else the declared one;
-    /// where none is declared and none is there, a new one, which is shown once.
+    /// The new secrets. An unchanged declared secret keeps the stored secrets; a changed one replaces them. Without a
+    /// declared and a stored secret, a secret is generated and shown once.
     async fn secrets(
         &mut self,
         declared: &ClientDeclaration,
@@ -171,7 +170,7 @@ impl Plan<'_> {
     }
 }
 
-/// The declared secret.
+/// The declared secret, inline or from its file.
 fn given(declared: &ClientDeclaration) -> Result<Option<SecretString>, Fault> {
     match (&declared.secret, &declared.secret_file) {
         (Some(secret), _) => Ok(Some(secret.clone())),
@@ -212,7 +211,7 @@ fn put_together(declared: ClientDeclaration, secrets: Secrets, old: Option<&Clie
 fn changes(old: &Client, wanted: &Client, secret: Option<SecretChange>) -> Vec<MemberChange> {
     let (before, after) = (view::client(old), view::client(wanted));
     let mut changes = differences(&before, &after);
-    // The same keys in other words, such as another `kid`.
+    // The same keys with other members, such as another `kid`.
     let same_keys = before.get("jwks") == after.get("jwks");
     if same_keys && old.jwks != wanted.jwks {
         changes.push(super::rewritten("jwks", wanted.keys.len()));
@@ -221,7 +220,7 @@ fn changes(old: &Client, wanted: &Client, secret: Option<SecretChange>) -> Vec<M
     changes
 }
 
-/// What a client proves itself by.
+/// The client's means of authentication, in words.
 fn proof(auth: AuthMethod) -> &'static str {
     match auth {
         AuthMethod::ClientSecretBasic | AuthMethod::ClientSecretPost => "its secret",
@@ -230,7 +229,7 @@ fn proof(auth: AuthMethod) -> &'static str {
     }
 }
 
-/// What is not given up by leaving it out of a declaration.
+/// Losses that need `--replace`.
 fn losses(old: &Client, wanted: &Client) -> Vec<String> {
     let mut lost = Vec::new();
     if old.kind != wanted.kind {
@@ -247,7 +246,7 @@ fn losses(old: &Client, wanted: &Client) -> Vec<String> {
     lost
 }
 
-/// Clients by id, in the order in which they are locked.
+/// Clients by id, in lock order.
 pub(super) fn in_order(clients: Vec<Changed>) -> BTreeMap<String, Changed> {
     clients.into_iter().map(|one| (one.client.client_id.clone(), one)).collect()
 }

@@ -1,4 +1,4 @@
-//! A declared delegation: its delegator, its parent, and that it is never wider than its parent.
+//! A declared delegation: its delegator, its parent, and the check that it does not exceed its parent.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::services::delegations::{NewDelegation, check_reason};
 use crate::services::manifest::DelegationDeclaration;
 use crate::services::request_context::Desk;
 
-/// What a declared delegation refers to.
+/// Data that a declared delegation refers to.
 pub(super) struct Known<'a> {
     pub(super) desk: &'a Desk<'a>,
     pub(super) now: OffsetDateTime,
@@ -26,18 +26,18 @@ pub(super) struct Known<'a> {
     pub(super) clients: &'a BTreeSet<String>,
 }
 
-/// A delegation as declared, and what was found of that id.
+/// A declared delegation, and the stored delegation of the same id.
 pub(super) struct Read {
     pub(super) wanted: Delegation,
     pub(super) old: Option<Delegation>,
-    /// The lifetime was shortened, and to what.
+    /// States to what the lifetime was shortened.
     pub(super) note: Option<String>,
 }
 
-/// Reads a declaration into the delegation that it means.
+/// Converts a declaration to a delegation.
 ///
 /// # Errors
-/// A fault with the place and the reason: an unknown name, a cycle, or more than the parent allows.
+/// A fault with the place and the reason: an unknown name, a cycle, or a limit that exceeds the parent.
 pub(super) async fn read(
     connection: &mut PgConnection,
     known: &Known<'_>,
@@ -96,7 +96,7 @@ pub(super) async fn read(
     };
     match &old {
         None => check_within(known, declared, &above, &wanted)?,
-        // The terms of what is there were checked when it was new.
+        // The terms of a stored delegation were checked when it was created.
         Some(old) => check_same(declared, old, &wanted)?,
     }
     Ok(Read { wanted, old, note })
@@ -152,7 +152,7 @@ fn terms(
     Ok((terms, max_uses))
 }
 
-/// The delegate: a client of kind `agent` that was not made for one delegation and, for a new delegation, is enabled.
+/// The delegate: a client of kind `agent` that is not ephemeral and, for a new delegation, is enabled.
 async fn delegate(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
@@ -185,7 +185,7 @@ fn check_root(known: &Known<'_>, declared: &DelegationDeclaration, root: &Princi
     Err(declared.place.fault("delegator", why))
 }
 
-/// The end: as declared, but no later than what is above and what the configuration allows. The note says what was
+/// The expiry: as declared, but not after the ancestors' expiry and the configured maximum. The note says what was
 /// shortened.
 fn end(
     known: &Known<'_>,
@@ -210,7 +210,7 @@ fn end(
     Ok((bound, Some(format!("expires_in is shortened: it ends with {of} at {}", rfc3339(bound)))))
 }
 
-/// Never wider than what is above, in any dimension. A limit that is left out is the one above.
+/// Checks that no limit exceeds the ancestors. An absent limit is the parent's.
 fn check_within(
     known: &Known<'_>,
     declared: &DelegationDeclaration,
@@ -242,7 +242,7 @@ fn check_within(
     Ok(())
 }
 
-/// The terms of a delegation do not change: what differs is named.
+/// The terms of a delegation cannot change; the fault names the differing members.
 fn check_same(declared: &DelegationDeclaration, old: &Delegation, wanted: &Delegation) -> Result<(), Fault> {
     if old.same_terms(wanted) {
         return Ok(());
@@ -268,7 +268,7 @@ fn check_same(declared: &DelegationDeclaration, old: &Delegation, wanted: &Deleg
     )))
 }
 
-/// What to do about a delegation that is declared and not active.
+/// The remedy for a declared delegation that is not active.
 pub(super) fn warning(old: &Delegation, now: OffsetDateTime) -> Option<String> {
     let id = &old.id;
     let state = old.facts.state(now);

@@ -1,5 +1,5 @@
-//! What is registered, in the names of the manifest, so that two states of it can be compared. Secrets are left out, and
-//! public keys are shown by their thumbprints.
+//! Registered entries with the member names of the manifest, so that two states can be compared. Secrets are left
+//! out, and public keys are shown by thumbprint.
 
 use serde_json::{Map, Value, json};
 
@@ -25,7 +25,6 @@ fn thumbprints(keys: &[PublicKey]) -> Vec<&str> {
     keys.iter().map(PublicKey::thumbprint).collect()
 }
 
-/// A registered issuer.
 pub(in crate::services) fn issuer(one: &Issuer) -> Members {
     // Exhaustive, so that a new member cannot be forgotten.
     let Issuer {
@@ -59,13 +58,11 @@ pub(in crate::services) fn issuer(one: &Issuer) -> Members {
     }))
 }
 
-/// A registered resource.
 pub(in crate::services) fn resource(one: &Resource) -> Members {
     let Resource { id: _, scopes, detail_types, token_ttl } = one;
     object(json!({"scopes": scopes, "authorization_details_types": detail_types, "token_ttl": token_ttl}))
 }
 
-/// A registered client.
 pub(in crate::services) fn client(one: &Client) -> Members {
     let Client {
         client_id: _,
@@ -108,7 +105,6 @@ pub(in crate::services) fn client(one: &Client) -> Members {
     }))
 }
 
-/// A registered provider.
 pub fn provider(settings: &Settings) -> Result<Members, Fault> {
     let mut members = object(serde_json::to_value(settings).context("writing a provider")?);
     for part in ["oauth", "placement"] {
@@ -118,7 +114,7 @@ pub fn provider(settings: &Settings) -> Result<Members, Fault> {
     Ok(members)
 }
 
-/// The name in the manifest of a stored setting of a provider.
+/// The name in the manifest of a stored provider setting.
 fn declared_name(stored: &str) -> String {
     match stored {
         "auth" => "token_endpoint_auth",

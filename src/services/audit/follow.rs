@@ -1,5 +1,5 @@
-//! Following the log: events as they come, each once and in order, from any place on. A reader that does not keep up is sent
-//! away, and goes on from where it was.
+//! The event stream: events in order, each once, from any position. A slow reader is disconnected and can resume at
+//! its position.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 use crate::services::request_context::Call;
 
-/// How many events are read at once.
+/// Number of events per read.
 const CHUNK: u64 = 256;
-/// How many such portions wait for a reader.
+/// Number of chunks that wait for a reader.
 const AHEAD: usize = 4;
 
 #[derive(Debug)]
 pub enum StreamItem {
-    /// Events with their places, at least one.
+    /// Events with their `seq`, at least one.
     Events(Vec<(u64, String)>),
-    /// Nothing new; everything below has been looked at.
+    /// No new event; all events before this `seq` have been read.
     Heartbeat(u64),
 }
 
-/// Follows the log as the caller may see it, from `from` on or from its present end.
+/// Streams the events that the caller can see, from `from` or from the end of the log.
 pub async fn follow(
     app: &Arc<App>,
     call: &Call,
@@ -50,7 +50,7 @@ pub async fn follow(
         sizes: app.log_watcher.subscribe(),
         sender,
     };
-    // Where the request is served: it ends with it.
+    // Runs on the worker of the request and ends with the worker.
     tokio::spawn(follower.run());
     Ok(receiver)
 }
@@ -58,7 +58,7 @@ pub async fn follow(
 struct Follower {
     app: Arc<App>,
     call: Call,
-    /// Nothing where the caller asks for what is not its own.
+    /// `None` if the caller can see none of the requested events.
     filter: Option<Filter>,
     next: u64,
     sizes: watch::Receiver<LogSize>,
@@ -73,7 +73,7 @@ impl Follower {
         }
     }
 
-    /// Ends when the reader is gone or too slow, the caller may not see the log any more, or the server stops.
+    /// Runs until the reader disconnects or is too slow, the caller loses access to the log, or the server stops.
     async fn work(&mut self) -> Result<(), Fault> {
         let heartbeat = Duration::from_secs(self.app.config.audit.heartbeat.into());
         let (mut last_checked, mut last_sent) = (Instant::now(), Instant::now());
@@ -100,7 +100,7 @@ impl Follower {
                     () = self.sender.closed() => return Ok(()),
                 }
             }
-            // Also where all that came was of no interest: the reader's place moves on.
+            // Sent also if no new event matches the filter, so that the reader's position advances.
             let heartbeat_due =
                 || (last_sent.elapsed() >= heartbeat).then_some(StreamItem::Heartbeat(self.next));
             if let Some(item) = item.or_else(heartbeat_due) {
@@ -112,7 +112,7 @@ impl Follower {
         }
     }
 
-    /// Whether the reader took it in time.
+    /// Whether the reader took the item within `audit.stream_write_timeout`.
     async fn send(&self, item: StreamItem) -> bool {
         let write_timeout = Duration::from_secs(self.app.config.audit.stream_write_timeout.into());
         let taken = self.sender.send_timeout(item, write_timeout).await;
@@ -129,8 +129,8 @@ impl Follower {
             .app
             .read(async |connection| {
                 let rows = store::documents_in(connection, range.clone()).await?;
-                // What was archived meanwhile is not skipped over in silence: looked at behind the rows, so that none can be
-                // missing among them.
+                // Events archived meanwhile must not be skipped silently. The check follows the read, so no archived
+                // event can be missing among the rows.
                 if partitions::first_available(connection).await? > range.start {
                     return Err(Fault::new("what was to come next has been archived"));
                 }

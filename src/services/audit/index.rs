@@ -1,5 +1,5 @@
-//! Keeps the index and the hashes of the tree up with the log, and its partitions up with the calendar. All of it follows
-//! from the events; that it was written is no event itself.
+//! Maintains the index, the tree hashes and the partitions of the log. All of them derive from the events, so writing
+//! them is no event.
 
 use sqlx::Connection as _;
 use sqlx::postgres::PgPool;
@@ -9,7 +9,7 @@ use crate::domain::audit::{index, partitions};
 use crate::platform::config::Span;
 use crate::platform::fault::Fault;
 
-/// Covers all complete blocks; gives how many events are covered now.
+/// Indexes all complete blocks; returns the number of indexed events.
 pub async fn run_once(pool: &PgPool) -> Result<u64, Fault> {
     let mut connection = pool.acquire().await?;
     loop {
@@ -22,7 +22,7 @@ pub async fn run_once(pool: &PgPool) -> Result<u64, Fault> {
     }
 }
 
-/// Opens the next partition when the calendar says so; `false` if it does not, or another server has.
+/// Opens the next partition if its time has come; `false` if not, or if another server has opened it.
 pub async fn open_partition(pool: &PgPool, span: Span, now: OffsetDateTime) -> Result<bool, Fault> {
     let mut connection = pool.acquire().await?;
     let last = partitions::last(&mut connection).await?;

@@ -21,7 +21,7 @@ pub use self::file::{CheckpointLine, FrontierLine};
 pub use self::verify::{ProgressCallback, Report, TrustAnchors, verify_database, verify_database_shown};
 pub use self::verify_file::{verify_export, verify_export_shown};
 
-/// The name of the log: our issuer without its scheme, and `/audit` (c2sp.org/tlog-checkpoint).
+/// The log's origin: the issuer without its scheme, and `/audit` (c2sp.org/tlog-checkpoint).
 pub fn origin(issuer: &str) -> String {
     let bare = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     format!("{}/audit", bare.trim_end_matches('/'))

@@ -1,5 +1,5 @@
-//! Naming the one document that was changed in a file, after the tree over all of them was found not to be the one that a
-//! checkpoint vouches for. The hashes in the file are believed only where they give the root of such a checkpoint.
+//! Finds the changed document in a file after its root failed to match a checkpoint. The leaves in the file are
+//! trusted only if they give the root of a checkpoint.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -11,10 +11,10 @@ use crate::platform::fault::Fault;
 use crate::protocol::merkle::{self, Frontier, Hash};
 use crate::protocol::signed_note::Checkpoint;
 
-/// So many documents wait for their hashes; in a file that is whole, half as many do.
+/// Maximum number of documents that wait for their leaves; in a complete file, half as many do.
 const WAITING: usize = 1_024;
 
-/// The `seq` of the first document that is not the one whose hash the file has, if the hashes are those of a checkpoint.
+/// The `seq` of the first document that differs from its leaf in the file, if the leaves match a checkpoint.
 pub(super) fn changed_document(
     path: &Path,
     frontier: &Frontier,
@@ -45,13 +45,13 @@ pub(super) fn changed_document(
 }
 
 struct Narrowing<'a> {
-    /// The tree over the hashes that the file has, or those of the documents where it has none.
+    /// The tree over the leaves in the file, or of the documents where the file has no leaves.
     stated: Frontier,
-    /// The leaves of documents behind that.
+    /// The leaves of the documents after that tree.
     waiting: VecDeque<Hash>,
     checkpoints: &'a [Checkpoint],
     mismatch: Option<u64>,
-    /// Whether a checkpoint behind the mismatch has the root of the stated tree.
+    /// Whether a checkpoint after the mismatch has the root of the stated tree.
     proven: bool,
 }
 
@@ -65,7 +65,7 @@ impl Narrowing<'_> {
         }
     }
 
-    /// Takes the next document under the hash that the file has for it.
+    /// Accepts the next document with its leaf in the file.
     fn pass(&mut self, stated: Option<Hash>) {
         let Some(leaf) = self.waiting.pop_front() else { return };
         let seq = self.stated.size();

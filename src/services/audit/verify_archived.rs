@@ -1,5 +1,5 @@
-//! What was archived, as verification of the database sees it: events are missing with right only where the log's key has signed
-//! that they are in a file, and they are checked where the file is shown.
+//! Archived events in the verification of the database. Events may be missing only where a statement signed by the
+//! log's key says which file contains them. Where the file is available, the events are verified.
 
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
@@ -15,33 +15,33 @@ use crate::platform::fault::{Context, Fault};
 use crate::protocol::archive_statement::ArchiveStatement;
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
-/// A run of events that are not in the database any more.
+/// A range of archived events.
 pub(super) struct Run {
-    /// The first event that is not believed already.
+    /// `seq` of the first event after the trusted checkpoint.
     pub(super) from: u64,
     /// The `seq` after the last event.
     pub(super) to: u64,
-    /// The lines of the file with these events, where the file was shown.
+    /// The lines of the archive file, if available.
     pub(super) lines: Option<Lines>,
 }
 
-/// What statements say of archived events.
+/// Archived events according to the signed statements.
 #[derive(Default)]
 pub(super) struct Archived {
     /// In order, without gaps.
     pub(super) runs: Vec<Run>,
-    /// The roots at both ends of each run: the tree has to give them, as it has to give those of checkpoints.
+    /// The roots at both ends of each range; the tree must have them, like the roots of checkpoints.
     pub(super) roots: Vec<Checkpoint>,
 }
 
 impl Archived {
-    /// Of how many events there is nothing but the hash.
+    /// Number of events of which only the leaf hash is available.
     pub(super) fn hashes_only(&self) -> u64 {
         self.runs.iter().filter(|run| run.lines.is_none()).map(|run| run.to - run.from).sum()
     }
 }
 
-/// Reads the statements over all events from `from` on that the database does not have.
+/// Reads the statements for all events from `from` on that are not in the database.
 pub(super) async fn archived(
     connection: &mut PgConnection,
     anchors: &TrustAnchors,
@@ -69,14 +69,14 @@ pub(super) async fn archived(
         archived.runs.push(Run { from: end, to: run.to, lines });
         end = run.to;
     }
-    // More than the database lacks cannot have been archived.
+    // Statements must not cover events that the database has.
     match end > first_available.max(from) {
         true => Ok(Err(IntegrityError { seq: first_available, kind: IntegrityErrorKind::Surplus })),
         false => Ok(Ok(archived)),
     }
 }
 
-/// The statement over the event at a place.
+/// The statement that covers an event.
 fn stated(
     partitions: &[Partition],
     keys: impl Fn(&str) -> Vec<VerifierKey>,
@@ -101,7 +101,7 @@ fn stated(
 
 enum Shown {
     Nothing,
-    /// A file of that name which is not the one that was archived.
+    /// A file of that name with other content.
     Other,
     File(PathBuf),
 }
@@ -117,7 +117,7 @@ fn shown(anchors: &TrustAnchors, statement: &ArchiveStatement) -> Result<Shown, 
     }
 }
 
-/// The documents of a file, in order.
+/// The documents of an archive file, in order.
 pub(super) struct Lines {
     reader: std::io::BufReader<std::fs::File>,
     what: String,
@@ -147,7 +147,7 @@ impl Lines {
         }
     }
 
-    /// The next documents, as many as there are of so many.
+    /// The next documents, at most `count`.
     pub(super) fn take(&mut self, count: u64) -> Result<Vec<Vec<u8>>, Fault> {
         let mut documents = Vec::new();
         for _ in 0..count {

@@ -1,5 +1,5 @@
-//! Verifying a selection of the log offline: every event of it is in the log that a checkpoint speaks of. That nothing was
-//! left out of the selection is more than a file can show.
+//! Offline verification of a filtered export: every event is in the log of a checkpoint. A file cannot prove that the
+//! filter omitted no event.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -19,7 +19,7 @@ use crate::protocol::canonical_json;
 use crate::protocol::merkle::{self, Hash};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
-/// The line that a selection begins with.
+/// The first line of a filtered export.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Head {
@@ -31,8 +31,8 @@ struct Extract {
     size: u64,
 }
 
-/// Verifies a selection; `None` if the file is something else. Parts that were taken one after the other may stand in one
-/// file, each with its head and the last one with its voucher.
+/// Verifies a filtered export; `None` for another kind of file. Consecutive exports can be concatenated, each with
+/// its header; only the last one needs a checkpoint line.
 pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Report>, Fault> {
     let open = || {
         let file = std::fs::File::open(path).context(&format!("reading {}", path.display()))?;
@@ -69,7 +69,7 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
     if checkpoints.is_empty() {
         return Err(Fault::new("the export has no checkpoint, so nothing vouches for it"));
     }
-    // Two that speak of one size and not of one root: somebody was told something else.
+    // Two checkpoints of one size with different roots: the log was shown in two versions.
     for (one, other) in checkpoints.iter().flat_map(|one| checkpoints.iter().map(move |other| (one, other))) {
         if one.size == other.size && one.root != other.root {
             return Ok(Some(integrity_error(one.size, IntegrityErrorKind::Checkpoint, checkpoints.len())));
@@ -82,7 +82,7 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
             return Ok(Some(integrity_error(verifier.next, kind, checkpoints.len())));
         }
     }
-    // Proofs lead to one root; what another size had for a root, a selection cannot tell.
+    // The proofs lead to one root; a filtered export cannot show the root of another size.
     if let Some(size) = anchor_sizes.iter().find(|size| !verifier.sizes.contains(size)) {
         return Err(Fault::new(format!(
             "the export has proofs for {} events, so that a checkpoint over {size} cannot be compared: export with --size {size}",
@@ -108,11 +108,11 @@ fn integrity_error(seq: u64, kind: IntegrityErrorKind, checkpoints: usize) -> Re
 
 struct SelectionVerifier<'a> {
     checkpoints: &'a [Checkpoint],
-    /// Of the tree that the proofs are for.
+    /// Size of the tree of the proofs.
     size: u64,
-    /// Of all those that proofs were for.
+    /// Sizes of all trees with proofs.
     sizes: BTreeSet<u64>,
-    /// No event before this one may come any more; where something is wrong, which one it is.
+    /// Minimum `seq` of the next event; after an error, the `seq` of the error.
     next: u64,
     events: u64,
 }

@@ -1,4 +1,4 @@
-//! What waits for its delegator is approved, perhaps narrower, or denied. Of two decisions at once one counts.
+//! Approves (perhaps with narrower limits) or denies a pending delegation. Of two concurrent decisions one succeeds.
 
 use serde_json::json;
 use sqlx::PgConnection;
@@ -16,7 +16,7 @@ use crate::services::request_context::{
 };
 use crate::services::transaction::AuditedTransaction;
 
-/// Approves a delegation that waits, or the new key of its agent.
+/// Approves a pending delegation, or the pending key of its ephemeral agent.
 pub async fn approve(
     desk: &Desk<'_>,
     call: &Call,
@@ -27,7 +27,7 @@ pub async fn approve(
     record_delegation_refusal(desk, call, ("approve", AuditTarget::Delegation(id)), result).await
 }
 
-/// Denies a delegation that waits; it is revoked then.
+/// Denies a pending delegation, which is then revoked.
 pub async fn deny(
     desk: &Desk<'_>,
     call: &Call,
@@ -38,13 +38,13 @@ pub async fn deny(
     record_delegation_refusal(desk, call, ("deny", AuditTarget::Delegation(id)), result).await
 }
 
-/// Only the delegator decides, as whoever its token says it is; or an administrator.
+/// Only the delegator, identified by its token, or an administrator can decide.
 pub(super) fn decides(desk: &Desk<'_>, call: &Call, one: &Delegation) -> Result<(), Refusal> {
     let delegator = call.caller.is(&one.delegator, desk.issuer);
     if delegator || call.caller.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
 }
 
-/// The path of what waits for this caller to decide.
+/// The path of a delegation that waits for a decision by this caller.
 async fn waiting(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
@@ -118,7 +118,7 @@ async fn try_to_approve(
         true => Some(confirm_key(desk, &mut work, call, asked).await?),
         false => key_of(&delegate, asked)?,
     };
-    // What was active before is no younger for its new key.
+    // A key rotation keeps the original activation time.
     let activated_at = asked.facts.activated_at.or(Some(call.now));
     let facts = DelegationRecord { activated_at, expires_at, max_uses, ..asked.facts.clone() };
     let approved = Delegation { terms, facts, ..asked.clone() };
@@ -152,7 +152,8 @@ fn ends(
     Ok((after(call.now, given.min(asked)), lifetime))
 }
 
-/// Makes the pending key the agent's only one, unless it was removed from a client meanwhile; gives its thumbprint.
+/// Makes the pending key the agent's only key, unless the key was removed from a client meanwhile. Returns its
+/// thumbprint.
 async fn confirm_key(
     desk: &Desk<'_>,
     work: &mut AuditedTransaction,
@@ -172,8 +173,7 @@ async fn confirm_key(
     Ok(jkt)
 }
 
-/// The key of an agent that was made for this delegation. A removed key leaves the agent without one: there is nothing to
-/// approve.
+/// The key of an ephemeral agent of this delegation. An agent whose key was removed has no key to approve.
 fn key_of(delegate: &Client, one: &Delegation) -> Result<Option<String>, Refusal> {
     let made_for_it = delegate.ephemeral.as_ref().is_some_and(|agent| agent.delegation_id == one.id);
     if !made_for_it {

@@ -1,4 +1,4 @@
-//! Confirmations of one use each, decided by the delegator whose delegation reserves the use.
+//! Confirmations of single uses, decided by the delegator whose delegation requires them.
 
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -15,7 +15,6 @@ use crate::platform::clock::rfc3339;
 use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk, record_delegation_refusal};
 use crate::services::transaction::AuditedTransaction;
 
-/// What a delegator says to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfirmationDecision {
     /// Yes, this once.
@@ -23,7 +22,7 @@ pub enum ConfirmationDecision {
     Deny,
 }
 
-/// Those of a delegation, newest first, a page of them.
+/// A page of the confirmations of a delegation, newest first.
 pub async fn list(desk: &Desk<'_>, call: &Call, id: &str, page: &Page) -> Result<ApiResponse, Error> {
     let limit = page.limit()?;
     let after = match page.cursor.as_deref() {
@@ -32,7 +31,7 @@ pub async fn list(desk: &Desk<'_>, call: &Call, id: &str, page: &Page) -> Result
     };
     let mut connection = desk.pool.acquire().await?;
     visible(&mut connection, desk, call, id).await?;
-    // One more than asked for tells whether there is a next page.
+    // One additional row shows whether there is a next page.
     let mut found = ceremony::store::list(&mut connection, id, after, limit + 1).await?;
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = found.len() > most;
@@ -48,7 +47,7 @@ fn position(text: &str) -> Option<(OffsetDateTime, Uuid)> {
     Some((requested_at, Uuid::parse_str(&id).ok()?))
 }
 
-/// Decides one that is pending.
+/// Decides a pending confirmation.
 pub async fn decide(
     desk: &Desk<'_>,
     call: &Call,

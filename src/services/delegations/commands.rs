@@ -1,5 +1,5 @@
-//! Reported commands: uses that are counted beside exchanges, on the delegation and on everything above it. All of them
-//! or none: exact on any number of servers, for the counts are locked in the order in which the ledger locks them.
+//! Reported commands: uses counted in addition to exchanges, on a delegation and all its ancestors. All or none are
+//! counted, exactly, on any number of servers: the rows are locked in the ledger's order.
 
 use serde_json::json;
 
@@ -14,10 +14,10 @@ use crate::services::request_context::{
 };
 use crate::services::transaction::AuditedTransaction;
 
-/// The most that are counted at once.
+/// Maximum number of commands in one report.
 const MOST: u32 = 1_000_000;
 
-/// Counts commands of the delegate, before it carries them out or after; says what is left.
+/// Counts commands reported by the delegate, before or after their execution; returns the remaining uses.
 pub async fn commands(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<ApiResponse, Error> {
     let result = try_to(desk, call, id, count).await;
     record_delegation_refusal(desk, call, ("commands", AuditTarget::Delegation(id)), result).await

@@ -1,4 +1,5 @@
-//! A delegation comes into being: its holder gives it, and it is active; or an agent asks for it, and it waits.
+//! Creates a delegation: active if the delegator or delegate of the parent creates it, requested if an agent asks a
+//! user for it.
 
 use std::collections::BTreeSet;
 
@@ -26,17 +27,17 @@ use crate::services::request_context::{
 };
 use crate::services::transaction::AuditedTransaction;
 
-/// Creates a delegation (design §4).
+/// Creates a delegation.
 ///
 /// # Errors
-/// A refusal, which is recorded: nobody gets what it may not give, and nothing is ever wider than what is above it.
+/// A refusal, which is recorded. A delegation never exceeds its ancestors.
 pub async fn create(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<ApiResponse, Error> {
     let result = try_to(desk, call, wanted).await;
     let about = wanted.parent.as_deref().map_or(AuditTarget::Nothing, AuditTarget::Delegation);
     record_delegation_refusal(desk, call, ("create", about), result).await
 }
 
-/// Where a delegation comes from: who gives it, what is above it, and whether it has to be approved.
+/// Origin of a delegation: delegator, ancestors, and whether an approval is needed.
 struct Source {
     delegator: Principal,
     above: Option<DelegationPath>,
@@ -98,7 +99,8 @@ async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<
     Ok(done)
 }
 
-/// Who gives it. A user gives for itself; an agent passes on what it holds, or asks a user; an operator asks for others.
+/// Determines the delegator. A user delegates its own authority; an agent delegates further or requests a delegation
+/// from a user; an operator requests for others.
 async fn source(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
@@ -123,7 +125,7 @@ async fn source(
             let delegator = Principal::new(desk.issuer, client.client_id.clone());
             Ok(Source { delegator, above: Some(path), origin: Provenance::Granted })
         }
-        // What was made for one delegation asks for no other, that could outlive it.
+        // An ephemeral agent cannot request another delegation, which could outlive its own.
         (Caller::Agent(AuthenticatedClient { client, .. }), Some(_), None) if client.ephemeral.is_some() => {
             Err(Refusal::InsufficientScope.into())
         }
@@ -147,7 +149,8 @@ async fn source(
     }
 }
 
-/// Whether a user can be asked: of a trusted issuer, and not asked too often already, neither by this caller nor by all.
+/// Checks that a user can receive a request: the issuer is trusted, and the limits of pending requests, per requester
+/// and overall, are not reached.
 async fn ask(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
@@ -162,7 +165,7 @@ async fn ask(
     let asker = call.caller.principal(desk.issuer);
     let waiting = delegation::list::waiting(connection, (delegator, asker.as_ref()), most, call.now).await?;
     let share = i64::from(settings.max_pending_requests_per_client);
-    // One agent that asks too often must not keep the others from asking.
+    // One agent with many requests must not block the requests of other agents.
     if waiting.all >= most || waiting.of_asker >= share {
         return Err(Refusal::RateLimited.into());
     }
@@ -181,11 +184,11 @@ fn put_together(
         .ephemeral
         .as_ref()
         .map_or(settings.max_ttl, |_| desk.config.agents.max_ttl.min(settings.max_ttl));
-    // A lifetime is an upper bound: what may not be had is left away.
+    // A requested lifetime is an upper bound: a longer one is shortened.
     let seconds = wanted.expires_in.unwrap_or(settings.default_ttl).min(cap);
     let longest = above.iter().map(|one| one.facts.expires_at).min();
     let ends = match (wanted.expires_in, longest) {
-        // Without a requested lifetime, a delegation lives as long as its parent, within the configured maximum.
+        // Without a requested lifetime, a delegation ends with its parent, within the configured maximum.
         (None, Some(longest)) if wanted.ephemeral.is_none() => after(call.now, cap).min(longest),
         (_, Some(longest)) => after(call.now, seconds).min(longest),
         (_, None) => after(call.now, seconds),
@@ -225,7 +228,8 @@ fn put_together(
     (one, lifetime)
 }
 
-/// Never wider than anything above, never to oneself or to somebody above, and above it nothing but what is active.
+/// Checks that the delegation is within its ancestors, that the delegate is neither the delegator nor an ancestor,
+/// and that all ancestors are active.
 fn fits(desk: &Desk<'_>, source: &Source, one: &Delegation, now: OffsetDateTime) -> Result<(), Refusal> {
     check_reason(one.reason.as_deref())?;
     let ours = |who: &Principal| who.iss == desk.issuer && who.sub == one.delegate;
@@ -258,7 +262,7 @@ async fn check_delegate(rows: &RowMac, connection: &mut PgConnection, delegate: 
         false => None,
     };
     match found {
-        // What was made for one delegation is not given another.
+        // An ephemeral agent cannot receive another delegation.
         Some(client) if client.kind != Kind::Agent || client.ephemeral.is_some() => {
             Err(Refusal::DelegateUnknown.into())
         }
@@ -268,7 +272,7 @@ async fn check_delegate(rows: &RowMac, connection: &mut PgConnection, delegate: 
     }
 }
 
-/// An agent for one delegation: it has a key and nothing else, and no rights but those of its delegation.
+/// Creates an ephemeral agent. It authenticates by its key only, and has only the rights of its delegation.
 async fn make_agent(
     connection: &mut PgConnection,
     (desk, call): (&Desk<'_>, &Call),
@@ -323,8 +327,8 @@ async fn make_agent(
 
 type Rights = (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>);
 
-/// The most that an agent may ever get: what the agent that makes it may; what there is, where a user makes it, for its
-/// delegation bounds it.
+/// The maximum rights of an ephemeral agent: those of the agent that creates it; all registered rights if a user
+/// creates it, because the delegation bounds it.
 fn rights(caller: &Caller, registry: &Registry, own_issuer: &str) -> Rights {
     if let Caller::Agent(AuthenticatedClient { client, .. }) = caller {
         return (client.scopes.clone(), client.audiences.clone(), client.detail_types.clone());

@@ -1,4 +1,4 @@
-//! What an agent was given and what it gave on, as edges of a graph. Reads only.
+//! Delegations to and by an agent, as edges of a graph. Reads only.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::request_context::{ApiResponse, Call, Caller, Desk};
 
-/// An edge: who gave whom what, from when to when.
+/// A delegation as an edge from delegator to delegate.
 #[derive(Serialize)]
 struct Edge {
     from: Principal,
@@ -21,14 +21,12 @@ struct Edge {
     delegation: View,
 }
 
-/// Which part of the graph: its edges to the agent, and those from it.
+/// The requested part of the graph.
 #[derive(Debug, Default)]
 pub struct GraphQuery {
     /// Only those in this state.
     pub state: Option<State>,
-    /// Delegations to the agent.
     pub inbound: Page,
-    /// Delegations by the agent.
     pub outbound: Page,
 }
 

@@ -1,5 +1,5 @@
-//! An agent that was made for one delegation changes its key: what was bound to the old one is dead at once, and the
-//! delegation waits until its delegator has confirmed the new one.
+//! Key rotation of an ephemeral agent: tokens bound to the old key are revoked at once, and the delegation waits
+//! until its delegator confirms the new key.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ async fn try_to(
         if agent.dpop_keys.contains(key.thumbprint()) {
             return Err(Refusal::Malformed("This is the key that the agent has").into());
         }
-        // Stolen keys come back by this way, too. The agent's own earlier keys are among the removed ones.
+        // A stolen key must not return by rotation. The agent's earlier keys count as removed.
         if client::store::is_removed_key(connection, key.thumbprint()).await? {
             return Err(Refusal::KeyNotReusable.into());
         }

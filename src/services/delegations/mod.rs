@@ -1,5 +1,5 @@
-//! The life of delegations: given or asked for, approved or denied, used, renewed, taken back. Each move is one guarded
-//! row and one event; a refused move is an event, too.
+//! The lifecycle of delegations: created or requested, approved or denied, used, renewed, revoked. Each transition is
+//! one guarded row and one event; a refused transition is an event too.
 
 mod approval;
 mod commands;
@@ -33,7 +33,8 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
-/// The path of a delegation that the caller may see. One that is not there and one that is not the caller's look alike.
+/// The path of a delegation that the caller can see. A missing delegation and an invisible one have the same
+/// response.
 async fn visible(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
@@ -49,7 +50,7 @@ fn leaf(path: &DelegationPath) -> Result<&Delegation, Fault> {
     path.leaf().ok_or_else(|| Fault::new("a path without a delegation"))
 }
 
-/// Shows a path as it is now, with what there is to say of its agent.
+/// Shows a path in its present state, with its agent.
 async fn view(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -60,7 +61,7 @@ async fn view(
     View::of(path, delegate.as_ref(), now).ok_or_else(|| Fault::new("a path without a delegation"))
 }
 
-/// Reads a path again, after it was changed, and shows it.
+/// Reads and shows a path after a change.
 async fn view_again(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -71,7 +72,7 @@ async fn view_again(
     view(rows, connection, &path.ok_or_else(|| Fault::new("a delegation that is gone"))?, now).await
 }
 
-/// What the present state answers to a move that did not find the state it needs.
+/// The refusal for a transition from an unsuitable state.
 async fn invalid_state_transition(
     rows: &RowMac,
     connection: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! Looking at delegations and at the agents that hold them. Reads only.
+//! Queries of delegations and of their agents. Reads only.
 
 use serde_json::{Value, json};
 
@@ -10,16 +10,16 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::row_mac::RowMac;
 use crate::services::request_context::{ApiResponse, Call, Caller, Desk};
 
-/// The most rows of a page.
+/// Maximum and default number of rows of a page.
 const MOST: u32 = 100;
 const USUAL: u32 = 50;
-/// The most delegations that are shown with each agent.
+/// Maximum number of delegations shown with each agent.
 const MOST_OF_AGENT: i64 = 20;
 
-/// Where a page begins, and how long it is.
+/// Cursor and size of a page.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// What the page before said.
+    /// Cursor from the previous page.
     pub cursor: Option<String>,
     pub limit: Option<u32>,
 }
@@ -33,7 +33,6 @@ impl Page {
     }
 }
 
-/// One delegation, and its state.
 pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<(State, ApiResponse), Error> {
     let mut connection = desk.pool.acquire().await?;
     let path = visible(&mut connection, desk, call, id).await?;
@@ -62,7 +61,7 @@ pub async fn list(
     Ok(ApiResponse::with(json!({"items": items, "next": next.as_ref().map(Cursor::to_text)}))?)
 }
 
-/// A page of ids, and where to go on.
+/// A page of ids, and the cursor of the next page.
 pub(super) async fn ids(
     connection: &mut sqlx::PgConnection,
     wanted: (&VisibilityScope, &DelegationFilter),
@@ -74,7 +73,7 @@ pub(super) async fn ids(
         None => None,
         Some(text) => Some(Cursor::parse(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
     };
-    // One more than asked for tells whether there is a next page.
+    // One additional row shows whether there is a next page.
     let mut found = list::page(connection, wanted, (after.as_ref(), limit + 1), now).await?;
     let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -98,7 +97,7 @@ pub(super) async fn views(
     Ok(paths.iter().filter_map(|path| View::of(path, holder(path), call.now)).collect())
 }
 
-/// Agents with their active delegations: all for administrators, its own for a user.
+/// Agents with their active delegations: all for administrators, a user's own for users.
 pub async fn agents(desk: &Desk<'_>, call: &Call, page: &Page) -> Result<ApiResponse, Error> {
     let limit = page.limit()?;
     let root = match &call.caller {

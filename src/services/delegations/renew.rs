@@ -1,4 +1,4 @@
-//! A delegation is given a later end, within everything above it: a lifetime beyond that is shortened.
+//! Renewal of a delegation: a later expiry, within the expiry of its ancestors.
 
 use serde_json::json;
 use time::Duration;
@@ -14,7 +14,7 @@ use crate::platform::clock::rfc3339;
 use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk, record_delegation_refusal};
 use crate::services::transaction::AuditedTransaction;
 
-/// Moves the end of an active delegation to so many seconds from now.
+/// Sets the expiry of an active delegation to `expires_in` seconds from now, or earlier where a limit requires.
 pub async fn renew(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Result<ApiResponse, Error> {
     let result = try_to(desk, call, id, expires_in).await;
     record_delegation_refusal(desk, call, ("renew", AuditTarget::Delegation(id)), result).await
@@ -40,9 +40,9 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Resu
         true => since + Duration::seconds(desk.config.agents.max_ttl.into()),
         false => after(call.now, desk.config.delegations.max_ttl),
     };
-    // What a token led to ends with that token.
+    // A delegation from a `may_act` claim ends with that token.
     let with_token = (one.origin == Provenance::MayAct).then_some(one.facts.expires_at);
-    // A lifetime is an upper bound: what may not be had is left away.
+    // A requested lifetime is an upper bound: a longer one is shortened.
     let asked = after(call.now, expires_in);
     let ends = [Some(longest), above, with_token].into_iter().flatten().fold(asked, std::cmp::Ord::min);
     if ends <= one.facts.expires_at {

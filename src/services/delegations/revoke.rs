@@ -1,5 +1,5 @@
-//! A delegation is taken back: one guarded row, and all below it is dead when the answer leaves. What that reached is
-//! counted afterwards, when nothing can be added any more, and while nobody waits.
+//! Revocation of a delegation: one guarded row; all descendants are inactive before the response. The affected
+//! delegations and tokens are counted after the commit, without a lock.
 
 use serde_json::json;
 use sqlx::PgConnection;
@@ -14,7 +14,7 @@ use crate::services::request_context::{
     ApiResponse, AuditTarget, Call, Desk, Entry, record_delegation_refusal,
 };
 
-/// Takes a delegation back. Its delegator, its delegate, anybody above and administrators may.
+/// Revokes a delegation. Allowed for its delegator, its delegate, its ancestors' principals and administrators.
 pub async fn revoke(
     desk: &Desk<'_>,
     call: &Call,
@@ -62,7 +62,7 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, reason: Option<&str>) ->
     Ok(done)
 }
 
-/// What an end has reached. It is in force; that it could not be counted must not look as if it were not.
+/// Counts what a revocation affected. The revocation is effective, so a failed count is not an error.
 pub(in crate::services) async fn counted(
     desk: &Desk<'_>,
     ending: &RevocationScope<'_>,

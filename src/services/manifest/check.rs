@@ -1,4 +1,4 @@
-//! What can be judged of one entry of a manifest by itself.
+//! Checks of one manifest entry that need no other data.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +15,10 @@ use crate::platform::outbound::Outbound;
 use crate::platform::yaml::Place;
 use crate::protocol::{resource, scope, trusted_issuer_jwt};
 
-/// The longest name for people, in characters.
+/// Maximum length of a display name, in characters.
 const MAX_NAME: usize = 100;
 
-/// A lifetime of at least a second and at most what can be stored.
+/// A lifetime of at least one second that fits the database column.
 fn check_ttl(place: &Place, member: &str, ttl: Option<u32>) -> Result<(), Fault> {
     match ttl {
         Some(0) => Err(place.fault(member, format!("{member} must not be 0"))),
@@ -27,7 +27,7 @@ fn check_ttl(place: &Place, member: &str, ttl: Option<u32>) -> Result<(), Fault>
     }
 }
 
-/// Exactly one of an inline set, which needs a usable key, and an address that may be fetched.
+/// Exactly one of `jwks`, which needs a usable key, and `jwks_uri`, which must be an allowed address.
 pub(super) fn check_keys(
     place: &Place,
     jwks: Option<&Value>,
@@ -79,7 +79,7 @@ fn check_name(place: &Place, name: Option<&String>) -> Result<(), Fault> {
 }
 
 impl ResourceDeclaration {
-    /// Checks and converts.
+    /// Validates the declaration and converts it.
     pub fn read(self, own_issuer: &str) -> Result<Resource, Fault> {
         let place = &self.place;
         let usable = resource::is_audience(&self.id) && name::is_addressable(&self.id);
@@ -110,7 +110,7 @@ impl ResourceDeclaration {
 }
 
 impl ClientDeclaration {
-    /// Checks all that can be checked without knowing anything else.
+    /// The checks that need no other data.
     pub fn check(&self, outbound: &Outbound) -> Result<(), Fault> {
         let place = &self.place;
         if !client::is_new_id(&self.id) {
@@ -179,7 +179,7 @@ impl ClientDeclaration {
 }
 
 impl DelegationDeclaration {
-    /// Checks the id, and that the delegation is a root or has a parent.
+    /// Checks the id, and that exactly one of delegator and parent is present.
     pub(in crate::services) fn check(&self) -> Result<(), Fault> {
         if !delegation::is_id(&self.id) || self.id.starts_with("may-") {
             let why = "id may have letters, digits and -._~, at most 64; it must not begin with - or may-, or be . or ..";

@@ -80,7 +80,7 @@ fn default_token_types() -> Vec<String> {
 }
 
 impl IssuerDeclaration {
-    /// Left out, an issuer with an alias is prefixed, and one without is raw.
+    /// Where absent, the form is prefixed with an alias and raw without.
     fn subject_form(&self) -> Result<SubjectForm, Fault> {
         let place = &self.place;
         match (self.subject, &self.alias) {
@@ -101,7 +101,7 @@ impl IssuerDeclaration {
         }
     }
 
-    /// Checks and converts.
+    /// Validates the declaration and converts it.
     pub fn read(self, own_issuer: &str, outbound: &Outbound) -> Result<Issuer, Fault> {
         let place = &self.place;
         let is_name = trusted_issuer_jwt::is_name(&self.iss) && !self.iss.contains(char::is_whitespace);

@@ -29,7 +29,7 @@ pub(super) fn details(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Makes `id` a needed member, where the parser takes it from elsewhere, too.
+/// Makes `id` a required member of the schema.
 pub fn with_id(schema: &mut Schema) {
     let mut required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
     required.push("id".into());

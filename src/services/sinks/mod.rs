@@ -1,5 +1,5 @@
-//! Sinks at the management API and in declarations: administrators declare, change and remove them, and have dead letters sent again;
-//! auditors may look.
+//! Sinks at the management API. Administrators declare, change and remove sinks and replay dead letters; auditors can
+//! read.
 
 mod declare;
 pub mod deliver;
@@ -22,10 +22,10 @@ use crate::services::request_context::{
 };
 use crate::services::transaction::AuditedTransaction;
 
-/// The most dead letters of a page.
+/// Maximum number of dead letters of a page.
 const PAGE: i64 = 100;
 
-/// What a declaration that cannot be is refused with.
+/// The refusal of an invalid declaration.
 const UNUSABLE: Refusal = Refusal::Malformed("The declaration cannot be used");
 
 fn may_look(call: &Call) -> Result<(), Refusal> {
@@ -39,7 +39,8 @@ fn may_change(call: &Call) -> Result<(), Refusal> {
     if call.caller.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
 }
 
-/// Declares one; the answer has the secret if it was made, this once. In words why not, where it cannot be.
+/// Declares a sink. The response contains a generated secret, once. An invalid declaration returns the problem in
+/// words.
 pub async fn declare(
     (desk, vault): (&Desk<'_>, &CredentialCache),
     call: &Call,
@@ -77,7 +78,7 @@ async fn try_to_declare(
         call.store_response(desk, &mut work, &done).await?;
         let mut event = call.event(Action::SinkChanged);
         event.target = Some(put.sink.id.clone());
-        // Where it points, without what may be a secret in its path.
+        // Only the host: the path of the URL may contain a secret.
         event.detail = Some(json!({"change": change, "host": put.sink.host(), "format": put.sink.format}));
         work.commit(&[event]).await?;
     }
@@ -103,7 +104,7 @@ pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<ApiResponse,
     Ok(ApiResponse::with(view(call, &sink, dead))?)
 }
 
-/// As the caller may see it: paths can hold secrets, which are not for auditors.
+/// A sink as the caller may see it. Auditors see only the URL's origin, because the path may contain a secret.
 fn view(call: &Call, sink: &Sink, dead: i64) -> Value {
     let mut view = sink.view(dead);
     if let (Caller::Auditor(_), Value::Object(members)) = (&call.caller, &mut view) {
@@ -112,7 +113,7 @@ fn view(call: &Call, sink: &Sink, dead: i64) -> Value {
     view
 }
 
-/// The events that one did not take, in order.
+/// The dead letters of a sink, in order.
 pub async fn dead_letters(
     desk: &Desk<'_>,
     call: &Call,
@@ -136,7 +137,7 @@ pub async fn dead_letters(
     Ok(ApiResponse::with(json!({"items": items, "next": next}))?)
 }
 
-/// Has them all sent again, once each.
+/// Marks all dead letters of a sink to be resent, once each.
 pub async fn replay(desk: &Desk<'_>, call: &Call, id: &str) -> Result<ApiResponse, Error> {
     changed(desk, call, (id, Action::SinkReplayed), async |work, _| {
         let count = store::mark_replay(work.connection(), id).await?;
@@ -145,7 +146,7 @@ pub async fn replay(desk: &Desk<'_>, call: &Call, id: &str) -> Result<ApiRespons
     .await
 }
 
-/// Removes one, with its dead letters.
+/// Removes a sink with its dead letters.
 pub async fn remove(desk: &Desk<'_>, call: &Call, id: &str) -> Result<ApiResponse, Error> {
     changed(desk, call, (id, Action::SinkRemoved), async |work, sink| {
         let dead = store::count_dead_letters(work.connection(), id).await?;
@@ -156,7 +157,7 @@ pub async fn remove(desk: &Desk<'_>, call: &Call, id: &str) -> Result<ApiRespons
     .await
 }
 
-/// Stops or resumes sending; where it has come to stays as it is.
+/// Enables or disables a sink; its cursor stays.
 pub async fn set_enabled(
     desk: &Desk<'_>,
     call: &Call,
@@ -175,7 +176,6 @@ pub async fn set_enabled(
     .await
 }
 
-/// Which way a sink is switched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnabledState {
     Enabled,
@@ -200,7 +200,7 @@ pub async fn rotate(
     .await
 }
 
-/// A change of one that is there, with its event: the work gives the event's detail and the answer.
+/// Changes an existing sink and records the event. The closure returns the event detail and the response.
 async fn changed<F>(
     desk: &Desk<'_>,
     call: &Call,

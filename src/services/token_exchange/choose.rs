@@ -1,4 +1,4 @@
-//! Which delegation an exchange rests on: the one that the request names, or the narrowest that grants it.
+//! Selects the delegation of an exchange: the requested one, or the narrowest one that grants the request.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::platform::fault::Fault;
 use crate::protocol::access_token::Act;
 use crate::protocol::token_exchange::Request;
 
-/// An exchange whose tokens are verified.
+/// An exchange with verified tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange<'a> {
     pub(super) request: &'a Request,
@@ -28,10 +28,11 @@ pub(super) struct Exchange<'a> {
     pub(super) actor_expires_at: Option<OffsetDateTime>,
 }
 
-/// Decides an exchange, and says in the case on which knowledge.
+/// Decides an exchange, and records in the context whether cached or fresh data was used.
 ///
 /// # Errors
-/// The refusal of the narrowest delegation that does not exclude what is asked for; else of one that explains it.
+/// The refusal of the narrowest delegation that does not exclude the request; otherwise an explanatory refusal of one
+/// delegation.
 pub(super) async fn choose(
     app: &App,
     context: &mut ExchangeContext,
@@ -41,7 +42,7 @@ pub(super) async fn choose(
     let usable = search.as_ref().filter(|_| context.memory == Memory::Usable);
     let remembered = usable.and_then(|search| app.paths.get(search));
     context.search.clone_from(&search);
-    // What is remembered may say yes, for the ledger looks again; a no may be outdated, and is made sure of.
+    // Cached paths are enough to grant, because the ledger checks again. A refusal may be outdated and needs a read.
     if let Some(found) = &remembered
         && let Some(decision) = granted(&input(app, context, exchange, found), found.extent)
     {
@@ -129,7 +130,7 @@ async fn read(
     let found =
         app.read(async |connection| candidates::find(&app.rows, connection, search, seen, now).await).await?;
     let found = Arc::new(found);
-    // A later page alone would hide the first one.
+    // A later page in the cache without the first page would hide the first page.
     if found.is_empty() {
         app.paths.invalidate(search);
     } else if seen.is_empty() {
@@ -171,8 +172,8 @@ fn search(app: &App, exchange: Exchange<'_>, client: &Client) -> Option<Delegati
     })))
 }
 
-/// The refusal, and which delegation it is about where there is one only. Where every delegation excludes what is asked
-/// for, one of them says what it is.
+/// The refusal, and the delegation it is about if there is only one. If every delegation excludes the request, one of
+/// them determines the reason.
 async fn explain(
     app: &App,
     context: &mut ExchangeContext,

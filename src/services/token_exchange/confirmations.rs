@@ -1,4 +1,4 @@
-//! Confirmations of one use each: found and used up, or asked for.
+//! Confirmations (ceremonies) of single uses: used up or requested.
 
 use time::Duration;
 
@@ -9,11 +9,11 @@ use crate::domain::ceremony::{self, Ceremony, Matter, Stage};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::random;
 
-/// Sees to the confirmations that a decision needs. Those that are there are used up with the token; the first that is
-/// not is asked for, and given back.
+/// Resolves the confirmations that a decision needs. Existing confirmations are used up with the token; the first
+/// missing one is created and returned.
 ///
 /// # Errors
-/// [`Refusal::CeremonyRequired`] where it has been asked for already, [`Refusal::CeremonyDenied`] where it was denied.
+/// [`Refusal::CeremonyRequired`] if a request is pending already, [`Refusal::CeremonyDenied`] if it was denied.
 pub(super) async fn resolve_confirmations(
     app: &App,
     context: &mut ExchangeContext,
@@ -65,7 +65,7 @@ pub(super) async fn resolve_confirmations(
             }
         }
     }
-    // Used up all together, and by nothing but the token.
+    // All confirmations are used up together, when the token is recorded.
     context.ceremonies = found;
     Ok(None)
 }

@@ -1,5 +1,5 @@
-//! Says what an exchange would be answered, by the same verification and decision as an exchange. Nothing is recorded,
-//! counted or issued, and the client is not authenticated: for operators.
+//! Explains the response to an exchange, by the same verification and decision. Nothing is recorded, counted or
+//! issued, and the client is not authenticated: for operators only.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -21,26 +21,26 @@ use crate::protocol::token_problem::TokenProblem;
 use crate::services::client_authentication::{self, Authenticated};
 use crate::services::verify_token;
 
-/// An exchange that might be requested.
+/// A hypothetical exchange.
 #[derive(Debug)]
 pub struct Question {
     pub token: String,
-    /// Its declared type; `None` for an access token where this server issued it, else a JWT.
+    /// Declared token type; `None` means access token if this server issued the token, else JWT.
     pub token_type: Option<TokenType>,
     /// The client that would request the exchange.
     pub client_id: String,
-    /// Thumbprint of the key that would sign the proof; `None` for the client's first registered key.
+    /// Thumbprint of the proof's key; `None` means the client's first registered key.
     pub jkt: Option<String>,
-    /// What would be requested.
+    /// The requested access.
     pub wanted: RequestedAccess,
-    /// The delegation that would be named.
+    /// The requested delegation.
     pub delegation_id: Option<String>,
 }
 
-/// What the exchange would be answered.
+/// The response that the exchange would have.
 #[derive(Debug)]
 pub struct Explanation {
-    /// Whom the token is about, once that is verified.
+    /// The subject of the token, once verified.
     pub subject: Option<Principal>,
     /// What would be granted, or why nothing.
     pub result: Result<ExchangeDecision, Refusal>,
@@ -49,7 +49,7 @@ pub struct Explanation {
 /// Explains an exchange.
 ///
 /// # Errors
-/// A fault, where it cannot be told.
+/// A fault where the response cannot be determined.
 pub async fn explain(app: &App, question: &Question, now: OffsetDateTime) -> Result<Explanation, Fault> {
     let mut subject = None;
     let result = match decide(app, question, &mut subject, now).await {
@@ -105,7 +105,7 @@ fn first_key(client: &Client) -> Option<String> {
     client.dpop_keys.first().cloned().or_else(|| client.keys.first().map(|key| key.thumbprint().to_owned()))
 }
 
-/// What the ledger compares when an exchange is recorded: whether the token, and all it was made from, is active.
+/// Checks, as the ledger does at an exchange, that the token and all tokens it was derived from are active.
 async fn check_active(app: &App, subject: &VerifiedSubject, now: OffsetDateTime) -> Result<(), Error> {
     let TokenSource::Local { jti, .. } = &subject.source else { return Ok(()) };
     let claims = |_| Refusal::SubjectTokenInvalid(TokenProblem::Claims);

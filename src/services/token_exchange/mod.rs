@@ -1,4 +1,4 @@
-//! The token endpoint's verb: prove, verify, decide, record, mint. The reason this server exists.
+//! The token endpoint: authenticate, verify, decide, record, issue.
 
 mod choose;
 mod confirmations;
@@ -32,12 +32,12 @@ use crate::platform::random;
 use crate::protocol::token_exchange::{Request, RequestedAccess};
 use crate::protocol::token_problem::TokenProblem;
 
-/// What a grant asks for.
+/// The request of a grant type.
 #[derive(Debug)]
 pub enum GrantRequest {
     /// A token for the client itself.
     ClientCredentials(RequestedAccess),
-    /// A token made from another.
+    /// A token exchange (RFC 8693).
     TokenExchange(Box<Request>),
 }
 
@@ -50,21 +50,21 @@ impl GrantRequest {
     }
 }
 
-/// A token request as far as its form goes. What is wrong with a part is said once the client is known, so that it can
-/// be recorded.
+/// A parsed token request. An invalid part is reported after client authentication, so that the refusal can be
+/// recorded.
 #[derive(Debug)]
 pub struct TokenRequest {
-    /// Who asks, under which key, from where.
+    /// The client's credentials, DPoP proof and origin.
     pub from: ClientCredentialsInput,
     pub asked: Result<GrantRequest, Refusal>,
 }
 
 const PATH: &str = "/oauth/token";
 
-/// How often a request is decided again because what it was decided on has changed meanwhile.
+/// How often a request is decided again after data it rests on has changed.
 const ATTEMPTS: u32 = 4;
 
-/// Answers a token request. Whatever the answer, it has been recorded if the client is known.
+/// Handles a token request. Every response to a known client has been recorded.
 pub async fn token(app: &App, request: &TokenRequest, now: OffsetDateTime) -> Result<IssuedToken, Error> {
     let mut earlier = Earlier::default();
     for _ in 0..ATTEMPTS {
@@ -76,17 +76,17 @@ pub async fn token(app: &App, request: &TokenRequest, now: OffsetDateTime) -> Re
     Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
 }
 
-/// What earlier attempts of a request have done.
+/// Effects of earlier attempts of the same request.
 #[derive(Default)]
 struct Earlier {
-    /// Ids that they have used up.
+    /// Ids that earlier attempts have used up.
     consumed: Vec<SingleUseId>,
     /// Whether the request was counted against the client's limit.
     counted: bool,
     memory: Memory,
 }
 
-/// One attempt; `None` if it has to be made again.
+/// One attempt; `None` if a repetition is needed.
 async fn attempt(
     app: &App,
     request: &TokenRequest,
@@ -97,7 +97,7 @@ async fn attempt(
         Ok(authenticated) => authenticated,
         Err(refusal) => return Ok(Some(Err(refusal))),
     };
-    // Counted in the metrics only: a limit that writes to the log for every request beyond it would protect nothing.
+    // Counted in metrics only: a log entry for each request over the limit would defeat the limit.
     if !earlier.counted && app.requests.count(&authenticated.client.client_id).is_err() {
         return Ok(Some(Err(Refusal::RateLimited)));
     }
@@ -142,10 +142,10 @@ async fn attempt(
     }
 }
 
-/// What became of a request before it was recorded.
+/// Result of a request before it is recorded.
 enum Decided {
     Plan(Box<PreparedToken>),
-    /// Nothing before a delegator on the path has confirmed it; that is asked for.
+    /// A delegator on the path has to confirm first; the confirmation is requested.
     Ceremony(Box<Asking>, Vec<String>),
 }
 

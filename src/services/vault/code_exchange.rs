@@ -1,5 +1,5 @@
-//! From an authorization code to a connection (RFC 6749 §4.1.3): the provider is asked once, never inside a transaction,
-//! and what it gives is stored before anyone is told. What cannot be stored is given back.
+//! From an authorization code to a connection (RFC 6749 §4.1.3). The code is redeemed once, never inside a
+//! transaction, and the tokens are stored before the response. Tokens that cannot be stored are revoked.
 
 use std::time::Duration;
 
@@ -21,23 +21,23 @@ use crate::protocol::token_answer::{Scope, TokenSet};
 use crate::services::request_context::{ApiResponse, Call, Desk};
 use crate::services::transaction::{AuditedTransaction, Authorized};
 
-/// Between attempts to store.
+/// Pause between attempts to store.
 const PAUSE: Duration = Duration::from_millis(250);
 const ATTEMPTS: u32 = 5;
 
-/// A code, and what proves that we asked for it.
+/// An authorization code and its PKCE verifier.
 #[derive(Clone, Copy)]
 pub(super) struct Code<'a> {
     pub(super) verifier: &'a str,
     pub(super) code: &'a str,
 }
 
-/// Who makes the connection.
+/// Who completes the authorization.
 #[derive(Clone)]
 pub(super) enum By<'a> {
-    /// The browser in which it began; with an event to begin from, and when.
+    /// The browser that began the authorization; with a template event and the start time.
     Browser(Box<Event>, OffsetDateTime),
-    /// Its owner, at the management API.
+    /// The owner, at the management API.
     Owner(&'a Call),
 }
 
@@ -145,7 +145,8 @@ async fn put(
         }
     };
     let (authorized, there) = Authorized::by(there).await?;
-    // Behind the gate, where there is an old credential: nobody is answered that when the answer has left.
+    // An old credential is replaced under the exclusive authority lock: after the response, no request receives the
+    // old one.
     let mut work = match there.is_some() {
         true => AuditedTransaction::begin_exclusive(desk.pool, authorized).await?,
         false => AuditedTransaction::begin(desk.pool).await?,

@@ -1,4 +1,4 @@
-//! Sending an owner to a provider to authorize us (RFC 6749 §4.1.1, RFC 7636 §4.3, RFC 9700 §2.1).
+//! Sends an owner to a provider to authorize this server (RFC 6749 §4.1.1, RFC 7636 §4.3, RFC 9700 §2.1).
 
 use std::collections::BTreeSet;
 
@@ -26,12 +26,13 @@ use crate::services::access_token_auth::require_active_user;
 use crate::services::request_context::{ApiResponse, AuditTarget, Call, Caller, Desk};
 use crate::services::transaction::AuditedTransaction;
 
-/// An authorization that begins.
+/// A started authorization.
 #[derive(Debug)]
 pub struct AuthorizationRequest {
     /// The answer: where its owner goes.
     pub done: ApiResponse,
-    /// What the browser keeps in which it begins: an authorization that somebody else is lured into is not finished by it.
+    /// The value of the browser-binding cookie: an authorization begun in another browser cannot complete in this
+    /// browser.
     pub browser: SecretString,
 }
 
@@ -42,13 +43,12 @@ struct Secrets<'a> {
     browser: &'a SecretString,
 }
 
-/// Where browsers come back to: a place for each provider, so that what one of them sends cannot be taken for another's
-/// (RFC 9700 §4.4.2).
+/// The redirect URI of a provider. Each provider has its own, against mix-up attacks (RFC 9700 §4.4.2).
 pub(super) fn redirect_uri(issuer: &str, provider: &str) -> String {
     metadata::endpoint(issuer, &format!("/vault/callback/{provider}"))
 }
 
-/// Begins to connect, or to connect again: gives the address at which the owner authorizes us.
+/// Begins to connect or reconnect; returns the authorization URL for the owner.
 pub async fn begin(
     (desk, vault): (&Desk<'_>, &CredentialCache),
     call: &Call,
@@ -68,7 +68,7 @@ async fn try_to_begin(
     browser: &SecretString,
 ) -> Result<ApiResponse, Error> {
     check_name(wanted.name.as_deref())?;
-    // Administrators are not whom a provider would ask.
+    // A provider would ask the owner, not an administrator.
     let needs_credential = Refusal::Malformed("credential is missing");
     let (owner, since) = match &call.caller {
         Caller::User(user) => (user.who.clone(), user.since),
@@ -86,7 +86,8 @@ async fn try_to_begin(
     let oauth = provider.settings.oauth.as_ref().ok_or(needs_credential)?;
     let endpoint = oauth.authorization_endpoint.as_deref().ok_or(needs_credential)?;
     let asked = asked(oauth, wanted.scopes.as_ref())?;
-    // Whoever repeats a request is sent on the way again, to the same connection: secrets are not kept for that.
+    // A repeated request begins a new authorization for the same connection, because the secrets of the first are not
+    // stored in the response.
     let again = before.as_ref().and_then(|done| done.body.get("connection")).and_then(|id| id.as_str());
     let connection = match (again, &wanted.connection) {
         (Some(id), _) => id.to_owned(),
@@ -140,11 +141,11 @@ fn asked(oauth: &OauthSettings, named: Option<&BTreeSet<String>>) -> Result<BTre
         Some(named) => named,
     };
     let asked: BTreeSet<String> = chosen.union(&oauth.always_scopes).cloned().collect();
-    // Nothing asked for means whatever the provider likes (RFC 6749 §3.3), which is not what an empty list says.
+    // Without a `scope` parameter the provider chooses (RFC 6749 §3.3), which differs from an explicit empty list.
     if named.is_some() && asked.is_empty() { Err(Refusal::ScopeEmpty) } else { Ok(asked) }
 }
 
-/// A connection that may be connected again, at the same provider.
+/// Checks that a connection can be reconnected at the same provider.
 async fn again_at(
     connection: &mut PgConnection,
     desk: &Desk<'_>,
@@ -193,7 +194,7 @@ pub(super) fn about(event: Event, one: &PendingAuthorization) -> Event {
     Event { subject: Some(one.owner.clone()), target: Some(one.connection.clone()), ..event }
 }
 
-/// Whether its owner still is somebody, and has not been cut off since it began.
+/// Whether the owner is still active and has not been revoked since the authorization began.
 pub(super) async fn is_connectable(
     rows: &RowMac,
     connection: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! Providers at the management API: administrators declare them, everybody may know which there are.
+//! Providers at the management API: administrators declare providers; every caller can list them.
 
 use serde_json::{Value, json};
 
@@ -14,19 +14,19 @@ use crate::services::apply::{Change, Line};
 use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk, Entry};
 use sqlx::PgConnection;
 
-/// What a declaration came to.
+/// Result of a declaration.
 #[derive(Debug)]
 pub enum Declared {
     Done(ApiResponse),
-    /// It cannot be, and why, in words for whoever declared it.
+    /// The declaration is invalid; with the reason in words.
     Unusable(String),
 }
 
-/// What a declaration that cannot be is refused with.
+/// The refusal of an invalid declaration.
 pub const UNUSABLE: Refusal = Refusal::Malformed("The declaration cannot be used");
 
-/// Completes a declaration, by what the provider says of itself, and stores it. Who has been given a credential by the old
-/// settings is given none by them any more when the answer leaves.
+/// Completes a declaration from the provider's metadata, and stores it. After the response, no request uses the old
+/// settings.
 pub async fn declare(
     (desk, vault): (&Desk<'_>, &CredentialCache),
     call: &Call,
@@ -85,7 +85,7 @@ async fn try_to_declare(
     Ok(done)
 }
 
-/// All providers: what administrators declared, without secrets; for others, what they need to connect.
+/// All providers: full settings without secrets for administrators; for other callers, the members needed to connect.
 pub async fn providers(desk: &Desk<'_>, call: &Call) -> Result<ApiResponse, Error> {
     let mut connection = desk.pool.acquire().await?;
     let found = provider::store::list(&mut connection).await?;

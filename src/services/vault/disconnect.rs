@@ -1,4 +1,4 @@
-//! Ending connections: in force at once, and the provider is told, where it wants to know.
+//! Disconnects connections: effective at once; then the provider revokes the tokens, if it supports revocation.
 
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
@@ -15,10 +15,11 @@ use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk, Ent
 use crate::services::transaction::AuditedTransaction;
 use sqlx::PgConnection;
 
-/// How long a credential of an ended connection is kept for the provider's sake, at most.
+/// How long the credential of a disconnected connection is kept for the revocation at the provider.
 const TELL: Duration = Duration::hours(24);
 
-/// Ends a connection: from then on nobody gets its credential. Then the provider is told, where it wants to know.
+/// Disconnects a connection: from then on its credential cannot be retrieved. Then the tokens are revoked at the
+/// provider, where supported.
 pub async fn disconnect(
     (desk, vault): (&Desk<'_>, &CredentialCache),
     call: &Call,
@@ -67,7 +68,8 @@ async fn try_to_disconnect(
     Ok(done)
 }
 
-/// Tells the provider of an end, and forgets the credential once it knows, or need not, or has been told often enough.
+/// Revokes the tokens at the provider. Purges the credential after success, if no revocation is supported, or after
+/// the retention time.
 async fn tell(
     (desk, vault): (&Desk<'_>, &CredentialCache),
     ended: &Connection,
@@ -85,7 +87,7 @@ async fn tell(
             }
             Credential::ApiKey { .. } | Credential::Basic { .. } => Revoked::Nowhere,
         },
-        // What cannot be opened cannot be told either, and is not kept forever.
+        // A credential that cannot be opened cannot be revoked, and is not kept forever.
         Err(fault) if long_enough => {
             tracing::error!(connection = ended.id, error = %fault, "a provider is never told of an end");
             Revoked::Not(None)
@@ -96,7 +98,7 @@ async fn tell(
     if let Revoked::Not(Some(seconds)) = revoked {
         let rest = Duration::seconds(i64::try_from(seconds).unwrap_or(i64::from(u32::MAX)));
         let mut connection = desk.pool.acquire().await?;
-        // The row as it is by now: ending a connection has raised its version.
+        // Reads the row again, because the disconnect has raised its version.
         if let Some(found) = vault::store::find(&mut connection, &ended.id).await? {
             vault::store::mark_resting(&mut connection, (&found.id, found.version), now + rest).await?;
         }
@@ -124,14 +126,14 @@ pub async fn purge(
     now: OffsetDateTime,
 ) -> Result<usize, Fault> {
     const MOST: i64 = 20;
-    /// Whoever ended it has just told the provider, or is about to.
+    /// Skips recent disconnects, whose own request revokes the tokens.
     const SETTLE: Duration = Duration::seconds(60);
     let mut connection = desk.pool.acquire().await?;
     let left = vault::store::pending_purge(&mut connection, MOST, now).await?;
     drop(connection);
     let due = left.iter().filter(|one| one.disconnected_at.is_some_and(|at| now - at >= SETTLE));
     for one in due {
-        // One that cannot be told keeps no other from being told.
+        // A failed revocation does not stop the others.
         if let Err(fault) = tell((desk, vault), one, now).await {
             tracing::warn!(connection = one.id, error = %fault, "a provider was not told of an end");
         }

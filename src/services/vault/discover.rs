@@ -1,4 +1,4 @@
-//! What an authorization server says of itself (RFC 8414 §3, and OpenID Connect Discovery §4 for those that know only that).
+//! Discovery of authorization server metadata (RFC 8414 §3), with OpenID Connect Discovery 1.0 §4 as a fallback.
 
 use serde_json::Value;
 use url::Url;
@@ -7,7 +7,7 @@ use crate::platform::fault::{Context, Fault};
 use crate::platform::json;
 use crate::platform::outbound::Outbound;
 
-/// The metadata of RFC 8414 §2, as far as it is needed. A member that is null, empty or of another type is taken for absent.
+/// The required part of the metadata (RFC 8414 §2). A member that is null, empty or of a wrong type counts as absent.
 pub(super) struct Metadata {
     pub(super) authorization_endpoint: Option<String>,
     pub(super) token_endpoint: String,

@@ -1,5 +1,5 @@
-//! Taking a credential out of the vault by token exchange (RFC 8693): the subject token is the agent's own token of a
-//! chain, and what is issued is a token of somebody else, which has a type of its own (standards TE-47).
+//! Retrieval of a stored credential by token exchange (RFC 8693 §2). The subject token is the agent's own delegated
+//! token; the issued token belongs to the provider and has its own token type.
 
 use std::sync::Arc;
 
@@ -24,19 +24,19 @@ use crate::services::client_request::{ClientCredentialsInput, authenticate};
 use crate::services::dpop::{self, DpopTarget};
 use crate::services::verify_token;
 
-/// A request for a token of the vault, as far as its form goes.
+/// A parsed exchange request for a stored credential.
 #[derive(Debug)]
 pub struct VaultExchangeRequest {
     /// Who asks, under which key, from where.
     pub from: ClientCredentialsInput,
-    /// Under which token, for what: one object that names a connection.
+    /// The subject token and one authorization details object that names a connection.
     pub asked: Result<(PresentedToken, Details), Refusal>,
 }
 
-/// Answers the JSON document of a token response (RFC 8693 §2.2.1), cleared after use, and where the log has it.
+/// Returns the JSON of the token response (RFC 8693 §2.2.1), zeroed after use, and the event's position.
 ///
 /// # Errors
-/// A refusal, which has been recorded if the client is known.
+/// A refusal, recorded if the client is known.
 pub async fn exchange(
     app: &Arc<App>,
     request: &VaultExchangeRequest,
@@ -100,7 +100,7 @@ pub async fn exchange(
     Ok((retrieve::exchanged(&taken, context.now)?, context.place))
 }
 
-/// What was refused before anything was known of the connection.
+/// Records a refusal that precedes the lookup of the connection.
 async fn record(
     app: &App,
     (event, single_use_ids): (Event, Vec<SingleUseId>),

@@ -1,4 +1,4 @@
-//! The vault: credentials of third parties, for living chains only.
+//! The vault: credentials of third parties, available only under active delegations.
 
 mod callback;
 mod code_exchange;

@@ -1,4 +1,4 @@
-//! Stores declared providers, and says which members changed.
+//! Stores declared providers, and returns the changed members.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgConnection;
@@ -13,7 +13,7 @@ use crate::platform::fault::Fault;
 use crate::services::apply::{MemberChange, SecretChange, differences, provider_members};
 use crate::services::keys::ensure_data_key;
 
-/// Completes declarations of providers, which may talk to them; not inside a transaction.
+/// Completes declarations of providers. May send requests to them, so never call it inside a transaction.
 pub(in crate::services) async fn prepare_all(
     pool: &PgPool,
     vault: Option<&CredentialCache>,
@@ -33,7 +33,7 @@ pub(in crate::services) async fn prepare_all(
     Ok(providers)
 }
 
-/// Stores a provider. Gives the members that changed, or `None` if it is new; the caller records it.
+/// Stores a provider. Returns the changed members, or `None` for a new provider; the caller records the event.
 pub(in crate::services) async fn put(
     connection: &mut PgConnection,
     keys: &DataKeys,

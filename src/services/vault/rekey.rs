@@ -1,5 +1,5 @@
-//! New keys for what is kept, while servers run: the master key wraps all keys anew, and a fresh data key seals all secrets
-//! anew, some at a time. Whatever interrupts it, nothing is lost, and the next run goes on.
+//! Rekeys stored secrets while servers run: the master key rewraps all keys, and a new data key reseals all secrets
+//! in batches. An interrupted run loses nothing; the next run resumes.
 
 use serde::Serialize;
 use serde_json::json;
@@ -13,22 +13,22 @@ use crate::platform::fault::Fault;
 use crate::services::keys;
 use crate::services::transaction::AuditedTransaction;
 
-/// So many secrets in one transaction.
+/// Number of secrets per transaction.
 const BATCH: i64 = 100;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rekeyed {
-    /// Keys that the master key has wrapped anew.
+    /// Number of keys rewrapped by the master key.
     pub wrapped: usize,
-    /// The data key that seals now.
+    /// Id of the active data key.
     pub data_key: String,
-    /// Whether a run before had begun with it.
+    /// Whether the run resumed an earlier one.
     pub resumed: bool,
-    /// Secrets that were sealed anew.
+    /// Number of resealed secrets.
     pub sealed: usize,
 }
 
-/// Does it all; `report` hears how many secrets were sealed anew, and how many are left.
+/// Rewraps and reseals everything. `report` receives the number of resealed secrets and of remaining ones.
 pub async fn rekey(
     pool: &PgPool,
     keys: &DataKeys,
@@ -49,7 +49,7 @@ pub async fn rekey(
             return Ok(done);
         }
         if sealed == 0 {
-            // Rows that others hold at the moment.
+            // The remaining rows are locked by other transactions.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         report(done.sealed, left);
@@ -69,7 +69,7 @@ async fn begin(pool: &PgPool, keys: &DataKeys, now: OffsetDateTime) -> Result<St
     Ok(made.id)
 }
 
-/// Some of what is sealed under keys that are retired; gives how many, and how many are left.
+/// Reseals a batch of secrets under retired keys; returns the numbers of resealed and remaining secrets.
 async fn some(pool: &PgPool, keys: &DataKeys, now: OffsetDateTime) -> Result<(usize, i64), Fault> {
     let mut work = AuditedTransaction::begin(pool).await?;
     let found = sealed_rows::lock_some(work.connection(), BATCH).await?;

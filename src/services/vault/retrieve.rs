@@ -1,4 +1,4 @@
-//! Taking a credential out of the vault.
+//! Retrieval of a stored credential.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::protocol::scope;
 use crate::protocol::token_exchange::VAULT_TOKEN;
 use crate::services::access_token_auth::PresentedAccessToken;
 
-/// How a credential is wanted.
+/// The delivery form of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryForm {
     /// As it is.
     Open,
-    /// Sealed to the agent's own key, so that nothing on the way can read it.
+    /// Encrypted to the agent's own key, so that no intermediary can read the credential.
     Sealed,
 }
 
@@ -40,16 +40,16 @@ pub struct RetrievalRequest<'a> {
     pub rejected: Option<[u8; 32]>,
 }
 
-/// How a credential is answered.
+/// A retrieved credential.
 #[derive(Debug)]
 pub enum RetrievedCredential {
     /// For whoever holds the connection to us: a JSON document, cleared after use.
     Open(Zeroizing<Vec<u8>>),
-    /// A JWE to the agent's own key, with the id of the connection beside it.
+    /// A JWE to the agent's own key, with the connection's id.
     Sealed(Value),
 }
 
-/// What leaves the vault: never a refresh token.
+/// The response document; it never contains a refresh token.
 #[derive(Serialize)]
 struct Taken<'a> {
     access_token: &'a str,
@@ -63,10 +63,10 @@ struct Taken<'a> {
     connection: &'a str,
 }
 
-/// Answers the credential of a connection.
+/// Returns the credential of a connection.
 ///
 /// # Errors
-/// A refusal, which has been recorded once it was known whose chain asks.
+/// A refusal, recorded if the token's delegation is known.
 pub async fn retrieve(
     app: &Arc<App>,
     (presented, at): (&PresentedAccessToken, (&str, &str)),
@@ -105,7 +105,7 @@ fn document(
     let pair;
     let (access_token, token_type) = match &opened.credential {
         Credential::Oauth2(tokens) => (tokens.access_token.expose_secret(), presented_as(&tokens.token_type)),
-        // RFC 8693 §2.2.1: what is no OAuth token has no type.
+        // RFC 8693 §2.2.1: `N_A` is the type of a credential that is not an OAuth access token.
         Credential::ApiKey { key } => (key.expose_secret(), if scheme.is_empty() { "N_A" } else { scheme }),
         Credential::Basic { username, password } => {
             pair = crate::protocol::oauth_client::pair(username, password.expose_secret());
@@ -125,8 +125,8 @@ fn document(
     Ok(bytes)
 }
 
-/// The scheme by which an access token is presented (RFC 6750 §2.1). A type that is no scheme, such as Slack's `bot`, is not
-/// told: what agents would make of it is refused.
+/// The scheme to present an access token with (RFC 6750 §2.1). A provider's token type that is no scheme, such as
+/// Slack's `bot`, becomes `Bearer`: agents that used it as a scheme would be refused.
 fn presented_as(token_type: &str) -> &str {
     const SCHEMES: [&str; 5] = ["Bearer", "DPoP", "PoP", "MAC", "N_A"];
     SCHEMES.into_iter().find(|scheme| scheme.eq_ignore_ascii_case(token_type)).unwrap_or("Bearer")

@@ -1,4 +1,4 @@
-//! Verifying evidence offline: the events by their proofs, and all that follows from them by making it again.
+//! Offline verification of evidence: events by their proofs, and reports by computing them again.
 
 use std::path::Path;
 
@@ -13,20 +13,20 @@ use crate::services::audit::verify::size_of;
 use crate::services::audit::verify_file::verify_export;
 use crate::services::audit::{Report, TrustAnchors};
 
-/// What a verification of evidence found out.
+/// Result of a verification of evidence.
 #[derive(Debug, Serialize)]
 pub struct EvidenceReport {
     /// Whether the events and all other files are valid.
     pub valid: bool,
-    /// Whether only the keys in the folder were believed.
+    /// Whether only the keys in the folder were used.
     pub keys_of_folder: bool,
     pub about: EvidenceHeader,
     pub events: Report,
-    /// Files that are not what follows from the events, or are missing.
+    /// Files that differ from the computed ones, or are missing.
     pub altered: Vec<&'static str>,
 }
 
-/// Whether a folder has the file that evidence is made of.
+/// Whether the folder has an event file.
 pub fn is_evidence(folder: &Path) -> bool {
     folder.join(EVENTS).is_file()
 }
@@ -34,7 +34,7 @@ pub fn is_evidence(folder: &Path) -> bool {
 /// Verifies a folder with evidence.
 ///
 /// # Errors
-/// A fault if it could not be checked: it is no evidence, of another version, or has no key that can be believed.
+/// A fault if a check is impossible: no evidence, another format version, or no trusted key.
 pub fn verify_evidence(folder: &Path, anchors: &TrustAnchors) -> Result<EvidenceReport, Fault> {
     let events = folder.join(EVENTS);
     let lines = read(&events)?;
@@ -56,7 +56,7 @@ pub fn verify_evidence(folder: &Path, anchors: &TrustAnchors) -> Result<Evidence
             altered.push(name);
         }
     }
-    // What is made of the events by another version may have other words.
+    // Another version of actchain may compute reports with another text.
     if report.valid && !altered.is_empty() && about.actchain != env!("CARGO_PKG_VERSION") {
         return Err(Fault::new(format!(
             "the events are valid, but {} cannot be compared by this version: verify with actchain {}",
@@ -75,7 +75,7 @@ pub fn verify_evidence(folder: &Path, anchors: &TrustAnchors) -> Result<Evidence
     Ok(EvidenceReport { valid, keys_of_folder, about, events: report, altered })
 }
 
-/// The text of a checkpoint as it is in a line of JSON: witnesses have signed beneath it later.
+/// The checkpoint's text as a JSON string without its end, because cosignatures may have been added later.
 fn checkpoint_in_json(note: &str) -> Result<String, Fault> {
     let (text, _) = note.split_once("\n\n").unwrap_or_default();
     let quoted = serde_json::to_string(&format!("{text}\n\n")).context("reading a checkpoint")?;
@@ -96,7 +96,7 @@ fn keys(text: &str) -> Result<Vec<VerifierKey>, Fault> {
     keys.filter(|keys| !keys.is_empty()).ok_or_else(|| Fault::new(format!("{KEYS} has no keys of a log")))
 }
 
-/// An event of the file, which verification has read before.
+/// Parses an event line that verification has accepted before.
 fn event(line: &str) -> Option<EventRow> {
     let rest = line.strip_prefix("{\"event\":")?.strip_suffix('}')?;
     let (document, _) = rest.rsplit_once(",\"proof\":")?;
