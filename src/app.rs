@@ -55,7 +55,6 @@ pub struct App {
     pub pool: PgPool,
     /// Computes and verifies the MACs of rows.
     pub rows: RowMac,
-    /// Records exchanges.
     pub ledger: Ledger,
     /// Credentials of third parties.
     pub vault: CredentialCache,

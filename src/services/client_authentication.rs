@@ -35,6 +35,7 @@ pub enum Credentials {
     },
     /// Only a client id; the DPoP key has to prove the client.
     Key {
+        /// The parameter `client_id` (RFC 6749 §2.2).
         client_id: String,
     },
 }

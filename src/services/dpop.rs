@@ -23,7 +23,8 @@ pub struct VerifiedDpopKey {
     pub single_use_id: SingleUseId,
 }
 
-/// Verifies the proof of an authenticated client, and requires a proof where the client's policy does.
+/// Verifies the proof of a known client and that the client may use its key. Requires a proof where the client's
+/// policy does.
 pub fn possess(
     app: &App,
     (client, at): (&Client, DpopTarget<'_>),

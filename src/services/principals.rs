@@ -89,7 +89,7 @@ async fn check_principal(
         };
         return found.map(|client| Some(client.client_id)).ok_or_else(|| Refusal::NotFound.into());
     }
-    // A mistyped principal must not look like a successful revocation.
+    // A mistyped principal must not pass for a successful revocation.
     let registry = registry::store::load(desk.rows, connection, desk.issuer).await?;
     let known = registry.issuers.contains_key(&who.iss) && is_name(&who.sub);
     if known { Ok(None) } else { Err(Refusal::DelegatorUnknown.into()) }
@@ -292,8 +292,8 @@ async fn try_to_restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -
     Ok(done)
 }
 
-/// Ends a task: deactivates its ephemeral agents and their delegations. An agent can end only the agents it created;
-/// an administrator can end all agents of the task.
+/// Ends a task: deactivates its ephemeral agents and revokes their delegations. Users and agents end only the agents
+/// that they created; administrators and operators end all agents of the task.
 pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<ApiResponse, Error> {
     let result = try_to_end_task(desk, call, task_id).await;
     record_delegation_refusal(desk, call, ("end a task", AuditTarget::Other(task_id)), result).await

@@ -279,7 +279,7 @@ fn stored(done: &ApiResponse) -> Stored {
 /// The target of a refused operation, as named by the caller.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum AuditTarget<'a> {
-    /// No existing target.
+    /// The target does not exist, or none was named.
     Nothing,
     /// A delegation, or the parent of a delegation to be created.
     Delegation(&'a str),

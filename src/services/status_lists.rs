@@ -1,4 +1,4 @@
-//! Status lists (draft-ietf-oauth-status-list): computed, signed, and cached until a token or delegation is revoked.
+//! Status lists (draft-ietf-oauth-status-list): computed, signed, and cached for `ttl` or until the next revocation.
 
 use std::sync::Arc;
 

@@ -13,7 +13,8 @@ use crate::platform::jose::SealingKey;
 use crate::protocol::merkle::{self, Frontier};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
-/// Maximum number of events that count as the recording of cosignatures on one checkpoint.
+/// Maximum number of events after the newest checkpoint that are checked for being cosignatures only; more than the
+/// cosignatures of one checkpoint.
 const MAX_COSIGNATURE_EVENTS: u64 = 64;
 
 /// How long a checkpoint is reused for exports.
@@ -70,7 +71,7 @@ pub async fn checkpoint_if_due(
     checkpoint_on(&mut connection, seal, issuer, now).await.map(drop)
 }
 
-/// [`checkpoint`] on a given connection.
+/// [`checkpoint`] on one connection.
 pub(super) async fn checkpoint_on(
     connection: &mut PgConnection,
     seal: &SealingKey,

@@ -34,7 +34,6 @@ const MAX_SCANNED: usize = 4_000;
 /// Minimum and maximum number of events read at once: about two for each requested chain.
 const STRIDE: [usize; 2] = [16, 128];
 
-/// A query of the log.
 #[derive(Debug, Clone)]
 pub struct AuditQuery {
     pub filter: Filter,

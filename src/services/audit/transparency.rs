@@ -21,7 +21,7 @@ use crate::services::transaction::AuditedTransaction;
 #[derive(Debug, Clone, Serialize, serde::Deserialize)]
 pub struct Inclusion {
     pub seq: u64,
-    /// The tree size.
+    /// Size of the tree, in events.
     pub size: u64,
     pub leaf: String,
     pub path: Vec<String>,

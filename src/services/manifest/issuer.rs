@@ -68,6 +68,7 @@ pub struct IssuerDeclaration {
 enum DeclaredSubject {
     /// As the issuer names them.
     Raw,
+    /// `{alias}:{sub}`.
     Prefixed,
 }
 

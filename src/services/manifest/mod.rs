@@ -62,6 +62,7 @@ pub struct ResourceDeclaration {
     pub(super) place: Place,
 }
 
+/// A client.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientDeclaration {

@@ -61,6 +61,7 @@ enum Attempt {
     Refused {
         error: String,
         status: Option<u16>,
+        /// Seconds until a retry, from `Retry-After` (RFC 9110 §10.2.3).
         retry_after: Option<u64>,
     },
 }

@@ -48,6 +48,7 @@ pub struct ProviderDeclaration {
     /// Authorization endpoint; without one, credentials are imported only.
     #[schemars(example = &"https://accounts.example.com/authorize")]
     authorization_endpoint: Option<String>,
+    /// Token endpoint.
     #[schemars(example = &"https://accounts.example.com/token")]
     token_endpoint: Option<String>,
     /// Revocation endpoint (RFC 7009).

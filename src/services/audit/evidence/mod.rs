@@ -60,7 +60,7 @@ pub struct Written {
     pub chains: usize,
     /// Number of delegations.
     pub delegations: usize,
-    /// Size of the log.
+    /// Number of events in the log.
     pub size: u64,
     /// The first event in the database: earlier events are archived and were not searched.
     pub first: u64,
