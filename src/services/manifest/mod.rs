@@ -1,5 +1,6 @@
-//! The manifest that `actchain apply` reads: issuers, resources, clients, providers, sinks and delegations as YAML. Unknown
-//! members, duplicate keys and duplicate ids are refused; each error names its place and repeats no value of the file.
+//! The manifest that `actchain apply` reads: issuers, resources, clients, providers, sinks and delegations as
+//! YAML. Unknown members, duplicate keys and duplicate ids are refused; each error names its place and repeats no
+//! value of the file.
 
 mod check;
 mod issuer;
