@@ -8,7 +8,7 @@
 //! 1. Dependencies point down: `http`, `cli`, `jobs` → `services` → `app` → `domain` → `protocol` → `platform`.
 //! 2. Reads may call a store directly; every write is a service, and records an event.
 //! 3. A refusal is a response; a fault is a failure of the server: two types, joined only in
-//! [`domain::refusal::Error`].
+//!    [`domain::refusal::Error`].
 
 pub mod app;
 pub mod cli;
