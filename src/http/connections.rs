@@ -1,6 +1,6 @@
-//! How many connections there may be, and for how long. A slow client has ten seconds for its first request; after that,
-//! actix gives it all the time it wants for the head of the next one. So connections are kept for a next request only
-//! while there is plenty of room: whatever slow clients do, half of the connections is for others.
+//! How many connections are open, and how long each is kept. A slow client has ten seconds for its first request; actix
+//! sets no limit for the head of the next request. So connections are kept alive only while at most half of the
+//! connections are open: slow clients cannot occupy the other half.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +13,9 @@ use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 use crate::platform::process;
 
-/// More for one thread is of no use.
+/// More connections for one thread have no effect.
 const MOST_PER_WORKER: usize = 25_000;
 
-/// The connections of a server.
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
     open: Arc<AtomicUsize>,
@@ -24,7 +23,7 @@ pub(super) struct Connections {
     most: usize,
 }
 
-/// One connection, until it is closed.
+/// Counts one open connection until it is dropped.
 #[derive(Debug)]
 struct Open(Arc<AtomicUsize>);
 
@@ -35,7 +34,7 @@ impl Drop for Open {
 }
 
 impl Connections {
-    /// As many as the limit of descriptors allows.
+    /// Derives the number of connections from the limit of file descriptors.
     pub(super) fn fitting(config: &Config, workers: usize) -> Result<Self, Fault> {
         let descriptors = process::descriptors()?;
         let database = usize::try_from(config.database_connections).unwrap_or(usize::MAX);
@@ -46,12 +45,12 @@ impl Connections {
         Ok(Self { open: Arc::default(), per_worker, most })
     }
 
-    /// The most of one HTTP thread; more wait until one is closed.
+    /// The maximum of one HTTP thread; further connections wait until one is closed.
     pub(super) fn per_worker(&self) -> usize {
         self.per_worker
     }
 
-    /// Counts a connection as long as its data is kept.
+    /// Counts a connection as open for as long as actix keeps its data.
     pub(super) fn count(&self, data: &mut Extensions) {
         self.open.fetch_add(1, Ordering::Relaxed);
         data.insert(Open(Arc::clone(&self.open)));
@@ -61,8 +60,8 @@ impl Connections {
         self.open.load(Ordering::Relaxed) <= self.most / 2
     }
 
-    /// Says how a response ends, and whether the connection is kept for another request. To a client of HTTP/1.0, a body
-    /// of unknown length ends with the connection: it knows no transfer codings (RFC 9112 §6.1).
+    /// Decides how a response ends, and whether the connection is kept alive. For a client of HTTP/1.0, a body of
+    /// unknown length ends with the connection: HTTP/1.0 has no transfer codings (RFC 9112 §6.1).
     pub(super) fn settle<B: MessageBody>(&self, response: &mut ServiceResponse<B>) {
         let old = response.request().version() < Version::HTTP_11;
         let endless = matches!(response.response().body().size(), BodySize::Stream);

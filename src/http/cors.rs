@@ -1,5 +1,5 @@
-//! Browsers that come from other origins (Fetch §3.3, the CORS protocol). Every origin may read what is public; origins
-//! that are configured may read what is asked for under credentials. No answer allows cookies.
+//! Requests of browsers from other origins (Fetch §3.3, the CORS protocol). Every origin may read public documents;
+//! only configured origins may read responses that need credentials. No response allows cookies.
 
 use actix_web::HttpResponse;
 use actix_web::http::Method;
@@ -11,7 +11,7 @@ use actix_web::http::header::{
 
 use crate::http::PROXY;
 
-/// Documents without authentication.
+/// Documents that need no authentication.
 const PUBLIC: [&str; 9] = [
     "/oauth/jwks",
     "/oauth/status-lists",
@@ -24,19 +24,20 @@ const PUBLIC: [&str; 9] = [
     "/.well-known/oauth-authorization-server",
 ];
 
-/// Not for scripts of other origins: answers of third parties, a page, what witnesses and operators call.
+/// Never readable by scripts of other origins: proxied responses, a page for browsers, and endpoints of witnesses and
+/// operators.
 const CLOSED: [&str; 6] =
     [PROXY, "/vault/callback/{provider}", "/audit/checkpoint/cosignatures", "/health", "/ready", "/metrics"];
 
-/// What a script may read besides the body.
+/// The response headers that a script may read.
 const EXPOSED: &str = "Actchain-Audit-From, Actchain-Audit-Size, Actchain-Receipt, DPoP-Nonce, ETag, Idempotent-Replayed, Location, \
                        Retry-After, WWW-Authenticate, X-Request-Id";
-/// What a script may send where it presents credentials.
+/// The request headers that a script may send to routes that need credentials.
 const SENT: &str = "Authorization, Content-Type, DPoP, Idempotency-Key, Last-Event-ID";
-/// How long a browser may keep the answer to a preflight, in seconds.
+/// How long a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: &str = "600";
 
-/// Who may read the answers of a route.
+/// Which origins may read the responses of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Policy {
     Everyone,
@@ -54,18 +55,18 @@ fn policy(route: &str) -> Policy {
     }
 }
 
-/// What holds for one request.
+/// The CORS decision for one request.
 #[derive(Debug)]
 pub(super) struct Cors {
-    /// The origin whose scripts may read the answer.
+    /// The origin whose scripts may read the response.
     allowed: Option<HeaderValue>,
     policy: Policy,
-    /// Whether the answer would be another one for another origin.
+    /// Whether the response differs by origin: `Vary: Origin` is set.
     varies: bool,
 }
 
 impl Cors {
-    /// By the route of a request, its header, and the configured origins.
+    /// Decides by the route of the request, its `Origin` header and the configured origins.
     pub(super) fn of(route: Option<&str>, headers: &HeaderMap, listed: &[String]) -> Self {
         let policy = route.map_or(Policy::Closed, policy);
         let mut origins = headers.get_all(ORIGIN);
@@ -82,7 +83,7 @@ impl Cors {
         Self { allowed, policy, varies: policy == Policy::Listed && !listed.is_empty() }
     }
 
-    /// The answer to a preflight (§3.3.3); `None` where the request is none, or its origin may not.
+    /// The response to a preflight (Fetch §3.3.3); `None` if the request is no preflight or its origin is not allowed.
     pub(super) fn preflight(
         &self,
         method: &Method,
@@ -93,7 +94,7 @@ impl Cors {
         if method != Method::OPTIONS || !asks || self.allowed.is_none() {
             return None;
         }
-        // The asterisk stands for every header field but Authorization.
+        // The asterisk covers every header except Authorization.
         let sent = if self.policy == Policy::Everyone { "*" } else { SENT };
         Some(
             HttpResponse::NoContent()
@@ -104,7 +105,7 @@ impl Cors {
         )
     }
 
-    /// Says in the header of an answer who may read it. What a third party says of its own origin is not said for ours.
+    /// Sets the CORS headers of a response. Removes those of an upstream response: they apply to the upstream's origin.
     pub(super) fn mark(self, headers: &mut HeaderMap) {
         headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
         headers.remove(actix_web::http::header::ACCESS_CONTROL_ALLOW_CREDENTIALS);

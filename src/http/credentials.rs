@@ -1,4 +1,4 @@
-//! What a request presents: credentials, proof, and where it comes from. Nothing is believed here.
+//! Reads credentials, DPoP proof and origin of a request. Nothing is verified here.
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, USER_AGENT};
@@ -19,7 +19,7 @@ use crate::services::dpop;
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 const MAX_USER_AGENT: usize = 256;
 
-/// The one method by which the client authenticates (RFC 6749 §2.3).
+/// The one method with which the client authenticates (RFC 6749 §2.3).
 pub(super) fn credentials(headers: &HeaderMap, params: &Params) -> Result<Credentials, Refusal> {
     let authorization: Vec<_> = headers.get_all(AUTHORIZATION).collect();
     let secret = params.get("client_secret");
@@ -83,7 +83,7 @@ pub(super) fn proof(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// Where a request comes from, for the log. The peer is the one of the connection: headers can say anything.
+/// Where a request comes from, for the audit log. The peer address is the connection's: a header could be forged.
 pub(super) fn origin(request: &HttpRequest, request_id: RequestId) -> Origin {
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let cut = |text: &str| text.chars().take(MAX_USER_AGENT).collect();
@@ -94,7 +94,7 @@ pub(super) fn origin(request: &HttpRequest, request_id: RequestId) -> Origin {
     }
 }
 
-/// A request under a client's own credentials, at one of the OAuth endpoints.
+/// A request with a client's own credentials at an OAuth endpoint.
 pub(super) fn client_request(
     path: &'static str,
     request: &HttpRequest,

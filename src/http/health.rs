@@ -1,4 +1,4 @@
-//! What whoever runs the server asks: is it alive, can it work, how is it doing.
+//! For operators: liveness, readiness and metrics.
 
 use actix_web::{HttpResponse, web};
 use serde_json::json;
@@ -7,12 +7,12 @@ use crate::app::App;
 use crate::platform::db;
 use crate::platform::fault::Fault;
 
-/// The process answers.
+/// Liveness: the process answers.
 pub(super) async fn health() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "ok"}))
 }
 
-/// Database, schema and keys are there.
+/// Readiness: database, schema and keys are available.
 pub(super) async fn ready(app: web::Data<App>) -> HttpResponse {
     match check(&app).await {
         Ok(()) => HttpResponse::Ok().json(json!({"status": "ready"})),
@@ -27,7 +27,7 @@ async fn check(app: &App) -> Result<(), Fault> {
     app.read(async |connection| db::schema(connection).await).await?.require_current()
 }
 
-/// Prometheus text format.
+/// Metrics in the Prometheus text format.
 pub(super) async fn metrics(app: web::Data<App>) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(app.metrics.render())
 }

@@ -1,4 +1,4 @@
-//! ENTRY POINT: the only importer of actix. Every route and its guard on one screen.
+//! ENTRY POINT: HTTP. The only importer of actix; lists every route and its guard.
 
 mod connections;
 mod cors;
@@ -31,10 +31,10 @@ use crate::app::App;
 use crate::platform::fault::{Context, Fault};
 use crate::protocol::metadata::{issuer_path, well_known_paths};
 
-/// What goes on behind the host is the host's: any number of segments.
+/// The proxy's `path` is the path at the upstream host: any number of segments.
 const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
-/// Every path with its methods, below the issuer's path; `openapi.yaml` is held against this.
+/// Every path below the issuer's path with its methods. A test compares this list with `openapi.yaml`.
 pub const ROUTES: [(&str, &[&str]); 56] = [
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
@@ -94,7 +94,7 @@ pub const ROUTES: [(&str, &[&str]); 56] = [
     ("/metrics", &["GET"]),
 ];
 
-/// Under a client's own credentials, or for everybody.
+/// OAuth endpoints: public, or authenticated by the client's own credentials.
 fn oauth(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     config
         .service(web::resource(at("/oauth/token")).route(web::post().to(token::post)))
@@ -107,7 +107,7 @@ fn oauth(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         );
 }
 
-/// Under an access token: users in person, agents and administrators under their keys.
+/// The management API, authorized by an access token: user tokens, and DPoP-bound tokens of agents and administrators.
 fn management(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     let below = |path: &str| web::resource(at(&format!("/delegate/{{id}}{path}")));
     config
@@ -142,7 +142,7 @@ fn management(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         );
 }
 
-/// The log to take along, and where it is sent.
+/// The export of the audit log, and its sinks.
 fn audit_out(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     let below = |path: &str| web::resource(at(&format!("/api/v1/audit-sinks/{{id}}{path}")));
     config
@@ -158,7 +158,7 @@ fn audit_out(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(below("/dead-letters/replay").route(web::post().to(audit_sinks::replay)));
 }
 
-/// The vault: its owners and administrators at the management API, and agents that fetch.
+/// The vault: management by owners and administrators, and credentials for agents.
 fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     let below = |path: &str| web::resource(at(&format!("/api/v1/connections/{{id}}{path}")));
     config
@@ -182,7 +182,7 @@ fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(web::resource(at("/vault/proxy/{rest:.*}")).route(passing().to(vault_proxy::call)));
 }
 
-/// The audit log, for whoever may see it.
+/// The audit log, filtered to the events that the caller may read.
 fn audit(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     let below = |path: &str| web::resource(at(&format!("/api/v1/audit-logs{path}")));
     config
@@ -190,7 +190,7 @@ fn audit(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(below("/stream").route(web::get().to(audit_stream::get)))
         .service(below("/chains").route(web::get().to(audit_logs::chains)))
         .service(below("/chains/{txn}").route(web::get().to(audit_logs::chain)))
-        // Behind everything that has a name of its own.
+        // Last: actix takes the first route that matches, and `{id}` matches the names above, too.
         .service(below("/{id}").route(web::get().to(audit_logs::show)))
         .service(
             web::resource(at("/api/v1/agents/{id}/delegations/graph"))
@@ -198,7 +198,7 @@ fn audit(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         );
 }
 
-/// The log for everybody; its entries for whoever may read all of it.
+/// The public transparency log. Entry tiles need a token that may read the whole log.
 fn transparency(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     config
         .service(web::resource(at("/audit/checkpoint")).route(reading().to(transparency::checkpoint)))
@@ -208,7 +208,7 @@ fn transparency(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(web::resource(at("/audit/keys")).route(reading().to(transparency::keys)))
         .service(web::resource(at("/audit/proof/inclusion")).route(reading().to(transparency::inclusion)))
         .service(web::resource(at("/audit/proof/consistency")).route(reading().to(transparency::consistency)))
-        // Where a tile is takes one segment or several.
+        // A tile number takes one segment or several (c2sp.org/tlog-tiles).
         .service(
             web::resource(at("/audit/tile/entries/{tile:.*}")).route(reading().to(transparency::entries)),
         )
@@ -225,7 +225,7 @@ fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     audit(config, &at);
     transparency(config, &at);
     config
-        // For whoever runs the server: not below the issuer's path, and not for relying parties.
+        // For operators: not below the issuer's path, and not for relying parties.
         .service(web::resource("/health").route(reading().to(health::health)))
         .service(web::resource("/ready").route(reading().to(health::ready)))
         .service(web::resource("/metrics").route(reading().to(health::metrics)));
@@ -234,31 +234,28 @@ fn routes(config: &mut web::ServiceConfig, issuer: &str) {
     }
 }
 
-/// GET, and HEAD with it (RFC 9110 §9.3.2).
+/// Matches GET and HEAD (RFC 9110 §9.3.2).
 fn reading() -> actix_web::Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
-/// What the proxy passes on: not TRACE, which would show what was sent, nor CONNECT.
+/// The methods that the proxy forwards. TRACE would echo the credential; CONNECT would open a tunnel.
 fn passing() -> actix_web::Route {
     let reading = guard::Any(guard::Get()).or(guard::Head());
     web::route().guard(reading.or(guard::Post()).or(guard::Put()).or(guard::Patch()).or(guard::Delete()))
 }
 
-/// A server that listens.
 pub struct HttpServer {
-    /// Where.
     pub address: SocketAddr,
     server: Server,
 }
 
 impl HttpServer {
-    /// Takes the address, without serving yet.
+    /// Binds the address, without serving yet.
     pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, Fault> {
         std::net::TcpListener::bind(address).context(&format!("listening on {address}"))
     }
 
-    /// Begins to serve on a listener.
     pub fn start(app: &Arc<App>, listener: std::net::TcpListener) -> Result<Self, Fault> {
         let address = listener.local_addr().context("listening")?;
         let workers = match app.config.workers {
@@ -285,7 +282,7 @@ impl HttpServer {
         .disable_signals()
         .shutdown_timeout(10)
         .client_request_timeout(Duration::from_secs(10))
-        // Whoever has hung up waits for nothing any more, and nobody goes on calling elsewhere for it.
+        // A closed connection cancels the request and its upstream calls.
         .h1_allow_half_closed(false)
         .listen(listener)
         .context("serving")?
@@ -293,12 +290,11 @@ impl HttpServer {
         Ok(Self { address, server })
     }
 
-    /// What stops it: no new connections, those under way are finished.
+    /// The handle stops the server: no new connections are accepted, and requests in progress are finished.
     pub fn handle(&self) -> ServerHandle {
         self.server.handle()
     }
 
-    /// Serves until it is stopped.
     pub async fn run(self) -> Result<(), Fault> {
         self.server.await.context("serving")
     }

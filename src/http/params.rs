@@ -1,6 +1,6 @@
-//! The strict reader of form bodies (RFC 6749 §3.2): names and values decoded before they are compared, repetition
-//! refused where it is not allowed, empty values taken for absent ones. With `platform::json` it is the border for
-//! texts: what passes is UTF-8 without the NUL character, which PostgreSQL does not store.
+//! The strict parser of form bodies (RFC 6749 §3.2): decodes names and values before it compares them, refuses
+//! repetition where it is not allowed, and treats empty values as absent. With `platform::json` it is the boundary for
+//! texts: accepted text is UTF-8 without the NUL character, which PostgreSQL does not store.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 use crate::domain::refusal::Refusal;
 use crate::protocol::token_exchange::percent_decode;
 
-/// The only parameters that may come more than once (RFC 8693 §2.1, RFC 8707 §2).
+/// The only parameters that may be repeated (RFC 8693 §2.1, RFC 8707 §2).
 const REPEATABLE: [&str; 2] = ["audience", "resource"];
-/// More parameters than any request has.
+/// More parameters than any valid request has.
 const MAX_PARAMETERS: usize = 100;
 
-/// What may only come in the body, where it stays out of logs (RFC 6749 §2.3.1, RFC 6750 §5.3).
+/// Parameters that may come only in the body, which is not logged (RFC 6749 §2.3.1, RFC 6750 §5.3).
 const NEVER_IN_THE_QUERY: [&str; 7] = [
     "client_secret",
     "client_assertion",
@@ -32,12 +32,10 @@ const NEVER_IN_THE_QUERY: [&str; 7] = [
 /// How long a body may take to arrive.
 const MOST_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A form that was read.
 #[derive(Debug, Default)]
 pub(super) struct Params(BTreeMap<String, Vec<String>>);
 
 impl Params {
-    /// Reads a body.
     pub(super) fn read(body: &[u8]) -> Result<Self, Refusal> {
         let malformed = |sentence| Refusal::Malformed(sentence);
         let body = std::str::from_utf8(body).map_err(|_| malformed("The body is not valid UTF-8"))?;
@@ -63,7 +61,7 @@ impl Params {
         Ok(Self(params))
     }
 
-    /// The value of a parameter, where it has one.
+    /// The value of a parameter; `None` if it is absent.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.first().map(String::as_str)
     }
@@ -74,25 +72,23 @@ impl Params {
         self.0
     }
 
-    /// All values of a parameter.
     pub(super) fn all(&self, name: &str) -> &[String] {
         self.0.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
-/// Reads the form of a request: in time, within its size, of the right type, and without credentials in the URI.
+/// Reads the form of a request. Checks time, size and content type, and refuses credentials in the URI.
 pub(super) async fn form(request: &HttpRequest, payload: Payload, most: usize) -> Result<Params, Refusal> {
     let body = body(payload, most).await?;
     check_frame(request)?;
     Params::read(&body)
 }
 
-/// Whether a path or a query can be read as text: escapes are whole, and the result is UTF-8 without NUL.
+/// Whether a path or a query decodes as text: escapes are complete, and the result is UTF-8 without NUL.
 pub(super) fn is_text(encoded: &str) -> bool {
     percent_decode(encoded).is_some()
 }
 
-/// Reads a query.
 pub(super) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Refusal> {
     let read = Query::<T>::from_query(request.query_string()).ok();
     read.filter(|_| is_text(request.query_string()))
@@ -100,7 +96,7 @@ pub(super) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Ref
         .ok_or(Refusal::Malformed("The query is not what this endpoint reads"))
 }
 
-/// Reads a body.
+/// Reads a body of at most `most` bytes, within [`MOST_PATIENCE`].
 pub(super) async fn body(payload: Payload, most: usize) -> Result<Bytes, Refusal> {
     match actix_web::rt::time::timeout(MOST_PATIENCE, payload.to_bytes_limited(most)).await {
         Ok(Ok(Ok(body))) => Ok(body),
@@ -110,7 +106,7 @@ pub(super) async fn body(payload: Payload, most: usize) -> Result<Bytes, Refusal
     }
 }
 
-/// The content type, and a query without credentials.
+/// Checks the content type, and refuses a query with credentials.
 fn check_frame(request: &HttpRequest) -> Result<(), Refusal> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();

@@ -1,5 +1,5 @@
-//! Connecting a third party's account in a browser: the cookie with which it begins, and the pages with which it ends. The
-//! pages are fixed: nothing that a query says is in them.
+//! Connecting a third party's account in a browser: the cookie at the start and the pages at the end. The pages are
+//! fixed texts: they never contain a value from the query.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
@@ -23,7 +23,7 @@ use crate::protocol::token_exchange::percent_decode;
 use crate::services::request_context::ApiResponse;
 use crate::services::vault::{self, AuthorizationResponse, CallbackPage, CallbackParams, NewConnection};
 
-/// More cookies of one name than a browser sends.
+/// The most cookies of one name that are read. A browser sends fewer.
 const MOST_COOKIES: usize = 8;
 
 #[derive(Debug, Deserialize)]
@@ -32,13 +32,14 @@ struct Finish {
     code: SecretString,
 }
 
-/// `__Host-` (RFC 6265bis §4.1.3.2): no other host and nobody on the way can have set it. Browsers want https for that,
-/// which a server on loopback need not have.
+/// With the `__Host-` prefix (RFC 6265bis §4.1.3.2), neither another host nor a network attacker can have set the
+/// cookie. Browsers accept the prefix only over https, which a server on loopback need not have.
 fn cookie_name(issuer: &str) -> &'static str {
     if issuer.starts_with("https://") { "__Host-actchain-connect" } else { "actchain-connect" }
 }
 
-/// Comes back with the browser when the provider sends it here, and to no script.
+/// The cookie that binds the authorization to this browser. The browser sends it to the callback; scripts cannot read
+/// it.
 pub(super) fn cookie(app: &App, secret: &SecretString) -> Result<HeaderValue, Error> {
     let name = cookie_name(&app.issuer);
     let secure = if app.issuer.starts_with("https://") { "; Secure" } else { "" };
@@ -48,7 +49,8 @@ pub(super) fn cookie(app: &App, secret: &SecretString) -> Result<HeaderValue, Er
     Ok(HeaderValue::from_str(&value).context("setting a cookie")?)
 }
 
-/// Begins, where a connection is wanted without a credential; the cookie goes beside the answer.
+/// Begins the authorization for a connection that is created without a credential. Returns the cookie beside the
+/// response.
 pub(super) async fn begin(
     known: &AuthenticatedRequest<'_>,
     wanted: &NewConnection,
@@ -57,7 +59,6 @@ pub(super) async fn begin(
     Ok((begun.done, cookie(known.app, &begun.browser)?))
 }
 
-/// Sets a cookie, where there is one.
 pub(super) fn with_cookie(mut response: HttpResponse, cookie: Option<HeaderValue>) -> HttpResponse {
     if let Some(cookie) = cookie {
         response.headers_mut().insert(SET_COOKIE, cookie);
@@ -74,7 +75,7 @@ pub(super) async fn finish(incoming: ManagementRequest, id: Path<String>) -> Htt
     .await
 }
 
-/// Where providers send browsers back to.
+/// `GET /vault/callback/{provider}`: the redirect URI to which providers send browsers back.
 pub(super) async fn callback(
     request: HttpRequest,
     request_id: RequestId,
@@ -113,7 +114,7 @@ fn read(app: &App, request: &HttpRequest, provider: String) -> Result<CallbackPa
         (None, Some(error)) => AuthorizationResponse::Error(error.unwrap_or_default()),
         _ => return Err(malformed),
     };
-    // One that cannot be read is nobody's.
+    // An `iss` that cannot be decoded is read as empty, which matches no issuer.
     let iss = used(query, "iss")?.map(Result::unwrap_or_default);
     Ok(CallbackParams {
         state: SecretString::from(state),
@@ -124,7 +125,7 @@ fn read(app: &App, request: &HttpRequest, provider: String) -> Result<CallbackPa
     })
 }
 
-/// The value of a parameter that is used, where it has one; an error within where that is not form-encoded UTF-8.
+/// The value of a parameter: `Err` if it occurs twice, an inner `Err` if it is not form-encoded UTF-8.
 fn used(query: &str, name: &str) -> Result<Option<Result<String, Refusal>>, Refusal> {
     let malformed = Refusal::Malformed("A parameter is not form-encoded UTF-8");
     let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));

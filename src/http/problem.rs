@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::jose::Alg;
 
-/// A problem that the status code says all about.
+/// A problem that the status code describes completely.
 pub(super) fn of_status(status: StatusCode) -> HttpResponse {
     HttpResponse::build(status).content_type("application/problem+json").body(
         json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16()})
@@ -16,12 +16,12 @@ pub(super) fn of_status(status: StatusCode) -> HttpResponse {
     )
 }
 
-/// There is nothing at this path.
+/// The path names no endpoint.
 pub(super) async fn not_found(_: HttpRequest) -> HttpResponse {
     of_status(StatusCode::NOT_FOUND)
 }
 
-/// A refusal or a failure, with what can be said of the particular case.
+/// The response for a refusal or a failure, with a detail for this case.
 pub(super) fn of(stop: &Error, detail: Option<&str>) -> HttpResponse {
     match stop {
         Error::Refused(refusal) => refused(*refusal, detail),
@@ -78,7 +78,7 @@ fn refused(refusal: Refusal, detail: Option<&str>) -> HttpResponse {
     response.body(body.to_string())
 }
 
-/// One challenge for each scheme (RFC 6750 §3, RFC 9449 §7.1); without credentials there is no error in it.
+/// One challenge for each scheme (RFC 6750 §3, RFC 9449 §7.1); without credentials the challenge has no `error`.
 fn challenges(refusal: Refusal, error: &str) -> [String; 2] {
     let algs: Vec<&str> = Alg::ALL.iter().map(|alg| alg.name()).collect();
     let algs = algs.join(" ");

@@ -1,5 +1,5 @@
-//! The frame around every request: its id, its line in the log, its metrics, how much header it may have, which origins
-//! may read its answer, and when its connection ends. Neither query nor headers are logged: secrets end up there.
+//! Wraps every request: request id, log line, metrics, the limit on header size, CORS, and when the connection closes.
+//! Neither query nor headers are logged: they can contain secrets.
 
 use std::time::Instant;
 
@@ -22,13 +22,13 @@ use crate::http::cors::Cors;
 use crate::http::params;
 use crate::http::problem;
 
-/// Bytes of all header fields together (standards GN-16 allows 16 KiB for one).
+/// The limit for all header fields together, in bytes.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NOSNIFF: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
 
-/// A span that carries the request's id and nothing a caller sent but method and path.
+/// A span with the request id; of the request it carries only method and path.
 pub(super) struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
@@ -92,14 +92,14 @@ pub(super) async fn frame(
     Ok(response)
 }
 
-/// The answer to a request that no route has to see: too much header, a preflight, or a path that names nothing.
+/// Responses that need no route: too large headers, a preflight, or a path that is not valid text.
 fn answered_at_once(request: &ServiceRequest, found: Option<Route>, cors: &Cors) -> Option<HttpResponse> {
     let headers = request.headers();
     let header_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if header_bytes > MAX_HEADER_BYTES {
         return Some(problem::of_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
-    // The proxy judges the path of its target itself, as it was sent.
+    // The proxy validates the upstream path itself, in its raw form.
     if found.is_none_or(|(route, _)| route != PROXY) && !params::is_text(request.uri().path()) {
         return Some(problem::of(&Refusal::NotFound.into(), None));
     }
@@ -110,19 +110,19 @@ type Route = (&'static str, &'static [&'static str]);
 
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
-/// The longest route whose segments a path ends with; a segment in braces stands for any. Routes are a fixed list: what
-/// strangers make up does not become a label.
+/// The longest route that matches the last segments of a path; a segment in braces matches any segment. Labels of
+/// metrics come from this fixed list: a client cannot create a label.
 fn find_route(path: &str) -> Option<Route> {
-    // The path of the issuer comes behind it, or it has another name.
+    // The issuer's path follows the well-known path (RFC 8414 §3.1), and OpenID Connect uses another name.
     let other_name = "/.well-known/openid-configuration";
     if path.starts_with(METADATA) || path.starts_with(other_name) || path.ends_with(other_name) {
         return ROUTES.iter().find(|(route, _)| *route == METADATA).copied();
     }
-    // Behind it stands a path of somebody else's, which may end like any of ours.
+    // An upstream path follows, which can end like a route of this server.
     if path.contains("/vault/proxy/") {
         return ROUTES.iter().find(|(route, _)| *route == PROXY).copied();
     }
-    // Where a tile is takes one segment or several.
+    // A tile number takes one segment or several.
     if let Some((_, tile)) = path.split_once("/audit/tile/") {
         let name = if tile.starts_with("entries/") {
             "/audit/tile/entries/{tile}"
@@ -143,7 +143,7 @@ fn find_route(path: &str) -> Option<Route> {
     fitting.max_by_key(|(route, _)| route.split('/').count()).copied()
 }
 
-/// RFC 9110 §15.5.6: says which methods there are.
+/// Lists the allowed methods (RFC 9110 §15.5.6).
 fn not_allowed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let path = response.request().path().to_owned();
     let allowed = find_route(&path).map_or_else(|| "GET".to_owned(), |(_, methods)| methods.join(", "));

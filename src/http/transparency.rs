@@ -1,5 +1,5 @@
-//! The log for everybody (c2sp.org/tlog-tiles): checkpoint, keys, proofs and hash tiles without authentication. Tiles of
-//! entries hold documents, and are for those who may read the log.
+//! The public transparency log (c2sp.org/tlog-tiles): checkpoint, keys, proofs and hash tiles without authentication.
+//! Entry tiles contain events, and need a token that may read the whole log.
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{Data, Path, Payload};
@@ -18,9 +18,9 @@ use crate::protocol::tlog_tiles::{Content, Tile};
 use crate::services::audit::transparency;
 use crate::services::request_context::Caller;
 
-/// There is a new checkpoint every minute, and witnesses come to it.
+/// A new checkpoint is signed every minute, and cosignatures of witnesses are added later.
 const BRIEF: &str = "public, max-age=5";
-/// What is said of a tree of a given size stays true, but for witnesses to come.
+/// A proof for a fixed tree size stays valid; only cosignatures can be added.
 const LONG: &str = "public, max-age=3600";
 /// A full tile never changes.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
@@ -39,7 +39,7 @@ fn json_of(cache: &'static str, value: &impl serde::Serialize) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, cache)).json(value)
 }
 
-/// Reads for a request. What stopped a flow comes back as it is.
+/// Reads for a request. An error of the service is returned unchanged.
 async fn read<T, F>(app: &App, work: F) -> Result<T, Error>
 where
     F: AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, Error>,
@@ -53,7 +53,7 @@ where
     .map_err(Error::Refused)
 }
 
-/// `GET /audit/checkpoint`: the newest, with all its signatures.
+/// `GET /audit/checkpoint`: the newest checkpoint, with all its signatures.
 pub(super) async fn checkpoint(app: Data<App>) -> HttpResponse {
     let found = app.read(async |connection| transparency::newest_checkpoint(connection).await).await;
     to_response(match found {
@@ -63,7 +63,7 @@ pub(super) async fn checkpoint(app: Data<App>) -> HttpResponse {
     })
 }
 
-/// `GET /audit/keys`: the keys under which checkpoints verify, one a line, the one that signs now first.
+/// `GET /audit/keys`: the keys that verify checkpoints, one a line; the key that signs now is the first.
 pub(super) async fn keys(app: Data<App>) -> HttpResponse {
     let found =
         app.read(async |connection| transparency::published_keys(connection, &app.issuer).await).await;
@@ -112,7 +112,7 @@ pub(super) async fn consistency(request: HttpRequest, app: Data<App>) -> HttpRes
 pub(super) async fn tile(path: Path<String>, app: Data<App>) -> HttpResponse {
     let look = async || {
         let tile = Tile::parse(&format!("tile/{path}")).ok_or(Refusal::NotFound)?;
-        // Those have their own route, behind an access token.
+        // Entry tiles have their own route, which needs an access token.
         if tile.content == Content::Entries {
             return Err(Error::Refused(Refusal::NotFound));
         }
@@ -122,7 +122,7 @@ pub(super) async fn tile(path: Path<String>, app: Data<App>) -> HttpResponse {
     to_response(look().await)
 }
 
-/// `GET /audit/tile/entries/{tile}`: documents, for whoever may read all of them.
+/// `GET /audit/tile/entries/{tile}`: events, for callers that may read the whole log.
 pub(super) async fn entries(incoming: ManagementRequest, path: Path<String>) -> HttpResponse {
     serve_audit(incoming, async |known| {
         if !matches!(known.call.caller, Caller::Admin(_) | Caller::Auditor(_) | Caller::Operator) {
@@ -138,7 +138,7 @@ pub(super) async fn entries(incoming: ManagementRequest, path: Path<String>) -> 
     .await
 }
 
-/// `POST /audit/checkpoint/cosignatures`: what witnesses say. Their signatures are their credentials.
+/// `POST /audit/checkpoint/cosignatures`: cosignatures of witnesses. The signatures are the witnesses' credentials.
 pub(super) async fn cosign(
     request: HttpRequest,
     request_id: RequestId,

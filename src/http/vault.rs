@@ -40,7 +40,7 @@ struct Retrieval {
 }
 
 impl Retrieval {
-    /// SHA-256 of the access token that the provider's API has refused.
+    /// SHA-256 of the access token that the provider's API has rejected.
     fn rejected(&self) -> Result<Option<[u8; 32]>, Refusal> {
         let malformed = Refusal::Malformed("rejected_sha256 is a SHA-256 in base64url");
         let digest = self.rejected_sha256.as_deref().map(base64url::decode);
@@ -71,12 +71,11 @@ pub(super) async fn list(incoming: ManagementRequest) -> HttpResponse {
     .await
 }
 
-/// Who gives credentials.
 pub(super) async fn providers(incoming: ManagementRequest) -> HttpResponse {
     serve(incoming, async |known| Ok(vault::providers(&known.desk(), &known.call).await?)).await
 }
 
-/// Declares one. It is completed first, by what the provider says of itself.
+/// Stores a provider. Members that are not declared come from the provider's metadata.
 pub(super) async fn declare(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let mut declared: ProviderDeclaration = known.read()?;
@@ -114,7 +113,7 @@ pub(super) async fn disconnect(incoming: ManagementRequest, id: Path<String>) ->
     .await
 }
 
-/// A credential for an agent that acts on its owner's behalf.
+/// `POST /vault/connections/{id}/token`: a credential for an agent that acts on the owner's behalf.
 pub(super) async fn token(
     request: HttpRequest,
     request_id: RequestId,

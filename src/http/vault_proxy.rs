@@ -1,4 +1,4 @@
-//! `/vault/proxy/{connection}/{host}/{path}`: requests that go out with a credential of the vault in them.
+//! `/vault/proxy/{connection}/{host}/{path}`: forwards requests upstream with a credential of the vault.
 
 use actix_web::body::{BodyStream, SizedStream};
 use actix_web::http::StatusCode;
@@ -21,9 +21,9 @@ use crate::platform::outbound::{Chunks, Field};
 use crate::protocol::metadata::issuer_path;
 use crate::services::vault::{self, ProxyRequest, ProxyResponse};
 
-/// Chunks of a body that wait to be passed on.
+/// The most chunks of a body that are buffered.
 const WAITING: usize = 8;
-/// RFC 9209: whose answer this is.
+/// Names the sender of the response (RFC 9209).
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 pub(super) async fn call(
@@ -36,7 +36,7 @@ pub(super) async fn call(
     let pass = async || -> Result<HttpResponse, HttpError> {
         let access = credentials::access(request.headers())?;
         let base = issuer_path(&app.issuer);
-        // As it was sent: what the router has unescaped is not what is judged and passed on.
+        // The raw path: the router's decoded path is neither validated nor forwarded.
         let path = request.uri().path();
         let path = path.strip_prefix(base.as_str()).unwrap_or(path);
         let rest = path.strip_prefix("/vault/proxy/").ok_or(Refusal::NotFound)?;
@@ -59,7 +59,7 @@ pub(super) async fn call(
     respond(&app, passed)
 }
 
-/// The length of the body, where that is said, and whether there is one (RFC 9112 §6.3).
+/// The length of the body if it is declared, and whether there is a body (RFC 9112 §6.3).
 fn framing(headers: &HeaderMap) -> Result<(Option<u64>, bool), Refusal> {
     let malformed = Refusal::Malformed("Content-Length is not a number");
     let length = match headers.get(CONTENT_LENGTH) {
@@ -76,7 +76,7 @@ fn fields(headers: &HeaderMap) -> Vec<Field> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
-/// The body from the worker that reads it to whoever passes it on. Where that one has gone, nothing more is read.
+/// Sends the body from the HTTP worker to the forwarding task. Stops reading when that task drops its receiver.
 fn chunks(mut payload: Payload) -> Chunks {
     let (sender, receiver) = mpsc::channel(WAITING);
     actix_web::rt::spawn(async move {
@@ -105,14 +105,14 @@ fn answer(passed: ProxyResponse) -> HttpResponse {
             response.append_header((name, value));
         }
     }
-    // Nobody else shall keep what was fetched under somebody's authority, unless its server says otherwise.
+    // No cache may keep a response to an authorized request, unless the upstream server says otherwise.
     if !passed.fields.iter().any(|(name, _)| name == CACHE_CONTROL.as_str()) {
         response.insert_header((CACHE_CONTROL, "no-store"));
     }
     response.insert_header((PROXY_STATUS, format!("actchain; received-status={}", passed.status)));
     match (status, passed.length) {
         (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => response.finish(),
-        // Also for HEAD, where it is the length of what GET would answer.
+        // Also for HEAD, where it is the length of the response to GET.
         (_, Some(length)) => response.body(SizedStream::new(length, passed.body)),
         (_, None) => response.body(BodyStream::new(passed.body)),
     }

@@ -1,5 +1,5 @@
-//! `/api/v1/audit-logs/export`: the log to take along, streamed. A reader that stops reading is cut off, in a way that no
-//! client takes for the end; it goes on with the `seq` behind the last whole line that it has.
+//! `/api/v1/audit-logs/export`: the log as a stream. A reader that stops reading is disconnected in a way that no
+//! client takes for the end of the file. The client resumes at the `seq` after the last complete line that it has.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::platform::fault::Fault;
 use crate::protocol::csv_export::ByteOrderMark;
 use crate::services::audit::export::{self, Export, ExportOptions, Format};
 
-/// Pieces that wait to be read.
+/// The most pieces that are buffered.
 const WAITING: usize = 4;
-/// Up to which event, and from which on.
+/// The size of the exported log and the first exported `seq`.
 const SIZE: HeaderName = HeaderName::from_static("actchain-audit-size");
 const FIRST: HeaderName = HeaderName::from_static("actchain-audit-from");
 
@@ -58,7 +58,7 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
     .await
 }
 
-/// What is made ahead of the reader, a few pieces. If it is not all of it, it ends in an error.
+/// Produces a few pieces ahead of the reader. An incomplete export ends in an error.
 fn pieces(
     (mut export, slot): (Export, ConcurrencyPermit),
     patience: Duration,
@@ -75,9 +75,9 @@ fn pieces(
                 }
             };
             let last = piece.is_none();
-            // An empty chunk would be the end of a body.
+            // An empty chunk would end the body.
             if piece.as_ref().is_some_and(String::is_empty) {
-                // Nobody waits any more, and what is looked for may be nowhere in a long log.
+                // The reader has closed the connection, and a long log can have no further match.
                 if sender.is_closed() {
                     return;
                 }
@@ -93,12 +93,12 @@ fn pieces(
             }
         }
     });
-    // The slot is given back with the connection, not before.
+    // The slot is freed when the connection closes, not before.
     Box::pin(stream::unfold(Some((receiver, slot)), async |state| {
         let (mut receiver, slot) = state?;
         match receiver.recv().await {
             Some(Some(bytes)) => Some((Ok(bytes), Some((receiver, slot)))),
-            // The mark behind the last piece.
+            // `None` marks a complete export.
             Some(None) => None,
             None => Some((Err(Fault::new("the export was broken off")), None)),
         }

@@ -1,4 +1,4 @@
-//! `/api/v1/audit-logs` and what lies below it: events, chains, and the graph of an agent's delegations.
+//! `/api/v1/audit-logs`: events and chains, and the graph of an agent's delegations.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::services::delegations::Page;
 use crate::services::delegations::graph::{self, GraphQuery};
 use crate::services::request_context::ApiResponse;
 
-/// Takes what a filter reads from parameters.
+/// Removes the filter's parameters from the map and parses them.
 pub(in crate::http) fn filter(parameters: &mut BTreeMap<String, String>) -> Result<Filter, Refusal> {
     let mut filter = Filter::default();
     for (name, value) in std::mem::take(parameters) {
@@ -28,7 +28,7 @@ pub(in crate::http) fn filter(parameters: &mut BTreeMap<String, String>) -> Resu
     Ok(filter)
 }
 
-/// Refuses what nothing has taken.
+/// Refuses parameters that no reader has removed from the map.
 pub(in crate::http) fn reject_unknown_params(parameters: &BTreeMap<String, String>) -> Result<(), HttpError> {
     match parameters.keys().next() {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! `/api/v1/audit-sinks`: where the log is sent.
+//! `/api/v1/audit-sinks`: where the audit log is delivered.
 
 use actix_web::HttpResponse;
 use actix_web::web::Path;

@@ -13,9 +13,9 @@ use crate::http::management::request::{HttpError, ManagementRequest, serve_audit
 use crate::services::audit::follow::{self, StreamItem};
 use crate::services::audit::query::visible;
 
-/// How long a client waits before it comes again, in milliseconds.
+/// How long a client waits before it reconnects, in milliseconds.
 const RETRY: &str = "retry: 2000\n\n";
-/// Tells proxies that gather answers to let this one through.
+/// Tells reverse proxies not to buffer this response.
 const NO_BUFFERING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
@@ -25,7 +25,7 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
         let mut parameters = known.parameters()?;
         let filter = visible(&known.call.caller, filter(&mut parameters)?)?;
         let from = match (known.header("last-event-id"), parameters.remove("from_seq")) {
-            // The header wins: it is how a client goes on by itself with the URL it began with.
+            // The header wins: a browser that reconnects sends it with the URL of its first request.
             (Some(last), _) => Some(place(last)?.saturating_add(1)),
             (None, Some(first)) => Some(place(&first)?),
             (None, None) => None,
@@ -34,7 +34,7 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
         let slot = app.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
         let told = follow::follow(&app, &known.call, filter, from).await?;
         let first = stream::iter([Ok::<_, Infallible>(Bytes::from_static(RETRY.as_bytes()))]);
-        // The slot is given back with the connection, not before.
+        // The slot is freed when the connection closes, not before.
         let rest = stream::unfold((told, slot), async |(mut told, slot)| {
             let bytes = Bytes::from(text(&told.recv().await?));
             Some((Ok(bytes), (told, slot)))
@@ -57,7 +57,7 @@ fn place(text: &str) -> Result<u64, HttpError> {
     Ok(place)
 }
 
-/// An event without data only moves the place from which the client would go on.
+/// An event without data only advances the `id` at which the client would resume.
 fn text(told: &StreamItem) -> String {
     match told {
         StreamItem::Events(events) => {

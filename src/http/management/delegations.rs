@@ -1,4 +1,4 @@
-//! `/delegate` and what lies below it, and `/agents`.
+//! `/delegate` with its subordinate paths, and `/agents`.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use crate::services::delegations::ceremonies::{self, ConfirmationDecision};
 use crate::services::delegations::{self, Approval, NewDelegation, Page};
 use crate::services::request_context::{ApiResponse, Caller, Desk};
 
-/// How soon an agent may ask again whether its request was decided (RFC 8628 §3.2).
+/// How soon an agent may poll again for the decision on its request, in seconds (RFC 8628 §3.2).
 const INTERVAL: u32 = 5;
-/// The longest wait for a decision.
+/// The longest wait for a decision, in seconds.
 const MOST_WAIT: u32 = 30;
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,7 +57,7 @@ pub(in crate::http) async fn create(incoming: ManagementRequest) -> HttpResponse
     .await
 }
 
-/// What is asked for in the query of a list.
+/// The query parameters of a list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::http) struct ListQuery {
@@ -142,8 +142,8 @@ pub(in crate::http) async fn show(incoming: ManagementRequest, id: Path<String>)
     response
 }
 
-/// Shows a delegation; while it is requested, waits for a decision, or sees to it that nobody asks too often, and says
-/// after how many seconds one may ask again.
+/// Shows a delegation. While it is requested, waits up to `wait` seconds for the decision, or limits how often an agent
+/// polls. Returns the number of seconds after which the caller may poll again.
 async fn poll(
     mut known: AuthenticatedRequest<'_>,
     id: &str,
@@ -165,7 +165,7 @@ async fn poll(
             Err(interval) => Err(HttpError::later(Refusal::SlowDown, interval)),
         };
     }
-    // Whoever finds no place to wait is answered at once, and asks again.
+    // Without a free permit the agent is answered at once, and polls again.
     let Ok(_place) = app.long_poll_permits.try_acquire() else { return Ok((done, Some(INTERVAL))) };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(wait.into());
     let mut pause = Duration::from_millis(50);

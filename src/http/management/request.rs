@@ -1,4 +1,4 @@
-//! What all endpoints of the management API share: who calls, a strict JSON body, an idempotency key, and how an answer looks.
+//! Shared by all endpoints of the management API: authentication, strict JSON bodies, idempotency keys, and responses.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// Why there is no answer, and what can be said of the particular case.
+/// Why a request fails, with a detail for this case.
 pub(in crate::http) struct HttpError {
     stop: Error,
     detail: Option<String>,
@@ -38,24 +38,23 @@ impl<T: Into<Error>> From<T> for HttpError {
 }
 
 impl HttpError {
-    /// A refusal with what can be said of the particular case.
+    /// A refusal with a detail for this case.
     pub(in crate::http) fn with(refusal: Refusal, detail: String) -> Self {
         Self { stop: refusal.into(), detail: Some(detail), retry_after: None }
     }
 
-    /// A refusal that says when to come again, in seconds.
+    /// A refusal with the number of seconds after which the client may retry.
     pub(in crate::http) fn later(refusal: Refusal, retry_after: u32) -> Self {
         Self { stop: refusal.into(), detail: None, retry_after: Some(retry_after) }
     }
 }
 
-/// A request as it comes in.
+/// The parts of an incoming request that actix extracts.
 pub(in crate::http) type ManagementRequest = (HttpRequest, RequestId, Payload, Data<App>);
 
-/// What an endpoint makes of a request.
 pub(in crate::http) type ManagementResult = Result<ApiResponse, HttpError>;
 
-/// A request of somebody who is known.
+/// A request whose caller is authenticated.
 pub(in crate::http) struct AuthenticatedRequest<'a> {
     pub(in crate::http) app: &'a App,
     pub(in crate::http) call: Call,
@@ -63,7 +62,8 @@ pub(in crate::http) struct AuthenticatedRequest<'a> {
     body: Bytes,
 }
 
-/// Finds out who calls, lets an endpoint do its work, and answers. Auditors have nothing to do at the management API.
+/// Authenticates the caller, runs the endpoint and converts its result. Auditors are refused: their tokens read the
+/// audit log only.
 pub(in crate::http) async fn serve<F>(
     (request, request_id, payload, app): ManagementRequest,
     work: F,
@@ -81,7 +81,7 @@ where
     answer(&app, result)
 }
 
-/// The same for what is read of the audit log, which auditors come for.
+/// Like [`serve`], for endpoints that auditors may call, too.
 pub(in crate::http) async fn serve_audit<F>(
     (request, request_id, payload, app): ManagementRequest,
     work: F,
@@ -96,7 +96,7 @@ where
     respond(&app, result)
 }
 
-/// An idempotency key stands for the whole request.
+/// Authenticates the caller and reads the idempotency key. The key is bound to a fingerprint of method, path and body.
 async fn known<'a>(
     app: &'a App,
     (request, request_id): (&'a HttpRequest, RequestId),
@@ -106,7 +106,7 @@ async fn known<'a>(
     let now = app.clock.now();
     let access = credentials::access(request.headers())?;
     let method = request.method().as_str();
-    // Proofs name the URI as the world sees it: below the issuer's path, and without the query.
+    // `htu` of a proof is the external URI: without the issuer's path, which is added again, and without the query.
     let base = issuer_path(&app.issuer);
     let path = request.path().strip_prefix(base.as_str()).unwrap_or(request.path());
     let caller = identify(app, &access, (method, path), now).await?;
@@ -125,7 +125,7 @@ async fn known<'a>(
     Ok(AuthenticatedRequest { app, call, request, body: checked(request, body)? })
 }
 
-/// A body is JSON, or there is none.
+/// Accepts an empty body, or one whose content type is JSON.
 fn checked(request: &HttpRequest, body: Bytes) -> Result<Bytes, Refusal> {
     if body.is_empty() {
         return Ok(body);
@@ -136,17 +136,16 @@ fn checked(request: &HttpRequest, body: Bytes) -> Result<Bytes, Refusal> {
 }
 
 impl AuthenticatedRequest<'_> {
-    /// Where it is seen to.
     pub(in crate::http) fn desk(&self) -> Desk<'_> {
         Desk::of(self.app)
     }
 
-    /// Reads the query; unknown names are refused.
+    /// Reads the query; unknown parameters are refused.
     pub(in crate::http) fn query<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         params::query(self.request)
     }
 
-    /// The parameters of the query, each given once.
+    /// The parameters of the query; a repeated parameter is refused.
     pub(in crate::http) fn parameters(&self) -> Result<BTreeMap<String, String>, Refusal> {
         let pairs: Vec<(String, String)> = params::query(self.request)?;
         let mut parameters = BTreeMap::new();
@@ -158,23 +157,23 @@ impl AuthenticatedRequest<'_> {
         Ok(parameters)
     }
 
-    /// Stands for whoever calls.
+    /// The caller's key in limits and logs: its principal, or `operator`.
     pub(in crate::http) fn caller_name(&self) -> String {
         let who = self.call.caller.principal(&self.app.issuer);
         who.map_or_else(|| "operator".to_owned(), |who| who.key())
     }
 
-    /// A header of the request, where it is one line of text.
+    /// A header of the request; `None` if it is absent or not visible ASCII.
     pub(in crate::http) fn header(&self, name: &str) -> Option<&str> {
         self.request.headers().get(name)?.to_str().ok()
     }
 
-    /// Reads the body; unknown members and repeated ones are refused.
+    /// Reads the body; unknown members and repeated members are refused.
     pub(in crate::http) fn read<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
         read(&self.body)
     }
 
-    /// Reads the body, where there is one; else everything that it may say is left out.
+    /// Reads the body; an empty body means that every optional member is absent.
     pub(in crate::http) fn read_if_any<T: DeserializeOwned + Default>(&self) -> Result<T, HttpError> {
         if self.body.is_empty() { Ok(T::default()) } else { self.read() }
     }
@@ -188,7 +187,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
     };
     let value = json::parse(body)
         .ok_or_else(|| malformed("It is not JSON, repeats a name, or has the NUL character".into()))?;
-    // A list would be read as the members in their order.
+    // serde would read a list as the members in their order.
     if !value.is_object() {
         return Err(malformed("It is not an object".into()));
     }
@@ -198,7 +197,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpError> {
     })
 }
 
-/// Reads a body of somebody who is not known yet, where there is one.
+/// Reads an optional body before the caller is authenticated.
 pub(in crate::http) fn read_if_any<T: DeserializeOwned + Default>(
     request: &HttpRequest,
     body: &Bytes,
@@ -211,7 +210,6 @@ fn answer(app: &App, result: ManagementResult) -> HttpResponse {
     respond(app, result.map(|done| said(&done)))
 }
 
-/// The answer, or why there is none.
 pub(in crate::http) fn respond(app: &App, result: Result<HttpResponse, HttpError>) -> HttpResponse {
     let mut response = match result {
         Ok(response) => response,
@@ -230,7 +228,6 @@ pub(in crate::http) fn respond(app: &App, result: Result<HttpResponse, HttpError
     response
 }
 
-/// An answer as it is said.
 pub(in crate::http) fn said(done: &ApiResponse) -> HttpResponse {
     let status = StatusCode::from_u16(done.status).unwrap_or(StatusCode::OK);
     let mut response = HttpResponse::build(status);

@@ -1,4 +1,4 @@
-//! Telling relying parties: introspection (RFC 7662, RFC 9701), revocation (RFC 7009), status lists.
+//! For relying parties: introspection (RFC 7662, RFC 9701), revocation (RFC 7009) and status lists.
 
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL, ETAG, HeaderMap, IF_NONE_MATCH, VARY};
 use actix_web::web::{Data, Path, Payload};
@@ -70,7 +70,7 @@ pub(in crate::http) async fn revoke(
     response::uncached(response, nonce(&app))
 }
 
-/// All lists that tokens still point into (draft-ietf-oauth-status-list §9).
+/// All lists that unexpired tokens refer to (draft-ietf-oauth-status-list §9).
 pub(in crate::http) async fn status_lists(app: Data<App>) -> HttpResponse {
     match status_lists::live(&app, app.clock.now()).await {
         Ok(lists) => HttpResponse::Ok()
@@ -80,7 +80,7 @@ pub(in crate::http) async fn status_lists(app: Data<App>) -> HttpResponse {
     }
 }
 
-/// One list (§8.1). Whoever has it is told that it has not changed.
+/// One status list (draft-ietf-oauth-status-list §8.1). Answers 304 to a client whose `If-None-Match` is current.
 pub(in crate::http) async fn status_list(
     request: HttpRequest,
     app: Data<App>,
@@ -89,7 +89,7 @@ pub(in crate::http) async fn status_list(
     if request.query_string().split('&').any(|pair| pair == "time" || pair.starts_with("time=")) {
         return problem::of(&Refusal::NotSupported.into(), None);
     }
-    // One spelling of a number, so that one list has one address.
+    // Only the canonical spelling of a number, so that each list has one URL.
     let number = list.parse::<u64>().ok().filter(|number| number.to_string() == *list);
     let made = match number {
         None => Err(Error::Refused(Refusal::NotFound)),
@@ -101,7 +101,7 @@ pub(in crate::http) async fn status_list(
     };
     let etag = format!("\"{}\"", made.etag);
     let known = request.headers().get_all(IF_NONE_MATCH).filter_map(|field| field.to_str().ok());
-    // RFC 9110 §13.1.2: the asterisk stands for whatever there is.
+    // RFC 9110 §13.1.2: the asterisk matches any representation.
     let is_it = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == etag;
     let has_it = known.flat_map(|field| field.split(',')).any(|tag| is_it(tag.trim()));
     let mut response = if has_it { HttpResponse::NotModified() } else { HttpResponse::Ok() };

@@ -1,4 +1,4 @@
-//! What relying parties and clients read about us: metadata (RFC 8414) and keys (RFC 7517).
+//! What relying parties and clients read about this server: metadata (RFC 8414) and keys (RFC 7517).
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web};
 use crate::app::App;
 use crate::protocol::metadata::{self, MetadataInput};
 
-/// Shorter than `keys.prepublish` by far, so that a key is known before it signs.
+/// Much shorter than `keys.prepublish`, so that relying parties fetch a key before it signs.
 const CACHE: &str = "public, max-age=300";
 
 pub(in crate::http) async fn document(app: web::Data<App>) -> HttpResponse {

@@ -1,4 +1,4 @@
-//! The OAuth endpoints, under the credentials of a client or public.
+//! The OAuth endpoints: public, or authenticated by a client's own credentials.
 
 pub(super) mod introspection;
 pub(super) mod metadata;

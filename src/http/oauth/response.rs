@@ -1,4 +1,4 @@
-//! From what a flow says to what OAuth clients read (RFC 6749 §5, RFC 8693 §2.2, RFC 9449 §8).
+//! Converts results of services to OAuth responses (RFC 6749 §5, RFC 8693 §2.2, RFC 9449 §8).
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -15,7 +15,7 @@ use crate::protocol::scope;
 use crate::protocol::token_exchange::TokenType;
 use crate::services::issue::IssuedToken;
 
-/// How long one should wait when the server cannot answer.
+/// Seconds to wait before a retry when the server cannot answer.
 const WAIT: &str = "1";
 
 #[derive(Serialize)]
@@ -25,7 +25,7 @@ struct TokenResponse<'a> {
     issued_token_type: Option<&'static str>,
     token_type: &'static str,
     expires_in: i64,
-    /// RFC 6749 §3.3 knows no empty scope: details alone come without one.
+    /// RFC 6749 §3.3 allows no empty scope: a token with only authorization details has none.
     #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,8 +34,8 @@ struct TokenResponse<'a> {
     delegation_id: Option<&'a str>,
 }
 
-/// The answer to a token request, with the nonce to use next where there is one, and with the delegation at which a use
-/// is to be confirmed.
+/// The response to a token request, with the next DPoP nonce if there is one. `reserved_by` is the delegation whose use
+/// needs a confirmation.
 pub(in crate::http) fn token(
     app: &App,
     result: &Result<IssuedToken, Error>,
@@ -61,14 +61,14 @@ pub(in crate::http) fn token(
     uncached(response, nonce)
 }
 
-/// Says where the log has it, if that is wanted.
+/// Adds the receipt of the event in the audit log, if receipts are enabled.
 pub(in crate::http) fn receipt(app: &App, response: &mut HttpResponseBuilder, place: Option<LeafRef>) {
     if let Some(LeafRef { seq, leaf }) = place.filter(|_| app.config.audit.receipts) {
         response.insert_header((receipt::FIELD, Receipt { seq, leaf }.text()));
     }
 }
 
-/// The answer to a request at an OAuth endpoint that was refused, or failed.
+/// The response to a refused or failed request at an OAuth endpoint.
 pub(in crate::http) fn stopped(app: &App, stop: &Error) -> HttpResponse {
     match stop {
         Error::Refused(refusal) => refused(app, *refusal, None),
@@ -79,7 +79,7 @@ pub(in crate::http) fn stopped(app: &App, stop: &Error) -> HttpResponse {
     }
 }
 
-/// An answer that nobody keeps (RFC 6749 §5.1), with the nonce to use next where there is one.
+/// Marks a response as not cacheable (RFC 6749 §5.1), and adds the next DPoP nonce if there is one.
 pub(in crate::http) fn uncached(mut response: HttpResponse, nonce: Option<String>) -> HttpResponse {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, actix_web::http::header::HeaderValue::from_static("no-store"));
@@ -92,7 +92,7 @@ pub(in crate::http) fn uncached(mut response: HttpResponse, nonce: Option<String
 
 fn refused(app: &App, refusal: Refusal, reserved_by: Option<&str>) -> HttpResponse {
     metrics::counter!("actchain_refusals_total", "reason" => refusal.reason()).increment(1);
-    // The answer is the same for all causes. Only an operator sees which one it was.
+    // The response is the same for all causes. Only the log names the cause.
     if let Some(cause) = refusal.cause() {
         tracing::info!(reason = refusal.reason(), cause, "refused");
     }
@@ -122,7 +122,7 @@ fn refused(app: &App, refusal: Refusal, reserved_by: Option<&str>) -> HttpRespon
     response.json(body)
 }
 
-/// Our failure: says nothing but "try again".
+/// A failure of this server: the response says only "try again".
 fn unavailable() -> HttpResponse {
     metrics::counter!("actchain_errors_total").increment(1);
     HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, WAIT)).json(json!({

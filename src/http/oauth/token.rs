@@ -46,15 +46,15 @@ pub(in crate::http) async fn post(
     response::token(&app, &result, (nonce, reserved_by))
 }
 
-/// What a token request comes to.
+/// The result of a token request.
 enum Answer {
-    /// A token of ours.
+    /// An access token of this server.
     Issued(IssuedToken),
-    /// One of somebody else, out of the vault, as the document that says it.
+    /// A token of a third party from the vault, as a complete JSON response.
     Vault(Zeroizing<Vec<u8>>, Option<LeafRef>),
 }
 
-/// The delegation at which a use is to be confirmed: with the ceremony's id, it names where.
+/// The delegation whose use needs a confirmation; the client needs it together with the ceremony's id.
 async fn reserved_by(app: &App, result: &Result<IssuedToken, Error>) -> Option<String> {
     let Err(Error::Refused(Refusal::CeremonyRequired(id))) = result else { return None };
     let found = app.read(async |connection| ceremony::store::delegation_of(connection, *id).await).await;
@@ -71,7 +71,7 @@ async fn answer_to(
     app: Arc<App>,
 ) -> Result<Answer, Error> {
     let params = form(request, payload, app.config.limits.max_body_bytes).await?;
-    // The present begins when all of the request is here, however slowly it came.
+    // The time after the whole request has arrived: a slow body must not extend the validity of a proof.
     let now = app.clock.now();
     let from = credentials::client_request("/oauth/token", request, request_id, &params)?;
     let most_targets = app.config.limits.max_targets;
@@ -85,7 +85,7 @@ async fn answer_to(
     token(&app, &request, now).await.map(Answer::Issued)
 }
 
-/// One connection, and nothing else that would narrow what a token of somebody else is good for.
+/// Exactly one connection, and no parameter that would restrict a third party's token.
 fn of_the_vault(params: &Params, most_targets: usize) -> Result<(PresentedToken, Details), Refusal> {
     let subject = presented(params, "subject_token", "subject_token_type")?
         .ok_or(Refusal::Malformed("subject_token and subject_token_type are required"))?;
