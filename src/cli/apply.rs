@@ -1,4 +1,4 @@
-//! `actchain apply`: applies a manifest; idempotent; all or nothing. The plan names each member that changes.
+//! `actchain apply`: applies a manifest; idempotent, all or nothing. The plan names each member that changes.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,24 +16,24 @@ use crate::services::request_context::Desk;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// YAML files; «-» reads standard input
+    /// The manifest: YAML files; «-» reads standard input
     #[arg(short = 'f', long = "file", required_unless_present = "schema")]
     files: Vec<PathBuf>,
     /// Show the plan and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Let this client lose its kind or its credentials; can be given several times
+    /// Let this client lose its kind or its credentials; repeat for several
     #[arg(long, value_name = "CLIENT")]
     replace: Vec<String>,
     /// Print the JSON Schema of the manifest, and do nothing else
     #[arg(long, conflicts_with_all = ["files", "dry_run", "replace"])]
     schema: bool,
-    /// One JSON object
+    /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
 }
 
-/// Prints the JSON Schema; `None` if that was not asked for.
+/// Prints the JSON Schema; `None` without `--schema`.
 pub(super) fn print_schema(args: &Args) -> Option<Result<ExitCode, Fault>> {
     let print = || {
         let text = serde_json::to_string_pretty(&schema::manifest()).context("writing the schema")?;
@@ -59,7 +59,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         apply(&desk, vault.as_ref(), request, context.clock.now()).await
     })
     .await?;
-    // A secret of a dry run is not stored.
+    // The secrets of a dry run are not stored, so they are not printed.
     let outcome = match mode {
         Mode::Apply => outcome,
         Mode::DryRun => Outcome { secrets: Vec::new(), ..outcome },

@@ -1,4 +1,4 @@
-//! `actchain backup|restore`: the embedded database into one file, and out of it into a new data directory.
+//! `actchain backup|restore`: writes the embedded database to one file, and restores the file to a new data directory.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,14 +16,14 @@ use crate::platform::jose::SealingKey;
 use crate::platform::local_postgres::{Cluster, PostgresUser};
 use crate::services::audit;
 
-/// What migrations expect, and what belongs to the cluster and not to the database.
+/// The role that migrations expect; it belongs to the cluster, so a dump of the database does not contain it.
 const ROLE: &str = "CREATE ROLE actchain_server NOLOGIN";
 const EXTERNAL: &str = "database_url names an external database: back it up and restore it with PostgreSQL's pg_dump \
                         and pg_restore; docs/how-to/operating.md, Backups, has the commands";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Backup {
-    /// The file to write; one that is there is never overwritten
+    /// The file to write; an existing file is never overwritten
     file: PathBuf,
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn backup(config: Opening, args: &Backup) -> Result<ExitCode, F
         let written = async {
             cluster.dump(DATABASE, file.try_clone().context(&what)?).await?;
             file.sync_all().context(&what)?;
-            // Fails where somebody has made the file meanwhile.
+            // Fails if the file was created meanwhile.
             std::fs::hard_link(&aside, &args.file).context(&what)
         };
         let written = written.await;
@@ -67,7 +67,7 @@ fn aside(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// All or nothing: what cannot be restored whole leaves no database behind.
+/// All or nothing: an incomplete restore leaves no database behind.
 pub(super) async fn restore(config: Config, args: &Restore) -> Result<ExitCode, Fault> {
     if config.database_url.is_some() {
         return Err(Fault::new(EXTERNAL));
@@ -123,7 +123,7 @@ async fn fill(cluster: &Cluster, file: File, seal: &SealingKey) -> Result<Restor
     connection.execute(ROLE).await?;
     cluster.load(DATABASE, file).await?;
     connection.close().await.context("closing a connection")?;
-    // The backup may be of an older program.
+    // The backup can come from an older version.
     db::migrate(&options).await?;
     let mut connection = db::open(&options).await?;
     let restored = examine(&mut connection, seal).await;

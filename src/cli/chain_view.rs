@@ -1,4 +1,4 @@
-//! A token as a tree that people can read: on whose behalf, through whom, under which keys.
+//! Draws a token as a tree: on whose behalf, through which actors, under which keys.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ pub(super) fn draw(claims: &Map<String, Value>) -> String {
         act = one.get("act").and_then(Value::as_object);
     }
     let mut out = text(claims, "sub");
-    // Whose name the subject is; a token that names no issuer says nothing about that.
+    // The issuer of the subject; absent if the token names none.
     if let Some(issuer) = claims.get("idp").or_else(|| claims.get("iss")).and_then(Value::as_str) {
         // Writing to a string cannot fail.
         let _ = write!(out, " ({issuer})");

@@ -23,49 +23,49 @@ use crate::services::{clients, principals};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// All clients
+    /// List all registered clients
     List {
         #[arg(long)]
         json: bool,
     },
-    /// One client; never its secrets
+    /// Show one client; never its secrets
     Show {
         id: String,
         #[arg(long)]
         json: bool,
     },
-    /// Refuse it from the next request on, wherever in a chain it stands
+    /// Refuse the client from the next request on, at every position in a chain
     Disable {
         id: String,
         #[arg(long)]
         json: bool,
     },
-    /// Let it work again
+    /// Accept the client again
     Enable {
         id: String,
         #[arg(long)]
         json: bool,
     },
-    /// Its keys: list them, remove one, restore one that was removed
+    /// List the keys of a client, remove a key, or restore a removed key
     #[command(subcommand)]
     Key(KeyCommand),
     /// End everything that a client or a user has up to now; what is delegated afresh lives
     RevokeAll {
         /// The client, or the user of --iss
         sub: String,
-        /// The user's issuer; a client of ours where absent
+        /// The user's issuer; a client of this server if absent
         #[arg(long)]
         iss: Option<String>,
-        /// Why, for the log
+        /// The reason, for the audit log
         #[arg(long, default_value = "cut off by an operator")]
         reason: String,
         #[arg(long)]
         json: bool,
     },
-    /// Give it a new secret, shown this once; the old one ends at once
+    /// Generate a new secret, shown only now; the old secret ends at once
     RotateSecret {
         id: String,
-        /// Accept the old secret for so much longer: seconds, or a duration such as 15m, 1h30m, 7d
+        /// Accept the old secret for this long: seconds, or a duration such as 15m, 1h30m, 7d
         #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
         keep_old: Option<u32>,
         #[arg(long)]
@@ -84,7 +84,7 @@ pub(super) enum KeyCommand {
     /// Remove a key: it is refused from the next request on, and tokens bound to it or obtained with it are revoked
     Remove {
         id: String,
-        /// The key's thumbprint
+        /// The thumbprint of the key
         jkt: String,
         #[arg(long)]
         json: bool,
@@ -92,7 +92,7 @@ pub(super) enum KeyCommand {
     /// Accept a removed key again; tokens issued before its removal stay revoked
     Restore {
         id: String,
-        /// The key's thumbprint
+        /// The thumbprint of the key
         jkt: String,
         #[arg(long)]
         json: bool,
@@ -253,7 +253,7 @@ async fn restore_key(
         .await
 }
 
-/// Carries a move out as the operator, and says what became of it.
+/// Performs an operation of the management API as the operator, and prints its result.
 async fn at_management_api<F>(
     context: &CommandContext,
     pool: &PgPool,

@@ -1,5 +1,6 @@
-//! `actchain connection list|show|import|rotate|disconnect|rekey|providers`: the vault, for whoever has a shell on the machine.
-//! Credentials go in by a file or standard input, never by an argument, which every process could read; none comes out.
+//! `actchain connection list|show|import|rotate|disconnect|rekey|providers`: the vault, for operators with a shell on
+//! the machine. Credentials are read from a file or standard input, never from an argument, which every process could
+//! read. Credentials are never printed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,22 +23,22 @@ use crate::services::keys;
 use crate::services::request_context::{Call, Desk};
 use crate::services::vault::{self, Import, ListQuery, NewConnection};
 
-/// Connections are read in pages of so many.
+/// The page size of listings, in connections.
 const PAGE: u32 = 100;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// All connections, oldest first
+    /// List all connections, oldest first
     List(ListArgs),
-    /// One connection; never its credential
+    /// Show one connection; never its credential
     Show {
         id: String,
         #[arg(long)]
         json: bool,
     },
-    /// Keep a credential for somebody
+    /// Store a credential for a user
     Import(ImportArgs),
-    /// Store another credential in the place of the old one
+    /// Replace the stored credential
     Rotate {
         id: String,
         /// The credential as a JSON object; «-» reads standard input
@@ -46,22 +47,22 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// End it: nobody gets its credential any more, and its provider is told
+    /// Disconnect it: its credential cannot be retrieved any more, and the provider is asked to revoke it
     Disconnect {
         id: String,
-        /// Why, for the log
+        /// The reason, for the audit log
         #[arg(long, default_value = "disconnected by an operator")]
         reason: String,
         #[arg(long)]
         json: bool,
     },
-    /// Wrap all keys by the present master key, make a new data key, and seal all secrets under it; while servers run.
-    /// What was interrupted goes on
+    /// Rewrap all keys with the current master key, make a new data key, and seal all secrets with it; servers can keep
+    /// running. An interrupted run is resumed
     Rekey {
         #[arg(long)]
         json: bool,
     },
-    /// Who gives credentials, as declared; never their secrets
+    /// List the declared providers; never their secrets
     Providers {
         #[arg(long)]
         json: bool,
@@ -70,14 +71,14 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
-    /// Issuer of the owner
+    /// The issuer of the owner
     #[arg(long, value_name = "ISS", requires = "owner_sub")]
     owner_iss: Option<String>,
     #[arg(long, value_name = "SUB", requires = "owner_iss")]
     owner_sub: Option<String>,
     #[arg(long, value_name = "ID")]
     provider: Option<String>,
-    /// active, needs_reconnect or disconnected
+    /// Only connections that are active, needs_reconnect or disconnected
     #[arg(long, value_parser = state)]
     state: Option<State>,
     #[arg(long)]
@@ -88,12 +89,12 @@ pub(super) struct ListArgs {
 pub(super) struct ImportArgs {
     #[arg(long, value_name = "ID")]
     provider: String,
-    /// Issuer of the owner
+    /// The issuer of the owner
     #[arg(long, value_name = "ISS")]
     owner_iss: String,
     #[arg(long, value_name = "SUB")]
     owner_sub: String,
-    /// For people
+    /// A name for people, shown in lists
     #[arg(long)]
     name: Option<String>,
     /// The credential as a JSON object; «-» reads standard input
@@ -111,7 +112,7 @@ fn state(text: &str) -> Result<State, String> {
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    // What cannot be read need not wait for the database.
+    // Reads the credential first: an unreadable file needs no database.
     let import = match &command {
         Command::Import(ImportArgs { file, .. }) | Command::Rotate { file, .. } => Some(credential(file)?),
         _ => None,
@@ -200,7 +201,7 @@ async fn rekey((context, pool): (&CommandContext, &PgPool), json: bool) -> Resul
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads a credential. What is wrong with it is not told in the words of the file: they may be the secret.
+/// Reads a credential. Error messages never quote the file: its text can be the secret.
 fn credential(path: &Path) -> Result<Import, Fault> {
     let what = format!("reading {}", path.display());
     let text = if path.as_os_str() == "-" {

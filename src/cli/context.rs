@@ -1,4 +1,4 @@
-//! What every command that needs the database stands on: the embedded cluster or an external one, and the master key.
+//! What every command that uses the database needs: the embedded cluster or an external database, and the master key.
 
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -26,28 +26,27 @@ use crate::platform::postgres_errors;
 use crate::platform::secret::MasterKey;
 use crate::services::keys;
 
-/// The database of the embedded cluster.
+/// The name of the database in the embedded cluster.
 pub(super) const DATABASE: &str = "actchain";
-/// Commands may take longer than requests.
+/// The statement timeout of commands; longer than that of requests.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a command does with the database.
+/// How a command uses the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Reports on it, whatever state it is in.
+    /// Reports on the database in any state.
     Inspect,
-    /// Reads it.
     Read,
-    /// May change it: says where first.
+    /// May change the database: prints first which database it is.
     Change,
 }
 
-/// What happens where there is no data directory yet.
+/// What happens if there is no data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IfMissing {
-    /// The command ends, and nothing is made.
+    /// The command fails, and nothing is created.
     Refuse,
-    /// An embedded database and a master key are made.
+    /// Creates an embedded database and a master key.
     Make,
 }
 
@@ -60,7 +59,7 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Joins a configuration with what its command does.
+    /// Combines a configuration with what its command does.
     pub(super) fn new(config: Config, access: Access, missing: IfMissing) -> Result<Self, Fault> {
         if missing == IfMissing::Make && config.database_url.is_some() {
             return Err(Fault::new(
@@ -71,12 +70,12 @@ impl Opening {
         Ok(Self { config, access, missing })
     }
 
-    /// The configuration, with which nothing has been agreed yet.
+    /// The configuration as loaded: the issuer of the database is not read yet.
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Refuses a data directory that is not there.
+    /// Fails if the data directory is missing.
     pub(super) fn require_present(&self) -> Result<(), Fault> {
         require_present(&self.config, self.missing)
     }
@@ -91,13 +90,13 @@ pub(super) struct CommandContext {
 }
 
 impl CommandContext {
-    /// Opens the database: the external one, whose schema must be current, or the embedded one, which is started and
-    /// migrated as needed, and made where that is wanted.
+    /// Opens the database: the external database, whose schema must be current, or the embedded database. The embedded
+    /// database is started and migrated as needed, and created if `missing` allows that.
     pub(super) async fn open(config: Config, role: PostgresUser, missing: IfMissing) -> Result<Self, Fault> {
         let clock = Clock::System;
         if let Some(url) = &config.database_url {
             let database = db::durable(db::options(url)?);
-            // Without the server's role, which the migrations make.
+            // Without the server's role, which the migrations create.
             let mut plain = db::open(&database).await?;
             db::require_durable(&mut plain).await?;
             db::schema(&mut plain).await?.require_current()?;
@@ -115,7 +114,7 @@ impl CommandContext {
         Ok(Self { database, config, clock, cluster: Some(cluster) })
     }
 
-    /// Connections for a command.
+    /// A pool of at most two connections for a command.
     pub(super) async fn pool(&self) -> Result<PgPool, Fault> {
         let pool = db::pool(self.database.clone(), 2, TIMEOUT);
         let connection = pool.acquire().await;
@@ -126,8 +125,8 @@ impl CommandContext {
         Ok(pool)
     }
 
-    /// Takes the issuer under which the database is served, or refuses another one that is configured. Before a change
-    /// it says what will be changed.
+    /// Takes over the issuer under which the database is served, or fails if another issuer is configured. Before a
+    /// change, prints which database will be changed.
     async fn agree(&mut self, pool: &PgPool, access: Access) -> Result<(), Fault> {
         let served = server_info::find(&mut *pool.acquire().await?).await?;
         if let Some(served) = served {
@@ -152,7 +151,7 @@ impl CommandContext {
         Ok(())
     }
 
-    /// Which database this is.
+    /// Names the database in messages.
     pub(super) fn place(&self) -> String {
         match self.cluster {
             Some(_) => format!("the database in {}", absolute(&self.config.data_dir)),
@@ -160,18 +159,18 @@ impl CommandContext {
         }
     }
 
-    /// The master key: given, or kept in the data directory by the embedded default.
+    /// The configured master key, or the key in the data directory of the embedded default.
     pub(super) fn master_key(&self) -> Result<MasterKey, Fault> {
         master_key(&self.config)
     }
 
-    /// What seals under the master key, and still opens what the one before has sealed.
+    /// Seals with the master key, and opens what the master key or the previous key has sealed.
     pub(super) fn seal(&self) -> Result<SealingKey, Fault> {
         let previous = self.config.previous_master_key_file.as_deref().map(read_key).transpose()?;
         Ok(SealingKey::of(&self.master_key()?).with_previous(previous.as_ref()))
     }
 
-    /// What makes and checks the MACs of rows, for a command.
+    /// Computes and checks the MACs of rows, for a command.
     pub(super) async fn rows(&self, pool: &PgPool) -> Result<RowMac, Fault> {
         keys::open_row_mac(pool, &self.seal()?, self.clock.now()).await
     }
@@ -182,7 +181,7 @@ impl CommandContext {
         Ok(CredentialCache::new(self.seal()?, outbound))
     }
 
-    /// Leaves the embedded cluster, which stops if nobody else uses it.
+    /// Releases the embedded cluster, which stops if no other process uses it.
     pub(super) async fn close(self) -> Result<(), Fault> {
         match self.cluster {
             Some(cluster) => cluster.close().await,
@@ -191,14 +190,14 @@ impl CommandContext {
     }
 }
 
-/// SIGTERM and Ctrl-C, from the moment on that they are listened for.
+/// SIGTERM and Ctrl-C, from [`Signals::listen`] on.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// From now on, neither ends the process by itself.
+    /// From now on, neither signal ends the process by itself.
     pub(super) fn listen() -> Result<Self, Fault> {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("waiting for signals")?,
@@ -206,7 +205,7 @@ impl Signals {
         })
     }
 
-    /// Waits for either.
+    /// Waits for SIGTERM or Ctrl-C.
     pub(super) async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -215,12 +214,12 @@ impl Signals {
     }
 }
 
-/// Runs a command's work on a foundation, and leaves it whatever came of it.
+/// Runs a command with an open database, and always releases the database at the end.
 pub(super) async fn with<T, F>(opening: Opening, work: F) -> Result<T, Fault>
 where
     F: AsyncFnOnce(&CommandContext, &PgPool) -> Result<T, Fault>,
 {
-    // A command that is interrupted leaves in order, too: it may be the only one that keeps the cluster running.
+    // An interrupted command closes in order, too: it can be the last process that uses the cluster.
     let mut signals = Signals::listen()?;
     let Opening { config, access, missing } = opening;
     let mut context = CommandContext::open(config, PostgresUser::Command, missing).await?;
@@ -245,7 +244,6 @@ where
     done
 }
 
-/// `actchain migrate`.
 pub(super) async fn migrate(config: &Config) -> Result<ExitCode, Fault> {
     let Some(url) = &config.database_url else {
         println!("The embedded database is migrated whenever it is opened; there is nothing to do.");
@@ -258,7 +256,7 @@ pub(super) async fn migrate(config: &Config) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the embedded cluster is, and with which programs it runs.
+/// The data directory of the embedded cluster, and the PostgreSQL programs that run it.
 pub(super) fn settings(config: &Config) -> Settings {
     Settings {
         data_dir: config.data_dir.clone(),
@@ -267,7 +265,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Where the master key is, for people.
+/// Names the place of the master key in messages.
 pub(super) fn key_file(config: &Config) -> String {
     match (&config.master_key, &config.master_key_file) {
         (Some(_), _) => "the value of master_key".to_owned(),
@@ -276,7 +274,7 @@ pub(super) fn key_file(config: &Config) -> String {
     }
 }
 
-/// The master key: given, or kept in the data directory by the embedded default.
+/// The configured master key, or the key in the data directory of the embedded default.
 pub(super) fn master_key(config: &Config) -> Result<MasterKey, Fault> {
     if let Some(text) = &config.master_key {
         return MasterKey::parse(text);
@@ -308,8 +306,8 @@ fn require_present(config: &Config, missing: IfMissing) -> Result<(), Fault> {
     )))
 }
 
-/// Sees to the master key of the embedded default before anything is written: it belongs to its database, so that both are
-/// made together, and a database without its key is not taken for a new one.
+/// Creates or checks the master key of the embedded default before anything else is written. Key and database are
+/// created together, and a database without its key is never taken for a new database.
 fn settle_own_key(config: &Config) -> Result<(), Fault> {
     if config.master_key.is_some() || config.master_key_file.is_some() {
         return Ok(());
@@ -345,8 +343,8 @@ fn read_key(path: &Path) -> Result<MasterKey, Fault> {
     MasterKey::parse(&SecretString::from(text)).context(&what)
 }
 
-/// Written aside and then linked into place, so that nobody ever reads half a key, and of two that make one at the same
-/// instant both use the first.
+/// Writes a temporary file and links it into place, so that no process reads half a key. If two processes create a key
+/// at the same time, both use the first.
 fn write_key(path: &Path) -> Result<(), Fault> {
     let what = format!("writing the master key to {}", path.display());
     let aside = path.with_extension(format!("key.{}", std::process::id()));

@@ -1,4 +1,5 @@
-//! `actchain delegation list|show|request|approve|deny|revoke|renew|tree`: the management API, for whoever has a shell on the machine.
+//! `actchain delegation list|show|request|approve|deny|revoke|renew|tree`: delegations, for operators with a shell on
+//! the machine.
 
 use std::process::ExitCode;
 
@@ -18,9 +19,9 @@ use crate::services::request_context::{ApiResponse, Call, Desk};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Delegations, newest first
+    /// List delegations, newest first
     List {
-        /// requested, active, expired or revoked
+        /// Only those that are requested, active, expired or revoked
         #[arg(long, value_parser = state)]
         state: Option<State>,
         #[arg(long, value_name = "ISS")]
@@ -31,57 +32,57 @@ pub(super) enum Command {
         delegate: Option<String>,
         #[arg(long, value_name = "ID")]
         parent: Option<String>,
-        /// At most so many, 1 to 100
+        /// How many to list, 1 to 100
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
         limit: u32,
-        /// Where the page before ended
+        /// The cursor that the previous page printed
         #[arg(long)]
         cursor: Option<String>,
         #[arg(long)]
         json: bool,
     },
-    /// One delegation
+    /// Show one delegation in full
     Show {
         id: String,
         #[arg(long)]
         json: bool,
     },
-    /// Ask a user for a delegation, on behalf of an agent
+    /// Request a delegation from a user, on behalf of an agent
     Request(RequestArgs),
-    /// Approve one that waits, perhaps narrower
+    /// Approve a requested delegation, optionally with narrower limits
     Approve(ApproveArgs),
-    /// Deny one that waits
+    /// Deny a requested delegation
     Deny {
         id: String,
-        /// Why, for the log
+        /// The reason, for the audit log
         #[arg(long, default_value = "denied by an operator")]
         reason: String,
         #[arg(long)]
         json: bool,
     },
-    /// Take it back, and with it everything below
+    /// Revoke a delegation and all its descendants
     Revoke {
         id: String,
-        /// Why, for the log
+        /// The reason, for the audit log
         #[arg(long, default_value = "revoked by an operator")]
         reason: String,
         #[arg(long)]
         json: bool,
     },
-    /// Give it a later end
+    /// Extend the expiry of a delegation
     Renew {
         id: String,
-        /// From now on: seconds, or a duration such as 15m, 1h30m, 7d
+        /// The time from now on: seconds, or a duration such as 15m, 1h30m, 7d
         #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
         expires_in: u32,
         #[arg(long)]
         json: bool,
     },
-    /// Draw what hangs below one, or below all of a user's
+    /// Draw the descendants of one delegation, or of all delegations of a user
     Tree {
-        /// A delegation; all roots where absent
+        /// The delegation to draw; all roots if absent
         id: Option<String>,
-        /// Only what this user gave
+        /// Only delegations that this user granted
         #[arg(long, value_name = "SUB")]
         delegator: Option<String>,
         #[arg(long)]
@@ -91,16 +92,16 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RequestArgs {
-    /// The agent
+    /// The client id of the agent
     #[arg(long, value_name = "CLIENT")]
     delegate: String,
-    /// Issuer of the user that is asked
+    /// The issuer of the delegator
     #[arg(long, value_name = "ISS")]
     delegator_iss: String,
-    /// The user that is asked
+    /// The user who is to delegate
     #[arg(long, value_name = "SUB")]
     delegator: String,
-    /// What for
+    /// The purpose, shown to the delegator
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
@@ -118,25 +119,25 @@ pub(super) struct ApproveArgs {
     json: bool,
 }
 
-/// Limits; what is left out stays as it is.
+/// Limits; absent limits stay unchanged.
 #[derive(Debug, clap::Args)]
 struct Limits {
-    /// Repeat for several
+    /// A scope; repeat for several
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
-    /// Repeat for several
+    /// An audience; repeat for several
     #[arg(long, value_name = "TARGET")]
     audience: Vec<String>,
     #[arg(long, value_name = "NAME")]
     capability_ceiling: Option<String>,
-    /// Capabilities and scopes that need a confirmation each time; repeat for several
+    /// Capabilities and scopes that need a confirmation by the delegator for each use; repeat for several
     #[arg(long, value_name = "NAME")]
     ceremony: Vec<String>,
     #[arg(long, value_name = "N")]
     max_uses: Option<u32>,
     #[arg(long, value_name = "N")]
     max_depth: Option<u32>,
-    /// Seconds, or a duration such as 15m, 1h30m, 7d
+    /// The lifetime: seconds, or a duration such as 15m, 1h30m, 7d
     #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
     expires_in: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! `actchain delegation tree`: delegations drawn as they hang below one another.
+//! `actchain delegation tree`: delegations drawn as a tree of parents and children.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use crate::platform::fault::Fault;
 use crate::services::delegations::{self, Page};
 use crate::services::request_context::{Call, Desk};
 
-/// More than anybody looks at.
+/// The most delegations that are drawn.
 const MOST: usize = 5_000;
 
-/// Draws what hangs below one delegation, or everything, or everything of a user.
+/// Draws the descendants of one delegation, all delegations, or all delegations of a user.
 pub(super) async fn run(
     desk: &Desk<'_>,
     call: &Call,
@@ -56,7 +56,7 @@ pub(super) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     let given_by = |root: &Value| (text(root, "/delegator/iss"), text(root, "/delegator/sub"));
-    // Among those of one delegator, the newest stays first.
+    // The sort is stable: the newest delegation of each delegator stays first.
     roots.sort_by_key(given_by);
     for trees in roots.chunk_by(|one, next| given_by(one) == given_by(next)) {
         if let Some(first) = trees.first() {
@@ -71,7 +71,7 @@ fn is_root(one: &Value) -> bool {
     one.get("parent").is_none_or(Value::is_null)
 }
 
-/// Half a tree would look like a whole one.
+/// An incomplete tree would seem complete, so too many delegations are refused.
 fn drawable(found: &[Value]) -> Result<(), Refusal> {
     if found.len() > MOST {
         return Err(Refusal::Malformed("There is too much to draw: name a delegation further down"));
@@ -94,7 +94,7 @@ async fn all(desk: &Desk<'_>, call: &Call, filter: &DelegationFilter) -> Result<
     }
 }
 
-/// Draws siblings: only the last one ends their line.
+/// Draws siblings; the last sibling ends the vertical line.
 fn draw_all(siblings: &[Value], below: &BTreeMap<String, Vec<Value>>, indent: &str) {
     let Some((last, others)) = siblings.split_last() else { return };
     for one in others {

@@ -18,9 +18,9 @@ use crate::platform::json;
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::services::audit;
 
-/// How far the database's clock may be from ours.
+/// The most that the database's clock may differ from this machine's.
 const MOST_DRIFT: Duration = Duration::seconds(2);
-/// A log of more events takes longer to verify than one waits for here.
+/// The largest log that `doctor` verifies, in events: a larger log takes too long to wait for.
 const MOST_VERIFIED: u64 = 200_000;
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub(super) struct Args {
 struct Finding {
     what: String,
     wrong: Option<String>,
-    /// What to know although nothing is wrong.
+    /// Warnings that do not change the exit code.
     warnings: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn run(opening: Result<Opening, Fault>, args: Args) -> Result<E
     match opening {
         Err(fault) => findings.push(Finding::of::<()>("configuration", Err(fault))),
         Ok(opening) => {
-            // Where there is nothing, nothing can be checked.
+            // Without a data directory, nothing else can be checked.
             opening.require_present()?;
             findings.push(Finding::of("configuration", Ok(())));
             let looked = context::with(opening, async |context, pool| look(context, pool).await).await;
@@ -121,7 +121,7 @@ async fn look(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, F
     };
     findings.push(Finding::of(keys, opened));
     let outbound = Outbound::new(AddressPolicy::of_issuer(&issuer))?;
-    // A database that no server or command has written to yet has no rows to check.
+    // A database that no server or command has written to has no rows to check.
     if key::store::find_secret(&mut connection, key::ROW_MAC).await?.is_none() {
         return Ok(findings);
     }
@@ -147,7 +147,7 @@ async fn look(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, F
     Ok(findings)
 }
 
-/// Reads the keys of an issuer, declared or published, and names each that cannot be used.
+/// Reads the keys of an issuer, declared or published, and names each unusable key.
 async fn issuer_keys(outbound: &Outbound, iss: &str, issuer: &Issuer) -> Finding {
     let (what, set) = match (&issuer.jwks_uri, &issuer.jwks) {
         (Some(url), _) => {
@@ -164,7 +164,7 @@ async fn issuer_keys(outbound: &Outbound, iss: &str, issuer: &Issuer) -> Finding
     }
 }
 
-/// Whether the log is whole: a database that was restored in part has gaps in it, or no keys.
+/// Verifies the audit log: a partly restored database has gaps in the log, or no keys.
 async fn log(connection: &mut PgConnection, without_keys: bool) -> Result<Finding, Fault> {
     let size = store::head(connection).await?.size();
     let what = format!("audit log: {size} events");

@@ -1,4 +1,4 @@
-//! `actchain issuer list|show|remove`. Issuers are declared by `actchain apply`.
+//! `actchain issuer list|show|remove`. `actchain apply` declares issuers.
 
 use std::process::ExitCode;
 
@@ -16,22 +16,21 @@ use crate::services::request_context::{Call, Desk};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// All trusted issuers
+    /// List all trusted issuers
     List {
         #[arg(long)]
         json: bool,
     },
-    /// One issuer
+    /// Show one trusted issuer
     Show {
         iss: String,
         #[arg(long)]
         json: bool,
     },
-    /// Remove an issuer. Its users' delegations and tokens end, so that is refused while there are any, unless it is asked
-    /// for
+    /// Remove an issuer. Refused while its users have delegations or tokens, unless --revoke-delegations is set
     Remove {
         iss: String,
-        /// Revoke the delegations that its users have given, with all tokens that were made under them
+        /// Revoke the delegations that its users have granted, and all tokens issued under them
         #[arg(long)]
         revoke_delegations: bool,
         #[arg(long)]

@@ -14,23 +14,23 @@ use crate::services::keys::{self, RotationPolicy};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// All keys that were not removed
+    /// List all keys that were not removed
     List {
         #[arg(long)]
         json: bool,
     },
-    /// The public key that verifies what is signed now
+    /// Show the public key that verifies current signatures
     Show {
-        /// What the key signs
+        /// The kind of key: for tokens or for checkpoints
         #[arg(long, value_enum, default_value_t = Signs::Token)]
         purpose: Signs,
     },
-    /// Let the next key sign tokens, and make another next one; or a new one sign checkpoints of the log
+    /// Activate the next token key and generate another next key; or generate a new checkpoint key
     Rotate {
-        /// What the key signs
+        /// The kind of key: for tokens or for checkpoints
         #[arg(long, value_enum, default_value_t = Signs::Token)]
         purpose: Signs,
-        /// Even if relying parties may not have fetched it yet
+        /// Even if relying parties may not have fetched the next key yet
         #[arg(long)]
         force: bool,
         #[arg(long)]
@@ -38,10 +38,9 @@ pub(super) enum Command {
     },
 }
 
-/// What is rotated.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(super) enum Signs {
-    /// Access tokens
+    /// Keys for access tokens
     Token,
     /// Checkpoints of the audit log
     Checkpoint,
@@ -72,7 +71,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
                 let seal = context.seal()?;
                 keys::ensure(pool, &seal, settings, now).await?;
                 let kid = keys::rotate_log(pool, &seal, now).await?;
-                // Signed by both, for whoever knows the one before.
+                // The checkpoint is signed with both keys, for verifiers that know only the previous key.
                 audit::checkpoint(pool, &seal, &issuer, now).await?;
                 let key = audit::published_key(&mut *pool.acquire().await?, &issuer).await?;
                 if json {

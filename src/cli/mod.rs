@@ -33,14 +33,15 @@ use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 use crate::platform::process;
 
-/// OAuth 2.0 token exchange (RFC 8693) for agents that act on somebody's behalf.
+/// OAuth 2.0 token exchange (RFC 8693) for agents that act on a user's behalf.
 #[derive(Debug, Parser)]
 #[command(name = "actchain", version, disable_help_subcommand = true)]
 pub struct Cli {
-    /// A TOML file; every key can also be given as ACTCHAIN_SECTION_KEY
+    /// A TOML file; every key can also be set as ACTCHAIN_SECTION_KEY
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Make the data directory with an embedded database and a master key if there is none; otherwise only `serve` does
+    /// Create the data directory with an embedded database and a master key if there is none; otherwise only `serve`
+    /// does
     #[arg(long, global = true)]
     init: bool,
     #[command(subcommand)]
@@ -51,7 +52,7 @@ pub struct Cli {
 enum Command {
     /// Run the server until SIGTERM or Ctrl-C
     Serve,
-    /// Play the whole story against a real server of its own; non-zero if any step differs
+    /// Play every feature against a real server of its own; non-zero if any step differs
     Demo(demo::Args),
     /// Declare issuers, resources, providers, clients, sinks and delegations
     Apply(apply::Args),
@@ -69,7 +70,7 @@ enum Command {
     /// List, show, request, approve, deny, revoke, renew and draw delegations
     #[command(subcommand)]
     Delegation(delegation::Command),
-    /// List, show, import, rotate and disconnect credentials of third parties; list who gives them
+    /// List, show, import, rotate and disconnect credentials of third parties; list their providers
     #[command(subcommand)]
     Connection(connection::Command),
     /// List, show and rotate signing keys
@@ -78,21 +79,20 @@ enum Command {
     /// Decode, explain and verify tokens
     #[command(subcommand)]
     Token(token::Command),
-    /// Verify, follow, export and vouch for the audit log
+    /// Verify, follow and export the audit log, and prove its events
     #[command(subcommand)]
     Audit(audit::Command),
-    /// List, show, disable and enable where the audit log is sent; rotate secrets, send dead letters again
+    /// List, show, disable and enable audit sinks; rotate their secrets, replay their dead letters
     #[command(subcommand)]
     Sink(sink::Command),
-    /// Write the embedded database into a file, while the server runs
+    /// Write the embedded database to a file, while the server runs
     Backup(backup::Backup),
-    /// Make a data directory out of such a file and the master key
+    /// Create a data directory from a backup file and the master key
     Restore(backup::Restore),
     /// Check configuration, database, clock, keys and issuers
     Doctor(doctor::Args),
 }
 
-/// Runs the command line of this process.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => run(cli),
@@ -110,9 +110,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs a command; what it has to say goes to standard output, complaints to standard error.
+/// Runs a command. Results go to standard output, errors to standard error.
 fn run(cli: Cli) -> ExitCode {
-    // Before any key is read.
+    // Before any key is read, so that no core dump contains a key.
     if let Err(fault) = process::forbid_core_dumps() {
         eprintln!("actchain: {fault}");
         return ExitCode::from(2);
@@ -128,7 +128,7 @@ fn run(cli: Cli) -> ExitCode {
 }
 
 impl Command {
-    /// What a command does with the database. One that is not named here may change it.
+    /// How a command uses the database. A command that is not listed here may change it.
     fn access(&self) -> Access {
         match self {
             Self::Doctor(_) => Access::Inspect,
@@ -195,7 +195,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
     }
 }
 
-/// What a refusal says to an operator, who sees everything: what is not found is not there.
+/// The message of a refusal for an operator, who sees everything: "not found" means that the thing does not exist.
 fn sentence(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::NotFound => "There is no such thing",

@@ -1,5 +1,5 @@
-//! What commands print. In this layer `println!`, `print!` and `eprintln!` are the macros below: the standard ones panic when
-//! their reader has ended (`| head`) or their disk is full, and a panic leaves a database running.
+//! Output of commands. In this layer `println!`, `print!` and `eprintln!` are the macros below: the standard macros
+//! panic when their reader has ended (`| head`) or the disk is full, and a panic leaves a database running.
 
 use std::error::Error as _;
 use std::fmt::Arguments;
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::platform::fault::Fault;
 
-/// The exit code of a command that its reader has cut short: 128 + SIGPIPE, as for other programs.
+/// The exit code of a command whose reader has closed the pipe: 128 + SIGPIPE, as for other programs.
 const CUT_SHORT: u8 = 141;
 /// The exit code of a command that could not do its work.
 const FAILED: u8 = 2;
@@ -32,23 +32,22 @@ macro_rules! eprintln {
     ($($text:tt)*) => { $crate::cli::out::complain(::std::format_args!($($text)*)) };
 }
 
-/// Writes to standard output. The first failure is kept for [`finish`], and wakes [`broken`].
+/// Writes to standard output. The first error is stored for [`finish`], and wakes [`broken`].
 pub(super) fn print(text: Arguments<'_>) {
     let mut out = io::stdout().lock();
     keep(out.write_fmt(text).and_then(|()| out.flush()));
 }
 
-/// Writes a line that is of use to a reader, and whose loss changes nothing.
+/// Writes a line whose loss changes nothing.
 pub(super) fn print_if_read(text: Arguments<'_>) {
     let _ = io::stdout().lock().write_fmt(format_args!("{text}\n"));
 }
 
-/// Writes a line to standard error. Where that fails, there is nothing left to say it to.
+/// Writes a line to standard error. An error here is ignored: there is no other place to report it.
 pub(super) fn complain(text: Arguments<'_>) {
     let _ = io::stderr().lock().write_fmt(format_args!("{text}\n"));
 }
 
-/// Standard output for long texts.
 pub(super) struct Stdout;
 
 impl Write for Stdout {
@@ -77,12 +76,12 @@ fn keep(written: io::Result<()>) {
 }
 
 fn note(error: &io::Error) {
-    // The first failure is the one that counts.
+    // Only the first error is stored.
     let _ = BROKEN.set((error.kind(), error.to_string()));
     BROKE.notify_waiters();
 }
 
-/// Waits until standard output cannot be written any more; what comes of that for a command that is not done yet.
+/// Waits until standard output cannot be written any more. Returns the fault for a command that is not finished.
 pub(super) async fn broken() -> Fault {
     loop {
         let next = BROKE.notified();
@@ -93,7 +92,7 @@ pub(super) async fn broken() -> Fault {
     }
 }
 
-/// The end of a command: says what went wrong, and chooses the exit code.
+/// Ends a command: prints what went wrong, and chooses the exit code.
 pub(super) fn finish(done: Result<ExitCode, Fault>) -> ExitCode {
     let Some((kind, error)) = BROKEN.get() else {
         return done.unwrap_or_else(|fault| {
@@ -116,7 +115,7 @@ pub(super) fn finish(done: Result<ExitCode, Fault>) -> ExitCode {
         _ => {}
     }
     if *kind == ErrorKind::BrokenPipe {
-        // A reader that has what it wanted is no error. A command that ended before has its own answer.
+        // A reader that closes early is no error. A command that ended before keeps its own result.
         return done
             .unwrap_or_else(|fault| ExitCode::from(if because_of_it(&fault) { CUT_SHORT } else { FAILED }));
     }

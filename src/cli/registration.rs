@@ -1,4 +1,4 @@
-//! How `actchain issuer` and `actchain resource` show what they found and what became of a removal.
+//! Output of `actchain issuer` and `actchain resource`: views, and the results of removals.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ pub(super) fn not_found(kind: &str, id: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Exit code 0 if it was removed, 1 if it is not registered or something depends on it.
+/// Exit code 0 if removed, 1 if not registered or still in use.
 pub(super) fn show(removal: &Removal, (kind, id): (&str, &str), json: bool) -> Result<ExitCode, Fault> {
     match removal {
         Removal::Removed(said) => print_members(said, json),

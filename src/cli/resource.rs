@@ -1,4 +1,4 @@
-//! `actchain resource list|show|remove`. Resources are declared by `actchain apply`.
+//! `actchain resource list|show|remove`. `actchain apply` declares resources.
 
 use std::process::ExitCode;
 
@@ -16,12 +16,12 @@ use crate::services::request_context::{Call, Desk};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// All resources, with their scopes; this server is one of them
+    /// List all resources with their scopes; this server is one of them
     List {
         #[arg(long)]
         json: bool,
     },
-    /// One resource
+    /// Show one resource with its scopes
     Show {
         id: String,
         #[arg(long)]

@@ -1,4 +1,4 @@
-//! `actchain serve`: listens; one line when ready; SIGTERM drains and exits 0.
+//! `actchain serve`: listens, prints one line when ready; SIGTERM drains requests and exits 0.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,21 +16,20 @@ use crate::platform::{process, telemetry};
 use crate::services::register_server::register_server;
 use crate::services::{audit, keys};
 
-/// How often the embedded cluster is looked at.
+/// How often the embedded cluster is checked.
 const WATCH: Duration = Duration::from_millis(500);
-/// How long what was begun at a provider is waited for when the server stops: all attempts of one refresh.
+/// How long a stopping server waits for calls to providers: all attempts of one refresh.
 const LAST: Duration = Duration::from_secs(40);
 
-/// Runs the server.
 pub(super) async fn run(mut config: Config) -> Result<ExitCode, Fault> {
     telemetry::start_logs(&config.log)?;
     process::raise_descriptors()?;
-    // Before anything that takes time: an address in use is said at once. Port 0 becomes the one that was given.
+    // Before anything slow: an address in use is reported at once. Port 0 becomes the port that the system assigned.
     let listener = HttpServer::bind(config.listen).map_err(|fault| {
         Fault::new(format!("{fault}; choose another address with listen or ACTCHAIN_LISTEN"))
     })?;
     config.listen = listener.local_addr().context("listening")?;
-    // Before there is anything to undo: a signal during the start ends it in order, too.
+    // Before there is anything to undo: a signal during the start ends the server in order, too.
     let mut signals = Signals::listen()?;
     let context = CommandContext::open(config, PostgresUser::Server, IfMissing::Make).await?;
     let served = serve(&context, listener, &mut signals).await;
@@ -86,15 +85,15 @@ async fn serve(
     if tokio::time::timeout(LAST, app.drain()).await.is_err() {
         tracing::warn!("something is still under way and is given up");
     }
-    // The last word on what happened in this life; without it the next checkpoint vouches for the same events. Over
-    // connections of its own: those of the pool may belong to HTTP threads that have ended.
+    // Signs a last checkpoint; without it, the next checkpoint covers the same events. It uses connections of its own:
+    // those of the pool can belong to HTTP threads that have ended.
     let pool = context.pool().await?;
     if let Err(fault) = audit::checkpoint(&pool, &app.seal, &app.issuer, app.clock.now()).await {
         tracing::warn!(error = %fault, "no checkpoint at the end");
     }
     pool.close().await;
     app.pool.close().await;
-    // With the last handle of the ledger, the ledger ends.
+    // The ledger ends when its last handle is dropped.
     drop(app);
     tokio::time::timeout(Duration::from_secs(5), writer)
         .await
@@ -104,7 +103,7 @@ async fn serve(
     Ok(())
 }
 
-/// Waits for SIGTERM or Ctrl-C, and keeps the embedded cluster running meanwhile.
+/// Waits for SIGTERM or Ctrl-C, and restarts the embedded cluster if it stops meanwhile.
 async fn stop_signal(context: &CommandContext, signals: &mut Signals) {
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! `actchain sink list|show|dead-letters|replay|disable|enable|rotate-secret|remove`. They are declared by `actchain apply`.
+//! `actchain sink list|show|dead-letters|replay|disable|enable|rotate-secret|remove`. `actchain apply` declares sinks.
 
 use std::process::ExitCode;
 
@@ -14,30 +14,30 @@ use crate::services::sinks::{self, EnabledState};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// All of them, and how they are doing
+    /// List all sinks and their delivery state
     List {
         #[arg(long)]
         json: bool,
     },
-    /// One of them; never its secret
+    /// Show one sink; never its secret
     Show(One),
-    /// The events that it did not take
+    /// List the events that the sink did not accept
     DeadLetters {
         #[command(flatten)]
         one: One,
-        /// Only those behind this event
+        /// Only events with a `seq` after this one
         #[arg(long, value_name = "SEQ")]
         after: Option<u64>,
     },
     /// Send all dead letters again, once each
     Replay(One),
-    /// Send nothing there; where it has come to stays as it is
+    /// Stop the delivery; the sink's cursor stays
     Disable(One),
-    /// Go on where it has come to
+    /// Resume the delivery at the sink's cursor
     Enable(One),
-    /// Give it a new secret, shown this once; the old one signs beside it for a day
+    /// Generate a new secret, shown only now; the old secret also signs for a day
     RotateSecret(One),
-    /// Remove it with its dead letters
+    /// Remove the sink with its dead letters
     Remove(One),
 }
 

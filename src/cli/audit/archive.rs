@@ -1,4 +1,4 @@
-//! `actchain audit archive|show`: old partitions of the log into files, and events out of them.
+//! `actchain audit archive|show`: moves old partitions of the log into files, and prints events from them.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use crate::services::audit::archive::{self, ArchiveLookup, ArchiveOptions};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// Only partitions all of whose events are older: an instant (RFC 3339), or a date, whose beginning in UTC is meant
+    /// Only partitions whose events are all older: an RFC 3339 instant, or a date, which means midnight UTC
     #[arg(long, value_name = "TIME")]
     before: String,
-    /// The folder for the files
+    /// The folder to write the files to
     #[arg(long)]
     dir: PathBuf,
     #[arg(long)]
@@ -24,13 +24,13 @@ pub(in crate::cli) struct Args {
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Show {
-    /// The file
+    /// The file that `audit archive` has written
     #[arg(long, value_name = "FILE")]
     archive: PathBuf,
-    /// By its number
+    /// The event with this number (`seq`)
     #[arg(long, required_unless_present = "id", conflicts_with = "id")]
     seq: Option<u64>,
-    /// By its id
+    /// The event with this id (a UUID)
     #[arg(long)]
     id: Option<Uuid>,
 }
@@ -41,7 +41,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         let issuer = context.config.issuer();
         let seal = context.seal()?;
         let options = ArchiveOptions { before, folder: &args.dir };
-        // Not as the server's role, which may not drop anything.
+        // The server's database role may not drop partitions.
         let now = context.clock.now();
         let done = archive::archive(&context.database, (&seal, &issuer), options, now).await?;
         if args.json {

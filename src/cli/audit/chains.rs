@@ -1,4 +1,4 @@
-//! `actchain audit chains`: whole chains, as `GET /api/v1/audit-logs/chains` tells them.
+//! `actchain audit chains`: complete chains, as `GET /api/v1/audit-logs/chains` returns them.
 
 use std::process::ExitCode;
 
@@ -20,27 +20,27 @@ use crate::services::request_context::{Call, Desk};
   actchain audit chains --from 2026-11-01 --filter subject_sub=alice
   actchain audit chains 019ac1c0-7f6e-7d63-8f0a-0c4f2e6b9a11 --json")]
 pub(in crate::cli) struct Args {
-    /// One chain in full, by its txn; a page of chains where absent
+    /// Show the chain with this txn in full; without it, list a page of chains
     txn: Option<String>,
-    /// Only chains with an event that is so, such as subject_sub=alice; several times for more
+    /// Only chains with an event that matches, such as subject_sub=alice; repeat to narrow further
     #[arg(long, value_name = "NAME=VALUE", conflicts_with = "txn")]
     filter: Vec<String>,
-    /// Only chains with an event from this instant (RFC 3339) or date on
+    /// Only chains with an event at or after this instant (RFC 3339) or date
     #[arg(long, value_name = "TIME", conflicts_with = "txn")]
     from: Option<String>,
     /// Only chains with an event before this instant or date
     #[arg(long, value_name = "TIME", conflicts_with = "txn")]
     to: Option<String>,
-    /// Only chains whose delegation is requested, active, expired or revoked by now
+    /// Only chains whose delegation is now requested, active, expired or revoked
     #[arg(long, value_parser = state, conflicts_with = "txn")]
     state: Option<State>,
-    /// Which first: newest or oldest
+    /// The order of the chains: newest or oldest first
     #[arg(long, default_value = "newest", value_parser = order)]
     order: Order,
-    /// How many, 1 to 100; 20 where absent
+    /// How many chains to list, 1 to 100; 20 if absent
     #[arg(long, conflicts_with = "txn")]
     limit: Option<usize>,
-    /// Where the page before ended
+    /// The cursor that the previous page printed
     #[arg(long, conflicts_with = "txn")]
     cursor: Option<String>,
     #[arg(long)]

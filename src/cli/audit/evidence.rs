@@ -1,4 +1,4 @@
-//! `actchain audit evidence`: who acted for a user, with what right, as a folder that verifies offline.
+//! `actchain audit evidence`: who acted for a user, with which authority, as a folder that verifies offline.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,22 +15,22 @@ use crate::services::request_context::Desk;
   actchain audit evidence --subject alice --from 2026-11-01 --to 2026-11-02 -o evidence
   actchain audit verify evidence --key \"$(cat log.key)\"")]
 pub(in crate::cli) struct Args {
-    /// The user for whom others acted: the `sub` at its issuer
+    /// The user on whose behalf agents acted: the `sub` at its issuer
     #[arg(long, value_name = "SUB")]
     subject: String,
-    /// The issuer of the user; needed where several issuers have such a user
+    /// The issuer of the user; required if several issuers have this user
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
     /// Only chains in which this client acted
     #[arg(long, value_name = "ID")]
     client: Option<String>,
-    /// From this instant on (RFC 3339), or from this date on, which begins at midnight UTC
+    /// From this instant (RFC 3339) or date, which begins at midnight UTC
     #[arg(long, value_name = "TIME")]
     from: String,
-    /// Until before this instant or date; until now where absent
+    /// Up to, but not including, this instant or date; until now if absent
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
-    /// The folder to make; one that is there has to be empty
+    /// The folder to create; an existing folder must be empty
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
     #[arg(long)]
@@ -79,7 +79,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     .await
 }
 
-/// Prints what a verification found out, and says it by the exit code.
+/// Prints the result of a verification and returns its exit code.
 pub(super) fn print(report: &EvidenceReport, json: bool) -> Result<ExitCode, Fault> {
     if json {
         print_json(report)?;

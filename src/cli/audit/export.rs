@@ -1,4 +1,4 @@
-//! `actchain audit export`: the log as a file, in the memory of one piece.
+//! `actchain audit export`: writes the log to a file, piece by piece in constant memory.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -17,22 +17,23 @@ use crate::services::request_context::{Call, Desk};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// Where to; standard output where absent
+    /// The file to write; standard output if absent
     #[arg(short, long)]
     out: Option<PathBuf>,
-    /// jsonl, csv or sarif
+    /// The format of the file: jsonl, csv or sarif
     #[arg(long, default_value = "jsonl", value_parser = format)]
     format: Format,
-    /// Only from this event on; a file of JSON Lines or CSV that is there is continued
+    /// Only from this event on; an existing JSON Lines or CSV file is continued
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     from: u64,
-    /// Up to the kept checkpoint of this size; a new one is signed where absent
+    /// Up to the stored checkpoint of this size; a new checkpoint is signed if absent
     #[arg(long)]
     size: Option<u64>,
-    /// Begin a CSV file with a byte order mark, by which Excel knows that it is UTF-8
+    /// Begin a CSV file with a byte order mark, so that Excel reads it as UTF-8
     #[arg(long)]
     bom: bool,
-    /// Only what is so, such as action=oauth.token.refused or from=2026-01-01T00:00:00Z; several times for more
+    /// Only events that match, such as action=oauth.token.refused or from=2026-01-01T00:00:00Z; repeat to narrow
+    /// further
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
 }
@@ -93,7 +94,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
 async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
     let held =
         args.out.as_ref().and_then(|path| std::fs::metadata(path).ok()).is_some_and(|file| file.len() > 0);
-    // What is one document by itself is never continued.
+    // A SARIF file is one document and is never continued.
     let goes_on = args.from > 0 && held && args.format != Format::Sarif;
     let mut out: Box<dyn std::io::Write + Send> = match &args.out {
         Some(path) => {
@@ -103,7 +104,7 @@ async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
         None => Box::new(std::io::BufWriter::new(out::Stdout)),
     };
     if goes_on && args.format == Format::Csv {
-        // The names of the columns stand in the file already.
+        // The file that is continued already has the header with the column names.
         export.next().await?;
     }
     while let Some(piece) = export.next().await? {

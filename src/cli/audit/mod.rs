@@ -22,7 +22,7 @@ use crate::platform::fault::{Context, Fault};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 use crate::services::audit;
 
-/// How often `tail -f` looks.
+/// How often `tail -f` reads new events.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Subcommand)]
@@ -30,26 +30,26 @@ pub(super) enum Command {
     /// Check the whole log, in the database or in an export
     #[command(visible_alias = "verify-chain")]
     Verify(verify::Args),
-    /// Take the log along: JSON Lines that verify offline, CSV or SARIF
+    /// Export the log: JSON Lines that verify offline, CSV or SARIF
     Export(export::Args),
-    /// List chains, or print one in full
+    /// List chains, or print one chain in full
     Chains(chains::Args),
-    /// Prove who acted for a user, and with what right: a folder that verifies offline
+    /// Prove who acted for a user, with which authority: a folder that verifies offline
     Evidence(evidence::Args),
-    /// Sign a checkpoint over the log as it stands, and print it
+    /// Sign a checkpoint over the current log, and print it
     Checkpoint,
     /// Move old partitions into files that verify by themselves
     Archive(archive::Args),
-    /// Print an event out of such a file
+    /// Print an event from an archive file
     Show(archive::Show),
     /// Check a receipt against the log, or a proof file by itself
     VerifyReceipt(verify_receipt::Args),
     /// Print the latest events
     Tail {
-        /// How many
+        /// How many of the latest events to print
         #[arg(short = 'n', long, default_value_t = 10)]
         lines: u64,
-        /// Go on as more come
+        /// Continue to print events as they are recorded
         #[arg(short, long)]
         follow: bool,
     },
@@ -72,7 +72,7 @@ pub(super) async fn run(
     }
 }
 
-/// Reads an instant (RFC 3339), or a date, which means its beginning in UTC.
+/// Reads an instant (RFC 3339), or a date, which means midnight UTC.
 fn instant(text: &str) -> Result<OffsetDateTime, Fault> {
     clock::instant(text).ok_or_else(|| {
         Fault::new(format!(
@@ -88,7 +88,7 @@ fn verifier_keys(texts: &[String]) -> Result<Vec<VerifierKey>, Fault> {
     texts.iter().map(key).collect()
 }
 
-/// A checkpoint that was kept in a file. One of another kind says nothing about the log.
+/// Reads a checkpoint from a file. Refuses a file whose line endings or encoding were converted.
 fn read_checkpoint(path: &Path) -> Result<String, Fault> {
     let note = std::fs::read_to_string(path).context(&format!("reading {}", path.display()))?;
     if note.starts_with('\u{feff}') || note.contains('\r') {

@@ -1,4 +1,5 @@
-//! `actchain audit verify`: only reads; exits 0 for a valid log, 1 for a broken one, 2 if it could not check all of it.
+//! `actchain audit verify`: only reads; exits 0 for a valid log, 1 for an invalid log, 2 if part of it could not be
+//! checked.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,25 +15,25 @@ use crate::services::audit::{self, Report, TrustAnchors};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// An export, an archive, or a folder with evidence; the database where absent
+    /// An export, an archive, or a folder with evidence; the database if absent
     #[arg(value_name = "PATH", conflicts_with_all = ["db", "file"])]
     path: Option<PathBuf>,
-    /// The log in the database, which is what is checked where there is no --file
+    /// Check the log in the database: the default without a file
     #[arg(long, conflicts_with = "file")]
     db: bool,
-    /// An export or an archive; the database where absent
+    /// An export or an archive; the database if absent
     #[arg(long)]
     file: Option<PathBuf>,
-    /// The folder with the files that events were archived to: they are checked, too
+    /// The folder with the files that events were archived to; they are checked, too
     #[arg(long, value_name = "DIR", conflicts_with_all = ["file", "path"])]
     archives: Option<PathBuf>,
-    /// A checkpoint that was kept elsewhere
+    /// A checkpoint that was stored outside this server
     #[arg(long, value_name = "FILE")]
     checkpoint: Vec<PathBuf>,
-    /// A checkpoint up to which everything is believed: only what came after it is read
+    /// A checkpoint that is trusted: only later events are read
     #[arg(long, value_name = "FILE")]
     from_checkpoint: Option<PathBuf>,
-    /// The only key to believe, as «name+id+key», that was kept elsewhere
+    /// The only key to trust, as «name+id+key», that was stored outside this server
     #[arg(long)]
     key: Vec<String>,
     #[arg(long)]
@@ -62,7 +63,7 @@ pub(super) async fn run(
         bar.set_position(done);
     };
     let report = match file {
-        // A file is all that is needed: neither configuration nor database.
+        // A file needs neither configuration nor database.
         Some(path) => audit::verify_export_shown(path, &anchors, &mut show),
         None => {
             context::with(config()?, async |_, pool| {
@@ -81,7 +82,7 @@ pub(super) async fn run(
     }
     Ok(match (report.valid, report.hashes_only) {
         (true, 0) => ExitCode::SUCCESS,
-        // Not all of it was checked.
+        // Part of the log could not be checked.
         (true, _) => ExitCode::from(2),
         (false, _) => ExitCode::FAILURE,
     })
@@ -94,7 +95,7 @@ fn folder(path: &Path) -> Result<PathBuf, Fault> {
     }
 }
 
-/// On a terminal only, and on standard error.
+/// The progress bar: on a terminal only, and on standard error.
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(5));
     match ProgressStyle::with_template("{bar:40} {percent:>3} % {elapsed} (about {eta} left)") {
@@ -123,7 +124,7 @@ fn print(report: &Report) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The stable name of what is wrong.
+/// The stable name of an integrity error.
 pub(super) fn name(integrity_error: &IntegrityError) -> Result<String, Fault> {
     let kind = serde_json::to_value(integrity_error.kind).context("naming what is broken")?;
     Ok(kind.as_str().unwrap_or_default().to_owned())

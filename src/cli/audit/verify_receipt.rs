@@ -1,5 +1,5 @@
-//! `actchain audit verify-receipt`: checks a receipt against the log, or a proof file by itself. Exits 0 if it is proven, 1 if it is
-//! disproved, 2 if it could not be checked.
+//! `actchain audit verify-receipt`: checks a receipt against the log, or a proof file by itself. Exits 0 if the event
+//! is proven, 1 if it is disproved, 2 if it could not be checked.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,16 +13,17 @@ use crate::services::audit::verify_receipt::{self, ProofResult, ProofSource, Rec
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// What `Actchain-Receipt` said: «seq=…, leaf=:…:»
+    /// The value of the `Actchain-Receipt` header: «seq=…, leaf=:…:»
     #[arg(long, required_unless_present = "proof", conflicts_with = "proof")]
     receipt: Option<String>,
-    /// The issuer's URL of the server to ask; the database of the configuration where absent
+    /// The issuer's URL of the server to query; the configured database if absent
     #[arg(long, value_name = "URL", conflicts_with = "proof")]
     server: Option<String>,
-    /// The only key to believe, as «name+id+key», that was kept elsewhere; where absent, those that the log says are its own
+    /// The only key to trust, as «name+id+key», that was stored outside this server; if absent, the keys that the log
+    /// publishes
     #[arg(long)]
     key: Vec<String>,
-    /// A checkpoint that was kept elsewhere, of which the log has to be the continuation
+    /// A checkpoint that was stored outside this server; the log must be consistent with it
     #[arg(long, value_name = "FILE", conflicts_with = "proof")]
     checkpoint: Option<PathBuf>,
     /// Where to write the proof (c2sp.org/tlog-proof)
@@ -31,7 +32,7 @@ pub(in crate::cli) struct Args {
     /// A proof to check offline
     #[arg(long, value_name = "FILE", requires = "event", requires = "key")]
     proof: Option<PathBuf>,
-    /// The event that it is about, as it is stored
+    /// The event that the proof is about, as it is stored
     #[arg(long, value_name = "FILE", requires = "proof")]
     event: Option<PathBuf>,
     #[arg(long)]
@@ -51,7 +52,7 @@ pub(super) async fn run(
                     "the event was converted on its way, so that it cannot be checked: it has a byte order mark or ends in CRLF",
                 ));
             }
-            // The line break behind the line that it was copied from is no part of it.
+            // The line break after the copied line is not part of the event.
             let event = event.strip_suffix(b"\n").unwrap_or(&event);
             verify_receipt::check_file(&read(proof)?, event, &keys)?
         }

@@ -1,4 +1,4 @@
-//! The last part of the story: what the log tells, that it can be taken along, and that no change of it goes unnoticed.
+//! The last part of the demo: chains in the audit log, its export, and the detection of a changed event.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::platform::jose::{SigningAlg, SigningKey};
 use crate::protocol::merkle::{self, Frontier};
 use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 
-/// What an auditor keeps where the operators of the server cannot write.
+/// What an auditor stores where operators of the server cannot write.
 struct Kept {
     key: String,
     key_text: String,
@@ -117,12 +117,12 @@ impl Story {
     }
 }
 
-/// What a forger would do: changes an event, makes the tree anew, and signs it under the name of the log with a key of its own.
+/// Forges an export: changes an event, rebuilds the tree, and signs it under the log's name with another key.
 fn resign(lines: &[&str], events: usize, kept: &Kept) -> Result<String, Fault> {
     let (key, _) = SigningKey::generate(SigningAlg::Ed25519)?;
     let mut tree = Frontier::default();
     let mut copy = String::new();
-    // The stored leaf hashes, which only help to name what was changed, are left out.
+    // The stored leaf hashes only help to name the changed event; they are left out.
     for line in lines.iter().take(events).filter(|line| !line.starts_with("{\"leaves\"")) {
         let forged = line.replace("\"sub\":\"carol\"", "\"sub\":\"mallory\"");
         tree.push(merkle::leaf(forged.as_bytes()));
@@ -141,7 +141,7 @@ fn resign(lines: &[&str], events: usize, kept: &Kept) -> Result<String, Fault> {
     Ok(format!("{copy}{voucher}\n"))
 }
 
-/// A chain, hop by hop.
+/// Draws a chain, one line for each hop.
 fn draw(chain: &Value) -> String {
     let empty = serde_json::Map::new();
     let chain = chain.as_object().unwrap_or(&empty);

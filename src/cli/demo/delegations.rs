@@ -1,5 +1,5 @@
-//! How the demo goes on: an agent asks Bob, who gives less, confirms one use, and takes everything back. Whatever is
-//! printed and checked is what the server, or a command beside it, has answered.
+//! The second part of the demo: an agent requests a delegation; Bob approves less, confirms one use and revokes
+//! everything. The output and the checks use only responses of the server and of commands.
 
 use std::collections::BTreeSet;
 
@@ -14,20 +14,19 @@ use crate::platform::fault::Fault;
 use crate::platform::jose::Jws;
 use crate::protocol::status_list::{self, Status, StatusList};
 
-/// What of Bob's mail an agent may do without asking him again.
+/// The access to Bob's mail that an agent may use without a confirmation.
 const READ: [(&str, &str); 2] = [("audience", MAIL), ("scope", "mail.read")];
-/// What needs his word each time.
+/// The access that needs a confirmation (ceremony) for each use.
 const SEND: [(&str, &str); 2] = [("audience", MAIL), ("scope", "mail.read mail.send")];
 
-/// What came of Bob's delegation.
+/// Bob's delegation and everything derived from it.
 struct Given {
-    /// His own token.
     bob: String,
-    /// The delegations, his first.
+    /// The delegation ids; Bob's own delegation is the first.
     ids: Vec<String>,
-    /// The agent that was made for the last of them.
+    /// The ephemeral agent of the last delegation.
     helper: Agent,
-    /// The tokens that were issued under them, hop by hop.
+    /// The tokens issued under the delegations, hop by hop.
     tokens: Vec<String>,
 }
 
@@ -42,7 +41,7 @@ impl Given {
 }
 
 impl Story {
-    /// The life of delegations, from an agent's request to the last token below it.
+    /// The life cycle of delegations, from an agent's request to the last subdelegated token.
     pub(super) async fn delegations(&mut self, cast: &Cast) -> Result<(), Fault> {
         let claims = json!({"iss": IDP, "sub": "bob", "aud": "actchain", "iat": now(), "exp": now() + 3600});
         let bob = cast.idp.sign("JWT", &claims)?;
@@ -58,7 +57,7 @@ impl Story {
         self.log_of(&given).await
     }
 
-    /// The token under which an agent comes to the management API.
+    /// The access token with which an agent calls the management API.
     pub(super) async fn own_token(&self, agent: &Agent) -> Result<String, Fault> {
         let for_us = [("grant_type", "client_credentials"), ("audience", self.process.issuer.as_str())];
         let answer = self.process.form("/oauth/token", (agent, Some(&agent.key)), &for_us).await?;
@@ -165,7 +164,7 @@ impl Story {
         self.tree("active", given).await
     }
 
-    /// Draws what Bob gave, and checks that all of it is in one state.
+    /// Draws Bob's delegations, and checks that all of them are in one state.
     async fn tree(&mut self, state: &str, given: &Given) -> Result<(), Fault> {
         let drawn = self.process.run(&["delegation", "tree", "--delegator", "bob"]).await?;
         print_indented(&drawn.text);
@@ -212,7 +211,7 @@ impl Story {
         self.process.form("/oauth/introspect", (by, key), &[("token", token)]).await
     }
 
-    /// Checks what a token's status list, at the address that the token names, says of it.
+    /// Checks the status of a token in the status list to which the token refers.
     async fn status(&mut self, what: &str, token: &str, expected: Status) -> Result<(), Fault> {
         let claims = Value::Object(claims_of(token));
         let uri = said(&claims, "/status/status_list/uri");
@@ -292,7 +291,7 @@ impl Story {
         );
         self.tree("revoked", given).await?;
         self.step("The token three hops below is dead, wherever one looks.");
-        // What user-proxy itself got for sending came after it.
+        // The token that user-proxy obtained for sending is later.
         let third = given.tokens.get(3).ok_or_else(|| Fault::new("the third hop has no token"))?;
         let asked = self.introspect(&cast.mail_server, third).await?;
         println!("  {} {}", asked.status, asked.body);
@@ -344,7 +343,7 @@ impl Story {
     }
 }
 
-/// Prints a delegation as an answer shows it.
+/// Prints the members of a delegation from a response.
 fn sketch(answer: &Answer) {
     let one = &answer.body;
     let may = list(one, "/scopes");
@@ -359,13 +358,13 @@ fn sketch(answer: &Answer) {
     );
 }
 
-/// For how many seconds a delegation was approved.
+/// The approved lifetime of a delegation, in seconds.
 fn lifetime(one: &Value) -> Option<i64> {
     let at = |pointer| OffsetDateTime::parse(said(one, pointer), &Rfc3339).ok();
     Some((at("/expires_at")? - at("/activated_at")?).whole_seconds())
 }
 
-/// The actors of a token, the first one first.
+/// The actors of a token; the first actor comes first.
 fn actors_of(token: &str) -> Vec<String> {
     let claims = Value::Object(claims_of(token));
     let mut actors = Vec::new();

@@ -1,4 +1,4 @@
-//! Who plays in the demo, and what an operator declares about them.
+//! The parties of the demo, and the manifest that declares them.
 
 use super::process::Agent;
 use crate::platform::fault::Fault;
@@ -21,7 +21,7 @@ pub(super) struct Cast {
 }
 
 impl Cast {
-    /// Everybody, with fresh keys and secrets.
+    /// All parties, with new keys and secrets.
     pub(super) fn new() -> Result<Self, Fault> {
         Ok(Self {
             idp: SigningKey::generate(SigningAlg::ES256)?.0,
@@ -34,7 +34,7 @@ impl Cast {
         })
     }
 
-    /// What `actchain apply` reads for the server with this issuer.
+    /// The manifest for `actchain apply`, for a server with this issuer.
     pub(super) fn world(&self, issuer: &str) -> String {
         let jwk = self.idp.public_jwk();
         let secret = |agent: &Agent| agent.secret.clone().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! `actchain demo`: the whole story against a real server of its own, printed from the server's own answers. Every step
-//! is checked; the exit code is 1 if one differs.
+//! `actchain demo`: plays every feature against a real server and prints the server's responses. Every step is checked;
+//! the exit code is 1 if a step differs.
 
 mod audit;
 mod delegations;
@@ -26,17 +26,16 @@ const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Leave the demo's folder behind
+    /// Leave the demo's folder in place
     #[arg(long)]
     keep: bool,
 }
 
-/// Runs the demo.
 pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
     let mut signals = Signals::listen()?;
     let process = DemoProcess::set().await?;
     let mut story = Story { process, differs: 0, number: 0 };
-    // However it ends, nothing is left running and no secret is left behind.
+    // Whatever the result, no process is left running and no secret is left on disk.
     let told = tokio::select! {
         told = story.tell() => told,
         cut = out::broken() => Err(cut),
@@ -186,7 +185,7 @@ impl Story {
         Ok(())
     }
 
-    /// Whether a key of the set that our metadata names has signed it.
+    /// Whether a key of the JWKS that the server's metadata names has signed the token.
     async fn signed_by_us(&self, jws: &Jws<'_>) -> Result<bool, Fault> {
         let metadata = format!("{}/.well-known/oauth-authorization-server", self.process.issuer);
         let metadata = self.process.document(&metadata).await?;

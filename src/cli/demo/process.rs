@@ -1,4 +1,4 @@
-//! What the demo plays on: a real server in a process of its own, real commands beside it, real clients over HTTP.
+//! The demo's environment: a real server in its own process, real commands, and real clients over HTTP.
 
 use std::fs::DirBuilder;
 use std::io::Write as _;
@@ -29,22 +29,20 @@ pub(super) struct DemoProcess {
     http: reqwest::Client,
 }
 
-/// What a command said.
+/// The result of a command.
 pub(super) struct Said {
     pub(super) code: i32,
-    /// Standard output.
     pub(super) out: String,
     /// Standard output and standard error.
     pub(super) text: String,
 }
 
-/// An answer of the server.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Value,
 }
 
-/// A client with its key and how it says who it is.
+/// A client with its key, and its secret if it authenticates with a secret.
 pub(super) struct Agent {
     pub(super) id: String,
     pub(super) key: SigningKey,
@@ -52,40 +50,40 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Proves itself by signed assertions, or by its registered key alone.
+    /// Authenticates with signed assertions, or with its registered key alone.
     pub(super) fn with_key(id: &str) -> Result<Self, Fault> {
         Ok(Self { id: id.to_owned(), key: SigningKey::generate(SigningAlg::ES256)?.0, secret: None })
     }
 
-    /// Proves itself by a secret.
+    /// Authenticates with a client secret.
     pub(super) fn with_secret(id: &str) -> Result<Self, Fault> {
         Ok(Self { secret: Some(random::token()?), ..Self::with_key(id)? })
     }
 }
 
-/// Who calls at the management API, and by which token.
+/// The caller at the management API, with its access token.
 pub(super) enum Caller<'a> {
-    /// A user, by a token of its own issuer.
+    /// A user with a token of its own issuer.
     User(&'a str),
-    /// An agent, by its own token and under its key.
+    /// An agent with an access token bound to its key.
     Agent(&'a Agent, &'a str),
 }
 
 impl DemoProcess {
-    /// Starts a server on the embedded default.
+    /// Starts a server with the embedded default database.
     pub(super) async fn set() -> Result<Self, Fault> {
         let program = std::env::current_exe().context("finding this program")?;
         let name = base64url::encode(random::bytes::<9>()?);
         let folder = std::env::temp_dir().join(format!("actchain-demo-{name}"));
         let root = nix::unistd::geteuid().is_root();
-        // Under root, PostgreSQL runs as another account, which has to get through.
+        // Under root, PostgreSQL runs as another account, which needs to traverse the folder.
         let mode = if root { 0o711 } else { 0o700 };
         DirBuilder::new().mode(mode).create(&folder).context("making a folder for the demo")?;
         match Self::start(program, folder.clone()).await {
             Ok(process) => Ok(process),
             Err(fault) => {
                 let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
-                // What cannot be removed changes nothing about why the server did not start.
+                // A failed removal must not hide why the server did not start.
                 drop(std::fs::remove_dir_all(&folder));
                 Err(Fault::new(format!("{fault}\n{log}")))
             }
@@ -105,7 +103,7 @@ impl DemoProcess {
         let issuer = match ready(&mut server).await {
             Ok(issuer) => issuer,
             Err(fault) => {
-                // It may have begun to start its database.
+                // The server may already have started its database.
                 stop(&mut server).await?;
                 return Err(fault);
             }
@@ -114,12 +112,12 @@ impl DemoProcess {
         Ok(Self { program, folder, issuer, server, http })
     }
 
-    /// Runs a command beside the server.
+    /// Runs a command against the running server's data directory.
     pub(super) async fn run(&self, arguments: &[&str]) -> Result<Said, Fault> {
         self.run_reading(arguments, "").await
     }
 
-    /// The same, with something to read on its standard input.
+    /// Like [`Self::run`], with text for standard input.
     pub(super) async fn run_reading(&self, arguments: &[&str], input: &str) -> Result<Said, Fault> {
         let mut child = command(&self.program, &self.folder)
             .args(arguments)
@@ -129,7 +127,7 @@ impl DemoProcess {
             .spawn()
             .context("running a command")?;
         if let Some(mut stdin) = child.stdin.take() {
-            // Whoever does not read has ended, and says why.
+            // A command that closed its input early has failed; its output says why.
             drop(stdin.write_all(input.as_bytes()).await);
         }
         let output = child.wait_with_output().await.context("running a command")?;
@@ -138,7 +136,7 @@ impl DemoProcess {
         Ok(Said { code: output.status.code().unwrap_or(-1), out, text })
     }
 
-    /// Exchanges a token as an agent under a key.
+    /// Exchanges a token as an agent, with a DPoP proof of a key.
     pub(super) async fn exchange(
         &self,
         agent: &Agent,
@@ -149,7 +147,7 @@ impl DemoProcess {
         self.form("/oauth/token", (agent, Some(key)), &all).await
     }
 
-    /// Sends a form to an OAuth endpoint as a client, with a proof where a key is given.
+    /// Sends a form to an OAuth endpoint as a client, with a DPoP proof if there is a key.
     pub(super) async fn form(
         &self,
         path: &str,
@@ -169,7 +167,7 @@ impl DemoProcess {
         read(request.body(form.finish())).await
     }
 
-    /// Calls the management API: `/delegate` and what lies below it.
+    /// Calls the management API: `/delegate` and its subordinate paths.
     pub(super) async fn call(
         &self,
         caller: &Caller<'_>,
@@ -195,18 +193,18 @@ impl DemoProcess {
         }
     }
 
-    /// Reads what is at an address as a relying party would.
+    /// Fetches a URL as a relying party would.
     pub(super) async fn text(&self, url: &str) -> Result<String, Fault> {
         let response = self.http.get(url).send().await.context("reading a document")?;
         response.text().await.context("reading a document")
     }
 
-    /// Reads a document of the server likewise.
+    /// Fetches a JSON document of the server.
     pub(super) async fn document(&self, url: &str) -> Result<Value, Fault> {
         serde_json::from_str(&self.text(url).await?).context("reading a document")
     }
 
-    /// Writes a file into the demo's folder.
+    /// Writes a file into the demo's folder, and returns its path.
     pub(super) fn write(&self, name: &str, content: &[u8]) -> Result<String, Fault> {
         let path = self.folder.join(name);
         let written = private_file::create(&path).and_then(|mut file| file.write_all(content));
@@ -214,7 +212,7 @@ impl DemoProcess {
         Ok(path.display().to_string())
     }
 
-    /// Stops the server as an operator would, and clears the folder away unless it is to be kept.
+    /// Stops the server as an operator would, and removes the folder unless `keep` is set.
     pub(super) async fn strike(mut self, keep: bool) -> Result<bool, Fault> {
         let clean = stop(&mut self.server).await?;
         if keep {
@@ -226,7 +224,7 @@ impl DemoProcess {
     }
 }
 
-/// Stops a server as an operator would, so that its database stops, too; whether it ended well.
+/// Stops a server with SIGTERM, so that its database stops, too. Returns whether it exited with 0.
 async fn stop(server: &mut Child) -> Result<bool, Fault> {
     if let Some(pid) = server.id().and_then(|pid| i32::try_from(pid).ok()) {
         let pid = nix::unistd::Pid::from_raw(pid);
@@ -236,12 +234,12 @@ async fn stop(server: &mut Child) -> Result<bool, Fault> {
     Ok(stopped.context("stopping the server")?.context("stopping the server")?.success())
 }
 
-/// The present, in seconds.
+/// The current time, in seconds since 1970.
 pub(super) fn now() -> i64 {
     Clock::System.now().unix_timestamp()
 }
 
-/// Makes a proof for one request (RFC 9449 §4.2), and for the access token that comes with it.
+/// Makes a DPoP proof for one request (RFC 9449 §4.2) and the access token in it.
 fn proof(key: &SigningKey, (method, url): (&str, &str), token: Option<&str>) -> Result<String, Fault> {
     let mut claims = json!({"jti": random::token()?, "htm": method, "htu": url, "iat": now()});
     if let (Some(token), Value::Object(claims)) = (token, &mut claims) {
@@ -258,7 +256,7 @@ async fn read(request: reqwest::RequestBuilder) -> Result<Answer, Fault> {
     Ok(Answer { status, body })
 }
 
-/// This program, with nothing configured but where its data is.
+/// This program, with only its data directory configured.
 fn command(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -270,7 +268,7 @@ fn command(program: &Path, folder: &Path) -> Command {
     command
 }
 
-/// Waits for the one line that a server prints when it is ready, and reads its issuer from it.
+/// Waits for the line that a server prints when it is ready, and reads the issuer from it.
 async fn ready(server: &mut Child) -> Result<String, Fault> {
     let stdout = server.stdout.take().ok_or_else(|| Fault::new("the server has no output"))?;
     let mut lines = BufReader::new(stdout).lines();

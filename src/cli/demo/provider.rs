@@ -1,5 +1,5 @@
-//! A third party for the demo: a small authorization server (RFC 6749 with PKCE, RFC 7009, RFC 8414) and the interface that
-//! it protects. Clients authenticate, refresh tokens are good once, access tokens end soon.
+//! A third party for the demo: a small authorization server (RFC 6749 with PKCE, RFC 7009, RFC 8414) and the API that
+//! it protects. Clients authenticate, refresh tokens can be used once, and access tokens are short-lived.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::platform::fault::{Context, Fault};
 use crate::platform::random;
 use crate::protocol::oauth_client::{basic, challenge};
 
-/// As whom the demo's server is registered there.
+/// The client id of the demo's server at the provider.
 pub(super) const CLIENT: &str = "actchain-at-the-calendar";
-/// Seconds for which its access tokens are good.
+/// Lifetime of the provider's access tokens, in seconds.
 const LIFE: i64 = 3_600;
-/// Where somebody's browser is sent back to.
+/// The redirect URI of the browser.
 const BACK: &str = "https://app.example.com/back";
 const MOST: usize = 64 * 1024;
 
-/// A third party that runs until it is dropped.
+/// A provider that runs until it is dropped.
 pub(super) struct Provider {
     pub(super) base: String,
-    /// By which our server is its client.
+    /// The client secret of the demo's server at the provider.
     pub(super) secret: String,
     state: Arc<State>,
     http: reqwest::Client,
@@ -44,9 +44,9 @@ struct State {
 #[derive(Default)]
 struct Books {
     codes: BTreeMap<String, Code>,
-    /// By refresh token: the grant, and whether the token was used.
+    /// By refresh token: the index of the grant, and whether the token was used.
     refresh: BTreeMap<String, (usize, Spent)>,
-    /// By access token: the grant, and the end of the token.
+    /// By access token: the index of the grant, and the token's expiry.
     access: BTreeMap<String, (usize, i64)>,
     grants: Vec<Grant>,
     given: Vec<String>,
@@ -103,7 +103,7 @@ impl Drop for Provider {
 }
 
 impl Provider {
-    /// Opens it on a free port.
+    /// Starts the provider on a free port of loopback.
     pub(super) async fn open() -> Result<Self, Fault> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("opening the provider")?;
         let address = listener.local_addr().context("opening the provider")?;
@@ -130,7 +130,7 @@ impl Provider {
         )
     }
 
-    /// What a user's browser and our client do at it together: the user agrees, and the client gets tokens.
+    /// Plays the user's browser and a client together: the user agrees, and the client gets tokens.
     pub(super) async fn agree(&self, user: &str) -> Result<Value, Fault> {
         let (verifier, state) = (random::token()?, random::token()?);
         let params = [
@@ -164,7 +164,7 @@ impl Provider {
         serde_json::from_str(&answer).context("reading the provider's tokens")
     }
 
-    /// Uses its interface as whoever has a token: status and what it says.
+    /// Calls the provider's API with an access token; returns status and body.
     pub(super) async fn events(&self, token: &str) -> Result<(u16, Value), Fault> {
         let request = self.http.get(format!("{}/events", self.base));
         let answer = request.header("authorization", format!("Bearer {token}")).send().await;
@@ -174,7 +174,7 @@ impl Provider {
         Ok((status, serde_json::from_str(&text).context("reading the provider's answer")?))
     }
 
-    /// Every secret that it ever gave, and the one it knows us by: none may show anywhere.
+    /// Every secret that the provider has issued, and the demo server's client secret: none may appear in any output.
     pub(super) async fn secrets(&self) -> Vec<String> {
         let given = self.state.books.lock().await.given.clone();
         given.into_iter().chain([self.secret.clone()]).collect()
@@ -182,7 +182,7 @@ impl Provider {
 }
 
 async fn serve(mut stream: TcpStream, state: Arc<State>) {
-    // Whoever says nothing that can be understood is left alone.
+    // A connection without a valid request is closed without a response.
     let Some(request) = read(&mut stream).await else { return };
     let reply = state.answer(&request).await;
     let reply = reply.unwrap_or_else(|_| Reply::error(500, "server_error"));
@@ -197,7 +197,7 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
     drop(stream.write_all(format!("{head}{body}").as_bytes()).await);
 }
 
-/// One request with a body of the length that it says (RFC 9112), as far as the demo sends such.
+/// Reads one request with a `Content-Length` body (RFC 9112), to the extent that the demo needs.
 async fn read(stream: &mut TcpStream) -> Option<Request> {
     let mut bytes = Vec::new();
     loop {
@@ -290,7 +290,7 @@ impl State {
             "refresh_token" => {
                 let Some(&(number, spent)) = books.refresh.get(of("refresh_token")) else { return gone() };
                 let Some(grant) = books.grants.get_mut(number) else { return gone() };
-                // One that comes again was stolen from somebody: RFC 9700 §4.14.2.
+                // A refresh token that is used twice was stolen (RFC 9700 §4.14.2).
                 if spent == Spent::Yes {
                     grant.ended = Some(now());
                 }
@@ -316,7 +316,7 @@ impl State {
         Reply::with(200, json!({}))
     }
 
-    /// What it is all about: somebody's events, for whoever has an access token that is good.
+    /// The protected API: the events of the user, for a valid access token.
     async fn events(&self, request: &Request) -> Reply {
         let token = request.fields.get("authorization").and_then(|value| value.strip_prefix("Bearer "));
         let books = self.books.lock().await;

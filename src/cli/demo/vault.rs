@@ -1,5 +1,5 @@
-//! How the demo ends: Carol's calendar is with a third party. What it gives goes into the vault, and an agent two hops away
-//! has it for as long as she wants, and no longer.
+//! The vault part of the demo: Carol's calendar is at a third party. Her credential goes into the vault, and an agent
+//! two hops away can retrieve it until she revokes the delegation.
 
 use serde_json::{Value, json};
 
@@ -10,18 +10,17 @@ use super::provider::Provider;
 use super::{ACCESS_TOKEN, JWT, Story, print_indented};
 use crate::platform::fault::{Context, Fault};
 
-/// What there is of Carol's.
+/// Carol's token and connections.
 struct Carol {
-    /// Her own token.
     token: String,
-    /// The connection that she lets agents have.
+    /// The connection that she lets agents use.
     home: String,
-    /// The one that she does not.
+    /// The connection that she does not share.
     work: String,
 }
 
 impl Story {
-    /// The vault, from a provider that is declared to the end of a connection.
+    /// The vault, from the declaration of a provider to the disconnection of a connection.
     pub(super) async fn vault(&mut self, cast: &Cast) -> Result<(), Fault> {
         let provider = Provider::open().await?;
         self.declare_provider(&provider).await?;
@@ -63,7 +62,7 @@ impl Story {
         self.check("the provider honours it", status == 200 && said(&events, "/events_of") == "carol");
         let import = ["connection", "import", "--provider", "calendar", "--owner-iss", IDP, "--owner-sub"];
         let import = [&import[..], &["carol", "--name", "home", "--file", "-"]].concat();
-        // The access token stays with Carol: the server fetches one of its own.
+        // Carol keeps her access token: the server obtains an access token with the refresh token.
         let credential = json!({"refresh_token": given.get("refresh_token"), "scope": given.get("scope")});
         let imported = self.process.run_reading(&import, &credential.to_string()).await?;
         print_indented(&imported.text);
@@ -87,7 +86,7 @@ impl Story {
         Ok(Carol { token, home, work: second })
     }
 
-    /// The delegations that name a connection, and the token that comes of them: the first delegation, and the last token.
+    /// Makes delegations that name a connection. Returns the first delegation and the token at the end of the chain.
     async fn name_it(&mut self, cast: &Cast, carol: &Carol) -> Result<(String, String), Fault> {
         self.step("Carol's delegation names the connection; user-proxy passes it on to email-svc.");
         let issuer = self.process.issuer.clone();

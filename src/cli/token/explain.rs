@@ -1,4 +1,4 @@
-//! `actchain token explain`: what an exchange of a token would be answered, and why.
+//! `actchain token explain`: whether an exchange of a token would be granted, and why.
 
 use std::process::ExitCode;
 
@@ -18,22 +18,22 @@ use crate::services::token_exchange::{Explanation, Question, explain};
 pub(in crate::cli) struct Args {
     /// The subject token; «-» reads it from standard input
     pub(super) jwt: String,
-    /// The client that would exchange it
+    /// The client that would exchange the token
     #[arg(long, value_name = "ID")]
     client: String,
-    /// The scopes that it would request, separated by spaces
+    /// The scopes to request, separated by spaces
     #[arg(long)]
     scope: Option<String>,
-    /// An audience that it would request; may come several times
+    /// An audience to request; repeat for several
     #[arg(long, value_name = "NAME")]
     audience: Vec<String>,
-    /// The delegation that it would name
+    /// The id of the delegation to use
     #[arg(long, value_name = "ID")]
     delegation: Option<String>,
-    /// Thumbprint of the key that would sign its proof; by default its first registered key
+    /// Thumbprint of the key that would sign the DPoP proof; by default the client's first registered key
     #[arg(long, value_name = "JKT")]
     key: Option<String>,
-    /// The declared type of the token: access_token, jwt or id_token; by default what its issuer suggests
+    /// The declared type of the token: access_token, jwt or id_token; by default the type that its issuer implies
     #[arg(long = "type", value_name = "TYPE")]
     token_type: Option<String>,
     #[arg(long)]

@@ -1,5 +1,5 @@
-//! `actchain token inspect|verify|explain`: decodes a token and its chain; verify checks it as a resource server does; explain
-//! says what the server would answer to an exchange of it.
+//! `actchain token inspect|verify|explain`. `inspect` decodes a token and its chain; `verify` checks it as a resource
+//! server does; `explain` says whether the server would exchange it.
 
 mod explain;
 mod verify;
@@ -16,7 +16,7 @@ use crate::platform::jose::Jws;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Decode and explain; checks nothing
+    /// Decode and explain a token; checks nothing
     Inspect {
         /// The token; «-» reads it from standard input
         jwt: String,
@@ -25,15 +25,15 @@ pub(super) enum Command {
     },
     /// Check type, issuer, signature, times, audience and status, as a resource server does, and say what was checked
     ///
-    /// The issuer is the one of the configured server; a token of another issuer needs --issuer or --jwks. Exits 0 for a
-    /// valid token, 1 for one that is not valid, 2 if that cannot be told.
+    /// The issuer is the configured server's; a token of another issuer needs --issuer or --jwks. Exits 0 for a valid
+    /// token, 1 for an invalid token, 2 if the token could not be checked.
     Verify {
         /// The token; «-» reads it from standard input
         jwt: String,
-        /// Whose tokens are accepted; its metadata names the keys
+        /// The issuer whose tokens are accepted; its metadata names the keys
         #[arg(long, value_name = "ISSUER")]
         issuer: Option<String>,
-        /// Where the keys are; with a file, nothing is fetched and the status is not checked
+        /// A URL or file with the keys; with a file, nothing is fetched and the status is not checked
         #[arg(long, value_name = "URL|FILE")]
         jwks: Option<String>,
         /// The audience that the token must name
@@ -44,8 +44,8 @@ pub(super) enum Command {
     },
     /// Say whether the server would exchange a token for a client, and if not, which check fails
     ///
-    /// The same verification and decision as an exchange; nothing is recorded or issued. Exits 0 if the exchange would be
-    /// granted, 1 if it would be refused, 2 if that cannot be told.
+    /// The same verification and decision as an exchange; nothing is recorded or issued. Exits 0 if the exchange would
+    /// be granted, 1 if it would be refused, 2 if this cannot be decided.
     Explain(explain::Args),
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn run(
     }
 }
 
-/// The issuer of the configured server, or of the one that serves the database here.
+/// The issuer of the configured server, or of the server that uses the database here.
 async fn own_issuer(opening: Opening) -> Result<String, Fault> {
     if let Some(issuer) = &opening.config().issuer {
         return Ok(issuer.clone());

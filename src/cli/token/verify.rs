@@ -1,5 +1,5 @@
-//! `actchain token verify`: what a resource server checks of an access token (RFC 9068 §4), its status included
-//! (draft-ietf-oauth-status-list §8.3), and a list of what was checked and what was not.
+//! `actchain token verify`: what a resource server checks of an access token (RFC 9068 §4), with its status
+//! (draft-ietf-oauth-status-list §8.3). Lists what was checked and what was not.
 
 use serde_json::{Map, Value};
 
@@ -14,32 +14,32 @@ use crate::protocol::metadata::well_known_paths;
 use crate::protocol::status_list::{self, Reference, Status, StatusList};
 use crate::protocol::{jwt_time, metadata};
 
-/// A longer status list token is not read. A list in which up to a third of its 2^20 tokens is revoked is shorter.
+/// The longest status list token that is read, in bytes. A list with up to a third of its 2^20 tokens revoked is
+/// shorter.
 const MAX_LIST_BYTES: usize = 256 * 1024;
 
-/// What a token is held against.
+/// The issuer, keys and audience that a token is checked against.
 #[derive(Debug)]
 pub(super) struct Trust {
-    /// Whose tokens are accepted; `None` where the keys alone decide.
+    /// The issuer whose tokens are accepted; `None` if the keys alone decide.
     pub(super) issuer: Option<String>,
-    /// A URL or a file with a JWK Set; `None` for the one that the issuer's metadata names.
+    /// A URL or a file with a JWK Set; `None` for the JWK Set that the issuer's metadata names.
     pub(super) jwks: Option<String>,
     /// The audience that the token must name.
     pub(super) audience: Option<String>,
 }
 
-/// What was found out about a token.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// The first thing that is wrong; `None` for a valid token.
+    /// The first failed check; `None` for a valid token.
     pub(super) wrong: Option<String>,
-    /// What was checked, and passed.
+    /// The checks that passed.
     pub(super) checked: Vec<String>,
-    /// What was not checked, and why.
+    /// The checks that were left out, and why.
     pub(super) unchecked: Vec<String>,
 }
 
-/// Why a check ended: the token is not valid, or that could not be found out.
+/// Why verification ended: the token is invalid, or a check could not be made.
 enum Stopped {
     Invalid(String),
     Failed(Fault),
@@ -58,7 +58,7 @@ fn invalid<T>(why: impl Into<String>) -> Result<T, Stopped> {
 /// Checks a token.
 ///
 /// # Errors
-/// A fault where it cannot be told whether the token is valid: keys or status list cannot be fetched.
+/// If it cannot be decided whether the token is valid: keys or status list cannot be fetched.
 pub(super) async fn verify(jws: &Jws<'_>, trust: &Trust) -> Result<Report, Fault> {
     let mut report = Report::default();
     match check(jws, trust, &mut report).await {
@@ -97,7 +97,7 @@ async fn check(jws: &Jws<'_>, trust: &Trust, report: &mut Report) -> Result<(), 
     Ok(())
 }
 
-/// The issuer is compared before anything is fetched: a token does not say where its keys are looked for.
+/// Compares the issuer before anything is fetched: a token must not choose where its keys come from.
 fn check_issuer(jws: &Jws<'_>, trust: &Trust, report: &mut Report) -> Result<(), Stopped> {
     let Some(expected) = &trust.issuer else {
         report.unchecked.push("issuer: --jwks gave the keys, and --issuer names none".into());
@@ -124,7 +124,8 @@ fn is_valid_now(claims: &Map<String, Value>) -> bool {
     jwt_time::validity(claims).is_some_and(|validity| validity.holds_at(Clock::System.now()))
 }
 
-/// Whether the token is revoked or suspended, by the list that it names. The list has to be the issuer's own.
+/// Checks in the token's status list that the token is neither revoked nor suspended. The list must be of the same
+/// issuer.
 async fn check_status(
     claims: &Claims,
     keys: &[PublicKey],
