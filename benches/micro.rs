@@ -1,4 +1,4 @@
-//! What the parts of one exchange cost: proof check, token verification, decision, and appending to the Merkle tree.
+//! The cost of the parts of one exchange: proof check, token verification, decision, and an append to the Merkle tree.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -187,13 +187,13 @@ fn merkle(criterion: &mut Criterion) {
     });
 }
 
-/// A whole list of tokens, compressed: none ended, one in a thousand, one in five (where it is slowest), and half.
+/// A full status list, compressed: none revoked, one in a thousand, one in five (the slowest case), and half.
 fn status_list(criterion: &mut Criterion) {
     for (name, every) in [("none", 0), ("1 in 1000", 1_000), ("1 in 5", 5), ("1 in 2", 2)] {
         let mut list = StatusList::new();
         let mut chance: u64 = 1;
         for index in 0..SIZE {
-            // A linear congruential generator: the ended tokens lie anywhere.
+            // A linear congruential generator: the revoked tokens are spread at random.
             chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             if every > 0 && (chance >> 33).is_multiple_of(every) {
                 list.set(index, Status::Invalid);

@@ -1,10 +1,10 @@
-//! Holds the three rules at the top of `src/lib.rs` and the habits that a compiler does not see.
+//! Checks the three rules at the top of `src/lib.rs`, and conventions that the compiler cannot check.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// From the bottom up: a layer may name itself and what comes before it. Entry points do not name each other, but for the
+/// From the bottom up: a layer may import itself and earlier layers. Entry points do not import each other, except the
 /// command line, which starts the other two.
 const LAYERS: [(&str, &[&str]); 8] = [
     ("platform", &[]),
@@ -17,7 +17,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("cli", &["platform", "protocol", "domain", "app", "services", "http", "jobs"]),
 ];
 
-/// Crates that only one place may import.
+/// Crates that only one folder may import.
 const OWNERS: [(&str, &[&str]); 8] = [
     ("actix_web", &["src/http/"]),
     ("jsonwebtoken", &["src/platform/jose/"]),
@@ -29,7 +29,7 @@ const OWNERS: [(&str, &[&str]); 8] = [
     ("governor", &["src/domain/rate_limit.rs"]),
 ];
 
-/// How long a file may be above its tests.
+/// The most lines of a file above its tests.
 const MOST_LINES: usize = 400;
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -106,7 +106,7 @@ fn the_protocol_is_pure() {
 
 #[test]
 fn every_write_is_a_service_or_the_ledger() {
-    // Stores hold the statements; whoever calls one that changes something is a service, or the ledger's batch.
+    // Stores contain the statements; only services and the ledger's batch may call a statement that writes.
     let changing = ["::put(", "::put_issuer(", "::put_resource(", "::insert(", "::mark_", "::raise_version("];
     for (path, text) in files() {
         let may = path.starts_with("src/services/") || path.starts_with("src/domain/ledger/");
@@ -136,7 +136,7 @@ fn commands_print_through_one_place_and_take_the_issuer_that_was_agreed() {
             let prints = ["std::println", "std::print", "std::eprint", "io::stdout()", "io::stderr()"];
             let standard = prints.iter().any(|one| line.contains(one));
             assert!(!standard || path == "src/cli/out.rs", "{path} prints by itself: {line}");
-            // The configured issuer may not be the one of the server.
+            // The configured issuer can differ from the issuer of the server.
             let configured = line.replace("context.config.issuer()", "").contains("config.issuer()");
             assert!(
                 !configured || path == "src/cli/context.rs",
@@ -146,7 +146,7 @@ fn commands_print_through_one_place_and_take_the_issuer_that_was_agreed() {
     }
 }
 
-/// Titles of the bullets (`- **Title.** text`) of a part of SECURITY.md; `None` for a bullet without one.
+/// Titles of the bullets (`- **Title.** text`) in a part of SECURITY.md; `None` for a bullet without a title.
 fn titles(part: &str) -> Vec<Option<&str>> {
     let bullets = part.lines().filter_map(|line| line.strip_prefix("- "));
     bullets.map(|text| text.strip_prefix("**")?.split_once(".**").map(|(title, _)| title)).collect()

@@ -1,4 +1,4 @@
-//! Checks the files around the code: links of the documentation, the table of contents of the book, and the check of language.
+//! Checks the files around the code: links in the documentation, the table of contents, and `scripts/check-language`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The Markdown files of the folder; in docs/, those of its subfolders too.
+/// The Markdown files of the folder; in docs/, also those of its subfolders.
 fn pages(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -39,7 +39,7 @@ fn prose(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The anchors that GitHub and mdBook give to the headings of a page.
+/// The anchors that GitHub and mdBook generate for the headings of a page.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut fenced = false;
     let headings = text.lines().filter(move |line| {
@@ -68,7 +68,7 @@ fn normal(path: &Path) -> PathBuf {
 
 fn links(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    // Links may be broken over two lines between their words, never within the address.
+    // A link may be broken over two lines between its words, never within the address.
     for line in prose(text) {
         let targets = line.split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned());
         found.extend(targets.filter(|target| !target.contains("://")));
@@ -105,7 +105,7 @@ fn the_book_has_every_page_of_the_documentation_once() {
     assert_eq!(distinct, pages, "docs/SUMMARY.md and the files in docs/");
 }
 
-/// What `scripts/check-language` prints about one file, and its exit code.
+/// Runs `scripts/check-language` with one file; returns its findings and exit code.
 fn check_language(name: &str, text: &str, options: &[&str]) -> (Vec<String>, Option<i32>) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(name), text).unwrap();
@@ -141,7 +141,7 @@ fn the_check_of_language_measures_sentences_but_neither_code_nor_addresses() {
         "Short. {long}\n`one more of them`, and.\n\n    {long} more words\n\n```\n{long} more words\n```\n\n\
          {long}[end](a.md#b).\n\n- {long}\n- more words\n"
     );
-    // 30 words, one piece of code and one word more are 32; the word that is a link makes the other sentence 31.
+    // 30 words, one inline code and one more word are 32; the linked word makes the other sentence 31.
     assert_eq!(
         check_language("a.md", &text, &[]).0,
         ["a.md:1: a sentence of 32 words", "a.md:10: a sentence of 31 words"]

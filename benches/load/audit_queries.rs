@@ -1,4 +1,4 @@
-//! Asking the log: pages of events and of chains, of a short log and of a long one, by the same server in one run.
+//! Audit queries: pages of events and of chains, in a short log and in a long log, by the same server in one run.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::stage::{IDP, MAIL, Stage};
 const CONNECTIONS: usize = 4;
 const SHORT: i64 = 10_000;
 
-/// What is asked for. Some terms are rare, some are everywhere, and two are often near each other and never together.
+/// The queries. Some terms are rare, some are frequent, and two are often close together but never in the same event.
 const QUESTIONS: [(&str, &str); 12] = [
     ("newest", "?limit=50"),
     ("oldest", "?limit=50&order=oldest"),
@@ -71,13 +71,13 @@ pub async fn bench() {
 async fn ask(stage: &Stage, token: &str, path: &str, requests: i64) -> Run {
     let path = format!("/api/v1/audit-logs{path}");
     let some = |count| (0..count).map(|_| stage.under(("GET", &path), token)).collect::<Vec<_>>();
-    // Pages and plans warm.
+    // Warms pages and plans.
     stage.send(some(40), CONNECTIONS, is_200).await;
     stage.send(some(requests), CONNECTIONS, is_200).await
 }
 
-/// Lets the log have so many events: chains of three hops, of 100,000 users and 1,000 agents, a tenth of a second for each
-/// hundred of them. Returns when the server's index has come to the end.
+/// Fills the log up to `until` events: chains of three hops, of 100,000 users and 1,000 agents; 0.1 s of log time for
+/// every hundred events. Returns when the server has indexed all of them.
 async fn fill(stage: &Stage, until: i64) {
     let mut sql = stage.sql().await;
     sqlx::query("SET synchronous_commit = off").execute(&mut sql).await.unwrap();
@@ -96,7 +96,8 @@ async fn fill(stage: &Stage, until: i64) {
     settle(&mut sql).await;
 }
 
-/// The tree's edge is not that of these events: nothing here is verified. It has as many hashes as its size needs.
+/// The stored frontier does not belong to these events, because nothing is verified here; only its number of hashes is
+/// right.
 const EVENTS: &str = r#"
     WITH added AS (
         INSERT INTO audit_event (seq, document, part)
@@ -120,7 +121,7 @@ const EVENTS: &str = r#"
     UPDATE audit_head SET size = $2, peaks = decode(repeat('00', 32 * bit_count($2::bit(64))::int), 'hex')
 "#;
 
-/// What the log takes on disk.
+/// The disk space that the log uses.
 async fn sizes(stage: &Stage) -> String {
     let mut sql = stage.sql().await;
     let (events, index, hashes): (i64, i64, i64) = sqlx::query_as(

@@ -1,4 +1,4 @@
-//! What verification of the log costs an event, in a file and in the database, beside hashing the same bytes alone: wall time,
+//! The cost of verification per event, in a file and in the database, compared with hashing the same bytes: wall time,
 //! the best of three, all in one run.
 
 use std::io::Write as _;
@@ -96,7 +96,7 @@ pub async fn bench() {
     }
 }
 
-/// Exchanges of a chain of two, as they are recorded.
+/// Fills the log with recorded exchanges of two-hop chains.
 async fn fill(connection: &mut PgConnection, events: u64) {
     let now = Clock::System.now();
     let link = |sub: &str| ChainLink {

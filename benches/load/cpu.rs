@@ -1,22 +1,22 @@
 //! CPU time of processes, from /proc.
 
-/// Microseconds that a process, and those of its children that have ended, have used.
+/// CPU time in µs of a process and its children that have ended.
 pub fn of(pid: u32) -> f64 {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
-    // The name in parentheses may hold spaces; numbers start behind it with field 3.
+    // The name in parentheses may contain spaces; numeric fields start after it with field 3.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks: f64 = fields[11..15].iter().map(|field| field.parse::<f64>().unwrap()).sum();
     ticks * 1_000_000.0 / 100.0
 }
 
-/// The most memory, in kB, that a process has held at a time.
+/// Peak resident memory of a process, in kB.
 pub fn peak(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
-/// Microseconds of a process and all its present children.
+/// CPU time in µs of a process and all its current children.
 pub fn of_family(pid: u32) -> f64 {
     let children = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let child: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;

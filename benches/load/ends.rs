@@ -1,5 +1,5 @@
-//! What delegations and tokens that are stored cost, and what it takes to end them: exchanges and introspections beside
-//! few and many of them, status lists, and the revocation of a root with few and with many below it.
+//! The cost of stored delegations and tokens, and of their revocation: exchanges and introspections with few and with
+//! many stored rows, status lists, and the revocation of a root with few and with many descendants.
 
 use std::time::Instant;
 
@@ -77,7 +77,8 @@ fn is_active(status: u16, body: &[u8]) -> bool {
     status == 200 && body.windows(13).any(|window| window == br#""active":true"#)
 }
 
-/// The same on each stage in turn, several times over, so that what else happens on the machine hits all of them.
+/// Runs the same requests on each stage in turn, for several rounds, so that other load on the machine affects all
+/// stages alike.
 async fn compare<F>(
     stages: &[&Stage],
     sizes: &Sizes,
@@ -89,7 +90,7 @@ where
 {
     let mut runs: Vec<Vec<Run>> = stages.iter().map(|_| Vec::new()).collect();
     for stage in stages {
-        // Connections are opened, statements planned and secrets verified when they are needed first.
+        // The first requests open connections, plan statements and verify secrets.
         stage.send((0..sizes.requests / 4).map(|n| request(stage, n)).collect(), 16, good).await;
     }
     for round in 0..sizes.rounds {
@@ -123,7 +124,7 @@ fn row(what: &str, runs: &[Run]) {
     );
 }
 
-/// A list of so many tokens: made anew, and from what was made.
+/// The time to build a status list of this many tokens, and to read it from the cache.
 async fn lists(stage: &Stage, tree: Tree, sizes: &Sizes) {
     println!(
         "\nA status list of {} tokens; medians of {} times made, and of 1,000 reads of what was made\n",
@@ -141,7 +142,7 @@ async fn lists(stage: &Stage, tree: Tree, sizes: &Sizes) {
     }
 }
 
-/// What ends, how, and how that is undone.
+/// What is revoked, how, and how the change is undone.
 const ENDS: [(&str, &str, &str); 5] = [
     ("none ended", "", ""),
     (
@@ -168,7 +169,7 @@ const ENDS: [(&str, &str, &str); 5] = [
     ),
 ];
 
-/// Ends something behind the server's back, and says so as the server would.
+/// Revokes by SQL, without the server, and raises the revocation epoch as the server would.
 async fn change(stage: &Stage, statement: &'static str, tree: Tree) {
     let mut sql = stage.sql().await;
     if !statement.is_empty() {
@@ -215,7 +216,7 @@ async fn list_row(stage: &Stage, (what, tree): (&str, Tree), sizes: &Sizes) {
     );
 }
 
-/// What a list says, in numbers.
+/// The numbers of invalid and suspended tokens in a status list.
 fn counted(list: &str) -> (usize, usize) {
     use base64::Engine as _;
     let claims =

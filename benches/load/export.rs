@@ -1,4 +1,4 @@
-//! The log taken along: events per second and the most memory of the command, for a small log and a large one.
+//! The export of the log: events per second and peak memory of the command, for a small log and a large log.
 
 use crate::stage::Stage;
 
@@ -9,7 +9,7 @@ pub async fn bench() {
     for events in SIZES {
         let stage = Stage::set().await;
         stage.fill_log(events).await;
-        // The index follows by itself, twice a second.
+        // The server updates the index twice a second.
         stage.wait_for_index(events).await;
         for (name, words) in [
             ("jsonl, whole", &["--format", "jsonl"] as &[&str]),

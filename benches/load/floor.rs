@@ -1,4 +1,4 @@
-//! What the signatures of one exchange cost at least: CPU time of this thread over many repetitions.
+//! The lower bound of one exchange: CPU time of its signatures alone, in this thread over many repetitions.
 
 use actchain::platform::jose::{Alg, Jws, SigningAlg, SigningKey};
 use serde_json::json;

@@ -38,15 +38,15 @@ impl Run {
     }
 }
 
-/// Whether an answer, by its status and its body, is the one hoped for.
+/// Whether a response is the expected response, by its status and body.
 pub type Good = fn(u16, &[u8]) -> bool;
 
 pub fn is_200(status: u16, _: &[u8]) -> bool {
     status == 200
 }
 
-/// Sends the requests over so many connections; gives each one's latency in seconds and how many were not answered as
-/// hoped for.
+/// Sends the requests over this many connections. Returns the latency of each request in seconds, and the number of
+/// unexpected responses.
 pub async fn send(
     address: &str,
     requests: Vec<Vec<u8>>,
@@ -84,7 +84,7 @@ async fn drive(mut line: Line, requests: Vec<Vec<u8>>, good: Good) -> (Vec<f64>,
     (latencies, failed)
 }
 
-/// One connection that stays open.
+/// A connection that stays open.
 pub struct Line {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -97,7 +97,7 @@ impl Line {
         Self { stream, buffer: Vec::with_capacity(8 * 1024) }
     }
 
-    /// Sends a request and reads its answer: status and body.
+    /// Sends a request and reads the response: status and body.
     pub async fn ask(&mut self, request: &[u8]) -> (u16, &[u8]) {
         self.stream.write_all(request).await.unwrap();
         self.buffer.clear();
@@ -121,7 +121,7 @@ impl Line {
     }
 }
 
-/// Status, where the body begins, and its length; `None` while the head is not all there.
+/// Status, offset of the body, and its length; `None` while the head is incomplete.
 fn parse_head(buffer: &[u8]) -> Option<(u16, usize, usize)> {
     let end = buffer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&buffer[..end]).unwrap().to_ascii_lowercase();
@@ -130,7 +130,7 @@ fn parse_head(buffer: &[u8]) -> Option<(u16, usize, usize)> {
     Some((status, end + 4, length.trim().parse().unwrap()))
 }
 
-/// The value below which so many percent of the values lie.
+/// The percentile of the values.
 pub fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,5 +1,5 @@
-//! What the log costs an exchange: the same entries of the ledger with their events and without, by turns, and what the index
-//! behind them costs the server and its database. Everything but the ledger is left out.
+//! The cost of the audit log per exchange: the same ledger entries with their events and without, in turns. Also the
+//! cost of the index for the server and its database. Everything except the ledger is left out.
 
 use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin};
 use actchain::domain::ledger::{CommitOutcome, Entry, Guards, Ledger, SingleUseId, TokenInsert, Write};
@@ -17,7 +17,7 @@ use crate::cpu;
 use crate::generator::percentile;
 use crate::stage::{IDP, MAIL, Stage};
 
-/// As many as 16 connections keep waiting.
+/// The number of entries that 16 connections keep waiting.
 const WAITING: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub async fn bench() {
     stage.strike().await;
 }
 
-/// CPU µs an entry: of the ledger, the database, and the server, which does nothing but keep the index up.
+/// CPU time in µs per entry: of the ledger, of the database, and of the server, which only maintains the index.
 async fn record(stage: &Stage, ledger: &Ledger, (log, count): (Log, usize)) -> [f64; 3] {
     let entries: Vec<Entry> = (0..count).map(|_| entry(stage, log)).collect();
     let pids = stage.pids();
@@ -66,7 +66,7 @@ async fn record(stage: &Stage, ledger: &Ledger, (log, count): (Log, usize)) -> [
     [0, 1, 2].map(|place| (after[place] - before[place]) / count as f64)
 }
 
-/// What an exchange at the second hop records.
+/// The ledger entry of an exchange at the second hop.
 fn entry(stage: &Stage, log: Log) -> Entry {
     let now = Clock::System.now();
     let [jti, parent, txn] = [(); 3].map(|()| random::id(now).unwrap());

@@ -1,8 +1,8 @@
 //! Exchanges per second, latency, and CPU time per exchange of a real server and its PostgreSQL, beside the
 //! cryptographic floor, all measured in one run. The generator and the database share the machine with the server.
 //!
-//! Requests are signed before the clock starts; each carries a fresh proof. The subject token is one that the server has
-//! seen before, as for a service that handles many requests under one token.
+//! Requests are signed before the clock starts; each carries a new proof. The server has already verified the subject
+//! token once, as for a service that handles many requests with one token.
 //!
 //! `-- exchanges`, or the name of another of `PARTS`, runs one part alone.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -29,7 +29,7 @@ const PARTS: [&str; 7] = ["exchanges", "ends", "vault", "log", "audit-queries", 
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    // Cargo adds flags of its own.
+    // Cargo adds arguments that start with a hyphen.
     let parts: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|word| word == part);
     assert!(parts.iter().all(|part| PARTS.contains(&part.as_str())), "one of {PARTS:?}");

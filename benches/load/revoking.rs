@@ -1,5 +1,5 @@
-//! A root is revoked while exchanges run below it and elsewhere: after what time the first one below is refused, when the
-//! answer is there, what the others notice, and whether any passes below from then on.
+//! Revokes a root while exchanges run below it and elsewhere. Measures the time to the first refusal below the root and
+//! to the response, the effect on other exchanges, and whether any exchange below succeeds after the response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,20 +11,21 @@ use crate::generator::{Line, percentile};
 use crate::seed::{self, Tree};
 use crate::stage::Stage;
 
-/// Exchanges elsewhere: so many connections send one each in so much time, whatever became of the one before.
+/// Exchanges elsewhere: each of the connections sends one request per interval, whether or not the previous one is
+/// answered.
 const CONNECTIONS: u32 = 8;
 const EVERY: Duration = Duration::from_millis(20);
-/// How long they run before the revocation, and after.
+/// How long the exchanges run before the revocation, and after it.
 const BEFORE: Duration = Duration::from_secs(3);
 const AFTER: Duration = Duration::from_millis(500);
-/// Whoever is disturbed by a revocation begins within so much time after its call.
+/// Exchanges that begin within this time after the call count as concurrent with the revocation.
 const DURING: Duration = Duration::from_millis(100);
-/// Exchanges below the root: so many connections send one after the other.
+/// Exchanges below the root: each of these connections sends one request after the other.
 const PROBES: usize = 2;
-/// Exchanges that are tried below it when the answer is there.
+/// The number of exchanges below the root that are tried after the response.
 const AFTERWARDS: usize = 100;
 
-/// One request and what became of it.
+/// One request and its result.
 struct Sample {
     due: Instant,
     done: Instant,
@@ -202,7 +203,7 @@ async fn revoke(stage: &Stage, tree: Tree, measured: &mut Measured) {
     }
 }
 
-/// One request each [`EVERY`]; one that is late counts from when it was due.
+/// One request each [`EVERY`]; the latency of a late request counts from its due time.
 async fn paced(mut line: Line, requests: Vec<Vec<u8>>, start: Instant, stop: Arc<AtomicBool>) -> Vec<Sample> {
     let mut samples = Vec::with_capacity(requests.len());
     let mut due = start;
@@ -210,7 +211,7 @@ async fn paced(mut line: Line, requests: Vec<Vec<u8>>, start: Instant, stop: Arc
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        // The timer's own lateness is not the server's.
+        // The lateness of the timer does not count as latency of the server.
         let mut counted = due;
         if Instant::now() < due {
             tokio::time::sleep_until(due.into()).await;

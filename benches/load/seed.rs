@@ -1,19 +1,19 @@
-//! Fills the database: what a server would have written in weeks, in bulk, with the columns that it would have written.
+//! Fills the database in bulk with the rows that a server would have written in weeks.
 
 use sqlx::{Connection as _, PgConnection};
 
 use crate::stage::{IDP, MAIL, Stage};
 
-/// A root with delegations and tokens below it. Its tokens are in a status list of their own.
+/// A root with delegations and tokens below it. The tokens are in a status list of their own.
 #[derive(Clone, Copy)]
 pub struct Tree {
-    /// Also the number of its status list.
+    /// The number of the tree, and of its status list.
     pub number: i64,
-    /// Delegations below the root.
+    /// The number of delegations below the root.
     pub below: i64,
-    /// How many of them are its children; the others hang below those, evenly.
+    /// The number of children of the root; the other delegations are spread evenly below them.
     pub children: i64,
-    /// Live tokens of those below, evenly.
+    /// Active tokens of the delegations below, spread evenly.
     pub tokens: i64,
 }
 
@@ -22,16 +22,16 @@ impl Tree {
         format!("root-{}", self.number)
     }
 
-    /// The user that gave it.
+    /// The delegator of the root.
     pub fn owner(&self) -> String {
         format!("owner-{}", self.number)
     }
 }
 
-/// Agents that hold what is seeded.
+/// The number of agents that hold seeded delegations.
 pub const AGENTS: i64 = 1_000;
 
-/// As many places as a status list has, and those that servers set aside at a time.
+/// The size of a status list, and the number of blocks that servers reserve one by one.
 const PLACES: i64 = 1 << 20;
 const BLOCKS: i64 = PLACES / 512;
 
@@ -51,7 +51,7 @@ pub async fn agents(stage: &Stage) {
     stage.seal_rows().await;
 }
 
-/// Delegations that other users gave to agents, by their numbers.
+/// Delegations from other users to agents, numbered from `from` to `to`.
 pub async fn delegations(stage: &Stage, (from, to): (i64, i64)) {
     let mut sql = stage.sql().await;
     sqlx::query("SET synchronous_commit = off").execute(&mut sql).await.unwrap();
@@ -73,8 +73,8 @@ pub async fn delegations(stage: &Stage, (from, to): (i64, i64)) {
     settle(&mut sql).await;
 }
 
-/// The root is the proxy's. The first delegation below it is that of the client that takes the second hop; all others
-/// are the agents'. Tokens of the root's children were made from the root's only one, those below from one of theirs.
+/// The proxy holds the root. The client of the second hop holds the first delegation below it; agents hold all others.
+/// Tokens of the root's children derive from the root's only token, deeper tokens from a token of their parent.
 pub async fn tree(stage: &Stage, tree: Tree) {
     let mut sql = stage.sql().await;
     sqlx::query("SET synchronous_commit = off").execute(&mut sql).await.unwrap();
@@ -90,7 +90,7 @@ pub async fn tree(stage: &Stage, tree: Tree) {
         .await
         .unwrap();
     stage.seal_rows().await;
-    // Ids like those of the server: ordered by time, one every three milliseconds up to now.
+    // Ids like the server's: ordered by time, one every three milliseconds up to now.
     sqlx::query(
         "CREATE FUNCTION pg_temp.jti(root text, n bigint) RETURNS uuid LANGUAGE sql STABLE AS $$
              SELECT (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - 3600000 + n * 3), 12, '0')
@@ -112,7 +112,7 @@ pub async fn tree(stage: &Stage, tree: Tree) {
         .execute(&mut sql)
         .await
         .unwrap();
-    // The server goes on behind the lists that are taken.
+    // The server continues after the lists that are in use.
     sqlx::query("SELECT setval('status_block', greatest((SELECT last_value FROM status_block), $1))")
         .bind((tree.number + 1) * BLOCKS - 1)
         .execute(&mut sql)
@@ -149,7 +149,7 @@ const TOKENS: &str = "
     FROM (SELECT t, n, 1 + (n - 1) % $4 AS above
           FROM (SELECT t, 1 + (t + $3 - 1) % $3 AS n FROM generate_series(0, $6) t) y) x";
 
-/// What autovacuum would do in its time, so that it does not do it in the middle of a measurement.
+/// Does the work of autovacuum in advance, so that it does not run during a measurement.
 pub async fn settle(sql: &mut PgConnection) {
     for statement in ["VACUUM (ANALYZE)", "CHECKPOINT"] {
         sqlx::query(statement).execute(&mut *sql).await.unwrap();

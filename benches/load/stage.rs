@@ -1,4 +1,4 @@
-//! A server of its own with its clients, a subject token, and whatever amount of stored rows.
+//! A server with its own clients, a subject token, and any number of stored rows.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ pub struct Stage {
     cluster: Cluster,
 }
 
-/// What an export came to; `peak` in kB.
+/// The result of an export; `peak` in kB.
 pub struct Taken {
     pub lines: usize,
     pub bytes: f64,
@@ -48,7 +48,7 @@ pub struct Taken {
     pub peak: f64,
 }
 
-/// Stops when nobody needs it any more, also because something failed.
+/// Stops the process when dropped, also after a failure.
 struct Running(Child);
 
 impl Drop for Running {
@@ -124,14 +124,14 @@ impl Stage {
         self.idp.sign("JWT", &claims).unwrap()
     }
 
-    /// What the proxy gets for a user that gave it a delegation.
+    /// The proxy's token for a user that has a delegation to the proxy.
     pub async fn first_token(&self, user: &str) -> String {
         let user = self.user(user);
         let body = self.form(&user, "urn:ietf:params:oauth:token-type:jwt", &[("client_id", "proxy")]);
         token_in(&one(self.address(), self.request(&self.proxy, &[], body)).await)
     }
 
-    /// What the second hop gets for it: a token that a relying party would be shown.
+    /// The token of the second hop, which a relying party receives.
     pub async fn second_token(&self) -> String {
         token_in(&one(self.address(), self.exchange(&Method::Secret)).await)
     }
@@ -169,30 +169,30 @@ impl Stage {
             .into_bytes()
     }
 
-    /// An exchange by the second hop under any first one.
+    /// An exchange by the second hop with any first token.
     pub fn exchange_under(&self, subject: &str) -> Vec<u8> {
         let form = self.form(subject, "urn:ietf:params:oauth:token-type:access_token", &[]);
         self.request(&self.by_secret, &[basic("by-secret")], form)
     }
 
-    /// A resource server asks about a token.
+    /// Introspection of a token by a resource server.
     pub fn introspection(&self, token: &str) -> Vec<u8> {
         let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("token", token).finish();
         self.http("POST /oauth/introspect", &[basic("mail"), FORM.to_owned()], &body)
     }
 
-    /// A user takes back what it gave.
+    /// The revocation of a delegation by its user.
     pub fn revocation(&self, user: &str, delegation: &str) -> Vec<u8> {
         let headers = [format!("authorization: Bearer {}", self.user(user)), JSON.to_owned()];
         self.http(&format!("POST /delegate/{delegation}/revoke"), &headers, "{}")
     }
 
-    /// A relying party reads a list.
+    /// A relying party's request for a status list.
     pub fn status_list(&self, list: u64) -> Vec<u8> {
         self.http(&format!("GET /oauth/status-lists/{list}"), &[], "")
     }
 
-    /// Alice keeps a key for a third party, and lets the proxy have it: the token for the vault, and the connection.
+    /// Stores Alice's API key and delegates it to the proxy. Returns the token for the vault, and the connection.
     pub async fn vault(&self, upstream: &str) -> (String, String) {
         let yaml = format!(
             "providers:\n  - {{id: keys, kind: api_key, header: x-api-key, hosts: [\"http://{upstream}\"]}}\nclients:\n  \
@@ -230,7 +230,7 @@ impl Stage {
         (token_in(&one(self.address(), self.request(&self.proxy, &[], form)).await), id)
     }
 
-    /// The token under which the auditor comes; its key is the proxy's.
+    /// The auditor's access token, bound to the proxy's key.
     pub async fn auditor(&self) -> String {
         let form = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", "client_credentials")
@@ -240,7 +240,7 @@ impl Stage {
         token_in(&one(self.address(), self.request(&self.proxy, &[], form)).await)
     }
 
-    /// What a client with the proxy's key asks for, under such a token.
+    /// A request of a client with the proxy's key and this access token.
     pub fn under(&self, (method, path): (&str, &str), token: &str) -> Vec<u8> {
         let ath = base64url::encode(sha256(&[token.as_bytes()]));
         let target = path.split('?').next().unwrap();
@@ -273,7 +273,7 @@ impl Stage {
             .await
     }
 
-    /// Sends requests, and says what that took of the server and its database.
+    /// Sends requests, and measures CPU time of the server and its database.
     pub async fn send(&self, requests: Vec<Vec<u8>>, connections: usize, good: generator::Good) -> Run {
         let count = requests.len() as f64;
         let (server, postgres) = (self.server.0.id(), self.cluster.postmaster_pid().unwrap());
@@ -297,24 +297,24 @@ impl Stage {
         PgConnection::connect_with(&self.database()).await.unwrap()
     }
 
-    /// What the server checks its rows with.
+    /// The key for the MACs of the server's rows.
     pub async fn rows(&self) -> RowMac {
         let text = std::fs::read_to_string(self.folder.join("data/master.key")).unwrap();
         let seal = SealingKey::of(&MasterKey::parse(&SecretString::from(text)).unwrap());
         RowMac::open(&mut self.sql().await, &seal).await.unwrap()
     }
 
-    /// Gives rows that a bench wrote by SQL the MACs that they would have.
+    /// Adds the MACs to rows that a benchmark has written by SQL.
     pub async fn seal_rows(&self) {
         seal_rows::seal_unsealed(&self.rows().await, &mut self.sql().await).await.unwrap();
     }
 
-    /// The server, and its database.
+    /// The process ids of the server and its database.
     pub fn pids(&self) -> (u32, u32) {
         (self.server.0.id(), self.cluster.postmaster_pid().unwrap())
     }
 
-    /// Waits until the index has come to the last complete block.
+    /// Waits until the index includes the last complete block.
     pub async fn covered(&self) {
         let mut sql = self.sql().await;
         let sql_text = "SELECT (SELECT size / 1024 FROM audit_head), (SELECT count(*) FROM audit_block)";
@@ -327,7 +327,7 @@ impl Stage {
         }
     }
 
-    /// Delegations of other users to the same client, so that indexes have something to do.
+    /// Adds delegations of other users to the same client, so that indexes have realistic sizes.
     pub async fn add_delegations(&self, count: i32) {
         let mut sql = self.sql().await;
         sqlx::query(
@@ -346,7 +346,7 @@ impl Stage {
         sqlx::query("ANALYZE delegation").execute(&mut sql).await.unwrap();
     }
 
-    /// Events through the same function that the server appends with.
+    /// Appends events with the same function as the server.
     pub async fn fill_log(&self, count: u64) {
         let mut sql = self.sql().await;
         let event = Event::of_operator(Clock::System.now(), Action::ClientChanged, "x".repeat(600));
@@ -359,7 +359,7 @@ impl Stage {
         sqlx::query("CHECKPOINT").execute(&mut sql).await.unwrap();
     }
 
-    /// Until the index has come to so many events, but for the last block.
+    /// Waits until the index includes this many events, except the last block.
     pub async fn wait_for_index(&self, events: u64) {
         let mut sql = self.sql().await;
         loop {
@@ -372,7 +372,7 @@ impl Stage {
         }
     }
 
-    /// What the command takes along, how fast, and with how much memory.
+    /// Runs an export; returns its size, speed and peak memory.
     pub async fn export(&self, words: &[&str]) -> Taken {
         let file = self.folder.join("export");
         let started = std::time::Instant::now();
@@ -382,7 +382,7 @@ impl Stage {
         let mut child = command.spawn().unwrap();
         let mut peak = 0.0_f64;
         let status = loop {
-            // The high-water mark is gone with the process.
+            // The high-water mark disappears with the process.
             peak = peak.max(cpu::peak(child.id()));
             if let Some(status) = child.try_wait().unwrap() {
                 break status;

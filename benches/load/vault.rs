@@ -1,4 +1,4 @@
-//! What the vault costs: retrievals beside exchanges, and calls through the proxy beside the same calls made directly.
+//! The cost of the vault: retrievals compared with exchanges, and proxied calls compared with direct calls.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,7 +26,7 @@ pub async fn bench() {
         let request = format!("GET /notes HTTP/1.1\r\nhost: {upstream}\r\nx-api-key: the-key\r\n\r\n");
         vec![request.into_bytes(); count]
     };
-    // Connections are opened, statements planned and secrets verified when they are needed first.
+    // The first requests open connections, plan statements and verify secrets.
     stage.run(&Method::Secret, CONNECTIONS, 2_000).await;
     stage.send(retrievals(1_000), CONNECTIONS, is_200).await;
     stage.send(calls(1_000), CONNECTIONS, is_200).await;
@@ -70,7 +70,7 @@ fn row(what: &str, runs: &[Run]) {
     );
 }
 
-/// A third party that answers everything with a kilobyte.
+/// A third party that answers every request with one kilobyte.
 async fn upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! `actchain apply` and the commands about what it has registered: what a plan shows, what it never shows, and exit codes.
+//! `actchain apply` and the commands for registrations: what a plan shows, what it never shows, and exit codes.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,6 @@ use crate::stage::{MAIL, Stage};
 
 const IDP: &str = "https://idp.example.com";
 
-/// What a command said.
 struct Said {
     code: i32,
     out: String,
@@ -19,7 +18,6 @@ fn say(stage: &Stage, arguments: &[&str]) -> Said {
     Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// Applies a manifest.
 fn apply(stage: &Stage, yaml: &str, more: &[&str]) -> Said {
     let path = stage.path("m.yaml");
     std::fs::write(&path, yaml).unwrap();
@@ -54,7 +52,7 @@ fn three_members_over_an_agent_take_neither_its_kind_nor_its_keys_unsaid() {
         assert!(plan.out.contains(line), "{line}: {}", plan.out);
     }
     assert_eq!(stage.json(&["client", "show", "agent", "--json"]), before, "a dry run");
-    // The same members, less: what is left out is shown as a loss.
+    // The same manifest with fewer members: the plan shows a missing member as a loss.
     let jkt = before["dpop_keys"][0].as_str().unwrap();
     let less = format!("clients:\n  - {{id: agent, kind: agent, auth: none, dpop_keys: [{jkt}], name: Bot}}");
     let less = apply(&stage, &less, &["--json"]);
@@ -105,7 +103,7 @@ sinks:\n  - {{id: s, url: \"https://s.example.com/{path}\", secret: {webhook}, e
     for hidden in ["provider-secret", "whsec_", "-path"] {
         assert!(!changed.out.contains(hidden), "{hidden}: {}", changed.out);
     }
-    // A sink's secret is rotated: the old file does not bring the old one back.
+    // The sink's secret was rotated: the old file does not restore the old secret.
     stage.json(&["sink", "rotate-secret", "s", "--json"]);
     let again = apply(&stage, &second, &[]);
     assert!(again.out.contains("= sink s  (the secret was rotated"), "{}", again.out);

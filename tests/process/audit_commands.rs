@@ -1,5 +1,5 @@
-//! `actchain audit verify|verify-receipt|archive|show` and `actchain key rotate --purpose checkpoint`, as processes: what they print and how they
-//! exit.
+//! `actchain audit verify|verify-receipt|archive|show` and `actchain key rotate --purpose checkpoint` as processes:
+//! output and exit codes.
 
 use std::path::Path;
 use std::process::Output;
@@ -154,7 +154,7 @@ fn an_export_that_is_gone_on_with_is_one_file() {
             assert_eq!(again.as_array().unwrap().len(), 1);
             continue;
         }
-        // The names of the columns, where there are any, and three events.
+        // The header with the column names (CSV only), and three events.
         let lines = if format == "csv" { 4 } else { 3 };
         let cut: String = all.lines().take(lines).map(|line| format!("{line}\n")).collect();
         let cut = if format == "csv" { cut.replace('\n', "\r\n") } else { cut };
@@ -215,7 +215,7 @@ fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
             sqlx::query_scalar::<_, i64>(count).fetch_one(&mut sql).await.unwrap()
         })
     };
-    // Killed at once, when it has begun its file, when the file has its name, and when the partition is gone.
+    // Kills the command at once, after it has begun its file, after the rename, and after it has dropped the partition.
     let begun = || std::fs::read_dir(&folder).unwrap().next().is_some();
     let named = || !archives(&folder).is_empty();
     let dropped = || partitions() > 0;
@@ -225,7 +225,8 @@ fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
         child.args(arguments).env("ACTCHAIN_ISSUER", "http://127.0.0.1:1");
         let mut child =
             child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-        // One that ends before, for the one before it is not quite gone, is as good.
+        // A command that ends earlier is accepted, too: the previous run may have left only the removal of the
+        // partition.
         while !moment() && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }

@@ -1,4 +1,5 @@
-//! `actchain audit evidence` and `chains`: who acted for a user, with what right, as a folder that verifies offline.
+//! `actchain audit evidence` and `chains`: who acted for a user, with which authority, as a folder that verifies
+//! offline.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -20,7 +21,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Alice's agent has exchanged twice, and the server still runs.
+/// A stage where Alice's agent has exchanged twice; the server is still running.
 fn busy_stage() -> (Stage, crate::stage::Server) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stage = Stage::new();
@@ -32,7 +33,7 @@ fn busy_stage() -> (Stage, crate::stage::Server) {
     (stage, server)
 }
 
-/// From yesterday to tomorrow, as dates.
+/// Yesterday and tomorrow, as dates.
 fn days() -> [String; 2] {
     let now = time::OffsetDateTime::now_utc();
     [-1, 2].map(|days| (now + time::Duration::days(days)).date().to_string())
@@ -181,7 +182,7 @@ fn evidence_about_nobody_and_of_no_time_says_so() {
         &from,
     ]);
     assert!(text(&output).starts_with("0 events"), "{}{}", text(&output), said(&output));
-    // A part of yesterday is no part of today.
+    // Events of yesterday are not in the evidence for today.
     let (output, _) = run(&[
         "--subject",
         "alice",

@@ -1,4 +1,4 @@
-//! Backup while a server runs, and restore into a new place. The commands are those of docs/how-to/operating.md.
+//! Backup while a server runs, and restore to a new folder. The commands come from docs/how-to/operating.md.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The indented block of commands behind a marker in docs/how-to/operating.md.
+/// The indented block of commands after a marker in docs/how-to/operating.md.
 fn documented(name: &str) -> String {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/operating.md");
     let docs = std::fs::read_to_string(docs).unwrap();
@@ -25,7 +25,7 @@ fn documented(name: &str) -> String {
     block.take_while(|line| line.starts_with("    ")).map(|line| format!("{}\n", &line[4..])).collect()
 }
 
-/// Plays such a block as an operator's shell does.
+/// Runs such a block in a shell, as an operator does.
 fn play(stage: &Stage, name: &str, environment: &[(&str, &str)]) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_actchain")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
@@ -40,7 +40,7 @@ fn play(stage: &Stage, name: &str, environment: &[(&str, &str)]) -> String {
     said
 }
 
-/// Checks a token against the keys of a server.
+/// Checks a token with the keys of a server.
 async fn verifies(stage: &Stage, token: &str, base: &str) -> bool {
     let jwks = stage.path("jwks.json");
     let keys = reqwest::get(format!("{base}/oauth/jwks")).await.unwrap().text().await.unwrap();
@@ -56,7 +56,8 @@ fn valid_log(output: &Output) -> u64 {
     report["events"].as_u64().unwrap()
 }
 
-/// `mode` is that of the folder around the data directory: under root, PostgreSQL's account gets through it or not.
+/// `mode` is the mode of the folder around the data directory: under root, PostgreSQL's account can or cannot traverse
+/// it.
 async fn embedded(mode: u32) {
     let stage = Stage::new();
     let around = stage.path("around");
@@ -74,7 +75,7 @@ async fn embedded(mode: u32) {
         let mode = std::fs::metadata(stage.path(kept)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{kept}");
     }
-    // What comes later is not in it.
+    // A later exchange is not in the backup.
     send(&server.base, &stage.exchange()).await.unwrap();
     drop(server);
     let run = |data: &PathBuf, arguments: &[&str]| {
@@ -89,7 +90,7 @@ async fn embedded(mode: u32) {
     assert!(verifies(&stage, token, &again.base).await, "a token of before the backup still verifies");
     assert_eq!(send(&again.base, &stage.exchange()).await.unwrap().0, 200, "and its delegation still works");
     drop(again);
-    // What is there is never overwritten.
+    // An existing file or database is never overwritten.
     for arguments in [["backup", "actchain.dump"], ["restore", "actchain.dump"]] {
         let output = run(&new, &arguments);
         assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
@@ -176,7 +177,7 @@ async fn an_external_database_is_backed_up_and_restored_by_the_documented_comman
     let (before, after) = ("outside", "restored");
     let [before, after] = [before, after].map(|name| valid_log(&run(name, &["audit", "verify", "--json"])));
     assert_eq!(before, after);
-    // Half a database is noticed.
+    // An incomplete database is detected.
     let mut sql = PgConnection::connect_with(&cluster.connect_options("restored")).await.unwrap();
     sql.execute("DELETE FROM audit_event WHERE seq = 1").await.unwrap();
     let doctor = run("restored", &["doctor"]);

@@ -1,4 +1,4 @@
-//! The command line: what it prints, what it refuses, and its exit codes.
+//! The command line: output, refusals, and exit codes.
 
 use serde_json::{Value, json};
 
@@ -111,7 +111,7 @@ async fn a_delegation_is_never_wider_than_its_parent() {
 fn verification_says_valid_broken_or_could_not_check_by_its_exit_code() {
     let stage = Stage::new();
     stage.declare();
-    // The first server makes the keys that checkpoints need.
+    // The first server creates the keys that checkpoints need.
     drop(stage.serve());
     let export = stage.path("log.jsonl");
     let path = export.to_str().unwrap();
@@ -141,7 +141,7 @@ fn doctor_finds_nothing_wrong_with_a_fresh_installation_and_names_a_bad_setting(
 
 #[test]
 fn doctor_names_each_key_of_an_issuer_that_cannot_be_used_by_issuer_and_kid() {
-    // RFC 7517 §5: keys that cannot be used are passed over.
+    // RFC 7517 §5: unusable keys are ignored.
     let stage = Stage::new();
     let declare = |algorithms: &str| {
         let small = "A".repeat(170) + "E";

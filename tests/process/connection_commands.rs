@@ -1,4 +1,4 @@
-//! `actchain connection …`: what it prints, what it refuses, how its exit codes tell, and that no secret gets out of it.
+//! `actchain connection …`: output, refusals, exit codes, and that no secret is printed.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -16,14 +16,13 @@ const REFRESH: &str = "a-refresh-token-of-alice";
 const KEY: &str = "an-api-key-of-bob";
 const PASSWORD: &str = "a-password-of-bob";
 
-/// What a command said.
 struct Said {
     code: i32,
     out: String,
     err: String,
 }
 
-/// Runs a command with something on its standard input.
+/// Runs a command with text on its standard input.
 fn say_to(stage: &Stage, arguments: &[&str], input: &str) -> Said {
     let mut child = stage
         .command()
@@ -44,21 +43,21 @@ fn say(stage: &Stage, arguments: &[&str]) -> Said {
     say_to(stage, arguments, "")
 }
 
-/// A command that is refused: 1, its reason on standard error, and nothing on standard output.
+/// A refused command: exit code 1, the reason on standard error, and nothing on standard output.
 #[track_caller]
 fn refused(said: &Said, complaint: &str) {
     assert_eq!((said.code, said.out.as_str()), (1, ""), "{}", said.err);
     assert!(said.err.starts_with(&format!("actchain: {complaint}: ")), "{}", said.err);
 }
 
-/// A command that could not do its work: 2, a complaint that has all these parts, and nothing on standard output.
+/// A failed command: exit code 2, a message with all these parts, and nothing on standard output.
 #[track_caller]
 fn failed(said: &Said, parts: &[&str]) {
     assert_eq!((said.code, said.out.as_str()), (2, ""), "{}", said.err);
     assert!(parts.iter().all(|part| said.err.contains(part)), "{parts:?}: {}", said.err);
 }
 
-/// Providers of three kinds, and users whom they have something for.
+/// Declares providers of three kinds, and users with accounts there.
 fn declare(stage: &Stage) {
     stage.declare();
     let yaml = format!(
@@ -290,7 +289,7 @@ fn another_master_key_is_named_and_nothing_is_begun_under_it() {
         &[&import[..], &["--file", "-"]].concat()[..],
         &["connection", "rotate", &id, "--file", "-"],
         &["connection", "disconnect", &id],
-        // Without the key, rows cannot be told from forged ones.
+        // Without the key, forged rows cannot be detected.
         &["connection", "show", &id],
     ] {
         let said = under_another(arguments);
@@ -328,13 +327,14 @@ fn rekeying_survives_being_killed_and_another_master_key_takes_over() {
     for round in 0..12 {
         let before = sealing();
         let mut child = rekey().spawn().unwrap();
-        // At once, and when another data key seals.
+        // Killed at once in even rounds, and after a new data key is in use in odd rounds.
         while round % 2 == 1 && sealing() == before && child.try_wait().unwrap().is_none() {}
         child.kill().unwrap();
         killed += usize::from(!child.wait().unwrap().success());
     }
     assert!(killed > 0, "it was never interrupted");
-    // Whoever seals anew has opened: each secret is still there. Three are those of us at the providers.
+    // Resealing opens each secret first, so each secret is still readable. Three are client secrets of this server at
+    // providers.
     let done = || -> Value {
         let output = rekey().output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -346,7 +346,7 @@ fn rekeying_survives_being_killed_and_another_master_key_takes_over() {
         (&whole["sealed"], &whole["resumed"], &whole["wrapped"]),
         (&json!(11), &json!(false), &json!(0))
     );
-    // Another master key, while the server runs under the old one.
+    // Another master key, while the server runs with the old key.
     let next = MasterKey::generate().unwrap();
     write_private(&stage.path("next.key"), next.to_text().expose_secret());
     let output = rekey()

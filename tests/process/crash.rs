@@ -1,5 +1,5 @@
 //! `kill -9` of the server and of PostgreSQL under load: every acknowledged token has its event, the log verifies, no
-//! proof is accepted twice. A few rounds here; `make soak` plays a thousand.
+//! proof is accepted twice. A few rounds here; `make soak` runs a thousand.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn postmaster(stage: &Stage) -> Option<u32> {
     text.lines().next()?.trim().parse().ok()
 }
 
-/// Asks until it is told that the world has ended; keeps and counts what was acknowledged.
+/// Sends exchanges until the server is shut down; stores and counts the acknowledged exchanges.
 async fn load(
     stage: Arc<Stage>,
     base: String,
@@ -42,7 +42,7 @@ fn claims(answer: &Value) -> Value {
     serde_json::from_slice(&actchain::platform::base64url::decode(payload).unwrap()).unwrap()
 }
 
-/// An answer that is not about the crash: of the server's connections, some may still be those of before.
+/// A response that the crash does not affect: some of the server's pooled connections may still be broken.
 async fn settled(server: &Server, exchange: &(String, String)) -> (u16, Value) {
     loop {
         match send(&server.base, exchange).await.unwrap() {
@@ -71,7 +71,7 @@ async fn nothing_acknowledged_is_lost_and_no_proof_works_twice_whatever_is_kille
                 tokio::spawn(load(Arc::clone(&stage), server.base.clone(), ended, answers))
             })
             .collect();
-        // After a number of answers that differs from round to round, in the middle of whatever comes next.
+        // After a number of responses that differs from round to round, at an arbitrary moment.
         while answers.load(Ordering::SeqCst) < 5 + (round * 37) % 180 {
             tokio::task::yield_now().await;
         }
@@ -120,7 +120,7 @@ async fn a_database_that_hangs_is_503_and_recovered_from_without_help() {
     let family = family(postmaster(&stage).unwrap());
     family.iter().for_each(|pid| signal(*pid, Signal::SIGSTOP));
     let mut exchanges: Vec<_> = (0..3).map(|_| stage.exchange()).collect();
-    // A client that the server has not met has to be read first.
+    // A client that the server has not cached must be read first.
     let (body, proof) = stage.exchange();
     exchanges.push((body.replace("client_id=agent", "client_id=somebody"), proof));
     for exchange in &exchanges {

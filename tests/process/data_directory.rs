@@ -1,4 +1,4 @@
-//! Who makes a data directory, whose issuer commands take, and what a master key file has to be.
+//! Which commands create a data directory, whose issuer commands use, and which master key files are accepted.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A command with nothing configured but the data directory.
+/// A command with only the data directory configured.
 fn plain(stage: &Stage, arguments: &[&str]) -> Output {
     stage.command().args(arguments).output().unwrap()
 }
@@ -47,7 +47,7 @@ fn only_serve_and_init_make_a_data_directory() {
         refused(&plain(&stage, command), "no data directory at ");
         assert!(!stage.data_dir().exists(), "{command:?}");
     }
-    // A folder that is no data directory is left as it is.
+    // A folder that is not a data directory stays unchanged.
     std::fs::create_dir(stage.data_dir()).unwrap();
     refused(&plain(&stage, &["client", "list"]), "no data directory at ");
     assert_eq!(std::fs::read_dir(stage.data_dir()).unwrap().count(), 0);
@@ -141,7 +141,7 @@ fn a_database_without_its_master_key_is_refused_and_left_as_it_is() {
 #[test]
 fn make_clean_removes_a_database_that_lies_elsewhere() {
     let stage = Stage::new();
-    // Under root, PostgreSQL's account cannot get in here.
+    // Under root, PostgreSQL's account cannot traverse this folder.
     let outer = stage.path("closed");
     std::fs::create_dir(&outer).unwrap();
     std::fs::set_permissions(&outer, std::fs::Permissions::from_mode(0o700)).unwrap();

@@ -1,5 +1,5 @@
-//! `actchain delegation …` and the moves of `actchain client` that end something: what they print, in JSON and for
-//! people, what they refuse, and how their exit codes tell.
+//! `actchain delegation …` and the commands of `actchain client` that revoke: output in JSON and for people, refusals,
+//! and exit codes.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,6 @@ use crate::stage::{MAIL, Stage, complaints, send};
 
 const IDP: &str = "https://idp.example.com";
 
-/// What a command said.
 struct Said {
     code: i32,
     out: String,
@@ -20,7 +19,7 @@ fn say(stage: &Stage, arguments: &[&str]) -> Said {
     Said { code: output.status.code().unwrap(), out: text(output.stdout), err: complaints(&output.stderr) }
 }
 
-/// A command that is refused: 1, its reason on standard error, and nothing on standard output.
+/// A refused command: exit code 1, the reason on standard error, and nothing on standard output.
 #[track_caller]
 fn refused(stage: &Stage, arguments: &[&str], complaint: &str) {
     let said = say(stage, arguments);
@@ -28,7 +27,7 @@ fn refused(stage: &Stage, arguments: &[&str], complaint: &str) {
     assert!(said.err.starts_with(&format!("actchain: {complaint}")), "{arguments:?}: {}", said.err);
 }
 
-/// As for [`refused`], by the state that it names.
+/// Like [`refused`], for a delegation in this state.
 #[track_caller]
 fn refused_in_state(stage: &Stage, arguments: &[&str], state: &str) {
     refused(stage, arguments, "invalid_state_transition: ");
@@ -36,14 +35,14 @@ fn refused_in_state(stage: &Stage, arguments: &[&str], state: &str) {
     assert!(said.trim_end().ends_with(&format!("(it is {state})")), "{arguments:?}: {said}");
 }
 
-/// Asks `bob` for a delegation to `agent`; its id.
+/// Requests a delegation from `bob` to `agent`; returns its id.
 fn request(stage: &Stage, more: &[&str]) -> Value {
     let asked =
         ["delegation", "request", "--delegate", "agent", "--delegator-iss", IDP, "--delegator", "bob"];
     stage.json(&[&asked, more, &["--json"]].concat())
 }
 
-/// Alice's delegation `D` to `agent` has `E` below it, to `second`, and `E` has `F`, to `third`.
+/// Alice's delegation `D` to `agent` has the child `E`, to `second`, and `E` has the child `F`, to `third`.
 fn declare_three(stage: &Stage) {
     stage.declare();
     let secret = "auth: client_secret_basic, secret: 0123456789abcdef";
@@ -160,7 +159,7 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
         &["client", "key", "remove", "nobody", &"A".repeat(43)],
         &["client", "key", "restore", "agent", &"A".repeat(43)],
     ] {
-        // An operator sees everything: nothing belongs to somebody else.
+        // An operator sees everything: "not found" means that the delegation does not exist.
         refused(&stage, arguments, "not_found: There is no such thing\n");
     }
     for arguments in [
@@ -317,7 +316,7 @@ async fn a_client_whose_key_was_removed_proves_nothing_with_it() {
     let listed = stage.json(&["client", "key", "list", "agent", "--json"]);
     let removed = json!([{"jkt": key, "registered": false, "pinned": false, "removed": true}]);
     assert_eq!(listed["items"], removed, "{listed}");
-    // The file that declared the key is refused until the key is restored, and says so.
+    // The file that declared the key is refused until the key is restored; the message says so.
     let refused = say(&stage, &["apply", "-f", stage.path("world.yaml").to_str().unwrap()]);
     let way = format!("actchain client key restore agent {key}");
     assert!(refused.code != 0 && refused.err.contains(&way), "{}", refused.err);

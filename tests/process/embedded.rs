@@ -1,4 +1,4 @@
-//! The embedded default: nothing configured, commands beside a server and without one, a second server.
+//! The embedded default: no configuration, commands with and without a running server, a second server.
 
 use nix::sys::signal::Signal;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! An external database: migrated on purpose, opened with a given master key, shared by servers.
+//! An external database: migrated by a command, opened with a configured master key, shared by servers.
 
 use std::process::{Output, Stdio};
 
@@ -40,7 +40,7 @@ async fn serve_refuses_what_is_not_migrated_or_not_keyed_and_says_what_to_do() {
     says(run(&["serve"], true), "9999");
 }
 
-/// A cluster with a migrated database, and the environment of a server on it.
+/// A cluster with a migrated database, and the environment of a server that uses it.
 async fn outside(stage: &Stage, durability: Durability) -> (Cluster, [(&'static str, String); 2]) {
     let cluster = Cluster::throwaway(None, std::env::var_os("PATH"), durability).await.unwrap();
     let options = cluster.connect_options("postgres");
@@ -74,7 +74,7 @@ async fn no_answered_token_loses_its_event_where_the_database_commits_asynchrono
     let (cluster, environment) = outside(&stage, Durability::On).await;
     let options = cluster.connect_options("outside");
     let mut sql = PgConnection::connect_with(&options).await.unwrap();
-    // What an asynchronous commit leaves in memory stays there for ten seconds.
+    // Commits that are lost in a crash stay in memory for ten seconds.
     sql.execute("ALTER SYSTEM SET wal_writer_delay = '10s'").await.unwrap();
     sql.execute("ALTER SYSTEM SET synchronous_commit = off").await.unwrap();
     sql.execute("ALTER DATABASE outside SET synchronous_commit = off").await.unwrap();
@@ -99,7 +99,7 @@ async fn no_answered_token_loses_its_event_where_the_database_commits_asynchrono
         let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
         tokens.push(claims["jti"].as_str().unwrap().to_owned());
     }
-    // All of PostgreSQL at once, as in a crash.
+    // Kills all PostgreSQL processes at once, as in a crash.
     crate::stage::signal(cluster.postmaster_pid().unwrap(), nix::sys::signal::Signal::SIGKILL);
     drop(server);
     cluster.ensure_running().await.unwrap();

@@ -1,4 +1,4 @@
-//! What a server asks of the operating system: no core dumps, and descriptors for everyone.
+//! Resource limits of the operating system: no core dumps, and enough file descriptors.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::stage::{Server, Stage, send, until};
 
-/// A line of `/proc/PID/limits`: soft and hard limit.
+/// Soft and hard limit from a line of `/proc/PID/limits`.
 fn limits(server: &Server, name: &str) -> (String, String) {
     let text = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -23,7 +23,7 @@ fn limited(stage: &Stage, limits: &str) -> Command {
     stage.wrapped("sh", &["-c", &format!("{limits} && exec \"$0\" \"$@\"")])
 }
 
-/// Connections that say one letter and then nothing.
+/// Connections that send one letter and then nothing.
 fn idle(server: &Server, count: usize) -> Vec<TcpStream> {
     let address = server.base.strip_prefix("http://").unwrap();
     let one = |_| {
@@ -41,7 +41,7 @@ fn a_server_leaves_no_core_dump_with_its_keys() {
     assert_eq!(limits(&server, "Max core file size"), ("0".into(), "0".into()));
 }
 
-/// A program under an account that is not root's: this one, or under root that of nobody.
+/// A program under an account other than root: the current account, or `nobody` if that is root.
 #[cfg(target_os = "linux")]
 fn unprivileged(program: &Path) -> Command {
     const NOBODY: u32 = 65_534;
@@ -53,12 +53,12 @@ fn unprivileged(program: &Path) -> Command {
     command
 }
 
-// proc(5): what may not be dumped belongs to root.
+// proc(5): the files of a process that may not be dumped belong to root.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_other_process_of_the_account_reads_the_memory_of_the_program() {
     let stage = Stage::new();
-    // That account may not reach the folder of the build.
+    // The other account may not be able to read the build folder.
     let program = stage.path("actchain");
     std::fs::copy(env!("CARGO_BIN_EXE_actchain"), &program).unwrap();
     let mut other = unprivileged(Path::new("/bin/cat")).spawn().unwrap();
@@ -67,7 +67,7 @@ fn no_other_process_of_the_account_reads_the_memory_of_the_program() {
         let path = format!("/proc/{pid}/{file}");
         unprivileged(Path::new("/bin/head")).args(["-c", "1", &path]).output().unwrap().status.success()
     };
-    // Both wait for their standard input; a program forbids it before it reads anything.
+    // Both processes wait for standard input; the program forbids dumps before it reads any input.
     until("the program forbids it", || !reads(ours.id(), "environ"));
     for file in ["environ", "maps", "auxv"] {
         assert!(reads(other.id(), file), "an ordinary process is readable: {file}");
@@ -97,7 +97,7 @@ async fn a_thousand_idle_connections_keep_no_one_from_being_served() {
     drop(idle);
 }
 
-/// What is behind the first request of a connection has no time limit of its own.
+/// After the first request of a connection, the head of the next request has no time limit of its own.
 #[test]
 fn connections_are_kept_for_another_request_only_while_there_is_room() {
     let stage = Stage::new();
@@ -127,7 +127,7 @@ async fn where_descriptors_are_few_they_are_not_used_up_by_connections() {
     let server = stage.serve_by(limited(&stage, "ulimit -n 320"));
     stage.declare();
     let idle = idle(&server, 400);
-    // The first ones are sent away after ten seconds; until then others wait.
+    // The first connections are closed after ten seconds; until then other requests wait.
     for _ in 0..3 {
         let answer = send(&server.base, &stage.exchange()).await.expect("an answer");
         assert_eq!(answer.0, 200, "{}", answer.1);

@@ -1,4 +1,4 @@
-//! Tests of the program itself: processes that are started, killed and asked, on the embedded default.
+//! Tests of the program itself: processes that are started, killed and called, with the embedded default.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the clock and the environment")]
 

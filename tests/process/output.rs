@@ -1,4 +1,4 @@
-//! Output that its reader does not want any more, or that has no room: no panic, and nothing left behind.
+//! Output to a closed pipe or a full disk: no panic, and no process left running.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -27,7 +27,7 @@ fn full() -> Stdio {
 fn a_closed_output_is_a_quiet_end_and_a_full_one_an_error() {
     let stage = Stage::new();
     stage.declare();
-    // A server makes the keys.
+    // The server creates the keys.
     let mut server = stage.serve();
     signal(server.child.id(), Signal::SIGTERM);
     server.child.wait().unwrap();
@@ -66,12 +66,12 @@ fn a_closed_output_is_a_quiet_end_and_a_full_one_an_error() {
         let running = stage.data_dir().join("postgres/cluster/postmaster.pid").exists();
         assert!(!running, "{command:?} left its database running");
     }
-    // A complaint that cannot be written either changes nothing about the exit code.
+    // If standard error cannot be written either, the exit code stays the same.
     let output = stage.command().args(["client", "show", "nothing"]).stderr(full()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// Processes whose command line or working folder lies below a folder.
+/// Processes whose command line or working folder is below a folder.
 fn processes_below(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().unwrap();
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
@@ -100,7 +100,7 @@ fn a_demo_whose_reader_ends_leaves_no_database_and_no_secret_behind() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // What `| head -n 4` does.
+    // Reads like `| head -n 4`.
     let read: Vec<String> =
         BufReader::new(demo.stdout.take().unwrap()).lines().take(4).map(Result::unwrap).collect();
     let output = demo.wait_with_output().unwrap();

@@ -1,4 +1,4 @@
-//! What the log of a server says of requests that it refused, and of rows that are not authentic.
+//! What a server logs about refused requests and about rows that are not authentic.
 
 use serde_json::Value;
 use sqlx::Executor as _;
@@ -20,7 +20,7 @@ async fn the_log_names_the_cause_of_a_refused_token_and_its_request_but_not_the_
     let (body, proof) = stage.exchange();
     let (before, token) = body.split_once("subject_token=").unwrap();
     let (token, after) = token.split_once('&').unwrap();
-    // Whole, but for its signature.
+    // Complete except for its signature.
     let (input, signature) = token.rsplit_once('.').unwrap();
     let other = signature.chars().rev().collect::<String>();
     let forged = format!("{before}subject_token={input}.{}&{after}", &other[..other.len() - 1]);

@@ -1,4 +1,4 @@
-//! A data directory, servers and commands on it, and one client that exchanges Alice's token.
+//! A data directory, servers and commands that use it, and one client that exchanges Alice's token.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ impl Drop for Server {
     }
 }
 
-/// Waits until something holds.
+/// Waits until the condition is true.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     eprintln!("waiting until {what}");
     while !holds() {
@@ -49,7 +49,7 @@ pub fn jti() -> String {
 impl Stage {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // PostgreSQL runs as another user where tests run as root, and has to get in.
+        // Under root, PostgreSQL runs as another account, which must be able to traverse the folder.
         std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
         let [idp, agent] = [(); 2].map(|()| SigningKey::generate(SigningAlg::ES256).unwrap().0);
         Self { folder, idp, agent }
@@ -63,12 +63,12 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    /// The program with nothing configured but the data directory.
+    /// The program with only the data directory configured.
     pub fn command(&self) -> Command {
         self.configured(Command::new(PROGRAM))
     }
 
-    /// The same, started by another program that takes it behind its own arguments.
+    /// Like [`Self::command`], started by another program that takes the command line after its own arguments.
     pub fn wrapped(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).arg(PROGRAM);
@@ -86,19 +86,19 @@ impl Stage {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {
-        // Only a server would make the data directory otherwise.
+        // Without `--init`, only a server would create the data directory.
         let mut command = self.command();
         command.args(arguments).arg("--init").env("ACTCHAIN_ISSUER", "http://127.0.0.1:1").output().unwrap()
     }
 
-    /// Runs a command that has to succeed and answers in JSON.
+    /// Runs a command that must succeed and print JSON.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// A server whose issuer stays the same from one life to the next.
+    /// A server whose issuer stays the same after a restart.
     pub fn serve(&self) -> Server {
         self.try_serve().unwrap_or_else(|log| panic!("the server did not start: {log}"))
     }
@@ -107,7 +107,7 @@ impl Stage {
         self.try_serve_by(self.command())
     }
 
-    /// A server that a command starts, such as one with other limits.
+    /// A server that a command starts, such as a server with other limits.
     pub fn serve_by(&self, command: Command) -> Server {
         self.try_serve_by(command).unwrap_or_else(|log| panic!("the server did not start: {log}"))
     }
@@ -116,14 +116,14 @@ impl Stage {
         self.serve_in(command, vec![("ACTCHAIN_ISSUER", "http://127.0.0.1:1".to_owned())])
     }
 
-    /// A server on a data directory, under an issuer that is configured or follows from its address.
+    /// A server with a data directory; the issuer is configured or follows from the address.
     pub fn serve_under(&self, data_dir: &Path, issuer: Option<&str>) -> Result<Server, String> {
         let issuer = issuer.map(|issuer| ("ACTCHAIN_ISSUER", issuer.to_owned()));
         let data_dir = ("ACTCHAIN_DATA_DIR", data_dir.to_str().unwrap().to_owned());
         self.serve_in(self.command(), issuer.into_iter().chain([data_dir]).collect())
     }
 
-    /// A server on a database that the environment names.
+    /// A server with a database that the environment names.
     pub fn serve_with(&self, environment: &[(&'static str, String)]) -> Result<Server, String> {
         let issuer = ("ACTCHAIN_ISSUER", "http://127.0.0.1:1".to_owned());
         self.serve_in(self.command(), environment.iter().cloned().chain([issuer]).collect())
@@ -151,12 +151,12 @@ impl Stage {
         }
     }
 
-    /// Alice, one agent, one delegation.
+    /// Declares Alice, one agent, and one delegation.
     pub fn declare(&self) {
         self.declare_in(&self.data_dir());
     }
 
-    /// The same, in another data directory.
+    /// Like [`Self::declare`], in another data directory.
     pub fn declare_in(&self, data_dir: &Path) {
         let world = self.world();
         let mut command = self.command();
@@ -165,7 +165,7 @@ impl Stage {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// The file that declares them.
+    /// Writes the manifest that declares them.
     pub fn world(&self) -> PathBuf {
         let yaml = format!(
             r#"issuers:
@@ -185,13 +185,13 @@ delegations:
         self.path("world.yaml")
     }
 
-    /// Alice's own token.
+    /// Alice's token of the identity provider.
     pub fn users_token(&self) -> String {
         let claims = json!({"iss": "https://idp.example.com", "sub": "alice", "aud": "actchain", "iat": now(), "exp": now() + 600});
         self.idp.sign("JWT", &claims).unwrap()
     }
 
-    /// Lets the agent come to the vault, and declares a provider with this token endpoint.
+    /// Lets the agent use the vault, and declares a provider with this token endpoint.
     pub fn declare_vault(&self, token_endpoint: &str) {
         let yaml = format!(
             r#"providers:
@@ -222,7 +222,7 @@ clients:
         (format!("{body}&{more}"), proof)
     }
 
-    /// A proof of the agent for one request at the vault.
+    /// The agent's proof for one request to the vault.
     pub fn proof_at(&self, path: &str, token: &str) -> String {
         use actchain::platform::{base64url, digest::sha256};
         let ath = base64url::encode(sha256(&[token.as_bytes()]));
@@ -231,7 +231,7 @@ clients:
         self.agent.sign_proof("dpop+jwt", &claims).unwrap()
     }
 
-    /// The body and proof of a good exchange.
+    /// The body and proof of a valid exchange.
     pub fn exchange(&self) -> (String, String) {
         let token = self.users_token();
         let body = url::form_urlencoded::Serializer::new(String::new())
@@ -246,7 +246,7 @@ clients:
     }
 }
 
-/// Sends an exchange; status and body, or nothing if the connection broke.
+/// Sends an exchange; returns status and body, or `None` if the connection broke.
 pub async fn send(base: &str, (body, proof): &(String, String)) -> Option<(u16, Value)> {
     let request = reqwest::Client::new()
         .post(format!("{base}/oauth/token"))
@@ -259,13 +259,13 @@ pub async fn send(base: &str, (body, proof): &(String, String)) -> Option<(u16, 
     Some((status, serde_json::from_str(&text).unwrap_or_default()))
 }
 
-/// Standard error of a command but for the line that says which database it changes.
+/// Standard error of a command, without the line that says which database it changes.
 pub fn complaints(stderr: &[u8]) -> String {
     let text = std::str::from_utf8(stderr).unwrap();
     text.split_inclusive('\n').filter(|line| !line.starts_with("actchain: issuer ")).collect()
 }
 
-/// Writes a file that only we can read, as keys have to be.
+/// Writes a file that only its owner can read, as required for keys.
 pub fn write_private(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -275,7 +275,7 @@ pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal);
 }
 
-/// The cluster of a data directory, while a server runs on it.
+/// A connection to the cluster of a data directory, while a server uses it.
 pub async fn sql(stage: &Stage) -> PgConnection {
     use actchain::platform::local_postgres::{Cluster, PostgresUser, Settings};
     let settings = Settings { data_dir: stage.data_dir(), bin_dir: None, path: std::env::var_os("PATH") };

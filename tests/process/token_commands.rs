@@ -1,4 +1,4 @@
-//! `actchain token …`: what is said of a token, and what is checked of it.
+//! `actchain token …`: what is printed about a token, and which checks are made.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ fn text(output: &Output) -> String {
 /// A server whose issuer is its address, with the agents of the README.
 fn readme(stage: &Stage) -> Server {
     let server = stage.serve_under(&stage.data_dir(), None).unwrap();
-    // The example names the address that the README uses.
+    // The example contains the address that the README uses.
     let example = std::fs::read_to_string(EXAMPLE).unwrap().replace("http://127.0.0.1:8080", &server.base);
     std::fs::write(stage.path("example.yaml"), example).unwrap();
     let applied = stage.command().args(["apply", "-f", "example.yaml"]).output().unwrap();
@@ -69,7 +69,7 @@ async fn a_token_is_verified_against_the_server_and_its_status_list() {
     let said: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &said["valid"]), (Some(1), &json!(false)));
     assert!(said["checked"].as_array().is_some_and(|list| list.len() >= 4), "{said}");
-    // Without the server, nobody can tell.
+    // Without the server, the token cannot be checked.
     drop(server);
     let (code, said) = verify(&[]);
     assert_eq!((code, said.as_str()), (Some(2), ""));

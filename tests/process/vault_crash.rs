@@ -1,4 +1,5 @@
-//! A server that is killed while it renews a credential: what the provider still honours is not lost, and nobody is condemned.
+//! A server is killed while it refreshes a credential: a refresh token that the provider still accepts is not lost, and
+//! no connection is marked as needing a reconnect.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -11,10 +12,10 @@ use crate::stage::Stage;
 
 const REFRESH: &str = "a-refresh-token-that-stays-good";
 
-/// The first requests get no answer: their server is killed while it waits.
+/// The first requests get no response: their server is killed while it waits.
 const UNANSWERED: usize = 2;
 
-/// A token endpoint that honours one refresh token again and again. Its access tokens are due at once.
+/// A token endpoint that accepts one refresh token repeatedly. Its access tokens are due for renewal at once.
 fn provider() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
@@ -34,7 +35,7 @@ fn provider() -> (String, Arc<AtomicUsize>) {
                 }
                 let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
                 if number <= UNANSWERED {
-                    // Until the other side is gone.
+                    // Until the client closes the connection.
                     let _ = stream.read_to_end(&mut seen);
                     return;
                 }
@@ -106,7 +107,7 @@ async fn a_refresh_that_was_killed_loses_nothing_that_is_still_honoured() {
         assert!(fetched.is_none(), "it was killed: {fetched:?}");
         server = stage.serve();
     }
-    // The lease of the dead ends by itself, and whoever waits for it gets the credential.
+    // The lease of the killed server expires by itself, and the waiting request gets the credential.
     let (status, fetched) = fetch(&server.base).await.unwrap();
     assert_eq!(
         (status, fetched["access_token"].as_str().map(|token| token.starts_with("access-"))),
