@@ -84,7 +84,8 @@ pub(super) enum KeyCommand {
     /// Remove a key: it is refused from the next request on, and tokens bound to it or obtained with it are revoked
     Remove {
         id: String,
-        /// The thumbprint of the key
+        /// The thumbprint of the key; write `--` before one that begins with `-h`
+        #[arg(allow_hyphen_values = true)]
         jkt: String,
         #[arg(long)]
         json: bool,
@@ -92,7 +93,8 @@ pub(super) enum KeyCommand {
     /// Accept a removed key again; tokens issued before its removal stay revoked
     Restore {
         id: String,
-        /// The thumbprint of the key
+        /// The thumbprint of the key; write `--` before one that begins with `-h`
+        #[arg(allow_hyphen_values = true)]
         jkt: String,
         #[arg(long)]
         json: bool,
