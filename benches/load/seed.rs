@@ -73,8 +73,9 @@ pub async fn delegations(stage: &Stage, (from, to): (i64, i64)) {
     settle(&mut sql).await;
 }
 
-/// The proxy holds the root. The client of the second hop holds the first delegation below it; agents hold all others.
-/// Tokens of the root's children derive from the root's only token, deeper tokens from a token of their parent.
+/// The root is delegated to the proxy, and the first delegation below it to the client of the second hop. All others
+/// are delegated to agents. Tokens of the root's children derive from the root's only token, deeper tokens from a
+/// parent's token.
 pub async fn tree(stage: &Stage, tree: Tree) {
     let mut sql = stage.sql().await;
     sqlx::query("SET synchronous_commit = off").execute(&mut sql).await.unwrap();

@@ -1,5 +1,5 @@
-//! Each way in which authority ends: all that was derived is dead when the answer leaves, on every server, for exchange,
-//! introspection and status list alike; and nothing else is.
+//! Each way to revoke authority: when the response is sent, every derived token is inactive on every server, for
+//! exchange, introspection and status list; all other tokens stay active.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::support::ends::{Maker, new_key, outcome};
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, Server};
 
-/// Alice's three hops and Bob's one, with a second server beside the first; both have everything in their memory.
+/// Alice's three hops and Bob's one hop, with a second server beside the first. Both servers have cached all of them.
 struct Chain {
     world: World,
     twin: Server,
@@ -42,7 +42,7 @@ impl Chain {
         [&self.world.user_proxy, &self.world.email_svc, &self.world.followup_svc]
     }
 
-    /// So many hops from the root on are good; and Bob's.
+    /// The first hops from the root on are active, and so is Bob's token.
     async fn assert_alive_above(&self, hops: usize) {
         for (holder, token) in self.holders().into_iter().zip(&self.tokens).take(hops) {
             self.world.assert_alive(&self.servers(), holder, token).await;
@@ -50,7 +50,7 @@ impl Chain {
         self.world.assert_alive(&self.servers(), &self.world.stranger, &self.bystander).await;
     }
 
-    /// The hops behind the first so many are dead, each for its own holder and for whoever comes next.
+    /// The hops after the first `hops` are inactive, for their own holder and for the next hop.
     async fn assert_dead_from(&self, hops: usize, reason: &str, listed: u8) {
         for (holder, token) in self.holders().into_iter().zip(&self.tokens).skip(hops) {
             self.world.assert_dead(&self.servers(), (holder, token), reason, listed).await;
@@ -78,7 +78,7 @@ impl Chain {
     }
 }
 
-/// Of what was foreseen, what an end answers.
+/// The counts of a predicted impact, as the response to the revocation gives them.
 fn counts(foreseen: &Value) -> Value {
     json!({"delegations": foreseen["delegations"], "tokens": foreseen["tokens"], "at_least": foreseen["at_least"]})
 }
@@ -129,7 +129,7 @@ async fn everybody_on_the_path_may_revoke_and_nobody_else() {
     }
     let by_bob = world.as_user("bob", "POST", "/delegate/E/revoke", json!({})).await;
     assert_eq!((by_bob.status, by_bob.reason()), (404, "not_found"));
-    // Who holds something below has no say about what is above.
+    // The delegate of a descendant may not revoke an ancestor.
     let by_below = world.as_agent(&world.email_svc, "POST", "/delegate/D/revoke", json!({})).await;
     assert_eq!((by_below.status, by_below.reason()), (404, "not_found"));
     let revoke = async |world: &World, agent: &Agent| {
@@ -246,12 +246,12 @@ async fn a_key_that_an_administrator_removes_takes_all_that_was_bound_to_it() {
         for server in chain.servers() {
             let told = server.introspect(&chain.world.mail_server, &chain.tokens[hops]).await;
             assert_eq!((&told.json["active"], server.listed(&chain.tokens[hops]).await), (&json!(false), 1));
-            // The key proves nothing any more, now or later.
+            // The key is refused, now and later.
             let answer = holder.exchange(server, &chain.tokens[hops], ACCESS_TOKEN).send().await;
             assert!(matches!(answer.status, 400 | 401), "{id}: {}", answer.text);
         }
         chain.assert_alive_above(hops).await;
-        // What is dead already is not reached again.
+        // A revoked token does not count in the impact again.
         let reached = chain.reach(&format!("iss={IDP}&sub=alice")).await;
         assert_eq!(reached["tokens"].as_i64().map(|tokens| tokens > 0), Some(hops > 0), "{reached}");
         let events = chain.world.server.events().await;
@@ -313,7 +313,7 @@ async fn a_token_that_was_got_with_a_removed_key_is_dead_though_bound_to_another
     let chain = Chain::new().await;
     let world = &chain.world;
     let other = new_key();
-    // The assertion is signed by the registered key, the proof by another.
+    // The assertion is signed by the registered key, the proof by another key.
     let user = world.user_token();
     let proved_by = Agent { key: other.clone(), ..world.user_proxy.clone() };
     let request = world.user_proxy.exchange(&world.server, &user, JWT).param("audience", MAIL);
@@ -355,7 +355,7 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
     world.server.pass(11);
     let afresh = world.hop(&other, &chain.tokens[1]).await;
     world.assert_alive(&chain.servers(), &other, afresh.token()).await;
-    // The first key returns by an operator's word alone, and what was bound to it before stays revoked.
+    // Only an operator can restore the first key, and tokens bound to it before stay revoked.
     assert!(declare(&world.followup_svc).await.unwrap_err().contains(world.followup_svc.jkt()));
     let key = ClientKey { client_id: "followup-svc", jkt: world.followup_svc.jkt() };
     principals::restore_key(&world.server.desk(), &world.server.operator(), &key).await.unwrap();
@@ -437,7 +437,7 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
     }
     let old = world.as_user_with(&old_token, "POST", "/delegate", json!({"delegate": "user-proxy"})).await;
     assert_eq!((old.status, old.reason()), (401, "access_token_invalid"), "a token from before is nobody");
-    // What is delegated afresh lives; but not under a token from before.
+    // A new delegation is valid, but not with a token from before.
     let afresh =
         world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
     assert_eq!(afresh.status, 201, "{}", afresh.text);
@@ -448,7 +448,8 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
     assert_eq!(undated.status, 400, "one that does not say since when it is may be from before");
     let new = world.hop_from_user(&world.user_proxy, &world.user_token()).await;
     world.assert_alive(&chain.servers(), &world.user_proxy, new.token()).await;
-    // And dies with the next cut-off; which reaches only what there was after the first.
+    // The next revoke-all revokes the new delegation; its impact counts only what was created after the first
+    // revoke-all.
     let wanted = chain.reach(&format!("iss={IDP}&sub=alice")).await;
     assert_eq!(wanted["delegations"], 1, "{wanted}");
     let again = chain.cut_off(IDP, "alice").await;
@@ -472,7 +473,7 @@ async fn a_client_that_is_cut_off_in_the_middle_takes_what_passes_through_it() {
         chain.assert_alive_above(hops).await;
         world.server.pass(11);
         if id == "user-proxy" {
-            // Alice was not cut off: her older token is good, and what she delegates afresh lives.
+            // Alice herself was not revoked: her older token is valid, and so are her new delegations.
             let old = world.hop_from_user(&world.user_proxy, &old_user).await;
             old.assert_refused(400, "invalid_request", "principal_revoked");
             let body = json!({"delegate": "user-proxy", "audiences": [MAIL]});
@@ -501,7 +502,8 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     assert_eq!(below.claims()["sub"], "email-svc");
     let desk = world.management_token(&world.email_svc).await;
     world.assert_alive(&chain.servers(), &world.followup_svc, below.token()).await;
-    // A disabling would reach the same: what it holds, what it gave, what hangs below, and what it has of its own.
+    // Disabling has the same impact: delegations to the client, delegations by it, their descendants, and its own
+    // tokens.
     let disabling = chain.reach("client_id=email-svc").await;
     assert_eq!(disabling, chain.reach(&format!("iss={issuer}&sub=email-svc")).await);
     assert_eq!(disabling["delegations"], 3, "E, F and S: {disabling}");
@@ -521,7 +523,7 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     below.assert_refused(400, "invalid_request", "principal_revoked");
 }
 
-/// A call that came in some seconds ago by the clock of whoever answers it: it waited, or that clock is slow.
+/// A call whose arrival time is some seconds in the past: it has waited, or the clock of its server is slow.
 fn late(world: &World, seconds: i64) -> Call {
     Call::of_operator(world.server.clock.now() - time::Duration::seconds(seconds))
 }
@@ -571,7 +573,7 @@ async fn what_is_delegated_afresh_lives_whatever_the_clocks_say() {
     let chain = Chain::new().await;
     let world = &chain.world;
     let who = Principal::new(world.server.app.issuer.clone(), "user-proxy");
-    // The clock of whoever cut it off is a minute ahead.
+    // The clock of the server that revokes is a minute ahead.
     principals::revoke_all(&world.server.desk(), &late(world, -60), &who, "left").await.unwrap();
     chain.assert_dead_from(0, "principal_revoked", 1).await;
     let given =
@@ -696,12 +698,12 @@ async fn what_is_foreseen_is_what_is_reached() {
     assert_eq!(reach(at("E")).await, below);
     assert_eq!(reach("client_id=email-svc".into()).await, below);
     assert_eq!(reach(format!("iss={}&sub=email-svc", world.server.app.issuer)).await, below);
-    // Alice sees it of what is hers; others see nothing.
+    // Alice sees the impact on what is hers; other users see nothing.
     let hers = world.as_alice("GET", "/api/v1/principals/impact?delegation_id=E", json!({})).await;
     assert_eq!((hers.status, &hers.json), (200, &below));
     let bobs = world.as_user("bob", "GET", "/api/v1/principals/impact?delegation_id=E", json!({})).await;
     assert_eq!((bobs.status, bobs.reason()), (404, "not_found"));
-    // What has ended is not reached again: a token of its own, what was made from it, a branch.
+    // Inactive tokens and delegations do not count again: a token, the tokens derived from it, a branch.
     assert_eq!(world.server.revoke_token(&world.followup_svc, &third).await.status, 200);
     assert_eq!(reach(at("E")).await["tokens"], 1);
     let again = world.hop(&world.followup_svc, &second).await;
@@ -850,7 +852,7 @@ async fn a_delegation_that_a_claim_led_to_is_ended_like_any_other() {
         let again = world.stranger.exchange(server, &token, JWT).param("audience", MAIL).send().await;
         again.assert_refused(400, "invalid_request", "delegation_revoked");
     }
-    // Cut off, the same user's next token is good again by its claim: it is from after.
+    // After the revoke-all, the same user's next token is accepted with its claim, because it is newer.
     let cut = json!({"iss": IDP, "sub": "carol", "reason": "left"});
     assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", cut).await.status, 200);
     world.server.pass(11);
@@ -873,7 +875,7 @@ async fn an_agent_that_was_made_below_ends_with_whatever_ends_above_it() {
         let (reason, listed) = match end {
             "delegation" => {
                 world.server.revoke("D").await;
-                // The agent itself has ended with it.
+                // The ephemeral agent is deactivated with the delegation.
                 (vec!["delegation_revoked", "agent_deactivated"], 1)
             }
             "client" => {

@@ -1,4 +1,4 @@
-//! Looking at delegations: pages, filters, who sees what, waiting for a decision; and requests that are repeated.
+//! Reads of delegations: pages, filters, visibility, long polling for a decision, and repeated requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -18,7 +18,6 @@ fn ids(answer: &Answer) -> Vec<String> {
     items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// All pages of a list.
 async fn pages(world: &World, token: &str, path: &str, query: &str, limit: usize) -> Vec<Vec<Value>> {
     let (mut all, mut cursor) = (Vec::new(), String::new());
     loop {
@@ -117,7 +116,7 @@ async fn what_comes_in_while_one_pages_does_not_push_rows_across() {
     assert_eq!(second.json["next"], json!(null), "a page that ends exactly says so");
 }
 
-/// One delegation in each way to be in a state.
+/// Creates one delegation for each way to reach a state.
 async fn one_of_each(world: &World) -> usize {
     let give = async |terms: Value| world.given("bob", terms).await.with_status(201).id();
     let below = async |parent: &str, terms: Value| {
@@ -145,7 +144,7 @@ async fn one_of_each(world: &World) -> usize {
     world.as_agent(&world.user_proxy, "POST", &path, json!({"count": 1})).await.with_status(200);
     let both = give(json!({"expires_in": 10})).await;
     below(&both, json!({})).await;
-    // An agent that changes its key waits, and so does what is below it.
+    // An agent whose key rotation waits for approval; its descendants wait, too.
     let changing = Agent::new("changing", Auth::None);
     let body = json!({"ephemeral": {"jwk": changing.key.public_jwk(), "task_id": "t"}});
     let home = world.as_user("bob", "POST", "/delegate", body).await.with_status(201).json;
@@ -155,12 +154,12 @@ async fn one_of_each(world: &World) -> usize {
     let new = Agent::new("new", Auth::None).key.public_jwk();
     let path = format!("/delegate/{home}/rotate-key");
     world.as_agent(&changing, "POST", &path, json!({"jwk": new})).await.with_status(202);
-    // Everything that Carol had is cut off; what she gives afterwards is not.
+    // All that Carol had is revoked; what she delegates afterwards is not.
     world.given("carol", json!({})).await.with_status(201);
     world.asked("carol", json!({})).await;
     let cutoff = json!({"iss": IDP, "sub": "carol", "reason": "left"});
     world.as_admin("POST", "/api/v1/principals/revoke-all", cutoff).await.with_status(200);
-    // Longer than the clock of an issuer may be off.
+    // Longer than the tolerated clock skew of an issuer.
     world.server.pass(11);
     world.moves("bob", &revoked, "revoke", json!({})).await.with_status(200);
     world.given("carol", json!({})).await.with_status(201);
@@ -265,13 +264,13 @@ async fn everybody_sees_its_own_and_nothing_else() {
     assert_eq!(as_agent(&world.email_svc, "").await, set(&["E", "F", &child]));
     assert_eq!(as_agent(&world.stranger, "").await, set(&[]));
     assert_eq!(as_agent(&world.admin, "").await, set(&["D", "E", "F", &given, &child, &asked]));
-    // Filters narrow what one sees, and never widen it.
+    // Filters narrow what a caller sees, and never widen it.
     for query in ["?delegator_sub=bob", "?delegate=user-proxy&delegator_sub=bob", &format!("?parent={given}")]
     {
         assert_eq!(as_user("alice", query).await, set(&[]), "{query}");
         assert_eq!(as_agent(&world.stranger, query).await, set(&[]), "{query}");
     }
-    // A user whose name is that of an agent is not that agent.
+    // A user with the same name as an agent is not that agent.
     assert_eq!(as_user("user-proxy", "").await, set(&[]));
     let cursor = world.as_admin("GET", "/delegate?limit=1", json!({})).await;
     let cursor = cursor.json["next"].as_str().unwrap();
@@ -436,7 +435,7 @@ async fn whoever_asks_too_often_waits_longer_and_nobody_else_does() {
     assert_eq!((soon.status, retry_after(&soon)), (429, Some(15)));
     world.server.pass(15);
     look(&id).await.with_status(200);
-    // Others are not slowed down by it, and nobody is once it has been decided.
+    // Other callers are not slowed down, and after the decision no caller is.
     for _ in 0..3 {
         let by_user =
             world.as_user("bob", "GET", &format!("/delegate/{id}"), json!({})).await.with_status(200);
@@ -463,7 +462,7 @@ async fn whoever_keeps_to_what_it_is_told_is_never_slowed_down_again() {
     }
 }
 
-/// Until somebody has found a place to wait.
+/// Waits until a long poll has taken a permit.
 async fn somebody_waits(world: &World) {
     let places = &world.server.app.long_poll_permits;
     let all = places.available_permits();
@@ -480,7 +479,7 @@ async fn whoever_waits_is_told_as_soon_as_it_is_decided() {
         let id = world.asked("bob", json!({})).await;
         let management_token = world.management_token(&world.user_proxy).await;
         let user = world.token_of("bob");
-        // A request that began before and waits as long shows that this one did not wait to its end.
+        // A request that began earlier and waits as long shows that this request did not wait until its timeout.
         let undecided = format!("/delegate/{}?wait=30", world.asked("bob", json!({})).await);
         let longer = Api::get(&world.server, &undecided).client(&world.user_proxy, &management_token).send();
         let told = async {
@@ -508,7 +507,7 @@ async fn whoever_waits_is_told_as_soon_as_it_is_decided() {
     let told = world.as_agent(&world.user_proxy, "GET", &path, json!({})).await.with_status(200);
     assert_eq!((&told.json["state"], retry_after(&told)), (&json!("requested"), Some(5)));
     assert!(started.elapsed().as_millis() >= 1000, "it waited as long as it was asked to");
-    // To have waited is not to have asked too often.
+    // A long poll does not count against the polling interval.
     world.as_agent(&world.user_proxy, "GET", &format!("/delegate/{id}"), json!({})).await.with_status(200);
 }
 
@@ -526,7 +525,7 @@ async fn whoever_waits_learns_that_it_lapsed() {
     assert_eq!((told.status, &told.json["state"]), (200, &json!("expired")), "{}", told.text);
 }
 
-/// A request under a key.
+/// A request with an idempotency key.
 fn keyed<'a>(world: &'a World, sub: &str, key: &str, body: &Value) -> Api<'a> {
     Api::post(&world.server, "/delegate", body.clone()).user(&world.token_of(sub)).key(key)
 }
@@ -552,12 +551,12 @@ async fn a_repeated_request_is_answered_again_and_done_once() {
     let elsewhere =
         post(&world.server, &first.id(), "revoke", json!({})).user(&world.token_of("bob")).key("k-1");
     elsewhere.send().await.assert_problem(422, "idempotency_key_reused");
-    // Of somebody else, the same key is another one.
+    // The same key of another user is a different key.
     let carol = keyed(&world, "carol", "k-1", &body).send().await.with_status(201);
     assert!(!replayed(&carol) && carol.id() != first.id());
     let listed = ids(&world.as_user("bob", "GET", "/delegate", json!({})).await);
     assert_eq!(listed, [first.id()]);
-    // After a day it is forgotten.
+    // The key expires after a day.
     world.server.pass(24 * 3600);
     let anew = keyed(&world, "bob", "k-1", &json!({"delegate": "email-svc"})).send().await.with_status(201);
     assert!(!replayed(&anew) && anew.id() != first.id());
@@ -620,7 +619,7 @@ async fn a_key_opens_nothing_that_is_not_its_callers() {
         |sub: &str| post(&world.server, &id, "approve", json!({})).user(&world.token_of(sub)).key("k").send();
     approve("bob").await.with_status(200);
     approve("alice").await.assert_problem(404, "not_found");
-    // The kept answer is for whoever is let in; who is not, is not told again.
+    // The stored response is only for authenticated callers; a rejected caller does not receive it.
     let kept =
         Api::post(&world.server, "/delegate", json!({"delegator": {"iss": IDP, "sub": "bob"}})).key("k");
     let management_token = world.management_token(&world.user_proxy).await;
@@ -649,7 +648,7 @@ async fn repetitions_at_once_on_two_servers_make_one() {
         assert_eq!(answers.iter().filter(|answer| !replayed(answer)).count(), 1);
     }
     assert_eq!(ids(&world.as_user("bob", "GET", "/delegate", json!({})).await).len(), 4);
-    // Commands, likewise, count once.
+    // Commands with an idempotency key count once, too.
     let id = world.given("carol", json!({"max_uses": 50})).await.id();
     let management_token = world.management_token(&world.user_proxy).await;
     let report = |n: usize| {
@@ -679,7 +678,7 @@ async fn a_key_is_one_to_128_printable_characters() {
     }
     let twice = keyed(&world, "bob", "one", &body).key("two").send().await;
     assert_eq!(twice.status, 400, "two keys are none: {}", twice.text);
-    // What is read is read anew.
+    // Reads are executed again.
     let look =
         |_: u8| Api::get(&world.server, "/delegate").user(&world.token_of("bob")).key("\"quoted\"").send();
     let (first, second) = (look(0).await.with_status(200), look(1).await.with_status(200));

@@ -1,4 +1,4 @@
-//! The life of delegations at `/delegate`: asked for, approved, used, renewed, taken back.
+//! The life cycle of delegations at `/delegate`: requested, approved, used, renewed, revoked.
 
 use std::collections::BTreeSet;
 
@@ -57,7 +57,7 @@ fn limited() -> Value {
            "expires_in": 600})
 }
 
-/// For each dimension: the member, a value that is wider than [`limited`], and one that is narrower.
+/// For each dimension: the member, a value that is wider than [`limited`], and a narrower value.
 fn dimensions() -> [(&'static str, Value, Value); 7] {
     [
         ("scopes", json!(["mail.read", "both"]), json!(["mail.read"])),
@@ -117,7 +117,7 @@ async fn what_a_user_leaves_out_is_its_own_and_the_usual_life() {
     );
     let longest = world.given("bob", json!({"expires_in": 800})).await.with_status(201);
     assert_eq!(longest.json["shortened"], json!(null));
-    // A lifetime is an upper bound: a longer one is shortened, and the answer says so.
+    // A lifetime is an upper bound: a longer lifetime is shortened, and the response says so.
     for seconds in [801, u32::MAX] {
         world.given("bob", json!({"expires_in": seconds})).await.assert_shortened(START + 800);
     }
@@ -137,7 +137,7 @@ async fn nobody_gives_what_is_not_its_own() {
     let for_alice = json!({"delegator": {"iss": IDP, "sub": "alice"}});
     world.given("bob", for_alice.clone()).await.assert_problem(403, "insufficient_scope");
     world.given("bob", json!({"parent": "D"})).await.assert_problem(403, "insufficient_scope");
-    // An agent asks for itself and for nobody else.
+    // An agent may request only for itself.
     let other = with(for_alice.clone(), json!({"delegate": "email-svc"}));
     let other = world.as_agent(&world.user_proxy, "POST", "/delegate", other).await;
     other.assert_problem(403, "insufficient_scope");
@@ -147,12 +147,12 @@ async fn nobody_gives_what_is_not_its_own() {
     let both = with(for_alice, json!({"parent": "D"}));
     let both = world.as_agent(&world.user_proxy, "POST", "/delegate", both).await;
     both.assert_problem(400, "malformed_request");
-    // What an agent does not hold, it does not see.
+    // An agent does not see delegations that are not delegated to it.
     for parent in ["D", "F", "nothing"] {
         let answer = world.passed_on(&world.email_svc, (parent, "stranger"), json!({})).await;
         answer.assert_problem(404, "not_found");
     }
-    // Above it, it sees; but passes on only what it holds itself.
+    // It sees its descendants, but delegates further only what is delegated to itself.
     let above = world.passed_on(&world.user_proxy, ("E", "stranger"), json!({})).await;
     above.assert_problem(404, "not_found");
 }
@@ -182,7 +182,7 @@ async fn who_approves_is_told_by_its_token_and_never_by_the_body() {
             world.as_agent(&world.user_proxy, "POST", &format!("/delegate/{id}/{name}"), json!({})).await;
         asker.assert_problem(403, "insufficient_scope");
     }
-    // Another issuer's user of the same name is somebody else.
+    // A user with the same name at another issuer is another user.
     let (key, _) =
         actchain::platform::jose::SigningKey::generate(actchain::platform::jose::SigningAlg::ES256).unwrap();
     let yaml = format!(
@@ -340,7 +340,7 @@ async fn what_was_decided_is_not_decided_again() {
         .await
         .assert_conflict("invalid_state_transition", "revoked");
     world.moves("bob", &no, "revoke", json!({})).await.assert_conflict("invalid_state_transition", "revoked");
-    // What was given at once was never a request.
+    // A delegation that its delegator created was never a request.
     let given = world.given("bob", json!({})).await.id();
     world
         .moves("bob", &given, "approve", json!({}))
@@ -413,7 +413,7 @@ async fn a_renewal_is_later_and_within_its_bounds() {
         let answer = world.moves("bob", &root, "renew", bad.clone()).await;
         assert!(answer.status == 400, "{bad}: {}", answer.text);
     }
-    // The delegator of what was passed on is the agent, not the user at the root.
+    // The delegator of a subdelegation is the agent, not the user at the root.
     let path = format!("/delegate/{child}/renew");
     renew("bob", &child, 500).await.assert_problem(403, "insufficient_scope");
     let by_delegate = world.as_agent(&world.email_svc, "POST", &path, json!({"expires_in": 500})).await;
@@ -459,7 +459,7 @@ async fn what_waits_or_has_ended_is_not_renewed() {
         .moves("bob", &used, "renew", json!({"expires_in": 5000}))
         .await
         .assert_conflict("invalid_state_transition", "expired");
-    // Below what has ended, nothing is renewed either.
+    // Below an expired delegation, nothing can be renewed.
     let parent = world.given("carol", json!({"expires_in": 1000})).await.id();
     let child =
         world.passed_on(&world.user_proxy, (&parent, "email-svc"), json!({"expires_in": 10})).await.id();
@@ -482,7 +482,7 @@ async fn an_agent_made_for_a_delegation_is_not_renewed_beyond_the_life_of_such_a
     world.moves("bob", &id, "renew", json!({"expires_in": 701})).await.assert_shortened(START + 1000);
 }
 
-/// What may revoke the middle of Alice's chain, and what may not.
+/// The callers that may revoke the middle of Alice's chain.
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_above_the_delegate_itself_and_administrators_revoke() {
     for who in ["alice", "user-proxy", "email-svc", "admin"] {
@@ -499,7 +499,7 @@ async fn everybody_above_the_delegate_itself_and_administrators_revoke() {
             "email-svc" => world.as_agent(&world.email_svc, "POST", "/delegate/E/revoke", body).await,
             _ => world.as_admin("POST", "/delegate/E/revoke", body).await,
         };
-        // The second and third hop were each made twice or more: what the helpers made on their way counts, too.
+        // Tokens of the second and third hop exist more than once: those that the helpers obtained count, too.
         let reached = revoked.json["affected"].clone();
         assert_eq!(
             revoked.json,
@@ -526,7 +526,7 @@ async fn everybody_above_the_delegate_itself_and_administrators_revoke() {
             }
         }
         assert_eq!(world.moves_of("E").await, ["delegation.created", "delegation.revoked"], "{who}: once");
-        // What was ended from above may still be ended by itself, and stays ended if it was.
+        // A delegation that an ancestor has revoked can still be revoked itself, and then stays revoked.
         let itself = world.as_alice("POST", "/delegate/F/revoke", json!({})).await.with_status(200);
         assert_eq!(itself.json["affected"], json!({"delegations": 0, "tokens": 0, "at_least": false}));
     }
@@ -787,7 +787,7 @@ async fn an_exchange_that_takes_the_last_use_leaves_what_it_gave_until_that_is_r
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_reports_and_exchanges_on_two_servers_against_twenty_uses_are_exactly_twenty() {
-    // They all want the same row; however slow the machine, none of them gives up waiting for its turn.
+    // All requests need the same row; on a slow machine, none of them times out.
     let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
     let twin = world.server.twin_with(patient).await;
@@ -797,7 +797,7 @@ async fn sixty_four_reports_and_exchanges_on_two_servers_against_twenty_uses_are
     let first = world.first_hop_of("bob").send().await.with_status(200);
     let (proxy, mail) =
         (world.management_token(&world.user_proxy).await, world.management_token(&world.email_svc).await);
-    // A secret is verified slowly the first time, and only so many wait for that.
+    // The first verification of a secret is slow, and only a limited number of requests may wait for it.
     assert_eq!(twin.introspect(&world.email_svc, "anything").await.status, 200);
     let requests = (0..64).map(async |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };
@@ -828,7 +828,7 @@ async fn sixty_four_reports_and_exchanges_on_two_servers_against_twenty_uses_are
     let by_below: i64 = counted.iter().filter(|(_, below)| *below).map(|(uses, _)| uses).sum();
     let (root, child) = (world.shown(&id).await, world.shown(&below).await);
     assert_eq!((&root["uses"], &child["uses"]), (&json!(all), &json!(by_below)), "answers and counts agree");
-    // A report of two may find one left, and then a later request of one takes it.
+    // A report of two uses can find one left, and a later request of one use takes it.
     assert_eq!(all, 20);
     assert!(by_below <= 12);
     assert_eq!((&root["state"], &root["uses_left"]), (&json!("expired"), &json!(0)));
@@ -876,7 +876,7 @@ async fn ends_are_recorded_once_whoever_looks_and_as_what_they_were() {
         assert_eq!(event["subject"], json!({"iss": IDP, "sub": "bob"}));
         assert_eq!(event["delegation_path"], world.shown(id).await["path"]);
     }
-    // Alice's declared ones ended as well: D at 3600, E at 600, F at 300.
+    // Alice's declared delegations have expired as well: D at 3600, E at 600, F at 300.
     assert_eq!(here + there, 2 + 3);
     assert_eq!(ends(&used).await.len(), 1, "its last use was its end");
     assert_eq!((ends(&revoked).await.len(), ends(&renewed).await.len()), (0, 0));
@@ -992,7 +992,7 @@ async fn refused_moves_are_events_that_lead_to_the_delegation() {
         assert_eq!(event["delegation_path"], json!([id]), "{event}");
         assert_eq!(event["code"], json!(null));
     }
-    // Of what is not the caller's, the log says what was tried, and no more than was said.
+    // For a delegation of another user, the log says what was tried, and no more than the response.
     world.moves("alice", &id, "revoke", json!({})).await.assert_problem(404, "not_found");
     let last = world.server.last_event().await;
     assert_eq!((&last["action"], &last["reason"]), (&json!("delegation.refused"), &json!("not_found")));
@@ -1007,7 +1007,7 @@ async fn what_is_written_down_never_holds_tokens_or_keys() {
     let user = world.token_of("bob");
     let desk = world.management_token(&world.user_proxy).await;
     let id = world.asked("bob", json!({"max_uses": 3})).await;
-    // Whatever somebody puts where an id belongs.
+    // Arbitrary text in the place of an id.
     for text in [&user, &desk] {
         for name in ["approve", "deny", "revoke"] {
             let answer = post(&world.server, text, name, json!({})).user(&user).send().await;
@@ -1026,7 +1026,7 @@ async fn what_is_written_down_never_holds_tokens_or_keys() {
     world.moves("bob", &id, "revoke", json!({})).await.with_status(200);
     for token in [&user, &desk, &token] {
         secret.insert(token.clone());
-        // Neither whole nor in part.
+        // Neither complete nor in part.
         secret.extend(token.split('.').map(str::to_owned));
     }
     for key in [&key, &world.user_proxy.key, &world.admin.key, &world.idp] {
@@ -1067,7 +1067,7 @@ async fn what_one_server_decides_holds_on_the_other_from_the_next_request_on() {
     assert_eq!(token.json["expires_in"], 540, "the later end is the one that counts");
     decide(&id, "revoke", json!({})).await;
     exchange().await.assert_refused(400, "invalid_request", "delegation_revoked");
-    // Another one beside it is found at once, too.
+    // A second delegation is found at once, too.
     world.given("bob", json!({"scopes": ["mail.read"]})).await.with_status(201);
     assert_eq!(exchange().await.with_status(200).json["scope"], "mail.read");
 }

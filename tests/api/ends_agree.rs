@@ -1,5 +1,5 @@
-//! Random ends on a few trees at once: whatever comes, introspection, status list and exchange say the same of every
-//! token, on both servers, and what was invalid once stays so.
+//! Random revocations in several trees at once: introspection, status list and exchange always agree about every token,
+//! on both servers, and an invalid token stays invalid.
 
 use actchain::domain::principal::Principal;
 use actchain::jobs;
@@ -11,7 +11,7 @@ use crate::support::agent::{ACCESS_TOKEN, Agent};
 use crate::support::ends::{Made, new_key};
 use crate::support::world::{IDP, MAIL, World};
 
-/// Numbers that come again with their seed (Knuth's MMIX constants).
+/// Pseudorandom numbers from a seed (Knuth's MMIX constants).
 struct Dice(u64);
 
 impl Dice {
@@ -25,7 +25,7 @@ impl Dice {
     }
 }
 
-/// A token, who got it, and what a list said of it last.
+/// A token, its holder, and its last status in the status list.
 struct Held {
     holder: String,
     token: String,
@@ -36,7 +36,7 @@ struct Story {
     world: World,
     twin: Server,
     dice: Dice,
-    /// Each with the key that it has now.
+    /// The agents, each with its current key.
     agents: Vec<Agent>,
     made: Vec<Made>,
     given: Vec<String>,
@@ -83,7 +83,7 @@ impl Story {
         }
     }
 
-    /// Somebody gets a token, if it can: from a user, or from what somebody else holds.
+    /// A random agent tries to obtain a token, from a user's token or from another agent's token.
     async fn get(&mut self) {
         let everybody = self.everybody();
         let agent = self.dice.of(&everybody).clone();
@@ -98,7 +98,7 @@ impl Story {
         self.hold(&agent.id, &answer);
     }
 
-    /// Something ends, or comes back. Whether it could is not what this is about.
+    /// Makes a random revocation or restoration. Whether the server accepts it does not matter here.
     async fn move_on(&mut self) -> String {
         let (desk, call) = (self.world.server.desk(), self.world.server.operator());
         let issuer = self.world.server.app.issuer.clone();
@@ -169,7 +169,7 @@ impl Story {
                 format!("{user} gives to {agent} afresh")
             }
             12 => {
-                // One whose key is nobody's business goes on under another.
+                // The key of this agent is used by no other test step; the agent continues with a new key.
                 let agent = &mut self.agents[1];
                 let jkt = agent.jkt().to_owned();
                 agent.key = new_key();
@@ -222,7 +222,7 @@ impl Story {
     }
 }
 
-/// Gives how many tokens there were, and how many of them were invalid or suspended in the end.
+/// Returns the number of tokens, and how many of them are invalid or suspended at the end.
 async fn tell(seed: u64) -> [usize; 3] {
     let mut story = Story::begin(seed).await;
     let mut so_far = Vec::new();

@@ -1,4 +1,4 @@
-//! Agents that are made for one delegation: they have a key and nothing else, and end with what they were made for.
+//! Ephemeral agents: each is created for one delegation, has only a key, and is deactivated with the delegation.
 
 use actchain::jobs::expiry;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ async fn hop(made: &Agent, server: &Server, token: &str, kind: &str) -> Answer {
     made.exchange(server, token, kind).param("audience", MAIL).send().await
 }
 
-/// Whether an agent still gets anything: a token of its own, and an answer at the management API under one that it had.
+/// The agent gets nothing any more: no new token, and 401 at the management API with an older token.
 async fn assert_out(world: &World, servers: &[&Server], made: &Made, management_token: &str) {
     for server in servers {
         for agent in [made.agent.clone(), made.by_assertion()] {
@@ -57,7 +57,7 @@ async fn another_key_proves_nothing_by_any_method() {
     for agent in [wrong.agent.clone(), wrong.by_assertion()] {
         hop(&agent, &world.server, &user, JWT).await.assert_refused(401, "invalid_client", "");
     }
-    // Its own assertion beside another's proof binds to nothing.
+    // An agent's assertion with a proof of another key binds to neither key.
     let asserting = made.by_assertion();
     let mixed = asserting.exchange(&world.server, &user, JWT).param("audience", MAIL);
     let mixed = mixed.set_header("dpop", wrong.agent.proof(&world.server)).send().await;
@@ -86,7 +86,7 @@ async fn one_that_an_agent_makes_below_its_delegation_gets_no_more_than_that() {
     let wider =
         made.agent.exchange(&world.server, &second, ACCESS_TOKEN).param("audience", CALENDAR).send().await;
     assert_eq!(wider.error(), "invalid_target");
-    // Nothing above is anybody else's to pass on.
+    // Only the delegate of a parent may delegate it further.
     let key = new_key();
     let not_its_own = world.make(&Maker::Agent(&world.email_svc), &key, ("t", json!({"parent": "D"}))).await;
     assert_eq!((not_its_own.status, not_its_own.reason()), (404, "not_found"));
@@ -227,7 +227,7 @@ async fn its_life_is_capped_whatever_is_asked_for_or_renewed_or_confirmed() {
         world.as_alice("POST", &path, json!({"expires_in": expires_in})).await
     };
     assert_eq!(renew(61).await.reason(), "expiry_not_later", "counted from its beginning");
-    // A new key makes it no younger.
+    // A key rotation does not extend the agent's maximum lifetime.
     let next = new_key();
     let path = format!("/delegate/{}/rotate-key", made.delegation);
     let rotated = world.as_agent(&made.agent, "POST", &path, json!({"jwk": next.public_jwk()})).await;
@@ -237,14 +237,14 @@ async fn its_life_is_capped_whatever_is_asked_for_or_renewed_or_confirmed() {
     assert_eq!(ends().await, "2026-01-01T00:02:00.000000Z");
     let renewed = renew(119).await;
     assert_eq!((renewed.status, renewed.reason()), (400, "expiry_not_later"), "{}", renewed.text);
-    // Nor does one that is asked for.
+    // Nor does a request for a delegation.
     let asked = json!({"delegator": {"iss": IDP, "sub": "bob"}, "expires_in": 121});
     let asked = world.make(&Maker::Agent(&world.user_proxy), &key, ("t", asked)).await;
     assert_eq!(
         (asked.status, &asked.json["expires_in"], &asked.json["shortened"]),
         (202, &json!(120), &json!(true))
     );
-    // Below something shorter it is as short as that.
+    // Below a shorter delegation, it is as short as the parent.
     world.server.pass(480);
     let below = world.made_below(&world.email_svc, ("E", "u")).await;
     let shown = world.as_alice("GET", &format!("/delegate/{}", below.delegation), json!({})).await;
@@ -446,8 +446,8 @@ async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
         assert_eq!((fate.active, fate.listed), (false, 1));
         assert_ne!(fate.exchange, "ok");
     }
-    // Two delegations and what hangs below one of them; a token there, one below, and the agent's own for the management API.
-    // Whoever asked for more tokens to see that they are good has them counted, too.
+    // Two delegations and the child of one of them; a token, a derived token, and the agent's own token for the
+    // management API. Tokens that checks have obtained count, too.
     let reached = &ended.json["affected"];
     assert_eq!((&reached["delegations"], &reached["at_least"]), (&json!(3), &json!(false)), "{}", ended.text);
     assert!(reached["tokens"].as_u64().unwrap() >= 3, "{}", ended.text);
@@ -455,7 +455,7 @@ async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
     world.assert_alive(&both, &other_task.agent, &other).await;
     let again = world.as_alice("DELETE", "/api/v1/tasks/t/agents", json!({})).await;
     assert_eq!((again.status, again.reason()), (404, "not_found"));
-    // The agent's and Bob's of the same name are as they were.
+    // The agent's own task and Bob's task of the same name are unaffected.
     let first = world.first_hop().await.token().to_owned();
     assert_eq!(hop(&agents_own.agent, &world.server, &first, ACCESS_TOKEN).await.status, 200);
     let by_stranger = world.as_agent(&world.stranger, "DELETE", "/api/v1/tasks/t/agents", json!({})).await;
@@ -487,7 +487,7 @@ async fn a_task_of_any_name_can_be_ended() {
         assert_eq!((ended.status, &ended.json["ended"]), (200, &json!(1)), "{task}: {}", ended.text);
         assert_eq!(ended.json["task_id"], task);
     }
-    // What no path can name would never end by its name.
+    // A task id that no path can name could never be revoked by its name.
     for task in [".", ".."] {
         let made = world.make(&Maker::User("alice"), &new_key(), (task, json!({}))).await;
         assert_eq!((made.status, made.reason()), (400, "malformed_request"), "{task}");
@@ -565,7 +565,7 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
     let renewed = made.under(&key);
     let path = format!("/delegate/{}/rotate-key", made.delegation);
     world.server.pass(1);
-    // Nobody else changes it.
+    // No other caller may rotate the key.
     let body = json!({"jwk": key.public_jwk()});
     for answer in
         [world.as_alice("POST", &path, body.clone()).await, world.as_admin("POST", &path, body.clone()).await]
@@ -590,7 +590,7 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
         }
     }
     assert_out(&world, &both, &made, &desk).await;
-    // Only the delegator confirms it, and changes nothing by the way.
+    // Only the delegator may approve it, and the approval cannot change limits.
     let path = format!("/delegate/{}/approve", made.delegation);
     let by_bob = world.as_user("bob", "POST", &path, json!({})).await;
     assert_eq!(by_bob.status, 404);
@@ -661,7 +661,7 @@ async fn it_is_given_no_second_delegation() {
     let asked = json!({"delegator": {"iss": IDP, "sub": "bob"}, "expires_in": 60});
     let asked = world.as_agent(&made.agent, "POST", "/delegate", asked).await;
     assert!(matches!(asked.status, 400 | 403), "nor does it ask for one: {}", asked.text);
-    // Nor by way of another that it makes: that would outlive it.
+    // Nor through another agent that it creates: that agent could outlive it.
     let more = json!({"delegator": {"iss": IDP, "sub": "bob"}, "expires_in": 60});
     let by_another = world.make(&Maker::Agent(&made.agent), &new_key(), ("t", more)).await;
     assert!(matches!(by_another.status, 400 | 403), "{}", by_another.text);

@@ -1,6 +1,6 @@
-//! Random trees of delegations and random moves, played on the real server and in a small model of the rules of design
-//! §3 and §4: they agree on every state, every exchange and every refusal. `MODEL_CASES` multiplies the number of
-//! stories, `MODEL_SEED` begins others.
+//! Random trees of delegations and random moves, played on the real server and in a small model of the delegation
+//! rules. They must agree on every state, every exchange and every refusal. `MODEL_CASES` multiplies the number of
+//! stories; `MODEL_SEED` selects other stories.
 mod moves;
 mod play;
 mod rules;
@@ -16,7 +16,7 @@ const STORIES: u32 = 12;
 const ROUNDS: u32 = 4;
 const MOVES: usize = 100;
 
-/// A number from the environment.
+/// A number from the environment, or the default.
 fn number(name: &str, usual: u32) -> u32 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
@@ -32,7 +32,7 @@ fn the_server_and_a_model_of_the_rules_agree_on_every_state_and_every_exchange()
         max_shrink_time: 120_000,
         ..Config::default()
     };
-    // More stories, where one of the moves was not both carried out and refused.
+    // More stories, if a kind of move was not both accepted and refused so far.
     for more in 0..ROUNDS {
         let mut seed = [0; 32];
         seed[..4].copy_from_slice(&(number("MODEL_SEED", 1) + more * 1_000_000).to_be_bytes());

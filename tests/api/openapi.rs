@@ -1,5 +1,5 @@
-//! `openapi.yaml` tells the truth: every route is in it and nothing else, every answer that it describes is given by a real
-//! server and fits, and every reason of a refusal is described, there and in `docs/reference/problems.md`.
+//! Checks `openapi.yaml`: it lists exactly the server's routes, a real server gives every described response in the
+//! described form, and every refusal reason is described, there and in `docs/reference/problems.md`.
 
 mod audit;
 mod audit_out;
@@ -20,7 +20,7 @@ use crate::support::provider::{Asked, Provider, Wrong};
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, START};
 
-/// Described, and given only if something ends between two looks of the same request.
+/// Responses that occur only if a revocation happens between two reads of one request.
 const RACES: [(&str, &str, u16); 1] = [("POST", "/delegate/{id}/rotate-key", 409)];
 
 #[test]
@@ -56,7 +56,7 @@ fn the_schemas_can_fail() {
     fails("Instant", json!("2026-01-01T00:00:00Z"));
     fails("PublicKey", json!({"kty": "EC", "d": "x"}));
     let schemas = contract.document["components"]["schemas"].as_object().unwrap();
-    // What comes out has no member that is not described.
+    // Response schemas have no undescribed members.
     for name in [
         "Delegation",
         "Delegations",
@@ -71,8 +71,8 @@ fn the_schemas_can_fail() {
     }
 }
 
-/// Looks through a schema for what generators of clients do not read: schemas that are `true` or `false`, and constants
-/// that are lists or objects.
+/// Rejects what generators of clients cannot read: schemas that are `true` or `false`, and constants that are lists or
+/// objects.
 fn assert_readable(at: &str, schema: &Value) {
     let Some(members) = schema.as_object() else { panic!("{at} is {schema}") };
     for (name, value) in members {
@@ -105,7 +105,7 @@ fn assert_readable(at: &str, schema: &Value) {
     }
 }
 
-/// Every schema in a part of the description that is none itself.
+/// Finds every schema in a part of the description that is not a schema itself.
 fn schemas_in(at: &str, node: &Value) {
     for (name, value) in node.as_object().into_iter().flatten() {
         match name.as_str() {
@@ -117,7 +117,7 @@ fn schemas_in(at: &str, node: &Value) {
     node.as_array().into_iter().flatten().for_each(|value| schemas_in(at, value));
 }
 
-/// openapi-python-client, oapi-codegen, openapi-typescript and @hey-api/openapi-ts were tried.
+/// Tested with openapi-python-client, oapi-codegen, openapi-typescript and @hey-api/openapi-ts.
 #[test]
 fn generators_of_clients_can_read_the_description() {
     let contract = Contract::read();
@@ -130,21 +130,21 @@ fn generators_of_clients_can_read_the_description() {
     for (method, path, operation) in contract.operations() {
         let id = operation["operationId"].as_str().unwrap();
         let (first, rest) = id.split_at(1);
-        // The type of an answer is called so in Go.
+        // oapi-codegen (Go) uses this name for the type of the response.
         let answer = format!("{}{rest}Response", first.to_uppercase());
         assert!(!schemas.contains_key(&answer), "{method} {path}: {answer} is a schema");
         assert!(seen.insert(id.to_lowercase()) || path.starts_with("/.well-known/"), "{id} is there twice");
     }
 }
 
-/// Who calls at the management API.
+/// The caller at the management API.
 #[derive(Clone, Copy)]
 enum Who<'a> {
     User(&'a str),
     Client(&'a Agent),
 }
 
-/// A world whose answers are held against the description.
+/// A world whose responses are checked against the description.
 struct Held<'a> {
     world: &'a World,
     contract: &'a Contract,
@@ -165,7 +165,7 @@ impl Held<'_> {
         }
     }
 
-    /// A call that ends with this status and reason.
+    /// A call that must be refused with this status and reason.
     async fn refused(
         &self,
         who: Who<'_>,
@@ -182,7 +182,7 @@ impl Held<'_> {
         answer
     }
 
-    /// A call that is carried out.
+    /// A call that must succeed.
     async fn done(&self, who: Who<'_>, (method, path): (&str, &str), body: Value) -> Answer {
         self.done_under(who, (method, path), body, &[]).await
     }
@@ -205,7 +205,7 @@ impl Held<'_> {
         answer
     }
 
-    /// A request at an OAuth endpoint that ends with this status and error.
+    /// A request at an OAuth endpoint that must end with this status and error.
     async fn oauth(&self, path: &str, request: Request<'_>, expected: (u16, &str)) -> Answer {
         let body = form(&request.params);
         let answer = request.send().await;
@@ -238,7 +238,7 @@ const THUMBPRINT: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 async fn every_described_answer_is_given_and_fits() {
     let contract = Contract::read();
     let world = World::configured("[agents]\nmax_per_task = 1").await;
-    // A client of a kind that has nothing to do at the management API, with a token for it all the same.
+    // A client of a kind that may not use the management API, with a valid access token.
     let yaml = format!(
         "clients:\n  - {{id: service, kind: service, auth: client_secret_basic, secret: service-secret-0123456789,\n     \
          scopes: [actchain.delegate], audiences: [{:?}], grant_types: [client_credentials]}}\n",
@@ -454,7 +454,7 @@ async fn a_delegation_is_asked_for_and_decided(held: &Held<'_>) {
     held.refused(bob, ("POST", &at("/revoke")), Value::Null, (409, "invalid_state_transition")).await;
 }
 
-/// What the server refuses for its form, the description refuses, too.
+/// A body that the server refuses because of its form must also violate the description.
 async fn bad_requests_for_delegations(held: &Held<'_>) {
     let (alice, email) = (Who::User("alice"), Who::Client(&held.world.email_svc));
     let jwk = new_agent_key().key.public_jwk();
@@ -762,7 +762,7 @@ async fn relying_parties_are_told(held: &Held<'_>) {
     }
 }
 
-/// What no name has is refused as such, wherever it turns up, and is never a fault.
+/// A text that no name can contain is refused with a reason, wherever it occurs, and never causes a fault.
 async fn strange_texts(held: &Held<'_>) {
     let (alice, proxy) = (Who::User("alice"), Who::Client(&held.world.user_proxy));
     let admin = Who::Client(&held.world.admin);
@@ -862,7 +862,7 @@ async fn administration(held: &Held<'_>) {
     assert_eq!((&again.json, again.header("idempotent-replayed")), (&disabled.json, Some("true")));
     let given = json!({"delegate": "email-svc"});
     held.refused(Who::User("alice"), ("POST", "/delegate"), given, (400, "delegate_disabled")).await;
-    // Below a disabled agent nothing is counted.
+    // Below a disabled agent, commands are refused.
     let (alice, proxy) = (Who::User("alice"), Who::Client(&held.world.user_proxy));
     let top =
         id_of(&held.done(alice, ("POST", "/delegate"), json!({"delegate": "stranger", "max_uses": 9})).await);
@@ -944,7 +944,7 @@ async fn administration(held: &Held<'_>) {
     }
 }
 
-/// A path with something in the place of each brace.
+/// A path template with each parameter filled in.
 fn filled(template: &str) -> String {
     let id = if template.starts_with("/delegate") { UNKNOWN } else { "nobody" };
     let ceremony = Uuid::nil().to_string();
@@ -961,7 +961,7 @@ fn filled(template: &str) -> String {
     values.fold(template.to_owned(), |path, (name, value)| path.replace(name, value))
 }
 
-/// The operations at the management API: those under an access token.
+/// The operations of the management API: those that require an access token.
 fn at_the_management_api(contract: &Contract) -> Vec<(String, String)> {
     let operations = contract.operations().into_iter();
     let under_token = operations.filter(|(.., operation)| {
@@ -977,7 +977,7 @@ fn at_the_management_api(contract: &Contract) -> Vec<(String, String)> {
 
 const OAUTH: [&str; 3] = ["/oauth/token", "/oauth/introspect", "/oauth/revoke"];
 
-/// The log for everybody.
+/// The public endpoints of the transparency log.
 async fn the_log_is_open(held: &Held<'_>) {
     let server = &held.world.server;
     let public = ["/audit/checkpoint", "/audit/proof/inclusion?seq=0", "/audit/proof/consistency?from=0"];
@@ -992,7 +992,7 @@ async fn the_log_is_open(held: &Held<'_>) {
     for path in ["/audit/proof/inclusion?seq=x", "/audit/proof/consistency?from=x"] {
         assert_eq!(get(held, path).await.status, 400, "{path}");
     }
-    // A tile's place takes several segments, of which the description knows one.
+    // A tile number takes several segments, but the description has one parameter for them.
     let tile =
         held.send(Api::get(server, "/audit/tile/0/000.p/3"), "GET", "/audit/tile/{level}/{tile}").await;
     assert_eq!(tile.status, 200);
@@ -1013,7 +1013,7 @@ async fn the_log_is_open(held: &Held<'_>) {
     crate::transparency::a_cosignature_is_taken(held.contract).await;
 }
 
-/// An account at a third party, connected in a browser.
+/// Connects an account of a third party in a browser.
 async fn accounts_are_connected(held: &Held<'_>) {
     let (world, alice) = (held.world, Who::User("alice"));
     let provider = Provider::start().await;
@@ -1074,7 +1074,7 @@ async fn accounts_are_connected(held: &Held<'_>) {
         200
     );
     held.refused(alice, ("POST", &finish(&id)), code, (409, "connection_disconnected")).await;
-    // What does not begin.
+    // Requests that are refused before the authorization begins.
     for (more, expected) in [
         (json!({"connection": id}), (409, "connection_disconnected")),
         (json!({"connection": "nothing"}), (404, "not_found")),
@@ -1085,7 +1085,7 @@ async fn accounts_are_connected(held: &Held<'_>) {
     ] {
         held.refused(alice, connections, body(more), expected).await;
     }
-    // Brought.
+    // A connection with a credential that the user brings.
     let brought = json!({"credential": {"access_token": "brought"}});
     let key = [("idempotency-key", "bringing")];
     assert_eq!(held.done_under(alice, connections, body(brought), &key).await.status, 201);
@@ -1146,7 +1146,7 @@ async fn whoever_calls(held: &Held<'_>) {
     }
 }
 
-/// Sends until an answer is that one is too many; each comes well within the second for which the one before counts.
+/// Sends until a response is 429. Each request comes well within the second for which the previous request counts.
 async fn until_throttled(send: impl AsyncFn() -> Answer) -> Answer {
     for _ in 0..200 {
         let answer = send().await;
@@ -1159,7 +1159,7 @@ async fn until_throttled(send: impl AsyncFn() -> Answer) -> Answer {
 
 async fn everybody_is_kept_in_bounds(contract: &Contract) {
     let world = World::configured("[limits]\nrequests_per_second_per_client = 1").await;
-    // Else a stream would have no end.
+    // Otherwise the response of a stream would never end.
     world.server.app.log_watcher.close();
     let user = world.token_of("dave");
     for (method, path) in at_the_management_api(contract) {
@@ -1202,7 +1202,7 @@ async fn a_nonce_is_demanded(contract: &Contract) {
 
 async fn nothing_works_without_a_database(held: &Held<'_>) {
     let (world, contract) = (held.world, held.contract);
-    // Until then, what was read of the lists is still known.
+    // Until then, the lists are still cached.
     world.server.pass(60);
     world.server.app.pool.close().await;
     let user = world.token_of("dave");
@@ -1237,7 +1237,7 @@ fn slugs_of_the_code() -> BTreeSet<String> {
     arms.collect()
 }
 
-/// A row of `docs/reference/problems.md`: the status of the problem and the error at the OAuth endpoints, where there are any.
+/// A row of `docs/reference/problems.md`: the status of the problem, and the error at OAuth endpoints if there is one.
 struct Row {
     status: Option<u16>,
     error: Option<(String, u16)>,

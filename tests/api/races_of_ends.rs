@@ -1,5 +1,5 @@
-//! Ends that come while hundreds of requests run below them, on two servers over one database: what was answered before
-//! counts, and after the answer there is nothing left.
+//! Revocations while hundreds of requests run below them, on two servers with one database. Requests answered before
+//! the revocation count; after its response nothing is active any more.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -23,13 +23,13 @@ async fn two_servers() -> (World, Server) {
     (world, twin)
 }
 
-/// What one of many requests got, and whether it was sent when the end had been answered already.
+/// The response to one request, and whether the request was sent after the revocation was answered.
 struct Shot {
     answer: Answer,
     after_the_end: bool,
 }
 
-/// Fires requests at two servers from many sides, brings the end about in the middle, and goes on for a while.
+/// Sends requests to two servers concurrently, runs the revocation in between, and continues for a while.
 async fn under_fire<F>(
     shoot: impl Fn(usize) -> F + Sync,
     end: impl Future<Output = Answer>,
@@ -80,8 +80,8 @@ fn is_issue(event: &&Value) -> bool {
     event["action"] == "oauth.token.exchanged" && event["outcome"] == "success"
 }
 
-/// After the event of an end the log has no exchange under what ended; what is answered and what is recorded agree; what
-/// was asked for after the answer is refused; and all that was issued is dead on both servers.
+/// Checks the result: the log has no exchange after the event of the revocation, responses and log agree, later
+/// requests are refused, and all issued tokens are inactive on both servers.
 async fn assert_ended(
     world: &World,
     twin: &Server,
@@ -109,7 +109,7 @@ async fn assert_ended(
     assert_ne!((world.server.listed(last).await, twin.listed(last).await), (0, 0));
 }
 
-/// A world with everything warm, whose three agents fire in turns at two servers.
+/// A world with warm caches, whose three agents alternate between two servers.
 struct Field {
     world: World,
     twin: Server,
@@ -135,7 +135,7 @@ impl Field {
 
     async fn shoot(&self, n: usize) -> Answer {
         let server = self.server(n);
-        // Time goes on: what came later was not always recorded later.
+        // Moves the clock, because requests with later times are not always recorded later.
         server.clock.shift(time::Duration::milliseconds(3));
         match n % 3 {
             0 => self.world.user_proxy.exchange(server, &self.user, JWT).param("audience", MAIL).send().await,
@@ -144,7 +144,7 @@ impl Field {
         }
     }
 
-    /// As an administrator at the second server, with a token that is there already.
+    /// As an administrator at the second server, with an existing token.
     async fn as_admin(&self, token: &str, (method, path): (&str, &str), body: Value) -> Answer {
         self.twin.call(&self.world.admin, token, (method, path), body).await
     }
@@ -159,7 +159,7 @@ async fn a_delegation_is_revoked_while_hundreds_of_exchanges_run_below_it() {
     let (shots, answer) = under_fire(|n| field.shoot(n), end).await;
     let issued = shots.iter().filter(|shot| shot.answer.status == 200).count();
     let reached = &answer.json["affected"];
-    // Those of the warming-up are below it, too.
+    // The tokens of the warm-up are below the delegation, too.
     let expected = json!({"delegations": 3, "tokens": issued + 3, "at_least": false});
     assert_eq!(reached, &expected, "counted when nothing could be added any more");
     assert_ended(&field.world, &field.twin, (&shots, "delegation.revoked", &["delegation_revoked"]), before)
@@ -208,7 +208,7 @@ async fn a_token_is_revoked_while_hundreds_of_exchanges_run_below_it() {
     let field = Field::new().await;
     let before = field.world.server.events().await.len();
     let end = field.twin.revoke_token(&field.world.user_proxy, &field.first);
-    // Only what comes from that token; the user's own would go on.
+    // Only exchanges of that token; exchanges of the user's token would continue.
     let shoot = |n: usize| field.shoot(if n.is_multiple_of(3) { n + 1 } else { n });
     let (shots, _) = under_fire(shoot, end).await;
     let ending = (shots.as_slice(), "oauth.token.revoked", ["token_revoked"].as_slice());
@@ -358,7 +358,7 @@ async fn a_task_that_ends_while_agents_are_made_for_it_takes_all_that_were_there
         async move {
             let body = json!({"ephemeral": {"jwk": key.public_jwk(), "task_id": "t"}});
             let mut answer = Api::post(server, "/delegate", body).user(user).send().await;
-            // A full task is no failure; it counts as nothing.
+            // A full task is no failure, and counts as nothing.
             if answer.reason() == "task_agent_limit" {
                 answer.status = 299;
             }
@@ -432,7 +432,7 @@ async fn of_many_ends_of_the_same_one_counts() {
         .iter()
         .filter(|event| event["action"] == "delegation.revoked" && event["outcome"] == "success");
     assert_eq!(revoked.count(), 3);
-    // Each counts what nobody else had ended by then; the first of them all found three.
+    // Each counts what no earlier revocation had counted; the first counts three.
     let reached = |(_, answer): &(&str, Answer)| answer.json["affected"]["delegations"].as_u64();
     assert!((1..=6).contains(&answers.iter().filter_map(reached).sum::<u64>()));
 }
@@ -462,7 +462,7 @@ async fn ends_of_every_kind_at_once_stand_in_nobodys_way() {
                 as_alice("POST", "/delegate/F/revoke").await,
                 as_admin("DELETE", "/api/v1/tasks/t/agents", json!({})).await,
             ];
-            // Between a disablement and an enablement of the others, this client is not one.
+            // Between a disablement and an enablement by the others, this client is unknown.
             let revoked = server.revoke_token(&world.email_svc, &field.second).await;
             let disabled = revoked.status == 401 && revoked.json["error"] == "invalid_client";
             assert!(revoked.status == 200 || disabled, "{} {}", revoked.status, revoked.text);
@@ -495,7 +495,7 @@ async fn ends_of_every_kind_at_once_stand_in_nobodys_way() {
     }
     assert!(gives.iter().all(|answer| answer.status == 201), "nobody else noticed");
     assert!(exchanges.iter().all(|answer| answer.status != 503));
-    // Those of the user that nothing was done to.
+    // The exchanges of the agent that was not changed.
     let of_user_proxy = exchanges.iter().step_by(3);
     assert!(of_user_proxy.clone().all(|answer| answer.status == 200));
 }
@@ -530,8 +530,8 @@ async fn a_list_never_takes_back_that_a_token_is_invalid() {
     }
 }
 
-/// The call waits at the gate behind an end of whoever calls: that was good when the call came, and is not any more when
-/// it is its turn.
+/// The call waits at the authority lock behind a revocation of its caller: the caller was active when the call arrived,
+/// and is not any more when the call runs.
 async fn overtaken(
     world: &World,
     end: impl Future<Output = ()>,
@@ -541,7 +541,7 @@ async fn overtaken(
     let (queued, wait) = tokio::sync::oneshot::channel();
     let order = async {
         gate.has_waiting(1).await;
-        // What comes now is younger than the end, and yet behind it.
+        // Calls from now on are newer than the revocation, but queue after it.
         world.server.pass(11);
         queued.send(()).unwrap();
         gate.has_waiting(2).await;
@@ -554,7 +554,7 @@ async fn overtaken(
     tokio::join!(end, order, call).2
 }
 
-/// A world whose servers wait as long for the gate as a test may keep it closed.
+/// A world whose servers wait for the authority lock for as long as a test may keep it locked.
 async fn patient_world() -> World {
     let world = World::configured("[ledger]\ntimeout = 20").await;
     world.first_hop().await;
@@ -606,7 +606,7 @@ async fn an_agent_whose_token_or_key_ends_while_its_call_waits_passes_nothing_on
                 let key = ("user-proxy", world.user_proxy.jkt());
                 principals::remove_key(&world.server.desk(), &world.server.operator(), key).await.unwrap();
             } else {
-                // As the revocation endpoint does it, but without a proof that would have to be recorded before.
+                // As at the revocation endpoint, but without a proof that would have to be recorded first.
                 let mut work = AuditedTransaction::begin_exclusive(
                     &world.server.app.pool,
                     Authorized::without_request(),

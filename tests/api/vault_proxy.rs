@@ -1,5 +1,5 @@
-//! Proxy mode of the vault: an agent's request goes out with a credential in it that the agent never sees, where provider
-//! and delegation both let it go, and not without its entry in the log.
+//! Proxy mode of the vault: an agent's request is sent with a credential that the agent never sees, if provider and
+//! delegation both allow it. The request is not sent without its audit event.
 
 use base64::Engine as _;
 use futures_util::{StreamExt as _, stream};
@@ -9,7 +9,7 @@ use crate::support::agent::{ACCESS_TOKEN, basic};
 use crate::support::desk::Api;
 use crate::support::vault_proxy_world::{ACCESS, KEY, PASSWORD, Vaulted};
 
-/// Waits until something holds.
+/// Waits until the condition is true.
 async fn until(done: impl Fn() -> bool) {
     while !done() {
         tokio::task::yield_now().await;
@@ -152,7 +152,7 @@ async fn an_answer_comes_back_without_the_credential_and_without_what_is_not_the
     let answer = vault.send(&token, ("GET", &vault.path(&connection, "/v1/x"))).await;
     assert_eq!((answer.status, answer.header("x-echo"), answer.header("location")), (200, None, None));
     assert!(!format!("{:?}", answer.headers).contains(&sent[6..]));
-    // Nothing of it is in the log either.
+    // No part of it is in the log.
     let log = json!(vault.world.server.events().await).to_string();
     assert!(!log.contains(PASSWORD) && !log.contains(&sent[6..]));
 }
@@ -174,7 +174,7 @@ async fn header_fields_that_a_provider_declares_go_out_too() {
     assert!(received.all("x-other").is_empty() && received.all("notion_version").is_empty());
 }
 
-/// RFC 9112 §6.3: two framings may be two answers to two readers.
+/// RFC 9112 §6.3: two readers can interpret ambiguous framing differently.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_whose_end_can_be_read_in_two_ways_is_none() {
     let vault = Vaulted::new().await;
@@ -424,7 +424,7 @@ async fn an_upstream_that_is_down_slow_or_no_http_is_said_to_be() {
     vault.world.server.apply(&yaml).await.unwrap();
     let connection = vault.connect("down", json!({"key": KEY})).await;
     let token = vault.token(&connection).await;
-    // A private address is not talked to, whoever declares it.
+    // No connection to a private address, whatever the provider's declaration says.
     for host in [nobody.to_string(), "10.0.0.1".into()] {
         let path = format!("/vault/proxy/{connection}/{host}/x");
         let answer = vault.send(&token, ("GET", &path)).await;
@@ -486,7 +486,7 @@ async fn only_what_the_provider_lets_through_is_sent() {
         ("GET", "/admin?/v1/"),
     ] {
         let (forbidden, answer) = refused(method, &vault.path(&connection, path)).await;
-        // The answer to HEAD has no body that would say why.
+        // A response to HEAD has no body with the reason.
         assert!(
             forbidden || method == "HEAD" && answer.starts_with("HTTP/1.1 403"),
             "{method} {path}: {answer}"
@@ -505,7 +505,7 @@ async fn only_what_the_provider_lets_through_is_sent() {
         let (forbidden, answer) = refused("GET", &format!("/vault/proxy/{connection}/{host}/v1/x")).await;
         assert!(forbidden, "{host}: {answer}");
     }
-    // In absolute form the path is what it is, and the authority is not asked.
+    // With an absolute-form target, only the path counts; the authority is ignored.
     let path = vault.path(&connection, "/v1/../admin");
     let fields =
         vault.fields(&vault.courier, &token, ("GET", &path)).map(|(name, value)| format!("{name}: {value}"));
@@ -552,12 +552,12 @@ async fn only_what_the_delegation_lets_through_is_sent() {
             assert_eq!(answer.status, 403);
         }
     }
-    // Who may only call may not have the credential.
+    // A delegation with only `proxy` does not allow retrieval.
     let token = vault.token_with(&connection, json!({"actions": ["proxy"]})).await;
     let retrieval = format!("/vault/connections/{connection}/token");
     let answer = vault.send(&token, ("POST", &retrieval)).await;
     assert_eq!((answer.status, answer.reason()), (403, "connection_missing"));
-    // Two objects: either of them is enough, and they are not mixed.
+    // Two objects: each suffices alone, and they are not combined.
     let details = json!([
         {"type": "vault_connection", "identifier": connection, "actions": ["proxy:GET"], "locations": [at("/v1/")]},
         {"type": "vault_connection", "identifier": connection, "actions": ["proxy:POST"], "locations": [at("/v2/")]},
@@ -634,7 +634,7 @@ async fn who_asks_is_proved_as_for_the_credential_itself() {
     assert_eq!(send(&good).await.0, 200);
     assert_eq!(send(&good).await, (401, "dpop_proof_replayed".to_owned()));
     assert_eq!(vault.upstream.received().len(), 1);
-    // Somebody else's connection is none at all.
+    // Another user's connection is not found.
     let body = json!({"provider": "api", "credential": {"key": "of-bob-0123456789"}});
     let bobs = vault.world.as_user("bob", "POST", "/api/v1/connections", body).await;
     let bobs = bobs.json["id"].as_str().unwrap().to_owned();

@@ -1,4 +1,5 @@
-//! The vault: who gets which credential, who does not, and what is left of it in the database and in the log.
+//! The vault: which agents get which credential, which do not, and that no plaintext is left in the database or the
+//! log.
 
 use std::sync::Arc;
 
@@ -91,7 +92,7 @@ async fn sealed_to_the_agents_own_key_nobody_between_reads_it() {
     assert_eq!(opened["access_token"], "the-api-key-of-alice");
     let (_, other) = SigningKey::generate(SigningAlg::ES256).unwrap();
     assert!(open(&other).is_err(), "nobody else's key opens it");
-    // A key that only signs opens nothing.
+    // An Ed25519 key only signs; it cannot decrypt.
     let (key, _) = SigningKey::generate(SigningAlg::Ed25519).unwrap();
     let agent = Agent { key, ..agent };
     let token = vault.hop(&agent, (first.token(), ACCESS_TOKEN), &details).await.token().to_owned();
@@ -115,19 +116,19 @@ async fn what_the_token_does_not_name_is_refused_and_recorded() {
         (&json!("vault.token.refused"), &json!("connection_missing"), &json!(other))
     );
     assert_eq!(refused["act_chain"].as_array().unwrap().len(), 2);
-    // A token for a resource is none for the vault, and one that names nothing gets nothing.
+    // A token for a resource is not accepted by the vault, and a token without a connection retrieves nothing.
     let mail = vault.world.email_svc.exchange(&vault.world.server, &first, ACCESS_TOKEN);
     let mail = mail.param("audience", MAIL).send().await;
     assert_ne!(mail.status, 200, "the first hop's token is for the vault alone");
     let plain = vault.world.hop_from_user(&vault.world.user_proxy, &vault.world.user_token()).await;
     let plain = vault.world.hop(&vault.world.email_svc, plain.token()).await;
     vault.fetch(plain.token(), &given).await.assert_problem(401, "access_token_invalid");
-    // An object without an identifier names no connection, however wide it looks.
+    // An object without an identifier names no connection, even if it has no restrictions.
     let wide = json!([{"type": "vault_connection"}]);
     vault.delegated(wide.clone(), json!({})).await;
     let [_, token] = vault.chain(&wide).await;
     vault.fetch(&token, &given).await.assert_problem(403, "connection_missing");
-    // One for the proxy does not take it out.
+    // A token with only `proxy` does not allow retrieval.
     let proxy = json!([{"type": "vault_connection", "identifier": given, "actions": ["proxy"]}]);
     let [_, token] = vault.chain(&proxy).await;
     vault.fetch(&token, &given).await.assert_problem(403, "connection_missing");
@@ -149,7 +150,7 @@ async fn a_connection_of_somebody_else_is_not_there() {
     let body = json!({"provider": "keys", "credential": {"key": "bobs-own-api-key"}});
     let bobs = vault.world.as_user("bob", "POST", "/api/v1/connections", body).await;
     let bobs = bobs.json["id"].as_str().unwrap();
-    // Alice may say what she likes.
+    // Alice cannot delegate a connection of another user.
     let (_, [_, token]) = vault.granted(bobs).await;
     vault.fetch(&token, bobs).await.assert_problem(404, "not_found");
     let none = "01890000-0000-7000-8000-000000000000";
@@ -234,7 +235,7 @@ async fn a_token_comes_under_its_key_with_a_proof_for_this_very_call() {
     let bare = call().header("authorization", &format!("DPoP {token}"));
     bare.send().await.assert_problem(401, "dpop_proof_missing");
     call().client(&vault.world.user_proxy, &token).send().await.assert_problem(401, "access_token_bound");
-    // The first hop's own holder may fetch under its own token.
+    // The holder of the first hop may retrieve with its own token.
     assert_eq!(call().client(&vault.world.user_proxy, &first).send().await.status, 200);
     let with = |change: fn(&mut Value)| {
         let mut claims = call().proof_claims(&token);
@@ -257,7 +258,7 @@ async fn a_token_comes_under_its_key_with_a_proof_for_this_very_call() {
     let once = with(|claims| claims["jti"] = json!(fresh_jti()));
     assert_eq!(once.clone().send().await.status, 200);
     once.send().await.assert_problem(401, "dpop_proof_replayed");
-    // Users, and agents for themselves, have nothing to fetch here.
+    // Users, and agents with tokens of their own, cannot retrieve here.
     call().user(&vault.world.user_token()).send().await.assert_problem(403, "insufficient_scope");
     let own = vault.world.management_token(agent).await;
     call().client(agent, &own).send().await.assert_problem(403, "insufficient_scope");
@@ -278,7 +279,7 @@ async fn a_retrieval_is_a_use_on_every_delegation_with_a_limit_and_exact() {
     let vault = VaultWorld::new().await;
     let id = vault.api_key().await;
     let details = names(&id);
-    // Two uses are the exchanges of the chain.
+    // The two exchanges of the chain are two uses.
     let [root, _] = vault.delegated(details.clone(), json!({"max_uses": 12})).await;
     let [_, token] = vault.chain(&details).await;
     let twin = vault.world.server.twin().await;
@@ -656,7 +657,7 @@ async fn a_rotated_credential_is_read_afresh_however_often_the_old_one_is_rememb
 async fn a_server_with_an_outdated_alias_takes_no_user_for_another_user() {
     let vault = VaultWorld::new().await;
     let world = &vault.world;
-    // The user whose own name looks like the name of Alice with the alias of her issuer.
+    // A user whose name equals Alice's name with the alias of her issuer.
     let body = json!({"provider": "keys", "credential": {"key": "the-api-key-of-the-other"}});
     let made = world.as_user("corp:alice", "POST", "/api/v1/connections", body).await;
     assert_eq!(made.status, 201, "{}", made.text);

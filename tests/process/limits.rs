@@ -41,7 +41,7 @@ fn a_server_leaves_no_core_dump_with_its_keys() {
     assert_eq!(limits(&server, "Max core file size"), ("0".into(), "0".into()));
 }
 
-/// A program under an account other than root: the current account, or `nobody` if that is root.
+/// A program under an account other than root: the current account, or UID 65534 if the current account is root.
 #[cfg(target_os = "linux")]
 fn unprivileged(program: &Path) -> Command {
     const NOBODY: u32 = 65_534;

@@ -1,28 +1,28 @@
-//! Moves as they are made up: without a world. Numbers stand for whoever and whatever there is by then, so that a list
-//! of moves stays playable when some of it is left out.
+//! Generated moves, independent of a world. Numbers select from the parties and things that exist when a move is
+//! played, so a list of moves stays playable when some moves are removed.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::{NewTree, ValueTree};
 use proptest::test_runner::TestRunner;
 
-/// Who makes a move.
+/// The caller of a move.
 #[derive(Debug, Clone, Copy)]
 pub enum By {
-    /// Whoever may; of several the one by this number.
+    /// A caller that is allowed to make the move; the number selects one of several.
     Entitled(usize),
     Admin,
     Anybody(usize),
 }
 
-/// What a move is about: one that suits it, where there is one, or any.
+/// The object of a move: a suitable object if there is one, or any object.
 #[derive(Debug, Clone, Copy)]
 pub enum Which {
     Suitable(usize),
     Any(usize),
 }
 
-/// Limits as bits and places; `fitting` cuts them down to what may be had.
+/// Limits as bit sets and indexes; `fitting` reduces them to what is allowed.
 #[derive(Debug, Clone)]
 pub struct Ask {
     pub scopes: Option<u8>,
@@ -34,7 +34,7 @@ pub struct Ask {
     pub fitting: bool,
 }
 
-/// Whom a delegation is for.
+/// The delegate of a delegation.
 #[derive(Debug, Clone, Copy)]
 pub enum To {
     Agent(usize),
@@ -42,7 +42,7 @@ pub enum To {
     New(usize),
 }
 
-/// What an exchange asks for.
+/// The access that an exchange requests.
 #[derive(Debug, Clone)]
 pub struct Want {
     pub scopes: Option<u8>,
@@ -53,14 +53,14 @@ pub struct Want {
 
 #[derive(Debug, Clone)]
 pub enum Move {
-    /// A user gives a delegation, perhaps in the name of another user.
+    /// A user creates a delegation, possibly in the name of another user.
     Grant {
         user: usize,
         named: Option<usize>,
         to: To,
         ask: Ask,
     },
-    /// An agent asks a user for one.
+    /// An agent requests a delegation from a user.
     Request {
         agent: usize,
         user: usize,
@@ -95,7 +95,7 @@ pub enum Move {
         which: Which,
         count: i64,
     },
-    /// A user's token, fresh or kept, becomes one of ours.
+    /// Exchanges a user's token, new or reused, for a token of this server.
     FirstHop {
         which: Which,
         user: usize,
@@ -103,13 +103,13 @@ pub enum Move {
         fresh: bool,
         want: Want,
     },
-    /// A token of ours, to somebody else.
+    /// Exchanges a token of this server for another agent.
     NextHop {
         which: Which,
         agent: usize,
         want: Want,
     },
-    /// A token of ours, for its holder.
+    /// Exchanges a token of this server for its own holder.
     Narrow {
         which: Which,
         want: Want,
@@ -138,7 +138,7 @@ pub enum Move {
         by: By,
         which: Which,
     },
-    /// The jobs run, which must change nothing.
+    /// Runs the jobs, which must change nothing.
     Sweep,
     Pass {
         seconds: i64,
@@ -173,7 +173,7 @@ fn to() -> impl Strategy<Value = To> {
     ]
 }
 
-/// Bits of a set of so many; rarely none, for that allows nothing.
+/// A subset as bits; rarely empty, because an empty set allows nothing.
 fn bits(of: u8) -> impl Strategy<Value = Option<u8>> {
     let all = 1u8 << of;
     prop_oneof![
@@ -216,7 +216,6 @@ fn want() -> impl Strategy<Value = Want> {
         .prop_map(|(scopes, audiences, ceiling, fitting)| Want { scopes, audiences, ceiling, fitting })
 }
 
-/// One move.
 fn one() -> impl Strategy<Value = Move> {
     let fresh = prop::bool::weighted(0.7);
     let named = proptest::option::weighted(0.1, number());
@@ -247,7 +246,7 @@ fn one() -> impl Strategy<Value = Move> {
     ]
 }
 
-/// Stories of so many moves.
+/// Generates stories with this number of moves.
 #[derive(Debug)]
 pub struct Stories(pub usize);
 
@@ -264,16 +263,16 @@ impl Strategy for Stories {
     }
 }
 
-/// A story that is made shorter by leaving pieces out, large ones first, the last ones first: what follows a
-/// disagreement did not bring it about.
+/// A story that shrinks by removing pieces, large pieces first and the last pieces first: moves after a disagreement
+/// did not cause it.
 #[derive(Debug)]
 pub struct Story {
     moves: Vec<Move>,
     left: Vec<bool>,
     before: Vec<bool>,
-    /// How long a piece is.
+    /// The length of a piece.
     piece: usize,
-    /// Up to where pieces have not been tried.
+    /// Pieces before this index are not tried yet.
     at: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Plays the moves: each one on the server and in the model.
+//! Plays the moves: each move on the server and in the model.
 
 use serde_json::{Value, json};
 
@@ -7,12 +7,11 @@ use super::rules::*;
 use super::stage::{ACCEPTED, Agreed, KINDS, Stage, agree};
 use crate::support::agent::{Agent as Client, Auth};
 
-/// How a move ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Accepted,
     Refused,
-    /// There was nothing to make it with.
+    /// There was no suitable object for the move.
     Left,
 }
 
@@ -20,7 +19,7 @@ fn end(accepted: bool) -> End {
     if accepted { End::Accepted } else { End::Refused }
 }
 
-/// Plays a whole story; an error tells the first disagreement.
+/// Plays a story; the error describes the first disagreement.
 pub async fn play(stage: &mut Stage<'_>, story: &[Move]) -> Agreed {
     for (n, made) in story.iter().enumerate() {
         let told = |what: &str, error: String| format!("move {n}, {made:?}: {what}{error}");
@@ -160,7 +159,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Makes a delegation, and an agent for it where one is to be made.
+    /// Creates a delegation, and an ephemeral agent for it if the move says so.
     async fn create(&mut self, who: Who, wanted: &NewDelegation) -> Agreed<End> {
         let mut body = limits_body(&wanted.limits, wanted.ttl);
         let key = Client::new("to be named", Auth::None);
@@ -196,7 +195,7 @@ impl Stage<'_> {
     }
 
     async fn pass_on(&mut self, (by, which): (By, Which), to: To, ask: &Ask) -> Agreed<End> {
-        // Rather deep than broad.
+        // Prefers deep trees to broad trees.
         let suits = |one| {
             self.model.is_active(one) && !self.model.agents[self.model.delegations[one].delegate].disabled
         };
@@ -234,7 +233,7 @@ impl Stage<'_> {
         self.agree_on_move(one, &answer, said.is_ok(), agree(&answer, &said))
     }
 
-    /// A move of the delegator, or of an administrator.
+    /// A move of the delegator or of an administrator.
     async fn decide(
         &mut self,
         (by, which): (By, Which),
@@ -304,7 +303,7 @@ impl Stage<'_> {
         Ok(End::Accepted)
     }
 
-    /// A token, who wants it, and under which delegation it may get it.
+    /// A token, the agent that exchanges it, and the delegation that allows the exchange.
     fn hop(&self, which: Which, agent: usize) -> Option<(usize, usize, Option<usize>)> {
         let model = &self.model;
         let mut suited = Vec::new();
@@ -337,7 +336,7 @@ impl Stage<'_> {
         let mut after = self.model.clone();
         let said = after.revoke_token(agent, token);
         if self.model.turned_away(agent).iter().any(|ground| ground.reason == "agent_deactivated") {
-            // An agent without its delegation may still be let in to give its tokens back, as long as nobody noticed.
+            // An agent without its delegation may still revoke its tokens until the server has noticed the expiry.
             self.model.agents[agent].made_for = None;
             let said = self.model.clone().revoke_token(agent, token);
             self.model.agents[agent].made_for.clone_from(&after.agents[agent].made_for);
@@ -407,7 +406,7 @@ impl Stage<'_> {
         let Some(answer) = self.call(who, ("DELETE", &path), None).await? else { return Ok(End::Refused) };
         let (homes, alive) = self.model.of_task(who, task);
         if !homes.is_empty() && !alive && answer.status == 404 {
-            // All of them had ended by themselves, and that was noticed.
+            // All of them had expired, and the server had noticed.
             return agree(&answer, &Err::<(), _>(vec![ground(404, "not_found")])).map(|()| End::Refused);
         }
         let said = self.model.end_task(who, task);
@@ -437,7 +436,7 @@ impl Stage<'_> {
         Ok(End::Accepted)
     }
 
-    /// Each delegation by itself; and who sees what in lists, by pages and by state.
+    /// Compares each delegation, and the lists that each caller sees, by pages and by state.
     async fn agree_on_lists(&mut self) -> Agreed {
         for one in 0..self.ids.len() {
             let path = format!("/delegate/{}", self.ids[one]);
@@ -505,7 +504,7 @@ fn agree_on_reach(said: &Value, (delegations, tokens): (usize, usize)) -> Agreed
     if *said == due { Ok(()) } else { Err(format!("should have reached {due}, and says {said}")) }
 }
 
-/// What had not ended before, and has by now. What is suspended has not ended.
+/// The delegations and tokens that became inactive through the move. Suspended tokens do not count.
 fn reached(before: &Model, after: &Model) -> (usize, usize) {
     let delegations =
         (0..before.delegations.len()).filter(|one| !before.is_over(*one) && after.is_over(*one));
@@ -519,7 +518,7 @@ fn reached(before: &Model, after: &Model) -> (usize, usize) {
     (delegations.count(), tokens.count() + passes.count())
 }
 
-/// What passes through an agent, and has not ended.
+/// The active delegations and tokens that pass through an agent.
 fn reached_through(model: &Model, agent: usize) -> (usize, usize) {
     let holds = |above: &usize| model.delegations[*above].delegate == agent;
     let delegations =

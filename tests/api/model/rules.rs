@@ -1,5 +1,5 @@
-//! The rules of design §3 and §4 as a small model: plain facts, and what follows from them. Nothing of the server's own
-//! code is used. Where several things forbid a move, any of them may be given as the reason.
+//! The delegation rules as a small model: plain data and their consequences. It uses no code of the server. If several
+//! reasons forbid a move, the server may answer with any of them.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ pub const SCOPES: [&str; 4] = ["mail.read", "mail.send", "calendar.read", "both"
 pub const AUDIENCES: [&str; 2] = [MAIL, CALENDAR];
 pub const LADDER: [&str; 4] = ["observe", "mutate", "execute", "admin"];
 
-// As the server is configured for the test, and as its resources are declared.
+// As in the test's configuration and its declared resources.
 pub const MOST_ACTORS: usize = 4;
 pub const TOKEN_TTL: i64 = 700;
 pub const DEFAULT_TTL: i64 = 900;
@@ -20,15 +20,15 @@ pub const REQUEST_TTL: i64 = 300;
 pub const AGENT_TTL: i64 = 600;
 pub const AGENTS_PER_TASK: usize = 3;
 pub const USER_TOKEN_TTL: i64 = 3_600;
-/// How far another's clock may be off.
+/// The tolerated clock skew of an issuer, in seconds.
 pub const SKEW: i64 = 10;
 
-/// The scopes that mean something at a target.
+/// The scopes that are defined at a resource.
 pub fn known_at(target: &str) -> Names {
     if target == MAIL { ["mail.read", "mail.send", "both"].into() } else { ["calendar.read", "both"].into() }
 }
 
-/// The longest life of a token for a target.
+/// The longest lifetime of a token for a resource, in seconds.
 fn token_ttl(target: &str) -> i64 {
     if target == MAIL { 600 } else { TOKEN_TTL }
 }
@@ -63,7 +63,7 @@ impl State {
     }
 }
 
-/// What relying parties read in the status list.
+/// The status of a token in the status list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Valid = 0,
@@ -71,12 +71,12 @@ pub enum Status {
     Suspended = 2,
 }
 
-/// How a move may be refused.
+/// A possible refusal of a move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ground {
     pub status: u16,
     pub reason: &'static str,
-    /// The state that the answer names, where it does.
+    /// The state in the response, if it has one.
     pub state: Option<State>,
 }
 
@@ -84,7 +84,7 @@ pub fn ground(status: u16, reason: &'static str) -> Ground {
     Ground { status, reason, state: None }
 }
 
-/// Everything that forbids a move; any of it may be said.
+/// All reasons that forbid a move; the server may answer with any of them.
 pub type Grounds = Vec<Ground>;
 
 fn refuse<T>(status: u16, reason: &'static str) -> Result<T, Grounds> {
@@ -95,18 +95,18 @@ fn unless(forbidden: Grounds) -> Result<(), Grounds> {
     if forbidden.is_empty() { Ok(()) } else { Err(forbidden) }
 }
 
-/// Limits as a delegation has them, or as somebody asks for them; absent is unrestricted, or as before.
+/// Limits of a delegation or of a request; an absent limit is unrestricted or unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
     pub scopes: Option<Names>,
     pub audiences: Option<Names>,
-    /// A place on the ladder.
+    /// An index into the capability levels.
     pub ceiling: Option<usize>,
     pub max_uses: Option<i64>,
     pub max_depth: Option<usize>,
 }
 
-/// Whether both are given and `wider` holds.
+/// Whether both values are present and `wider` is true for them.
 fn both<T>(inner: &Option<T>, outer: &Option<T>, wider: impl Fn(&T, &T) -> bool) -> bool {
     inner.as_ref().zip(outer.as_ref()).is_some_and(|(inner, outer)| wider(inner, outer))
 }
@@ -121,7 +121,8 @@ impl Limits {
     }
 }
 
-/// All that somebody had before it is dead: what others issued goes by the time, what is recorded here by what came first.
+/// A revoke-all: everything earlier is revoked. Tokens of other issuers compare by time, records of this server by
+/// order.
 #[derive(Debug, Clone, Copy)]
 pub struct CutOff {
     pub at: i64,
@@ -138,7 +139,7 @@ pub struct Agent {
     pub made_for: Option<MadeFor>,
 }
 
-/// What an ephemeral agent was made for.
+/// The delegation, task and owner of an ephemeral agent.
 #[derive(Debug, Clone)]
 pub struct MadeFor {
     pub delegation: usize,
@@ -154,26 +155,26 @@ pub struct Delegation {
     pub delegate: usize,
     pub limits: Limits,
     pub requested_by: Who,
-    /// Its place among all that was recorded.
+    /// The position in the order of all records.
     pub order: u64,
     pub requested_at: i64,
     pub activated_at: Option<i64>,
-    /// Seconds from its approval on, where it needs one.
+    /// Seconds from the approval on, if the delegation needs one.
     pub lifetime: Option<i64>,
     pub expires_at: i64,
     pub revoked_at: Option<i64>,
     pub uses: i64,
-    /// Whether its last use was a reported command: then its tokens end with it.
+    /// Whether a reported command was the last use: then the tokens are revoked, too.
     pub used_up_by_command: bool,
     pub used_up_at: Option<i64>,
-    /// Whether somebody asked for it.
+    /// Whether an agent requested the delegation.
     pub asked_for: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct Token {
     pub user: usize,
-    /// Oldest first; the last one holds it.
+    /// Oldest first; the last actor is the holder.
     pub actors: Vec<usize>,
     pub delegation: usize,
     pub made_from: Option<usize>,
@@ -192,7 +193,7 @@ impl Token {
     }
 }
 
-/// A token under which an agent comes to the management API.
+/// An agent's access token for the management API.
 #[derive(Debug, Clone)]
 pub struct Pass {
     pub agent: usize,
@@ -200,15 +201,15 @@ pub struct Pass {
     pub expires_at: i64,
 }
 
-/// What an exchange starts from.
+/// The subject token of an exchange.
 #[derive(Debug, Clone, Copy)]
 pub enum Subject {
-    /// A user's token, and since when it is.
+    /// A user's token, and when it was issued.
     OfUser(usize, i64),
     OfOurs(usize),
 }
 
-/// What an exchange asks for; absent is all that there is.
+/// The access that an exchange requests; absent members request everything allowed.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     pub scopes: Option<Names>,
@@ -216,13 +217,13 @@ pub struct Wanted {
     pub ceiling: Option<usize>,
 }
 
-/// Who shall have a delegation.
+/// The delegate of a new delegation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delegate {
     Agent(usize),
-    /// No agent at all.
+    /// An agent that does not exist.
     Nobody,
-    /// An agent that is made for it, in this task.
+    /// A new ephemeral agent, in this task.
     New(usize),
 }
 
@@ -238,11 +239,11 @@ pub struct NewDelegation {
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     pub now: i64,
-    /// How much has been recorded.
+    /// The number of records so far.
     pub order: u64,
-    /// All cut-offs there were.
+    /// All revoke-alls so far.
     pub cut_offs: Vec<(Who, CutOff)>,
-    /// The last cut-off of each user.
+    /// The last revoke-all of each user.
     pub users: Vec<Option<CutOff>>,
     pub agents: Vec<Agent>,
     pub delegations: Vec<Delegation>,
@@ -251,7 +252,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Everything above, root first, and itself.
+    /// The ancestors, root first, and the delegation itself.
     pub fn path(&self, delegation: usize) -> Vec<usize> {
         let mut path = vec![delegation];
         while let Some(parent) = self.delegations[path[0]].parent {
@@ -273,7 +274,7 @@ impl Model {
         }
     }
 
-    /// Whether somebody was cut off after something of it was recorded.
+    /// Whether the principal's last revoke-all is later than a record.
     fn is_cut_off(&self, who: Who, order: u64) -> bool {
         self.cut_off_of(who).is_some_and(|cut_off| cut_off.order > order)
     }
@@ -282,13 +283,13 @@ impl Model {
         self.is_cut_off(one.delegator, one.order) || self.is_cut_off(Who::Agent(one.delegate), one.order)
     }
 
-    /// Whether it was taken back, or everything of one of its sides.
+    /// Whether the delegation was revoked, directly or by a revoke-all of its delegator or delegate.
     fn is_taken_back(&self, delegation: usize) -> bool {
         let one = &self.delegations[delegation];
         one.revoked_at.is_some() || self.delegation_is_cut_off(one)
     }
 
-    /// Each end of it with its instant. Of two at one instant, an expiry comes first.
+    /// Every end of a delegation: its instant, and whether it is a revocation. At one instant, an expiry sorts first.
     fn ends(&self, delegation: usize) -> Vec<(i64, bool)> {
         let one = &self.delegations[delegation];
         let sides = [one.delegator, Who::Agent(one.delegate)];
@@ -299,14 +300,14 @@ impl Model {
         revoked.chain(lapsed.into_iter().chain(one.used_up_at).map(|at| (at, false))).collect()
     }
 
-    /// The state, and which of those above brought it about: the first end decides for ever.
+    /// The state, and the ancestor that caused it, if any: the first end decides for ever.
     pub fn state(&self, delegation: usize) -> (State, Option<usize>) {
         let named = |revoked| if revoked { State::Revoked } else { State::Expired };
         let own = self.ends(delegation).into_iter().min();
         let mut path = self.path(delegation);
         path.pop();
         let above = path.iter().flat_map(|above| self.ends(*above).into_iter().map(|end| (end, *above)));
-        // The first of the list is the highest; it is kept where two ended at once.
+        // The path begins at the root; if two ancestors end at once, the one nearer to the root counts.
         let first = above.reduce(|first, next| if next.0 < first.0 { next } else { first });
         let revoked = self.delegations[delegation].revoked_at.is_some();
         match (own, first) {
@@ -319,7 +320,8 @@ impl Model {
         }
     }
 
-    /// Whether nothing is left to be ended: what exchanges have used up still has the tokens that it paid for.
+    /// Whether nothing is left to revoke. A delegation that exchanges have used up still has the tokens of those
+    /// exchanges.
     pub fn is_over(&self, delegation: usize) -> bool {
         self.path(delegation).into_iter().any(|above| {
             let one = &self.delegations[above];
@@ -331,7 +333,7 @@ impl Model {
         self.state(delegation).0 == State::Active
     }
 
-    /// Why nothing may be done under a delegation.
+    /// The reasons why a delegation cannot be used.
     fn unusable(&self, delegation: usize) -> Vec<(&'static str, State)> {
         let mut reasons = Vec::new();
         for above in self.path(delegation) {
@@ -365,12 +367,12 @@ impl Model {
         used_up
     }
 
-    /// Whether an agent has nothing left: it was made for a delegation that cannot be used.
+    /// Whether an ephemeral agent's delegation is not active.
     fn has_lost_its_home(&self, agent: usize) -> bool {
         self.agents[agent].made_for.as_ref().is_some_and(|made_for| !self.is_active(made_for.delegation))
     }
 
-    /// Why an agent cannot authenticate. That it ended is not told to whoever cannot prove a key any more.
+    /// The reasons why an agent cannot authenticate. `agent_deactivated` is only for callers that can prove the key.
     pub fn turned_away(&self, agent: usize) -> Grounds {
         let mut grounds = Vec::new();
         if self.agents[agent].disabled {
@@ -382,7 +384,7 @@ impl Model {
         grounds
     }
 
-    /// Whether a pass opens the management API.
+    /// Whether the management API accepts an agent's token.
     pub fn pass_holds(&self, pass: &Pass) -> bool {
         self.now < pass.expires_at
             && !self.agents[pass.agent].disabled
@@ -390,15 +392,15 @@ impl Model {
             && !self.is_cut_off(Who::Agent(pass.agent), pass.order)
     }
 
-    /// An agent gets a token for the management API.
+    /// Issues an agent's token for the management API.
     pub fn admit(&mut self, agent: usize) -> usize {
         let (order, expires_at) = (self.next(), self.now + self.pass_ttl(agent));
         self.passes.push(Pass { agent, order, expires_at });
         self.passes.len() - 1
     }
 
-    /// Whether a pass has neither expired nor been ended for good. One of an agent that was made for a delegation ends
-    /// with that.
+    /// Whether an agent's token is neither expired nor finally revoked. The token of an ephemeral agent ends with its
+    /// delegation.
     pub fn pass_is_good(&self, pass: usize) -> bool {
         let pass = &self.passes[pass];
         let home = self.agents[pass.agent].made_for.as_ref();
@@ -406,13 +408,14 @@ impl Model {
         self.now < pass.expires_at && !self.is_cut_off(Who::Agent(pass.agent), pass.order) && !ended
     }
 
-    /// Whether a user's token opens the management API, and may be exchanged. Another's clock says since when it is.
+    /// Whether a user's token is accepted by the management API and in exchanges. `since` comes from the issuer's
+    /// clock.
     pub fn user_token_holds(&self, user: usize, since: i64) -> bool {
         let cut_off = self.cut_off_of(Who::User(user)).is_some_and(|cut_off| cut_off.at + SKEW >= since);
         self.now < since + USER_TOKEN_TTL && !cut_off
     }
 
-    /// How long a pass lives.
+    /// The lifetime of an agent's token, in seconds.
     pub fn pass_ttl(&self, agent: usize) -> i64 {
         self.agents[agent].max_token_ttl.unwrap_or(TOKEN_TTL).min(TOKEN_TTL)
     }
@@ -443,7 +446,7 @@ impl Model {
         self.check_sees(who, delegation)
     }
 
-    /// A delegation comes into being. The agent that is made for it comes last in the list of agents.
+    /// Creates a delegation. A new ephemeral agent becomes the last in the list of agents.
     pub fn create(&mut self, who: Who, wanted: &NewDelegation) -> Result<usize, Grounds> {
         let (delegator, root) = match (who, wanted.delegator, wanted.parent) {
             (Who::User(user), delegator, None) if delegator.is_none_or(|other| other == user) => (who, user),
@@ -531,7 +534,7 @@ impl Model {
         Ok(id)
     }
 
-    /// An agent never has more than whoever made it; what a user makes may do what there is.
+    /// An agent never has more rights than the agent that created it; an agent that a user created has all of them.
     fn make_agent(&mut self, by: Who, made_for: MadeFor) -> usize {
         let (scopes, audiences) = match by {
             Who::Agent(agent) => (self.agents[agent].scopes.clone(), self.agents[agent].audiences.clone()),
@@ -587,8 +590,8 @@ impl Model {
         Ok(())
     }
 
-    /// One that has ended itself is not taken back once more; but what was used up by exchanges is, for the tokens that
-    /// it paid for live on.
+    /// An expired or revoked delegation cannot be revoked. A delegation that exchanges have used up can be, because the
+    /// tokens of those exchanges stay valid.
     pub fn revoke(&mut self, who: Who, delegation: usize) -> Result<(), Grounds> {
         self.check_sees(who, delegation)?;
         let one = &self.delegations[delegation];
@@ -619,7 +622,8 @@ impl Model {
         Ok(())
     }
 
-    /// Commands of the delegate: all of them count, or none. The last use ends the delegation and all below it.
+    /// Reports commands of the delegate: all of them count, or none. The last use expires the delegation and its
+    /// descendants.
     pub fn commands(&mut self, who: Who, delegation: usize, count: i64) -> Result<(), Grounds> {
         self.check_sees(who, delegation)?;
         if who != Who::Agent(self.delegations[delegation].delegate) {
@@ -642,7 +646,7 @@ impl Model {
         Ok(())
     }
 
-    /// How narrow a delegation is by itself; what does not restrict is the widest.
+    /// The width of a delegation's own limits; an absent limit is the widest.
     fn width(&self, delegation: usize) -> [i64; 6] {
         let Delegation { limits, expires_at, .. } = &self.delegations[delegation];
         let names = |limit: &Option<Names>| limit.as_ref().map_or(i64::MAX, |names| names.len() as i64);
@@ -652,8 +656,8 @@ impl Model {
         [scopes, audiences, place(limits.ceiling), place(limits.max_depth), uses, *expires_at]
     }
 
-    /// What comes of an exchange: a token under the narrowest delegation that may give it; of several that are equally
-    /// narrow, under any.
+    /// The result of an exchange: a token under the narrowest delegation that allows it. If several are equally narrow,
+    /// any of them.
     pub fn exchange(&self, agent: usize, subject: Subject, wanted: &Wanted) -> Result<Vec<Token>, Grounds> {
         let mut grounds = self.turned_away(agent);
         let next_hop = |one: &Delegation| one.delegate == agent;
@@ -720,7 +724,7 @@ impl Model {
         Ok(tokens)
     }
 
-    /// The meet of everything that goes in, and what is asked of it.
+    /// Intersects all limits of an exchange, and checks the requested access against the result.
     #[allow(clippy::type_complexity, reason = "scopes, audiences, ceiling and end of a token to be")]
     fn meet(
         &self,
@@ -765,7 +769,7 @@ impl Model {
         if wanted.audiences.as_ref().is_some_and(|wanted| !wanted.is_subset(&audiences)) {
             grounds.push(ground(400, "resource_refused"));
         }
-        // Where none is named: all that may be had, and to which what is asked for means something.
+        // Without a requested audience: all allowed resources that define the requested scopes.
         let fits =
             |target: &&str| wanted.scopes.as_ref().is_none_or(|wanted| wanted.is_subset(&known_at(target)));
         let targets =
@@ -791,7 +795,7 @@ impl Model {
         Ok((scopes, targets, wanted.ceiling.or(ceiling), ends))
     }
 
-    /// A token is issued: a use is counted on it and on everything above.
+    /// Issues a token: counts a use of the delegation and of each ancestor.
     pub fn issue(&mut self, token: Token) {
         self.count_uses(token.delegation, 1);
         let order = self.next();
@@ -806,7 +810,7 @@ impl Model {
         lineage
     }
 
-    /// What is wrong with a token, or with one that it was made from, whatever its delegation says.
+    /// The reasons why a token or one of its source tokens is inactive, regardless of delegations.
     fn troubles(&self, token: usize) -> Vec<&'static str> {
         let mut troubles = Vec::new();
         for id in self.lineage(token) {
@@ -825,7 +829,7 @@ impl Model {
         troubles
     }
 
-    /// Whether relying parties may rely on a token. What was used up by exchanges has paid for the tokens there are.
+    /// The status for relying parties. Tokens of exchanges that used up a delegation stay valid.
     pub fn status(&self, token: usize) -> Status {
         let troubles = self.troubles(token);
         if self.is_over(self.tokens[token].delegation)
@@ -843,7 +847,7 @@ impl Model {
         self.now < self.tokens[token].expires_at && self.status(token) == Status::Valid
     }
 
-    /// A token is revoked by the client that holds it; one that has expired needs no revoking.
+    /// Revokes a token by the client that it was issued to; an expired token stays unchanged.
     pub fn revoke_token(&mut self, agent: usize, token: usize) -> Result<(), Grounds> {
         unless(self.turned_away(agent))?;
         let now = self.now;
@@ -861,7 +865,7 @@ impl Model {
         if who == Who::Admin { Ok(()) } else { refuse(403, "insufficient_scope") }
     }
 
-    /// Disables or enables a client; whether that changed anything.
+    /// Disables or enables a client; returns whether the state changed.
     pub fn switch(&mut self, who: Who, agent: usize, disabled: bool) -> Result<bool, Grounds> {
         Self::check_administers(who)?;
         let before = std::mem::replace(&mut self.agents[agent].disabled, disabled);
@@ -881,7 +885,7 @@ impl Model {
         Ok(())
     }
 
-    /// The agents of a task, as far as the caller made them, and whether any of them still has something.
+    /// The delegations of a task's agents that the caller created, and whether any of them has not ended.
     pub fn of_task(&self, who: Who, task: usize) -> (Vec<usize>, bool) {
         let made = |agent: &Agent| {
             let made_for = agent.made_for.as_ref()?;
@@ -893,7 +897,7 @@ impl Model {
         (homes, alive)
     }
 
-    /// A task ends, and with it the agents that were made for it.
+    /// Ends a task: revokes the delegations of its ephemeral agents.
     pub fn end_task(&mut self, who: Who, task: usize) -> Result<(), Grounds> {
         let (homes, _) = self.of_task(who, task);
         if homes.is_empty() {

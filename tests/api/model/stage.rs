@@ -1,5 +1,5 @@
-//! Where a story is played: the real server, with the model beside it. What the server answers is compared with what the
-//! model says, move by move.
+//! Plays a story on the real server and in the model, and compares the server's responses with the model's, move by
+//! move.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +14,10 @@ use crate::support::agent::{ACCESS_TOKEN, Agent as Client, Auth, JWT};
 use crate::support::desk::Api;
 use crate::support::world::{IDP, World};
 
-/// A disagreement, told in words.
+/// A result; the error describes a disagreement in words.
 pub type Agreed<T = ()> = Result<T, String>;
 
-/// How often each kind of move was accepted, and refused for which reason.
+/// How often each kind of move was accepted, and how often it was refused for each reason.
 #[derive(Debug, Default)]
 pub struct Tally(pub BTreeMap<&'static str, BTreeMap<String, u32>>);
 
@@ -37,16 +37,16 @@ impl Tally {
 
 pub const ACCEPTED: &str = "accepted";
 
-/// What all stories share.
+/// The world that all stories share.
 pub struct Theatre {
     pub world: World,
-    /// A resource server that is asked about all tokens.
+    /// A resource server that introspects all tokens.
     pub reader: Client,
     stories: u32,
     pub tally: Tally,
 }
 
-/// The database is given all the time that a busy machine takes.
+/// A timeout long enough for a busy machine.
 const CONFIG: &str = "
 [ledger]
 timeout = 60
@@ -71,12 +71,12 @@ impl Theatre {
              secret: reader-secret-0123456789, audiences: [\"{MAIL}\", \"{CALENDAR}\"]}}"
         );
         world.server.apply(&yaml).await.unwrap();
-        // A connection that is kept may be closed by the server just when it is used again.
+        // The server may close a pooled connection just when it is reused.
         Self { world, reader, stories: 0, tally: Tally::default() }
     }
 }
 
-/// One story: its own users, agents and tasks on the server that all share.
+/// One story: its own users, agents and tasks on the shared server.
 pub struct Stage<'a> {
     pub theatre: &'a mut Theatre,
     pub model: Model,
@@ -87,23 +87,23 @@ pub struct Stage<'a> {
     pub ids: Vec<String>,
     /// Tokens, in the order of the model.
     pub jwts: Vec<String>,
-    /// A token of each user that is kept, and since when it is.
+    /// A reusable token of each user, and when it was issued.
     user_tokens: Vec<Option<(String, i64)>>,
-    /// A token of each agent for the management API, and which of the model's it is.
+    /// Each agent's token for the management API, and its index in the model.
     passes: Vec<Option<(String, usize)>>,
     admin_pass: Option<(String, i64)>,
-    /// Tokens that were seen to have expired.
+    /// Tokens that have been observed to be expired.
     gone: BTreeSet<usize>,
-    /// What the last answer gave as its reason.
+    /// The reason in the last response.
     pub reason: RefCell<String>,
-    /// Who has asked for the state of what: asked again, it may be told to wait.
+    /// The polls so far, as agent and delegation: a repeated poll may be answered with `slow_down`.
     pub asked: BTreeSet<(usize, usize)>,
 }
 
-/// How somebody is let in at the management API.
+/// The result of authentication at the management API.
 enum Door {
     Open(Answer),
-    /// As the model has it, too.
+    /// Refused, as in the model.
     Shut,
 }
 
@@ -192,7 +192,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Chooses one of so many.
+    /// Selects one of `of` objects.
     pub fn choose(&self, which: Which, of: usize, suitable: impl Fn(usize) -> bool) -> Option<usize> {
         let suited: Vec<usize> = (0..of).filter(|one| suitable(*one)).collect();
         match which {
@@ -205,7 +205,7 @@ impl<'a> Stage<'a> {
         self.choose(which, self.model.delegations.len(), suitable)
     }
 
-    /// What is asked for; cut down to what fits below these delegations, where that is wanted.
+    /// Limits of a request; if `fitting` is set, reduced to what these parents allow.
     pub fn limits(&self, ask: &Ask, above: &[usize]) -> Limits {
         let mut limits = Limits {
             scopes: ask.scopes.map(scopes_of),
@@ -233,7 +233,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What an exchange asks for; cut down to what the agent, the token and the delegation allow, where that is wanted.
+    /// Requested access; if `fitting` is set, reduced to what the agent, the token and the delegation allow.
     pub fn wanted(
         &self,
         want: &Want,
@@ -277,7 +277,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// A token of a user: one that is kept, if there is one.
+    /// A token of a user; reuses an earlier token unless `fresh` is set.
     pub fn user_token(&mut self, user: usize, fresh: bool) -> (String, i64) {
         let now = self.model.now;
         if let (false, Some(kept)) = (fresh, &self.user_tokens[user]) {
@@ -305,7 +305,7 @@ impl<'a> Stage<'a> {
         self.form(client, "/oauth/token", &params).await
     }
 
-    /// Somebody calls at the management API.
+    /// Calls the management API, and checks authentication against the model.
     pub async fn call(
         &mut self,
         who: Who,
@@ -391,7 +391,7 @@ impl<'a> Stage<'a> {
         shut(&answer)
     }
 
-    /// An agent that was made for a delegation comes into being here, too.
+    /// Registers a new ephemeral agent with its key.
     pub fn admit(&mut self, id: &str, key: Client) {
         self.clients.push(Client { id: id.to_owned(), ..key });
         self.passes.push(None);
@@ -410,7 +410,7 @@ impl<'a> Stage<'a> {
         self.form(&self.clients[agent], "/oauth/token", &params).await
     }
 
-    /// Compares what came of an exchange, and remembers the token. Says whether there is one.
+    /// Compares the result of an exchange, and stores the token. Returns whether a token was issued.
     pub fn agree_on_exchange(
         &mut self,
         agent: usize,
@@ -457,7 +457,7 @@ impl<'a> Stage<'a> {
         Ok(true)
     }
 
-    /// What is shown of a delegation.
+    /// The expected JSON of a delegation.
     pub fn view(&self, delegation: usize) -> Value {
         let one = &self.model.delegations[delegation];
         let (state, ended_by) = self.model.state(delegation);
@@ -504,7 +504,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Walks through all pages of a list.
+    /// Reads all pages of a list.
     pub async fn list(&mut self, who: Who, query: &str) -> Agreed<Option<Vec<Value>>> {
         let mut items: Vec<Value> = Vec::new();
         let mut cursor = String::new();
@@ -523,7 +523,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// All states of all delegations, and all tokens.
+    /// Compares the states of all delegations, and all tokens.
     pub async fn agree_on_everything(&mut self) -> Agreed {
         let since = instant(Some(self.began_at));
         let query = format!("/delegate?limit=100&from={}", since.as_str().unwrap_or_default());
@@ -591,12 +591,12 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Who was not let in hears that the access token is no good.
+/// Checks that a rejected caller gets `access_token_invalid`.
 fn shut(answer: &Answer) -> Agreed<Door> {
     agree(answer, &Err::<(), _>(vec![ground(401, "access_token_invalid")])).map(|()| Door::Shut)
 }
 
-/// Compares an answer with what the model says.
+/// Compares a response with the model's result.
 pub fn agree<T>(answer: &Answer, said: &Result<T, Grounds>) -> Agreed {
     let accepted = (200..300).contains(&answer.status);
     match said {
@@ -638,5 +638,5 @@ fn instant(at: Option<i64>) -> Value {
     json!(at.and_then(from_seconds).map(rfc3339))
 }
 
-/// How the token of a user and one of ours are declared.
+/// The token types of a user's token and of this server's token.
 pub const KINDS: (&str, &str) = (JWT, ACCESS_TOKEN);

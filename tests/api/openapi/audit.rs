@@ -1,11 +1,11 @@
-//! The answers of the audit log's endpoints, each held against its description.
+//! The responses of the audit log's endpoints, checked against the description.
 
 use serde_json::{Value, json};
 
 use super::{Held, Who};
 use crate::support::desk::Api;
 
-/// Asks the log for everything that can be asked.
+/// Sends every kind of audit query.
 pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     let admin = Who::Client(&held.world.admin);
     let logs = "/api/v1/audit-logs";
@@ -38,7 +38,7 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
     ] {
         held.refused(admin, ("GET", &path), Value::Null, (404, "not_found")).await;
     }
-    // A server that stops sends its readers away, so that the answer has an end.
+    // A server that stops disconnects its readers, so that the response ends.
     held.world.server.app.log_watcher.close();
     let token = held.world.management_token(&held.world.admin).await;
     let stream = format!("{logs}/stream");

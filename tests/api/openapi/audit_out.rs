@@ -1,4 +1,4 @@
-//! The log to take along, and where it is sent.
+//! The responses of the audit export and of the audit sinks, checked against the description.
 
 use serde_json::{Value, json};
 

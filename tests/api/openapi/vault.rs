@@ -1,4 +1,4 @@
-//! The vault's part of the story.
+//! The responses of the vault's endpoints, checked against the description.
 
 use serde_json::{Value, json};
 
@@ -182,7 +182,7 @@ async fn agents_fetch_them(held: &Held<'_>, vault: &VaultWorld) {
     let (_, [_, for_none]) = vault.granted("none").await;
     let none = "/vault/connections/none/token";
     fetch(Api::new(&world.server, "POST", none).client(agent, &for_none), none, (404, "not_found")).await;
-    // Its provider is not there, and its access token has ended.
+    // The provider is unreachable, and the access token has expired.
     let ended = vault.connected("acme", json!({"refresh_token": "r"})).await;
     let (_, [_, for_ended]) = vault.granted(&ended).await;
     let path_of_ended = format!("/vault/connections/{ended}/token");
