@@ -49,7 +49,7 @@ pub(super) enum Command {
     /// List the keys of a client, remove a key, or restore a removed key
     #[command(subcommand)]
     Key(KeyCommand),
-    /// End everything that a client or a user has up to now; what is delegated afresh lives
+    /// End everything that a client or a user has up to now; later delegations stay valid
     RevokeAll {
         /// The client, or the user of --iss
         sub: String,

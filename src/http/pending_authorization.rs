@@ -98,8 +98,9 @@ pub(super) async fn callback(
     }
 }
 
-/// The parameters of RFC 6749 §4.1.2, §4.1.2.1 and RFC 9207 §2 that decide something, none of them twice (RFC 6749 §3.1). All
-/// others are ignored, however they are encoded: a code is good once, and not lost for what stands beside it.
+/// Reads the parameters of RFC 6749 §4.1.2, §4.1.2.1 and RFC 9207 §2, each at most once (RFC 6749 §3.1). Other
+/// parameters are ignored, however they are encoded: an authorization code can be redeemed only once, so an unknown
+/// parameter must not lose it.
 fn read(app: &App, request: &HttpRequest, provider: String) -> Result<CallbackParams, Refusal> {
     let malformed = Refusal::Malformed("The query is not what this endpoint reads");
     let query = request.query_string();
@@ -110,7 +111,7 @@ fn read(app: &App, request: &HttpRequest, provider: String) -> Result<CallbackPa
         (Some(Ok(code)), None) if oauth_client::is_code(&code) => {
             AuthorizationResponse::Code(SecretString::from(code))
         }
-        // An error is one in any encoding.
+        // An `error` parameter counts in any encoding.
         (None, Some(error)) => AuthorizationResponse::Error(error.unwrap_or_default()),
         _ => return Err(malformed),
     };

@@ -1,4 +1,5 @@
-//! Problems outside the OAuth endpoints (RFC 9457). `type` and `reason` are stable; `docs/reference/problems.md` lists them.
+//! Problems outside the OAuth endpoints (RFC 9457). `type` and `reason` are stable; `docs/reference/problems.md` lists
+//! them.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};

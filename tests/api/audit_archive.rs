@@ -1,4 +1,4 @@
-//! Old partitions go into files that vouch for themselves; proofs and roots stay whole.
+//! Old partitions go to archive files that verify by themselves; proofs and roots stay the same.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::support::desk::Api;
 use crate::support::world::World;
 use crate::transparency::{checkpoint, grow};
 
-/// Three partitions: two closed ones, with 1500 and 900 events, and the one that is written to.
+/// Three partitions: two closed partitions, with 1500 and 900 events, and the open partition.
 pub async fn old_world() -> World {
     let world = World::new().await;
     let server = &world.server;
@@ -77,7 +77,7 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
     let first_partition =
         ArchiveOptions { before: server.clock.now() - Duration::days(31), folder: folder.path() };
     let seal = SealingKey::of(&server.master);
-    // Before the second one was opened, only the first was closed.
+    // Before the second partition was opened, only the first was closed.
     let done =
         archive::archive(&server.database, (&seal, &server.app.issuer), first_partition, server.clock.now())
             .await;
@@ -124,7 +124,7 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
     let report = audit::verify_database(&mut sql, &shown).await.unwrap();
     assert!(report.valid && report.hashes_only == 0, "with the files, every event was read: {report:?}");
     world.server.disable("stranger").await;
-    // The files, each by itself.
+    // Each archive file by itself.
     let kept = TrustAnchors { keys: vec![key(server).await], ..TrustAnchors::default() };
     for (one, from) in done.iter().chain(&more).zip([0, 1_500]) {
         let report = audit::verify_export(&one.file, &kept).unwrap();
@@ -179,12 +179,12 @@ async fn nothing_is_dropped_unless_its_file_is_whole() {
     let left: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
     assert_eq!(left, ["full"], "and no half file is left");
-    // Somebody who holds the table in hand, for good.
+    // A reader that keeps the table locked.
     let mut reader = server.sql().await;
     reader.execute("BEGIN; SELECT count(*) FROM audit_event").await.unwrap();
     let coming_again = async {
         let mut sql = server.sql().await;
-        // It waits, gives up, and comes again.
+        // The archive job waits, gives up, and retries.
         for waits in [true, false, true] {
             while waits_for_a_lock(&mut sql).await != waits {}
         }
@@ -196,10 +196,10 @@ async fn nothing_is_dropped_unless_its_file_is_whole() {
     world.server.disable("stranger").await;
     reader.execute("ROLLBACK").await.unwrap();
     assert_eq!(partitions(server).await, 3);
-    // Given up in the middle, as if it had been killed: what was begun is done anew.
+    // Dropped in the middle, as if its process had been killed: the unfinished work is repeated.
     let done = loop {
         match archive(server, folder.path()).await {
-            // The connection of the one that was given up goes in its own time.
+            // The connection of the dropped job closes later.
             Err(fault) if fault.to_string().contains("somebody else") => tokio::task::yield_now().await,
             other => break other.unwrap(),
         }
@@ -231,7 +231,7 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
     let changed = archive(server, folder.path()).await.unwrap_err().to_string();
     assert!(changed.contains("hashes"), "{changed}");
     assert_eq!((partitions(server).await, std::fs::read_dir(folder.path()).unwrap().count()), (2, 0));
-    // Somebody who changes the stored hash as well.
+    // An attacker who changes the stored hash as well.
     let document: String = sqlx::query_scalar("SELECT document FROM audit_event WHERE seq = 700")
         .fetch_one(&mut other)
         .await
@@ -252,8 +252,8 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
     assert_eq!(store::head(&mut other).await.unwrap().size(), 2_100);
 }
 
-/// What the owner of the tables can do without the log's key: drop a partition, and write that it was archived, in its row and
-/// in an event.
+/// What an owner of the tables can do without the log's key: drop a partition, and record that it was archived, in its
+/// row and in an event.
 async fn pretend_archived(server: &Server, to: u64) {
     let mut sql = server.sql().await;
     sql.execute("UPDATE audit_partition SET archived_at = now(), file_sha256 = '\\x00' WHERE partition = 0")
@@ -363,7 +363,7 @@ async fn files_of_archived_events_are_checked_against_the_statement_and_the_tree
     std::fs::remove_file(&done[1].file).unwrap();
     let report = audit::verify_database(&mut sql, &kept).await.unwrap();
     assert!(report.valid && report.hashes_only == 900, "one file is not shown: {report:?}");
-    // What is believed already needs no file.
+    // Events below a trusted checkpoint need no file.
     let believed = checkpoint(server).await;
     let later = TrustAnchors { keys, from: Some(believed), ..TrustAnchors::default() };
     let report = audit::verify_database(&mut sql, &later).await.unwrap();

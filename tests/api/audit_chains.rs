@@ -1,4 +1,4 @@
-//! Whole chains as the log tells them, and the graph of an agent's delegations.
+//! Complete chains from the log, and the graph of an agent's delegations.
 
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ async fn a_chain_shows_its_hops_with_their_keys_what_was_fetched_and_how_its_del
     assert_eq!(chain["actors"], json!(["user-proxy", "email-svc"]));
     assert_eq!(chain["items"].as_array().unwrap().len(), 3, "the events themselves");
 
-    // The root is taken back; what was tried afterwards is in the chain, too.
+    // The root is revoked; the attempts after the revocation are in the chain, too.
     world.server.revoke(&root).await;
     assert_eq!(vault.fetch(&second, &connection).await.status, 409);
     let again = vault.hop(&world.email_svc, (&first, ACCESS_TOKEN), &names(&connection)).await;
@@ -58,7 +58,7 @@ async fn a_chain_shows_its_hops_with_their_keys_what_was_fetched_and_how_its_del
     assert_eq!((&last["kind"], &last["reason"]), (&json!("refusal"), &json!("delegation_revoked")));
     assert_eq!((&chain["state"], &chain["refusals"]), (&json!("revoked"), &json!(2)));
 
-    // The same from the index as from what it does not cover yet.
+    // The index and the unindexed part of the log give the same result.
     fill(world, &mut Dice(1), 1_100).await;
     assert!(cover(world).await >= 1_024);
     assert_eq!(read(world, (&auditor, &token), &at).await.json, chain);
@@ -102,7 +102,7 @@ async fn another_key_than_before_is_a_drift_and_none_is_unbound() {
         chain["hops"].as_array().unwrap().last().unwrap()["key_continuity"].clone()
     };
     assert_eq!(hop(&world.email_svc).await, "consistent");
-    // The same client with its own secret, under a key that nobody has seen.
+    // The same client with its own secret, with a key that the server has not seen.
     let other = Agent::new("email-svc", Auth::Basic("email-svc-secret-0123456789".into()));
     assert_eq!(hop(&other).await, "key_mismatch");
     assert_eq!(hop(&world.email_svc).await, "consistent");
@@ -196,7 +196,7 @@ async fn a_very_long_chain_is_told_in_short_and_hides_no_other() {
     );
     assert_eq!((&items[0]["events"], &items[0]["complete"]), (&json!(5_000), &json!(false)));
     assert_eq!(items[0]["last_seq"].as_u64().unwrap() - items[0]["first_seq"].as_u64().unwrap(), 4_999);
-    // However deep the holder nested its tokens, whoever looks gets an answer.
+    // However many hops the tokens have, the query succeeds.
     let whole = read(&world, (&auditor, &token), &format!("{CHAINS}/the-long-one")).await;
     assert_eq!((whole.status, whole.json["hops"].as_array().unwrap().len()), (200, 5_000));
 }

@@ -1,5 +1,5 @@
-//! The log to take along: it verifies offline, whole or in parts, spreadsheets do not carry it out, and everybody gets what
-//! it may see.
+//! The export of the log: it verifies offline, whole or in part, spreadsheets execute none of its cells, and each
+//! caller gets the events that it may read.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ fn check(content: &str) -> Report {
     audit::verify_export(&path, &TrustAnchors::default()).unwrap()
 }
 
-/// Some chains, some refusals.
+/// A world with some chains and some refusals.
 async fn busy_world() -> World {
     let world = World::new().await;
     for _ in 0..3 {
@@ -44,7 +44,8 @@ async fn a_whole_export_is_the_log_and_what_vouches_for_it() {
     let before = world.server.events().await;
     let answer = world.export("format=jsonl").await;
     let lines = parsed(&answer.text);
-    // The token that the administrator came with is an event, too; the export itself comes behind what it holds.
+    // The issue of the administrator's access token is an event, too; the event of the export itself comes after its
+    // content.
     assert_eq!(lines[..before.len()], before[..]);
     assert_eq!(lines.len(), before.len() + 3);
     assert!(lines[before.len() + 1]["leaves"].is_string(), "the hashes of those");
@@ -76,7 +77,7 @@ async fn exports_of_one_minute_share_a_checkpoint() {
         let again = world.export(query).await;
         assert_eq!((size(&again), checkpoints().await), (size(&first), 1), "{query:?}");
     }
-    // One that begins behind the checkpoint is not covered by it.
+    // An export that begins after the checkpoint is not covered by the checkpoint.
     let behind = world.export(&format!("from_seq={}", size(&first) + 1)).await;
     assert!(size(&behind) > size(&first) && check(&behind.text).valid);
     assert_eq!(checkpoints().await, 2);
@@ -99,7 +100,7 @@ async fn a_resumed_export_begins_with_the_edge_of_what_came_before() {
     assert_eq!(rest.header("actchain-audit-from"), Some("7"));
     let alone = check(&rest.text);
     assert!(alone.valid && alone.from == 7, "a part verifies by itself: {alone:?}");
-    // What was broken off, and the rest behind it.
+    // An interrupted export, and its continuation.
     let begun =
         |lines: usize| whole.text.lines().take(lines).map(|line| format!("{line}\n")).collect::<String>();
     assert!(check(&format!("{}{}", begun(7), rest.text)).valid);
@@ -131,7 +132,7 @@ async fn the_event_that_was_changed_in_a_whole_export_is_named() {
         assert_eq!(check(&changed(&whole, seq)).integrity_error, leaf(seq));
     }
     assert_eq!(check(&changed(&changed(&whole, 700), 30)).integrity_error, leaf(30), "the first one");
-    // Hashes that do not give the checkpoint's root name nothing: its root decides, not they.
+    // Leaf hashes that do not lead to the checkpoint's root locate nothing: only the root decides.
     let hashes = whole.lines().find(|line| line.starts_with("{\"leaves\"")).unwrap();
     let forged = hashes.replacen(&hashes[11..13], if &hashes[11..13] == "AA" { "BB" } else { "AA" }, 1);
     let both = changed(&whole, 22).replace(hashes, &forged);
@@ -146,7 +147,7 @@ async fn the_event_that_was_changed_in_a_whole_export_is_named() {
         .map(|line| format!("{line}\n"))
         .collect();
     assert!(check(&without).valid);
-    // Broken off in the middle of a group, and gone on with.
+    // Interrupted in the middle of a group, and continued.
     let rest = world.export(&format!("from_seq=300&size={size}")).await.text;
     let begun: String = whole.lines().take(300).map(|line| format!("{line}\n")).collect();
     let joined = format!("{begun}{rest}");
@@ -230,7 +231,7 @@ async fn a_selection_verifies_offline_event_by_event_and_a_changed_one_does_not(
     let note =
         parsed(lines.last().unwrap())[0]["checkpoint"].as_str().unwrap().lines().nth(2).unwrap().to_owned();
     assert_eq!(kind(answer.text.replace(&note, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), "Signature");
-    // Nothing found is nothing to prove.
+    // An empty result contains nothing to prove.
     let none = world.export("action=vault.key_rotated&client_id=nobody").await;
     assert_eq!((none.text.lines().count(), check(&none.text).events), (2, 0));
 }
@@ -274,7 +275,7 @@ async fn proofs_hold_across_blocks_whether_the_index_has_come_to_them_or_not() {
     assert_eq!(head[0]["peaks"].as_array().unwrap().len(), 2);
 }
 
-/// Appends so many events as the server would.
+/// Appends this many events as the server would.
 async fn grow(sql: &mut sqlx::PgConnection, count: u64) {
     grow_by(sql, count, "").await;
 }
@@ -415,7 +416,7 @@ async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let world = World::configured("[audit]\nstream_write_timeout = 1").await;
     let mut sql = world.server.sql().await;
-    // More than the buffers of two sockets take.
+    // More than the buffers of two sockets can store.
     grow_by(&mut sql, 30_000, &"x".repeat(600)).await;
     let token = world.management_token(&world.admin).await;
     let path = "/api/v1/audit-logs/export";
@@ -430,13 +431,13 @@ async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
     let mut first = [0_u8; 1_000];
     stream.read_exact(&mut first).await.unwrap();
     assert!(first.starts_with(b"HTTP/1.1 200"));
-    // It is cut off while nothing is read; what is in the buffers can still be read.
+    // The export is disconnected while the client reads nothing; the buffered part can still be read.
     world.server.cut_off("export", 1).await;
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
     let text = String::from_utf8_lossy(&rest);
     assert!(!text.ends_with("0\r\n\r\n") && !text.contains("{\"checkpoint\":"), "{} bytes", rest.len());
-    // It goes on behind the last whole line that it has.
+    // The client resumes after the last complete line.
     let last = text.rmatches("\"seq\":").next().is_some();
     assert!(last);
     let rest = world.export("from_seq=29000").await;

@@ -1,4 +1,4 @@
-//! The log: everything is in it, nobody alters it unnoticed.
+//! The log: every operation is recorded, and every change of the log is detected.
 
 use actchain::domain::audit::verify::IntegrityErrorKind;
 use actchain::platform::jose::SealingKey;
@@ -25,7 +25,7 @@ async fn key(world: &World) -> VerifierKey {
     VerifierKey::parse(&text).unwrap()
 }
 
-/// A world with some events and a checkpoint over them, and three events more.
+/// A world with some events, a checkpoint over them, and three later events.
 async fn busy_world() -> (World, TrustAnchors) {
     let world = World::new().await;
     for _ in 0..3 {
@@ -223,7 +223,7 @@ async fn two_servers_append_to_one_log_without_a_fork() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_verifies_offline_and_a_changed_one_does_not() {
     let (world, kept) = busy_world().await;
-    // Not the checkpoint that was just made: one over all that there is.
+    // A checkpoint over all events, instead of the latest checkpoint.
     world.server.pass(60);
     let file = world.export("").await.text.into_bytes();
     let count = world.server.events().await.len() as u64 - 1;
@@ -257,7 +257,7 @@ async fn an_export_verifies_offline_and_a_changed_one_does_not() {
     assert!(!check(&flipped, &TrustAnchors::default()).unwrap().valid, "not even text");
 }
 
-/// A world whose log the index has come to, with a checkpoint in the middle and at the end.
+/// A world whose log is indexed, with a checkpoint in the middle and at the end.
 async fn indexed_world() -> (World, TrustAnchors) {
     let world = World::new().await;
     crate::transparency::grow(&world.server, 1_300).await;
@@ -340,7 +340,7 @@ async fn the_first_bad_seq_is_named_with_what_is_wrong_with_it() {
         ),
     ];
     for (statement, seq, kind) in cases {
-        // A head that does not fit its size is no log: that is a fault, and tried elsewhere.
+        // A head that does not fit its size makes verification impossible: that is a fault, tested elsewhere.
         if kind == IntegrityErrorKind::Root && seq == 0 {
             sql.execute(statement).await.unwrap();
             let fault = audit::verify_database(&mut world.server.sql().await, &TrustAnchors::default()).await;
@@ -395,7 +395,7 @@ async fn a_checkpoint_that_is_believed_has_to_be_one_and_to_be_of_this_log() {
         believe(&forged, vec![log]).await.integrity_error.unwrap().kind,
         IntegrityErrorKind::Signature
     );
-    // The log is rewritten as a whole behind its back, stored hashes and all: it is not the one that was believed.
+    // The whole log is rewritten, including stored hashes: it is not consistent with the trusted checkpoint.
     let mut sql = world.server.sql().await;
     sql.execute("UPDATE audit_block SET leaves = leaves || '' WHERE false; DELETE FROM audit_checkpoint")
         .await

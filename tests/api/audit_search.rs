@@ -1,4 +1,4 @@
-//! Asking the log: filters, pages, and who may see what.
+//! Audit queries: filters, pages, and visibility.
 
 use actchain::domain::audit::filter::Filter;
 use actchain::platform::config::Span;
@@ -14,7 +14,7 @@ use crate::support::world::World;
 
 const LOGS: &str = "/api/v1/audit-logs";
 
-/// What a filter has to find, found by looking at everything.
+/// The events that a filter must find, by a comparison with every event.
 fn expected(events: &[Value], filter: &Filter) -> Vec<u64> {
     events.iter().filter(|event| filter.matches(event)).map(|event| event["seq"].as_u64().unwrap()).collect()
 }
@@ -33,7 +33,7 @@ async fn every_filter_finds_what_is_there_and_nothing_else_in_pages_of_any_size_
     let (auditor, token) = auditor(&world).await;
     let mut dice = Dice(1);
     fill(&world, &mut dice, 1_500).await;
-    // Partitions open in the middle; some of the log is covered by the index, some is not.
+    // A partition opens in the middle; the index covers only part of the log.
     assert!(
         index::open_partition(
             &world.server.app.pool,
@@ -67,7 +67,7 @@ async fn every_filter_finds_what_is_there_and_nothing_else_in_pages_of_any_size_
     let mut found = 0;
     for round in 0..60_u64 {
         let mut filter = Filter::default();
-        // Each alone first, then several together.
+        // Each filter alone first, then several together.
         let together = if round < 16 { 1 } else { 1 + dice.roll(3) };
         for n in 0..together {
             let which = if round < 16 { round } else { dice.roll(16) } as usize;
@@ -165,7 +165,7 @@ async fn bad_queries_get_a_clear_no() {
     assert_eq!(dated.json["items"].as_array().unwrap().len(), 1, "dates begin at midnight UTC");
     let later = read(&world, (&auditor, &token), &format!("{LOGS}?from=2026-01-02")).await;
     assert_eq!((later.status, &later.json["items"]), (200, &json!([])));
-    // A cursor beyond everything finds nothing, and does not fail.
+    // A cursor after the last event finds nothing, and does not fail.
     let beyond = format!("{}.{}", u64::MAX, cursor.split_once('.').unwrap().1);
     let none = read(&world, (&auditor, &token), &format!("{LOGS}?cursor={beyond}&order=oldest")).await;
     assert_eq!((none.status, &none.json["next"]), (200, &Value::Null));

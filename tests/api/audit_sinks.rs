@@ -1,4 +1,5 @@
-//! Where the log is sent: every event, in order, signed, at least once; and nobody's trouble is another's.
+//! Delivery of the log to sinks: every event, in order, signed, at least once; a failing sink does not affect the
+//! others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -18,7 +19,7 @@ use crate::support::world::World;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// A receiver whose answers the test sets.
+/// A receiver whose responses the test sets.
 struct Receiver {
     server: MockServer,
     status: Arc<AtomicU16>,
@@ -52,7 +53,7 @@ impl Receiver {
         self.server.received_requests().await.unwrap()
     }
 
-    /// The `seq` of everything that came, in the order in which it came.
+    /// The `seq` of all received events, in the order of arrival.
     async fn seqs(&self) -> Vec<u64> {
         let seq = |request: &Request| header(request, "actchain-audit-seq").parse().unwrap();
         self.got().await.iter().map(seq).collect()
@@ -63,7 +64,7 @@ fn header(request: &Request, name: &str) -> String {
     request.headers.get(name).unwrap_or_else(|| panic!("no {name}")).to_str().unwrap().to_owned()
 }
 
-/// By the specification, and none of our code: which of some secrets signed a request.
+/// Which of some secrets signed a request; follows the specification and uses no code of the server.
 fn signers(request: &Request, secrets: &[&str]) -> Vec<usize> {
     let message = [
         header(request, "webhook-id").as_bytes(),
@@ -197,7 +198,7 @@ async fn what_is_never_taken_becomes_a_dead_letter_that_can_be_sent_again() {
     let letter = &letters.json["items"][0];
     assert_eq!((&letter["seq"], &letter["error"]), (&json!(seq), &json!("status 500")));
 
-    // In vain once more: it stays.
+    // The replay fails again: the dead letter stays.
     let again = world.as_admin("POST", &format!("{path}/replay"), json!({})).await;
     assert_eq!((again.status, &again.json["dead_letters"]), (200, &json!(1)));
     assert!(run(&world).await > 0);
@@ -264,7 +265,7 @@ async fn two_servers_deliver_once_each_and_a_dead_one_is_followed() {
     let size = size(&world).await;
     assert_eq!(receiver.seqs().await, (0..size).collect::<Vec<_>>());
 
-    // A server that died in the middle: it has the lease, and what it sent last is not written down.
+    // A server that died in the middle: it has the lease, and its last delivery is not recorded.
     let mut sql = world.server.sql().await;
     let lease = uuid::Uuid::from_u128(7);
     let now = world.server.clock.now();
@@ -299,7 +300,7 @@ async fn both_secrets_sign_for_a_day_and_none_is_ever_told_again() {
         let bare = secret.strip_prefix("whsec_").unwrap();
         assert!(!dump.contains(bare) && !list.contains(bare));
     }
-    // A new data key seals them anew.
+    // A new data key reseals the secrets.
     let vault = &world.server.app.vault;
     let now = world.server.clock.now();
     actchain::services::vault::rekey(&world.server.app.pool, &vault.keys, now, |_, _| {}).await.unwrap();

@@ -1,4 +1,4 @@
-//! Following the log: server-sent events without gap or repeat, across servers.
+//! Streams of the log: server-sent events without gap or repetition, across servers.
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::support::{Server, http};
 
 const STREAM: &str = "/api/v1/audit-logs/stream";
 
-/// A reader as a browser would be: it knows the last id, and collects events.
+/// A reader like a browser: it stores the last id, and collects events.
 struct Reader {
     bytes: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     text: String,
@@ -43,7 +43,7 @@ async fn open(
 }
 
 impl Reader {
-    /// Takes the next bytes; `false` at the end.
+    /// Reads the next bytes; `false` at the end.
     async fn take(&mut self) -> bool {
         let bytes = self.bytes.next().await;
         let Some(Ok(bytes)) = bytes else { return false };
@@ -103,11 +103,11 @@ async fn whoever_comes_back_misses_nothing_and_gets_nothing_twice() {
     let reading = async {
         let mut round = 0;
         while seen.len() < total {
-            // Each time with another server, and hanging up in the middle.
+            // Each round uses another server, and disconnects in the middle.
             let server = if round % 2 == 0 { &world.server } else { &twin };
             let query = if last.is_none() { "?from_seq=0" } else { "" };
             let mut reader = open(&world, server, (&auditor, &token), (query, last.as_deref())).await;
-            // Sometimes what comes at once, and sometimes much more than that.
+            // Few events in some rounds, and many more in others.
             let want = (total - seen.len()).min(if round % 2 == 0 { 97 } else { 600 });
             reader.until(|reader| reader.events.len() >= want).await;
             seen.extend(reader.seqs());
@@ -162,7 +162,7 @@ async fn whoever_may_not_read_any_more_is_sent_away() {
     reader.until(|reader| reader.last_id.is_some()).await;
     world.server.disable("auditor").await;
     while reader.take().await {}
-    // Also a server that stops sends its readers away at once: they go on elsewhere.
+    // A server that stops also disconnects its readers at once, so that they reconnect elsewhere.
     let user = http().get(format!("{}{STREAM}", world.server.base)).bearer_auth(world.user_token());
     let mut bytes = user.send().await.unwrap().bytes_stream().boxed();
     world.server.app.log_watcher.close();
@@ -188,7 +188,7 @@ async fn a_reader_that_stops_reading_is_cut_off_and_harms_nobody() {
         assert_eq!(&first, b"HTTP/1.1 200");
         stuck.push(socket);
     }
-    // No more than so many at a time; others are not concerned.
+    // The limit on concurrent streams; exports are not affected.
     let more = http().get(format!("{}{STREAM}", world.server.base)).bearer_auth(&token).send().await.unwrap();
     assert_eq!(more.status(), 429);
     let export = format!("{}/api/v1/audit-logs/export", world.server.base);
@@ -208,7 +208,7 @@ async fn a_reader_that_stops_reading_is_cut_off_and_harms_nobody() {
             .status(),
         200
     );
-    // More than any buffer holds.
+    // More than any buffer can store.
     let (mut dice, mut number) = (Dice(6), 0);
     while number < 40_000 {
         let events: Vec<_> = (0..2_000)
@@ -226,10 +226,10 @@ async fn a_reader_that_stops_reading_is_cut_off_and_harms_nobody() {
     }
     assert_eq!(world.first_hop().await.status, 200);
     world.server.cut_off("stream", 2).await;
-    // What is left in the sockets ends before the log does: they were given up.
+    // The data in the sockets ends before the log does: the readers were disconnected.
     for mut socket in stuck {
         let mut rest = Vec::new();
-        // Whoever is cut off sees an end or a reset.
+        // A disconnected reader sees the end of the stream or a reset.
         let _ = socket.read_to_end(&mut rest).await;
         let text = String::from_utf8_lossy(&rest);
         assert!(text.matches("data: ").count() < 40_000);

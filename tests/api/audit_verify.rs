@@ -1,4 +1,4 @@
-//! Ways to be told that a log is whole which is not, or that it is broken while it is whole.
+//! Attacks on verification: an incomplete log that would pass as complete, or a complete log that would fail.
 
 use actchain::domain::audit::partitions;
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
@@ -23,7 +23,7 @@ async fn a_kept_key_that_has_signed_no_checkpoint_vouches_for_nothing() {
     let kept = TrustAnchors { keys: vec![key(server).await], ..TrustAnchors::default() };
     let mut sql = server.sql().await;
     assert!(audit::verify_database(&mut sql, &kept).await.unwrap().valid);
-    // Whoever owns the database rewrites the log: a key of its own signs the only checkpoint there is.
+    // An owner of the database rewrites the log: a new key signs the only checkpoint.
     let seal = SealingKey::of(&server.master);
     sql.execute("DELETE FROM audit_checkpoint").await.unwrap();
     server.pass(60);
@@ -34,7 +34,7 @@ async fn a_kept_key_that_has_signed_no_checkpoint_vouches_for_nothing() {
         report.integrity_error.map(|integrity_error| integrity_error.kind),
         Some(IntegrityErrorKind::Signature)
     );
-    // Or leaves none.
+    // Or deletes all checkpoints.
     sql.execute("DELETE FROM audit_checkpoint").await.unwrap();
     assert!(audit::verify_database(&mut sql, &kept).await.is_err(), "that could not be checked");
 }

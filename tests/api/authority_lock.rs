@@ -1,5 +1,5 @@
-//! The gate is closed for requests that may end something, and for nothing else: a call that is refused for who calls, or
-//! for what it names, is refused without it. While the gate is closed no server records anything.
+//! The authority lock is exclusive only for requests that can revoke something: a call that is refused because of its
+//! caller or its target does not take the lock. While the lock is exclusive, no server records anything.
 
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
@@ -25,7 +25,7 @@ async fn what_is_refused_does_not_close_the_gate() {
     let admins = world.management_token(admin).await;
     let proxys = world.management_token(&world.user_proxy).await;
 
-    // As long as a transaction shares the gate, nothing gets through it that closes it.
+    // While a transaction shares the lock, no exclusive lock is granted.
     let mut sharing = world.server.sql().await;
     let mut transaction = sharing.begin().await.unwrap();
     transaction.execute("SELECT pg_advisory_xact_lock_shared(7223459)").await.unwrap();
@@ -95,7 +95,7 @@ async fn what_is_refused_does_not_close_the_gate() {
     }
     let again = revocation().send().await;
     assert_eq!(again.status, 200, "what was revoked before is not revoked again: {}", again.text);
-    // Meanwhile everything that adds is recorded.
+    // Meanwhile, operations that only add are recorded.
     world.first_hop_of("bob").send().await.with_status(200);
     transaction.rollback().await.unwrap();
     world.moves("bob", &active, "revoke", json!({})).await.with_status(200);

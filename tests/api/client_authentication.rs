@@ -1,4 +1,4 @@
-//! Client authentication: RFC 6749 §2.3, RFC 7521, RFC 7523 with RFC 10070, and keys alone.
+//! Client authentication: RFC 6749 §2.3, RFC 7521, RFC 7523 with RFC 10070, and clients with only a key.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ fn guess<'a>(world: &'a World, client_id: &str, secret: &str) -> Request<'a> {
     Request::to(&world.server).header("authorization", basic(client_id, secret))
 }
 
-/// A token for itself, under a secret.
+/// A client credentials token, with a secret.
 async fn by_secret(world: &World, secret: &str) -> Answer {
     let agent = Agent { auth: Auth::Basic(secret.to_owned()), ..world.email_svc.clone() };
     let request = agent.request(&world.server).param("grant_type", "client_credentials");
@@ -195,7 +195,7 @@ async fn a_wrong_secret_is_refused_without_waiting_for_its_event() {
     let world = World::new().await;
     let before = world.server.events().await.len();
     let mut sql = world.server.sql().await;
-    // Nothing is recorded meanwhile.
+    // Nothing can be recorded meanwhile.
     let closed = sql.begin_with(authority_lock::BEGIN_EXCLUSIVE).await.unwrap();
     let [known, unknown, other] =
         ["email-svc", "nobody", "user-proxy"].map(|id| guess(&world, id, "wrong-secret").send());

@@ -1,5 +1,5 @@
-//! One agent that asks without end does not keep the others from asking; one matter is asked about once; nothing that
-//! waits is out of sight.
+//! An agent that requests without end does not block other agents, the same matter is requested only once, and every
+//! pending request is visible.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ async fn reserved(world: &World) -> String {
     world.given("bob", terms).await.with_status(201).id()
 }
 
-/// The exchange has to be confirmed; gives the id of the confirmation.
+/// The exchange needs a confirmation; returns the id of the ceremony.
 #[track_caller]
 fn ceremony(answer: &Answer) -> String {
     answer.assert_refused(400, "insufficient_user_authentication", "ceremony_required");
@@ -34,7 +34,7 @@ async fn each_agent_has_a_share_of_the_requests_that_wait_for_a_user() {
         let body = json!({"delegator": {"iss": IDP, "sub": "bob"}});
         world.as_agent(agent, "POST", "/delegate", body).await
     };
-    // At once, they do not count past each other.
+    // Concurrent requests cannot exceed the limit.
     let answers = join_all((0..8).map(|_| ask(&world.user_proxy))).await;
     let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
@@ -45,7 +45,7 @@ async fn each_agent_has_a_share_of_the_requests_that_wait_for_a_user() {
     let mine = ask(&world.email_svc).await.with_status(202).id();
     ask(&world.email_svc).await.with_status(202);
     ask(&world.email_svc).await.assert_problem(429, "rate_limited");
-    // What was decided makes room.
+    // A decision frees a place.
     world.moves("bob", &mine, "deny", json!({})).await.with_status(200);
     ask(&world.email_svc).await.with_status(202);
     ask(&world.stranger).await.assert_problem(429, "rate_limited");
@@ -93,7 +93,7 @@ async fn confirmations_that_wait_are_bounded_for_each_client_and_for_the_delegat
         assert!(full.header("retry-after").is_some());
     }
     assert_eq!(ceremony(&hop(matters[0]).send().await), first, "what waits is still answered");
-    // Others have their share, up to what the delegation bears.
+    // Other agents have their own share, up to the limit of the delegation.
     let path = format!("/delegate/{id}/ceremonies/{second}/approve");
     world.as_user("bob", "POST", &path, json!({})).await.with_status(200);
     let approved = hop(matters[1]).send().await.with_status(200);
@@ -111,7 +111,7 @@ async fn confirmations_that_wait_are_bounded_for_each_client_and_for_the_delegat
     let events = world.server.events().await;
     let refused = events.iter().rfind(|event| event["reason"] == "rate_limited").unwrap();
     assert_eq!((&refused["delegation_id"], &refused["detail"]), (&json!(id), &json!(null)));
-    // What lapsed makes room.
+    // An expired confirmation frees a place.
     world.server.pass(300);
     ceremony(&hop(matters[2]).send().await);
 }

@@ -1,5 +1,5 @@
-//! Browser applications of other origins (Fetch §3.3, the CORS protocol): public documents for all, the rest for those that
-//! are configured.
+//! Browser applications of other origins (Fetch §3.3, the CORS protocol): public documents for every origin, other
+//! responses only for configured origins.
 
 use serde_json::json;
 
@@ -23,7 +23,7 @@ fn allowed(answer: &Answer) -> Option<&str> {
     answer.header("access-control-allow-origin")
 }
 
-/// The names in a header field that lists some, in lower case.
+/// The names in a header field with a list, in lower case.
 fn listed(answer: &Answer, name: &str) -> Vec<String> {
     let field = answer.header(name).unwrap_or_default().to_ascii_lowercase();
     field.split(',').map(|name| name.trim().to_owned()).collect()
@@ -54,7 +54,7 @@ async fn every_origin_reads_what_is_public() {
         (&below, "/.well-known/openid-configuration/t1", 200),
         (&below, "/t1/.well-known/openid-configuration", 200),
     ] {
-        // Also without an origin: a cache may keep it for another reader.
+        // Also without an origin: a cache may store the response for another origin.
         for api in [Api::get(&world.server, path), Api::get(&world.server, path).header("origin", "null")] {
             let answer = api.send().await;
             assert_eq!((answer.status, allowed(&answer)), (status, Some("*")), "{path}");
@@ -131,7 +131,7 @@ async fn a_configured_origin_asks_and_approves_and_no_other_does() {
         let answer = Api::get(&world.server, path).header("origin", APP).send().await;
         assert_eq!(allowed(&answer), None, "{path}");
     }
-    // Not a preflight: nobody asks for a method.
+    // No preflight: the request names no method.
     let options = Api::new(&world.server, "OPTIONS", "/oauth/token").header("origin", APP).send().await;
     assert_eq!(options.status, 405);
 }

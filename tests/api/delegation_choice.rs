@@ -1,5 +1,5 @@
-//! Which delegation an exchange rests on: the one that it names, or the narrowest that grants it. The answer, the token and
-//! the event say which.
+//! Which delegation an exchange uses: the delegation that the request names, or the narrowest delegation that allows
+//! the exchange. Response, token and event name the delegation.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::agent::{ACCESS_TOKEN, JWT};
 use crate::support::life::with;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 
-/// The delegation that answer, token and event name: the same one.
+/// The delegation that response, token and event name; it must be the same in all three.
 async fn rests_on(world: &World, answer: Answer) -> String {
     let answer = answer.with_status(200);
     let id = answer.json["delegation_id"].as_str().unwrap().to_owned();
@@ -29,7 +29,7 @@ async fn many_delegations_that_do_not_give_it_hide_none_that_does() {
     let wanted = world.given("bob", json!({"scopes": ["mail.send"], "expires_in": 600})).await.id();
     let answer = world.first_hop_of("bob").param("scope", "mail.send").send().await;
     assert_eq!(rests_on(&world, answer).await, wanted);
-    // What PostgreSQL cannot compare hides none either, nor does what needs a confirmation.
+    // Delegations that PostgreSQL cannot compare, or that need a confirmation, do not hide a suitable delegation.
     for n in 0..20 {
         let detail = json!([{"type": "mailbox", "actions": [format!("a{n}")]}]);
         world.given("bob", json!({"authorization_details": detail})).await.with_status(201);
@@ -95,7 +95,7 @@ async fn a_narrower_one_is_taken_at_once_on_every_server_and_revoking_it_ends_wh
     for server in [&world.server, &twin] {
         assert_eq!(rests_on(&world, hop(server).await).await, wide);
     }
-    // An approval and a renewal are noticed, too.
+    // The twin server also sees an approval and a renewal.
     let asked = world.asked("bob", json!({"scopes": ["mail.read"], "expires_in": 700})).await;
     assert_eq!(rests_on(&world, hop(&twin).await).await, wide, "nothing before it is approved");
     world.moves("bob", &asked, "approve", json!({})).await.with_status(200);
@@ -130,7 +130,7 @@ async fn a_request_names_the_delegation_that_it_rests_on() {
         world.user_proxy.exchange(&world.server, first.token(), ACCESS_TOKEN).param("delegation_id", id)
     };
     assert_eq!(rests_on(&world, own(&wide).send().await).await, wide);
-    // One that does not lead from the holder to the client looks like one that is not there.
+    // A delegation that does not lead from the holder to the client is treated like an unknown delegation.
     let carols = world.given("carol", json!({})).await.id();
     for request in [
         named(&carols),
@@ -190,7 +190,7 @@ async fn every_use_is_counted_with_and_without_a_limit_on_everything_above() {
     };
     assert_eq!(uses(&root).await, (json!(7), json!(null)));
     assert_eq!(uses(&below).await, (json!(6), json!(3)));
-    // What a claim leads to is counted from its first use on.
+    // A delegation from a `may_act` claim counts uses from the first use on.
     let token = world.user_token_with(|claims| {
         claims["sub"] = json!("dora");
         claims["scope"] = json!("mail.read");

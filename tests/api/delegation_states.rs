@@ -1,5 +1,5 @@
-//! A state that is final stays as it is: the first end on the path decides, whatever ends later. Alone, in lists, in
-//! chains, and in the log.
+//! A final state never changes: the first end on the path decides, whatever ends later. Tested for single delegations,
+//! lists, chains and the log.
 
 use serde_json::{Value, json};
 
@@ -13,14 +13,14 @@ async fn swept(world: &World) {
     actchain::jobs::expiry::run_once(app, app.clock.now()).await.unwrap();
 }
 
-/// A root of Bob's, and what hangs below it.
+/// A root of Bob, and its child.
 async fn family(world: &World, root: Value, child: Value) -> (String, String) {
     let root = world.given("bob", root).await.with_status(201).id();
     let child = world.passed_on(&world.user_proxy, (&root, "email-svc"), child).await.with_status(201).id();
     (root, child)
 }
 
-/// State and `ended_by`, the same alone and in the list of that state; and whether the log has an expiry.
+/// State and `ended_by`, which must be equal alone and in the list of the state; and whether the log has an expiry.
 async fn shown(world: &World, id: &str) -> (String, Value, bool) {
     let one = world.shown(id).await;
     let state = one["state"].as_str().unwrap().to_owned();
@@ -57,14 +57,14 @@ async fn what_a_revoked_parent_ended_stays_revoked_and_never_expires() {
         }
         assert_eq!(shown(&world, &root).await, ("revoked".into(), json!(null), false));
     }
-    // The chain says so, too.
+    // The chain shows the same state.
     let token = world.management_token(&world.admin).await;
     let chain = Api::get(&world.server, &format!("/api/v1/audit-logs/chains/{txn}"));
     let chain = chain.client(&world.admin, &token).send().await.with_status(200);
     let hops = chain.json["hops"].as_array().unwrap();
     let states: Vec<&Value> = hops.iter().map(|hop| &hop["delegation_state"]).collect();
     assert!(!states.is_empty() && states.iter().all(|state| **state == json!("revoked")), "{}", chain.text);
-    // What ended silently is not looked at by every sweep.
+    // A sweep does not read delegations that ended without an event again.
     let left: i64 =
         sqlx::query_scalar("SELECT count(*) FROM delegation WHERE NOT expiry_logged AND expires_at <= $1")
             .bind(world.server.clock.now())
@@ -112,7 +112,7 @@ async fn what_was_used_up_before_its_parent_was_revoked_stays_expired() {
         assert_eq!(shown(&world, &other).await.0, "expired");
         assert_eq!(shown(&world, &root).await.0, "revoked", "that is what its revocation answered");
     }
-    // An exchange that takes the last use has an instant, too.
+    // The last use by an exchange also sets the time of the end.
     let (root, child) = family(&world, json!({"max_uses": 1}), json!({})).await;
     world.first_hop_of("bob").send().await.with_status(200);
     world.server.pass(1);
@@ -135,7 +135,7 @@ async fn the_first_cut_off_decides_and_a_later_one_changes_nothing() {
     cut_off(IDP, "bob").await;
     world.server.pass(1_000);
     cut_off(IDP, "bob").await;
-    // A token of before is not accepted, with some allowance for the clock of its issuer.
+    // A token issued before is not accepted, with a tolerance for the clock skew of its issuer.
     world.server.pass(11);
     let (fresh, below) = family(&world, json!({"expires_in": 600}), json!({"expires_in": 300})).await;
     world.server.pass(100);

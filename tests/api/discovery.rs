@@ -1,4 +1,4 @@
-//! What a provider says of itself (RFC 8414, OpenID Connect Discovery), in all the ways in which providers say it.
+//! Metadata of providers (RFC 8414, OpenID Connect Discovery), in all the forms that providers publish.
 
 use serde_json::{Value, json};
 use wiremock::matchers::path;

@@ -1,4 +1,5 @@
-//! Clients of HTTP/1.0, such as proxies by their defaults: RFC 9112 §6.1 knows no transfer codings for them.
+//! Clients of HTTP/1.0, such as reverse proxies with default settings: HTTP/1.0 has no transfer codings (RFC 9112
+//! §6.1).
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -13,7 +14,7 @@ async fn open(world: &World, text: &str) -> TcpStream {
     stream
 }
 
-/// The whole answer, up to the end of the connection: head and body.
+/// The complete response, up to the end of the connection: head and body.
 async fn all(mut stream: TcpStream) -> (String, String) {
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();

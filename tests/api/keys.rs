@@ -1,4 +1,4 @@
-//! Our signing keys: published before they sign, and as long as a token that they signed lives.
+//! The server's signing keys: published before they sign, and for as long as a token signed by them is valid.
 
 use actchain::jobs::key_rotation;
 use actchain::platform::jose::{Alg, Jws, PublicKey, SealingKey, SigningAlg, SigningKey};
@@ -86,7 +86,7 @@ async fn js_16_a_key_signs_only_after_it_was_published_and_stays_while_its_token
     let still = jwks(&world.server).await;
     assert!(kids(&still).contains(&kid(old.token()).as_str()), "the old one is still there");
     assert_eq!(still.len(), 3);
-    // A token signed by the old key at the last moment keeps it in the set.
+    // A token that the old key signed at the last moment keeps the key in the set.
     let mut sql = world.server.sql().await;
     let update = "UPDATE issued_token SET expires_at = $1 WHERE kid = $2";
     let late = world.server.clock.now() + time::Duration::seconds(300);
@@ -141,7 +141,7 @@ async fn a_public_key_that_is_planted_in_the_database_verifies_nothing() {
     let forged = planted.sign("at+jwt", &token.claims()).unwrap();
     own(&forged).await.assert_refused(400, "invalid_request", "subject_token_invalid");
     assert_eq!(own(token.token()).await.status, 200);
-    // A row of its own needs a seal of its own.
+    // A second row needs a seal of its own.
     sqlx::query(
         "INSERT INTO signing_key (kid, purpose, alg, public_jwk, sealed, created_at, activated_at, retired_at)
          SELECT $1, purpose, alg, $2, sealed, created_at, activated_at, now() FROM signing_key

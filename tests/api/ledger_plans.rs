@@ -1,5 +1,6 @@
 //! How PostgreSQL executes the statements of the ledger: each is planned once for each connection, whatever the tables
-//! contain at that moment, and the plan is kept while they grow. A trigger explains the plans in the ledger's own session.
+//! contain at that moment, and the plan is kept while they grow. A trigger explains the plans in the ledger's own
+//! session.
 
 use serde_json::{Value, json};
 use sqlx::types::Json;
@@ -26,11 +27,11 @@ const STATEMENTS: [&str; 11] = [
 /// The statement that appends the events, and is the one that fires the trigger.
 const APPEND: &str = "WITH added AS";
 
-/// Tables of one row.
+/// Tables that always have exactly one row.
 const SINGLETONS: [&str; 4] = ["registry", "replay_horizon", "revocation_epoch", "audit_head"];
 
-/// The indexes that find a row by what a batch knows of it. The last one finds the confirmations that have not expired, of
-/// which there are few.
+/// The indexes that find a row by values that a batch has. The last index finds the few confirmations that have not
+/// expired.
 const INDEXES: [&str; 15] = [
     "client_pkey",
     "connection_pkey",
@@ -71,7 +72,7 @@ const WATCH: &str = r"
     CREATE TRIGGER explain_session AFTER UPDATE ON audit_head FOR EACH STATEMENT
         WHEN (current_setting('plan_cache_mode') = 'force_generic_plan') EXECUTE FUNCTION explain_session()";
 
-/// What a server writes, so far as the ledger's statements read it: 20,000 rows of most tables.
+/// Rows as a server writes them, as far as the ledger's statements read them: 20,000 rows in most tables.
 const ROWS: &str = "
     INSERT INTO client (client_id, kind, name, auth, secrets, scopes, audiences, detail_types, grant_types, dpop,
                         dpop_keys, actor_subjects, created_at, updated_at)
@@ -104,7 +105,7 @@ const ROWS: &str = "
     INSERT INTO connection (id, provider, owner_iss, owner_sub, has_refresh_token, created_at, updated_at, obtained_at)
     SELECT 'c-' || n, 'p-' || 1 + n % 2000, 'i', 'user-' || n, false, now(), now(), now() FROM generate_series(1, 20000) n";
 
-/// A server whose ledger has not planned a statement yet, on a database that PostgreSQL does not analyse by itself.
+/// A server whose ledger has planned no statement yet, with a database that PostgreSQL does not analyse automatically.
 async fn watched() -> (World, PgConnection) {
     let world = World::new().await;
     let mut sql = world.server.sql().await;
@@ -119,8 +120,9 @@ async fn watched() -> (World, PgConnection) {
     (world, sql)
 }
 
-/// Makes the ledger execute all its statements, and requires that each finds its rows by an index. The query of the function
-/// `delegation_state` is not part of these plans: PostgreSQL plans it at each execution, for the tables as they are then.
+/// Makes the ledger execute all its statements, and requires that each finds its rows by an index. The query of the
+/// function `delegation_state` is not part of these plans: PostgreSQL plans it at each execution, for the current
+/// tables.
 async fn assert_planned_well(world: &World, sql: &mut PgConnection) {
     sql.execute(WATCH).await.unwrap();
     each_kind_of_entry(world).await;
@@ -153,8 +155,8 @@ fn assert_by_index(statement: &str, node: &Value) {
     }
 }
 
-/// One exchange of each kind: those in the middle of a chain, one that a `may_act` claim allows, one that takes the last
-/// use, and one that has to be confirmed.
+/// One exchange of each kind: in the middle of a chain, allowed by a `may_act` claim, with the last use, and with a
+/// required confirmation.
 async fn each_kind_of_entry(world: &World) {
     world.second_hop().await;
     let issuer = &world.server.app.issuer;

@@ -1,4 +1,4 @@
-//! API tests: real servers on port 0, a real PostgreSQL, real cryptography. Files are named after RFCs and capabilities.
+//! API tests: real servers on port 0, a real PostgreSQL, real cryptography. File names are RFCs and capabilities.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, unreachable_pub, reason = "tests read the environment")]
 

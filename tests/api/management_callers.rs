@@ -1,5 +1,5 @@
-//! Who may come to the management API (RFC 6750, RFC 9449 §7): every wrong token is 401, every wrong rank 403, everything of others
-//! 404; and bodies that make no sense break nothing.
+//! Access to the management API (RFC 6750, RFC 9449 §7): an invalid token is 401, insufficient rights are 403, and
+//! resources of other callers are 404. Malformed bodies cause no fault.
 
 use actchain::platform::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::support::life::{post, with};
 use crate::support::world::{IDP, MAIL, World};
 use crate::support::{Answer, claims_of};
 
-/// Everything that users, agents and administrators call, for one delegation.
+/// All operations on one delegation, for users, agents and administrators.
 fn calls(id: &str) -> Vec<(&'static str, String)> {
     let of = |name: &str| format!("/delegate/{id}{name}");
     let ceremony = "/ceremonies/00000000-0000-7000-8000-000000000000";
@@ -31,7 +31,7 @@ fn calls(id: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A body that each of them reads.
+/// A valid body for each operation.
 fn body_for(path: &str) -> Value {
     match path.rsplit('/').next().unwrap() {
         "renew" => json!({"expires_in": 100}),
@@ -195,9 +195,9 @@ async fn a_users_token_that_is_bound_to_a_key_comes_with_that_key() {
     call().client(&other, &bound).send().await.assert_problem(401, "access_token_bound");
     let no_proof = call().header("authorization", &format!("DPoP {bound}")).send().await;
     no_proof.assert_problem(401, "dpop_proof_missing");
-    // A proof beside a token that is bound to no key proves nothing.
+    // A proof beside a token that is not bound to a key has no effect.
     call().client(&device, &world.user_token()).send().await.assert_problem(401, "access_token_bound");
-    // What binds it in a way that is not checked here is not passed over (RFC 7800 §3).
+    // A confirmation method that this server does not check is refused, not ignored (RFC 7800 §3).
     for cnf in [json!("x"), json!({}), json!({"x5t#S256": device.jkt()}), json!({"jkt": 1})] {
         let token = world.user_token_with(|claims| claims["cnf"] = cnf);
         call().user(&token).send().await.assert_problem(401, "access_token_invalid");
@@ -206,7 +206,7 @@ async fn a_users_token_that_is_bound_to_a_key_comes_with_that_key() {
     }
 }
 
-/// A call with a proof of whatever claims.
+/// A call with a proof with changed claims.
 fn with_proof<'a>(call: Api<'a>, key: &SigningKey, token: &str, change: impl FnOnce(&mut Value)) -> Api<'a> {
     let mut claims = call.proof_claims(token);
     change(&mut claims);
@@ -224,7 +224,7 @@ async fn a_token_of_a_client_comes_under_its_key_with_a_proof_for_this_very_call
     let call = || Api::get(&world.server, "/delegate/D");
     call().client(agent, &token).send().await.with_status(200);
     call().user(&token).send().await.assert_problem(401, "access_token_bound");
-    // A bound token as a bearer token, with a good proof beside it, is still one without its scheme.
+    // A bound token with the `Bearer` scheme is refused, even with a valid proof.
     let proof = key.sign_proof("dpop+jwt", &call().proof_claims(&token)).unwrap();
     call().user(&token).header("dpop", &proof).send().await.assert_problem(401, "access_token_bound");
     let bare = call().header("authorization", &format!("DPoP {token}")).send().await;
@@ -290,7 +290,7 @@ async fn a_proof_is_for_one_call_whichever_server_hears_it() {
     for lost in answers.iter().filter(|answer| answer.status != 200) {
         lost.assert_problem(401, "dpop_proof_replayed");
     }
-    // A jti is one of its key: another agent's call with the same is another call.
+    // The `jti` is unique for each key: the same `jti` from another agent is accepted.
     let other = world.management_token(&world.email_svc).await;
     let jti = fresh_jti();
     for (agent, token) in [(&world.user_proxy, &token), (&world.email_svc, &other)] {
@@ -312,19 +312,19 @@ async fn a_token_that_is_not_for_us_or_not_alone_or_over_is_none() {
             call.client(agent, token).send().await.assert_problem(401, reason);
         }
     };
-    // For somebody else.
+    // For another audience.
     let for_mail =
         agent.request(&world.server).param("grant_type", "client_credentials").param("audience", MAIL);
     let for_mail = for_mail.send().await.with_status(200);
     refused(agent, for_mail.token(), "access_token_invalid").await;
-    // A user's token that an agent acts with.
+    // A token in which an agent acts for a user.
     let acting = world.first_hop().await;
     refused(agent, acting.token(), "access_token_invalid").await;
-    // Over.
+    // An expired token.
     let old = world.management_token(agent).await;
     world.server.pass(claims_of(&old)["exp"].as_i64().unwrap() - world.server.now());
     refused(agent, &old, "access_token_invalid").await;
-    // Revoked, by the client itself (RFC 7009).
+    // Revoked by the client itself (RFC 7009).
     let revoked = world.management_token(agent).await;
     agent
         .at(&world.server, "/oauth/revoke")
@@ -334,13 +334,13 @@ async fn a_token_that_is_not_for_us_or_not_alone_or_over_is_none() {
         .await
         .with_status(200);
     refused(agent, &revoked, "access_token_invalid").await;
-    // Of a client that is disabled; enabled again, it stands.
+    // A token of a disabled client; it is valid again after the client is enabled.
     let standing = world.management_token(agent).await;
     world.server.disable("user-proxy").await;
     refused(agent, &standing, "access_token_invalid").await;
     world.server.enable("user-proxy").await;
     Api::get(&world.server, "/delegate/D").client(agent, &standing).send().await.with_status(200);
-    // Of another database, with our name on it.
+    // A token of another server that uses this issuer's name.
     let elsewhere = SigningKey::generate(SigningAlg::ES256).unwrap().0;
     let forged = elsewhere.sign("at+jwt", &claims_of(&standing)).unwrap();
     refused(agent, &forged, "access_token_invalid").await;
@@ -349,7 +349,7 @@ async fn a_token_that_is_not_for_us_or_not_alone_or_over_is_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_for_us_in_which_somebody_acts_is_refused() {
     let world = World::new().await;
-    // As much as can be registered: an agent that may have tokens for us.
+    // The most that can be registered: an agent that may obtain tokens for this server.
     let inner = Agent::new("inner", Auth::Assertion);
     let issuer = &world.server.app.issuer;
     let yaml = format!(
@@ -395,11 +395,11 @@ async fn rank_is_of_the_client_and_of_its_token() {
     assert_eq!((refused.status, refused.error()), (400, "invalid_scope"), "{}", refused.text);
     let refused = ask(&world.admin, "actchain.delegate").await;
     assert_eq!((refused.status, refused.error()), (400, "invalid_scope"), "{}", refused.text);
-    // Nobody but an administrator's client is given the scope, whatever is declared.
+    // Only clients of administrators get the scope, whatever the manifest declares.
     let yaml = "clients:\n  - {id: sly, kind: agent, auth: client_secret_basic, secret: sly-secret-0123456789, \
                 scopes: [actchain.admin], grant_types: [client_credentials]}";
     world.server.apply(yaml).await.expect_err("an agent with the scope of administrators");
-    // A service and a resource server have no business here.
+    // A service and a resource server may not use the management API.
     let yaml = "clients:\n  - {id: cron, kind: service, auth: client_secret_basic, secret: cron-secret-0123456789, \
                 scopes: [mail.read], audiences: [\"https://mail.example.com\"], grant_types: [client_credentials]}";
     world.server.apply(yaml).await.unwrap();
@@ -408,7 +408,7 @@ async fn rank_is_of_the_client_and_of_its_token() {
     assert_eq!(refused.status, 400, "{}", refused.text);
     let admin = world.management_token(&world.admin).await;
     assert_eq!(claims_of(&admin)["scope"], "actchain.admin");
-    // Once an administrator and no more: what it had been given is worth nothing now.
+    // A client that is no longer an administrator: its earlier token gives no rights.
     let yaml = format!(
         "clients:\n  - {{id: admin, kind: agent, auth: private_key_jwt, jwks: {{keys: [{}]}}, grant_types: [client_credentials]}}",
         world.admin.key.public_jwk()
@@ -617,7 +617,7 @@ async fn members_of_the_wrong_type_or_name_or_size_are_refused_by_name() {
         json!({"agent": {"type": "a".repeat(101)}}),
         json!({"agent": {"model": "a\u{0}"}}),
         json!({"agent": {"name": "a"}}),
-        // A list would be read as the members in their order.
+        // serde would read a list as the members in their order.
         json!({"delegator": [IDP, "bob"]}),
         json!({"agent": ["assistant", "m-1"]}),
         json!({"ephemeral": [{"kty": "EC"}, "t"]}),
@@ -639,7 +639,7 @@ async fn members_of_the_wrong_type_or_name_or_size_are_refused_by_name() {
     );
     let wrong = world.given("bob", json!({"agent": {"type": 7}})).await;
     assert!(wrong.json["detail"].as_str().unwrap().contains("agent: type"), "{}", wrong.text);
-    // Keys that are none, or more than public, or that cannot be stored.
+    // Invalid keys, private keys, and keys that cannot be stored.
     for ephemeral in [
         json!({"jwk": {}, "task_id": "t"}),
         json!({"jwk": "x", "task_id": "t"}),
@@ -665,7 +665,7 @@ async fn members_of_the_wrong_type_or_name_or_size_are_refused_by_name() {
         let answer = world.as_user("bob", "POST", "/delegate", body).await;
         assert!(matches!(answer.status, 201 | 400), "{strange:.60}: {} {}", answer.status, answer.text);
     }
-    // As long as may be.
+    // Members of the maximum length.
     let most =
         json!({"reason": "ü".repeat(500), "agent": {"type": "ü".repeat(100), "model": "m".repeat(100)}});
     let made = world.given("bob", most.clone()).await.with_status(201).json;
@@ -699,7 +699,7 @@ async fn what_an_agent_says_of_others_is_read_as_strictly() {
     for parent in ["", "ü", "a b", &"a".repeat(40_000)] {
         ask(json!({"parent": parent, "delegate": "email-svc"})).await.assert_problem(404, "not_found");
     }
-    // What was refused did not fill the log with what was sent.
+    // Refused requests did not copy their content into the log.
     let longest = world.server.events().await.iter().map(|event| event.to_string().len()).max().unwrap();
     assert!(longest < 5_000, "{longest} bytes in one event");
 }
@@ -735,7 +735,7 @@ async fn bodies_are_json_of_a_bounded_size_and_say_so() {
     send(Some("application/json"), &padded(64 * 1024 + 1)).await.assert_problem(413, "request_too_large");
     let huge = json!({"delegate": "user-proxy", "reason": "a".repeat(70_000)}).to_string();
     send(Some("application/json"), &huge).await.assert_problem(413, "request_too_large");
-    // The others read as strictly.
+    // The other operations read as strictly.
     let id = world.given("bob", json!({})).await.id();
     for name in ["approve", "deny", "revoke", "renew", "commands", "rotate-key"] {
         for body in ["[]", "{\"reason\":\"a\",\"reason\":\"b\"}", "{\"x\":1}", "{", "null"] {

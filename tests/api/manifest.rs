@@ -1,5 +1,5 @@
-//! The manifest: what it refuses and where, that a rotated secret outlives an old file, its JSON Schema and its reference,
-//! and the removal of what it has registered.
+//! The manifest: refusals and their places, a rotated secret that an old file does not restore, the JSON Schema and its
+//! reference, and the removal of registrations.
 
 use actchain::services::apply::{Mode, Outcome, Request, apply, read_all, schema};
 use actchain::services::clients::rotate_secret;
@@ -24,7 +24,7 @@ impl World {
     }
 }
 
-/// `email-svc` as the world declares it, with this secret.
+/// `email-svc` as the test world declares it, with this secret.
 fn email(secret: &str) -> String {
     format!(
         "clients:\n  - {{id: email-svc, kind: agent, name: E-mail, auth: client_secret_basic, secret: {secret},
@@ -53,7 +53,7 @@ async fn an_old_file_does_not_overwrite_a_rotated_secret_and_a_changed_one_repla
     assert_eq!(line["change"], "unchanged");
     assert!(line["note"].as_str().unwrap().contains("rotated"), "{line}");
     assert_eq!((status_with(&world, rotated).await, status_with(&world, OLD).await), (200, 401));
-    // The file is brought up to date: nothing but what it declares changes.
+    // The file is updated: only the declared members change.
     let updated = world.plan(&email(rotated), Mode::Apply).await.unwrap();
     let line = serde_json::to_value(&updated.lines[0]).unwrap();
     assert_eq!(
@@ -65,7 +65,7 @@ async fn an_old_file_does_not_overwrite_a_rotated_secret_and_a_changed_one_repla
     let kept = world.plan(&email(rotated), Mode::Apply).await.unwrap();
     assert_eq!(serde_json::to_value(&kept.lines[0]).unwrap()["change"], "unchanged");
     assert_eq!(status_with(&world, newest.expose_secret()).await, 200);
-    // The declared secret changes: it takes the place of all there are.
+    // The declared secret changes: it replaces all existing secrets.
     let changed = world.plan(&email("a-new-secret-0123456789"), Mode::Apply).await.unwrap();
     let line = serde_json::to_value(&changed.lines[0]).unwrap();
     assert_eq!(line["members"], json!([{"member": "secret", "secret": "replaced"}]));
@@ -175,7 +175,7 @@ async fn two_issuers_of_one_alias_are_refused_with_both_places() {
     let key = world.idp.public_jwk();
     let issuer =
         |iss: &str| format!("  - {{iss: \"{iss}\", audiences: [x], alias: corp, jwks: {{keys: [{key}]}}}}\n");
-    // The one that comes later is named first, whichever way their names sort.
+    // The later duplicate is named first, in either order of their names.
     let yaml = format!("issuers:\n{}{}", issuer("https://z.example"), issuer("https://a.example"));
     let said = world.plan(&yaml, Mode::DryRun).await.unwrap_err();
     assert!(
@@ -224,7 +224,7 @@ async fn a_removed_issuer_ends_its_users_at_once_for_servers_that_remember_it() 
     let Removal::Removed(said) = removed else { panic!("{removed:?}") };
     assert_eq!((&said["revoked"], &said["affected"]["tokens"]), (&json!(1), &json!(1)));
     assert!(!world.is_active(first.token()).await, "its users' tokens end");
-    // A registry in memory may still have the issuer; nothing is done on its word any more.
+    // A registry in memory may still contain the issuer, but nothing is accepted from it any more.
     let again = world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
     assert_ne!(again.send().await.status, 200);
     let asked = world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy"})).await;
@@ -260,7 +260,7 @@ async fn a_resource_is_removed_when_nothing_names_it_any_more() {
     assert!(matches!(own, Removal::NotFound), "this server itself is not registered, and stays");
 }
 
-/// What a file says, as JSON.
+/// The content of a YAML file, as JSON.
 fn as_json(yaml: &str) -> Value {
     serde_saphyr::from_str(yaml).unwrap()
 }
@@ -310,7 +310,7 @@ fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_members_as_it_does
 
 const BEGIN: &str = "<!-- generated: members -->\n";
 
-/// The reference, from the schema, which is generated from the types that the parser uses.
+/// The reference, generated from the schema, which is generated from the types that the parser uses.
 fn reference() -> String {
     let schema = schema::manifest();
     let of = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().replace('\n', " ");
@@ -361,7 +361,7 @@ fn reference() -> String {
     text
 }
 
-/// The type of a member in words; a named type is noted.
+/// The type of a member in words; named types are added to `named`.
 fn type_of(member: &Value, named: &mut std::collections::BTreeSet<String>) -> String {
     if let Some(name) = member["$ref"].as_str() {
         let name = name.rsplit('/').next().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Operating: health, metrics, limits, discovery.
+//! For operators: health, metrics, limits, discovery.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Two of them at the same instant, on two servers over one database.
+//! Two requests at the same instant, on two servers with one database.
 
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ async fn a_use_counts_on_every_ancestor_that_has_a_limit() {
     below().await.assert_refused(400, "invalid_request", "command_limit");
 }
 
-/// After the event that ends something, the log has no success that relied on it.
+/// After the event of the revocation, the log has no successful exchange that relied on the revoked authority.
 fn assert_nothing_issued_after(events: &[Value], ending: &str) -> usize {
     let end = events.iter().position(|event| event["action"] == ending).expect("the end is in the log");
     let issued = |event: &&Value| event["action"] == "oauth.token.exchanged" && event["outcome"] == "success";
@@ -78,7 +78,7 @@ fn assert_nothing_issued_after(events: &[Value], ending: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_recorded_as_issued_after_its_delegation_was_revoked() {
-    // However slow the machine, none of them gives up waiting for its turn.
+    // On a slow machine, none of the requests times out while it waits.
     let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
     let twin = world.server.twin_with(patient).await;
@@ -88,7 +88,7 @@ async fn nothing_is_recorded_as_issued_after_its_delegation_was_revoked() {
         world.user_proxy.exchange(server, &user, JWT).param("audience", MAIL).send()
     });
     let revoke = async {
-        // Somewhere in the middle: when some have been recorded.
+        // In the middle: after some exchanges have been recorded.
         while world
             .server
             .events()
@@ -110,7 +110,7 @@ async fn nothing_is_recorded_as_issued_after_its_delegation_was_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_recorded_as_issued_after_its_client_was_disabled() {
-    // However slow the machine, none of them gives up waiting for its turn.
+    // On a slow machine, none of the requests times out while it waits.
     let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
     let twin = world.server.twin_with(patient).await;

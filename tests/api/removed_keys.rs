@@ -1,5 +1,5 @@
-//! A removed key stays removed: whatever declares it again, by whichever way the client authenticates, until an operator
-//! restores it by name.
+//! A removed key stays removed: whatever declares the key again, and however the client authenticates, until an
+//! operator restores the key by its thumbprint.
 
 use actchain::domain::refusal::{Error, Refusal};
 use actchain::platform::jose::SigningKey;
@@ -15,7 +15,7 @@ use crate::support::ends::{Made, Maker, new_key};
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, Server};
 
-/// A client of the usual world, as an operator's file declares it, with these lines about its keys.
+/// A client of the test world as a manifest declares it, with these lines about its keys.
 fn declared(id: &str, keys: &str) -> String {
     format!(
         "clients:\n  - {{id: {id}, kind: agent, name: Some agent, {keys}, scopes: [mail.read, mail.send, both], \
@@ -39,7 +39,7 @@ async fn restore(world: &World, client_id: &str, jkt: &str) -> Value {
     principals::restore_key(&world.server.desk(), &world.server.operator(), &key).await.unwrap().body
 }
 
-/// What an agent gets for Alice's token.
+/// The response to an agent's exchange of Alice's token.
 async fn hop(server: &Server, agent: &Agent, user_token: &str) -> Answer {
     agent.exchange(server, user_token, JWT).param("audience", MAIL).send().await
 }
@@ -69,7 +69,7 @@ async fn a_removed_key_that_the_same_file_declares_again_authenticates_nobody() 
         let stolen = hop(server, &world.user_proxy, &world.user_token()).await;
         stolen.assert_refused(401, "invalid_client", "");
     }
-    // Another key of the client is registered and used as before.
+    // Another key of the client can be registered and used as before.
     world.server.apply(&declared("user-proxy", &inline(&[&spare]))).await.unwrap();
     let other = Agent { key: spare, ..world.user_proxy.clone() };
     assert_eq!(hop(&world.server, &other, &world.user_token()).await.status, 200);
@@ -77,8 +77,8 @@ async fn a_removed_key_that_the_same_file_declares_again_authenticates_nobody() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_key_that_is_registered_all_the_same_authenticates_nobody() {
-    // RFC 7523 §3: the signature alone does not make an assertion valid. A row of an older version, or a race of an
-    // operator's file with a removal, may leave the key registered.
+    // RFC 7523 §3: a valid signature alone does not make an assertion valid. A row of an older version, or a manifest
+    // applied during a removal, may leave the key registered.
     let world = World::new().await;
     remove(&world, "user-proxy", world.user_proxy.jkt()).await;
     remove(&world, "followup-svc", world.followup_svc.jkt()).await;
@@ -115,7 +115,7 @@ async fn a_removed_key_that_is_pinned_again_signs_no_proof() {
     assert_names_the_way_back(&refused, "email-svc", world.email_svc.jkt());
     let refused = world.server.apply(&keyed(&world.followup_svc)).await;
     assert_names_the_way_back(&refused, "followup-svc", world.followup_svc.jkt());
-    // RFC 9449 §4.3: the proof is good, its key is not one of this client.
+    // RFC 9449 §4.3: the proof is valid, but its key does not belong to this client.
     let answer = world.hop(&world.email_svc, &first).await;
     answer.assert_refused(400, "invalid_dpop_proof", "dpop_proof_key_unknown");
     let answer = world.hop(&world.followup_svc, second.token()).await;
@@ -172,7 +172,7 @@ async fn a_key_that_moves_from_a_list_to_the_clients_url_is_unpinned_and_not_rem
     world.server.apply(&moved).await.unwrap();
     assert_eq!(hop(&world.server, &agent, &world.user_token()).await.status, 200, "the URL publishes it");
     assert!(world.is_active(&before).await);
-    // Back to a list, then to another one: the plan names what it removes, and that stays removed.
+    // Back to a list, then to another list: the plan names the removed keys, and they stay removed.
     world.server.apply(&declared("user-proxy", &inline(&[&agent.key]))).await.unwrap();
     let replaced = declared("user-proxy", &inline(&[&spare]));
     let plan = world.plan(&replaced, Mode::DryRun).await.unwrap();
@@ -202,7 +202,7 @@ async fn an_operator_restores_a_key_and_tokens_from_before_its_removal_stay_revo
         (&event["action"], &event["target"], &event["detail"]["jkt"]),
         (&json!("client.key_restored"), &json!("user-proxy"), &json!(jkt))
     );
-    // Restored is not registered: that is what the file does.
+    // A restored key is not registered yet: the manifest registers it.
     let answer = hop(&world.server, &world.user_proxy, &world.user_token()).await;
     answer.assert_refused(401, "invalid_client", "");
     world.server.apply(&file).await.unwrap();
@@ -211,7 +211,7 @@ async fn an_operator_restores_a_key_and_tokens_from_before_its_removal_stay_revo
     assert_eq!(after.status, 200, "{}", after.text);
     world.assert_alive(&both, &world.user_proxy, after.token()).await;
     world.assert_dead(&both, (&world.user_proxy, &before), "key_removed", 1).await;
-    // Removed once more, the restored key is refused like any other, with what it obtained.
+    // Removed again, the restored key is refused like any other key, with the tokens obtained with it.
     remove(&world, "user-proxy", jkt).await;
     assert_names_the_way_back(&world.server.apply(&file).await, "user-proxy", jkt);
     let answer = hop(&twin, &world.user_proxy, &world.user_token()).await;
@@ -245,7 +245,7 @@ async fn only_an_operator_restores_and_only_what_was_removed() {
     assert_eq!(Refusal::KeyNotReusable.code_for_resource().status, 409);
 }
 
-/// Asks for another key of an agent that was made for one delegation.
+/// Requests a key rotation for an ephemeral agent.
 async fn rotate(world: &World, from: &Made, to: &SigningKey) -> Answer {
     let path = format!("/delegate/{}/rotate-key", from.delegation);
     world.as_agent(&from.agent, "POST", &path, json!({"jwk": to.public_jwk()})).await
@@ -269,7 +269,7 @@ async fn an_agents_replaced_key_is_not_taken_back() {
         let answer = hop(&world.server, &agent, &world.user_token()).await;
         answer.assert_refused(401, "invalid_client", "");
     }
-    // Nor is another agent made for it, by Alice or by an agent.
+    // No other ephemeral agent can be created with the key, by Alice or by an agent.
     for maker in [Maker::User("alice"), Maker::Agent(&world.user_proxy)] {
         let more = if matches!(maker, Maker::Agent(_)) { json!({"parent": "D"}) } else { json!({}) };
         let again = world.make(&maker, &made.agent.key, ("t", more)).await;
@@ -350,7 +350,8 @@ async fn an_approval_shows_which_key_it_approves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrators_removed_key_opens_no_desk() {
-    // The thief of an administrator's key cannot restore it: its tokens are revoked, and the management API has no such call.
+    // A thief of an administrator's key cannot restore the key: its tokens are revoked, and the management API has no
+    // such call.
     let world = World::new().await;
     let desk = world.management_token(&world.admin).await;
     let key = ClientKey { client_id: "admin", jkt: world.admin.jkt() };

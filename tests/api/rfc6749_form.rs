@@ -1,4 +1,4 @@
-//! RFC 6749: wire rules of the token endpoint, and whatever strangers send instead.
+//! RFC 6749: wire rules of the token endpoint, and malformed requests.
 
 use crate::support::Answer;
 use crate::support::agent::{JWT, Request};

@@ -1,4 +1,4 @@
-//! RFC 7009: a token that is revoked is dead with all that was made from it, and nothing else is.
+//! RFC 7009: a revoked token is inactive with all tokens derived from it; all other tokens stay active.
 
 use serde_json::{Value, json};
 
@@ -64,7 +64,7 @@ async fn rv_02_another_clients_token_is_left_alone_and_the_attempt_is_recorded()
     let world = World::new().await;
     let first = world.first_hop().await;
     let second = world.hop(&world.email_svc, first.token()).await;
-    // Neither a stranger, nor who is above or below in the chain, nor who the token is for, nor an administrator here.
+    // Not allowed: a stranger, the next and the previous client in the chain, the token's audience, an administrator.
     for (thief, token) in [
         (&world.stranger, first.token()),
         (&world.email_svc, first.token()),
@@ -151,7 +151,7 @@ async fn rv_05_rv_06_te_43_all_that_was_made_from_a_token_is_dead_at_once_everyw
     let sibling = first_hop_of(&world, &user).await;
     let nephew = world.hop(&world.email_svc, &sibling).await.token().to_owned();
     let (_, bystander) = world.bystander().await;
-    // Lists are in every cache, and so are the paths.
+    // Warms the caches of lists and paths.
     for (holder, token) in [
         (&world.user_proxy, &first),
         (&world.user_proxy, &narrower),
@@ -308,7 +308,7 @@ async fn rv_07_without_the_database_nothing_is_revoked_and_nobody_is_told_otherw
     let list = Api::get(&world.server, &path).send().await;
     assert_eq!(list.status, 503, "a list may only be served as long as it is known that it holds");
     outage.end().await;
-    // Connections that were cut off are noticed one by one; how many there are is no promise.
+    // Closed connections are detected one by one; their number is not fixed.
     let mut told = world.server.introspect(&world.mail_server, &token).await;
     for _ in 0..50 {
         if told.status == 200 {

@@ -1,4 +1,4 @@
-//! RFC 7662 and RFC 9701: what a resource server is told about a token, and nobody else.
+//! RFC 7662 and RFC 9701: what introspection discloses about a token, and to which resource servers.
 
 use actchain::services::clients;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ fn asking<'a>(server: &'a Server, by: &'a Agent, token: &str) -> Request<'a> {
     by.at(server, "/oauth/introspect").without("dpop").param("token", token)
 }
 
-/// Byte for byte what everybody reads who has no business with a token.
+/// The exact response for every caller that may not introspect the token.
 #[track_caller]
 fn assert_inactive(answer: &Answer, what: &str) {
     assert_eq!((answer.status, answer.text.as_str()), (200, INACTIVE), "{what}");
@@ -147,7 +147,7 @@ async fn in_04_a_token_is_told_of_to_the_resource_servers_it_is_meant_for_and_to
         [&calendar_server, &service, &world.email_svc, &world.stranger, &world.user_proxy, &world.admin]
     {
         let answer = asking(&world.server, caller, &token);
-        // Agents whose every token is bound prove their key here, too.
+        // Clients whose tokens are all bound prove their key here, too.
         let answer = if caller.id == "calendar-server" {
             answer.send().await
         } else {
@@ -240,7 +240,7 @@ async fn in_06_each_caller_sees_its_own_scopes_and_details_of_a_token_for_two() 
         (&json!("both"), &json!([])),
         "no mailbox is any business of the calendar's; and nothing is not everything"
     );
-    // What a target does not know any more is no right there, even in a token that was issued before.
+    // A scope that the resource no longer declares gives no rights, even in a token issued before.
     let yaml = format!("resources:\n  - {{id: \"{CALENDAR}\", scopes: [calendar.read]}}");
     world.server.apply(&yaml).await.unwrap();
     let to_calendar = world.introspect(&calendar_server, token.token()).await;
@@ -395,7 +395,7 @@ async fn an_assertion_is_used_up_wherever_it_was_used() {
     claims["aud"] = json!(format!("{}/oauth/introspect", world.server.app.issuer));
     let elsewhere = ask(&world.server, &signer.key.sign("JWT", &claims).unwrap()).await;
     assert_eq!(elsewhere.status, 401, "CJ-03: the issuer is the only audience");
-    // One that was used for a token is not good for an introspection.
+    // An assertion that was used for a token request cannot be used for an introspection.
     let assertion = world.user_proxy.assertion(&world.server);
     let used = world.user_proxy.request(&world.server).set("client_assertion", &assertion);
     let used = used.param("grant_type", "client_credentials").param("audience", MAIL).send().await;
@@ -425,7 +425,7 @@ async fn si_01_to_si_03_a_signed_answer_is_for_the_caller_alone_and_passes_for_n
     assert_eq!((inactive.status, inactive.header("content-type")), (200, Some(SIGNED)));
     let (_, claims) = world.server.verified(&inactive.text).await;
     assert_eq!(claims["token_introspection"], json!({"active": false}), "SI-03");
-    // JB-14: it is no token, no assertion, and tells nothing about itself.
+    // RFC 8725 §3.12: the response is accepted neither as a token nor as an assertion, and introspects as inactive.
     for kind in [ACCESS_TOKEN, JWT] {
         let passed = world.followup_svc.exchange(&world.server, &answer.text, kind).send().await;
         passed.assert_refused(400, "invalid_request", "subject_token_invalid");

@@ -376,7 +376,7 @@ async fn te_41_cycles_and_depth() {
     let second = world.second_hop().await;
     let back = world.user_proxy.exchange(&world.server, second.token(), ACCESS_TOKEN).send().await;
     back.assert_refused(400, "invalid_request", "actor_cycle");
-    // The delegations were given when the server allowed more.
+    // The delegations were created when the server allowed more hops.
     let shallow = world.server.twin_configured("[tokens]\nmax_depth = 2").await;
     let third = world.followup_svc.exchange(&shallow, second.token(), ACCESS_TOKEN).send().await;
     third.assert_refused(400, "invalid_request", "depth_exceeded");
@@ -390,7 +390,7 @@ async fn max_depth_of_any_delegation_on_the_path_holds() {
             "delegations:\n  - {{id: R{root}, delegator: {{iss: {IDP}, sub: bob{root}}}, delegate: user-proxy, expires_in: 600, max_depth: {root}}}\n  - {{id: S{root}, parent: R{root}, delegate: email-svc, expires_in: 600{child}}}"
         )
     };
-    // What no exchange could use is not declared.
+    // Limits that no exchange could use are refused in the manifest.
     assert!(world.server.apply(&yaml(0, "")).await.unwrap_err().contains("max_depth"));
     assert!(world.server.apply(&yaml(1, "")).await.unwrap_err().contains("deeper than R1 allows (1)"));
     assert!(world.server.apply(&yaml(2, ", max_depth: 3")).await.unwrap_err().contains("max_depth"));
@@ -517,7 +517,7 @@ async fn id_tokens_made_for_another_client_are_refused() {
     ask("user-proxy", JWT).await.assert_refused(400, "invalid_request", "subject_token_invalid");
 }
 
-/// RFC 8707 §2, RFC 3986 §6.2.1: targets are compared character by character.
+/// RFC 8707 §2, RFC 3986 §6.2.1: resources are compared character by character.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_nearly_a_registered_one_is_refused_and_the_event_names_that_one() {
     let world = World::new().await;

@@ -147,7 +147,7 @@ async fn strangers_cannot_grow_the_table_of_spent_proofs() {
 async fn spent_proofs_are_forgotten_but_never_accepted_again_when_a_clock_goes_back() {
     let world = World::new().await;
     let proof = world.email_svc.proof(&world.server);
-    // Under a secret: an assertion would be as old as the proof, and be refused before it.
+    // With a secret: an assertion would be as old as the proof, and be refused first.
     let send = async || {
         let request = world.email_svc.request(&world.server).param("grant_type", "client_credentials");
         request.param("audience", MAIL).set_header("dpop", &proof).send().await

@@ -1,5 +1,5 @@
-//! Write access to the database without the master key makes no issuer, client, resource or delegation that counts: their
-//! rows carry MACs, and a row that is not authentic is a fault.
+//! Write access to the database without the master key creates no valid issuer, client, resource or delegation: rows
+//! have MACs, and a row that is not authentic is a fault.
 
 use actchain::domain::client;
 use actchain::domain::delegation;
@@ -18,20 +18,20 @@ use crate::support::ends::new_key;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, Server};
 
-/// A connection with the rights of a running server, and no more.
+/// A connection with exactly the rights of a running server.
 async fn as_server_role(server: &Server) -> PgConnection {
     let mut sql = server.sql().await;
     sql.execute("SET ROLE actchain_server").await.unwrap();
     sql
 }
 
-/// What an agent gets for a user's token, at a server that remembers nothing.
+/// The response to an agent's exchange of a user's token, at a server with empty caches.
 async fn hop(world: &World, agent: &Agent, token: &str) -> Answer {
     let fresh = world.server.twin().await;
     agent.exchange(&fresh, token, JWT).param("audience", MAIL).send().await
 }
 
-/// RFC 6749 §5.2 has no code for a failing server: 503, and nothing that could be of use.
+/// RFC 6749 §5.2 has no code for a failing server: 503, and a response without a token.
 #[track_caller]
 fn assert_fault(answer: &Answer, what: &str) {
     assert_eq!(answer.status, 503, "{what}: {}", answer.text);
@@ -48,7 +48,7 @@ async fn failures(server: &Server, table: &str) -> u64 {
     metrics.lines().find_map(|line| line.strip_prefix(&name)?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// A row as it was, to be put back; without what PostgreSQL generates.
+/// A saved row that can be restored; without the columns that PostgreSQL generates.
 struct Saved {
     table: &'static str,
     key: &'static str,
@@ -76,7 +76,7 @@ impl Saved {
     }
 }
 
-/// Whether everything that is stored is authentic.
+/// Checks that all stored rows are authentic.
 async fn assert_all_authentic(server: &Server) {
     let (rows, mut sql) = (&server.app.rows, server.sql().await);
     client::store::list(rows, &mut sql).await.unwrap();
@@ -111,7 +111,7 @@ async fn an_issuer_that_the_servers_role_adds_vouches_for_nobody() {
         world.user_proxy.exchange(&world.server, token, JWT).param("audience", MAIL).send().await
     };
     assert_fault(&exchange(&token.unwrap()).await, "the forged issuer");
-    // Nobody is served on a registry that cannot be trusted, and the alarm is counted.
+    // With a registry that is not authentic, every request is refused, and the error is counted.
     assert_fault(&exchange(&world.user_token()).await, "an honest issuer beside it");
     assert!(failures(&world.server, "issuer").await > before);
     let said =
@@ -203,7 +203,7 @@ async fn a_client_that_the_servers_role_adds_or_changes_authenticates_nobody() {
         saved.put_back(&mut sql).await;
         assert_eq!(hop(&world, proxy, &token).await.status, 200, "{change}, taken back");
     }
-    // A removed key is part of what is authentic, and so is a disablement.
+    // The MAC covers the removal of a key, and a disablement.
     let mut sql = as_server_role(&world.server).await;
     sql.execute("UPDATE removed_key SET restored_at = now()").await.unwrap();
     assert_fault(&hop(&world, proxy, &token).await, "a removal undone");
@@ -212,7 +212,7 @@ async fn a_client_that_the_servers_role_adds_or_changes_authenticates_nobody() {
     world.server.disable("user-proxy").await;
     sql.execute("UPDATE client SET disabled_at = NULL WHERE client_id = 'user-proxy'").await.unwrap();
     assert_fault(&hop(&world, proxy, &token).await, "a disablement undone");
-    // A client of the thief's own, and one that is a copy of another under a new name.
+    // A client that the attacker makes, and a copy of a client with a new id.
     let copy =
         "INSERT INTO client SELECT (jsonb_populate_record(c, '{\"client_id\": \"copy\"}')).* FROM client c
                 WHERE client_id = 'followup-svc'";
@@ -320,7 +320,7 @@ async fn every_audited_change_leaves_authentic_rows() {
         .unwrap();
     let again = "clients:\n  - {id: stranger, kind: agent, auth: client_secret_post, max_token_ttl: 60}";
     world.server.apply(again).await.unwrap();
-    // A token's `may_act` makes a delegation in the ledger.
+    // A `may_act` claim of a token creates a delegation in the ledger.
     let may_act = world.user_token_with(|claims| claims["may_act"] = json!({"sub": "email-svc"}));
     drop(hop(&world, &world.email_svc, &may_act).await);
     world.server.revoke("E").await;
@@ -351,11 +351,11 @@ async fn a_missing_key_is_not_made_anew_beside_rows() {
     let seal = SealingKey::of(&world.server.master);
     let mut sql = world.server.sql().await;
     let ensure = async || keys::ensure(&app.pool, &seal, &app.config.keys, now).await;
-    // The key alone is missing: no row that it sealed may count as new.
+    // Only the key is missing: no row with a MAC of that key may be accepted as new.
     sql.execute("DELETE FROM server_secret WHERE name = 'row_mac'").await.unwrap();
     let said = ensure().await.unwrap_err().to_string();
     assert!(said.contains("row_mac") && said.contains("backup"), "{said}");
-    // Nor where rows look as if they had never had a MAC: the owner of the tables can do that.
+    // Nor rows that have no MAC: the owner of the tables can remove the MACs.
     for table in ["issuer", "resource", "client", "delegation"] {
         sql.execute(AssertSqlSafe(format!("UPDATE {table} SET mac = NULL"))).await.unwrap();
     }
@@ -393,7 +393,7 @@ async fn the_servers_role_cannot_rename_a_shared_secret_or_move_an_end() {
         let refused = sql.execute(statement).await.unwrap_err().to_string();
         assert!(refused.contains("permission denied"), "{statement}: {refused}");
     }
-    // Another secret in its place, or garbage, opens nothing.
+    // Another sealed secret in its place, or garbage, cannot be opened.
     let other =
         "UPDATE server_secret SET sealed = (SELECT sealed FROM server_secret WHERE name = 'status_places')
                  WHERE name = 'row_mac'";

@@ -1,4 +1,4 @@
-//! A status list says of each token what introspection goes by: the two ask the same facts from opposite ends.
+//! A status list and introspection agree about every token: they read the same facts from opposite directions.
 
 use std::collections::HashMap;
 
@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::support::Server;
 
-/// Agents, delegations in trees, and tokens in chains, all at random. Delegations were recorded in the epochs up to 10,
-/// tokens in those from 5 to 15, and half of the tokens are in the list behind the one that is looked at.
+/// Random agents, trees of delegations, and chains of tokens. Delegations were recorded in epochs up to 10, tokens in
+/// epochs 5 to 15; half of the tokens are in the second list, which the test does not read.
 const WORLD: &str = "
     INSERT INTO client (client_id, kind, name, auth, secrets, scopes, audiences, detail_types, grant_types, dpop,
                         dpop_keys, actor_subjects, created_at, updated_at)
@@ -46,7 +46,7 @@ const WORLD: &str = "
         END LOOP;
     END $$";
 
-/// What may end, one kind after the other. Cut-offs and the removal of keys have younger tokens, too.
+/// Each kind of revocation in turn. For revoke-all and the removal of keys, newer tokens exist, too.
 const ENDS: [(&str, &str); 11] = [
     ("nothing", "SELECT"),
     ("tokens", "UPDATE issued_token SET revoked_at = '2026-01-01' WHERE random() < 0.05"),
@@ -113,8 +113,8 @@ async fn a_list_says_of_each_token_what_introspection_goes_by() {
     }
 }
 
-/// Compares the first list with what is known of each of its tokens; and what it calls suspended with what is good again
-/// when whatever may pass has passed. Gives how many are not good now.
+/// Compares the first list with introspection of each token. Suspended tokens must be those that are valid again after
+/// every suspension is lifted. Returns the number of tokens that are not valid now.
 async fn agrees(server: &Server, sql: &mut PgConnection, what: &str) -> usize {
     let list = status::store::ended(sql, 0, server.clock.now()).await.unwrap();
     let said = |place: i64| match (list.invalid.contains(&place), list.suspended.contains(&place)) {
@@ -139,7 +139,7 @@ async fn agrees(server: &Server, sql: &mut PgConnection, what: &str) -> usize {
     now.values().filter(|good| !**good).count()
 }
 
-/// Whether each token of the first list stands, as introspection asks it, by place.
+/// Whether introspection accepts each token of the first list, by status index.
 async fn standing(server: &Server, sql: &mut PgConnection) -> HashMap<i64, bool> {
     let tokens: Vec<(Uuid, i64)> =
         sqlx::query_as("SELECT jti, status_index FROM issued_token WHERE status_index < $1")
@@ -147,7 +147,7 @@ async fn standing(server: &Server, sql: &mut PgConnection) -> HashMap<i64, bool>
             .fetch_all(&mut *sql)
             .await
             .unwrap();
-    // What was written by SQL is authentic, too.
+    // Rows that SQL has changed get valid MACs, too.
     sql.execute("UPDATE delegation SET mac = NULL").await.unwrap();
     seal_rows::seal_unsealed(&server.app.rows, sql).await.unwrap();
     let mut standing = HashMap::new();

@@ -1,5 +1,5 @@
-//! Token Status List (draft-ietf-oauth-status-list): every token has a place of its own, and the list says at once what
-//! has become of it.
+//! Token Status List (draft-ietf-oauth-status-list): every token has its own index, and the list shows every revocation
+//! at once.
 
 use std::collections::HashSet;
 
@@ -76,7 +76,7 @@ async fn sl_02_sl_04_sl_07_a_list_is_a_signed_token_that_names_itself_and_its_ti
     assert!(!lst.contains('='), "SL-03");
     let read = StatusList::read(lst).expect("a ZLIB stream of all places");
     assert!(read.get(idx).is_some() && read.get(SIZE).is_none(), "SL-08");
-    // JB-14: it is nothing else.
+    // RFC 8725 §3.12: the list is accepted as no other kind of token.
     let passed = world.email_svc.exchange(&world.server, &list.text, ACCESS_TOKEN).send().await;
     passed.assert_refused(400, "invalid_request", "subject_token_invalid");
     assert_eq!(world.introspect(&world.mail_server, &list.text).await.text, r#"{"active":false}"#);
@@ -161,7 +161,7 @@ async fn sl_13_every_list_that_tokens_point_into_is_listed_and_resolves() {
     let none = lists().await;
     assert_eq!((none.status, &none.json), (200, &json!({"status_lists": []})));
     let first = world.first_hop().await.token().to_owned();
-    // As if the first list had been filled: what comes next goes into the third.
+    // As if the first list were full: the next index comes from the third list.
     let mut sql = world.server.sql().await;
     sqlx::query("SELECT setval('status_block', $1)").bind(2 * 2048 - 1_i64).execute(&mut sql).await.unwrap();
     let twin = world.server.twin().await;
@@ -183,7 +183,7 @@ async fn sl_13_every_list_that_tokens_point_into_is_listed_and_resolves() {
         let list = get(&twin, uri).await;
         assert_eq!((list.status, &claims_of(&list.text)["sub"]), (200, &json!(uri)));
     }
-    // Each list tells of its own tokens only.
+    // Each list contains only its own tokens.
     assert_eq!(world.server.revoke_token(&world.user_proxy, &later).await.status, 200);
     assert_eq!((world.status_of(&later).await, world.status_of(&first).await), (1, 0));
     let (_, idx) = place(&later);
@@ -196,10 +196,10 @@ async fn sl_13_every_list_that_tokens_point_into_is_listed_and_resolves() {
 async fn sl_11_two_servers_never_give_the_same_place_and_places_tell_no_order() {
     let world = World::new().await;
     let twin = world.server.twin().await;
-    // Its secret is verified slowly the first time.
+    // The first verification of a secret is slow.
     for_itself(&world.server, &world.stranger).await;
     for_itself(&twin, &world.stranger).await;
-    // More than one block each, taken in turns.
+    // More than one block for each server, in turns.
     let mut places = Vec::new();
     for _ in 0..36 {
         let batch = (0..32).map(|n| {
@@ -347,7 +347,7 @@ async fn nothing_of_a_list_tells_whose_tokens_it_lists() {
     for word in ["alice", "user-proxy", CALENDAR, MAIL] {
         assert!(!claims.to_string().contains(word), "{word}");
     }
-    // Decoys: an index that nobody has looks like one of a good token.
+    // An unused index has the same status as a valid token.
     let list = StatusList::read(claims["status_list"]["lst"].as_str().unwrap()).unwrap();
     assert!((0..SIZE).step_by(997).all(|idx| list.get(idx).unwrap() as u8 == 0));
 }

@@ -1,5 +1,5 @@
-//! Texts that PostgreSQL does not store: the NUL character, and what is no UTF-8. They are refused at the border, at every
-//! route and in every place, and never become a fault.
+//! Strings that PostgreSQL does not store: the NUL character, and invalid UTF-8. Every route refuses them in every place,
+//! and they never cause a fault.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::contract::Contract;
 use crate::support::desk::Api;
 use crate::support::world::World;
 
-/// Paths with one parameter replaced by such a text; the others are names that nothing has.
+/// Paths with one parameter replaced by such a text; the other parameters are unknown names.
 fn paths(template: &str) -> Vec<String> {
     let is_parameter = |segment: &str| segment.starts_with('{');
     let places = template.split('/').enumerate().filter(|(_, segment)| is_parameter(segment));
@@ -23,7 +23,7 @@ fn paths(template: &str) -> Vec<String> {
     places.flat_map(|(place, _)| ["%00", "a%00b", "%FF"].map(|text| with(place, text))).collect()
 }
 
-/// Bodies with such a text as each member, in each depth of it, and as a name.
+/// Bodies with such a text as each member, at each depth, and as a name.
 fn bodies(properties: &Value) -> Vec<Value> {
     let names = properties.as_object().into_iter().flatten().map(|(name, _)| name.clone());
     let shapes = |name: String| {
@@ -50,7 +50,7 @@ async fn every_route_refuses_them_in_paths_queries_and_bodies() {
             api = api.json(body);
         }
         let answer = api.send().await;
-        // A way of asking that is not offered is a 501, with or without such a text.
+        // A grant that is not offered is 501, with or without such a text.
         let refused = (400..500).contains(&answer.status) || answer.status == 501;
         assert!(refused, "{method} {path} {body:?}: {} {}", answer.status, answer.text);
     };

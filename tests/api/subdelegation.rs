@@ -1,4 +1,4 @@
-//! Passing on: never wider than what is above, in no dimension; capabilities on their ladder; ceremonies, each for one use.
+//! Subdelegation: never wider than the parent in any dimension; capability levels; ceremonies, each for one use.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn limited() -> Value {
            "capability_ceiling": "mutate", "max_uses": 5, "max_depth": 3, "expires_in": 600})
 }
 
-/// For each dimension, what is wider than [`limited`], and what fits into it.
+/// For each dimension: values that are wider than [`limited`], and values within it.
 fn dimensions() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
     let detail = |value: Value| json!([value]);
     vec![
@@ -145,7 +145,7 @@ async fn an_empty_list_allows_nothing_and_nobody_below_regains_anything() {
     let first = world.first_hop_of("bob").send().await.with_status(200);
     let exchange = world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await;
     assert_eq!((exchange.status, exchange.error()), (400, "invalid_target"), "{}", exchange.text);
-    // Details that allow nothing are not details that allow anything.
+    // An empty list of details allows nothing; it does not mean unrestricted.
     let none =
         world.passed_on(&world.user_proxy, (&root, "stranger"), json!({"authorization_details": []})).await;
     let none = none.with_status(201).id();
@@ -216,7 +216,7 @@ async fn capabilities_stand_on_a_ladder_and_tokens_say_how_high() {
     for unknown in ["Execute", "fly", "execute observe"] {
         ask(unknown).await.assert_refused(400, "invalid_request", "capability_unknown");
     }
-    // The token bounds the next hop, whatever the delegations say.
+    // The token limits the next hop, whatever the delegations allow.
     world
         .passed_on(&world.user_proxy, (&id, "email-svc"), json!({"capability_ceiling": "mutate"}))
         .await
@@ -268,7 +268,7 @@ async fn the_ladder_is_the_configured_one() {
     high.assert_refused(400, "invalid_scope", "capability_too_high");
 }
 
-/// The exchange asks for a confirmation; gives its id.
+/// The exchange needs a confirmation; returns the id of the ceremony.
 #[track_caller]
 fn ceremony(answer: &Answer) -> String {
     answer.assert_refused(400, "insufficient_user_authentication", "ceremony_required");
@@ -284,7 +284,7 @@ async fn ceremonies(world: &World, sub: &str, delegation: &str) -> Vec<Value> {
     answer.with_status(200).json["items"].as_array().unwrap().clone()
 }
 
-/// Bob lets `user-proxy` send only what he confirms each time.
+/// Bob lets `user-proxy` send mail only with a confirmation of each use.
 async fn reserved(world: &World) -> String {
     let terms = json!({"scopes": ["mail.read", "mail.send"], "audiences": [MAIL], "max_uses": 100,
                        "ceremony_required_for": ["mail.send"], "expires_in": 7200});
@@ -370,7 +370,7 @@ async fn another_request_or_another_key_needs_another_confirmation() {
         ),
     ];
     assert!(!others.contains(&approved) && others[0] != others[1], "{others:?}");
-    // The same client under another key.
+    // The same client with another key.
     let other_key =
         Agent { key: Agent::new("x", crate::support::agent::Auth::None).key, ..world.user_proxy.clone() };
     let proof = other_key.proof(&world.server);
@@ -489,7 +489,7 @@ async fn an_exchange_that_is_refused_does_not_use_the_confirmation_up() {
     let with_proof = || world.first_hop_of("bob").set_header("dpop", proof.clone());
     let asked = ceremony(&with_proof().send().await);
     decide(&world, "bob", (&id, &asked), "approve").await.with_status(200);
-    // The very same request once more, as careless clients repeat it.
+    // The same request again, as careless clients repeat it.
     with_proof().send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_replayed");
     let token = world.first_hop_of("bob").send().await;
     assert_eq!(token.status, 200, "the confirmation is still there: {}", token.text);
@@ -510,7 +510,7 @@ async fn a_capability_may_be_reserved_and_whatever_does_not_reach_it_passes() {
     let asked = ceremony(&world.first_hop_of("bob").send().await);
     decide(&world, "bob", (&id, &asked), "approve").await.with_status(200);
     let token = world.first_hop_of("bob").send().await.with_status(200);
-    // Each exchange, also of one's own token: what is reserved is in it again.
+    // Every exchange with the reserved scope needs a confirmation, also an exchange of the agent's own token.
     let own = || world.user_proxy.exchange(&world.server, token.token(), ACCESS_TOKEN);
     ceremony(&own().send().await);
     assert_eq!(claim(&own().param("capability_ceiling", "mutate").send().await.with_status(200)), "mutate");
@@ -613,7 +613,7 @@ async fn two_servers_asked_at_once_need_one_confirmation() {
     let exchange = |server| world.user_proxy.exchange(server, &user, JWT).param("audience", MAIL).send();
     let answers = join_all([&world.server, &twin, &world.server, &twin].map(exchange)).await;
     let asked: Vec<String> = answers.iter().map(ceremony).collect();
-    // Whichever of them is approved, the same exchange passes once and not twice.
+    // Whichever ceremony is approved, the same exchange succeeds once and not twice.
     decide(&world, "bob", (&id, &asked[0]), "approve").await.with_status(200);
     exchange(&twin).await.with_status(200);
     ceremony(&exchange(&world.server).await);

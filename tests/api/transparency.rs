@@ -1,4 +1,5 @@
-//! The log for everybody: checkpoints, proofs, tiles, cosignatures, receipts; also with a public tool that reads such logs.
+//! The public log: checkpoints, proofs, tiles, cosignatures, receipts; also read with an independent tool for such
+//! logs.
 
 use actchain::domain::audit::{Action, Event, store, tree};
 use actchain::platform::jose::{SealingKey, SigningAlg, SigningKey};
@@ -20,7 +21,7 @@ use crate::support::desk::Api;
 use crate::support::world::World;
 use crate::support::{Answer, Server};
 
-/// Lets the log have this many events.
+/// Appends events until the log has this many.
 pub async fn grow(server: &Server, to: u64) {
     let mut sql = server.sql().await;
     loop {
@@ -177,7 +178,7 @@ async fn nothing_is_proven_beyond_the_newest_checkpoint_and_nothing_from_a_log_t
     assert!(signed.unwrap_err().to_string().contains("rewritten"), "CK-08: nothing is signed for it either");
 }
 
-/// Tiles over HTTP, as `tlog_tiles` asks for them.
+/// Reads tiles over HTTP for `tlog_tiles`.
 struct Tiles {
     base: String,
     runtime: tokio::runtime::Handle,
@@ -292,7 +293,7 @@ fn cosign((key, verifier): &(SigningKey, VerifierKey), text: &str) -> String {
     verifier.signature_line(&cosignature(1_767_225_600, &signature))
 }
 
-/// A note with one character of its first signature line changed, at this place of the base64 text.
+/// A note with one changed character in its first signature line, at this place of the base64 text.
 fn altered(note: &str, place: usize) -> String {
     let (text, lines) = note.split_once("\n\n").unwrap();
     let (name, blob) = lines.rsplit_once(' ').unwrap();
@@ -352,7 +353,7 @@ async fn ck_10_known_witnesses_vouch_for_what_we_have_signed_and_for_nothing_els
     let (text, signatures) = signed_note::parts(&shown).unwrap();
     assert_eq!(signatures.len(), 2);
     assert!(signatures[1].is_by(&known[0].1, &text), "shown to everybody");
-    // A witness that signs every checkpoint is not what makes the next one.
+    // A cosignature alone does not cause a new checkpoint.
     actchain::jobs::checkpoint::run_once(&server.app, server.clock.now()).await.unwrap();
     assert_eq!(get(server, "/audit/checkpoint").await.text, shown);
     let proof = get(server, "/audit/proof/inclusion?seq=0").await;
@@ -478,7 +479,7 @@ async fn ck_08_log_keys_rotate_and_whatever_was_signed_before_goes_on_to_verify(
     }
 }
 
-/// A cosignature that is taken, and one that cannot be for want of a database, held against the description.
+/// An accepted cosignature, and one that fails without a database, checked against the description.
 pub async fn a_cosignature_is_taken(contract: &crate::support::contract::Contract) {
     let known = witness("w.example.com");
     let world = World::configured(&format!("[audit]\nwitnesses = [{:?}]", known.1.text())).await;

@@ -1,4 +1,4 @@
-//! Trusted issuers and their keys: fetched, remembered, asked for again, and everything a JWKS endpoint can do wrong.
+//! Trusted issuers and their keys: fetched, cached, refreshed, and every fault of a JWKS endpoint.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ fn set(keys: &[&SigningKey]) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_raw(json!({"keys": keys}).to_string(), "application/json")
 }
 
-/// A world whose identity provider publishes its keys at an address.
+/// A world whose identity provider publishes its keys at a URL.
 async fn world_with(publisher: &MockServer) -> World {
     let world = World::new().await;
     declare(&world, &publisher.uri()).await.unwrap();
@@ -167,10 +167,10 @@ async fn an_issuer_whose_keys_changed_is_believed_by_its_new_ones_only() {
     ask().await.assert_refused(400, "invalid_request", "subject_token_invalid");
 }
 
-/// A publisher that answers with a set once, and never again.
+/// A publisher that answers once with a key set, and never again.
 struct Hanging {
     url: String,
-    /// Requests that wait for an answer, and those that were given up.
+    /// Requests that wait for a response, and requests that were cancelled.
     waiting: Arc<AtomicUsize>,
     given_up: Arc<AtomicUsize>,
 }
@@ -210,7 +210,7 @@ async fn request(connection: &mut TcpStream) -> Option<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_with_an_unknown_key_keeps_nobody_waiting_while_the_publisher_hangs() {
     let (stranger, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
-    // Current, and a little older: both are answered while the fetch is under way.
+    // Current, and a little older: both are answered during the fetch.
     for age in [10, 700] {
         let world = World::new().await;
         let set = json!({"keys": [world.idp.public_jwk()]}).to_string();
@@ -273,7 +273,7 @@ async fn a_key_that_cannot_be_looked_up_makes_a_token_neither_good_nor_bad() {
     assert_eq!(ask(&world, &next).await.status, 200);
 }
 
-/// Answers one request on each connection, and closes it unanswered at the second.
+/// Answers one request on each connection, and closes the connection at the second request.
 async fn close_at_the_second_request(mut connection: TcpStream, body: Arc<Mutex<String>>) {
     if request(&mut connection).await.is_none() {
         return;

@@ -1,5 +1,5 @@
-//! Tokens of trusted issuers as subject tokens: which kinds are taken, what bounds them, how our tokens name their
-//! subjects, and what the log says of those that are refused.
+//! Tokens of trusted issuers as subject tokens: which kinds are accepted, what limits them, how the server's tokens
+//! name their subjects, and what the log says about refused tokens.
 
 use actchain::platform::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ async fn exchange(world: &World, token: &str) -> Answer {
     world.user_proxy.exchange(&world.server, token, JWT).param("audience", MAIL).send().await
 }
 
-/// The usual issuer, declared with other members.
+/// The default issuer, declared with other members.
 async fn declare(world: &World, members: &str) -> Result<(), String> {
     let yaml = format!(
         "issuers:\n  - {{iss: {IDP}, jwks: {{keys: [{}]}}, audiences: [actchain], algorithms: [ES256], {members}}}",
@@ -173,7 +173,7 @@ async fn users_of_two_issuers_with_one_name_have_two_names_in_our_tokens() {
     let event = world.server.last_event().await;
     assert_eq!(event["subject"], json!({"iss": OTHER, "sub": "alice"}), "inside, the user keeps its name");
 
-    // The next hop knows the user again, and says the same of it.
+    // The next hop recognizes the user, and its token has the same subject.
     let dlg = claims["dlg"].as_str().unwrap();
     let yaml =
         format!("delegations:\n  - {{id: below, parent: {dlg}, delegate: email-svc, expires_in: 600}}");
@@ -185,7 +185,7 @@ async fn users_of_two_issuers_with_one_name_have_two_names_in_our_tokens() {
     let introspected = world.mail_server.at(&world.server, "/oauth/introspect").param("token", next.token());
     assert_eq!(introspected.send().await.json["sub"], "corp:alice");
 
-    // The two are different users: what ends for one does not end for the other.
+    // They are different users: a revocation of one does not affect the other.
     let cut = json!({"iss": OTHER, "sub": "alice", "reason": "left"});
     assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", cut).await.status, 200);
     let ended = world.email_svc.exchange(&world.server, other.token(), ACCESS_TOKEN).send().await;
@@ -211,7 +211,7 @@ async fn how_an_issuers_subjects_are_named_is_declared_without_contradiction() {
     declare_other(&world, &key, ", alias: corp").await.unwrap();
     let same = declare(&world, "alias: corp").await.unwrap_err();
     assert!(same.contains(IDP) && same.contains(OTHER) && same.contains("corp"), "{same}");
-    // The two may exchange their forms in one step.
+    // The two issuers can exchange their forms in one step.
     let yaml = format!(
         "issuers:\n  - {{iss: {IDP}, jwks: {{keys: [{}]}}, audiences: [actchain], alias: corp}}\n  \
          - {{iss: {OTHER}, jwks: {{keys: [{}]}}, audiences: [actchain]}}",
@@ -228,14 +228,14 @@ async fn a_user_with_the_name_of_another_principal_gets_no_token() {
     let world = World::new().await;
     let key = SigningKey::generate(SigningAlg::ES256).unwrap().0;
     declare_other(&world, &key, ", alias: corp").await.unwrap();
-    // Of a client, and of the other issuer's user.
+    // The name of a client, and the name of the other issuer's user.
     for sub in ["email-svc", "user-proxy", "corp:alice", "corp:"] {
         give(&world, IDP, sub.trim_end_matches(':')).await;
         let token = world.user_token_with(|claims| claims["sub"] = json!(sub));
         exchange(&world, &token).await.assert_refused(400, "invalid_request", "subject_ambiguous");
         assert_eq!(world.server.last_event().await["reason"], "subject_ambiguous");
     }
-    // A client that comes later is noticed, also by a server that knows the user already, and on the next hop.
+    // A client that is registered later is detected, also by a server that has cached the user, and on the next hop.
     let twin = world.server.twin().await;
     let token = world.user_token();
     let at_twin = || world.user_proxy.exchange(&twin, &token, JWT).param("audience", MAIL);
@@ -304,7 +304,7 @@ async fn may_act_restricts_and_authorizes_only_where_its_issuer_is_declared_to()
         "invalid_request",
         "delegation_required",
     );
-    // A client id of the issuer's own names nobody of ours.
+    // A bare `client_id` belongs to the issuer's own clients, not to a client of this server.
     let bare = world.user_token_with(|claims| claims["may_act"] = json!({"client_id": "user-proxy"}));
     ask(&world.user_proxy, &bare).await.assert_refused(400, "invalid_request", "may_act_mismatch");
 
@@ -320,7 +320,7 @@ async fn may_act_restricts_and_authorizes_only_where_its_issuer_is_declared_to()
     });
     ask(&world.email_svc, &bare).await.assert_refused(400, "invalid_request", "may_act_mismatch");
 
-    // What a claim gave ends with the declaration that let it.
+    // A delegation from a `may_act` claim ends when the issuer is no longer declared as authorizing.
     let carol = naming("carol", "email-svc");
     assert_eq!(ask(&world.email_svc, &carol).await.status, 200);
     declare(&world, "may_act: restrict").await.unwrap();
@@ -344,7 +344,7 @@ async fn a_bound_token_of_another_issuer_is_exchanged_under_its_key_alone() {
     elsewhere.assert_refused(400, "invalid_request", "subject_key_mismatch");
     assert_eq!(exchange(&world, &bound_to(world.user_proxy.jkt())).await.status, 200);
     give(&world, IDP, "alice-2").await;
-    // A client that needs no proof needs one for this.
+    // A client that otherwise needs no proof needs a proof for this token.
     let token = bound_to(world.stranger.jkt());
     let yaml = format!(
         "delegations:\n  - {{id: S, delegator: {{iss: {IDP}, sub: alice}}, delegate: stranger, expires_in: 3600}}"
@@ -464,14 +464,14 @@ async fn clocks_ten_seconds_ahead_are_accepted_everywhere_and_a_minute_ahead_now
             let answer = Api::get(&world.server, "/delegate").user(&token).send().await;
             assert_eq!(status(&answer), accepted, "{name} {ahead}: {}", answer.text);
         }
-        // A proof.
+        // A DPoP proof.
         let mut claims = proxy.proof_claims(&world.server);
         claims["iat"] = ahead.clone();
         let proof = proxy.key.sign_proof("dpop+jwt", &claims).unwrap();
         let asked = proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
         let answer = asked.set_header("dpop", proof).send().await;
         assert_eq!(status(&answer), accepted, "proof {ahead}: {}", answer.text);
-        // An assertion.
+        // A client assertion.
         for name in ["iat", "nbf"] {
             let mut claims = proxy.assertion_claims(&world.server);
             claims[name] = ahead.clone();
@@ -480,7 +480,7 @@ async fn clocks_ten_seconds_ahead_are_accepted_everywhere_and_a_minute_ahead_now
             let answer = asked.set("client_assertion", &assertion).send().await;
             assert_eq!(status(&answer), accepted, "assertion {name} {ahead}: {}", answer.text);
         }
-        // A proof at the management API.
+        // A DPoP proof at the management API.
         let token = world.management_token(&world.admin).await;
         let call = Api::get(&world.server, "/delegate");
         let mut claims = call.proof_claims(&token);
@@ -494,7 +494,7 @@ async fn clocks_ten_seconds_ahead_are_accepted_everywhere_and_a_minute_ahead_now
     assert_eq!(claims_of(exchange(&world, &exponent).await.token())["exp"], now + 300, "never longer");
 }
 
-// RFC 8032 §5.1.7: a signature by a point of small order can be made without a private key.
+// RFC 8032 §5.1.7: a signature with a key of small order can be made without a private key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_small_order_proves_nothing() {
     use actchain::platform::base64url;
@@ -504,7 +504,7 @@ async fn a_key_of_small_order_proves_nothing() {
     let header = json!({"typ": "dpop+jwt", "alg": "EdDSA",
         "jwk": {"kty": "OKP", "crv": "Ed25519", "x": base64url::encode(identity)}});
     let claims = world.stranger.proof_claims(&world.server);
-    // R is the neutral element and S is zero: the equation holds for each message.
+    // R is the neutral element and S is zero: the equation is true for every message.
     let mut signature = [0_u8; 64];
     signature[0] = 1;
     let parts = [header.to_string(), claims.to_string()].map(base64url::encode);

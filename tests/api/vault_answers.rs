@@ -1,5 +1,5 @@
-//! Answers of providers that are not what RFC 6749 §5 says: no token is lost for their form, and what only the owner can cure
-//! is said to be that.
+//! Responses of providers that deviate from RFC 6749 §5: no token is lost because of their form, and an error that only
+//! the owner can fix is reported as such.
 
 use std::io::Write as _;
 
@@ -19,14 +19,14 @@ use crate::support::{Answer, http};
 const ODD: [&str; 11] =
     ["null", "true", "false", "0", "-1", "1e999", "1.5", r#""""#, r#""\ud800""#, r#"["x"]"#, r#"{"x":[]}"#];
 
-/// An answer in which one more member comes first, as it is written here.
+/// A response with one more member at the beginning, in exactly this spelling.
 fn with_member(answer: &Value, name: &str, written: &str) -> String {
     let mut others = answer.clone();
     others.as_object_mut().unwrap().remove(name);
     format!("{{{:?}:{written},{}", name, &others.to_string()[1..])
 }
 
-/// The right answer in every way in which it still has tokens, with a name for each way.
+/// The normal response in every form that still contains tokens, with a name for each form.
 fn ways() -> Vec<(String, Wrong)> {
     let mut ways: Vec<(String, Wrong)> = Vec::new();
     for name in ["token_type", "expires_in", "scope", "error", "ok", "authed_user", "extra"] {
@@ -79,7 +79,7 @@ async fn tokens_of_a_renewal_are_kept_in_whatever_way_they_are_answered() {
         let newest = story.provider.newest().unwrap();
         assert_eq!(fetched.json["access_token"], newest, "{name}");
         assert_eq!(story.provider.count(Asked::Refresh), before + 1, "{name}: nothing is sent twice");
-        // The provider rotates: the next round needs the refresh token of this one.
+        // The provider rotates refresh tokens: the next round needs the refresh token of this round.
         story.pass(3_600);
     }
     assert_eq!(story.shown().await["state"], "active");
@@ -101,7 +101,7 @@ async fn tokens_of_a_code_are_kept_in_whatever_way_they_are_answered() {
     }
 }
 
-/// Begins, agrees, and comes back in the same browser.
+/// Begins an authorization, agrees, and comes back in the same browser.
 async fn dance(world: &World, provider: &Provider) -> (String, Answer) {
     let begun = world.as_alice("POST", "/api/v1/connections", json!({"provider": "mail"})).await;
     assert_eq!(begun.status, 202, "{}", begun.text);
@@ -126,7 +126,7 @@ async fn long_tokens_are_kept_and_presented() {
 async fn each_of_two_tokens_is_kept_without_the_other() {
     let story = Story::lasting(Kind::default()).await;
     let first = story.imported["refresh_token"].as_str().unwrap();
-    // No new refresh token that can be one: the old one stays (RFC 6749 §6).
+    // The new refresh token is unusable: the old refresh token stays (RFC 6749 §6).
     for (number, odd) in ODD.iter().enumerate() {
         let access = format!("access-{number}");
         let answer = with_member(&json!({"access_token": access, "expires_in": 100}), "refresh_token", odd);
@@ -135,7 +135,7 @@ async fn each_of_two_tokens_is_kept_without_the_other() {
         assert_eq!(story.fetched().await, access, "{odd}");
         assert_eq!(story.stored().await.refresh_token.unwrap().expose_secret(), first, "{odd}");
     }
-    // A new refresh token without an access token: it is kept, and the old access token is answered to its end.
+    // A new refresh token without an access token is stored; the old access token is returned until its expiry.
     let kept = story.fetched().await;
     story
         .provider
@@ -187,7 +187,7 @@ async fn a_success_without_tokens_condemns_nothing_and_nothing_is_sent_again_soo
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_the_owner_can_cure_is_answered_as_that_once_and_asked_no_more() {
     for (wrong, code) in [
-        // OpenID Connect Core 1.0 §3.1.2.6; Microsoft answers these at its token endpoint.
+        // OpenID Connect Core 1.0 §3.1.2.6; Microsoft returns these errors from its token endpoint.
         (Wrong::json(400, json!({"error": "interaction_required"})), "interaction_required"),
         (Wrong::json(400, json!({"error": "consent_required", "suberror": "x"})), "consent_required"),
         (Wrong::json(400, json!({"error": "login_required"})), "login_required"),
@@ -350,7 +350,7 @@ async fn a_token_that_is_given_back_is_one_only_if_the_provider_says_so() {
         let events = story.vault.vault_events().await;
         assert_eq!(events.last().unwrap()["detail"]["provider_revoked"], true, "{wrong:?}");
     }
-    // RFC 7009 §2.2: with an invalid token there is nothing to do.
+    // RFC 7009 §2.2: an invalid token needs no revocation.
     let story = Story::new().await;
     story.provider.once(Asked::Revoke, Wrong::json(400, json!({"error": "invalid_token"})));
     let path = format!("/api/v1/connections/{}/disconnect", story.id);
@@ -370,7 +370,7 @@ async fn tokens_of_an_unwell_server_are_not_taken() {
     assert_ne!(story.vault.fetch(&token, &story.id).await.json["access_token"], "of-an-error");
 }
 
-/// RFC 8414 §3.3: a document of another issuer is not used; the other well-known place is asked then.
+/// RFC 8414 §3.3: a document of another issuer is not used; the other well-known location is read instead.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_is_discovered_by_the_document_that_is_its_own() {
     let world = World::new().await;

@@ -1,5 +1,5 @@
-//! Connecting a third party's account: the dance of RFC 6749 §4.1 with RFC 7636, RFC 9207 and a browser that has to be the
-//! same all the way.
+//! Connecting a third party's account: the authorization code flow of RFC 6749 §4.1 with RFC 7636, RFC 9207 and the
+//! same browser from start to end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ async fn usual() -> (World, Provider) {
     with(Kind::default(), SCOPES).await
 }
 
-/// A dance that has begun.
+/// An authorization that has begun.
 struct Begun {
     answer: Answer,
     connection: String,
@@ -54,7 +54,7 @@ async fn begin(world: &World, more: Value) -> Begun {
     begun(ask(world, "alice", more).await)
 }
 
-/// What a browser does that is sent somewhere.
+/// A browser follows a URL.
 async fn visit(url: &Url, cookie: Option<&str>) -> Answer {
     let mut request = http().get(url.clone());
     if let Some(cookie) = cookie {
@@ -122,7 +122,7 @@ fn with_param(url: &Url, name: &str, value: Option<&str>) -> Url {
     changed
 }
 
-/// Everything that is stored, as text.
+/// All stored rows as text.
 async fn dump(world: &World) -> String {
     let mut sql = world.server.sql().await;
     let tables: Vec<String> = sqlx::query_scalar(
@@ -264,7 +264,7 @@ async fn what_another_browser_brings_waits_for_the_code_that_it_was_shown() {
     let page = visit(&back, None).await;
     let code = code_of(&page);
     assert_eq!(newest(&world, "vault.connection.authorized").await["detail"]["browser"], "another");
-    // Nothing has come of it yet, at the provider neither.
+    // Nothing has happened yet, here or at the provider.
     assert_eq!(
         (show(&world, "alice", &begun.connection).await.status, provider.count(Asked::Code)),
         (404, 0)
@@ -308,7 +308,7 @@ async fn whoever_is_lured_gives_its_account_to_nobody() {
     let (world, provider) = usual().await;
     let bait = begun(ask(&world, "mallory", json!({})).await);
     let own = begin(&world, json!({})).await;
-    // Alice's browser follows Mallory's link; it holds a cookie, but of her own dance.
+    // Alice's browser follows Mallory's link; it has a cookie, but of Alice's own authorization.
     let page = visit(&provider.agree(&bait.url).await, Some(&own.cookie)).await;
     let code = code_of(&page);
     assert_eq!(show(&world, "mallory", &bait.connection).await.status, 404);
@@ -320,7 +320,7 @@ async fn whoever_is_lured_gives_its_account_to_nobody() {
     let late = finish(&world, "mallory", (&bait.connection, &code)).await;
     assert_eq!((late.status, late.reason()), (404, "not_found"), "after five wrong ones it is gone");
     assert_eq!((provider.count(Asked::Code), held(&world, &bait.connection).await.is_none()), (0, true));
-    // Her own dance is none the worse.
+    // Her own authorization still succeeds.
     assert_shown(&dance(&provider, &own).await, 200, "Connected");
 }
 
@@ -352,7 +352,7 @@ async fn states_that_are_wrong_or_late_and_queries_that_are_no_answers_lead_nowh
     assert_eq!(world.server.events().await.len(), before + 1, "strangers do not fill the log");
     let head = http().head(back.clone()).send().await.unwrap();
     assert_eq!(head.status().as_u16(), 405);
-    // None of that has cost anything, and what is not known is ignored.
+    // None of these requests has used the code, and unknown parameters are ignored.
     let more =
         "session_state=1&<script>=<script>&display_name=%E8&%E8=1&x=1&x=2&resource=a&resource=b&error=";
     let more = format!("{text}&{more}").parse().unwrap();
@@ -392,7 +392,7 @@ async fn of_many_callbacks_at_once_one_wins_on_any_server() {
     let events = world.server.events().await;
     let created = events.iter().filter(|event| event["action"] == "vault.connection.created");
     assert_eq!(created.count(), 1);
-    // The same where it is finished.
+    // The same at `finish`.
     let begun = begin(&world, json!({})).await;
     let code = code_of(&visit(&provider.agree(&begun.url).await, None).await);
     let finished = (0..6).map(|_| finish(&world, "alice", (&begun.connection, &code)));
@@ -405,7 +405,7 @@ async fn of_many_callbacks_at_once_one_wins_on_any_server() {
 async fn rfc9207_an_answer_of_another_issuer_is_not_taken() {
     let kind = Kind { says_issuer: true, ..Kind::default() };
     let (world, provider) = (World::new().await, Provider::of(kind).await);
-    // As discovered: it says that it always says so.
+    // As discovered: the metadata says that `iss` is always sent.
     let secret = crate::support::provider::SECRET;
     let base = &provider.base;
     let yaml = format!(
@@ -425,7 +425,7 @@ async fn rfc9207_an_answer_of_another_issuer_is_not_taken() {
     }
     assert_eq!(provider.count(Asked::Code), 0, "the code went nowhere");
     assert_shown(&dance(&provider, &begin(&world, json!({})).await).await, 200, "Connected");
-    // One that need not say it, but does.
+    // A provider that need not send `iss`, but sends it.
     let more = format!("{SCOPES}, issuer: \"{base}\"");
     world.server.apply(&provider.manifest("mail", &more)).await.unwrap();
     let begun = begin(&world, json!({})).await;
@@ -509,7 +509,7 @@ async fn what_is_granted_is_stored_and_no_more_is_asked_for_than_was_declared() 
     }
     let refused = newest(&world, "vault.connection.refused").await;
     assert_eq!(refused["subject"]["sub"], "alice");
-    // More or less is granted than was asked for: what counts is what there is.
+    // The provider grants more or less than requested: the granted scope is stored.
     for (granted, stored) in
         [("mail.read other", json!(["mail.read", "other"])), ("mail.send", json!(["mail.send"]))]
     {
@@ -518,7 +518,7 @@ async fn what_is_granted_is_stored_and_no_more_is_asked_for_than_was_declared() 
         assert_eq!(dance(&provider, &begun).await.status, 200);
         assert_eq!(show(&world, "alice", &begun.connection).await.json["scopes"], stored);
     }
-    // Nothing was asked for, and nothing is said: nobody knows.
+    // No scope was requested, and none is in the response: the scope is unknown.
     provider.becomes(|kind| kind.grants = None);
     world.server.apply(&provider.manifest("mail", "scope_separator: comma")).await.unwrap();
     let begun = begin(&world, json!({})).await;
@@ -578,12 +578,12 @@ async fn a_connection_is_connected_again_under_its_id() {
     assert_ne!(access_token(&world, id).await, old);
     let rotated = newest(&world, "vault.connection.rotated").await;
     assert_eq!((&rotated["detail"]["how"], &rotated["target"]), (&json!("oauth"), &json!(id)));
-    // By another browser, too.
+    // Also in another browser.
     let again = begin(&world, json!({"connection": id, "name": "renamed"})).await;
     let code = code_of(&visit(&provider.agree(&again.url).await, None).await);
     let done = finish(&world, "alice", (id, &code)).await;
     assert_eq!((done.status, &done.json["name"]), (200, &json!("renamed")), "{}", done.text);
-    // The newest attempt is the one that counts.
+    // Only the newest attempt counts.
     let (lost, kept) =
         (begin(&world, json!({"connection": id})).await, begin(&world, json!({"connection": id})).await);
     assert_eq!((dance(&provider, &lost).await.status, dance(&provider, &kept).await.status), (410, 200));
@@ -593,7 +593,7 @@ async fn a_connection_is_connected_again_under_its_id() {
     assert_eq!(ask(&world, "alice", json!({"connection": "no such thing"})).await.status, 404);
     world.server.apply(&provider.manifest("calendar", "")).await.unwrap();
     assert_eq!(ask(&world, "alice", json!({"provider": "calendar", "connection": id})).await.status, 400);
-    // One that is ended meanwhile stays so, and what was given for it is given back.
+    // A connection that is disconnected meanwhile stays disconnected, and the new tokens are revoked at the provider.
     let late = begin(&world, json!({"connection": id})).await;
     let path = format!("/api/v1/connections/{id}/disconnect");
     assert_eq!(world.as_alice("POST", &path, json!({})).await.status, 200);
@@ -647,7 +647,7 @@ async fn a_provider_that_answers_anything_else_connects_nothing() {
         assert_eq!(show(&world, "alice", &begun.connection).await.status, 404);
     }
     assert!(!dump(&world).await.contains("of-a-strange-answer"));
-    // At the management API it is said with the reason.
+    // At the management API, the response has the reason.
     for (wrong, status, reason) in [
         (Wrong::json(400, json!({"error": "invalid_grant"})), 502, "provider_refused"),
         (Wrong::json(500, json!({})), 503, "provider_unavailable"),
@@ -705,7 +705,7 @@ async fn whoever_is_cut_off_meanwhile_connects_nothing() {
     assert_shown(&dance(&provider, &same).await, 410, "Not connected");
     assert_eq!(provider.count(Asked::Code), 0);
     assert_eq!(newest(&world, "vault.connection.refused").await["reason"], "principal_revoked");
-    // Alice comes with a new token, but what was begun was not hers for sure.
+    // Alice has a new token, but the old authorization was possibly not begun by her.
     let late = finish(&world, "alice", (&other.connection, &code)).await;
     assert!(late.status >= 400, "{}", late.text);
     assert!(held(&world, &other.connection).await.is_none());
@@ -761,7 +761,7 @@ async fn rows_that_were_tampered_with_do_not_open() {
         "owner_sub = 'mallory'".to_owned(),
         "connection = 'another'".to_owned(),
         "scopes = '{}'".to_owned(),
-        // Another browser's secret.
+        // The secret of another browser.
         "browser_binding_hash = sha256('x')".to_owned(),
     ] {
         let begun = begin(&world, json!({})).await;

@@ -1,4 +1,4 @@
-//! A credential by token exchange (RFC 8693, standards TE-47): the same rules as at the vault's own endpoint.
+//! A vault credential by token exchange (RFC 8693 §3): the same rules as at the vault's own endpoint.
 
 use serde_json::{Value, json};
 
@@ -95,7 +95,7 @@ async fn whatever_is_missing_is_refused_as_oauth_does_and_recorded() {
         (good().without("subject_token_type"), "invalid_request", ""),
         (good().set("subject_token", "x"), "invalid_request", "subject_token_invalid"),
         (good().without("dpop"), "invalid_dpop_proof", "dpop_proof_missing"),
-        // Somebody else's token, even of the same chain.
+        // A token of another client, even of the same chain.
         (asking(&vault, email, &first, &details), "invalid_request", "delegation_required"),
         (asking(&vault, stranger, &token, &details), "invalid_request", "delegation_required"),
     ] {
@@ -115,7 +115,7 @@ async fn whatever_is_missing_is_refused_as_oauth_does_and_recorded() {
         "invalid_request",
         "subject_key_mismatch",
     );
-    // Somebody else's connection is not there.
+    // Another user's connection is not found.
     let body = json!({"provider": "keys", "credential": {"key": "bobs-own-api-key"}});
     let bobs = vault.world.as_user("bob", "POST", "/api/v1/connections", body).await;
     let bobs = names(bobs.json["id"].as_str().unwrap());

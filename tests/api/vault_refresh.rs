@@ -1,4 +1,4 @@
-//! Access tokens of providers are renewed before they end: once, by whoever comes first, and nothing is lost on the way.
+//! Renewal of providers' access tokens before their expiry: once for concurrent requests, without losing a token.
 
 use actchain::platform::base64url;
 use futures_util::future::join_all;
@@ -49,7 +49,7 @@ async fn two_thousand_at_the_moment_of_expiry_on_two_servers_make_one_refresh() 
         let server = if n % 2 == 0 { &story.vault.world.server } else { &twin };
         Api::post(server, &path, json!({})).client(&story.vault.world.email_svc, &token).send()
     });
-    // The others come while the first refresh is under way.
+    // The other requests come during the first refresh.
     let opening = async {
         story.provider.asked(Asked::Refresh, 1).await;
         gate.open();
@@ -76,7 +76,7 @@ async fn a_provider_that_is_unwell_condemns_nothing() {
     for wrong in ill {
         let story = Story::new().await;
         story.provider.always(Asked::Refresh, wrong.clone());
-        // It is good for half a minute still, which is better than nothing.
+        // The access token is valid for another 30 s and is returned.
         story.pass(70);
         assert_eq!(story.fetched().await, story.imported["access_token"], "{wrong:?}");
         story.pass(30);
@@ -85,7 +85,7 @@ async fn a_provider_that_is_unwell_condemns_nothing() {
         refused.assert_problem(503, "provider_unavailable");
         assert_eq!(story.shown().await["state"], "active", "{wrong:?}");
         story.provider.behaves();
-        // Nobody asks again within a second.
+        // No retry within one second.
         story.vault.world.server.app.vault.unwell.invalidate(&story.id);
         assert_eq!(story.fetched().await, story.provider.newest().unwrap(), "{wrong:?}");
     }
@@ -302,7 +302,7 @@ async fn a_delegation_that_ends_while_the_provider_thinks_gives_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_goes_where_the_provider_is_by_now() {
     let story = Story::new().await;
-    // It is remembered.
+    // The provider's settings are cached.
     story.fetched().await;
     let moved = Provider::of(Kind::default()).await;
     let manifest = moved.manifest("third", "scopes: [files.read], rotates_refresh_tokens: true");
@@ -323,7 +323,7 @@ async fn what_comes_back_after_an_end_is_given_back() {
     let story = Story::new().await;
     let (late, gate) = Wrong::held();
     story.provider.once(Asked::Refresh, late);
-    // It takes back one token at a time, not all of a grant.
+    // The provider revokes single tokens, not the whole grant.
     story.provider.once(Asked::Revoke, Wrong::json(200, json!({})));
     story.pass(100);
     let token = story.token().await;

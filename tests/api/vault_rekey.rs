@@ -1,4 +1,4 @@
-//! New master and data keys while servers run: nothing is lost, whatever interrupts it, and nothing old is left.
+//! New master and data keys while servers run: no interruption loses a secret, and no old key stays in use.
 
 use actchain::platform::jose::SealingKey;
 use actchain::platform::secret::MasterKey;
@@ -81,7 +81,7 @@ async fn what_was_interrupted_goes_on_with_the_key_that_it_began_with() {
         let mut reached = 0;
         let report = |sealed, _| reached = sealed;
         let rekeying = rekey(&server.app.pool, &server.app.vault.keys, server.clock.now(), report);
-        // Dropped at one await after the other, as if the process had been killed there.
+        // Dropped at one `await` after the other, as if the process had been killed there.
         match dropped_after(37 * interrupted + 1, rekeying).await {
             None => interrupted += 1,
             Some(done) => break (done.unwrap(), begun),
@@ -102,13 +102,13 @@ async fn another_master_key_takes_over_step_by_step() {
     let id = vault.api_key().await;
     let (_, [_, token]) = vault.granted(&id).await;
     let master = MasterKey::generate().unwrap();
-    // By itself it opens nothing, and says by which name.
+    // The new key alone opens nothing; the error names both keys.
     let alone = SealingKey::of(&master);
     let now = server.clock.now();
     let complaint = keys::ensure(&server.app.pool, &alone, &server.app.config.keys, now).await.unwrap_err();
     let complaint = complaint.to_string();
     assert!(complaint.contains(&server.master.id()) && complaint.contains(&master.id()), "{complaint}");
-    // With the one before beside it, it works at once, beside servers that know only that one.
+    // With the previous key beside it, the new key works at once, beside servers that have only the previous key.
     let next = server.twin_under(&master).await;
     assert_eq!(fetched(&vault, &next, (&token, &id)).await, "the-api-key-of-alice");
     let places = async |server: &Server| {
@@ -124,7 +124,7 @@ async fn another_master_key_takes_over_step_by_step() {
     let done = rekey(&next.app.pool, &next.app.vault.keys, now, |_, _| {}).await.unwrap();
     // Three signing keys, the data key and the two secrets that all servers share; then one more data key.
     assert_eq!((done.wrapped, done.sealed), (6, 4));
-    // From now on it is enough by itself.
+    // From now on the new key alone is sufficient.
     keys::ensure(&server.app.pool, &alone, &server.app.config.keys, now).await.unwrap();
     assert_eq!(keys::rewrap(&server.app.pool, &alone, now).await.unwrap(), 0);
     assert_eq!(fetched(&vault, &next, (&token, &id)).await, "the-api-key-of-alice");

@@ -1,5 +1,5 @@
-//! When access tokens are renewed: not before the provider wants it, early enough for short lives, once for a burst, and at
-//! once where the provider's API does not take them any more.
+//! When access tokens are renewed: not earlier than the provider wants, early enough for short lifetimes, once for a
+//! burst, and at once after the provider's API has rejected a token.
 
 use actchain::platform::base64url;
 use actchain::platform::digest::sha256;
@@ -22,7 +22,7 @@ async fn a_provider_that_wants_a_rest_is_left_alone_by_all_servers_and_agents_ar
         let wrong = Wrong::json(status, json!({"error": "slow_down"})).with("retry-after", "30");
         story.provider.once(Asked::Refresh, wrong);
         story.pass(70);
-        // The present token is good for half a minute still.
+        // The current token is valid for another 30 s.
         assert_eq!(story.fetched().await, story.imported["access_token"]);
         assert_eq!(story.provider.count(Asked::Refresh), 1, "{status}");
         story.pass(29);
@@ -98,7 +98,7 @@ async fn a_burst_makes_one_renewal_however_short_the_new_token_lives() {
         let server = if n % 2 == 0 { &story.vault.world.server } else { &twin };
         Api::post(server, &path, json!({})).client(&story.vault.world.email_svc, &token).send()
     });
-    // The others come while the first renewal is under way.
+    // The other requests come during the first renewal.
     let opening = async {
         story.provider.asked(Asked::Refresh, 1).await;
         gate.open();
@@ -132,7 +132,7 @@ async fn a_token_that_the_api_refuses_through_the_proxy_is_renewed_by_the_next_f
     let story = Story::new().await;
     let twin = story.vault.world.server.twin().await;
     let imported = story.fetched().await;
-    // The other server remembers it, too.
+    // The other server has cached the token, too.
     let path = format!("/vault/connections/{}/token", story.id);
     let at_twin = async || {
         let token = story.token().await;
@@ -152,7 +152,7 @@ async fn a_token_that_the_api_refuses_through_the_proxy_is_renewed_by_the_next_f
     events.retain(|event| event["action"] == "vault.connection.refreshed");
     assert_eq!(events[0]["detail"]["rejected"], true);
 
-    // A token that was renewed just now is not the reason: no storm of renewals.
+    // A token that was just renewed is not renewed again after a rejection: no storm of renewals.
     story.provider.forget(&renewed);
     for _ in 0..3 {
         assert_eq!(called(&story).await.status, 401);
@@ -184,7 +184,7 @@ async fn an_agent_reports_a_token_that_the_api_refuses_and_gets_another_one() {
     let renewed = report(&imported).await;
     assert_eq!(renewed.status, 200, "{}", renewed.text);
     assert_eq!(renewed.json["access_token"], story.provider.newest().unwrap());
-    // The report of the old one comes again, as of several agents that have it: one renewal.
+    // Several agents report the same old token: one renewal.
     assert_eq!(report(&imported).await.json["access_token"], renewed.json["access_token"]);
     assert_eq!(story.provider.count(Asked::Refresh), 1);
     for bad in [json!("x"), json!("=="), json!(7), json!(base64url::encode([0; 31]))] {

@@ -1,4 +1,4 @@
-//! A client as it would be written elsewhere: has a key, makes proofs, sends forms.
+//! An independent client: has a key, makes proofs, sends forms.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use super::{Answer, Server};
 
 static JTI: AtomicU64 = AtomicU64::new(0);
 
-/// An id that no other call gave.
+/// A `jti` that is unique in this process.
 pub fn fresh_jti() -> String {
     format!("jti-{}", JTI.fetch_add(1, Ordering::SeqCst))
 }
@@ -20,7 +20,7 @@ pub const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
-/// How an agent says who it is.
+/// How an agent authenticates.
 #[derive(Debug, Clone)]
 pub enum Auth {
     Basic(String),
@@ -46,7 +46,7 @@ impl Agent {
         self.key.kid()
     }
 
-    /// The claims of a good proof.
+    /// The claims of a valid proof.
     pub fn proof_claims(&self, server: &Server) -> Value {
         self.proof_claims_at(server, "/oauth/token")
     }
@@ -74,7 +74,7 @@ impl Agent {
         self.at(server, "/oauth/token")
     }
 
-    /// A request with credentials and a proof at one of the OAuth endpoints.
+    /// A request with credentials and a proof to one of the OAuth endpoints.
     pub fn at<'a>(&'a self, server: &'a Server, path: &'static str) -> Request<'a> {
         let proof = self.key.sign_proof("dpop+jwt", &self.proof_claims_at(server, path)).unwrap();
         let mut request = Request { path, ..Request::to(server) }.header("dpop", proof);
@@ -108,7 +108,7 @@ pub fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
 }
 
-/// A token request in the making.
+/// A token request before it is sent.
 #[derive(Clone)]
 pub struct Request<'a> {
     server: &'a Server,

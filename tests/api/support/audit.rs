@@ -1,4 +1,4 @@
-//! A log with many events of many kinds, and whoever reads it.
+//! A log with many events of many kinds, and callers that read it.
 
 use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin, Outcome};
 use actchain::domain::principal::Principal;
@@ -12,7 +12,7 @@ use super::agent::{Agent, Auth};
 use super::desk::Api;
 use super::world::{IDP, World};
 
-/// Numbers that look like chance and are the same in every run.
+/// Pseudorandom numbers that are the same in every run.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -22,7 +22,7 @@ impl Dice {
     }
 }
 
-/// Registers an auditor, and gives it with its token.
+/// Registers an auditor; returns the client and its access token.
 pub async fn auditor(world: &World) -> (Agent, String) {
     let auditor = Agent::new("auditor", Auth::Assertion);
     let yaml = format!(
@@ -35,12 +35,12 @@ pub async fn auditor(world: &World) -> (Agent, String) {
     (auditor, token)
 }
 
-/// Reads as somebody with a key.
+/// Reads as a client with a DPoP key.
 pub async fn read(world: &World, (who, token): (&Agent, &str), path: &str) -> Answer {
     Api::get(&world.server, path).client(who, token).send().await
 }
 
-/// One of many events: a few subjects, clients, actions and delegations; chains of a few events; clocks that disagree.
+/// A random event: few subjects, clients, actions and delegations; short chains; clocks that disagree.
 pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
     let actions =
         [Action::TokenExchanged, Action::TokenRefused, Action::VaultTokenRetrieved, Action::ClientChanged];
@@ -77,7 +77,7 @@ pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
     }
 }
 
-/// Appends so many of them.
+/// Appends this many random events.
 pub async fn fill(world: &World, dice: &mut Dice, count: u64) {
     let mut number = 0;
     while number < count {
@@ -87,12 +87,12 @@ pub async fn fill(world: &World, dice: &mut Dice, count: u64) {
     }
 }
 
-/// Covers all complete blocks.
+/// Indexes all complete blocks; returns the number of indexed events.
 pub async fn cover(world: &World) -> u64 {
     index::run_once(&world.server.app.pool).await.unwrap()
 }
 
-/// All pages of a list, as `(seq, …)` in the order in which they come; no page may repeat or lie.
+/// All pages of a list, in order; checks that no page repeats an item or has a wrong cursor.
 pub async fn all_pages(world: &World, who: (&Agent, &str), path: &str) -> Vec<Value> {
     let mut items: Vec<Value> = Vec::new();
     let mut cursor = None::<String>;

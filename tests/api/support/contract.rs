@@ -1,5 +1,5 @@
-//! `openapi.yaml` as a contract: answers, requests and tokens of a real server are held against it, and it is known
-//! which of the documented answers have been given.
+//! `openapi.yaml` as a contract: checks responses, requests and tokens of a real server against the description, and
+//! records which described responses were seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, claims_of};
 
-/// Headers that say something to callers: where one is there, it is described. Which origins may read is described for all
-/// answers at once.
+/// Headers with a meaning for callers: a response header must be described. CORS headers are described once for all
+/// responses.
 const TELLING: [&str; 13] = [
     "allow",
     "cache-control",
@@ -28,10 +28,10 @@ const TELLING: [&str; 13] = [
 ];
 const METHODS: [&str; 5] = ["get", "post", "put", "delete", "patch"];
 
-/// An answer that is described: method, path, status.
+/// A described response: method, path, status.
 pub type Described = (String, String, u16);
 
-/// The description, and what of it has been seen.
+/// The description, and the responses seen so far.
 pub struct Contract {
     pub document: Value,
     seen: Mutex<BTreeSet<Described>>,
@@ -63,24 +63,24 @@ impl Contract {
             .collect()
     }
 
-    /// Every answer that is described.
+    /// Every described response.
     pub fn described(&self) -> BTreeSet<Described> {
         let mut all = BTreeSet::new();
         for (method, path, operation) in self.operations() {
             let statuses = operation["responses"].as_object().unwrap().keys();
-            // Any status that is not spelled out has no number.
+            // `default` has no status code.
             let statuses = statuses.filter(|status| *status != "default");
             all.extend(statuses.map(|status| (method.clone(), path.clone(), status.parse().unwrap())));
         }
         all
     }
 
-    /// The described answers that have been given.
+    /// The described responses that were seen.
     pub fn seen(&self) -> BTreeSet<Described> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// The path of the description that a real one is of; what is spelled out goes before what is in braces.
+    /// The path template of a real path; a literal template wins over a template with parameters.
     fn template(&self, path: &str) -> String {
         let path = path.split('?').next().unwrap();
         let fits = |template: &&String| {
@@ -95,7 +95,7 @@ impl Contract {
         found.unwrap_or_else(|| panic!("{path} is not described")).clone()
     }
 
-    /// What a `$ref` leads to; members beside it count.
+    /// Resolves a `$ref`; members beside the reference are merged.
     pub fn resolved(&self, node: &Value) -> Value {
         let Some(reference) = node["$ref"].as_str() else { return node.clone() };
         let target = self.document.pointer(reference.strip_prefix('#').unwrap());
@@ -119,13 +119,12 @@ impl Contract {
         Arc::clone(made)
     }
 
-    /// What is wrong with a value, by a schema.
+    /// The errors of a value by a schema.
     pub fn problems(&self, schema: &Value, value: &Value) -> Vec<String> {
         let validator = self.validator(schema);
         validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect()
     }
 
-    /// A named schema.
     pub fn schema(&self, name: &str) -> Value {
         assert!(!self.document["components"]["schemas"][name].is_null(), "{name} is described");
         json!({"$ref": format!("#/components/schemas/{name}")})
@@ -137,13 +136,13 @@ impl Contract {
         assert!(problems.is_empty(), "{what}: {problems:#?} in {value:#}");
     }
 
-    /// Holds an answer against its description: status, headers, media type, body, and the tokens in it.
+    /// Checks a response against its description: status, headers, media type, body, and the tokens in it.
     #[track_caller]
     pub fn hold(&self, method: &str, path: &str, answer: &Answer) {
         let template = self.template(path);
         let what = format!("{method} {template} {}: {}", answer.status, answer.text);
         let operation = &self.document["paths"][&template][method.to_lowercase()];
-        // Another method than those that are described is answered alike at all of them.
+        // An undescribed method has the same response at every path.
         let operation = match operation {
             Value::Null if answer.status == 405 => {
                 let item = self.document["paths"][&template].as_object().unwrap();
@@ -159,7 +158,7 @@ impl Contract {
         if answer.status >= 400 && answer.json["reason"].is_string() {
             self.hold_reason(&what, &response, answer);
         }
-        // What the vault answers are tokens of others.
+        // The vault returns tokens of third parties.
         if let Some(token) =
             answer.json["access_token"].as_str().filter(|_| answer.json.get("connection").is_none())
         {
@@ -213,8 +212,8 @@ impl Contract {
         }
     }
 
-    /// A problem's reason is named in the description of the very answer, and stands in the table of reasons under the
-    /// status or the error that it came with.
+    /// The reason of a problem must be in the description of this response, and in the table of reasons under its
+    /// status or error.
     #[track_caller]
     fn hold_reason(&self, what: &str, response: &Value, answer: &Answer) {
         let reason = answer.reason();
@@ -246,7 +245,7 @@ impl Contract {
         rows.map(row).collect()
     }
 
-    /// `Allow` names the methods that are described, all of which answer other methods so.
+    /// `Allow` lists the described methods; all described paths return it for other methods.
     #[track_caller]
     fn hold_allow(&self, template: &str, answer: &Answer) -> Vec<String> {
         let operations = self.operations();
@@ -258,7 +257,7 @@ impl Contract {
         described
     }
 
-    /// Holds a request that was carried out against its description: its query, and its body.
+    /// Checks a request that was carried out against its description: query and body.
     #[track_caller]
     pub fn hold_request(&self, method: &str, path: &str, body: Option<&Value>) {
         let template = self.template(path);
@@ -302,7 +301,7 @@ impl Contract {
     }
 }
 
-/// Ids in tests are made of characters that mean themselves.
+/// Ids in tests contain only characters that need no escape.
 fn percent_encoding_free(segment: &str) -> &str {
     assert!(!segment.contains('%'), "{segment}");
     segment
@@ -314,7 +313,7 @@ pub fn decoded(token: &str) -> Value {
     json!([serde_json::from_slice::<Value>(&header).unwrap(), claims_of(token)])
 }
 
-/// The parameters of a form as the object that the description speaks of.
+/// The parameters of a form as an object, as in the description.
 pub fn form(params: &[(String, String)]) -> Value {
     let mut object = Map::new();
     for (name, value) in params {

@@ -1,4 +1,4 @@
-//! Calls at the management API (`/delegate`, `/agents`, `/api/v1`) as users, agents and administrators would make them.
+//! Calls of the management API (`/delegate`, `/agents`, `/api/v1`) as users, agents and administrators make them.
 
 use actchain::platform::base64url;
 use actchain::platform::digest::sha256;
@@ -8,7 +8,7 @@ use super::agent::{Agent, fresh_jti};
 use super::world::World;
 use super::{Answer, Server};
 
-/// A call in the making.
+/// A call before it is sent.
 #[derive(Clone)]
 pub struct Api<'a> {
     server: &'a Server,
@@ -52,7 +52,7 @@ impl<'a> Api<'a> {
         self
     }
 
-    /// To be repeated by this key.
+    /// Adds an idempotency key.
     pub fn key(self, key: &str) -> Self {
         self.header("idempotency-key", key)
     }
@@ -62,20 +62,20 @@ impl<'a> Api<'a> {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
-    /// The claims of a good proof beside an access token.
+    /// The claims of a valid proof for an access token.
     pub fn proof_claims(&self, token: &str) -> Value {
         let path = self.path.split('?').next().unwrap();
         json!({"jti": fresh_jti(), "htm": self.method.as_str(), "htu": format!("{}{path}", self.server.app.issuer),
                "iat": self.server.now(), "ath": base64url::encode(sha256(&[token.as_bytes()]))})
     }
 
-    /// As a client of ours, with its own token under its key.
+    /// As a client of this server, with its access token and its key.
     pub fn client(self, agent: &Agent, token: &str) -> Self {
         let proof = agent.key.sign_proof("dpop+jwt", &self.proof_claims(token)).unwrap();
         self.header("authorization", &format!("DPoP {token}")).header("dpop", &proof)
     }
 
-    /// The request without a body as it is sent, for versions that no client library speaks.
+    /// The request without a body as text, for HTTP versions that no client library supports.
     pub fn text(&self, version: &str, more: &str) -> String {
         let fields: String =
             self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -95,7 +95,7 @@ impl<'a> Api<'a> {
 }
 
 impl World {
-    /// The token under which a client of ours comes to the management API.
+    /// An access token of a client for the management API.
     pub async fn management_token(&self, agent: &Agent) -> String {
         let answer = agent
             .request(&self.server)
@@ -129,7 +129,7 @@ impl World {
         self.as_agent(&self.admin, method, path, body).await
     }
 
-    /// The log as an administrator takes it along.
+    /// The export of the log, as an administrator.
     pub async fn export(&self, query: &str) -> Answer {
         let path = format!("/api/v1/audit-logs/export?{query}");
         let token = self.management_token(&self.admin).await;
@@ -138,7 +138,7 @@ impl World {
         answer
     }
 
-    /// Whether a resource server is told that a token is active.
+    /// Whether introspection by a resource server says that the token is active.
     pub async fn is_active(&self, token: &str) -> bool {
         let answer = self.introspect(&self.mail_server, token).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -149,7 +149,7 @@ impl World {
         by.at(&self.server, "/oauth/introspect").without("dpop").param("token", token).send().await
     }
 
-    /// What the status list says of a token: 0, 1 or 2.
+    /// The status of a token in the status list: 0, 1 or 2.
     pub async fn status_of(&self, token: &str) -> u8 {
         let claims = super::claims_of(token);
         let reference = &claims["status"]["status_list"];

@@ -1,5 +1,5 @@
-//! What tests of ends share: how a token fares after one, agents that were made for one delegation, and a gate that the
-//! test closes.
+//! Shared by tests of revocation: the state of a token afterwards, ephemeral agents, and an exclusive authority lock
+//! that the test controls.
 
 use actchain::platform::jose::{Alg, Jws, PublicKey, SigningAlg, SigningKey};
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use super::desk::Api;
 use super::world::{CALENDAR, MAIL, World};
 use super::{Answer, Server, claims_of};
 
-/// How a token fares at one server: what its holder gets for it, what the resource server is told, what the list says.
+/// The state of a token at one server: the result of an exchange, of introspection, and of the status list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fate {
     pub exchange: String,
@@ -18,7 +18,7 @@ pub struct Fate {
     pub listed: u8,
 }
 
-/// The reason of a refusal, or its error where it tells no reason.
+/// The reason of a refusal, or its error if the response has no reason.
 pub fn outcome(answer: &Answer) -> String {
     match (answer.status, answer.reason(), answer.error()) {
         (200..=202, ..) => "ok".to_owned(),
@@ -28,7 +28,7 @@ pub fn outcome(answer: &Answer) -> String {
 }
 
 impl Server {
-    /// Calls the management API as a client of ours, with a token that it has.
+    /// Calls the management API as a client, with an existing access token.
     pub async fn call(
         &self,
         agent: &Agent,
@@ -39,23 +39,23 @@ impl Server {
         Api::new(self, method, path).json(&body).client(agent, token).send().await
     }
 
-    /// Another server on the same database, configured like this one by the same lines.
+    /// Another server with the same database and this configuration.
     pub async fn twin_with(&self, config: &str) -> Self {
         let config = format!("issuer = {:?}\n{config}", self.app.issuer);
         Self::on(self.database.clone(), &config, (self.clock.clone(), self.master.clone())).await
     }
 
-    /// Asks whether a token is active.
+    /// Introspects a token.
     pub async fn introspect(&self, by: &Agent, token: &str) -> Answer {
         by.at(self, "/oauth/introspect").without("dpop").param("token", token).send().await
     }
 
-    /// Revokes a token as its client would.
+    /// Revokes a token as its client.
     pub async fn revoke_token(&self, by: &Agent, token: &str) -> Answer {
         by.at(self, "/oauth/revoke").param("token", token).send().await
     }
 
-    /// What the status list of this server says of a token.
+    /// The status of a token in this server's status list.
     pub async fn listed(&self, token: &str) -> u8 {
         let claims = claims_of(token);
         let reference = &claims["status"]["status_list"];
@@ -68,8 +68,8 @@ impl Server {
         list.unwrap().get(reference["idx"].as_u64().unwrap()).unwrap() as u8
     }
 
-    /// Verifies a JWT that this server signed by the keys that it publishes, as a relying party would; gives its header
-    /// type and claims.
+    /// Verifies a JWT of this server with its published keys, as a relying party would; returns the `typ` and the
+    /// claims.
     pub async fn verified(&self, jwt: &str) -> (String, Map<String, Value>) {
         let keys = Api::get(self, "/oauth/jwks").send().await;
         let jws = Jws::parse(jwt).unwrap_or_else(|| panic!("no JWS: {jwt}"));
@@ -82,7 +82,7 @@ impl Server {
 }
 
 impl World {
-    /// How a token fares at a server.
+    /// The state of a token at a server.
     pub async fn fate(&self, server: &Server, holder: &Agent, token: &str) -> Fate {
         let exchanged = holder.exchange(server, token, ACCESS_TOKEN).send().await;
         let told = server.introspect(&self.mail_server, token).await;
@@ -91,7 +91,7 @@ impl World {
         Fate { exchange: outcome(&exchanged), active, listed: server.listed(token).await }
     }
 
-    /// The token is good everywhere.
+    /// The token is active at every server.
     pub async fn assert_alive(&self, servers: &[&Server], holder: &Agent, token: &str) {
         for server in servers {
             let expected = Fate { exchange: "ok".to_owned(), active: true, listed: 0 };
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// The token is dead everywhere: for good (1) or for now (2).
+    /// The token is inactive at every server: invalid (1) or suspended (2).
     pub async fn assert_dead(
         &self,
         servers: &[&Server],
@@ -113,22 +113,22 @@ impl World {
         }
     }
 
-    /// Calls the management API under a user's token that is there already.
+    /// Calls the management API with an existing user token.
     pub async fn as_user_with(&self, token: &str, method: &str, path: &str, body: Value) -> Answer {
         Api::new(&self.server, method, path).json(&body).user(token).send().await
     }
 
-    /// What an agent makes of a user's token.
+    /// Exchanges a user's token as an agent.
     pub async fn hop_from_user(&self, agent: &Agent, user_token: &str) -> Answer {
         agent.exchange(&self.server, user_token, JWT).param("audience", MAIL).send().await
     }
 
-    /// What an agent makes of another agent's token.
+    /// Exchanges another agent's token as an agent.
     pub async fn hop(&self, agent: &Agent, token: &str) -> Answer {
         agent.exchange(&self.server, token, ACCESS_TOKEN).send().await
     }
 
-    /// Bob's delegation to the stranger, which has nothing to do with Alice's, and a token under it.
+    /// A delegation from Bob to the stranger, unrelated to Alice's, and a token under it.
     pub async fn bystander(&self) -> (String, String) {
         let given = self
             .as_user("bob", "POST", "/delegate", json!({"delegate": "stranger", "audiences": [MAIL]}))
@@ -139,7 +139,7 @@ impl World {
         (given.json["id"].as_str().unwrap().to_owned(), token.token().to_owned())
     }
 
-    /// Adds what stands behind `CALENDAR`.
+    /// Registers the resource server of `CALENDAR`.
     pub async fn calendar_server(&self) -> Agent {
         let secret = "calendar-server-secret-0123456789";
         let yaml = format!(
@@ -150,7 +150,7 @@ impl World {
         Agent::new("calendar-server", Auth::Basic(secret.into()))
     }
 
-    /// Asks at the management API for a delegation to an agent that is made for it. `Made::of` reads the answer.
+    /// Creates a delegation to a new ephemeral agent at the management API. `Made::of` reads the response.
     pub async fn make(&self, by: &Maker<'_>, key: &SigningKey, (task, more): (&str, Value)) -> Answer {
         let mut body = json!({"ephemeral": {"jwk": key.public_jwk(), "task_id": task}});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// An agent that Alice made for a task.
+    /// An ephemeral agent that Alice created for a task.
     pub async fn made_by_alice(&self, task: &str) -> Made {
         let key = new_key();
         let answer = self.make(&Maker::User("alice"), &key, (task, json!({}))).await;
@@ -168,7 +168,7 @@ impl World {
         Made::of(&answer, key)
     }
 
-    /// An agent that another made for a task, below a delegation that it holds.
+    /// An ephemeral agent that another agent created for a task, below its own delegation.
     pub async fn made_below(&self, maker: &Agent, (parent, task): (&str, &str)) -> Made {
         let key = new_key();
         let answer = self.make(&Maker::Agent(maker), &key, (task, json!({"parent": parent}))).await;
@@ -177,13 +177,13 @@ impl World {
     }
 }
 
-/// Who makes an agent.
+/// The creator of an ephemeral agent.
 pub enum Maker<'a> {
     User(&'a str),
     Agent(&'a Agent),
 }
 
-/// An agent that was made for one delegation, and that delegation's id.
+/// An ephemeral agent, and the id of its delegation.
 #[derive(Debug, Clone)]
 pub struct Made {
     pub agent: Agent,
@@ -200,12 +200,12 @@ impl Made {
         Self { agent: Agent { id, key, auth: Auth::None }, delegation }
     }
 
-    /// The same agent, authenticating by a JWT of its key.
+    /// The same agent, authenticating with a JWT of its key.
     pub fn by_assertion(&self) -> Agent {
         Agent { auth: Auth::Assertion, ..self.agent.clone() }
     }
 
-    /// The same agent under another key.
+    /// The same agent with another key.
     pub fn under(&self, key: &SigningKey) -> Self {
         Self { agent: Agent { key: key.clone(), ..self.agent.clone() }, ..self.clone() }
     }
@@ -215,7 +215,7 @@ pub fn new_key() -> SigningKey {
     SigningKey::generate(SigningAlg::ES256).unwrap().0
 }
 
-/// The gate in front of all that authority rests on, kept closed: what comes meanwhile queues up in its order.
+/// The authority lock in exclusive mode: later requests queue in their order.
 pub struct ClosedGate(PgConnection);
 
 impl ClosedGate {
@@ -225,7 +225,7 @@ impl ClosedGate {
         Self(sql)
     }
 
-    /// Until so many wait in front of it.
+    /// Waits until this many transactions wait for the lock.
     pub async fn has_waiting(&mut self, count: i64) {
         loop {
             let waiting: i64 = sqlx::query_scalar(
@@ -249,7 +249,7 @@ impl ClosedGate {
     }
 }
 
-/// A database that lets nobody in.
+/// A database that refuses all connections.
 pub struct Outage {
     admin: PgConnection,
     name: String,

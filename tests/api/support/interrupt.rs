@@ -1,10 +1,10 @@
-//! Futures that are dropped in the middle, at a place that does not depend on a clock.
+//! Drops futures in the middle, at a place that does not depend on a clock.
 
 use std::pin::pin;
 use std::task::Poll;
 
-/// Drops a future when it has been polled so many times, as if its process had been killed there. `None` if it was
-/// dropped; what it gave if it ended before.
+/// Drops a future after this many polls, as if its process had been killed. `None` if the future was dropped; its
+/// output if it ended earlier.
 pub async fn dropped_after<F: Future>(polls: u32, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;

@@ -1,4 +1,4 @@
-//! Moves of delegations as the tests make them, and what a refusal at the management API has to look like.
+//! Operations on delegations, and the form of refusals at the management API.
 
 use actchain::platform::clock::{from_seconds, rfc3339};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::world::{CALENDAR, IDP, MAIL, World};
 use super::{Answer, Server};
 
 impl Answer {
-    /// A problem (RFC 9457) whose stable parts are there, with challenges where a token would help.
+    /// A problem (RFC 9457) with its stable members, and with challenges if a token would help.
     #[track_caller]
     pub fn assert_problem(&self, status: u16, reason: &str) -> &Self {
         assert_eq!((self.status, self.reason()), (status, reason), "{}", self.text);
@@ -30,14 +30,14 @@ impl Answer {
         self
     }
 
-    /// A move that the present state forbids.
+    /// The current state forbids the operation.
     #[track_caller]
     pub fn assert_conflict(&self, reason: &str, state: &str) {
         self.assert_problem(409, reason);
         assert_eq!(self.json["state"], state, "{}", self.text);
     }
 
-    /// Wider than it may be, in the member that the answer points to.
+    /// The limit exceeds the parent's, in the member that the response points to.
     #[track_caller]
     pub fn assert_too_wide(&self, member: &str) {
         self.assert_problem(400, "exceeds_parent");
@@ -47,14 +47,14 @@ impl Answer {
         assert!(errors[0]["detail"].is_string());
     }
 
-    /// A name that no resource declares, at the place that the answer points to.
+    /// A name that no resource declares, at the place that the response points to.
     #[track_caller]
     pub fn assert_undeclared(&self, reason: &str, pointer: &str) {
         self.assert_problem(400, reason);
         assert_eq!(self.json["errors"][0]["pointer"], pointer, "{}", self.text);
     }
 
-    /// A lifetime that was longer than may be had, and was shortened to this end.
+    /// The lifetime exceeded the maximum and was shortened to this end.
     #[track_caller]
     pub fn assert_shortened(&self, until: i64) {
         assert!(matches!(self.status, 200 | 201), "{}", self.text);
@@ -62,14 +62,14 @@ impl Answer {
         assert_eq!((&self.json["expires_at"], &self.json["shortened"]), due, "{}", self.text);
     }
 
-    /// The answer, which has to be this one.
+    /// Checks the status of the response.
     #[track_caller]
     pub fn with_status(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self
     }
 
-    /// The id of what it is about.
+    /// The id of the created object.
     #[track_caller]
     pub fn id(&self) -> String {
         self.json["id"].as_str().unwrap_or_else(|| panic!("no id in {}", self.text)).to_owned()
@@ -82,13 +82,13 @@ pub fn with(mut one: Value, more: Value) -> Value {
     one
 }
 
-/// An instant as answers show it.
+/// An instant in the format of responses.
 pub fn instant(seconds: i64) -> String {
     rfc3339(from_seconds(seconds).unwrap())
 }
 
 impl World {
-    /// Another agent with a key, which may do all that agents may here.
+    /// Registers another agent with a key and all rights of agents in this world.
     pub async fn agent(&self, id: &str) -> Agent {
         let agent = Agent::new(id, Auth::Assertion);
         let yaml = format!(
@@ -101,24 +101,24 @@ impl World {
         agent
     }
 
-    /// A user gives `user-proxy` a delegation.
+    /// A user creates a delegation to `user-proxy`.
     pub async fn given(&self, sub: &str, terms: Value) -> Answer {
         self.as_user(sub, "POST", "/delegate", with(json!({"delegate": "user-proxy"}), terms)).await
     }
 
-    /// `user-proxy` asks a user for one; gives its id.
+    /// `user-proxy` requests a delegation from a user; returns its id.
     pub async fn asked(&self, sub: &str, terms: Value) -> String {
         let body = with(json!({"delegator": {"iss": IDP, "sub": sub}}), terms);
         self.as_agent(&self.user_proxy, "POST", "/delegate", body).await.with_status(202).id()
     }
 
-    /// An agent passes on what it holds.
+    /// An agent delegates its own delegation further.
     pub async fn passed_on(&self, from: &Agent, (parent, to): (&str, &str), terms: Value) -> Answer {
         let body = with(json!({"parent": parent, "delegate": to}), terms);
         self.as_agent(from, "POST", "/delegate", body).await
     }
 
-    /// A move of a user.
+    /// A user's operation on a delegation.
     pub async fn moves(&self, sub: &str, id: &str, name: &str, body: Value) -> Answer {
         self.as_user(sub, "POST", &format!("/delegate/{id}/{name}"), body).await
     }
@@ -128,12 +128,11 @@ impl World {
         self.as_admin("GET", &format!("/delegate/{id}"), json!({})).await.with_status(200).json
     }
 
-    /// Its state.
     pub async fn state(&self, id: &str) -> String {
         self.shown(id).await["state"].as_str().unwrap().to_owned()
     }
 
-    /// `user-proxy` exchanges the token of a user for one for the mail server.
+    /// `user-proxy` exchanges a user's token for a token for the mail server.
     pub fn first_hop_of(&self, sub: &str) -> Request<'_> {
         self.user_proxy.exchange(&self.server, &self.token_of(sub), JWT).param("audience", MAIL)
     }
@@ -145,7 +144,7 @@ impl World {
         events
     }
 
-    /// The names of those that succeeded, without those of tokens.
+    /// The actions of the successful events, without those of tokens.
     pub async fn moves_of(&self, id: &str) -> Vec<String> {
         let events = self.events_about(id).await;
         let moves = events.iter().filter(|event| event["outcome"] == "success");
@@ -154,7 +153,7 @@ impl World {
     }
 }
 
-/// A POST at one of several servers.
+/// A POST to one of several servers.
 pub fn post<'a>(server: &'a Server, id: &str, name: &str, body: Value) -> Api<'a> {
     Api::post(server, &format!("/delegate/{id}/{name}"), body)
 }

@@ -1,5 +1,5 @@
-//! What API tests are made of: a throwaway cluster with a database for each test, real servers on port 0, and clients
-//! with real keys whose clock the test moves.
+//! Support for API tests: a throwaway cluster with a database for each test, real servers on port 0, and clients with
+//! real keys. The test moves the clock.
 
 pub mod agent;
 pub mod audit;
@@ -35,7 +35,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::OnceCell;
 
-/// Where tests begin: 2026-01-01T00:00:00Z.
+/// The start time of tests: 2026-01-01T00:00:00Z.
 pub const START: i64 = 1_767_225_600;
 
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
@@ -55,26 +55,26 @@ async fn cluster() -> &'static Cluster {
         .await
 }
 
-/// A database of its own with the current schema and nothing in it.
+/// A new database with the current schema and no rows.
 pub async fn database() -> PgConnectOptions {
     let cluster = cluster().await;
     let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::SeqCst));
     let mut admin = PgConnection::connect_with(&cluster.connect_options("postgres")).await.unwrap();
-    // Two at once from one template would refuse each other.
+    // PostgreSQL refuses two concurrent copies of one template.
     static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = ONE_AT_A_TIME.lock().await;
     admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))).await.unwrap();
     cluster.connect_options(&name)
 }
 
-/// What sends requests. Connections are not kept: each test has a runtime of its own.
+/// The HTTP client. Connections are not reused: each test has its own runtime.
 pub fn http() -> &'static reqwest::Client {
     static CLIENT: LazyLock<reqwest::Client> =
         LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap());
     &CLIENT
 }
 
-/// A server with a database behind it.
+/// A server with its database.
 pub struct Server {
     pub app: Arc<App>,
     pub base: String,
@@ -85,7 +85,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server as configured by lines of TOML, with what a YAML text declares.
+    /// A server with this TOML configuration and this manifest.
     pub async fn start(config: &str, yaml: &str) -> Self {
         let master = MasterKey::generate().unwrap();
         let clock = Clock::manual(from_seconds(START).unwrap());
@@ -94,18 +94,18 @@ impl Server {
         server
     }
 
-    /// Another server on the same database, with its own address but the same issuer, as behind a load balancer.
+    /// Another server with the same database and issuer but its own address, as behind a load balancer.
     pub async fn twin(&self) -> Self {
         self.twin_configured("").await
     }
 
-    /// The same, with lines of TOML behind the issuer.
+    /// Like [`Self::twin`], with more lines of TOML.
     pub async fn twin_configured(&self, more: &str) -> Self {
         let config = format!("issuer = {:?}\n{more}", self.app.issuer);
         Self::on(self.database.clone(), &config, (self.clock.clone(), self.master.clone())).await
     }
 
-    /// Another server on the same database, under another master key that still opens what this one's has sealed.
+    /// Another server with the same database and a new master key; it can also open what the old key has sealed.
     pub async fn twin_under(&self, master: &MasterKey) -> Self {
         let seal = SealingKey::of(master).with_previous(Some(&self.master));
         let config = format!("issuer = {:?}", self.app.issuer);
@@ -127,7 +127,7 @@ impl Server {
         let listener = HttpServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         config.listen = listener.local_addr().unwrap();
         config.workers = 2;
-        // The machines that run tests have other things to do. What is waited for in vain takes longer, and still shows.
+        // Test machines can be busy. A request that waits without success takes longer and still fails.
         if config.ledger.timeout == actchain::platform::config::Ledger::default().timeout {
             config.ledger.timeout = std::time::Duration::from_secs(120);
         }
@@ -168,7 +168,7 @@ impl Server {
         self.clock.shift(time::Duration::seconds(seconds));
     }
 
-    /// The management API, for what an operator does with a shell.
+    /// The management API for an operator with a shell.
     pub fn desk(&self) -> Desk<'_> {
         Desk::of(&self.app)
     }
@@ -189,17 +189,17 @@ impl Server {
         principals::enable(&self.desk(), &self.operator(), client_id).await.unwrap().body
     }
 
-    /// A connection with all rights, to look at or to tamper with what is stored.
+    /// A database connection with all rights, to read or change stored rows.
     pub async fn sql(&self) -> PgConnection {
         PgConnection::connect_with(&self.database).await.unwrap()
     }
 
-    /// Gives rows that a test wrote by SQL the MACs that they would have. Rows that it changed need `mac = NULL` before.
+    /// Adds MACs to rows that a test has inserted by SQL. Rows that SQL has changed need `mac = NULL` first.
     pub async fn seal_rows(&self) {
         seal_rows::seal_unsealed(&self.app.rows, &mut self.sql().await).await.unwrap();
     }
 
-    /// Everything that stands in the database, row by row.
+    /// All rows of the database as text.
     pub async fn dump(&self) -> String {
         let mut connection = self.sql().await;
         let tables: Vec<String> = sqlx::query_scalar(
@@ -218,7 +218,7 @@ impl Server {
         all
     }
 
-    /// Waits until so many readers of a kind were cut off, by any server of this process.
+    /// Waits until this many readers of a kind were disconnected, by any server of this process.
     pub async fn cut_off(&self, reader: &str, times: u64) {
         let name = format!("actchain_audit_stream_disconnects_total{{reader=\"{reader}\"}} ");
         loop {
@@ -231,8 +231,7 @@ impl Server {
         }
     }
 
-    /// Waits until all that was put into the ledger's queue is recorded: the event of a failed authentication may come
-    /// after its answer.
+    /// Waits until the ledger has recorded its queue: the event of a failed authentication can follow its response.
     pub async fn settled(&self) {
         let entry = Entry {
             now: self.clock.now(),
@@ -244,7 +243,6 @@ impl Server {
         let _ = self.app.ledger.record(entry).await;
     }
 
-    /// All events so far.
     pub async fn events(&self) -> Vec<Value> {
         self.settled().await;
         let mut connection = self.sql().await;
@@ -255,7 +253,7 @@ impl Server {
         documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect()
     }
 
-    /// The same, but for those that somebody has damaged.
+    /// Like [`Self::events`], without events that a test has damaged.
     pub async fn events_that_can_be_read(&self) -> Vec<Value> {
         let mut connection = self.sql().await;
         let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq")
@@ -265,7 +263,6 @@ impl Server {
         documents.iter().filter_map(|document| serde_json::from_str(document).ok()).collect()
     }
 
-    /// The newest event.
     pub async fn last_event(&self) -> Value {
         self.events().await.pop().unwrap()
     }
@@ -273,12 +270,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The future does its work when it is made; nobody waits for the answer.
+        // `stop` takes effect when it is called; the future only waits for the end.
         drop(self.handle.stop(false));
     }
 }
 
-/// An answer, read.
+/// A response that was read.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -307,7 +304,7 @@ impl Answer {
         self.json["access_token"].as_str().unwrap_or_else(|| panic!("no token in {}", self.text))
     }
 
-    /// The claims of the token, unchecked.
+    /// The claims of the token, without verification.
     pub fn claims(&self) -> Value {
         claims_of(self.token())
     }
@@ -322,7 +319,7 @@ impl Answer {
     }
 }
 
-/// The claims of a JWT, unchecked.
+/// The claims of a JWT, without verification.
 pub fn claims_of(token: &str) -> Value {
     let payload = token.split('.').nth(1).unwrap();
     serde_json::from_slice(&actchain::platform::base64url::decode(payload).unwrap()).unwrap()

@@ -1,5 +1,5 @@
-//! A third party: an authorization server on port 0 with authorization codes and PKCE, refresh tokens that may rotate, and
-//! revocation. It counts what it is asked, remembers every secret that it gave, and misbehaves when it is told to.
+//! A third party: an authorization server on port 0 with authorization codes and PKCE, refresh tokens that may rotate,
+//! and revocation. It counts requests, stores every secret that it issues, and fails on demand.
 
 #![allow(dead_code, reason = "not every test needs all that it can do")]
 
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 pub const CLIENT: &str = "actchain at the provider";
 pub const SECRET: &str = "s3cret:of+us/at the provider";
 
-/// What it is asked.
+/// The kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Asked {
     Authorize,
@@ -28,7 +28,7 @@ pub enum Asked {
     Revoke,
 }
 
-/// How we are its client.
+/// How the server authenticates as a client of the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
     Basic,
@@ -36,18 +36,19 @@ pub enum ClientAuth {
     None,
 }
 
-/// What kind of server it is.
+/// The behaviour of the provider.
 #[derive(Debug, Clone)]
 pub struct Kind {
     pub auth: ClientAuth,
-    /// A refresh token is good once, and one that comes again ends everything (RFC 9700 §4.14.2).
+    /// A refresh token can be used once; its reuse revokes the grant (RFC 9700 §4.14.2).
     pub rotates: bool,
     /// Whether authorization responses carry `iss` (RFC 9207).
     pub says_issuer: bool,
     pub expires_in: Option<u32>,
-    /// Whether there are refresh tokens at all.
+    /// Whether it issues refresh tokens.
     pub refreshes: bool,
-    /// What it grants, whatever it was asked for; absent means what was asked for, which it then does not say.
+    /// The granted scope, regardless of the request; `None` grants the requested scope and leaves `scope` out of the
+    /// response.
     pub grants: Option<String>,
 }
 
@@ -64,7 +65,7 @@ impl Default for Kind {
     }
 }
 
-/// Holds answers back until the test opens it, for good.
+/// Delays responses until the test opens the gate, which stays open.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<Semaphore>);
 
@@ -78,31 +79,31 @@ impl Gate {
     }
 
     async fn passed(&self) {
-        // Nothing is ever permitted: what ends the wait is that the semaphore is closed.
+        // No permit is ever issued: closing the semaphore ends the wait.
         let _ = self.0.acquire().await;
     }
 }
 
-/// What it does instead of what it should.
+/// A fault to inject instead of the normal behaviour.
 #[derive(Debug, Clone)]
 pub struct Wrong {
-    /// What the answer waits for.
+    /// The gate that the response waits for.
     pub gate: Option<Gate>,
-    /// A status, a media type and a body; absent means the right answer.
+    /// Status, media type and body; `None` sends the normal response.
     pub answer: Option<(u16, String, String)>,
-    /// A header field besides.
+    /// An additional header field.
     pub field: Option<(&'static str, String)>,
-    /// Says the right answer in another way, once its work is done.
+    /// Changes the form of the normal response after the work is done.
     pub rework: Option<Rework>,
-    /// Whether it does its work before it answers wrongly.
+    /// Whether the provider does its work before it sends the faulty response.
     pub after: After,
 }
 
-/// What becomes of the right answer, a JSON object.
+/// Converts the normal response, a JSON object.
 #[derive(Clone)]
 pub struct Rework(Arc<dyn Fn(Value) -> Said + Send + Sync>);
 
-/// An answer as it is said.
+/// A response as it is sent.
 pub struct Said {
     pub status: u16,
     pub kind: &'static str,
@@ -138,18 +139,18 @@ impl Wrong {
         Self { gate: None, answer, field: None, rework: None, after: After::Nothing }
     }
 
-    /// The right answer in another way.
+    /// The normal response in another form.
     pub fn reworked(rework: impl Fn(Value) -> Said + Send + Sync + 'static) -> Self {
         let rework = Some(Rework(Arc::new(rework)));
         Self { gate: None, answer: None, field: None, rework, after: After::ItsWork }
     }
 
-    /// With a header field besides.
+    /// Adds a header field.
     pub fn with(self, name: &'static str, value: &str) -> Self {
         Self { field: Some((name, value.to_owned())), ..self }
     }
 
-    /// Right, but not before the gate is open. The work is done at once.
+    /// The normal response, but delayed until the gate is open. The work is done at once.
     pub fn held() -> (Self, Gate) {
         let gate = Gate::closed();
         let held =
@@ -199,7 +200,7 @@ struct State {
     requests: watch::Sender<()>,
 }
 
-/// A third party that runs.
+/// A running authorization server of a third party.
 pub struct Provider {
     pub base: String,
     state: Arc<State>,
@@ -236,7 +237,7 @@ impl Provider {
         Self { base, state, handle }
     }
 
-    /// As `apply` reads it, under this id; `more` are further keys of the declaration, such as `scopes: [a, b]`.
+    /// The manifest with this provider id; `more` are further members, such as `scopes: [a, b]`.
     pub fn manifest(&self, id: &str, more: &str) -> String {
         let auth = self.state.kind.lock().unwrap().auth;
         let client = match auth {
@@ -255,17 +256,17 @@ impl Provider {
         )
     }
 
-    /// Its identifier, where it says so.
+    /// The issuer identifier in its metadata.
     pub fn issuer(&self) -> String {
         self.base.clone()
     }
 
-    /// Changes what kind of server it is.
+    /// Changes the behaviour of the provider.
     pub fn becomes(&self, change: impl FnOnce(&mut Kind)) {
         change(&mut self.state.kind.lock().unwrap());
     }
 
-    /// What somebody's browser does at the authorization URL: its user agrees; the answer is where it is sent to.
+    /// Plays the browser at the authorization URL: the user agrees; returns the URL of the redirect.
     pub async fn agree(&self, authorization_url: &str) -> Url {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let answer = client.get(authorization_url).send().await.unwrap();
@@ -273,29 +274,29 @@ impl Provider {
         Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap()
     }
 
-    /// The next time it is asked this, it goes wrong; several are taken in turn.
+    /// Injects a fault into the next request of this kind; several faults are used in turn.
     pub fn once(&self, asked: Asked, wrong: Wrong) {
         self.books().plans.entry(asked).or_default().push_back(wrong);
     }
 
-    /// From now on it goes wrong whenever it is asked this.
+    /// Injects a fault into every request of this kind from now on.
     pub fn always(&self, asked: Asked, wrong: Wrong) {
         self.books().always.insert(asked, wrong);
     }
 
-    /// From now on it does what it should.
+    /// Removes all injected faults.
     pub fn behaves(&self) {
         let mut books = self.books();
         books.plans.clear();
         books.always.clear();
     }
 
-    /// How often it was asked this.
+    /// The number of requests of this kind.
     pub fn count(&self, asked: Asked) -> usize {
         self.books().counts.get(&asked).copied().unwrap_or_default()
     }
 
-    /// Waits until it was asked this so many times.
+    /// Waits until there were this many requests of this kind.
     pub async fn asked(&self, asked: Asked, times: usize) {
         let mut requests = self.state.requests.subscribe();
         while self.count(asked) < times {
@@ -303,50 +304,50 @@ impl Provider {
         }
     }
 
-    /// The most requests at its token endpoint at one time.
+    /// The maximum of concurrent requests at the token endpoint.
     pub fn busiest(&self) -> usize {
         self.books().busiest
     }
 
-    /// Its user takes back everything: no refresh token is good any more.
+    /// The user revokes all grants: every refresh token is invalid.
     pub fn end_everything(&self) {
         let mut books = self.books();
         let families: Vec<u64> = books.refresh.values().map(|grant| grant.family).collect();
         books.dead.extend(families);
     }
 
-    /// Whether a token is good at its interface.
+    /// Whether the provider's API accepts an access token.
     pub fn honours(&self, access_token: &str) -> bool {
         let books = self.books();
         books.access.get(access_token).is_some_and(|family| !books.dead.contains(family))
     }
 
-    /// An access token is good no more, before its time; the grant is.
+    /// Invalidates an access token before its expiry; its grant stays valid.
     pub fn forget(&self, access_token: &str) {
         self.books().access.remove(access_token).unwrap();
     }
 
-    /// The access token that it gave last.
+    /// The access token that was issued last.
     pub fn newest(&self) -> Option<String> {
         self.books().newest.clone()
     }
 
-    /// What somebody wanted to give back, in order, whatever it made of that.
+    /// The tokens in revocation requests, in order, whatever the result.
     pub fn given_back(&self) -> Vec<String> {
         self.books().given_back.clone()
     }
 
-    /// What was given back, in order.
+    /// The revoked tokens, in order.
     pub fn revoked(&self) -> Vec<String> {
         self.books().revoked.clone()
     }
 
-    /// The parameters of all requests at its token endpoint, without those of the `Authorization` field.
+    /// The parameters of all requests at the token endpoint, without those of the `Authorization` field.
     pub fn asked_for(&self) -> Vec<BTreeMap<String, String>> {
         self.books().asked_for.clone()
     }
 
-    /// Every code and token that it ever gave: none of them may show anywhere.
+    /// Every code and token that was issued: none of them may appear in any output.
     pub fn secrets(&self) -> Vec<String> {
         self.books().given.clone()
     }
@@ -371,7 +372,7 @@ impl State {
         self.kind.lock().unwrap().clone()
     }
 
-    /// Counts a request, and says how it should go wrong.
+    /// Counts a request, and returns the fault to inject.
     fn count(&self, asked: Asked) -> Option<Wrong> {
         let mut books = self.books();
         *books.counts.entry(asked).or_default() += 1;
@@ -565,7 +566,7 @@ async fn revoke(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpRe
     state.answer(wrong, right).await
 }
 
-/// Its interface: says what it was asked for to whoever has a token that it honours.
+/// The provider's API: returns what was requested, for an access token that it accepts.
 async fn api(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpResponse {
     let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     let token = authorization.and_then(|value| value.strip_prefix("Bearer "));

@@ -1,10 +1,10 @@
-//! Memory that is filled again with what it had, as by requests that read before a change and are slower than it.
+//! Refills a cache with an old value, like slow requests that read before a change.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// Fills a memory again and again until it is dropped.
+/// Refills a cache in a loop until dropped.
 pub struct Refill {
     stopped: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,

@@ -1,4 +1,4 @@
-//! Alice's story with the vault: she has connections, and chains of hers fetch them.
+//! Alice's connections in the vault, and chains of agents that retrieve their credentials.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::agent::{ACCESS_TOKEN, Agent, JWT};
 use super::desk::Api;
 use super::world::{IDP, MAIL, World};
 
-/// A world whose agents may come to the vault, with providers of three kinds.
+/// A world whose agents may use the vault, with providers of three kinds.
 pub struct VaultWorld {
     pub world: World,
 }
@@ -39,12 +39,12 @@ clients:
             proxy = world.user_proxy.key.public_jwk(),
         );
         world.server.apply(&yaml).await.unwrap();
-        // It would give anything: here each connection has a delegation of its own.
+        // Delegation D allows everything; in these tests, each connection has its own delegation.
         assert_eq!(world.as_alice("POST", "/delegate/D/revoke", json!({})).await.status, 200);
         Self { world }
     }
 
-    /// A connection of Alice's.
+    /// Creates a connection of Alice.
     pub async fn connected(&self, provider: &str, credential: Value) -> String {
         let body = json!({"provider": provider, "credential": credential});
         let made = self.world.as_alice("POST", "/api/v1/connections", body).await;
@@ -56,7 +56,7 @@ clients:
         self.connected("keys", json!({"key": "the-api-key-of-alice"})).await
     }
 
-    /// Alice lets `user-proxy` have some of her connections, and it lets `email-svc` have them.
+    /// Alice delegates some of her connections to `user-proxy`, which delegates them to `email-svc`.
     pub async fn delegated(&self, details: Value, more: Value) -> [String; 2] {
         let issuer = &self.world.server.app.issuer;
         let mut body =
@@ -71,7 +71,7 @@ clients:
         [root, child.json["id"].as_str().unwrap().to_owned()]
     }
 
-    /// The token of a hop for the vault, for these details.
+    /// Exchanges a token for a token for the vault, with these details.
     pub async fn hop(&self, agent: &Agent, (token, kind): (&str, &str), details: &Value) -> Answer {
         let issuer = &self.world.server.app.issuer;
         let request = agent.exchange(&self.world.server, token, kind).param("audience", issuer);
@@ -99,7 +99,7 @@ clients:
         Api::post(&self.world.server, &path, json!({})).client(&self.world.email_svc, token)
     }
 
-    /// What `email-svc` gets under a token.
+    /// The response to a retrieval by `email-svc` with a token.
     pub async fn fetch(&self, token: &str, connection: &str) -> Answer {
         self.fetching(token, connection).send().await
     }
@@ -118,7 +118,6 @@ pub fn names(connection: &str) -> Value {
     json!([{"type": "vault_connection", "identifier": connection}])
 }
 
-/// Alice.
 pub fn alice() -> Value {
     json!({"iss": IDP, "sub": "alice"})
 }

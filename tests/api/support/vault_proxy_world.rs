@@ -1,5 +1,5 @@
-//! What the proxy of the vault is tried on: an upstream that keeps what it received, byte by byte, and answers as it is
-//! told; and Alice's agent with connections to it.
+//! The world of the proxy tests: an upstream server that stores received requests byte by byte and sends configured
+//! responses, and Alice's agent with connections to it.
 
 use std::sync::{Arc, Mutex};
 
@@ -40,12 +40,12 @@ struct Kept {
     answer: Option<Vec<u8>>,
 }
 
-/// A server of somebody else.
+/// A server of a third party.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     pub authority: String,
     kept: Arc<Mutex<Kept>>,
-    /// Lets `/v1/stream` go on.
+    /// Lets `/v1/stream` continue.
     pub go_on: Arc<Semaphore>,
 }
 
@@ -72,18 +72,18 @@ impl Upstream {
         self.received().pop().expect("something was received")
     }
 
-    /// How many have hung up while they were waiting.
+    /// The number of clients that closed the connection while they waited.
     pub fn gone(&self) -> usize {
         self.kept.lock().unwrap().gone
     }
 
-    /// What all are answered from now on.
+    /// Sets the response to all later requests.
     pub fn will_answer(&self, head: &str, body: &str) {
         let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         self.kept.lock().unwrap().answer = Some(answer.into_bytes());
     }
 
-    /// The same, framed by whoever says it.
+    /// Like [`Self::will_answer`], with the framing in the text.
     pub fn will_answer_raw(&self, answer: &str) {
         self.kept.lock().unwrap().answer = Some(format!("HTTP/1.1 {answer}").into_bytes());
     }
@@ -151,7 +151,7 @@ impl Upstream {
         stream.shutdown().await.ok()
     }
 
-    /// Reads what belongs to the request, and keeps it as it comes.
+    /// Reads the body of the request, and stores it as it arrives.
     async fn read_body(&self, stream: &mut TcpStream, received: &Received, place: usize) -> Option<()> {
         let length: Option<usize> =
             received.all("content-length").first().map(|value| value.parse().unwrap());
@@ -175,7 +175,7 @@ impl Upstream {
     }
 }
 
-/// Alice has connections at the upstream, and lets `courier` use them, which may pass that on to `second`.
+/// Alice has connections at the upstream server, delegated to `courier`, which may delegate them to `second`.
 pub struct Vaulted {
     pub world: World,
     pub upstream: Upstream,
@@ -192,7 +192,7 @@ impl Vaulted {
         Self::configured("", "").await
     }
 
-    /// With lines of TOML, and with more of what the provider `api` declares.
+    /// With lines of TOML, and with more members of the provider `api`.
     pub async fn configured(config: &str, more: &str) -> Self {
         let world = World::configured(config).await;
         let upstream = Upstream::start().await;
@@ -224,7 +224,7 @@ impl Vaulted {
         Self { world, upstream, courier, second }
     }
 
-    /// The id of a new connection of Alice's.
+    /// Creates a connection of Alice; returns its id.
     pub async fn connect(&self, provider: &str, credential: Value) -> String {
         let body = json!({"provider": provider, "credential": credential});
         let made = self.world.as_alice("POST", "/api/v1/connections", body).await;
@@ -232,7 +232,7 @@ impl Vaulted {
         made.json["id"].as_str().unwrap().to_owned()
     }
 
-    /// One by an API key.
+    /// Creates a connection with an API key.
     pub async fn by_key(&self) -> String {
         self.connect("api", json!({"key": KEY})).await
     }
@@ -252,14 +252,14 @@ impl Vaulted {
         self.token_with(connection, json!({})).await
     }
 
-    /// What `second` makes of a token of `courier`.
+    /// The token that `second` gets for a token of `courier`.
     pub async fn passed_on(&self, token: &str) -> String {
         let answer = self.second.exchange(&self.world.server, token, ACCESS_TOKEN).send().await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.token().to_owned()
     }
 
-    /// Where a path of the upstream is to be had.
+    /// The proxy path for a path of the upstream server.
     pub fn path(&self, connection: &str, path: &str) -> String {
         format!("/vault/proxy/{connection}/{}{path}", self.upstream.authority)
     }
@@ -292,7 +292,7 @@ impl Vaulted {
         Answer::read(self.request(token, at).send().await.unwrap()).await
     }
 
-    /// A request that no client library would write, and its answer.
+    /// Sends a request that no client library would send; returns the response.
     pub async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.world.server.app.config.listen).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -301,7 +301,7 @@ impl Vaulted {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// The events of an action, once there are so many.
+    /// The events of an action, once there are this many.
     pub async fn events_of(&self, action: &str, count: usize) -> Vec<Value> {
         loop {
             let mut events = self.world.server.events().await;

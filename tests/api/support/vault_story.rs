@@ -1,4 +1,4 @@
-//! A connection at a provider that gives refresh tokens, and an agent that fetches its access tokens.
+//! A connection at a provider with refresh tokens, and an agent that retrieves its access tokens.
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
@@ -9,7 +9,7 @@ use super::Answer;
 use super::provider::{CLIENT, Kind, Provider, SECRET};
 use super::vault::{VaultWorld, names};
 
-/// Tokens that a provider gave somebody who brings them to the vault.
+/// Tokens that a provider issued to a user, to be imported into the vault.
 pub async fn given(provider: &Provider) -> Value {
     let verifier = "a-verifier-that-is-long-enough-for-everybody-1";
     let challenge = actchain::protocol::oauth_client::challenge(verifier);
@@ -44,7 +44,7 @@ pub async fn given(provider: &Provider) -> Value {
            "scope": "files.read"})
 }
 
-/// A vault with a connection at a provider whose access token ends in 100 seconds.
+/// A vault with a connection at a provider; its access token expires in 100 seconds.
 pub struct Story {
     pub provider: Provider,
     pub vault: VaultWorld,
@@ -61,7 +61,7 @@ impl Story {
         Self::of(kind, config, 30_000).await
     }
 
-    /// One whose delegations last for two months.
+    /// A story whose delegations are valid for two months.
     pub async fn lasting(kind: Kind) -> Self {
         Self::of(kind, "", 5_000_000).await
     }
@@ -88,7 +88,7 @@ impl Story {
         self.vault.world.as_alice("GET", &format!("/api/v1/connections/{}", self.id), json!({})).await.json
     }
 
-    /// The access token that is had now.
+    /// The access token that a retrieval returns now.
     pub async fn fetched(&self) -> String {
         let answer = self.vault.fetch(&self.token().await, &self.id).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -99,7 +99,6 @@ impl Story {
         self.vault.world.server.pass(seconds);
     }
 
-    /// The tokens that are stored now.
     pub async fn stored(&self) -> Tokens {
         let mut sql = self.vault.world.server.sql().await;
         let held = self.vault.world.server.app.vault.open(&mut sql, &self.id).await.unwrap().unwrap();
@@ -107,7 +106,7 @@ impl Story {
         tokens.clone()
     }
 
-    /// An answer to an agent that fetches the credential now.
+    /// The response to an agent's retrieval now.
     pub async fn fetch(&self) -> Answer {
         self.vault.fetch(&self.token().await, &self.id).await
     }

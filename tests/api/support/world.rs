@@ -1,4 +1,5 @@
-//! The usual story: Alice lets `user-proxy` read and send mail; it asks `email-svc`, which asks `followup-svc`.
+//! The default world: Alice delegates reading and sending mail to `user-proxy`, which calls `email-svc`, which calls
+//! `followup-svc`.
 
 use actchain::platform::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ pub const IDP: &str = "https://idp.example.com";
 pub const MAIL: &str = "https://mail.example.com";
 pub const CALENDAR: &str = "https://calendar.example.com";
 
-/// A server with the usual issuers, resources, clients and delegations.
+/// A server with the default issuers, resources, clients and delegations.
 pub struct World {
     pub server: Server,
     pub idp: SigningKey,
@@ -19,7 +20,7 @@ pub struct World {
     pub followup_svc: Agent,
     pub stranger: Agent,
     pub admin: Agent,
-    /// What stands behind `MAIL`.
+    /// The resource server of `MAIL`.
     pub mail_server: Agent,
 }
 
@@ -80,7 +81,6 @@ delegations:
                "sid": "session-1", "auth_time": now - 60, "acr": "high", "amr": ["pwd", "otp"]})
     }
 
-    /// Alice's token.
     pub fn user_token(&self) -> String {
         self.user_token_with(|_| {})
     }
@@ -91,7 +91,7 @@ delegations:
         self.idp.sign("JWT", &claims).unwrap()
     }
 
-    /// What `user-proxy` makes of Alice's token.
+    /// The token of `user-proxy` for Alice's token.
     pub async fn first_hop(&self) -> Answer {
         let request = self.user_proxy.exchange(&self.server, &self.user_token(), JWT).param("audience", MAIL);
         let answer = request.send().await;
@@ -99,12 +99,12 @@ delegations:
         answer
     }
 
-    /// What `email-svc` makes of that.
+    /// The token of `email-svc` for the first hop's token.
     pub async fn second_hop(&self) -> Answer {
         self.next_hop(&self.email_svc, self.first_hop().await.token()).await
     }
 
-    /// What `followup-svc` makes of that.
+    /// The token of `followup-svc` for the second hop's token.
     pub async fn third_hop(&self) -> Answer {
         self.next_hop(&self.followup_svc, self.second_hop().await.token()).await
     }
