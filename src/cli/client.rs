@@ -49,9 +49,9 @@ pub(super) enum Command {
     /// List the keys of a client, remove a key, or restore a removed key
     #[command(subcommand)]
     Key(KeyCommand),
-    /// End everything that a client or a user has up to now; later delegations stay valid
+    /// Revoke everything that a client or a user has now; later delegations stay valid
     RevokeAll {
-        /// The client, or the user of --iss
+        /// The client id, or the user's `sub` with --iss
         sub: String,
         /// The user's issuer; a client of this server if absent
         #[arg(long)]

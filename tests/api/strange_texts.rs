@@ -1,5 +1,5 @@
-//! Strings that PostgreSQL does not store: the NUL character, and invalid UTF-8. Every route refuses them in every place,
-//! and they never cause a fault.
+//! Strings that PostgreSQL does not store: the NUL character, and invalid UTF-8. Every route refuses them, in every
+//! place, and they never cause a fault.
 
 use serde_json::{Value, json};
 

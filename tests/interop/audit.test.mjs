@@ -1,4 +1,5 @@
-// What leaves the audit log, by others' measures: webhooks by the library of Standard Webhooks, SARIF by its JSON schema.
+// The output of the audit log, checked with independent tools: webhooks with the library of Standard Webhooks, SARIF
+// with its JSON schema.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'

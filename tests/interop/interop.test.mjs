@@ -1,4 +1,4 @@
-// oauth4webapi and jose, as agents, a trusted issuer and relying parties would use them, against the real server.
+// oauth4webapi and jose, used like agents, a trusted issuer and relying parties, against the real server.
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
@@ -10,9 +10,10 @@ import * as oauth from 'oauth4webapi'
 import { ACCESS_TOKEN, EXCHANGE, HTTP, IDP, MAIL, World } from './world.mjs'
 
 const INBOX = new URL('/inbox', MAIL)
-// oauth4webapi signs with Ed25519 keys under the newer name of RFC 9864, jose and the server under the older one.
+// oauth4webapi names the algorithm of Ed25519 keys as in RFC 9864; jose and the server use the older name.
 const ALGS = ['ES256', 'EdDSA', 'Ed25519']
-// `alg` is what all sign with, but for one client that has an RSA key; `setting` is what makes the server do so.
+// `alg` is the algorithm of all clients except one with an RSA key; `setting` is the server's setting for the same
+// algorithm.
 const RUNS = [
   { nonces: 'off', alg: 'ES256', setting: 'ES256', rsa: 'RS256' },
   { nonces: 'on', alg: 'EdDSA', setting: 'Ed25519', rsa: 'PS256' },
@@ -95,7 +96,7 @@ for (const { nonces, alg, setting, rsa } of RUNS) {
         answers.map(answer => answer.scope.split(' ').sort().join(' ')),
         ['mail.read mail.send', 'mail.read mail.send', 'mail.read'],
       )
-      // The resource's limit, and then those of the delegations, counted from when they were declared.
+      // The limit of the resource, and then those of the delegations, counted from their declaration.
       const [first, second, third] = answers.map(answer => answer.expires_in)
       assert(first > 500 && first <= 600 && second <= 600 && third > 200 && third <= 300, `${[first, second, third]}`)
     })
@@ -134,7 +135,7 @@ for (const { nonces, alg, setting, rsa } of RUNS) {
 
       const othersProof = await resourceRequest(access_token, world.emailSvc.newHandle())
       await assert.rejects(validate(othersProof), { code: oauth.JWT_CLAIM_COMPARISON, message: /confirmation/ })
-      // A proof of the right key that was made for another token.
+      // A proof with the right key, but for another token.
       const otherToken = await resourceRequest(earlier, world.followupSvc.newHandle())
       otherToken.headers.set('authorization', `DPoP ${access_token}`)
       await assert.rejects(validate(otherToken), { code: oauth.JWT_CLAIM_COMPARISON, message: /ath/ })
@@ -163,7 +164,7 @@ for (const { nonces, alg, setting, rsa } of RUNS) {
       }
       const replay = (url, options) => fetch(url, { ...options, headers: { ...options.headers, dpop: proof } })
       await world.exchange(world.userProxy, request, { [oauth.customFetch]: record })
-      // All but the proof is fresh: the library makes another assertion.
+      // Everything except the proof is new: the library makes another assertion.
       const error = await refusal(world.exchange(world.userProxy, request, { [oauth.customFetch]: replay }))
       assert.deepEqual([error.status, error.error, error.cause.reason], [400, 'invalid_dpop_proof', 'dpop_proof_replayed'])
     })
@@ -172,7 +173,7 @@ for (const { nonces, alg, setting, rsa } of RUNS) {
       const [, { access_token }] = await world.threeHops()
       const impostor = { client: world.followupSvc.client, authentication: oauth.None(), dpop: world.batchJob.dpop }
       const error = await thrown(world.exchange(impostor, { subject_token: access_token }))
-      // Its key is all that proves such a client: another one is nobody, as an unknown name would be.
+      // Such a client authenticates only with its key: with another key, the response is that for an unknown client.
       assert(error instanceof oauth.WWWAuthenticateChallengeError, `${error}`)
       assert.deepEqual([error.status, (await error.response.json()).error], [401, 'invalid_client'])
     })
@@ -263,7 +264,7 @@ for (const { nonces, alg, setting, rsa } of RUNS) {
         )
       const taken = await (await take({})).json()
       assert.deepEqual(taken, { access_token: 'the key of carol', token_type: 'N_A', connection: id })
-      // The same by token exchange, under a type of its own.
+      // The same credential by token exchange, with its own token type.
       const vaultToken = 'urn:actchain:params:oauth:token-type:vault-token'
       const params = { subject_token: access_token, requested_token_type: vaultToken, authorization_details }
       const exchanged = await world.exchange(agent, params, { recognizedTokenTypes: { n_a: () => {} } })

@@ -1,4 +1,4 @@
-// openapi.yaml, by generators that others use: the types that openapi-typescript makes of it compile, and have what a client needs.
+// openapi.yaml, tested with common generators: the types of openapi-typescript compile, and have what a client needs.
 
 import assert from 'node:assert/strict'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'

@@ -1,4 +1,4 @@
-// The real server in a folder of its own, with its own PostgreSQL; all of it is gone at the end.
+// The real server in a temporary folder, with its own PostgreSQL; both are removed at the end.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -14,7 +14,7 @@ const BIN = process.env.ACTCHAIN_BIN ?? fileURLToPath(new URL('../../target/debu
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP']
 const READY = /^actchain \S+ serves (\S+) on /
 
-// What else is set here must not reach the server, and it refuses names that it does not know, such as ours.
+// Other ACTCHAIN_ variables must not reach the server, which refuses unknown names, such as ACTCHAIN_BIN.
 const CLEAN = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !name.startsWith('ACTCHAIN_') || name === 'ACTCHAIN_POSTGRES_BIN_DIR'),
 )
@@ -24,7 +24,7 @@ export class Server {
   static async start(settings) {
     assert(existsSync(BIN), `there is no server at ${BIN}: build it with «cargo build», or set ACTCHAIN_BIN`)
     const folder = await mkdtemp(join(tmpdir(), 'actchain-interop-'))
-    // Run as root, the server gives its database to another account, which has to get through here.
+    // Under root, the server runs its database as another account, which must be able to traverse the folder.
     await chmod(folder, 0o711)
     const server = new Server(folder, settings)
     try {
@@ -44,7 +44,7 @@ export class Server {
     this.folder = folder
     this.environment = { ...CLEAN, ACTCHAIN_LISTEN: '127.0.0.1:0', ACTCHAIN_DATA_DIR: folder }
     for (const [name, value] of Object.entries(settings)) this.environment[`ACTCHAIN_${name}`] = value
-    // Detached, so that Ctrl-C reaches us alone: we stop it.
+    // Detached, so that Ctrl-C reaches only this process, which then stops the server.
     const options = { env: this.environment, stdio: ['ignore', 'pipe', 'pipe'], detached: true }
     this.process = spawn(BIN, ['serve'], options)
     this.process.stderr.setEncoding('utf8').on('data', text => (this.#log += text))
@@ -65,7 +65,7 @@ export class Server {
   /** Declares what should be there. */
   async apply(declaration) {
     assert(!this.#stopping, 'the server is being stopped')
-    // JSON is YAML.
+    // JSON is valid YAML.
     const apply = spawn(BIN, ['apply', '-f', '-'], {
       env: { ...this.environment, ACTCHAIN_ISSUER: this.issuer },
       stdio: ['pipe', 'ignore', 'pipe'],
@@ -96,9 +96,10 @@ export class Server {
   }
 
   async #stop() {
-    // It starts within seconds and drains for ten at most.
+    // The server starts within seconds and drains for at most ten seconds.
     const patience = setTimeout(() => this.process.kill('SIGKILL'), 60_000)
-    // Who is stopped while it starts may leave a database behind, and so does who applies to a folder that is gone.
+    // Wait first: a server that is stopped during its start can leave a database behind, and so can an `apply` without
+    // its folder.
     await Promise.allSettled([this.ready, this.#applied])
     this.process.kill('SIGTERM')
     const [code] = await this.closed
@@ -110,7 +111,7 @@ export class Server {
 
   // A signal, such as that of Ctrl-C, would end this process without its hooks.
   #abandon = () => {
-    // Whoever reads our results may be gone before us, which must not end us either.
+    // The reader of this output may have ended; a failed write must not end this process either.
     process.stdout.on('error', () => {})
     this.stop()
       .catch(() => {})

@@ -1,5 +1,5 @@
-// Alice lets `user-proxy` read and send mail; it asks `email-svc`, which asks `followup-svc`. A fourth agent, `batch-job`,
-// is in nobody's chain.
+// Alice delegates reading and sending mail to `user-proxy`, which calls `email-svc`, which calls `followup-svc`. A
+// fourth agent, `batch-job`, is in no chain.
 
 import * as jose from 'jose'
 import * as oauth from 'oauth4webapi'
@@ -11,7 +11,7 @@ export const MAIL = 'https://mail.example.com'
 export const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
 export const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
 const JWT = 'urn:ietf:params:oauth:token-type:jwt'
-// Every character that a form encodes, so that a side that forgets to decode is found out.
+// Every character that a form encodes, so that a missing decoding step is detected.
 const SECRET = 'a secret: 100% + "quoted" & é/=?~'
 
 /** The options of every request: the library insists on https otherwise. */
