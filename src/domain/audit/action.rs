@@ -1,45 +1,44 @@
-//! What events are called.
+//! Names of audit events.
 
-/// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// A client got a token for itself.
+    /// Client credentials grant: a token for the client itself.
     TokenIssued,
-    /// A token was made from another.
+    /// Token exchange: a token issued from another token.
     TokenExchanged,
-    /// A token was refused.
+    /// A token request was refused.
     TokenRefused,
     /// A token was revoked by its client.
     TokenRevoked,
-    /// A delegation was given or asked for.
+    /// A delegation was requested or created.
     DelegationCreated,
-    /// A delegation that was asked for was approved, or its agent's new key was confirmed.
+    /// A requested delegation was approved, or the new key of its agent was confirmed.
     DelegationActivated,
-    /// A delegation was denied or taken back.
+    /// A delegation was denied or revoked.
     DelegationRevoked,
-    /// A delegation came to its end, or to its last use.
+    /// A delegation expired or reached its maximum number of uses.
     DelegationExpired,
-    /// The end of a delegation was moved.
+    /// The expiry of a delegation was changed.
     DelegationRenewed,
-    /// Uses were reported.
+    /// A client reported uses of a delegation.
     DelegationUsed,
-    /// An agent asked for another key.
+    /// An agent requested a key rotation.
     DelegationKeyRotationRequested,
-    /// A move of a delegation was refused.
+    /// A change of a delegation was refused.
     DelegationRefused,
-    /// A use that needs a confirmation was confirmed.
+    /// The delegator confirmed a use that needs a confirmation.
     CeremonyApproved,
-    /// It was not.
+    /// The delegator denied a use that needs a confirmation.
     CeremonyDenied,
-    /// Everything that a principal had up to now was ended.
+    /// Everything that a principal had until now was revoked.
     PrincipalRevoked,
     /// A key was removed from a client.
     ClientKeyRemoved,
     /// An operator restored a removed key of a client.
     ClientKeyRestored,
-    /// An agent was made for one delegation.
+    /// An ephemeral agent was created for one delegation.
     AgentCreated,
-    /// Such an agent has ended.
+    /// An ephemeral agent was deactivated.
     AgentDeactivated,
     /// A client was registered or changed.
     ClientChanged,
@@ -49,7 +48,7 @@ pub enum Action {
     ClientEnabled,
     /// A client's secret was replaced.
     ClientSecretRotated,
-    /// A signing key was made, began to sign, ceased to sign, or was removed; `detail.stage` says which.
+    /// A signing key was created, activated, retired or removed; `detail.stage` says which.
     KeyChanged,
     /// An issuer was registered or changed.
     IssuerChanged,
@@ -59,52 +58,52 @@ pub enum Action {
     ResourceChanged,
     /// A resource was removed.
     ResourceRemoved,
-    /// A provider of credentials was declared or changed.
+    /// A credential provider was declared or changed.
     ProviderChanged,
-    /// A witness vouched for a checkpoint.
+    /// A witness cosigned a checkpoint.
     WitnessCosigned,
-    /// Events were moved to a file, and stand there.
+    /// A partition was archived to a file.
     AuditArchived,
-    /// A credential was put into an agent's request to its provider, which is about to be sent.
+    /// A credential was added to an agent's request, which is about to be sent to the provider.
     VaultProxyCalled,
-    /// What became of such a request.
+    /// The result of a proxied request.
     VaultProxyAnswered,
-    /// A credential was answered to an agent.
+    /// A credential was returned to an agent.
     VaultTokenRetrieved,
-    /// One was not.
+    /// A retrieval of a credential was refused.
     VaultTokenRefused,
-    /// An owner was sent to a provider to authorize us.
+    /// A user was redirected to a provider to authorize this server.
     ConnectionRequested,
-    /// A browser came back from there with a code; or its owner finished what another browser had brought.
+    /// A browser returned from the provider with an authorization code, or the user completed an
+    /// authorization that another browser returned with.
     ConnectionAuthorized,
     /// A connection was made.
     ConnectionCreated,
-    /// Another credential was stored in its place.
+    /// The credential of a connection was replaced.
     ConnectionRotated,
-    /// Its access token was renewed.
+    /// The access token of a connection was refreshed.
     ConnectionRefreshed,
-    /// Its provider honours its credential no more.
+    /// The provider no longer accepts the credential of a connection.
     ConnectionNeedsReconnect,
-    /// It was ended.
+    /// A connection was disconnected.
     ConnectionDisconnected,
-    /// A move of a connection was refused.
+    /// A change of a connection was refused.
     ConnectionRefused,
-    /// A data key was made, wrapped anew or retired.
+    /// A data key was created, rewrapped or retired.
     VaultKeyRotated,
-    /// Somebody took the log along, or part of it.
+    /// The log, or a part of the log, was exported.
     AuditExported,
     /// A sink was declared or changed.
     SinkChanged,
-    /// It was removed.
     SinkRemoved,
-    /// Dead letters of a sink are to be sent again.
+    /// Dead letters of a sink were queued for delivery again.
     SinkReplayed,
     /// An event could not be delivered to a sink.
     SinkDeadLetter,
 }
 
 impl Action {
-    /// The stable name.
+    /// The stable name in events.
     pub fn name(self) -> &'static str {
         match self {
             Self::TokenIssued => "oauth.token.issued",
@@ -159,7 +158,7 @@ impl Action {
         }
     }
 
-    /// The event code, where there is one.
+    /// The event code; only delegation state changes have a code.
     pub fn code(self) -> Option<&'static str> {
         match self {
             Self::DelegationCreated => Some("0x3001"),

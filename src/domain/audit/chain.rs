@@ -1,5 +1,7 @@
-//! A chain as the log tells it: its hops in order, what came of which, what was fetched at their ends, and whether each
-//! was made under the key that earlier events and its delegation speak of. Pure: whoever asks brings events and facts.
+//! A chain reconstructed from audit events: its hops in order, the parent and children of each hop, the
+//! retrieved credentials, and whether each hop's key agrees with earlier events and the registered keys.
+//!
+//! This module does no I/O: callers pass events and facts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,43 +11,41 @@ use serde_json::Value;
 use super::search::EventRow;
 use crate::domain::delegation::State;
 
-/// What is known beside the log: states of delegations as they are now, and the keys of clients that are held to theirs.
+/// Current facts that the log does not contain: the state of each delegation and the keys of clients that may
+/// use only registered keys.
 #[derive(Debug, Default)]
 pub struct ChainFacts {
-    /// By delegation; one that is forgotten is not there.
+    /// By delegation id; deleted delegations are absent.
     pub states: HashMap<String, State>,
-    /// By client: every key that it has, or had. A client that may come with any key is not there.
+    /// By client id: every key that the client has or had. Clients that may use any key are absent.
     pub keys: HashMap<String, BTreeSet<String>>,
 }
 
-/// What a hop is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HopKind {
-    /// A client got a token for itself.
+    /// Client credentials grant.
     Issue,
-    /// A token was made from another.
+    /// Token exchange (RFC 8693).
     Exchange,
-    /// A credential left the vault, or was put into a request.
+    /// A credential was retrieved from the vault or added to a proxied request.
     Retrieval,
-    /// Something was refused.
+    /// A refused token request or retrieval.
     Refusal,
 }
 
-/// Whether a hop's key is the one that it should be.
+/// Whether the key of a hop is the expected key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyContinuity {
-    /// It is.
     Consistent,
-    /// Nobody proved a key.
+    /// The client proved no key.
     NoKey,
-    /// Another event, or the client's own keys, say otherwise.
+    /// Another event or the client's registered keys require a different key.
     KeyMismatch,
 }
 
 impl KeyContinuity {
-    /// The stable name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Consistent => "consistent",
@@ -55,99 +55,85 @@ impl KeyContinuity {
     }
 }
 
-/// One hop.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hop {
-    /// Its event.
+    /// `seq` of the event of this hop.
     pub seq: u64,
-    /// The event's id.
     pub id: Value,
-    /// When.
     pub at: Value,
-    /// What it is.
     pub kind: HopKind,
-    /// The event's action.
     pub action: Value,
-    /// How it ended.
     pub outcome: Value,
-    /// Why not.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub reason: Value,
-    /// Who made it.
+    /// The client that made the request.
     pub client_id: Value,
-    /// What that is called.
+    /// Name of the last actor in the chain.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub label: Value,
-    /// The key it proved.
+    /// Thumbprint of the proved DPoP key.
     pub jkt: Value,
-    /// How many actors there are by then.
+    /// Number of actors in the chain of this hop.
     pub depth: usize,
-    /// The token that came of it.
+    /// `jti` of the issued token.
     pub jti: Value,
-    /// The token it was made from.
+    /// `jti` of the subject token.
     pub parent_jti: Value,
-    /// The hop that that token came of, where it is one of ours.
+    /// `seq` of the hop that issued the subject token, if that token is of this chain.
     pub parent: Option<u64>,
-    /// The hops that came of its own.
+    /// `seq` of the hops that exchanged this hop's token.
     pub children: Vec<u64>,
-    /// What gave the authority.
+    /// The delegation that authorized the hop.
     pub delegation_id: Value,
-    /// The state of that by now.
+    /// The current state of the delegation.
     pub delegation_state: Option<State>,
-    /// What was granted.
     pub scope: Value,
-    /// For whom.
     pub audience: Value,
-    /// What was fetched.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub target: Value,
-    /// Whether the key is the one that it should be.
     pub key_continuity: KeyContinuity,
 }
 
-/// A chain.
 #[derive(Debug, Clone, Serialize)]
 pub struct Chain {
-    /// Its id.
     pub txn: String,
-    /// On whose behalf.
     pub subject: Value,
-    /// Their session.
     pub session_id: Value,
-    /// Whoever acts in it, in the order of appearance.
+    /// Subjects of all actors, in order of appearance.
     pub actors: Vec<String>,
-    /// When the first of its events happened, by the clock of the server that recorded it.
+    /// When the first event happened, by the clock of the server that recorded the event.
     pub first_at: Value,
-    /// When the last did.
+    /// When the last event happened.
     pub last_at: Value,
-    /// Where the first stands.
+    /// `seq` of the first event.
     pub first_seq: u64,
-    /// Where the last stands.
+    /// `seq` of the last event.
     pub last_seq: u64,
-    /// How many there are.
+    /// Number of events in the chain, including events that are not shown.
     pub events: u64,
-    /// How many of those that are shown are refusals.
+    /// Number of refusals among the shown events.
     pub refusals: usize,
-    /// How many are retrievals.
+    /// Number of retrievals among the shown events.
     pub retrievals: usize,
-    /// The last event.
+    /// Summary of the last event.
     pub last: Value,
-    /// The state by now of the delegation that the last hop goes by.
+    /// The current state of the delegation of the last hop.
     pub state: Option<State>,
-    /// The worst of its hops.
+    /// The worst value of all hops.
     pub key_continuity: KeyContinuity,
-    /// Its hops, in the order of the log.
+    /// In the order of the log.
     pub hops: Vec<Hop>,
-    /// Hops whose token is not of this chain: where its trees begin.
+    /// `seq` of the hops whose subject token is not of this chain.
     pub roots: Vec<u64>,
-    /// Hops of which more than one came.
+    /// `seq` of the hops that have more than one child.
     pub branches: Vec<u64>,
-    /// Whether all of its events are shown.
+    /// Whether all events of the chain are shown.
     pub complete: bool,
 }
 
 impl Chain {
-    /// Tells a chain from its events, in their order; `total` of them there are. `None` without any.
+    /// Builds a chain from its events, in order; `total` is the number of events in the log. Returns `None`
+    /// if `found` is empty.
     pub fn build(txn: &str, found: &[EventRow], total: u64, facts: &ChainFacts) -> Option<Self> {
         let (first, last) = (found.first()?, found.last()?);
         let mut builder = ChainBuilder::default();
@@ -192,7 +178,7 @@ fn last_event(last: &EventRow) -> Value {
     Value::Object(known.chain([("seq".to_owned(), last.seq.into())]).collect())
 }
 
-/// The delegations that hops of these events go by, and the clients that made them: what facts are needed of.
+/// Ids of the delegations and clients that [`ChainFacts`] must cover for these events.
 pub fn named<'a>(events: impl Iterator<Item = &'a EventRow>) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut delegations, mut clients) = (BTreeSet::new(), BTreeSet::new());
     for found in events {
@@ -203,12 +189,12 @@ pub fn named<'a>(events: impl Iterator<Item = &'a EventRow>) -> (BTreeSet<String
     (delegations, clients)
 }
 
-/// What the hops so far have said.
+/// What the earlier hops say about tokens and keys.
 #[derive(Default)]
 struct ChainBuilder {
-    /// By token: the hop that it came of, and the keys of its actors, root first.
+    /// By token: `seq` of the hop that issued the token, and the keys of its actors, root first.
     tokens: HashMap<String, (u64, Vec<Option<String>>)>,
-    /// By actor and delegation: the key.
+    /// By actor and delegation: the last proved key.
     keys: BTreeMap<(String, String), String>,
 }
 
@@ -254,14 +240,14 @@ impl ChainBuilder {
         Some(Hop { key_continuity, ..hop })
     }
 
-    /// Looks at every place that speaks of the key: the chain in the token itself, the event of the token it was made from,
-    /// what the same client proved before for the same delegation, and the client's own keys.
+    /// Compares the key with the chain in the token, the event of the subject token, the key that the client
+    /// proved before for this delegation, and the client's registered keys.
     fn check_key(&self, hop: &Hop, links: &[&Value], facts: &ChainFacts) -> KeyContinuity {
         let (Some(jkt), Some(client)) = (hop.jkt.as_str(), hop.client_id.as_str()) else {
             return KeyContinuity::NoKey;
         };
         let keys = keys_of(links);
-        // A refusal's chain ends with whoever held the token before.
+        // The chain of a refusal ends with the holder of the subject token, not with the refused client.
         let in_token = links.last().filter(|link| link.get("sub").and_then(Value::as_str) == Some(client));
         let as_in_token = in_token.is_none_or(|link| key_of(link).is_none_or(|key| key == jkt));
         let as_before =
@@ -297,7 +283,7 @@ fn keys_of(links: &[&Value]) -> Vec<Option<String>> {
     links.iter().map(|link| key_of(link).map(str::to_owned)).collect()
 }
 
-/// What an event is in its chain; not all are hops.
+/// The kind of hop, or `None` for events that are not hops.
 fn kind(event: &Value) -> Option<HopKind> {
     match event.get("action")?.as_str()? {
         "oauth.token.issued" => Some(HopKind::Issue),
@@ -308,7 +294,8 @@ fn kind(event: &Value) -> Option<HopKind> {
     }
 }
 
-/// Lets each hop know what came of its token. A list, for there is no end to how deep a holder may nest narrower tokens.
+/// Sets the children of each hop. A flat list, not a recursive tree: the number of nested exchanges is not
+/// limited.
 fn connect(hops: &mut [Hop]) {
     let mut children: HashMap<u64, Vec<u64>> = HashMap::new();
     for hop in hops.iter() {

@@ -1,4 +1,4 @@
-//! The events of whole chains, gathered by the index, and from what it does not cover yet.
+//! Loads the events of whole chains from the index and from the part of the log that is not indexed yet.
 
 use std::collections::HashMap;
 
@@ -10,28 +10,26 @@ use super::search::{EventRow, SearchRange};
 use super::store;
 use crate::platform::fault::Fault;
 
-/// The most events that are read because the index does not cover them yet.
+/// Maximum number of events read because the index does not cover them yet.
 const MAX_UNINDEXED: u64 = 20_000;
-/// So many of the last events of a long chain are read beside the first ones.
+/// Number of last events read of a chain with more than `max` events, beside the first events.
 const TAIL: usize = 8;
 
-/// What a chain has.
 #[derive(Debug, Default, Clone)]
 pub struct ChainEvents {
-    /// Its events, in order; of a long chain the first and the last ones.
+    /// In order; of a long chain only the first and the last events.
     pub found: Vec<EventRow>,
-    /// How many there are.
+    /// Number of events in the chain.
     pub total: u64,
 }
 
 impl ChainEvents {
-    /// The chain's id.
     pub fn txn(&self) -> Option<String> {
         self.found.first()?.event.get("txn")?.as_str().map(str::to_owned)
     }
 }
 
-/// Gathers chains by their ids, at most `max` events of each.
+/// Loads chains by id, at most `max` events each.
 pub async fn load(
     connection: &mut PgConnection,
     search_range: &SearchRange,
@@ -68,7 +66,7 @@ pub async fn load(
     Ok(chain_events)
 }
 
-/// Leaves the first and the last ones, if there are more than `max`.
+/// Keeps the first and the last events if there are more than `max`.
 fn thin(seqs: &mut Vec<u64>, max: usize, behind: usize) {
     if seqs.len() + behind > max && seqs.len() > max {
         let late = seqs.len() - TAIL.min(max);
@@ -100,14 +98,14 @@ async fn indexed(
     Ok(places)
 }
 
-/// Events of these chains that the index does not cover yet. Only those whose text names one of them are read.
+/// Events of these chains that are not indexed yet. Parses only documents whose text names one of the chains.
 async fn recent(
     connection: &mut PgConnection,
     search_range: &SearchRange,
     txns: &[String],
 ) -> Result<HashMap<String, Vec<EventRow>>, Fault> {
     let from = search_range.indexed.max(search_range.first_available);
-    // Better no answer than one from which something is missing.
+    // An error is better than a chain with missing events.
     if search_range.size.saturating_sub(from) > MAX_UNINDEXED {
         return Err(Fault::new(format!(
             "the index has come to event {from} only: chains have to wait for it"
@@ -121,7 +119,7 @@ async fn recent(
         }
         let txn = named.to_owned();
         let event: Value = serde_json::from_str(&document).unwrap_or_default();
-        // A detail may name a chain, too.
+        // `detail` may also contain a chain id: check the top-level member.
         if event.get("txn").and_then(Value::as_str) == Some(&txn) {
             found.entry(txn).or_default().push(EventRow { seq, document, event });
         }
@@ -132,8 +130,8 @@ async fn recent(
     Ok(found)
 }
 
-/// The chain that a canonical document names, without reading all of it: quotes inside strings are escaped, and of members
-/// with that name only the top-level one stands this far behind.
+/// The chain id in a canonical document, found without parsing the document. Quotes inside strings are
+/// escaped, and only the top-level member `txn` occurs this late in the document.
 fn named_chain(document: &str) -> Option<&str> {
     let (_, behind) = document.rsplit_once(",\"txn\":\"")?;
     behind.split_once('"').map(|(txn, _)| txn)

@@ -1,5 +1,5 @@
-//! The log as verification reads it: chunk by chunk, events in the form in which PostgreSQL copies them out, and beside them
-//! what is stored of the tree.
+//! Reads the log for verification, chunk by chunk: events in the binary `COPY` format of PostgreSQL, with the
+//! stored leaves and tile roots.
 
 use std::collections::HashMap;
 
@@ -11,49 +11,49 @@ use super::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, check_docum
 use crate::platform::fault::Fault;
 use crate::protocol::merkle::Hash;
 
-/// How many events are read at a time.
+/// Number of events per chunk.
 pub const CHUNK: u64 = 4_096;
-/// A binary copy begins with this, eight bytes of flags behind it.
+/// Signature of a binary copy; eight bytes of flags follow.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const STRIDE: u32 = 8;
 
-/// Events in a row.
+/// Consecutive events with the stored hashes.
 #[derive(Debug)]
 pub struct Chunk {
     from: u64,
     to: u64,
     rows: Rows,
-    /// The stored leaves, of as many as have one.
+    /// The stored leaves of the indexed events.
     leaves: Vec<Hash>,
-    /// The stored roots of tiles that end here.
+    /// The stored roots of tiles that end in this chunk, by level and number.
     tiles: HashMap<(u32, u64), Hash>,
-    /// So many events have their hashes stored.
+    /// Number of events in the log whose hashes are stored.
     indexed: u64,
 }
 
-/// The documents of a chunk.
 #[derive(Debug)]
 enum Rows {
-    /// None: they were archived.
+    /// No documents: the events were archived.
     Archived,
-    /// As they were copied out of the database.
+    /// Binary `COPY` output of the database.
     Copied(Vec<u8>),
-    /// As they are in the file that they were moved to.
+    /// Documents from the archive file.
     File(Vec<Vec<u8>>),
 }
 
-/// Where the documents of a chunk come from.
+/// The source of the documents of a chunk.
 #[derive(Debug)]
 pub enum DocumentSource {
-    /// The database has them.
     Database,
-    /// They were archived: only their leaves are there.
+    /// The events were archived: only their leaves are stored.
     Leaves,
-    /// They were archived, and these are the documents of the file, from the first of the chunk on.
+    /// The events were archived; these are the documents of the archive file, from the first event of the
+    /// chunk.
     File(Vec<Vec<u8>>),
 }
 
-/// Reads events `[from, to)` with what is stored of them; `indexed` events have their leaves stored.
+/// Reads events `[from, to)` with their stored hashes; the first `indexed` events of the log have stored
+/// leaves.
 pub async fn read(
     connection: &mut PgConnection,
     (from, to): (u64, u64),
@@ -70,7 +70,7 @@ pub async fn read(
     Ok(Chunk { from, to, rows, leaves, tiles, indexed })
 }
 
-/// Copied out as a whole: row by row, the protocol costs more than the hashing.
+/// Reads all rows with one `COPY`: the cost of the row protocol would be higher than the cost of hashing.
 async fn copy(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<u8>, Fault> {
     let statement = format!(
         "COPY (SELECT seq, document FROM audit_event WHERE seq >= {from} AND seq < {to} ORDER BY seq)
@@ -85,7 +85,7 @@ async fn copy(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<u
 }
 
 impl Chunk {
-    /// Takes a walk over all of it.
+    /// Passes all events of the chunk to the verifier.
     pub fn verify(&self, verifier: &mut LogVerifier) -> Result<Result<(), IntegrityError>, Fault> {
         let verified = match &self.rows {
             Rows::Archived => self.over_leaves(verifier),
@@ -154,7 +154,7 @@ impl Chunk {
 
 type Row<'a> = Option<(i64, &'a [u8], &'a [u8])>;
 
-/// The next row and what comes behind it; nothing at the end. The outer `None` is for what is no row.
+/// The next row and the rest; `Some(None)` at the end of the copy, `None` for malformed bytes.
 fn row(bytes: &[u8]) -> Option<Row<'_>> {
     let (columns, rest) = bytes.split_first_chunk::<2>()?;
     match i16::from_be_bytes(*columns) {

@@ -1,5 +1,5 @@
-//! What evidence says in words and lists: chains, delegations with their terms, a summary. All of it follows from the events
-//! alone, so that a verifier derives it again and compares.
+//! Derives the readable files of an evidence package: chains, delegations with their terms, and a summary.
+//! All files follow from the events alone, so a verifier can derive and compare them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,9 +13,9 @@ use super::search::EventRow;
 use crate::domain::principal::Principal;
 use crate::platform::fault::{Context, Fault};
 
-/// The version of the files' form.
+/// Version of the file format.
 pub const FORMAT: u32 = 1;
-/// What happens to a delegation itself.
+/// Actions that change the delegation itself.
 pub const LIFECYCLE: [Action; 6] = [
     Action::DelegationCreated,
     Action::DelegationActivated,
@@ -25,33 +25,31 @@ pub const LIFECYCLE: [Action; 6] = [
     Action::DelegationExpired,
 ];
 
-/// What the evidence is about.
+/// The query that the evidence answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceHeader {
-    /// [`FORMAT`].
     pub format: u32,
-    /// The version of the program that made it.
+    /// Version of actchain that wrote the evidence.
     pub actchain: String,
-    /// For whom others acted.
+    /// The subject on whose behalf clients acted.
     pub subject: Principal,
-    /// Only actions of this client, if one was named.
+    /// If set, only actions of this client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// The first instant (RFC 3339).
+    /// Start of the period, inclusive (RFC 3339).
     pub from: String,
-    /// The instant after the last.
+    /// End of the period, exclusive.
     pub to: String,
-    /// The first event that was in the database.
+    /// `seq` of the first event in the database; earlier events are archived.
     pub first: u64,
-    /// The number of events in the log.
     pub size: u64,
 }
 
-/// The files that follow from the events, by name.
+/// Content of the derived files, by file name.
 pub type Derived = BTreeMap<&'static str, String>;
 
-/// Makes them.
+/// Derives the files.
 ///
 /// # Errors
 /// A fault if JSON cannot be written.
@@ -71,7 +69,7 @@ pub fn derive(about: &EvidenceHeader, events: &[EventRow]) -> Result<Derived, Fa
     ]))
 }
 
-/// The delegations that events go by, with all above them.
+/// Ids of the delegations that authorized events, with all ancestors.
 pub fn delegation_ids<'a>(events: impl Iterator<Item = &'a EventRow>) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for found in events {
@@ -82,13 +80,14 @@ pub fn delegation_ids<'a>(events: impl Iterator<Item = &'a EventRow>) -> BTreeSe
     ids
 }
 
-/// Whether an event is one of a delegation's own life.
+/// Whether an event changes the state of this delegation.
 pub fn is_lifecycle(event: &Value, id: &str) -> bool {
     let named = LIFECYCLE.iter().any(|action| text(event, "/action") == Some(action.name()));
     named && text(event, "/delegation_id") == Some(id)
 }
 
-/// The chains, in the order of their first event. States are of the time of the reader and not here.
+/// The chains, in the order of their first event. Current states are left out: they depend on the time of
+/// reading.
 fn chains(events: &[EventRow]) -> Vec<Chain> {
     let mut by_txn: Vec<(String, Vec<EventRow>)> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -110,15 +109,15 @@ fn chains(events: &[EventRow]) -> Vec<Chain> {
     by_txn.iter().filter_map(build).collect()
 }
 
-/// A delegation as the log has recorded it.
+/// A delegation as recorded in the log.
 #[derive(Debug, Serialize)]
 struct DelegationHistory {
     id: String,
-    /// With all above it, root first.
+    /// Ids of the delegation and its ancestors, root first.
     path: Value,
-    /// What was granted, and the event that says so; `null` where no event does.
+    /// The granted terms and the event that records them; `null` if no event does.
     terms: Option<GrantedTerms>,
-    /// What happened to it.
+    /// Events that changed the delegation.
     history: Vec<Value>,
 }
 
@@ -126,7 +125,7 @@ struct DelegationHistory {
 struct GrantedTerms {
     seq: u64,
     granted: Value,
-    /// The end after the last renewal.
+    /// The expiry after the last renewal.
     expires_at: Value,
 }
 
@@ -281,7 +280,7 @@ fn delegation_in_words(one: &DelegationHistory) -> String {
     out
 }
 
-/// Who did it: the user by its own name, everybody else by that of the client.
+/// The user's own name for a user, the client id for all other actors.
 fn actor(event: &Value) -> String {
     match (text(event, "/actor/sub"), text(event, "/actor/iss")) {
         (Some(sub), Some(iss)) => one_line(&format!("{sub} ({iss})")),
@@ -289,7 +288,7 @@ fn actor(event: &Value) -> String {
     }
 }
 
-/// Text that cannot pretend to be another line: some of it is what clients sent.
+/// Replaces control characters: text from clients cannot imitate another line.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

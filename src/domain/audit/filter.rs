@@ -1,4 +1,5 @@
-//! What is looked for in the log. What is absent does not restrict; whatever an index says, the document decides.
+//! Filter of audit events. Absent members do not restrict. The index can return false positives; the document
+//! decides.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -11,55 +12,50 @@ use crate::platform::clock::rfc3339;
 use crate::platform::digest::sha256;
 use crate::platform::{base64url, clock};
 
-/// The longest value that is looked for: no name in the log is longer.
+/// Maximum length of a filter value, in bytes; no name in the log is longer.
 const MAX_VALUE_BYTES: usize = 1_024;
 
-/// What is looked for; all of it has to hold.
+/// All set members must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The event's own id.
     pub id: Option<String>,
-    /// What happened, by its stable name.
+    /// Stable name of the action.
     pub action: Option<String>,
     /// `success` or `refused`.
     pub outcome: Option<String>,
-    /// Why it was refused.
     pub reason: Option<String>,
-    /// The client that asked.
+    /// The client that made the request.
     pub client: Option<String>,
-    /// Issuer of the subject.
     pub subject_iss: Option<String>,
-    /// The subject.
     pub subject_sub: Option<String>,
-    /// Whoever asked, or acts anywhere in the chain.
+    /// The client that made the request, or any actor in the chain.
     pub actor: Option<String>,
-    /// This delegation or one below it.
+    /// This delegation or any descendant.
     pub delegation: Option<String>,
-    /// The chain.
     pub txn: Option<String>,
-    /// The token that was issued, or the one it was made from.
+    /// The issued token or the subject token.
     pub jti: Option<String>,
-    /// What it is about.
+    /// The object of an administrative event.
     pub target: Option<String>,
     /// A connection of the vault: the target of a vault's event.
     pub connection: Option<String>,
-    /// The subject's session.
+    /// Session id of the subject.
     pub session: Option<String>,
-    /// The `X-Request-Id` of the answer.
+    /// The `X-Request-Id` of the response.
     pub request_id: Option<String>,
-    /// The peer.
+    /// IP address of the peer.
     pub ip: Option<String>,
-    /// At or after.
+    /// Start of the period, inclusive.
     pub from: Option<OffsetDateTime>,
-    /// Before.
+    /// End of the period, exclusive.
     pub to: Option<OffsetDateTime>,
 }
 
 impl Filter {
-    /// Takes one parameter; `false` if it is none of a filter's.
+    /// Sets one parameter; returns `false` if the filter has no such parameter.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`] for a value that nothing in the log can have.
+    /// [`Refusal::Malformed`] for a value that cannot occur in the log.
     pub fn set(&mut self, name: &str, value: &str) -> Result<bool, Refusal> {
         if matches!(name, "from" | "to") {
             let at = clock::instant(value)
@@ -101,7 +97,7 @@ impl Filter {
         ]
     }
 
-    /// What is set, by name.
+    /// Names and values of the set members.
     pub fn parameters(&self) -> Vec<(&'static str, String)> {
         let mut copy = self.clone();
         let texts = copy.texts_mut().map(|(name, value)| (name, value.take()));
@@ -109,7 +105,7 @@ impl Filter {
         texts.into_iter().chain(times).filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
-    /// Refuses what contradicts itself.
+    /// Refuses contradictory members.
     pub fn check(&self) -> Result<(), Refusal> {
         match (self.from, self.to) {
             (Some(from), Some(to)) if from >= to => Err(Refusal::Malformed("from is not before to")),
@@ -117,7 +113,7 @@ impl Filter {
         }
     }
 
-    /// The same, of one subject only. Whoever asks for another subject's gets nothing.
+    /// Restricts the filter to one subject. Returns `None` if the filter names another subject.
     pub fn about(mut self, who: &Principal) -> Option<Self> {
         let other = |requested: &Option<String>, own: &str| {
             requested.as_ref().is_some_and(|requested| requested != own)
@@ -129,14 +125,14 @@ impl Filter {
         Some(self)
     }
 
-    /// Stands for the filter and how it is used; a page of one is not continued with another.
+    /// Hash of the filter and its use; a cursor is only valid with the same fingerprint.
     pub fn fingerprint(&self, used: &str) -> String {
         let parameters = format!("{used} {:?}", self.parameters());
         let digest = sha256(&[parameters.as_bytes()]);
         base64url::encode(digest.get(..9).unwrap_or_default())
     }
 
-    /// The terms that all events which match have, rarest kind first.
+    /// Index terms that every matching event has, most selective field first.
     pub fn terms(&self) -> Vec<i64> {
         let target = self.target.as_ref().or(self.connection.as_ref());
         let fields = [
@@ -158,8 +154,8 @@ impl Filter {
         fields.into_iter().filter_map(|(field, value)| Some(term(field, value?))).collect()
     }
 
-    /// Whether a document may be what is looked for, without reading it: whatever is looked for stands in its text, unless it
-    /// has characters that are written otherwise there.
+    /// Whether the document may match, checked without parsing: every filter value must occur in the text.
+    /// Skips values with characters that JSON escapes.
     pub fn may_match(&self, document: &str) -> bool {
         let texts = [
             &self.id,
@@ -183,7 +179,7 @@ impl Filter {
         wanted.into_iter().all(|text| memchr::memmem::find(document.as_bytes(), text.as_bytes()).is_some())
     }
 
-    /// Whether an event is what is looked for.
+    /// Whether the event matches.
     pub fn matches(&self, event: &Value) -> bool {
         let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
         let is = |wanted: &Option<String>, pointer: &str| {
@@ -212,7 +208,7 @@ impl Filter {
     }
 
     fn is_in_time(&self, at: Option<&str>) -> bool {
-        // Instants in the log have one form, in which their order is that of their texts.
+        // Instants in the log have a fixed format, so text order is time order.
         let at = at.unwrap_or_default();
         self.from.is_none_or(|from| at >= rfc3339(from).as_str())
             && self.to.is_none_or(|to| at < rfc3339(to).as_str())
@@ -237,7 +233,7 @@ fn is_below(event: &Value, id: &str) -> bool {
     path.chain(event.get("delegation_id")).any(|one| one.as_str() == Some(id))
 }
 
-/// When an event says that it happened; the epoch where it does not.
+/// The `at` of an event; the Unix epoch if the event has none.
 pub fn instant(event: &Value) -> OffsetDateTime {
     let at = event.get("at").and_then(Value::as_str);
     at.and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok()).unwrap_or(clock::from_micros(0))

@@ -1,4 +1,4 @@
-//! What stands out in the log: refusals, and keys that are not those that were seen before.
+//! Findings in the log: refusals, and key changes within a chain.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,7 +9,7 @@ use crate::platform::digest::sha256;
 use crate::protocol::sarif::{Finding, Rule};
 use crate::protocol::severity::Severity;
 
-/// An actor's key changed within a chain.
+/// The key of an actor changed within a chain.
 const DRIFT: Rule = Rule {
     id: "key_drift",
     sentence: "An actor proved another key than before in the same chain, under the same delegation",
@@ -18,7 +18,7 @@ const DRIFT: Rule = Rule {
     advice: "Find out which of the two keys is the agent's. Revoke the delegation and remove the other key from the client.",
     severity: Severity::High,
 };
-/// A refusal whose reason this version does not know.
+/// A refusal with a reason that this version does not know.
 const UNKNOWN: Rule = Rule {
     id: "refused_otherwise",
     sentence: "Something was refused for a reason that this version does not know",
@@ -26,10 +26,10 @@ const UNKNOWN: Rule = Rule {
     advice: "Look up the reason in the documentation of the version that recorded the event.",
     severity: Severity::Medium,
 };
-/// So many actors are remembered, each in its chain; the one that was first seen longest ago is forgotten first.
+/// Maximum number of actors remembered, per chain; the oldest entry is removed first.
 const MAX_REMEMBERED: usize = 20_000;
 
-/// Looks at events in their order and says what stands out.
+/// Derives findings from events in log order.
 #[derive(Debug)]
 pub struct Findings {
     rules: Vec<Rule>,
@@ -47,17 +47,18 @@ impl Default for Findings {
 }
 
 impl Findings {
-    /// All that it may say.
+    /// All rules that a finding can refer to.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// Takes note of an event without saying anything: one that came before those that are asked about.
+    /// Processes an event without a finding: used for events before the requested range. Returns the previous
+    /// key if it changed.
     pub fn note(&mut self, event: &Value) -> Option<String> {
         self.last_keys.next(event)
     }
 
-    /// What is to be said about the next event.
+    /// The finding about the next event, if any.
     pub fn of<'a>(&mut self, event: &'a Value) -> Option<Finding<'a>> {
         let who = text(event, "/actor/client_id").unwrap_or("somebody");
         if let Some(before) = self.note(event) {
@@ -79,7 +80,7 @@ impl Findings {
     }
 }
 
-/// How much an event matters by itself.
+/// The severity of an event by its outcome and reason.
 pub fn severity(event: &Value) -> Severity {
     let Some(reason) = refusal_of(event) else { return Severity::Informational };
     refusal::severity_of(reason).unwrap_or(UNKNOWN.severity)
@@ -100,7 +101,7 @@ fn text<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
     event.pointer(pointer).and_then(Value::as_str)
 }
 
-/// Which key each actor proved last, in each chain under each delegation.
+/// The last proved key of each actor, per chain and delegation.
 #[derive(Debug, Default)]
 struct LastKeys {
     keys: HashMap<[u8; 32], (String, String)>,
@@ -108,10 +109,10 @@ struct LastKeys {
 }
 
 impl LastKeys {
-    /// The key that was proved before, where this event says another one.
+    /// The previously proved key, if this event has a different key.
     fn next(&mut self, event: &Value) -> Option<String> {
         let delegation = text(event, "/delegation_id")?;
-        // Its delegator let the agent take another key: from here on, that one is right.
+        // The delegator confirmed a new key for the agent: the old key is no longer expected.
         let new_key = event.pointer("/detail/new_key").and_then(Value::as_bool) == Some(true);
         if new_key && text(event, "/action") == Some("delegation.activated") {
             self.keys.retain(|_, (of, _)| of != delegation);

@@ -1,5 +1,5 @@
-//! Inclusion proofs for many events in a row, in one tree: what is beside one event is beside its neighbours, too, and is
-//! read once. Hashes that the index has come to are there; the others are made from the documents.
+//! Inclusion proofs for many consecutive events in one tree. Neighbouring events share siblings, which are
+//! read once. Stored hashes are read from the index; missing hashes are computed from documents.
 
 use sqlx::PgConnection;
 
@@ -8,10 +8,11 @@ use super::store;
 use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::{self, AuditPaths, Hash};
 
-/// A stored node has so many below it.
+/// Number of children of a stored node.
 const FAN: u64 = 256;
 
-/// Proves that events are in the tree of one size. Remembers 256 leaves, 256 nodes over them, and the nodes over those.
+/// Proves inclusion in the tree of one size. Caches 256 leaves, 256 nodes above the leaves, and all nodes
+/// above those.
 #[derive(Debug)]
 pub struct InclusionBatch {
     size: u64,
@@ -21,12 +22,12 @@ pub struct InclusionBatch {
 }
 
 impl InclusionBatch {
-    /// For the tree over the first `size` events.
+    /// For the tree of the first `size` events.
     pub fn of(size: u64) -> Self {
         Self { size, low: None, middle: None, high: None }
     }
 
-    /// The hashes beside the way from an event up to the root.
+    /// The inclusion proof of an event, from its leaf up.
     pub async fn prove(&mut self, connection: &mut PgConnection, seq: u64) -> Result<Vec<Hash>, Fault> {
         if seq >= self.size {
             return Err(Fault::new("no such event to prove"));
@@ -50,7 +51,7 @@ impl InclusionBatch {
     }
 }
 
-/// The leaves of the `n`th 256 events, as far as they are below `size`.
+/// The leaves of the `n`th group of 256 events, up to `size`.
 async fn leaves(connection: &mut PgConnection, n: u64, size: u64) -> Result<Vec<Hash>, Fault> {
     let (from, to) = (n * FAN, ((n + 1) * FAN).min(size));
     let bytes = |events: u64| i32::try_from(events * 32).unwrap_or(i32::MAX);
@@ -75,7 +76,7 @@ async fn leaves(connection: &mut PgConnection, n: u64, size: u64) -> Result<Vec<
     }
 }
 
-/// The roots over each 256 events of the `group`th 65,536; the last one may be over fewer.
+/// The roots of the groups of 256 events in the `group`th 65,536 events; the last group may be incomplete.
 async fn nodes(connection: &mut PgConnection, group: u64, size: u64) -> Result<Vec<Hash>, Fault> {
     let (from, to) = (group * FAN, ((group + 1) * FAN).min(size.div_ceil(FAN)));
     let full = to.min(size / FAN);
@@ -86,7 +87,7 @@ async fn nodes(connection: &mut PgConnection, group: u64, size: u64) -> Result<V
     Ok(hashes)
 }
 
-/// The roots over each 65,536 events; the last one may be over fewer.
+/// The roots of the groups of 65,536 events; the last group may be incomplete.
 async fn tops(connection: &mut PgConnection, size: u64) -> Result<Vec<Hash>, Fault> {
     let full = size / FAN / FAN;
     let mut hashes = stored(connection, 2, 0..full, size).await?;
@@ -96,7 +97,7 @@ async fn tops(connection: &mut PgConnection, size: u64) -> Result<Vec<Hash>, Fau
     Ok(hashes)
 }
 
-/// Perfect nodes of a level; those that the index has not come to are made from what lies below.
+/// Full nodes of a level; nodes that are not stored yet are computed from lower levels.
 async fn stored(
     connection: &mut PgConnection,
     level: i16,

@@ -1,5 +1,5 @@
-//! What events are found by: the terms of each, and in which events of a block a term occurs. Made from complete blocks of
-//! the log behind its writing; what is not in it yet is read itself.
+//! Search index of the log: terms of each event, and a bitmap of the events of a block that have a term. The
+//! index is built from complete blocks, asynchronously; newer events are read directly.
 
 use std::collections::BTreeMap;
 
@@ -14,53 +14,42 @@ use crate::platform::digest::sha256;
 use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::{self, Frontier, Hash};
 
-/// How many events a block has.
+/// Number of events in a block.
 pub const BLOCK: u64 = 1_024;
-/// How many hashes a tile has (c2sp.org/tlog-tiles).
+/// Number of hashes in a tile (c2sp.org/tlog-tiles).
 const TILE: u64 = 256;
 
-/// What a term is of.
+/// The field of a term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// The event.
     Id,
-    /// What happened.
     Action,
-    /// How it ended.
     Outcome,
-    /// Why not.
     Reason,
-    /// Who asked.
+    /// The client that made the request.
     Client,
-    /// On whose behalf.
     Subject,
-    /// Who asked, or acts in the chain.
+    /// The client that made the request, or any actor in the chain.
     Actor,
-    /// A delegation on the path.
+    /// A delegation on the delegation path.
     Delegation,
-    /// The chain.
     Chain,
-    /// That there is a chain.
+    /// Set on every event that has a chain.
     Chained,
-    /// A token, the one that was issued or the one it was made from.
+    /// The issued token or the subject token.
     Token,
-    /// What it is about.
     Target,
-    /// The session.
     Session,
-    /// The request.
     Request,
-    /// The peer.
     Ip,
 }
 
-/// Stands for a value of a field. Two may meet in one term: whoever looks something up by it looks at the event, too.
+/// Hashes (field, value) to a 64-bit index term. Terms can collide: callers must check the document.
 pub fn term(field: Field, value: &str) -> i64 {
     let [a, b, c, d, e, f, g, h, ..] = sha256(&[&[field as u8], value.as_bytes()]);
     i64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// All terms of an event.
 pub fn terms(event: &Value) -> Vec<i64> {
     let texts = [
         (Field::Id, "/id"),
@@ -91,12 +80,11 @@ pub fn terms(event: &Value) -> Vec<i64> {
     terms
 }
 
-/// Which events of a block.
+/// A set of events of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlockBitmap([u64; 16]);
 
 impl BlockBitmap {
-    /// All of them.
     pub const ALL: Self = Self([u64::MAX; 16]);
 
     fn add(&mut self, place: usize) {
@@ -105,7 +93,6 @@ impl BlockBitmap {
         }
     }
 
-    /// Those that are in both.
     pub fn intersect(self, other: Self) -> Self {
         let mut both = self;
         for (word, other) in both.0.iter_mut().zip(other.0) {
@@ -114,7 +101,7 @@ impl BlockBitmap {
         both
     }
 
-    /// Their numbers in the block, ascending.
+    /// Positions in the block, ascending.
     pub fn places(self) -> impl DoubleEndedIterator<Item = u64> {
         (0..BLOCK).filter(move |place| {
             let word = self.0.get(usize::try_from(place / 64).unwrap_or(usize::MAX));
@@ -122,7 +109,7 @@ impl BlockBitmap {
         })
     }
 
-    /// As stored: two bytes a member or, from 64 members on, one bit for each event.
+    /// Storage format: two bytes per member, or a bitmap with one bit per event from 64 members on.
     pub fn to_bytes(self) -> Vec<u8> {
         let count: u32 = self.0.iter().map(|word| word.count_ones()).sum();
         if count >= 64 {
@@ -131,7 +118,7 @@ impl BlockBitmap {
         self.places().flat_map(|place| u16::try_from(place).unwrap_or_default().to_be_bytes()).collect()
     }
 
-    /// As it was stored; nothing where that is damaged.
+    /// Reads the storage format; damaged bytes give an empty set.
     pub fn of_bytes(bytes: &[u8]) -> Self {
         let mut bitmap = Self::default();
         if bytes.len() == 128 {
@@ -147,7 +134,7 @@ impl BlockBitmap {
     }
 }
 
-/// Everything that is written of one block.
+/// Index data of one block.
 struct Block {
     leaves: Vec<Hash>,
     first_at: OffsetDateTime,
@@ -160,7 +147,7 @@ impl Block {
         let mut postings: BTreeMap<i64, BlockBitmap> = BTreeMap::new();
         let mut instants = Vec::with_capacity(documents.len());
         for (place, document) in documents.iter().enumerate() {
-            // What somebody has damaged is found by verifying, and by nothing else.
+            // Documents that are not JSON get no terms: verification reports the damage.
             let Ok(event) = serde_json::from_str::<Value>(document) else { continue };
             instants.push(instant(&event));
             for term in terms(&event) {
@@ -177,7 +164,7 @@ impl Block {
     }
 }
 
-/// How many events the index covers: whole blocks from the first on.
+/// Number of indexed events: complete blocks from the first event on.
 pub async fn indexed(connection: &mut PgConnection) -> Result<u64, Fault> {
     let blocks: i32 = sqlx::query_scalar("SELECT coalesce(max(block) + 1, 0) FROM audit_block")
         .fetch_one(connection)
@@ -185,7 +172,8 @@ pub async fn indexed(connection: &mut PgConnection) -> Result<u64, Fault> {
     Ok(u64::try_from(blocks).unwrap_or_default() * BLOCK)
 }
 
-/// Covers the next block, in a transaction of the caller's; `false` if there is no complete one, or somebody else is at it.
+/// Indexes the next block in the caller's transaction. Returns `false` if there is no complete block or
+/// another transaction is indexing.
 pub async fn index_next_block(connection: &mut PgConnection) -> Result<bool, Fault> {
     let alone: bool =
         sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7223461)").fetch_one(&mut *connection).await?;
@@ -198,7 +186,7 @@ pub async fn index_next_block(connection: &mut PgConnection) -> Result<bool, Fau
     }
     let rows: Vec<(i64, String)> =
         store::documents(&mut *connection, from, from + BLOCK).try_collect().await?;
-    // What the head speaks of is there: else somebody has taken it out.
+    // All events up to the head's size must exist; missing rows mean that events were deleted.
     if rows.len() < usize::try_from(BLOCK).unwrap_or(usize::MAX) {
         return Err(Fault::new(format!(
             "of the events from {from} on some are missing: run actchain audit verify"
@@ -238,7 +226,7 @@ async fn write(connection: &mut PgConnection, number: u64, block: &Block) -> Res
     Ok(())
 }
 
-/// Stores the root of a full tile, and that of the tile above it once that is full.
+/// Stores the root of a full tile, and the roots of the tiles above that became full.
 async fn add_node(connection: &mut PgConnection, at: (i16, u64), hash: Hash) -> Result<(), Fault> {
     let ((mut level, mut n), mut hash) = (at, hash);
     loop {

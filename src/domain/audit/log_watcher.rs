@@ -1,5 +1,5 @@
-//! Tells whoever follows the log how far it goes. A notification of the database wakes, from whichever server it comes; the
-//! table is what counts, and is looked at now and then without any.
+//! Publishes the size of the log to subscribers. A PostgreSQL notification, from any server, wakes the
+//! poller; the size is always read from the table, which is also polled without notifications.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,28 +11,28 @@ use super::store;
 use crate::platform::db;
 use crate::platform::fault::Fault;
 
-/// How long a silence is believed.
+/// Poll interval without notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Whatever comes within so much time is one growth.
+/// Notifications within this time are merged into one.
 const DEBOUNCE: Duration = Duration::from_millis(10);
 const CHANNEL: &str = "actchain_audit";
 
-/// How far the log goes; `None` when the server stops.
+/// Number of events in the log; `None` after shutdown.
 pub type LogSize = Option<u64>;
 
-/// Looks at the log on behalf of all that follow it, as long as there are any.
+/// Polls the log for all subscribers, and only while there are any.
 #[derive(Debug)]
 pub struct LogWatcher {
     database: PgConnectOptions,
     timeout: Duration,
     runtime: tokio::runtime::Handle,
     sizes: watch::Sender<LogSize>,
-    /// Whether somebody looks; changed only together with who follows.
+    /// Whether a poller runs; changed only under the same lock as subscriptions.
     running: Arc<Mutex<bool>>,
 }
 
 impl LogWatcher {
-    /// Looks at nothing until somebody follows.
+    /// Does not poll until the first subscription.
     pub fn new(database: PgConnectOptions, timeout: Duration) -> Self {
         Self {
             database,
@@ -43,7 +43,7 @@ impl LogWatcher {
         }
     }
 
-    /// Hears of every growth from now on.
+    /// Receives every later change of the size. Starts the poller if none runs.
     pub fn subscribe(&self) -> watch::Receiver<LogSize> {
         let mut running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let receiver = self.sizes.subscribe();
@@ -56,17 +56,16 @@ impl LogWatcher {
         receiver
     }
 
-    /// Sends everybody away who follows: the server stops.
+    /// Ends all subscriptions at shutdown.
     pub fn close(&self) {
         self.sizes.send_replace(None);
     }
 }
 
-/// Somebody who looks.
 struct PollerGuard(Arc<Mutex<bool>>);
 
 impl PollerGuard {
-    /// Whether to stop: said under the lock, so that nobody who comes just then is left without anybody who looks.
+    /// Whether the poller must stop. Checked under the lock, so a new subscriber starts another poller.
     fn is_done(&self, sizes: &watch::Sender<LogSize>) -> bool {
         let mut running = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *running = sizes.receiver_count() > 0 && sizes.borrow().is_some();
@@ -74,7 +73,7 @@ impl PollerGuard {
     }
 }
 
-/// Looks until nobody follows any more.
+/// Polls until no subscriber is left.
 async fn poll(
     database: PgConnectOptions,
     timeout: Duration,
@@ -94,7 +93,7 @@ async fn listen(
     timeout: Duration,
     sizes: &watch::Sender<LogSize>,
 ) -> Result<(), Fault> {
-    // One to listen, one to look; neither is kept from those that serve requests.
+    // A separate pool of two connections, to listen and to read: request handling keeps its connections.
     let pool = db::pool(database.clone(), 2, timeout);
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.listen(CHANNEL).await?;

@@ -32,121 +32,102 @@ use crate::platform::fault::Fault;
 use crate::platform::random;
 use crate::protocol::canonical_json;
 
-/// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Done.
     Success,
-    /// Refused; `reason` says why.
+    /// `reason` has the reason.
     Refused,
 }
 
-/// Who did it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Actor {
-    /// The client; `operator` stands for whoever has a shell on the machine, `user` for a user in person, `server`
-    /// for what comes about by itself.
+    /// The client id. `operator` is a person with shell access to the machine, `user` a user in person,
+    /// `server` an automatic action of this server.
     pub client_id: String,
-    /// The user, where it is one.
+    /// Set only for a user in person.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub user: Option<Principal>,
-    /// The key it proved.
+    /// Thumbprint of the proved DPoP key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jkt: Option<String>,
 }
 
 impl Actor {
-    /// The server, of what comes about by itself.
+    /// The actor of automatic actions.
     pub fn server() -> Self {
         Self::client("server", None)
     }
 
-    /// A client, under the key it proved.
+    /// A client with the thumbprint of its proved key.
     pub fn client(client_id: impl Into<String>, jkt: Option<String>) -> Self {
         Self { client_id: client_id.into(), user: None, jkt }
     }
 
-    /// A user in person.
     pub fn user(who: Principal) -> Self {
         Self { client_id: "user".into(), user: Some(who), jkt: None }
     }
 
-    /// Whoever has a shell on the machine.
+    /// A person with shell access to the machine.
     pub fn operator() -> Self {
         Self { client_id: "operator".into(), user: None, jkt: None }
     }
 }
 
-/// One actor of the chain.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChainLink {
-    /// The actor.
     pub sub: String,
-    /// Who says so.
     pub iss: String,
-    /// Its name, where it is at hand.
+    /// Client name, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// The key under which it acted.
+    /// Thumbprint of the key that the actor used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jkt: Option<String>,
 }
 
-/// Where a request came from.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// The id that the answer quotes.
+    /// The `X-Request-Id` of the response.
     pub request_id: Option<String>,
-    /// The peer.
+    /// IP address of the peer.
     pub ip: Option<IpAddr>,
-    /// What it calls itself; cut to 256 bytes.
+    /// The `User-Agent`, cut to 256 bytes.
     pub user_agent: Option<String>,
 }
 
-/// An event that has no place in the log yet. Never holds tokens, secrets or key material.
+/// An event without a `seq`. Never contains tokens, secrets or key material.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// When.
     pub at: OffsetDateTime,
-    /// What.
     pub action: Action,
-    /// How it ended.
     pub outcome: Outcome,
-    /// Why not.
     pub reason: Option<&'static str>,
-    /// Who.
     pub actor: Actor,
-    /// On whose behalf.
     pub subject: Option<Principal>,
-    /// The chain, root first.
+    /// The chain of actors, root first.
     pub act_chain: Vec<ChainLink>,
-    /// The chain's id.
     pub txn: Option<String>,
-    /// The delegation.
     pub delegation_id: Option<String>,
-    /// The delegation with everything above it, root first.
+    /// Ids of the delegation and its ancestors, root first.
     pub delegation_path: Vec<String>,
-    /// The token that was issued.
+    /// `jti` of the issued token.
     pub jti: Option<String>,
-    /// The token it was made from.
+    /// `jti` of the subject token.
     pub parent_jti: Option<String>,
-    /// What an administrative event is about.
+    /// The object of an administrative event.
     pub target: Option<String>,
-    /// Scope.
     pub scope: Option<String>,
-    /// Audiences.
     pub audience: Vec<String>,
-    /// The session of the subject.
+    /// Session id of the subject.
     pub session_id: Option<String>,
-    /// Where from.
     pub origin: Origin,
-    /// More, by action.
+    /// Additional members; they depend on the action.
     pub detail: Option<Value>,
 }
 
 impl Event {
-    /// An event with nothing but the necessary.
+    /// An event with only the required members.
     pub fn new(at: OffsetDateTime, action: Action, actor: Actor) -> Self {
         Self {
             at,
@@ -170,8 +151,8 @@ impl Event {
         }
     }
 
-    /// An event about the last delegation of a path. Its chain is of those who hold what the path passes on, clients of
-    /// ours all.
+    /// An event about the last delegation of a path. Its chain consists of the delegates of the path, which
+    /// are all clients of this server.
     pub fn of_delegation(
         at: OffsetDateTime,
         action: Action,
@@ -193,13 +174,12 @@ impl Event {
         }
     }
 
-    /// An event of an operator about one thing.
     pub fn of_operator(at: OffsetDateTime, action: Action, target: impl Into<String>) -> Self {
         let actor = Actor::operator();
         Self { target: Some(target.into()), ..Self::new(at, action, actor) }
     }
 
-    /// The same event, had it been refused.
+    /// The same event with the outcome refused.
     pub fn refused(self, refusal: Refusal) -> Self {
         let action = match self.action {
             Action::TokenIssued | Action::TokenExchanged | Action::TokenRevoked => Action::TokenRefused,
@@ -219,7 +199,7 @@ impl Event {
         Self { action, outcome: Outcome::Refused, reason: Some(refusal.reason()), jti: None, detail, ..self }
     }
 
-    /// Writes the canonical document, all but its place in the log.
+    /// The canonical document without its `seq`.
     pub fn unsequenced(&self) -> Result<UnsequencedEvent, Fault> {
         let document = Document {
             seq: 0,
@@ -294,21 +274,21 @@ struct Document<'a> {
     detail: Option<&'a Value>,
 }
 
-/// A canonical document cut in two where its `seq` goes, which is known only under the head's lock.
+/// A canonical document split at the value of `seq`, which is only known under the lock of the head.
 #[derive(Debug, Clone)]
 pub struct UnsequencedEvent {
     before: String,
     after: String,
 }
 
-/// Quotes inside strings are escaped, and no member that sorts after `seq` holds an object with a member of that name:
-/// the last occurrence is the top-level one.
+/// The last occurrence is the top-level member: quotes inside strings are escaped, and no member that sorts
+/// after `seq` contains an object with a member `seq`.
 const SEQ_MEMBER: &str = ",\"seq\":0,";
 
 impl UnsequencedEvent {
     fn split(document: &str) -> Result<Self, Fault> {
         let missing = || Fault::new("an event without a place for its seq");
-        // Where nothing sorts behind it, `seq` is the last member.
+        // If no member sorts after `seq`, `seq` is the last member.
         if let Some(before) = document.strip_suffix(",\"seq\":0}") {
             return Ok(Self { before: format!("{before},\"seq\":"), after: "}".to_owned() });
         }
@@ -316,7 +296,6 @@ impl UnsequencedEvent {
         Ok(Self { before: format!("{before},\"seq\":"), after: format!(",{after}") })
     }
 
-    /// The document at its place.
     pub fn with_seq(&self, seq: u64) -> String {
         format!("{}{seq}{}", self.before, self.after)
     }

@@ -1,52 +1,50 @@
-//! The partitions of the log: each holds an unbroken run of events, from its opening to that of the next.
+//! Partitions of the log. Each partition contains consecutive events, from its opening to the opening of the
+//! next partition.
 
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
 use crate::platform::fault::Fault;
 
-/// One partition.
 #[derive(Debug, Clone, FromRow)]
 pub struct Partition {
-    /// Its number.
     pub partition: i32,
-    /// Its first event, if it has any.
+    /// `seq` of its first event, if the partition has any.
     pub first_seq: i64,
-    /// When it was opened.
     pub opened_at: OffsetDateTime,
-    /// When it was archived and dropped.
+    /// When the partition was archived and dropped.
     pub archived_at: Option<OffsetDateTime>,
-    /// The signed note that says which events it had and which file they are in.
+    /// The signed note that says which events the partition had and which file contains them.
     pub statement: Option<String>,
 }
 
-/// All of them, oldest first.
+/// All partitions, oldest first.
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<Partition>, Fault> {
     let sql = "SELECT partition, first_seq, opened_at, archived_at, statement FROM audit_partition ORDER BY partition";
     Ok(sqlx::query_as(sql).fetch_all(connection).await?)
 }
 
-/// The one that is written to.
+/// The partition that new events are written to.
 pub async fn last(connection: &mut PgConnection) -> Result<Partition, Fault> {
     let sql = "SELECT partition, first_seq, opened_at, archived_at, statement FROM audit_partition
                ORDER BY partition DESC LIMIT 1";
     Ok(sqlx::query_as(sql).fetch_one(connection).await?)
 }
 
-/// The first event that is still in the database: what came before it was archived.
+/// `seq` of the first event in the database; earlier events are archived.
 pub async fn first_available(connection: &mut PgConnection) -> Result<u64, Fault> {
     let sql = "SELECT coalesce(min(first_seq), 0) FROM audit_partition WHERE archived_at IS NULL";
     let first: i64 = sqlx::query_scalar(sql).fetch_one(connection).await?;
     Ok(u64::try_from(first).unwrap_or_default())
 }
 
-/// Opens the next one behind `after`; `false` if another server has.
+/// Opens the partition after `after`; returns `false` if another server already has.
 pub async fn open(connection: &mut PgConnection, after: i32, now: OffsetDateTime) -> Result<bool, Fault> {
     let opened = sqlx::query_scalar("SELECT audit_open_partition($1, $2)").bind(after).bind(now);
     Ok(opened.fetch_one(connection).await?)
 }
 
-/// Forgets some of what events of blocks below one were found by; `false` when there is nothing left of it.
+/// Deletes up to 50,000 postings of blocks below `below`; returns `false` when none are left.
 pub async fn forget_postings(connection: &mut PgConnection, below: u64) -> Result<bool, Fault> {
     let done = sqlx::query(
         "DELETE FROM audit_posting WHERE ctid = ANY (ARRAY(
@@ -58,18 +56,17 @@ pub async fn forget_postings(connection: &mut PgConnection, below: u64) -> Resul
     Ok(done.rows_affected() > 0)
 }
 
-/// What is kept of a partition that is in a file.
+/// Record of an archived partition.
 #[derive(Debug, Clone, Copy)]
 pub struct ArchiveFile<'a> {
     /// SHA-256 of the file.
     pub sha256: &'a [u8; 32],
-    /// The signed note about it.
+    /// The signed note about the file.
     pub statement: &'a str,
-    /// When.
     pub now: OffsetDateTime,
 }
 
-/// Says of a partition that it is in a file; `false` if it was said before.
+/// Marks a partition as archived; returns `false` if it was already marked.
 pub async fn mark_archived(
     connection: &mut PgConnection,
     partition: i32,
@@ -88,14 +85,14 @@ pub async fn mark_archived(
     Ok(done.rows_affected() == 1)
 }
 
-/// Whether a partition has events besides those from one place on up to another.
+/// Whether a partition has events outside `[from, to)`.
 pub async fn has_others(
     connection: &mut PgConnection,
     partition: i32,
     (from, to): (u64, u64),
 ) -> Result<bool, Fault> {
     let sql = format!("SELECT EXISTS (SELECT FROM audit_event_{partition} WHERE seq < $1 OR seq >= $2)");
-    // A number makes the only difference.
+    // Safe: the only variable part is an integer.
     let others = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
         .bind(i64::try_from(from).unwrap_or(i64::MAX))
         .bind(i64::try_from(to).unwrap_or(i64::MAX))
@@ -104,13 +101,14 @@ pub async fn has_others(
     Ok(others)
 }
 
-/// Drops a partition with its events. Under the head's lock, so that nobody who writes waits for it in the middle.
+/// Drops a partition with its events. Call under the lock of the head, so that no writer waits during the
+/// drop.
 pub async fn drop_partition(connection: &mut PgConnection, partition: i32) -> Result<(), Fault> {
     for statement in [
         format!("ALTER TABLE audit_event DETACH PARTITION audit_event_{partition}"),
         format!("DROP TABLE audit_event_{partition}"),
     ] {
-        // A number makes the only difference.
+        // Safe: the only variable part is an integer.
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *connection).await?;
     }
     Ok(())

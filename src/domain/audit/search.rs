@@ -1,5 +1,5 @@
-//! Searching the log: pages in the order of `seq`, whose position is a `seq`, so that they neither lose an event nor repeat
-//! one. What the index covers is found by it, block by block; what it does not cover yet is read itself.
+//! Searches the log. Pages are in the order of `seq`, and a cursor is a `seq`: pages neither lose nor repeat
+//! events. Indexed blocks are searched by the index; newer events are read directly.
 
 use std::ops::Range;
 
@@ -11,56 +11,50 @@ use super::index::{self, BLOCK, BlockBitmap};
 use super::{partitions, store};
 use crate::platform::fault::{Context, Fault};
 
-/// How many events a page looks at in vain before it is given as far as it came.
+/// Maximum number of non-matching events read for one page; after that, the page is returned as is.
 const MAX_SCANNED: usize = 20_000;
-/// How many blocks are looked up at once: few at first, as a term that occurs everywhere needs no more.
+/// Number of blocks queried at once, first and then: few at first, because a frequent term needs no more.
 const BLOCKS: [i64; 2] = [8, 1_024];
-/// How many events are read at once.
+/// Maximum number of events read at once.
 const CHUNK: usize = 256;
 
-/// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The newest first.
     Newest,
-    /// The oldest first.
     Oldest,
 }
 
-/// An event with its place and its text.
 #[derive(Debug, Clone)]
 pub struct EventRow {
-    /// Its place.
     pub seq: u64,
-    /// As it was recorded.
+    /// The canonical document.
     pub document: String,
-    /// The same, read.
+    /// The parsed document.
     pub event: Value,
 }
 
-/// What was found, and where to go on.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// In the order that was asked for.
+    /// In the requested order.
     pub found: Vec<EventRow>,
-    /// The last event that was looked at, if there are more to look at.
+    /// `seq` of the last event read, if there are more events to search.
     pub next: Option<u64>,
-    /// How many events were looked at in vain.
+    /// Number of events read that did not match.
     pub scanned: usize,
 }
 
-/// The log as one search sees it.
+/// The extent of the log for one search.
 #[derive(Debug)]
 pub struct SearchRange {
-    /// Events from here on are in the database.
+    /// `seq` of the first event in the database.
     pub first_available: u64,
-    /// Events below are in the index.
+    /// Events below this `seq` are indexed.
     pub indexed: u64,
-    /// Events below are there at all.
+    /// Number of events in the log.
     pub size: u64,
 }
 
-/// Reads it. The head last: whatever is covered is there.
+/// Reads the extent. The head is read last, so all indexed events are within `size`.
 pub async fn search_range(connection: &mut PgConnection) -> Result<SearchRange, Fault> {
     let first_available = partitions::first_available(connection).await?;
     let indexed = index::indexed(connection).await?;
@@ -68,7 +62,7 @@ pub async fn search_range(connection: &mut PgConnection) -> Result<SearchRange, 
     Ok(SearchRange { first_available, indexed, size })
 }
 
-/// The event at a place, if it is in the database.
+/// The event with this `seq`, if it is in the database.
 pub async fn at(connection: &mut PgConnection, seq: u64) -> Result<Option<EventRow>, Fault> {
     let row = store::documents_of(connection, &[seq]).await?.pop();
     Ok(row.map(|(seq, document)| EventRow {
@@ -78,18 +72,15 @@ pub async fn at(connection: &mut PgConnection, seq: u64) -> Result<Option<EventR
     }))
 }
 
-/// What is searched for, and which way.
 #[derive(Debug, Clone, Copy)]
 pub struct Search<'a> {
-    /// What.
     pub filter: &'a Filter,
-    /// Terms that events must have besides.
+    /// Additional terms that events must have.
     pub besides: &'a [i64],
-    /// Which way.
     pub order: Order,
 }
 
-/// At most `limit` events behind `after`.
+/// At most `limit` matching events after the cursor `after`.
 pub async fn page(
     connection: &mut PgConnection,
     search: Search<'_>,
@@ -105,7 +96,7 @@ pub async fn page(
                 scan.scanned += 1;
                 continue;
             }
-            // One more than asked for tells whether there is a next page.
+            // An additional match shows that there is a next page.
             if page.found.len() == limit {
                 page.next = page.found.last().map(|last| last.seq);
                 page.scanned = scan.scanned;
@@ -122,17 +113,17 @@ pub async fn page(
     Ok(page)
 }
 
-/// Where a search is.
+/// Progress of a search through the log.
 struct Scan<'a> {
     search: Search<'a>,
     terms: Vec<i64>,
-    /// What has not been looked at.
+    /// Events that were not searched yet.
     left: Range<u64>,
-    /// What the index has, and its part that the times leave.
+    /// Number of indexed events, and the part of them within the filter's period.
     indexed: u64,
     in_time: Range<u64>,
     blocks: i64,
-    /// How many events were looked at in vain.
+    /// Number of events read that did not match.
     scanned: usize,
 }
 
@@ -155,7 +146,7 @@ impl<'a> Scan<'a> {
         Ok(Self { search, terms, left, indexed: search_range.indexed, in_time, blocks: first, scanned: 0 })
     }
 
-    /// The last event that was looked at, where something is left.
+    /// `seq` of the last event searched, if events are left.
     fn reached(&self) -> Option<u64> {
         match self.search.order {
             _ if self.left.is_empty() => None,
@@ -171,7 +162,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The next events that may match, at most `want`; none of those passed over does.
+    /// The next events that may match, at most `want`; skipped events cannot match.
     async fn step(&mut self, connection: &mut PgConnection, want: usize) -> Result<Vec<EventRow>, Fault> {
         let unindexed = self.left.start.max(self.indexed)..self.left.end;
         let indexed = self.left.start..self.left.end.min(self.indexed);
@@ -179,7 +170,7 @@ impl<'a> Scan<'a> {
             Order::Newest => unindexed.is_empty(),
             Order::Oldest => !indexed.is_empty(),
         };
-        // Where everything is wanted, no more is read than that.
+        // Without a filter every event matches, so reads no more than `want`.
         let max = if *self.search.filter == Filter::default() { want } else { CHUNK };
         if !in_index {
             return self.read(connection, unindexed, max).await;
@@ -189,7 +180,7 @@ impl<'a> Scan<'a> {
             self.advance(&indexed);
             return Ok(Vec::new());
         }
-        // What the times leave out at this end is done with.
+        // Indexed events outside the period at this end cannot match: skip them.
         match self.search.order {
             Order::Newest => self.left.end = self.left.end.min(within.end),
             Order::Oldest => self.left.start = self.left.start.max(within.start),
@@ -200,7 +191,7 @@ impl<'a> Scan<'a> {
         self.look_up(connection, within, want).await
     }
 
-    /// Reads what stands next.
+    /// Reads the next events directly.
     async fn read(
         &mut self,
         connection: &mut PgConnection,
@@ -217,7 +208,7 @@ impl<'a> Scan<'a> {
         Ok(self.in_order(rows))
     }
 
-    /// Looks up what stands next.
+    /// Finds the next events by the index.
     async fn look_up(
         &mut self,
         connection: &mut PgConnection,
@@ -245,7 +236,7 @@ impl<'a> Scan<'a> {
             }
             last = Some(block);
         }
-        // So far nothing is left out: up to the last one taken, or the last block seen, or all of it.
+        // Searched so far: up to the last event taken, up to the last block read, or the whole range.
         let seen = match (seqs.len() == want, seqs.last(), last) {
             (true, Some(seq), _) => *seq..*seq + 1,
             (_, _, Some(block)) if !complete => block * BLOCK..(block + 1) * BLOCK,
@@ -256,7 +247,7 @@ impl<'a> Scan<'a> {
         Ok(self.in_order(rows))
     }
 
-    /// Blocks in which all terms occur in the same events, as far as the index can tell.
+    /// Blocks with events that have all terms, according to the index.
     async fn matching_blocks(
         &self,
         connection: &mut PgConnection,
@@ -298,7 +289,7 @@ impl<'a> Scan<'a> {
         Ok(rows.into_iter().map(intersect).collect())
     }
 
-    /// Reads those that may match.
+    /// Parses the events that may match, in the requested order.
     fn in_order(&mut self, mut rows: Vec<(u64, String)>) -> Vec<EventRow> {
         let all = rows.len();
         rows.retain(|(_, document)| self.search.filter.may_match(document));
@@ -315,7 +306,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// What the times of the blocks leave of the index: clocks disagree, so blocks may overlap.
+/// The indexed range that overlaps the period. Clocks of servers differ, so the times of blocks may overlap.
 async fn in_time(connection: &mut PgConnection, filter: &Filter, indexed: u64) -> Result<Range<u64>, Fault> {
     if filter.from.is_none() && filter.to.is_none() {
         return Ok(0..indexed);

@@ -1,4 +1,5 @@
-//! The log in PostgreSQL. The one way in is [`append`], which takes the head's lock, the last lock of any transaction.
+//! The log in PostgreSQL. [`append`] is the only way to write; it takes the lock of the head, which is the
+//! last lock of any transaction.
 
 use std::ops::Range;
 
@@ -10,19 +11,17 @@ use super::UnsequencedEvent;
 use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::{self, Frontier, Hash};
 
-/// The statement that reads the head under its lock.
+/// Reads and locks the head.
 pub const LOCK_HEAD: &str = "SELECT size, peaks FROM audit_head FOR UPDATE";
 
-/// Where an event stands in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeafRef {
-    /// Its number.
     pub seq: u64,
-    /// Its leaf in the tree.
+    /// The leaf hash in the tree.
     pub leaf: Hash,
 }
 
-/// Appends documents in order; gives the place of each.
+/// Appends documents in order; returns the `seq` and leaf of each.
 pub async fn append(
     connection: &mut PgConnection,
     events: &[UnsequencedEvent],
@@ -31,7 +30,7 @@ pub async fn append(
     append_at(connection, head, events).await
 }
 
-/// Appends documents behind a head that was read by [`LOCK_HEAD`] in this transaction.
+/// Appends documents after a head that was read by [`LOCK_HEAD`] in this transaction.
 pub async fn append_at(
     connection: &mut PgConnection,
     (size, peaks): (i64, Vec<u8>),
@@ -66,7 +65,7 @@ pub async fn append_at(
     Ok(leaf_refs)
 }
 
-/// The head as it stands, without its lock.
+/// The head, read without its lock.
 pub async fn head(connection: &mut PgConnection) -> Result<Frontier, Fault> {
     let (size, peaks): (i64, Vec<u8>) =
         sqlx::query_as("SELECT size, peaks FROM audit_head").fetch_one(connection).await?;
@@ -81,7 +80,7 @@ fn frontier(size: i64, peaks: &[u8]) -> Result<Frontier, Fault> {
         .ok_or_else(|| Fault::new("the head of the log does not fit its size"))
 }
 
-/// Documents from `seq` on, in order, streamed; a `seq` that is missing is simply not there.
+/// Streams documents from `seq` on, in order; missing rows are skipped.
 pub fn documents(
     connection: &mut PgConnection,
     from: u64,
@@ -94,7 +93,7 @@ pub fn documents(
         .map_err(Fault::from)
 }
 
-/// Documents in a range of `seq` that is small enough to be read at once, in no order.
+/// Documents in a small range of `seq`, in no order.
 pub async fn documents_in(
     connection: &mut PgConnection,
     range: Range<u64>,
@@ -105,7 +104,7 @@ pub async fn documents_in(
         .await
 }
 
-/// Documents at some places, in no order.
+/// Documents by `seq`, in no order.
 pub async fn documents_of(connection: &mut PgConnection, seqs: &[u64]) -> Result<Vec<(u64, String)>, Fault> {
     if seqs.is_empty() {
         return Ok(Vec::new());
@@ -119,7 +118,7 @@ pub async fn documents_of(connection: &mut PgConnection, seqs: &[u64]) -> Result
     Ok(rows.into_iter().map(|(seq, document)| (u64::try_from(seq).unwrap_or_default(), document)).collect())
 }
 
-/// How many rows the table has beyond those that belong there, from the first one that was not archived on.
+/// Number of rows outside `[from, size)`, where `from` is the first event that was not archived.
 pub async fn rows_outside(connection: &mut PgConnection, from: u64, size: u64) -> Result<i64, Fault> {
     let outside = sqlx::query_scalar("SELECT count(*) FROM audit_event WHERE seq < $1 OR seq >= $2")
         .bind(i64::try_from(from).unwrap_or(i64::MAX))
@@ -129,7 +128,7 @@ pub async fn rows_outside(connection: &mut PgConnection, from: u64, size: u64) -
     Ok(outside)
 }
 
-/// Keeps a checkpoint; `false` if one of that size is kept already.
+/// Stores a checkpoint; returns `false` if a checkpoint of that size exists.
 pub async fn insert_checkpoint(
     connection: &mut PgConnection,
     size: u64,
@@ -147,7 +146,7 @@ pub async fn insert_checkpoint(
     Ok(done.rows_affected() == 1)
 }
 
-/// The checkpoint of a size.
+/// The checkpoint of this size.
 pub async fn find_checkpoint(connection: &mut PgConnection, size: u64) -> Result<Option<String>, Fault> {
     let found = sqlx::query_scalar("SELECT note FROM audit_checkpoint WHERE size = $1")
         .bind(i64::try_from(size).unwrap_or(i64::MAX))
@@ -156,7 +155,7 @@ pub async fn find_checkpoint(connection: &mut PgConnection, size: u64) -> Result
     Ok(found)
 }
 
-/// Keeps what a witness says of a checkpoint; `false` if it has said so before.
+/// Stores a cosignature of a witness; returns `false` if it exists.
 pub async fn insert_cosignature(
     connection: &mut PgConnection,
     size: u64,
@@ -175,7 +174,7 @@ pub async fn insert_cosignature(
     Ok(done.rows_affected() == 1)
 }
 
-/// What witnesses say of checkpoints, from one size on up to another: size, key and signature line.
+/// Cosignatures of checkpoints in a range of sizes: size, key and signature line.
 pub async fn cosignatures(
     connection: &mut PgConnection,
     from: u64,
@@ -193,7 +192,7 @@ pub async fn cosignatures(
         .collect()
 }
 
-/// The checkpoints that are kept, smallest first.
+/// The stored checkpoints, smallest first.
 pub async fn checkpoints(connection: &mut PgConnection) -> Result<Vec<(u64, String)>, Fault> {
     let rows: Vec<(i64, String)> =
         sqlx::query_as("SELECT size, note FROM audit_checkpoint ORDER BY size").fetch_all(connection).await?;
@@ -202,7 +201,7 @@ pub async fn checkpoints(connection: &mut PgConnection) -> Result<Vec<(u64, Stri
         .collect()
 }
 
-/// The newest checkpoint if it was signed after one instant and not after another.
+/// The newest checkpoint, if signed within the period: after the first instant and not after the second.
 pub async fn checkpoint_since(
     connection: &mut PgConnection,
     (after, until): (OffsetDateTime, OffsetDateTime),
@@ -218,7 +217,6 @@ pub async fn checkpoint_since(
     row.map(|(size, note)| Ok((u64::try_from(size).context("reading a checkpoint")?, note))).transpose()
 }
 
-/// The newest checkpoint.
 pub async fn newest_checkpoint(connection: &mut PgConnection) -> Result<Option<(u64, String)>, Fault> {
     let row: Option<(i64, String)> =
         sqlx::query_as("SELECT size, note FROM audit_checkpoint ORDER BY size DESC LIMIT 1")

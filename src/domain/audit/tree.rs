@@ -1,5 +1,5 @@
-//! The tree as it is stored: proofs, edges and tiles in a handful of queries, whatever the size of the log. Hashes of events
-//! that the index has come to are there; those of the few behind it are made from the documents.
+//! The stored Merkle tree: proofs, frontiers and tiles with a constant number of queries, for a log of any
+//! size. Stored hashes are read from the index; hashes of newer events are computed from documents.
 
 use std::collections::HashMap;
 
@@ -10,26 +10,26 @@ use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::{self, Frontier, Hash, Span, Subtree};
 use crate::protocol::tlog_tiles::{Content, Tile};
 
-/// A stored node has so many below it.
+/// Number of children of a stored node.
 const FAN: u64 = 256;
-/// The logarithm of that.
+/// Binary logarithm of [`FAN`].
 const STRIDE: u32 = 8;
-/// The most events behind the index that are hashed for one answer: strangers may ask, too.
+/// Maximum number of unindexed events hashed for one response: the endpoints are public.
 const MAX_UNINDEXED: u64 = 64 * BLOCK;
 
-/// The inclusion proof of an event in the tree over the first `size` of them, from its leaf up.
+/// The inclusion proof of an event in the tree of the first `size` events, from its leaf up.
 pub async fn inclusion(connection: &mut PgConnection, seq: u64, size: u64) -> Result<Vec<Hash>, Fault> {
     let spans = merkle::inclusion_spans(seq, size).ok_or_else(|| Fault::new("no such event to prove"))?;
     roots(connection, &spans).await
 }
 
-/// The proof that the log of one size is the beginning of that of another.
+/// The proof that the tree of size `from` is a prefix of the tree of size `to`.
 pub async fn consistency(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Fault> {
     let spans = merkle::consistency_spans(from, to).ok_or_else(|| Fault::new("a log does not shrink"))?;
     roots(connection, &spans).await
 }
 
-/// The leaf of an event and its inclusion proof, and the root that it leads to.
+/// The leaf of an event, its inclusion proof, and the root that the proof leads to.
 pub async fn proven(
     connection: &mut PgConnection,
     seq: u64,
@@ -45,7 +45,7 @@ pub async fn proven(
         .ok_or_else(|| Fault::new("a proof without a leaf"))
 }
 
-/// The right edge of the tree when it had this size.
+/// The right edge of the tree of this size.
 pub async fn frontier(connection: &mut PgConnection, size: u64) -> Result<Frontier, Fault> {
     let subtrees = Span { from: 0, to: size }.subtrees();
     let known = NodeCache::of(connection, subtrees.iter().map(|one| run_of(*one))).await?;
@@ -53,8 +53,8 @@ pub async fn frontier(connection: &mut PgConnection, size: u64) -> Result<Fronti
     Frontier::from_parts(size, peaks).ok_or_else(|| Fault::new("an edge that does not fit its size"))
 }
 
-/// The hashes of a tile (c2sp.org/tlog-tiles): `width` roots of subtrees over 256^level events, from the `n * 256`th on.
-/// `None` if the log is not as long as that.
+/// The hashes of a tile (c2sp.org/tlog-tiles): `width` roots of subtrees of 256^level events, starting at
+/// number `n * 256`. `None` if the log is too short.
 pub async fn tile(
     connection: &mut PgConnection,
     level: u8,
@@ -72,7 +72,7 @@ pub async fn tile(
     Ok(Some(hashes.collect::<Result<Vec<_>, _>>()?.concat()))
 }
 
-/// The leaves of events `[from, to)` as they are stored, up to the first one that is missing.
+/// The stored leaves of events `[from, to)`, up to the first missing leaf.
 pub async fn leaves_as_stored(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Fault> {
     let mut known = NodeCache::default();
     if from < to {
@@ -81,7 +81,7 @@ pub async fn leaves_as_stored(connection: &mut PgConnection, from: u64, to: u64)
     Ok((from..to).map_while(|seq| known.nodes.get(&(0, seq)).copied()).collect())
 }
 
-/// The roots of tiles as they are stored, of those that end within events `[from, to)`; by level and place.
+/// The stored roots of tiles that end within events `[from, to)`, by level and number.
 pub async fn tiles_as_stored(
     connection: &mut PgConnection,
     from: u64,
@@ -96,7 +96,7 @@ pub async fn tiles_as_stored(
     Ok(known.nodes)
 }
 
-/// Whether there are as many stored leaves and nodes as there should be: none missing, none too many.
+/// Whether the numbers of stored leaves and nodes match the number of indexed events.
 pub async fn is_regular(connection: &mut PgConnection) -> Result<bool, Fault> {
     let indexed = index::indexed(connection).await?;
     let blocks: i64 =
@@ -114,7 +114,7 @@ pub async fn is_regular(connection: &mut PgConnection) -> Result<bool, Fault> {
     Ok(signed(indexed / BLOCK) == blocks && all_there && levels.iter().all(fits))
 }
 
-/// The hashes at spans of a proof.
+/// The root hashes of the spans of a proof.
 async fn roots(connection: &mut PgConnection, spans: &[Span]) -> Result<Vec<Hash>, Fault> {
     let subtrees: Vec<Vec<Subtree>> = spans.iter().map(|span| span.subtrees()).collect();
     let known = NodeCache::of(connection, subtrees.iter().flatten().map(|one| run_of(*one))).await?;
@@ -127,7 +127,7 @@ async fn roots(connection: &mut PgConnection, spans: &[Span]) -> Result<Vec<Hash
         .collect()
 }
 
-/// Nodes of one stored level in a row; level 0 is that of the leaves.
+/// Consecutive nodes of one stored level; level 0 contains the leaves.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     level: u32,
@@ -135,19 +135,19 @@ struct Run {
     count: u64,
 }
 
-/// The nodes of the next stored level below that make a subtree up: at most 128.
+/// The nodes of the next lower stored level that form a subtree: at most 128.
 fn run_of(subtree: Subtree) -> Run {
     let above = subtree.level % STRIDE;
     Run { level: subtree.level / STRIDE, first: subtree.n << above, count: 1 << above }
 }
 
-/// What was read of the tree.
+/// Nodes read from the database.
 #[derive(Debug, Default)]
 struct NodeCache {
     nodes: HashMap<(u32, u64), Hash>,
 }
 
-/// What has to be read.
+/// Nodes and leaves that have to be read.
 #[derive(Debug, Default)]
 struct ReadPlan {
     nodes: Vec<(u32, u64, u64)>,
@@ -156,7 +156,7 @@ struct ReadPlan {
 }
 
 impl ReadPlan {
-    /// What of a run is stored is read as it is; what is not, level by level from what lies below.
+    /// Plans to read the stored part of a run; the rest is planned recursively on the next lower level.
     fn add(&mut self, run: Run, indexed: u64) {
         let end = run.first + run.count;
         let stored = indexed.checked_shr(run.level * STRIDE).unwrap_or(0).clamp(run.first, end);
@@ -180,7 +180,7 @@ impl ReadPlan {
 }
 
 impl NodeCache {
-    /// Reads all that some runs need.
+    /// Reads all nodes that the runs need.
     async fn of(connection: &mut PgConnection, runs: impl IntoIterator<Item = Run>) -> Result<Self, Fault> {
         let indexed = index::indexed(connection).await?;
         let mut plan = ReadPlan::default();
@@ -223,7 +223,7 @@ impl NodeCache {
         Ok(())
     }
 
-    /// Only the slices that are asked for leave the database.
+    /// Reads only the needed slices of each block.
     async fn read_leaves(&mut self, connection: &mut PgConnection, plan: &[(u64, u64)]) -> Result<(), Fault> {
         let mut slices = Vec::new();
         for (from, to) in plan {
@@ -264,7 +264,7 @@ impl NodeCache {
         Ok(())
     }
 
-    /// The database hashes them, so that documents do not have to travel.
+    /// The database computes the leaf hashes, so that documents are not transferred.
     async fn read_documents(
         &mut self,
         connection: &mut PgConnection,
@@ -290,7 +290,7 @@ impl NodeCache {
         Ok(())
     }
 
-    /// A node of a stored level, made from what lies below where it is not stored itself.
+    /// A node of a stored level; computed from lower levels if it is not stored.
     fn node(&self, level: u32, n: u64) -> Result<Hash, Fault> {
         if let Some(hash) = self.nodes.get(&(level, n)) {
             return Ok(*hash);
@@ -304,7 +304,7 @@ impl NodeCache {
         self.over(run_of(subtree))
     }
 
-    /// The root over a run that is a perfect subtree.
+    /// The root of a run that is a full subtree.
     fn over(&self, run: Run) -> Result<Hash, Fault> {
         let mut tree = Frontier::default();
         for n in run.first..run.first + run.count {
@@ -318,7 +318,7 @@ fn hash_of(bytes: &[u8]) -> Result<Hash, Fault> {
     bytes.try_into().context("reading a hash of the log")
 }
 
-/// No log has more events than fit.
+/// Converts for PostgreSQL; no log has more than `i64::MAX` events.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn what_the_index_has_not_come_to_is_made_from_what_lies_below() {
         let mut plan = ReadPlan::default();
-        // A subtree over 2^17 events, of which the index has 66 * 1024.
+        // A subtree of 2^17 events; the first 66 * 1024 events are indexed.
         plan.add(run_of(Subtree { level: 17, n: 0 }), 66 * BLOCK);
         assert_eq!(plan.nodes, [(2, 0, 1), (1, 256, 264)]);
         assert!(plan.leaves.is_empty());

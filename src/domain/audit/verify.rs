@@ -1,4 +1,4 @@
-//! Verifying the log: every document's place and form, the tree over all of them, and what checkpoints say of it.
+//! Verifies the log: the `seq` and form of every document, the tree of all documents, and the checkpoints.
 
 use std::collections::VecDeque;
 
@@ -8,16 +8,14 @@ use crate::protocol::canonical_json::{self, Canonical};
 use crate::protocol::merkle::{self, Frontier, Hash, TileBuilder, TileRoot};
 use crate::protocol::signed_note::Checkpoint;
 
-/// The first thing that is wrong with a log.
+/// The first error in a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IntegrityError {
-    /// The `seq` at which it shows; for a wrong root, the size of the tree.
+    /// The `seq` of the error; for a wrong root, the size of the tree.
     pub seq: u64,
-    /// What is wrong.
     pub kind: IntegrityErrorKind,
 }
 
-/// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntegrityErrorKind {
@@ -25,29 +23,29 @@ pub enum IntegrityErrorKind {
     Gap,
     /// The document is not canonical JSON.
     Document,
-    /// The document says another `seq` than its place.
+    /// The document has a different `seq` than its row.
     Order,
-    /// The leaf that is stored for the document is not its hash.
+    /// The stored leaf is not the hash of the document.
     Leaf,
-    /// The documents up to here do not give the root of the head, or that of a tile.
+    /// The documents up to here do not produce the root of the head or of a tile.
     Root,
-    /// The documents up to here do not give the root of a checkpoint.
+    /// The documents up to here do not produce the root of a checkpoint.
     Checkpoint,
-    /// A checkpoint is signed by no key that is believed, or a signature under it is bad.
+    /// A checkpoint has no signature of a trusted key, or has an invalid signature.
     Signature,
-    /// A checkpoint or the head speaks of more documents than there are.
+    /// A checkpoint or the head states more documents than there are.
     Truncated,
-    /// There is more than the head or a checkpoint speaks of.
+    /// There are more documents than the head or a checkpoint states.
     Surplus,
-    /// The proof of an event does not lead to the root of the checkpoint.
+    /// The inclusion proof of an event does not lead to the root of the checkpoint.
     Proof,
-    /// A stored checkpoint is not a signed note over a size and a root.
+    /// A stored checkpoint is not a signed note with a size and a root.
     Unreadable,
-    /// The file that was shown for archived events is not the one that the log's key has signed.
+    /// The archive file is not the file in the signed statement of the log.
     Archive,
 }
 
-/// What can be said of a document without those before it.
+/// Result of checking one document without the earlier documents.
 #[derive(Debug, Clone, Copy)]
 pub struct Verdict {
     canonical: Option<Canonical>,
@@ -55,23 +53,23 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// The place that the document says it has.
+    /// The `seq` in the document.
     pub fn seq(&self) -> Option<u64> {
         self.canonical.and_then(|canonical| canonical.seq)
     }
 }
 
-/// Reads and hashes a document.
+/// Parses and hashes a document.
 pub fn check_document(document: &[u8]) -> Verdict {
     let canonical = std::str::from_utf8(document).ok().and_then(canonical_json::check);
     Verdict { canonical, leaf: merkle::leaf(document) }
 }
 
-/// The most threads that judge together, and the fewest documents that are worth another one.
+/// Maximum number of threads, and minimum number of documents per thread.
 const MAX_THREADS: usize = 8;
 const MIN_DOCUMENTS_PER_THREAD: usize = 256;
 
-/// Judges many documents, on all cores: nearly everything that verification costs is done here.
+/// Checks documents on all cores; this is nearly all the cost of verification.
 pub fn check_documents(documents: &[&[u8]]) -> Vec<Verdict> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = cores.min(MAX_THREADS).min(documents.len() / MIN_DOCUMENTS_PER_THREAD).max(1);
@@ -90,23 +88,23 @@ pub fn check_documents(documents: &[&[u8]]) -> Vec<Verdict> {
     })
 }
 
-/// Walks over a log once, in order, with the memory of one document.
+/// Verifies a log in one pass, in order.
 #[derive(Debug, Default)]
 pub struct LogVerifier {
     tree: TileBuilder,
-    /// Those that lie ahead, smallest first.
+    /// Checkpoints that were not reached yet, smallest first.
     checkpoints: VecDeque<(u64, Hash)>,
-    /// Roots of tiles that were made full since somebody looked.
+    /// Roots of the tiles that became full since the last call of [`LogVerifier::full_tiles`].
     tiles: Vec<TileRoot>,
 }
 
 impl LogVerifier {
-    /// A walk from the first document on that compares with checkpoints whose signatures have been verified.
+    /// Starts at the first document. The caller must have verified the signatures of the checkpoints.
     pub fn new(checkpoints: &[Checkpoint]) -> Result<Self, IntegrityError> {
         Self::resume(&Frontier::default(), checkpoints)
     }
 
-    /// A walk that goes on behind an edge that is believed. What checkpoints say of less is not looked at.
+    /// Continues after a trusted frontier. Ignores checkpoints that are smaller.
     pub fn resume(frontier: &Frontier, checkpoints: &[Checkpoint]) -> Result<Self, IntegrityError> {
         let ahead = checkpoints.iter().filter(|one| one.size >= frontier.size());
         let mut list: Vec<(u64, Hash)> = ahead.map(|one| (one.size, one.root)).collect();
@@ -118,12 +116,12 @@ impl LogVerifier {
         Ok(verifier)
     }
 
-    /// The next document, under the `seq` by which it is stored; gives its leaf.
+    /// Verifies the next document, stored under `stored_seq`; returns its leaf.
     pub fn step(&mut self, stored_seq: u64, document: &str) -> Result<Hash, IntegrityError> {
         self.accept(stored_seq, &check_document(document.as_bytes()))
     }
 
-    /// The same for one that was judged before.
+    /// Like [`LogVerifier::step`], for a document that was checked before.
     pub fn accept(&mut self, stored_seq: u64, verdict: &Verdict) -> Result<Hash, IntegrityError> {
         let seq = self.tree.size();
         let integrity_error = |kind| Err(IntegrityError { seq, kind });
@@ -142,24 +140,24 @@ impl LogVerifier {
         Ok(verdict.leaf)
     }
 
-    /// The next document, of which there is nothing but its leaf.
+    /// Adds the next event, of which only the leaf exists.
     pub fn step_over(&mut self, leaf: Hash) -> Result<(), IntegrityError> {
         let tiles = &mut self.tiles;
         self.tree.push(leaf, |root| tiles.push(root));
         self.compare()
     }
 
-    /// The roots of the tiles that became full since this was asked last.
+    /// Roots of the tiles that became full since the last call.
     pub fn full_tiles(&mut self) -> Vec<TileRoot> {
         std::mem::take(&mut self.tiles)
     }
 
-    /// How many documents hold so far.
+    /// Number of verified documents.
     pub fn size(&self) -> u64 {
         self.tree.size()
     }
 
-    /// The edge of the tree over them.
+    /// The frontier of the tree of the verified documents.
     pub fn frontier(&self) -> Frontier {
         self.tree.frontier()
     }
@@ -174,7 +172,7 @@ impl LogVerifier {
         Ok(())
     }
 
-    /// The end of the log: nothing that a checkpoint speaks of may be missing.
+    /// Ends the verification. Fails if a checkpoint covers more documents than there were.
     pub fn end(self) -> Result<Frontier, IntegrityError> {
         let seq = self.tree.size();
         match self.checkpoints.back() {
