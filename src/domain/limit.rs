@@ -22,7 +22,6 @@ impl Limit {
         list.map_or(Self::Any, Self::only)
     }
 
-    /// As stored.
     pub fn to_stored(&self) -> Option<Vec<String>> {
         match self {
             Self::Any => None,

@@ -14,7 +14,6 @@ use crate::platform::jose::SealingKey;
 
 /// A row whose content is authenticated.
 pub trait Authenticated {
-    /// The table.
     const TABLE: &'static str;
     /// The column of the primary key.
     const KEY: &'static str;

@@ -31,7 +31,6 @@ pub struct PresentedSecret<'a> {
     pub client_id: &'a str,
     /// The version of the client: with another version, nothing is remembered of it.
     pub version: i64,
-    /// The secret.
     pub secret: &'a SecretString,
 }
 

@@ -13,9 +13,7 @@ use crate::protocol::trusted_issuer_jwt::MayAct;
 pub enum TokenSource {
     /// We issued it.
     Local {
-        /// Its id.
         jti: String,
-        /// Its chain.
         txn: String,
         /// Its delegation.
         dlg: Option<String>,
@@ -36,7 +34,6 @@ pub enum TokenSource {
 /// The `may_act` of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MayActClaim {
-    /// The party.
     pub party: MayAct,
     /// Whether the claim by itself lets the party act ([`crate::protocol::trusted_issuer_jwt::MayActUse::Authorize`]).
     pub authorizes: bool,
@@ -53,7 +50,6 @@ pub struct VerifiedSubject {
     pub act: Option<Act>,
     /// The key it is bound to.
     pub jkt: Option<String>,
-    /// Scopes.
     pub scopes: Limit,
     /// Targets; a foreign token does not restrict them.
     pub audiences: Limit,
@@ -63,7 +59,6 @@ pub struct VerifiedSubject {
     pub capability: Ceiling,
     /// When it begins and ends.
     pub validity: Validity,
-    /// Session.
     pub sid: Option<String>,
     /// How the subject logged in.
     pub login: AuthenticationContext,

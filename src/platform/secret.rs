@@ -31,7 +31,6 @@ impl std::fmt::Debug for MasterKey {
 }
 
 impl MasterKey {
-    /// A fresh key.
     pub fn generate() -> Result<Self, Fault> {
         random::bytes().map(|bytes| Self(Zeroizing::new(bytes)))
     }

@@ -20,9 +20,7 @@ pub struct Confirmation {
 /// One actor, and the ones that acted before it (RFC 8693 §4.1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
-    /// The actor.
     pub sub: String,
-    /// Who says so.
     pub iss: String,
     /// The key under which it acted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,9 +46,7 @@ impl Act {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Audience {
-    /// One.
     One(String),
-    /// Several.
     Many(Vec<String>),
 }
 
@@ -67,7 +63,6 @@ impl Audience {
         }
     }
 
-    /// The values.
     pub fn values(&self) -> &[String] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
@@ -79,7 +74,6 @@ impl Audience {
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Claims {
-    /// Us.
     pub iss: String,
     /// The root subject.
     pub sub: String,
@@ -97,12 +91,10 @@ pub struct Claims {
     pub iat: i64,
     /// When it ends, in seconds.
     pub exp: i64,
-    /// Its own id.
     pub jti: String,
     /// The key it is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Confirmation>,
-    /// Who acts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub act: Option<Act>,
     /// The delegation that it comes from.
@@ -130,7 +122,6 @@ pub struct Claims {
 /// How the root subject logged in (RFC 9068 §2.2.1): copied, never judged here.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct AuthenticationContext {
-    /// When.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<i64>,
     /// How strongly.

@@ -14,7 +14,6 @@ const MAX_OBJECTS: usize = 32;
 /// provider.
 const LISTS: [&str; 5] = ["locations", "actions", "datatypes", "privileges", "scopes"];
 
-/// One object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Detail {
     /// The type, which says what the object is about.

@@ -29,7 +29,6 @@ pub struct Expected<'a> {
 pub struct VerifiedProof {
     /// Thumbprint of the key that signed.
     pub jkt: String,
-    /// It.
     pub key: PublicKey,
     /// Identifies the use that is made of this proof: a digest over key, target and `jti`.
     pub replay_id: [u8; 16],
@@ -44,11 +43,9 @@ pub struct VerifiedProof {
 pub enum BadProof {
     /// Steps 2 to 5 and 7: not one well-formed JWT of the right type, with a usable public key and all claims.
     Malformed,
-    /// Step 6.
     Signature,
     /// Steps 8 and 9: made for another request.
     Target,
-    /// Step 11.
     Time,
     /// Step 12: made for another access token.
     AccessToken,

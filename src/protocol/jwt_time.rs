@@ -13,7 +13,6 @@ pub const SKEW: Duration = Duration::seconds(10);
 /// When a token begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// `exp`.
     pub expires_at: OffsetDateTime,
     /// `nbf`, where there is one.
     pub not_before: Option<OffsetDateTime>,

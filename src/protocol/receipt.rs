@@ -12,7 +12,6 @@ pub const FIELD: &str = "actchain-receipt";
 /// An event's number and its leaf. Whoever keeps it can have it proven that the event is in the log, and unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// The number.
     pub seq: u64,
     /// SHA-256(0x00 ‖ document).
     pub leaf: Hash,

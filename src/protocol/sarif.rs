@@ -7,9 +7,7 @@ use super::severity::{Severity, text};
 use crate::platform::base64url;
 use crate::platform::digest::sha256;
 
-/// SA-09.
 pub const MEDIA_TYPE: &str = "application/sarif+json";
-/// SA-02.
 pub const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 /// The name of the fingerprint. What goes into it never changes; another selection gets another version (SA-07).
@@ -35,7 +33,6 @@ pub struct Rule {
 pub struct Finding<'a> {
     /// Which rule, by its place.
     pub rule: usize,
-    /// The event.
     pub event: &'a Value,
     /// What about it.
     pub message: String,

@@ -21,7 +21,6 @@ const SIGNATURE_PREFIX: &str = "\u{2014} ";
 /// A size and root that somebody vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Which log.
     pub origin: String,
     /// How many events.
     pub size: u64,
@@ -105,7 +104,6 @@ impl VerifierKey {
         format!("{}+{}+{}", self.name, hex(&self.id()), STANDARD.encode(key))
     }
 
-    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }

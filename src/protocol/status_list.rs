@@ -145,7 +145,6 @@ pub struct StatusClaim {
 /// One entry of one list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
-    /// The entry.
     pub idx: u64,
     /// The list, which names itself so in `sub`.
     pub uri: String,

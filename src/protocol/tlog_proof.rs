@@ -38,7 +38,6 @@ impl Proof {
         text
     }
 
-    /// Reads one.
     pub fn parse(text: &str) -> Option<Self> {
         // The checkpoint has an empty line of its own; the first one is ours.
         let (head, checkpoint) = text.split_once("\n\n")?;

@@ -41,7 +41,6 @@ pub enum Scope {
 /// An answer of a token endpoint.
 #[derive(Debug)]
 pub enum TokenResponse {
-    /// Tokens.
     Tokens(TokenSet),
     /// An error of RFC 6749 §5.2, or the code that the server gives in its place.
     Refused(String),
@@ -57,7 +56,6 @@ const MOST_TOKEN: usize = 64 * 1024;
 /// Whether all of an answer arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// It did.
     Whole,
     /// Its end is missing.
     CutOff,

@@ -22,7 +22,6 @@ pub enum TokenType {
 }
 
 impl TokenType {
-    /// The URN.
     pub fn urn(self) -> &'static str {
         match self {
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
@@ -40,7 +39,6 @@ impl TokenType {
 /// A token as it was presented, with what its presenter says it is.
 #[derive(Debug, Clone)]
 pub struct PresentedToken {
-    /// The token.
     pub token: String,
     /// Its declared type.
     pub kind: TokenType,
@@ -49,7 +47,6 @@ pub struct PresentedToken {
 /// What is asked for: by whom the result shall be usable, and what for. `None` means "whatever may be had".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestedAccess {
-    /// Scopes.
     pub scopes: Option<BTreeSet<String>>,
     /// `audience` and `resource` values.
     pub audiences: Option<BTreeSet<String>>,
@@ -66,7 +63,6 @@ pub struct Request {
     pub subject: PresentedToken,
     /// Who acts, where it is said.
     pub actor: Option<PresentedToken>,
-    /// What for.
     pub wanted: RequestedAccess,
     /// The delegation that shall give the authority (not in RFC 8693: RFC 6749 §8.2 lets servers add parameters).
     pub delegation_id: Option<String>,

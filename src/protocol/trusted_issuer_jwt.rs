@@ -104,9 +104,7 @@ impl MayActUse {
 /// Whom a token allows to act for its subject (RFC 8693 §4.4). Every member that is there has to match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MayAct {
-    /// The party.
     pub sub: Option<String>,
-    /// Whose party.
     pub iss: Option<String>,
     /// The party as a client.
     pub client_id: Option<String>,
@@ -115,7 +113,6 @@ pub struct MayAct {
 /// What another issuer says of a principal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExternalIdentity {
-    /// The issuer.
     pub iss: String,
     /// The principal.
     pub sub: String,
@@ -123,7 +120,6 @@ pub struct ExternalIdentity {
     pub aud: Audience,
     /// When it begins and ends.
     pub validity: Validity,
-    /// Its id.
     pub jti: Option<String>,
     /// The scopes that it allows; `None` where it does not restrict them.
     pub scopes: Option<BTreeSet<String>>,

@@ -24,7 +24,6 @@ use crate::protocol::trusted_issuer_jwt::is_name;
 /// The subject of an impact query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RevocationSubject {
-    /// A principal.
     Principal(Principal),
     Client(String),
     Delegation(String),

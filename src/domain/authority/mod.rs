@@ -27,9 +27,7 @@ use crate::protocol::token_exchange::RequestedAccess;
 /// Everything a decision depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionInput<'a> {
-    /// The present.
     pub now: OffsetDateTime,
-    /// Us.
     pub issuer: &'a str,
     /// The authenticated client.
     pub client: &'a Client,
@@ -66,9 +64,7 @@ pub struct ExchangeDecision {
     pub create: Option<Delegation>,
     /// The actors of the new token.
     pub act: Option<Act>,
-    /// Scopes.
     pub scopes: BTreeSet<String>,
-    /// Targets.
     pub audiences: BTreeSet<String>,
     /// `authorization_details`, where there are any.
     pub details: Option<Details>,

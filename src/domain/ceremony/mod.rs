@@ -22,14 +22,12 @@ pub enum Stage {
     Approved,
     /// The delegator said no.
     Denied,
-    /// Was used.
     Used,
     /// Nobody decided, or nobody used it, in time.
     Expired,
 }
 
 impl Stage {
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -44,17 +42,14 @@ impl Stage {
 /// A confirmation that was asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ceremony {
-    /// Its id.
     pub id: Uuid,
     /// The delegation whose delegator has to confirm.
     pub delegation_id: String,
-    /// Who asks.
     pub client_id: String,
     /// Stands for who asks for what under which key.
     pub fingerprint: [u8; 32],
     /// Scopes of the token.
     pub scopes: BTreeSet<String>,
-    /// Its targets.
     pub audiences: BTreeSet<String>,
     /// Its `authorization_details`.
     pub details: Option<Details>,
@@ -88,7 +83,6 @@ pub struct Asking {
 pub struct Open {
     /// The delegation whose delegator confirms.
     pub delegation_id: String,
-    /// Who asked.
     pub client_id: String,
     /// Stands for who asks for what under which key.
     pub fingerprint: [u8; 32],
@@ -128,19 +122,15 @@ impl Ceremony {
 pub struct Matter<'a> {
     /// The delegation.
     pub delegation_id: &'a str,
-    /// Who asks.
     pub client_id: &'a str,
     /// Under which key.
     pub jkt: Option<&'a str>,
     /// The delegation that the token would be issued under.
     pub issued_under: &'a str,
-    /// Scopes.
     pub scopes: &'a BTreeSet<String>,
-    /// Targets.
     pub audiences: &'a BTreeSet<String>,
     /// `authorization_details`.
     pub details: Option<&'a Details>,
-    /// Capability.
     pub capability: Option<&'a str>,
 }
 

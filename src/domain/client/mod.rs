@@ -103,16 +103,13 @@ pub struct StoredSecret {
     pub expires_at: Option<OffsetDateTime>,
 }
 
-/// A client.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// Its id, which is also its `sub` and its name in `act`.
     pub client_id: String,
     /// Grows with every change.
     pub version: i64,
-    /// What it is.
     pub kind: Kind,
-    /// For people.
     pub name: String,
     /// How it authenticates.
     pub auth: AuthMethod,
@@ -158,9 +155,7 @@ pub struct Client {
 pub struct Ephemeral {
     /// The delegation.
     pub delegation_id: String,
-    /// The task.
     pub task_id: String,
-    /// Who made it.
     pub owner: Principal,
     /// When it ended.
     pub deactivated_at: Option<OffsetDateTime>,

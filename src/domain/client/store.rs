@@ -90,7 +90,6 @@ impl From<Row> for Client {
     }
 }
 
-/// One client.
 pub async fn find(
     rows: &RowMac,
     connection: &mut PgConnection,

@@ -15,7 +15,6 @@ use crate::platform::{base64url, random};
 /// A data key as it is stored.
 #[derive(Debug, Clone)]
 pub struct StoredDataKey {
-    /// Its name.
     pub id: String,
     /// It, sealed by the master key.
     pub wrapped: String,
@@ -26,7 +25,6 @@ pub struct StoredDataKey {
 }
 
 impl StoredDataKey {
-    /// Makes one.
     pub fn generate(master: &SealingKey, now: OffsetDateTime) -> Result<Self, Fault> {
         let id = base64url::encode(random::bytes::<9>()?);
         let key = Zeroizing::new(random::bytes::<32>()?);

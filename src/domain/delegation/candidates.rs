@@ -16,7 +16,6 @@ use crate::platform::fault::Fault;
 /// may be from before the change, put there by a request that read earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Memory {
-    /// They may.
     #[default]
     Usable,
     /// They may not.
@@ -93,7 +92,6 @@ pub struct CandidatePaths {
 /// How much of what there is was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Extent {
-    /// All of it.
     #[default]
     Whole,
     /// There is more.

@@ -11,7 +11,6 @@ use crate::platform::fault::Fault;
 /// Beyond this, counts say "at least".
 pub const BOUND: i64 = 1_000;
 
-/// What ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RevocationScope<'a> {
     /// One delegation.
@@ -19,15 +18,9 @@ pub enum RevocationScope<'a> {
     /// Several: those that the agents of a task were made for.
     Delegations(&'a [String]),
     /// A client, for as long as it is disabled.
-    Client {
-        /// Which.
-        id: &'a str,
-        /// Us.
-        issuer: &'a str,
-    },
+    Client { id: &'a str, issuer: &'a str },
     /// Everything that a principal has up to now.
     Principal {
-        /// Who.
         who: &'a Principal,
         /// Its id where it is a client of ours.
         client_id: Option<&'a str>,

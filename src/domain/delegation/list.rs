@@ -12,7 +12,6 @@ use crate::platform::fault::Fault;
 /// Whose delegations somebody may see in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VisibilityScope {
-    /// All.
     Everything,
     /// Everything rooted at a user.
     RootedAt(Principal),
@@ -29,7 +28,6 @@ pub struct DelegationFilter {
     pub delegator_iss: Option<String>,
     /// The delegator.
     pub delegator_sub: Option<String>,
-    /// The agent.
     pub delegate: Option<String>,
     /// What it hangs below.
     pub parent: Option<String>,
@@ -46,7 +44,6 @@ pub struct DelegationFilter {
 pub struct Cursor {
     /// When the last row was asked for.
     pub requested_at: OffsetDateTime,
-    /// Its id.
     pub id: String,
 }
 

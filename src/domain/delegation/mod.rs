@@ -170,9 +170,7 @@ impl DelegationRecord {
 /// What a delegation allows. A limit that is absent does not restrict; an empty one allows nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DelegationLimits {
-    /// Scopes.
     pub scopes: Limit,
-    /// Targets.
     pub audiences: Limit,
     /// `authorization_details`; `None` does not restrict.
     pub details: Option<Details>,
@@ -225,7 +223,6 @@ pub struct AgentDescription {
 /// A delegation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delegation {
-    /// Its id.
     pub id: String,
     /// Its ancestors, root first, and itself at the end.
     pub path: Vec<String>,
@@ -249,7 +246,6 @@ pub struct Delegation {
     pub facts: DelegationRecord,
     /// Seconds from its approval on, as long as it waits for one.
     pub requested_ttl: Option<u32>,
-    /// What for.
     pub reason: Option<String>,
     /// What its agent says it is.
     pub agent: Option<AgentDescription>,

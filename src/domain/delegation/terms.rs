@@ -10,19 +10,13 @@ use crate::protocol::authorization_details::Details;
 /// The dimension in which something would be wider than it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LimitDimension {
-    /// Scopes.
     Scopes,
-    /// Targets.
     Audiences,
     /// `authorization_details`.
     Details,
-    /// Capability.
     Capability,
-    /// Uses.
     Uses,
-    /// Depth.
     Depth,
-    /// Expiry.
     Expiry,
 }
 
@@ -44,19 +38,14 @@ impl LimitDimension {
 /// Narrower limits. What is absent stays as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ApprovedTerms {
-    /// Scopes.
     pub scopes: Option<BTreeSet<String>>,
-    /// Targets.
     pub audiences: Option<BTreeSet<String>>,
     /// `authorization_details`.
     pub details: Option<Details>,
-    /// Capability.
     pub ceiling: Ceiling,
     /// Confirmations besides those there are.
     pub ceremonies: BTreeSet<String>,
-    /// Uses.
     pub max_uses: Option<i64>,
-    /// Depth.
     pub max_depth: Option<u32>,
 }
 

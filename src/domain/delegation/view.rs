@@ -71,7 +71,6 @@ impl View {
         Self { shortened: (lifetime == GrantedTtl::Shortened).then_some(true), ..self }
     }
 
-    /// Who gave it.
     pub fn delegator(&self) -> &Principal {
         &self.delegator
     }

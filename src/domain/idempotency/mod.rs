@@ -10,7 +10,6 @@ pub const KEPT: Duration = Duration::hours(24);
 /// What a caller repeats a request by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Its own key.
     pub key: String,
     /// Digest over method, path and body.
     pub fingerprint: [u8; 32],
@@ -19,18 +18,15 @@ pub struct Key {
 /// An answer as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// HTTP status.
     pub status: u16,
     /// Where what was made is.
     pub location: Option<String>,
-    /// JSON.
     pub body: String,
 }
 
 /// Whether a key is new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// It is.
     New,
     /// It came with the same request before.
     Repeated(Stored),

@@ -30,18 +30,15 @@ pub enum Purpose {
 pub enum KeyState {
     /// Published, does not sign yet.
     Next,
-    /// Signs.
     Active,
     /// Published while tokens that it signed live.
     Retiring,
-    /// Gone.
     Removed,
 }
 
 /// A key as it is stored.
 #[derive(Debug, Clone)]
 pub struct StoredKey {
-    /// Thumbprint.
     pub kid: String,
     /// What it signs.
     pub purpose: Purpose,

@@ -78,7 +78,6 @@ pub async fn lock(connection: &mut PgConnection) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Adds a key.
 pub async fn insert(connection: &mut PgConnection, key: &StoredKey) -> Result<(), Fault> {
     sqlx::query(
         "INSERT INTO signing_key (kid, purpose, alg, public_jwk, sealed, created_at, activated_at)

@@ -101,7 +101,6 @@ pub enum Write {
 /// A token that is issued.
 #[derive(Debug, Clone)]
 pub struct TokenInsert {
-    /// It.
     pub token: TokenRecord,
     /// The delegation that a `may_act` claim leads to.
     pub create: Option<Delegation>,

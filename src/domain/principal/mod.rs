@@ -18,7 +18,6 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// A principal.
     pub fn new(iss: impl Into<String>, sub: impl Into<String>) -> Self {
         Self { iss: iss.into(), sub: sub.into() }
     }

@@ -81,7 +81,6 @@ pub struct OauthSettings {
     pub token_endpoint: String,
     /// Where tokens are given back (RFC 7009).
     pub revocation_endpoint: Option<String>,
-    /// Us.
     pub client_id: String,
     /// How we authenticate.
     pub auth: AuthMethod,
@@ -133,7 +132,6 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// For people.
     pub name: String,
     /// What its credentials are.
     pub kind: Kind,
@@ -150,7 +148,6 @@ pub struct Provider {
     pub id: String,
     /// Grows with every change.
     pub version: i64,
-    /// As declared.
     pub settings: Settings,
     /// The secret by which we are its client, or nothing, sealed together with the settings.
     pub sealed: Sealed,
@@ -161,7 +158,6 @@ pub struct Provider {
 /// A provider whose settings are known to be those that were declared.
 #[derive(Debug)]
 pub struct OpenedProvider {
-    /// It.
     pub provider: Provider,
     /// The secret by which we are its client.
     pub secret: Option<SecretString>,

@@ -41,7 +41,6 @@ pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Prov
     row.map(Provider::try_from).transpose()
 }
 
-/// All of them.
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<Provider>, Fault> {
     let rows: Vec<Row> = sqlx::query_as("SELECT * FROM provider ORDER BY id").fetch_all(connection).await?;
     rows.into_iter().map(Provider::try_from).collect()

@@ -7,7 +7,6 @@ use super::{Declared, Refusal};
 pub struct OauthErrorCode {
     /// RFC 6749 §5.2, RFC 8693 §2.2.2, RFC 9449 §5, RFC 9396 §5.
     pub error: &'static str,
-    /// HTTP status.
     pub status: u16,
 }
 

@@ -7,7 +7,6 @@ const PROBLEMS: &str = include_str!("../../../docs/reference/problems.md");
 /// What a page says of one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Explained {
-    /// The reason.
     pub(super) reason: &'static str,
     /// What happened.
     pub(super) meaning: &'static str,

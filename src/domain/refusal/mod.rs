@@ -20,10 +20,8 @@ use crate::protocol::token_problem::TokenProblem;
 /// Why a flow stopped: the caller's doing, or ours.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An answer.
     #[error("refused: {}", .0.reason())]
     Refused(Refusal),
-    /// Our failure.
     #[error(transparent)]
     Failed(#[from] Fault),
 }
@@ -84,9 +82,7 @@ impl CredentialProblem {
 /// A list of a request whose names have to be declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Declared {
-    /// `scopes`.
     Scopes,
-    /// `audiences`.
     Audiences,
     /// `ceremony_required_for`.
     Ceremonies,
@@ -119,7 +115,6 @@ pub enum Refusal {
     NonceRequired,
     /// Bad signature, expired, unknown issuer, wrong audience or type: all the same outside.
     SubjectTokenInvalid(TokenProblem),
-    /// Likewise.
     ActorTokenInvalid(TokenProblem),
     /// In our tokens the subject would have the name of another principal (RFC 9068 §5).
     SubjectAmbiguous,

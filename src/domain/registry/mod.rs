@@ -28,7 +28,6 @@ pub const VAULT_DETAIL: &str = "vault_connection";
 pub struct Registry {
     /// Grows with every change to any of it.
     pub version: i64,
-    /// By `iss`.
     pub issuers: BTreeMap<String, Issuer>,
     /// By id; this server itself is among them.
     pub resources: BTreeMap<String, Resource>,

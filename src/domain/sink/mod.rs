@@ -66,7 +66,6 @@ impl Format {
 /// A sink as it is stored.
 #[derive(Debug, Clone)]
 pub struct Sink {
-    /// Its name.
     pub id: String,
     /// Where events are posted.
     pub url: String,
@@ -74,7 +73,6 @@ pub struct Sink {
     pub format: Format,
     /// Which of them, by name.
     pub filter: Map<String, Value>,
-    /// Its secrets.
     pub sealed: Sealed,
     /// Since when nothing is sent there, and why.
     pub disabled: Option<(OffsetDateTime, String)>,

@@ -219,7 +219,6 @@ pub async fn mark_disabled(
 /// An event that a sink did not take.
 #[derive(Debug, Clone, FromRow)]
 pub struct DeadLetter {
-    /// Its place.
     pub seq: i64,
     /// How often it was tried.
     pub attempts: i32,

@@ -41,7 +41,6 @@ pub async fn live_lists(connection: &mut PgConnection) -> Result<Vec<u64>, Fault
 /// Indices of one list whose tokens are not valid.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct RevokedIndex {
-    /// For good.
     pub invalid: Vec<i64>,
     /// As long as a client is disabled, or a new key is not confirmed.
     pub suspended: Vec<i64>,

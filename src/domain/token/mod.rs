@@ -75,13 +75,11 @@ impl Standing {
 /// A token as it is recorded. The token itself is not kept.
 #[derive(Debug, Clone)]
 pub struct TokenRecord {
-    /// Its id.
     pub jti: Uuid,
     /// The token of ours that it was made from.
     pub parent: Option<Uuid>,
     /// The token of ours by which its client proved itself.
     pub actor: Option<Uuid>,
-    /// The chain.
     pub txn: Uuid,
     /// Who asked for it.
     pub client_id: String,
@@ -97,7 +95,6 @@ pub struct TokenRecord {
     pub status_index: i64,
     /// The key it is signed with.
     pub kid: String,
-    /// Its scope.
     pub scope: String,
     /// Its audiences.
     pub audience: Vec<String>,

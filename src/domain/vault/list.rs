@@ -6,10 +6,8 @@ use super::{Connection, State, store};
 use crate::domain::principal::Principal;
 use crate::platform::fault::Fault;
 
-/// Which ones.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Whose.
     pub owner: Option<Principal>,
     /// Where they lead.
     pub provider: Option<String>,

@@ -49,13 +49,10 @@ impl State {
 /// A connection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Connection {
-    /// Its id.
     pub id: String,
     /// Where it leads.
     pub provider: String,
-    /// Whose it is.
     pub owner: Principal,
-    /// For people.
     pub name: Option<String>,
     /// Grows with every change.
     pub version: i64,
@@ -138,14 +135,11 @@ impl Connection {
 pub enum Credential {
     /// Tokens (RFC 6749 §5.1).
     Oauth2(Tokens),
-    /// One secret.
     ApiKey {
-        /// It.
         key: SecretString,
     },
     /// A name and a password.
     Basic {
-        /// The name.
         username: String,
         /// The password.
         password: SecretString,
@@ -190,7 +184,6 @@ enum Read {
 }
 
 impl Credential {
-    /// What it is.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Oauth2(_) => Kind::Oauth2,

@@ -23,11 +23,9 @@ pub enum SealedColumn {
 /// A secret that is sealed under a retired key.
 #[derive(Debug, Clone)]
 pub struct SealedRow {
-    /// Where.
     pub place: SealedColumn,
     /// What it is sealed for.
     pub row: String,
-    /// It.
     pub sealed: Sealed,
 }
 

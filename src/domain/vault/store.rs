@@ -232,7 +232,6 @@ pub async fn mark_rejected(
 /// A turn of one server at refreshing a credential.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
-    /// Whose it is.
     pub id: Uuid,
     /// How long it lasts, by the clock of the database, which all servers share.
     pub seconds: f64,

@@ -19,7 +19,6 @@ const DEPTH: usize = 4;
 /// A request as it was made below `/vault/proxy/{connection}/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// HTTP method.
     pub method: &'a str,
     /// A host, with its port where that is not the usual one.
     pub host: &'a str,

@@ -52,13 +52,11 @@ pub struct Config {
     pub dpop: Dpop,
     /// Signing keys.
     pub keys: Keys,
-    /// Delegations.
     pub delegations: Delegations,
     /// Agents that are made for one delegation.
     pub agents: Agents,
     /// Status lists.
     pub status: Status,
-    /// The vault.
     pub vault: Vault,
     /// The audit log.
     pub audit: Audit,
@@ -66,7 +64,6 @@ pub struct Config {
     pub limits: Limits,
     /// Group commit.
     pub ledger: Ledger,
-    /// Logs.
     pub log: Log,
     /// Where the environment says that programs are.
     #[serde(skip)]

@@ -80,7 +80,6 @@ pub struct Keys {
     pub prepublish: u32,
 }
 
-/// Delegations.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Delegations {
@@ -128,7 +127,6 @@ pub struct Status {
     pub ttl: u32,
 }
 
-/// The vault.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vault {
@@ -173,11 +171,9 @@ pub struct Audit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Span {
-    /// A day.
     Day,
     /// A week, from Monday on.
     Week,
-    /// A month.
     Month,
 }
 
@@ -224,7 +220,6 @@ pub struct Ledger {
     pub timeout: Duration,
 }
 
-/// Logs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
@@ -240,7 +235,6 @@ pub struct Log {
 pub enum LogFormat {
     /// One JSON object a line.
     Json,
-    /// For people.
     Text,
 }
 

@@ -26,7 +26,6 @@ pub struct Header {
 pub struct Jws<'a> {
     /// The protected header.
     pub header: Header,
-    /// The claims.
     pub claims: Map<String, Value>,
     signing_input: &'a str,
     signature: &'a str,

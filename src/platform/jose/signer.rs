@@ -12,7 +12,6 @@ use crate::platform::fault::{Context, Fault};
 /// What we sign with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SigningAlg {
-    /// The default.
     #[default]
     ES256,
     /// Ed25519, named `EdDSA` in headers, the name that deployed verifiers know.

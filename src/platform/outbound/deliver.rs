@@ -18,14 +18,12 @@ pub struct WebhookRequest<'a> {
     pub content_type: &'static str,
     /// Header fields besides.
     pub fields: Vec<(&'static str, String)>,
-    /// It.
     pub body: &'a str,
 }
 
 /// What was said to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebhookResponse {
-    /// HTTP status.
     pub status: u16,
     /// So many seconds it wants to be left alone.
     pub retry_after: Option<u64>,

@@ -22,13 +22,11 @@ pub struct PostRequest<'a> {
     pub content_type: &'static str,
     /// The value of the `Authorization` field.
     pub authorization: Option<&'a str>,
-    /// The body.
     pub body: &'a str,
 }
 
 /// What was answered.
 pub struct PostResponse {
-    /// HTTP status.
     pub status: u16,
     /// Seconds in which no other request is wanted, at most a day (RFC 9110 §10.2.3).
     pub retry_after: Option<u64>,

@@ -22,9 +22,7 @@ pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
 
 /// A request that is passed on.
 pub struct ProxyRequest<'a> {
-    /// HTTP method.
     pub method: &'a str,
-    /// Where to.
     pub url: Url,
     /// Header fields, without those that concern one connection only.
     pub fields: Vec<Field>,
@@ -38,13 +36,11 @@ pub struct ProxyRequest<'a> {
 
 /// What was answered: the body is still to come.
 pub struct ProxyResponse {
-    /// HTTP status.
     pub status: u16,
     /// Header fields, all of them.
     pub fields: Vec<Field>,
     /// The length of the body, where that was said.
     pub length: Option<u64>,
-    /// The body.
     pub body: Chunks,
 }
 

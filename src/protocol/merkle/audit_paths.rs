@@ -8,7 +8,6 @@ use super::{Hash, node};
 pub struct AuditPaths(Vec<Vec<Hash>>);
 
 impl AuditPaths {
-    /// Builds it.
     pub fn over(hashes: Vec<Hash>) -> Self {
         let mut levels = vec![hashes];
         while let Some(below) = levels.last().filter(|level| level.len() > 1) {

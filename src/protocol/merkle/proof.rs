@@ -14,7 +14,6 @@ pub struct Subtree {
 /// Leaves in a row, from the first one up to but not including `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// The first.
     pub from: u64,
     /// The first behind them.
     pub to: u64,

@@ -13,7 +13,6 @@ pub struct TileRoot {
     pub level: u32,
     /// Its place in that level.
     pub n: u64,
-    /// It.
     pub hash: Hash,
 }
 

@@ -40,7 +40,6 @@ pub struct Outcome {
 /// Whether the plan is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// It is.
     Apply,
     /// It is only shown.
     DryRun,

@@ -53,7 +53,6 @@ pub enum AuthorizationResponse {
 /// The page shown in the browser.
 #[derive(Debug)]
 pub enum CallbackPage {
-    /// It is done.
     Connected,
     /// Another browser began the authorization; with the code for the owner.
     Waits(Zeroizing<String>),

@@ -17,7 +17,6 @@ use crate::protocol::token_answer::{self, Extent, TokenResponse, TokenSet};
 /// Result of a token request.
 #[derive(Debug)]
 pub(super) enum TokenEndpointResult {
-    /// Tokens.
     Tokens(TokenSet),
     /// The grant is not honoured any more, or only its owner can make it work again.
     GrantRevoked(String),

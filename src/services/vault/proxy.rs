@@ -45,7 +45,6 @@ pub struct ProxyRequest<'a> {
 
 /// What is passed back.
 pub struct ProxyResponse {
-    /// HTTP status.
     pub status: u16,
     pub fields: Vec<Field>,
     /// Length of the body in bytes, where known.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use crate::domain::vault::target::Target;
 
-/// What for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose<'a> {
     /// The credential itself; with the SHA-256 of an access token that the provider's API has refused.

@@ -23,7 +23,6 @@ use crate::services::access_token_auth::PresentedAccessToken;
 /// The delivery form of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryForm {
-    /// As it is.
     Open,
     /// Encrypted to the agent's own key, so that no intermediary can read the credential.
     Sealed,
