@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use actchain::jobs::expiry;
+use actchain::jobs::{expiry, sweep};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -1122,4 +1122,39 @@ async fn a_delegation_that_a_may_act_claim_makes_and_its_children_live_at_most_t
     assert_eq!(child.with_status(201).json["expires_at"], json!(instant(START + 110)));
     world.server.pass(151);
     exchange().await.assert_refused(400, "invalid_request", "delegation_expired");
+}
+
+// RFC 8693 §4.4
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delegation_of_a_may_act_claim_that_ended_before_its_token_is_not_made_again() {
+    let world = World::configured("[delegations]\ndefault_ttl = 100\nmax_ttl = 200").await;
+    let token = |sub: &str| {
+        world.user_token_with(|claims| {
+            (claims["sub"], claims["exp"]) = (json!(sub), json!(START + 3000));
+            claims["may_act"] = json!({"iss": world.server.app.issuer, "sub": "user-proxy"});
+        })
+    };
+    let (carol, dave) = (token("carol"), token("dave"));
+    let exchange = async |token: &str| {
+        world.user_proxy.exchange(&world.server, token, JWT).param("audience", MAIL).send().await
+    };
+    let id = async |token: &str| exchange(token).await.with_status(200).claims()["dlg"].clone();
+    let (expired, revoked) = (id(&carol).await, id(&dave).await);
+    world.server.revoke(revoked.as_str().unwrap()).await;
+    world.server.pass(2_000);
+    let now = world.server.clock.now();
+    expiry::run_once(&world.server.app, now).await.unwrap();
+    sweep::run_once(&world.server.app, now).await.unwrap();
+    exchange(&carol).await.assert_refused(400, "invalid_request", "delegation_expired");
+    exchange(&dave).await.assert_refused(400, "invalid_request", "delegation_revoked");
+    // The rows are deleted after their tokens have expired.
+    world.server.pass(1_100);
+    sweep::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM delegation WHERE id IN ($1, $2)")
+        .bind(expired.as_str())
+        .bind(revoked.as_str())
+        .fetch_one(&mut world.server.sql().await)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
 }

@@ -227,6 +227,7 @@ fn by_may_act(input: &DecisionInput<'_>, act: &Act) -> Option<Result<ExchangeDec
     if input.named.is_some() || find(input.paths, &id).is_some() {
         return None;
     }
+    let valid_for = (subject.validity.expires_at - input.now).whole_seconds().saturating_add(1);
     let delegation = Delegation {
         path: vec![id.clone()],
         id,
@@ -242,7 +243,8 @@ fn by_may_act(input: &DecisionInput<'_>, act: &Act) -> Option<Result<ExchangeDec
         origin: Provenance::MayAct,
         requested_at: input.now,
         requested_by: None,
-        requested_ttl: None,
+        // The token can come back until it expires: the row is kept as long.
+        requested_ttl: Some(u32::try_from(valid_for.clamp(0, i32::MAX.into())).unwrap_or_default()),
         reason: None,
         agent: None,
         facts: DelegationRecord {

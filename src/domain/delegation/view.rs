@@ -120,7 +120,7 @@ impl View {
             requested_at: rfc3339(one.requested_at),
             activated_at: one.facts.activated_at.map(rfc3339),
             expires_at: rfc3339(one.facts.expires_at),
-            expires_in: one.requested_ttl,
+            expires_in: one.requested_ttl.filter(|_| one.facts.activated_at.is_none()),
             revoked_at: one.facts.revoked_at.map(rfc3339),
             revoke_reason: one.revoke_reason.clone(),
             ended_by: ended_by.map(str::to_owned),

@@ -28,10 +28,12 @@ pub async fn forget(connection: &mut PgConnection, until: OffsetDateTime) -> Res
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency WHERE expires_at <= $1 LIMIT $2))",
         "DELETE FROM pending_authorization
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM pending_authorization WHERE expires_at <= $1 LIMIT $2))",
-        // Nobody can come back with the token that led to it; what hangs below keeps its ancestors.
+        // A row is kept until its token has expired: with the token alone it would be made again, active. Ancestors of
+        // what remains are kept.
         "DELETE FROM delegation
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM delegation d
                                  WHERE origin = 'may_act' AND expires_at <= $1 AND expiry_logged
+                                   AND requested_at + make_interval(secs => coalesce(requested_ttl, 0)) <= $1
                                    AND NOT EXISTS (SELECT FROM delegation child WHERE child.parent = d.id) LIMIT $2))",
     ] {
         loop {
