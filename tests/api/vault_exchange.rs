@@ -1,5 +1,6 @@
 //! A vault credential by token exchange (RFC 8693 §3): the same rules as at the vault's own endpoint.
 
+use actchain::services::clients::rotate_secret;
 use serde_json::{Value, json};
 
 use crate::support::Answer;
@@ -127,4 +128,35 @@ async fn whatever_is_missing_is_refused_as_oauth_does_and_recorded() {
     asked(&vault, &token, &details).await.assert_refused(400, "invalid_target", "connection_disconnected");
     vault.world.as_alice("POST", &format!("/delegate/{root}/revoke"), json!({})).await;
     asked(&vault, &token, &details).await.assert_refused(400, "invalid_target", "connection_disconnected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_was_rotated_elsewhere_retrieves_nothing_at_once() {
+    let vault = VaultWorld::new().await;
+    let id = vault.api_key().await;
+    let (_, [_, token]) = vault.granted(&id).await;
+    assert_eq!(asked(&vault, &token, &names(&id)).await.status, 200, "the client is remembered");
+    let (app, now) = (&vault.world.server.app, vault.world.server.clock.now());
+    rotate_secret(&app.pool, &app.rows, "email-svc", None, now).await.unwrap();
+    asked(&vault, &token, &names(&id)).await.assert_refused(401, "invalid_client", "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_loses_the_grant_elsewhere_retrieves_nothing_at_once() {
+    let vault = VaultWorld::new().await;
+    let id = vault.api_key().await;
+    let (_, [_, token]) = vault.granted(&id).await;
+    assert_eq!(asked(&vault, &token, &names(&id)).await.status, 200, "the client is remembered");
+    let twin = vault.world.server.twin().await;
+    let issuer = &vault.world.server.app.issuer;
+    let yaml = format!(
+        r#"
+clients:
+  - {{id: email-svc, kind: agent, name: E-mail, auth: client_secret_basic, secret: email-svc-secret-0123456789,
+     scopes: [mail.read, mail.send, both], audiences: ["{MAIL}", "{issuer}"],
+     authorization_details_types: [vault_connection], grant_types: [client_credentials]}}
+"#
+    );
+    twin.apply(&yaml).await.unwrap();
+    asked(&vault, &token, &names(&id)).await.assert_refused(400, "unauthorized_client", "grant_not_allowed");
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::purpose::Purpose;
-use super::retrieval::RetrievalContext;
+use super::retrieval::{ATTEMPTS, RetrievalContext, too_many_attempts};
 use super::retrieve;
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
@@ -33,6 +33,21 @@ pub struct VaultExchangeRequest {
     pub asked: Result<(PresentedToken, Details), Refusal>,
 }
 
+/// Effects of earlier attempts of the same request.
+#[derive(Default)]
+struct Earlier {
+    /// Ids that earlier attempts have used up.
+    consumed: Vec<SingleUseId>,
+    memory: Memory,
+}
+
+/// A request whose client, proof and subject token are verified.
+struct Prepared {
+    context: RetrievalContext,
+    connection: String,
+    single_use_ids: Vec<SingleUseId>,
+}
+
 /// Returns the JSON of the token response (RFC 8693 §2.2.1), zeroed after use, and the event's position.
 ///
 /// # Errors
@@ -42,8 +57,34 @@ pub async fn exchange(
     request: &VaultExchangeRequest,
     now: OffsetDateTime,
 ) -> Result<(Zeroizing<Vec<u8>>, Option<LeafRef>), Error> {
-    let Authenticated { client, asserted } = authenticate(app, &request.from, now, Memory::Usable).await??;
-    if app.requests.count(&client.client_id).is_err() {
+    let mut earlier = Earlier::default();
+    for _ in 0..ATTEMPTS {
+        let Prepared { mut context, connection, single_use_ids } =
+            prepare(app, request, &earlier, now).await?;
+        context.add_spends(single_use_ids.clone());
+        let taken =
+            context.attempt(app, &connection, Purpose::Retrieve(None)).await.map_err(|stop| match stop {
+                Error::Refused(Refusal::NotFound) => Error::Refused(Refusal::ResourceRefused),
+                other => other,
+            })?;
+        if let Some(taken) = taken {
+            return Ok((retrieve::exchanged(&taken, context.now)?, context.place));
+        }
+        // The client may have changed: it authenticates again, against what is stored.
+        earlier.consumed.extend(single_use_ids);
+        earlier.memory = Memory::Outdated;
+    }
+    Err(too_many_attempts())
+}
+
+async fn prepare(
+    app: &Arc<App>,
+    request: &VaultExchangeRequest,
+    earlier: &Earlier,
+    now: OffsetDateTime,
+) -> Result<Prepared, Error> {
+    let Authenticated { client, asserted } = authenticate(app, &request.from, now, earlier.memory).await??;
+    if earlier.memory == Memory::Usable && app.requests.count(&client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }
     let mut single_use_ids: Vec<SingleUseId> =
@@ -78,26 +119,20 @@ pub async fn exchange(
         if !token.audiences.allows(&app.issuer) {
             return Err(Refusal::ResourceRefused.into());
         }
-        let context =
-            RetrievalContext::of(app, (token, possessed.key), (client, event.origin.clone()), now).await?;
+        let (key, origin) = (possessed.key, event.origin.clone());
+        let context = RetrievalContext::of(app, (token, key), (client, origin), earlier.memory, now).await?;
         Ok((context, connection))
     }
     .await;
-    let (mut context, connection) = match found {
-        Ok(found) => found,
+    single_use_ids.retain(|one| !earlier.consumed.contains(one));
+    match found {
+        Ok((context, connection)) => Ok(Prepared { context, connection, single_use_ids }),
         Err(Error::Refused(refusal)) => {
             record(app, (event.refused(refusal), single_use_ids), now).await?;
-            return Err(refusal.into());
+            Err(refusal.into())
         }
-        Err(failed) => return Err(failed),
-    };
-    context.add_spends(single_use_ids);
-    let taken =
-        context.retrieve(app, (&connection, Purpose::Retrieve(None))).await.map_err(|stop| match stop {
-            Error::Refused(Refusal::NotFound) => Error::Refused(Refusal::ResourceRefused),
-            other => other,
-        })?;
-    Ok((retrieve::exchanged(&taken, context.now)?, context.place))
+        Err(failed) => Err(failed),
+    }
 }
 
 /// Records a refusal that precedes the lookup of the connection.

@@ -72,7 +72,7 @@ pub async fn call(
     context.event.action = Action::VaultProxyCalled;
     context.event.detail =
         Some(json!({"method": target.method, "host": target.host_name(), "path": target.template()}));
-    let opened = context.retrieve(app, (onward.connection, Purpose::Proxy(&target))).await?;
+    let opened = context.retrieve(app, onward.connection, Purpose::Proxy(&target)).await?;
     let placement = &opened.provider.provider.settings.placement;
     // The same on which it was decided.
     let url = target.url(placement).ok_or(Refusal::ProxyForbidden)?;

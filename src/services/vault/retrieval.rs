@@ -33,9 +33,14 @@ use crate::services::token_exchange::chain;
 use crate::services::{client_authentication, verify_token};
 
 /// How often a retrieval is decided again after data it rests on has changed.
-const ATTEMPTS: u32 = 4;
+pub(super) const ATTEMPTS: u32 = 4;
 
-/// Whoever stands before the vault.
+/// The fault after the last attempt.
+pub(super) fn too_many_attempts() -> Error {
+    Fault::new("the grounds of a decision changed faster than it could be made").into()
+}
+
+/// An authenticated request of an agent for a stored credential.
 pub(super) struct RetrievalContext {
     pub(super) now: OffsetDateTime,
     pub(super) client: Arc<Client>,
@@ -84,7 +89,7 @@ pub(super) async fn authenticate(
         return Err(Refusal::RateLimited.into());
     }
     let VerifiedDpopKey { key, single_use_id, .. } = possessed;
-    let mut context = RetrievalContext::of(app, (token, key), (client, origin), now).await?;
+    let mut context = RetrievalContext::of(app, (token, key), (client, origin), Memory::Usable, now).await?;
     context.add_spends(vec![single_use_id]);
     Ok(context)
 }
@@ -95,6 +100,7 @@ impl RetrievalContext {
         app: &App,
         (token, key): (Arc<VerifiedSubject>, PublicKey),
         (client, origin): (Arc<Client>, Origin),
+        memory: Memory,
         now: OffsetDateTime,
     ) -> Result<Self, Error> {
         let (TokenSource::Local { jti, dlg: Some(dlg), txn }, Some(act)) = (&token.source, &token.act) else {
@@ -121,7 +127,7 @@ impl RetrievalContext {
             path: Arc::default(),
             place: None,
             freshness: Freshness::Fresh,
-            memory: Memory::Usable,
+            memory,
         };
         context.find_path(app).await?;
         Ok(context)
@@ -147,47 +153,59 @@ impl RetrievalContext {
         self.event.target = is_name.then(|| named.to_owned());
     }
 
-    /// Opens a connection for this visit, and records that, or why not.
+    /// Opens a connection for a client whose token alone authenticates it, and records that, or the refusal.
     pub(super) async fn retrieve(
         &mut self,
         app: &Arc<App>,
-        (named, purpose): (&str, Purpose<'_>),
+        named: &str,
+        purpose: Purpose<'_>,
     ) -> Result<Arc<OpenedConnection>, Error> {
-        self.name(named);
         for _ in 0..ATTEMPTS {
-            let decided = match self.decide(app, (named, purpose)).await {
-                Ok(opened) => Ok(opened),
-                Err(Error::Refused(refusal)) => Err(refusal),
-                Err(failed) => return Err(failed),
-            };
-            // The provider request may have taken long: a token that expired meanwhile is refused.
-            self.now = app.clock.now();
-            let stands = self.token.validity.holds_at(self.now);
-            let decided =
-                decided.and_then(|opened| if stands { Ok(opened) } else { Err(Refusal::AccessTokenInvalid) });
-            let entry = self.entry(decided.as_deref().map_err(|refusal| *refusal));
-            let recorded = app.ledger.record(entry).await;
-            match recorded
-                .map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))?
-            {
-                CommitOutcome::Committed(place) => {
-                    self.place = place;
-                    return decided.map_err(Error::Refused);
-                }
-                CommitOutcome::Rejected(refusal) => return Err(refusal.into()),
-                CommitOutcome::Retry => {}
+            if let Some(opened) = self.attempt(app, named, purpose).await? {
+                return Ok(opened);
             }
-            // Ids recorded as used stay used.
-            self.single_use_ids.clear();
-            self.memory = Memory::Outdated;
-            app.clients.invalidate(&self.client.client_id);
-            app.paths.invalidate(&self.search);
-            app.vault.opened.invalidate(named);
             let client = client_authentication::find_stored(app, &self.client.client_id).await?;
             self.client = client.ok_or(Refusal::AccessTokenInvalid)?;
             self.find_path(app).await?;
         }
-        Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
+        Err(too_many_attempts())
+    }
+
+    /// One attempt; `None` if data that the decision rests on has changed. Client and path are then outdated.
+    pub(super) async fn attempt(
+        &mut self,
+        app: &Arc<App>,
+        named: &str,
+        purpose: Purpose<'_>,
+    ) -> Result<Option<Arc<OpenedConnection>>, Error> {
+        self.name(named);
+        let decided = match self.decide(app, (named, purpose)).await {
+            Ok(opened) => Ok(opened),
+            Err(Error::Refused(refusal)) => Err(refusal),
+            Err(failed) => return Err(failed),
+        };
+        // The provider request may have taken long: a token that expired meanwhile is refused.
+        self.now = app.clock.now();
+        let valid = self.token.validity.holds_at(self.now);
+        let decided =
+            decided.and_then(|opened| if valid { Ok(opened) } else { Err(Refusal::AccessTokenInvalid) });
+        let entry = self.entry(decided.as_deref().map_err(|refusal| *refusal));
+        let recorded = app.ledger.record(entry).await;
+        match recorded.map_err(|problem| Fault::new(format!("the ledger is not available: {problem:?}")))? {
+            CommitOutcome::Committed(place) => {
+                self.place = place;
+                return decided.map(Some).map_err(Error::Refused);
+            }
+            CommitOutcome::Rejected(refusal) => return Err(refusal.into()),
+            CommitOutcome::Retry => {}
+        }
+        // Ids recorded as used stay used.
+        self.single_use_ids.clear();
+        self.memory = Memory::Outdated;
+        app.clients.invalidate(&self.client.client_id);
+        app.paths.invalidate(&self.search);
+        app.vault.opened.invalidate(named);
+        Ok(None)
     }
 
     async fn decide(

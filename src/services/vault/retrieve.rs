@@ -78,7 +78,7 @@ pub async fn retrieve(
         return Err(context.refuse(app, asked.connection, Refusal::KeyCannotDecrypt).await);
     }
     context.event.detail = Some(json!({"sealed": asked.form == DeliveryForm::Sealed}));
-    let opened = context.retrieve(app, (asked.connection, Purpose::Retrieve(asked.rejected))).await?;
+    let opened = context.retrieve(app, asked.connection, Purpose::Retrieve(asked.rejected)).await?;
     let document = document(&opened, None, context.now)?;
     match asked.form {
         DeliveryForm::Open => Ok(RetrievedCredential::Open(document)),
