@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::sync::Arc;
 
-use granit_parser::{Event, Parser};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::granit_parser::{Event, Parser};
 use serde_saphyr::options::{AliasLimits, MergeKeyPolicy};
 use serde_saphyr::{DuplicateKeyPolicy, Location, Options, Spanned};
 
@@ -145,6 +145,7 @@ enum Node {
     Mapping(Vec<(Spanned<String>, Spanned<Node>)>),
     List(Vec<Spanned<Node>>),
     Scalar,
+    Null,
 }
 
 fn places(origin: &str, text: &str) -> Result<Places, Fault> {
@@ -161,6 +162,15 @@ impl Places {
         self.put(&path, &node.referenced);
         match &node.value {
             Node::Scalar => {}
+            // A limit without a value, as of an empty variable of a template, must not be no limit.
+            Node::Null if path.is_empty() => {}
+            Node::Null => {
+                let member = path.rsplit(['.', '[']).next().and_then(shown).unwrap_or("the value");
+                return Err(Fault::new(format!(
+                    "{}: {member} has no value: leave it out, or write one",
+                    self.of(&path)
+                )));
+            }
             Node::List(items) => {
                 for (index, item) in items.iter().enumerate() {
                     self.note(format!("{path}[{index}]"), item)?;
@@ -335,7 +345,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Scalar)
+        Ok(Node::Null)
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Node, E> {

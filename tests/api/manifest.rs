@@ -9,7 +9,9 @@ use actchain::services::request_context::{Call, Desk};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
+use crate::support::START;
 use crate::support::agent::{Agent, Auth, JWT};
+use crate::support::life::instant;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 
 impl World {
@@ -92,7 +94,7 @@ async fn what_the_api_refuses_apply_refuses_with_the_place() {
             client("dpop_keys: []"),
             "clients[0].dpop_keys: dpop_keys is an empty list, so that no key could be used: leave dpop_keys out to allow any key",
         ),
-        (client("dpop_keys:"), "dpop_keys is a list"),
+        (client("dpop_keys:"), "dpop_keys has no value"),
         (
             "providers:\n  - {id: p, kind: api_key, paths: []}".to_owned(),
             "paths is an empty list, so that no request could be sent: leave paths out to allow every path",
@@ -194,7 +196,15 @@ async fn an_empty_list_restricts_and_a_name_without_a_value_is_refused() {
         )
     };
     let said = world.plan(&yaml(""), Mode::Apply).await.unwrap_err();
-    assert!(said.starts_with("m.yaml:") && said.contains("scopes is a list"), "{said}");
+    assert!(said.starts_with("m.yaml:6:") && said.contains("scopes has no value"), "{said}");
+    // A limit whose value is missing is not "no limit".
+    for member in ["max_uses", "max_depth", "authorization_details", "capability_ceiling"] {
+        for nothing in ["", " null", " ~"] {
+            let said =
+                world.plan(&yaml(&format!(" []\n    {member}:{nothing}")), Mode::Apply).await.unwrap_err();
+            assert!(said.contains(&format!("{member} has no value")), "{said}");
+        }
+    }
     world.plan(&yaml(" []"), Mode::Apply).await.unwrap();
     assert_eq!(world.shown("N").await["scopes"], json!([]));
 }
@@ -207,6 +217,15 @@ async fn a_declared_lifetime_beyond_what_is_above_is_shortened_and_the_plan_says
     let line = serde_json::to_value(&plan.lines[0]).unwrap();
     assert!(line["note"].as_str().unwrap().contains("it ends with E at"), "{line}");
     assert_eq!(world.shown("G").await["expires_at"], world.shown("E").await["expires_at"]);
+    // Without a lifetime a child ends with its parent, within the maximum that is configured now.
+    let stricter = world.server.twin_configured("[delegations]\ndefault_ttl = 60\nmax_ttl = 60").await;
+    let yaml = "delegations:\n  - {id: H, parent: E, delegate: stranger}";
+    let manifest = read_all(&[("m.yaml".to_owned(), yaml.to_owned())]).unwrap();
+    let (desk, now) = (Desk::of(&stricter.app), world.server.clock.now());
+    let plan = apply(&desk, Some(&stricter.app.vault), Request::apply_all(manifest), now).await.unwrap();
+    let line = serde_json::to_value(&plan.lines[0]).unwrap();
+    assert!(line["note"].as_str().unwrap().contains("it ends with delegations.max_ttl at"), "{line}");
+    assert_eq!(world.shown("H").await["expires_at"], json!(instant(START + 60)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -196,7 +196,7 @@ fn end(
     let longest = known.now + Duration::seconds(known.desk.config.delegations.max_ttl.into());
     let asked = match (declared.expires_in, earliest) {
         (Some(seconds), _) => known.now + Duration::seconds(seconds.into()),
-        (None, Some(parent)) => return Ok((parent.facts.expires_at, None)),
+        (None, Some(parent)) => parent.facts.expires_at,
         (None, None) => return Err(declared.place.whole("needs expires_in")),
     };
     let above = earliest.map(|one| (one.facts.expires_at, one.id.as_str()));
@@ -207,7 +207,12 @@ fn end(
     if asked <= bound {
         return Ok((asked, None));
     }
-    Ok((bound, Some(format!("expires_in is shortened: it ends with {of} at {}", rfc3339(bound)))))
+    let what = if declared.expires_in.is_some() {
+        "expires_in is shortened"
+    } else {
+        "it is shorter than its parent"
+    };
+    Ok((bound, Some(format!("{what}: it ends with {of} at {}", rfc3339(bound)))))
 }
 
 /// Checks that no limit exceeds the ancestors. An absent limit is the parent's.
