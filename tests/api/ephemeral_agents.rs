@@ -210,6 +210,16 @@ async fn it_is_listed_with_its_task_while_it_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_is_within_the_maximum_of_all_delegations() {
+    let world = World::configured("[delegations]\ndefault_ttl = 600\nmax_ttl = 600").await;
+    world.make(&Maker::User("alice"), &new_key(), ("t", json!({}))).await.with_status(201);
+    let made = world.made_by_alice("t").await;
+    world.server.pass(10);
+    let path = format!("/delegate/{}/renew", made.delegation);
+    world.as_alice("POST", &path, json!({"expires_in": 3600})).await.assert_shortened(START + 610);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn its_life_is_capped_whatever_is_asked_for_or_renewed_or_confirmed() {
     let world = World::configured("[agents]\nmax_ttl = 120\n[delegations]\ndefault_ttl = 1000").await;
     let key = new_key();

@@ -104,7 +104,7 @@ async fn try_to_approve(
         .map_err(Refusal::ExceedsParent)?;
     let (expires_at, lifetime) = match key_rotating {
         true => (asked.facts.expires_at, GrantedTtl::AsAsked),
-        false => ends(call, approval, &path)?,
+        false => ends(desk, call, approval, &path)?,
     };
     if key_rotating && !approval.is_empty() {
         return Err(Refusal::Malformed("A new key is confirmed as it is, without other changes").into());
@@ -141,6 +141,7 @@ async fn try_to_approve(
 
 /// When an approved delegation ends: as long as was asked for, or shorter.
 fn ends(
+    desk: &Desk<'_>,
     call: &Call,
     approval: &Approval,
     path: &DelegationPath,
@@ -148,8 +149,10 @@ fn ends(
     let asked =
         leaf(path)?.requested_ttl.ok_or_else(|| Fault::new("a request that does not say for how long"))?;
     let given = approval.expires_in.unwrap_or(asked);
-    let lifetime = if given > asked { GrantedTtl::Shortened } else { GrantedTtl::AsAsked };
-    Ok((after(call.now, given.min(asked)), lifetime))
+    // The configured maximum may be lower than at the request.
+    let longest = asked.min(desk.config.delegations.max_ttl);
+    let lifetime = if given > longest { GrantedTtl::Shortened } else { GrantedTtl::AsAsked };
+    Ok((after(call.now, given.min(longest)), lifetime))
 }
 
 /// Makes the pending key the agent's only key, unless the key was removed from a client meanwhile. Returns its

@@ -36,11 +36,12 @@ async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Resu
     let made_for_it = client::store::find(desk.rows, work.connection(), &one.delegate).await?;
     let made_for_it = made_for_it.is_some_and(|client| client.ephemeral.is_some());
     let since = one.facts.activated_at.unwrap_or(one.requested_at);
+    let longest = after(call.now, desk.config.delegations.max_ttl);
     let longest = match made_for_it {
-        true => since + Duration::seconds(desk.config.agents.max_ttl.into()),
-        false => after(call.now, desk.config.delegations.max_ttl),
+        true => longest.min(since + Duration::seconds(desk.config.agents.max_ttl.into())),
+        false => longest,
     };
-    // A delegation from a `may_act` claim ends with that token.
+    // A delegation from a `may_act` claim is not renewed.
     let with_token = (one.origin == Provenance::MayAct).then_some(one.facts.expires_at);
     // A requested lifetime is an upper bound: a longer one is shortened.
     let asked = after(call.now, expires_in);
