@@ -64,24 +64,18 @@ fn put(value: &mut Value, name: &str, member: Option<Value>) {
     }
 }
 
-/// Create, read, update or delete, by what the action ends in; what is none of these says so.
+/// Create, read, update or delete, by the last word of the action; `Other` for the rest.
 fn activity(action: &str) -> (u32, &'static str) {
+    // The request changes a delegation that exists.
+    if action == "delegation.key_rotation_requested" {
+        return (3, "Update");
+    }
     match action.rsplit(['.', '_']).next().unwrap_or_default() {
         "issued" | "exchanged" | "created" | "requested" => (1, "Create"),
         "retrieved" | "called" | "answered" | "exported" => (2, "Read"),
-        "activated"
-        | "renewed"
-        | "used"
-        | "key_rotation_requested"
-        | "approved"
-        | "changed"
-        | "disabled"
-        | "enabled"
-        | "rotated"
-        | "authorized"
-        | "refreshed"
-        | "replayed" => (3, "Update"),
-        "revoked" | "expired" | "denied" | "off" | "removed" | "ended" | "broken" | "disconnected"
+        "activated" | "renewed" | "used" | "approved" | "changed" | "disabled" | "enabled" | "rotated"
+        | "authorized" | "refreshed" | "restored" | "replayed" => (3, "Update"),
+        "revoked" | "expired" | "denied" | "removed" | "deactivated" | "reconnect" | "disconnected"
         | "archived" => (4, "Delete"),
         _ => (99, "Other"),
     }
@@ -159,5 +153,23 @@ mod tests {
         assert_eq!(shown["actor"]["user"], json!({"uid": "alice", "domain": "https://i"}));
         assert_eq!(shown["resources"].as_array().unwrap().len(), 2);
         assert_eq!(shown["metadata"]["correlation_uid"], "t");
+    }
+
+    #[test]
+    fn the_activity_follows_from_the_action() {
+        for (action, expected) in [
+            ("delegation.created", 1),
+            ("vault.connection.requested", 1),
+            ("vault.token.retrieved", 2),
+            ("delegation.key_rotation_requested", 3),
+            ("client.key_restored", 3),
+            ("vault.key_rotated", 3),
+            ("client.agent_deactivated", 4),
+            ("vault.connection.needs_reconnect", 4),
+            ("principal.revoked", 4),
+            ("vault.connection.refused", 99),
+        ] {
+            assert_eq!(activity(action).0, expected, "{action}");
+        }
     }
 }
