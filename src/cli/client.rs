@@ -84,7 +84,7 @@ pub(super) enum KeyCommand {
     /// Remove a key: it is refused from the next request on, and tokens bound to it or obtained with it are revoked
     Remove {
         id: String,
-        /// The thumbprint of the key; write `--` before one that begins with `-h`
+        /// The thumbprint of the key
         #[arg(allow_hyphen_values = true)]
         jkt: String,
         #[arg(long)]
@@ -93,7 +93,7 @@ pub(super) enum KeyCommand {
     /// Accept a removed key again; tokens issued before its removal stay revoked
     Restore {
         id: String,
-        /// The thumbprint of the key; write `--` before one that begins with `-h`
+        /// The thumbprint of the key
         #[arg(allow_hyphen_values = true)]
         jkt: String,
         #[arg(long)]
