@@ -1,5 +1,5 @@
 -- What ends authority besides a delegation's own row: one row each, and all that was derived is dead. Whoever writes
--- here holds the gate (an advisory lock that every batch of the ledger shares), so that nothing can slip past.
+-- here holds the authority lock (an advisory lock that every batch of the ledger shares), so that nothing can slip past.
 ALTER TABLE client
     -- Everything that this client was given or got up to that epoch is dead.
     ADD COLUMN cutoff_epoch bigint,
@@ -33,8 +33,8 @@ CREATE TABLE removed_key (
     removed_epoch bigint NOT NULL,
     PRIMARY KEY (client_id, jkt)
 );
--- Grows with everything that may end a token: what was computed at one number holds as long as the number does. Behind
--- the gate it also tells before from after, which clocks do not: servers have one each, and read it before the gate.
+-- Grows with everything that may end a token: what was computed at one number holds as long as the number does. Under
+-- the authority lock it also tells before from after, which clocks do not: servers have one each, and read it before they take it.
 CREATE TABLE revocation_epoch (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     number bigint NOT NULL
