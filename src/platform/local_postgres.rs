@@ -1,5 +1,6 @@
-//! The server's own PostgreSQL: made in its data directory, reached through a private socket, started by whoever
-//! comes first, stopped by whoever leaves last, and back by itself after any crash.
+//! The server's own PostgreSQL, in its data directory, with a private socket only. The first process that
+//! opens the cluster starts it, the last one that leaves stops it. After any crash the cluster is restarted
+//! automatically.
 
 mod backup;
 mod data_dir;
@@ -23,32 +24,30 @@ use self::postmaster::Postmaster;
 use self::reaper::Reaper;
 use super::fault::{Context, Fault};
 
-/// Where the cluster belongs and where to look for PostgreSQL's programs.
+/// Location of the cluster, and where to find PostgreSQL's programs.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The server's data directory; made if it is missing.
     pub data_dir: PathBuf,
-    /// The folder with `postgres` and `initdb`, if somebody has set it; no other place is looked at then.
+    /// The folder with `postgres` and `initdb`. If set, no other folder is searched.
     pub bin_dir: Option<PathBuf>,
-    /// The value of `PATH`.
     pub path: Option<OsString>,
 }
 
 /// In which role a process uses the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PostgresUser {
-    /// The one server on the data directory; a second one is refused.
+    /// The server of the data directory; a second one is refused.
     Server,
-    /// A command, of which any number run beside the server, or without it.
+    /// A command. Any number of commands may run, with or without the server.
     Command,
 }
 
-/// Whether what was committed must outlive a crash of the machine.
+/// Whether committed data must survive a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// As in production.
     On,
-    /// Faster; only a cluster that is thrown away can ask for it.
+    /// Faster; allowed only for throwaway clusters.
     Off,
 }
 
@@ -58,12 +57,13 @@ pub struct Cluster {
     postmaster: Postmaster,
     users: Option<Held>,
     watchdog: Option<Reaper>,
-    /// Held for life, and given back last.
+    /// The lock of the only server. Declared last, because fields are dropped in order and this lock is
+    /// released last.
     _server: Option<Held>,
 }
 
 impl Cluster {
-    /// Joins the cluster of a data directory; makes and starts it if need be.
+    /// Opens the cluster of a data directory; makes and starts it if necessary.
     pub async fn open(settings: Settings, role: PostgresUser) -> Result<Self, Fault> {
         let data_dir = data_folder(&settings.data_dir)?;
         let server = match role {
@@ -76,13 +76,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Whether a data directory has a cluster, or one that was begun.
+    /// Whether a data directory has a cluster, complete or not.
     pub fn is_made(data_dir: &Path) -> Result<bool, Fault> {
         data_dir::is_made(data_dir)
     }
 
-    /// A cluster of its own for a test, a benchmark or a demonstration. It is gone with the process that made it,
-    /// even if that is killed. `bin_dir` and `path` are those of [`Settings`].
+    /// A separate cluster for a test, a benchmark or a demonstration. It is removed when the process that
+    /// made it ends, even if that process is killed. `bin_dir` and `path` are those of [`Settings`].
     pub async fn throwaway(
         bin_dir: Option<PathBuf>,
         path: Option<OsString>,
@@ -105,18 +105,19 @@ impl Cluster {
         Ok(Self { postmaster, users: Some(users), watchdog: None, _server: None })
     }
 
-    /// How to connect to one of the cluster's databases; the one made with it is called `actchain`.
+    /// Options for a connection to one of the cluster's databases; the database made with the cluster is
+    /// called `actchain`.
     pub fn connect_options(&self, database: &str) -> PgConnectOptions {
         self.postmaster.place.connect_options(database)
     }
 
-    /// The folder of the cluster, where that is outside the data directory.
+    /// The folder of the cluster, if it is outside the data directory.
     pub fn elsewhere(&self) -> Option<&Path> {
         let place = &self.postmaster.place;
         (!place.home.starts_with(&place.data_dir)).then_some(place.home.as_path())
     }
 
-    /// Starts the cluster again if it was killed. Costs next to nothing while it runs.
+    /// Restarts the cluster if it was killed. Reads only small files while the cluster runs.
     pub async fn ensure_running(&self) -> Result<(), Fault> {
         if self.postmaster.pid().is_some() {
             return Ok(());
@@ -125,12 +126,12 @@ impl Cluster {
         self.postmaster.run(&deciding).await
     }
 
-    /// The id of PostgreSQL's main process, if it runs.
+    /// The process id of the postmaster, if it runs.
     pub fn postmaster_pid(&self) -> Option<u32> {
         u32::try_from(self.postmaster.pid()?.as_raw()).ok()
     }
 
-    /// Leaves the cluster, and stops it unless others use it.
+    /// Leaves the cluster, and stops it unless other processes use it.
     pub async fn close(mut self) -> Result<(), Fault> {
         if let Some(watchdog) = self.watchdog.take() {
             self.users = None;
@@ -144,7 +145,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// What can be done without waiting. Whoever opens the cluster meanwhile waits for its end and starts it again.
+    /// Leaves the cluster without waiting for its end. A process that opens the cluster meanwhile waits until
+    /// it has stopped and starts it again.
     fn leave_now(&mut self) -> Result<(), Fault> {
         let Some(users) = self.users.take().filter(|_| self.watchdog.is_none()) else { return Ok(()) };
         let Some(deciding) = lock::start_now(&self.postmaster.place.data_dir)? else { return Ok(()) };
@@ -163,12 +165,13 @@ impl Drop for Cluster {
     }
 }
 
-/// Under root, the account PostgreSQL runs as has to get through it; it can neither list nor read it.
+/// If the server runs as root, the account of PostgreSQL must be able to pass through the folder; it can
+/// neither list nor read it.
 fn data_folder_mode() -> u32 {
     if geteuid().is_root() { 0o711 } else { 0o700 }
 }
 
-/// Makes a data directory if it is missing; its canonical path.
+/// Makes a data directory if it is missing. Returns its canonical path.
 pub fn data_folder(wanted: &Path) -> Result<PathBuf, Fault> {
     let what = format!("making the data directory {}", wanted.display());
     DirBuilder::new().recursive(true).mode(data_folder_mode()).create(wanted).context(&what)?;

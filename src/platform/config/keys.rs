@@ -1,42 +1,34 @@
-//! Every key of the configuration and the values that it takes. Errors are made from this table alone, so that they name
-//! the place, the accepted values and an example, and never repeat a value, which may be a secret.
+//! Every key of the configuration and its accepted values. Errors are made from this table alone: they name
+//! the place, the accepted values and an example. They never repeat a value, which may be a secret.
 
 use toml::de::DeTable;
 
 use crate::platform::fault::Fault;
 
-/// The values that a key takes.
+/// The kind of value that a key accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Takes {
-    /// An IP address with a port.
     Address,
-    /// A URL of this server.
     Issuer,
-    /// A file or folder.
     Path,
-    /// A URL of PostgreSQL.
     Database,
     /// 32 bytes in base64url.
     MasterKey,
-    /// A whole number.
     Number,
     /// A whole number of seconds, or a duration with units.
     Seconds,
-    /// The same, of at most a minute.
+    /// As `Seconds`, and at most one minute.
     FewSeconds,
-    /// The same, or with milliseconds.
+    /// As `Seconds`, or with milliseconds.
     Duration,
-    /// `true` or `false`.
     Boolean,
-    /// One of these words.
     Word(&'static [&'static str]),
-    /// A filter for log lines.
+    /// A `tracing` filter for log lines.
     Filter,
-    /// A list of names.
     Names(&'static str),
 }
 
-/// All keys, those of a section as `section.key`.
+/// All keys. A key of a section is written `section.key`.
 pub(super) const KEYS: &[(&str, Takes)] = &[
     ("listen", Takes::Address),
     ("issuer", Takes::Issuer),
@@ -94,7 +86,7 @@ pub(super) const KEYS: &[(&str, Takes)] = &[
 ];
 
 impl Takes {
-    /// Looks a key up by its name, those of a section as `section.key`.
+    /// Finds a key by its name; a key of a section is written `section.key`.
     pub(super) fn of(name: &str) -> Option<Self> {
         KEYS.iter().find(|(known, _)| *known == name).map(|(_, takes)| *takes)
     }
@@ -121,7 +113,7 @@ impl Takes {
         }
     }
 
-    /// A value as the environment has it.
+    /// An example value as it is written in the environment.
     pub(super) fn example(self) -> &'static str {
         match self {
             Self::Address => "127.0.0.1:8080",
@@ -140,7 +132,7 @@ impl Takes {
         }
     }
 
-    /// The same value as the file has it.
+    /// The same value as it is written in the file.
     fn toml_example(self) -> String {
         match self {
             Self::Number | Self::Boolean => self.example().to_owned(),
@@ -149,7 +141,7 @@ impl Takes {
         }
     }
 
-    /// The text of a variable as a value of the file.
+    /// Converts the text of a variable to a value of the file.
     pub(super) fn value(self, text: &str) -> toml::Value {
         let plain = || toml::Value::String(text.to_owned());
         match self {
@@ -165,17 +157,17 @@ impl Takes {
     }
 }
 
-/// Where a configuration comes from: for its errors.
+/// The source of a configuration, for error messages.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Origin<'a> {
-    /// A file, with its text.
+    /// Name and text of a file.
     File(&'a str, &'a str),
-    /// A variable of the environment.
+    /// Name of an environment variable.
     Variable(&'a str),
 }
 
 impl Origin<'_> {
-    /// Says that a key has a value that it does not take.
+    /// An error for a key whose value is not accepted.
     pub(super) fn unusable(self, key: &str) -> Fault {
         let Some(takes) = Takes::of(key) else {
             return Fault::new(format!("{}{key} cannot be used", self.place(key)));
@@ -193,7 +185,7 @@ impl Origin<'_> {
         })
     }
 
-    /// Says that there is no such key.
+    /// An error for an unknown key.
     pub(super) fn unknown(self, key: &str) -> Fault {
         let near = KEYS
             .iter()
@@ -224,7 +216,7 @@ impl Origin<'_> {
     }
 }
 
-/// The variable of a key.
+/// The name of the environment variable for a key.
 pub(super) fn variable(key: &str) -> String {
     format!("ACTCHAIN_{}", key.replace('.', "_").to_ascii_uppercase())
 }
@@ -234,10 +226,10 @@ pub(super) fn is_section(name: &str) -> bool {
     KEYS.iter().any(|(known, _)| known.split_once('.').is_some_and(|(section, _)| section == name))
 }
 
-/// Reads a file: its syntax, and that all its keys are known.
+/// Parses a file, and refuses unknown keys.
 pub(super) fn parse(name: &str, text: &str) -> Result<toml::Table, Fault> {
     let origin = Origin::File(name, text);
-    // The error's own text shows the line, which may hold a secret.
+    // The error's own text quotes the line, which may contain a secret.
     let syntax = |error: toml::de::Error| {
         let place = error.span().map(|span| position(text, span.start));
         let place = place.map(|(line, column)| format!(", line {line}, column {column}"));

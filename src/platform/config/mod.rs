@@ -1,5 +1,5 @@
-//! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. The only reader of
-//! the environment; unknown keys are refused by name.
+//! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. No other
+//! module reads the environment. Unknown keys are refused by name.
 
 mod keys;
 mod sections;
@@ -24,48 +24,43 @@ use super::fault::{Context, Fault};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where to listen.
+    /// Address and port of the HTTP server.
     pub listen: SocketAddr,
-    /// Our issuer identifier; `http://` + `listen` where absent. Its path is where the endpoints live.
+    /// This server's issuer identifier; `http://` + `listen` if absent. The endpoints are below its path.
     pub issuer: Option<String>,
-    /// Where the embedded cluster and the master key live.
+    /// Folder of the embedded cluster and of the master key.
     pub data_dir: PathBuf,
-    /// An external database; absent means the embedded one.
+    /// URL of an external database; the embedded cluster if absent.
     pub database_url: Option<SecretString>,
-    /// Where to find PostgreSQL's programs, if not in the usual places.
+    /// Folder of PostgreSQL's programs, if not one of the usual folders.
     pub postgres_bin_dir: Option<PathBuf>,
     /// 32 bytes in base64url.
     pub master_key: Option<SecretString>,
-    /// A file that holds them.
+    /// A file that contains the master key.
     pub master_key_file: Option<PathBuf>,
-    /// A file that holds the master key before, which only opens.
+    /// A file that contains the previous master key, which is used only to open seals.
     pub previous_master_key_file: Option<PathBuf>,
     /// HTTP threads; 0 means one for each core.
     pub workers: usize,
-    /// Connections to the database for reading; the ledger has one of its own besides.
+    /// Connections to the database for reading; the ledger has one more of its own.
     pub database_connections: u32,
-    /// What is served over HTTP.
     pub http: Http,
-    /// Issued tokens.
     pub tokens: Tokens,
-    /// Proof of possession.
+    /// DPoP (RFC 9449).
     pub dpop: Dpop,
-    /// Signing keys.
     pub keys: Keys,
     pub delegations: Delegations,
-    /// Agents that are made for one delegation.
+    /// Ephemeral agents.
     pub agents: Agents,
-    /// Status lists.
     pub status: Status,
     pub vault: Vault,
-    /// The audit log.
     pub audit: Audit,
-    /// Limits on what strangers and clients may send.
+    /// Limits on requests, for unauthenticated and authenticated clients.
     pub limits: Limits,
-    /// Group commit.
+    /// Group commit of the ledger.
     pub ledger: Ledger,
     pub log: Log,
-    /// Where the environment says that programs are.
+    /// The variable `PATH`.
     #[serde(skip)]
     pub path: Option<OsString>,
 }
@@ -100,10 +95,10 @@ impl Default for Config {
     }
 }
 
-/// Deeper chains would not be read back: JSON is read to a bounded depth.
+/// JSON is read to a bounded depth, so a longer chain could not be read back.
 const MOST_ACTORS: u32 = 24;
 const MAX_LEDGER_TIMEOUT: Duration = Duration::from_secs(3_600);
-/// Names in the environment that are not keys of the file.
+/// Environment variables that are not keys of the file.
 const NOT_KEYS: [&str; 1] = ["ACTCHAIN_CONFIG"];
 impl Config {
     /// Loads the configuration of this process.
@@ -139,12 +134,12 @@ impl Config {
         Ok(config)
     }
 
-    /// Our issuer identifier, exactly as it is compared and published.
+    /// This server's issuer identifier, exactly as it is compared and published.
     pub fn issuer(&self) -> String {
         self.issuer.clone().unwrap_or_else(|| format!("http://{}", self.listen))
     }
 
-    /// Where the master key is kept when nobody gives one to the embedded default.
+    /// The default file of the master key, used with the embedded cluster.
     pub fn own_master_key_file(&self) -> PathBuf {
         self.data_dir.join("master.key")
     }
@@ -198,22 +193,23 @@ impl Config {
     }
 }
 
-/// RFC 8414 §2: https without query or fragment; plain http on loopback only, for trying things out.
+/// RFC 8414 §2: https without query or fragment. Plain http is accepted on loopback only, for trying things
+/// out.
 fn check_issuer(issuer: &str) -> Result<(), Fault> {
     let refuse = |why: &str| Err(Fault::new(format!("issuer {issuer:?} {why}")));
     let Ok(url) = Url::parse(issuer) else {
-        // Not shown: it may be a value that belongs to another key.
+        // The value is not shown: it may belong to another key.
         return Err(Fault::new("issuer is not a URL: write it as in https://as.example.com"));
     };
     if !url.username().is_empty() || url.password().is_some() {
-        // Not shown: it may hold a password.
+        // The value is not shown: it may contain a password.
         return Err(Fault::new("issuer must have neither user nor password, as in https://as.example.com"));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return refuse("must have neither query nor fragment");
     }
-    // RFC 3986 §2.3: these characters have one spelling, in the URLs that clients make of the issuer, in routes, and in
-    // the name under which the log is signed.
+    // RFC 3986 §2.3: these characters have only one spelling. The issuer is part of the URLs that clients
+    // build, of routes, and of the log's key name.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if !issuer.bytes().all(|byte| byte.is_ascii_graphic()) {
         return refuse("has characters that are not printable ASCII; write a name as xn--…");
@@ -235,7 +231,7 @@ fn check_issuer(issuer: &str) -> Result<(), Fault> {
         _ => return refuse("must be https (http is for loopback addresses only)"),
     }
     let segment = |text: &str| !text.is_empty() && ![".", ".."].contains(&text) && text.bytes().all(plain);
-    // As it is written: a parser would forgive backslashes, and slashes that are too many or too few.
+    // Checks the text as written: a URL parser accepts backslashes and a wrong number of slashes.
     let (authority, path) = match issuer.split_once("://") {
         Some((_, rest)) => rest.split_once('/').unwrap_or((rest, "")),
         None => ("", ""),
@@ -250,7 +246,7 @@ fn check_issuer(issuer: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Other databases are refused by name; the URL is not shown, since it may hold a password.
+/// Other databases are refused by name. The URL is not shown, since it may contain a password.
 fn check_database(url: &SecretString) -> Result<(), Fault> {
     let scheme = url.expose_secret().split_once("://").map(|(scheme, _)| scheme);
     match scheme {
@@ -265,7 +261,7 @@ fn check_database(url: &SecretString) -> Result<(), Fault> {
     }
 }
 
-/// A variable that is meant for us. Kubernetes makes some of its own for a Service that is called actchain.
+/// A variable for actchain. Skips those that Kubernetes sets for a Service called actchain.
 fn own_variable(name: OsString, value: OsString) -> Option<Result<(String, String), Fault>> {
     let name = name.into_string().ok().filter(|name| name.starts_with("ACTCHAIN_"))?;
     if ["ACTCHAIN_SERVICE_", "ACTCHAIN_PORT"].iter().any(|theirs| name.starts_with(theirs)) {
@@ -283,7 +279,8 @@ fn deserialize(origin: Origin<'_>, table: toml::Table) -> Result<Config, Fault> 
     })
 }
 
-/// Puts a variable where its name says: into a section where the name begins with one, else at the top.
+/// Sets the key that a variable names: in a section if the name begins with a section's name, else at the
+/// top.
 fn set(table: &mut toml::Table, name: &str, text: &str) -> Result<(), Fault> {
     let found = keys::KEYS.iter().find(|(key, _)| keys::variable(key) == name);
     let Some((key, takes)) = found else {
@@ -316,7 +313,7 @@ mod tests {
         let config = parse("", &[]).unwrap();
         assert_eq!(config.issuer(), "http://127.0.0.1:8080");
         assert!(!config.dpop.nonce);
-        // SECURITY.md and docs/ name these.
+        // SECURITY.md and docs/ state these values.
         assert_eq!((config.tokens.max_ttl, config.status.ttl), (900, 30));
     }
 
@@ -439,7 +436,7 @@ mod tests {
         );
     }
 
-    /// All keys as serde knows them, from its complaint about one that it does not know.
+    /// All keys as serde knows them, from its error about an unknown key.
     fn known_to_serde() -> Vec<String> {
         let fields = |text: &str| {
             let complaint = toml::from_str::<Config>(text).unwrap_err().message().to_owned();

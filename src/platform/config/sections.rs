@@ -1,4 +1,5 @@
-//! The sections of the configuration, with their defaults. Durations are seconds, and may be written with units.
+//! The sections of the configuration, with their defaults. Durations are seconds, and may be written with
+//! units.
 
 use std::time::Duration;
 
@@ -10,21 +11,20 @@ use crate::platform::clock;
 use crate::platform::fault::Fault;
 use crate::platform::jose::SigningAlg;
 
-/// What is served over HTTP.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Origins of browser applications whose scripts may call the server, as `https://app.example.com`.
+    /// Origins of browser applications whose scripts may call the server, such as `https://app.example.com`.
     pub cors_origins: Vec<String>,
 }
 
 impl Http {
-    /// Whether each origin is written as browsers write it, in the `Origin` header (RFC 6454 §6.2).
+    /// Checks that each origin is written as browsers send it in the `Origin` header (RFC 6454 §6.2).
     pub(super) fn check(&self) -> Result<(), Fault> {
         let is_origin = |text: &String| {
             let read = Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
             let schemed = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme));
-            // A host may have an asterisk in it, which would stand for nothing but itself.
+            // A host may contain an asterisk, but here it would match only itself, not other hosts.
             schemed && !text.contains('*') && read.as_ref() == Some(text)
         };
         match self.cors_origins.iter().position(|text| !is_origin(text)) {
@@ -38,14 +38,13 @@ impl Http {
     }
 }
 
-/// Issued tokens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tokens {
-    /// The longest life of any token.
+    /// Longest lifetime of any issued token.
     #[serde(deserialize_with = "seconds")]
     pub max_ttl: u32,
-    /// The most actors a token may name.
+    /// Largest number of actors in a token.
     pub max_depth: u32,
 }
 
@@ -53,24 +52,23 @@ pub struct Tokens {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dpop {
-    /// Whether a server-provided nonce is demanded (§8).
+    /// Whether proofs must contain a nonce provided by this server (RFC 9449 §8).
     pub nonce: bool,
-    /// How old a proof may be.
+    /// Maximum age of a proof.
     #[serde(deserialize_with = "seconds")]
     pub proof_max_age: u32,
-    /// How far ahead of ours a client's clock may be.
+    /// How far a client's clock may be ahead of this server's.
     #[serde(deserialize_with = "seconds")]
     pub skew: u32,
-    /// How long one nonce lives; the one before it is accepted too.
+    /// Lifetime of a nonce; the previous nonce is accepted too.
     #[serde(deserialize_with = "seconds")]
     pub nonce_ttl: u32,
 }
 
-/// Signing keys.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keys {
-    /// What the next token key will be.
+    /// Algorithm of the next token signing key.
     pub algorithm: SigningAlg,
     /// How long a key signs.
     #[serde(deserialize_with = "seconds")]
@@ -83,38 +81,39 @@ pub struct Keys {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Delegations {
-    /// How long a delegation lives that does not say.
+    /// Lifetime of a delegation whose request does not specify one.
     #[serde(deserialize_with = "seconds")]
     pub default_ttl: u32,
-    /// The longest that any may live.
+    /// Longest lifetime of a delegation.
     #[serde(deserialize_with = "seconds")]
     pub max_ttl: u32,
-    /// How long one that was asked for waits for its delegator.
+    /// How long a delegation request waits for approval by its delegator.
     #[serde(deserialize_with = "seconds")]
     pub request_ttl: u32,
-    /// How long a confirmation of one use waits for its delegator, and then for its use.
+    /// How long a ceremony (the delegator's confirmation of one use) waits for the delegator, and then for
+    /// its use.
     #[serde(deserialize_with = "seconds")]
     pub ceremony_ttl: u32,
-    /// How many may wait for one delegator at a time.
+    /// Most pending delegation requests for one delegator.
     pub max_pending_requests: u32,
-    /// How many of these one client may have asked for.
+    /// Most pending delegation requests for one delegator from one client.
     pub max_pending_requests_per_client: u32,
-    /// How many confirmations may wait at one delegation at a time.
+    /// Most pending confirmations for one delegation.
     pub max_pending_confirmations: u32,
-    /// How many of these one client may have asked for.
+    /// Most pending confirmations for one delegation from one client.
     pub max_pending_confirmations_per_client: u32,
-    /// Names of capabilities, lowest first; each includes all before it.
+    /// Names of capabilities, lowest first; each includes all earlier ones.
     pub capabilities: Vec<String>,
 }
 
-/// Agents that are made for one delegation.
+/// Ephemeral agents, each made for one delegation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Agents {
-    /// The longest that one may live.
+    /// Longest lifetime of an ephemeral agent.
     #[serde(deserialize_with = "seconds")]
     pub max_ttl: u32,
-    /// The most of them for one task at a time.
+    /// Most active ephemeral agents for one task.
     pub max_per_task: u32,
 }
 
@@ -122,7 +121,7 @@ pub struct Agents {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Status {
-    /// How long relying parties may keep a list.
+    /// How long relying parties may cache a list.
     #[serde(deserialize_with = "seconds")]
     pub ttl: u32,
 }
@@ -130,40 +129,39 @@ pub struct Status {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vault {
-    /// So long before its end an access token of a provider is renewed.
+    /// How long before its expiry a provider's access token is renewed.
     #[serde(deserialize_with = "seconds")]
     pub refresh_leeway: u32,
-    /// So long an owner may take to authorize us at a provider.
+    /// How long an owner may take to authorize a connection at a provider.
     #[serde(deserialize_with = "seconds")]
     pub connect_ttl: u32,
-    /// The most bytes of a request's body that the proxy passes on.
+    /// Largest request body that the proxy forwards, in bytes.
     pub proxy_max_request_bytes: u64,
-    /// The most bytes of an answer's body that it passes back.
+    /// Largest response body that the proxy returns, in bytes.
     pub proxy_max_response_bytes: u64,
-    /// How long a call through it may take, from the first byte to the last.
+    /// Longest duration of a proxied call, from the first byte to the last.
     #[serde(deserialize_with = "seconds")]
     pub proxy_timeout: u32,
 }
 
-/// The audit log.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Audit {
-    /// How much time one partition of the log holds; archiving drops whole partitions.
+    /// The period that one partition of the log covers; archiving drops whole partitions.
     pub partition: Span,
-    /// So often a reader that follows the log hears that there is nothing new.
+    /// How often a stream of the log sends a heartbeat if there are no new events.
     #[serde(deserialize_with = "seconds")]
     pub heartbeat: u32,
-    /// How long a reader that follows the log may take for what it was sent.
+    /// How long a reader of a stream may take to receive what was sent.
     #[serde(deserialize_with = "seconds")]
     pub stream_write_timeout: u32,
-    /// How many streams one reader may have at a time.
+    /// Most concurrent streams of one reader.
     pub max_streams: u32,
-    /// Whether answers with a token say where the log has it (`Actchain-Receipt`).
+    /// Whether responses with a token contain the token's position in the log (`Actchain-Receipt`).
     pub receipts: bool,
-    /// Keys of witnesses whose cosignatures are taken, as `name+id+key`.
+    /// Keys of witnesses whose cosignatures are accepted, as `name+id+key`.
     pub witnesses: Vec<String>,
-    /// How often an event is sent to a sink in vain before it is put aside.
+    /// How many failed attempts to send an event to a sink are made before the event is put aside.
     pub sink_attempts: u32,
 }
 
@@ -172,13 +170,13 @@ pub struct Audit {
 #[serde(rename_all = "lowercase")]
 pub enum Span {
     Day,
-    /// A week, from Monday on.
+    /// A week that begins on Monday.
     Week,
     Month,
 }
 
 impl Span {
-    /// Whether one that `began` lies in has come to its end. A clock that went back ends none.
+    /// Whether the span that contains `began` has ended at `now`. A clock that was set back ends no span.
     pub fn is_over(self, began: OffsetDateTime, now: OffsetDateTime) -> bool {
         let number = |at: OffsetDateTime| {
             let date = at.to_offset(UtcOffset::UTC).date();
@@ -192,30 +190,31 @@ impl Span {
     }
 }
 
-/// Limits on what strangers and clients may send.
+/// Limits on requests, for unauthenticated and authenticated clients.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Requests per second for each authenticated client; 0 is off.
     pub requests_per_second_per_client: u32,
-    /// Tries of secrets per minute for a client id from one address, beyond which only remembered secrets pass there;
-    /// also how many failed authentications of a client a minute are recorded.
+    /// Attempts with a secret per minute, for a client id from one address. After that, only cached secrets
+    /// are accepted there. Also the number of failed authentications of a client that are recorded per
+    /// minute.
     pub failed_auth_per_minute: u32,
-    /// Bytes of a request body.
+    /// Largest request body, in bytes.
     pub max_body_bytes: usize,
-    /// `audience` and `resource` values together.
+    /// Most `audience` and `resource` values together.
     pub max_targets: usize,
 }
 
-/// Group commit.
+/// Group commit of the ledger.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ledger {
-    /// The most entries in one transaction.
+    /// Most entries in one transaction.
     pub batch: usize,
-    /// Entries that may wait; beyond it, requests are turned away at once.
+    /// Most waiting entries; further requests are refused at once.
     pub queue: usize,
-    /// Time after which a request gives up on the database.
+    /// Time after which a request stops waiting for the database.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
 }
@@ -223,22 +222,21 @@ pub struct Ledger {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// `json` or `text`.
     pub format: LogFormat,
     /// A `tracing` filter, such as `info` or `actchain=debug,info`.
     pub filter: String,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     Text,
 }
 
-/// Seconds as a number, or as a text with units.
+/// Reads seconds: a number, or a text with units.
 fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -252,7 +250,7 @@ fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     }
 }
 
-/// Seconds as a number, or as a text with units, milliseconds among them.
+/// Reads a duration: seconds as a number, or a text with units, which include milliseconds.
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

@@ -1,4 +1,5 @@
-//! Where a private cluster lives and whose processes run it: in the data directory if that account can get there.
+//! The folders of a private cluster and the account that runs its processes. The cluster is in the data
+//! directory if that account can enter it.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -14,14 +15,14 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::platform::fault::{Context, Fault};
 
-/// The cluster's superuser and the database made in it.
+/// Name of the cluster's superuser and of the database made with the cluster.
 pub(super) const NAME: &str = "actchain";
-/// Part of the socket's name only; nothing listens on the network.
+/// Part of the socket's file name only: the cluster does not listen on the network.
 pub(super) const PORT: u16 = 5432;
 
 pub(super) const POINTER: &str = "postgres-is-at";
 const ELSEWHERE: &str = "/var/lib/actchain";
-/// What a socket address can hold.
+/// Longest path, in bytes, that fits into a Unix socket address.
 const SOCKET_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// The account PostgreSQL runs as. PostgreSQL refuses to run as root.
@@ -47,7 +48,8 @@ impl Account {
         ))
     }
 
-    /// The account a cluster's folder was made for; root serves whoever that was.
+    /// The account that owns a cluster's folder; `None` if root owns the folder or the folder does not exist.
+    /// A process of root may use any account's cluster.
     fn owning(folder: &Path) -> Result<Option<Self>, Fault> {
         let found = match fs::symlink_metadata(folder) {
             Ok(found) => found,
@@ -65,11 +67,12 @@ impl Account {
                 folder.display()
             )));
         }
-        // Still root's own: the process that made it was killed before it could hand it over.
+        // Root still owns the folder: the process that made it was killed before it changed the owner.
         Ok((found.uid() != 0).then(|| Self { uid: found.uid(), gid: found.gid() }))
     }
 
-    /// A program run as this account, with nothing from our environment that would change what it does.
+    /// A command that runs as this account, without variables of this process that would change what the
+    /// program does.
     pub(super) fn command(&self, program: &Path, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
@@ -80,7 +83,7 @@ impl Account {
         command
     }
 
-    /// Asks the kernel instead of reading mode bits, which say nothing of access lists and mount options.
+    /// Lets the kernel decide: mode bits do not show access lists and mount options.
     fn can_enter(&self, folder: &Path) -> bool {
         let outcome = self.command(Path::new("/bin/sh"), folder).args(["-c", ":"]).status();
         outcome.is_ok_and(|status| status.success())
@@ -97,7 +100,7 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    /// Finds the place of the cluster of a canonical data directory, or makes one.
+    /// Finds the folders of the cluster of a canonical data directory, or makes them.
     pub(super) fn settle(data_dir: &Path) -> Result<Self, Fault> {
         let (home, account) = match recorded(data_dir)? {
             Some(found) => found,
@@ -119,7 +122,8 @@ impl DataDir {
         self.home.join("log")
     }
 
-    /// Lies in the data directory itself: we open it, and would follow links set by the cluster's account.
+    /// In the data directory itself: this process opens the file, and would follow links set by the cluster's
+    /// account.
     pub(super) fn start_log(&self) -> PathBuf {
         self.data_dir.join("postgres-start.log")
     }
@@ -132,7 +136,7 @@ impl DataDir {
         self.sockets.join(format!(".s.PGSQL.{PORT}.lock"))
     }
 
-    /// Tells this cluster's processes from those of others in a process list.
+    /// Tells the processes of this cluster from those of other clusters in a process list.
     pub(super) fn title(&self) -> String {
         format!("actchain-{}", fingerprint(&self.home))
     }
@@ -151,16 +155,16 @@ impl DataDir {
             .ssl_mode(PgSslMode::Disable)
     }
 
-    /// A folder outside the data directory is taken away with the cluster's end.
+    /// Removes the folder of the socket when the cluster stops, if that folder is outside the data directory.
     pub(super) fn tidy(&self) {
         if self.sockets != self.home {
-            // Not empty or already gone: somebody else's business.
+            // The folder may be in use or already removed: both are fine.
             fs::remove_dir(&self.sockets).ok();
         }
     }
 }
 
-/// Whether a data directory has a cluster, or one that was begun.
+/// Whether a data directory has a cluster, complete or not.
 pub(super) fn is_made(data_dir: &Path) -> Result<bool, Fault> {
     let there = |name: &str| {
         let path = data_dir.join(name);
@@ -208,7 +212,8 @@ fn make_home(data_dir: &Path) -> Result<(PathBuf, Account), Fault> {
     Ok((home, account))
 }
 
-/// The draft is always a new file, never a link that somebody else has put there for root to write through.
+/// Always creates the draft as a new file: a link that another user has put there must not make root write
+/// elsewhere.
 fn record(data_dir: &Path, home: &Path) -> io::Result<()> {
     let draft = data_dir.join(format!("{POINTER}.new"));
     match fs::remove_file(&draft) {
@@ -229,7 +234,8 @@ fn make_home_elsewhere(data_dir: &Path, account: &Account) -> Result<PathBuf, Fa
     if !found.is_dir() || found.uid() != 0 || found.mode() & 0o022 != 0 {
         return Err(Fault::new(format!("{ELSEWHERE} must be a folder that only root can write to")));
     }
-    // Whoever removed the data directory wants to begin anew, so a cluster that is there already is not ours.
+    // The data directory was removed and made again, so an existing cluster under this fingerprint is not its
+    // own.
     let homes = names(parent, &fingerprint(data_dir));
     let home = homes.into_iter().find(|home| !home.join("cluster").exists());
     let home = home.ok_or_else(|| Fault::new(format!("{ELSEWHERE} is full of abandoned databases")))?;
@@ -237,13 +243,14 @@ fn make_home_elsewhere(data_dir: &Path, account: &Account) -> Result<PathBuf, Fa
     Ok(home)
 }
 
-/// Trusting every local user (`trust`) is safe only because nobody else can get through this folder to the socket.
+/// `trust`, which accepts every local user, is safe only because other users cannot reach the socket through
+/// this folder.
 fn socket_folder(home: &Path, account: &Account) -> Result<PathBuf, Fault> {
     let name = format!("/.s.PGSQL.{PORT}");
     if home.as_os_str().len() + name.len() <= SOCKET_LIMIT {
         return Ok(home.to_owned());
     }
-    // Anybody can make folders in /tmp; one that is not ours is passed over.
+    // Any user can make folders in /tmp; folders of other accounts are skipped.
     let folders = names(Path::new("/tmp"), &format!("actchain-{}", fingerprint(home)));
     let folder = folders.into_iter().find(|folder| private_folder(folder, account).is_ok());
     folder.ok_or_else(|| Fault::new("found no place in /tmp for the database's socket"))

@@ -1,4 +1,4 @@
-//! Makes, starts and stops one cluster, and gets it going again whatever a crash has left behind.
+//! Makes, starts and stops one cluster, and restarts it after any crash.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
@@ -26,12 +26,12 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const INIT_LIMIT: Duration = Duration::from_secs(120);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long the processes of a killed postmaster get to notice it before they are killed too.
+/// How long the processes of a killed postmaster may take to end by themselves before they are killed.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What a small server needs. Given on the command line, so that a newer actchain changes it for old clusters too.
-/// Failed statements stay out of the log, since they may carry secrets.
+/// Settings for a small server. Passed on the command line, so that a newer actchain changes them for
+/// existing clusters too. Failed statements are not logged, since they may contain secrets.
 const SETTINGS: [&str; 14] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
@@ -54,7 +54,7 @@ pub(super) struct Postmaster {
     pub(super) place: DataDir,
     programs: Programs,
     durability: Durability,
-    /// The last one this process started, until it was seen to end; 0 for none.
+    /// Process id of the last postmaster that this process started, until it is reaped; 0 for none.
     child: AtomicI32,
 }
 
@@ -63,12 +63,12 @@ impl Postmaster {
         Self { place, programs, durability, child: AtomicI32::new(0) }
     }
 
-    /// The process id, if it runs. Reads two or three small files and nothing else.
+    /// The process id, if the postmaster runs. Reads only two or three small files.
     pub(super) fn pid(&self) -> Option<Pid> {
         pid_in(&self.place.pid_file()).filter(|pid| self.is_working(*pid))
     }
 
-    /// One of PostgreSQL's programs, told how to connect to this cluster.
+    /// A command for one of PostgreSQL's client programs, with the options that connect it to this cluster.
     pub(super) fn client(&self, program: &str) -> std::process::Command {
         let mut command = self.place.account.command(&self.programs.folder.join(program), &self.place.home);
         command.arg("--host").arg(&self.place.sockets).args([
@@ -80,7 +80,7 @@ impl Postmaster {
         command
     }
 
-    /// Brings the cluster to the point where it takes connections, from whatever state it is in.
+    /// Makes the cluster accept connections, whatever state it is in.
     pub(super) async fn run(&self, deciding: &StartLock) -> Result<(), Fault> {
         if self.place.made_by().is_none() {
             self.make(deciding).await?;
@@ -99,15 +99,16 @@ impl Postmaster {
             }
             sleep(PAUSE).await;
         }
-        // It is left alone: a long recovery goes on, and the next start finds it further on or done.
+        // The postmaster keeps running: a long recovery goes on, and the next start finds it further on or
+        // complete.
         Err(self.failed("PostgreSQL did not get ready in time"))
     }
 
-    /// Ends the sessions of others too, which lose nothing that was committed.
+    /// Also ends the sessions of other processes; committed data is kept.
     pub(super) async fn stop(&self, _deciding: &StartLock) -> Result<(), Fault> {
         let Some(pid) = self.pid() else { return Ok(()) };
         for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL] {
-            // Its end in this very moment is fine too.
+            // An error means that the process has just ended, which is fine.
             kill(pid, signal).ok();
             let asked = Instant::now();
             while asked.elapsed() < STOP_LIMIT {
@@ -122,14 +123,15 @@ impl Postmaster {
         Err(self.failed("PostgreSQL did not stop"))
     }
 
-    /// Begins a stop, and leaves it to others to wait for its end.
+    /// Starts a stop without waiting for its end.
     pub(super) fn stop_soon(&self, _deciding: &StartLock) {
         if let Some(pid) = self.pid() {
             kill(pid, Signal::SIGINT).ok();
         }
     }
 
-    /// A cluster is made beside its place and then renamed, so there is only ever a whole one or none.
+    /// Makes the cluster under a temporary name and then renames the folder, so an incomplete cluster is
+    /// never used.
     async fn make(&self, deciding: &StartLock) -> Result<(), Fault> {
         let unfinished = self.place.unfinished_cluster();
         match fs::remove_dir_all(&unfinished) {
@@ -140,13 +142,14 @@ impl Postmaster {
         }
         let mut initdb = self.place.account.command(&self.programs.initdb(), &self.place.home);
         initdb.arg("-D").arg(&unfinished).args(["--username", NAME, "--encoding=UTF8", "--locale=C"]);
-        // The folder, which only its owner can enter, is what keeps others out; and with `peer` instead,
-        // root, who runs the server in many containers, would need a mapping to get in.
+        // Only the owner can enter the folder, which keeps other users out. `peer` would need a mapping for
+        // root, which runs the server in many containers.
         initdb.args(["--auth-local=trust", "--auth-host=reject", "--data-checksums", "--no-instructions"]);
         if self.durability == Durability::Off {
             initdb.arg("--no-sync");
         }
-        // Should we be killed, the orphan holds the lock, and nobody makes a cluster in the same folder beside it.
+        // If this process is killed, the orphaned `initdb` keeps the lock, so no other process makes a
+        // cluster in the same folder.
         initdb.stdin(deciding.lend()?);
         let output = tokio::process::Command::from(initdb).kill_on_drop(true).output();
         let output = timeout(INIT_LIMIT, output).await.context("making the database took too long")?;
@@ -181,7 +184,8 @@ impl Postmaster {
             command.arg("-c").arg(setting);
         }
         command.stdout(log.try_clone().context(&what)?).stderr(log);
-        // Ctrl-C in a terminal reaches the whole process group, but the server still needs its database to drain.
+        // Ctrl-C in a terminal reaches the whole process group, but the server still needs its database to
+        // drain.
         command.process_group(0);
         self.child.store(start_detached(command).context(&what)?, Ordering::Relaxed);
         Ok(())
@@ -199,8 +203,9 @@ impl Postmaster {
         settings
     }
 
-    /// PostgreSQL takes any living process for its postmaster; after a restart of a container or machine the
-    /// recorded id often belongs to somebody else. Nothing works on the cluster any more when this is called.
+    /// PostgreSQL takes any running process with the recorded id for its postmaster. After a restart of a
+    /// container or machine, that id often belongs to another process. Callers make sure that no process
+    /// works on the cluster.
     fn remove_if_stale(&self, file: &Path) -> Result<(), Fault> {
         let stale = file.exists() && pid_in(file).is_none_or(|pid| self.works_here(pid) == Some(false));
         if stale {
@@ -209,7 +214,7 @@ impl Postmaster {
         Ok(())
     }
 
-    /// Whether the postmaster we started is gone for a reason that another try does not mend.
+    /// Whether the postmaster that this process started has ended for a reason that a retry does not fix.
     fn gave_up(&self) -> bool {
         let Some(WaitStatus::Exited(_, _)) = self.reap() else { return false };
         let passing = ["pre-existing shared memory block", "lock file \""];
@@ -230,12 +235,14 @@ impl Postmaster {
         status.ok()
     }
 
-    /// Processes of a killed postmaster keep its shared memory, and a new one must not start beside them.
+    /// Processes of a killed postmaster keep its shared memory, and a new postmaster must not start beside
+    /// them. Kills them after [`ORPHAN_LIMIT`].
     fn orphans_are_gone(&self, since: Instant) -> bool {
         let orphans = self.processes();
         if since.elapsed() > ORPHAN_LIMIT {
             for pid in &orphans {
-                // As safe as the crash that orphaned it, and it may be gone by now.
+                // As safe as the crash that orphaned the process. An error means that the process has already
+                // ended.
                 kill(*pid, Signal::SIGKILL).ok();
             }
         }
@@ -252,8 +259,8 @@ impl Postmaster {
         self.works_here(pid).unwrap_or_else(|| kill(pid, None).is_ok())
     }
 
-    /// Whether a process belongs to this cluster, if that can be known. Zombies belong to none.
-    /// The working folder tells most surely, but root in a container may not look at it.
+    /// Whether a process belongs to this cluster; `None` if that cannot be determined. Zombies belong to
+    /// none. The working folder is the surest sign, but root in a container may not be allowed to read it.
     fn works_here(&self, pid: Pid) -> Option<bool> {
         let about = PathBuf::from(format!("/proc/{pid}"));
         let name = fs::read_to_string(about.join("comm")).ok()?;
@@ -280,7 +287,7 @@ impl Postmaster {
             }
             Ok(Err(sqlx::Error::Database(refusal))) => match refusal.code().as_deref() {
                 Some("3D000") => self.make_database().await.is_ok(),
-                // Busy with others, hence up.
+                // `too_many_connections`: the server is up and busy.
                 Some("53300") => true,
                 _ => false,
             },
@@ -299,7 +306,8 @@ impl Postmaster {
         Fault::new(format!("{what} in {}; its log ends with: {}", self.place.home.display(), self.log_end()))
     }
 
-    /// PostgreSQL logs to one file until its collector runs, and to that one's files then.
+    /// The end of the newest log file. PostgreSQL logs to the start log until its collector runs, and to the
+    /// collector's files after that.
     fn log_end(&self) -> String {
         let files = fs::read_dir(self.place.logs()).into_iter().flatten().flatten().map(|entry| entry.path());
         let files = std::iter::once(self.place.start_log()).chain(files);
@@ -309,7 +317,7 @@ impl Postmaster {
     }
 }
 
-/// The child outlives us by design, so nobody waits for it but [`Postmaster::reap`].
+/// The child runs longer than this process by design, so only [`Postmaster::reap`] waits for it.
 fn start_detached(mut command: std::process::Command) -> std::io::Result<i32> {
     let child = command.spawn()?;
     i32::try_from(child.id()).map_err(std::io::Error::other)
@@ -325,7 +333,7 @@ fn setting(name: &str, value: &[u8]) -> OsString {
     OsString::from_vec([name.as_bytes(), value].concat())
 }
 
-/// This setting is a list: unquoted, a comma would part the folder's name in two.
+/// The setting is a list: without quotes, a comma would split the folder's name.
 fn quoted(folder: &Path) -> Vec<u8> {
     let mut text = vec![b'"'];
     for byte in folder.as_os_str().as_bytes() {

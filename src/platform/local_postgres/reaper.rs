@@ -1,4 +1,5 @@
-//! A throwaway cluster's folder, and the process that removes both however their maker ends.
+//! The folder of a throwaway cluster, and a process that removes cluster and folder, however the process that
+//! made them ends.
 
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
@@ -10,8 +11,9 @@ use tokio::process::{Child, Command};
 
 use crate::platform::fault::{Context, Fault};
 
-/// Waits for the end of its standard input, which comes when the maker is gone. The cluster may be about to start
-/// at that moment, or `initdb` still be writing: hence it looks until there is nothing left for three looks.
+/// Waits for the end of its standard input, which comes when the process that made the cluster ends. The
+/// cluster may be about to start then, or `initdb` may still be writing. The script therefore repeats until
+/// three checks in a row find nothing.
 const SCRIPT: &str = r#"
 read _
 pidfile=$1/postgres/cluster/postmaster.pid
@@ -35,7 +37,7 @@ pub(super) struct Reaper {
 }
 
 impl Reaper {
-    /// Makes a fresh folder that only we, or those we hand parts of it to, can use.
+    /// Makes a new folder that only this account, or accounts that get parts of it, can use.
     pub(super) fn with_folder(mode: u32) -> Result<(Self, PathBuf), Fault> {
         let folder = fresh_folder(mode)?;
         let process = Command::new("/bin/sh")
@@ -45,14 +47,14 @@ impl Reaper {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Ctrl-C in a terminal must reach its maker only.
+            // Ctrl-C in a terminal must not reach the reaper.
             .process_group(0)
             .spawn()
             .context("starting the watchdog of a throwaway database")?;
         Ok((Self { process }, folder))
     }
 
-    /// Lets it do its work now, and waits until it is done.
+    /// Starts the removal, and waits until it is complete.
     pub(super) async fn finish(mut self) -> Result<(), Fault> {
         drop(self.process.stdin.take());
         self.process.wait().await.context("removing a throwaway database")?;

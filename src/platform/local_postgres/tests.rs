@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Every user can enter it, as they can a data directory in a usual place.
+/// The mode lets every user enter the folder, as in the usual parents of a data directory.
 fn open_folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -53,12 +53,12 @@ fn kill_hard(pid: u32) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
 }
 
-/// Children that nobody has waited for yet are dead too.
+/// A zombie, a child that its parent has not waited for, counts as ended.
 fn lives(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// Another process that opens a cluster and waits to be killed; its input says which one.
+/// Starts another process that opens a cluster and waits to be killed. Its standard input names the cluster.
 fn other_process(wanted: &str) -> Child {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "platform::local_postgres::tests::opens_what_it_is_told_and_waits"])
@@ -71,7 +71,7 @@ fn other_process(wanted: &str) -> Child {
     child
 }
 
-/// Not a test: what `other_process` runs.
+/// Not a test: the code that `other_process` runs.
 #[tokio::test]
 #[ignore = "run by other tests"]
 async fn opens_what_it_is_told_and_waits() {
@@ -90,7 +90,7 @@ async fn opens_what_it_is_told_and_waits() {
     std::io::stdin().read_line(&mut wanted).unwrap();
 }
 
-/// Waits until the other process has its cluster: the postmaster's id and the data directory.
+/// Waits until the other process has its cluster. Returns the postmaster's process id and the data directory.
 fn opened(child: &mut Child) -> (u32, PathBuf) {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let line = lines.find_map(|line| line.strip_prefix("opened ").map(str::to_owned)).unwrap();
@@ -164,7 +164,7 @@ async fn commands_come_and_go_beside_a_server() {
     command.close().await.unwrap();
     assert_eq!(server.postmaster_pid(), pid);
 
-    // The last one stops it, whoever that is.
+    // The last process that leaves stops the cluster, whether that is the server or a command.
     let command = open(folder.path(), PostgresUser::Command).await.unwrap();
     server.close().await.unwrap();
     assert_eq!(command.postmaster_pid(), pid);
@@ -223,7 +223,7 @@ async fn ensure_running_brings_a_killed_cluster_back() {
     cluster.close().await.unwrap();
 }
 
-/// A session in a long calculation does not notice that the postmaster is gone, and keeps its shared memory.
+/// A session in a long calculation does not notice that the postmaster ended, and keeps its shared memory.
 #[tokio::test]
 async fn orphans_of_a_killed_cluster_do_not_keep_it_down() {
     let folder = open_folder();
@@ -279,7 +279,7 @@ async fn open_adopts_the_cluster_of_a_killed_server() {
     until("it has ended", || !lives(pid)).await;
 }
 
-/// After a restart of a container the recorded id often belongs to somebody else, even to ourselves.
+/// After a container restarts, the recorded id often belongs to another process, even to the test itself.
 #[tokio::test]
 async fn a_stale_pid_file_that_names_a_living_process_is_overcome() {
     let folder = open_folder();
@@ -319,7 +319,7 @@ async fn a_cancelled_init_is_begun_again() {
     let folder = open_folder();
     let unfinished = folder.path().join("postgres/cluster.new");
     let mut opening = Box::pin(open(folder.path(), PostgresUser::Server));
-    // It goes on only when it is polled, and takes several polls from here to its end.
+    // The future makes progress only when it is polled, and needs several polls from here to complete.
     while !unfinished.join("base").exists() {
         assert!(futures_util::poll!(&mut opening).is_pending());
         tokio::task::yield_now().await;
@@ -386,7 +386,7 @@ async fn below_a_folder_of_root_alone_it_lives_elsewhere() {
     assert_eq!(rows(&cluster).await, 1);
     cluster.close().await.unwrap();
 
-    // Who removes the data directory does not want its database back.
+    // A removed data directory means that its database is no longer wanted: a new one is made.
     fs::remove_dir_all(&data_dir).unwrap();
     let cluster = open(&data_dir, PostgresUser::Server).await.unwrap();
     let anew = cluster.postmaster.place.home.clone();
