@@ -1,15 +1,14 @@
-//! Base64url without padding (RFC 7515 §2), in its one spelling: padding, foreign characters and loose
-//! trailing bits are refused on the way in.
+//! Base64url without padding (RFC 7515 §2). Decoding accepts only the canonical spelling: no padding, no
+//! other characters, no non-zero trailing bits.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Encodes bytes.
 pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Decodes the canonical spelling; anything else is `None`.
+/// Decodes the canonical spelling; `None` for anything else.
 pub fn decode(text: impl AsRef<[u8]>) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }

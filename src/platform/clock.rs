@@ -1,4 +1,4 @@
-//! The one place that reads the time. Everything else is given `now` by the door it came in through.
+//! The only module that reads the time. Other modules get `now` from the entry point of the request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,23 +6,22 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-/// Where `now` comes from: the machine, or a test that moves it by hand.
+/// The source of `now`: the machine, or a test that sets the time.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
-    /// The machine's clock.
     #[default]
     System,
-    /// Microseconds since the epoch, moved by whoever holds it.
+    /// Microseconds since the Unix epoch, moved by the test.
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// A clock that stands at `start` until it is moved.
+    /// A clock that shows `start` until it is moved.
     pub fn manual(start: OffsetDateTime) -> Self {
         Self::Manual(Arc::new(AtomicI64::new(micros(start))))
     }
 
-    /// The present, cut to microseconds so that it survives a trip through PostgreSQL unchanged.
+    /// The current time, truncated to microseconds so that PostgreSQL stores it unchanged.
     pub fn now(&self) -> OffsetDateTime {
         match self {
             Self::System => {
@@ -34,7 +33,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock (forwards or backwards); the machine's clock stays as it is.
+    /// Moves a manual clock forwards or backwards; has no effect on the system clock.
     pub fn shift(&self, by: Duration) {
         if let Self::Manual(at) = self {
             let by = i64::try_from(by.whole_microseconds()).unwrap_or_default();
@@ -43,43 +42,43 @@ impl Clock {
     }
 }
 
-/// Microseconds since the Unix epoch.
 pub fn micros(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
 }
 
-/// The instant so many microseconds after the Unix epoch; the epoch itself where that is out of range.
+/// Converts microseconds since the Unix epoch; the epoch itself if they are out of range.
 pub fn from_micros(micros: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000)
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// The instant named by a NumericDate in whole seconds (RFC 7519 §2), where it is representable.
+/// Converts a NumericDate in whole seconds (RFC 7519 §2); `None` if it is out of range.
 pub fn from_seconds(seconds: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(seconds).ok()
 }
 
-/// The instant that a person wrote: RFC 3339, or a date, by which its beginning in UTC is meant.
+/// Parses an instant written by a person: RFC 3339, or a date, which means its beginning in UTC.
 pub fn instant(text: &str) -> Option<OffsetDateTime> {
     const DATE: &[time::format_description::BorrowedFormatItem<'static>] =
         time::macros::format_description!("[year]-[month]-[day]");
     let at = OffsetDateTime::parse(text, &Rfc3339).ok();
     let at = at.or_else(|| Some(time::Date::parse(text, DATE).ok()?.midnight().assume_utc()));
-    // An instant at the edge of all years may be outside of them in UTC.
+    // An instant in the first or last year may be out of range in UTC.
     at?.checked_to_offset(time::UtcOffset::UTC)
 }
 
-/// Seconds that a person wrote: a whole number, or a duration with the units w, d, h, m and s, such as `1h30m`.
+/// Parses seconds written by a person: a whole number, or a duration with the units w, d, h, m and s, such as
+/// `1h30m`.
 ///
 /// # Errors
-/// What is accepted instead.
+/// A text that says what is accepted.
 pub fn seconds(text: &str) -> Result<u32, &'static str> {
     const ACCEPTED: &str =
         "expected a whole number of seconds, or a duration such as 30s, 15m, 1h30m, 7d or 2w";
     if let Ok(seconds) = text.parse() {
         return Ok(seconds);
     }
-    // The crate knows more units, some of them easy to take for others, such as M for months.
+    // The crate accepts more units, some of them easy to mistake, such as M for months.
     let plain = text.chars().all(|c| c.is_ascii_digit() || " wdhms".contains(c));
     let duration = humantime::parse_duration(text).ok().filter(|_| plain).ok_or(ACCEPTED)?;
     match u32::try_from(duration.as_secs()) {
@@ -88,10 +87,10 @@ pub fn seconds(text: &str) -> Result<u32, &'static str> {
     }
 }
 
-/// A duration that a person wrote: as [`seconds`] takes it, or milliseconds as in `1500ms` or `1.5s`.
+/// Parses a duration written by a person: as [`seconds`], or with milliseconds, as in `1500ms` or `1.5s`.
 ///
 /// # Errors
-/// What is accepted instead.
+/// A text that says what is accepted.
 pub fn duration(text: &str) -> Result<std::time::Duration, &'static str> {
     const ACCEPTED: &str = "expected a whole number of seconds, or a duration such as 1500ms, 1.5s, 2s or 1m";
     let number = |digits: &str| -> Result<u64, &'static str> {
@@ -111,7 +110,7 @@ pub fn duration(text: &str) -> Result<std::time::Duration, &'static str> {
     Ok(std::time::Duration::from_millis(milliseconds))
 }
 
-/// RFC 3339 in UTC with exactly six decimals, as events and answers show it.
+/// RFC 3339 in UTC with exactly six decimals, as in events and responses.
 pub fn rfc3339(at: OffsetDateTime) -> String {
     const FORMAT: &[time::format_description::BorrowedFormatItem<'static>] = time::macros::format_description!(
         "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"

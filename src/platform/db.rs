@@ -1,4 +1,4 @@
-//! PostgreSQL: the pool, the schema and its version. Everything above talks to it through `PgConnection`.
+//! PostgreSQL: the pool, the schema and its version. Other modules use a `PgConnection`.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -12,37 +12,36 @@ use super::postgres_errors::{connecting, place};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
-/// The role that every connection of a running server takes on; it may not change or delete what is in the log.
+/// The role of every connection of a running server; it must not change or delete events of the log.
 const SERVER_ROLE: &str = "SET ROLE actchain_server";
 
-/// How the schema in the database relates to the one this program was built for.
+/// The schema version of the database, compared with the version that this program needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
-    /// They are the same.
     Current,
-    /// The database has the first version, this program needs the second.
+    /// Version of the database, and the newer version that this program needs.
     Older(i64, i64),
-    /// The database has the first version, this program knows only the second.
+    /// Version of the database, and the older version that this program needs.
     Newer(i64, i64),
 }
 
-/// Reads a database URL.
+/// Parses a database URL.
 pub fn options(url: &SecretString) -> Result<PgConnectOptions, Fault> {
-    // The parse error may quote the URL, which may hold a password: it is dropped on purpose.
+    // The parse error is dropped: it may quote the URL, which may contain a password.
     PgConnectOptions::from_str(url.expose_secret())
         .map_err(|_| Fault::new("the database URL cannot be read; it looks like postgres://user@host/name"))
 }
 
-/// How long opening a connection for a command may take.
+/// Time limit for opening a connection for a command.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// What is committed is durable, whatever is set for the database or the login: an answer is sent after its event is
-/// on disk. Later settings win, so these come last.
+/// Makes commits durable, whatever the database or the login sets: a response is sent after its event is on
+/// disk. Later options override earlier ones, so these are appended.
 pub fn durable(options: PgConnectOptions) -> PgConnectOptions {
     options.options([("synchronous_commit", "on")])
 }
 
-/// Opens one connection for a command, as the login itself and not as the server's role.
+/// Opens one connection for a command, as the login and not as the server's role.
 pub async fn open(options: &PgConnectOptions) -> Result<PgConnection, Fault> {
     // Notices such as "relation already exists, skipping" are of no use to an operator.
     let quiet = durable(options.clone()).options([("client_min_messages", "warning")]);
@@ -57,7 +56,7 @@ pub async fn open(options: &PgConnectOptions) -> Result<PgConnection, Fault> {
     }
 }
 
-/// Refuses a database that can lose what it has committed, or parts of it, in a crash of its machine.
+/// Refuses a database that can lose committed data in a crash of its machine.
 pub async fn require_durable(connection: &mut PgConnection) -> Result<(), Fault> {
     let off: Option<String> = sqlx::query_scalar(
         "SELECT string_agg(name || ' = ' || setting, ' and ' ORDER BY name) FROM pg_settings
@@ -74,7 +73,8 @@ pub async fn require_durable(connection: &mut PgConnection) -> Result<(), Fault>
     }
 }
 
-/// Opens a pool whose connections cannot hang for longer than `timeout` and act as the server's role.
+/// Opens a pool whose connections act as the server's role. `timeout` limits the wait for a connection, the
+/// wait for a lock, and each statement.
 pub fn pool(options: PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
@@ -86,7 +86,7 @@ pub fn pool(options: PgConnectOptions, connections: u32, timeout: Duration) -> P
         .connect_lazy_with(guarded(options, timeout))
 }
 
-/// Opens one connection of the same kind.
+/// Opens one connection with the options of [`pool`].
 pub async fn connect(options: PgConnectOptions, timeout: Duration) -> Result<PgConnection, Fault> {
     let guarded = guarded(options, timeout);
     let mut connection = match tokio::time::timeout(timeout, PgConnection::connect_with(&guarded)).await {
@@ -102,22 +102,22 @@ fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     durable(options)
         .application_name("actchain")
         .options([("statement_timeout", timeout.as_str()), ("lock_timeout", timeout.as_str())])
-        // Whoever stops in the middle of a transaction may hold what all others wait for.
+        // An idle transaction may have locks that all other transactions wait for.
         .options([("idle_in_transaction_session_timeout", "60s")])
-        // Statements are planned once for each connection, often on tables that are still empty, and the plan is kept
-        // while they grow: PostgreSQL 15 plans sequential scans of empty and of small tables, and repeats them over a
+        // Each connection plans a statement once, often on empty tables, and keeps the plan while they grow.
+        // PostgreSQL 15 plans sequential scans of empty and small tables, and would repeat them over a
         // million rows. Each query of the server has an index.
         .options([("enable_seqscan", "off"), ("jit", "off")])
 }
 
-/// Brings the schema up to date. Safe to run from several processes at once; later ones wait for the first.
+/// Brings the schema up to date. Several processes may do so at once: later ones wait for the first.
 pub async fn migrate(options: &PgConnectOptions) -> Result<(), Fault> {
     let mut connection = open(options).await?;
     MIGRATIONS.run(&mut connection).await.context("migrating the database")?;
     connection.close().await.context("closing a connection")
 }
 
-/// Compares the schema with this program.
+/// Compares the version of the schema with this program's.
 pub async fn schema(connection: &mut PgConnection) -> Result<Schema, Fault> {
     let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
@@ -138,7 +138,7 @@ pub async fn schema(connection: &mut PgConnection) -> Result<Schema, Fault> {
 }
 
 impl Schema {
-    /// Refuses to work on a schema of another version, and says what to do.
+    /// Refuses a schema of another version, and says what to do.
     pub fn require_current(self) -> Result<(), Fault> {
         match self {
             Self::Current => Ok(()),

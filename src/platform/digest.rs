@@ -2,7 +2,7 @@
 
 use aws_lc_rs::{digest, hmac};
 
-/// SHA-256 of the parts, one after the other.
+/// SHA-256 of the concatenated parts.
 pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
@@ -11,7 +11,7 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     to_array(context.finish().as_ref())
 }
 
-/// SHA-256 of what is written to it.
+/// An incremental SHA-256 of everything written to it.
 #[derive(Clone)]
 pub struct Sha256(digest::Context);
 
@@ -22,7 +22,7 @@ impl Default for Sha256 {
 }
 
 impl Sha256 {
-    /// Of all that was written.
+    /// The digest of everything written.
     pub fn finish(self) -> [u8; 32] {
         to_array(self.0.finish().as_ref())
     }
@@ -45,12 +45,11 @@ impl std::fmt::Debug for Sha256 {
     }
 }
 
-/// Bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A key for HMAC-SHA-256; does not print.
+/// A key for HMAC-SHA-256; never printed.
 #[derive(Clone)]
 pub struct MacKey(hmac::Key);
 
@@ -60,7 +59,7 @@ impl MacKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
 
-    /// A key from secret bytes of any number, as others hand them out.
+    /// A key from secret bytes of any length, as providers issue them.
     pub fn of(bytes: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }

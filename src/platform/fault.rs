@@ -1,10 +1,10 @@
-//! A failure of ours or of something we rely on: opaque to callers, with its cause kept for the log.
+//! An internal failure, or a failure of a dependency. Clients do not see the cause; the log does.
 
 use std::fmt;
 
-/// Something that is not the caller's doing: the database gone, a key that does not open, a bug.
+/// A failure that the client did not cause: the database is unavailable, a key does not open, a bug.
 ///
-/// It never says anything to a client beyond "try again"; `Display` and `source` are for operators.
+/// Clients are only asked to try again; `Display` and `source` are for operators.
 #[derive(Debug, thiserror::Error)]
 pub struct Fault {
     during: String,
@@ -17,7 +17,7 @@ impl fmt::Display for Fault {
         let mut text = self.during.clone();
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
         while let Some(error) = cause {
-            // Some errors repeat their source in their own text.
+            // Some errors repeat the text of their source in their own.
             let next = error.to_string();
             if !text.contains(&next) {
                 text = format!("{text}: {next}");
@@ -52,9 +52,9 @@ impl From<sqlx::Error> for Fault {
     }
 }
 
-/// Names what was being done when an error came up.
+/// Adds to an error what the server was doing when the error occurred.
 pub trait Context<T> {
-    /// Turns any error into a [`Fault`] that says what was being done.
+    /// Converts any error to a [`Fault`] that says what the server was doing.
     fn context(self, what: &str) -> Result<T, Fault>;
 }
 

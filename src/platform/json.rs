@@ -1,5 +1,5 @@
-//! JSON as security protocols need it: no duplicate names at any level (RFC 7515 §4), bounded depth, and no NUL character,
-//! which PostgreSQL does not store. What others send is read here before anything is done with it.
+//! JSON as security protocols need it: no duplicate names at any level (RFC 7515 §4), bounded depth, and no
+//! NUL character, which PostgreSQL does not store. Input of other parties is parsed here first.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// How deep objects and arrays may nest. A chain of the deepest allowed `act` stays far below it.
+/// Maximum nesting of objects and arrays. The deepest allowed chain of `act` needs far less.
 const MAX_DEPTH: usize = 32;
 
-/// Reads one JSON value; `None` for malformed text, duplicate names, nesting beyond 32 levels, or a NUL character in a
-/// string or a name.
+/// Parses one JSON value. `None` for malformed text, duplicate names, more than 32 levels of nesting, or a
+/// NUL character in a string or a name.
 pub fn parse(text: &[u8]) -> Option<Value> {
     read(text, Nul::Refused)
 }
 
-/// Reads a document of our own, such as an event that was stored as text: under the same rules, but NUL may be in it.
+/// Parses a document that this server wrote, such as a stored event: as [`parse`], but NUL is allowed.
 pub fn parse_own(text: &[u8]) -> Option<Value> {
     read(text, Nul::Taken)
 }
@@ -28,7 +28,7 @@ fn read(text: &[u8], nul: Nul) -> Option<Value> {
     Some(value)
 }
 
-/// Reads a JSON object under the same rules.
+/// Parses a JSON object under the rules of [`parse`].
 pub fn parse_object(text: &[u8]) -> Option<Map<String, Value>> {
     match parse(text)? {
         Value::Object(object) => Some(object),
@@ -36,8 +36,8 @@ pub fn parse_object(text: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// Reads a member that is an object or left out, for `deserialize_with`: by itself serde reads a list, too, as the members
-/// in their order.
+/// Reads an optional member that is an object, for `deserialize_with`. By default serde also accepts a list,
+/// as the members in their order.
 pub fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(reader: D) -> Result<Option<T>, D::Error> {
     let members = Option::<Map<String, Value>>::deserialize(reader)?;
     let read = |members| serde_path_to_error::deserialize(Value::Object(members));
@@ -153,7 +153,7 @@ mod tests {
             assert!(parse_own(text.as_bytes()).is_some(), "{text}");
         }
         assert!(parse(br#"{"a":["\\u0000",1,null,true]}"#).is_some());
-        // RFC 8259 §8.2: half of a surrogate pair is no character.
+        // RFC 8259 §8.2: half of a surrogate pair is not a character.
         assert!(parse(br#""\ud800""#).is_none() && parse(b"\"\xff\"").is_none());
     }
 

@@ -1,4 +1,4 @@
-//! PLATFORM: what the rest is built with. Knows nothing of tokens, delegations or HTTP routes.
+//! PLATFORM: general building blocks. Independent of tokens, delegations and HTTP routes.
 pub mod base64url;
 pub mod clock;
 pub mod config;

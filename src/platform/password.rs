@@ -1,4 +1,4 @@
-//! Client secrets at rest: Argon2id (RFC 9106) as PHC strings, verified off the async threads.
+//! Stored client secrets: Argon2id (RFC 9106) as PHC strings. Use a blocking thread to verify.
 
 use std::sync::LazyLock;
 
@@ -18,8 +18,8 @@ pub fn hash(secret: &SecretString) -> Result<String, Fault> {
     Ok(hash.to_string())
 }
 
-/// Which of the hashes the secret belongs to. Always does the work of at least one verification, so that an unknown
-/// client, which has no hash, takes as long as a known one with a wrong secret.
+/// The index of the hash that the secret matches. Always does the work of at least one verification: an
+/// unknown client, which has no hash, takes as long as a known client with a wrong secret.
 pub fn matching(secret: &SecretString, hashes: &[String]) -> Option<usize> {
     let secret = secret.expose_secret().as_bytes();
     if hashes.is_empty() {
@@ -30,7 +30,7 @@ pub fn matching(secret: &SecretString, hashes: &[String]) -> Option<usize> {
     places.fold(None, |found, (place, hash)| if matches(secret, hash) { Some(place) } else { found })
 }
 
-/// Whether the secret belongs to any of the hashes.
+/// Whether the secret matches any of the hashes.
 pub fn verify(secret: &SecretString, hashes: &[String]) -> bool {
     matching(secret, hashes).is_some()
 }

@@ -1,4 +1,4 @@
-//! Errors of PostgreSQL in the words of an operator: what failed, where, and what to do.
+//! Errors of PostgreSQL for operators: what failed, where, and what to do.
 
 use std::io::ErrorKind;
 
@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::fault::Fault;
 
-/// A connection that could not be opened. Never shows a password.
+/// An error for a connection that could not be opened. Never contains a password.
 pub fn connecting(options: &PgConnectOptions, error: &sqlx::Error) -> Fault {
     let (place, user) = (place(options), options.get_username());
     let hint = hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -31,7 +31,7 @@ fn text(error: &sqlx::Error) -> String {
     }
 }
 
-/// What to do about an error, where that is known.
+/// What to do about an error, if known.
 pub fn hint(error: &sqlx::Error) -> Option<&'static str> {
     match error {
         sqlx::Error::Io(cause) => match cause.kind() {

@@ -1,15 +1,15 @@
-//! What this process asks of the operating system: no core dumps, which would hold keys, and as many descriptors as it
-//! may have.
+//! Process settings of the operating system: no core dumps, which would contain keys, and the highest allowed
+//! limit of descriptors.
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 use super::fault::{Context, Fault};
 
-/// Descriptors that are not for connections of clients: the database, other servers, files, event loops.
+/// Descriptors that are not for client connections: the database, other servers, files, event loops.
 const RESERVED: usize = 256;
 
-/// Forbids core dumps, and that processes of the same user read the memory or the descriptors of this one. Programs that
-/// this process starts are readable again, but make no core dumps either.
+/// Forbids core dumps, and access of other processes of the same user to this process's memory and
+/// descriptors. Programs that this process starts are accessible again, but make no core dumps either.
 pub fn forbid_core_dumps() -> Result<(), Fault> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("forbidding core dumps")?;
     #[cfg(target_os = "linux")]
@@ -17,27 +17,29 @@ pub fn forbid_core_dumps() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Raises the limit of open descriptors as far as the operating system lets it; answers the limit that holds now.
+/// Raises the limit of open descriptors as far as the operating system allows. Returns the limit now in
+/// force.
 pub fn raise_descriptors() -> Result<usize, Fault> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of descriptors")?;
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
-        // Some systems name a hard limit that they do not grant.
+        // Some systems report a hard limit that they do not grant.
         tracing::warn!(soft, hard, "the limit of descriptors could not be raised");
     }
     descriptors()
 }
 
-/// How many descriptors may be open at a time.
+/// The limit of open descriptors.
 pub fn descriptors() -> Result<usize, Fault> {
     let (soft, _): (rlim_t, rlim_t) =
         getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of descriptors")?;
     Ok(usize::try_from(soft).unwrap_or(usize::MAX))
 }
 
-/// How many connections of clients fit below a limit of descriptors, beside `others` that are known to be needed.
+/// How many client connections fit within a limit of descriptors, besides `others` that are needed for known
+/// purposes.
 pub fn connections_below(descriptors: usize, others: usize) -> usize {
     let reserved = RESERVED.saturating_add(others);
-    // Where there is little, half of it.
+    // If the limit is low, half of it.
     descriptors.saturating_sub(reserved).max(descriptors / 2).max(1)
 }
 

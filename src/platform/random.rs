@@ -1,4 +1,4 @@
-//! Unpredictable bytes, and identifiers made of them.
+//! Random bytes from the operating system, and identifiers made of them.
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
@@ -14,12 +14,12 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], Fault> {
     Ok(bytes)
 }
 
-/// 256 bits as base64url: secrets that need no escaping anywhere (standards CB-04).
+/// 256 random bits as base64url: needs no escaping in any format.
 pub fn token() -> Result<String, Fault> {
     bytes::<32>().map(base64url::encode)
 }
 
-/// A UUID of version 7 (RFC 9562 §5.7): sorts by the time it was made.
+/// A UUID of version 7 (RFC 9562 §5.7): sorts by creation time.
 pub fn id(now: OffsetDateTime) -> Result<Uuid, Fault> {
     let millis = u64::try_from(clock::micros(now) / 1_000).unwrap_or_default();
     Ok(uuid::Builder::from_unix_timestamp_millis(millis, &bytes()?).into_uuid())

@@ -1,4 +1,5 @@
-//! Secrets that neither print nor linger, and the master key that everything stored secretly hangs on.
+//! Secrets that are not printed and are cleared from memory, and the master key that protects all stored
+//! secrets.
 
 use std::path::Path;
 
@@ -9,18 +10,18 @@ use super::digest::{MacKey, sha256};
 use super::fault::{Context, Fault};
 use super::{base64url, random};
 
-/// Whether two byte strings are equal, in a time that depends on their lengths only.
+/// Compares two byte strings in a time that depends only on their lengths.
 pub fn equal(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }
 
-/// Reads a secret from a file; a line break at its end does not belong to it.
+/// Reads a secret from a file, without the line break at its end.
 pub fn read_file(path: &Path) -> Result<SecretString, Fault> {
     let text = std::fs::read_to_string(path).context(&format!("reading {}", path.display()))?;
     Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
 }
 
-/// 256 bits from which the keys for sealing, nonces and remembered secrets are derived.
+/// 256 bits from which the keys for sealing, nonces and cached secrets are derived.
 #[derive(Clone)]
 pub struct MasterKey(Zeroizing<[u8; 32]>);
 
@@ -35,7 +36,7 @@ impl MasterKey {
         random::bytes().map(|bytes| Self(Zeroizing::new(bytes)))
     }
 
-    /// Reads the key as operators write it: 32 bytes in base64url, white space around it ignored.
+    /// Parses the key as operators write it: 32 bytes in base64url, surrounding white space ignored.
     pub fn parse(text: &SecretString) -> Result<Self, Fault> {
         let text = text.expose_secret().trim();
         let refuse = |why: &str| {
@@ -61,13 +62,13 @@ impl MasterKey {
         SecretString::from(base64url::encode(self.0.as_slice()))
     }
 
-    /// Says which key this is without saying anything about it.
+    /// Identifies the key without revealing any of it.
     pub fn id(&self) -> String {
         let digest = sha256(&[b"actchain master key id", self.0.as_slice()]);
         base64url::encode(digest.get(..9).unwrap_or_default())
     }
 
-    /// A key for one purpose; different purposes give unrelated keys.
+    /// Derives a key for one purpose; keys of different purposes are unrelated.
     pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(MacKey::new(&self.0).mac(purpose.as_bytes()))
     }

@@ -9,12 +9,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::config::{Log, LogFormat};
 use super::fault::{Context, Fault};
 
-/// Seconds, from a tenth of a millisecond to ten seconds.
+/// Bucket limits in seconds, from a tenth of a millisecond to ten seconds.
 const TIME_BUCKETS: [f64; 12] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
 const SIZE_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// Starts writing logs to standard error. A second call in one process changes nothing.
+/// Starts writing logs to standard error. A second call in one process has no effect.
 pub fn start_logs(log: &Log) -> Result<(), Fault> {
     let filter = EnvFilter::try_new(&log.filter).context("log.filter")?;
     let lines = tracing_subscriber::fmt()
@@ -29,12 +29,12 @@ pub fn start_logs(log: &Log) -> Result<(), Fault> {
         }
         LogFormat::Text => lines.compact().finish().try_init(),
     };
-    // Tests run several servers in one process; the first one's settings hold.
+    // Tests run several servers in one process; the first server's settings apply.
     drop(started);
     Ok(())
 }
 
-/// The process's metrics, collected from the first call on.
+/// The metrics of this process, collected from the first call on.
 pub fn metrics() -> Result<PrometheusHandle, Fault> {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     if let Some(handle) = HANDLE.get() {
@@ -46,7 +46,7 @@ pub fn metrics() -> Result<PrometheusHandle, Fault> {
         .context("metrics")?
         .build_recorder();
     let handle = HANDLE.get_or_init(|| recorder.handle()).clone();
-    // Fails only where another thread was faster; then its recorder is the one that counts.
+    // Fails only if another thread was faster; then that thread's recorder is used.
     drop(metrics::set_global_recorder(recorder));
     Ok(handle)
 }

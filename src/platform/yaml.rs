@@ -1,5 +1,5 @@
-//! Strict YAML whose errors name file, line, column and the path in the document. An error never quotes the text of the
-//! file: a secret may be beside the mistake.
+//! Strict YAML. Errors name file, line, column and the path in the document. They never quote text of the
+//! file: a secret may be next to the mistake.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
@@ -13,12 +13,13 @@ use serde_saphyr::{DuplicateKeyPolicy, Location, Options, Spanned};
 
 use super::fault::Fault;
 
-/// The longest unknown name that an error repeats.
+/// Longest unknown name that an error repeats.
 const MAX_NAME: usize = 32;
-/// Nodes that all aliases of a document can expand to, counting the beginning and the end of each list and mapping.
+/// Most nodes that all aliases of a document may expand to, counting the beginning and the end of each list
+/// and mapping.
 const MAX_ALIASED: usize = 100_000;
 
-/// Where each value of a document is in its file.
+/// The position of each value of a document in its file.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     origin: String,
@@ -26,7 +27,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// `file:line:column` of the value at a path such as `clients[0].scopes`, or of the nearest value around it.
+    /// `file:line:column` of the value at a path such as `clients[0].scopes`, or of the nearest enclosing
+    /// value.
     pub fn of(&self, path: &str) -> String {
         let mut nearest = path;
         loop {
@@ -42,7 +44,7 @@ impl Places {
     }
 }
 
-/// One entry of a document, for errors that come up after the document was read.
+/// One entry of a document, for errors found after parsing.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
     document: Arc<Places>,
@@ -50,7 +52,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// The entry at a path.
     pub fn new(document: &Arc<Places>, path: String) -> Self {
         Self { document: Arc::clone(document), path }
     }
@@ -77,11 +78,11 @@ impl Display for Place {
     }
 }
 
-/// Reads a document.
+/// Parses a document.
 ///
 /// # Errors
-/// A fault with the place and the reason: a syntax error, a key that is there twice, an unknown or missing member, a value
-/// of another type, or a NUL character, which PostgreSQL cannot store.
+/// A fault with the place and the reason: a syntax error, a duplicate key, an unknown or missing member, a
+/// value of the wrong type, or a NUL character, which PostgreSQL cannot store.
 pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Places), Fault> {
     refuse_tags(origin, text)?;
     let places = places(origin, text)?;
@@ -99,11 +100,11 @@ pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Places)
     }
 }
 
-/// Reads a list that restricts nothing where it is absent. A name without a value (`scopes:`) is an error and not an absent
-/// list.
+/// Reads a list whose absence means no restriction. A name without a value (`scopes:`) is an error, not an
+/// absent list.
 ///
 /// # Errors
-/// The value has another type.
+/// The value has the wrong type.
 pub fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
@@ -113,7 +114,8 @@ pub fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
 fn options(duplicates: DuplicateKeyPolicy) -> Options {
     let mut aliases = AliasLimits::default();
     aliases.max_total_replayed_events = MAX_ALIASED;
-    // YAML 1.2: `y`, the name of a coordinate in every elliptic JWK, is a name and not «yes»; and there are no merge keys.
+    // YAML 1.2: `y`, the name of a coordinate in every elliptic-curve JWK, is a string and not «yes». Merge
+    // keys are refused.
     serde_saphyr::options! {
         strict_booleans: true,
         with_snippet: false,
@@ -123,8 +125,8 @@ fn options(duplicates: DuplicateKeyPolicy) -> Options {
     }
 }
 
-/// Refuses every tag: `!!binary` decodes text, and a tag of another program would be ignored. A syntax error is left to
-/// the reader that explains it.
+/// Refuses every tag: `!!binary` decodes text, and a tag of another program would be ignored. Syntax errors
+/// are left to the parser that explains them.
 fn refuse_tags(origin: &str, text: &str) -> Result<(), Fault> {
     for (event, span) in Parser::new_from_str(text).map_while(Result::ok) {
         let (Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, _, tag) | Event::MappingStart(_, _, tag)) =
@@ -140,7 +142,7 @@ fn refuse_tags(origin: &str, text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The shape of a document. It keeps no values.
+/// The structure of a document, without its values.
 enum Node {
     Mapping(Vec<(Spanned<String>, Spanned<Node>)>),
     List(Vec<Spanned<Node>>),
@@ -207,7 +209,7 @@ impl Places {
     }
 }
 
-/// An unknown name as far as an error may repeat it. What has digits or signs may be part of a secret.
+/// An unknown name, if an error may repeat it. A name with digits or signs may be part of a secret.
 fn shown(name: &str) -> Option<&str> {
     let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     ((1..=MAX_NAME).contains(&name.len()) && plain).then_some(name)
@@ -220,12 +222,12 @@ fn explain(places: &Places, path: &str, error: &serde_saphyr::Error) -> Fault {
     };
     let member = path.rsplit(['.', '[']).next().filter(|name| !name.is_empty()).unwrap_or("the document");
     let member = shown(member).unwrap_or("the value");
-    // A path to nothing is written as a dot.
+    // The parser writes an empty path as a dot.
     let path = if path.is_empty() || path == "." { String::new() } else { format!("{}: ", shown_path(path)) };
     Fault::new(format!("{place}: {path}{}", reason(error, member)))
 }
 
-/// A path as far as an error may repeat it: a key can be part of a secret, too.
+/// A path without the parts that an error must not repeat: a key can be part of a secret.
 fn shown_path(path: &str) -> String {
     let part = |part: &str| {
         let (name, index) = part.split_once('[').map_or((part, ""), |(name, index)| (name, index));
@@ -235,7 +237,7 @@ fn shown_path(path: &str) -> String {
     path.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
-/// Why, in words that hold nothing of the file.
+/// The reason in words that contain no text of the file.
 fn reason(error: &serde_saphyr::Error, member: &str) -> String {
     use serde_saphyr::Error;
     let list = |names: &[&str]| names.join(", ");
@@ -283,7 +285,7 @@ fn reason(error: &serde_saphyr::Error, member: &str) -> String {
             format!("the aliases of the file stand for more than {MAX_ALIASED} values: write them out")
         }
         Error::Budget { .. } => "the file is too large or too deep".to_owned(),
-        // The parser's words: fixed sentences with at most one character of the file.
+        // Text of the parser: fixed sentences with at most one character of the file.
         Error::ExternalMessage { msg, .. } => {
             let words = msg.split(" at char ").next().unwrap_or_default();
             format!("this is not valid YAML: {words}")
@@ -292,7 +294,7 @@ fn reason(error: &serde_saphyr::Error, member: &str) -> String {
     }
 }
 
-/// What a list of this name may hold.
+/// An example value for a list of this name.
 fn example(member: &str) -> &'static str {
     match member {
         "audiences" | "delegation_audiences" => "\"https://mail.example.com\"",

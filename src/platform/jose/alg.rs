@@ -1,4 +1,4 @@
-//! The signature algorithms accepted anywhere (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864). Never `none`, never a MAC.
+//! The accepted signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864). Never `none`, never a MAC.
 
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,10 @@ pub enum Alg {
 }
 
 impl Alg {
-    /// All of them, in the order in which metadata lists them.
+    /// All algorithms, in the order of the metadata document.
     pub const ALL: [Self; 6] =
         [Self::ES256, Self::EdDSA, Self::Ed25519, Self::ES384, Self::RS256, Self::PS256];
 
-    /// The registered name.
     pub fn name(self) -> &'static str {
         match self {
             Self::ES256 => "ES256",
@@ -37,12 +36,12 @@ impl Alg {
         }
     }
 
-    /// Reads a registered name; the comparison is exact (RFC 8725 §3.1).
+    /// Parses a registered name; the comparison is exact (RFC 8725 §3.1).
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|alg| alg.name() == name)
     }
 
-    /// One key signs with one algorithm, but Ed25519 has two names for the same one.
+    /// Compares algorithms. A key signs with one algorithm, but the Ed25519 algorithm has two names.
     pub fn same_as(self, other: Self) -> bool {
         self == other || (self.is_ed25519() && other.is_ed25519())
     }
@@ -51,7 +50,7 @@ impl Alg {
         matches!(self, Self::EdDSA | Self::Ed25519)
     }
 
-    /// The exact length of a signature in bytes, where the algorithm fixes it (RFC 7518 §3.4, RFC 8037 §3.1).
+    /// The exact length of a signature in bytes, if the algorithm fixes it (RFC 7518 §3.4, RFC 8037 §3.1).
     pub(super) fn signature_bytes(self) -> Option<usize> {
         match self {
             Self::ES256 | Self::EdDSA | Self::Ed25519 => Some(64),

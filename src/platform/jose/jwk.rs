@@ -7,19 +7,19 @@ use serde_json::{Map, Value, json};
 use super::Alg;
 use crate::platform::{base64url, digest};
 
-/// Members that only a private or symmetric key has (RFC 7518 §6.2.2, §6.3.2, §6.4.1; RFC 8037 §2).
+/// Members of private or symmetric keys only (RFC 7518 §6.2.2, §6.3.2, §6.4.1; RFC 8037 §2).
 const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// Why a JWK cannot be used to verify signatures.
+/// The reason that a JWK cannot verify signatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadJwk {
-    /// It holds private or symmetric key material.
+    /// The JWK contains private or symmetric key material.
     #[error("the key holds private or symmetric key material")]
     Private,
-    /// Its type, curve, size or purpose is not one that verifies signatures here.
+    /// The type, curve, size or purpose of the key is not supported for verification.
     #[error("the key's type, curve, size or use is not supported")]
     Unsupported,
-    /// A member is missing, has the wrong type or length, or is not in its one canonical spelling.
+    /// A member is missing, has the wrong type or length, or is not in its canonical spelling.
     #[error("the key is malformed")]
     Malformed,
 }
@@ -32,7 +32,7 @@ enum Material {
     Rsa { n: String, e: String },
 }
 
-/// A public key that verifies signatures, checked when it was read.
+/// A public key that verifies signatures; it is checked when it is parsed.
 #[derive(Clone)]
 pub struct PublicKey {
     material: Material,
@@ -49,10 +49,7 @@ impl std::fmt::Debug for PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a JWK. Unknown members are ignored (RFC 7517 §4).
-    ///
-    /// # Errors
-    /// [`BadJwk`] says what is wrong with the key.
+    /// Parses a JWK. Unknown members are ignored (RFC 7517 §4).
     pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, BadJwk> {
         if SECRET_MEMBERS.iter().any(|name| jwk.contains_key(*name)) {
             return Err(BadJwk::Private);
@@ -84,12 +81,9 @@ impl PublicKey {
         }
     }
 
-    /// Reads a JWK as others publish it: numbers with leading zeros or without them, padded base64url, and members that
-    /// are `null` or empty where they should be left out. The key is the same, and so is its thumbprint. What a client
-    /// sends in a request is read by [`PublicKey::from_jwk`] alone.
-    ///
-    /// # Errors
-    /// [`BadJwk`] says what is wrong with the key.
+    /// Parses a JWK as other parties publish it. Accepts numbers with or without leading zeros, padded
+    /// base64url, and members that are `null` or empty instead of absent. The key and its thumbprint are the
+    /// same as in canonical form. Keys in requests of clients are parsed by [`PublicKey::from_jwk`] only.
     pub fn from_published(jwk: &Map<String, Value>) -> Result<Self, BadJwk> {
         Self::from_jwk(&super::jwk_set::canonical(jwk))
     }
@@ -99,17 +93,17 @@ impl PublicKey {
         &self.thumbprint
     }
 
-    /// The key id that came with the key.
+    /// The `kid` of the JWK, if any.
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }
 
-    /// Whether a signature by this algorithm may be checked with this key: one key, one algorithm (RFC 8725 §3.1).
+    /// Whether this key may verify signatures of this algorithm: one key, one algorithm (RFC 8725 §3.1).
     pub fn allows(&self, alg: Alg) -> bool {
         self.material.suits(alg) && self.alg.is_none_or(|own| own.same_as(alg))
     }
 
-    /// The public members only, for a JWK Set: `kty` and key material with `alg`, `kid` and `use`.
+    /// The JWK for a JWK Set: `kty` and public key material, with `alg`, `kid` and `use`.
     pub fn to_jwk(&self, alg: Alg, kid: &str) -> Value {
         let mut jwk = match &self.material {
             Material::P256 { x, y } => json!({"kty": "EC", "crv": "P-256", "x": x, "y": y}),
@@ -125,7 +119,7 @@ impl PublicKey {
         jwk
     }
 
-    /// Whether something can be sealed to it.
+    /// Whether a document can be encrypted to this key.
     pub fn can_decrypt(&self) -> bool {
         matches!(self.material, Material::P256 { .. } | Material::P384 { .. })
     }
@@ -136,8 +130,8 @@ impl PublicKey {
 }
 
 impl Material {
-    /// The hash input of RFC 7638 §3.3: required members only, in code point order, without white space. The values
-    /// are base64url and curve names, so nothing needs escaping.
+    /// The hash input of RFC 7638 §3.3: required members only, in code point order, without white space. The
+    /// values are base64url and curve names, so they need no escaping.
     fn canonical(&self) -> String {
         match self {
             Self::P256 { x, y } => format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#),
@@ -188,13 +182,13 @@ fn elliptic(jwk: &Map<String, Value>) -> Result<Material, BadJwk> {
             }
             Ok(Material::P256 { x, y })
         }
-        // A point off P-384 is refused by the verification itself; no signature ever checks out under it.
+        // A point that is not on P-384 is refused during verification: no signature is valid under it.
         "P-384" => Ok(Material::P384 { x: coordinate(jwk, "x", 48)?, y: coordinate(jwk, "y", 48)? }),
         _ => Err(BadJwk::Unsupported),
     }
 }
 
-/// RFC 8725 §3.4: a point that is not on the curve is no key.
+/// RFC 8725 §3.4: a point that is not on the curve is refused.
 fn on_p256(x: &str, y: &str) -> bool {
     let (Some(x), Some(y)) = (base64url::decode(x), base64url::decode(y)) else { return false };
     let sec1: Vec<u8> = std::iter::once(4).chain(x).chain(y).collect();
@@ -214,8 +208,8 @@ fn octet_pair(jwk: &Map<String, Value>) -> Result<Material, BadJwk> {
     }
 }
 
-/// A point on the curve in its one encoding (RFC 8032 §5.1.3), and not of small order: under such a point a signature
-/// can be made without any private key.
+/// Checks that a point on the curve is in canonical encoding (RFC 8032 §5.1.3) and not of small order. Under
+/// a point of small order, a signature can be made without the private key.
 fn is_sound_ed25519(x: &str) -> bool {
     let encoded = base64url::decode(x).and_then(|bytes| CompressedEdwardsY::from_slice(&bytes).ok());
     let Some((encoded, point)) = encoded.and_then(|encoded| Some((encoded, encoded.decompress()?))) else {
@@ -224,8 +218,8 @@ fn is_sound_ed25519(x: &str) -> bool {
     !point.is_small_order() && point.compress() == encoded
 }
 
-/// RSA of 2048 to 4096 bits (RFC 7518 §3.3; the upper bound caps what a stranger can make us compute), with the
-/// shortest encodings only, else one key has many thumbprints (RFC 7638 §7).
+/// RSA of 2048 to 4096 bits (RFC 7518 §3.3). The upper bound limits the computation that a client can cause.
+/// Only the shortest encoding is accepted, else one key would have many thumbprints (RFC 7638 §7).
 fn rsa(jwk: &Map<String, Value>) -> Result<Material, BadJwk> {
     let (n, e) = (text(jwk, "n")?, text(jwk, "e")?);
     let modulus = base64url::decode(n).ok_or(BadJwk::Malformed)?;
@@ -242,7 +236,7 @@ fn rsa(jwk: &Map<String, Value>) -> Result<Material, BadJwk> {
     Ok(Material::Rsa { n: n.to_owned(), e: e.to_owned() })
 }
 
-/// `use` and `key_ops`, where present, must allow verifying (RFC 7517 §4.2, §4.3).
+/// `use` and `key_ops`, if present, must allow verification (RFC 7517 §4.2, §4.3).
 fn may_verify(jwk: &Map<String, Value>) -> bool {
     let used = jwk.get("use").is_none_or(|used| used == "sig");
     let operations = jwk.get("key_ops").is_none_or(|operations| {
@@ -268,7 +262,7 @@ mod tests {
 
     #[test]
     fn jt_01_thumbprints_match_the_published_vectors() {
-        // KAT-01, KAT-03, KAT-05
+        // RFC 7638 §3.1, RFC 9449 §6.1 and RFC 8037 appendix A.3.
         let rsa = read(json!({"kty":"RSA","n":RSA_N,"e":"AQAB","alg":"RS256","kid":"2011-04-29"})).unwrap();
         assert_eq!(rsa.thumbprint(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
         assert_eq!(read(tk2()).unwrap().thumbprint(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");

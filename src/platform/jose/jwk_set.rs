@@ -1,33 +1,33 @@
-//! JWK Sets of other parties (RFC 7517 §5): each key is read by itself, and a key that cannot be used is named.
+//! JWK Sets of other parties (RFC 7517 §5). Each key is parsed by itself, and unusable keys are listed with a
+//! reason.
 
 use serde_json::{Map, Value};
 
 use super::{Alg, BadJwk, PublicKey};
 use crate::platform::base64url;
 
-/// The keys of a set.
 #[derive(Debug, Clone, Default)]
 pub struct JwkSet {
-    /// Those that verify signatures.
+    /// Keys that verify signatures.
     pub keys: Vec<PublicKey>,
-    /// Those that do not, in the order of the set.
+    /// Keys that verify no signatures, in the order of the set.
     pub unusable: Vec<UnusableKey>,
 }
 
-/// A key of a set that is passed over (RFC 7517 §5).
+/// A key of a set that is ignored (RFC 7517 §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusableKey {
-    /// `kid`, where the key has one.
+    /// `kid`, if the key has one.
     pub kid: Option<String>,
-    /// Why the key verifies nothing.
+    /// Why the key verifies no signatures.
     pub problem: BadJwk,
-    /// The same for a person, as exactly as the key shows it. It repeats no text of the key.
+    /// The same reason as text for a person, as specific as possible. Never contains text of the key.
     pub reason: String,
-    /// Whether the key is for encryption: such keys belong into many sets.
+    /// Whether the key is for encryption, which is normal in many sets.
     pub encrypts: bool,
 }
 
-/// Why a key verifies nothing, in words.
+/// Why a key verifies no signatures, in words.
 fn reason(jwk: &Value, problem: BadJwk) -> String {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let bits = text("n").and_then(|n| base64url::decode(n.trim_end_matches('='))).map(|n| n.len() * 8);
@@ -49,7 +49,7 @@ fn reason(jwk: &Value, problem: BadJwk) -> String {
 }
 
 impl JwkSet {
-    /// Reads a set; `None` if the value is not a set at all.
+    /// Parses a set; `None` if the value is not a set at all.
     pub fn read(set: &Value) -> Option<Self> {
         let list = set.as_object()?.get("keys")?.as_array()?;
         let mut read = Self::default();
@@ -68,7 +68,7 @@ impl JwkSet {
     }
 }
 
-/// The same key with each number in its one spelling (RFC 7518 §2, §6.2.1.2) and without empty members.
+/// The same key with each number in canonical form (RFC 7518 §2, §6.2.1.2) and without empty members.
 pub(super) fn canonical(jwk: &Map<String, Value>) -> Map<String, Value> {
     let present = |value: &Value| !value.is_null() && value.as_str().is_none_or(|text| !text.is_empty());
     let mut jwk: Map<String, Value> = jwk
@@ -93,12 +93,12 @@ pub(super) fn canonical(jwk: &Map<String, Value>) -> Map<String, Value> {
     jwk
 }
 
-/// How many bytes the one spelling of a number has.
+/// Number of bytes of a number in canonical form.
 #[derive(Debug, Clone, Copy)]
 enum Length {
-    /// No leading zero byte.
+    /// Without leading zero bytes.
     Shortest,
-    /// Exactly so many, with leading zero bytes.
+    /// Exactly this many, with leading zero bytes.
     Bytes(usize),
     /// Not a number: only padding is removed.
     AsWritten,

@@ -1,30 +1,30 @@
-//! Compact JWS with a JSON payload (RFC 7515 §3.1, RFC 7519), read strictly before anything in it is believed.
+//! Compact JWS with a JSON payload (RFC 7515 §3.1, RFC 7519). Parsing is strict and comes before any use of
+//! the content.
 
 use serde_json::{Map, Value};
 
 use super::{Alg, PublicKey};
 use crate::platform::{base64url, json};
 
-/// The longest token that is looked at (standards GN-16).
+/// Longest token that is parsed, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// The members of a JOSE header that anything here looks at (RFC 7515 §4.1).
+/// The members of a JOSE header (RFC 7515 §4.1) that this server reads.
 #[derive(Debug, Clone)]
 pub struct Header {
-    /// The algorithm as written; it may be one that nothing here accepts.
+    /// The algorithm as written; it may be unsupported.
     pub alg: String,
-    /// The declared media type.
+    /// The media type of the token.
     pub typ: Option<String>,
-    /// Which key signed, by a name that is only a hint.
+    /// The id of the signing key: only a hint.
     pub kid: Option<String>,
-    /// The key in the header, where there is one; only DPoP proofs may use it.
+    /// The key in the header, if any; only DPoP proofs may use it.
     pub jwk: Option<Map<String, Value>>,
 }
 
 /// A well-formed JWS whose signature has **not** been checked.
 #[derive(Debug, Clone)]
 pub struct Jws<'a> {
-    /// The protected header.
     pub header: Header,
     pub claims: Map<String, Value>,
     signing_input: &'a str,
@@ -32,14 +32,15 @@ pub struct Jws<'a> {
 }
 
 impl<'a> Jws<'a> {
-    /// Reads a token in compact serialisation. `None` for anything else: wrong characters, other than two dots, too
-    /// long, a header or payload that is not one JSON object with unique names, `crit` or `b64` (none is understood
-    /// here, RFC 7515 §4.1.11, RFC 7797 §7), or a header member of the wrong type.
+    /// Parses the compact serialization. `None` for wrong characters, for a number of dots other than two,
+    /// and for a token that is too long. Also for a header or payload that is not one JSON object with unique
+    /// names, and for a header member of the wrong type. `crit` and `b64` are refused because no extension is
+    /// supported (RFC 7515 §4.1.11, RFC 7797 §7).
     pub fn parse(token: &'a str) -> Option<Self> {
         Self::parse_within(token, MAX_TOKEN_BYTES)
     }
 
-    /// The same for documents that may be longer than tokens, such as status lists.
+    /// As [`Jws::parse`], for documents that may be longer than tokens, such as status lists.
     pub fn parse_within(token: &'a str, max_bytes: usize) -> Option<Self> {
         if token.len() > max_bytes {
             return None;
@@ -55,7 +56,7 @@ impl<'a> Jws<'a> {
         Some(Self { header: Header::read(&header)?, claims, signing_input, signature })
     }
 
-    /// Whether the signature is this key's, by an algorithm that the caller allows and the key fits.
+    /// Verifies the signature with this key. The algorithm must be in `allowed` and fit the key.
     pub fn verified_by(&self, key: &PublicKey, allowed: &[Alg]) -> bool {
         let Some(alg) = Alg::parse(&self.header.alg) else { return false };
         if !allowed.contains(&alg) || !key.allows(alg) || !self.has_length_for(alg) {
@@ -65,12 +66,11 @@ impl<'a> Jws<'a> {
         jsonwebtoken::crypto::verify(self.signature, input, key.decoding(), alg.backend()).unwrap_or(false)
     }
 
-    /// What the signature covers: unlike the whole token it has one spelling only (ECDSA is malleable).
+    /// The signed part. Unlike the whole token, it has only one spelling: ECDSA signatures are malleable.
     pub fn signing_input(&self) -> &'a str {
         self.signing_input
     }
 
-    /// A claim that is a string.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.claims.get(name).and_then(Value::as_str)
     }
@@ -96,8 +96,8 @@ impl Header {
         Some(Self { alg: text("alg")??, typ: text("typ")?, kid: text("kid")?, jwk })
     }
 
-    /// Whether `typ` names this media type, with or without the `application/` prefix, in any case
-    /// (RFC 7515 §4.1.9, RFC 9068 §4).
+    /// Whether `typ` is this media type, with or without the `application/` prefix, ignoring case (RFC 7515
+    /// §4.1.9, RFC 9068 §4).
     pub fn is_typed(&self, expected: &str) -> bool {
         self.typ.as_deref().is_some_and(|typ| {
             let typ = typ.to_ascii_lowercase();

@@ -1,6 +1,6 @@
-//! Secrets at rest as JWEs (RFC 7516): `dir` with A256GCM under a key derived from the master key, or under a data key
-//! that is itself sealed so. The protected header, which the cipher authenticates, names the row, so that values cannot
-//! be swapped.
+//! Stored secrets as JWEs (RFC 7516): `dir` with A256GCM under a key derived from the master key, or under a
+//! data key that is itself sealed this way. The protected header, which the cipher authenticates, names the
+//! row, so that values cannot be swapped.
 
 use josekit::jwe::{self, Dir, JweHeader};
 use zeroize::Zeroizing;
@@ -8,15 +8,15 @@ use zeroize::Zeroizing;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::secret::MasterKey;
 
-/// The header member that names what is sealed.
+/// The header member that names the row.
 const ROW: &str = "row";
 
-/// Seals and opens; knows itself by name.
+/// Seals and opens secrets. Each key has an id.
 #[derive(Clone)]
 pub struct SealingKey {
     id: String,
     key: Zeroizing<[u8; 32]>,
-    /// The one before, which only opens.
+    /// The previous key, which is used only to open.
     previous: Option<Box<SealingKey>>,
 }
 
@@ -27,29 +27,29 @@ impl std::fmt::Debug for SealingKey {
 }
 
 impl SealingKey {
-    /// The sealing key of a master key.
+    /// Derives the sealing key of a master key.
     pub fn of(master: &MasterKey) -> Self {
         Self { id: master.id(), key: master.derive("actchain seal A256GCM"), previous: None }
     }
 
-    /// A data key: 32 random bytes under a name of its own.
+    /// A data key: 32 random bytes with their own id; `None` for another length.
     pub fn from_bytes(id: impl Into<String>, bytes: &[u8]) -> Option<Self> {
         let key = Zeroizing::new(<[u8; 32]>::try_from(bytes).ok()?);
         Some(Self { id: id.into(), key, previous: None })
     }
 
-    /// Opens, besides its own, what the master key before has sealed.
+    /// Also opens secrets that were sealed under the previous master key.
     #[must_use]
     pub fn with_previous(self, master: Option<&MasterKey>) -> Self {
         Self { previous: master.map(|master| Box::new(Self::of(master))), ..self }
     }
 
-    /// Its name, which says nothing about it.
+    /// The key's id, which reveals nothing about the key.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Whether a seal was made under this very key.
+    /// Whether a secret was sealed under this key, by the id in its header.
     pub fn made(&self, sealed: &str) -> bool {
         sealed_under(sealed).is_some_and(|id| id == self.id)
     }
@@ -64,11 +64,11 @@ impl SealingKey {
         jwe::serialize_compact(secret, &header, &cipher).context("sealing")
     }
 
-    /// Opens what was sealed for this row.
+    /// Opens a secret that was sealed for this row.
     ///
     /// # Errors
-    /// A fault that names the key when the seal was made under another one, and one that names the row when the seal was
-    /// broken or belongs elsewhere.
+    /// A fault that names the key if the secret was sealed under another key. A fault that names the row if
+    /// the sealed value was altered or belongs to another row.
     pub fn open(&self, row: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let cipher = Dir.decrypter_from_bytes(self.key.as_slice()).context("opening a seal")?;
         if let Some(other) = sealed_under(sealed).filter(|other| *other != self.id) {

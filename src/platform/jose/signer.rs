@@ -1,4 +1,4 @@
-//! Our own signing keys: made here, kept as PKCS#8 or PKCS#1 inside a seal, used through jsonwebtoken.
+//! This server's signing keys: generated here, stored as sealed PKCS#8 or PKCS#1, used through jsonwebtoken.
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde::{Deserialize, Serialize};
@@ -9,19 +9,18 @@ use super::{Alg, PublicKey};
 use crate::platform::base64url;
 use crate::platform::fault::{Context, Fault};
 
-/// What we sign with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SigningAlg {
     #[default]
     ES256,
-    /// Ed25519, named `EdDSA` in headers, the name that deployed verifiers know.
+    /// Ed25519 as `EdDSA` in headers, the name that deployed verifiers support.
     Ed25519,
-    /// For relying parties that know nothing else (RFC 9068 §2.1).
+    /// For relying parties that support no other algorithm (RFC 9068 §2.1).
     RS256,
 }
 
 impl SigningAlg {
-    /// The `alg` that goes into headers and JWKs.
+    /// The `alg` in headers and JWKs.
     pub fn alg(self) -> Alg {
         match self {
             Self::ES256 => Alg::ES256,
@@ -39,13 +38,13 @@ impl SigningAlg {
         }
     }
 
-    /// Reads the name in storage.
+    /// Parses the name in storage.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::ES256, Self::Ed25519, Self::RS256].into_iter().find(|alg| alg.name() == name)
     }
 }
 
-/// A private key that signs, named by the thumbprint of its public half.
+/// A private key that signs, identified by the thumbprint of its public key.
 #[derive(Clone)]
 pub struct SigningKey {
     alg: SigningAlg,
@@ -60,7 +59,7 @@ impl std::fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Makes a key and gives its private form for sealing.
+    /// Generates a key and returns its private form for sealing.
     pub fn generate(alg: SigningAlg) -> Result<(Self, Zeroizing<Vec<u8>>), Fault> {
         let private = Zeroizing::new(match alg {
             SigningAlg::ES256 => generate_p256()?,
@@ -72,7 +71,7 @@ impl SigningKey {
         Ok((Self::from_private(alg, &private)?, private))
     }
 
-    /// Reads the private form that [`SigningKey::generate`] gave.
+    /// Reads the private form that [`SigningKey::generate`] returned.
     pub fn from_private(alg: SigningAlg, private: &[u8]) -> Result<Self, Fault> {
         let encoding = match alg {
             SigningAlg::ES256 => EncodingKey::from_ec_der(private),
@@ -87,27 +86,25 @@ impl SigningKey {
         Ok(Self { alg, encoding, public })
     }
 
-    /// The thumbprint of the public key, which is its `kid`.
+    /// The thumbprint of the public key, used as `kid`.
     pub fn kid(&self) -> &str {
         self.public.thumbprint()
     }
 
-    /// The algorithm.
     pub fn alg(&self) -> Alg {
         self.alg.alg()
     }
 
-    /// The public half.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// The public half as a JWK with `alg`, `kid` and `use`.
+    /// The public key as a JWK with `alg`, `kid` and `use`.
     pub fn public_jwk(&self) -> Value {
         self.public.to_jwk(self.alg(), self.kid())
     }
 
-    /// Signs claims as a JWT of the given `typ`, with our `kid`.
+    /// Signs claims as a JWT with this `typ`, and with the key's thumbprint as `kid`.
     pub fn sign<C: Serialize>(&self, typ: &str, claims: &C) -> Result<String, Fault> {
         let header = Header {
             typ: Some(typ.to_owned()),
@@ -117,7 +114,7 @@ impl SigningKey {
         jsonwebtoken::encode(&header, claims, &self.encoding).context("signing a token")
     }
 
-    /// Signs claims as a proof that carries its own public key (`jwk` in the header, RFC 9449 §4.2).
+    /// Signs claims as a proof with its public key in the `jwk` header (RFC 9449 §4.2).
     pub fn sign_proof<C: Serialize>(&self, typ: &str, claims: &C) -> Result<String, Fault> {
         let mut jwk = self.public_jwk();
         if let Value::Object(members) = &mut jwk {
@@ -131,7 +128,7 @@ impl SigningKey {
         Ok(format!("{input}.{signature}"))
     }
 
-    /// The raw signature over a message, for formats that are not JWTs.
+    /// The raw signature of a message, for formats that are not JWTs.
     pub fn sign_raw(&self, message: &[u8]) -> Result<Vec<u8>, Fault> {
         let text = jsonwebtoken::crypto::sign(message, &self.encoding, self.alg().backend())
             .context("signing a message")?;
@@ -139,7 +136,7 @@ impl SigningKey {
     }
 }
 
-/// Whether `signature` over `message` is by this raw Ed25519 public key (32 bytes).
+/// Verifies a raw Ed25519 signature under a public key of 32 bytes.
 pub fn verify_ed25519(public: &[u8], message: &[u8], signature: &[u8]) -> bool {
     use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
     UnparsedPublicKey::new(&ED25519, public).verify(message, signature).is_ok()

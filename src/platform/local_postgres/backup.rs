@@ -1,4 +1,5 @@
-//! A whole copy of the cluster's database in one file, by PostgreSQL's own programs of the same version.
+//! Copies the cluster's whole database to or from one file, with PostgreSQL's own programs of the same
+//! version.
 
 use std::fs::{self, File};
 use std::process::Stdio;
@@ -9,14 +10,14 @@ use super::{Cluster, lock};
 use crate::platform::fault::{Context, Fault};
 
 impl Cluster {
-    /// Writes the database into a file, as it is at one moment, while others use it.
+    /// Writes a consistent copy of the database into a file while other processes use it.
     pub async fn dump(&self, database: &str, file: File) -> Result<(), Fault> {
         let mut command = self.postmaster.client("pg_dump");
         command.args(["--format=custom", "--no-password", "--dbname"]).arg(database).stdout(file);
         finish(command, "pg_dump").await
     }
 
-    /// Fills the database, which has nothing in it, from such a file: all of it or nothing.
+    /// Loads such a file into an empty database, completely or not at all.
     pub async fn load(&self, database: &str, file: File) -> Result<(), Fault> {
         let mut command = self.postmaster.client("pg_restore");
         command.args(["--exit-on-error", "--single-transaction", "--no-owner", "--no-password", "--dbname"]);
@@ -24,8 +25,8 @@ impl Cluster {
         finish(command, "pg_restore").await
     }
 
-    /// Stops the cluster, and removes it with all that belongs to it but the master key. Only for one that was made a
-    /// moment ago and came to nothing.
+    /// Stops the cluster, and removes it with all its files except the master key. Only for a cluster that
+    /// was just made and could not be filled.
     pub async fn destroy(mut self) -> Result<(), Fault> {
         let place = &self.postmaster.place;
         let deciding = lock::start(&place.data_dir).await?;

@@ -1,4 +1,4 @@
-//! Finds PostgreSQL's own programs (version 15 or newer) on this machine, or says in one sentence what to do.
+//! Finds PostgreSQL's programs (version 15 or newer) on this machine, or says in one sentence what to do.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::platform::fault::Fault;
 
 const OLDEST: u32 = 15;
 
-/// Where installers put the programs if not on `PATH`; `*` stands for a version number.
+/// Folders that installers use outside `PATH`; `*` is a version number.
 const USUAL_FOLDERS: [&str; 16] = [
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -28,7 +28,6 @@ const USUAL_FOLDERS: [&str; 16] = [
     "/usr/local/bin",
 ];
 
-/// One installation of PostgreSQL.
 #[derive(Debug)]
 pub(super) struct Programs {
     pub(super) folder: PathBuf,
@@ -45,7 +44,7 @@ impl Programs {
     }
 }
 
-/// The two settings that say where to look.
+/// The two settings that determine the search.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Search<'a> {
     pub(super) bin_dir: Option<&'a Path>,
@@ -53,7 +52,7 @@ pub(super) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The first installation that fits; a cluster which exists fits only the version that made it.
+    /// The first suitable installation. An existing cluster needs the version that made it.
     pub(super) fn run(self, account: &Account, made_by: Option<u32>) -> Result<Programs, Fault> {
         let mut unfit = Vec::new();
         for folder in self.folders(account) {
@@ -75,7 +74,7 @@ impl Search<'_> {
         Box::new(self.path_folders().chain(asked).chain(usual))
     }
 
-    /// Relative entries are skipped: the server may be started by root from a folder anybody can write to.
+    /// Skips relative entries: root may start the server in a folder that every user can write to.
     fn path_folders(&self) -> impl Iterator<Item = PathBuf> {
         self.path.into_iter().flat_map(std::env::split_paths).filter(|folder| folder.is_absolute())
     }
@@ -111,20 +110,20 @@ impl Search<'_> {
     }
 }
 
-/// Links are followed, because distributions link single programs and not the folder they need beside them.
+/// Follows links: distributions link single programs and not the folder that those programs need.
 fn probe(folder: &Path, account: &Account) -> Option<Programs> {
     let program = folder.join("postgres");
     let real = program.canonicalize().ok()?;
     let homes = [real.parent()?, folder];
     let folder =
         homes.into_iter().find(|home| home.join("postgres").is_file() && home.join("initdb").is_file())?;
-    // Run as the account that will run it later: a folder only root can enter is of no use.
+    // Runs as the account that will run the cluster: a folder that only root can enter is of no use.
     let answer = account.command(&folder.join("postgres"), Path::new("/")).arg("--version").output().ok()?;
     let major = major_version(&String::from_utf8_lossy(&answer.stdout))?;
     Some(Programs { folder: folder.to_owned(), major })
 }
 
-/// Reads "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", but also "… 19devel".
+/// Parses "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", and also "… 19devel".
 pub(super) fn major_version(text: &str) -> Option<u32> {
     let number = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

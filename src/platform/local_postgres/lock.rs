@@ -1,4 +1,5 @@
-//! Who may start, stop and use a cluster. The kernel keeps these locks, so a killed process leaves none behind.
+//! Locks for starting, stopping and using a cluster. The kernel releases them when a process ends, even if it
+//! is killed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -12,34 +13,35 @@ use tokio::time::Instant;
 
 use crate::platform::fault::{Context, Fault};
 
-/// Longer than making a cluster and starting it may take somebody else.
+/// Longer than another process needs to make and start a cluster.
 const START_LOCK_LIMIT: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Proof that nobody else is deciding about a start or stop right now.
+/// The start lock: no other process can start or stop the cluster while this value exists.
 #[derive(Debug)]
 pub(super) struct StartLock(File);
 
 impl StartLock {
-    /// A child that gets this as its standard input keeps the lock until it ends, even if we are killed.
+    /// A child that gets this as its standard input keeps the lock until it ends, even if this process is
+    /// killed.
     pub(super) fn lend(&self) -> Result<Stdio, Fault> {
         self.0.try_clone().map(Stdio::from).context("sharing start.lock")
     }
 }
 
-/// A lock for as long as this is kept. A child which is just being started has a copy of the file for a moment, so
-/// closing ours would not always be enough.
+/// A lock that is kept until this value is dropped. Drop unlocks explicitly: a child that is being started
+/// has a copy of the file for a moment, so closing the file would not always release the lock.
 #[derive(Debug)]
 pub(super) struct Held(File);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // If it fails, the file is closed right after.
+        // If unlocking fails, the file is closed right after.
         self.0.unlock().ok();
     }
 }
 
-/// Waits for the right to decide about a start or stop.
+/// Waits for the start lock, up to [`START_LOCK_LIMIT`].
 pub(super) async fn start(data_dir: &Path) -> Result<StartLock, Fault> {
     let file = open(data_dir, "start.lock")?;
     let deadline = Instant::now() + START_LOCK_LIMIT;
@@ -55,7 +57,7 @@ pub(super) async fn start(data_dir: &Path) -> Result<StartLock, Fault> {
     Ok(StartLock(file))
 }
 
-/// The right to be the one server on a data directory.
+/// The lock of the only server on a data directory; fails if another server has it.
 pub(super) fn server(data_dir: &Path) -> Result<Held, Fault> {
     let mut file = open(data_dir, "server.lock")?;
     if !got(file.try_lock(), "server.lock")? {
@@ -87,13 +89,13 @@ pub(super) fn users(data_dir: &Path, _deciding: &StartLock) -> Result<Held, Faul
     Ok(Held(file))
 }
 
-/// Gives up being a user, and tells whether that was the last one. Whoever comes next waits for `start.lock`.
+/// Stops being a user of the cluster; `true` if no other user remains. New users wait for `start.lock`.
 pub(super) fn leave(users: Held, _deciding: &StartLock) -> Result<bool, Fault> {
     users.0.unlock().context("unlocking users.lock")?;
     got(users.0.try_lock(), "users.lock")
 }
 
-/// The start lock if it can be had at once.
+/// The start lock, if it is free.
 pub(super) fn start_now(data_dir: &Path) -> Result<Option<StartLock>, Fault> {
     let file = open(data_dir, "start.lock")?;
     Ok(got(file.try_lock(), "start.lock")?.then_some(StartLock(file)))
@@ -120,7 +122,7 @@ fn open(data_dir: &Path, name: &str) -> Result<File, Fault> {
         .open(&path)
         .context(&what)?;
     if geteuid().is_root() {
-        // A command run by root must not lock the data directory's owner out for good.
+        // If root runs a command, the owner of the data directory must still be able to open the lock file.
         let owner = std::fs::metadata(data_dir).context(&what)?;
         fchown(&file, Some(owner.uid()), Some(owner.gid())).context(&what)?;
     }

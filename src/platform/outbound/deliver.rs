@@ -1,4 +1,4 @@
-//! Posting something that nobody answers anything to but whether it was taken.
+//! Posts webhooks. Of the response, only the status and `Retry-After` are read.
 
 use std::time::Duration;
 
@@ -8,32 +8,29 @@ use super::Outbound;
 use super::post::retry_after;
 use crate::platform::fault::{Context, Fault};
 
-/// How long one delivery may take.
+/// Time limit for one delivery.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is posted.
 #[derive(Debug)]
 pub struct WebhookRequest<'a> {
-    /// Its media type.
     pub content_type: &'static str,
-    /// Header fields besides.
+    /// Additional header fields.
     pub fields: Vec<(&'static str, String)>,
     pub body: &'a str,
 }
 
-/// What was said to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebhookResponse {
     pub status: u16,
-    /// So many seconds it wants to be left alone.
+    /// Seconds until the receiver wants the next request.
     pub retry_after: Option<u64>,
 }
 
 impl Outbound {
-    /// Posts it, within ten seconds and without following anybody anywhere else; the body of the answer is not read.
+    /// Posts within ten seconds, without following redirects. The body of the response is not read.
     ///
     /// # Errors
-    /// A fault for a forbidden address, and where there is no answer in time.
+    /// A fault for a forbidden address, and if there is no response in time.
     pub async fn deliver(&self, url: &str, delivery: WebhookRequest<'_>) -> Result<WebhookResponse, Fault> {
         let parsed = Url::parse(url).context("delivering an event")?;
         if !self.reach.allows_url(&parsed) {
@@ -44,7 +41,7 @@ impl Outbound {
         for (name, value) in delivery.fields {
             request = request.header(name, value);
         }
-        // The error may name the URL, in which there may be a secret of theirs.
+        // The error may contain the URL, which may contain a secret of the receiver.
         let response =
             request.body(delivery.body.to_owned()).send().await.map_err(reqwest::Error::without_url);
         let response = response.context("no answer")?;

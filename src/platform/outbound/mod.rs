@@ -1,5 +1,5 @@
-//! The one HTTP client that leaves this machine: no redirects, no proxies, bounded in time and size, and never to an
-//! address that is not public (RFC 6890), unless we are on loopback ourselves.
+//! The only HTTP client for outgoing requests: no redirects, no proxies, bounded in time and size. Never
+//! connects to an address that is not public (RFC 6890), unless this server's issuer is on loopback.
 
 mod deliver;
 mod post;
@@ -22,25 +22,24 @@ use self::post::{content_coding, decoded};
 pub use self::proxy::{Bytes, Chunks, Field, ProxyRequest, ProxyResponse, UpstreamError};
 use super::fault::{Context, Fault};
 
-/// The largest document that is fetched.
+/// Largest document that is fetched, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a connection may take over which somebody else's request is passed on.
+/// Time limit for connecting to the receiver of a proxied request.
 const PATIENCE_TO_CONNECT: Duration = Duration::from_secs(10);
 const MOST_IDLE: Duration = Duration::from_secs(20);
 const TIMEOUT_OF_POSTS: Duration = Duration::from_secs(10);
 
-/// Which addresses may be talked to.
+/// The addresses that requests may go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressPolicy {
-    /// Public addresses over https.
     Public,
-    /// Also loopback, over http too: for a server whose own issuer is on loopback.
+    /// Also loopback, and over http too: for a server whose own issuer is on loopback.
     PublicAndLoopback,
 }
 
 impl AddressPolicy {
-    /// What a server with this issuer may reach.
+    /// The policy of a server with this issuer.
     pub fn of_issuer(issuer: &str) -> Self {
         let on_loopback = Url::parse(issuer).is_ok_and(|url| match url.host() {
             Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -59,7 +58,7 @@ impl AddressPolicy {
         !SPECIAL.iter().any(|net| net.contains(&address)) && !wraps_ipv4(address)
     }
 
-    /// Whether a URL may be fetched, as far as that can be said without resolving its host.
+    /// Whether a URL may be fetched, as far as this can be decided without resolving its host.
     fn allows_url(self, url: &Url) -> bool {
         let address = match url.host() {
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
@@ -80,7 +79,7 @@ impl AddressPolicy {
     }
 }
 
-/// The special-purpose registries of RFC 6890 as far as they are not globally reachable, with multicast.
+/// Ranges of the special-purpose registries of RFC 6890 that are not globally reachable, and multicast.
 static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     [
         "0.0.0.0/8",
@@ -115,7 +114,7 @@ static SPECIAL: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
     .collect()
 });
 
-/// Translated and tunnelled forms (NAT64, 6to4) reach an IPv4 address that the list above would not see.
+/// Translated and tunnelled forms (NAT64, 6to4) reach an IPv4 address that the list above would not match.
 fn wraps_ipv4(address: IpAddr) -> bool {
     let IpAddr::V6(address) = address else { return false };
     let segments: [u16; 8] = Ipv6Addr::segments(&address);
@@ -133,25 +132,25 @@ impl Resolve for GuardedResolver {
             if allowed.is_empty() {
                 return Err("the host has no address that may be talked to".into());
             }
-            // The connection is made to exactly these addresses, so that a second answer cannot slip in.
+            // The connection uses exactly these addresses, so that a second DNS answer cannot replace them.
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
 }
 
-/// Fetches documents from elsewhere.
+/// The client for outgoing requests.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     client: reqwest::Client,
-    /// The same without a memory of connections.
+    /// The same client without connection reuse.
     fresh: reqwest::Client,
-    /// For what is passed on: each request brings its own limit of time.
+    /// For proxied requests: each sets its own time limit.
     passing: reqwest::Client,
     reach: AddressPolicy,
 }
 
 impl Outbound {
-    /// A client that reaches so far.
+    /// A client with this address policy.
     pub fn new(reach: AddressPolicy) -> Result<Self, Fault> {
         let guarded = || {
             reqwest::Client::builder()
@@ -169,7 +168,8 @@ impl Outbound {
                 )]))
                 .user_agent(concat!("actchain/", env!("CARGO_PKG_VERSION")))
         };
-        // Shorter than most servers keep idle connections: one that closes just then would cost a request.
+        // Shorter than most servers keep idle connections: reusing a connection that is just closing would
+        // lose a request.
         let passing = guarded().connect_timeout(PATIENCE_TO_CONNECT).pool_idle_timeout(MOST_IDLE);
         let what = "building the HTTP client";
         Ok(Self {
@@ -180,16 +180,17 @@ impl Outbound {
         })
     }
 
-    /// Whether a URL may be fetched at all; said when it is registered, and again when it is fetched.
+    /// Whether a URL may be fetched. Checked when the URL is registered and again when it is fetched.
     pub fn may_fetch(&self, url: &str) -> bool {
         Url::parse(url).is_ok_and(|url| self.reach.allows_url(&url))
     }
 
-    /// Fetches a JSON document of at most 256 KiB within three seconds, whatever media type its publisher gives it. A byte
-    /// order mark before it is left out (RFC 8259 §8.1).
+    /// Fetches a JSON document of at most 256 KiB within three seconds, whatever its media type. A leading
+    /// byte order mark is removed (RFC 8259 §8.1).
     ///
     /// # Errors
-    /// A fault for any status but 200, a redirect, a body that is not JSON, a forbidden address, or a limit.
+    /// A fault for any status but 200, a redirect, a body that is not JSON, a forbidden address, or an
+    /// exceeded limit.
     pub async fn get_json(&self, url: &str) -> Result<Vec<u8>, Fault> {
         let (kind, body) = self.get(url, "application/json, application/jwk-set+json").await?;
         let body = body.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| body.clone(), <[u8]>::to_vec);
@@ -213,8 +214,8 @@ impl Outbound {
         }
     }
 
-    /// A GET is repeated once, on a fresh connection, where the first one ended without a whole answer: a server may close
-    /// a connection that it kept alive just when it is used again (RFC 9110 §9.2.2).
+    /// Sends a GET, and repeats it once on a fresh connection if the first one ended without a complete
+    /// response. A server may close an idle connection just as it is reused (RFC 9110 §9.2.2).
     async fn get(&self, url: &str, accept: &str) -> Result<(Option<String>, Vec<u8>), Fault> {
         let what = format!("fetching {url}");
         let parsed = Url::parse(url).context(&what)?;
@@ -238,11 +239,11 @@ impl Outbound {
     }
 }
 
-/// Why nothing was fetched.
+/// The reason that nothing was fetched.
 enum Unfetched {
-    /// There is no whole answer.
+    /// There is no complete response.
     Transport(reqwest::Error),
-    /// There is an answer that is of no use.
+    /// The response cannot be used.
     Answer(String),
 }
 

@@ -1,5 +1,4 @@
-//! Posting something secret, and reading what is answered to it: all that can be read of it, for an answer can hold a token
-//! that is good once.
+//! Posts secrets, and reads as much of the response as possible: a response can contain a single-use token.
 
 use std::io::Read as _;
 
@@ -12,37 +11,35 @@ use zeroize::Zeroizing;
 use super::{MAX_BYTES, Outbound, TIMEOUT_OF_POSTS};
 use crate::platform::fault::{Context, Fault};
 
-/// The longest rest that a server can ask for, in seconds.
+/// Largest value of `Retry-After` that is used, in seconds.
 const LONGEST_REST: u64 = 86_400;
 
-/// What is posted.
 #[derive(Clone, Copy)]
 pub struct PostRequest<'a> {
-    /// Its media type.
     pub content_type: &'static str,
     /// The value of the `Authorization` field.
     pub authorization: Option<&'a str>,
     pub body: &'a str,
 }
 
-/// What was answered.
 pub struct PostResponse {
     pub status: u16,
-    /// Seconds in which no other request is wanted, at most a day (RFC 9110 §10.2.3).
+    /// Seconds until the server wants the next request, at most a day (RFC 9110 §10.2.3).
     pub retry_after: Option<u64>,
-    /// The body as far as it was read, without its content coding; cleared after use.
+    /// The body as far as it was read, without its content coding; its memory is cleared on drop.
     pub body: Zeroizing<Vec<u8>>,
-    /// Why the body is not all that was answered, where it is not.
+    /// The reason that the body is incomplete; `None` for a complete body.
     pub incomplete: Option<String>,
 }
 
 impl Outbound {
-    /// Posts, and reads the answer, whatever its status, within ten seconds: at most 256 KiB of its body, as it was sent and
-    /// as it was meant. Once there is a status, a body that is too long, that breaks off or that cannot be decoded is an
-    /// incomplete answer and no fault.
+    /// Posts, and reads the response whatever its status, within ten seconds: at most 256 KiB of its body,
+    /// both encoded and decoded. After the status has arrived, a body that is too long, breaks off or cannot
+    /// be decoded makes an incomplete response and not a fault.
     ///
     /// # Errors
-    /// A fault for a forbidden address, and where there is no status in time. It never says what was posted.
+    /// A fault for a forbidden address, and if there is no status in time. Its text never contains what was
+    /// posted.
     pub async fn post(&self, url: &str, post: PostRequest<'_>) -> Result<PostResponse, Fault> {
         let parsed = Url::parse(url).context(&format!("posting to {url:?}"))?;
         if !self.reach.allows_url(&parsed) {
@@ -61,7 +58,7 @@ impl Outbound {
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let coding = content_coding(response.headers());
-        // Large enough from the beginning: a buffer that grows leaves copies behind.
+        // Allocated in full at once: a buffer that grows leaves copies in memory.
         let mut body = Zeroizing::new(Vec::with_capacity(MAX_BYTES));
         let mut incomplete = None;
         let mut chunks = response.bytes_stream();
@@ -86,15 +83,15 @@ impl Outbound {
     }
 }
 
-/// The content coding of an answer (RFC 9110 §8.4), where it has one.
+/// The content coding of a response (RFC 9110 §8.4), if any.
 pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
     let named = headers.get_all("content-encoding").iter().filter_map(|value| value.to_str().ok());
     let named = named.collect::<Vec<_>>().join(", ").trim().to_ascii_lowercase();
     (!named.is_empty() && named != "identity").then_some(named)
 }
 
-/// The body without its content coding; as it is, and with a reason, where that cannot be undone. Some servers compress what
-/// they were asked not to (RFC 9110 §12.5.3).
+/// Decodes the content coding of a body. Returns the body unchanged, with a reason, if that fails. Some
+/// servers compress although the request refuses it (RFC 9110 §12.5.3).
 pub(super) fn decoded(
     body: Zeroizing<Vec<u8>>,
     coding: Option<&str>,
@@ -124,7 +121,8 @@ pub(super) fn decoded(
     (plain, incomplete)
 }
 
-/// RFC 9110 §10.2.3: seconds, or a date, which is compared with the date of the answer.
+/// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, or a date, which is compared with the `Date` of the
+/// response.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let wanted = text("retry-after")?;

@@ -1,5 +1,5 @@
-//! Passing on somebody else's request: bodies are streamed both ways and left as they are, redirects are not followed, and
-//! the same addresses are out of reach as for requests of our own.
+//! Forwards a client's request to a provider. Bodies are streamed both ways unchanged, and redirects are not
+//! followed. The address policy is the same as for this server's own requests.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -17,45 +17,44 @@ use crate::platform::fault::{Context, Fault};
 /// A header field: its name in lower case, and its value.
 pub type Field = (String, Vec<u8>);
 
-/// A body as it comes.
+/// A body, streamed in chunks.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
 
-/// A request that is passed on.
 pub struct ProxyRequest<'a> {
     pub method: &'a str,
     pub url: Url,
-    /// Header fields, without those that concern one connection only.
+    /// Header fields, without hop-by-hop fields.
     pub fields: Vec<Field>,
-    /// The field that nobody but the receiver may see.
+    /// The field with the credential: marked as sensitive, so that it is not logged.
     pub secret: (&'a str, Zeroizing<String>),
-    /// The body, where there is one; its length, if it is known, is among the fields.
+    /// The body, if any; its length, if known, is among the fields.
     pub body: Option<Chunks>,
-    /// How long all of it may take, the body of the answer included.
+    /// Time limit for the whole exchange, including the body of the response.
     pub patience: Duration,
 }
 
-/// What was answered: the body is still to come.
+/// The head of the response, and its body as a stream.
 pub struct ProxyResponse {
     pub status: u16,
-    /// Header fields, all of them.
     pub fields: Vec<Field>,
-    /// The length of the body, where that was said.
+    /// The length of the body, if the response states it.
     pub length: Option<u64>,
     pub body: Chunks,
 }
 
-/// Why there is no answer.
+/// The reason that there is no response.
 #[derive(Debug)]
 pub enum UpstreamError {
-    /// It did not come in time.
+    /// The response did not arrive in time.
     Late(Fault),
-    /// There is nobody, or nobody that speaks HTTP.
+    /// The address is forbidden, the connection failed, or the response is not sound HTTP.
     Failed(Fault),
 }
 
-/// Why two readers may see two ends of an answer, where they may. RFC 9112 §6.3: `Transfer-Encoding` beside `Content-Length`
-/// "might indicate an attempt to perform request smuggling or response splitting"; a coding other than `chunked` was not asked
-/// for (RFC 9112 §7.4) and would not be undone.
+/// The reason that two readers may disagree on where the response ends; `None` for sound framing. RFC 9112
+/// §6.3: `Transfer-Encoding` beside `Content-Length` "might indicate an attempt to perform request smuggling
+/// or response splitting". Transfer codings other than `chunked` were not requested (RFC 9112 §7.4) and would
+/// not be decoded.
 fn unsound_framing(headers: &HeaderMap) -> Option<&'static str> {
     let codings: Vec<&HeaderValue> = headers.get_all(TRANSFER_ENCODING).iter().collect();
     let lengths: Vec<&HeaderValue> = headers.get_all(CONTENT_LENGTH).iter().collect();
@@ -69,10 +68,11 @@ fn unsound_framing(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 impl Outbound {
-    /// Passes a request on, and answers as soon as the head of the answer is there. Dropping either gives up the request.
+    /// Forwards a request, and returns as soon as the head of the response has arrived. Dropping the future
+    /// or the response cancels the request.
     ///
     /// # Errors
-    /// [`UpstreamError`]; also for an address that may not be talked to.
+    /// [`UpstreamError`], also for a forbidden address.
     pub async fn forward(&self, onward: ProxyRequest<'_>) -> Result<ProxyResponse, UpstreamError> {
         let what = format!("passing on to {}", onward.url.origin().ascii_serialization());
         let request = self.request(onward, &what).map_err(UpstreamError::Failed)?;
