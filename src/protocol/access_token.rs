@@ -1,4 +1,5 @@
-//! Our access tokens (RFC 9068) with nested actors (RFC 8693 §4.1) and a key (RFC 9449 §6.1).
+//! This server's access tokens (RFC 9068), with nested actors (RFC 8693 §4.1) and a key binding (RFC 9449
+//! §6.1).
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -7,36 +8,33 @@ use super::authorization_details::Details;
 use super::jwt_time;
 use super::status_list::StatusClaim;
 
-/// The media type in `typ`.
 pub const TYP: &str = "at+jwt";
 
 /// The key that a token or an actor is bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
-    /// Thumbprint of the key (RFC 9449 §6.1).
+    /// SHA-256 thumbprint of the key (RFC 9449 §6.1).
     pub jkt: String,
 }
 
-/// One actor, and the ones that acted before it (RFC 8693 §4.1).
+/// An actor, with the earlier actors nested in it (RFC 8693 §4.1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
     pub sub: String,
     pub iss: String,
-    /// The key under which it acted.
+    /// The key that the actor proved possession of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Confirmation>,
-    /// Who acted before; history, never authority.
+    /// The previous actor: information only, never used for authorization.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Box<Act>>,
 }
 
 impl Act {
-    /// The actors, newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = &Act> {
         std::iter::successors(Some(self), |act| act.act.as_deref())
     }
 
-    /// How many actors there are.
     pub fn depth(&self) -> u32 {
         u32::try_from(self.newest_first().count()).unwrap_or(u32::MAX)
     }
@@ -51,7 +49,6 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// Writes a list.
     pub fn from_list(mut list: Vec<String>) -> Self {
         match (list.pop(), list.is_empty()) {
             (Some(only), true) => Self::One(only),
@@ -71,69 +68,66 @@ impl Audience {
     }
 }
 
-/// What a token says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Claims {
     pub iss: String,
-    /// The root subject.
     pub sub: String,
-    /// The issuer of the root subject, where it isn't us.
+    /// The issuer of the root subject; absent if it is this server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idp: Option<String>,
-    /// Whom the token is for.
     pub aud: Audience,
-    /// The client that asked for this token, which is its newest actor.
+    /// The client that requested the token, which is its newest actor.
     pub client_id: String,
-    /// Scopes, separated by spaces; left out where there are none.
+    /// Scopes, separated by spaces; absent if there are none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub scope: String,
-    /// When it was issued, in seconds.
+    /// Time of issue, in Unix seconds.
     pub iat: i64,
-    /// When it ends, in seconds.
+    /// Expiry, in Unix seconds.
     pub exp: i64,
     pub jti: String,
-    /// The key it is bound to.
+    /// The key that the token is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cnf: Option<Confirmation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub act: Option<Act>,
-    /// The delegation that it comes from.
+    /// The delegation that the token was issued under.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dlg: Option<String>,
-    /// The chain; the same through all hops.
+    /// The chain id, the same in all hops.
     pub txn: String,
     /// The session of the root subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
-    /// What exactly may be done, where it was asked for (RFC 9396 §9.1).
+    /// The authorization details, if any were requested (RFC 9396 §9.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization_details: Option<Details>,
-    /// The highest capability that it may be used for; absent where that is not restricted.
+    /// The highest capability that the token may be used for; absent if there is no restriction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capability_ceiling: Option<String>,
-    /// Where its status is told.
+    /// Position of the token in a status list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<StatusClaim>,
-    /// How the root subject logged in; unchanged through all hops (RFC 9068 §2.2.1).
+    /// How the root subject authenticated; unchanged in all hops (RFC 9068 §2.2.1).
     #[serde(flatten)]
     pub login: AuthenticationContext,
 }
 
-/// How the root subject logged in (RFC 9068 §2.2.1): copied, never judged here.
+/// How the root subject authenticated (RFC 9068 §2.2.1). Copied from the subject token without evaluation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct AuthenticationContext {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<i64>,
-    /// How strongly.
+    /// Authentication context class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acr: Option<String>,
-    /// By which methods.
+    /// Authentication methods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amr: Option<Vec<String>>,
 }
 
 impl AuthenticationContext {
-    /// Reads the claims; those of other types are left out.
+    /// Reads the claims; claims of a wrong type are ignored.
     pub fn read(claims: &Map<String, Value>) -> Self {
         let amr = claims
             .get("amr")
@@ -147,8 +141,9 @@ impl AuthenticationContext {
     }
 }
 
-/// Reads our own claims back from a token whose signature was checked. `None` if a required claim (§2.2) is missing
-/// or any claim has the wrong type, `act` being an object at every level (RFC 8693 §4.1).
+/// Reads the claims of a token of this server whose signature was verified. `None` if a claim required by RFC
+/// 9068 §2.2 is missing or a claim has the wrong type. `act` must be an object at every level (RFC 8693
+/// §4.1).
 pub fn read_claims(claims: &Map<String, Value>) -> Option<Claims> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
     let optional = |name: &str| match claims.get(name) {
@@ -181,7 +176,7 @@ pub fn read_claims(claims: &Map<String, Value>) -> Option<Claims> {
     })
 }
 
-/// Reads `aud`: a string or an array of strings, at least one.
+/// Reads `aud`: a string, or an array of at least one string.
 pub fn audience(claims: &Map<String, Value>) -> Option<Audience> {
     match claims.get("aud")? {
         Value::String(one) => Some(Audience::One(one.clone())),

@@ -1,5 +1,6 @@
-//! The statement that a run of events was moved from the log into a file: a signed note (c2sp.org/signed-note) under the key
-//! of the log. Its second line is not a number, so no verifier reads it as a checkpoint (c2sp.org/tlog-checkpoint).
+//! The statement that a range of events was moved from the log into a file: a signed note
+//! (c2sp.org/signed-note) under the log's key. Its second line is not a number, so no verifier takes it for a
+//! checkpoint (c2sp.org/tlog-checkpoint).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,22 +11,19 @@ use crate::platform::digest::hex;
 
 const VERSION: &str = "archive/v1";
 
-/// The events `[from, to)` of a log are in a file.
+/// States that the events `[from, to)` of a log are in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveStatement {
-    /// The name of the log.
     pub origin: String,
-    /// The number of the partition.
     pub partition: u64,
     /// The `seq` of the first event.
     pub from: u64,
     /// The `seq` after the last event.
     pub to: u64,
-    /// The root over the first `from` events.
+    /// The root of the tree of the first `from` events.
     pub from_root: Hash,
-    /// The root over the first `to` events.
+    /// The root of the tree of the first `to` events.
     pub root: Hash,
-    /// SHA-256 of the file.
     pub sha256: Hash,
     /// The name of the file, without its folder.
     pub file: String,
@@ -43,7 +41,7 @@ impl ArchiveStatement {
         )
     }
 
-    /// Reads the text of a note. Signatures are verified elsewhere.
+    /// Parses the text of a note. Does not verify signatures.
     pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');
         let origin = lines.next().filter(|origin| !origin.is_empty())?.to_owned();
@@ -61,7 +59,7 @@ impl ArchiveStatement {
     }
 }
 
-/// A name that leads to no other folder.
+/// Whether the name leads to no other folder.
 fn is_file_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\'])
 }

@@ -1,5 +1,5 @@
-//! Rich authorization requests (RFC 9396): objects with a `type` and the common members of §2.2, compared by type.
-//! A member that is absent does not restrict; an empty list allows nothing.
+//! Rich authorization requests (RFC 9396): objects with a `type` and the common members of §2.2, compared by
+//! type. A member that is absent does not restrict; an empty list allows nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,38 +8,37 @@ use serde_json::Value;
 
 use crate::platform::json;
 
-/// The most objects in one request or grant.
+/// Most objects in one request or grant.
 const MAX_OBJECTS: usize = 32;
-/// The common members of §2.2 that are lists, and one of type `vault_connection`: what a credential may allow at its
-/// provider.
+/// The common list members of RFC 9396 §2.2. Also `scopes`, a member of type `vault_connection`: what a
+/// credential may allow at its provider.
 const LISTS: [&str; 5] = ["locations", "actions", "datatypes", "privileges", "scopes"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Detail {
-    /// The type, which says what the object is about.
+    /// The `type` member.
     #[serde(rename = "type")]
     pub kind: String,
-    /// One thing it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identifier: Option<String>,
-    /// `locations`, `actions`, `datatypes`, `privileges`, `scopes`, as far as they are there.
+    /// `locations`, `actions`, `datatypes`, `privileges` and `scopes`, if present.
     #[serde(flatten)]
     pub lists: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// Several objects; any of them may be made use of.
+/// Several objects; each of them may be used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Details(pub Vec<Detail>);
 
 impl Details {
-    /// Reads the parameter's text. `None` if it is not an array of at most 32 objects with `type` and nothing but
-    /// the common members in their right types (§5).
+    /// Parses the parameter. `None` unless it is an array of at most 32 objects with `type` and only the
+    /// common members in their right types (RFC 9396 §5).
     pub fn parse(text: &str) -> Option<Self> {
         Self::from_value(&json::parse(text.as_bytes())?)
     }
 
-    /// Reads a JSON value under the same rules.
+    /// Reads a JSON value under the rules of [`Details::parse`].
     pub fn from_value(value: &Value) -> Option<Self> {
         let objects = value.as_array()?;
         if objects.len() > MAX_OBJECTS {
@@ -49,19 +48,19 @@ impl Details {
         Some(Self(details))
     }
 
-    /// Whether every object of `self` lies within some object of `granted`.
+    /// Whether every object of `self` is covered by some object of `granted`.
     pub fn within(&self, granted: &Self) -> bool {
         self.0.iter().all(|asked| granted.0.iter().any(|grant| asked.within(grant)))
     }
 
-    /// All that both allow: the pairwise meets that leave something.
+    /// What both allow: the non-empty intersections of all pairs.
     pub fn intersect(&self, other: &Self) -> Self {
         let mut met: Vec<Detail> = Vec::new();
         for (left, right) in self.0.iter().flat_map(|left| other.0.iter().map(move |right| (left, right))) {
             if let Some(both) = left.intersect(right).filter(|both| !met.contains(both)) {
                 met.push(both);
             }
-            // More than can be read back; whoever grants refuses it.
+            // More than can be parsed again; the caller checks [`Details::too_many`] and refuses.
             if met.len() > MAX_OBJECTS {
                 break;
             }
@@ -69,12 +68,11 @@ impl Details {
         Self(met)
     }
 
-    /// Whether there are more objects than [`Details::from_value`] reads.
+    /// Whether there are more objects than [`Details::from_value`] accepts.
     pub fn too_many(&self) -> bool {
         self.0.len() > MAX_OBJECTS
     }
 
-    /// The types that occur.
     pub fn types(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|detail| detail.kind.as_str())
     }
@@ -104,7 +102,7 @@ impl Detail {
             };
             lists.insert(name.clone(), both);
         }
-        // A list that allows nothing leaves an object that allows nothing.
+        // An object with a list that allows nothing allows nothing.
         if lists.values().any(BTreeSet::is_empty) {
             return None;
         }

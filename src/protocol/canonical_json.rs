@@ -5,20 +5,20 @@ use serde::Serialize;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::json;
 
-/// Writes a value in its canonical form.
+/// Writes a value in canonical form.
 pub fn to_string<T: Serialize>(value: &T) -> Result<String, Fault> {
     serde_json_canonicalizer::to_string(value).context("writing canonical JSON")
 }
 
-/// What is known of a document that is canonical.
+/// Facts about a document that is in canonical form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Canonical {
-    /// The member `seq` of the document itself, where it is a natural number.
+    /// The top-level member `seq`, if it is a natural number.
     pub seq: Option<u64>,
 }
 
-/// Looks whether a text is a JSON document in its canonical form, without repeated names: in one pass over its bytes, or by
-/// reading and writing it where that cannot tell.
+/// Checks that a text is a JSON document in canonical form, without repeated names. One pass over the bytes
+/// decides most documents; the others are parsed and written again.
 pub fn check(text: &str) -> Option<Canonical> {
     if let Some(found) = Scan::document(text) {
         return Some(found);
@@ -28,24 +28,24 @@ pub fn check(text: &str) -> Option<Canonical> {
     same.then(|| Canonical { seq: value.get("seq").and_then(serde_json::Value::as_u64) })
 }
 
-/// Whether a text is a JSON document in its canonical form.
+/// Whether a text is a JSON document in canonical form.
 pub fn is_canonical(text: &str) -> bool {
     check(text).is_some()
 }
 
-/// Deeper documents are left to the reader.
+/// Deeper documents are left to the parser.
 const MOST_DEPTH: u32 = 16;
-/// So many digits make an integer that a double holds exactly, and writes as it was.
+/// An integer of at most this many digits is exact in a double and is written the same again.
 const MOST_DIGITS: usize = 15;
 
-/// One pass over a document. What it does not know (names beyond ASCII or with escapes, fractions) it does not judge.
+/// One pass over a document. Leaves names with escapes or outside ASCII, and fractions, to the parser.
 struct Scan<'a> {
     rest: &'a [u8],
     seq: Option<u64>,
 }
 
-/// Whether none of the bytes is a control character, a quote or a backslash: each test leaves the high bit of a byte that it
-/// is about, or of one behind such a byte.
+/// Whether none of the bytes is a control character, a quote or a backslash. Each test sets the high bit of a
+/// matching byte, and possibly of bytes after a match. The result is therefore zero only if no byte matches.
 fn is_plain(bytes: [u8; 8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -85,12 +85,13 @@ impl<'a> Scan<'a> {
         Some(())
     }
 
-    /// Its bytes between the quotes. Only what has to be escaped is, in the shortest way there is (RFC 8785 §3.2.2.2).
+    /// The bytes between the quotes. Only characters that need an escape have one, in its shortest form (RFC
+    /// 8785 §3.2.2.2).
     fn string(&mut self) -> Option<&'a [u8]> {
         self.word(b"\"")?;
         let whole = self.rest;
         loop {
-            // Eight bytes at a time, where there are so many.
+            // Eight bytes at a time while at least eight are left.
             while let Some((_, rest)) = self.rest.split_first_chunk().filter(|(eight, _)| is_plain(**eight)) {
                 self.rest = rest;
             }
@@ -115,14 +116,14 @@ impl<'a> Scan<'a> {
                 let [b'0', b'0', high @ (b'0' | b'1'), low @ (b'0'..=b'9' | b'a'..=b'f')] = digits else {
                     return None;
                 };
-                // These have a shorter spelling.
+                // U+0008, U+0009, U+000A, U+000C and U+000D have shorter escapes.
                 (*high == b'1' || !b"89acd".contains(low)).then_some(())
             }
             _ => None,
         }
     }
 
-    /// Members in the order of their names, none twice.
+    /// Members in the order of their names, without repeated names.
     fn object(&mut self, depth: u32) -> Option<()> {
         if depth >= MOST_DEPTH {
             return None;
@@ -175,7 +176,7 @@ impl<'a> Scan<'a> {
         let negative = self.word(b"-").is_some();
         let end = self.rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(self.rest.len());
         let (digits, rest) = self.rest.split_at_checked(end)?;
-        // A fraction or an exponent, which the reader judges.
+        // A fraction or an exponent: left to the parser.
         if rest.first().is_some_and(|next| matches!(next, b'.' | b'e' | b'E')) || digits.len() > MOST_DIGITS {
             return None;
         }

@@ -1,5 +1,5 @@
-//! Events in the Common Event Format, version 0: one line, a header with `|` between its seven fields, and an extension
-//! of `key=value`.
+//! Events in the Common Event Format, version 0: one line, with a header of seven fields separated by `|` and
+//! an extension of `key=value`.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::severity::{Severity, text};
 
-/// One line, as it stands in a body.
+/// The media type of CEF lines in a response body.
 pub const MEDIA_TYPE: &str = "text/plain; charset=utf-8";
 
-/// The line of an event, without an end.
+/// The line of an event, without a line break.
 pub fn line(event: &Value, severity: Severity) -> String {
     let action = text(event, "/action").unwrap_or_default();
     let name = match text(event, "/reason") {
@@ -39,7 +39,7 @@ pub fn line(event: &Value, severity: Severity) -> String {
     add("act", action);
     add("outcome", of("/outcome"));
     add("reason", of("/reason"));
-    // CEF has a place of its own for addresses of version 6.
+    // CEF has separate fields for IPv6 addresses.
     match of("/ip") {
         ip if ip.contains(':') => {
             add("c6a2", ip);
@@ -64,12 +64,12 @@ pub fn line(event: &Value, severity: Severity) -> String {
     line
 }
 
-/// In the header, `|` and `\` are escaped, and there are no line breaks.
+/// The header escapes `|` and `\`, and must not contain line breaks.
 fn in_header(text: &str) -> String {
     text.replace('\\', "\\\\").replace('|', "\\|").replace(['\r', '\n'], " ")
 }
 
-/// In the extension, `=` and `\` are escaped, and line breaks are spelled out.
+/// The extension escapes `=` and `\`, and writes line breaks as `\n` or `\r`.
 fn in_extension(text: &str) -> String {
     text.replace('\\', "\\\\").replace('=', "\\=").replace('\n', "\\n").replace('\r', "\\r")
 }

@@ -1,4 +1,5 @@
-//! JWT client authentication (RFC 7523 §3 as updated by RFC 10070 §4): the audience is our issuer and nothing else.
+//! JWT client authentication (RFC 7523 §3 as updated by RFC 10070 §4). The audience must be this server's
+//! issuer identifier only.
 
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
@@ -8,30 +9,30 @@ use super::token_problem::TokenProblem;
 use super::{jwt_key, jwt_time};
 use crate::platform::jose::{Alg, Jws, PublicKey};
 
-/// The longest an assertion may still live (standards CJ-08).
+/// How far in the future `exp` of an assertion may be.
 const MAX_LIFE: Duration = Duration::minutes(5);
 const MAX_JTI_BYTES: usize = 256;
 
-/// An assertion that is well-formed and is about the client it says, but whose signature is unchecked.
+/// A well-formed assertion whose `iss` and `sub` agree and whose signature has **not** been checked.
 #[derive(Debug)]
 pub struct PresentedAssertion<'a> {
-    /// The client that the assertion speaks of (`iss` and `sub`).
+    /// The client that the assertion names in `iss` and `sub`.
     pub client_id: String,
     jws: Jws<'a>,
 }
 
-/// An assertion that proves its client.
+/// A verified assertion of a client.
 #[derive(Debug, Clone)]
 pub struct VerifiedAssertion {
-    /// Identifies this use of the assertion.
+    /// Replay-cache key for this assertion.
     pub replay_id: [u8; 16],
-    /// From when on the use may be forgotten.
+    /// Time after which the replay-cache entry may be deleted.
     pub expires_at: OffsetDateTime,
-    /// Thumbprint of the key that signed it.
+    /// Thumbprint of the key that signed the assertion.
     pub key: String,
 }
 
-/// Reads an assertion far enough to know whose keys to look for.
+/// Parses an assertion, so that the caller can find the keys of the client.
 ///
 /// # Errors
 /// [`TokenProblem::Malformed`], [`TokenProblem::Claims`] or [`TokenProblem::ClientMismatch`].
@@ -45,7 +46,7 @@ pub fn read(assertion: &str) -> Result<PresentedAssertion<'_>, TokenProblem> {
 }
 
 impl PresentedAssertion<'_> {
-    /// Which key it says it was signed with.
+    /// The `kid` of the header.
     pub fn kid(&self) -> Option<&str> {
         self.jws.header.kid.as_deref()
     }
@@ -81,7 +82,8 @@ impl PresentedAssertion<'_> {
         })
     }
 
-    /// A string, or an array of exactly one, that is our issuer (simple string comparison, RFC 3986 §6.2.1).
+    /// `aud` is this server's issuer as a string, or an array of only that (simple string comparison, RFC
+    /// 3986 §6.2.1).
     fn is_for(&self, issuer: &str) -> bool {
         match self.jws.claims.get("aud") {
             Some(Value::String(one)) => one == issuer,
@@ -90,7 +92,7 @@ impl PresentedAssertion<'_> {
         }
     }
 
-    /// Absent, `JWT`, or the type's own name; never the name of another kind of token.
+    /// `typ` is absent, `JWT` or the type of client assertions; never the type of another kind of token.
     fn is_of_right_type(&self) -> bool {
         let header = &self.jws.header;
         header.typ.is_none() || header.is_typed("jwt") || header.is_typed("client-authentication+jwt")

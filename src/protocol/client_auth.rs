@@ -1,4 +1,4 @@
-//! How a client says who it is at the token endpoint (RFC 6749 §2.3, RFC 7521 §4.2), before any of it is checked.
+//! Client credentials in a request (RFC 6749 §2.3, RFC 7521 §4.2), parsed but not verified.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,14 +12,13 @@ pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 /// The credentials of `client_secret_basic`.
 #[derive(Debug)]
 pub struct Basic {
-    /// The client identifier, decoded.
     pub client_id: String,
-    /// The secret, decoded.
     pub secret: SecretString,
 }
 
-/// Reads an `Authorization: Basic` header value: base64, split at the first colon, each half form-decoded
-/// (RFC 6749 §2.3.1 and Appendix B). The undecoded spelling is not accepted besides, else there were two passwords.
+/// Parses an `Authorization: Basic` value: base64, split at the first colon, each half form-decoded (RFC 6749
+/// §2.3.1 and Appendix B). The undecoded spelling is not accepted as well, since a client would then have two
+/// valid secrets.
 pub fn parse_basic(header: &str) -> Option<Basic> {
     let (scheme, credentials) = header.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

@@ -1,4 +1,4 @@
-//! Events as CSV (RFC 4180, standards CV-01) that a spreadsheet shows and does not carry out (CV-02, CV-03).
+//! Events as CSV (RFC 4180). Text that a spreadsheet would evaluate as a formula is made inert.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::platform::fault::{Context, Fault};
 /// RFC 4180 §3, RFC 7111.
 pub const MEDIA_TYPE: &str = "text/csv; charset=utf-8; header=present";
 
-/// The columns, always all of them and in this order. `seq` is a number, all others are text.
+/// All columns, in fixed order. `seq` is a number, all others are text.
 pub const COLUMNS: [&str; 27] = [
     "seq",
     "id",
@@ -39,17 +39,16 @@ pub const COLUMNS: [&str; 27] = [
     "detail",
 ];
 
-/// Whether a file begins with U+FEFF. Excel takes a file without one for the local code page; RFC 4180 knows none.
+/// Whether a file begins with U+FEFF. Without it, Excel assumes the local code page; RFC 4180 does not
+/// mention it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ByteOrderMark {
-    /// The first byte is that of the first column's name.
+    /// The file begins with the name of the first column.
     #[default]
     Absent,
-    /// For spreadsheets.
     Present,
 }
 
-/// The first line.
 pub fn head(mark: ByteOrderMark) -> Result<String, Fault> {
     let mark = match mark {
         ByteOrderMark::Absent => "",
@@ -84,7 +83,7 @@ fn names(event: &Value) -> String {
     names.collect::<Vec<_>>().join(" ")
 }
 
-/// Text as it is, lists of texts with spaces between, everything else as JSON.
+/// A string unchanged, a list of strings joined with spaces, any other value as JSON.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -95,20 +94,20 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// What a spreadsheet takes for the beginning of a formula.
+/// Characters that begin a formula in a spreadsheet.
 fn begins_formula(character: char) -> bool {
     matches!(character, '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠')
 }
 
-/// After these, some take what follows for another cell.
+/// Characters after which some spreadsheets begin a new cell.
 fn separates(character: char) -> bool {
     matches!(character, '\n' | '\r' | '\t' | ',' | ';')
 }
 
-/// Text with an apostrophe before whatever would be carried out.
+/// Puts an apostrophe before each text that a spreadsheet would evaluate.
 fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    // Whether a formula would begin here; spaces before one do not help.
+    // Whether a formula would begin at this character. Spaces before a formula do not disarm it.
     let mut at_beginning = true;
     let mut spaces = 0;
     for character in text.chars() {
@@ -116,7 +115,7 @@ fn safe(text: &str) -> String {
             spaces += 1;
             continue;
         }
-        // Of a row of separators the first is enough; the next is not the beginning of anything.
+        // In a row of separators only the first can need an apostrophe: the next one begins no formula.
         let opens = safe.is_empty() || !separates(character);
         let dangerous = at_beginning && opens && begins_formula(character);
         if dangerous {
@@ -131,7 +130,7 @@ fn safe(text: &str) -> String {
 }
 
 fn line(cells: impl Iterator<Item = String>) -> Result<String, Fault> {
-    // Whatever is no number is quoted, with or without need.
+    // Every text is quoted, whether necessary or not.
     let mut writer = csv::WriterBuilder::new()
         .quote_style(csv::QuoteStyle::NonNumeric)
         .terminator(csv::Terminator::CRLF)

@@ -1,4 +1,4 @@
-//! Checks a DPoP proof in the order of RFC 9449 §4.3. Pure: whether its `jti` was seen before is the ledger's to say.
+//! Checks a DPoP proof in the order of RFC 9449 §4.3. Keeps no state: the ledger detects a replayed `jti`.
 
 use time::{Duration, OffsetDateTime};
 
@@ -6,42 +6,42 @@ use super::{jwt_time, target_uri};
 use crate::platform::jose::{Alg, Jws, PublicKey};
 use crate::platform::{base64url, digest};
 
-/// The longest `jti` that is accepted (standards DP-14).
+/// Longest accepted `jti`, in bytes.
 const MAX_JTI_BYTES: usize = 256;
 
-/// What the request was, and how much the clocks may differ.
+/// The request that the proof must match, and the allowed clock difference.
 #[derive(Debug, Clone)]
 pub struct Expected<'a> {
-    /// The request's method.
     pub method: &'a str,
-    /// The request's target, from our configured issuer and never from `Host`, normalised.
+    /// The normalised target URI, made from the configured issuer and never from `Host`.
     pub target: &'a str,
-    /// How old a proof may be.
+    /// Maximum age of a proof.
     pub window: Duration,
-    /// How far in the future it may have been made.
+    /// How far `iat` may be in the future.
     pub skew: Duration,
-    /// The access token that goes with it, at a resource.
+    /// The access token that is sent with the proof, at a protected resource.
     pub access_token: Option<&'a str>,
 }
 
-/// A proof that passed every check that needs no memory.
+/// A proof that passed every check that needs no stored state.
 #[derive(Debug, Clone)]
 pub struct VerifiedProof {
-    /// Thumbprint of the key that signed.
+    /// Thumbprint of the key that signed the proof.
     pub jkt: String,
     pub key: PublicKey,
-    /// Identifies the use that is made of this proof: a digest over key, target and `jti`.
+    /// Replay-cache key for this proof: a digest of key, target and `jti`.
     pub replay_id: [u8; 16],
-    /// From when on nobody would accept the proof again, so that its use may be forgotten.
+    /// Time after which the proof is refused as too old, so that the replay-cache entry may be deleted.
     pub expires_at: OffsetDateTime,
-    /// The server-provided nonce, which the caller has to judge.
+    /// The `nonce` claim, which the caller checks.
     pub nonce: Option<String>,
 }
 
-/// Which step of §4.3 failed.
+/// The step of RFC 9449 §4.3 that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadProof {
-    /// Steps 2 to 5 and 7: not one well-formed JWT of the right type, with a usable public key and all claims.
+    /// Steps 2 to 5 and 7: not one well-formed JWT of the right type, with a usable public key and all
+    /// claims.
     Malformed,
     Signature,
     /// Steps 8 and 9: made for another request.
@@ -51,9 +51,9 @@ pub enum BadProof {
     AccessToken,
 }
 
-/// Checks a proof.
+/// Checks a proof. The comments name the steps of RFC 9449 §4.3.
 pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Result<VerifiedProof, BadProof> {
-    // (2) one well-formed JWT; (1), a single header field, is seen to where headers are read
+    // (2) one well-formed JWT; the code that reads headers checks (1), a single header field
     let jws = Jws::parse(proof).ok_or(BadProof::Malformed)?;
     // (3) all required claims, with the right types
     let text = |name: &str| jws.text(name).ok_or(BadProof::Malformed);
@@ -63,19 +63,19 @@ pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Resu
     if jti.is_empty() || jti.len() > MAX_JTI_BYTES {
         return Err(BadProof::Malformed);
     }
-    // (4) typ, a fixed string
+    // (4) `typ` is `dpop+jwt`
     if jws.header.typ.as_deref() != Some("dpop+jwt") {
         return Err(BadProof::Malformed);
     }
-    // (5) an asymmetric algorithm that we accept, (7) a key without private members
+    // (5) an accepted asymmetric algorithm, (7) a key without private members
     Alg::parse(&jws.header.alg).ok_or(BadProof::Malformed)?;
     let jwk = jws.header.jwk.as_ref().ok_or(BadProof::Malformed)?;
     let key = PublicKey::from_jwk(jwk).map_err(|_| BadProof::Malformed)?;
-    // (8), (9) made for this request; before the signature, because it is cheaper
+    // (8), (9) made for this request; checked before the signature, because it is cheaper
     if htm != expected.method || target_uri::normalise(htu).as_deref() != Some(expected.target) {
         return Err(BadProof::Target);
     }
-    // (11) made a short while ago
+    // (11) made within the accepted time window
     let oldest = now - expected.window;
     if made_at < oldest || made_at > now + expected.skew {
         return Err(BadProof::Time);
@@ -87,7 +87,7 @@ pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Resu
             return Err(BadProof::AccessToken);
         }
     }
-    // (6) signed by the key that it carries
+    // (6) signed by the key in its header
     if !jws.verified_by(&key, &Alg::ALL) {
         return Err(BadProof::Signature);
     }
@@ -101,8 +101,8 @@ pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Resu
     })
 }
 
-/// A short digest that stands for something that may be used once. Each part is preceded by its length, so that no
-/// two lists of parts look alike.
+/// Replay-cache key: a truncated SHA-256 of the parts. Each part is preceded by its length, so that different
+/// lists of parts give different input.
 pub fn replay_id(parts: &[&[u8]]) -> [u8; 16] {
     let lengths: Vec<[u8; 8]> = parts.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
     let framed: Vec<&[u8]> =

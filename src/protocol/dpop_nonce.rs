@@ -1,12 +1,12 @@
-//! Server-provided nonces (RFC 9449 §8) without memory: a keyed hash of the present period. Servers that share a master
-//! key accept each other's.
+//! Stateless server-provided nonces (RFC 9449 §8): a keyed hash of the current period. Servers that share a
+//! master key accept each other's nonces.
 
 use time::OffsetDateTime;
 
 use crate::platform::digest::MacKey;
 use crate::platform::{base64url, secret};
 
-/// Makes and judges nonces.
+/// Makes and checks nonces.
 #[derive(Debug, Clone)]
 pub struct NonceKey {
     key: MacKey,
@@ -19,12 +19,12 @@ impl NonceKey {
         Self { key: MacKey::new(key), period: i64::from(period.max(1)) }
     }
 
-    /// The nonce of the present period.
+    /// The nonce of the current period.
     pub fn current(&self, now: OffsetDateTime) -> String {
         self.of(self.number(now))
     }
 
-    /// Whether a nonce is the present one or the one before (standards DP-27).
+    /// Whether a nonce is that of the current period or of the previous one.
     pub fn accepts(&self, nonce: &str, now: OffsetDateTime) -> bool {
         let number = self.number(now);
         [number, number - 1].iter().any(|number| secret::equal(self.of(*number).as_bytes(), nonce.as_bytes()))

@@ -1,6 +1,6 @@
-//! What an intermediary passes on of a message's header (RFC 9110 §7.6): of a request, what is known to be harmless; of an
-//! answer, nothing that concerns one connection, authenticates, speaks for the origin of another server, or gives orders to a
-//! server in front of this one.
+//! The header fields that a proxy forwards (RFC 9110 §7.6). Of a request, fields known to be harmless. Of a
+//! response, all fields except those that concern one connection, authenticate, apply to the origin of
+//! another server, or instruct a server in front of this one.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use url::Url;
 /// A header field: its name in lower case, and its value.
 type Field = (String, Vec<u8>);
 
-/// RFC 9110 §7.6.1, with what older software takes for one of them.
+/// RFC 9110 §7.6.1, and fields that older software treats as hop-by-hop.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "keep-alive",
@@ -22,8 +22,8 @@ const HOP_BY_HOP: [&str; 9] = [
     "via",
 ];
 
-/// What of a request is passed on to every host. An allow-list: servers read fields that nobody has heard of as the method,
-/// the path, the host or the caller of a request.
+/// Request fields that are forwarded to every host. An allow-list: servers may interpret unknown fields as
+/// the method, the path, the host or the client of a request.
 const ONWARD: [&str; 33] = [
     "accept",
     "accept-charset",
@@ -60,8 +60,8 @@ const ONWARD: [&str; 33] = [
     "x-request-id",
 ];
 
-/// What no provider can declare to be passed on either: who somebody is, or is said to be, on the way to us; and what would
-/// have the receiver read another method or path than the ones that were judged.
+/// Request fields that a provider cannot declare for forwarding. They identify a client or user on the way to
+/// this server, or would make the receiver use another method or path than the one that was authorized.
 const NOT_ONWARD: [&str; 13] = [
     "host",
     "x-host",
@@ -81,8 +81,8 @@ const NOT_ONWARD_BEGINNINGS: [&str; 7] =
     ["proxy-", "sec-", "x-forwarded", "x-original", "x-rewrite", "x-accel-", "x-sendfile"];
 const NOT_ONWARD_PARTS: [&str; 4] = ["method", "override", "real-ip", "client-ip"];
 
-/// What is between us and the receiver, or would be taken for ours: its sessions, its challenges, and what it tells
-/// browsers of its origin.
+/// Response fields that concern only the provider and this server, or that a browser would attribute to this
+/// server: cookies, challenges, and policies of an origin.
 const NOT_BACK: [&str; 18] = [
     "set-cookie",
     "set-cookie2",
@@ -98,9 +98,10 @@ const NOT_BACK: [&str; 18] = [
     "report-to",
     "reporting-endpoints",
     "service-worker-allowed",
-    // Leads a browser elsewhere, as `Location` would.
+    // Redirects a browser, as `Location` does.
     "refresh",
-    // Orders to a server in front of us, which takes them from us: to answer a file or another address instead.
+    // Instructions to a server in front of this one, which would obey them: to send a file or another address
+    // instead.
     "x-sendfile",
     "x-lighttpd-send-file",
     "x-lighttpd-send-tempfile",
@@ -115,17 +116,17 @@ fn listed<'a>(fields: &'a [Field]) -> Vec<String> {
     names.map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase()).collect()
 }
 
-/// Whether a field can carry a credential: not one by which messages are framed or find their way.
+/// Whether a credential may be sent in this field: not in a field for framing or routing.
 pub fn may_carry(name: &str) -> bool {
     !HOP_BY_HOP.contains(&name) && !["host", "expect"].contains(&name)
 }
 
-/// Letters, digits and hyphens: many servers take `_` for `-`, or either for nothing.
+/// Letters, digits and hyphens only: many servers treat `_` as `-`, or ignore other characters.
 fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// Whether a provider can declare that a field of requests, in lower case, is passed on to its hosts.
+/// Whether a provider can declare that a request field, in lower case, is forwarded to its hosts.
 pub fn may_be_declared(name: &str) -> bool {
     is_plain_name(name)
         && name.len() <= 64
@@ -135,8 +136,8 @@ pub fn may_be_declared(name: &str) -> bool {
         && !NOT_ONWARD_PARTS.iter().any(|part| name.contains(part))
 }
 
-/// What of a request is passed on: the usual fields, and those that the provider declares. `own` is the field that the
-/// credential goes into.
+/// The request fields that are forwarded: the usual fields, and those that the provider declares. `own` is
+/// the field for the credential, which is left out.
 pub fn onward(fields: Vec<Field>, own: &str, declared: &BTreeSet<String>) -> Vec<Field> {
     let listed = listed(&fields);
     let goes = |name: &str| {
@@ -147,8 +148,8 @@ pub fn onward(fields: Vec<Field>, own: &str, declared: &BTreeSet<String>) -> Vec
     fields.into_iter().filter(|(name, _)| goes(name)).collect()
 }
 
-/// What of an answer to a request for a URL is passed back: nothing in which one of the secrets stands, and no way to
-/// another origin.
+/// The response fields that are returned for a request to `url`. Leaves out fields that contain one of the
+/// secrets, and locations in another origin.
 pub fn back(fields: Vec<Field>, (url, secrets): (&Url, &[&str])) -> Vec<Field> {
     let listed = listed(&fields);
     let stays = |name: &str, value: &[u8]| {

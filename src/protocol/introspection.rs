@@ -1,21 +1,20 @@
-//! What an introspection answers (RFC 7662 §2.2), in the form that the caller prefers: plain, or as claims to be signed
-//! (RFC 9701 §5).
+//! Introspection responses (RFC 7662 §2.2), in the form that the caller prefers: plain, or as claims to be
+//! signed (RFC 9701 §5).
 
 use serde_json::{Value, json};
 
 use super::access_token::Claims;
 use super::authorization_details::Details;
 
-/// The media type of a signed answer (RFC 9701 §4).
+/// The media type of a signed response (RFC 9701 §4).
 pub const JWT_MEDIA_TYPE: &str = "application/token-introspection+jwt";
-/// The media type in `typ` of a signed answer (RFC 9701 §5).
+/// The `typ` of a signed response (RFC 9701 §5).
 pub const TYP: &str = "token-introspection+jwt";
 
 const JSON_MEDIA_TYPE: &str = "application/json";
-/// The weight of what has none (RFC 9110 §12.4.2), in thousandths.
+/// The weight of a range without `q` (RFC 9110 §12.4.2), in thousandths.
 const FULL_WEIGHT: u16 = 1000;
 
-/// What an answer is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// `application/json` (RFC 7662).
@@ -24,8 +23,7 @@ pub enum Form {
     Jwt,
 }
 
-/// Reads `Accept` (RFC 9110 §12.5.1). Signed answers are for those who prefer them; whoever doesn't care, or accepts
-/// neither, gets JSON.
+/// Reads `Accept` (RFC 9110 §12.5.1). JSON is the default: a signed response needs a higher weight than JSON.
 pub fn preferred(accept: Option<&str>) -> Form {
     let weight = |media_type| accept.map_or(0, |accept| weight(accept, media_type));
     if weight(JWT_MEDIA_TYPE) > weight(JSON_MEDIA_TYPE) { Form::Jwt } else { Form::Json }
@@ -47,7 +45,8 @@ fn specificity(range: &str, media_type: &str) -> Option<u8> {
     }
 }
 
-/// A range and its weight; neither of our types has other parameters. `None` if the weight is malformed.
+/// Parses a range and its weight; the media types of this server have no other parameters. `None` if the
+/// weight is malformed.
 fn range(part: &str) -> Option<(&str, u16)> {
     let (range, parameters) = part.split_once(';').unwrap_or((part, ""));
     let mut weight = FULL_WEIGHT;
@@ -60,7 +59,7 @@ fn range(part: &str) -> Option<(&str, u16)> {
     Some((range.trim(), weight))
 }
 
-/// RFC 9110 §12.4.2: 0 to 1 with at most three decimals; in thousandths.
+/// Parses a weight (RFC 9110 §12.4.2), 0 to 1 with at most three decimals. Returns thousandths.
 fn qvalue(text: &str) -> Option<u16> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -73,19 +72,19 @@ fn qvalue(text: &str) -> Option<u16> {
     }
 }
 
-/// What one caller is told about a token besides its claims.
+/// The members of a response that depend on the caller.
 #[derive(Debug, Clone, Default)]
 pub struct View<'a> {
     /// The scopes that concern the caller, separated by spaces (RFC 7662 §4).
     pub scope: &'a str,
     /// The details that concern the caller (RFC 9396 §9.2).
     pub details: Option<&'a Details>,
-    /// The delegation that the token comes from, as the caller may see it.
+    /// The delegation of the token, in the view of the caller.
     pub delegation: Option<Value>,
 }
 
-/// The answer for a token that is good for the caller. What is absent is left out; an empty list of details is not
-/// absent, but allows nothing.
+/// The response for a token that is active for the caller. Absent members are left out. An empty list of
+/// details is not absent: it allows nothing.
 pub fn active(claims: &Claims, view: View<'_>) -> Value {
     let mut answer = json!({
         "active": true,
@@ -116,13 +115,13 @@ pub fn active(claims: &Claims, view: View<'_>) -> Value {
     answer
 }
 
-/// The answer for everything else, whatever the reason (RFC 7662 §2.2).
+/// The response for any token that is not active, whatever the reason (RFC 7662 §2.2).
 pub fn inactive() -> Value {
     json!({"active": false})
 }
 
-/// The claims of a signed answer to one resource server. Neither `sub` nor `exp` stands at the top, so that nobody takes
-/// the answer for a token (RFC 9701 §5).
+/// The claims of a signed response for one resource server. `sub` and `exp` are not at the top level, so that
+/// the response cannot be mistaken for a token (RFC 9701 §5).
 pub fn signed_claims(iss: &str, audience: &str, iat: i64, answer: Value) -> Value {
     json!({"iss": iss, "aud": audience, "iat": iat, "token_introspection": answer})
 }

@@ -1,4 +1,4 @@
-//! `exp`, `nbf` and `iat` (RFC 7519 §4.1.4 to §4.1.6), compared in one place against a `now` that is passed in.
+//! `exp`, `nbf` and `iat` (RFC 7519 §4.1.4 to §4.1.6). All comparisons are here, and `now` is a parameter.
 
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
@@ -6,22 +6,20 @@ use time::{Duration, OffsetDateTime};
 use super::token_problem::TokenProblem;
 use crate::platform::clock;
 
-/// How far another party's clock may be ahead of ours. FAPI 2.0 Security Profile §5.3.2.1: `iat` and `nbf` up to 10
-/// seconds ahead are accepted, more than 60 are refused.
+/// How far the clock of another party may be ahead of this server's. FAPI 2.0 Security Profile §5.3.2.1:
+/// `iat` and `nbf` up to 10 seconds ahead are accepted, more than 60 are refused.
 pub const SKEW: Duration = Duration::seconds(10);
 
-/// When a token begins and ends.
+/// The time claims of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     pub expires_at: OffsetDateTime,
-    /// `nbf`, where there is one.
     pub not_before: Option<OffsetDateTime>,
-    /// `iat`, where there is one.
     pub issued_at: Option<OffsetDateTime>,
 }
 
-/// Reads the claims. `None` if `exp` is missing or any of them is not a NumericDate in range. A fraction makes a token
-/// end earlier, begin later, and be issued earlier.
+/// Reads the claims. `None` if `exp` is missing or any of them is not a NumericDate in range. Fractions of a second are
+/// dropped from `exp` and `iat`, and kept in `nbf`.
 pub fn validity(claims: &Map<String, Value>) -> Option<Validity> {
     let date = |name: &str| match claims.get(name) {
         None => Some(None),
@@ -40,7 +38,7 @@ pub fn numeric_date(value: &Value) -> Option<OffsetDateTime> {
         return clock::from_seconds(seconds);
     }
     let seconds = value.as_f64()?;
-    // Beyond this no date is representable anyway, so the casts below cannot change the value.
+    // No larger number is a representable date, so the casts below cannot change the value.
     if seconds.abs() > 1e12 {
         return None;
     }
@@ -58,8 +56,8 @@ fn whole_second(at: OffsetDateTime) -> Option<OffsetDateTime> {
 }
 
 impl Validity {
-    /// Whether the token may be used: `now` is before its end, and neither its beginning nor its making lie in the
-    /// future by more than [`SKEW`].
+    /// Whether the token is valid: `now` is before `exp`, and neither `nbf` nor `iat` is in the future by
+    /// more than [`SKEW`].
     pub fn holds_at(&self, now: OffsetDateTime) -> bool {
         self.check(now).is_ok()
     }
@@ -75,7 +73,7 @@ impl Validity {
         if self.begins_at() > now + SKEW { Err(TokenProblem::NotYetValid) } else { Ok(()) }
     }
 
-    /// The later of `nbf` and `iat`; the epoch where there is neither.
+    /// The later of `nbf` and `iat`; the Unix epoch if both are absent.
     pub fn begins_at(&self) -> OffsetDateTime {
         let begins = [self.not_before, self.issued_at].into_iter().flatten().max();
         begins.unwrap_or(OffsetDateTime::UNIX_EPOCH)

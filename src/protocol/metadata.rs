@@ -1,4 +1,4 @@
-//! Authorization server metadata (RFC 8414): what we say about ourselves, and where.
+//! Authorization server metadata (RFC 8414): the document and its URLs.
 
 use serde_json::{Value, json};
 use url::Url;
@@ -6,11 +6,11 @@ use url::Url;
 use super::token_exchange;
 use crate::platform::jose::Alg;
 
-/// How clients may authenticate, at all endpoints that ask for it.
+/// Client authentication methods of all endpoints that need client authentication.
 const AUTH_METHODS: [&str; 4] = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
 
-/// The paths under which an issuer's documents are served: the one RFC 8414 §3.1 inserts before the issuer's path, and
-/// what OpenID Connect Discovery appends after it (both spellings, §5).
+/// The paths of an issuer's metadata documents. RFC 8414 §3.1 inserts its path before the issuer's path;
+/// OpenID Connect Discovery appends its own (RFC 8414 §5 allows both).
 pub fn well_known_paths(issuer: &str) -> Vec<String> {
     let path = issuer_path(issuer);
     let mut paths = vec![
@@ -23,35 +23,36 @@ pub fn well_known_paths(issuer: &str) -> Vec<String> {
     paths
 }
 
-/// The issuer's path without a final slash; empty for an issuer without one.
+/// The issuer's path without a final slash; empty for an issuer without a path.
 pub fn issuer_path(issuer: &str) -> String {
     Url::parse(issuer).map(|url| url.path().trim_end_matches('/').to_owned()).unwrap_or_default()
 }
 
-/// Where an endpoint is: the issuer, less a final slash, and the endpoint's path.
+/// The URL of an endpoint: the issuer without a final slash, then the endpoint's path.
 pub fn endpoint(issuer: &str, path: &str) -> String {
     format!("{}{path}", issuer.trim_end_matches('/'))
 }
 
-/// What the document tells besides fixed facts.
+/// The variable parts of the document.
 #[derive(Debug, Clone)]
 pub struct MetadataInput {
-    /// Scopes of all resources.
     pub scopes: Vec<String>,
     /// `authorization_details` types of all resources.
     pub detail_types: Vec<String>,
-    /// What the present token key signs with.
+    /// The algorithm of the current token signing key.
     pub signing_alg: Alg,
 }
 
-/// The document (§2). Lists without elements are left out (§3.2); everything whose default would mislead is written out.
+/// The document (RFC 8414 §2). Empty lists are left out (§3.2). Members whose default would be wrong are
+/// written out.
 pub fn document(issuer: &str, facts: &MetadataInput) -> Value {
     let algs: Vec<&str> = Alg::ALL.iter().map(|alg| alg.name()).collect();
     let mut document = json!({
         "issuer": issuer,
         "token_endpoint": endpoint(issuer, "/oauth/token"),
         "jwks_uri": endpoint(issuer, "/oauth/jwks"),
-        // Required by §2, though this server has no authorization endpoint and so no response type to offer.
+        // Required by RFC 8414 §2, though this server has no authorization endpoint and therefore no response
+        // type.
         "response_types_supported": ["none"],
         "grant_types_supported": ["client_credentials", token_exchange::GRANT_TYPE],
         "token_endpoint_auth_methods_supported": AUTH_METHODS,
@@ -59,7 +60,7 @@ pub fn document(issuer: &str, facts: &MetadataInput) -> Value {
         "introspection_endpoint": endpoint(issuer, "/oauth/introspect"),
         "introspection_endpoint_auth_methods_supported": AUTH_METHODS,
         "introspection_endpoint_auth_signing_alg_values_supported": algs,
-        // RFC 9701 §7: whoever asks for a signed answer gets one by the key that signs tokens.
+        // RFC 9701 §7: the key that signs tokens also signs introspection responses.
         "introspection_signing_alg_values_supported": [facts.signing_alg.name()],
         "revocation_endpoint": endpoint(issuer, "/oauth/revoke"),
         "revocation_endpoint_auth_methods_supported": AUTH_METHODS,

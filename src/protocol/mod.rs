@@ -1,4 +1,5 @@
-//! PROTOCOL: what the RFCs say, pure. No SQL, no HTTP server, no clock; one file for each concern, in the RFC's order.
+//! PROTOCOL: the rules of the RFCs as pure functions. No SQL, no HTTP server, no clock. One file for each
+//! concern.
 pub mod access_token;
 pub mod archive_statement;
 pub mod authorization_details;

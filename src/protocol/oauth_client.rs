@@ -1,5 +1,5 @@
-//! Being a client of another authorization server (RFC 6749, RFC 7636, RFC 9207): what is sent, and the syntax of what comes
-//! back. [`super::token_answer`] reads the answers of token endpoints.
+//! This server as a client of another authorization server (RFC 6749, RFC 7636, RFC 9207): requests, and the
+//! syntax of responses. [`super::token_answer`] reads the responses of token endpoints.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::platform::base64url;
 use crate::platform::digest::sha256;
 
-/// Whether a text can be an error code that is worth keeping.
+/// Whether a text is usable as an error code: 1 to 64 visible ASCII characters.
 pub fn is_error_code(code: &str) -> bool {
     (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -22,18 +22,18 @@ pub fn is_code(text: &str) -> bool {
     (1..=4096).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
 }
 
-/// RFC 9110 §5.6.2.
+/// Whether a text is a `token` of RFC 9110 §5.6.2, of at most 64 characters.
 pub fn is_token(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Scopes as a server says them: with spaces or, as some do, with commas between.
+/// Parses scopes of another server: separated by spaces or, at some servers, by commas.
 pub fn scopes(text: &str) -> BTreeSet<String> {
     text.split([' ', ',']).filter(|scope| !scope.is_empty()).map(str::to_owned).collect()
 }
 
-/// Parameters as a form, in memory that is cleared afterwards.
+/// Encodes parameters as a form, in memory that is cleared on drop.
 pub fn form(params: &[(&str, &str)]) -> Zeroizing<String> {
     let length: usize = params.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
     let mut form = Serializer::new(String::with_capacity(length));
@@ -47,7 +47,7 @@ pub fn basic(client_id: &str, secret: &str) -> Zeroizing<String> {
     Zeroizing::new(format!("Basic {}", *pair(&encoded(client_id), &encoded(secret))))
 }
 
-/// A name and a password as RFC 7617 §2 has them.
+/// Base64 of user name and password (RFC 7617 §2).
 pub fn pair(username: &str, password: &str) -> Zeroizing<String> {
     let pair = Zeroizing::new([username.as_bytes(), b":", password.as_bytes()].concat());
     Zeroizing::new(STANDARD.encode(&pair))
@@ -58,7 +58,8 @@ pub fn challenge(verifier: &str) -> String {
     base64url::encode(sha256(&[verifier.as_bytes()]))
 }
 
-/// Where an owner authorizes us (RFC 6749 §4.1.1): the endpoint with what it has in its query already.
+/// The URL at which an owner authorizes a connection (RFC 6749 §4.1.1). Keeps the endpoint's own query
+/// parameters.
 pub fn authorization_url(endpoint: &str, params: &[(&str, &str)]) -> Option<String> {
     let mut url = Url::parse(endpoint).ok()?;
     url.query_pairs_mut().extend_pairs(params);

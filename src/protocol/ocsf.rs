@@ -1,4 +1,4 @@
-//! Events in the Open Cybersecurity Schema Framework 1.6.0: the class API Activity (6003), with every event in full
+//! Events in the Open Cybersecurity Schema Framework 1.6.0, class API Activity (6003). The complete event is
 //! under `unmapped`.
 
 use serde_json::{Map, Value, json};
@@ -7,12 +7,12 @@ use time::format_description::well_known::Rfc3339;
 
 use super::severity::{Severity, text};
 
-/// The version of the schema.
+/// The version of OCSF.
 pub const VERSION: &str = "1.6.0";
 
 const CLASS: u32 = 6003;
 
-/// An event, with all that the class requires. What it does not say is left out.
+/// An event with all members that the class requires. Members without a value are left out.
 pub fn event(event: &Value, severity: Severity) -> Value {
     let action = text(event, "/action").unwrap_or_default();
     let (activity, activity_name) = activity(action);
@@ -83,7 +83,7 @@ fn activity(action: &str) -> (u32, &'static str) {
 
 fn actor(event: &Value) -> Value {
     let mut actor = json!({"app_uid": text(event, "/actor/client_id").unwrap_or("unknown")});
-    // The user on whose behalf it acts, or the user itself.
+    // The user on whose behalf the client acts, or else the user who acts.
     let user = |of: &str| {
         let uid = text(event, &format!("/{of}/sub"))?;
         let mut user = json!({"uid": uid});
@@ -95,7 +95,7 @@ fn actor(event: &Value) -> Value {
     actor
 }
 
-/// Where it came from. What the server does by itself comes from the server.
+/// The source of the request; the server itself for events without an address.
 fn endpoint(event: &Value) -> Value {
     match text(event, "/ip") {
         Some(ip) => json!({"ip": ip}),

@@ -1,4 +1,5 @@
-//! `Actchain-Receipt`: where the log has what was answered, as a dictionary of RFC 9651 (`seq=123, leaf=:base64:`).
+//! `Actchain-Receipt`: the position of a response's event in the log, as a dictionary of RFC 9651 (`seq=123,
+//! leaf=:base64:`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,10 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use super::merkle::Hash;
 use super::tlog_proof::decimal;
 
-/// The field's name.
+/// The name of the header field.
 pub const FIELD: &str = "actchain-receipt";
 
-/// An event's number and its leaf. Whoever keeps it can have it proven that the event is in the log, and unchanged.
+/// An event's number and leaf hash. With a receipt, a client can request a proof that the event is in the
+/// log, unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
     pub seq: u64,
@@ -18,12 +20,12 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Writes the field's value.
     pub fn text(&self) -> String {
         format!("seq={}, leaf=:{}:", self.seq, STANDARD.encode(self.leaf))
     }
 
-    /// Reads it, in either order; other members mean nothing. As in RFC 9651 §4.2.2, the last one of a name counts.
+    /// Parses the field's value, with members in either order. Other members are ignored. If a name is
+    /// repeated, the last value is used (RFC 9651 §4.2.2).
     pub fn parse(text: &str) -> Option<Self> {
         let (mut seq, mut leaf) = (None, None);
         for member in text.trim_matches([' ', '\t']).split(',') {

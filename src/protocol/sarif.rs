@@ -1,5 +1,5 @@
-//! Findings of the log as SARIF 2.1.0 (OASIS), written piece by piece: the head, then each result, then the tail. The whole is
-//! one document, however long.
+//! Findings of the log as SARIF 2.1.0 (OASIS), written in pieces: the head, then each result, then the tail.
+//! Together they are one document of any length.
 
 use serde_json::{Value, json};
 
@@ -10,68 +10,67 @@ use crate::platform::digest::sha256;
 pub const MEDIA_TYPE: &str = "application/sarif+json";
 pub const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
-/// The name of the fingerprint. What goes into it never changes; another selection gets another version (SA-07).
+/// The name of the fingerprint. The input of version 1 never changes; another selection needs another version
+/// (SARIF 2.1.0 §3.27.16).
 const FINGERPRINT: &str = "actchainFinding/v1";
 
-/// A kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// Stable; the reason of a refusal.
+    /// Stable id: the reason of a refusal.
     pub id: &'static str,
-    /// What it means, in a sentence.
+    /// The rule in one sentence.
     pub sentence: &'static str,
-    /// What happened, in full.
+    /// The full description.
     pub meaning: &'static str,
-    /// What to do about it.
+    /// What to do about a finding.
     pub advice: &'static str,
-    /// How much it matters.
     pub severity: Severity,
 }
 
-/// Something that was found in one event.
+/// A finding in one event.
 #[derive(Debug, Clone)]
 pub struct Finding<'a> {
-    /// Which rule, by its place.
+    /// Index of the rule.
     pub rule: usize,
     pub event: &'a Value,
-    /// What about it.
     pub message: String,
 }
 
-/// The most results of one run: code scanning services take no more of one (GitHub: 25,000).
+/// Most results of one run: code scanning services accept no more (GitHub: 25,000).
 pub const MAX_RESULTS: usize = 25_000;
 
-/// What each run says of itself when it ends.
+/// Facts that each run states at its end.
 #[derive(Debug, Clone)]
 pub struct RunEnd {
-    /// When the log was read.
+    /// Time at which the log was read.
     pub at: String,
     /// Members of the property bag.
     pub properties: Value,
 }
 
-/// Writes one document with one run, which has no results if nothing is found; more than [`MAX_RESULTS`] go on in further runs.
+/// Writes one document with one run, which may have no results. More than [`MAX_RESULTS`] results continue in
+/// further runs.
 #[derive(Debug)]
 pub struct Writer {
     rules: Vec<Rule>,
     end: RunEnd,
     runs: usize,
-    /// Results in the present run.
+    /// Number of results in the current run.
     found: usize,
 }
 
 impl Writer {
-    /// With these rules, all of which are in each run.
+    /// A writer with these rules, which each run lists in full.
     pub fn new(rules: Vec<Rule>, end: RunEnd) -> Self {
         Self { rules, end, runs: 1, found: 0 }
     }
 
-    /// The beginning.
+    /// The beginning of the document.
     pub fn head(&self) -> String {
         format!("{{\"$schema\":\"{SCHEMA}\",\"version\":\"2.1.0\",\"runs\":[{}", self.run_head())
     }
 
-    /// The next finding. One of no rule is passed over.
+    /// Writes the next finding. A finding without a rule is skipped.
     pub fn result(&mut self, finding: &Finding<'_>) -> String {
         let Some(rule) = self.rules.get(finding.rule).copied() else { return String::new() };
         let mut text = String::new();
@@ -85,7 +84,7 @@ impl Writer {
         text + &result(rule, finding).to_string()
     }
 
-    /// The end: that all was looked at, when, and what else there is to say.
+    /// The end of the document: that the analysis is complete, when, and the property bag.
     pub fn tail(&self) -> String {
         format!("{}]}}\n", self.run_tail())
     }
@@ -96,7 +95,7 @@ impl Writer {
             "semanticVersion": env!("CARGO_PKG_VERSION"),
             "rules": self.rules.iter().map(described).collect::<Vec<_>>(),
         }});
-        // Services tell runs of one document apart by their category, the part before the last slash.
+        // Services distinguish the runs of a document by category, the part of the id before the last slash.
         let id = match self.runs {
             1 => "actchain/audit/".to_owned(),
             run => format!("actchain/audit/{run}/"),
@@ -124,7 +123,7 @@ fn described(rule: &Rule) -> Value {
     })
 }
 
-/// Text without the marks of code.
+/// Text without Markdown code marks.
 fn plain(markdown: &str) -> String {
     markdown.replace('`', "")
 }
@@ -149,7 +148,8 @@ fn result(rule: Rule, finding: &Finding<'_>) -> Value {
     })
 }
 
-/// There are no files: what the event is about stands in their place, below the log (SA-06).
+/// The location of an event. SARIF needs a file, so the chain, delegation or client of the event takes its
+/// place as a relative URI (SARIF 2.1.0 §3.27.12).
 fn location(event: &Value) -> Value {
     let parts = [("chain", "/txn"), ("delegation", "/delegation_id"), ("client", "/actor/client_id")];
     let named: Vec<(&str, &str)> =
@@ -172,8 +172,8 @@ fn segment(name: &str) -> String {
     url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
-/// The same whenever the same client is refused the same thing for the same reason: neither its place in the log nor
-/// anything that is new in every request goes into it.
+/// Equal for each refusal of the same request to the same client for the same reason. Position in the log and
+/// values that differ in every request are not included.
 fn fingerprint(rule: &str, event: &Value) -> String {
     let parts = ["/actor/client_id", "/subject/iss", "/subject/sub", "/delegation_id", "/target", "/action"];
     let parts: Vec<Option<&str>> = parts.iter().map(|pointer| text(event, pointer)).collect();

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-/// Reads a `scope` parameter or claim; `None` for double spaces, a stray space at an end, or a forbidden character.
+/// Parses a `scope` parameter or claim. `None` for double, leading or trailing spaces, or a forbidden
+/// character.
 pub fn parse(text: &str) -> Option<BTreeSet<String>> {
     text.split(' ').map(|token| is_token(token).then(|| token.to_owned())).collect()
 }
 
-/// Writes scopes as one string, in a fixed order.
+/// Joins scopes with spaces, in a fixed order.
 pub fn join<'a>(scopes: impl IntoIterator<Item = &'a String>) -> String {
     scopes.into_iter().map(String::as_str).collect::<Vec<_>>().join(" ")
 }

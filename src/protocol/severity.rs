@@ -1,22 +1,21 @@
-//! How much an event matters, and what each format calls that (standards SA-04).
+//! The severity of events, and its name in each export format.
 
 use serde_json::Value;
 
-/// From what everybody does all day to what nobody should be able to bring about.
+/// From routine operations to events that should be impossible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Something was done.
+    /// An operation succeeded.
     Informational,
-    /// Somebody came too late, or asked for what is not there.
+    /// The client was too late, or requested something that does not exist.
     Low,
-    /// Somebody asked for more than it has.
+    /// The client requested more than it is allowed.
     Medium,
-    /// Somebody held what is not its own, or pretended to be somebody else.
+    /// The client presented credentials of another party, or pretended to be another party.
     High,
 }
 
 impl Severity {
-    /// SARIF 2.1.0 §3.27.10.
     pub fn level(self) -> &'static str {
         match self {
             Self::Informational | Self::Low => "note",
@@ -46,7 +45,7 @@ impl Severity {
     }
 }
 
-/// A member of an event that is text, by its path.
+/// A text member of an event, by JSON pointer.
 pub(super) fn text<'a>(event: &'a Value, pointer: &str) -> Option<&'a str> {
     event.pointer(pointer).and_then(Value::as_str)
 }

@@ -1,5 +1,5 @@
-//! Checkpoints of the log as C2SP signed notes (c2sp.org/signed-note, c2sp.org/tlog-checkpoint) with Ed25519, and what
-//! witnesses add to them (c2sp.org/tlog-cosignature).
+//! Checkpoints of the log as C2SP signed notes (c2sp.org/signed-note, c2sp.org/tlog-checkpoint) with Ed25519,
+//! and cosignatures of witnesses (c2sp.org/tlog-cosignature).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,22 +9,21 @@ use super::tlog_proof::decimal;
 use crate::platform::digest::{hex, sha256};
 use crate::platform::jose::verify_ed25519;
 
-/// Signature type of Ed25519.
 const ED25519: u8 = 0x01;
-/// Signature type of a witness's Ed25519.
+/// Signature type of a witness's Ed25519 cosignature.
 const ED25519_COSIGNATURE: u8 = 0x04;
-/// More than any note has; 16 have to be accepted.
+/// Most signatures of a note. The specification requires at least 16; no real note has as many as this.
 const MOST_SIGNATURES: usize = 100;
 /// EM DASH and a space begin every signature line.
 const SIGNATURE_PREFIX: &str = "\u{2014} ";
 
-/// A size and root that somebody vouches for.
+/// Size and root of a log, as stated in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     pub origin: String,
-    /// How many events.
+    /// Number of events.
     pub size: u64,
-    /// Root over them.
+    /// Root over these events.
     pub root: Hash,
 }
 
@@ -34,11 +33,11 @@ impl Checkpoint {
         format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root))
     }
 
-    /// Reads the text of a note; nobody vouches for it yet.
+    /// Parses the text of a note. Signatures are not verified here.
     pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');
         let (origin, size, root) = (lines.next()?, lines.next()?, lines.next()?);
-        // Extension lines may follow, none of them empty.
+        // Extension lines may follow; none of them may be empty.
         if origin.is_empty() || lines.any(str::is_empty) {
             return None;
         }
@@ -48,17 +47,16 @@ impl Checkpoint {
     }
 }
 
-/// How a key signs.
+/// What a key signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// As the log itself: the note's text.
+    /// A log signs the note's text.
     Log,
-    /// As a witness: when it saw the note, and its text (c2sp.org/tlog-cosignature).
+    /// A witness signs the time of the cosignature and the note's text (c2sp.org/tlog-cosignature).
     Witness,
 }
 
 impl Kind {
-    /// The signature type.
     fn byte(self) -> u8 {
         match self {
             Self::Log => ED25519,
@@ -67,7 +65,7 @@ impl Kind {
     }
 }
 
-/// A key that vouches for a log, as verifiers know it.
+/// The public key of a log or witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifierKey {
     name: String,
@@ -81,13 +79,12 @@ impl VerifierKey {
         Self::of_kind(Kind::Log, name, public)
     }
 
-    /// A key of either kind by name.
+    /// A key of either kind, with the same rules for the name.
     pub fn of_kind(kind: Kind, name: &str, public: [u8; 32]) -> Option<Self> {
         let unusable = |c: char| c == '+' || c.is_whitespace() || c.is_control();
         (!name.is_empty() && !name.contains(unusable)).then(|| Self { name: name.to_owned(), kind, public })
     }
 
-    /// Reads `name+id+key`.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, rest) = text.split_once('+')?;
         let (id, key) = rest.split_once('+')?;
@@ -98,7 +95,6 @@ impl VerifierKey {
         (hex(&key.id()) == id).then_some(key)
     }
 
-    /// Writes `name+id+key`.
     pub fn text(&self) -> String {
         let key: Vec<u8> = std::iter::once(self.kind.byte()).chain(self.public).collect();
         format!("{}+{}+{}", self.name, hex(&self.id()), STANDARD.encode(key))
@@ -108,7 +104,6 @@ impl VerifierKey {
         &self.name
     }
 
-    /// How it signs.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -120,7 +115,8 @@ impl VerifierKey {
         [a, b, c, d]
     }
 
-    /// The signature line for a signature over a note's text; of a witness, what [`cosignature`] makes of it.
+    /// The signature line for a signature over a note's text. For a witness, `signature` is the result of
+    /// [`cosignature`].
     pub fn signature_line(&self, signature: &[u8]) -> String {
         let blob: Vec<u8> = self.id().into_iter().chain(signature.iter().copied()).collect();
         format!("{SIGNATURE_PREFIX}{} {}\n", self.name, STANDARD.encode(blob))
@@ -138,17 +134,17 @@ impl VerifierKey {
     }
 }
 
-/// What a witness signs: when, in Unix seconds, and the note's text.
+/// The text that a witness signs: the time in Unix seconds, and the note's text.
 pub fn cosigned(text: &str, time: u64) -> String {
     format!("cosignature/v1\ntime {time}\n{text}")
 }
 
-/// A witness's signature over that, together with its time.
+/// The signature bytes of a witness: the time, then its signature over [`cosigned`].
 pub fn cosignature(time: u64, signature: &[u8]) -> Vec<u8> {
     [&time.to_be_bytes(), signature].concat()
 }
 
-/// Puts a note together.
+/// Joins the text and the signature lines to a note.
 pub fn note(text: &str, signature_lines: &str) -> String {
     format!("{text}\n{signature_lines}")
 }
@@ -156,7 +152,7 @@ pub fn note(text: &str, signature_lines: &str) -> String {
 /// One signature line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
-    /// The line, with its end.
+    /// The line, with its line break.
     pub line: String,
     name: String,
     id: [u8; 4],
@@ -176,23 +172,23 @@ impl Signature {
         })
     }
 
-    /// The name of the key that it claims.
+    /// The key name in the line; not verified.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it names this key, well signed or not.
+    /// Whether the line has the name and id of this key. Does not verify the signature.
     pub fn names(&self, key: &VerifierKey) -> bool {
         key.name == self.name && key.id() == self.id
     }
 
-    /// Whether it is by this key over this text.
+    /// Whether the signature is valid for this key and text.
     pub fn is_by(&self, key: &VerifierKey, text: &str) -> bool {
         self.names(key) && key.verifies(text, &self.signature)
     }
 }
 
-/// A note taken apart: its text, and its signatures, of which nothing is known yet.
+/// Splits a note into its text and its unverified signatures.
 pub fn parts(note: &str) -> Option<(String, Vec<Signature>)> {
     let (text, signatures) = note.rsplit_once("\n\n")?;
     if note.chars().any(|c| c.is_control() && c != '\n') {
@@ -203,13 +199,13 @@ pub fn parts(note: &str) -> Option<(String, Vec<Signature>)> {
     (signatures.len() <= MOST_SIGNATURES).then(|| (format!("{text}\n"), signatures))
 }
 
-/// Opens a checkpoint that at least one of the keys has signed. Unknown signers are passed over; a bad signature under a
-/// known key spoils the note.
+/// Opens a checkpoint that at least one of the keys has signed. Unknown signers are ignored. An invalid
+/// signature under a known key makes the note invalid.
 pub fn open(note: &str, keys: &[VerifierKey]) -> Option<Checkpoint> {
     open_text(note, keys).and_then(|text| Checkpoint::parse(&text))
 }
 
-/// Gives the text of a note that at least one of the keys has signed, whatever it is about.
+/// Returns the text of a note that at least one of the keys has signed, whatever its subject.
 pub fn open_text(note: &str, keys: &[VerifierKey]) -> Option<String> {
     let (text, signatures) = parts(note)?;
     let mut vouched = false;
@@ -223,7 +219,7 @@ pub fn open_text(note: &str, keys: &[VerifierKey]) -> Option<String> {
     vouched.then_some(text)
 }
 
-/// Whether a note has a signature, good or bad, under the name and id of one of the keys.
+/// Whether a note has a signature, valid or not, under the name and id of one of the keys.
 pub fn names_signer(note: &str, keys: &[VerifierKey]) -> bool {
     let signer = |line: &str| Signature::parse(line).filter(|one| keys.iter().any(|key| one.names(key)));
     note.lines().any(|line| signer(line).is_some())
@@ -265,7 +261,7 @@ mod tests {
     /// RFC 8037 A.1.
     fn tk1() -> SigningKey {
         let seed = base64url::decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
-        // PKCS#8 of an Ed25519 key (RFC 8410 §7): a fixed head before the seed.
+        // PKCS#8 of an Ed25519 key (RFC 8410 §7): a fixed prefix before the seed.
         let head = [48, 46, 2, 1, 0, 48, 5, 6, 3, 43, 101, 112, 4, 34, 4, 32];
         SigningKey::from_private(SigningAlg::Ed25519, &[&head[..], &seed].concat()).unwrap()
     }

@@ -1,4 +1,5 @@
-//! Signatures of what is sent to others (standardwebhooks.com, version 1): who sent it, when, and that it is whole.
+//! Webhook signatures (standardwebhooks.com, version 1): they prove the sender, the time and the integrity of
+//! a message.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,34 +10,34 @@ use crate::platform::digest::MacKey;
 use crate::platform::fault::Fault;
 use crate::platform::random;
 
-/// The id of a message, the same however often it is sent.
+/// The id of a message, the same in all attempts.
 pub const ID: &str = "webhook-id";
-/// When it is sent, in seconds since 1970.
+/// Time of sending, in Unix seconds.
 pub const TIMESTAMP: &str = "webhook-timestamp";
-/// One signature for each secret, with spaces between.
+/// One signature for each secret, separated by spaces.
 pub const SIGNATURE: &str = "webhook-signature";
 
 const PREFIX: &str = "whsec_";
-/// How many bytes a secret may have.
+/// Allowed sizes of a secret, in bytes.
 const SIZES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// What both sides know.
+/// A shared secret of sender and receiver.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Reads `whsec_` and base64 over 24 to 64 bytes; anything else is `None`.
+    /// Parses `whsec_` and base64 of 24 to 64 bytes; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = Zeroizing::new(STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?);
         SIZES.contains(&bytes.len()).then_some(Self(bytes))
     }
 
-    /// Makes one of 32 bytes.
+    /// Generates a secret of 32 bytes.
     pub fn generate() -> Result<Self, Fault> {
         Ok(Self(Zeroizing::new(random::bytes::<32>()?.to_vec())))
     }
 
-    /// The form in which it is handed out.
+    /// The secret as it is shown to the receiver: `whsec_` and base64.
     pub fn text(&self) -> SecretString {
         SecretString::from(format!("{PREFIX}{}", STANDARD.encode(self.0.as_slice())))
     }
@@ -59,7 +60,8 @@ impl PartialEq for Secret {
     }
 }
 
-/// The value of [`SIGNATURE`]: over `id.timestamp.body`, under every secret that is in force, the newest first.
+/// The value of [`SIGNATURE`]: over `id.timestamp.body`, under every secret that is in force, the newest
+/// first.
 pub fn signatures(secrets: &[Secret], (id, timestamp): (&str, i64), body: &str) -> String {
     let message = format!("{id}.{timestamp}.{body}");
     secrets.iter().map(|secret| secret.sign(message.as_bytes())).collect::<Vec<_>>().join(" ")

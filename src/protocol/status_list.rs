@@ -1,5 +1,5 @@
-//! Token status lists (draft-ietf-oauth-status-list §4 to §7): two bits for each token, packed and compressed, and a
-//! place for each token that tells nothing about when it was issued (§12, §13.3).
+//! Token status lists (draft-ietf-oauth-status-list §4 to §7): two bits for each token, packed and
+//! compressed. The index of a token does not reveal when the token was issued (§12, §13.3).
 
 use std::io::{Read as _, Write as _};
 
@@ -12,32 +12,32 @@ use serde_json::{Value, json};
 use crate::platform::base64url;
 use crate::platform::digest::MacKey;
 
-/// Bits of an entry; with one, nothing could be suspended (§7.1).
+/// Bits of an entry; one bit could not express suspension (§7.1).
 pub const BITS: u8 = 2;
 /// Entries of a list.
 pub const SIZE: u64 = 1 << 20;
-/// The media type in `typ` (§5.1).
+/// The `typ` of a status list token (§5.1).
 pub const TYP: &str = "statuslist+jwt";
-/// The media type of the answer (§8.2).
+/// The media type of the response (§8.2).
 pub const MEDIA_TYPE: &str = "application/statuslist+jwt";
 
 const ENTRIES_PER_BYTE: u64 = 8 / BITS as u64;
 const BYTES: usize = (SIZE / ENTRIES_PER_BYTE) as usize;
 const MASK: u8 = (1 << BITS) - 1;
-/// A list may be relied on for this many times its `ttl` (standards SL-14).
+/// `exp` of a list is this many times `ttl` after `iat`.
 const TTLS_TO_LIVE: i64 = 10;
-/// The highest level (§4.1: RECOMMENDED).
+/// The highest compression level (§4.1: RECOMMENDED).
 const LEVEL: u32 = 9;
 
-/// What a list says about a token (§7.1).
+/// The status of a token in a list (§7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
-    /// Good, as far as the list goes.
+    /// Valid, as far as the list says.
     Valid = 0,
-    /// Revoked for good.
+    /// Revoked permanently.
     Invalid = 1,
-    /// Not good now, and may become so again.
+    /// Not valid now; may become valid again.
     Suspended = 2,
 }
 
@@ -48,22 +48,23 @@ pub struct StatusList {
 }
 
 impl StatusList {
-    /// A list in which everything is valid.
+    /// A list in which every status is valid.
     pub fn new() -> Self {
         Self { bytes: vec![0; BYTES] }
     }
 
-    /// Reads `lst` back. `None` if it is not canonical base64url of one whole ZLIB stream of exactly [`SIZE`] entries.
+    /// Decodes `lst`. `None` unless it is canonical base64url of one complete ZLIB stream of exactly [`SIZE`]
+    /// entries.
     pub fn read(lst: &str) -> Option<Self> {
         inflate(lst, BYTES).map(|bytes| Self { bytes })
     }
 
-    /// Sets one status; `false`, and nothing is done, if the index is out of range.
+    /// Sets one status; `false`, without a change, if the index is out of range.
     pub fn set(&mut self, index: u64, status: Status) -> bool {
         self.put(index, status as u8)
     }
 
-    /// One status; `None` if the index is out of range or the value has no meaning here.
+    /// Reads one status; `None` if the index is out of range or the value is not a known status.
     pub fn get(&self, index: u64) -> Option<Status> {
         match self.value(index)? {
             0 => Some(Status::Valid),
@@ -76,7 +77,7 @@ impl StatusList {
     /// The `lst` of the list: base64url of its ZLIB stream (§4.1, RFC 1950).
     pub fn compressed(&self) -> String {
         let mut stream = ZlibEncoder::new(Vec::new(), Compression::new(LEVEL));
-        // Memory takes whatever is written. Were it otherwise, verifiers would refuse the empty text.
+        // Writing to memory does not fail. If it did, verifiers would refuse the empty text.
         let written = stream.write_all(&self.bytes).and_then(|()| stream.finish());
         base64url::encode(written.unwrap_or_default())
     }
@@ -106,23 +107,24 @@ impl std::fmt::Debug for StatusList {
     }
 }
 
-/// Which byte an entry is in, and how far up: bytes fill from the least significant bit (§4.1).
+/// The byte of an entry, and the shift in it: bytes fill from the least significant bit (§4.1).
 fn position(index: u64) -> (usize, u64) {
     let byte = usize::try_from(index / ENTRIES_PER_BYTE).unwrap_or(usize::MAX);
     (byte, index % ENTRIES_PER_BYTE * u64::from(BITS))
 }
 
-/// Decompresses to a known length; whatever would be longer is not decompressed any further.
+/// Decompresses to a known length, and stops after it if the data is longer.
 fn inflate(lst: &str, length: usize) -> Option<Vec<u8>> {
     let compressed = base64url::decode(lst)?;
     let mut stream = ZlibDecoder::new(compressed.as_slice());
     let mut bytes = Vec::with_capacity(length);
-    // One byte more than there should be also makes the decoder reach, and check, the stream's end.
+    // Reading one byte more than expected makes the decoder reach, and check, the end of the stream.
     stream.by_ref().take(u64::try_from(length).ok()? + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() == length && stream.get_ref().is_empty()).then_some(bytes)
 }
 
-/// The claims of a status list token (§5.1) that was issued at `issued_at` and is good to be kept for `ttl` seconds.
+/// The claims of a status list token (§5.1) that was issued at `issued_at` and may be cached for `ttl`
+/// seconds.
 pub fn claims(uri: &str, list: &StatusList, (issued_at, ttl): (i64, u32)) -> Value {
     // §5.1: a positive number
     let ttl = ttl.max(1);
@@ -135,49 +137,48 @@ pub fn claims(uri: &str, list: &StatusList, (issued_at, ttl): (i64, u32)) -> Val
     })
 }
 
-/// The `status` of an access token (§6.2).
+/// The `status` claim of an access token (§6.2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusClaim {
-    /// Where its status is.
     pub status_list: Reference,
 }
 
-/// One entry of one list.
+/// An entry of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
     pub idx: u64,
-    /// The list, which names itself so in `sub`.
+    /// The URI of the list, also its `sub` claim.
     pub uri: String,
 }
 
-/// Where the status of a token is.
+/// The position of a token's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatusIndex {
-    /// The number of the list.
     pub list: u64,
-    /// The entry in it, below [`SIZE`].
+    /// The entry in the list, less than [`SIZE`].
     pub idx: u64,
 }
 
-/// As many rounds as FF1 of NIST SP 800-38G has: with halves as short as these, four can be told from chance by somebody
-/// who sees about a thousand places.
+/// As many rounds as FF1 of NIST SP 800-38G. With halves this short, an observer of about a thousand indexes
+/// can tell four rounds from random order.
 const ROUNDS: u8 = 10;
-/// The network's halves make up an index.
+/// Bits of each half of an index in the Feistel network.
 const HALF_BITS: u32 = SIZE.trailing_zeros() / 2;
 const HALF: u64 = (1 << HALF_BITS) - 1;
 
-/// Gives tokens their places: lists are filled one after the other, each in a secret order of its own (SL-11). A Feistel
-/// network over the index can be undone, so no place is given twice.
+/// Allocates indexes to tokens. Lists are filled one after the other, each in its own secret order
+/// (draft-ietf-oauth-status-list §12, §13.3). A Feistel network over the index is a permutation, so no index
+/// is used twice.
 #[derive(Debug, Clone)]
 pub struct IndexAllocator(MacKey);
 
 impl IndexAllocator {
-    /// Orders from a key that serves nothing else; all servers must have the same.
+    /// Derives the order from a key that has no other purpose. All servers must use the same key.
     pub fn new(key: &[u8; 32]) -> Self {
         Self(MacKey::new(key))
     }
 
-    /// The place of the token with the running number `n`.
+    /// The index of the token with the running number `n`.
     pub fn place(&self, n: u64) -> StatusIndex {
         let (list, index) = (n / SIZE, n % SIZE);
         let (left, right) = (0..ROUNDS).fold((index >> HALF_BITS, index & HALF), |(left, right), round| {
@@ -338,7 +339,7 @@ mod tests {
         }
     }
 
-    /// The rounds of [`IndexAllocator::place`], backwards.
+    /// The inverse of [`IndexAllocator::place`].
     fn number(places: &IndexAllocator, StatusIndex { list, idx }: StatusIndex) -> u64 {
         let (left, right) = (0..ROUNDS).rev().fold((idx >> HALF_BITS, idx & HALF), |(left, right), round| {
             (right ^ places.scramble(list, round, left), left)

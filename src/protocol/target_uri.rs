@@ -1,10 +1,11 @@
-//! Comparing a proof's `htu` with where the request went (RFC 9449 §4.3 step 9, RFC 3986 §6.2.2 and §6.2.3).
+//! Compares a proof's `htu` with the target of the request (RFC 9449 §4.3 step 9, RFC 3986 §6.2.2 and
+//! §6.2.3).
 
 use url::Url;
 
-/// The form in which two target URIs are compared: scheme and host in lower case, no default port, dot segments
-/// resolved, unreserved characters unescaped, other escapes in upper case, without query and fragment. `None` if the
-/// text is not an http(s) URL or names a user.
+/// The normal form of a target URI: scheme and host in lower case, no default port, dot segments resolved, no
+/// query and fragment. Unreserved characters are unescaped, other escapes are in upper case. `None` if the
+/// text is not an http(s) URL or contains a user name.
 pub fn normalise(uri: &str) -> Option<String> {
     if uri.chars().any(|c| c.is_control() || c == ' ') {
         return None;
@@ -20,7 +21,7 @@ pub fn normalise(uri: &str) -> Option<String> {
     Some(url.into())
 }
 
-/// `None` for a percent sign that begins no escape: there is no telling what its sender meant.
+/// `None` for a percent sign that begins no escape: its meaning is ambiguous.
 fn unescape_unreserved(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path;

@@ -1,4 +1,5 @@
-//! A proof that stands by itself (c2sp.org/tlog-proof): where an event is, the hashes beside it, and the checkpoint.
+//! A self-contained proof (c2sp.org/tlog-proof): the index of an event, its inclusion proof, and a
+//! checkpoint.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,24 +7,22 @@ use base64::engine::general_purpose::STANDARD;
 use super::merkle::Hash;
 
 const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
-/// No tree is higher.
+/// No tree has more levels.
 const MOST_HASHES: usize = 64;
 
-/// What a `.tlog-proof` file says.
+/// The content of a `.tlog-proof` file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// What whoever made it put in besides; means nothing here.
+    /// Additional data of the proof's maker; ignored here.
     pub extra: Option<Vec<u8>>,
-    /// The event's `seq`.
     pub index: u64,
     /// The inclusion proof, from the leaf up.
     pub path: Vec<Hash>,
-    /// The signed checkpoint, word by word.
+    /// The signed checkpoint, unchanged.
     pub checkpoint: String,
 }
 
 impl Proof {
-    /// Writes the file.
     pub fn text(&self) -> String {
         let mut text = format!("{FIRST_LINE}\n");
         if let Some(extra) = &self.extra {
@@ -39,7 +38,7 @@ impl Proof {
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        // The checkpoint has an empty line of its own; the first one is ours.
+        // The checkpoint contains an empty line too; the first one ends the head.
         let (head, checkpoint) = text.split_once("\n\n")?;
         let mut lines = head.split('\n').peekable();
         if lines.next()? != FIRST_LINE {
@@ -56,7 +55,7 @@ impl Proof {
     }
 }
 
-/// A number without leading zeros or signs.
+/// Parses a number without leading zeros or signs.
 pub(super) fn decimal(text: &str) -> Option<u64> {
     let canonical = text == "0" || !text.starts_with('0');
     (canonical && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()

@@ -1,11 +1,10 @@
-//! Where the parts of a log are found (c2sp.org/tlog-tiles): tiles of 256 hashes, and of the entries under them.
+//! The paths of the parts of a log (c2sp.org/tlog-tiles): tiles of 256 hashes, and tiles of their entries.
 
-/// How many hashes or entries a full tile has.
+/// Number of hashes or entries in a full tile.
 pub const WIDTH: u64 = 256;
-/// The highest level (c2sp.org/tlog-tiles): no tree of 2^64 leaves has a higher one, by far.
+/// The highest level that paths may name (c2sp.org/tlog-tiles). A tree of 2^64 leaves needs far fewer levels.
 const MOST_LEVEL: u8 = 63;
 
-/// What a tile holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// Roots of subtrees over 256^level leaves, 32 bytes each.
@@ -14,14 +13,13 @@ pub enum Content {
     Entries,
 }
 
-/// One tile: the `n`th of its level, with its first `width` members.
+/// A tile: number `n` of its level, with its first `width` members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
-    /// What it holds.
     pub content: Content,
-    /// Its place among those of its level.
+    /// Position in its level, from 0.
     pub n: u64,
-    /// How many members, 1 to 256.
+    /// Number of members, 1 to 256.
     pub width: u16,
 }
 
@@ -36,7 +34,7 @@ impl Tile {
         format!("tile/{level}/{}{partial}", groups(self.n))
     }
 
-    /// Reads what [`Tile::path`] writes, and nothing else.
+    /// Parses only what [`Tile::path`] writes.
     pub fn parse(path: &str) -> Option<Self> {
         let (level, rest) = path.strip_prefix("tile/")?.split_once('/')?;
         let content = match level {
@@ -53,16 +51,16 @@ impl Tile {
             n = n.checked_mul(1_000)?.checked_add(digits.parse().ok().filter(|_| digits.len() == 3)?)?;
         }
         let tile = Self { content, n, width };
-        // Of all spellings only one is right: no leading zeros, signs, or groups without an `x`.
+        // Each tile has only one valid path: no leading zeros, signs, or groups without an `x`.
         (tile.path() == path).then_some(tile)
     }
 
-    /// Whether it will never have more members.
     pub fn is_full(&self) -> bool {
         u64::from(self.width) == WIDTH
     }
 
-    /// The number of events that the log must have for this tile to be whole; `None` if no log has so many.
+    /// The number of events that the log must have before this tile is complete; `None` if the number exceeds
+    /// 64 bits.
     pub fn needs(&self) -> Option<u64> {
         let members = self.n.checked_mul(WIDTH)?.checked_add(self.width.into())?;
         match self.content {
@@ -71,7 +69,8 @@ impl Tile {
         }
     }
 
-    /// The tiles of a level in a log of this size: full ones, and the members of the partial one behind them.
+    /// The number of full tiles of a level in a log of this size, and the number of members in the partial
+    /// tile.
     pub fn count(level: u8, size: u64) -> (u64, u64) {
         let members = size.checked_shr(8 * u32::from(level)).unwrap_or(0);
         (members / WIDTH, members % WIDTH)
@@ -89,7 +88,7 @@ fn groups(mut n: u64) -> String {
     text
 }
 
-/// One entry as a tile of entries holds it; `None` if it is longer than 65535 bytes.
+/// An entry in the encoding of entry tiles; `None` if it is longer than 65535 bytes.
 pub fn entry(document: &[u8]) -> Option<Vec<u8>> {
     let length = u16::try_from(document.len()).ok()?;
     Some([&length.to_be_bytes(), document].concat())

@@ -1,5 +1,6 @@
-//! The answer of an authorization server's token endpoint (RFC 6749 §5), read member by member: a member that cannot be
-//! understood takes no other one with it. A refresh token can be good once, so a success is never given up for its form.
+//! Reads the response of an authorization server's token endpoint (RFC 6749 §5) member by member: an invalid
+//! member does not affect the others. A refresh token can be single-use, so a successful response is never
+//! discarded for its form.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,62 +13,61 @@ use serde_json::value::RawValue;
 use super::oauth_client::{is_error_code, is_token, scopes};
 use super::scope;
 
-/// Tokens as they were issued (RFC 6749 §5.1); at least one of the two.
+/// Issued tokens (RFC 6749 §5.1); at least one of the two is present.
 #[derive(Debug)]
 pub struct TokenSet {
-    /// The access token, where it can stand in a header field.
+    /// The access token, if it can be sent in a header field.
     pub access_token: Option<SecretString>,
-    /// How it is presented, in the server's words.
+    /// The token type, as the server writes it; `Bearer` if absent.
     pub token_type: String,
-    /// Seconds, where the server says a number of at least one.
+    /// Seconds, if the server sends a number of at least one.
     pub expires_in: Option<u32>,
-    /// The refresh token, where there is one, or a new one.
+    /// The refresh token, if any; replaces an earlier refresh token.
     pub refresh_token: Option<SecretString>,
-    /// What the tokens allow.
     pub scope: Scope,
 }
 
-/// What the server says of scopes.
+/// The scopes of the response.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Nothing: the scopes are those that were asked for (RFC 6749 §5.1).
+    /// `scope` is absent: the scopes are those requested (RFC 6749 §5.1).
     Unsaid,
-    /// Something empty, or something that is no list of scopes: the scopes are not known.
+    /// `scope` is empty or not a list of scopes: the scopes are unknown.
     Unknown,
-    /// These; never none.
+    /// At least one scope.
     Known(BTreeSet<String>),
 }
 
-/// An answer of a token endpoint.
 #[derive(Debug)]
 pub enum TokenResponse {
     Tokens(TokenSet),
-    /// An error of RFC 6749 §5.2, or the code that the server gives in its place.
+    /// An error code of RFC 6749 §5.2, or the code that the server sends in its place.
     Refused(String),
-    /// A success without tokens: what the request has changed at the server is not known.
+    /// A success without tokens: the effect of the request at the server is unknown.
     Empty,
-    /// Anything else.
+    /// Any other response.
     Unusable,
 }
 
-/// The longest token that is taken, in bytes.
+/// Longest accepted token, in bytes.
 const MOST_TOKEN: usize = 64 * 1024;
 
-/// Whether all of an answer arrived.
+/// Whether the whole response arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     Whole,
-    /// Its end is missing.
+    /// The end is missing.
     CutOff,
 }
 
-/// Reads an answer, as far as it arrived. Some servers answer 200 with an error, some encode tokens as a form.
+/// Reads a response, as far as it arrived. Some servers send an error with status 200, some encode tokens as
+/// a form.
 pub fn read(status: u16, body: &[u8], extent: Extent) -> TokenResponse {
     let success = (200..300).contains(&status);
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
     let members = match extent {
-        // The last parameter of a form may be a part of a token. In JSON the end of a member shows.
+        // The last parameter of a form may be an incomplete token. In JSON, the end of a member is visible.
         Extent::CutOff if !text.starts_with('{') => {
             Members::read(text.rsplit_once('&').map_or("", |(whole, _)| whole))
         }
@@ -90,8 +90,8 @@ pub fn read(status: u16, body: &[u8], extent: Extent) -> TokenResponse {
     }
 }
 
-/// The code by which another endpoint of an authorization server refuses (RFC 7009 §2.2.1), whatever the status: an object with
-/// `"ok": false` refuses, too.
+/// The error code of a response of another OAuth endpoint (RFC 7009 §2.2.1), whatever its status. An object
+/// with `"ok": false` is an error too.
 pub fn refusal(status: u16, body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let members = Members::read(text.trim_start_matches('\u{feff}').trim());
@@ -100,7 +100,7 @@ pub fn refusal(status: u16, body: &[u8]) -> Option<String> {
     code.filter(|code| is_error_code(code)).or_else(|| not_ok.then(|| "not_ok".to_owned()))
 }
 
-/// The members of an object by name, each as it is written: as JSON, or as a parameter of a form.
+/// The members of an object by name, as written: JSON text, or a form parameter.
 #[derive(Default)]
 struct Members<'a> {
     json: BTreeMap<String, &'a str>,
@@ -111,7 +111,7 @@ impl<'a> Members<'a> {
     fn read(text: &'a str) -> Self {
         let mut members = Self::default();
         if text.starts_with('{') {
-            // What comes before an error, such as the end of an answer that is cut off, is there.
+            // The members before an error, such as the end of a truncated response, are collected.
             let _ = serde_json::Deserializer::from_str(text).deserialize_map(Collect(&mut members.json));
         } else if text.bytes().all(|byte| byte.is_ascii_graphic()) {
             let pairs = url::form_urlencoded::parse(text.as_bytes());
@@ -136,7 +136,7 @@ impl<'a> Members<'a> {
         self.json.get(name).map(|raw| Self::read(raw))
     }
 
-    /// Slack answers the token of a user in an object of its own.
+    /// Slack puts the token of a user into an object of its own.
     fn tokens(&self) -> Option<TokenSet> {
         self.own_tokens().or_else(|| self.object("authed_user")?.own_tokens())
     }
@@ -157,7 +157,7 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// A number, with a fraction and an exponent if the server likes, or a text that is one.
+    /// A number, possibly with a fraction and an exponent, or a text that contains such a number.
     fn seconds(&self, name: &str) -> Option<u32> {
         let written = match self.json.get(name) {
             Some(raw) => raw.trim_matches('"').trim().to_owned(),
@@ -184,7 +184,8 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// `error`, or where servers without it have their code: within an object, in `code`, in `status`.
+    /// `error`, or a member that other servers use instead: `code`, `status`, `type` or `error_code`, in the object
+    /// `error` or at the top level.
     fn error_code(&self) -> Option<String> {
         const NAMES: [&str; 4] = ["code", "status", "type", "error_code"];
         let of = |members: &Self| NAMES.iter().find_map(|name| members.text(name));
@@ -202,7 +203,7 @@ fn is_plain(token: &SecretString) -> bool {
     (1..=MOST_TOKEN).contains(&token.len()) && !token.chars().any(char::is_control)
 }
 
-/// Takes the members of an object one by one, the last of those with one name.
+/// Collects the members of an object; of repeated names, the last.
 struct Collect<'m, 'a>(&'m mut BTreeMap<String, &'a str>);
 
 impl<'a> Visitor<'a> for Collect<'_, 'a> {

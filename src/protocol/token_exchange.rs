@@ -1,19 +1,18 @@
-//! The token exchange request (RFC 8693 §2.1): which parameters there are and which go together.
+//! The token exchange request (RFC 8693 §2.1): its parameters and their combinations.
 
 use std::collections::BTreeSet;
 
 use super::{resource, scope};
 
-/// The grant type.
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
-/// The type of what comes out of the vault: not ours, and so not what the identifiers of RFC 8693 §3 stand for.
+/// The type of a credential from the vault. Another server issued the credential, so the identifiers of RFC
+/// 8693 §3 do not apply.
 pub const VAULT_TOKEN: &str = "urn:actchain:params:oauth:token-type:vault-token";
 
-/// Token type identifiers (RFC 8693 §3) that this server knows.
+/// Token type identifiers (RFC 8693 §3) that this server supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenType {
-    /// An access token of this server.
     AccessToken,
     /// A JWT of a trusted issuer.
     Jwt,
@@ -30,56 +29,53 @@ impl TokenType {
         }
     }
 
-    /// Reads a URN; `None` for types that are not handled here.
+    /// Parses a URN; `None` for types that this server does not support.
     pub fn parse(urn: &str) -> Option<Self> {
         [Self::AccessToken, Self::Jwt, Self::IdToken].into_iter().find(|kind| kind.urn() == urn)
     }
 }
 
-/// A token as it was presented, with what its presenter says it is.
+/// A presented token, with the type that the client declares.
 #[derive(Debug, Clone)]
 pub struct PresentedToken {
     pub token: String,
-    /// Its declared type.
     pub kind: TokenType,
 }
 
-/// What is asked for: by whom the result shall be usable, and what for. `None` means "whatever may be had".
+/// The requested access: who may use the issued token, and for what. `None` requests everything that is
+/// allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestedAccess {
     pub scopes: Option<BTreeSet<String>>,
     /// `audience` and `resource` values.
     pub audiences: Option<BTreeSet<String>>,
-    /// `authorization_details`, read but not yet compared with anything.
+    /// `authorization_details`, parsed but not yet compared with any grant.
     pub details: Option<super::authorization_details::Details>,
-    /// The highest capability, by name.
+    /// The highest requested capability, by name.
     pub capability: Option<String>,
 }
 
-/// A token exchange request whose form is right.
+/// A token exchange request with valid syntax.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// On whose behalf.
     pub subject: PresentedToken,
-    /// Who acts, where it is said.
     pub actor: Option<PresentedToken>,
     pub wanted: RequestedAccess,
-    /// The delegation that shall give the authority (not in RFC 8693: RFC 6749 §8.2 lets servers add parameters).
+    /// The delegation to use (not in RFC 8693: RFC 6749 §8.2 lets servers add parameters).
     pub delegation_id: Option<String>,
 }
 
-/// What is wrong with a `scope`, `audience` or `resource` parameter.
+/// The invalid parameter among `scope`, `audience` and `resource`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidParameter {
-    /// Not scope tokens.
     Scope,
-    /// Not an absolute URI without fragment, or not a name.
+    /// Not an absolute URI without fragment, or not a valid name.
     Target,
-    /// More targets than may be named at once.
+    /// More targets than one request may name.
     TooManyTargets,
 }
 
-/// Reads what is wanted from the values of `scope`, `audience` and `resource`.
+/// Reads the requested access from the values of `scope`, `audience` and `resource`.
 pub fn wanted(
     scope: Option<&str>,
     audiences: &[String],
@@ -107,8 +103,8 @@ pub fn wanted(
     })
 }
 
-/// Undoes `application/x-www-form-urlencoded` for one name or value: `+` is a space, escapes must be whole, the result
-/// UTF-8 without NUL. `None` otherwise; the usual decoders would guess.
+/// Decodes one name or value of `application/x-www-form-urlencoded`: `+` is a space, escapes must be
+/// complete, the result must be UTF-8 without NUL. `None` otherwise; the usual decoders accept invalid input.
 pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -120,7 +116,7 @@ pub fn percent_decode(text: &str) -> Option<String> {
                 let (hex, tail) = rest.split_at_checked(2)?;
                 rest = tail;
                 let hex = std::str::from_utf8(hex).ok()?;
-                // `from_str_radix` would take a sign.
+                // `from_str_radix` would accept a sign.
                 if !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                     return None;
                 }

@@ -1,4 +1,5 @@
-//! Why a JWT of another party is refused: for the log and the event. The public answer is the same for all of them.
+//! The reasons that a JWT of another party is refused, for logs and events. The public error is the same for
+//! all of them.
 
 /// The first check that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -7,7 +8,7 @@ pub enum TokenProblem {
     Malformed,
     /// `iss` is missing, or names no trusted issuer.
     IssuerUnknown,
-    /// The issuer is not declared for the token type that the request says.
+    /// The issuer is not declared for the token type in the request.
     TokenTypeNotAllowed,
     /// `typ`, or a claim, belongs to another kind of JWT.
     WrongKind,
@@ -21,7 +22,7 @@ pub enum TokenProblem {
     KeyRemoved,
     /// A required claim is missing, or a claim has the wrong type.
     Claims,
-    /// The token is bound to a key in a way that is not checked here (RFC 7800 §3).
+    /// The token is bound to a key in a way that this server cannot check (RFC 7800 §3).
     Binding,
     /// `aud` names other parties.
     Audience,
@@ -33,9 +34,9 @@ pub enum TokenProblem {
     LifetimeTooLong,
     /// `iss` and `sub` of an assertion differ, or name another client than the request.
     ClientMismatch,
-    /// A token of this server that the database does not know.
+    /// A token of this server that is not in the database.
     NotRecorded,
-    /// The issuer of the root subject is not registered any more, or its subjects were named differently.
+    /// The issuer of the root subject is not registered any more, or its subject claim was changed.
     IssuerChanged,
     /// An actor token that names an actor itself.
     HasActor,

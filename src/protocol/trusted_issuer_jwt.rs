@@ -1,5 +1,5 @@
-//! JWTs of other issuers as subject or actor tokens: RFC 7523 §3 with the care of RFC 8725, for the declared types
-//! `jwt` and `id_token` (RFC 8693 §3).
+//! JWTs of other issuers as subject or actor tokens: RFC 7523 §3 with the precautions of RFC 8725, for the
+//! declared types `jwt` and `id_token` (RFC 8693 §3).
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,8 @@ use super::token_exchange::TokenType;
 use super::token_problem::TokenProblem;
 use crate::platform::jose::Jws;
 
-/// Claims that only other kinds of JWT have. A token with one of them is never taken for an identity, whatever its
-/// `typ` says, because most of those kinds may leave `typ` out.
+/// Claims that only other kinds of JWT have. A token with one of them is never accepted as an identity,
+/// whatever its `typ`, because most of those kinds may leave `typ` out.
 const CLAIMS_OF_OTHER_KINDS: &[&str] = &[
     // Security event tokens, logout tokens, CAEP and RISC events (RFC 8417 §2.2, RFC 9493 §4, OIDC Back-Channel Logout §2.4).
     "events",
@@ -63,12 +63,11 @@ const CLAIMS_OF_OTHER_KINDS: &[&str] = &[
     "eat_nonce",
 ];
 
-/// What an issuer is declared to say with its tokens.
+/// The meaning of an issuer's claims, as declared at registration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClaimPolicy {
-    /// How `may_act` is used.
     pub may_act: MayActUse,
-    /// The claims that hold scopes. Where none is declared, `scope` and `scp` do if they are there.
+    /// The claims that contain scopes. If none is declared, `scope` and `scp` are used if present.
     pub scope_claims: Option<Vec<String>>,
 }
 
@@ -95,50 +94,48 @@ impl MayActUse {
         }
     }
 
-    /// Reads a name.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Authorize, Self::Restrict, Self::Ignore].into_iter().find(|usage| usage.name() == name)
     }
 }
 
-/// Whom a token allows to act for its subject (RFC 8693 §4.4). Every member that is there has to match.
+/// The party that a token allows to act for its subject (RFC 8693 §4.4). Every member that is present has to
+/// match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MayAct {
     pub sub: Option<String>,
     pub iss: Option<String>,
-    /// The party as a client.
+    /// The party's client id.
     pub client_id: Option<String>,
 }
 
-/// What another issuer says of a principal.
+/// The statements of another issuer about a principal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExternalIdentity {
     pub iss: String,
-    /// The principal.
     pub sub: String,
-    /// Whom the token was made for.
     pub aud: Audience,
-    /// When it begins and ends.
+    /// The time claims.
     pub validity: Validity,
     pub jti: Option<String>,
-    /// The scopes that it allows; `None` where it does not restrict them.
+    /// The scopes that the token allows; `None` if it does not restrict them.
     pub scopes: Option<BTreeSet<String>>,
-    /// `authorization_details`, where the token has them.
+    /// `authorization_details`, if the token has them.
     pub details: Option<Details>,
-    /// `may_act`, where the token has it.
+    /// `may_act`, if the token has it.
     pub may_act: Option<MayAct>,
-    /// `sid`, where the token has it.
+    /// `sid`, if the token has it.
     pub sid: Option<String>,
-    /// Whether somebody acts already.
+    /// Whether the token already has an actor (`act`).
     pub has_actor: bool,
-    /// Thumbprint of the key that the token is bound to (RFC 9449 §6.1), where it is bound.
+    /// Thumbprint of the key that the token is bound to (RFC 9449 §6.1), if any.
     pub jkt: Option<String>,
-    /// How the principal logged in.
+    /// How the principal authenticated.
     pub login: AuthenticationContext,
 }
 
-/// Checks that a token may be of the declared type. An access token of another server comes as `jwt`, never as
-/// `id_token` (RFC 8693 §3).
+/// Checks that a token may be of the declared type. An access token of another server must be declared as
+/// `jwt`, never as `id_token` (RFC 8693 §3).
 ///
 /// # Errors
 /// [`TokenProblem::WrongKind`].
@@ -153,12 +150,13 @@ pub fn check_kind(jws: &Jws<'_>, declared: TokenType) -> Result<(), TokenProblem
     if fits && !other_kind { Ok(()) } else { Err(TokenProblem::WrongKind) }
 }
 
-/// Reads the claims.
+/// Reads and checks the claims.
 ///
 /// # Errors
-/// [`TokenProblem::Claims`] if a required claim (`iss`, `sub`, `aud`, `exp`; RFC 7523 §3) is missing or a claim that is
-/// read has the wrong type; [`TokenProblem::Binding`] if the token is bound in a way that is not checked here
-/// (RFC 7800 §3); [`TokenProblem::Expired`] or [`TokenProblem::NotYetValid`] if it is not valid at `now`.
+/// [`TokenProblem::Claims`] if a required claim (`iss`, `sub`, `aud`, `exp`; RFC 7523 §3) is missing or a
+/// claim has the wrong type. [`TokenProblem::Binding`] if the token is bound in a way that this server cannot
+/// check (RFC 7800 §3). [`TokenProblem::Expired`] or [`TokenProblem::NotYetValid`] if it is not valid at
+/// `now`.
 pub fn read(
     jws: &Jws<'_>,
     policy: &ClaimPolicy,
@@ -175,7 +173,7 @@ pub fn read(
     Ok(ExternalIdentity { jkt, ..identity })
 }
 
-/// The thumbprint that a token is bound to, if it is bound to nothing else.
+/// The thumbprint in `cnf`, if `cnf` has no other member.
 fn bound_to(cnf: &Value) -> Option<String> {
     cnf.as_object().filter(|members| members.len() == 1)?.get("jkt")?.as_str().map(str::to_owned)
 }
@@ -208,9 +206,9 @@ fn read_identity(jws: &Jws<'_>, policy: &ClaimPolicy, validity: Validity) -> Opt
     })
 }
 
-/// The scopes that a token allows: those that all of its scope claims name. Outer `None`: a claim of the wrong type.
-/// Inner `None`: the token does not say, and its issuer is not declared to say it. A claim without values allows
-/// nothing, and so does a token without any of the declared claims.
+/// The scopes that a token allows: those that all of its scope claims name. Outer `None`: a claim of the
+/// wrong type. Inner `None`: the token has no scope claim and none is declared, so scopes are not restricted.
+/// A claim without values allows nothing, and so does a token without any of the declared claims.
 fn scopes(claims: &Map<String, Value>, declared: Option<&[String]>) -> Option<Option<BTreeSet<String>>> {
     let usual = ["scope", "scp"].map(str::to_owned);
     let mut allowed: Option<BTreeSet<String>> = None;
@@ -224,8 +222,8 @@ fn scopes(claims: &Map<String, Value>, declared: Option<&[String]>) -> Option<Op
     Some(allowed.or_else(|| declared.map(|_| BTreeSet::new())))
 }
 
-/// Values of a string separated by spaces, or of an array of strings. What is not a scope token can never be granted
-/// and is left out, which only narrows.
+/// Values of a string separated by spaces, or of an array of strings. Values that are not scope tokens are
+/// left out: they can never be granted, so this only narrows.
 fn scope_values(value: &Value) -> Option<BTreeSet<String>> {
     let is_token = |text: &&str| scope::is_token(text);
     match value {
@@ -243,7 +241,7 @@ pub fn is_name(text: &str) -> bool {
     (1..=512).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// At least one member that names somebody; members of the wrong type spoil the claim.
+/// Requires `sub` or `client_id`. A member of the wrong type makes the whole claim invalid.
 fn may_act(object: &Map<String, Value>) -> Option<MayAct> {
     let text = |name: &str| match object.get(name) {
         None => Some(None),
@@ -254,8 +252,9 @@ fn may_act(object: &Map<String, Value>) -> Option<MayAct> {
 }
 
 impl MayAct {
-    /// Whether this names our client, as `client_id` or as `sub`, together with our issuer. Without `iss` a party is
-    /// one of the issuer's own, whatever our clients are called.
+    /// Whether this names a client of this server, as `client_id` or as `sub`, together with this server's
+    /// issuer. Without `iss`, the party belongs to the issuer of the token, even if a client here has the
+    /// same name.
     pub fn names(&self, client_id: &str, issuer: &str) -> bool {
         let same =
             |member: &Option<String>, value: &str| member.as_deref().is_none_or(|member| member == value);

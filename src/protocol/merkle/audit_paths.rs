@@ -1,9 +1,9 @@
-//! Paths out of a list of hashes, all of them at once (RFC 9162 §2.1.3).
+//! Audit paths of a list of hashes, all computed together (RFC 9162 §2.1.3).
 
 use super::{Hash, node};
 
-/// The tree over some hashes, level by level. One without a neighbour goes up as it is, so that the shape is that of the
-/// tree of RFC 9162 for any number.
+/// The tree over a list of hashes, level by level. A hash without a neighbour moves up unchanged, which gives
+/// the shape of RFC 9162 for any number of hashes.
 #[derive(Debug, Default)]
 pub struct AuditPaths(Vec<Vec<Hash>>);
 
@@ -21,13 +21,13 @@ impl AuditPaths {
         Self(levels)
     }
 
-    /// The hashes beside the way up from one of them.
+    /// The audit path of the hash at `index`: the sibling at each level, from the leaf up.
     pub fn path(&self, index: usize) -> Vec<Hash> {
         let beside = |(level, hashes): (usize, &Vec<Hash>)| hashes.get((index >> level) ^ 1).copied();
         self.0.iter().enumerate().filter_map(beside).collect()
     }
 
-    /// The root; `None` over nothing.
+    /// The root; `None` for an empty list.
     pub fn root(&self) -> Option<Hash> {
         self.0.last()?.first().copied()
     }

@@ -1,4 +1,4 @@
-//! The Merkle tree of RFC 6962 §2.1 (RFC 9162 §2.1.1), grown at its right edge.
+//! The Merkle tree of RFC 6962 §2.1 (RFC 9162 §2.1.1), extended at its right edge.
 
 mod audit_paths;
 mod proof;
@@ -11,10 +11,9 @@ pub use self::proof::{
 pub use self::tile_builder::{TileBuilder, TileRoot};
 use crate::platform::digest::sha256;
 
-/// A leaf's or node's hash.
+/// The hash of a leaf or node.
 pub type Hash = [u8; 32];
 
-/// SHA-256(0x00 ‖ entry).
 pub fn leaf(entry: &[u8]) -> Hash {
     sha256(&[&[0], entry])
 }
@@ -23,7 +22,8 @@ fn node(left: &Hash, right: &Hash) -> Hash {
     sha256(&[&[1], left, right])
 }
 
-/// The right edge of a tree: the roots of its perfect subtrees, largest first. All that is needed to go on.
+/// The right edge of a tree: the roots of its perfect subtrees, largest first. Sufficient for appending
+/// leaves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frontier {
     size: u64,
@@ -31,12 +31,11 @@ pub struct Frontier {
 }
 
 impl Frontier {
-    /// An edge as it was stored; `None` if the number of hashes does not fit the size.
+    /// Restores an edge from storage; `None` if the number of hashes does not match the size.
     pub fn from_parts(size: u64, peaks: Vec<Hash>) -> Option<Self> {
         (size.count_ones() as usize == peaks.len()).then_some(Self { size, peaks })
     }
 
-    /// How many leaves the tree has.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -46,7 +45,7 @@ impl Frontier {
         &self.peaks
     }
 
-    /// Appends a leaf: every trailing 1 of the size is a subtree that gets its right half.
+    /// Appends a leaf. Each trailing 1 bit of the size is a subtree for which the new hash is the right half.
     pub fn push(&mut self, leaf: Hash) {
         let mut hash = leaf;
         for _ in 0..self.size.trailing_ones() {
@@ -58,13 +57,12 @@ impl Frontier {
         self.size += 1;
     }
 
-    /// The tree's root.
     pub fn root(&self) -> Hash {
         root_of(&self.peaks).unwrap_or_else(|| sha256(&[]))
     }
 }
 
-/// The root over perfect subtrees that stand side by side, largest first; none over nothing.
+/// The root over adjacent perfect subtrees, largest first; `None` for an empty list.
 pub fn root_of(peaks: &[Hash]) -> Option<Hash> {
     let (last, others) = peaks.split_last()?;
     Some(others.iter().rfold(*last, |right, left| node(left, &right)))
@@ -109,7 +107,7 @@ mod tests {
         }
     }
 
-    /// MTH of RFC 9162 §2.1.1, word by word.
+    /// MTH of RFC 9162 §2.1.1, as the RFC defines it.
     fn root_by_definition(leaves: &[Hash]) -> Hash {
         match leaves {
             [] => sha256(&[]),

@@ -1,27 +1,26 @@
-//! Proofs about a tree (RFC 9162 §2.1.3, §2.1.4): which subtrees make one up, and whether one holds.
+//! Proofs about a tree (RFC 9162 §2.1.3, §2.1.4): the subtrees that a proof needs, and verification.
 
 use super::{Hash, node};
 
-/// A perfect subtree: the `n`th of those over 2^`level` leaves.
+/// A perfect subtree: number `n` of those over 2^`level` leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subtree {
-    /// The logarithm of its number of leaves.
+    /// Base-2 logarithm of its number of leaves.
     pub level: u32,
-    /// Its place among those of its level, from 0 on.
+    /// Position among the subtrees of this level, from 0.
     pub n: u64,
 }
 
-/// Leaves in a row, from the first one up to but not including `to`.
+/// The consecutive leaves `[from, to)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     pub from: u64,
-    /// The first behind them.
     pub to: u64,
 }
 
 impl Span {
-    /// The perfect subtrees that make it up, from left to right. Of a span that a proof speaks of, or that begins at 0, these
-    /// are the largest there are, and [`super::root_of`] gives its root.
+    /// The perfect subtrees of the span, from left to right. For a span of a proof, or a span that begins at
+    /// 0, they are the largest possible, and [`super::root_of`] returns the root.
     pub fn subtrees(self) -> Vec<Subtree> {
         let mut found = Vec::new();
         let mut from = self.from;
@@ -35,13 +34,13 @@ impl Span {
     }
 }
 
-/// The largest power of two smaller than `n`, which is at least 2 (§2.1.1).
+/// The largest power of two smaller than `n`, which is at least 2 (RFC 9162 §2.1.1).
 fn split(n: u64) -> u64 {
     1 << (n - 1).ilog2()
 }
 
-/// PATH(index, D[size]) of §2.1.3.1: the leaves under each hash of an inclusion proof, from the leaf up. `None` if there is no
-/// such leaf.
+/// PATH(index, D[size]) of RFC 9162 §2.1.3.1: the leaves under each hash of an inclusion proof, from the leaf
+/// up. `None` if there is no such leaf.
 pub fn inclusion_spans(index: u64, size: u64) -> Option<Vec<Span>> {
     if index >= size {
         return None;
@@ -62,7 +61,8 @@ pub fn inclusion_spans(index: u64, size: u64) -> Option<Vec<Span>> {
     Some(path)
 }
 
-/// PROOF(from, D[to]) of §2.1.4.1; nothing where there is nothing to prove. `None` if `from` is beyond `to`.
+/// PROOF(first, D[second]) of RFC 9162 §2.1.4.1; empty if there is nothing to prove. `None` if `first` is
+/// greater than `second`.
 pub fn consistency_spans(first: u64, second: u64) -> Option<Vec<Span>> {
     if first > second {
         return None;
@@ -72,7 +72,7 @@ pub fn consistency_spans(first: u64, second: u64) -> Option<Vec<Span>> {
     }
     let (mut from, mut to) = (0, second);
     let mut path = Vec::new();
-    // What is left of the first tree ends where the span does, sooner or later.
+    // Terminates: the span is halved until it ends where the first tree ends.
     while first != to {
         let middle = from + split(to - from);
         if first <= middle {
@@ -83,7 +83,8 @@ pub fn consistency_spans(first: u64, second: u64) -> Option<Vec<Span>> {
             from = middle;
         }
     }
-    // A whole first tree is what the verifier has; only a part of it has to be given.
+    // The verifier has the root of the first tree, so the proof contains only a part of that tree, never all
+    // of it.
     if from > 0 {
         path.push(Span { from, to });
     }
@@ -91,7 +92,7 @@ pub fn consistency_spans(first: u64, second: u64) -> Option<Vec<Span>> {
     Some(path)
 }
 
-/// Whether a leaf is at its place in the tree of this size and root (§2.1.3.2).
+/// Verifies an inclusion proof (RFC 9162 §2.1.3.2).
 pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, path: &[Hash], root: &Hash) -> bool {
     if index >= size {
         return false;
@@ -115,7 +116,7 @@ pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, path: &[Hash], root:
     last == 0 && hash == *root
 }
 
-/// Whether a tree of one size and root is the beginning of another (§2.1.4.2).
+/// Verifies a consistency proof: the first tree is a prefix of the second (RFC 9162 §2.1.4.2).
 pub fn verify_consistency(
     first: u64,
     second: u64,
@@ -126,7 +127,7 @@ pub fn verify_consistency(
     if first > second {
         return false;
     }
-    // Every tree begins with nothing, and with itself.
+    // The empty tree and the tree itself are prefixes of every tree.
     if first == second {
         return path.is_empty() && first_root == second_root;
     }
@@ -173,7 +174,7 @@ mod tests {
         })
     }
 
-    /// What stands at a span, put together from its perfect subtrees.
+    /// The hash over a span, computed from its perfect subtrees.
     fn hash_of(leaves: &[Hash], span: Span) -> Hash {
         let peak = |one: &Subtree| {
             let from = (one.n << one.level) as usize;
@@ -263,7 +264,7 @@ mod tests {
         }
     }
 
-    /// Each hash changed, each left out, one too many at either end, none at all.
+    /// Proofs with one hash changed, one left out, one added at either end, and without any hash.
     fn spoiled(proof: &[Hash]) -> Vec<Vec<Hash>> {
         let mut all = Vec::new();
         for place in 0..proof.len() {
@@ -315,7 +316,7 @@ mod tests {
                     assert!(!verify_consistency(m, n, &other, &old, &new), "{m} to {n}: {}", other.len());
                 }
                 assert!(!verify_consistency(m, n, &proof, &[9; 32], &new));
-                // That anything begins with nothing says nothing about it.
+                // An empty tree is a prefix of any tree, so its proof says nothing about the other root.
                 assert!(m == 0 && n > 0 || !verify_consistency(m, n, &proof, &old, &[9; 32]));
             }
         }

@@ -1,22 +1,22 @@
-//! A tree that is grown tile by tile: the roots of its full tiles (c2sp.org/tlog-tiles) come about on the way, at no cost.
+//! A tree that is extended tile by tile. The roots of full tiles (c2sp.org/tlog-tiles) are by-products and
+//! cost nothing.
 
 use super::{Frontier, Hash};
 
-/// A tile is full with so many, and then one in the level above.
+/// Hashes in a full tile. The root of a full tile is one hash of the next level.
 const WIDTH: u64 = 256;
 const STRIDE: u32 = 8;
 
-/// The root of a full tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TileRoot {
-    /// The level that it stands in: 1 above leaves.
+    /// The level of the tile, 1 for a tile above leaves.
     pub level: u32,
-    /// Its place in that level.
+    /// Position in that level.
     pub n: u64,
     pub hash: Hash,
 }
 
-/// The right edge of a tree, cut into tiles.
+/// The right edge of a tree, split into tiles.
 #[derive(Debug, Clone, Default)]
 pub struct TileBuilder {
     size: u64,
@@ -24,7 +24,7 @@ pub struct TileBuilder {
 }
 
 impl TileBuilder {
-    /// Goes on from an edge.
+    /// Continues from an edge.
     pub fn of(frontier: &Frontier) -> Self {
         let mut peaks = frontier.peaks();
         let mut levels = Vec::new();
@@ -41,12 +41,11 @@ impl TileBuilder {
         Self { size: frontier.size(), levels }
     }
 
-    /// How many leaves the tree has.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Appends a leaf; says the root of every tile that it makes full.
+    /// Appends a leaf. Calls `full` with the root of every tile that becomes full.
     pub fn push(&mut self, leaf: Hash, mut full: impl FnMut(TileRoot)) {
         self.size += 1;
         let mut hash = leaf;
@@ -65,7 +64,7 @@ impl TileBuilder {
         self.levels.push(tile);
     }
 
-    /// The whole edge.
+    /// The edge of the whole tree.
     pub fn frontier(&self) -> Frontier {
         let peaks = self.levels.iter().rev().flat_map(|tile| tile.peaks().iter().copied()).collect();
         Frontier::from_parts(self.size, peaks).unwrap_or_default()
