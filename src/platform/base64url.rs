@@ -1,5 +1,5 @@
-//! Base64url without padding (RFC 7515 §2). Decoding accepts only the canonical spelling: no padding, no
-//! other characters, no non-zero trailing bits.
+//! Base64url without padding (RFC 7515 §2). Decoding accepts only the canonical spelling: no padding, no other
+//! characters, no non-zero trailing bits.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

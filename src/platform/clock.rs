@@ -67,8 +67,7 @@ pub fn instant(text: &str) -> Option<OffsetDateTime> {
     at?.checked_to_offset(time::UtcOffset::UTC)
 }
 
-/// Parses seconds written by a person: a whole number, or a duration with the units w, d, h, m and s, such as
-/// `1h30m`.
+/// Parses seconds written by a person: a whole number, or a duration with the units w, d, h, m and s, such as `1h30m`.
 ///
 /// # Errors
 /// A text that says what is accepted.

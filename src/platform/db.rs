@@ -35,8 +35,8 @@ pub fn options(url: &SecretString) -> Result<PgConnectOptions, Fault> {
 /// Time limit for opening a connection for a command.
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// Makes commits durable, whatever the database or the login sets: a response is sent after its event is on
-/// disk. Later options override earlier ones, so these are appended.
+/// Makes commits durable, whatever the database or the login sets: a response is sent after its event is on disk.
+/// Later options override earlier ones, so these are appended.
 pub fn durable(options: PgConnectOptions) -> PgConnectOptions {
     options.options([("synchronous_commit", "on")])
 }
@@ -73,8 +73,8 @@ pub async fn require_durable(connection: &mut PgConnection) -> Result<(), Fault>
     }
 }
 
-/// Opens a pool whose connections act as the server's role. `timeout` limits the wait for a connection, the
-/// wait for a lock, and each statement.
+/// Opens a pool whose connections act as the server's role. `timeout` limits the wait for a connection, the wait for a
+/// lock, and each statement.
 pub fn pool(options: PgConnectOptions, connections: u32, timeout: Duration) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
@@ -105,8 +105,8 @@ fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
         // An idle transaction may have locks that all other transactions wait for.
         .options([("idle_in_transaction_session_timeout", "60s")])
         // Each connection plans a statement once, often on empty tables, and keeps the plan while they grow.
-        // PostgreSQL 15 plans sequential scans of empty and small tables, and would repeat them over a
-        // million rows. Each query of the server has an index.
+        // PostgreSQL 15 plans sequential scans of empty and small tables, and would repeat them over a million rows.
+        // Each query of the server has an index.
         .options([("enable_seqscan", "off"), ("jit", "off")])
 }
 

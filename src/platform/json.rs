@@ -1,5 +1,5 @@
-//! JSON as security protocols need it: no duplicate names at any level (RFC 7515 §4), bounded depth, and no
-//! NUL character, which PostgreSQL does not store. Input of other parties is parsed here first.
+//! JSON as security protocols need it: no duplicate names at any level (RFC 7515 §4), bounded depth, and no NUL
+//! character, which PostgreSQL does not store. Input of other parties is parsed here first.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use serde_json::{Map, Number, Value};
 /// Maximum nesting of objects and arrays. The deepest allowed chain of `act` needs far less.
 const MAX_DEPTH: usize = 32;
 
-/// Parses one JSON value. `None` for malformed text, duplicate names, more than 32 levels of nesting, or a
-/// NUL character in a string or a name.
+/// Parses one JSON value. `None` for malformed text, duplicate names, more than 32 levels of nesting, or a NUL
+/// character in a string or a name.
 pub fn parse(text: &[u8]) -> Option<Value> {
     read(text, Nul::Refused)
 }
@@ -36,8 +36,8 @@ pub fn parse_object(text: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// Reads an optional member that is an object, for `deserialize_with`. By default serde also accepts a list,
-/// as the members in their order.
+/// Reads an optional member that is an object, for `deserialize_with`. By default serde also accepts a list, as the
+/// members in their order.
 pub fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(reader: D) -> Result<Option<T>, D::Error> {
     let members = Option::<Map<String, Value>>::deserialize(reader)?;
     let read = |members| serde_path_to_error::deserialize(Value::Object(members));

@@ -1,6 +1,5 @@
-//! The server's own PostgreSQL, in its data directory, with a private socket only. The first process that
-//! opens the cluster starts it, the last one that leaves stops it. After any crash the cluster is restarted
-//! automatically.
+//! The server's own PostgreSQL, in its data directory, with a private socket only. The first process that opens the
+//! cluster starts it, the last one that leaves stops it. After any crash the cluster is restarted automatically.
 
 mod backup;
 mod data_dir;
@@ -57,8 +56,7 @@ pub struct Cluster {
     postmaster: Postmaster,
     users: Option<Held>,
     watchdog: Option<Reaper>,
-    /// The lock of the only server. Declared last, because fields are dropped in order and this lock is
-    /// released last.
+    /// The lock of the only server. Declared last, because fields are dropped in order and this lock is released last.
     _server: Option<Held>,
 }
 
@@ -81,8 +79,8 @@ impl Cluster {
         data_dir::is_made(data_dir)
     }
 
-    /// A separate cluster for a test, a benchmark or a demonstration. It is removed when the process that
-    /// made it ends, even if that process is killed. `bin_dir` and `path` are those of [`Settings`].
+    /// A separate cluster for a test, a benchmark or a demonstration. It is removed when the process that made it
+    /// ends, even if that process is killed. `bin_dir` and `path` are those of [`Settings`].
     pub async fn throwaway(
         bin_dir: Option<PathBuf>,
         path: Option<OsString>,
@@ -105,8 +103,8 @@ impl Cluster {
         Ok(Self { postmaster, users: Some(users), watchdog: None, _server: None })
     }
 
-    /// Options for a connection to one of the cluster's databases; the database made with the cluster is
-    /// called `actchain`.
+    /// Options for a connection to one of the cluster's databases; the database made with the cluster is called
+    /// `actchain`.
     pub fn connect_options(&self, database: &str) -> PgConnectOptions {
         self.postmaster.place.connect_options(database)
     }
@@ -145,8 +143,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Leaves the cluster without waiting for its end. A process that opens the cluster meanwhile waits until
-    /// it has stopped and starts it again.
+    /// Leaves the cluster without waiting for its end. A process that opens the cluster meanwhile waits until it has
+    /// stopped and starts it again.
     fn leave_now(&mut self) -> Result<(), Fault> {
         let Some(users) = self.users.take().filter(|_| self.watchdog.is_none()) else { return Ok(()) };
         let Some(deciding) = lock::start_now(&self.postmaster.place.data_dir)? else { return Ok(()) };
@@ -165,8 +163,8 @@ impl Drop for Cluster {
     }
 }
 
-/// If the server runs as root, the account of PostgreSQL must be able to pass through the folder; it can
-/// neither list nor read it.
+/// If the server runs as root, the account of PostgreSQL must be able to pass through the folder; it can neither list
+/// nor read it.
 fn data_folder_mode() -> u32 {
     if geteuid().is_root() { 0o711 } else { 0o700 }
 }

@@ -18,8 +18,8 @@ pub fn hash(secret: &SecretString) -> Result<String, Fault> {
     Ok(hash.to_string())
 }
 
-/// The index of the hash that the secret matches. Always does the work of at least one verification: an
-/// unknown client, which has no hash, takes as long as a known client with a wrong secret.
+/// The index of the hash that the secret matches. Always does the work of at least one verification: an unknown
+/// client, which has no hash, takes as long as a known client with a wrong secret.
 pub fn matching(secret: &SecretString, hashes: &[String]) -> Option<usize> {
     let secret = secret.expose_secret().as_bytes();
     if hashes.is_empty() {

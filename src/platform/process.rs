@@ -1,5 +1,5 @@
-//! Process settings of the operating system: no core dumps, which would contain keys, and the highest allowed
-//! limit of descriptors.
+//! Process settings of the operating system: no core dumps, which would contain keys, and the highest allowed limit of
+//! descriptors.
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
@@ -8,8 +8,8 @@ use super::fault::{Context, Fault};
 /// Descriptors that are not for client connections: the database, other servers, files, event loops.
 const RESERVED: usize = 256;
 
-/// Forbids core dumps, and access of other processes of the same user to this process's memory and
-/// descriptors. Programs that this process starts are accessible again, but make no core dumps either.
+/// Forbids core dumps, and access of other processes of the same user to this process's memory and descriptors.
+/// Programs that this process starts are accessible again, but make no core dumps either.
 pub fn forbid_core_dumps() -> Result<(), Fault> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("forbidding core dumps")?;
     #[cfg(target_os = "linux")]
@@ -17,8 +17,7 @@ pub fn forbid_core_dumps() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Raises the limit of open descriptors as far as the operating system allows. Returns the limit now in
-/// force.
+/// Raises the limit of open descriptors as far as the operating system allows. Returns the limit now in force.
 pub fn raise_descriptors() -> Result<usize, Fault> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of descriptors")?;
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
@@ -35,8 +34,7 @@ pub fn descriptors() -> Result<usize, Fault> {
     Ok(usize::try_from(soft).unwrap_or(usize::MAX))
 }
 
-/// How many client connections fit within a limit of descriptors, besides `others` that are needed for known
-/// purposes.
+/// How many client connections fit within a limit of descriptors, besides `others` that are needed for known purposes.
 pub fn connections_below(descriptors: usize, others: usize) -> usize {
     let reserved = RESERVED.saturating_add(others);
     // If the limit is low, half of it.

@@ -1,5 +1,4 @@
-//! Secrets that are not printed and are cleared from memory, and the master key that protects all stored
-//! secrets.
+//! Secrets that are not printed and are cleared from memory, and the master key that protects all stored secrets.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Strict YAML. Errors name file, line, column and the path in the document. They never quote text of the
-//! file: a secret may be next to the mistake.
+//! Strict YAML. Errors name file, line, column and the path in the document. They never quote text of the file: a
+//! secret may be next to the mistake.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
@@ -15,8 +15,8 @@ use super::fault::Fault;
 
 /// Longest unknown name that an error repeats.
 const MAX_NAME: usize = 32;
-/// Most nodes that all aliases of a document may expand to, counting the beginning and the end of each list
-/// and mapping.
+/// Most nodes that all aliases of a document may expand to, counting the beginning and the end of each list and
+/// mapping.
 const MAX_ALIASED: usize = 100_000;
 
 /// The position of each value of a document in its file.
@@ -27,8 +27,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// `file:line:column` of the value at a path such as `clients[0].scopes`, or of the nearest enclosing
-    /// value.
+    /// `file:line:column` of the value at a path such as `clients[0].scopes`, or of the nearest enclosing value.
     pub fn of(&self, path: &str) -> String {
         let mut nearest = path;
         loop {
@@ -81,8 +80,8 @@ impl Display for Place {
 /// Parses a document.
 ///
 /// # Errors
-/// A fault with the place and the reason: a syntax error, a duplicate key, an unknown or missing member, a
-/// value of the wrong type, or a NUL character, which PostgreSQL cannot store.
+/// A fault with the place and the reason: a syntax error, a duplicate key, an unknown or missing member, a value of
+/// the wrong type, or a NUL character, which PostgreSQL cannot store.
 pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Places), Fault> {
     refuse_tags(origin, text)?;
     let places = places(origin, text)?;
@@ -100,8 +99,8 @@ pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Places)
     }
 }
 
-/// Reads a list whose absence means no restriction. A name without a value (`scopes:`) is an error, not an
-/// absent list.
+/// Reads a list whose absence means no restriction. A name without a value (`scopes:`) is an error, not an absent
+/// list.
 ///
 /// # Errors
 /// The value has the wrong type.
@@ -114,8 +113,8 @@ pub fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
 fn options(duplicates: DuplicateKeyPolicy) -> Options {
     let mut aliases = AliasLimits::default();
     aliases.max_total_replayed_events = MAX_ALIASED;
-    // YAML 1.2: `y`, the name of a coordinate in every elliptic-curve JWK, is a string and not «yes». Merge
-    // keys are refused.
+    // YAML 1.2: `y`, the name of a coordinate in every elliptic-curve JWK, is a string and not «yes». Merge keys are
+    // refused.
     serde_saphyr::options! {
         strict_booleans: true,
         with_snippet: false,
@@ -125,8 +124,8 @@ fn options(duplicates: DuplicateKeyPolicy) -> Options {
     }
 }
 
-/// Refuses every tag: `!!binary` decodes text, and a tag of another program would be ignored. Syntax errors
-/// are left to the parser that explains them.
+/// Refuses every tag: `!!binary` decodes text, and a tag of another program would be ignored. Syntax errors are left
+/// to the parser that explains them.
 fn refuse_tags(origin: &str, text: &str) -> Result<(), Fault> {
     for (event, span) in Parser::new_from_str(text).map_while(Result::ok) {
         let (Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, _, tag) | Event::MappingStart(_, _, tag)) =

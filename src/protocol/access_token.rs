@@ -1,5 +1,4 @@
-//! This server's access tokens (RFC 9068), with nested actors (RFC 8693 §4.1) and a key binding (RFC 9449
-//! §6.1).
+//! This server's access tokens (RFC 9068), with nested actors (RFC 8693 §4.1) and a key binding (RFC 9449 §6.1).
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -141,9 +140,8 @@ impl AuthenticationContext {
     }
 }
 
-/// Reads the claims of a token of this server whose signature was verified. `None` if a claim required by RFC
-/// 9068 §2.2 is missing or a claim has the wrong type. `act` must be an object at every level (RFC 8693
-/// §4.1).
+/// Reads the claims of a token of this server whose signature was verified. `None` if a claim required by RFC 9068
+/// §2.2 is missing or a claim has the wrong type. `act` must be an object at every level (RFC 8693 §4.1).
 pub fn read_claims(claims: &Map<String, Value>) -> Option<Claims> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
     let optional = |name: &str| match claims.get(name) {

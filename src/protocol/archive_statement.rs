@@ -1,6 +1,6 @@
-//! The statement that a range of events was moved from the log into a file: a signed note
-//! (c2sp.org/signed-note) under the log's key. Its second line is not a number, so no verifier takes it for a
-//! checkpoint (c2sp.org/tlog-checkpoint).
+//! The statement that a range of events was moved from the log into a file: a signed note (c2sp.org/signed-note) under
+//! the log's key. Its second line is not a number, so no verifier takes it for a checkpoint
+//! (c2sp.org/tlog-checkpoint).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

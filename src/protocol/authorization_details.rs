@@ -1,5 +1,5 @@
-//! Rich authorization requests (RFC 9396): objects with a `type` and the common members of §2.2, compared by
-//! type. A member that is absent does not restrict; an empty list allows nothing.
+//! Rich authorization requests (RFC 9396): objects with a `type` and the common members of §2.2, compared by type. A
+//! member that is absent does not restrict; an empty list allows nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,12 @@ use crate::platform::json;
 
 /// Most objects in one request or grant.
 const MAX_OBJECTS: usize = 32;
-/// The common list members of RFC 9396 §2.2. Also `scopes`, a member of type `vault_connection`: what a
-/// credential may allow at its provider.
+/// The common list members of RFC 9396 §2.2. Also `scopes`, a member of type `vault_connection`: what a credential may
+/// allow at its provider.
 const LISTS: [&str; 5] = ["locations", "actions", "datatypes", "privileges", "scopes"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Detail {
-    /// The `type` member.
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,8 +31,8 @@ pub struct Detail {
 pub struct Details(pub Vec<Detail>);
 
 impl Details {
-    /// Parses the parameter. `None` unless it is an array of at most 32 objects with `type` and only the
-    /// common members in their right types (RFC 9396 §5).
+    /// Parses the parameter. `None` unless it is an array of at most 32 objects with `type` and only the common
+    /// members in their right types (RFC 9396 §5).
     pub fn parse(text: &str) -> Option<Self> {
         Self::from_value(&json::parse(text.as_bytes())?)
     }

@@ -17,8 +17,8 @@ pub struct Canonical {
     pub seq: Option<u64>,
 }
 
-/// Checks that a text is a JSON document in canonical form, without repeated names. One pass over the bytes
-/// decides most documents; the others are parsed and written again.
+/// Checks that a text is a JSON document in canonical form, without repeated names. One pass over the bytes decides
+/// most documents; the others are parsed and written again.
 pub fn check(text: &str) -> Option<Canonical> {
     if let Some(found) = Scan::document(text) {
         return Some(found);
@@ -44,8 +44,8 @@ struct Scan<'a> {
     seq: Option<u64>,
 }
 
-/// Whether none of the bytes is a control character, a quote or a backslash. Each test sets the high bit of a
-/// matching byte, and possibly of bytes after a match. The result is therefore zero only if no byte matches.
+/// Whether none of the bytes is a control character, a quote or a backslash. Each test sets the high bit of a matching
+/// byte, and possibly of bytes after a match. The result is therefore zero only if no byte matches.
 fn is_plain(bytes: [u8; 8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -85,8 +85,8 @@ impl<'a> Scan<'a> {
         Some(())
     }
 
-    /// The bytes between the quotes. Only characters that need an escape have one, in its shortest form (RFC
-    /// 8785 §3.2.2.2).
+    /// The bytes between the quotes. Only characters that need an escape have one, in its shortest form (RFC 8785
+    /// §3.2.2.2).
     fn string(&mut self) -> Option<&'a [u8]> {
         self.word(b"\"")?;
         let whole = self.rest;

@@ -1,5 +1,5 @@
-//! Events in the Common Event Format, version 0: one line, with a header of seven fields separated by `|` and
-//! an extension of `key=value`.
+//! Events in the Common Event Format, version 0: one line, with a header of seven fields separated by `|` and an
+//! extension of `key=value`.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
-//! JWT client authentication (RFC 7523 §3 as updated by RFC 10070 §4). The audience must be this server's
-//! issuer identifier only.
+//! JWT client authentication (RFC 7523 §3 as updated by RFC 10070 §4). The audience must be this server's issuer
+//! identifier only.
 
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
@@ -82,8 +82,8 @@ impl PresentedAssertion<'_> {
         })
     }
 
-    /// `aud` is this server's issuer as a string, or an array of only that (simple string comparison, RFC
-    /// 3986 §6.2.1).
+    /// `aud` is this server's issuer as a string, or an array of only that (simple string comparison, RFC 3986
+    /// §6.2.1).
     fn is_for(&self, issuer: &str) -> bool {
         match self.jws.claims.get("aud") {
             Some(Value::String(one)) => one == issuer,

@@ -16,9 +16,8 @@ pub struct Basic {
     pub secret: SecretString,
 }
 
-/// Parses an `Authorization: Basic` value: base64, split at the first colon, each half form-decoded (RFC 6749
-/// §2.3.1 and Appendix B). The undecoded spelling is not accepted as well, since a client would then have two
-/// valid secrets.
+/// Parses an `Authorization: Basic` value: base64, split at the first colon, each half form-decoded (RFC 6749 §2.3.1
+/// and Appendix B). The undecoded spelling is not accepted as well, since a client would then have two valid secrets.
 pub fn parse_basic(header: &str) -> Option<Basic> {
     let (scheme, credentials) = header.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

@@ -39,8 +39,7 @@ pub const COLUMNS: [&str; 27] = [
     "detail",
 ];
 
-/// Whether a file begins with U+FEFF. Without it, Excel assumes the local code page; RFC 4180 does not
-/// mention it.
+/// Whether a file begins with U+FEFF. Without it, Excel assumes the local code page; RFC 4180 does not mention it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ByteOrderMark {
     /// The file begins with the name of the first column.

@@ -40,8 +40,7 @@ pub struct VerifiedProof {
 /// The step of RFC 9449 §4.3 that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadProof {
-    /// Steps 2 to 5 and 7: not one well-formed JWT of the right type, with a usable public key and all
-    /// claims.
+    /// Steps 2 to 5 and 7: not one well-formed JWT of the right type, with a usable public key and all claims.
     Malformed,
     Signature,
     /// Steps 8 and 9: made for another request.
@@ -101,8 +100,8 @@ pub fn verify(proof: &str, expected: &Expected<'_>, now: OffsetDateTime) -> Resu
     })
 }
 
-/// Replay-cache key: a truncated SHA-256 of the parts. Each part is preceded by its length, so that different
-/// lists of parts give different input.
+/// Replay-cache key: a truncated SHA-256 of the parts. Each part is preceded by its length, so that different lists of
+/// parts give different input.
 pub fn replay_id(parts: &[&[u8]]) -> [u8; 16] {
     let lengths: Vec<[u8; 8]> = parts.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
     let framed: Vec<&[u8]> =

@@ -1,5 +1,5 @@
-//! Stateless server-provided nonces (RFC 9449 §8): a keyed hash of the current period. Servers that share a
-//! master key accept each other's nonces.
+//! Stateless server-provided nonces (RFC 9449 §8): a keyed hash of the current period. Servers that share a master key
+//! accept each other's nonces.
 
 use time::OffsetDateTime;
 

@@ -1,6 +1,6 @@
-//! The header fields that a proxy forwards (RFC 9110 §7.6). Of a request, fields known to be harmless. Of a
-//! response, all fields except those that concern one connection, authenticate, apply to the origin of
-//! another server, or instruct a server in front of this one.
+//! The header fields that a proxy forwards (RFC 9110 §7.6). Of a request, fields known to be harmless. Of a response,
+//! all fields except those that concern one connection, authenticate, apply to the origin of another server, or
+//! instruct a server in front of this one.
 
 use std::collections::BTreeSet;
 
@@ -22,8 +22,8 @@ const HOP_BY_HOP: [&str; 9] = [
     "via",
 ];
 
-/// Request fields that are forwarded to every host. An allow-list: servers may interpret unknown fields as
-/// the method, the path, the host or the client of a request.
+/// Request fields that are forwarded to every host. An allow-list: servers may interpret unknown fields as the method,
+/// the path, the host or the client of a request.
 const ONWARD: [&str; 33] = [
     "accept",
     "accept-charset",
@@ -60,8 +60,8 @@ const ONWARD: [&str; 33] = [
     "x-request-id",
 ];
 
-/// Request fields that a provider cannot declare for forwarding. They identify a client or user on the way to
-/// this server, or would make the receiver use another method or path than the one that was authorized.
+/// Request fields that a provider cannot declare for forwarding. They identify a client or user on the way to this
+/// server, or would make the receiver use another method or path than the one that was authorized.
 const NOT_ONWARD: [&str; 13] = [
     "host",
     "x-host",
@@ -81,8 +81,8 @@ const NOT_ONWARD_BEGINNINGS: [&str; 7] =
     ["proxy-", "sec-", "x-forwarded", "x-original", "x-rewrite", "x-accel-", "x-sendfile"];
 const NOT_ONWARD_PARTS: [&str; 4] = ["method", "override", "real-ip", "client-ip"];
 
-/// Response fields that concern only the provider and this server, or that a browser would attribute to this
-/// server: cookies, challenges, and policies of an origin.
+/// Response fields that concern only the provider and this server, or that a browser would attribute to this server:
+/// cookies, challenges, and policies of an origin.
 const NOT_BACK: [&str; 18] = [
     "set-cookie",
     "set-cookie2",
@@ -100,8 +100,7 @@ const NOT_BACK: [&str; 18] = [
     "service-worker-allowed",
     // Redirects a browser, as `Location` does.
     "refresh",
-    // Instructions to a server in front of this one, which would obey them: to send a file or another address
-    // instead.
+    // Instructions to a server in front of this one, which would obey them: to send a file or another address instead.
     "x-sendfile",
     "x-lighttpd-send-file",
     "x-lighttpd-send-tempfile",
@@ -136,8 +135,8 @@ pub fn may_be_declared(name: &str) -> bool {
         && !NOT_ONWARD_PARTS.iter().any(|part| name.contains(part))
 }
 
-/// The request fields that are forwarded: the usual fields, and those that the provider declares. `own` is
-/// the field for the credential, which is left out.
+/// The request fields that are forwarded: the usual fields, and those that the provider declares. `own` is the field
+/// for the credential, which is left out.
 pub fn onward(fields: Vec<Field>, own: &str, declared: &BTreeSet<String>) -> Vec<Field> {
     let listed = listed(&fields);
     let goes = |name: &str| {
@@ -148,8 +147,8 @@ pub fn onward(fields: Vec<Field>, own: &str, declared: &BTreeSet<String>) -> Vec
     fields.into_iter().filter(|(name, _)| goes(name)).collect()
 }
 
-/// The response fields that are returned for a request to `url`. Leaves out fields that contain one of the
-/// secrets, and locations in another origin.
+/// The response fields that are returned for a request to `url`. Leaves out fields that contain one of the secrets,
+/// and locations in another origin.
 pub fn back(fields: Vec<Field>, (url, secrets): (&Url, &[&str])) -> Vec<Field> {
     let listed = listed(&fields);
     let stays = |name: &str, value: &[u8]| {

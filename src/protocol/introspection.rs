@@ -1,5 +1,5 @@
-//! Introspection responses (RFC 7662 §2.2), in the form that the caller prefers: plain, or as claims to be
-//! signed (RFC 9701 §5).
+//! Introspection responses (RFC 7662 §2.2), in the form that the caller prefers: plain, or as claims to be signed
+//! (RFC 9701 §5).
 
 use serde_json::{Value, json};
 
@@ -45,8 +45,8 @@ fn specificity(range: &str, media_type: &str) -> Option<u8> {
     }
 }
 
-/// Parses a range and its weight; the media types of this server have no other parameters. `None` if the
-/// weight is malformed.
+/// Parses a range and its weight; the media types of this server have no other parameters. `None` if the weight is
+/// malformed.
 fn range(part: &str) -> Option<(&str, u16)> {
     let (range, parameters) = part.split_once(';').unwrap_or((part, ""));
     let mut weight = FULL_WEIGHT;
@@ -83,8 +83,8 @@ pub struct View<'a> {
     pub delegation: Option<Value>,
 }
 
-/// The response for a token that is active for the caller. Absent members are left out. An empty list of
-/// details is not absent: it allows nothing.
+/// The response for a token that is active for the caller. Absent members are left out. An empty list of details is
+/// not absent: it allows nothing.
 pub fn active(claims: &Claims, view: View<'_>) -> Value {
     let mut answer = json!({
         "active": true,
@@ -120,8 +120,8 @@ pub fn inactive() -> Value {
     json!({"active": false})
 }
 
-/// The claims of a signed response for one resource server. `sub` and `exp` are not at the top level, so that
-/// the response cannot be mistaken for a token (RFC 9701 §5).
+/// The claims of a signed response for one resource server. `sub` and `exp` are not at the top level, so that the
+/// response cannot be mistaken for a token (RFC 9701 §5).
 pub fn signed_claims(iss: &str, audience: &str, iat: i64, answer: Value) -> Value {
     json!({"iss": iss, "aud": audience, "iat": iat, "token_introspection": answer})
 }

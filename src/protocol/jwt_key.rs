@@ -1,5 +1,5 @@
-//! The key of a set that signed a JWT: `kid` is a hint (RFC 7515 §4.1.4), and one key has one algorithm (RFC
-//! 8725 §3.1).
+//! The key of a set that signed a JWT: `kid` is a hint (RFC 7515 §4.1.4), and one key has one algorithm (RFC 8725
+//! §3.1).
 
 use super::token_problem::TokenProblem;
 use crate::platform::jose::{Alg, Jws, PublicKey};

@@ -6,8 +6,8 @@ use time::{Duration, OffsetDateTime};
 use super::token_problem::TokenProblem;
 use crate::platform::clock;
 
-/// How far the clock of another party may be ahead of this server's. FAPI 2.0 Security Profile §5.3.2.1:
-/// `iat` and `nbf` up to 10 seconds ahead are accepted, more than 60 are refused.
+/// How far the clock of another party may be ahead of this server's. FAPI 2.0 Security Profile §5.3.2.1: `iat` and
+/// `nbf` up to 10 seconds ahead are accepted, more than 60 are refused.
 pub const SKEW: Duration = Duration::seconds(10);
 
 /// The time claims of a token.
@@ -18,8 +18,8 @@ pub struct Validity {
     pub issued_at: Option<OffsetDateTime>,
 }
 
-/// Reads the claims. `None` if `exp` is missing or any of them is not a NumericDate in range. Fractions of a second are
-/// dropped from `exp` and `iat`, and kept in `nbf`.
+/// Reads the claims. `None` if `exp` is missing or any of them is not a NumericDate in range. Fractions of a second
+/// are dropped from `exp` and `iat`, and kept in `nbf`.
 pub fn validity(claims: &Map<String, Value>) -> Option<Validity> {
     let date = |name: &str| match claims.get(name) {
         None => Some(None),
@@ -56,8 +56,8 @@ fn whole_second(at: OffsetDateTime) -> Option<OffsetDateTime> {
 }
 
 impl Validity {
-    /// Whether the token is valid: `now` is before `exp`, and neither `nbf` nor `iat` is in the future by
-    /// more than [`SKEW`].
+    /// Whether the token is valid: `now` is before `exp`, and neither `nbf` nor `iat` is in the future by more than
+    /// [`SKEW`].
     pub fn holds_at(&self, now: OffsetDateTime) -> bool {
         self.check(now).is_ok()
     }

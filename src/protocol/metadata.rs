@@ -9,8 +9,8 @@ use crate::platform::jose::Alg;
 /// Client authentication methods of all endpoints that need client authentication.
 const AUTH_METHODS: [&str; 4] = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
 
-/// The paths of an issuer's metadata documents. RFC 8414 §3.1 inserts its path before the issuer's path;
-/// OpenID Connect Discovery appends its own (RFC 8414 §5 allows both).
+/// The paths of an issuer's metadata documents. RFC 8414 §3.1 inserts its path before the issuer's path; OpenID
+/// Connect Discovery appends its own (RFC 8414 §5 allows both).
 pub fn well_known_paths(issuer: &str) -> Vec<String> {
     let path = issuer_path(issuer);
     let mut paths = vec![
@@ -43,16 +43,14 @@ pub struct MetadataInput {
     pub signing_alg: Alg,
 }
 
-/// The document (RFC 8414 §2). Empty lists are left out (§3.2). Members whose default would be wrong are
-/// written out.
+/// The document (RFC 8414 §2). Empty lists are left out (§3.2). Members whose default would be wrong are written out.
 pub fn document(issuer: &str, facts: &MetadataInput) -> Value {
     let algs: Vec<&str> = Alg::ALL.iter().map(|alg| alg.name()).collect();
     let mut document = json!({
         "issuer": issuer,
         "token_endpoint": endpoint(issuer, "/oauth/token"),
         "jwks_uri": endpoint(issuer, "/oauth/jwks"),
-        // Required by RFC 8414 §2, though this server has no authorization endpoint and therefore no response
-        // type.
+        // Required by RFC 8414 §2, though this server has no authorization endpoint and therefore no response type.
         "response_types_supported": ["none"],
         "grant_types_supported": ["client_credentials", token_exchange::GRANT_TYPE],
         "token_endpoint_auth_methods_supported": AUTH_METHODS,

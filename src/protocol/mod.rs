@@ -1,5 +1,4 @@
-//! PROTOCOL: the rules of the RFCs as pure functions. No SQL, no HTTP server, no clock. One file for each
-//! concern.
+//! PROTOCOL: the rules of the RFCs as pure functions. No SQL, no HTTP server, no clock. One file for each concern.
 pub mod access_token;
 pub mod archive_statement;
 pub mod authorization_details;

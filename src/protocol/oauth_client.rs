@@ -1,5 +1,5 @@
-//! This server as a client of another authorization server (RFC 6749, RFC 7636, RFC 9207): requests, and the
-//! syntax of responses. [`super::token_answer`] reads the responses of token endpoints.
+//! This server as a client of another authorization server (RFC 6749, RFC 7636, RFC 9207): requests, and the syntax of
+//! responses. [`super::token_answer`] reads the responses of token endpoints.
 
 use std::collections::BTreeSet;
 
@@ -58,8 +58,7 @@ pub fn challenge(verifier: &str) -> String {
     base64url::encode(sha256(&[verifier.as_bytes()]))
 }
 
-/// The URL at which an owner authorizes a connection (RFC 6749 §4.1.1). Keeps the endpoint's own query
-/// parameters.
+/// The URL at which an owner authorizes a connection (RFC 6749 §4.1.1). Keeps the endpoint's own query parameters.
 pub fn authorization_url(endpoint: &str, params: &[(&str, &str)]) -> Option<String> {
     let mut url = Url::parse(endpoint).ok()?;
     url.query_pairs_mut().extend_pairs(params);

@@ -1,5 +1,5 @@
-//! Events in the Open Cybersecurity Schema Framework 1.6.0, class API Activity (6003). The complete event is
-//! under `unmapped`.
+//! Events in the Open Cybersecurity Schema Framework 1.6.0, class API Activity (6003). The complete event is under
+//! `unmapped`.
 
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;

@@ -10,8 +10,8 @@ use super::tlog_proof::decimal;
 /// The name of the header field.
 pub const FIELD: &str = "actchain-receipt";
 
-/// An event's number and leaf hash. With a receipt, a client can request a proof that the event is in the
-/// log, unchanged.
+/// An event's number and leaf hash. With a receipt, a client can request a proof that the event is in the log,
+/// unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
     pub seq: u64,
@@ -24,8 +24,8 @@ impl Receipt {
         format!("seq={}, leaf=:{}:", self.seq, STANDARD.encode(self.leaf))
     }
 
-    /// Parses the field's value, with members in either order. Other members are ignored. If a name is
-    /// repeated, the last value is used (RFC 9651 §4.2.2).
+    /// Parses the field's value, with members in either order. Other members are ignored. If a name is repeated, the
+    /// last value is used (RFC 9651 §4.2.2).
     pub fn parse(text: &str) -> Option<Self> {
         let (mut seq, mut leaf) = (None, None);
         for member in text.trim_matches([' ', '\t']).split(',') {

@@ -1,5 +1,4 @@
-//! Targets: `resource` (RFC 8707 §2) is an absolute URI without a fragment, `audience` (RFC 8693 §2.1) a
-//! logical name.
+//! Targets: `resource` (RFC 8707 §2) is an absolute URI without a fragment, `audience` (RFC 8693 §2.1) a logical name.
 
 use url::Url;
 
@@ -8,14 +7,13 @@ pub fn is_resource_uri(text: &str) -> bool {
     !text.contains('#') && !text.chars().any(|c| c.is_control() || c == ' ') && Url::parse(text).is_ok()
 }
 
-/// Whether the text is usable as an `audience` value: printable ASCII, so that it can be compared byte by
-/// byte.
+/// Whether the text is usable as an `audience` value: printable ASCII, so that it can be compared byte by byte.
 pub fn is_audience(text: &str) -> bool {
     (1..=512).contains(&text.len()) && text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
 }
 
-/// Whether two targets differ only in a final slash, upper case, a default port, or an escape. Used for hints
-/// only: targets are compared character by character (RFC 3986 §6.2.1).
+/// Whether two targets differ only in a final slash, upper case, a default port, or an escape. Used for hints only:
+/// targets are compared character by character (RFC 3986 §6.2.1).
 pub fn is_near(one: &str, other: &str) -> bool {
     let essence = |text: &str| {
         let text = Url::parse(text).map_or_else(|_| text.to_owned(), String::from);

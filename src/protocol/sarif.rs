@@ -1,5 +1,5 @@
-//! Findings of the log as SARIF 2.1.0 (OASIS), written in pieces: the head, then each result, then the tail.
-//! Together they are one document of any length.
+//! Findings of the log as SARIF 2.1.0 (OASIS), written in pieces: the head, then each result, then the tail. Together
+//! they are one document of any length.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ use crate::platform::digest::sha256;
 pub const MEDIA_TYPE: &str = "application/sarif+json";
 pub const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
-/// The name of the fingerprint. The input of version 1 never changes; another selection needs another version
-/// (SARIF 2.1.0 §3.27.16).
+/// The name of the fingerprint. The input of version 1 never changes; another selection needs another version (SARIF
+/// 2.1.0 §3.27.16).
 const FINGERPRINT: &str = "actchainFinding/v1";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Rule {
 /// A finding in one event.
 #[derive(Debug, Clone)]
 pub struct Finding<'a> {
-    /// Index of the rule.
+    /// Index in the list of rules.
     pub rule: usize,
     pub event: &'a Value,
     pub message: String,
@@ -48,8 +48,8 @@ pub struct RunEnd {
     pub properties: Value,
 }
 
-/// Writes one document with one run, which may have no results. More than [`MAX_RESULTS`] results continue in
-/// further runs.
+/// Writes one document with one run, which may have no results. More than [`MAX_RESULTS`] results continue in further
+/// runs.
 #[derive(Debug)]
 pub struct Writer {
     rules: Vec<Rule>,
@@ -148,8 +148,8 @@ fn result(rule: Rule, finding: &Finding<'_>) -> Value {
     })
 }
 
-/// The location of an event. SARIF needs a file, so the chain, delegation or client of the event takes its
-/// place as a relative URI (SARIF 2.1.0 §3.27.12).
+/// The location of an event. SARIF needs a file, so the chain, delegation or client of the event takes its place as a
+/// relative URI (SARIF 2.1.0 §3.27.12).
 fn location(event: &Value) -> Value {
     let parts = [("chain", "/txn"), ("delegation", "/delegation_id"), ("client", "/actor/client_id")];
     let named: Vec<(&str, &str)> =
@@ -172,8 +172,8 @@ fn segment(name: &str) -> String {
     url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
-/// Equal for each refusal of the same request to the same client for the same reason. Position in the log and
-/// values that differ in every request are not included.
+/// Equal for events with the same rule, client, subject, delegation, target and action. The position in the log and
+/// values that differ in every request are left out.
 fn fingerprint(rule: &str, event: &Value) -> String {
     let parts = ["/actor/client_id", "/subject/iss", "/subject/sub", "/delegation_id", "/target", "/action"];
     let parts: Vec<Option<&str>> = parts.iter().map(|pointer| text(event, pointer)).collect();

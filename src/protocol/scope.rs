@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// Parses a `scope` parameter or claim. `None` for double, leading or trailing spaces, or a forbidden
-/// character.
+/// Parses a `scope` parameter or claim. `None` for double, leading or trailing spaces, or a forbidden character.
 pub fn parse(text: &str) -> Option<BTreeSet<String>> {
     text.split(' ').map(|token| is_token(token).then(|| token.to_owned())).collect()
 }

@@ -1,5 +1,5 @@
-//! Checkpoints of the log as C2SP signed notes (c2sp.org/signed-note, c2sp.org/tlog-checkpoint) with Ed25519,
-//! and cosignatures of witnesses (c2sp.org/tlog-cosignature).
+//! Checkpoints of the log as C2SP signed notes (c2sp.org/signed-note, c2sp.org/tlog-checkpoint) with Ed25519, and
+//! cosignatures of witnesses (c2sp.org/tlog-cosignature).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,7 +21,6 @@ const SIGNATURE_PREFIX: &str = "\u{2014} ";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     pub origin: String,
-    /// Number of events.
     pub size: u64,
     /// Root over these events.
     pub root: Hash,
@@ -47,7 +46,7 @@ impl Checkpoint {
     }
 }
 
-/// What a key signs.
+/// Determines what a key signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A log signs the note's text.
@@ -149,7 +148,6 @@ pub fn note(text: &str, signature_lines: &str) -> String {
     format!("{text}\n{signature_lines}")
 }
 
-/// One signature line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     /// The line, with its line break.
@@ -199,8 +197,8 @@ pub fn parts(note: &str) -> Option<(String, Vec<Signature>)> {
     (signatures.len() <= MOST_SIGNATURES).then(|| (format!("{text}\n"), signatures))
 }
 
-/// Opens a checkpoint that at least one of the keys has signed. Unknown signers are ignored. An invalid
-/// signature under a known key makes the note invalid.
+/// Opens a checkpoint that at least one of the keys has signed. Unknown signers are ignored. An invalid signature
+/// under a known key makes the note invalid.
 pub fn open(note: &str, keys: &[VerifierKey]) -> Option<Checkpoint> {
     open_text(note, keys).and_then(|text| Checkpoint::parse(&text))
 }
@@ -258,7 +256,7 @@ mod tests {
         assert!(open(KAT_51, &[stranger]).is_none(), "nobody known vouches");
     }
 
-    /// RFC 8037 A.1.
+    /// The key of RFC 8037 appendix A.1.
     fn tk1() -> SigningKey {
         let seed = base64url::decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
         // PKCS#8 of an Ed25519 key (RFC 8410 §7): a fixed prefix before the seed.

@@ -1,5 +1,5 @@
-//! Webhook signatures (standardwebhooks.com, version 1): they prove the sender, the time and the integrity of
-//! a message.
+//! Webhook signatures (standardwebhooks.com, version 1): they prove the sender, the time and the integrity of a
+//! message.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -60,8 +60,7 @@ impl PartialEq for Secret {
     }
 }
 
-/// The value of [`SIGNATURE`]: over `id.timestamp.body`, under every secret that is in force, the newest
-/// first.
+/// The value of [`SIGNATURE`]: over `id.timestamp.body`, under every secret that is in force, the newest first.
 pub fn signatures(secrets: &[Secret], (id, timestamp): (&str, i64), body: &str) -> String {
     let message = format!("{id}.{timestamp}.{body}");
     secrets.iter().map(|secret| secret.sign(message.as_bytes())).collect::<Vec<_>>().join(" ")

@@ -1,5 +1,5 @@
-//! Token status lists (draft-ietf-oauth-status-list §4 to §7): two bits for each token, packed and
-//! compressed. The index of a token does not reveal when the token was issued (§12, §13.3).
+//! Token status lists (draft-ietf-oauth-status-list §4 to §7): two bits for each token, packed and compressed. The
+//! index of a token does not reveal when the token was issued (§12, §13.3).
 
 use std::io::{Read as _, Write as _};
 
@@ -14,7 +14,7 @@ use crate::platform::digest::MacKey;
 
 /// Bits of an entry; one bit could not express suspension (§7.1).
 pub const BITS: u8 = 2;
-/// Entries of a list.
+/// Number of entries in a list.
 pub const SIZE: u64 = 1 << 20;
 /// The `typ` of a status list token (§5.1).
 pub const TYP: &str = "statuslist+jwt";
@@ -53,8 +53,7 @@ impl StatusList {
         Self { bytes: vec![0; BYTES] }
     }
 
-    /// Decodes `lst`. `None` unless it is canonical base64url of one complete ZLIB stream of exactly [`SIZE`]
-    /// entries.
+    /// Decodes `lst`. `None` unless it is canonical base64url of one complete ZLIB stream of exactly [`SIZE`] entries.
     pub fn read(lst: &str) -> Option<Self> {
         inflate(lst, BYTES).map(|bytes| Self { bytes })
     }
@@ -123,8 +122,7 @@ fn inflate(lst: &str, length: usize) -> Option<Vec<u8>> {
     (bytes.len() == length && stream.get_ref().is_empty()).then_some(bytes)
 }
 
-/// The claims of a status list token (§5.1) that was issued at `issued_at` and may be cached for `ttl`
-/// seconds.
+/// The claims of a status list token (§5.1) that was issued at `issued_at` and may be cached for `ttl` seconds.
 pub fn claims(uri: &str, list: &StatusList, (issued_at, ttl): (i64, u32)) -> Value {
     // §5.1: a positive number
     let ttl = ttl.max(1);
@@ -143,7 +141,7 @@ pub struct StatusClaim {
     pub status_list: Reference,
 }
 
-/// An entry of a list.
+/// The entry of a token in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference {
     pub idx: u64,
@@ -159,16 +157,16 @@ pub struct StatusIndex {
     pub idx: u64,
 }
 
-/// As many rounds as FF1 of NIST SP 800-38G. With halves this short, an observer of about a thousand indexes
-/// can tell four rounds from random order.
+/// As many rounds as FF1 of NIST SP 800-38G. With halves this short, an observer of about a thousand indexes can tell
+/// four rounds from random order.
 const ROUNDS: u8 = 10;
 /// Bits of each half of an index in the Feistel network.
 const HALF_BITS: u32 = SIZE.trailing_zeros() / 2;
 const HALF: u64 = (1 << HALF_BITS) - 1;
 
 /// Allocates indexes to tokens. Lists are filled one after the other, each in its own secret order
-/// (draft-ietf-oauth-status-list §12, §13.3). A Feistel network over the index is a permutation, so no index
-/// is used twice.
+/// (draft-ietf-oauth-status-list §12, §13.3). A Feistel network over the index is a permutation, so no index is used
+/// twice.
 #[derive(Debug, Clone)]
 pub struct IndexAllocator(MacKey);
 

@@ -1,11 +1,10 @@
-//! Compares a proof's `htu` with the target of the request (RFC 9449 §4.3 step 9, RFC 3986 §6.2.2 and
-//! §6.2.3).
+//! Compares a proof's `htu` with the target of the request (RFC 9449 §4.3 step 9, RFC 3986 §6.2.2 and §6.2.3).
 
 use url::Url;
 
-/// The normal form of a target URI: scheme and host in lower case, no default port, dot segments resolved, no
-/// query and fragment. Unreserved characters are unescaped, other escapes are in upper case. `None` if the
-/// text is not an http(s) URL or contains a user name.
+/// The normal form of a target URI: scheme and host in lower case, no default port, dot segments resolved, no query
+/// and fragment. Unreserved characters are unescaped, other escapes are in upper case. `None` if the text is not an
+/// http(s) URL or contains a user name.
 pub fn normalise(uri: &str) -> Option<String> {
     if uri.chars().any(|c| c.is_control() || c == ' ') {
         return None;

@@ -1,5 +1,4 @@
-//! A self-contained proof (c2sp.org/tlog-proof): the index of an event, its inclusion proof, and a
-//! checkpoint.
+//! A self-contained proof (c2sp.org/tlog-proof): the index of an event, its inclusion proof, and a checkpoint.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

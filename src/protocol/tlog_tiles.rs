@@ -59,8 +59,7 @@ impl Tile {
         u64::from(self.width) == WIDTH
     }
 
-    /// The number of events that the log must have before this tile is complete; `None` if the number exceeds
-    /// 64 bits.
+    /// The number of events that the log must have before this tile is complete; `None` if the number exceeds 64 bits.
     pub fn needs(&self) -> Option<u64> {
         let members = self.n.checked_mul(WIDTH)?.checked_add(self.width.into())?;
         match self.content {
@@ -69,8 +68,7 @@ impl Tile {
         }
     }
 
-    /// The number of full tiles of a level in a log of this size, and the number of members in the partial
-    /// tile.
+    /// The number of full tiles of a level in a log of this size, and the number of members in the partial tile.
     pub fn count(level: u8, size: u64) -> (u64, u64) {
         let members = size.checked_shr(8 * u32::from(level)).unwrap_or(0);
         (members / WIDTH, members % WIDTH)

@@ -1,6 +1,6 @@
-//! Reads the response of an authorization server's token endpoint (RFC 6749 §5) member by member: an invalid
-//! member does not affect the others. A refresh token can be single-use, so a successful response is never
-//! discarded for its form.
+//! Reads the response of an authorization server's token endpoint (RFC 6749 §5) member by member: an invalid member
+//! does not affect the others. A refresh token can be single-use, so a successful response is never discarded for its
+//! form.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub enum Scope {
     Unsaid,
     /// `scope` is empty or not a list of scopes: the scopes are unknown.
     Unknown,
-    /// At least one scope.
+    /// The scopes, at least one.
     Known(BTreeSet<String>),
 }
 
@@ -45,7 +45,7 @@ pub enum TokenResponse {
     Refused(String),
     /// A success without tokens: the effect of the request at the server is unknown.
     Empty,
-    /// Any other response.
+    /// A response of any other form.
     Unusable,
 }
 
@@ -56,12 +56,11 @@ const MOST_TOKEN: usize = 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     Whole,
-    /// The end is missing.
+    /// The end of the response is missing.
     CutOff,
 }
 
-/// Reads a response, as far as it arrived. Some servers send an error with status 200, some encode tokens as
-/// a form.
+/// Reads a response, as far as it arrived. Some servers send an error with status 200, some encode tokens as a form.
 pub fn read(status: u16, body: &[u8], extent: Extent) -> TokenResponse {
     let success = (200..300).contains(&status);
     let text = String::from_utf8_lossy(body);
@@ -90,8 +89,8 @@ pub fn read(status: u16, body: &[u8], extent: Extent) -> TokenResponse {
     }
 }
 
-/// The error code of a response of another OAuth endpoint (RFC 7009 §2.2.1), whatever its status. An object
-/// with `"ok": false` is an error too.
+/// The error code of a response of another OAuth endpoint (RFC 7009 §2.2.1), whatever its status. An object with
+/// `"ok": false` is an error too.
 pub fn refusal(status: u16, body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let members = Members::read(text.trim_start_matches('\u{feff}').trim());

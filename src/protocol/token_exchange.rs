@@ -6,8 +6,8 @@ use super::{resource, scope};
 
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 
-/// The type of a credential from the vault. Another server issued the credential, so the identifiers of RFC
-/// 8693 §3 do not apply.
+/// The type of a credential from the vault. Another server issued the credential, so the identifiers of RFC 8693 §3 do
+/// not apply.
 pub const VAULT_TOKEN: &str = "urn:actchain:params:oauth:token-type:vault-token";
 
 /// Token type identifiers (RFC 8693 §3) that this server supports.
@@ -42,8 +42,7 @@ pub struct PresentedToken {
     pub kind: TokenType,
 }
 
-/// The requested access: who may use the issued token, and for what. `None` requests everything that is
-/// allowed.
+/// The requested access: who may use the issued token, and for what. `None` requests everything that is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestedAccess {
     pub scopes: Option<BTreeSet<String>>,
@@ -103,8 +102,8 @@ pub fn wanted(
     })
 }
 
-/// Decodes one name or value of `application/x-www-form-urlencoded`: `+` is a space, escapes must be
-/// complete, the result must be UTF-8 without NUL. `None` otherwise; the usual decoders accept invalid input.
+/// Decodes one name or value of `application/x-www-form-urlencoded`: `+` is a space, escapes must be complete, the
+/// result must be UTF-8 without NUL. `None` otherwise; the usual decoders accept invalid input.
 pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

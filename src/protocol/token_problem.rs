@@ -1,5 +1,5 @@
-//! The reasons that a JWT of another party is refused, for logs and events. The public error is the same for
-//! all of them.
+//! The reasons that a JWT of another party is refused, for logs and events. The public error is the same for all of
+//! them.
 
 /// The first check that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +26,7 @@ pub enum TokenProblem {
     Binding,
     /// `aud` names other parties.
     Audience,
-    /// `exp` has passed.
+    /// `exp` is not in the future.
     Expired,
     /// `nbf` or `iat` is in the future.
     NotYetValid,
@@ -36,7 +36,7 @@ pub enum TokenProblem {
     ClientMismatch,
     /// A token of this server that is not in the database.
     NotRecorded,
-    /// The issuer of the root subject is not registered any more, or its subject claim was changed.
+    /// The issuer of the root subject is not registered any more, or its subject format has changed.
     IssuerChanged,
     /// An actor token that names an actor itself.
     HasActor,

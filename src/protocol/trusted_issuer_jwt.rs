@@ -1,5 +1,5 @@
-//! JWTs of other issuers as subject or actor tokens: RFC 7523 §3 with the precautions of RFC 8725, for the
-//! declared types `jwt` and `id_token` (RFC 8693 §3).
+//! JWTs of other issuers as subject or actor tokens: RFC 7523 §3 with the precautions of RFC 8725, for the declared
+//! types `jwt` and `id_token` (RFC 8693 §3).
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,8 @@ use super::token_exchange::TokenType;
 use super::token_problem::TokenProblem;
 use crate::platform::jose::Jws;
 
-/// Claims that only other kinds of JWT have. A token with one of them is never accepted as an identity,
-/// whatever its `typ`, because most of those kinds may leave `typ` out.
+/// Claims that only other kinds of JWT have. A token with one of them is never accepted as an identity, whatever its
+/// `typ`, because most of those kinds may leave `typ` out.
 const CLAIMS_OF_OTHER_KINDS: &[&str] = &[
     // Security event tokens, logout tokens, CAEP and RISC events (RFC 8417 §2.2, RFC 9493 §4, OIDC Back-Channel Logout §2.4).
     "events",
@@ -99,8 +99,7 @@ impl MayActUse {
     }
 }
 
-/// The party that a token allows to act for its subject (RFC 8693 §4.4). Every member that is present has to
-/// match.
+/// The party that a token allows to act for its subject (RFC 8693 §4.4). Every member that is present has to match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MayAct {
     pub sub: Option<String>,
@@ -115,7 +114,6 @@ pub struct ExternalIdentity {
     pub iss: String,
     pub sub: String,
     pub aud: Audience,
-    /// The time claims.
     pub validity: Validity,
     pub jti: Option<String>,
     /// The scopes that the token allows; `None` if it does not restrict them.
@@ -134,8 +132,8 @@ pub struct ExternalIdentity {
     pub login: AuthenticationContext,
 }
 
-/// Checks that a token may be of the declared type. An access token of another server must be declared as
-/// `jwt`, never as `id_token` (RFC 8693 §3).
+/// Checks that a token may be of the declared type. An access token of another server must be declared as `jwt`, never
+/// as `id_token` (RFC 8693 §3).
 ///
 /// # Errors
 /// [`TokenProblem::WrongKind`].
@@ -153,10 +151,9 @@ pub fn check_kind(jws: &Jws<'_>, declared: TokenType) -> Result<(), TokenProblem
 /// Reads and checks the claims.
 ///
 /// # Errors
-/// [`TokenProblem::Claims`] if a required claim (`iss`, `sub`, `aud`, `exp`; RFC 7523 §3) is missing or a
-/// claim has the wrong type. [`TokenProblem::Binding`] if the token is bound in a way that this server cannot
-/// check (RFC 7800 §3). [`TokenProblem::Expired`] or [`TokenProblem::NotYetValid`] if it is not valid at
-/// `now`.
+/// [`TokenProblem::Claims`] if a required claim (`iss`, `sub`, `aud`, `exp`; RFC 7523 §3) is missing or a claim that
+/// this server reads has the wrong type. [`TokenProblem::Binding`] if the token is bound in a way that this server
+/// cannot check (RFC 7800 §3). [`TokenProblem::Expired`] or [`TokenProblem::NotYetValid`] if it is not valid at `now`.
 pub fn read(
     jws: &Jws<'_>,
     policy: &ClaimPolicy,
@@ -206,9 +203,9 @@ fn read_identity(jws: &Jws<'_>, policy: &ClaimPolicy, validity: Validity) -> Opt
     })
 }
 
-/// The scopes that a token allows: those that all of its scope claims name. Outer `None`: a claim of the
-/// wrong type. Inner `None`: the token has no scope claim and none is declared, so scopes are not restricted.
-/// A claim without values allows nothing, and so does a token without any of the declared claims.
+/// The scopes that a token allows: those that all of its scope claims name. Outer `None`: a claim of the wrong type.
+/// Inner `None`: the token has no scope claim and none is declared, so scopes are not restricted. A claim without
+/// values allows nothing, and so does a token without any of the declared claims.
 fn scopes(claims: &Map<String, Value>, declared: Option<&[String]>) -> Option<Option<BTreeSet<String>>> {
     let usual = ["scope", "scp"].map(str::to_owned);
     let mut allowed: Option<BTreeSet<String>> = None;
@@ -222,8 +219,8 @@ fn scopes(claims: &Map<String, Value>, declared: Option<&[String]>) -> Option<Op
     Some(allowed.or_else(|| declared.map(|_| BTreeSet::new())))
 }
 
-/// Values of a string separated by spaces, or of an array of strings. Values that are not scope tokens are
-/// left out: they can never be granted, so this only narrows.
+/// Values of a string separated by spaces, or of an array of strings. Values that are not scope tokens are left out:
+/// they can never be granted, so this only narrows.
 fn scope_values(value: &Value) -> Option<BTreeSet<String>> {
     let is_token = |text: &&str| scope::is_token(text);
     match value {
@@ -252,9 +249,8 @@ fn may_act(object: &Map<String, Value>) -> Option<MayAct> {
 }
 
 impl MayAct {
-    /// Whether this names a client of this server, as `client_id` or as `sub`, together with this server's
-    /// issuer. Without `iss`, the party belongs to the issuer of the token, even if a client here has the
-    /// same name.
+    /// Whether this names a client of this server, as `client_id` or as `sub`, together with this server's issuer.
+    /// Without `iss`, the party belongs to the issuer of the token, even if a client here has the same name.
     pub fn names(&self, client_id: &str, issuer: &str) -> bool {
         let same =
             |member: &Option<String>, value: &str| member.as_deref().is_none_or(|member| member == value);

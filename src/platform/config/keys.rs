@@ -1,5 +1,5 @@
-//! Every key of the configuration and its accepted values. Errors are made from this table alone: they name
-//! the place, the accepted values and an example. They never repeat a value, which may be a secret.
+//! Every key of the configuration and its accepted values. Errors are made from this table alone: they name the place,
+//! the accepted values and an example. They never repeat a value, which may be a secret.
 
 use toml::de::DeTable;
 

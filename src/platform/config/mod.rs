@@ -1,5 +1,5 @@
-//! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. No other
-//! module reads the environment. Unknown keys are refused by name.
+//! Configuration: defaults, then one strict TOML file, then `ACTCHAIN_…` from the environment. No other module reads
+//! the environment. Unknown keys are refused by name.
 
 mod keys;
 mod sections;
@@ -46,11 +46,9 @@ pub struct Config {
     pub database_connections: u32,
     pub http: Http,
     pub tokens: Tokens,
-    /// DPoP (RFC 9449).
     pub dpop: Dpop,
     pub keys: Keys,
     pub delegations: Delegations,
-    /// Ephemeral agents.
     pub agents: Agents,
     pub status: Status,
     pub vault: Vault,
@@ -193,8 +191,7 @@ impl Config {
     }
 }
 
-/// RFC 8414 §2: https without query or fragment. Plain http is accepted on loopback only, for trying things
-/// out.
+/// RFC 8414 §2: https without query or fragment. Plain http is accepted on loopback only, for trying things out.
 fn check_issuer(issuer: &str) -> Result<(), Fault> {
     let refuse = |why: &str| Err(Fault::new(format!("issuer {issuer:?} {why}")));
     let Ok(url) = Url::parse(issuer) else {
@@ -208,8 +205,8 @@ fn check_issuer(issuer: &str) -> Result<(), Fault> {
     if url.query().is_some() || url.fragment().is_some() {
         return refuse("must have neither query nor fragment");
     }
-    // RFC 3986 §2.3: these characters have only one spelling. The issuer is part of the URLs that clients
-    // build, of routes, and of the log's key name.
+    // RFC 3986 §2.3: these characters have only one spelling. The issuer is part of the URLs that clients build, of
+    // routes, and of the log's key name.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if !issuer.bytes().all(|byte| byte.is_ascii_graphic()) {
         return refuse("has characters that are not printable ASCII; write a name as xn--…");
@@ -279,8 +276,7 @@ fn deserialize(origin: Origin<'_>, table: toml::Table) -> Result<Config, Fault> 
     })
 }
 
-/// Sets the key that a variable names: in a section if the name begins with a section's name, else at the
-/// top.
+/// Sets the key that a variable names: in a section if the name begins with a section's name, else at the top.
 fn set(table: &mut toml::Table, name: &str, text: &str) -> Result<(), Fault> {
     let found = keys::KEYS.iter().find(|(key, _)| keys::variable(key) == name);
     let Some((key, takes)) = found else {

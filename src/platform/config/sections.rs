@@ -1,5 +1,4 @@
-//! The sections of the configuration, with their defaults. Durations are seconds, and may be written with
-//! units.
+//! The sections of the configuration, with their defaults. Durations are seconds, and may be written with units.
 
 use std::time::Duration;
 
@@ -90,8 +89,7 @@ pub struct Delegations {
     /// How long a delegation request waits for approval by its delegator.
     #[serde(deserialize_with = "seconds")]
     pub request_ttl: u32,
-    /// How long a ceremony (the delegator's confirmation of one use) waits for the delegator, and then for
-    /// its use.
+    /// How long a ceremony (the delegator's confirmation of one use) waits for the delegator, and then for its use.
     #[serde(deserialize_with = "seconds")]
     pub ceremony_ttl: u32,
     /// Most pending delegation requests for one delegator.
@@ -196,9 +194,8 @@ impl Span {
 pub struct Limits {
     /// Requests per second for each authenticated client; 0 is off.
     pub requests_per_second_per_client: u32,
-    /// Attempts with a secret per minute, for a client id from one address. After that, only cached secrets
-    /// are accepted there. Also the number of failed authentications of a client that are recorded per
-    /// minute.
+    /// Attempts with a secret per minute, for a client id from one address. After that, only cached secrets are
+    /// accepted there. Also the number of failed authentications of a client that are recorded per minute.
     pub failed_auth_per_minute: u32,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,

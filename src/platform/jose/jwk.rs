@@ -81,9 +81,9 @@ impl PublicKey {
         }
     }
 
-    /// Parses a JWK as other parties publish it. Accepts numbers with or without leading zeros, padded
-    /// base64url, and members that are `null` or empty instead of absent. The key and its thumbprint are the
-    /// same as in canonical form. Keys in requests of clients are parsed by [`PublicKey::from_jwk`] only.
+    /// Parses a JWK as other parties publish it. Accepts numbers with or without leading zeros, padded base64url, and
+    /// members that are `null` or empty instead of absent. The key and its thumbprint are the same as in canonical
+    /// form. Keys in requests of clients are parsed by [`PublicKey::from_jwk`] only.
     pub fn from_published(jwk: &Map<String, Value>) -> Result<Self, BadJwk> {
         Self::from_jwk(&super::jwk_set::canonical(jwk))
     }
@@ -130,8 +130,8 @@ impl PublicKey {
 }
 
 impl Material {
-    /// The hash input of RFC 7638 §3.3: required members only, in code point order, without white space. The
-    /// values are base64url and curve names, so they need no escaping.
+    /// The hash input of RFC 7638 §3.3: required members only, in code point order, without white space. The values
+    /// are base64url and curve names, so they need no escaping.
     fn canonical(&self) -> String {
         match self {
             Self::P256 { x, y } => format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#),
@@ -208,8 +208,8 @@ fn octet_pair(jwk: &Map<String, Value>) -> Result<Material, BadJwk> {
     }
 }
 
-/// Checks that a point on the curve is in canonical encoding (RFC 8032 §5.1.3) and not of small order. Under
-/// a point of small order, a signature can be made without the private key.
+/// Checks that a point on the curve is in canonical encoding (RFC 8032 §5.1.3) and not of small order. Under a point
+/// of small order, a signature can be made without the private key.
 fn is_sound_ed25519(x: &str) -> bool {
     let encoded = base64url::decode(x).and_then(|bytes| CompressedEdwardsY::from_slice(&bytes).ok());
     let Some((encoded, point)) = encoded.and_then(|encoded| Some((encoded, encoded.decompress()?))) else {
@@ -218,8 +218,8 @@ fn is_sound_ed25519(x: &str) -> bool {
     !point.is_small_order() && point.compress() == encoded
 }
 
-/// RSA of 2048 to 4096 bits (RFC 7518 §3.3). The upper bound limits the computation that a client can cause.
-/// Only the shortest encoding is accepted, else one key would have many thumbprints (RFC 7638 §7).
+/// RSA of 2048 to 4096 bits (RFC 7518 §3.3). The upper bound limits the computation that a client can cause. Only the
+/// shortest encoding is accepted, else one key would have many thumbprints (RFC 7638 §7).
 fn rsa(jwk: &Map<String, Value>) -> Result<Material, BadJwk> {
     let (n, e) = (text(jwk, "n")?, text(jwk, "e")?);
     let modulus = base64url::decode(n).ok_or(BadJwk::Malformed)?;

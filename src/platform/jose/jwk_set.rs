@@ -1,5 +1,4 @@
-//! JWK Sets of other parties (RFC 7517 §5). Each key is parsed by itself, and unusable keys are listed with a
-//! reason.
+//! JWK Sets of other parties (RFC 7517 §5). Each key is parsed by itself, and unusable keys are listed with a reason.
 
 use serde_json::{Map, Value};
 

@@ -1,5 +1,5 @@
-//! Compact JWS with a JSON payload (RFC 7515 §3.1, RFC 7519). Parsing is strict and comes before any use of
-//! the content.
+//! Compact JWS with a JSON payload (RFC 7515 §3.1, RFC 7519). Parsing is strict and comes before any use of the
+//! content.
 
 use serde_json::{Map, Value};
 
@@ -32,10 +32,10 @@ pub struct Jws<'a> {
 }
 
 impl<'a> Jws<'a> {
-    /// Parses the compact serialization. `None` for wrong characters, for a number of dots other than two,
-    /// and for a token that is too long. Also for a header or payload that is not one JSON object with unique
-    /// names, and for a header member of the wrong type. `crit` and `b64` are refused because no extension is
-    /// supported (RFC 7515 §4.1.11, RFC 7797 §7).
+    /// Parses the compact serialization. `None` for wrong characters, for a number of dots other than two, and for a
+    /// token that is too long. Also for a header or payload that is not one JSON object with unique names, and for a
+    /// header member of the wrong type. `crit` and `b64` are refused because no extension is supported (RFC 7515
+    /// §4.1.11, RFC 7797 §7).
     pub fn parse(token: &'a str) -> Option<Self> {
         Self::parse_within(token, MAX_TOKEN_BYTES)
     }
@@ -96,8 +96,8 @@ impl Header {
         Some(Self { alg: text("alg")??, typ: text("typ")?, kid: text("kid")?, jwk })
     }
 
-    /// Whether `typ` is this media type, with or without the `application/` prefix, ignoring case (RFC 7515
-    /// §4.1.9, RFC 9068 §4).
+    /// Whether `typ` is this media type, with or without the `application/` prefix, ignoring case (RFC 7515 §4.1.9,
+    /// RFC 9068 §4).
     pub fn is_typed(&self, expected: &str) -> bool {
         self.typ.as_deref().is_some_and(|typ| {
             let typ = typ.to_ascii_lowercase();

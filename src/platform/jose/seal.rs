@@ -1,6 +1,6 @@
-//! Stored secrets as JWEs (RFC 7516): `dir` with A256GCM under a key derived from the master key, or under a
-//! data key that is itself sealed this way. The protected header, which the cipher authenticates, names the
-//! row, so that values cannot be swapped.
+//! Stored secrets as JWEs (RFC 7516): `dir` with A256GCM under a key derived from the master key, or under a data key
+//! that is itself sealed this way. The protected header, which the cipher authenticates, names the row, so that values
+//! cannot be swapped.
 
 use josekit::jwe::{self, Dir, JweHeader};
 use zeroize::Zeroizing;
@@ -67,8 +67,8 @@ impl SealingKey {
     /// Opens a secret that was sealed for this row.
     ///
     /// # Errors
-    /// A fault that names the key if the secret was sealed under another key. A fault that names the row if
-    /// the sealed value was altered or belongs to another row.
+    /// A fault that names the key if the secret was sealed under another key. A fault that names the row if the sealed
+    /// value was altered or belongs to another row.
     pub fn open(&self, row: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let cipher = Dir.decrypter_from_bytes(self.key.as_slice()).context("opening a seal")?;
         if let Some(other) = sealed_under(sealed).filter(|other| *other != self.id) {

@@ -1,5 +1,4 @@
-//! Copies the cluster's whole database to or from one file, with PostgreSQL's own programs of the same
-//! version.
+//! Copies the cluster's whole database to or from one file, with PostgreSQL's own programs of the same version.
 
 use std::fs::{self, File};
 use std::process::Stdio;
@@ -25,8 +24,8 @@ impl Cluster {
         finish(command, "pg_restore").await
     }
 
-    /// Stops the cluster, and removes it with all its files except the master key. Only for a cluster that
-    /// was just made and could not be filled.
+    /// Stops the cluster, and removes it with all its files except the master key. Only for a cluster that was just
+    /// made and could not be filled.
     pub async fn destroy(mut self) -> Result<(), Fault> {
         let place = &self.postmaster.place;
         let deciding = lock::start(&place.data_dir).await?;

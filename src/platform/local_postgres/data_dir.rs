@@ -1,5 +1,5 @@
-//! The folders of a private cluster and the account that runs its processes. The cluster is in the data
-//! directory if that account can enter it.
+//! The folders of a private cluster and the account that runs its processes. The cluster is in the data directory if
+//! that account can enter it.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -48,8 +48,8 @@ impl Account {
         ))
     }
 
-    /// The account that owns a cluster's folder; `None` if root owns the folder or the folder does not exist.
-    /// A process of root may use any account's cluster.
+    /// The account that owns a cluster's folder; `None` if root owns the folder or the folder does not exist. A
+    /// process of root may use any account's cluster.
     fn owning(folder: &Path) -> Result<Option<Self>, Fault> {
         let found = match fs::symlink_metadata(folder) {
             Ok(found) => found,
@@ -71,8 +71,7 @@ impl Account {
         Ok((found.uid() != 0).then(|| Self { uid: found.uid(), gid: found.gid() }))
     }
 
-    /// A command that runs as this account, without variables of this process that would change what the
-    /// program does.
+    /// A command that runs as this account, without variables of this process that would change what the program does.
     pub(super) fn command(&self, program: &Path, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
@@ -122,8 +121,7 @@ impl DataDir {
         self.home.join("log")
     }
 
-    /// In the data directory itself: this process opens the file, and would follow links set by the cluster's
-    /// account.
+    /// In the data directory itself: this process opens the file, and would follow links set by the cluster's account.
     pub(super) fn start_log(&self) -> PathBuf {
         self.data_dir.join("postgres-start.log")
     }
@@ -212,8 +210,7 @@ fn make_home(data_dir: &Path) -> Result<(PathBuf, Account), Fault> {
     Ok((home, account))
 }
 
-/// Always creates the draft as a new file: a link that another user has put there must not make root write
-/// elsewhere.
+/// Always creates the draft as a new file: a link that another user has put there must not make root write elsewhere.
 fn record(data_dir: &Path, home: &Path) -> io::Result<()> {
     let draft = data_dir.join(format!("{POINTER}.new"));
     match fs::remove_file(&draft) {
@@ -234,8 +231,7 @@ fn make_home_elsewhere(data_dir: &Path, account: &Account) -> Result<PathBuf, Fa
     if !found.is_dir() || found.uid() != 0 || found.mode() & 0o022 != 0 {
         return Err(Fault::new(format!("{ELSEWHERE} must be a folder that only root can write to")));
     }
-    // The data directory was removed and made again, so an existing cluster under this fingerprint is not its
-    // own.
+    // The data directory was removed and made again, so an existing cluster under this fingerprint is not its own.
     let homes = names(parent, &fingerprint(data_dir));
     let home = homes.into_iter().find(|home| !home.join("cluster").exists());
     let home = home.ok_or_else(|| Fault::new(format!("{ELSEWHERE} is full of abandoned databases")))?;
@@ -243,8 +239,8 @@ fn make_home_elsewhere(data_dir: &Path, account: &Account) -> Result<PathBuf, Fa
     Ok(home)
 }
 
-/// `trust`, which accepts every local user, is safe only because other users cannot reach the socket through
-/// this folder.
+/// `trust`, which accepts every local user, is safe only because other users cannot reach the socket through this
+/// folder.
 fn socket_folder(home: &Path, account: &Account) -> Result<PathBuf, Fault> {
     let name = format!("/.s.PGSQL.{PORT}");
     if home.as_os_str().len() + name.len() <= SOCKET_LIMIT {

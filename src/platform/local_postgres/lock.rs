@@ -1,5 +1,5 @@
-//! Locks for starting, stopping and using a cluster. The kernel releases them when a process ends, even if it
-//! is killed.
+//! Locks for starting, stopping and using a cluster. The kernel releases them when a process ends, even if it is
+//! killed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -22,15 +22,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct StartLock(File);
 
 impl StartLock {
-    /// A child that gets this as its standard input keeps the lock until it ends, even if this process is
-    /// killed.
+    /// A child that gets this as its standard input keeps the lock until it ends, even if this process is killed.
     pub(super) fn lend(&self) -> Result<Stdio, Fault> {
         self.0.try_clone().map(Stdio::from).context("sharing start.lock")
     }
 }
 
-/// A lock that is kept until this value is dropped. Drop unlocks explicitly: a child that is being started
-/// has a copy of the file for a moment, so closing the file would not always release the lock.
+/// A lock that is kept until this value is dropped. Drop unlocks explicitly: a child that is being started has a copy
+/// of the file for a moment, so closing the file would not always release the lock.
 #[derive(Debug)]
 pub(super) struct Held(File);
 

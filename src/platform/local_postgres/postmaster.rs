@@ -30,8 +30,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const ORPHAN_LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Settings for a small server. Passed on the command line, so that a newer actchain changes them for
-/// existing clusters too. Failed statements are not logged, since they may contain secrets.
+/// Settings for a small server. Passed on the command line, so that a newer actchain changes them for existing
+/// clusters too. Failed statements are not logged, since they may contain secrets.
 const SETTINGS: [&str; 14] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
@@ -99,8 +99,7 @@ impl Postmaster {
             }
             sleep(PAUSE).await;
         }
-        // The postmaster keeps running: a long recovery goes on, and the next start finds it further on or
-        // complete.
+        // The postmaster keeps running: a long recovery goes on, and the next start finds it further on or complete.
         Err(self.failed("PostgreSQL did not get ready in time"))
     }
 
@@ -130,8 +129,7 @@ impl Postmaster {
         }
     }
 
-    /// Makes the cluster under a temporary name and then renames the folder, so an incomplete cluster is
-    /// never used.
+    /// Makes the cluster under a temporary name and then renames the folder, so an incomplete cluster is never used.
     async fn make(&self, deciding: &StartLock) -> Result<(), Fault> {
         let unfinished = self.place.unfinished_cluster();
         match fs::remove_dir_all(&unfinished) {
@@ -142,14 +140,14 @@ impl Postmaster {
         }
         let mut initdb = self.place.account.command(&self.programs.initdb(), &self.place.home);
         initdb.arg("-D").arg(&unfinished).args(["--username", NAME, "--encoding=UTF8", "--locale=C"]);
-        // Only the owner can enter the folder, which keeps other users out. `peer` would need a mapping for
-        // root, which runs the server in many containers.
+        // Only the owner can enter the folder, which keeps other users out. `peer` would need a mapping for root,
+        // which runs the server in many containers.
         initdb.args(["--auth-local=trust", "--auth-host=reject", "--data-checksums", "--no-instructions"]);
         if self.durability == Durability::Off {
             initdb.arg("--no-sync");
         }
-        // If this process is killed, the orphaned `initdb` keeps the lock, so no other process makes a
-        // cluster in the same folder.
+        // If this process is killed, the orphaned `initdb` keeps the lock, so no other process makes a cluster in the
+        // same folder.
         initdb.stdin(deciding.lend()?);
         let output = tokio::process::Command::from(initdb).kill_on_drop(true).output();
         let output = timeout(INIT_LIMIT, output).await.context("making the database took too long")?;
@@ -184,8 +182,7 @@ impl Postmaster {
             command.arg("-c").arg(setting);
         }
         command.stdout(log.try_clone().context(&what)?).stderr(log);
-        // Ctrl-C in a terminal reaches the whole process group, but the server still needs its database to
-        // drain.
+        // Ctrl-C in a terminal reaches the whole process group, but the server still needs its database to drain.
         command.process_group(0);
         self.child.store(start_detached(command).context(&what)?, Ordering::Relaxed);
         Ok(())
@@ -203,9 +200,8 @@ impl Postmaster {
         settings
     }
 
-    /// PostgreSQL takes any running process with the recorded id for its postmaster. After a restart of a
-    /// container or machine, that id often belongs to another process. Callers make sure that no process
-    /// works on the cluster.
+    /// PostgreSQL takes any running process with the recorded id for its postmaster. After a restart of a container or
+    /// machine, that id often belongs to another process. Callers make sure that no process works on the cluster.
     fn remove_if_stale(&self, file: &Path) -> Result<(), Fault> {
         let stale = file.exists() && pid_in(file).is_none_or(|pid| self.works_here(pid) == Some(false));
         if stale {
@@ -235,14 +231,13 @@ impl Postmaster {
         status.ok()
     }
 
-    /// Processes of a killed postmaster keep its shared memory, and a new postmaster must not start beside
-    /// them. Kills them after [`ORPHAN_LIMIT`].
+    /// Processes of a killed postmaster keep its shared memory, and a new postmaster must not start beside them. Kills
+    /// them after [`ORPHAN_LIMIT`].
     fn orphans_are_gone(&self, since: Instant) -> bool {
         let orphans = self.processes();
         if since.elapsed() > ORPHAN_LIMIT {
             for pid in &orphans {
-                // As safe as the crash that orphaned the process. An error means that the process has already
-                // ended.
+                // As safe as the crash that orphaned the process. An error means that the process has already ended.
                 kill(*pid, Signal::SIGKILL).ok();
             }
         }
@@ -259,8 +254,8 @@ impl Postmaster {
         self.works_here(pid).unwrap_or_else(|| kill(pid, None).is_ok())
     }
 
-    /// Whether a process belongs to this cluster; `None` if that cannot be determined. Zombies belong to
-    /// none. The working folder is the surest sign, but root in a container may not be allowed to read it.
+    /// Whether a process belongs to this cluster; `None` if that cannot be determined. Zombies belong to none. The
+    /// working folder is the surest sign, but root in a container may not be allowed to read it.
     fn works_here(&self, pid: Pid) -> Option<bool> {
         let about = PathBuf::from(format!("/proc/{pid}"));
         let name = fs::read_to_string(about.join("comm")).ok()?;

@@ -1,5 +1,5 @@
-//! The folder of a throwaway cluster, and a process that removes cluster and folder, however the process that
-//! made them ends.
+//! The folder of a throwaway cluster, and a process that removes cluster and folder, however the process that made
+//! them ends.
 
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
@@ -11,9 +11,9 @@ use tokio::process::{Child, Command};
 
 use crate::platform::fault::{Context, Fault};
 
-/// Waits for the end of its standard input, which comes when the process that made the cluster ends. The
-/// cluster may be about to start then, or `initdb` may still be writing. The script therefore repeats until
-/// three checks in a row find nothing.
+/// Waits for the end of its standard input, which comes when the process that made the cluster ends. The cluster may
+/// be about to start then, or `initdb` may still be writing. The script therefore repeats until three checks in a row
+/// find nothing.
 const SCRIPT: &str = r#"
 read _
 pidfile=$1/postgres/cluster/postmaster.pid

@@ -1,5 +1,5 @@
-//! The only HTTP client for outgoing requests: no redirects, no proxies, bounded in time and size. Never
-//! connects to an address that is not public (RFC 6890), unless this server's issuer is on loopback.
+//! The only HTTP client for outgoing requests: no redirects, no proxies, bounded in time and size. Never connects to
+//! an address that is not public (RFC 6890), unless this server's issuer is on loopback.
 
 mod deliver;
 mod post;
@@ -168,8 +168,8 @@ impl Outbound {
                 )]))
                 .user_agent(concat!("actchain/", env!("CARGO_PKG_VERSION")))
         };
-        // Shorter than most servers keep idle connections: reusing a connection that is just closing would
-        // lose a request.
+        // Shorter than most servers keep idle connections: reusing a connection that is just closing would lose a
+        // request.
         let passing = guarded().connect_timeout(PATIENCE_TO_CONNECT).pool_idle_timeout(MOST_IDLE);
         let what = "building the HTTP client";
         Ok(Self {
@@ -185,12 +185,11 @@ impl Outbound {
         Url::parse(url).is_ok_and(|url| self.reach.allows_url(&url))
     }
 
-    /// Fetches a JSON document of at most 256 KiB within three seconds, whatever its media type. A leading
-    /// byte order mark is removed (RFC 8259 §8.1).
+    /// Fetches a JSON document of at most 256 KiB within three seconds, whatever its media type. A leading byte order
+    /// mark is removed (RFC 8259 §8.1).
     ///
     /// # Errors
-    /// A fault for any status but 200, a redirect, a body that is not JSON, a forbidden address, or an
-    /// exceeded limit.
+    /// A fault for any status but 200, a redirect, a body that is not JSON, a forbidden address, or an exceeded limit.
     pub async fn get_json(&self, url: &str) -> Result<Vec<u8>, Fault> {
         let (kind, body) = self.get(url, "application/json, application/jwk-set+json").await?;
         let body = body.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| body.clone(), <[u8]>::to_vec);
@@ -214,8 +213,8 @@ impl Outbound {
         }
     }
 
-    /// Sends a GET, and repeats it once on a fresh connection if the first one ended without a complete
-    /// response. A server may close an idle connection just as it is reused (RFC 9110 §9.2.2).
+    /// Sends a GET, and repeats it once on a fresh connection if the first one ended without a complete response. A
+    /// server may close an idle connection just as it is reused (RFC 9110 §9.2.2).
     async fn get(&self, url: &str, accept: &str) -> Result<(Option<String>, Vec<u8>), Fault> {
         let what = format!("fetching {url}");
         let parsed = Url::parse(url).context(&what)?;

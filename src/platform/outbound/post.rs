@@ -33,13 +33,12 @@ pub struct PostResponse {
 }
 
 impl Outbound {
-    /// Posts, and reads the response whatever its status, within ten seconds: at most 256 KiB of its body,
-    /// both encoded and decoded. After the status has arrived, a body that is too long, breaks off or cannot
-    /// be decoded makes an incomplete response and not a fault.
+    /// Posts, and reads the response whatever its status, within ten seconds: at most 256 KiB of its body, both
+    /// encoded and decoded. After the status has arrived, a body that is too long, breaks off or cannot be decoded
+    /// makes an incomplete response and not a fault.
     ///
     /// # Errors
-    /// A fault for a forbidden address, and if there is no status in time. Its text never contains what was
-    /// posted.
+    /// A fault for a forbidden address, and if there is no status in time. Its text never contains what was posted.
     pub async fn post(&self, url: &str, post: PostRequest<'_>) -> Result<PostResponse, Fault> {
         let parsed = Url::parse(url).context(&format!("posting to {url:?}"))?;
         if !self.reach.allows_url(&parsed) {
@@ -90,8 +89,8 @@ pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
     (!named.is_empty() && named != "identity").then_some(named)
 }
 
-/// Decodes the content coding of a body. Returns the body unchanged, with a reason, if that fails. Some
-/// servers compress although the request refuses it (RFC 9110 §12.5.3).
+/// Decodes the content coding of a body. Returns the body unchanged, with a reason, if that fails. Some servers
+/// compress although the request refuses it (RFC 9110 §12.5.3).
 pub(super) fn decoded(
     body: Zeroizing<Vec<u8>>,
     coding: Option<&str>,
@@ -121,8 +120,7 @@ pub(super) fn decoded(
     (plain, incomplete)
 }
 
-/// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, or a date, which is compared with the `Date` of the
-/// response.
+/// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, or a date, which is compared with the `Date` of the response.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let wanted = text("retry-after")?;

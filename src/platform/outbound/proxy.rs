@@ -1,5 +1,5 @@
-//! Forwards a client's request to a provider. Bodies are streamed both ways unchanged, and redirects are not
-//! followed. The address policy is the same as for this server's own requests.
+//! Forwards a client's request to a provider. Bodies are streamed both ways unchanged, and redirects are not followed.
+//! The address policy is the same as for this server's own requests.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -51,10 +51,9 @@ pub enum UpstreamError {
     Failed(Fault),
 }
 
-/// The reason that two readers may disagree on where the response ends; `None` for sound framing. RFC 9112
-/// §6.3: `Transfer-Encoding` beside `Content-Length` "might indicate an attempt to perform request smuggling
-/// or response splitting". Transfer codings other than `chunked` were not requested (RFC 9112 §7.4) and would
-/// not be decoded.
+/// The reason that two readers may disagree on where the response ends; `None` for sound framing. RFC 9112 §6.3:
+/// `Transfer-Encoding` beside `Content-Length` "might indicate an attempt to perform request smuggling or response
+/// splitting". Transfer codings other than `chunked` were not requested (RFC 9112 §7.4) and would not be decoded.
 fn unsound_framing(headers: &HeaderMap) -> Option<&'static str> {
     let codings: Vec<&HeaderValue> = headers.get_all(TRANSFER_ENCODING).iter().collect();
     let lengths: Vec<&HeaderValue> = headers.get_all(CONTENT_LENGTH).iter().collect();
@@ -68,8 +67,8 @@ fn unsound_framing(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 impl Outbound {
-    /// Forwards a request, and returns as soon as the head of the response has arrived. Dropping the future
-    /// or the response cancels the request.
+    /// Forwards a request, and returns as soon as the head of the response has arrived. Dropping the future or the
+    /// response cancels the request.
     ///
     /// # Errors
     /// [`UpstreamError`], also for a forbidden address.

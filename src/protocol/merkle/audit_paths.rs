@@ -2,8 +2,8 @@
 
 use super::{Hash, node};
 
-/// The tree over a list of hashes, level by level. A hash without a neighbour moves up unchanged, which gives
-/// the shape of RFC 9162 for any number of hashes.
+/// The tree over a list of hashes, level by level. A hash without a neighbour moves up unchanged, which gives the
+/// shape of RFC 9162 for any number of hashes.
 #[derive(Debug, Default)]
 pub struct AuditPaths(Vec<Vec<Hash>>);
 

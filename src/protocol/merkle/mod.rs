@@ -22,8 +22,7 @@ fn node(left: &Hash, right: &Hash) -> Hash {
     sha256(&[&[1], left, right])
 }
 
-/// The right edge of a tree: the roots of its perfect subtrees, largest first. Sufficient for appending
-/// leaves.
+/// The right edge of a tree: the roots of its perfect subtrees, largest first. Sufficient for appending leaves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frontier {
     size: u64,

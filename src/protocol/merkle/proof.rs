@@ -19,8 +19,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The perfect subtrees of the span, from left to right. For a span of a proof, or a span that begins at
-    /// 0, they are the largest possible, and [`super::root_of`] returns the root.
+    /// The perfect subtrees of the span, from left to right. For a span of a proof, or a span that begins at 0, they
+    /// are the largest possible, and [`super::root_of`] returns the root.
     pub fn subtrees(self) -> Vec<Subtree> {
         let mut found = Vec::new();
         let mut from = self.from;
@@ -39,8 +39,8 @@ fn split(n: u64) -> u64 {
     1 << (n - 1).ilog2()
 }
 
-/// PATH(index, D[size]) of RFC 9162 §2.1.3.1: the leaves under each hash of an inclusion proof, from the leaf
-/// up. `None` if there is no such leaf.
+/// PATH(index, D[size]) of RFC 9162 §2.1.3.1: the leaves under each hash of an inclusion proof, from the leaf up.
+/// `None` if there is no such leaf.
 pub fn inclusion_spans(index: u64, size: u64) -> Option<Vec<Span>> {
     if index >= size {
         return None;
@@ -61,8 +61,8 @@ pub fn inclusion_spans(index: u64, size: u64) -> Option<Vec<Span>> {
     Some(path)
 }
 
-/// PROOF(first, D[second]) of RFC 9162 §2.1.4.1; empty if there is nothing to prove. `None` if `first` is
-/// greater than `second`.
+/// PROOF(first, D[second]) of RFC 9162 §2.1.4.1; empty if there is nothing to prove. `None` if `first` is greater than
+/// `second`.
 pub fn consistency_spans(first: u64, second: u64) -> Option<Vec<Span>> {
     if first > second {
         return None;
@@ -83,8 +83,7 @@ pub fn consistency_spans(first: u64, second: u64) -> Option<Vec<Span>> {
             from = middle;
         }
     }
-    // The verifier has the root of the first tree, so the proof contains only a part of that tree, never all
-    // of it.
+    // The verifier has the root of the first tree, so the proof contains only a part of that tree, never all of it.
     if from > 0 {
         path.push(Span { from, to });
     }
@@ -127,7 +126,7 @@ pub fn verify_consistency(
     if first > second {
         return false;
     }
-    // The empty tree and the tree itself are prefixes of every tree.
+    // Every tree has two trivial prefixes: the empty tree and itself.
     if first == second {
         return path.is_empty() && first_root == second_root;
     }

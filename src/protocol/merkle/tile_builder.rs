@@ -1,5 +1,5 @@
-//! A tree that is extended tile by tile. The roots of full tiles (c2sp.org/tlog-tiles) are by-products and
-//! cost nothing.
+//! A tree that is extended tile by tile. The roots of full tiles (c2sp.org/tlog-tiles) are by-products and cost
+//! nothing.
 
 use super::{Frontier, Hash};
 
