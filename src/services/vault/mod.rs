@@ -1,5 +1,6 @@
 //! The vault: credentials of third parties, available only under active delegations.
 
+mod agent_token;
 mod callback;
 mod code_exchange;
 mod connect;

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::agent_token;
 use super::purpose::Purpose;
 use super::refresh;
-use super::retrieval;
 use crate::app::App;
 use crate::domain::audit::{Action, Event, Origin, Outcome};
 use crate::domain::ledger::{Entry, Guards, Write};
@@ -67,7 +67,7 @@ pub async fn call(
     if onward.length.is_some_and(|length| length > settings.proxy_max_request_bytes) {
         return Err(Refusal::TooLarge.into());
     }
-    let mut context = retrieval::authenticate(app, (presented, at), origin, now).await?;
+    let mut context = agent_token::authenticate(app, (presented, at), origin, now).await?;
     let target = onward.target;
     context.event.action = Action::VaultProxyCalled;
     context.event.detail =

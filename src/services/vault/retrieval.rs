@@ -27,10 +27,8 @@ use crate::platform::fault::Fault;
 use crate::platform::jose::PublicKey;
 use crate::protocol::access_token::Act;
 use crate::protocol::authorization_details::Detail;
-use crate::services::access_token_auth::{PresentedAccessToken, Scheme};
-use crate::services::dpop::{self, DpopTarget, VerifiedDpopKey};
+use crate::services::client_authentication;
 use crate::services::token_exchange::chain;
-use crate::services::{client_authentication, verify_token};
 
 /// How often a retrieval is decided again after data it rests on has changed.
 pub(super) const ATTEMPTS: u32 = 4;
@@ -56,42 +54,6 @@ pub(super) struct RetrievalContext {
     path: Arc<CandidatePaths>,
     freshness: Freshness,
     memory: Memory,
-}
-
-/// Finds out who comes, from which chain.
-pub(super) async fn authenticate(
-    app: &App,
-    (presented, at): (&PresentedAccessToken, (&str, &str)),
-    origin: Origin,
-    now: OffsetDateTime,
-) -> Result<RetrievalContext, Error> {
-    let proof = match (presented.scheme, &presented.proof) {
-        (Scheme::Bearer, _) => None,
-        (Scheme::Dpop, None) => return Err(Refusal::DpopProofMissing.into()),
-        (Scheme::Dpop, Some(proof)) => Some(proof),
-    };
-    let at = DpopTarget { method: at.0, path: at.1, access_token: Some(&presented.token) };
-    let possessed = proof.map(|proof| dpop::verify(app, proof, at, now)).transpose()?;
-    let token =
-        verify_token::presented_to_us(app, &presented.token, now).await.map_err(|stop| match stop {
-            Error::Refused(Refusal::SubjectTokenInvalid(_)) => Error::Refused(Refusal::AccessTokenInvalid),
-            other => other,
-        })?;
-    let TokenSource::Local { .. } = &token.source else { return Err(Refusal::InsufficientScope.into()) };
-    let possessed = match possessed {
-        Some(possessed) if token.jkt.as_ref() == Some(&possessed.jkt) => possessed,
-        _ => return Err(Refusal::AccessTokenBound.into()),
-    };
-    // A token without an actor cannot retrieve credentials.
-    let act = token.act.as_ref().ok_or(Refusal::InsufficientScope)?;
-    let client = client_authentication::find(app, &act.sub).await?.ok_or(Refusal::AccessTokenInvalid)?;
-    if app.requests.count(&client.client_id).is_err() {
-        return Err(Refusal::RateLimited.into());
-    }
-    let VerifiedDpopKey { key, single_use_id, .. } = possessed;
-    let mut context = RetrievalContext::of(app, (token, key), (client, origin), Memory::Usable, now).await?;
-    context.add_spends(vec![single_use_id]);
-    Ok(context)
 }
 
 impl RetrievalContext {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::agent_token;
 use super::purpose::Purpose;
-use super::retrieval;
 use crate::app::App;
 use crate::domain::audit::Origin;
 use crate::domain::refusal::{Error, Refusal};
@@ -73,7 +73,7 @@ pub async fn retrieve(
     origin: Origin,
     now: OffsetDateTime,
 ) -> Result<RetrievedCredential, Error> {
-    let mut context = retrieval::authenticate(app, (presented, at), origin, now).await?;
+    let mut context = agent_token::authenticate(app, (presented, at), origin, now).await?;
     if asked.form == DeliveryForm::Sealed && !context.key.can_decrypt() {
         return Err(context.refuse(app, asked.connection, Refusal::KeyCannotDecrypt).await);
     }

@@ -1,0 +1,49 @@
+//! Authentication of an agent at the vault by its token of a chain, under the key of a DPoP proof (RFC 9449 §7).
+
+use time::OffsetDateTime;
+
+use super::retrieval::RetrievalContext;
+use crate::app::App;
+use crate::domain::audit::Origin;
+use crate::domain::delegation::candidates::Memory;
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::subject::TokenSource;
+use crate::services::access_token_auth::{PresentedAccessToken, Scheme};
+use crate::services::dpop::{self, DpopTarget, VerifiedDpopKey};
+use crate::services::{client_authentication, verify_token};
+
+/// Authenticates the agent of a presented token, and finds its delegation.
+pub(super) async fn authenticate(
+    app: &App,
+    (presented, at): (&PresentedAccessToken, (&str, &str)),
+    origin: Origin,
+    now: OffsetDateTime,
+) -> Result<RetrievalContext, Error> {
+    let proof = match (presented.scheme, &presented.proof) {
+        (Scheme::Bearer, _) => None,
+        (Scheme::Dpop, None) => return Err(Refusal::DpopProofMissing.into()),
+        (Scheme::Dpop, Some(proof)) => Some(proof),
+    };
+    let at = DpopTarget { method: at.0, path: at.1, access_token: Some(&presented.token) };
+    let possessed = proof.map(|proof| dpop::verify(app, proof, at, now)).transpose()?;
+    let token =
+        verify_token::presented_to_us(app, &presented.token, now).await.map_err(|stop| match stop {
+            Error::Refused(Refusal::SubjectTokenInvalid(_)) => Error::Refused(Refusal::AccessTokenInvalid),
+            other => other,
+        })?;
+    let TokenSource::Local { .. } = &token.source else { return Err(Refusal::InsufficientScope.into()) };
+    let possessed = match possessed {
+        Some(possessed) if token.jkt.as_ref() == Some(&possessed.jkt) => possessed,
+        _ => return Err(Refusal::AccessTokenBound.into()),
+    };
+    // A token without an actor cannot retrieve credentials.
+    let act = token.act.as_ref().ok_or(Refusal::InsufficientScope)?;
+    let client = client_authentication::find(app, &act.sub).await?.ok_or(Refusal::AccessTokenInvalid)?;
+    if app.requests.count(&client.client_id).is_err() {
+        return Err(Refusal::RateLimited.into());
+    }
+    let VerifiedDpopKey { key, single_use_id, .. } = possessed;
+    let mut context = RetrievalContext::of(app, (token, key), (client, origin), Memory::Usable, now).await?;
+    context.add_spends(vec![single_use_id]);
+    Ok(context)
+}
