@@ -1,4 +1,4 @@
-//! The delegations that may give a client the authority for one exchange: filtered by what it asks for, narrowest first.
+//! The delegations that may give a client the authority for one exchange: filtered by the request, narrowest first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
@@ -12,94 +12,84 @@ use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
-/// Whether remembered rows may be used. A request that was sent back once reads them: what it would find in memory
-/// may be from before the change, put there by a request that read earlier.
+/// Whether cached rows may be used. A request that the ledger returned for another decision reads the database: the
+/// cache may still have rows from before the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Memory {
     #[default]
     Usable,
-    /// They may not.
     Outdated,
 }
 
-/// Rows of one page. The next page is read only where no delegation of this one grants the request.
+/// Delegations of one page. The next page is read only where no delegation of this page grants the request.
 const PAGE: usize = 16;
 
-/// Which delegations are searched for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DelegationQuery {
-    /// The one with this id.
     Exactly(String),
-    /// Those that may give the authority for an exchange.
     Candidates(Box<Candidates>),
 }
 
-/// Active delegations from one holder to one client that do not exclude what is asked for.
+/// Active delegations from one delegator to one delegate that do not exclude the requested limits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Candidates {
-    /// From whom to whom.
     pub between: Between,
-    /// What is asked for.
     pub asked: RequestedLimits,
-    /// The delegation that a `may_act` claim led to, in whatever state it is. It comes last.
+    /// The delegation of a `may_act` claim, in any state. It comes last.
     pub claimed: Option<String>,
 }
 
 /// The two sides of a delegation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Between {
-    /// The side that gives.
     pub giver: DelegatorSide,
-    /// The client that receives.
     pub delegate: String,
 }
 
-/// The side that gives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DelegatorSide {
-    /// A principal, at the root.
+    /// A root delegation of this principal.
     Root(Principal),
-    /// The holder of this delegation, below it.
+    /// A child of this delegation.
     Parent(String),
 }
 
-/// What an exchange asks for, as far as PostgreSQL can compare it with a delegation's own limits.
+/// The limits that an exchange requests, as far as PostgreSQL can compare them with the limits of a delegation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct RequestedLimits {
-    /// All of these scopes.
+    /// The delegation has to allow all of these scopes.
     pub scopes: Option<BTreeSet<String>>,
-    /// All of these audiences.
+    /// The delegation has to allow all of these audiences.
     pub audiences: Option<BTreeSet<String>>,
-    /// One of these capabilities or more, lowest first.
+    /// The requested capability and all higher ones, lowest first.
     pub capabilities: Option<Vec<String>>,
-    /// All capabilities in their order.
+    /// All configured capabilities, lowest first.
     pub capability_levels: Vec<String>,
-    /// So many actors.
+    /// Actors of the token that the exchange would issue.
     pub depth: u32,
 }
 
-/// What was found, narrowest first.
+/// Delegations found, narrowest first.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CandidatePaths {
-    /// Each with its ancestors.
+    /// Each delegation with its ancestors.
     pub paths: Vec<DelegationPath>,
-    /// Whether these are all, or a page with more behind it.
+    /// Whether the page is the last one.
     pub extent: Extent,
-    /// The number of changes among the candidates when they were read.
+    /// The number of changes among the candidates at the time of the read.
     pub version: Option<i64>,
 }
 
-/// How much of what there is was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Extent {
     #[default]
     Whole,
-    /// There is more.
+    /// At least one more delegation follows.
     Page,
 }
 
 impl CandidatePaths {
-    /// How many delegations it consists of, at least one.
+    /// The number of delegations with their ancestors, at least one: the weight of a cache entry.
     pub fn weight(&self) -> u32 {
         let delegations: usize = self.paths.iter().map(|path| path.0.len()).sum();
         u32::try_from(delegations.max(1)).unwrap_or(u32::MAX)
@@ -132,8 +122,8 @@ struct Placed {
     version: Option<i64>,
 }
 
-/// $1 to $4 are the two sides: parent, issuer and subject of the delegator, delegate. What a giver lacks is empty, so that
-/// every statement has all four.
+/// $1 to $4 are the two sides: parent, issuer and subject of the delegator, delegate. A part that a side does not
+/// have is the empty string, so that every statement has all four parameters.
 macro_rules! statements {
     ($between:literal) => {
         Statements {
@@ -176,9 +166,9 @@ macro_rules! statements {
 }
 
 struct Statements {
-    /// Candidates with their ancestors. What does not restrict comes behind what does.
+    /// Candidates with their ancestors. A candidate without a limit comes after the candidates that have this limit.
     page: &'static str,
-    /// Whatever there is, whether it may be used or not.
+    /// Delegations between the two sides, in any state.
     ended: &'static str,
 }
 
@@ -197,7 +187,7 @@ impl DelegatorSide {
     }
 }
 
-/// Reads the candidates behind those that were seen: a page of them, narrowest first.
+/// Reads the next page of candidates, without those in `seen`, narrowest first.
 pub async fn find(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -216,7 +206,7 @@ pub async fn find(
     let Candidates { between, asked, claimed } = wanted.as_ref();
     let (parent, iss, sub) = between.key();
     let names = |set: &Option<BTreeSet<String>>| set.as_ref().map(|names| Vec::from_iter(names.clone()));
-    // One more than a page tells whether there is more.
+    // One row more than a page shows whether another page follows.
     let most = PAGE + 1;
     let read: Vec<Placed> = sqlx::query_as(between.giver.statements().page)
         .bind(parent)
@@ -250,8 +240,8 @@ pub async fn find(
     Ok(CandidatePaths { paths, extent, version })
 }
 
-/// Some of the delegations between two sides, in whatever state: they explain a refusal. Those that were activated and not
-/// revoked come first, and of them the one that ends last.
+/// Some of the delegations between two sides, in any state: they explain a refusal. Those that were activated and not
+/// revoked come first, and among them the one with the latest expiry.
 pub async fn explaining(
     rows: &RowMac,
     connection: &mut PgConnection,

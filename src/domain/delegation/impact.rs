@@ -1,5 +1,5 @@
-//! What an end reaches: counted, exactly up to a bound, after the end is in force or before it is brought about. Nobody
-//! waits for it.
+//! Impact of a revocation: counts of affected delegations, agents and tokens. The counts are exact up to a bound, and
+//! are read before or after the revocation.
 
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -8,46 +8,45 @@ use time::OffsetDateTime;
 use crate::domain::principal::Principal;
 use crate::platform::fault::Fault;
 
-/// Beyond this, counts say "at least".
+/// Counts above this number are reported as this number, with `at_least`.
 pub const BOUND: i64 = 1_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RevocationScope<'a> {
-    /// One delegation.
     Delegation(&'a str),
-    /// Several: those that the agents of a task were made for.
+    /// The delegations of several ephemeral agents of a task.
     Delegations(&'a [String]),
-    /// A client, for as long as it is disabled.
+    /// A client, as long as it is disabled.
     Client { id: &'a str, issuer: &'a str },
-    /// Everything that a principal has up to now.
+    /// A revoke-all: everything that the principal has at present.
     Principal {
         who: &'a Principal,
-        /// Its id where it is a client of ours.
+        /// The client id, if the principal is a client of this server.
         client_id: Option<&'a str>,
-        /// The epoch up to which everything had been ended before.
+        /// The epoch of the previous revoke-all of this principal.
         before: Option<i64>,
     },
 }
 
-/// What is reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Impact {
-    /// Delegations that had not ended.
+    /// Delegations that were neither revoked nor expired before.
     pub delegations: i64,
-    /// Agents that hold them.
+    /// Delegates of these delegations.
     pub agents: i64,
-    /// Tokens under them that have neither expired nor been revoked, nor lost their key.
+    /// Tokens under these delegations that are neither expired nor revoked, and whose keys are not removed.
     pub tokens: i64,
-    /// What those tokens are for.
+    /// Audiences of these tokens.
     pub audiences: Vec<String>,
     /// Whether counting stopped at the bound.
     pub at_least: bool,
 }
 
-/// The seeds are what the end hits itself and what had not ended for another reason, above or there; below them, whatever
-/// has not ended by itself. Only what the end itself brought about is looked past. What an exchange has used up still has
-/// its tokens, and so has not ended here. `LIMIT` in the step keeps it from sorting all children of one parent, `OFFSET`
-/// in the condition from comparing with every revoked token there is.
+/// The seeds are the delegations that the revocation itself affects, unless they or an ancestor were inactive for
+/// another reason. Below the seeds, the statement follows all delegations that are not inactive themselves. It
+/// disregards only what this revocation has brought about. A delegation whose last use was an exchange still has its
+/// tokens, and counts as active here. `LIMIT` in the step avoids sorting all children of one parent; `OFFSET` in the
+/// condition avoids a comparison with every revoked token.
 const IMPACT: &str = "
     WITH RECURSIVE seed AS (
         SELECT d.id, d.path, d.delegate FROM delegation d
@@ -98,7 +97,7 @@ const IMPACT: &str = "
            (SELECT count(*) FROM tokens),
            ARRAY(SELECT DISTINCT unnest(audience) AS name FROM tokens ORDER BY name)";
 
-/// Counts what an end reaches, or has just reached.
+/// Counts what a revocation would affect, or has just affected.
 pub async fn impact(
     connection: &mut PgConnection,
     ending: &RevocationScope<'_>,

@@ -1,5 +1,5 @@
-//! Searching delegations: newest first, in pages that neither lose a row nor repeat one (a position is an instant and an
-//! id, so that rows of the same instant keep their order).
+//! Searches delegations, newest first. Pages neither lose nor repeat a row: a cursor is a time and an id, so that
+//! rows of the same time keep their order.
 
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use time::OffsetDateTime;
@@ -9,51 +9,46 @@ use crate::domain::principal::Principal;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
 
-/// Whose delegations somebody may see in a list.
+/// The delegations that a caller may see in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VisibilityScope {
     Everything,
-    /// Everything rooted at a user.
+    /// Everything rooted at this user.
     RootedAt(Principal),
-    /// What an agent holds or gave.
+    /// Delegations whose delegate or delegator is this principal.
     Of(Principal),
 }
 
-/// What is searched for. What is absent does not restrict.
+/// Search criteria; an absent member does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DelegationFilter {
-    /// The state that counts.
+    /// The state, with the ancestors taken into account.
     pub state: Option<State>,
-    /// Issuer of the delegator.
     pub delegator_iss: Option<String>,
-    /// The delegator.
     pub delegator_sub: Option<String>,
     pub delegate: Option<String>,
-    /// What it hangs below.
     pub parent: Option<String>,
-    /// The task that its agent was made for.
+    /// The task of the ephemeral agent that is the delegate.
     pub task_id: Option<String>,
-    /// Asked for at or after.
+    /// Requested at or after this time.
     pub from: Option<OffsetDateTime>,
-    /// Asked for before.
+    /// Requested before this time.
     pub to: Option<OffsetDateTime>,
 }
 
-/// Where a page ended.
+/// The last row of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// When the last row was asked for.
     pub requested_at: OffsetDateTime,
     pub id: String,
 }
 
 impl Cursor {
-    /// As clients carry it. It says nothing that they have not seen.
+    /// The text form that clients pass back. It has no information that the client has not seen.
     pub fn to_text(&self) -> String {
         format!("{}.{}", clock::micros(self.requested_at), self.id)
     }
 
-    /// Reads it back.
     pub fn parse(text: &str) -> Option<Self> {
         let (micros, id) = text.split_once('.')?;
         let micros: i64 = micros.parse().ok()?;
@@ -61,7 +56,7 @@ impl Cursor {
     }
 }
 
-/// One page: ids, newest first, at most `limit`.
+/// One page, newest first, with at most `limit` rows.
 pub async fn page(
     connection: &mut PgConnection,
     (visible, filter): (&VisibilityScope, &DelegationFilter),
@@ -77,7 +72,7 @@ pub async fn page(
             query.push("d.root_iss = ").push_bind(who.iss.clone());
             query.push(" AND d.root_sub = ").push_bind(who.sub.clone());
         }),
-        // Each branch goes by an index of its own; together they would go by none.
+        // Each branch uses an index of its own; a joint condition would use none.
         VisibilityScope::Of(who) => {
             query.push("SELECT requested_at, id FROM (");
             branch(&mut query, filter, (after, limit), now, |query| {
@@ -138,18 +133,19 @@ fn branch(
     query.push(" ORDER BY d.requested_at DESC, d.id DESC LIMIT ").push_bind(limit).push(")");
 }
 
-/// Requests that wait for a delegator.
+/// Requests that wait for one delegator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct PendingRequests {
-    /// Of all that ask.
+    /// Requests of all requesters, counted up to the bound.
     #[sqlx(rename = "all_of_them")]
     pub all: i64,
-    /// Of the one that asks now.
+    /// Requests of the present requester.
     pub of_asker: i64,
 }
 
-/// Waits for its turn to ask a delegator, and counts what waits already, as far as `most`; what a cut-off has ended waits no
-/// more. The turn lasts until the transaction ends, so that requests at once do not count past each other.
+/// Waits for its turn to send a request to a delegator, then counts the pending requests, up to `most`. Requests that
+/// a revoke-all covers do not count. The turn lasts until the transaction ends, so that concurrent requests cannot
+/// exceed the limit.
 pub async fn waiting(
     connection: &mut PgConnection,
     (delegator, asker): (&Principal, Option<&Principal>),
@@ -179,7 +175,7 @@ pub async fn waiting(
     Ok(count)
 }
 
-/// Agents, by id behind `after`, that hold an active delegation: of everybody, or rooted at a user.
+/// Delegates of active delegations, by id after `after`: of all delegations, or of those rooted at a user.
 pub async fn agents(
     connection: &mut PgConnection,
     root: Option<&Principal>,

@@ -1,5 +1,5 @@
-//! What of a delegation is authenticated: who gives whom what, until when. Not covered: what ends it or uses it up, which
-//! changes without the program's knowledge of the whole row and never widens anything.
+//! The content of a delegation that its row MAC covers: delegator, delegate, limits and times. Revocation and counts
+//! of uses are not covered: statements change them without the whole row, and they never widen a delegation.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ impl Authenticated for Delegation {
             expires_at,
             revoked_at: _,
             principal_revoked_at: _,
-            // Whether `pending_jwk` is there.
+            // Derived from `pending_jwk`.
             key_rotating: _,
             max_uses,
             uses: _,

@@ -1,4 +1,4 @@
-//! Delegations: stored, revocable authorities that a holder gives an agent. Facts are stored, states derived.
+//! Delegations: stored, revocable authorities that a holder grants to an agent. Rows have facts; states are derived.
 
 pub mod candidates;
 pub mod impact;
@@ -26,23 +26,21 @@ use crate::platform::clock::rfc3339;
 use crate::platform::jose::PublicKey;
 use crate::protocol::authorization_details::Details;
 
-/// Where a delegation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum State {
-    /// Waits for its delegator.
+    /// The delegator has not approved the delegation, or has not confirmed a new key.
     Requested,
-    /// May be used, if everything above it may.
+    /// May be used, if all its ancestors are active.
     Active,
-    /// Has come to its end, or has no use left.
+    /// The expiry has passed, or no use is left.
     Expired,
-    /// Was taken back.
     Revoked,
 }
 
 impl State {
-    /// Its name, as shown and compared.
+    /// The name on the wire and in the database.
     pub fn name(self) -> &'static str {
         match self {
             Self::Requested => "requested",
@@ -53,43 +51,38 @@ impl State {
     }
 }
 
-/// Where a delegation comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Provenance {
-    /// `actchain apply`.
+    /// Declared in a manifest of `actchain apply`.
     Declared,
     /// The `may_act` claim of a subject token.
     MayAct,
-    /// Its holder gave it.
+    /// Granted by its delegator.
     Granted,
-    /// An agent asked for it.
+    /// Requested by an agent, approved by the delegator.
     Requested,
 }
 
-/// What the state follows from.
+/// The facts from which the state is derived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DelegationRecord {
-    /// When it was approved.
     pub activated_at: Option<OffsetDateTime>,
-    /// When it ends.
     pub expires_at: OffsetDateTime,
-    /// When it was taken back.
     pub revoked_at: Option<OffsetDateTime>,
-    /// When everything that its delegator or its delegate had was first ended.
+    /// The first revoke-all that covers the delegator or the delegate.
     pub principal_revoked_at: Option<OffsetDateTime>,
-    /// Whether its agent changes its key and the delegator has not confirmed that yet.
+    /// Whether the agent changes its key and the delegator has not confirmed the new key.
     pub key_rotating: bool,
-    /// How often it may be used.
     pub max_uses: Option<i64>,
-    /// How often it was used, or something below it.
+    /// Uses of this delegation and of its descendants.
     pub uses: i64,
-    /// When its last use was taken, where that is known.
+    /// When the last use was taken, if known.
     pub used_up_at: Option<OffsetDateTime>,
 }
 
-/// What ended a delegation. Of two ends at one instant, the lesser one decides: an expiry before a revocation.
+/// Why a delegation ended. Of two ends at the same time, the lesser one decides: an expiry before a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Expired,
@@ -106,9 +99,10 @@ impl From<End> for State {
 }
 
 impl DelegationRecord {
-    /// The first of its own ends, and its instant.
+    /// The earliest end of this delegation, and its time.
     fn first_end(&self, now: OffsetDateTime) -> Option<(OffsetDateTime, End)> {
-        // A count that is full has an instant; for one without, the beginning is early enough.
+        // A delegation without a use left needs a time of its end. Where the time is unknown, its activation is early
+        // enough.
         let used_up_at = self.used_up().then(|| {
             let known = self.used_up_at.or(self.activated_at);
             known.unwrap_or(OffsetDateTime::UNIX_EPOCH)
@@ -122,7 +116,8 @@ impl DelegationRecord {
         ends.into_iter().filter_map(|(at, end)| Some((at?, end))).min()
     }
 
-    /// The state at an instant, without what is above it. One that was revoked is revoked, even if it was used up before.
+    /// The state at a time, without the ancestors. A revoked delegation is revoked even if its uses were used up
+    /// before.
     pub fn state(&self, now: OffsetDateTime) -> State {
         match self.first_end(now) {
             _ if self.revoked_at.is_some() => State::Revoked,
@@ -136,10 +131,10 @@ impl DelegationRecord {
         self.activated_at.is_none() || self.key_rotating
     }
 
-    /// Why it may not be used, if it may not: the gravest reason, whichever came first.
+    /// Why the delegation may not be used. Of several reasons the gravest is returned, not the earliest.
     ///
     /// # Errors
-    /// A refusal unless it is active.
+    /// A refusal, unless the delegation is active.
     pub fn check(&self, now: OffsetDateTime) -> Result<(), Refusal> {
         if self.revoked_at.is_some() {
             Err(Refusal::DelegationRevoked)
@@ -156,34 +151,31 @@ impl DelegationRecord {
         }
     }
 
-    /// How many uses are left, where they are limited.
+    /// Uses left; `None` where uses are not limited.
     pub fn uses_left(&self) -> Option<i64> {
         self.max_uses.map(|most| most.saturating_sub(self.uses).max(0))
     }
 
-    /// Whether no use is left.
     pub fn used_up(&self) -> bool {
         self.max_uses.is_some_and(|most| self.uses >= most)
     }
 }
 
-/// What a delegation allows. A limit that is absent does not restrict; an empty one allows nothing.
+/// Limits of a delegation. An absent limit does not restrict; an empty one allows nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DelegationLimits {
     pub scopes: Limit,
     pub audiences: Limit,
     /// `authorization_details`; `None` does not restrict.
     pub details: Option<Details>,
-    /// The highest capability.
     pub ceiling: Ceiling,
     /// Capabilities and scopes for which each exchange needs a fresh confirmation of the delegator.
     pub ceremonies: BTreeSet<String>,
-    /// The most actors that a token under it may name.
+    /// The maximum number of actors in a token under this delegation.
     pub max_depth: Option<u32>,
 }
 
 impl DelegationLimits {
-    /// No restriction at all.
     pub fn unrestricted() -> Self {
         Self {
             scopes: Limit::Any,
@@ -195,7 +187,7 @@ impl DelegationLimits {
         }
     }
 
-    /// Whether something of these scopes and this capability needs a confirmation. What is not on the ladder is a scope.
+    /// Whether these scopes or this capability need a confirmation. A name that is not a capability is a scope.
     pub fn needs_ceremony(
         &self,
         scopes: &BTreeSet<String>,
@@ -208,50 +200,40 @@ impl DelegationLimits {
     }
 }
 
-/// What an agent says it is; for people, never for decisions.
+/// Self-description of an agent: shown to people, never used in decisions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentDescription {
-    /// What kind of agent.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// Which model it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
 }
 
-/// A delegation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delegation {
     pub id: String,
-    /// Its ancestors, root first, and itself at the end.
+    /// Ids of the ancestors, root first, and of the delegation itself at the end.
     pub path: Vec<String>,
-    /// The one above it.
     pub parent: Option<String>,
-    /// The subject of the whole tree.
+    /// The subject of the root delegation.
     pub root: Principal,
-    /// Who gave it, or is asked to.
+    /// The principal that granted the delegation, or that has to approve it.
     pub delegator: Principal,
-    /// The client that holds it.
+    /// The client that may use the delegation.
     pub delegate: String,
-    /// What it allows.
     pub terms: DelegationLimits,
-    /// Where it comes from.
     pub origin: Provenance,
-    /// When it was asked for.
     pub requested_at: OffsetDateTime,
-    /// Who asked for it, where somebody did.
+    /// The agent that requested the delegation, if it was requested.
     pub requested_by: Option<Principal>,
-    /// What its state follows from.
     pub facts: DelegationRecord,
-    /// Seconds from its approval on, as long as it waits for one.
+    /// Lifetime in seconds from the approval on; present until the approval.
     pub requested_ttl: Option<u32>,
     pub reason: Option<String>,
-    /// What its agent says it is.
     pub agent: Option<AgentDescription>,
-    /// Why it was taken back.
     pub revoke_reason: Option<String>,
-    /// The new key of its agent, a JWK, until the delegator confirms or denies it.
+    /// The new key of the agent, a JWK, until the delegator confirms or denies the key.
     pub pending_jwk: Option<Value>,
 }
 
@@ -262,7 +244,7 @@ impl Delegation {
         PublicKey::from_jwk(members).ok().map(|key| key.thumbprint().to_owned())
     }
 
-    /// What it allows, as the log records it, so that it can be proven later. `null` does not restrict.
+    /// The limits as the audit log records them, so that they can be proven later. `null` does not restrict.
     pub fn recorded_terms(&self) -> serde_json::Map<String, Value> {
         let terms = json!({
             "delegator": self.delegator,
@@ -283,7 +265,7 @@ impl Delegation {
         }
     }
 
-    /// Whether its limits are the same as another's; times and state aside.
+    /// Whether path, sides and limits are the same as those of another delegation; times and state do not count.
     pub fn same_terms(&self, other: &Self) -> bool {
         self.path == other.path
             && self.delegator == other.delegator
@@ -293,29 +275,28 @@ impl Delegation {
     }
 }
 
-/// A delegation with everything above it, root first.
+/// A delegation with its ancestors, root first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DelegationPath(pub Vec<Delegation>);
 
 impl DelegationPath {
-    /// The delegation itself.
     pub fn leaf(&self) -> Option<&Delegation> {
         self.0.last()
     }
 
-    /// Active only if all of it is.
+    /// Fails unless the delegation and all its ancestors are active.
     pub fn check(&self, now: OffsetDateTime) -> Result<(), Refusal> {
         self.0.iter().try_for_each(|delegation| delegation.facts.check(now))
     }
 
-    /// The state, and which of the ancestors brought it about, if one did. The first end on the path decides, by its
-    /// instant, and so a state that is final never changes: what a revoked parent ended does not expire later. Only a
-    /// revocation of the delegation itself makes one that was used up revoked.
+    /// The state, and the ancestor that caused it, if an ancestor did. The earliest end on the path decides, so a
+    /// final state never changes: a delegation whose parent was revoked does not expire later. Only a revocation of
+    /// the delegation itself makes a used-up delegation revoked.
     pub fn state(&self, now: OffsetDateTime) -> (State, Option<&str>) {
         let Some((leaf, above)) = self.0.split_last() else { return (State::Revoked, None) };
         let own = leaf.facts.first_end(now);
         let ends = above.iter().filter_map(|one| Some((one.facts.first_end(now)?, one.id.as_str())));
-        // Of several ancestors that ended at one instant it is the one nearest to the root.
+        // Of several ancestors that ended at the same time, the one nearest to the root counts.
         let ended = ends.reduce(|first, next| if next.0 < first.0 { next } else { first });
         let ended = ended.filter(|(end, _)| own.is_none_or(|own| *end < own));
         match ended {
@@ -329,8 +310,8 @@ impl DelegationPath {
         }
     }
 
-    /// Whether there is nothing left to end: it, or something above, was taken back or has come to its time. What is only
-    /// used up may still have tokens.
+    /// Whether a revocation would change nothing: the delegation or an ancestor is revoked or past its expiry. A
+    /// delegation that is only used up may still have tokens.
     pub fn is_over(&self, now: OffsetDateTime) -> bool {
         let over = |facts: &DelegationRecord| {
             facts.revoked_at.is_some() || facts.principal_revoked_at.is_some() || now >= facts.expires_at
@@ -338,20 +319,19 @@ impl DelegationPath {
         self.0.iter().any(|one| over(&one.facts))
     }
 
-    /// Whether somebody is on this path: gave or holds one of its delegations. A client is somebody by our own issuer.
+    /// Whether a principal is the root, a delegator or a delegate on this path. A client is a principal of this
+    /// server's issuer.
     pub fn involves(&self, who: &Principal, own_issuer: &str) -> bool {
         self.0.iter().any(|one| {
             one.delegator == *who || one.root == *who || (who.iss == own_issuer && one.delegate == who.sub)
         })
     }
 
-    /// The ids, root first.
     pub fn ids(&self) -> Vec<String> {
         self.0.iter().map(|delegation| delegation.id.clone()).collect()
     }
 }
 
-/// Whether the text can be a delegation id.
 pub fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))

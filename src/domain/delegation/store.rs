@@ -50,14 +50,14 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The delegation, if its row is authentic.
+    /// Checks the MAC of the row.
     pub(super) fn check(mut self, rows: &RowMac) -> Result<Delegation, Fault> {
         let mac = self.mac.take();
         rows.check(Delegation::try_from(self)?, mac.as_deref())
     }
 }
 
-/// Facts and what is derived from them, with the MAC, which the view does not have.
+/// The stored row with derived columns. The MAC is joined because the view does not have it.
 const DELEGATION: &str = "SELECT d.*, m.mac FROM delegation_status d JOIN delegation m ON m.id = d.id";
 
 impl TryFrom<Row> for Delegation {
@@ -83,7 +83,7 @@ impl TryFrom<Row> for Delegation {
                 details,
                 ceiling: row.capability_ceiling,
                 ceremonies: row.ceremony_required_for.into_iter().collect(),
-                // A stored value that does not fit can only be negative, and allows nothing.
+                // A stored value that does not fit is negative, and allows no actor.
                 max_depth: row.max_depth.map(|depth| u32::try_from(depth).unwrap_or_default()),
             },
             origin: row.origin,
@@ -111,7 +111,6 @@ impl TryFrom<Row> for Delegation {
     }
 }
 
-/// One delegation.
 pub async fn find(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -124,7 +123,7 @@ pub async fn find(
     row.map(|row| row.check(rows)).transpose()
 }
 
-/// At most so many delegations whose rows have no MAC, as they are: for their first sealing alone.
+/// Delegations whose rows have no MAC, unchecked, at most `most`. Only for sealing rows for the first time.
 pub async fn unsealed(connection: &mut PgConnection, most: i64) -> Result<Vec<Delegation>, Fault> {
     let read: Vec<Row> =
         sqlx::query_as(AssertSqlSafe(format!("{DELEGATION} WHERE m.mac IS NULL ORDER BY d.id LIMIT $1")))
@@ -134,7 +133,7 @@ pub async fn unsealed(connection: &mut PgConnection, most: i64) -> Result<Vec<De
     read.into_iter().map(Delegation::try_from).collect()
 }
 
-/// A delegation with everything above it.
+/// A delegation with its ancestors.
 pub async fn path(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -147,7 +146,7 @@ pub async fn path(
     Ok(found.into_iter().next())
 }
 
-/// Several delegations with everything above them, in the order asked for; those that are not there are left out.
+/// Several delegations with their ancestors, in the order of `ids`; unknown ids are left out.
 pub async fn all_paths(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -165,7 +164,6 @@ pub async fn all_paths(
     there.map(|leaf| with_ancestors(leaf, &by_id)).collect()
 }
 
-/// Puts a delegation together with its ancestors.
 pub(super) fn with_ancestors(
     leaf: &Delegation,
     by_id: &HashMap<&str, &Delegation>,

@@ -1,4 +1,4 @@
-//! Never wider than what is above: what a delegation may ask for below another, and what an approval may make of it.
+//! A delegation never exceeds its parent: the limits that a request may have, and those that an approval may set.
 
 use std::collections::BTreeSet;
 
@@ -7,12 +7,11 @@ use crate::domain::capability::{CapabilityLevels, Ceiling};
 use crate::domain::limit::Limit;
 use crate::protocol::authorization_details::Details;
 
-/// The dimension in which something would be wider than it may be.
+/// The dimension in which limits exceed those of the parent or of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LimitDimension {
     Scopes,
     Audiences,
-    /// `authorization_details`.
     Details,
     Capability,
     Uses,
@@ -21,7 +20,6 @@ pub enum LimitDimension {
 }
 
 impl LimitDimension {
-    /// The member of a request that it is about.
     pub fn member(self) -> &'static str {
         match self {
             Self::Scopes => "scopes",
@@ -35,22 +33,24 @@ impl LimitDimension {
     }
 }
 
-/// Narrower limits. What is absent stays as it is.
+/// Limits that an approval sets. An absent limit stays unchanged.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ApprovedTerms {
     pub scopes: Option<BTreeSet<String>>,
     pub audiences: Option<BTreeSet<String>>,
-    /// `authorization_details`.
     pub details: Option<Details>,
     pub ceiling: Ceiling,
-    /// Confirmations besides those there are.
+    /// Confirmations in addition to those of the request.
     pub ceremonies: BTreeSet<String>,
     pub max_uses: Option<i64>,
     pub max_depth: Option<u32>,
 }
 
 impl ApprovedTerms {
-    /// The terms and uses as narrowed; an error where that would widen them.
+    /// The narrowed limits and uses.
+    ///
+    /// # Errors
+    /// The dimension in which the approval would widen the request.
     pub fn of(
         &self,
         (terms, max_uses): (&DelegationLimits, Option<i64>),
@@ -78,7 +78,7 @@ impl ApprovedTerms {
 }
 
 impl DelegationLimits {
-    /// Whether nothing here goes beyond `above`. A limit that is absent here is the one above, for both count at use.
+    /// Checks that no limit exceeds `above`. An absent limit passes: at use, the limits of the whole path apply.
     pub fn within(&self, above: &Self, capability_levels: &CapabilityLevels) -> Result<(), LimitDimension> {
         let limit = |inner: &Limit, outer: &Limit| *inner == Limit::Any || outer.covers(inner);
         let details = self.details.as_ref().zip(above.details.as_ref());
@@ -103,7 +103,7 @@ impl DelegationLimits {
 }
 
 impl Delegation {
-    /// Whether this one may hang below another: not wider in any dimension, and not longer.
+    /// Checks that this delegation may be a child of `above`: within its limits and its expiry.
     pub fn check_within_parent(
         &self,
         above: &Self,

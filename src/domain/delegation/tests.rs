@@ -29,7 +29,7 @@ fn used_up(seconds: i64) -> DelegationRecord {
     DelegationRecord { uses: 2, used_up_at: Some(after(seconds)), ..facts() }
 }
 
-/// `parent` and `child`, with these facts.
+/// A path of two delegations with these records.
 fn path(parent: DelegationRecord, child: DelegationRecord) -> DelegationPath {
     let one = |id: &str, facts: DelegationRecord| Delegation {
         id: id.to_owned(),

@@ -1,5 +1,5 @@
-//! The moves of delegations in PostgreSQL: each one guarded row, which tells by how many rows it moved whether it was
-//! possible.
+//! State transitions of delegations in PostgreSQL. Each one is a guarded update; the number of changed rows shows
+//! whether the transition was possible.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::{Delegation, DelegationLimits, DelegationRecord};
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{Context, Fault};
 
-/// Inserts a delegation; `false` if one of that id is there already.
+/// Inserts a delegation; `false` if the id exists already.
 pub async fn insert(rows: &RowMac, connection: &mut PgConnection, one: &Delegation) -> Result<bool, Fault> {
     let details = stored_details(&one.terms)?;
     let done = sqlx::query(
@@ -62,12 +62,12 @@ fn stored_details(terms: &DelegationLimits) -> Result<Option<Value>, Fault> {
     terms.details.as_ref().map(serde_json::to_value).transpose().context("writing a delegation")
 }
 
-/// As stored: what is more than a column can say is as much as it can.
+/// The value as stored: a number too large for the column becomes the maximum.
 pub(super) fn stored_number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-/// Uses are counted apart from the row that everybody shares, with and without a limit.
+/// Creates the row that counts uses, with or without a limit. It is apart from the row that all transactions share.
 async fn count_uses(connection: &mut PgConnection, one: &Delegation) -> Result<(), Fault> {
     sqlx::query("INSERT INTO delegation_usage (delegation_id, uses) VALUES ($1, 0) ON CONFLICT DO NOTHING")
         .bind(&one.id)
@@ -76,7 +76,7 @@ async fn count_uses(connection: &mut PgConnection, one: &Delegation) -> Result<(
     Ok(())
 }
 
-/// Takes a delegation back; `false` if that has been done already, or there is none. One row, whatever hangs below.
+/// Revokes a delegation; `false` if it is revoked or expired already, or does not exist. Descendants need no update.
 pub async fn mark_revoked(
     connection: &mut PgConnection,
     id: &str,
@@ -95,7 +95,7 @@ pub async fn mark_revoked(
     Ok(done.rows_affected() == 1)
 }
 
-/// Denies what waits for its delegator; `false` if it does not wait any more.
+/// Denies a request or a key rotation that waits for the delegator; `false` if nothing waits.
 pub async fn mark_denied(
     connection: &mut PgConnection,
     id: &str,
@@ -115,7 +115,7 @@ pub async fn mark_denied(
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes what an approval made of a request, if it still waits just as it was read; `false` if it does not.
+/// Writes the approved limits of a request; `false` if the request no longer waits, or has changed since it was read.
 pub async fn mark_approved(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -149,7 +149,7 @@ pub async fn mark_approved(
     Ok(done.rows_affected() == 1)
 }
 
-/// Moves the end of an active delegation; `false` if it is not active any more, or not just as it was read.
+/// Moves the expiry of an active delegation; `false` if it is not active, or has changed since it was read.
 pub async fn mark_renewed(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -173,7 +173,8 @@ pub async fn mark_renewed(
     Ok(done.rows_affected() == 1)
 }
 
-/// Makes a delegation wait for its delegator to confirm another key; `false` if it has ended, or is not just as it was read.
+/// Stores a new key that the delegator has to confirm; `false` if the delegation has ended, or has changed since it
+/// was read.
 pub async fn mark_key_rotating(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -196,7 +197,7 @@ pub async fn mark_key_rotating(
     Ok(done.rows_affected() == 1)
 }
 
-/// Locks and reads the counts of a path, in the order in which everybody locks them.
+/// Locks and reads the counts of a path, in the order of ids that all transactions use.
 pub async fn lock_usage(
     connection: &mut PgConnection,
     ids: &[String],
@@ -211,7 +212,8 @@ pub async fn lock_usage(
     Ok(rows.into_iter().collect())
 }
 
-/// Adds reported commands to locked counts; those that reach a limit are exhausted from then on. Gives their ids.
+/// Adds reported commands to locked counts. Delegations that reach their limit are exhausted from now on; returns
+/// their ids.
 pub async fn mark_used(
     connection: &mut PgConnection,
     ids: &[String],
@@ -234,8 +236,8 @@ pub async fn mark_used(
     Ok(exhausted.into_iter().filter_map(|(id, exhausted)| exhausted.then_some(id)).collect())
 }
 
-/// Those that have expired without the log knowing it yet; they are marked as known. Oldest end first. What a revocation
-/// or a cut-off above ended before has not expired: the log says nothing more about it.
+/// Marks delegations that have expired without an event, oldest expiry first, and returns their ids for the event.
+/// Those that a revocation or a revoke-all had ended before are left out: they get no further event.
 pub async fn mark_expiries_logged(
     connection: &mut PgConnection,
     until: OffsetDateTime,
@@ -255,7 +257,7 @@ pub async fn mark_expiries_logged(
     Ok(ids)
 }
 
-/// Passes over those that ended before their expiry by what is above them: the log knows of that end. Gives how many.
+/// Marks expired delegations that an ancestor had ended before: that end has its event. Returns their number.
 pub async fn mark_revoked_by_ancestor(
     connection: &mut PgConnection,
     until: OffsetDateTime,
@@ -274,7 +276,7 @@ pub async fn mark_revoked_by_ancestor(
     Ok(done.rows_affected())
 }
 
-/// Takes several delegations back; gives those that had not ended.
+/// Revokes several delegations; returns the ids of those that were neither revoked nor expired.
 pub async fn mark_all_revoked(
     connection: &mut PgConnection,
     ids: &[String],
@@ -293,7 +295,7 @@ pub async fn mark_all_revoked(
     Ok(revoked)
 }
 
-/// Notes that the log knows of their end.
+/// Notes that the audit log has an event of their expiry.
 pub async fn mark_expiry_logged(connection: &mut PgConnection, ids: &[String]) -> Result<(), Fault> {
     sqlx::query("UPDATE delegation SET expiry_logged = true WHERE id = ANY ($1)")
         .bind(ids)

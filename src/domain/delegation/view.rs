@@ -1,4 +1,4 @@
-//! A delegation as it is shown, by every door alike.
+//! A delegation as all entry points show it.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -9,7 +9,7 @@ use crate::domain::principal::Principal;
 use crate::platform::clock::rfc3339;
 use crate::protocol::authorization_details::Details;
 
-/// What is shown. Limits that are `null` do not restrict.
+/// The shown members. A limit that is `null` does not restrict.
 #[derive(Debug, Clone, Serialize)]
 pub struct View {
     id: String,
@@ -36,23 +36,23 @@ pub struct View {
     requested_at: String,
     activated_at: Option<String>,
     expires_at: String,
-    /// How long it will live once it is approved.
+    /// Lifetime in seconds from the approval on.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in: Option<u32>,
     revoked_at: Option<String>,
     revoke_reason: Option<String>,
     ended_by: Option<String>,
-    /// Only in the answer that set the end.
+    /// Only in the response to a request that set the expiry.
     #[serde(skip_serializing_if = "Option::is_none")]
     shortened: Option<bool>,
 }
 
-/// How a lifetime that was set compares with the one that was asked for.
+/// Whether a granted lifetime is the requested one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantedTtl {
-    /// It is the one asked for, or none was asked for.
+    /// The requested lifetime, or none was requested.
     AsAsked,
-    /// It is shorter: as long as may be had.
+    /// Shorter than requested: the longest that was possible.
     Shortened,
 }
 
@@ -66,7 +66,7 @@ struct EphemeralView {
 }
 
 impl View {
-    /// Says whether the lifetime is the one that was asked for.
+    /// Sets `shortened` where the lifetime is shorter than requested.
     pub fn with_lifetime(self, lifetime: GrantedTtl) -> Self {
         Self { shortened: (lifetime == GrantedTtl::Shortened).then_some(true), ..self }
     }
@@ -75,12 +75,12 @@ impl View {
         &self.delegator
     }
 
-    /// Whom it was given to.
     pub fn delegate(&self) -> &str {
         &self.delegate
     }
 
-    /// Shows the last of a path; `None` for an empty one. `delegate` is its client, where it was looked up.
+    /// The view of the last delegation of a path; `None` for an empty path. `delegate` is its client, if the caller
+    /// has read it.
     pub fn of(path: &DelegationPath, delegate: Option<&Client>, now: OffsetDateTime) -> Option<Self> {
         let one = path.leaf()?;
         let (state, ended_by) = path.state(now);
@@ -110,7 +110,7 @@ impl View {
             ceremony_required_for: one.terms.ceremonies.iter().cloned().collect(),
             max_uses: one.facts.max_uses,
             uses: one.facts.uses,
-            // What is used up above is used up here.
+            // The ancestor with the fewest uses left decides.
             uses_left: path.0.iter().filter_map(|one| one.facts.uses_left()).min(),
             max_depth: one.terms.max_depth,
             reason: one.reason.clone(),

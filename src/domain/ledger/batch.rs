@@ -1,5 +1,5 @@
-//! One batch, one transaction behind the gate: look at guards, decide each entry, write all effects, append all events.
-//! A fixed number of statements, whatever the number of entries.
+//! One batch is one transaction under the shared authority lock: read the guards, decide each entry, write all
+//! effects, append all events. The number of statements does not depend on the number of entries.
 
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
@@ -26,8 +26,8 @@ pub(super) async fn record(
     let evaluation = evaluate(entries, snapshot);
     for delegation in evaluation.create.values() {
         if !delegation::transitions::insert(rows, &mut transaction, delegation).await? {
-            // Another server recorded it since we looked; by now it may even be revoked. Entries of a batch that fails
-            // like this are looked at again one by one.
+            // Another server has recorded the delegation since the snapshot; it may even be revoked. Entries of a
+            // batch that fails like this are evaluated again one by one.
             return Err(Fault::new(format!("delegation {} appeared meanwhile", delegation.id)).into());
         }
     }
@@ -74,7 +74,7 @@ fn changes<'a>(entries: &'a [Entry], evaluation: &'a Evaluation<'_>) -> Changes<
     changes
 }
 
-/// What the log will say of delegations that come into being: before the exchanges that need them.
+/// Events of delegations that the batch inserts. They come before the exchanges that need them.
 fn created(entries: &[Entry], evaluation: &Evaluation<'_>) -> Result<Vec<UnsequencedEvent>, Fault> {
     let mut drafts = Vec::with_capacity(evaluation.create.len());
     for delegation in evaluation.create.values() {
@@ -98,9 +98,8 @@ fn created(entries: &[Entry], evaluation: &Evaluation<'_>) -> Result<Vec<Unseque
     Ok(drafts)
 }
 
-/// What the log will say: nothing of stale entries, which come back. The end of a delegation stands right behind the use
-/// that was its last.
-/// Also says which of them is each entry's own.
+/// Events of the entries, except those to retry. The expiry of a delegation without a use left follows the event of
+/// its last use. The second value has, for each entry, the index of its own event.
 fn drafts(
     entries: &[Entry],
     evaluation: &Evaluation<'_>,
@@ -118,7 +117,7 @@ fn drafts(
             Verdict::Reject(refusal) => {
                 let mut event = event.clone().refused(*refusal);
                 if matches!(entry.write, Write::Ceremony(_)) {
-                    // It names a confirmation that was not asked for.
+                    // The detail names a confirmation that was not requested.
                     event.detail = None;
                 }
                 drafts.push(event.unsequenced()?);

@@ -1,4 +1,5 @@
-//! Judging entries one after the other, as if each were alone: what one uses up is gone for the next. Pure.
+//! Evaluates entries one after the other, as if each were alone: uses and confirmations that one entry takes are not
+//! available to the next. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,36 +16,35 @@ use crate::domain::token::Problem;
 use crate::protocol::jwt_time::SKEW;
 use crate::protocol::token_problem::TokenProblem;
 
-/// What the database said behind the gate.
+/// The stored rows, read under the authority lock.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    /// Version and end or disablement of clients, by id.
+    /// Version of each client, and whether the client is inactive, by id.
     pub(super) clients: HashMap<String, (i64, bool)>,
-    /// Facts of delegations, by id.
+    /// Records of delegations, by id.
     pub(super) delegations: HashMap<String, DelegationRecord>,
-    /// Delegations that are active with all that is above them, of those that agents were made for.
+    /// Ephemeral delegations that are active, with all their ancestors.
     pub(super) homes: HashSet<String>,
-    /// Tokens that are remembered, with what is wrong with them or with one that they were made from.
+    /// Recorded tokens, each with the problem of the token or of its lineage, if there is one.
     pub(super) tokens: HashMap<Uuid, Option<Problem>>,
     /// The number of changes among the candidates of a choice.
     pub(super) choices: HashMap<Between, i64>,
-    /// Principals of which everything up to an instant was ended.
+    /// Principals with a revoke-all, and its time.
     pub(super) principal_revocations: HashMap<Principal, OffsetDateTime>,
-    /// The registry's version.
+    /// The version of the registry.
     pub(super) registry: i64,
-    /// Up to where spent ids were forgotten.
+    /// Used ids that expired up to this time were purged.
     pub(super) purged_before: Option<OffsetDateTime>,
-    /// Versions of connections that can be made use of, and of their providers, by id.
+    /// Versions of usable connections, and of their providers, by id.
     pub(super) connections: HashMap<String, (i64, i64)>,
-    /// Confirmations that nobody had used before this batch.
+    /// Confirmations that were unused before this batch.
     pub(super) ceremonies: HashSet<Uuid>,
-    /// Open confirmations at the delegations at which this batch asks for one.
+    /// Open confirmations at the delegations for which this batch requests confirmations.
     pub(super) open: Vec<Open>,
-    /// Ids that nobody had spent before this batch.
+    /// Ids that were unused before this batch.
     pub(super) fresh: HashSet<[u8; 16]>,
 }
 
-/// What becomes of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Accept,
@@ -52,19 +52,17 @@ pub(super) enum Verdict {
     Retry,
 }
 
-/// What becomes of all of them.
 #[derive(Debug, Default)]
 pub(super) struct Evaluation<'a> {
     pub(super) verdicts: Vec<Verdict>,
     /// New counts of uses, by delegation, ordered.
     pub(super) uses: BTreeMap<String, i64>,
-    /// Delegations that have to be recorded, by id.
+    /// Delegations to insert, by id.
     pub(super) create: BTreeMap<&'a str, &'a Delegation>,
-    /// Delegations whose last use it was, each behind the entry, by its place, that took it.
+    /// Delegations without a use left, each with the index of the entry that took the last use.
     pub(super) exhausted: Vec<(usize, &'a str)>,
 }
 
-/// Judges entries in their order.
 pub(super) fn evaluate(entries: &[Entry], mut snapshot: Snapshot) -> Evaluation<'_> {
     let mut evaluation = Evaluation::default();
     for (place, entry) in entries.iter().enumerate() {
@@ -89,7 +87,7 @@ pub(super) fn evaluate(entries: &[Entry], mut snapshot: Snapshot) -> Evaluation<
 }
 
 fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
-    // All ids are spent, also those behind the first that was spent before.
+    // All ids are used up, also those behind a replayed id.
     let mut replayed = None;
     for single_use_id in &entry.single_use_ids {
         if !snapshot.fresh.remove(&single_use_id.id) {
@@ -130,7 +128,7 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
         match snapshot.tokens.get(jti) {
             Some(None) => {}
             Some(Some(problem)) => return Err(Verdict::Reject(problem.refusal())),
-            // One that we signed, and do not remember: it ended, or the database is not the one that knew it.
+            // This server signed the token but has no row of it: the row was purged, or the database is another one.
             None => return Err(Verdict::Reject(Refusal::SubjectTokenInvalid(TokenProblem::NotRecorded))),
         }
     }
@@ -140,7 +138,7 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
     for id in &entry.guards.path {
         let refused = match snapshot.delegations.get(id) {
             Some(facts) => facts.check(entry.now),
-            // One that this very entry records.
+            // This entry inserts the delegation.
             None if creates(entry, id) => Ok(()),
             None => Err(Refusal::DelegationRequired),
         };
@@ -164,7 +162,8 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
     use_confirmations(entry, snapshot)
 }
 
-/// One matter is asked about once: another request may have done so meanwhile. And nobody is asked without end.
+/// A matter has one open confirmation: another request may have requested it meanwhile. The number of pending
+/// confirmations is limited.
 fn ask_for_confirmation(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
     let Write::Ceremony(asking) = &entry.write else { return Ok(()) };
     let one = asking.ceremony.open(entry.now);
@@ -181,7 +180,7 @@ fn ask_for_confirmation(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Ve
     Ok(())
 }
 
-/// The last thing that is looked at: what is refused uses none up.
+/// Runs last: an entry that is rejected uses no confirmation.
 fn use_confirmations(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
     let Some(issue) = entry.issue() else { return Ok(()) };
     if !issue.ceremonies.iter().all(|id| snapshot.ceremonies.contains(id)) {
@@ -198,7 +197,7 @@ fn creates(entry: &Entry, id: &str) -> bool {
     created.is_some_and(|delegation| delegation.id == id)
 }
 
-/// One use on the delegation and on every ancestor. Gives those whose last one it was.
+/// Counts one use on the delegation and on every ancestor. Returns those without a use left.
 fn count<'a>(entry: &'a Entry, snapshot: &mut Snapshot, uses: &mut BTreeMap<String, i64>) -> Vec<&'a str> {
     let mut last = Vec::new();
     for id in &entry.guards.path {

@@ -1,5 +1,6 @@
-//! The ledger: every exchange is one entry, recorded in batches. While one batch commits, the next gathers. A reply
-//! leaves only after the commit of its batch; no effect without its event, no event without its effect.
+//! The ledger records every exchange as one entry and commits entries in batches. While one batch commits, the next
+//! one collects. A reply is sent only after the commit of its batch. Every effect has its event, and every event its
+//! effect.
 
 mod batch;
 mod guard;
@@ -27,125 +28,118 @@ use crate::platform::config;
 use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
 
-/// Something that may be used once.
+/// An id that is accepted once: a `jti` of a DPoP proof or assertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SingleUseId {
-    /// Stands for it.
+    /// Replay-cache key: truncated SHA-256 of kind, client or key, target and `jti`.
     pub id: [u8; 16],
-    /// From when on nobody would accept it any more.
+    /// From this time on, no verifier accepts the proof or assertion.
     pub expires_at: OffsetDateTime,
     /// The refusal of an id that was used before.
     pub on_replay: Refusal,
-    /// The refusal of an id that may have been used and forgotten: the clock is behind the one of the last sweep.
+    /// The refusal where the id may have been used and purged: the clock is behind the last purge.
     pub if_forgotten: Refusal,
 }
 
-/// What an entry relies on; looked at again under locks before it takes effect.
+/// What an entry relies on. The ledger checks it again, under locks, before the entry takes effect.
 #[derive(Debug, Clone, Default)]
 pub struct Guards {
-    /// The client that asks, as of the version on which its proof was judged.
+    /// The requesting client, as of the version on which its authentication was decided.
     pub client: Option<(String, i64)>,
     /// Earlier actors, which must not be disabled.
     pub earlier_actors: Vec<String>,
     /// Delegations that must be active; a use is counted on each.
     pub path: Vec<String>,
-    /// Delegations that must be active besides: those that an agent was made for.
+    /// Delegations that must be active too: those that ephemeral agents were created for. No use is counted on them.
     pub ephemeral_delegation: Vec<String>,
-    /// Tokens of ours that must stand, with all that they were made from.
+    /// Tokens of this server that must be valid, with all tokens of their lineage.
     pub tokens: Vec<Uuid>,
-    /// Tokens of others: whom they are about, and when they were issued by the clock of whoever issued them.
+    /// Tokens of trusted issuers: subject, and time of issue by the clock of the issuer.
     pub subjects: Vec<(Principal, OffsetDateTime)>,
-    /// A connection of the vault, as of the versions of it and of its provider on which the answer rests.
+    /// A connection of the vault, with the versions of the connection and of its provider on which the response is
+    /// based.
     pub connection: Option<(String, (i64, i64))>,
-    /// The registry's version on which the decision rests.
+    /// The version of the registry on which the decision is based.
     pub registry: Option<i64>,
-    /// Where the decision's knowledge of the path comes from.
+    /// Whether the decision read the path for this request or took it from a cache.
     pub freshness: Freshness,
-    /// The candidates among which a remembered decision chose.
+    /// The candidates among which a decision from the cache chose.
     pub choice: Option<Choice>,
 }
 
 /// The candidates of an exchange, as of one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
-    /// From whom to whom.
     pub between: Between,
-    /// The number of changes among them; `None` if none was ever recorded.
+    /// The number of changes among the candidates; `None` if none was ever recorded.
     pub version: Option<i64>,
 }
 
-/// Where knowledge comes from that a guard compares with what is stored.
+/// Where the data comes from that a guard compares with the stored rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Freshness {
-    /// Read for this very request: a guard that fails refuses it.
+    /// Read for this request: a delegation of the path that is not active rejects the entry.
     #[default]
     Fresh,
-    /// Read for an earlier one, when the path was to end then: a guard that fails sends it back, for there may be another
-    /// way by now; and so does an end that has been moved.
+    /// Read for an earlier request, with the expiry that the path had at that time. A delegation that is not active, or
+    /// a changed expiry, returns the entry for another decision: another delegation may grant the request.
     Cached(OffsetDateTime),
 }
 
-/// What an entry changes.
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// Nothing besides the ids that it spends.
+    /// Nothing but the ids that the entry uses.
     Nothing,
-    /// A token is issued.
     Token(Box<TokenInsert>),
-    /// A confirmation is asked for.
+    /// A confirmation that the delegator has to decide.
     Ceremony(Box<Asking>),
-    /// A credential leaves the vault, or is made use of: nothing but a use.
+    /// A credential leaves the vault, or the proxy uses it: only the use is counted.
     Retrieval,
 }
 
-/// A token that is issued.
 #[derive(Debug, Clone)]
 pub struct TokenInsert {
     pub token: TokenRecord,
-    /// The delegation that a `may_act` claim leads to.
+    /// The delegation that a `may_act` claim leads to, where the ledger does not have it yet.
     pub create: Option<Delegation>,
-    /// The confirmations that it uses up.
+    /// The confirmations that the token uses.
     pub ceremonies: Vec<Uuid>,
 }
 
-/// One use, to be recorded as a whole or not at all.
+/// One use: recorded as a whole, or not at all.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// When the request came in.
+    /// When the request was received.
     pub now: OffsetDateTime,
-    /// What it uses up, whatever becomes of it.
+    /// Ids that are recorded as used, whatever the outcome of the entry.
     pub single_use_ids: Vec<SingleUseId>,
-    /// What it relies on.
     pub guards: Guards,
-    /// What it changes.
     pub write: Write,
-    /// What the log will say; nothing of what only spends ids.
+    /// The event of the audit log; `None` for an entry that only uses ids.
     pub event: Option<Event>,
 }
 
-/// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitOutcome {
-    /// It took effect, or was a refusal to begin with; where its event stands, if it has one.
+    /// The entry took effect, or is the record of a refusal; with the position of its event, if it has an event.
     Committed(Option<LeafRef>),
-    /// A guard failed; that is what the log says now.
+    /// A guard failed; the event records this refusal.
     Rejected(Refusal),
-    /// It was decided on knowledge that has changed since. Nothing was recorded but what it spent; decide again.
+    /// The data of the decision has changed since. Only the used ids were recorded; the caller decides again.
     Retry,
 }
 
-/// Why an entry was not recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerError {
-    /// Too many entries wait already.
+    /// The queue is full.
     Full,
-    /// The database did not answer, or failed. The entry may or may not have been recorded.
+    /// The database did not respond, or failed. The entry may or may not have been recorded.
     Failed,
 }
 
 type PendingEntry = (Entry, oneshot::Sender<Result<CommitOutcome, LedgerError>>);
 
-/// The way into the ledger; cheap to clone.
+/// A handle of the ledger; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     queue: mpsc::Sender<PendingEntry>,
@@ -153,8 +147,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts the ledger, with a thread and a connection of its own. It ends, after recording all that waits, when the
-    /// last handle is dropped, and then says so.
+    /// Starts the ledger on a thread and a database connection of its own. When the last handle is dropped, it
+    /// records all queued entries, ends, and signals its end on the receiver.
     pub fn start(
         options: PgConnectOptions,
         settings: &config::Ledger,
@@ -162,29 +156,29 @@ impl Ledger {
     ) -> Result<(Self, oneshot::Receiver<()>), Fault> {
         let (queue, entries) = mpsc::channel(settings.queue);
         let timeout = settings.timeout;
-        // Custom plans are not better here, and planning a statement for each batch costs more than its execution. A plan is
-        // kept while the tables grow, so it has to find each row by an index: hash and merge joins read whole tables.
+        // Custom plans are no better here, and planning costs more than execution. Plans are kept while tables grow,
+        // so each row has to be found by index: hash and merge joins read whole tables.
         let options = options.options([
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
         ]);
         let writer = Writer { options, timeout, most: settings.batch, rows, connection: None };
-        // A thread of its own: on a runtime that shares its work among threads, each answer of the database would wake
-        // more of them than are needed.
+        // A thread of its own: on a work-stealing runtime, each response of the database would wake more threads than
+        // necessary.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("the ledger")?;
         let (done, ended) = oneshot::channel();
         let run = move || {
             runtime.block_on(writer.run(entries));
-            // Nobody may be waiting for the end.
+            // The receiver may have been dropped.
             let _ = done.send(());
         };
         std::thread::Builder::new().name("ledger".into()).spawn(run).context("the ledger")?;
         Ok((Self { queue, timeout }, ended))
     }
 
-    /// Records an entry; returns when it is durable.
+    /// Records an entry; returns when the entry is durable.
     ///
     /// # Errors
     /// [`LedgerError::Full`] at once when the queue is full, [`LedgerError::Failed`] when the database fails or does not
@@ -193,8 +187,8 @@ impl Ledger {
         self.enqueue(entry)?.await
     }
 
-    /// Puts an entry into the queue at once. It is recorded before every entry that comes after it, as long as the future
-    /// that is answered is not dropped.
+    /// Puts an entry into the queue at once. The entry is recorded before every later entry, unless the returned
+    /// future is dropped.
     ///
     /// # Errors
     /// As [`Ledger::record`].
@@ -223,7 +217,6 @@ struct Writer {
 }
 
 impl Entry {
-    /// The token it issues, if it does.
     fn issue(&self) -> Option<&TokenInsert> {
         match &self.write {
             Write::Token(issue) => Some(issue),
@@ -231,7 +224,7 @@ impl Entry {
         }
     }
 
-    /// Whether it counts as a use of its delegation, and of every one above.
+    /// Whether the entry counts as a use of its delegation and of every ancestor.
     fn is_use(&self) -> bool {
         matches!(self.write, Write::Token(_) | Write::Retrieval)
     }
@@ -242,7 +235,7 @@ impl Writer {
         let mut gathered = Vec::with_capacity(self.most);
         while entries.recv_many(&mut gathered, self.most).await > 0 {
             metrics::gauge!("actchain_ledger_queue_depth").set(entries.len() as f64);
-            // Whoever gave up waiting gets nothing recorded in its name.
+            // Entries whose caller gave up waiting are not recorded.
             let batch: Vec<PendingEntry> =
                 gathered.drain(..).filter(|(_, reply)| !reply.is_closed()).collect();
             if !batch.is_empty() {
@@ -259,7 +252,7 @@ impl Writer {
             Ok(outcomes) => {
                 metrics::histogram!("actchain_ledger_commit_seconds").record(started.elapsed().as_secs_f64());
                 for (outcome, reply) in outcomes.into_iter().zip(replies) {
-                    // A receiver that is gone lost its answer, as when a connection breaks.
+                    // The receiver may have been dropped, as when a client disconnects.
                     let _ = reply.send(Ok(outcome));
                 }
             }
@@ -270,8 +263,8 @@ impl Writer {
         }
     }
 
-    /// A batch that failed for what is in it is recorded entry by entry, so that a bad one fails alone. Once the
-    /// database itself fails, nothing more is tried: those that wait behind have waited long enough.
+    /// Records the entries of a failed batch one by one, so that an invalid entry fails alone. Once the database
+    /// itself fails, the rest fails at once: entries that are queued behind have waited long enough.
     async fn one_by_one(
         &mut self,
         mut whose: FailureScope,
@@ -305,7 +298,7 @@ impl Writer {
             }
             Ok(Err(error)) => {
                 let whose = whose(&error);
-                // A connection whose transaction failed is not trusted with the next one.
+                // A connection whose transaction failed is not reused.
                 drop(connection);
                 Err(Problem { whose, fault: error.into() })
             }
@@ -331,7 +324,7 @@ impl Problem {
     }
 }
 
-/// An error in a batch: of the database, or of the flows that put the batch together.
+/// An error in a batch: of the database, or of the code that assembles the batch.
 #[derive(Debug, thiserror::Error)]
 enum BatchError {
     #[error(transparent)]
@@ -349,11 +342,12 @@ impl From<BatchError> for Fault {
     }
 }
 
-/// SQLSTATE classes 22 (data), 23 (integrity) and 40 (rollback for a conflict) come from what was sent.
+/// SQLSTATE classes 22 (data), 23 (integrity) and 40 (rollback for a conflict) are caused by the content of the
+/// entries.
 fn whose(error: &BatchError) -> FailureScope {
     let cause = match error {
         BatchError::Sql(error) => error,
-        // A store that was asked on the way says it as the cause of a fault.
+        // A store function returns the error of the database as the cause of a fault.
         BatchError::Fault(fault) => {
             match std::error::Error::source(fault).and_then(|cause| cause.downcast_ref()) {
                 Some(error) => error,

@@ -1,5 +1,6 @@
-//! The ledger's statements. The gate is held shared, so that nothing that could end authority happens meanwhile; locks
-//! are taken in one order everywhere: the gate, turns to ask for confirmations, counts of uses, confirmations, spent ids, and the audit head last; within a table by id.
+//! The ledger's statements. They run under the shared authority lock, so that no authority ends meanwhile. All code
+//! takes locks in one order: the authority lock, turns to request confirmations, counts of uses, confirmations, used
+//! ids, and the audit head last; within a table by id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,7 +18,7 @@ use crate::domain::principal::Principal;
 use crate::domain::token::{self, Problem, TokenRecord};
 use crate::platform::fault::Fault;
 
-/// One row of the look, of one of several kinds.
+/// One row of the snapshot; `kind` says which columns are set.
 #[derive(FromRow)]
 struct Row {
     kind: String,
@@ -33,11 +34,11 @@ struct Row {
     problem: Option<Problem>,
 }
 
-/// Reads all that the entries rely on, locks the counts of uses and the confirmations, and spends ids, in one statement.
-/// The branches of the union run one after the other, which is what keeps the order of locks.
+/// Reads all rows that the entries rely on, locks the counts of uses and the confirmations, and inserts the used ids,
+/// in one statement. PostgreSQL runs the branches of the union one after the other, which keeps the order of locks.
 ///
-/// The plan is made once and kept while the tables grow. `LATERAL` with `OFFSET 0` makes PostgreSQL look each row up by its
-/// index; a join would read a table of few rows as a whole, and go on to do so.
+/// The plan is made once and kept while the tables grow. `LATERAL` with `OFFSET 0` makes PostgreSQL find each row by
+/// its index. A join would scan a small table, and keep that plan when the table is large.
 const SNAPSHOT_SQL: &str = "
     WITH u AS MATERIALIZED (
         SELECT delegation_id, uses FROM delegation_usage
@@ -85,7 +86,8 @@ const SNAPSHOT_SQL: &str = "
     UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, purged_before, NULL, NULL, NULL, NULL FROM replay_horizon
     UNION ALL SELECT 'fresh', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM s";
 
-/// Reads the open confirmations at the delegations at which entries ask for one; locks against others that ask there.
+/// Reads the open confirmations at the delegations for which entries request confirmations, and locks out other
+/// requests there.
 pub(super) async fn open_confirmations(
     connection: &mut PgConnection,
     entries: &[Entry],
@@ -101,7 +103,6 @@ pub(super) async fn open_confirmations(
     }
 }
 
-/// Looks at everything the entries rely on.
 pub(super) async fn load_snapshot(
     connection: &mut PgConnection,
     entries: &[Entry],
@@ -157,7 +158,7 @@ pub(super) async fn load_snapshot(
 }
 
 /// # Errors
-/// A fault for a row of an unknown kind or without a value that decides: nothing is taken for a default.
+/// A fault for a row of an unknown kind or without a required value: no value has a default.
 fn from_rows(rows: Vec<Row>, choices: &[&Between]) -> Result<Snapshot, Fault> {
     let mut snapshot = Snapshot::default();
     let mut uses = HashMap::new();
@@ -224,14 +225,14 @@ fn present<T>(value: Option<T>, what: &str) -> Result<T, Fault> {
     value.ok_or_else(|| Fault::new(format!("the ledger misses {what}")))
 }
 
-/// What a batch changes besides the log.
+/// What a batch changes besides the audit log.
 #[derive(Debug)]
 pub(super) struct Changes<'a> {
     pub(super) tokens: Vec<&'a TokenRecord>,
     pub(super) ceremonies: Vec<&'a Ceremony>,
     pub(super) used_ceremonies: Vec<Uuid>,
     pub(super) uses: &'a BTreeMap<String, i64>,
-    /// Delegations whose last use it was, and when.
+    /// Delegations without a use left, and the time of the last use.
     pub(super) exhausted: Vec<(&'a str, OffsetDateTime)>,
 }
 
@@ -276,7 +277,6 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// Takes the lock of the audit head, and reads it.
 pub(super) async fn lock_head(connection: &mut PgConnection) -> Result<(i64, Vec<u8>), sqlx::Error> {
     sqlx::query_as(audit::store::LOCK_HEAD).fetch_one(connection).await
 }

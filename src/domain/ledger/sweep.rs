@@ -1,5 +1,5 @@
-//! Forgetting spent ids, ended tokens, authorizations that nobody came back from and the delegations that foreign tokens
-//! led to, in pieces, so that no transaction is long.
+//! Purges used ids, expired tokens, abandoned pending authorizations and delegations of `may_act` claims, in small
+//! transactions.
 
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
@@ -9,8 +9,8 @@ use crate::platform::fault::{Context, Fault};
 
 const PIECE: i64 = 5_000;
 
-/// Forgets all that ended by `until`. The horizon moves first: an id that is forgotten is refused from then on, even if
-/// a clock that was set back would accept it again.
+/// Purges all rows that expired up to `until`. The horizon moves first: from then on a purged id is refused, even if
+/// a clock that was set back would accept it.
 pub async fn forget(connection: &mut PgConnection, until: OffsetDateTime) -> Result<u64, Fault> {
     let mut transaction = connection.begin_with(authority_lock::BEGIN_EXCLUSIVE).await.context("sweeping")?;
     sqlx::query("UPDATE replay_horizon SET purged_before = greatest(purged_before, $1)")

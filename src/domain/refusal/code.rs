@@ -1,11 +1,10 @@
-//! Which RFC's code and HTTP status a refusal is answered with.
+//! The RFC error code and HTTP status of each refusal.
 
 use super::{Declared, Refusal};
 
-/// The `error` of an answer and its HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OauthErrorCode {
-    /// RFC 6749 §5.2, RFC 8693 §2.2.2, RFC 9449 §5, RFC 9396 §5.
+    /// A code of RFC 6749 §5.2, RFC 8693 §2.2.2, RFC 9449 §5 or RFC 9396 §5.
     pub error: &'static str,
     pub status: u16,
 }
@@ -15,7 +14,7 @@ const fn code(error: &'static str, status: u16) -> OauthErrorCode {
 }
 
 impl Refusal {
-    /// The RFC's code and the HTTP status (standards §14).
+    /// The error code and HTTP status at the token endpoint.
     pub fn code(self) -> OauthErrorCode {
         match self {
             Self::TooLarge => code("invalid_request", 413),
@@ -103,7 +102,7 @@ impl Refusal {
         }
     }
 
-    /// The code where an access token is presented (RFC 6750 §3.1, RFC 9449 §7.1), as at the administrative endpoints.
+    /// The error code where an access token is presented, such as the management API (RFC 6750 §3.1, RFC 9449 §7.1).
     pub fn code_for_resource(self) -> OauthErrorCode {
         match self {
             Self::DpopProofMissing
@@ -115,7 +114,7 @@ impl Refusal {
             Self::SubjectTokenInvalid(_) | Self::TokenRevoked | Self::KeyRemoved | Self::InvalidClient(_) => {
                 code("invalid_token", 401)
             }
-            // The caller is who it is: what it asks about has ended, or somebody above it.
+            // The caller is authenticated: the object of the request, or an ancestor, is inactive.
             Self::PrincipalRevoked
             | Self::AgentDeactivated
             | Self::ActorDisabled

@@ -1,4 +1,5 @@
-//! Refusals: answers to the caller, each with a stable reason, an RFC code and a fixed public sentence. Not faults.
+//! Refusals: answers to the client, each with a stable reason, an RFC error code and a fixed public sentence.
+//! A [`Fault`] is not a refusal.
 
 mod code;
 mod explained;
@@ -17,7 +18,7 @@ use crate::platform::fault::Fault;
 use crate::protocol::dpop::BadProof;
 use crate::protocol::token_problem::TokenProblem;
 
-/// Why a flow stopped: the caller's doing, or ours.
+/// Why a request failed: refused because of the caller, or failed because of this server.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("refused: {}", .0.reason())]
@@ -38,33 +39,32 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// How a client failed to prove who it is. Only the log tells these apart.
+/// Why client authentication failed. Only the log distinguishes these reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientProblem {
-    /// No such client.
     Unknown,
-    /// Wrong secret, assertion or key.
+    /// The secret, assertion or key is wrong.
     InvalidCredentials(CredentialProblem),
-    /// Right proof by another method than the registered one.
+    /// A valid credential of a method other than the registered one.
     MethodNotRegistered,
-    /// It was disabled.
+    /// The client is disabled.
     Disabled,
     /// The assertion was used before.
     AssertionReplayed,
-    /// Several methods at once, one of them an assertion (RFC 7521 §4.2.1).
+    /// Several authentication methods, one of them an assertion (RFC 7521 §4.2.1).
     MultipleMethods,
 }
 
-/// What was wrong with the credentials of a client. Only the log and the event tell these apart.
+/// What was wrong with the credentials of a client. Only the log and the event distinguish these causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CredentialProblem {
-    /// Not readable, or naming two clients.
+    /// Unreadable, or the credentials name two clients.
     Malformed,
-    /// Not one of the secrets.
+    /// None of the client's secrets matches.
     Secret,
-    /// No proof, or by a key that is not registered.
+    /// No proof, or a proof by a key that is not registered.
     Key,
-    /// The assertion.
+    /// The assertion is invalid.
     Assertion(TokenProblem),
 }
 
@@ -79,7 +79,7 @@ impl CredentialProblem {
     }
 }
 
-/// A list of a request whose names have to be declared.
+/// A list in a request whose names a resource has to declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Declared {
     Scopes,
@@ -90,173 +90,172 @@ pub enum Declared {
     Details,
 }
 
-/// Everything that is refused, by name.
+/// All refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The form of the request is wrong; the sentence says how.
+    /// The form of the request is wrong; the public sentence says how.
     Malformed(&'static str),
-    /// A body or token beyond its limit.
+    /// A body or token is larger than its limit.
     TooLarge,
-    /// Not a grant of this server.
+    /// The server does not support the grant type.
     UnsupportedGrant,
-    /// Not a grant of this client.
+    /// The client may not use the grant type.
     UnauthorizedClient,
-    /// The client did not prove who it is.
+    /// Client authentication failed.
     InvalidClient(ClientProblem),
-    /// A proof is required.
+    /// A DPoP proof is required.
     DpopProofMissing,
-    /// The proof is no good.
+    /// The DPoP proof is invalid.
     DpopProofInvalid(BadProof),
-    /// The proof was used before.
+    /// The DPoP proof was used before.
     DpopProofReplayed,
-    /// The proof's key is not registered for this client.
+    /// The key of the DPoP proof is not registered for this client.
     DpopProofKeyUnknown,
-    /// A fresh server-provided nonce is required.
+    /// A fresh nonce of this server is required in the DPoP proof.
     NonceRequired,
-    /// Bad signature, expired, unknown issuer, wrong audience or type: all the same outside.
+    /// Bad signature, expired, unknown issuer, wrong audience or wrong type: the response does not
+    /// distinguish them.
     SubjectTokenInvalid(TokenProblem),
     ActorTokenInvalid(TokenProblem),
-    /// In our tokens the subject would have the name of another principal (RFC 9068 §5).
+    /// In this server's tokens the subject would have the same `sub` as another principal (RFC 9068 §5).
     SubjectAmbiguous,
-    /// `may_act` in the subject token names others than the client.
+    /// `may_act` in the subject token does not name the client.
     MayActMismatch,
-    /// The actor token is good, but proves somebody else.
+    /// The actor token is valid, but its subject is not the client.
     ActorIsNotClient,
-    /// The token's issuer cannot be asked for its keys just now.
+    /// The keys of the token's issuer are unavailable at present.
     IssuerUnavailable,
-    /// The subject token is the client's own, but bound to another key.
+    /// The subject token belongs to the client, but is bound to another key.
     SubjectKeyMismatch,
-    /// A subject token of another issuer that already has an actor.
+    /// A subject token of a trusted issuer already has an actor.
     ActorOfOtherIssuer,
-    /// Nothing gives this client the authority.
+    /// No delegation and no claim gives this client the authority.
     DelegationRequired,
-    /// The delegation, or one above it, was revoked.
+    /// The delegation, or an ancestor, is revoked.
     DelegationRevoked,
-    /// The delegation, or one above it, has ended.
+    /// The delegation, or an ancestor, is expired.
     DelegationExpired,
-    /// The delegation, or one above it, waits for its delegator.
+    /// The delegation, or an ancestor, waits for its delegator.
     DelegationRequested,
-    /// The delegation, or one above it, has no use left.
+    /// The delegation, or an ancestor, has no use left.
     CommandLimit,
-    /// Fewer uses are left than were reported.
+    /// Fewer uses are left than the client reported.
     TooFewUses,
-    /// One more actor than allowed.
+    /// The chain would have more actors than allowed.
     DepthExceeded,
-    /// The client acts in this chain already.
+    /// The client is already an actor of this chain.
     ActorCycle,
-    /// An earlier actor of the chain was disabled.
+    /// An earlier actor of the chain is disabled.
     ActorDisabled,
-    /// Scopes beyond what may be had.
+    /// The requested scopes exceed what may be granted.
     ScopeExceedsGrant,
-    /// Not scope tokens.
+    /// The `scope` parameter is not a list of scope tokens.
     ScopeMalformed,
-    /// Scopes that are not known at every target.
+    /// Not every target defines the requested scopes.
     ScopeNotAtResource,
-    /// No scope is left.
+    /// No scope remains for the token.
     ScopeEmpty,
-    /// Targets beyond what may be had, or unknown.
+    /// A requested target is unknown, or may not be granted.
     ResourceRefused,
-    /// Not a target.
+    /// The value is not a valid target.
     ResourceMalformed,
-    /// Several targets without a key to bind the token to.
+    /// Several targets require a DPoP key to bind the token to.
     DpopRequiredForMultipleAudiences,
-    /// What may be had has no scope in common: one target has to be named.
+    /// The targets that may be granted have no scope in common: the request has to name one target.
     ResourceAmbiguous,
-    /// Not `authorization_details`, or of an unknown type.
+    /// `authorization_details` is malformed, or has an unknown type.
     AuthorizationDetailsMalformed,
-    /// `authorization_details` beyond what may be had.
+    /// The requested `authorization_details` exceed what may be granted.
     AuthorizationDetailsExceedGrant,
-    /// More `authorization_details` than a token can carry: some of them have to be named.
+    /// More `authorization_details` than a token can carry: the request has to name some of them.
     AuthorizationDetailsTooMany,
-    /// The token would be longer than anybody reads.
+    /// The token would be longer than verifiers accept.
     TokenTooLarge,
-    /// The proof or assertion could already be forgotten: a clock has been set back.
+    /// The expiry of the proof or assertion is before the purge horizon of used ids, because a clock was set
+    /// back.
     ProofTooOld,
     /// Too many requests of this client.
     RateLimited,
-    /// Too many failed secrets for this client.
+    /// Too many wrong secrets for this client.
     TooManyFailedAttempts,
-    /// The token, or one that it was made from, was revoked.
+    /// The token, or a token of its lineage, was revoked.
     TokenRevoked,
-    /// Everything that a principal of this chain had up to some time was ended.
+    /// A revoke-all covers a principal of this chain.
     PrincipalRevoked,
-    /// An agent that was made for one delegation has ended.
+    /// An ephemeral agent was deactivated.
     AgentDeactivated,
     /// A key of this chain was removed from its client.
     KeyRemoved,
-    /// A key that was removed before is offered again.
+    /// A key that was removed before cannot be registered again.
     KeyNotReusable,
-    /// Not on the ladder.
+    /// The capability is not one of the configured levels.
     CapabilityUnknown,
-    /// A capability beyond what may be had.
+    /// The requested capability is above what may be granted.
     CapabilityTooHigh,
-    /// The delegator has to confirm this one use.
+    /// The delegator has to confirm this use.
     CeremonyRequired(Uuid),
-    /// The delegator did not confirm it.
+    /// The delegator denied this use.
     CeremonyDenied,
-    /// Its confirmation was used before.
+    /// The confirmation was used before.
     CeremonyUsed,
-    /// It has been decided, or its time is over.
+    /// The confirmation has been decided, or is expired.
     CeremonyDecided(Stage),
-    /// Not a token of the client that wants it revoked.
+    /// The token does not belong to the client that revokes it.
     TokenOfAnother,
-    /// Nobody said who asks.
+    /// The request has no credentials.
     NotAuthenticated,
-    /// The access token is no good here.
+    /// The access token is not valid here.
     AccessTokenInvalid,
-    /// The access token is bound to a key and came as a bearer token, or under another key.
+    /// The access token is bound to a key, but was presented as a bearer token or with another key.
     AccessTokenBound,
-    /// The access token is good, but not for this.
+    /// The access token is valid, but its scope does not cover the request.
     InsufficientScope,
-    /// There is no such thing, or it is not the caller's.
+    /// The object does not exist, or does not belong to the caller.
     NotFound,
-    /// The present state forbids it.
+    /// The present state does not allow the transition.
     InvalidStateTransition(State),
-    /// What it should hang below is not active.
+    /// The parent delegation is not active.
     ParentNotActive(State),
-    /// Wider than what it hangs below, or than what was asked for.
+    /// The limits exceed those of the parent, or of the request.
     ExceedsParent(LimitDimension),
-    /// No resource declares the name at this place of a list.
+    /// No resource declares the name at this index of a list.
     Undeclared(Declared, usize),
-    /// A renewal that would not be later.
+    /// A renewal has to move the expiry later.
     ExpiryNotLater,
-    /// There is no such agent.
     DelegateUnknown,
-    /// The agent is disabled.
     DelegateDisabled,
-    /// Not a principal of a trusted issuer.
+    /// The delegator is not a principal of a trusted issuer.
     DelegatorUnknown,
-    /// To oneself, or to somebody above.
+    /// The delegate is the delegator or an ancestor.
     DelegationCycle,
-    /// The task has as many agents as it may have.
+    /// The task has the maximum number of agents.
     TaskAgentLimit,
-    /// The idempotency key came with another request before.
+    /// The idempotency key was used with another request.
     IdempotencyReused,
-    /// Asked again too soon (RFC 8628 §3.5).
+    /// The client polled too soon (RFC 8628 §3.5).
     SlowDown,
-    /// There is no such provider.
     ProviderUnknown,
-    /// The provider does not answer, or not in a way that can be understood; when to come again, in seconds.
+    /// The provider does not respond, or its response is invalid; retry after this many seconds.
     ProviderUnavailable(u32),
-    /// The provider refused; perhaps we are not its client any more.
+    /// The provider rejected the request; this server may no longer be its client.
     ProviderRefused,
-    /// The token does not name the connection, or not for this.
+    /// The token does not name the connection, or not for this action.
     ConnectionMissing,
-    /// The credential allows more than the token does.
+    /// The credential allows more than the token.
     ConnectionScopeExceeded,
-    /// The provider honours the credential no more, or it was ended.
+    /// The provider no longer accepts the credential, or the connection is disconnected.
     ConnectionUnusable(vault::State),
-    /// Nothing of this kind can be sealed to the key.
+    /// Nothing of this kind can be encrypted to the key.
     KeyCannotDecrypt,
-    /// Nothing that may be reached through the proxy.
+    /// The proxy does not allow the request.
     ProxyForbidden,
-    /// What was to be reached through the proxy does not answer, or not in HTTP.
+    /// The upstream server does not respond, or not in HTTP.
     ProxyFailed,
-    /// It did not answer in time.
+    /// The upstream server did not respond in time.
     ProxyTimeout,
-    /// The body is of the wrong media type.
+    /// The body has the wrong media type.
     MediaType,
-    /// A way of asking that this server does not offer.
+    /// This server does not support the requested feature.
     NotSupported,
 }
 
