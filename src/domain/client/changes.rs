@@ -13,8 +13,8 @@ use super::{Client, Ephemeral};
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
-/// Inserts a client; or replaces everything but its disablement, its removed keys and what it was made for, and raises its
-/// version.
+/// Inserts a client, or replaces all of it except its disablement, its removed keys and its ephemeral data, and
+/// raises its version.
 pub async fn put(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -34,7 +34,7 @@ pub async fn put(
     write(rows, connection, &written, now).await
 }
 
-/// Writes all of a client.
+/// Writes all columns of a client.
 async fn write(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -92,7 +92,7 @@ async fn write(
     Ok(())
 }
 
-/// Disables an enabled client; `false` if it is disabled already, or not there.
+/// Disables an enabled client; `false` if the client is disabled already, or does not exist.
 pub async fn mark_disabled(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -106,7 +106,7 @@ pub async fn mark_disabled(
     Ok(true)
 }
 
-/// Enables a disabled client; `false` if it is enabled already, or not there.
+/// Enables a disabled client; `false` if the client is enabled already, or does not exist.
 pub async fn mark_enabled(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -120,7 +120,8 @@ pub async fn mark_enabled(
     Ok(true)
 }
 
-/// Ends agents for good, and forgets their keys; gives those that had not ended yet. Two statements, whatever their number.
+/// Deactivates ephemeral agents for good and deletes their keys; returns those that were active. Two statements,
+/// whatever their number.
 pub async fn mark_ended(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -156,7 +157,6 @@ pub async fn mark_ended(
     Ok(ended)
 }
 
-/// Replaces the keys of a client.
 pub async fn put_keys(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -183,7 +183,8 @@ async fn get_for_change(
     found.ok_or_else(|| Fault::new(format!("there is no client {client_id}")))
 }
 
-/// Remembers keys that a client may not use any more: what is bound to them, or was obtained by them, up to now is revoked.
+/// Stores keys that a client may no longer use. Tokens that are bound to these keys, or were obtained with them, are
+/// revoked up to the present epoch.
 pub async fn put_removed_keys(
     rows: &RowMac,
     connection: &mut PgConnection,

@@ -1,4 +1,4 @@
-//! What of a client is authenticated: all that is stored, but for times that only people read.
+//! The content of a client that its row MAC covers: all columns except times that are only shown.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ impl Authenticated for Client {
             secrets,
             declared_secret,
             jwks,
-            // Read from `jwks`.
+            // Derived from `jwks`.
             keys: _,
             jwks_uri,
             scopes,

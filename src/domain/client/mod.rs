@@ -1,4 +1,4 @@
-//! Clients: whoever authenticates at our endpoints.
+//! Clients that authenticate at this server's endpoints.
 
 pub mod changes;
 mod mac;
@@ -49,7 +49,6 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    /// Whether the method needs a secret.
     pub fn uses_secret(self) -> bool {
         matches!(self, Self::ClientSecretBasic | Self::ClientSecretPost)
     }
@@ -75,7 +74,6 @@ impl Grant {
         }
     }
 
-    /// Reads a stored name.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::ClientCredentials, Self::TokenExchange].into_iter().find(|grant| grant.name() == name)
     }
@@ -93,98 +91,92 @@ pub enum DpopPolicy {
     Optional,
 }
 
-/// A secret at rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredSecret {
     /// Argon2id as a PHC string.
     pub hash: String,
-    /// Until when it is accepted; absent means until it is replaced.
+    /// Accepted until this time; `None`: until it is replaced.
     #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Its id, which is also its `sub` and its name in `act`.
+    /// The client id, which is also its `sub` and its `sub` in `act`.
     pub client_id: String,
-    /// Grows with every change.
+    /// Increases with every change.
     pub version: i64,
     pub kind: Kind,
     pub name: String,
-    /// How it authenticates.
     pub auth: AuthMethod,
     /// At most two at a time.
     pub secrets: Vec<StoredSecret>,
     /// Argon2id hash of the secret that the manifest declared last. A manifest that still declares that secret does not
     /// replace a rotated one.
     pub declared_secret: Option<String>,
-    /// Its JWK Set as registered.
+    /// The JWK Set as registered.
     pub jwks: Option<Value>,
-    /// The keys of that set that can be used.
+    /// The usable keys of the JWK Set.
     pub keys: Vec<PublicKey>,
-    /// Where its JWK Set is, if not inline.
+    /// The URL of the JWK Set, if the set is not inline.
     pub jwks_uri: Option<String>,
-    /// Scopes it may ever get.
+    /// The maximum scopes of its tokens.
     pub scopes: BTreeSet<String>,
-    /// Targets it may ever get tokens for.
+    /// The maximum targets of its tokens.
     pub audiences: BTreeSet<String>,
-    /// `authorization_details` types it may ever get (RFC 9396 §10).
+    /// The maximum `authorization_details` types of its tokens (RFC 9396 §10).
     pub detail_types: BTreeSet<String>,
-    /// Grants it may use.
     pub grant_types: BTreeSet<Grant>,
-    /// Whether proofs are required.
+    /// Whether DPoP proofs are required.
     pub dpop: DpopPolicy,
-    /// Thumbprints of the keys it may use for proofs.
+    /// Thumbprints of the keys that are registered for DPoP proofs.
     pub dpop_keys: BTreeSet<String>,
-    /// Whether it may use no others.
+    /// Whether only keys in `dpop_keys` may sign proofs.
     pub dpop_restricted: bool,
-    /// Thumbprints of removed keys. Refused, even where a key is registered again, until an operator restores it.
+    /// Thumbprints of removed keys. They are refused, even if registered again, until an operator restores them.
     pub removed_keys: BTreeSet<String>,
-    /// Workloads whose tokens prove this client as an actor.
+    /// Principals of trusted issuers whose tokens authenticate this client as an actor.
     pub actor_subjects: Vec<Principal>,
-    /// The longest life of its tokens, in seconds.
+    /// Maximum lifetime of its tokens, in seconds.
     pub max_token_ttl: Option<u32>,
-    /// When it was disabled.
     pub disabled_at: Option<OffsetDateTime>,
-    /// What it was made for, where it is an agent of one delegation.
+    /// The purpose of an ephemeral agent; `None` for other clients.
     pub ephemeral: Option<Ephemeral>,
 }
 
-/// What an agent was made for.
+/// Delegation and task of an ephemeral agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ephemeral {
-    /// The delegation.
     pub delegation_id: String,
     pub task_id: String,
     pub owner: Principal,
-    /// When it ended.
     pub deactivated_at: Option<OffsetDateTime>,
 }
 
 impl Client {
-    /// The secrets that are accepted now.
+    /// The secrets that are accepted at `now`.
     pub fn live_secrets(&self, now: OffsetDateTime) -> impl Iterator<Item = &StoredSecret> {
         self.secrets.iter().filter(move |secret| secret.expires_at.is_none_or(|end| now < end))
     }
 
-    /// The hashes of the secrets that are accepted now.
+    /// The hashes of the secrets that are accepted at `now`.
     pub fn live_secret_hashes(&self, now: OffsetDateTime) -> Vec<String> {
         self.live_secrets(now).map(|secret| secret.hash.clone()).collect()
     }
 
-    /// Whether it was disabled or has ended.
+    /// Whether the client is disabled, or its ephemeral agent deactivated.
     pub fn is_inactive(&self) -> bool {
         self.disabled_at.is_some()
             || self.ephemeral.as_ref().is_some_and(|agent| agent.deactivated_at.is_some())
     }
 
-    /// Whether it may authenticate by a method: the registered one, or, for an agent that was made for one delegation
-    /// and has nothing but a key, either way of proving that.
+    /// Whether the client may authenticate by this method: the registered one, or, for an ephemeral agent, which has
+    /// only a key, also `private_key_jwt`.
     pub fn may_authenticate_by(&self, method: AuthMethod) -> bool {
         method == self.auth || (self.ephemeral.is_some() && method == AuthMethod::PrivateKeyJwt)
     }
 
-    /// Whether the client may use this key for proofs. A removed key is refused before anything that is registered counts.
+    /// Whether the client may use this key for proofs. A removed key is refused even if it is registered.
     pub fn may_use_key(&self, jkt: &str) -> bool {
         !self.removed_keys.contains(jkt)
             && (self.dpop_keys.contains(jkt) || (self.auth != AuthMethod::None && !self.dpop_restricted))
@@ -195,29 +187,29 @@ impl Client {
         !self.removed_keys.contains(jkt)
     }
 
-    /// Thumbprints of all keys that are registered or pinned, usable or removed.
+    /// Thumbprints of all registered or pinned keys, usable or removed.
     pub fn declared_keys(&self) -> BTreeSet<String> {
         let registered = self.keys.iter().map(|key| key.thumbprint().to_owned());
         registered.chain(self.dpop_keys.iter().cloned()).collect()
     }
 }
 
-/// Whether the text can be a client id: characters that need no escaping anywhere (standards CB-04), at most 128.
-/// URL-shaped ids are allowed too, for clients that are known by one elsewhere.
+/// Whether a text can be a client id: at most 128 characters that need no escaping in URLs and header fields.
+/// URL-shaped ids are allowed too, for clients that have such an id elsewhere.
 pub fn is_client_id(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/@".contains(&byte))
 }
 
-/// Names that the audit log gives to actors that are not clients.
+/// Names of actors in the audit log that are not clients.
 const RESERVED_IDS: [&str; 4] = ["server", "user", "operator", "witness"];
 
-/// Whether a new client can have this id.
+/// Whether a new client may have this id.
 pub fn is_new_id(text: &str) -> bool {
     is_client_id(text) && name::is_addressable(text) && !RESERVED_IDS.contains(&text)
 }
 
-/// A JWK Set without the keys of this thumbprint.
+/// The JWK Set without the keys of this thumbprint.
 pub fn without_key(jwks: &Value, jkt: &str) -> Value {
     let is_it = |key: &Value| {
         let read = key.as_object().and_then(|members| PublicKey::from_published(members).ok());
@@ -230,7 +222,7 @@ pub fn without_key(jwks: &Value, jkt: &str) -> Value {
     jwks
 }
 
-/// The usable keys of a JWK Set; `None` if it is not one. Keys of unknown kinds are passed over (RFC 7517 §5).
+/// The usable keys of a JWK Set; `None` if the value is no JWK Set. Keys of unknown types are skipped (RFC 7517 §5).
 pub fn usable_keys(jwks: &Value) -> Option<Vec<PublicKey>> {
     JwkSet::read(jwks).map(|set| set.keys)
 }

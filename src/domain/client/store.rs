@@ -10,7 +10,7 @@ use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
-/// A client with the keys that were removed from it.
+/// Client columns with the thumbprints of removed keys.
 const CLIENT: &str = "
     SELECT c.*, ARRAY(SELECT jkt FROM removed_key r WHERE r.client_id = c.client_id AND r.restored_at IS NULL
                       ORDER BY jkt) AS removed_keys
@@ -47,7 +47,7 @@ struct Row {
 }
 
 impl Row {
-    /// The client, if its row is authentic.
+    /// Checks the MAC of the row.
     fn check(mut self, rows: &RowMac) -> Result<Client, Fault> {
         let mac = self.mac.take();
         rows.check(Client::from(self), mac.as_deref())
@@ -102,7 +102,6 @@ pub async fn find(
     row.map(|row| row.check(rows)).transpose()
 }
 
-/// The version of a client as it is stored.
 pub async fn version(connection: &mut PgConnection, client_id: &str) -> Result<Option<i64>, Fault> {
     let version = sqlx::query_scalar("SELECT version FROM client WHERE client_id = $1")
         .bind(client_id)
@@ -124,21 +123,20 @@ pub async fn find_for_change(
     row.map(|row| row.check(rows)).transpose()
 }
 
-/// All clients by id.
 pub async fn list(rows: &RowMac, connection: &mut PgConnection) -> Result<Vec<Client>, Fault> {
     let found: Vec<Row> =
         sqlx::query_as(AssertSqlSafe(format!("{CLIENT} ORDER BY client_id"))).fetch_all(connection).await?;
     found.into_iter().map(|row| row.check(rows)).collect()
 }
 
-/// The ids of all clients but those that were made for one delegation, of which there may be very many.
+/// The ids of all clients except ephemeral agents, of which there may be very many.
 pub async fn lasting(connection: &mut PgConnection) -> Result<Vec<String>, Fault> {
     Ok(sqlx::query_scalar("SELECT client_id FROM client WHERE ephemeral_delegation_id IS NULL")
         .fetch_all(connection)
         .await?)
 }
 
-/// Waits for its turn to add to a task, and counts the agents of it that have not ended.
+/// Waits for its turn to add an agent to a task, and counts the active agents of the task.
 pub async fn lock_task(
     connection: &mut PgConnection,
     owner: &Principal,
@@ -164,8 +162,7 @@ pub async fn lock_task(
     Ok(count)
 }
 
-/// The agents of a task that have not ended, with the delegations they were made for; of everybody's where no owner is
-/// given.
+/// The active agents of a task, each with its delegation; of all owners if `owner` is `None`.
 pub async fn of_task(
     connection: &mut PgConnection,
     task_id: &str,
@@ -185,7 +182,7 @@ pub async fn of_task(
     Ok(rows)
 }
 
-/// Agents whose delegation has ended by itself or by what happened above, at most so many.
+/// Active ephemeral agents whose delegation, or an ancestor of it, is inactive; at most `most`.
 pub async fn orphans(
     connection: &mut PgConnection,
     now: OffsetDateTime,
@@ -206,7 +203,7 @@ pub async fn orphans(
     Ok(ids)
 }
 
-/// Whether a key is removed from any client. An agent for one delegation gets none of these.
+/// Whether a key was removed from any client. Ephemeral agents may not use such a key.
 pub async fn is_removed_key(connection: &mut PgConnection, jkt: &str) -> Result<bool, Fault> {
     let found =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM removed_key WHERE jkt = $1 AND restored_at IS NULL)")
@@ -216,7 +213,7 @@ pub async fn is_removed_key(connection: &mut PgConnection, jkt: &str) -> Result<
     Ok(found)
 }
 
-/// Those of these clients that are disabled or have ended.
+/// The ids of these clients that are disabled or deactivated.
 pub async fn out(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<String>, Fault> {
     let out = sqlx::query_scalar(
         "SELECT client_id FROM client
@@ -228,7 +225,7 @@ pub async fn out(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<St
     Ok(out)
 }
 
-/// Several clients by id; those that are not there are left out.
+/// Several clients by id; unknown ids are left out.
 pub async fn find_all(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -242,7 +239,7 @@ pub async fn find_all(
     found.into_iter().map(|row| row.check(rows)).collect()
 }
 
-/// Agents for one delegation that have not ended, of these, locked until the transaction ends.
+/// The active ephemeral agents among these ids, locked until the transaction ends.
 pub(super) async fn find_unended(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -254,7 +251,7 @@ pub(super) async fn find_unended(
     found.into_iter().map(|row| row.check(rows)).collect()
 }
 
-/// At most so many clients whose rows have no MAC, as they are: for their first sealing alone.
+/// Clients whose rows have no MAC, unchecked, at most `most`. Only for sealing rows for the first time.
 pub async fn unsealed(connection: &mut PgConnection, most: i64) -> Result<Vec<Client>, Fault> {
     let found: Vec<Row> =
         sqlx::query_as(AssertSqlSafe(format!("{CLIENT} WHERE mac IS NULL ORDER BY client_id LIMIT $1")))

@@ -13,6 +13,7 @@ pub const BOUND: i64 = 1_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RevocationScope<'a> {
+    /// One delegation, by its id.
     Delegation(&'a str),
     /// The delegations of several ephemeral agents of a task.
     Delegations(&'a [String]),

@@ -1,4 +1,4 @@
-//! Providers: who gives the credentials that the vault keeps, and how one talks to them.
+//! Providers: the services whose credentials the vault keeps, and the settings for requests to them.
 
 pub mod store;
 
@@ -67,39 +67,35 @@ pub enum RevocationToken {
     AccessToken,
 }
 
-/// Its authorization server, and us as its client.
+/// The provider's authorization server, and this server's registration as its client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OauthSettings {
-    /// Its identifier, where it has one; then `iss` of an authorization response is compared with it (RFC 9207).
+    /// Issuer identifier, if the provider has one; `iss` of an authorization response is compared with it (RFC 9207).
     pub issuer: Option<String>,
-    /// Whether it says so in every authorization response.
+    /// Whether every authorization response has the parameter `iss`.
     pub authorization_response_iss_parameter_supported: bool,
-    /// Where owners authorize us; without it, credentials are imported only.
+    /// Without it, credentials can only be imported.
     pub authorization_endpoint: Option<String>,
-    /// Where tokens are.
     pub token_endpoint: String,
-    /// Where tokens are given back (RFC 7009).
+    /// Revocation endpoint (RFC 7009).
     pub revocation_endpoint: Option<String>,
     pub client_id: String,
-    /// How we authenticate.
     pub auth: AuthMethod,
-    /// What may be asked for.
+    /// Scopes that a connection may request.
     pub scopes: BTreeSet<String>,
-    /// What is asked for besides, always.
+    /// Scopes that every authorization request has in addition.
     pub always_scopes: BTreeSet<String>,
-    /// What stands between them.
     pub separator: Separator,
-    /// How parameters are sent.
     pub body: RequestEncoding,
-    /// What else is said to the authorization endpoint.
+    /// Additional parameters of authorization requests.
     pub authorization_params: BTreeMap<String, String>,
-    /// Whether a refresh token is good once.
+    /// Whether a refresh token can be used only once.
     pub rotates: bool,
-    /// Which token is given back.
     #[serde(default, skip_serializing_if = "is_default")]
     pub revocation_token: RevocationToken,
-    /// Error codes of the token endpoint that only the owner can cure, besides the usual ones; case does not matter.
+    /// Error codes of the token endpoint after which the owner has to connect again, in addition to the usual ones;
+    /// case does not matter.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reconnect_errors: BTreeSet<String>,
 }
@@ -108,63 +104,58 @@ pub struct OauthSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialPlacement {
-    /// The header field.
+    /// The header field that carries the credential.
     pub header: String,
-    /// What stands before the credential in it, such as `Bearer`; for an API key it may be nothing.
+    /// The text before the credential in the header field, such as `Bearer`; may be empty for an API key.
     pub scheme: String,
-    /// Header fields of requests that are passed on besides the usual ones, in lower case.
+    /// Header fields that the proxy forwards in addition to the usual ones, in lower case.
     #[serde(default, skip_serializing_if = "is_default")]
     pub request_headers: BTreeSet<String>,
-    /// Origins: a host name means https, others name their scheme and port.
+    /// Allowed origins: a host name means https, other entries have scheme and port.
     pub hosts: BTreeSet<String>,
-    /// Methods; empty means any.
+    /// Allowed methods; empty means any.
     pub methods: BTreeSet<String>,
-    /// What paths begin with; empty means anything.
+    /// Allowed path prefixes; empty means any path.
     pub paths: BTreeSet<String>,
 }
 
-/// Left out of what is stored, so that the digest of settings without it stays what it was.
+/// Omits default values from the stored settings, so that the digest of settings without them does not change.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Everything that was declared, but the secret.
+/// All declared settings, without the secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub name: String,
-    /// What its credentials are.
     pub kind: Kind,
-    /// Its authorization server, where it has one.
+    /// The authorization server, if the provider has one.
     pub oauth: Option<OauthSettings>,
-    /// How its credentials are used.
     pub placement: CredentialPlacement,
 }
 
-/// A provider as it is stored.
 #[derive(Debug, Clone)]
 pub struct Provider {
-    /// Its name in declarations and requests.
     pub id: String,
-    /// Grows with every change.
+    /// Increases with every change.
     pub version: i64,
     pub settings: Settings,
-    /// The secret by which we are its client, or nothing, sealed together with the settings.
+    /// This server's client secret at the provider, or nothing, sealed together with the settings.
     pub sealed: Sealed,
-    /// When it was changed last.
     pub updated_at: OffsetDateTime,
 }
 
-/// A provider whose settings are known to be those that were declared.
+/// A provider whose settings are authenticated by its seal.
 #[derive(Debug)]
 pub struct OpenedProvider {
     pub provider: Provider,
-    /// The secret by which we are its client.
+    /// This server's client secret at the provider.
     pub secret: Option<SecretString>,
 }
 
 impl Provider {
-    /// Opens the seal, and with it makes sure of the settings.
+    /// Opens the seal, which also authenticates the settings.
     pub async fn open(self, keys: &DataKeys, connection: &mut PgConnection) -> Result<OpenedProvider, Fault> {
         let secret = keys.open(connection, &aad(&self.id, &self.settings)?, &self.sealed).await?;
         let text = std::str::from_utf8(&secret).context("reading the secret of a provider")?;
@@ -173,15 +164,15 @@ impl Provider {
     }
 }
 
-/// What its secret is sealed for: these very settings, so that whoever writes to the database alone cannot send our
-/// secrets to another address.
+/// The additional authenticated data of the secret: the settings themselves. A writer with access to the database
+/// alone cannot send secrets to another address.
 pub fn aad(id: &str, settings: &Settings) -> Result<String, Fault> {
     let settings = serde_json::to_value(settings).context("writing a provider")?;
     let digest = sha256(&[canonical_json::to_string(&settings)?.as_bytes()]);
     Ok(format!("provider/{id}/{}", base64url::encode(digest)))
 }
 
-/// The origin that an entry of `hosts` stands for: a host name alone means https.
+/// The origin that an entry of `hosts` denotes: a host name alone means https.
 pub fn origin(host: &str) -> Option<String> {
     let url =
         if host.contains("://") { Url::parse(host) } else { Url::parse(&format!("https://{host}")) }.ok()?;
@@ -194,7 +185,7 @@ pub fn origin(host: &str) -> Option<String> {
     plain.then(|| url.origin().ascii_serialization())
 }
 
-/// Whether a text is usable as a provider's name.
+/// Whether a text can be a provider id.
 pub fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))

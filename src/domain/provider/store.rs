@@ -34,7 +34,6 @@ impl TryFrom<Row> for Provider {
     }
 }
 
-/// One by its name.
 pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Provider>, Fault> {
     let row: Option<Row> =
         sqlx::query_as("SELECT * FROM provider WHERE id = $1").bind(id).fetch_optional(connection).await?;
@@ -46,7 +45,7 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<Provider>, Fault>
     rows.into_iter().map(Provider::try_from).collect()
 }
 
-/// Inserts one, or replaces it and raises its version.
+/// Inserts a provider, or replaces it and raises its version.
 pub async fn put(connection: &mut PgConnection, one: &Provider) -> Result<(), Fault> {
     let settings = serde_json::to_value(&one.settings).context("writing a provider")?;
     sqlx::query(

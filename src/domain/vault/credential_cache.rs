@@ -1,4 +1,4 @@
-//! What a running server holds of the vault: opened credentials for a short while, and who waits for a new one.
+//! The vault in memory: opened credentials for a short time, and locks of refreshes in progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,34 +13,30 @@ use crate::platform::fault::Fault;
 use crate::platform::jose::SealingKey;
 use crate::platform::outbound::Outbound;
 
-/// A connection with its opened credential.
 #[derive(Debug)]
 pub struct OpenedConnection {
-    /// It, as of one version.
+    /// The connection, as of one version.
     pub connection: Connection,
-    /// What its provider honours.
     pub credential: Credential,
-    /// Its provider.
     pub provider: Arc<OpenedProvider>,
 }
 
-/// The vault of a running server, or of a command.
+/// The vault of a running server or of a command.
 #[derive(Debug)]
 pub struct CredentialCache {
-    /// Seals and opens.
+    /// Seals and opens secrets.
     pub keys: DataKeys,
-    /// Talks to providers.
+    /// HTTP client for requests to providers.
     pub outbound: Outbound,
-    /// Connections by id, opened. An entry may be outdated: the ledger compares its version.
+    /// Opened connections by id. An entry may be outdated: the ledger compares its version.
     pub opened: Cache<String, Arc<OpenedConnection>>,
-    /// Whoever refreshes a connection here; the others wait.
+    /// One lock for each connection that this process refreshes; other requests wait for it.
     pub refreshing: Cache<String, Arc<tokio::sync::Mutex<()>>>,
-    /// Connections whose provider has just failed us: nobody asks again at once.
+    /// Connections whose provider has just failed: no new request for one second.
     pub unwell: Cache<String, ()>,
 }
 
 impl CredentialCache {
-    /// A vault under a master key.
     pub fn new(master: SealingKey, outbound: Outbound) -> Self {
         Self {
             keys: DataKeys::new(master),
@@ -51,7 +47,7 @@ impl CredentialCache {
         }
     }
 
-    /// A connection by its id, opened anew; `None` if there is none, or its credential is kept no more.
+    /// Reads and opens a connection by its id, past the cache; `None` if it does not exist or has no credential.
     pub async fn open(
         &self,
         connection: &mut PgConnection,
@@ -61,7 +57,7 @@ impl CredentialCache {
         self.open_found(connection, found).await
     }
 
-    /// The same of one that was read.
+    /// Opens a connection that was read already.
     pub async fn open_found(
         &self,
         connection: &mut PgConnection,

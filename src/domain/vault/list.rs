@@ -9,13 +9,11 @@ use crate::platform::fault::Fault;
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub owner: Option<Principal>,
-    /// Where they lead.
     pub provider: Option<String>,
-    /// How they stand.
     pub state: Option<State>,
 }
 
-/// Those behind `after`, by id.
+/// The connections after id `after`, by id.
 pub async fn page(
     connection: &mut PgConnection,
     filter: &Filter,

@@ -23,20 +23,20 @@ use crate::platform::fault::{Context, Fault};
 use crate::platform::secret;
 use crate::protocol::authorization_details::Detail;
 
-/// Where a connection stands; derived from its facts.
+/// Derived from the facts of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Its credential can be had.
+    /// The credential can be retrieved.
     Active,
-    /// The provider honours its credential no more: its owner has to connect again.
+    /// The provider no longer accepts the credential: the owner has to connect again.
     NeedsReconnect,
-    /// Its owner, or an administrator, has ended it.
+    /// The owner or an administrator has disconnected it.
     Disconnected,
 }
 
 impl State {
-    /// The name, as on the wire.
+    /// The name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -46,50 +46,43 @@ impl State {
     }
 }
 
-/// A connection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Connection {
     pub id: String,
-    /// Where it leads.
     pub provider: String,
     pub owner: Principal,
     pub name: Option<String>,
-    /// Grows with every change.
+    /// Increases with every change.
     pub version: i64,
-    /// The credential; gone once it is disconnected and the provider knows.
+    /// The credential; `None` once the connection is disconnected and the provider notified.
     pub sealed: Option<Sealed>,
-    /// What the provider said that it allows.
+    /// The scopes that the provider granted, if it reported them.
     pub scopes: Option<BTreeSet<String>>,
-    /// When its access token ends, where that is known.
+    /// Expiry of the access token, if known.
     pub expires_at: Option<OffsetDateTime>,
-    /// Whether there is a refresh token.
     pub has_refresh_token: bool,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// When it was changed last.
     pub updated_at: OffsetDateTime,
-    /// When its credential was stored.
+    /// When the credential was stored.
     pub obtained_at: OffsetDateTime,
-    /// Until when its provider wants no request for it.
+    /// The provider accepts no request for this connection before this time.
     pub retry_at: Option<OffsetDateTime>,
-    /// When the provider's API has refused the access token, which is renewed since then.
+    /// When the provider's API rejected the access token; a new token is due since then.
     pub rejected_at: Option<OffsetDateTime>,
-    /// When its access token was renewed last.
+    /// When the access token was last refreshed.
     pub refreshed_at: Option<OffsetDateTime>,
-    /// Since when the provider honours it no more.
+    /// Since when the provider no longer accepts the credential.
     pub needs_reconnect_at: Option<OffsetDateTime>,
-    /// When it was ended.
     pub disconnected_at: Option<OffsetDateTime>,
 }
 
 impl Connection {
-    /// What its credential is sealed for: write access to the database alone is not enough to swap two credentials or to
-    /// move one to another owner or provider. JSON keeps the members apart, whatever is in them.
+    /// The additional authenticated data of the credential. With write access to the database alone, credentials
+    /// cannot be swapped or moved to another owner or provider. JSON separates the members unambiguously.
     pub fn aad(&self) -> String {
         json!(["connection", self.id, self.provider, self.owner.iss, self.owner.sub]).to_string()
     }
 
-    /// Where it stands.
     pub fn state(&self) -> State {
         match (self.disconnected_at, self.needs_reconnect_at) {
             (Some(_), _) => State::Disconnected,
@@ -98,9 +91,9 @@ impl Connection {
         }
     }
 
-    /// Whether another access token is due: within the leeway before the end of this one, but not in the first two fifths of
-    /// its life. One whose end is not known is taken to be good for an hour, where there is a refresh token. One that was
-    /// rejected is due at once.
+    /// Whether a new access token is due: within `leeway` of the expiry, but not in the first two fifths of the
+    /// lifetime. Where the expiry is unknown and a refresh token exists, one hour is assumed. A rejected token is due
+    /// at once.
     pub fn is_due(&self, now: OffsetDateTime, leeway: Duration) -> bool {
         let ends_at = match self.expires_at {
             Some(at) => at,
@@ -111,26 +104,26 @@ impl Connection {
         self.rejected_at.is_some() || ends_at - leeway.min(life * 3 / 5) <= now
     }
 
-    /// Whether its access token is known to have ended.
+    /// Whether the access token is known to be expired.
     pub fn has_ended(&self, now: OffsetDateTime) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Seconds, at least one, until its provider may be asked for it again, where it wants a rest.
+    /// Seconds until the provider accepts requests again, at least one; `None` if it accepts them now.
     pub fn rests_for(&self, now: OffsetDateTime) -> Option<u32> {
         let rest = self.retry_at.map(|at| at - now).filter(|rest| rest.is_positive())?;
-        // Rounded up: a caller that comes back then finds that the rest is over.
+        // Rounded up, so that a caller that retries after this time is not refused again.
         let seconds = rest.whole_seconds() + i64::from(rest.subsec_nanoseconds() > 0);
         Some(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
-    /// Seconds for which its access token is good still, where that is known.
+    /// Seconds until the access token expires, if known.
     pub fn expires_in(&self, now: OffsetDateTime) -> Option<i64> {
         self.expires_at.map(|at| (at - now).whole_seconds().max(0))
     }
 }
 
-/// What a provider honours.
+/// A credential that a provider issued.
 #[derive(Debug, Clone)]
 pub enum Credential {
     /// Tokens (RFC 6749 §5.1).
@@ -138,26 +131,23 @@ pub enum Credential {
     ApiKey {
         key: SecretString,
     },
-    /// A name and a password.
     Basic {
         username: String,
-        /// The password.
         password: SecretString,
     },
 }
 
-/// The tokens of one authorization.
 #[derive(Debug, Clone)]
 pub struct Tokens {
-    /// For the provider's interface.
+    /// For requests to the provider's API.
     pub access_token: SecretString,
-    /// How it is presented there.
+    /// How the access token is presented (RFC 6749 §7.1).
     pub token_type: String,
-    /// For another access token; never leaves this server but to the provider.
+    /// Sent to the provider only; no response of this server has it.
     pub refresh_token: Option<SecretString>,
 }
 
-/// As it is written before it is sealed.
+/// The serialized form that is sealed.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Written<'a> {
@@ -174,7 +164,7 @@ impl Serialize for Exposed<'_> {
     }
 }
 
-/// As it is read, and as it is imported.
+/// The deserialized form, also of imported credentials.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Read {
@@ -192,7 +182,7 @@ impl Credential {
         }
     }
 
-    /// Writes it, into memory that is cleared afterwards.
+    /// Serializes the credential into memory that is cleared on drop.
     pub fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let written = match self {
             Self::Oauth2(tokens) => Written::Oauth2 {
@@ -203,13 +193,13 @@ impl Credential {
             Self::ApiKey { key } => Written::ApiKey { key: Exposed(key) },
             Self::Basic { username, password } => Written::Basic { username, password: Exposed(password) },
         };
-        // Large enough from the beginning: a buffer that grows leaves copies behind.
+        // Allocated in full: a buffer that grows leaves copies in memory.
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.room()));
         serde_json::to_writer(&mut *bytes, &written).context("writing a credential")?;
         Ok(bytes)
     }
 
-    /// Bytes that are enough for it in JSON.
+    /// An upper bound of the JSON size in bytes.
     pub fn room(&self) -> usize {
         let long = match self {
             Self::Oauth2(tokens) => {
@@ -223,13 +213,12 @@ impl Credential {
         2 * (MOST_CREDENTIAL + long)
     }
 
-    /// Whether this is the SHA-256 of its access token.
+    /// Whether `digest` is the SHA-256 of the access token.
     pub fn has_access_token(&self, digest: &[u8; 32]) -> bool {
         let Self::Oauth2(tokens) = self else { return false };
         secret::equal(&sha256(&[tokens.access_token.expose_secret().as_bytes()]), digest)
     }
 
-    /// Reads what was written.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Fault> {
         let read: Read =
             serde_json::from_slice(bytes).map_err(|_| Fault::new("a credential is malformed"))?;
@@ -243,8 +232,8 @@ impl Credential {
     }
 }
 
-/// Whether authorization details of type `vault_connection` can ever be made use of: by fetching the credential, which
-/// nothing but `actions` and `scopes` can limit, or by the proxy, which heeds `locations`, too.
+/// Whether authorization details of type `vault_connection` can be used at all: to retrieve the credential, where
+/// only `actions` and `scopes` can limit, or by the proxy, which also applies `locations`.
 pub fn is_usable(detail: &Detail) -> bool {
     let names = |wanted: fn(&str) -> bool| {
         detail.lists.get("actions").is_none_or(|actions| actions.iter().any(|action| wanted(action)))
@@ -256,11 +245,11 @@ pub fn is_usable(detail: &Detail) -> bool {
             && names(|action| action == "proxy" || action.starts_with("proxy:")))
 }
 
-/// How long an access token is taken to be good whose provider did not say, where there is a refresh token: without an
-/// end it would never be renewed.
+/// Assumed lifetime of an access token whose provider did not report one, if a refresh token exists: without an
+/// expiry it would never be refreshed.
 const UNTOLD: Duration = Duration::HOUR;
 
-/// The longest credential that is kept, in bytes.
+/// The longest credential that is stored, in bytes.
 pub const MOST_CREDENTIAL: usize = 32 * 1024;
 
 #[cfg(test)]

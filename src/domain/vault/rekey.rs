@@ -1,4 +1,4 @@
-//! What is sealed under data keys that are retired, wherever it stands.
+//! All secrets that are sealed under retired data keys, in any table.
 
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
@@ -9,22 +9,18 @@ use crate::domain::provider::{self, Settings};
 use crate::domain::sink;
 use crate::platform::fault::{Context, Fault};
 
-/// Where a secret stands.
+/// The row that has a sealed secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SealedColumn {
-    /// A connection, by its id.
     Connection(String),
-    /// A provider, by its name.
     Provider(String),
-    /// A sink of the audit log, by its name.
     Sink(String),
 }
 
-/// A secret that is sealed under a retired key.
 #[derive(Debug, Clone)]
 pub struct SealedRow {
     pub place: SealedColumn,
-    /// What it is sealed for.
+    /// The additional authenticated data of the secret.
     pub row: String,
     pub sealed: Sealed,
 }
@@ -37,7 +33,7 @@ struct ProviderRow {
     data_key: String,
 }
 
-/// How many there are.
+/// The number of secrets under retired keys.
 pub async fn left(connection: &mut PgConnection) -> Result<i64, Fault> {
     let left = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM connection c JOIN data_key k ON k.id = c.data_key
@@ -48,7 +44,7 @@ pub async fn left(connection: &mut PgConnection) -> Result<i64, Fault> {
     Ok(left.fetch_one(connection).await?)
 }
 
-/// Some of them, which nobody else changes until the transaction ends; those that somebody is changing are passed over.
+/// Some of the secrets, locked until the transaction ends; rows that other transactions have locked are skipped.
 pub async fn lock_some(connection: &mut PgConnection, most: i64) -> Result<Vec<SealedRow>, Fault> {
     let providers: Vec<ProviderRow> = sqlx::query_as(
         "SELECT p.id, p.settings, p.sealed, p.data_key FROM provider p JOIN data_key k ON k.id = p.data_key
@@ -87,7 +83,7 @@ pub async fn lock_some(connection: &mut PgConnection, most: i64) -> Result<Vec<S
     Ok(found)
 }
 
-/// Puts the same secret in its place under another key.
+/// Replaces the secret of a row by the same secret under another key.
 pub async fn put(connection: &mut PgConnection, place: &SealedColumn, sealed: &Sealed) -> Result<(), Fault> {
     let (statement, id) = match place {
         SealedColumn::Connection(id) => {

@@ -56,14 +56,13 @@ impl From<Row> for Connection {
     }
 }
 
-/// One by its id.
 pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Connection>, Fault> {
     let row: Option<Row> =
         sqlx::query_as("SELECT * FROM connection WHERE id = $1").bind(id).fetch_optional(connection).await?;
     Ok(row.map(Connection::from))
 }
 
-/// One by its id, which nobody else changes until the transaction ends.
+/// One connection, locked until the transaction ends.
 pub async fn find_for_update(connection: &mut PgConnection, id: &str) -> Result<Option<Connection>, Fault> {
     let row: Option<Row> = sqlx::query_as("SELECT * FROM connection WHERE id = $1 FOR UPDATE")
         .bind(id)
@@ -72,8 +71,8 @@ pub async fn find_for_update(connection: &mut PgConnection, id: &str) -> Result<
     Ok(row.map(Connection::from))
 }
 
-/// Inserts one, or stores a new credential in the place of the old one; who owns it and where it leads stays. Raises the
-/// version, and whatever was wrong with the old credential is over.
+/// Inserts a connection, or replaces its credential; owner and provider stay. Raises the version and clears all
+/// errors of the old credential.
 pub async fn put(connection: &mut PgConnection, one: &Connection) -> Result<(), Fault> {
     let scopes: Option<Vec<&String>> = one.scopes.as_ref().map(|scopes| scopes.iter().collect());
     sqlx::query(
@@ -107,7 +106,7 @@ pub async fn put(connection: &mut PgConnection, one: &Connection) -> Result<(), 
     Ok(())
 }
 
-/// Ends one. The credential is kept until the provider has been told.
+/// Disconnects a connection. The credential is kept until the provider is notified.
 pub async fn mark_disconnected(
     connection: &mut PgConnection,
     id: &str,
@@ -124,7 +123,7 @@ pub async fn mark_disconnected(
     Ok(done.rows_affected() == 1)
 }
 
-/// Forgets the credential of one that was ended.
+/// Deletes the credential of a disconnected connection.
 pub async fn mark_purged(connection: &mut PgConnection, id: &str) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE connection SET sealed = NULL, data_key = NULL
@@ -136,8 +135,8 @@ pub async fn mark_purged(connection: &mut PgConnection, id: &str) -> Result<bool
     Ok(done.rows_affected() == 1)
 }
 
-/// Some that were ended and whose credential is still kept; others each time, so that a provider that is gone keeps no other
-/// from being told.
+/// Some disconnected connections that still have a credential, in random order: an unavailable provider does not
+/// delay the others.
 pub async fn pending_purge(
     connection: &mut PgConnection,
     most: i64,
@@ -155,7 +154,8 @@ pub async fn pending_purge(
     Ok(rows.into_iter().map(Connection::from).collect())
 }
 
-/// Some whose credential is sealed under a retired key; those that somebody is changing are passed over.
+/// Some connections whose credential is sealed under a retired key; rows that other transactions have locked are
+/// skipped.
 pub(super) async fn lock_under_retired(
     connection: &mut PgConnection,
     most: i64,
@@ -171,7 +171,7 @@ pub(super) async fn lock_under_retired(
     Ok(rows.into_iter().map(Connection::from).collect())
 }
 
-/// Says that the provider honours a credential no more, unless there is another one by now.
+/// Notes that the provider no longer accepts the credential, unless the version has changed.
 pub async fn mark_needs_reconnect(
     connection: &mut PgConnection,
     (id, version): (&str, i64),
@@ -189,7 +189,7 @@ pub async fn mark_needs_reconnect(
     Ok(done.rows_affected() == 1)
 }
 
-/// Keeps everybody from asking the provider about a credential, unless there is another one by now.
+/// Stops requests to the provider for this credential until a time, unless the version has changed.
 pub async fn mark_resting(
     connection: &mut PgConnection,
     (id, version): (&str, i64),
@@ -207,9 +207,9 @@ pub async fn mark_resting(
     Ok(done.rows_affected() == 1)
 }
 
-/// Says that the provider's API refuses the access token, so that it is renewed before it is used again, on every server;
-/// not if there is another one by now, nor while it is renewed: what comes back then has to find the version that it was asked
-/// for, or a rotated refresh token would be lost.
+/// Notes that the provider's API rejected the access token, so that all servers refresh it before the next use. Does
+/// nothing if the version has changed or a refresh is in progress: its result has to find the version that it started
+/// from, or a rotated refresh token would be lost.
 pub async fn mark_rejected(
     connection: &mut PgConnection,
     (id, version): (&str, i64),
@@ -229,18 +229,18 @@ pub async fn mark_rejected(
     Ok(done.rows_affected() == 1)
 }
 
-/// A turn of one server at refreshing a credential.
+/// The exclusive right of one server to refresh a credential.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease {
     pub id: Uuid,
-    /// How long it lasts, by the clock of the database, which all servers share.
+    /// Duration by the clock of the database, which all servers share.
     pub seconds: f64,
-    /// When it begins, by the clock of the server.
+    /// Start by the clock of the server.
     pub now: OffsetDateTime,
 }
 
-/// Lets one server refresh a credential for some time, and nobody else; not if there is another one by now, and not while
-/// its provider wants a rest.
+/// Gives one server the exclusive right to refresh a credential; not if the version has changed, and not before
+/// `retry_at`.
 pub async fn mark_leased(
     connection: &mut PgConnection,
     (id, version): (&str, i64),
@@ -261,7 +261,7 @@ pub async fn mark_leased(
     Ok(done.rows_affected() == 1)
 }
 
-/// Gives whoever has the lease more time, if nobody else has it by now.
+/// Extends the lease, if this server still has it.
 pub async fn mark_extended(
     connection: &mut PgConnection,
     (id, lease): (&str, Uuid),
@@ -278,7 +278,7 @@ pub async fn mark_extended(
     Ok(done.rows_affected() == 1)
 }
 
-/// Lets others try, before the time is over.
+/// Ends the lease early.
 pub async fn mark_released(connection: &mut PgConnection, id: &str, lease: Uuid) -> Result<bool, Fault> {
     let done =
         sqlx::query("UPDATE connection SET lease = NULL, lease_until = NULL WHERE id = $1 AND lease = $2")

@@ -1,4 +1,5 @@
-//! Where a request through the proxy goes, and whether it may. What could be read in two ways is refused, never tidied up.
+//! The target of a request through the proxy, and whether it is allowed. An ambiguous path is refused, never
+//! normalized.
 
 use std::fmt::Write as _;
 
@@ -9,40 +10,40 @@ use uuid::Uuid;
 use crate::domain::provider::{CredentialPlacement, origin};
 use crate::protocol::authorization_details::Detail;
 
-/// Segments of a path that are written down at most.
+/// Maximum number of path segments in the log.
 const MOST_SEGMENTS: usize = 32;
-/// A segment that is longer is no name.
+/// A longer segment is not logged as a name.
 const LONGEST_NAME: usize = 24;
-/// How often somebody on the way may unescape a path.
+/// How often intermediaries may unescape a path.
 const DEPTH: usize = 4;
 
-/// A request as it was made below `/vault/proxy/{connection}/`.
+/// The request line of a request below `/vault/proxy/{connection}/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {
     pub method: &'a str,
-    /// A host, with its port where that is not the usual one.
+    /// Host, with the port if it is not the default.
     pub host: &'a str,
-    /// The path there, as it is escaped.
+    /// Path at the host, still escaped.
     pub path: &'a str,
-    /// The query, as it is escaped.
+    /// Query, still escaped.
     pub query: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
-    /// Takes apart what stands behind the connection: the first segment names the host.
+    /// Splits the path after the connection: the first segment is the host.
     pub fn read(method: &'a str, rest: &'a str, query: Option<&'a str>) -> Self {
         let at = rest.find('/');
         let (host, path) = at.and_then(|at| rest.split_at_checked(at)).unwrap_or((rest, "/"));
         Self { method, host, path, query }
     }
 
-    /// The URL, if the provider allows it.
+    /// The URL, if the provider's settings allow it.
     pub fn url(&self, placement: &CredentialPlacement) -> Option<Url> {
         let named = |origin: &String| {
             let authority = origin.split_once("://").map(|(_, authority)| authority);
             authority.is_some_and(|authority| authority.eq_ignore_ascii_case(self.host))
         };
-        // Of two origins that differ by their scheme only, https is meant.
+        // Of two origins that differ only in the scheme, https is used.
         let origin = placement.hosts.iter().filter_map(|host| origin(host)).filter(named).max()?;
         let method = placement.methods.is_empty() || placement.methods.contains(self.method);
         let path = placement.paths.is_empty()
@@ -52,12 +53,12 @@ impl<'a> Target<'a> {
         }
         let query = self.query.map(|query| format!("?{query}")).unwrap_or_default();
         let url = Url::parse(&format!("{origin}{}{query}", self.path)).ok()?;
-        // What was judged is what is sent.
+        // The request has to go exactly to the checked URL.
         let same = url.path() == self.path && url.origin().ascii_serialization() == origin;
         same.then_some(url)
     }
 
-    /// Whether an object of authorization details allows it: by what its `actions` and `locations` list, where they do.
+    /// Whether an object of authorization details allows the request by its `actions` and `locations`, where present.
     pub fn is_allowed_by(&self, url: &Url, detail: &Detail) -> bool {
         let action = detail.lists.get("actions").is_none_or(|actions| {
             actions.contains("proxy") || actions.contains(&format!("proxy:{}", self.method))
@@ -69,20 +70,21 @@ impl<'a> Target<'a> {
         action && location
     }
 
-    /// The host, for the log: no more than what a host can be.
+    /// The host for the log, if it has only characters of a host; otherwise a placeholder.
     pub fn host_name(&self) -> &'a str {
         let is_name = self.host.len() <= 255
             && self.host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
         if is_name { self.host } else { "{}" }
     }
 
-    /// The path, for the log: without what looks like an id, or like anything that is about one thing or person.
+    /// The path for the log, with placeholders for ids and for other segments that may identify an object or a
+    /// person.
     pub fn template(&self) -> String {
         let mut template = String::new();
         let mut segments = self.path.split('/').skip(1);
         for segment in segments.by_ref().take(MOST_SEGMENTS) {
             let shown = if is_name(segment) { segment } else { "{}" };
-            // Writing to a text does not fail.
+            // Writing to a string does not fail.
             let _ = write!(template, "/{shown}");
         }
         if segments.next().is_some() {
@@ -92,7 +94,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether a segment is a name in an interface, rather than of something that is kept there.
+/// Whether a segment is a fixed name of the API, not the id of an object.
 fn is_name(segment: &str) -> bool {
     let plain = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte));
     let number = !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
@@ -102,14 +104,14 @@ fn is_name(segment: &str) -> bool {
     plain && segment.len() <= LONGEST_NAME && !number && !digest && Uuid::try_parse(segment).is_err()
 }
 
-/// Whether a path is one that begins so, in whole segments.
+/// Whether a path begins with `beginning`, in whole segments.
 fn lies_under(path: &str, beginning: &str) -> bool {
     path.strip_prefix(beginning)
         .is_some_and(|rest| rest.is_empty() || beginning.ends_with('/') || rest.starts_with('/'))
 }
 
-/// Whether a location (RFC 9396 §2.2), an origin with the beginning of a path, covers a URL. One that is not written as
-/// URLs are normalised covers nothing.
+/// Whether a location (RFC 9396 §2.2), an origin with a path prefix, covers a URL. A location that is not a
+/// normalized URL covers nothing.
 fn covers(location: &str, url: &Url) -> bool {
     let Ok(parsed) = Url::parse(location) else { return false };
     let normal = parsed.as_str() == location || parsed.as_str().strip_suffix('/') == Some(location);
@@ -122,10 +124,10 @@ fn covers(location: &str, url: &Url) -> bool {
         && lies_under(url.path(), parsed.path())
 }
 
-/// Whether everybody reads a path alike: no dot segments, nothing that is a slash to some, in no spelling.
+/// Whether all servers read a path alike: no dot segments and no alternative slashes, in any encoding.
 fn is_plain(path: &str) -> bool {
     let Some(path) = path.strip_prefix('/') else { return false };
-    // A slash at the end means something to many.
+    // A trailing slash is allowed: many servers distinguish it.
     let path = path.strip_suffix('/').unwrap_or(path);
     let bare = path.is_empty();
     bare || path.split('/').all(is_plain_segment)
@@ -139,7 +141,7 @@ fn is_plain_segment(segment: &str) -> bool {
     }
     let mut text = segment.to_owned();
     for _ in 0..DEPTH {
-        // Some servers cut parameters off before they resolve dots.
+        // Some servers remove path parameters before they resolve dot segments.
         let stem = text.split(';').next().unwrap_or_default();
         if matches!(stem.trim(), "" | "." | "..") {
             return false;
@@ -153,8 +155,8 @@ fn is_plain_segment(segment: &str) -> bool {
     false
 }
 
-/// Whether a character that is not ASCII is read by some as one that has a meaning in paths: by compatibility
-/// (NFKC, Unicode Standard Annex #15), such as the full-width full stop, or by its looks.
+/// Whether some servers may read a non-ASCII character as path syntax: by compatibility (NFKC, Unicode Standard Annex
+/// #15), such as the full-width full stop, or by its appearance.
 fn looks_like_syntax(letter: char) -> bool {
     // Fraction slash, division slash, big solidus; set minus, big reverse solidus: Windows code pages map them to slashes.
     const LOOKALIKES: [char; 6] = ['\u{2044}', '\u{2215}', '\u{29f8}', '\u{2216}', '\u{29f5}', '\u{29f9}'];
@@ -174,7 +176,7 @@ fn has_whole_escapes(segment: &str) -> bool {
         .all(|after| after.get(..2).is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit())))
 }
 
-/// One round of unescaping; `None` if it brings up what has a meaning in paths, or no text.
+/// Unescapes once; `None` if the result has path syntax or is not UTF-8.
 fn unescaped(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -290,7 +292,8 @@ mod tests {
             "v1/a%0d%0ab",
             "v1/%c0%ae%c0%ae/admin",
             "v1/%u002e",
-            // Full-width full stops and a full-width slash; a full-width percent sign; leaders and ellipsis; lookalikes.
+            // Full-width full stops and a full-width slash; a full-width percent sign; leaders and ellipsis;
+            // lookalikes.
             "v1/%EF%BC%8E%EF%BC%8E%EF%BC%8Fadmin",
             "v1/%EF%BC%8E%EF%BC%8E/admin",
             "v1/%25EF%25BC%258E%25EF%25BC%258E/admin",
