@@ -1,4 +1,5 @@
-//! Issuers that we trust to say who somebody is.
+//! Trusted issuers: authorization servers and OpenID providers whose tokens this server accepts as subject or actor
+//! tokens.
 
 use std::collections::BTreeSet;
 
@@ -12,47 +13,45 @@ use crate::protocol::jwt_time::SKEW;
 use crate::protocol::token_exchange::TokenType;
 use crate::protocol::trusted_issuer_jwt::ClaimPolicy;
 
-/// A trusted issuer.
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    /// Its identifier, compared character by character.
+    /// Issuer identifier, compared character by character.
     pub iss: String,
-    /// Its JWK Set as registered.
+    /// The JWK Set as registered.
     pub jwks: Option<Value>,
-    /// The keys of that set that can be used.
+    /// The usable keys of the JWK Set.
     pub keys: Vec<PublicKey>,
-    /// Where its JWK Set is, if not inline.
+    /// The URL of the JWK Set, if the set is not inline.
     pub jwks_uri: Option<String>,
-    /// The `aud` values, one of which its tokens have to carry.
+    /// The `aud` of a token has to contain one of these values.
     pub audiences: BTreeSet<String>,
-    /// Those of tokens under which users decide about delegations; `None` where all of `audiences` do.
+    /// Audiences of tokens with which users decide about delegations; `None`: all of `audiences`.
     pub delegation_audiences: Option<BTreeSet<String>>,
-    /// The algorithms it signs with (RFC 8725 §3.1: policy per issuer).
+    /// Algorithms of its signatures (RFC 8725 §3.1: policy per issuer).
     pub algorithms: Vec<Alg>,
-    /// The token types it may be presented as the issuer of.
+    /// Types of tokens that are accepted from this issuer.
     pub token_types: Vec<TokenType>,
-    /// How our tokens name its subjects.
+    /// The form of its subjects in tokens of this server.
     pub subject: SubjectForm,
-    /// When that changed last.
+    /// When the form of its subjects last changed.
     pub subject_changed_at: Option<OffsetDateTime>,
-    /// What is read of its tokens.
+    /// The claims that are read from its tokens.
     pub claims: ClaimPolicy,
 }
 
-/// How our tokens name the subjects of an issuer in `sub`, so that `(iss, sub)` is unique (RFC 9068 §5).
+/// The form of an issuer's subjects in `sub` of this server's tokens, so that `(iss, sub)` is unique (RFC 9068 §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SubjectForm {
-    /// As the issuer does. At most one issuer is raw.
+    /// As the issuer names them. At most one issuer is raw.
     Raw,
-    /// `{alias}:{sub}`.
     Prefixed {
-        /// Of this issuer alone.
+        /// Unique to this issuer.
         alias: String,
     },
 }
 
 impl SubjectForm {
-    /// The `sub` of our tokens.
+    /// The `sub` claim in tokens of this server.
     pub fn claim(&self, sub: &str) -> String {
         match self {
             Self::Raw => sub.to_owned(),
@@ -60,7 +59,7 @@ impl SubjectForm {
         }
     }
 
-    /// What the issuer calls the subject of one of our tokens; `None` if the claim does not have this form.
+    /// The issuer's own `sub` for a `sub` claim of this server; `None` if the claim does not have this form.
     pub fn original<'a>(&self, claim: &'a str) -> Option<&'a str> {
         match self {
             Self::Raw => Some(claim),
@@ -68,7 +67,7 @@ impl SubjectForm {
         }
     }
 
-    /// What the claims of no other issuer begin with; empty where it is raw.
+    /// The prefix that no other issuer's subjects have; empty for a raw form.
     pub fn prefix(&self) -> String {
         match self {
             Self::Raw => String::new(),
@@ -77,19 +76,19 @@ impl SubjectForm {
     }
 }
 
-/// Whether the text can be an alias: `[a-z0-9-]{1,32}`.
+/// Whether a text can be an alias: `[a-z0-9-]{1,32}`.
 pub fn is_alias(text: &str) -> bool {
     (1..=32).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 impl Issuer {
-    /// An issuer as registered.
+    /// Derives the usable keys from the registered JWK Set.
     pub fn with_keys(self) -> Self {
         Self { keys: self.jwks.as_ref().and_then(usable_keys).unwrap_or_default(), ..self }
     }
 
-    /// This issuer, declared at `now` in the place of one that is registered.
+    /// This issuer, declared at `now` as the replacement of a registered one.
     pub fn instead_of(self, old: Option<&Self>, now: OffsetDateTime) -> Self {
         let subject_changed_at = match old {
             Some(old) if old.subject != self.subject => Some(now),
@@ -99,8 +98,8 @@ impl Issuer {
         Self { subject_changed_at, ..self }
     }
 
-    /// What keeps keys of a JWK Set of this issuer from being used, each as `key "kid": reason`. Keys for encryption are not
-    /// named.
+    /// The reasons why keys of a JWK Set of this issuer cannot be used, each as `key "kid": reason`. Keys for
+    /// encryption are not listed.
     ///
     /// # Errors
     /// The value is no JWK Set, or no key of the set verifies a token of this issuer.
@@ -137,14 +136,15 @@ impl Issuer {
         audiences.iter().any(|name| wanted.contains(name))
     }
 
-    /// What this issuer calls the subject of one of our tokens; `None` if the token may be from before the form changed.
+    /// The issuer's own `sub` for a `sub` claim of this server; `None` if the token may be older than the present
+    /// form.
     pub fn original_subject<'a>(&self, claim: &'a str, issued_at: i64) -> Option<&'a str> {
         let changed = self.subject_changed_at.map(|at| (at + SKEW).unix_timestamp());
         self.subject.original(claim).filter(|_| changed.is_none_or(|at| issued_at > at))
     }
 }
 
-/// A problem of a key. Only the beginning of a long `kid` is shown.
+/// A problem of a key. A long `kid` is truncated to 64 characters.
 fn named(kid: Option<&str>, why: &str) -> String {
     match kid {
         Some(kid) => format!("key {:?}: {why}", kid.chars().take(64).collect::<String>()),
@@ -152,7 +152,6 @@ fn named(kid: Option<&str>, why: &str) -> String {
     }
 }
 
-/// The short name of a token type in registrations.
 pub fn token_type_name(kind: TokenType) -> &'static str {
     match kind {
         TokenType::Jwt => "jwt",
@@ -161,7 +160,7 @@ pub fn token_type_name(kind: TokenType) -> &'static str {
     }
 }
 
-/// Reads a short name; other issuers' access tokens come as `jwt` (RFC 8693 §3).
+/// Parses a short name. Access tokens of other issuers are presented as `jwt` (RFC 8693 §3).
 pub fn parse_token_type(name: &str) -> Option<TokenType> {
     [TokenType::Jwt, TokenType::IdToken].into_iter().find(|kind| token_type_name(*kind) == name)
 }

@@ -1,4 +1,5 @@
-//! What is asked for against what may be had: more is refused, nothing asked for means all of it, nothing is cut.
+//! Grants a request within bounds: an exceeding request is refused, an absent parameter means all that is possible,
+//! and nothing is narrowed silently.
 
 use std::collections::BTreeSet;
 
@@ -17,18 +18,17 @@ use crate::protocol::authorization_details::Details;
 use crate::protocol::token_exchange::RequestedAccess;
 use crate::protocol::token_problem::TokenProblem;
 
-/// What is asked for, and by whom.
 pub(super) struct RequestedLimits<'a> {
     pub(super) wanted: &'a RequestedAccess,
     pub(super) registry: &'a Registry,
     pub(super) capability_levels: &'a CapabilityLevels,
     pub(super) client: &'a Client,
-    /// Whether the token will be bound to a key.
+    /// Whether the token will be bound to a DPoP key.
     pub(super) bound: bool,
     pub(super) now: OffsetDateTime,
 }
 
-/// Grants what is asked for within the bounds.
+/// Grants the request within the bounds.
 pub(super) fn grant(
     bounds: &Bounds,
     asked: &RequestedLimits<'_>,
@@ -37,7 +37,7 @@ pub(super) fn grant(
 ) -> Result<ExchangeDecision, Refusal> {
     let targets = targets(bounds, asked)?;
     if targets.len() > 1 && !asked.bound {
-        // One relying party could use a bearer token at the other (RFC 8707 §3).
+        // A relying party could use a bearer token at another target (RFC 8707 §3).
         return Err(Refusal::DpopRequiredForMultipleAudiences);
     }
     let details = details(bounds, asked, &targets)?;
@@ -54,7 +54,7 @@ pub(super) fn grant(
     let life = |seconds: Option<u32>| seconds.map(|seconds| asked.now + Duration::seconds(seconds.into()));
     let ends = targets.iter().map(|target| target.token_ttl).chain([asked.client.max_token_ttl]);
     let expires_at = ends.filter_map(life).fold(bounds.expires_at, OffsetDateTime::min);
-    // Tokens end on whole seconds; one that would end at once says nothing.
+    // Tokens expire on whole seconds: a token that would expire at once is not issued.
     if expires_at.unix_timestamp() <= asked.now.unix_timestamp() {
         return Err(Refusal::SubjectTokenInvalid(TokenProblem::Expired));
     }
@@ -71,8 +71,8 @@ pub(super) fn grant(
     })
 }
 
-/// The targets: those asked for, all of them allowed and known; or all that are allowed and that the scopes asked for
-/// mean something to.
+/// The targets: the requested ones, if all are known and allowed; otherwise all allowed ones where all requested
+/// scopes are defined.
 fn targets<'a>(bounds: &Bounds, asked: &RequestedLimits<'a>) -> Result<Vec<&'a Resource>, Refusal> {
     let known = &asked.registry.resources;
     if let Some(names) = &asked.wanted.audiences {
@@ -101,14 +101,15 @@ fn targets<'a>(bounds: &Bounds, asked: &RequestedLimits<'a>) -> Result<Vec<&'a R
     }
 }
 
-/// The scopes: each means something at every target (RFC 8693 §2.1.1: rights are the product of scopes and targets).
+/// The scopes: every target has to define each of them (RFC 8693 §2.1.1: rights are the product of scopes and
+/// targets).
 fn scopes(
     bounds: &Bounds,
     asked: &RequestedLimits<'_>,
     targets: &[&Resource],
 ) -> Result<BTreeSet<String>, Refusal> {
     let everywhere = |scope: &String| targets.iter().all(|target| target.scopes.contains(scope));
-    // Whatever was registered, only an administrator administers, and only an auditor audits.
+    // Regardless of the registration, only an admin client gets the admin scope and only an auditor the audit scope.
     let fitting = |scope: &String| match scope.as_str() {
         ADMIN_SCOPE => asked.client.kind == Kind::Admin,
         AUDIT_SCOPE => asked.client.kind == Kind::Auditor,
@@ -127,7 +128,7 @@ fn scopes(
     }
 }
 
-/// The capability: the one asked for, if it may be had; else as much as may be had.
+/// The requested capability, if the bounds allow it; without a request, the highest allowed one.
 fn capability(bounds: &Bounds, asked: &RequestedLimits<'_>) -> Result<Ceiling, Refusal> {
     let Some(wanted) = &asked.wanted.capability else { return Ok(bounds.capability.clone()) };
     if !asked.capability_levels.knows(wanted) {
@@ -141,7 +142,7 @@ fn capability(bounds: &Bounds, asked: &RequestedLimits<'_>) -> Result<Ceiling, R
     }
 }
 
-/// The details: of types that the client may have and some target knows, within what was granted.
+/// The details: of types that the client may have and a target knows, within the bounds.
 fn details(
     bounds: &Bounds,
     asked: &RequestedLimits<'_>,

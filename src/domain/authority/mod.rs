@@ -1,4 +1,4 @@
-//! Who may exchange what: the decision of an exchange, pure. Everything that went in bounds what comes out.
+//! Decides exchanges; pure. A decision never exceeds any of its inputs.
 
 mod grant;
 #[cfg(test)]
@@ -24,59 +24,51 @@ use crate::protocol::access_token::{Act, Confirmation};
 use crate::protocol::authorization_details::Details;
 use crate::protocol::token_exchange::RequestedAccess;
 
-/// Everything a decision depends on.
+/// All inputs of a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionInput<'a> {
     pub now: OffsetDateTime,
     pub issuer: &'a str,
-    /// The authenticated client.
     pub client: &'a Client,
-    /// Thumbprint of the key that signed the proof, where there is one.
+    /// Thumbprint of the key of the DPoP proof, if there is a proof.
     pub jkt: Option<&'a str>,
-    /// The verified subject token.
     pub subject: &'a VerifiedSubject,
-    /// When the actor token ends, where there is one.
+    /// Expiry of the actor token, if there is one.
     pub actor_expires_at: Option<OffsetDateTime>,
-    /// The delegations that might apply, narrowest first.
+    /// The delegations that may apply, narrowest first.
     pub paths: &'a [DelegationPath],
-    /// The only delegation that may give the authority, where the request names one.
+    /// The only delegation that may give the authority, if the request names one.
     pub named: Option<&'a str>,
-    /// Issuers and resources.
     pub registry: &'a Registry,
-    /// What is asked for.
     pub wanted: &'a RequestedAccess,
-    /// Capabilities in their order.
+    /// The configured capabilities in their order.
     pub capability_levels: &'a CapabilityLevels,
-    /// The longest life of any token.
+    /// Maximum lifetime of any token.
     pub max_ttl: Duration,
-    /// The longest life of any delegation (`delegations.max_ttl`).
+    /// Maximum lifetime of any delegation (`delegations.max_ttl`).
     pub max_delegation_ttl: Duration,
-    /// The most actors of any token.
+    /// Maximum number of actors in any token.
     pub max_depth: u32,
 }
 
-/// What may be issued.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExchangeDecision {
-    /// The delegation it is issued under, with everything above it; empty where the client acts for itself.
+    /// The delegation of the token with its ancestors, root first; empty where the client acts for itself.
     pub path: Vec<String>,
-    /// A delegation that has to be recorded with it, because a `may_act` claim gave the authority.
+    /// A delegation that is recorded together with the token, because a `may_act` claim gave the authority.
     pub create: Option<Delegation>,
-    /// The actors of the new token.
+    /// The `act` claim of the new token.
     pub act: Option<Act>,
     pub scopes: BTreeSet<String>,
     pub audiences: BTreeSet<String>,
-    /// `authorization_details`, where there are any.
     pub details: Option<Details>,
-    /// The highest capability.
     pub capability: Ceiling,
-    /// Delegations whose delegators have to confirm this one use, root first.
+    /// Delegations whose delegators have to confirm this use, root first.
     pub ceremonies: Vec<String>,
-    /// When it ends.
     pub expires_at: OffsetDateTime,
 }
 
-/// What a client may have for itself or through a delegation, before what it asked for is looked at.
+/// The maximum that a client may get for itself or under a delegation, before the request is considered.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     scopes: Limit,
@@ -86,10 +78,10 @@ pub(crate) struct Bounds {
     expires_at: OffsetDateTime,
 }
 
-/// Decides an exchange, where the paths are all that might apply.
+/// Decides an exchange; `paths` has all delegations that may apply.
 ///
 /// # Errors
-/// The refusal, by the first rule that is not met.
+/// The refusal of the first rule that is not met.
 pub fn decide(input: &DecisionInput<'_>) -> Result<ExchangeDecision, Refusal> {
     let mut tried = Tried::default();
     match tried.page(input)? {
@@ -98,8 +90,8 @@ pub fn decide(input: &DecisionInput<'_>) -> Result<ExchangeDecision, Refusal> {
     }
 }
 
-/// Decides what a client gets for itself (RFC 6749 §4.4): its own registered rights; and any agent, for us as the target,
-/// the right to ask for delegations. An agent that was made for one delegation has nothing else of its own.
+/// Decides a client credentials grant (RFC 6749 §4.4): the registered rights of the client. With this server as the
+/// target, an agent also gets the right to request delegations; an ephemeral agent has no other right of its own.
 pub fn decide_client_credentials(
     client: &Client,
     (registry, capability_levels): (&Registry, &CapabilityLevels),
@@ -133,7 +125,7 @@ pub fn decide_client_credentials(
     grant::grant(&bounds, &asked, None, None)
 }
 
-/// Rule 1: narrower scope or another audience for the token's own holder. No hop is added, no actor dropped.
+/// Rule 1: the holder of the subject token narrows its scope or changes its audience. The actors stay the same.
 fn own_token(input: &DecisionInput<'_>) -> Result<ExchangeDecision, Refusal> {
     match (&input.subject.jkt, input.jkt) {
         (Some(_), None) => return Err(Refusal::DpopProofMissing),
@@ -144,7 +136,7 @@ fn own_token(input: &DecisionInput<'_>) -> Result<ExchangeDecision, Refusal> {
         None => None,
         Some(dlg) => Some(find(input.paths, dlg).ok_or(Refusal::DelegationRequired)?),
     };
-    // The token's own holder keeps the token's own delegation.
+    // The new token stays under the delegation of the subject token.
     if input.named.is_some_and(|named| input.subject.dlg() != Some(named)) {
         return Err(Refusal::DelegationRequired);
     }
@@ -160,7 +152,7 @@ fn find<'a>(paths: &'a [DelegationPath], id: &str) -> Option<&'a DelegationPath>
     paths.iter().find(|path| path.leaf().is_some_and(|leaf| leaf.id == id))
 }
 
-/// Whether a delegation leads from the subject token's holder to the client, and is the one that the request names if it
+/// Whether a delegation leads from the holder of the subject token to the client, and is the named one if the request
 /// names one.
 pub fn gives_authority(input: &DecisionInput<'_>, path: &DelegationPath) -> bool {
     let Some(leaf) = path.leaf() else { return false };
@@ -176,7 +168,7 @@ pub fn gives_authority(input: &DecisionInput<'_>, path: &DelegationPath) -> bool
     }
 }
 
-/// A delegation that a `may_act` claim led to belongs to the very token that carried the claim.
+/// A delegation of a `may_act` claim belongs to the token that carried the claim, and to no other.
 fn at_hand(input: &DecisionInput<'_>, leaf: &Delegation) -> bool {
     leaf.origin != Provenance::MayAct
         || may_act_id(input.subject, &input.client.client_id).as_ref() == Some(&leaf.id)
@@ -199,15 +191,15 @@ fn add_actor(input: &DecisionInput<'_>) -> Act {
     }
 }
 
-/// Depth counts actors; the server and every delegation on the path may bound it.
+/// Depth is the number of actors; the server and every delegation on the path may limit it.
 fn check_depth(input: &DecisionInput<'_>, depth: u32, path: Option<&DelegationPath>) -> Result<(), Refusal> {
     let bounds = path.into_iter().flat_map(|path| &path.0).filter_map(|one| one.terms.max_depth);
     let most = bounds.min().unwrap_or(u32::MAX).min(input.max_depth);
     if depth > most { Err(Refusal::DepthExceeded) } else { Ok(()) }
 }
 
-/// The id of the delegation that a `may_act` claim leads to, where its issuer is declared to authorize by it: the same for the same token and client, so that it is
-/// recorded once, and revoking it holds.
+/// The id of the delegation of a `may_act` claim, if the issuer is configured to authorize by the claim. The same
+/// token and client give the same id: the delegation is recorded once, and its revocation stays in force.
 pub fn may_act_id(subject: &VerifiedSubject, client_id: &str) -> Option<String> {
     match &subject.source {
         TokenSource::TrustedIssuer { may_act: Some(claim), fingerprint, .. } if claim.authorizes => {
@@ -218,12 +210,12 @@ pub fn may_act_id(subject: &VerifiedSubject, client_id: &str) -> Option<String> 
     }
 }
 
-/// `None` where no claim names the client, or its delegation is recorded already and was tried above.
+/// `None` where no claim names the client, or its delegation is recorded and was tried already.
 fn by_may_act(input: &DecisionInput<'_>, act: &Act) -> Option<Result<ExchangeDecision, Refusal>> {
     let subject = input.subject;
     let client_id = &input.client.client_id;
     let id = may_act_id(subject, client_id)?;
-    // A request that names a delegation rests on that one alone.
+    // A request that names a delegation uses only this delegation.
     if input.named.is_some() || find(input.paths, &id).is_some() {
         return None;
     }
@@ -267,7 +259,7 @@ fn by_may_act(input: &DecisionInput<'_>, act: &Act) -> Option<Result<ExchangeDec
     Some(decided)
 }
 
-/// The meet of everything that went in, and what of it is asked for.
+/// Intersects all inputs and grants the request within the result.
 fn grant(
     input: &DecisionInput<'_>,
     path: Option<&DelegationPath>,
@@ -323,12 +315,11 @@ impl Bounds {
     }
 }
 
-/// Whether a request of this client needs a proof.
 pub fn needs_proof(client: &Client) -> bool {
     client.dpop == DpopPolicy::Required || client.auth == super::client::AuthMethod::None
 }
 
-/// The principal that a client of ours is.
+/// The principal of a client of this server.
 pub fn principal_of(client: &Client, issuer: &str) -> Principal {
     Principal::new(issuer, client.client_id.clone())
 }

@@ -1,5 +1,5 @@
-//! Properties of the decision, over made-up tokens, clients, delegations and requests: what comes out is never wider than
-//! anything that went in (standards TE-42), and a chain grows by exactly one actor or not at all (TE-40).
+//! Properties of the decision, over generated tokens, clients, delegations and requests. A decision never exceeds an
+//! input, and a chain grows by exactly one actor or not at all (RFC 8693 §4.1).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ fn alice() -> Principal {
     Principal::new("https://idp.example.com", "alice")
 }
 
-/// Often all of them, now and then none: else hardly anything would be granted, or nothing ever refused.
+/// Often all names, sometimes none: otherwise hardly any request would be granted, or none refused.
 fn names(of: &'static [&'static str]) -> impl Strategy<Value = BTreeSet<String>> {
     let all = Just(of.to_vec());
     let some = proptest::sample::subsequence(of, 0..=of.len());
@@ -85,7 +85,7 @@ fn act(actors: &[&str]) -> Option<Act> {
     })
 }
 
-/// A token of ours with so many actors, under the delegation that has as many ancestors.
+/// A token of this server with a number of actors, under the delegation with as many ancestors.
 fn subject() -> impl Strategy<Value = VerifiedSubject> {
     let parts = (1usize..3, limit(&SCOPES), limit(&TARGETS), -10i64..900, capability());
     parts.prop_map(|(depth, scopes, audiences, life, capability)| {
@@ -110,7 +110,7 @@ fn subject() -> impl Strategy<Value = VerifiedSubject> {
     })
 }
 
-/// A path of delegations from Alice through the agents, one below the other.
+/// A path of delegations from Alice through the agents, each the child of the one before.
 fn path() -> impl Strategy<Value = DelegationPath> {
     let terms = (limit(&SCOPES), limit(&TARGETS), proptest::option::of(0u32..6), capability()).prop_map(
         |(scopes, audiences, max_depth, ceiling)| {
@@ -130,7 +130,7 @@ fn path() -> impl Strategy<Value = DelegationPath> {
                 parent: n.checked_sub(1).map(|above| ids[above].clone()),
                 root: alice(),
                 delegator,
-                // The last one may lead back to somebody who acts already, which the decision has to see.
+                // The last delegation may lead back to an earlier actor, which the decision has to detect.
                 delegate: if n == 2 { last.to_owned() } else { AGENTS[n].to_owned() },
                 terms,
                 origin: Provenance::Declared,
@@ -142,7 +142,7 @@ fn path() -> impl Strategy<Value = DelegationPath> {
                 facts: DelegationRecord {
                     activated_at: Some(now()),
                     expires_at: now() + Duration::seconds(life),
-                    // Rarely, or hardly anything would be granted.
+                    // Rarely: otherwise hardly any request would be granted.
                     revoked_at: (revoked && life % 5 == 0).then(now),
                     principal_revoked_at: None,
                     key_rotating: false,
@@ -158,7 +158,7 @@ fn path() -> impl Strategy<Value = DelegationPath> {
     })
 }
 
-/// The path and everything above it, each with its own ancestors: what a store might find.
+/// The path and all its prefixes: the delegations that a store may return.
 fn every_path(path: &DelegationPath) -> Vec<DelegationPath> {
     (1..=path.0.len()).map(|length| DelegationPath(path.0[..length].to_vec())).collect()
 }
@@ -231,7 +231,7 @@ proptest! {
         prop_assert!(wanted.capability.is_none() || wanted.capability == decision.capability);
         let reserved = decision.scopes.contains("b") || capability_levels().reaches(&decision.capability, "mutate");
         prop_assert_eq!(&decision.ceremonies, &if reserved { decision.path.clone() } else { Vec::new() });
-        // Asked for: exactly that, nothing cut in silence.
+        // A requested value is granted exactly, never narrowed silently.
         prop_assert!(wanted.scopes.is_none() || wanted.scopes.as_ref() == Some(&decision.scopes));
         prop_assert!(wanted.audiences.is_none() || wanted.audiences.as_ref() == Some(&decision.audiences));
         let depth = decision.act.as_ref().map_or(0, Act::depth);

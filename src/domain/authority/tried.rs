@@ -1,4 +1,4 @@
-//! Another holder's token: delegations are tried, narrowest first, and a claim of the token after them.
+//! Another holder's token: tries delegations, narrowest first, then a `may_act` claim of the token.
 
 use super::{
     DecisionInput, ExchangeDecision, acts_already, add_actor, by_may_act, check_depth, gives_authority,
@@ -9,20 +9,20 @@ use crate::domain::refusal::Refusal;
 use crate::domain::subject::TokenSource;
 use crate::protocol::access_token::Act;
 
-/// What came of the delegations that were tried so far. They may come in pages, narrowest first.
+/// The results of the delegations tried so far. Delegations may come in pages, narrowest first.
 #[derive(Debug, Default)]
 pub struct Tried {
-    /// The first that grants the request once its delegator has confirmed this use.
+    /// The first decision that only needs confirmations.
     reserved: Option<ExchangeDecision>,
-    /// Why the first one does not grant it.
+    /// The first refusal.
     refusal: Option<Refusal>,
 }
 
 impl Tried {
-    /// Tries one more page. The first delegation that grants the request as it is decides it.
+    /// Tries one more page. The first delegation that grants the request without a confirmation decides it.
     ///
     /// # Errors
-    /// A refusal that no delegation changes.
+    /// A refusal that no delegation can change.
     pub fn page(&mut self, input: &DecisionInput<'_>) -> Result<Option<ExchangeDecision>, Refusal> {
         input.subject.validity.check(input.now).map_err(Refusal::SubjectTokenInvalid)?;
         if input.subject.is_held_by(&input.client.client_id, input.issuer) {
@@ -42,8 +42,8 @@ impl Tried {
         Ok(None)
     }
 
-    /// Decides when there is no delegation left to try: a confirmation is asked for, or a `may_act` claim gives the
-    /// authority, or nothing does.
+    /// Decides after the last delegation: the request needs a confirmation, or a `may_act` claim gives the authority,
+    /// or the request is refused.
     ///
     /// # Errors
     /// The refusal of the narrowest delegation.
@@ -69,7 +69,7 @@ impl Tried {
     }
 }
 
-/// Rule 2: another holder's token. Whether the client may become an actor of it at all.
+/// Rule 2: another holder's token. Checks whether the client may become an actor of it at all.
 fn check_hop(input: &DecisionInput<'_>) -> Result<(), Refusal> {
     if matches!(input.subject.source, TokenSource::TrustedIssuer { .. }) && input.subject.act.is_some() {
         return Err(Refusal::ActorOfOtherIssuer);
@@ -91,8 +91,8 @@ fn by_delegation(
     grant(input, Some(path), Some(act.clone()))
 }
 
-/// A token of another issuer that is bound to a key is of use to the holder of that key alone (RFC 9449 §6.1). A
-/// delegation lets a bound token of ours pass from one holder to the next; of other issuers' tokens it says nothing.
+/// A key-bound token of a trusted issuer can be used only by the holder of the key (RFC 9449 §6.1). A delegation lets
+/// the next holder use a bound token of this server, but no token of another issuer.
 fn check_key_of_trusted_issuer_token(input: &DecisionInput<'_>) -> Result<(), Refusal> {
     match (&input.subject.source, &input.subject.jkt, input.jkt) {
         (TokenSource::Local { .. }, ..) | (_, None, _) => Ok(()),
@@ -102,7 +102,7 @@ fn check_key_of_trusted_issuer_token(input: &DecisionInput<'_>) -> Result<(), Re
     }
 }
 
-/// RFC 8693 §4.4: whom `may_act` does not name may not act, whatever delegations there are.
+/// RFC 8693 §4.4: a client that `may_act` does not name may not act, whatever delegations exist.
 fn check_may_act(input: &DecisionInput<'_>) -> Result<(), Refusal> {
     match &input.subject.source {
         TokenSource::TrustedIssuer { may_act: Some(claim), .. }

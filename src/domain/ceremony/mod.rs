@@ -1,4 +1,4 @@
-//! Ceremonies: fresh confirmations by a delegator, each for one use of what its delegation reserves for them.
+//! Ceremonies: fresh confirmations by a delegator, each for one use of what the delegation reserves for confirmation.
 
 pub mod store;
 
@@ -12,18 +12,14 @@ use super::capability::Ceiling;
 use crate::platform::digest::sha256;
 use crate::protocol::authorization_details::Details;
 
-/// Where a ceremony stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Waits for the delegator.
     Pending,
-    /// May be used once.
     Approved,
-    /// The delegator said no.
     Denied,
     Used,
-    /// Nobody decided, or nobody used it, in time.
+    /// Expired before it was decided or used.
     Expired,
 }
 
@@ -39,59 +35,53 @@ impl Stage {
     }
 }
 
-/// A confirmation that was asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ceremony {
     pub id: Uuid,
     /// The delegation whose delegator has to confirm.
     pub delegation_id: String,
     pub client_id: String,
-    /// Stands for who asks for what under which key.
+    /// Digest of the matter; see [`Matter::fingerprint`].
     pub fingerprint: [u8; 32],
-    /// Scopes of the token.
+    /// Scopes of the token to be issued.
     pub scopes: BTreeSet<String>,
     pub audiences: BTreeSet<String>,
-    /// Its `authorization_details`.
+    /// `authorization_details` of the token to be issued.
     pub details: Option<Details>,
-    /// Its capability.
+    /// Capability of the token to be issued.
     pub capability: Ceiling,
-    /// When it was asked for.
     pub requested_at: OffsetDateTime,
-    /// Until when it can be decided and used.
+    /// Until then it can be decided and used.
     pub expires_at: OffsetDateTime,
-    /// When it was approved.
     pub approved_at: Option<OffsetDateTime>,
-    /// When it was denied.
     pub denied_at: Option<OffsetDateTime>,
-    /// When it was used.
     pub used_at: Option<OffsetDateTime>,
 }
 
-/// A confirmation that is to be asked for, and how many may wait.
+/// A confirmation to request, with the limits of pending confirmations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asking {
-    /// The confirmation.
     pub ceremony: Ceremony,
-    /// How many may wait at its delegation.
+    /// Maximum number of pending confirmations at the delegation.
     pub most: usize,
-    /// How many of these its client may have asked for.
+    /// Maximum number of these that the client may have requested.
     pub most_of_client: usize,
 }
 
-/// A confirmation that was not used yet and can be decided or used.
+/// A confirmation that is neither used nor expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
     /// The delegation whose delegator confirms.
     pub delegation_id: String,
     pub client_id: String,
-    /// Stands for who asks for what under which key.
+    /// Digest of the matter; see [`Matter::fingerprint`].
     pub fingerprint: [u8; 32],
     /// Pending, approved or denied.
     pub stage: Stage,
 }
 
 impl Ceremony {
-    /// What others have to know of it while it is open.
+    /// The data that other requests need while the confirmation is open.
     pub fn open(&self, now: OffsetDateTime) -> Open {
         Open {
             delegation_id: self.delegation_id.clone(),
@@ -101,7 +91,6 @@ impl Ceremony {
         }
     }
 
-    /// Where it stands at an instant.
     pub fn stage(&self, now: OffsetDateTime) -> Stage {
         if self.used_at.is_some() {
             Stage::Used
@@ -117,27 +106,25 @@ impl Ceremony {
     }
 }
 
-/// What a confirmation is about: an exchange that asks for anything else needs another.
+/// The matter of a confirmation: an exchange that differs in any member needs another confirmation.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Matter<'a> {
-    /// The delegation.
     pub delegation_id: &'a str,
     pub client_id: &'a str,
-    /// Under which key.
+    /// Thumbprint of the DPoP key.
     pub jkt: Option<&'a str>,
-    /// The delegation that the token would be issued under.
+    /// The delegation under which the token would be issued.
     pub issued_under: &'a str,
     pub scopes: &'a BTreeSet<String>,
     pub audiences: &'a BTreeSet<String>,
-    /// `authorization_details`.
     pub details: Option<&'a Details>,
     pub capability: Option<&'a str>,
 }
 
 impl Matter<'_> {
-    /// A digest over all of it. JSON keeps the parts apart; the members come in a fixed order.
+    /// A digest of all members. JSON separates the members unambiguously, in a fixed order.
     pub fn fingerprint(&self) -> [u8; 32] {
-        // Texts and lists of texts always have a JSON form.
+        // Strings and lists of strings always serialize.
         sha256(&[serde_json::to_string(self).unwrap_or_default().as_bytes()])
     }
 }

@@ -53,7 +53,6 @@ impl TryFrom<Row> for Ceremony {
     }
 }
 
-/// Inserts one that was asked for.
 pub async fn insert(connection: &mut PgConnection, one: &Ceremony) -> Result<(), Fault> {
     let details = one.details.as_ref().map(serde_json::to_value).transpose().context("writing a ceremony")?;
     sqlx::query(
@@ -76,7 +75,7 @@ pub async fn insert(connection: &mut PgConnection, one: &Ceremony) -> Result<(),
     Ok(())
 }
 
-/// The newest about this matter that has neither been used nor expired.
+/// The confirmation of this matter that is neither used nor expired: approved ones first, then the newest.
 pub async fn open(
     connection: &mut PgConnection,
     (delegation_id, client_id): (&str, &str),
@@ -97,7 +96,6 @@ pub async fn open(
     row.map(Ceremony::try_from).transpose()
 }
 
-/// One of a delegation.
 pub async fn find(
     connection: &mut PgConnection,
     delegation_id: &str,
@@ -111,7 +109,7 @@ pub async fn find(
     row.map(Ceremony::try_from).transpose()
 }
 
-/// The delegation whose delegator is asked for one.
+/// The delegation whose delegator decides the confirmation.
 pub async fn delegation_of(connection: &mut PgConnection, id: Uuid) -> Result<Option<String>, Fault> {
     let found = sqlx::query_scalar("SELECT delegation_id FROM ceremony WHERE id = $1")
         .bind(id)
@@ -120,7 +118,7 @@ pub async fn delegation_of(connection: &mut PgConnection, id: Uuid) -> Result<Op
     Ok(found)
 }
 
-/// Those of a delegation, newest first, behind an instant and an id, at most so many.
+/// Confirmations of a delegation, newest first, after a time and an id; at most `most`.
 pub async fn list(
     connection: &mut PgConnection,
     delegation_id: &str,
@@ -141,8 +139,9 @@ pub async fn list(
     rows.into_iter().map(Ceremony::try_from).collect()
 }
 
-/// Waits for its turn to ask for confirmations at these delegations, and reads what is open there. The turn lasts until the
-/// transaction ends. Whoever takes such turns takes them in this order, and before any other lock but the gate's.
+/// Waits for its turn to request confirmations at these delegations, and reads the open ones. The turn lasts until
+/// the transaction ends. Turns are taken in the order of their keys, and before any other lock except the authority
+/// lock.
 pub async fn lock_open(
     connection: &mut PgConnection,
     delegations: &[&str],
@@ -165,7 +164,7 @@ pub async fn lock_open(
     rows.into_iter().map(|row| Ok(Ceremony::try_from(row)?.open(now))).collect()
 }
 
-/// Decides one that is pending; `false` if it is not any more.
+/// Decides a pending confirmation; `false` if it is no longer pending.
 pub async fn mark_decided(
     connection: &mut PgConnection,
     id: Uuid,
@@ -185,7 +184,7 @@ pub async fn mark_decided(
     Ok(done.rows_affected() == 1)
 }
 
-/// Notes that they were used. That each is used once is seen to by the ledger, which has locked those that were not.
+/// Marks confirmations as used. The ledger has locked the unused ones, so that each is used once.
 pub async fn mark_used(
     connection: &mut PgConnection,
     ids: &[Uuid],

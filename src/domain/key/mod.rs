@@ -1,4 +1,4 @@
-//! Our signing keys: next → active → retiring → removed.
+//! Signing keys of this server: next → active → retiring → removed.
 
 pub mod store;
 
@@ -13,53 +13,45 @@ use zeroize::Zeroizing;
 use crate::platform::fault::Fault;
 use crate::platform::jose::{PublicKey, SealingKey, SigningAlg, SigningKey};
 
-/// What a key signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Purpose {
     /// Access tokens; published in the JWKS.
     Token,
-    /// Checkpoints of the log.
+    /// Checkpoints of the transparency log.
     Checkpoint,
 }
 
-/// Where a key stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {
     /// Published, does not sign yet.
     Next,
     Active,
-    /// Published while tokens that it signed live.
+    /// Published while tokens that it signed are valid.
     Retiring,
     Removed,
 }
 
-/// A key as it is stored.
 #[derive(Debug, Clone)]
 pub struct StoredKey {
     pub kid: String,
-    /// What it signs.
     pub purpose: Purpose,
-    /// With which algorithm.
     pub alg: SigningAlg,
-    /// The public half with `alg`, `kid` and `use`.
+    /// The public JWK with `alg`, `kid` and `use`.
     pub public_jwk: Value,
-    /// The private half.
+    /// The private JWK, sealed under the master key.
     pub sealed: String,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// When it began to sign.
     pub activated_at: Option<OffsetDateTime>,
-    /// When it ceased to sign.
     pub retired_at: Option<OffsetDateTime>,
-    /// When it left the JWKS.
+    /// When it was removed from the JWKS.
     pub removed_at: Option<OffsetDateTime>,
 }
 
 impl StoredKey {
-    /// Makes a key and seals it.
+    /// Generates a key and seals its private JWK.
     pub fn generate(
         purpose: Purpose,
         alg: SigningAlg,
@@ -81,18 +73,16 @@ impl StoredKey {
         })
     }
 
-    /// Opens the private half.
     pub fn open(&self, seal: &SealingKey) -> Result<SigningKey, Fault> {
         let private = seal.open(&row_name(&self.kid), &self.sealed)?;
         SigningKey::from_private(self.alg, &private)
     }
 
-    /// The same private half, sealed by the present master key.
+    /// Seals the same private key under the present master key.
     pub fn sealed_anew(&self, seal: &SealingKey) -> Result<String, Fault> {
         seal.seal(&row_name(&self.kid), &seal.open(&row_name(&self.kid), &self.sealed)?)
     }
 
-    /// Where it stands.
     pub fn state(&self) -> KeyState {
         match (self.activated_at, self.retired_at, self.removed_at) {
             (_, _, Some(_)) => KeyState::Removed,
@@ -103,18 +93,16 @@ impl StoredKey {
     }
 }
 
-/// The name of the secret that decides where in a status list the next token has its place. It is stored, for it must not
-/// change with the master key: two tokens would get the same place.
+/// Name of the secret that determines the status index of each new token. It is stored because a change with the
+/// master key would assign the same index to two tokens.
 pub const PLACES: &str = "status_places";
 
-/// The name of the secret that is the key of the MACs of rows. It is stored, so that rows stay authentic when the master key
-/// is replaced.
+/// Name of the secret for row MACs. It is stored so that rows stay authentic when the master key is replaced.
 pub const ROW_MAC: &str = "row_mac";
 
-/// All secrets that servers share.
 pub const SHARED_SECRETS: [&str; 2] = [PLACES, ROW_MAC];
 
-/// Opens a secret that all servers share, of 32 bytes.
+/// Opens a 32-byte secret that all servers share.
 pub async fn shared_secret(
     connection: &mut PgConnection,
     seal: &SealingKey,
@@ -127,24 +115,23 @@ pub async fn shared_secret(
     bytes.map(Zeroizing::new).map_err(|_| Fault::new(format!("the secret {name} has not 32 bytes")))
 }
 
-/// The name under which a secret that all servers share is sealed.
+/// The additional authenticated data of a shared secret.
 pub fn secret_row(name: &str) -> String {
     format!("server_secret/{name}")
 }
 
-/// The name under which a key's private half is sealed.
+/// The additional authenticated data of a private key.
 fn row_name(kid: &str) -> String {
     format!("signing_key/{kid}")
 }
 
-/// The keys as a running server uses them.
+/// The opened keys of a running server.
 #[derive(Debug)]
 pub struct Keyring {
-    /// Signs tokens.
     pub active: SigningKey,
-    /// Verifies tokens, by `kid`: next, active and retiring.
+    /// Keys that verify tokens, by `kid`: next, active and retiring.
     pub verifying: HashMap<String, PublicKey>,
-    /// The JWK Set that is published.
+    /// The published JWK Set.
     pub jwks: Value,
 }
 
@@ -152,7 +139,7 @@ impl Keyring {
     /// Opens the token keys that are not removed.
     ///
     /// # Errors
-    /// A fault if none is active, or the master key is another one than they were sealed under.
+    /// A fault if no key is active, or the keys were sealed under another master key.
     pub fn open(keys: &[StoredKey], seal: &SealingKey) -> Result<Self, Fault> {
         let published: Vec<&StoredKey> = keys
             .iter()
@@ -162,8 +149,8 @@ impl Keyring {
         let mut verifying = HashMap::new();
         let mut list = Vec::new();
         for stored in published {
-            // The public half comes out of the seal too: whoever can write to the database but does not have the master
-            // key cannot plant a key of his own.
+            // The public key also comes from the seal: a writer with access to the database but without the master
+            // key cannot add a key.
             let key = stored.open(seal)?;
             verifying.insert(key.kid().to_owned(), key.public().clone());
             list.push(key.public_jwk());

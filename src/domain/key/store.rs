@@ -44,13 +44,12 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<StoredKey>, Fault
         .collect()
 }
 
-/// A secret that all servers share, sealed by the master key.
 pub async fn find_secret(connection: &mut PgConnection, name: &str) -> Result<Option<String>, Fault> {
     let found = sqlx::query_scalar("SELECT sealed FROM server_secret WHERE name = $1").bind(name);
     Ok(found.fetch_optional(connection).await?)
 }
 
-/// Stores one, or the same one sealed anew.
+/// Stores a secret, or replaces it by the same secret sealed again.
 pub async fn put_secret(connection: &mut PgConnection, name: &str, sealed: &str) -> Result<(), Fault> {
     sqlx::query(
         "INSERT INTO server_secret (name, sealed) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed",
@@ -62,7 +61,7 @@ pub async fn put_secret(connection: &mut PgConnection, name: &str, sealed: &str)
     Ok(())
 }
 
-/// The same key, sealed anew.
+/// Replaces a private key by the same key sealed again.
 pub async fn put_sealed(connection: &mut PgConnection, kid: &str, sealed: &str) -> Result<(), Fault> {
     sqlx::query("UPDATE signing_key SET sealed = $2 WHERE kid = $1")
         .bind(kid)
@@ -72,7 +71,7 @@ pub async fn put_sealed(connection: &mut PgConnection, kid: &str, sealed: &str) 
     Ok(())
 }
 
-/// Keeps others from changing keys until the transaction ends; those that only read go on.
+/// Locks out other changes of keys until the transaction ends; readers continue.
 pub async fn lock(connection: &mut PgConnection) -> Result<(), Fault> {
     sqlx::query("LOCK TABLE signing_key IN SHARE ROW EXCLUSIVE MODE").execute(connection).await?;
     Ok(())
@@ -95,7 +94,7 @@ pub async fn insert(connection: &mut PgConnection, key: &StoredKey) -> Result<()
     Ok(())
 }
 
-/// Lets the next key sign.
+/// Activates the next key.
 pub async fn mark_active(
     connection: &mut PgConnection,
     kid: &str,
@@ -110,7 +109,7 @@ pub async fn mark_active(
     Ok(done.rows_affected() == 1)
 }
 
-/// Lets the active key sign no more.
+/// Retires the active key: it signs no further tokens.
 pub async fn mark_retired(
     connection: &mut PgConnection,
     kid: &str,
@@ -124,7 +123,7 @@ pub async fn mark_retired(
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes a retiring key, unless a token that it signed is alive.
+/// Removes a retiring key, unless a token that it signed has not expired.
 pub async fn mark_removed(
     connection: &mut PgConnection,
     kid: &str,

@@ -181,8 +181,8 @@ impl Ledger {
     /// Records an entry; returns when the entry is durable.
     ///
     /// # Errors
-    /// [`LedgerError::Full`] at once when the queue is full, [`LedgerError::Failed`] when the database fails or does not
-    /// answer in time.
+    /// [`LedgerError::Full`] at once if the queue is full; [`LedgerError::Failed`] if the database fails or does not
+    /// respond in time.
     pub async fn record(&self, entry: Entry) -> Result<CommitOutcome, LedgerError> {
         self.enqueue(entry)?.await
     }

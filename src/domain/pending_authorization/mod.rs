@@ -1,5 +1,5 @@
-//! Authorizations under way at providers (RFC 6749 §4.1): what has to be the same when a browser comes back, and the code
-//! by which an owner finishes what another browser has brought.
+//! Pending authorizations at providers (RFC 6749 §4.1): the data that the callback is checked against, and the code
+//! with which the owner confirms an authorization that came back in another browser.
 
 pub mod store;
 
@@ -16,52 +16,47 @@ use crate::platform::fault::Fault;
 use crate::platform::{base64url, random, secret};
 use crate::protocol::canonical_json;
 
-/// As many may be under way for one owner; one more ends the oldest.
+/// Maximum number for each owner; a further one removes the oldest.
 pub const MOST: i64 = 20;
-/// As many wrong codes end one.
+/// Wrong codes after which an authorization ends.
 pub const MAX_ATTEMPTS: i32 = 5;
 
-/// An authorization under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingAuthorization {
-    /// SHA-256 of the `state` that went out.
+    /// SHA-256 of the `state` parameter.
     pub state: [u8; 32],
-    /// The connection that is to be, or that gets another credential.
+    /// The connection to create, or to give another credential.
     pub connection: String,
-    /// Where it leads.
     pub provider: String,
-    /// Who authorizes.
     pub owner: Principal,
-    /// How the connection shall be called; absent means as it is.
+    /// The name for the connection; `None`: unchanged.
     pub name: Option<String>,
-    /// What was asked for.
+    /// The requested scopes.
     pub scopes: BTreeSet<String>,
-    /// SHA-256 of the secret of the browser in which it began.
+    /// SHA-256 of the binding secret of the browser that started the authorization.
     pub browser_binding_hash: [u8; 32],
-    /// Since when its owner was who it is.
+    /// Time of the owner's authentication.
     pub owner_authenticated_at: OffsetDateTime,
-    /// What only we may read.
+    /// The sealed secrets; see [`Stage`].
     pub sealed: Sealed,
-    /// When it began.
     pub created_at: OffsetDateTime,
-    /// When it is over.
     pub expires_at: OffsetDateTime,
-    /// Wrong codes so far.
+    /// The number of wrong codes.
     pub attempts: i32,
 }
 
-/// How far one is, which says what is sealed.
+/// The stage of an authorization, which determines the sealed data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The PKCE verifier.
+    /// Sealed: the PKCE verifier.
     Requested,
-    /// [`PendingCode`].
+    /// Sealed: a [`PendingCode`].
     CodeReceived,
 }
 
 impl PendingAuthorization {
-    /// What its secrets are sealed for: whoever writes to the database alone can give an authorization to nobody else, to
-    /// no other browser, and not widen it.
+    /// The additional authenticated data of the secrets. A writer with access to the database alone cannot give an
+    /// authorization to another owner or browser, nor widen it.
     pub fn aad(&self, stage: Stage) -> Result<String, Fault> {
         let name = match stage {
             Stage::Requested => "requested",
@@ -80,30 +75,26 @@ impl PendingAuthorization {
         Ok(format!("pending_authorization/{name}/{}", base64url::encode(digest)))
     }
 
-    /// Whether one of the secrets that a browser brings is that of the browser in which it began.
+    /// Whether the browser with these binding secrets started the authorization.
     pub fn began_in(&self, brought: &[String]) -> bool {
         brought.iter().any(|one| secret::equal(&sha256(&[one.as_bytes()]), &self.browser_binding_hash))
     }
 }
 
-/// What another browser has brought, until its owner finishes it.
+/// An authorization code that came back in another browser and waits for the owner's confirmation.
 pub struct PendingCode {
-    /// The PKCE verifier.
     pub verifier: Zeroizing<String>,
-    /// The authorization code.
     pub code: Zeroizing<String>,
-    /// What finishes it.
+    /// The code that the owner types to confirm.
     pub finish: Zeroizing<String>,
 }
 
 impl PendingCode {
-    /// Writes it, to be sealed.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let parts = [self.verifier.as_bytes(), b"\n", self.finish.as_bytes(), b"\n", self.code.as_bytes()];
         Zeroizing::new(parts.concat())
     }
 
-    /// Reads what was written.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Fault> {
         let malformed = || Fault::new("an authorization that waits is malformed");
         let text = std::str::from_utf8(bytes).map_err(|_| malformed())?;
@@ -114,7 +105,7 @@ impl PendingCode {
         }
     }
 
-    /// Whether this is what finishes it, however it is typed.
+    /// Whether the owner typed the confirmation code: hyphens, spaces and case do not matter, O is 0, I and L are 1.
     pub fn is_finished_by(&self, typed: &str) -> bool {
         let plain = |text: &str| -> Zeroizing<String> {
             let letters =
@@ -131,7 +122,7 @@ impl PendingCode {
     }
 }
 
-/// 60 random bits for typing: three groups of four, without letters that look like others.
+/// 60 random bits for typing: three groups of four characters, without letters that look alike.
 pub fn finish_code() -> Result<Zeroizing<String>, Fault> {
     const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let random = Zeroizing::new(random::bytes::<12>()?);

@@ -51,7 +51,8 @@ impl TryFrom<Row> for PendingAuthorization {
     }
 }
 
-/// Inserts one. Another one for the same connection ends, and the oldest of the same owner if there are too many.
+/// Inserts an authorization. Removes another one for the same connection, and the oldest of the same owner above the
+/// maximum.
 pub async fn put(connection: &mut PgConnection, one: &PendingAuthorization) -> Result<(), Fault> {
     sqlx::query("DELETE FROM pending_authorization WHERE connection = $1")
         .bind(&one.connection)
@@ -91,7 +92,7 @@ pub async fn put(connection: &mut PgConnection, one: &PendingAuthorization) -> R
     Ok(())
 }
 
-/// One that a browser comes back for; nobody else does until the transaction ends.
+/// The authorization of a callback, locked until the transaction ends.
 pub async fn find_for_update(
     connection: &mut PgConnection,
     state: [u8; 32],
@@ -107,7 +108,7 @@ pub async fn find_for_update(
     row.map(PendingAuthorization::try_from).transpose()
 }
 
-/// One that another browser has come back for, and that waits for its owner.
+/// An authorization with a code that waits for its owner, locked until the transaction ends.
 pub async fn find_pending_code_for_update(
     connection: &mut PgConnection,
     (id, owner): (&str, &Principal),
@@ -127,7 +128,7 @@ pub async fn find_pending_code_for_update(
     row.map(PendingAuthorization::try_from).transpose()
 }
 
-/// Ends one: it has been used, or refused.
+/// Removes an authorization that was used or refused.
 pub async fn mark_used(connection: &mut PgConnection, state: [u8; 32]) -> Result<bool, Fault> {
     let done = sqlx::query("DELETE FROM pending_authorization WHERE state = $1")
         .bind(state.as_slice())
@@ -136,7 +137,7 @@ pub async fn mark_used(connection: &mut PgConnection, state: [u8; 32]) -> Result
     Ok(done.rows_affected() == 1)
 }
 
-/// Keeps what another browser has brought, for its owner to finish.
+/// Stores the code that another browser received, until the owner confirms.
 pub async fn mark_code_received(
     connection: &mut PgConnection,
     (state, sealed): ([u8; 32], &Sealed),
@@ -156,7 +157,6 @@ pub async fn mark_code_received(
     Ok(done.rows_affected() == 1)
 }
 
-/// Counts a wrong code.
 pub async fn mark_attempted(connection: &mut PgConnection, state: [u8; 32]) -> Result<bool, Fault> {
     let done = sqlx::query("UPDATE pending_authorization SET attempts = attempts + 1 WHERE state = $1")
         .bind(state.as_slice())

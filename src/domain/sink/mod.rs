@@ -1,4 +1,4 @@
-//! Sinks: where the log is sent as it grows, event by event and in order; and what becomes of events that they do not take.
+//! Sinks receive the audit log as it grows, event by event and in order. Undeliverable events become dead letters.
 
 pub mod store;
 
@@ -17,11 +17,10 @@ use crate::platform::fault::{Context, Fault};
 use crate::protocol::standard_webhooks::Secret;
 use crate::protocol::{cef, ocsf};
 
-/// How long the secret before the present one signs, too.
+/// After a rotation, the previous secret signs too for this time.
 pub const OVERLAP: Duration = Duration::hours(24);
-/// Between the first attempt and the second; each pause is twice the one before.
+/// Pause between the first attempt and the second; each further pause doubles.
 const FIRST_PAUSE: Duration = Duration::seconds(5);
-/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::hours(1);
 
 /// Format of the events that a sink receives.
@@ -63,48 +62,43 @@ impl Format {
     }
 }
 
-/// A sink as it is stored.
 #[derive(Debug, Clone)]
 pub struct Sink {
     pub id: String,
-    /// Where events are posted.
+    /// URL to which events are posted.
     pub url: String,
-    /// In which form.
     pub format: Format,
-    /// Which of them, by name.
+    /// Filter parameters by name.
     pub filter: Map<String, Value>,
     pub sealed: Sealed,
-    /// Since when nothing is sent there, and why.
+    /// Since when the sink is disabled, and why.
     pub disabled: Option<(OffsetDateTime, String)>,
-    /// The next event to send.
+    /// Sequence number of the next event to send.
     pub cursor: u64,
-    /// How often that was tried in vain.
+    /// Failed attempts for the next event.
     pub attempts: u32,
-    /// When it is tried again.
     pub next_attempt_at: Option<OffsetDateTime>,
-    /// What went wrong last.
     pub last_error: Option<String>,
-    /// When the last event was taken.
+    /// When the last event was delivered.
     pub delivered_at: Option<OffsetDateTime>,
 }
 
 impl Sink {
-    /// Which events it gets.
     pub fn filter(&self) -> Result<Filter, Fault> {
         read_filter(&self.filter).map_err(|why| Fault::new(format!("sink {}: {why}", self.id)))
     }
 
-    /// Where it points, without what may be a secret.
+    /// Host of the URL, without path and query, which may be secret.
     pub fn host(&self) -> Option<String> {
         url::Url::parse(&self.url).ok()?.host_str().map(str::to_owned)
     }
 
-    /// The same with its scheme.
+    /// Origin of the URL, without path and query.
     pub fn origin(&self) -> Option<String> {
         url::Url::parse(&self.url).ok().map(|url| url.origin().ascii_serialization())
     }
 
-    /// As it is shown: without its secrets.
+    /// The representation in the API, without secrets.
     pub fn view(&self, dead_letters: i64) -> Value {
         json!({
             "id": self.id, "url": self.url, "format": self.format, "filter": self.filter,
@@ -120,7 +114,7 @@ impl Sink {
     }
 }
 
-/// Reads a filter as it is declared: parameters by name, as in a query.
+/// Parses a declared filter, which has the parameters of a query.
 pub fn read_filter(parameters: &Map<String, Value>) -> Result<Filter, String> {
     let mut filter = Filter::default();
     for (name, value) in parameters {
@@ -135,19 +129,17 @@ pub fn read_filter(parameters: &Map<String, Value>) -> Result<Filter, String> {
     Ok(filter)
 }
 
-/// Whether a text is usable as a sink's name.
 pub fn is_id(text: &str) -> bool {
     super::provider::is_id(text)
 }
 
-/// What signs for a sink: its secret and, for a while, the one before.
+/// Secrets that sign deliveries: the current one and, after a rotation, the previous one.
 #[derive(Debug)]
 pub struct SigningSecrets {
-    /// The present one.
     pub current: Secret,
-    /// The one before, and until when it signs.
+    /// The previous secret, and until when it signs.
     pub previous: Option<(Secret, OffsetDateTime)>,
-    /// The secret that was declared last. A declaration that still has it does not replace a rotated one.
+    /// The secret of the last manifest. A manifest that still has this secret does not replace a rotated one.
     pub declared: Option<Secret>,
 }
 
@@ -162,28 +154,28 @@ struct Stored {
 }
 
 impl SigningSecrets {
-    /// One that was made here.
+    /// With a generated secret.
     pub fn made(current: Secret) -> Self {
         Self { current, previous: None, declared: None }
     }
 
-    /// One that was declared.
+    /// With a secret from a manifest.
     pub fn declared(current: Secret) -> Self {
         Self { declared: Some(current.clone()), current, previous: None }
     }
 
-    /// Another one in its place, beside which it signs for a while.
+    /// Rotates to `next`; the present secret signs too until the overlap is over.
     pub fn followed_by(self, next: Secret, now: OffsetDateTime) -> Self {
         Self { current: next, previous: Some((self.current, now + OVERLAP)), declared: self.declared }
     }
 
-    /// Those that sign at an instant, the newest first.
+    /// The secrets that sign at `now`, newest first.
     pub fn active(self, now: OffsetDateTime) -> Vec<Secret> {
         let previous = self.previous.filter(|(_, until)| now < *until).map(|(secret, _)| secret);
         std::iter::once(self.current).chain(previous).collect()
     }
 
-    /// Seals them for a sink, in the transaction that writes them there.
+    /// Seals the secrets, in the transaction that stores them.
     pub async fn seal(
         &self,
         keys: &DataKeys,
@@ -202,7 +194,6 @@ impl SigningSecrets {
         keys.seal(connection, &aad(id), stored.expose_secret().as_bytes()).await
     }
 
-    /// Opens those of a sink.
     pub async fn open(keys: &DataKeys, connection: &mut PgConnection, sink: &Sink) -> Result<Self, Fault> {
         let bytes = keys.open(connection, &aad(&sink.id), &sink.sealed).await?;
         let what = "reading the secret of a sink";
@@ -214,17 +205,17 @@ impl SigningSecrets {
     }
 }
 
-/// What the secrets of a sink are sealed for.
+/// The additional authenticated data of the secrets of a sink.
 pub fn aad(id: &str) -> String {
     format!("audit_sink/{id}")
 }
 
-/// How long to wait after so many attempts in vain: twice as long each time, a little more or less by chance, and at least
-/// as long as the sink asked for; never longer than an hour.
+/// Pause after a number of failed attempts: doubles each time, with jitter, at least the `Retry-After` of the sink,
+/// at most one hour.
 pub fn pause(attempts: u32, chance: u8, retry_after: Option<u64>) -> Duration {
     let doubled = FIRST_PAUSE * 2_i32.saturating_pow(attempts.saturating_sub(1).min(16));
     let whole = doubled.min(LONGEST_PAUSE);
-    // 80 to 100 per cent.
+    // 80 to 100 percent.
     let jittered = whole.checked_sub(whole / 5 * i32::from(chance) / 255).unwrap_or(whole);
     let retry_after = Duration::seconds(i64::try_from(retry_after.unwrap_or_default()).unwrap_or(i64::MAX));
     jittered.max(retry_after).min(LONGEST_PAUSE)

@@ -51,14 +51,13 @@ fn number(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
 }
 
-/// One by its name.
 pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Sink>, Fault> {
     let row: Option<Row> =
         sqlx::query_as("SELECT * FROM audit_sink WHERE id = $1").bind(id).fetch_optional(connection).await?;
     row.map(Sink::try_from).transpose()
 }
 
-/// All of them, with the number of their dead letters.
+/// All sinks, each with the number of its dead letters.
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<(Sink, i64)>, Fault> {
     let rows: Vec<Row> =
         sqlx::query_as("SELECT * FROM audit_sink ORDER BY id").fetch_all(&mut *connection).await?;
@@ -75,8 +74,7 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<(Sink, i64)>, Fau
         .collect()
 }
 
-/// Inserts one, or changes what is declared of it; where it has come to stays as it is. What was tried in vain is tried at
-/// once.
+/// Inserts a sink, or replaces its declared settings; the cursor stays. A failed delivery is retried at once.
 pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime) -> Result<(), Fault> {
     sqlx::query(
         "INSERT INTO audit_sink (id, url, format, filter, sealed, data_key, disabled_at, disabled_reason, cursor,
@@ -102,7 +100,7 @@ pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime)
     Ok(())
 }
 
-/// One that has not been sent everything before a place, and how far it is; those that are sent nothing do not count.
+/// The enabled sink with the smallest cursor below `seq`, and its cursor.
 pub async fn behind(connection: &mut PgConnection, seq: u64) -> Result<Option<(String, i64)>, Fault> {
     let found = sqlx::query_as(
         "SELECT id, cursor FROM audit_sink WHERE disabled_at IS NULL AND cursor < $1 ORDER BY cursor LIMIT 1",
@@ -110,13 +108,13 @@ pub async fn behind(connection: &mut PgConnection, seq: u64) -> Result<Option<(S
     Ok(found.bind(number(seq)).fetch_optional(connection).await?)
 }
 
-/// Removes one with its dead letters; `false` if there is none.
+/// Removes a sink with its dead letters; `false` if it does not exist.
 pub async fn mark_removed(connection: &mut PgConnection, id: &str) -> Result<bool, Fault> {
     let done = sqlx::query("DELETE FROM audit_sink WHERE id = $1").bind(id).execute(connection).await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// The names of those for which there is something to do and nobody does it.
+/// Ids of enabled sinks that have undelivered events and no live lease.
 pub async fn due(connection: &mut PgConnection, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
         "SELECT id FROM audit_sink sink
@@ -128,7 +126,7 @@ pub async fn due(connection: &mut PgConnection, now: OffsetDateTime) -> Result<V
     Ok(ids.bind(now).fetch_all(connection).await?)
 }
 
-/// Takes one for a while; `None` if somebody else has it.
+/// Leases a sink; `None` if another process has the lease, or the sink is disabled.
 pub async fn mark_leased(
     connection: &mut PgConnection,
     (id, lease): (&str, Uuid),
@@ -147,7 +145,6 @@ pub async fn mark_leased(
     row.map(Sink::try_from).transpose()
 }
 
-/// Gives it back.
 pub async fn mark_released(connection: &mut PgConnection, id: &str, lease: Uuid) -> Result<(), Fault> {
     sqlx::query("UPDATE audit_sink SET lease = NULL, lease_until = NULL WHERE id = $1 AND lease = $2")
         .bind(id)
@@ -157,8 +154,8 @@ pub async fn mark_released(connection: &mut PgConnection, id: &str, lease: Uuid)
     Ok(())
 }
 
-/// Everything before `cursor` is done with, and the lease is renewed; the sink as it is now declared, or `None` if it is
-/// not ours any more.
+/// Moves the cursor and renews the lease. Returns the sink as declared at present; `None` if the lease is lost or the
+/// sink is disabled.
 pub async fn mark_delivered(
     connection: &mut PgConnection,
     (id, lease): (&str, Uuid),
@@ -183,7 +180,7 @@ pub async fn mark_delivered(
     row.map(Sink::try_from).transpose()
 }
 
-/// Another attempt was in vain: when the next one is.
+/// Stores a failed attempt and the time of the next one.
 pub async fn mark_failed(
     connection: &mut PgConnection,
     (id, lease): (&str, Uuid),
@@ -203,7 +200,7 @@ pub async fn mark_failed(
     Ok(())
 }
 
-/// Nothing is sent there any more; `false` if that is so already.
+/// Disables a sink; `false` if it is disabled already.
 pub async fn mark_disabled(
     connection: &mut PgConnection,
     id: &str,
@@ -216,21 +213,19 @@ pub async fn mark_disabled(
     Ok(done.bind(id).bind(why).bind(now).execute(connection).await?.rows_affected() == 1)
 }
 
-/// An event that a sink did not take.
+/// An event that a sink did not accept.
 #[derive(Debug, Clone, FromRow)]
 pub struct DeadLetter {
     pub seq: i64,
-    /// How often it was tried.
     pub attempts: i32,
-    /// What went wrong last.
     pub error: String,
-    /// When it was given up.
+    /// When delivery was abandoned.
     pub at: OffsetDateTime,
-    /// Whether it is to be tried again.
+    /// Whether delivery will be retried.
     pub replay: bool,
 }
 
-/// Puts one aside.
+/// Stores a dead letter, or adds the attempts to a stored one.
 pub async fn put_dead_letter(
     connection: &mut PgConnection,
     (id, seq): (&str, u64),
@@ -253,7 +248,7 @@ pub async fn put_dead_letter(
     Ok(())
 }
 
-/// Some of them behind `after`, in order.
+/// Dead letters after sequence number `after`, in order.
 pub async fn dead_letters(
     connection: &mut PgConnection,
     id: &str,
@@ -266,19 +261,18 @@ pub async fn dead_letters(
     Ok(letters.bind(id).bind(after.map_or(-1, number)).bind(most).fetch_all(connection).await?)
 }
 
-/// How many there are.
 pub async fn count_dead_letters(connection: &mut PgConnection, id: &str) -> Result<i64, Fault> {
     let count = sqlx::query_scalar("SELECT count(*) FROM audit_dead_letter WHERE sink = $1");
     Ok(count.bind(id).fetch_one(connection).await?)
 }
 
-/// All of them are to be tried again; gives how many.
+/// Requests another delivery of all dead letters; returns their number.
 pub async fn mark_replay(connection: &mut PgConnection, id: &str) -> Result<u64, Fault> {
     let done = sqlx::query("UPDATE audit_dead_letter SET replay = true WHERE sink = $1 AND NOT replay");
     Ok(done.bind(id).execute(connection).await?.rows_affected())
 }
 
-/// The next that is to be tried again.
+/// Sequence number of the next dead letter to deliver again.
 pub async fn next_replay(connection: &mut PgConnection, id: &str) -> Result<Option<u64>, Fault> {
     let seq: Option<i64> = sqlx::query_scalar(
         "SELECT seq FROM audit_dead_letter WHERE sink = $1 AND replay ORDER BY seq LIMIT 1",
@@ -289,7 +283,7 @@ pub async fn next_replay(connection: &mut PgConnection, id: &str) -> Result<Opti
     seq.map(|seq| u64::try_from(seq).context("reading a dead letter")).transpose()
 }
 
-/// It was taken after all.
+/// Removes a dead letter that was delivered after all.
 pub async fn remove_dead_letter(connection: &mut PgConnection, id: &str, seq: u64) -> Result<(), Fault> {
     sqlx::query("DELETE FROM audit_dead_letter WHERE sink = $1 AND seq = $2")
         .bind(id)

@@ -158,7 +158,8 @@ fn is_plain_segment(segment: &str) -> bool {
 /// Whether some servers may read a non-ASCII character as path syntax: by compatibility (NFKC, Unicode Standard Annex
 /// #15), such as the full-width full stop, or by its appearance.
 fn looks_like_syntax(letter: char) -> bool {
-    // Fraction slash, division slash, big solidus; set minus, big reverse solidus: Windows code pages map them to slashes.
+    // Fraction slash, division slash, big solidus; set minus, big reverse solidus: Windows code pages map them to
+    // slashes.
     const LOOKALIKES: [char; 6] = ['\u{2044}', '\u{2215}', '\u{29f8}', '\u{2216}', '\u{29f5}', '\u{29f9}'];
     !letter.is_ascii()
         && (LOOKALIKES.contains(&letter)
