@@ -1,8 +1,9 @@
-//! Capabilities: an ordered list of names, each of which includes all before it. What is not on the list is below all.
+//! Capabilities: an ordered list of names, each of which includes all lower ones. An unknown name is below all of
+//! them.
 
 use crate::platform::fault::Fault;
 
-/// The highest capability that is allowed, by name; `None` does not restrict.
+/// The highest allowed capability, by name; `None` does not restrict.
 pub type Ceiling = Option<String>;
 
 /// The names, lowest first.
@@ -10,10 +11,10 @@ pub type Ceiling = Option<String>;
 pub struct CapabilityLevels(Vec<String>);
 
 impl CapabilityLevels {
-    /// A ladder of different names.
+    /// Capabilities in ascending order.
     ///
     /// # Errors
-    /// A fault that names the one that is empty or there twice.
+    /// A fault that names the capability that is empty or duplicate.
     pub fn new(names: &[String]) -> Result<Self, Fault> {
         for (place, name) in names.iter().enumerate() {
             if name.is_empty() || names.iter().take(place).any(|other| other == name) {
@@ -25,7 +26,6 @@ impl CapabilityLevels {
         Ok(Self(names.to_vec()))
     }
 
-    /// Whether this is a capability.
     pub fn knows(&self, name: &str) -> bool {
         self.rank(name).is_some()
     }
@@ -35,7 +35,7 @@ impl CapabilityLevels {
         &self.0
     }
 
-    /// What both ceilings allow.
+    /// The lower of two ceilings.
     pub fn intersect(&self, left: &Ceiling, right: &Ceiling) -> Ceiling {
         match (left, right) {
             (None, ceiling) | (ceiling, None) => ceiling.clone(),
@@ -53,7 +53,7 @@ impl CapabilityLevels {
         }
     }
 
-    /// Whether what has this ceiling includes the capability of this name.
+    /// Whether a ceiling includes the capability of this name.
     pub fn reaches(&self, ceiling: &Ceiling, name: &str) -> bool {
         match (self.rank(name), ceiling) {
             (None, _) => false,
@@ -62,7 +62,7 @@ impl CapabilityLevels {
         }
     }
 
-    /// `None`, which is less than every place, for a name that is not on the ladder.
+    /// `None`, which is less than any rank, for an unknown name.
     fn rank(&self, name: &str) -> Option<usize> {
         self.0.iter().position(|one| one == name)
     }

@@ -1,6 +1,6 @@
-//! JWK Sets that others publish: fetched when needed, remembered, fetched again when a key is unknown or a signature
-//! fails, and served stale for a bounded time when their publisher is down. A fetch runs beside the requests: one at a
-//! time for each address, and only those who need its result wait for it.
+//! JWK Sets of other parties: fetched on demand and cached. A set is fetched again when a key is unknown or a
+//! signature fails, and served stale for a bounded time while its publisher is unavailable. A fetch runs outside the
+//! requests, one at a time for each URL; only requests that need its result wait for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,26 +15,26 @@ use crate::platform::outbound::Outbound;
 use crate::protocol::jwt_key::candidates;
 use crate::protocol::token_problem::TokenProblem;
 
-/// How long a set is taken for current.
+/// Age up to which a set counts as current.
 const FRESH: Duration = Duration::minutes(10);
-/// How long its keys are used at once while a newer set is fetched.
+/// Age up to which known keys are used without waiting, while a newer set is fetched.
 const USABLE_MEANWHILE: Duration = Duration::minutes(20);
-/// How long its keys are used when no newer set can be had.
+/// Age up to which keys are used while the publisher is unavailable.
 const STALE: Duration = Duration::hours(24);
-/// At most one fetch in this time, whatever tokens say: for an unknown key, a failed signature, or after a failure.
+/// Minimum time between two fetches, independent of tokens: for an unknown key or a failed signature.
 const PAUSE: Duration = Duration::seconds(10);
 const PAUSE_AFTER_FAILURE: Duration = Duration::seconds(5);
 
-/// The publisher gives no keys at the moment, so that nothing can be said of a token.
+/// No current keys are available, so that the token can be neither accepted nor rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeysUnavailable;
 
-/// The sets by their addresses, at most a thousand.
+/// The sets by URL, at most 1000.
 #[derive(Debug, Clone)]
 pub struct JwksCache {
     outbound: Outbound,
     sets: Cache<String, Arc<Published>>,
-    /// Fetches outlive the requests that began them, and the HTTP threads of those.
+    /// Fetches outlive the requests that started them, and the HTTP threads of these requests.
     runtime: tokio::runtime::Handle,
 }
 
@@ -49,29 +49,27 @@ struct State {
     keys: Arc<Vec<PublicKey>>,
     fetched_at: Option<OffsetDateTime>,
     tried_at: Option<OffsetDateTime>,
-    /// Whether the last attempt failed.
     failed: bool,
-    /// Closed when the fetch that is under way has ended.
+    /// Closed when the fetch in progress ends.
     under_way: Option<watch::Receiver<()>>,
 }
 
-/// The keys as of one fetch.
 struct AsOf {
     keys: Arc<Vec<PublicKey>>,
     fetched_at: Option<OffsetDateTime>,
 }
 
 impl JwksCache {
-    /// Knows nothing yet. Fetches run on the runtime that this is called on.
+    /// An empty cache. Fetches run on the current runtime.
     pub fn new(outbound: Outbound) -> Self {
         Self { outbound, sets: Cache::new(1_000), runtime: tokio::runtime::Handle::current() }
     }
 
-    /// Verifies a signature with the keys at an address. Where no key verifies it, and the set was not fetched just now,
-    /// it is fetched once more: a publisher may give a new key the name of an old one.
+    /// Verifies a signature with the keys at a URL. If no key verifies it, the set is fetched once more, unless the
+    /// last fetch was too recent: a publisher may reuse a `kid` for a new key.
     ///
     /// # Errors
-    /// [`KeysUnavailable`] if newer keys would be needed and cannot be had.
+    /// [`KeysUnavailable`] if newer keys are needed and unavailable.
     pub async fn verify<T>(
         &self,
         (url, kid): (&str, Option<&str>),
@@ -96,7 +94,7 @@ impl JwksCache {
         })
     }
 
-    /// The keys, with the one named if the publisher has it.
+    /// The keys, including the key `kid` if the publisher has it.
     async fn keys(
         &self,
         published: &Arc<Published>,
@@ -108,7 +106,7 @@ impl JwksCache {
             let known = state.has(kid, now);
             match state.age(now) {
                 Some(age) if known && age < FRESH => None,
-                // Whoever has a known key does not wait for the publisher.
+                // A request with a known key does not wait for the publisher.
                 Some(age) if known && (age < USABLE_MEANWHILE || state.failed) => {
                     self.fetch(published, &mut state, now);
                     None
@@ -119,7 +117,7 @@ impl JwksCache {
         ended(fetch).await;
         let state = published.state();
         let usable = state.age(now).is_some_and(|age| age < STALE);
-        // A publisher that did not answer may have the key.
+        // An unavailable publisher may have the key.
         if usable && (state.has(kid, now) || !state.failed) {
             Ok(state.as_of())
         } else {
@@ -127,7 +125,7 @@ impl JwksCache {
         }
     }
 
-    /// The keys as published now, if they are not those that are known already.
+    /// The keys as published now; `None` if they are the same as `known`.
     async fn newer(
         &self,
         published: &Arc<Published>,
@@ -146,7 +144,7 @@ impl JwksCache {
         if state.failed { Err(KeysUnavailable) } else { Ok(None) }
     }
 
-    /// The fetch that is under way, or a new one; `None` if it is too early for one.
+    /// The fetch in progress, or a new one; `None` if the last fetch was too recent.
     fn fetch(
         &self,
         published: &Arc<Published>,
@@ -157,7 +155,7 @@ impl JwksCache {
             return Some(fetch.clone());
         }
         let pause = if state.failed { PAUSE_AFTER_FAILURE } else { PAUSE };
-        // A clock that was set back must not keep us from fetching for a day.
+        // After the clock was set back, `tried_at` is in the future: it must not prevent fetches.
         if state.tried_at.is_some_and(|at| (now - at).abs() < pause) {
             return None;
         }
@@ -174,10 +172,9 @@ impl JwksCache {
     }
 }
 
-/// Waits for the end of a fetch.
 async fn ended(fetch: Option<watch::Receiver<()>>) {
     if let Some(mut fetch) = fetch {
-        // The error is the end: nothing is ever sent.
+        // The error signals the end: no value is ever sent.
         let _closed = fetch.changed().await;
     }
 }
@@ -189,7 +186,7 @@ async fn read(outbound: &Outbound, url: &str) -> Result<Vec<PublicKey>, Fault> {
     for key in &set.unusable {
         let kid = key.kid.as_deref().unwrap_or_default();
         match key.problem {
-            // A key for encryption, or of a kind that is not used here, belongs into many sets.
+            // Keys for encryption and of unsupported types are normal in a set.
             BadJwk::Unsupported => tracing::debug!(url, kid, problem = %key.problem, "a key is not used"),
             problem => tracing::warn!(url, kid, problem = %problem, "a key of a JWK Set cannot be used"),
         }
@@ -208,7 +205,7 @@ impl State {
         self.fetched_at.map(|at| (now - at).abs())
     }
 
-    /// Whether there is a key that may have signed under this name, young enough to be used at all.
+    /// Whether a key that is young enough may have signed with this `kid`.
     fn has(&self, kid: Option<&str>, now: OffsetDateTime) -> bool {
         self.age(now).is_some_and(|age| age < STALE) && candidates(&self.keys, kid).next().is_some()
     }
@@ -222,7 +219,8 @@ impl State {
         self.failed = fetched.is_err();
         match fetched {
             Ok(keys) => {
-                // Those before are withdrawn; but that nothing is published says of no token that it is not valid.
+                // The earlier keys are withdrawn. An empty set does not prove a token invalid, and counts as a
+                // failure.
                 self.failed = keys.is_empty();
                 self.keys = Arc::new(keys);
                 self.fetched_at = Some(now);

@@ -2,22 +2,20 @@
 
 use std::collections::BTreeSet;
 
-/// What a set of names is held to.
+/// A limit on a set of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Limit {
-    /// No restriction.
     Any,
-    /// These and nothing else; with no name in it, nothing at all.
+    /// These names and no others; an empty set allows nothing.
     Only(BTreeSet<String>),
 }
 
 impl Limit {
-    /// A limit to a list of names.
     pub fn only<I: IntoIterator<Item = S>, S: Into<String>>(names: I) -> Self {
         Self::Only(names.into_iter().map(Into::into).collect())
     }
 
-    /// As stored: no list, no restriction.
+    /// The stored form: no list means no restriction.
     pub fn from_stored(list: Option<Vec<String>>) -> Self {
         list.map_or(Self::Any, Self::only)
     }
@@ -29,7 +27,7 @@ impl Limit {
         }
     }
 
-    /// What both allow.
+    /// The names that both limits allow.
     pub fn intersect(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Any, limit) | (limit, Self::Any) => limit.clone(),
@@ -37,7 +35,6 @@ impl Limit {
         }
     }
 
-    /// Whether a name is allowed.
     pub fn allows(&self, name: &str) -> bool {
         match self {
             Self::Any => true,
@@ -45,7 +42,7 @@ impl Limit {
         }
     }
 
-    /// Whether `other` allows nothing that this one does not.
+    /// Whether this limit allows all names that `other` allows.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, _) => true,

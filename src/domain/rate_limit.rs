@@ -1,5 +1,5 @@
-//! Limits for each client: requests per second, and failed attempts per minute. Only known clients are counted, so that
-//! strangers cannot fill the memory.
+//! Rate limits by client: requests per second and failed attempts per minute. Only known clients are counted, so that
+//! unauthenticated callers cannot fill the memory.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -11,11 +11,10 @@ use governor::{DefaultKeyedRateLimiter, Quota};
 use moka::sync::Cache;
 use time::OffsetDateTime;
 
-/// One request too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimited;
 
-/// One limit for each client; with none set, nothing is ever too much.
+/// One limit for each client; `None` is unlimited.
 pub struct RateLimiter(Option<DefaultKeyedRateLimiter<String>>);
 
 impl std::fmt::Debug for RateLimiter {
@@ -25,18 +24,18 @@ impl std::fmt::Debug for RateLimiter {
 }
 
 impl RateLimiter {
-    /// So many a second; 0 is off.
+    /// At most `most` requests per second; 0 is unlimited.
     pub fn per_second(most: u32) -> Self {
         Self(NonZeroU32::new(most).map(|most| DefaultKeyedRateLimiter::keyed(Quota::per_second(most))))
     }
 
-    /// Counts one; an error if that is one too many.
+    /// Counts a request; an error if it exceeds the limit.
     pub fn count(&self, client_id: &str) -> Result<(), RateLimited> {
         let Some(limiter) = &self.0 else { return Ok(()) };
         limiter.check_key(&client_id.to_owned()).map_err(|_| RateLimited)
     }
 
-    /// Forgets clients that have been quiet.
+    /// Removes clients without recent requests.
     pub fn tidy(&self) {
         if let Some(limiter) = &self.0 {
             limiter.retain_recent();
@@ -44,7 +43,7 @@ impl RateLimiter {
     }
 }
 
-/// Failed attempts of each client within the last minute.
+/// Failed attempts of each client within one minute.
 #[derive(Debug)]
 pub struct FailureLimiter {
     most: u32,
@@ -52,57 +51,57 @@ pub struct FailureLimiter {
 }
 
 impl FailureLimiter {
-    /// So many a minute; 0 is no limit.
+    /// At most `most` failures per minute; 0 is unlimited.
     pub fn per_minute(most: u32) -> Self {
         let counts = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build();
         Self { most, counts }
     }
 
-    /// Counts a failure; `false` once there were too many.
+    /// Counts a failure; `false` if the limit was reached before.
     pub fn count(&self, client_id: &str) -> bool {
         let before = self.counts.get_with(client_id.to_owned(), Arc::default).fetch_add(1, Ordering::Relaxed);
         self.most == 0 || before < self.most
     }
 }
 
-/// So many secrets may be compared with the ones that are remembered for each one that may be verified.
+/// Comparisons with cached secrets allowed for each verification that is allowed.
 const COMPARISONS: u32 = 100;
 
-/// Tries of secrets within a minute. A try is counted before it is made, so that tries at the same time cannot all see
-/// the same room below the limit.
+/// Attempts to verify secrets within one minute. An attempt is counted before it is made, so that concurrent attempts
+/// cannot exceed the limit.
 #[derive(Debug)]
 pub struct Guesses {
     most: u32,
     counts: Cache<String, Arc<AtomicU32>>,
 }
 
-/// A try that has been counted. It stays counted, also if nobody waits for its result, unless it is given back.
+/// A counted attempt. It stays counted, even if the caller no longer waits, unless [`Attempt::give_back`] is called.
 #[derive(Debug)]
 pub struct Attempt(Arc<AtomicU32>);
 
 impl Attempt {
-    /// Takes the try off the count: the secret was right, or was not tried.
+    /// Uncounts the attempt: the secret was right, or was not verified.
     pub fn give_back(self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Guesses {
-    /// So many a minute; 0 is no limit.
+    /// At most `most` attempts per minute; 0 is unlimited.
     pub fn per_minute(most: u32) -> Self {
         let counts = Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build();
         Self { most, counts }
     }
 
-    /// Whether another secret may be compared with the remembered ones, which costs next to nothing: a hundred times as
-    /// many as may be verified. A client whose secret is remembered passes until then; beyond it, a right secret would
-    /// be an oracle for anyone who guesses at the speed of the network.
+    /// Whether another secret may be compared with the cached ones, which is cheap: a hundred times the limit of
+    /// verifications. Up to this number, a client with a cached secret is accepted. Without a limit, the comparison
+    /// would be an oracle for guesses at network speed.
     pub fn may_compare(&self, name: &str) -> bool {
         let count = self.counts.get(name).map_or(0, |count| count.load(Ordering::Relaxed));
         self.most == 0 || count < self.most.saturating_mul(COMPARISONS)
     }
 
-    /// Counts a try; `None` if it is one too many.
+    /// Counts an attempt; `None` if it exceeds the limit.
     pub fn begin(&self, name: &str) -> Option<Attempt> {
         let count = self.counts.get_with(name.to_owned(), Arc::default);
         let before = count.fetch_add(1, Ordering::Relaxed);
@@ -110,8 +109,7 @@ impl Guesses {
     }
 }
 
-/// How often somebody asks whether something was decided (RFC 8628 §3.5): whoever comes too soon has to wait longer each
-/// time.
+/// Limits polling for a decision (RFC 8628 §3.5): each poll that comes too soon lengthens the interval.
 #[derive(Debug)]
 pub struct PollLimiter(Cache<String, Arc<Mutex<Poll>>>);
 
@@ -122,12 +120,12 @@ struct Poll {
 }
 
 impl PollLimiter {
-    /// Nobody has asked yet.
+    /// A limiter without polls.
     pub fn new() -> Self {
         Self(Cache::builder().max_capacity(10_000).time_to_idle(Duration::from_secs(600)).build())
     }
 
-    /// Counts one question; gives the seconds to wait before the next, as an error if this one came too soon.
+    /// Counts a poll. Returns the seconds until the next poll, as an error if this one came too soon.
     pub fn count(&self, name: &str, now: OffsetDateTime, interval: u32) -> Result<u32, u32> {
         let poll = self.0.get_with(name.to_owned(), Arc::default);
         let mut poll = poll.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -139,14 +137,14 @@ impl PollLimiter {
     }
 }
 
-/// So many things at a time for each name.
+/// The number of concurrent operations for each name.
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit {
     most: u32,
     taken: Arc<Mutex<HashMap<String, u32>>>,
 }
 
-/// One of them, until it is dropped.
+/// One operation; released on drop.
 #[derive(Debug)]
 pub struct ConcurrencyPermit {
     name: String,
@@ -154,12 +152,12 @@ pub struct ConcurrencyPermit {
 }
 
 impl ConcurrencyLimit {
-    /// So many for each name.
+    /// At most `most` operations for each name.
     pub fn new(most: u32) -> Self {
         Self { most, taken: Arc::default() }
     }
 
-    /// Takes one; `None` if they are all taken.
+    /// Takes a permit; `None` if all are taken.
     pub fn enter(&self, name: &str) -> Option<ConcurrencyPermit> {
         let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let count = taken.entry(name.to_owned()).or_default();

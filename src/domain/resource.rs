@@ -1,16 +1,16 @@
-//! What a token may be for.
+//! Resource servers: the targets of tokens.
 
 use std::collections::BTreeSet;
 
 /// A resource server as tokens name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// The `audience` or `resource` value, and `aud` in tokens.
+    /// The `audience` or `resource` value, and the `aud` in tokens.
     pub id: String,
-    /// The scopes that mean something there.
+    /// The scopes that the resource defines.
     pub scopes: BTreeSet<String>,
-    /// The `authorization_details` types that mean something there.
+    /// The `authorization_details` types that the resource defines.
     pub detail_types: BTreeSet<String>,
-    /// The longest life of a token for it, in seconds.
+    /// Maximum lifetime of a token for the resource, in seconds.
     pub token_ttl: Option<u32>,
 }

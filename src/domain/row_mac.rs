@@ -1,6 +1,7 @@
-//! Authenticated rows. Rows that decide who someone is, or what someone may do, carry an HMAC-SHA-256 under a key that the
-//! master key seals. Write access to the database alone does not make such a row. What a MAC does not cover: facts that
-//! change with each use or end authority (`revoked_at`, counts of uses, cut-offs), and an older row put back with its MAC.
+//! Authenticated rows. Rows that decide identity or authority have an HMAC-SHA-256 under a key that the master key
+//! seals. Write access to the database alone cannot produce such a row. A MAC does not cover facts that change with
+//! each use or end authority (`revoked_at`, counts of uses, revoke-all). It does not detect an older row that is
+//! restored with its MAC.
 
 use std::collections::BTreeMap;
 
@@ -12,51 +13,47 @@ use crate::platform::digest::MacKey;
 use crate::platform::fault::Fault;
 use crate::platform::jose::SealingKey;
 
-/// A row whose content is authenticated.
 pub trait Authenticated {
     const TABLE: &'static str;
-    /// The column of the primary key.
     const KEY: &'static str;
 
-    /// The primary key.
     fn row_id(&self) -> &str;
 
-    /// All that the MAC covers. Implementations destructure exhaustively, so that a new field cannot be forgotten.
+    /// The content that the MAC covers. Implementations destructure exhaustively, so that no new field is omitted.
     fn content(&self) -> Value;
 }
 
-/// Makes and checks the MACs of rows.
 #[derive(Debug, Clone)]
 pub struct RowMac(MacKey);
 
 impl RowMac {
-    /// A key from 32 secret bytes.
+    /// A MAC key from 32 secret bytes.
     pub fn new(secret: &[u8; 32]) -> Self {
         Self(MacKey::new(secret))
     }
 
-    /// Opens the stored key.
+    /// Opens the stored MAC key.
     ///
     /// # Errors
-    /// A fault if the key is missing or does not open under the master key.
+    /// A fault if the key is missing or was sealed under another master key.
     pub async fn open(connection: &mut PgConnection, seal: &SealingKey) -> Result<Self, Fault> {
         let secret = key::shared_secret(connection, seal, ROW_MAC).await?;
         Ok(Self::new(&secret))
     }
 
-    /// The MAC of a row as it is about to be written.
+    /// The MAC of a row to be written.
     pub fn of<R: Authenticated>(&self, row: &R) -> Vec<u8> {
         let mut input = Vec::with_capacity(1024);
         encode(&json!(["actchain row", R::TABLE, row.row_id(), row.content()]), &mut input);
         self.0.mac(&input).to_vec()
     }
 
-    /// Gives a row that was read, if its MAC is right.
+    /// Returns the row if its MAC is right.
     ///
     /// # Errors
-    /// A fault that names the table and the row, counted and logged: someone without the master key wrote the row.
+    /// A fault that names table and row, counted and logged: a writer without the master key wrote the row.
     pub fn check<R: Authenticated>(&self, row: R, mac: Option<&[u8]>) -> Result<R, Fault> {
-        // The comparison need not take constant time: who could measure it has write access, and reads all MACs.
+        // No constant-time comparison: a caller that can measure it has write access, and reads all MACs.
         if mac == Some(self.of(&row).as_slice()) {
             return Ok(row);
         }
@@ -71,7 +68,7 @@ impl RowMac {
     }
 }
 
-/// Whether there are rows that carry MACs, or should.
+/// Whether tables with row MACs have any rows.
 pub async fn has_rows(connection: &mut PgConnection) -> Result<bool, Fault> {
     let found = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM issuer) OR EXISTS (SELECT FROM resource) OR EXISTS (SELECT FROM client)
@@ -80,7 +77,7 @@ pub async fn has_rows(connection: &mut PgConnection) -> Result<bool, Fault> {
     Ok(found.fetch_one(connection).await?)
 }
 
-/// Writes the MACs of rows that have none.
+/// Writes the MACs of rows without a MAC.
 pub async fn put_macs<R: Authenticated>(
     connection: &mut PgConnection,
     ids: &[&str],
@@ -95,9 +92,9 @@ pub async fn put_macs<R: Authenticated>(
     Ok(())
 }
 
-/// Writes a value so that different values have different bytes, and one value the same before it is stored and after it is
-/// read: kinds and lengths come first, members are sorted, numbers are decimal fractions. RFC 8785 would round integers
-/// beyond 2^53.
+/// Encodes a value so that different values have different bytes, and a value has the same bytes before and after
+/// storage. Types and lengths come first, members are sorted, numbers are decimal fractions. RFC 8785 would round
+/// integers above 2^53.
 fn encode(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.push(b'n'),
@@ -127,13 +124,13 @@ fn encode(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// PostgreSQL keeps JSON numbers as decimal fractions: 1e2 becomes 100, and -0.0 loses its sign.
+/// PostgreSQL stores JSON numbers as decimal fractions: 1e2 becomes 100, and -0.0 loses its sign.
 fn decimal(number: &Number) -> String {
     match (number.as_i64(), number.as_u64(), number.as_f64()) {
         (Some(integer), ..) => integer.to_string(),
         (_, Some(integer), _) => integer.to_string(),
         (_, _, Some(fraction)) => (fraction + 0.0).to_string(),
-        // With the features that are on, a number is one of these; its own text is as good.
+        // With the enabled features a number is one of these; otherwise its own text serves.
         (None, None, None) => number.to_string(),
     }
 }
@@ -187,7 +184,7 @@ mod tests {
 
     #[test]
     fn one_document_spelled_in_two_ways_has_one_mac() {
-        // PostgreSQL stores JSON with its members in an order of its own, and numbers as decimal fractions.
+        // PostgreSQL stores JSON with its own order of members, and numbers as decimal fractions.
         let rows = RowMac::new(&[7; 32]);
         let pair = |text: &str| rows.of(&Pair("a", serde_json::from_str(text).unwrap()));
         let written =

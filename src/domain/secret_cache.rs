@@ -1,6 +1,6 @@
-//! Secrets that were verified, as keyed hashes: Argon2 is slow by design, and a client that sends the right secret a
-//! hundred times a second has proved it by the first. Requests that bring the same secret at the same time share one
-//! verification.
+//! Keyed hashes of verified client secrets. Argon2 is slow by design, and a client that sends the right secret a
+//! hundred times a second proves its identity with the first request. Concurrent requests with the same secret share
+//! one verification.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,39 +13,38 @@ use crate::platform::digest::MacKey;
 use crate::platform::fault::Fault;
 use crate::platform::random;
 
-/// A secret that no request has brought for so long is verified again.
+/// A secret that was not presented for this time is verified again.
 const MOST_IDLE: Duration = Duration::from_secs(86_400);
 
-/// Bounded in number and idle time. The key exists only in this process.
+/// Bounded in number and idle time. The hash key exists only in this process.
 #[derive(Debug)]
 pub struct SecretCache {
     key: MacKey,
-    /// The end of each secret, where it has one.
+    /// Expiry of each secret, if it has one.
     seen: Cache<[u8; 32], Option<OffsetDateTime>>,
 }
 
-/// A secret as a request brings it, for a client as it was last read.
+/// A secret as presented by a request, for a client as of one version.
 #[derive(Debug, Clone, Copy)]
 pub struct PresentedSecret<'a> {
-    /// The client id that the request names.
     pub client_id: &'a str,
-    /// The version of the client: with another version, nothing is remembered of it.
+    /// The version of the client: another version has no cached secrets.
     pub version: i64,
     pub secret: &'a SecretString,
 }
 
 impl SecretCache {
-    /// Remembers nothing yet.
+    /// An empty cache with a random hash key.
     pub fn new() -> Result<Self, Fault> {
         let seen = Cache::builder().max_capacity(10_000).time_to_idle(MOST_IDLE).build();
         Ok(Self { key: MacKey::new(&random::bytes()?), seen })
     }
 
-    /// Verifies a secret by `check`, which answers when the secret ends. A secret that was verified before and has not
-    /// ended is not checked again; while one request checks a secret, others with the same secret wait for its result.
+    /// Verifies a secret with `check`, which returns the expiry of the secret. A verified, unexpired secret is not
+    /// checked again. While one request checks a secret, other requests with the same secret wait for its result.
     ///
     /// # Errors
-    /// What `check` answers. Errors are not remembered.
+    /// The error of `check`; errors are not cached.
     pub async fn verify<E: Send + Sync + 'static>(
         &self,
         presented: PresentedSecret<'_>,

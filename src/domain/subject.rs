@@ -1,4 +1,4 @@
-//! The subject of an exchange, once its token has been verified.
+//! The subject of an exchange, after verification of its token.
 
 use super::capability::Ceiling;
 use super::limit::Limit;
@@ -8,64 +8,60 @@ use crate::protocol::authorization_details::Details;
 use crate::protocol::jwt_time::Validity;
 use crate::protocol::trusted_issuer_jwt::MayAct;
 
-/// Where a subject token comes from.
+/// The issuer of a subject token.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TokenSource {
-    /// We issued it.
+    /// Issued by this server.
     Local {
         jti: String,
         txn: String,
-        /// Its delegation.
+        /// The delegation of the token.
         dlg: Option<String>,
     },
-    /// A trusted issuer did.
+    /// Issued by a trusted issuer.
     TrustedIssuer {
-        /// Its id there, for the log.
+        /// The `jti` of the issuer, for the log.
         jti: Option<String>,
-        /// Whom it was made for.
         aud: Vec<String>,
-        /// Whom alone it allows to act, where it says so and the issuer is declared to say it.
+        /// The only party that may act, if the token has the claim and the issuer is configured to be trusted for it.
         may_act: Option<MayActClaim>,
-        /// Digest over what its signature covers: names this very token, whatever spelling the signature has.
+        /// Digest of the signed part: identifies the token regardless of the encoding of its signature.
         fingerprint: [u8; 32],
     },
 }
 
-/// The `may_act` of a token.
+/// The `may_act` claim of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MayActClaim {
     pub party: MayAct,
-    /// Whether the claim by itself lets the party act ([`crate::protocol::trusted_issuer_jwt::MayActUse::Authorize`]).
+    /// Whether the claim alone authorizes the party ([`crate::protocol::trusted_issuer_jwt::MayActUse::Authorize`]).
     pub authorizes: bool,
 }
 
-/// What a verified subject token says. Whether it is still valid at some `now` is asked when it is used.
+/// Content of a verified subject token. Its validity period is checked when the token is used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedSubject {
-    /// Whom it is about: the root subject.
+    /// The root subject of the token.
     pub subject: Principal,
-    /// Where it comes from.
     pub source: TokenSource,
-    /// Who acts already.
+    /// The `act` claim of the token.
     pub act: Option<Act>,
-    /// The key it is bound to.
+    /// Thumbprint of the key that the token is bound to.
     pub jkt: Option<String>,
     pub scopes: Limit,
-    /// Targets; a foreign token does not restrict them.
+    /// Targets; a token of a trusted issuer does not restrict them.
     pub audiences: Limit,
-    /// `authorization_details`; `None` does not restrict.
     pub details: Option<Details>,
     /// The highest capability; `None` does not restrict.
     pub capability: Ceiling,
-    /// When it begins and ends.
     pub validity: Validity,
     pub sid: Option<String>,
-    /// How the subject logged in.
+    /// How the subject authenticated.
     pub login: AuthenticationContext,
 }
 
 impl VerifiedSubject {
-    /// Who may use the token: its newest actor, or the subject where nobody acts. `own_issuer` is us.
+    /// Whether the client may use the token: as its newest actor, or as its subject if it has no actor.
     pub fn is_held_by(&self, client_id: &str, own_issuer: &str) -> bool {
         match &self.act {
             Some(act) => act.iss == own_issuer && act.sub == client_id,
@@ -73,7 +69,7 @@ impl VerifiedSubject {
         }
     }
 
-    /// The delegation it was issued under.
+    /// The delegation of a token of this server.
     pub fn dlg(&self) -> Option<&str> {
         match &self.source {
             TokenSource::Local { dlg, .. } => dlg.as_deref(),
@@ -81,7 +77,7 @@ impl VerifiedSubject {
         }
     }
 
-    /// The token's own id, for the log.
+    /// The `jti` of the token, for the log.
     pub fn jti(&self) -> Option<&str> {
         match &self.source {
             TokenSource::Local { jti, .. } => Some(jti),

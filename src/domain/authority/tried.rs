@@ -14,7 +14,7 @@ use crate::protocol::access_token::Act;
 pub struct Tried {
     /// The first decision that only needs confirmations.
     reserved: Option<ExchangeDecision>,
-    /// The first refusal.
+    /// The refusal of the narrowest delegation that was tried.
     refusal: Option<Refusal>,
 }
 

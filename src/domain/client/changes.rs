@@ -1,5 +1,5 @@
-//! Changes of clients in PostgreSQL. Each change reads the row, checks its MAC, and writes the row with a MAC of the
-//! new content, so that no change makes a forged row authentic.
+//! Changes of clients in PostgreSQL. Each change reads the row, checks its MAC, and writes the row with a new MAC. So
+//! no change makes a forged row authentic.
 
 use std::collections::BTreeSet;
 

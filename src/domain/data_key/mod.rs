@@ -1,5 +1,5 @@
-//! Data keys: what the secrets of the vault are sealed under, each wrapped by the master key. One seals, the others only
-//! open until nothing is sealed under them any more.
+//! Data keys seal the secrets of the vault; the master key wraps the data keys. One key seals; retired keys only open
+//! until no secret is sealed under them.
 
 pub mod store;
 
@@ -12,15 +12,13 @@ use crate::platform::fault::Fault;
 use crate::platform::jose::SealingKey;
 use crate::platform::{base64url, random};
 
-/// A data key as it is stored.
 #[derive(Debug, Clone)]
 pub struct StoredDataKey {
     pub id: String,
-    /// It, sealed by the master key.
+    /// The key, sealed under the master key.
     pub wrapped: String,
-    /// When it was made.
     pub created_at: OffsetDateTime,
-    /// Since when it seals nothing any more.
+    /// Since when the key seals no further secrets.
     pub retired_at: Option<OffsetDateTime>,
 }
 
@@ -31,10 +29,10 @@ impl StoredDataKey {
         Ok(Self { wrapped: master.seal(&aad(&id), key.as_slice())?, id, created_at: now, retired_at: None })
     }
 
-    /// Unwraps it.
+    /// Unwraps the key.
     ///
     /// # Errors
-    /// A fault that names the master key if it was wrapped by another one.
+    /// A fault that names the master key, if another master key wrapped this data key.
     pub fn open(&self, master: &SealingKey) -> Result<SealingKey, Fault> {
         let bytes = master.open(&aad(&self.id), &self.wrapped)?;
         SealingKey::from_bytes(&self.id, &bytes)
@@ -51,16 +49,15 @@ fn aad(id: &str) -> String {
     format!("data_key/{id}")
 }
 
-/// A sealed secret, and under which data key it is.
+/// A sealed secret, with the id of its data key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
-    /// The name of the data key.
     pub key: String,
-    /// A JWE in compact form.
+    /// A JWE in compact serialization.
     pub text: String,
 }
 
-/// The way to seal and to open. Keys are unwrapped once and then remembered.
+/// Seals and opens secrets. Unwrapped keys are cached.
 #[derive(Debug)]
 pub struct DataKeys {
     master: SealingKey,
@@ -68,17 +65,15 @@ pub struct DataKeys {
 }
 
 impl DataKeys {
-    /// Under this master key.
     pub fn new(master: SealingKey) -> Self {
         Self { master, opened: Cache::builder().max_capacity(64).build() }
     }
 
-    /// What wraps them.
     pub fn master(&self) -> &SealingKey {
         &self.master
     }
 
-    /// Seals a secret for a row, in the transaction that writes it there: the key that seals cannot be retired meanwhile.
+    /// Seals a secret for a row, in the transaction that writes the row: the sealing key cannot be retired meanwhile.
     pub async fn seal(
         &self,
         connection: &mut PgConnection,
@@ -90,7 +85,6 @@ impl DataKeys {
         Ok(Sealed { text: key.seal(row, secret)?, key: active.id })
     }
 
-    /// Opens what was sealed for a row.
     pub async fn open(
         &self,
         connection: &mut PgConnection,

@@ -20,23 +20,22 @@ impl From<Row> for StoredDataKey {
     }
 }
 
-/// All of them, oldest first.
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<StoredDataKey>, Fault> {
     let rows: Vec<Row> =
         sqlx::query_as("SELECT * FROM data_key ORDER BY created_at, id").fetch_all(connection).await?;
     Ok(rows.into_iter().map(StoredDataKey::from).collect())
 }
 
-/// One that something is sealed under.
+/// A data key by its id, which a sealed secret names.
 pub async fn get(connection: &mut PgConnection, id: &str) -> Result<StoredDataKey, Fault> {
     let row: Option<Row> =
         sqlx::query_as("SELECT * FROM data_key WHERE id = $1").bind(id).fetch_optional(connection).await?;
     row.map(StoredDataKey::from).ok_or_else(|| Fault::new(format!("there is no data key {id}")))
 }
 
-/// The one that seals; it is not retired before the transaction ends.
+/// The active key, which cannot be retired before the transaction ends.
 pub async fn lock_active(connection: &mut PgConnection) -> Result<StoredDataKey, Fault> {
-    // Whoever waited here for a rotation finds the new one when it looks again.
+    // After a wait for a rotation, the next attempt reads the new key.
     for _ in 0..3 {
         let row: Option<Row> = sqlx::query_as("SELECT * FROM data_key WHERE retired_at IS NULL FOR SHARE")
             .fetch_optional(&mut *connection)
@@ -48,7 +47,7 @@ pub async fn lock_active(connection: &mut PgConnection) -> Result<StoredDataKey,
     Err(Fault::new("no data key is active"))
 }
 
-/// Adds one that seals from now on; the one before only opens. Waits for whoever seals under that.
+/// Inserts the new active key and retires the previous one. Waits for transactions that seal under the previous key.
 pub async fn put_active(connection: &mut PgConnection, key: &StoredDataKey) -> Result<(), Fault> {
     sqlx::query("UPDATE data_key SET retired_at = $1 WHERE retired_at IS NULL")
         .bind(key.created_at)
@@ -63,7 +62,7 @@ pub async fn put_active(connection: &mut PgConnection, key: &StoredDataKey) -> R
     Ok(())
 }
 
-/// Wraps one anew.
+/// Replaces a wrapped key by the same key, wrapped again.
 pub async fn put_wrapped(connection: &mut PgConnection, id: &str, wrapped: &str) -> Result<(), Fault> {
     sqlx::query("UPDATE data_key SET wrapped = $2 WHERE id = $1")
         .bind(id)

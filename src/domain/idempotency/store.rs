@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Claim, KEPT, Key, Stored};
 use crate::platform::fault::Fault;
 
-/// Claims a key. Of two that claim it at once, the second waits until the first has answered or given up.
+/// Claims a key. A concurrent claim of the same key waits until the first transaction ends.
 pub async fn claim(
     connection: &mut PgConnection,
     caller: &str,
@@ -44,7 +44,7 @@ pub async fn claim(
     Ok(Claim::Repeated(Stored { status, location, body }))
 }
 
-/// Keeps the answer to a claimed key.
+/// Stores the response for a claimed key.
 pub async fn put_answer(
     connection: &mut PgConnection,
     caller: &str,

@@ -131,7 +131,6 @@ pub enum CommitOutcome {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerError {
-    /// The queue is full.
     Full,
     /// The database did not respond, or failed. The entry may or may not have been recorded.
     Failed,

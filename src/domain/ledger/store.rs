@@ -1,6 +1,6 @@
 //! The ledger's statements. They run under the shared authority lock, so that no authority ends meanwhile. All code
 //! takes locks in one order: the authority lock, turns to request confirmations, counts of uses, confirmations, used
-//! ids, and the audit head last; within a table by id.
+//! ids. The audit head comes last. Within a table, locks are taken by id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

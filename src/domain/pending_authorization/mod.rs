@@ -1,5 +1,5 @@
-//! Pending authorizations at providers (RFC 6749 §4.1): the data that the callback is checked against, and the code
-//! with which the owner confirms an authorization that came back in another browser.
+//! Pending authorizations at providers (RFC 6749 §4.1). A pending authorization has the data that the callback is
+//! checked against. If the callback comes from another browser, the owner confirms it with a code.
 
 pub mod store;
 
@@ -122,7 +122,7 @@ impl PendingCode {
     }
 }
 
-/// 60 random bits for typing: three groups of four characters, without letters that look alike.
+/// 60 random bits for typing: three groups of four characters, without letters that are easily confused.
 pub fn finish_code() -> Result<Zeroizing<String>, Fault> {
     const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let random = Zeroizing::new(random::bytes::<12>()?);

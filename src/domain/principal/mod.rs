@@ -1,4 +1,4 @@
-//! A principal: a user of a trusted issuer, or a client of ours.
+//! A principal: a user of a trusted issuer, or a client of this server.
 
 pub mod store;
 
@@ -22,7 +22,7 @@ impl Principal {
         Self { iss: iss.into(), sub: sub.into() }
     }
 
-    /// One text for keys of rows and of limits; two principals never have the same, whatever is in their names.
+    /// A string for keys of rows and limits, unique for each principal, whatever characters its names have.
     pub fn key(&self) -> String {
         serde_json::json!([self.iss, self.sub]).to_string()
     }

@@ -1,5 +1,5 @@
-//! Cut-offs in PostgreSQL: since when everything that a principal had before is dead. What others issued is compared by
-//! its time, what we recorded by the epoch.
+//! Revoke-all in PostgreSQL: everything that a principal had before is revoked. Tokens of other issuers are compared
+//! by their time of issue, rows of this server by the epoch.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::Principal;
 use crate::platform::fault::Fault;
 
-/// Ends everything that a principal has up to now.
+/// Revokes everything that a principal has at present.
 pub async fn put_revocation(
     connection: &mut PgConnection,
     (who, own_issuer): (&Principal, &str),
@@ -31,7 +31,7 @@ pub async fn put_revocation(
             .execute(&mut *connection)
             .await?;
     }
-    // The last cut-off does not tell when an earlier one ended something.
+    // The last revoke-all does not show when an earlier one ended an object.
     sqlx::query(
         "INSERT INTO principal_revocation_history (iss, sub, revocation_epoch, at, client_id)
          SELECT $1, $2, number, $3, $4 FROM revocation_epoch ON CONFLICT DO NOTHING",
@@ -45,7 +45,7 @@ pub async fn put_revocation(
     Ok(())
 }
 
-/// The epoch up to which all that we recorded of a principal is dead.
+/// The epoch up to which all recorded authority of a principal is revoked.
 pub async fn cutoff_epoch(connection: &mut PgConnection, who: &Principal) -> Result<Option<i64>, Fault> {
     let epoch =
         sqlx::query_scalar("SELECT revocation_epoch FROM principal_revocation WHERE iss = $1 AND sub = $2")
@@ -56,7 +56,7 @@ pub async fn cutoff_epoch(connection: &mut PgConnection, who: &Principal) -> Res
     Ok(epoch)
 }
 
-/// Since when everything that a principal had before is dead.
+/// The time up to which everything that the principal had is revoked.
 pub async fn revoked_before(
     connection: &mut PgConnection,
     who: &Principal,

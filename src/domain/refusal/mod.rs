@@ -90,7 +90,6 @@ pub enum Declared {
     Details,
 }
 
-/// All refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// The form of the request is wrong; the public sentence says how.

@@ -1,11 +1,11 @@
-//! What depends on a registered issuer or resource, and so stands in the way of its removal.
+//! Objects that depend on a registered issuer or resource and so prevent its removal.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use crate::platform::fault::Fault;
 
-/// Ids of clients that have not ended and list a resource among their `audiences`, in order.
+/// Ids of active clients that list a resource among their `audiences`, in order.
 pub async fn clients_of_resource(connection: &mut PgConnection, id: &str) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
         "SELECT client_id FROM client WHERE $1 = ANY (audiences) AND deactivated_at IS NULL ORDER BY client_id",
@@ -27,7 +27,7 @@ pub async fn delegations_of_resource(
     Ok(ids.bind(id).bind(now).fetch_all(connection).await?)
 }
 
-/// Ids of clients that have not ended and name an issuer in `actor_subjects`, in order.
+/// Ids of active clients that name an issuer in `actor_subjects`, in order.
 pub async fn clients_of_issuer(connection: &mut PgConnection, iss: &str) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(
         "SELECT client_id FROM client
@@ -50,7 +50,7 @@ pub async fn delegations_of_issuer(
     Ok(ids.bind(iss).bind(now).fetch_all(connection).await?)
 }
 
-/// How many connections of an issuer's users are kept in the vault.
+/// The number of connections of an issuer's users in the vault.
 pub async fn connections_of_issuer(connection: &mut PgConnection, iss: &str) -> Result<i64, Fault> {
     let count = sqlx::query_scalar(
         "SELECT count(*) FROM connection WHERE owner_iss = $1 AND disconnected_at IS NULL",

@@ -1,4 +1,4 @@
-//! What of issuers and resources is authenticated: all of it.
+//! The content of issuers and resources that their row MACs cover: all columns.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ impl Authenticated for Issuer {
         let Self {
             iss: _,
             jwks,
-            // Read from `jwks`.
+            // Derived from `jwks`.
             keys: _,
             jwks_uri,
             audiences,

@@ -1,4 +1,4 @@
-//! All trusted issuers and all resources: few, rarely changed, kept in memory under a version number.
+//! All trusted issuers and resources: few and rarely changed, kept in memory under a version number.
 
 pub mod dependents;
 mod mac;
@@ -14,7 +14,7 @@ use crate::protocol::access_token::Claims;
 /// The scope that lets an admin client administer this server.
 pub const ADMIN_SCOPE: &str = "actchain.admin";
 
-/// The scope that lets an agent ask for delegations and pass them on.
+/// The scope that lets an agent request delegations and delegate further.
 pub const DELEGATE_SCOPE: &str = "actchain.delegate";
 
 /// The scope that lets an auditor read the audit log.
@@ -23,13 +23,13 @@ pub const AUDIT_SCOPE: &str = "actchain.audit";
 /// The type of `authorization_details` that names a connection of the vault.
 pub const VAULT_DETAIL: &str = "vault_connection";
 
-/// What was registered, as of one version.
+/// The registered issuers and resources, as of one version.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
-    /// Grows with every change to any of it.
+    /// Increases with every change of an issuer or resource.
     pub version: i64,
     pub issuers: BTreeMap<String, Issuer>,
-    /// By id; this server itself is among them.
+    /// By id; includes this server.
     pub resources: BTreeMap<String, Resource>,
 }
 
@@ -44,8 +44,8 @@ impl Registry {
         self.resources.values().any(|resource| resource.detail_types.contains(name))
     }
 
-    /// The `sub` of our tokens for a principal. `None` if its issuer is not registered, or if the claim has the form of
-    /// another issuer's.
+    /// The `sub` claim of a principal in this server's tokens. `None` if its issuer is not registered, or if the
+    /// claim would have the form of another issuer's subjects.
     pub fn subject_claim(&self, who: &Principal, own_issuer: &str) -> Option<String> {
         if who.iss == own_issuer {
             return Some(who.sub.clone());
@@ -59,18 +59,18 @@ impl Registry {
         (!of_another).then_some(claim)
     }
 
-    /// The root subject of one of our tokens as its issuer names it. `None` if the issuer is not registered any more, or
-    /// its subjects were named in another way when the token was issued.
+    /// The root subject of a token of this server, as its issuer names it. `None` if the issuer is no longer
+    /// registered, or if the form of its subjects has changed since.
     pub fn root_subject(&self, claims: &Claims) -> Option<Principal> {
         let Some(idp) = &claims.idp else { return Some(Principal::new(&claims.iss, &claims.sub)) };
         let sub = self.issuers.get(idp)?.original_subject(&claims.sub, claims.iat)?;
         Some(Principal::new(idp, sub))
     }
 
-    /// Checks that the subjects of no two issuers look alike in our tokens.
+    /// Checks that no two issuers have subjects of the same form in this server's tokens.
     ///
     /// # Errors
-    /// The first two issuers whose subjects do.
+    /// The first two issuers with the same form of subjects.
     pub fn check_subject_forms(&self) -> Result<(), SubjectFormClash> {
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         for issuer in self.issuers.values() {
@@ -82,16 +82,15 @@ impl Registry {
     }
 }
 
-/// Two issuers whose subjects look alike in our tokens.
+/// Two issuers whose subjects have the same form in this server's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectFormClash {
-    /// Both, by `iss`.
     pub issuers: [String; 2],
     form: SubjectForm,
 }
 
 impl SubjectFormClash {
-    /// The member of the manifest that has to change in one of the issuers.
+    /// The member of the manifest that has to change for one of the issuers.
     pub fn member(&self) -> &'static str {
         match self.form {
             SubjectForm::Raw => "subject",

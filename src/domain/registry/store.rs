@@ -39,10 +39,10 @@ struct ResourceRow {
     mac: Option<Vec<u8>>,
 }
 
-/// Reads everything in one snapshot. `own_issuer` is this server, which is a resource too: its own API.
+/// Reads the registry. `own_issuer` is this server, which is also a resource: its own API.
 pub async fn load(rows: &RowMac, connection: &mut PgConnection, own_issuer: &str) -> Result<Registry, Fault> {
-    // The version is read first: if a change slips in between, what follows is newer than its label, and the ledger
-    // makes us read again.
+    // The version is read first: if a change intervenes, the data is newer than its version, and the ledger causes
+    // another read.
     let version = version(&mut *connection).await?;
     let issuers: Vec<IssuerRow> = sqlx::query_as("SELECT * FROM issuer").fetch_all(&mut *connection).await?;
     let resources: Vec<ResourceRow> = sqlx::query_as("SELECT * FROM resource").fetch_all(connection).await?;
@@ -62,12 +62,10 @@ pub async fn load(rows: &RowMac, connection: &mut PgConnection, own_issuer: &str
     })
 }
 
-/// The version of what is stored.
 pub async fn version(connection: &mut PgConnection) -> Result<i64, Fault> {
     Ok(sqlx::query_scalar("SELECT version FROM registry").fetch_one(connection).await?)
 }
 
-/// Inserts or replaces an issuer.
 pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &Issuer) -> Result<(), Fault> {
     let algorithms: Vec<&str> = issuer.algorithms.iter().map(|alg| alg.name()).collect();
     let kinds: Vec<&str> = issuer.token_types.iter().map(|kind| token_type_name(*kind)).collect();
@@ -101,7 +99,6 @@ pub async fn put_issuer(rows: &RowMac, connection: &mut PgConnection, issuer: &I
     Ok(())
 }
 
-/// Inserts or replaces a resource.
 pub async fn put_resource(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -122,25 +119,24 @@ pub async fn put_resource(
     Ok(())
 }
 
-/// Whether an issuer is registered.
 pub async fn has_issuer(connection: &mut PgConnection, iss: &str) -> Result<bool, Fault> {
     let found = sqlx::query_scalar("SELECT EXISTS (SELECT FROM issuer WHERE iss = $1)");
     Ok(found.bind(iss).fetch_one(connection).await?)
 }
 
-/// Removes an issuer; `false` if it is not registered.
+/// Removes an issuer; `false` if the issuer is not registered.
 pub async fn mark_issuer_removed(connection: &mut PgConnection, iss: &str) -> Result<bool, Fault> {
     let done = sqlx::query("DELETE FROM issuer WHERE iss = $1").bind(iss).execute(connection).await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Removes a resource; `false` if it is not registered.
+/// Removes a resource; `false` if the resource is not registered.
 pub async fn mark_resource_removed(connection: &mut PgConnection, id: &str) -> Result<bool, Fault> {
     let done = sqlx::query("DELETE FROM resource WHERE id = $1").bind(id).execute(connection).await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Issuers and resources whose rows have no MAC, as they are: for their first sealing alone.
+/// Issuers and resources whose rows have no MAC, unchecked. Only for sealing rows for the first time.
 pub async fn unsealed(connection: &mut PgConnection) -> Result<(Vec<Issuer>, Vec<Resource>), Fault> {
     let issuers: Vec<IssuerRow> =
         sqlx::query_as("SELECT * FROM issuer WHERE mac IS NULL").fetch_all(&mut *connection).await?;
@@ -150,8 +146,8 @@ pub async fn unsealed(connection: &mut PgConnection) -> Result<(Vec<Issuer>, Vec
     Ok((issuers, resources.into_iter().map(Resource::from).collect()))
 }
 
-/// Makes every server read the registry again before it issues anything, and verify again what it has verified. A new
-/// client needs that, too: it may have the name of a user.
+/// Makes every server read the registry and verify cached tokens again before it issues another token. A new client
+/// needs this too: its id may be the name of a user.
 pub async fn raise_version(connection: &mut PgConnection) -> Result<(), Fault> {
     sqlx::query("UPDATE registry SET version = version + 1").execute(connection).await?;
     Ok(())
@@ -174,7 +170,7 @@ impl ResourceRow {
 impl TryFrom<IssuerRow> for Issuer {
     type Error = Fault;
 
-    /// What is not understood is a fault: an issuer with fewer restrictions than it was declared with is another issuer.
+    /// Unknown content is a fault: an issuer with fewer restrictions than declared would be another issuer.
     fn try_from(row: IssuerRow) -> Result<Self, Fault> {
         let unknown = |what: &str, name: &str| Fault::new(format!("issuer {}: {what} {name:?}", row.iss));
         let algorithms =

@@ -1,4 +1,4 @@
-//! Status lists: what they say follows from the same facts as everything else.
+//! Status lists, derived from the same facts as introspection.
 
 pub mod store;
 
@@ -6,23 +6,20 @@ use time::OffsetDateTime;
 
 use crate::protocol::status_list::{SIZE, StatusIndex};
 
-/// Places that a server sets aside at a time.
+/// Indices that a server reserves at a time.
 pub const BLOCK: u64 = 512;
 
-/// A list as it was last made and signed.
 #[derive(Debug, Clone)]
 pub struct SignedList {
-    /// The signed list.
     pub token: String,
-    /// Changes whenever the text does.
+    /// Changes whenever the signed list does.
     pub etag: String,
-    /// What it was made of: nothing has ended since while this is the present epoch.
+    /// The epoch of its data: the list is current while this is the present epoch.
     pub epoch: i64,
-    /// When it was made.
     pub made_at: OffsetDateTime,
 }
 
-/// How a place is stored: lists follow one another.
+/// The index as stored: the lists follow one another.
 pub fn stored(place: StatusIndex) -> i64 {
     i64::try_from(place.list * SIZE + place.idx).unwrap_or(i64::MAX)
 }

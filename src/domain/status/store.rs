@@ -1,4 +1,4 @@
-//! What status lists say, from PostgreSQL.
+//! The content of status lists, from PostgreSQL.
 
 use std::collections::HashSet;
 
@@ -10,13 +10,13 @@ use crate::domain::authority_lock;
 use crate::platform::fault::{Context, Fault};
 use crate::protocol::status_list::SIZE;
 
-/// Sets a block of places aside, which nobody else gets. Places of a server that stops are left empty.
+/// Reserves a block of indices for this server. A server that stops leaves the rest unused.
 pub async fn next_block(connection: &mut PgConnection) -> Result<u64, Fault> {
     let number: i64 = sqlx::query_scalar("SELECT nextval('status_block')").fetch_one(connection).await?;
     u64::try_from(number).context("numbering a block of places")
 }
 
-/// How many lists there are, up to the one that holds the last block set aside; and the present epoch.
+/// The number of lists up to the last reserved block, and the present epoch.
 pub async fn lists(connection: &mut PgConnection) -> Result<(u64, i64), Fault> {
     let (blocks, epoch): (i64, i64) = sqlx::query_as(
         "SELECT CASE WHEN is_called THEN last_value + 1 ELSE 0 END, number FROM status_block, revocation_epoch",
@@ -27,7 +27,7 @@ pub async fn lists(connection: &mut PgConnection) -> Result<(u64, i64), Fault> {
     Ok((places.div_ceil(SIZE), epoch))
 }
 
-/// The lists that tokens still point into. Looks at all tokens.
+/// The lists that recorded tokens refer to. Scans all recorded tokens.
 pub async fn live_lists(connection: &mut PgConnection) -> Result<Vec<u64>, Fault> {
     let (last, _) = lists(connection).await?;
     let oldest: Option<i64> =
@@ -44,11 +44,11 @@ pub struct RevokedIndex {
     pub invalid: Vec<i64>,
     /// As long as a client is disabled, or a new key is not confirmed.
     pub suspended: Vec<i64>,
-    /// As of when nothing had been ended since.
+    /// The data is current as of this epoch.
     pub epoch: i64,
 }
 
-/// What follows from ends that last, and from those that may pass.
+/// Results of permanent causes, and of causes that can end.
 #[derive(Debug, FromRow)]
 struct Split<T> {
     lasting: Vec<T>,
@@ -61,7 +61,7 @@ impl<T> Split<T> {
     }
 }
 
-/// Tokens with something wrong with themselves, of whatever list.
+/// Tokens with a problem of their own, in any list.
 #[derive(Debug, FromRow)]
 struct Bad {
     #[sqlx(flatten)]
@@ -70,8 +70,8 @@ struct Bad {
     passing_places: Vec<i64>,
 }
 
-/// The same as the view `token_status` says, asked from the other end: what might be wrong is little, tokens are many, and
-/// where nothing is wrong none is looked at.
+/// The same result as the view `token_status`, but starting from the problems: these are few, tokens are many, and
+/// without a problem no token is read.
 const BAD: &str = "
     WITH gone AS MATERIALIZED (
         SELECT client_id, cutoff_epoch, deactivated_at, disabled_at FROM client
@@ -95,7 +95,7 @@ const BAD: &str = "
            coalesce(array_agg(status_index - $1) FILTER (WHERE passing AND here), '{}') AS passing_places
     FROM (SELECT *, status_index >= $1 AND status_index < $2 AS here FROM bad) b";
 
-/// Tokens of the list that were made from such ones.
+/// Tokens of the list whose lineage has such a token.
 const MADE_FROM: &str = "
     SELECT coalesce(array_agg(place) FILTER (WHERE made_from = ANY ($3)), '{}') AS lasting,
            coalesce(array_agg(place) FILTER (WHERE made_from = ANY ($4)), '{}') AS passing
@@ -103,8 +103,8 @@ const MADE_FROM: &str = "
           WHERE status_index >= $1 AND status_index < $2) t
     WHERE made_from = ANY ($3) OR made_from = ANY ($4)";
 
-/// Delegations that were ended themselves. One that has come to its time has no tokens any more; one whose last use was
-/// an exchange has paid for those it has.
+/// Delegations that are inactive themselves. Expired delegations are left out, as their tokens are expired. A
+/// delegation whose last use was an exchange is left out, as its tokens stay valid.
 const ENDED: &str = "
     WITH ended AS (
         SELECT id, false AS passing FROM delegation WHERE revoked_at IS NOT NULL AND expires_at > $1
@@ -124,15 +124,14 @@ const ENDED: &str = "
     SELECT coalesce(array_agg(id) FILTER (WHERE NOT passing), '{}') AS lasting,
            coalesce(array_agg(id) FILTER (WHERE passing), '{}') AS passing FROM ended";
 
-/// Tokens of the list that come from these delegations.
 const UNDER: &str = "
     SELECT coalesce(array_agg(status_index - $1) FILTER (WHERE delegation_id = ANY ($3)), '{}') AS lasting,
            coalesce(array_agg(status_index - $1) FILTER (WHERE delegation_id = ANY ($4)), '{}') AS passing
     FROM issued_token
     WHERE status_index >= $1 AND status_index < $2 AND (delegation_id = ANY ($3) OR delegation_id = ANY ($4))";
 
-/// Reads what one list has to say, and how far it goes. Dead are the tokens that something is wrong with, those made
-/// from such a one, and those whose delegation, or one above it, was ended.
+/// Reads one list. Invalid are the tokens with a problem, the tokens with such a token in their lineage, and the
+/// tokens whose delegation, or an ancestor, was ended.
 pub async fn ended(
     connection: &mut PgConnection,
     list: u64,
@@ -140,11 +139,12 @@ pub async fn ended(
 ) -> Result<RevokedIndex, Fault> {
     let first = i64::try_from(list * SIZE).context("numbering a status list")?;
     let range = (first, first.saturating_add(i64::try_from(SIZE).unwrap_or(i64::MAX)));
-    // The epoch is read first: what ends in between shows in the list or not, and the next reader makes another.
+    // The epoch is read first: an end in between may be in the list or not, and the changed epoch causes another
+    // list.
     let mut transaction = connection.begin().await.context("reading a status list")?;
     let epoch = authority_lock::revocation_epoch(&mut transaction).await?;
-    // Anything from one token to all of a list is looked for, which goes by indexes or by scans, as the values at hand
-    // decide; and it takes longer than requests may.
+    // The statements return from one token to a whole list, so the values decide between index and scan. They may
+    // take longer than requests.
     sqlx::query(
         "SELECT set_config('enable_seqscan', 'on', true), set_config('plan_cache_mode', 'force_custom_plan', true),
                 set_config('statement_timeout', '30s', true)",
@@ -194,7 +194,7 @@ where
     Ok(found)
 }
 
-/// Goes down layer by layer, so that each step is planned for as many as there are.
+/// Reads descendants level by level, so that each step is planned for its number of rows.
 async fn with_all_below(connection: &mut PgConnection, ids: Vec<String>) -> Result<Vec<String>, Fault> {
     let mut all: HashSet<String> = HashSet::with_capacity(ids.len());
     let mut layer = ids;

@@ -1,4 +1,4 @@
-//! Tokens that were issued, as far as we remember them, and whether they still stand.
+//! Issued tokens as recorded, and whether they are still valid.
 
 pub mod store;
 
@@ -9,24 +9,23 @@ use super::delegation::{DelegationPath, State};
 use super::principal::Principal;
 use super::refusal::Refusal;
 
-/// What is wrong with a token, or with one it was made from, whatever its delegation says.
+/// What is wrong with a token or with a token of its lineage, apart from its delegation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Problem {
-    /// It was revoked (RFC 7009).
+    /// The token was revoked (RFC 7009).
     TokenRevoked,
-    /// Everything that its subject or its client had by then was ended.
+    /// A revoke-all covers its subject or its client.
     PrincipalRevoked,
-    /// Its client was an agent that has ended.
+    /// Its client was an ephemeral agent that is deactivated.
     AgentDeactivated,
-    /// Its key was removed from its client.
     KeyRemoved,
-    /// Its client is disabled; the only one that may pass.
+    /// Its client is disabled; the only problem that can end.
     ActorDisabled,
 }
 
 impl Problem {
-    /// How an exchange is refused for it.
+    /// The refusal of an exchange with this token.
     pub fn refusal(self) -> Refusal {
         match self {
             Self::TokenRevoked => Refusal::TokenRevoked,
@@ -38,20 +37,20 @@ impl Problem {
     }
 }
 
-/// What is known of an issued token by its id.
+/// Status of a recorded token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
-    /// What is wrong with it or with one it was made from.
+    /// The problem of the token or of its lineage.
     pub problem: Option<Problem>,
-    /// Its delegation with everything above; `None` for a token that comes from none.
+    /// Its delegation with all ancestors; `None` for a token without a delegation.
     pub path: Option<DelegationPath>,
-    /// Whether a reported command has used its delegation up, or one above.
+    /// Whether a reported command has used up its delegation or an ancestor.
     pub exhausted: bool,
 }
 
 impl Standing {
-    /// Whether relying parties may rely on the token, its own expiry aside. A delegation whose last use was an exchange
-    /// has paid for the tokens that there are; one whose last use was a reported command has ended them.
+    /// Whether resource servers may accept the token, apart from its expiry. If the last use of a delegation was an
+    /// exchange, its tokens stay valid. If it was a reported command, they are invalid.
     pub fn check(&self, now: OffsetDateTime) -> Result<(), Refusal> {
         if let Some(problem) = self.problem {
             return Err(problem.refusal());
@@ -66,40 +65,34 @@ impl Standing {
         })
     }
 
-    /// The delegation's state, where there is one.
+    /// The state of the delegation, if there is one.
     pub fn state(&self, now: OffsetDateTime) -> Option<State> {
         self.path.as_ref().map(|path| path.state(now).0)
     }
 }
 
-/// A token as it is recorded. The token itself is not kept.
+/// A token as recorded; the token itself is not stored.
 #[derive(Debug, Clone)]
 pub struct TokenRecord {
     pub jti: Uuid,
-    /// The token of ours that it was made from.
+    /// `jti` of the subject token, if this server issued it.
     pub parent: Option<Uuid>,
-    /// The token of ours by which its client proved itself.
+    /// `jti` of the actor token, if this server issued it.
     pub actor: Option<Uuid>,
     pub txn: Uuid,
-    /// Who asked for it.
     pub client_id: String,
-    /// Whom it is about.
     pub subject: Principal,
-    /// The delegation it comes from.
     pub delegation_id: Option<String>,
-    /// The key it is bound to.
+    /// Thumbprint of the DPoP key.
     pub jkt: Option<String>,
-    /// The key that signed the client's assertion, where there was one.
+    /// Thumbprint of the key that signed the client assertion, if there was one.
     pub auth_key: Option<String>,
-    /// Its place in the status lists.
+    /// Its index in the status lists.
     pub status_index: i64,
-    /// The key it is signed with.
+    /// `kid` of the key that signed it.
     pub kid: String,
     pub scope: String,
-    /// Its audiences.
     pub audience: Vec<String>,
-    /// When it was issued.
     pub issued_at: OffsetDateTime,
-    /// When it ends.
     pub expires_at: OffsetDateTime,
 }

@@ -9,9 +9,10 @@ use crate::domain::delegation;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
-/// Inserts tokens. Audiences travel as one text each, separated by line feeds, which no audience contains: PostgreSQL has no arrays of
-/// arrays of different lengths. `LATERAL` with `OFFSET 0` makes PostgreSQL find each earlier token by its index: the plan is
-/// kept, and a join that was right for few rows would read the whole index once there are many.
+/// Inserts tokens. The audiences of one token are passed as one string, separated by line feeds, which no audience
+/// has: PostgreSQL has no arrays of arrays of different lengths. `LATERAL` with `OFFSET 0` makes PostgreSQL find each
+/// token of a lineage by its index. The plan is kept, and a join planned for few rows would read the whole index of a
+/// large table.
 pub async fn insert(connection: &mut PgConnection, tokens: &[&TokenRecord]) -> Result<(), sqlx::Error> {
     let column =
         |pick: fn(&TokenRecord) -> String| tokens.iter().map(|token| pick(token)).collect::<Vec<_>>();
@@ -59,7 +60,7 @@ struct StandingRow {
     exhausted: bool,
 }
 
-/// What is known of a token by its id; `None` if it is not remembered, because it ended or never was.
+/// Status of a token by its `jti`; `None` if it is not recorded: it is expired and purged, or was never issued.
 pub async fn standing(
     rows: &RowMac,
     connection: &mut PgConnection,
@@ -82,15 +83,15 @@ pub async fn standing(
         None => None,
         Some(id) => match delegation::store::path(rows, connection, id).await? {
             Some(path) => Some(path),
-            // A delegation that is gone gives nothing any more.
+            // A token whose delegation is deleted is not valid.
             None => return Ok(None),
         },
     };
     Ok(Some(Standing { problem: row.problem, path, exhausted: row.exhausted }))
 }
 
-/// Revokes a token (RFC 7009), and with it all that was made from it; `false` if that has been done already, or it is
-/// not remembered.
+/// Revokes a token (RFC 7009), and with it all tokens issued from it; `false` if it is revoked already or not
+/// recorded.
 pub async fn mark_revoked(
     connection: &mut PgConnection,
     jti: Uuid,

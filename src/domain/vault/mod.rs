@@ -232,8 +232,8 @@ impl Credential {
     }
 }
 
-/// Whether authorization details of type `vault_connection` can be used at all: to retrieve the credential, where
-/// only `actions` and `scopes` can limit, or by the proxy, which also applies `locations`.
+/// Whether authorization details of type `vault_connection` can be used at all. To retrieve the credential, only
+/// `actions` and `scopes` can limit. The proxy also applies `locations`.
 pub fn is_usable(detail: &Detail) -> bool {
     let names = |wanted: fn(&str) -> bool| {
         detail.lists.get("actions").is_none_or(|actions| actions.iter().any(|action| wanted(action)))

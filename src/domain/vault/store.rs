@@ -208,8 +208,8 @@ pub async fn mark_resting(
 }
 
 /// Notes that the provider's API rejected the access token, so that all servers refresh it before the next use. Does
-/// nothing if the version has changed or a refresh is in progress: its result has to find the version that it started
-/// from, or a rotated refresh token would be lost.
+/// nothing if the version has changed or a refresh is in progress. The result of a refresh has to find the version
+/// that it started from; otherwise a rotated refresh token would be lost.
 pub async fn mark_rejected(
     connection: &mut PgConnection,
     (id, version): (&str, i64),

@@ -155,8 +155,8 @@ fn is_plain_segment(segment: &str) -> bool {
     false
 }
 
-/// Whether some servers may read a non-ASCII character as path syntax: by compatibility (NFKC, Unicode Standard Annex
-/// #15), such as the full-width full stop, or by its appearance.
+/// Whether some servers may read a non-ASCII character as path syntax. They may do so by compatibility (NFKC, Unicode
+/// Standard Annex #15), such as the full-width full stop, or by appearance.
 fn looks_like_syntax(letter: char) -> bool {
     // Fraction slash, division slash, big solidus; set minus, big reverse solidus: Windows code pages map them to
     // slashes.
