@@ -207,6 +207,11 @@ impl App {
         self.fingerprints.mac(&sha256(parts))
     }
 
+    /// The nonce for the next DPoP proof, where nonces are required.
+    pub fn next_nonce(&self) -> Option<String> {
+        self.nonces.as_ref().map(|nonces| nonces.current(self.clock.now()))
+    }
+
     /// Spawns the future detached from the request: it completes after a client disconnect or the end of the HTTP
     /// worker.
     pub fn spawn_detached<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use actchain::domain::audit::filter::Filter;
-use actchain::domain::audit::{Action, Actor, ChainLink, Event, store};
+use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin, store};
 use actchain::domain::capability::CapabilityLevels;
 use actchain::domain::principal::Principal;
 use actchain::platform::clock::Clock;
@@ -18,8 +18,9 @@ use actchain::protocol::csv_export::ByteOrderMark;
 use actchain::protocol::merkle;
 use actchain::services::audit::export::{self, ExportOptions, Format};
 use actchain::services::audit::{self, TrustAnchors, index};
+use actchain::services::caller::Caller;
 use actchain::services::keys;
-use actchain::services::request_context::{Call, Desk};
+use actchain::services::request_context::RequestContext;
 use futures_util::TryStreamExt as _;
 use serde_json::json;
 use sqlx::postgres::PgPool;
@@ -42,11 +43,15 @@ pub async fn bench() {
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
     let (config, capability_levels) = (Config::default(), CapabilityLevels::new(&[]).unwrap());
     let rows = keys::open_row_mac(&pool, &seal, now).await.unwrap();
-    let desk = Desk {
-        pool: &pool,
+    let ctx = RequestContext {
+        caller: Caller::Operator,
+        now,
+        origin: Origin::default(),
+        idempotency_key: None,
         issuer: ISSUER,
-        capability_levels: &capability_levels,
         config: &config,
+        capability_levels: &capability_levels,
+        pool: &pool,
         rows: &rows,
     };
     let wanted = ExportOptions {
@@ -56,7 +61,7 @@ pub async fn bench() {
         size: None,
         mark: ByteOrderMark::Absent,
     };
-    let mut export = export::begin(&desk, &seal, &Call::of_operator(now), wanted).await.unwrap();
+    let mut export = export::begin(&ctx, &seal, wanted).await.unwrap();
     while let Some(piece) = export.next().await.unwrap() {
         file.write_all(piece.as_bytes()).unwrap();
     }

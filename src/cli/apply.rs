@@ -9,10 +9,8 @@ use serde_json::json;
 
 use super::context;
 use crate::cli::context::Opening;
-use crate::domain::capability::CapabilityLevels;
 use crate::platform::fault::{Context, Fault};
 use crate::services::apply::{Change, Line, Mode, Outcome, Request, apply, read_all, schema};
-use crate::services::request_context::Desk;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -47,16 +45,11 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     let texts = args.files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let manifest = read_all(&texts)?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
-    let outcome = context::with(config, async |context, pool| {
-        let issuer = context.config.issuer();
-        let config = &context.config;
-        let capability_levels = CapabilityLevels::new(&config.delegations.capabilities)?;
-        let rows = context.rows(pool).await?;
-        let desk = Desk { pool, issuer: &issuer, capability_levels: &capability_levels, rows: &rows, config };
-        let needs = !(manifest.providers.is_empty() && manifest.sinks.is_empty());
-        let vault = if needs { Some(context.vault()?) } else { None };
+    let outcome = context::as_operator(config, async |ctx, context| {
+        let needs_vault = !(manifest.providers.is_empty() && manifest.sinks.is_empty());
+        let vault = if needs_vault { Some(context.vault()?) } else { None };
         let request = Request { manifest, mode, replace: BTreeSet::from_iter(args.replace) };
-        apply(&desk, vault.as_ref(), request, context.clock.now()).await
+        apply(ctx, vault.as_ref(), request).await
     })
     .await?;
     // The secrets of a dry run are not stored, so they are not printed.

@@ -5,20 +5,17 @@ use std::process::ExitCode;
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
-use sqlx::postgres::PgPool;
 use time::Duration;
 
-use super::context::CommandContext;
-use super::{context, print_json};
+use super::{context, print_json, print_members, print_refusal};
 use crate::cli::context::Opening;
-use crate::domain::capability::CapabilityLevels;
 use crate::domain::client::{self, Client};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Error;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
 use crate::services::principals::ClientKey;
-use crate::services::request_context::{ApiResponse, Call, Desk};
+use crate::services::transition::Reply;
 use crate::services::{clients, principals};
 
 #[derive(Debug, clap::Subcommand)]
@@ -102,72 +99,49 @@ pub(super) enum KeyCommand {
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    context::with(config, async |context, pool| {
-        let now = context.clock.now();
-        match command {
-            Command::List { json } => {
-                let mut connection = pool.acquire().await?;
-                let clients = client::store::list(&context.rows(pool).await?, &mut connection).await?;
-                show_all(&clients, json)
+    context::as_operator(config, async |ctx, _| match command {
+        Command::List { json } => {
+            let mut connection = ctx.pool.acquire().await?;
+            let clients = client::store::list(ctx.rows, &mut connection).await?;
+            show_all(&clients, json)
+        }
+        Command::Show { id, json } => {
+            let mut connection = ctx.pool.acquire().await?;
+            match client::store::find(ctx.rows, &mut connection, &id).await? {
+                Some(client) => show(&client, json),
+                None => Ok(no_such_client(&id)),
             }
-            Command::Show { id, json } => {
-                let mut connection = pool.acquire().await?;
-                match client::store::find(&context.rows(pool).await?, &mut connection, &id).await? {
-                    Some(client) => show(&client, json),
-                    None => Ok(no_such_client(&id)),
-                }
+        }
+        Command::Disable { id, json } => print_reply(principals::disable(ctx, &id).await, json),
+        Command::Enable { id, json } => print_reply(principals::enable(ctx, &id).await, json),
+        Command::Key(KeyCommand::List { id, json }) => {
+            let mut connection = ctx.pool.acquire().await?;
+            match client::store::find(ctx.rows, &mut connection, &id).await? {
+                Some(client) => show_keys(&client, json),
+                None => Ok(no_such_client(&id)),
             }
-            Command::Disable { id, json } => {
-                at_management_api(
-                    context,
-                    pool,
-                    async |desk, call| principals::disable(desk, call, &id).await,
-                    json,
-                )
-                .await
+        }
+        Command::Key(KeyCommand::Restore { id, jkt, json }) => {
+            let key = ClientKey { client_id: &id, jkt: &jkt };
+            print_reply(principals::restore_key(ctx, key).await, json)
+        }
+        Command::Key(KeyCommand::Remove { id, jkt, json }) => {
+            let key = ClientKey { client_id: &id, jkt: &jkt };
+            print_reply(principals::remove_key(ctx, key).await, json)
+        }
+        Command::RevokeAll { iss, sub, reason, json } => {
+            let who = Principal::new(iss.unwrap_or_else(|| ctx.issuer.to_owned()), sub);
+            print_reply(principals::revoke_all(ctx, &who, &reason).await, json)
+        }
+        Command::RotateSecret { id, keep_old, json } => {
+            let keep = keep_old.map(|seconds| Duration::seconds(seconds.into()));
+            let secret = clients::rotate_secret(ctx.pool, ctx.rows, &id, keep, ctx.now).await?;
+            if json {
+                print_json(&json!({"client_id": id, "client_secret": secret.expose_secret()}))?;
+            } else {
+                println!("secret of {id}, shown this once: {}", secret.expose_secret());
             }
-            Command::Enable { id, json } => {
-                at_management_api(
-                    context,
-                    pool,
-                    async |desk, call| principals::enable(desk, call, &id).await,
-                    json,
-                )
-                .await
-            }
-            Command::Key(KeyCommand::List { id, json }) => {
-                let mut connection = pool.acquire().await?;
-                match client::store::find(&context.rows(pool).await?, &mut connection, &id).await? {
-                    Some(client) => show_keys(&client, json),
-                    None => Ok(no_such_client(&id)),
-                }
-            }
-            Command::Key(KeyCommand::Restore { id, jkt, json }) => {
-                restore_key(context, pool, (&id, &jkt), json).await
-            }
-            Command::Key(KeyCommand::Remove { id, jkt, json }) => {
-                let remove = async |desk: &Desk<'_>, call: &Call| {
-                    principals::remove_key(desk, call, (&id, &jkt)).await
-                };
-                at_management_api(context, pool, remove, json).await
-            }
-            Command::RevokeAll { iss, sub, reason, json } => {
-                let who = Principal::new(iss.unwrap_or_else(|| context.config.issuer()), sub);
-                let revoke_all = async |desk: &Desk<'_>, call: &Call| {
-                    principals::revoke_all(desk, call, &who, &reason).await
-                };
-                at_management_api(context, pool, revoke_all, json).await
-            }
-            Command::RotateSecret { id, keep_old, json } => {
-                let keep = keep_old.map(|seconds| Duration::seconds(seconds.into()));
-                let secret = clients::rotate_secret(pool, &context.rows(pool).await?, &id, keep, now).await?;
-                if json {
-                    print_json(&json!({"client_id": id, "client_secret": secret.expose_secret()}))?;
-                } else {
-                    println!("secret of {id}, shown this once: {}", secret.expose_secret());
-                }
-                Ok(ExitCode::SUCCESS)
-            }
+            Ok(ExitCode::SUCCESS)
         }
     })
     .await
@@ -208,14 +182,7 @@ fn show_all(clients: &[Client], json: bool) -> Result<ExitCode, Fault> {
 }
 
 fn show(client: &Client, json: bool) -> Result<ExitCode, Fault> {
-    if json {
-        print_json(&view(client))?;
-    } else if let Value::Object(members) = view(client) {
-        for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-            println!("{name:<28} {value}");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    print_members(&view(client), json)
 }
 
 fn show_keys(client: &Client, json: bool) -> Result<ExitCode, Fault> {
@@ -244,52 +211,10 @@ fn show_keys(client: &Client, json: bool) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn restore_key(
-    context: &CommandContext,
-    pool: &PgPool,
-    (client_id, jkt): (&str, &str),
-    json: bool,
-) -> Result<ExitCode, Fault> {
-    let key = ClientKey { client_id, jkt };
-    at_management_api(context, pool, async |desk, call| principals::restore_key(desk, call, &key).await, json)
-        .await
-}
-
-/// Performs an operation of the management API as the operator, and prints its result.
-async fn at_management_api<F>(
-    context: &CommandContext,
-    pool: &PgPool,
-    work: F,
-    json: bool,
-) -> Result<ExitCode, Fault>
-where
-    F: AsyncFnOnce(&Desk<'_>, &Call) -> Result<ApiResponse, Error>,
-{
-    let issuer = context.config.issuer();
-    let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
-    let rows = context.rows(pool).await?;
-    let desk = Desk {
-        pool,
-        issuer: &issuer,
-        capability_levels: &capability_levels,
-        config: &context.config,
-        rows: &rows,
-    };
-    match work(&desk, &Call::of_operator(context.clock.now())).await {
-        Ok(done) if json => print_json(&done.body).map(|()| ExitCode::SUCCESS),
-        Ok(done) => {
-            for (name, value) in
-                done.body.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null())
-            {
-                println!("{name:<28} {value}");
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(Error::Refused(refusal)) => {
-            eprintln!("actchain: {}: {}", refusal.reason(), super::sentence(refusal));
-            Ok(ExitCode::FAILURE)
-        }
-        Err(Error::Failed(fault)) => Err(fault),
+fn print_reply<T: serde::Serialize>(result: Result<Reply<T>, Error>, json: bool) -> Result<ExitCode, Fault> {
+    match result {
+        Ok(reply) => print_members(&reply.value, json),
+        Err(error) => print_refusal(error),
     }
 }
 

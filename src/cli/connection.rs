@@ -6,22 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use sqlx::postgres::PgPool;
 use zeroize::Zeroizing;
 
 use super::context::CommandContext;
-use super::{context, print_json, print_members};
+use super::{context, print_json, print_members, print_refusal, to_value};
 use crate::cli::context::Opening;
-use crate::domain::capability::CapabilityLevels;
 use crate::domain::principal::Principal;
 use crate::domain::provider;
-use crate::domain::refusal::Error;
+use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::State;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::fault::{Context, Fault};
 use crate::services::keys;
-use crate::services::request_context::{Call, Desk};
-use crate::services::vault::{self, Import, ListQuery, NewConnection};
+use crate::services::page::{Page, PageRequest};
+use crate::services::request_context::RequestContext;
+use crate::services::vault::{self, ConnectionQuery, Import, NewConnection, ProviderView};
 
 /// The page size of listings, in connections.
 const PAGE: u32 = 100;
@@ -117,39 +116,24 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
         Command::Import(ImportArgs { file, .. }) | Command::Rotate { file, .. } => Some(credential(file)?),
         _ => None,
     };
-    context::with(config, async |context, pool| match carry_out((context, pool), command, import).await {
-        Ok(code) => Ok(code),
-        Err(Error::Failed(fault)) => Err(fault),
-        Err(Error::Refused(refusal)) => {
-            eprintln!("actchain: {}: {}", refusal.reason(), super::sentence(refusal));
-            Ok(ExitCode::FAILURE)
-        }
+    context::as_operator(config, async |ctx, context| {
+        carry_out(ctx, context, command, import).await.or_else(print_refusal)
     })
     .await
 }
 
 async fn carry_out(
-    (context, pool): (&CommandContext, &PgPool),
+    ctx: &RequestContext<'_>,
+    context: &CommandContext,
     command: Command,
     import: Option<Import>,
 ) -> Result<ExitCode, Error> {
-    let issuer = context.config.issuer();
-    let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
-    let rows = context.rows(pool).await?;
-    let desk = Desk {
-        pool,
-        issuer: &issuer,
-        capability_levels: &capability_levels,
-        config: &context.config,
-        rows: &rows,
-    };
-    let call = Call::of_operator(context.clock.now());
     match command {
-        Command::List(args) => list(&desk, &call, args).await,
-        Command::Show { id, json } => Ok(print_members(&vault::show(&desk, &call, &id).await?.body, json)?),
+        Command::List(args) => list(ctx, args).await,
+        Command::Show { id, json } => Ok(print_members(&vault::show(ctx, &id).await?, json)?),
         Command::Import(args) => {
-            let vault = opened(context, pool).await?;
-            let wanted = NewConnection {
+            let vault = opened(ctx, context).await?;
+            let request = NewConnection {
                 provider: args.provider,
                 name: args.name,
                 owner: Some(Principal::new(args.owner_iss, args.owner_sub)),
@@ -157,39 +141,37 @@ async fn carry_out(
                 scopes: None,
                 connection: None,
             };
-            let done = vault::create((&desk, &vault), &call, &wanted).await?;
-            Ok(print_members(&done.body, args.json)?)
+            Ok(print_members(&vault::create(ctx, &vault, &request).await?.value, args.json)?)
         }
         Command::Rotate { id, json, .. } => {
-            let vault = opened(context, pool).await?;
+            let vault = opened(ctx, context).await?;
             let import = import.unwrap_or_default();
-            let done = vault::rotate((&desk, &vault), &call, (&id, &import)).await?;
-            Ok(print_members(&done.body, json)?)
+            Ok(print_members(&vault::rotate(ctx, &vault, &id, &import).await?.value, json)?)
         }
         Command::Disconnect { id, reason, json } => {
-            let vault = opened(context, pool).await?;
-            let done = vault::disconnect((&desk, &vault), &call, (&id, Some(&reason))).await?;
-            if done.body.get("provider_revoked") == Some(&Value::Bool(false)) {
+            let vault = opened(ctx, context).await?;
+            let disconnection = vault::disconnect(ctx, &vault, &id, Some(&reason)).await?.value;
+            if disconnection.provider_revoked == Some(false) {
                 eprintln!("actchain: the provider could not be told; a running server tries again for a day");
             }
-            Ok(print_members(&done.body, json)?)
+            Ok(print_members(&disconnection, json)?)
         }
-        Command::Rekey { json } => Ok(rekey((context, pool), json).await?),
-        Command::Providers { json } => Ok(providers(pool, json).await?),
+        Command::Rekey { json } => Ok(rekey(ctx, context, json).await?),
+        Command::Providers { json } => Ok(providers(ctx, json).await?),
     }
 }
 
-/// The vault, once it is known that the master key at hand is the one of this database; otherwise nothing is begun.
-async fn opened(context: &CommandContext, pool: &PgPool) -> Result<CredentialCache, Fault> {
+/// Opens the vault after checking that the master key is the one of this database.
+async fn opened(ctx: &RequestContext<'_>, context: &CommandContext) -> Result<CredentialCache, Fault> {
     let vault = context.vault()?;
-    keys::ensure_data_key(pool, vault.keys.master(), context.clock.now()).await?;
+    keys::ensure_data_key(ctx.pool, vault.keys.master(), ctx.now).await?;
     Ok(vault)
 }
 
-async fn rekey((context, pool): (&CommandContext, &PgPool), json: bool) -> Result<ExitCode, Fault> {
+async fn rekey(ctx: &RequestContext<'_>, context: &CommandContext, json: bool) -> Result<ExitCode, Fault> {
     let vault = context.vault()?;
     let report = |sealed, left| eprintln!("sealed anew: {sealed}, left: {left}");
-    let done = vault::rekey(pool, &vault.keys, context.clock.now(), report).await?;
+    let done = vault::rekey(ctx.pool, &vault.keys, ctx.now, report).await?;
     if json {
         print_json(&done)?;
     } else {
@@ -219,25 +201,24 @@ fn credential(path: &Path) -> Result<Import, Fault> {
     })
 }
 
-async fn list(desk: &Desk<'_>, call: &Call, args: ListArgs) -> Result<ExitCode, Error> {
-    let mut query = ListQuery {
-        owner_iss: args.owner_iss,
-        owner_sub: args.owner_sub,
-        provider: args.provider,
-        state: args.state,
-        limit: Some(PAGE),
-        cursor: None,
+async fn list(ctx: &RequestContext<'_>, args: ListArgs) -> Result<ExitCode, Error> {
+    let owner = match (args.owner_iss, args.owner_sub) {
+        (Some(iss), Some(sub)) => Some(Principal::new(iss, sub)),
+        (None, None) => None,
+        _ => return Err(Refusal::Malformed("owner_iss and owner_sub belong together").into()),
     };
-    let mut items = Vec::new();
+    let page = PageRequest { cursor: None, limit: Some(PAGE) };
+    let mut query = ConnectionQuery { owner, provider: args.provider, state: args.state, page };
+    let mut all = Vec::new();
     loop {
-        let mut page = vault::list(desk, call, &query).await?.body;
-        if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
-            items.extend(more);
+        let Page { items, next } = vault::list(ctx, &query).await?;
+        for item in &items {
+            all.push(to_value(item)?);
         }
-        query.cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
-        if query.cursor.is_none() {
-            return Ok(show_all(&items, args.json)?);
+        if next.is_none() {
+            return Ok(show_all(&all, args.json)?);
         }
+        query.page.cursor = next;
     }
 }
 
@@ -261,10 +242,10 @@ fn show_all(items: &[Value], json: bool) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn providers(pool: &PgPool, json: bool) -> Result<ExitCode, Fault> {
-    let mut connection = pool.acquire().await?;
+async fn providers(ctx: &RequestContext<'_>, json: bool) -> Result<ExitCode, Fault> {
+    let mut connection = ctx.pool.acquire().await?;
     let found = provider::store::list(&mut connection).await?;
-    let items = found.iter().map(|one| vault::provider_view(&one.id, &one.settings));
+    let items = found.into_iter().map(|one| to_value(&ProviderView { id: one.id, settings: one.settings }));
     let items = items.collect::<Result<Vec<_>, _>>()?;
     if json {
         print_json(&json!({"items": items}))?;

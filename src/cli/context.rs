@@ -12,6 +12,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::out;
+use crate::domain::audit::Origin;
+use crate::domain::capability::CapabilityLevels;
 use crate::domain::row_mac::RowMac;
 use crate::domain::server_info;
 use crate::domain::vault::credential_cache::CredentialCache;
@@ -24,7 +26,9 @@ use crate::platform::local_postgres::{self, Cluster, PostgresUser, Settings};
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::platform::postgres_errors;
 use crate::platform::secret::MasterKey;
+use crate::services::caller::Caller;
 use crate::services::keys;
+use crate::services::request_context::RequestContext;
 
 /// The name of the database in the embedded cluster.
 pub(super) const DATABASE: &str = "actchain";
@@ -242,6 +246,28 @@ where
     };
     context.close().await?;
     done
+}
+
+/// Runs a command as a request of an operator to the management API.
+pub(super) async fn as_operator<T, F>(opening: Opening, work: F) -> Result<T, Fault>
+where
+    F: AsyncFnOnce(&RequestContext<'_>, &CommandContext) -> Result<T, Fault>,
+{
+    with(opening, async |context, pool| {
+        let ctx = RequestContext {
+            caller: Caller::Operator,
+            now: context.clock.now(),
+            origin: Origin::default(),
+            idempotency_key: None,
+            issuer: &context.config.issuer(),
+            config: &context.config,
+            capability_levels: &CapabilityLevels::new(&context.config.delegations.capabilities)?,
+            pool,
+            rows: &context.rows(pool).await?,
+        };
+        work(&ctx, context).await
+    })
+    .await
 }
 
 pub(super) async fn migrate(config: &Config) -> Result<ExitCode, Fault> {

@@ -5,17 +5,18 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{context, delegation_tree, print_json, print_members, sentence};
+use super::{context, delegation_tree, print_json, print_members, print_refusal, to_value};
 use crate::cli::context::Opening;
-use crate::domain::capability::CapabilityLevels;
-use crate::domain::delegation::State;
 use crate::domain::delegation::list::DelegationFilter;
+use crate::domain::delegation::{State, View};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Error;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
-use crate::services::delegations::{self, Approval, NewDelegation, Page};
-use crate::services::request_context::{ApiResponse, Call, Desk};
+use crate::services::delegations::{self, Approval, NewDelegation};
+use crate::services::page::PageRequest;
+use crate::services::request_context::RequestContext;
+use crate::services::transition::Reply;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -166,34 +167,11 @@ fn state(text: &str) -> Result<State, String> {
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    context::with(config, async |context, pool| {
-        let issuer = context.config.issuer();
-        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
-        let rows = context.rows(pool).await?;
-        let desk = Desk {
-            pool,
-            issuer: &issuer,
-            capability_levels: &capability_levels,
-            config: &context.config,
-            rows: &rows,
-        };
-        let call = Call::of_operator(context.clock.now());
-        match carry_out(&desk, &call, command).await {
-            Ok(code) => Ok(code),
-            Err(Error::Failed(fault)) => Err(fault),
-            Err(Error::Refused(refusal)) => {
-                let state = refusal.state().map(|state| format!(" (it is {state})")).unwrap_or_default();
-                let place = refusal.pointer().map(|pointer| format!(" (at {pointer})")).unwrap_or_default();
-                eprintln!("actchain: {}: {}{state}{place}", refusal.reason(), sentence(refusal));
-                Ok(ExitCode::FAILURE)
-            }
-        }
-    })
-    .await
+    context::as_operator(config, async |ctx, _| carry_out(ctx, command).await.or_else(print_refusal)).await
 }
 
-async fn carry_out(desk: &Desk<'_>, call: &Call, command: Command) -> Result<ExitCode, Error> {
-    let (done, json) = match command {
+async fn carry_out(ctx: &RequestContext<'_>, command: Command) -> Result<ExitCode, Error> {
+    match command {
         Command::List { state, delegator_iss, delegator, delegate, parent, limit, cursor, json } => {
             let filter = DelegationFilter {
                 state,
@@ -203,32 +181,29 @@ async fn carry_out(desk: &Desk<'_>, call: &Call, command: Command) -> Result<Exi
                 parent,
                 ..DelegationFilter::default()
             };
-            let page = Page { cursor, limit: Some(limit) };
-            let done = delegations::list(desk, call, &filter, &page).await?;
-            return Ok(show_all(&done.body, json)?);
+            let page = PageRequest { cursor, limit: Some(limit) };
+            Ok(show_all(&to_value(&delegations::list(ctx, &filter, &page).await?)?, json)?)
         }
-        Command::Show { id, json } => (delegations::show(desk, call, &id).await?.1, json),
-        Command::Request(args) => (request(desk, call, &args).await?, args.json),
+        Command::Show { id, json } => Ok(print_members(&delegations::show(ctx, &id).await?, json)?),
+        Command::Request(args) => Ok(print_members(&request(ctx, &args).await?.value, args.json)?),
         Command::Approve(args) => {
-            (delegations::approve(desk, call, &args.id, &args.limits.approval()).await?, args.json)
+            let reply = delegations::approve(ctx, &args.id, &args.limits.approval()).await?;
+            Ok(print_members(&reply.value, args.json)?)
         }
         Command::Deny { id, reason, json } => {
-            (delegations::deny(desk, call, &id, Some(&reason)).await?, json)
+            Ok(print_members(&delegations::deny(ctx, &id, Some(&reason)).await?.value, json)?)
         }
         Command::Revoke { id, reason, json } => {
-            (delegations::revoke(desk, call, &id, Some(&reason)).await?, json)
+            Ok(print_members(&delegations::revoke(ctx, &id, Some(&reason)).await?.value, json)?)
         }
         Command::Renew { id, expires_in, json } => {
-            (delegations::renew(desk, call, &id, expires_in).await?, json)
+            Ok(print_members(&delegations::renew(ctx, &id, expires_in).await?.value, json)?)
         }
-        Command::Tree { id, delegator, json } => {
-            return delegation_tree::run(desk, call, (id, delegator), json).await;
-        }
-    };
-    Ok(print_members(&done.body, json)?)
+        Command::Tree { id, delegator, json } => delegation_tree::run(ctx, (id, delegator), json).await,
+    }
 }
 
-async fn request(desk: &Desk<'_>, call: &Call, args: &RequestArgs) -> Result<ApiResponse, Error> {
+async fn request(ctx: &RequestContext<'_>, args: &RequestArgs) -> Result<Reply<View>, Error> {
     let limits = args.limits.approval();
     let wanted = NewDelegation {
         delegate: Some(args.delegate.clone()),
@@ -243,7 +218,7 @@ async fn request(desk: &Desk<'_>, call: &Call, args: &RequestArgs) -> Result<Api
         reason: args.reason.clone(),
         ..NewDelegation::default()
     };
-    delegations::create(desk, call, &wanted).await
+    delegations::create(ctx, &wanted).await
 }
 
 fn show_all(list: &Value, json: bool) -> Result<ExitCode, Fault> {

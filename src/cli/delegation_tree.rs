@@ -5,39 +5,37 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::print_json;
+use super::{print_json, to_value};
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::refusal::{Error, Refusal};
-use crate::platform::fault::Fault;
-use crate::services::delegations::{self, Page};
-use crate::services::request_context::{Call, Desk};
+use crate::services::delegations;
+use crate::services::page::{Page, PageRequest};
+use crate::services::request_context::RequestContext;
 
 /// The most delegations that are drawn.
 const MOST: usize = 5_000;
 
 /// Draws the descendants of one delegation, all delegations, or all delegations of a user.
 pub(super) async fn run(
-    desk: &Desk<'_>,
-    call: &Call,
+    ctx: &RequestContext<'_>,
     (id, delegator): (Option<String>, Option<String>),
     json: bool,
 ) -> Result<ExitCode, Error> {
     let mut found = match (&id, &delegator) {
-        (Some(id), _) => vec![delegations::show(desk, call, id).await?.1.body],
+        (Some(id), _) => vec![to_value(&delegations::show(ctx, id).await?)?],
         (None, Some(sub)) => {
             let given = DelegationFilter { delegator_sub: Some(sub.clone()), ..DelegationFilter::default() };
-            let mut given = all(desk, call, &given).await?;
+            let mut given = all(ctx, &given).await?;
             given.retain(is_root);
             given
         }
-        (None, None) => all(desk, call, &DelegationFilter::default()).await?,
+        (None, None) => all(ctx, &DelegationFilter::default()).await?,
     };
     if id.is_some() || delegator.is_some() {
         let mut parents: Vec<String> = found.iter().map(|one| text(one, "/id")).collect();
         while let Some(parent) = parents.pop() {
             let below =
-                all(desk, call, &DelegationFilter { parent: Some(parent), ..DelegationFilter::default() })
-                    .await?;
+                all(ctx, &DelegationFilter { parent: Some(parent), ..DelegationFilter::default() }).await?;
             parents.extend(below.iter().map(|one| text(one, "/id")));
             found.extend(below);
             drawable(&found)?;
@@ -79,14 +77,15 @@ fn drawable(found: &[Value]) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn all(desk: &Desk<'_>, call: &Call, filter: &DelegationFilter) -> Result<Vec<Value>, Error> {
+async fn all(ctx: &RequestContext<'_>, filter: &DelegationFilter) -> Result<Vec<Value>, Error> {
     let mut found = Vec::new();
-    let mut page = Page { cursor: None, limit: Some(100) };
+    let mut page = PageRequest { cursor: None, limit: Some(100) };
     loop {
-        let done = delegations::list(desk, call, filter, &page).await?;
-        let items = done.body.get("items").and_then(Value::as_array).cloned();
-        found.extend(items.ok_or_else(|| Fault::new("a list without items"))?);
-        page.cursor = done.body.get("next").and_then(Value::as_str).map(str::to_owned);
+        let Page { items, next } = delegations::list(ctx, filter, &page).await?;
+        for item in &items {
+            found.push(to_value(item)?);
+        }
+        page.cursor = next;
         drawable(&found)?;
         if page.cursor.is_none() {
             return Ok(found);

@@ -3,16 +3,13 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use sqlx::postgres::PgPool;
 
-use super::context::CommandContext;
 use super::{context, print_json, print_members, registration};
 use crate::cli::context::Opening;
-use crate::domain::capability::CapabilityLevels;
 use crate::domain::registry;
 use crate::platform::fault::Fault;
 use crate::services::registrations::{Delegations, issuers, remove_issuer};
-use crate::services::request_context::{Call, Desk};
+use crate::services::request_context::RequestContext;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -39,9 +36,9 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    context::with(config, async |context, pool| match command {
+    context::as_operator(config, async |ctx, _| match command {
         Command::List { json } => {
-            let all = registered(context, pool).await?;
+            let all = registered(ctx).await?;
             if json {
                 return print_json(&json!({"items": all})).map(|()| ExitCode::SUCCESS);
             }
@@ -51,7 +48,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
             Ok(ExitCode::SUCCESS)
         }
         Command::Show { iss, json } => {
-            let all = registered(context, pool).await?;
+            let all = registered(ctx).await?;
             match all.iter().find(|one| registration::text(one, "iss") == iss) {
                 Some(one) => print_members(one, json),
                 None => Ok(registration::not_found("issuer", &iss)),
@@ -59,23 +56,15 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
         }
         Command::Remove { iss, revoke_delegations, json } => {
             let delegations = if revoke_delegations { Delegations::Revoke } else { Delegations::Keep };
-            let issuer = context.config.issuer();
-            let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
-            let rows = context.rows(pool).await?;
-            let config = &context.config;
-            let desk =
-                Desk { pool, issuer: &issuer, capability_levels: &capability_levels, rows: &rows, config };
-            let call = Call::of_operator(context.clock.now());
-            let removal = remove_issuer(&desk, &call, &iss, delegations).await?;
+            let removal = remove_issuer(ctx, &iss, delegations).await?;
             registration::show(&removal, ("issuer", &iss), json)
         }
     })
     .await
 }
 
-async fn registered(context: &CommandContext, pool: &PgPool) -> Result<Vec<Value>, Fault> {
-    let rows = context.rows(pool).await?;
-    let mut connection = pool.acquire().await?;
-    let registry = registry::store::load(&rows, &mut connection, &context.config.issuer()).await?;
+async fn registered(ctx: &RequestContext<'_>) -> Result<Vec<Value>, Fault> {
+    let mut connection = ctx.pool.acquire().await?;
+    let registry = registry::store::load(ctx.rows, &mut connection, ctx.issuer).await?;
     Ok(issuers(&registry))
 }

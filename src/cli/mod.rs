@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::context::{Access, IfMissing, Opening};
-use crate::domain::refusal::Refusal;
+use crate::domain::refusal::{Error, Refusal};
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 use crate::platform::process;
@@ -210,14 +210,32 @@ fn print_json<T: serde::Serialize>(value: &T) -> Result<(), Fault> {
     Ok(())
 }
 
+/// A value as JSON.
+fn to_value<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, Fault> {
+    serde_json::to_value(value).map_err(|error| Fault::caused("writing JSON", error))
+}
+
 /// Prints an object, one member a line, or as JSON.
-fn print_members(view: &serde_json::Value, json: bool) -> Result<ExitCode, Fault> {
+fn print_members<T: serde::Serialize>(value: &T, json: bool) -> Result<ExitCode, Fault> {
     if json {
-        print_json(view)?;
-    } else if let serde_json::Value::Object(members) = view {
+        print_json(value)?;
+    } else if let serde_json::Value::Object(members) = to_value(value)? {
         for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-            println!("{name:<22} {value}");
+            println!("{name:<28} {value}");
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a refusal, with the state and the member that it is about; faults are returned.
+fn print_refusal(error: Error) -> Result<ExitCode, Fault> {
+    match error {
+        Error::Failed(fault) => Err(fault),
+        Error::Refused(refusal) => {
+            let state = refusal.state().map(|state| format!(" (it is {state})")).unwrap_or_default();
+            let pointer = refusal.pointer().map(|pointer| format!(" (at {pointer})")).unwrap_or_default();
+            eprintln!("actchain: {}: {}{state}{pointer}", refusal.reason(), sentence(refusal));
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }

@@ -18,9 +18,13 @@ pub(super) fn not_found(kind: &str, id: &str) -> ExitCode {
 }
 
 /// Exit code 0 if removed, 1 if not registered or still in use.
-pub(super) fn show(removal: &Removal, (kind, id): (&str, &str), json: bool) -> Result<ExitCode, Fault> {
+pub(super) fn show(
+    removal: &Removal<impl serde::Serialize>,
+    (kind, id): (&str, &str),
+    json: bool,
+) -> Result<ExitCode, Fault> {
     match removal {
-        Removal::Removed(said) => print_members(said, json),
+        Removal::Removed(removed) => print_members(removed, json),
         Removal::NotFound => Ok(not_found(kind, id)),
         Removal::InUse(why) => {
             if json {

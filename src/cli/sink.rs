@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::{context, print_json, print_members};
+use super::context::CommandContext;
+use super::{context, print_json, print_members, print_refusal, to_value};
 use crate::cli::context::Opening;
-use crate::domain::capability::CapabilityLevels;
 use crate::domain::refusal::Error;
 use crate::platform::fault::Fault;
-use crate::services::request_context::{Call, Desk};
+use crate::services::request_context::RequestContext;
 use crate::services::sinks::{self, EnabledState};
 
 #[derive(Debug, clap::Subcommand)]
@@ -49,43 +49,32 @@ pub(super) struct One {
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
-    context::with(config, async |context, pool| {
-        let issuer = context.config.issuer();
-        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
-        let rows = context.rows(pool).await?;
-        let desk = Desk {
-            pool,
-            issuer: &issuer,
-            capability_levels: &capability_levels,
-            config: &context.config,
-            rows: &rows,
-        };
-        let call = Call::of_operator(context.clock.now());
-        let done = match &command {
-            Command::List { .. } => sinks::list(&desk, &call).await,
-            Command::Show(one) => sinks::show(&desk, &call, &one.id).await,
-            Command::DeadLetters { one, after } => sinks::dead_letters(&desk, &call, (&one.id, *after)).await,
-            Command::Replay(one) => sinks::replay(&desk, &call, &one.id).await,
-            Command::Disable(one) => {
-                sinks::set_enabled(&desk, &call, (&one.id, EnabledState::Disabled)).await
-            }
-            Command::Enable(one) => sinks::set_enabled(&desk, &call, (&one.id, EnabledState::Enabled)).await,
-            Command::RotateSecret(one) => {
-                let vault = context.vault()?;
-                sinks::rotate((&desk, &vault), &call, &one.id).await
-            }
-            Command::Remove(one) => sinks::remove(&desk, &call, &one.id).await,
-        };
-        match done {
-            Ok(done) => show(&command, &done.body),
-            Err(Error::Failed(fault)) => Err(fault),
-            Err(Error::Refused(refusal)) => {
-                eprintln!("actchain: {}: {}", refusal.reason(), super::sentence(refusal));
-                Ok(ExitCode::FAILURE)
-            }
-        }
+    context::as_operator(config, async |ctx, context| {
+        carry_out(ctx, context, &command).await.or_else(print_refusal)
     })
     .await
+}
+
+async fn carry_out(
+    ctx: &RequestContext<'_>,
+    context: &CommandContext,
+    command: &Command,
+) -> Result<ExitCode, Error> {
+    let shown = match command {
+        Command::List { .. } => to_value(&sinks::list(ctx).await?),
+        Command::Show(one) => to_value(&sinks::show(ctx, &one.id).await?),
+        Command::DeadLetters { one, after } => to_value(&sinks::dead_letters(ctx, &one.id, *after).await?),
+        Command::Replay(one) => to_value(&sinks::replay(ctx, &one.id).await?.value),
+        Command::Disable(one) => {
+            to_value(&sinks::set_enabled(ctx, &one.id, EnabledState::Disabled).await?.value)
+        }
+        Command::Enable(one) => {
+            to_value(&sinks::set_enabled(ctx, &one.id, EnabledState::Enabled).await?.value)
+        }
+        Command::RotateSecret(one) => to_value(&sinks::rotate(ctx, &context.vault()?, &one.id).await?.value),
+        Command::Remove(one) => to_value(&sinks::remove(ctx, &one.id).await?.value),
+    };
+    Ok(show(command, &shown?)?)
 }
 
 fn show(command: &Command, body: &Value) -> Result<ExitCode, Fault> {

@@ -11,6 +11,7 @@ use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal};
 use crate::http::params::Params;
 use crate::platform::jose::MAX_TOKEN_BYTES;
 use crate::protocol::client_auth::{JWT_BEARER, parse_basic};
+use crate::protocol::metadata::issuer_path;
 use crate::services::access_token_auth::{PresentedAccessToken, Scheme};
 use crate::services::client_authentication::Credentials;
 use crate::services::client_request::ClientCredentialsInput;
@@ -110,7 +111,8 @@ pub(super) fn client_request(
 }
 
 /// The access token (RFC 6750 §2.1, RFC 9449 §7.1): one header field, one scheme; never in body or URI.
-pub(super) fn access(headers: &HeaderMap) -> Result<PresentedAccessToken, Refusal> {
+pub(super) fn access(issuer: &str, request: &HttpRequest) -> Result<PresentedAccessToken, Refusal> {
+    let headers = request.headers();
     let mut fields = headers.get_all(AUTHORIZATION);
     let field = match (fields.next(), fields.next()) {
         (None, _) => return Err(Refusal::NotAuthenticated),
@@ -127,5 +129,13 @@ pub(super) fn access(headers: &HeaderMap) -> Result<PresentedAccessToken, Refusa
     if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
         return Err(Refusal::AccessTokenInvalid);
     }
-    Ok(PresentedAccessToken { scheme, token, proof: proof(headers)? })
+    let (method, path) = (request.method().as_str().to_owned(), path(issuer, request).to_owned());
+    Ok(PresentedAccessToken { scheme, token, proof: proof(headers)?, method, path })
+}
+
+/// The raw path below the issuer, without the query: `htu` of a proof has the external URI, to which the issuer's path
+/// is added again.
+pub(super) fn path<'a>(issuer: &str, request: &'a HttpRequest) -> &'a str {
+    let path = request.uri().path();
+    path.strip_prefix(issuer_path(issuer).as_str()).unwrap_or(path)
 }

@@ -1,24 +1,29 @@
 //! For operators: liveness, readiness and metrics.
 
 use actix_web::{HttpResponse, web};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::app::App;
 use crate::platform::db;
 use crate::platform::fault::Fault;
 
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+}
+
 /// Liveness: the process answers.
 pub(super) async fn health() -> HttpResponse {
-    HttpResponse::Ok().json(json!({"status": "ok"}))
+    HttpResponse::Ok().json(Status { status: "ok" })
 }
 
 /// Readiness: database, schema and keys are available.
 pub(super) async fn ready(app: web::Data<App>) -> HttpResponse {
     match check(&app).await {
-        Ok(()) => HttpResponse::Ok().json(json!({"status": "ready"})),
+        Ok(()) => HttpResponse::Ok().json(Status { status: "ready" }),
         Err(fault) => {
             tracing::warn!(error = %fault, "not ready");
-            HttpResponse::ServiceUnavailable().json(json!({"status": "not ready"}))
+            HttpResponse::ServiceUnavailable().json(Status { status: "not ready" })
         }
     }
 }

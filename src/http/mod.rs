@@ -26,7 +26,7 @@ use tracing_actix_web::TracingLogger;
 
 use self::connections::Connections;
 use self::management::{audit_export, audit_logs, audit_sinks, audit_stream, delegations, principals};
-use self::oauth::{introspection, metadata, token};
+use self::oauth::{introspection, metadata, revocation, status_list, token};
 use crate::app::App;
 use crate::platform::fault::{Context, Fault};
 use crate::protocol::metadata::{issuer_path, well_known_paths};
@@ -35,7 +35,7 @@ use crate::protocol::metadata::{issuer_path, well_known_paths};
 const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
 /// Every path below the issuer's path with its methods. A test compares this list with `openapi.yaml`.
-pub const ROUTES: [(&str, &[&str]); 56] = [
+pub const ROUTES: &[(&str, &[&str])] = &[
     ("/oauth/token", &["POST"]),
     ("/oauth/introspect", &["POST"]),
     ("/oauth/revoke", &["POST"]),
@@ -55,6 +55,7 @@ pub const ROUTES: [(&str, &[&str]); 56] = [
     ("/delegate/{id}/ceremonies/{ceremony}/deny", &["POST"]),
     ("/agents", &["GET"]),
     ("/api/v1/principals/revoke-all", &["POST"]),
+    ("/delegate/{id}/impact", &["GET"]),
     ("/api/v1/principals/impact", &["GET"]),
     ("/api/v1/clients/{id}/disable", &["POST"]),
     ("/api/v1/clients/{id}/enable", &["POST"]),
@@ -98,13 +99,11 @@ pub const ROUTES: [(&str, &[&str]); 56] = [
 fn oauth(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
     config
         .service(web::resource(at("/oauth/token")).route(web::post().to(token::post)))
-        .service(web::resource(at("/oauth/introspect")).route(web::post().to(introspection::introspect)))
-        .service(web::resource(at("/oauth/revoke")).route(web::post().to(introspection::revoke)))
+        .service(web::resource(at("/oauth/introspect")).route(web::post().to(introspection::post)))
+        .service(web::resource(at("/oauth/revoke")).route(web::post().to(revocation::post)))
         .service(web::resource(at("/oauth/jwks")).route(reading().to(metadata::jwks)))
-        .service(web::resource(at("/oauth/status-lists")).route(reading().to(introspection::status_lists)))
-        .service(
-            web::resource(at("/oauth/status-lists/{list}")).route(reading().to(introspection::status_list)),
-        );
+        .service(web::resource(at("/oauth/status-lists")).route(reading().to(status_list::list)))
+        .service(web::resource(at("/oauth/status-lists/{list}")).route(reading().to(status_list::show)));
 }
 
 /// The management API, authorized by an access token: user tokens, and DPoP-bound tokens of agents and administrators.
@@ -120,6 +119,7 @@ fn management(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(below("/approve").route(web::post().to(delegations::approve)))
         .service(below("/deny").route(web::post().to(delegations::deny)))
         .service(below("/revoke").route(web::post().to(delegations::revoke)))
+        .service(below("/impact").route(web::get().to(principals::impact_of_delegation)))
         .service(below("/renew").route(web::post().to(delegations::renew)))
         .service(below("/commands").route(web::post().to(delegations::commands)))
         .service(below("/rotate-key").route(web::post().to(delegations::rotate_key)))
@@ -173,7 +173,7 @@ fn vault(config: &mut web::ServiceConfig, at: &dyn Fn(&str) -> String) {
         .service(below("/rotate").route(web::post().to(vault::rotate)))
         .service(below("/disconnect").route(web::post().to(vault::disconnect)))
         .service(web::resource(at("/vault/connections/{id}/token")).route(web::post().to(vault::token)))
-        .service(below("/finish").route(web::post().to(pending_authorization::finish)))
+        .service(below("/finish").route(web::post().to(vault::finish)))
         // Not for HEAD: what a browser brings is taken once.
         .service(
             web::resource(at("/vault/callback/{provider}"))

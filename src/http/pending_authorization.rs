@@ -9,28 +9,24 @@ use actix_web::http::header::{
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
+use serde::Serialize;
 use tracing_actix_web::RequestId;
 
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
-use crate::http::management::request::{AuthenticatedRequest, ManagementRequest, serve};
+use crate::http::management::request::{AuthenticatedRequest, accepted};
 use crate::platform::base64url;
 use crate::platform::fault::Context;
 use crate::protocol::oauth_client;
 use crate::protocol::token_exchange::percent_decode;
-use crate::services::request_context::ApiResponse;
-use crate::services::vault::{self, AuthorizationResponse, CallbackPage, CallbackParams, NewConnection};
+use crate::services::transition::Reply;
+use crate::services::vault::{
+    self, AuthorizationRequest, AuthorizationResponse, CallbackPage, CallbackParams, NewConnection,
+};
 
 /// The most cookies of one name that are read. A browser sends fewer.
 const MOST_COOKIES: usize = 8;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Finish {
-    code: SecretString,
-}
 
 /// With the `__Host-` prefix (RFC 6265bis §4.1.3.2), neither another host nor a network attacker can have set the
 /// cookie. Browsers accept the prefix only over https, which a server on loopback need not have.
@@ -49,30 +45,25 @@ pub(super) fn cookie(app: &App, secret: &SecretString) -> Result<HeaderValue, Er
     Ok(HeaderValue::from_str(&value).context("setting a cookie")?)
 }
 
-/// Begins the authorization for a connection that is created without a credential. Returns the cookie beside the
-/// response.
+/// A started authorization.
+#[derive(Serialize)]
+struct AuthorizationBody {
+    connection: String,
+    authorization_url: String,
+    expires_in: i64,
+}
+
+/// Begins the authorization for a connection that is created without a credential.
 pub(super) async fn begin(
     known: &AuthenticatedRequest<'_>,
-    wanted: &NewConnection,
-) -> Result<(ApiResponse, HeaderValue), Error> {
-    let begun = vault::begin((&known.desk(), &known.app.vault), &known.call, wanted).await?;
-    Ok((begun.done, cookie(known.app, &begun.browser)?))
-}
-
-pub(super) fn with_cookie(mut response: HttpResponse, cookie: Option<HeaderValue>) -> HttpResponse {
-    if let Some(cookie) = cookie {
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
-    response
-}
-
-pub(super) async fn finish(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
-    let app = incoming.3.clone().into_inner();
-    serve(incoming, async |known| {
-        let body: Finish = known.read()?;
-        Ok(vault::finish(&app, &known.call, (&id, body.code)).await?)
-    })
-    .await
+    request: &NewConnection,
+) -> Result<HttpResponse, Error> {
+    let Reply { value, replayed } = vault::begin(&known.context, &known.app.vault, request).await?;
+    let AuthorizationRequest { connection, authorization_url, expires_in, browser } = value;
+    let value = AuthorizationBody { connection, authorization_url, expires_in };
+    let mut response = accepted(Reply { value, replayed });
+    response.headers_mut().insert(SET_COOKIE, cookie(known.app, &browser)?);
+    Ok(response)
 }
 
 /// `GET /vault/callback/{provider}`: the redirect URI to which providers send browsers back.

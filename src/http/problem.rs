@@ -4,17 +4,51 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::jose::Alg;
 
+const MEDIA_TYPE: &str = "application/problem+json";
+
+/// RFC 9457 §3.1, with the extension members of this server.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: Option<&'static str>,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    /// The state that the refusal is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<[PointedError; 1]>,
+}
+
+/// An error at a member of the request (RFC 9457 §3).
+#[derive(Serialize)]
+struct PointedError {
+    detail: &'static str,
+    /// A JSON Pointer in a URI fragment (RFC 6901 §6).
+    pointer: String,
+}
+
 /// A problem that the status code describes completely.
 pub(super) fn of_status(status: StatusCode) -> HttpResponse {
-    HttpResponse::build(status).content_type("application/problem+json").body(
-        json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16()})
-            .to_string(),
-    )
+    let problem = Problem {
+        kind: "about:blank".to_owned(),
+        title: status.canonical_reason(),
+        status: status.as_u16(),
+        reason: None,
+        detail: None,
+        state: None,
+        errors: None,
+    };
+    HttpResponse::build(status).content_type(MEDIA_TYPE).json(problem)
 }
 
 /// The path names no endpoint.
@@ -40,31 +74,25 @@ pub(super) fn of(stop: &Error, detail: Option<&str>) -> HttpResponse {
 fn refused(refusal: Refusal, detail: Option<&str>) -> HttpResponse {
     metrics::counter!("actchain_refusals_total", "reason" => refusal.reason()).increment(1);
     let code = refusal.code_for_resource();
-    let mut body = json!({
-        "type": format!("urn:actchain:problem:{}", refusal.reason()),
-        "title": refusal.sentence(),
-        "status": code.status,
-        "reason": refusal.reason(),
-    });
-    if let Value::Object(members) = &mut body {
-        let mut add = |name: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                members.insert(name.to_owned(), value);
-            }
+    let pointed = |pointer| {
+        let detail = match refusal {
+            Refusal::ExceedsParent(_) => "This is wider than it may be",
+            _ => "This name is not declared",
         };
-        add("detail", detail.map(Into::into));
-        add("state", refusal.state().map(Into::into));
-        if let Some(pointer) = refusal.pointer() {
-            let detail = match refusal {
-                Refusal::ExceedsParent(_) => "This is wider than it may be",
-                _ => "This name is not declared",
-            };
-            add("errors", Some(json!([{"detail": detail, "pointer": pointer}])));
-        }
-    }
+        [PointedError { detail, pointer }]
+    };
+    let problem = Problem {
+        kind: format!("urn:actchain:problem:{}", refusal.reason()),
+        title: Some(refusal.sentence()),
+        status: code.status,
+        reason: Some(refusal.reason()),
+        detail,
+        state: refusal.state(),
+        errors: refusal.pointer().map(pointed),
+    };
     let status = StatusCode::from_u16(code.status).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = HttpResponse::build(status);
-    response.content_type("application/problem+json").insert_header((CACHE_CONTROL, "no-store"));
+    response.content_type(MEDIA_TYPE).insert_header((CACHE_CONTROL, "no-store"));
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             for challenge in challenges(refusal, code.error) {
@@ -76,7 +104,7 @@ fn refused(refusal: Refusal, detail: Option<&str>) -> HttpResponse {
         }
         _ => {}
     }
-    response.body(body.to_string())
+    response.json(problem)
 }
 
 /// One challenge for each scheme (RFC 6750 §3, RFC 9449 §7.1); without credentials the challenge has no `error`.

@@ -4,8 +4,7 @@
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use tracing_actix_web::RequestId;
 
 use crate::app::App;
@@ -16,7 +15,7 @@ use crate::http::params;
 use crate::http::problem;
 use crate::protocol::tlog_tiles::{Content, Tile};
 use crate::services::audit::transparency;
-use crate::services::request_context::Caller;
+use crate::services::caller::Caller;
 
 /// A new checkpoint is signed every minute, and cosignatures of witnesses are added later.
 const BRIEF: &str = "public, max-age=5";
@@ -35,7 +34,7 @@ fn to_response(result: Result<HttpResponse, Error>) -> HttpResponse {
     result.unwrap_or_else(|stop| problem::of(&stop, None))
 }
 
-fn json_of(cache: &'static str, value: &impl serde::Serialize) -> HttpResponse {
+fn json_of(cache: &'static str, value: &impl Serialize) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, cache)).json(value)
 }
 
@@ -125,7 +124,7 @@ pub(super) async fn tile(path: Path<String>, app: Data<App>) -> HttpResponse {
 /// `GET /audit/tile/entries/{tile}`: events, for callers that may read the whole log.
 pub(super) async fn entries(incoming: ManagementRequest, path: Path<String>) -> HttpResponse {
     serve_audit(incoming, async |known| {
-        if !matches!(known.call.caller, Caller::Admin(_) | Caller::Auditor(_) | Caller::Operator) {
+        if !matches!(known.context.caller, Caller::Admin(_) | Caller::Auditor(_) | Caller::Operator) {
             return Err(HttpError::from(Refusal::InsufficientScope));
         }
         let tile = Tile::parse(&format!("tile/entries/{path}")).ok_or(Refusal::NotFound)?;
@@ -136,6 +135,12 @@ pub(super) async fn entries(incoming: ManagementRequest, path: Path<String>) -> 
             .body(bytes))
     })
     .await
+}
+
+#[derive(Serialize)]
+struct Cosigned {
+    /// Number of cosignatures that were new.
+    added: usize,
 }
 
 /// `POST /audit/checkpoint/cosignatures`: cosignatures of witnesses. The signatures are the witnesses' credentials.
@@ -156,7 +161,7 @@ pub(super) async fn cosign(
             std::str::from_utf8(&body).map_err(|_| Refusal::Malformed("The body is not valid UTF-8"))?;
         let origin = credentials::origin(&request, request_id);
         let added = transparency::cosign(&app, note, origin, app.clock.now()).await?;
-        Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({"added": added})))
+        Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Cosigned { added }))
     };
     to_response(take().await)
 }

@@ -3,20 +3,29 @@
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
+use secrecy::SecretString;
 use serde::Deserialize;
 use tracing_actix_web::RequestId;
 
 use crate::app::App;
+use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
+use crate::domain::vault::State;
 use crate::http::credentials;
-use crate::http::management::request::{HttpError, ManagementRequest, respond, serve};
+use crate::http::management::request::{
+    HttpError, ManagementRequest, created, declared, ok, read_if_any, replied, respond, serve,
+};
 use crate::http::params;
 use crate::http::pending_authorization;
 use crate::platform::{base64url, json};
-use crate::protocol::metadata::issuer_path;
+use crate::protocol::metadata::endpoint;
+use crate::services::apply::DeclarationResult;
+use crate::services::page::PageRequest;
+use crate::services::transition::Reply;
 use crate::services::vault::{
-    self, Declared, DeliveryForm, Import, ListQuery, NewConnection, ProviderDeclaration, RetrievalRequest,
-    RetrievedCredential, UNUSABLE,
+    self, ConnectedAccount, ConnectionOrigin, ConnectionQuery, ConnectionView, DeclaredProvider,
+    DeliveryForm, Import, NewConnection, ProviderDeclaration, ProviderView, RetrievalRequest,
+    RetrievedCredential,
 };
 
 #[derive(Debug, Deserialize)]
@@ -24,6 +33,12 @@ use crate::services::vault::{
 struct Rotation {
     #[serde(deserialize_with = "json::object")]
     credential: Option<Import>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Finish {
+    code: SecretString,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -48,67 +63,113 @@ impl Retrieval {
     }
 }
 
+/// Query parameters of the list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConnectionListQuery {
+    /// Issuer of the owner; together with `owner_sub`.
+    owner_iss: Option<String>,
+    owner_sub: Option<String>,
+    provider: Option<String>,
+    state: Option<State>,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+impl ConnectionListQuery {
+    fn read(self) -> Result<ConnectionQuery, Refusal> {
+        let owner = match (self.owner_iss, self.owner_sub) {
+            (Some(iss), Some(sub)) => Some(Principal::new(iss, sub)),
+            (None, None) => None,
+            _ => return Err(Refusal::Malformed("owner_iss and owner_sub belong together")),
+        };
+        let page = PageRequest { cursor: self.cursor, limit: self.limit };
+        Ok(ConnectionQuery { owner, provider: self.provider, state: self.state, page })
+    }
+}
+
+fn location(app: &App, connection: &ConnectionView) -> String {
+    endpoint(&app.issuer, &format!("/api/v1/connections/{}", connection.id))
+}
+
 pub(super) async fn create(incoming: ManagementRequest) -> HttpResponse {
-    let mut cookie = None;
-    let response = serve(incoming, async |known| {
-        let wanted: NewConnection = known.read()?;
-        if wanted.credential.is_some() {
-            return Ok(vault::create((&known.desk(), &known.app.vault), &known.call, &wanted).await?);
+    serve(incoming, async |known| {
+        let request: NewConnection = known.read()?;
+        if request.credential.is_none() {
+            return Ok(pending_authorization::begin(&known, &request).await?);
         }
-        let (done, browser) = pending_authorization::begin(&known, &wanted).await?;
-        cookie = Some(browser);
-        Ok(done)
+        let reply = vault::create(&known.context, &known.app.vault, &request).await?;
+        Ok(created(&location(known.app, &reply.value), reply))
     })
-    .await;
-    pending_authorization::with_cookie(response, cookie)
+    .await
 }
 
 pub(super) async fn list(incoming: ManagementRequest) -> HttpResponse {
     serve(incoming, async |known| {
-        let query: ListQuery = known.query()?;
-        Ok(vault::list(&known.desk(), &known.call, &query).await?)
+        let query = known.query::<ConnectionListQuery>()?.read()?;
+        Ok(ok(&vault::list(&known.context, &query).await?))
     })
     .await
 }
 
 pub(super) async fn providers(incoming: ManagementRequest) -> HttpResponse {
-    serve(incoming, async |known| Ok(vault::providers(&known.desk(), &known.call).await?)).await
+    serve(incoming, async |known| Ok(ok(&vault::providers(&known.context).await?))).await
 }
 
 /// Stores a provider. Members that are not declared come from the provider's metadata.
 pub(super) async fn declare(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
-        let mut declared: ProviderDeclaration = known.read()?;
-        if declared.names_a_file() || !declared.id.is_empty() {
+        let mut declaration: ProviderDeclaration = known.read()?;
+        if declaration.names_a_file() || !declaration.id.is_empty() {
             return Err(Refusal::Malformed("id is told by the path, and client_secret by itself").into());
         }
-        declared.id = id.into_inner();
-        match vault::declare((&known.desk(), &known.app.vault), &known.call, declared).await? {
-            Declared::Done(done) => Ok(done),
-            Declared::Unusable(why) => Err(HttpError::with(UNUSABLE, why)),
+        declaration.id = id.into_inner();
+        match vault::declare(&known.context, &known.app.vault, declaration).await? {
+            DeclarationResult::Stored(Reply { value, replayed }) => {
+                let DeclaredProvider { change, id, settings } = value;
+                Ok(declared(change, Reply { value: ProviderView { id, settings }, replayed }))
+            }
+            DeclarationResult::Invalid(problem) => {
+                Err(HttpError::with(DeclarationResult::<DeclaredProvider>::REFUSAL, problem))
+            }
         }
     })
     .await
 }
 
 pub(super) async fn show(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
-    serve(incoming, async |known| Ok(vault::show(&known.desk(), &known.call, &id).await?)).await
+    serve(incoming, async |known| Ok(ok(&vault::show(&known.context, &id).await?))).await
 }
 
 pub(super) async fn rotate(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let body: Rotation = known.read()?;
         let import = body.credential.ok_or(Refusal::Malformed("credential is missing"))?;
-        Ok(vault::rotate((&known.desk(), &known.app.vault), &known.call, (&id, &import)).await?)
+        Ok(replied(vault::rotate(&known.context, &known.app.vault, &id, &import).await?))
     })
     .await
 }
 
 pub(super) async fn disconnect(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
-        let body: Reason = known.read_if_any()?;
-        let why = (id.as_str(), body.reason.as_deref());
-        Ok(vault::disconnect((&known.desk(), &known.app.vault), &known.call, why).await?)
+        let Reason { reason } = known.read_if_any()?;
+        Ok(replied(vault::disconnect(&known.context, &known.app.vault, &id, reason.as_deref()).await?))
+    })
+    .await
+}
+
+pub(super) async fn finish(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
+    let app = incoming.3.clone().into_inner();
+    serve(incoming, async |known| {
+        let Finish { code } = known.read()?;
+        let Reply { value, replayed } = vault::finish(&app, &known.context, &id, code).await?;
+        let ConnectedAccount { origin, connection } = value;
+        let location = location(known.app, &connection);
+        let reply = Reply { value: connection, replayed };
+        Ok(match origin {
+            ConnectionOrigin::Created => created(&location, reply),
+            ConnectionOrigin::Reconnected => replied(reply),
+        })
     })
     .await
 }
@@ -124,16 +185,13 @@ pub(super) async fn token(
     let app = app.into_inner();
     let take = async || -> Result<RetrievedCredential, HttpError> {
         let body = params::body(payload, app.config.limits.max_body_bytes).await?;
-        let body: Retrieval = crate::http::management::request::read_if_any(&request, &body)?;
-        let access = credentials::access(request.headers())?;
-        let base = issuer_path(&app.issuer);
-        let path = request.path().strip_prefix(base.as_str()).unwrap_or(request.path());
+        let body: Retrieval = read_if_any(&request, &body)?;
+        let access = credentials::access(&app.issuer, &request)?;
         let form = if body.seal { DeliveryForm::Sealed } else { DeliveryForm::Open };
         let origin = credentials::origin(&request, request_id);
-        let at = (request.method().as_str(), path);
         let asked = RetrievalRequest { connection: &id, form, rejected: body.rejected()? };
         let now = app.clock.now();
-        Ok(vault::retrieve(&app, (&access, at), asked, origin, now).await?)
+        Ok(vault::retrieve(&app, &access, asked, origin, now).await?)
     };
     let taken = take().await;
     respond(
@@ -145,7 +203,7 @@ pub(super) async fn token(
                 .insert_header((CONTENT_TYPE, "application/json"));
             match answer {
                 RetrievedCredential::Open(document) => response.body(document.to_vec()),
-                RetrievedCredential::Sealed(document) => response.body(document.to_string()),
+                RetrievedCredential::Sealed(sealed) => response.json(sealed),
             }
         }),
     )

@@ -18,7 +18,6 @@ use crate::http::credentials;
 use crate::http::management::request::{HttpError, respond};
 use crate::platform::fault::Context as _;
 use crate::platform::outbound::{Chunks, Field};
-use crate::protocol::metadata::issuer_path;
 use crate::services::vault::{self, ProxyRequest, ProxyResponse};
 
 /// The most chunks of a body that are buffered.
@@ -34,11 +33,9 @@ pub(super) async fn call(
 ) -> HttpResponse {
     let app = app.into_inner();
     let pass = async || -> Result<HttpResponse, HttpError> {
-        let access = credentials::access(request.headers())?;
-        let base = issuer_path(&app.issuer);
+        let access = credentials::access(&app.issuer, &request)?;
         // The raw path: the router's decoded path is neither validated nor forwarded.
-        let path = request.uri().path();
-        let path = path.strip_prefix(base.as_str()).unwrap_or(path);
+        let path = credentials::path(&app.issuer, &request);
         let rest = path.strip_prefix("/vault/proxy/").ok_or(Refusal::NotFound)?;
         let (connection, rest) = rest.split_once('/').unwrap_or((rest, ""));
         let method = request.method().as_str();
@@ -52,7 +49,7 @@ pub(super) async fn call(
         };
         let origin = credentials::origin(&request, request_id);
         let now = app.clock.now();
-        let passed = vault::call(&app, (&access, (method, path)), onward, origin, now).await?;
+        let passed = vault::call(&app, &access, onward, origin, now).await?;
         Ok(answer(passed))
     };
     let passed = pass().await;

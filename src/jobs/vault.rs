@@ -4,10 +4,9 @@ use time::OffsetDateTime;
 
 use crate::app::App;
 use crate::platform::fault::Fault;
-use crate::services::request_context::Desk;
 use crate::services::vault;
 
 /// Runs once; returns the number of credentials of disconnected connections that are still kept.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
-    vault::purge((&Desk::of(app), &app.vault), now).await
+    vault::purge(&app.pool, &app.vault, now).await
 }

@@ -7,9 +7,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::caller::{AuthenticatedClient, AuthenticatedUser, Caller};
 use super::client_request::consume;
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
-use super::request_context::{AuthenticatedClient, AuthenticatedUser, Caller};
 use super::verify_token;
 use crate::app::App;
 use crate::domain::client::{self, Client, Kind};
@@ -30,6 +30,17 @@ pub struct PresentedAccessToken {
     pub token: String,
     /// The DPoP proof, if present.
     pub proof: Option<String>,
+    /// Method of the request.
+    pub method: String,
+    /// Path of the request below the issuer, without the query.
+    pub path: String,
+}
+
+impl PresentedAccessToken {
+    /// What a DPoP proof of the request has to name.
+    pub(super) fn dpop_target(&self) -> DpopTarget<'_> {
+        DpopTarget { method: &self.method, path: &self.path, access_token: Some(&self.token) }
+    }
 }
 
 /// The authentication scheme of the request.
@@ -46,16 +57,12 @@ pub enum Scheme {
 pub async fn identify(
     app: &App,
     presented: &PresentedAccessToken,
-    (method, path): (&str, &str),
     now: OffsetDateTime,
 ) -> Result<Caller, Error> {
     let possessed = match (presented.scheme, &presented.proof) {
         (Scheme::Bearer, _) => None,
         (Scheme::Dpop, None) => return Err(Refusal::DpopProofMissing.into()),
-        (Scheme::Dpop, Some(proof)) => {
-            let at = DpopTarget { method, path, access_token: Some(&presented.token) };
-            Some(dpop::verify(app, proof, at, now)?)
-        }
+        (Scheme::Dpop, Some(proof)) => Some(dpop::verify(app, proof, presented.dpop_target(), now)?),
     };
     let verified =
         verify_token::presented_to_us(app, &presented.token, now).await.map_err(as_access_token)?;
@@ -75,6 +82,28 @@ pub async fn identify(
     }
     consume(app, possessed.map(|possessed| possessed.single_use_id).into_iter().collect(), now).await?;
     Ok(caller)
+}
+
+impl Caller {
+    /// Whether the caller's credentials are still valid and not revoked.
+    pub(super) async fn is_active(
+        &self,
+        rows: &RowMac,
+        connection: &mut PgConnection,
+        now: OffsetDateTime,
+    ) -> Result<bool, Fault> {
+        match self {
+            Self::User(user) => {
+                Ok(now < user.until + SKEW && user_not_revoked(connection, &user.who, user.since).await?)
+            }
+            Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
+                let token = (holder.client.client_id.as_str(), holder.jti);
+                let found = require_active_client(rows, connection, token, now).await?;
+                Ok(found.is_some_and(|client| client.kind == holder.client.kind))
+            }
+            Self::Operator => Ok(true),
+        }
+    }
 }
 
 fn as_access_token(stop: Error) -> Error {

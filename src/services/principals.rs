@@ -2,23 +2,21 @@
 //! key, ending a task. Each changes one row that every use checks; the affected delegations and tokens are counted
 //! after the commit.
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 
-use super::delegations::counted;
-use super::request_context::{
-    ApiResponse, AuditTarget, Call, Caller, Desk, Entry, record_delegation_refusal,
-};
-use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::{Action, Actor, Event};
+use super::caller::Caller;
+use super::delegations::{Affected, check_reason, count_affected};
+use super::request_context::RequestContext;
+use super::transition::{Effect, Lock, Operation, Reply};
+use crate::domain::audit::Action;
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::{delegation, registry};
 use crate::platform::clock::rfc3339;
-use crate::platform::fault::Fault;
 use crate::protocol::trusted_issuer_jwt::is_name;
 
 /// The subject of an impact query.
@@ -29,180 +27,201 @@ pub enum RevocationSubject {
     Delegation(String),
 }
 
-fn administers(call: &Call) -> Result<(), Refusal> {
-    if call.caller.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
+/// A revoke-all of a principal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrincipalRevocation {
+    pub iss: String,
+    pub sub: String,
+    pub at: String,
+    /// `None` if they could not be counted.
+    pub affected: Option<Affected>,
 }
 
-/// Ends everything that is rooted at a principal or passes through it, up to now. What is delegated afresh lives.
+/// A disabled or enabled client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientSwitch {
+    pub client_id: String,
+    pub state: ClientState,
+    /// Whether the client was in the other state before.
+    pub changed: bool,
+    /// Only where a client was disabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affected: Option<Affected>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientState {
+    Enabled,
+    Disabled,
+}
+
+/// A key of a client that was removed or restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChange {
+    pub client_id: String,
+    pub jkt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored_at: Option<String>,
+}
+
+/// A key of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientKey<'a> {
+    pub client_id: &'a str,
+    /// Thumbprint (RFC 7638).
+    pub jkt: &'a str,
+}
+
+/// Revokes everything that is rooted at a principal or passes through it, up to now. Later delegations are not
+/// affected.
 pub async fn revoke_all(
-    desk: &Desk<'_>,
-    call: &Call,
+    ctx: &RequestContext<'_>,
     who: &Principal,
     reason: &str,
-) -> Result<ApiResponse, Error> {
-    let result = try_to_revoke_all(desk, call, who, reason).await;
-    record_delegation_refusal(desk, call, ("revoke_all", AuditTarget::Other(&who.sub)), result).await
+) -> Result<Reply<PrincipalRevocation>, Error> {
+    ctx.attempt(Operation::on_other("revoke_all", &who.sub), try_to_revoke_all(ctx, who, reason)).await
 }
 
 async fn try_to_revoke_all(
-    desk: &Desk<'_>,
-    call: &Call,
+    ctx: &RequestContext<'_>,
     who: &Principal,
     reason: &str,
-) -> Result<ApiResponse, Error> {
-    super::delegations::check_reason(Some(reason))?;
+) -> Result<Reply<PrincipalRevocation>, Error> {
+    check_reason(Some(reason))?;
     let check = async |connection: &mut PgConnection| {
-        administers(call)?;
-        check_principal(connection, desk, who).await
+        ctx.caller.require_administrator()?;
+        check_principal(ctx, connection, who).await
     };
-    let (mut work, client_id) = match call.begin_exclusive(desk, check).await? {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, client_id) => (work, client_id),
+    let mut revoked = None;
+    let change = async |connection: &mut PgConnection, client_id: Option<String>| {
+        let before = principal::store::cutoff_epoch(connection, who).await?;
+        revoked = Some((client_id, before));
+        principal::store::put_revocation(connection, (who, ctx.issuer), reason, ctx.now).await?;
+        let mut event = ctx.event(Action::PrincipalRevoked);
+        event.subject = Some(who.clone());
+        event.detail = Some(json!({"reason": reason}));
+        let (iss, sub) = (who.iss.clone(), who.sub.clone());
+        Ok(Effect::made(PrincipalRevocation { iss, sub, at: rfc3339(ctx.now), affected: None }, event))
     };
-    let before = principal::store::cutoff_epoch(work.connection(), who).await?;
-    principal::store::put_revocation(work.connection(), (who, desk.issuer), reason, call.now).await?;
-    let mut event = call.event(Action::PrincipalRevoked);
-    event.subject = Some(who.clone());
-    event.detail = Some(json!({"reason": reason}));
-    let said =
-        |affected| json!({"iss": who.iss, "sub": who.sub, "at": rfc3339(call.now), "affected": affected});
-    let mut done = ApiResponse::with(said(None))?;
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    let ending = RevocationScope::Principal { who, client_id: client_id.as_deref(), before };
-    done.body = said(counted(desk, &ending, call).await);
-    keep_count(desk, call, &done).await;
-    Ok(done)
+    let mut reply = ctx.transition(Lock::Exclusive, check, change).await?;
+    if let Some((client_id, before)) = revoked {
+        let scope = RevocationScope::Principal { who, client_id: client_id.as_deref(), before };
+        reply.value.affected = count_affected(ctx, &scope).await;
+        ctx.update_stored_result(&reply.value).await;
+    }
+    Ok(reply)
 }
 
 /// The client id of a client of this server; for a user, checks that the issuer is trusted.
 async fn check_principal(
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
     who: &Principal,
 ) -> Result<Option<String>, Error> {
-    if who.iss == desk.issuer {
-        let found = match client::is_client_id(&who.sub) {
-            true => client::store::find(desk.rows, connection, &who.sub).await?,
-            false => None,
-        };
-        return found.map(|client| Some(client.client_id)).ok_or_else(|| Refusal::NotFound.into());
+    if who.iss == ctx.issuer {
+        return Ok(Some(find_client(ctx, connection, &who.sub).await?.client_id));
     }
     // A mistyped principal must not pass for a successful revocation.
-    let registry = registry::store::load(desk.rows, connection, desk.issuer).await?;
+    let registry = registry::store::load(ctx.rows, connection, ctx.issuer).await?;
     let known = registry.issuers.contains_key(&who.iss) && is_name(&who.sub);
     if known { Ok(None) } else { Err(Refusal::DelegatorUnknown.into()) }
 }
 
-async fn keep_count(desk: &Desk<'_>, call: &Call, done: &ApiResponse) {
-    if let Err(fault) = call.update_stored_response(desk, done).await {
-        tracing::warn!(error = %fault, "a count was not kept");
-    }
-}
-
-/// What an end would reach, told before it is brought about.
-pub async fn show_impact(
-    desk: &Desk<'_>,
-    call: &Call,
-    whom: &RevocationSubject,
-) -> Result<ApiResponse, Error> {
-    let mut connection = desk.pool.acquire().await?;
-    if let RevocationSubject::Delegation(id) = whom {
-        let found = delegation::store::path(desk.rows, &mut connection, id).await?;
-        let path = found.filter(|path| call.caller.may_see(path, desk.issuer)).ok_or(Refusal::NotFound)?;
+/// What a revocation would affect.
+pub async fn show_impact(ctx: &RequestContext<'_>, subject: &RevocationSubject) -> Result<Impact, Error> {
+    let mut connection = ctx.pool.acquire().await?;
+    if let RevocationSubject::Delegation(id) = subject {
+        let found = delegation::store::path(ctx.rows, &mut connection, id).await?;
+        let path = found.filter(|path| ctx.caller.may_see(path, ctx.issuer)).ok_or(Refusal::NotFound)?;
         // An inactive delegation has nothing left to revoke.
-        if path.is_over(call.now) {
-            return Ok(ApiResponse::with(Impact::default())?);
+        if path.is_over(ctx.now) {
+            return Ok(Impact::default());
         }
     } else {
-        administers(call)?;
+        ctx.caller.require_administrator()?;
     }
-    let found = match whom {
+    let found = match subject {
         RevocationSubject::Delegation(id) => {
-            impact(&mut connection, &RevocationScope::Delegation(id), call.now).await?
+            impact(&mut connection, &RevocationScope::Delegation(id), ctx.now).await?
         }
         RevocationSubject::Client(id) => {
-            client::store::find(desk.rows, &mut connection, id).await?.ok_or(Refusal::NotFound)?;
-            impact(&mut connection, &RevocationScope::Client { id, issuer: desk.issuer }, call.now).await?
+            client::store::find(ctx.rows, &mut connection, id).await?.ok_or(Refusal::NotFound)?;
+            impact(&mut connection, &RevocationScope::Client { id, issuer: ctx.issuer }, ctx.now).await?
         }
         RevocationSubject::Principal(who) => {
-            let client_id = check_principal(&mut connection, desk, who).await?;
+            let client_id = check_principal(ctx, &mut connection, who).await?;
             let before = principal::store::cutoff_epoch(&mut connection, who).await?;
-            let ending = RevocationScope::Principal { who, client_id: client_id.as_deref(), before };
-            impact(&mut connection, &ending, call.now).await?
+            let scope = RevocationScope::Principal { who, client_id: client_id.as_deref(), before };
+            impact(&mut connection, &scope, ctx.now).await?
         }
     };
-    Ok(ApiResponse::with(found)?)
+    Ok(found)
 }
 
 /// Disables a client: every server refuses the client and all tokens through it, from the next request on, until the
 /// client is enabled again.
-pub async fn disable(desk: &Desk<'_>, call: &Call, client_id: &str) -> Result<ApiResponse, Error> {
-    let result = switch(desk, call, (client_id, Switch::Off)).await;
-    record_delegation_refusal(desk, call, ("disable", AuditTarget::Other(client_id)), result).await
+pub async fn disable(ctx: &RequestContext<'_>, client_id: &str) -> Result<Reply<ClientSwitch>, Error> {
+    let switching = switch(ctx, client_id, ClientState::Disabled);
+    let mut reply = ctx.attempt(Operation::on_other("disable", client_id), switching).await?;
+    if reply.value.changed && !reply.replayed {
+        let scope = RevocationScope::Client { id: client_id, issuer: ctx.issuer };
+        reply.value.affected = count_affected(ctx, &scope).await;
+        ctx.update_stored_result(&reply.value).await;
+    }
+    Ok(reply)
 }
 
-pub async fn enable(desk: &Desk<'_>, call: &Call, client_id: &str) -> Result<ApiResponse, Error> {
-    let result = switch(desk, call, (client_id, Switch::On)).await;
-    record_delegation_refusal(desk, call, ("enable", AuditTarget::Other(client_id)), result).await
+pub async fn enable(ctx: &RequestContext<'_>, client_id: &str) -> Result<Reply<ClientSwitch>, Error> {
+    let switching = switch(ctx, client_id, ClientState::Enabled);
+    ctx.attempt(Operation::on_other("enable", client_id), switching).await
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Switch {
-    On,
-    Off,
-}
-
-async fn switch(desk: &Desk<'_>, call: &Call, (client_id, to): (&str, Switch)) -> Result<ApiResponse, Error> {
+async fn switch(
+    ctx: &RequestContext<'_>,
+    client_id: &str,
+    state: ClientState,
+) -> Result<Reply<ClientSwitch>, Error> {
     let check = async |connection: &mut PgConnection| {
-        administers(call)?;
-        let client = find_client(desk, connection, client_id).await?;
+        ctx.caller.require_administrator()?;
+        let client = find_client(ctx, connection, client_id).await?;
         // An agent that has ended does not come back.
         if client.ephemeral.as_ref().is_some_and(|agent| agent.deactivated_at.is_some()) {
             return Err(Refusal::AgentDeactivated.into());
         }
         Ok(())
     };
-    let mut work = match call.begin_exclusive(desk, check).await? {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, ()) => work,
+    let change = async |connection: &mut PgConnection, ()| {
+        let (changed, action) = match state {
+            ClientState::Disabled => (
+                client::changes::mark_disabled(ctx.rows, connection, client_id, ctx.now).await?,
+                Action::ClientDisabled,
+            ),
+            ClientState::Enabled => (
+                client::changes::mark_enabled(ctx.rows, connection, client_id, ctx.now).await?,
+                Action::ClientEnabled,
+            ),
+        };
+        let value = ClientSwitch { client_id: client_id.to_owned(), state, changed, affected: None };
+        if !changed {
+            return Ok(Effect::Unneeded(value));
+        }
+        let mut event = ctx.event(action);
+        event.target = Some(client_id.to_owned());
+        Ok(Effect::made(value, event))
     };
-    let (changed, action, state) = match to {
-        Switch::Off => (
-            client::changes::mark_disabled(desk.rows, work.connection(), client_id, call.now).await?,
-            Action::ClientDisabled,
-            "disabled",
-        ),
-        Switch::On => (
-            client::changes::mark_enabled(desk.rows, work.connection(), client_id, call.now).await?,
-            Action::ClientEnabled,
-            "enabled",
-        ),
-    };
-    let mut done = ApiResponse::with(json!({"client_id": client_id, "state": state, "changed": changed}))?;
-    if !changed {
-        return Ok(done);
-    }
-    let mut event = call.event(action);
-    event.target = Some(client_id.to_owned());
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    if to == Switch::Off {
-        let affected =
-            counted(desk, &RevocationScope::Client { id: client_id, issuer: desk.issuer }, call).await;
-        done.body = json!({"client_id": client_id, "state": state, "changed": true, "affected": affected});
-        keep_count(desk, call, &done).await;
-    }
-    Ok(done)
+    ctx.transition(Lock::Exclusive, check, change).await
 }
 
 async fn find_client(
-    desk: &Desk<'_>,
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
     client_id: &str,
 ) -> Result<Client, Error> {
     let found = match client::is_client_id(client_id) {
-        true => client::store::find(desk.rows, connection, client_id).await?,
+        true => client::store::find(ctx.rows, connection, client_id).await?,
         false => None,
     };
     found.ok_or_else(|| Refusal::NotFound.into())
@@ -210,41 +229,35 @@ async fn find_client(
 
 /// Removes a key of a client: tokens bound to the key or obtained with it are revoked, with all tokens derived from
 /// them.
-pub async fn remove_key(
-    desk: &Desk<'_>,
-    call: &Call,
-    (client_id, jkt): (&str, &str),
-) -> Result<ApiResponse, Error> {
-    let result = try_to_remove_key(desk, call, (client_id, jkt)).await;
-    record_delegation_refusal(desk, call, ("remove a key", AuditTarget::Other(client_id)), result).await
+pub async fn remove_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Reply<KeyChange>, Error> {
+    ctx.attempt(Operation::on_other("remove a key", key.client_id), try_to_remove_key(ctx, key)).await
 }
 
-async fn try_to_remove_key(
-    desk: &Desk<'_>,
-    call: &Call,
-    (client_id, jkt): (&str, &str),
-) -> Result<ApiResponse, Error> {
-    administers(call)?;
+async fn try_to_remove_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Reply<KeyChange>, Error> {
+    let ClientKey { client_id, jkt } = key;
+    ctx.caller.require_administrator()?;
     check_thumbprint(jkt)?;
-    let check = async |connection: &mut PgConnection| find_client(desk, connection, client_id).await;
-    let (mut work, client) = match call.begin_exclusive(desk, check).await? {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, client) => (work, client),
+    let check = async |connection: &mut PgConnection| find_client(ctx, connection, client_id).await;
+    let change = async |connection: &mut PgConnection, client: Client| {
+        let left: Vec<String> = client.dpop_keys.iter().filter(|one| *one != jkt).cloned().collect();
+        let jwks = client.jwks.as_ref().map(|jwks| client::without_key(jwks, jkt));
+        let keys = (jwks.as_ref(), left.as_slice());
+        client::changes::put_keys(ctx.rows, connection, client_id, keys, ctx.now).await?;
+        let removed = [jkt.to_owned()];
+        client::changes::put_removed_keys(ctx.rows, connection, client_id, &removed, ctx.now).await?;
+        let mut event = ctx.event(Action::ClientKeyRemoved);
+        event.target = Some(client_id.to_owned());
+        event.detail = Some(json!({"jkt": jkt}));
+        Ok(Effect::made(KeyChange { removed_at: Some(rfc3339(ctx.now)), ..KeyChange::of(key) }, event))
     };
-    let left: Vec<String> = client.dpop_keys.iter().filter(|one| *one != jkt).cloned().collect();
-    let jwks = client.jwks.as_ref().map(|jwks| client::without_key(jwks, jkt));
-    client::changes::put_keys(desk.rows, work.connection(), client_id, (jwks.as_ref(), &left), call.now)
-        .await?;
-    client::changes::put_removed_keys(desk.rows, work.connection(), client_id, &[jkt.to_owned()], call.now)
-        .await?;
-    let mut event = call.event(Action::ClientKeyRemoved);
-    event.target = Some(client_id.to_owned());
-    event.detail = Some(json!({"jkt": jkt}));
-    let done =
-        ApiResponse::with(json!({"client_id": client_id, "jkt": jkt, "removed_at": rfc3339(call.now)}))?;
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    Ok(done)
+    ctx.transition(Lock::Exclusive, check, change).await
+}
+
+impl KeyChange {
+    fn of(key: ClientKey<'_>) -> Self {
+        let (client_id, jkt) = (key.client_id.to_owned(), key.jkt.to_owned());
+        Self { client_id, jkt, removed_at: None, restored_at: None }
+    }
 }
 
 /// A thumbprint (RFC 7638) is 32 bytes in base64url.
@@ -256,113 +269,25 @@ fn check_thumbprint(jkt: &str) -> Result<(), Refusal> {
 
 /// Restores a removed key. Only operators can, so that a stolen administrator token cannot restore a stolen key.
 /// Tokens issued before the removal stay revoked.
-pub async fn restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -> Result<ApiResponse, Error> {
-    let result = try_to_restore_key(desk, call, key).await;
-    record_delegation_refusal(desk, call, ("restore a key", AuditTarget::Other(key.client_id)), result).await
+pub async fn restore_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Reply<KeyChange>, Error> {
+    ctx.attempt(Operation::on_other("restore a key", key.client_id), try_to_restore_key(ctx, key)).await
 }
 
-#[derive(Debug, Clone, Copy)]
-pub struct ClientKey<'a> {
-    pub client_id: &'a str,
-    /// Thumbprint (RFC 7638).
-    pub jkt: &'a str,
-}
-
-async fn try_to_restore_key(desk: &Desk<'_>, call: &Call, key: &ClientKey<'_>) -> Result<ApiResponse, Error> {
-    if !matches!(call.caller, Caller::Operator) {
+async fn try_to_restore_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Reply<KeyChange>, Error> {
+    let ClientKey { client_id, jkt } = key;
+    if !matches!(ctx.caller, Caller::Operator) {
         return Err(Refusal::InsufficientScope.into());
     }
-    let ClientKey { client_id, jkt } = *key;
     check_thumbprint(jkt)?;
-    let check = async |connection: &mut PgConnection| find_client(desk, connection, client_id).await;
-    let mut work = match call.begin_exclusive(desk, check).await? {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, _) => work,
+    let check = async |connection: &mut PgConnection| find_client(ctx, connection, client_id).await;
+    let change = async |connection: &mut PgConnection, _: Client| {
+        if !client::changes::mark_key_restored(ctx.rows, connection, client_id, jkt, ctx.now).await? {
+            return Err(Refusal::NotFound.into());
+        }
+        let mut event = ctx.event(Action::ClientKeyRestored);
+        event.target = Some(client_id.to_owned());
+        event.detail = Some(json!({"jkt": jkt}));
+        Ok(Effect::made(KeyChange { restored_at: Some(rfc3339(ctx.now)), ..KeyChange::of(key) }, event))
     };
-    if !client::changes::mark_key_restored(desk.rows, work.connection(), client_id, jkt, call.now).await? {
-        return Err(Refusal::NotFound.into());
-    }
-    let mut event = call.event(Action::ClientKeyRestored);
-    event.target = Some(client_id.to_owned());
-    event.detail = Some(json!({"jkt": jkt}));
-    let done =
-        ApiResponse::with(json!({"client_id": client_id, "jkt": jkt, "restored_at": rfc3339(call.now)}))?;
-    work.commit(&[event]).await?;
-    Ok(done)
-}
-
-/// Ends a task: deactivates its ephemeral agents and revokes their delegations. Users and agents end only the agents
-/// that they created; administrators and operators end all agents of the task.
-pub async fn end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<ApiResponse, Error> {
-    let result = try_to_end_task(desk, call, task_id).await;
-    record_delegation_refusal(desk, call, ("end a task", AuditTarget::Other(task_id)), result).await
-}
-
-async fn try_to_end_task(desk: &Desk<'_>, call: &Call, task_id: &str) -> Result<ApiResponse, Error> {
-    let owner = match &call.caller {
-        Caller::Admin(..) | Caller::Operator => None,
-        Caller::User(_) | Caller::Agent(..) => call.caller.principal(desk.issuer),
-        Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
-    };
-    let check = async |connection: &mut PgConnection| {
-        let agents = client::store::of_task(connection, task_id, owner.as_ref()).await?;
-        if agents.is_empty() { Err(Refusal::NotFound.into()) } else { Ok(agents) }
-    };
-    let (mut work, agents) = match call.begin_exclusive(desk, check).await? {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, agents) => (work, agents),
-    };
-    let (ids, homes): (Vec<String>, Vec<String>) = agents.into_iter().unzip();
-    let ended = client::changes::mark_ended(desk.rows, work.connection(), &ids, call.now).await?;
-    let revoked =
-        delegation::transitions::mark_all_revoked(work.connection(), &homes, "its task ended", call.now)
-            .await?;
-    let mut events = Vec::new();
-    for path in delegation::store::all_paths(desk.rows, work.connection(), &revoked).await? {
-        let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
-        event.detail = Some(json!({"reason": "its task ended", "task_id": task_id}));
-        events.push(event);
-    }
-    events.extend(
-        ended
-            .iter()
-            .map(|client_id| agent_deactivated(call.event(Action::AgentDeactivated), client_id, task_id)),
-    );
-    let said =
-        |affected| json!({"task_id": task_id, "ended": ended.len(), "agents": ended, "affected": affected});
-    let mut done = ApiResponse::with(said(None))?;
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&events).await?;
-    let affected = counted(desk, &RevocationScope::Delegations(&revoked), call).await;
-    done.body = said(affected);
-    keep_count(desk, call, &done).await;
-    Ok(done)
-}
-
-fn agent_deactivated(event: Event, client_id: &str, task_id: &str) -> Event {
-    Event { target: Some(client_id.to_owned()), detail: Some(json!({"task_id": task_id})), ..event }
-}
-
-/// Deactivates ephemeral agents whose delegation has ended, and returns their number. Cleanup only: such agents are
-/// refused already.
-pub async fn sweep_agents(desk: &Desk<'_>, now: OffsetDateTime) -> Result<usize, Fault> {
-    const MOST: i64 = 500;
-    let mut connection = desk.pool.acquire().await?;
-    let orphans = client::store::orphans(&mut connection, now, MOST).await?;
-    drop(connection);
-    if orphans.is_empty() {
-        return Ok(0);
-    }
-    let mut work = AuditedTransaction::begin_exclusive(desk.pool, Authorized::without_request()).await?;
-    let ended = client::changes::mark_ended(desk.rows, work.connection(), &orphans, now).await?;
-    if ended.is_empty() {
-        return Ok(0);
-    }
-    let event = |client_id: &String| Event {
-        target: Some(client_id.clone()),
-        ..Event::new(now, Action::AgentDeactivated, Actor::server())
-    };
-    let events: Vec<Event> = ended.iter().map(event).collect();
-    work.commit(&events).await?;
-    Ok(ended.len())
+    ctx.transition(Lock::Exclusive, check, change).await
 }

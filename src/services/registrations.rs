@@ -1,9 +1,10 @@
 //! Registered issuers and resources: listed, and removed if nothing depends on them. `apply` registers them.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::apply::{Members, view};
-use super::request_context::{Call, Desk};
+use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::Action;
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
@@ -13,12 +14,28 @@ use crate::platform::fault::Fault;
 
 /// Result of a removal.
 #[derive(Debug)]
-pub enum Removal {
-    /// The entry is removed; with what was revoked.
-    Removed(Value),
+pub enum Removal<T> {
+    Removed(T),
     NotFound,
     /// Something depends on the entry; each sentence names the dependent and the remedy.
     InUse(Vec<String>),
+}
+
+/// A removed resource.
+#[derive(Debug, Serialize)]
+pub struct ResourceRemoval {
+    pub id: String,
+}
+
+/// A removed issuer.
+#[derive(Debug, Serialize)]
+pub struct IssuerRemoval {
+    pub iss: String,
+    /// Number of revoked delegations.
+    pub revoked: usize,
+    pub affected: Impact,
+    /// Number of connections of its users, which are kept.
+    pub connections_kept: i64,
 }
 
 /// What happens to the delegations of an issuer's users.
@@ -61,11 +78,11 @@ fn sentence(ids: &[String], what: &str, todo: &str) -> Option<String> {
 ///
 /// # Errors
 /// A fault of the database; then nothing was changed.
-pub async fn remove_resource(desk: &Desk<'_>, call: &Call, id: &str) -> Result<Removal, Fault> {
-    let mut work = AuditedTransaction::begin_serialized(desk.pool).await?;
+pub async fn remove_resource(ctx: &RequestContext<'_>, id: &str) -> Result<Removal<ResourceRemoval>, Fault> {
+    let mut work = AuditedTransaction::begin_serialized(ctx.pool).await?;
     work.upgrade(Authorized::without_request()).await?;
     let clients = dependents::clients_of_resource(work.connection(), id).await?;
-    let given = dependents::delegations_of_resource(work.connection(), id, call.now).await?;
+    let given = dependents::delegations_of_resource(work.connection(), id, ctx.now).await?;
     let todo = "take it out of their audiences (actchain apply)";
     let in_use: Vec<String> = [
         sentence(&clients, "it is an audience of the clients", todo),
@@ -81,10 +98,10 @@ pub async fn remove_resource(desk: &Desk<'_>, call: &Call, id: &str) -> Result<R
         return Ok(Removal::InUse(in_use));
     }
     registry::store::raise_version(work.connection()).await?;
-    let mut event = call.event(Action::ResourceRemoved);
+    let mut event = ctx.event(Action::ResourceRemoved);
     event.target = Some(id.to_owned());
     work.commit(&[event]).await?;
-    Ok(Removal::Removed(json!({"id": id})))
+    Ok(Removal::Removed(ResourceRemoval { id: id.to_owned() }))
 }
 
 /// Removes an issuer. Tokens under the delegations of its users become inactive. The delegations are revoked only on
@@ -93,13 +110,12 @@ pub async fn remove_resource(desk: &Desk<'_>, call: &Call, id: &str) -> Result<R
 /// # Errors
 /// A fault of the database; nothing is changed then.
 pub async fn remove_issuer(
-    desk: &Desk<'_>,
-    call: &Call,
+    ctx: &RequestContext<'_>,
     iss: &str,
     delegations: Delegations,
-) -> Result<Removal, Fault> {
-    let now = call.now;
-    let mut work = AuditedTransaction::begin_serialized(desk.pool).await?;
+) -> Result<Removal<IssuerRemoval>, Fault> {
+    let now = ctx.now;
+    let mut work = AuditedTransaction::begin_serialized(ctx.pool).await?;
     work.upgrade(Authorized::without_request()).await?;
     let clients = dependents::clients_of_issuer(work.connection(), iss).await?;
     let roots = dependents::delegations_of_issuer(work.connection(), iss, now).await?;
@@ -127,22 +143,20 @@ pub async fn remove_issuer(
     if !in_use.is_empty() {
         return Ok(Removal::InUse(in_use));
     }
-    let connections = dependents::connections_of_issuer(work.connection(), iss).await?;
+    let connections_kept = dependents::connections_of_issuer(work.connection(), iss).await?;
     registry::store::raise_version(work.connection()).await?;
     let reason = "its issuer was removed";
     let revoked = transitions::mark_all_revoked(work.connection(), &roots, reason, now).await?;
-    let said = json!({
-        "iss": iss, "revoked": revoked.len(), "affected": affected, "connections_kept": connections
-    });
-    let mut event = call.event(Action::IssuerRemoved);
+    let mut event = ctx.event(Action::IssuerRemoved);
     event.target = Some(iss.to_owned());
     event.detail = Some(json!({"revoked": revoked.len()}));
     let mut events = vec![event];
-    for path in store::all_paths(desk.rows, work.connection(), &revoked).await? {
-        let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
+    for path in store::all_paths(ctx.rows, work.connection(), &revoked).await? {
+        let mut event = ctx.event_about(Action::DelegationRevoked, &path);
         event.detail = Some(json!({"reason": reason}));
         events.push(event);
     }
     work.commit(&events).await?;
-    Ok(Removal::Removed(said))
+    let (iss, revoked) = (iss.to_owned(), revoked.len());
+    Ok(Removal::Removed(IssuerRemoval { iss, revoked, affected, connections_kept }))
 }

@@ -15,7 +15,7 @@ use time::Duration;
 
 use crate::support::Server;
 use crate::support::audit::{all_pages, auditor, read};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::World;
 use crate::transparency::{checkpoint, grow};
 

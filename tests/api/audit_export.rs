@@ -9,7 +9,7 @@ use actchain::services::audit::{self, Report, TrustAnchors};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::{MAIL, World};
 
 fn check(content: &str) -> Report {

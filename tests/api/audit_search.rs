@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::audit::{Dice, all_pages, auditor, cover, fill, read};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::World;
 
 const LOGS: &str = "/api/v1/audit-logs";

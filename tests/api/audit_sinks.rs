@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::World;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -95,7 +95,7 @@ async fn run(world: &World) -> usize {
 }
 
 async fn shown(world: &World, id: &str) -> Value {
-    sinks::show(&world.server.desk(), &world.server.operator(), id).await.unwrap().body
+    json!(sinks::show(&world.server.operator(), id).await.unwrap())
 }
 
 async fn size(world: &World) -> u64 {
@@ -284,9 +284,8 @@ async fn two_servers_deliver_once_each_and_a_dead_one_is_followed() {
 async fn both_secrets_sign_for_a_day_and_none_is_ever_told_again() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     declare(&world, "siem", json!({"url": receiver.server.uri(), "secret": SECRET})).await;
-    let (desk, call) = (world.server.desk(), world.server.operator());
-    let rotated = sinks::rotate((&desk, &world.server.app.vault), &call, "siem").await.unwrap();
-    let new = rotated.body["secret"].as_str().unwrap().to_owned();
+    let rotated = sinks::rotate(&world.server.operator(), &world.server.app.vault, "siem").await.unwrap();
+    let new = rotated.value.secret.unwrap();
     run(&world).await;
     let last = async || receiver.got().await.pop().unwrap();
     assert_eq!(signers(&last().await, &[SECRET, &new]), [0, 1]);
@@ -321,8 +320,7 @@ async fn whoever_answers_410_is_left_alone_and_others_are_switched_by_hand() {
     assert_eq!(event["detail"], json!({"change": "disabled", "status": 410}));
     assert_eq!(run(&world).await, 0);
     receiver.answers(200);
-    let (desk, call) = (world.server.desk(), world.server.operator());
-    sinks::set_enabled(&desk, &call, ("siem", EnabledState::Enabled)).await.unwrap();
+    sinks::set_enabled(&world.server.operator(), "siem", EnabledState::Enabled).await.unwrap();
     run(&world).await;
     assert_eq!(shown(&world, "siem").await["cursor"], size(&world).await, "it goes on where it was");
     let removed = world.as_admin("DELETE", "/api/v1/audit-sinks/siem", json!({})).await;

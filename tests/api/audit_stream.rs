@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::agent::Agent;
 use crate::support::audit::{Dice, auditor, fill};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::World;
 use crate::support::{Server, http};
 

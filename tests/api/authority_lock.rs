@@ -6,7 +6,7 @@ use sqlx::{Connection as _, Executor as _};
 
 use crate::support::agent::Agent;
 use crate::support::agent::Auth;
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::{IDP, World};
 
 #[tokio::test(flavor = "multi_thread")]

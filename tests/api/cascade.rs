@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use actchain::domain::principal::Principal;
 use actchain::services::principals::{self, ClientKey};
-use actchain::services::request_context::Call;
+use actchain::services::request_context::RequestContext;
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};
-use crate::support::desk::Api;
 use crate::support::ends::{Maker, new_key, outcome};
+use crate::support::management::Api;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, Server};
 
@@ -74,7 +74,7 @@ impl Chain {
         let answer =
             self.world.as_admin("GET", &format!("/api/v1/principals/impact?{query}"), json!({})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
-        answer.json
+        answer.json["affected"].clone()
     }
 }
 
@@ -358,7 +358,7 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
     // Only an operator can restore the first key, and tokens bound to it before stay revoked.
     assert!(declare(&world.followup_svc).await.unwrap_err().contains(world.followup_svc.jkt()));
     let key = ClientKey { client_id: "followup-svc", jkt: world.followup_svc.jkt() };
-    principals::restore_key(&world.server.desk(), &world.server.operator(), &key).await.unwrap();
+    principals::restore_key(&world.server.operator(), key).await.unwrap();
     declare(&world.followup_svc).await.unwrap();
     world.server.pass(11);
     let again = world.hop(&world.followup_svc, &chain.tokens[1]).await;
@@ -524,8 +524,9 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
 }
 
 /// A call whose arrival time is some seconds in the past: it has waited, or the clock of its server is slow.
-fn late(world: &World, seconds: i64) -> Call {
-    Call::of_operator(world.server.clock.now() - time::Duration::seconds(seconds))
+fn late(world: &World, seconds: i64) -> RequestContext<'_> {
+    let operator = world.server.operator();
+    RequestContext { now: operator.now - time::Duration::seconds(seconds), ..operator }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -542,8 +543,8 @@ async fn what_was_recorded_before_a_cut_off_is_dead_whatever_the_clocks_say() {
             world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
         assert_eq!(given.status, 201);
         let foreseen = chain.reach(&format!("iss={}&sub={sub}", who.iss)).await;
-        let cut = principals::revoke_all(&world.server.desk(), &late(world, 60), &who, "left").await.unwrap();
-        assert_eq!(cut.body["affected"], counts(&foreseen), "{sub}");
+        let cut = principals::revoke_all(&late(world, 60), &who, "left").await.unwrap();
+        assert_eq!(json!(cut.value.affected), counts(&foreseen), "{sub}");
         chain.assert_dead_from(0, "principal_revoked", 1).await;
         let path = format!("/delegate/{}", given.json["id"].as_str().unwrap());
         world.server.pass(11);
@@ -559,8 +560,8 @@ async fn what_was_bound_to_a_removed_key_is_dead_whatever_the_clocks_say() {
     world.server.pass(30);
     let second = world.hop(&world.email_svc, &chain.tokens[0]).await;
     let third = world.hop(&world.followup_svc, second.token()).await;
-    let key = ("email-svc", world.email_svc.jkt());
-    principals::remove_key(&world.server.desk(), &late(world, 60), key).await.unwrap();
+    let key = ClientKey { client_id: "email-svc", jkt: world.email_svc.jkt() };
+    principals::remove_key(&late(world, 60), key).await.unwrap();
     world.assert_dead(&chain.servers(), (&world.followup_svc, third.token()), "key_removed", 1).await;
     for server in chain.servers() {
         assert_eq!(server.introspect(&world.mail_server, second.token()).await.json["active"], false);
@@ -574,7 +575,7 @@ async fn what_is_delegated_afresh_lives_whatever_the_clocks_say() {
     let world = &chain.world;
     let who = Principal::new(world.server.app.issuer.clone(), "user-proxy");
     // The clock of the server that revokes is a minute ahead.
-    principals::revoke_all(&world.server.desk(), &late(world, -60), &who, "left").await.unwrap();
+    principals::revoke_all(&late(world, -60), &who, "left").await.unwrap();
     chain.assert_dead_from(0, "principal_revoked", 1).await;
     let given =
         world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
@@ -675,14 +676,15 @@ async fn a_repeated_cut_off_under_its_key_is_the_first_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_foreseen_is_what_is_reached() {
     let world = World::new().await;
-    let reach = async |query: String| {
-        let answer = world.as_admin("GET", &format!("/api/v1/principals/impact?{query}"), json!({})).await;
+    let get = async |path: String| {
+        let answer = world.as_admin("GET", &path, json!({})).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
-        answer.json
+        answer.json["affected"].clone()
     };
-    let at = |id: &str| format!("delegation_id={id}");
+    let reach = async |query: String| get(format!("/api/v1/principals/impact?{query}")).await;
+    let at = async |id: &str| get(format!("/delegate/{id}/impact")).await;
     let none = json!({"delegations": 3, "agents": 3, "tokens": 0, "audiences": [], "at_least": false});
-    assert_eq!(reach(at("D")).await, none);
+    assert_eq!(at("D").await, none);
     let first = world.first_hop().await.token().to_owned();
     let second = world.hop(&world.email_svc, &first).await.token().to_owned();
     let third = world.hop(&world.followup_svc, &second).await.token().to_owned();
@@ -691,29 +693,29 @@ async fn what_is_foreseen_is_what_is_reached() {
     assert_eq!(calendar.send().await.status, 200);
     let all =
         json!({"delegations": 3, "agents": 3, "tokens": 4, "audiences": [CALENDAR, MAIL], "at_least": false});
-    assert_eq!(reach(at("D")).await, all);
+    assert_eq!(at("D").await, all);
     assert_eq!(reach("client_id=user-proxy".into()).await, all);
     assert_eq!(reach(format!("iss={IDP}&sub=alice")).await, all);
     let below = json!({"delegations": 2, "agents": 2, "tokens": 2, "audiences": [MAIL], "at_least": false});
-    assert_eq!(reach(at("E")).await, below);
+    assert_eq!(at("E").await, below);
     assert_eq!(reach("client_id=email-svc".into()).await, below);
     assert_eq!(reach(format!("iss={}&sub=email-svc", world.server.app.issuer)).await, below);
     // Alice sees the impact on what is hers; other users see nothing.
-    let hers = world.as_alice("GET", "/api/v1/principals/impact?delegation_id=E", json!({})).await;
-    assert_eq!((hers.status, &hers.json), (200, &below));
-    let bobs = world.as_user("bob", "GET", "/api/v1/principals/impact?delegation_id=E", json!({})).await;
+    let hers = world.as_alice("GET", "/delegate/E/impact", json!({})).await;
+    assert_eq!((hers.status, &hers.json["affected"]), (200, &below));
+    let bobs = world.as_user("bob", "GET", "/delegate/E/impact", json!({})).await;
     assert_eq!((bobs.status, bobs.reason()), (404, "not_found"));
     // Inactive tokens and delegations do not count again: a token, the tokens derived from it, a branch.
     assert_eq!(world.server.revoke_token(&world.followup_svc, &third).await.status, 200);
-    assert_eq!(reach(at("E")).await["tokens"], 1);
+    assert_eq!(at("E").await["tokens"], 1);
     let again = world.hop(&world.followup_svc, &second).await;
-    assert_eq!((again.status, &reach(at("E")).await["tokens"]), (200, &json!(2)));
+    assert_eq!((again.status, &at("E").await["tokens"]), (200, &json!(2)));
     assert_eq!(world.server.revoke_token(&world.email_svc, &second).await.status, 200);
-    assert_eq!(reach(at("E")).await["tokens"], 0);
+    assert_eq!(at("E").await["tokens"], 0);
     let revoked = world.as_alice("POST", "/delegate/F/revoke", json!({})).await;
     assert_eq!(revoked.json["affected"], json!({"delegations": 1, "tokens": 0, "at_least": false}));
-    assert_eq!(reach(at("F")).await["delegations"], 0, "nothing is left to end");
-    let foreseen = reach(at("D")).await;
+    assert_eq!(at("F").await["delegations"], 0, "nothing is left to end");
+    let foreseen = at("D").await;
     assert_eq!((&foreseen["delegations"], &foreseen["tokens"]), (&json!(2), &json!(2)));
     let disabled = world.as_admin("POST", "/api/v1/clients/user-proxy/disable", json!({})).await;
     assert_eq!(disabled.json["affected"], counts(&foreseen), "{}", disabled.text);
@@ -735,7 +737,7 @@ async fn what_has_expired_or_waits_counts_as_it_should() {
     let world = World::new().await;
     let reach = async || {
         let path = format!("/api/v1/principals/impact?iss={IDP}&sub=bob");
-        world.as_admin("GET", &path, json!({})).await.json
+        world.as_admin("GET", &path, json!({})).await.json["affected"].clone()
     };
     let give = async |expires_in: u32| {
         let body = json!({"delegate": "stranger", "audiences": [MAIL], "expires_in": expires_in});
@@ -774,7 +776,7 @@ async fn what_is_used_up_still_has_its_tokens_to_lose() {
     let token = world.hop_from_user(&world.stranger, &world.token_of("bob")).await.token().to_owned();
     assert!(world.is_active(&token).await);
     let foreseen =
-        world.as_admin("GET", &format!("/api/v1/principals/impact?delegation_id={id}"), json!({})).await.json;
+        world.as_admin("GET", &format!("/delegate/{id}/impact"), json!({})).await.json["affected"].clone();
     assert_eq!((&foreseen["tokens"], &foreseen["audiences"]), (&json!(1), &json!([MAIL])), "{foreseen}");
     let revoked = world.as_user("bob", "POST", &format!("/delegate/{id}/revoke"), json!({})).await;
     assert_eq!((revoked.status, &revoked.json["affected"]), (200, &counts(&foreseen)), "{}", revoked.text);
@@ -798,8 +800,8 @@ async fn past_its_bound_a_count_says_at_least() {
     .await
     .unwrap();
     world.server.seal_rows().await;
-    let path = "/api/v1/principals/impact?delegation_id=D";
-    let foreseen = world.as_admin("GET", path, json!({})).await.json;
+    let path = "/delegate/D/impact";
+    let foreseen = world.as_admin("GET", path, json!({})).await.json["affected"].clone();
     assert_eq!((&foreseen["delegations"], &foreseen["at_least"]), (&json!(1000), &json!(true)), "{foreseen}");
     let revoked = world.as_alice("POST", "/delegate/D/revoke", json!({})).await;
     assert_eq!(revoked.json["affected"], counts(&foreseen), "{}", revoked.text);
@@ -817,8 +819,8 @@ async fn a_query_of_reach_names_one_thing() {
         ("client_id=user-proxy&delegation_id=D", 400),
         ("client_id=user-proxy&unknown=1", 400),
         ("client_id=nobody", 404),
-        ("delegation_id=nothing", 404),
-        ("delegation=%00", 400),
+        ("delegation_id=D", 400),
+        ("client_id=%00", 400),
         ("iss=https://nobody.example.com&sub=alice", 400),
     ] {
         let answer = world.as_admin("GET", &format!("/api/v1/principals/impact?{query}"), json!({})).await;

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::{MAIL, World};
 use crate::support::{Answer, http};
 

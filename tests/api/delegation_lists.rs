@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Auth};
-use crate::support::desk::Api;
 use crate::support::life::{instant, post};
+use crate::support::management::Api;
 use crate::support::world::{IDP, World};
 use crate::support::{Answer, START};
 

@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::support::START;
-use crate::support::desk::Api;
 use crate::support::life::instant;
+use crate::support::management::Api;
 use crate::support::world::{IDP, World};
 
 async fn swept(world: &World) {

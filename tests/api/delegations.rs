@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, JWT};
-use crate::support::desk::Api;
 use crate::support::life::{instant, post, with};
+use crate::support::management::Api;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{START, Server};
 

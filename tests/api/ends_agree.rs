@@ -3,7 +3,8 @@
 
 use actchain::domain::principal::Principal;
 use actchain::jobs;
-use actchain::services::{delegations, principals};
+use actchain::services::principals::{self, ClientKey};
+use actchain::services::{delegations, tasks};
 use serde_json::json;
 
 use crate::support::Server;
@@ -100,22 +101,22 @@ impl Story {
 
     /// Makes a random revocation or restoration. Whether the server accepts it does not matter here.
     async fn move_on(&mut self) -> String {
-        let (desk, call) = (self.world.server.desk(), self.world.server.operator());
+        let ctx = self.world.server.operator();
         let issuer = self.world.server.app.issuer.clone();
         match self.dice.below(17) {
             0 | 1 => {
                 let id = self.dice.of(&self.given).clone();
-                let _ = delegations::revoke(&desk, &call, &id, Some("enough")).await;
+                let _ = delegations::revoke(&ctx, &id, Some("enough")).await;
                 format!("revoke {id}")
             }
             2 | 3 => {
                 let id = self.dice.of(&self.agents).id.clone();
-                let _ = principals::disable(&desk, &call, &id).await;
+                let _ = principals::disable(&ctx, &id).await;
                 format!("disable {id}")
             }
             4 | 5 => {
                 let id = self.dice.of(&self.agents).id.clone();
-                let _ = principals::enable(&desk, &call, &id).await;
+                let _ = principals::enable(&ctx, &id).await;
                 format!("enable {id}")
             }
             6 => {
@@ -124,7 +125,7 @@ impl Story {
                     1 => Principal::new(IDP, "bob"),
                     _ => Principal::new(issuer, self.dice.of(&self.everybody()).id.clone()),
                 };
-                principals::revoke_all(&desk, &call, &who, "left").await.unwrap();
+                principals::revoke_all(&ctx, &who, "left").await.unwrap();
                 format!("cut off {}", who.sub)
             }
             7 | 8 if !self.held.is_empty() => {
@@ -135,7 +136,7 @@ impl Story {
             }
             9 => {
                 let task = *self.dice.of(&["t", "below"]);
-                let _ = principals::end_task(&desk, &call, task).await;
+                let _ = tasks::end_task(&ctx, task).await;
                 format!("end {task}")
             }
             10 => {
@@ -155,7 +156,7 @@ impl Story {
             }
             11 => {
                 let id = self.dice.of(&self.made).delegation.clone();
-                let _ = delegations::approve(&desk, &call, &id, &delegations::Approval::default()).await;
+                let _ = delegations::approve(&ctx, &id, &delegations::Approval::default()).await;
                 format!("approve {id}")
             }
             13..=15 => {
@@ -173,7 +174,7 @@ impl Story {
                 let agent = &mut self.agents[1];
                 let jkt = agent.jkt().to_owned();
                 agent.key = new_key();
-                principals::remove_key(&desk, &call, (&agent.id, &jkt)).await.unwrap();
+                principals::remove_key(&ctx, ClientKey { client_id: &agent.id, jkt: &jkt }).await.unwrap();
                 format!("remove a key of {}", agent.id)
             }
             _ => {

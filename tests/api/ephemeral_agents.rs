@@ -4,8 +4,8 @@ use actchain::jobs::expiry;
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
-use crate::support::desk::Api;
 use crate::support::ends::{Made, Maker, new_key, outcome};
+use crate::support::management::Api;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, START, Server};
 
@@ -339,13 +339,13 @@ async fn what_is_no_public_key_or_no_task_is_refused_and_leaves_nothing_behind()
         json!({}),
     ];
     let made = world.made_by_alice("t").await;
-    let desk = world.management_token(&made.agent).await;
+    let management = world.management_token(&made.agent).await;
     for jwk in keys {
         let body = json!({"ephemeral": {"jwk": jwk, "task_id": "t"}});
         let answer = world.as_alice("POST", "/delegate", body).await;
         assert_eq!((answer.status, answer.reason()), (400, "malformed_request"), "{jwk}: {}", answer.text);
         let path = format!("/delegate/{}/rotate-key", made.delegation);
-        let rotated = world.server.call(&made.agent, &desk, ("POST", &path), json!({"jwk": jwk})).await;
+        let rotated = world.server.call(&made.agent, &management, ("POST", &path), json!({"jwk": jwk})).await;
         assert_eq!((rotated.status, rotated.reason()), (400, "malformed_request"), "{jwk}: {}", rotated.text);
     }
     for body in [
@@ -379,7 +379,7 @@ async fn it_ends_with_its_delegation_by_whoever_ends_that_and_takes_what_it_made
     let both = [&world.server, &twin];
     for by in ["alice", "itself", "admin"] {
         let made = world.made_by_alice(&format!("task-{by}")).await;
-        let desk = world.management_token(&made.agent).await;
+        let management = world.management_token(&made.agent).await;
         let token = hop(&made.agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
         let below = world.made_below(&made.agent, (&made.delegation, "below")).await;
         let next = hop(&below.agent, &world.server, &token, ACCESS_TOKEN).await.token().to_owned();
@@ -389,7 +389,7 @@ async fn it_ends_with_its_delegation_by_whoever_ends_that_and_takes_what_it_made
         let revoked = match by {
             "alice" => world.as_alice("POST", &path, json!({})).await,
             "itself" => {
-                world.server.call(&made.agent, &desk, ("POST", &path), json!({"reason": "done"})).await
+                world.server.call(&made.agent, &management, ("POST", &path), json!({"reason": "done"})).await
             }
             _ => world.as_admin("POST", &path, json!({})).await,
         };
@@ -409,9 +409,9 @@ async fn it_ends_with_its_delegation_by_whoever_ends_that_and_takes_what_it_made
                 );
             }
         }
-        assert_out(&world, &both, &made, &desk).await;
-        let desk = world.server.listed(&desk).await;
-        assert_eq!(desk, 1, "{by}: its own token is dead in the list, too");
+        assert_out(&world, &both, &made, &management).await;
+        let management = world.server.listed(&management).await;
+        assert_eq!(management, 1, "{by}: its own token is dead in the list, too");
     }
 }
 
@@ -420,10 +420,10 @@ async fn what_ends_above_it_leaves_it_no_credentials_of_its_own() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let made = world.made_below(&world.email_svc, ("E", "t")).await;
-    let desk = world.management_token(&made.agent).await;
+    let management = world.management_token(&made.agent).await;
     world.server.revoke("D").await;
-    assert_out(&world, &[&world.server, &twin], &made, &desk).await;
-    assert_eq!(world.server.listed(&desk).await, 1, "nor is its own token good");
+    assert_out(&world, &[&world.server, &twin], &made, &management).await;
+    assert_eq!(world.server.listed(&management).await, 1, "nor is its own token good");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -436,7 +436,7 @@ async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
     let bobs = world.make(&Maker::User("bob"), &new_key(), ("t", json!({}))).await;
     assert_eq!(bobs.status, 201);
     let agents_own = world.made_below(&world.user_proxy, ("D", "t")).await;
-    let desk = world.management_token(&alices[0].agent).await;
+    let management = world.management_token(&alices[0].agent).await;
     let token = hop(&alices[0].agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
     let below = world.made_below(&alices[0].agent, (&alices[0].delegation, "below")).await;
     let next = hop(&below.agent, &world.server, &token, ACCESS_TOKEN).await.token().to_owned();
@@ -461,7 +461,7 @@ async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
     let reached = &ended.json["affected"];
     assert_eq!((&reached["delegations"], &reached["at_least"]), (&json!(3), &json!(false)), "{}", ended.text);
     assert!(reached["tokens"].as_u64().unwrap() >= 3, "{}", ended.text);
-    assert_out(&world, &both, &alices[0], &desk).await;
+    assert_out(&world, &both, &alices[0], &management).await;
     world.assert_alive(&both, &other_task.agent, &other).await;
     let again = world.as_alice("DELETE", "/api/v1/tasks/t/agents", json!({})).await;
     assert_eq!((again.status, again.reason()), (404, "not_found"));
@@ -570,7 +570,7 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
     let below = world.made_below(&made.agent, (&made.delegation, "below")).await;
     let next = hop(&below.agent, &world.server, &token, ACCESS_TOKEN).await.token().to_owned();
     world.assert_alive(&both, &below.agent, &next).await;
-    let desk = world.management_token(&made.agent).await;
+    let management = world.management_token(&made.agent).await;
     let key = new_key();
     let renewed = made.under(&key);
     let path = format!("/delegate/{}/rotate-key", made.delegation);
@@ -584,9 +584,13 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
     }
     assert_eq!(world.as_agent(&world.stranger, "POST", &path, body.clone()).await.status, 404);
     let same = json!({"jwk": made.agent.key.public_jwk()});
-    assert_eq!(world.server.call(&made.agent, &desk, ("POST", &path), same).await.status, 400, "its own key");
+    assert_eq!(
+        world.server.call(&made.agent, &management, ("POST", &path), same).await.status,
+        400,
+        "its own key"
+    );
     world.assert_alive(&both, &made.agent, &token).await;
-    let rotated = world.server.call(&made.agent, &desk, ("POST", &path), body.clone()).await;
+    let rotated = world.server.call(&made.agent, &management, ("POST", &path), body.clone()).await;
     assert_eq!((rotated.status, &rotated.json["state"]), (202, &json!("requested")), "{}", rotated.text);
     for server in both {
         let fate = world.fate(server, &made.agent, &token).await;
@@ -599,7 +603,7 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
             assert_eq!(outcome(&answer), "invalid_client", "nor the new one, yet");
         }
     }
-    assert_out(&world, &both, &made, &desk).await;
+    assert_out(&world, &both, &made, &management).await;
     // Only the delegator may approve it, and the approval cannot change limits.
     let path = format!("/delegate/{}/approve", made.delegation);
     let by_bob = world.as_user("bob", "POST", &path, json!({})).await;

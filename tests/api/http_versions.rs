@@ -4,7 +4,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::vault_proxy_world::Vaulted;
 use crate::support::world::World;
 

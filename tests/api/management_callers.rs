@@ -5,8 +5,8 @@ use actchain::platform::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Auth, fresh_jti};
-use crate::support::desk::Api;
 use crate::support::life::{post, with};
+use crate::support::management::Api;
 use crate::support::world::{IDP, MAIL, World};
 use crate::support::{Answer, claims_of};
 

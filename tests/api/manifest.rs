@@ -5,7 +5,6 @@ use actchain::services::apply::{Mode, Outcome, Request, apply, read_all, schema}
 use actchain::services::clients::rotate_secret;
 use actchain::services::manifest::Manifest;
 use actchain::services::registrations::{Delegations, Removal, remove_issuer, remove_resource};
-use actchain::services::request_context::{Call, Desk};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -21,7 +20,7 @@ impl World {
         let files = [("m.yaml".to_owned(), yaml.to_owned())];
         let manifest = read_all(&files).map_err(|fault| fault.to_string())?;
         let request = Request { mode, ..Request::apply_all(manifest) };
-        let done = apply(&Desk::of(app), Some(&app.vault), request, self.server.clock.now()).await;
+        let done = apply(&self.server.operator(), Some(&app.vault), request).await;
         done.map_err(|fault| fault.to_string())
     }
 }
@@ -221,8 +220,8 @@ async fn a_declared_lifetime_beyond_what_is_above_is_shortened_and_the_plan_says
     let stricter = world.server.twin_configured("[delegations]\ndefault_ttl = 60\nmax_ttl = 60").await;
     let yaml = "delegations:\n  - {id: H, parent: E, delegate: stranger}";
     let manifest = read_all(&[("m.yaml".to_owned(), yaml.to_owned())]).unwrap();
-    let (desk, now) = (Desk::of(&stricter.app), world.server.clock.now());
-    let plan = apply(&desk, Some(&stricter.app.vault), Request::apply_all(manifest), now).await.unwrap();
+    let plan =
+        apply(&stricter.operator(), Some(&stricter.app.vault), Request::apply_all(manifest)).await.unwrap();
     let line = serde_json::to_value(&plan.lines[0]).unwrap();
     assert!(line["note"].as_str().unwrap().contains("it ends with delegations.max_ttl at"), "{line}");
     assert_eq!(world.shown("H").await["expires_at"], json!(instant(START + 60)));
@@ -231,17 +230,15 @@ async fn a_declared_lifetime_beyond_what_is_above_is_shortened_and_the_plan_says
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_issuer_ends_its_users_at_once_for_servers_that_remember_it() {
     let world = World::new().await;
-    let app = &world.server.app;
-    let desk = Desk::of(app);
-    let call = Call::of_operator(world.server.clock.now());
+    let ctx = world.server.operator();
     let first = world.first_hop().await;
-    let kept = remove_issuer(&desk, &call, IDP, Delegations::Keep).await.unwrap();
+    let kept = remove_issuer(&ctx, IDP, Delegations::Keep).await.unwrap();
     let Removal::InUse(why) = kept else { panic!("{kept:?}") };
     assert!(why[0].contains("delegations D") && why[0].contains("3 delegations and 1 tokens"), "{why:?}");
     assert!(world.is_active(first.token()).await);
-    let removed = remove_issuer(&desk, &call, IDP, Delegations::Revoke).await.unwrap();
+    let removed = remove_issuer(&ctx, IDP, Delegations::Revoke).await.unwrap();
     let Removal::Removed(said) = removed else { panic!("{removed:?}") };
-    assert_eq!((&said["revoked"], &said["affected"]["tokens"]), (&json!(1), &json!(1)));
+    assert_eq!((said.revoked, said.affected.tokens), (1, 1));
     assert!(!world.is_active(first.token()).await, "its users' tokens end");
     // A registry in memory may still contain the issuer, but nothing is accepted from it any more.
     let again = world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
@@ -253,7 +250,7 @@ async fn a_removed_issuer_ends_its_users_at_once_for_servers_that_remember_it() 
     assert!(
         actions.contains(&json!("admin.issuer_removed")) && actions.contains(&json!("delegation.revoked"))
     );
-    let gone = remove_issuer(&desk, &call, IDP, Delegations::Revoke).await.unwrap();
+    let gone = remove_issuer(&ctx, IDP, Delegations::Revoke).await.unwrap();
     assert!(matches!(gone, Removal::NotFound), "{gone:?}");
 }
 
@@ -261,21 +258,20 @@ async fn a_removed_issuer_ends_its_users_at_once_for_servers_that_remember_it() 
 async fn a_resource_is_removed_when_nothing_names_it_any_more() {
     let world = World::new().await;
     let app = &world.server.app;
-    let desk = Desk::of(app);
-    let call = Call::of_operator(world.server.clock.now());
-    let kept = remove_resource(&desk, &call, MAIL).await.unwrap();
+    let ctx = world.server.operator();
+    let kept = remove_resource(&ctx, MAIL).await.unwrap();
     let Removal::InUse(why) = kept else { panic!("{kept:?}") };
     assert!(why[0].contains("email-svc") && why[1].contains("delegations E"), "{why:?}");
     let spare = "https://spare.example";
     world.server.apply(&format!("resources:\n  - {{id: \"{spare}\", scopes: [spare.read]}}")).await.unwrap();
     let before = app.registry().version;
-    assert!(matches!(remove_resource(&desk, &call, spare).await.unwrap(), Removal::Removed(_)));
-    assert!(matches!(remove_resource(&desk, &call, spare).await.unwrap(), Removal::NotFound));
+    assert!(matches!(remove_resource(&ctx, spare).await.unwrap(), Removal::Removed(_)));
+    assert!(matches!(remove_resource(&ctx, spare).await.unwrap(), Removal::NotFound));
     app.refresh_registry().await.unwrap();
     let after = app.registry();
     assert!(after.version > before && !after.resources.contains_key(spare));
     assert_eq!(world.server.last_event().await["action"], "admin.resource_removed");
-    let own = remove_resource(&desk, &call, &app.issuer).await.unwrap();
+    let own = remove_resource(&ctx, &app.issuer).await.unwrap();
     assert!(matches!(own, Removal::NotFound), "this server itself is not registered, and stays");
 }
 

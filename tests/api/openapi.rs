@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT, Request};
 use crate::support::contract::{Contract, decoded, form};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::provider::{Asked, Provider, Wrong};
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, START};
@@ -824,13 +824,16 @@ async fn administration(held: &Held<'_>) {
     let admin = Who::Client(&held.world.admin);
     let issuer = held.world.server.app.issuer.clone();
     held.exchanged(&held.world.user_proxy, "alice", "mail.read").await;
-    for whom in [format!("iss={IDP}&sub=alice"), "client_id=user-proxy".into(), "delegation_id=D".into()] {
-        let reach =
-            held.done(admin, ("GET", &format!("/api/v1/principals/impact?{whom}")), Value::Null).await;
-        assert!(reach.json["delegations"].as_i64().unwrap() >= 3, "{}", reach.text);
-        assert!(reach.json["audiences"].as_array().unwrap().contains(&json!(MAIL)), "{}", reach.text);
+    let impact = "/api/v1/principals/impact";
+    let own = "/delegate/D/impact";
+    for path in
+        [format!("{impact}?iss={IDP}&sub=alice"), format!("{impact}?client_id=user-proxy"), own.to_owned()]
+    {
+        let found = held.done(admin, ("GET", &path), Value::Null).await;
+        let affected = &found.json["affected"];
+        assert!(affected["delegations"].as_i64().unwrap() >= 3, "{}", found.text);
+        assert!(affected["audiences"].as_array().unwrap().contains(&json!(MAIL)), "{}", found.text);
     }
-    let own = "/api/v1/principals/impact?delegation_id=D";
     held.done(Who::User("alice"), ("GET", own), Value::Null).await;
     held.refused(Who::User("bob"), ("GET", own), Value::Null, (404, "not_found")).await;
     let (foreign, unknown) = ("iss=https://x.example&sub=a", "client_id=nobody");

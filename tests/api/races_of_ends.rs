@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use actchain::domain::audit::{Action, Event};
 use actchain::domain::principal::Principal;
 use actchain::domain::token;
-use actchain::services::principals;
+use actchain::services::principals::{self, ClientKey};
 use actchain::services::transaction::{AuditedTransaction, Authorized};
 
 use crate::support::agent::{ACCESS_TOKEN, JWT};
-use crate::support::desk::Api;
 use crate::support::ends::{ClosedGate, new_key, outcome};
+use crate::support::management::Api;
 use crate::support::world::{IDP, MAIL, World};
 use crate::support::{Answer, Server, claims_of};
 
@@ -243,10 +243,10 @@ async fn an_agent_that_was_made_for_a_task_ends_itself_while_its_exchanges_run()
     let (world, twin) = two_servers().await;
     let made = world.made_by_alice("t").await;
     let user = world.user_token();
-    let desk = world.management_token(&made.agent).await;
+    let management = world.management_token(&made.agent).await;
     let before = world.server.events().await.len();
     let path = format!("/delegate/{}/revoke", made.delegation);
-    let end = twin.call(&made.agent, &desk, ("POST", &path), json!({}));
+    let end = twin.call(&made.agent, &management, ("POST", &path), json!({}));
     let shoot = |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };
         made.agent.exchange(server, &user, JWT).param("audience", MAIL).send()
@@ -261,10 +261,10 @@ async fn an_agents_key_changes_while_its_exchanges_run() {
     let (world, twin) = two_servers().await;
     let made = world.made_by_alice("t").await;
     let user = world.user_token();
-    let desk = world.management_token(&made.agent).await;
+    let management = world.management_token(&made.agent).await;
     let before = world.server.events().await.len();
     let path = format!("/delegate/{}/rotate-key", made.delegation);
-    let end = twin.call(&made.agent, &desk, ("POST", &path), json!({"jwk": new_key().public_jwk()}));
+    let end = twin.call(&made.agent, &management, ("POST", &path), json!({"jwk": new_key().public_jwk()}));
     let shoot = |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };
         server.clock.shift(time::Duration::milliseconds(3));
@@ -279,13 +279,14 @@ async fn an_agents_key_changes_while_its_exchanges_run() {
 async fn of_several_new_keys_at_once_one_waits_and_of_several_approvals_one_counts() {
     let (world, twin) = two_servers().await;
     let made = world.made_by_alice("t").await;
-    let desk = world.management_token(&made.agent).await;
+    let management = world.management_token(&made.agent).await;
     let path = format!("/delegate/{}/rotate-key", made.delegation);
     let keys: Vec<_> = (0..8).map(|_| new_key()).collect();
     let ask = |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };
-        let (made, desk, path, body) = (&made, &desk, &path, json!({"jwk": keys[n].public_jwk()}));
-        async move { server.call(&made.agent, desk, ("POST", path), body).await }
+        let (made, management, path, body) =
+            (&made, &management, &path, json!({"jwk": keys[n].public_jwk()}));
+        async move { server.call(&made.agent, management, ("POST", path), body).await }
     };
     let asked = futures_util::future::join_all((0..8).map(ask)).await;
     let winners: Vec<usize> = (0..8).filter(|n| asked[*n].status == 202).collect();
@@ -572,7 +573,7 @@ async fn a_user_that_is_cut_off_while_its_call_waits_gives_nothing_any_more() {
     let bob = world.token_of("bob");
     let end = async {
         let who = Principal::new(IDP, "bob");
-        principals::revoke_all(&world.server.desk(), &world.server.operator(), &who, "left").await.unwrap();
+        principals::revoke_all(&world.server.operator(), &who, "left").await.unwrap();
     };
     let body = json!({"delegate": "stranger", "audiences": [MAIL]});
     let call = async { Api::post(&world.server, "/delegate", body).user(&bob).send().await };
@@ -603,8 +604,9 @@ async fn an_agent_whose_token_or_key_ends_while_its_call_waits_passes_nothing_on
         let jti = uuid::Uuid::parse_str(claims_of(&token)["jti"].as_str().unwrap()).unwrap();
         let end = async {
             if ending == "key" {
-                let key = ("user-proxy", world.user_proxy.jkt());
-                principals::remove_key(&world.server.desk(), &world.server.operator(), key).await.unwrap();
+                let jkt = world.user_proxy.jkt();
+                let key = ClientKey { client_id: "user-proxy", jkt };
+                principals::remove_key(&world.server.operator(), key).await.unwrap();
             } else {
                 // As at the revocation endpoint, but without a proof that would have to be recorded first.
                 let mut work = AuditedTransaction::begin_exclusive(

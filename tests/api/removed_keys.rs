@@ -10,8 +10,8 @@ use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
-use crate::support::desk::Api;
 use crate::support::ends::{Made, Maker, new_key};
+use crate::support::management::Api;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, Server};
 
@@ -36,7 +36,7 @@ async fn remove(world: &World, id: &str, jkt: &str) {
 
 async fn restore(world: &World, client_id: &str, jkt: &str) -> Value {
     let key = ClientKey { client_id, jkt };
-    principals::restore_key(&world.server.desk(), &world.server.operator(), &key).await.unwrap().body
+    json!(principals::restore_key(&world.server.operator(), key).await.unwrap().value)
 }
 
 /// The response to an agent's exchange of Alice's token.
@@ -222,14 +222,13 @@ async fn an_operator_restores_a_key_and_tokens_from_before_its_removal_stay_revo
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_operator_restores_and_only_what_was_removed() {
     let world = World::new().await;
-    let desk = world.server.desk();
     let never_removed = ClientKey { client_id: "user-proxy", jkt: world.user_proxy.jkt() };
     let no_client = ClientKey { client_id: "nobody", ..never_removed };
     let no_thumbprint = ClientKey { jkt: "short", ..never_removed };
     for (key, refusal) in
         [(never_removed, "not_found"), (no_client, "not_found"), (no_thumbprint, "malformed_request")]
     {
-        match principals::restore_key(&desk, &world.server.operator(), &key).await {
+        match principals::restore_key(&world.server.operator(), key).await {
             Err(Error::Refused(refused)) => assert_eq!(refused.reason(), refusal, "{key:?}"),
             other => panic!("{key:?}: {other:?}"),
         }
@@ -355,9 +354,7 @@ async fn an_administrators_removed_key_opens_no_desk() {
     let world = World::new().await;
     let desk = world.management_token(&world.admin).await;
     let key = ClientKey { client_id: "admin", jkt: world.admin.jkt() };
-    principals::remove_key(&world.server.desk(), &world.server.operator(), (key.client_id, key.jkt))
-        .await
-        .unwrap();
+    principals::remove_key(&world.server.operator(), key).await.unwrap();
     let path = "/api/v1/clients/user-proxy/disable";
     let called = Api::post(&world.server, path, json!({})).client(&world.admin, &desk).send().await;
     assert_eq!(called.status, 401, "{}", called.text);

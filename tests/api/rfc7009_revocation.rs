@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::Server;
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};
-use crate::support::desk::Api;
 use crate::support::ends::Outage;
+use crate::support::management::Api;
 use crate::support::world::{CALENDAR, MAIL, World};
 
 fn revocations(events: &[Value]) -> Vec<&Value> {

@@ -4,8 +4,8 @@ use actchain::services::clients;
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth, JWT, Request, basic};
-use crate::support::desk::Api;
 use crate::support::ends::new_key;
+use crate::support::management::Api;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, Server};
 

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
 use crate::support::agent::{Agent, Auth, JWT};
-use crate::support::desk::Api;
 use crate::support::ends::new_key;
+use crate::support::management::Api;
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 use crate::support::{Answer, Server};
 
@@ -308,10 +308,8 @@ async fn every_audited_change_leaves_authentic_rows() {
         world.as_alice("POST", &format!("/delegate/{}/approve", made.delegation), json!({})).await;
     assert_eq!(confirmed.status, 200, "{}", confirmed.text);
     let key = ClientKey { client_id: "followup-svc", jkt: world.followup_svc.jkt() };
-    principals::remove_key(&world.server.desk(), &world.server.operator(), (key.client_id, key.jkt))
-        .await
-        .unwrap();
-    principals::restore_key(&world.server.desk(), &world.server.operator(), &key).await.unwrap();
+    principals::remove_key(&world.server.operator(), key).await.unwrap();
+    principals::restore_key(&world.server.operator(), key).await.unwrap();
     world.server.disable("stranger").await;
     world.server.enable("stranger").await;
     world.server.disable("email-svc").await;

@@ -7,7 +7,7 @@ use actchain::protocol::status_list::{SIZE, StatusList};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::{CALENDAR, MAIL, World};
 use crate::support::{Answer, Server, claims_of};
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, JWT, fresh_jti};
 use crate::support::contract::Contract;
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::World;
 
 /// Paths with one parameter replaced by such a text; the other parameters are unknown names.

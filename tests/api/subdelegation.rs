@@ -466,7 +466,7 @@ async fn of_approval_and_denial_of_a_use_at_once_one_counts() {
         let asked = ceremony(&request().send().await);
         let say = |name: &str| {
             let path = format!("/delegate/{id}/ceremonies/{asked}/{name}");
-            crate::support::desk::Api::post(&world.server, &path, json!({})).user(&user).send()
+            crate::support::management::Api::post(&world.server, &path, json!({})).user(&user).send()
         };
         let (approved, denied) = tokio::join!(say("approve"), say("deny"));
         let outcome = request().send().await;

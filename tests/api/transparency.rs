@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 
 use crate::support::agent::{Agent, Auth};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::World;
 use crate::support::{Answer, Server};
 

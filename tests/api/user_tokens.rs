@@ -5,7 +5,7 @@ use actchain::platform::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, ID_TOKEN, JWT};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::{IDP, MAIL, World};
 use crate::support::{Answer, claims_of};
 

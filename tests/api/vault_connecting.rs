@@ -12,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::provider::{After, Asked, CLIENT, ClientAuth, Kind, Provider, Wrong};
 use crate::support::world::{IDP, World};
 use crate::support::{Answer, http};

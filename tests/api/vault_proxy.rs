@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, basic};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::vault_proxy_world::{ACCESS, KEY, PASSWORD, Vaulted};
 
 /// Waits until the condition is true.

@@ -4,7 +4,7 @@ use actchain::platform::base64url;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::provider::{Asked, Kind, Provider, SECRET, Wrong};
 use crate::support::vault::{VaultWorld, names};
 use crate::support::vault_story::{Story, given};

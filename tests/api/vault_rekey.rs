@@ -7,8 +7,8 @@ use actchain::services::vault::rekey;
 use serde_json::{Value, json};
 
 use crate::support::Server;
-use crate::support::desk::Api;
 use crate::support::interrupt::dropped_after;
+use crate::support::management::Api;
 use crate::support::vault::{VaultWorld, names};
 
 async fn keys_in_use(server: &Server) -> Vec<String> {

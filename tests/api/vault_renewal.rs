@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::Answer;
 use crate::support::agent::fresh_jti;
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::provider::{Asked, Kind, Wrong};
 use crate::support::vault::names;
 use crate::support::vault_story::Story;

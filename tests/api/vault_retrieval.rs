@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT, fresh_jti};
 use crate::support::claims_of;
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::refill::Refill;
 use crate::support::vault::{VaultWorld, alice, names};
 use crate::support::world::{IDP, MAIL};

@@ -7,13 +7,12 @@ use serde_json::Value;
 use super::export::filter;
 use super::{context, instant, print_json};
 use crate::cli::context::Opening;
+use crate::cli::to_value;
 use crate::domain::audit::search::Order;
-use crate::domain::capability::CapabilityLevels;
 use crate::domain::delegation::State;
 use crate::domain::refusal::Error;
 use crate::platform::fault::Fault;
 use crate::services::audit::query::{self, AuditQuery};
-use crate::services::request_context::{Call, Desk};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -67,24 +66,13 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     filter.to = args.to.as_deref().map(instant).transpose()?.or(filter.to);
     let (order, limit, cursor, state) = (args.order, args.limit, args.cursor, args.state);
     let audit_query = AuditQuery { filter, order, limit, cursor, state };
-    context::with(config, async |context, pool| {
-        let issuer = context.config.issuer();
-        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
-        let rows = context.rows(pool).await?;
-        let desk = Desk {
-            pool,
-            issuer: &issuer,
-            capability_levels: &capability_levels,
-            config: &context.config,
-            rows: &rows,
+    context::as_operator(config, async |ctx, _| {
+        let found = match &args.txn {
+            Some(txn) => query::chain(ctx, txn).await.map(|chain| to_value(&chain)),
+            None => query::chains(ctx, &audit_query).await.map(|page| to_value(&page)),
         };
-        let call = Call::of_operator(context.clock.now());
-        let done = match &args.txn {
-            Some(txn) => query::chain(&desk, &call, txn).await,
-            None => query::chains(&desk, &call, &audit_query).await,
-        };
-        let body = match done {
-            Ok(done) => done.body,
+        let body = match found {
+            Ok(body) => body?,
             Err(Error::Failed(fault)) => return Err(fault),
             Err(Error::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),
         };

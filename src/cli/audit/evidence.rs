@@ -5,10 +5,8 @@ use std::process::ExitCode;
 
 use super::{context, instant, print_json};
 use crate::cli::context::Opening;
-use crate::domain::capability::CapabilityLevels;
 use crate::platform::fault::Fault;
 use crate::services::audit::evidence::{self, EvidenceOptions, EvidenceReport};
-use crate::services::request_context::Desk;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -40,26 +38,15 @@ pub(in crate::cli) struct Args {
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
     let from = instant(&args.from)?;
     let to = args.to.as_deref().map(instant).transpose()?;
-    context::with(config, async |context, pool| {
-        let issuer = context.config.issuer();
+    context::as_operator(config, async |ctx, context| {
         let seal = context.seal()?;
-        let now = context.clock.now();
-        let to = to.unwrap_or(now);
+        let to = to.unwrap_or(ctx.now);
         if from >= to {
             return Err(Fault::new("--from is not before --to"));
         }
-        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
-        let rows = context.rows(pool).await?;
-        let desk = Desk {
-            pool,
-            issuer: &issuer,
-            capability_levels: &capability_levels,
-            config: &context.config,
-            rows: &rows,
-        };
         let (subject, issuer, client) = (args.subject, args.issuer, args.client);
         let options = EvidenceOptions { subject, issuer, client, from, to };
-        let written = evidence::gather(&desk, &seal, (&options, &args.out), now).await?;
+        let written = evidence::gather(ctx, &seal, &options, &args.out).await?;
         if written.first > 0 {
             eprintln!("actchain: events before {} are archived and were not searched", written.first);
         }

@@ -7,13 +7,11 @@ use std::process::ExitCode;
 use crate::cli::context::Opening;
 use crate::cli::{context, out};
 use crate::domain::audit::filter::Filter;
-use crate::domain::capability::CapabilityLevels;
 use crate::domain::refusal::Error;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::private_file;
 use crate::protocol::csv_export::ByteOrderMark;
 use crate::services::audit::export::{self, Export, ExportOptions, Format};
-use crate::services::request_context::{Call, Desk};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -60,20 +58,9 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     let mark = if args.bom { ByteOrderMark::Present } else { ByteOrderMark::Absent };
     let (format, filter) = (args.format, filter(&args.filter)?);
     let options = ExportOptions { format, filter, from: args.from, size: args.size, mark };
-    context::with(config, async |context, pool| {
-        let issuer = context.config.issuer();
+    context::as_operator(config, async |ctx, context| {
         let seal = context.seal()?;
-        let capability_levels = CapabilityLevels::new(&context.config.delegations.capabilities)?;
-        let rows = context.rows(pool).await?;
-        let desk = Desk {
-            pool,
-            issuer: &issuer,
-            capability_levels: &capability_levels,
-            config: &context.config,
-            rows: &rows,
-        };
-        let call = Call::of_operator(context.clock.now());
-        let export = match export::begin(&desk, &seal, &call, options).await {
+        let export = match export::begin(ctx, &seal, options).await {
             Ok(export) => export,
             Err(Error::Failed(fault)) => return Err(fault),
             Err(Error::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),

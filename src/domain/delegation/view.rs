@@ -1,6 +1,6 @@
 //! A delegation as all entry points show it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{AgentDescription, DelegationPath, Provenance, State};
@@ -10,7 +10,7 @@ use crate::platform::clock::rfc3339;
 use crate::protocol::authorization_details::Details;
 
 /// The shown members. A limit that is `null` does not restrict.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct View {
     id: String,
     state: State,
@@ -56,7 +56,7 @@ pub enum GrantedTtl {
     Shortened,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct EphemeralView {
     client_id: String,
     task_id: String,
@@ -69,6 +69,14 @@ impl View {
     /// Sets `shortened` where the lifetime is shorter than requested.
     pub fn with_lifetime(self, lifetime: GrantedTtl) -> Self {
         Self { shortened: (lifetime == GrantedTtl::Shortened).then_some(true), ..self }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn state(&self) -> State {
+        self.state
     }
 
     pub fn delegator(&self) -> &Principal {

@@ -1,4 +1,4 @@
-//! Idempotency keys: the response of a request is stored in the same transaction as its change, and returned to each
+//! Idempotency keys: the result of a request is stored in the same transaction as its change, and returned to each
 //! repetition under the same key.
 
 pub mod store;
@@ -15,20 +15,12 @@ pub struct Key {
     pub fingerprint: [u8; 32],
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    pub status: u16,
-    /// URL of the created object.
-    pub location: Option<String>,
-    pub body: String,
-}
-
 /// The result of claiming a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     New,
-    /// The same request came with this key before.
-    Repeated(Stored),
+    /// The same request came with this key before; with its stored result.
+    Repeated(String),
     /// Another request came with this key before.
     Reused,
 }

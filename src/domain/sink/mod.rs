@@ -5,7 +5,7 @@ pub mod store;
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
@@ -98,20 +98,44 @@ impl Sink {
         url::Url::parse(&self.url).ok().map(|url| url.origin().ascii_serialization())
     }
 
-    /// The representation in the API, without secrets.
-    pub fn view(&self, dead_letters: i64) -> Value {
-        json!({
-            "id": self.id, "url": self.url, "format": self.format, "filter": self.filter,
-            "enabled": self.disabled.is_none(),
-            "disabled_at": self.disabled.as_ref().map(|(at, _)| rfc3339(*at)),
-            "disabled_reason": self.disabled.as_ref().map(|(_, why)| why),
-            "cursor": self.cursor, "attempts": self.attempts,
-            "next_attempt_at": self.next_attempt_at.map(rfc3339),
-            "last_error": self.last_error,
-            "delivered_at": self.delivered_at.map(rfc3339),
-            "dead_letters": dead_letters,
-        })
+    /// The sink as shown, without secrets.
+    pub fn view(&self, dead_letters: i64) -> SinkView {
+        let disabled = self.disabled.as_ref();
+        SinkView {
+            id: self.id.clone(),
+            url: Some(self.url.clone()),
+            format: self.format,
+            filter: self.filter.clone(),
+            enabled: disabled.is_none(),
+            disabled_at: disabled.map(|(at, _)| rfc3339(*at)),
+            disabled_reason: disabled.map(|(_, reason)| reason.clone()),
+            cursor: self.cursor,
+            attempts: self.attempts,
+            next_attempt_at: self.next_attempt_at.map(rfc3339),
+            last_error: self.last_error.clone(),
+            delivered_at: self.delivered_at.map(rfc3339),
+            dead_letters,
+        }
     }
+}
+
+/// A sink as shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SinkView {
+    pub id: String,
+    pub url: Option<String>,
+    pub format: Format,
+    pub filter: Map<String, Value>,
+    pub enabled: bool,
+    pub disabled_at: Option<String>,
+    pub disabled_reason: Option<String>,
+    pub cursor: u64,
+    pub attempts: u32,
+    pub next_attempt_at: Option<String>,
+    pub last_error: Option<String>,
+    pub delivered_at: Option<String>,
+    /// Number of dead letters.
+    pub dead_letters: i64,
 }
 
 /// Parses a declared filter, which has the parameters of a query.

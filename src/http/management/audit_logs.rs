@@ -9,13 +9,10 @@ use crate::domain::audit::filter::Filter;
 use crate::domain::audit::search::Order;
 use crate::domain::delegation::State;
 use crate::domain::refusal::Refusal;
-use crate::http::management::request::{
-    AuthenticatedRequest, HttpError, ManagementRequest, ManagementResult, said, serve_audit,
-};
+use crate::http::management::request::{AuthenticatedRequest, HttpError, ManagementRequest, ok, serve_audit};
 use crate::services::audit::query::{self, AuditQuery};
-use crate::services::delegations::Page;
 use crate::services::delegations::graph::{self, GraphQuery};
-use crate::services::request_context::ApiResponse;
+use crate::services::page::PageRequest;
 
 /// Removes the filter's parameters from the map and parses them.
 pub(in crate::http) fn filter(parameters: &mut BTreeMap<String, String>) -> Result<Filter, Refusal> {
@@ -77,14 +74,10 @@ enum WithState {
     No,
 }
 
-fn to_response(done: ManagementResult) -> Result<HttpResponse, HttpError> {
-    done.map(|done: ApiResponse| said(&done))
-}
-
 pub(in crate::http) async fn list(incoming: ManagementRequest) -> HttpResponse {
     serve_audit(incoming, async |known| {
         let audit_query = read_query(&known, WithState::No)?;
-        to_response(query::list(&known.desk(), &known.call, &audit_query).await.map_err(Into::into))
+        Ok(ok(&query::list(&known.context, &audit_query).await?))
     })
     .await
 }
@@ -92,7 +85,7 @@ pub(in crate::http) async fn list(incoming: ManagementRequest) -> HttpResponse {
 pub(in crate::http) async fn show(incoming: ManagementRequest, name: Path<String>) -> HttpResponse {
     serve_audit(incoming, async |known| {
         reject_unknown_params(&known.parameters()?)?;
-        to_response(query::show(&known.desk(), &known.call, &name).await.map_err(Into::into))
+        Ok(ok(&query::show(&known.context, &name).await?))
     })
     .await
 }
@@ -100,7 +93,7 @@ pub(in crate::http) async fn show(incoming: ManagementRequest, name: Path<String
 pub(in crate::http) async fn chains(incoming: ManagementRequest) -> HttpResponse {
     serve_audit(incoming, async |known| {
         let audit_query = read_query(&known, WithState::Yes)?;
-        to_response(query::chains(&known.desk(), &known.call, &audit_query).await.map_err(Into::into))
+        Ok(ok(&query::chains(&known.context, &audit_query).await?))
     })
     .await
 }
@@ -108,7 +101,7 @@ pub(in crate::http) async fn chains(incoming: ManagementRequest) -> HttpResponse
 pub(in crate::http) async fn chain(incoming: ManagementRequest, txn: Path<String>) -> HttpResponse {
     serve_audit(incoming, async |known| {
         reject_unknown_params(&known.parameters()?)?;
-        to_response(query::chain(&known.desk(), &known.call, &txn).await.map_err(Into::into))
+        Ok(ok(&query::chain(&known.context, &txn).await?))
     })
     .await
 }
@@ -118,11 +111,11 @@ pub(in crate::http) async fn agent_graph(incoming: ManagementRequest, id: Path<S
     serve_audit(incoming, async |known| {
         let mut parameters = known.parameters()?;
         let limit = number(parameters.remove("limit"))?.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
-        let mut page = |cursor: &str| Page { cursor: parameters.remove(cursor), limit };
+        let mut page = |cursor: &str| PageRequest { cursor: parameters.remove(cursor), limit };
         let (inbound, outbound) = (page("inbound_cursor"), page("outbound_cursor"));
-        let sides = GraphQuery { state: state(parameters.remove("state"))?, inbound, outbound };
+        let query = GraphQuery { state: state(parameters.remove("state"))?, inbound, outbound };
         reject_unknown_params(&parameters)?;
-        to_response(graph::graph(&known.desk(), &known.call, &id, &sides).await.map_err(Into::into))
+        Ok(ok(&graph::graph(&known.context, &id, &query).await?))
     })
     .await
 }

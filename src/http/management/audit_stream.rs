@@ -23,7 +23,7 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
     let app = incoming.3.clone().into_inner();
     serve_audit(incoming, async |known| {
         let mut parameters = known.parameters()?;
-        let filter = visible(&known.call.caller, filter(&mut parameters)?)?;
+        let filter = visible(&known.context.caller, filter(&mut parameters)?)?;
         let from = match (known.header("last-event-id"), parameters.remove("from_seq")) {
             // The header wins: a browser that reconnects sends it with the URL of its first request.
             (Some(last), _) => Some(place(last)?.saturating_add(1)),
@@ -32,7 +32,7 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
         };
         reject_unknown_params(&parameters)?;
         let slot = app.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
-        let told = follow::follow(&app, &known.call, filter, from).await?;
+        let told = follow::follow(&app, &known.context.caller, filter, from).await?;
         let first = stream::iter([Ok::<_, Infallible>(Bytes::from_static(RETRY.as_bytes()))]);
         // The slot is freed when the connection closes, not before.
         let rest = stream::unfold((told, slot), async |(mut told, slot)| {

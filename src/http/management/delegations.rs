@@ -3,27 +3,30 @@
 use std::time::Duration;
 
 use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::web::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::domain::delegation::State;
 use crate::domain::delegation::list::DelegationFilter;
+use crate::domain::delegation::{State, View};
 use crate::domain::refusal::Refusal;
 use crate::http::management::request::{
-    AuthenticatedRequest, HttpError, ManagementRequest, ManagementResult, serve,
+    AuthenticatedRequest, HttpError, ManagementRequest, ManagementResult, accepted, at, ok, replied, serve,
 };
 use crate::platform::clock;
-use crate::services::delegations::ceremonies::{self, ConfirmationDecision};
-use crate::services::delegations::{self, Approval, NewDelegation, Page};
-use crate::services::request_context::{ApiResponse, Caller, Desk};
+use crate::protocol::metadata::endpoint;
+use crate::services::caller::Caller;
+use crate::services::delegations::ceremonies::{self, CeremonyId, ConfirmationDecision};
+use crate::services::delegations::{self, Approval, NewDelegation};
+use crate::services::page::PageRequest;
 
 /// How soon an agent may poll again for the decision on its request, in seconds (RFC 8628 §3.2).
 const INTERVAL: u32 = 5;
 /// The longest wait for a decision, in seconds.
-const MOST_WAIT: u32 = 30;
+const MAX_WAIT: u32 = 30;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -51,8 +54,12 @@ struct KeyRotation {
 
 pub(in crate::http) async fn create(incoming: ManagementRequest) -> HttpResponse {
     serve(incoming, async |known| {
-        let wanted: NewDelegation = known.read()?;
-        Ok(delegations::create(&known.desk(), &known.call, &wanted).await?)
+        let request: NewDelegation = known.read()?;
+        let reply = delegations::create(&known.context, &request).await?;
+        let waits = reply.value.state() == State::Requested;
+        let status = if waits { StatusCode::ACCEPTED } else { StatusCode::CREATED };
+        let location = endpoint(&known.app.issuer, &format!("/delegate/{}", reply.value.id()));
+        Ok(at(status, &location, reply))
     })
     .await
 }
@@ -74,7 +81,7 @@ pub(in crate::http) struct ListQuery {
 }
 
 impl ListQuery {
-    fn read(self) -> Result<(DelegationFilter, Page), Refusal> {
+    fn read(self) -> Result<(DelegationFilter, PageRequest), Refusal> {
         let instant = |text: Option<String>| match text {
             None => Ok(None),
             Some(text) => clock::instant(&text)
@@ -91,14 +98,14 @@ impl ListQuery {
             from: instant(self.from)?,
             to: instant(self.to)?,
         };
-        Ok((filter, Page { cursor: self.cursor, limit: self.limit }))
+        Ok((filter, PageRequest { cursor: self.cursor, limit: self.limit }))
     }
 }
 
 pub(in crate::http) async fn list(incoming: ManagementRequest) -> HttpResponse {
     serve(incoming, async |known| {
         let (filter, page) = known.query::<ListQuery>()?.read()?;
-        Ok(delegations::list(&known.desk(), &known.call, &filter, &page).await?)
+        Ok(ok(&delegations::list(&known.context, &filter, &page).await?))
     })
     .await
 }
@@ -113,7 +120,7 @@ struct PageQuery {
 pub(in crate::http) async fn agents(incoming: ManagementRequest) -> HttpResponse {
     serve(incoming, async |known| {
         let PageQuery { limit, cursor } = known.query()?;
-        Ok(delegations::agents(&known.desk(), &known.call, &Page { cursor, limit }).await?)
+        Ok(ok(&delegations::agents(&known.context, &PageRequest { cursor, limit }).await?))
     })
     .await
 }
@@ -125,21 +132,19 @@ struct Wait {
 }
 
 pub(in crate::http) async fn show(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
-    let mut ask_again = None;
-    let mut response = serve(incoming, async |known| {
+    serve(incoming, async |known| {
         let Wait { wait } = known.query()?;
-        if wait.is_some_and(|seconds| seconds > MOST_WAIT) {
+        if wait.is_some_and(|seconds| seconds > MAX_WAIT) {
             return Err(Refusal::Malformed("wait is 0 to 30 seconds").into());
         }
-        let (done, interval) = poll(known, &id, wait.unwrap_or_default()).await?;
-        ask_again = interval;
-        Ok(done)
+        let (view, interval) = poll(known, &id, wait.unwrap_or_default()).await?;
+        let mut response = ok(&view);
+        if let Some(interval) = interval {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(interval));
+        }
+        Ok(response)
     })
-    .await;
-    if let Some(interval) = ask_again {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(interval));
-    }
-    response
+    .await
 }
 
 /// Shows a delegation. While it is requested, waits up to `wait` seconds for the decision, or limits how often an agent
@@ -148,37 +153,34 @@ async fn poll(
     mut known: AuthenticatedRequest<'_>,
     id: &str,
     wait: u32,
-) -> Result<(ApiResponse, Option<u32>), HttpError> {
+) -> Result<(View, Option<u32>), HttpError> {
     let app = known.app;
-    let desk = Desk::of(app);
-    let (state, done) = delegations::show(&desk, &known.call, id).await?;
-    if state != State::Requested {
-        return Ok((done, None));
+    let view = delegations::show(&known.context, id).await?;
+    if view.state() != State::Requested {
+        return Ok((view, None));
     }
-    if !matches!(known.call.caller, Caller::Agent(..)) {
-        return Ok((done, Some(INTERVAL)));
-    }
+    let Caller::Agent(agent) = &known.context.caller else { return Ok((view, Some(INTERVAL))) };
     if wait == 0 {
-        let who = known.call.caller.principal(desk.issuer).map(|who| who.sub).unwrap_or_default();
-        return match app.polls.count(&format!("{who} {id}"), known.call.now, INTERVAL) {
-            Ok(interval) => Ok((done, Some(interval))),
+        let poller = format!("{} {id}", agent.client.client_id);
+        return match app.polls.count(&poller, known.context.now, INTERVAL) {
+            Ok(interval) => Ok((view, Some(interval))),
             Err(interval) => Err(HttpError::later(Refusal::SlowDown, interval)),
         };
     }
     // Without a free permit the agent is answered at once, and polls again.
-    let Ok(_place) = app.long_poll_permits.try_acquire() else { return Ok((done, Some(INTERVAL))) };
+    let Ok(_permit) = app.long_poll_permits.try_acquire() else { return Ok((view, Some(INTERVAL))) };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(wait.into());
     let mut pause = Duration::from_millis(50);
     loop {
         tokio::time::sleep_until((tokio::time::Instant::now() + pause).min(deadline)).await;
         pause = (pause * 2).min(Duration::from_millis(800));
-        known.call.now = app.clock.now();
-        let (state, done) = delegations::show(&desk, &known.call, id).await?;
-        if state != State::Requested {
-            return Ok((done, None));
+        known.context.now = app.clock.now();
+        let view = delegations::show(&known.context, id).await?;
+        if view.state() != State::Requested {
+            return Ok((view, None));
         }
         if tokio::time::Instant::now() >= deadline {
-            return Ok((done, Some(INTERVAL)));
+            return Ok((view, Some(INTERVAL)));
         }
     }
 }
@@ -186,7 +188,7 @@ async fn poll(
 pub(in crate::http) async fn approve(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let approval: Approval = known.read_if_any()?;
-        Ok(delegations::approve(&known.desk(), &known.call, &id, &approval).await?)
+        Ok(replied(delegations::approve(&known.context, &id, &approval).await?))
     })
     .await
 }
@@ -194,7 +196,7 @@ pub(in crate::http) async fn approve(incoming: ManagementRequest, id: Path<Strin
 pub(in crate::http) async fn deny(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let Reason { reason } = known.read_if_any()?;
-        Ok(delegations::deny(&known.desk(), &known.call, &id, reason.as_deref()).await?)
+        Ok(replied(delegations::deny(&known.context, &id, reason.as_deref()).await?))
     })
     .await
 }
@@ -202,7 +204,7 @@ pub(in crate::http) async fn deny(incoming: ManagementRequest, id: Path<String>)
 pub(in crate::http) async fn revoke(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let Reason { reason } = known.read_if_any()?;
-        Ok(delegations::revoke(&known.desk(), &known.call, &id, reason.as_deref()).await?)
+        Ok(replied(delegations::revoke(&known.context, &id, reason.as_deref()).await?))
     })
     .await
 }
@@ -210,7 +212,7 @@ pub(in crate::http) async fn revoke(incoming: ManagementRequest, id: Path<String
 pub(in crate::http) async fn renew(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let Renewal { expires_in } = known.read()?;
-        Ok(delegations::renew(&known.desk(), &known.call, &id, expires_in).await?)
+        Ok(replied(delegations::renew(&known.context, &id, expires_in).await?))
     })
     .await
 }
@@ -218,7 +220,7 @@ pub(in crate::http) async fn renew(incoming: ManagementRequest, id: Path<String>
 pub(in crate::http) async fn commands(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let Commands { count } = known.read()?;
-        Ok(delegations::commands(&known.desk(), &known.call, &id, count).await?)
+        Ok(replied(delegations::commands(&known.context, &id, count).await?))
     })
     .await
 }
@@ -226,7 +228,7 @@ pub(in crate::http) async fn commands(incoming: ManagementRequest, id: Path<Stri
 pub(in crate::http) async fn rotate_key(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let KeyRotation { jwk } = known.read()?;
-        Ok(delegations::rotate_key(&known.desk(), &known.call, &id, &jwk).await?)
+        Ok(accepted(delegations::rotate_key(&known.context, &id, &jwk).await?))
     })
     .await
 }
@@ -234,7 +236,7 @@ pub(in crate::http) async fn rotate_key(incoming: ManagementRequest, id: Path<St
 pub(in crate::http) async fn list_ceremonies(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
         let PageQuery { limit, cursor } = known.query()?;
-        Ok(ceremonies::list(&known.desk(), &known.call, &id, &Page { cursor, limit }).await?)
+        Ok(ok(&ceremonies::list(&known.context, &id, &PageRequest { cursor, limit }).await?))
     })
     .await
 }
@@ -255,9 +257,9 @@ pub(in crate::http) async fn deny_ceremony(
 
 async fn decide(
     known: AuthenticatedRequest<'_>,
-    (id, ceremony): &(String, String),
+    (delegation, id): &(String, String),
     decision: ConfirmationDecision,
 ) -> ManagementResult {
-    let ceremony = Uuid::parse_str(ceremony).map_err(|_| Refusal::NotFound)?;
-    Ok(ceremonies::decide(&known.desk(), &known.call, (id, ceremony), decision).await?)
+    let id = Uuid::parse_str(id).map_err(|_| Refusal::NotFound)?;
+    Ok(replied(ceremonies::decide(&known.context, CeremonyId { delegation, id }, decision).await?))
 }

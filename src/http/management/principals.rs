@@ -2,12 +2,14 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::Path;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use crate::domain::delegation::impact::Impact;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
-use crate::http::management::request::{ManagementRequest, serve};
-use crate::services::principals::{self, RevocationSubject};
+use crate::http::management::request::{ManagementRequest, ok, replied, serve};
+use crate::services::principals::{self, ClientKey, RevocationSubject};
+use crate::services::tasks;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,7 +23,7 @@ pub(in crate::http) async fn revoke_all(incoming: ManagementRequest) -> HttpResp
     serve(incoming, async |known| {
         let RevokeAll { iss, sub, reason } = known.read()?;
         let who = Principal::new(iss, sub);
-        Ok(principals::revoke_all(&known.desk(), &known.call, &who, &reason).await?)
+        Ok(replied(principals::revoke_all(&known.context, &who, &reason).await?))
     })
     .await
 }
@@ -32,45 +34,62 @@ struct ImpactQuery {
     iss: Option<String>,
     sub: Option<String>,
     client_id: Option<String>,
-    delegation_id: Option<String>,
 }
 
 impl ImpactQuery {
     fn read(self) -> Result<RevocationSubject, Refusal> {
-        match (self.iss, self.sub, self.client_id, self.delegation_id) {
-            (Some(iss), Some(sub), None, None) => Ok(RevocationSubject::Principal(Principal::new(iss, sub))),
-            (None, None, Some(id), None) => Ok(RevocationSubject::Client(id)),
-            (None, None, None, Some(id)) => Ok(RevocationSubject::Delegation(id)),
-            _ => Err(Refusal::Malformed("The query names iss and sub, or client_id, or delegation_id")),
+        match (self.iss, self.sub, self.client_id) {
+            (Some(iss), Some(sub), None) => Ok(RevocationSubject::Principal(Principal::new(iss, sub))),
+            (None, None, Some(id)) => Ok(RevocationSubject::Client(id)),
+            _ => Err(Refusal::Malformed("The query names iss and sub, or client_id")),
         }
     }
 }
 
+#[derive(Serialize)]
+struct ImpactBody {
+    affected: Impact,
+}
+
 pub(in crate::http) async fn impact(incoming: ManagementRequest) -> HttpResponse {
     serve(incoming, async |known| {
-        let whom = known.query::<ImpactQuery>()?.read()?;
-        Ok(principals::show_impact(&known.desk(), &known.call, &whom).await?)
+        let subject = known.query::<ImpactQuery>()?.read()?;
+        Ok(ok(&ImpactBody { affected: principals::show_impact(&known.context, &subject).await? }))
+    })
+    .await
+}
+
+/// `/delegate/{id}/impact`.
+pub(in crate::http) async fn impact_of_delegation(
+    incoming: ManagementRequest,
+    id: Path<String>,
+) -> HttpResponse {
+    serve(incoming, async |known| {
+        let subject = RevocationSubject::Delegation(id.into_inner());
+        Ok(ok(&ImpactBody { affected: principals::show_impact(&known.context, &subject).await? }))
     })
     .await
 }
 
 pub(in crate::http) async fn disable(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
-    serve(incoming, async |known| Ok(principals::disable(&known.desk(), &known.call, &id).await?)).await
+    serve(incoming, async |known| Ok(replied(principals::disable(&known.context, &id).await?))).await
 }
 
 pub(in crate::http) async fn enable(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
-    serve(incoming, async |known| Ok(principals::enable(&known.desk(), &known.call, &id).await?)).await
+    serve(incoming, async |known| Ok(replied(principals::enable(&known.context, &id).await?))).await
 }
 
 pub(in crate::http) async fn remove_key(
     incoming: ManagementRequest,
     path: Path<(String, String)>,
 ) -> HttpResponse {
-    let (id, jkt) = path.into_inner();
-    serve(incoming, async |known| Ok(principals::remove_key(&known.desk(), &known.call, (&id, &jkt)).await?))
-        .await
+    let (client_id, jkt) = &*path;
+    serve(incoming, async |known| {
+        Ok(replied(principals::remove_key(&known.context, ClientKey { client_id, jkt }).await?))
+    })
+    .await
 }
 
 pub(in crate::http) async fn end_task(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
-    serve(incoming, async |known| Ok(principals::end_task(&known.desk(), &known.call, &id).await?)).await
+    serve(incoming, async |known| Ok(replied(tasks::end_task(&known.context, &id).await?))).await
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use actix_web::web::{Bytes, Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing_actix_web::RequestId;
 
@@ -16,9 +17,11 @@ use crate::http::credentials;
 use crate::http::params;
 use crate::http::problem;
 use crate::platform::json;
-use crate::protocol::metadata::issuer_path;
-use crate::services::access_token_auth::identify;
-use crate::services::request_context::{ApiResponse, Call, Caller, Desk};
+use crate::services::access_token_auth::{PresentedAccessToken, identify};
+use crate::services::apply::Change;
+use crate::services::caller::Caller;
+use crate::services::request_context::RequestContext;
+use crate::services::transition::Reply;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -52,33 +55,27 @@ impl HttpError {
 /// The parts of an incoming request that actix extracts.
 pub(in crate::http) type ManagementRequest = (HttpRequest, RequestId, Payload, Data<App>);
 
-pub(in crate::http) type ManagementResult = Result<ApiResponse, HttpError>;
+pub(in crate::http) type ManagementResult = Result<HttpResponse, HttpError>;
 
 /// A request whose caller is authenticated.
 pub(in crate::http) struct AuthenticatedRequest<'a> {
     pub(in crate::http) app: &'a App,
-    pub(in crate::http) call: Call,
+    pub(in crate::http) context: RequestContext<'a>,
     request: &'a HttpRequest,
     body: Bytes,
 }
 
 /// Authenticates the caller, runs the endpoint and converts its result. Auditors are refused: their tokens read the
 /// audit log only.
-pub(in crate::http) async fn serve<F>(
-    (request, request_id, payload, app): ManagementRequest,
-    work: F,
-) -> HttpResponse
+pub(in crate::http) async fn serve<F>(incoming: ManagementRequest, work: F) -> HttpResponse
 where
     F: AsyncFnOnce(AuthenticatedRequest<'_>) -> ManagementResult,
 {
-    let result = match known(&app, (&request, request_id), payload).await {
-        Ok(known) if matches!(known.call.caller, Caller::Auditor(_)) => {
-            Err(Refusal::InsufficientScope.into())
-        }
-        Ok(known) => work(known).await,
-        Err(stopped) => Err(stopped),
-    };
-    answer(&app, result)
+    serve_audit(incoming, async |known| match known.context.caller {
+        Caller::Auditor(_) => Err(Refusal::InsufficientScope.into()),
+        _ => work(known).await,
+    })
+    .await
 }
 
 /// Like [`serve`], for endpoints that auditors may call, too.
@@ -87,11 +84,11 @@ pub(in crate::http) async fn serve_audit<F>(
     work: F,
 ) -> HttpResponse
 where
-    F: AsyncFnOnce(AuthenticatedRequest<'_>) -> Result<HttpResponse, HttpError>,
+    F: AsyncFnOnce(AuthenticatedRequest<'_>) -> ManagementResult,
 {
     let result = match known(&app, (&request, request_id), payload).await {
         Ok(known) => work(known).await,
-        Err(stopped) => Err(stopped),
+        Err(error) => Err(error),
     };
     respond(&app, result)
 }
@@ -104,12 +101,8 @@ async fn known<'a>(
 ) -> Result<AuthenticatedRequest<'a>, HttpError> {
     let body = params::body(payload, app.config.limits.max_body_bytes).await?;
     let now = app.clock.now();
-    let access = credentials::access(request.headers())?;
-    let method = request.method().as_str();
-    // `htu` of a proof is the external URI: without the issuer's path, which is added again, and without the query.
-    let base = issuer_path(&app.issuer);
-    let path = request.path().strip_prefix(base.as_str()).unwrap_or(request.path());
-    let caller = identify(app, &access, (method, path), now).await?;
+    let access = credentials::access(&app.issuer, request)?;
+    let caller = identify(app, &access, now).await?;
     let mut keys = request.headers().get_all(IDEMPOTENCY_KEY);
     let idempotency_key = match (keys.next(), keys.next()) {
         (None, _) => None,
@@ -117,12 +110,14 @@ async fn known<'a>(
             let key = key.to_str().ok().filter(|key| idempotency::is_key(key) && other.is_none()).ok_or(
                 Refusal::Malformed("Idempotency-Key is one key of 1 to 128 printable ASCII characters"),
             )?;
+            let PresentedAccessToken { method, path, .. } = &access;
             let fingerprint = app.fingerprint(&[method.as_bytes(), b" ", path.as_bytes(), b"\n", &body]);
             Some(Key { key: key.to_owned(), fingerprint })
         }
     };
-    let call = Call { caller, origin: credentials::origin(request, request_id), idempotency_key, now };
-    Ok(AuthenticatedRequest { app, call, request, body: checked(request, body)? })
+    let origin = credentials::origin(request, request_id);
+    let context = RequestContext { idempotency_key, ..RequestContext::new(app, caller, origin, now) };
+    Ok(AuthenticatedRequest { app, context, request, body: checked(request, body)? })
 }
 
 /// Accepts an empty body, or one whose content type is JSON.
@@ -136,10 +131,6 @@ fn checked(request: &HttpRequest, body: Bytes) -> Result<Bytes, Refusal> {
 }
 
 impl AuthenticatedRequest<'_> {
-    pub(in crate::http) fn desk(&self) -> Desk<'_> {
-        Desk::of(self.app)
-    }
-
     /// Reads the query; unknown parameters are refused.
     pub(in crate::http) fn query<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         params::query(self.request)
@@ -157,10 +148,9 @@ impl AuthenticatedRequest<'_> {
         Ok(parameters)
     }
 
-    /// The caller's key in limits and logs: its principal, or `operator`.
+    /// The caller's key in limits and logs.
     pub(in crate::http) fn caller_name(&self) -> String {
-        let who = self.call.caller.principal(&self.app.issuer);
-        who.map_or_else(|| "operator".to_owned(), |who| who.key())
+        self.context.caller.key(&self.app.issuer)
     }
 
     /// A header of the request; `None` if it is absent or not visible ASCII.
@@ -206,10 +196,6 @@ pub(in crate::http) fn read_if_any<T: DeserializeOwned + Default>(
     if body.is_empty() { Ok(T::default()) } else { read(&body) }
 }
 
-fn answer(app: &App, result: ManagementResult) -> HttpResponse {
-    respond(app, result.map(|done| said(&done)))
-}
-
 pub(in crate::http) fn respond(app: &App, result: Result<HttpResponse, HttpError>) -> HttpResponse {
     let mut response = match result {
         Ok(response) => response,
@@ -221,22 +207,48 @@ pub(in crate::http) fn respond(app: &App, result: Result<HttpResponse, HttpError
             response
         }
     };
-    let nonce = app.nonces.as_ref().map(|nonces| nonces.current(app.clock.now()));
-    if let Some(nonce) = nonce.and_then(|nonce| nonce.parse().ok()) {
+    if let Some(nonce) = app.next_nonce().and_then(|nonce| nonce.parse().ok()) {
         response.headers_mut().insert(DPOP_NONCE, nonce);
     }
     response
 }
 
-pub(in crate::http) fn said(done: &ApiResponse) -> HttpResponse {
-    let status = StatusCode::from_u16(done.status).unwrap_or(StatusCode::OK);
+/// 200 with the result of a query.
+pub(in crate::http) fn ok(value: &impl Serialize) -> HttpResponse {
+    with_status(StatusCode::OK, false).json(value)
+}
+
+/// 200 with the result of an operation.
+pub(in crate::http) fn replied<T: Serialize>(reply: Reply<T>) -> HttpResponse {
+    with_status(StatusCode::OK, reply.replayed).json(&reply.value)
+}
+
+/// 201 with the URL of what was created.
+pub(in crate::http) fn created<T: Serialize>(location: &str, reply: Reply<T>) -> HttpResponse {
+    at(StatusCode::CREATED, location, reply)
+}
+
+/// A response with a `Location`.
+pub(in crate::http) fn at<T: Serialize>(status: StatusCode, location: &str, reply: Reply<T>) -> HttpResponse {
+    with_status(status, reply.replayed).insert_header((LOCATION, location)).json(&reply.value)
+}
+
+/// 202 with a body.
+pub(in crate::http) fn accepted<T: Serialize>(reply: Reply<T>) -> HttpResponse {
+    with_status(StatusCode::ACCEPTED, reply.replayed).json(&reply.value)
+}
+
+/// 201 if a declaration created something, 200 otherwise.
+pub(in crate::http) fn declared<T: Serialize>(change: Change, reply: Reply<T>) -> HttpResponse {
+    let status = if change == Change::Create { StatusCode::CREATED } else { StatusCode::OK };
+    with_status(status, reply.replayed).json(&reply.value)
+}
+
+fn with_status(status: StatusCode, replayed: bool) -> HttpResponseBuilder {
     let mut response = HttpResponse::build(status);
     response.insert_header((CACHE_CONTROL, "no-store"));
-    if let Some(location) = &done.location {
-        response.insert_header((LOCATION, location.as_str()));
-    }
-    if done.replayed {
+    if replayed {
         response.insert_header((REPLAYED, "true"));
     }
-    response.json(&done.body)
+    response
 }

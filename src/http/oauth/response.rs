@@ -4,7 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
-use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
@@ -30,6 +30,20 @@ struct TokenResponse<'a> {
     scope: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_details: Option<&'a Details>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delegation_id: Option<&'a str>,
+}
+
+/// RFC 6749 §5.2, with members for refusals by policy (RFC 8693 §2.2.2).
+#[derive(Serialize)]
+struct ErrorResponse<'a> {
+    error: &'static str,
+    error_description: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    /// Id of the confirmation that the use needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ceremony: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delegation_id: Option<&'a str>,
 }
@@ -98,14 +112,17 @@ fn refused(app: &App, refusal: Refusal, reserved_by: Option<&str>) -> HttpRespon
     }
     let code = refusal.code();
     let status = StatusCode::from_u16(code.status).unwrap_or(StatusCode::BAD_REQUEST);
-    let mut body = json!({"error": code.error, "error_description": refusal.sentence()});
-    if let (true, Value::Object(members)) = (refusal.tells_reason(), &mut body) {
-        members.insert("reason".into(), refusal.reason().into());
-        if let Refusal::CeremonyRequired(id) = refusal {
-            members.insert("ceremony".into(), id.to_string().into());
-            members.extend(reserved_by.map(|id| ("delegation_id".to_owned(), id.into())));
-        }
-    }
+    let ceremony = match refusal {
+        Refusal::CeremonyRequired(id) => Some(id),
+        _ => None,
+    };
+    let body = ErrorResponse {
+        error: code.error,
+        error_description: refusal.sentence(),
+        reason: refusal.tells_reason().then(|| refusal.reason()),
+        ceremony,
+        delegation_id: ceremony.and(reserved_by),
+    };
     let mut response = HttpResponse::build(status);
     match status {
         StatusCode::UNAUTHORIZED => {
@@ -125,8 +142,11 @@ fn refused(app: &App, refusal: Refusal, reserved_by: Option<&str>) -> HttpRespon
 /// A failure of this server: the response says only "try again".
 fn unavailable() -> HttpResponse {
     metrics::counter!("actchain_errors_total").increment(1);
-    HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, WAIT)).json(json!({
-        "error": "temporarily_unavailable",
-        "error_description": "The server cannot answer at the moment",
-    }))
+    HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, WAIT)).json(ErrorResponse {
+        error: "temporarily_unavailable",
+        error_description: "The server cannot answer at the moment",
+        reason: None,
+        ceremony: None,
+        delegation_id: None,
+    })
 }

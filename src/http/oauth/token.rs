@@ -31,7 +31,7 @@ pub(in crate::http) async fn post(
     app: web::Data<App>,
 ) -> HttpResponse {
     let result = answer_to(&request, request_id, payload, app.clone().into_inner()).await;
-    let nonce = app.nonces.as_ref().map(|nonces| nonces.current(app.clock.now()));
+    let nonce = app.next_nonce();
     let result = match result {
         Ok(Answer::Issued(issued)) => Ok(issued),
         Ok(Answer::Vault(document, place)) => {

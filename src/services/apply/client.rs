@@ -44,7 +44,7 @@ impl Plan<'_> {
     ) -> Result<Option<Changed>, Fault> {
         declared.check(&self.outbound)?;
         self.check_names(&declared)?;
-        let old = client::store::find(self.desk.rows, connection, &declared.id).await?;
+        let old = client::store::find(self.ctx.rows, connection, &declared.id).await?;
         if old.as_ref().is_some_and(|old| old.ephemeral.is_some()) {
             return Err(declared.place.whole(format!(
                 "client {}: an agent that was made for one delegation is not declared, and never comes back",
@@ -152,7 +152,7 @@ impl Plan<'_> {
             false => password::verify_blocking(secret.clone(), hashes).await,
         };
         let unchanged = is(before.iter().cloned().collect()).await?;
-        let live = is(old.map(|old| old.live_secret_hashes(self.now)).unwrap_or_default()).await?;
+        let live = is(old.map(|old| old.live_secret_hashes(self.ctx.now)).unwrap_or_default()).await?;
         if !present.is_empty() && (unchanged || live) {
             let note = (unchanged && !live).then(|| {
                 "the secret was rotated since it was declared, and stays; declare the new one, or none"

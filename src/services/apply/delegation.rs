@@ -16,12 +16,11 @@ use crate::platform::fault::Fault;
 use crate::protocol::trusted_issuer_jwt;
 use crate::services::delegations::{NewDelegation, check_reason};
 use crate::services::manifest::DelegationDeclaration;
-use crate::services::request_context::Desk;
+use crate::services::request_context::RequestContext;
 
 /// Data that a declared delegation refers to.
 pub(super) struct Known<'a> {
-    pub(super) desk: &'a Desk<'a>,
-    pub(super) now: OffsetDateTime,
+    pub(super) ctx: &'a RequestContext<'a>,
     pub(super) registry: &'a Registry,
     pub(super) clients: &'a BTreeSet<String>,
 }
@@ -46,24 +45,24 @@ pub(super) async fn read(
     declared.check()?;
     let place = &declared.place;
     let (terms, max_uses) = terms(known, declared)?;
-    let old = delegation::store::find(known.desk.rows, connection, &declared.id).await?;
-    let delegate = delegate(connection, known.desk, declared, old.as_ref()).await?;
+    let old = delegation::store::find(known.ctx.rows, connection, &declared.id).await?;
+    let delegate = delegate(connection, known.ctx, declared, old.as_ref()).await?;
     let parent = match &declared.parent {
         None => None,
         Some(id) => {
-            let found = delegation::store::path(known.desk.rows, connection, id).await?;
+            let found = delegation::store::path(known.ctx.rows, connection, id).await?;
             Some(found.ok_or_else(|| place.fault("parent", format!("there is no delegation {id}")))?)
         }
     };
     let above: Vec<&Delegation> = parent.iter().flat_map(|path| &path.0).collect();
     let (root, delegator) = match (&declared.delegator, above.last()) {
         (Some(delegator), _) => (delegator.clone(), delegator.clone()),
-        (None, Some(leaf)) => (leaf.root.clone(), Principal::new(known.desk.issuer, leaf.delegate.clone())),
+        (None, Some(leaf)) => (leaf.root.clone(), Principal::new(known.ctx.issuer, leaf.delegate.clone())),
         (None, None) => return Err(place.whole("needs a delegator or a parent")),
     };
     check_root(known, declared, &root)?;
     let acts = above.iter().any(|one| one.delegate == delegate);
-    if acts || root == Principal::new(known.desk.issuer, delegate.clone()) {
+    if acts || root == Principal::new(known.ctx.issuer, delegate.clone()) {
         return Err(place.fault("delegate", format!("{delegate} would act for itself")));
     }
     let (expires_at, note) = end(known, declared, &above)?;
@@ -76,13 +75,13 @@ pub(super) async fn read(
         delegate,
         terms,
         origin: Provenance::Declared,
-        requested_at: known.now,
+        requested_at: known.ctx.now,
         requested_by: None,
         requested_ttl: None,
         reason: declared.reason.clone(),
         agent: None,
         facts: DelegationRecord {
-            activated_at: Some(known.now),
+            activated_at: Some(known.ctx.now),
             expires_at,
             revoked_at: None,
             principal_revoked_at: None,
@@ -120,11 +119,11 @@ fn terms(
         ..NewDelegation::default()
     };
     let refused = |refusal: crate::domain::refusal::Refusal| place.whole(refusal.sentence());
-    if declared.capability_ceiling.as_ref().is_some_and(|name| !known.desk.capability_levels.knows(name)) {
+    if declared.capability_ceiling.as_ref().is_some_and(|name| !known.ctx.capability_levels.knows(name)) {
         return Err(place
             .fault("capability_ceiling", "its capability_ceiling is not one of delegations.capabilities"));
     }
-    let (terms, max_uses) = request.terms(known.desk.capability_levels).map_err(refused)?;
+    let (terms, max_uses) = request.terms(known.ctx.capability_levels).map_err(refused)?;
     check_reason(declared.reason.as_deref()).map_err(refused)?;
     let registry = known.registry;
     for name in declared.scopes.iter().flatten() {
@@ -133,7 +132,7 @@ fn terms(
         }
     }
     for name in &declared.ceremony_required_for {
-        if !registry.has_scope(name) && !known.desk.capability_levels.knows(name) {
+        if !registry.has_scope(name) && !known.ctx.capability_levels.knows(name) {
             let why = format!("{name} is neither a capability nor a scope that a resource declares");
             return Err(place.fault("ceremony_required_for", why));
         }
@@ -155,13 +154,13 @@ fn terms(
 /// The delegate: a client of kind `agent` that is not ephemeral and, for a new delegation, is enabled.
 async fn delegate(
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
+    ctx: &RequestContext<'_>,
     declared: &DelegationDeclaration,
     old: Option<&Delegation>,
 ) -> Result<String, Fault> {
     let refuse = |why: String| declared.place.fault("delegate", why);
     let name = &declared.delegate;
-    let found = client::store::find(desk.rows, connection, name).await?;
+    let found = client::store::find(ctx.rows, connection, name).await?;
     let found = found.ok_or_else(|| refuse(format!("there is no client {name}")))?;
     if found.ephemeral.is_some() {
         return Err(refuse(format!("{name} was made for one delegation, and is given no other")));
@@ -176,7 +175,7 @@ async fn delegate(
 }
 
 fn check_root(known: &Known<'_>, declared: &DelegationDeclaration, root: &Principal) -> Result<(), Fault> {
-    let ours = root.iss == known.desk.issuer && known.clients.contains(&root.sub);
+    let ours = root.iss == known.ctx.issuer && known.clients.contains(&root.sub);
     let trusted = known.registry.issuers.contains_key(&root.iss) && trusted_issuer_jwt::is_name(&root.sub);
     if ours || trusted {
         return Ok(());
@@ -193,9 +192,9 @@ fn end(
     above: &[&Delegation],
 ) -> Result<(OffsetDateTime, Option<String>), Fault> {
     let earliest = above.iter().min_by_key(|one| one.facts.expires_at);
-    let longest = known.now + Duration::seconds(known.desk.config.delegations.max_ttl.into());
+    let longest = known.ctx.now + Duration::seconds(known.ctx.config.delegations.max_ttl.into());
     let asked = match (declared.expires_in, earliest) {
-        (Some(seconds), _) => known.now + Duration::seconds(seconds.into()),
+        (Some(seconds), _) => known.ctx.now + Duration::seconds(seconds.into()),
         (None, Some(parent)) => parent.facts.expires_at,
         (None, None) => return Err(declared.place.whole("needs expires_in")),
     };
@@ -223,7 +222,7 @@ fn check_within(
     wanted: &Delegation,
 ) -> Result<(), Fault> {
     let place = &declared.place;
-    let server = (known.desk.config.tokens.max_depth, "tokens.max_depth");
+    let server = (known.ctx.config.tokens.max_depth, "tokens.max_depth");
     let depths = above.iter().filter_map(|one| one.terms.max_depth.map(|depth| (depth, one.id.as_str())));
     let (most, of) = depths.fold(server, |least, one| if one.0 < least.0 { one } else { least });
     if u32::try_from(wanted.path.len()).unwrap_or(u32::MAX) > most {
@@ -233,7 +232,7 @@ fn check_within(
         one.facts
             .check(wanted.requested_at)
             .map_err(|refusal| place.fault("parent", format!("{}: {}", one.id, refusal.sentence())))?;
-        match wanted.check_within_parent(one, known.desk.capability_levels) {
+        match wanted.check_within_parent(one, known.ctx.capability_levels) {
             Err(LimitDimension::Expiry) => {
                 return Err(place.fault("expires_in", format!("it would outlive {}", one.id)));
             }

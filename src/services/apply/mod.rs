@@ -3,6 +3,7 @@
 
 mod change;
 mod client;
+mod declared;
 mod delegation;
 pub(super) mod view;
 
@@ -11,13 +12,13 @@ use std::collections::BTreeSet;
 use secrecy::SecretString;
 use serde_json::json;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 
 pub use self::change::{Change, Line, MemberChange, SecretChange, differences};
+pub use self::declared::DeclarationResult;
 pub use self::view::{Members, provider as provider_members};
 use super::manifest::{DelegationDeclaration, IssuerDeclaration, Manifest, ResourceDeclaration};
 pub use super::manifest::{read_all, schema};
-use super::request_context::Desk;
+use super::request_context::RequestContext;
 use super::sinks;
 use super::transaction::{AuditedTransaction, Authorized};
 use super::vault::{ResolvedProvider, prepare_all, put_provider};
@@ -68,24 +69,22 @@ impl Request {
 /// # Errors
 /// A fault with the place and the reason of the first error; nothing is changed then.
 pub async fn apply(
-    desk: &Desk<'_>,
+    ctx: &RequestContext<'_>,
     vault: Option<&CredentialCache>,
     request: Request,
-    now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
     let Request { manifest, mode, replace } = request;
     let declared: BTreeSet<&String> = manifest.clients.iter().map(|client| &client.id).collect();
     if let Some(id) = replace.iter().find(|id| !declared.contains(id)) {
         return Err(Fault::new(format!("--replace {id}: no client of this id is declared")));
     }
-    let providers = prepare_all(desk.pool, vault, manifest.providers, now).await?;
-    sinks::prepare(desk.pool, vault, &manifest.sinks, now).await?;
-    let mut work = AuditedTransaction::begin_serialized(desk.pool).await?;
-    let registry = registry::store::load(desk.rows, work.connection(), desk.issuer).await?;
+    let providers = prepare_all(ctx.pool, vault, manifest.providers, ctx.now).await?;
+    sinks::prepare(ctx.pool, vault, &manifest.sinks, ctx.now).await?;
+    let mut work = AuditedTransaction::begin_serialized(ctx.pool).await?;
+    let registry = registry::store::load(ctx.rows, work.connection(), ctx.issuer).await?;
     let mut plan = Plan {
-        desk,
-        outbound: Outbound::new(AddressPolicy::of_issuer(desk.issuer))?,
-        now,
+        ctx,
+        outbound: Outbound::new(AddressPolicy::of_issuer(ctx.issuer))?,
         replace,
         registry,
         known_clients: clients::store::lasting(work.connection()).await?.into_iter().collect(),
@@ -107,8 +106,8 @@ pub async fn apply(
         work.upgrade(Authorized::without_request()).await?;
     }
     for (id, one) in &changed_clients {
-        clients::changes::put(desk.rows, work.connection(), &one.client, now).await?;
-        clients::changes::put_removed_keys(desk.rows, work.connection(), id, &one.removed, now).await?;
+        clients::changes::put(ctx.rows, work.connection(), &one.client, ctx.now).await?;
+        clients::changes::put_removed_keys(ctx.rows, work.connection(), id, &one.removed, ctx.now).await?;
     }
     for (vault, one) in vault.iter().flat_map(|vault| providers.iter().map(move |one| (vault, one))) {
         plan.provider(work.connection(), vault, one).await?;
@@ -130,9 +129,8 @@ pub async fn apply(
 }
 
 struct Plan<'a> {
-    desk: &'a Desk<'a>,
+    ctx: &'a RequestContext<'a>,
     outbound: Outbound,
-    now: OffsetDateTime,
     replace: BTreeSet<String>,
     registry: Registry,
     known_clients: BTreeSet<String>,
@@ -181,7 +179,7 @@ impl Plan<'_> {
     }
 
     fn event(&mut self, action: Action, target: &str, change: Change) {
-        let mut event = Event::of_operator(self.now, action, target);
+        let mut event = Event::of_operator(self.ctx.now, action, target);
         event.detail = Some(json!({"change": change}));
         self.events.push(event);
     }
@@ -196,12 +194,12 @@ impl Plan<'_> {
         for declared in issuers {
             let place = declared.place.clone();
             places.push((declared.iss.clone(), place.clone()));
-            let issuer = declared.read(self.desk.issuer, &self.outbound)?;
+            let issuer = declared.read(self.ctx.issuer, &self.outbound)?;
             if self.known_clients.contains(&issuer.iss) || self.registry.resources.contains_key(&issuer.iss) {
                 return Err(place.fault("iss", "a client or a resource has this name"));
             }
             let old = self.registry.issuers.get(&issuer.iss);
-            let issuer = issuer.instead_of(old, self.now);
+            let issuer = issuer.instead_of(old, self.ctx.now);
             let members = old.map(|old| {
                 let (before, after) = (view::issuer(old), view::issuer(&issuer));
                 let mut members = differences(&before, &after);
@@ -218,7 +216,7 @@ impl Plan<'_> {
         self.registry.check_subject_forms().map_err(|clash| at_both_places(&clash, &places))?;
         for declared in resources {
             let place = declared.place.clone();
-            let resource = declared.read(self.desk.issuer)?;
+            let resource = declared.read(self.ctx.issuer)?;
             // `audience` and `sub` must not share names: each names another kind of thing.
             if self.known_clients.contains(&resource.id) || self.registry.issuers.contains_key(&resource.id) {
                 return Err(place.fault("id", "a client or an issuer has this name"));
@@ -239,10 +237,10 @@ impl Plan<'_> {
         changes: &RegistryChanges,
     ) -> Result<(), Fault> {
         for issuer in changes.issuers.iter().filter_map(|iss| self.registry.issuers.get(iss)) {
-            registry::store::put_issuer(self.desk.rows, connection, issuer).await?;
+            registry::store::put_issuer(self.ctx.rows, connection, issuer).await?;
         }
         for resource in changes.resources.iter().filter_map(|id| self.registry.resources.get(id)) {
-            registry::store::put_resource(self.desk.rows, connection, resource).await?;
+            registry::store::put_resource(self.ctx.rows, connection, resource).await?;
         }
         Ok(())
     }
@@ -253,7 +251,7 @@ impl Plan<'_> {
         vault: &CredentialCache,
         one: &ResolvedProvider,
     ) -> Result<(), Fault> {
-        let members = put_provider(at, &vault.keys, one, self.now).await?;
+        let members = put_provider(at, &vault.keys, one, self.ctx.now).await?;
         self.line(Line::of("provider", &one.id, members), Action::ProviderChanged);
         Ok(())
     }
@@ -264,7 +262,7 @@ impl Plan<'_> {
         vault: &CredentialCache,
         one: &sinks::SinkDeclaration,
     ) -> Result<(), Fault> {
-        let put = sinks::put(connection, vault, one, self.now).await;
+        let put = sinks::put(connection, vault, one, self.ctx.now).await;
         let put = put.map_err(|why| one.place.whole(why.fault()))?;
         let line = Line { note: put.note, ..Line::of("sink", &one.id, put.members) };
         self.line(line, Action::SinkChanged);
@@ -277,29 +275,25 @@ impl Plan<'_> {
         connection: &mut PgConnection,
         declared: &DelegationDeclaration,
     ) -> Result<(), Fault> {
-        let known = delegation::Known {
-            desk: self.desk,
-            now: self.now,
-            registry: &self.registry,
-            clients: &self.known_clients,
-        };
+        let known =
+            delegation::Known { ctx: self.ctx, registry: &self.registry, clients: &self.known_clients };
         let read = delegation::read(connection, &known, declared).await?;
         let line = Line::new(Change::Unchanged, "delegation", &declared.id);
         if let Some(old) = &read.old {
-            self.outcome.lines.push(Line { warning: delegation::warning(old, self.now), ..line });
+            self.outcome.lines.push(Line { warning: delegation::warning(old, self.ctx.now), ..line });
             return Ok(());
         }
-        if !delegations::transitions::insert(self.desk.rows, connection, &read.wanted).await? {
+        if !delegations::transitions::insert(self.ctx.rows, connection, &read.wanted).await? {
             return Err(declared.place.whole("a delegation of this id appeared meanwhile; apply again"));
         }
         self.outcome.lines.push(Line { change: Change::Create, note: read.note, ..line });
-        let path = delegations::store::path(self.desk.rows, connection, &declared.id).await?;
+        let path = delegations::store::path(self.ctx.rows, connection, &declared.id).await?;
         let path = path.ok_or_else(|| declared.place.whole("the new delegation cannot be read again"))?;
-        let about = (&path, self.desk.issuer);
+        let about = (&path, self.ctx.issuer);
         self.events.push(Event {
             detail: Some(read.wanted.recorded_terms().into()),
             target: Some(read.wanted.id),
-            ..Event::of_delegation(self.now, Action::DelegationCreated, Actor::operator(), about)
+            ..Event::of_delegation(self.ctx.now, Action::DelegationCreated, Actor::operator(), about)
         });
         Ok(())
     }

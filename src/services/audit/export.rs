@@ -21,7 +21,8 @@ use crate::platform::jose::SealingKey;
 use crate::protocol::csv_export::{self, ByteOrderMark};
 use crate::protocol::merkle::{self, Hash};
 use crate::protocol::sarif::{self, RunEnd};
-use crate::services::request_context::{Call, Caller, Desk};
+use crate::services::caller::Caller;
+use crate::services::request_context::RequestContext;
 use crate::services::transaction::AuditedTransaction;
 
 /// Number of events per read.
@@ -102,24 +103,23 @@ enum ExportPhase {
 /// Begins an export. Over the API, the export is recorded as an event before the first piece; the exported range ends
 /// before that event.
 pub async fn begin(
-    desk: &Desk<'_>,
+    ctx: &RequestContext<'_>,
     seal: &SealingKey,
-    call: &Call,
     options: ExportOptions,
 ) -> Result<Export, Error> {
     if options.mark == ByteOrderMark::Present && options.format != Format::Csv {
         return Err(Refusal::Malformed("A byte order mark is for CSV only").into());
     }
     let parameters = options.filter.parameters();
-    let visible = visible(&call.caller, options.filter.clone())?;
+    let visible = visible(&ctx.caller, options.filter.clone())?;
     let note = match options.size {
         // An operator exports up to the present end of the log.
-        None if matches!(call.caller, Caller::Operator) => {
-            checkpoint(desk.pool, seal, desk.issuer, call.now).await?
+        None if matches!(ctx.caller, Caller::Operator) => {
+            checkpoint(ctx.pool, seal, ctx.issuer, ctx.now).await?
         }
-        None => checkpoint_covering(desk.pool, (seal, desk.issuer), options.from, call.now).await?,
+        None => checkpoint_covering(ctx.pool, (seal, ctx.issuer), options.from, ctx.now).await?,
         Some(size) => {
-            let mut connection = desk.pool.acquire().await?;
+            let mut connection = ctx.pool.acquire().await?;
             let found = store::find_checkpoint(&mut connection, size).await?;
             found.ok_or(Refusal::Malformed("There is no checkpoint of this size"))?
         }
@@ -129,12 +129,11 @@ pub async fn begin(
     if options.from > size {
         return Err(Refusal::Malformed("from_seq is behind the end of the log").into());
     }
-    if !matches!(call.caller, Caller::Operator) {
-        let call = Call { idempotency_key: None, ..call.clone() };
-        let mut work = AuditedTransaction::begin(desk.pool).await?;
-        call.authorize_and_claim(desk, &mut work).await?;
-        let mut event = call.event(Action::AuditExported);
-        event.subject = match &call.caller {
+    if !matches!(ctx.caller, Caller::Operator) {
+        let mut work = AuditedTransaction::begin(ctx.pool).await?;
+        ctx.require_active(work.connection()).await?;
+        let mut event = ctx.event(Action::AuditExported);
+        event.subject = match &ctx.caller {
             Caller::User(user) => Some(user.who.clone()),
             _ => None,
         };
@@ -145,17 +144,17 @@ pub async fn begin(
         );
         work.commit(&[event]).await?;
     }
-    let mut connection = desk.pool.acquire().await?;
+    let mut connection = ctx.pool.acquire().await?;
     let key = signer_of(&mut connection, &note).await?.text();
     let first = options.from.max(partitions::first_available(&mut connection).await?).min(size);
     let checkpoint_line =
         serde_json::to_string(&CheckpointLine { checkpoint: note, key }).context("writing an export")?;
     let findings = Findings::default();
-    let end = RunEnd { at: rfc3339(call.now), properties: json!({"size": size, "from": first}) };
+    let end = RunEnd { at: rfc3339(ctx.now), properties: json!({"size": size, "from": first}) };
     Ok(Export {
         size,
         first,
-        pool: desk.pool.clone(),
+        pool: ctx.pool.clone(),
         format: options.format,
         mark: options.mark,
         checkpoint_line,

@@ -14,7 +14,7 @@ use crate::domain::audit::log_watcher::LogSize;
 use crate::domain::audit::{partitions, search, store};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
-use crate::services::request_context::Call;
+use crate::services::caller::Caller;
 
 /// Number of events per read.
 const CHUNK: u64 = 256;
@@ -32,7 +32,7 @@ pub enum StreamItem {
 /// Streams the events that the caller can see, from `from` or from the end of the log.
 pub async fn follow(
     app: &Arc<App>,
-    call: &Call,
+    caller: &Caller,
     filter: Option<Filter>,
     from: Option<u64>,
 ) -> Result<mpsc::Receiver<StreamItem>, Error> {
@@ -44,7 +44,7 @@ pub async fn follow(
     let (sender, receiver) = mpsc::channel(AHEAD);
     let follower = Follower {
         app: Arc::clone(app),
-        call: call.clone(),
+        caller: caller.clone(),
         filter,
         next: from,
         sizes: app.log_watcher.subscribe(),
@@ -57,7 +57,7 @@ pub async fn follow(
 
 struct Follower {
     app: Arc<App>,
-    call: Call,
+    caller: Caller,
     /// `None` if the caller can see none of the requested events.
     filter: Option<Filter>,
     next: u64,
@@ -85,7 +85,7 @@ impl Follower {
             if last_checked.elapsed() >= heartbeat {
                 last_checked = Instant::now();
                 let now = self.app.clock.now();
-                let (caller, rows) = (&self.call.caller, &self.app.rows);
+                let (caller, rows) = (&self.caller, &self.app.rows);
                 if !self.app.read(async |connection| caller.is_active(rows, connection, now).await).await? {
                     return Ok(());
                 }

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::transparency;
+use super::transparency::{self, Inclusion};
 use crate::domain::audit::chain::{self, Chain, ChainFacts};
 use crate::domain::audit::chain_events::{self, ChainEvents};
 use crate::domain::audit::filter::Filter;
@@ -14,10 +15,11 @@ use crate::domain::audit::index::{Field, term};
 use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
 use crate::domain::delegation::State;
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::row_mac::RowMac;
 use crate::domain::{client, delegation};
 use crate::platform::fault::Fault;
-use crate::services::request_context::{ApiResponse, Call, Caller, Desk};
+use crate::services::caller::Caller;
+use crate::services::page::Page;
+use crate::services::request_context::RequestContext;
 
 /// Maximum and default number of events of a page.
 const MAX_LIMIT: usize = 1_000;
@@ -43,6 +45,23 @@ pub struct AuditQuery {
     pub cursor: Option<String>,
     /// Chains only: the state of their delegation.
     pub state: Option<State>,
+}
+
+/// One event with its document as recorded.
+#[derive(Debug, Serialize)]
+pub struct EventDetail {
+    pub event: Value,
+    pub document: String,
+    /// `None` while no checkpoint covers the event.
+    pub inclusion: Option<Inclusion>,
+}
+
+/// A chain with its events.
+#[derive(Debug, Serialize)]
+pub struct ChainDetail {
+    #[serde(flatten)]
+    pub chain: Chain,
+    pub items: Vec<Value>,
 }
 
 /// The filter restricted to the events that the caller can see; `None` if the caller can see none of them.
@@ -85,28 +104,28 @@ impl AuditQuery {
     }
 }
 
-pub async fn list(desk: &Desk<'_>, call: &Call, audit_query: &AuditQuery) -> Result<ApiResponse, Error> {
+pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<Page<Value>, Error> {
     let limit = audit_query.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let after = audit_query.after("events")?;
-    let Some(filter) = visible(&call.caller, audit_query.filter.clone())? else {
-        return Ok(ApiResponse::with(json!({"items": [], "next": null}))?);
+    let Some(filter) = visible(&ctx.caller, audit_query.filter.clone())? else {
+        return Ok(Page::empty());
     };
-    let mut connection = desk.pool.acquire().await?;
+    let mut connection = ctx.pool.acquire().await?;
     let search_range = search::search_range(&mut connection).await?;
     let search = Search { filter: &filter, besides: &[], order: audit_query.order };
     let page = search::page(&mut connection, search, &search_range, (after, limit)).await?;
-    let items: Vec<Value> = page.found.into_iter().map(|found| found.event).collect();
-    Ok(ApiResponse::with(json!({"items": items, "next": audit_query.cursor("events", page.next)}))?)
+    let items = page.found.into_iter().map(|found| found.event).collect();
+    Ok(Page { items, next: audit_query.cursor("events", page.next) })
 }
 
 /// A page of chains with a matching event, ordered by the first matching event of each chain.
-pub async fn chains(desk: &Desk<'_>, call: &Call, audit_query: &AuditQuery) -> Result<ApiResponse, Error> {
+pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<Page<Chain>, Error> {
     let limit = audit_query.limit(DEFAULT_CHAINS, MAX_CHAINS)?;
     let mut after = audit_query.after("chains")?;
-    let Some(filter) = visible(&call.caller, audit_query.filter.clone())? else {
-        return Ok(ApiResponse::with(json!({"items": [], "next": null}))?);
+    let Some(filter) = visible(&ctx.caller, audit_query.filter.clone())? else {
+        return Ok(Page::empty());
     };
-    let mut connection = desk.pool.acquire().await?;
+    let mut connection = ctx.pool.acquire().await?;
     let search_range = search::search_range(&mut connection).await?;
     let chained = [term(Field::Chained, "")];
     let search = Search { filter: &filter, besides: &chained, order: audit_query.order };
@@ -119,13 +138,8 @@ pub async fn chains(desk: &Desk<'_>, call: &Call, audit_query: &AuditQuery) -> R
         let page = search::page(&mut connection, search, &tracker.search_range, (after, stride)).await?;
         scanned += page.found.len() + page.scanned;
         let first_events = tracker.first_events(&mut connection, &page.found).await?;
-        let facts = facts(
-            desk.rows,
-            &mut connection,
-            first_events.iter().map(|(_, chain_events)| chain_events),
-            call,
-        )
-        .await?;
+        let chains = first_events.iter().map(|(_, chain_events)| chain_events);
+        let facts = facts(ctx, &mut connection, chains).await?;
         for (seq, chain_events) in first_events {
             let chain = chain_events
                 .txn()
@@ -135,24 +149,20 @@ pub async fn chains(desk: &Desk<'_>, call: &Call, audit_query: &AuditQuery) -> R
             let Some(chain) = wanted else { continue };
             if items.len() == limit {
                 let next = items.last().map(|(seq, _)| *seq);
-                return chains_done(audit_query, items, next);
+                return Ok(chains_page(audit_query, items, next));
             }
             items.push((seq, chain));
         }
         after = page.next;
         if after.is_none() || scanned >= MAX_SCANNED {
-            return chains_done(audit_query, items, after);
+            return Ok(chains_page(audit_query, items, after));
         }
     }
 }
 
-fn chains_done(
-    audit_query: &AuditQuery,
-    items: Vec<(u64, Chain)>,
-    next: Option<u64>,
-) -> Result<ApiResponse, Error> {
-    let items: Vec<Chain> = items.into_iter().map(|(_, chain)| chain).collect();
-    Ok(ApiResponse::with(json!({"items": items, "next": audit_query.cursor("chains", next)}))?)
+fn chains_page(audit_query: &AuditQuery, items: Vec<(u64, Chain)>, next: Option<u64>) -> Page<Chain> {
+    let items = items.into_iter().map(|(_, chain)| chain).collect();
+    Page { items, next: audit_query.cursor("chains", next) }
 }
 
 /// Finds the first matching event of each chain, so that each chain appears once.
@@ -220,20 +230,24 @@ impl FirstSeenTracker<'_> {
 }
 
 /// One event by id or `seq`, as recorded, with its inclusion proof.
-pub async fn show(desk: &Desk<'_>, call: &Call, name: &str) -> Result<ApiResponse, Error> {
-    let mut connection = desk.pool.acquire().await?;
-    let found = event(&mut connection, call, name).await?;
+pub async fn show(ctx: &RequestContext<'_>, name: &str) -> Result<EventDetail, Error> {
+    let mut connection = ctx.pool.acquire().await?;
+    let found = event(ctx, &mut connection, name).await?;
     // An event that no checkpoint covers yet cannot be proven.
     let inclusion = match transparency::inclusion(&mut connection, found.seq, None).await {
         Ok(inclusion) => Some(inclusion),
         Err(Error::Refused(_)) => None,
         Err(failed) => return Err(failed),
     };
-    Ok(ApiResponse::with(json!({"event": found.event, "document": found.document, "inclusion": inclusion}))?)
+    Ok(EventDetail { event: found.event, document: found.document, inclusion })
 }
 
-async fn event(connection: &mut PgConnection, call: &Call, name: &str) -> Result<EventRow, Error> {
-    let filter = visible(&call.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
+async fn event(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
+    name: &str,
+) -> Result<EventRow, Error> {
+    let filter = visible(&ctx.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
     let search_range = search::search_range(connection).await?;
     if let Ok(seq) = name.parse::<u64>() {
         let found = search::at(connection, seq).await?;
@@ -245,9 +259,9 @@ async fn event(connection: &mut PgConnection, call: &Call, name: &str) -> Result
     page.found.into_iter().next().ok_or(Refusal::NotFound.into())
 }
 
-pub async fn chain(desk: &Desk<'_>, call: &Call, txn: &str) -> Result<ApiResponse, Error> {
-    let filter = visible(&call.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
-    let mut connection = desk.pool.acquire().await?;
+pub async fn chain(ctx: &RequestContext<'_>, txn: &str) -> Result<ChainDetail, Error> {
+    let filter = visible(&ctx.caller, Filter::default())?.ok_or(Refusal::NotFound)?;
+    let mut connection = ctx.pool.acquire().await?;
     let search_range = search::search_range(&mut connection).await?;
     let mut all =
         chain_events::load(&mut connection, &search_range, &[txn.to_owned()], MAX_CHAIN_EVENTS).await?;
@@ -256,31 +270,25 @@ pub async fn chain(desk: &Desk<'_>, call: &Call, txn: &str) -> Result<ApiRespons
     if chain_events.found.is_empty() || !chain_events.found.iter().all(|found| filter.matches(&found.event)) {
         return Err(Refusal::NotFound.into());
     }
-    let facts = facts(desk.rows, &mut connection, [&chain_events].into_iter(), call).await?;
+    let facts = facts(ctx, &mut connection, [&chain_events].into_iter()).await?;
     let chain =
         Chain::build(txn, &chain_events.found, chain_events.total, &facts).ok_or(Refusal::NotFound)?;
-    let Value::Object(mut members) = ApiResponse::with(chain)?.body else {
-        return Err(Fault::new("a chain that is not an object").into());
-    };
-    let events: Vec<Value> = chain_events.found.into_iter().map(|found| found.event).collect();
-    members.insert("items".to_owned(), events.into());
-    Ok(ApiResponse::with(members)?)
+    Ok(ChainDetail { chain, items: chain_events.found.into_iter().map(|found| found.event).collect() })
 }
 
 async fn facts<'a>(
-    rows: &RowMac,
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
     chain_events: impl Iterator<Item = &'a ChainEvents>,
-    call: &Call,
 ) -> Result<ChainFacts, Fault> {
     let (delegations, clients) = chain::named(chain_events.flat_map(|one| one.found.iter()));
     let delegations: Vec<String> = delegations.into_iter().collect();
     let mut facts = ChainFacts::default();
-    for path in delegation::store::all_paths(rows, connection, &delegations).await? {
-        facts.states.extend(path.leaf().map(|leaf| (leaf.id.clone(), path.state(call.now).0)));
+    for path in delegation::store::all_paths(ctx.rows, connection, &delegations).await? {
+        facts.states.extend(path.leaf().map(|leaf| (leaf.id.clone(), path.state(ctx.now).0)));
     }
     let clients: Vec<String> = clients.into_iter().collect();
-    for client in client::store::find_all(rows, connection, &clients).await? {
+    for client in client::store::find_all(ctx.rows, connection, &clients).await? {
         // A client without registered DPoP keys may use any key.
         if client.dpop_restricted {
             let keys = client.dpop_keys.union(&client.removed_keys).cloned().collect();

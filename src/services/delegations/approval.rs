@@ -2,177 +2,155 @@
 
 use serde_json::json;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::request::{Approval, after, check_reason};
 use super::{invalid_state_transition, leaf, view_again, visible};
 use crate::domain::audit::Action;
 use crate::domain::client::{self, Client};
-use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationRecord, GrantedTtl, State};
+use crate::domain::delegation::{
+    self, Delegation, DelegationPath, DelegationRecord, GrantedTtl, State, View,
+};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
 use crate::platform::fault::Fault;
-use crate::services::request_context::{
-    ApiResponse, AuditTarget, Call, Desk, Entry, record_delegation_refusal,
-};
-use crate::services::transaction::AuditedTransaction;
+use crate::services::request_context::RequestContext;
+use crate::services::transition::{Effect, Lock, Operation, Reply};
 
 /// Approves a pending delegation, or the pending key of its ephemeral agent.
-pub async fn approve(
-    desk: &Desk<'_>,
-    call: &Call,
-    id: &str,
-    approval: &Approval,
-) -> Result<ApiResponse, Error> {
-    let result = try_to_approve(desk, call, id, approval).await;
-    record_delegation_refusal(desk, call, ("approve", AuditTarget::Delegation(id)), result).await
+pub async fn approve(ctx: &RequestContext<'_>, id: &str, approval: &Approval) -> Result<Reply<View>, Error> {
+    ctx.attempt(Operation::on_delegation("approve", id), try_to_approve(ctx, id, approval)).await
 }
 
 /// Denies a pending delegation, which is then revoked.
-pub async fn deny(
-    desk: &Desk<'_>,
-    call: &Call,
-    id: &str,
-    reason: Option<&str>,
-) -> Result<ApiResponse, Error> {
-    let result = try_to_deny(desk, call, id, reason).await;
-    record_delegation_refusal(desk, call, ("deny", AuditTarget::Delegation(id)), result).await
+pub async fn deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -> Result<Reply<View>, Error> {
+    ctx.attempt(Operation::on_delegation("deny", id), try_to_deny(ctx, id, reason)).await
 }
 
-/// Only the delegator, identified by its token, or an administrator can decide.
-pub(super) fn decides(desk: &Desk<'_>, call: &Call, one: &Delegation) -> Result<(), Refusal> {
-    let delegator = call.caller.is(&one.delegator, desk.issuer);
-    if delegator || call.caller.administers() { Ok(()) } else { Err(Refusal::InsufficientScope) }
+/// Refuses callers other than the delegator, identified by its token, and administrators.
+pub(super) fn require_decider(ctx: &RequestContext<'_>, one: &Delegation) -> Result<(), Refusal> {
+    let delegator = ctx.caller.is(&one.delegator, ctx.issuer);
+    if delegator { Ok(()) } else { ctx.caller.require_administrator() }
 }
 
 /// The path of a delegation that waits for a decision by this caller.
-async fn waiting(
+async fn find_pending(
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
-    call: &Call,
     id: &str,
 ) -> Result<DelegationPath, Error> {
-    let path = visible(connection, desk, call, id).await?;
-    decides(desk, call, leaf(&path)?)?;
-    match path.state(call.now).0 {
+    let path = visible(ctx, connection, id).await?;
+    require_decider(ctx, leaf(&path)?)?;
+    match path.state(ctx.now).0 {
         State::Requested => Ok(path),
         state => Err(Refusal::InvalidStateTransition(state).into()),
     }
 }
 
 async fn try_to_approve(
-    desk: &Desk<'_>,
-    call: &Call,
+    ctx: &RequestContext<'_>,
     id: &str,
     approval: &Approval,
-) -> Result<ApiResponse, Error> {
-    let approved = approval.approved_terms(desk.capability_levels)?;
-    let mut connection = desk.pool.acquire().await?;
-    let path = visible(&mut connection, desk, call, id).await?;
+) -> Result<Reply<View>, Error> {
+    approval.approved_terms(ctx.capability_levels)?;
+    let mut connection = ctx.pool.acquire().await?;
+    let path = visible(ctx, &mut connection, id).await?;
     drop(connection);
-    decides(desk, call, leaf(&path)?)?;
+    require_decider(ctx, leaf(&path)?)?;
     let key_rotating = leaf(&path)?.facts.key_rotating;
     let check = async |connection: &mut PgConnection| {
-        let path = waiting(connection, desk, call, id).await?;
+        let path = find_pending(ctx, connection, id).await?;
         if leaf(&path)?.facts.key_rotating != key_rotating {
-            return Err(Refusal::InvalidStateTransition(path.state(call.now).0).into());
+            return Err(Refusal::InvalidStateTransition(path.state(ctx.now).0).into());
         }
         Ok(path)
     };
     // A new key takes the place of an old one: nothing may be recorded on the old one meanwhile.
-    let entered = match key_rotating {
-        true => call.begin_exclusive(desk, check).await?,
-        false => {
-            let mut work = AuditedTransaction::begin(desk.pool).await?;
-            match call.authorize_and_claim(desk, &mut work).await? {
-                Some(done) => Entry::Before(done),
-                None => {
-                    let path = check(work.connection()).await?;
-                    Entry::Now(work, path)
-                }
-            }
+    let lock = if key_rotating { Lock::Exclusive } else { Lock::Shared };
+    let change = async |connection: &mut PgConnection, path: DelegationPath| {
+        let requested = leaf(&path)?;
+        let (approved, ttl) = approved(ctx, connection, approval, requested).await?;
+        let delegate = client::store::find(ctx.rows, connection, &requested.delegate).await?;
+        let delegate = delegate.ok_or_else(|| Fault::new("a delegation without its agent"))?;
+        if delegate.is_inactive() {
+            return Err(Refusal::DelegateDisabled.into());
         }
+        let jkt = match key_rotating {
+            true => Some(confirm_key(ctx, connection, requested).await?),
+            false => key_of(&delegate, requested)?,
+        };
+        if !delegation::transitions::mark_approved(ctx.rows, connection, requested, &approved, ctx.now)
+            .await?
+        {
+            return Err(invalid_state_transition(ctx, connection, id).await?);
+        }
+        let mut event = ctx.event_about(Action::DelegationActivated, &path);
+        let mut detail = approved.recorded_terms();
+        detail.insert("new_key".to_owned(), key_rotating.into());
+        detail.insert("jkt".to_owned(), json!(jkt));
+        event.detail = Some(detail.into());
+        Ok(Effect::made(view_again(ctx, connection, id).await?.with_lifetime(ttl), event))
     };
-    let (mut work, path) = match entered {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, path) => (work, path),
-    };
-    let asked = leaf(&path)?;
-    let registry = registry::store::load(desk.rows, work.connection(), desk.issuer).await?;
-    approval.check_declared(&registry, desk.capability_levels)?;
-    let (terms, max_uses) = approved
-        .of((&asked.terms, asked.facts.max_uses), desk.capability_levels)
-        .map_err(Refusal::ExceedsParent)?;
-    let (expires_at, lifetime) = match key_rotating {
-        true => (asked.facts.expires_at, GrantedTtl::AsAsked),
-        false => ends(desk, call, approval, &path)?,
-    };
-    if key_rotating && !approval.is_empty() {
-        return Err(Refusal::Malformed("A new key is confirmed as it is, without other changes").into());
-    }
-    let delegate = client::store::find(desk.rows, work.connection(), &asked.delegate).await?;
-    let delegate = delegate.ok_or_else(|| Fault::new("a delegation without its agent"))?;
-    if delegate.is_inactive() {
-        return Err(Refusal::DelegateDisabled.into());
-    }
-    let jkt = match key_rotating {
-        true => Some(confirm_key(desk, &mut work, call, asked).await?),
-        false => key_of(&delegate, asked)?,
-    };
-    // A key rotation keeps the original activation time.
-    let activated_at = asked.facts.activated_at.or(Some(call.now));
-    let facts = DelegationRecord { activated_at, expires_at, max_uses, ..asked.facts.clone() };
-    let approved = Delegation { terms, facts, ..asked.clone() };
-    if !delegation::transitions::mark_approved(desk.rows, work.connection(), asked, &approved, call.now)
-        .await?
-    {
-        return Err(invalid_state_transition(desk.rows, work.connection(), id, call.now).await?);
-    }
-    let mut event = call.event_about(desk, Action::DelegationActivated, &path);
-    let mut detail = approved.recorded_terms();
-    detail.insert("new_key".to_owned(), key_rotating.into());
-    detail.insert("jkt".to_owned(), json!(jkt));
-    event.detail = Some(detail.into());
-    let view = view_again(desk.rows, work.connection(), id, call.now).await?.with_lifetime(lifetime);
-    let done = ApiResponse::with(view)?;
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    Ok(done)
+    ctx.transition(lock, check, change).await
 }
 
-/// When an approved delegation ends: as long as was asked for, or shorter.
-fn ends(
-    desk: &Desk<'_>,
-    call: &Call,
+/// The delegation with the approved limits and expiry.
+async fn approved(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
     approval: &Approval,
-    path: &DelegationPath,
-) -> Result<(time::OffsetDateTime, GrantedTtl), Fault> {
+    requested: &Delegation,
+) -> Result<(Delegation, GrantedTtl), Error> {
+    let registry = registry::store::load(ctx.rows, connection, ctx.issuer).await?;
+    approval.check_declared(&registry, ctx.capability_levels)?;
+    let (terms, max_uses) = approval
+        .approved_terms(ctx.capability_levels)?
+        .of((&requested.terms, requested.facts.max_uses), ctx.capability_levels)
+        .map_err(Refusal::ExceedsParent)?;
+    let (expires_at, ttl) = match requested.facts.key_rotating {
+        false => approved_end(ctx, approval, requested)?,
+        true if approval.is_empty() => (requested.facts.expires_at, GrantedTtl::AsAsked),
+        true => {
+            return Err(Refusal::Malformed("A new key is confirmed as it is, without other changes").into());
+        }
+    };
+    // A key rotation keeps the original activation time.
+    let activated_at = requested.facts.activated_at.or(Some(ctx.now));
+    let facts = DelegationRecord { activated_at, expires_at, max_uses, ..requested.facts.clone() };
+    Ok((Delegation { terms, facts, ..requested.clone() }, ttl))
+}
+
+/// When an approved delegation ends: after the requested lifetime, or earlier.
+fn approved_end(
+    ctx: &RequestContext<'_>,
+    approval: &Approval,
+    requested: &Delegation,
+) -> Result<(OffsetDateTime, GrantedTtl), Fault> {
     let asked =
-        leaf(path)?.requested_ttl.ok_or_else(|| Fault::new("a request that does not say for how long"))?;
+        requested.requested_ttl.ok_or_else(|| Fault::new("a request that does not say for how long"))?;
     let given = approval.expires_in.unwrap_or(asked);
     // The configured maximum may be lower than at the request.
-    let longest = asked.min(desk.config.delegations.max_ttl);
-    let lifetime = if given > longest { GrantedTtl::Shortened } else { GrantedTtl::AsAsked };
-    Ok((after(call.now, given.min(longest)), lifetime))
+    let longest = asked.min(ctx.config.delegations.max_ttl);
+    let ttl = if given > longest { GrantedTtl::Shortened } else { GrantedTtl::AsAsked };
+    Ok((after(ctx.now, given.min(longest)), ttl))
 }
 
 /// Makes the pending key the agent's only key, unless the key was removed from a client meanwhile. Returns its
 /// thumbprint.
 async fn confirm_key(
-    desk: &Desk<'_>,
-    work: &mut AuditedTransaction,
-    call: &Call,
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
     one: &Delegation,
 ) -> Result<String, Error> {
     let jwk = one.pending_jwk.as_ref().ok_or_else(|| Fault::new("no key waits"))?;
     let members = jwk.as_object().ok_or_else(|| Fault::new("a key that is no object"))?;
     let jkt = super::request::public_key(members)?.thumbprint().to_owned();
-    if client::store::is_removed_key(work.connection(), &jkt).await? {
+    if client::store::is_removed_key(connection, &jkt).await? {
         return Err(Refusal::KeyNotReusable.into());
     }
     let jwks = json!({"keys": [jwk]});
     let pinned = std::slice::from_ref(&jkt);
-    client::changes::put_keys(desk.rows, work.connection(), &one.delegate, (Some(&jwks), pinned), call.now)
-        .await?;
+    client::changes::put_keys(ctx.rows, connection, &one.delegate, (Some(&jwks), pinned), ctx.now).await?;
     Ok(jkt)
 }
 
@@ -186,26 +164,17 @@ fn key_of(delegate: &Client, one: &Delegation) -> Result<Option<String>, Refusal
     usable.cloned().map(Some).ok_or(Refusal::KeyNotReusable)
 }
 
-async fn try_to_deny(
-    desk: &Desk<'_>,
-    call: &Call,
-    id: &str,
-    reason: Option<&str>,
-) -> Result<ApiResponse, Error> {
+async fn try_to_deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -> Result<Reply<View>, Error> {
     check_reason(reason)?;
-    let check = async |connection: &mut PgConnection| waiting(connection, desk, call, id).await;
-    let (mut work, path) = match call.begin_exclusive(desk, check).await? {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, path) => (work, path),
+    let check = async |connection: &mut PgConnection| find_pending(ctx, connection, id).await;
+    let change = async |connection: &mut PgConnection, path: DelegationPath| {
+        let reason = reason.unwrap_or("denied");
+        if !delegation::transitions::mark_denied(connection, id, reason, ctx.now).await? {
+            return Err(invalid_state_transition(ctx, connection, id).await?);
+        }
+        let mut event = ctx.event_about(Action::DelegationRevoked, &path);
+        event.detail = Some(json!({"reason": reason, "denied": true}));
+        Ok(Effect::made(view_again(ctx, connection, id).await?, event))
     };
-    let said = reason.unwrap_or("denied");
-    if !delegation::transitions::mark_denied(work.connection(), id, said, call.now).await? {
-        return Err(invalid_state_transition(desk.rows, work.connection(), id, call.now).await?);
-    }
-    let mut event = call.event_about(desk, Action::DelegationRevoked, &path);
-    event.detail = Some(json!({"reason": said, "denied": true}));
-    let done = ApiResponse::with(view_again(desk.rows, work.connection(), id, call.now).await?)?;
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    Ok(done)
+    ctx.transition(Lock::Exclusive, check, change).await
 }

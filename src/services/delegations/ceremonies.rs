@@ -1,19 +1,25 @@
 //! Confirmations of single uses, decided by the delegator whose delegation requires them.
 
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::approval::decides;
-use super::{Page, leaf, visible};
+use super::approval::require_decider;
+use super::{leaf, visible};
 use crate::domain::audit::Action;
-use crate::domain::ceremony::{self, Ceremony};
-use crate::domain::delegation::State;
+use crate::domain::ceremony::{self, Ceremony, Stage};
 use crate::domain::delegation::list::Cursor;
+use crate::domain::delegation::{DelegationPath, State};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
-use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk, record_delegation_refusal};
-use crate::services::transaction::AuditedTransaction;
+use crate::protocol::authorization_details::Details;
+use crate::services::page::{Page, PageRequest, cut};
+use crate::services::request_context::RequestContext;
+use crate::services::transition::{Effect, Lock, Operation, Reply};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfirmationDecision {
@@ -22,24 +28,66 @@ pub enum ConfirmationDecision {
     Deny,
 }
 
+/// A confirmation, by its id and the id of its delegation.
+#[derive(Debug, Clone, Copy)]
+pub struct CeremonyId<'a> {
+    pub delegation: &'a str,
+    pub id: Uuid,
+}
+
+/// A confirmation as shown.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CeremonyView {
+    id: Uuid,
+    state: Stage,
+    delegation_id: String,
+    client_id: String,
+    scopes: BTreeSet<String>,
+    audiences: BTreeSet<String>,
+    authorization_details: Option<Details>,
+    capability: Option<String>,
+    requested_at: String,
+    expires_at: String,
+    decided_at: Option<String>,
+    used_at: Option<String>,
+}
+
+impl CeremonyView {
+    fn of(one: &Ceremony, now: OffsetDateTime) -> Self {
+        Self {
+            id: one.id,
+            state: one.stage(now),
+            delegation_id: one.delegation_id.clone(),
+            client_id: one.client_id.clone(),
+            scopes: one.scopes.clone(),
+            audiences: one.audiences.clone(),
+            authorization_details: one.details.clone(),
+            capability: one.capability.clone(),
+            requested_at: rfc3339(one.requested_at),
+            expires_at: rfc3339(one.expires_at),
+            decided_at: one.approved_at.or(one.denied_at).map(rfc3339),
+            used_at: one.used_at.map(rfc3339),
+        }
+    }
+}
+
 /// A page of the confirmations of a delegation, newest first.
-pub async fn list(desk: &Desk<'_>, call: &Call, id: &str, page: &Page) -> Result<ApiResponse, Error> {
+pub async fn list(
+    ctx: &RequestContext<'_>,
+    id: &str,
+    page: &PageRequest,
+) -> Result<Page<CeremonyView>, Error> {
     let limit = page.limit()?;
     let after = match page.cursor.as_deref() {
         None => None,
         Some(text) => Some(position(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
     };
-    let mut connection = desk.pool.acquire().await?;
-    visible(&mut connection, desk, call, id).await?;
-    // One additional row shows whether there is a next page.
+    let mut connection = ctx.pool.acquire().await?;
+    visible(ctx, &mut connection, id).await?;
     let mut found = ceremony::store::list(&mut connection, id, after, limit + 1).await?;
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = found.len() > most;
-    found.truncate(most);
-    let last = found.last().filter(|_| more);
+    let last = cut(&mut found, limit);
     let next = last.map(|one| Cursor { requested_at: one.requested_at, id: one.id.to_string() }.to_text());
-    let items: Vec<Value> = found.iter().map(|one| view(one, call.now)).collect();
-    Ok(ApiResponse::with(json!({"items": items, "next": next}))?)
+    Ok(Page { items: found.iter().map(|one| CeremonyView::of(one, ctx.now)).collect(), next })
 }
 
 fn position(text: &str) -> Option<(OffsetDateTime, Uuid)> {
@@ -49,67 +97,36 @@ fn position(text: &str) -> Option<(OffsetDateTime, Uuid)> {
 
 /// Decides a pending confirmation.
 pub async fn decide(
-    desk: &Desk<'_>,
-    call: &Call,
-    (delegation, id): (&str, Uuid),
+    ctx: &RequestContext<'_>,
+    ceremony: CeremonyId<'_>,
     decision: ConfirmationDecision,
-) -> Result<ApiResponse, Error> {
-    let made = match decision {
-        ConfirmationDecision::Approve => "approve a ceremony",
-        ConfirmationDecision::Deny => "deny a ceremony",
+) -> Result<Reply<CeremonyView>, Error> {
+    let CeremonyId { delegation, id } = ceremony;
+    let (name, action, approved_at, denied_at) = match decision {
+        ConfirmationDecision::Approve => {
+            ("approve a ceremony", Action::CeremonyApproved, Some(ctx.now), None)
+        }
+        ConfirmationDecision::Deny => ("deny a ceremony", Action::CeremonyDenied, None, Some(ctx.now)),
     };
-    let result = try_to(desk, call, (delegation, id), decision).await;
-    record_delegation_refusal(desk, call, (made, AuditTarget::Delegation(delegation)), result).await
-}
-
-async fn try_to(
-    desk: &Desk<'_>,
-    call: &Call,
-    (delegation, id): (&str, Uuid),
-    decision: ConfirmationDecision,
-) -> Result<ApiResponse, Error> {
-    let mut work = AuditedTransaction::begin(desk.pool).await?;
-    if let Some(done) = call.authorize_and_claim(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let path = visible(work.connection(), desk, call, delegation).await?;
-    let found = ceremony::store::find(work.connection(), delegation, id).await?;
-    let found = found.ok_or(Refusal::NotFound)?;
-    decides(desk, call, leaf(&path)?)?;
-    let (state, _) = path.state(call.now);
-    if state != State::Active {
-        return Err(Refusal::InvalidStateTransition(state).into());
-    }
-    let (action, at) = match decision {
-        ConfirmationDecision::Approve => (Action::CeremonyApproved, (Some(call.now), None)),
-        ConfirmationDecision::Deny => (Action::CeremonyDenied, (None, Some(call.now))),
+    let check = async |connection: &mut PgConnection| {
+        let path = visible(ctx, connection, delegation).await?;
+        let found = ceremony::store::find(connection, delegation, id).await?;
+        let found = found.ok_or(Refusal::NotFound)?;
+        require_decider(ctx, leaf(&path)?)?;
+        match path.state(ctx.now).0 {
+            State::Active => Ok((path, found)),
+            state => Err(Refusal::InvalidStateTransition(state).into()),
+        }
     };
-    if !ceremony::store::mark_decided(work.connection(), id, at, call.now).await? {
-        return Err(Refusal::CeremonyDecided(found.stage(call.now)).into());
-    }
-    let mut event = call.event_about(desk, action, &path);
-    event.target = Some(found.client_id.clone());
-    event.detail = Some(json!({"ceremony": id}));
-    let decided = Ceremony { approved_at: at.0, denied_at: at.1, ..found };
-    let done = ApiResponse::with(view(&decided, call.now))?;
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    Ok(done)
-}
-
-fn view(one: &Ceremony, now: OffsetDateTime) -> Value {
-    json!({
-        "id": one.id,
-        "state": one.stage(now),
-        "delegation_id": one.delegation_id,
-        "client_id": one.client_id,
-        "scopes": one.scopes,
-        "audiences": one.audiences,
-        "authorization_details": one.details,
-        "capability": one.capability,
-        "requested_at": rfc3339(one.requested_at),
-        "expires_at": rfc3339(one.expires_at),
-        "decided_at": one.approved_at.or(one.denied_at).map(rfc3339),
-        "used_at": one.used_at.map(rfc3339),
-    })
+    let change = async |connection: &mut PgConnection, (path, found): (DelegationPath, Ceremony)| {
+        if !ceremony::store::mark_decided(connection, id, (approved_at, denied_at), ctx.now).await? {
+            return Err(Refusal::CeremonyDecided(found.stage(ctx.now)).into());
+        }
+        let mut event = ctx.event_about(action, &path);
+        event.target = Some(found.client_id.clone());
+        event.detail = Some(json!({"ceremony": id}));
+        let decided = Ceremony { approved_at, denied_at, ..found };
+        Ok(Effect::made(CeremonyView::of(&decided, ctx.now), event))
+    };
+    ctx.attempt(Operation::on_delegation(name, delegation), ctx.transition(Lock::Shared, check, change)).await
 }

@@ -1,87 +1,109 @@
 //! Reported commands: uses counted in addition to exchanges, on a delegation and all its ancestors. All or none are
 //! counted, exactly, on any number of servers: the rows are locked in the ledger's order.
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::{leaf, visible};
 use crate::domain::audit::{Action, Event};
-use crate::domain::delegation::DelegationPath;
+use crate::domain::delegation::{DelegationPath, State};
 use crate::domain::refusal::{ClientProblem, Error, Refusal};
 use crate::domain::{authority_lock, client, delegation};
 use crate::platform::fault::Fault;
-use crate::services::request_context::{
-    ApiResponse, AuditTarget, Call, Caller, Desk, record_delegation_refusal,
-};
-use crate::services::transaction::AuditedTransaction;
+use crate::services::caller::Caller;
+use crate::services::request_context::RequestContext;
+use crate::services::transition::{Effect, Lock, Operation, Reply};
 
 /// Maximum number of commands in one report.
-const MOST: u32 = 1_000_000;
+const MAX_COUNT: u32 = 1_000_000;
 
-/// Counts commands reported by the delegate, before or after their execution; returns the remaining uses.
-pub async fn commands(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<ApiResponse, Error> {
-    let result = try_to(desk, call, id, count).await;
-    record_delegation_refusal(desk, call, ("commands", AuditTarget::Delegation(id)), result).await
+/// A delegation after uses were counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsesReport {
+    pub id: String,
+    pub state: State,
+    pub uses: i64,
+    /// Uses left on the path; `None` without a limit.
+    pub uses_left: Option<i64>,
 }
 
-async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, count: u32) -> Result<ApiResponse, Error> {
-    if !(1..=MOST).contains(&count) {
+/// Counts commands reported by the delegate, before or after their execution; returns the remaining uses.
+pub async fn commands(ctx: &RequestContext<'_>, id: &str, count: u32) -> Result<Reply<UsesReport>, Error> {
+    ctx.attempt(Operation::on_delegation("commands", id), try_to_count(ctx, id, count)).await
+}
+
+async fn try_to_count(ctx: &RequestContext<'_>, id: &str, count: u32) -> Result<Reply<UsesReport>, Error> {
+    if !(1..=MAX_COUNT).contains(&count) {
         return Err(Refusal::Malformed("count is 1 to 1000000").into());
     }
-    let mut work = AuditedTransaction::begin(desk.pool).await?;
-    if let Some(done) = call.authorize_and_claim(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let mut path = visible(work.connection(), desk, call, id).await?;
-    match &call.caller {
-        Caller::Agent(holder) if holder.client.client_id == leaf(&path)?.delegate => {}
-        _ => return Err(Refusal::InsufficientScope.into()),
-    }
-    let counts = delegation::transitions::lock_usage(work.connection(), &path.ids()).await?;
+    let check = async |connection: &mut PgConnection| {
+        let path = visible(ctx, connection, id).await?;
+        match &ctx.caller {
+            Caller::Agent(holder) if holder.client.client_id == leaf(&path)?.delegate => Ok(path),
+            _ => Err(Refusal::InsufficientScope.into()),
+        }
+    };
+    let count = i64::from(count);
+    let change = async |connection: &mut PgConnection, mut path: DelegationPath| {
+        lock_uses(connection, &mut path).await?;
+        path.check(ctx.now)?;
+        check_agents(connection, &path).await?;
+        let left = path.0.iter().filter_map(|one| one.facts.uses_left()).min();
+        if left.is_some_and(|left| count > left) {
+            return Err(Refusal::TooFewUses.into());
+        }
+        let exhausted = delegation::transitions::mark_used(connection, &path.ids(), count, ctx.now).await?;
+        let mut event = ctx.event_about(Action::DelegationUsed, &path);
+        event.detail = Some(json!({"count": count}));
+        let mut events = vec![event];
+        if !exhausted.is_empty() {
+            delegation::transitions::mark_expiry_logged(connection, &exhausted).await?;
+            // Tokens under an exhausted delegation end with it.
+            authority_lock::raise_epoch(connection).await?;
+            events.extend(expiries(ctx, &path, &exhausted));
+        }
+        let path = visible(ctx, connection, id).await?;
+        let value = UsesReport {
+            id: id.to_owned(),
+            state: path.state(ctx.now).0,
+            uses: leaf(&path)?.facts.uses,
+            uses_left: left.map(|left| left - count),
+        };
+        Ok(Effect::Made { value, events })
+    };
+    ctx.transition(Lock::Shared, check, change).await
+}
+
+/// Locks the counts of uses of the whole path, and reads them.
+async fn lock_uses(connection: &mut PgConnection, path: &mut DelegationPath) -> Result<(), Fault> {
+    let counts = delegation::transitions::lock_usage(connection, &path.ids()).await?;
     for one in &mut path.0 {
         let uses = counts.get(&one.id).copied();
         one.facts.uses =
             uses.ok_or_else(|| Fault::new(format!("delegation {} has no count of uses", one.id)))?;
     }
-    path.check(call.now)?;
+    Ok(())
+}
+
+/// Refuses a path with an inactive agent.
+async fn check_agents(connection: &mut PgConnection, path: &DelegationPath) -> Result<(), Error> {
     let agents: Vec<String> = path.0.iter().map(|one| one.delegate.clone()).collect();
-    let out = client::store::out(work.connection(), &agents).await?;
-    if out.contains(&leaf(&path)?.delegate) {
+    let inactive = client::store::out(connection, &agents).await?;
+    if inactive.contains(&leaf(path)?.delegate) {
         return Err(Refusal::InvalidClient(ClientProblem::Disabled).into());
     }
-    if !out.is_empty() {
-        return Err(Refusal::ActorDisabled.into());
-    }
-    let left = path.0.iter().filter_map(|one| one.facts.uses_left()).min();
-    let count = i64::from(count);
-    if left.is_some_and(|left| count > left) {
-        return Err(Refusal::TooFewUses.into());
-    }
-    let exhausted =
-        delegation::transitions::mark_used(work.connection(), &path.ids(), count, call.now).await?;
-    let mut event = call.event_about(desk, Action::DelegationUsed, &path);
-    event.detail = Some(json!({"count": count}));
-    let mut events = vec![event];
-    if !exhausted.is_empty() {
-        delegation::transitions::mark_expiry_logged(work.connection(), &exhausted).await?;
-        // Tokens under it end with it.
-        authority_lock::raise_epoch(work.connection()).await?;
-        let ends = path.0.iter().enumerate().filter(|(_, one)| exhausted.contains(&one.id));
-        events.extend(ends.map(|(depth, _)| {
-            let ended = DelegationPath(path.0.iter().take(depth + 1).cloned().collect());
-            Event {
-                reason: Some(Refusal::CommandLimit.reason()),
-                ..call.event_about(desk, Action::DelegationExpired, &ended)
-            }
-        }));
-    }
-    let path = visible(work.connection(), desk, call, id).await?;
-    let done = ApiResponse::with(json!({
-        "id": id,
-        "state": path.state(call.now).0,
-        "uses": leaf(&path)?.facts.uses,
-        "uses_left": left.map(|left| left - count),
-    }))?;
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&events).await?;
-    Ok(done)
+    if inactive.is_empty() { Ok(()) } else { Err(Refusal::ActorDisabled.into()) }
+}
+
+fn expiries(ctx: &RequestContext<'_>, path: &DelegationPath, exhausted: &[String]) -> Vec<Event> {
+    let ends = path.0.iter().enumerate().filter(|(_, one)| exhausted.contains(&one.id));
+    ends.map(|(depth, _)| {
+        let ended = DelegationPath(path.0.iter().take(depth + 1).cloned().collect());
+        Event {
+            reason: Some(Refusal::CommandLimit.reason()),
+            ..ctx.event_about(Action::DelegationExpired, &ended)
+        }
+    })
+    .collect()
 }

@@ -7,108 +7,93 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::request::{EphemeralRequest, NewDelegation, after, check_reason};
+use super::request::{EphemeralRequest, NewDelegation, after};
 use super::{view, visible};
 use crate::domain::audit::{Action, Event};
 use crate::domain::client::{self, AuthMethod, Client, DpopPolicy, Ephemeral, Grant, Kind};
 use crate::domain::delegation::{
-    self, Delegation, DelegationLimits, DelegationPath, DelegationRecord, GrantedTtl, LimitDimension,
-    Provenance, State,
+    self, Delegation, DelegationPath, DelegationRecord, GrantedTtl, LimitDimension, Provenance, State, View,
 };
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::{self, Registry};
 use crate::domain::row_mac::RowMac;
+use crate::platform::fault::Fault;
 use crate::platform::jose::PublicKey;
 use crate::platform::random;
 use crate::protocol::trusted_issuer_jwt;
-use crate::services::request_context::{
-    ApiResponse, AuditTarget, AuthenticatedClient, Call, Caller, Desk, record_delegation_refusal,
-};
-use crate::services::transaction::AuditedTransaction;
+use crate::services::caller::{AuthenticatedClient, Caller};
+use crate::services::request_context::RequestContext;
+use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
 
 /// Creates a delegation.
 ///
 /// # Errors
 /// A refusal, which is recorded. A delegation never exceeds its ancestors.
-pub async fn create(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<ApiResponse, Error> {
-    let result = try_to(desk, call, wanted).await;
-    let about = wanted.parent.as_deref().map_or(AuditTarget::Nothing, AuditTarget::Delegation);
-    record_delegation_refusal(desk, call, ("create", about), result).await
+pub async fn create(ctx: &RequestContext<'_>, request: &NewDelegation) -> Result<Reply<View>, Error> {
+    let target = request.parent.as_deref().map_or(Target::Unnamed, Target::Delegation);
+    let operation = Operation { name: "create", refused: Action::DelegationRefused, target };
+    ctx.attempt(operation, try_to_create(ctx, request)).await
 }
 
 /// Origin of a delegation: delegator, ancestors, and whether an approval is needed.
 struct Source {
     delegator: Principal,
-    above: Option<DelegationPath>,
+    ancestors: Vec<Delegation>,
     origin: Provenance,
 }
 
-async fn try_to(desk: &Desk<'_>, call: &Call, wanted: &NewDelegation) -> Result<ApiResponse, Error> {
-    wanted.check_texts()?;
-    let (terms, max_uses) = wanted.terms(desk.capability_levels)?;
-    let key = wanted.ephemeral.as_ref().map(EphemeralRequest::key).transpose()?;
-    let mut work = AuditedTransaction::begin(desk.pool).await?;
-    if let Some(done) = call.authorize_and_claim(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let registry = registry::store::load(desk.rows, work.connection(), desk.issuer).await?;
-    wanted.limits().check_declared(&registry, desk.capability_levels)?;
-    let source = source(work.connection(), desk, (call, &registry), wanted).await?;
-    let id = random::id(call.now)?.to_string();
-    let delegate = match (&wanted.delegate, &key) {
-        (Some(_), Some(_)) => {
-            return Err(Refusal::Malformed("delegate and ephemeral exclude each other").into());
-        }
-        (Some(delegate), None) => delegate.clone(),
-        (None, Some(_)) => format!("agent-{}", random::id(call.now)?),
-        (None, None) => match (&call.caller, source.origin) {
-            (Caller::Agent(holder), Provenance::Requested) => holder.client.client_id.clone(),
-            _ => return Err(Refusal::Malformed("delegate is missing").into()),
-        },
+async fn try_to_create(ctx: &RequestContext<'_>, request: &NewDelegation) -> Result<Reply<View>, Error> {
+    request.check_texts()?;
+    request.terms(ctx.capability_levels)?;
+    let key = request.ephemeral.as_ref().map(EphemeralRequest::key).transpose()?;
+    let check = async |connection: &mut PgConnection| {
+        let registry = registry::store::load(ctx.rows, connection, ctx.issuer).await?;
+        request.limits().check_declared(&registry, ctx.capability_levels)?;
+        let source = source(ctx, connection, &registry, request).await?;
+        Ok((registry, source))
     };
-    let (one, lifetime) = put_together(desk, call, (wanted, terms, max_uses), (&source, id, delegate));
-    fits(desk, &source, &one, call.now)?;
-    let path =
-        DelegationPath([source.above.map(|path| path.0).unwrap_or_default(), vec![one.clone()]].concat());
-    let mut events = Vec::new();
-    match (&wanted.ephemeral, key) {
-        (Some(ephemeral), Some(key)) => {
-            let agent =
-                make_agent(work.connection(), (desk, call), (&path, &one), (ephemeral, key), &registry)
-                    .await?;
-            events.push(agent);
+    let change = async |connection: &mut PgConnection, (registry, source): (Registry, Source)| {
+        let (one, ttl) = build(ctx, request, &source)?;
+        check_place(ctx, &source, &one)?;
+        let path = DelegationPath([source.ancestors, vec![one.clone()]].concat());
+        let mut events = Vec::new();
+        match (&request.ephemeral, key) {
+            (Some(ephemeral), Some(key)) => {
+                let agent = ephemeral_agent(ctx, &registry, &one, (ephemeral, &key));
+                events.push(create_agent(ctx, connection, &path, agent).await?);
+            }
+            _ => check_delegate(ctx.rows, connection, &one.delegate).await?,
         }
-        _ => check_delegate(desk.rows, work.connection(), &one.delegate).await?,
-    }
-    if !delegation::transitions::insert(desk.rows, work.connection(), &one).await? {
-        return Err(crate::platform::fault::Fault::new("a new id that is there already").into());
-    }
-    events.push(created(desk, call, (&path, &one)));
-    if one.facts.activated_at.is_some() {
-        let detail = Some(one.recorded_terms().into());
-        let activated = call.event_about(desk, Action::DelegationActivated, &path);
-        events.push(Event { detail, ..activated });
-    }
-    let body = view(desk.rows, work.connection(), &path, call.now).await?.with_lifetime(lifetime);
-    let status = if one.facts.activated_at.is_some() { 201 } else { 202 };
-    let location = crate::protocol::metadata::endpoint(desk.issuer, &format!("/delegate/{}", one.id));
-    let done = ApiResponse { status, location: Some(location), ..ApiResponse::with(body)? };
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&events).await?;
-    Ok(done)
+        if !delegation::transitions::insert(ctx.rows, connection, &one).await? {
+            return Err(Fault::new("a new id that is there already").into());
+        }
+        events.push(created(ctx, &path, &one));
+        if one.facts.activated_at.is_some() {
+            let detail = Some(one.recorded_terms().into());
+            let activated = ctx.event_about(Action::DelegationActivated, &path);
+            events.push(Event { detail, ..activated });
+        }
+        let value = view(ctx, connection, &path).await?.with_lifetime(ttl);
+        Ok(Effect::Made { value, events })
+    };
+    ctx.transition(Lock::Shared, check, change).await
 }
 
 /// Determines the delegator. A user delegates its own authority; an agent delegates further or requests a delegation
 /// from a user; an operator requests for others.
 async fn source(
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
-    (call, registry): (&Call, &Registry),
-    wanted: &NewDelegation,
+    registry: &Registry,
+    request: &NewDelegation,
 ) -> Result<Source, Error> {
-    let root = |delegator: &Principal, origin| Source { delegator: delegator.clone(), above: None, origin };
-    match (&call.caller, &wanted.delegator, &wanted.parent) {
+    let root = |delegator: &Principal, origin| Source {
+        delegator: delegator.clone(),
+        ancestors: Vec::new(),
+        origin,
+    };
+    match (&ctx.caller, &request.delegator, &request.parent) {
         (_, Some(_), Some(_)) => Err(Refusal::Malformed("delegator and parent exclude each other").into()),
         (Caller::User(user), None, None) => Ok(root(&user.who, Provenance::Granted)),
         (Caller::User(user), Some(delegator), None) if *delegator == user.who => {
@@ -118,27 +103,27 @@ async fn source(
             Err(Refusal::InsufficientScope.into())
         }
         (Caller::Agent(AuthenticatedClient { client, .. }), None, Some(parent)) => {
-            let path = visible(connection, desk, call, parent).await?;
+            let path = visible(ctx, connection, parent).await?;
             if path.leaf().is_none_or(|leaf| leaf.delegate != client.client_id) {
                 return Err(Refusal::NotFound.into());
             }
-            let delegator = Principal::new(desk.issuer, client.client_id.clone());
-            Ok(Source { delegator, above: Some(path), origin: Provenance::Granted })
+            let delegator = Principal::new(ctx.issuer, client.client_id.clone());
+            Ok(Source { delegator, ancestors: path.0, origin: Provenance::Granted })
         }
         // An ephemeral agent cannot request another delegation, which could outlive its own.
         (Caller::Agent(AuthenticatedClient { client, .. }), Some(_), None) if client.ephemeral.is_some() => {
             Err(Refusal::InsufficientScope.into())
         }
         (Caller::Agent(AuthenticatedClient { client, .. }), Some(delegator), None) => {
-            let for_itself = wanted.delegate.as_ref().is_none_or(|delegate| *delegate == client.client_id);
+            let for_itself = request.delegate.as_ref().is_none_or(|delegate| *delegate == client.client_id);
             if !for_itself {
                 return Err(Refusal::InsufficientScope.into());
             }
-            ask(connection, desk, (call, registry), delegator).await?;
+            check_delegator(ctx, connection, registry, delegator).await?;
             Ok(root(delegator, Provenance::Requested))
         }
         (Caller::Operator, Some(delegator), None) => {
-            ask(connection, desk, (call, registry), delegator).await?;
+            check_delegator(ctx, connection, registry, delegator).await?;
             Ok(root(delegator, Provenance::Requested))
         }
         (Caller::Agent(..), None, None) => {
@@ -151,19 +136,19 @@ async fn source(
 
 /// Checks that a user can receive a request: the issuer is trusted, and the limits of pending requests, per requester
 /// and overall, are not reached.
-async fn ask(
+async fn check_delegator(
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
-    (call, registry): (&Call, &Registry),
+    registry: &Registry,
     delegator: &Principal,
 ) -> Result<(), Error> {
     if !registry.issuers.contains_key(&delegator.iss) || !trusted_issuer_jwt::is_name(&delegator.sub) {
         return Err(Refusal::DelegatorUnknown.into());
     }
-    let settings = &desk.config.delegations;
+    let settings = &ctx.config.delegations;
     let most = i64::from(settings.max_pending_requests);
-    let asker = call.caller.principal(desk.issuer);
-    let waiting = delegation::list::waiting(connection, (delegator, asker.as_ref()), most, call.now).await?;
+    let asker = ctx.caller.principal(ctx.issuer);
+    let waiting = delegation::list::waiting(connection, (delegator, asker.as_ref()), most, ctx.now).await?;
     let share = i64::from(settings.max_pending_requests_per_client);
     // One agent with many requests must not block the requests of other agents.
     if waiting.all >= most || waiting.of_asker >= share {
@@ -172,46 +157,30 @@ async fn ask(
     Ok(())
 }
 
-fn put_together(
-    desk: &Desk<'_>,
-    call: &Call,
-    (wanted, terms, max_uses): (&NewDelegation, DelegationLimits, Option<i64>),
-    (source, id, delegate): (&Source, String, String),
-) -> (Delegation, GrantedTtl) {
-    let settings = &desk.config.delegations;
-    let above: Vec<&Delegation> = source.above.iter().flat_map(|path| &path.0).collect();
-    let cap = wanted
-        .ephemeral
-        .as_ref()
-        .map_or(settings.max_ttl, |_| desk.config.agents.max_ttl.min(settings.max_ttl));
-    // A requested lifetime is an upper bound: a longer one is shortened.
-    let seconds = wanted.expires_in.unwrap_or(settings.default_ttl).min(cap);
-    let longest = above.iter().map(|one| one.facts.expires_at).min();
-    let ends = match (wanted.expires_in, longest) {
-        // Without a requested lifetime, a delegation ends with its parent, within the configured maximum.
-        (None, Some(longest)) if wanted.ephemeral.is_none() => after(call.now, cap).min(longest),
-        (_, Some(longest)) => after(call.now, seconds).min(longest),
-        (_, None) => after(call.now, seconds),
-    };
-    let lifetime = match wanted.expires_in {
-        Some(asked) if ends < after(call.now, asked) => GrantedTtl::Shortened,
-        _ => GrantedTtl::AsAsked,
-    };
+/// Puts the delegation together, with the lifetime that was possible.
+fn build(
+    ctx: &RequestContext<'_>,
+    request: &NewDelegation,
+    source: &Source,
+) -> Result<(Delegation, GrantedTtl), Error> {
+    let (terms, max_uses) = request.terms(ctx.capability_levels)?;
+    let (ends, ttl) = end(ctx, request, source);
+    let id = random::id(ctx.now)?.to_string();
     let waits = source.origin == Provenance::Requested;
     let one = Delegation {
-        path: above.iter().map(|one| one.id.clone()).chain([id.clone()]).collect(),
+        path: source.ancestors.iter().map(|one| one.id.clone()).chain([id.clone()]).collect(),
         id,
-        parent: above.last().map(|one| one.id.clone()),
-        root: above.first().map_or_else(|| source.delegator.clone(), |one| one.root.clone()),
+        parent: source.ancestors.last().map(|one| one.id.clone()),
+        root: source.ancestors.first().map_or_else(|| source.delegator.clone(), |one| one.root.clone()),
         delegator: source.delegator.clone(),
-        delegate,
+        delegate: delegate(ctx, request, source)?,
         terms,
         origin: source.origin,
-        requested_at: call.now,
-        requested_by: call.caller.principal(desk.issuer),
+        requested_at: ctx.now,
+        requested_by: ctx.caller.principal(ctx.issuer),
         facts: DelegationRecord {
-            activated_at: (!waits).then_some(call.now),
-            expires_at: if waits { after(call.now, settings.request_ttl) } else { ends },
+            activated_at: (!waits).then_some(ctx.now),
+            expires_at: if waits { after(ctx.now, ctx.config.delegations.request_ttl) } else { ends },
             revoked_at: None,
             principal_revoked_at: None,
             key_rotating: false,
@@ -219,40 +188,78 @@ fn put_together(
             uses: 0,
             used_up_at: None,
         },
-        requested_ttl: waits.then_some(seconds),
-        reason: wanted.reason.clone(),
-        agent: wanted.agent.clone(),
+        requested_ttl: waits.then(|| requested_seconds(ctx, request)),
+        reason: request.reason.clone(),
+        agent: request.agent.clone(),
         revoke_reason: None,
         pending_jwk: None,
     };
-    (one, lifetime)
+    Ok((one, ttl))
+}
+
+/// The client id of the delegate; a new one for an ephemeral agent.
+fn delegate(ctx: &RequestContext<'_>, request: &NewDelegation, source: &Source) -> Result<String, Error> {
+    match (&request.delegate, &request.ephemeral, &ctx.caller) {
+        (Some(_), Some(_), _) => Err(Refusal::Malformed("delegate and ephemeral exclude each other").into()),
+        (Some(delegate), None, _) => Ok(delegate.clone()),
+        (None, Some(_), _) => Ok(format!("agent-{}", random::id(ctx.now)?)),
+        (None, None, Caller::Agent(holder)) if source.origin == Provenance::Requested => {
+            Ok(holder.client.client_id.clone())
+        }
+        (None, None, _) => Err(Refusal::Malformed("delegate is missing").into()),
+    }
+}
+
+/// The longest lifetime by configuration, in seconds.
+fn max_seconds(ctx: &RequestContext<'_>, request: &NewDelegation) -> u32 {
+    let max_ttl = ctx.config.delegations.max_ttl;
+    if request.ephemeral.is_some() { max_ttl.min(ctx.config.agents.max_ttl) } else { max_ttl }
+}
+
+/// The lifetime in seconds: as requested or by default, within the longest.
+fn requested_seconds(ctx: &RequestContext<'_>, request: &NewDelegation) -> u32 {
+    request.expires_in.unwrap_or(ctx.config.delegations.default_ttl).min(max_seconds(ctx, request))
+}
+
+/// When the delegation ends. A requested lifetime is an upper bound: a longer one is shortened.
+fn end(ctx: &RequestContext<'_>, request: &NewDelegation, source: &Source) -> (OffsetDateTime, GrantedTtl) {
+    let parents = source.ancestors.iter().map(|one| one.facts.expires_at).min();
+    let seconds = match (request.expires_in, parents) {
+        // Without a requested lifetime, a delegation ends with its parent, within the configured maximum.
+        (None, Some(_)) if request.ephemeral.is_none() => max_seconds(ctx, request),
+        _ => requested_seconds(ctx, request),
+    };
+    let ends = parents.into_iter().fold(after(ctx.now, seconds), OffsetDateTime::min);
+    let ttl = match request.expires_in {
+        Some(asked) if ends < after(ctx.now, asked) => GrantedTtl::Shortened,
+        _ => GrantedTtl::AsAsked,
+    };
+    (ends, ttl)
 }
 
 /// Checks that the delegation is within its ancestors, that the delegate is neither the delegator nor an ancestor,
 /// and that all ancestors are active.
-fn fits(desk: &Desk<'_>, source: &Source, one: &Delegation, now: OffsetDateTime) -> Result<(), Refusal> {
-    check_reason(one.reason.as_deref())?;
-    let ours = |who: &Principal| who.iss == desk.issuer && who.sub == one.delegate;
-    let acts_above = source.above.iter().flat_map(|path| &path.0).any(|above| above.delegate == one.delegate);
-    if acts_above || ours(&one.root) || ours(&one.delegator) {
+fn check_place(ctx: &RequestContext<'_>, source: &Source, one: &Delegation) -> Result<(), Refusal> {
+    let is_delegate = |who: &Principal| who.iss == ctx.issuer && who.sub == one.delegate;
+    let acts = source.ancestors.iter().any(|ancestor| ancestor.delegate == one.delegate);
+    if acts || is_delegate(&one.root) || is_delegate(&one.delegator) {
         return Err(Refusal::DelegationCycle);
     }
     let actors = u32::try_from(one.path.len()).unwrap_or(u32::MAX);
-    let above = source.above.iter().flat_map(|path| &path.0);
-    let deepest =
-        above.clone().filter_map(|one| one.terms.max_depth).fold(desk.config.tokens.max_depth, u32::min);
-    if actors > deepest {
+    let depths = source.ancestors.iter().filter_map(|one| one.terms.max_depth);
+    if actors > depths.fold(ctx.config.tokens.max_depth, u32::min) {
         return Err(Refusal::ExceedsParent(LimitDimension::Depth));
     }
-    if let Some(path) = &source.above {
-        let (state, _) = path.state(now);
+    if !source.ancestors.is_empty() {
+        let (state, _) = DelegationPath(source.ancestors.clone()).state(ctx.now);
         if state != State::Active {
             return Err(Refusal::ParentNotActive(state));
         }
     }
-    above
-        .into_iter()
-        .try_for_each(|above| one.check_within_parent(above, desk.capability_levels))
+    source
+        .ancestors
+        .iter()
+        .try_for_each(|ancestor| one.check_within_parent(ancestor, ctx.capability_levels))
         .map_err(Refusal::ExceedsParent)
 }
 
@@ -272,37 +279,28 @@ async fn check_delegate(rows: &RowMac, connection: &mut PgConnection, delegate: 
     }
 }
 
-/// Creates an ephemeral agent. It authenticates by its key only, and has only the rights of its delegation.
-async fn make_agent(
-    connection: &mut PgConnection,
-    (desk, call): (&Desk<'_>, &Call),
-    (path, one): (&DelegationPath, &Delegation),
-    (wanted, key): (&EphemeralRequest, PublicKey),
+/// An ephemeral agent of a delegation. It authenticates by its key only, and has only the rights of its delegation.
+fn ephemeral_agent(
+    ctx: &RequestContext<'_>,
     registry: &Registry,
-) -> Result<Event, Error> {
-    let owner = call.caller.principal(desk.issuer).unwrap_or_else(|| one.delegator.clone());
-    if client::store::is_removed_key(connection, key.thumbprint()).await? {
-        return Err(Refusal::KeyNotReusable.into());
-    }
-    let present = client::store::lock_task(connection, &owner, &wanted.task_id).await?;
-    if present >= i64::from(desk.config.agents.max_per_task) {
-        return Err(Refusal::TaskAgentLimit.into());
-    }
-    let rights = rights(&call.caller, registry, desk.issuer);
-    let agent = Client {
+    one: &Delegation,
+    (request, key): (&EphemeralRequest, &PublicKey),
+) -> Client {
+    let rights = rights(&ctx.caller, registry, ctx.issuer);
+    Client {
         client_id: one.delegate.clone(),
         version: 1,
         kind: Kind::Agent,
-        name: format!("Agent of task {}", wanted.task_id),
+        name: format!("Agent of task {}", request.task_id),
         auth: AuthMethod::None,
         secrets: Vec::new(),
         declared_secret: None,
-        jwks: Some(json!({"keys": [Value::Object(wanted.jwk.clone())]})),
+        jwks: Some(json!({"keys": [Value::Object(request.jwk.clone())]})),
         keys: Vec::new(),
         jwks_uri: None,
-        scopes: rights.0,
-        audiences: rights.1,
-        detail_types: rights.2,
+        scopes: rights.scopes,
+        audiences: rights.audiences,
+        detail_types: rights.detail_types,
         grant_types: BTreeSet::from([Grant::ClientCredentials, Grant::TokenExchange]),
         dpop: DpopPolicy::Required,
         dpop_keys: BTreeSet::from([key.thumbprint().to_owned()]),
@@ -313,38 +311,68 @@ async fn make_agent(
         disabled_at: None,
         ephemeral: Some(Ephemeral {
             delegation_id: one.id.clone(),
-            task_id: wanted.task_id.clone(),
-            owner: owner.clone(),
+            task_id: request.task_id.clone(),
+            owner: ctx.caller.principal(ctx.issuer).unwrap_or_else(|| one.delegator.clone()),
             deactivated_at: None,
         }),
+    }
+}
+
+/// Creates an ephemeral agent, unless its key was removed before or its task has as many agents as allowed.
+async fn create_agent(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
+    path: &DelegationPath,
+    agent: Client,
+) -> Result<Event, Error> {
+    let Some(Ephemeral { owner, task_id, .. }) = &agent.ephemeral else {
+        return Err(Fault::new("an agent without its task").into());
     };
-    client::changes::put(desk.rows, connection, &agent, call.now).await?;
-    let mut event = call.event_about(desk, Action::AgentCreated, path);
+    for jkt in &agent.dpop_keys {
+        if client::store::is_removed_key(connection, jkt).await? {
+            return Err(Refusal::KeyNotReusable.into());
+        }
+    }
+    let present = client::store::lock_task(connection, owner, task_id).await?;
+    if present >= i64::from(ctx.config.agents.max_per_task) {
+        return Err(Refusal::TaskAgentLimit.into());
+    }
+    client::changes::put(ctx.rows, connection, &agent, ctx.now).await?;
+    let mut event = ctx.event_about(Action::AgentCreated, path);
+    event.detail = Some(json!({"task_id": task_id, "owner": owner, "jkt": agent.dpop_keys.first()}));
     event.target = Some(agent.client_id);
-    event.detail = Some(json!({"task_id": wanted.task_id, "owner": owner, "jkt": key.thumbprint()}));
     Ok(event)
 }
 
-type Rights = (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>);
+/// The maximum rights of a client.
+#[derive(Default)]
+struct Rights {
+    scopes: BTreeSet<String>,
+    audiences: BTreeSet<String>,
+    detail_types: BTreeSet<String>,
+}
 
 /// The maximum rights of an ephemeral agent: those of the agent that creates it; all registered rights if a user
 /// creates it, because the delegation bounds it.
 fn rights(caller: &Caller, registry: &Registry, own_issuer: &str) -> Rights {
     if let Caller::Agent(AuthenticatedClient { client, .. }) = caller {
-        return (client.scopes.clone(), client.audiences.clone(), client.detail_types.clone());
+        return Rights {
+            scopes: client.scopes.clone(),
+            audiences: client.audiences.clone(),
+            detail_types: client.detail_types.clone(),
+        };
     }
-    let others = registry.resources.values().filter(|resource| resource.id != own_issuer);
     let mut rights = Rights::default();
-    for resource in others {
-        rights.0.extend(resource.scopes.iter().cloned());
-        rights.1.insert(resource.id.clone());
-        rights.2.extend(resource.detail_types.iter().cloned());
+    for resource in registry.resources.values().filter(|resource| resource.id != own_issuer) {
+        rights.scopes.extend(resource.scopes.iter().cloned());
+        rights.audiences.insert(resource.id.clone());
+        rights.detail_types.extend(resource.detail_types.iter().cloned());
     }
     rights
 }
 
-fn created(desk: &Desk<'_>, call: &Call, (path, one): (&DelegationPath, &Delegation)) -> Event {
-    let mut event = call.event_about(desk, Action::DelegationCreated, path);
+fn created(ctx: &RequestContext<'_>, path: &DelegationPath, one: &Delegation) -> Event {
+    let mut event = ctx.event_about(Action::DelegationCreated, path);
     event.target = Some(one.delegate.clone());
     let mut detail = one.recorded_terms();
     detail.insert("reason".to_owned(), json!(one.reason));

@@ -1,19 +1,28 @@
 //! Delegations to and by an agent, as edges of a graph. Reads only.
 
 use serde::Serialize;
-use serde_json::{Value, json};
 use sqlx::PgConnection;
 
-use super::queries::{self, Page};
+use super::queries::views_page;
 use crate::domain::client;
-use crate::domain::delegation::list::{Cursor, DelegationFilter, VisibilityScope};
+use crate::domain::delegation::list::{DelegationFilter, VisibilityScope};
 use crate::domain::delegation::{State, View};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
-use crate::services::request_context::{ApiResponse, Call, Caller, Desk};
+use crate::services::caller::Caller;
+use crate::services::page::{Page, PageRequest};
+use crate::services::request_context::RequestContext;
+
+/// An agent with the delegations that it holds and that it gave.
+#[derive(Debug, Serialize)]
+pub struct Graph {
+    agent: Principal,
+    inbound: Page<Edge>,
+    outbound: Page<Edge>,
+}
 
 /// A delegation as an edge from delegator to delegate.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Edge {
     from: Principal,
     to: Principal,
@@ -24,62 +33,55 @@ struct Edge {
 /// The requested part of the graph.
 #[derive(Debug, Default)]
 pub struct GraphQuery {
-    /// Only those in this state.
+    /// Only delegations in this state.
     pub state: Option<State>,
-    pub inbound: Page,
-    pub outbound: Page,
+    pub inbound: PageRequest,
+    pub outbound: PageRequest,
 }
 
-/// The edges of an agent that the caller may see: administrators and auditors all, users those rooted at them, an agent its
-/// own.
-pub async fn graph(
-    desk: &Desk<'_>,
-    call: &Call,
-    agent: &str,
-    sides: &GraphQuery,
-) -> Result<ApiResponse, Error> {
-    let us = Principal::new(desk.issuer, agent);
-    let seen = match &call.caller {
+/// The edges of an agent that the caller may see: administrators and auditors all, users those rooted at them, an
+/// agent its own.
+pub async fn graph(ctx: &RequestContext<'_>, agent: &str, query: &GraphQuery) -> Result<Graph, Error> {
+    let principal = Principal::new(ctx.issuer, agent);
+    let scope = match &ctx.caller {
         Caller::Admin(_) | Caller::Auditor(_) | Caller::Operator => VisibilityScope::Everything,
         Caller::User(user) => VisibilityScope::RootedAt(user.who.clone()),
-        Caller::Agent(holder) if holder.client.client_id == agent => VisibilityScope::Of(us.clone()),
+        Caller::Agent(holder) if holder.client.client_id == agent => VisibilityScope::Of(principal.clone()),
         Caller::Agent(_) => return Err(Refusal::InsufficientScope.into()),
     };
-    let mut connection = desk.pool.acquire().await?;
-    if seen == VisibilityScope::Everything
-        && client::store::find(desk.rows, &mut connection, agent).await?.is_none()
+    let mut connection = ctx.pool.acquire().await?;
+    if scope == VisibilityScope::Everything
+        && client::store::find(ctx.rows, &mut connection, agent).await?.is_none()
     {
         return Err(Refusal::NotFound.into());
     }
     let to = DelegationFilter {
         delegate: Some(agent.to_owned()),
-        state: sides.state,
+        state: query.state,
         ..DelegationFilter::default()
     };
     let from = DelegationFilter {
-        delegator_iss: Some(us.iss.clone()),
-        delegator_sub: Some(us.sub.clone()),
-        state: sides.state,
+        delegator_iss: Some(principal.iss.clone()),
+        delegator_sub: Some(principal.sub.clone()),
+        state: query.state,
         ..DelegationFilter::default()
     };
-    let inbound = edges(&mut connection, (desk, call), (&seen, &to), &sides.inbound).await?;
-    let outbound = edges(&mut connection, (desk, call), (&seen, &from), &sides.outbound).await?;
-    Ok(ApiResponse::with(json!({"agent": us, "inbound": inbound, "outbound": outbound}))?)
+    let inbound = edges(ctx, &mut connection, (&scope, &to), &query.inbound).await?;
+    let outbound = edges(ctx, &mut connection, (&scope, &from), &query.outbound).await?;
+    Ok(Graph { agent: principal, inbound, outbound })
 }
 
 async fn edges(
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    (desk, call): (&Desk<'_>, &Call),
-    (seen, filter): (&VisibilityScope, &DelegationFilter),
-    page: &Page,
-) -> Result<Value, Error> {
-    let (ids, next) = queries::ids(connection, (seen, filter), page, call.now).await?;
-    let views = queries::views(desk.rows, connection, &ids, call).await?;
+    query: (&VisibilityScope, &DelegationFilter),
+    page: &PageRequest,
+) -> Result<Page<Edge>, Error> {
+    let Page { items, next } = views_page(ctx, connection, query, page).await?;
     let edge = |view: View| Edge {
         from: view.delegator().clone(),
-        to: Principal::new(desk.issuer, view.delegate()),
+        to: Principal::new(ctx.issuer, view.delegate()),
         delegation: view,
     };
-    let items: Vec<Edge> = views.into_iter().map(edge).collect();
-    Ok(json!({"items": items, "next": next.as_ref().map(Cursor::to_text)}))
+    Ok(Page { items: items.into_iter().map(edge).collect(), next })
 }

@@ -9,34 +9,32 @@ use sqlx::PgConnection;
 use super::request::public_key;
 use super::{invalid_state_transition, leaf, view_again, visible};
 use crate::domain::audit::Action;
-use crate::domain::delegation::State;
+use crate::domain::client::Client;
+use crate::domain::delegation::{DelegationPath, State, View};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::{client, delegation};
-use crate::services::request_context::{
-    ApiResponse, AuditTarget, AuthenticatedClient, Call, Caller, Desk, Entry, record_delegation_refusal,
-};
+use crate::services::caller::{AuthenticatedClient, Caller};
+use crate::services::request_context::RequestContext;
+use crate::services::transition::{Effect, Lock, Operation, Reply};
 
-/// Asks for another key.
+/// Removes the present key of the calling ephemeral agent, and asks its delegator to confirm another one.
 pub async fn rotate_key(
-    desk: &Desk<'_>,
-    call: &Call,
+    ctx: &RequestContext<'_>,
     id: &str,
     jwk: &Map<String, Value>,
-) -> Result<ApiResponse, Error> {
-    let result = try_to(desk, call, id, jwk).await;
-    record_delegation_refusal(desk, call, ("rotate_key", AuditTarget::Delegation(id)), result).await
+) -> Result<Reply<View>, Error> {
+    ctx.attempt(Operation::on_delegation("rotate_key", id), try_to_rotate(ctx, id, jwk)).await
 }
 
-async fn try_to(
-    desk: &Desk<'_>,
-    call: &Call,
+async fn try_to_rotate(
+    ctx: &RequestContext<'_>,
     id: &str,
     jwk: &Map<String, Value>,
-) -> Result<ApiResponse, Error> {
+) -> Result<Reply<View>, Error> {
     let key = public_key(jwk)?;
     let check = async |connection: &mut PgConnection| {
-        let path = visible(connection, desk, call, id).await?;
-        let agent = match &call.caller {
+        let path = visible(ctx, connection, id).await?;
+        let agent = match &ctx.caller {
             Caller::Agent(AuthenticatedClient { client, .. })
                 if client.ephemeral.as_ref().is_some_and(|agent| agent.delegation_id == id) =>
             {
@@ -44,7 +42,7 @@ async fn try_to(
             }
             _ => return Err(Refusal::InsufficientScope.into()),
         };
-        let (state, _) = path.state(call.now);
+        let (state, _) = path.state(ctx.now);
         if state != State::Active {
             return Err(Refusal::InvalidStateTransition(state).into());
         }
@@ -57,24 +55,20 @@ async fn try_to(
         }
         Ok((path, Arc::clone(agent)))
     };
-    let (mut work, (path, agent)) = match call.begin_exclusive(desk, check).await? {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, found) => (work, found),
+    let change = async |connection: &mut PgConnection, (path, agent): (DelegationPath, Arc<Client>)| {
+        let old: Vec<String> = agent.dpop_keys.iter().cloned().collect();
+        let jwk = Value::Object(jwk.clone());
+        if !delegation::transitions::mark_key_rotating(ctx.rows, connection, leaf(&path)?, &jwk, ctx.now)
+            .await?
+        {
+            return Err(invalid_state_transition(ctx, connection, id).await?);
+        }
+        let agent = agent.client_id.as_str();
+        client::changes::put_removed_keys(ctx.rows, connection, agent, &old, ctx.now).await?;
+        client::changes::put_keys(ctx.rows, connection, agent, (None, &[]), ctx.now).await?;
+        let mut event = ctx.event_about(Action::DelegationKeyRotationRequested, &path);
+        event.detail = Some(json!({"old": old, "new": key.thumbprint()}));
+        Ok(Effect::made(view_again(ctx, connection, id).await?, event))
     };
-    let old: Vec<String> = agent.dpop_keys.iter().cloned().collect();
-    let jwk = Value::Object(jwk.clone());
-    if !delegation::transitions::mark_key_rotating(desk.rows, work.connection(), leaf(&path)?, &jwk, call.now)
-        .await?
-    {
-        return Err(invalid_state_transition(desk.rows, work.connection(), id, call.now).await?);
-    }
-    client::changes::put_removed_keys(desk.rows, work.connection(), &agent.client_id, &old, call.now).await?;
-    client::changes::put_keys(desk.rows, work.connection(), &agent.client_id, (None, &[]), call.now).await?;
-    let mut event = call.event_about(desk, Action::DelegationKeyRotationRequested, &path);
-    event.detail = Some(json!({"old": old, "new": key.thumbprint()}));
-    let done = ApiResponse::with(view_again(desk.rows, work.connection(), id, call.now).await?)?;
-    let done = ApiResponse { status: 202, ..done };
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    Ok(done)
+    ctx.transition(Lock::Exclusive, check, change).await
 }

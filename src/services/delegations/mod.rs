@@ -14,35 +14,33 @@ pub mod ceremonies;
 pub mod graph;
 
 pub use self::approval::{approve, deny};
-pub use self::commands::commands;
+pub use self::commands::{UsesReport, commands};
 pub use self::create::create;
 pub use self::key_rotation::rotate_key;
-pub use self::queries::{Page, agents, list, show};
+pub use self::queries::{AgentView, agents, list, show};
 pub use self::renew::renew;
 pub(super) use self::request::check_reason;
 pub use self::request::{Approval, EphemeralRequest, NewDelegation};
-pub(super) use self::revoke::counted;
-pub use self::revoke::revoke;
+pub(super) use self::revoke::count_affected;
+pub use self::revoke::{Affected, Revocation, revoke};
 
 use sqlx::PgConnection;
 
-use super::request_context::{Call, Desk};
+use super::request_context::RequestContext;
 use crate::domain::client;
 use crate::domain::delegation::{self, Delegation, DelegationPath, View};
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
 /// The path of a delegation that the caller can see. A missing delegation and an invisible one have the same
 /// response.
 async fn visible(
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
-    call: &Call,
     id: &str,
 ) -> Result<DelegationPath, Error> {
-    let found = delegation::store::path(desk.rows, connection, id).await?;
-    found.filter(|path| call.caller.may_see(path, desk.issuer)).ok_or_else(|| Refusal::NotFound.into())
+    let found = delegation::store::path(ctx.rows, connection, id).await?;
+    found.filter(|path| ctx.caller.may_see(path, ctx.issuer)).ok_or_else(|| Refusal::NotFound.into())
 }
 
 /// The delegation itself, of a path that was found.
@@ -52,34 +50,39 @@ fn leaf(path: &DelegationPath) -> Result<&Delegation, Fault> {
 
 /// Shows a path in its present state, with its agent.
 async fn view(
-    rows: &RowMac,
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
     path: &DelegationPath,
-    now: time::OffsetDateTime,
 ) -> Result<View, Fault> {
-    let delegate = client::store::find(rows, connection, &leaf(path)?.delegate).await?;
-    View::of(path, delegate.as_ref(), now).ok_or_else(|| Fault::new("a path without a delegation"))
+    let delegate = client::store::find(ctx.rows, connection, &leaf(path)?.delegate).await?;
+    View::of(path, delegate.as_ref(), ctx.now).ok_or_else(|| Fault::new("a path without a delegation"))
 }
 
 /// Reads and shows a path after a change.
 async fn view_again(
-    rows: &RowMac,
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
     id: &str,
-    now: time::OffsetDateTime,
 ) -> Result<View, Fault> {
-    let path = delegation::store::path(rows, connection, id).await?;
-    view(rows, connection, &path.ok_or_else(|| Fault::new("a delegation that is gone"))?, now).await
+    let path = read_again(ctx, connection, id).await?;
+    view(ctx, connection, &path).await
 }
 
 /// The refusal for a transition from an unsuitable state.
 async fn invalid_state_transition(
-    rows: &RowMac,
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
     id: &str,
-    now: time::OffsetDateTime,
 ) -> Result<Error, Fault> {
-    let path = delegation::store::path(rows, connection, id).await?;
-    let path = path.ok_or_else(|| Fault::new("a delegation that is gone"))?;
-    Ok(Refusal::InvalidStateTransition(path.state(now).0).into())
+    let path = read_again(ctx, connection, id).await?;
+    Ok(Refusal::InvalidStateTransition(path.state(ctx.now).0).into())
+}
+
+async fn read_again(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
+    id: &str,
+) -> Result<DelegationPath, Fault> {
+    let path = delegation::store::path(ctx.rows, connection, id).await?;
+    path.ok_or_else(|| Fault::new(format!("delegation {id} cannot be read again")))
 }

@@ -1,141 +1,135 @@
 //! Queries of delegations and of their agents. Reads only.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use sqlx::PgConnection;
 
 use super::{view, visible};
-use crate::domain::client;
+use crate::domain::client::{self, Client, Kind};
 use crate::domain::delegation::list::{self, Cursor, DelegationFilter, VisibilityScope};
-use crate::domain::delegation::{self, State, View};
+use crate::domain::delegation::{self, DelegationPath, State, View};
+use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::row_mac::RowMac;
-use crate::services::request_context::{ApiResponse, Call, Caller, Desk};
+use crate::services::caller::Caller;
+use crate::services::page::{Page, PageRequest, cut};
+use crate::services::request_context::RequestContext;
 
-/// Maximum and default number of rows of a page.
-const MOST: u32 = 100;
-const USUAL: u32 = 50;
 /// Maximum number of delegations shown with each agent.
-const MOST_OF_AGENT: i64 = 20;
+const MAX_OF_AGENT: i64 = 20;
 
-/// Cursor and size of a page.
-#[derive(Debug, Clone, Default)]
-pub struct Page {
-    /// Cursor from the previous page.
-    pub cursor: Option<String>,
-    pub limit: Option<u32>,
+/// An agent with its active delegations.
+#[derive(Debug, Clone, Serialize)]
+pub struct AgentView {
+    pub client_id: String,
+    pub name: String,
+    pub kind: Kind,
+    pub disabled: bool,
+    pub ephemeral: Option<EphemeralAgent>,
+    pub delegations: Vec<View>,
 }
 
-impl Page {
-    pub(in crate::services) fn limit(&self) -> Result<i64, Refusal> {
-        match self.limit.unwrap_or(USUAL) {
-            limit @ 1..=MOST => Ok(i64::from(limit)),
-            _ => Err(Refusal::Malformed("limit is 1 to 100")),
-        }
-    }
+#[derive(Debug, Clone, Serialize)]
+pub struct EphemeralAgent {
+    pub task_id: String,
+    pub delegation_id: String,
+    pub owner: Principal,
 }
 
-pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<(State, ApiResponse), Error> {
-    let mut connection = desk.pool.acquire().await?;
-    let path = visible(&mut connection, desk, call, id).await?;
-    let state = path.state(call.now).0;
-    Ok((state, ApiResponse::with(view(desk.rows, &mut connection, &path, call.now).await?)?))
+pub async fn show(ctx: &RequestContext<'_>, id: &str) -> Result<View, Error> {
+    let mut connection = ctx.pool.acquire().await?;
+    let path = visible(ctx, &mut connection, id).await?;
+    Ok(view(ctx, &mut connection, &path).await?)
 }
 
-/// Those that the caller may see, newest first.
+/// A page of the delegations that the caller may see, newest first.
 pub async fn list(
-    desk: &Desk<'_>,
-    call: &Call,
+    ctx: &RequestContext<'_>,
     filter: &DelegationFilter,
-    page: &Page,
-) -> Result<ApiResponse, Error> {
-    let seen = match &call.caller {
+    page: &PageRequest,
+) -> Result<Page<View>, Error> {
+    let scope = match &ctx.caller {
         Caller::User(user) => VisibilityScope::RootedAt(user.who.clone()),
-        Caller::Agent(..) => {
-            VisibilityScope::Of(call.caller.principal(desk.issuer).ok_or(Refusal::NotFound)?)
-        }
+        Caller::Agent(..) => VisibilityScope::Of(ctx.caller.principal(ctx.issuer).ok_or(Refusal::NotFound)?),
         Caller::Admin(..) | Caller::Operator => VisibilityScope::Everything,
         Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
     };
-    let mut connection = desk.pool.acquire().await?;
-    let (ids, next) = ids(&mut connection, (&seen, filter), page, call.now).await?;
-    let items = views(desk.rows, &mut connection, &ids, call).await?;
-    Ok(ApiResponse::with(json!({"items": items, "next": next.as_ref().map(Cursor::to_text)}))?)
+    let mut connection = ctx.pool.acquire().await?;
+    views_page(ctx, &mut connection, (&scope, filter), page).await
 }
 
-/// A page of ids, and the cursor of the next page.
-pub(super) async fn ids(
-    connection: &mut sqlx::PgConnection,
-    wanted: (&VisibilityScope, &DelegationFilter),
-    page: &Page,
-    now: time::OffsetDateTime,
-) -> Result<(Vec<String>, Option<Cursor>), Error> {
+/// A page of delegations.
+pub(super) async fn views_page(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
+    query: (&VisibilityScope, &DelegationFilter),
+    page: &PageRequest,
+) -> Result<Page<View>, Error> {
     let limit = page.limit()?;
     let after = match &page.cursor {
         None => None,
         Some(text) => Some(Cursor::parse(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
     };
-    // One additional row shows whether there is a next page.
-    let mut found = list::page(connection, wanted, (after.as_ref(), limit + 1), now).await?;
-    let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next = if more { found.last().cloned() } else { None };
-    Ok((found.into_iter().map(|position| position.id).collect(), next))
+    let mut found = list::page(connection, query, (after.as_ref(), limit + 1), ctx.now).await?;
+    let next = cut(&mut found, limit).map(Cursor::to_text);
+    let ids: Vec<String> = found.into_iter().map(|cursor| cursor.id).collect();
+    Ok(Page { items: views(ctx, connection, &ids).await?, next })
 }
 
-pub(super) async fn views(
-    rows: &RowMac,
-    connection: &mut sqlx::PgConnection,
+async fn views(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
     ids: &[String],
-    call: &Call,
 ) -> Result<Vec<View>, Error> {
-    let paths = delegation::store::all_paths(rows, connection, ids).await?;
-    let holders: Vec<String> = paths.iter().filter_map(|path| Some(path.leaf()?.delegate.clone())).collect();
-    let clients = client::store::find_all(rows, connection, &holders).await?;
-    let holder = |path: &delegation::DelegationPath| {
+    let paths = delegation::store::all_paths(ctx.rows, connection, ids).await?;
+    let delegates: Vec<String> =
+        paths.iter().filter_map(|path| Some(path.leaf()?.delegate.clone())).collect();
+    let clients = client::store::find_all(ctx.rows, connection, &delegates).await?;
+    let delegate = |path: &DelegationPath| {
         let leaf = path.leaf()?;
         clients.iter().find(|client| client.client_id == leaf.delegate)
     };
-    Ok(paths.iter().filter_map(|path| View::of(path, holder(path), call.now)).collect())
+    Ok(paths.iter().filter_map(|path| View::of(path, delegate(path), ctx.now)).collect())
 }
 
 /// Agents with their active delegations: all for administrators, a user's own for users.
-pub async fn agents(desk: &Desk<'_>, call: &Call, page: &Page) -> Result<ApiResponse, Error> {
+pub async fn agents(ctx: &RequestContext<'_>, page: &PageRequest) -> Result<Page<AgentView>, Error> {
     let limit = page.limit()?;
-    let root = match &call.caller {
+    let root = match &ctx.caller {
         Caller::User(user) => Some(user.who.clone()),
         Caller::Admin(..) | Caller::Operator => None,
         Caller::Agent(..) | Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
     };
     let after = page.cursor.as_deref().unwrap_or_default();
-    let mut connection = desk.pool.acquire().await?;
-    let mut ids = list::agents(&mut connection, root.as_ref(), (after, limit + 1), call.now).await?;
-    let more = ids.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    ids.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next = if more { ids.last().cloned() } else { None };
-    let seen = root.map_or(VisibilityScope::Everything, VisibilityScope::RootedAt);
+    let mut connection = ctx.pool.acquire().await?;
+    let mut ids = list::agents(&mut connection, root.as_ref(), (after, limit + 1), ctx.now).await?;
+    let next = cut(&mut ids, limit).cloned();
+    let scope = root.map_or(VisibilityScope::Everything, VisibilityScope::RootedAt);
     let mut items = Vec::new();
-    for client in client::store::find_all(desk.rows, &mut connection, &ids).await? {
+    for client in client::store::find_all(ctx.rows, &mut connection, &ids).await? {
         let filter = DelegationFilter {
             delegate: Some(client.client_id.clone()),
             state: Some(State::Active),
             ..DelegationFilter::default()
         };
-        let found = list::page(&mut connection, (&seen, &filter), (None, MOST_OF_AGENT), call.now).await?;
-        let held: Vec<String> = found.into_iter().map(|position| position.id).collect();
-        let delegations = views(desk.rows, &mut connection, &held, call).await?;
-        items.push(agent(&client, &delegations));
+        let found = list::page(&mut connection, (&scope, &filter), (None, MAX_OF_AGENT), ctx.now).await?;
+        let ids: Vec<String> = found.into_iter().map(|cursor| cursor.id).collect();
+        items.push(agent(client, views(ctx, &mut connection, &ids).await?));
     }
-    Ok(ApiResponse::with(json!({"items": items, "next": next}))?)
+    Ok(Page { items, next })
 }
 
-fn agent(client: &client::Client, delegations: &[View]) -> Value {
-    json!({
-        "client_id": client.client_id,
-        "name": client.name,
-        "kind": client.kind,
-        "disabled": client.is_inactive(),
-        "ephemeral": client.ephemeral.as_ref().map(|agent| {
-            json!({"task_id": agent.task_id, "delegation_id": agent.delegation_id, "owner": agent.owner})
-        }),
-        "delegations": delegations,
-    })
+fn agent(client: Client, delegations: Vec<View>) -> AgentView {
+    let disabled = client.is_inactive();
+    let ephemeral = client.ephemeral.map(|agent| EphemeralAgent {
+        task_id: agent.task_id,
+        delegation_id: agent.delegation_id,
+        owner: agent.owner,
+    });
+    AgentView {
+        client_id: client.client_id,
+        name: client.name,
+        kind: client.kind,
+        disabled,
+        ephemeral,
+        delegations,
+    }
 }

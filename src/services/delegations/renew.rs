@@ -1,63 +1,66 @@
 //! Renewal of a delegation: a later expiry, within the expiry of its ancestors.
 
 use serde_json::json;
-use time::Duration;
+use sqlx::PgConnection;
+use time::{Duration, OffsetDateTime};
 
-use super::approval::decides;
+use super::approval::require_decider;
 use super::request::after;
 use super::{invalid_state_transition, leaf, view_again, visible};
 use crate::domain::audit::Action;
 use crate::domain::client;
-use crate::domain::delegation::{self, GrantedTtl, Provenance, State};
+use crate::domain::delegation::{self, DelegationPath, GrantedTtl, Provenance, State, View};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
-use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk, record_delegation_refusal};
-use crate::services::transaction::AuditedTransaction;
+use crate::services::request_context::RequestContext;
+use crate::services::transition::{Effect, Lock, Operation, Reply};
 
 /// Sets the expiry of an active delegation to `expires_in` seconds from now, or earlier where a limit requires.
-pub async fn renew(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Result<ApiResponse, Error> {
-    let result = try_to(desk, call, id, expires_in).await;
-    record_delegation_refusal(desk, call, ("renew", AuditTarget::Delegation(id)), result).await
+pub async fn renew(ctx: &RequestContext<'_>, id: &str, expires_in: u32) -> Result<Reply<View>, Error> {
+    let check = async |connection: &mut PgConnection| {
+        let path = visible(ctx, connection, id).await?;
+        require_decider(ctx, leaf(&path)?)?;
+        match path.state(ctx.now).0 {
+            State::Active => Ok(path),
+            state => Err(Refusal::InvalidStateTransition(state).into()),
+        }
+    };
+    let change = async |connection: &mut PgConnection, path: DelegationPath| {
+        let one = leaf(&path)?;
+        // A requested lifetime is an upper bound: a longer one is shortened.
+        let asked = after(ctx.now, expires_in);
+        let ends = asked.min(latest_end(ctx, connection, &path).await?);
+        if ends <= one.facts.expires_at {
+            return Err(Refusal::ExpiryNotLater.into());
+        }
+        let lifetime = if ends < asked { GrantedTtl::Shortened } else { GrantedTtl::AsAsked };
+        if !delegation::transitions::mark_renewed(ctx.rows, connection, one, ends, ctx.now).await? {
+            return Err(invalid_state_transition(ctx, connection, id).await?);
+        }
+        let mut event = ctx.event_about(Action::DelegationRenewed, &path);
+        event.detail = Some(json!({"from": rfc3339(one.facts.expires_at), "to": rfc3339(ends)}));
+        Ok(Effect::made(view_again(ctx, connection, id).await?.with_lifetime(lifetime), event))
+    };
+    ctx.attempt(Operation::on_delegation("renew", id), ctx.transition(Lock::Shared, check, change)).await
 }
 
-async fn try_to(desk: &Desk<'_>, call: &Call, id: &str, expires_in: u32) -> Result<ApiResponse, Error> {
-    let mut work = AuditedTransaction::begin(desk.pool).await?;
-    if let Some(done) = call.authorize_and_claim(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let path = visible(work.connection(), desk, call, id).await?;
-    let one = leaf(&path)?;
-    decides(desk, call, one)?;
-    let (state, _) = path.state(call.now);
-    if state != State::Active {
-        return Err(Refusal::InvalidStateTransition(state).into());
-    }
-    let above = path.0.iter().filter(|above| above.id != one.id).map(|above| above.facts.expires_at).min();
-    let made_for_it = client::store::find(desk.rows, work.connection(), &one.delegate).await?;
-    let made_for_it = made_for_it.is_some_and(|client| client.ephemeral.is_some());
+/// The latest expiry that the configuration, the ancestors and the origin of the delegation allow.
+async fn latest_end(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
+    path: &DelegationPath,
+) -> Result<OffsetDateTime, Error> {
+    let one = leaf(path)?;
+    let ancestors = path.0.iter().filter(|ancestor| ancestor.id != one.id);
+    let delegate = client::store::find(ctx.rows, connection, &one.delegate).await?;
+    let is_ephemeral = delegate.is_some_and(|client| client.ephemeral.is_some());
     let since = one.facts.activated_at.unwrap_or(one.requested_at);
-    let longest = after(call.now, desk.config.delegations.max_ttl);
-    let longest = match made_for_it {
-        true => longest.min(since + Duration::seconds(desk.config.agents.max_ttl.into())),
-        false => longest,
-    };
-    // A delegation from a `may_act` claim is not renewed.
-    let with_token = (one.origin == Provenance::MayAct).then_some(one.facts.expires_at);
-    // A requested lifetime is an upper bound: a longer one is shortened.
-    let asked = after(call.now, expires_in);
-    let ends = [Some(longest), above, with_token].into_iter().flatten().fold(asked, std::cmp::Ord::min);
-    if ends <= one.facts.expires_at {
-        return Err(Refusal::ExpiryNotLater.into());
-    }
-    let lifetime = if ends < asked { GrantedTtl::Shortened } else { GrantedTtl::AsAsked };
-    if !delegation::transitions::mark_renewed(desk.rows, work.connection(), one, ends, call.now).await? {
-        return Err(invalid_state_transition(desk.rows, work.connection(), id, call.now).await?);
-    }
-    let mut event = call.event_about(desk, Action::DelegationRenewed, &path);
-    event.detail = Some(json!({"from": rfc3339(one.facts.expires_at), "to": rfc3339(ends)}));
-    let view = view_again(desk.rows, work.connection(), id, call.now).await?.with_lifetime(lifetime);
-    let done = ApiResponse::with(view)?;
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    Ok(done)
+    let limits = [
+        ancestors.map(|ancestor| ancestor.facts.expires_at).min(),
+        is_ephemeral.then_some(since + Duration::seconds(ctx.config.agents.max_ttl.into())),
+        // A delegation from a `may_act` claim is not renewed.
+        (one.origin == Provenance::MayAct).then_some(one.facts.expires_at),
+    ];
+    let longest = after(ctx.now, ctx.config.delegations.max_ttl);
+    Ok(limits.into_iter().flatten().fold(longest, OffsetDateTime::min))
 }

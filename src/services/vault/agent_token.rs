@@ -9,13 +9,13 @@ use crate::domain::delegation::candidates::Memory;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::subject::TokenSource;
 use crate::services::access_token_auth::{PresentedAccessToken, Scheme};
-use crate::services::dpop::{self, DpopTarget, VerifiedDpopKey};
+use crate::services::dpop::{self, VerifiedDpopKey};
 use crate::services::{client_authentication, verify_token};
 
 /// Authenticates the agent of a presented token, and finds its delegation.
 pub(super) async fn authenticate(
     app: &App,
-    (presented, at): (&PresentedAccessToken, (&str, &str)),
+    presented: &PresentedAccessToken,
     origin: Origin,
     now: OffsetDateTime,
 ) -> Result<RetrievalContext, Error> {
@@ -24,8 +24,7 @@ pub(super) async fn authenticate(
         (Scheme::Dpop, None) => return Err(Refusal::DpopProofMissing.into()),
         (Scheme::Dpop, Some(proof)) => Some(proof),
     };
-    let at = DpopTarget { method: at.0, path: at.1, access_token: Some(&presented.token) };
-    let possessed = proof.map(|proof| dpop::verify(app, proof, at, now)).transpose()?;
+    let possessed = proof.map(|proof| dpop::verify(app, proof, presented.dpop_target(), now)).transpose()?;
     let token =
         verify_token::presented_to_us(app, &presented.token, now).await.map_err(|stop| match stop {
             Error::Refused(Refusal::SubjectTokenInvalid(_)) => Error::Refused(Refusal::AccessTokenInvalid),

@@ -10,9 +10,9 @@ use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::code_exchange::{By, Code, exchange_code};
+use super::code_exchange::{By, Code, ConnectedAccount, exchange_code};
 use super::connect::{about, is_connectable};
-use super::connections::{is_id, refused};
+use super::connections::is_id;
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
 use crate::domain::pending_authorization::{
@@ -23,8 +23,9 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::digest::sha256;
 use crate::platform::fault::{Context, Fault};
 use crate::protocol::oauth_client;
-use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk};
+use crate::services::request_context::{OwnedRequest, RequestContext};
 use crate::services::transaction::AuditedTransaction;
+use crate::services::transition::{Operation, Reply, Target};
 
 /// Parameters of the redirect from a provider.
 #[derive(Debug)]
@@ -180,71 +181,74 @@ fn text(bytes: &[u8]) -> Result<Zeroizing<String>, Fault> {
 /// Completes an authorization whose code arrived in another browser. The owner enters the code shown there.
 pub async fn finish(
     app: &Arc<App>,
-    call: &Call,
-    (id, typed): (&str, SecretString),
-) -> Result<ApiResponse, Error> {
+    ctx: &RequestContext<'_>,
+    id: &str,
+    typed: SecretString,
+) -> Result<Reply<ConnectedAccount>, Error> {
     // Detached from the request: a code works once.
     let task = app.spawn_detached({
-        let (app, call, id) = (Arc::clone(app), call.clone(), id.to_owned());
-        async move { try_to_finish(&app, &call, (&id, &typed)).await }
+        let app = Arc::clone(app);
+        let request = OwnedRequest::of(ctx);
+        let id = id.to_owned();
+        async move { try_to_finish(&request.context(&app), &app, &id, &typed).await }
     });
-    let result = match task.await.context("finishing a connection")? {
-        Ok(Finished::Recorded(result)) => return result,
-        Ok(Finished::Before(done)) => return Ok(done),
-        Err(stop) => Err(stop),
-    };
-    refused(&Desk::of(app), call, ("finish", AuditTarget::Other(id)), result).await
+    match task.await.context("finishing a connection")? {
+        Ok(Finished::Recorded(result)) => result,
+        Ok(Finished::Before(reply)) => Ok(reply),
+        Err(error) => {
+            let operation = Operation::on_connection("finish", Target::Other(id));
+            ctx.attempt(operation, async { Err(error) }).await
+        }
+    }
 }
 
 enum Finished {
     /// The result is recorded already.
-    Recorded(Result<ApiResponse, Error>),
+    Recorded(Result<Reply<ConnectedAccount>, Error>),
     /// The same request completed the authorization before.
-    Before(ApiResponse),
+    Before(Reply<ConnectedAccount>),
 }
 
 async fn try_to_finish(
+    ctx: &RequestContext<'_>,
     app: &App,
-    call: &Call,
-    (id, typed): (&str, &SecretString),
+    id: &str,
+    typed: &SecretString,
 ) -> Result<Finished, Error> {
-    let desk = Desk::of(app);
-    let mut work = AuditedTransaction::begin(desk.pool).await?;
-    if let Some(done) = call.authorize_and_claim(&desk, &mut work).await? {
-        return Ok(Finished::Before(done));
+    let mut work = AuditedTransaction::begin(ctx.pool).await?;
+    if let Some(reply) = ctx.authorize_and_claim(work.connection()).await? {
+        return Ok(Finished::Before(reply));
     }
     // Administrators have no connections of their own.
-    let owner = call.caller.principal(desk.issuer).filter(|_| !call.caller.administers());
+    let owner = ctx.caller.principal(ctx.issuer).filter(|_| !ctx.caller.administers());
     let owner = owner.ok_or(Refusal::InsufficientScope)?;
     // The idempotency key is claimed again in the transaction that stores the connection; until then the request can
     // be repeated.
     drop(work);
-    let mut work = AuditedTransaction::begin(desk.pool).await?;
-    let once = Call { idempotency_key: None, ..call.clone() };
-    once.authorize_and_claim(&desk, &mut work).await?;
+    let mut work = AuditedTransaction::begin(ctx.pool).await?;
+    ctx.require_active(work.connection()).await?;
     let named = (if is_id(id) { id } else { "" }, &owner);
     let found =
-        pending_authorization::store::find_pending_code_for_update(work.connection(), named, call.now)
-            .await?;
+        pending_authorization::store::find_pending_code_for_update(work.connection(), named, ctx.now).await?;
     let one = found.ok_or(Refusal::NotFound)?;
     let (provider, sealed) = open(app, work.connection(), &one, Stage::CodeReceived).await?;
-    let waiting = PendingCode::from_bytes(&sealed)?;
-    if !waiting.is_finished_by(typed.expose_secret()) {
+    let pending = PendingCode::from_bytes(&sealed)?;
+    if !pending.is_finished_by(typed.expose_secret()) {
         if one.attempts + 1 >= MAX_ATTEMPTS {
             pending_authorization::store::mark_used(work.connection(), one.state).await?;
         } else {
             pending_authorization::store::mark_attempted(work.connection(), one.state).await?;
         }
-        let mut event = about(call.event(Action::ConnectionRefused), &one).refused(Refusal::NotFound);
+        let mut event = about(ctx.event(Action::ConnectionRefused), &one).refused(Refusal::NotFound);
         event.detail =
             Some(json!({"operation": "finish", "provider": one.provider, "tries": one.attempts + 1}));
         work.commit(&[event]).await?;
         return Ok(Finished::Recorded(Err(Refusal::NotFound.into())));
     }
     pending_authorization::store::mark_used(work.connection(), one.state).await?;
-    let mut event = about(call.event(Action::ConnectionAuthorized), &one);
+    let mut event = about(ctx.event(Action::ConnectionAuthorized), &one);
     event.detail = Some(json!({"provider": one.provider, "browser": "another", "finished": true}));
     work.commit(&[event]).await?;
-    let code = Code { verifier: &waiting.verifier, code: &waiting.code };
-    Ok(Finished::Recorded(exchange_code(app, (&one, &provider), code, By::Owner(call)).await))
+    let code = Code { verifier: &pending.verifier, code: &pending.code };
+    Ok(Finished::Recorded(exchange_code(app, (&one, &provider), code, By::Owner(ctx)).await))
 }

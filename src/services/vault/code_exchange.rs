@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::connect::{about, is_connectable, redirect_uri};
-use super::connections::{Wanted, blank, sealed, view};
+use super::connections::{ConnectionView, Wanted, blank, sealed};
 use super::provider_client::{self, Next, Revoked, TokenEndpointResult};
 use crate::app::App;
 use crate::domain::audit::{Action, Event};
@@ -16,10 +17,10 @@ use crate::domain::provider::OpenedProvider;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::{self, Connection, Credential, State, Tokens};
 use crate::platform::fault::Fault;
-use crate::protocol::metadata;
 use crate::protocol::token_answer::{Scope, TokenSet};
-use crate::services::request_context::{ApiResponse, Call, Desk};
+use crate::services::request_context::RequestContext;
 use crate::services::transaction::{AuditedTransaction, Authorized};
+use crate::services::transition::Reply;
 
 /// Pause between attempts to store.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -32,27 +33,42 @@ pub(super) struct Code<'a> {
     pub(super) code: &'a str,
 }
 
+/// A connection with the credential of a code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedAccount {
+    pub origin: ConnectionOrigin,
+    pub connection: ConnectionView,
+}
+
+/// Whether an authorization created a connection or gave an existing one a new credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionOrigin {
+    Created,
+    Reconnected,
+}
+
 /// Who completes the authorization.
 #[derive(Clone)]
 pub(super) enum By<'a> {
     /// The browser that began the authorization; with a template event and the start time.
     Browser(Box<Event>, OffsetDateTime),
     /// The owner, at the management API.
-    Owner(&'a Call),
+    Owner(&'a RequestContext<'a>),
 }
 
 impl By<'_> {
     fn event(&self, action: Action) -> Event {
         match self {
             Self::Browser(event, _) => Event { action, ..event.as_ref().clone() },
-            Self::Owner(call) => call.event(action),
+            Self::Owner(ctx) => ctx.event(action),
         }
     }
 
     fn now(&self) -> OffsetDateTime {
         match self {
             Self::Browser(_, now) => *now,
-            Self::Owner(call) => call.now,
+            Self::Owner(ctx) => ctx.now,
         }
     }
 }
@@ -63,7 +79,7 @@ pub(super) async fn exchange_code(
     (one, provider): (&PendingAuthorization, &OpenedProvider),
     code: Code<'_>,
     by: By<'_>,
-) -> Result<ApiResponse, Error> {
+) -> Result<Reply<ConnectedAccount>, Error> {
     let redirect_uri = redirect_uri(&app.issuer, &one.provider);
     let params = [
         ("grant_type", "authorization_code"),
@@ -131,8 +147,7 @@ async fn put(
     one: &PendingAuthorization,
     brought: &Wanted,
     by: &By<'_>,
-) -> Result<ApiResponse, Error> {
-    let desk = Desk::of(app);
+) -> Result<Reply<ConnectedAccount>, Error> {
     let now = by.now();
     let there = async {
         let there =
@@ -148,13 +163,13 @@ async fn put(
     // An old credential is replaced under the exclusive authority lock: after the response, no request receives the
     // old one.
     let mut work = match there.is_some() {
-        true => AuditedTransaction::begin_exclusive(desk.pool, authorized).await?,
-        false => AuditedTransaction::begin(desk.pool).await?,
+        true => AuditedTransaction::begin_exclusive(&app.pool, authorized).await?,
+        false => AuditedTransaction::begin(&app.pool).await?,
     };
-    if let By::Owner(call) = by
-        && let Some(done) = call.authorize_and_claim(&desk, &mut work).await?
+    if let By::Owner(ctx) = by
+        && let Some(replay) = ctx.authorize_and_claim(work.connection()).await?
     {
-        return Ok(done);
+        return Ok(replay);
     }
     if !is_connectable(&app.rows, work.connection(), &app.issuer, (&one.owner, one.owner_authenticated_at))
         .await?
@@ -185,24 +200,24 @@ async fn put(
     vault::store::put(work.connection(), &next).await?;
     let mut event = about(by.event(action), one);
     event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes, "how": "oauth"}));
-    let mut done = ApiResponse::with(view(&next))?;
-    if action == Action::ConnectionCreated {
-        (done.status, done.location) =
-            (201, Some(metadata::endpoint(&app.issuer, &format!("/api/v1/connections/{}", next.id))));
-    }
-    if let By::Owner(call) = by {
-        call.store_response(&desk, &mut work, &done).await?;
+    let origin = match action {
+        Action::ConnectionCreated => ConnectionOrigin::Created,
+        _ => ConnectionOrigin::Reconnected,
+    };
+    let value = ConnectedAccount { origin, connection: ConnectionView::of(&next) };
+    if let By::Owner(ctx) = by {
+        ctx.store_result(work.connection(), &value).await?;
     }
     work.commit(&[event]).await?;
     app.vault.opened.invalidate(&next.id);
-    Ok(done)
+    Ok(value.into())
 }
 
-/// Nobody would ever use them.
+/// Revokes tokens that could not be stored.
 async fn revoke_unused_tokens(app: &App, provider: &OpenedProvider, brought: &Wanted) {
     let Credential::Oauth2(tokens) = &brought.credential else { return };
     if provider_client::revoke(&app.vault.outbound, provider, tokens).await != Revoked::Done {
-        tracing::warn!(provider = provider.provider.id, "tokens that nobody uses were not given back");
+        tracing::warn!(provider = provider.provider.id, "tokens that could not be stored were not revoked");
     }
 }
 
@@ -211,7 +226,7 @@ async fn refuse(
     one: &PendingAuthorization,
     by: &By<'_>,
     (refusal, error): (Refusal, Value),
-) -> Result<ApiResponse, Error> {
+) -> Result<Reply<ConnectedAccount>, Error> {
     let work = AuditedTransaction::begin(&app.pool).await?;
     let mut event = about(by.event(Action::ConnectionRefused), one).refused(refusal);
     event.detail = Some(json!({"operation": "connect", "provider": one.provider, "error": error}));

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use super::connections::{NewConnection, check_name, find_provider, lock, refused};
+use super::connections::{NewConnection, check_name, find_provider, lock_connected};
 use crate::domain::audit::{Action, Event};
 use crate::domain::client;
 use crate::domain::data_key::Sealed;
@@ -16,32 +17,51 @@ use crate::domain::principal::Principal;
 use crate::domain::provider::{OauthSettings, Separator};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::row_mac::RowMac;
-use crate::domain::vault::State;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::digest::sha256;
 use crate::platform::fault::Fault;
 use crate::platform::random;
 use crate::protocol::{metadata, oauth_client};
 use crate::services::access_token_auth::require_active_user;
-use crate::services::request_context::{ApiResponse, AuditTarget, Call, Caller, Desk};
+use crate::services::caller::Caller;
+use crate::services::request_context::RequestContext;
 use crate::services::transaction::AuditedTransaction;
+use crate::services::transition::{Operation, Reply, Target};
 
-/// A started authorization.
-#[derive(Debug)]
+/// A started authorization: where its owner goes.
+#[derive(Debug, Clone)]
 pub struct AuthorizationRequest {
-    /// The answer: where its owner goes.
-    pub done: ApiResponse,
+    pub connection: String,
+    pub authorization_url: String,
+    /// Lifetime of the authorization, in seconds.
+    pub expires_in: i64,
     /// The value of the browser-binding cookie: an authorization begun in another browser cannot complete in this
     /// browser.
     pub browser: SecretString,
 }
 
+/// The stored result: the connection, and none of the secrets.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredRequest {
+    connection: String,
+}
+
 /// The secrets of one authorization.
-struct Secrets<'a> {
+struct Secrets {
     state: SecretString,
     verifier: SecretString,
-    browser: &'a SecretString,
+    /// The value of the browser-binding cookie.
+    browser: SecretString,
 }
+
+impl Secrets {
+    fn generate() -> Result<Self, Fault> {
+        let token = || Ok::<_, Fault>(SecretString::from(random::token()?));
+        Ok(Self { state: token()?, verifier: token()?, browser: token()? })
+    }
+}
+
+const CREDENTIAL_MISSING: Refusal = Refusal::Malformed("credential is missing");
 
 /// The redirect URI of a provider. Each provider has its own, against mix-up attacks (RFC 9700 §4.4.2).
 pub(super) fn redirect_uri(issuer: &str, provider: &str) -> String {
@@ -50,91 +70,99 @@ pub(super) fn redirect_uri(issuer: &str, provider: &str) -> String {
 
 /// Begins to connect or reconnect; returns the authorization URL for the owner.
 pub async fn begin(
-    (desk, vault): (&Desk<'_>, &CredentialCache),
-    call: &Call,
-    wanted: &NewConnection,
-) -> Result<AuthorizationRequest, Error> {
-    let browser = SecretString::from(random::token()?);
-    let result = try_to_begin((desk, vault), call, wanted, &browser).await;
-    let about = wanted.connection.as_deref().map_or(AuditTarget::Nothing, AuditTarget::Other);
-    let done = refused(desk, call, ("connect", about), result).await?;
-    Ok(AuthorizationRequest { done, browser })
+    ctx: &RequestContext<'_>,
+    vault: &CredentialCache,
+    request: &NewConnection,
+) -> Result<Reply<AuthorizationRequest>, Error> {
+    let target = request.connection.as_deref().map_or(Target::Unnamed, Target::Other);
+    ctx.attempt(Operation::on_connection("connect", target), try_to_begin(ctx, vault, request)).await
 }
 
+/// Not a [`RequestContext::transition`]: a repeated request begins a new authorization for the same connection,
+/// because the secrets of the first are not stored.
 async fn try_to_begin(
-    (desk, vault): (&Desk<'_>, &CredentialCache),
-    call: &Call,
-    wanted: &NewConnection,
-    browser: &SecretString,
-) -> Result<ApiResponse, Error> {
-    check_name(wanted.name.as_deref())?;
-    // A provider would ask the owner, not an administrator.
-    let needs_credential = Refusal::Malformed("credential is missing");
-    let (owner, since) = match &call.caller {
-        Caller::User(user) => (user.who.clone(), user.since),
-        Caller::Agent(_) => (call.caller.principal(desk.issuer).ok_or(Refusal::InsufficientScope)?, call.now),
-        Caller::Admin(_) | Caller::Operator => return Err(needs_credential.into()),
-        Caller::Auditor(_) => return Err(Refusal::InsufficientScope.into()),
-    };
-    if wanted.owner.as_ref().is_some_and(|named| *named != owner) {
-        return Err(Refusal::InsufficientScope.into());
-    }
-    let mut work = AuditedTransaction::begin(desk.pool).await?;
-    let before = call.authorize_and_claim(desk, &mut work).await?;
-    let provider = find_provider(work.connection(), &wanted.provider).await?;
-    let provider = provider.open(&vault.keys, work.connection()).await?.provider;
-    let oauth = provider.settings.oauth.as_ref().ok_or(needs_credential)?;
-    let endpoint = oauth.authorization_endpoint.as_deref().ok_or(needs_credential)?;
-    let asked = asked(oauth, wanted.scopes.as_ref())?;
-    // A repeated request begins a new authorization for the same connection, because the secrets of the first are not
-    // stored in the response.
-    let again = before.as_ref().and_then(|done| done.body.get("connection")).and_then(|id| id.as_str());
-    let connection = match (again, &wanted.connection) {
-        (Some(id), _) => id.to_owned(),
+    ctx: &RequestContext<'_>,
+    vault: &CredentialCache,
+    request: &NewConnection,
+) -> Result<Reply<AuthorizationRequest>, Error> {
+    check_name(request.name.as_deref())?;
+    let (owner, owner_authenticated_at) = owner(ctx, request)?;
+    let mut transaction = AuditedTransaction::begin(ctx.pool).await?;
+    let connection = transaction.connection();
+    let before: Option<Reply<StoredRequest>> = ctx.authorize_and_claim(connection).await?;
+    let replayed = before.is_some();
+    let provider = find_provider(connection, &request.provider).await?;
+    let provider = provider.open(&vault.keys, connection).await?.provider;
+    let oauth = provider.settings.oauth.as_ref().ok_or(CREDENTIAL_MISSING)?;
+    let endpoint = oauth.authorization_endpoint.as_deref().ok_or(CREDENTIAL_MISSING)?;
+    let scopes = requested_scopes(oauth, request.scopes.as_ref())?;
+    let id = match (before, &request.connection) {
+        (Some(before), _) => before.value.connection,
         (None, Some(id)) => {
-            again_at(work.connection(), desk, call, (id, &provider.id)).await?;
+            check_reconnectable(ctx, connection, id, &provider.id).await?;
             id.clone()
         }
-        (None, None) => random::id(call.now)?.to_string(),
+        (None, None) => random::id(ctx.now)?.to_string(),
     };
-    let secrets = Secrets { state: random::token()?.into(), verifier: random::token()?.into(), browser };
-    let life = Duration::seconds(desk.config.vault.connect_ttl.into());
+    let secrets = Secrets::generate()?;
+    let life = Duration::seconds(ctx.config.vault.connect_ttl.into());
     let one = PendingAuthorization {
         state: sha256(&[secrets.state.expose_secret().as_bytes()]),
-        connection,
+        connection: id,
         provider: provider.id.clone(),
         owner,
-        name: wanted.name.clone(),
-        scopes: asked,
+        name: request.name.clone(),
+        scopes,
         browser_binding_hash: sha256(&[secrets.browser.expose_secret().as_bytes()]),
-        owner_authenticated_at: since,
+        owner_authenticated_at,
         sealed: Sealed { key: String::new(), text: String::new() },
-        created_at: call.now,
-        expires_at: call.now + life,
+        created_at: ctx.now,
+        expires_at: ctx.now + life,
         attempts: 0,
     };
     let verifier = secrets.verifier.expose_secret().as_bytes();
-    let sealed = vault.keys.seal(work.connection(), &one.aad(Stage::Requested)?, verifier).await?;
+    let sealed = vault.keys.seal(connection, &one.aad(Stage::Requested)?, verifier).await?;
     let one = PendingAuthorization { sealed, ..one };
-    pending_authorization::store::put(work.connection(), &one).await?;
-    let back = redirect_uri(desk.issuer, &one.provider);
-    let url = url(&back, (oauth, endpoint), &one.scopes, &secrets)
+    pending_authorization::store::put(connection, &one).await?;
+    let back = redirect_uri(ctx.issuer, &one.provider);
+    let authorization_url = url(&back, (oauth, endpoint), &one.scopes, &secrets)
         .ok_or_else(|| Fault::new("an authorization endpoint is no URL"))?;
-    let kept = ApiResponse { status: 202, ..ApiResponse::with(json!({"connection": one.connection}))? };
-    if before.is_none() {
-        call.store_response(desk, &mut work, &kept).await?;
+    if !replayed {
+        ctx.store_result(connection, &StoredRequest { connection: one.connection.clone() }).await?;
     }
-    let mut event = about(call.event(Action::ConnectionRequested), &one);
+    let mut event = about(ctx.event(Action::ConnectionRequested), &one);
     event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes,
-                               "reconnects": wanted.connection.is_some()}));
-    work.commit(&[event]).await?;
-    let body =
-        json!({"connection": one.connection, "authorization_url": url, "expires_in": life.whole_seconds()});
-    Ok(ApiResponse { body, replayed: before.is_some(), ..kept })
+                               "reconnects": request.connection.is_some()}));
+    transaction.commit(&[event]).await?;
+    let value = AuthorizationRequest {
+        connection: one.connection,
+        authorization_url,
+        expires_in: life.whole_seconds(),
+        browser: secrets.browser,
+    };
+    Ok(Reply { value, replayed })
 }
 
-/// What will be asked for: what was named, or all that may be, and what is always asked for.
-fn asked(oauth: &OauthSettings, named: Option<&BTreeSet<String>>) -> Result<BTreeSet<String>, Refusal> {
+/// The owner, and when the owner was authenticated.
+fn owner(ctx: &RequestContext<'_>, request: &NewConnection) -> Result<(Principal, OffsetDateTime), Refusal> {
+    let (owner, since) = match &ctx.caller {
+        Caller::User(user) => (user.who.clone(), user.since),
+        Caller::Agent(_) => (ctx.caller.principal(ctx.issuer).ok_or(Refusal::InsufficientScope)?, ctx.now),
+        // A provider would ask the owner, not an administrator.
+        Caller::Admin(_) | Caller::Operator => return Err(CREDENTIAL_MISSING),
+        Caller::Auditor(_) => return Err(Refusal::InsufficientScope),
+    };
+    match &request.owner {
+        Some(named) if *named != owner => Err(Refusal::InsufficientScope),
+        _ => Ok((owner, since)),
+    }
+}
+
+/// The scopes to request: those named, or all declared ones, and those that are always requested.
+fn requested_scopes(
+    oauth: &OauthSettings,
+    named: Option<&BTreeSet<String>>,
+) -> Result<BTreeSet<String>, Refusal> {
     let chosen = match named {
         None => &oauth.scopes,
         Some(named) if !named.is_subset(&oauth.scopes) => return Err(Refusal::ScopeExceedsGrant),
@@ -146,19 +174,17 @@ fn asked(oauth: &OauthSettings, named: Option<&BTreeSet<String>>) -> Result<BTre
 }
 
 /// Checks that a connection can be reconnected at the same provider.
-async fn again_at(
+async fn check_reconnectable(
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
-    call: &Call,
-    (id, provider): (&str, &str),
+    id: &str,
+    provider: &str,
 ) -> Result<(), Error> {
-    let one = lock(connection, desk, call, id).await?;
-    if one.provider != provider {
-        return Err(Refusal::Malformed("The connection is one at another provider").into());
-    }
-    match one.state() {
-        State::Active | State::NeedsReconnect => Ok(()),
-        State::Disconnected => Err(Refusal::ConnectionUnusable(State::Disconnected).into()),
+    let one = lock_connected(ctx, connection, id).await?;
+    if one.provider == provider {
+        Ok(())
+    } else {
+        Err(Refusal::Malformed("The connection is one at another provider").into())
     }
 }
 
@@ -166,7 +192,7 @@ fn url(
     redirect_uri: &str,
     (oauth, endpoint): (&OauthSettings, &str),
     scopes: &BTreeSet<String>,
-    secrets: &Secrets<'_>,
+    secrets: &Secrets,
 ) -> Option<String> {
     let challenge = oauth_client::challenge(secrets.verifier.expose_secret());
     let separator = match oauth.separator {

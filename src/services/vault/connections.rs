@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
@@ -19,11 +19,10 @@ use crate::domain::vault::{self, Connection, Credential, MOST_CREDENTIAL, State,
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::platform::{json, random};
-use crate::protocol::metadata::endpoint;
 use crate::protocol::{oauth_client, scope, trusted_issuer_jwt};
-use crate::services::delegations::Page;
-use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk, Entry, record_refusal};
-use crate::services::transaction::AuditedTransaction;
+use crate::services::page::{Page, PageRequest, cut};
+use crate::services::request_context::RequestContext;
+use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
 
 const MOST_NAME: usize = 100;
 
@@ -59,18 +58,49 @@ pub struct Import {
     password: Option<SecretString>,
 }
 
-/// Query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ListQuery {
-    /// Issuer of the owner; together with `owner_sub`.
-    pub owner_iss: Option<String>,
-    pub owner_sub: Option<String>,
+/// The connections that a caller wants to see.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionQuery {
+    pub owner: Option<Principal>,
     pub provider: Option<String>,
     pub state: Option<State>,
-    pub limit: Option<u32>,
-    /// Cursor from the previous page.
-    pub cursor: Option<String>,
+    pub page: PageRequest,
+}
+
+/// A connection as shown, without its credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionView {
+    pub id: String,
+    pub provider: String,
+    pub owner: Principal,
+    pub name: Option<String>,
+    pub state: State,
+    pub scopes: Option<BTreeSet<String>>,
+    pub expires_at: Option<String>,
+    pub has_refresh_token: bool,
+    pub created_at: String,
+    pub updated_at: String,
+    pub refreshed_at: Option<String>,
+    pub disconnected_at: Option<String>,
+}
+
+impl ConnectionView {
+    pub(super) fn of(one: &Connection) -> Self {
+        Self {
+            id: one.id.clone(),
+            provider: one.provider.clone(),
+            owner: one.owner.clone(),
+            name: one.name.clone(),
+            state: one.state(),
+            scopes: one.scopes.clone(),
+            expires_at: one.expires_at.map(rfc3339),
+            has_refresh_token: one.has_refresh_token,
+            created_at: rfc3339(one.created_at),
+            updated_at: rfc3339(one.updated_at),
+            refreshed_at: one.refreshed_at.map(rfc3339),
+            disconnected_at: one.disconnected_at.map(rfc3339),
+        }
+    }
 }
 
 /// A credential and its properties.
@@ -147,43 +177,39 @@ impl Import {
 
 /// Creates a connection from an imported credential.
 pub async fn create(
-    (desk, vault): (&Desk<'_>, &CredentialCache),
-    call: &Call,
-    wanted: &NewConnection,
-) -> Result<ApiResponse, Error> {
-    let result = try_to_create((desk, vault), call, wanted).await;
-    refused(desk, call, ("create", AuditTarget::Nothing), result).await
+    ctx: &RequestContext<'_>,
+    vault: &CredentialCache,
+    request: &NewConnection,
+) -> Result<Reply<ConnectionView>, Error> {
+    let operation = Operation::on_connection("create", Target::Unnamed);
+    ctx.attempt(operation, try_to_create(ctx, vault, request)).await
 }
 
 async fn try_to_create(
-    (desk, vault): (&Desk<'_>, &CredentialCache),
-    call: &Call,
-    wanted: &NewConnection,
-) -> Result<ApiResponse, Error> {
-    check_name(wanted.name.as_deref())?;
-    let import = wanted.credential.as_ref().ok_or(Refusal::Malformed("credential is missing"))?;
-    if wanted.scopes.is_some() || wanted.connection.is_some() {
+    ctx: &RequestContext<'_>,
+    vault: &CredentialCache,
+    request: &NewConnection,
+) -> Result<Reply<ConnectionView>, Error> {
+    check_name(request.name.as_deref())?;
+    let import = request.credential.as_ref().ok_or(Refusal::Malformed("credential is missing"))?;
+    if request.scopes.is_some() || request.connection.is_some() {
         return Err(Refusal::Malformed("scopes and connection exclude credential").into());
     }
-    let mut work = AuditedTransaction::begin(desk.pool).await?;
-    if let Some(done) = call.authorize_and_claim(desk, &mut work).await? {
-        return Ok(done);
-    }
-    let owner = owner(work.connection(), desk, call, wanted.owner.as_ref()).await?;
-    let provider = find_provider(work.connection(), &wanted.provider).await?;
-    let brought = import.read(provider.settings.kind, call.now)?;
-    let blank = blank(&random::id(call.now)?.to_string(), &provider.id, owner, call.now);
-    let blank = Connection { name: wanted.name.clone(), ..blank };
-    let one = sealed(work.connection(), vault, blank, &brought).await?;
-    vault::store::put(work.connection(), &one).await?;
-    let mut event = about(call, Action::ConnectionCreated, &one);
-    event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes, "how": "import"}));
-    let mut done = ApiResponse::with(view(&Connection { version: 1, ..one.clone() }))?;
-    let location = endpoint(desk.issuer, &format!("/api/v1/connections/{}", one.id));
-    (done.status, done.location) = (201, Some(location));
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    Ok(done)
+    let check = async |connection: &mut PgConnection| {
+        let owner = owner(ctx, connection, request.owner.as_ref()).await?;
+        Ok((owner, find_provider(connection, &request.provider).await?))
+    };
+    let change = async |connection: &mut PgConnection, (owner, provider): (Principal, Provider)| {
+        let brought = import.read(provider.settings.kind, ctx.now)?;
+        let blank = blank(&random::id(ctx.now)?.to_string(), &provider.id, owner, ctx.now);
+        let blank = Connection { name: request.name.clone(), ..blank };
+        let one = sealed(connection, vault, blank, &brought).await?;
+        vault::store::put(connection, &one).await?;
+        let mut event = about(ctx, Action::ConnectionCreated, &one);
+        event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes, "how": "import"}));
+        Ok(Effect::made(ConnectionView::of(&one), event))
+    };
+    ctx.transition(Lock::Shared, check, change).await
 }
 
 /// A connection without a credential.
@@ -239,22 +265,20 @@ pub(super) async fn find_provider(connection: &mut PgConnection, id: &str) -> Re
 
 /// The owner: the caller, or the principal that an administrator names.
 async fn owner(
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
-    call: &Call,
     named: Option<&Principal>,
 ) -> Result<Principal, Error> {
-    if !call.caller.administers() {
-        let own = call.caller.principal(desk.issuer).ok_or(Refusal::InsufficientScope)?;
-        return if named.is_none_or(|named| *named == own) {
-            Ok(own)
-        } else {
-            Err(Refusal::InsufficientScope.into())
+    if !ctx.caller.administers() {
+        let own = ctx.caller.principal(ctx.issuer).ok_or(Refusal::InsufficientScope)?;
+        return match named {
+            Some(named) if *named != own => Err(Refusal::InsufficientScope.into()),
+            _ => Ok(own),
         };
     }
     let named = named.ok_or(Refusal::Malformed("owner is missing"))?;
-    let known = named.iss == desk.issuer
-        || registry::store::load(desk.rows, connection, desk.issuer).await?.issuers.contains_key(&named.iss);
+    let known = named.iss == ctx.issuer
+        || registry::store::load(ctx.rows, connection, ctx.issuer).await?.issuers.contains_key(&named.iss);
     if known && trusted_issuer_jwt::is_name(&named.sub) {
         Ok(named.clone())
     } else {
@@ -262,88 +286,67 @@ async fn owner(
     }
 }
 
-/// The connections that the caller can see, oldest first.
-pub async fn list(desk: &Desk<'_>, call: &Call, query: &ListQuery) -> Result<ApiResponse, Error> {
-    let limit = Page { cursor: None, limit: query.limit }.limit()?;
-    let named = match (&query.owner_iss, &query.owner_sub) {
-        (Some(iss), Some(sub)) => Some(Principal::new(iss, sub)),
-        (None, None) => None,
-        _ => return Err(Refusal::Malformed("owner_iss and owner_sub belong together").into()),
-    };
-    let own = if call.caller.administers() { None } else { call.caller.principal(desk.issuer) };
-    let owner = match (own, named) {
-        (Some(own), Some(named)) if own != named => {
-            return Ok(ApiResponse::with(json!({"items": [], "next": null}))?);
-        }
-        (own, named) => own.or(named),
+/// A page of the connections that the caller can see, oldest first.
+pub async fn list(ctx: &RequestContext<'_>, query: &ConnectionQuery) -> Result<Page<ConnectionView>, Error> {
+    let limit = query.page.limit()?;
+    let own = if ctx.caller.administers() { None } else { ctx.caller.principal(ctx.issuer) };
+    let owner = match (own, &query.owner) {
+        (Some(own), Some(named)) if own != *named => return Ok(Page::empty()),
+        (Some(own), _) => Some(own),
+        (None, named) => named.clone(),
     };
     let filter = Filter { owner, provider: query.provider.clone(), state: query.state };
-    let after = query.cursor.as_deref().unwrap_or_default();
-    let mut connection = desk.pool.acquire().await?;
+    let after = query.page.cursor.as_deref().unwrap_or_default();
+    let mut connection = ctx.pool.acquire().await?;
     let mut found = list::page(&mut connection, &filter, (after, limit + 1)).await?;
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = found.len() > most;
-    found.truncate(most);
-    let next = if more { found.last().map(|one| one.id.clone()) } else { None };
-    let items: Vec<Value> = found.iter().map(view).collect();
-    Ok(ApiResponse::with(json!({"items": items, "next": next}))?)
+    let next = cut(&mut found, limit).map(|one| one.id.clone());
+    Ok(Page { items: found.iter().map(ConnectionView::of).collect(), next })
 }
 
-pub async fn show(desk: &Desk<'_>, call: &Call, id: &str) -> Result<ApiResponse, Error> {
-    let mut connection = desk.pool.acquire().await?;
+pub async fn show(ctx: &RequestContext<'_>, id: &str) -> Result<ConnectionView, Error> {
+    let mut connection = ctx.pool.acquire().await?;
     let found = if is_id(id) { vault::store::find(&mut connection, id).await? } else { None };
-    Ok(ApiResponse::with(view(&visible(desk, call, found)?))?)
+    Ok(ConnectionView::of(&visible(ctx, found)?))
 }
 
 /// Replaces the credential of a connection; the connection's id stays.
 pub async fn rotate(
-    (desk, vault): (&Desk<'_>, &CredentialCache),
-    call: &Call,
-    (id, import): (&str, &Import),
-) -> Result<ApiResponse, Error> {
-    let result = try_to_rotate((desk, vault), call, (id, import)).await;
-    refused(desk, call, ("rotate", AuditTarget::Other(id)), result).await
-}
-
-async fn try_to_rotate(
-    (desk, vault): (&Desk<'_>, &CredentialCache),
-    call: &Call,
-    (id, import): (&str, &Import),
-) -> Result<ApiResponse, Error> {
+    ctx: &RequestContext<'_>,
+    vault: &CredentialCache,
+    id: &str,
+    import: &Import,
+) -> Result<Reply<ConnectionView>, Error> {
+    let check = async |connection: &mut PgConnection| lock_connected(ctx, connection, id).await;
+    let change = async |connection: &mut PgConnection, one: Connection| {
+        let provider = find_provider(connection, &one.provider).await?;
+        let brought = import.read(provider.settings.kind, ctx.now)?;
+        let one = Connection { updated_at: ctx.now, needs_reconnect_at: None, ..one };
+        let one = sealed(connection, vault, one, &brought).await?;
+        vault::store::put(connection, &one).await?;
+        let mut event = about(ctx, Action::ConnectionRotated, &one);
+        event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes, "how": "import"}));
+        Ok(Effect::made(ConnectionView::of(&one), event))
+    };
+    let operation = Operation::on_connection("rotate", Target::Other(id));
     // Under the exclusive authority lock: after the response, no request receives the old credential.
-    let check = async |connection: &mut PgConnection| {
-        let one = lock(connection, desk, call, id).await?;
-        match one.state() {
-            State::Disconnected => Err(Refusal::ConnectionUnusable(State::Disconnected).into()),
-            _ => Ok(one),
-        }
-    };
-    let (mut work, one) = match call.begin_exclusive(desk, check).await? {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, one) => (work, one),
-    };
-    let provider = find_provider(work.connection(), &one.provider).await?;
-    let brought = import.read(provider.settings.kind, call.now)?;
-    let one = Connection { updated_at: call.now, needs_reconnect_at: None, ..one };
-    let one = sealed(work.connection(), vault, one, &brought).await?;
-    vault::store::put(work.connection(), &one).await?;
-    let mut event = about(call, Action::ConnectionRotated, &one);
-    event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes, "how": "import"}));
-    let done = ApiResponse::with(view(&one))?;
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
+    let rotating = ctx.transition(Lock::Exclusive, check, change);
+    let reply = ctx.attempt(operation, rotating).await?;
     vault.opened.invalidate(id);
-    Ok(done)
+    Ok(reply)
 }
 
-pub(super) async fn lock(
+/// Locks a connection that the caller can see and that is not disconnected.
+pub(super) async fn lock_connected(
+    ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    desk: &Desk<'_>,
-    call: &Call,
     id: &str,
 ) -> Result<Connection, Error> {
     let found = if is_id(id) { vault::store::find_for_update(connection, id).await? } else { None };
-    visible(desk, call, found)
+    let one = visible(ctx, found)?;
+    match one.state() {
+        State::Disconnected => Err(Refusal::ConnectionUnusable(State::Disconnected).into()),
+        State::Active | State::NeedsReconnect => Ok(one),
+    }
 }
 
 pub(super) fn is_id(id: &str) -> bool {
@@ -351,31 +354,11 @@ pub(super) fn is_id(id: &str) -> bool {
 }
 
 /// A connection of another owner is reported as not found.
-fn visible(desk: &Desk<'_>, call: &Call, found: Option<Connection>) -> Result<Connection, Error> {
-    let may = |one: &Connection| call.caller.administers() || call.caller.is(&one.owner, desk.issuer);
+fn visible(ctx: &RequestContext<'_>, found: Option<Connection>) -> Result<Connection, Error> {
+    let may = |one: &Connection| ctx.caller.administers() || ctx.caller.is(&one.owner, ctx.issuer);
     found.filter(may).ok_or(Error::Refused(Refusal::NotFound))
 }
 
-pub(super) fn about(call: &Call, action: Action, one: &Connection) -> Event {
-    Event { subject: Some(one.owner.clone()), target: Some(one.id.clone()), ..call.event(action) }
-}
-
-pub(super) async fn refused(
-    desk: &Desk<'_>,
-    call: &Call,
-    made: (&'static str, AuditTarget<'_>),
-    result: Result<ApiResponse, Error>,
-) -> Result<ApiResponse, Error> {
-    record_refusal(desk, call, (Action::ConnectionRefused, made), result).await
-}
-
-/// A connection as shown, without its credential.
-pub(super) fn view(one: &Connection) -> Value {
-    let at = |instant: Option<OffsetDateTime>| instant.map(rfc3339);
-    json!({
-        "id": one.id, "provider": one.provider, "owner": one.owner, "name": one.name, "state": one.state(),
-        "scopes": one.scopes, "expires_at": at(one.expires_at), "has_refresh_token": one.has_refresh_token,
-        "created_at": rfc3339(one.created_at), "updated_at": rfc3339(one.updated_at),
-        "refreshed_at": at(one.refreshed_at), "disconnected_at": at(one.disconnected_at),
-    })
+pub(super) fn about(ctx: &RequestContext<'_>, action: Action, one: &Connection) -> Event {
+    Event { subject: Some(one.owner.clone()), target: Some(one.id.clone()), ..ctx.event(action) }
 }

@@ -1,101 +1,118 @@
 //! Providers at the management API: administrators declare providers; every caller can list them.
 
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
-use super::connections::refused;
-use super::providers::{ProviderDeclaration, prepare, view};
-use super::put_provider::put;
-use crate::domain::audit::Action;
-use crate::domain::provider;
-use crate::domain::refusal::{Error, Refusal};
-use crate::domain::vault::credential_cache::CredentialCache;
-use crate::platform::fault::Fault;
-use crate::services::apply::{Change, Line};
-use crate::services::request_context::{ApiResponse, AuditTarget, Call, Desk, Entry};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::PgConnection;
 
-/// Result of a declaration.
-#[derive(Debug)]
-pub enum Declared {
-    Done(ApiResponse),
-    /// The declaration is invalid; with the reason in words.
-    Unusable(String),
+use super::providers::{ProviderDeclaration, ResolvedProvider, prepare};
+use super::put_provider::put;
+use crate::domain::audit::Action;
+use crate::domain::provider::{self, Kind, Settings};
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::vault::credential_cache::CredentialCache;
+use crate::services::apply::{Change, DeclarationResult, Line};
+use crate::services::request_context::RequestContext;
+use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
+
+/// A declared provider, without its secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeclaredProvider {
+    pub change: Change,
+    pub id: String,
+    pub settings: Settings,
 }
 
-/// The refusal of an invalid declaration.
-pub const UNUSABLE: Refusal = Refusal::Malformed("The declaration cannot be used");
+/// A provider as shown, without its secret.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProviderView {
+    pub id: String,
+    #[serde(flatten)]
+    pub settings: Settings,
+}
+
+/// The members of a provider that an owner needs to connect.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProviderSummary {
+    pub id: String,
+    pub name: String,
+    pub kind: Kind,
+    pub scopes: Option<BTreeSet<String>>,
+}
+
+/// All providers, as the caller may see them.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum ProviderList {
+    Whole { items: Vec<ProviderView> },
+    Summaries { items: Vec<ProviderSummary> },
+}
 
 /// Completes a declaration from the provider's metadata, and stores it. After the response, no request uses the old
 /// settings.
 pub async fn declare(
-    (desk, vault): (&Desk<'_>, &CredentialCache),
-    call: &Call,
+    ctx: &RequestContext<'_>,
+    vault: &CredentialCache,
     declared: ProviderDeclaration,
-) -> Result<Declared, Error> {
+) -> Result<DeclarationResult<DeclaredProvider>, Error> {
     let id = declared.id.clone();
-    let mut why = None;
-    let result = try_to_declare((desk, vault), call, declared, &mut why).await;
-    let result = refused(desk, call, ("declare a provider", AuditTarget::Other(&id)), result).await;
-    match (result, why) {
-        (Err(Error::Refused(_)), Some(why)) => Ok(Declared::Unusable(why)),
-        (result, _) => result.map(Declared::Done),
-    }
+    let operation = Operation::on_connection("declare a provider", Target::Other(&id));
+    let mut problem = None;
+    let result = ctx.attempt(operation, try_to_declare(ctx, vault, declared, &mut problem)).await;
+    DeclarationResult::new(result, problem)
 }
 
 async fn try_to_declare(
-    (desk, vault): (&Desk<'_>, &CredentialCache),
-    call: &Call,
+    ctx: &RequestContext<'_>,
+    vault: &CredentialCache,
     declared: ProviderDeclaration,
-    why: &mut Option<String>,
-) -> Result<ApiResponse, Error> {
-    if !call.caller.administers() {
-        return Err(Refusal::InsufficientScope.into());
-    }
-    let ready = match prepare(&vault.outbound, declared).await {
-        Ok(ready) => ready,
+    problem: &mut Option<String>,
+) -> Result<Reply<DeclaredProvider>, Error> {
+    ctx.caller.require_administrator()?;
+    let resolved: ResolvedProvider = match prepare(&vault.outbound, declared).await {
+        Ok(resolved) => resolved,
         Err(fault) => {
-            *why = Some(fault.to_string());
-            return Err(UNUSABLE.into());
+            *problem = Some(fault.to_string());
+            return Err(DeclarationResult::<DeclaredProvider>::REFUSAL.into());
         }
     };
-    let ready = &ready;
+    let resolved = &resolved;
     let check = async |connection: &mut PgConnection| {
-        let old = provider::store::find(connection, &ready.id).await?;
-        if old.is_some_and(|old| !ready.is_like(&old)) {
+        let old = provider::store::find(connection, &resolved.id).await?;
+        if old.is_some_and(|old| !resolved.is_like(&old)) {
             return Err(Refusal::Malformed("A provider keeps its kind: declare another one").into());
         }
         Ok(())
     };
-    let mut work = match call.begin_exclusive(desk, check).await? {
-        Entry::Before(done) => return Ok(done),
-        Entry::Now(work, ()) => work,
+    let change = async |connection: &mut PgConnection, ()| {
+        let members = put(connection, &vault.keys, resolved, ctx.now).await?;
+        let change = Line::of("provider", &resolved.id, members).change;
+        let value = DeclaredProvider { change, id: resolved.id.clone(), settings: resolved.settings.clone() };
+        if change == Change::Unchanged {
+            return Ok(Effect::Unneeded(value));
+        }
+        let mut event = ctx.event(Action::ProviderChanged);
+        event.target = Some(resolved.id.clone());
+        event.detail = Some(json!({"change": change}));
+        Ok(Effect::made(value, event))
     };
-    let members = put(work.connection(), &vault.keys, ready, call.now).await?;
-    let change = Line::of("provider", &ready.id, members).change;
-    let mut done = ApiResponse::with(ready.view()?)?;
-    done.status = if change == Change::Create { 201 } else { 200 };
-    if change == Change::Unchanged {
-        return Ok(done);
-    }
-    let mut event = call.event(Action::ProviderChanged);
-    event.target = Some(ready.id.clone());
-    event.detail = Some(json!({"change": change}));
-    call.store_response(desk, &mut work, &done).await?;
-    work.commit(&[event]).await?;
-    Ok(done)
+    ctx.transition(Lock::Exclusive, check, change).await
 }
 
-/// All providers: full settings without secrets for administrators; for other callers, the members needed to connect.
-pub async fn providers(desk: &Desk<'_>, call: &Call) -> Result<ApiResponse, Error> {
-    let mut connection = desk.pool.acquire().await?;
-    let found = provider::store::list(&mut connection).await?;
-    let items = found.iter().map(|one| {
-        let whole = view(&one.id, &one.settings)?;
-        let settings = &one.settings;
-        let scopes = settings.oauth.as_ref().map(|oauth| &oauth.scopes);
-        let part = json!({"id": one.id, "name": settings.name, "kind": settings.kind, "scopes": scopes});
-        Ok(if call.caller.administers() { whole } else { part })
-    });
-    let items = items.collect::<Result<Vec<Value>, Fault>>()?;
-    Ok(ApiResponse::with(json!({"items": items}))?)
+/// All providers: full settings for administrators; for other callers, the members needed to connect.
+pub async fn providers(ctx: &RequestContext<'_>) -> Result<ProviderList, Error> {
+    let mut connection = ctx.pool.acquire().await?;
+    let found = provider::store::list(&mut connection).await?.into_iter();
+    if ctx.caller.administers() {
+        let items = found.map(|one| ProviderView { id: one.id, settings: one.settings });
+        return Ok(ProviderList::Whole { items: items.collect() });
+    }
+    let summary = |one: provider::Provider| ProviderSummary {
+        id: one.id,
+        name: one.settings.name,
+        kind: one.settings.kind,
+        scopes: one.settings.oauth.map(|oauth| oauth.scopes),
+    };
+    Ok(ProviderList::Summaries { items: found.map(summary).collect() })
 }

@@ -20,12 +20,15 @@ mod retrieval;
 mod retrieve;
 
 pub use self::callback::{AuthorizationResponse, CallbackPage, CallbackParams, finish, handle_callback};
+pub use self::code_exchange::{ConnectedAccount, ConnectionOrigin};
 pub use self::connect::{AuthorizationRequest, begin};
-pub use self::connections::{Import, ListQuery, NewConnection, create, list, rotate, show};
-pub use self::declare::{Declared, UNUSABLE, declare, providers};
-pub use self::disconnect::{disconnect, purge};
+pub use self::connections::{
+    ConnectionQuery, ConnectionView, Import, NewConnection, create, list, rotate, show,
+};
+pub use self::declare::{DeclaredProvider, ProviderList, ProviderView, declare, providers};
+pub use self::disconnect::{Disconnection, disconnect, purge};
 pub use self::exchange::{VaultExchangeRequest, exchange};
-pub use self::providers::{ProviderDeclaration, ResolvedProvider, prepare, view as provider_view};
+pub use self::providers::{ProviderDeclaration, ResolvedProvider, prepare};
 pub use self::proxy::{ProxyRequest, ProxyResponse, call};
 pub(super) use self::put_provider::{prepare_all, put as put_provider};
 pub use self::rekey::{Rekeyed, rekey};

@@ -7,7 +7,6 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::discover::discover;
 use crate::domain::client::AuthMethod;
@@ -350,19 +349,6 @@ impl ResolvedProvider {
     pub(super) fn into_oauth(self) -> Option<OauthSettings> {
         self.settings.oauth
     }
-
-    pub fn view(&self) -> Result<Value, Fault> {
-        view(&self.id, &self.settings)
-    }
-}
-
-/// A provider as shown, without its secret.
-pub fn view(id: &str, settings: &Settings) -> Result<Value, Fault> {
-    let mut value = serde_json::to_value(settings).context("writing a provider")?;
-    if let Value::Object(members) = &mut value {
-        members.insert("id".into(), id.into());
-    }
-    Ok(value)
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub struct ProxyResponse {
 /// A refusal, recorded if the token's delegation is known.
 pub async fn call(
     app: &Arc<App>,
-    (presented, at): (&PresentedAccessToken, (&str, &str)),
+    presented: &PresentedAccessToken,
     onward: ProxyRequest<'_>,
     origin: Origin,
     now: OffsetDateTime,
@@ -67,7 +67,7 @@ pub async fn call(
     if onward.length.is_some_and(|length| length > settings.proxy_max_request_bytes) {
         return Err(Refusal::TooLarge.into());
     }
-    let mut context = agent_token::authenticate(app, (presented, at), origin, now).await?;
+    let mut context = agent_token::authenticate(app, presented, origin, now).await?;
     let target = onward.target;
     context.event.action = Action::VaultProxyCalled;
     context.event.detail =

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -44,8 +44,15 @@ pub struct RetrievalRequest<'a> {
 pub enum RetrievedCredential {
     /// For whoever holds the connection to us: a JSON document, cleared after use.
     Open(Zeroizing<Vec<u8>>),
-    /// A JWE to the agent's own key, with the connection's id.
-    Sealed(Value),
+    Sealed(SealedCredential),
+}
+
+#[derive(Debug, Serialize)]
+pub struct SealedCredential {
+    /// A JWE to the agent's own key.
+    pub sealed: String,
+    /// Id of the connection.
+    pub connection: String,
 }
 
 /// The response document; it never contains a refresh token.
@@ -68,12 +75,12 @@ struct Taken<'a> {
 /// A refusal, recorded if the token's delegation is known.
 pub async fn retrieve(
     app: &Arc<App>,
-    (presented, at): (&PresentedAccessToken, (&str, &str)),
+    presented: &PresentedAccessToken,
     asked: RetrievalRequest<'_>,
     origin: Origin,
     now: OffsetDateTime,
 ) -> Result<RetrievedCredential, Error> {
-    let mut context = agent_token::authenticate(app, (presented, at), origin, now).await?;
+    let mut context = agent_token::authenticate(app, presented, origin, now).await?;
     if asked.form == DeliveryForm::Sealed && !context.key.can_decrypt() {
         return Err(context.refuse(app, asked.connection, Refusal::KeyCannotDecrypt).await);
     }
@@ -84,7 +91,8 @@ pub async fn retrieve(
         DeliveryForm::Open => Ok(RetrievedCredential::Open(document)),
         DeliveryForm::Sealed => {
             let sealed = context.key.seal(&document)?;
-            Ok(RetrievedCredential::Sealed(json!({"sealed": sealed, "connection": opened.connection.id})))
+            let connection = opened.connection.id.clone();
+            Ok(RetrievedCredential::Sealed(SealedCredential { sealed, connection }))
         }
     }
 }

@@ -11,7 +11,7 @@ use super::moves::{Ask, By, To, Want, Which};
 use super::rules::*;
 use crate::support::Answer;
 use crate::support::agent::{ACCESS_TOKEN, Agent as Client, Auth, JWT};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::world::{IDP, World};
 
 /// A result; the error describes a disagreement in words.

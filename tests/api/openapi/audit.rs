@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Held, Who};
-use crate::support::desk::Api;
+use crate::support::management::Api;
 
 /// Sends every kind of audit query.
 pub(super) async fn the_log_is_asked(held: &Held<'_>) {

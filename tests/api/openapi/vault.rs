@@ -6,7 +6,7 @@ use super::{Held, Who, id_of, until_throttled};
 use crate::support::Answer;
 use crate::support::agent::ACCESS_TOKEN;
 use crate::support::contract::Contract;
-use crate::support::desk::Api;
+use crate::support::management::Api;
 use crate::support::vault::{VaultWorld, alice, names};
 
 const VAULT_TOKEN: &str = "urn:actchain:params:oauth:token-type:vault-token";

@@ -9,7 +9,7 @@ use time::Duration;
 
 use super::Answer;
 use super::agent::{Agent, Auth};
-use super::desk::Api;
+use super::management::Api;
 use super::world::{IDP, World};
 
 /// Pseudorandom numbers that are the same in every run.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
-use super::desk::Api;
+use super::management::Api;
 use super::world::{CALENDAR, MAIL, World};
 use super::{Answer, Server, claims_of};
 

@@ -4,7 +4,7 @@ use actchain::platform::clock::{from_seconds, rfc3339};
 use serde_json::{Value, json};
 
 use super::agent::{Agent, Auth, JWT, Request};
-use super::desk::Api;
+use super::management::Api;
 use super::world::{CALENDAR, IDP, MAIL, World};
 use super::{Answer, Server};
 

@@ -4,10 +4,10 @@
 pub mod agent;
 pub mod audit;
 pub mod contract;
-pub mod desk;
 pub mod ends;
 pub mod interrupt;
 pub mod life;
+pub mod management;
 pub mod provider;
 pub mod refill;
 pub mod vault;
@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use actchain::app::App;
+use actchain::domain::audit::Origin;
 use actchain::domain::ledger::{Entry, Guards, Write};
 use actchain::http::HttpServer;
 use actchain::platform::clock::{Clock, from_seconds};
@@ -28,9 +29,10 @@ use actchain::platform::jose::SealingKey;
 use actchain::platform::local_postgres::{Cluster, Durability};
 use actchain::platform::secret::MasterKey;
 use actchain::services::apply::{Request, apply, read_all};
-use actchain::services::request_context::{Call, Desk};
+use actchain::services::caller::Caller;
+use actchain::services::request_context::RequestContext;
 use actchain::services::{delegations, keys, principals, seal_rows};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::OnceCell;
@@ -151,7 +153,7 @@ impl Server {
         let manifest =
             read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
         let request = Request::apply_all(manifest);
-        let applied = apply(&Desk::of(&self.app), Some(&self.app.vault), request, self.clock.now()).await;
+        let applied = apply(&self.operator(), Some(&self.app.vault), request).await;
         applied.map_err(|fault| fault.to_string())?;
         self.app.refresh_registry().await.map_err(|fault| fault.to_string())
     }
@@ -168,25 +170,21 @@ impl Server {
         self.clock.shift(time::Duration::seconds(seconds));
     }
 
-    /// The management API for an operator with a shell.
-    pub fn desk(&self) -> Desk<'_> {
-        Desk::of(&self.app)
-    }
-
-    pub fn operator(&self) -> Call {
-        Call::of_operator(self.clock.now())
+    /// A request of an operator with a shell.
+    pub fn operator(&self) -> RequestContext<'_> {
+        RequestContext::new(&self.app, Caller::Operator, Origin::default(), self.clock.now())
     }
 
     pub async fn revoke(&self, id: &str) -> Value {
-        delegations::revoke(&self.desk(), &self.operator(), id, Some("enough")).await.unwrap().body
+        json!(delegations::revoke(&self.operator(), id, Some("enough")).await.unwrap().value)
     }
 
     pub async fn disable(&self, client_id: &str) -> Value {
-        principals::disable(&self.desk(), &self.operator(), client_id).await.unwrap().body
+        json!(principals::disable(&self.operator(), client_id).await.unwrap().value)
     }
 
     pub async fn enable(&self, client_id: &str) -> Value {
-        principals::enable(&self.desk(), &self.operator(), client_id).await.unwrap().body
+        json!(principals::enable(&self.operator(), client_id).await.unwrap().value)
     }
 
     /// A database connection with all rights, to read or change stored rows.

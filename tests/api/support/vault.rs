@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Answer;
 use super::agent::{ACCESS_TOKEN, Agent, JWT};
-use super::desk::Api;
+use super::management::Api;
 use super::world::{IDP, MAIL, World};
 
 /// A world whose agents may use the vault, with providers of three kinds.

@@ -28,7 +28,7 @@ use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::jose::SealingKey;
 use crate::platform::private_file;
-use crate::services::request_context::Desk;
+use crate::services::request_context::RequestContext;
 
 const EVENTS: &str = "events.jsonl";
 /// The file with the signed checkpoint and cosignatures.
@@ -87,15 +87,15 @@ struct Extract {
 /// A fault if several issuers have such a user, there are more than 100,000 events, or files cannot be written. Then
 /// no folder is created.
 pub async fn gather(
-    desk: &Desk<'_>,
+    ctx: &RequestContext<'_>,
     seal: &SealingKey,
-    (options, folder): (&EvidenceOptions, &Path),
-    now: OffsetDateTime,
+    options: &EvidenceOptions,
+    folder: &Path,
 ) -> Result<Written, Fault> {
     check_empty(folder)?;
-    let note = checkpoint(desk.pool, seal, desk.issuer, now).await?;
+    let note = checkpoint(ctx.pool, seal, ctx.issuer, ctx.now).await?;
     let size = super::verify::size_of(&note).ok_or_else(|| Fault::new("a checkpoint without a size"))?;
-    let mut connection = desk.pool.acquire().await?;
+    let mut connection = ctx.pool.acquire().await?;
     let search_range = search::search_range(&mut connection).await?;
     let search_range = SearchRange { indexed: search_range.indexed.min(size), size, ..search_range };
     let mut events =
@@ -115,7 +115,7 @@ pub async fn gather(
     let mut files: Vec<(&str, String)> = derive(&about, &found)?.into_iter().collect();
     files.push((EVENTS, events_file(&mut connection, about, (&found, &note)).await?));
     files.push((CHECKPOINT, with_witnesses(&mut connection, size, note).await?));
-    files.push((KEYS, published_keys(&mut connection, desk.issuer).await?));
+    files.push((KEYS, published_keys(&mut connection, ctx.issuer).await?));
     write(folder, &files)?;
     let txns: BTreeSet<&str> = found.iter().filter_map(|one| one.event.get("txn")?.as_str()).collect();
     Ok(Written {

@@ -1,0 +1,105 @@
+//! Ends of tasks: deactivates ephemeral agents and revokes their delegations.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
+use sqlx::postgres::PgPool;
+use time::OffsetDateTime;
+
+use super::caller::Caller;
+use super::delegations::{Affected, count_affected};
+use super::request_context::RequestContext;
+use super::transaction::{AuditedTransaction, Authorized};
+use super::transition::{Effect, Lock, Operation, Reply};
+use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::delegation::impact::RevocationScope;
+use crate::domain::refusal::{Error, Refusal};
+use crate::domain::row_mac::RowMac;
+use crate::domain::{client, delegation};
+use crate::platform::fault::Fault;
+
+/// Maximum number of agents that one run of the sweep deactivates.
+const MAX_SWEPT: i64 = 500;
+
+/// A task whose ephemeral agents were deactivated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskEnd {
+    pub task_id: String,
+    /// Number of agents.
+    pub ended: usize,
+    /// Client ids of the agents.
+    pub agents: Vec<String>,
+    /// `None` if they could not be counted.
+    pub affected: Option<Affected>,
+}
+
+/// Ends a task: deactivates its ephemeral agents and revokes their delegations. Users and agents end only the agents
+/// that they created; administrators and operators end all agents of the task.
+pub async fn end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Reply<TaskEnd>, Error> {
+    ctx.attempt(Operation::on_other("end a task", task_id), try_to_end_task(ctx, task_id)).await
+}
+
+async fn try_to_end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Reply<TaskEnd>, Error> {
+    let owner = match &ctx.caller {
+        Caller::Admin(..) | Caller::Operator => None,
+        Caller::User(_) | Caller::Agent(..) => ctx.caller.principal(ctx.issuer),
+        Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
+    };
+    let check = async |connection: &mut PgConnection| {
+        let agents = client::store::of_task(connection, task_id, owner.as_ref()).await?;
+        if agents.is_empty() { Err(Refusal::NotFound.into()) } else { Ok(agents) }
+    };
+    let mut revoked = Vec::new();
+    let change = async |connection: &mut PgConnection, agents: Vec<(String, String)>| {
+        let (ids, delegations): (Vec<String>, Vec<String>) = agents.into_iter().unzip();
+        let agents = client::changes::mark_ended(ctx.rows, connection, &ids, ctx.now).await?;
+        let reason = "its task ended";
+        revoked =
+            delegation::transitions::mark_all_revoked(connection, &delegations, reason, ctx.now).await?;
+        let mut events = Vec::new();
+        for path in delegation::store::all_paths(ctx.rows, connection, &revoked).await? {
+            let mut event = ctx.event_about(Action::DelegationRevoked, &path);
+            event.detail = Some(json!({"reason": reason, "task_id": task_id}));
+            events.push(event);
+        }
+        events.extend(agents.iter().map(|client_id| Event {
+            target: Some(client_id.clone()),
+            detail: Some(json!({"task_id": task_id})),
+            ..ctx.event(Action::AgentDeactivated)
+        }));
+        let ended = agents.len();
+        Ok(Effect::Made {
+            value: TaskEnd { task_id: task_id.to_owned(), ended, agents, affected: None },
+            events,
+        })
+    };
+    let mut reply = ctx.transition(Lock::Exclusive, check, change).await?;
+    if !reply.replayed {
+        reply.value.affected = count_affected(ctx, &RevocationScope::Delegations(&revoked)).await;
+        ctx.update_stored_result(&reply.value).await;
+    }
+    Ok(reply)
+}
+
+/// Deactivates ephemeral agents whose delegation has ended, and returns their number. Cleanup only: such agents are
+/// refused already.
+pub async fn sweep_agents(pool: &PgPool, rows: &RowMac, now: OffsetDateTime) -> Result<usize, Fault> {
+    let mut connection = pool.acquire().await?;
+    let orphans = client::store::orphans(&mut connection, now, MAX_SWEPT).await?;
+    drop(connection);
+    if orphans.is_empty() {
+        return Ok(0);
+    }
+    let mut transaction = AuditedTransaction::begin_exclusive(pool, Authorized::without_request()).await?;
+    let ended = client::changes::mark_ended(rows, transaction.connection(), &orphans, now).await?;
+    if ended.is_empty() {
+        return Ok(0);
+    }
+    let event = |client_id: &String| Event {
+        target: Some(client_id.clone()),
+        ..Event::new(now, Action::AgentDeactivated, Actor::server())
+    };
+    let events: Vec<Event> = ended.iter().map(event).collect();
+    transaction.commit(&events).await?;
+    Ok(ended.len())
+}

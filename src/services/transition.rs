@@ -1,0 +1,221 @@
+//! How an operation of the management API changes something: re-checks the caller, answers repeated requests from
+//! their stored results, takes the lock, writes the change with its events, and records refusals.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::request_context::RequestContext;
+use super::transaction::{AuditedTransaction, Authorized};
+use crate::domain::audit::{Action, Event};
+use crate::domain::delegation;
+use crate::domain::idempotency::{self, Claim};
+use crate::domain::refusal::{Error, Refusal};
+use crate::platform::fault::{Context as _, Fault};
+
+/// Maximum length of a recorded name, in bytes. A longer text could be a token and is not recorded.
+const MAX_TARGET: usize = 128;
+
+/// The result of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply<T> {
+    pub value: T,
+    /// Whether the value is the stored result of an earlier request with the same idempotency key.
+    pub replayed: bool,
+}
+
+impl<T> From<T> for Reply<T> {
+    fn from(value: T) -> Self {
+        Self { value, replayed: false }
+    }
+}
+
+/// An operation as its refusal is recorded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operation<'a> {
+    /// `detail.operation` of the event.
+    pub(super) name: &'static str,
+    /// Action of the event.
+    pub(super) refused: Action,
+    pub(super) target: Target<'a>,
+}
+
+impl<'a> Operation<'a> {
+    /// An operation on a delegation, by its id as the caller sent it.
+    pub(super) fn on_delegation(name: &'static str, id: &'a str) -> Self {
+        Self { name, refused: Action::DelegationRefused, target: Target::Delegation(id) }
+    }
+
+    /// An operation on a connection of the vault.
+    pub(super) fn on_connection(name: &'static str, target: Target<'a>) -> Self {
+        Self { name, refused: Action::ConnectionRefused, target }
+    }
+
+    /// An operation of an administrator on what an id names.
+    pub(super) fn on_other(name: &'static str, id: &'a str) -> Self {
+        Self { name, refused: Action::DelegationRefused, target: Target::Other(id) }
+    }
+}
+
+/// The target of an operation, as named by the caller.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// No target was named.
+    Unnamed,
+    /// A delegation, or the parent of a delegation to be created.
+    Delegation(&'a str),
+    Other(&'a str),
+}
+
+/// The authority lock that a change needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lock {
+    /// The change ends no authority.
+    Shared,
+    /// The change ends authority: meanwhile no server records anything.
+    Exclusive,
+}
+
+/// The outcome of the work in a transition.
+#[derive(Debug)]
+pub(super) enum Effect<T> {
+    /// Something was written; with at least one event that describes it.
+    Made { value: T, events: Vec<Event> },
+    /// Nothing had to be written: the transaction is rolled back, and no result is stored.
+    Unneeded(T),
+}
+
+impl<T> Effect<T> {
+    pub(super) fn made(value: T, event: Event) -> Self {
+        Self::Made { value, events: vec![event] }
+    }
+}
+
+impl RequestContext<'_> {
+    /// Runs an operation and records its refusal. Refusals that only concern the polling rate are not recorded.
+    pub(super) async fn attempt<T>(
+        &self,
+        operation: Operation<'_>,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let result = work.await;
+        if let Err(Error::Refused(refusal)) = &result
+            && !matches!(refusal, Refusal::RateLimited | Refusal::SlowDown)
+        {
+            self.record_refusal(operation, *refusal).await?;
+        }
+        result
+    }
+
+    /// Changes something in one transaction. `check` decides whether the caller is allowed and finds what is to be
+    /// changed; `change` writes. For [`Lock::Exclusive`], `check` runs before the lock is taken, and again under the
+    /// lock, where its result counts: a request that the first check refuses has not taken the lock.
+    ///
+    /// # Errors
+    /// The errors of `check` and `change`; then nothing is changed.
+    pub(super) async fn transition<C, T: Serialize + DeserializeOwned>(
+        &self,
+        lock: Lock,
+        check: impl AsyncFn(&mut PgConnection) -> Result<C, Error>,
+        change: impl AsyncFnOnce(&mut PgConnection, C) -> Result<Effect<T>, Error>,
+    ) -> Result<Reply<T>, Error> {
+        let mut transaction = match lock {
+            Lock::Shared => AuditedTransaction::begin(self.pool).await?,
+            Lock::Exclusive => {
+                let mut unlocked = AuditedTransaction::begin_unlocked(self.pool).await?;
+                if let Some(replay) = self.authorize_and_claim(unlocked.connection()).await? {
+                    return Ok(replay);
+                }
+                let (authorized, _) = Authorized::by(check(unlocked.connection())).await?;
+                unlocked.abandon().await?;
+                AuditedTransaction::begin_exclusive(self.pool, authorized).await?
+            }
+        };
+        if let Some(replay) = self.authorize_and_claim(transaction.connection()).await? {
+            return Ok(replay);
+        }
+        let found = check(transaction.connection()).await?;
+        match change(transaction.connection(), found).await? {
+            Effect::Unneeded(value) => Ok(value.into()),
+            Effect::Made { value, events } => {
+                self.store_result(transaction.connection(), &value).await?;
+                transaction.commit(&events).await?;
+                Ok(value.into())
+            }
+        }
+    }
+
+    /// Re-checks, inside the transaction, that the caller is still active, then claims the idempotency key until
+    /// commit or rollback. For a repeated request, returns the stored result.
+    pub(super) async fn authorize_and_claim<T: DeserializeOwned>(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Option<Reply<T>>, Error> {
+        self.require_active(connection).await?;
+        let Some(key) = &self.idempotency_key else { return Ok(None) };
+        let caller = self.caller.key(self.issuer);
+        match idempotency::store::claim(connection, &caller, key, self.now).await? {
+            Claim::New => Ok(None),
+            Claim::Reused => Err(Refusal::IdempotencyReused.into()),
+            Claim::Repeated(stored) => {
+                let value = serde_json::from_str(&stored).context("reading a stored result")?;
+                Ok(Some(Reply { value, replayed: true }))
+            }
+        }
+    }
+
+    /// Re-checks, inside the transaction, that the caller is still active.
+    pub(super) async fn require_active(&self, connection: &mut PgConnection) -> Result<(), Error> {
+        match self.caller.is_active(self.rows, connection, self.now).await? {
+            true => Ok(()),
+            false => Err(Refusal::AccessTokenInvalid.into()),
+        }
+    }
+
+    /// Stores the result in the transaction of the change, for repeated requests.
+    pub(super) async fn store_result(
+        &self,
+        connection: &mut PgConnection,
+        value: &impl Serialize,
+    ) -> Result<(), Fault> {
+        let Some(key) = &self.idempotency_key else { return Ok(()) };
+        let text = serde_json::to_string(value).context("writing a result")?;
+        idempotency::store::put_result(connection, &self.caller.key(self.issuer), key, &text).await
+    }
+
+    /// Stores the result again, with what became known only after the commit. The change is effective, so a failure
+    /// is only logged.
+    pub(super) async fn update_stored_result(&self, value: &impl Serialize) {
+        let updating = async {
+            let mut connection = self.pool.acquire().await?;
+            self.store_result(&mut connection, value).await
+        };
+        if let Err(fault) = updating.await {
+            tracing::warn!(error = %fault, "a stored result was not completed");
+        }
+    }
+
+    async fn record_refusal(&self, operation: Operation<'_>, refusal: Refusal) -> Result<(), Fault> {
+        let mut transaction = AuditedTransaction::begin(self.pool).await?;
+        let path = match operation.target {
+            Target::Delegation(id) => {
+                delegation::store::path(self.rows, transaction.connection(), id).await?
+            }
+            Target::Unnamed | Target::Other(_) => None,
+        };
+        let mut event = match &path {
+            Some(path) => self.event_about(operation.refused, path),
+            None => Event { subject: self.caller.principal(self.issuer), ..self.event(operation.refused) },
+        }
+        .refused(refusal);
+        let named = match operation.target {
+            Target::Unnamed => None,
+            Target::Delegation(text) | Target::Other(text) => Some(text),
+        };
+        let is_name = |text: &&str| text.len() <= MAX_TARGET && !text.chars().any(char::is_control);
+        event.target = named.filter(is_name).map(str::to_owned);
+        event.detail = Some(json!({"operation": operation.name, "state": refusal.state()}));
+        transaction.commit(&[event]).await
+    }
+}
