@@ -104,10 +104,7 @@ pub(super) struct ImportArgs {
 }
 
 fn state(text: &str) -> Result<State, String> {
-    let all = [State::Active, State::NeedsReconnect, State::Disconnected];
-    all.into_iter()
-        .find(|state| state.name() == text)
-        .ok_or_else(|| "a state is active, needs_reconnect or disconnected".to_owned())
+    text.parse().map_err(|_| "a state is active, needs_reconnect or disconnected".to_owned())
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {

@@ -159,11 +159,8 @@ impl Limits {
     }
 }
 
-fn state(text: &str) -> Result<State, String> {
-    let all = [State::Requested, State::Active, State::Expired, State::Revoked];
-    all.into_iter()
-        .find(|state| state.name() == text)
-        .ok_or_else(|| "a state is requested, active, expired or revoked".to_owned())
+pub(super) fn state(text: &str) -> Result<State, String> {
+    text.parse().map_err(|_| "a state is requested, active, expired or revoked".to_owned())
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {

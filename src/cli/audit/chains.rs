@@ -31,7 +31,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "TIME", conflicts_with = "txn")]
     to: Option<String>,
     /// Only chains whose delegation is now requested, active, expired or revoked
-    #[arg(long, value_parser = state, conflicts_with = "txn")]
+    #[arg(long, value_parser = crate::cli::delegation::state, conflicts_with = "txn")]
     state: Option<State>,
     /// The order of the chains: newest or oldest first
     #[arg(long, default_value = "newest", value_parser = order)]
@@ -44,12 +44,6 @@ pub(in crate::cli) struct Args {
     cursor: Option<String>,
     #[arg(long)]
     json: bool,
-}
-
-fn state(name: &str) -> Result<State, String> {
-    let all = [State::Requested, State::Active, State::Expired, State::Revoked];
-    let found = all.into_iter().find(|state| state.name() == name);
-    found.ok_or_else(|| "a state is requested, active, expired or revoked".to_owned())
 }
 
 fn order(name: &str) -> Result<Order, String> {

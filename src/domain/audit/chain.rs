@@ -35,8 +35,9 @@ pub enum HopKind {
 }
 
 /// Whether the key of a hop is the expected key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum KeyContinuity {
     Consistent,
     /// The client proved no key.
@@ -47,11 +48,7 @@ pub enum KeyContinuity {
 
 impl KeyContinuity {
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Consistent => "consistent",
-            Self::NoKey => "no_key",
-            Self::KeyMismatch => "key_mismatch",
-        }
+        self.into()
     }
 }
 

@@ -55,12 +55,27 @@ impl AuthMethod {
 }
 
 /// A grant type that a client may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::IntoStaticStr,
+    strum::EnumString,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Grant {
     /// RFC 6749 §4.4.
     #[serde(rename = "client_credentials")]
     ClientCredentials,
     /// RFC 8693.
+    #[strum(serialize = "token-exchange")]
     #[serde(rename = "token-exchange", alias = "urn:ietf:params:oauth:grant-type:token-exchange")]
     TokenExchange,
 }
@@ -68,14 +83,11 @@ pub enum Grant {
 impl Grant {
     /// The short name, as stored and shown.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::ClientCredentials => "client_credentials",
-            Self::TokenExchange => "token-exchange",
-        }
+        self.into()
     }
 
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::ClientCredentials, Self::TokenExchange].into_iter().find(|grant| grant.name() == name)
+        name.parse().ok()
     }
 }
 

@@ -26,9 +26,21 @@ use crate::platform::clock::rfc3339;
 use crate::platform::jose::PublicKey;
 use crate::protocol::authorization_details::Details;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    sqlx::Type,
+    strum::IntoStaticStr,
+    strum::EnumString,
+)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// The delegator has not approved the delegation, or has not confirmed a new key.
     Requested,
@@ -42,12 +54,7 @@ pub enum State {
 impl State {
     /// The name on the wire and in the database.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Requested => "requested",
-            Self::Active => "active",
-            Self::Expired => "expired",
-            Self::Revoked => "revoked",
-        }
+        self.into()
     }
 }
 

@@ -24,9 +24,21 @@ const FIRST_PAUSE: Duration = Duration::seconds(5);
 const LONGEST_PAUSE: Duration = Duration::hours(1);
 
 /// Format of the events that a sink receives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::IntoStaticStr,
+    strum::EnumString,
+)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "SinkFormat")]
+#[strum(serialize_all = "snake_case")]
 pub enum Format {
     /// The event's document as recorded.
     Json,
@@ -39,16 +51,12 @@ pub enum Format {
 impl Format {
     /// Its name, as stored and shown.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Json => "json",
-            Self::Ocsf => "ocsf",
-            Self::Cef => "cef",
-        }
+        self.into()
     }
 
     /// Reads a stored name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Json, Self::Ocsf, Self::Cef].into_iter().find(|format| format.name() == name)
+        name.parse().ok()
     }
 
     /// The media type of a body, and the body.

@@ -24,8 +24,11 @@ use crate::platform::secret;
 use crate::protocol::authorization_details::Detail;
 
 /// Derived from the facts of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum State {
     /// The credential can be retrieved.
     Active,
@@ -38,11 +41,7 @@ pub enum State {
 impl State {
     /// The name on the wire.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::NeedsReconnect => "needs_reconnect",
-            Self::Disconnected => "disconnected",
-        }
+        self.into()
     }
 }
 

@@ -42,12 +42,8 @@ fn number(text: Option<String>) -> Result<Option<usize>, Refusal> {
 }
 
 fn state(text: Option<String>) -> Result<Option<State>, Refusal> {
-    let known = |text: String| {
-        let name = serde_json::Value::String(text);
-        serde_json::from_value(name)
-            .map_err(|_| Refusal::Malformed("state is requested, active, expired or revoked"))
-    };
-    text.map(known).transpose()
+    let unknown = |_| Refusal::Malformed("state is requested, active, expired or revoked");
+    text.map(|text| text.parse().map_err(unknown)).transpose()
 }
 
 fn read_query(known: &AuthenticatedRequest<'_>, with_state: WithState) -> Result<AuditQuery, HttpError> {

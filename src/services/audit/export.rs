@@ -28,7 +28,8 @@ use crate::services::transaction::AuditedTransaction;
 /// Number of events per read.
 const PIECE: u64 = 512;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum Format {
     /// JSON Lines that verify offline.
     Jsonl,
@@ -39,16 +40,12 @@ pub enum Format {
 
 impl Format {
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Jsonl, Self::Csv, Self::Sarif].into_iter().find(|format| format.name() == name)
+        name.parse().ok()
     }
 
     /// Name of the format and file extension.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Jsonl => "jsonl",
-            Self::Csv => "csv",
-            Self::Sarif => "sarif",
-        }
+        self.into()
     }
 
     pub fn media_type(self) -> &'static str {
