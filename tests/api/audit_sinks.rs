@@ -267,10 +267,10 @@ async fn two_servers_deliver_once_each_and_a_dead_one_is_followed() {
 
     // A server that died in the middle: it has the lease, and its last delivery is not recorded.
     let mut sql = world.server.sql().await;
-    let lease = uuid::Uuid::from_u128(7);
+    let lease = store::Lease { sink: "siem", id: uuid::Uuid::from_u128(7) };
     let now = world.server.clock.now();
-    let span = time::Duration::seconds(30);
-    assert!(store::mark_leased(&mut sql, ("siem", lease), (now, span)).await.unwrap().is_some());
+    let until = now + time::Duration::seconds(30);
+    assert!(store::mark_leased(&mut sql, lease, now, until).await.unwrap().is_some());
     sqlx::query("UPDATE audit_sink SET cursor = cursor - 1").execute(&mut sql).await.unwrap();
     deliver::run(other, "siem").await.unwrap();
     assert_eq!(receiver.seqs().await.len() as u64, size, "its lease holds");

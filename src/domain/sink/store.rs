@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Format, Sink};
@@ -126,29 +126,64 @@ pub async fn due(connection: &mut PgConnection, now: OffsetDateTime) -> Result<V
     Ok(ids.bind(now).fetch_all(connection).await?)
 }
 
+/// The lease of one process on a sink.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease<'a> {
+    /// Id of the sink.
+    pub sink: &'a str,
+    pub id: Uuid,
+}
+
+/// How far a sink has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// `seq` of the next event.
+    pub cursor: u64,
+    /// When the event before the cursor was delivered, if it was delivered now.
+    pub delivered_at: Option<OffsetDateTime>,
+}
+
+/// A delivery that failed and will be repeated.
+#[derive(Debug, Clone, Copy)]
+pub struct FailedAttempt<'a> {
+    /// Number of attempts for this event.
+    pub attempts: u32,
+    pub error: &'a str,
+    pub next_attempt_at: OffsetDateTime,
+}
+
+/// An event that is not delivered.
+#[derive(Debug, Clone, Copy)]
+pub struct Undelivered<'a> {
+    pub seq: u64,
+    pub attempts: u32,
+    pub error: &'a str,
+}
+
 /// Leases a sink; `None` if another process has the lease, or the sink is disabled.
 pub async fn mark_leased(
     connection: &mut PgConnection,
-    (id, lease): (&str, Uuid),
-    (now, span): (OffsetDateTime, Duration),
+    lease: Lease<'_>,
+    now: OffsetDateTime,
+    until: OffsetDateTime,
 ) -> Result<Option<Sink>, Fault> {
     let row: Option<Row> = sqlx::query_as(
         "UPDATE audit_sink SET lease = $2, lease_until = $4
          WHERE id = $1 AND disabled_at IS NULL AND (lease_until IS NULL OR lease_until <= $3) RETURNING *",
     )
-    .bind(id)
-    .bind(lease)
+    .bind(lease.sink)
+    .bind(lease.id)
     .bind(now)
-    .bind(now + span)
+    .bind(until)
     .fetch_optional(connection)
     .await?;
     row.map(Sink::try_from).transpose()
 }
 
-pub async fn mark_released(connection: &mut PgConnection, id: &str, lease: Uuid) -> Result<(), Fault> {
+pub async fn mark_released(connection: &mut PgConnection, lease: Lease<'_>) -> Result<(), Fault> {
     sqlx::query("UPDATE audit_sink SET lease = NULL, lease_until = NULL WHERE id = $1 AND lease = $2")
-        .bind(id)
-        .bind(lease)
+        .bind(lease.sink)
+        .bind(lease.id)
         .execute(connection)
         .await?;
     Ok(())
@@ -158,8 +193,8 @@ pub async fn mark_released(connection: &mut PgConnection, id: &str, lease: Uuid)
 /// sink is disabled.
 pub async fn mark_delivered(
     connection: &mut PgConnection,
-    (id, lease): (&str, Uuid),
-    (cursor, delivered): (u64, Option<OffsetDateTime>),
+    lease: Lease<'_>,
+    progress: Progress,
     until: OffsetDateTime,
 ) -> Result<Option<Sink>, Fault> {
     let row: Option<Row> = sqlx::query_as(
@@ -170,10 +205,10 @@ pub async fn mark_delivered(
              delivered_at = coalesce($4, delivered_at), cursor = $3, lease_until = $5
          WHERE id = $1 AND lease = $2 AND disabled_at IS NULL RETURNING *",
     )
-    .bind(id)
-    .bind(lease)
-    .bind(number(cursor))
-    .bind(delivered)
+    .bind(lease.sink)
+    .bind(lease.id)
+    .bind(number(progress.cursor))
+    .bind(progress.delivered_at)
     .bind(until)
     .fetch_optional(connection)
     .await?;
@@ -183,18 +218,17 @@ pub async fn mark_delivered(
 /// Stores a failed attempt and the time of the next one.
 pub async fn mark_failed(
     connection: &mut PgConnection,
-    (id, lease): (&str, Uuid),
-    (attempts, next): (u32, OffsetDateTime),
-    error: &str,
+    lease: Lease<'_>,
+    attempt: FailedAttempt<'_>,
 ) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE audit_sink SET attempts = $3, next_attempt_at = $4, last_error = $5 WHERE id = $1 AND lease = $2",
     )
-    .bind(id)
-    .bind(lease)
-    .bind(i32::try_from(attempts).unwrap_or(i32::MAX))
-    .bind(next)
-    .bind(error)
+    .bind(lease.sink)
+    .bind(lease.id)
+    .bind(i32::try_from(attempt.attempts).unwrap_or(i32::MAX))
+    .bind(attempt.next_attempt_at)
+    .bind(attempt.error)
     .execute(connection)
     .await?;
     Ok(())
@@ -228,8 +262,8 @@ pub struct DeadLetter {
 /// Stores a dead letter, or adds the attempts to a stored one.
 pub async fn put_dead_letter(
     connection: &mut PgConnection,
-    (id, seq): (&str, u64),
-    (attempts, error): (u32, &str),
+    id: &str,
+    event: Undelivered<'_>,
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
     sqlx::query(
@@ -239,9 +273,9 @@ pub async fn put_dead_letter(
              replay = false",
     )
     .bind(id)
-    .bind(number(seq))
-    .bind(i32::try_from(attempts).unwrap_or(i32::MAX))
-    .bind(error)
+    .bind(number(event.seq))
+    .bind(i32::try_from(event.attempts).unwrap_or(i32::MAX))
+    .bind(event.error)
     .bind(now)
     .execute(connection)
     .await?;
@@ -252,13 +286,14 @@ pub async fn put_dead_letter(
 pub async fn dead_letters(
     connection: &mut PgConnection,
     id: &str,
-    (after, most): (Option<u64>, i64),
+    after: Option<u64>,
+    limit: i64,
 ) -> Result<Vec<DeadLetter>, Fault> {
     let letters = sqlx::query_as(
         "SELECT seq, attempts, error, at, replay FROM audit_dead_letter
          WHERE sink = $1 AND seq > $2 ORDER BY seq LIMIT $3",
     );
-    Ok(letters.bind(id).bind(after.map_or(-1, number)).bind(most).fetch_all(connection).await?)
+    Ok(letters.bind(id).bind(after.map_or(-1, number)).bind(limit).fetch_all(connection).await?)
 }
 
 pub async fn count_dead_letters(connection: &mut PgConnection, id: &str) -> Result<i64, Fault> {

@@ -4,11 +4,12 @@
 use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
-use uuid::Uuid;
 
 use crate::app::App;
 use crate::domain::audit::{self, Action, Actor, Event, partitions};
+use crate::domain::sink::store::{FailedAttempt, Lease, Progress, Undelivered};
 use crate::domain::sink::{SigningSecrets, Sink, pause, store};
 use crate::platform::fault::Fault;
 use crate::platform::outbound::WebhookRequest;
@@ -36,34 +37,44 @@ pub async fn due(app: &App, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
 /// Delivers to one sink until no event is left, a delivery fails, or the turn ends.
 pub async fn run(app: &App, id: &str) -> Result<(), Fault> {
     let now = app.clock.now();
-    let lease = random::id(now)?;
+    let lease = Lease { sink: id, id: random::id(now)? };
     let mut connection = app.pool.acquire().await?;
-    let Some(sink) = store::mark_leased(&mut connection, (id, lease), (now, LEASE)).await? else {
+    let Some(sink) = store::mark_leased(&mut connection, lease, now, now + LEASE).await? else {
         return Ok(());
     };
     drop(connection);
     let done = DeliveryRun { app, id, lease }.run(sink).await;
     let mut connection = app.pool.acquire().await?;
-    store::mark_released(&mut connection, id, lease).await?;
+    store::mark_released(&mut connection, lease).await?;
     done
 }
 
 struct DeliveryRun<'a> {
     app: &'a App,
     id: &'a str,
-    lease: Uuid,
+    lease: Lease<'a>,
 }
 
 /// Result of a delivery.
 enum Attempt {
     Accepted,
     Gone,
-    Refused {
-        error: String,
-        status: Option<u16>,
-        /// Seconds until a retry, from `Retry-After` (RFC 9110 §10.2.3).
-        retry_after: Option<u64>,
-    },
+    Refused(Failure),
+}
+
+/// Why a delivery failed.
+struct Failure {
+    error: String,
+    status: Option<u16>,
+    /// Seconds until a retry, from `Retry-After` (RFC 9110 §10.2.3).
+    retry_after: Option<u64>,
+}
+
+impl Failure {
+    /// A failure without a response.
+    fn without_response(error: String) -> Self {
+        Self { error, status: None, retry_after: None }
+    }
 }
 
 impl DeliveryRun<'_> {
@@ -88,12 +99,12 @@ impl DeliveryRun<'_> {
         &self,
         sink: &mut Sink,
         cursor: u64,
-        delivered: Option<OffsetDateTime>,
+        delivered_at: Option<OffsetDateTime>,
     ) -> Result<ControlFlow<()>, Fault> {
         let mut connection = self.app.pool.acquire().await?;
         let until = self.app.clock.now() + LEASE;
-        let ours = (self.id, self.lease);
-        match store::mark_delivered(&mut connection, ours, (cursor, delivered), until).await? {
+        let progress = Progress { cursor, delivered_at };
+        match store::mark_delivered(&mut connection, self.lease, progress, until).await? {
             Some(now) => {
                 *sink = now;
                 Ok(ControlFlow::Continue(()))
@@ -116,15 +127,15 @@ impl DeliveryRun<'_> {
                     let event = serde_json::from_str(document).unwrap_or_default();
                     self.send(sink, document, &event).await?
                 }
-                None => Attempt::Refused { error: "archived".into(), status: None, retry_after: None },
+                None => Attempt::Refused(Failure::without_response("archived".into())),
             };
             let mut connection = self.app.pool.acquire().await?;
             match sent {
                 Attempt::Accepted => store::remove_dead_letter(&mut connection, self.id, seq).await?,
                 Attempt::Gone => return self.gone().await,
-                Attempt::Refused { error, .. } => {
-                    let now = self.app.clock.now();
-                    store::put_dead_letter(&mut connection, (self.id, seq), (1, &error), now).await?;
+                Attempt::Refused(Failure { error, .. }) => {
+                    let event = Undelivered { seq, attempts: 1, error: &error };
+                    store::put_dead_letter(&mut connection, self.id, event, self.app.clock.now()).await?;
                 }
             }
             drop(connection);
@@ -162,9 +173,7 @@ impl DeliveryRun<'_> {
             let flow = match self.send(sink, &document, &event).await? {
                 Attempt::Accepted => self.advance(sink, seq + 1, Some(self.app.clock.now())).await?,
                 Attempt::Gone => self.gone().await?,
-                Attempt::Refused { error, status, retry_after } => {
-                    self.refused(sink, (seq, &event), (&error, status), retry_after).await?
-                }
+                Attempt::Refused(failure) => self.refused(sink, seq, &event, failure).await?,
             };
             if flow == ControlFlow::Break(()) {
                 return Ok(ControlFlow::Break(()));
@@ -179,13 +188,8 @@ impl DeliveryRun<'_> {
     async fn skip_archived(&self, sink: &mut Sink, first_available: u64) -> Result<ControlFlow<()>, Fault> {
         let now = self.app.clock.now();
         let mut work = AuditedTransaction::begin(&self.app.pool).await?;
-        let advanced = store::mark_delivered(
-            work.connection(),
-            (self.id, self.lease),
-            (first_available, None),
-            now + LEASE,
-        )
-        .await?;
+        let progress = Progress { cursor: first_available, delivered_at: None };
+        let advanced = store::mark_delivered(work.connection(), self.lease, progress, now + LEASE).await?;
         let Some(advanced) = advanced else { return Ok(ControlFlow::Break(())) };
         let mut event = Event::new(now, Action::SinkDeadLetter, Actor::server());
         event.target = Some(self.id.to_owned());
@@ -213,14 +217,14 @@ impl DeliveryRun<'_> {
         Ok(match self.app.vault.outbound.deliver(&sink.url, delivery).await {
             Ok(response) if (200..300).contains(&response.status) => Attempt::Accepted,
             Ok(response) if response.status == GONE => Attempt::Gone,
-            Ok(response) => Attempt::Refused {
+            Ok(response) => Attempt::Refused(Failure {
                 error: format!("status {}", response.status),
                 status: Some(response.status),
                 retry_after: response.retry_after,
-            },
+            }),
             Err(fault) => {
-                let error: String = fault.to_string().chars().take(MAX_ERROR_CHARS).collect();
-                Attempt::Refused { error, status: None, retry_after: None }
+                let error = fault.to_string().chars().take(MAX_ERROR_CHARS).collect();
+                Attempt::Refused(Failure::without_response(error))
             }
         })
     }
@@ -236,11 +240,10 @@ impl DeliveryRun<'_> {
     async fn refused(
         &self,
         sink: &mut Sink,
-        (seq, event): (u64, &Value),
-        (error, status): (&str, Option<u16>),
-        retry_after: Option<u64>,
+        seq: u64,
+        event: &Value,
+        failure: Failure,
     ) -> Result<ControlFlow<()>, Fault> {
-        let now = self.app.clock.now();
         // Events between the last delivered event and this one do not match the filter; the cursor passes them.
         if seq > sink.cursor && self.advance(sink, seq, None).await? == ControlFlow::Break(()) {
             return Ok(ControlFlow::Break(()));
@@ -249,44 +252,65 @@ impl DeliveryRun<'_> {
         metrics::counter!("actchain_sink_failures_total").increment(1);
         if attempts < self.app.config.audit.sink_attempts {
             let [chance] = random::bytes::<1>()?;
-            let next = now + pause(attempts, chance, retry_after);
+            let next_attempt_at = self.app.clock.now() + pause(attempts, chance, failure.retry_after);
+            let attempt = FailedAttempt { attempts, error: &failure.error, next_attempt_at };
             let mut connection = self.app.pool.acquire().await?;
-            store::mark_failed(&mut connection, (self.id, self.lease), (attempts, next), error).await?;
+            store::mark_failed(&mut connection, self.lease, attempt).await?;
             return Ok(ControlFlow::Break(()));
         }
-        self.dead_letter(sink, (seq, event), (attempts, error, status), now).await
-    }
-
-    /// Stores the event as a dead letter, so that later events can be delivered.
-    async fn dead_letter(
-        &self,
-        sink: &mut Sink,
-        (seq, event): (u64, &Value),
-        (attempts, error, status): (u32, &str, Option<u16>),
-        now: OffsetDateTime,
-    ) -> Result<ControlFlow<()>, Fault> {
-        let ours = (self.id, self.lease);
+        let undelivered = Undelivered { seq, attempts, error: &failure.error };
         // A failed delivery of a dead-letter event records no further event: two failing sinks would otherwise cause
         // events without end.
-        if event.get("action").and_then(Value::as_str) == Some(Action::SinkDeadLetter.name()) {
-            let mut silent = self.app.pool.begin().await?;
-            store::put_dead_letter(&mut silent, (self.id, seq), (attempts, error), now).await?;
-            let advanced = store::mark_delivered(&mut silent, ours, (seq + 1, None), now + LEASE).await?;
-            let Some(advanced) = advanced else { return Ok(ControlFlow::Break(())) };
-            silent.commit().await?;
-            *sink = advanced;
-            return Ok(ControlFlow::Continue(()));
-        }
-        let mut work = AuditedTransaction::begin(&self.app.pool).await?;
-        store::put_dead_letter(work.connection(), (self.id, seq), (attempts, error), now).await?;
-        let advanced = store::mark_delivered(work.connection(), ours, (seq + 1, None), now + LEASE).await?;
+        let advanced = match event.get("action").and_then(Value::as_str) {
+            Some(action) if action == Action::SinkDeadLetter.name() => {
+                self.dead_letter_silently(undelivered).await?
+            }
+            _ => self.dead_letter(undelivered, failure.status).await?,
+        };
         let Some(advanced) = advanced else { return Ok(ControlFlow::Break(())) };
-        let mut event = Event::new(now, Action::SinkDeadLetter, Actor::server());
-        event.target = Some(self.id.to_owned());
-        event.detail = Some(json!({"seq": seq, "attempts": attempts, "status": status}));
-        work.commit(&[event]).await?;
         *sink = advanced;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Stores the event as a dead letter, so that later events can be delivered. `None` if the lease is lost.
+    async fn dead_letter(
+        &self,
+        undelivered: Undelivered<'_>,
+        status: Option<u16>,
+    ) -> Result<Option<Sink>, Fault> {
+        let now = self.app.clock.now();
+        let mut work = AuditedTransaction::begin(&self.app.pool).await?;
+        let Some(advanced) = self.put_aside(work.connection(), undelivered, now).await? else {
+            return Ok(None);
+        };
+        let mut event = Event::new(now, Action::SinkDeadLetter, Actor::server());
+        event.target = Some(self.id.to_owned());
+        event.detail =
+            Some(json!({"seq": undelivered.seq, "attempts": undelivered.attempts, "status": status}));
+        work.commit(&[event]).await?;
+        Ok(Some(advanced))
+    }
+
+    /// Like [`Self::dead_letter`], without an event.
+    async fn dead_letter_silently(&self, undelivered: Undelivered<'_>) -> Result<Option<Sink>, Fault> {
+        let mut silent = self.app.pool.begin().await?;
+        let advanced = self.put_aside(&mut silent, undelivered, self.app.clock.now()).await?;
+        if advanced.is_some() {
+            silent.commit().await?;
+        }
+        Ok(advanced)
+    }
+
+    /// Stores a dead letter and moves the cursor past it.
+    async fn put_aside(
+        &self,
+        connection: &mut PgConnection,
+        undelivered: Undelivered<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Option<Sink>, Fault> {
+        store::put_dead_letter(connection, self.id, undelivered, now).await?;
+        let progress = Progress { cursor: undelivered.seq + 1, delivered_at: None };
+        store::mark_delivered(connection, self.lease, progress, now + LEASE).await
     }
 
     async fn gone(&self) -> Result<ControlFlow<()>, Fault> {

@@ -174,7 +174,7 @@ pub async fn dead_letters(
     require_reader(ctx)?;
     let mut connection = ctx.pool.acquire().await?;
     store::find(&mut connection, id).await?.ok_or(Refusal::NotFound)?;
-    let mut letters = store::dead_letters(&mut connection, id, (after, PAGE + 1)).await?;
+    let mut letters = store::dead_letters(&mut connection, id, after, PAGE + 1).await?;
     let next = cut(&mut letters, PAGE).map(|last| last.seq);
     let items = letters.into_iter().map(|one| DeadLetterView {
         seq: one.seq,
