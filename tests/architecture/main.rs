@@ -1,0 +1,121 @@
+//! Checks the three rules at the top of `src/lib.rs`, and conventions that the compiler cannot check:
+//!
+//! 1. Arrows point down: a floor refers to itself and to the floors that [`FLOORS`] names for it.
+//! 2. No circles between files.
+//! 3. Every write is a service and ends in an event: a function that writes is called with the connection of an
+//!    `AuditedTransaction`, also in a closure (`calls.rs`). [`UNAUDITED`] has the exceptions.
+//! 4. No tuple parameters, no boolean parameters, at most five parameters, no `Result<Result<…>>`.
+//! 5. A file says what it promises, and has at most [`MOST_LINES`] lines above its tests.
+//! 6. A crate of [`OWNERS`] is used in its folder only. What an RFC says is pure.
+//! 7. Commands print in one place. Each promise of SECURITY.md names its tests.
+//!
+//! The code is read with `syn`, and paths are followed through imports and re-exports (`code.rs`, `visitor.rs`). Types are
+//! not known: a method is found by its name. Code under `#[cfg(test)]` is left out. What breaks rules 2 and 4 today is in
+//! `debt.txt`, which only shrinks.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod calls;
+mod circles;
+mod code;
+mod debt;
+mod examples;
+mod promises;
+mod references;
+mod rules;
+mod signatures;
+mod syntax;
+mod visitor;
+mod writes;
+
+/// The crates by name, with their first file. The others follow from `mod`.
+const ROOTS: [(&str, &str); 2] = [("actchain", "src/lib.rs"), ("main", "src/main.rs")];
+
+/// From the bottom up: what a floor may refer to besides itself. Modules of `actchain` without the name of the crate. Entry
+/// points do not refer to each other, except the command line, which starts the other two.
+const FLOORS: [(&str, &[&str]); 9] = [
+    ("platform", &[]),
+    (PROTOCOL, &["platform"]),
+    ("domain", &["platform", PROTOCOL]),
+    ("app", &["platform", PROTOCOL, "domain"]),
+    ("services", &["platform", PROTOCOL, "domain", "app"]),
+    ("http", &["platform", PROTOCOL, "domain", "app", "services"]),
+    ("jobs", &["platform", PROTOCOL, "domain", "app", "services"]),
+    ("cli", &["platform", PROTOCOL, "domain", "app", "services", "http", "jobs"]),
+    ("main", &["cli"]),
+];
+
+const PROTOCOL: &str = "protocol";
+
+/// The floors of stores, and the floor of services, which alone may call what writes.
+const STORES: [&str; 2] = ["domain", "platform"];
+const SERVICES: &str = "services";
+
+/// Functions that write without an `AuditedTransaction`: what they write by (`SQL` is a statement of their own), and why.
+#[rustfmt::skip]
+const UNAUDITED: &[(&str, &str, &str)] = &[
+    ("services::transaction::AuditedTransaction::commit", "raise_epoch append", "the transaction itself"),
+    ("domain::ledger::batch::record", "insert load_snapshot write append_at", "appends the events of its entries"),
+    ("services::audit::archive::try_forget", "mark_archived append drop_partition", "appends its event under the lock of the head"),
+    ("services::audit::archive::archive_partition", "forget_postings", "index of events that were archived with an event"),
+    ("services::audit::checkpoint::checkpoint_on", "insert_checkpoint", "signs the events and is none"),
+    ("services::audit::archive::checkpoint_line_at", "insert_checkpoint", "signs the events and is none"),
+    ("services::audit::index::run_once", "index_next_block", "the index follows from the events"),
+    ("services::audit::index::open_partition", "open", "where events are kept; none depends on it"),
+    ("services::expiry::record", "mark_revoked_by_ancestor", "the log has the revocation of the ancestor"),
+    ("services::request_context::RequestContext::update_stored_result", "store_result", "a count, after the commit of the change"),
+    ("services::register_server::register_server", "put", "where the server listens; gives no authority"),
+    ("services::sinks::deliver::run", "mark_leased mark_released", "the lease of a sink"),
+    ("services::sinks::deliver::DeliveryRun::advance", "mark_delivered", "the cursor of a sink"),
+    ("services::sinks::deliver::DeliveryRun::replay", "remove_dead_letter put_dead_letter", "a second delivery, asked for with an event"),
+    ("services::sinks::deliver::DeliveryRun::refused", "mark_failed", "when to deliver again"),
+    ("services::sinks::deliver::DeliveryRun::dead_letter", "put_dead_letter mark_delivered", "two failing sinks would cause events without end"),
+    ("services::vault::refresh::fresh", "mark_leased mark_released", "the lease of a connection"),
+    ("services::vault::refresh::attempt", "mark_extended", "the lease of a connection"),
+    ("services::vault::refresh::rest", "mark_resting", "when to call the provider again"),
+    ("services::vault::refresh::reject", "mark_rejected", "the next retrieval renews the credential"),
+    ("services::vault::disconnect::revoke_at_provider", "mark_resting", "when to call the provider again"),
+    ("domain::status::store::next_block", "SQL", "a sequence; unused numbers mean nothing"),
+    ("jobs::sweep::run_once", "forget", "deletes what has expired"),
+    ("platform::db::MIGRATIONS", "SQL", "tables, before there is a log"),
+    ("platform::local_postgres::postmaster::Postmaster::make_database", "SQL", "a database, before there is a log"),
+    ("cli::backup::ROLE", "SQL", "a role, before there is a log"),
+];
+
+/// Functions whose writes a search by name has missed. Rule 3 has to see them.
+const WRITERS: [&str; 10] = [
+    "domain::client::changes::put_keys",
+    "domain::client::changes::put_removed_keys",
+    "domain::principal::store::put_revocation",
+    "domain::idempotency::store::put_result",
+    "domain::sink::store::put_dead_letter",
+    "domain::audit::partitions::open",
+    "domain::audit::partitions::drop_partition",
+    "domain::audit::partitions::forget_postings",
+    "domain::audit::index::index_next_block",
+    "domain::ledger::sweep::forget",
+];
+
+/// Crates that only one folder may use.
+const OWNERS: [(&str, &[&str]); 8] = [
+    ("actix_web", &["src/http/"]),
+    ("jsonwebtoken", &["src/platform/jose/"]),
+    ("josekit", &["src/platform/jose/"]),
+    ("p256", &["src/platform/jose/"]),
+    ("curve25519_dalek", &["src/platform/jose/"]),
+    ("reqwest", &["src/platform/outbound/", "src/cli/demo"]),
+    ("clap", &["src/cli/", "src/main.rs"]),
+    ("governor", &["src/domain/rate_limit.rs"]),
+];
+
+/// What the protocol does without, besides `async`.
+const IMPURE: [&[&str]; 5] = [&["sqlx"], &["tokio"], &["std", "fs"], &["std", "env"], &["Clock"]];
+
+/// The most lines of a file above its tests.
+const MOST_LINES: usize = 400;
