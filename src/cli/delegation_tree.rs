@@ -72,7 +72,7 @@ fn is_root(one: &Value) -> bool {
 /// An incomplete tree would seem complete, so too many delegations are refused.
 fn drawable(found: &[Value]) -> Result<(), Refusal> {
     if found.len() > MOST {
-        return Err(Refusal::Malformed("There is too much to draw: name a delegation further down"));
+        return Err(Refusal::Malformed("The tree is too large to draw: name a descendant"));
     }
     Ok(())
 }

@@ -76,8 +76,8 @@ fn refused(refusal: Refusal, detail: Option<&str>) -> HttpResponse {
     let code = refusal.code_for_resource();
     let pointed = |pointer| {
         let detail = match refusal {
-            Refusal::ExceedsParent(_) => "This is wider than it may be",
-            _ => "This name is not declared",
+            Refusal::ExceedsParent(_) => "The value exceeds the limit",
+            _ => "No resource declares the name",
         };
         [PointedError { detail, pointer }]
     };

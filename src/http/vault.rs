@@ -121,7 +121,10 @@ pub(super) async fn declare(incoming: ManagementRequest, id: Path<String>) -> Ht
     serve(incoming, async |known| {
         let mut declaration: ProviderDeclaration = known.read()?;
         if declaration.names_a_file() || !declaration.id.is_empty() {
-            return Err(Refusal::Malformed("id is told by the path, and client_secret by itself").into());
+            return Err(Refusal::Malformed(
+                "id belongs in the path, and client_secret is a member of its own",
+            )
+            .into());
         }
         declaration.id = id.into_inner();
         match vault::declare(&known.context, &known.app.vault, declaration).await? {

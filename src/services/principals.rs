@@ -264,7 +264,7 @@ impl KeyChange {
 fn check_thumbprint(jkt: &str) -> Result<(), Refusal> {
     let fits =
         jkt.len() == 43 && jkt.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    if fits { Ok(()) } else { Err(Refusal::Malformed("This is no thumbprint of a key")) }
+    if fits { Ok(()) } else { Err(Refusal::Malformed("The value is not a thumbprint of a key")) }
 }
 
 /// Restores a removed key. Only operators can, so that a stolen administrator token cannot restore a stolen key.

@@ -67,7 +67,7 @@ impl Filter {
             return Ok(false);
         };
         if value.is_empty() || value.len() > MAX_VALUE_BYTES || value.chars().any(char::is_control) {
-            return Err(Refusal::Malformed("A filter has a value that nothing in the log has"));
+            return Err(Refusal::Malformed("A filter value is empty, too long, or has control characters"));
         }
         if name == "outcome" && !matches!(value, "success" | "refused") {
             return Err(Refusal::Malformed("outcome is success or refused"));

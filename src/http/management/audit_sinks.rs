@@ -40,7 +40,7 @@ pub(in crate::http) async fn declare(incoming: ManagementRequest, id: Path<Strin
     serve(incoming, async |known| {
         let mut declaration: SinkDeclaration = known.read()?;
         if !declaration.id.is_empty() {
-            return Err(Refusal::Malformed("id is told by the path").into());
+            return Err(Refusal::Malformed("id belongs in the path").into());
         }
         declaration.id = id.into_inner();
         match sinks::declare(&known.context, &known.app.vault, &declaration).await? {

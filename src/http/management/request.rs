@@ -142,7 +142,7 @@ impl AuthenticatedRequest<'_> {
         let mut parameters = BTreeMap::new();
         for (name, value) in pairs {
             if parameters.insert(name, value).is_some() {
-                return Err(Refusal::Malformed("The query names something twice"));
+                return Err(Refusal::Malformed("A query parameter is repeated"));
             }
         }
         Ok(parameters)

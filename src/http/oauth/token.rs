@@ -99,7 +99,7 @@ fn of_the_vault(params: &Params, most_targets: usize) -> Result<(PresentedToken,
         "delegation_id",
     ];
     if others.iter().any(|name| !params.all(name).is_empty()) {
-        return Err(Refusal::Malformed("A token of the vault is asked for by authorization_details alone"));
+        return Err(Refusal::Malformed("A request for a stored credential has authorization_details only"));
     }
     let details = wanted(params, most_targets)?.details.ok_or(Refusal::AuthorizationDetailsMalformed)?;
     Ok((subject, details))

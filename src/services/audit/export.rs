@@ -124,7 +124,7 @@ pub async fn begin(
     let size = note.lines().nth(1).and_then(|size| size.parse().ok());
     let size: u64 = size.ok_or_else(|| Fault::new("a checkpoint without a size"))?;
     if options.from > size {
-        return Err(Refusal::Malformed("from_seq is behind the end of the log").into());
+        return Err(Refusal::Malformed("from_seq is after the end of the log").into());
     }
     if !matches!(ctx.caller, Caller::Operator) {
         let mut work = AuditedTransaction::begin(ctx.pool).await?;

@@ -90,12 +90,13 @@ impl AuditQuery {
 
     fn after(&self, of: &str) -> Result<Option<u64>, Refusal> {
         let Some(cursor) = &self.cursor else { return Ok(None) };
-        let (seq, query) = cursor.split_once('.').ok_or(Refusal::Malformed("cursor is none of ours"))?;
-        let seq = seq.parse().map_err(|_| Refusal::Malformed("cursor is none of ours"))?;
+        let (seq, query) =
+            cursor.split_once('.').ok_or(Refusal::Malformed("cursor is not from this server"))?;
+        let seq = seq.parse().map_err(|_| Refusal::Malformed("cursor is not from this server"))?;
         if query == self.fingerprint(of) {
             Ok(Some(seq))
         } else {
-            Err(Refusal::Malformed("cursor is of another query"))
+            Err(Refusal::Malformed("cursor belongs to another query"))
         }
     }
 

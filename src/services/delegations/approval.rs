@@ -111,7 +111,7 @@ async fn approved(
         false => approved_end(ctx, approval, requested)?,
         true if approval.is_empty() => (requested.facts.expires_at, GrantedTtl::AsAsked),
         true => {
-            return Err(Refusal::Malformed("A new key is confirmed as it is, without other changes").into());
+            return Err(Refusal::Malformed("The approval of a new key cannot have other changes").into());
         }
     };
     // A key rotation keeps the original activation time.

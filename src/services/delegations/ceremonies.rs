@@ -80,7 +80,7 @@ pub async fn list(
     let limit = page.limit()?;
     let after = match page.cursor.as_deref() {
         None => None,
-        Some(text) => Some(position(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
+        Some(text) => Some(position(text).ok_or(Refusal::Malformed("cursor is not from this server"))?),
     };
     let mut connection = ctx.pool.acquire().await?;
     visible(ctx, &mut connection, id).await?;

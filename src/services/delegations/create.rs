@@ -127,7 +127,7 @@ async fn source(
             Ok(root(delegator, Provenance::Requested))
         }
         (Caller::Agent(..), None, None) => {
-            Err(Refusal::Malformed("An agent names the parent that it holds, or the delegator that it asks")
+            Err(Refusal::Malformed("An agent names a parent of its own, or the delegator of its request")
                 .into())
         }
         (Caller::Operator, ..) => Err(Refusal::Malformed("delegator is missing").into()),

@@ -47,7 +47,7 @@ async fn try_to_rotate(
             return Err(Refusal::InvalidStateTransition(state).into());
         }
         if agent.dpop_keys.contains(key.thumbprint()) {
-            return Err(Refusal::Malformed("This is the key that the agent has").into());
+            return Err(Refusal::Malformed("The agent already has this key").into());
         }
         // A stolen key must not return by rotation. The agent's earlier keys count as removed.
         if client::store::is_removed_key(connection, key.thumbprint()).await? {

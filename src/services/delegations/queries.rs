@@ -66,7 +66,7 @@ pub(super) async fn views_page(
     let limit = page.limit()?;
     let after = match &page.cursor {
         None => None,
-        Some(text) => Some(Cursor::parse(text).ok_or(Refusal::Malformed("cursor is none of ours"))?),
+        Some(text) => Some(Cursor::parse(text).ok_or(Refusal::Malformed("cursor is not from this server"))?),
     };
     let mut found = list::page(connection, query, (after.as_ref(), limit + 1), ctx.now).await?;
     let next = cut(&mut found, limit).map(Cursor::to_text);

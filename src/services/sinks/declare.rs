@@ -147,7 +147,7 @@ pub async fn put(
             let size = audit::store::head(connection).await?.size();
             let from = declared.from_seq.unwrap_or(size);
             if from > size {
-                return Err(bad("from_seq is behind the end of the log"));
+                return Err(bad("from_seq is after the end of the log"));
             }
             create(connection, vault, (declared, given), (from, now)).await
         }

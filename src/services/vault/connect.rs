@@ -184,7 +184,7 @@ async fn check_reconnectable(
     if one.provider == provider {
         Ok(())
     } else {
-        Err(Refusal::Malformed("The connection is one at another provider").into())
+        Err(Refusal::Malformed("The connection belongs to another provider").into())
     }
 }
 

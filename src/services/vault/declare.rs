@@ -81,7 +81,9 @@ async fn try_to_declare(
     let check = async |connection: &mut PgConnection| {
         let old = provider::store::find(connection, &resolved.id).await?;
         if old.is_some_and(|old| !resolved.is_like(&old)) {
-            return Err(Refusal::Malformed("A provider keeps its kind: declare another one").into());
+            return Err(
+                Refusal::Malformed("The kind of a provider cannot change: declare another provider").into()
+            );
         }
         Ok(())
     };
