@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-use super::index::{BLOCK, BlockBitmap, Field, term};
+use super::field::{Field, term};
+use super::index::{BLOCK, BlockBitmap};
 use super::search::{EventRow, SearchRange};
 use super::store;
 use crate::platform::fault::Fault;

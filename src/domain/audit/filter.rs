@@ -5,7 +5,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::index::{Field, term};
+use super::field::{Field, term};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
 use crate::platform::clock::rfc3339;

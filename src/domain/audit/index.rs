@@ -8,9 +8,9 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
+use super::field::{Field, term};
 use super::filter::instant;
 use super::store;
-use crate::platform::digest::sha256;
 use crate::platform::fault::{Context, Fault};
 use crate::protocol::merkle::{self, Frontier, Hash};
 
@@ -18,37 +18,6 @@ use crate::protocol::merkle::{self, Frontier, Hash};
 pub const BLOCK: u64 = 1_024;
 /// Number of hashes in a tile (c2sp.org/tlog-tiles).
 const TILE: u64 = 256;
-
-/// The field of a term.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
-    Id,
-    Action,
-    Outcome,
-    Reason,
-    /// The client that made the request.
-    Client,
-    Subject,
-    /// The client that made the request, or any actor in the chain.
-    Actor,
-    /// A delegation on the delegation path.
-    Delegation,
-    Chain,
-    /// Set on every event that has a chain.
-    Chained,
-    /// The issued token or the subject token.
-    Token,
-    Target,
-    Session,
-    Request,
-    Ip,
-}
-
-/// Hashes (field, value) to a 64-bit index term. Terms can collide: callers must check the document.
-pub fn term(field: Field, value: &str) -> i64 {
-    let [a, b, c, d, e, f, g, h, ..] = sha256(&[&[field as u8], value.as_bytes()]);
-    i64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
 
 pub fn terms(event: &Value) -> Vec<i64> {
     let texts = [

@@ -5,6 +5,7 @@ pub mod chain;
 pub mod chain_events;
 pub mod copy_reader;
 pub mod evidence;
+pub mod field;
 pub mod filter;
 pub mod findings;
 pub mod inclusion_batch;
