@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::{context, delegation_tree, print_json, print_members, print_refusal, to_value};
 use crate::cli::context::Opening;
+use crate::domain::delegation::State;
 use crate::domain::delegation::list::DelegationFilter;
-use crate::domain::delegation::{State, View};
+use crate::domain::delegation::view::View;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Error;
 use crate::platform::clock;

@@ -7,24 +7,18 @@ mod mac;
 pub mod store;
 mod terms;
 pub mod transitions;
-mod view;
-
-use std::collections::BTreeSet;
+pub mod view;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-pub use self::terms::{ApprovedTerms, LimitDimension};
-pub use self::view::{GrantedTtl, View};
-use super::capability::{CapabilityLevels, Ceiling};
-use super::limit::Limit;
+pub use self::terms::{ApprovedTerms, DelegationLimits, LimitDimension};
+use super::capability::CapabilityLevels;
 use super::name;
 use super::principal::Principal;
-use super::refusal::Refusal;
 use crate::platform::clock::rfc3339;
 use crate::platform::jose::PublicKey;
-use crate::protocol::authorization_details::Details;
 
 #[derive(
     Debug,
@@ -89,6 +83,19 @@ pub struct DelegationRecord {
     pub used_up_at: Option<OffsetDateTime>,
 }
 
+/// Why a delegation may not be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inactive {
+    Revoked,
+    /// A revoke-all covers the delegator or the delegate.
+    PrincipalRevoked,
+    Expired,
+    /// No use is left.
+    UsedUp,
+    /// The delegation waits for its delegator.
+    Requested,
+}
+
 /// Why a delegation ended. Of two ends at the same time, the lesser one decides: an expiry before a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
@@ -141,18 +148,18 @@ impl DelegationRecord {
     /// Why the delegation may not be used. Of several reasons the gravest is returned, not the earliest.
     ///
     /// # Errors
-    /// A refusal, unless the delegation is active.
-    pub fn check(&self, now: OffsetDateTime) -> Result<(), Refusal> {
+    /// The reason, unless the delegation is active.
+    pub fn check(&self, now: OffsetDateTime) -> Result<(), Inactive> {
         if self.revoked_at.is_some() {
-            Err(Refusal::DelegationRevoked)
+            Err(Inactive::Revoked)
         } else if self.principal_revoked_at.is_some() {
-            Err(Refusal::PrincipalRevoked)
+            Err(Inactive::PrincipalRevoked)
         } else if now >= self.expires_at {
-            Err(Refusal::DelegationExpired)
+            Err(Inactive::Expired)
         } else if self.used_up() {
-            Err(Refusal::CommandLimit)
+            Err(Inactive::UsedUp)
         } else if self.waits() {
-            Err(Refusal::DelegationRequested)
+            Err(Inactive::Requested)
         } else {
             Ok(())
         }
@@ -165,45 +172,6 @@ impl DelegationRecord {
 
     pub fn used_up(&self) -> bool {
         self.max_uses.is_some_and(|most| self.uses >= most)
-    }
-}
-
-/// Limits of a delegation. An absent limit does not restrict; an empty one allows nothing.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DelegationLimits {
-    pub scopes: Limit,
-    pub audiences: Limit,
-    /// `authorization_details`; `None` does not restrict.
-    pub details: Option<Details>,
-    pub ceiling: Ceiling,
-    /// Capabilities and scopes for which each exchange needs a fresh confirmation of the delegator.
-    pub ceremonies: BTreeSet<String>,
-    /// The maximum number of actors in a token under this delegation.
-    pub max_depth: Option<u32>,
-}
-
-impl DelegationLimits {
-    pub fn unrestricted() -> Self {
-        Self {
-            scopes: Limit::Any,
-            audiences: Limit::Any,
-            details: None,
-            ceiling: None,
-            ceremonies: BTreeSet::new(),
-            max_depth: None,
-        }
-    }
-
-    /// Whether these scopes or this capability need a confirmation. A name that is not a capability is a scope.
-    pub fn needs_ceremony(
-        &self,
-        scopes: &BTreeSet<String>,
-        capability: &Ceiling,
-        capability_levels: &CapabilityLevels,
-    ) -> bool {
-        self.ceremonies
-            .iter()
-            .any(|name| scopes.contains(name) || capability_levels.reaches(capability, name))
     }
 }
 
@@ -272,6 +240,19 @@ impl Delegation {
         }
     }
 
+    /// Checks that this delegation may be a child of `above`: within its limits and its expiry.
+    pub fn check_within_parent(
+        &self,
+        above: &Self,
+        capability_levels: &CapabilityLevels,
+    ) -> Result<(), LimitDimension> {
+        self.terms.within(&above.terms, capability_levels)?;
+        if above.facts.max_uses.zip(self.facts.max_uses).is_some_and(|(most, wanted)| wanted > most) {
+            return Err(LimitDimension::Uses);
+        }
+        if self.facts.expires_at > above.facts.expires_at { Err(LimitDimension::Expiry) } else { Ok(()) }
+    }
+
     /// Whether path, sides and limits are the same as those of another delegation; times and state do not count.
     pub fn same_terms(&self, other: &Self) -> bool {
         self.path == other.path
@@ -292,7 +273,7 @@ impl DelegationPath {
     }
 
     /// Fails unless the delegation and all its ancestors are active.
-    pub fn check(&self, now: OffsetDateTime) -> Result<(), Refusal> {
+    pub fn check(&self, now: OffsetDateTime) -> Result<(), Inactive> {
         self.0.iter().try_for_each(|delegation| delegation.facts.check(now))
     }
 

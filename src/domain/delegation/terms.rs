@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::{Delegation, DelegationLimits};
 use crate::domain::capability::{CapabilityLevels, Ceiling};
 use crate::domain::limit::Limit;
 use crate::protocol::authorization_details::Details;
@@ -29,6 +28,68 @@ impl LimitDimension {
             Self::Uses => "max_uses",
             Self::Depth => "max_depth",
             Self::Expiry => "expires_in",
+        }
+    }
+}
+
+/// Limits of a delegation. An absent limit does not restrict; an empty one allows nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DelegationLimits {
+    pub scopes: Limit,
+    pub audiences: Limit,
+    /// `authorization_details`; `None` does not restrict.
+    pub details: Option<Details>,
+    pub ceiling: Ceiling,
+    /// Capabilities and scopes for which each exchange needs a fresh confirmation of the delegator.
+    pub ceremonies: BTreeSet<String>,
+    /// The maximum number of actors in a token under this delegation.
+    pub max_depth: Option<u32>,
+}
+
+impl DelegationLimits {
+    pub fn unrestricted() -> Self {
+        Self {
+            scopes: Limit::Any,
+            audiences: Limit::Any,
+            details: None,
+            ceiling: None,
+            ceremonies: BTreeSet::new(),
+            max_depth: None,
+        }
+    }
+
+    /// Whether these scopes or this capability need a confirmation. A name that is not a capability is a scope.
+    pub fn needs_ceremony(
+        &self,
+        scopes: &BTreeSet<String>,
+        capability: &Ceiling,
+        capability_levels: &CapabilityLevels,
+    ) -> bool {
+        self.ceremonies
+            .iter()
+            .any(|name| scopes.contains(name) || capability_levels.reaches(capability, name))
+    }
+
+    /// Checks that no limit exceeds `above`. An absent limit passes: at use, the limits of the whole path apply.
+    pub fn within(&self, above: &Self, capability_levels: &CapabilityLevels) -> Result<(), LimitDimension> {
+        let limit = |inner: &Limit, outer: &Limit| *inner == Limit::Any || outer.covers(inner);
+        let details = self.details.as_ref().zip(above.details.as_ref());
+        let fits = [
+            (limit(&self.scopes, &above.scopes), LimitDimension::Scopes),
+            (limit(&self.audiences, &above.audiences), LimitDimension::Audiences),
+            (details.is_none_or(|(inner, outer)| inner.within(outer)), LimitDimension::Details),
+            (
+                self.ceiling.is_none() || capability_levels.covers(&above.ceiling, &self.ceiling),
+                LimitDimension::Capability,
+            ),
+            (
+                self.max_depth.zip(above.max_depth).is_none_or(|(inner, outer)| inner <= outer),
+                LimitDimension::Depth,
+            ),
+        ];
+        match fits.into_iter().find(|(fits, _)| !fits) {
+            Some((_, wider)) => Err(wider),
+            None => Ok(()),
         }
     }
 }
@@ -74,46 +135,6 @@ impl ApprovedTerms {
             return Err(LimitDimension::Uses);
         }
         Ok((narrowed, uses))
-    }
-}
-
-impl DelegationLimits {
-    /// Checks that no limit exceeds `above`. An absent limit passes: at use, the limits of the whole path apply.
-    pub fn within(&self, above: &Self, capability_levels: &CapabilityLevels) -> Result<(), LimitDimension> {
-        let limit = |inner: &Limit, outer: &Limit| *inner == Limit::Any || outer.covers(inner);
-        let details = self.details.as_ref().zip(above.details.as_ref());
-        let fits = [
-            (limit(&self.scopes, &above.scopes), LimitDimension::Scopes),
-            (limit(&self.audiences, &above.audiences), LimitDimension::Audiences),
-            (details.is_none_or(|(inner, outer)| inner.within(outer)), LimitDimension::Details),
-            (
-                self.ceiling.is_none() || capability_levels.covers(&above.ceiling, &self.ceiling),
-                LimitDimension::Capability,
-            ),
-            (
-                self.max_depth.zip(above.max_depth).is_none_or(|(inner, outer)| inner <= outer),
-                LimitDimension::Depth,
-            ),
-        ];
-        match fits.into_iter().find(|(fits, _)| !fits) {
-            Some((_, wider)) => Err(wider),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Delegation {
-    /// Checks that this delegation may be a child of `above`: within its limits and its expiry.
-    pub fn check_within_parent(
-        &self,
-        above: &Self,
-        capability_levels: &CapabilityLevels,
-    ) -> Result<(), LimitDimension> {
-        self.terms.within(&above.terms, capability_levels)?;
-        if above.facts.max_uses.zip(self.facts.max_uses).is_some_and(|(most, wanted)| wanted > most) {
-            return Err(LimitDimension::Uses);
-        }
-        if self.facts.expires_at > above.facts.expires_at { Err(LimitDimension::Expiry) } else { Ok(()) }
     }
 }
 

@@ -56,22 +56,22 @@ fn path(parent: DelegationRecord, child: DelegationRecord) -> DelegationPath {
 fn states_follow_from_facts() {
     let (active, now) = (facts(), begin());
     assert_eq!(active.state(now), State::Active);
-    assert_eq!(active.check(now + PERIOD), Err(Refusal::DelegationExpired));
+    assert_eq!(active.check(now + PERIOD), Err(Inactive::Expired));
     let revoked = DelegationRecord { revoked_at: Some(now), ..active.clone() };
     assert_eq!(revoked.state(now + Duration::days(1)), State::Revoked, "revoked stays revoked");
     let used = used_up(0);
-    assert_eq!((used.state(now), used.check(now)), (State::Expired, Err(Refusal::CommandLimit)));
+    assert_eq!((used.state(now), used.check(now)), (State::Expired, Err(Inactive::UsedUp)));
     let revoked_then = DelegationRecord { revoked_at: Some(after(5)), ..used };
     assert_eq!(revoked_then.state(after(6)), State::Revoked, "its revocation was answered by that");
     let principal_revoked = DelegationRecord { principal_revoked_at: Some(now), ..active.clone() };
     assert_eq!(
         (principal_revoked.state(now), principal_revoked.check(now)),
-        (State::Revoked, Err(Refusal::PrincipalRevoked))
+        (State::Revoked, Err(Inactive::PrincipalRevoked))
     );
     let key_rotating = DelegationRecord { key_rotating: true, ..active.clone() };
     assert_eq!(key_rotating.state(now), State::Requested);
     let requested = DelegationRecord { activated_at: None, ..active };
-    assert_eq!(requested.check(now), Err(Refusal::DelegationRequested));
+    assert_eq!(requested.check(now), Err(Inactive::Requested));
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
     }
     for id in &entry.guards.path {
         let refused = match snapshot.delegations.get(id) {
-            Some(facts) => facts.check(entry.now),
+            Some(facts) => facts.check(entry.now).map_err(Refusal::from),
             // This entry inserts the delegation.
             None if creates(entry, id) => Ok(()),
             None => Err(Refusal::DelegationRequired),

@@ -12,7 +12,7 @@ pub use self::code::OauthErrorCode;
 pub use self::rules::{KINDS, rules, severity_of};
 
 use super::ceremony::Stage;
-use super::delegation::{LimitDimension, State};
+use super::delegation::{Inactive, LimitDimension, State};
 use super::vault;
 use crate::platform::fault::Fault;
 use crate::protocol::dpop::BadProof;
@@ -30,6 +30,18 @@ pub enum Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<Inactive> for Refusal {
+    fn from(inactive: Inactive) -> Self {
+        match inactive {
+            Inactive::Revoked => Self::DelegationRevoked,
+            Inactive::PrincipalRevoked => Self::PrincipalRevoked,
+            Inactive::Expired => Self::DelegationExpired,
+            Inactive::UsedUp => Self::CommandLimit,
+            Inactive::Requested => Self::DelegationRequested,
+        }
     }
 }
 

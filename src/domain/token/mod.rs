@@ -5,7 +5,7 @@ pub mod store;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::delegation::{DelegationPath, State};
+use super::delegation::{DelegationPath, Inactive, State};
 use super::principal::Principal;
 use super::refusal::Refusal;
 
@@ -60,8 +60,8 @@ impl Standing {
         }
         let Some(path) = &self.path else { return Ok(()) };
         path.0.iter().try_for_each(|one| match one.facts.check(now) {
-            Err(Refusal::CommandLimit) => Ok(()),
-            checked => checked,
+            Err(Inactive::UsedUp) => Ok(()),
+            checked => checked.map_err(Refusal::from),
         })
     }
 

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::domain::delegation::State;
 use crate::domain::delegation::list::DelegationFilter;
-use crate::domain::delegation::{State, View};
+use crate::domain::delegation::view::View;
 use crate::domain::refusal::Refusal;
 use crate::http::management::request::{
     AuthenticatedRequest, HttpError, ManagementRequest, ManagementResult, accepted, at, ok, replied, serve,

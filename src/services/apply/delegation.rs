@@ -10,6 +10,7 @@ use crate::domain::delegation::{
     self, Delegation, DelegationLimits, DelegationRecord, LimitDimension, Provenance, State,
 };
 use crate::domain::principal::Principal;
+use crate::domain::refusal::Refusal;
 use crate::domain::registry::Registry;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
@@ -118,7 +119,7 @@ fn terms(
         expires_in: declared.expires_in,
         ..NewDelegation::default()
     };
-    let refused = |refusal: crate::domain::refusal::Refusal| place.whole(refusal.sentence());
+    let refused = |refusal: Refusal| place.whole(refusal.sentence());
     if declared.capability_ceiling.as_ref().is_some_and(|name| !known.ctx.capability_levels.knows(name)) {
         return Err(place
             .fault("capability_ceiling", "its capability_ceiling is not one of delegations.capabilities"));
@@ -231,6 +232,7 @@ fn check_within(
     for one in above {
         one.facts
             .check(wanted.requested_at)
+            .map_err(Refusal::from)
             .map_err(|refusal| place.fault("parent", format!("{}: {}", one.id, refusal.sentence())))?;
         match wanted.check_within_parent(one, known.ctx.capability_levels) {
             Err(LimitDimension::Expiry) => {

@@ -8,9 +8,8 @@ use super::request::{Approval, after, check_reason};
 use super::{invalid_state_transition, leaf, view_again, visible};
 use crate::domain::audit::Action;
 use crate::domain::client::{self, Client};
-use crate::domain::delegation::{
-    self, Delegation, DelegationPath, DelegationRecord, GrantedTtl, State, View,
-};
+use crate::domain::delegation::view::{GrantedTtl, View};
+use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationRecord, State};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
 use crate::platform::fault::Fault;

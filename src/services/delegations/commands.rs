@@ -47,7 +47,7 @@ async fn try_to_count(ctx: &RequestContext<'_>, id: &str, count: u32) -> Result<
     let count = i64::from(count);
     let change = async |connection: &mut PgConnection, mut path: DelegationPath| {
         lock_uses(connection, &mut path).await?;
-        path.check(ctx.now)?;
+        path.check(ctx.now).map_err(Refusal::from)?;
         check_agents(connection, &path).await?;
         let left = path.0.iter().filter_map(|one| one.facts.uses_left()).min();
         if left.is_some_and(|left| count > left) {

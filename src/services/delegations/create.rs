@@ -11,8 +11,9 @@ use super::request::{EphemeralRequest, NewDelegation, after};
 use super::{view, visible};
 use crate::domain::audit::{Action, Event};
 use crate::domain::client::{self, AuthMethod, Client, DpopPolicy, Ephemeral, Grant, Kind};
+use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{
-    self, Delegation, DelegationPath, DelegationRecord, GrantedTtl, LimitDimension, Provenance, State, View,
+    self, Delegation, DelegationPath, DelegationRecord, LimitDimension, Provenance, State,
 };
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};

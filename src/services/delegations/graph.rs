@@ -5,8 +5,9 @@ use sqlx::PgConnection;
 
 use super::queries::views_page;
 use crate::domain::client;
+use crate::domain::delegation::State;
 use crate::domain::delegation::list::{DelegationFilter, VisibilityScope};
-use crate::domain::delegation::{State, View};
+use crate::domain::delegation::view::View;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::caller::Caller;

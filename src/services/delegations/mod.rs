@@ -28,7 +28,8 @@ use sqlx::PgConnection;
 
 use super::request_context::RequestContext;
 use crate::domain::client;
-use crate::domain::delegation::{self, Delegation, DelegationPath, View};
+use crate::domain::delegation::view::View;
+use crate::domain::delegation::{self, Delegation, DelegationPath};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 

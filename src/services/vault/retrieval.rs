@@ -207,7 +207,7 @@ impl RetrievalContext {
         standing.check(self.now)?;
         // A delegation whose uses are exhausted keeps its tokens, but allows no further use.
         if let Some(path) = &standing.path {
-            path.check(self.now)?;
+            path.check(self.now).map_err(Refusal::from)?;
         }
         let opened = if rejected {
             refresh::reject(app, &opened.connection, self.now).await?;
