@@ -1,9 +1,12 @@
-//! Checks the files around the code: links in the documentation, the table of contents, and `scripts/check-language`.
+//! Checks the files around the code: links in the documentation, the table of contents, the page of problems, and
+//! `scripts/check-language`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
+
+use actchain::domain::refusal::catalogue::{self, entry::Entry};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -103,6 +106,34 @@ fn the_book_has_every_page_of_the_documentation_once() {
     let pages: BTreeSet<PathBuf> =
         pages(&docs).into_iter().filter(|page| !page.ends_with("SUMMARY.md")).collect();
     assert_eq!(distinct, pages, "docs/SUMMARY.md and the files in docs/");
+}
+
+/// The row of a refusal in `docs/reference/problems.md`.
+fn row_of_problem(entry: &Entry) -> String {
+    let none = || "–".to_owned();
+    let status = entry.answers.at_resource().map_or_else(none, |code| code.status.to_string());
+    let error = entry.answers.at_oauth_endpoint().map_or_else(none, |code| match code.status {
+        400 => format!("`{}`", code.error),
+        other => format!("`{}` {other}", code.error),
+    });
+    format!("| `{}` | {status} | {error} | {} | {} |", entry.reason, entry.meaning, entry.advice)
+}
+
+#[test]
+fn the_page_of_problems_has_the_row_of_each_refusal_and_no_other_row() {
+    let page = std::fs::read_to_string(root().join("docs/reference/problems.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let right: Vec<String> = catalogue::explained().map(row_of_problem).collect();
+    let missing = right.iter().filter(|row| rows.iter().filter(|there| there == row).count() != 1);
+    let wrong = rows.iter().filter(|row| !right.iter().any(|one| one == *row));
+    let missing: Vec<&str> = missing.map(String::as_str).collect();
+    let wrong: Vec<&str> = wrong.copied().collect();
+    assert!(
+        missing.is_empty() && wrong.is_empty(),
+        "docs/reference/problems.md\n\nneeds, once each:\n{}\n\nhas, but src/domain/refusal/catalogue does not:\n{}\n",
+        missing.join("\n"),
+        wrong.join("\n")
+    );
 }
 
 /// Runs `scripts/check-language` with one file; returns its findings and exit code.

@@ -198,7 +198,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
 /// The message of a refusal for an operator, who sees everything: "not found" means that the thing does not exist.
 fn sentence(refusal: Refusal) -> &'static str {
     match refusal {
-        Refusal::NotFound => "There is no such thing",
+        Refusal::NotFound => "The object does not exist",
         other => other.sentence(),
     }
 }

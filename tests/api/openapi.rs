@@ -1,5 +1,5 @@
 //! Checks `openapi.yaml`: it lists exactly the server's routes, a real server gives every described response in the
-//! described form, and every refusal reason is described, there and in `docs/reference/problems.md`.
+//! described form, and every refusal reason is described.
 
 mod audit;
 mod audit_out;
@@ -7,7 +7,7 @@ mod vault;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use actchain::domain::refusal::{KINDS, Refusal};
+use actchain::domain::refusal::catalogue;
 use actchain::http::ROUTES;
 use actchain::protocol::status_list::{Status, StatusList};
 use serde_json::{Value, json};
@@ -1230,74 +1230,37 @@ async fn nothing_works_without_a_database(held: &Held<'_>) {
     assert_eq!((get(held, "/health").await.status, world.server.now() >= START), (200, true));
 }
 
-/// The slugs in the text of `Refusal::reason`.
-fn slugs_of_the_code() -> BTreeSet<String> {
-    let text =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/domain/refusal/words.rs")).unwrap();
-    let (_, from) = text.split_once("pub fn reason(self)").unwrap();
-    let (body, _) = from.split_once("pub fn ").unwrap();
-    let arms = body.split("=> \"").skip(1).map(|arm| arm.split('"').next().unwrap().to_owned());
-    arms.collect()
-}
-
-/// A row of `docs/reference/problems.md`: the status of the problem, and the error at OAuth endpoints if there is one.
-struct Row {
-    status: Option<u16>,
-    error: Option<(String, u16)>,
-}
-
-fn documented() -> BTreeMap<String, Row> {
-    let text =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/problems.md")).unwrap();
-    let mut rows = BTreeMap::new();
-    for line in text.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        let [reason, status, error, means, help] = cells.as_slice() else { panic!("{line}") };
-        assert!(!means.is_empty() && !help.is_empty(), "{line}");
-        let status = (*status != "–").then(|| status.parse().unwrap());
-        let error = (*error != "–").then(|| {
-            let (error, status) = error.split_once(' ').unwrap_or((error, "400"));
-            (error.trim_matches('`').to_owned(), status.parse().unwrap())
-        });
-        let reason = reason.trim_matches('`').to_owned();
-        assert!(rows.insert(reason, Row { status, error }).is_none(), "{line} is there twice");
-    }
-    rows
-}
-
 #[test]
-fn every_reason_is_described_with_its_status_and_what_to_do() {
+fn every_reason_is_described_with_its_errors_and_statuses() {
     let contract = Contract::read();
     let described = &contract.document["components"]["schemas"]["Reason"];
-    let described: BTreeSet<String> =
-        described["enum"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect();
-    assert_eq!(described, slugs_of_the_code(), "openapi.yaml and the code");
-    let refusals: BTreeMap<&str, Refusal> = KINDS.into_iter().map(|one| (one.reason(), one)).collect();
-    let known: BTreeSet<String> = refusals.keys().map(|reason| (*reason).to_owned()).collect();
-    assert_eq!(described, known, "openapi.yaml and the rules");
-    let documented = documented();
-    assert_eq!(
-        described,
-        documented.keys().cloned().collect(),
-        "openapi.yaml and docs/reference/problems.md"
-    );
-    let tables = contract.reasons();
-    for (reason, row) in &documented {
-        let refusal = refusals[reason.as_str()];
-        let (code, problem) = (refusal.code(), refusal.code_for_resource());
-        if let Some(status) = row.status {
-            assert_eq!(status, problem.status, "{reason} as a problem");
+    let listed: Vec<&str> =
+        described["enum"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    let known: BTreeSet<&str> = catalogue::explained().map(|entry| entry.reason).collect();
+    assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), known, "openapi.yaml and the catalogue");
+    assert_eq!(listed.len(), known.len(), "openapi.yaml lists a reason twice");
+
+    let mut tables: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut in_no_table = BTreeSet::new();
+    for entry in catalogue::explained() {
+        let error = entry.answers.at_oauth_endpoint().filter(|_| entry.answers.tells_reason);
+        let status = entry.answers.at_resource().map(|code| code.status.to_string());
+        let places: Vec<String> =
+            error.map(|code| format!("`{}`", code.error)).into_iter().chain(status).collect();
+        if places.is_empty() {
+            in_no_table.insert(entry.reason.to_owned());
         }
-        if let Some((error, status)) = &row.error {
-            assert_eq!(
-                (error.as_str(), *status),
-                (code.error, code.status),
-                "{reason} at the OAuth endpoints"
-            );
+        for place in places {
+            tables.entry(place).or_default().insert(entry.reason.to_owned());
         }
-        let listed = |under: &str| tables.get(under).is_some_and(|reasons| reasons.contains(reason));
-        assert_eq!(row.status.is_some(), listed(&problem.status.to_string()), "{reason} as a problem");
-        let told = row.error.is_some() && refusal.tells_reason();
-        assert_eq!(told, listed(&format!("`{}`", code.error)), "{reason} at the OAuth endpoints");
     }
+    let described_tables = contract.reasons();
+    for place in tables.keys().chain(described_tables.keys()) {
+        let (found, right) = (described_tables.get(place), tables.get(place));
+        assert_eq!(found, right, "the reasons of {place} in openapi.yaml and in the catalogue");
+    }
+    let text = described["description"].as_str().unwrap();
+    let (_, rest) = text.split_once("In the audit log or the metrics only:").unwrap();
+    let rest: BTreeSet<String> = rest.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert_eq!(rest, in_no_table, "openapi.yaml and the catalogue");
 }

@@ -160,7 +160,7 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
         &["client", "key", "restore", "agent", &"A".repeat(43)],
     ] {
         // An operator sees everything: "not found" means that the delegation does not exist.
-        refused(&stage, arguments, "not_found: There is no such thing\n");
+        refused(&stage, arguments, "not_found: The object does not exist\n");
     }
     for arguments in [
         &["delegation"][..],

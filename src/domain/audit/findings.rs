@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
-use crate::domain::refusal;
+use crate::domain::refusal::catalogue;
+use crate::domain::refusal::catalogue::entry::Entry;
 use crate::platform::digest::sha256;
 use crate::protocol::sarif::{Finding, Rule};
 use crate::protocol::severity::Severity;
@@ -39,8 +40,8 @@ pub struct Findings {
 
 impl Default for Findings {
     fn default() -> Self {
-        let mut rules = refusal::rules();
-        rules.extend([DRIFT, UNKNOWN]);
+        let refusals = catalogue::explained().filter(|entry| !catalogue::is_protocol_step(entry.reason));
+        let rules: Vec<Rule> = refusals.map(rule).chain([DRIFT, UNKNOWN]).collect();
         let places = rules.iter().enumerate().map(|(place, rule)| (rule.id, place)).collect();
         Self { rules, places, last_keys: LastKeys::default() }
     }
@@ -66,7 +67,7 @@ impl Findings {
             let message = format!("{who} proved the key {now}, and {before} before in this chain");
             return Some(Finding { rule: self.place(DRIFT.id), event, message });
         }
-        let reason = refusal_of(event).filter(|reason| !is_protocol_step(reason))?;
+        let reason = refusal_of(event).filter(|reason| !catalogue::is_protocol_step(reason))?;
         let rule = self.place(reason);
         let sentence = self.rules.get(rule)?.sentence;
         let action = text(event, "/action").unwrap_or_default();
@@ -83,11 +84,18 @@ impl Findings {
 /// The severity of an event by its outcome and reason.
 pub fn severity(event: &Value) -> Severity {
     let Some(reason) = refusal_of(event) else { return Severity::Informational };
-    refusal::severity_of(reason).unwrap_or(UNKNOWN.severity)
+    catalogue::find(reason).map_or(UNKNOWN.severity, |entry| entry.severity)
 }
 
-fn is_protocol_step(reason: &str) -> bool {
-    refusal::KINDS.into_iter().any(|kind| kind.reason() == reason && kind.is_protocol_step())
+/// A refusal as a rule. A step of a protocol is no finding and has no rule.
+fn rule(entry: &Entry) -> Rule {
+    Rule {
+        id: entry.reason,
+        sentence: entry.sentence,
+        meaning: entry.meaning,
+        advice: entry.advice,
+        severity: entry.severity,
+    }
 }
 
 fn refusal_of(event: &Value) -> Option<&str> {
@@ -143,6 +151,7 @@ impl LastKeys {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::collections::BTreeSet;
 
     fn exchange(txn: &str, delegation: &str, who: &str, jkt: &str) -> Value {
         json!({"action": "oauth.token.exchanged", "outcome": "success", "txn": txn, "delegation_id": delegation,
@@ -175,6 +184,18 @@ mod tests {
             json!({"action": "delegation.activated", "delegation_id": "D", "detail": {"new_key": true}});
         let found = ids(&[exchange("t", "D", "a", "k1"), rebound, exchange("t", "D", "a", "k2")]);
         assert_eq!(found, [None, None, None]);
+    }
+
+    #[test]
+    fn sa_05_every_reason_but_steps_of_a_protocol_has_one_rule() {
+        let findings = Findings::default();
+        let ids: BTreeSet<&str> = findings.rules().iter().map(|rule| rule.id).collect();
+        assert_eq!(ids.len(), findings.rules().len());
+        let reasons = catalogue::ENTRIES.iter().map(|entry| entry.reason);
+        let steps = ["nonce_required", "ceremony_required"];
+        let mut expected: BTreeSet<&str> = reasons.filter(|reason| !steps.contains(reason)).collect();
+        expected.extend([DRIFT.id, UNKNOWN.id]);
+        assert_eq!(ids, expected);
     }
 
     #[test]

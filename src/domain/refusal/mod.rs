@@ -1,15 +1,9 @@
 //! Refusals: answers to the client, each with a stable reason, an RFC error code and a fixed public sentence.
-//! A [`Fault`] is not a refusal.
+//! [`catalogue`] has what is said about each. A [`Fault`] is not a refusal.
 
-mod code;
-mod explained;
-mod rules;
-mod words;
+pub mod catalogue;
 
 use uuid::Uuid;
-
-pub use self::code::OauthErrorCode;
-pub use self::rules::{KINDS, rules, severity_of};
 
 use super::ceremony::Stage;
 use super::delegation::{Inactive, LimitDimension, State};
@@ -270,24 +264,60 @@ pub enum Refusal {
     NotSupported,
 }
 
+impl Refusal {
+    /// Seconds after which the client may repeat the request.
+    pub fn retry_after(self) -> u32 {
+        match self {
+            Self::ProviderUnavailable(seconds) => seconds.max(1),
+            _ => 1,
+        }
+    }
+
+    /// The state that explains the refusal, if a state does.
+    pub fn state(self) -> Option<&'static str> {
+        match self {
+            Self::InvalidStateTransition(state) | Self::ParentNotActive(state) => Some(state.name()),
+            Self::CeremonyDecided(stage) => Some(stage.name()),
+            Self::ConnectionUnusable(state) => Some(state.name()),
+            Self::DelegationRevoked | Self::PrincipalRevoked => Some(State::Revoked.name()),
+            Self::DelegationExpired | Self::CommandLimit => Some(State::Expired.name()),
+            Self::DelegationRequested => Some(State::Requested.name()),
+            Self::TooFewUses => Some(State::Active.name()),
+            _ => None,
+        }
+    }
+
+    /// The first check that failed, if the reason covers several checks: for the log and the event, never for the caller.
+    pub fn cause(self) -> Option<&'static str> {
+        match self {
+            Self::SubjectTokenInvalid(problem) | Self::ActorTokenInvalid(problem) => Some(problem.name()),
+            Self::InvalidClient(ClientProblem::InvalidCredentials(problem)) => Some(problem.name()),
+            Self::InvalidClient(ClientProblem::Unknown) => Some("client_unknown"),
+            Self::InvalidClient(ClientProblem::MethodNotRegistered) => Some("method_not_registered"),
+            Self::InvalidClient(ClientProblem::Disabled) => Some("client_disabled"),
+            Self::InvalidClient(ClientProblem::MultipleMethods) => Some("multiple_auth_methods"),
+            _ => None,
+        }
+    }
+
+    /// The refused part of the request, as a JSON Pointer in a URI fragment (RFC 6901 §6, RFC 9457 §3).
+    pub fn pointer(self) -> Option<String> {
+        match self {
+            Self::ExceedsParent(wider) => Some(format!("#/{}", wider.member())),
+            Self::Undeclared(list, place) => Some(match list {
+                Declared::Scopes => format!("#/scopes/{place}"),
+                Declared::Audiences => format!("#/audiences/{place}"),
+                Declared::Ceremonies => format!("#/ceremony_required_for/{place}"),
+                Declared::Details => format!("#/authorization_details/{place}/type"),
+            }),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn gn_08_sentences_stay_within_the_allowed_characters() {
-        let some = [
-            Refusal::NonceRequired,
-            Refusal::DelegationRevoked,
-            Refusal::AuthorizationDetailsMalformed,
-            Refusal::ResourceAmbiguous,
-            Refusal::InvalidClient(ClientProblem::Unknown),
-        ];
-        for refusal in some {
-            let allowed = |byte: u8| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-            assert!(refusal.sentence().bytes().all(allowed), "{refusal:?}");
-        }
-    }
 
     #[test]
     fn the_cause_is_not_public() {
