@@ -136,6 +136,36 @@ fn the_page_of_problems_has_the_row_of_each_refusal_and_no_other_row() {
     );
 }
 
+/// The value of a JSON member in a response that a page shows.
+fn member<'a>(response: &'a str, name: &str) -> Option<&'a str> {
+    response.split_once(&format!("\"{name}\":\""))?.1.split('"').next()
+}
+
+#[test]
+fn responses_in_the_documentation_have_the_sentences_of_the_catalogue() {
+    let mut seen = 0;
+    for (path, text) in documentation() {
+        for response in text.split('{').map(|rest| rest.split('}').next().unwrap()) {
+            let Some(reason) = member(response, "reason") else { continue };
+            let Some(sentence) = member(response, "error_description").or(member(response, "title")) else {
+                continue;
+            };
+            let right: Vec<&str> = catalogue::ENTRIES
+                .iter()
+                .filter(|entry| entry.reason == reason)
+                .map(|entry| entry.sentence)
+                .collect();
+            assert!(
+                right.contains(&sentence),
+                "{}: {reason} is said as {right:?}, not {sentence}",
+                path.display()
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "the documentation shows responses: {seen}");
+}
+
 /// Runs `scripts/check-language` with one file; returns its findings and exit code.
 fn check_language(name: &str, text: &str, options: &[&str]) -> (Vec<String>, Option<i32>) {
     let folder = tempfile::tempdir().unwrap();
