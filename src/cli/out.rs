@@ -3,7 +3,7 @@
 
 use std::error::Error as _;
 use std::fmt::Arguments;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -46,6 +46,11 @@ pub(super) fn print_if_read(text: Arguments<'_>) {
 /// Writes a line to standard error. An error here is ignored: there is no other place to report it.
 pub(super) fn complain(text: Arguments<'_>) {
     let _ = io::stderr().lock().write_fmt(format_args!("{text}\n"));
+}
+
+/// Whether text may be coloured: standard output is a terminal, `NO_COLOR` is not set, and `TERM` is not `dumb`.
+pub(super) fn may_colour() -> bool {
+    io::stdout().is_terminal() && !anstyle_query::no_color() && anstyle_query::term_supports_color()
 }
 
 pub(super) struct Stdout;

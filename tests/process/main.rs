@@ -11,6 +11,7 @@ mod connection_commands;
 mod crash;
 mod data_directory;
 mod delegation_commands;
+mod demo;
 mod embedded;
 mod external;
 mod limits;

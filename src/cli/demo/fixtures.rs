@@ -1,6 +1,8 @@
 //! The parties of the demo, and the manifest that declares them.
 
-use super::process::Agent;
+use serde_json::json;
+
+use super::client::{Agent, SubjectToken, now};
 use crate::platform::fault::Fault;
 use crate::platform::jose::{SigningAlg, SigningKey};
 
@@ -11,7 +13,7 @@ pub(super) const FILES: &str = "https://files.example.com";
 
 /// The users' identity provider, the agents, and the mail server.
 pub(super) struct Cast {
-    pub(super) idp: SigningKey,
+    idp: SigningKey,
     pub(super) user_proxy: Agent,
     pub(super) email_svc: Agent,
     pub(super) followup_svc: Agent,
@@ -32,6 +34,12 @@ impl Cast {
             mail_server: Agent::with_secret("mail-server")?,
             auditor: Agent::with_key("auditor")?,
         })
+    }
+
+    /// A token of the identity provider for a user, valid for an hour.
+    pub(super) fn user_token(&self, sub: &str) -> Result<SubjectToken, Fault> {
+        let claims = json!({"iss": IDP, "sub": sub, "aud": "actchain", "iat": now(), "exp": now() + 3600});
+        self.idp.sign("JWT", &claims).map(SubjectToken::jwt)
     }
 
     /// The manifest for `actchain apply`, for a server with this issuer.

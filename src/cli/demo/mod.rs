@@ -1,269 +1,171 @@
-//! `actchain demo`: plays every feature against a real server and prints the server's responses. Every step is checked;
-//! the exit code is 1 if a step differs.
+//! `actchain demo`: plays the whole story against a real server, checks every answer, and says what each step proves.
+//! The exit code is 1 if a check fails.
 
 mod audit;
+mod chain;
+mod client;
 mod delegations;
+mod detail;
 mod fixtures;
+mod narrator;
 mod process;
 mod provider;
+mod revocation;
 mod vault;
 
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use self::fixtures::{ARCHIVE, Cast, FILES, IDP, MAIL};
-use self::process::{Agent, Answer, DemoProcess, now};
+use self::client::{Agent, Http, SubjectToken, claims_of, text};
+use self::detail::Detail;
+use self::fixtures::Cast;
+use self::narrator::Narrator;
+use self::process::{CommandOutput, DemoProcess, FolderAtEnd};
 use super::context::Signals;
-use super::{chain_view, out};
+use super::out;
 use crate::domain::client::usable_keys;
-use crate::platform::fault::Fault;
-use crate::platform::jose::{Alg, Jws, SigningKey};
+use crate::platform::fault::{Context, Fault};
+use crate::platform::jose::{Alg, Jws};
 use crate::protocol::access_token;
-
-const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Leave the demo's folder in place
+    /// Keep the demo's folder, with the server's data and log
     #[arg(long)]
     keep: bool,
+    /// Show every check, command and answer, with decoded tokens
+    #[arg(long, short)]
+    verbose: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
+    let detail = if args.verbose { Detail::Verbose } else { Detail::Story };
+    let folder = if args.keep { FolderAtEnd::Kept } else { FolderAtEnd::Removed };
     let mut signals = Signals::listen()?;
-    let process = DemoProcess::set().await?;
-    let mut story = Story { process, differs: 0, number: 0 };
+    let client = reqwest::Client::builder().no_proxy().build().context("building an HTTP client")?;
+    let process = DemoProcess::set(detail).await?;
+    let http = Http::new(process.issuer.clone(), client, detail);
+    let mut story = Story { process, http, detail, narrator: Narrator::new(detail) };
     // Whatever the result, no process is left running and no secret is left on disk.
-    let told = tokio::select! {
-        told = story.tell() => told,
+    let played = tokio::select! {
+        played = story.play() => played,
         cut = out::broken() => Err(cut),
         () = signals.stop() => Err(Fault::new("interrupted")),
     };
-    let Story { process, mut differs, .. } = story;
-    if !process.strike(args.keep).await? {
-        println!("  DIFFERS: the server did not stop cleanly");
-        differs += 1;
-    }
-    told?;
-    match differs {
-        0 => {
-            println!("\nEvery step came out as it should.");
-            Ok(ExitCode::SUCCESS)
-        }
-        _ => {
-            println!("\n{differs} steps DIFFER.");
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let Story { process, mut narrator, .. } = story;
+    let status = process.end(folder).await?;
+    narrator.check("the server stops with exit code 0", status.code(), Some(0));
+    played?;
+    Ok(if narrator.end() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Story {
     process: DemoProcess,
-    number: u32,
-    differs: u32,
+    http: Http,
+    detail: Detail,
+    narrator: Narrator,
+}
+
+/// An exchange that has to be granted.
+struct Hop<'a> {
+    agent: &'a Agent,
+    subject: &'a SubjectToken,
+    wanted: &'a [(&'a str, &'a str)],
 }
 
 impl Story {
-    async fn tell(&mut self) -> Result<(), Fault> {
-        println!("A server of its own serves {}.", self.process.issuer);
+    async fn play(&mut self) -> Result<(), Fault> {
+        println!("The demo runs its own server at {}, and checks every answer.", self.http.issuer);
         let cast = Cast::new()?;
-        self.declare(&cast).await?;
-        let tokens = self.hops(&cast).await?;
-        self.relying_party(&tokens.2, &cast.followup_svc).await?;
-        self.attacks(&cast, &tokens).await?;
-        self.disable_the_middle(&cast, &tokens.2).await?;
-        self.delegations(&cast).await?;
+        self.chain(&cast).await?;
+        let granted = self.delegations(&cast).await?;
+        self.revocation(&cast, &granted).await?;
         self.vault(&cast).await?;
         self.audit(&cast).await
     }
 
-    fn step(&mut self, title: &str) {
-        self.number += 1;
-        println!("\n{}. {title}", self.number);
+    /// Runs a command that has to succeed.
+    async fn command(&mut self, what: &str, arguments: &[&str]) -> Result<CommandOutput, Fault> {
+        let output = self.process.run(arguments).await?;
+        self.check_success(what, &output);
+        Ok(output)
     }
 
-    fn check(&mut self, what: &str, holds: bool) {
-        println!("  {} {what}", if holds { "ok     " } else { "DIFFERS" });
-        self.differs += u32::from(!holds);
+    fn check_success(&mut self, what: &str, output: &CommandOutput) {
+        let found = (output.code, if output.code == 0 { "" } else { output.stderr.as_str() });
+        self.narrator.check(what, found, (0, ""));
     }
 
-    async fn declare(&mut self, cast: &Cast) -> Result<(), Fault> {
-        self.step("An operator declares whom to trust and who may do what (actchain apply).");
-        let path = self.process.write("world.yaml", cast.world(&self.process.issuer).as_bytes())?;
-        let said = self.process.run(&["apply", "-f", &path]).await?;
-        print_indented(&said.text);
-        self.check("the plan was carried out", said.code == 0);
-        let again = self.process.run(&["apply", "-f", &path]).await?;
-        self.check("applying it again changes nothing", again.text.contains("0 changes made"));
-        Ok(())
+    /// Exchanges a token, and checks that the new token names the agent and is bound to its key.
+    async fn hop(&mut self, hop: Hop<'_>) -> Result<SubjectToken, Fault> {
+        let Hop { agent, subject, wanted } = hop;
+        let answer = self.http.exchange(agent, subject, wanted).await?;
+        self.narrator.check_status(&format!("the exchange of {} is granted", agent.id), &answer, 200);
+        let issued = answer.text("/access_token").to_owned();
+        let claims = Value::Object(claims_of(&issued));
+        let newest = text(&claims, "/act/sub");
+        self.narrator.check("its newest actor is the agent", newest, agent.id.as_str());
+        let bound = text(&claims, "/cnf/jkt");
+        self.narrator.check("the token is bound to the key of its newest actor", bound, agent.key.kid());
+        self.narrator.check("its type in the answer is DPoP", answer.text("/token_type"), "DPoP");
+        Ok(SubjectToken::access_token(issued))
     }
 
-    async fn hops(&mut self, cast: &Cast) -> Result<(String, String, String), Fault> {
-        let claims =
-            json!({"iss": IDP, "sub": "alice", "aud": "actchain", "iat": now(), "exp": now() + 3600});
-        let users = cast.idp.sign("JWT", &claims)?;
-        self.step("Alice's token, of her own identity provider, becomes one for user-proxy.");
-        let wanted = [("audience", MAIL), ("audience", ARCHIVE), ("scope", "mail.read mail.send")];
-        let first = self.hop(&cast.user_proxy, (&users, JWT), &wanted).await?;
-        self.step("user-proxy asks email-svc, which goes on with less.");
-        let second = self.hop(&cast.email_svc, (&first, ACCESS_TOKEN), &[]).await?;
-        self.step("email-svc asks followup-svc, which may only read.");
-        let third = self.hop(&cast.followup_svc, (&second, ACCESS_TOKEN), &[("scope", "mail.read")]).await?;
-        self.step("What shrank on the way:");
-        let claims = [&first, &second, &third].map(|token| claims_of(token));
-        for one in &claims {
-            println!(
-                "  {:<14} {:<20} {:>3} s  {}",
-                text(one, "client_id"),
-                text(one, "scope"),
-                life(one),
-                audiences(one)
-            );
-        }
-        let [a, b, c] = &claims;
-        self.check("each lives no longer than the one before", life(a) >= life(b) && life(b) >= life(c));
-        self.check("two targets, then one", audiences(a).contains(ARCHIVE) && audiences(b) == MAIL);
-        self.check("the last one may only read", text(c, "scope") == "mail.read");
-        self.check("Alice is the subject throughout", claims.iter().all(|one| text(one, "sub") == "alice"));
-        self.check(
-            "one chain id throughout",
-            text(a, "txn") == text(b, "txn") && text(b, "txn") == text(c, "txn"),
-        );
-        Ok((first, second, third))
+    /// Shows the chain of a token, and what the token allows.
+    fn show_token(&self, token: &SubjectToken) {
+        let claims = Value::Object(token.claims());
+        let chain = [vec![text(&claims, "/sub").to_owned()], actors(&claims)].concat();
+        let chain = chain.iter().map(|name| short(name)).collect::<Vec<_>>().join(" → ");
+        let scope = match text(&claims, "/scope") {
+            "" => "the vault".to_owned(),
+            scope => format!("{scope} at {}", audiences(&claims).join(", ").replace("https://", "")),
+        };
+        self.narrator.picture(&format!("{chain}: {scope}, {} s", lifetime(&claims)));
     }
 
-    async fn hop(
-        &mut self,
-        agent: &Agent,
-        (token, kind): (&str, &str),
-        wanted: &[(&str, &str)],
-    ) -> Result<String, Fault> {
-        let answer = self.exchange(agent, &agent.key, (token, kind), wanted).await?;
-        self.check("the exchange was granted", answer.status == 200);
-        let issued = text(answer.body.as_object().unwrap_or(&Map::new()), "access_token");
-        let claims = claims_of(&issued);
-        print_indented(&chain_view::draw(&claims));
-        let scope = text(&claims, "scope");
-        let scope = if scope.is_empty() { "no scope".to_owned() } else { format!("scope {scope}") };
-        println!("  for {}, {scope}, {} s", audiences(&claims), life(&claims));
-        let bound = claims.get("cnf").and_then(|cnf| cnf.get("jkt")).and_then(Value::as_str);
-        self.check("the token is bound to the key of its newest actor", bound == Some(agent.key.kid()));
-        self.check("the answer says so", answer.body.get("token_type") == Some(&json!("DPoP")));
-        Ok(issued)
-    }
-
-    async fn exchange(
-        &self,
-        agent: &Agent,
-        key: &SigningKey,
-        (token, kind): (&str, &str),
-        wanted: &[(&str, &str)],
-    ) -> Result<Answer, Fault> {
-        let mut parameters = vec![("subject_token", token), ("subject_token_type", kind)];
-        parameters.extend_from_slice(wanted);
-        self.process.exchange(agent, key, &parameters).await
-    }
-
-    async fn relying_party(&mut self, token: &str, holder: &Agent) -> Result<(), Fault> {
-        self.step("The mail server checks the last token against our JWKS.");
-        let jws = Jws::parse(token).ok_or_else(|| Fault::new("the token is no JWT"))?;
-        let signed = self.signed_by_us(&jws).await?;
-        self.check("signed by a key of the set that it names", signed);
-        self.check("typ is at+jwt", jws.header.is_typed("at+jwt"));
-        self.check(
-            "issued by us, for the mail server",
-            text(&jws.claims, "iss") == self.process.issuer && text(&jws.claims, "aud") == MAIL,
-        );
-        self.check(
-            "the one who presents it has the key",
-            jws.claims.get("cnf") == Some(&json!({"jkt": holder.key.kid()})),
-        );
-        let said = self.process.run(&["token", "verify", token, "--audience", MAIL]).await?;
-        self.check("actchain token verify says the same", said.code == 0);
-        Ok(())
-    }
-
-    /// Whether a key of the JWKS that the server's metadata names has signed the token.
-    async fn signed_by_us(&self, jws: &Jws<'_>) -> Result<bool, Fault> {
-        let metadata = format!("{}/.well-known/oauth-authorization-server", self.process.issuer);
-        let metadata = self.process.document(&metadata).await?;
-        let jwks_uri = text(metadata.as_object().unwrap_or(&Map::new()), "jwks_uri");
-        let keys = usable_keys(&self.process.document(&jwks_uri).await?).unwrap_or_default();
-        Ok(keys.iter().any(|key| key.kid() == jws.header.kid.as_deref() && jws.verified_by(key, &Alg::ALL)))
-    }
-
-    async fn attacks(&mut self, cast: &Cast, tokens: &(String, String, String)) -> Result<(), Fault> {
-        let (_, second, third) = tokens;
-        self.step("A thief has found the last token.");
-        let own = self.exchange(&cast.thief, &cast.thief.key, (third, ACCESS_TOKEN), &[]).await?;
-        self.refused(
-            "as itself, though it is a registered agent",
-            &own,
-            ("invalid_request", "delegation_required"),
-        );
-        let posing = self.exchange(&cast.followup_svc, &cast.thief.key, (third, ACCESS_TOKEN), &[]).await?;
-        self.refused("posing as followup-svc, without its key", &posing, ("invalid_client", ""));
-        self.step("followup-svc asks for more than it was given.");
-        let wider = [("scope", "mail.read mail.send")];
-        let wider =
-            self.exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &wider).await?;
-        self.refused("a scope it was not given", &wider, ("invalid_scope", "scope_exceeds_grant"));
-        let elsewhere = [("audience", FILES)];
-        let elsewhere = self
-            .exchange(&cast.followup_svc, &cast.followup_svc.key, (second, ACCESS_TOKEN), &elsewhere)
-            .await?;
-        self.refused("another target", &elsewhere, ("invalid_target", "resource_refused"));
-        self.step("The chain must not come back to where it was.");
-        let cycle = self.exchange(&cast.user_proxy, &cast.user_proxy.key, (third, ACCESS_TOKEN), &[]).await?;
-        self.refused("user-proxy acts in it already", &cycle, ("invalid_request", "actor_cycle"));
-        Ok(())
-    }
-
-    fn refused(&mut self, what: &str, answer: &Answer, (error, reason): (&str, &str)) {
-        println!("  {} {}", answer.status, answer.body);
-        let said = |name: &str| answer.body.get(name).and_then(Value::as_str).unwrap_or_default();
-        self.check(&format!("refused: {what}"), said("error") == error && said("reason") == reason);
-    }
-
-    async fn disable_the_middle(&mut self, cast: &Cast, third: &str) -> Result<(), Fault> {
-        self.step("email-svc, in the middle of the chain, is disabled (actchain client disable).");
-        let said = self.process.run(&["client", "disable", "email-svc"]).await?;
-        print_indented(&said.text);
-        let holder = &cast.followup_svc;
-        let after = self.exchange(holder, &holder.key, (third, ACCESS_TOKEN), &[]).await?;
-        self.refused(
-            "followup-svc can do nothing with its token",
-            &after,
-            ("invalid_request", "actor_disabled"),
-        );
-        self.process.run(&["client", "enable", "email-svc"]).await?;
-        let again = self.exchange(holder, &holder.key, (third, ACCESS_TOKEN), &[]).await?;
-        self.check("enabled again, the chain works again", again.status == 200);
-        Ok(())
+    /// The id of the key that has signed the token, if the server publishes it in its JWKS (RFC 8414).
+    async fn verified_key_id(&self, jws: &Jws<'_>) -> Result<Option<String>, Fault> {
+        let metadata = format!("{}/.well-known/oauth-authorization-server", self.http.issuer);
+        let metadata = self.http.document(&metadata).await?;
+        let keys = self.http.document(text(&metadata, "/jwks_uri")).await?;
+        let keys = usable_keys(&keys).unwrap_or_default();
+        let named = keys.iter().find(|key| key.kid() == jws.header.kid.as_deref());
+        let verified = named.filter(|key| jws.verified_by(key, &Alg::ALL));
+        Ok(verified.and_then(|key| key.kid()).map(str::to_owned))
     }
 }
 
-fn claims_of(token: &str) -> Map<String, Value> {
-    Jws::parse(token).map(|jws| jws.claims).unwrap_or_default()
+/// A name for output: the generated id of an ephemeral agent is cut.
+fn short(name: &str) -> String {
+    let cut = name.char_indices().nth(16).and_then(|(end, _)| name.get(..end));
+    cut.map_or_else(|| name.to_owned(), |start| format!("{start}…"))
 }
 
-fn text(object: &Map<String, Value>, name: &str) -> String {
-    object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+/// The actors of a token, in the order in which they acted.
+fn actors(claims: &Value) -> Vec<String> {
+    let mut actors = Vec::new();
+    let mut act = claims.get("act");
+    while let Some(actor) = act {
+        actors.push(text(actor, "/sub").to_owned());
+        act = actor.get("act");
+    }
+    actors.reverse();
+    actors
 }
 
-fn audiences(claims: &Map<String, Value>) -> String {
-    access_token::audience(claims).map(|aud| aud.values().join(" ")).unwrap_or_default()
+fn audiences(claims: &Value) -> Vec<String> {
+    let audience = claims.as_object().and_then(access_token::audience);
+    audience.map(|audience| audience.values().to_vec()).unwrap_or_default()
 }
 
-fn life(claims: &Map<String, Value>) -> i64 {
+/// The lifetime of a token, in seconds.
+fn lifetime(claims: &Value) -> i64 {
     let number = |name: &str| claims.get(name).and_then(Value::as_i64).unwrap_or_default();
     number("exp") - number("iat")
 }
 
-fn print_indented(text: &str) {
-    for line in text.lines() {
-        println!("  {line}");
-    }
+/// How many of the secrets appear in a text.
+fn count_leaks(text: &str, secrets: &[String]) -> usize {
+    secrets.iter().filter(|secret| text.contains(secret.as_str())).count()
 }

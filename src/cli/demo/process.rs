@@ -1,22 +1,19 @@
-//! The demo's environment: a real server in its own process, real commands, and real clients over HTTP.
+//! The demo's environment: a real server in its own process, and real commands beside it.
 
 use std::fs::DirBuilder;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::platform::clock::Clock;
-use crate::platform::digest::sha256;
+use super::detail::Detail;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::{SigningAlg, SigningKey};
+use crate::platform::jose::Jws;
 use crate::platform::{base64url, private_file, random};
-use crate::protocol::token_exchange::GRANT_TYPE;
 
 const READY: Duration = Duration::from_secs(60);
 
@@ -26,52 +23,33 @@ pub(super) struct DemoProcess {
     pub(super) folder: PathBuf,
     pub(super) issuer: String,
     server: Child,
-    http: reqwest::Client,
+    detail: Detail,
 }
 
 /// The result of a command.
-pub(super) struct Said {
+pub(super) struct CommandOutput {
     pub(super) code: i32,
-    pub(super) out: String,
-    /// Standard output and standard error.
-    pub(super) text: String,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Value,
-}
-
-/// A client with its key, and its secret if it authenticates with a secret.
-pub(super) struct Agent {
-    pub(super) id: String,
-    pub(super) key: SigningKey,
-    pub(super) secret: Option<String>,
-}
-
-impl Agent {
-    /// Authenticates with signed assertions, or with its registered key alone.
-    pub(super) fn with_key(id: &str) -> Result<Self, Fault> {
-        Ok(Self { id: id.to_owned(), key: SigningKey::generate(SigningAlg::ES256)?.0, secret: None })
-    }
-
-    /// Authenticates with a client secret.
-    pub(super) fn with_secret(id: &str) -> Result<Self, Fault> {
-        Ok(Self { secret: Some(random::token()?), ..Self::with_key(id)? })
+impl CommandOutput {
+    /// The last line of standard output, which has the result of most commands.
+    pub(super) fn last_line(&self) -> &str {
+        self.stdout.lines().last().unwrap_or_default()
     }
 }
 
-/// The caller at the management API, with its access token.
-pub(super) enum Caller<'a> {
-    /// A user with a token of its own issuer.
-    User(&'a str),
-    /// An agent with an access token bound to its key.
-    Agent(&'a Agent, &'a str),
+/// What becomes of the demo's folder at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FolderAtEnd {
+    Removed,
+    Kept,
 }
 
 impl DemoProcess {
     /// Starts a server with the embedded default database.
-    pub(super) async fn set() -> Result<Self, Fault> {
+    pub(super) async fn set(detail: Detail) -> Result<Self, Fault> {
         let program = std::env::current_exe().context("finding this program")?;
         let name = base64url::encode(random::bytes::<9>()?);
         let folder = std::env::temp_dir().join(format!("actchain-demo-{name}"));
@@ -79,7 +57,7 @@ impl DemoProcess {
         // Under root, PostgreSQL runs as another account, which needs to traverse the folder.
         let mode = if root { 0o711 } else { 0o700 };
         DirBuilder::new().mode(mode).create(&folder).context("making a folder for the demo")?;
-        match Self::start(program, folder.clone()).await {
+        match Self::start(program, folder.clone(), detail).await {
             Ok(process) => Ok(process),
             Err(fault) => {
                 let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
@@ -90,7 +68,7 @@ impl DemoProcess {
         }
     }
 
-    async fn start(program: PathBuf, folder: PathBuf) -> Result<Self, Fault> {
+    async fn start(program: PathBuf, folder: PathBuf, detail: Detail) -> Result<Self, Fault> {
         let log = private_file::create(&folder.join("server.log")).context("making the server's log")?;
         let mut server = command(&program, &folder)
             .arg("serve")
@@ -108,17 +86,16 @@ impl DemoProcess {
                 return Err(fault);
             }
         };
-        let http = reqwest::Client::builder().no_proxy().build().context("building an HTTP client")?;
-        Ok(Self { program, folder, issuer, server, http })
+        Ok(Self { program, folder, issuer, server, detail })
     }
 
     /// Runs a command against the running server's data directory.
-    pub(super) async fn run(&self, arguments: &[&str]) -> Result<Said, Fault> {
+    pub(super) async fn run(&self, arguments: &[&str]) -> Result<CommandOutput, Fault> {
         self.run_reading(arguments, "").await
     }
 
     /// Like [`Self::run`], with text for standard input.
-    pub(super) async fn run_reading(&self, arguments: &[&str], input: &str) -> Result<Said, Fault> {
+    pub(super) async fn run_reading(&self, arguments: &[&str], input: &str) -> Result<CommandOutput, Fault> {
         let mut child = command(&self.program, &self.folder)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -131,77 +108,11 @@ impl DemoProcess {
             drop(stdin.write_all(input.as_bytes()).await);
         }
         let output = child.wait_with_output().await.context("running a command")?;
-        let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        let text = format!("{out}{}", String::from_utf8_lossy(&output.stderr));
-        Ok(Said { code: output.status.code().unwrap_or(-1), out, text })
-    }
-
-    /// Exchanges a token as an agent, with a DPoP proof of a key.
-    pub(super) async fn exchange(
-        &self,
-        agent: &Agent,
-        key: &SigningKey,
-        parameters: &[(&str, &str)],
-    ) -> Result<Answer, Fault> {
-        let all = [&[("grant_type", GRANT_TYPE)], parameters].concat();
-        self.form("/oauth/token", (agent, Some(key)), &all).await
-    }
-
-    /// Sends a form to an OAuth endpoint as a client, with a DPoP proof if there is a key.
-    pub(super) async fn form(
-        &self,
-        path: &str,
-        (client, key): (&Agent, Option<&SigningKey>),
-        parameters: &[(&str, &str)],
-    ) -> Result<Answer, Fault> {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(parameters).append_pair("client_id", &client.id);
-        if let Some(secret) = &client.secret {
-            form.append_pair("client_secret", secret);
-        }
-        let url = format!("{}{path}", self.issuer);
-        let mut request = self.http.post(&url).header("content-type", "application/x-www-form-urlencoded");
-        if let Some(key) = key {
-            request = request.header("dpop", proof(key, ("POST", &url), None)?);
-        }
-        read(request.body(form.finish())).await
-    }
-
-    /// Calls the management API: `/delegate` and its subordinate paths.
-    pub(super) async fn call(
-        &self,
-        caller: &Caller<'_>,
-        (method, path): (&str, &str),
-        body: Option<&Value>,
-    ) -> Result<Answer, Fault> {
-        let url = format!("{}{path}", self.issuer);
-        let verb = method.parse::<reqwest::Method>().context("naming a method")?;
-        let request = self.http.request(verb, &url);
-        let request = match caller {
-            Caller::User(token) => request.header("authorization", format!("Bearer {token}")),
-            Caller::Agent(agent, token) => {
-                let htu = url.split('?').next().unwrap_or_default();
-                let proof = proof(&agent.key, (method, htu), Some(token))?;
-                request.header("authorization", format!("DPoP {token}")).header("dpop", proof)
-            }
-        };
-        match body {
-            None => read(request).await,
-            Some(body) => {
-                read(request.header("content-type", "application/json").body(body.to_string())).await
-            }
-        }
-    }
-
-    /// Fetches a URL as a relying party would.
-    pub(super) async fn text(&self, url: &str) -> Result<String, Fault> {
-        let response = self.http.get(url).send().await.context("reading a document")?;
-        response.text().await.context("reading a document")
-    }
-
-    /// Fetches a JSON document of the server.
-    pub(super) async fn document(&self, url: &str) -> Result<Value, Fault> {
-        serde_json::from_str(&self.text(url).await?).context("reading a document")
+        let [stdout, stderr] =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let code = output.status.code().unwrap_or(-1);
+        self.detail.raw(format_args!("$ actchain {}\n{stdout}{stderr}", shown(arguments)));
+        Ok(CommandOutput { code, stdout, stderr })
     }
 
     /// Writes a file into the demo's folder, and returns its path.
@@ -212,48 +123,33 @@ impl DemoProcess {
         Ok(path.display().to_string())
     }
 
-    /// Stops the server as an operator would, and removes the folder unless `keep` is set.
-    pub(super) async fn strike(mut self, keep: bool) -> Result<bool, Fault> {
-        let clean = stop(&mut self.server).await?;
-        if keep {
-            println!("\nEverything is in {}", self.folder.display());
-        } else {
-            std::fs::remove_dir_all(&self.folder).context("clearing the demo's folder away")?;
+    /// Stops the server as an operator would. Returns its exit status.
+    pub(super) async fn end(mut self, folder: FolderAtEnd) -> Result<ExitStatus, Fault> {
+        let status = stop(&mut self.server).await?;
+        match folder {
+            FolderAtEnd::Kept => println!("\nThe server's data and log are in {}.", self.folder.display()),
+            FolderAtEnd::Removed => {
+                std::fs::remove_dir_all(&self.folder).context("removing the demo's folder")?;
+            }
         }
-        Ok(clean)
+        Ok(status)
     }
 }
 
-/// Stops a server with SIGTERM, so that its database stops, too. Returns whether it exited with 0.
-async fn stop(server: &mut Child) -> Result<bool, Fault> {
+/// Stops a server with SIGTERM, so that its database stops, too.
+async fn stop(server: &mut Child) -> Result<ExitStatus, Fault> {
     if let Some(pid) = server.id().and_then(|pid| i32::try_from(pid).ok()) {
         let pid = nix::unistd::Pid::from_raw(pid);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).context("stopping the server")?;
     }
     let stopped = tokio::time::timeout(READY, server.wait()).await;
-    Ok(stopped.context("stopping the server")?.context("stopping the server")?.success())
+    stopped.context("stopping the server")?.context("stopping the server")
 }
 
-/// The current time, in seconds since 1970.
-pub(super) fn now() -> i64 {
-    Clock::System.now().unix_timestamp()
-}
-
-/// Makes a DPoP proof for one request (RFC 9449 §4.2) and the access token in it.
-fn proof(key: &SigningKey, (method, url): (&str, &str), token: Option<&str>) -> Result<String, Fault> {
-    let mut claims = json!({"jti": random::token()?, "htm": method, "htu": url, "iat": now()});
-    if let (Some(token), Value::Object(claims)) = (token, &mut claims) {
-        claims.insert("ath".into(), json!(base64url::encode(sha256(&[token.as_bytes()]))));
-    }
-    key.sign_proof("dpop+jwt", &claims)
-}
-
-async fn read(request: reqwest::RequestBuilder) -> Result<Answer, Fault> {
-    let response = request.send().await.context("asking the server")?;
-    let status = response.status().as_u16();
-    let text = response.text().await.context("reading an answer")?;
-    let body = serde_json::from_str(&text).context(&format!("reading the answer {text}"))?;
-    Ok(Answer { status, body })
+/// The arguments of a command for output, without tokens.
+fn shown(arguments: &[&str]) -> String {
+    let shown = |argument: &&str| if Jws::parse(argument).is_some() { "TOKEN" } else { *argument }.to_owned();
+    arguments.iter().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 /// This program, with only its data directory configured.

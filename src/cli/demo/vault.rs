@@ -1,189 +1,232 @@
-//! The vault part of the demo: Carol's calendar is at a third party. Her credential goes into the vault, and an agent
-//! two hops away can retrieve it until she revokes the delegation.
+//! Chapter 4: Carol's mailbox is at a third party. Its credential goes into the vault, and an agent two hops away can
+//! retrieve it until she revokes the delegation.
 
 use serde_json::{Value, json};
 
-use super::delegations::said;
+use super::client::{Answer, Call, Caller, SubjectToken, text};
 use super::fixtures::{Cast, IDP};
-use super::process::{Agent, Answer, Caller, now};
-use super::provider::Provider;
-use super::{ACCESS_TOKEN, JWT, Story, print_indented};
+use super::narrator::Refusal;
+use super::provider::{ApiAnswer, Provider};
+use super::{Hop, Story, count_leaks};
 use crate::platform::fault::{Context, Fault};
 
 /// Carol's token and connections.
 struct Carol {
-    token: String,
-    /// The connection that she lets agents use.
+    token: SubjectToken,
+    /// The id of the connection that she lets agents use.
     home: String,
-    /// The connection that she does not share.
+    /// The id of the connection that she does not share.
     work: String,
+}
+
+impl Carol {
+    fn caller(&self) -> Caller<'_> {
+        Caller::User(&self.token.token)
+    }
+}
+
+/// Carol's delegation, and the token at the end of its chain.
+struct Delegated {
+    id: String,
+    token: SubjectToken,
+}
+
+/// A request for a credential.
+struct Retrieval<'a> {
+    caller: Caller<'a>,
+    connection: &'a str,
 }
 
 impl Story {
     /// The vault, from the declaration of a provider to the disconnection of a connection.
     pub(super) async fn vault(&mut self, cast: &Cast) -> Result<(), Fault> {
-        let provider = Provider::open().await?;
+        self.narrator.chapter("A tool gets the credential of Carol's mailbox from the vault.");
+        let provider = Provider::start(self.detail)?;
         self.declare_provider(&provider).await?;
         let carol = self.connect(cast, &provider).await?;
-        let (delegation, token) = self.name_it(cast, &carol).await?;
-        let credential = self.fetch(cast, &provider, (&carol, &token)).await?;
-        self.not_named(cast, (&carol, &token)).await?;
-        self.take_it_back(cast, (&carol, &token), &delegation).await?;
+        let delegated = self.delegate_connection(cast, &carol).await?;
+        let credential = self.retrieve_twice(cast, &provider, &carol, &delegated).await?;
+        self.other_retrievals(cast, &carol, &delegated).await?;
+        self.revoke_connection_delegation(cast, &carol, &delegated).await?;
         self.disconnect(&provider, &carol, &credential).await?;
-        self.log_of_vault(&provider, &carol, &delegation).await
+        self.log_of_vault(&provider, &carol, &delegated).await?;
+        provider.stop().await;
+        Ok(())
     }
 
     async fn declare_provider(&mut self, provider: &Provider) -> Result<(), Fault> {
-        self.step("An operator declares a provider of credentials, as whose client we are registered.");
-        let secret = self.process.write("calendar.secret", provider.secret.as_bytes())?;
-        let path = self.process.write("calendar.yaml", provider.manifest(&secret).as_bytes())?;
-        let said = self.process.run(&["apply", "-f", &path]).await?;
-        print_indented(&said.text);
-        self.check("its endpoints are what it says of itself", said.code == 0);
-        let listed = self.process.run(&["connection", "providers"]).await?;
-        print_indented(&listed.text);
-        self.check(
-            "it is listed, and the secret between us is not shown",
-            listed.text.contains(&format!("{}/token", provider.base))
-                && !listed.text.contains(&provider.secret),
+        self.narrator
+            .step("The operator declares the provider of mailboxes, with the server's client id and secret.");
+        let secret = self.process.write("mailbox.secret", provider.secret().as_bytes())?;
+        let path = self.process.write("mailbox.yaml", provider.manifest(&secret).as_bytes())?;
+        self.command("the manifest is applied", &["apply", "-f", &path]).await?;
+        let listed = self.command("the providers are listed", &["connection", "providers"]).await?;
+        let endpoint = listed.last_line().split_whitespace().last();
+        let expected = format!("{}/token", provider.base);
+        self.narrator.check(
+            "the endpoint is from the provider's metadata",
+            endpoint,
+            Some(expected.as_str()),
         );
+        let shown = [listed.stdout, listed.stderr].concat();
+        let secrets = [provider.secret().to_owned()];
+        self.narrator.check("the client secret is not shown", count_leaks(&shown, &secrets), 0);
+        self.narrator
+            .proved("The server reads the endpoints from the provider's metadata. The secret is not shown.");
         Ok(())
     }
 
     async fn connect(&mut self, cast: &Cast, provider: &Provider) -> Result<Carol, Fault> {
-        self.step(
-            "Carol agrees at the provider. What it gives goes into the vault (actchain connection import).",
+        self.narrator.step(
+            "Carol consents at the provider. Its tokens go into the vault (actchain connection import, \
+             POST /api/v1/connections).",
         );
-        let claims =
-            json!({"iss": IDP, "sub": "carol", "aud": "actchain", "iat": now(), "exp": now() + 3600});
-        let token = cast.idp.sign("JWT", &claims)?;
-        let given = provider.agree("carol").await?;
-        let (status, events) = provider.events(said(&given, "/access_token")).await?;
-        self.check("the provider honours it", status == 200 && said(&events, "/events_of") == "carol");
-        let import = ["connection", "import", "--provider", "calendar", "--owner-iss", IDP, "--owner-sub"];
-        let import = [&import[..], &["carol", "--name", "home", "--file", "-"]].concat();
+        let token = cast.user_token("carol")?;
+        let tokens = provider.consent("carol").await?;
+        let messages = provider.messages(&tokens.access_token).await?;
+        self.narrator.check("the provider accepts its token", messages, ApiAnswer::carols(0));
+        let import = [
+            ["connection", "import", "--provider", "mailbox", "--owner-iss", IDP].as_slice(),
+            &["--owner-sub", "carol", "--name", "home", "--file", "-"],
+        ]
+        .concat();
         // Carol keeps her access token: the server obtains an access token with the refresh token.
-        let credential = json!({"refresh_token": given.get("refresh_token"), "scope": given.get("scope")});
+        let credential = json!({"refresh_token": tokens.refresh_token, "scope": tokens.scope});
         let imported = self.process.run_reading(&import, &credential.to_string()).await?;
-        print_indented(&imported.text);
-        self.check("it is kept", imported.code == 0);
-        let again = provider.agree("carol").await?;
-        let wanted = json!({"provider": "calendar", "name": "work", "credential": again});
-        let at = ("POST", "/api/v1/connections");
-        let work = self.process.call(&Caller::User(&token), at, Some(&wanted)).await?;
-        self.check(
-            "she brings another one herself (POST /api/v1/connections)",
-            work.status == 201 && said(&work.body, "/state") == "active",
-        );
-        let listed = self.process.run(&["connection", "list", "--json"]).await?;
-        let found: Value = serde_json::from_str(&listed.out).context("reading the list of connections")?;
-        let ids = [said(&found, "/items/0/id"), said(&found, "/items/1/id")].map(str::to_owned);
-        let [home, second] = ids;
-        self.check("the list has both", !home.is_empty() && second == said(&work.body, "/id"));
-        let answers = [imported.text, listed.text, work.body.to_string()].concat();
-        let shown = provider.secrets().await.iter().any(|secret| answers.contains(secret));
-        self.check("no answer shows what is kept", !shown);
+        self.check_success("the credential is imported", &imported);
+        let credential = provider.consent("carol").await?;
+        let wanted = json!({"provider": "mailbox", "name": "work", "credential": credential});
+        let call = Call::post("/api/v1/connections").json(wanted);
+        let work = self.http.call(&Caller::User(&token.token), call).await?;
+        self.narrator.check_status("Carol stores another credential herself", &work, 201);
+        self.narrator.check("its connection is active", work.text("/state"), "active");
+        let listed = self.command("the connections are listed", &["connection", "list", "--json"]).await?;
+        let items: Value = serde_json::from_str(&listed.stdout).context("reading the list of connections")?;
+        let [home, second] = ["/items/0/id", "/items/1/id"].map(|pointer| text(&items, pointer).to_owned());
+        self.narrator.check("the list has the first", home.is_empty().then_some(&items), None);
+        self.narrator.check("the list has the second", second.as_str(), work.text("/id"));
+        let outputs = [imported.stdout, imported.stderr, listed.stdout, listed.stderr, work.body.to_string()];
+        let secrets = provider.secrets().await;
+        self.narrator.check("no output shows a credential", count_leaks(&outputs.concat(), &secrets), 0);
+        self.narrator
+            .proved("The vault has both of her mailboxes, home and work. No answer shows a credential.");
         Ok(Carol { token, home, work: second })
     }
 
-    /// Makes delegations that name a connection. Returns the first delegation and the token at the end of the chain.
-    async fn name_it(&mut self, cast: &Cast, carol: &Carol) -> Result<(String, String), Fault> {
-        self.step("Carol's delegation names the connection; user-proxy passes it on to email-svc.");
-        let issuer = self.process.issuer.clone();
-        let details = json!([
-            {"type": "vault_connection", "identifier": carol.home, "actions": ["retrieve"], "scopes": ["events.read"]}
-        ]);
+    /// Makes delegations that name a connection, and exchanges Carol's token down to the last agent.
+    async fn delegate_connection(&mut self, cast: &Cast, carol: &Carol) -> Result<Delegated, Fault> {
+        self.narrator
+            .step("Carol delegates the home mailbox to user-proxy, which delegates it to email-svc.");
+        let issuer = self.http.issuer.clone();
+        let details = json!([{
+            "type": "vault_connection", "identifier": carol.home, "actions": ["retrieve"],
+            "scopes": ["messages.read"],
+        }]);
         let wanted = json!({
             "delegate": "user-proxy", "audiences": [issuer], "authorization_details": details, "expires_in": 1800,
         });
-        let at = ("POST", "/delegate");
-        let first = self.process.call(&Caller::User(&carol.token), at, Some(&wanted)).await?;
-        println!("  {} {}", first.status, json!(first.body.get("authorization_details")));
-        let first_id = said(&first.body, "/id").to_owned();
-        let wanted = json!({"delegate": "email-svc", "parent": first_id, "expires_in": 900});
-        let proxy = self.own_token(&cast.user_proxy).await?;
-        let proxy = Caller::Agent(&cast.user_proxy, &proxy);
-        let second = self.process.call(&proxy, at, Some(&wanted)).await?;
-        self.check("both are active", first.status == 201 && second.status == 201);
+        let first = self.http.call(&carol.caller(), Call::post("/delegate").json(wanted)).await?;
+        self.narrator.check_status("Carol's delegation is active", &first, 201);
+        let id = first.text("/id").to_owned();
+        let wanted = json!({"delegate": "email-svc", "parent": id, "expires_in": 900});
+        let proxy = self.http.caller(&cast.user_proxy).await?;
+        let second = self.http.call(&proxy, Call::post("/delegate").json(wanted)).await?;
+        self.narrator.check_status("its child delegation is active", &second, 201);
         let details = details.to_string();
         let wanted = [("audience", issuer.as_str()), ("authorization_details", details.as_str())];
-        let token = self.hop(&cast.user_proxy, (&carol.token, JWT), &wanted).await?;
-        let token = self.hop(&cast.email_svc, (&token, ACCESS_TOKEN), &wanted).await?;
-        Ok((first_id, token))
+        let token = self.hop(Hop { agent: &cast.user_proxy, subject: &carol.token, wanted: &wanted }).await?;
+        let token = self.hop(Hop { agent: &cast.email_svc, subject: &token, wanted: &wanted }).await?;
+        self.show_token(&token);
+        self.narrator.proved(
+            "Both delegations are active, and email-svc has a token for the vault that needs its key.",
+        );
+        Ok(Delegated { id, token })
     }
 
-    async fn ask_vault(&self, agent: &Agent, (token, id): (&str, &str)) -> Result<Answer, Fault> {
-        let at = format!("/vault/connections/{id}/token");
-        self.process.call(&Caller::Agent(agent, token), ("POST", &at), None).await
+    async fn retrieve(&self, retrieval: Retrieval<'_>) -> Result<Answer, Fault> {
+        let Retrieval { caller, connection } = retrieval;
+        self.http.call(&caller, Call::post(format!("/vault/connections/{connection}/token"))).await
     }
 
-    async fn fetch(
+    async fn retrieve_twice(
         &mut self,
         cast: &Cast,
         provider: &Provider,
-        (carol, token): (&Carol, &str),
+        carol: &Carol,
+        delegated: &Delegated,
     ) -> Result<String, Fault> {
-        self.step(
-            "email-svc fetches the credential (POST /vault/connections/{id}/token), and uses it at the provider.",
+        self.narrator.step(
+            "email-svc retrieves the credential (POST /vault/connections/{id}/token), and reads the mailbox.",
         );
-        let mut last = String::new();
-        for turn in 1..=2 {
-            let answer = self.ask_vault(&cast.email_svc, (token, &carol.home)).await?;
-            let mut shown = answer.body.clone();
-            if let Some(token) = shown.get_mut("access_token") {
-                *token = json!("…");
-            }
-            println!("  {} {shown}", answer.status);
-            self.check(
-                "an access token, and never the refresh token",
-                answer.status == 200
-                    && said(&answer.body, "/connection") == carol.home
-                    && answer.body.get("refresh_token").is_none(),
-            );
-            let credential = said(&answer.body, "/access_token").to_owned();
-            let (status, events) = provider.events(&credential).await?;
-            println!("  {status} {events}");
-            self.check("the provider answers it", status == 200 && said(&events, "/events_of") == "carol");
-            let first = "it was fetched with the refresh token before it was handed out";
-            let again = "the next fetch hands out the same, as long as it is good";
-            self.check(
-                if turn == 1 { first } else { again },
-                (turn == 1 || credential == last) && events.get("renewed") == Some(&json!(1)),
-            );
-            last = credential;
-        }
-        let (status, _) = provider.events("made-up").await?;
-        self.check("the provider looks at what it is given", status == 401);
-        Ok(last)
+        let first = self.retrieve_and_use(cast, provider, carol, delegated).await?;
+        let second = self.retrieve_and_use(cast, provider, carol, delegated).await?;
+        // Not compared by `check`, whose output would show the credentials.
+        let renewed = (first != second).then_some("another credential");
+        self.narrator.check("the second retrieval gives the same credential", renewed, None);
+        let made_up = provider.messages("made-up").await?;
+        self.narrator.check("the provider refuses a made-up token", made_up, ApiAnswer::Refused(401));
+        self.narrator.proved(
+            "It gets a fresh access token that opens the mailbox, and never the refresh token. The vault renews once.",
+        );
+        Ok(second)
     }
 
-    async fn not_named(&mut self, cast: &Cast, (carol, token): (&Carol, &str)) -> Result<(), Fault> {
-        self.step("Nothing else of Carol's can be had.");
-        let other = self.ask_vault(&cast.email_svc, (token, &carol.work)).await?;
-        self.vault_refuses("what the delegation does not name", &other, (403, "connection_missing"));
-        let found = self.ask_vault(&cast.thief, (token, &carol.home)).await?;
-        self.vault_refuses("a thief who has found the token", &found, (401, "access_token_bound"));
+    async fn retrieve_and_use(
+        &mut self,
+        cast: &Cast,
+        provider: &Provider,
+        carol: &Carol,
+        delegated: &Delegated,
+    ) -> Result<String, Fault> {
+        let caller = Caller::Agent(&cast.email_svc, delegated.token.token.clone());
+        let answer = self.retrieve(Retrieval { caller, connection: &carol.home }).await?;
+        let narrator = &mut self.narrator;
+        narrator.check_status("email-svc retrieves the credential", &answer, 200);
+        narrator.check("it is of the home mailbox", answer.text("/connection"), carol.home.as_str());
+        let refresh_token = answer.body.get("refresh_token").map(|_| "a refresh token");
+        narrator.check("it has no refresh token", refresh_token, None);
+        let credential = answer.text("/access_token").to_owned();
+        let messages = provider.messages(&credential).await?;
+        narrator.check("the provider accepts it, refreshed once", messages, ApiAnswer::carols(1));
+        Ok(credential)
+    }
+
+    async fn other_retrievals(
+        &mut self,
+        cast: &Cast,
+        carol: &Carol,
+        delegated: &Delegated,
+    ) -> Result<(), Fault> {
+        self.narrator.step("email-svc tries Carol's work mailbox. A thief tries email-svc's token.");
+        let caller = Caller::Agent(&cast.email_svc, delegated.token.token.clone());
+        let other = self.retrieve(Retrieval { caller, connection: &carol.work }).await?;
+        let expected = Refusal::problem(403, "connection_missing");
+        self.narrator.check_refused("a connection that is not delegated is refused", &other, &expected);
+        let caller = Caller::Agent(&cast.thief, delegated.token.token.clone());
+        let stolen = self.retrieve(Retrieval { caller, connection: &carol.home }).await?;
+        let expected = Refusal::problem(401, "access_token_bound");
+        self.narrator.check_refused("a thief with the token is refused", &stolen, &expected);
+        self.narrator.proved(
+            "Both are refused (connection_missing, access_token_bound): one connection, one key, nothing more.",
+        );
         Ok(())
     }
 
-    fn vault_refuses(&mut self, what: &str, answer: &Answer, (status, reason): (u16, &str)) {
-        self.refused(what, answer, ("", reason));
-        self.check(&format!("by {status}"), answer.status == status);
-    }
-
-    async fn take_it_back(
+    async fn revoke_connection_delegation(
         &mut self,
         cast: &Cast,
-        (carol, token): (&Carol, &str),
-        delegation: &str,
+        carol: &Carol,
+        delegated: &Delegated,
     ) -> Result<(), Fault> {
-        self.step("Carol takes her delegation back.");
-        let at = format!("/delegate/{delegation}/revoke");
-        let revoked = self.process.call(&Caller::User(&carol.token), ("POST", &at), None).await?;
-        println!("  {} {}", revoked.status, revoked.body);
-        self.check("it is revoked", revoked.status == 200);
-        let after = self.ask_vault(&cast.email_svc, (token, &carol.home)).await?;
-        self.vault_refuses("email-svc gets nothing any more", &after, (409, "delegation_revoked"));
+        self.narrator.step("Carol revokes her delegation. email-svc tries again.");
+        let call = Call::post(format!("/delegate/{}/revoke", delegated.id));
+        let revoked = self.http.call(&carol.caller(), call).await?;
+        self.narrator.check_status("the revocation is accepted", &revoked, 200);
+        let caller = Caller::Agent(&cast.email_svc, delegated.token.token.clone());
+        let after = self.retrieve(Retrieval { caller, connection: &carol.home }).await?;
+        let expected = Refusal::problem(409, "delegation_revoked");
+        self.narrator.check_refused("the next retrieval is refused", &after, &expected);
+        self.narrator.proved("It is refused (delegation_revoked): the vault opens for active chains only.");
         Ok(())
     }
 
@@ -193,20 +236,22 @@ impl Story {
         carol: &Carol,
         credential: &str,
     ) -> Result<(), Fault> {
-        self.step("What it has fetched it still has, until it ends. Carol's connection is ended altogether.");
-        let (before, events) = provider.events(credential).await?;
-        self.check(
-            "the provider was asked for no other one meanwhile",
-            before == 200 && events.get("renewed") == Some(&json!(1)),
+        self.narrator.step(
+            "email-svc still has the credential it retrieved. The operator disconnects the mailbox \
+             (actchain connection disconnect).",
         );
-        let reason = ["--reason", "Carol has another calendar"];
-        let ended = [&["connection", "disconnect", &carol.home, "--json"], &reason[..]].concat();
-        let ended = self.process.run(&ended).await?;
-        print_indented(&ended.text);
-        let view: Value = serde_json::from_str(&ended.out).context("reading the connection")?;
-        self.check("the provider was told", view.get("provider_revoked") == Some(&json!(true)));
-        let (after, _) = provider.events(credential).await?;
-        self.check("and honours no more what email-svc still has", after == 401);
+        let before = provider.messages(credential).await?;
+        self.narrator.check("before, the credential works, refreshed once", before, ApiAnswer::carols(1));
+        let disconnect =
+            ["connection", "disconnect", &carol.home, "--json", "--reason", "Carol has another mailbox"];
+        let output = self.command("the connection is disconnected", &disconnect).await?;
+        let view: Value = serde_json::from_str(&output.stdout).context("reading the connection")?;
+        let revoked = view.get("provider_revoked");
+        self.narrator.check("the server revokes it at the provider", revoked, Some(&json!(true)));
+        let after = provider.messages(credential).await?;
+        self.narrator.check("after, the provider refuses it", after, ApiAnswer::Refused(401));
+        self.narrator
+            .proved("The server revokes the grant at the provider: the credential stops working there, too.");
         Ok(())
     }
 
@@ -214,19 +259,17 @@ impl Story {
         &mut self,
         provider: &Provider,
         carol: &Carol,
-        delegation: &str,
+        delegated: &Delegated,
     ) -> Result<(), Fault> {
-        self.step("The log says who had it, and on whose behalf.");
+        self.narrator.step("The operator exports the log, and reads who used the mailbox and for whom (actchain audit export).");
         let path = self.process.folder.join("vault.jsonl").display().to_string();
-        let exported = self.process.run(&["audit", "export", "--out", &path]).await?;
-        self.check("the log is exported", exported.code == 0);
+        self.command("the log is exported", &["audit", "export", "--out", &path]).await?;
         let log = std::fs::read_to_string(&path).context("reading the export")?;
         let events: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let of_home = |event: &&Value| said(event, "/target") == carol.home;
+        let of_home = |event: &&Value| text(event, "/target") == carol.home;
         let events: Vec<&Value> = events.iter().filter(of_home).collect();
-        let actions: Vec<&str> = events.iter().map(|event| said(event, "/action")).collect();
-        println!("  {}", actions.join(", "));
-        let story = [
+        let actions: Vec<&str> = events.iter().map(|event| text(event, "/action")).collect();
+        let expected = [
             "vault.connection.created",
             "vault.connection.refreshed",
             "vault.token.retrieved",
@@ -234,27 +277,26 @@ impl Story {
             "vault.token.refused",
             "vault.connection.disconnected",
         ];
-        let mut told = actions.iter();
-        self.check("in this order", story.iter().all(|action| told.any(|one| one == action)));
-        let had = events.iter().find(|event| said(event, "/action") == "vault.token.retrieved");
-        let had = had.copied().cloned().unwrap_or_default();
-        println!("  {} on behalf of {}", said(&had, "/actor/client_id"), said(&had, "/subject/sub"));
-        self.check(
-            "email-svc, whom user-proxy had asked, for Carol, under her delegation",
-            said(&had, "/act_chain/0/sub") == "user-proxy"
-                && said(&had, "/act_chain/1/sub") == "email-svc"
-                && said(&had, "/actor/client_id") == "email-svc"
-                && said(&had, "/subject/sub") == "carol"
-                && said(&had, "/delegation_path/0") == delegation,
-        );
+        let narrator = &mut self.narrator;
+        narrator.check_order("the log has the events of the mailbox in order", &actions, &expected);
+        let retrieved = events.iter().find(|event| text(event, "/action") == "vault.token.retrieved");
+        let retrieved = retrieved.copied().cloned().unwrap_or_default();
+        let (agent, user) = (text(&retrieved, "/actor/client_id"), text(&retrieved, "/subject/sub"));
+        let chain = [text(&retrieved, "/act_chain/0/sub"), text(&retrieved, "/act_chain/1/sub")];
+        narrator.picture(&format!("{agent} retrieved it for {user}, in the chain {}", chain.join(" → ")));
+        narrator.check("email-svc retrieved the credential", agent, "email-svc");
+        narrator.check("it acted for Carol", user, "carol");
+        narrator.check("user-proxy acted before it", chain, ["user-proxy", "email-svc"]);
+        let delegation = text(&retrieved, "/delegation_path/0");
+        narrator.check("Carol's delegation allowed it", delegation, delegated.id.as_str());
         let server = std::fs::read_to_string(self.process.folder.join("server.log"));
         let written = [log, server.context("reading the server's log")?].concat();
         let secrets = provider.secrets().await;
-        let shows = secrets.iter().any(|secret| written.contains(secret));
-        self.check("no secret of the provider's stands in it, nor in the server's log", !shows);
-        let verified = self.process.run(&["audit", "verify"]).await?;
-        print_indented(&verified.text);
-        self.check("the log verifies", verified.code == 0);
+        narrator.check("no log has a secret of the provider", count_leaks(&written, &secrets), 0);
+        self.command("the log is valid", &["audit", "verify"]).await?;
+        self.narrator.proved(
+            "Agent, user, chain and delegation are in the log. No log has a secret. The log is valid.",
+        );
         Ok(())
     }
 }
