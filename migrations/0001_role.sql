@@ -1,5 +1,5 @@
--- The role that every connection of a running server takes on. Roles belong to the whole cluster, so another
--- database of the same cluster may have made it already.
+-- The role that every connection of a running server takes on. Roles belong to the whole cluster: another database of the
+-- same cluster may have created the role already.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'actchain_server') THEN
@@ -9,7 +9,7 @@ EXCEPTION
     WHEN duplicate_object OR unique_violation THEN NULL;
 END
 $$;
--- From version 16 on, whoever makes a role may administer it, but has to grant itself the right to take it on.
+-- Since version 16, the creator of a role may administer the role, but must grant itself the right to take the role on.
 DO $$
 DECLARE
     right_needed text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END;
@@ -20,4 +20,5 @@ BEGIN
 END
 $$;
 GRANT USAGE ON SCHEMA public TO actchain_server;
+-- A server compares the applied migrations with its own before it uses the database.
 GRANT SELECT ON _sqlx_migrations TO actchain_server;

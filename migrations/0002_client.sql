@@ -1,27 +1,48 @@
--- Whoever authenticates at our endpoints. `version` grows with every change; an exchange that was decided on an older
--- version is decided again.
+-- Clients authenticate at the endpoints. `version` grows with every change: the ledger decides an exchange again if the
+-- decision relied on an older version.
 CREATE TABLE client (
-    client_id      text PRIMARY KEY,
-    version        bigint NOT NULL DEFAULT 1,
-    kind           text NOT NULL CHECK (kind IN ('agent', 'service', 'resource_server', 'admin')),
-    name           text NOT NULL,
-    auth           text NOT NULL
+    client_id               text PRIMARY KEY,
+    version                 bigint NOT NULL DEFAULT 1,
+    kind                    text NOT NULL CHECK (kind IN ('agent', 'service', 'resource_server', 'admin', 'auditor')),
+    name                    text NOT NULL,
+    auth                    text NOT NULL
         CHECK (auth IN ('client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none')),
     -- [{"hash": Argon2id PHC string, "expires_at": RFC 3339 or null}]
-    secrets        jsonb NOT NULL,
-    jwks           jsonb,
-    jwks_uri       text,
-    scopes         text[] NOT NULL,
-    audiences      text[] NOT NULL,
-    detail_types   text[] NOT NULL,
-    grant_types    text[] NOT NULL,
-    dpop           text NOT NULL CHECK (dpop IN ('required', 'optional')),
-    dpop_keys      text[] NOT NULL,
-    -- [{"iss": …, "sub": …}]: workloads whose tokens prove this client
-    actor_subjects jsonb NOT NULL,
-    max_token_ttl  integer,
-    created_at     timestamptz NOT NULL,
-    updated_at     timestamptz NOT NULL,
-    disabled_at    timestamptz
+    secrets                 jsonb NOT NULL,
+    jwks                    jsonb,
+    jwks_uri                text,
+    scopes                  text[] NOT NULL,
+    audiences               text[] NOT NULL,
+    detail_types            text[] NOT NULL,
+    grant_types             text[] NOT NULL,
+    dpop                    text NOT NULL CHECK (dpop IN ('required', 'optional')),
+    dpop_keys               text[] NOT NULL,
+    -- [{"iss": …, "sub": …}]: workloads whose tokens authenticate this client.
+    actor_subjects          jsonb NOT NULL,
+    max_token_ttl           integer,
+    created_at              timestamptz NOT NULL,
+    updated_at              timestamptz NOT NULL,
+    disabled_at             timestamptz,
+    -- Tokens and delegations of this client that were recorded up to this epoch are revoked.
+    cutoff_epoch            bigint,
+    -- For an agent that was made for one delegation: the delegation, the task, and the principal that made the agent.
+    ephemeral_delegation_id text,
+    task_id                 text,
+    owner_iss               text,
+    owner_sub               text,
+    deactivated_at          timestamptz,
+    -- Whether only the keys in `dpop_keys` are accepted. Then an empty list accepts no key; otherwise it accepts all.
+    dpop_restricted         boolean NOT NULL DEFAULT false,
+    -- Argon2id hash of the secret in the last manifest. A manifest that still has this secret does not replace a secret
+    -- that was rotated afterwards.
+    declared_secret         text,
+    -- HMAC-SHA-256 of the content of the row, under a key that the master key seals. The program checks the MAC of every
+    -- row that it reads, so that write access to the database alone cannot add or change a client. Issuers, resources and
+    -- delegations have the same column.
+    mac                     bytea
 );
+CREATE INDEX client_of_task ON client (task_id, owner_iss, owner_sub) WHERE task_id IS NOT NULL;
+CREATE INDEX client_to_end ON client (client_id) WHERE ephemeral_delegation_id IS NOT NULL AND deactivated_at IS NULL;
+CREATE INDEX client_gone ON client (client_id)
+    WHERE cutoff_epoch IS NOT NULL OR deactivated_at IS NOT NULL OR disabled_at IS NOT NULL;
 GRANT SELECT, INSERT, UPDATE ON client TO actchain_server;

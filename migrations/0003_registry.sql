@@ -1,23 +1,40 @@
--- Whom we trust and what there is to protect. Few and rarely changed: servers keep all of it in memory, and the ledger
--- compares the version before it relies on what they remember.
+-- Trusted issuers and protected resources. They are few and change rarely: servers keep all of them in memory, and the
+-- ledger compares the version before it relies on that copy.
 CREATE TABLE issuer (
-    iss         text PRIMARY KEY,
-    jwks        jsonb,
-    jwks_uri    text,
-    audiences   text[] NOT NULL,
-    algorithms  text[] NOT NULL,
-    token_types text[] NOT NULL
+    iss                  text PRIMARY KEY,
+    jwks                 jsonb,
+    jwks_uri             text,
+    audiences            text[] NOT NULL,
+    algorithms           text[] NOT NULL,
+    token_types          text[] NOT NULL,
+    -- Audiences of the tokens with which users decide about delegations; all of `audiences` if null.
+    delegation_audiences text[],
+    -- Prefix of this issuer's subjects in issued tokens; null for the one issuer whose subjects have no prefix.
+    alias                text CHECK (alias ~ '^[a-z0-9-]{1,32}$'),
+    -- Time of the last change of the prefix: tokens that were issued earlier name their subject in another form.
+    subject_changed_at   timestamptz,
+    may_act              text NOT NULL DEFAULT 'restrict' CHECK (may_act IN ('authorize', 'restrict', 'ignore')),
+    -- The claims that contain scopes; `scope` and `scp` if null.
+    scope_claims         text[],
+    -- `(iss, sub)` of issued tokens must be unique. Deferred, so that two issuers can exchange their prefixes in one
+    -- transaction.
+    subject_prefix       text GENERATED ALWAYS AS (coalesce(alias, '')) STORED
+        CONSTRAINT issuer_subject_prefix_unique UNIQUE DEFERRABLE INITIALLY DEFERRED,
+    mac                  bytea
 );
 CREATE TABLE resource (
     id           text PRIMARY KEY,
     scopes       text[] NOT NULL,
     detail_types text[] NOT NULL,
-    token_ttl    integer
+    token_ttl    integer,
+    mac          bytea
 );
+GRANT SELECT, INSERT, UPDATE, DELETE ON issuer, resource TO actchain_server;
+
+-- The version of all issuers and resources together.
 CREATE TABLE registry (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-    version bigint NOT NULL
+    version   bigint NOT NULL
 );
 INSERT INTO registry (version) VALUES (1);
-GRANT SELECT, INSERT, UPDATE ON issuer, resource TO actchain_server;
 GRANT SELECT, UPDATE ON registry TO actchain_server;

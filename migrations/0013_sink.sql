@@ -1,22 +1,22 @@
--- Where the log is sent as it grows.
+-- Receivers of the audit log.
 CREATE TABLE audit_sink (
     id              text PRIMARY KEY,
     url             text NOT NULL,
     format          text NOT NULL CHECK (format IN ('json', 'ocsf', 'cef')),
     filter          jsonb NOT NULL,
-    -- Its secret, and for a while the one before it.
+    -- The secret of the sink, and for a while the secret before.
     sealed          text NOT NULL,
     data_key        text NOT NULL REFERENCES data_key,
-    -- Since when nothing is sent there.
+    -- Time since which nothing is delivered.
     disabled_at     timestamptz,
-    disabled_reason    text,
-    -- The next event to send; how often it was tried in vain, and when it is tried again.
-    cursor        bigint NOT NULL,
+    disabled_reason text,
+    -- The next event to deliver, the number of failed attempts, and the time of the next attempt.
+    cursor          bigint NOT NULL,
     attempts        integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz,
     last_error      text,
     delivered_at    timestamptz,
-    -- Which server sends there, and until when no other one does.
+    -- The server that delivers, and the time until which no other server does.
     lease           uuid,
     lease_until     timestamptz,
     created_at      timestamptz NOT NULL,
@@ -24,14 +24,14 @@ CREATE TABLE audit_sink (
 );
 CREATE INDEX audit_sink_data_key ON audit_sink (data_key);
 
--- Events that a sink did not take.
+-- Events that a sink did not accept.
 CREATE TABLE audit_dead_letter (
     sink     text NOT NULL REFERENCES audit_sink ON DELETE CASCADE,
     seq      bigint NOT NULL,
     attempts integer NOT NULL,
     error    text NOT NULL,
     at       timestamptz NOT NULL,
-    -- Whether it is to be tried again.
+    -- Whether to deliver the event again.
     replay   boolean NOT NULL DEFAULT false,
     PRIMARY KEY (sink, seq)
 );

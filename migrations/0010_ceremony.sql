@@ -1,4 +1,4 @@
--- Confirmations of one use each. `fingerprint` stands for who asks for what under which key.
+-- Confirmations, each for one use. `fingerprint` identifies the client, the request and the key.
 CREATE TABLE ceremony (
     id                    uuid PRIMARY KEY,
     delegation_id         text NOT NULL REFERENCES delegation,
@@ -16,4 +16,6 @@ CREATE TABLE ceremony (
 );
 CREATE INDEX ceremony_of_delegation ON ceremony (delegation_id, client_id, fingerprint);
 CREATE INDEX ceremony_to_forget ON ceremony (expires_at);
+-- Lists of confirmations are in pages, newest first; the waiting ones are counted.
+CREATE INDEX ceremony_by_time ON ceremony (delegation_id, requested_at, id);
 GRANT SELECT, INSERT, UPDATE, DELETE ON ceremony TO actchain_server;

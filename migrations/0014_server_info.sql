@@ -1,4 +1,4 @@
--- Under which issuer this database was last served, and by which process: commands beside it take the same issuer.
+-- The issuer under which this database was last served, and the process that served it: commands use the same issuer.
 CREATE TABLE server_info (
     one        boolean PRIMARY KEY DEFAULT true CHECK (one),
     issuer     text NOT NULL,
