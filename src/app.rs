@@ -31,7 +31,7 @@ use crate::platform::fault::Fault;
 use crate::platform::jose::SealingKey;
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::platform::secret::MasterKey;
-use crate::platform::{db, telemetry};
+use crate::platform::{db, postgres_errors, telemetry};
 use crate::protocol::dpop_nonce::NonceKey;
 use crate::protocol::signed_note::{Kind, VerifierKey};
 use crate::protocol::status_list::{IndexAllocator, StatusIndex};
@@ -131,7 +131,8 @@ impl App {
         let capability_levels = CapabilityLevels::new(&config.delegations.capabilities)?;
         let pool = db::pool(database.clone(), config.database_connections, timeout);
         let mut connection = pool.acquire().await?;
-        db::schema(&mut connection).await?.require_current()?;
+        let place = format!("the database at {}", postgres_errors::place(&database));
+        db::schema(&mut connection).await?.require_current(&place)?;
         let keyring = Keyring::open(&key::store::list(&mut connection).await?, &seal)?;
         let rows = RowMac::open(&mut connection, &seal).await?;
         let registry = registry::store::load(&rows, &mut connection, &issuer).await?;

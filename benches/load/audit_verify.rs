@@ -32,7 +32,7 @@ pub async fn bench() {
     let events: u64 = std::env::var("BENCH_VERIFY").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000);
     let cluster = Cluster::throwaway(None, std::env::var_os("PATH"), Durability::Off).await.unwrap();
     let database = cluster.connect_options("postgres");
-    db::migrate(&database).await.unwrap();
+    db::migrate(&database, "the database").await.unwrap();
     let mut connection = PgConnection::connect_with(&database).await.unwrap();
     fill(&mut connection, events).await;
     let pool = PgPool::connect_with(database).await.unwrap();

@@ -124,7 +124,7 @@ async fn fill(cluster: &Cluster, file: File, seal: &SealingKey) -> Result<Restor
     cluster.load(DATABASE, file).await?;
     connection.close().await.context("closing a connection")?;
     // The backup can come from an older version.
-    db::migrate(&options).await?;
+    db::migrate(&options, "the database in the backup").await?;
     let mut connection = db::open(&options).await?;
     let restored = examine(&mut connection, seal).await;
     connection.close().await.context("closing a connection")?;

@@ -103,7 +103,7 @@ impl CommandContext {
             // Without the server's role, which the migrations create.
             let mut plain = db::open(&database).await?;
             db::require_durable(&mut plain).await?;
-            db::schema(&mut plain).await?.require_current()?;
+            db::schema(&mut plain).await?.require_current(&external(&database))?;
             plain.close().await.context("closing a connection")?;
             return Ok(Self { database, config, clock, cluster: None });
         }
@@ -111,7 +111,7 @@ impl CommandContext {
         settle_own_key(&config)?;
         let cluster = Cluster::open(settings(&config), role).await?;
         let database = db::durable(cluster.connect_options(DATABASE));
-        if let Err(fault) = db::migrate(&database).await {
+        if let Err(fault) = db::migrate(&database, &embedded(&config)).await {
             cluster.close().await?;
             return Err(fault);
         }
@@ -124,7 +124,7 @@ impl CommandContext {
         let connection = pool.acquire().await;
         let mut connection =
             connection.map_err(|error| postgres_errors::connecting(&self.database, &error))?;
-        db::schema(&mut connection).await?.require_current()?;
+        db::schema(&mut connection).await?.require_current(&self.place())?;
         drop(connection);
         Ok(pool)
     }
@@ -158,8 +158,8 @@ impl CommandContext {
     /// Names the database in messages.
     pub(super) fn place(&self) -> String {
         match self.cluster {
-            Some(_) => format!("the database in {}", absolute(&self.config.data_dir)),
-            None => format!("the database at {}", postgres_errors::place(&self.database)),
+            Some(_) => embedded(&self.config),
+            None => external(&self.database),
         }
     }
 
@@ -276,10 +276,21 @@ pub(super) async fn migrate(config: &Config) -> Result<ExitCode, Fault> {
         return Ok(ExitCode::SUCCESS);
     };
     let database = db::options(url)?;
-    eprintln!("actchain: the database at {}", postgres_errors::place(&database));
-    db::migrate(&database).await?;
+    let place = external(&database);
+    eprintln!("actchain: {place}");
+    db::migrate(&database, &place).await?;
     println!("The database schema is current.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Names the embedded database in messages.
+fn embedded(config: &Config) -> String {
+    format!("the database in {}", absolute(&config.data_dir))
+}
+
+/// Names an external database in messages.
+fn external(database: &PgConnectOptions) -> String {
+    format!("the database at {}", postgres_errors::place(database))
 }
 
 /// The data directory of the embedded cluster, and the PostgreSQL programs that run it.

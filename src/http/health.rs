@@ -29,7 +29,7 @@ pub(super) async fn ready(app: web::Data<App>) -> HttpResponse {
 }
 
 async fn check(app: &App) -> Result<(), Fault> {
-    app.read(async |connection| db::schema(connection).await).await?.require_current()
+    app.read(async |connection| db::schema(connection).await).await?.require_current("the database")
 }
 
 /// Metrics in the Prometheus text format.

@@ -15,7 +15,7 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 /// The role of every connection of a running server; it must not change or delete events of the log.
 const SERVER_ROLE: &str = "SET ROLE actchain_server";
 
-/// The schema version of the database, compared with the version that this program needs.
+/// The migrations of the database, compared with those of this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
     Current,
@@ -23,6 +23,8 @@ pub enum Schema {
     Older(i64, i64),
     /// Version of the database, and the older version that this program needs.
     Newer(i64, i64),
+    /// The first migration of the database that is not this program's.
+    Unrelated(i64),
 }
 
 /// Parses a database URL.
@@ -110,14 +112,17 @@ fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
         .options([("enable_seqscan", "off"), ("jit", "off")])
 }
 
-/// Brings the schema up to date. Several processes may do so at once: later ones wait for the first.
-pub async fn migrate(options: &PgConnectOptions) -> Result<(), Fault> {
+/// Brings the schema up to date. Several processes may do so at once: later ones wait for the first. `place` names the
+/// database in messages.
+pub async fn migrate(options: &PgConnectOptions, place: &str) -> Result<(), Fault> {
     let mut connection = open(options).await?;
+    schema(&mut connection).await?.require_migratable(place)?;
     MIGRATIONS.run(&mut connection).await.context("migrating the database")?;
     connection.close().await.context("closing a connection")
 }
 
-/// Compares the version of the schema with this program's.
+/// Compares the applied migrations with this program's, by version and checksum: the shorter list must be the beginning
+/// of the longer one.
 pub async fn schema(connection: &mut PgConnection) -> Result<Schema, Fault> {
     let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
@@ -126,10 +131,18 @@ pub async fn schema(connection: &mut PgConnection) -> Result<Schema, Fault> {
     if !exists {
         return Ok(Schema::Older(0, known));
     }
-    let found: i64 =
-        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success")
-            .fetch_one(connection)
+    let applied: Vec<(i64, Vec<u8>, bool)> =
+        sqlx::query_as("SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(connection)
             .await?;
+    // A migration and its row are committed together: no migration of this program can have failed in part.
+    let differs = MIGRATIONS.iter().zip(&applied).find(|(own, (version, checksum, success))| {
+        own.version != *version || *own.checksum != **checksum || !success
+    });
+    if let Some((_, (version, ..))) = differs {
+        return Ok(Schema::Unrelated(*version));
+    }
+    let found = applied.last().map(|(version, ..)| *version).unwrap_or_default();
     Ok(match found.cmp(&known) {
         std::cmp::Ordering::Less => Schema::Older(found, known),
         std::cmp::Ordering::Equal => Schema::Current,
@@ -138,15 +151,27 @@ pub async fn schema(connection: &mut PgConnection) -> Result<Schema, Fault> {
 }
 
 impl Schema {
-    /// Refuses a schema of another version, and says what to do.
-    pub fn require_current(self) -> Result<(), Fault> {
-        match self {
-            Self::Current => Ok(()),
-            Self::Older(found, known) => Err(Fault::new(format!(
+    /// Refuses a schema that this program cannot use, and says what to do. `place` names the database in the message.
+    pub fn require_current(self, place: &str) -> Result<(), Fault> {
+        if let Self::Older(found, known) = self {
+            return Err(Fault::new(format!(
                 "the database schema is version {found}, older than this program's {known}: run `actchain migrate`"
-            ))),
+            )));
+        }
+        self.require_migratable(place)
+    }
+
+    /// Refuses a schema that this program's migrations cannot bring up to date.
+    fn require_migratable(self, place: &str) -> Result<(), Fault> {
+        match self {
+            Self::Current | Self::Older(..) => Ok(()),
             Self::Newer(found, known) => Err(Fault::new(format!(
                 "the database schema is version {found}, newer than this program's {known}: use a newer actchain"
+            ))),
+            Self::Unrelated(version) => Err(Fault::new(format!(
+                "{place} was made by an earlier development version of actchain or by another program (its migration \
+                 {version} is not this program's), and its data cannot be carried over: make a new database or data \
+                 directory"
             ))),
         }
     }

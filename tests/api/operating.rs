@@ -25,17 +25,17 @@ async fn health_ready_and_unknown_paths() {
 async fn a_schema_of_another_version_is_refused_by_name() {
     let world = World::new().await;
     let mut sql = world.server.sql().await;
-    sqlx::query("UPDATE _sqlx_migrations SET version = 9999 WHERE version = (SELECT max(version) FROM _sqlx_migrations)")
+    sqlx::query("INSERT INTO _sqlx_migrations SELECT 9999, '', now(), true, '', 0")
         .execute(&mut sql)
         .await
         .unwrap();
-    let newer =
-        actchain::platform::db::schema(&mut sql).await.unwrap().require_current().unwrap_err().to_string();
+    let schema = actchain::platform::db::schema(&mut sql).await.unwrap();
+    let newer = schema.require_current("the database").unwrap_err().to_string();
     assert!(newer.contains("9999") && newer.contains("newer"), "{newer}");
     assert_eq!(get(&world, "/ready").await.status, 503);
-    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 9999").execute(&mut sql).await.unwrap();
-    let older =
-        actchain::platform::db::schema(&mut sql).await.unwrap().require_current().unwrap_err().to_string();
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version > 1").execute(&mut sql).await.unwrap();
+    let schema = actchain::platform::db::schema(&mut sql).await.unwrap();
+    let older = schema.require_current("the database").unwrap_err().to_string();
     assert!(older.contains("actchain migrate"), "{older}");
 }
 

@@ -17,6 +17,7 @@ mod external;
 mod limits;
 mod output;
 mod refusals_in_the_log;
+mod schema;
 mod stage;
 mod token_commands;
 mod vault_crash;

@@ -51,7 +51,7 @@ async fn cluster() -> &'static Cluster {
             let mut admin = PgConnection::connect_with(&cluster.connect_options("postgres")).await.unwrap();
             admin.execute("CREATE DATABASE migrated").await.unwrap();
             admin.close().await.unwrap();
-            db::migrate(&cluster.connect_options(TEMPLATE)).await.unwrap();
+            db::migrate(&cluster.connect_options(TEMPLATE), TEMPLATE).await.unwrap();
             cluster
         })
         .await
