@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn dg_04_whoever_asks_too_soon_waits_five_seconds_longer_each_time() {
+    fn a_poll_that_comes_too_soon_makes_the_interval_five_seconds_longer() {
         let polls = PollLimiter::new();
         let ask = |second| polls.count("a", from_seconds(second).unwrap(), 5);
         assert_eq!((ask(0), ask(5), ask(9)), (Ok(5), Ok(5), Err(10)));

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn gn_04_gn_05_repetition_is_seen_through_any_spelling() {
+    fn repeated_parameters_are_found_in_any_encoding() {
         for body in ["scope=a&scope=b", "scope=a&%73cope=b", "scope=a&scope=", "foo=1&foo=2"] {
             assert!(read(body).is_err(), "{body}");
         }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn gn_02_an_empty_value_is_an_absent_one() {
+    fn a_parameter_with_an_empty_value_is_absent() {
         let params = read("scope=&a&=x&&").unwrap();
         assert_eq!((params.get("scope"), params.get("a")), (None, None));
     }

@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn js_02_only_one_spelling_decodes() {
+    fn only_one_encoding_of_a_value_decodes() {
         assert_eq!(decode("AQ"), Some(vec![1]));
         for other in ["AQ==", "AR", "A Q", "AQ\n", "A+", "A"] {
             assert_eq!(decode(other), None, "{other}");

@@ -139,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn js_01_duplicate_names_are_refused_at_every_level() {
+    fn duplicate_names_are_refused_at_every_level() {
         assert!(parse(br#"{"a":1,"a":2}"#).is_none());
         assert!(parse(br#"{"a":{"b":1,"b":1}}"#).is_none());
         assert!(parse(br#"[{"b":1,"\u0062":1}]"#).is_none());

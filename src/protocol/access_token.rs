@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn te_33_the_outermost_actor_is_the_newest() {
+    fn the_outermost_actor_is_the_newest() {
         let claims = read_claims(token().as_object().unwrap()).unwrap();
         let act = claims.act.as_ref().unwrap();
         let actors: Vec<_> = act.newest_first().map(|act| act.sub.as_str()).collect();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn at_05_every_required_claim_is_required() {
+    fn every_required_claim_is_required() {
         for name in ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"] {
             let mut claims = token();
             claims.as_object_mut().unwrap().remove(name);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn te_31_act_is_an_object_at_every_level() {
+    fn act_is_an_object_at_every_level() {
         for act in [json!("x"), json!([]), json!({"sub": "a"}), json!({"sub": "a", "iss": "b", "act": "x"})] {
             let mut claims = token();
             claims["act"] = act.clone();

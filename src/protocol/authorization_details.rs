@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn ra_01_ra_02_only_well_formed_objects_are_read() {
+    fn only_well_formed_objects_are_read() {
         for text in [
             r#"{"type":"a"}"#,
             "[1]",
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn ra_03_widening_is_seen() {
+    fn wider_details_are_not_within_a_grant() {
         let grant = read(r#"[{"type":"mail","identifier":"inbox","actions":["read","list"]}]"#);
         assert!(read(r#"[{"type":"mail","identifier":"inbox","actions":["read"]}]"#).within(&grant));
         for wider in [

@@ -34,7 +34,7 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     #[test]
-    fn cb_03_kat_12_both_halves_are_form_decoded() {
+    fn client_id_and_secret_are_form_decoded() {
         let basic = parse_basic("Basic cnMwODpsb25nLXNlY3VyZS1yYW5kb20tc2VjcmV0").unwrap();
         assert_eq!(
             (basic.client_id.as_str(), basic.secret.expose_secret()),
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn cb_10_what_is_not_basic_is_refused() {
+    fn an_authorization_header_that_is_not_basic_is_refused() {
         for header in ["", "Basic", "Basic !!!", "Bearer YTpi", "Basic YWI=", "Basic /////w==", "Basic JTp4"]
         {
             assert!(parse_basic(header).is_none(), "{header}");

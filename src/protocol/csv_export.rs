@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn cv_01_rows_end_in_crlf_have_all_columns_and_come_back_as_they_were() {
+    fn rows_end_in_crlf_have_all_columns_and_are_read_back_unchanged() {
         let event = json!({"seq": 7, "target": "a,\"b\r\nc", "audience": ["x", "y"], "detail": {"a": 1},
             "actor": {"client_id": "me"}, "act_chain": [{"sub": "one", "iss": "i"}, {"sub": "two", "iss": "i"}]});
         let text = format!("{}{}", head(ByteOrderMark::Absent).unwrap(), row(&event).unwrap());
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn cv_02_nothing_begins_a_formula_and_numbers_stay() {
+    fn no_cell_begins_a_formula_and_numbers_stay_numbers() {
         for (given, shown) in [
             ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
             ("@SUM(1)", "'@SUM(1)"),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn cv_03_nor_does_what_follows_a_line_break_or_a_separator() {
+    fn no_text_after_a_line_break_or_separator_begins_a_formula() {
         assert_eq!(cell("a\n=1"), "a\n'=1");
         assert_eq!(cell("a\r\n=1"), "a\r\n'=1");
         assert_eq!(cell("a;=1,@b"), "a;'=1,'@b");
@@ -210,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cv_02_no_cell_begins_a_formula_wherever_it_is_cut(given in "[=+@\\-a \t\r\n,;＝\"']{0,12}") {
+        fn no_part_of_a_cell_begins_a_formula(given in "[=+@\\-a \t\r\n,;＝\"']{0,12}") {
             let shown = cell(&given);
             for part in shown.split(['\n', '\r', '\t', ',', ';']) {
                 let first = part.trim_start_matches(' ').chars().next();

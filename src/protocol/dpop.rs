@@ -129,8 +129,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    const KAT_07A: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg";
-    const KAT_07B: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA";
+    const TOKEN_PROOF: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg";
+    const RESOURCE_PROOF: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA";
     const JKT: &str = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
     const TARGET: &str = "https://as.example.com/oauth/token";
 
@@ -144,26 +144,27 @@ mod tests {
     }
 
     #[test]
-    fn kat_07_the_proofs_of_the_rfc_verify() {
-        let proof = verify(KAT_07A, &expected("POST", "https://server.example.com/token"), at(1_562_262_616));
+    fn the_proofs_of_the_rfc_verify() {
+        let proof =
+            verify(TOKEN_PROOF, &expected("POST", "https://server.example.com/token"), at(1_562_262_616));
         assert_eq!(proof.unwrap().jkt, JKT);
         let mut resource = expected("GET", "https://resource.example.org/protectedresource");
         resource.access_token = Some("Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU");
-        assert_eq!(verify(KAT_07B, &resource, at(1_562_262_618)).unwrap().jkt, JKT);
+        assert_eq!(verify(RESOURCE_PROOF, &resource, at(1_562_262_618)).unwrap().jkt, JKT);
         resource.access_token = Some("another");
-        assert_eq!(verify(KAT_07B, &resource, at(1_562_262_618)).unwrap_err(), BadProof::AccessToken);
+        assert_eq!(verify(RESOURCE_PROOF, &resource, at(1_562_262_618)).unwrap_err(), BadProof::AccessToken);
         let plain = verify(
-            KAT_07A,
+            TOKEN_PROOF,
             &Expected { access_token: Some("x"), ..expected("POST", "https://server.example.com/token") },
             at(1_562_262_616),
         );
-        assert_eq!(plain.unwrap_err(), BadProof::AccessToken, "DP-15: ath is required with a token");
+        assert_eq!(plain.unwrap_err(), BadProof::AccessToken, "RFC 9449 §7: ath is required with a token");
     }
 
     #[test]
-    fn dp_13_the_edges_of_the_window() {
+    fn proofs_are_accepted_at_the_edges_of_the_window_and_not_outside() {
         let check =
-            |now| verify(KAT_07A, &expected("POST", "https://server.example.com/token"), at(now)).err();
+            |now| verify(TOKEN_PROOF, &expected("POST", "https://server.example.com/token"), at(now)).err();
         assert_eq!(check(1_562_262_616 + 60), None);
         assert_eq!(check(1_562_262_616 + 61), Some(BadProof::Time));
         assert_eq!(check(1_562_262_616 - 10), None);
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn dp_03_every_claim_is_required_in_its_type() {
+    fn every_claim_is_required_in_its_type() {
         for alg in [SigningAlg::ES256, SigningAlg::Ed25519, SigningAlg::RS256] {
             assert_eq!(refusal(&signed(alg, |_| {})), None, "{alg:?}");
         }
@@ -216,17 +217,17 @@ mod tests {
         ] {
             assert_eq!(es256(change), Some(BadProof::Malformed));
         }
-        assert_eq!(es256(|claims| claims["htm"] = json!("post")), Some(BadProof::Target), "DP-08");
+        assert_eq!(es256(|claims| claims["htm"] = json!("post")), Some(BadProof::Target), "RFC 9449 §4.3");
         assert_eq!(
             es256(|claims| claims["htu"] = json!("https://evil.example/")),
             Some(BadProof::Target),
-            "DP-09"
+            "RFC 9449 §4.3"
         );
-        assert_eq!(es256(|claims| claims["htu"] = json!(format!("{TARGET}?x=1"))), None, "DP-09");
+        assert_eq!(es256(|claims| claims["htu"] = json!(format!("{TARGET}?x=1"))), None, "RFC 9449 §4.3");
     }
 
     #[test]
-    fn dp_04_dp_05_type_and_algorithm_are_fixed() {
+    fn type_and_algorithm_of_a_proof_are_fixed() {
         let (key, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
         let claims = json!({"jti": "1", "htm": "POST", "htu": TARGET, "iat": 1000});
         for typ in ["JWT", "at+jwt", "DPOP+JWT"] {

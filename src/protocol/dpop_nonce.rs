@@ -46,7 +46,7 @@ mod tests {
     use time::Duration;
 
     #[test]
-    fn dp_27_the_present_and_the_last_nonce_are_accepted() {
+    fn the_current_and_the_last_nonce_are_accepted() {
         let key = NonceKey::new(&[7; 32], 300);
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
         let nonce = key.current(now);

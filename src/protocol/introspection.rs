@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn in_03_an_inactive_token_is_nothing_else() {
+    fn an_inactive_token_has_no_other_member() {
         assert_eq!(inactive().to_string(), r#"{"active":false}"#);
     }
 
     #[test]
-    fn in_05_absent_members_are_left_out() {
+    fn absent_members_are_left_out() {
         let mut expected = claims();
         expected["active"] = json!(true);
         expected["token_type"] = json!("Bearer");
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn in_05_members_have_their_types_and_their_claims() {
+    fn members_have_their_types_and_values() {
         let mut token = claims();
         let more = json!({
             "aud": ["https://mail.example.com", "https://cal.example.com"], "idp": "https://idp.example.com",
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn in_06_the_caller_sees_its_own_view_and_not_the_token_s() {
+    fn the_caller_sees_its_own_scopes_and_details() {
         let mut token = claims();
         token["authorization_details"] = json!([{"type": "mail"}]);
         let narrowed = answer(&token, View { scope: "mail.read", ..View::default() });
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn si_01_signed_answers_are_for_those_who_prefer_them() {
+    fn callers_that_prefer_signed_introspection_get_it() {
         for accept in [
             "application/token-introspection+jwt",
             "Application/Token-Introspection+JWT ; Q=0.1",
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn si_01_everybody_else_gets_json() {
+    fn all_other_callers_get_json() {
         assert_eq!(preferred(None), Form::Json);
         for accept in [
             "",
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn si_02_a_signed_answer_cannot_pass_as_a_token() {
+    fn a_signed_introspection_is_no_access_token() {
         let told = answer(&claims(), View::default());
         let signed = signed_claims("https://as.example.com", "mail-api", 1_700_000_001, told.clone());
         let expected = json!({"iss": "https://as.example.com", "aud": "mail-api", "iat": 1_700_000_001,
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn si_03_an_inactive_token_is_signed_as_nothing_else() {
+    fn a_signed_introspection_of_an_inactive_token_has_no_other_member() {
         let signed = signed_claims("https://as.example.com", "mail-api", 1_700_000_001, inactive());
         assert_eq!(signed["token_introspection"], json!({"active": false}));
     }

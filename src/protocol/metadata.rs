@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn md_02_the_well_known_part_goes_between_host_and_path() {
+    fn the_well_known_part_goes_between_host_and_path() {
         assert_eq!(
             well_known_paths("https://as.example.com").first().unwrap(),
             "/.well-known/oauth-authorization-server"
@@ -105,14 +105,14 @@ mod tests {
     }
 
     #[test]
-    fn md_04_no_list_is_empty() {
+    fn metadata_has_no_empty_list() {
         let document = document("https://as.example.com", &facts());
         assert!(document.as_object().unwrap().values().all(|value| *value != json!([])));
         assert_eq!(document["token_endpoint"], "https://as.example.com/oauth/token");
     }
 
     #[test]
-    fn md_06_md_07_no_endpoint_leaves_its_authentication_to_defaults() {
+    fn metadata_lists_the_authentication_methods_of_every_endpoint() {
         let document = document("https://as.example.com/t1/", &facts());
         for (name, path) in [
             ("token", "/oauth/token"),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn si_04_sl_13_signed_answers_and_status_lists_are_found() {
+    fn metadata_has_signed_introspection_and_status_lists() {
         let document = document("https://as.example.com/t1", &facts());
         assert_eq!(document["introspection_signing_alg_values_supported"], json!(["EdDSA"]));
         assert_eq!(

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn sa_01_and_sa_05_results_name_rules_that_are_there() {
+    fn results_refer_to_existing_rules() {
         let event = json!({"seq": 1, "txn": "t/ä", "delegation_id": "D", "actor": {"client_id": "a"}});
         let whole = document(&[(1, event.clone()), (0, event), (2, json!({}))]);
         assert_eq!((&whole["$schema"], &whole["version"]), (&json!(SCHEMA), &json!("2.1.0")));
@@ -268,7 +268,10 @@ mod tests {
             let rule = &run["tool"]["driver"]["rules"][place];
             assert_eq!(result["ruleId"], rule["id"]);
             assert_eq!(result["level"], rule["defaultConfiguration"]["level"]);
-            assert!(["note", "warning", "error"].contains(&result["level"].as_str().unwrap()), "SA-03");
+            assert!(
+                ["note", "warning", "error"].contains(&result["level"].as_str().unwrap()),
+                "SARIF 2.1.0 §3.27.10"
+            );
             assert_eq!((&result["kind"], result["message"]["text"].is_string()), (&json!("fail"), true));
         }
         assert_eq!((&results[0]["level"], &results[1]["level"]), (&json!("note"), &json!("error")));
@@ -276,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn sa_06_places_are_relative_and_named_by_chain_and_delegation() {
+    fn locations_are_relative_and_name_chain_and_delegation() {
         let event = json!({"txn": "t/ä", "delegation_id": "D", "actor": {"client_id": "a"}});
         let whole = document(&[(0, event), (0, json!({}))]);
         let place = |at: usize| whole["runs"][0]["results"][at]["locations"][0].clone();
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn sa_07_the_same_finding_has_the_same_fingerprint() {
+    fn the_same_finding_has_the_same_fingerprint() {
         let print = |rule: usize, event: Value| {
             document(&[(rule, event)])["runs"][0]["results"][0]["partialFingerprints"][FINGERPRINT].clone()
         };

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gn_12_only_the_grammar_is_read() {
+    fn scopes_outside_the_grammar_are_refused() {
         assert_eq!(parse("b a b").map(|scopes| join(&scopes)), Some("a b".to_owned()));
         for text in ["a  b", " a", "a ", "a\tb", "a\"b", "a\\b", "é", ""] {
             assert_eq!(parse(text), None, "{text:?}");

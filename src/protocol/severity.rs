@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sa_04_each_severity_has_its_level() {
+    fn each_severity_has_its_level() {
         let all = [Severity::Informational, Severity::Low, Severity::Medium, Severity::High];
         assert_eq!(all.map(Severity::level), ["note", "note", "warning", "error"]);
         assert!(

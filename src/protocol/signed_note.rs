@@ -230,10 +230,10 @@ mod tests {
     use crate::platform::jose::{SigningAlg, SigningKey};
 
     const VKEY: &str = "as.example.com/audit+07ab2b30+AddamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea";
-    const KAT_51: &str = "as.example.com/audit\n7\n3bib5AOAnjJXUNPSY814kpwpQreUKjS3fhIslZSnTIw=\n\n— as.example.com/audit B6srMMIc74Eh+dQh6Lcj0CFEtdm/U36GdgjPEz3kKJYBqOf7Zv/6KXMYVR5yL/FTkdkSQRkyEiyKvL7m5FsbgZGaXQU=\n";
+    const CHECKPOINT: &str = "as.example.com/audit\n7\n3bib5AOAnjJXUNPSY814kpwpQreUKjS3fhIslZSnTIw=\n\n— as.example.com/audit B6srMMIc74Eh+dQh6Lcj0CFEtdm/U36GdgjPEz3kKJYBqOf7Zv/6KXMYVR5yL/FTkdkSQRkyEiyKvL7m5FsbgZGaXQU=\n";
 
     #[test]
-    fn kat_50_key_ids() {
+    fn a_key_id_follows_from_name_and_key() {
         let key = VerifierKey::parse("example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k");
         assert_eq!(hex(&key.unwrap().id()), "530d903a");
         assert!(
@@ -244,16 +244,16 @@ mod tests {
     }
 
     #[test]
-    fn kat_51_a_checkpoint_opens_and_a_changed_one_does_not() {
+    fn a_checkpoint_verifies_and_a_changed_one_does_not() {
         let key = VerifierKey::parse(VKEY).unwrap();
         assert_eq!(key.text(), VKEY);
-        let checkpoint = open(KAT_51, std::slice::from_ref(&key)).unwrap();
+        let checkpoint = open(CHECKPOINT, std::slice::from_ref(&key)).unwrap();
         assert_eq!((checkpoint.size, checkpoint.origin.as_str()), (7, "as.example.com/audit"));
-        assert!(KAT_51.starts_with(&checkpoint.text()));
-        assert!(open(&KAT_51.replace("\n7\n", "\n8\n"), std::slice::from_ref(&key)).is_none());
-        assert!(open(KAT_51.trim_end(), std::slice::from_ref(&key)).is_none(), "no final newline");
+        assert!(CHECKPOINT.starts_with(&checkpoint.text()));
+        assert!(open(&CHECKPOINT.replace("\n7\n", "\n8\n"), std::slice::from_ref(&key)).is_none());
+        assert!(open(CHECKPOINT.trim_end(), std::slice::from_ref(&key)).is_none(), "no final newline");
         let stranger = VerifierKey::new("as.example.com/audit", [7; 32]).unwrap();
-        assert!(open(KAT_51, &[stranger]).is_none(), "nobody known vouches");
+        assert!(open(CHECKPOINT, &[stranger]).is_none(), "nobody known vouches");
     }
 
     /// The key of RFC 8037 appendix A.1.
@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn text() -> String {
-        KAT_51.split_once("\n\n").unwrap().0.to_owned() + "\n"
+        CHECKPOINT.split_once("\n\n").unwrap().0.to_owned() + "\n"
     }
 
     fn witness(name: &str) -> VerifierKey {
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn kat_50_the_published_note_verifies() {
+    fn the_published_note_verifies() {
         let key = VerifierKey::parse("example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k")
             .unwrap();
         let note = "This is an example message.\n\n— example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
@@ -289,10 +289,10 @@ mod tests {
     }
 
     #[test]
-    fn ck_10_a_witness_vouches_for_what_it_saw_and_when() {
+    fn a_cosignature_covers_the_checkpoint_and_the_time() {
         let key = witness("w.example.com");
         assert_eq!(VerifierKey::parse(&key.text()), Some(key.clone()));
-        let note = format!("{KAT_51}{}", cosign("w.example.com", 1_700_000_000));
+        let note = format!("{CHECKPOINT}{}", cosign("w.example.com", 1_700_000_000));
         let (text, signatures) = parts(&note).unwrap();
         assert!(signatures[1].is_by(&key, &text) && !signatures[0].is_by(&key, &text));
         assert!(!signatures[1].is_by(&key, &text.replace('7', "8")), "another text");
@@ -306,10 +306,10 @@ mod tests {
     }
 
     #[test]
-    fn ck_05_strangers_are_passed_over_and_a_bad_signature_of_one_who_is_known_spoils_the_note() {
+    fn unknown_signatures_are_ignored_and_an_invalid_signature_of_a_known_key_refuses_the_note() {
         let log = VerifierKey::parse(VKEY).unwrap();
         let lines: String = (0..20).map(|n| cosign(&format!("w{n}.example.com"), 1_700_000_000)).collect();
-        let note = format!("{KAT_51}{lines}");
+        let note = format!("{CHECKPOINT}{lines}");
         assert_eq!(parts(&note).unwrap().1.len(), 21);
         assert_eq!(open(&note, std::slice::from_ref(&log)).unwrap().size, 7);
         let other = note.replace("\n7\n", "\n8\n");
@@ -317,15 +317,15 @@ mod tests {
         let stranger = SigningKey::generate(SigningAlg::Ed25519).unwrap().0;
         let forged = stranger.sign_raw(cosigned(&self::text(), 7).as_bytes()).unwrap();
         let forged = witness("w3.example.com").signature_line(&cosignature(7, &forged));
-        let spoiled = format!("{KAT_51}{forged}");
+        let spoiled = format!("{CHECKPOINT}{forged}");
         assert!(open(&spoiled, std::slice::from_ref(&log)).is_some(), "nobody knows that witness");
         assert!(open(&spoiled, &[log, witness("w3.example.com")]).is_none());
         let endless: String = (0..100).map(|n| cosign(&format!("w{n}"), 1)).collect();
-        assert!(parts(&format!("{KAT_51}{endless}")).is_none());
+        assert!(parts(&format!("{CHECKPOINT}{endless}")).is_none());
     }
 
     #[test]
-    fn ck_02_names_and_texts_without_control_characters() {
+    fn key_names_and_note_texts_have_no_control_characters() {
         for name in ["", "a b", "a+b", "a\tb", "a\u{a0}b", "a\u{2003}b", "a\u{7}b"] {
             assert!(VerifierKey::new(name, [0; 32]).is_none(), "{name:?}");
         }
@@ -333,13 +333,13 @@ mod tests {
         for (from, to) in
             [("audit\n7", "audit\n\t7"), ("=\n\n", "=\r\n\n"), ("=\n\n", "=\n\n\u{7}"), ("\u{2014} ", "- ")]
         {
-            assert!(open(&KAT_51.replacen(from, to, 1), &keys).is_none(), "{to:?}");
+            assert!(open(&CHECKPOINT.replacen(from, to, 1), &keys).is_none(), "{to:?}");
         }
         assert!(parts("text\n\n").is_none() && parts("text\n\n\n").is_none(), "no signatures");
     }
 
     #[test]
-    fn kat_51_an_empty_log_has_a_checkpoint_too() {
+    fn an_empty_log_has_a_checkpoint() {
         let root = crate::protocol::merkle::Frontier::default().root();
         let text = Checkpoint { origin: "as.example.com/audit".into(), size: 0, root }.text();
         let key = VerifierKey::parse(VKEY).unwrap();

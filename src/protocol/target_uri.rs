@@ -46,7 +46,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn dp_10_the_normalisation_table_holds() {
+    fn equivalent_target_uris_compare_equal_and_others_do_not() {
         let expected = normalise("https://as.example.com/oauth/token").unwrap();
         for same in [
             "HTTPS://AS.example.com:443/oauth/token",

@@ -67,15 +67,15 @@ mod tests {
     use crate::protocol::merkle::{leaf, verify_inclusion};
     use crate::protocol::signed_note::{VerifierKey, open};
 
-    const KAT_52: &str = "c2sp.org/tlog-proof@v1\nindex 3\nApjRIpBtz8EIkstTpzmS/FufST6kybrbJ7eRtBJ6f+c=\n+sVCA+fMaWzw38tCySodnbr3CtnmIfS9jZhmLwDjwSU=\ng327FS6bB5AQcX6E6GXaTrwPoZioBtWdMb8VrM7yLQ4=\n\nas.example.com/audit\n7\n3bib5AOAnjJXUNPSY814kpwpQreUKjS3fhIslZSnTIw=\n\n— as.example.com/audit B6srMMIc74Eh+dQh6Lcj0CFEtdm/U36GdgjPEz3kKJYBqOf7Zv/6KXMYVR5yL/FTkdkSQRkyEiyKvL7m5FsbgZGaXQU=\n";
+    const PROOF_FILE: &str = "c2sp.org/tlog-proof@v1\nindex 3\nApjRIpBtz8EIkstTpzmS/FufST6kybrbJ7eRtBJ6f+c=\n+sVCA+fMaWzw38tCySodnbr3CtnmIfS9jZhmLwDjwSU=\ng327FS6bB5AQcX6E6GXaTrwPoZioBtWdMb8VrM7yLQ4=\n\nas.example.com/audit\n7\n3bib5AOAnjJXUNPSY814kpwpQreUKjS3fhIslZSnTIw=\n\n— as.example.com/audit B6srMMIc74Eh+dQh6Lcj0CFEtdm/U36GdgjPEz3kKJYBqOf7Zv/6KXMYVR5yL/FTkdkSQRkyEiyKvL7m5FsbgZGaXQU=\n";
 
     #[test]
-    fn kat_52_a_proof_file_is_read_written_and_holds() {
-        let digest = crate::platform::digest::hex(&sha256(&[KAT_52.as_bytes()]));
+    fn a_proof_file_is_read_and_written_and_verifies() {
+        let digest = crate::platform::digest::hex(&sha256(&[PROOF_FILE.as_bytes()]));
         assert_eq!(digest, "4e7bbe88f7e4842587d1455fa2802350ece666f2ac4ce303ffee09620d15c362");
-        let proof = Proof::parse(KAT_52).unwrap();
+        let proof = Proof::parse(PROOF_FILE).unwrap();
         assert_eq!((proof.index, proof.path.len()), (3, 3));
-        assert_eq!(proof.text(), KAT_52);
+        assert_eq!(proof.text(), PROOF_FILE);
         let key =
             VerifierKey::parse("as.example.com/audit+07ab2b30+AddamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea");
         let checkpoint = open(&proof.checkpoint, &[key.unwrap()]).unwrap();
@@ -84,8 +84,8 @@ mod tests {
     }
 
     #[test]
-    fn ck_12_extra_data_comes_back_and_other_texts_are_no_proofs() {
-        let with = KAT_52.replace("index 3", "extra AAEC\nindex 3");
+    fn extra_data_is_kept_and_other_texts_are_no_proofs() {
+        let with = PROOF_FILE.replace("index 3", "extra AAEC\nindex 3");
         let proof = Proof::parse(&with).unwrap();
         assert_eq!(proof.extra.as_deref(), Some(&[0, 1, 2][..]));
         assert_eq!(proof.text(), with);
@@ -99,9 +99,9 @@ mod tests {
             ("index 3\n", "index 3\nAAAA\n"),
             ("\n\n", "\n"),
         ] {
-            assert_eq!(Proof::parse(&KAT_52.replace(from, to)), None, "{from} as {to}");
+            assert_eq!(Proof::parse(&PROOF_FILE.replace(from, to)), None, "{from} as {to}");
         }
         let long = format!("index 3\n{}", "ApjRIpBtz8EIkstTpzmS/FufST6kybrbJ7eRtBJ6f+c=\n".repeat(65));
-        assert_eq!(Proof::parse(&KAT_52.replace("index 3\n", &long)), None, "higher than any tree");
+        assert_eq!(Proof::parse(&PROOF_FILE.replace("index 3\n", &long)), None, "higher than any tree");
     }
 }

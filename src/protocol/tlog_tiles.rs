@@ -98,7 +98,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn ck_11_paths_are_in_groups_of_three_digits() {
+    fn tile_paths_are_in_groups_of_three_digits() {
         let hashes = |level, n, width| Tile { content: Content::Hashes(level), n, width };
         for (tile, path) in [
             (hashes(0, 1_234_067, 256), "tile/0/x001/x234/067"),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn ck_11_other_spellings_are_no_tiles() {
+    fn other_spellings_of_a_tile_path_are_refused() {
         for path in [
             "tile/0/0",
             "tile/0/0000",
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn ck_11_a_log_of_70000_has_these_tiles() {
+    fn a_log_of_70000_entries_has_these_tiles() {
         assert_eq!(Tile::count(0, 70_000), (273, 112));
         assert_eq!(Tile::count(1, 70_000), (1, 17));
         assert_eq!(Tile::count(2, 70_000), (0, 1));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn ck_11_entries_come_after_their_length() {
+    fn entries_follow_their_length() {
         assert_eq!(entry(b"{}"), Some(vec![0, 2, b'{', b'}']));
         assert!(entry(&vec![b' '; 65_535]).is_some() && entry(&vec![b' '; 65_536]).is_none());
     }

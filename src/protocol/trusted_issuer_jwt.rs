@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn te_38_every_member_of_may_act_has_to_match() {
+    fn every_member_of_may_act_has_to_match() {
         let issuer = "https://as.example.com";
         let names = |value: Value| party(value).is_some_and(|party| party.names("a", issuer));
         assert!(names(json!({"sub": "a", "iss": issuer})));

@@ -201,7 +201,7 @@ async fn checkpoints_are_not_signed_over_a_truncated_log() {
     let seal = SealingKey::of(&world.server.master);
     let refused =
         audit::checkpoint(&app.pool, &seal, &app.issuer, world.server.clock.now()).await.unwrap_err();
-    assert!(refused.to_string().contains("truncated"), "CK-08: {refused}");
+    assert!(refused.to_string().contains("truncated"), "c2sp.org/tlog-checkpoint: {refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -251,7 +251,10 @@ async fn one_event_shows_the_very_text_that_the_tree_hashes() {
     let path: Vec<_> = inclusion["path"].as_array().unwrap().iter().map(hash).collect();
     let (seq, size) = (inclusion["seq"].as_u64().unwrap(), inclusion["size"].as_u64().unwrap());
     let leaf = merkle::leaf(text.as_bytes());
-    assert!(merkle::verify_inclusion(&leaf, seq, size, &path, &hash(&inclusion["root"])), "MT-04");
+    assert!(
+        merkle::verify_inclusion(&leaf, seq, size, &path, &hash(&inclusion["root"])),
+        "RFC 9162 §2.1.3.2"
+    );
     for name in ["0198c0de-0000-7000-8000-000000000000", "999999", "x", "-1"] {
         assert_eq!(read(&world, (&auditor, &token), &format!("{LOGS}/{name}")).await.status, 404, "{name}");
     }

@@ -34,7 +34,7 @@ async fn each_method_works_for_the_client_that_registered_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cb_07_another_method_than_the_registered_one_is_refused() {
+async fn another_method_than_the_registered_one_is_refused() {
     let world = World::new().await;
     let secret = "email-svc-secret-0123456789";
     let request = || Request::to(&world.server).param("grant_type", "client_credentials");
@@ -51,7 +51,7 @@ async fn cb_07_another_method_than_the_registered_one_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cb_01_cb_02_two_methods_at_once_are_refused() {
+async fn two_authentication_methods_in_one_request_are_refused() {
     let world = World::new().await;
     let both =
         world.email_svc.request(&world.server).param("client_id", "email-svc").param("client_secret", "x");
@@ -63,7 +63,7 @@ async fn cb_01_cb_02_two_methods_at_once_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cb_06_cb_10_names_that_differ_and_headers_that_cannot_be_read() {
+async fn another_client_id_and_an_unreadable_authorization_header_are_refused() {
     let world = World::new().await;
     let request = world.email_svc.request(&world.server).param("grant_type", "client_credentials");
     assert_eq!(
@@ -79,7 +79,7 @@ async fn cb_06_cb_10_names_that_differ_and_headers_that_cannot_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cb_09_unknown_clients_and_wrong_secrets_look_alike_and_strangers_leave_no_trace() {
+async fn unknown_clients_and_wrong_secrets_get_the_same_answer_and_unknown_clients_no_event() {
     let world = World::new().await;
     let events = world.server.events().await.len();
     let unknown =
@@ -96,7 +96,7 @@ async fn cb_09_unknown_clients_and_wrong_secrets_look_alike_and_strangers_leave_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gn_15_guessing_secrets_is_stopped_and_the_real_client_goes_on() {
+async fn guesses_of_a_secret_are_stopped_and_the_client_itself_goes_on() {
     let world = World::configured("[limits]\nfailed_auth_per_minute = 3").await;
     let good = || {
         world
@@ -210,7 +210,7 @@ async fn a_wrong_secret_is_refused_without_waiting_for_its_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cj_03_cj_09_assertions_are_for_the_issuer_alone_and_once_only() {
+async fn an_assertion_is_for_the_issuer_alone_and_works_once() {
     let world = World::new().await;
     let send = async |assertion: &str| {
         let request = world.user_proxy.request(&world.server).param("grant_type", "client_credentials");
@@ -233,7 +233,11 @@ async fn cj_03_cj_09_assertions_are_for_the_issuer_alone_and_once_only() {
     assert_eq!(send(&world.user_proxy.key.sign("JWT", &claims).unwrap()).await.status, 200);
     for typ in ["at+jwt", "dpop+jwt"] {
         let claims = world.user_proxy.assertion_claims(&world.server);
-        assert_eq!(send(&world.user_proxy.key.sign(typ, &claims).unwrap()).await.status, 401, "CJ-05 {typ}");
+        assert_eq!(
+            send(&world.user_proxy.key.sign(typ, &claims).unwrap()).await.status,
+            401,
+            "RFC 10070 §4: {typ}"
+        );
     }
     let (stranger, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
     let claims = world.user_proxy.assertion_claims(&world.server);
@@ -277,7 +281,7 @@ async fn secrets_are_stored_as_argon2id_hashes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cj_11_a_client_id_beside_an_assertion_names_the_same_client() {
+async fn a_client_id_beside_an_assertion_names_the_same_client() {
     let world = World::new().await;
     let request = || {
         world
@@ -293,11 +297,11 @@ async fn cj_11_a_client_id_beside_an_assertion_names_the_same_client() {
         .set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:saml2-bearer")
         .send()
         .await;
-    assert_eq!((typed.status, typed.error()), (401, "invalid_client"), "CJ-13");
+    assert_eq!((typed.status, typed.error()), (401, "invalid_client"), "RFC 10070 §3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cb_08_a_client_without_credentials_is_its_registered_key() {
+async fn a_client_without_a_secret_is_authenticated_by_its_registered_key() {
     let world = World::new().await;
     let token = world.second_hop().await;
     let thief =

@@ -34,14 +34,14 @@ async fn a_relying_party_validates_a_token_by_the_published_keys() {
         let key = keys.iter().find(|key| key["kid"] == kid(answer.token()).as_str()).unwrap();
         assert_eq!((&key["alg"], &key["use"]), (&Value::from(alg.name()), &Value::from("sig")));
         let key = PublicKey::from_jwk(key.as_object().unwrap()).unwrap();
-        assert!(jws.verified_by(&key, &[alg]) && jws.header.is_typed("at+jwt"), "AT-03 {name}");
+        assert!(jws.verified_by(&key, &[alg]) && jws.header.is_typed("at+jwt"), "RFC 9068 §2.1: {name}");
         assert_eq!(key.thumbprint(), kid(answer.token()), "the kid is the thumbprint");
         world.second_hop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn js_15_the_published_set_has_public_members_only_and_distinct_kids() {
+async fn the_published_keys_have_public_members_only_and_distinct_kids() {
     let world = World::new().await;
     let keys = jwks(&world.server).await;
     assert_eq!(keys.len(), 2, "the one that signs, and the next one");
@@ -54,7 +54,7 @@ async fn js_15_the_published_set_has_public_members_only_and_distinct_kids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn js_16_a_key_signs_only_after_it_was_published_and_stays_while_its_tokens_live() {
+async fn a_key_signs_only_after_its_publication_and_stays_published_until_its_tokens_expire() {
     let world =
         World::configured("[keys]\nrotate_every = 7200\nprepublish = 3600\n[tokens]\nmax_ttl = 600").await;
     let twin = world.server.twin().await;

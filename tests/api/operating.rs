@@ -16,7 +16,11 @@ async fn health_ready_and_unknown_paths() {
     assert_eq!((get(&world, "/health").await.status, get(&world, "/ready").await.status), (200, 200));
     let missing = get(&world, "/nothing").await;
     assert_eq!((missing.status, missing.header("content-type")), (404, Some("application/problem+json")));
-    assert_eq!(missing.json, json!({"type": "about:blank", "title": "Not Found", "status": 404}), "PD-01");
+    assert_eq!(
+        missing.json,
+        json!({"type": "about:blank", "title": "Not Found", "status": 404}),
+        "RFC 9457 §3.1"
+    );
     let head = reqwest::Client::new().head(format!("{}/health", world.server.base)).send().await.unwrap();
     assert_eq!(head.status().as_u16(), 200);
 }
@@ -66,7 +70,7 @@ async fn metrics_count_requests_refusals_batches_and_cryptography_without_naming
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn md_03_discovery_names_exactly_this_issuer_wherever_it_is_asked() {
+async fn metadata_has_exactly_this_issuer_at_every_well_known_path() {
     let world = World::configured("issuer = \"https://as.example.com/t1\"").await;
     let paths = [
         "/.well-known/oauth-authorization-server/t1",
@@ -81,15 +85,18 @@ async fn md_03_discovery_names_exactly_this_issuer_wherever_it_is_asked() {
     assert_eq!(
         document["authorization_details_types_supported"],
         json!(["mailbox", "vault_connection"]),
-        "RA-07"
+        "RFC 9396 §10"
     );
-    assert!(document.as_object().unwrap().values().all(|value| *value != Value::Array(Vec::new())), "MD-04");
+    assert!(
+        document.as_object().unwrap().values().all(|value| *value != Value::Array(Vec::new())),
+        "RFC 8414 §3.2"
+    );
     for listed in [
         "grant_types_supported",
         "token_endpoint_auth_methods_supported",
         "dpop_signing_alg_values_supported",
     ] {
-        assert!(document[listed].is_array(), "MD-06 {listed}");
+        assert!(document[listed].is_array(), "RFC 8414 §2: {listed}");
     }
     assert_eq!(
         get(&world, "/.well-known/oauth-authorization-server").await.status,
@@ -100,7 +107,7 @@ async fn md_03_discovery_names_exactly_this_issuer_wherever_it_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rl_05_a_client_beyond_its_rate_is_told_to_wait_and_nobody_else_is() {
+async fn a_client_above_its_rate_has_to_wait_and_no_other_client_does() {
     let world = World::configured("[limits]\nrequests_per_second_per_client = 1").await;
     let ask = async || {
         let request = world.email_svc.request(&world.server).param("grant_type", "client_credentials");
@@ -114,7 +121,7 @@ async fn rl_05_a_client_beyond_its_rate_is_told_to_wait_and_nobody_else_is() {
         (rate_limited[0].error(), rate_limited[0].header("retry-after")),
         ("temporarily_unavailable", Some("1"))
     );
-    assert_eq!(rate_limited[0].header("cache-control"), Some("no-store"), "RL-06");
+    assert_eq!(rate_limited[0].header("cache-control"), Some("no-store"), "RFC 6585 §4");
     let granted = answers.len() - rate_limited.len();
     assert_eq!(world.server.events().await.len(), before + granted, "a limit does not fill the log");
     assert_eq!(world.first_hop().await.status, 200);

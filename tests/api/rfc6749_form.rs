@@ -14,7 +14,7 @@ async fn raw(world: &World, method: reqwest::Method, path: &str, kind: &str, bod
 const FORM: &str = "application/x-www-form-urlencoded";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gn_01_only_post_of_a_form_is_answered() {
+async fn the_token_endpoint_accepts_only_a_form_sent_by_post() {
     let world = World::new().await;
     let get = raw(&world, reqwest::Method::GET, "/oauth/token", FORM, Vec::new()).await;
     assert_eq!((get.status, get.header("allow")), (405, Some("POST")));
@@ -26,26 +26,30 @@ async fn gn_01_only_post_of_a_form_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gn_02_to_gn_05_parameters() {
+async fn empty_and_unknown_parameters_are_ignored_and_repeated_ones_refused() {
     let world = World::new().await;
     let exchange =
         || world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
     let status = |answer: Answer| (answer.status, answer.error().to_owned());
-    assert_eq!(exchange().param("scope", "").send().await.status, 200, "GN-02");
-    assert_eq!(exchange().param("foo", "bar").send().await.status, 200, "GN-03");
+    assert_eq!(exchange().param("scope", "").send().await.status, 200, "an empty value");
+    assert_eq!(exchange().param("foo", "bar").send().await.status, 200, "an unknown name");
     for name in ["grant_type", "subject_token", "scope", "client_assertion", "foo"] {
         let answer = exchange().param(name, "x").param(name, "y").send().await;
-        assert_eq!(status(answer), (400, "invalid_request".into()), "GN-04 {name}");
+        assert_eq!(status(answer), (400, "invalid_request".into()), "{name}");
     }
     let request = exchange().param("scope", "mail.read");
     let body = format!("{}&%73cope=mail.read", request.body());
-    assert_eq!(status(request.send_raw(body.into_bytes()).await), (400, "invalid_request".into()), "GN-05");
+    assert_eq!(
+        status(request.send_raw(body.into_bytes()).await),
+        (400, "invalid_request".into()),
+        "an encoded name"
+    );
     let twice = exchange().param("audience", MAIL).param("resource", MAIL).send().await;
     assert_eq!(twice.claims()["aud"], MAIL, "the same target by several names is one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gn_06_credentials_in_the_query_are_refused() {
+async fn credentials_in_the_query_are_refused() {
     let world = World::new().await;
     let path = "/oauth/token?client_secret=stranger-secret-0123456789";
     let answer = raw(&world, reqwest::Method::POST, path, FORM, b"client_id=stranger".to_vec()).await;
@@ -54,7 +58,7 @@ async fn gn_06_credentials_in_the_query_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gn_07_gn_10_headers_of_every_answer() {
+async fn every_answer_forbids_caching_and_every_401_has_a_challenge() {
     let world = World::new().await;
     let good = world.first_hop().await;
     let bad = Request::to(&world.server).param("grant_type", "x").send().await;
@@ -80,7 +84,7 @@ async fn a_request_id_leads_to_the_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gn_12_gn_13_scopes() {
+async fn malformed_scopes_are_refused_and_granted_scopes_answered() {
     let world = World::new().await;
     let ask = async |scope: &str| {
         let request = world.user_proxy.exchange(&world.server, &world.user_token(), JWT);
@@ -95,7 +99,7 @@ async fn gn_12_gn_13_scopes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn gn_16_everything_has_a_limit() {
+async fn every_part_of_a_request_has_a_limit() {
     let world = World::new().await;
     let post = async |body: Vec<u8>| raw(&world, reqwest::Method::POST, "/oauth/token", FORM, body).await;
     let large = post(vec![b'a'; 1024 * 1024]).await;
@@ -125,7 +129,7 @@ async fn gn_16_everything_has_a_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_01_other_grants_are_refused() {
+async fn other_grant_types_are_refused() {
     let world = World::new().await;
     let grants = [
         "urn:ietf:params:oauth:grant-type:token-exchange ",

@@ -19,7 +19,7 @@ async fn first_hop_of(world: &World, user_token: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rv_01_the_client_is_authenticated_and_sends_a_token() {
+async fn revocation_needs_client_authentication_and_a_token() {
     let world = World::new().await;
     let token = world.first_hop().await.token().to_owned();
     let at = || world.user_proxy.at(&world.server, "/oauth/revoke");
@@ -45,7 +45,7 @@ async fn rv_01_the_client_is_authenticated_and_sends_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rv_01_a_client_that_has_only_a_key_revokes_under_it() {
+async fn a_client_that_has_only_a_key_revokes_with_a_proof() {
     let world = World::new().await;
     let third = world.third_hop().await;
     let thief = Agent { key: crate::support::ends::new_key(), ..world.followup_svc.clone() };
@@ -60,7 +60,7 @@ async fn rv_01_a_client_that_has_only_a_key_revokes_under_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rv_02_another_clients_token_is_left_alone_and_the_attempt_is_recorded() {
+async fn another_clients_token_stays_active_and_the_attempt_is_recorded() {
     let world = World::new().await;
     let first = world.first_hop().await;
     let second = world.hop(&world.email_svc, first.token()).await;
@@ -96,7 +96,7 @@ async fn rv_02_another_clients_token_is_left_alone_and_the_attempt_is_recorded()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rv_03_what_is_no_token_or_none_any_more_needs_no_revoking() {
+async fn revoking_an_invalid_or_inactive_token_succeeds_and_changes_nothing() {
     let world = World::new().await;
     let token = world.first_hop().await.token().to_owned();
     let revoked = world.first_hop().await.token().to_owned();
@@ -126,7 +126,7 @@ async fn rv_03_what_is_no_token_or_none_any_more_needs_no_revoking() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rv_04_hints_do_not_matter() {
+async fn token_type_hints_do_not_change_a_revocation() {
     let world = World::new().await;
     for hint in ["access_token", "refresh_token", "foo"] {
         let token = world.first_hop().await.token().to_owned();
@@ -138,7 +138,7 @@ async fn rv_04_hints_do_not_matter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rv_05_rv_06_te_43_all_that_was_made_from_a_token_is_dead_at_once_everywhere_and_nothing_else() {
+async fn a_revoked_token_makes_its_descendants_inactive_at_once_on_every_server_and_no_other_token() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let both = [&world.server, &twin];
@@ -186,7 +186,7 @@ async fn rv_05_rv_06_te_43_all_that_was_made_from_a_token_is_dead_at_once_everyw
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_43_a_token_in_the_middle_takes_its_descendants_and_leaves_its_ancestors() {
+async fn revoking_a_token_in_the_middle_revokes_its_descendants_and_not_its_ancestors() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let first = world.first_hop().await.token().to_owned();
@@ -201,7 +201,7 @@ async fn te_43_a_token_in_the_middle_takes_its_descendants_and_leaves_its_ancest
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_43_what_was_made_with_an_actor_token_is_made_from_it() {
+async fn revoking_an_actor_token_revokes_the_tokens_made_with_it() {
     let world = World::new().await;
     let itself = async || {
         let request = world.user_proxy.request(&world.server).param("grant_type", "client_credentials");
@@ -289,7 +289,7 @@ async fn a_client_that_is_disabled_revokes_nothing_on_any_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rv_07_without_the_database_nothing_is_revoked_and_nobody_is_told_otherwise() {
+async fn without_the_database_a_revocation_is_answered_by_503_and_the_token_stays_active() {
     let world = World::configured("[ledger]\ntimeout = '600ms'").await;
     let token = world.first_hop().await.token().to_owned();
     let calendar =

@@ -26,7 +26,7 @@ fn assert_inactive(answer: &Answer, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_01_the_caller_is_authenticated_and_sends_a_token_in_a_form() {
+async fn introspection_needs_client_authentication_and_a_token_in_a_form() {
     let world = World::new().await;
     let token = world.first_hop().await.token().to_owned();
     let anonymous =
@@ -66,7 +66,7 @@ async fn in_01_the_caller_is_authenticated_and_sends_a_token_in_a_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_02_hints_do_not_hide_a_token() {
+async fn token_type_hints_do_not_hide_a_token() {
     let world = World::new().await;
     let token = world.first_hop().await.token().to_owned();
     for hint in ["access_token", "refresh_token", "foo", "urn:ietf:params:oauth:token-type:id_token"] {
@@ -77,7 +77,7 @@ async fn in_02_hints_do_not_hide_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_03_in_04_whatever_is_wrong_with_a_token_the_answer_is_the_same_to_the_byte() {
+async fn every_inactive_token_gets_the_same_bytes() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let good = world.first_hop().await.token().to_owned();
@@ -132,7 +132,7 @@ async fn in_03_in_04_whatever_is_wrong_with_a_token_the_answer_is_the_same_to_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_04_a_token_is_told_of_to_the_resource_servers_it_is_meant_for_and_to_no_other_client() {
+async fn a_token_is_active_only_for_the_resource_servers_in_its_audience() {
     let world = World::new().await;
     let calendar_server = world.calendar_server().await;
     let yaml = format!(
@@ -168,7 +168,7 @@ async fn in_04_a_token_is_told_of_to_the_resource_servers_it_is_meant_for_and_to
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_05_te_39_all_of_a_third_hop_is_told_with_its_chain_its_key_and_its_delegation() {
+async fn introspection_of_a_third_hop_has_its_chain_key_and_delegation() {
     let world = World::new().await;
     let third = world.third_hop().await;
     let claims = third.claims();
@@ -186,7 +186,7 @@ async fn in_05_te_39_all_of_a_third_hop_is_told_with_its_chain_its_key_and_its_d
         "delegation": {"id": "F", "state": "active", "path": ["D", "E", "F"]},
     });
     assert_eq!(told.json, expected);
-    assert_eq!(told.header("cache-control"), Some("no-store"), "IN-08");
+    assert_eq!(told.header("cache-control"), Some("no-store"), "RFC 7662 §4");
     let bearer =
         world.stranger.request(&world.server).without("dpop").param("grant_type", "client_credentials");
     let bearer = bearer.param("audience", MAIL).send().await;
@@ -197,7 +197,7 @@ async fn in_05_te_39_all_of_a_third_hop_is_told_with_its_chain_its_key_and_its_d
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_05_a_capability_ceiling_is_told() {
+async fn introspection_has_the_capability_ceiling() {
     let world = World::new().await;
     let body = json!({"delegate": "stranger", "audiences": [MAIL], "capability_ceiling": "mutate"});
     assert_eq!(world.as_user("bob", "POST", "/delegate", body).await.status, 201);
@@ -208,7 +208,7 @@ async fn in_05_a_capability_ceiling_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_05_a_delegation_whose_last_use_was_an_exchange_has_paid_for_the_token() {
+async fn the_token_of_the_last_use_of_a_delegation_stays_active() {
     let world = World::new().await;
     let body = json!({"delegate": "stranger", "audiences": [MAIL], "max_uses": 1});
     let id = world.as_user("bob", "POST", "/delegate", body).await.json["id"].clone();
@@ -221,7 +221,7 @@ async fn in_05_a_delegation_whose_last_use_was_an_exchange_has_paid_for_the_toke
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_06_each_caller_sees_its_own_scopes_and_details_of_a_token_for_two() {
+async fn each_resource_server_sees_only_its_scopes_and_details() {
     let world = World::new().await;
     let calendar_server = world.calendar_server().await;
     let details = json!([{"type": "mailbox", "identifier": "inbox", "actions": ["read"]}]);
@@ -249,7 +249,7 @@ async fn in_06_each_caller_sees_its_own_scopes_and_details_of_a_token_for_two() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_07_bad_credentials_are_401_and_tell_nothing() {
+async fn invalid_credentials_are_answered_by_401_without_information_about_the_token() {
     let world = World::new().await;
     let token = world.first_hop().await.token().to_owned();
     let at = |header: String| {
@@ -394,7 +394,7 @@ async fn an_assertion_is_used_up_wherever_it_was_used() {
     let mut claims = signer.assertion_claims(&world.server);
     claims["aud"] = json!(format!("{}/oauth/introspect", world.server.app.issuer));
     let elsewhere = ask(&world.server, &signer.key.sign("JWT", &claims).unwrap()).await;
-    assert_eq!(elsewhere.status, 401, "CJ-03: the issuer is the only audience");
+    assert_eq!(elsewhere.status, 401, "RFC 10070 §4: the issuer is the only audience");
     // An assertion that was used for a token request cannot be used for an introspection.
     let assertion = world.user_proxy.assertion(&world.server);
     let used = world.user_proxy.request(&world.server).set("client_assertion", &assertion);
@@ -405,7 +405,7 @@ async fn an_assertion_is_used_up_wherever_it_was_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn si_01_to_si_03_a_signed_answer_is_for_the_caller_alone_and_passes_for_nothing_else() {
+async fn a_signed_introspection_is_for_its_caller_and_is_no_other_kind_of_token() {
     let world = World::new().await;
     let third = world.third_hop().await;
     let signed = async |token: &str| {
@@ -424,7 +424,7 @@ async fn si_01_to_si_03_a_signed_answer_is_for_the_caller_alone_and_passes_for_n
     let inactive = signed("garbage").await;
     assert_eq!((inactive.status, inactive.header("content-type")), (200, Some(SIGNED)));
     let (_, claims) = world.server.verified(&inactive.text).await;
-    assert_eq!(claims["token_introspection"], json!({"active": false}), "SI-03");
+    assert_eq!(claims["token_introspection"], json!({"active": false}), "RFC 9701 §5");
     // RFC 8725 §3.12: the response is accepted neither as a token nor as an assertion, and introspects as inactive.
     for kind in [ACCESS_TOKEN, JWT] {
         let passed = world.followup_svc.exchange(&world.server, &answer.text, kind).send().await;
@@ -436,7 +436,7 @@ async fn si_01_to_si_03_a_signed_answer_is_for_the_caller_alone_and_passes_for_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn si_01_the_form_follows_the_weights_of_the_caller() {
+async fn the_media_type_follows_the_weights_of_the_accept_header() {
     let world = World::new().await;
     let token = world.first_hop().await.token().to_owned();
     for (accept, kind) in [
@@ -461,7 +461,7 @@ async fn si_01_the_form_follows_the_weights_of_the_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn si_04_md_06_discovery_says_where_and_how() {
+async fn metadata_has_the_endpoints_and_algorithms_of_introspection() {
     let world = World::new().await;
     let document = Answer::read(
         reqwest::get(format!("{}/.well-known/oauth-authorization-server", world.server.base)).await.unwrap(),
@@ -489,7 +489,7 @@ async fn si_04_md_06_discovery_says_where_and_how() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_43_the_state_of_the_delegation_is_told_as_it_is_at_the_instant() {
+async fn introspection_has_the_current_state_of_the_delegation() {
     let world = World::new().await;
     let asked = json!({"delegate": "stranger", "audiences": [MAIL], "expires_in": 100});
     let given = world.as_user("bob", "POST", "/delegate", asked).await;

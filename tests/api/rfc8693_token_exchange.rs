@@ -6,15 +6,15 @@ use crate::support::agent::{ACCESS_TOKEN, EXCHANGE, ID_TOKEN, JWT, Request};
 use crate::support::world::{CALENDAR, IDP, MAIL, World};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_33_three_hops_nest_their_actors_newest_outermost() {
+async fn three_hops_nest_their_actors_newest_outermost() {
     let world = World::new().await;
     let third = world.third_hop().await;
     let claims = third.claims();
     assert_eq!(third.json["issued_token_type"], ACCESS_TOKEN);
     assert_eq!(third.json["token_type"], "DPoP");
     assert_eq!((&claims["sub"], &claims["idp"]), (&json!("alice"), &json!(IDP)));
-    assert_eq!(claims["client_id"], "followup-svc", "TE-36");
-    assert_eq!(claims["cnf"]["jkt"], world.followup_svc.jkt(), "DP-42");
+    assert_eq!(claims["client_id"], "followup-svc", "RFC 8693 §4.3");
+    assert_eq!(claims["cnf"]["jkt"], world.followup_svc.jkt(), "RFC 9449 §6: the key of this request");
     let act = &claims["act"];
     assert_eq!((&act["sub"], &act["cnf"]["jkt"]), (&json!("followup-svc"), &json!(world.followup_svc.jkt())));
     assert_eq!(act["act"]["cnf"]["jkt"], world.email_svc.jkt());
@@ -26,7 +26,11 @@ async fn te_33_three_hops_nest_their_actors_newest_outermost() {
     );
     assert_eq!(claims["sid"], "session-1");
     let login = (&claims["auth_time"], &claims["acr"], &claims["amr"]);
-    assert_eq!(login, (&json!(world.server.now() - 60), &json!("high"), &json!(["pwd", "otp"])), "TE-44");
+    assert_eq!(
+        login,
+        (&json!(world.server.now() - 60), &json!("high"), &json!(["pwd", "otp"])),
+        "RFC 9068 §2.2.1"
+    );
     let event = world.server.last_event().await;
     assert_eq!(event["action"], "oauth.token.exchanged");
     let subs: Vec<_> =
@@ -54,7 +58,7 @@ async fn every_hop_of_a_chain_has_the_same_txn_and_the_tokens_know_their_lineage
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_02_te_03_te_04_tokens_and_their_types_come_together() {
+async fn a_token_and_its_type_are_required_together() {
     let world = World::new().await;
     let token = world.user_token();
     let base =
@@ -62,11 +66,11 @@ async fn te_02_te_03_te_04_tokens_and_their_types_come_together() {
     let both = || base().param("subject_token", &token).param("subject_token_type", JWT);
     let cases: [(Request<'_>, &str); 6] = [
         (base(), "nothing"),
-        (base().param("subject_token", &token), "TE-02 no type"),
-        (base().param("subject_token_type", JWT), "TE-02 no token"),
-        (both().param("actor_token", &token), "TE-03"),
-        (both().param("actor_token_type", JWT), "TE-04"),
-        (both().param("actor_token", "").param("actor_token_type", JWT), "GN-02 with TE-04"),
+        (base().param("subject_token", &token), "no type"),
+        (base().param("subject_token_type", JWT), "no token"),
+        (both().param("actor_token", &token), "an actor token without a type"),
+        (both().param("actor_token_type", JWT), "the type of an actor token alone"),
+        (both().param("actor_token", "").param("actor_token_type", JWT), "an empty actor token with a type"),
     ];
     for (request, what) in cases {
         let answer = request.send().await;
@@ -77,7 +81,7 @@ async fn te_02_te_03_te_04_tokens_and_their_types_come_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_08_te_12_types_that_cannot_be_issued_or_read() {
+async fn token_types_that_cannot_be_issued_or_read_are_refused() {
     let world = World::new().await;
     let exchange =
         || world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", MAIL);
@@ -95,7 +99,7 @@ async fn te_08_te_12_types_that_cannot_be_issued_or_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_14_nobody_exchanges_without_authentication_and_a_found_token_is_worth_nothing() {
+async fn an_exchange_needs_client_authentication_and_a_delegation() {
     let world = World::new().await;
     let token = world.first_hop().await;
     let request = Request::to(&world.server)
@@ -111,7 +115,7 @@ async fn te_14_nobody_exchanges_without_authentication_and_a_found_token_is_wort
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_20_exchanging_does_not_use_up_the_subject_token() {
+async fn an_exchange_does_not_use_up_the_subject_token() {
     let world = World::new().await;
     let token = world.user_token();
     for _ in 0..2 {
@@ -120,7 +124,7 @@ async fn te_20_exchanging_does_not_use_up_the_subject_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_24_lifetime_is_the_minimum_of_everything() {
+async fn the_lifetime_is_the_minimum_of_all_limits() {
     let world = World::configured("[tokens]\nmax_ttl = 700").await;
     let life = async |token: &str, kind: &str, agent: &crate::support::agent::Agent| {
         let answer = agent.exchange(&world.server, token, kind).param("audience", MAIL).send().await;
@@ -146,7 +150,7 @@ async fn te_24_lifetime_is_the_minimum_of_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_27_te_30_whatever_is_wrong_with_a_subject_token_looks_the_same() {
+async fn every_invalid_subject_token_gets_the_same_answer() {
     let world = World::new().await;
     let now = world.server.now();
     let (other_key, _) = actchain::platform::jose::SigningKey::generate(Default::default()).unwrap();
@@ -184,14 +188,14 @@ async fn te_27_te_30_whatever_is_wrong_with_a_subject_token_looks_the_same() {
         answer.assert_refused(400, "invalid_request", "subject_token_invalid");
         bodies.insert(answer.text);
     }
-    assert_eq!(bodies.len(), 1, "TE-30");
+    assert_eq!(bodies.len(), 1, "RFC 8693 §2.2.2");
     let refused =
         world.server.events().await.iter().filter(|event| event["reason"] == "subject_token_invalid").count();
     assert_eq!(refused, tokens.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_05_te_28_targets() {
+async fn malformed_unknown_and_refused_targets_are_invalid_targets() {
     let world = World::new().await;
     let ask = |name: &str, value: &str| {
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param(name, value)
@@ -220,19 +224,23 @@ async fn te_05_te_28_targets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_07_scopes_mean_something_at_every_target() {
+async fn every_scope_is_a_scope_of_every_target() {
     let world = World::new().await;
     let ask = |scope: &str| {
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("scope", scope)
     };
     let mixed = ask("mail.read").param("audience", MAIL).param("audience", CALENDAR).send().await;
     mixed.assert_refused(400, "invalid_scope", "scope_not_at_resource");
-    assert_eq!(ask("calendar.read").send().await.claims()["aud"], CALENDAR, "AT-10: inferred from the scope");
+    assert_eq!(
+        ask("calendar.read").send().await.claims()["aud"],
+        CALENDAR,
+        "RFC 9068 §3: inferred from the scope"
+    );
     ask("mail.read calendar.read").send().await.assert_refused(400, "invalid_scope", "scope_not_at_resource");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_10_te_11_tokens_are_judged_by_their_declared_type() {
+async fn a_token_is_validated_by_its_declared_type() {
     let world = World::new().await;
     let own = world.first_hop().await;
     let judge = async |token: &str, kind: &str| {
@@ -261,7 +269,7 @@ async fn te_10_te_11_tokens_are_judged_by_their_declared_type() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jb_14_no_kind_of_token_passes_for_another() {
+async fn no_kind_of_token_is_accepted_as_another_kind() {
     let world = World::new().await;
     let active = world.server.app.keyring();
     let own: Value = crate::support::claims_of(world.first_hop().await.token());
@@ -292,7 +300,7 @@ async fn jb_14_no_kind_of_token_passes_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_40_an_actor_token_proves_the_client_itself_or_nothing() {
+async fn an_actor_token_is_accepted_only_if_its_subject_is_the_client() {
     let world = World::new().await;
     let own = world
         .user_proxy
@@ -371,7 +379,7 @@ delegations:\n  - {{id: W, delegator: {{iss: {IDP}, sub: alice}}, delegate: work
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_41_cycles_and_depth() {
+async fn actor_cycles_and_chains_that_are_too_deep_are_refused() {
     let world = World::new().await;
     let second = world.second_hop().await;
     let back = world.user_proxy.exchange(&world.server, second.token(), ACCESS_TOKEN).send().await;
@@ -402,7 +410,7 @@ async fn max_depth_of_any_delegation_on_the_path_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_42_rights_never_grow_and_nothing_is_cut_in_silence() {
+async fn rights_never_grow_and_are_never_narrowed_silently() {
     let world = World::new().await;
     let narrow = world
         .user_proxy
@@ -416,7 +424,7 @@ async fn te_42_rights_never_grow_and_nothing_is_cut_in_silence() {
         .param("scope", "mail.read mail.send");
     wider.send().await.assert_refused(400, "invalid_scope", "scope_exceeds_grant");
     let same = world.email_svc.exchange(&world.server, narrow.token(), ACCESS_TOKEN).send().await;
-    assert_eq!(same.json["scope"], "mail.read", "TE-25");
+    assert_eq!(same.json["scope"], "mail.read", "RFC 8693 §2.2.1");
     let limited = world.user_token_with(|claims| claims["scope"] = json!("mail.send openid"));
     let meet = world.user_proxy.exchange(&world.server, &limited, JWT).param("audience", MAIL).send().await;
     assert_eq!(meet.json["scope"], "mail.send");
@@ -427,7 +435,7 @@ async fn te_42_rights_never_grow_and_nothing_is_cut_in_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_46_narrowing_ones_own_token_keeps_the_chain() {
+async fn a_client_that_narrows_its_own_token_keeps_the_chain() {
     let world = World::new().await;
     let second = world.second_hop().await;
     let own = world

@@ -12,7 +12,7 @@ async fn first(world: &World, details: &Value) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ra_01_to_ra_03_what_is_malformed_unknown_or_too_wide_is_refused() {
+async fn malformed_and_unknown_authorization_details_are_refused() {
     let world = World::new().await;
     for details in [
         json!({"type": "mailbox"}),
@@ -35,7 +35,7 @@ async fn ra_01_to_ra_03_what_is_malformed_unknown_or_too_wide_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ra_04_ra_05_what_is_granted_is_answered_and_in_the_token_and_only_shrinks() {
+async fn granted_details_are_in_the_answer_and_the_token_and_only_shrink() {
     let world = World::new().await;
     let inbox = json!([{"type": "mailbox", "identifier": "inbox", "actions": ["list", "read"]}]);
     let granted = first(&world, &inbox).await;

@@ -19,7 +19,7 @@ async fn with_claims(world: &World, change: impl FnOnce(&mut Value)) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dp_01_dp_02_one_header_with_one_proof() {
+async fn a_request_has_one_dpop_header_with_one_proof() {
     let world = World::new().await;
     let proof = world.user_proxy.proof(&world.server);
     let other = world.user_proxy.proof(&world.server);
@@ -32,7 +32,7 @@ async fn dp_01_dp_02_one_header_with_one_proof() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dp_03_to_dp_13_bad_proofs_are_refused_and_recorded() {
+async fn invalid_proofs_are_refused_and_recorded() {
     let world = World::new().await;
     let now = world.server.now();
     with_claims(&world, |claims| claims["htm"] = json!("GET")).await.assert_refused(
@@ -70,7 +70,7 @@ async fn dp_03_to_dp_13_bad_proofs_are_refused_and_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dp_11_the_expected_target_does_not_come_from_the_host_header() {
+async fn the_expected_target_does_not_come_from_the_host_header() {
     let world = World::configured("issuer = \"https://as.example.com/t1\"").await;
     let url = format!("{}/t1/oauth/token", world.server.base);
     let send = async |htu: &str| {
@@ -90,7 +90,7 @@ async fn dp_11_the_expected_target_does_not_come_from_the_host_header() {
     };
     let answer = send("https://as.example.com/t1/oauth/token").await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    assert_eq!(send("HTTPS://AS.example.com:443/t1/oauth/./token?x=1").await.status, 200, "DP-10");
+    assert_eq!(send("HTTPS://AS.example.com:443/t1/oauth/./token?x=1").await.status, 200, "RFC 3986 §6.2");
     send("https://evil.example.com/t1/oauth/token").await.assert_refused(
         400,
         "invalid_dpop_proof",
@@ -99,7 +99,7 @@ async fn dp_11_the_expected_target_does_not_come_from_the_host_header() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dp_14_a_proof_works_once_on_all_servers_and_after_a_restart() {
+async fn a_proof_works_once_on_all_servers_and_after_a_restart() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let proof = world.user_proxy.proof(&world.server);
@@ -163,7 +163,7 @@ async fn spent_proofs_are_forgotten_but_never_accepted_again_when_a_clock_goes_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dp_26_dp_27_nonces_are_demanded_where_they_are_on() {
+async fn a_nonce_is_required_if_nonces_are_configured() {
     let world = World::configured("[dpop]\nnonce = true\nnonce_ttl = 300").await;
     let refused = with_claims(&world, |_| {}).await;
     refused.assert_refused(400, "use_dpop_nonce", "nonce_required");
@@ -181,13 +181,13 @@ async fn dp_26_dp_27_nonces_are_demanded_where_they_are_on() {
     world.server.pass(300);
     let good = with_nonce(&nonce).await;
     assert_eq!(good.status, 200, "the last one is still good");
-    assert_ne!(good.header("dpop-nonce"), Some(nonce.as_str()), "DP-28: the next one rides along");
+    assert_ne!(good.header("dpop-nonce"), Some(nonce.as_str()), "RFC 9449 §8.2: the answer has the next one");
     world.server.pass(300);
     with_nonce(&nonce).await.assert_refused(400, "use_dpop_nonce", "nonce_required");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dp_22_a_client_that_must_prove_a_key_is_refused_without_and_others_get_bearer_tokens() {
+async fn a_client_that_must_use_dpop_is_refused_without_a_proof_and_others_get_bearer_tokens() {
     let world = World::new().await;
     let request = world.user_proxy.exchange(&world.server, &world.user_token(), JWT).without("dpop");
     request.send().await.assert_refused(400, "invalid_dpop_proof", "dpop_proof_missing");
@@ -213,7 +213,7 @@ async fn dp_22_a_client_that_must_prove_a_key_is_refused_without_and_others_get_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dp_40_an_own_token_needs_its_own_key() {
+async fn a_client_exchanges_its_own_bound_token_only_with_the_bound_key() {
     let world = World::new().await;
     let token = world.first_hop().await;
     let own =

@@ -30,7 +30,7 @@ async fn for_itself(server: &Server, agent: &Agent) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_05_every_kind_of_token_points_into_a_list_that_is_there() {
+async fn every_kind_of_token_refers_to_an_existing_status_list() {
     let world = World::new().await;
     let first = world.first_hop().await.token().to_owned();
     let tokens = [
@@ -55,7 +55,7 @@ async fn sl_05_every_kind_of_token_points_into_a_list_that_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_02_sl_04_sl_07_a_list_is_a_signed_token_that_names_itself_and_its_times() {
+async fn a_status_list_is_a_signed_token_with_its_uri_and_times() {
     let world = World::configured("[status]\nttl = 45").await;
     let (uri, idx) = place(world.first_hop().await.token());
     let list = get(&world.server, &uri).await;
@@ -69,13 +69,13 @@ async fn sl_02_sl_04_sl_07_a_list_is_a_signed_token_that_names_itself_and_its_ti
     assert_eq!(names, HashSet::from(["sub", "iat", "exp", "ttl", "status_list"]), "iss is not needed");
     let now = world.server.now();
     assert_eq!((&claims["sub"], &claims["iat"]), (&json!(uri), &json!(now)));
-    assert_eq!((&claims["ttl"], &claims["exp"]), (&json!(45), &json!(now + 450)), "SL-14");
+    assert_eq!((&claims["ttl"], &claims["exp"]), (&json!(45), &json!(now + 450)), "ten times the ttl");
     assert_eq!(claims["status_list"].as_object().unwrap().len(), 2);
     assert_eq!(claims["status_list"]["bits"], 2);
     let lst = claims["status_list"]["lst"].as_str().unwrap();
-    assert!(!lst.contains('='), "SL-03");
+    assert!(!lst.contains('='), "draft-ietf-oauth-status-list §4.2");
     let read = StatusList::read(lst).expect("a ZLIB stream of all places");
-    assert!(read.get(idx).is_some() && read.get(SIZE).is_none(), "SL-08");
+    assert!(read.get(idx).is_some() && read.get(SIZE).is_none(), "draft-ietf-oauth-status-list §8.3");
     // RFC 8725 §3.12: the list is accepted as no other kind of token.
     let passed = world.email_svc.exchange(&world.server, &list.text, ACCESS_TOKEN).send().await;
     passed.assert_refused(400, "invalid_request", "subject_token_invalid");
@@ -83,7 +83,7 @@ async fn sl_02_sl_04_sl_07_a_list_is_a_signed_token_that_names_itself_and_its_ti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_07_who_has_the_list_is_told_that_it_has_not_changed() {
+async fn a_client_that_has_the_status_list_gets_304_until_it_changes() {
     let world = World::new().await;
     let token = world.first_hop().await.token().to_owned();
     let (uri, _) = place(&token);
@@ -117,7 +117,7 @@ async fn sl_07_who_has_the_list_is_told_that_it_has_not_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_04_a_list_names_itself_below_the_path_of_its_issuer() {
+async fn the_uri_of_a_status_list_is_below_the_path_of_its_issuer() {
     let world = World::configured("issuer = \"https://as.example.com/t1\"").await;
     let mut sql = world.server.sql().await;
     sqlx::query("SELECT nextval('status_block')").execute(&mut sql).await.unwrap();
@@ -130,7 +130,7 @@ async fn sl_04_a_list_names_itself_below_the_path_of_its_issuer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_12_history_is_not_offered() {
+async fn earlier_versions_of_a_status_list_are_not_offered() {
     let world = World::new().await;
     let (uri, _) = place(world.first_hop().await.token());
     for query in ["?time=1", "?time=", "?time", "?a=b&time=1686925000"] {
@@ -155,7 +155,7 @@ async fn a_list_that_is_not_there_is_not_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_13_every_list_that_tokens_point_into_is_listed_and_resolves() {
+async fn every_status_list_that_a_token_refers_to_is_listed_and_can_be_read() {
     let world = World::new().await;
     let lists = async || Api::get(&world.server, "/oauth/status-lists").send().await;
     let none = lists().await;
@@ -193,7 +193,7 @@ async fn sl_13_every_list_that_tokens_point_into_is_listed_and_resolves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_11_two_servers_never_give_the_same_place_and_places_tell_no_order() {
+async fn two_servers_never_assign_one_status_index_twice_and_indexes_show_no_order() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     // The first verification of a secret is slow.
@@ -223,7 +223,7 @@ async fn sl_11_two_servers_never_give_the_same_place_and_places_tell_no_order() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_06_a_disabled_client_suspends_and_a_revocation_is_final() {
+async fn a_disabled_client_suspends_its_tokens_and_a_revocation_is_final() {
     let world = World::new().await;
     let first = world.first_hop().await.token().to_owned();
     let second = world.hop(&world.email_svc, &first).await.token().to_owned();
@@ -239,7 +239,7 @@ async fn sl_06_a_disabled_client_suspends_and_a_revocation_is_final() {
     world.server.enable("email-svc").await;
     assert_eq!(all().await, [0, 0, 2], "each for itself");
     world.server.enable("followup-svc").await;
-    assert_eq!(all().await, [0, 0, 0], "SL-06: 2 returns to 0");
+    assert_eq!(all().await, [0, 0, 0], "SUSPENDED returns to VALID");
     world.server.disable("email-svc").await;
     assert_eq!(world.server.revoke_token(&world.followup_svc, &third).await.status, 200);
     assert_eq!(all().await, [0, 2, 1], "final beats passing");
@@ -254,7 +254,7 @@ async fn sl_06_a_disabled_client_suspends_and_a_revocation_is_final() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_06_what_is_invalid_stays_so_whatever_comes_after_it() {
+async fn an_invalid_status_stays_invalid_after_every_later_change() {
     let world = World::new().await;
     let first = world.first_hop().await.token().to_owned();
     let second = world.hop(&world.email_svc, &first).await.token().to_owned();
@@ -295,7 +295,7 @@ async fn sl_06_what_is_invalid_stays_so_whatever_comes_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_14_a_list_is_kept_for_its_ttl_and_yet_shows_an_end_at_once_on_every_server() {
+async fn a_status_list_is_cached_for_its_ttl_and_still_shows_a_revocation_at_once_on_every_server() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let first = world.first_hop().await.token().to_owned();
@@ -315,7 +315,7 @@ async fn sl_14_a_list_is_kept_for_its_ttl_and_yet_shows_an_end_at_once_on_every_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sl_06_a_reported_last_command_ends_tokens_and_a_last_exchange_does_not() {
+async fn a_reported_last_command_makes_tokens_invalid_and_a_last_exchange_does_not() {
     let world = World::new().await;
     let given = async |max_uses: u32| {
         let body = json!({"delegate": "user-proxy", "audiences": [MAIL], "max_uses": max_uses});

@@ -68,7 +68,7 @@ fn root(leaves: &[Hash]) -> Hash {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mt_04_mt_06_every_proof_that_is_answered_holds_whether_or_not_the_index_has_come_so_far() {
+async fn every_proof_verifies_whether_or_not_the_events_are_indexed() {
     let world = World::new().await;
     let server = &world.server;
     for size in [257, 1_024, 1_025, 2_600] {
@@ -175,7 +175,10 @@ async fn nothing_is_proven_beyond_the_newest_checkpoint_and_nothing_from_a_log_t
     assert_eq!(broken.status, 503, "a log that was changed proves nothing: {}", broken.text);
     let seal = SealingKey::of(&server.master);
     let signed = audit::checkpoint(&server.app.pool, &seal, &server.app.issuer, server.clock.now()).await;
-    assert!(signed.unwrap_err().to_string().contains("rewritten"), "CK-08: nothing is signed for it either");
+    assert!(
+        signed.unwrap_err().to_string().contains("rewritten"),
+        "c2sp.org/tlog-checkpoint: nothing is signed for it either"
+    );
 }
 
 /// Reads tiles over HTTP for `tlog_tiles`.
@@ -196,7 +199,7 @@ impl ::tlog_tiles::TileReader for Tiles {
             let answer = reqwest::get(format!("{}/audit/{}", self.base, tile.path())).await.unwrap();
             assert_eq!(answer.status(), 200, "{}", tile.path());
             let cache = answer.headers()["cache-control"].to_str().unwrap().to_owned();
-            assert_eq!(cache.contains("immutable"), tile.is_full(), "CK-11");
+            assert_eq!(cache.contains("immutable"), tile.is_full(), "c2sp.org/tlog-tiles");
             answer.bytes().await.unwrap().to_vec()
         };
         Ok(tokio::task::block_in_place(|| {
@@ -214,7 +217,7 @@ impl ::tlog_tiles::TileReader for Tiles {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ck_11_a_public_tool_reads_the_log_from_its_tiles_and_checks_our_proofs() {
+async fn a_public_tool_reads_the_log_from_its_tiles_and_checks_the_proofs() {
     let world = World::new().await;
     let server = &world.server;
     grow(server, 600).await;
@@ -228,7 +231,7 @@ async fn ck_11_a_public_tool_reads_the_log_from_its_tiles_and_checks_our_proofs(
     let known = ::signed_note::StandardVerifier::new(keys.text.trim()).unwrap();
     let known = ::signed_note::VerifierList::new(vec![Box::new(known)]);
     let note = ::signed_note::Note::from_bytes(answer.text.as_bytes()).unwrap();
-    assert_eq!(note.verify(&known).unwrap().0.len(), 1, "CK-09: one Ed25519 line that others verify");
+    assert_eq!(note.verify(&known).unwrap().0.len(), 1, "one Ed25519 line that others verify");
     let checkpoint = ::tlog_tiles::Checkpoint::from_bytes(note.text()).unwrap();
     assert_eq!(checkpoint.size(), 1_500);
     let tiles = Tiles { base: server.base.clone(), runtime: tokio::runtime::Handle::current() };
@@ -240,7 +243,7 @@ async fn ck_11_a_public_tool_reads_the_log_from_its_tiles_and_checks_our_proofs(
         ::tlog_tiles::check_record(&proof, 1_500, *checkpoint.hash(), seq, leaf).unwrap();
         let ours = get(server, &format!("/audit/proof/inclusion?seq={seq}&size=1500")).await;
         let ours: Vec<_> = hashes(&ours.json["path"]).into_iter().map(::tlog_tiles::Hash).collect();
-        assert_eq!(ours, proof, "MT-03");
+        assert_eq!(ours, proof, "RFC 9162 §2.1.3.1");
     }
     let ours = get(server, "/audit/proof/consistency?from=600").await;
     let path: Vec<_> = hashes(&ours.json["path"]).into_iter().map(::tlog_tiles::Hash).collect();
@@ -249,7 +252,7 @@ async fn ck_11_a_public_tool_reads_the_log_from_its_tiles_and_checks_our_proofs(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ck_11_entries_are_for_auditors_and_administrators_only() {
+async fn entries_are_for_auditors_and_administrators_only() {
     let world = World::new().await;
     let auditor = Agent::new("auditor", Auth::Assertion);
     let yaml = format!(
@@ -309,7 +312,7 @@ async fn post_note(server: &Server, note: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ck_10_known_witnesses_vouch_for_what_we_have_signed_and_for_nothing_else() {
+async fn known_witnesses_cosign_checkpoints_of_this_log_and_no_other_text() {
     let known = [witness("w1.example.com"), witness("w2.example.com")];
     let stranger = witness("w3.example.com");
     let list = known.iter().map(|one| format!("{:?}", one.1.text())).collect::<Vec<_>>().join(", ");
@@ -403,7 +406,7 @@ async fn every_token_answer_has_a_receipt_that_the_log_proves() {
         let file = proven.file.unwrap();
         let offline =
             |file: &str, event: &str| verify_receipt::check_file(file, event.as_bytes(), &anchors.keys);
-        assert!(offline(&file, &event).unwrap().proven, "CK-12: also by itself");
+        assert!(offline(&file, &event).unwrap().proven, "c2sp.org/tlog-proof: also by itself");
         assert_eq!(
             offline(&file, &event.replace("alice", "malory")).unwrap().reason,
             Some(ProofError::Inclusion)
@@ -432,7 +435,7 @@ async fn receipts_can_be_switched_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ck_08_log_keys_rotate_and_whatever_was_signed_before_goes_on_to_verify() {
+async fn log_keys_rotate_and_earlier_checkpoints_still_verify() {
     let world = World::new().await;
     let server = &world.server;
     let seal = SealingKey::of(&server.master);

@@ -46,7 +46,7 @@ async fn ask(world: &World, key: &SigningKey) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cj_14_keys_are_fetched_once_and_again_for_an_unknown_kid() {
+async fn keys_are_fetched_once_and_again_for_an_unknown_kid() {
     let publisher = MockServer::start().await;
     let world = world_with(&publisher).await;
     answer_is(&publisher, set(&[&world.idp])).await;
@@ -121,7 +121,7 @@ async fn whatever_a_publisher_answers_is_an_answer_within_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jb_12_private_addresses_are_refused_when_declared() {
+async fn private_addresses_are_refused_when_declared() {
     let world = World::new().await;
     for url in [
         "http://10.0.0.1/jwks",
@@ -135,7 +135,7 @@ async fn jb_12_private_addresses_are_refused_when_declared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jb_10_an_issuers_token_signed_with_anothers_key_is_refused() {
+async fn an_issuers_token_signed_with_the_key_of_another_issuer_is_refused() {
     let world = World::new().await;
     let (other, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
     let yaml = format!(

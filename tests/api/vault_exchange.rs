@@ -20,7 +20,7 @@ async fn asked(vault: &VaultWorld, token: &str, details: &Value) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn te_47_a_third_partys_token_has_a_type_of_its_own() {
+async fn a_third_partys_token_has_a_token_type_of_its_own() {
     let vault = VaultWorld::new().await;
     let tokens =
         json!({"access_token": "at-1", "expires_in": 600, "refresh_token": "rt-1", "scope": "files.read"});

@@ -7,7 +7,7 @@
 //! 4. No tuple parameters, no boolean parameters, at most five parameters, no `Result<Result<…>>`.
 //! 5. A file says what it promises, and has at most [`MOST_LINES`] lines above its tests.
 //! 6. A crate of [`OWNERS`] is used in its folder only. What an RFC says is pure.
-//! 7. Commands print in one place. Each promise of SECURITY.md names its tests.
+//! 7. Commands print in one place.
 //!
 //! The code is read with `syn`, and paths are followed through imports and re-exports (`code.rs`, `visitor.rs`). Types are
 //! not known: a method is found by its name. Code under `#[cfg(test)]` is left out. What breaks rules 2 and 4 today is in
@@ -26,7 +26,6 @@ mod circles;
 mod code;
 mod debt;
 mod examples;
-mod promises;
 mod references;
 mod rules;
 mod signatures;

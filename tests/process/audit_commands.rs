@@ -75,7 +75,7 @@ fn a_receipt_is_proven_by_the_server_and_by_the_database_and_offline() {
     std::fs::write(stage.path("event.json"), format!("{event}\n")).unwrap();
     let (proof, event_path) = (path("event.tlog-proof"), path("event.json"));
     let offline = ["audit", "verify-receipt", "--proof", &proof, "--event", &event_path, "--key", &key];
-    assert_eq!(code(&stage.run(&offline)), 0, "CK-12");
+    assert_eq!(code(&stage.run(&offline)), 0, "c2sp.org/tlog-proof");
     std::fs::write(stage.path("event.json"), event.replace("alice", "malory")).unwrap();
     let changed = stage.run(&offline);
     assert_eq!(code(&changed), 1);

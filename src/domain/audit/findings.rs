@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn sa_05_every_reason_but_steps_of_a_protocol_has_one_rule() {
+    fn every_reason_but_steps_of_a_protocol_has_one_rule() {
         let findings = Findings::default();
         let ids: BTreeSet<&str> = findings.rules().iter().map(|rule| rule.id).collect();
         assert_eq!(ids.len(), findings.rules().len());

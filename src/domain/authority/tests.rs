@@ -216,7 +216,7 @@ proptest! {
         prop_assert!(decision.scopes.is_subset(&client.scopes) && decision.audiences.is_subset(&client.audiences));
         prop_assert!(used.iter().all(|one| one.terms.scopes.covers(&scopes) && one.terms.audiences.covers(&audiences)));
         for target in &decision.audiences {
-            prop_assert!(decision.scopes.is_subset(&registry.resources[target].scopes), "TE-07");
+            prop_assert!(decision.scopes.is_subset(&registry.resources[target].scopes), "RFC 8693 §2.1.1");
         }
         let ends = used.iter().map(|one| one.facts.expires_at).chain([
             subject.validity.expires_at,
@@ -239,10 +239,10 @@ proptest! {
         let before = subject.act.as_ref().unwrap();
         let after = decision.act.as_ref().unwrap();
         if subject.is_held_by(&client.client_id, ISSUER) {
-            prop_assert_eq!(after, before, "TE-46: narrowing keeps the chain");
+            prop_assert_eq!(after, before, "narrowing keeps the chain");
         } else {
             prop_assert_eq!(&after.sub, &client.client_id);
-            prop_assert_eq!(after.act.as_deref(), Some(before), "TE-40: one more, the rest unchanged");
+            prop_assert_eq!(after.act.as_deref(), Some(before), "RFC 8693 §4.1: one more, the rest unchanged");
             prop_assert!(before.newest_first().all(|act| act.sub != client.client_id), "no cycle");
         }
     }

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn md_01_issuers_that_nobody_could_use_are_refused() {
+    fn unusable_issuers_are_refused() {
         for issuer in [
             "http://as.example.com",
             "https://as.example.com?x=1",

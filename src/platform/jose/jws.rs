@@ -112,8 +112,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    const KAT_06: &str = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
-    const KAT_22: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVkRFNBIiwiandrIjp7Imt0eSI6Ik9LUCIsImNydiI6IkVkMjU1MTkiLCJ4IjoiMTFxWUFZS3hDcmZWU183VHlXUUhPZzdoY3ZQYXBpTWxyd0lhYVBjSFVSbyJ9fQ.eyJqdGkiOiJkcG9wLTAwMDEiLCJodG0iOiJQT1NUIiwiaHR1IjoiaHR0cHM6Ly9hcy5leGFtcGxlLmNvbS9vYXV0aC90b2tlbiIsImlhdCI6MTcwMDAwMDAwMH0.Qu2mNAAZrizyzowPuG4xqzOwo_wHvAMoyAQb8KrgDdbdF8l8SvHdSQwRcCoVzDBSGTLlZcSRmZ1O3zBPEcKKDw";
+    /// RFC 8037 appendix A.4.
+    const SIGNED_TEXT: &str = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+    /// A DPoP proof under the key of RFC 8037 appendix A.1.
+    const PROOF: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVkRFNBIiwiandrIjp7Imt0eSI6Ik9LUCIsImNydiI6IkVkMjU1MTkiLCJ4IjoiMTFxWUFZS3hDcmZWU183VHlXUUhPZzdoY3ZQYXBpTWxyd0lhYVBjSFVSbyJ9fQ.eyJqdGkiOiJkcG9wLTAwMDEiLCJodG0iOiJQT1NUIiwiaHR1IjoiaHR0cHM6Ly9hcy5leGFtcGxlLmNvbS9vYXV0aC90b2tlbiIsImlhdCI6MTcwMDAwMDAwMH0.Qu2mNAAZrizyzowPuG4xqzOwo_wHvAMoyAQb8KrgDdbdF8l8SvHdSQwRcCoVzDBSGTLlZcSRmZ1O3zBPEcKKDw";
 
     fn tk1() -> PublicKey {
         let jwk = json!({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
@@ -121,17 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn kat_22_verifies_and_a_flipped_bit_does_not() {
-        let jws = Jws::parse(KAT_22).unwrap();
+    fn an_ed25519_signature_verifies_and_a_flipped_bit_does_not() {
+        let jws = Jws::parse(PROOF).unwrap();
         assert!(jws.verified_by(&tk1(), &[Alg::EdDSA]));
         assert!(!jws.verified_by(&tk1(), &[Alg::ES256]), "an algorithm that is not allowed");
-        let flipped = KAT_22.replace(".Qu2m", ".Qu3m");
+        let flipped = PROOF.replace(".Qu2m", ".Qu3m");
         assert!(!Jws::parse(&flipped).unwrap().verified_by(&tk1(), &[Alg::EdDSA]));
     }
 
     #[test]
-    fn js_03_only_compact_json_objects_are_read() {
-        assert!(Jws::parse(KAT_06).is_none(), "the payload is not JSON");
+    fn only_compact_json_objects_are_read() {
+        assert!(Jws::parse(SIGNED_TEXT).is_none(), "the payload is not JSON");
         let part = |text: &str| base64url::encode(text);
         let token = |header: &str, claims: &str| format!("{}.{}.AAAA", part(header), part(claims));
         assert!(Jws::parse(&token(r#"{"alg":"ES256"}"#, "{}")).is_some());
@@ -156,11 +158,11 @@ mod tests {
         }
         let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         let token = format!("{}.{}.AAAA", part(r#"{"alg":"ES256"}"#), base64url::encode(utf16));
-        assert!(Jws::parse(&token).is_none(), "JB-09");
+        assert!(Jws::parse(&token).is_none(), "RFC 8725 §3.7");
     }
 
     #[test]
-    fn js_07_a_der_signature_is_no_signature() {
+    fn a_der_signature_is_refused() {
         let (key, _) = super::super::SigningKey::generate(super::super::SigningAlg::ES256).unwrap();
         let token = key.sign("at+jwt", &json!({"sub": "a"})).unwrap();
         let (input, signature) = token.rsplit_once('.').unwrap();
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn jb_02_a_mac_under_the_public_key_is_no_signature() {
+    fn a_mac_under_the_public_key_is_refused() {
         let header = base64url::encode(json!({"alg": "HS256", "typ": "at+jwt"}).to_string());
         let input = format!("{header}.{}", base64url::encode("{}"));
         let public = base64url::decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn at_04_types_compare_as_media_types() {
+    fn types_compare_as_media_types() {
         let typed = |typ: &str| Header { alg: "ES256".into(), typ: Some(typ.into()), kid: None, jwk: None };
         assert!(typed("at+jwt").is_typed("at+jwt"));
         assert!(typed("application/at+JWT").is_typed("at+jwt"));
@@ -202,10 +204,10 @@ mod tests {
         }
 
         #[test]
-        fn any_changed_character_is_noticed(at in 0..KAT_22.len(), to in "[A-Za-z0-9_-]") {
-            let mut changed = KAT_22.to_owned();
+        fn any_changed_character_is_noticed(at in 0..PROOF.len(), to in "[A-Za-z0-9_-]") {
+            let mut changed = PROOF.to_owned();
             changed.replace_range(at..=at, &to);
-            let same = changed == KAT_22;
+            let same = changed == PROOF;
             let verified = Jws::parse(&changed).is_some_and(|jws| jws.verified_by(&tk1(), &[Alg::EdDSA]));
             prop_assert_eq!(verified, same);
         }

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn js_15_the_public_jwk_has_no_private_member() {
+    fn the_public_jwk_has_no_private_member() {
         let (key, _) = SigningKey::generate(SigningAlg::RS256).unwrap();
         let jwk = key.public_jwk();
         for name in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {

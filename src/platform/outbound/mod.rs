@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cd_06_special_addresses_are_out_of_reach() {
+    fn special_use_addresses_are_not_reachable() {
         for address in [
             "10.0.0.1",
             "127.0.0.1",

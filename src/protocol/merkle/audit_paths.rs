@@ -39,7 +39,7 @@ mod tests {
     use crate::protocol::merkle::{Frontier, leaf, verify_inclusion};
 
     #[test]
-    fn mt_03_every_path_of_every_size_leads_to_the_root() {
+    fn every_path_of_every_size_leads_to_the_root() {
         for size in 1_u64..=64 {
             let leaves: Vec<Hash> = (0..size).map(|n| leaf(&n.to_be_bytes())).collect();
             let mut tree = Frontier::default();

@@ -86,7 +86,7 @@ mod tests {
     ];
 
     #[test]
-    fn kat_40_roots_of_the_published_leaves() {
+    fn roots_of_the_published_leaves_match() {
         let roots = [
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
             "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn kat_41_inclusion_proofs() {
+    fn inclusion_proofs_match_the_known_vectors() {
         let leaves = published();
         let first = "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7";
         let (third, second) = (
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn kat_42_consistency_proofs() {
+    fn consistency_proofs_match_the_known_vectors() {
         let leaves = published();
         let three = "837dbb152e9b079010717e84e865da4ebc0fa198a806d59d31bf15accef22d0e";
         let cases: [(u64, &[&str]); 3] = [
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn mt_04_every_leaf_of_every_size_is_proven_and_no_spoiled_proof_is() {
+    fn every_leaf_of_every_size_is_proven_and_no_altered_proof_verifies() {
         let leaves: Vec<Hash> = (0..64u64).map(|n| leaf(&n.to_be_bytes())).collect();
         for size in 1..=64 {
             let root = tree(&leaves[..size]).root();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn mt_06_every_size_is_the_beginning_of_every_larger_one_and_no_spoiled_proof_says_so() {
+    fn every_size_is_consistent_with_every_larger_size_and_no_altered_proof_verifies() {
         let leaves: Vec<Hash> = (0..64u64).map(|n| leaf(&n.to_be_bytes())).collect();
         for second in 0..=64 {
             let new = tree(&leaves[..second]).root();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn mt_07_nothing_and_itself_are_proven_by_nothing() {
+    fn an_empty_tree_and_an_equal_tree_have_an_empty_proof() {
         let one = tree(&[leaf(b"a")]).root();
         let nothing = Frontier::default().root();
         assert!(verify_consistency(0, 1, &[], &nothing, &one) && verify_consistency(1, 1, &[], &one, &one));

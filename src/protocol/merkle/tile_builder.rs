@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mt_02_a_tree_of_tiles_is_the_same_tree_from_wherever_it_goes_on() {
+    fn a_tree_of_tiles_is_the_same_tree_from_every_starting_size() {
         let mut plain = Frontier::default();
         let mut tiled = TileBuilder::default();
         let mut roots = Vec::new();

@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gn_08_sentences_stay_within_the_allowed_characters() {
+    fn sentences_stay_within_the_allowed_characters() {
         let allowed = |byte: u8| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
         for entry in ENTRIES {
             assert!(entry.sentence.bytes().all(allowed), "{entry:?}");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn sa_05_every_reason_is_explained_once() {
+    fn every_reason_is_explained_once() {
         let all: BTreeSet<&str> = ENTRIES.iter().map(|entry| entry.reason).collect();
         let explained: Vec<&Entry> = explained().collect();
         assert_eq!(all, explained.iter().map(|entry| entry.reason).collect());
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn sa_04_what_was_stolen_matters_more_than_what_came_late() {
+    fn signs_of_theft_are_errors_and_late_requests_are_notes() {
         assert_eq!(Refusal::DpopProofReplayed.severity().level(), "error");
         assert_eq!(Refusal::SubjectKeyMismatch.severity().level(), "error");
         assert_eq!(Refusal::ActorCycle.severity().level(), "error");
