@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::context::{self, DATABASE, Opening};
+use super::master_key;
 use crate::domain::{key, server_info};
 use crate::platform::config::Config;
 use crate::platform::db;
@@ -34,7 +35,7 @@ pub(super) struct Restore {
 }
 
 pub(super) async fn backup(config: Opening, args: &Backup) -> Result<ExitCode, Fault> {
-    let key = context::key_file(config.config());
+    let key = master_key::key_file(config.config());
     context::with(config, async |context, _| {
         let cluster = context.cluster.as_ref().ok_or_else(|| Fault::new(EXTERNAL))?;
         let what = format!("writing {}", args.file.display());
@@ -80,11 +81,11 @@ pub(super) async fn restore(config: Config, args: &Restore) -> Result<ExitCode, 
             "there is a database in {place}: restore into a new data directory, named with ACTCHAIN_DATA_DIR or data_dir"
         )));
     }
-    let master = context::master_key(&config).map_err(|fault| {
+    let master = master_key::master_key(&config).map_err(|fault| {
         Fault::new(format!(
             "{fault}; a restored database needs the master key that it was used with: put its copy at {}, or name the \
              file with ACTCHAIN_MASTER_KEY_FILE",
-            context::key_file(&config)
+            master_key::key_file(&config)
         ))
     })?;
     let mut signals = context::Signals::listen()?;

@@ -16,6 +16,7 @@ mod demo;
 mod doctor;
 mod issuer;
 mod key;
+mod master_key;
 mod registration;
 mod resource;
 mod serve;
