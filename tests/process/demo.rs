@@ -54,7 +54,7 @@ fn a_verbose_demo_shows_checks_commands_answers_and_decoded_tokens() {
         "| $ actchain apply -f ",
         "| $ actchain token verify TOKEN --audience https://mail.example.com",
         "| POST /oauth/token by followup-svc: status 400: {\"error\":\"invalid_scope\",",
-        "\"access_token\":{\"claims\":{",
+        "\"access_token\":{\"header\":{",
         "\"access_token\":\"…\"",
         "/messages: 401 {\"error\":\"invalid_token\"}",
     ] {

@@ -223,7 +223,8 @@ impl Story {
         self.narrator.check_refused("before the confirmation it is refused", &asked, &CEREMONY_REQUIRED);
         self.narrator.check("the answer names the delegation", asked.text("/delegation_id"), id.as_str());
         let ceremony = asked.text("/ceremony");
-        self.narrator.check("the answer names a ceremony", ceremony.is_empty().then_some(&asked.body), None);
+        let missing = ceremony.is_empty().then(|| asked.presentable());
+        self.narrator.check("the answer names a ceremony", missing, None);
         let at = format!("/delegate/{id}/ceremonies");
         let open = self.http.call(&chain.bob(), Call::get(at.as_str())).await?;
         let scopes = texts(&open.body, "/items/0/scopes").join(" ");
