@@ -15,6 +15,7 @@ use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::jose::SealingKey;
 use crate::platform::local_postgres::{Cluster, PostgresUser};
+use crate::platform::private_file;
 use crate::services::audit;
 
 /// The role that migrations expect; it belongs to the cluster, so a dump of the database does not contain it.
@@ -75,7 +76,7 @@ pub(super) async fn restore(config: Config, args: &Restore) -> Result<ExitCode, 
     }
     let what = format!("reading {}", args.file.display());
     let file = File::open(&args.file).context(&what)?;
-    let place = context::absolute(&config.data_dir);
+    let place = private_file::shown(&config.data_dir);
     if Cluster::is_made(&config.data_dir)? {
         return Err(Fault::new(format!(
             "there is a database in {place}: restore into a new data directory, named with ACTCHAIN_DATA_DIR or data_dir"

@@ -1,6 +1,5 @@
 //! What every command that uses the database needs: the embedded cluster or an external database, and the master key.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,8 +20,8 @@ use crate::platform::fault::{Context, Fault};
 use crate::platform::jose::SealingKey;
 use crate::platform::local_postgres::{Cluster, PostgresUser, Settings};
 use crate::platform::outbound::{AddressPolicy, Outbound};
-use crate::platform::postgres_errors;
 use crate::platform::secret::MasterKey;
+use crate::platform::{postgres_errors, private_file};
 use crate::services::caller::Caller;
 use crate::services::keys;
 use crate::services::request_context::RequestContext;
@@ -283,7 +282,7 @@ pub(super) async fn migrate(config: &Config) -> Result<ExitCode, Fault> {
 
 /// Names the embedded database in messages.
 fn embedded(config: &Config) -> String {
-    format!("the database in {}", absolute(&config.data_dir))
+    format!("the database in {}", private_file::shown(&config.data_dir))
 }
 
 /// Names an external database in messages.
@@ -300,10 +299,6 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-pub(super) fn absolute(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
-}
-
 fn require_present(config: &Config, missing: IfMissing) -> Result<(), Fault> {
     if missing == IfMissing::Make || config.database_url.is_some() || Cluster::is_made(&config.data_dir)? {
         return Ok(());
@@ -311,6 +306,6 @@ fn require_present(config: &Config, missing: IfMissing) -> Result<(), Fault> {
     Err(Fault::new(format!(
         "no data directory at {}: name the one of the server with ACTCHAIN_DATA_DIR or --config, or run this where the \
          server was started; `actchain serve` makes a new one, and so does --init",
-        absolute(&config.data_dir)
+        private_file::shown(&config.data_dir)
     )))
 }

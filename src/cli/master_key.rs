@@ -6,18 +6,18 @@ use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::context::absolute;
 use crate::platform::config::Config;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::local_postgres::{self, Cluster};
+use crate::platform::private_file::shown;
 use crate::platform::secret::MasterKey;
 
 /// Names the place of the master key in messages.
 pub(super) fn key_file(config: &Config) -> String {
     match (&config.master_key, &config.master_key_file) {
         (Some(_), _) => "the value of master_key".to_owned(),
-        (None, Some(path)) => absolute(path),
-        (None, None) => absolute(&config.own_master_key_file()),
+        (None, Some(path)) => shown(path),
+        (None, None) => shown(&config.own_master_key_file()),
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) fn settle_own_key(config: &Config) -> Result<(), Fault> {
         (false, true) => Err(Fault::new(format!(
             "no master key at {}, but there is a database beside it that cannot be used without its key: restore the key \
              from its backup, or name the file with ACTCHAIN_MASTER_KEY_FILE",
-            absolute(&path)
+            shown(&path)
         ))),
         (false, false) => {
             local_postgres::data_folder(&config.data_dir)?;

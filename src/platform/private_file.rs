@@ -17,3 +17,8 @@ pub fn create(path: &Path) -> io::Result<File> {
 pub fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(MODE).open(path)
 }
+
+/// The absolute path of a file or folder, as messages show it.
+pub fn shown(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
