@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::process::{Child, Command};
 
@@ -62,9 +63,13 @@ impl Reaper {
     }
 }
 
+/// Each number is used once: the reaper of an earlier cluster can still be removing the folder of that name.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 fn fresh_folder(mode: u32) -> Result<PathBuf, Fault> {
     let parent = Path::new("/tmp").canonicalize().context("looking at /tmp")?;
-    for n in 0..10_000 {
+    for _ in 0..10_000 {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = parent.join(format!("actchain-throwaway-{}-{n}", std::process::id()));
         match DirBuilder::new().mode(mode).create(&folder) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
