@@ -23,7 +23,7 @@ run: deps ## run a server on the embedded default
 test: unit interop ## all tests: Rust, and real clients from npm
 
 unit: deps
-	$(CARGO) test --locked $(FEATURES)
+	$(CARGO) test --locked --workspace $(FEATURES)
 
 interop: deps
 	@scripts/install-deps node
@@ -47,8 +47,8 @@ fuzz: deps ## the fuzz targets, ten minutes each (FUZZ_SECONDS)
 	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; done
 
 lint: deps language ## format, clippy and language
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets $(FEATURES) -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
 
 # The number of findings may only fall. At 0 the option goes.
 language: ## words and sentences that the project does not use

@@ -26,16 +26,16 @@ use crate::domain::subject::VerifiedSubject;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::clock::Clock;
 use crate::platform::config::Config;
-use crate::platform::digest::{MacKey, sha256};
 use crate::platform::fault::Fault;
-use crate::platform::jose::SealingKey;
 use crate::platform::outbound::{AddressPolicy, Outbound};
+use crate::platform::seal::SealingKey;
 use crate::platform::secret::MasterKey;
 use crate::platform::{db, postgres_errors, telemetry};
-use crate::protocol::dpop_nonce::NonceKey;
-use crate::protocol::signed_note::{Kind, VerifierKey};
-use crate::protocol::status_list::{IndexAllocator, StatusIndex};
-use crate::protocol::{metadata, target_uri};
+use actchain_protocol::digest::{MacKey, sha256};
+use actchain_protocol::dpop_nonce::NonceKey;
+use actchain_protocol::signed_note::{Kind, VerifierKey};
+use actchain_protocol::status_list::{IndexAllocator, StatusIndex};
+use actchain_protocol::{metadata, target_uri};
 
 /// Maximum number of cached delegations; a delegation counts once for each cached path that contains it.
 const MOST_DELEGATIONS: u64 = 50_000;

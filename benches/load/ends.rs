@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use actchain::protocol::status_list::{Status, StatusList};
+use actchain_protocol::status_list::{Status, StatusList};
 use serde_json::Value;
 
 use crate::generator::{Line, Method, Run, is_200, percentile};

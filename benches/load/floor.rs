@@ -1,6 +1,6 @@
 //! The lower bound of one exchange: CPU time of its signatures alone, in this thread over many repetitions.
 
-use actchain::platform::jose::{Alg, Jws, SigningAlg, SigningKey};
+use actchain_protocol::jose::{Alg, Jws, SigningAlg, SigningKey};
 use serde_json::json;
 
 pub struct Floor {

@@ -8,7 +8,7 @@ use actchain::domain::refusal::Refusal;
 use actchain::domain::token::TokenRecord;
 use actchain::platform::clock::Clock;
 use actchain::platform::config::Config;
-use actchain::platform::random;
+use actchain_protocol::random;
 use futures_util::StreamExt as _;
 use serde_json::json;
 use time::Duration;

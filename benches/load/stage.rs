@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use actchain::domain::audit::{self, Action, Event};
 use actchain::domain::row_mac::RowMac;
-use actchain::platform::base64url;
 use actchain::platform::clock::Clock;
-use actchain::platform::digest::sha256;
-use actchain::platform::jose::{SealingKey, SigningAlg, SigningKey};
 use actchain::platform::local_postgres::{Cluster, PostgresUser, Settings};
+use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::seal_rows;
+use actchain_protocol::base64url;
+use actchain_protocol::digest::sha256;
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;

@@ -1,7 +1,7 @@
 //! `authorization_details` (RFC 9396): the meet of two is within both, and everything is within itself.
 #![no_main]
 
-use actchain::protocol::authorization_details::Details;
+use actchain_protocol::authorization_details::Details;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|texts: (&str, &str)| {

@@ -2,9 +2,9 @@
 #![no_main]
 
 use actchain::platform::clock::from_seconds;
-use actchain::platform::jose::Jws;
-use actchain::protocol::trusted_issuer_jwt::ClaimPolicy;
-use actchain::protocol::{access_token, client_assertion, trusted_issuer_jwt, jwt_time};
+use actchain_protocol::jose::Jws;
+use actchain_protocol::trusted_issuer_jwt::ClaimPolicy;
+use actchain_protocol::{access_token, client_assertion, trusted_issuer_jwt, jwt_time};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|token: &str| {

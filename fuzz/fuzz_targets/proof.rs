@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use actchain::platform::clock::from_seconds;
-use actchain::platform::jose::{SigningAlg, SigningKey};
-use actchain::protocol::dpop::{self, Expected};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
+use actchain_protocol::dpop::{self, Expected};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use time::Duration;

@@ -189,7 +189,7 @@ fn credential(path: &Path) -> Result<Import, Fault> {
         std::fs::read_to_string(path)
     };
     let text = Zeroizing::new(text.context(&what)?);
-    let object = crate::platform::json::parse_object(text.as_bytes()).map(Value::Object);
+    let object = actchain_protocol::json::parse_object(text.as_bytes()).map(Value::Object);
     object.and_then(|object| serde_json::from_value(object).ok()).ok_or_else(|| {
         Fault::new(format!(
             "{what}: not a JSON object with access_token, token_type, expires_in, refresh_token and scope, with key, or \

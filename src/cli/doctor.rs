@@ -14,9 +14,9 @@ use crate::domain::issuer::Issuer;
 use crate::domain::row_mac::RowMac;
 use crate::domain::{client, key, registry, server_info};
 use crate::platform::fault::Fault;
-use crate::platform::json;
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::services::audit;
+use actchain_protocol::json;
 
 /// The most that the database's clock may differ from this machine's.
 const MOST_DRIFT: Duration = Duration::seconds(2);

@@ -8,10 +8,10 @@ use time::OffsetDateTime;
 
 use super::client::usable_keys;
 use crate::platform::fault::Fault;
-use crate::platform::jose::{Alg, JwkSet, PublicKey};
-use crate::protocol::jwt_time::SKEW;
-use crate::protocol::token_exchange::TokenType;
-use crate::protocol::trusted_issuer_jwt::ClaimPolicy;
+use actchain_protocol::jose::{Alg, JwkSet, PublicKey};
+use actchain_protocol::jwt_time::SKEW;
+use actchain_protocol::token_exchange::TokenType;
+use actchain_protocol::trusted_issuer_jwt::ClaimPolicy;
 
 #[derive(Debug, Clone)]
 pub struct Issuer {

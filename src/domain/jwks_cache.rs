@@ -9,11 +9,11 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
 
 use crate::platform::fault::Fault;
-use crate::platform::jose::{BadJwk, JwkSet, PublicKey};
-use crate::platform::json;
 use crate::platform::outbound::Outbound;
-use crate::protocol::jwt_key::candidates;
-use crate::protocol::token_problem::TokenProblem;
+use actchain_protocol::jose::{BadJwk, JwkSet, PublicKey};
+use actchain_protocol::json;
+use actchain_protocol::jwt_key::candidates;
+use actchain_protocol::token_problem::TokenProblem;
 
 /// Age up to which a set counts as current.
 const FRESH: Duration = Duration::minutes(10);

@@ -9,9 +9,9 @@ use serde_json::{Number, Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::key::{self, ROW_MAC};
-use crate::platform::digest::MacKey;
 use crate::platform::fault::Fault;
-use crate::platform::jose::SealingKey;
+use crate::platform::seal::SealingKey;
+use actchain_protocol::digest::MacKey;
 
 pub trait Authenticated {
     const TABLE: &'static str;

@@ -9,9 +9,9 @@ use moka::future::Cache;
 use secrecy::{ExposeSecret, SecretString};
 use time::OffsetDateTime;
 
-use crate::platform::digest::MacKey;
 use crate::platform::fault::Fault;
-use crate::platform::random;
+use actchain_protocol::digest::MacKey;
+use actchain_protocol::random;
 
 /// A secret that was not presented for this time is verified again.
 const MOST_IDLE: Duration = Duration::from_secs(86_400);

@@ -3,10 +3,10 @@
 use super::capability::Ceiling;
 use super::limit::Limit;
 use super::principal::Principal;
-use crate::protocol::access_token::{Act, AuthenticationContext};
-use crate::protocol::authorization_details::Details;
-use crate::protocol::jwt_time::Validity;
-use crate::protocol::trusted_issuer_jwt::MayAct;
+use actchain_protocol::access_token::{Act, AuthenticationContext};
+use actchain_protocol::authorization_details::Details;
+use actchain_protocol::jwt_time::Validity;
+use actchain_protocol::trusted_issuer_jwt::MayAct;
 
 /// The issuer of a subject token.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +34,7 @@ pub enum TokenSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MayActClaim {
     pub party: MayAct,
-    /// Whether the claim alone authorizes the party ([`crate::protocol::trusted_issuer_jwt::MayActUse::Authorize`]).
+    /// Whether the claim alone authorizes the party ([`actchain_protocol::trusted_issuer_jwt::MayActUse::Authorize`]).
     pub authorizes: bool,
 }
 

@@ -9,13 +9,13 @@ use crate::domain::audit::Origin;
 use crate::domain::client::AuthMethod;
 use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal};
 use crate::http::params::Params;
-use crate::platform::jose::MAX_TOKEN_BYTES;
-use crate::protocol::client_auth::{JWT_BEARER, parse_basic};
-use crate::protocol::metadata::issuer_path;
 use crate::services::access_token_auth::{PresentedAccessToken, Scheme};
 use crate::services::client_authentication::Credentials;
 use crate::services::client_request::ClientCredentialsInput;
 use crate::services::dpop;
+use actchain_protocol::client_auth::{JWT_BEARER, parse_basic};
+use actchain_protocol::jose::MAX_TOKEN_BYTES;
+use actchain_protocol::metadata::issuer_path;
 
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 const MAX_USER_AGENT: usize = 256;

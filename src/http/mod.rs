@@ -29,7 +29,7 @@ use self::management::{audit_export, audit_logs, audit_sinks, audit_stream, dele
 use self::oauth::{introspection, metadata, revocation, status_list, token};
 use crate::app::App;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::metadata::{issuer_path, well_known_paths};
+use actchain_protocol::metadata::{issuer_path, well_known_paths};
 
 /// The proxy's `path` is the path at the upstream host: any number of segments.
 const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";

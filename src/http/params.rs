@@ -1,5 +1,5 @@
 //! The strict parser of form bodies (RFC 6749 §3.2): decodes names and values before it compares them, refuses
-//! repetition where it is not allowed, and treats empty values as absent. With `platform::json` it is the boundary for
+//! repetition where it is not allowed, and treats empty values as absent. With `actchain_protocol::json` it is the boundary for
 //! texts: accepted text is UTF-8 without the NUL character, which PostgreSQL does not store.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use actix_web::web::{Bytes, Payload, Query};
 use serde::de::DeserializeOwned;
 
 use crate::domain::refusal::Refusal;
-use crate::protocol::token_exchange::percent_decode;
+use actchain_protocol::token_exchange::percent_decode;
 
 /// The only parameters that may be repeated (RFC 8693 §2.1, RFC 8707 §2).
 const REPEATABLE: [&str; 2] = ["audience", "resource"];

@@ -16,14 +16,14 @@ use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
 use crate::http::management::request::{AuthenticatedRequest, accepted};
-use crate::platform::base64url;
 use crate::platform::fault::Context;
-use crate::protocol::oauth_client;
-use crate::protocol::token_exchange::percent_decode;
 use crate::services::transition::Reply;
 use crate::services::vault::{
     self, AuthorizationRequest, AuthorizationResponse, CallbackPage, CallbackParams, NewConnection,
 };
+use actchain_protocol::base64url;
+use actchain_protocol::oauth_client;
+use actchain_protocol::token_exchange::percent_decode;
 
 /// The most cookies of one name that are read. A browser sends fewer.
 const MOST_COOKIES: usize = 8;

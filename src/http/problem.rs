@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use crate::domain::refusal::{Error, Refusal};
-use crate::platform::jose::Alg;
+use actchain_protocol::jose::Alg;
 
 const MEDIA_TYPE: &str = "application/problem+json";
 

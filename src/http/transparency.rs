@@ -13,9 +13,9 @@ use crate::http::credentials;
 use crate::http::management::request::{HttpError, ManagementRequest, serve_audit};
 use crate::http::params;
 use crate::http::problem;
-use crate::protocol::tlog_tiles::{Content, Tile};
 use crate::services::audit::transparency;
 use crate::services::caller::Caller;
+use actchain_protocol::tlog_tiles::{Content, Tile};
 
 /// A new checkpoint is signed every minute, and cosignatures of witnesses are added later.
 const BRIEF: &str = "public, max-age=5";

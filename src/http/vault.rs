@@ -17,8 +17,6 @@ use crate::http::management::request::{
 };
 use crate::http::params;
 use crate::http::pending_authorization;
-use crate::platform::{base64url, json};
-use crate::protocol::metadata::endpoint;
 use crate::services::apply::DeclarationResult;
 use crate::services::page::PageRequest;
 use crate::services::transition::Reply;
@@ -27,6 +25,8 @@ use crate::services::vault::{
     DeliveryForm, Import, NewConnection, ProviderDeclaration, ProviderView, RetrievalRequest,
     RetrievedCredential,
 };
+use actchain_protocol::metadata::endpoint;
+use actchain_protocol::{base64url, json};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

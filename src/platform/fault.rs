@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use actchain_protocol::failure::Failure;
+
 /// A failure that the client did not cause: the database is unavailable, a key does not open, a bug.
 ///
 /// Clients are only asked to try again; `Display` and `source` are for operators.
@@ -40,6 +42,12 @@ impl Fault {
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { during: during.into(), cause: Some(cause.into()) }
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self::caused(failure.to_string(), failure)
     }
 }
 

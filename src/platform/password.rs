@@ -8,7 +8,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::fault::{Context, Fault};
-use super::random;
+use actchain_protocol::random;
 
 /// Hashes a secret. Costs about 20 ms and 19 MiB by design; call it off the async threads.
 pub fn hash(secret: &SecretString) -> Result<String, Fault> {
@@ -50,7 +50,10 @@ fn matches(secret: &[u8], hash: &str) -> bool {
 }
 
 static DUMMY: LazyLock<String> = LazyLock::new(|| {
-    random::token().and_then(|secret| hash(&SecretString::from(secret))).unwrap_or_default()
+    random::token()
+        .map_err(Fault::from)
+        .and_then(|secret| hash(&SecretString::from(secret)))
+        .unwrap_or_default()
 });
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::path::Path;
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use subtle::ConstantTimeEq;
 
-use super::digest::{MacKey, sha256};
 use super::fault::{Context, Fault};
-use super::{base64url, random};
+use actchain_protocol::digest::{MacKey, sha256};
+use actchain_protocol::{base64url, random};
 
 /// Compares two byte strings in a time that depends only on their lengths.
 pub fn equal(left: &[u8], right: &[u8]) -> bool {
@@ -32,7 +32,7 @@ impl std::fmt::Debug for MasterKey {
 
 impl MasterKey {
     pub fn generate() -> Result<Self, Fault> {
-        random::bytes().map(|bytes| Self(Zeroizing::new(bytes)))
+        Ok(Self(Zeroizing::new(random::bytes()?)))
     }
 
     /// Parses the key as operators write it: 32 bytes in base64url, surrounding white space ignored.

@@ -21,7 +21,7 @@ use crate::domain::row_mac::RowMac;
 use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::{delegation, token};
 use crate::platform::fault::Fault;
-use crate::protocol::jwt_time::SKEW;
+use actchain_protocol::jwt_time::SKEW;
 
 /// An access token as presented.
 #[derive(Debug)]

@@ -14,9 +14,9 @@ use crate::domain::jwks_cache::KeysUnavailable;
 use crate::domain::ledger::SingleUseId;
 use crate::domain::refusal::{ClientProblem, CredentialProblem, Error, Refusal};
 use crate::platform::fault::Fault;
-use crate::platform::jose::PublicKey;
-use crate::protocol::client_assertion;
-use crate::protocol::token_problem::TokenProblem;
+use actchain_protocol::client_assertion;
+use actchain_protocol::jose::PublicKey;
+use actchain_protocol::token_problem::TokenProblem;
 
 /// Client credentials of a request.
 #[derive(Debug)]

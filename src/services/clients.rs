@@ -9,7 +9,8 @@ use crate::domain::audit::{Action, Event};
 use crate::domain::client::{self, Client, StoredSecret};
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::{password, random};
+use crate::platform::password;
+use actchain_protocol::random;
 
 /// Gives a client a new secret and returns it once. The old secret expires at once, or after `keep_old`.
 ///

@@ -10,9 +10,9 @@ use crate::domain::authority;
 use crate::domain::client::Client;
 use crate::domain::ledger::SingleUseId;
 use crate::domain::refusal::Refusal;
-use crate::platform::jose::PublicKey;
-use crate::protocol::dpop::{self, BadProof, Expected};
-use crate::protocol::{metadata, target_uri};
+use actchain_protocol::dpop::{self, BadProof, Expected};
+use actchain_protocol::jose::PublicKey;
+use actchain_protocol::{metadata, target_uri};
 
 /// A key proven by a DPoP proof.
 #[derive(Debug, Clone)]

@@ -15,10 +15,10 @@ use crate::domain::refusal::Error;
 use crate::domain::resource::Resource;
 use crate::domain::token::{self, Standing};
 use crate::platform::fault::Fault;
-use crate::protocol::access_token::Claims;
-use crate::protocol::authorization_details::Details;
-use crate::protocol::introspection::{self, Form, View};
-use crate::protocol::scope;
+use actchain_protocol::access_token::Claims;
+use actchain_protocol::authorization_details::Details;
+use actchain_protocol::introspection::{self, Form, View};
+use actchain_protocol::scope;
 
 /// The format of a response.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use crate::domain::audit::store::LeafRef;
 use crate::domain::key::Keyring;
 use crate::platform::fault::Fault;
-use crate::protocol::access_token::{self, Claims};
-use crate::protocol::authorization_details::Details;
+use actchain_protocol::access_token::{self, Claims};
+use actchain_protocol::authorization_details::Details;
 
 /// A token with the other members of its response (RFC 6749 §5.1, RFC 8693 §2.2.1).
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub struct IssuedToken {
 /// Signs recorded claims.
 pub fn sign(keyring: &Keyring, claims: &Claims) -> Result<String, Fault> {
     let _timer = time_crypto("sign");
-    keyring.active.sign(access_token::TYP, claims)
+    Ok(keyring.active.sign(access_token::TYP, claims)?)
 }
 
 /// NumericDate in whole seconds (RFC 7519 §2).

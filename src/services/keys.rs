@@ -12,8 +12,9 @@ use crate::domain::key::{self, KeyState, PLACES, Purpose, ROW_MAC, SHARED_SECRET
 use crate::domain::row_mac::{self, RowMac};
 use crate::platform::config;
 use crate::platform::fault::Fault;
-use crate::platform::jose::{SealingKey, SigningAlg};
-use crate::platform::random;
+use crate::platform::seal::SealingKey;
+use actchain_protocol::jose::SigningAlg;
+use actchain_protocol::random;
 
 /// Minimum time that a retiring key stays in the JWKS, for servers that have not read the retirement yet.
 const LINGER: Duration = Duration::seconds(60);

@@ -17,7 +17,7 @@ use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::{delegation, registry};
 use crate::platform::clock::rfc3339;
-use crate::protocol::trusted_issuer_jwt::is_name;
+use actchain_protocol::trusted_issuer_jwt::is_name;
 
 /// The subject of an impact query.
 #[derive(Debug, Clone, PartialEq, Eq)]

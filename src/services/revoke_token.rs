@@ -12,7 +12,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::Registry;
 use crate::domain::token::Problem;
 use crate::domain::{delegation, token};
-use crate::protocol::access_token::Claims;
+use actchain_protocol::access_token::Claims;
 
 /// Revokes a token of the authenticated client. A token that is unknown or has expired needs no revocation (RFC 7009
 /// §2.2).

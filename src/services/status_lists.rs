@@ -8,11 +8,11 @@ use super::issue::seconds;
 use crate::app::App;
 use crate::domain::refusal;
 use crate::domain::status::{self, SignedList};
-use crate::platform::base64url;
-use crate::platform::digest::sha256;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::metadata::endpoint;
-use crate::protocol::status_list::{self, Status, StatusList};
+use actchain_protocol::base64url;
+use actchain_protocol::digest::sha256;
+use actchain_protocol::metadata::endpoint;
+use actchain_protocol::status_list::{self, Status, StatusList};
 
 pub fn uri(app: &App, list: u64) -> String {
     endpoint(&app.issuer, &format!("/oauth/status-lists/{list}"))

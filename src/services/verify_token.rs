@@ -16,15 +16,15 @@ use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::Registry;
 use crate::domain::subject::{MayActClaim, TokenSource, VerifiedSubject};
-use crate::platform::digest::sha256;
 use crate::platform::fault::Fault;
-use crate::platform::jose::{Alg, Jws, MAX_TOKEN_BYTES, PublicKey};
-use crate::protocol::access_token::{self, Claims};
-use crate::protocol::jwt_time::{self, Validity};
-use crate::protocol::token_exchange::{PresentedToken, TokenType};
-use crate::protocol::token_problem::TokenProblem;
-use crate::protocol::trusted_issuer_jwt::{self, ExternalIdentity, MayActUse};
-use crate::protocol::{jwt_key, scope};
+use actchain_protocol::access_token::{self, Claims};
+use actchain_protocol::digest::sha256;
+use actchain_protocol::jose::{Alg, Jws, MAX_TOKEN_BYTES, PublicKey};
+use actchain_protocol::jwt_time::{self, Validity};
+use actchain_protocol::token_exchange::{PresentedToken, TokenType};
+use actchain_protocol::token_problem::TokenProblem;
+use actchain_protocol::trusted_issuer_jwt::{self, ExternalIdentity, MayActUse};
+use actchain_protocol::{jwt_key, scope};
 
 /// Why verification failed: an invalid token, unavailable keys, or a fault of this server.
 enum Unverified {

@@ -5,10 +5,11 @@ use std::path::Path;
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
 use actchain::domain::audit::{Action, Event, index as blocks, partitions, store, tree};
 use actchain::platform::fault::Fault;
-use actchain::platform::jose::{SealingKey, SigningAlg, SigningKey};
-use actchain::protocol::signed_note::{self, VerifierKey};
+use actchain::platform::seal::SealingKey;
 use actchain::services::audit::archive::{self, ArchiveLookup, ArchiveOptions, Archived};
 use actchain::services::audit::{self, TrustAnchors, index};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
+use actchain_protocol::signed_note::{self, VerifierKey};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 use time::Duration;
@@ -236,7 +237,7 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
         .fetch_one(&mut other)
         .await
         .unwrap();
-    let leaf: String = actchain::protocol::merkle::leaf(document.as_bytes())
+    let leaf: String = actchain_protocol::merkle::leaf(document.as_bytes())
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
@@ -297,7 +298,7 @@ async fn a_statement_of_another_key_or_about_other_events_does_not_excuse_a_gap(
     let notes: Vec<String> = sqlx::query_scalar(sql_text).fetch_all(&mut sql).await.unwrap();
     let (text, _) = signed_note::parts(&notes[0]).unwrap();
     let stranger = SigningKey::generate(SigningAlg::Ed25519).unwrap().0;
-    let public = actchain::platform::base64url::decode(stranger.public_jwk()["x"].as_str().unwrap()).unwrap();
+    let public = actchain_protocol::base64url::decode(stranger.public_jwk()["x"].as_str().unwrap()).unwrap();
     let verifier = VerifierKey::new(text.lines().next().unwrap(), public.try_into().unwrap()).unwrap();
     let forged = verifier.signature_line(&stranger.sign_raw(text.as_bytes()).unwrap());
     let report = async |partition: i32, note: Option<&str>| {

@@ -1,9 +1,9 @@
 //! The log: every operation is recorded, and every change of the log is detected.
 
 use actchain::domain::audit::verify::IntegrityErrorKind;
-use actchain::platform::jose::SealingKey;
-use actchain::protocol::signed_note::VerifierKey;
+use actchain::platform::seal::SealingKey;
 use actchain::services::audit::{self, Report, TrustAnchors};
+use actchain_protocol::signed_note::VerifierKey;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -136,10 +136,10 @@ async fn a_log_that_was_rewritten_with_the_servers_own_keys_fails_against_a_kept
         .fetch_all(&mut sql)
         .await
         .unwrap();
-    let mut tree = actchain::protocol::merkle::Frontier::default();
+    let mut tree = actchain_protocol::merkle::Frontier::default();
     for (seq, document) in documents.iter().enumerate() {
         let forged = document.replace("alice", "malory");
-        tree.push(actchain::protocol::merkle::leaf(forged.as_bytes()));
+        tree.push(actchain_protocol::merkle::leaf(forged.as_bytes()));
         sqlx::query("UPDATE audit_event SET document = $2 WHERE seq = $1")
             .bind(seq as i64)
             .bind(forged)

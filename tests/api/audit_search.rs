@@ -2,8 +2,8 @@
 
 use actchain::domain::audit::filter::Filter;
 use actchain::platform::config::Span;
-use actchain::protocol::merkle;
 use actchain::services::audit::index;
+use actchain_protocol::merkle;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};

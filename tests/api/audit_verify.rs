@@ -2,7 +2,7 @@
 
 use actchain::domain::audit::partitions;
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
-use actchain::platform::jose::SealingKey;
+use actchain::platform::seal::SealingKey;
 use actchain::services::audit::{self, TrustAnchors};
 use actchain::services::keys;
 use serde_json::json;

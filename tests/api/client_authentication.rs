@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use actchain::domain::authority_lock;
 use actchain::jobs::sweep;
-use actchain::platform::jose::{SigningAlg, SigningKey};
 use actchain::services::clients;
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use sqlx::Connection as _;

@@ -184,7 +184,7 @@ async fn who_approves_is_told_by_its_token_and_never_by_the_body() {
     }
     // A user with the same name at another issuer is another user.
     let (key, _) =
-        actchain::platform::jose::SigningKey::generate(actchain::platform::jose::SigningAlg::ES256).unwrap();
+        actchain_protocol::jose::SigningKey::generate(actchain_protocol::jose::SigningAlg::ES256).unwrap();
     let yaml = format!(
         "issuers:\n  - {{iss: https://other.example.com, jwks: {{keys: [{}]}}, audiences: [actchain], algorithms: [ES256], alias: other}}",
         key.public_jwk()

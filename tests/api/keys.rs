@@ -1,9 +1,10 @@
 //! The server's signing keys: published before they sign, and for as long as a token signed by them is valid.
 
 use actchain::jobs::key_rotation;
-use actchain::platform::jose::{Alg, Jws, PublicKey, SealingKey, SigningAlg, SigningKey};
+use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::keys::{self, RotationPolicy};
+use actchain_protocol::jose::{Alg, Jws, PublicKey, SigningAlg, SigningKey};
 use serde_json::Value;
 
 use crate::support::agent::ACCESS_TOKEN;

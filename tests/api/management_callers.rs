@@ -1,7 +1,7 @@
 //! Access to the management API (RFC 6750, RFC 9449 §7): an invalid token is 401, insufficient rights are 403, and
 //! resources of other callers are 404. Malformed bodies cause no fault.
 
-use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Auth, fresh_jti};
@@ -67,7 +67,7 @@ async fn a_token_of_a_user_is_no_good_in_any_wrong_form() {
     let other = SigningKey::generate(SigningAlg::ES256).unwrap().0;
     let good = world.user_token();
     let (head, tail) = good.rsplit_once('.').unwrap();
-    let unsigned = format!("{}.", actchain::platform::base64url::encode(r#"{"alg":"none","typ":"JWT"}"#));
+    let unsigned = format!("{}.", actchain_protocol::base64url::encode(r#"{"alg":"none","typ":"JWT"}"#));
     let unsigned = format!("{unsigned}{}.", good.split('.').nth(1).unwrap());
     let without = |name: &str| {
         world.user_token_with(|claims| {

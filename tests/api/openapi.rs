@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use actchain::domain::refusal::catalogue;
 use actchain::http::ROUTES;
-use actchain::protocol::status_list::{Status, StatusList};
+use actchain_protocol::status_list::{Status, StatusList};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -2,9 +2,9 @@
 //! operator restores the key by its thumbprint.
 
 use actchain::domain::refusal::{Error, Refusal};
-use actchain::platform::jose::SigningKey;
 use actchain::services::apply::Mode;
 use actchain::services::principals::{self, ClientKey};
+use actchain_protocol::jose::SigningKey;
 use serde_json::{Value, json};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};

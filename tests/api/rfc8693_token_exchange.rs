@@ -153,7 +153,7 @@ async fn the_lifetime_is_the_minimum_of_all_limits() {
 async fn every_invalid_subject_token_gets_the_same_answer() {
     let world = World::new().await;
     let now = world.server.now();
-    let (other_key, _) = actchain::platform::jose::SigningKey::generate(Default::default()).unwrap();
+    let (other_key, _) = actchain_protocol::jose::SigningKey::generate(Default::default()).unwrap();
     let good = world.user_token();
     let (head, _) = good.rsplit_once('.').unwrap();
     let tokens = [

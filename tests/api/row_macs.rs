@@ -5,7 +5,7 @@ use actchain::domain::client;
 use actchain::domain::delegation;
 use actchain::domain::registry;
 use actchain::jobs::expiry;
-use actchain::platform::jose::SealingKey;
+use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::principals::{self, ClientKey};
 use actchain::services::{clients, keys, vault::rekey};

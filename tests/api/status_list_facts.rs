@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use actchain::domain::{status, token};
-use actchain::protocol::status_list::SIZE;
 use actchain::services::seal_rows;
+use actchain_protocol::status_list::SIZE;
 use sqlx::{Executor as _, PgConnection};
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use actchain::protocol::status_list::{SIZE, StatusList};
+use actchain_protocol::status_list::{SIZE, StatusList};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT};

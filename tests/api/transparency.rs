@@ -2,15 +2,16 @@
 //! logs.
 
 use actchain::domain::audit::{Action, Event, store, tree};
-use actchain::platform::jose::{SealingKey, SigningAlg, SigningKey};
 use actchain::platform::outbound::{AddressPolicy, Outbound};
-use actchain::protocol::merkle::{self, Frontier, Hash};
-use actchain::protocol::receipt::Receipt;
-use actchain::protocol::signed_note::{self, Kind, VerifierKey, cosignature, cosigned};
-use actchain::protocol::tlog_tiles::{Content, Tile};
+use actchain::platform::seal::SealingKey;
 use actchain::services::audit::verify_receipt::{self, ProofError, ProofSource, ReceiptTrustAnchors};
 use actchain::services::audit::{self, index};
 use actchain::services::keys;
+use actchain_protocol::jose::{SigningAlg, SigningKey};
+use actchain_protocol::merkle::{self, Frontier, Hash};
+use actchain_protocol::receipt::Receipt;
+use actchain_protocol::signed_note::{self, Kind, VerifierKey, cosignature, cosigned};
+use actchain_protocol::tlog_tiles::{Content, Tile};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -286,7 +287,7 @@ async fn entries_are_for_auditors_and_administrators_only() {
 
 fn witness(name: &str) -> (SigningKey, VerifierKey) {
     let (key, _) = SigningKey::generate(SigningAlg::Ed25519).unwrap();
-    let public = key.public_jwk()["x"].as_str().map(actchain::platform::base64url::decode).unwrap().unwrap();
+    let public = key.public_jwk()["x"].as_str().map(actchain_protocol::base64url::decode).unwrap().unwrap();
     let verifier = VerifierKey::of_kind(Kind::Witness, name, public.try_into().unwrap()).unwrap();
     (key, verifier)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -348,7 +348,7 @@ async fn a_set_is_read_under_each_media_type_and_common_content_coding() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_published_number_with_a_leading_zero_is_the_same_number() {
-    use actchain::platform::base64url;
+    use actchain_protocol::base64url;
     let publisher = MockServer::start().await;
     let world = World::new().await;
     let yaml = format!(

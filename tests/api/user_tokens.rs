@@ -1,7 +1,7 @@
 //! Tokens of trusted issuers as subject tokens: which kinds are accepted, what limits them, how the server's tokens
 //! name their subjects, and what the log says about refused tokens.
 
-use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, ID_TOKEN, JWT};
@@ -497,7 +497,7 @@ async fn clocks_ten_seconds_ahead_are_accepted_everywhere_and_a_minute_ahead_now
 // RFC 8032 §5.1.7: a signature with a key of small order can be made without a private key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_small_order_proves_nothing() {
-    use actchain::platform::base64url;
+    use actchain_protocol::base64url;
     let world = World::new().await;
     let mut identity = [0_u8; 32];
     identity[0] = 1;

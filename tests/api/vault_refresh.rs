@@ -1,6 +1,6 @@
 //! Renewal of providers' access tokens before their expiry: once for concurrent requests, without losing a token.
 
-use actchain::platform::base64url;
+use actchain_protocol::base64url;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 

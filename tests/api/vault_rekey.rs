@@ -1,6 +1,6 @@
 //! New master and data keys while servers run: no interruption loses a secret, and no old key stays in use.
 
-use actchain::platform::jose::SealingKey;
+use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::keys;
 use actchain::services::vault::rekey;

@@ -1,8 +1,8 @@
 //! When access tokens are renewed: not earlier than the provider wants, early enough for short lifetimes, once for a
 //! burst, and at once after the provider's API has rejected a token.
 
-use actchain::platform::base64url;
-use actchain::platform::digest::sha256;
+use actchain_protocol::base64url;
+use actchain_protocol::digest::sha256;
 use futures_util::future::join_all;
 use serde_json::json;
 

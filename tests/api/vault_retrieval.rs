@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use actchain::platform::base64url;
-use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain_protocol::base64url;
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, JWT, fresh_jti};

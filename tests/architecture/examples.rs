@@ -2,22 +2,23 @@
 
 use crate::code::{Code, example};
 use crate::writes::{Rule, Writes};
-use crate::{circles, debt, rules, signatures, writes};
+use crate::{PROTOCOL, circles, debt, rules, signatures, writes};
 
 const SERVER: (&str, &str) = ("actchain", "src/lib.rs");
+const SPECIFICATIONS: (&str, &str) = (PROTOCOL, "crates/protocol/src/lib.rs");
 
 const MODULES: (&str, &str) = (
     "src/lib.rs",
-    "pub mod platform; pub mod protocol; pub mod domain; pub mod services; pub mod http; pub mod jobs; pub mod cli;",
+    "pub mod platform; pub mod domain; pub mod services; pub mod http; pub mod jobs; pub mod cli;",
 );
 
-/// A crate with these files; the other floors are empty.
+/// The server and the specifications with these files; the other floors are empty.
 fn with(files: &[(&str, &str)]) -> Code {
-    let floors = ["platform", "protocol", "domain", "services", "http", "jobs", "cli"]
-        .map(|name| format!("src/{name}.rs"));
-    let empty = floors.iter().map(|path| (path.as_str(), ""));
+    let floors =
+        ["platform", "domain", "services", "http", "jobs", "cli"].map(|name| format!("src/{name}.rs"));
+    let empty = floors.iter().map(String::as_str).chain([SPECIFICATIONS.1]).map(|path| (path, ""));
     let all: Vec<(&str, &str)> = [MODULES].into_iter().chain(files.iter().copied()).chain(empty).collect();
-    example(&[SERVER], &all)
+    example(&[SERVER, SPECIFICATIONS], &all)
 }
 
 #[track_caller]
@@ -83,7 +84,7 @@ fn circles_are_found_through_re_exports_and_globs() {
 
 #[test]
 fn paths_lead_into_other_crates() {
-    let crates = [SERVER, ("actchain_protocol", "crates/protocol/src/lib.rs")];
+    let crates = [SERVER, SPECIFICATIONS];
     let code = example(
         &crates,
         &[
@@ -264,7 +265,7 @@ fn crates_outside_of_their_folders_are_found() {
 #[test]
 fn impure_protocol_is_found() {
     let code = with(&[(
-        "src/protocol.rs",
+        SPECIFICATIONS.1,
         "use std::{env, fmt};
          fn a() { std::fs::read(); }
          async fn b() {}
@@ -277,7 +278,7 @@ fn impure_protocol_is_found() {
     assert_found(
         &lines,
         &["1", "2", "3", "4", "4", "5", "5"]
-            .map(|line| format!("src/protocol.rs:{line}"))
+            .map(|line| format!("{}:{line}", SPECIFICATIONS.1))
             .each_ref()
             .map(String::as_str),
     );

@@ -39,7 +39,7 @@ async fn load(
 
 fn claims(answer: &Value) -> Value {
     let payload = answer["access_token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
-    serde_json::from_slice(&actchain::platform::base64url::decode(payload).unwrap()).unwrap()
+    serde_json::from_slice(&actchain_protocol::base64url::decode(payload).unwrap()).unwrap()
 }
 
 /// A response that the crash does not affect: some of the server's pooled connections may still be broken.

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
@@ -224,7 +224,7 @@ clients:
 
     /// The agent's proof for one request to the vault.
     pub fn proof_at(&self, path: &str, token: &str) -> String {
-        use actchain::platform::{base64url, digest::sha256};
+        use actchain_protocol::{base64url, digest::sha256};
         let ath = base64url::encode(sha256(&[token.as_bytes()]));
         let claims = json!({"jti": jti(), "htm": "POST", "htu": format!("http://127.0.0.1:1{path}"), "iat": now(),
                             "ath": ath});

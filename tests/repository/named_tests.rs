@@ -25,7 +25,7 @@ pub static TESTS: LazyLock<Vec<TestFunction>> = LazyLock::new(|| {
 });
 
 pub fn rust_files() -> Vec<(String, String)> {
-    let mut folders = vec![root().join("src"), root().join("tests")];
+    let mut folders = ["src", "tests", "crates"].map(|name| root().join(name)).to_vec();
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -10,8 +10,8 @@ use crate::domain::audit::filter::Filter;
 use crate::domain::refusal::Error;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::private_file;
-use crate::protocol::csv_export::ByteOrderMark;
 use crate::services::audit::export::{self, Export, ExportOptions, Format};
+use actchain_protocol::csv_export::ByteOrderMark;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {

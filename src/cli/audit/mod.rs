@@ -19,8 +19,8 @@ use crate::cli::context::Opening;
 use crate::domain::audit::store;
 use crate::platform::clock;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
 use crate::services::audit;
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// How often `tail -f` reads new events.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);

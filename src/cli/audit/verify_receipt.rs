@@ -8,8 +8,8 @@ use super::{context, print_json, read_checkpoint, verifier_keys};
 use crate::cli::context::Opening;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{AddressPolicy, Outbound};
-use crate::protocol::receipt::Receipt;
 use crate::services::audit::verify_receipt::{self, ProofResult, ProofSource, ReceiptTrustAnchors};
+use actchain_protocol::receipt::Receipt;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use super::Story;
 use super::client::{Agent, Call, text};
 use super::fixtures::Cast;
-use crate::platform::base64url;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::{SigningAlg, SigningKey};
-use crate::protocol::merkle::{self, Frontier};
-use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+use actchain_protocol::base64url;
+use actchain_protocol::jose::{SigningAlg, SigningKey};
+use actchain_protocol::merkle::{self, Frontier};
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// What an auditor stores where operators of the server cannot write.
 struct AuditorsCopy {

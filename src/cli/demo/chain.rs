@@ -7,7 +7,7 @@ use super::fixtures::{ARCHIVE, Cast, FILES, MAIL};
 use super::narrator::Refusal;
 use super::{Hop, Story, actors, audiences, lifetime};
 use crate::platform::fault::Fault;
-use crate::platform::jose::Jws;
+use actchain_protocol::jose::Jws;
 
 /// The tokens of Alice's chain, hop by hop.
 struct Tokens {

@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json};
 
 use super::detail::{Detail, decoded, presentable};
 use crate::platform::clock::Clock;
-use crate::platform::digest::sha256;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::{Jws, SigningAlg, SigningKey};
-use crate::platform::{base64url, random};
-use crate::protocol::token_exchange::GRANT_TYPE;
+use actchain_protocol::digest::sha256;
+use actchain_protocol::jose::{Jws, SigningAlg, SigningKey};
+use actchain_protocol::token_exchange::GRANT_TYPE;
+use actchain_protocol::{base64url, random};
 
 /// A client with its key, and its secret if it authenticates with a secret.
 pub(super) struct Agent {
@@ -219,7 +219,7 @@ impl Proof<'_> {
         if let (Some(token), Value::Object(claims)) = (self.access_token, &mut claims) {
             claims.insert("ath".into(), json!(base64url::encode(sha256(&[token.as_bytes()]))));
         }
-        key.sign_proof("dpop+jwt", &claims)
+        Ok(key.sign_proof("dpop+jwt", &claims)?)
     }
 }
 

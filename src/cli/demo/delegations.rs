@@ -9,7 +9,7 @@ use super::fixtures::{Cast, FILES, IDP, MAIL};
 use super::narrator::Refusal;
 use super::{Hop, Story, actors};
 use crate::platform::fault::Fault;
-use crate::protocol::status_list::Status;
+use actchain_protocol::status_list::Status;
 
 /// The access to Bob's mail that an agent may use without a confirmation.
 pub(super) const READ: [(&str, &str); 2] = [("audience", MAIL), ("scope", "mail.read")];

@@ -4,8 +4,8 @@ use std::fmt::Arguments;
 
 use serde_json::{Value, json};
 
-use crate::platform::base64url;
-use crate::platform::jose::Jws;
+use actchain_protocol::base64url;
+use actchain_protocol::jose::Jws;
 
 /// How much the demo prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

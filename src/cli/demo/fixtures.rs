@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::client::{Agent, SubjectToken, now};
 use crate::platform::fault::Fault;
-use crate::platform::jose::{SigningAlg, SigningKey};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 
 pub(super) const IDP: &str = "https://idp.example.com";
 pub(super) const MAIL: &str = "https://mail.example.com";
@@ -39,7 +39,7 @@ impl Cast {
     /// A token of the identity provider for a user, valid for an hour.
     pub(super) fn user_token(&self, sub: &str) -> Result<SubjectToken, Fault> {
         let claims = json!({"iss": IDP, "sub": sub, "aud": "actchain", "iat": now(), "exp": now() + 3600});
-        self.idp.sign("JWT", &claims).map(SubjectToken::jwt)
+        Ok(SubjectToken::jwt(self.idp.sign("JWT", &claims)?))
     }
 
     /// The manifest for `actchain apply`, for a server with this issuer.

@@ -26,8 +26,8 @@ use super::context::Signals;
 use super::out;
 use crate::domain::client::usable_keys;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::{Alg, Jws};
-use crate::protocol::access_token;
+use actchain_protocol::access_token;
+use actchain_protocol::jose::{Alg, Jws};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

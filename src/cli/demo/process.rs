@@ -12,8 +12,9 @@ use tokio::process::{Child, Command};
 
 use super::detail::Detail;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::Jws;
-use crate::platform::{base64url, private_file, random};
+use crate::platform::private_file;
+use actchain_protocol::jose::Jws;
+use actchain_protocol::{base64url, random};
 
 const READY: Duration = Duration::from_secs(60);
 

@@ -8,8 +8,8 @@ use super::delegations::{BobsChain, READ};
 use super::fixtures::Cast;
 use super::narrator::Refusal;
 use crate::platform::fault::Fault;
-use crate::platform::jose::Jws;
-use crate::protocol::status_list::{self, Status, StatusList};
+use actchain_protocol::jose::Jws;
+use actchain_protocol::status_list::{self, Status, StatusList};
 
 impl Story {
     pub(super) async fn revocation(&mut self, cast: &Cast, chain: &BobsChain) -> Result<(), Fault> {

@@ -10,9 +10,9 @@ use crate::app::App;
 use crate::domain::issuer::parse_token_type;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::scope;
-use crate::protocol::token_exchange::{RequestedAccess, TokenType};
 use crate::services::token_exchange::{Explanation, Question, explain};
+use actchain_protocol::scope;
+use actchain_protocol::token_exchange::{RequestedAccess, TokenType};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {

@@ -12,7 +12,7 @@ use self::verify::{Report, Trust};
 use super::context::{self, Opening};
 use super::{chain_view, print_json};
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::Jws;
+use actchain_protocol::jose::Jws;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {

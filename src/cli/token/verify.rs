@@ -6,13 +6,13 @@ use serde_json::{Map, Value};
 use crate::domain::client::usable_keys;
 use crate::platform::clock::Clock;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::{Alg, Jws, PublicKey};
-use crate::platform::json as strict_json;
 use crate::platform::outbound::{AddressPolicy, Outbound};
-use crate::protocol::access_token::{self, Claims};
-use crate::protocol::metadata::well_known_paths;
-use crate::protocol::status_list::{self, Reference, Status, StatusList};
-use crate::protocol::{jwt_time, metadata};
+use actchain_protocol::access_token::{self, Claims};
+use actchain_protocol::jose::{Alg, Jws, PublicKey};
+use actchain_protocol::json as strict_json;
+use actchain_protocol::metadata::well_known_paths;
+use actchain_protocol::status_list::{self, Reference, Status, StatusList};
+use actchain_protocol::{jwt_time, metadata};
 
 /// The longest status list token that is read, in bytes. A list with up to a third of its 2^20 tokens revoked is
 /// shorter.

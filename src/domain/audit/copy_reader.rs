@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::tree;
 use super::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, check_documents};
 use crate::platform::fault::Fault;
-use crate::protocol::merkle::Hash;
+use actchain_protocol::merkle::Hash;
 
 /// Number of events per chunk.
 pub const CHUNK: u64 = 4_096;

@@ -1,6 +1,6 @@
 //! Terms of the search index: a field of an event with a value.
 
-use crate::platform::digest::sha256;
+use actchain_protocol::digest::sha256;
 
 /// The field of a term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,10 @@ use time::format_description::well_known::Rfc3339;
 use super::field::{Field, term};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
+use crate::platform::clock;
 use crate::platform::clock::rfc3339;
-use crate::platform::digest::sha256;
-use crate::platform::{base64url, clock};
+use actchain_protocol::base64url;
+use actchain_protocol::digest::sha256;
 
 /// Maximum length of a filter value, in bytes; no name in the log is longer.
 const MAX_VALUE_BYTES: usize = 1_024;
@@ -285,7 +286,7 @@ mod tests {
         for (name, value) in cases {
             let wanted = filter(name, value);
             assert!(wanted.matches(&event()), "{name}");
-            let document = crate::protocol::canonical_json::to_string(&event()).unwrap();
+            let document = actchain_protocol::canonical_json::to_string(&event()).unwrap();
             assert!(wanted.may_match(&document) || matches!(name, "from" | "to"), "{name}");
             assert!(wanted.terms().iter().all(|term| have.contains(term)), "{name} is not in the index");
         }
@@ -303,7 +304,7 @@ mod tests {
         let mut event = event();
         for odd in ["a\"b", "a\\b", "ü/ß", "\u{1f980}"] {
             event["target"] = json!(odd);
-            let document = crate::protocol::canonical_json::to_string(&event).unwrap();
+            let document = actchain_protocol::canonical_json::to_string(&event).unwrap();
             let filter = filter("target", odd);
             assert!(filter.may_match(&document) && filter.matches(&event), "{odd}");
         }

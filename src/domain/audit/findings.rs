@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::domain::refusal::catalogue;
 use crate::domain::refusal::catalogue::entry::Entry;
-use crate::platform::digest::sha256;
-use crate::protocol::sarif::{Finding, Rule};
-use crate::protocol::severity::Severity;
+use actchain_protocol::digest::sha256;
+use actchain_protocol::sarif::{Finding, Rule};
+use actchain_protocol::severity::Severity;
 
 /// The key of an actor changed within a chain.
 const DRIFT: Rule = Rule {

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::index::{self, BLOCK};
 use super::store;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::merkle::{self, AuditPaths, Hash};
+use actchain_protocol::merkle::{self, AuditPaths, Hash};
 
 /// Number of children of a stored node.
 const FAN: u64 = 256;

@@ -12,7 +12,7 @@ use super::field::{Field, term};
 use super::filter::instant;
 use super::store;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::merkle::{self, Frontier, Hash};
+use actchain_protocol::merkle::{self, Frontier, Hash};
 
 /// Number of events in a block.
 pub const BLOCK: u64 = 1_024;

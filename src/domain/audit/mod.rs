@@ -30,8 +30,8 @@ use super::principal::Principal;
 use super::refusal::Refusal;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
-use crate::platform::random;
-use crate::protocol::canonical_json;
+use actchain_protocol::canonical_json;
+use actchain_protocol::random;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::UnsequencedEvent;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::merkle::{self, Frontier, Hash};
+use actchain_protocol::merkle::{self, Frontier, Hash};
 
 /// Reads and locks the head.
 pub const LOCK_HEAD: &str = "SELECT size, peaks FROM audit_head FOR UPDATE";

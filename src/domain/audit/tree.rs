@@ -7,8 +7,8 @@ use sqlx::PgConnection;
 
 use super::index::{self, BLOCK};
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::merkle::{self, Frontier, Hash, Span, Subtree};
-use crate::protocol::tlog_tiles::{Content, Tile};
+use actchain_protocol::merkle::{self, Frontier, Hash, Span, Subtree};
+use actchain_protocol::tlog_tiles::{Content, Tile};
 
 /// Number of children of a stored node.
 const FAN: u64 = 256;

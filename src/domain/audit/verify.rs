@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use crate::protocol::canonical_json::{self, Canonical};
-use crate::protocol::merkle::{self, Frontier, Hash, TileBuilder, TileRoot};
-use crate::protocol::signed_note::Checkpoint;
+use actchain_protocol::canonical_json::{self, Canonical};
+use actchain_protocol::merkle::{self, Frontier, Hash, TileBuilder, TileRoot};
+use actchain_protocol::signed_note::Checkpoint;
 
 /// The first error in a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -13,10 +13,10 @@ use crate::domain::limit::Limit;
 use crate::domain::refusal::Refusal;
 use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE, Registry};
 use crate::domain::resource::Resource;
-use crate::protocol::access_token::Act;
-use crate::protocol::authorization_details::Details;
-use crate::protocol::token_exchange::RequestedAccess;
-use crate::protocol::token_problem::TokenProblem;
+use actchain_protocol::access_token::Act;
+use actchain_protocol::authorization_details::Details;
+use actchain_protocol::token_exchange::RequestedAccess;
+use actchain_protocol::token_problem::TokenProblem;
 
 pub(super) struct RequestedLimits<'a> {
     pub(super) wanted: &'a RequestedAccess,

@@ -18,11 +18,11 @@ use super::principal::Principal;
 use super::refusal::Refusal;
 use super::registry::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry};
 use super::subject::{TokenSource, VerifiedSubject};
-use crate::platform::base64url;
-use crate::platform::digest::sha256;
-use crate::protocol::access_token::{Act, Confirmation};
-use crate::protocol::authorization_details::Details;
-use crate::protocol::token_exchange::RequestedAccess;
+use actchain_protocol::access_token::{Act, Confirmation};
+use actchain_protocol::authorization_details::Details;
+use actchain_protocol::base64url;
+use actchain_protocol::digest::sha256;
+use actchain_protocol::token_exchange::RequestedAccess;
 
 /// All inputs of a decision.
 #[derive(Debug, Clone, Copy)]

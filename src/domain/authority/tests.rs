@@ -10,8 +10,8 @@ use super::*;
 use crate::domain::client::{AuthMethod, Grant, Kind};
 use crate::domain::resource::Resource;
 use crate::platform::clock::from_seconds;
-use crate::protocol::access_token::AuthenticationContext;
-use crate::protocol::jwt_time::Validity;
+use actchain_protocol::access_token::AuthenticationContext;
+use actchain_protocol::jwt_time::Validity;
 
 const ISSUER: &str = "https://as.example.com";
 const SCOPES: [&str; 3] = ["a", "b", "c"];

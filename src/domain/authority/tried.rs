@@ -7,7 +7,7 @@ use super::{
 use crate::domain::delegation::{DelegationPath, Provenance};
 use crate::domain::refusal::Refusal;
 use crate::domain::subject::TokenSource;
-use crate::protocol::access_token::Act;
+use actchain_protocol::access_token::Act;
 
 /// The results of the delegations tried so far. Delegations may come in pages, narrowest first.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::capability::Ceiling;
-use crate::platform::digest::sha256;
-use crate::protocol::authorization_details::Details;
+use actchain_protocol::authorization_details::Details;
+use actchain_protocol::digest::sha256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Ceremony, Open};
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::authorization_details::Details;
+use actchain_protocol::authorization_details::Details;
 
 #[derive(FromRow)]
 struct Row {

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::name;
 use super::principal::Principal;
-use crate::platform::jose::{JwkSet, PublicKey};
+use actchain_protocol::jose::{JwkSet, PublicKey};
 
 /// Kind of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, sqlx::Type)]

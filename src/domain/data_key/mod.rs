@@ -9,8 +9,8 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::platform::fault::Fault;
-use crate::platform::jose::SealingKey;
-use crate::platform::{base64url, random};
+use crate::platform::seal::SealingKey;
+use actchain_protocol::{base64url, random};
 
 #[derive(Debug, Clone)]
 pub struct StoredDataKey {

@@ -18,7 +18,7 @@ use super::capability::CapabilityLevels;
 use super::name;
 use super::principal::Principal;
 use crate::platform::clock::rfc3339;
-use crate::platform::jose::PublicKey;
+use actchain_protocol::jose::PublicKey;
 
 #[derive(
     Debug,

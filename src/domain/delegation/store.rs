@@ -12,7 +12,7 @@ use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
-use crate::protocol::authorization_details::Details;
+use actchain_protocol::authorization_details::Details;
 
 #[derive(FromRow)]
 pub(super) struct Row {

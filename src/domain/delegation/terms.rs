@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::domain::capability::{CapabilityLevels, Ceiling};
 use crate::domain::limit::Limit;
-use crate::protocol::authorization_details::Details;
+use actchain_protocol::authorization_details::Details;
 
 /// The dimension in which limits exceed those of the parent or of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use super::{AgentDescription, DelegationPath, Provenance, State};
 use crate::domain::client::{Client, Ephemeral};
 use crate::domain::principal::Principal;
 use crate::platform::clock::rfc3339;
-use crate::protocol::authorization_details::Details;
+use actchain_protocol::authorization_details::Details;
 
 /// The shown members. A limit that is `null` does not restrict.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -11,7 +11,8 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::platform::fault::Fault;
-use crate::platform::jose::{PublicKey, SealingKey, SigningAlg, SigningKey};
+use crate::platform::seal::SealingKey;
+use actchain_protocol::jose::{PublicKey, SigningAlg, SigningKey};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
@@ -75,7 +76,7 @@ impl StoredKey {
 
     pub fn open(&self, seal: &SealingKey) -> Result<SigningKey, Fault> {
         let private = seal.open(&row_name(&self.kid), &self.sealed)?;
-        SigningKey::from_private(self.alg, &private)
+        Ok(SigningKey::from_private(self.alg, &private)?)
     }
 
     /// Seals the same private key under the present master key.

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{Purpose, StoredKey};
 use crate::platform::fault::Fault;
-use crate::platform::jose::SigningAlg;
+use actchain_protocol::jose::SigningAlg;
 
 #[derive(FromRow)]
 struct Row {

@@ -13,8 +13,8 @@ use crate::domain::delegation::{Delegation, DelegationRecord};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{ClientProblem, Refusal};
 use crate::domain::token::Problem;
-use crate::protocol::jwt_time::SKEW;
-use crate::protocol::token_problem::TokenProblem;
+use actchain_protocol::jwt_time::SKEW;
+use actchain_protocol::token_problem::TokenProblem;
 
 /// The stored rows, read under the authority lock.
 #[derive(Debug, Default)]

@@ -11,10 +11,11 @@ use zeroize::Zeroizing;
 
 use super::data_key::Sealed;
 use super::principal::Principal;
-use crate::platform::digest::sha256;
 use crate::platform::fault::Fault;
-use crate::platform::{base64url, random, secret};
-use crate::protocol::canonical_json;
+use crate::platform::secret;
+use actchain_protocol::canonical_json;
+use actchain_protocol::digest::sha256;
+use actchain_protocol::{base64url, random};
 
 /// Maximum number for each owner; a further one removes the oldest.
 pub const MOST: i64 = 20;

@@ -14,10 +14,10 @@ use url::Url;
 use super::client::AuthMethod;
 use super::data_key::{DataKeys, Sealed};
 use super::name;
-use crate::platform::base64url;
-use crate::platform::digest::sha256;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::canonical_json;
+use actchain_protocol::base64url;
+use actchain_protocol::canonical_json;
+use actchain_protocol::digest::sha256;
 
 /// Kind of the credentials that a provider issues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

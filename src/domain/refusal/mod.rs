@@ -9,8 +9,9 @@ use super::ceremony::Stage;
 use super::delegation::{Inactive, LimitDimension, State};
 use super::vault;
 use crate::platform::fault::Fault;
-use crate::protocol::dpop::BadProof;
-use crate::protocol::token_problem::TokenProblem;
+use actchain_protocol::dpop::BadProof;
+use actchain_protocol::failure::Failure;
+use actchain_protocol::token_problem::TokenProblem;
 
 /// Why a request failed: refused because of the caller, or failed because of this server.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,12 @@ impl From<Inactive> for Refusal {
             Inactive::UsedUp => Self::CommandLimit,
             Inactive::Requested => Self::DelegationRequested,
         }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure.into())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::domain::issuer::{Issuer, SubjectForm, token_type_name};
 use crate::domain::resource::Resource;
 use crate::domain::row_mac::Authenticated;
 use crate::platform::clock::rfc3339;
-use crate::protocol::trusted_issuer_jwt::ClaimPolicy;
+use actchain_protocol::trusted_issuer_jwt::ClaimPolicy;
 
 impl Authenticated for Issuer {
     const TABLE: &'static str = "issuer";

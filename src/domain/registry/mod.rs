@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::issuer::{Issuer, SubjectForm};
 use super::principal::Principal;
 use super::resource::Resource;
-use crate::protocol::access_token::Claims;
+use actchain_protocol::access_token::Claims;
 
 /// The scope that lets an admin client administer this server.
 pub const ADMIN_SCOPE: &str = "actchain.admin";

@@ -11,8 +11,8 @@ use crate::domain::issuer::{Issuer, SubjectForm, parse_token_type, token_type_na
 use crate::domain::resource::Resource;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
-use crate::platform::jose::Alg;
-use crate::protocol::trusted_issuer_jwt::{ClaimPolicy, MayActUse};
+use actchain_protocol::jose::Alg;
+use actchain_protocol::trusted_issuer_jwt::{ClaimPolicy, MayActUse};
 
 #[derive(FromRow)]
 struct IssuerRow {

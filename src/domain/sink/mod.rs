@@ -14,8 +14,8 @@ use super::audit::findings;
 use super::data_key::{DataKeys, Sealed};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::standard_webhooks::Secret;
-use crate::protocol::{cef, ocsf};
+use actchain_protocol::standard_webhooks::Secret;
+use actchain_protocol::{cef, ocsf};
 
 /// After a rotation, the previous secret signs too for this time.
 pub const OVERLAP: Duration = Duration::hours(24);

@@ -4,7 +4,7 @@ pub mod store;
 
 use time::OffsetDateTime;
 
-use crate::protocol::status_list::{SIZE, StatusIndex};
+use actchain_protocol::status_list::{SIZE, StatusIndex};
 
 /// Indices that a server reserves at a time.
 pub const BLOCK: u64 = 512;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::authority_lock;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::status_list::SIZE;
+use actchain_protocol::status_list::SIZE;
 
 /// Reserves a block of indices for this server. A server that stops leaves the rest unused.
 pub async fn next_block(connection: &mut PgConnection) -> Result<u64, Fault> {

@@ -10,8 +10,8 @@ use super::{Connection, Credential, store};
 use crate::domain::data_key::DataKeys;
 use crate::domain::provider::{self, OpenedProvider};
 use crate::platform::fault::Fault;
-use crate::platform::jose::SealingKey;
 use crate::platform::outbound::Outbound;
+use crate::platform::seal::SealingKey;
 
 #[derive(Debug)]
 pub struct OpenedConnection {

@@ -18,10 +18,10 @@ use super::data_key::Sealed;
 use super::principal::Principal;
 use super::provider::Kind;
 use super::registry::VAULT_DETAIL;
-use crate::platform::digest::sha256;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::secret;
-use crate::protocol::authorization_details::Detail;
+use actchain_protocol::authorization_details::Detail;
+use actchain_protocol::digest::sha256;
 
 /// Derived from the facts of the connection.
 #[derive(
@@ -255,7 +255,7 @@ pub const MOST_CREDENTIAL: usize = 32 * 1024;
 mod tests {
     use super::*;
     use crate::domain::principal::Principal;
-    use crate::protocol::authorization_details::Details;
+    use actchain_protocol::authorization_details::Details;
 
     fn connection(owner: Principal) -> Connection {
         Connection {

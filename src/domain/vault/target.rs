@@ -8,7 +8,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::domain::provider::{CredentialPlacement, origin};
-use crate::protocol::authorization_details::Detail;
+use actchain_protocol::authorization_details::Detail;
 
 /// Maximum number of path segments in the log.
 const MOST_SEGMENTS: usize = 32;
@@ -207,7 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::authorization_details::Details;
+    use actchain_protocol::authorization_details::Details;
 
     fn set(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()

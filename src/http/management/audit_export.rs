@@ -14,8 +14,8 @@ use crate::domain::refusal::Refusal;
 use crate::http::management::audit_logs::{filter, reject_unknown_params};
 use crate::http::management::request::{ManagementRequest, serve_audit};
 use crate::platform::fault::Fault;
-use crate::protocol::csv_export::ByteOrderMark;
 use crate::services::audit::export::{self, Export, ExportOptions, Format};
+use actchain_protocol::csv_export::ByteOrderMark;
 
 /// The most pieces that are buffered.
 const WAITING: usize = 4;

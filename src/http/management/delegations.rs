@@ -18,11 +18,11 @@ use crate::http::management::request::{
     AuthenticatedRequest, HttpError, ManagementRequest, ManagementResult, accepted, at, ok, replied, serve,
 };
 use crate::platform::clock;
-use crate::protocol::metadata::endpoint;
 use crate::services::caller::Caller;
 use crate::services::delegations::ceremonies::{self, CeremonyId, ConfirmationDecision};
 use crate::services::delegations::{self, Approval, NewDelegation};
 use crate::services::page::PageRequest;
+use actchain_protocol::metadata::endpoint;
 
 /// How soon an agent may poll again for the decision on its request, in seconds (RFC 8628 §3.2).
 const INTERVAL: u32 = 5;

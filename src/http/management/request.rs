@@ -16,12 +16,12 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
 use crate::http::params;
 use crate::http::problem;
-use crate::platform::json;
 use crate::services::access_token_auth::{PresentedAccessToken, identify};
 use crate::services::apply::Change;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 use crate::services::transition::Reply;
+use actchain_protocol::json;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");

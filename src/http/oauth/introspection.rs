@@ -10,8 +10,8 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
 use crate::http::oauth::response;
 use crate::http::params::form;
-use crate::protocol::introspection::{JWT_MEDIA_TYPE, preferred};
 use crate::services::introspect::{self, Answer};
+use actchain_protocol::introspection::{JWT_MEDIA_TYPE, preferred};
 
 pub(in crate::http) async fn post(
     request: HttpRequest,

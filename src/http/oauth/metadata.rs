@@ -4,7 +4,7 @@ use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 
 use crate::app::App;
-use crate::protocol::metadata::{self, MetadataInput};
+use actchain_protocol::metadata::{self, MetadataInput};
 
 /// Much shorter than `keys.prepublish`, so that relying parties fetch a key before it signs.
 const CACHE: &str = "public, max-age=300";

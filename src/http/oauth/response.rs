@@ -9,11 +9,11 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
 use crate::domain::refusal::{Error, Refusal};
-use crate::protocol::authorization_details::Details;
-use crate::protocol::receipt::{self, Receipt};
-use crate::protocol::scope;
-use crate::protocol::token_exchange::TokenType;
 use crate::services::issue::IssuedToken;
+use actchain_protocol::authorization_details::Details;
+use actchain_protocol::receipt::{self, Receipt};
+use actchain_protocol::scope;
+use actchain_protocol::token_exchange::TokenType;
 
 /// Seconds to wait before a retry when the server cannot answer.
 const WAIT: &str = "1";

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::app::App;
 use crate::domain::refusal::{Error, Refusal};
 use crate::http::problem;
-use crate::protocol::status_list;
 use crate::services::status_lists;
+use actchain_protocol::status_list;
 
 #[derive(Serialize)]
 struct StatusLists {

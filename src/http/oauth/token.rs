@@ -15,14 +15,14 @@ use crate::domain::vault::is_usable;
 use crate::http::credentials;
 use crate::http::oauth::response;
 use crate::http::params::{Params, form};
-use crate::platform::jose::MAX_TOKEN_BYTES;
-use crate::protocol::authorization_details::Details;
-use crate::protocol::token_exchange::{
-    self, InvalidParameter, PresentedToken, Request, RequestedAccess, TokenType, VAULT_TOKEN,
-};
 use crate::services::issue::IssuedToken;
 use crate::services::token_exchange::{GrantRequest, TokenRequest, token};
 use crate::services::vault::{self, VaultExchangeRequest};
+use actchain_protocol::authorization_details::Details;
+use actchain_protocol::jose::MAX_TOKEN_BYTES;
+use actchain_protocol::token_exchange::{
+    self, InvalidParameter, PresentedToken, Request, RequestedAccess, TokenType, VAULT_TOKEN,
+};
 
 pub(in crate::http) async fn post(
     request: HttpRequest,

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::platform::clock;
 use crate::platform::fault::Fault;
-use crate::platform::jose::SigningAlg;
+use actchain_protocol::jose::SigningAlg;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

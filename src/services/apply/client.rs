@@ -12,10 +12,11 @@ use super::{Plan, view};
 use crate::domain::audit::Action;
 use crate::domain::client::{self, AuthMethod, Client, StoredSecret, usable_keys};
 use crate::platform::fault::Fault;
-use crate::platform::{password, random, secret};
+use crate::platform::{password, secret};
 use crate::services::clients::hash_blocking;
 use crate::services::declared_client::{check_removed_keys, removed_keys, unpinned_keys};
 use crate::services::manifest::ClientDeclaration;
+use actchain_protocol::random;
 
 /// Minimum length of a secret, in bytes.
 const MIN_SECRET: usize = 16;

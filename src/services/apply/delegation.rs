@@ -14,10 +14,10 @@ use crate::domain::refusal::Refusal;
 use crate::domain::registry::Registry;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
-use crate::protocol::trusted_issuer_jwt;
 use crate::services::delegations::{NewDelegation, check_reason};
 use crate::services::manifest::DelegationDeclaration;
 use crate::services::request_context::RequestContext;
+use actchain_protocol::trusted_issuer_jwt;
 
 /// Data that a declared delegation refers to.
 pub(super) struct Known<'a> {

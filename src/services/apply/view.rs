@@ -8,8 +8,8 @@ use crate::domain::issuer::{self, Issuer, SubjectForm};
 use crate::domain::provider::Settings;
 use crate::domain::resource::Resource;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::PublicKey;
-use crate::protocol::trusted_issuer_jwt::ClaimPolicy;
+use actchain_protocol::jose::PublicKey;
+use actchain_protocol::trusted_issuer_jwt::ClaimPolicy;
 
 /// Members by their names in the manifest.
 pub type Members = Map<String, Value>;

@@ -20,13 +20,13 @@ use super::{log_keys, origin, verify_export};
 use crate::domain::audit::partitions::{self, ArchiveFile, Partition};
 use crate::domain::audit::{Action, Event, index, store, tree};
 use crate::domain::{authority_lock, sink};
-use crate::platform::digest::{Sha256, hex};
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::SealingKey;
 use crate::platform::private_file;
-use crate::protocol::archive_statement::ArchiveStatement;
-use crate::protocol::merkle::{self, Frontier};
-use crate::protocol::signed_note::{self, Checkpoint};
+use crate::platform::seal::SealingKey;
+use actchain_protocol::archive_statement::ArchiveStatement;
+use actchain_protocol::digest::{Sha256, hex};
+use actchain_protocol::merkle::{self, Frontier};
+use actchain_protocol::signed_note::{self, Checkpoint};
 
 /// Advisory lock: one archive command at a time.
 const TRY_ARCHIVE_LOCK: &str = "SELECT pg_try_advisory_lock(7223460)";

@@ -7,11 +7,11 @@ use time::OffsetDateTime;
 use super::origin;
 use crate::domain::audit::{Action, store, tree};
 use crate::domain::key::{self, KeyState, Purpose, StoredKey};
-use crate::platform::base64url;
 use crate::platform::fault::Fault;
-use crate::platform::jose::SealingKey;
-use crate::protocol::merkle::{self, Frontier};
-use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+use crate::platform::seal::SealingKey;
+use actchain_protocol::base64url;
+use actchain_protocol::merkle::{self, Frontier};
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// Maximum number of events after the newest checkpoint that are checked for being cosignatures only; more than the
 /// cosignatures of one checkpoint.

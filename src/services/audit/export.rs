@@ -17,13 +17,13 @@ use crate::domain::audit::{Action, partitions, store, tree};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::SealingKey;
-use crate::protocol::csv_export::{self, ByteOrderMark};
-use crate::protocol::merkle::{self, Hash};
-use crate::protocol::sarif::{self, RunEnd};
+use crate::platform::seal::SealingKey;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 use crate::services::transaction::AuditedTransaction;
+use actchain_protocol::csv_export::{self, ByteOrderMark};
+use actchain_protocol::merkle::{self, Hash};
+use actchain_protocol::sarif::{self, RunEnd};
 
 /// Number of events per read.
 const PIECE: u64 = 512;
@@ -185,7 +185,7 @@ impl Export {
 
     async fn head(&self) -> Result<String, Fault> {
         match self.format {
-            Format::Csv => csv_export::head(self.mark),
+            Format::Csv => Ok(csv_export::head(self.mark)?),
             Format::Sarif => Ok(self.sarif.head()),
             Format::Jsonl if !self.whole => {
                 let filter: serde_json::Map<String, Value> = self

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::merkle::{Frontier, Hash};
+use actchain_protocol::merkle::{Frontier, Hash};
 
 /// Maximum number of documents covered by one line of leaves; groups end at multiples of it.
 pub(super) const GROUP: u64 = 512;

@@ -8,8 +8,8 @@ use std::path::Path;
 use super::file::{LeavesLine, is_document};
 use super::verify_file::each_bytes;
 use crate::platform::fault::Fault;
-use crate::protocol::merkle::{self, Frontier, Hash};
-use crate::protocol::signed_note::Checkpoint;
+use actchain_protocol::merkle::{self, Frontier, Hash};
+use actchain_protocol::signed_note::Checkpoint;
 
 /// Maximum number of documents that wait for their leaves; in a complete file, half as many do.
 const WAITING: usize = 1_024;

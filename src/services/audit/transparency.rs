@@ -12,10 +12,10 @@ use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin, store, tree};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::merkle::{self, Hash};
-use crate::protocol::signed_note::{self, Checkpoint};
-use crate::protocol::tlog_tiles::{self, Content, Tile};
 use crate::services::transaction::AuditedTransaction;
+use actchain_protocol::merkle::{self, Hash};
+use actchain_protocol::signed_note::{self, Checkpoint};
+use actchain_protocol::tlog_tiles::{self, Content, Tile};
 
 /// An inclusion proof in a response; hashes in base64.
 #[derive(Debug, Clone, Serialize, serde::Deserialize)]

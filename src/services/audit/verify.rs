@@ -12,10 +12,10 @@ use crate::domain::audit::copy_reader::{self, Chunk, DocumentSource};
 use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier};
 use crate::domain::audit::{index, partitions, store, tree};
 use crate::domain::key::{self, Purpose, StoredKey};
-use crate::platform::digest::hex;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::merkle::Frontier;
-use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+use actchain_protocol::digest::hex;
+use actchain_protocol::merkle::Frontier;
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// Result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -12,8 +12,8 @@ use super::verify::TrustAnchors;
 use crate::domain::audit::partitions::{self, Partition};
 use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::archive_statement::ArchiveStatement;
-use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+use actchain_protocol::archive_statement::ArchiveStatement;
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// A range of archived events.
 pub(super) struct Run {

@@ -12,8 +12,8 @@ use crate::domain::audit::verify::{
     IntegrityError, IntegrityErrorKind, LogVerifier, Verdict, check_documents,
 };
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::merkle::Frontier;
-use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+use actchain_protocol::merkle::Frontier;
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// Verifies a file in two passes: first checkpoints, then documents.
 ///

@@ -9,10 +9,10 @@ use super::transparency::{self, Consistency, Inclusion, hash};
 use crate::domain::refusal::Error;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::Outbound;
-use crate::protocol::merkle::{self, Hash};
-use crate::protocol::receipt::Receipt;
-use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
-use crate::protocol::tlog_proof::Proof;
+use actchain_protocol::merkle::{self, Hash};
+use actchain_protocol::receipt::Receipt;
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
+use actchain_protocol::tlog_proof::Proof;
 
 /// Why a receipt or proof is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -12,12 +12,12 @@ use serde_json::Value;
 
 use super::{CheckpointLine, Report, TrustAnchors};
 use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
-use crate::platform::digest::hex;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::json;
-use crate::protocol::canonical_json;
-use crate::protocol::merkle::{self, Hash};
-use crate::protocol::signed_note::{self, Checkpoint, VerifierKey};
+use actchain_protocol::canonical_json;
+use actchain_protocol::digest::hex;
+use actchain_protocol::json;
+use actchain_protocol::merkle::{self, Hash};
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// The first line of a filtered export.
 #[derive(Debug, Deserialize)]

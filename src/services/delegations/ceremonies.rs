@@ -16,10 +16,10 @@ use crate::domain::delegation::list::Cursor;
 use crate::domain::delegation::{DelegationPath, State};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
-use crate::protocol::authorization_details::Details;
 use crate::services::page::{Page, PageRequest, cut};
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Effect, Lock, Operation, Reply};
+use actchain_protocol::authorization_details::Details;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfirmationDecision {

@@ -20,12 +20,12 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::{self, Registry};
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
-use crate::platform::jose::PublicKey;
-use crate::platform::random;
-use crate::protocol::trusted_issuer_jwt;
 use crate::services::caller::{AuthenticatedClient, Caller};
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
+use actchain_protocol::jose::PublicKey;
+use actchain_protocol::random;
+use actchain_protocol::trusted_issuer_jwt;
 
 /// Creates a delegation.
 ///

@@ -13,10 +13,10 @@ use crate::domain::principal::Principal;
 use crate::domain::refusal::{Declared, Refusal};
 use crate::domain::registry::Registry;
 use crate::domain::vault;
-use crate::platform::jose::PublicKey;
-use crate::platform::json;
-use crate::protocol::authorization_details::Details;
-use crate::protocol::{resource, scope};
+use actchain_protocol::authorization_details::Details;
+use actchain_protocol::jose::PublicKey;
+use actchain_protocol::json;
+use actchain_protocol::{resource, scope};
 
 const MOST_NAMES: usize = 100;
 const MOST_REASON: usize = 500;

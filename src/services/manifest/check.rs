@@ -10,10 +10,10 @@ use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE};
 use crate::domain::resource::Resource;
 use crate::domain::{delegation, name};
 use crate::platform::fault::Fault;
-use crate::platform::jose::{BadJwk, PublicKey};
 use crate::platform::outbound::Outbound;
 use crate::platform::yaml::Place;
-use crate::protocol::{resource, scope, trusted_issuer_jwt};
+use actchain_protocol::jose::{BadJwk, PublicKey};
+use actchain_protocol::{resource, scope, trusted_issuer_jwt};
 
 /// Maximum length of a display name, in characters.
 const MAX_NAME: usize = 100;
@@ -170,7 +170,7 @@ impl ClientDeclaration {
             );
         }
         let thumbprint =
-            |jkt: &String| crate::platform::base64url::decode(jkt).is_some_and(|bytes| bytes.len() == 32);
+            |jkt: &String| actchain_protocol::base64url::decode(jkt).is_some_and(|bytes| bytes.len() == 32);
         if !self.dpop_keys.iter().flatten().all(thumbprint) {
             return Err(place.fault("dpop_keys", "dpop_keys must be SHA-256 thumbprints in base64url"));
         }

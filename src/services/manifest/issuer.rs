@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::check::check_keys;
 use crate::domain::issuer::{self, Issuer, SubjectForm};
 use crate::platform::fault::Fault;
-use crate::platform::jose::Alg;
 use crate::platform::outbound::Outbound;
 use crate::platform::yaml::{self, Place};
-use crate::protocol::trusted_issuer_jwt::{self, ClaimPolicy, MayActUse};
+use actchain_protocol::jose::Alg;
+use actchain_protocol::trusted_issuer_jwt::{self, ClaimPolicy, MayActUse};
 
 /// A trusted issuer. Exactly one of `jwks` and `jwks_uri` is needed.
 #[derive(Debug, Deserialize, JsonSchema)]

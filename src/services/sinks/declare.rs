@@ -14,9 +14,9 @@ use crate::domain::sink::{self, Format, SigningSecrets, Sink, store};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::fault::Fault;
 use crate::platform::yaml::Place;
-use crate::protocol::standard_webhooks::Secret;
 use crate::services::apply::{Change, Line, MemberChange, Members, SecretChange, differences};
 use crate::services::keys;
+use actchain_protocol::standard_webhooks::Secret;
 
 /// Maximum length of the URL, in bytes.
 const MAX_URL_BYTES: usize = 2_048;

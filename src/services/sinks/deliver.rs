@@ -13,9 +13,9 @@ use crate::domain::sink::store::{FailedAttempt, Lease, Progress, Undelivered};
 use crate::domain::sink::{SigningSecrets, Sink, pause, store};
 use crate::platform::fault::Fault;
 use crate::platform::outbound::WebhookRequest;
-use crate::platform::random;
-use crate::protocol::standard_webhooks::{self as webhooks, Secret};
 use crate::services::transaction::AuditedTransaction;
+use actchain_protocol::random;
+use actchain_protocol::standard_webhooks::{self as webhooks, Secret};
 
 /// Longer than one delivery and one database statement take.
 const LEASE: Duration = Duration::seconds(30);

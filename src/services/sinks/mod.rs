@@ -22,7 +22,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::sink::{SigningSecrets, Sink, SinkView, store};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::clock::rfc3339;
-use crate::protocol::standard_webhooks::Secret;
+use actchain_protocol::standard_webhooks::Secret;
 
 /// Maximum number of dead letters of a page.
 const PAGE: i64 = 100;

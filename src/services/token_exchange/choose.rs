@@ -17,8 +17,8 @@ use crate::domain::ledger::{Choice, Freshness};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::subject::VerifiedSubject;
 use crate::platform::fault::Fault;
-use crate::protocol::access_token::Act;
-use crate::protocol::token_exchange::Request;
+use actchain_protocol::access_token::Act;
+use actchain_protocol::token_exchange::Request;
 
 /// An exchange with verified tokens.
 #[derive(Clone, Copy)]

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::domain::authority::ExchangeDecision;
 use crate::domain::ceremony::{self, Ceremony, Matter, Stage};
 use crate::domain::refusal::{Error, Refusal};
-use crate::platform::random;
+use actchain_protocol::random;
 
 /// Resolves the confirmations that a decision needs. Existing confirmations are used up with the token; the first
 /// missing one is created and returned.

@@ -22,16 +22,16 @@ use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::token::TokenRecord;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::MAX_TOKEN_BYTES;
-use crate::platform::random;
-use crate::protocol::access_token::{Act, Audience, AuthenticationContext, Claims, Confirmation};
-use crate::protocol::status_list::{Reference, StatusClaim};
-use crate::protocol::token_exchange::RequestedAccess;
-use crate::protocol::token_problem::TokenProblem;
-use crate::protocol::{resource, scope};
 use crate::services::client_authentication::Authenticated;
 use crate::services::issue::{self, IssuedToken, seconds};
 use crate::services::status_lists::uri as status_list;
+use actchain_protocol::access_token::{Act, Audience, AuthenticationContext, Claims, Confirmation};
+use actchain_protocol::jose::MAX_TOKEN_BYTES;
+use actchain_protocol::random;
+use actchain_protocol::status_list::{Reference, StatusClaim};
+use actchain_protocol::token_exchange::RequestedAccess;
+use actchain_protocol::token_problem::TokenProblem;
+use actchain_protocol::{resource, scope};
 
 /// Maximum size of claims, in bytes, so that the token (base64url, header, signature) stays within `MAX_TOKEN_BYTES`.
 const MOST_CLAIMS: usize = MAX_TOKEN_BYTES * 3 / 4 - 1_024;

@@ -15,11 +15,11 @@ use crate::domain::refusal::{ClientProblem, Error, Refusal};
 use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::token;
 use crate::platform::fault::Fault;
-use crate::platform::jose::Jws;
-use crate::protocol::token_exchange::{PresentedToken, Request, RequestedAccess, TokenType};
-use crate::protocol::token_problem::TokenProblem;
 use crate::services::client_authentication::{self, Authenticated};
 use crate::services::verify_token;
+use actchain_protocol::jose::Jws;
+use actchain_protocol::token_exchange::{PresentedToken, Request, RequestedAccess, TokenType};
+use actchain_protocol::token_problem::TokenProblem;
 
 /// A hypothetical exchange.
 #[derive(Debug)]

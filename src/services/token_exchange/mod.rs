@@ -28,9 +28,9 @@ use crate::domain::ledger::{CommitOutcome, Entry, SingleUseId};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::subject::TokenSource;
 use crate::platform::fault::Fault;
-use crate::platform::random;
-use crate::protocol::token_exchange::{Request, RequestedAccess};
-use crate::protocol::token_problem::TokenProblem;
+use actchain_protocol::random;
+use actchain_protocol::token_exchange::{Request, RequestedAccess};
+use actchain_protocol::token_problem::TokenProblem;
 
 /// The request of a grant type.
 #[derive(Debug)]

@@ -20,12 +20,12 @@ use crate::domain::pending_authorization::{
 };
 use crate::domain::provider::{self, OpenedProvider};
 use crate::domain::refusal::{Error, Refusal};
-use crate::platform::digest::sha256;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::oauth_client;
 use crate::services::request_context::{OwnedRequest, RequestContext};
 use crate::services::transaction::AuditedTransaction;
 use crate::services::transition::{Operation, Reply, Target};
+use actchain_protocol::digest::sha256;
+use actchain_protocol::oauth_client;
 
 /// Parameters of the redirect from a provider.
 #[derive(Debug)]

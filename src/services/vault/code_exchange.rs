@@ -17,10 +17,10 @@ use crate::domain::provider::OpenedProvider;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::{self, Connection, Credential, State, Tokens};
 use crate::platform::fault::Fault;
-use crate::protocol::token_answer::{Scope, TokenSet};
 use crate::services::request_context::RequestContext;
 use crate::services::transaction::{AuditedTransaction, Authorized};
 use crate::services::transition::Reply;
+use actchain_protocol::token_answer::{Scope, TokenSet};
 
 /// Pause between attempts to store.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -18,15 +18,15 @@ use crate::domain::provider::{OauthSettings, Separator};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::row_mac::RowMac;
 use crate::domain::vault::credential_cache::CredentialCache;
-use crate::platform::digest::sha256;
 use crate::platform::fault::Fault;
-use crate::platform::random;
-use crate::protocol::{metadata, oauth_client};
 use crate::services::access_token_auth::require_active_user;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 use crate::services::transaction::AuditedTransaction;
 use crate::services::transition::{Operation, Reply, Target};
+use actchain_protocol::digest::sha256;
+use actchain_protocol::random;
+use actchain_protocol::{metadata, oauth_client};
 
 /// A started authorization: where its owner goes.
 #[derive(Debug, Clone)]

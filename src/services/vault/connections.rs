@@ -18,11 +18,11 @@ use crate::domain::vault::list::{self, Filter};
 use crate::domain::vault::{self, Connection, Credential, MOST_CREDENTIAL, State, Tokens};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
-use crate::platform::{json, random};
-use crate::protocol::{oauth_client, scope, trusted_issuer_jwt};
 use crate::services::page::{Page, PageRequest, cut};
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
+use actchain_protocol::{json, random};
+use actchain_protocol::{oauth_client, scope, trusted_issuer_jwt};
 
 const MOST_NAME: usize = 100;
 

@@ -4,8 +4,8 @@ use serde_json::Value;
 use url::Url;
 
 use crate::platform::fault::{Context, Fault};
-use crate::platform::json;
 use crate::platform::outbound::Outbound;
+use actchain_protocol::json;
 
 /// The required part of the metadata (RFC 8414 §2). A member that is null, empty or of a wrong type counts as absent.
 pub(super) struct Metadata {

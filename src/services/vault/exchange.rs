@@ -17,12 +17,12 @@ use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{Entry, Guards, SingleUseId, Write};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
-use crate::protocol::authorization_details::Details;
-use crate::protocol::token_exchange::PresentedToken;
 use crate::services::client_authentication::Authenticated;
 use crate::services::client_request::{ClientCredentialsInput, authenticate};
 use crate::services::dpop::{self, DpopTarget};
 use crate::services::verify_token;
+use actchain_protocol::authorization_details::Details;
+use actchain_protocol::token_exchange::PresentedToken;
 
 /// A parsed exchange request for a stored credential.
 #[derive(Debug)]

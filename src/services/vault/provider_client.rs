@@ -11,8 +11,8 @@ use crate::domain::provider::{OauthSettings, OpenedProvider, RequestEncoding, Re
 use crate::domain::vault::Tokens;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{Outbound, PostRequest, PostResponse};
-use crate::protocol::oauth_client;
-use crate::protocol::token_answer::{self, Extent, TokenResponse, TokenSet};
+use actchain_protocol::oauth_client;
+use actchain_protocol::token_answer::{self, Extent, TokenResponse, TokenSet};
 
 /// Result of a token request.
 #[derive(Debug)]

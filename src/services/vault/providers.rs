@@ -18,7 +18,7 @@ use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::Outbound;
 use crate::platform::secret;
 use crate::platform::yaml::{self, Place};
-use crate::protocol::{hop_by_hop, oauth_client, scope};
+use actchain_protocol::{hop_by_hop, oauth_client, scope};
 
 /// A provider of credentials. What a template says is the default of each member.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -25,8 +25,8 @@ use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::target::Target;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::{self, Bytes, Chunks, Field, UpstreamError};
-use crate::protocol::{hop_by_hop, oauth_client};
 use crate::services::access_token_auth::PresentedAccessToken;
+use actchain_protocol::{hop_by_hop, oauth_client};
 
 /// Secrets shorter than this, in bytes, are too likely to occur by chance.
 const SHORTEST_TO_FIND: usize = 6;

@@ -17,9 +17,9 @@ use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::store::Lease;
 use crate::domain::vault::{self, Connection, Credential, State, Tokens};
 use crate::platform::fault::Fault;
-use crate::platform::random;
-use crate::protocol::token_answer::{Scope, TokenSet};
 use crate::services::transaction::AuditedTransaction;
+use actchain_protocol::random;
+use actchain_protocol::token_answer::{Scope, TokenSet};
 
 /// Maximum duration of one attempt, in seconds: longer than the provider's timeout, shorter than `PATIENCE`, so that
 /// waiting requests outlast a killed server.

@@ -24,11 +24,11 @@ use crate::domain::token;
 use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::{self, State};
 use crate::platform::fault::Fault;
-use crate::platform::jose::PublicKey;
-use crate::protocol::access_token::Act;
-use crate::protocol::authorization_details::Detail;
 use crate::services::client_authentication;
 use crate::services::token_exchange::chain;
+use actchain_protocol::access_token::Act;
+use actchain_protocol::authorization_details::Detail;
+use actchain_protocol::jose::PublicKey;
 
 /// How often a retrieval is decided again after data it rests on has changed.
 pub(super) const ATTEMPTS: u32 = 4;

@@ -16,9 +16,9 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::Credential;
 use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::platform::fault::{Context, Fault};
-use crate::protocol::scope;
-use crate::protocol::token_exchange::VAULT_TOKEN;
 use crate::services::access_token_auth::PresentedAccessToken;
+use actchain_protocol::scope;
+use actchain_protocol::token_exchange::VAULT_TOKEN;
 
 /// The delivery form of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ fn document(
         // RFC 8693 §2.2.1: `N_A` is the type of a credential that is not an OAuth access token.
         Credential::ApiKey { key } => (key.expose_secret(), if scheme.is_empty() { "N_A" } else { scheme }),
         Credential::Basic { username, password } => {
-            pair = crate::protocol::oauth_client::pair(username, password.expose_secret());
+            pair = actchain_protocol::oauth_client::pair(username, password.expose_secret());
             (pair.as_str(), "Basic")
         }
     };

@@ -582,12 +582,12 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    async fn status_list(&self) -> actchain::protocol::status_list::StatusList {
+    async fn status_list(&self) -> actchain_protocol::status_list::StatusList {
         let answer = Api::get(&self.world().server, "/oauth/status-lists/0").send().await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         let claims = crate::support::claims_of(&answer.text);
         let list = claims["status_list"]["lst"].as_str().unwrap();
-        actchain::protocol::status_list::StatusList::read(list).unwrap()
+        actchain_protocol::status_list::StatusList::read(list).unwrap()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use base64::Engine as _;
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
-use actchain::platform::base64url;
+use actchain_protocol::base64url;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, claims_of};

@@ -1,7 +1,7 @@
 //! Shared by tests of revocation: the state of a token afterwards, ephemeral agents, and an exclusive authority lock
 //! that the test controls.
 
-use actchain::platform::jose::{Alg, Jws, PublicKey, SigningAlg, SigningKey};
+use actchain_protocol::jose::{Alg, Jws, PublicKey, SigningAlg, SigningKey};
 use serde_json::{Map, Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
@@ -64,7 +64,7 @@ impl Server {
         assert_eq!(answer.status, 200, "{}", answer.text);
         let list = claims_of(&answer.text);
         let list =
-            actchain::protocol::status_list::StatusList::read(list["status_list"]["lst"].as_str().unwrap());
+            actchain_protocol::status_list::StatusList::read(list["status_list"]["lst"].as_str().unwrap());
         list.unwrap().get(reference["idx"].as_u64().unwrap()).unwrap() as u8
     }
 

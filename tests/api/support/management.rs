@@ -1,7 +1,7 @@
 //! Calls of the management API (`/delegate`, `/agents`, `/api/v1`) as users, agents and administrators make them.
 
-use actchain::platform::base64url;
-use actchain::platform::digest::sha256;
+use actchain_protocol::base64url;
+use actchain_protocol::digest::sha256;
 use serde_json::{Value, json};
 
 use super::agent::{Agent, fresh_jti};
@@ -160,7 +160,7 @@ impl World {
         let list = super::claims_of(&answer.text);
         assert_eq!(list["sub"], uri);
         let list =
-            actchain::protocol::status_list::StatusList::read(list["status_list"]["lst"].as_str().unwrap());
+            actchain_protocol::status_list::StatusList::read(list["status_list"]["lst"].as_str().unwrap());
         list.unwrap().get(reference["idx"].as_u64().unwrap()).unwrap() as u8
     }
 }

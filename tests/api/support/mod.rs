@@ -25,8 +25,8 @@ use actchain::http::HttpServer;
 use actchain::platform::clock::{Clock, from_seconds};
 use actchain::platform::config::Config;
 use actchain::platform::db;
-use actchain::platform::jose::SealingKey;
 use actchain::platform::local_postgres::{Cluster, Durability};
+use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::apply::{Request, apply, read_all};
 use actchain::services::caller::Caller;
@@ -320,5 +320,5 @@ impl Answer {
 /// The claims of a JWT, without verification.
 pub fn claims_of(token: &str) -> Value {
     let payload = token.split('.').nth(1).unwrap();
-    serde_json::from_slice(&actchain::platform::base64url::decode(payload).unwrap()).unwrap()
+    serde_json::from_slice(&actchain_protocol::base64url::decode(payload).unwrap()).unwrap()
 }

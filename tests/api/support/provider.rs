@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use actchain::protocol::oauth_client::{basic, challenge};
+use actchain_protocol::oauth_client::{basic, challenge};
 use actix_web::body::MessageBody as _;
 use actix_web::web::{Bytes, Data, Query};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use actchain::platform::base64url;
-use actchain::platform::digest::sha256;
+use actchain_protocol::base64url;
+use actchain_protocol::digest::sha256;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

@@ -12,7 +12,7 @@ use super::vault::{VaultWorld, names};
 /// Tokens that a provider issued to a user, to be imported into the vault.
 pub async fn given(provider: &Provider) -> Value {
     let verifier = "a-verifier-that-is-long-enough-for-everybody-1";
-    let challenge = actchain::protocol::oauth_client::challenge(verifier);
+    let challenge = actchain_protocol::oauth_client::challenge(verifier);
     let redirect = "https://elsewhere.example.com/callback";
     let url = format!(
         "{}/authorize?response_type=code&client_id={}&redirect_uri={redirect}&scope=files.read&state=0123456789abcdef0123456789abcdef\
@@ -33,7 +33,7 @@ pub async fn given(provider: &Provider) -> Value {
     let answer = reqwest::Client::new()
         .post(format!("{}/token", provider.base))
         .header("content-type", "application/x-www-form-urlencoded")
-        .header("authorization", actchain::protocol::oauth_client::basic(CLIENT, SECRET).as_str())
+        .header("authorization", actchain_protocol::oauth_client::basic(CLIENT, SECRET).as_str())
         .body(form)
         .send()
         .await

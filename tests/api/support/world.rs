@@ -1,7 +1,7 @@
 //! The default world: Alice delegates reading and sending mail to `user-proxy`, which calls `email-svc`, which calls
 //! `followup-svc`.
 
-use actchain::platform::jose::{SigningAlg, SigningKey};
+use actchain_protocol::jose::{SigningAlg, SigningKey};
 use serde_json::{Value, json};
 
 use super::agent::{Agent, Auth, JWT, fresh_jti};

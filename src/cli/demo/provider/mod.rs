@@ -10,8 +10,8 @@ use url::{Url, form_urlencoded};
 use self::server::{Accounts, CLIENT, Messages, Registration, SCOPE, Tokens};
 use super::detail::Detail;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::random;
-use crate::protocol::oauth_client::{basic, challenge};
+use actchain_protocol::oauth_client::{basic, challenge};
+use actchain_protocol::random;
 
 /// The redirect URI of the client that Carol uses.
 const REDIRECT_URI: &str = "https://app.example.com/back";

@@ -15,8 +15,8 @@ use url::Url;
 
 use crate::cli::demo::client::now;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::random;
-use crate::protocol::oauth_client::{basic, challenge};
+use actchain_protocol::oauth_client::{basic, challenge};
+use actchain_protocol::random;
 
 /// The client id of the demo's server at the provider.
 pub(super) const CLIENT: &str = "actchain-at-the-mailbox";
@@ -240,7 +240,7 @@ async fn authorize(
     let user = header(&request, "cookie").and_then(|cookie| cookie.strip_prefix("user="));
     let user = user.ok_or(ProviderError::InvalidRequest)?.to_owned();
     let AuthorizationRequest { redirect_uri, state, code_challenge, .. } = query.into_inner();
-    let code = random::token()?;
+    let code = random::token().map_err(Fault::from)?;
     let location = Url::parse_with_params(&redirect_uri, [("code", &code), ("state", &state)]);
     let location = location.map_err(|_| ProviderError::InvalidRequest)?;
     let mut accounts = registration.accounts.lock().await;

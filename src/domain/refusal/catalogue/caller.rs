@@ -2,7 +2,7 @@
 
 use super::code;
 use super::entry::{Entry, both, everywhere, oauth, resource};
-use crate::protocol::severity::Severity;
+use actchain_protocol::severity::Severity;
 
 /// The same sentence for all causes: the response does not show which clients exist.
 const CLIENT_AUTHENTICATION_FAILED: &str = "Client authentication failed";

@@ -2,7 +2,7 @@
 
 use super::code;
 use super::entry::{Entry, both, resource};
-use crate::protocol::severity::Severity;
+use actchain_protocol::severity::Severity;
 
 pub(super) const REQUESTED: Entry = Entry {
     reason: "delegation_requested",

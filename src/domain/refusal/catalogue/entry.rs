@@ -1,7 +1,7 @@
 //! The form of an entry in the catalogue.
 
 use super::code::OauthErrorCode;
-use crate::protocol::severity::Severity;
+use actchain_protocol::severity::Severity;
 
 /// What the server says about a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::code;
 use super::entry::{Entry, both, everywhere, oauth};
-use crate::protocol::severity::Severity;
+use actchain_protocol::severity::Severity;
 
 pub(super) const SUBJECT_TOKEN_INVALID: Entry = Entry {
     reason: "subject_token_invalid",

@@ -2,7 +2,7 @@
 
 use super::code;
 use super::entry::{Entry, everywhere, resource};
-use crate::protocol::severity::Severity;
+use actchain_protocol::severity::Severity;
 
 pub(super) const MALFORMED_REQUEST: Entry = Entry {
     reason: "malformed_request",

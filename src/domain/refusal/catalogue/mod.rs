@@ -16,8 +16,8 @@ use self::code::OauthErrorCode;
 use self::entry::{Entry, Places};
 use super::{ClientProblem, Declared, Refusal};
 use crate::domain::vault::State as Connection;
-use crate::protocol::dpop::BadProof;
-use crate::protocol::severity::Severity;
+use actchain_protocol::dpop::BadProof;
+use actchain_protocol::severity::Severity;
 
 /// Defines the entry of each refusal, and the list of all entries from the same lines.
 macro_rules! catalogue {

@@ -2,7 +2,7 @@
 
 use super::code;
 use super::entry::{Entry, both, oauth, resource};
-use crate::protocol::severity::Severity;
+use actchain_protocol::severity::Severity;
 
 const NOT_VALID_FOR_THIS_REQUEST: &str = "The DPoP proof is not valid for this request";
 

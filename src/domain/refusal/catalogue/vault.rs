@@ -2,7 +2,7 @@
 
 use super::code;
 use super::entry::{Entry, both, everywhere, resource};
-use crate::protocol::severity::Severity;
+use actchain_protocol::severity::Severity;
 
 pub(super) const PROVIDER_UNKNOWN: Entry = Entry {
     reason: "provider_unknown",

@@ -26,8 +26,8 @@ use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
 use crate::domain::principal::Principal;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::jose::SealingKey;
 use crate::platform::private_file;
+use crate::platform::seal::SealingKey;
 use crate::services::request_context::RequestContext;
 
 const EVENTS: &str = "events.jsonl";

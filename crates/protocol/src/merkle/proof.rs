@@ -1,0 +1,346 @@
+//! Proofs about a tree (RFC 9162 §2.1.3, §2.1.4): the subtrees that a proof needs, and verification.
+
+use super::{Hash, node};
+
+/// A perfect subtree: number `n` of those over 2^`level` leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subtree {
+    /// Base-2 logarithm of its number of leaves.
+    pub level: u32,
+    /// Position among the subtrees of this level, from 0.
+    pub n: u64,
+}
+
+/// The consecutive leaves `[from, to)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Index of the first leaf, from 0.
+    pub from: u64,
+    /// Index after the last leaf.
+    pub to: u64,
+}
+
+impl Span {
+    /// The perfect subtrees of the span, from left to right. For a span of a proof, or a span that begins at 0, they
+    /// are the largest possible, and [`super::root_of`] returns the root.
+    pub fn subtrees(self) -> Vec<Subtree> {
+        let mut found = Vec::new();
+        let mut from = self.from;
+        while from < self.to {
+            let fits = (self.to - from).ilog2();
+            let level = if from == 0 { fits } else { fits.min(from.trailing_zeros()) };
+            found.push(Subtree { level, n: from >> level });
+            from += 1 << level;
+        }
+        found
+    }
+}
+
+/// The largest power of two smaller than `n`, which is at least 2 (RFC 9162 §2.1.1).
+fn split(n: u64) -> u64 {
+    1 << (n - 1).ilog2()
+}
+
+/// PATH(index, D[size]) of RFC 9162 §2.1.3.1: the leaves under each hash of an inclusion proof, from the leaf up.
+/// `None` if there is no such leaf.
+pub fn inclusion_spans(index: u64, size: u64) -> Option<Vec<Span>> {
+    if index >= size {
+        return None;
+    }
+    let (mut from, mut to) = (0, size);
+    let mut path = Vec::new();
+    while to - from > 1 {
+        let middle = from + split(to - from);
+        if index < middle {
+            path.push(Span { from: middle, to });
+            to = middle;
+        } else {
+            path.push(Span { from, to: middle });
+            from = middle;
+        }
+    }
+    path.reverse();
+    Some(path)
+}
+
+/// PROOF(first, D[second]) of RFC 9162 §2.1.4.1; empty if there is nothing to prove. `None` if `first` is greater than
+/// `second`.
+pub fn consistency_spans(first: u64, second: u64) -> Option<Vec<Span>> {
+    if first > second {
+        return None;
+    }
+    if first == 0 || first == second {
+        return Some(Vec::new());
+    }
+    let (mut from, mut to) = (0, second);
+    let mut path = Vec::new();
+    // Terminates: the span is halved until it ends where the first tree ends.
+    while first != to {
+        let middle = from + split(to - from);
+        if first <= middle {
+            path.push(Span { from: middle, to });
+            to = middle;
+        } else {
+            path.push(Span { from, to: middle });
+            from = middle;
+        }
+    }
+    // The verifier has the root of the first tree, so the proof contains only a part of that tree, never all of it.
+    if from > 0 {
+        path.push(Span { from, to });
+    }
+    path.reverse();
+    Some(path)
+}
+
+/// Verifies an inclusion proof (RFC 9162 §2.1.3.2).
+pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, path: &[Hash], root: &Hash) -> bool {
+    if index >= size {
+        return false;
+    }
+    let (mut first, mut last) = (index, size - 1);
+    let mut hash = *leaf;
+    for given in path {
+        if last == 0 {
+            return false;
+        }
+        if first & 1 == 1 || first == last {
+            hash = node(given, &hash);
+            while first & 1 == 0 && first != 0 {
+                (first, last) = (first >> 1, last >> 1);
+            }
+        } else {
+            hash = node(&hash, given);
+        }
+        (first, last) = (first >> 1, last >> 1);
+    }
+    last == 0 && hash == *root
+}
+
+/// Verifies a consistency proof: the first tree is a prefix of the second (RFC 9162 §2.1.4.2).
+pub fn verify_consistency(
+    first: u64,
+    second: u64,
+    path: &[Hash],
+    first_root: &Hash,
+    second_root: &Hash,
+) -> bool {
+    if first > second {
+        return false;
+    }
+    // Every tree has two trivial prefixes: the empty tree and itself.
+    if first == second {
+        return path.is_empty() && first_root == second_root;
+    }
+    if first == 0 {
+        return path.is_empty() && *first_root == super::Frontier::default().root();
+    }
+    let own = first.is_power_of_two().then_some(first_root);
+    let mut path = own.into_iter().chain(path);
+    let Some(begin) = path.next() else { return false };
+    let (mut left, mut right) = (first - 1, second - 1);
+    while left & 1 == 1 {
+        (left, right) = (left >> 1, right >> 1);
+    }
+    let (mut old, mut new) = (*begin, *begin);
+    for given in path {
+        if right == 0 {
+            return false;
+        }
+        if left & 1 == 1 || left == right {
+            old = node(given, &old);
+            new = node(given, &new);
+            while left & 1 == 0 && left != 0 {
+                (left, right) = (left >> 1, right >> 1);
+            }
+        } else {
+            new = node(&new, given);
+        }
+        (left, right) = (left >> 1, right >> 1);
+    }
+    right == 0 && old == *first_root && new == *second_root
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::LEAVES;
+    use super::super::{Frontier, leaf, root_of};
+    use super::*;
+    use crate::digest::hex;
+
+    fn tree(leaves: &[Hash]) -> Frontier {
+        leaves.iter().fold(Frontier::default(), |mut tree, leaf| {
+            tree.push(*leaf);
+            tree
+        })
+    }
+
+    /// The hash over a span, computed from its perfect subtrees.
+    fn hash_of(leaves: &[Hash], span: Span) -> Hash {
+        let peak = |one: &Subtree| {
+            let from = (one.n << one.level) as usize;
+            tree(&leaves[from..from + (1 << one.level)]).root()
+        };
+        root_of(&span.subtrees().iter().map(peak).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn hashes(leaves: &[Hash], spans: &[Span]) -> Vec<Hash> {
+        spans.iter().map(|span| hash_of(leaves, *span)).collect()
+    }
+
+    fn published() -> Vec<Hash> {
+        LEAVES.iter().map(|entry| leaf(entry)).collect()
+    }
+
+    #[test]
+    fn inclusion_proofs_match_the_known_vectors() {
+        let leaves = published();
+        let first = "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7";
+        let (third, second) = (
+            "0298d122906dcfc10892cb53a73992fc5b9f493ea4c9badb27b791b4127a7fe7",
+            "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        );
+        let (pair, four) = (
+            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+        );
+        let three = "837dbb152e9b079010717e84e865da4ebc0fa198a806d59d31bf15accef22d0e";
+        let cases: [(u64, u64, &[&str]); 5] = [
+            (0, 7, &[first, second, three]),
+            (3, 7, &[third, pair, three]),
+            (
+                4,
+                7,
+                &[
+                    "4271a26be0d8a84f0bd54c8c302e7cb3a3b5d1fa6780a40bcce2873477dab658",
+                    "b08693ec2e721597130641e8211e7eedccb4c26413963eee6c1e2ed16ffb1a5f",
+                    four,
+                ],
+            ),
+            (6, 7, &["0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a", four]),
+            (0, 8, &[first, second, "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4"]),
+        ];
+        for (index, size, path) in cases {
+            let proof = hashes(&leaves, &inclusion_spans(index, size).unwrap());
+            assert_eq!(
+                proof.iter().map(|hash| hex(hash)).collect::<Vec<_>>(),
+                path,
+                "leaf {index} in size {size}"
+            );
+            let root = tree(&leaves[..size as usize]).root();
+            assert!(verify_inclusion(&leaves[index as usize], index, size, &proof, &root));
+        }
+    }
+
+    #[test]
+    fn consistency_proofs_match_the_known_vectors() {
+        let leaves = published();
+        let three = "837dbb152e9b079010717e84e865da4ebc0fa198a806d59d31bf15accef22d0e";
+        let cases: [(u64, &[&str]); 3] = [
+            (
+                3,
+                &[
+                    "0298d122906dcfc10892cb53a73992fc5b9f493ea4c9badb27b791b4127a7fe7",
+                    "07506a85fd9dd2f120eb694f86011e5bb4662e5c415a62917033d4a9624487e7",
+                    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+                    three,
+                ],
+            ),
+            (4, &[three]),
+            (
+                6,
+                &[
+                    "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+                    "b08693ec2e721597130641e8211e7eedccb4c26413963eee6c1e2ed16ffb1a5f",
+                    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+                ],
+            ),
+        ];
+        let root = tree(&leaves[..7]).root();
+        for (first, path) in cases {
+            let proof = hashes(&leaves, &consistency_spans(first, 7).unwrap());
+            assert_eq!(proof.iter().map(|hash| hex(hash)).collect::<Vec<_>>(), path, "from {first}");
+            let old = tree(&leaves[..first as usize]).root();
+            assert!(verify_consistency(first, 7, &proof, &old, &root));
+        }
+    }
+
+    /// Proofs with one hash changed, one left out, one added at either end, and without any hash.
+    fn spoiled(proof: &[Hash]) -> Vec<Vec<Hash>> {
+        let mut all = Vec::new();
+        for place in 0..proof.len() {
+            let mut changed = proof.to_vec();
+            changed[place][7] ^= 4;
+            all.push(changed);
+            let mut shorter = proof.to_vec();
+            shorter.remove(place);
+            all.push(shorter);
+        }
+        for extra in [[0; 32], *proof.last().unwrap_or(&[1; 32])] {
+            all.push([proof, &[extra]].concat());
+            all.push([&[extra], proof].concat());
+        }
+        all
+    }
+
+    #[test]
+    fn every_leaf_of_every_size_is_proven_and_no_altered_proof_verifies() {
+        let leaves: Vec<Hash> = (0..64u64).map(|n| leaf(&n.to_be_bytes())).collect();
+        for size in 1..=64 {
+            let root = tree(&leaves[..size]).root();
+            for index in 0..size {
+                let (m, n) = (index as u64, size as u64);
+                let proof = hashes(&leaves, &inclusion_spans(m, n).unwrap());
+                assert!(verify_inclusion(&leaves[index], m, n, &proof, &root), "{m} in {n}");
+                for other in spoiled(&proof) {
+                    assert!(!verify_inclusion(&leaves[index], m, n, &other, &root), "{m} in {n}");
+                }
+                assert!(!verify_inclusion(&leaves[(index + 1) % 64], m, n, &proof, &root), "another leaf");
+                assert!(!verify_inclusion(&leaves[index], n, n, &proof, &root), "beyond the end");
+                assert!(!verify_inclusion(&leaves[index], m, n, &proof, &[3; 32]), "another root");
+            }
+            assert!(inclusion_spans(size as u64, size as u64).is_none());
+        }
+    }
+
+    #[test]
+    fn every_size_is_consistent_with_every_larger_size_and_no_altered_proof_verifies() {
+        let leaves: Vec<Hash> = (0..64u64).map(|n| leaf(&n.to_be_bytes())).collect();
+        for second in 0..=64 {
+            let new = tree(&leaves[..second]).root();
+            for first in 0..=second {
+                let (m, n) = (first as u64, second as u64);
+                let old = tree(&leaves[..first]).root();
+                let proof = hashes(&leaves, &consistency_spans(m, n).unwrap());
+                assert!(verify_consistency(m, n, &proof, &old, &new), "{m} to {n}");
+                for other in spoiled(&proof) {
+                    assert!(!verify_consistency(m, n, &other, &old, &new), "{m} to {n}: {}", other.len());
+                }
+                assert!(!verify_consistency(m, n, &proof, &[9; 32], &new));
+                // An empty tree is a prefix of any tree, so its proof says nothing about the other root.
+                assert!(m == 0 && n > 0 || !verify_consistency(m, n, &proof, &old, &[9; 32]));
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_tree_and_an_equal_tree_have_an_empty_proof() {
+        let one = tree(&[leaf(b"a")]).root();
+        let nothing = Frontier::default().root();
+        assert!(verify_consistency(0, 1, &[], &nothing, &one) && verify_consistency(1, 1, &[], &one, &one));
+        assert!(!verify_consistency(0, 1, &[one], &nothing, &one), "a hash too many");
+        assert!(!verify_consistency(0, 1, &[], &one, &one), "nothing has one root only");
+        assert!(!verify_consistency(1, 1, &[], &one, &nothing));
+        assert!(!verify_consistency(2, 1, &[], &one, &one), "backwards");
+        assert!(consistency_spans(2, 1).is_none());
+    }
+
+    #[test]
+    fn a_span_is_made_of_the_largest_subtrees() {
+        let level = |from, to| Span { from, to }.subtrees().iter().map(|one| one.level).collect::<Vec<_>>();
+        assert_eq!(level(0, 7), [2, 1, 0]);
+        assert_eq!(level(8, 15), [2, 1, 0]);
+        assert_eq!(level(0, 1 << 40), [40]);
+        assert!(level(5, 5).is_empty());
+    }
+}
