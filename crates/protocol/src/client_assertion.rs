@@ -103,10 +103,10 @@ impl PresentedAssertion<'_> {
 mod tests {
     use super::*;
     use crate::jose::{SigningAlg, SigningKey};
+    use crate::vectors;
     use serde_json::json;
 
     const ISSUER: &str = "https://as.example.com";
-    const ASSERTION: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6ImNsaWVudC1hdXRoZW50aWNhdGlvbitqd3QiLCJraWQiOiJrUHJLX3FteFZXYVlWQTl3d0JGNkl1bzN2Vnp6N1R4SENUd1hCeWdyUzRrIn0.eyJpc3MiOiJhZ2VudC1vcmNoZXN0cmF0b3IiLCJzdWIiOiJhZ2VudC1vcmNoZXN0cmF0b3IiLCJhdWQiOiJodHRwczovL2FzLmV4YW1wbGUuY29tIiwianRpIjoiY2EtMDAwMSIsImlhdCI6MTcwMDAwMDAwMCwiZXhwIjoxNzAwMDAwMDYwfQ.5X1kRI5zPHsy7LS573iLShdS6ioFx5C21GyQsJef1Saic91JWa1omuSKiX7E7wrGA9X_WWiS3BnDs0bzG4biAg";
 
     fn at(seconds: i64) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp(seconds).unwrap()
@@ -114,18 +114,16 @@ mod tests {
 
     #[test]
     fn a_signed_assertion_verifies_for_its_issuer_and_time_alone() {
-        let jwk = json!({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
-        let key = PublicKey::from_jwk(jwk.as_object().unwrap()).unwrap();
-        let assertion = read(ASSERTION).unwrap();
-        assert_eq!(assertion.client_id, "agent-orchestrator");
-        assert!(assertion.verify(std::slice::from_ref(&key), ISSUER, at(1_700_000_001)).is_ok());
-        let problem =
-            |keys: &[PublicKey], issuer: &str, now| assertion.verify(keys, issuer, at(now)).unwrap_err();
-        let keys = [key];
-        assert_eq!(problem(&keys, "https://other.example", 1_700_000_001), TokenProblem::Audience);
-        assert_eq!(problem(&[], ISSUER, 1_700_000_001), TokenProblem::KeyUnknown, "no key, no proof");
-        assert_eq!(problem(&keys, ISSUER, 1_700_000_060), TokenProblem::Expired);
-        assert_eq!(problem(&keys, ISSUER, 1_699_999_980), TokenProblem::NotYetValid);
+        for case in vectors::cases(include_str!("../vectors/client-assertions.json")) {
+            let jwks = case["keys"].as_array().unwrap().iter();
+            let keys: Vec<_> =
+                jwks.map(|jwk| PublicKey::from_jwk(jwk.as_object().unwrap()).unwrap()).collect();
+            let assertion = read(vectors::text(&case, "assertion")).unwrap();
+            assert_eq!(assertion.client_id, case["client_id"]);
+            let now = at(case["now"].as_i64().unwrap());
+            let problem = assertion.verify(&keys, vectors::text(&case, "issuer"), now).err();
+            assert_eq!(problem.map(TokenProblem::name), case["refused"].as_str(), "{}", case["name"]);
+        }
     }
 
     fn accepted(typ: &str, change: impl FnOnce(&mut Value)) -> bool {

@@ -33,21 +33,16 @@ pub fn parse_basic(header: &str) -> Option<Basic> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors;
     use secrecy::ExposeSecret as _;
 
     #[test]
     fn client_id_and_secret_are_form_decoded() {
-        let basic = parse_basic("Basic cnMwODpsb25nLXNlY3VyZS1yYW5kb20tc2VjcmV0").unwrap();
-        assert_eq!(
-            (basic.client_id.as_str(), basic.secret.expose_secret()),
-            ("rs08", "long-secure-random-secret")
-        );
-        let basic = parse_basic(
-            "bAsIc aHR0cHMlM0ElMkYlMkZhZ2VudC5leGFtcGxlJTJGYStiOnAlM0FzcyUyQnclMjVyZCUyRiUyNiVDMyVBOQ==",
-        )
-        .unwrap();
-        assert_eq!(basic.client_id, "https://agent.example/a b");
-        assert_eq!(basic.secret.expose_secret(), "p:ss+w%rd/&é");
+        for case in vectors::cases(include_str!("../vectors/client-secret-basic.json")) {
+            let basic = parse_basic(vectors::text(&case, "header"));
+            let read = basic.as_ref().map(|basic| (basic.client_id.as_str(), basic.secret.expose_secret()));
+            assert_eq!(read, case["client_id"].as_str().zip(case["secret"].as_str()), "{case}");
+        }
     }
 
     #[test]

@@ -129,15 +129,13 @@ fn optional_text(jws: &Jws<'_>, name: &str) -> Result<Option<String>, BadProof> 
 mod tests {
     use super::*;
     use crate::jose::{SigningAlg, SigningKey};
+    use crate::vectors;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    const TOKEN_PROOF: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0IjoxNTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg";
-    const RESOURCE_PROOF: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA";
-    const JKT: &str = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I";
     const TARGET: &str = "https://as.example.com/oauth/token";
 
-    fn expected(method: &'static str, target: &'static str) -> Expected<'static> {
+    fn expected<'a>(method: &'a str, target: &'a str) -> Expected<'a> {
         let (window, skew) = (Duration::seconds(60), Duration::seconds(10));
         Expected { method, target, window, skew, access_token: None }
     }
@@ -148,30 +146,37 @@ mod tests {
 
     #[test]
     fn the_proofs_of_the_rfc_verify() {
-        let proof =
-            verify(TOKEN_PROOF, &expected("POST", "https://server.example.com/token"), at(1_562_262_616));
-        assert_eq!(proof.unwrap().jkt, JKT);
-        let mut resource = expected("GET", "https://resource.example.org/protectedresource");
-        resource.access_token = Some("Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU");
-        assert_eq!(verify(RESOURCE_PROOF, &resource, at(1_562_262_618)).unwrap().jkt, JKT);
-        resource.access_token = Some("another");
-        assert_eq!(verify(RESOURCE_PROOF, &resource, at(1_562_262_618)).unwrap_err(), BadProof::AccessToken);
-        let plain = verify(
-            TOKEN_PROOF,
-            &Expected { access_token: Some("x"), ..expected("POST", "https://server.example.com/token") },
-            at(1_562_262_616),
-        );
-        assert_eq!(plain.unwrap_err(), BadProof::AccessToken, "RFC 9449 §7: ath is required with a token");
+        let names = [
+            ("signature", BadProof::Signature),
+            ("target", BadProof::Target),
+            ("time", BadProof::Time),
+            ("access_token", BadProof::AccessToken),
+        ];
+        for case in vectors::cases(include_str!("../vectors/dpop-proofs.json")) {
+            let text = |name| vectors::text(&case, name);
+            let expected = Expected {
+                access_token: case["access_token"].as_str(),
+                ..expected(text("method"), text("uri"))
+            };
+            let verified = verify(text("proof"), &expected, at(case["now"].as_i64().unwrap()));
+            match case["refused"].as_str() {
+                None => assert_eq!(verified.unwrap().jkt, case["jkt"], "{}", case["name"]),
+                Some(refused) => {
+                    let problem = names.into_iter().find(|(name, _)| *name == refused).unwrap().1;
+                    assert_eq!(verified.unwrap_err(), problem, "{}", case["name"]);
+                }
+            }
+        }
     }
 
     #[test]
     fn proofs_are_accepted_at_the_edges_of_the_window_and_not_outside() {
-        let check =
-            |now| verify(TOKEN_PROOF, &expected("POST", "https://server.example.com/token"), at(now)).err();
-        assert_eq!(check(1_562_262_616 + 60), None);
-        assert_eq!(check(1_562_262_616 + 61), Some(BadProof::Time));
-        assert_eq!(check(1_562_262_616 - 10), None);
-        assert_eq!(check(1_562_262_616 - 11), Some(BadProof::Time));
+        let proof = signed(SigningAlg::ES256, |_| {});
+        let check = |now| verify(&proof, &expected("POST", TARGET), at(now)).err();
+        assert_eq!(check(1000 + 60), None);
+        assert_eq!(check(1000 + 61), Some(BadProof::Time));
+        assert_eq!(check(1000 - 10), None);
+        assert_eq!(check(1000 - 11), Some(BadProof::Time));
     }
 
     #[test]

@@ -44,3 +44,6 @@ pub mod token_answer;
 pub mod token_exchange;
 pub mod token_problem;
 pub mod trusted_issuer_jwt;
+
+#[cfg(test)]
+mod vectors;

@@ -68,14 +68,13 @@ pub fn authorization_url(endpoint: &str, params: &[(&str, &str)]) -> Option<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors;
 
     #[test]
     fn kat_pkce_and_client_credentials() {
-        // RFC 7636 appendix B.
-        assert_eq!(
-            challenge("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
-            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-        );
+        for case in vectors::cases(include_str!("../vectors/pkce.json")) {
+            assert_eq!(challenge(vectors::text(&case, "verifier")), case["challenge"]);
+        }
         assert_eq!(basic("a b", "c:d").as_str(), "Basic YStiOmMlM0Fk");
         let url = authorization_url("https://as.example.com/a?tenant=1", &[("state", "x y")]).unwrap();
         assert_eq!(url, "https://as.example.com/a?tenant=1&state=x+y");

@@ -233,11 +233,18 @@ pub fn names_signer(note: &str, keys: &[VerifierKey]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base64url;
     use crate::jose::{SigningAlg, SigningKey};
+    use crate::{base64url, vectors};
+    use serde_json::Value;
+    use std::sync::LazyLock;
 
     const VKEY: &str = "as.example.com/audit+07ab2b30+AddamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea";
-    const CHECKPOINT: &str = "as.example.com/audit\n7\n3bib5AOAnjJXUNPSY814kpwpQreUKjS3fhIslZSnTIw=\n\n— as.example.com/audit B6srMMIc74Eh+dQh6Lcj0CFEtdm/U36GdgjPEz3kKJYBqOf7Zv/6KXMYVR5yL/FTkdkSQRkyEiyKvL7m5FsbgZGaXQU=\n";
+    static CHECKPOINT: LazyLock<String> =
+        LazyLock::new(|| vectors::text(&checkpoints()[0], "note").to_owned());
+
+    fn checkpoints() -> Vec<Value> {
+        vectors::cases(include_str!("../vectors/checkpoints.json"))
+    }
 
     #[test]
     fn a_key_id_follows_from_name_and_key() {
@@ -254,13 +261,16 @@ mod tests {
     fn a_checkpoint_verifies_and_a_changed_one_does_not() {
         let key = VerifierKey::parse(VKEY).unwrap();
         assert_eq!(key.text(), VKEY);
-        let checkpoint = open(CHECKPOINT, std::slice::from_ref(&key)).unwrap();
+        for case in checkpoints() {
+            let key = VerifierKey::parse(vectors::text(&case, "verifier_key")).unwrap();
+            let opened = open(vectors::text(&case, "note"), &[key]);
+            let (size, root) = (case["size"].as_u64(), case["root"].as_str().map(str::to_owned));
+            let opened = opened.map(|checkpoint| (checkpoint.size, STANDARD.encode(checkpoint.root)));
+            assert_eq!(opened, size.zip(root), "{}", case["name"]);
+        }
+        let checkpoint = open(&CHECKPOINT, std::slice::from_ref(&key)).unwrap();
         assert_eq!((checkpoint.size, checkpoint.origin.as_str()), (7, "as.example.com/audit"));
         assert!(CHECKPOINT.starts_with(&checkpoint.text()));
-        assert!(open(&CHECKPOINT.replace("\n7\n", "\n8\n"), std::slice::from_ref(&key)).is_none());
-        assert!(open(CHECKPOINT.trim_end(), std::slice::from_ref(&key)).is_none(), "no final newline");
-        let stranger = VerifierKey::new("as.example.com/audit", [7; 32]).unwrap();
-        assert!(open(CHECKPOINT, &[stranger]).is_none(), "nobody known vouches");
     }
 
     /// The key of RFC 8037 appendix A.1.
@@ -287,19 +297,20 @@ mod tests {
 
     #[test]
     fn the_published_note_verifies() {
-        let key = VerifierKey::parse("example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k")
-            .unwrap();
-        let note = "This is an example message.\n\n— example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
-        let (text, signatures) = parts(note).unwrap();
-        assert!(signatures[0].is_by(&key, &text));
-        assert!(!signatures[0].is_by(&key, "This is another message.\n"));
+        for case in vectors::cases(include_str!("../vectors/signed-notes.json")) {
+            let key = VerifierKey::parse(vectors::text(&case, "verifier_key")).unwrap();
+            assert_eq!(hex(&key.id()), case["key_id"]);
+            let (text, signatures) = parts(vectors::text(&case, "note")).unwrap();
+            let verified = signatures[0].is_by(&key, &text).then_some(text);
+            assert_eq!(verified.as_deref(), case["text"].as_str(), "{}", case["name"]);
+        }
     }
 
     #[test]
     fn a_cosignature_covers_the_checkpoint_and_the_time() {
         let key = witness("w.example.com");
         assert_eq!(VerifierKey::parse(&key.text()), Some(key.clone()));
-        let note = format!("{CHECKPOINT}{}", cosign("w.example.com", 1_700_000_000));
+        let note = format!("{}{}", *CHECKPOINT, cosign("w.example.com", 1_700_000_000));
         let (text, signatures) = parts(&note).unwrap();
         assert!(signatures[1].is_by(&key, &text) && !signatures[0].is_by(&key, &text));
         assert!(!signatures[1].is_by(&key, &text.replace('7', "8")), "another text");
@@ -316,7 +327,7 @@ mod tests {
     fn unknown_signatures_are_ignored_and_an_invalid_signature_of_a_known_key_refuses_the_note() {
         let log = VerifierKey::parse(VKEY).unwrap();
         let lines: String = (0..20).map(|n| cosign(&format!("w{n}.example.com"), 1_700_000_000)).collect();
-        let note = format!("{CHECKPOINT}{lines}");
+        let note = format!("{}{lines}", *CHECKPOINT);
         assert_eq!(parts(&note).unwrap().1.len(), 21);
         assert_eq!(open(&note, std::slice::from_ref(&log)).unwrap().size, 7);
         let other = note.replace("\n7\n", "\n8\n");
@@ -324,11 +335,11 @@ mod tests {
         let stranger = SigningKey::generate(SigningAlg::Ed25519).unwrap().0;
         let forged = stranger.sign_raw(cosigned(&self::text(), 7).as_bytes()).unwrap();
         let forged = witness("w3.example.com").signature_line(&cosignature(7, &forged));
-        let spoiled = format!("{CHECKPOINT}{forged}");
+        let spoiled = format!("{}{forged}", *CHECKPOINT);
         assert!(open(&spoiled, std::slice::from_ref(&log)).is_some(), "nobody knows that witness");
         assert!(open(&spoiled, &[log, witness("w3.example.com")]).is_none());
         let endless: String = (0..100).map(|n| cosign(&format!("w{n}"), 1)).collect();
-        assert!(parts(&format!("{CHECKPOINT}{endless}")).is_none());
+        assert!(parts(&format!("{}{endless}", *CHECKPOINT)).is_none());
     }
 
     #[test]

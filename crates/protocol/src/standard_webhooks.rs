@@ -69,16 +69,19 @@ pub fn signatures(secrets: &[Secret], (id, timestamp): (&str, i64), body: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors;
 
     /// The example of the specification's own libraries.
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
     #[test]
     fn the_published_example_is_signed_as_published() {
-        let secret = Secret::parse(SECRET).unwrap();
-        let signed =
-            signatures(&[secret], ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330), "{\"test\": 2432232314}");
-        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        for case in vectors::cases(include_str!("../vectors/standard-webhooks.json")) {
+            let text = |name| vectors::text(&case, name);
+            let secret = Secret::parse(text("secret")).unwrap();
+            let timestamp = case["timestamp"].as_i64().unwrap();
+            assert_eq!(signatures(&[secret], (text("id"), timestamp), text("body")), case["signature"]);
+        }
     }
 
     #[test]

@@ -66,23 +66,30 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::sha256;
+    use crate::digest::{hex, sha256};
     use crate::merkle::{leaf, verify_inclusion};
     use crate::signed_note::{VerifierKey, open};
+    use crate::vectors;
+    use serde_json::Value;
+    use std::sync::LazyLock;
 
-    const PROOF_FILE: &str = "c2sp.org/tlog-proof@v1\nindex 3\nApjRIpBtz8EIkstTpzmS/FufST6kybrbJ7eRtBJ6f+c=\n+sVCA+fMaWzw38tCySodnbr3CtnmIfS9jZhmLwDjwSU=\ng327FS6bB5AQcX6E6GXaTrwPoZioBtWdMb8VrM7yLQ4=\n\nas.example.com/audit\n7\n3bib5AOAnjJXUNPSY814kpwpQreUKjS3fhIslZSnTIw=\n\n— as.example.com/audit B6srMMIc74Eh+dQh6Lcj0CFEtdm/U36GdgjPEz3kKJYBqOf7Zv/6KXMYVR5yL/FTkdkSQRkyEiyKvL7m5FsbgZGaXQU=\n";
+    fn published() -> Value {
+        vectors::cases(include_str!("../vectors/tlog-proofs.json")).remove(0)
+    }
+
+    static PROOF_FILE: LazyLock<String> = LazyLock::new(|| vectors::text(&published(), "proof").to_owned());
 
     #[test]
     fn a_proof_file_is_read_and_written_and_verifies() {
-        let digest = crate::digest::hex(&sha256(&[PROOF_FILE.as_bytes()]));
-        assert_eq!(digest, "4e7bbe88f7e4842587d1455fa2802350ece666f2ac4ce303ffee09620d15c362");
-        let proof = Proof::parse(PROOF_FILE).unwrap();
-        assert_eq!((proof.index, proof.path.len()), (3, 3));
-        assert_eq!(proof.text(), PROOF_FILE);
-        let key =
-            VerifierKey::parse("as.example.com/audit+07ab2b30+AddamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea");
+        let case = published();
+        assert_eq!(hex(&sha256(&[PROOF_FILE.as_bytes()])), case["sha256"]);
+        let proof = Proof::parse(&PROOF_FILE).unwrap();
+        assert_eq!((proof.index, proof.path.len()), (case["index"].as_u64().unwrap(), 3));
+        assert_eq!(proof.text(), *PROOF_FILE);
+        let key = VerifierKey::parse(vectors::text(&case, "verifier_key"));
         let checkpoint = open(&proof.checkpoint, &[key.unwrap()]).unwrap();
-        let leaf = leaf(b"\x20\x21");
+        assert_eq!(checkpoint.size, case["size"].as_u64().unwrap());
+        let leaf = leaf(&vectors::bytes(&case["entry"]));
         assert!(verify_inclusion(&leaf, proof.index, checkpoint.size, &proof.path, &checkpoint.root));
     }
 

@@ -98,48 +98,33 @@ pub fn entry(document: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors;
     use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn cases() -> Vec<Value> {
+        vectors::cases(include_str!("../vectors/tlog-tile-paths.json"))
+    }
 
     #[test]
     fn tile_paths_are_in_groups_of_three_digits() {
-        let hashes = |level, n, width| Tile { content: Content::Hashes(level), n, width };
-        for (tile, path) in [
-            (hashes(0, 1_234_067, 256), "tile/0/x001/x234/067"),
-            (hashes(0, 0, 256), "tile/0/000"),
-            (hashes(2, 1_000, 1), "tile/2/x001/000.p/1"),
-            (Tile { content: Content::Entries, n: 273, width: 112 }, "tile/entries/273.p/112"),
-        ] {
-            assert_eq!(tile.path(), path);
-            assert_eq!(Tile::parse(path), Some(tile));
+        for case in cases() {
+            let Some(tile) = case["tile"].as_object() else { continue };
+            let content = match tile["level"].as_u64() {
+                Some(level) => Content::Hashes(level.try_into().unwrap()),
+                None => Content::Entries,
+            };
+            let width = tile["width"].as_u64().unwrap().try_into().unwrap();
+            let tile = Tile { content, n: tile["n"].as_u64().unwrap(), width };
+            assert_eq!(tile.path(), case["path"]);
+            assert_eq!(Tile::parse(vectors::text(&case, "path")), Some(tile));
         }
     }
 
     #[test]
     fn other_spellings_of_a_tile_path_are_refused() {
-        for path in [
-            "tile/0/0",
-            "tile/0/0000",
-            "tile/0/x000/000",
-            "tile/0/001/000",
-            "tile/0/x001/x000",
-            "tile/00/000",
-            "tile/+0/000",
-            "tile/64/000",
-            "tile/0/+01",
-            "tile/0/000.p/0",
-            "tile/0/000.p/256",
-            "tile/0/000.p/01",
-            "tile/0/000.p/",
-            "tile/0/000/",
-            "tile/0/",
-            "tile/0",
-            "tile/entries",
-            "tile/data/000",
-            "0/000",
-            "tile/0/x999/x999/x999/x999/x999/x999/999",
-            "tile/0/é00",
-        ] {
-            assert_eq!(Tile::parse(path), None, "{path}");
+        for case in cases().iter().filter(|case| case["tile"].is_null()) {
+            assert_eq!(Tile::parse(vectors::text(case, "path")), None, "{case}");
         }
     }
 

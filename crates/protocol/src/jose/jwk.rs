@@ -248,6 +248,7 @@ fn may_verify(jwk: &Map<String, Value>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors;
 
     fn read(value: Value) -> Result<PublicKey, BadJwk> {
         PublicKey::from_jwk(value.as_object().unwrap())
@@ -258,16 +259,18 @@ mod tests {
                "y":"9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"})
     }
 
-    const RSA_N: &str = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+    /// The modulus of RFC 7638 §3.1.
+    fn rsa_n() -> Value {
+        let cases = vectors::cases(include_str!("../../vectors/jwk-thumbprints.json"));
+        cases.iter().find_map(|case| case["jwk"].get("n").cloned()).unwrap()
+    }
 
     #[test]
     fn thumbprints_match_the_published_vectors() {
-        // RFC 7638 §3.1, RFC 9449 §6.1 and RFC 8037 appendix A.3.
-        let rsa = read(json!({"kty":"RSA","n":RSA_N,"e":"AQAB","alg":"RS256","kid":"2011-04-29"})).unwrap();
-        assert_eq!(rsa.thumbprint(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
-        assert_eq!(read(tk2()).unwrap().thumbprint(), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
-        let tk1 = json!({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
-        assert_eq!(read(tk1).unwrap().thumbprint(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        for case in vectors::cases(include_str!("../../vectors/jwk-thumbprints.json")) {
+            let key = read(case["jwk"].clone()).unwrap();
+            assert_eq!(key.thumbprint(), case["thumbprint"], "{}", case["name"]);
+        }
     }
 
     #[test]
@@ -289,26 +292,8 @@ mod tests {
 
     #[test]
     fn ed25519_points_of_small_order_and_of_odd_encodings_are_refused() {
-        // The points of order 1, 2, 4 and 8, and encodings of them that are not canonical (RFC 8032 §5.1.3, §5.1.7).
-        for hex in [
-            "0000000000000000000000000000000000000000000000000000000000000000",
-            "0000000000000000000000000000000000000000000000000000000000000080",
-            "0100000000000000000000000000000000000000000000000000000000000000",
-            "0100000000000000000000000000000000000000000000000000000000000080",
-            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
-            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
-            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
-            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-            "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
-        ] {
-            let bytes: Vec<u8> =
-                (0..32).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
-            let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": base64url::encode(bytes)});
-            assert_eq!(read(jwk).unwrap_err(), BadJwk::Malformed, "{hex}");
+        for case in vectors::cases(include_str!("../../vectors/ed25519-points-refused.json")) {
+            assert_eq!(read(case["jwk"].clone()).unwrap_err(), BadJwk::Malformed, "{}", case["name"]);
         }
     }
 
@@ -317,7 +302,7 @@ mod tests {
         let mut short = tk2();
         short["x"] = json!(base64url::encode([7; 31]));
         assert_eq!(read(short).unwrap_err(), BadJwk::Malformed);
-        assert!(read(json!({"kty":"RSA","n":RSA_N,"e":"AAEAAQ"})).is_err());
+        assert!(read(json!({"kty":"RSA","n":rsa_n(),"e":"AAEAAQ"})).is_err());
         assert!(read(json!({"kty":"RSA","n":base64url::encode([200; 128]),"e":"AQAB"})).is_err());
         assert!(read(json!({"kty":"RSA","n":base64url::encode([200; 513]),"e":"AQAB"})).is_err());
     }
@@ -332,7 +317,7 @@ mod tests {
 
     #[test]
     fn one_key_verifies_one_algorithm() {
-        let rsa = read(json!({"kty":"RSA","n":RSA_N,"e":"AQAB","alg":"RS256"})).unwrap();
+        let rsa = read(json!({"kty":"RSA","n":rsa_n(),"e":"AQAB","alg":"RS256"})).unwrap();
         assert!(rsa.allows(Alg::RS256) && !rsa.allows(Alg::PS256) && !rsa.allows(Alg::ES256));
         let mut mismatched = tk2();
         mismatched["alg"] = json!("RS256");

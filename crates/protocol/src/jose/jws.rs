@@ -112,13 +112,19 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors;
     use proptest::prelude::*;
     use serde_json::json;
+    use std::sync::LazyLock;
 
     /// RFC 8037 appendix A.4.
     const SIGNED_TEXT: &str = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
     /// A DPoP proof under the key of RFC 8037 appendix A.1.
-    const PROOF: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVkRFNBIiwiandrIjp7Imt0eSI6Ik9LUCIsImNydiI6IkVkMjU1MTkiLCJ4IjoiMTFxWUFZS3hDcmZWU183VHlXUUhPZzdoY3ZQYXBpTWxyd0lhYVBjSFVSbyJ9fQ.eyJqdGkiOiJkcG9wLTAwMDEiLCJodG0iOiJQT1NUIiwiaHR1IjoiaHR0cHM6Ly9hcy5leGFtcGxlLmNvbS9vYXV0aC90b2tlbiIsImlhdCI6MTcwMDAwMDAwMH0.Qu2mNAAZrizyzowPuG4xqzOwo_wHvAMoyAQb8KrgDdbdF8l8SvHdSQwRcCoVzDBSGTLlZcSRmZ1O3zBPEcKKDw";
+    static PROOF: LazyLock<String> = LazyLock::new(|| {
+        let proofs = vectors::cases(include_str!("../../vectors/dpop-proofs.json"));
+        let own = proofs.iter().find(|case| case["jkt"] == tk1().thumbprint()).unwrap();
+        vectors::text(own, "proof").to_owned()
+    });
 
     fn tk1() -> PublicKey {
         let jwk = json!({"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
@@ -127,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_ed25519_signature_verifies_and_a_flipped_bit_does_not() {
-        let jws = Jws::parse(PROOF).unwrap();
+        let jws = Jws::parse(&PROOF).unwrap();
         assert!(jws.verified_by(&tk1(), &[Alg::EdDSA]));
         assert!(!jws.verified_by(&tk1(), &[Alg::ES256]), "an algorithm that is not allowed");
         let flipped = PROOF.replace(".Qu2m", ".Qu3m");
@@ -208,9 +214,9 @@ mod tests {
 
         #[test]
         fn any_changed_character_is_noticed(at in 0..PROOF.len(), to in "[A-Za-z0-9_-]") {
-            let mut changed = PROOF.to_owned();
+            let mut changed = PROOF.clone();
             changed.replace_range(at..=at, &to);
-            let same = changed == PROOF;
+            let same = changed == *PROOF;
             let verified = Jws::parse(&changed).is_some_and(|jws| jws.verified_by(&tk1(), &[Alg::EdDSA]));
             prop_assert_eq!(verified, same);
         }

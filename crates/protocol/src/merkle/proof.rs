@@ -163,10 +163,11 @@ pub fn verify_consistency(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::LEAVES;
     use super::super::{Frontier, leaf, root_of};
     use super::*;
     use crate::digest::hex;
+    use crate::vectors;
+    use serde_json::{Value, json};
 
     fn tree(leaves: &[Hash]) -> Frontier {
         leaves.iter().fold(Frontier::default(), |mut tree, leaf| {
@@ -188,80 +189,44 @@ mod tests {
         spans.iter().map(|span| hash_of(leaves, *span)).collect()
     }
 
-    fn published() -> Vec<Hash> {
-        LEAVES.iter().map(|entry| leaf(entry)).collect()
+    fn leaves(case: &Value) -> Vec<Hash> {
+        case["entries"].as_array().unwrap().iter().map(|entry| leaf(&vectors::bytes(entry))).collect()
     }
 
     #[test]
     fn inclusion_proofs_match_the_known_vectors() {
-        let leaves = published();
-        let first = "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7";
-        let (third, second) = (
-            "0298d122906dcfc10892cb53a73992fc5b9f493ea4c9badb27b791b4127a7fe7",
-            "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
-        );
-        let (pair, four) = (
-            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
-            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-        );
-        let three = "837dbb152e9b079010717e84e865da4ebc0fa198a806d59d31bf15accef22d0e";
-        let cases: [(u64, u64, &[&str]); 5] = [
-            (0, 7, &[first, second, three]),
-            (3, 7, &[third, pair, three]),
-            (
-                4,
-                7,
-                &[
-                    "4271a26be0d8a84f0bd54c8c302e7cb3a3b5d1fa6780a40bcce2873477dab658",
-                    "b08693ec2e721597130641e8211e7eedccb4c26413963eee6c1e2ed16ffb1a5f",
-                    four,
-                ],
-            ),
-            (6, 7, &["0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a", four]),
-            (0, 8, &[first, second, "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4"]),
-        ];
-        for (index, size, path) in cases {
+        for case in vectors::cases(include_str!("../../vectors/merkle-inclusion-proofs.json")) {
+            let leaves = leaves(&case);
+            let (index, size) = (case["index"].as_u64().unwrap(), leaves.len() as u64);
             let proof = hashes(&leaves, &inclusion_spans(index, size).unwrap());
             assert_eq!(
-                proof.iter().map(|hash| hex(hash)).collect::<Vec<_>>(),
-                path,
-                "leaf {index} in size {size}"
+                json!(proof.iter().map(|hash| hex(hash)).collect::<Vec<_>>()),
+                case["path"],
+                "{index} in {size}"
             );
-            let root = tree(&leaves[..size as usize]).root();
+            let root = tree(&leaves).root();
+            assert_eq!(hex(&root), case["root"]);
             assert!(verify_inclusion(&leaves[index as usize], index, size, &proof, &root));
         }
     }
 
     #[test]
     fn consistency_proofs_match_the_known_vectors() {
-        let leaves = published();
-        let three = "837dbb152e9b079010717e84e865da4ebc0fa198a806d59d31bf15accef22d0e";
-        let cases: [(u64, &[&str]); 3] = [
-            (
-                3,
-                &[
-                    "0298d122906dcfc10892cb53a73992fc5b9f493ea4c9badb27b791b4127a7fe7",
-                    "07506a85fd9dd2f120eb694f86011e5bb4662e5c415a62917033d4a9624487e7",
-                    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
-                    three,
-                ],
-            ),
-            (4, &[three]),
-            (
-                6,
-                &[
-                    "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
-                    "b08693ec2e721597130641e8211e7eedccb4c26413963eee6c1e2ed16ffb1a5f",
-                    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
-                ],
-            ),
-        ];
-        let root = tree(&leaves[..7]).root();
-        for (first, path) in cases {
-            let proof = hashes(&leaves, &consistency_spans(first, 7).unwrap());
-            assert_eq!(proof.iter().map(|hash| hex(hash)).collect::<Vec<_>>(), path, "from {first}");
-            let old = tree(&leaves[..first as usize]).root();
-            assert!(verify_consistency(first, 7, &proof, &old, &root));
+        for case in vectors::cases(include_str!("../../vectors/merkle-consistency-proofs.json")) {
+            let leaves = leaves(&case);
+            let (first, size) = (case["first"].as_u64().unwrap(), leaves.len() as u64);
+            let proof = hashes(&leaves, &consistency_spans(first, size).unwrap());
+            assert_eq!(
+                json!(proof.iter().map(|hash| hex(hash)).collect::<Vec<_>>()),
+                case["path"],
+                "from {first}"
+            );
+            let (old, root) = (tree(&leaves[..first as usize]).root(), tree(&leaves).root());
+            assert_eq!(
+                (json!(hex(&old)), json!(hex(&root))),
+                (case["first_root"].clone(), case["root"].clone())
+            );
+            assert!(verify_consistency(first, size, &proof, &old, &root));
         }
     }
 
