@@ -13,10 +13,10 @@ use crate::domain::{key, server_info};
 use crate::platform::config::Config;
 use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::local_postgres::{Cluster, PostgresUser};
 use crate::platform::private_file;
 use crate::platform::seal::SealingKey;
 use crate::services::audit;
+use actchain_embedded_postgres::{Cluster, PostgresUser};
 
 /// The role that migrations expect; it belongs to the cluster, so a dump of the database does not contain it.
 const ROLE: &str = "CREATE ROLE actchain_server NOLOGIN";

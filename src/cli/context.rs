@@ -17,7 +17,6 @@ use crate::platform::clock::Clock;
 use crate::platform::config::Config;
 use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::local_postgres::{Cluster, PostgresUser, Settings};
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::platform::seal::SealingKey;
 use crate::platform::secret::MasterKey;
@@ -25,6 +24,7 @@ use crate::platform::{postgres_errors, private_file};
 use crate::services::caller::Caller;
 use crate::services::keys;
 use crate::services::request_context::RequestContext;
+use actchain_embedded_postgres::{Cluster, PostgresUser, Settings};
 
 /// The name of the database in the embedded cluster.
 pub(super) const DATABASE: &str = "actchain";
@@ -185,7 +185,7 @@ impl CommandContext {
     /// Releases the embedded cluster, which stops if no other process uses it.
     pub(super) async fn close(self) -> Result<(), Fault> {
         match self.cluster {
-            Some(cluster) => cluster.close().await,
+            Some(cluster) => Ok(cluster.close().await?),
             None => Ok(()),
         }
     }

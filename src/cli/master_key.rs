@@ -8,9 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::platform::config::Config;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::local_postgres::{self, Cluster};
 use crate::platform::private_file::shown;
 use crate::platform::secret::MasterKey;
+use actchain_embedded_postgres::Cluster;
 
 /// Names the place of the master key in messages.
 pub(super) fn key_file(config: &Config) -> String {
@@ -54,7 +54,7 @@ pub(super) fn settle_own_key(config: &Config) -> Result<(), Fault> {
             shown(&path)
         ))),
         (false, false) => {
-            local_postgres::data_folder(&config.data_dir)?;
+            actchain_embedded_postgres::data_folder(&config.data_dir)?;
             write_key(&path)
         }
     }

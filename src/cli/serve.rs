@@ -11,10 +11,10 @@ use crate::http::HttpServer;
 use crate::jobs;
 use crate::platform::config::Config;
 use crate::platform::fault::{Context, Fault};
-use crate::platform::local_postgres::PostgresUser;
 use crate::platform::{process, telemetry};
 use crate::services::register_server::register_server;
 use crate::services::{audit, keys};
+use actchain_embedded_postgres::PostgresUser;
 
 /// How often the embedded cluster is checked.
 const WATCH: Duration = Duration::from_millis(500);

@@ -51,6 +51,12 @@ impl From<Failure> for Fault {
     }
 }
 
+impl From<actchain_embedded_postgres::Error> for Fault {
+    fn from(error: actchain_embedded_postgres::Error) -> Self {
+        Self::caused(error.to_string(), error)
+    }
+}
+
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         match super::postgres_errors::hint(&error) {

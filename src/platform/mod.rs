@@ -3,7 +3,6 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod fault;
-pub mod local_postgres;
 pub mod outbound;
 pub mod password;
 pub mod postgres_errors;

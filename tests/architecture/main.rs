@@ -34,27 +34,33 @@ mod visitor;
 mod writes;
 
 /// The crates by name, with their first file. The others follow from `mod`.
-const ROOTS: [(&str, &str); 3] =
-    [(PROTOCOL, "crates/protocol/src/lib.rs"), ("actchain", "src/lib.rs"), ("main", "src/main.rs")];
+const ROOTS: [(&str, &str); 4] = [
+    (POSTGRES, "crates/embedded-postgres/src/lib.rs"),
+    (PROTOCOL, "crates/protocol/src/lib.rs"),
+    ("actchain", "src/lib.rs"),
+    ("main", "src/main.rs"),
+];
 
 /// From the bottom up: what a floor may refer to besides itself. Modules of `actchain` without the name of the crate. Entry
 /// points do not refer to each other, except the command line, which starts the other two.
-const FLOORS: [(&str, &[&str]); 9] = [
+const FLOORS: [(&str, &[&str]); 10] = [
+    (POSTGRES, &[]),
     (PROTOCOL, &[]),
-    ("platform", &[PROTOCOL]),
+    ("platform", &[POSTGRES, PROTOCOL]),
     ("domain", &["platform", PROTOCOL]),
     ("app", &["platform", PROTOCOL, "domain"]),
     ("services", &["platform", PROTOCOL, "domain", "app"]),
     ("http", &["platform", PROTOCOL, "domain", "app", "services"]),
     ("jobs", &["platform", PROTOCOL, "domain", "app", "services"]),
-    ("cli", &["platform", PROTOCOL, "domain", "app", "services", "http", "jobs"]),
+    ("cli", &[POSTGRES, "platform", PROTOCOL, "domain", "app", "services", "http", "jobs"]),
     ("main", &["cli"]),
 ];
 
 const PROTOCOL: &str = "actchain_protocol";
+const POSTGRES: &str = "actchain_embedded_postgres";
 
 /// The floors of stores, and the floor of services, which alone may call what writes.
-const STORES: [&str; 2] = ["domain", "platform"];
+const STORES: [&str; 3] = ["domain", "platform", POSTGRES];
 const SERVICES: &str = "services";
 
 /// Functions that write without an `AuditedTransaction`: what they write by (`SQL` is a statement of their own), and why.
@@ -84,7 +90,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("domain::status::store::next_block", "SQL", "a sequence; unused numbers mean nothing"),
     ("jobs::sweep::run_once", "forget", "deletes what has expired"),
     ("platform::db::MIGRATIONS", "SQL", "tables, before there is a log"),
-    ("platform::local_postgres::postmaster::Postmaster::make_database", "SQL", "a database, before there is a log"),
+    ("actchain_embedded_postgres::postmaster::Postmaster::make_database", "SQL", "a database, before there is a log"),
     ("cli::backup::ROLE", "SQL", "a role, before there is a log"),
 ];
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use actchain::platform::local_postgres::{Cluster, Durability};
+use actchain_embedded_postgres::{Cluster, Durability};
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 

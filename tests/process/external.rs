@@ -2,8 +2,8 @@
 
 use std::process::{Output, Stdio};
 
-use actchain::platform::local_postgres::{Cluster, Durability};
 use actchain::platform::secret::MasterKey;
+use actchain_embedded_postgres::{Cluster, Durability};
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 

@@ -2,8 +2,8 @@
 
 use std::process::Output;
 
-use actchain::platform::local_postgres::{Cluster, Durability, PostgresUser, Settings};
 use actchain::platform::secret::MasterKey;
+use actchain_embedded_postgres::{Cluster, Durability, PostgresUser, Settings};
 use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 

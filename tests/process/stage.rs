@@ -277,7 +277,7 @@ pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
 
 /// A connection to the cluster of a data directory, while a server uses it.
 pub async fn sql(stage: &Stage) -> PgConnection {
-    use actchain::platform::local_postgres::{Cluster, PostgresUser, Settings};
+    use actchain_embedded_postgres::{Cluster, PostgresUser, Settings};
     let settings = Settings { data_dir: stage.data_dir(), bin_dir: None, path: std::env::var_os("PATH") };
     let cluster = Cluster::open(settings, PostgresUser::Command).await.unwrap();
     let connection = PgConnection::connect_with(&cluster.connect_options("actchain")).await.unwrap();

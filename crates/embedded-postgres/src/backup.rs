@@ -6,18 +6,18 @@ use std::process::Stdio;
 use super::data_dir::POINTER;
 use super::postmaster::last_lines;
 use super::{Cluster, lock};
-use crate::platform::fault::{Context, Fault};
+use crate::error::{Context, Error};
 
 impl Cluster {
     /// Writes a consistent copy of the database into a file while other processes use it.
-    pub async fn dump(&self, database: &str, file: File) -> Result<(), Fault> {
+    pub async fn dump(&self, database: &str, file: File) -> Result<(), Error> {
         let mut command = self.postmaster.client("pg_dump");
         command.args(["--format=custom", "--no-password", "--dbname"]).arg(database).stdout(file);
         finish(command, "pg_dump").await
     }
 
     /// Loads such a file into an empty database, completely or not at all.
-    pub async fn load(&self, database: &str, file: File) -> Result<(), Fault> {
+    pub async fn load(&self, database: &str, file: File) -> Result<(), Error> {
         let mut command = self.postmaster.client("pg_restore");
         command.args(["--exit-on-error", "--single-transaction", "--no-owner", "--no-password", "--dbname"]);
         command.arg(database).stdin(file).stdout(Stdio::null());
@@ -26,7 +26,7 @@ impl Cluster {
 
     /// Stops the cluster, and removes it with all its files except the master key. Only for a cluster that was just
     /// made and could not be filled.
-    pub async fn destroy(mut self) -> Result<(), Fault> {
+    pub async fn destroy(mut self) -> Result<(), Error> {
         let place = &self.postmaster.place;
         let deciding = lock::start(&place.data_dir).await?;
         self.postmaster.stop(&deciding).await?;
@@ -45,7 +45,7 @@ impl Cluster {
     }
 }
 
-async fn finish(mut command: std::process::Command, program: &str) -> Result<(), Fault> {
+async fn finish(mut command: std::process::Command, program: &str) -> Result<(), Error> {
     command.stderr(Stdio::piped());
     let child = tokio::process::Command::from(command).kill_on_drop(true).spawn();
     let child =
@@ -55,5 +55,5 @@ async fn finish(mut command: std::process::Command, program: &str) -> Result<(),
         return Ok(());
     }
     let lines = last_lines(&String::from_utf8_lossy(&output.stderr));
-    Err(Fault::new(format!("{program} failed: {lines}")))
+    Err(Error::new(format!("{program} failed: {lines}")))
 }

@@ -13,27 +13,27 @@ use aws_lc_rs::digest;
 use nix::unistd::{User, getegid, geteuid};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use crate::platform::fault::{Context, Fault};
+use crate::error::{Context, Error};
 
 /// Name of the cluster's superuser and of the database made with the cluster.
-pub(super) const NAME: &str = "actchain";
+pub(crate) const NAME: &str = "actchain";
 /// Part of the socket's file name only: the cluster does not listen on the network.
-pub(super) const PORT: u16 = 5432;
+pub(crate) const PORT: u16 = 5432;
 
-pub(super) const POINTER: &str = "postgres-is-at";
+pub(crate) const POINTER: &str = "postgres-is-at";
 const ELSEWHERE: &str = "/var/lib/actchain";
 /// Longest path, in bytes, that fits into a Unix socket address.
 const SOCKET_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// The account PostgreSQL runs as. PostgreSQL refuses to run as root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Account {
+pub(crate) struct Account {
     uid: u32,
     gid: u32,
 }
 
 impl Account {
-    fn unprivileged() -> Result<Self, Fault> {
+    fn unprivileged() -> Result<Self, Error> {
         if !geteuid().is_root() {
             return Ok(Self { uid: geteuid().as_raw(), gid: getegid().as_raw() });
         }
@@ -42,7 +42,7 @@ impl Account {
                 return Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
             }
         }
-        Err(Fault::new(
+        Err(Error::new(
             "PostgreSQL does not run as root and this machine has neither a `postgres` nor a `nobody` account: \
              run actchain as another user, or set ACTCHAIN_DATABASE_URL to a database that already exists",
         ))
@@ -50,19 +50,19 @@ impl Account {
 
     /// The account that owns a cluster's folder; `None` if root owns the folder or the folder does not exist. A
     /// process of root may use any account's cluster.
-    fn owning(folder: &Path) -> Result<Option<Self>, Fault> {
+    fn owning(folder: &Path) -> Result<Option<Self>, Error> {
         let found = match fs::symlink_metadata(folder) {
             Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Fault::caused(format!("looking at {}", folder.display()), error)),
+            Err(error) => return Err(Error::caused(format!("looking at {}", folder.display()), error)),
         };
         let me = geteuid();
         if !found.is_dir() {
-            return Err(Fault::new(format!("{} is not a folder", folder.display())));
+            return Err(Error::new(format!("{} is not a folder", folder.display())));
         }
         if !me.is_root() && found.uid() != me.as_raw() {
             let uid = found.uid();
-            return Err(Fault::new(format!(
+            return Err(Error::new(format!(
                 "the database in {} belongs to the user with id {uid}: run actchain as that user or as root",
                 folder.display()
             )));
@@ -72,7 +72,7 @@ impl Account {
     }
 
     /// A command that runs as this account, without variables of this process that would change what the program does.
-    pub(super) fn command(&self, program: &Path, folder: &Path) -> Command {
+    pub(crate) fn command(&self, program: &Path, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
         command.current_dir(folder).stdin(Stdio::null());
@@ -91,16 +91,16 @@ impl Account {
 
 /// The folders and the account of one cluster.
 #[derive(Debug)]
-pub(super) struct DataDir {
-    pub(super) data_dir: PathBuf,
-    pub(super) home: PathBuf,
-    pub(super) sockets: PathBuf,
-    pub(super) account: Account,
+pub(crate) struct DataDir {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) home: PathBuf,
+    pub(crate) sockets: PathBuf,
+    pub(crate) account: Account,
 }
 
 impl DataDir {
     /// Finds the folders of the cluster of a canonical data directory, or makes them.
-    pub(super) fn settle(data_dir: &Path) -> Result<Self, Fault> {
+    pub(crate) fn settle(data_dir: &Path) -> Result<Self, Error> {
         let (home, account) = match recorded(data_dir)? {
             Some(found) => found,
             None => make_home(data_dir)?,
@@ -109,41 +109,41 @@ impl DataDir {
         Ok(Self { data_dir: data_dir.to_owned(), home, sockets, account })
     }
 
-    pub(super) fn cluster(&self) -> PathBuf {
+    pub(crate) fn cluster(&self) -> PathBuf {
         self.home.join("cluster")
     }
 
-    pub(super) fn unfinished_cluster(&self) -> PathBuf {
+    pub(crate) fn unfinished_cluster(&self) -> PathBuf {
         self.home.join("cluster.new")
     }
 
-    pub(super) fn logs(&self) -> PathBuf {
+    pub(crate) fn logs(&self) -> PathBuf {
         self.home.join("log")
     }
 
     /// In the data directory itself: this process opens the file, and would follow links set by the cluster's account.
-    pub(super) fn start_log(&self) -> PathBuf {
+    pub(crate) fn start_log(&self) -> PathBuf {
         self.data_dir.join("postgres-start.log")
     }
 
-    pub(super) fn pid_file(&self) -> PathBuf {
+    pub(crate) fn pid_file(&self) -> PathBuf {
         self.cluster().join("postmaster.pid")
     }
 
-    pub(super) fn socket_pid_file(&self) -> PathBuf {
+    pub(crate) fn socket_pid_file(&self) -> PathBuf {
         self.sockets.join(format!(".s.PGSQL.{PORT}.lock"))
     }
 
     /// Tells the processes of this cluster from those of other clusters in a process list.
-    pub(super) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         format!("actchain-{}", fingerprint(&self.home))
     }
 
-    pub(super) fn made_by(&self) -> Option<u32> {
+    pub(crate) fn made_by(&self) -> Option<u32> {
         fs::read_to_string(self.cluster().join("PG_VERSION")).ok()?.trim().parse().ok()
     }
 
-    pub(super) fn connect_options(&self, database: &str) -> PgConnectOptions {
+    pub(crate) fn connect_options(&self, database: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .host("localhost")
             .port(PORT)
@@ -154,7 +154,7 @@ impl DataDir {
     }
 
     /// Removes the folder of the socket when the cluster stops, if that folder is outside the data directory.
-    pub(super) fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         if self.sockets != self.home {
             // The folder may be in use or already removed: both are fine.
             fs::remove_dir(&self.sockets).ok();
@@ -163,30 +163,30 @@ impl DataDir {
 }
 
 /// Whether a data directory has a cluster, complete or not.
-pub(super) fn is_made(data_dir: &Path) -> Result<bool, Fault> {
+pub(crate) fn is_made(data_dir: &Path) -> Result<bool, Error> {
     let there = |name: &str| {
         let path = data_dir.join(name);
         match fs::symlink_metadata(&path) {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
-            Err(error) => Err(Fault::caused(format!("looking at {}", path.display()), error)),
+            Err(error) => Err(Error::caused(format!("looking at {}", path.display()), error)),
         }
     };
     Ok(there(POINTER)? || there("postgres")?)
 }
 
-fn recorded(data_dir: &Path) -> Result<Option<(PathBuf, Account)>, Fault> {
+fn recorded(data_dir: &Path) -> Result<Option<(PathBuf, Account)>, Error> {
     let inside = data_dir.join("postgres");
     match fs::read(data_dir.join(POINTER)) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             Ok(Account::owning(&inside)?.map(|account| (inside, account)))
         }
-        Err(error) => Err(Fault::caused(format!("reading {POINTER} in {}", data_dir.display()), error)),
+        Err(error) => Err(Error::caused(format!("reading {POINTER} in {}", data_dir.display()), error)),
         Ok(bytes) => {
             let home = PathBuf::from(std::ffi::OsStr::from_bytes(&bytes));
             let account = Account::owning(&home)?;
             let account = account.ok_or_else(|| {
-                Fault::new(format!(
+                Error::new(format!(
                     "the database of {} is recorded to be at {}, where there is none: \
                      bring that folder back, or remove {POINTER} from the data directory to begin anew",
                     data_dir.display(),
@@ -198,7 +198,7 @@ fn recorded(data_dir: &Path) -> Result<Option<(PathBuf, Account)>, Fault> {
     }
 }
 
-fn make_home(data_dir: &Path) -> Result<(PathBuf, Account), Fault> {
+fn make_home(data_dir: &Path) -> Result<(PathBuf, Account), Error> {
     let account = Account::unprivileged()?;
     if account.can_enter(data_dir) {
         let home = data_dir.join("postgres");
@@ -223,25 +223,25 @@ fn record(data_dir: &Path, home: &Path) -> io::Result<()> {
     fs::rename(&draft, data_dir.join(POINTER))
 }
 
-fn make_home_elsewhere(data_dir: &Path, account: &Account) -> Result<PathBuf, Fault> {
+fn make_home_elsewhere(data_dir: &Path, account: &Account) -> Result<PathBuf, Error> {
     let parent = Path::new(ELSEWHERE);
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o711).create(parent).context("making /var/lib/actchain")?;
     let found = fs::symlink_metadata(parent).context("looking at /var/lib/actchain")?;
     if !found.is_dir() || found.uid() != 0 || found.mode() & 0o022 != 0 {
-        return Err(Fault::new(format!("{ELSEWHERE} must be a folder that only root can write to")));
+        return Err(Error::new(format!("{ELSEWHERE} must be a folder that only root can write to")));
     }
     // The data directory was removed and made again, so an existing cluster under this fingerprint is not its own.
     let homes = names(parent, &fingerprint(data_dir));
     let home = homes.into_iter().find(|home| !home.join("cluster").exists());
-    let home = home.ok_or_else(|| Fault::new(format!("{ELSEWHERE} is full of abandoned databases")))?;
+    let home = home.ok_or_else(|| Error::new(format!("{ELSEWHERE} is full of abandoned databases")))?;
     private_folder(&home, account)?;
     Ok(home)
 }
 
 /// `trust`, which accepts every local user, is safe only because other users cannot reach the socket through this
 /// folder.
-fn socket_folder(home: &Path, account: &Account) -> Result<PathBuf, Fault> {
+fn socket_folder(home: &Path, account: &Account) -> Result<PathBuf, Error> {
     let name = format!("/.s.PGSQL.{PORT}");
     if home.as_os_str().len() + name.len() <= SOCKET_LIMIT {
         return Ok(home.to_owned());
@@ -249,19 +249,19 @@ fn socket_folder(home: &Path, account: &Account) -> Result<PathBuf, Fault> {
     // Any user can make folders in /tmp; folders of other accounts are skipped.
     let folders = names(Path::new("/tmp"), &format!("actchain-{}", fingerprint(home)));
     let folder = folders.into_iter().find(|folder| private_folder(folder, account).is_ok());
-    folder.ok_or_else(|| Fault::new("found no place in /tmp for the database's socket"))
+    folder.ok_or_else(|| Error::new("found no place in /tmp for the database's socket"))
 }
 
-fn private_folder(folder: &Path, account: &Account) -> Result<(), Fault> {
+fn private_folder(folder: &Path, account: &Account) -> Result<(), Error> {
     let what = format!("making {}", folder.display());
     match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Fault::caused(what, error)),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::caused(what, error)),
         _ => {}
     }
     let found = fs::symlink_metadata(folder).context(&what)?;
     let ours = found.uid() == account.uid || found.uid() == geteuid().as_raw();
     if !found.is_dir() || !ours || found.mode() & 0o077 != 0 {
-        return Err(Fault::new(format!("{} is not a private folder of ours", folder.display())));
+        return Err(Error::new(format!("{} is not a private folder of ours", folder.display())));
     }
     if found.uid() != account.uid {
         lchown(folder, Some(account.uid), Some(account.gid)).context(&what)?;

@@ -20,7 +20,7 @@ use super::Durability;
 use super::data_dir::{DataDir, NAME, PORT};
 use super::discover::Programs;
 use super::lock::StartLock;
-use crate::platform::fault::{Context, Fault};
+use crate::error::{Context, Error};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const INIT_LIMIT: Duration = Duration::from_secs(120);
@@ -50,8 +50,8 @@ const SETTINGS: [&str; 14] = [
 ];
 
 #[derive(Debug)]
-pub(super) struct Postmaster {
-    pub(super) place: DataDir,
+pub(crate) struct Postmaster {
+    pub(crate) place: DataDir,
     programs: Programs,
     durability: Durability,
     /// Process id of the last postmaster that this process started, until it is reaped; 0 for none.
@@ -59,17 +59,17 @@ pub(super) struct Postmaster {
 }
 
 impl Postmaster {
-    pub(super) fn new(place: DataDir, programs: Programs, durability: Durability) -> Self {
+    pub(crate) fn new(place: DataDir, programs: Programs, durability: Durability) -> Self {
         Self { place, programs, durability, child: AtomicI32::new(0) }
     }
 
     /// The process id, if the postmaster runs. Reads only two or three small files.
-    pub(super) fn pid(&self) -> Option<Pid> {
+    pub(crate) fn pid(&self) -> Option<Pid> {
         pid_in(&self.place.pid_file()).filter(|pid| self.is_working(*pid))
     }
 
     /// A command for one of PostgreSQL's client programs, with the options that connect it to this cluster.
-    pub(super) fn client(&self, program: &str) -> std::process::Command {
+    pub(crate) fn client(&self, program: &str) -> std::process::Command {
         let mut command = self.place.account.command(&self.programs.folder.join(program), &self.place.home);
         command.arg("--host").arg(&self.place.sockets).args([
             "--port",
@@ -81,7 +81,7 @@ impl Postmaster {
     }
 
     /// Makes the cluster accept connections, whatever state it is in.
-    pub(super) async fn run(&self, deciding: &StartLock) -> Result<(), Fault> {
+    pub(crate) async fn run(&self, deciding: &StartLock) -> Result<(), Error> {
         if self.place.made_by().is_none() {
             self.make(deciding).await?;
         }
@@ -104,7 +104,7 @@ impl Postmaster {
     }
 
     /// Also ends the sessions of other processes; committed data is kept.
-    pub(super) async fn stop(&self, _deciding: &StartLock) -> Result<(), Fault> {
+    pub(crate) async fn stop(&self, _deciding: &StartLock) -> Result<(), Error> {
         let Some(pid) = self.pid() else { return Ok(()) };
         for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL] {
             // An error means that the process has just ended, which is fine.
@@ -123,18 +123,18 @@ impl Postmaster {
     }
 
     /// Starts a stop without waiting for its end.
-    pub(super) fn stop_soon(&self, _deciding: &StartLock) {
+    pub(crate) fn stop_soon(&self, _deciding: &StartLock) {
         if let Some(pid) = self.pid() {
             kill(pid, Signal::SIGINT).ok();
         }
     }
 
     /// Makes the cluster under a temporary name and then renames the folder, so an incomplete cluster is never used.
-    async fn make(&self, deciding: &StartLock) -> Result<(), Fault> {
+    async fn make(&self, deciding: &StartLock) -> Result<(), Error> {
         let unfinished = self.place.unfinished_cluster();
         match fs::remove_dir_all(&unfinished) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(Fault::caused(format!("removing {}", unfinished.display()), error));
+                return Err(Error::caused(format!("removing {}", unfinished.display()), error));
             }
             _ => {}
         }
@@ -154,7 +154,7 @@ impl Postmaster {
         let output = output.context(&format!("running {}", self.programs.initdb().display()))?;
         if !output.status.success() {
             let lines = last_lines(&String::from_utf8_lossy(&output.stderr));
-            return Err(Fault::new(format!("initdb could not make the database: {lines}")));
+            return Err(Error::new(format!("initdb could not make the database: {lines}")));
         }
         fs::rename(&unfinished, self.place.cluster()).context("moving the new database to its place")?;
         fs::File::open(&self.place.home)
@@ -162,7 +162,7 @@ impl Postmaster {
             .context("syncing the database's folder")
     }
 
-    fn spawn(&self) -> Result<(), Fault> {
+    fn spawn(&self) -> Result<(), Error> {
         for file in [self.place.pid_file(), self.place.socket_pid_file()] {
             self.remove_if_stale(&file)?;
         }
@@ -202,7 +202,7 @@ impl Postmaster {
 
     /// PostgreSQL takes any running process with the recorded id for its postmaster. After a restart of a container or
     /// machine, that id often belongs to another process. Callers make sure that no process works on the cluster.
-    fn remove_if_stale(&self, file: &Path) -> Result<(), Fault> {
+    fn remove_if_stale(&self, file: &Path) -> Result<(), Error> {
         let stale = file.exists() && pid_in(file).is_none_or(|pid| self.works_here(pid) == Some(false));
         if stale {
             fs::remove_file(file).context(&format!("removing the stale {}", file.display()))?;
@@ -290,15 +290,17 @@ impl Postmaster {
         }
     }
 
-    async fn make_database(&self) -> Result<(), Fault> {
-        let mut connection = PgConnection::connect_with(&self.place.connect_options("postgres")).await?;
-        sqlx::raw_sql("CREATE DATABASE actchain").execute(&mut connection).await?;
-        connection.close().await?;
-        Ok(())
+    async fn make_database(&self) -> Result<(), Error> {
+        let making = async {
+            let mut connection = PgConnection::connect_with(&self.place.connect_options("postgres")).await?;
+            sqlx::raw_sql("CREATE DATABASE actchain").execute(&mut connection).await?;
+            connection.close().await
+        };
+        making.await.context("making the database actchain")
     }
 
-    fn failed(&self, what: &str) -> Fault {
-        Fault::new(format!("{what} in {}; its log ends with: {}", self.place.home.display(), self.log_end()))
+    fn failed(&self, what: &str) -> Error {
+        Error::new(format!("{what} in {}; its log ends with: {}", self.place.home.display(), self.log_end()))
     }
 
     /// The end of the newest log file. PostgreSQL logs to the start log until its collector runs, and to the
@@ -338,7 +340,7 @@ fn quoted(folder: &Path) -> Vec<u8> {
     text
 }
 
-pub(super) fn last_lines(text: &str) -> String {
+pub(crate) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join(" | ")
 }

@@ -1,9 +1,13 @@
-//! The server's own PostgreSQL, in its data directory, with a private socket only. The first process that opens the
-//! cluster starts it, the last one that leaves stops it. After any crash the cluster is restarted automatically.
+//! A private PostgreSQL cluster in the data directory of a program, reached through a private Unix socket only. The first
+//! process that opens the cluster starts it, the last one that leaves stops it. After any crash the cluster is restarted
+//! automatically.
+//!
+//! The programs of PostgreSQL are found on the machine; nothing is downloaded. See the README for the guarantees.
 
 mod backup;
 mod data_dir;
 mod discover;
+mod error;
 mod lock;
 mod postmaster;
 mod reaper;
@@ -16,12 +20,14 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 use sqlx::postgres::PgConnectOptions;
 
+pub use self::error::Error;
+
 use self::data_dir::DataDir;
 use self::discover::Search;
+use self::error::Context;
 use self::lock::Held;
 use self::postmaster::Postmaster;
 use self::reaper::Reaper;
-use super::fault::{Context, Fault};
 
 /// Location of the cluster, and where to find PostgreSQL's programs.
 #[derive(Debug, Clone)]
@@ -30,6 +36,7 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The folder with `postgres` and `initdb`. If set, no other folder is searched.
     pub bin_dir: Option<PathBuf>,
+    /// The value of `PATH`, searched for PostgreSQL's programs before the usual folders.
     pub path: Option<OsString>,
 }
 
@@ -45,6 +52,7 @@ pub enum PostgresUser {
 /// Whether committed data must survive a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
+    /// As PostgreSQL does it by default.
     On,
     /// Faster; allowed only for throwaway clusters.
     Off,
@@ -62,7 +70,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Opens the cluster of a data directory; makes and starts it if necessary.
-    pub async fn open(settings: Settings, role: PostgresUser) -> Result<Self, Fault> {
+    pub async fn open(settings: Settings, role: PostgresUser) -> Result<Self, Error> {
         let data_dir = data_folder(&settings.data_dir)?;
         let server = match role {
             PostgresUser::Server => Some(lock::server(&data_dir)?),
@@ -75,7 +83,7 @@ impl Cluster {
     }
 
     /// Whether a data directory has a cluster, complete or not.
-    pub fn is_made(data_dir: &Path) -> Result<bool, Fault> {
+    pub fn is_made(data_dir: &Path) -> Result<bool, Error> {
         data_dir::is_made(data_dir)
     }
 
@@ -85,7 +93,7 @@ impl Cluster {
         bin_dir: Option<PathBuf>,
         path: Option<OsString>,
         durability: Durability,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Error> {
         let (watchdog, data_dir) = Reaper::with_folder(data_folder_mode())?;
         let search = Search { bin_dir: bin_dir.as_deref(), path: path.as_deref() };
         let mut cluster = Self::join(&data_dir, search, durability).await?;
@@ -93,7 +101,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    async fn join(data_dir: &Path, search: Search<'_>, durability: Durability) -> Result<Self, Fault> {
+    async fn join(data_dir: &Path, search: Search<'_>, durability: Durability) -> Result<Self, Error> {
         let deciding = lock::start(data_dir).await?;
         let place = DataDir::settle(data_dir)?;
         let programs = search.run(&place.account, place.made_by())?;
@@ -116,7 +124,7 @@ impl Cluster {
     }
 
     /// Restarts the cluster if it was killed. Reads only small files while the cluster runs.
-    pub async fn ensure_running(&self) -> Result<(), Fault> {
+    pub async fn ensure_running(&self) -> Result<(), Error> {
         if self.postmaster.pid().is_some() {
             return Ok(());
         }
@@ -130,7 +138,7 @@ impl Cluster {
     }
 
     /// Leaves the cluster, and stops it unless other processes use it.
-    pub async fn close(mut self) -> Result<(), Fault> {
+    pub async fn close(mut self) -> Result<(), Error> {
         if let Some(watchdog) = self.watchdog.take() {
             self.users = None;
             return watchdog.finish().await;
@@ -145,7 +153,7 @@ impl Cluster {
 
     /// Leaves the cluster without waiting for its end. A process that opens the cluster meanwhile waits until it has
     /// stopped and starts it again.
-    fn leave_now(&mut self) -> Result<(), Fault> {
+    fn leave_now(&mut self) -> Result<(), Error> {
         let Some(users) = self.users.take().filter(|_| self.watchdog.is_none()) else { return Ok(()) };
         let Some(deciding) = lock::start_now(&self.postmaster.place.data_dir)? else { return Ok(()) };
         if lock::leave(users, &deciding)? {
@@ -157,8 +165,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Err(fault) = self.leave_now() {
-            tracing::warn!(%fault, "the database was left running");
+        if let Err(error) = self.leave_now() {
+            tracing::warn!(fault = error.chain(), "the database was left running");
         }
     }
 }
@@ -170,7 +178,7 @@ fn data_folder_mode() -> u32 {
 }
 
 /// Makes a data directory if it is missing. Returns its canonical path.
-pub fn data_folder(wanted: &Path) -> Result<PathBuf, Fault> {
+pub fn data_folder(wanted: &Path) -> Result<PathBuf, Error> {
     let what = format!("making the data directory {}", wanted.display());
     DirBuilder::new().recursive(true).mode(data_folder_mode()).create(wanted).context(&what)?;
     wanted.canonicalize().context(&what)

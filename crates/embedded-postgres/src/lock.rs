@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use tokio::time::Instant;
 
-use crate::platform::fault::{Context, Fault};
+use crate::error::{Context, Error};
 
 /// Longer than another process needs to make and start a cluster.
 const START_LOCK_LIMIT: Duration = Duration::from_secs(180);
@@ -19,11 +19,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The start lock: no other process can start or stop the cluster while this value exists.
 #[derive(Debug)]
-pub(super) struct StartLock(File);
+pub(crate) struct StartLock(File);
 
 impl StartLock {
     /// A child that gets this as its standard input keeps the lock until it ends, even if this process is killed.
-    pub(super) fn lend(&self) -> Result<Stdio, Fault> {
+    pub(crate) fn lend(&self) -> Result<Stdio, Error> {
         self.0.try_clone().map(Stdio::from).context("sharing start.lock")
     }
 }
@@ -31,7 +31,7 @@ impl StartLock {
 /// A lock that is kept until this value is dropped. Drop unlocks explicitly: a child that is being started has a copy
 /// of the file for a moment, so closing the file would not always release the lock.
 #[derive(Debug)]
-pub(super) struct Held(File);
+pub(crate) struct Held(File);
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -41,12 +41,12 @@ impl Drop for Held {
 }
 
 /// Waits for the start lock, up to [`START_LOCK_LIMIT`].
-pub(super) async fn start(data_dir: &Path) -> Result<StartLock, Fault> {
+pub(crate) async fn start(data_dir: &Path) -> Result<StartLock, Error> {
     let file = open(data_dir, "start.lock")?;
     let deadline = Instant::now() + START_LOCK_LIMIT;
     while !got(file.try_lock(), "start.lock")? {
         if Instant::now() > deadline {
-            return Err(Fault::new(format!(
+            return Err(Error::new(format!(
                 "another process has been starting or stopping the database in {} for too long",
                 data_dir.display()
             )));
@@ -57,10 +57,10 @@ pub(super) async fn start(data_dir: &Path) -> Result<StartLock, Fault> {
 }
 
 /// The lock of the only server on a data directory; fails if another server has it.
-pub(super) fn server(data_dir: &Path) -> Result<Held, Fault> {
+pub(crate) fn server(data_dir: &Path) -> Result<Held, Error> {
     let mut file = open(data_dir, "server.lock")?;
     if !got(file.try_lock(), "server.lock")? {
-        return Err(Fault::new(format!(
+        return Err(Error::new(format!(
             "another actchain server (process {}) is already running on the data directory {}",
             holder(&mut file),
             data_dir.display()
@@ -80,35 +80,35 @@ fn holder(file: &mut File) -> String {
 }
 
 /// Marks this process as a user of the cluster.
-pub(super) fn users(data_dir: &Path, _deciding: &StartLock) -> Result<Held, Fault> {
+pub(crate) fn users(data_dir: &Path, _deciding: &StartLock) -> Result<Held, Error> {
     let file = open(data_dir, "users.lock")?;
     if !got(file.try_lock_shared(), "users.lock")? {
-        return Err(Fault::new(format!("somebody else has locked users.lock in {}", data_dir.display())));
+        return Err(Error::new(format!("somebody else has locked users.lock in {}", data_dir.display())));
     }
     Ok(Held(file))
 }
 
 /// Stops being a user of the cluster; `true` if no other user remains. New users wait for `start.lock`.
-pub(super) fn leave(users: Held, _deciding: &StartLock) -> Result<bool, Fault> {
+pub(crate) fn leave(users: Held, _deciding: &StartLock) -> Result<bool, Error> {
     users.0.unlock().context("unlocking users.lock")?;
     got(users.0.try_lock(), "users.lock")
 }
 
 /// The start lock, if it is free.
-pub(super) fn start_now(data_dir: &Path) -> Result<Option<StartLock>, Fault> {
+pub(crate) fn start_now(data_dir: &Path) -> Result<Option<StartLock>, Error> {
     let file = open(data_dir, "start.lock")?;
     Ok(got(file.try_lock(), "start.lock")?.then_some(StartLock(file)))
 }
 
-fn got(outcome: Result<(), TryLockError>, name: &str) -> Result<bool, Fault> {
+fn got(outcome: Result<(), TryLockError>, name: &str) -> Result<bool, Error> {
     match outcome {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(Fault::caused(format!("locking {name}"), error)),
+        Err(TryLockError::Error(error)) => Err(Error::caused(format!("locking {name}"), error)),
     }
 }
 
-fn open(data_dir: &Path, name: &str) -> Result<File, Fault> {
+fn open(data_dir: &Path, name: &str) -> Result<File, Error> {
     let path = data_dir.join(name);
     let what = format!("opening {}", path.display());
     let file = OpenOptions::new()

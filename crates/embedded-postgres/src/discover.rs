@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::data_dir::Account;
-use crate::platform::fault::Fault;
+use crate::error::Error;
 
 const OLDEST: u32 = 15;
 
@@ -29,31 +29,31 @@ const USUAL_FOLDERS: [&str; 16] = [
 ];
 
 #[derive(Debug)]
-pub(super) struct Programs {
-    pub(super) folder: PathBuf,
-    pub(super) major: u32,
+pub(crate) struct Programs {
+    pub(crate) folder: PathBuf,
+    pub(crate) major: u32,
 }
 
 impl Programs {
-    pub(super) fn postgres(&self) -> PathBuf {
+    pub(crate) fn postgres(&self) -> PathBuf {
         self.folder.join("postgres")
     }
 
-    pub(super) fn initdb(&self) -> PathBuf {
+    pub(crate) fn initdb(&self) -> PathBuf {
         self.folder.join("initdb")
     }
 }
 
 /// The two settings that determine the search.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Search<'a> {
-    pub(super) bin_dir: Option<&'a Path>,
-    pub(super) path: Option<&'a OsStr>,
+pub(crate) struct Search<'a> {
+    pub(crate) bin_dir: Option<&'a Path>,
+    pub(crate) path: Option<&'a OsStr>,
 }
 
 impl Search<'_> {
     /// The first suitable installation. An existing cluster needs the version that made it.
-    pub(super) fn run(self, account: &Account, made_by: Option<u32>) -> Result<Programs, Fault> {
+    pub(crate) fn run(self, account: &Account, made_by: Option<u32>) -> Result<Programs, Error> {
         let mut unfit = Vec::new();
         for folder in self.folders(account) {
             let Some(found) = probe(&folder, account) else { continue };
@@ -62,7 +62,7 @@ impl Search<'_> {
             }
             unfit.push(format!("{} in {}", found.major, found.folder.display()));
         }
-        Err(Fault::new(self.sentence(made_by, &unfit)))
+        Err(Error::new(self.sentence(made_by, &unfit)))
     }
 
     fn folders<'a>(&'a self, account: &'a Account) -> Box<dyn Iterator<Item = PathBuf> + 'a> {
@@ -124,7 +124,7 @@ fn probe(folder: &Path, account: &Account) -> Option<Programs> {
 }
 
 /// Parses "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", and also "… 19devel".
-pub(super) fn major_version(text: &str) -> Option<u32> {
+pub(crate) fn major_version(text: &str) -> Option<u32> {
     let number = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }

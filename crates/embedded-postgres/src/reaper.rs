@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::process::{Child, Command};
 
-use crate::platform::fault::{Context, Fault};
+use crate::error::{Context, Error};
 
 /// Waits for the end of its standard input, which comes when the process that made the cluster ends. The cluster may
 /// be about to start then, or `initdb` may still be writing. The script therefore repeats until three checks in a row
@@ -33,13 +33,13 @@ done
 "#;
 
 #[derive(Debug)]
-pub(super) struct Reaper {
+pub(crate) struct Reaper {
     process: Child,
 }
 
 impl Reaper {
     /// Makes a new folder that only this account, or accounts that get parts of it, can use.
-    pub(super) fn with_folder(mode: u32) -> Result<(Self, PathBuf), Fault> {
+    pub(crate) fn with_folder(mode: u32) -> Result<(Self, PathBuf), Error> {
         let folder = fresh_folder(mode)?;
         let process = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "actchain-throwaway"])
@@ -56,7 +56,7 @@ impl Reaper {
     }
 
     /// Starts the removal, and waits until it is complete.
-    pub(super) async fn finish(mut self) -> Result<(), Fault> {
+    pub(crate) async fn finish(mut self) -> Result<(), Error> {
         drop(self.process.stdin.take());
         self.process.wait().await.context("removing a throwaway database")?;
         Ok(())
@@ -66,7 +66,7 @@ impl Reaper {
 /// Each number is used once: the reaper of an earlier cluster can still be removing the folder of that name.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-fn fresh_folder(mode: u32) -> Result<PathBuf, Fault> {
+fn fresh_folder(mode: u32) -> Result<PathBuf, Error> {
     let parent = Path::new("/tmp").canonicalize().context("looking at /tmp")?;
     for _ in 0..10_000 {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -76,5 +76,5 @@ fn fresh_folder(mode: u32) -> Result<PathBuf, Fault> {
             outcome => return outcome.map(|()| folder).context("making a folder for a throwaway database"),
         }
     }
-    Err(Fault::new("/tmp is full of throwaway databases"))
+    Err(Error::new("/tmp is full of throwaway databases"))
 }
