@@ -13,6 +13,7 @@ mod audit_verify;
 mod authority_lock;
 mod cascade;
 mod client_authentication;
+mod client_library;
 mod confirmations;
 mod cross_origin;
 mod delegation_choice;
