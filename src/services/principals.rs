@@ -2,7 +2,7 @@
 //! key, ending a task. Each changes one row that every use checks; the affected delegations and tokens are counted
 //! after the commit.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
 
@@ -44,9 +44,14 @@ pub struct ClientSwitch {
     pub state: ClientState,
     /// Whether the client was in the other state before.
     pub changed: bool,
-    /// Only where a client was disabled.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub affected: Option<Affected>,
+    /// Only where a client was disabled; `null` if they could not be counted.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub affected: Option<Option<Affected>>,
+}
+
+/// Reads `null` as a member that is present.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Affected>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,7 +173,7 @@ pub async fn disable(ctx: &RequestContext<'_>, client_id: &str) -> Result<Reply<
     let mut reply = ctx.attempt(Operation::on_other("disable", client_id), switching).await?;
     if reply.value.changed && !reply.replayed {
         let scope = RevocationScope::Client { id: client_id, issuer: ctx.issuer };
-        reply.value.affected = count_affected(ctx, &scope).await;
+        reply.value.affected = Some(count_affected(ctx, &scope).await);
         ctx.update_stored_result(&reply.value).await;
     }
     Ok(reply)

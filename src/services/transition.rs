@@ -173,7 +173,8 @@ impl RequestContext<'_> {
         }
     }
 
-    /// Stores the result in the transaction of the change, for repeated requests.
+    /// Stores the result in the transaction of the change, for repeated requests. It is read for a day: a later version of
+    /// the type has to read it, too.
     pub(super) async fn store_result(
         &self,
         connection: &mut PgConnection,

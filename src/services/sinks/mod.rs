@@ -273,7 +273,6 @@ async fn change_sink<T: Serialize + DeserializeOwned>(
     work: impl AsyncFnOnce(&mut PgConnection, Sink) -> Result<SinkChange<T>, Error>,
 ) -> Result<Reply<T>, Error> {
     let check = async |connection: &mut PgConnection| {
-        ctx.caller.require_administrator()?;
         Ok(store::find(connection, id).await?.ok_or(Refusal::NotFound)?)
     };
     let change = async |connection: &mut PgConnection, sink: Sink| {
@@ -283,5 +282,9 @@ async fn change_sink<T: Serialize + DeserializeOwned>(
         event.detail = Some(detail);
         Ok(Effect::made(value, event))
     };
-    ctx.attempt(Operation::on_other("change a sink", id), ctx.transition(Lock::Shared, check, change)).await
+    let changing = async {
+        ctx.caller.require_administrator()?;
+        ctx.transition(Lock::Shared, check, change).await
+    };
+    ctx.attempt(Operation::on_other("change a sink", id), changing).await
 }

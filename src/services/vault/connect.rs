@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use super::connections::{NewConnection, check_name, find_provider, lock_connected};
+use super::connections::{NewConnection, check_name, find_provider, lock, require_connected};
 use crate::domain::audit::{Action, Event};
 use crate::domain::client;
 use crate::domain::data_key::Sealed;
@@ -180,12 +180,11 @@ async fn check_reconnectable(
     id: &str,
     provider: &str,
 ) -> Result<(), Error> {
-    let one = lock_connected(ctx, connection, id).await?;
-    if one.provider == provider {
-        Ok(())
-    } else {
-        Err(Refusal::Malformed("The connection belongs to another provider").into())
+    let one = lock(ctx, connection, id).await?;
+    if one.provider != provider {
+        return Err(Refusal::Malformed("The connection belongs to another provider").into());
     }
+    Ok(require_connected(&one)?)
 }
 
 fn url(

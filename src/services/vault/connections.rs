@@ -341,11 +341,25 @@ pub(super) async fn lock_connected(
     connection: &mut PgConnection,
     id: &str,
 ) -> Result<Connection, Error> {
+    let one = lock(ctx, connection, id).await?;
+    require_connected(&one)?;
+    Ok(one)
+}
+
+/// Locks a connection that the caller can see.
+pub(super) async fn lock(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
+    id: &str,
+) -> Result<Connection, Error> {
     let found = if is_id(id) { vault::store::find_for_update(connection, id).await? } else { None };
-    let one = visible(ctx, found)?;
+    visible(ctx, found)
+}
+
+pub(super) fn require_connected(one: &Connection) -> Result<(), Refusal> {
     match one.state() {
-        State::Disconnected => Err(Refusal::ConnectionUnusable(State::Disconnected).into()),
-        State::Active | State::NeedsReconnect => Ok(one),
+        State::Disconnected => Err(Refusal::ConnectionUnusable(State::Disconnected)),
+        State::Active | State::NeedsReconnect => Ok(()),
     }
 }
 

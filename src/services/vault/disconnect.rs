@@ -58,7 +58,8 @@ async fn try_to_disconnect(
         let mut event = about(ctx, Action::ConnectionDisconnected, &one);
         event.detail = Some(json!({"provider": one.provider, "reason": reason}));
         let one = Connection { disconnected_at: Some(ctx.now), updated_at: ctx.now, ..one };
-        let value = Disconnection { connection: ConnectionView::of(&one), provider_revoked: None };
+        // The result of a repeated request until the provider has answered.
+        let value = Disconnection { connection: ConnectionView::of(&one), provider_revoked: Some(false) };
         disconnected = Some(one);
         Ok(Effect::made(value, event))
     };
