@@ -13,8 +13,11 @@ help: ## list the targets
 deps:
 	@scripts/install-deps
 
+# The whole workspace, as for the tests: crates have the same features then, and are compiled once.
+BUILD = $(CARGO) build --locked --workspace --quiet $(FEATURES)
+
 demo: deps ## play the whole story against a real server
-	$(CARGO) build --locked --quiet $(FEATURES)
+	$(BUILD)
 	target/debug/actchain demo
 
 run: deps ## run a server on the embedded default
@@ -27,7 +30,7 @@ unit: deps
 
 interop: deps
 	@scripts/install-deps node
-	$(CARGO) build --locked --quiet $(FEATURES)
+	$(BUILD)
 	tests/interop/run.sh
 
 bench: deps ## exchanges per second, latency and CPU time, beside the cryptographic floor
