@@ -290,7 +290,7 @@ async fn a_client_that_is_disabled_revokes_nothing_on_any_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_database_a_revocation_is_answered_by_503_and_the_token_stays_active() {
-    let world = World::configured("[ledger]\ntimeout = '600ms'").await;
+    let world = World::configured("[ledger]\ntimeout = '6s'").await;
     let token = world.first_hop().await.token().to_owned();
     let calendar =
         world.user_proxy.exchange(&world.server, &world.user_token(), JWT).param("audience", CALENDAR);

@@ -714,7 +714,7 @@ async fn every_call_is_a_use_and_is_in_the_log_without_what_it_was_about() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_entry_in_the_log_nothing_is_sent() {
-    let vault = Vaulted::configured("[ledger]\ntimeout = '600ms'", "").await;
+    let vault = Vaulted::configured("[ledger]\ntimeout = '6s'", "").await;
     let connection = vault.by_key().await;
     let token = vault.token(&connection).await;
     let path = vault.path(&connection, "/v1/x");

@@ -435,7 +435,7 @@ async fn a_provider_that_the_servers_role_changes_gets_no_credential() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_entry_in_the_log_no_credential_is_answered() {
-    let vault = VaultWorld::configured("[ledger]\ntimeout = '600ms'", "http://127.0.0.1:9/token").await;
+    let vault = VaultWorld::configured("[ledger]\ntimeout = '6s'", "http://127.0.0.1:9/token").await;
     let id = vault.api_key().await;
     let (_, [_, token]) = vault.granted(&id).await;
     assert_eq!(vault.fetch(&token, &id).await.status, 200);
