@@ -55,7 +55,7 @@ lint: deps language ## format, clippy and language
 
 # The number of findings may only fall. At 0 the option goes.
 language: ## words and sentences that the project does not use
-	scripts/check-language --max 1509
+	scripts/check-language --max 1487
 
 docs: ## the documentation as a book, in target/book
 	@scripts/install-deps mdbook

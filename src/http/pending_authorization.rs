@@ -159,7 +159,7 @@ fn show(shown: CallbackPage) -> HttpResponse {
             &format!(
                 "<p>This was begun elsewhere. To finish, type this code there, where you began:</p>\
                  <p><code>{}</code></p>\
-                 <p><strong>Give this code to nobody.</strong> Whoever has it gets your account into their hands. If you \
+                 <p><strong>Do not give this code to others.</strong> Anyone with this code can connect your account to theirs. If you \
                  did not begin this yourself, close this page: nothing has been connected.</p>",
                 code.as_str()
             ),

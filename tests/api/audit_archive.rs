@@ -201,7 +201,7 @@ async fn nothing_is_dropped_unless_its_file_is_whole() {
     let done = loop {
         match archive(server, folder.path()).await {
             // The connection of the dropped job closes later.
-            Err(fault) if fault.to_string().contains("somebody else") => tokio::task::yield_now().await,
+            Err(fault) if fault.to_string().contains("another process") => tokio::task::yield_now().await,
             other => break other.unwrap(),
         }
     };
@@ -225,7 +225,7 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
     let mut other = server.sql().await;
     other.execute("SELECT pg_advisory_lock(7223460)").await.unwrap();
     let second = archive(server, folder.path()).await.unwrap_err().to_string();
-    assert!(second.contains("somebody else"), "{second}");
+    assert!(second.contains("another process"), "{second}");
     other.execute("SELECT pg_advisory_unlock(7223460)").await.unwrap();
     let change = "UPDATE audit_event SET document = replace(document, 'filler', 'folder') WHERE seq = 700";
     other.execute(change).await.unwrap();

@@ -389,6 +389,13 @@ async fn declarations_are_idempotent_checked_and_for_administrators() {
     assert_eq!(refused["detail"]["operation"], "declare a sink");
     let alice = world.as_alice("PUT", path, json!({"url": "http://127.0.0.1:9/"})).await;
     assert_eq!((alice.status, alice.reason()), (403, "insufficient_scope"));
+    // The right to change sinks comes before the idempotency key.
+    let keyed = async |path: &str, body: Value| {
+        Api::post(&world.server, path, body).key("k").user(&world.user_token()).send().await
+    };
+    assert_eq!(keyed("/delegate", json!({"delegate": "user-proxy"})).await.status, 201);
+    let replay = keyed("/api/v1/audit-sinks/siem/dead-letters/replay", json!({})).await;
+    assert_eq!((replay.status, replay.reason()), (403, "insufficient_scope"));
     let list = Api::get(&world.server, "/api/v1/audit-sinks").user(&world.user_token()).send().await;
     assert_eq!(list.status, 403);
     let nothing = world.as_admin("DELETE", "/api/v1/audit-sinks/nothing", json!({})).await;

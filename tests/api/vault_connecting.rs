@@ -104,7 +104,7 @@ async fn finish(world: &World, sub: &str, (id, code): (&str, &str)) -> Answer {
 
 fn code_of(page: &Answer) -> String {
     assert_shown(page, 200, "Not connected yet");
-    assert!(page.text.contains("Give this code to nobody"));
+    assert!(page.text.contains("Do not give this code to others"));
     page.text.split("<code>").nth(1).unwrap().split("</code>").next().unwrap().to_owned()
 }
 
@@ -605,6 +605,8 @@ async fn a_connection_is_connected_again_under_its_id() {
         (ended.status, ended.reason(), &ended.json["state"]),
         (409, "connection_disconnected", &json!("disconnected"))
     );
+    let elsewhere = ask(&world, "alice", json!({"provider": "calendar", "connection": id})).await;
+    assert_eq!(elsewhere.status, 400, "the provider is named before the state: {}", elsewhere.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,7 +83,7 @@ fn holder(file: &mut File) -> String {
 pub(crate) fn users(data_dir: &Path, _deciding: &StartLock) -> Result<Held, Error> {
     let file = open(data_dir, "users.lock")?;
     if !got(file.try_lock_shared(), "users.lock")? {
-        return Err(Error::new(format!("somebody else has locked users.lock in {}", data_dir.display())));
+        return Err(Error::new(format!("another process has locked users.lock in {}", data_dir.display())));
     }
     Ok(Held(file))
 }

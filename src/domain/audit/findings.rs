@@ -61,7 +61,7 @@ impl Findings {
 
     /// The finding about the next event, if any.
     pub fn of<'a>(&mut self, event: &'a Value) -> Option<Finding<'a>> {
-        let who = text(event, "/actor/client_id").unwrap_or("somebody");
+        let who = text(event, "/actor/client_id").unwrap_or("an unknown client");
         if let Some(before) = self.note(event) {
             let now = text(event, "/actor/jkt").unwrap_or("none");
             let message = format!("{who} proved the key {now}, and {before} before in this chain");

@@ -84,7 +84,7 @@ async fn archive_all(
     sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
     sqlx::query(SET_LOCK_TIMEOUT).execute(&mut *connection).await?;
     if !sqlx::query_scalar::<_, bool>(TRY_ARCHIVE_LOCK).fetch_one(&mut *connection).await? {
-        return Err(Fault::new("somebody else is archiving this log at the moment"));
+        return Err(Fault::new("another process is archiving this log: try again when it has ended"));
     }
     let mut done = Vec::new();
     let partitions = partitions::list(connection).await?;
@@ -324,7 +324,7 @@ async fn try_forget(
 ) -> Result<(), Fault> {
     let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
     if !partitions::mark_archived(&mut transaction, archived.partition, file).await? {
-        return Err(Fault::new("the partition was archived by somebody else"));
+        return Err(Fault::new("another process has archived the partition"));
     }
     let mut event =
         Event::of_operator(file.now, Action::AuditArchived, format!("partition {}", archived.partition));

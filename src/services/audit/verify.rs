@@ -218,7 +218,7 @@ async fn trusted(
     checkpoint: Option<&Checkpoint>,
     head: &Frontier,
 ) -> Result<Result<Frontier, IntegrityError>, Fault> {
-    let checkpoint = checkpoint.ok_or_else(|| Fault::new("a checkpoint that nobody vouches for"))?;
+    let checkpoint = checkpoint.ok_or_else(|| Fault::new("no trusted key has signed the checkpoint"))?;
     if checkpoint.size > head.size() {
         return Ok(Err(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Truncated }));
     }

@@ -21,7 +21,7 @@ impl Purpose<'_> {
         }
     }
 
-    /// Whether a member of the authorization details can be enforced: whoever has a credential takes it anywhere.
+    /// Whether a member of the authorization details can be enforced: an agent that has the credential can use it anywhere.
     pub(super) fn supports_member(self, member: &str) -> bool {
         match member {
             "actions" | "scopes" => true,

@@ -283,7 +283,7 @@ async fn store(
     Err(last)
 }
 
-/// Where the connection was ended meanwhile, the provider was told of the tokens before these: nobody would ever use them.
+/// Revokes tokens of a connection that was disconnected meanwhile: the provider has revoked the tokens before these only.
 async fn revoke_unused_tokens(
     app: &App,
     opened: &OpenedConnection,
@@ -295,7 +295,7 @@ async fn revoke_unused_tokens(
         && found.is_none_or(|found| found.state() == State::Disconnected)
         && matches!(revoke(&app.vault.outbound, &opened.provider, tokens).await, Revoked::Not(_))
     {
-        tracing::warn!(connection = id, "tokens that nobody uses were not given back");
+        tracing::warn!(connection = id, "the tokens of a disconnected connection were not revoked");
     }
     Ok(())
 }

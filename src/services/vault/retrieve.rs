@@ -42,7 +42,7 @@ pub struct RetrievalRequest<'a> {
 /// A retrieved credential.
 #[derive(Debug)]
 pub enum RetrievedCredential {
-    /// For whoever holds the connection to us: a JSON document, cleared after use.
+    /// A JSON document that every party on the connection can read, cleared after use.
     Open(Zeroizing<Vec<u8>>),
     Sealed(SealedCredential),
 }
