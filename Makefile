@@ -30,6 +30,7 @@ unit: deps
 
 interop: deps
 	@scripts/install-deps node
+	@scripts/install-deps witness
 	$(BUILD)
 	tests/interop/run.sh
 

@@ -83,6 +83,7 @@ CREATE TABLE audit_cosignature (
     at   timestamptz NOT NULL,
     PRIMARY KEY (size, key)
 );
+CREATE INDEX audit_cosignature_of_witness ON audit_cosignature (key, size);
 GRANT SELECT, INSERT ON audit_cosignature TO actchain_server;
 
 -- A block is 1024 consecutive events: their leaf hashes, and the earliest and the latest `at` of the events.

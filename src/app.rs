@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use time::OffsetDateTime;
 
 use crate::domain::audit::log_watcher::LogWatcher;
+use crate::domain::audit::witness::Witnesses;
 use crate::domain::capability::CapabilityLevels;
 use crate::domain::client::Client;
 use crate::domain::delegation::candidates::{CandidatePaths, DelegationQuery};
@@ -26,14 +27,13 @@ use crate::domain::subject::VerifiedSubject;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::clock::Clock;
 use crate::platform::config::Config;
-use crate::platform::fault::Fault;
+use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::platform::seal::SealingKey;
 use crate::platform::secret::MasterKey;
 use crate::platform::{db, postgres_errors, telemetry};
 use actchain_protocol::digest::{MacKey, sha256};
 use actchain_protocol::dpop_nonce::NonceKey;
-use actchain_protocol::signed_note::{Kind, VerifierKey};
 use actchain_protocol::status_list::{IndexAllocator, StatusIndex};
 use actchain_protocol::{metadata, target_uri};
 
@@ -58,8 +58,8 @@ pub struct App {
     pub ledger: Ledger,
     /// Credentials of third parties.
     pub vault: CredentialCache,
-    /// Those whose word on our checkpoints is taken.
-    pub witnesses: Vec<VerifierKey>,
+    /// The witnesses of the log.
+    pub witnesses: Witnesses,
     /// Seals and opens stored secrets.
     pub seal: SealingKey,
     /// Issues and verifies DPoP nonces; `None` where nonces are not required.
@@ -145,11 +145,8 @@ impl App {
         let log_watcher = LogWatcher::new(database.clone(), timeout);
         let (ledger, writer) = Ledger::start(database, &config.ledger, rows.clone())?;
         let outbound = Outbound::new(AddressPolicy::of_issuer(&issuer))?;
-        let witness = |text: &String| {
-            let key = VerifierKey::parse(text).filter(|key| key.kind() == Kind::Witness);
-            key.ok_or_else(|| Fault::new(format!("audit.witnesses: {text:?} is no key of a witness")))
-        };
-        let witnesses = config.audit.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
+        let witnesses = Witnesses::new(&config.audit.witnesses, config.audit.witness_quorum);
+        let witnesses = witnesses.context("reading audit.witnesses and audit.witness_quorum")?;
         let app = Self {
             rows,
             witnesses,

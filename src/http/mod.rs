@@ -15,6 +15,7 @@ mod request_log;
 mod transparency;
 mod vault;
 mod vault_proxy;
+pub mod witness;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use crate::http::credentials;
 use crate::http::management::request::{HttpError, ManagementRequest, serve_audit};
 use crate::http::params;
 use crate::http::problem;
-use crate::services::audit::transparency;
+use crate::services::audit::{cosignatures, transparency};
 use crate::services::caller::Caller;
 use actchain_protocol::tlog_tiles::{Content, Tile};
 
@@ -160,7 +160,7 @@ pub(super) async fn cosign(
         let note =
             std::str::from_utf8(&body).map_err(|_| Refusal::Malformed("The body is not valid UTF-8"))?;
         let origin = credentials::origin(&request, request_id);
-        let added = transparency::cosign(&app, note, origin, app.clock.now()).await?;
+        let added = cosignatures::cosign(&app, note, origin, app.clock.now()).await?;
         Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Cosigned { added }))
     };
     to_response(take().await)

@@ -7,6 +7,7 @@ pub mod refresh;
 pub mod sinks;
 pub mod sweep;
 pub mod vault;
+pub mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ const REFRESH: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(30);
 const ROTATE: Duration = Duration::from_secs(60);
 const CHECKPOINT: Duration = Duration::from_secs(60);
+/// Shorter than the period of checkpoints, so that a checkpoint is cosigned before the next one.
+const WITNESS: Duration = Duration::from_secs(20);
 
 /// Runs all jobs until the returned tasks are aborted.
 pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
@@ -53,6 +56,9 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
         }),
         every(CHECKPOINT, "checkpoint", |app| {
             Box::pin(async move { checkpoint::run_once(&app, app.clock.now()).await })
+        }),
+        every(WITNESS, "witness", |app| {
+            Box::pin(async move { witness::run_once(&app, app.clock.now()).await.map(drop) })
         }),
         tokio::spawn(sinks::run(Arc::clone(app))),
     ]

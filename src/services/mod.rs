@@ -30,3 +30,4 @@ pub mod transaction;
 pub mod transition;
 pub mod vault;
 pub mod verify_token;
+pub mod witness;

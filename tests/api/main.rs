@@ -57,3 +57,4 @@ mod vault_refresh;
 mod vault_rekey;
 mod vault_renewal;
 mod vault_retrieval;
+mod witnesses;

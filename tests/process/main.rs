@@ -21,3 +21,4 @@ mod schema;
 mod stage;
 mod token_commands;
 mod vault_crash;
+mod witness;

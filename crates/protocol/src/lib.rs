@@ -40,6 +40,7 @@ pub mod status_list;
 pub mod target_uri;
 pub mod tlog_proof;
 pub mod tlog_tiles;
+pub mod tlog_witness;
 pub mod token_answer;
 pub mod token_exchange;
 pub mod token_problem;

@@ -108,6 +108,11 @@ impl VerifierKey {
         &self.name
     }
 
+    /// The 32 bytes of the Ed25519 key.
+    pub fn public(&self) -> &[u8; 32] {
+        &self.public
+    }
+
     /// What this key's signatures mean.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -1,4 +1,4 @@
-//! `actchain audit verify|verify-receipt|export|chains|evidence|checkpoint|archive|show|tail`.
+//! `actchain audit verify|verify-receipt|export|chains|evidence|checkpoint|archive|show|witness|tail`.
 
 mod archive;
 mod chains;
@@ -6,6 +6,7 @@ mod evidence;
 mod export;
 mod verify;
 mod verify_receipt;
+mod witness;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ pub(super) enum Command {
     Show(archive::Show),
     /// Check a receipt against the log, or a proof file by itself
     VerifyReceipt(verify_receipt::Args),
+    /// Run a witness, which cosigns checkpoints of logs
+    Witness(witness::Args),
     /// Print the latest events
     Tail {
         /// How many of the latest events to print
@@ -68,6 +71,7 @@ pub(super) async fn run(
         Command::Archive(args) => archive::run(config()?, args).await,
         Command::Show(args) => archive::show(&args),
         Command::VerifyReceipt(args) => verify_receipt::run(config, args).await,
+        Command::Witness(args) => witness::run(args).await,
         Command::Tail { lines, follow } => tail(config()?, lines, follow).await,
     }
 }

@@ -16,6 +16,7 @@ pub mod search;
 pub mod store;
 pub mod tree;
 pub mod verify;
+pub mod witness;
 
 use std::net::IpAddr;
 

@@ -174,6 +174,15 @@ pub async fn insert_cosignature(
     Ok(done.rows_affected() == 1)
 }
 
+/// Size of the largest checkpoint that this witness has cosigned.
+pub async fn last_cosigned(connection: &mut PgConnection, key: &str) -> Result<Option<u64>, Fault> {
+    let size: Option<i64> = sqlx::query_scalar("SELECT max(size) FROM audit_cosignature WHERE key = $1")
+        .bind(key)
+        .fetch_one(connection)
+        .await?;
+    size.map(|size| u64::try_from(size).context("reading a cosignature")).transpose()
+}
+
 /// Cosignatures of checkpoints in a range of sizes: size, key and signature line.
 pub async fn cosignatures(
     connection: &mut PgConnection,

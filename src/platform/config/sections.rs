@@ -157,8 +157,10 @@ pub struct Audit {
     pub max_streams: u32,
     /// Whether responses with a token contain the token's position in the log (`Actchain-Receipt`).
     pub receipts: bool,
-    /// Keys of witnesses whose cosignatures are accepted, as `name+id+key`.
+    /// Witnesses whose cosignatures are accepted, each as `name+id+key`, or `name+id+key URL` if the log requests them.
     pub witnesses: Vec<String>,
+    /// How many witnesses must have cosigned a checkpoint; more than half of them if not set.
+    pub witness_quorum: Option<u32>,
     /// How many failed attempts to send an event to a sink are made before the event is put aside.
     pub sink_attempts: u32,
 }
@@ -328,6 +330,7 @@ impl Default for Audit {
             max_streams: 8,
             receipts: true,
             witnesses: Vec::new(),
+            witness_quorum: None,
             sink_attempts: 12,
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod checkpoint;
+pub mod cosignatures;
 pub mod evidence;
 pub mod export;
 mod file;

@@ -5,14 +5,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
 
+use super::cosignatures::with_witnesses;
 use super::{log_keys, origin};
-use crate::app::App;
-use crate::domain::audit::{Action, Actor, Event, Origin, store, tree};
+use crate::domain::audit::{store, tree};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
-use crate::services::transaction::AuditedTransaction;
 use actchain_protocol::merkle::{self, Hash};
 use actchain_protocol::signed_note::{self, Checkpoint};
 use actchain_protocol::tlog_tiles::{self, Content, Tile};
@@ -50,17 +48,6 @@ pub async fn newest_checkpoint(connection: &mut PgConnection) -> Result<Option<(
     let Some((size, note)) = store::newest_checkpoint(connection).await? else { return Ok(None) };
     let note = with_witnesses(connection, size, note).await?;
     Ok(Some((size, note)))
-}
-
-pub(super) async fn with_witnesses(
-    connection: &mut PgConnection,
-    size: u64,
-    mut note: String,
-) -> Result<String, Fault> {
-    for (_, _, line) in store::cosignatures(connection, size, size).await? {
-        note.push_str(&line);
-    }
-    Ok(note)
 }
 
 /// The checkpoint of a size with all its signature lines.
@@ -179,59 +166,6 @@ async fn entries(connection: &mut PgConnection, tile: Tile) -> Result<Vec<u8>, E
     let entries = documents.iter().map(|(_, document)| tlog_tiles::entry(document.as_bytes()));
     let entries = entries.collect::<Option<Vec<_>>>();
     Ok(entries.ok_or_else(|| Fault::new("an event that is too long for a tile"))?.concat())
-}
-
-/// Stores cosignatures of witnesses on a checkpoint of this log. Returns the number of new cosignatures.
-///
-/// # Errors
-/// A refusal unless the note equals a stored checkpoint and has a valid signature of a configured witness. An invalid
-/// signature by a witness or in the name of the log is refused too.
-pub async fn cosign(app: &App, note: &str, origin_of: Origin, now: OffsetDateTime) -> Result<usize, Error> {
-    let malformed = |sentence| Error::Refused(Refusal::Malformed(sentence));
-    let (text, signatures) =
-        signed_note::parts(note).ok_or_else(|| malformed("The body is no signed note"))?;
-    let checkpoint = Checkpoint::parse(&text).ok_or_else(|| malformed("The body is no signed checkpoint"))?;
-    let mut good = Vec::new();
-    for signature in &signatures {
-        let Some(witness) = app.witnesses.iter().find(|witness| signature.names(witness)) else { continue };
-        if !signature.is_by(witness, &text) {
-            return Err(malformed("A signature of a witness is bad"));
-        }
-        good.push((witness, signature));
-    }
-    if good.is_empty() {
-        return Err(malformed("No witness that is known here has signed this"));
-    }
-    let mut work = AuditedTransaction::begin(&app.pool).await?;
-    let ours = store::find_checkpoint(work.connection(), checkpoint.size).await?;
-    let keys = log_keys(work.connection(), &checkpoint.origin).await?;
-    let is_ours = ours.is_some_and(|kept| {
-        kept.starts_with(&format!("{text}\n")) && signed_note::open(&kept, &keys).is_some()
-    });
-    if !is_ours || checkpoint.origin != origin(&app.issuer) {
-        return Err(malformed("This is no checkpoint that this log has signed"));
-    }
-    let own = signatures.iter().filter(|signature| signature.name() == checkpoint.origin);
-    if own.clone().any(|line| !keys.iter().any(|key| line.is_by(key, &text))) {
-        return Err(malformed("A signature line in the name of this log is not one that it has made"));
-    }
-    let mut events = Vec::new();
-    for (witness, signature) in good {
-        let said = (witness.text(), signature.line.as_str());
-        if store::insert_cosignature(work.connection(), checkpoint.size, (&said.0, said.1), now).await? {
-            let detail = serde_json::json!({"size": checkpoint.size});
-            events.push(Event {
-                target: Some(witness.name().to_owned()),
-                detail: Some(detail),
-                origin: origin_of.clone(),
-                ..Event::new(now, Action::WitnessCosigned, Actor::client("witness", None))
-            });
-        }
-    }
-    if !events.is_empty() {
-        work.commit(&events).await?;
-    }
-    Ok(events.len())
 }
 
 /// The keys that verify checkpoints, the active key first, in the format of verifiers.

@@ -14,8 +14,9 @@ use time::OffsetDateTime;
 
 pub use self::verify::{EvidenceReport, is_evidence, verify_evidence};
 use super::checkpoint::signer_of;
+use super::cosignatures::with_witnesses;
 use super::export::proven;
-use super::transparency::{published_keys, with_witnesses};
+use super::transparency::published_keys;
 use super::{CheckpointLine, checkpoint};
 use crate::domain::audit::evidence::{
     EvidenceHeader, FORMAT, LIFECYCLE, delegation_ids, derive, is_lifecycle,

@@ -1,0 +1,181 @@
+//! Cosignatures of witnesses on checkpoints: requested from witnesses with a URL (c2sp.org/tlog-witness), or brought
+//! by witnesses.
+
+use futures_util::future::join_all;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::{log_keys, origin};
+use crate::app::App;
+use crate::domain::audit::witness::Witness;
+use crate::domain::audit::{Action, Actor, Event, Origin, store, tree};
+use crate::domain::refusal::{Error, Refusal};
+use crate::platform::fault::{Context, Fault};
+use crate::platform::outbound::{PostRequest, PostResponse};
+use crate::services::transaction::AuditedTransaction;
+use actchain_protocol::signed_note::{self, Checkpoint};
+use actchain_protocol::tlog_witness::{self, AddCheckpoint};
+
+/// Most requests to one witness for one checkpoint: another server may request a cosignature at the same time.
+const MOST_REQUESTS: usize = 3;
+
+/// What came of the request to one witness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum RequestResult {
+    /// The newest checkpoint is cosigned.
+    Cosigned,
+    /// No usable answer; the next run asks again.
+    Failed,
+    /// The witness has cosigned another log under this name: this one was rewritten, truncated or restored.
+    Contradicted,
+}
+
+/// Requests a cosignature of the newest checkpoint from every witness with a URL. Returns what came of each request; a
+/// witness that has cosigned that checkpoint is not asked.
+pub async fn request_cosignatures(
+    app: &App,
+    now: OffsetDateTime,
+) -> Result<Vec<(String, RequestResult)>, Fault> {
+    let asked = app.witnesses.iter().filter_map(|witness| Some((witness, witness.url.as_ref()?.as_str())));
+    let results = asked.map(async |(witness, url)| {
+        let name = witness.key.name();
+        let result = match request_from(app, witness, url, now).await {
+            Ok(None) => return None,
+            Ok(Some(result)) => result,
+            Err(fault) => {
+                tracing::warn!(witness = name, error = %fault, "a witness did not cosign; it is asked again");
+                RequestResult::Failed
+            }
+        };
+        let label: &'static str = result.into();
+        metrics::counter!("actchain_witness_requests_total", "witness" => name.to_owned(), "result" => label)
+            .increment(1);
+        Some((name.to_owned(), result))
+    });
+    Ok(join_all(results).await.into_iter().flatten().collect())
+}
+
+/// `None` if there is no checkpoint that this witness has not cosigned.
+async fn request_from(
+    app: &App,
+    witness: &Witness,
+    url: &str,
+    now: OffsetDateTime,
+) -> Result<Option<RequestResult>, Fault> {
+    let key = witness.key.text();
+    let last = app.read(async |connection| store::last_cosigned(connection, &key).await).await?;
+    let mut old_size = last.unwrap_or(0);
+    for _ in 0..MOST_REQUESTS {
+        // Read again for each request: a witness can have cosigned a newer checkpoint for another server.
+        let newest = app.read(async |connection| store::newest_checkpoint(connection).await).await?;
+        let Some((size, note)) = newest else { return Ok(None) };
+        if last == Some(size) {
+            return Ok(None);
+        }
+        if old_size > size {
+            return Ok(Some(contradiction(witness, old_size, size)));
+        }
+        let proof = app.read(async |connection| tree::consistency(connection, old_size, size).await).await?;
+        let request = AddCheckpoint { old_size, proof, note: note.clone() };
+        let response = post(app, url, &request).await?;
+        let body = String::from_utf8_lossy(&response.body);
+        match (response.status, tlog_witness::parse_size(&body)) {
+            (200, _) => {
+                let cosigned = cosign(app, &format!("{note}{}", &*body), Origin::default(), now).await;
+                return match cosigned {
+                    Ok(_) => Ok(Some(RequestResult::Cosigned)),
+                    Err(Error::Failed(fault)) => Err(fault),
+                    Err(Error::Refused(_)) => Err(Fault::new("the answer has no valid cosignature")),
+                };
+            }
+            (409, Some(known)) if known != old_size => old_size = known,
+            (409 | 422, _) => return Ok(Some(contradiction(witness, old_size, size))),
+            (status, _) => return Err(Fault::new(format!("the witness answers with status {status}"))),
+        }
+    }
+    Err(Fault::new("the witness cosigned other checkpoints meanwhile"))
+}
+
+async fn post(app: &App, url: &str, request: &AddCheckpoint) -> Result<PostResponse, Fault> {
+    let url = format!("{}{}", url.trim_end_matches('/'), tlog_witness::PATH);
+    let body = request.text();
+    let post = PostRequest { content_type: "text/plain; charset=utf-8", authorization: None, body: &body };
+    app.vault.outbound.post(&url, post).await.context("requesting a cosignature")
+}
+
+fn contradiction(witness: &Witness, known: u64, size: u64) -> RequestResult {
+    tracing::error!(
+        witness = witness.key.name(),
+        known,
+        size,
+        "a witness has cosigned a log that this one is no continuation of: it was rewritten, truncated or restored \
+         from a backup"
+    );
+    RequestResult::Contradicted
+}
+
+/// Stores cosignatures of witnesses on a checkpoint of this log. Returns the number of new cosignatures.
+///
+/// # Errors
+/// A refusal unless the note equals a stored checkpoint and has a valid signature of a configured witness. An invalid
+/// signature by a witness or in the name of the log is refused too.
+pub async fn cosign(app: &App, note: &str, origin_of: Origin, now: OffsetDateTime) -> Result<usize, Error> {
+    let malformed = |sentence| Error::Refused(Refusal::Malformed(sentence));
+    let (text, signatures) =
+        signed_note::parts(note).ok_or_else(|| malformed("The body is no signed note"))?;
+    let checkpoint = Checkpoint::parse(&text).ok_or_else(|| malformed("The body is no signed checkpoint"))?;
+    let mut valid = Vec::new();
+    for signature in &signatures {
+        let Some(witness) = app.witnesses.named_by(signature) else { continue };
+        if !signature.is_by(witness, &text) {
+            return Err(malformed("A signature of a witness is bad"));
+        }
+        valid.push((witness, signature));
+    }
+    if valid.is_empty() {
+        return Err(malformed("No witness that is known here has signed this"));
+    }
+    let mut work = AuditedTransaction::begin(&app.pool).await?;
+    let ours = store::find_checkpoint(work.connection(), checkpoint.size).await?;
+    let keys = log_keys(work.connection(), &checkpoint.origin).await?;
+    let is_ours = ours.is_some_and(|kept| {
+        kept.starts_with(&format!("{text}\n")) && signed_note::open(&kept, &keys).is_some()
+    });
+    if !is_ours || checkpoint.origin != origin(&app.issuer) {
+        return Err(malformed("This is no checkpoint that this log has signed"));
+    }
+    let own = signatures.iter().filter(|signature| signature.name() == checkpoint.origin);
+    if own.clone().any(|line| !keys.iter().any(|key| line.is_by(key, &text))) {
+        return Err(malformed("A signature line in the name of this log is not one that it has made"));
+    }
+    let mut events = Vec::new();
+    for (witness, signature) in valid {
+        let said = (witness.text(), signature.line.as_str());
+        if store::insert_cosignature(work.connection(), checkpoint.size, (&said.0, said.1), now).await? {
+            let detail = serde_json::json!({"size": checkpoint.size});
+            events.push(Event {
+                target: Some(witness.name().to_owned()),
+                detail: Some(detail),
+                origin: origin_of.clone(),
+                ..Event::new(now, Action::WitnessCosigned, Actor::client("witness", None))
+            });
+        }
+    }
+    if !events.is_empty() {
+        work.commit(&events).await?;
+    }
+    Ok(events.len())
+}
+
+/// A stored checkpoint with the signature lines of its witnesses.
+pub(super) async fn with_witnesses(
+    connection: &mut PgConnection,
+    size: u64,
+    mut note: String,
+) -> Result<String, Fault> {
+    for (_, _, line) in store::cosignatures(connection, size, size).await? {
+        note.push_str(&line);
+    }
+    Ok(note)
+}
