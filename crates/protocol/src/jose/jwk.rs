@@ -5,6 +5,7 @@ use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value, json};
 
 use super::Alg;
+use super::published_jwk::canonical;
 use crate::{base64url, digest};
 
 /// Members of private or symmetric keys only (RFC 7518 §6.2.2, §6.3.2, §6.4.1; RFC 8037 §2).
@@ -85,7 +86,7 @@ impl PublicKey {
     /// members that are `null` or empty instead of absent. The key and its thumbprint are the same as in canonical
     /// form. Keys in requests of clients are parsed by [`PublicKey::from_jwk`] only.
     pub fn from_published(jwk: &Map<String, Value>) -> Result<Self, BadJwk> {
-        Self::from_jwk(&super::jwk_set::canonical(jwk))
+        Self::from_jwk(&canonical(jwk))
     }
 
     /// The SHA-256 thumbprint in base64url (RFC 7638 §3), as in `cnf.jkt`.

@@ -6,6 +6,7 @@ mod jwe;
 mod jwk;
 mod jwk_set;
 mod jws;
+mod published_jwk;
 mod signer;
 
 pub use alg::Alg;
