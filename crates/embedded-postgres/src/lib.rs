@@ -21,6 +21,7 @@ use nix::unistd::geteuid;
 use sqlx::postgres::PgConnectOptions;
 
 pub use self::error::Error;
+pub use self::postmaster::Durability;
 
 use self::data_dir::DataDir;
 use self::discover::Search;
@@ -47,15 +48,6 @@ pub enum PostgresUser {
     Server,
     /// A command. Any number of commands may run, with or without the server.
     Command,
-}
-
-/// Whether committed data must survive a crash of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// As PostgreSQL does it by default.
-    On,
-    /// Faster; allowed only for throwaway clusters.
-    Off,
 }
 
 /// A running private cluster, in use by this process until [`Cluster::close`] or drop.

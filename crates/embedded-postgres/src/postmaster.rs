@@ -16,7 +16,6 @@ use nix::unistd::Pid;
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Durability;
 use super::data_dir::{DataDir, NAME, PORT};
 use super::discover::Programs;
 use super::lock::StartLock;
@@ -48,6 +47,15 @@ const SETTINGS: [&str; 14] = [
     "log_rotation_size=0",
     "log_min_error_statement=panic",
 ];
+
+/// Whether committed data must survive a crash of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// As PostgreSQL does it by default.
+    On,
+    /// Faster; allowed only for throwaway clusters.
+    Off,
+}
 
 #[derive(Debug)]
 pub(crate) struct Postmaster {
