@@ -118,8 +118,7 @@ impl CommandContext {
     pub(super) async fn pool(&self) -> Result<PgPool, Fault> {
         let pool = db::pool(self.database.clone(), 2, TIMEOUT);
         let connection = pool.acquire().await;
-        let mut connection =
-            connection.map_err(|error| postgres_errors::connecting(&self.database, &error))?;
+        let mut connection = connection.map_err(|error| db::connecting(&self.database, &error))?;
         db::schema(&mut connection).await?.require_current(&self.place())?;
         drop(connection);
         Ok(pool)

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::fault::{Context, Fault};
-use super::postgres_errors::{connecting, place};
+use super::postgres_errors::{self, place};
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -41,6 +41,16 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// Later options override earlier ones, so these are appended.
 pub fn durable(options: PgConnectOptions) -> PgConnectOptions {
     options.options([("synchronous_commit", "on")])
+}
+
+/// An error for a connection that could not be opened. Never contains a password.
+pub fn connecting(options: &PgConnectOptions, error: &sqlx::Error) -> Fault {
+    let (place, user) = (place(options), options.get_username());
+    let hint = postgres_errors::hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();
+    Fault::new(format!(
+        "connecting to PostgreSQL at {place} as {user}: {}{hint}",
+        postgres_errors::text(error)
+    ))
 }
 
 /// Opens one connection for a command, as the login and not as the server's role.
@@ -174,5 +184,21 @@ impl Schema {
                  directory"
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_where_and_what_to_do_and_never_the_password() {
+        let options: PgConnectOptions = "postgres://me:CANARY@db.example.com:6543/act".parse().unwrap();
+        let refused = sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!(
+            connecting(&options, &refused).to_string(),
+            "connecting to PostgreSQL at db.example.com:6543/act as me: connection refused; PostgreSQL does not listen \
+             there: start it, or correct host and port in database_url"
+        );
     }
 }

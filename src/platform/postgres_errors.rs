@@ -4,15 +4,6 @@ use std::io::ErrorKind;
 
 use sqlx::postgres::PgConnectOptions;
 
-use super::fault::Fault;
-
-/// An error for a connection that could not be opened. Never contains a password.
-pub fn connecting(options: &PgConnectOptions, error: &sqlx::Error) -> Fault {
-    let (place, user) = (place(options), options.get_username());
-    let hint = hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();
-    Fault::new(format!("connecting to PostgreSQL at {place} as {user}: {}{hint}", text(error)))
-}
-
 /// Host, port and database, or socket and database.
 pub fn place(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or("(no database)");
@@ -22,7 +13,8 @@ pub fn place(options: &PgConnectOptions) -> String {
     }
 }
 
-fn text(error: &sqlx::Error) -> String {
+/// The message of PostgreSQL or of the system, without the driver's addition.
+pub fn text(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(refusal) => refusal.message().to_owned(),
         sqlx::Error::Io(cause) => cause.to_string(),
@@ -60,21 +52,5 @@ pub fn hint(error: &sqlx::Error) -> Option<&'static str> {
             _ => None,
         },
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_says_where_and_what_to_do_and_never_the_password() {
-        let options: PgConnectOptions = "postgres://me:CANARY@db.example.com:6543/act".parse().unwrap();
-        let refused = sqlx::Error::Io(std::io::Error::from(ErrorKind::ConnectionRefused));
-        assert_eq!(
-            connecting(&options, &refused).to_string(),
-            "connecting to PostgreSQL at db.example.com:6543/act as me: connection refused; PostgreSQL does not listen \
-             there: start it, or correct host and port in database_url"
-        );
     }
 }
