@@ -1,16 +1,17 @@
 //! Posts secrets, and reads as much of the response as possible: a response can contain a single-use token.
 
-use std::io::Read as _;
+use std::time::Duration;
 
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt as _;
 use reqwest::header::{HeaderMap, HeaderValue};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{MAX_BYTES, Outbound, TIMEOUT_OF_POSTS};
+use super::Outbound;
+use super::content_coding::{MAX_BYTES, content_coding, decoded};
 use crate::platform::fault::{Context, Fault};
 
+const TIMEOUT_OF_POSTS: Duration = Duration::from_secs(10);
 /// Largest value of `Retry-After` that is used, in seconds.
 const LONGEST_REST: u64 = 86_400;
 
@@ -82,44 +83,6 @@ impl Outbound {
     }
 }
 
-/// The content coding of a response (RFC 9110 §8.4), if any.
-pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
-    let named = headers.get_all("content-encoding").iter().filter_map(|value| value.to_str().ok());
-    let named = named.collect::<Vec<_>>().join(", ").trim().to_ascii_lowercase();
-    (!named.is_empty() && named != "identity").then_some(named)
-}
-
-/// Decodes the content coding of a body. Returns the body unchanged, with a reason, if that fails. Some servers
-/// compress although the request refuses it (RFC 9110 §12.5.3).
-pub(super) fn decoded(
-    body: Zeroizing<Vec<u8>>,
-    coding: Option<&str>,
-) -> (Zeroizing<Vec<u8>>, Option<String>) {
-    let mut reader: Box<dyn std::io::Read + '_> = match coding {
-        None => return (body, None),
-        Some("gzip" | "x-gzip") => Box::new(MultiGzDecoder::new(body.as_slice())),
-        Some("deflate") => Box::new(ZlibDecoder::new(body.as_slice())),
-        Some(other) => {
-            let why = format!("the answer has the content coding {}", other.escape_default());
-            return (body, Some(why));
-        }
-    };
-    let mut plain = Zeroizing::new(Vec::with_capacity(MAX_BYTES));
-    let mut piece = Zeroizing::new([0_u8; 4096]);
-    let incomplete = loop {
-        match reader.read(piece.as_mut_slice()) {
-            Ok(0) => break None,
-            Ok(read) if read > MAX_BYTES - plain.len() => {
-                break Some(format!("the answer is longer than {MAX_BYTES} bytes"));
-            }
-            Ok(read) => plain.extend(piece.iter().take(read)),
-            Err(_) => break Some("the content coding of the answer is broken".to_owned()),
-        }
-    };
-    drop(reader);
-    (plain, incomplete)
-}
-
 /// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, or a date, which is compared with the `Date` of the response.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
@@ -134,8 +97,6 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
     #[test]
@@ -156,25 +117,5 @@ mod tests {
         let mut dateless = HeaderMap::new();
         dateless.insert("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT".parse().unwrap());
         assert_eq!(retry_after(&dateless), None);
-    }
-
-    #[test]
-    fn content_codings_are_undone_within_the_limit() {
-        let gzip = |plain: &[u8]| {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            encoder.write_all(plain).unwrap();
-            Zeroizing::new(encoder.finish().unwrap())
-        };
-        let plain = br#"{"access_token":"a"}"#;
-        let (body, incomplete) = decoded(gzip(plain), Some("gzip"));
-        assert_eq!((body.as_slice(), incomplete), (&plain[..], None));
-        let (body, incomplete) = decoded(Zeroizing::new(plain.to_vec()), Some("br"));
-        assert_eq!(body.as_slice(), plain);
-        assert!(incomplete.unwrap().contains("content coding br"));
-        let (body, incomplete) = decoded(gzip(&vec![b' '; 10 * MAX_BYTES]), Some("gzip"));
-        assert!(body.len() <= MAX_BYTES && incomplete.is_some());
-        let mut short = gzip(plain);
-        short.truncate(12);
-        assert!(decoded(short, Some("gzip")).1.is_some());
     }
 }
