@@ -1,15 +1,15 @@
 //! Signing keys of this server: next → active → retiring → removed.
 
+mod server_secret;
 pub mod store;
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::PgConnection;
 use time::OffsetDateTime;
-use zeroize::Zeroizing;
 
+pub use self::server_secret::{PLACES, ROW_MAC, SHARED_SECRETS, secret_row, shared_secret};
 use crate::platform::fault::Fault;
 use crate::platform::seal::SealingKey;
 use actchain_protocol::jose::{PublicKey, SigningAlg, SigningKey};
@@ -92,33 +92,6 @@ impl StoredKey {
             (None, None, None) => KeyState::Next,
         }
     }
-}
-
-/// Name of the secret that determines the status index of each new token. It is stored because a change with the
-/// master key would assign the same index to two tokens.
-pub const PLACES: &str = "status_places";
-
-/// Name of the secret for row MACs. It is stored so that rows stay authentic when the master key is replaced.
-pub const ROW_MAC: &str = "row_mac";
-
-pub const SHARED_SECRETS: [&str; 2] = [PLACES, ROW_MAC];
-
-/// Opens a 32-byte secret that all servers share.
-pub async fn shared_secret(
-    connection: &mut PgConnection,
-    seal: &SealingKey,
-    name: &str,
-) -> Result<Zeroizing<[u8; 32]>, Fault> {
-    let sealed = store::find_secret(connection, name).await?;
-    let sealed = sealed.ok_or_else(|| Fault::new(format!("the secret {name} is missing")))?;
-    let secret = seal.open(&secret_row(name), &sealed)?;
-    let bytes = <[u8; 32]>::try_from(secret.as_slice());
-    bytes.map(Zeroizing::new).map_err(|_| Fault::new(format!("the secret {name} has not 32 bytes")))
-}
-
-/// The additional authenticated data of a shared secret.
-pub fn secret_row(name: &str) -> String {
-    format!("server_secret/{name}")
 }
 
 /// The additional authenticated data of a private key.
