@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Bounds, ExchangeDecision};
+use super::bounds::Bounds;
+use super::decision::{DecisionInput, ExchangeDecision};
 use crate::domain::capability::{CapabilityLevels, Ceiling};
 use crate::domain::client::{Client, Kind};
-use crate::domain::delegation::DelegationPath;
+use crate::domain::delegation::{DelegationLimits, DelegationPath};
 use crate::domain::limit::Limit;
 use crate::domain::refusal::Refusal;
 use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE, Registry};
@@ -23,8 +24,8 @@ pub(super) struct RequestedLimits<'a> {
     pub(super) registry: &'a Registry,
     pub(super) capability_levels: &'a CapabilityLevels,
     pub(super) client: &'a Client,
-    /// Whether the token will be bound to a DPoP key.
-    pub(super) bound: bool,
+    /// Thumbprint of the DPoP key that the token will be bound to.
+    pub(super) jkt: Option<&'a str>,
     pub(super) now: OffsetDateTime,
 }
 
@@ -36,7 +37,7 @@ pub(super) fn grant(
     act: Option<Act>,
 ) -> Result<ExchangeDecision, Refusal> {
     let targets = targets(bounds, asked)?;
-    if targets.len() > 1 && !asked.bound {
+    if targets.len() > 1 && asked.jkt.is_none() {
         // A relying party could use a bearer token at another target (RFC 8707 §3).
         return Err(Refusal::DpopRequiredForMultipleAudiences);
     }
@@ -69,6 +70,50 @@ pub(super) fn grant(
         ceremonies,
         expires_at,
     })
+}
+
+/// Intersects all inputs of an exchange and grants the request within the result.
+pub(super) fn grant_exchange(
+    input: &DecisionInput<'_>,
+    path: Option<&DelegationPath>,
+    act: Option<Act>,
+) -> Result<ExchangeDecision, Refusal> {
+    let subject = input.subject;
+    let mut bounds = Bounds::of_client(input.client, input.now + input.max_ttl);
+    let of_subject = DelegationLimits {
+        scopes: subject.scopes.clone(),
+        audiences: subject.audiences.clone(),
+        details: subject.details.clone(),
+        ceiling: subject.capability.clone(),
+        ..DelegationLimits::unrestricted()
+    };
+    bounds.narrow(&of_subject, input.capability_levels);
+    bounds.expires_at = bounds.expires_at.min(subject.validity.expires_at);
+    bounds.expires_at = input.actor_expires_at.map_or(bounds.expires_at, |end| bounds.expires_at.min(end));
+    for one in path.into_iter().flat_map(|path| &path.0) {
+        bounds.narrow(&one.terms, input.capability_levels);
+        bounds.expires_at = bounds.expires_at.min(one.facts.expires_at);
+    }
+    let asked = RequestedLimits {
+        wanted: input.wanted,
+        registry: input.registry,
+        capability_levels: input.capability_levels,
+        client: input.client,
+        jkt: input.jkt,
+        now: input.now,
+    };
+    grant(&bounds, &asked, path, act)
+}
+
+/// Depth is the number of actors; the server and every delegation on the path may limit it.
+pub(super) fn check_depth(
+    input: &DecisionInput<'_>,
+    depth: u32,
+    path: Option<&DelegationPath>,
+) -> Result<(), Refusal> {
+    let bounds = path.into_iter().flat_map(|path| &path.0).filter_map(|one| one.terms.max_depth);
+    let most = bounds.min().unwrap_or(u32::MAX).min(input.max_depth);
+    if depth > most { Err(Refusal::DepthExceeded) } else { Ok(()) }
 }
 
 /// The targets: the requested ones, if all are known and allowed; otherwise all allowed ones where all requested

@@ -6,12 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};
 
-use super::*;
-use crate::domain::client::{AuthMethod, Grant, Kind};
+use super::{DecisionInput, decide};
+use crate::domain::capability::{CapabilityLevels, Ceiling};
+use crate::domain::client::{AuthMethod, Client, DpopPolicy, Grant, Kind};
+use crate::domain::delegation::{Delegation, DelegationLimits, DelegationPath, DelegationRecord, Provenance};
+use crate::domain::limit::Limit;
+use crate::domain::principal::Principal;
+use crate::domain::registry::Registry;
 use crate::domain::resource::Resource;
+use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::platform::clock::from_seconds;
-use actchain_protocol::access_token::AuthenticationContext;
+use actchain_protocol::access_token::{Act, AuthenticationContext, Confirmation};
 use actchain_protocol::jwt_time::Validity;
+use actchain_protocol::token_exchange::RequestedAccess;
 
 const ISSUER: &str = "https://as.example.com";
 const SCOPES: [&str; 3] = ["a", "b", "c"];

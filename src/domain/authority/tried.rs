@@ -1,13 +1,13 @@
 //! Another holder's token: tries delegations, narrowest first, then a `may_act` claim of the token.
 
-use super::{
-    DecisionInput, ExchangeDecision, acts_already, add_actor, by_may_act, check_depth, gives_authority,
-    grant, own_token,
-};
-use crate::domain::delegation::{DelegationPath, Provenance};
+use super::decision::{DecisionInput, ExchangeDecision};
+use super::grant::{check_depth, grant_exchange};
+use super::may_act::{may_act_id, unrecorded_delegation};
+use super::own_token::own_token;
+use crate::domain::delegation::{Delegation, DelegationPath, Provenance};
 use crate::domain::refusal::Refusal;
 use crate::domain::subject::TokenSource;
-use actchain_protocol::access_token::Act;
+use actchain_protocol::access_token::{Act, Confirmation};
 
 /// The results of the delegations tried so far. Delegations may come in pages, narrowest first.
 #[derive(Debug, Default)]
@@ -62,8 +62,8 @@ impl Tried {
             Some(Err(refusal)) => drop(self.refusal.get_or_insert(refusal)),
             None => {}
         }
-        match by_may_act(input, &act) {
-            Some(decided) => decided,
+        match unrecorded_delegation(input) {
+            Some(delegation) => by_may_act(input, delegation, act),
             None => Err(self.refusal.unwrap_or(Refusal::DelegationRequired)),
         }
     }
@@ -88,7 +88,57 @@ fn by_delegation(
 ) -> Result<ExchangeDecision, Refusal> {
     path.check(input.now)?;
     check_depth(input, act.depth(), Some(path))?;
-    grant(input, Some(path), Some(act.clone()))
+    grant_exchange(input, Some(path), Some(act.clone()))
+}
+
+fn by_may_act(
+    input: &DecisionInput<'_>,
+    delegation: Delegation,
+    act: Act,
+) -> Result<ExchangeDecision, Refusal> {
+    let path = DelegationPath(vec![delegation.clone()]);
+    check_depth(input, act.depth(), Some(&path))?;
+    let decision = grant_exchange(input, Some(&path), Some(act))?;
+    Ok(ExchangeDecision { create: Some(delegation), ..decision })
+}
+
+/// Whether a delegation leads from the holder of the subject token to the client, and is the named one if the request
+/// names one.
+pub fn gives_authority(input: &DecisionInput<'_>, path: &DelegationPath) -> bool {
+    let Some(leaf) = path.leaf() else { return false };
+    if input.named.is_some_and(|named| named != leaf.id) {
+        return false;
+    }
+    if leaf.delegate != input.client.client_id || leaf.root != input.subject.subject {
+        return false;
+    }
+    match input.subject.dlg() {
+        Some(dlg) => leaf.parent.as_deref() == Some(dlg),
+        None => leaf.parent.is_none() && leaf.delegator == input.subject.subject && at_hand(input, leaf),
+    }
+}
+
+/// A delegation of a `may_act` claim belongs to the token that carried the claim, and to no other.
+fn at_hand(input: &DecisionInput<'_>, leaf: &Delegation) -> bool {
+    leaf.origin != Provenance::MayAct
+        || may_act_id(input.subject, &input.client.client_id).as_ref() == Some(&leaf.id)
+}
+
+fn acts_already(input: &DecisionInput<'_>) -> bool {
+    let client = &input.client.client_id;
+    let acts = input.subject.act.iter().flat_map(Act::newest_first);
+    let root = &input.subject.subject;
+    acts.into_iter().any(|act| act.iss == input.issuer && act.sub == *client)
+        || (root.iss == input.issuer && root.sub == *client)
+}
+
+fn add_actor(input: &DecisionInput<'_>) -> Act {
+    Act {
+        sub: input.client.client_id.clone(),
+        iss: input.issuer.to_owned(),
+        cnf: input.jkt.map(|jkt| Confirmation { jkt: jkt.to_owned() }),
+        act: input.subject.act.clone().map(Box::new),
+    }
 }
 
 /// A key-bound token of a trusted issuer can be used only by the holder of the key (RFC 9449 §6.1). A delegation lets

@@ -20,7 +20,7 @@ use super::issue::IssuedToken;
 use super::verify_token;
 use crate::app::App;
 use crate::domain::audit::Action;
-use crate::domain::authority;
+use crate::domain::authority::{self, ClientDecisionInput};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::Grant;
 use crate::domain::delegation::candidates::Memory;
@@ -177,15 +177,16 @@ async fn client_credentials(
     let subject = authority::principal_of(&context.client, &app.issuer);
     context.event.subject = Some(subject);
     let most = Duration::seconds(app.config.tokens.max_ttl.into());
-    let bound = context.jkt.is_some();
-    let known = (context.registry.as_ref(), &app.capability_levels);
-    let decision = authority::decide_client_credentials(
-        &context.client,
-        known,
-        (wanted, &app.issuer),
-        bound,
-        (context.now, most),
-    )?;
+    let decision = authority::decide_client_credentials(&ClientDecisionInput {
+        now: context.now,
+        issuer: &app.issuer,
+        client: &context.client,
+        jkt: context.jkt.as_deref(),
+        registry: context.registry.as_ref(),
+        wanted,
+        capability_levels: &app.capability_levels,
+        max_ttl: most,
+    })?;
     let txn = random::id(context.now)?;
     plan(app, context, decision, (txn, Answering::Client)).await
 }
