@@ -4,9 +4,10 @@
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
+use super::batch_error::BatchError;
+use super::entry::{CommitOutcome, Entry, Write};
 use super::guard::{Evaluation, Snapshot, Verdict, evaluate};
-use super::store::Changes;
-use super::{BatchError, CommitOutcome, Entry, Write, store};
+use super::store::{self, Changes};
 use crate::domain::audit::store::LeafRef;
 use crate::domain::audit::{self, Action, Event, UnsequencedEvent};
 use crate::domain::refusal::Refusal;

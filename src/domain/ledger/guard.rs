@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Entry, Freshness, Write};
+use super::entry::{Entry, Freshness, Write};
 use crate::domain::ceremony::{Open, Stage};
 use crate::domain::delegation::candidates::Between;
 use crate::domain::delegation::{Delegation, DelegationRecord};
@@ -211,7 +211,7 @@ fn count<'a>(entry: &'a Entry, snapshot: &mut Snapshot, uses: &mut BTreeMap<Stri
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Choice, Guards, SingleUseId, TokenInsert};
+    use super::super::entry::{Choice, Guards, SingleUseId, TokenInsert};
     use super::*;
     use crate::domain::audit::{Action, Actor, Event};
     use crate::domain::delegation::candidates::DelegatorSide;

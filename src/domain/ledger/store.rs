@@ -8,8 +8,9 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::batch_error::BatchError;
+use super::entry::{Entry, Write};
 use super::guard::Snapshot;
-use super::{BatchError, Entry, Write, uuid_of};
 use crate::domain::audit;
 use crate::domain::ceremony::{self, Ceremony, Open};
 use crate::domain::delegation::candidates::Between;
@@ -131,7 +132,7 @@ pub(super) async fn load_snapshot(
         subjects.extend(entry.guards.subjects.iter().map(|(who, _)| who));
         for single_use_id in &entry.single_use_ids {
             let expires_at =
-                single_use_ids.entry(uuid_of(single_use_id.id)).or_insert(single_use_id.expires_at);
+                single_use_ids.entry(Uuid::from_bytes(single_use_id.id)).or_insert(single_use_id.expires_at);
             *expires_at = single_use_id.expires_at.max(*expires_at);
         }
     }

@@ -1,0 +1,55 @@
+//! Why a batch was not recorded.
+
+use crate::platform::fault::Fault;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FailureScope {
+    /// An entry of the batch is to blame: others can be recorded.
+    Content,
+    Database,
+}
+
+/// An error in a batch: of the database, or of the code that assembles the batch.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BatchError {
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl From<BatchError> for Fault {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Sql(error) => error.into(),
+            BatchError::Fault(fault) => fault,
+        }
+    }
+}
+
+impl BatchError {
+    /// SQLSTATE classes 22 (data), 23 (integrity) and 40 (rollback for a conflict) are caused by the content of the
+    /// entries.
+    pub(super) fn scope(&self) -> FailureScope {
+        let cause = match self {
+            Self::Sql(error) => error,
+            // A store function returns the error of the database as the cause of a fault.
+            Self::Fault(fault) => {
+                match std::error::Error::source(fault).and_then(|cause| cause.downcast_ref()) {
+                    Some(error) => error,
+                    None => return FailureScope::Content,
+                }
+            }
+        };
+        let code = match cause {
+            sqlx::Error::Database(error) => error.code().map(|code| code.into_owned()),
+            _ => None,
+        };
+        match code {
+            Some(code) if ["22", "23", "40"].iter().any(|class| code.starts_with(class)) => {
+                FailureScope::Content
+            }
+            _ => FailureScope::Database,
+        }
+    }
+}

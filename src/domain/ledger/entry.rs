@@ -1,0 +1,128 @@
+//! What the ledger records, and what comes of it.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::domain::audit::Event;
+use crate::domain::audit::store::LeafRef;
+use crate::domain::ceremony::Asking;
+use crate::domain::delegation::Delegation;
+use crate::domain::delegation::candidates::Between;
+use crate::domain::principal::Principal;
+use crate::domain::refusal::Refusal;
+use crate::domain::token::TokenRecord;
+
+/// An id that is accepted once: a `jti` of a DPoP proof or assertion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SingleUseId {
+    /// Replay-cache key: truncated SHA-256 of kind, client or key, target and `jti`.
+    pub id: [u8; 16],
+    /// From this time on, no verifier accepts the proof or assertion.
+    pub expires_at: OffsetDateTime,
+    /// The refusal of an id that was used before.
+    pub on_replay: Refusal,
+    /// The refusal where the id may have been used and purged: the clock is behind the last purge.
+    pub if_forgotten: Refusal,
+}
+
+/// What an entry relies on. The ledger checks it again, under locks, before the entry takes effect.
+#[derive(Debug, Clone, Default)]
+pub struct Guards {
+    /// The requesting client, as of the version on which its authentication was decided.
+    pub client: Option<(String, i64)>,
+    /// Earlier actors, which must not be disabled.
+    pub earlier_actors: Vec<String>,
+    /// Delegations that must be active; a use is counted on each.
+    pub path: Vec<String>,
+    /// Delegations that must be active too: those that ephemeral agents were created for. No use is counted on them.
+    pub ephemeral_delegation: Vec<String>,
+    /// Tokens of this server that must be valid, with all tokens of their lineage.
+    pub tokens: Vec<Uuid>,
+    /// Tokens of trusted issuers: subject, and time of issue by the clock of the issuer.
+    pub subjects: Vec<(Principal, OffsetDateTime)>,
+    /// A connection of the vault, with the versions of the connection and of its provider on which the response is
+    /// based.
+    pub connection: Option<(String, (i64, i64))>,
+    /// The version of the registry on which the decision is based.
+    pub registry: Option<i64>,
+    /// Whether the decision read the path for this request or took it from a cache.
+    pub freshness: Freshness,
+    /// The candidates among which a decision from the cache chose.
+    pub choice: Option<Choice>,
+}
+
+/// The candidates of an exchange, as of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    pub between: Between,
+    /// The number of changes among the candidates; `None` if none was ever recorded.
+    pub version: Option<i64>,
+}
+
+/// Where the data comes from that a guard compares with the stored rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Freshness {
+    /// Read for this request: a delegation of the path that is not active rejects the entry.
+    #[default]
+    Fresh,
+    /// Read for an earlier request, with the expiry that the path had at that time. A delegation that is not active, or
+    /// a changed expiry, returns the entry for another decision: another delegation may grant the request.
+    Cached(OffsetDateTime),
+}
+
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Nothing but the ids that the entry uses.
+    Nothing,
+    Token(Box<TokenInsert>),
+    /// A confirmation that the delegator has to decide.
+    Ceremony(Box<Asking>),
+    /// A credential leaves the vault, or the proxy uses it: only the use is counted.
+    Retrieval,
+}
+
+#[derive(Debug, Clone)]
+pub struct TokenInsert {
+    pub token: TokenRecord,
+    /// The delegation that a `may_act` claim leads to, where the ledger does not have it yet.
+    pub create: Option<Delegation>,
+    /// The confirmations that the token uses.
+    pub ceremonies: Vec<Uuid>,
+}
+
+/// One use: recorded as a whole, or not at all.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// When the request was received.
+    pub now: OffsetDateTime,
+    /// Ids that are recorded as used, whatever the outcome of the entry.
+    pub single_use_ids: Vec<SingleUseId>,
+    pub guards: Guards,
+    pub write: Write,
+    /// The event of the audit log; `None` for an entry that only uses ids.
+    pub event: Option<Event>,
+}
+
+impl Entry {
+    pub(super) fn issue(&self) -> Option<&TokenInsert> {
+        match &self.write {
+            Write::Token(issue) => Some(issue),
+            Write::Nothing | Write::Ceremony(_) | Write::Retrieval => None,
+        }
+    }
+
+    /// Whether the entry counts as a use of its delegation and of every ancestor.
+    pub(super) fn is_use(&self) -> bool {
+        matches!(self.write, Write::Token(_) | Write::Retrieval)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// The entry took effect, or is the record of a refusal; with the position of its event, if it has an event.
+    Committed(Option<LeafRef>),
+    /// A guard failed; the event records this refusal.
+    Rejected(Refusal),
+    /// The data of the decision has changed since. Only the used ids were recorded; the caller decides again.
+    Retry,
+}

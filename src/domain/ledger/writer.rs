@@ -1,0 +1,119 @@
+//! Takes entries from the queue and records them in batches, on one connection.
+
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::{mpsc, oneshot};
+
+use super::batch;
+use super::batch_error::FailureScope;
+use super::entry::{CommitOutcome, Entry};
+use crate::domain::row_mac::RowMac;
+use crate::platform::db;
+use crate::platform::fault::Fault;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedgerError {
+    Full,
+    /// The database did not respond, or failed. The entry may or may not have been recorded.
+    Failed,
+}
+
+pub(super) type PendingEntry = (Entry, oneshot::Sender<Result<CommitOutcome, LedgerError>>);
+
+pub(super) struct Writer {
+    pub(super) options: PgConnectOptions,
+    pub(super) timeout: Duration,
+    pub(super) most: usize,
+    pub(super) rows: RowMac,
+    pub(super) connection: Option<PgConnection>,
+}
+
+impl Writer {
+    pub(super) async fn run(mut self, mut entries: mpsc::Receiver<PendingEntry>) {
+        let mut gathered = Vec::with_capacity(self.most);
+        while entries.recv_many(&mut gathered, self.most).await > 0 {
+            metrics::gauge!("actchain_ledger_queue_depth").set(entries.len() as f64);
+            // Entries whose caller gave up waiting are not recorded.
+            let batch: Vec<PendingEntry> =
+                gathered.drain(..).filter(|(_, reply)| !reply.is_closed()).collect();
+            if !batch.is_empty() {
+                self.record(batch).await;
+            }
+        }
+    }
+
+    async fn record(&mut self, batch: Vec<PendingEntry>) {
+        let started = Instant::now();
+        metrics::histogram!("actchain_ledger_batch_size").record(batch.len() as f64);
+        let (entries, replies): (Vec<Entry>, Vec<_>) = batch.into_iter().unzip();
+        match self.attempt(&entries).await {
+            Ok(outcomes) => {
+                metrics::histogram!("actchain_ledger_commit_seconds").record(started.elapsed().as_secs_f64());
+                for (outcome, reply) in outcomes.into_iter().zip(replies) {
+                    // The receiver may have been dropped, as when a client disconnects.
+                    let _ = reply.send(Ok(outcome));
+                }
+            }
+            Err(problem) => {
+                tracing::error!(error = %problem.fault, entries = entries.len(), "a batch was not recorded");
+                self.one_by_one(problem.whose, entries, replies).await;
+            }
+        }
+    }
+
+    /// Records the entries of a failed batch one by one, so that an invalid entry fails alone. Once the database
+    /// itself fails, the rest fails at once: entries that are queued behind have waited long enough.
+    async fn one_by_one(
+        &mut self,
+        mut whose: FailureScope,
+        entries: Vec<Entry>,
+        replies: Vec<oneshot::Sender<Result<CommitOutcome, LedgerError>>>,
+    ) {
+        for (entry, reply) in entries.into_iter().zip(replies) {
+            let mut outcome = Err(LedgerError::Failed);
+            if whose == FailureScope::Content && !reply.is_closed() {
+                match self.attempt(std::slice::from_ref(&entry)).await {
+                    Ok(outcomes) => outcome = outcomes.into_iter().next().ok_or(LedgerError::Failed),
+                    Err(problem) => {
+                        tracing::error!(error = %problem.fault, "an entry was not recorded");
+                        whose = problem.whose;
+                    }
+                }
+            }
+            let _ = reply.send(outcome);
+        }
+    }
+
+    async fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<CommitOutcome>, Problem> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => db::connect(self.options.clone(), self.timeout).await.map_err(Problem::of_database)?,
+        };
+        match tokio::time::timeout(self.timeout, batch::record(&self.rows, &mut connection, entries)).await {
+            Ok(Ok(outcomes)) => {
+                self.connection = Some(connection);
+                Ok(outcomes)
+            }
+            Ok(Err(error)) => {
+                let whose = error.scope();
+                // A connection whose transaction failed is not reused.
+                drop(connection);
+                Err(Problem { whose, fault: error.into() })
+            }
+            Err(_) => Err(Problem::of_database(Fault::new("the database took too long"))),
+        }
+    }
+}
+
+struct Problem {
+    whose: FailureScope,
+    fault: Fault,
+}
+
+impl Problem {
+    fn of_database(fault: Fault) -> Self {
+        Self { whose: FailureScope::Database, fault }
+    }
+}
