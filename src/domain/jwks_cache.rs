@@ -25,9 +25,19 @@ const STALE: Duration = Duration::hours(24);
 const PAUSE: Duration = Duration::seconds(10);
 const PAUSE_AFTER_FAILURE: Duration = Duration::seconds(5);
 
-/// No current keys are available, so that the token can be neither accepted nor rejected.
+/// Why no key verified a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeysUnavailable;
+pub enum VerifyError {
+    /// No current keys are available, so that the token can be neither accepted nor rejected.
+    KeysUnavailable,
+    Token(TokenProblem),
+}
+
+impl From<TokenProblem> for VerifyError {
+    fn from(problem: TokenProblem) -> Self {
+        Self::Token(problem)
+    }
+}
 
 /// The sets by URL, at most 1000.
 #[derive(Debug, Clone)]
@@ -69,13 +79,14 @@ impl JwksCache {
     /// last fetch was too recent: a publisher may reuse a `kid` for a new key.
     ///
     /// # Errors
-    /// [`KeysUnavailable`] if newer keys are needed and unavailable.
+    /// [`VerifyError::KeysUnavailable`] if newer keys are needed and unavailable.
     pub async fn verify<T>(
         &self,
-        (url, kid): (&str, Option<&str>),
+        url: &str,
+        kid: Option<&str>,
         now: OffsetDateTime,
         verify: impl Fn(&[PublicKey]) -> Result<T, TokenProblem>,
-    ) -> Result<Result<T, TokenProblem>, KeysUnavailable> {
+    ) -> Result<T, VerifyError> {
         let published = self.sets.get_with(url.to_owned(), || {
             Arc::new(Published { url: url.to_owned(), state: Mutex::default() })
         });
@@ -86,12 +97,12 @@ impl JwksCache {
                 | TokenProblem::KeyUnknown
                 | TokenProblem::AlgorithmNotAllowed),
             ) => problem,
-            verified => return Ok(verified),
+            verified => return Ok(verified?),
         };
-        Ok(match self.newer(&published, &known, now).await? {
-            Some(keys) => verify(&keys),
-            None => Err(problem),
-        })
+        match self.newer(&published, &known, now).await? {
+            Some(keys) => Ok(verify(&keys)?),
+            None => Err(problem.into()),
+        }
     }
 
     /// The keys, including the key `kid` if the publisher has it.
@@ -100,7 +111,7 @@ impl JwksCache {
         published: &Arc<Published>,
         kid: Option<&str>,
         now: OffsetDateTime,
-    ) -> Result<AsOf, KeysUnavailable> {
+    ) -> Result<AsOf, VerifyError> {
         let fetch = {
             let mut state = published.state();
             let known = state.has(kid, now);
@@ -121,7 +132,7 @@ impl JwksCache {
         if usable && (state.has(kid, now) || !state.failed) {
             Ok(state.as_of())
         } else {
-            Err(KeysUnavailable)
+            Err(VerifyError::KeysUnavailable)
         }
     }
 
@@ -131,7 +142,7 @@ impl JwksCache {
         published: &Arc<Published>,
         known: &AsOf,
         now: OffsetDateTime,
-    ) -> Result<Option<Arc<Vec<PublicKey>>>, KeysUnavailable> {
+    ) -> Result<Option<Arc<Vec<PublicKey>>>, VerifyError> {
         let fetch = {
             let mut state = published.state();
             if state.fetched_at == known.fetched_at { self.fetch(published, &mut state, now) } else { None }
@@ -141,7 +152,7 @@ impl JwksCache {
         if state.fetched_at != known.fetched_at {
             return Ok(Some(Arc::clone(&state.keys)));
         }
-        if state.failed { Err(KeysUnavailable) } else { Ok(None) }
+        if state.failed { Err(VerifyError::KeysUnavailable) } else { Ok(None) }
     }
 
     /// The fetch in progress, or a new one; `None` if the last fetch was too recent.

@@ -10,7 +10,7 @@ use super::client_secret::{self, SecretTry};
 use crate::app::App;
 use crate::domain::client::{self, AuthMethod, Client};
 use crate::domain::delegation::candidates::Memory;
-use crate::domain::jwks_cache::KeysUnavailable;
+use crate::domain::jwks_cache::VerifyError;
 use crate::domain::ledger::SingleUseId;
 use crate::domain::refusal::{ClientProblem, CredentialProblem, Error, Refusal};
 use crate::platform::fault::Fault;
@@ -244,13 +244,15 @@ async fn check_assertion(
         read.verify(keys, &app.issuer, now)
     };
     let verified = match &client.jwks_uri {
-        None => verify(&client.keys),
+        None => verify(&client.keys).map_err(unproven)?,
         Some(url) => {
-            let verified = app.jwks_cache.verify((url, read.kid()), now, verify).await;
-            verified.map_err(|KeysUnavailable| Error::Refused(Refusal::IssuerUnavailable))?
+            let verified = app.jwks_cache.verify(url, read.kid(), now, verify).await;
+            verified.map_err(|error| match error {
+                VerifyError::KeysUnavailable => Error::Refused(Refusal::IssuerUnavailable),
+                VerifyError::Token(problem) => unproven(problem),
+            })?
         }
     };
-    let verified = verified.map_err(unproven)?;
     if !client.may_assert_by(&verified.key) {
         return Err(unproven(TokenProblem::KeyRemoved));
     }

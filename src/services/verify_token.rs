@@ -10,7 +10,7 @@ use super::issue::time_crypto;
 use crate::app::App;
 use crate::domain::client::Client;
 use crate::domain::issuer::Issuer;
-use crate::domain::jwks_cache::KeysUnavailable;
+use crate::domain::jwks_cache::VerifyError;
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
@@ -39,9 +39,12 @@ impl From<TokenProblem> for Unverified {
     }
 }
 
-impl From<KeysUnavailable> for Unverified {
-    fn from(_: KeysUnavailable) -> Self {
-        Self::KeysUnavailable
+impl From<VerifyError> for Unverified {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::KeysUnavailable => Self::KeysUnavailable,
+            VerifyError::Token(problem) => problem.into(),
+        }
     }
 }
 
@@ -332,7 +335,7 @@ async fn foreign(
         None => signed(&issuer.keys)?,
         Some(url) => {
             let kid = jws.header.kid.as_deref();
-            app.jwks_cache.verify((url, kid), now, signed).await??;
+            app.jwks_cache.verify(url, kid, now, signed).await?;
         }
     }
     let fingerprint = sha256(&[jws.signing_input().as_bytes()]);

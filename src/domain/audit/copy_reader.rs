@@ -2,12 +2,13 @@
 //! stored leaves and tile roots.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
 use super::tree;
-use super::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, check_documents};
+use super::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError, check_documents};
 use crate::platform::fault::Fault;
 use actchain_protocol::merkle::Hash;
 
@@ -52,14 +53,15 @@ pub enum DocumentSource {
     File(Vec<Vec<u8>>),
 }
 
-/// Reads events `[from, to)` with their stored hashes; the first `indexed` events of the log have stored
+/// Reads the events of a range with their stored hashes; the first `indexed` events of the log have stored
 /// leaves.
 pub async fn read(
     connection: &mut PgConnection,
-    (from, to): (u64, u64),
+    range: Range<u64>,
     source: DocumentSource,
     indexed: u64,
 ) -> Result<Chunk, Fault> {
+    let Range { start: from, end: to } = range;
     let leaves = tree::leaves_as_stored(connection, from, to.min(indexed)).await?;
     let tiles = tree::tiles_as_stored(connection, from, to).await?;
     let rows = match source {
@@ -86,16 +88,16 @@ async fn copy(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<u
 
 impl Chunk {
     /// Passes all events of the chunk to the verifier.
-    pub fn verify(&self, verifier: &mut LogVerifier) -> Result<Result<(), IntegrityError>, Fault> {
-        let verified = match &self.rows {
-            Rows::Archived => self.over_leaves(verifier),
+    pub fn verify(&self, verifier: &mut LogVerifier) -> Result<(), VerifyError> {
+        match &self.rows {
+            Rows::Archived => self.over_leaves(verifier)?,
             Rows::Copied(rows) => self.over_rows(verifier, rows)?,
             Rows::File(documents) => {
                 let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
-                self.over_documents(verifier, (self.from..self.to).collect(), &documents)
+                self.over_documents(verifier, (self.from..self.to).collect(), &documents)?;
             }
-        };
-        Ok(verified.and_then(|()| self.compare_tiles(verifier)))
+        }
+        Ok(self.compare_tiles(verifier)?)
     }
 
     fn over_leaves(&self, verifier: &mut LogVerifier) -> Result<(), IntegrityError> {
@@ -108,11 +110,7 @@ impl Chunk {
         }
     }
 
-    fn over_rows(
-        &self,
-        verifier: &mut LogVerifier,
-        rows: &[u8],
-    ) -> Result<Result<(), IntegrityError>, Fault> {
+    fn over_rows(&self, verifier: &mut LogVerifier, rows: &[u8]) -> Result<(), VerifyError> {
         let damaged = || Fault::new("what PostgreSQL copied out cannot be read");
         let mut rest = rows.strip_prefix(SIGNATURE).and_then(|rest| rest.get(8..)).ok_or_else(damaged)?;
         let (mut seqs, mut documents) = (Vec::new(), Vec::new());
@@ -121,7 +119,7 @@ impl Chunk {
             documents.push(document);
             rest = behind;
         }
-        Ok(self.over_documents(verifier, seqs, &documents))
+        Ok(self.over_documents(verifier, seqs, &documents)?)
     }
 
     fn over_documents(

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
+use crate::platform::fault::Fault;
 use actchain_protocol::canonical_json::{self, Canonical};
 use actchain_protocol::merkle::{self, Frontier, Hash, TileBuilder, TileRoot};
 use actchain_protocol::signed_note::Checkpoint;
@@ -43,6 +44,27 @@ pub enum IntegrityErrorKind {
     Unreadable,
     /// The archive file is not the file in the signed statement of the log.
     Archive,
+}
+
+/// Why the log is not verified.
+#[derive(Debug)]
+pub enum VerifyError {
+    /// The log is not intact.
+    Integrity(IntegrityError),
+    /// The log could not be read.
+    Fault(Fault),
+}
+
+impl From<IntegrityError> for VerifyError {
+    fn from(error: IntegrityError) -> Self {
+        Self::Integrity(error)
+    }
+}
+
+impl From<Fault> for VerifyError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// Result of checking one document without the earlier documents.

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::checkpoint::verifier_key;
 use super::verify_archived::{Archived, archived};
 use crate::domain::audit::copy_reader::{self, Chunk, DocumentSource};
-use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier};
+use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError};
 use crate::domain::audit::{index, partitions, store, tree};
 use crate::domain::key::{self, Purpose, StoredKey};
 use crate::platform::fault::{Context, Fault};
@@ -277,7 +277,7 @@ async fn verify_all(
             Some(None) => DocumentSource::Leaves,
             Some(Some(lines)) => DocumentSource::File(lines.take(to - from)?),
         };
-        let chunk = copy_reader::read(connection, (from, to), source, indexed).await?;
+        let chunk = copy_reader::read(connection, from..to, source, indexed).await?;
         // The receiver stops at the first error.
         if chunks.send(chunk).await.is_err() {
             break;
@@ -306,8 +306,10 @@ fn verify_chunks(
     mut arriving: tokio::sync::mpsc::Receiver<Chunk>,
 ) -> Result<Result<LogVerifier, IntegrityError>, Fault> {
     while let Some(chunk) = arriving.blocking_recv() {
-        if let Err(integrity_error) = chunk.verify(&mut verifier)? {
-            return Ok(Err(integrity_error));
+        match chunk.verify(&mut verifier) {
+            Ok(()) => {}
+            Err(VerifyError::Integrity(integrity_error)) => return Ok(Err(integrity_error)),
+            Err(VerifyError::Fault(fault)) => return Err(fault),
         }
     }
     Ok(Ok(verifier))
