@@ -41,7 +41,7 @@ pub async fn record(
             events.push(Event {
                 reason: Some(Refusal::DelegationExpired.reason()),
                 detail: Some(json!({"expires_at": rfc3339(one.facts.expires_at), "lapsed": one.facts.activated_at.is_none()})),
-                ..Event::of_delegation(now, Action::DelegationExpired, actor, (&path, own_issuer))
+                ..Event::of_delegation(now, Action::DelegationExpired, actor, &path, own_issuer)
             });
         }
         recorded += events.len();

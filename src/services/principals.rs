@@ -11,6 +11,7 @@ use super::delegations::{Affected, check_reason, count_affected};
 use super::request_context::RequestContext;
 use super::transition::{Effect, Lock, Operation, Reply};
 use crate::domain::audit::Action;
+use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
 use crate::domain::principal::{self, Principal};
@@ -104,7 +105,7 @@ async fn try_to_revoke_all(
     let change = async |connection: &mut PgConnection, client_id: Option<String>| {
         let before = principal::store::cutoff_epoch(connection, who).await?;
         revoked = Some((client_id, before));
-        principal::store::put_revocation(connection, (who, ctx.issuer), reason, ctx.now).await?;
+        principal::store::put_revocation(connection, who, ctx.issuer, reason, ctx.now).await?;
         let mut event = ctx.event(Action::PrincipalRevoked);
         event.subject = Some(who.clone());
         event.detail = Some(json!({"reason": reason}));
@@ -246,7 +247,7 @@ async fn try_to_remove_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Resu
     let change = async |connection: &mut PgConnection, client: Client| {
         let left: Vec<String> = client.dpop_keys.iter().filter(|one| *one != jkt).cloned().collect();
         let jwks = client.jwks.as_ref().map(|jwks| client::without_key(jwks, jkt));
-        let keys = (jwks.as_ref(), left.as_slice());
+        let keys = ClientKeys { jwks: jwks.as_ref(), dpop_keys: &left };
         client::changes::put_keys(ctx.rows, connection, client_id, keys, ctx.now).await?;
         let removed = [jkt.to_owned()];
         client::changes::put_removed_keys(ctx.rows, connection, client_id, &removed, ctx.now).await?;

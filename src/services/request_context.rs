@@ -55,7 +55,7 @@ impl<'a> RequestContext<'a> {
     pub fn event_about(&self, action: Action, path: &DelegationPath) -> Event {
         Event {
             origin: self.origin.clone(),
-            ..Event::of_delegation(self.now, action, self.caller.actor(), (path, self.issuer))
+            ..Event::of_delegation(self.now, action, self.caller.actor(), path, self.issuer)
         }
     }
 }

@@ -70,7 +70,7 @@ async fn make(app: &App, list: u64, now: OffsetDateTime) -> Result<SignedList, F
                 statuses.set(index, status);
             }
         }
-        keyring.active.sign(status_list::TYP, &status_list::claims(&uri, &statuses, (seconds(now), ttl)))
+        keyring.active.sign(status_list::TYP, &status_list::claims(&uri, &statuses, seconds(now), ttl))
     })
     .await
     .context("making a status list")??;

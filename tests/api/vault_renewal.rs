@@ -208,7 +208,7 @@ async fn a_report_during_a_renewal_loses_no_refresh_token() {
         let version = "SELECT version FROM connection WHERE id = $1";
         let version: i64 = sqlx::query_scalar(version).bind(&story.id).fetch_one(&mut sql).await.unwrap();
         let now = story.vault.world.server.clock.now();
-        let marked = actchain::domain::vault::store::mark_rejected(&mut sql, (&story.id, version), now).await;
+        let marked = actchain::domain::vault::store::mark_rejected(&mut sql, &story.id, version, now).await;
         assert!(!marked.unwrap(), "the token is renewed already");
         gate.open();
     };

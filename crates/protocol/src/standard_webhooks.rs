@@ -61,7 +61,7 @@ impl PartialEq for Secret {
 }
 
 /// The value of [`SIGNATURE`]: over `id.timestamp.body`, under every secret that is in force, the newest first.
-pub fn signatures(secrets: &[Secret], (id, timestamp): (&str, i64), body: &str) -> String {
+pub fn signatures(secrets: &[Secret], id: &str, timestamp: i64, body: &str) -> String {
     let message = format!("{id}.{timestamp}.{body}");
     secrets.iter().map(|secret| secret.sign(message.as_bytes())).collect::<Vec<_>>().join(" ")
 }
@@ -80,7 +80,7 @@ mod tests {
             let text = |name| vectors::text(&case, name);
             let secret = Secret::parse(text("secret")).unwrap();
             let timestamp = case["timestamp"].as_i64().unwrap();
-            assert_eq!(signatures(&[secret], (text("id"), timestamp), text("body")), case["signature"]);
+            assert_eq!(signatures(&[secret], text("id"), timestamp, text("body")), case["signature"]);
         }
     }
 

@@ -123,7 +123,7 @@ fn inflate(lst: &str, length: usize) -> Option<Vec<u8>> {
 }
 
 /// The claims of a status list token (§5.1) that was issued at `issued_at` and may be cached for `ttl` seconds.
-pub fn claims(uri: &str, list: &StatusList, (issued_at, ttl): (i64, u32)) -> Value {
+pub fn claims(uri: &str, list: &StatusList, issued_at: i64, ttl: u32) -> Value {
     // §5.1: a positive number
     let ttl = ttl.max(1);
     json!({
@@ -297,7 +297,7 @@ mod tests {
     fn a_status_list_token_has_the_uri_of_its_list_and_its_times() {
         let mut list = StatusList::new();
         list.set(7, Status::Invalid);
-        let claims = claims("https://as.example.com/status/3", &list, (1_700_000_000, 60));
+        let claims = claims("https://as.example.com/status/3", &list, 1_700_000_000, 60);
         assert_eq!(
             claims,
             json!({"sub": "https://as.example.com/status/3", "iat": 1_700_000_000, "exp": 1_700_000_600, "ttl": 60,

@@ -64,7 +64,7 @@ pub fn derive(about: &EvidenceHeader, events: &[EventRow]) -> Result<Derived, Fa
     Ok(BTreeMap::from([
         ("chains.json", file(&json!({"chains": listed}))?),
         ("delegations.json", file(&json!({"delegations": listed_delegations}))?),
-        ("summary.txt", summary(about, events, (&chains, &delegations))),
+        ("summary.txt", summary(about, events, &chains, &delegations)),
         ("README.txt", readme(about)),
     ]))
 }
@@ -161,7 +161,8 @@ fn recorded(id: String, events: &[EventRow]) -> DelegationHistory {
 fn summary(
     about: &EvidenceHeader,
     events: &[EventRow],
-    (chains, delegations): (&[Chain], &[DelegationHistory]),
+    chains: &[Chain],
+    delegations: &[DelegationHistory],
 ) -> String {
     let mut out = String::new();
     let who = format!("{} ({})", about.subject.sub, about.subject.iss);

@@ -190,14 +190,14 @@ async fn write(connection: &mut PgConnection, number: u64, block: &Block) -> Res
     let tiles = usize::try_from(TILE).unwrap_or(usize::MAX);
     let first = number * BLOCK / TILE;
     for (n, leaves) in (first..).zip(block.leaves.chunks(tiles)) {
-        add_node(&mut *connection, (1, n), root(leaves)).await?;
+        add_node(&mut *connection, 1, n, root(leaves)).await?;
     }
     Ok(())
 }
 
 /// Stores the root of a full tile, and the roots of the tiles above that became full.
-async fn add_node(connection: &mut PgConnection, at: (i16, u64), hash: Hash) -> Result<(), Fault> {
-    let ((mut level, mut n), mut hash) = (at, hash);
+async fn add_node(connection: &mut PgConnection, level: i16, n: u64, hash: Hash) -> Result<(), Fault> {
+    let (mut level, mut n, mut hash) = (level, n, hash);
     loop {
         let number = i64::try_from(n).context("numbering a node")?;
         sqlx::query("INSERT INTO audit_node (level, n, hash) VALUES ($1, $2, $3)")

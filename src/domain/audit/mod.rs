@@ -159,7 +159,8 @@ impl Event {
         at: OffsetDateTime,
         action: Action,
         actor: Actor,
-        (path, own_issuer): (&DelegationPath, &str),
+        path: &DelegationPath,
+        own_issuer: &str,
     ) -> Self {
         let link = |one: &Delegation| ChainLink {
             sub: one.delegate.clone(),

@@ -1,6 +1,8 @@
 //! Partitions of the log. Each partition contains consecutive events, from its opening to the opening of the
 //! next partition.
 
+use std::ops::Range;
+
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
@@ -85,17 +87,17 @@ pub async fn mark_archived(
     Ok(done.rows_affected() == 1)
 }
 
-/// Whether a partition has events outside `[from, to)`.
+/// Whether a partition has events outside a range.
 pub async fn has_others(
     connection: &mut PgConnection,
     partition: i32,
-    (from, to): (u64, u64),
+    range: Range<u64>,
 ) -> Result<bool, Fault> {
     let sql = format!("SELECT EXISTS (SELECT FROM audit_event_{partition} WHERE seq < $1 OR seq >= $2)");
     // Safe: the only variable part is an integer.
     let others = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-        .bind(i64::try_from(from).unwrap_or(i64::MAX))
-        .bind(i64::try_from(to).unwrap_or(i64::MAX))
+        .bind(i64::try_from(range.start).unwrap_or(i64::MAX))
+        .bind(i64::try_from(range.end).unwrap_or(i64::MAX))
         .fetch_one(connection)
         .await?;
     Ok(others)

@@ -85,7 +85,8 @@ pub async fn page(
     connection: &mut PgConnection,
     search: Search<'_>,
     search_range: &SearchRange,
-    (after, limit): (Option<u64>, usize),
+    after: Option<u64>,
+    limit: usize,
 ) -> Result<Page, Fault> {
     let mut scan = Scan::begin(connection, search, search_range, after).await?;
     let mut page = Page::default();

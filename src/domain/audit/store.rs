@@ -4,15 +4,36 @@
 use std::ops::Range;
 
 use futures_util::{Stream, TryStreamExt as _};
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
 use super::UnsequencedEvent;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::merkle::{self, Frontier, Hash};
 
-/// Reads and locks the head.
-pub const LOCK_HEAD: &str = "SELECT size, peaks FROM audit_head FOR UPDATE";
+/// The tree of all events, as stored.
+#[derive(Debug, FromRow)]
+pub struct StoredHead {
+    size: i64,
+    /// The hashes of the full subtrees, 32 bytes each.
+    peaks: Vec<u8>,
+}
+
+impl StoredHead {
+    fn frontier(&self) -> Result<Frontier, Fault> {
+        let peaks =
+            self.peaks.chunks(32).map(|peak| <[u8; 32]>::try_from(peak).ok()).collect::<Option<Vec<_>>>();
+        let size = u64::try_from(self.size).ok();
+        size.zip(peaks)
+            .and_then(|(size, peaks)| Frontier::from_parts(size, peaks))
+            .ok_or_else(|| Fault::new("the head of the log does not fit its size"))
+    }
+}
+
+/// Reads the head, which nothing else changes before the transaction ends.
+pub async fn lock_head(connection: &mut PgConnection) -> Result<StoredHead, Fault> {
+    Ok(sqlx::query_as("SELECT size, peaks FROM audit_head FOR UPDATE").fetch_one(connection).await?)
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeafRef {
@@ -26,17 +47,17 @@ pub async fn append(
     connection: &mut PgConnection,
     events: &[UnsequencedEvent],
 ) -> Result<Vec<LeafRef>, Fault> {
-    let head = sqlx::query_as(LOCK_HEAD).fetch_one(&mut *connection).await?;
+    let head = lock_head(&mut *connection).await?;
     append_at(connection, head, events).await
 }
 
-/// Appends documents after a head that was read by [`LOCK_HEAD`] in this transaction.
+/// Appends documents after a head that was read by [`lock_head`] in this transaction.
 pub async fn append_at(
     connection: &mut PgConnection,
-    (size, peaks): (i64, Vec<u8>),
+    head: StoredHead,
     events: &[UnsequencedEvent],
 ) -> Result<Vec<LeafRef>, Fault> {
-    let mut frontier = frontier(size, &peaks)?;
+    let mut frontier = head.frontier()?;
     let mut leaf_refs = Vec::with_capacity(events.len());
     let mut seqs = Vec::with_capacity(events.len());
     let mut documents = Vec::with_capacity(events.len());
@@ -67,17 +88,8 @@ pub async fn append_at(
 
 /// The head, read without its lock.
 pub async fn head(connection: &mut PgConnection) -> Result<Frontier, Fault> {
-    let (size, peaks): (i64, Vec<u8>) =
-        sqlx::query_as("SELECT size, peaks FROM audit_head").fetch_one(connection).await?;
-    frontier(size, &peaks)
-}
-
-fn frontier(size: i64, peaks: &[u8]) -> Result<Frontier, Fault> {
-    let peaks = peaks.chunks(32).map(|peak| <[u8; 32]>::try_from(peak).ok()).collect::<Option<Vec<_>>>();
-    let size = u64::try_from(size).ok();
-    size.zip(peaks)
-        .and_then(|(size, peaks)| Frontier::from_parts(size, peaks))
-        .ok_or_else(|| Fault::new("the head of the log does not fit its size"))
+    let head: StoredHead = sqlx::query_as("SELECT size, peaks FROM audit_head").fetch_one(connection).await?;
+    head.frontier()
 }
 
 /// Streams documents from `seq` on, in order; missing rows are skipped.
@@ -159,7 +171,8 @@ pub async fn find_checkpoint(connection: &mut PgConnection, size: u64) -> Result
 pub async fn insert_cosignature(
     connection: &mut PgConnection,
     size: u64,
-    (key, line): (&str, &str),
+    key: &str,
+    line: &str,
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
@@ -213,7 +226,8 @@ pub async fn checkpoints(connection: &mut PgConnection) -> Result<Vec<(u64, Stri
 /// The newest checkpoint, if signed within the period: after the first instant and not after the second.
 pub async fn checkpoint_since(
     connection: &mut PgConnection,
-    (after, until): (OffsetDateTime, OffsetDateTime),
+    after: OffsetDateTime,
+    until: OffsetDateTime,
 ) -> Result<Option<(u64, String)>, Fault> {
     let row: Option<(i64, String)> = sqlx::query_as(
         "SELECT size, note FROM (SELECT * FROM audit_checkpoint ORDER BY size DESC LIMIT 1) newest

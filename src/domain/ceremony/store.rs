@@ -78,7 +78,8 @@ pub async fn insert(connection: &mut PgConnection, one: &Ceremony) -> Result<(),
 /// The confirmation of this matter that is neither used nor expired: approved ones first, then the newest.
 pub async fn open(
     connection: &mut PgConnection,
-    (delegation_id, client_id): (&str, &str),
+    delegation_id: &str,
+    client_id: &str,
     fingerprint: &[u8; 32],
     now: OffsetDateTime,
 ) -> Result<Option<Ceremony>, Fault> {
@@ -118,11 +119,18 @@ pub async fn delegation_of(connection: &mut PgConnection, id: Uuid) -> Result<Op
     Ok(found)
 }
 
-/// Confirmations of a delegation, newest first, after a time and an id; at most `most`.
+/// The place of a confirmation in the order of their requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub requested_at: OffsetDateTime,
+    pub id: Uuid,
+}
+
+/// Confirmations of a delegation, newest first, after a position; at most `most`.
 pub async fn list(
     connection: &mut PgConnection,
     delegation_id: &str,
-    after: Option<(OffsetDateTime, Uuid)>,
+    after: Option<&Position>,
     most: i64,
 ) -> Result<Vec<Ceremony>, Fault> {
     let rows: Vec<Row> = sqlx::query_as(
@@ -132,8 +140,8 @@ pub async fn list(
     )
     .bind(delegation_id)
     .bind(most)
-    .bind(after.map(|(at, _)| at))
-    .bind(after.map(|(_, id)| id))
+    .bind(after.map(|position| position.requested_at))
+    .bind(after.map(|position| position.id))
     .fetch_all(connection)
     .await?;
     rows.into_iter().map(Ceremony::try_from).collect()
@@ -164,20 +172,19 @@ pub async fn lock_open(
     rows.into_iter().map(|row| Ok(Ceremony::try_from(row)?.open(now))).collect()
 }
 
-/// Decides a pending confirmation; `false` if it is no longer pending.
+/// Records the decision of a pending confirmation; `false` if it is no longer pending.
 pub async fn mark_decided(
     connection: &mut PgConnection,
-    id: Uuid,
-    (approved_at, denied_at): (Option<OffsetDateTime>, Option<OffsetDateTime>),
+    decided: &Ceremony,
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE ceremony SET approved_at = $2, denied_at = $3
          WHERE id = $1 AND approved_at IS NULL AND denied_at IS NULL AND used_at IS NULL AND expires_at > $4",
     )
-    .bind(id)
-    .bind(approved_at)
-    .bind(denied_at)
+    .bind(decided.id)
+    .bind(decided.approved_at)
+    .bind(decided.denied_at)
     .bind(now)
     .execute(connection)
     .await?;

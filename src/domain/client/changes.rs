@@ -157,17 +157,25 @@ pub async fn mark_ended(
     Ok(ended)
 }
 
+/// The keys by which a client authenticates and proves possession.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClientKeys<'a> {
+    pub jwks: Option<&'a Value>,
+    /// Thumbprints of the only keys for DPoP proofs, if there are any.
+    pub dpop_keys: &'a [String],
+}
+
 pub async fn put_keys(
     rows: &RowMac,
     connection: &mut PgConnection,
     client_id: &str,
-    (jwks, dpop_keys): (Option<&Value>, &[String]),
+    keys: ClientKeys<'_>,
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
     let client = get_for_change(rows, connection, client_id).await?;
     let changed = Client {
-        jwks: jwks.cloned(),
-        dpop_keys: dpop_keys.iter().cloned().collect(),
+        jwks: keys.jwks.cloned(),
+        dpop_keys: keys.dpop_keys.iter().cloned().collect(),
         version: client.version + 1,
         ..client
     };

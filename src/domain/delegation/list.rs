@@ -56,34 +56,41 @@ impl Cursor {
     }
 }
 
-/// One page, newest first, with at most `limit` rows.
-pub async fn page(
-    connection: &mut PgConnection,
-    (visible, filter): (&VisibilityScope, &DelegationFilter),
-    (after, limit): (Option<&Cursor>, i64),
-    now: OffsetDateTime,
-) -> Result<Vec<Cursor>, Fault> {
+/// A query for one page.
+#[derive(Debug, Clone, Copy)]
+pub struct DelegationQuery<'a> {
+    pub visible: &'a VisibilityScope,
+    pub filter: &'a DelegationFilter,
+    pub after: Option<&'a Cursor>,
+    /// Maximum number of rows.
+    pub limit: i64,
+    /// The time at which states are derived.
+    pub now: OffsetDateTime,
+}
+
+/// One page, newest first.
+pub async fn page(connection: &mut PgConnection, wanted: DelegationQuery<'_>) -> Result<Vec<Cursor>, Fault> {
     let mut query = QueryBuilder::new("");
-    match visible {
-        VisibilityScope::Everything => branch(&mut query, filter, (after, limit), now, |query| {
+    match wanted.visible {
+        VisibilityScope::Everything => branch(&mut query, wanted, |query| {
             query.push("true");
         }),
-        VisibilityScope::RootedAt(who) => branch(&mut query, filter, (after, limit), now, |query| {
+        VisibilityScope::RootedAt(who) => branch(&mut query, wanted, |query| {
             query.push("d.root_iss = ").push_bind(who.iss.clone());
             query.push(" AND d.root_sub = ").push_bind(who.sub.clone());
         }),
         // Each branch uses an index of its own; a joint condition would use none.
         VisibilityScope::Of(who) => {
             query.push("SELECT requested_at, id FROM (");
-            branch(&mut query, filter, (after, limit), now, |query| {
+            branch(&mut query, wanted, |query| {
                 query.push("d.delegate = ").push_bind(who.sub.clone());
             });
             query.push(" UNION ");
-            branch(&mut query, filter, (after, limit), now, |query| {
+            branch(&mut query, wanted, |query| {
                 query.push("d.delegator_iss = ").push_bind(who.iss.clone());
                 query.push(" AND d.delegator_sub = ").push_bind(who.sub.clone());
             });
-            query.push(") both_ways ORDER BY requested_at DESC, id DESC LIMIT ").push_bind(limit);
+            query.push(") both_ways ORDER BY requested_at DESC, id DESC LIMIT ").push_bind(wanted.limit);
         }
     }
     let rows: Vec<(OffsetDateTime, String)> = query.build_query_as().fetch_all(connection).await?;
@@ -92,13 +99,12 @@ pub async fn page(
 
 fn branch(
     query: &mut QueryBuilder<Postgres>,
-    filter: &DelegationFilter,
-    (after, limit): (Option<&Cursor>, i64),
-    now: OffsetDateTime,
+    wanted: DelegationQuery<'_>,
     visible: impl FnOnce(&mut QueryBuilder<Postgres>),
 ) {
     query.push("(SELECT d.requested_at, d.id FROM delegation d WHERE ");
     visible(query);
+    let filter = wanted.filter;
     let texts = [
         (" AND d.delegator_iss = ", &filter.delegator_iss),
         (" AND d.delegator_sub = ", &filter.delegator_sub),
@@ -122,15 +128,15 @@ fn branch(
     if let Some(to) = filter.to {
         query.push(" AND d.requested_at < ").push_bind(to);
     }
-    if let Some(after) = after {
+    if let Some(after) = wanted.after {
         query.push(" AND (d.requested_at, d.id) < (").push_bind(after.requested_at);
         query.push(", ").push_bind(after.id.clone()).push(")");
     }
     if let Some(state) = filter.state {
-        query.push(" AND delegation_state(d.path, ").push_bind(now);
+        query.push(" AND delegation_state(d.path, ").push_bind(wanted.now);
         query.push(") = ").push_bind(state.name());
     }
-    query.push(" ORDER BY d.requested_at DESC, d.id DESC LIMIT ").push_bind(limit).push(")");
+    query.push(" ORDER BY d.requested_at DESC, d.id DESC LIMIT ").push_bind(wanted.limit).push(")");
 }
 
 /// Requests that wait for one delegator.
@@ -148,7 +154,8 @@ pub struct PendingRequests {
 /// exceed the limit.
 pub async fn waiting(
     connection: &mut PgConnection,
-    (delegator, asker): (&Principal, Option<&Principal>),
+    delegator: &Principal,
+    asker: Option<&Principal>,
     most: i64,
     now: OffsetDateTime,
 ) -> Result<PendingRequests, Fault> {
@@ -179,7 +186,8 @@ pub async fn waiting(
 pub async fn agents(
     connection: &mut PgConnection,
     root: Option<&Principal>,
-    (after, limit): (&str, i64),
+    after: &str,
+    limit: i64,
     now: OffsetDateTime,
 ) -> Result<Vec<String>, Fault> {
     let ids = sqlx::query_scalar(

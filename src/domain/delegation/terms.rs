@@ -114,7 +114,8 @@ impl ApprovedTerms {
     /// The dimension in which the approval would widen the request.
     pub fn of(
         &self,
-        (terms, max_uses): (&DelegationLimits, Option<i64>),
+        terms: &DelegationLimits,
+        max_uses: Option<i64>,
         capability_levels: &CapabilityLevels,
     ) -> Result<(DelegationLimits, Option<i64>), LimitDimension> {
         let limit = |given: &Option<BTreeSet<String>>, old: &Limit| match given {
@@ -184,7 +185,7 @@ mod tests {
     proptest! {
         #[test]
         fn narrowing_never_widens(old in terms(), uses in proptest::option::of(1i64..5), by in narrowing()) {
-            let Ok((narrowed, left)) = by.of((&old, uses), &capability_levels()) else { return Ok(()) };
+            let Ok((narrowed, left)) = by.of(&old, uses, &capability_levels()) else { return Ok(()) };
             for name in ["a", "b", "c"] {
                 prop_assert!(old.scopes.allows(name) || !narrowed.scopes.allows(name));
                 prop_assert!(old.audiences.allows(name) || !narrowed.audiences.allows(name));

@@ -40,7 +40,7 @@ pub(super) async fn record(
     let drafts = [created.as_slice(), own.as_slice()].concat();
     let mut places = Vec::new();
     if !drafts.is_empty() {
-        let head = store::lock_head(&mut transaction).await?;
+        let head = audit::store::lock_head(&mut transaction).await?;
         places = audit::store::append_at(&mut transaction, head, &drafts).await?;
     }
     transaction.commit().await?;

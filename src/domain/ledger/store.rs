@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::batch_error::BatchError;
 use super::entry::{Entry, Write};
 use super::guard::Snapshot;
-use crate::domain::audit;
 use crate::domain::ceremony::{self, Ceremony, Open};
 use crate::domain::delegation::candidates::Between;
 use crate::domain::delegation::{DelegationRecord, State};
@@ -276,8 +275,4 @@ pub(super) async fn write(
         ceremony::store::insert(connection, ceremony).await?;
     }
     Ok(())
-}
-
-pub(super) async fn lock_head(connection: &mut PgConnection) -> Result<(i64, Vec<u8>), sqlx::Error> {
-    sqlx::query_as(audit::store::LOCK_HEAD).fetch_one(connection).await
 }

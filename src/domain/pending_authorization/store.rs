@@ -111,7 +111,8 @@ pub async fn find_for_update(
 /// An authorization with a code that waits for its owner, locked until the transaction ends.
 pub async fn find_pending_code_for_update(
     connection: &mut PgConnection,
-    (id, owner): (&str, &Principal),
+    id: &str,
+    owner: &Principal,
     now: OffsetDateTime,
 ) -> Result<Option<PendingAuthorization>, Fault> {
     let row: Option<Row> = sqlx::query_as(
@@ -140,8 +141,10 @@ pub async fn mark_used(connection: &mut PgConnection, state: [u8; 32]) -> Result
 /// Stores the code that another browser received, until the owner confirms.
 pub async fn mark_code_received(
     connection: &mut PgConnection,
-    (state, sealed): ([u8; 32], &Sealed),
-    (now, expires_at): (OffsetDateTime, OffsetDateTime),
+    state: [u8; 32],
+    sealed: &Sealed,
+    now: OffsetDateTime,
+    expires_at: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE pending_authorization SET code_received_at = $2, expires_at = $3, sealed = $4, data_key = $5

@@ -10,7 +10,8 @@ use crate::platform::fault::Fault;
 /// Revokes everything that a principal has at present.
 pub async fn put_revocation(
     connection: &mut PgConnection,
-    (who, own_issuer): (&Principal, &str),
+    who: &Principal,
+    own_issuer: &str,
     reason: &str,
     now: OffsetDateTime,
 ) -> Result<(), Fault> {

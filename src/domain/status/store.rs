@@ -1,6 +1,7 @@
 //! The content of status lists, from PostgreSQL.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use sqlx::{Connection as _, Encode, FromRow, PgConnection, Postgres, Type};
 use time::OffsetDateTime;
@@ -138,7 +139,7 @@ pub async fn ended(
     now: OffsetDateTime,
 ) -> Result<RevokedIndex, Fault> {
     let first = i64::try_from(list * SIZE).context("numbering a status list")?;
-    let range = (first, first.saturating_add(i64::try_from(SIZE).unwrap_or(i64::MAX)));
+    let range = first..first.saturating_add(i64::try_from(SIZE).unwrap_or(i64::MAX));
     // The epoch is read first: an end in between may be in the list or not, and the changed epoch causes another
     // list.
     let mut transaction = connection.begin().await.context("reading a status list")?;
@@ -152,16 +153,16 @@ pub async fn ended(
     .execute(&mut *transaction)
     .await?;
     let mut ended = RevokedIndex { epoch, ..RevokedIndex::default() };
-    let bad: Bad = sqlx::query_as(BAD).bind(range.0).bind(range.1).fetch_one(&mut *transaction).await?;
+    let bad: Bad = sqlx::query_as(BAD).bind(range.start).bind(range.end).fetch_one(&mut *transaction).await?;
     ended.add(Split { lasting: bad.lasting_places, passing: bad.passing_places });
     if !bad.tokens.is_empty() {
-        ended.add(places(&mut transaction, MADE_FROM, range, &bad.tokens).await?);
+        ended.add(places(&mut transaction, MADE_FROM, &range, &bad.tokens).await?);
     }
     let own: Split<String> = sqlx::query_as(ENDED).bind(now).fetch_one(&mut *transaction).await?;
     if !own.is_empty() {
         let lasting = with_all_below(&mut transaction, own.lasting).await?;
         let passing = with_all_below(&mut transaction, own.passing).await?;
-        ended.add(places(&mut transaction, UNDER, range, &Split { lasting, passing }).await?);
+        ended.add(places(&mut transaction, UNDER, &range, &Split { lasting, passing }).await?);
     }
     transaction.commit().await.context("reading a status list")?;
     Ok(ended)
@@ -177,7 +178,7 @@ impl RevokedIndex {
 async fn places<T>(
     connection: &mut PgConnection,
     statement: &'static str,
-    (first, beyond): (i64, i64),
+    range: &Range<i64>,
     from: &Split<T>,
 ) -> Result<Split<i64>, Fault>
 where
@@ -185,8 +186,8 @@ where
     Vec<T>: Sync,
 {
     let found = sqlx::query_as(statement)
-        .bind(first)
-        .bind(beyond)
+        .bind(range.start)
+        .bind(range.end)
         .bind(&from.lasting)
         .bind(&from.passing)
         .fetch_one(connection)

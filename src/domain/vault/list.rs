@@ -17,7 +17,8 @@ pub struct Filter {
 pub async fn page(
     connection: &mut PgConnection,
     filter: &Filter,
-    (after, most): (&str, i64),
+    after: &str,
+    most: i64,
 ) -> Result<Vec<Connection>, Fault> {
     let rows: Vec<store::Row> = sqlx::query_as(
         "SELECT * FROM connection

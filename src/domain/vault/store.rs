@@ -174,7 +174,8 @@ pub(super) async fn lock_under_retired(
 /// Notes that the provider no longer accepts the credential, unless the version has changed.
 pub async fn mark_needs_reconnect(
     connection: &mut PgConnection,
-    (id, version): (&str, i64),
+    id: &str,
+    version: i64,
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
@@ -192,7 +193,8 @@ pub async fn mark_needs_reconnect(
 /// Stops requests to the provider for this credential until a time, unless the version has changed.
 pub async fn mark_resting(
     connection: &mut PgConnection,
-    (id, version): (&str, i64),
+    id: &str,
+    version: i64,
     until: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
@@ -212,7 +214,8 @@ pub async fn mark_resting(
 /// that it started from; otherwise a rotated refresh token would be lost.
 pub async fn mark_rejected(
     connection: &mut PgConnection,
-    (id, version): (&str, i64),
+    id: &str,
+    version: i64,
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
@@ -243,7 +246,8 @@ pub struct Lease {
 /// `retry_at`.
 pub async fn mark_leased(
     connection: &mut PgConnection,
-    (id, version): (&str, i64),
+    id: &str,
+    version: i64,
     lease: Lease,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
@@ -264,7 +268,8 @@ pub async fn mark_leased(
 /// Extends the lease, if this server still has it.
 pub async fn mark_extended(
     connection: &mut PgConnection,
-    (id, lease): (&str, Uuid),
+    id: &str,
+    lease: Uuid,
     seconds: f64,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(

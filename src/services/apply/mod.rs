@@ -289,11 +289,16 @@ impl Plan<'_> {
         self.outcome.lines.push(Line { change: Change::Create, note: read.note, ..line });
         let path = delegations::store::path(self.ctx.rows, connection, &declared.id).await?;
         let path = path.ok_or_else(|| declared.place.whole("the new delegation cannot be read again"))?;
-        let about = (&path, self.ctx.issuer);
         self.events.push(Event {
             detail: Some(read.wanted.recorded_terms().into()),
             target: Some(read.wanted.id),
-            ..Event::of_delegation(self.ctx.now, Action::DelegationCreated, Actor::operator(), about)
+            ..Event::of_delegation(
+                self.ctx.now,
+                Action::DelegationCreated,
+                Actor::operator(),
+                &path,
+                self.ctx.issuer,
+            )
         });
         Ok(())
     }

@@ -338,7 +338,7 @@ async fn try_forget(
     // Takes the lock on the log's head: from here on no session writes to the table whose partition is dropped.
     store::append(&mut transaction, &[event.unsequenced()?]).await?;
     // A row that was moved into this partition is in no file.
-    if partitions::has_others(&mut transaction, archived.partition, (archived.from, archived.to)).await? {
+    if partitions::has_others(&mut transaction, archived.partition, archived.from..archived.to).await? {
         return Err(Fault::new(format!("partition {} has events that are not its own", archived.partition)));
     }
     partitions::drop_partition(&mut transaction, archived.partition).await?;

@@ -41,7 +41,7 @@ pub(super) async fn checkpoint_covering(
     least: u64,
     now: OffsetDateTime,
 ) -> Result<String, Fault> {
-    let recent = store::checkpoint_since(&mut *pool.acquire().await?, (now - REUSE_PERIOD, now)).await?;
+    let recent = store::checkpoint_since(&mut *pool.acquire().await?, now - REUSE_PERIOD, now).await?;
     match recent {
         Some((size, note)) if size >= least && note.starts_with(&format!("{}\n", origin(issuer))) => Ok(note),
         _ => checkpoint(pool, seal, issuer, now).await,

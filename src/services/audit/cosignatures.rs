@@ -151,8 +151,8 @@ pub async fn cosign(app: &App, note: &str, origin_of: Origin, now: OffsetDateTim
     }
     let mut events = Vec::new();
     for (witness, signature) in valid {
-        let said = (witness.text(), signature.line.as_str());
-        if store::insert_cosignature(work.connection(), checkpoint.size, (&said.0, said.1), now).await? {
+        let key = witness.text();
+        if store::insert_cosignature(work.connection(), checkpoint.size, &key, &signature.line, now).await? {
             let detail = serde_json::json!({"size": checkpoint.size});
             events.push(Event {
                 target: Some(witness.name().to_owned()),

@@ -240,7 +240,7 @@ impl Export {
         let search = Search { filter: &self.filter, besides: &[], order: Order::Oldest };
         let limit = usize::try_from(PIECE).unwrap_or(usize::MAX);
         let after = self.next.checked_sub(1);
-        let page = search::page(connection, search, &search_range, (after, limit)).await?;
+        let page = search::page(connection, search, &search_range, after, limit).await?;
         self.next = page.next.map_or(self.size, |last| last + 1);
         let mut text = String::new();
         for found in &page.found {

@@ -114,7 +114,7 @@ pub async fn list(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Result<
     let mut connection = ctx.pool.acquire().await?;
     let search_range = search::search_range(&mut connection).await?;
     let search = Search { filter: &filter, besides: &[], order: audit_query.order };
-    let page = search::page(&mut connection, search, &search_range, (after, limit)).await?;
+    let page = search::page(&mut connection, search, &search_range, after, limit).await?;
     let items = page.found.into_iter().map(|found| found.event).collect();
     Ok(Page { items, next: audit_query.cursor("events", page.next) })
 }
@@ -136,7 +136,7 @@ pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Resul
     let [min, max] = STRIDE;
     let stride = (limit * 2).clamp(min, max);
     loop {
-        let page = search::page(&mut connection, search, &tracker.search_range, (after, stride)).await?;
+        let page = search::page(&mut connection, search, &tracker.search_range, after, stride).await?;
         scanned += page.found.len() + page.scanned;
         let first_events = tracker.first_events(&mut connection, &page.found).await?;
         let chains = first_events.iter().map(|(_, chain_events)| chain_events);
@@ -219,7 +219,7 @@ impl FirstSeenTracker<'_> {
         let search = Search { filter: &filter, besides: &[], order: Order::Oldest };
         let mut after = None;
         loop {
-            let page = search::page(connection, search, &self.search_range, (after, 1)).await?;
+            let page = search::page(connection, search, &self.search_range, after, 1).await?;
             after = page.next;
             match page.found.first() {
                 Some(found) => return Ok(found.seq),
@@ -256,7 +256,7 @@ async fn event(
     }
     let filter = Filter { id: Some(name.to_owned()), ..filter };
     let search = Search { filter: &filter, besides: &[], order: Order::Newest };
-    let page = search::page(connection, search, &search_range, (None, 1)).await?;
+    let page = search::page(connection, search, &search_range, None, 1).await?;
     page.found.into_iter().next().ok_or(Refusal::NotFound.into())
 }
 

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use super::request::{Approval, after, check_reason};
 use super::{invalid_state_transition, leaf, view_again, visible};
 use crate::domain::audit::Action;
+use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationRecord, State};
@@ -104,7 +105,7 @@ async fn approved(
     approval.check_declared(&registry, ctx.capability_levels)?;
     let (terms, max_uses) = approval
         .approved_terms(ctx.capability_levels)?
-        .of((&requested.terms, requested.facts.max_uses), ctx.capability_levels)
+        .of(&requested.terms, requested.facts.max_uses, ctx.capability_levels)
         .map_err(Refusal::ExceedsParent)?;
     let (expires_at, ttl) = match requested.facts.key_rotating {
         false => approved_end(ctx, approval, requested)?,
@@ -148,8 +149,8 @@ async fn confirm_key(
         return Err(Refusal::KeyNotReusable.into());
     }
     let jwks = json!({"keys": [jwk]});
-    let pinned = std::slice::from_ref(&jkt);
-    client::changes::put_keys(ctx.rows, connection, &one.delegate, (Some(&jwks), pinned), ctx.now).await?;
+    let keys = ClientKeys { jwks: Some(&jwks), dpop_keys: std::slice::from_ref(&jkt) };
+    client::changes::put_keys(ctx.rows, connection, &one.delegate, keys, ctx.now).await?;
     Ok(jkt)
 }
 

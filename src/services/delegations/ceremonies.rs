@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::approval::require_decider;
 use super::{leaf, visible};
 use crate::domain::audit::Action;
+use crate::domain::ceremony::store::Position;
 use crate::domain::ceremony::{self, Ceremony, Stage};
 use crate::domain::delegation::list::Cursor;
 use crate::domain::delegation::{DelegationPath, State};
@@ -84,15 +85,15 @@ pub async fn list(
     };
     let mut connection = ctx.pool.acquire().await?;
     visible(ctx, &mut connection, id).await?;
-    let mut found = ceremony::store::list(&mut connection, id, after, limit + 1).await?;
+    let mut found = ceremony::store::list(&mut connection, id, after.as_ref(), limit + 1).await?;
     let last = cut(&mut found, limit);
     let next = last.map(|one| Cursor { requested_at: one.requested_at, id: one.id.to_string() }.to_text());
     Ok(Page { items: found.iter().map(|one| CeremonyView::of(one, ctx.now)).collect(), next })
 }
 
-fn position(text: &str) -> Option<(OffsetDateTime, Uuid)> {
+fn position(text: &str) -> Option<Position> {
     let Cursor { requested_at, id } = Cursor::parse(text)?;
-    Some((requested_at, Uuid::parse_str(&id).ok()?))
+    Some(Position { requested_at, id: Uuid::parse_str(&id).ok()? })
 }
 
 /// Decides a pending confirmation.
@@ -119,13 +120,13 @@ pub async fn decide(
         }
     };
     let change = async |connection: &mut PgConnection, (path, found): (DelegationPath, Ceremony)| {
-        if !ceremony::store::mark_decided(connection, id, (approved_at, denied_at), ctx.now).await? {
+        let decided = Ceremony { approved_at, denied_at, ..found.clone() };
+        if !ceremony::store::mark_decided(connection, &decided, ctx.now).await? {
             return Err(Refusal::CeremonyDecided(found.stage(ctx.now)).into());
         }
         let mut event = ctx.event_about(action, &path);
         event.target = Some(found.client_id.clone());
         event.detail = Some(json!({"ceremony": id}));
-        let decided = Ceremony { approved_at, denied_at, ..found };
         Ok(Effect::made(CeremonyView::of(&decided, ctx.now), event))
     };
     ctx.attempt(Operation::on_delegation(name, delegation), ctx.transition(Lock::Shared, check, change)).await

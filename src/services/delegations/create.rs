@@ -149,7 +149,7 @@ async fn check_delegator(
     let settings = &ctx.config.delegations;
     let most = i64::from(settings.max_pending_requests);
     let asker = ctx.caller.principal(ctx.issuer);
-    let waiting = delegation::list::waiting(connection, (delegator, asker.as_ref()), most, ctx.now).await?;
+    let waiting = delegation::list::waiting(connection, delegator, asker.as_ref(), most, ctx.now).await?;
     let share = i64::from(settings.max_pending_requests_per_client);
     // One agent with many requests must not block the requests of other agents.
     if waiting.all >= most || waiting.of_asker >= share {

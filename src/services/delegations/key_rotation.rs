@@ -10,6 +10,7 @@ use super::request::public_key;
 use super::{invalid_state_transition, leaf, view_again, visible};
 use crate::domain::audit::Action;
 use crate::domain::client::Client;
+use crate::domain::client::changes::ClientKeys;
 use crate::domain::delegation::view::View;
 use crate::domain::delegation::{DelegationPath, State};
 use crate::domain::refusal::{Error, Refusal};
@@ -66,7 +67,7 @@ async fn try_to_rotate(
         }
         let agent = agent.client_id.as_str();
         client::changes::put_removed_keys(ctx.rows, connection, agent, &old, ctx.now).await?;
-        client::changes::put_keys(ctx.rows, connection, agent, (None, &[]), ctx.now).await?;
+        client::changes::put_keys(ctx.rows, connection, agent, ClientKeys::default(), ctx.now).await?;
         let mut event = ctx.event_about(Action::DelegationKeyRotationRequested, &path);
         event.detail = Some(json!({"old": old, "new": key.thumbprint()}));
         Ok(Effect::made(view_again(ctx, connection, id).await?, event))

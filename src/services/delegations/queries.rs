@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{view, visible};
 use crate::domain::client::{self, Client, Kind};
-use crate::domain::delegation::list::{self, Cursor, DelegationFilter, VisibilityScope};
+use crate::domain::delegation::list::{self, Cursor, DelegationFilter, DelegationQuery, VisibilityScope};
 use crate::domain::delegation::view::View;
 use crate::domain::delegation::{self, DelegationPath, State};
 use crate::domain::principal::Principal;
@@ -69,7 +69,9 @@ pub(super) async fn views_page(
         None => None,
         Some(text) => Some(Cursor::parse(text).ok_or(Refusal::Malformed("cursor is not from this server"))?),
     };
-    let mut found = list::page(connection, query, (after.as_ref(), limit + 1), ctx.now).await?;
+    let (visible, filter) = query;
+    let query = DelegationQuery { visible, filter, after: after.as_ref(), limit: limit + 1, now: ctx.now };
+    let mut found = list::page(connection, query).await?;
     let next = cut(&mut found, limit).map(Cursor::to_text);
     let ids: Vec<String> = found.into_iter().map(|cursor| cursor.id).collect();
     Ok(Page { items: views(ctx, connection, &ids).await?, next })
@@ -101,7 +103,7 @@ pub async fn agents(ctx: &RequestContext<'_>, page: &PageRequest) -> Result<Page
     };
     let after = page.cursor.as_deref().unwrap_or_default();
     let mut connection = ctx.pool.acquire().await?;
-    let mut ids = list::agents(&mut connection, root.as_ref(), (after, limit + 1), ctx.now).await?;
+    let mut ids = list::agents(&mut connection, root.as_ref(), after, limit + 1, ctx.now).await?;
     let next = cut(&mut ids, limit).cloned();
     let scope = root.map_or(VisibilityScope::Everything, VisibilityScope::RootedAt);
     let mut items = Vec::new();
@@ -111,7 +113,14 @@ pub async fn agents(ctx: &RequestContext<'_>, page: &PageRequest) -> Result<Page
             state: Some(State::Active),
             ..DelegationFilter::default()
         };
-        let found = list::page(&mut connection, (&scope, &filter), (None, MAX_OF_AGENT), ctx.now).await?;
+        let query = DelegationQuery {
+            visible: &scope,
+            filter: &filter,
+            after: None,
+            limit: MAX_OF_AGENT,
+            now: ctx.now,
+        };
+        let found = list::page(&mut connection, query).await?;
         let ids: Vec<String> = found.into_iter().map(|cursor| cursor.id).collect();
         items.push(agent(client, views(ctx, &mut connection, &ids).await?));
     }

@@ -206,7 +206,7 @@ impl DeliveryRun<'_> {
         let seq = event.get("seq").and_then(Value::as_u64).unwrap_or_default();
         let (content_type, body) = sink.format.body(document, event);
         let timestamp = now.unix_timestamp();
-        let signatures = self.sign(sink, (id, timestamp), &body).await?;
+        let signatures = self.sign(sink, id, timestamp, &body).await?;
         let fields = vec![
             (webhooks::ID, id.to_owned()),
             (webhooks::TIMESTAMP, timestamp.to_string()),
@@ -230,11 +230,11 @@ impl DeliveryRun<'_> {
     }
 
     /// Signs with the stored secrets; reads them again, because a rekey may have resealed them.
-    async fn sign(&self, sink: &Sink, what: (&str, i64), body: &str) -> Result<String, Fault> {
+    async fn sign(&self, sink: &Sink, id: &str, timestamp: i64, body: &str) -> Result<String, Fault> {
         let mut connection = self.app.pool.acquire().await?;
         let secrets = SigningSecrets::open(&self.app.vault.keys, &mut connection, sink).await?;
         let active: Vec<Secret> = secrets.active(self.app.clock.now());
-        Ok(webhooks::signatures(&active, what, body))
+        Ok(webhooks::signatures(&active, id, timestamp, body))
     }
 
     async fn refused(

@@ -32,10 +32,12 @@ pub(super) async fn resolve_confirmations(
             capability: decision.capability.as_deref(),
         };
         let fingerprint = matter.fingerprint();
-        let whose = (delegation_id.as_str(), context.client.client_id.as_str());
+        let client_id = context.client.client_id.as_str();
         let now = context.now;
         let open = app
-            .read(async |connection| ceremony::store::open(connection, whose, &fingerprint, now).await)
+            .read(async |connection| {
+                ceremony::store::open(connection, delegation_id, client_id, &fingerprint, now).await
+            })
             .await?;
         match open {
             Some(one) if one.stage(now) == Stage::Approved => found.push(one.id),

@@ -129,7 +129,7 @@ async fn process_callback(
         let row = one.aad(Stage::CodeReceived)?;
         let sealed = app.vault.keys.seal(work.connection(), &row, &waiting.to_bytes()).await?;
         let until = now + Duration::seconds(app.config.vault.connect_ttl.into());
-        pending_authorization::store::mark_code_received(work.connection(), (state, &sealed), (now, until))
+        pending_authorization::store::mark_code_received(work.connection(), state, &sealed, now, until)
             .await?;
         returned.detail = Some(json!({"provider": one.provider, "browser": "another"}));
         work.commit(&[returned]).await?;
@@ -227,9 +227,10 @@ async fn try_to_finish(
     drop(work);
     let mut work = AuditedTransaction::begin(ctx.pool).await?;
     ctx.require_active(work.connection()).await?;
-    let named = (if is_id(id) { id } else { "" }, &owner);
+    let id = if is_id(id) { id } else { "" };
     let found =
-        pending_authorization::store::find_pending_code_for_update(work.connection(), named, ctx.now).await?;
+        pending_authorization::store::find_pending_code_for_update(work.connection(), id, &owner, ctx.now)
+            .await?;
     let one = found.ok_or(Refusal::NotFound)?;
     let (provider, sealed) = open(app, work.connection(), &one, Stage::CodeReceived).await?;
     let pending = PendingCode::from_bytes(&sealed)?;

@@ -298,7 +298,7 @@ pub async fn list(ctx: &RequestContext<'_>, query: &ConnectionQuery) -> Result<P
     let filter = Filter { owner, provider: query.provider.clone(), state: query.state };
     let after = query.page.cursor.as_deref().unwrap_or_default();
     let mut connection = ctx.pool.acquire().await?;
-    let mut found = list::page(&mut connection, &filter, (after, limit + 1)).await?;
+    let mut found = list::page(&mut connection, &filter, after, limit + 1).await?;
     let next = cut(&mut found, limit).map(|one| one.id.clone());
     Ok(Page { items: found.iter().map(ConnectionView::of).collect(), next })
 }

@@ -110,7 +110,7 @@ async fn revoke_at_provider(
         let mut connection = pool.acquire().await?;
         // Reads the row again, because the disconnect has raised its version.
         if let Some(found) = vault::store::find(&mut connection, &ended.id).await? {
-            vault::store::mark_resting(&mut connection, (&found.id, found.version), now + rest).await?;
+            vault::store::mark_resting(&mut connection, &found.id, found.version, now + rest).await?;
         }
     }
     if shown != Some(false) || long_enough {

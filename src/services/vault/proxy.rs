@@ -127,7 +127,7 @@ pub async fn call(
     let secrets: Vec<&str> = secrets.iter().map(|secret| secret.as_str()).collect();
     Ok(ProxyResponse {
         status: answered.status,
-        fields: hop_by_hop::back(answered.fields, (&url, &secrets)),
+        fields: hop_by_hop::back(answered.fields, &url, &secrets),
         length: answered.length,
         body,
     })

@@ -78,9 +78,11 @@ pub(super) async fn fresh(
         }
         let lease = random::id(now)?;
         let terms = Lease { id: lease, seconds: LEASE_SECONDS, now: app.clock.now() };
-        let named = (id.as_str(), opened.connection.version);
+        let version = opened.connection.version;
         let leased = !hopeless
-            && app.read(async |connection| vault::store::mark_leased(connection, named, terms).await).await?;
+            && app
+                .read(async |connection| vault::store::mark_leased(connection, id, version, terms).await)
+                .await?;
         if leased {
             // Detached from the request, so that a single-use refresh token is not lost when the client disconnects.
             let task = app.spawn_detached({
@@ -192,9 +194,9 @@ async fn attempt(
             return rest(app, connection, &problem, None).await;
         };
         tokio::time::sleep(*pause).await;
-        let named = (connection.id.as_str(), lease);
+        let id = connection.id.as_str();
         let extended = app
-            .read(async |connection| vault::store::mark_extended(connection, named, LEASE_SECONDS).await)
+            .read(async |connection| vault::store::mark_extended(connection, id, lease, LEASE_SECONDS).await)
             .await?;
         if !extended {
             return Ok(Outcome::Changed);
@@ -215,8 +217,8 @@ async fn rest(
     };
     let until = said.map(|rest| app.clock.now() + rest).max(least);
     if let Some(until) = until {
-        let named = (connection.id.as_str(), connection.version);
-        app.read(async |connection| vault::store::mark_resting(connection, named, until).await).await?;
+        let (id, version) = (connection.id.as_str(), connection.version);
+        app.read(async |connection| vault::store::mark_resting(connection, id, version, until).await).await?;
         app.vault.opened.invalidate(&connection.id);
     }
     Ok(Outcome::Unwell(until))
@@ -229,8 +231,8 @@ pub(super) async fn reject(app: &App, one: &Connection, now: OffsetDateTime) -> 
     if !one.has_refresh_token || !settled {
         return Ok(());
     }
-    let named = (one.id.as_str(), one.version);
-    app.read(async |connection| vault::store::mark_rejected(connection, named, now).await).await?;
+    let (id, version) = (one.id.as_str(), one.version);
+    app.read(async |connection| vault::store::mark_rejected(connection, id, version, now).await).await?;
     app.vault.opened.invalidate(&one.id);
     Ok(())
 }
@@ -335,7 +337,7 @@ async fn mark_needs_reconnect(
     now: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let mut work = AuditedTransaction::begin(&app.pool).await?;
-    let marked = vault::store::mark_needs_reconnect(work.connection(), (&one.id, one.version), now).await?;
+    let marked = vault::store::mark_needs_reconnect(work.connection(), &one.id, one.version, now).await?;
     app.vault.opened.invalidate(&one.id);
     if !marked {
         return Ok(false);

@@ -205,7 +205,7 @@ impl Events<'_> {
         let search = Search { filter, besides: &[], order: Order::Oldest };
         let mut after = None;
         loop {
-            let page = search::page(self.connection, search, self.search_range, (after, PAGE)).await?;
+            let page = search::page(self.connection, search, self.search_range, after, PAGE).await?;
             let matching = page.found.into_iter().filter(|one| is_wanted(&one.event));
             self.found.extend(matching.map(|one| (one.seq, one)));
             if self.found.len() > MAX_EVENTS {
