@@ -31,7 +31,7 @@ pub enum Schema {
 pub fn options(url: &SecretString) -> Result<PgConnectOptions, Fault> {
     // The parse error is dropped: it may quote the URL, which may contain a password.
     PgConnectOptions::from_str(url.expose_secret())
-        .map_err(|_| Fault::new("the database URL cannot be read; it looks like postgres://user@host/name"))
+        .map_err(|_| Fault::new("the database URL cannot be read; its form is postgres://user@host/name"))
 }
 
 /// Time limit for opening a connection for a command.

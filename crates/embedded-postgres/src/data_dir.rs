@@ -38,7 +38,7 @@ impl Account {
             return Ok(Self { uid: geteuid().as_raw(), gid: getegid().as_raw() });
         }
         for name in ["postgres", "nobody"] {
-            if let Some(user) = User::from_name(name).context("looking up an account for PostgreSQL")? {
+            if let Some(user) = User::from_name(name).context("finding an account for PostgreSQL")? {
                 return Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
             }
         }
@@ -54,7 +54,7 @@ impl Account {
         let found = match fs::symlink_metadata(folder) {
             Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::caused(format!("looking at {}", folder.display()), error)),
+            Err(error) => return Err(Error::caused(format!("examining {}", folder.display()), error)),
         };
         let me = geteuid();
         if !found.is_dir() {
@@ -169,7 +169,7 @@ pub(crate) fn is_made(data_dir: &Path) -> Result<bool, Error> {
         match fs::symlink_metadata(&path) {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
-            Err(error) => Err(Error::caused(format!("looking at {}", path.display()), error)),
+            Err(error) => Err(Error::caused(format!("examining {}", path.display()), error)),
         }
     };
     Ok(there(POINTER)? || there("postgres")?)
@@ -188,7 +188,8 @@ fn recorded(data_dir: &Path) -> Result<Option<(PathBuf, Account)>, Error> {
             let account = account.ok_or_else(|| {
                 Error::new(format!(
                     "the database of {} is recorded to be at {}, where there is none: \
-                     bring that folder back, or remove {POINTER} from the data directory to begin anew",
+                     bring that folder back, or remove {POINTER} from the data directory to start with an \
+                     empty database",
                     data_dir.display(),
                     home.display()
                 ))
@@ -227,7 +228,7 @@ fn make_home_elsewhere(data_dir: &Path, account: &Account) -> Result<PathBuf, Er
     let parent = Path::new(ELSEWHERE);
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o711).create(parent).context("making /var/lib/actchain")?;
-    let found = fs::symlink_metadata(parent).context("looking at /var/lib/actchain")?;
+    let found = fs::symlink_metadata(parent).context("examining /var/lib/actchain")?;
     if !found.is_dir() || found.uid() != 0 || found.mode() & 0o022 != 0 {
         return Err(Error::new(format!("{ELSEWHERE} must be a folder that only root can write to")));
     }

@@ -102,7 +102,7 @@ impl Postmaster {
                 if self.answers().await {
                     return Ok(());
                 }
-            } else if self.child.load(Ordering::Relaxed) == 0 && self.orphans_are_gone(began) {
+            } else if self.child.load(Ordering::Relaxed) == 0 && self.orphans_have_ended(began) {
                 self.spawn()?;
             }
             sleep(PAUSE).await;
@@ -241,7 +241,7 @@ impl Postmaster {
 
     /// Processes of a killed postmaster keep its shared memory, and a new postmaster must not start beside them. Kills
     /// them after [`ORPHAN_LIMIT`].
-    fn orphans_are_gone(&self, since: Instant) -> bool {
+    fn orphans_have_ended(&self, since: Instant) -> bool {
         let orphans = self.processes();
         if since.elapsed() > ORPHAN_LIMIT {
             for pid in &orphans {

@@ -18,8 +18,8 @@ use crate::error::{Context, Error};
 const SCRIPT: &str = r#"
 read _
 pidfile=$1/postgres/cluster/postmaster.pid
-looks=0 quiet=0
-while [ $quiet -lt 3 ] && [ $looks -lt 600 ]; do
+checks=0 quiet=0
+while [ $quiet -lt 3 ] && [ $checks -lt 600 ]; do
     pid=$(head -n 1 "$pidfile" 2>&-)
     if [ -n "$pid" ] && { [ ! -e /proc/self ] || grep -q postgres "/proc/$pid/comm"; } && kill -QUIT "$pid"; then
         waits=0
@@ -27,7 +27,7 @@ while [ $quiet -lt 3 ] && [ $looks -lt 600 ]; do
     fi
     rm -rf "$1"
     if [ -e "$1" ]; then quiet=0; else quiet=$((quiet + 1)); fi
-    looks=$((looks + 1))
+    checks=$((checks + 1))
     sleep 0.02
 done
 "#;
@@ -67,7 +67,7 @@ impl Reaper {
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 fn fresh_folder(mode: u32) -> Result<PathBuf, Error> {
-    let parent = Path::new("/tmp").canonicalize().context("looking at /tmp")?;
+    let parent = Path::new("/tmp").canonicalize().context("resolving /tmp")?;
     for _ in 0..10_000 {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = parent.join(format!("actchain-throwaway-{}-{n}", std::process::id()));

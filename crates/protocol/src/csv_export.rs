@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn no_cell_begins_a_formula_and_numbers_stay_numbers() {
-        for (given, shown) in [
+        for (text, shown) in [
             ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
             ("@SUM(1)", "'@SUM(1)"),
             ("+1", "'+1"),
@@ -196,7 +196,7 @@ mod tests {
             ("a=1", "a=1"),
             ("", ""),
         ] {
-            assert_eq!(cell(given), shown, "{given:?}");
+            assert_eq!(cell(text), shown, "{text:?}");
         }
         let row = row(&json!({"seq": 7, "target": "=1"})).unwrap();
         assert!(row.starts_with("7,") && row.contains(",\"'=1\","), "{row}");
@@ -212,11 +212,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_part_of_a_cell_begins_a_formula(given in "[=+@\\-a \t\r\n,;＝\"']{0,12}") {
-            let shown = cell(&given);
+        fn no_part_of_a_cell_begins_a_formula(text in "[=+@\\-a \t\r\n,;＝\"']{0,12}") {
+            let shown = cell(&text);
             for part in shown.split(['\n', '\r', '\t', ',', ';']) {
                 let first = part.trim_start_matches(' ').chars().next();
-                prop_assert!(!first.is_some_and(|c| "=+-@＝＋－＠".contains(c)), "{given:?} {shown:?}");
+                prop_assert!(!first.is_some_and(|c| "=+-@＝＋－＠".contains(c)), "{text:?} {shown:?}");
             }
         }
     }

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_comes_back_that_holds_a_secret_or_leads_elsewhere() {
+    fn no_field_with_a_secret_or_a_location_elsewhere_is_returned() {
         let url = Url::parse("https://api.example.com/v1/x").unwrap();
         let kept =
             |name: &str, value: &str| !back(fields(&[(name, value)]), &url, &["s3cr3t", ""]).is_empty();

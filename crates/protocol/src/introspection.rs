@@ -172,11 +172,11 @@ mod tests {
         let delegation = json!({"id": "d", "path": ["d"]});
         let view = View { scope: "mail.read", details: Some(&details), delegation: Some(delegation.clone()) };
         let answer = answer(&token, view);
-        let told = json!({
+        let shown = json!({
             "active": true, "token_type": "DPoP", "scope": "mail.read", "delegation": delegation,
             "authorization_details": [{"type": "mail", "actions": ["read"]}]
         });
-        expected.as_object_mut().unwrap().extend(told.as_object().unwrap().clone());
+        expected.as_object_mut().unwrap().extend(shown.as_object().unwrap().clone());
         assert_eq!(answer, expected);
         for name in ["iat", "exp", "auth_time"] {
             assert!(answer[name].is_i64(), "{name}");
@@ -244,10 +244,11 @@ mod tests {
 
     #[test]
     fn a_signed_introspection_is_no_access_token() {
-        let told = answer(&claims(), View::default());
-        let signed = signed_claims("https://as.example.com", "mail-api", 1_700_000_001, told.clone());
+        let introspection = answer(&claims(), View::default());
+        let signed =
+            signed_claims("https://as.example.com", "mail-api", 1_700_000_001, introspection.clone());
         let expected = json!({"iss": "https://as.example.com", "aud": "mail-api", "iat": 1_700_000_001,
-                              "token_introspection": told});
+                              "token_introspection": introspection});
         assert_eq!(signed, expected);
         assert!(read_claims(signed.as_object().unwrap()).is_none());
     }

@@ -62,11 +62,11 @@ fn whole_second(at: OffsetDateTime) -> Option<OffsetDateTime> {
 impl Validity {
     /// Whether the token is valid: `now` is before `exp`, and neither `nbf` nor `iat` is in the future by more than
     /// [`SKEW`].
-    pub fn holds_at(&self, now: OffsetDateTime) -> bool {
+    pub fn is_valid_at(&self, now: OffsetDateTime) -> bool {
         self.check(now).is_ok()
     }
 
-    /// As [`Validity::holds_at`], with the reason.
+    /// As [`Validity::is_valid_at`], with the reason.
     ///
     /// # Errors
     /// [`TokenProblem::Expired`] or [`TokenProblem::NotYetValid`].
@@ -100,8 +100,8 @@ mod tests {
     #[test]
     fn the_edges_of_validity() {
         let token = read(json!({"exp": 1000, "nbf": 900, "iat": 900})).unwrap();
-        assert!(!token.holds_at(at(889)) && token.holds_at(at(890)));
-        assert!(token.holds_at(at(999)) && !token.holds_at(at(1000)));
+        assert!(!token.is_valid_at(at(889)) && token.is_valid_at(at(890)));
+        assert!(token.is_valid_at(at(999)) && !token.is_valid_at(at(1000)));
     }
 
     #[test]

@@ -319,7 +319,7 @@ mod tests {
         let (text, signatures) = parts(&note).unwrap();
         assert!(signatures[1].is_by(&key, &text) && !signatures[0].is_by(&key, &text));
         assert!(!signatures[1].is_by(&key, &text.replace('7', "8")), "another text");
-        assert!(open(&note, std::slice::from_ref(&key)).is_some(), "whoever trusts a witness may");
+        assert!(open(&note, std::slice::from_ref(&key)).is_some(), "for a reader who trusts the witness");
         let mut later = signatures[1].clone();
         later.signature[7] ^= 1;
         assert!(!later.is_by(&key, &text), "another time");
@@ -341,7 +341,7 @@ mod tests {
         let forged = stranger.sign_raw(cosigned(&self::text(), 7).as_bytes()).unwrap();
         let forged = witness("w3.example.com").signature_line(&cosignature(7, &forged));
         let spoiled = format!("{}{forged}", *CHECKPOINT);
-        assert!(open(&spoiled, std::slice::from_ref(&log)).is_some(), "nobody knows that witness");
+        assert!(open(&spoiled, std::slice::from_ref(&log)).is_some(), "the key of the witness is unknown");
         assert!(open(&spoiled, &[log, witness("w3.example.com")]).is_none());
         let endless: String = (0..100).map(|n| cosign(&format!("w{n}"), 1)).collect();
         assert!(parts(&format!("{}{endless}", *CHECKPOINT)).is_none());

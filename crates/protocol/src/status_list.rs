@@ -335,12 +335,12 @@ mod tests {
     #[test]
     fn no_status_index_is_assigned_twice() {
         let places = IndexAllocator::new(&[7; 32]);
-        let mut given = HashSet::new();
+        let mut assigned = HashSet::new();
         for n in (0..20_000).chain(SIZE - 100..SIZE + 100).chain(u64::MAX - 100..=u64::MAX) {
             let place = places.place(n);
             assert_eq!(place.list, n / SIZE);
-            assert!(place.idx < SIZE && given.insert((place.list, place.idx)), "{n}");
-            assert_eq!(number(&places, place), n, "what can be undone is given once");
+            assert!(place.idx < SIZE && assigned.insert((place.list, place.idx)), "{n}");
+            assert_eq!(number(&places, place), n, "an index with an inverse is assigned once");
         }
     }
 

@@ -140,7 +140,7 @@ mod tests {
         let none = Tile { content: Content::Hashes(63), n: 0, width: 1 };
         assert_eq!(none.needs(), None);
         let most = Tile { content: Content::Hashes(7), n: 1, width: 1 };
-        assert_eq!(most.needs(), None, "beyond 2^64");
+        assert_eq!(most.needs(), None, "more than 2^64");
     }
 
     #[test]

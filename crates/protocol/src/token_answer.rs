@@ -61,7 +61,7 @@ pub enum Extent {
     /// The response has its announced length, or ended properly.
     Whole,
     /// The end of the response is missing.
-    CutOff,
+    Truncated,
 }
 
 /// Reads a response, as far as it arrived. Some servers send an error with status 200, some encode tokens as a form.
@@ -71,13 +71,13 @@ pub fn read(status: u16, body: &[u8], extent: Extent) -> TokenResponse {
     let text = text.trim_start_matches('\u{feff}').trim();
     let members = match extent {
         // The last parameter of a form may be an incomplete token. In JSON, the end of a member is visible.
-        Extent::CutOff if !text.starts_with('{') => {
+        Extent::Truncated if !text.starts_with('{') => {
             Members::read(text.rsplit_once('&').map_or("", |(whole, _)| whole))
         }
-        Extent::CutOff | Extent::Whole => Members::read(text),
+        Extent::Truncated | Extent::Whole => Members::read(text),
     };
-    if success && let Some(given) = members.tokens() {
-        return TokenResponse::Tokens(given);
+    if success && let Some(tokens) = members.tokens() {
+        return TokenResponse::Tokens(tokens);
     }
     let code = if success {
         members.text("error")
@@ -229,17 +229,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn given(status: u16, body: &str) -> Option<TokenSet> {
+    fn token_set(status: u16, body: &str) -> Option<TokenSet> {
         match read(status, body.as_bytes(), Extent::Whole) {
-            TokenResponse::Tokens(given) => Some(given),
+            TokenResponse::Tokens(tokens) => Some(tokens),
             _ => None,
         }
     }
 
     fn tokens(status: u16, body: &str) -> (Option<String>, Option<String>) {
-        let given = given(status, body).unwrap_or_else(|| panic!("nothing in {status} {body}"));
+        let set = token_set(status, body).unwrap_or_else(|| panic!("nothing in {status} {body}"));
         let text = |token: Option<SecretString>| token.map(|token| token.expose_secret().to_owned());
-        (text(given.access_token), text(given.refresh_token))
+        (text(set.access_token), text(set.refresh_token))
     }
 
     fn both() -> (Option<String>, Option<String>) {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_kept_whatever_stands_beside_them() {
+    fn tokens_are_kept_whatever_other_members_say() {
         let odd = ["null", "true", "0", "-1", "1e999", "1.5", r#""""#, r#""\ud800""#, "[]", r#"["x"]"#, "{}"];
         for name in ["token_type", "expires_in", "scope", "error", "ok", "id_token", "authed_user", "x"] {
             for value in odd {
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn lifetimes_are_whole_seconds_or_not_said() {
         let life = |written: &str| {
-            given(200, &format!(r#"{{"access_token":"a","expires_in":{written}}}"#)).unwrap().expires_in
+            token_set(200, &format!(r#"{{"access_token":"a","expires_in":{written}}}"#)).unwrap().expires_in
         };
         for (written, seconds) in [
             ("299", 299),
@@ -314,14 +314,14 @@ mod tests {
         {
             assert_eq!(life(written), None, "{written}");
         }
-        assert_eq!(given(200, "access_token=a&expires_in=299").unwrap().expires_in, Some(299));
-        assert_eq!(given(200, r#"{"access_token":"a"}"#).unwrap().expires_in, None);
+        assert_eq!(token_set(200, "access_token=a&expires_in=299").unwrap().expires_in, Some(299));
+        assert_eq!(token_set(200, r#"{"access_token":"a"}"#).unwrap().expires_in, None);
     }
 
     #[test]
     fn what_is_said_of_scopes_is_a_list_or_unknown() {
         let scope = |written: &str| {
-            given(200, &format!(r#"{{"access_token":"a","scope":{written}}}"#)).unwrap().scope
+            token_set(200, &format!(r#"{{"access_token":"a","scope":{written}}}"#)).unwrap().scope
         };
         let known = || Scope::Known(BTreeSet::from(["x".to_owned(), "y".to_owned()]));
         for written in [r#""x y""#, r#"" x  y ""#, r#""x,y""#, r#"["x","y"]"#] {
@@ -331,12 +331,12 @@ mod tests {
             assert_eq!(scope(written), Scope::Unknown, "{written}");
         }
         assert_eq!(scope("null"), Scope::Unsaid);
-        assert_eq!(given(200, r#"{"access_token":"a"}"#).unwrap().scope, Scope::Unsaid);
-        assert_eq!(given(200, "access_token=a&scope=").unwrap().scope, Scope::Unknown);
+        assert_eq!(token_set(200, r#"{"access_token":"a"}"#).unwrap().scope, Scope::Unsaid);
+        assert_eq!(token_set(200, "access_token=a&scope=").unwrap().scope, Scope::Unknown);
     }
 
     #[test]
-    fn errors_are_told_from_answers_that_say_nothing() {
+    fn errors_are_distinguished_from_answers_without_content() {
         let code = |status, body: &str| match read(status, body.as_bytes(), Extent::Whole) {
             TokenResponse::Refused(code) => Some(code),
             _ => None,
@@ -396,28 +396,28 @@ mod tests {
     #[test]
     fn a_form_that_is_cut_off_gives_no_part_of_a_token() {
         let cut = "access_token=whole&expires_in=60&refresh_token=a-par";
-        let TokenResponse::Tokens(given) = read(200, cut.as_bytes(), Extent::CutOff) else {
+        let TokenResponse::Tokens(tokens) = read(200, cut.as_bytes(), Extent::Truncated) else {
             panic!("tokens are lost")
         };
-        assert_eq!(given.access_token.unwrap().expose_secret(), "whole");
-        assert!(given.refresh_token.is_none());
-        assert!(matches!(read(200, b"access_token=a-par", Extent::CutOff), TokenResponse::Empty));
+        assert_eq!(tokens.access_token.unwrap().expose_secret(), "whole");
+        assert!(tokens.refresh_token.is_none());
+        assert!(matches!(read(200, b"access_token=a-par", Extent::Truncated), TokenResponse::Empty));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), status in 100u16..600) {
             let _ = read(status, &bytes, Extent::Whole);
-            let _ = read(status, &bytes, Extent::CutOff);
+            let _ = read(status, &bytes, Extent::Truncated);
         }
 
         #[test]
         fn what_is_cut_off_never_makes_another_token(at in 0usize..70) {
             let whole = r#"{"access_token":"a-token","refresh_token":"another","scope":"x y"}"#;
-            if let TokenResponse::Tokens(given) = read(200, &whole.as_bytes()[..at.min(whole.len())], Extent::CutOff) {
-                let access = given.access_token.map(|token| token.expose_secret().to_owned());
+            if let TokenResponse::Tokens(tokens) = read(200, &whole.as_bytes()[..at.min(whole.len())], Extent::Truncated) {
+                let access = tokens.access_token.map(|token| token.expose_secret().to_owned());
                 prop_assert!(access.as_deref() == Some("a-token"));
-                prop_assert!(given.refresh_token.is_none_or(|token| token.expose_secret() == "another"));
+                prop_assert!(tokens.refresh_token.is_none_or(|token| token.expose_secret() == "another"));
             }
         }
     }

@@ -282,12 +282,15 @@ mod tests {
         let issuer = "https://as.example.com";
         let names = |value: Value| party(value).is_some_and(|party| party.names("a", issuer));
         assert!(names(json!({"sub": "a", "iss": issuer})));
-        assert!(!names(json!({"sub": "a"})), "somebody of the issuer's own");
+        assert!(!names(json!({"sub": "a"})), "a subject of the issuer's own");
         assert!(!names(json!({"client_id": "a"})), "a client of the issuer's own");
         assert!(names(json!({"client_id": "a", "iss": issuer})));
         assert!(!names(json!({"sub": "b"})) && !names(json!({"sub": "a", "iss": "https://other.example"})));
         assert!(!names(json!({"sub": "a", "client_id": "b"})));
-        assert!(!names(json!({})) && !names(json!({"iss": issuer})), "naming nobody allows nobody");
+        assert!(
+            !names(json!({})) && !names(json!({"iss": issuer})),
+            "a claim without a name allows no client"
+        );
         assert_eq!(party(json!({"sub": ["a"]})), None);
     }
 

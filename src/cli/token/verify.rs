@@ -121,7 +121,7 @@ fn signer<'a>(jws: &Jws<'_>, keys: &'a [PublicKey]) -> Option<&'a PublicKey> {
 }
 
 fn is_valid_now(claims: &Map<String, Value>) -> bool {
-    jwt_time::validity(claims).is_some_and(|validity| validity.holds_at(Clock::System.now()))
+    jwt_time::validity(claims).is_some_and(|validity| validity.is_valid_at(Clock::System.now()))
 }
 
 /// Checks in the token's status list that the token is neither revoked nor suspended. The list must be of the same

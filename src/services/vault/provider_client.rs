@@ -122,7 +122,7 @@ fn told(oauth: &OauthSettings, posted: &PostResponse) -> TokenEndpointResult {
         let incomplete = posted.incomplete.as_ref().map(|why| format!("; {why}"));
         format!("status {status}{}", incomplete.unwrap_or_default())
     };
-    let extent = if posted.incomplete.is_some() { Extent::CutOff } else { Extent::Whole };
+    let extent = if posted.incomplete.is_some() { Extent::Truncated } else { Extent::Whole };
     let (code, is_success) = match token_answer::read(status, &posted.body, extent) {
         TokenResponse::Tokens(given) => {
             if let Some(why) = &posted.incomplete {

@@ -148,7 +148,7 @@ impl RetrievalContext {
         };
         // The provider request may have taken long: a token that expired meanwhile is refused.
         self.now = app.clock.now();
-        let valid = self.token.validity.holds_at(self.now);
+        let valid = self.token.validity.is_valid_at(self.now);
         let decided =
             decided.and_then(|opened| if valid { Ok(opened) } else { Err(Refusal::AccessTokenInvalid) });
         let entry = self.entry(decided.as_deref().map_err(|refusal| *refusal));

@@ -10,7 +10,7 @@ async fn ensure_running_brings_a_killed_cluster_back() {
         write_row(&cluster).await;
         let killed = cluster.postmaster_pid().unwrap();
         kill_hard(killed);
-        until("it is dead", || cluster.postmaster_pid().is_none()).await;
+        until("the postmaster has ended", || cluster.postmaster_pid().is_none()).await;
         cluster.ensure_running().await.unwrap();
         assert_ne!(cluster.postmaster_pid(), Some(killed));
         assert_eq!(rows(&cluster).await, round);
@@ -35,11 +35,11 @@ async fn orphans_of_a_killed_cluster_do_not_keep_it_down() {
         tokio::task::yield_now().await;
     }
     kill_hard(cluster.postmaster_pid().unwrap());
-    until("it is dead", || cluster.postmaster_pid().is_none()).await;
+    until("the postmaster has ended", || cluster.postmaster_pid().is_none()).await;
     let orphan = u32::try_from(orphan).unwrap();
-    assert!(lives(orphan));
+    assert!(is_running(orphan));
     cluster.ensure_running().await.unwrap();
-    assert!(!lives(orphan));
+    assert!(!is_running(orphan));
     assert!(calculating.await.unwrap());
     assert_eq!(rows(&cluster).await, 1);
     cluster.close().await.unwrap();
@@ -71,7 +71,7 @@ async fn open_adopts_the_cluster_of_a_killed_server() {
     let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
     assert_eq!(cluster.postmaster_pid(), Some(pid));
     cluster.close().await.unwrap();
-    until("it has ended", || !lives(pid)).await;
+    until("it has ended", || !is_running(pid)).await;
 }
 
 /// After a container restarts, the recorded id often belongs to another process, even to the test itself.

@@ -21,7 +21,7 @@ async fn deep_and_odd_data_directories_work() {
 }
 
 #[tokio::test]
-async fn a_socket_folder_made_by_somebody_else_is_passed_over() {
+async fn a_socket_folder_of_another_user_is_not_used() {
     let folder = open_folder();
     let data_dir = folder.path().join("deep".repeat(30));
     let taken = {
@@ -39,7 +39,7 @@ async fn a_socket_folder_made_by_somebody_else_is_passed_over() {
 }
 
 #[tokio::test]
-async fn below_a_folder_of_root_alone_it_lives_elsewhere() {
+async fn below_a_folder_of_root_alone_the_cluster_is_elsewhere() {
     if !geteuid().is_root() {
         return;
     }
@@ -60,11 +60,11 @@ async fn below_a_folder_of_root_alone_it_lives_elsewhere() {
     // A removed data directory means that its database is no longer wanted: a new one is made.
     fs::remove_dir_all(&data_dir).unwrap();
     let cluster = open(&data_dir, PostgresUser::Server).await.unwrap();
-    let anew = cluster.postmaster.place.home.clone();
-    assert_ne!(anew, home);
+    let second = cluster.postmaster.place.home.clone();
+    assert_ne!(second, home);
     cluster.close().await.unwrap();
 
-    fs::remove_dir_all(&anew).unwrap();
+    fs::remove_dir_all(&second).unwrap();
     let fault = open(&data_dir, PostgresUser::Server).await.unwrap_err().to_string();
     assert!(fault.contains("where there is none"), "{fault}");
     fs::remove_dir_all(&home).unwrap();

@@ -50,9 +50,9 @@ async fn rows(cluster: &Cluster) -> i64 {
     sqlx::query_scalar("select count(*) from kept").fetch_one(&mut connect(cluster).await).await.unwrap()
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     eprintln!("waiting until {what}");
-    while !holds() {
+    while !condition() {
         tokio::task::yield_now().await;
     }
 }
@@ -62,14 +62,14 @@ fn kill_hard(pid: u32) {
 }
 
 /// A zombie, a child that its parent has not waited for, counts as ended.
-fn lives(pid: u32) -> bool {
+fn is_running(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// Starts another process that opens a cluster and waits to be killed. Its standard input names the cluster.
 fn other_process(wanted: &str) -> Child {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "tests::opens_what_it_is_told_and_waits"])
+        .args(["--exact", "tests::opens_the_cluster_of_its_input_and_waits"])
         .args(["--ignored", "--nocapture"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -82,7 +82,7 @@ fn other_process(wanted: &str) -> Child {
 /// Not a test: the code that `other_process` runs.
 #[tokio::test]
 #[ignore = "run by other tests"]
-async fn opens_what_it_is_told_and_waits() {
+async fn opens_the_cluster_of_its_input_and_waits() {
     let mut wanted = String::new();
     std::io::stdin().read_line(&mut wanted).unwrap();
     let cluster = match wanted.trim() {

@@ -14,7 +14,7 @@ fn fake_postgres(folder: &Path, version: &str) {
 #[tokio::test]
 async fn missing_or_old_programs_are_named_in_one_sentence() {
     let (folder, programs) = (open_folder(), open_folder());
-    let told = async |data_dir: &Path| {
+    let refusal = async |data_dir: &Path| {
         let settings = Settings { bin_dir: Some(programs.path().to_owned()), ..settings(data_dir) };
         Cluster::open(settings, PostgresUser::Server).await.unwrap_err().to_string()
     };
@@ -22,18 +22,18 @@ async fn missing_or_old_programs_are_named_in_one_sentence() {
         "install it (package `postgresql`), or set ACTCHAIN_DATABASE_URL to a database that already exists";
     let place = programs.path().display();
     assert_eq!(
-        told(folder.path()).await,
+        refusal(folder.path()).await,
         format!("PostgreSQL 15 or newer was not found in {place}: {advice}")
     );
     fake_postgres(programs.path(), "14.2");
     assert_eq!(
-        told(folder.path()).await,
+        refusal(folder.path()).await,
         format!("PostgreSQL 15 or newer was not found in {place} (only 14 in {place}): {advice}")
     );
 
     open(folder.path(), PostgresUser::Command).await.unwrap().close().await.unwrap();
     fake_postgres(programs.path(), "99.1");
-    let fault = told(folder.path()).await;
+    let fault = refusal(folder.path()).await;
     assert!(fault.contains("which made the database in the data directory, was not found"), "{fault}");
 }
 

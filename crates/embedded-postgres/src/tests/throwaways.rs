@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_throwaway_is_gone_when_closed_or_dropped() {
+async fn a_throwaway_is_removed_when_closed_or_dropped() {
     for close in [true, false] {
         let cluster = Cluster::throwaway(None, None, Durability::Off).await.unwrap();
         assert_eq!(show(&cluster, "select current_setting('fsync')").await, "off");
@@ -15,24 +15,24 @@ async fn a_throwaway_is_gone_when_closed_or_dropped() {
         } else {
             drop(cluster);
         }
-        until("it is gone", || !lives(pid) && !data_dir.exists()).await;
+        until("the throwaway is removed", || !is_running(pid) && !data_dir.exists()).await;
     }
 }
 
 #[tokio::test]
-async fn a_throwaway_is_gone_when_its_maker_is_killed() {
+async fn a_throwaway_is_removed_when_its_maker_is_killed() {
     let mut maker = other_process("throwaway");
     let (pid, data_dir) = opened(&mut maker);
-    assert!(lives(pid) && data_dir.exists());
+    assert!(is_running(pid) && data_dir.exists());
     kill_process(maker);
-    until("it is gone", || !lives(pid) && !data_dir.exists()).await;
+    until("the throwaway is removed", || !is_running(pid) && !data_dir.exists()).await;
 }
 
 #[tokio::test]
-async fn an_unfinished_throwaway_is_gone_when_its_maker_is_killed() {
+async fn an_unfinished_throwaway_is_removed_when_its_maker_is_killed() {
     let maker = other_process("throwaway");
     let data_dir = PathBuf::from(format!("/tmp/actchain-throwaway-{}-0", maker.id()));
     until("initdb works", || data_dir.join("postgres/cluster.new/base").exists()).await;
     kill_process(maker);
-    until("it is gone", || !data_dir.exists()).await;
+    until("the throwaway is removed", || !data_dir.exists()).await;
 }

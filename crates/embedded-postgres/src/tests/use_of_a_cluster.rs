@@ -24,7 +24,7 @@ async fn makes_a_durable_private_cluster() {
     assert!(fs::read_dir(home.join("log")).unwrap().next().is_some());
     let pid = cluster.postmaster_pid().unwrap();
     cluster.close().await.unwrap();
-    until("it has ended", || !lives(pid)).await;
+    until("it has ended", || !is_running(pid)).await;
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn commands_come_and_go_beside_a_server() {
     server.close().await.unwrap();
     assert_eq!(command.postmaster_pid(), pid);
     command.close().await.unwrap();
-    until("it has ended", || !lives(pid.unwrap())).await;
+    until("it has ended", || !is_running(pid.unwrap())).await;
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn a_lone_command_starts_and_stops_it() {
     let pid = command.postmaster_pid().unwrap();
     assert_eq!(show(&command, "select 'works'").await, "works");
     command.close().await.unwrap();
-    until("it has ended", || !lives(pid)).await;
+    until("it has ended", || !is_running(pid)).await;
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn many_at_once_share_one_cluster() {
     for closed in futures_util::future::join_all(clusters.into_iter().map(Cluster::close)).await {
         closed.unwrap();
     }
-    until("it has ended", || !lives(pid)).await;
+    until("it has ended", || !is_running(pid)).await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadJwk {
     /// The JWK contains private or symmetric key material.
-    #[error("the key holds private or symmetric key material")]
+    #[error("the key contains private or symmetric key material")]
     Private,
     /// The type, curve, size or purpose of the key is not supported for verification.
     #[error("the key's type, curve, size or use is not supported")]

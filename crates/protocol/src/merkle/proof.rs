@@ -100,17 +100,17 @@ pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, path: &[Hash], root:
     }
     let (mut first, mut last) = (index, size - 1);
     let mut hash = *leaf;
-    for given in path {
+    for sibling in path {
         if last == 0 {
             return false;
         }
         if first & 1 == 1 || first == last {
-            hash = node(given, &hash);
+            hash = node(sibling, &hash);
             while first & 1 == 0 && first != 0 {
                 (first, last) = (first >> 1, last >> 1);
             }
         } else {
-            hash = node(&hash, given);
+            hash = node(&hash, sibling);
         }
         (first, last) = (first >> 1, last >> 1);
     }
@@ -143,18 +143,18 @@ pub fn verify_consistency(
         (left, right) = (left >> 1, right >> 1);
     }
     let (mut old, mut new) = (*begin, *begin);
-    for given in path {
+    for sibling in path {
         if right == 0 {
             return false;
         }
         if left & 1 == 1 || left == right {
-            old = node(given, &old);
-            new = node(given, &new);
+            old = node(sibling, &old);
+            new = node(sibling, &new);
             while left & 1 == 0 && left != 0 {
                 (left, right) = (left >> 1, right >> 1);
             }
         } else {
-            new = node(&new, given);
+            new = node(&new, sibling);
         }
         (left, right) = (left >> 1, right >> 1);
     }
@@ -261,7 +261,7 @@ mod tests {
                     assert!(!verify_inclusion(&leaves[index], m, n, &other, &root), "{m} in {n}");
                 }
                 assert!(!verify_inclusion(&leaves[(index + 1) % 64], m, n, &proof, &root), "another leaf");
-                assert!(!verify_inclusion(&leaves[index], n, n, &proof, &root), "beyond the end");
+                assert!(!verify_inclusion(&leaves[index], n, n, &proof, &root), "after the end");
                 assert!(!verify_inclusion(&leaves[index], m, n, &proof, &[3; 32]), "another root");
             }
             assert!(inclusion_spans(size as u64, size as u64).is_none());
