@@ -43,6 +43,6 @@ CREATE TABLE client (
 );
 CREATE INDEX client_of_task ON client (task_id, owner_iss, owner_sub) WHERE task_id IS NOT NULL;
 CREATE INDEX client_to_end ON client (client_id) WHERE ephemeral_delegation_id IS NOT NULL AND deactivated_at IS NULL;
-CREATE INDEX client_gone ON client (client_id)
+CREATE INDEX client_inactive ON client (client_id)
     WHERE cutoff_epoch IS NOT NULL OR deactivated_at IS NOT NULL OR disabled_at IS NOT NULL;
 GRANT SELECT, INSERT, UPDATE ON client TO actchain_server;

@@ -75,13 +75,13 @@ pub struct Guesses {
     counts: Cache<String, Arc<AtomicU32>>,
 }
 
-/// A counted attempt. It stays counted, even if the caller no longer waits, unless [`Attempt::give_back`] is called.
+/// A counted attempt. It stays counted, even if the caller no longer waits, unless [`Attempt::undo`] is called.
 #[derive(Debug)]
 pub struct Attempt(Arc<AtomicU32>);
 
 impl Attempt {
     /// Uncounts the attempt: the secret was right, or was not verified.
-    pub fn give_back(self) {
+    pub fn undo(self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -200,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn tries_are_counted_before_they_are_made_and_right_ones_are_given_back() {
+    fn attempts_are_counted_in_advance_and_right_ones_are_undone() {
         let guesses = Guesses::per_minute(2);
         let (first, second) = (guesses.begin("a"), guesses.begin("a"));
         assert!(first.is_some() && second.is_some() && guesses.begin("a").is_none());
         assert!(guesses.begin("b").is_some() && guesses.may_compare("a"));
         let guesses = Guesses::per_minute(1);
-        guesses.begin("a").unwrap().give_back();
-        assert!(guesses.begin("a").is_some(), "it was given back");
+        guesses.begin("a").unwrap().undo();
+        assert!(guesses.begin("a").is_some(), "the attempt was undone");
         assert!((1..100).all(|_| guesses.may_compare("a") && guesses.begin("a").is_none()));
         assert!(!guesses.may_compare("a") && guesses.may_compare("b"));
         let unlimited = Guesses::per_minute(0);
@@ -220,6 +220,6 @@ mod tests {
         let ask = |second| polls.count("a", from_seconds(second).unwrap(), 5);
         assert_eq!((ask(0), ask(5), ask(9)), (Ok(5), Ok(5), Err(10)));
         assert_eq!((ask(18), ask(33)), (Err(15), Ok(15)), "the longer wait stays");
-        assert_eq!(polls.count("b", from_seconds(33).unwrap(), 5), Ok(5), "everybody for itself");
+        assert_eq!(polls.count("b", from_seconds(33).unwrap(), 5), Ok(5), "each client for itself");
     }
 }

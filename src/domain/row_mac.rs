@@ -85,8 +85,8 @@ pub async fn put_macs<R: Authenticated>(
 ) -> Result<(), Fault> {
     let (table, key) = (R::TABLE, R::KEY);
     let update = format!(
-        "UPDATE {table} t SET mac = given.mac FROM unnest($1::text[], $2::bytea[]) AS given (id, mac)
-         WHERE t.{key} = given.id AND t.mac IS NULL"
+        "UPDATE {table} t SET mac = input.mac FROM unnest($1::text[], $2::bytea[]) AS input (id, mac)
+         WHERE t.{key} = input.id AND t.mac IS NULL"
     );
     sqlx::query(AssertSqlSafe(update)).bind(ids).bind(macs).execute(connection).await?;
     Ok(())

@@ -18,7 +18,6 @@ pub enum TokenSource {
         /// The delegation of the token.
         dlg: Option<String>,
     },
-    /// Issued by a trusted issuer.
     TrustedIssuer {
         /// The `jti` of the issuer, for the log.
         jti: Option<String>,

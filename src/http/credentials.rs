@@ -115,7 +115,7 @@ pub(super) fn access(issuer: &str, request: &HttpRequest) -> Result<PresentedAcc
     let headers = request.headers();
     let mut fields = headers.get_all(AUTHORIZATION);
     let field = match (fields.next(), fields.next()) {
-        (None, _) => return Err(Refusal::NotAuthenticated),
+        (None, _) => return Err(Refusal::Unauthenticated),
         (Some(field), None) => field.to_str().map_err(|_| Refusal::AccessTokenInvalid)?,
         (Some(_), Some(_)) => return Err(Refusal::Malformed("There is more than one Authorization header")),
     };
@@ -123,7 +123,7 @@ pub(super) fn access(issuer: &str, request: &HttpRequest) -> Result<PresentedAcc
     let scheme = match scheme.to_ascii_lowercase().as_str() {
         "bearer" => Scheme::Bearer,
         "dpop" => Scheme::Dpop,
-        _ => return Err(Refusal::NotAuthenticated),
+        _ => return Err(Refusal::Unauthenticated),
     };
     let token = token.trim().to_owned();
     if token.is_empty() || token.len() > MAX_TOKEN_BYTES {

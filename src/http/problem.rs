@@ -112,7 +112,7 @@ fn challenges(refusal: Refusal, error: &str) -> [String; 2] {
     let algs: Vec<&str> = Alg::ALL.iter().map(|alg| alg.name()).collect();
     let algs = algs.join(" ");
     match refusal {
-        Refusal::NotAuthenticated => [format!("DPoP algs=\"{algs}\""), "Bearer".to_owned()],
+        Refusal::Unauthenticated => [format!("DPoP algs=\"{algs}\""), "Bearer".to_owned()],
         _ => [format!("DPoP error=\"{error}\", algs=\"{algs}\""), format!("Bearer error=\"{error}\"")],
     }
 }

@@ -70,14 +70,14 @@ async fn check(
     let slowly = async {
         let attempt = app.guesses.begin(&guesser).ok_or(Failed::TooMany)?;
         let Ok(turn) = tokio::time::timeout(PATIENCE, turns.acquire()).await else {
-            attempt.give_back();
+            attempt.undo();
             return Err(Failed::Busy);
         };
         let _turn = turn.context("waiting to verify a secret").map_err(Failed::Fault)?;
         match matching(secret, accepted).await.map_err(Failed::Fault)? {
             None => Err(Failed::Wrong),
             Some(found) => {
-                attempt.give_back();
+                attempt.undo();
                 Ok(found.expires_at)
             }
         }

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::domain::client::{Client, Kind};
 use crate::domain::refusal::Error;
 use crate::domain::resource::Resource;
-use crate::domain::token::{self, Standing};
+use crate::domain::token::{self, TokenStatus};
 use crate::platform::fault::Fault;
 use actchain_protocol::access_token::Claims;
 use actchain_protocol::authorization_details::Details;
@@ -61,7 +61,7 @@ async fn look(app: &App, client: &Client, token: &str, now: OffsetDateTime) -> R
     Ok(Some(tell(&claims, &standing, &targets, now)?))
 }
 
-async fn standing(app: &App, claims: &Claims) -> Result<Option<Standing>, Fault> {
+async fn standing(app: &App, claims: &Claims) -> Result<Option<TokenStatus>, Fault> {
     let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(None) };
     app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await
 }
@@ -69,7 +69,7 @@ async fn standing(app: &App, claims: &Claims) -> Result<Option<Standing>, Fault>
 /// The response members for the caller: of a token for several resources, only the caller's own scopes and details.
 fn tell(
     claims: &Claims,
-    standing: &Standing,
+    standing: &TokenStatus,
     targets: &[&Resource],
     now: OffsetDateTime,
 ) -> Result<Value, Fault> {

@@ -76,7 +76,7 @@ pub async fn rewrap(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> 
         events.push(Event { detail: Some(detail), ..Event::of_operator(now, Action::VaultKeyRotated, what) });
     };
     for one in key::store::list(work.connection()).await?.iter().filter(|one| !master.made(&one.sealed)) {
-        key::store::put_sealed(work.connection(), &one.kid, &one.sealed_anew(master)?).await?;
+        key::store::put_sealed(work.connection(), &one.kid, &one.resealed(master)?).await?;
         note(&one.kid);
     }
     let data_keys = data_key::store::list(work.connection()).await?;

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_sees_its_own_only_gets_nothing_of_others() {
+    fn a_caller_limited_to_its_own_events_gets_no_others() {
         let alice = Principal::new("x", "alice");
         assert!(Filter::default().about(&alice).unwrap().matches(&event()));
         assert!(

@@ -24,7 +24,7 @@ const UNKNOWN: Rule = Rule {
     id: "refused_otherwise",
     sentence: "Something was refused for a reason that this version does not know",
     meaning: "The event was recorded by another version of the server, with a reason that this one has no rule for.",
-    advice: "Look up the reason in the documentation of the version that recorded the event.",
+    advice: "Read about the reason in the documentation of the version that recorded the event.",
     severity: Severity::Medium,
 };
 /// Maximum number of actors remembered, per chain; the oldest entry is removed first.
@@ -180,9 +180,9 @@ mod tests {
 
     #[test]
     fn a_key_that_the_delegator_let_it_take_is_no_drift() {
-        let rebound =
+        let rotated =
             json!({"action": "delegation.activated", "delegation_id": "D", "detail": {"new_key": true}});
-        let found = ids(&[exchange("t", "D", "a", "k1"), rebound, exchange("t", "D", "a", "k2")]);
+        let found = ids(&[exchange("t", "D", "a", "k1"), rotated, exchange("t", "D", "a", "k2")]);
         assert_eq!(found, [None, None, None]);
     }
 

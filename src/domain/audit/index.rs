@@ -180,7 +180,7 @@ async fn write(connection: &mut PgConnection, number: u64, block: &Block) -> Res
         block.postings.iter().map(|(term, bitmap)| (*term, bitmap.to_bytes())).unzip();
     sqlx::query(
         "INSERT INTO audit_posting (term, block, bitmap)
-         SELECT given.term, $3, given.bitmap FROM unnest($1::bigint[], $2::bytea[]) AS given (term, bitmap)",
+         SELECT input.term, $3, input.bitmap FROM unnest($1::bigint[], $2::bytea[]) AS input (term, bitmap)",
     )
     .bind(terms)
     .bind(bitmap)

@@ -189,7 +189,7 @@ impl<'a> Scan<'a> {
         if self.terms.is_empty() {
             return self.read(connection, within, max).await;
         }
-        self.look_up(connection, within, want).await
+        self.read_by_index(connection, within, want).await
     }
 
     /// Reads the next events directly.
@@ -210,7 +210,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Finds the next events by the index.
-    async fn look_up(
+    async fn read_by_index(
         &mut self,
         connection: &mut PgConnection,
         within: Range<u64>,

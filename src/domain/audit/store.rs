@@ -73,7 +73,7 @@ pub async fn append_at(
     sqlx::query(
         "WITH added AS (
              INSERT INTO audit_event (seq, document, partition)
-             SELECT given.*, head.partition FROM unnest($1::bigint[], $2::text[]) AS given, audit_head head
+             SELECT input.*, head.partition FROM unnest($1::bigint[], $2::text[]) AS input, audit_head head
          )
          UPDATE audit_head SET size = $3, peaks = $4",
     )
@@ -158,7 +158,7 @@ pub async fn insert_checkpoint(
     Ok(done.rows_affected() == 1)
 }
 
-/// The checkpoint of this size.
+/// The signed note; `None` where no checkpoint has this size.
 pub async fn find_checkpoint(connection: &mut PgConnection, size: u64) -> Result<Option<String>, Fault> {
     let found = sqlx::query_scalar("SELECT note FROM audit_checkpoint WHERE size = $1")
         .bind(i64::try_from(size).unwrap_or(i64::MAX))

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_nobody_touched_verifies() {
+    fn an_unchanged_log_verifies() {
         let documents = log(9);
         let kept = [checkpoint(&documents), checkpoint(&documents[..4]), checkpoint(&[])];
         assert!(verify(&documents, &kept).is_ok());
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_goes_on_behind_an_edge_and_looks_at_nothing_before_it() {
+    fn a_verification_continues_after_an_edge_and_reads_nothing_before_it() {
         let documents = log(700);
         let (all, some) = (checkpoint(&documents), checkpoint(&documents[..300]));
         let frontier = verify(&documents[..300], &[]).unwrap();

@@ -13,7 +13,7 @@ use actchain_protocol::access_token::Act;
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::token_exchange::RequestedAccess;
 
-/// All inputs of a decision.
+/// What a decision considers. Nothing else takes part.
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionInput<'a> {
     pub now: OffsetDateTime,

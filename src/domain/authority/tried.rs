@@ -30,9 +30,9 @@ impl Tried {
         }
         check_hop(input)?;
         let act = add_actor(input);
-        let given =
+        let recorded =
             |path: &&DelegationPath| path.leaf().is_some_and(|leaf| leaf.origin != Provenance::MayAct);
-        for path in input.paths.iter().filter(given).filter(|path| gives_authority(input, path)) {
+        for path in input.paths.iter().filter(recorded).filter(|path| gives_authority(input, path)) {
             match by_delegation(input, path, &act) {
                 Ok(decision) if decision.ceremonies.is_empty() => return Ok(Some(decision)),
                 Ok(decision) => drop(self.reserved.get_or_insert(decision)),

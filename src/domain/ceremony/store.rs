@@ -157,7 +157,7 @@ pub async fn lock_open(
 ) -> Result<Vec<Open>, Fault> {
     sqlx::query(
         "SELECT pg_advisory_xact_lock(7225, key)
-         FROM (SELECT DISTINCT hashtext(id) AS key FROM unnest($1::text[]) AS given (id) ORDER BY key) keys",
+         FROM (SELECT DISTINCT hashtext(id) AS key FROM unnest($1::text[]) AS input (id) ORDER BY key) keys",
     )
     .bind(delegations)
     .execute(&mut *connection)

@@ -146,8 +146,8 @@ pub async fn mark_ended(
         .unzip();
     sqlx::query(
         "UPDATE client c SET deactivated_at = $3, updated_at = $3, version = c.version + 1, jwks = NULL, dpop_keys = '{}',
-                             mac = given.mac
-         FROM unnest($1::text[], $2::bytea[]) AS given (id, mac) WHERE c.client_id = given.id",
+                             mac = input.mac
+         FROM unnest($1::text[], $2::bytea[]) AS input (id, mac) WHERE c.client_id = input.id",
     )
     .bind(&ended)
     .bind(macs)
@@ -206,7 +206,7 @@ pub async fn put_removed_keys(
     let client = get_for_change(rows, connection, client_id).await?;
     sqlx::query(
         "INSERT INTO removed_key (client_id, jkt, removed_at, removed_epoch)
-         SELECT $1, jkt, $3, number FROM unnest($2::text[]) AS given (jkt), revocation_epoch
+         SELECT $1, jkt, $3, number FROM unnest($2::text[]) AS input (jkt), revocation_epoch
          ON CONFLICT (client_id, jkt) DO UPDATE SET removed_at = excluded.removed_at, removed_epoch = excluded.removed_epoch,
              restored_at = NULL",
     )

@@ -15,7 +15,7 @@ use super::name;
 use super::principal::Principal;
 use actchain_protocol::jose::{JwkSet, PublicKey};
 
-/// Kind of a client.
+/// What a client is. The kind decides which tokens and delegations the client can get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
@@ -23,7 +23,7 @@ use actchain_protocol::jose::{JwkSet, PublicKey};
 pub enum Kind {
     /// Acts for users; the only kind that receives delegations.
     Agent,
-    /// Acts for itself.
+    /// Acts for itself, never for users.
     Service,
     /// Validates this server's tokens.
     ResourceServer,
@@ -71,10 +71,10 @@ impl AuthMethod {
 )]
 #[strum(serialize_all = "snake_case")]
 pub enum Grant {
-    /// RFC 6749 §4.4.
+    /// A token for the client itself (RFC 6749 §4.4).
     #[serde(rename = "client_credentials")]
     ClientCredentials,
-    /// RFC 8693.
+    /// A token for acting on behalf of another party (RFC 8693).
     #[strum(serialize = "token-exchange")]
     #[serde(rename = "token-exchange", alias = "urn:ietf:params:oauth:grant-type:token-exchange")]
     TokenExchange,

@@ -47,7 +47,8 @@ struct Row {
 }
 
 impl Row {
-    /// Checks the MAC of the row.
+    /// # Errors
+    /// A fault for a row whose MAC does not fit its content.
     fn check(mut self, rows: &RowMac) -> Result<Client, Fault> {
         let mac = self.mac.take();
         rows.check(Client::from(self), mac.as_deref())

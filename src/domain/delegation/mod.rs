@@ -90,7 +90,6 @@ pub enum Inactive {
     /// A revoke-all covers the delegator or the delegate.
     PrincipalRevoked,
     Expired,
-    /// No use is left.
     UsedUp,
     /// The delegation waits for its delegator.
     Requested,

@@ -50,7 +50,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Checks the MAC of the row.
+    /// # Errors
+    /// A fault for a row whose MAC does not fit its content.
     pub(super) fn check(mut self, rows: &RowMac) -> Result<Delegation, Fault> {
         let mac = self.mac.take();
         rows.check(Delegation::try_from(self)?, mac.as_deref())

@@ -118,7 +118,7 @@ impl ApprovedTerms {
         max_uses: Option<i64>,
         capability_levels: &CapabilityLevels,
     ) -> Result<(DelegationLimits, Option<i64>), LimitDimension> {
-        let limit = |given: &Option<BTreeSet<String>>, old: &Limit| match given {
+        let limit = |approved: &Option<BTreeSet<String>>, old: &Limit| match approved {
             None => old.clone(),
             Some(names) => Limit::Only(names.clone()),
         };
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn each_dimension_is_looked_at() {
+    fn each_dimension_is_compared() {
         let above = DelegationLimits {
             scopes: Limit::only(["a"]),
             audiences: Limit::only(["x"]),

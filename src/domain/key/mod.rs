@@ -80,7 +80,7 @@ impl StoredKey {
     }
 
     /// Seals the same private key under the present master key.
-    pub fn sealed_anew(&self, seal: &SealingKey) -> Result<String, Fault> {
+    pub fn resealed(&self, seal: &SealingKey) -> Result<String, Fault> {
         seal.seal(&row_name(&self.kid), &seal.open(&row_name(&self.kid), &self.sealed)?)
     }
 

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn every_guard_is_looked_at() {
+    fn every_guard_is_evaluated() {
         let verdict = |change: fn(&mut Snapshot)| {
             let mut snapshot = snapshot(&[1]);
             change(&mut snapshot);
@@ -379,7 +379,7 @@ mod tests {
             snapshot.principal_revocations.insert(Principal::new("i", "s"), from_seconds(905).unwrap());
         });
         assert_eq!(principal_revoked, Verdict::Reject(Refusal::PrincipalRevoked));
-        let mut remembered = entry(1, &["gone"]);
+        let mut remembered = entry(1, &["revoked"]);
         remembered.guards.freshness = Freshness::Cached(from_seconds(2_000).unwrap());
         assert_eq!(
             evaluate(&[remembered], snapshot(&[1])).verdicts,

@@ -47,7 +47,7 @@ const SNAPSHOT_SQL: &str = "
         SELECT id FROM ceremony WHERE id = ANY ($10) AND used_at IS NULL ORDER BY id FOR NO KEY UPDATE
     ), s AS (
         INSERT INTO used_jti (id, expires_at)
-        SELECT id, expires_at FROM unnest($3::uuid[], $4::timestamptz[]) AS given (id, expires_at) ORDER BY id
+        SELECT id, expires_at FROM unnest($3::uuid[], $4::timestamptz[]) AS input (id, expires_at) ORDER BY id
         ON CONFLICT DO NOTHING RETURNING id
     )
     SELECT 'usage' AS kind, delegation_id AS id, NULL AS other, NULL::uuid AS uuid, uses AS number,
@@ -58,29 +58,29 @@ const SNAPSHOT_SQL: &str = "
         FROM client WHERE client_id = ANY ($1)
     UNION ALL SELECT 'delegation', d.id, NULL, NULL, d.max_uses, d.activated_at, d.expires_at, d.revoked_at, d.principal_revoked_at,
                      d.pending_jwk IS NOT NULL, NULL
-        FROM unnest($2::text[]) AS given (id)
-        CROSS JOIN LATERAL (SELECT * FROM delegation_status WHERE id = given.id OFFSET 0) d
+        FROM unnest($2::text[]) AS input (id)
+        CROSS JOIN LATERAL (SELECT * FROM delegation_status WHERE id = input.id OFFSET 0) d
     UNION ALL SELECT 'token', NULL, NULL, p.jti, NULL, NULL, NULL, NULL, NULL, NULL,
-                     (SELECT n.problem FROM unnest(p.lineage || p.jti) AS given (jti)
-                      CROSS JOIN LATERAL (SELECT * FROM token_status WHERE jti = given.jti OFFSET 0) n
+                     (SELECT n.problem FROM unnest(p.lineage || p.jti) AS input (jti)
+                      CROSS JOIN LATERAL (SELECT * FROM token_status WHERE jti = input.jti OFFSET 0) n
                       WHERE n.problem IS NOT NULL
                       ORDER BY n.problem = 'actor_disabled', n.issued_at LIMIT 1)
         FROM issued_token p WHERE p.jti = ANY ($5)
     UNION ALL SELECT 'home', id, delegation_state(path, $9), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM delegation WHERE id = ANY ($8)
     UNION ALL SELECT 'principal_revocation', c.iss, c.sub, NULL, NULL, NULL, NULL, c.at, NULL, NULL, NULL
-        FROM unnest($6::text[], $7::text[]) AS given (iss, sub)
-        CROSS JOIN LATERAL (SELECT * FROM principal_revocation WHERE iss = given.iss AND sub = given.sub OFFSET 0) c
+        FROM unnest($6::text[], $7::text[]) AS input (iss, sub)
+        CROSS JOIN LATERAL (SELECT * FROM principal_revocation WHERE iss = input.iss AND sub = input.sub OFFSET 0) c
     UNION ALL SELECT 'connection', c.id, p.version::text, NULL, c.version, NULL, NULL, NULL, NULL, NULL, NULL
         FROM connection c CROSS JOIN LATERAL (SELECT version FROM provider WHERE id = c.provider OFFSET 0) p
         WHERE c.id = ANY ($11) AND c.disconnected_at IS NULL AND c.needs_reconnect_at IS NULL
-    UNION ALL SELECT 'choice', given.place::text, NULL, NULL, v.version, NULL, NULL, NULL, NULL, NULL, NULL
+    UNION ALL SELECT 'choice', input.place::text, NULL, NULL, v.version, NULL, NULL, NULL, NULL, NULL, NULL
         FROM unnest($12::text[], $13::text[], $14::text[], $15::text[]) WITH ORDINALITY
-             AS given (parent, delegator_iss, delegator_sub, delegate, place)
+             AS input (parent, delegator_iss, delegator_sub, delegate, place)
         CROSS JOIN LATERAL (
             SELECT version FROM candidate_version
-            WHERE parent = given.parent AND delegator_iss = given.delegator_iss AND delegator_sub = given.delegator_sub
-              AND delegate = given.delegate OFFSET 0
+            WHERE parent = input.parent AND delegator_iss = input.delegator_iss AND delegator_sub = input.delegator_sub
+              AND delegate = input.delegate OFFSET 0
         ) v
     UNION ALL SELECT 'registry', NULL, NULL, NULL, version, NULL, NULL, NULL, NULL, NULL, NULL FROM registry
     UNION ALL SELECT 'horizon', NULL, NULL, NULL, NULL, NULL, purged_before, NULL, NULL, NULL, NULL FROM replay_horizon
@@ -185,10 +185,10 @@ fn from_rows(rows: Vec<Row>, choices: &[&Between]) -> Result<Snapshot, Fault> {
             }
             ("usage", Some(id), _) => drop(uses.insert(id, present(row.number, "a count of uses")?)),
             ("principal_revocation", Some(iss), _) => {
-                let who = Principal::new(iss, present(row.other, "whose a cut-off is")?);
+                let who = Principal::new(iss, present(row.other, "the principal of a revoke-all")?);
                 snapshot
                     .principal_revocations
-                    .insert(who, present(row.deactivated_at, "when a cut-off was")?);
+                    .insert(who, present(row.deactivated_at, "the time of a revoke-all")?);
             }
             ("home", Some(id), _) => {
                 snapshot.homes.extend((row.other.as_deref() == Some(State::Active.name())).then_some(id));
@@ -250,11 +250,11 @@ pub(super) async fn write(
             changes.uses.iter().map(|(id, count)| (id.as_str(), *count)).unzip();
         let last = |id: &&str| changes.exhausted.iter().find(|(other, _)| other == id).map(|(_, at)| *at);
         let used_up: Vec<Option<OffsetDateTime>> = ids.iter().map(last).collect();
-        // With `= given.id`, PostgreSQL plans to join with the whole index if the table is small at that moment.
+        // With `= input.id`, PostgreSQL plans to join with the whole index if the table is small at that moment.
         sqlx::query(
-            "UPDATE delegation_usage u SET uses = given.uses, used_up_at = coalesce(u.used_up_at, given.used_up_at)
-             FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS given (id, uses, used_up_at)
-             WHERE u.delegation_id = ANY (ARRAY[given.id])",
+            "UPDATE delegation_usage u SET uses = input.uses, used_up_at = coalesce(u.used_up_at, input.used_up_at)
+             FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) AS input (id, uses, used_up_at)
+             WHERE u.delegation_id = ANY (ARRAY[input.id])",
         )
         .bind(ids)
         .bind(counts)

@@ -36,7 +36,6 @@ pub struct PendingAuthorization {
     pub scopes: BTreeSet<String>,
     /// SHA-256 of the binding secret of the browser that started the authorization.
     pub browser_binding_hash: [u8; 32],
-    /// Time of the owner's authentication.
     pub owner_authenticated_at: OffsetDateTime,
     /// The sealed secrets; see [`Stage`].
     pub sealed: Sealed,

@@ -26,7 +26,7 @@ use actchain_protocol::digest::sha256;
 pub enum Kind {
     /// Tokens of an authorization server (RFC 6749).
     Oauth2,
-    /// An API key.
+    /// One API key for each connection.
     ApiKey,
     /// A user name and a password (RFC 7617).
     Basic,
@@ -40,7 +40,7 @@ pub enum Separator {
     /// A space (RFC 6749 §3.3).
     #[default]
     Space,
-    /// A comma.
+    /// A comma without a space.
     Comma,
 }
 
@@ -52,7 +52,7 @@ pub enum RequestEncoding {
     /// `application/x-www-form-urlencoded` (RFC 6749 §4.1.3).
     #[default]
     Form,
-    /// `application/json`.
+    /// `application/json`, for providers that read no forms.
     Json,
 }
 
@@ -63,7 +63,7 @@ pub enum RevocationToken {
     /// The refresh token, where there is one: RFC 7009 §2.1 ends the whole grant with it.
     #[default]
     RefreshToken,
-    /// The access token.
+    /// The access token, even where there is a refresh token.
     AccessToken,
 }
 

@@ -117,7 +117,7 @@ pub enum Refusal {
     InvalidClient(ClientProblem),
     /// A DPoP proof is required.
     DpopProofMissing,
-    /// The DPoP proof is invalid.
+    /// The DPoP proof breaks a rule of RFC 9449 §4.3.
     DpopProofInvalid(BadProof),
     /// The DPoP proof was used before.
     DpopProofReplayed,
@@ -215,7 +215,7 @@ pub enum Refusal {
     /// The token does not belong to the client that revokes it.
     TokenOfAnother,
     /// The request has no credentials.
-    NotAuthenticated,
+    Unauthenticated,
     /// The access token is not valid here.
     AccessTokenInvalid,
     /// The access token is bound to a key, but was presented as a bearer token or with another key.
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_clients_and_wrong_secrets_look_alike() {
+    fn unknown_clients_and_wrong_secrets_are_refused_alike() {
         let outside = |problem| {
             let refusal = Refusal::InvalidClient(problem);
             (refusal.code(), refusal.sentence(), refusal.tells_reason())

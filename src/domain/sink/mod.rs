@@ -127,7 +127,6 @@ impl Sink {
     }
 }
 
-/// A sink as shown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SinkView {
     pub id: String,

@@ -61,14 +61,14 @@ pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Sink
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<(Sink, i64)>, Fault> {
     let rows: Vec<Row> =
         sqlx::query_as("SELECT * FROM audit_sink ORDER BY id").fetch_all(&mut *connection).await?;
-    let dead: Vec<(String, i64)> =
+    let counts: Vec<(String, i64)> =
         sqlx::query_as("SELECT sink, count(*) FROM audit_dead_letter GROUP BY sink")
             .fetch_all(connection)
             .await?;
     rows.into_iter()
         .map(|row| {
             let sink = Sink::try_from(row)?;
-            let of = dead.iter().find(|(id, _)| *id == sink.id).map_or(0, |(_, count)| *count);
+            let of = counts.iter().find(|(id, _)| *id == sink.id).map_or(0, |(_, count)| *count);
             Ok((sink, of))
         })
         .collect()
@@ -129,7 +129,6 @@ pub async fn due(connection: &mut PgConnection, now: OffsetDateTime) -> Result<V
 /// The lease of one process on a sink.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease<'a> {
-    /// Id of the sink.
     pub sink: &'a str,
     pub id: Uuid,
 }

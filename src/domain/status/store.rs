@@ -74,7 +74,7 @@ struct Bad {
 /// The same result as the view `token_status`, but starting from the problems: these are few, tokens are many, and
 /// without a problem no token is read.
 const BAD: &str = "
-    WITH gone AS MATERIALIZED (
+    WITH ended_client AS MATERIALIZED (
         SELECT client_id, cutoff_epoch, deactivated_at, disabled_at FROM client
         WHERE cutoff_epoch IS NOT NULL OR deactivated_at IS NOT NULL OR disabled_at IS NOT NULL
     ), bad AS (
@@ -83,7 +83,7 @@ const BAD: &str = "
         SELECT t.jti, t.status_index, false FROM principal_revocation c
         JOIN issued_token t ON t.subject_sub = c.sub AND t.subject_iss = c.iss AND t.created_epoch <= c.revocation_epoch
         UNION ALL
-        SELECT t.jti, t.status_index, k.deactivated_at IS NULL AND (k.cutoff_epoch >= t.created_epoch) IS NOT TRUE FROM gone k
+        SELECT t.jti, t.status_index, k.deactivated_at IS NULL AND (k.cutoff_epoch >= t.created_epoch) IS NOT TRUE FROM ended_client k
         JOIN issued_token t ON t.client_id = k.client_id
         WHERE k.cutoff_epoch >= t.created_epoch OR k.deactivated_at IS NOT NULL OR k.disabled_at IS NOT NULL
         UNION ALL

@@ -39,7 +39,7 @@ impl Problem {
 
 /// Status of a recorded token.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Standing {
+pub struct TokenStatus {
     /// The problem of the token or of its lineage.
     pub problem: Option<Problem>,
     /// Its delegation with all ancestors; `None` for a token without a delegation.
@@ -48,7 +48,7 @@ pub struct Standing {
     pub exhausted: bool,
 }
 
-impl Standing {
+impl TokenStatus {
     /// Whether resource servers may accept the token, apart from its expiry. If the last use of a delegation was an
     /// exchange, its tokens stay valid. If it was a reported command, they are invalid.
     pub fn check(&self, now: OffsetDateTime) -> Result<(), Refusal> {

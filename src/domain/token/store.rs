@@ -4,7 +4,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Problem, Standing, TokenRecord};
+use super::{Problem, TokenRecord, TokenStatus};
 use crate::domain::delegation;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -65,7 +65,7 @@ pub async fn standing(
     rows: &RowMac,
     connection: &mut PgConnection,
     jti: Uuid,
-) -> Result<Option<Standing>, Fault> {
+) -> Result<Option<TokenStatus>, Fault> {
     let row: Option<StandingRow> = sqlx::query_as(
         "SELECT t.delegation_id,
                 (SELECT n.problem FROM token_status n
@@ -87,7 +87,7 @@ pub async fn standing(
             None => return Ok(None),
         },
     };
-    Ok(Some(Standing { problem: row.problem, path, exhausted: row.exhausted }))
+    Ok(Some(TokenStatus { problem: row.problem, path, exhausted: row.exhausted }))
 }
 
 /// Revokes a token (RFC 7009), and with it all tokens issued from it; `false` if it is revoked already or not

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_is_told_in_whole_seconds() {
+    fn a_rest_is_answered_in_whole_seconds() {
         let one = Connection { retry_at: Some(at(30)), ..connection(Principal::new("i", "s")) };
         assert_eq!(one.rests_for(at(0)), Some(30));
         assert_eq!(one.rests_for(at(0) + Duration::milliseconds(1)), Some(30));

@@ -146,7 +146,7 @@ fn is_plain_segment(segment: &str) -> bool {
         if matches!(stem.trim(), "" | "." | "..") {
             return false;
         }
-        match unescaped(&text).filter(|text| !text.chars().any(looks_like_syntax)) {
+        match unescaped(&text).filter(|text| !text.chars().any(is_syntax)) {
             None => return false,
             Some(next) if next == text => return true,
             Some(next) => text = next,
@@ -157,7 +157,7 @@ fn is_plain_segment(segment: &str) -> bool {
 
 /// Whether some servers may read a non-ASCII character as path syntax. They may do so by compatibility (NFKC, Unicode
 /// Standard Annex #15), such as the full-width full stop, or by appearance.
-fn looks_like_syntax(letter: char) -> bool {
+fn is_syntax(letter: char) -> bool {
     // Fraction slash, division slash, big solidus; set minus, big reverse solidus: Windows code pages map them to
     // slashes.
     const LOOKALIKES: [char; 6] = ['\u{2044}', '\u{2215}', '\u{29f8}', '\u{2216}', '\u{29f5}', '\u{29f9}'];

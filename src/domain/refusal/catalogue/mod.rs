@@ -45,7 +45,7 @@ catalogue! {
     Refusal::ResourceMalformed => form::RESOURCE_MALFORMED,
     Refusal::AuthorizationDetailsMalformed => form::AUTHORIZATION_DETAILS_MALFORMED,
     Refusal::CapabilityUnknown => form::CAPABILITY_UNKNOWN,
-    Refusal::NotAuthenticated => caller::NOT_AUTHENTICATED,
+    Refusal::Unauthenticated => caller::NOT_AUTHENTICATED,
     Refusal::AccessTokenInvalid => caller::ACCESS_TOKEN_INVALID,
     Refusal::AccessTokenBound => caller::ACCESS_TOKEN_BOUND,
     Refusal::InsufficientScope => caller::INSUFFICIENT_SCOPE,
