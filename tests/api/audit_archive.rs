@@ -7,7 +7,7 @@ use actchain::domain::audit::{Action, Event, index as blocks, partitions, store,
 use actchain::platform::fault::Fault;
 use actchain::platform::seal::SealingKey;
 use actchain::services::audit::archive::{self, ArchiveLookup, ArchiveOptions, Archived};
-use actchain::services::audit::{self, TrustAnchors, index};
+use actchain::services::audit::{self, LogSigner, TrustAnchors, index};
 use actchain_protocol::jose::{SigningAlg, SigningKey};
 use actchain_protocol::signed_note::{self, VerifierKey};
 use serde_json::{Value, json};
@@ -37,8 +37,8 @@ pub async fn old_world() -> World {
 
 pub async fn archive(server: &Server, folder: &Path) -> Result<Vec<Archived>, Fault> {
     let wanted = ArchiveOptions { before: server.clock.now(), folder };
-    let seal = SealingKey::of(&server.master);
-    archive::archive(&server.database, (&seal, &server.app.issuer), wanted, server.clock.now()).await
+    let signer = LogSigner { seal: &SealingKey::of(&server.master), issuer: &server.app.issuer };
+    archive::archive(&server.database, signer, wanted, server.clock.now()).await
 }
 
 pub async fn key(server: &Server) -> VerifierKey {
@@ -77,12 +77,9 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
         .unwrap();
     let first_partition =
         ArchiveOptions { before: server.clock.now() - Duration::days(31), folder: folder.path() };
-    let seal = SealingKey::of(&server.master);
+    let signer = LogSigner { seal: &SealingKey::of(&server.master), issuer: &server.app.issuer };
     // Before the second partition was opened, only the first was closed.
-    let done =
-        archive::archive(&server.database, (&seal, &server.app.issuer), first_partition, server.clock.now())
-            .await;
-    let done = done.unwrap();
+    let done = archive::archive(&server.database, signer, first_partition, server.clock.now()).await.unwrap();
     assert_eq!(done.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(), [(0, 1_500)]);
     let more = archive(server, folder.path()).await.unwrap();
     assert_eq!(

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{context, instant, print_json};
 use crate::cli::context::Opening;
 use crate::platform::fault::Fault;
+use crate::services::audit::LogSigner;
 use crate::services::audit::archive::{self, ArchiveLookup, ArchiveOptions};
 
 #[derive(Debug, clap::Args)]
@@ -39,11 +40,11 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     let before = instant(&args.before)?;
     context::with(config, async |context, _| {
         let issuer = context.config.issuer();
-        let seal = context.seal()?;
+        let signer = LogSigner { seal: &context.seal()?, issuer: &issuer };
         let options = ArchiveOptions { before, folder: &args.dir };
         // The server's database role may not drop partitions.
         let now = context.clock.now();
-        let done = archive::archive(&context.database, (&seal, &issuer), options, now).await?;
+        let done = archive::archive(&context.database, signer, options, now).await?;
         if args.json {
             print_json(&serde_json::json!({"archived": done}))?;
         } else if done.is_empty() {

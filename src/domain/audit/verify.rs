@@ -46,13 +46,13 @@ pub enum IntegrityErrorKind {
     Archive,
 }
 
-/// Why the log is not verified.
+/// Why a verification ended before the end of the log.
 #[derive(Debug)]
 pub enum VerifyError {
-    /// The log is not intact.
+    /// The log is wrong.
     Integrity(IntegrityError),
     /// The log could not be read.
-    Fault(Fault),
+    Failed(Fault),
 }
 
 impl From<IntegrityError> for VerifyError {
@@ -63,7 +63,7 @@ impl From<IntegrityError> for VerifyError {
 
 impl From<Fault> for VerifyError {
     fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+        Self::Failed(fault)
     }
 }
 

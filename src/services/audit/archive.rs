@@ -13,20 +13,20 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
-use super::checkpoint::{active_key, checkpoint_on, sign, sign_text, signer_of};
+use super::checkpoint::{LogSigner, active_key, checkpoint_on, signer_of};
 use super::file::{CheckpointLine, FrontierLine, GROUP, LeavesLine, is_document};
-use super::verify::TrustAnchors;
+use super::file_reader::{digest_of, each_line};
+use super::report::TrustAnchors;
 use super::{log_keys, origin, verify_export};
 use crate::domain::audit::partitions::{self, ArchiveFile, Partition};
 use crate::domain::audit::{Action, Event, index, store, tree};
 use crate::domain::{authority_lock, sink};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::private_file;
-use crate::platform::seal::SealingKey;
 use actchain_protocol::archive_statement::ArchiveStatement;
-use actchain_protocol::digest::{Sha256, hex};
+use actchain_protocol::digest::hex;
 use actchain_protocol::merkle::{self, Frontier};
-use actchain_protocol::signed_note::{self, Checkpoint};
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
 /// Advisory lock: one archive command at a time.
 const TRY_ARCHIVE_LOCK: &str = "SELECT pg_try_advisory_lock(7223460)";
@@ -62,12 +62,12 @@ pub struct ArchiveOptions<'a> {
 /// checkpoints. Partitions archived before stay archived; no event of the others is lost.
 pub async fn archive(
     database: &PgConnectOptions,
-    (seal, issuer): (&SealingKey, &str),
+    signer: LogSigner<'_>,
     options: ArchiveOptions<'_>,
     now: OffsetDateTime,
 ) -> Result<Vec<Archived>, Fault> {
     let mut connection = PgConnection::connect_with(database).await.context("connecting to the database")?;
-    let done = archive_all(&mut connection, (seal, issuer), options, now).await;
+    let done = archive_all(&mut connection, signer, options, now).await;
     // Releases the lock before the command returns, also after a failure; the database session may end later. If this
     // query fails, the session has ended already.
     let _ = sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut connection).await;
@@ -77,7 +77,7 @@ pub async fn archive(
 
 async fn archive_all(
     connection: &mut PgConnection,
-    (seal, issuer): (&SealingKey, &str),
+    signer: LogSigner<'_>,
     options: ArchiveOptions<'_>,
     now: OffsetDateTime,
 ) -> Result<Vec<Archived>, Fault> {
@@ -95,7 +95,8 @@ async fn archive_all(
         if next.opened_at > options.before {
             break;
         }
-        match archive_partition(connection, (partition, next), (seal, issuer, options), now).await? {
+        let partition = ClosedPartition::new(partition, next)?;
+        match archive_partition(connection, partition, signer, options, now).await? {
             Some(archived) => done.push(archived),
             None => break,
         }
@@ -103,36 +104,52 @@ async fn archive_all(
     Ok(done)
 }
 
+/// A partition that no more events are written to.
+#[derive(Clone, Copy)]
+struct ClosedPartition {
+    number: i32,
+    from: u64,
+    /// The `seq` after the last event.
+    to: u64,
+}
+
+impl ClosedPartition {
+    fn new(partition: &Partition, next: &Partition) -> Result<Self, Fault> {
+        let seq = |seq: i64| u64::try_from(seq).context("reading a partition");
+        Ok(Self { number: partition.partition, from: seq(partition.first_seq)?, to: seq(next.first_seq)? })
+    }
+}
+
 /// Archives one partition; `None` if it has an event that is not old enough.
 async fn archive_partition(
     connection: &mut PgConnection,
-    (partition, next): (&Partition, &Partition),
-    (seal, issuer, options): (&SealingKey, &str, ArchiveOptions<'_>),
+    partition: ClosedPartition,
+    signer: LogSigner<'_>,
+    options: ArchiveOptions<'_>,
     now: OffsetDateTime,
 ) -> Result<Option<Archived>, Fault> {
-    let number = |seq: i64| u64::try_from(seq).context("reading a partition");
-    let (from, to) = (number(partition.first_seq)?, number(next.first_seq)?);
+    let ClosedPartition { number, from, to } = partition;
     let indexed = index::indexed(connection).await?;
     if indexed < to {
         return Err(Fault::new(format!(
-            "partition {} ends at event {to}, but the index has come to {indexed} only: it covers whole blocks, the next one \
+            "partition {number} ends at event {to}, but the index has come to {indexed} only: it covers whole blocks, the next one \
              when a server runs and the log has {} events",
-            partition.partition,
             indexed + index::BLOCK
         )));
     }
     if let Some((sink, position)) = sink::store::behind(connection, to).await? {
         return Err(Fault::new(format!(
-            "sink {sink} has been sent events up to {position} only: partition {} waits for it, or for its being disabled",
-            partition.partition
+            "sink {sink} has been sent events up to {position} only: partition {number} waits for it, or for its being disabled"
         )));
     }
     let frontier = tree::frontier(connection, to).await?;
-    let checkpoint_line = checkpoint_line_at(connection, (seal, issuer), &frontier, now).await?;
+    let checkpoint_line = checkpoint_line_at(connection, signer, &frontier, now).await?;
     let name = format!("audit-{from:012}-{to:012}.jsonl");
     let path = options.folder.join(&name);
     let aside = options.folder.join(format!(".{name}.part"));
-    let written = write(connection, (&aside, &checkpoint_line), (from, &frontier), options.before).await;
+    let content =
+        Content { from, frontier: &frontier, before: options.before, checkpoint_line: &checkpoint_line };
+    let written = write(connection, &aside, content).await;
     let digest = match written {
         Ok(Some(digest)) => digest,
         other => {
@@ -145,12 +162,11 @@ async fn archive_partition(
     let from_root = tree::frontier(connection, from).await?.root();
     // The log may have had another name when this checkpoint was signed.
     let name_then = checkpoint_line.checkpoint.lines().next().unwrap_or_default();
-    read_back(&path, (from, to), &digest, &log_keys(connection, name_then).await?)?;
-    let archived =
-        Archived { partition: partition.partition, from, to, sha256: hex(&digest), file: path.clone() };
+    let archived = Archived { partition: number, from, to, sha256: hex(&digest), file: path.clone() };
+    read_back(&archived, &log_keys(connection, name_then).await?)?;
     let statement = ArchiveStatement {
-        origin: origin(issuer),
-        partition: u64::try_from(partition.partition).context("numbering a partition")?,
+        origin: origin(signer.issuer),
+        partition: u64::try_from(number).context("numbering a partition")?,
         from,
         to,
         from_root,
@@ -159,10 +175,10 @@ async fn archive_partition(
         file: name,
     };
     let active = active_key(connection).await?;
-    let note = sign_text(std::slice::from_ref(&active), (seal, issuer), &statement.text())?;
+    let note = signer.sign_text(std::slice::from_ref(&active), &statement.text())?;
     write_beside(&path, &note)?;
     let file = ArchiveFile { sha256: &digest, statement: &note, now };
-    forget(connection, (&archived, &statement.file), file).await?;
+    forget(connection, &archived, &statement.file, file).await?;
     // No search goes below the first available event, so this cleanup may take time, or be left to the next run.
     while partitions::forget_postings(connection, to / index::BLOCK).await? {}
     Ok(Some(archived))
@@ -172,11 +188,11 @@ async fn archive_partition(
 /// after proving that the newest checkpoint is consistent with it (RFC 9162 §2.1.4).
 async fn checkpoint_line_at(
     connection: &mut PgConnection,
-    (seal, issuer): (&SealingKey, &str),
+    signer: LogSigner<'_>,
     frontier: &Frontier,
     now: OffsetDateTime,
 ) -> Result<CheckpointLine, Fault> {
-    let newest = checkpoint_on(connection, seal, issuer, now).await?;
+    let newest = checkpoint_on(connection, signer, now).await?;
     let newest = signed_note::parts(&newest).and_then(|(text, _)| Checkpoint::parse(&text));
     let newest = newest.ok_or_else(|| Fault::new("the newest checkpoint cannot be read"))?;
     let path = tree::consistency(connection, frontier.size(), newest.size).await?;
@@ -184,12 +200,12 @@ async fn checkpoint_line_at(
         return Err(Fault::new("the events are not those that the newest checkpoint vouches for"));
     }
     let active = active_key(connection).await?;
-    let note = sign(std::slice::from_ref(&active), (seal, issuer), frontier)?;
+    let note = signer.sign_checkpoint(std::slice::from_ref(&active), frontier)?;
     store::insert_checkpoint(connection, frontier.size(), &note, now).await?;
     let kept = store::find_checkpoint(connection, frontier.size()).await?;
     let kept = kept.ok_or_else(|| Fault::new("a checkpoint vanished"))?;
-    let signer = signer_of(connection, &kept).await?;
-    Ok(CheckpointLine { checkpoint: kept, key: signer.text() })
+    let key = signer_of(connection, &kept).await?.text();
+    Ok(CheckpointLine { checkpoint: kept, key })
 }
 
 #[derive(Deserialize)]
@@ -198,13 +214,24 @@ struct Dated {
     at: OffsetDateTime,
 }
 
+/// The events of a partition, and the checkpoint that covers them.
+#[derive(Clone, Copy)]
+struct Content<'a> {
+    from: u64,
+    /// The tree at the end of the partition.
+    frontier: &'a Frontier,
+    /// All events have to be older than this.
+    before: OffsetDateTime,
+    checkpoint_line: &'a CheckpointLine,
+}
+
 /// Writes a temporary file and syncs it to disk. Returns its digest; `None` if an event is not old enough.
 async fn write(
     connection: &mut PgConnection,
-    (aside, checkpoint_line): (&Path, &CheckpointLine),
-    (from, frontier): (u64, &Frontier),
-    before: OffsetDateTime,
+    aside: &Path,
+    content: Content<'_>,
 ) -> Result<Option<[u8; 32]>, Fault> {
+    let Content { from, frontier, before, checkpoint_line } = content;
     let what = format!("writing {}", aside.display());
     let mut tree = tree::frontier(connection, from).await?;
     let mut out = BufWriter::new(private_file::create(aside).context(&what)?);
@@ -240,15 +267,6 @@ async fn write(
     digest_of(aside).map(Some)
 }
 
-pub(super) fn digest_of(path: &Path) -> Result<[u8; 32], Fault> {
-    // The digest is computed in pieces: a partition is never read into memory as a whole.
-    let what = format!("reading {}", path.display());
-    let mut file = std::fs::File::open(path).context(&what)?;
-    let mut digest = Sha256::default();
-    std::io::copy(&mut file, &mut digest).context(&what)?;
-    Ok(digest.finish())
-}
-
 /// Renames the temporary file. An existing file must have the same content: an earlier attempt left it.
 fn put_in_place(aside: &Path, path: &Path) -> Result<(), Fault> {
     let what = format!("writing {}", path.display());
@@ -279,34 +297,30 @@ fn rename(aside: &Path, path: &Path) -> Result<(), Fault> {
 }
 
 /// Reads the file from its final path and verifies all of it.
-fn read_back(
-    path: &Path,
-    (from, to): (u64, u64),
-    digest: &[u8; 32],
-    keys: &[signed_note::VerifierKey],
-) -> Result<(), Fault> {
-    let report = verify_export(path, &TrustAnchors { keys: keys.to_vec(), ..TrustAnchors::default() })?;
-    let whole = report.valid && (report.from, report.events) == (from, to) && digest_of(path)? == *digest;
-    if whole {
+fn read_back(archived: &Archived, keys: &[VerifierKey]) -> Result<(), Fault> {
+    let Archived { from, to, file, sha256, .. } = archived;
+    let report = verify_export(file, &TrustAnchors { keys: keys.to_vec(), ..TrustAnchors::default() })?;
+    if report.valid && (report.from, report.events) == (*from, *to) && hex(&digest_of(file)?) == *sha256 {
         Ok(())
     } else {
-        Err(Fault::new(format!("{} does not read back as it was written", path.display())))
+        Err(Fault::new(format!("{} does not read back as it was written", file.display())))
     }
 }
 
 /// Drops an archived partition and records that, in one short transaction, because all writers wait for it.
 async fn forget(
     connection: &mut PgConnection,
-    (archived, name): (&Archived, &str),
+    archived: &Archived,
+    name: &str,
     file: ArchiveFile<'_>,
 ) -> Result<(), Fault> {
     for _ in 1..ATTEMPTS {
-        match try_forget(connection, (archived, name), file).await {
+        match try_forget(connection, archived, name, file).await {
             Err(fault) if is_locked(&fault) => tokio::time::sleep(PAUSE).await,
             other => return other,
         }
     }
-    try_forget(connection, (archived, name), file).await
+    try_forget(connection, archived, name, file).await
 }
 
 /// Whether another session was reading the log (SQLSTATE 55P03, lock_not_available).
@@ -319,7 +333,8 @@ fn is_locked(fault: &Fault) -> bool {
 
 async fn try_forget(
     connection: &mut PgConnection,
-    (archived, name): (&Archived, &str),
+    archived: &Archived,
+    name: &str,
     file: ArchiveFile<'_>,
 ) -> Result<(), Fault> {
     let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
@@ -368,9 +383,11 @@ pub fn show(path: &Path, lookup: &ArchiveLookup) -> Result<Option<String>, Fault
         }
     };
     let mut found = None;
-    super::verify_file::each_line(path, |line, _| {
-        if is_document(line.as_bytes()) && line.contains(&needle) && is_it(line) {
-            found = Some(line.to_owned());
+    each_line(path, |line| {
+        // A damaged line may not be UTF-8.
+        let text = String::from_utf8_lossy(line);
+        if is_document(line) && text.contains(&needle) && is_it(&text) {
+            found = Some(text.into_owned());
             return std::ops::ControlFlow::Break(());
         }
         std::ops::ControlFlow::Continue(())

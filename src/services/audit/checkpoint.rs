@@ -20,6 +20,34 @@ const MAX_COSIGNATURE_EVENTS: u64 = 64;
 /// How long a checkpoint is reused for exports.
 const REUSE_PERIOD: time::Duration = time::Duration::MINUTE;
 
+/// Signs statements about the log with keys from the database.
+#[derive(Debug, Clone, Copy)]
+pub struct LogSigner<'a> {
+    /// Opens the stored keys.
+    pub seal: &'a SealingKey,
+    pub issuer: &'a str,
+}
+
+impl LogSigner<'_> {
+    /// A signed checkpoint, with a signature line of each key; the primary key comes first.
+    pub(super) fn sign_checkpoint(self, keys: &[StoredKey], tree: &Frontier) -> Result<String, Fault> {
+        let checkpoint = Checkpoint { origin: origin(self.issuer), size: tree.size(), root: tree.root() };
+        self.sign_text(keys, &checkpoint.text())
+    }
+
+    /// A signed note with a signature line of each key.
+    pub(super) fn sign_text(self, keys: &[StoredKey], text: &str) -> Result<String, Fault> {
+        let mut lines = String::new();
+        for key in keys {
+            let signature = key.open(self.seal)?.sign_raw(text.as_bytes())?;
+            let verifier = verifier_key(key, &origin(self.issuer));
+            let verifier = verifier.ok_or_else(|| Fault::new("a log key is unusable"))?;
+            lines.push_str(&verifier.signature_line(&signature));
+        }
+        Ok(signed_note::note(text, &lines))
+    }
+}
+
 /// Signs and stores a checkpoint over the present log. Returns the stored checkpoint of this size.
 ///
 /// # Errors
@@ -30,21 +58,21 @@ pub async fn checkpoint(
     issuer: &str,
     now: OffsetDateTime,
 ) -> Result<String, Fault> {
-    checkpoint_on(&mut *pool.acquire().await?, seal, issuer, now).await
+    checkpoint_on(&mut *pool.acquire().await?, LogSigner { seal, issuer }, now).await
 }
 
 /// The newest checkpoint if it covers at least `least` events and is younger than a minute; else a new one. Exports
 /// cause at most one checkpoint a minute.
 pub(super) async fn checkpoint_covering(
     pool: &PgPool,
-    (seal, issuer): (&SealingKey, &str),
+    signer: LogSigner<'_>,
     least: u64,
     now: OffsetDateTime,
 ) -> Result<String, Fault> {
     let recent = store::checkpoint_since(&mut *pool.acquire().await?, now - REUSE_PERIOD, now).await?;
     match recent {
-        Some((size, note)) if size >= least && note.starts_with(&format!("{}\n", origin(issuer))) => Ok(note),
-        _ => checkpoint(pool, seal, issuer, now).await,
+        Some((size, note)) if size >= least && is_of(&note, signer.issuer) => Ok(note),
+        _ => checkpoint_on(&mut *pool.acquire().await?, signer, now).await,
     }
 }
 
@@ -68,21 +96,25 @@ pub async fn checkpoint_if_due(
             return Ok(());
         }
     }
-    checkpoint_on(&mut connection, seal, issuer, now).await.map(drop)
+    checkpoint_on(&mut connection, LogSigner { seal, issuer }, now).await.map(drop)
+}
+
+/// Whether a checkpoint has the origin of an issuer: issuers can be renamed.
+fn is_of(note: &str, issuer: &str) -> bool {
+    note.lines().next() == Some(&origin(issuer))
 }
 
 /// [`checkpoint`] on one connection.
 pub(super) async fn checkpoint_on(
     connection: &mut PgConnection,
-    seal: &SealingKey,
-    issuer: &str,
+    signer: LogSigner<'_>,
     now: OffsetDateTime,
 ) -> Result<String, Fault> {
     // The head is read last: in the other order, a checkpoint made in between would appear to cover a longer log.
     let newest = store::newest_checkpoint(connection).await?;
     let head = store::head(connection).await?;
     if let Some((size, note)) = &newest {
-        if *size == head.size() && note.starts_with(&format!("{}\n", origin(issuer))) {
+        if *size == head.size() && is_of(note, signer.issuer) {
             return Ok(note.clone());
         }
         if *size > head.size() {
@@ -91,10 +123,10 @@ pub(super) async fn checkpoint_on(
                 head.size()
             )));
         }
-        check_continues(connection, (*size, note), &head).await?;
+        check_continues(connection, *size, note, &head).await?;
     }
-    let signers = signers(connection, newest.as_ref().map(|(_, note)| note.as_str())).await?;
-    let note = sign(&signers, (seal, issuer), &head)?;
+    let keys = signing_keys(connection, newest.as_ref().map(|(_, note)| note.as_str())).await?;
+    let note = signer.sign_checkpoint(&keys, &head)?;
     // The checkpoint is stored before it is returned; of two concurrent checkpoints the first is kept.
     if store::insert_checkpoint(connection, head.size(), &note, now).await? {
         return Ok(note);
@@ -106,7 +138,8 @@ pub(super) async fn checkpoint_on(
 /// Refuses to sign a log that is not consistent with the last signed checkpoint.
 async fn check_continues(
     connection: &mut PgConnection,
-    (size, note): (u64, &str),
+    size: u64,
+    note: &str,
     head: &Frontier,
 ) -> Result<(), Fault> {
     let before = signed_note::parts(note).and_then(|(text, _)| Checkpoint::parse(&text));
@@ -123,7 +156,7 @@ async fn check_continues(
 
 /// The active key and, in the first checkpoint after a rotation, the previous key, so that verifiers of the previous
 /// key learn the new key.
-async fn signers(connection: &mut PgConnection, newest: Option<&str>) -> Result<Vec<StoredKey>, Fault> {
+async fn signing_keys(connection: &mut PgConnection, newest: Option<&str>) -> Result<Vec<StoredKey>, Fault> {
     let keys = key::store::list(connection).await?;
     let active =
         keys.iter().find(|key| key.purpose == Purpose::Checkpoint && key.state() == KeyState::Active);
@@ -138,32 +171,6 @@ async fn signers(connection: &mut PgConnection, newest: Option<&str>) -> Result<
         return Ok(vec![active]);
     }
     Ok(std::iter::once(active).chain(last).collect())
-}
-
-/// A signed checkpoint, with a signature line of each key; the primary key comes first.
-pub(super) fn sign(
-    signers: &[StoredKey],
-    (seal, issuer): (&SealingKey, &str),
-    tree: &Frontier,
-) -> Result<String, Fault> {
-    let text = Checkpoint { origin: origin(issuer), size: tree.size(), root: tree.root() }.text();
-    sign_text(signers, (seal, issuer), &text)
-}
-
-/// A signed note with a signature line of each key.
-pub(super) fn sign_text(
-    signers: &[StoredKey],
-    (seal, issuer): (&SealingKey, &str),
-    text: &str,
-) -> Result<String, Fault> {
-    let mut lines = String::new();
-    for key in signers {
-        let signature = key.open(seal)?.sign_raw(text.as_bytes())?;
-        let verifier = verifier_key(key, &origin(issuer));
-        let verifier = verifier.ok_or_else(|| Fault::new("a log key is unusable"))?;
-        lines.push_str(&verifier.signature_line(&signature));
-    }
-    Ok(signed_note::note(text, &lines))
 }
 
 /// The key that signs checkpoints now.
@@ -192,6 +199,11 @@ pub async fn log_keys(connection: &mut PgConnection, name: &str) -> Result<Vec<V
     let mut log: Vec<&StoredKey> = keys.iter().filter(|key| key.purpose == Purpose::Checkpoint).collect();
     log.sort_by_key(|key| std::cmp::Reverse((key.state() == KeyState::Active, key.activated_at)));
     Ok(log.iter().filter_map(|key| verifier_key(key, name)).collect())
+}
+
+/// The size that a checkpoint states.
+pub(super) fn size_of(note: &str) -> Option<u64> {
+    note.lines().nth(1)?.parse().ok()
 }
 
 /// The verifier key of a stored checkpoint: that of its signer, which may be an old key under an old log name.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
-use super::checkpoint::{checkpoint_covering, signer_of};
+use super::checkpoint::{LogSigner, checkpoint_covering, signer_of};
 use super::file::{GROUP, LeavesLine};
 use super::query::visible;
 use super::{CheckpointLine, FrontierLine, checkpoint};
@@ -114,7 +114,10 @@ pub async fn begin(
         None if matches!(ctx.caller, Caller::Operator) => {
             checkpoint(ctx.pool, seal, ctx.issuer, ctx.now).await?
         }
-        None => checkpoint_covering(ctx.pool, (seal, ctx.issuer), options.from, ctx.now).await?,
+        None => {
+            checkpoint_covering(ctx.pool, LogSigner { seal, issuer: ctx.issuer }, options.from, ctx.now)
+                .await?
+        }
         Some(size) => {
             let mut connection = ctx.pool.acquire().await?;
             let found = store::find_checkpoint(&mut connection, size).await?;

@@ -6,10 +6,12 @@ pub mod cosignatures;
 pub mod evidence;
 pub mod export;
 mod file;
+mod file_reader;
 pub mod follow;
 pub mod index;
 mod narrow;
 pub mod query;
+mod report;
 pub mod transparency;
 mod verify;
 mod verify_archived;
@@ -17,9 +19,10 @@ mod verify_file;
 pub mod verify_receipt;
 mod verify_selection;
 
-pub use self::checkpoint::{checkpoint, checkpoint_if_due, log_keys, published_key};
+pub use self::checkpoint::{LogSigner, checkpoint, checkpoint_if_due, log_keys, published_key};
 pub use self::file::{CheckpointLine, FrontierLine};
-pub use self::verify::{ProgressCallback, Report, TrustAnchors, verify_database, verify_database_shown};
+pub use self::report::{ProgressCallback, Report, TrustAnchors};
+pub use self::verify::{verify_database, verify_database_shown};
 pub use self::verify_file::{verify_export, verify_export_shown};
 
 /// The log's origin: the issuer without its scheme, and `/audit` (c2sp.org/tlog-checkpoint).

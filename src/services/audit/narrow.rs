@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::file::{LeavesLine, is_document};
-use super::verify_file::each_bytes;
+use super::file_reader::each_line;
 use crate::platform::fault::Fault;
 use actchain_protocol::merkle::{self, Frontier, Hash};
 use actchain_protocol::signed_note::Checkpoint;
@@ -20,31 +20,31 @@ pub(super) fn changed_document(
     frontier: &Frontier,
     checkpoints: &[Checkpoint],
 ) -> Result<Option<u64>, Fault> {
-    let mut narrowing = Narrowing {
+    let mut comparison = LeafComparison {
         stated: frontier.clone(),
         waiting: VecDeque::new(),
         checkpoints,
         mismatch: None,
         proven: false,
     };
-    each_bytes(path, |line, _| {
+    each_line(path, |line| {
         if is_document(line) {
-            narrowing.waiting.push_back(merkle::leaf(line));
-            if narrowing.waiting.len() > WAITING {
-                narrowing.pass(None);
+            comparison.waiting.push_back(merkle::leaf(line));
+            if comparison.waiting.len() > WAITING {
+                comparison.pass(None);
             }
         } else if let Some(leaves) = LeavesLine::parse(&String::from_utf8_lossy(line)) {
-            narrowing.compare(&leaves);
+            comparison.compare(&leaves);
         }
-        if narrowing.proven { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if comparison.proven { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    while !narrowing.proven && !narrowing.waiting.is_empty() {
-        narrowing.pass(None);
+    while !comparison.proven && !comparison.waiting.is_empty() {
+        comparison.pass(None);
     }
-    Ok(narrowing.mismatch.filter(|_| narrowing.proven))
+    Ok(comparison.mismatch.filter(|_| comparison.proven))
 }
 
-struct Narrowing<'a> {
+struct LeafComparison<'a> {
     /// The tree over the leaves in the file, or of the documents where the file has no leaves.
     stated: Frontier,
     /// The leaves of the documents after that tree.
@@ -55,7 +55,7 @@ struct Narrowing<'a> {
     proven: bool,
 }
 
-impl Narrowing<'_> {
+impl LeafComparison<'_> {
     fn compare(&mut self, leaves: &LeavesLine) {
         let Some(hashes) = leaves.hashes() else { return };
         let first = leaves.to.saturating_sub(hashes.len() as u64);

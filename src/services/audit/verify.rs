@@ -1,94 +1,18 @@
 //! Verifies the log in the database: documents, leaves, tiles, and checkpoints with all signatures. Reads one
 //! snapshot and changes nothing.
 
-use std::path::PathBuf;
-
-use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::checkpoint::verifier_key;
+use super::checkpoint::{size_of, verifier_key};
+use super::report::{ProgressCallback, Report, TrustAnchors};
 use super::verify_archived::{Archived, archived};
 use crate::domain::audit::copy_reader::{self, Chunk, DocumentSource};
 use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError};
 use crate::domain::audit::{index, partitions, store, tree};
 use crate::domain::key::{self, Purpose, StoredKey};
 use crate::platform::fault::{Context, Fault};
-use actchain_protocol::digest::hex;
 use actchain_protocol::merkle::Frontier;
 use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
-
-/// Result of a verification.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
-    pub valid: bool,
-    /// `seq` of the first verified event; earlier events are covered by the trusted checkpoint.
-    pub from: u64,
-    /// Number of valid events, counted from the first event of the log.
-    pub events: u64,
-    /// Number of events of which only the leaf was checked, because they are archived and their files were not
-    /// available. If it is not 0, the command exits 2.
-    pub hashes_only: u64,
-    /// Root over all events, in hexadecimal; only where the log is valid.
-    pub root: Option<String>,
-    /// Number of checkpoints that were compared with the log.
-    pub checkpoints: usize,
-    /// Size of the largest compared checkpoint. No signature covers later events.
-    pub vouched: u64,
-    /// The first integrity error.
-    pub integrity_error: Option<IntegrityError>,
-}
-
-impl Report {
-    pub(super) fn of(result: Result<Frontier, IntegrityError>, checkpoints: usize) -> Self {
-        let (from, hashes_only) = (0, 0);
-        match result {
-            Ok(tree) => Self {
-                valid: true,
-                from,
-                events: tree.size(),
-                hashes_only,
-                root: Some(hex(&tree.root())),
-                checkpoints,
-                vouched: 0,
-                integrity_error: None,
-            },
-            Err(integrity_error) => Self {
-                valid: false,
-                from,
-                events: integrity_error.seq,
-                hashes_only,
-                root: None,
-                checkpoints,
-                vouched: 0,
-                integrity_error: Some(integrity_error),
-            },
-        }
-    }
-}
-
-impl Report {
-    /// Sets the number of compared checkpoints; checkpoints smaller than `from` do not count.
-    pub(super) fn compared_with(self, checkpoints: &[Checkpoint]) -> Self {
-        let sizes: Vec<u64> =
-            checkpoints.iter().map(|one| one.size).filter(|size| *size >= self.from).collect();
-        Self { checkpoints: sizes.len(), vouched: sizes.into_iter().max().unwrap_or_default(), ..self }
-    }
-}
-
-/// Trust anchors kept outside the database: keys and checkpoints.
-#[derive(Debug, Clone, Default)]
-pub struct TrustAnchors {
-    /// Keys trusted to sign checkpoints; if empty, the keys in the database or file are used.
-    pub keys: Vec<VerifierKey>,
-    pub notes: Vec<String>,
-    /// The checkpoint up to which all events are trusted.
-    pub from: Option<String>,
-    /// Folder with the archive files.
-    pub archives: Option<PathBuf>,
-}
-
-/// Called with the number of verified events and the total.
-pub type ProgressCallback<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 /// Verifies the log in the database, in one snapshot.
 pub async fn verify_database(connection: &mut PgConnection, anchors: &TrustAnchors) -> Result<Report, Fault> {
@@ -119,7 +43,7 @@ async fn verify_snapshot(
     let stored = store::checkpoints(connection).await?;
     let mut checkpoints = Vec::new();
     if let Some(integrity_error) = unreadable(&stored, anchors, &keys) {
-        return Ok(Report::of(Err(integrity_error), 0));
+        return Report::of(Err(integrity_error.into()), 0);
     }
     let notes = stored.iter().map(|(_, note)| note).filter(|note| !is_of_trusted_issuer(note, anchors));
     for note in notes.chain(&anchors.notes).chain(&anchors.from) {
@@ -127,57 +51,51 @@ async fn verify_snapshot(
             Some(checkpoint) => checkpoints.push(checkpoint),
             None => {
                 let seq = size_of(note).unwrap_or(head.size());
-                return Ok(Report::of(
-                    Err(IntegrityError { seq, kind: IntegrityErrorKind::Signature }),
-                    checkpoints.len(),
-                ));
+                return Ok(Report::invalid(seq, IntegrityErrorKind::Signature, checkpoints.len()));
             }
         }
     }
     let count = checkpoints.len();
     // A checkpoint is found by the size in its row; a checkpoint of another size in that row is an error.
     if let Some((size, _)) = stored.iter().find(|(size, note)| size_of(note) != Some(*size)) {
-        return Ok(Report::of(
-            Err(IntegrityError { seq: *size, kind: IntegrityErrorKind::Checkpoint }),
-            count,
-        ));
+        return Ok(Report::invalid(*size, IntegrityErrorKind::Checkpoint, count));
     }
     // An attacker who rewrites the log can also remove or replace the signatures.
     if !anchors.keys.is_empty() && count == 0 {
         let (seq, _) = stored.first().ok_or_else(|| {
             Fault::new("there is no checkpoint, so nothing that the kept key has signed vouches for the log")
         })?;
-        return Ok(Report::of(Err(IntegrityError { seq: *seq, kind: IntegrityErrorKind::Signature }), count));
+        return Ok(Report::invalid(*seq, IntegrityErrorKind::Signature, count));
     }
     if let Some(seq) = bad_cosignature(connection, &stored).await? {
-        return Ok(Report::of(Err(IntegrityError { seq, kind: IntegrityErrorKind::Signature }), count));
+        return Ok(Report::invalid(seq, IntegrityErrorKind::Signature, count));
     }
     let trusted = match &anchors.from {
         None => Frontier::default(),
-        Some(note) => match trusted(connection, open(note, anchors, &keys).as_ref(), &head).await? {
+        Some(note) => match trusted(connection, open(note, anchors, &keys).as_ref(), &head).await {
             Ok(frontier) => frontier,
-            Err(integrity_error) => return Ok(Report::of(Err(integrity_error), count)),
+            Err(error) => return Report::of(Err(error), count),
         },
     };
     let from = trusted.size();
     let trusted_keys = |note: &str| trusted_keys(note, anchors, &keys);
-    let archived = match archived(connection, anchors, trusted_keys, from).await? {
+    let archived = match archived(connection, anchors, trusted_keys, from).await {
         Ok(archived) => archived,
-        Err(integrity_error) => return Ok(Report { from, ..Report::of(Err(integrity_error), count) }),
+        Err(error) => return Ok(Report { from, ..Report::of(Err(error), count)? }),
     };
     let hashes_only = archived.hashes_only();
     let verifier = match LogVerifier::resume(&trusted, &[&checkpoints[..], &archived.roots[..]].concat()) {
         Ok(verifier) => verifier,
-        Err(integrity_error) => return Ok(Report { from, ..Report::of(Err(integrity_error), count) }),
+        Err(error) => return Ok(Report { from, ..Report::of(Err(error.into()), count)? }),
     };
-    let result = match surplus(connection, &head).await? {
-        // Integrity errors of earlier events are reported first.
-        Some(surplus) => {
-            verify_all(connection, (verifier, archived), &head, progress).await?.and(Err(surplus))
-        }
-        None => verify_all(connection, (verifier, archived), &head, progress).await?,
+    let surplus = surplus(connection, &head).await?;
+    let result = verify_all(connection, verifier, archived, &head, progress).await;
+    // Integrity errors of earlier events are reported first.
+    let result = match surplus {
+        Some(surplus) => result.and(Err(surplus.into())),
+        None => result,
     };
-    Ok(Report { from, hashes_only, ..Report::of(result, count) }.compared_with(&checkpoints))
+    Ok(Report { from, hashes_only, ..Report::of(result, count)? }.compared_with(&checkpoints))
 }
 
 /// With anchored keys, checkpoints of other signers are ignored: a log whose issuer was renamed has such checkpoints.
@@ -208,25 +126,21 @@ fn unreadable(
     })
 }
 
-pub(super) fn size_of(note: &str) -> Option<u64> {
-    note.lines().nth(1)?.parse().ok()
-}
-
 /// The tree frontier at the trusted checkpoint, if the checkpoint's root matches.
 async fn trusted(
     connection: &mut PgConnection,
     checkpoint: Option<&Checkpoint>,
     head: &Frontier,
-) -> Result<Result<Frontier, IntegrityError>, Fault> {
+) -> Result<Frontier, VerifyError> {
     let checkpoint = checkpoint.ok_or_else(|| Fault::new("no trusted key has signed the checkpoint"))?;
     if checkpoint.size > head.size() {
-        return Ok(Err(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Truncated }));
+        return Err(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Truncated }.into());
     }
     let frontier = tree::frontier(connection, checkpoint.size).await?;
     if frontier.root() == checkpoint.root {
-        return Ok(Ok(frontier));
+        return Ok(frontier);
     }
-    Ok(Err(IntegrityError { seq: checkpoint.size, kind: IntegrityErrorKind::Checkpoint }))
+    Err(IntegrityError { seq: checkpoint.size, kind: IntegrityErrorKind::Checkpoint }.into())
 }
 
 /// The size of the first checkpoint with an invalid cosignature of a witness.
@@ -248,20 +162,21 @@ async fn bad_cosignature(
 /// Rows after the log's head, or before the first event that is not archived.
 async fn surplus(connection: &mut PgConnection, head: &Frontier) -> Result<Option<IntegrityError>, Fault> {
     let first_available = partitions::first_available(connection).await?;
-    let beyond = store::rows_outside(connection, first_available, head.size()).await? > 0
+    let is_surplus = store::rows_outside(connection, first_available, head.size()).await? > 0
         || index::indexed(connection).await? > head.size()
         || !tree::is_regular(connection).await?;
-    Ok(beyond.then_some(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Surplus }))
+    Ok(is_surplus.then_some(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Surplus }))
 }
 
 /// Verifies up to the head: stored leaves where events are archived, then documents. The next chunk is read while the
 /// present chunk is hashed.
 async fn verify_all(
     connection: &mut PgConnection,
-    (verifier, archived): (LogVerifier, Archived),
+    verifier: LogVerifier,
+    archived: Archived,
     head: &Frontier,
     progress: ProgressCallback<'_>,
-) -> Result<Result<Frontier, IntegrityError>, Fault> {
+) -> Result<Frontier, VerifyError> {
     let size = head.size();
     let mut from = verifier.size();
     let mut runs = archived.runs.into_iter().peekable();
@@ -286,33 +201,27 @@ async fn verify_all(
         from = to;
     }
     drop(chunks);
-    let verified = hashing.await.context("hashing")??;
-    Ok(verified.and_then(|verifier| {
-        let held = verifier.size();
-        if held < size {
-            return Err(IntegrityError { seq: held, kind: IntegrityErrorKind::Truncated });
-        }
-        let tree = verifier.end()?;
-        if tree == *head {
-            Ok(tree)
-        } else {
-            Err(IntegrityError { seq: size, kind: IntegrityErrorKind::Root })
-        }
-    }))
+    let verifier = hashing.await.context("hashing")??;
+    let seq = verifier.size();
+    if seq < size {
+        return Err(IntegrityError { seq, kind: IntegrityErrorKind::Truncated }.into());
+    }
+    let tree = verifier.end()?;
+    if tree == *head {
+        Ok(tree)
+    } else {
+        Err(IntegrityError { seq: size, kind: IntegrityErrorKind::Root }.into())
+    }
 }
 
 fn verify_chunks(
     mut verifier: LogVerifier,
     mut arriving: tokio::sync::mpsc::Receiver<Chunk>,
-) -> Result<Result<LogVerifier, IntegrityError>, Fault> {
+) -> Result<LogVerifier, VerifyError> {
     while let Some(chunk) = arriving.blocking_recv() {
-        match chunk.verify(&mut verifier) {
-            Ok(()) => {}
-            Err(VerifyError::Integrity(integrity_error)) => return Ok(Err(integrity_error)),
-            Err(VerifyError::Fault(fault)) => return Err(fault),
-        }
+        chunk.verify(&mut verifier)?;
     }
-    Ok(Ok(verifier))
+    Ok(verifier)
 }
 
 /// Verifies a note with the anchored keys or, without any, the keys in the database.

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use sqlx::PgConnection;
 
-use super::archive::digest_of;
 use super::file::is_document;
-use super::verify::TrustAnchors;
+use super::file_reader::digest_of;
+use super::report::TrustAnchors;
 use crate::domain::audit::partitions::{self, Partition};
-use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
+use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, VerifyError};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::archive_statement::ArchiveStatement;
 use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
@@ -47,22 +47,19 @@ pub(super) async fn archived(
     anchors: &TrustAnchors,
     keys: impl Fn(&str) -> Vec<VerifierKey>,
     from: u64,
-) -> Result<Result<Archived, IntegrityError>, Fault> {
+) -> Result<Archived, VerifyError> {
     let partitions = partitions::list(connection).await?;
     let first_available = partitions::first_available(connection).await?;
     let (mut archived, mut end) = (Archived::default(), from);
     while end < first_available {
-        let run = match stated(&partitions, &keys, end) {
-            Ok(statement) => statement,
-            Err(integrity_error) => return Ok(Err(integrity_error)),
-        };
+        let run = stated(&partitions, &keys, end)?;
         let roots = [(run.from, run.from_root), (run.to, run.root)];
         let root = |(size, root)| Checkpoint { origin: run.origin.clone(), size, root };
         archived.roots.extend(roots.map(root));
         let lines = match shown(anchors, &run)? {
             Shown::Nothing => None,
             Shown::Other => {
-                return Ok(Err(IntegrityError { seq: run.from, kind: IntegrityErrorKind::Archive }));
+                return Err(IntegrityError { seq: run.from, kind: IntegrityErrorKind::Archive }.into());
             }
             Shown::File(path) => Some(Lines::open(&path, end - run.from)?),
         };
@@ -71,8 +68,8 @@ pub(super) async fn archived(
     }
     // Statements must not cover events that the database has.
     match end > first_available.max(from) {
-        true => Ok(Err(IntegrityError { seq: first_available, kind: IntegrityErrorKind::Surplus })),
-        false => Ok(Ok(archived)),
+        true => Err(IntegrityError { seq: first_available, kind: IntegrityErrorKind::Surplus }.into()),
+        false => Ok(archived),
     }
 }
 
@@ -110,7 +107,7 @@ fn shown(anchors: &TrustAnchors, statement: &ArchiveStatement) -> Result<Shown, 
     let Some(path) = anchors.archives.as_ref().map(|folder| folder.join(&statement.file)) else {
         return Ok(Shown::Nothing);
     };
-    match path.try_exists().context(&format!("looking for {}", path.display()))? {
+    match path.try_exists().context(&format!("reading {}", path.display()))? {
         false => Ok(Shown::Nothing),
         true if digest_of(&path)? == statement.sha256 => Ok(Shown::File(path)),
         true => Ok(Shown::Other),

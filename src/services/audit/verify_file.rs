@@ -1,15 +1,17 @@
 //! Verifies an export or archive file, line by line, in constant memory. Needs only the file.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 
+use super::checkpoint::size_of;
 use super::file::{CheckpointLine, FrontierLine, LeavesLine, conversion, is_document};
+use super::file_reader::{each_line, each_piece};
 use super::narrow::changed_document;
-use super::verify::{ProgressCallback, Report, TrustAnchors, size_of};
+use super::report::{ProgressCallback, Report, TrustAnchors};
 use super::verify_selection;
 use crate::domain::audit::verify::{
-    IntegrityError, IntegrityErrorKind, LogVerifier, Verdict, check_documents,
+    IntegrityError, IntegrityErrorKind, LogVerifier, Verdict, VerifyError, check_documents,
 };
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::merkle::Frontier;
@@ -57,10 +59,7 @@ pub fn verify_export_shown(
         match signed_note::open(note, keys) {
             Some(checkpoint) => checkpoints.push(checkpoint),
             None => {
-                return Ok(Report::of(
-                    Err(IntegrityError { seq: 0, kind: IntegrityErrorKind::Signature }),
-                    0,
-                ));
+                return Ok(Report::invalid(0, IntegrityErrorKind::Signature, 0));
             }
         }
     }
@@ -73,38 +72,38 @@ pub fn verify_export_shown(
         Some(frontier_line) => match frontier_line.frontier() {
             Some(frontier) => frontier,
             None => {
-                return Ok(Report::of(
-                    Err(IntegrityError { seq: frontier_line.from, kind: IntegrityErrorKind::Root }),
-                    count,
-                ));
+                return Ok(Report::invalid(frontier_line.from, IntegrityErrorKind::Root, count));
             }
         },
     };
     let from = frontier.size();
     // The file must contain all events after the trusted checkpoint.
     if let Some(believed) = anchors.from.as_deref().and_then(size_of).filter(|believed| *believed < from) {
-        return Ok(Report::of(Err(IntegrityError { seq: believed, kind: IntegrityErrorKind::Gap }), count));
+        return Ok(Report::invalid(believed, IntegrityErrorKind::Gap, count));
     }
     let result = match LogVerifier::resume(&frontier, &checkpoints) {
-        Err(integrity_error) => Err(integrity_error),
-        Ok(verifier) => verify_lines(verifier, path, progress)?,
+        Err(error) => Err(error.into()),
+        Ok(verifier) => verify_lines(verifier, path, progress),
     };
     let result = match result {
-        Err(IntegrityError { kind: IntegrityErrorKind::Checkpoint | IntegrityErrorKind::Root, .. }) => {
+        Err(VerifyError::Integrity(IntegrityError {
+            kind: IntegrityErrorKind::Checkpoint | IntegrityErrorKind::Root,
+            ..
+        })) => {
             let changed = changed_document(path, &frontier, &checkpoints)?;
-            changed.map_or(result, |seq| Err(IntegrityError { seq, kind: IntegrityErrorKind::Leaf }))
+            changed.map_or(result, |seq| Err(IntegrityError { seq, kind: IntegrityErrorKind::Leaf }.into()))
         }
         other => other,
     };
     let covered = checkpoints.iter().map(|checkpoint| checkpoint.size).max().unwrap_or_default();
     let result = result.and_then(|tree| {
         if tree.size() > covered {
-            Err(IntegrityError { seq: covered, kind: IntegrityErrorKind::Surplus })
+            Err(IntegrityError { seq: covered, kind: IntegrityErrorKind::Surplus }.into())
         } else {
             Ok(tree)
         }
     });
-    Ok(Report { from, ..Report::of(result, count) }.compared_with(&checkpoints))
+    Ok(Report { from, ..Report::of(result, count)? }.compared_with(&checkpoints))
 }
 
 /// Reports a conversion of the file in transit, such as another encoding, which is not a change of the log.
@@ -115,7 +114,7 @@ fn check_form(path: &Path) -> Result<(), Fault> {
     let mut number = 0_u64;
     let mut converted = conversion(&first).map(str::to_owned);
     if converted.is_none() {
-        each_bytes(path, |line, _| {
+        each_line(path, |line| {
             number += 1;
             if line.ends_with(b"\r") {
                 converted = Some(format!("line {number} ends in CRLF"));
@@ -139,39 +138,10 @@ struct Frame {
     checkpoint_lines: Vec<CheckpointLine>,
 }
 
-/// Calls `work` for every line, without its end. A damaged line may not be UTF-8; the replacement characters make its
-/// hash differ, so the damage is found.
-pub(super) fn each_line(
-    path: &Path,
-    mut work: impl FnMut(&str, u64) -> std::ops::ControlFlow<()>,
-) -> Result<(), Fault> {
-    each_bytes(path, |line, at| work(&String::from_utf8_lossy(line), at))
-}
-
-pub(super) fn each_bytes(
-    path: &Path,
-    mut work: impl FnMut(&[u8], u64) -> std::ops::ControlFlow<()>,
-) -> Result<(), Fault> {
-    let what = format!("reading {}", path.display());
-    let mut reader = BufReader::with_capacity(1 << 18, File::open(path).context(&what)?);
-    let (mut line, mut at) = (Vec::new(), 0u64);
-    loop {
-        line.clear();
-        let read = reader.read_until(b'\n', &mut line).context(&what)?;
-        if read == 0 {
-            return Ok(());
-        }
-        at += read as u64;
-        if work(line.strip_suffix(b"\n").unwrap_or(&line), at).is_break() {
-            return Ok(());
-        }
-    }
-}
-
 fn frame(path: &Path) -> Result<Frame, Fault> {
     let mut frame = Frame { frontier_line: None, checkpoint_lines: Vec::new() };
     let mut first = true;
-    each_bytes(path, |line, _| {
+    each_line(path, |line| {
         // Only lines that can be frame lines are parsed; most lines are documents.
         let first = std::mem::take(&mut first);
         if first || line.starts_with(b"{\"checkpoint\"") {
@@ -184,73 +154,33 @@ fn frame(path: &Path) -> Result<Frame, Fault> {
     Ok(frame)
 }
 
-/// Size of a piece that is verified at once, in bytes.
-const PIECE: usize = 4 << 20;
-
-/// Calls `work` for each piece of whole lines, without their ends.
-fn each_piece(
-    path: &Path,
-    mut work: impl FnMut(&[&[u8]], u64) -> std::ops::ControlFlow<()>,
-) -> Result<(), Fault> {
-    let what = format!("reading {}", path.display());
-    let mut file = File::open(path).context(&what)?;
-    let (mut piece, mut at) = (Vec::with_capacity(2 * PIECE), 0u64);
-    loop {
-        let held = piece.len();
-        let read = (&mut file).take(PIECE as u64).read_to_end(&mut piece).context(&what)?;
-        at += read as u64;
-        // An incomplete last line is kept for the next piece.
-        let whole = match memchr::memrchr(b'\n', &piece) {
-            _ if read == 0 => held,
-            Some(end) => end + 1,
-            None => 0,
-        };
-        let (complete, rest) = piece.split_at(whole);
-        let mut lines = Vec::new();
-        let mut from = 0;
-        for end in memchr::memchr_iter(b'\n', complete).chain((read == 0 && whole > 0).then_some(whole)) {
-            lines.extend(complete.get(from..end));
-            from = end + 1;
-        }
-        if work(&lines, at).is_break() || read == 0 {
-            return Ok(());
-        }
-        piece = rest.to_vec();
-        piece.reserve(PIECE);
-    }
-}
-
 fn verify_lines(
     mut verifier: LogVerifier,
     path: &Path,
     progress: ProgressCallback<'_>,
-) -> Result<Result<Frontier, IntegrityError>, Fault> {
+) -> Result<Frontier, VerifyError> {
     let size = std::fs::metadata(path).map_or(0, |data| data.len());
-    let (mut first, mut verified) = (true, Ok(()));
+    let mut verified = Ok(());
     each_piece(path, |lines, at| {
         progress(at, size);
         for (line, verdict) in lines.iter().zip(check_documents(lines)) {
-            verified = verify_line(&mut verifier, (line, &verdict), std::mem::take(&mut first));
+            verified = verify_line(&mut verifier, line, &verdict);
             if verified.is_err() {
                 return std::ops::ControlFlow::Break(());
             }
         }
         std::ops::ControlFlow::Continue(())
     })?;
-    Ok(verified.and_then(|()| verifier.end()))
+    verified?;
+    Ok(verifier.end()?)
 }
 
-fn verify_line(
-    verifier: &mut LogVerifier,
-    (line, verdict): (&[u8], &Verdict),
-    first: bool,
-) -> Result<(), IntegrityError> {
+fn verify_line(verifier: &mut LogVerifier, line: &[u8], verdict: &Verdict) -> Result<(), IntegrityError> {
     if !is_document(line) {
         let text = String::from_utf8_lossy(line);
         if let Some(frontier_line) = FrontierLine::parse(&text) {
-            // A resumed export: the frontier must equal the frontier of the events before.
-            let goes_on = first || frontier_line.frontier().as_ref() == Some(&verifier.frontier());
-            return if goes_on {
+            // The first line, or a resumed export: the frontier must equal the frontier of the events before.
+            return if frontier_line.frontier().as_ref() == Some(&verifier.frontier()) {
                 Ok(())
             } else {
                 Err(IntegrityError { seq: verifier.size(), kind: IntegrityErrorKind::Root })

@@ -10,8 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{CheckpointLine, Report, TrustAnchors};
-use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
+use super::file::CheckpointLine;
+use super::report::{Report, TrustAnchors};
+use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, VerifyError};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::canonical_json;
 use actchain_protocol::digest::hex;
@@ -53,7 +54,7 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
         };
         match signed_note::open(&checkpoint_line.checkpoint, &keys) {
             Some(checkpoint) => checkpoints.push(checkpoint),
-            None => return Ok(Some(integrity_error(0, IntegrityErrorKind::Signature, 0))),
+            None => return Ok(Some(Report::invalid(0, IntegrityErrorKind::Signature, 0))),
         }
     }
     let mut anchor_sizes = Vec::new();
@@ -63,7 +64,7 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
                 anchor_sizes.push(checkpoint.size);
                 checkpoints.push(checkpoint);
             }
-            None => return Ok(Some(integrity_error(0, IntegrityErrorKind::Signature, 0))),
+            None => return Ok(Some(Report::invalid(0, IntegrityErrorKind::Signature, 0))),
         }
     }
     if checkpoints.is_empty() {
@@ -72,14 +73,18 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
     // Two checkpoints of one size with different roots: the log was shown in two versions.
     for (one, other) in checkpoints.iter().flat_map(|one| checkpoints.iter().map(move |other| (one, other))) {
         if one.size == other.size && one.root != other.root {
-            return Ok(Some(integrity_error(one.size, IntegrityErrorKind::Checkpoint, checkpoints.len())));
+            return Ok(Some(Report::invalid(one.size, IntegrityErrorKind::Checkpoint, checkpoints.len())));
         }
     }
     let mut verifier =
         SelectionVerifier { checkpoints: &checkpoints, size: 0, sizes: BTreeSet::new(), next: 0, events: 0 };
     for line in open()? {
-        if let Err(kind) = verifier.line(&line.context("reading the export")?)? {
-            return Ok(Some(integrity_error(verifier.next, kind, checkpoints.len())));
+        match verifier.line(&line.context("reading the export")?) {
+            Ok(()) => {}
+            Err(VerifyError::Integrity(IntegrityError { seq, kind })) => {
+                return Ok(Some(Report::invalid(seq, kind, checkpoints.len())));
+            }
+            Err(VerifyError::Failed(fault)) => return Err(fault),
         }
     }
     // The proofs lead to one root; a filtered export cannot show the root of another size.
@@ -102,10 +107,6 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
     }))
 }
 
-fn integrity_error(seq: u64, kind: IntegrityErrorKind, checkpoints: usize) -> Report {
-    Report::of(Err(IntegrityError { seq, kind }), checkpoints)
-}
-
 struct SelectionVerifier<'a> {
     checkpoints: &'a [Checkpoint],
     /// Size of the tree of the proofs.
@@ -118,21 +119,22 @@ struct SelectionVerifier<'a> {
 }
 
 impl SelectionVerifier<'_> {
-    fn line(&mut self, line: &str) -> Result<Result<(), IntegrityErrorKind>, Fault> {
+    fn line(&mut self, line: &str) -> Result<(), VerifyError> {
         if line.is_empty() || CheckpointLine::parse(line).is_some() {
-            return Ok(Ok(()));
+            return Ok(());
         }
         if let Ok(head) = serde_json::from_str::<Head>(line) {
             self.size = head.extract.size;
             self.sizes.insert(self.size);
             return match self.checkpoints.iter().any(|one| one.size == self.size) {
-                true => Ok(Ok(())),
+                true => Ok(()),
                 false => {
-                    Err(Fault::new("the export has no checkpoint of its size, so nothing vouches for it"))
+                    let why = "the export has no checkpoint of its size, so nothing vouches for it";
+                    Err(Fault::new(why).into())
                 }
             };
         }
-        Ok(self.event(line))
+        self.event(line).map_err(|kind| IntegrityError { seq: self.next, kind }.into())
     }
 
     fn event(&mut self, line: &str) -> Result<(), IntegrityErrorKind> {

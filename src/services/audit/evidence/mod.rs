@@ -13,7 +13,7 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 pub use self::verify::{EvidenceReport, is_evidence, verify_evidence};
-use super::checkpoint::signer_of;
+use super::checkpoint::{signer_of, size_of};
 use super::cosignatures::with_witnesses;
 use super::export::proven;
 use super::transparency::published_keys;
@@ -95,7 +95,7 @@ pub async fn gather(
 ) -> Result<Written, Fault> {
     check_empty(folder)?;
     let note = checkpoint(ctx.pool, seal, ctx.issuer, ctx.now).await?;
-    let size = super::verify::size_of(&note).ok_or_else(|| Fault::new("a checkpoint without a size"))?;
+    let size = size_of(&note).ok_or_else(|| Fault::new("a checkpoint without a size"))?;
     let mut connection = ctx.pool.acquire().await?;
     let search_range = search::search_range(&mut connection).await?;
     let search_range = SearchRange { indexed: search_range.indexed.min(size), size, ..search_range };
@@ -114,7 +114,7 @@ pub async fn gather(
         size,
     };
     let mut files: Vec<(&str, String)> = derive(&about, &found)?.into_iter().collect();
-    files.push((EVENTS, events_file(&mut connection, about, (&found, &note)).await?));
+    files.push((EVENTS, events_file(&mut connection, about, &found, &note).await?));
     files.push((CHECKPOINT, with_witnesses(&mut connection, size, note).await?));
     files.push((KEYS, published_keys(&mut connection, ctx.issuer).await?));
     write(folder, &files)?;
@@ -132,7 +132,8 @@ pub async fn gather(
 async fn events_file(
     connection: &mut PgConnection,
     about: EvidenceHeader,
-    (found, note): (&[EventRow], &str),
+    found: &[EventRow],
+    note: &str,
 ) -> Result<String, Fault> {
     let size = about.size;
     let head = Head { extract: Extract { size, evidence: about } };
@@ -222,7 +223,7 @@ impl Events<'_> {
 }
 
 fn check_empty(folder: &Path) -> Result<(), Fault> {
-    let what = format!("looking into {}", folder.display());
+    let what = format!("reading {}", folder.display());
     match std::fs::read_dir(folder) {
         Ok(mut entries) => match entries.next().transpose().context(&what)? {
             None => Ok(()),

@@ -8,7 +8,7 @@ use super::{CHECKPOINT, EVENTS, Head, KEYS};
 use crate::domain::audit::evidence::{EvidenceHeader, FORMAT, derive};
 use crate::domain::audit::search::EventRow;
 use crate::platform::fault::{Context, Fault};
-use crate::services::audit::verify::size_of;
+use crate::services::audit::checkpoint::size_of;
 use crate::services::audit::verify_file::verify_export;
 use crate::services::audit::{Report, TrustAnchors};
 use actchain_protocol::signed_note::{self, VerifierKey};
