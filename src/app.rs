@@ -121,7 +121,8 @@ impl App {
         config: Config,
         clock: Clock,
         database: PgConnectOptions,
-        (master, seal): (&MasterKey, SealingKey),
+        master: &MasterKey,
+        seal: SealingKey,
     ) -> Result<(Arc<Self>, tokio::sync::oneshot::Receiver<()>), Fault> {
         let timeout = config.ledger.timeout;
         let issuer = config.issuer();

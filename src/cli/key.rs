@@ -85,8 +85,8 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
                 let now = context.clock.now();
                 let seal = context.seal()?;
                 keys::ensure(pool, &seal, settings, now).await?;
-                let haste = if force { RotationPolicy::Forced } else { RotationPolicy::Patient };
-                let kid = keys::rotate(pool, &seal, (settings, haste), now).await?;
+                let policy = if force { RotationPolicy::Forced } else { RotationPolicy::Patient };
+                let kid = keys::rotate(pool, &seal, settings, policy, now).await?;
                 let kid = kid.ok_or_else(|| Fault::new("nothing was rotated"))?;
                 if json {
                     print_json(&json!({"active": kid}))?;

@@ -49,7 +49,7 @@ async fn serve(
     keys::ensure(&pool, &seal, &config.keys, context.clock.now()).await?;
     pool.close().await;
     let database = context.database.clone();
-    let (app, writer) = App::build(config, context.clock.clone(), database, (&master, seal)).await?;
+    let (app, writer) = App::build(config, context.clock.clone(), database, &master, seal).await?;
     let listening = HttpServer::start(&app, listener)?;
     let (address, handle) = (listening.address, listening.handle());
     let mut running = tokio::spawn(listening.run());

@@ -69,7 +69,7 @@ pub async fn identify(
     let caller = match &verified.source {
         TokenSource::Local { jti, .. } => {
             let possessed = bound(&verified, possessed.as_ref())?.ok_or(Refusal::AccessTokenBound)?;
-            client_of_ours(app, &verified, (jti, &possessed.jkt), now).await?
+            client_of_ours(app, &verified, jti, &possessed.jkt, now).await?
         }
         TokenSource::TrustedIssuer { .. } => {
             bound(&verified, possessed.as_ref())?;
@@ -97,8 +97,8 @@ impl Caller {
                 Ok(now < user.until + SKEW && user_not_revoked(connection, &user.who, user.since).await?)
             }
             Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
-                let token = (holder.client.client_id.as_str(), holder.jti);
-                let found = require_active_client(rows, connection, token, now).await?;
+                let client_id = &holder.client.client_id;
+                let found = require_active_client(rows, connection, client_id, holder.jti, now).await?;
                 Ok(found.is_some_and(|client| client.kind == holder.client.kind))
             }
             Self::Operator => Ok(true),
@@ -164,16 +164,18 @@ pub(super) async fn require_active_user(
 async fn client_of_ours(
     app: &App,
     verified: &VerifiedSubject,
-    (jti, jkt): (&str, &str),
+    jti: &str,
+    jkt: &str,
     now: OffsetDateTime,
 ) -> Result<Caller, Error> {
     if verified.act.is_some() || verified.subject.iss != app.issuer {
         return Err(Refusal::AccessTokenInvalid.into());
     }
     let jti = Uuid::parse_str(jti).map_err(|_| Refusal::AccessTokenInvalid)?;
-    let named = (verified.subject.sub.as_str(), jti);
-    let client =
-        app.read(async |connection| require_active_client(&app.rows, connection, named, now).await).await?;
+    let sub = &verified.subject.sub;
+    let client = app
+        .read(async |connection| require_active_client(&app.rows, connection, sub, jti, now).await)
+        .await?;
     let client = Arc::new(client.ok_or(Refusal::AccessTokenInvalid)?);
     let has = |scope: &str| matches!(&verified.scopes, Limit::Only(scopes) if scopes.contains(scope));
     let kind = client.kind;
@@ -191,7 +193,8 @@ async fn client_of_ours(
 pub(super) async fn require_active_client(
     rows: &RowMac,
     connection: &mut PgConnection,
-    (client_id, jti): (&str, Uuid),
+    client_id: &str,
+    jti: Uuid,
     now: OffsetDateTime,
 ) -> Result<Option<Client>, Fault> {
     let standing = token::store::standing(rows, connection, jti).await?;

@@ -90,7 +90,7 @@ pub async fn authenticate(
     circumstances: AuthContext<'_>,
 ) -> Result<Authenticated, AuthenticationError> {
     let claimed = claimed_id(credentials);
-    let found = match claimed.as_deref().map(|id| look_up(app, id, circumstances.memory)) {
+    let found = match claimed.as_deref().map(|id| find_with_source(app, id, circumstances.memory)) {
         None => None,
         Some(finding) => {
             finding.await.map_err(|fault| AuthenticationError { client: None, stop: fault.into() })?
@@ -111,7 +111,7 @@ pub async fn authenticate(
     match (check(app, &client, credentials, circumstances).await, read) {
         (Ok(asserted), _) => Ok(Authenticated { client, asserted }),
         (Err(stop), Read::Now) => Err(AuthenticationError { client: Some(client), stop }),
-        (Err(stop), Read::Before) => check_again(app, client, credentials, (stop, circumstances)).await,
+        (Err(stop), Read::Before) => check_again(app, client, credentials, circumstances, stop).await,
     }
 }
 
@@ -120,7 +120,8 @@ async fn check_again(
     app: &App,
     remembered: Arc<Client>,
     credentials: &Credentials,
-    (stop, circumstances): (Error, AuthContext<'_>),
+    circumstances: AuthContext<'_>,
+    stop: Error,
 ) -> Result<Authenticated, AuthenticationError> {
     let stored = app
         .read(async |connection| client::store::find(&app.rows, connection, &remembered.client_id).await)
@@ -171,15 +172,19 @@ enum Read {
 
 /// Finds a client, in the cache first.
 pub async fn find(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
-    Ok(look_up(app, client_id, Memory::Usable).await?.map(|(client, _)| client))
+    Ok(find_with_source(app, client_id, Memory::Usable).await?.map(|(client, _)| client))
 }
 
 /// Finds a client in the database, past the cache.
 pub async fn find_stored(app: &App, client_id: &str) -> Result<Option<Arc<Client>>, Fault> {
-    Ok(look_up(app, client_id, Memory::Outdated).await?.map(|(client, _)| client))
+    Ok(find_with_source(app, client_id, Memory::Outdated).await?.map(|(client, _)| client))
 }
 
-async fn look_up(app: &App, client_id: &str, memory: Memory) -> Result<Option<(Arc<Client>, Read)>, Fault> {
+async fn find_with_source(
+    app: &App,
+    client_id: &str,
+    memory: Memory,
+) -> Result<Option<(Arc<Client>, Read)>, Fault> {
     if let Some(client) = app.clients.get(client_id).filter(|_| memory == Memory::Usable) {
         return Ok(Some((client, Read::Before)));
     }

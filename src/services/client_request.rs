@@ -25,13 +25,13 @@ pub struct ClientCredentialsInput {
     pub origin: Origin,
 }
 
-/// Authenticates the client. The inner error is a final response, already recorded where needed.
+/// Authenticates the client, and records a failure.
 pub async fn authenticate(
     app: &App,
     request: &ClientCredentialsInput,
     now: OffsetDateTime,
     memory: Memory,
-) -> Result<Result<Authenticated, Refusal>, Error> {
+) -> Result<Authenticated, Error> {
     // A client without a secret or assertion is identified only by its verified key.
     let jkt = match &request.credentials {
         Credentials::Key { .. } => {
@@ -42,10 +42,11 @@ pub async fn authenticate(
         _ => None,
     };
     let circumstances = AuthContext { jkt: jkt.as_deref(), peer: request.origin.ip, now, memory };
-    match client_authentication::authenticate(app, &request.credentials, circumstances).await {
-        Ok(authenticated) => Ok(Ok(authenticated)),
-        Err(failed) => turn_away(app, request, failed, now).map(Err),
-    }
+    let result = client_authentication::authenticate(app, &request.credentials, circumstances).await;
+    result.map_err(|failed| {
+        record_failure(app, request, &failed, now);
+        failed.stop
+    })
 }
 
 /// Authenticates the client of a request that issues nothing, and uses up its assertion and proof. No ledger guard
@@ -55,12 +56,12 @@ pub async fn known(
     request: &ClientCredentialsInput,
     now: OffsetDateTime,
 ) -> Result<Arc<Client>, Error> {
-    let mut authenticated = authenticate(app, request, now, Memory::Usable).await??;
+    let mut authenticated = authenticate(app, request, now, Memory::Usable).await?;
     let client_id = authenticated.client.client_id.clone();
     let stored = app.read(async |connection| client::store::version(connection, &client_id).await).await?;
     if stored != Some(authenticated.client.version) {
         app.clients.invalidate(&client_id);
-        authenticated = authenticate(app, request, now, Memory::Outdated).await??;
+        authenticated = authenticate(app, request, now, Memory::Outdated).await?;
     }
     let Authenticated { client, asserted } = authenticated;
     if app.requests.count(&client.client_id).is_err() {
@@ -68,7 +69,7 @@ pub async fn known(
     }
     let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
     let possessed = match proof {
-        Some(_) => dpop::possess(app, (&client, DpopTarget::post(request.path)), proof, now)?,
+        Some(_) => dpop::possess(app, &client, proof, DpopTarget::post(request.path), now)?,
         None => None,
     };
     let single_use_ids: Vec<SingleUseId> = asserted
@@ -95,15 +96,13 @@ pub async fn consume(app: &App, single_use_ids: Vec<SingleUseId>, now: OffsetDat
 
 /// Records a failed authentication without the presented values. The response does not wait for the event, because
 /// the delay would show which clients exist.
-fn turn_away(
+fn record_failure(
     app: &App,
     request: &ClientCredentialsInput,
-    failed: AuthenticationError,
+    failed: &AuthenticationError,
     now: OffsetDateTime,
-) -> Result<Refusal, Error> {
-    let (Some(client), Error::Refused(refusal)) = (failed.client, &failed.stop) else {
-        return Err(failed.stop);
-    };
+) {
+    let (Some(client), Error::Refused(refusal)) = (&failed.client, &failed.stop) else { return };
     if app.failures.count(&client.client_id) {
         let actor = Actor::client(&client.client_id, None);
         let mut event = Event::new(now, Action::TokenRefused, actor).refused(*refusal);
@@ -124,7 +123,6 @@ fn turn_away(
             Err(error) => not_recorded(error),
         }
     }
-    Ok(*refusal)
 }
 
 fn not_recorded(error: LedgerError) {

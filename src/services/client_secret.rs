@@ -34,7 +34,7 @@ pub(super) struct SecretTry<'a> {
 enum Failed {
     Wrong,
     /// The limit of the client id and peer is reached; the secret was not verified.
-    TooMany,
+    RateLimited,
     /// All permits are in use; the secret was not verified.
     Busy,
     Fault(Fault),
@@ -42,7 +42,7 @@ enum Failed {
 
 pub(super) async fn verify(app: &App, client: &Client, tried: SecretTry<'_>) -> Result<(), Error> {
     let accepted = client.live_secrets(tried.now).cloned().collect();
-    check(app, tried, client.version, (accepted, &app.argon2_permits)).await
+    check(app, tried, client.version, accepted, &app.argon2_permits).await
 }
 
 /// Takes the time of a wrong secret, for a client that has no secret or does not exist.
@@ -51,7 +51,7 @@ pub(super) async fn verify(app: &App, client: &Client, tried: SecretTry<'_>) -> 
 /// A reached limit, or a fault. A wrong secret is not an error here.
 pub(super) async fn dummy_verify(app: &App, tried: SecretTry<'_>) -> Result<(), Error> {
     let wrong = Refusal::InvalidClient(ClientProblem::InvalidCredentials(CredentialProblem::Secret));
-    match check(app, tried, NO_VERSION, (Vec::new(), &app.dummy_argon2_permits)).await {
+    match check(app, tried, NO_VERSION, Vec::new(), &app.dummy_argon2_permits).await {
         Err(Error::Refused(refusal)) if refusal == wrong => Ok(()),
         other => other,
     }
@@ -61,19 +61,20 @@ async fn check(
     app: &App,
     SecretTry { client_id, secret, peer, now }: SecretTry<'_>,
     version: i64,
-    (accepted, turns): (Vec<StoredSecret>, &Semaphore),
+    accepted: Vec<StoredSecret>,
+    permits: &Semaphore,
 ) -> Result<(), Error> {
     let guesser = rate_limit_key(client_id, peer);
     if !app.guesses.may_compare(&guesser) {
         return Err(Refusal::TooManyFailedAttempts.into());
     }
     let slowly = async {
-        let attempt = app.guesses.begin(&guesser).ok_or(Failed::TooMany)?;
-        let Ok(turn) = tokio::time::timeout(PATIENCE, turns.acquire()).await else {
+        let attempt = app.guesses.begin(&guesser).ok_or(Failed::RateLimited)?;
+        let Ok(permit) = tokio::time::timeout(PATIENCE, permits.acquire()).await else {
             attempt.undo();
             return Err(Failed::Busy);
         };
-        let _turn = turn.context("waiting to verify a secret").map_err(Failed::Fault)?;
+        let _permit = permit.context("waiting to verify a secret").map_err(Failed::Fault)?;
         match matching(secret, accepted).await.map_err(Failed::Fault)? {
             None => Err(Failed::Wrong),
             Some(found) => {
@@ -88,7 +89,7 @@ async fn check(
         Failed::Wrong => {
             Refusal::InvalidClient(ClientProblem::InvalidCredentials(CredentialProblem::Secret)).into()
         }
-        Failed::TooMany => Refusal::TooManyFailedAttempts.into(),
+        Failed::RateLimited => Refusal::TooManyFailedAttempts.into(),
         Failed::Busy => Refusal::RateLimited.into(),
         Failed::Fault(fault) => Fault::new(fault.to_string()).into(),
     })

@@ -27,14 +27,15 @@ pub struct VerifiedDpopKey {
 /// policy does.
 pub fn possess(
     app: &App,
-    (client, at): (&Client, DpopTarget<'_>),
+    client: &Client,
     proof: Option<&str>,
+    target: DpopTarget<'_>,
     now: OffsetDateTime,
 ) -> Result<Option<VerifiedDpopKey>, Refusal> {
     let Some(proof) = proof else {
         return if authority::needs_proof(client) { Err(Refusal::DpopProofMissing) } else { Ok(None) };
     };
-    let possessed = verify(app, proof, at, now)?;
+    let possessed = verify(app, proof, target, now)?;
     if client.may_use_key(&possessed.jkt) { Ok(Some(possessed)) } else { Err(Refusal::DpopProofKeyUnknown) }
 }
 

@@ -31,11 +31,12 @@ pub enum Answer {
 pub async fn introspect(
     app: &App,
     request: &ClientCredentialsInput,
-    (token, form): (&str, Form),
+    token: &str,
+    form: Form,
     now: OffsetDateTime,
 ) -> Result<Answer, Error> {
     let client = known(app, request, now).await?;
-    let answer = look(app, &client, token, now).await?.unwrap_or_else(introspection::inactive);
+    let answer = response_for(app, &client, token, now).await?.unwrap_or_else(introspection::inactive);
     match form {
         Form::Json => Ok(Answer::Json(answer)),
         Form::Jwt => {
@@ -45,7 +46,12 @@ pub async fn introspect(
     }
 }
 
-async fn look(app: &App, client: &Client, token: &str, now: OffsetDateTime) -> Result<Option<Value>, Error> {
+async fn response_for(
+    app: &App,
+    client: &Client,
+    token: &str,
+    now: OffsetDateTime,
+) -> Result<Option<Value>, Error> {
     let Some(claims) = verify_token::our_claims(app, token, now).await? else { return Ok(None) };
     let registry = app.current_registry().await?;
     let meant = |name: &&String| client.audiences.contains(*name);

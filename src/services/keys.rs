@@ -185,19 +185,20 @@ fn has(keys: &[StoredKey], purpose: Purpose, stage: KeyState) -> bool {
 pub async fn rotate(
     pool: &PgPool,
     seal: &SealingKey,
-    (settings, haste): (&config::Keys, RotationPolicy),
+    settings: &config::Keys,
+    policy: RotationPolicy,
     now: OffsetDateTime,
 ) -> Result<Option<String>, Fault> {
     let mut work = AuditedTransaction::begin(pool).await?;
     key::store::lock(work.connection()).await?;
     let keys = key::store::list(work.connection()).await?;
-    if haste == RotationPolicy::WhenDue && !is_due(&keys, settings, now) {
+    if policy == RotationPolicy::WhenDue && !is_due(&keys, settings, now) {
         return Ok(None);
     }
     let at = |stage| keys.iter().find(|key| key.purpose == Purpose::Token && key.state() == stage);
     let next = at(KeyState::Next).ok_or_else(|| Fault::new("there is no next key to rotate to"))?;
     let published = now - next.created_at;
-    if haste != RotationPolicy::Forced && published < Duration::seconds(settings.prepublish.into()) {
+    if policy != RotationPolicy::Forced && published < Duration::seconds(settings.prepublish.into()) {
         return Err(Fault::new(format!(
             "the next key has been published for {} s only, keys.prepublish asks for {} s (--force overrides)",
             published.whole_seconds(),

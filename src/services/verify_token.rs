@@ -9,7 +9,6 @@ use super::client_authentication;
 use super::issue::time_crypto;
 use crate::app::App;
 use crate::domain::client::Client;
-use crate::domain::issuer::Issuer;
 use crate::domain::jwks_cache::VerifyError;
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
@@ -64,99 +63,172 @@ impl Unverified {
     }
 }
 
-/// Verifies a subject token. All invalid tokens have the same response.
-pub async fn subject(
-    app: &App,
-    presented: &PresentedToken,
-    (client, registry): (&Client, &Registry),
-    now: OffsetDateTime,
-) -> Result<Arc<VerifiedSubject>, Error> {
-    let verified = accepted(app, presented, (client, registry), now).await;
-    let verified = verified.map_err(|unverified| unverified.stop(Refusal::SubjectTokenInvalid))?;
-    if !is_named_uniquely(app, &verified, registry).await? {
-        return Err(Refusal::SubjectAmbiguous.into());
-    }
-    Ok(verified)
+/// Verifies tokens by the registry and the time of a request.
+#[derive(Clone, Copy)]
+pub struct TokenVerifier<'a> {
+    pub app: &'a App,
+    pub registry: &'a Registry,
+    pub now: OffsetDateTime,
 }
 
-/// Verifies a token and its audience: this server or the client.
-async fn accepted(
-    app: &App,
-    presented: &PresentedToken,
-    (client, registry): (&Client, &Registry),
-    now: OffsetDateTime,
-) -> Result<Arc<VerifiedSubject>, Unverified> {
-    let verified = remembered(app, presented, registry, now).await?;
-    verified.validity.check(now)?;
-    check_audience(&verified, presented.kind, client, registry)?;
-    Ok(verified)
-}
-
-/// Whether the `sub` that tokens of this server would use is unique: no other issuer's user and no client has it (RFC
-/// 9068 §5).
-async fn is_named_uniquely(
-    app: &App,
-    verified: &VerifiedSubject,
-    registry: &Registry,
-) -> Result<bool, Fault> {
-    let who = &verified.subject;
-    let Some(claim) = registry.subject_claim(who, &app.issuer) else { return Ok(false) };
-    if who.iss == app.issuer {
-        return Ok(true);
-    }
-    // A new client raises the registry version, which the ledger compares.
-    let key = (registry.version, claim);
-    if app.names_of_no_client.contains_key(&key) {
-        return Ok(true);
-    }
-    let unique = client_authentication::find(app, &key.1).await?.is_none();
-    if unique {
-        app.names_of_no_client.insert(key, ());
-    }
-    Ok(unique)
-}
-
-/// Verifies a token, or returns the cached result.
-async fn remembered(
-    app: &App,
-    presented: &PresentedToken,
-    registry: &Registry,
-    now: OffsetDateTime,
-) -> Result<Arc<VerifiedSubject>, Unverified> {
-    let memory = memory_key(presented, registry);
-    if let Some(verified) = app.subjects.get(&memory) {
-        return Ok(verified);
-    }
-    let verified = Arc::new(verify(app, presented, registry, now).await?);
-    app.subjects.insert(memory, Arc::clone(&verified));
-    Ok(verified)
-}
-
-/// Verifies an actor token: it has to identify the client, bound to the key of this request.
-pub async fn actor(
-    app: &App,
-    presented: &PresentedToken,
-    (client, registry, jkt): (&Client, &Registry, Option<&str>),
-    now: OffsetDateTime,
-) -> Result<Arc<VerifiedSubject>, Error> {
-    let verified = accepted(app, presented, (client, registry), now).await;
-    let verified = verified.map_err(|unverified| unverified.stop(Refusal::ActorTokenInvalid))?;
-    // A token with its own actor does not identify the client; its actors are not merged into the new chain.
-    if verified.act.is_some() {
-        return Err(Refusal::ActorTokenInvalid(TokenProblem::HasActor).into());
-    }
-    let proves_client = match &verified.source {
-        TokenSource::Local { .. } => {
-            verified.is_held_by(&client.client_id, &app.issuer)
-                && verified.jkt.is_some()
-                && verified.jkt.as_deref() == jkt
+impl TokenVerifier<'_> {
+    /// Verifies a subject token. All invalid tokens have the same response.
+    pub async fn subject(
+        self,
+        presented: &PresentedToken,
+        client: &Client,
+    ) -> Result<Arc<VerifiedSubject>, Error> {
+        let verified = self.accepted(presented, client).await;
+        let verified = verified.map_err(|unverified| unverified.stop(Refusal::SubjectTokenInvalid))?;
+        if !self.is_named_uniquely(&verified).await? {
+            return Err(Refusal::SubjectAmbiguous.into());
         }
-        TokenSource::TrustedIssuer { .. } => {
-            client.actor_subjects.contains(&verified.subject)
-                && verified.jkt.as_deref().is_none_or(|bound| Some(bound) == jkt)
+        Ok(verified)
+    }
+
+    /// Verifies an actor token: it has to identify the client, bound to the key of this request.
+    pub async fn actor(
+        self,
+        presented: &PresentedToken,
+        client: &Client,
+        jkt: Option<&str>,
+    ) -> Result<Arc<VerifiedSubject>, Error> {
+        let verified = self.accepted(presented, client).await;
+        let verified = verified.map_err(|unverified| unverified.stop(Refusal::ActorTokenInvalid))?;
+        // A token with its own actor does not identify the client; its actors are not merged into the new chain.
+        if verified.act.is_some() {
+            return Err(Refusal::ActorTokenInvalid(TokenProblem::HasActor).into());
         }
-    };
-    if proves_client { Ok(verified) } else { Err(Refusal::ActorIsNotClient.into()) }
+        let proves_client = match &verified.source {
+            TokenSource::Local { .. } => {
+                verified.is_held_by(&client.client_id, &self.app.issuer)
+                    && verified.jkt.is_some()
+                    && verified.jkt.as_deref() == jkt
+            }
+            TokenSource::TrustedIssuer { .. } => {
+                client.actor_subjects.contains(&verified.subject)
+                    && verified.jkt.as_deref().is_none_or(|bound| Some(bound) == jkt)
+            }
+        };
+        if proves_client { Ok(verified) } else { Err(Refusal::ActorIsNotClient.into()) }
+    }
+
+    /// Verifies a token and its audience: this server or the client.
+    async fn accepted(
+        self,
+        presented: &PresentedToken,
+        client: &Client,
+    ) -> Result<Arc<VerifiedSubject>, Unverified> {
+        let verified = self.remembered(presented).await?;
+        verified.validity.check(self.now)?;
+        self.check_audience(&verified, presented.kind, client)?;
+        Ok(verified)
+    }
+
+    /// Whether the `sub` that tokens of this server would use is unique: no other issuer's user and no client has it (RFC
+    /// 9068 §5).
+    async fn is_named_uniquely(self, verified: &VerifiedSubject) -> Result<bool, Fault> {
+        let Self { app, registry, .. } = self;
+        let who = &verified.subject;
+        let Some(claim) = registry.subject_claim(who, &app.issuer) else { return Ok(false) };
+        if who.iss == app.issuer {
+            return Ok(true);
+        }
+        // A new client raises the registry version, which the ledger compares.
+        let key = (registry.version, claim);
+        if app.names_of_no_client.contains_key(&key) {
+            return Ok(true);
+        }
+        let unique = client_authentication::find(app, &key.1).await?.is_none();
+        if unique {
+            app.names_of_no_client.insert(key, ());
+        }
+        Ok(unique)
+    }
+
+    /// Verifies a token, or returns the cached result.
+    async fn remembered(self, presented: &PresentedToken) -> Result<Arc<VerifiedSubject>, Unverified> {
+        let memory = memory_key(presented, self.registry);
+        if let Some(verified) = self.app.subjects.get(&memory) {
+            return Ok(verified);
+        }
+        let verified = Arc::new(self.verify(presented).await?);
+        self.app.subjects.insert(memory, Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    async fn verify(self, presented: &PresentedToken) -> Result<VerifiedSubject, Unverified> {
+        let jws = Jws::parse(&presented.token).ok_or(TokenProblem::Malformed)?;
+        match presented.kind {
+            TokenType::AccessToken => {
+                let (claims, validity) = own_claims(self.app, &jws, self.now).await?;
+                Ok(from_claims(claims, validity, self.registry)?)
+            }
+            TokenType::Jwt | TokenType::IdToken => self.foreign(&jws, presented.kind).await,
+        }
+    }
+
+    /// Verifies a JWT or ID token of a trusted issuer, with that issuer's keys, algorithms and audiences. The signature
+    /// comes last: no keys are fetched for a token that is refused anyway.
+    async fn foreign(self, jws: &Jws<'_>, kind: TokenType) -> Result<VerifiedSubject, Unverified> {
+        let issuer = jws.text("iss").and_then(|iss| self.registry.issuers.get(iss));
+        let issuer = issuer.ok_or(TokenProblem::IssuerUnknown)?;
+        if !issuer.token_types.contains(&kind) {
+            return Err(TokenProblem::TokenTypeNotAllowed.into());
+        }
+        trusted_issuer_jwt::check_kind(jws, kind)?;
+        if !Alg::parse(&jws.header.alg).is_some_and(|alg| issuer.algorithms.contains(&alg)) {
+            return Err(TokenProblem::AlgorithmNotAllowed.into());
+        }
+        let identity = trusted_issuer_jwt::read(jws, &issuer.claims, self.now)?;
+        let signed = |keys: &[PublicKey]| {
+            let _timer = time_crypto("subject");
+            jwt_key::signer(jws, keys, &issuer.algorithms).map(drop)
+        };
+        match &issuer.jwks_uri {
+            None => signed(&issuer.keys)?,
+            Some(url) => {
+                let kid = jws.header.kid.as_deref();
+                self.app.jwks_cache.verify(url, kid, self.now, signed).await?;
+            }
+        }
+        let fingerprint = sha256(&[jws.signing_input().as_bytes()]);
+        Ok(from_identity(identity, issuer.claims.may_act, fingerprint))
+    }
+
+    /// RFC 8725 §3.9: refuses a token made for another audience. The audience of an ID token is the client that
+    /// requested it; that client may present it.
+    fn check_audience(
+        self,
+        verified: &VerifiedSubject,
+        kind: TokenType,
+        client: &Client,
+    ) -> Result<(), TokenProblem> {
+        let TokenSource::TrustedIssuer { aud, .. } = &verified.source else { return Ok(()) };
+        let issuer = self.registry.issuers.get(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
+        let own_id_token = kind == TokenType::IdToken && aud.contains(&client.client_id);
+        let for_us = own_id_token || aud.iter().any(|name| issuer.audiences.contains(name));
+        if for_us { Ok(()) } else { Err(TokenProblem::Audience) }
+    }
+
+    /// Verifies a token that this server accepts as a resource server.
+    async fn presented(self, token: &str) -> Result<Arc<VerifiedSubject>, Unverified> {
+        let issuer = &self.app.issuer;
+        let jws = Jws::parse(token).ok_or(TokenProblem::Malformed)?;
+        let kind = if jws.text("iss") == Some(issuer) { TokenType::AccessToken } else { TokenType::Jwt };
+        let presented = PresentedToken { token: token.to_owned(), kind };
+        let verified = self.remembered(&presented).await?;
+        verified.validity.check(self.now)?;
+        let for_us = match &verified.source {
+            TokenSource::Local { .. } => verified.audiences.allows(issuer),
+            TokenSource::TrustedIssuer { aud, .. } => {
+                let issuer =
+                    self.registry.issuers.get(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
+                issuer.lets_decide(aud)
+            }
+        };
+        if for_us { Ok(verified) } else { Err(TokenProblem::Audience.into()) }
+    }
 }
 
 /// Cache key of a verified token. It contains the registry version, so a registry change invalidates the cache.
@@ -169,34 +241,7 @@ fn memory_key(presented: &PresentedToken, registry: &Registry) -> [u8; 32] {
     ])
 }
 
-async fn verify(
-    app: &App,
-    presented: &PresentedToken,
-    registry: &Registry,
-    now: OffsetDateTime,
-) -> Result<VerifiedSubject, Unverified> {
-    let jws = Jws::parse(&presented.token).ok_or(TokenProblem::Malformed)?;
-    match presented.kind {
-        TokenType::AccessToken => own(app, &jws, registry, now).await,
-        TokenType::Jwt | TokenType::IdToken => {
-            let issuer = jws.text("iss").and_then(|iss| registry.issuers.get(iss));
-            let issuer = issuer.ok_or(TokenProblem::IssuerUnknown)?;
-            foreign(app, &jws, (issuer, presented.kind), now).await
-        }
-    }
-}
-
 /// Verifies an access token of this server (RFC 9068 §4).
-async fn own(
-    app: &App,
-    jws: &Jws<'_>,
-    registry: &Registry,
-    now: OffsetDateTime,
-) -> Result<VerifiedSubject, Unverified> {
-    let (claims, validity) = own_claims(app, jws, now).await?;
-    Ok(from_claims(claims, validity, registry)?)
-}
-
 async fn own_claims(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<(Claims, Validity), Unverified> {
     if !jws.header.is_typed(access_token::TYP) {
         return Err(TokenProblem::WrongKind.into());
@@ -242,7 +287,7 @@ pub async fn presented_to_us(
     now: OffsetDateTime,
 ) -> Result<Arc<VerifiedSubject>, Error> {
     let known = app.registry();
-    let verified = presented_under(app, token, &known, now).await;
+    let verified = TokenVerifier { app, registry: &known, now }.presented(token).await;
     // Neither acceptance nor refusal may rest on a registry that another server has changed.
     let current = match &verified {
         Ok(verified) if matches!(verified.source, TokenSource::Local { .. }) => known.version,
@@ -254,7 +299,7 @@ pub async fn presented_to_us(
         verified
     } else {
         app.refresh_registry().await?;
-        presented_under(app, token, &app.registry(), now).await
+        TokenVerifier { app, registry: &app.registry(), now }.presented(token).await
     };
     verified.map_err(|unverified| {
         if let Unverified::Invalid(problem) = unverified {
@@ -262,27 +307,6 @@ pub async fn presented_to_us(
         }
         unverified.stop(Refusal::SubjectTokenInvalid)
     })
-}
-
-async fn presented_under(
-    app: &App,
-    token: &str,
-    registry: &Registry,
-    now: OffsetDateTime,
-) -> Result<Arc<VerifiedSubject>, Unverified> {
-    let jws = Jws::parse(token).ok_or(TokenProblem::Malformed)?;
-    let kind = if jws.text("iss") == Some(&app.issuer) { TokenType::AccessToken } else { TokenType::Jwt };
-    let presented = PresentedToken { token: token.to_owned(), kind };
-    let verified = remembered(app, &presented, registry, now).await?;
-    verified.validity.check(now)?;
-    let for_us = match &verified.source {
-        TokenSource::Local { .. } => verified.audiences.allows(&app.issuer),
-        TokenSource::TrustedIssuer { aud, .. } => {
-            let issuer = registry.issuers.get(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
-            issuer.lets_decide(aud)
-        }
-    };
-    if for_us { Ok(verified) } else { Err(TokenProblem::Audience.into()) }
 }
 
 fn from_claims(
@@ -309,37 +333,6 @@ fn from_claims(
         sid: claims.sid,
         login: claims.login,
     })
-}
-
-/// Verifies a JWT or ID token of a trusted issuer, with that issuer's keys, algorithms and audiences. The signature
-/// comes last: no keys are fetched for a token that is refused anyway.
-async fn foreign(
-    app: &App,
-    jws: &Jws<'_>,
-    (issuer, kind): (&Issuer, TokenType),
-    now: OffsetDateTime,
-) -> Result<VerifiedSubject, Unverified> {
-    if !issuer.token_types.contains(&kind) {
-        return Err(TokenProblem::TokenTypeNotAllowed.into());
-    }
-    trusted_issuer_jwt::check_kind(jws, kind)?;
-    if !Alg::parse(&jws.header.alg).is_some_and(|alg| issuer.algorithms.contains(&alg)) {
-        return Err(TokenProblem::AlgorithmNotAllowed.into());
-    }
-    let identity = trusted_issuer_jwt::read(jws, &issuer.claims, now)?;
-    let signed = |keys: &[PublicKey]| {
-        let _timer = time_crypto("subject");
-        jwt_key::signer(jws, keys, &issuer.algorithms).map(drop)
-    };
-    match &issuer.jwks_uri {
-        None => signed(&issuer.keys)?,
-        Some(url) => {
-            let kid = jws.header.kid.as_deref();
-            app.jwks_cache.verify(url, kid, now, signed).await?;
-        }
-    }
-    let fingerprint = sha256(&[jws.signing_input().as_bytes()]);
-    Ok(from_identity(identity, issuer.claims.may_act, fingerprint))
 }
 
 fn from_identity(identity: ExternalIdentity, usage: MayActUse, fingerprint: [u8; 32]) -> VerifiedSubject {
@@ -370,19 +363,4 @@ fn from_identity(identity: ExternalIdentity, usage: MayActUse, fingerprint: [u8;
         sid: identity.sid,
         login: identity.login,
     }
-}
-
-/// RFC 8725 §3.9: refuses a token made for another audience. The audience of an ID token is the client that requested
-/// it; that client may present it.
-fn check_audience(
-    verified: &VerifiedSubject,
-    kind: TokenType,
-    client: &Client,
-    registry: &Registry,
-) -> Result<(), TokenProblem> {
-    let TokenSource::TrustedIssuer { aud, .. } = &verified.source else { return Ok(()) };
-    let issuer = registry.issuers.get(&verified.subject.iss).ok_or(TokenProblem::IssuerUnknown)?;
-    let own_id_token = kind == TokenType::IdToken && aud.contains(&client.client_id);
-    let for_us = own_id_token || aud.iter().any(|name| issuer.audiences.contains(name));
-    if for_us { Ok(()) } else { Err(TokenProblem::Audience) }
 }

@@ -62,7 +62,7 @@ async fn a_key_signs_only_after_its_publication_and_stays_published_until_its_to
     let app = &world.server.app;
     let seal = SealingKey::of(&world.server.master);
     let early =
-        keys::rotate(&app.pool, &seal, (&app.config.keys, RotationPolicy::Patient), world.server.clock.now())
+        keys::rotate(&app.pool, &seal, &app.config.keys, RotationPolicy::Patient, world.server.clock.now())
             .await;
     assert!(early.unwrap_err().to_string().contains("--force"));
     let published = jwks(&world.server).await;

@@ -45,7 +45,7 @@ pub(super) async fn run(context: &CommandContext, args: &Args) -> Result<ExitCod
     let master = context.master_key()?;
     let database = context.database.clone();
     let (config, clock) = (context.config.clone(), context.clock.clone());
-    let (app, ledger) = App::build(config, clock, database, (&master, context.seal()?)).await?;
+    let (app, ledger) = App::build(config, clock, database, &master, context.seal()?).await?;
     let explained = explain(&app, &question, app.clock.now()).await;
     app.pool.close().await;
     drop(app);

@@ -53,14 +53,15 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
             .insert_header((CACHE_CONTROL, "no-store"))
             .insert_header((SIZE, export.size.to_string()))
             .insert_header((FIRST, export.first.to_string()))
-            .body(actix_web::body::BodyStream::new(pieces((export, slot), patience))))
+            .body(actix_web::body::BodyStream::new(pieces(export, slot, patience))))
     })
     .await
 }
 
 /// Produces a few pieces ahead of the reader. An incomplete export ends in an error.
 fn pieces(
-    (mut export, slot): (Export, ConcurrencyPermit),
+    mut export: Export,
+    slot: ConcurrencyPermit,
     patience: Duration,
 ) -> impl futures_util::Stream<Item = Result<Bytes, Fault>> + 'static {
     let (sender, receiver) = mpsc::channel::<Option<Bytes>>(WAITING);

@@ -242,25 +242,33 @@ pub(in crate::http) async fn list_ceremonies(incoming: ManagementRequest, id: Pa
     .await
 }
 
+/// The parameters of the path of a ceremony.
+#[derive(Deserialize)]
+pub(in crate::http) struct CeremonyPath {
+    id: String,
+    ceremony: String,
+}
+
 pub(in crate::http) async fn approve_ceremony(
     incoming: ManagementRequest,
-    path: Path<(String, String)>,
+    path: Path<CeremonyPath>,
 ) -> HttpResponse {
     serve(incoming, async |known| decide(known, &path, ConfirmationDecision::Approve).await).await
 }
 
 pub(in crate::http) async fn deny_ceremony(
     incoming: ManagementRequest,
-    path: Path<(String, String)>,
+    path: Path<CeremonyPath>,
 ) -> HttpResponse {
     serve(incoming, async |known| decide(known, &path, ConfirmationDecision::Deny).await).await
 }
 
 async fn decide(
     known: AuthenticatedRequest<'_>,
-    (delegation, id): &(String, String),
+    path: &CeremonyPath,
     decision: ConfirmationDecision,
 ) -> ManagementResult {
-    let id = Uuid::parse_str(id).map_err(|_| Refusal::NotFound)?;
-    Ok(replied(ceremonies::decide(&known.context, CeremonyId { delegation, id }, decision).await?))
+    let id = Uuid::parse_str(&path.ceremony).map_err(|_| Refusal::NotFound)?;
+    let ceremony = CeremonyId { delegation: &path.id, id };
+    Ok(replied(ceremonies::decide(&known.context, ceremony, decision).await?))
 }

@@ -86,7 +86,7 @@ pub(in crate::http) async fn serve_audit<F>(
 where
     F: AsyncFnOnce(AuthenticatedRequest<'_>) -> ManagementResult,
 {
-    let result = match known(&app, (&request, request_id), payload).await {
+    let result = match known(&app, &request, request_id, payload).await {
         Ok(known) => work(known).await,
         Err(error) => Err(error),
     };
@@ -96,7 +96,8 @@ where
 /// Authenticates the caller and reads the idempotency key. The key is bound to a fingerprint of method, path and body.
 async fn known<'a>(
     app: &'a App,
-    (request, request_id): (&'a HttpRequest, RequestId),
+    request: &'a HttpRequest,
+    request_id: RequestId,
     payload: Payload,
 ) -> Result<AuthenticatedRequest<'a>, HttpError> {
     let body = params::body(payload, app.config.limits.max_body_bytes).await?;
@@ -215,12 +216,12 @@ pub(in crate::http) fn respond(app: &App, result: Result<HttpResponse, HttpError
 
 /// 200 with the result of a query.
 pub(in crate::http) fn ok(value: &impl Serialize) -> HttpResponse {
-    with_status(StatusCode::OK, false).json(value)
+    uncached(StatusCode::OK).json(value)
 }
 
 /// 200 with the result of an operation.
 pub(in crate::http) fn replied<T: Serialize>(reply: Reply<T>) -> HttpResponse {
-    with_status(StatusCode::OK, reply.replayed).json(&reply.value)
+    with_status(StatusCode::OK, &reply).json(&reply.value)
 }
 
 /// 201 with the URL of what was created.
@@ -230,25 +231,30 @@ pub(in crate::http) fn created<T: Serialize>(location: &str, reply: Reply<T>) ->
 
 /// A response with a `Location`.
 pub(in crate::http) fn at<T: Serialize>(status: StatusCode, location: &str, reply: Reply<T>) -> HttpResponse {
-    with_status(status, reply.replayed).insert_header((LOCATION, location)).json(&reply.value)
+    with_status(status, &reply).insert_header((LOCATION, location)).json(&reply.value)
 }
 
-/// 202 with a body.
+/// 202 with the result of an operation.
 pub(in crate::http) fn accepted<T: Serialize>(reply: Reply<T>) -> HttpResponse {
-    with_status(StatusCode::ACCEPTED, reply.replayed).json(&reply.value)
+    with_status(StatusCode::ACCEPTED, &reply).json(&reply.value)
 }
 
 /// 201 if a declaration created something, 200 otherwise.
 pub(in crate::http) fn declared<T: Serialize>(change: Change, reply: Reply<T>) -> HttpResponse {
     let status = if change == Change::Create { StatusCode::CREATED } else { StatusCode::OK };
-    with_status(status, reply.replayed).json(&reply.value)
+    with_status(status, &reply).json(&reply.value)
 }
 
-fn with_status(status: StatusCode, replayed: bool) -> HttpResponseBuilder {
-    let mut response = HttpResponse::build(status);
-    response.insert_header((CACHE_CONTROL, "no-store"));
-    if replayed {
+fn with_status<T>(status: StatusCode, reply: &Reply<T>) -> HttpResponseBuilder {
+    let mut response = uncached(status);
+    if reply.replayed {
         response.insert_header((REPLAYED, "true"));
     }
+    response
+}
+
+fn uncached(status: StatusCode) -> HttpResponseBuilder {
+    let mut response = HttpResponse::build(status);
+    response.insert_header((CACHE_CONTROL, "no-store"));
     response
 }

@@ -25,7 +25,7 @@ pub(in crate::http) async fn post(
         let from = credentials::client_request("/oauth/introspect", &request, request_id, &params)?;
         let token = params.get("token").ok_or(Refusal::Malformed("token is missing"))?;
         let form = preferred(accepted(request.headers()).as_deref());
-        introspect::introspect(&app, &from, (token, form), now).await
+        introspect::introspect(&app, &from, token, form, now).await
     };
     let response = match introspect().await {
         Ok(Answer::Json(body)) => HttpResponse::Ok().insert_header((VARY, "Accept")).json(body),

@@ -53,7 +53,8 @@ struct ErrorResponse<'a> {
 pub(in crate::http) fn token(
     app: &App,
     result: &Result<IssuedToken, Error>,
-    (nonce, reserved_by): (Option<String>, Option<String>),
+    nonce: Option<String>,
+    reserved_by: Option<&str>,
 ) -> HttpResponse {
     let response = match result {
         Ok(issued) => {
@@ -69,7 +70,7 @@ pub(in crate::http) fn token(
                 delegation_id: issued.delegation_id.as_deref(),
             })
         }
-        Err(Error::Refused(refusal)) => refused(app, *refusal, reserved_by.as_deref()),
+        Err(Error::Refused(refusal)) => refused(app, *refusal, reserved_by),
         Err(stop) => stopped(app, stop),
     };
     uncached(response, nonce)

@@ -43,7 +43,7 @@ pub(in crate::http) async fn post(
         Err(stop) => Err(stop),
     };
     let reserved_by = reserved_by(&app, &result).await;
-    response::token(&app, &result, (nonce, reserved_by))
+    response::token(&app, &result, nonce, reserved_by.as_deref())
 }
 
 /// The result of a token request.

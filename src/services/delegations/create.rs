@@ -61,7 +61,7 @@ async fn try_to_create(ctx: &RequestContext<'_>, request: &NewDelegation) -> Res
         let mut events = Vec::new();
         match (&request.ephemeral, key) {
             (Some(ephemeral), Some(key)) => {
-                let agent = ephemeral_agent(ctx, &registry, &one, (ephemeral, &key));
+                let agent = ephemeral_agent(ctx, &registry, &one, ephemeral, &key);
                 events.push(create_agent(ctx, connection, &path, agent).await?);
             }
             _ => check_delegate(ctx.rows, connection, &one.delegate).await?,
@@ -285,7 +285,8 @@ fn ephemeral_agent(
     ctx: &RequestContext<'_>,
     registry: &Registry,
     one: &Delegation,
-    (request, key): (&EphemeralRequest, &PublicKey),
+    request: &EphemeralRequest,
+    key: &PublicKey,
 ) -> Client {
     let rights = rights(&ctx.caller, registry, ctx.issuer);
     Client {

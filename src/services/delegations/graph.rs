@@ -14,7 +14,7 @@ use crate::services::caller::Caller;
 use crate::services::page::{Page, PageRequest};
 use crate::services::request_context::RequestContext;
 
-/// An agent with the delegations that it holds and that it gave.
+/// An agent with the delegations to it and those by it.
 #[derive(Debug, Serialize)]
 pub struct Graph {
     agent: Principal,
@@ -67,18 +67,19 @@ pub async fn graph(ctx: &RequestContext<'_>, agent: &str, query: &GraphQuery) ->
         state: query.state,
         ..DelegationFilter::default()
     };
-    let inbound = edges(ctx, &mut connection, (&scope, &to), &query.inbound).await?;
-    let outbound = edges(ctx, &mut connection, (&scope, &from), &query.outbound).await?;
+    let inbound = edges(ctx, &mut connection, &scope, &to, &query.inbound).await?;
+    let outbound = edges(ctx, &mut connection, &scope, &from, &query.outbound).await?;
     Ok(Graph { agent: principal, inbound, outbound })
 }
 
 async fn edges(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    query: (&VisibilityScope, &DelegationFilter),
+    scope: &VisibilityScope,
+    filter: &DelegationFilter,
     page: &PageRequest,
 ) -> Result<Page<Edge>, Error> {
-    let Page { items, next } = views_page(ctx, connection, query, page).await?;
+    let Page { items, next } = views_page(ctx, connection, scope, filter, page).await?;
     let edge = |view: View| Edge {
         from: view.delegator().clone(),
         to: Principal::new(ctx.issuer, view.delegate()),

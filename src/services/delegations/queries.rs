@@ -54,14 +54,15 @@ pub async fn list(
         Caller::Auditor(..) => return Err(Refusal::InsufficientScope.into()),
     };
     let mut connection = ctx.pool.acquire().await?;
-    views_page(ctx, &mut connection, (&scope, filter), page).await
+    views_page(ctx, &mut connection, &scope, filter, page).await
 }
 
 /// A page of delegations.
 pub(super) async fn views_page(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,
-    query: (&VisibilityScope, &DelegationFilter),
+    scope: &VisibilityScope,
+    filter: &DelegationFilter,
     page: &PageRequest,
 ) -> Result<Page<View>, Error> {
     let limit = page.limit()?;
@@ -69,8 +70,8 @@ pub(super) async fn views_page(
         None => None,
         Some(text) => Some(Cursor::parse(text).ok_or(Refusal::Malformed("cursor is not from this server"))?),
     };
-    let (visible, filter) = query;
-    let query = DelegationQuery { visible, filter, after: after.as_ref(), limit: limit + 1, now: ctx.now };
+    let query =
+        DelegationQuery { visible: scope, filter, after: after.as_ref(), limit: limit + 1, now: ctx.now };
     let mut found = list::page(connection, query).await?;
     let next = cut(&mut found, limit).map(Cursor::to_text);
     let ids: Vec<String> = found.into_iter().map(|cursor| cursor.id).collect();

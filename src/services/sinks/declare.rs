@@ -137,30 +137,38 @@ pub async fn put(
     }
     sink::read_filter(&declared.filter).map_err(|why| bad(&why))?;
     let read = |text: &SecretString| Secret::parse(text.expose_secret());
-    let given = match &declared.secret {
+    let secret = match &declared.secret {
         None => None,
         Some(text) => Some(read(text).ok_or_else(|| bad("secret is whsec_ and base64 of 24 to 64 bytes"))?),
     };
+    let checked = CheckedDeclaration { declared, secret };
     match store::find(connection, &declared.id).await? {
-        Some(old) => change(connection, vault, (declared, given), (old, now)).await,
+        Some(old) => change(connection, vault, checked, old, now).await,
         None => {
             let size = audit::store::head(connection).await?.size();
             let from = declared.from_seq.unwrap_or(size);
             if from > size {
                 return Err(bad("from_seq is after the end of the log"));
             }
-            create(connection, vault, (declared, given), (from, now)).await
+            create(connection, vault, checked, from, now).await
         }
     }
+}
+
+/// A declaration with its parsed secret.
+struct CheckedDeclaration<'a> {
+    declared: &'a SinkDeclaration,
+    secret: Option<Secret>,
 }
 
 async fn create(
     connection: &mut PgConnection,
     vault: &CredentialCache,
-    (declared, given): (&SinkDeclaration, Option<Secret>),
-    (cursor, now): (u64, OffsetDateTime),
+    CheckedDeclaration { declared, secret }: CheckedDeclaration<'_>,
+    cursor: u64,
+    now: OffsetDateTime,
 ) -> Result<SinkUpsert, InvalidSink> {
-    let (secrets, made) = match given {
+    let (secrets, made) = match secret {
         Some(secret) => (SigningSecrets::declared(secret), None),
         None => {
             let made = Secret::generate()?;
@@ -188,8 +196,9 @@ async fn create(
 async fn change(
     connection: &mut PgConnection,
     vault: &CredentialCache,
-    (declared, given): (&SinkDeclaration, Option<Secret>),
-    (mut sink, now): (Sink, OffsetDateTime),
+    CheckedDeclaration { declared, secret }: CheckedDeclaration<'_>,
+    mut sink: Sink,
+    now: OffsetDateTime,
 ) -> Result<SinkUpsert, InvalidSink> {
     let mut secrets = SigningSecrets::open(&vault.keys, connection, &sink).await?;
     let before = view(&sink);
@@ -208,15 +217,15 @@ async fn change(
         members.push(MemberChange::secret("url", SecretChange::Replaced));
     }
     let (is_current, is_declared) =
-        (given.as_ref() == Some(&secrets.current), given.as_ref() == secrets.declared.as_ref());
+        (secret.as_ref() == Some(&secrets.current), secret.as_ref() == secrets.declared.as_ref());
     let mut note = None;
-    match given {
-        Some(given) if is_current && !is_declared => {
-            secrets.declared = Some(given);
+    match secret {
+        Some(secret) if is_current && !is_declared => {
+            secrets.declared = Some(secret);
             members.push(MemberChange::secret("secret", SecretChange::Recorded));
         }
-        Some(given) if !is_current && !is_declared => {
-            secrets = SigningSecrets { declared: Some(given.clone()), ..secrets.followed_by(given, now) };
+        Some(secret) if !is_current && !is_declared => {
+            secrets = SigningSecrets { declared: Some(secret.clone()), ..secrets.followed_by(secret, now) };
             members.push(MemberChange::secret("secret", SecretChange::Replaced));
         }
         Some(_) if !is_current => {

@@ -66,7 +66,7 @@ pub(super) async fn choose(
             Ok(decision) => return Ok(decision),
             Err(refusal) => refusal,
         };
-        let explained = explain(app, context, exchange, (&found, search.as_ref(), refusal)).await?;
+        let explained = explain(app, context, exchange, &found, refusal).await?;
         return Err(explained.into());
     }
 }
@@ -178,10 +178,13 @@ async fn explain(
     app: &App,
     context: &mut ExchangeContext,
     exchange: Exchange<'_>,
-    (found, search, refusal): (&CandidatePaths, Option<&DelegationQuery>, Refusal),
+    found: &CandidatePaths,
+    refusal: Refusal,
 ) -> Result<Refusal, Fault> {
     let mut others = Vec::new();
-    if let (Refusal::DelegationRequired, Some(DelegationQuery::Candidates(wanted))) = (refusal, search) {
+    if let (Refusal::DelegationRequired, Some(DelegationQuery::Candidates(wanted))) =
+        (refusal, &context.search)
+    {
         let between = &wanted.between;
         others =
             app.read(async |connection| candidates::explaining(&app.rows, connection, between).await).await?;

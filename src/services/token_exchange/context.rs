@@ -245,7 +245,8 @@ pub(super) async fn plan(
     app: &App,
     context: &ExchangeContext,
     decision: ExchangeDecision,
-    (txn, answering): (Uuid, Answering),
+    txn: Uuid,
+    answering: Answering,
 ) -> Result<PreparedToken, Error> {
     let place = app.next_status_index().await?;
     let subject = context.event.subject.clone();

@@ -16,7 +16,7 @@ use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::token;
 use crate::platform::fault::Fault;
 use crate::services::client_authentication::{self, Authenticated};
-use crate::services::verify_token;
+use crate::services::verify_token::TokenVerifier;
 use actchain_protocol::jose::Jws;
 use actchain_protocol::token_exchange::{PresentedToken, Request, RequestedAccess, TokenType};
 use actchain_protocol::token_problem::TokenProblem;
@@ -81,7 +81,7 @@ async fn decide(
         delegation_id: question.delegation_id.clone(),
     };
     let registry = app.registry();
-    let subject = verify_token::subject(app, &request.subject, (&client, &registry), now).await?;
+    let subject = TokenVerifier { app, registry: &registry, now }.subject(&request.subject, &client).await?;
     *about = Some(subject.subject.clone());
     check_active(app, &subject, now).await?;
     let jkt = question.jkt.clone().or_else(|| first_key(&client));

@@ -17,7 +17,7 @@ pub use self::explain::{Explanation, Question, explain};
 use super::client_request::{ClientCredentialsInput, authenticate};
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::issue::IssuedToken;
-use super::verify_token;
+use super::verify_token::TokenVerifier;
 use crate::app::App;
 use crate::domain::audit::Action;
 use crate::domain::authority::{self, ClientDecisionInput};
@@ -68,9 +68,8 @@ const ATTEMPTS: u32 = 4;
 pub async fn token(app: &App, request: &TokenRequest, now: OffsetDateTime) -> Result<IssuedToken, Error> {
     let mut earlier = Earlier::default();
     for _ in 0..ATTEMPTS {
-        match attempt(app, request, &mut earlier, now).await? {
-            Some(answer) => return answer.map_err(Error::Refused),
-            None => continue,
+        if let Some(issued) = attempt(app, request, &mut earlier, now).await? {
+            return Ok(issued);
         }
     }
     Err(Fault::new("the grounds of a decision changed faster than it could be made").into())
@@ -92,14 +91,11 @@ async fn attempt(
     request: &TokenRequest,
     earlier: &mut Earlier,
     now: OffsetDateTime,
-) -> Result<Option<Result<IssuedToken, Refusal>>, Error> {
-    let authenticated = match authenticate(app, &request.from, now, earlier.memory).await? {
-        Ok(authenticated) => authenticated,
-        Err(refusal) => return Ok(Some(Err(refusal))),
-    };
+) -> Result<Option<IssuedToken>, Error> {
+    let authenticated = authenticate(app, &request.from, now, earlier.memory).await?;
     // Counted in metrics only: a log entry for each request over the limit would defeat the limit.
     if !earlier.counted && app.requests.count(&authenticated.client.client_id).is_err() {
-        return Ok(Some(Err(Refusal::RateLimited)));
+        return Err(Refusal::RateLimited.into());
     }
     earlier.counted = true;
     let mut context = ExchangeContext::new(app, &request.from.origin, authenticated, now);
@@ -124,10 +120,10 @@ async fn attempt(
     let single_use_ids = entry.single_use_ids.clone();
     match app.ledger.record(entry).await {
         Ok(CommitOutcome::Committed(place)) => match plan {
-            Ok(plan) => Ok(Some(Ok(IssuedToken { place, ..plan.answer()? }))),
-            Err(refusal) => Ok(Some(Err(refusal))),
+            Ok(plan) => Ok(Some(IssuedToken { place, ..plan.answer()? })),
+            Err(refusal) => Err(refusal.into()),
         },
-        Ok(CommitOutcome::Rejected(refusal)) => Ok(Some(Err(refusal))),
+        Ok(CommitOutcome::Rejected(refusal)) => Err(refusal.into()),
         Ok(CommitOutcome::Retry) => {
             earlier.consumed.extend(single_use_ids);
             earlier.memory = Memory::Outdated;
@@ -152,7 +148,7 @@ enum Decided {
 async fn decide(app: &App, request: &TokenRequest, context: &mut ExchangeContext) -> Result<Decided, Error> {
     let proof = request.from.proof.as_ref().map_err(|refusal| *refusal)?;
     if let Some(VerifiedDpopKey { jkt, single_use_id, .. }) =
-        dpop::possess(app, (&context.client, DpopTarget::post(PATH)), proof.as_deref(), context.now)?
+        dpop::possess(app, &context.client, proof.as_deref(), DpopTarget::post(PATH), context.now)?
     {
         context.event.actor.jkt = Some(jkt.clone());
         context.jkt = Some(jkt);
@@ -188,7 +184,7 @@ async fn client_credentials(
         max_ttl: most,
     })?;
     let txn = random::id(context.now)?;
-    plan(app, context, decision, (txn, Answering::Client)).await
+    plan(app, context, decision, txn, Answering::Client).await
 }
 
 async fn exchange(app: &App, request: &Request, context: &mut ExchangeContext) -> Result<Decided, Error> {
@@ -196,9 +192,9 @@ async fn exchange(app: &App, request: &Request, context: &mut ExchangeContext) -
     if !context.client.grant_types.contains(&Grant::TokenExchange) {
         return Err(Refusal::UnauthorizedClient.into());
     }
-    let subject =
-        verify_token::subject(app, &request.subject, (&context.client, &context.registry), context.now)
-            .await?;
+    let registry = Arc::clone(&context.registry);
+    let verifier = TokenVerifier { app, registry: &registry, now: context.now };
+    let subject = verifier.subject(&request.subject, &context.client).await?;
     context.subject = Some(Arc::clone(&subject));
     context.event.subject = Some(subject.subject.clone());
     context.event.parent_jti = subject.jti().map(str::to_owned);
@@ -215,8 +211,7 @@ async fn exchange(app: &App, request: &Request, context: &mut ExchangeContext) -
     let actor_expires_at = match &request.actor {
         None => None,
         Some(actor) => {
-            let who = (context.client.as_ref(), context.registry.as_ref(), context.jkt.as_deref());
-            let actor = verify_token::actor(app, actor, who, context.now).await?;
+            let actor = verifier.actor(actor, &context.client, context.jkt.as_deref()).await?;
             context.guard_token(&actor)?;
             context.actor = Some(Arc::clone(&actor));
             Some(actor.validity.expires_at)
@@ -234,6 +229,6 @@ async fn exchange(app: &App, request: &Request, context: &mut ExchangeContext) -
         };
         return Ok(Decided::Ceremony(Box::new(asking), decision.path));
     }
-    let plan = plan(app, context, decision, (txn, Answering::Exchange)).await?;
+    let plan = plan(app, context, decision, txn, Answering::Exchange).await?;
     Ok(Decided::Plan(Box::new(plan)))
 }

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::retrieval::RetrievalContext;
+use super::retrieval::{AuthenticatedAgent, RetrievalContext};
 use crate::app::App;
 use crate::domain::audit::Origin;
 use crate::domain::delegation::candidates::Memory;
@@ -42,7 +42,8 @@ pub(super) async fn authenticate(
         return Err(Refusal::RateLimited.into());
     }
     let VerifiedDpopKey { key, single_use_id, .. } = possessed;
-    let mut context = RetrievalContext::of(app, (token, key), (client, origin), Memory::Usable, now).await?;
+    let agent = AuthenticatedAgent { token, key, client, origin };
+    let mut context = RetrievalContext::of(app, agent, Memory::Usable, now).await?;
     context.add_spends(vec![single_use_id]);
     Ok(context)
 }

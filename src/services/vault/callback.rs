@@ -96,14 +96,7 @@ async fn process_callback(
     // Nothing that we know: strangers cannot fill the log.
     let Some(one) = found else { return Ok(CallbackPage::Gone) };
     let (provider, verifier) = open(app, work.connection(), &one, Stage::Requested).await?;
-    let refusal = if !is_connectable(
-        &app.rows,
-        work.connection(),
-        &app.issuer,
-        (&one.owner, one.owner_authenticated_at),
-    )
-    .await?
-    {
+    let refusal = if !is_connectable(&app.rows, work.connection(), &app.issuer, &one).await? {
         Some((Refusal::PrincipalRevoked, CallbackPage::Gone, Value::Null))
     } else if one.provider != params.provider || !is_from(&provider, params.iss.as_deref()) {
         Some((Refusal::ProviderRefused, CallbackPage::MixedUp, json!("another issuer")))
@@ -140,7 +133,7 @@ async fn process_callback(
     work.commit(&[returned]).await?;
     let by = By::Browser(Box::new(event(Action::ConnectionCreated)), now);
     let code = Code { verifier: &verifier, code: code.expose_secret() };
-    match exchange_code(app, (&one, &provider), code, by).await {
+    match exchange_code(app, &one, &provider, code, by).await {
         Ok(_) => Ok(CallbackPage::Connected),
         Err(Error::Failed(fault)) => Err(fault),
         Err(Error::Refused(Refusal::ProviderRefused)) => Ok(CallbackPage::Refused),
@@ -251,5 +244,5 @@ async fn try_to_finish(
     event.detail = Some(json!({"provider": one.provider, "browser": "another", "finished": true}));
     work.commit(&[event]).await?;
     let code = Code { verifier: &pending.verifier, code: &pending.code };
-    Ok(Finished::Recorded(exchange_code(app, (&one, &provider), code, By::Owner(ctx)).await))
+    Ok(Finished::Recorded(exchange_code(app, &one, &provider, code, By::Owner(ctx)).await))
 }

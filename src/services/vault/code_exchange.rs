@@ -76,7 +76,8 @@ impl By<'_> {
 /// Asks for the tokens of a code and stores them. Refusals have been recorded.
 pub(super) async fn exchange_code(
     app: &App,
-    (one, provider): (&PendingAuthorization, &OpenedProvider),
+    one: &PendingAuthorization,
+    provider: &OpenedProvider,
     code: Code<'_>,
     by: By<'_>,
 ) -> Result<Reply<ConnectedAccount>, Error> {
@@ -90,10 +91,10 @@ pub(super) async fn exchange_code(
     let given = match provider_client::ask(&app.vault.outbound, provider, &params).await {
         TokenEndpointResult::Tokens(given) => given,
         TokenEndpointResult::GrantRevoked(error) => {
-            return refuse(app, one, &by, (Refusal::ProviderRefused, json!(error))).await;
+            return refuse(app, one, &by, Refusal::ProviderRefused, json!(error)).await;
         }
         TokenEndpointResult::Rejected(problem) => {
-            return refuse(app, one, &by, (Refusal::ProviderRefused, json!(problem.why))).await;
+            return refuse(app, one, &by, Refusal::ProviderRefused, json!(problem.why)).await;
         }
         TokenEndpointResult::NoTokens(problem) | TokenEndpointResult::Unavailable(problem) => {
             tracing::warn!(connection = one.connection, error = %problem, "a provider is unwell");
@@ -102,7 +103,7 @@ pub(super) async fn exchange_code(
                 Next::AtOnce | Next::Later => 1,
             };
             let error = json!(problem.why);
-            return refuse(app, one, &by, (Refusal::ProviderUnavailable(rest), error)).await;
+            return refuse(app, one, &by, Refusal::ProviderUnavailable(rest), error).await;
         }
     };
     let brought = brought(one, given, by.now());
@@ -113,7 +114,7 @@ pub(super) async fn exchange_code(
             Err(Error::Failed(fault)) => last = fault,
             Err(Error::Refused(refusal)) => {
                 revoke_unused_tokens(app, provider, &brought).await;
-                return refuse(app, one, &by, (refusal, Value::Null)).await;
+                return refuse(app, one, &by, refusal, Value::Null).await;
             }
         }
         tokio::time::sleep(PAUSE).await;
@@ -171,9 +172,7 @@ async fn put(
     {
         return Ok(replay);
     }
-    if !is_connectable(&app.rows, work.connection(), &app.issuer, (&one.owner, one.owner_authenticated_at))
-        .await?
-    {
+    if !is_connectable(&app.rows, work.connection(), &app.issuer, one).await? {
         return Err(Refusal::PrincipalRevoked.into());
     }
     let old = vault::store::find_for_update(work.connection(), &one.connection).await?;
@@ -225,7 +224,8 @@ async fn refuse(
     app: &App,
     one: &PendingAuthorization,
     by: &By<'_>,
-    (refusal, error): (Refusal, Value),
+    refusal: Refusal,
+    error: Value,
 ) -> Result<Reply<ConnectedAccount>, Error> {
     let work = AuditedTransaction::begin(&app.pool).await?;
     let mut event = about(by.event(Action::ConnectionRefused), one).refused(refusal);

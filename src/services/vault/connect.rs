@@ -125,7 +125,7 @@ async fn try_to_begin(
     let one = PendingAuthorization { sealed, ..one };
     pending_authorization::store::put(connection, &one).await?;
     let back = redirect_uri(ctx.issuer, &one.provider);
-    let authorization_url = url(&back, (oauth, endpoint), &one.scopes, &secrets)
+    let authorization_url = url(&back, oauth, endpoint, &one.scopes, &secrets)
         .ok_or_else(|| Fault::new("an authorization endpoint is no URL"))?;
     if !replayed {
         ctx.store_result(connection, &StoredRequest { connection: one.connection.clone() }).await?;
@@ -189,7 +189,8 @@ async fn check_reconnectable(
 
 fn url(
     redirect_uri: &str,
-    (oauth, endpoint): (&OauthSettings, &str),
+    oauth: &OauthSettings,
+    endpoint: &str,
     scopes: &BTreeSet<String>,
     secrets: &Secrets,
 ) -> Option<String> {
@@ -224,9 +225,10 @@ pub(super) async fn is_connectable(
     rows: &RowMac,
     connection: &mut PgConnection,
     issuer: &str,
-    (owner, since): (&Principal, OffsetDateTime),
+    one: &PendingAuthorization,
 ) -> Result<bool, Fault> {
-    if !require_active_user(connection, owner, since).await? {
+    let owner = &one.owner;
+    if !require_active_user(connection, owner, one.owner_authenticated_at).await? {
         return Ok(false);
     }
     if owner.iss != issuer {

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::purpose::Purpose;
-use super::retrieval::{ATTEMPTS, RetrievalContext, too_many_attempts};
+use super::retrieval::{ATTEMPTS, AuthenticatedAgent, RetrievalContext, too_many_attempts};
 use super::retrieve;
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
@@ -20,7 +20,7 @@ use crate::platform::fault::Fault;
 use crate::services::client_authentication::Authenticated;
 use crate::services::client_request::{ClientCredentialsInput, authenticate};
 use crate::services::dpop::{self, DpopTarget};
-use crate::services::verify_token;
+use crate::services::verify_token::TokenVerifier;
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::token_exchange::PresentedToken;
 
@@ -83,7 +83,7 @@ async fn prepare(
     earlier: &Earlier,
     now: OffsetDateTime,
 ) -> Result<Prepared, Error> {
-    let Authenticated { client, asserted } = authenticate(app, &request.from, now, earlier.memory).await??;
+    let Authenticated { client, asserted } = authenticate(app, &request.from, now, earlier.memory).await?;
     if earlier.memory == Memory::Usable && app.requests.count(&client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }
@@ -97,8 +97,8 @@ async fn prepare(
             return Err(Error::Refused(Refusal::UnauthorizedClient));
         }
         let proof = request.from.proof.as_ref().map_err(|refusal| *refusal)?;
-        let at = DpopTarget::post("/oauth/token");
-        let possessed = dpop::possess(app, (&client, at), proof.as_deref(), now)?;
+        let target = DpopTarget::post("/oauth/token");
+        let possessed = dpop::possess(app, &client, proof.as_deref(), target, now)?;
         let possessed = possessed.ok_or(Refusal::DpopProofMissing)?;
         single_use_ids.push(possessed.single_use_id);
         event.actor.jkt = Some(possessed.jkt.clone());
@@ -108,7 +108,7 @@ async fn prepare(
         };
         let connection = detail.identifier.clone().ok_or(Refusal::AuthorizationDetailsMalformed)?;
         let registry = app.current_registry().await?;
-        let token = verify_token::subject(app, presented, (&client, &registry), now).await?;
+        let token = TokenVerifier { app, registry: &registry, now }.subject(presented, &client).await?;
         event.subject = Some(token.subject.clone());
         if !token.is_held_by(&client.client_id, &app.issuer) {
             return Err(Refusal::DelegationRequired.into());
@@ -119,8 +119,8 @@ async fn prepare(
         if !token.audiences.allows(&app.issuer) {
             return Err(Refusal::ResourceRefused.into());
         }
-        let (key, origin) = (possessed.key, event.origin.clone());
-        let context = RetrievalContext::of(app, (token, key), (client, origin), earlier.memory, now).await?;
+        let agent = AuthenticatedAgent { token, key: possessed.key, client, origin: event.origin.clone() };
+        let context = RetrievalContext::of(app, agent, earlier.memory, now).await?;
         Ok((context, connection))
     }
     .await;
@@ -128,7 +128,7 @@ async fn prepare(
     match found {
         Ok((context, connection)) => Ok(Prepared { context, connection, single_use_ids }),
         Err(Error::Refused(refusal)) => {
-            record(app, (event.refused(refusal), single_use_ids), now).await?;
+            record(app, event.refused(refusal), single_use_ids, now).await?;
             Err(refusal.into())
         }
         Err(failed) => Err(failed),
@@ -138,7 +138,8 @@ async fn prepare(
 /// Records a refusal that precedes the lookup of the connection.
 async fn record(
     app: &App,
-    (event, single_use_ids): (Event, Vec<SingleUseId>),
+    event: Event,
+    single_use_ids: Vec<SingleUseId>,
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
     let entry =

@@ -107,7 +107,7 @@ pub(super) async fn ask(
             next: Next::Later,
         });
     };
-    match post(outbound, (provider, oauth), &oauth.token_endpoint, params).await {
+    match post(outbound, provider, oauth, &oauth.token_endpoint, params).await {
         Ok(posted) => told(oauth, &posted),
         Err(fault) => {
             TokenEndpointResult::Unavailable(Problem { why: fault.to_string(), next: Next::AtOnce })
@@ -191,7 +191,7 @@ pub(super) async fn revoke(outbound: &Outbound, provider: &OpenedProvider, token
         (RevocationToken::AccessToken, Some(_), None) | (_, None, None) => return Revoked::Nowhere,
     };
     let params = [("token", token.expose_secret()), ("token_type_hint", hint)];
-    let posted = match post(outbound, (provider, oauth), endpoint, &params).await {
+    let posted = match post(outbound, provider, oauth, endpoint, &params).await {
         Ok(posted) => posted,
         Err(fault) => {
             tracing::warn!(provider = provider.provider.id, error = %fault, "a token was not given back");
@@ -219,7 +219,8 @@ pub(super) async fn revoke(outbound: &Outbound, provider: &OpenedProvider, token
 
 async fn post(
     outbound: &Outbound,
-    (provider, oauth): (&OpenedProvider, &OauthSettings),
+    provider: &OpenedProvider,
+    oauth: &OauthSettings,
     url: &str,
     params: &[(&str, &str)],
 ) -> Result<PostResponse, Fault> {

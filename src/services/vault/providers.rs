@@ -154,7 +154,7 @@ pub async fn prepare(outbound: &Outbound, declared: ProviderDeclaration) -> Resu
         (None, None) => None,
     };
     let oauth = match kind {
-        Kind::Oauth2 => Some(oauth(outbound, &declared, secret.is_some()).await.context(&what)?),
+        Kind::Oauth2 => Some(oauth(outbound, &declared, secret.as_ref()).await.context(&what)?),
         Kind::ApiKey | Kind::Basic => None,
     };
     if oauth.is_none() && (secret.is_some() || declared.token_endpoint.is_some() || declared.issuer.is_some())
@@ -204,7 +204,7 @@ impl ProviderDeclaration {
 async fn oauth(
     outbound: &Outbound,
     declared: &ProviderDeclaration,
-    with_secret: bool,
+    secret: Option<&SecretString>,
 ) -> Result<OauthSettings, Fault> {
     let client_id = declared.client_id.clone().ok_or_else(|| Fault::new("client_id is needed"))?;
     let said = match (&declared.issuer, &declared.token_endpoint) {
@@ -214,9 +214,9 @@ async fn oauth(
     let token_endpoint = declared.token_endpoint.clone();
     let token_endpoint = token_endpoint.or_else(|| said.as_ref().map(|said| said.token_endpoint.clone()));
     let token_endpoint = token_endpoint.ok_or_else(|| Fault::new("issuer or token_endpoint is needed"))?;
-    let default = if with_secret { AuthMethod::ClientSecretBasic } else { AuthMethod::None };
+    let default = if secret.is_some() { AuthMethod::ClientSecretBasic } else { AuthMethod::None };
     let auth = declared.token_endpoint_auth.unwrap_or(default);
-    if auth.uses_secret() != with_secret || auth == AuthMethod::PrivateKeyJwt {
+    if auth.uses_secret() != secret.is_some() || auth == AuthMethod::PrivateKeyJwt {
         return Err(Fault::new(
             "token_endpoint_auth is client_secret_basic or client_secret_post with a client secret, none without",
         ));

@@ -81,7 +81,7 @@ pub(super) async fn fresh(
         let version = opened.connection.version;
         let leased = !hopeless
             && app
-                .read(async |connection| vault::store::mark_leased(connection, id, version, terms).await)
+                .read(async |connection| vault::store::mark_leased(connection, &id, version, terms).await)
                 .await?;
         if leased {
             // Detached from the request, so that a single-use refresh token is not lost when the client disconnects.
@@ -271,7 +271,7 @@ async fn store(
     });
     let mut last = Fault::new("a refreshed credential was not stored");
     for _ in 0..STORES {
-        match put(app, (opened, &next, &credential), now).await {
+        match put(app, opened, &next, &credential, now).await {
             Ok(Outcome::Changed) => {
                 revoke_unused_tokens(app, opened, &credential).await?;
                 return Ok(Outcome::Changed);
@@ -304,7 +304,9 @@ async fn revoke_unused_tokens(
 
 async fn put(
     app: &App,
-    (opened, next, credential): (&OpenedConnection, &Connection, &Credential),
+    opened: &OpenedConnection,
+    next: &Connection,
+    credential: &Credential,
     now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
     let mut work = AuditedTransaction::begin(&app.pool).await?;

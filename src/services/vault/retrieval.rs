@@ -38,6 +38,15 @@ pub(super) fn too_many_attempts() -> Error {
     Fault::new("the grounds of a decision changed faster than it could be made").into()
 }
 
+/// An agent with a token that is bound to its key.
+pub(super) struct AuthenticatedAgent {
+    pub(super) token: Arc<VerifiedSubject>,
+    /// The key of the verified DPoP proof.
+    pub(super) key: PublicKey,
+    pub(super) client: Arc<Client>,
+    pub(super) origin: Origin,
+}
+
 /// An authenticated request of an agent for a stored credential.
 pub(super) struct RetrievalContext {
     pub(super) now: OffsetDateTime,
@@ -57,14 +66,14 @@ pub(super) struct RetrievalContext {
 }
 
 impl RetrievalContext {
-    /// Of a client that holds a token of a chain, under its key.
+    /// The context of an agent whose token has an actor and names a delegation.
     pub(super) async fn of(
         app: &App,
-        (token, key): (Arc<VerifiedSubject>, PublicKey),
-        (client, origin): (Arc<Client>, Origin),
+        agent: AuthenticatedAgent,
         memory: Memory,
         now: OffsetDateTime,
     ) -> Result<Self, Error> {
+        let AuthenticatedAgent { token, key, client, origin } = agent;
         let (TokenSource::Local { jti, dlg: Some(dlg), txn }, Some(act)) = (&token.source, &token.act) else {
             return Err(Refusal::InsufficientScope.into());
         };
@@ -141,7 +150,7 @@ impl RetrievalContext {
         purpose: Purpose<'_>,
     ) -> Result<Option<Arc<OpenedConnection>>, Error> {
         self.name(named);
-        let decided = match self.decide(app, (named, purpose)).await {
+        let decided = match self.decide(app, named, purpose).await {
             Ok(opened) => Ok(opened),
             Err(Error::Refused(refusal)) => Err(refusal),
             Err(failed) => return Err(failed),
@@ -173,7 +182,8 @@ impl RetrievalContext {
     async fn decide(
         &self,
         app: &Arc<App>,
-        (named, purpose): (&str, Purpose<'_>),
+        named: &str,
+        purpose: Purpose<'_>,
     ) -> Result<Arc<OpenedConnection>, Error> {
         // Whom the token is about follows from the registry as this server last read it; the path does not.
         let root = self.path.first().and_then(DelegationPath::leaf).map(|leaf| &leaf.root);

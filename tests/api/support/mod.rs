@@ -141,7 +141,7 @@ impl Server {
         keys::ensure(&pool, &seal, &config.keys, clock.now()).await.unwrap();
         pool.close().await;
         let (app, _writer) =
-            App::build(config, clock.clone(), database.clone(), (&master, seal)).await.unwrap();
+            App::build(config, clock.clone(), database.clone(), &master, seal).await.unwrap();
         let listening = HttpServer::start(&app, listener).unwrap();
         let base = format!("http://{}", listening.address);
         let handle = listening.handle();
