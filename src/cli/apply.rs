@@ -10,7 +10,7 @@ use serde_json::json;
 use super::context;
 use crate::cli::context::Opening;
 use crate::platform::fault::{Context, Fault};
-use crate::services::apply::{Change, Line, Mode, Outcome, Request, apply, read_all, schema};
+use crate::services::apply::{Change, Line, Manifest, Mode, Outcome, Request, apply, read_all};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -34,7 +34,7 @@ pub(super) struct Args {
 /// Prints the JSON Schema; `None` without `--schema`.
 pub(super) fn print_schema(args: &Args) -> Option<Result<ExitCode, Fault>> {
     let print = || {
-        let text = serde_json::to_string_pretty(&schema::manifest()).context("writing the schema")?;
+        let text = serde_json::to_string_pretty(&Manifest::schema()).context("writing the schema")?;
         println!("{text}");
         Ok(ExitCode::SUCCESS)
     };

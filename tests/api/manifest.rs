@@ -1,7 +1,7 @@
 //! The manifest: refusals and their places, a rotated secret that an old file does not restore, the JSON Schema and its
 //! reference, and the removal of registrations.
 
-use actchain::services::apply::{Mode, Outcome, Request, apply, read_all, schema};
+use actchain::services::apply::{Mode, Outcome, Request, apply, read_all};
 use actchain::services::clients::rotate_secret;
 use actchain::services::manifest::Manifest;
 use actchain::services::registrations::{Delegations, Removal, remove_issuer, remove_resource};
@@ -282,7 +282,7 @@ fn as_json(yaml: &str) -> Value {
 
 #[test]
 fn the_schema_takes_what_the_parser_takes_and_refuses_unknown_members_as_it_does() {
-    let schema = jsonschema::validator_for(&schema::manifest()).unwrap();
+    let schema = jsonschema::validator_for(&Manifest::schema()).unwrap();
     for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
         let path = file.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
@@ -327,7 +327,7 @@ const BEGIN: &str = "<!-- generated: members -->\n";
 
 /// The reference, generated from the schema, which is generated from the types that the parser uses.
 fn reference() -> String {
-    let schema = schema::manifest();
+    let schema = Manifest::schema();
     let of = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().replace('\n', " ");
     let mut text = BEGIN.to_owned();
     let mut types = std::collections::BTreeSet::new();

@@ -1,16 +1,14 @@
 //! The lines of a plan: created, changed (with members) and unchanged entries. A plan never contains a secret.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The change of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Create,
-    /// Some members change.
     Update,
-    /// It is as declared.
     Unchanged,
 }
 
@@ -167,10 +165,15 @@ fn difference(name: &str, from: Value, to: Value) -> Option<MemberChange> {
     }
 }
 
+/// The change of a JWK Set that has the same keys with other members, such as another `kid`.
+pub(super) fn rewritten(member: &str, keys: usize) -> MemberChange {
+    let to = json!(format!("{keys} same keys, other members"));
+    MemberChange::Value { member: member.to_owned(), from: json!(format!("{keys} keys")), to }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn members(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()

@@ -7,8 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::change::{Line, MemberChange, SecretChange, differences};
-use super::{Plan, view};
+use super::change::{Change, Line, MemberChange, SecretChange, differences, rewritten};
+use super::plan::Plan;
+use super::view;
 use crate::domain::audit::Action;
 use crate::domain::client::{self, AuthMethod, Client, StoredSecret, usable_keys};
 use crate::platform::fault::Fault;
@@ -75,7 +76,7 @@ impl Plan<'_> {
         let line =
             Line { note, removed_keys: removed.clone(), unpinned_keys, ..Line::of("client", &id, members) };
         let change = line.change;
-        let keep = line.change == super::Change::Unchanged;
+        let keep = line.change == Change::Unchanged;
         let names: Vec<String> = line.members.iter().map(|one| one.member().to_owned()).collect();
         self.outcome.lines.push(line);
         if keep {
@@ -135,7 +136,7 @@ impl Plan<'_> {
         }
         let before = old.and_then(|old| old.declared_secret.clone());
         let change = Some(if present.is_empty() { SecretChange::Set } else { SecretChange::Replaced });
-        let Some(secret) = given(declared)? else {
+        let Some(secret) = declared_secret(declared)? else {
             if !present.is_empty() {
                 return Ok(Secrets { stored: present, declared: before, ..Secrets::default() });
             }
@@ -172,7 +173,7 @@ impl Plan<'_> {
 }
 
 /// The declared secret, inline or from its file.
-fn given(declared: &ClientDeclaration) -> Result<Option<SecretString>, Fault> {
+fn declared_secret(declared: &ClientDeclaration) -> Result<Option<SecretString>, Fault> {
     match (&declared.secret, &declared.secret_file) {
         (Some(secret), _) => Ok(Some(secret.clone())),
         (None, Some(path)) => {
@@ -215,7 +216,7 @@ fn changes(old: &Client, wanted: &Client, secret: Option<SecretChange>) -> Vec<M
     // The same keys with other members, such as another `kid`.
     let same_keys = before.get("jwks") == after.get("jwks");
     if same_keys && old.jwks != wanted.jwks {
-        changes.push(super::rewritten("jwks", wanted.keys.len()));
+        changes.push(rewritten("jwks", wanted.keys.len()));
     }
     changes.extend(secret.map(|change| MemberChange::secret("secret", change)));
     changes

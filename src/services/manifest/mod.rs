@@ -3,21 +3,23 @@
 //! value of the file.
 
 mod check;
+mod client;
+mod delegation;
 mod issuer;
-pub mod schema;
+mod resource;
+pub(super) mod schema;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::client::ClientDeclaration;
+pub use self::delegation::DelegationDeclaration;
 pub use self::issuer::IssuerDeclaration;
-use crate::domain::client::{AuthMethod, DpopPolicy, Grant, Kind};
-use crate::domain::principal::Principal;
+pub use self::resource::ResourceDeclaration;
 use crate::platform::fault::Fault;
 use crate::platform::yaml::{self, Place};
 use crate::services::sinks::SinkDeclaration;
@@ -42,152 +44,13 @@ pub struct Manifest {
     pub delegations: Vec<DelegationDeclaration>,
 }
 
-/// A resource server, as `audience` and `resource` name it.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ResourceDeclaration {
-    /// Value of `audience`, of `resource`, and of `aud` in tokens. A client or an issuer of this name is refused.
-    #[schemars(length(min = 1), example = &"https://mail.example.com")]
-    pub id: String,
-    /// Scopes that the resource server knows.
-    #[schemars(example = ["mail.read", "mail.send"])]
-    pub scopes: BTreeSet<String>,
-    /// Types of `authorization_details` (RFC 9396) that the resource server knows.
-    #[serde(default)]
-    #[schemars(example = ["mailbox"])]
-    pub authorization_details_types: BTreeSet<String>,
-    /// Longest lifetime of a token for this resource, in seconds; `tokens.max_ttl` where absent.
-    #[schemars(range(min = 1, max = 2_147_483_647), example = 300)]
-    pub token_ttl: Option<u32>,
-    #[serde(skip)]
-    pub(super) place: Place,
-}
-
-/// A client.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ClientDeclaration {
-    /// Client id: letters, digits and `-._~:/@`, not beginning with `-`. `server`, `user`, `operator` and `witness` are
-    /// reserved.
-    #[schemars(
-        length(min = 1, max = 128),
-        regex(pattern = r"^[A-Za-z0-9._~:/@][A-Za-z0-9._~:/@-]*$"),
-        example = &"mail-bot"
-    )]
-    pub id: String,
-    /// Kind of the client. A declared client of another kind is replaced only with `--replace`.
-    pub kind: Kind,
-    /// Name for people; the id where absent.
-    #[schemars(length(min = 1, max = 100), example = &"Mail bot")]
-    pub name: Option<String>,
-    /// Authentication method (RFC 7591 §2).
-    pub auth: AuthMethod,
-    /// Client secret for `client_secret_basic` and `client_secret_post`; at least 16 bytes. Where neither `secret` nor
-    /// `secret_file` is given and the client has no secret, a secret is made and printed once.
-    #[schemars(with = "Option<String>", length(min = 16), example = &"mail-bot-secret-0123456789")]
-    pub secret: Option<SecretString>,
-    /// File with the client secret; a line break at its end is ignored.
-    #[schemars(example = &"/run/secrets/mail-bot")]
-    pub secret_file: Option<PathBuf>,
-    /// Public keys for `private_key_jwt` as a JWK Set.
-    #[serde(default)]
-    #[schemars(schema_with = "schema::jwks")]
-    pub jwks: Option<Value>,
-    /// URL of the JWK Set for `private_key_jwt`; https, and no private address.
-    #[schemars(example = &"https://bot.example.com/jwks.json")]
-    pub jwks_uri: Option<String>,
-    /// Scopes that the client can get at most. Each is declared by a resource, or is one of `actchain.delegate`,
-    /// `actchain.admin` (kind `admin`) and `actchain.audit` (kind `auditor`).
-    #[serde(default)]
-    #[schemars(example = ["mail.read"])]
-    pub scopes: BTreeSet<String>,
-    /// Resources that the client can get tokens for; this server's issuer is one, too.
-    #[serde(default)]
-    #[schemars(example = ["https://mail.example.com"])]
-    pub audiences: BTreeSet<String>,
-    /// Types of `authorization_details` that the client can get at most; each is declared by a resource.
-    #[serde(default)]
-    #[schemars(example = ["mailbox"])]
-    pub authorization_details_types: BTreeSet<String>,
-    /// Grant types that the client can use.
-    #[serde(default)]
-    #[schemars(example = ["token-exchange"])]
-    pub grant_types: BTreeSet<Grant>,
-    /// Whether each token request needs a DPoP proof (RFC 9449).
-    #[serde(default)]
-    pub dpop: DpopPolicy,
-    /// SHA-256 thumbprints (RFC 7638) of the only keys that the client can use for DPoP; any key where absent. Needed for
-    /// `auth: none`. An empty list is refused.
-    #[serde(default, deserialize_with = "yaml::present")]
-    #[schemars(length(min = 1), example = ["0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"])]
-    pub dpop_keys: Option<BTreeSet<String>>,
-    /// Workload identities of trusted issuers whose tokens prove this client as an actor.
-    #[serde(default)]
-    #[schemars(example = [serde_json::json!({"iss": "https://idp.example.com", "sub": "spiffe://example.com/mail-bot"})])]
-    pub actor_subjects: Vec<Principal>,
-    /// Longest lifetime of the client's tokens, in seconds; `tokens.max_ttl` where absent.
-    #[schemars(range(min = 1, max = 2_147_483_647), example = 300)]
-    pub max_token_ttl: Option<u32>,
-    #[serde(skip)]
-    pub(super) place: Place,
-}
-
-/// A delegation. A limit that is left out is the one above. The terms of a declared delegation do not change.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DelegationDeclaration {
-    /// Delegation id: letters, digits and `-._~`; not beginning with `-` or `may-`.
-    #[schemars(
-        length(min = 1, max = 64),
-        regex(pattern = "^[A-Za-z0-9._~][A-Za-z0-9._~-]*$"),
-        example = &"alice-mail-bot"
-    )]
-    pub id: String,
-    /// Delegator of a root delegation: a user of a trusted issuer, or a client of this server. Excludes `parent`.
-    pub delegator: Option<Principal>,
-    /// Id of the delegation above. Excludes `delegator`.
-    #[schemars(example = &"alice-assistant")]
-    pub parent: Option<String>,
-    /// Client of kind `agent` that receives the authority.
-    #[schemars(example = &"mail-bot")]
-    pub delegate: String,
-    /// Scopes, each declared by a resource; an empty list allows none.
-    #[serde(default, deserialize_with = "yaml::present")]
-    #[schemars(length(max = 100), example = ["mail.read"])]
-    pub scopes: Option<BTreeSet<String>>,
-    /// Resources, each declared; an empty list allows none.
-    #[serde(default, deserialize_with = "yaml::present")]
-    #[schemars(length(max = 100), example = ["https://mail.example.com"])]
-    pub audiences: Option<BTreeSet<String>>,
-    /// `authorization_details` (RFC 9396 §2); an empty list allows none.
-    #[serde(default)]
-    #[schemars(schema_with = "schema::details")]
-    pub authorization_details: Option<Value>,
-    /// Lifetime in seconds from the first apply; needed at the root. A lifetime beyond the parent's end or
-    /// `delegations.max_ttl` is shortened, and the plan says to what.
-    #[schemars(range(min = 1), example = 3600)]
-    pub expires_in: Option<u32>,
-    /// Most actors of a token under the delegation.
-    #[schemars(range(min = 1, max = 2_147_483_647), example = 2)]
-    pub max_depth: Option<u32>,
-    /// Most uses; a use is an exchange, a vault retrieval or a reported step.
-    #[schemars(range(min = 1), example = 100)]
-    pub max_uses: Option<u32>,
-    /// Highest capability, one of `delegations.capabilities`.
-    #[schemars(example = &"observe")]
-    pub capability_ceiling: Option<String>,
-    /// Capabilities and scopes whose every use the delegator confirms (a ceremony).
-    #[serde(default)]
-    #[schemars(length(max = 100), example = ["mail.send"])]
-    pub ceremony_required_for: BTreeSet<String>,
-    /// Reason, shown to people; at most 500 characters.
-    #[schemars(length(max = 500), example = &"Answers mail while Alice is away")]
-    pub reason: Option<String>,
-    #[serde(skip)]
-    pub(super) place: Place,
-}
-
 impl Manifest {
+    /// The JSON Schema (2020-12), generated from the types that read a manifest, for editors and for checks before a
+    /// manifest is applied.
+    pub fn schema() -> Value {
+        schemars::schema_for!(Self).to_value()
+    }
+
     /// Reads the text of one file.
     ///
     /// # Errors

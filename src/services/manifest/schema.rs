@@ -1,14 +1,7 @@
-//! The JSON Schema of the manifest, generated from the types that read it.
+//! Parts of the JSON Schema of the manifest that do not follow from its types.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
-
-use super::Manifest;
-
-/// The schema (JSON Schema 2020-12), for editors and for checks before a manifest is applied.
-pub fn manifest() -> Value {
-    schemars::schema_for!(Manifest).to_value()
-}
 
 /// A JWK Set (RFC 7517 §5).
 pub(super) fn jwks(_: &mut SchemaGenerator) -> Schema {
@@ -30,7 +23,7 @@ pub(super) fn details(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// Makes `id` a required member of the schema.
-pub fn with_id(schema: &mut Schema) {
+pub(in crate::services) fn with_id(schema: &mut Schema) {
     let mut required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
     required.push("id".into());
     schema.insert("required".to_owned(), required.into());

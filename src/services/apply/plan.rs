@@ -1,0 +1,50 @@
+//! The plan of a manifest: its lines, and the events of what changes.
+
+use std::collections::BTreeSet;
+
+use secrecy::SecretString;
+use serde_json::json;
+
+use super::change::{Change, Line};
+use crate::domain::audit::{Action, Event};
+use crate::domain::registry::Registry;
+use crate::platform::outbound::Outbound;
+use crate::services::request_context::RequestContext;
+
+/// Result of a plan, carried out or not.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub lines: Vec<Line>,
+    /// Secrets generated for clients and sinks without a declared secret; they cannot be read again.
+    pub secrets: Vec<(String, SecretString)>,
+}
+
+/// A manifest compared with what is stored, entry by entry.
+pub(super) struct Plan<'a> {
+    pub(super) ctx: &'a RequestContext<'a>,
+    pub(super) outbound: Outbound,
+    /// Ids of clients that may lose their kind or their credentials.
+    pub(super) replace: BTreeSet<String>,
+    pub(super) registry: Registry,
+    pub(super) known_clients: BTreeSet<String>,
+    pub(super) events: Vec<Event>,
+    pub(super) outcome: Outcome,
+}
+
+impl Plan<'_> {
+    /// Adds a line. Returns whether the entry has to be written.
+    pub(super) fn line(&mut self, line: Line, action: Action) -> bool {
+        let (change, id) = (line.change, line.id.clone());
+        self.outcome.lines.push(line);
+        if change != Change::Unchanged {
+            self.event(action, &id, change);
+        }
+        change != Change::Unchanged
+    }
+
+    pub(super) fn event(&mut self, action: Action, target: &str, change: Change) {
+        let mut event = Event::of_operator(self.ctx.now, action, target);
+        event.detail = Some(json!({"change": change}));
+        self.events.push(event);
+    }
+}

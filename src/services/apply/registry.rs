@@ -1,0 +1,98 @@
+//! Declared issuers and resources: what changes in the registry.
+
+use sqlx::PgConnection;
+
+use super::change::{Line, differences, rewritten};
+use super::plan::Plan;
+use super::view;
+use crate::domain::audit::Action;
+use crate::domain::registry::{self, SubjectFormClash};
+use crate::platform::fault::Fault;
+use crate::platform::yaml::Place;
+use crate::services::manifest::{IssuerDeclaration, ResourceDeclaration};
+
+/// Registry entries to be written.
+#[derive(Default)]
+pub(super) struct RegistryChanges {
+    issuers: Vec<String>,
+    resources: Vec<String>,
+}
+
+impl RegistryChanges {
+    pub(super) fn is_empty(&self) -> bool {
+        self.issuers.is_empty() && self.resources.is_empty()
+    }
+}
+
+/// The error at the last declared issuer of the conflict, with the place of the other issuer.
+fn at_both_places(clash: &SubjectFormClash, places: &[(String, Place)]) -> Fault {
+    let mut declared = places.iter().filter(|(iss, _)| clash.issuers.contains(iss)).rev();
+    let Some((last, place)) = declared.next() else { return Fault::new(clash.to_string()) };
+    let other = clash.issuers.iter().find(|iss| *iss != last).map_or("", String::as_str);
+    let there = declared.next().map(|(_, place)| format!("is declared at {place}"));
+    let there = there.unwrap_or_else(|| "was registered before".to_owned());
+    place.fault(clash.member(), format!("{clash}; {other} {there}"))
+}
+
+impl Plan<'_> {
+    pub(super) fn note_registry(
+        &mut self,
+        issuers: Vec<IssuerDeclaration>,
+        resources: Vec<ResourceDeclaration>,
+    ) -> Result<RegistryChanges, Fault> {
+        let mut changes = RegistryChanges::default();
+        let mut places = Vec::new();
+        for declared in issuers {
+            let place = declared.place.clone();
+            places.push((declared.iss.clone(), place.clone()));
+            let issuer = declared.read(self.ctx.issuer, &self.outbound)?;
+            if self.known_clients.contains(&issuer.iss) || self.registry.resources.contains_key(&issuer.iss) {
+                return Err(place.fault("iss", "a client or a resource has this name"));
+            }
+            let old = self.registry.issuers.get(&issuer.iss);
+            let issuer = issuer.instead_of(old, self.ctx.now);
+            let members = old.map(|old| {
+                let (before, after) = (view::issuer(old), view::issuer(&issuer));
+                let mut members = differences(&before, &after);
+                if before.get("jwks") == after.get("jwks") && old.jwks != issuer.jwks {
+                    members.push(rewritten("jwks", issuer.keys.len()));
+                }
+                members
+            });
+            if self.line(Line::of("issuer", &issuer.iss, members), Action::IssuerChanged) {
+                changes.issuers.push(issuer.iss.clone());
+            }
+            self.registry.issuers.insert(issuer.iss.clone(), issuer);
+        }
+        self.registry.check_subject_forms().map_err(|clash| at_both_places(&clash, &places))?;
+        for declared in resources {
+            let place = declared.place.clone();
+            let resource = declared.read(self.ctx.issuer)?;
+            // `audience` and `sub` must not share names: each names another kind of thing.
+            if self.known_clients.contains(&resource.id) || self.registry.issuers.contains_key(&resource.id) {
+                return Err(place.fault("id", "a client or an issuer has this name"));
+            }
+            let old = self.registry.resources.get(&resource.id);
+            let members = old.map(|old| differences(&view::resource(old), &view::resource(&resource)));
+            if self.line(Line::of("resource", &resource.id, members), Action::ResourceChanged) {
+                changes.resources.push(resource.id.clone());
+            }
+            self.registry.resources.insert(resource.id.clone(), resource);
+        }
+        Ok(changes)
+    }
+
+    pub(super) async fn write_registry(
+        &mut self,
+        connection: &mut PgConnection,
+        changes: &RegistryChanges,
+    ) -> Result<(), Fault> {
+        for issuer in changes.issuers.iter().filter_map(|iss| self.registry.issuers.get(iss)) {
+            registry::store::put_issuer(self.ctx.rows, connection, issuer).await?;
+        }
+        for resource in changes.resources.iter().filter_map(|id| self.registry.resources.get(id)) {
+            registry::store::put_resource(self.ctx.rows, connection, resource).await?;
+        }
+        Ok(())
+    }
+}
