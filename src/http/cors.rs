@@ -9,7 +9,7 @@ use actix_web::http::header::{
     HeaderValue, ORIGIN, VARY,
 };
 
-use crate::http::PROXY;
+use crate::http::routes::{self, PROXY};
 
 /// Documents that need no authentication.
 const PUBLIC: [&str; 9] = [
@@ -88,7 +88,7 @@ impl Cors {
         &self,
         method: &Method,
         headers: &HeaderMap,
-        methods: &[&str],
+        route: &str,
     ) -> Option<HttpResponse> {
         let asks = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         if method != Method::OPTIONS || !asks || self.allowed.is_none() {
@@ -98,7 +98,7 @@ impl Cors {
         let sent = if self.policy == Policy::Everyone { "*" } else { SENT };
         Some(
             HttpResponse::NoContent()
-                .insert_header((ACCESS_CONTROL_ALLOW_METHODS, methods.join(", ")))
+                .insert_header((ACCESS_CONTROL_ALLOW_METHODS, routes::methods(route)))
                 .insert_header((ACCESS_CONTROL_ALLOW_HEADERS, sent))
                 .insert_header((ACCESS_CONTROL_MAX_AGE, MAX_AGE))
                 .finish(),
@@ -121,16 +121,14 @@ impl Cors {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ROUTES;
     use super::*;
 
     #[test]
     fn what_is_named_here_is_a_route() {
         for name in PUBLIC.iter().chain(&CLOSED) {
-            assert!(ROUTES.iter().any(|(route, _)| route == name), "{name}");
+            assert!(routes::operations().any(|(route, _)| route == *name), "{name}");
         }
-        let methods = |name: &str| ROUTES.iter().find(|(route, _)| *route == name).unwrap().1;
-        assert!(PUBLIC.iter().all(|name| methods(name) == ["GET"]), "only what is read is public");
+        assert!(PUBLIC.iter().all(|name| routes::methods(name) == "GET"), "only what is read is public");
         assert_eq!(policy("/oauth/token"), Policy::Listed);
     }
 }

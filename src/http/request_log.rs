@@ -15,12 +15,11 @@ use tracing_actix_web::{RequestId, RootSpanBuilder};
 
 use crate::app::App;
 use crate::domain::refusal::Refusal;
-use crate::http::PROXY;
-use crate::http::ROUTES;
 use crate::http::connections::Connections;
 use crate::http::cors::Cors;
 use crate::http::params;
 use crate::http::problem;
+use crate::http::routes::{self, PROXY};
 
 /// The limit for all header fields together, in bytes.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
@@ -46,12 +45,12 @@ pub(super) async fn frame(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
-    let found = find_route(request.path());
-    let route = found.map_or("other", |(route, _)| route);
+    let found = routes::find(request.path());
+    let route = found.unwrap_or("other");
     let method = request.method().clone();
     let app = request.app_data::<Data<App>>().cloned();
     let origins = app.as_ref().map(|app| app.config.http.cors_origins.as_slice()).unwrap_or_default();
-    let cors = Cors::of(found.map(|(route, _)| route), request.headers(), origins);
+    let cors = Cors::of(found, request.headers(), origins);
     let connections = request.app_data::<Data<Connections>>().cloned();
     let mut response = match answered_at_once(&request, found, &cors) {
         Some(response) => request.into_response(response),
@@ -93,60 +92,23 @@ pub(super) async fn frame(
 }
 
 /// Responses that need no route: too large headers, a preflight, or a path that is not valid text.
-fn answered_at_once(request: &ServiceRequest, found: Option<Route>, cors: &Cors) -> Option<HttpResponse> {
+fn answered_at_once(request: &ServiceRequest, route: Option<&str>, cors: &Cors) -> Option<HttpResponse> {
     let headers = request.headers();
     let header_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if header_bytes > MAX_HEADER_BYTES {
         return Some(problem::of_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
     // The proxy validates the upstream path itself, in its raw form.
-    if found.is_none_or(|(route, _)| route != PROXY) && !params::is_text(request.uri().path()) {
+    if route != Some(PROXY) && !params::is_text(request.uri().path()) {
         return Some(problem::of(&Refusal::NotFound.into(), None));
     }
-    found.and_then(|(_, methods)| cors.preflight(request.method(), headers, methods))
-}
-
-type Route = (&'static str, &'static [&'static str]);
-
-const METADATA: &str = "/.well-known/oauth-authorization-server";
-
-/// The longest route that matches the last segments of a path; a segment in braces matches any segment. Labels of
-/// metrics come from this fixed list: a client cannot create a label.
-fn find_route(path: &str) -> Option<Route> {
-    // The issuer's path follows the well-known path (RFC 8414 §3.1), and OpenID Connect uses another name.
-    let other_name = "/.well-known/openid-configuration";
-    if path.starts_with(METADATA) || path.starts_with(other_name) || path.ends_with(other_name) {
-        return ROUTES.iter().find(|(route, _)| *route == METADATA).copied();
-    }
-    // An upstream path follows, which can end like a route of this server.
-    if path.contains("/vault/proxy/") {
-        return ROUTES.iter().find(|(route, _)| *route == PROXY).copied();
-    }
-    // A tile number takes one segment or several.
-    if let Some((_, tile)) = path.split_once("/audit/tile/") {
-        let name = if tile.starts_with("entries/") {
-            "/audit/tile/entries/{tile}"
-        } else {
-            "/audit/tile/{level}/{tile}"
-        };
-        return ROUTES.iter().find(|(route, _)| *route == name).copied();
-    }
-    let fits = |route: &str| {
-        let mut given = path.rsplit('/');
-        route.trim_start_matches('/').rsplit('/').all(|wanted| {
-            given
-                .next()
-                .is_some_and(|segment| wanted == segment || (wanted.starts_with('{') && !segment.is_empty()))
-        })
-    };
-    let fitting = ROUTES.iter().filter(|(route, _)| fits(route));
-    fitting.max_by_key(|(route, _)| route.split('/').count()).copied()
+    route.and_then(|route| cors.preflight(request.method(), headers, route))
 }
 
 /// Lists the allowed methods (RFC 9110 §15.5.6).
 fn not_allowed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
-    let path = response.request().path().to_owned();
-    let allowed = find_route(&path).map_or_else(|| "GET".to_owned(), |(_, methods)| methods.join(", "));
+    let route = routes::find(response.request().path());
+    let allowed = route.map_or_else(|| "GET".to_owned(), routes::methods);
     let headers = response.headers().clone();
     let mut answer = problem::of_status(StatusCode::METHOD_NOT_ALLOWED);
     for (name, value) in headers.iter().filter(|(name, _)| **name == REQUEST_ID || **name == NOSNIFF.0) {
@@ -156,29 +118,4 @@ fn not_allowed(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
         answer.headers_mut().insert(ALLOW, allowed);
     }
     response.into_response(answer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_route_names_a_path() {
-        let found = |path| find_route(path).map(|(route, _)| route);
-        assert_eq!(found("/t1/api/v1/tasks/7/agents"), Some("/api/v1/tasks/{id}/agents"));
-        assert_eq!(found("/agents"), Some("/agents"));
-        assert_eq!(found("/delegate/agents"), Some("/delegate/{id}"));
-        assert_eq!(found("/delegate/7/ceremonies/8/deny"), Some("/delegate/{id}/ceremonies/{ceremony}/deny"));
-        assert_eq!(found("/t1/vault/proxy/7/api.example.com/oauth/token"), Some(PROXY));
-        for path in [
-            "/.well-known/oauth-authorization-server/t1",
-            "/.well-known/openid-configuration",
-            "/t1/.well-known/openid-configuration",
-        ] {
-            assert_eq!(found(path), Some(METADATA), "{path}");
-        }
-        assert_eq!(found("/t1/audit/tile/0/x001/234.p/5"), Some("/audit/tile/{level}/{tile}"));
-        assert_eq!(found("/audit/tile/entries/x001/234"), Some("/audit/tile/entries/{tile}"));
-        assert_eq!((found("/delegate/"), found("/nothing")), (None, None));
-    }
 }
