@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::context;
-use crate::cli::context::Opening;
+use super::context::{self, Opening};
+use super::output::{self, Format};
 use crate::platform::fault::{Context, Fault};
 use crate::services::apply::{Change, Line, Manifest, Mode, Outcome, Request, apply, read_all};
 
@@ -27,8 +28,8 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["files", "dry_run", "replace"])]
     schema: bool,
     /// Print the result as one JSON object
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 /// Prints the JSON Schema; `None` without `--schema`.
@@ -57,7 +58,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         Mode::Apply => outcome,
         Mode::DryRun => Outcome { secrets: Vec::new(), ..outcome },
     };
-    if args.json {
+    if args.format == Format::Json {
         print_json(&outcome, mode)?
     } else {
         print_lines(&outcome, mode)
@@ -105,10 +106,10 @@ fn print_lines(outcome: &Outcome, mode: Mode) {
         println!("secret of {client_id}, shown this once: {}", secret.expose_secret());
     }
     let changes = outcome.lines.iter().filter(|line| line.change != Change::Unchanged).count();
-    let noun = if changes == 1 { "change" } else { "changes" };
+    let word = if changes == 1 { "change" } else { "changes" };
     match mode {
-        Mode::Apply => println!("{changes} {noun} made"),
-        Mode::DryRun => println!("{changes} {noun} to make; nothing was changed"),
+        Mode::Apply => println!("{changes} {word} made"),
+        Mode::DryRun => println!("{changes} {word} to make; nothing was changed"),
     }
 }
 
@@ -120,7 +121,7 @@ fn print_json(outcome: &Outcome, mode: Mode) -> Result<(), Fault> {
         .collect();
     let warnings: Vec<String> =
         warnings(outcome).map(|(kind, id, warning)| format!("{kind} {id} is {warning}")).collect();
-    super::print_json(&json!({
+    output::print_json(&json!({
         "dry_run": mode == Mode::DryRun, "plan": outcome.lines, "secrets": secrets, "warnings": warnings
     }))
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use time::Duration;
 
-use super::{context, print_json, print_members, print_refusal};
-use crate::cli::context::Opening;
+use super::context::{self, Opening};
+use super::output::{Format, not_found, print_json, print_members, print_refusal};
 use crate::domain::client::{self, Client};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Error;
@@ -22,26 +23,26 @@ use crate::services::{clients, principals};
 pub(super) enum Command {
     /// List all registered clients
     List {
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Show one client; never its secrets
     Show {
         id: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Refuse the client from the next request on, at every position in a chain
     Disable {
         id: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Accept the client again
     Enable {
         id: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// List the keys of a client, remove a key, or restore a removed key
     #[command(subcommand)]
@@ -56,8 +57,8 @@ pub(super) enum Command {
         /// The reason, for the audit log
         #[arg(long, default_value = "cut off by an operator")]
         reason: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Generate a new secret, shown only now; the old secret ends at once
     RotateSecret {
@@ -65,8 +66,8 @@ pub(super) enum Command {
         /// Accept the old secret for this long: seconds, or a duration such as 15m, 1h30m, 7d
         #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
         keep_old: Option<u32>,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
 }
 
@@ -75,8 +76,8 @@ pub(super) enum KeyCommand {
     /// Thumbprints of registered, pinned and removed keys
     List {
         id: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Remove a key: it is refused from the next request on, and tokens bound to it or obtained with it are revoked
     Remove {
@@ -84,8 +85,8 @@ pub(super) enum KeyCommand {
         /// The thumbprint of the key
         #[arg(allow_hyphen_values = true)]
         jkt: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Accept a removed key again; tokens issued before its removal stay revoked
     Restore {
@@ -93,50 +94,50 @@ pub(super) enum KeyCommand {
         /// The thumbprint of the key
         #[arg(allow_hyphen_values = true)]
         jkt: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
     context::as_operator(config, async |ctx, _| match command {
-        Command::List { json } => {
+        Command::List { format } => {
             let mut connection = ctx.pool.acquire().await?;
             let clients = client::store::list(ctx.rows, &mut connection).await?;
-            show_all(&clients, json)
+            show_all(&clients, format)
         }
-        Command::Show { id, json } => {
+        Command::Show { id, format } => {
             let mut connection = ctx.pool.acquire().await?;
             match client::store::find(ctx.rows, &mut connection, &id).await? {
-                Some(client) => show(&client, json),
-                None => Ok(no_such_client(&id)),
+                Some(client) => show(&client, format),
+                None => Ok(not_found("client", &id)),
             }
         }
-        Command::Disable { id, json } => print_reply(principals::disable(ctx, &id).await, json),
-        Command::Enable { id, json } => print_reply(principals::enable(ctx, &id).await, json),
-        Command::Key(KeyCommand::List { id, json }) => {
+        Command::Disable { id, format } => print_reply(principals::disable(ctx, &id).await, format),
+        Command::Enable { id, format } => print_reply(principals::enable(ctx, &id).await, format),
+        Command::Key(KeyCommand::List { id, format }) => {
             let mut connection = ctx.pool.acquire().await?;
             match client::store::find(ctx.rows, &mut connection, &id).await? {
-                Some(client) => show_keys(&client, json),
-                None => Ok(no_such_client(&id)),
+                Some(client) => show_keys(&client, format),
+                None => Ok(not_found("client", &id)),
             }
         }
-        Command::Key(KeyCommand::Restore { id, jkt, json }) => {
+        Command::Key(KeyCommand::Restore { id, jkt, format }) => {
             let key = ClientKey { client_id: &id, jkt: &jkt };
-            print_reply(principals::restore_key(ctx, key).await, json)
+            print_reply(principals::restore_key(ctx, key).await, format)
         }
-        Command::Key(KeyCommand::Remove { id, jkt, json }) => {
+        Command::Key(KeyCommand::Remove { id, jkt, format }) => {
             let key = ClientKey { client_id: &id, jkt: &jkt };
-            print_reply(principals::remove_key(ctx, key).await, json)
+            print_reply(principals::remove_key(ctx, key).await, format)
         }
-        Command::RevokeAll { iss, sub, reason, json } => {
+        Command::RevokeAll { iss, sub, reason, format } => {
             let who = Principal::new(iss.unwrap_or_else(|| ctx.issuer.to_owned()), sub);
-            print_reply(principals::revoke_all(ctx, &who, &reason).await, json)
+            print_reply(principals::revoke_all(ctx, &who, &reason).await, format)
         }
-        Command::RotateSecret { id, keep_old, json } => {
+        Command::RotateSecret { id, keep_old, format } => {
             let keep = keep_old.map(|seconds| Duration::seconds(seconds.into()));
             let secret = clients::rotate_secret(ctx.pool, ctx.rows, &id, keep, ctx.now).await?;
-            if json {
+            if format == Format::Json {
                 print_json(&json!({"client_id": id, "client_secret": secret.expose_secret()}))?;
             } else {
                 println!("secret of {id}, shown this once: {}", secret.expose_secret());
@@ -169,8 +170,8 @@ fn view(client: &Client) -> Value {
     })
 }
 
-fn show_all(clients: &[Client], json: bool) -> Result<ExitCode, Fault> {
-    if json {
+fn show_all(clients: &[Client], format: Format) -> Result<ExitCode, Fault> {
+    if format == Format::Json {
         print_json(&json!({"items": clients.iter().map(view).collect::<Vec<_>>()}))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -181,14 +182,14 @@ fn show_all(clients: &[Client], json: bool) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(client: &Client, json: bool) -> Result<ExitCode, Fault> {
-    print_members(&view(client), json)
+fn show(client: &Client, format: Format) -> Result<ExitCode, Fault> {
+    print_members(&view(client), format)
 }
 
-fn show_keys(client: &Client, json: bool) -> Result<ExitCode, Fault> {
+fn show_keys(client: &Client, format: Format) -> Result<ExitCode, Fault> {
     let all: BTreeSet<String> = client.declared_keys().union(&client.removed_keys).cloned().collect();
     let registered = |jkt: &String| client.keys.iter().any(|key| key.thumbprint() == jkt);
-    if json {
+    if format == Format::Json {
         let items: Vec<Value> = all
             .iter()
             .map(|jkt| {
@@ -211,14 +212,12 @@ fn show_keys(client: &Client, json: bool) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_reply<T: serde::Serialize>(result: Result<Reply<T>, Error>, json: bool) -> Result<ExitCode, Fault> {
+fn print_reply<T: serde::Serialize>(
+    result: Result<Reply<T>, Error>,
+    format: Format,
+) -> Result<ExitCode, Fault> {
     match result {
-        Ok(reply) => print_members(&reply.value, json),
+        Ok(reply) => print_members(&reply.value, format),
         Err(error) => print_refusal(error),
     }
-}
-
-fn no_such_client(id: &str) -> ExitCode {
-    eprintln!("actchain: there is no client {id}");
-    ExitCode::FAILURE
 }

@@ -5,12 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::context::CommandContext;
-use super::{context, print_json, print_members, print_refusal, to_value};
-use crate::cli::context::Opening;
+use super::context::{self, CommandContext, Opening};
+use super::output::{Format, print_json, print_members, print_refusal, text, to_value};
 use crate::domain::principal::Principal;
 use crate::domain::provider;
 use crate::domain::refusal::{Error, Refusal};
@@ -32,8 +32,8 @@ pub(super) enum Command {
     /// Show one connection; never its credential
     Show {
         id: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Store a credential for a user
     Import(ImportArgs),
@@ -43,8 +43,8 @@ pub(super) enum Command {
         /// The credential as a JSON object; «-» reads standard input
         #[arg(short = 'f', long, value_name = "FILE")]
         file: PathBuf,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Disconnect it: its credential cannot be retrieved any more, and the provider is asked to revoke it
     Disconnect {
@@ -52,19 +52,19 @@ pub(super) enum Command {
         /// The reason, for the audit log
         #[arg(long, default_value = "disconnected by an operator")]
         reason: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Rewrap all keys with the current master key, make a new data key, and seal all secrets with it; servers can keep
     /// running. An interrupted run is resumed
     Rekey {
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// List the declared providers; never their secrets
     Providers {
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
 }
 
@@ -80,8 +80,8 @@ pub(super) struct ListArgs {
     /// Only connections that are active, needs_reconnect or disconnected
     #[arg(long, value_parser = state)]
     state: Option<State>,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -99,8 +99,8 @@ pub(super) struct ImportArgs {
     /// The credential as a JSON object; «-» reads standard input
     #[arg(short = 'f', long, value_name = "FILE")]
     file: PathBuf,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 fn state(text: &str) -> Result<State, String> {
@@ -127,7 +127,7 @@ async fn carry_out(
 ) -> Result<ExitCode, Error> {
     match command {
         Command::List(args) => list(ctx, args).await,
-        Command::Show { id, json } => Ok(print_members(&vault::show(ctx, &id).await?, json)?),
+        Command::Show { id, format } => Ok(print_members(&vault::show(ctx, &id).await?, format)?),
         Command::Import(args) => {
             let vault = opened(ctx, context).await?;
             let request = NewConnection {
@@ -138,23 +138,25 @@ async fn carry_out(
                 scopes: None,
                 connection: None,
             };
-            Ok(print_members(&vault::create(ctx, &vault, &request).await?.value, args.json)?)
+            Ok(print_members(&vault::create(ctx, &vault, &request).await?.value, args.format)?)
         }
-        Command::Rotate { id, json, .. } => {
+        Command::Rotate { id, format, .. } => {
             let vault = opened(ctx, context).await?;
             let import = import.unwrap_or_default();
-            Ok(print_members(&vault::rotate(ctx, &vault, &id, &import).await?.value, json)?)
+            Ok(print_members(&vault::rotate(ctx, &vault, &id, &import).await?.value, format)?)
         }
-        Command::Disconnect { id, reason, json } => {
+        Command::Disconnect { id, reason, format } => {
             let vault = opened(ctx, context).await?;
             let disconnection = vault::disconnect(ctx, &vault, &id, Some(&reason)).await?.value;
             if disconnection.provider_revoked == Some(false) {
-                eprintln!("actchain: the provider could not be told; a running server tries again for a day");
+                eprintln!(
+                    "actchain: the provider could not be informed; a running server tries again for a day"
+                );
             }
-            Ok(print_members(&disconnection, json)?)
+            Ok(print_members(&disconnection, format)?)
         }
-        Command::Rekey { json } => Ok(rekey(ctx, context, json).await?),
-        Command::Providers { json } => Ok(providers(ctx, json).await?),
+        Command::Rekey { format } => Ok(rekey(ctx, context, format).await?),
+        Command::Providers { format } => Ok(providers(ctx, format).await?),
     }
 }
 
@@ -165,17 +167,21 @@ async fn opened(ctx: &RequestContext<'_>, context: &CommandContext) -> Result<Cr
     Ok(vault)
 }
 
-async fn rekey(ctx: &RequestContext<'_>, context: &CommandContext, json: bool) -> Result<ExitCode, Fault> {
+async fn rekey(
+    ctx: &RequestContext<'_>,
+    context: &CommandContext,
+    format: Format,
+) -> Result<ExitCode, Fault> {
     let vault = context.vault()?;
-    let report = |sealed, left| eprintln!("sealed anew: {sealed}, left: {left}");
+    let report = |sealed, left| eprintln!("resealed: {sealed}, left: {left}");
     let done = vault::rekey(ctx.pool, &vault.keys, ctx.now, report).await?;
-    if json {
+    if format == Format::Json {
         print_json(&done)?;
     } else {
-        let how = if done.resumed { "which a run before had begun with" } else { "made now" };
-        println!("keys wrapped anew:   {}", done.wrapped);
-        println!("secrets sealed anew: {}", done.sealed);
-        println!("data key:            {}, {how}", done.data_key);
+        let how = if done.resumed { "made by an interrupted run before" } else { "made now" };
+        println!("keys rewrapped:   {}", done.wrapped);
+        println!("secrets resealed: {}", done.sealed);
+        println!("data key:         {}, {how}", done.data_key);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -213,14 +219,14 @@ async fn list(ctx: &RequestContext<'_>, args: ListArgs) -> Result<ExitCode, Erro
             all.push(to_value(item)?);
         }
         if next.is_none() {
-            return Ok(show_all(&all, args.json)?);
+            return Ok(show_all(&all, args.format)?);
         }
         query.page.cursor = next;
     }
 }
 
-fn show_all(items: &[Value], json: bool) -> Result<ExitCode, Fault> {
-    if json {
+fn show_all(items: &[Value], format: Format) -> Result<ExitCode, Fault> {
+    if format == Format::Json {
         print_json(&json!({"items": items}))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -239,12 +245,12 @@ fn show_all(items: &[Value], json: bool) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn providers(ctx: &RequestContext<'_>, json: bool) -> Result<ExitCode, Fault> {
+async fn providers(ctx: &RequestContext<'_>, format: Format) -> Result<ExitCode, Fault> {
     let mut connection = ctx.pool.acquire().await?;
     let found = provider::store::list(&mut connection).await?;
     let items = found.into_iter().map(|one| to_value(&ProviderView { id: one.id, settings: one.settings }));
     let items = items.collect::<Result<Vec<_>, _>>()?;
-    if json {
+    if format == Format::Json {
         print_json(&json!({"items": items}))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -259,8 +265,4 @@ async fn providers(ctx: &RequestContext<'_>, json: bool) -> Result<ExitCode, Fau
         println!("{}", line.trim_end());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn text<'a>(item: &'a Value, pointer: &str) -> &'a str {
-    item.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{master_key, out};
+use super::{master_key, stdio};
 use crate::domain::audit::Origin;
 use crate::domain::capability::CapabilityLevels;
 use crate::domain::row_mac::RowMac;
@@ -233,7 +233,7 @@ where
             let done = tokio::select! {
                 done = work => done,
                 () = signals.stop() => Err(Fault::new("interrupted")),
-                cut = out::broken() => Err(cut),
+                cut = stdio::broken() => Err(cut),
             };
             pool.close().await;
             done

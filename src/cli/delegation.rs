@@ -3,10 +3,13 @@
 
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::Value;
 
-use super::{context, delegation_tree, print_json, print_members, print_refusal, to_value};
-use crate::cli::context::Opening;
+use super::arguments::delegation_state;
+use super::context::{self, Opening};
+use super::delegation_tree;
+use super::output::{Format, print_json, print_members, print_refusal, text, to_value};
 use crate::domain::delegation::State;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
@@ -24,7 +27,7 @@ pub(super) enum Command {
     /// List delegations, newest first
     List {
         /// Only those that are requested, active, expired or revoked
-        #[arg(long, value_parser = state)]
+        #[arg(long, value_parser = delegation_state)]
         state: Option<State>,
         #[arg(long, value_name = "ISS")]
         delegator_iss: Option<String>,
@@ -40,14 +43,14 @@ pub(super) enum Command {
         /// The cursor that the previous page printed
         #[arg(long)]
         cursor: Option<String>,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Show one delegation in full
     Show {
         id: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Request a delegation from a user, on behalf of an agent
     Request(RequestArgs),
@@ -59,8 +62,8 @@ pub(super) enum Command {
         /// The reason, for the audit log
         #[arg(long, default_value = "denied by an operator")]
         reason: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Revoke a delegation and all its descendants
     Revoke {
@@ -68,8 +71,8 @@ pub(super) enum Command {
         /// The reason, for the audit log
         #[arg(long, default_value = "revoked by an operator")]
         reason: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Extend the expiry of a delegation
     Renew {
@@ -77,19 +80,11 @@ pub(super) enum Command {
         /// The time from now on: seconds, or a duration such as 15m, 1h30m, 7d
         #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
         expires_in: u32,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Draw the descendants of one delegation, or of all delegations of a user
-    Tree {
-        /// The delegation to draw; all roots if absent
-        id: Option<String>,
-        /// Only delegations that this user granted
-        #[arg(long, value_name = "SUB")]
-        delegator: Option<String>,
-        #[arg(long)]
-        json: bool,
-    },
+    Tree(delegation_tree::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -108,8 +103,8 @@ pub(super) struct RequestArgs {
     reason: Option<String>,
     #[command(flatten)]
     limits: Limits,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -117,8 +112,8 @@ pub(super) struct ApproveArgs {
     id: String,
     #[command(flatten)]
     limits: Limits,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 /// Limits; absent limits stay unchanged.
@@ -160,17 +155,13 @@ impl Limits {
     }
 }
 
-pub(super) fn state(text: &str) -> Result<State, String> {
-    text.parse().map_err(|_| "a state is requested, active, expired or revoked".to_owned())
-}
-
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
     context::as_operator(config, async |ctx, _| carry_out(ctx, command).await.or_else(print_refusal)).await
 }
 
 async fn carry_out(ctx: &RequestContext<'_>, command: Command) -> Result<ExitCode, Error> {
     match command {
-        Command::List { state, delegator_iss, delegator, delegate, parent, limit, cursor, json } => {
+        Command::List { state, delegator_iss, delegator, delegate, parent, limit, cursor, format } => {
             let filter = DelegationFilter {
                 state,
                 delegator_iss,
@@ -180,24 +171,24 @@ async fn carry_out(ctx: &RequestContext<'_>, command: Command) -> Result<ExitCod
                 ..DelegationFilter::default()
             };
             let page = PageRequest { cursor, limit: Some(limit) };
-            Ok(show_all(&to_value(&delegations::list(ctx, &filter, &page).await?)?, json)?)
+            Ok(show_all(&to_value(&delegations::list(ctx, &filter, &page).await?)?, format)?)
         }
-        Command::Show { id, json } => Ok(print_members(&delegations::show(ctx, &id).await?, json)?),
-        Command::Request(args) => Ok(print_members(&request(ctx, &args).await?.value, args.json)?),
+        Command::Show { id, format } => Ok(print_members(&delegations::show(ctx, &id).await?, format)?),
+        Command::Request(args) => Ok(print_members(&request(ctx, &args).await?.value, args.format)?),
         Command::Approve(args) => {
             let reply = delegations::approve(ctx, &args.id, &args.limits.approval()).await?;
-            Ok(print_members(&reply.value, args.json)?)
+            Ok(print_members(&reply.value, args.format)?)
         }
-        Command::Deny { id, reason, json } => {
-            Ok(print_members(&delegations::deny(ctx, &id, Some(&reason)).await?.value, json)?)
+        Command::Deny { id, reason, format } => {
+            Ok(print_members(&delegations::deny(ctx, &id, Some(&reason)).await?.value, format)?)
         }
-        Command::Revoke { id, reason, json } => {
-            Ok(print_members(&delegations::revoke(ctx, &id, Some(&reason)).await?.value, json)?)
+        Command::Revoke { id, reason, format } => {
+            Ok(print_members(&delegations::revoke(ctx, &id, Some(&reason)).await?.value, format)?)
         }
-        Command::Renew { id, expires_in, json } => {
-            Ok(print_members(&delegations::renew(ctx, &id, expires_in).await?.value, json)?)
+        Command::Renew { id, expires_in, format } => {
+            Ok(print_members(&delegations::renew(ctx, &id, expires_in).await?.value, format)?)
         }
-        Command::Tree { id, delegator, json } => delegation_tree::run(ctx, (id, delegator), json).await,
+        Command::Tree(args) => delegation_tree::run(ctx, &args).await,
     }
 }
 
@@ -219,13 +210,11 @@ async fn request(ctx: &RequestContext<'_>, args: &RequestArgs) -> Result<Reply<V
     delegations::create(ctx, &wanted).await
 }
 
-fn show_all(list: &Value, json: bool) -> Result<ExitCode, Fault> {
-    if json {
+fn show_all(list: &Value, format: Format) -> Result<ExitCode, Fault> {
+    if format == Format::Json {
         print_json(list)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let text =
-        |item: &Value, name: &str| item.pointer(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     for item in list.get("items").and_then(Value::as_array).into_iter().flatten() {
         println!(
             "{:<38} {:<10} {:<24} -> {:<24} until {}",

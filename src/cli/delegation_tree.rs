@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 
-use super::{print_json, to_value};
+use super::output::{Format, print_json, text, to_value};
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::delegations;
@@ -15,52 +16,77 @@ use crate::services::request_context::RequestContext;
 /// The most delegations that are drawn.
 const MOST: usize = 5_000;
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The delegation to draw; all roots if absent
+    id: Option<String>,
+    /// Only delegations that this user granted
+    #[arg(long, value_name = "SUB")]
+    delegator: Option<String>,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
+}
+
+/// Children by the id of their parent.
+type Children = BTreeMap<String, Vec<Value>>;
+
+/// The position of a delegation among its siblings.
+#[derive(Clone, Copy)]
+enum Branch {
+    Middle,
+    /// The vertical line ends here.
+    Last,
+}
+
 /// Draws the descendants of one delegation, all delegations, or all delegations of a user.
-pub(super) async fn run(
-    ctx: &RequestContext<'_>,
-    (id, delegator): (Option<String>, Option<String>),
-    json: bool,
-) -> Result<ExitCode, Error> {
-    let mut found = match (&id, &delegator) {
+pub(super) async fn run(ctx: &RequestContext<'_>, args: &Args) -> Result<ExitCode, Error> {
+    let Args { id, delegator, format } = args;
+    let mut found = match (id, delegator) {
         (Some(id), _) => vec![to_value(&delegations::show(ctx, id).await?)?],
         (None, Some(sub)) => {
-            let given = DelegationFilter { delegator_sub: Some(sub.clone()), ..DelegationFilter::default() };
-            let mut given = all(ctx, &given).await?;
-            given.retain(is_root);
-            given
+            let filter = DelegationFilter { delegator_sub: Some(sub.clone()), ..DelegationFilter::default() };
+            let mut granted = all(ctx, &filter).await?;
+            granted.retain(is_root);
+            granted
         }
         (None, None) => all(ctx, &DelegationFilter::default()).await?,
     };
     if id.is_some() || delegator.is_some() {
-        let mut parents: Vec<String> = found.iter().map(|one| text(one, "/id")).collect();
+        let mut parents: Vec<String> = found.iter().map(|one| text(one, "/id").to_owned()).collect();
         while let Some(parent) = parents.pop() {
-            let below =
-                all(ctx, &DelegationFilter { parent: Some(parent), ..DelegationFilter::default() }).await?;
-            parents.extend(below.iter().map(|one| text(one, "/id")));
-            found.extend(below);
+            let filter = DelegationFilter { parent: Some(parent), ..DelegationFilter::default() };
+            let children = all(ctx, &filter).await?;
+            parents.extend(children.iter().map(|one| text(one, "/id").to_owned()));
+            found.extend(children);
             drawable(&found)?;
         }
     }
-    let of_user = |one: &Value| delegator.as_ref().is_none_or(|sub| text(one, "/root/sub") == *sub);
-    let mut below: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let of_user = |one: &Value| delegator.as_ref().is_none_or(|sub| text(one, "/root/sub") == sub);
+    let mut children = Children::new();
     let mut roots = Vec::new();
     for one in found.into_iter().filter(of_user) {
-        let drawn_first = is_root(&one) || id.as_deref() == Some(&text(&one, "/id"));
-        if drawn_first { roots.push(one) } else { below.entry(text(&one, "/parent")).or_default().push(one) }
+        let drawn_first = is_root(&one) || id.as_deref() == Some(text(&one, "/id"));
+        if drawn_first {
+            roots.push(one);
+        } else {
+            children.entry(text(&one, "/parent").to_owned()).or_default().push(one);
+        }
     }
-    if json {
-        let trees: Vec<Value> = roots.into_iter().map(|root| nested(root, &mut below)).collect();
+    if *format == Format::Json {
+        let trees: Vec<Value> = roots.into_iter().map(|root| nested(root, &mut children)).collect();
         print_json(&json!({"trees": trees}))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let given_by = |root: &Value| (text(root, "/delegator/iss"), text(root, "/delegator/sub"));
+    fn delegator_of(root: &Value) -> [&str; 2] {
+        ["/delegator/iss", "/delegator/sub"].map(|pointer| text(root, pointer))
+    }
     // The sort is stable: the newest delegation of each delegator stays first.
-    roots.sort_by_key(given_by);
-    for trees in roots.chunk_by(|one, next| given_by(one) == given_by(next)) {
+    roots.sort_by(|one, other| delegator_of(one).cmp(&delegator_of(other)));
+    for trees in roots.chunk_by(|one, next| delegator_of(one) == delegator_of(next)) {
         if let Some(first) = trees.first() {
             println!("{} ({})", text(first, "/delegator/sub"), text(first, "/delegator/iss"));
         }
-        draw_all(trees, &below, "");
+        draw_all(trees, &children, "");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,19 +119,22 @@ async fn all(ctx: &RequestContext<'_>, filter: &DelegationFilter) -> Result<Vec<
     }
 }
 
-/// Draws siblings; the last sibling ends the vertical line.
-fn draw_all(siblings: &[Value], below: &BTreeMap<String, Vec<Value>>, indent: &str) {
+fn draw_all(siblings: &[Value], children: &Children, indent: &str) {
     let Some((last, others)) = siblings.split_last() else { return };
     for one in others {
-        draw(one, below, (indent, "├─ ", "│  "));
+        draw(one, children, indent, Branch::Middle);
     }
-    draw(last, below, (indent, "└─ ", "   "));
+    draw(last, children, indent, Branch::Last);
 }
 
-fn draw(one: &Value, below: &BTreeMap<String, Vec<Value>>, (indent, branch, line): (&str, &str, &str)) {
-    draw_one(one, &format!("{indent}{branch}"));
-    let children = below.get(&text(one, "/id")).map(Vec::as_slice).unwrap_or_default();
-    draw_all(children, below, &format!("{indent}{line}"));
+fn draw(one: &Value, children: &Children, indent: &str, branch: Branch) {
+    let (sign, line) = match branch {
+        Branch::Middle => ("├─ ", "│  "),
+        Branch::Last => ("└─ ", "   "),
+    };
+    draw_one(one, &format!("{indent}{sign}"));
+    let below = children.get(text(one, "/id")).map(Vec::as_slice).unwrap_or_default();
+    draw_all(below, children, &format!("{indent}{line}"));
 }
 
 fn draw_one(one: &Value, branch: &str) {
@@ -124,15 +153,11 @@ fn draw_one(one: &Value, branch: &str) {
     );
 }
 
-fn nested(mut one: Value, below: &mut BTreeMap<String, Vec<Value>>) -> Value {
-    let children = below.remove(&text(&one, "/id")).unwrap_or_default();
-    let children: Vec<Value> = children.into_iter().map(|child| nested(child, below)).collect();
+fn nested(mut one: Value, children: &mut Children) -> Value {
+    let below = children.remove(text(&one, "/id")).unwrap_or_default();
+    let below: Vec<Value> = below.into_iter().map(|child| nested(child, children)).collect();
     if let Value::Object(members) = &mut one {
-        members.insert("below".into(), Value::Array(children));
+        members.insert("below".into(), Value::Array(below));
     }
     one
-}
-
-fn text(one: &Value, pointer: &str) -> String {
-    one.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -2,15 +2,17 @@
 
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::json;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
 use super::context::{self, CommandContext, Opening};
-use super::print_json;
+use super::output::{Format, print_json};
 use crate::domain::audit::store;
 use crate::domain::issuer::Issuer;
+use crate::domain::key::StoredKey;
 use crate::domain::row_mac::RowMac;
 use crate::domain::{client, key, registry, server_info};
 use crate::platform::fault::Fault;
@@ -25,8 +27,8 @@ const MOST_VERIFIED: u64 = 200_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 struct Finding {
@@ -50,15 +52,14 @@ pub(super) async fn run(opening: Result<Opening, Fault>, args: Args) -> Result<E
             // Without a data directory, nothing else can be checked.
             opening.require_present()?;
             findings.push(Finding::of("configuration", Ok(())));
-            let looked = context::with(opening, async |context, pool| look(context, pool).await).await;
-            match looked {
+            match context::with(opening, check).await {
                 Ok(more) => findings.extend(more),
                 Err(fault) => findings.push(Finding::of::<()>("database", Err(fault))),
             }
         }
     }
     let well = findings.iter().all(|finding| finding.wrong.is_none());
-    if args.json {
+    if args.format == Format::Json {
         let list: Vec<_> = findings
             .iter()
             .map(|one| json!({"check": one.what, "ok": one.wrong.is_none(), "problem": one.wrong, "warnings": one.warnings}))
@@ -78,7 +79,7 @@ pub(super) async fn run(opening: Result<Opening, Fault>, args: Args) -> Result<E
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn look(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, Fault> {
+async fn check(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, Fault> {
     let issuer = context.config.issuer();
     let mut connection = pool.acquire().await?;
     let version: String =
@@ -113,7 +114,7 @@ async fn look(context: &CommandContext, pool: &PgPool) -> Result<Vec<Finding>, F
         let active = stored.iter().filter(|key| key.state() == key::KeyState::Active);
         active.map(|key| key.open(&seal)).collect::<Result<Vec<_>, _>>()
     });
-    findings.push(log(&mut connection, stored.is_empty()).await?);
+    findings.push(log(&mut connection, &stored).await?);
     let keys = if stored.is_empty() {
         "keys: none yet, made at the first start"
     } else {
@@ -165,7 +166,7 @@ async fn issuer_keys(outbound: &Outbound, iss: &str, issuer: &Issuer) -> Finding
 }
 
 /// Verifies the audit log: a partly restored database has gaps in the log, or no keys.
-async fn log(connection: &mut PgConnection, without_keys: bool) -> Result<Finding, Fault> {
+async fn log(connection: &mut PgConnection, keys: &[StoredKey]) -> Result<Finding, Fault> {
     let size = store::head(connection).await?.size();
     let what = format!("audit log: {size} events");
     if size > MOST_VERIFIED {
@@ -181,7 +182,7 @@ async fn log(connection: &mut PgConnection, without_keys: bool) -> Result<Findin
                 integrity_error.seq
             ))),
         ),
-        None if without_keys && report.checkpoints > 0 => Finding::of::<()>(
+        None if keys.is_empty() && report.checkpoints > 0 => Finding::of::<()>(
             what,
             Err(Fault::new(format!(
                 "checkpoints were signed, but there is no signing key any more: {restore}"

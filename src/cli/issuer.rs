@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 
-use super::{context, print_json, print_members, registration};
-use crate::cli::context::Opening;
+use super::context::{self, Opening};
+use super::output::{Format, not_found, print_json, print_members, text};
+use super::registration;
 use crate::domain::registry;
 use crate::platform::fault::Fault;
 use crate::services::registrations::{Delegations, issuers, remove_issuer};
@@ -15,14 +17,14 @@ use crate::services::request_context::RequestContext;
 pub(super) enum Command {
     /// List all trusted issuers
     List {
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Show one trusted issuer
     Show {
         iss: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Remove an issuer. Refused while its users have delegations or tokens, unless --revoke-delegations is set
     Remove {
@@ -30,34 +32,34 @@ pub(super) enum Command {
         /// Revoke the delegations that its users have granted, and all tokens issued under them
         #[arg(long)]
         revoke_delegations: bool,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
     context::as_operator(config, async |ctx, _| match command {
-        Command::List { json } => {
+        Command::List { format } => {
             let all = registered(ctx).await?;
-            if json {
+            if format == Format::Json {
                 return print_json(&json!({"items": all})).map(|()| ExitCode::SUCCESS);
             }
             for one in &all {
-                println!("{}", registration::text(one, "iss"));
+                println!("{}", text(one, "/iss"));
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Show { iss, json } => {
+        Command::Show { iss, format } => {
             let all = registered(ctx).await?;
-            match all.iter().find(|one| registration::text(one, "iss") == iss) {
-                Some(one) => print_members(one, json),
-                None => Ok(registration::not_found("issuer", &iss)),
+            match all.iter().find(|one| text(one, "/iss") == iss) {
+                Some(one) => print_members(one, format),
+                None => Ok(not_found("issuer", &iss)),
             }
         }
-        Command::Remove { iss, revoke_delegations, json } => {
+        Command::Remove { iss, revoke_delegations, format } => {
             let delegations = if revoke_delegations { Delegations::Revoke } else { Delegations::Keep };
             let removal = remove_issuer(ctx, &iss, delegations).await?;
-            registration::show(&removal, ("issuer", &iss), json)
+            registration::show(&removal, "issuer", &iss, format)
         }
     })
     .await

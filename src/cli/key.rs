@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 
-use super::{context, print_json};
-use crate::cli::context::Opening;
+use super::context::{self, Opening};
+use super::output::{Format, print_json};
 use crate::domain::key::{self, KeyState, Purpose, StoredKey};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
@@ -16,8 +17,8 @@ use crate::services::keys::{self, RotationPolicy};
 pub(super) enum Command {
     /// List all keys that were not removed
     List {
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Show the public key that verifies current signatures
     Show {
@@ -33,8 +34,8 @@ pub(super) enum Command {
         /// Even if relying parties may not have fetched the next key yet
         #[arg(long)]
         force: bool,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
 }
 
@@ -50,9 +51,9 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
     context::with(config, async |context, pool| {
         let settings = &context.config.keys;
         match command {
-            Command::List { json } => {
+            Command::List { format } => {
                 let mut connection = pool.acquire().await?;
-                list(&key::store::list(&mut connection).await?, json)
+                list(&key::store::list(&mut connection).await?, format)
             }
             Command::Show { purpose: Signs::Checkpoint } => {
                 let issuer = context.config.issuer();
@@ -66,7 +67,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
                 let key = keys.iter().find(active).ok_or_else(|| Fault::new("no key signs tokens"))?;
                 print_json(&key.public_jwk).map(|()| ExitCode::SUCCESS)
             }
-            Command::Rotate { purpose: Signs::Checkpoint, json, .. } => {
+            Command::Rotate { purpose: Signs::Checkpoint, format, .. } => {
                 let (now, issuer) = (context.clock.now(), context.config.issuer());
                 let seal = context.seal()?;
                 keys::ensure(pool, &seal, settings, now).await?;
@@ -74,21 +75,21 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
                 // The checkpoint is signed with both keys, for verifiers that know only the previous key.
                 audit::checkpoint(pool, &seal, &issuer, now).await?;
                 let key = audit::published_key(&mut *pool.acquire().await?, &issuer).await?;
-                if json {
+                if format == Format::Json {
                     print_json(&json!({"active": kid, "key": key}))?;
                 } else {
                     println!("{key}\nsigns checkpoints now; keep it where you keep the one before it");
                 }
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Rotate { force, json, .. } => {
+            Command::Rotate { force, format, .. } => {
                 let now = context.clock.now();
                 let seal = context.seal()?;
                 keys::ensure(pool, &seal, settings, now).await?;
                 let policy = if force { RotationPolicy::Forced } else { RotationPolicy::Patient };
                 let kid = keys::rotate(pool, &seal, settings, policy, now).await?;
                 let kid = kid.ok_or_else(|| Fault::new("nothing was rotated"))?;
-                if json {
+                if format == Format::Json {
                     print_json(&json!({"active": kid}))?;
                 } else {
                     println!("{kid} signs now");
@@ -112,9 +113,9 @@ fn view(key: &StoredKey) -> Value {
     })
 }
 
-fn list(keys: &[StoredKey], json: bool) -> Result<ExitCode, Fault> {
+fn list(keys: &[StoredKey], format: Format) -> Result<ExitCode, Fault> {
     let present: Vec<Value> = keys.iter().filter(|key| key.removed_at.is_none()).map(view).collect();
-    if json {
+    if format == Format::Json {
         print_json(&json!({"items": present}))?;
         return Ok(ExitCode::SUCCESS);
     }

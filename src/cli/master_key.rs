@@ -45,7 +45,7 @@ pub(super) fn settle_own_key(config: &Config) -> Result<(), Fault> {
         return Ok(());
     }
     let path = config.own_master_key_file();
-    let there = path.try_exists().context(&format!("looking for the master key {}", path.display()))?;
+    let there = path.try_exists().context(&format!("checking for the master key {}", path.display()))?;
     match (there, Cluster::is_made(&config.data_dir)?) {
         (true, _) => read_key(&path).map(drop),
         (false, true) => Err(Fault::new(format!(

@@ -1,9 +1,10 @@
 //! ENTRY POINT: the command line, one file per command.
 
 #[macro_use]
-mod out;
+mod stdio;
 
 mod apply;
+mod arguments;
 mod audit;
 mod backup;
 mod chain_view;
@@ -17,6 +18,7 @@ mod doctor;
 mod issuer;
 mod key;
 mod master_key;
+mod output;
 mod registration;
 mod resource;
 mod serve;
@@ -29,7 +31,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::context::{Access, IfMissing, Opening};
-use crate::domain::refusal::{Error, Refusal};
 use crate::platform::config::Config;
 use crate::platform::fault::Fault;
 use crate::platform::process;
@@ -97,11 +98,11 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => run(cli),
-        Err(told) => {
+        Err(message) => {
             // Help and version go to standard output.
-            let printed = told.print();
-            let code = u8::try_from(told.exit_code()).unwrap_or(2);
-            out::finish(match printed {
+            let printed = message.print();
+            let code = u8::try_from(message.exit_code()).unwrap_or(2);
+            stdio::finish(match printed {
                 Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                     Err(Fault::caused("writing help", error))
                 }
@@ -125,7 +126,7 @@ fn run(cli: Cli) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    out::finish(runtime.block_on(dispatch(cli)))
+    stdio::finish(runtime.block_on(dispatch(cli)))
 }
 
 impl Command {
@@ -141,7 +142,7 @@ impl Command {
             | Self::Delegation(
                 delegation::Command::List { .. }
                 | delegation::Command::Show { .. }
-                | delegation::Command::Tree { .. },
+                | delegation::Command::Tree(_),
             )
             | Self::Connection(
                 connection::Command::List(_)
@@ -157,7 +158,7 @@ impl Command {
                 audit::Command::Verify(_)
                 | audit::Command::VerifyReceipt(_)
                 | audit::Command::Chains(_)
-                | audit::Command::Tail { .. }
+                | audit::Command::Tail(_)
                 | audit::Command::Show(_),
             )
             | Self::Sink(
@@ -193,50 +194,5 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Backup(args) => backup::backup(opening()?, &args).await,
         Command::Restore(args) => backup::restore(config()?, &args).await,
         Command::Doctor(args) => doctor::run(opening(), args).await,
-    }
-}
-
-/// The message of a refusal for an operator, who sees everything: "not found" means that the thing does not exist.
-fn sentence(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::NotFound => "The object does not exist",
-        other => other.sentence(),
-    }
-}
-
-/// Prints a value as one line of JSON.
-fn print_json<T: serde::Serialize>(value: &T) -> Result<(), Fault> {
-    let text = serde_json::to_string(value).map_err(|error| Fault::caused("writing JSON", error))?;
-    println!("{text}");
-    Ok(())
-}
-
-/// A value as JSON.
-fn to_value<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, Fault> {
-    serde_json::to_value(value).map_err(|error| Fault::caused("writing JSON", error))
-}
-
-/// Prints an object, one member a line, or as JSON.
-fn print_members<T: serde::Serialize>(value: &T, json: bool) -> Result<ExitCode, Fault> {
-    if json {
-        print_json(value)?;
-    } else if let serde_json::Value::Object(members) = to_value(value)? {
-        for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-            println!("{name:<28} {value}");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Prints a refusal, with the state and the member that it is about; faults are returned.
-fn print_refusal(error: Error) -> Result<ExitCode, Fault> {
-    match error {
-        Error::Failed(fault) => Err(fault),
-        Error::Refused(refusal) => {
-            let state = refusal.state().map(|state| format!(" (it is {state})")).unwrap_or_default();
-            let pointer = refusal.pointer().map(|pointer| format!(" (at {pointer})")).unwrap_or_default();
-            eprintln!("actchain: {}: {}{state}{pointer}", refusal.reason(), sentence(refusal));
-            Ok(ExitCode::FAILURE)
-        }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 
-use super::{context, print_json, print_members, registration};
-use crate::cli::context::Opening;
+use super::context::{self, Opening};
+use super::output::{Format, not_found, print_json, print_members, text};
+use super::registration;
 use crate::domain::registry;
 use crate::platform::fault::Fault;
 use crate::services::registrations::{remove_resource, resources};
@@ -15,48 +17,48 @@ use crate::services::request_context::RequestContext;
 pub(super) enum Command {
     /// List all resources with their scopes; this server is one of them
     List {
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Show one resource with its scopes
     Show {
         id: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Remove a resource; refused while a client or a delegation names it
     Remove {
         id: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
     context::as_operator(config, async |ctx, _| match command {
-        Command::List { json } => {
+        Command::List { format } => {
             let all = registered(ctx).await?;
-            if json {
+            if format == Format::Json {
                 return print_json(&json!({"items": all})).map(|()| ExitCode::SUCCESS);
             }
             for one in &all {
                 let scopes =
                     one.get("scopes").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
                 let scopes: Vec<&str> = scopes.iter().filter_map(Value::as_str).collect();
-                println!("{:<48} {}", registration::text(one, "id"), scopes.join(" "));
+                println!("{:<48} {}", text(one, "/id"), scopes.join(" "));
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Show { id, json } => {
+        Command::Show { id, format } => {
             let all = registered(ctx).await?;
-            match all.iter().find(|one| registration::text(one, "id") == id) {
-                Some(one) => print_members(one, json),
-                None => Ok(registration::not_found("resource", &id)),
+            match all.iter().find(|one| text(one, "/id") == id) {
+                Some(one) => print_members(one, format),
+                None => Ok(not_found("resource", &id)),
             }
         }
-        Command::Remove { id, json } => {
+        Command::Remove { id, format } => {
             let removal = remove_resource(ctx, &id).await?;
-            registration::show(&removal, ("resource", &id), json)
+            registration::show(&removal, "resource", &id, format)
         }
     })
     .await

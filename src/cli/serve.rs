@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::context::{CommandContext, IfMissing, Signals};
-use super::out;
+use super::stdio;
 use crate::app::App;
 use crate::domain::server_info::ServerInfo;
 use crate::http::HttpServer;
@@ -65,7 +65,7 @@ async fn serve(
     )
     .await?;
     let version = env!("CARGO_PKG_VERSION");
-    out::print_if_read(format_args!("actchain {version} serves {} on http://{address}", app.issuer));
+    stdio::print_if_read(format_args!("actchain {version} serves {} on http://{address}", app.issuer));
     tracing::info!(issuer = app.issuer, %address, "ready");
 
     tokio::select! {
@@ -83,7 +83,7 @@ async fn serve(
     }
     running.await.context("stopping")??;
     if tokio::time::timeout(LAST, app.drain()).await.is_err() {
-        tracing::warn!("something is still under way and is given up");
+        tracing::warn!("something is still under way and is abandoned");
     }
     // Signs a last checkpoint; without it, the next checkpoint covers the same events. It uses connections of its own:
     // those of the pool can belong to HTTP threads that have ended.

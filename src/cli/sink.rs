@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::Value;
 
-use super::context::CommandContext;
-use super::{context, print_json, print_members, print_refusal, to_value};
-use crate::cli::context::Opening;
+use super::context::{self, CommandContext, Opening};
+use super::output::{Format, print_members, print_refusal, to_value};
 use crate::domain::refusal::Error;
 use crate::platform::fault::Fault;
 use crate::services::request_context::RequestContext;
@@ -16,8 +16,8 @@ use crate::services::sinks::{self, EnabledState};
 pub(super) enum Command {
     /// List all sinks and their delivery state
     List {
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Show one sink; never its secret
     Show(One),
@@ -44,8 +44,8 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct One {
     id: String,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
@@ -78,18 +78,18 @@ async fn carry_out(
 }
 
 fn show(command: &Command, body: &Value) -> Result<ExitCode, Fault> {
-    let json = match command {
-        Command::List { json } => *json,
+    let format = match command {
+        Command::List { format } => *format,
         Command::DeadLetters { one, .. }
         | Command::Show(one)
         | Command::Replay(one)
         | Command::Disable(one)
         | Command::Enable(one)
         | Command::RotateSecret(one)
-        | Command::Remove(one) => one.json,
+        | Command::Remove(one) => one.format,
     };
-    let Some(items) = body.get("items").and_then(Value::as_array).filter(|_| !json) else {
-        return if json { print_json(body).map(|()| ExitCode::SUCCESS) } else { print_members(body, json) };
+    let Some(items) = body.get("items").and_then(Value::as_array).filter(|_| format == Format::Text) else {
+        return print_members(body, format);
     };
     for item in items {
         let of = |name: &str| match item.get(name) {
@@ -99,7 +99,7 @@ fn show(command: &Command, body: &Value) -> Result<ExitCode, Fault> {
         };
         match command {
             Command::List { .. } => println!(
-                "{:<24} {:<5} {:<8} next {:<10} dead {:<6} {}  {}",
+                "{:<24} {:<5} {:<8} next {:<10} dead letters {:<6} {}  {}",
                 of("id"),
                 of("format"),
                 if item.get("enabled") == Some(&Value::Bool(true)) { "enabled" } else { "disabled" },

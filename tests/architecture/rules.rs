@@ -174,7 +174,7 @@ pub fn commands(code: &Code) -> Vec<String> {
     let prints = |reference: &&Reference| {
         let names: Vec<&str> = reference.path.iter().map(String::as_str).collect();
         is_command(reference.module)
-            && code.file_of(reference.module).path != "src/cli/out.rs"
+            && code.file_of(reference.module).path != "src/cli/stdio.rs"
             && match names.as_slice() {
                 ["std", name] => ["print", "println", "eprint", "eprintln"].contains(name),
                 [.., "io", name] => ["stdout", "stderr"].contains(name),

@@ -129,7 +129,7 @@ fn a_credential_is_imported_listed_shown_replaced_and_ended_and_no_secret_shows_
     assert_eq!([&rotated["has_refresh_token"], &rotated["expires_at"]], [&json!(false), &Value::Null]);
     // Its provider cannot be reached: the end is in force all the same.
     let ended = keep(say(&stage, &["connection", "disconnect", &id, "--reason", "enough", "--json"]), 0);
-    assert!(ended.err.contains("could not be told"), "{}", ended.err);
+    assert!(ended.err.contains("could not be informed"), "{}", ended.err);
     let ended: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!([&ended["state"], &ended["provider_revoked"]], [&json!("disconnected"), &json!(false)]);
     let ended = keep(say(&stage, &["connection", "disconnect", key["id"].as_str().unwrap()]), 0);

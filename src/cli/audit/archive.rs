@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use uuid::Uuid;
 
-use super::{context, instant, print_json};
-use crate::cli::context::Opening;
+use super::arguments::instant;
+use crate::cli::context::{self, Opening};
+use crate::cli::output::{Format, print_json};
 use crate::platform::fault::Fault;
 use crate::services::audit::LogSigner;
 use crate::services::audit::archive::{self, ArchiveLookup, ArchiveOptions};
@@ -19,8 +21,8 @@ pub(in crate::cli) struct Args {
     /// The folder to write the files to
     #[arg(long)]
     dir: PathBuf,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +47,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         // The server's database role may not drop partitions.
         let now = context.clock.now();
         let done = archive::archive(&context.database, signer, options, now).await?;
-        if args.json {
+        if args.format == Format::Json {
             print_json(&serde_json::json!({"archived": done}))?;
         } else if done.is_empty() {
             println!("nothing is old enough");

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::Value;
 
-use super::export::filter;
-use super::{context, instant, print_json};
-use crate::cli::context::Opening;
-use crate::cli::to_value;
+use super::arguments::{filter, instant};
+use crate::cli::arguments::delegation_state;
+use crate::cli::context::{self, Opening};
+use crate::cli::output::{Format, print_json, to_value};
 use crate::domain::audit::search::Order;
 use crate::domain::delegation::State;
 use crate::domain::refusal::Error;
@@ -31,7 +32,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "TIME", conflicts_with = "txn")]
     to: Option<String>,
     /// Only chains whose delegation is now requested, active, expired or revoked
-    #[arg(long, value_parser = crate::cli::delegation::state, conflicts_with = "txn")]
+    #[arg(long, value_parser = delegation_state, conflicts_with = "txn")]
     state: Option<State>,
     /// The order of the chains: newest or oldest first
     #[arg(long, default_value = "newest", value_parser = order)]
@@ -42,8 +43,8 @@ pub(in crate::cli) struct Args {
     /// The cursor that the previous page printed
     #[arg(long, conflicts_with = "txn")]
     cursor: Option<String>,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 fn order(name: &str) -> Result<Order, String> {
@@ -70,10 +71,10 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
             Err(Error::Failed(fault)) => return Err(fault),
             Err(Error::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),
         };
-        match (args.json, &args.txn) {
-            (true, _) => print_json(&body)?,
-            (false, Some(_)) => print_in_full(&body),
-            (false, None) => print_page(&body),
+        match (args.format, &args.txn) {
+            (Format::Json, _) => print_json(&body)?,
+            (Format::Text, Some(_)) => print_in_full(&body),
+            (Format::Text, None) => print_page(&body),
         }
         Ok(ExitCode::SUCCESS)
     })

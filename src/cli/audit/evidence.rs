@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{context, instant, print_json};
-use crate::cli::context::Opening;
+use clap::ArgAction::SetTrue;
+
+use super::arguments::instant;
+use crate::cli::context::{self, Opening};
+use crate::cli::output::{Format, print_json};
 use crate::platform::fault::Fault;
-use crate::services::audit::evidence::{self, EvidenceOptions, EvidenceReport};
+use crate::services::audit::evidence::{self, EvidenceOptions};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -31,8 +34,8 @@ pub(in crate::cli) struct Args {
     /// The folder to create; an existing folder must be empty
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
@@ -50,7 +53,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         if written.first > 0 {
             eprintln!("actchain: events before {} are archived and were not searched", written.first);
         }
-        if args.json {
+        if args.format == Format::Json {
             print_json(&written)?;
         } else {
             println!(
@@ -64,25 +67,4 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         Ok(ExitCode::SUCCESS)
     })
     .await
-}
-
-/// Prints the result of a verification and returns its exit code.
-pub(super) fn print(report: &EvidenceReport, json: bool) -> Result<ExitCode, Fault> {
-    if json {
-        print_json(report)?;
-    } else if report.valid {
-        let root = report.events.root.as_deref().unwrap_or_default();
-        let (events, vouched) = (report.events.events, report.events.vouched);
-        println!("valid: {events} events, each proven in the log of {vouched} events, root {root}");
-        if report.keys_of_folder {
-            println!(
-                "the keys in keys.txt were believed: compare them with a key that was kept elsewhere (--key)"
-            );
-        }
-    } else if let Some(integrity_error) = &report.events.integrity_error {
-        println!("BROKEN at seq {}: {}", integrity_error.seq, super::verify::name(integrity_error)?);
-    } else {
-        println!("ALTERED: not what follows from the events: {}", report.altered.join(", "));
-    }
-    Ok(if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::context::Opening;
-use crate::cli::{context, out};
-use crate::domain::audit::filter::Filter;
+use super::arguments::filter;
+use crate::cli::context::{self, Opening};
+use crate::cli::stdio;
 use crate::domain::refusal::Error;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::private_file;
@@ -38,20 +38,6 @@ pub(in crate::cli) struct Args {
 
 fn format(name: &str) -> Result<Format, String> {
     Format::parse(name).ok_or_else(|| "a format is jsonl, csv or sarif".to_owned())
-}
-
-pub(super) fn filter(texts: &[String]) -> Result<Filter, Fault> {
-    let mut filter = Filter::default();
-    for text in texts {
-        let unknown = || Fault::new(format!("{text} is no filter"));
-        let (name, value) = text.split_once('=').ok_or_else(unknown)?;
-        match filter.set(name, value) {
-            Ok(true) => {}
-            Ok(false) => return Err(unknown()),
-            Err(refusal) => return Err(Fault::new(format!("{text}: {}", refusal.sentence()))),
-        }
-    }
-    Ok(filter)
 }
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
@@ -88,7 +74,7 @@ async fn write(mut export: Export, args: &Args) -> Result<(), Fault> {
             let open = if goes_on { private_file::append } else { private_file::create };
             Box::new(std::io::BufWriter::new(open(path).context(&format!("writing {}", path.display()))?))
         }
-        None => Box::new(std::io::BufWriter::new(out::Stdout)),
+        None => Box::new(std::io::BufWriter::new(stdio::Stdout)),
     };
     if goes_on && args.format == Format::Csv {
         // The file that is continued already has the header with the column names.

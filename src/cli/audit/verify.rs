@@ -4,13 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{context, evidence, print_json, read_checkpoint, verifier_keys};
-use crate::cli::context::Opening;
+use super::arguments::{read_checkpoint, verifier_keys};
+use crate::cli::context::{self, Opening};
+use crate::cli::output::{Format, print_json};
 use crate::domain::audit::verify::IntegrityError;
 use crate::platform::fault::{Context, Fault};
-use crate::services::audit::evidence::{is_evidence, verify_evidence};
+use crate::services::audit::evidence::{EvidenceReport, is_evidence, verify_evidence};
 use crate::services::audit::{self, Report, TrustAnchors};
 
 #[derive(Debug, clap::Args)]
@@ -36,8 +38,8 @@ pub(in crate::cli) struct Args {
     /// The only key to trust, as «name+id+key», that was stored outside this server
     #[arg(long)]
     key: Vec<String>,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 pub(super) async fn run(
@@ -55,7 +57,7 @@ pub(super) async fn run(
         if !is_evidence(folder) {
             return Err(Fault::new(format!("{} is a folder without evidence", folder.display())));
         }
-        return evidence::print(&verify_evidence(folder, &anchors)?, args.json);
+        return print_evidence(&verify_evidence(folder, &anchors)?, args.format);
     }
     let bar = bar();
     let mut show = |done: u64, all: u64| {
@@ -75,7 +77,7 @@ pub(super) async fn run(
     };
     bar.finish_and_clear();
     let report = report?;
-    if args.json {
+    if args.format == Format::Json {
         print_json(&report)?
     } else {
         print(&report)?
@@ -124,8 +126,29 @@ fn print(report: &Report) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Prints the result of verifying a folder with evidence, and returns its exit code.
+fn print_evidence(report: &EvidenceReport, format: Format) -> Result<ExitCode, Fault> {
+    if format == Format::Json {
+        print_json(report)?;
+    } else if report.valid {
+        let root = report.events.root.as_deref().unwrap_or_default();
+        let (events, vouched) = (report.events.events, report.events.vouched);
+        println!("valid: {events} events, each proven in the log of {vouched} events, root {root}");
+        if report.keys_of_folder {
+            println!(
+                "the keys in keys.txt were believed: compare them with a key that was kept elsewhere (--key)"
+            );
+        }
+    } else if let Some(integrity_error) = &report.events.integrity_error {
+        println!("BROKEN at seq {}: {}", integrity_error.seq, name(integrity_error)?);
+    } else {
+        println!("ALTERED: not what follows from the events: {}", report.altered.join(", "));
+    }
+    Ok(if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// The stable name of an integrity error.
-pub(super) fn name(integrity_error: &IntegrityError) -> Result<String, Fault> {
+fn name(integrity_error: &IntegrityError) -> Result<String, Fault> {
     let kind = serde_json::to_value(integrity_error.kind).context("naming what is broken")?;
     Ok(kind.as_str().unwrap_or_default().to_owned())
 }

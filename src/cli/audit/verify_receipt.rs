@@ -4,8 +4,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{context, print_json, read_checkpoint, verifier_keys};
-use crate::cli::context::Opening;
+use clap::ArgAction::SetTrue;
+
+use super::arguments::{read_checkpoint, verifier_keys};
+use crate::cli::context::{self, Opening};
+use crate::cli::output::{Format, print_json};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::services::audit::verify_receipt::{self, ProofResult, ProofSource, ReceiptTrustAnchors};
@@ -35,8 +38,8 @@ pub(in crate::cli) struct Args {
     /// The event that the proof is about, as it is stored
     #[arg(long, value_name = "FILE", requires = "proof")]
     event: Option<PathBuf>,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 pub(super) async fn run(
@@ -62,13 +65,13 @@ pub(super) async fn run(
                 Receipt::parse(text).ok_or_else(|| Fault::new(format!("{text:?} is no receipt")))?;
             let known_checkpoint = args.checkpoint.as_deref().map(read_checkpoint).transpose()?;
             let anchors = ReceiptTrustAnchors { keys, known_checkpoint };
-            verify(config, &receipt, (args.server.as_deref(), &anchors)).await?
+            verify(config, &receipt, args.server.as_deref(), &anchors).await?
         }
     };
     if let (Some(path), Some(file)) = (&args.out, &proven.file) {
         std::fs::write(path, file).context(&format!("writing {}", path.display()))?;
     }
-    print(&proven, args.json)?;
+    print(&proven, args.format)?;
     Ok(if proven.proven { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -79,7 +82,8 @@ fn read(path: &PathBuf) -> Result<String, Fault> {
 async fn verify(
     config: impl FnOnce() -> Result<Opening, Fault>,
     receipt: &Receipt,
-    (server, anchors): (Option<&str>, &ReceiptTrustAnchors),
+    server: Option<&str>,
+    anchors: &ReceiptTrustAnchors,
 ) -> Result<ProofResult, Fault> {
     if let Some(server) = server {
         let server = server.trim_end_matches('/');
@@ -93,8 +97,8 @@ async fn verify(
     .await
 }
 
-fn print(proven: &ProofResult, json: bool) -> Result<(), Fault> {
-    if json {
+fn print(proven: &ProofResult, format: Format) -> Result<(), Fault> {
+    if format == Format::Json {
         return print_json(proven);
     }
     let size = proven.size.map(|size| format!(" in the log of {size} events")).unwrap_or_default();

@@ -4,9 +4,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::verifier_keys;
+use super::arguments::verifier_keys;
 use crate::cli::context::Signals;
-use crate::cli::out;
+use crate::cli::stdio;
 use crate::http::witness::WitnessServer;
 use crate::platform::clock::Clock;
 use crate::platform::config::Log;
@@ -38,7 +38,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
     let key = witness.verifier().text();
     let server = WitnessServer::start(witness, Clock::System, listener)?;
     let (address, handle) = (server.address, server.handle());
-    out::print_if_read(format_args!("witness {key} on http://{address}"));
+    stdio::print_if_read(format_args!("witness {key} on http://{address}"));
     let mut running = tokio::spawn(server.run());
     tokio::select! {
         () = signals.stop() => {}

@@ -23,7 +23,7 @@ use self::fixtures::Cast;
 use self::narrator::Narrator;
 use self::process::{CommandOutput, DemoProcess, FolderAtEnd};
 use super::context::Signals;
-use super::out;
+use super::stdio;
 use crate::domain::client::usable_keys;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::access_token;
@@ -50,7 +50,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
     // Whatever the result, no process is left running and no secret is left on disk.
     let played = tokio::select! {
         played = story.play() => played,
-        cut = out::broken() => Err(cut),
+        cut = stdio::broken() => Err(cut),
         () = signals.stop() => Err(Fault::new("interrupted")),
     };
     let Story { process, mut narrator, .. } = story;

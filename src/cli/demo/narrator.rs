@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::Answer;
 use super::detail::Detail;
-use crate::cli::out;
+use crate::cli::stdio;
 
 /// A refusal as a client reads it: status, OAuth error code and reason. Absent members are empty.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ struct Palette {
 
 impl Palette {
     fn for_stdout() -> Self {
-        if !out::may_colour() {
+        if !stdio::may_colour() {
             return Self::default();
         }
         Self {

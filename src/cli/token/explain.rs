@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::json;
 
-use super::super::context::CommandContext;
-use super::super::print_json;
 use crate::app::App;
+use crate::cli::context::CommandContext;
+use crate::cli::output::{Format, print_json};
 use crate::domain::issuer::parse_token_type;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
@@ -36,8 +37,8 @@ pub(in crate::cli) struct Args {
     /// The declared type of the token: access_token, jwt or id_token; by default the type that its issuer implies
     #[arg(long = "type", value_name = "TYPE")]
     token_type: Option<String>,
-    #[arg(long)]
-    json: bool,
+    #[arg(long = "json", action = SetTrue)]
+    format: Format,
 }
 
 pub(super) async fn run(context: &CommandContext, args: &Args) -> Result<ExitCode, Fault> {
@@ -92,7 +93,7 @@ fn print(args: &Args, Explanation { subject, result }: &Explanation) -> Result<(
             "sentence": refusal.sentence(),
         }),
     };
-    if args.json {
+    if args.format == Format::Json {
         return print_json(&answer);
     }
     println!("{}", if result.is_ok() { "would be granted" } else { "would be refused" });

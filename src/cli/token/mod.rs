@@ -6,11 +6,13 @@ mod verify;
 
 use std::process::ExitCode;
 
+use clap::ArgAction::SetTrue;
 use serde_json::json;
 
 use self::verify::{Report, Trust};
+use super::chain_view;
 use super::context::{self, Opening};
-use super::{chain_view, print_json};
+use super::output::{Format, print_json};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::jose::Jws;
 
@@ -20,8 +22,8 @@ pub(super) enum Command {
     Inspect {
         /// The token; «-» reads it from standard input
         jwt: String,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Check type, issuer, signature, times, audience and status, as a resource server does, and say what was checked
     ///
@@ -39,8 +41,8 @@ pub(super) enum Command {
         /// The audience that the token must name
         #[arg(long)]
         audience: Option<String>,
-        #[arg(long)]
-        json: bool,
+        #[arg(long = "json", action = SetTrue)]
+        format: Format,
     },
     /// Say whether the server would exchange a token for a client, and if not, which check fails
     ///
@@ -54,12 +56,12 @@ pub(super) async fn run(
     command: Command,
 ) -> Result<ExitCode, Fault> {
     match command {
-        Command::Inspect { jwt, json } => {
+        Command::Inspect { jwt, format } => {
             let jwt = read(jwt)?;
-            explain(&parsed(&jwt)?, json)?;
+            explain(&parsed(&jwt)?, format)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Verify { jwt, issuer, jwks, audience, json } => {
+        Command::Verify { jwt, issuer, jwks, audience, format } => {
             let jwt = read(jwt)?;
             let jws = parsed(&jwt)?;
             let issuer = match (issuer, &jwks) {
@@ -67,7 +69,7 @@ pub(super) async fn run(
                 (issuer, _) => issuer,
             };
             let report = verify::verify(&jws, &Trust { issuer, jwks, audience }).await?;
-            print(&jws, &report, json)?;
+            print(&jws, &report, format)?;
             Ok(if report.wrong.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Explain(mut args) => {
@@ -97,9 +99,9 @@ fn read(jwt: String) -> Result<String, Fault> {
     Ok(text.trim().to_owned())
 }
 
-fn explain(jws: &Jws<'_>, json: bool) -> Result<(), Fault> {
+fn explain(jws: &Jws<'_>, format: Format) -> Result<(), Fault> {
     let header = json!({"alg": jws.header.alg, "typ": jws.header.typ, "kid": jws.header.kid});
-    if json {
+    if format == Format::Json {
         return print_json(&json!({"header": header, "claims": jws.claims}));
     }
     println!("header      {header}");
@@ -111,9 +113,9 @@ fn explain(jws: &Jws<'_>, json: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-fn print(jws: &Jws<'_>, report: &Report, json: bool) -> Result<(), Fault> {
+fn print(jws: &Jws<'_>, report: &Report, format: Format) -> Result<(), Fault> {
     let Report { wrong, checked, unchecked } = report;
-    if json {
+    if format == Format::Json {
         return print_json(&json!({
             "valid": wrong.is_none(), "reason": wrong, "checked": checked, "not_checked": unchecked, "claims": jws.claims,
         }));
@@ -122,7 +124,7 @@ fn print(jws: &Jws<'_>, report: &Report, json: bool) -> Result<(), Fault> {
         println!("not valid: {wrong}");
         return Ok(());
     }
-    explain(jws, false)?;
+    explain(jws, Format::Text)?;
     checked.iter().for_each(|what| println!("checked     {what}"));
     unchecked.iter().for_each(|what| println!("not checked {what}"));
     println!("valid");

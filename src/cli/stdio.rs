@@ -20,16 +20,16 @@ static BROKEN: OnceLock<(ErrorKind, String)> = OnceLock::new();
 static BROKE: Notify = Notify::const_new();
 
 macro_rules! println {
-    () => { $crate::cli::out::print(::std::format_args!("\n")) };
-    ($($text:tt)*) => { $crate::cli::out::print(::std::format_args!("{}\n", ::std::format_args!($($text)*))) };
+    () => { $crate::cli::stdio::print(::std::format_args!("\n")) };
+    ($($text:tt)*) => { $crate::cli::stdio::print(::std::format_args!("{}\n", ::std::format_args!($($text)*))) };
 }
 
 macro_rules! print {
-    ($($text:tt)*) => { $crate::cli::out::print(::std::format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::cli::stdio::print(::std::format_args!($($text)*)) };
 }
 
 macro_rules! eprintln {
-    ($($text:tt)*) => { $crate::cli::out::complain(::std::format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::cli::stdio::complain(::std::format_args!($($text)*)) };
 }
 
 /// Writes to standard output. The first error is stored for [`finish`], and wakes [`broken`].

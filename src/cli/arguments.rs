@@ -1,0 +1,7 @@
+//! Values of options that several commands take.
+
+use crate::domain::delegation::State;
+
+pub(super) fn delegation_state(text: &str) -> Result<State, String> {
+    text.parse().map_err(|_| "a state is requested, active, expired or revoked".to_owned())
+}
