@@ -121,6 +121,7 @@ impl Postmaster {
             while asked.elapsed() < STOP_LIMIT {
                 self.reap();
                 if !self.is_working(pid) {
+                    self.logger_ended().await;
                     self.place.tidy();
                     return Ok(());
                 }
@@ -128,6 +129,14 @@ impl Postmaster {
             }
         }
         Err(self.failed("PostgreSQL did not stop"))
+    }
+
+    /// The logger ends after the postmaster, as soon as no other process can write to it.
+    async fn logger_ended(&self) {
+        let began = Instant::now();
+        while !self.orphans_are_gone(began) && began.elapsed() < STOP_LIMIT {
+            sleep(PAUSE).await;
+        }
     }
 
     /// Starts a stop without waiting for its end.

@@ -102,6 +102,8 @@ impl DemoProcess {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // A demo that ends early must not leave a user of its database behind.
+            .kill_on_drop(true)
             .spawn()
             .context("running a command")?;
         if let Some(mut stdin) = child.stdin.take() {

@@ -28,6 +28,23 @@ async fn makes_a_durable_private_cluster() {
 }
 
 #[tokio::test]
+async fn a_closed_cluster_has_no_process_left_even_if_its_logger_is_slow() {
+    let folder = open_folder();
+    let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
+    let postmaster = cluster.postmaster_pid().unwrap();
+    let is_logger = |pid: &u32| {
+        let about = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        about("stat").contains(&format!(") S {postmaster} ")) && about("cmdline").contains("logger")
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let logger: u32 = pids.find(is_logger).unwrap();
+    kill(Pid::from_raw(logger.try_into().unwrap()), Signal::SIGSTOP).unwrap();
+    cluster.close().await.unwrap();
+    assert!(!lives(logger));
+}
+
+#[tokio::test]
 async fn keeps_its_data_over_a_restart() {
     let folder = open_folder();
     let cluster = open(folder.path(), PostgresUser::Server).await.unwrap();
