@@ -18,7 +18,7 @@ const QUESTIONS: [(&str, &str); 12] = [
     ("one request", "?limit=50&request_id=request-7777"),
     ("1 % of all, and everything", "?limit=50&action=oauth.token.refused&ip=127.0.0.1"),
     ("two that never meet", "?limit=50&action=vault.token.retrieved&reason=delegation_revoked"),
-    ("nothing", "?limit=50&client_id=nobody"),
+    ("nothing", "?limit=50&client_id=unknown"),
     ("a minute in the middle", "?limit=50&from=2026-01-01T00:01:00Z&to=2026-01-01T00:02:00Z"),
     ("chains, newest", "/chains?limit=20"),
     ("chains of one agent", "/chains?limit=20&actor=agent-77"),
@@ -70,7 +70,7 @@ pub async fn bench() {
 
 async fn ask(stage: &Stage, token: &str, path: &str, requests: i64) -> Run {
     let path = format!("/api/v1/audit-logs{path}");
-    let some = |count| (0..count).map(|_| stage.under(("GET", &path), token)).collect::<Vec<_>>();
+    let some = |count| (0..count).map(|_| stage.under("GET", &path, token)).collect::<Vec<_>>();
     // Warms pages and plans.
     stage.send(some(40), CONNECTIONS, is_200).await;
     stage.send(some(requests), CONNECTIONS, is_200).await

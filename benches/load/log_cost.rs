@@ -9,6 +9,7 @@ use actchain::domain::token::TokenRecord;
 use actchain::platform::clock::Clock;
 use actchain::platform::config::Config;
 use actchain_protocol::random;
+use actchain_testkit::endpoint::Endpoint as _;
 use futures_util::StreamExt as _;
 use serde_json::json;
 use time::Duration;

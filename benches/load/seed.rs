@@ -2,6 +2,8 @@
 
 use sqlx::{Connection as _, PgConnection};
 
+use actchain_testkit::endpoint::Endpoint as _;
+
 use crate::stage::{IDP, MAIL, Stage};
 
 /// A root with delegations and tokens below it. The tokens are in a status list of their own.

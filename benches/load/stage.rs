@@ -1,9 +1,7 @@
 //! A server with its own clients, a subject token, and any number of stored rows.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Command, Stdio};
 
 use actchain::domain::audit::{self, Action, Event};
 use actchain::domain::row_mac::RowMac;
@@ -12,11 +10,14 @@ use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::seal_rows;
 use actchain_embedded_postgres::{Cluster, PostgresUser, Settings};
-use actchain_protocol::base64url;
-use actchain_protocol::digest::sha256;
 use actchain_protocol::jose::{SigningAlg, SigningKey};
+use actchain_testkit::agent::{ACCESS_TOKEN, Agent, Auth, JWT, Request, basic};
+use actchain_testkit::api::Api;
+use actchain_testkit::endpoint::Endpoint;
+use actchain_testkit::program::{Program, ServerProcess};
+use nix::sys::signal::Signal;
 use secrecy::SecretString;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 
@@ -26,19 +27,30 @@ use crate::generator::{self, Method, Run};
 pub const MAIL: &str = "https://mail.example.com";
 const SECRET: &str = "bench-secret-0123456789";
 pub const IDP: &str = "https://idp.example.com";
-const FORM: &str = "content-type: application/x-www-form-urlencoded";
-const JSON: &str = "content-type: application/json";
 
 pub struct Stage {
-    server: Running,
-    issuer: String,
-    folder: PathBuf,
+    server: ServerProcess,
+    program: Program,
     idp: SigningKey,
-    proxy: SigningKey,
-    by_secret: SigningKey,
-    by_assertion: SigningKey,
+    proxy: Agent,
+    by_secret: Agent,
+    by_assertion: Agent,
     subject: String,
     cluster: Cluster,
+}
+
+impl Endpoint for Stage {
+    fn base(&self) -> &str {
+        &self.server.base
+    }
+
+    fn issuer(&self) -> &str {
+        &self.server.base
+    }
+
+    fn now(&self) -> i64 {
+        Clock::System.now().unix_timestamp()
+    }
 }
 
 /// The result of an export; `peak` in kB.
@@ -49,148 +61,86 @@ pub struct Taken {
     pub peak: f64,
 }
 
-/// Stops the process when dropped, also after a failure.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
-fn now() -> i64 {
-    Clock::System.now().unix_timestamp()
-}
-
-fn jti() -> String {
-    uuid::Uuid::now_v7().to_string()
-}
-
 impl Stage {
     pub async fn set() -> Self {
-        static STAGES: AtomicU32 = AtomicU32::new(0);
-        let name =
-            format!("actchain-bench-{}-{}", std::process::id(), STAGES.fetch_add(1, Ordering::Relaxed));
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir(&folder).unwrap();
-        let program = env!("CARGO_BIN_EXE_actchain");
-        let command = || {
-            let mut command = Command::new(program);
-            command.env("ACTCHAIN_DATA_DIR", folder.join("data")).env("ACTCHAIN_TOKENS_MAX_TTL", "86400");
-            command
-        };
-        let log = std::fs::File::create(folder.join("server.log")).unwrap();
-        let mut server = Running(
-            command()
-                .arg("serve")
-                .env("ACTCHAIN_LISTEN", "127.0.0.1:0")
-                .stdout(Stdio::piped())
-                .stderr(log)
-                .spawn()
-                .unwrap(),
-        );
-        let mut line = String::new();
-        BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let issuer = line.split_whitespace().find(|word| word.starts_with("http")).unwrap().to_owned();
-        let [idp, proxy, by_secret, by_assertion] =
-            [(); 4].map(|()| SigningKey::generate(SigningAlg::ES256).unwrap().0);
-        let world = folder.join("world.yaml");
-        std::fs::write(&world, yaml(&idp, &proxy, &by_assertion)).unwrap();
-        let applied =
-            command().args(["apply", "-f"]).arg(&world).env("ACTCHAIN_ISSUER", &issuer).output().unwrap();
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        let program = Program::new(env!("CARGO_BIN_EXE_actchain"));
+        let mut command = program.command();
+        command.env("ACTCHAIN_TOKENS_MAX_TTL", "86400");
+        let mut server = program.serve(command).unwrap();
+        // The server stops its database, which a killed server would leave running.
+        server.last_signal = Signal::SIGTERM;
+        let (idp, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
         let settings =
-            Settings { data_dir: folder.join("data"), bin_dir: None, path: std::env::var_os("PATH") };
+            Settings { data_dir: program.data_dir(), bin_dir: None, path: std::env::var_os("PATH") };
         let cluster = Cluster::open(settings, PostgresUser::Command).await.unwrap();
         let mut stage = Self {
             server,
-            issuer,
-            folder,
+            program,
             idp,
-            proxy,
-            by_secret,
-            by_assertion,
+            proxy: Agent::new("proxy", Auth::None),
+            by_secret: Agent::new("by-secret", Auth::Basic(SECRET.to_owned())),
+            by_assertion: Agent::new("by-assertion", Auth::Assertion),
             subject: String::new(),
             cluster,
         };
+        stage.program.apply(stage.command(), "world.yaml", &stage.manifest());
         stage.subject = stage.first_token("alice").await;
         stage
     }
 
+    /// The program as the server of this stage is configured.
+    fn command(&self) -> Command {
+        let mut command = self.program.command();
+        command.env("ACTCHAIN_TOKENS_MAX_TTL", "86400").env("ACTCHAIN_ISSUER", self.issuer());
+        command
+    }
+
     /// A user's token of the trusted issuer.
     pub fn user(&self, sub: &str) -> String {
-        let claims = json!({"iss": IDP, "sub": sub, "aud": "actchain", "iat": now(), "exp": now() + 80_000});
+        let now = self.now();
+        let claims = json!({"iss": IDP, "sub": sub, "aud": "actchain", "iat": now, "exp": now + 80_000});
         self.idp.sign("JWT", &claims).unwrap()
     }
 
     /// The proxy's token for a user that has a delegation to the proxy.
     pub async fn first_token(&self, user: &str) -> String {
-        let user = self.user(user);
-        let body = self.form(&user, "urn:ietf:params:oauth:token-type:jwt", &[("client_id", "proxy")]);
-        token_in(&one(self.address(), self.request(&self.proxy, &[], body)).await)
+        let exchange = self.proxy.exchange(self, &self.user(user), JWT).param("audience", MAIL);
+        exchange.send().await.token().to_owned()
     }
 
     /// The token of the second hop, which a relying party receives.
     pub async fn second_token(&self) -> String {
-        token_in(&one(self.address(), self.exchange(&Method::Secret)).await)
-    }
-
-    pub fn issuer(&self) -> &str {
-        &self.issuer
+        self.next_hop(&self.by_secret, &self.subject).send().await.token().to_owned()
     }
 
     pub fn address(&self) -> &str {
-        self.issuer.strip_prefix("http://").unwrap()
+        self.issuer().strip_prefix("http://").unwrap()
     }
 
-    fn form(&self, subject: &str, kind: &str, more: &[(&str, &str)]) -> String {
-        url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
-            .append_pair("subject_token", subject)
-            .append_pair("subject_token_type", kind)
-            .append_pair("audience", MAIL)
-            .extend_pairs(more)
-            .finish()
-    }
-
-    fn request(&self, key: &SigningKey, headers: &[String], body: String) -> Vec<u8> {
-        let claims =
-            json!({"jti": jti(), "htm": "POST", "htu": format!("{}/oauth/token", self.issuer), "iat": now()});
-        let proof = key.sign_proof("dpop+jwt", &claims).unwrap();
-        let own = [format!("dpop: {proof}"), FORM.to_owned()];
-        self.http("POST /oauth/token", &[&own, headers].concat(), &body)
-    }
-
-    fn http(&self, what: &str, headers: &[String], body: &str) -> Vec<u8> {
-        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-        let (host, length) = (self.address(), body.len());
-        format!("{what} HTTP/1.1\r\nhost: {host}\r\n{headers}content-length: {length}\r\n\r\n{body}")
-            .into_bytes()
+    fn next_hop(&self, agent: &Agent, subject: &str) -> Request<'_> {
+        agent.exchange(self, subject, ACCESS_TOKEN).param("audience", MAIL)
     }
 
     /// An exchange by the second hop with any first token.
     pub fn exchange_under(&self, subject: &str) -> Vec<u8> {
-        let form = self.form(subject, "urn:ietf:params:oauth:token-type:access_token", &[]);
-        self.request(&self.by_secret, &[basic("by-secret")], form)
+        self.next_hop(&self.by_secret, subject).bytes()
     }
 
     /// Introspection of a token by a resource server.
     pub fn introspection(&self, token: &str) -> Vec<u8> {
-        let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("token", token).finish();
-        self.http("POST /oauth/introspect", &[basic("mail"), FORM.to_owned()], &body)
+        let request = Request::at(self, "/oauth/introspect").header("authorization", basic("mail", SECRET));
+        request.param("token", token).bytes()
     }
 
     /// The revocation of a delegation by its user.
     pub fn revocation(&self, user: &str, delegation: &str) -> Vec<u8> {
-        let headers = [format!("authorization: Bearer {}", self.user(user)), JSON.to_owned()];
-        self.http(&format!("POST /delegate/{delegation}/revoke"), &headers, "{}")
+        let path = format!("/delegate/{delegation}/revoke");
+        Api::post(self, &path, json!({})).user(&self.user(user)).bytes()
     }
 
     /// A relying party's request for a status list.
     pub fn status_list(&self, list: u64) -> Vec<u8> {
-        self.http(&format!("GET /oauth/status-lists/{list}"), &[], "")
+        Api::get(self, &format!("/oauth/status-lists/{list}")).bytes()
     }
 
     /// Stores Alice's API key and delegates it to the proxy. Returns the token for the vault, and the connection.
@@ -200,72 +150,35 @@ impl Stage {
              - {{id: proxy, kind: agent, auth: none, dpop_keys: [{}], scopes: [mail.read],\n     \
              audiences: [\"{MAIL}\", \"{}\"], authorization_details_types: [vault_connection],\n     \
              grant_types: [token-exchange]}}\n",
-            self.proxy.kid(),
-            self.issuer
+            self.proxy.jkt(),
+            self.issuer()
         );
-        let file = self.folder.join("vault.yaml");
-        std::fs::write(&file, yaml).unwrap();
-        let applied = Command::new(env!("CARGO_BIN_EXE_actchain"))
-            .env("ACTCHAIN_DATA_DIR", self.folder.join("data"))
-            .env("ACTCHAIN_ISSUER", &self.issuer)
-            .args(["apply", "-f"])
-            .arg(&file)
-            .output()
-            .unwrap();
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        self.program.apply(self.command(), "vault.yaml", &yaml);
         let user = self.user("alice");
-        let headers = [format!("authorization: Bearer {user}"), JSON.to_owned()];
-        let body = json!({"provider": "keys", "credential": {"key": "the-key"}}).to_string();
-        let made = one(self.address(), self.http("POST /api/v1/connections", &headers, &body)).await;
-        let made: Value = serde_json::from_str(made.split_once("\r\n\r\n").unwrap().1).unwrap();
-        let id = made["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
-        let details = json!([{"type": "vault_connection", "identifier": id}]).to_string();
-        let form = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
-            .append_pair("subject_token", &user)
-            .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
-            .append_pair("client_id", "proxy")
-            .append_pair("audience", &self.issuer)
-            .append_pair("authorization_details", &details)
-            .finish();
-        (token_in(&one(self.address(), self.request(&self.proxy, &[], form)).await), id)
+        let connection = json!({"provider": "keys", "credential": {"key": "the-key"}});
+        let made = Api::post(self, "/api/v1/connections", connection).user(&user).send().await;
+        let details = json!([{"type": "vault_connection", "identifier": made.id()}]).to_string();
+        let exchange = self.proxy.exchange(self, &user, JWT).param("audience", self.issuer());
+        let answer = exchange.param("authorization_details", &details).send().await;
+        (answer.token().to_owned(), made.id())
     }
 
     /// The auditor's access token, bound to the proxy's key.
     pub async fn auditor(&self) -> String {
-        let form = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "client_credentials")
-            .append_pair("client_id", "auditor")
-            .append_pair("audience", &self.issuer)
-            .finish();
-        token_in(&one(self.address(), self.request(&self.proxy, &[], form)).await)
+        let auditor = Agent { id: "auditor".to_owned(), ..self.proxy.clone() };
+        let request = auditor.request(self).param("grant_type", "client_credentials");
+        request.param("audience", self.issuer()).send().await.token().to_owned()
     }
 
     /// A request of a client with the proxy's key and this access token.
-    pub fn under(&self, (method, path): (&str, &str), token: &str) -> Vec<u8> {
-        let ath = base64url::encode(sha256(&[token.as_bytes()]));
-        let target = path.split('?').next().unwrap();
-        let claims = json!({"jti": jti(), "htm": method, "htu": format!("{}{target}", self.issuer), "iat": now(),
-                            "ath": ath});
-        let proof = self.proxy.sign_proof("dpop+jwt", &claims).unwrap();
-        let headers = [format!("authorization: DPoP {token}"), format!("dpop: {proof}")];
-        self.http(&format!("{method} {path}"), &headers, "")
+    pub fn under(&self, method: &str, path: &str, token: &str) -> Vec<u8> {
+        Api::new(self, method, path).client(&self.proxy, token).bytes()
     }
 
     pub fn exchange(&self, method: &Method) -> Vec<u8> {
-        let kind = "urn:ietf:params:oauth:token-type:access_token";
         match method {
             Method::Secret => self.exchange_under(&self.subject),
-            Method::Assertion => {
-                let claims = json!({"iss": "by-assertion", "sub": "by-assertion", "aud": self.issuer, "jti": jti(),
-                                    "iat": now(), "exp": now() + 120});
-                let assertion = self.by_assertion.sign("client-authentication+jwt", &claims).unwrap();
-                let more = [
-                    ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
-                    ("client_assertion", assertion.as_str()),
-                ];
-                self.request(&self.by_assertion, &[], self.form(&self.subject, kind, &more))
-            }
+            Method::Assertion => self.next_hop(&self.by_assertion, &self.subject).bytes(),
         }
     }
 
@@ -277,7 +190,7 @@ impl Stage {
     /// Sends requests, and measures CPU time of the server and its database.
     pub async fn send(&self, requests: Vec<Vec<u8>>, connections: usize, good: generator::Good) -> Run {
         let count = requests.len() as f64;
-        let (server, postgres) = (self.server.0.id(), self.cluster.postmaster_pid().unwrap());
+        let (server, postgres) = (self.server.child.id(), self.cluster.postmaster_pid().unwrap());
         let before = (cpu::of(server), cpu::of_family(postgres));
         let (elapsed, latencies, failed) = generator::send(self.address(), requests, connections, good).await;
         let after = (cpu::of(server), cpu::of_family(postgres));
@@ -300,7 +213,7 @@ impl Stage {
 
     /// The key for the MACs of the server's rows.
     pub async fn rows(&self) -> RowMac {
-        let text = std::fs::read_to_string(self.folder.join("data/master.key")).unwrap();
+        let text = std::fs::read_to_string(self.program.data_dir().join("master.key")).unwrap();
         let seal = SealingKey::of(&MasterKey::parse(&SecretString::from(text)).unwrap());
         RowMac::open(&mut self.sql().await, &seal).await.unwrap()
     }
@@ -312,7 +225,7 @@ impl Stage {
 
     /// The process ids of the server and its database.
     pub fn pids(&self) -> (u32, u32) {
-        (self.server.0.id(), self.cluster.postmaster_pid().unwrap())
+        (self.server.child.id(), self.cluster.postmaster_pid().unwrap())
     }
 
     /// Waits until the index includes the last complete block.
@@ -375,10 +288,9 @@ impl Stage {
 
     /// Runs an export; returns its size, speed and peak memory.
     pub async fn export(&self, words: &[&str]) -> Taken {
-        let file = self.folder.join("export");
+        let file = self.program.path("export");
         let started = std::time::Instant::now();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_actchain"));
-        command.env("ACTCHAIN_DATA_DIR", self.folder.join("data")).env("ACTCHAIN_ISSUER", &self.issuer);
+        let mut command = self.command();
         command.args(["audit", "export", "-o"]).arg(&file).args(words).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let mut peak = 0.0_f64;
@@ -398,58 +310,34 @@ impl Stage {
         Taken { lines, bytes, seconds, peak }
     }
 
-    pub async fn strike(self) {
-        drop(self.server);
-        self.cluster.close().await.unwrap();
-        std::fs::remove_dir_all(&self.folder).unwrap();
-    }
-}
-
-fn basic(client_id: &str) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(format!("{client_id}:{SECRET}"));
-    format!("authorization: Basic {text}")
-}
-
-fn token_in(answer: &str) -> String {
-    let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
-    body["access_token"].as_str().unwrap_or_else(|| panic!("{body}")).to_owned()
-}
-
-async fn one(address: &str, request: Vec<u8>) -> String {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let closing =
-        String::from_utf8(request).unwrap().replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1);
-    stream.write_all(closing.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    text
-}
-
-fn yaml(idp: &SigningKey, proxy: &SigningKey, by_assertion: &SigningKey) -> String {
-    format!(
-        r#"issuers:
-  - {{iss: https://idp.example.com, jwks: {{keys: [{}]}}, audiences: [actchain]}}
+    fn manifest(&self) -> String {
+        format!(
+            r#"issuers:
+  - {{iss: {IDP}, jwks: {{keys: [{idp}]}}, audiences: [actchain]}}
 resources:
   - {{id: "{MAIL}", scopes: [mail.read]}}
 clients:
-  - {{id: proxy, kind: agent, auth: none, dpop_keys: [{}], scopes: [mail.read], audiences: ["{MAIL}"],
+  - {{id: proxy, kind: agent, auth: none, dpop_keys: [{proxy}], scopes: [mail.read], audiences: ["{MAIL}"],
      grant_types: [token-exchange]}}
-  - {{id: auditor, kind: auditor, auth: none, dpop_keys: [{}], grant_types: [client_credentials]}}
+  - {{id: auditor, kind: auditor, auth: none, dpop_keys: [{proxy}], grant_types: [client_credentials]}}
   - {{id: by-secret, kind: agent, auth: client_secret_basic, secret: {SECRET}, scopes: [mail.read],
      audiences: ["{MAIL}"], grant_types: [token-exchange]}}
-  - {{id: by-assertion, kind: agent, auth: private_key_jwt, jwks: {{keys: [{}]}}, scopes: [mail.read],
+  - {{id: by-assertion, kind: agent, auth: private_key_jwt, jwks: {{keys: [{by_assertion}]}}, scopes: [mail.read],
      audiences: ["{MAIL}"], grant_types: [token-exchange]}}
   - {{id: mail, kind: resource_server, auth: client_secret_basic, secret: {SECRET}, audiences: ["{MAIL}"]}}
 delegations:
-  - {{id: D, delegator: {{iss: https://idp.example.com, sub: alice}}, delegate: proxy, expires_in: 86400}}
+  - {{id: D, delegator: {{iss: {IDP}, sub: alice}}, delegate: proxy, expires_in: 86400}}
   - {{id: S, parent: D, delegate: by-secret}}
   - {{id: A, parent: D, delegate: by-assertion}}
 "#,
-        idp.public_jwk(),
-        proxy.kid(),
-        proxy.kid(),
-        by_assertion.public_jwk()
-    )
+            idp = self.idp.public_jwk(),
+            proxy = self.proxy.jkt(),
+            by_assertion = self.by_assertion.key.public_jwk(),
+        )
+    }
+
+    pub async fn strike(self) {
+        drop(self.server);
+        self.cluster.close().await.unwrap();
+    }
 }

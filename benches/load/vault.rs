@@ -19,9 +19,8 @@ pub async fn bench() {
     let (token, connection) = stage.vault(&upstream).await;
     let retrieval = format!("/vault/connections/{connection}/token");
     let proxied = format!("/vault/proxy/{connection}/{upstream}/notes");
-    let retrievals =
-        |count| (0..count).map(|_| stage.under(("POST", &retrieval), &token)).collect::<Vec<_>>();
-    let calls = |count| (0..count).map(|_| stage.under(("GET", &proxied), &token)).collect::<Vec<_>>();
+    let retrievals = |count| (0..count).map(|_| stage.under("POST", &retrieval, &token)).collect::<Vec<_>>();
+    let calls = |count| (0..count).map(|_| stage.under("GET", &proxied, &token)).collect::<Vec<_>>();
     let direct = |count: usize| {
         let request = format!("GET /notes HTTP/1.1\r\nhost: {upstream}\r\nx-api-key: the-key\r\n\r\n");
         vec![request.into_bytes(); count]

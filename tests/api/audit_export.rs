@@ -432,7 +432,7 @@ async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
     stream.read_exact(&mut first).await.unwrap();
     assert!(first.starts_with(b"HTTP/1.1 200"));
     // The export is disconnected while the client reads nothing; the buffered part can still be read.
-    world.server.cut_off("export", 1).await;
+    world.server.disconnected("export", 1).await;
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
     let text = String::from_utf8_lossy(&rest);

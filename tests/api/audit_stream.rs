@@ -225,7 +225,7 @@ async fn a_reader_that_stops_reading_is_cut_off_and_harms_nobody() {
         work.commit(&events).await.unwrap();
     }
     assert_eq!(world.first_hop().await.status, 200);
-    world.server.cut_off("stream", 2).await;
+    world.server.disconnected("stream", 2).await;
     // The data in the sockets ends before the log does: the readers were disconnected.
     for mut socket in stuck {
         let mut rest = Vec::new();

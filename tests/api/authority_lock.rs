@@ -12,9 +12,9 @@ use crate::support::world::{IDP, World};
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_does_not_close_the_gate() {
     let world = World::new().await;
-    let active = world.given("bob", json!({})).await.id();
+    let active = world.granted("bob", json!({})).await.id();
     let waiting = world.asked("bob", json!({})).await;
-    let revoked = world.given("bob", json!({})).await.id();
+    let revoked = world.granted("bob", json!({})).await.id();
     world.moves("bob", &revoked, "revoke", json!({})).await.with_status(200);
     let key = Agent::new("any", Auth::None).key.public_jwk();
     let token = world.first_hop_of("bob").send().await.with_status(200);

@@ -30,7 +30,7 @@ impl Chain {
         let third = world.hop(&world.followup_svc, &second).await.token().to_owned();
         let (_, bystander) = world.bystander().await;
         let chain = Self { world, twin, tokens: [first, second, third], bystander };
-        chain.assert_alive_above(3).await;
+        chain.assert_active_above(3).await;
         chain
     }
 
@@ -43,17 +43,17 @@ impl Chain {
     }
 
     /// The first hops from the root on are active, and so is Bob's token.
-    async fn assert_alive_above(&self, hops: usize) {
+    async fn assert_active_above(&self, hops: usize) {
         for (holder, token) in self.holders().into_iter().zip(&self.tokens).take(hops) {
-            self.world.assert_alive(&self.servers(), holder, token).await;
+            self.world.assert_active(&self.servers(), holder, token).await;
         }
-        self.world.assert_alive(&self.servers(), &self.world.stranger, &self.bystander).await;
+        self.world.assert_active(&self.servers(), &self.world.stranger, &self.bystander).await;
     }
 
     /// The hops after the first `hops` are inactive, for their own holder and for the next hop.
-    async fn assert_dead_from(&self, hops: usize, reason: &str, listed: u8) {
+    async fn assert_inactive_from(&self, hops: usize, reason: &str, listed: u8) {
         for (holder, token) in self.holders().into_iter().zip(&self.tokens).skip(hops) {
-            self.world.assert_dead(&self.servers(), (holder, token), reason, listed).await;
+            self.world.assert_inactive(&self.servers(), (holder, token), reason, listed).await;
         }
         for (next, token) in self.holders().into_iter().skip(1).zip(&self.tokens).skip(hops) {
             for server in self.servers() {
@@ -90,8 +90,8 @@ async fn a_revoked_delegation_ends_all_below_it_and_nothing_above_or_beside() {
         let path = format!("/delegate/{id}/revoke");
         let revoked = chain.world.as_alice("POST", &path, json!({"reason": "enough"})).await;
         assert_eq!((revoked.status, &revoked.json["state"]), (200, &json!("revoked")), "{}", revoked.text);
-        chain.assert_dead_from(hops, "delegation_revoked", 1).await;
-        chain.assert_alive_above(hops).await;
+        chain.assert_inactive_from(hops, "delegation_revoked", 1).await;
+        chain.assert_active_above(hops).await;
         for (place, below) in ["D", "E", "F"].into_iter().enumerate() {
             let shown = chain.world.as_alice("GET", &format!("/delegate/{below}"), json!({})).await.json;
             let ended_by = if below == id { json!(null) } else { json!(id) };
@@ -156,12 +156,12 @@ async fn a_disabled_client_suspends_all_that_passes_through_it_until_it_is_enabl
         );
         for (holder, token) in chain.holders().into_iter().zip(&chain.tokens).skip(hops) {
             let reason = if holder.id == id { "invalid_client" } else { "actor_disabled" };
-            chain.world.assert_dead(&chain.servers(), (holder, token), reason, 2).await;
+            chain.world.assert_inactive(&chain.servers(), (holder, token), reason, 2).await;
         }
-        chain.assert_alive_above(hops).await;
+        chain.assert_active_above(hops).await;
         let enabled = chain.world.as_admin("POST", &format!("/api/v1/clients/{id}/enable"), json!({})).await;
         assert_eq!((enabled.status, &enabled.json["state"]), (200, &json!("enabled")));
-        chain.assert_alive_above(3).await;
+        chain.assert_active_above(3).await;
     }
 }
 
@@ -188,8 +188,8 @@ async fn what_was_revoked_meanwhile_does_not_come_back_with_the_client() {
     chain.world.server.disable("email-svc").await;
     chain.world.server.revoke("F").await;
     chain.world.server.enable("email-svc").await;
-    chain.assert_alive_above(2).await;
-    chain.assert_dead_from(2, "delegation_revoked", 1).await;
+    chain.assert_active_above(2).await;
+    chain.assert_inactive_from(2, "delegation_revoked", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +223,7 @@ delegations:
     let shown = world.as_alice("GET", "/delegate/D", json!({})).await;
     assert_eq!(shown.json["state"], "revoked");
     world.server.enable("email-svc").await;
-    chain.assert_dead_from(0, "delegation_revoked", 1).await;
+    chain.assert_inactive_from(0, "delegation_revoked", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +241,7 @@ async fn a_key_that_an_administrator_removes_takes_all_that_was_bound_to_it() {
             removed.text
         );
         for (below, token) in chain.holders().into_iter().zip(&chain.tokens).skip(hops + 1) {
-            chain.world.assert_dead(&chain.servers(), (below, token), "key_removed", 1).await;
+            chain.world.assert_inactive(&chain.servers(), (below, token), "key_removed", 1).await;
         }
         for server in chain.servers() {
             let told = server.introspect(&chain.world.mail_server, &chain.tokens[hops]).await;
@@ -250,7 +250,7 @@ async fn a_key_that_an_administrator_removes_takes_all_that_was_bound_to_it() {
             let answer = holder.exchange(server, &chain.tokens[hops], ACCESS_TOKEN).send().await;
             assert!(matches!(answer.status, 400 | 401), "{id}: {}", answer.text);
         }
-        chain.assert_alive_above(hops).await;
+        chain.assert_active_above(hops).await;
         // A revoked token does not count in the impact again.
         let reached = chain.reach(&format!("iss={IDP}&sub=alice")).await;
         assert_eq!(reached["tokens"].as_i64().map(|tokens| tokens > 0), Some(hops > 0), "{reached}");
@@ -274,10 +274,10 @@ async fn a_removed_key_gets_nothing_new_and_another_key_of_the_client_does() {
     let other = Agent { key: new_key(), ..world.email_svc.clone() };
     let afresh = world.hop(&other, &chain.tokens[0]).await;
     assert_eq!(afresh.status, 200, "{}", afresh.text);
-    world.assert_alive(&chain.servers(), &other, afresh.token()).await;
+    world.assert_active(&chain.servers(), &other, afresh.token()).await;
     chain
         .world
-        .assert_dead(&chain.servers(), (&world.followup_svc, &chain.tokens[2]), "key_removed", 1)
+        .assert_inactive(&chain.servers(), (&world.followup_svc, &chain.tokens[2]), "key_removed", 1)
         .await;
 }
 
@@ -326,7 +326,7 @@ async fn a_token_that_was_got_with_a_removed_key_is_dead_though_bound_to_another
         let told = server.introspect(&world.mail_server, token.token()).await;
         assert_eq!((&told.json["active"], server.listed(token.token()).await), (&json!(false), 1));
     }
-    world.assert_dead(&chain.servers(), (&world.email_svc, below.token()), "key_removed", 1).await;
+    world.assert_inactive(&chain.servers(), (&world.email_svc, below.token()), "key_removed", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -342,7 +342,7 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
         world.server.apply(&yaml).await
     };
     declare(&world.followup_svc).await.unwrap();
-    chain.assert_alive_above(3).await;
+    chain.assert_active_above(3).await;
     let other = Agent { key: new_key(), ..world.followup_svc.clone() };
     declare(&other).await.unwrap();
     for server in chain.servers() {
@@ -351,10 +351,10 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
         let old = world.followup_svc.exchange(server, &chain.tokens[2], ACCESS_TOKEN).send().await;
         assert_eq!(old.error(), "invalid_client");
     }
-    chain.assert_alive_above(2).await;
+    chain.assert_active_above(2).await;
     world.server.pass(11);
     let afresh = world.hop(&other, &chain.tokens[1]).await;
-    world.assert_alive(&chain.servers(), &other, afresh.token()).await;
+    world.assert_active(&chain.servers(), &other, afresh.token()).await;
     // Only an operator can restore the first key, and tokens bound to it before stay revoked.
     assert!(declare(&world.followup_svc).await.unwrap_err().contains(world.followup_svc.jkt()));
     let key = ClientKey { client_id: "followup-svc", jkt: world.followup_svc.jkt() };
@@ -362,9 +362,9 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
     declare(&world.followup_svc).await.unwrap();
     world.server.pass(11);
     let again = world.hop(&world.followup_svc, &chain.tokens[1]).await;
-    world.assert_alive(&chain.servers(), &world.followup_svc, again.token()).await;
+    world.assert_active(&chain.servers(), &world.followup_svc, again.token()).await;
     let dead = (&world.followup_svc, chain.tokens[2].as_str());
-    world.assert_dead(&chain.servers(), dead, "key_removed", 1).await;
+    world.assert_inactive(&chain.servers(), dead, "key_removed", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,20 +383,23 @@ async fn a_registered_key_that_is_replaced_takes_three_hops_with_it_and_a_second
         world.server.apply(&yaml).await.unwrap();
     };
     declare(&[&world.user_proxy, &other]).await;
-    chain.assert_alive_above(3).await;
+    chain.assert_active_above(3).await;
     world.server.pass(11);
     declare(&[&other]).await;
-    chain.world.assert_dead(&chain.servers(), (&world.email_svc, &chain.tokens[1]), "key_removed", 1).await;
     chain
         .world
-        .assert_dead(&chain.servers(), (&world.followup_svc, &chain.tokens[2]), "key_removed", 1)
+        .assert_inactive(&chain.servers(), (&world.email_svc, &chain.tokens[1]), "key_removed", 1)
+        .await;
+    chain
+        .world
+        .assert_inactive(&chain.servers(), (&world.followup_svc, &chain.tokens[2]), "key_removed", 1)
         .await;
     for server in chain.servers() {
         assert_eq!(server.introspect(&world.mail_server, &chain.tokens[0]).await.json["active"], false);
     }
     world.server.pass(11);
     let afresh = world.hop_from_user(&other, &world.user_token()).await;
-    world.assert_alive(&chain.servers(), &other, afresh.token()).await;
+    world.assert_active(&chain.servers(), &other, afresh.token()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -428,8 +431,8 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
     let cut = chain.cut_off(IDP, "alice").await;
     assert_eq!((&cut.json["iss"], &cut.json["sub"]), (&json!(IDP), &json!("alice")));
     assert_eq!(cut.json["affected"], counts(&wanted), "{}", cut.text);
-    chain.assert_dead_from(0, "principal_revoked", 1).await;
-    chain.assert_alive_above(0).await;
+    chain.assert_inactive_from(0, "principal_revoked", 1).await;
+    chain.assert_active_above(0).await;
     world.server.pass(11);
     for server in chain.servers() {
         let request = world.user_proxy.exchange(server, &world.user_token(), JWT).param("audience", MAIL);
@@ -447,16 +450,16 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
     let undated = world.hop_from_user(&world.user_proxy, &undated).await;
     assert_eq!(undated.status, 400, "one that does not say since when it is may be from before");
     let new = world.hop_from_user(&world.user_proxy, &world.user_token()).await;
-    world.assert_alive(&chain.servers(), &world.user_proxy, new.token()).await;
+    world.assert_active(&chain.servers(), &world.user_proxy, new.token()).await;
     // The next revoke-all revokes the new delegation; its impact counts only what was created after the first
     // revoke-all.
     let wanted = chain.reach(&format!("iss={IDP}&sub=alice")).await;
     assert_eq!(wanted["delegations"], 1, "{wanted}");
     let again = chain.cut_off(IDP, "alice").await;
     assert_eq!(again.json["affected"], counts(&wanted));
-    world.assert_dead(&chain.servers(), (&world.user_proxy, new.token()), "principal_revoked", 1).await;
-    chain.assert_dead_from(0, "principal_revoked", 1).await;
-    chain.assert_alive_above(0).await;
+    world.assert_inactive(&chain.servers(), (&world.user_proxy, new.token()), "principal_revoked", 1).await;
+    chain.assert_inactive_from(0, "principal_revoked", 1).await;
+    chain.assert_active_above(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -469,8 +472,8 @@ async fn a_client_that_is_cut_off_in_the_middle_takes_what_passes_through_it() {
         let wanted = chain.reach(&format!("iss={issuer}&sub={id}")).await;
         let cut = chain.cut_off(&issuer, id).await;
         assert_eq!(cut.json["affected"], counts(&wanted), "{id}");
-        chain.assert_dead_from(hops, "principal_revoked", 1).await;
-        chain.assert_alive_above(hops).await;
+        chain.assert_inactive_from(hops, "principal_revoked", 1).await;
+        chain.assert_active_above(hops).await;
         world.server.pass(11);
         if id == "user-proxy" {
             // Alice herself was not revoked: her older token is valid, and so are her new delegations.
@@ -479,7 +482,7 @@ async fn a_client_that_is_cut_off_in_the_middle_takes_what_passes_through_it() {
             let body = json!({"delegate": "user-proxy", "audiences": [MAIL]});
             assert_eq!(world.as_alice("POST", "/delegate", body).await.status, 201);
             let afresh = world.hop_from_user(&world.user_proxy, &old_user).await;
-            world.assert_alive(&chain.servers(), &world.user_proxy, afresh.token()).await;
+            world.assert_active(&chain.servers(), &world.user_proxy, afresh.token()).await;
         }
     }
 }
@@ -501,7 +504,7 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     let below = world.hop(&world.followup_svc, &its_own).await;
     assert_eq!(below.claims()["sub"], "email-svc");
     let desk = world.management_token(&world.email_svc).await;
-    world.assert_alive(&chain.servers(), &world.followup_svc, below.token()).await;
+    world.assert_active(&chain.servers(), &world.followup_svc, below.token()).await;
     // Disabling has the same impact: delegations to the client, delegations by it, their descendants, and its own
     // tokens.
     let disabling = chain.reach("client_id=email-svc").await;
@@ -510,15 +513,17 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     let wanted = chain.reach(&format!("iss={issuer}&sub=email-svc")).await;
     let cut = chain.cut_off(&issuer, "email-svc").await;
     assert_eq!(cut.json["affected"], counts(&wanted));
-    world.assert_dead(&chain.servers(), (&world.email_svc, &its_own), "principal_revoked", 1).await;
-    world.assert_dead(&chain.servers(), (&world.followup_svc, below.token()), "principal_revoked", 1).await;
+    world.assert_inactive(&chain.servers(), (&world.email_svc, &its_own), "principal_revoked", 1).await;
+    world
+        .assert_inactive(&chain.servers(), (&world.followup_svc, below.token()), "principal_revoked", 1)
+        .await;
     for server in chain.servers() {
         let answer = server.call(&world.email_svc, &desk, ("GET", "/delegate/E"), json!({})).await;
         assert_eq!(answer.status, 401);
     }
     world.server.pass(11);
     let afresh = own().await;
-    world.assert_alive(&chain.servers(), &world.email_svc, &afresh).await;
+    world.assert_active(&chain.servers(), &world.email_svc, &afresh).await;
     let below = world.hop(&world.followup_svc, &afresh).await;
     below.assert_refused(400, "invalid_request", "principal_revoked");
 }
@@ -545,7 +550,7 @@ async fn what_was_recorded_before_a_cut_off_is_dead_whatever_the_clocks_say() {
         let foreseen = chain.reach(&format!("iss={}&sub={sub}", who.iss)).await;
         let cut = principals::revoke_all(&late(world, 60), &who, "left").await.unwrap();
         assert_eq!(json!(cut.value.affected), counts(&foreseen), "{sub}");
-        chain.assert_dead_from(0, "principal_revoked", 1).await;
+        chain.assert_inactive_from(0, "principal_revoked", 1).await;
         let path = format!("/delegate/{}", given.json["id"].as_str().unwrap());
         world.server.pass(11);
         let shown = world.as_alice("GET", &path, json!({})).await;
@@ -562,7 +567,7 @@ async fn what_was_bound_to_a_removed_key_is_dead_whatever_the_clocks_say() {
     let third = world.hop(&world.followup_svc, second.token()).await;
     let key = ClientKey { client_id: "email-svc", jkt: world.email_svc.jkt() };
     principals::remove_key(&late(world, 60), key).await.unwrap();
-    world.assert_dead(&chain.servers(), (&world.followup_svc, third.token()), "key_removed", 1).await;
+    world.assert_inactive(&chain.servers(), (&world.followup_svc, third.token()), "key_removed", 1).await;
     for server in chain.servers() {
         assert_eq!(server.introspect(&world.mail_server, second.token()).await.json["active"], false);
         assert_eq!(server.listed(second.token()).await, 1);
@@ -576,12 +581,12 @@ async fn what_is_delegated_afresh_lives_whatever_the_clocks_say() {
     let who = Principal::new(world.server.app.issuer.clone(), "user-proxy");
     // The clock of the server that revokes is a minute ahead.
     principals::revoke_all(&late(world, -60), &who, "left").await.unwrap();
-    chain.assert_dead_from(0, "principal_revoked", 1).await;
+    chain.assert_inactive_from(0, "principal_revoked", 1).await;
     let given =
         world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
     assert_eq!((given.status, &given.json["state"]), (201, &json!("active")), "{}", given.text);
     let afresh = world.hop_from_user(&world.user_proxy, &world.user_token()).await;
-    world.assert_alive(&chain.servers(), &world.user_proxy, afresh.token()).await;
+    world.assert_active(&chain.servers(), &world.user_proxy, afresh.token()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -668,7 +673,7 @@ async fn a_repeated_cut_off_under_its_key_is_the_first_one() {
     assert_eq!((again.status, &again.json), (200, &first.json), "what it reached, too");
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     let new = world.hop_from_user(&world.user_proxy, &world.user_token()).await;
-    world.assert_alive(&chain.servers(), &world.user_proxy, new.token()).await;
+    world.assert_active(&chain.servers(), &world.user_proxy, new.token()).await;
     let cuts = world.server.events().await.iter().filter(|event| event["detail"]["reason"] == "left").count();
     assert_eq!(cuts, 1);
 }
@@ -844,11 +849,11 @@ async fn a_delegation_that_a_claim_led_to_is_ended_like_any_other() {
     let carol = world.token_of("carol");
     let listed = world.as_user_with(&carol, "GET", "/delegate", json!({})).await;
     assert_eq!(listed.json["items"][0]["id"], id.as_str(), "{}", listed.text);
-    world.assert_alive(&[&world.server, &twin], &world.stranger, first.token()).await;
+    world.assert_active(&[&world.server, &twin], &world.stranger, first.token()).await;
     let revoked = world.as_user_with(&carol, "POST", &format!("/delegate/{id}/revoke"), json!({})).await;
     assert_eq!(revoked.status, 200, "{}", revoked.text);
     world
-        .assert_dead(&[&world.server, &twin], (&world.stranger, first.token()), "delegation_revoked", 1)
+        .assert_inactive(&[&world.server, &twin], (&world.stranger, first.token()), "delegation_revoked", 1)
         .await;
     for server in [&world.server, &twin] {
         let again = world.stranger.exchange(server, &token, JWT).param("audience", MAIL).send().await;
@@ -873,7 +878,7 @@ async fn an_agent_that_was_made_below_ends_with_whatever_ends_above_it() {
         let made = world.made_below(&world.user_proxy, ("D", "task-1")).await;
         let token = made.agent.exchange(&world.server, &chain.tokens[0], ACCESS_TOKEN).send().await;
         assert_eq!(token.status, 200, "{}", token.text);
-        world.assert_alive(&chain.servers(), &made.agent, token.token()).await;
+        world.assert_active(&chain.servers(), &made.agent, token.token()).await;
         let (reason, listed) = match end {
             "delegation" => {
                 world.server.revoke("D").await;

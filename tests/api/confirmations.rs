@@ -12,7 +12,7 @@ use crate::support::world::{IDP, MAIL, World};
 
 async fn reserved(world: &World) -> String {
     let terms = json!({"scopes": ["mail.read", "mail.send", "both"], "ceremony_required_for": ["mail.send"]});
-    world.given("bob", terms).await.with_status(201).id()
+    world.granted("bob", terms).await.with_status(201).id()
 }
 
 /// The exchange needs a confirmation; returns the id of the ceremony.

@@ -24,24 +24,24 @@ async fn rests_on(world: &World, answer: Answer) -> String {
 async fn many_delegations_that_do_not_give_it_hide_none_that_does() {
     let world = World::new().await;
     for _ in 0..17 {
-        world.given("bob", json!({"scopes": ["mail.read"], "expires_in": 3000})).await.with_status(201);
+        world.granted("bob", json!({"scopes": ["mail.read"], "expires_in": 3000})).await.with_status(201);
     }
-    let wanted = world.given("bob", json!({"scopes": ["mail.send"], "expires_in": 600})).await.id();
+    let wanted = world.granted("bob", json!({"scopes": ["mail.send"], "expires_in": 600})).await.id();
     let answer = world.first_hop_of("bob").param("scope", "mail.send").send().await;
     assert_eq!(rests_on(&world, answer).await, wanted);
     // Delegations that PostgreSQL cannot compare, or that need a confirmation, do not hide a suitable delegation.
     for n in 0..20 {
         let detail = json!([{"type": "mailbox", "actions": [format!("a{n}")]}]);
-        world.given("bob", json!({"authorization_details": detail})).await.with_status(201);
+        world.granted("bob", json!({"authorization_details": detail})).await.with_status(201);
         let reserved = json!({"scopes": ["both"], "ceremony_required_for": ["both"]});
-        world.given("bob", reserved).await.with_status(201);
+        world.granted("bob", reserved).await.with_status(201);
     }
     let detail = json!([{"type": "mailbox", "actions": ["read"]}]);
     let limits = json!({"authorization_details": detail, "expires_in": 1800, "max_uses": 1000});
-    let wanted = world.given("bob", limits).await.id();
+    let wanted = world.granted("bob", limits).await.id();
     let request = world.first_hop_of("bob").param("authorization_details", &detail.to_string());
     assert_eq!(rests_on(&world, request.param("scope", "both").send().await).await, wanted);
-    let free = world.given("bob", json!({"scopes": ["mail.read", "mail.send", "both"]})).await.id();
+    let free = world.granted("bob", json!({"scopes": ["mail.read", "mail.send", "both"]})).await.id();
     let answer = world.first_hop_of("bob").param("scope", "both").send().await;
     assert_eq!(rests_on(&world, answer).await, free);
 }
@@ -68,7 +68,7 @@ async fn of_several_that_grant_it_the_narrowest_is_taken_in_each_dimension() {
         json!({"expires_in": 3000, "scopes": ["mail.read"], "audiences": [MAIL]}),
     ];
     for terms in narrower {
-        let id = world.given("bob", terms.clone()).await.with_status(201).id();
+        let id = world.granted("bob", terms.clone()).await.with_status(201).id();
         let answer = world.first_hop_of("bob").param("scope", "mail.read").send().await;
         assert_eq!(rests_on(&world, answer).await, id, "{terms}");
     }
@@ -82,11 +82,11 @@ async fn a_narrower_one_is_taken_at_once_on_every_server_and_revoking_it_ends_wh
         let token = world.token_of("bob");
         world.user_proxy.exchange(server, &token, JWT).param("audience", MAIL).send().await
     };
-    let wide = world.given("bob", json!({"expires_in": 3000})).await.id();
+    let wide = world.granted("bob", json!({"expires_in": 3000})).await.id();
     for server in [&world.server, &twin] {
         assert_eq!(rests_on(&world, hop(server).await).await, wide);
     }
-    let narrow = world.given("bob", json!({"scopes": ["mail.read"], "expires_in": 600})).await.id();
+    let narrow = world.granted("bob", json!({"scopes": ["mail.read"], "expires_in": 600})).await.id();
     for server in [&world.server, &twin] {
         assert_eq!(rests_on(&world, hop(server).await).await, narrow, "what a server remembers is old");
     }
@@ -100,7 +100,7 @@ async fn a_narrower_one_is_taken_at_once_on_every_server_and_revoking_it_ends_wh
     assert_eq!(rests_on(&world, hop(&twin).await).await, wide, "nothing before it is approved");
     world.moves("bob", &asked, "approve", json!({})).await.with_status(200);
     assert_eq!(rests_on(&world, hop(&twin).await).await, asked);
-    let other = world.given("bob", json!({"scopes": ["mail.read"], "expires_in": 800})).await.id();
+    let other = world.granted("bob", json!({"scopes": ["mail.read"], "expires_in": 800})).await.id();
     assert_eq!(rests_on(&world, hop(&twin).await).await, asked);
     world.moves("bob", &asked, "renew", json!({"expires_in": 900})).await.with_status(200);
     assert_eq!(rests_on(&world, hop(&twin).await).await, other);
@@ -109,8 +109,8 @@ async fn a_narrower_one_is_taken_at_once_on_every_server_and_revoking_it_ends_wh
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_names_the_delegation_that_it_rests_on() {
     let world = World::new().await;
-    let narrow = world.given("bob", json!({"scopes": ["mail.read"]})).await.id();
-    let wide = world.given("bob", json!({})).await.id();
+    let narrow = world.granted("bob", json!({"scopes": ["mail.read"]})).await.id();
+    let wide = world.granted("bob", json!({})).await.id();
     let named = |id: &str| world.first_hop_of("bob").param("delegation_id", id);
     let first = named(&wide).send().await;
     assert_eq!(rests_on(&world, named(&wide).send().await).await, wide);
@@ -131,7 +131,7 @@ async fn a_request_names_the_delegation_that_it_rests_on() {
     };
     assert_eq!(rests_on(&world, own(&wide).send().await).await, wide);
     // A delegation that does not lead from the holder to the client is treated like an unknown delegation.
-    let carols = world.given("carol", json!({})).await.id();
+    let carols = world.granted("carol", json!({})).await.id();
     for request in [
         named(&carols),
         named("D"),
@@ -158,7 +158,7 @@ async fn a_request_names_the_delegation_that_it_rests_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_gives_nothing_to_a_request_that_names_a_delegation() {
     let world = World::new().await;
-    let id = world.given("carol", json!({"scopes": ["mail.read"]})).await.id();
+    let id = world.granted("carol", json!({"scopes": ["mail.read"]})).await.id();
     let token = world.user_token_with(|claims| {
         claims["sub"] = json!("carol");
         claims["scope"] = json!("mail.read mail.send");
@@ -175,7 +175,7 @@ async fn a_claim_gives_nothing_to_a_request_that_names_a_delegation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_use_is_counted_with_and_without_a_limit_on_everything_above() {
     let world = World::new().await;
-    let root = world.given("bob", json!({})).await.id();
+    let root = world.granted("bob", json!({})).await.id();
     let below = world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({"max_uses": 9})).await.id();
     let first = world.first_hop_of("bob").send().await.with_status(200);
     for _ in 0..2 {
@@ -223,7 +223,7 @@ async fn names_that_no_resource_declares_are_refused_with_their_place() {
             "#/authorization_details/1/type",
         ),
     ] {
-        world.given("bob", limits.clone()).await.assert_undeclared(reason, pointer);
+        world.granted("bob", limits.clone()).await.assert_undeclared(reason, pointer);
         let body = with(json!({"delegator": {"iss": IDP, "sub": "bob"}}), limits.clone());
         let by_agent = world.as_agent(&world.user_proxy, "POST", "/delegate", body).await;
         by_agent.assert_undeclared(reason, pointer);
@@ -232,7 +232,7 @@ async fn names_that_no_resource_declares_are_refused_with_their_place() {
     assert_eq!(world.state(&asked).await, "requested");
     let known: Value =
         json!({"scopes": ["calendar.read", "mail.read"], "ceremony_required_for": ["admin", "both"]});
-    world.given("bob", known).await.with_status(201);
+    world.granted("bob", known).await.with_status(201);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,11 +49,11 @@ async fn pages_neither_loop_nor_lose_rows_of_the_same_instant() {
     let token = world.token_of("pat");
     let mut made = BTreeSet::new();
     for _ in 0..4 {
-        made.insert(world.given("pat", json!({})).await.id());
+        made.insert(world.granted("pat", json!({})).await.id());
     }
     world.server.pass(1);
     for _ in 0..3 {
-        made.insert(world.given("pat", json!({})).await.id());
+        made.insert(world.granted("pat", json!({})).await.id());
     }
     let one_page = ids_of(&pages(&world, &token, "/delegate", "", 100).await);
     assert_eq!(one_page.iter().cloned().collect::<BTreeSet<_>>(), made);
@@ -74,7 +74,7 @@ async fn pages_of_an_agent_join_what_it_holds_and_what_it_gave_without_repeating
     let world = World::new().await;
     let mut expected = BTreeSet::from(["D".to_owned(), "E".to_owned()]);
     for n in 0..3 {
-        let given = world.given(&format!("user-{n}"), json!({})).await.id();
+        let given = world.granted(&format!("user-{n}"), json!({})).await.id();
         let child = world.passed_on(&world.user_proxy, (&given, "email-svc"), json!({})).await.id();
         expected.extend([given, child]);
     }
@@ -100,7 +100,7 @@ async fn what_comes_in_while_one_pages_does_not_push_rows_across() {
     let token = world.token_of("pat");
     let mut made = Vec::new();
     for _ in 0..4 {
-        made.push(world.given("pat", json!({})).await.id());
+        made.push(world.granted("pat", json!({})).await.id());
         world.server.pass(1);
     }
     made.reverse();
@@ -110,7 +110,7 @@ async fn what_comes_in_while_one_pages_does_not_push_rows_across() {
     };
     let first = get("").await;
     assert_eq!(ids(&first), made[..2]);
-    world.given("pat", json!({})).await.with_status(201);
+    world.granted("pat", json!({})).await.with_status(201);
     let second = get(&format!("&cursor={}", first.json["next"].as_str().unwrap())).await;
     assert_eq!(ids(&second), made[2..]);
     assert_eq!(second.json["next"], json!(null), "a page that ends exactly says so");
@@ -118,7 +118,7 @@ async fn what_comes_in_while_one_pages_does_not_push_rows_across() {
 
 /// Creates one delegation for each way to reach a state.
 async fn one_of_each(world: &World) -> usize {
-    let give = async |terms: Value| world.given("bob", terms).await.with_status(201).id();
+    let give = async |terms: Value| world.granted("bob", terms).await.with_status(201).id();
     let below = async |parent: &str, terms: Value| {
         world.passed_on(&world.user_proxy, (parent, "email-svc"), terms).await.with_status(201).id()
     };
@@ -155,14 +155,14 @@ async fn one_of_each(world: &World) -> usize {
     let path = format!("/delegate/{home}/rotate-key");
     world.as_agent(&changing, "POST", &path, json!({"jwk": new})).await.with_status(202);
     // All that Carol had is revoked; what she delegates afterwards is not.
-    world.given("carol", json!({})).await.with_status(201);
+    world.granted("carol", json!({})).await.with_status(201);
     world.asked("carol", json!({})).await;
     let cutoff = json!({"iss": IDP, "sub": "carol", "reason": "left"});
     world.as_admin("POST", "/api/v1/principals/revoke-all", cutoff).await.with_status(200);
     // Longer than the tolerated clock skew of an issuer.
     world.server.pass(11);
     world.moves("bob", &revoked, "revoke", json!({})).await.with_status(200);
-    world.given("carol", json!({})).await.with_status(201);
+    world.granted("carol", json!({})).await.with_status(201);
     assert_eq!(world.state(&child_of_short).await, "expired");
     assert_eq!(world.state(&grandchild).await, "revoked");
     assert_eq!(world.state(&below_used).await, "expired");
@@ -191,9 +191,9 @@ async fn the_state_that_is_searched_for_is_the_state_that_is_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_filter_finds_its_own_and_several_narrow() {
     let world = World::new().await;
-    let first = world.given("bob", json!({})).await.id();
+    let first = world.granted("bob", json!({})).await.id();
     world.server.pass(10);
-    let second = world.given("bob", json!({"delegate": "email-svc"})).await.id();
+    let second = world.granted("bob", json!({"delegate": "email-svc"})).await.id();
     world.server.pass(10);
     let child = world.passed_on(&world.user_proxy, (&first, "email-svc"), json!({})).await.id();
     let body =
@@ -246,7 +246,7 @@ async fn each_filter_finds_its_own_and_several_narrow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_sees_its_own_and_nothing_else() {
     let world = World::new().await;
-    let given = world.given("bob", json!({})).await.id();
+    let given = world.granted("bob", json!({})).await.id();
     let child = world.passed_on(&world.user_proxy, (&given, "email-svc"), json!({})).await.id();
     let asked = world.asked("bob", json!({})).await;
     let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
@@ -355,10 +355,10 @@ async fn a_query_that_makes_no_sense_is_refused_and_breaks_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_are_listed_with_what_they_hold_now() {
     let world = World::new().await;
-    let given = world.given("bob", json!({})).await.id();
+    let given = world.granted("bob", json!({})).await.id();
     let child = world.passed_on(&world.user_proxy, (&given, "email-svc"), json!({})).await.id();
     world.asked("bob", json!({})).await;
-    let ended = world.given("bob", json!({"delegate": "stranger"})).await.id();
+    let ended = world.granted("bob", json!({"delegate": "stranger"})).await.id();
     world.moves("bob", &ended, "revoke", json!({})).await.with_status(200);
     let held = |answer: &Answer| {
         let items = answer.json["items"].as_array().unwrap().clone();
@@ -633,7 +633,7 @@ async fn a_key_opens_nothing_that_is_not_its_callers() {
 async fn repetitions_at_once_on_two_servers_make_one() {
     let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
-    let twin = world.server.twin_with(patient).await;
+    let twin = world.server.twin_configured(patient).await;
     for round in 0..4 {
         let (user, key) = (world.token_of("bob"), format!("k-{round}"));
         let body = json!({"delegate": "user-proxy", "reason": key});
@@ -649,7 +649,7 @@ async fn repetitions_at_once_on_two_servers_make_one() {
     }
     assert_eq!(ids(&world.as_user("bob", "GET", "/delegate", json!({})).await).len(), 4);
     // Commands with an idempotency key count once, too.
-    let id = world.given("carol", json!({"max_uses": 50})).await.id();
+    let id = world.granted("carol", json!({"max_uses": 50})).await.id();
     let management_token = world.management_token(&world.user_proxy).await;
     let report = |n: usize| {
         let server = if n.is_multiple_of(2) { &world.server } else { &twin };

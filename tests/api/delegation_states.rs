@@ -15,7 +15,7 @@ async fn swept(world: &World) {
 
 /// A root of Bob, and its child.
 async fn family(world: &World, root: Value, child: Value) -> (String, String) {
-    let root = world.given("bob", root).await.with_status(201).id();
+    let root = world.granted("bob", root).await.with_status(201).id();
     let child = world.passed_on(&world.user_proxy, (&root, "email-svc"), child).await.with_status(201).id();
     (root, child)
 }

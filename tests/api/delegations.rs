@@ -79,7 +79,7 @@ async fn a_user_gives_for_itself_and_it_is_active_at_once() {
     let world = World::new().await;
     let terms = json!({"scopes": ["mail.read"], "audiences": [MAIL], "expires_in": 600, "reason": "mail",
                        "agent": {"type": "assistant", "model": "m-1"}});
-    let given = world.given("bob", terms).await.with_status(201);
+    let given = world.granted("bob", terms).await.with_status(201);
     let id = given.id();
     assert_eq!(given.header("location").unwrap(), format!("{}/delegate/{id}", world.server.app.issuer));
     assert_eq!(given.header("cache-control"), Some("no-store"));
@@ -110,21 +110,21 @@ async fn a_user_gives_for_itself_and_it_is_active_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_user_leaves_out_is_its_own_and_the_usual_life() {
     let world = World::configured("[delegations]\ndefault_ttl = 700\nmax_ttl = 800").await;
-    let given = world.given("bob", json!({"delegator": {"iss": IDP, "sub": "bob"}})).await.with_status(201);
+    let given = world.granted("bob", json!({"delegator": {"iss": IDP, "sub": "bob"}})).await.with_status(201);
     assert_eq!(
         (&given.json["scopes"], &given.json["expires_at"]),
         (&json!(null), &json!(instant(START + 700)))
     );
-    let longest = world.given("bob", json!({"expires_in": 800})).await.with_status(201);
+    let longest = world.granted("bob", json!({"expires_in": 800})).await.with_status(201);
     assert_eq!(longest.json["shortened"], json!(null));
     // A lifetime is an upper bound: a longer lifetime is shortened, and the response says so.
     for seconds in [801, u32::MAX] {
-        world.given("bob", json!({"expires_in": seconds})).await.assert_shortened(START + 800);
+        world.granted("bob", json!({"expires_in": seconds})).await.assert_shortened(START + 800);
     }
     let asked = json!({"delegator": {"iss": IDP, "sub": "bob"}, "expires_in": 801});
     let asked = world.as_agent(&world.user_proxy, "POST", "/delegate", asked).await.with_status(202).json;
     assert_eq!((&asked["expires_in"], &asked["shortened"]), (&json!(800), &json!(true)));
-    let parent = world.given("bob", json!({"expires_in": 500})).await.id();
+    let parent = world.granted("bob", json!({"expires_in": 500})).await.id();
     let below = world.passed_on(&world.user_proxy, (&parent, "email-svc"), json!({"expires_in": 600})).await;
     below.assert_shortened(START + 500);
     let shown = world.shown(&below.id()).await;
@@ -135,8 +135,8 @@ async fn what_a_user_leaves_out_is_its_own_and_the_usual_life() {
 async fn nobody_gives_what_is_not_its_own() {
     let world = World::new().await;
     let for_alice = json!({"delegator": {"iss": IDP, "sub": "alice"}});
-    world.given("bob", for_alice.clone()).await.assert_problem(403, "insufficient_scope");
-    world.given("bob", json!({"parent": "D"})).await.assert_problem(403, "insufficient_scope");
+    world.granted("bob", for_alice.clone()).await.assert_problem(403, "insufficient_scope");
+    world.granted("bob", json!({"parent": "D"})).await.assert_problem(403, "insufficient_scope");
     // An agent may request only for itself.
     let other = with(for_alice.clone(), json!({"delegate": "email-svc"}));
     let other = world.as_agent(&world.user_proxy, "POST", "/delegate", other).await;
@@ -341,7 +341,7 @@ async fn what_was_decided_is_not_decided_again() {
         .assert_conflict("invalid_state_transition", "revoked");
     world.moves("bob", &no, "revoke", json!({})).await.assert_conflict("invalid_state_transition", "revoked");
     // A delegation that its delegator created was never a request.
-    let given = world.given("bob", json!({})).await.id();
+    let given = world.granted("bob", json!({})).await.id();
     world
         .moves("bob", &given, "approve", json!({}))
         .await
@@ -397,7 +397,7 @@ async fn only_so_many_wait_for_one_user() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_is_later_and_within_its_bounds() {
     let world = World::configured("[delegations]\nmax_ttl = 2000").await;
-    let root = world.given("bob", json!({"expires_in": 1000})).await.id();
+    let root = world.granted("bob", json!({"expires_in": 1000})).await.id();
     let child = world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({"expires_in": 300})).await;
     let child = child.with_status(201).id();
     let renew = async |sub: &str, id: &str, seconds: i64| {
@@ -453,14 +453,14 @@ async fn what_waits_or_has_ended_is_not_renewed() {
         .moves("bob", &id, "renew", json!({"expires_in": 5000}))
         .await
         .assert_conflict("invalid_state_transition", "expired");
-    let used = world.given("bob", json!({"max_uses": 1})).await.id();
+    let used = world.granted("bob", json!({"max_uses": 1})).await.id();
     world.first_hop_of("bob").send().await.with_status(200);
     world
         .moves("bob", &used, "renew", json!({"expires_in": 5000}))
         .await
         .assert_conflict("invalid_state_transition", "expired");
     // Below an expired delegation, nothing can be renewed.
-    let parent = world.given("carol", json!({"expires_in": 1000})).await.id();
+    let parent = world.granted("carol", json!({"expires_in": 1000})).await.id();
     let child =
         world.passed_on(&world.user_proxy, (&parent, "email-svc"), json!({"expires_in": 10})).await.id();
     world.moves("carol", &parent, "revoke", json!({})).await.with_status(200);
@@ -555,7 +555,7 @@ async fn of_two_revocations_at_once_on_two_servers_one_counts() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     for _ in 0..5 {
-        let id = world.given("bob", json!({})).await.id();
+        let id = world.granted("bob", json!({})).await.id();
         let token = world.token_of("bob");
         let revoke = |server| post(server, &id, "revoke", json!({})).user(&token).send();
         let answers = join_all([&world.server, &twin, &world.server, &twin].map(revoke)).await;
@@ -636,10 +636,10 @@ async fn what_hangs_below_needs_something_active_above() {
     world.server.pass(1);
     below(&id).await.assert_conflict("parent_not_active", "expired");
     assert_eq!(world.state(&child).await, "expired");
-    let id = world.given("bob", json!({"max_uses": 1})).await.id();
+    let id = world.granted("bob", json!({"max_uses": 1})).await.id();
     world.first_hop_of("bob").send().await.with_status(200);
     below(&id).await.assert_conflict("parent_not_active", "expired");
-    let id = world.given("bob", json!({})).await.id();
+    let id = world.granted("bob", json!({})).await.id();
     let child = below(&id).await.with_status(201).id();
     world.moves("bob", &id, "revoke", json!({})).await.with_status(200);
     below(&id).await.assert_conflict("parent_not_active", "revoked");
@@ -654,7 +654,7 @@ async fn a_parent_that_is_revoked_while_children_are_made_leaves_none_alive() {
     let twin = world.server.twin().await;
     let management_token = world.management_token(&world.user_proxy).await;
     for _ in 0..3 {
-        let parent = world.given("bob", json!({})).await.id();
+        let parent = world.granted("bob", json!({})).await.id();
         let make = |n: usize| {
             let server = if n.is_multiple_of(2) { &world.server } else { &twin };
             let body = json!({"parent": parent, "delegate": "email-svc"});
@@ -676,7 +676,7 @@ async fn a_parent_that_is_revoked_while_children_are_made_leaves_none_alive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_count_all_or_nothing_and_the_last_one_ends_the_tokens() {
     let world = World::new().await;
-    let id = world.given("bob", json!({"max_uses": 6})).await.id();
+    let id = world.granted("bob", json!({"max_uses": 6})).await.id();
     let below = world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({})).await.id();
     let first = world.first_hop_of("bob").send().await.with_status(200);
     let second =
@@ -720,7 +720,7 @@ async fn commands_count_all_or_nothing_and_the_last_one_ends_the_tokens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_are_reported_by_the_delegate_alone_while_it_may_act() {
     let world = World::new().await;
-    let id = world.given("bob", json!({"max_uses": 9})).await.id();
+    let id = world.granted("bob", json!({"max_uses": 9})).await.id();
     let below = world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({})).await.id();
     let path = format!("/delegate/{below}/commands");
     let one = || json!({"count": 1});
@@ -742,7 +742,7 @@ async fn commands_are_reported_by_the_delegate_alone_while_it_may_act() {
     let path = format!("/delegate/{waiting}/commands");
     let waiting = world.as_agent(&world.user_proxy, "POST", &path, one()).await;
     waiting.assert_conflict("delegation_requested", "requested");
-    let free = world.given("bob", json!({"expires_in": 10})).await.id();
+    let free = world.granted("bob", json!({"expires_in": 10})).await.id();
     let path = format!("/delegate/{free}/commands");
     let counted = world.as_agent(&world.user_proxy, "POST", &path, json!({"count": 1_000_000})).await;
     assert_eq!(
@@ -758,7 +758,7 @@ async fn commands_are_reported_by_the_delegate_alone_while_it_may_act() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_that_takes_the_last_use_leaves_what_it_gave_until_that_is_revoked() {
     let world = World::new().await;
-    let id = world.given("bob", json!({"max_uses": 2})).await.id();
+    let id = world.granted("bob", json!({"max_uses": 2})).await.id();
     let first = world.first_hop_of("bob").send().await.with_status(200);
     let last = world.first_hop_of("bob").send().await.with_status(200);
     let shown = world.shown(&id).await;
@@ -790,8 +790,8 @@ async fn sixty_four_reports_and_exchanges_on_two_servers_against_twenty_uses_are
     // All requests need the same row; on a slow machine, none of them times out.
     let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
-    let twin = world.server.twin_with(patient).await;
-    let id = world.given("bob", json!({"max_uses": 20})).await.id();
+    let twin = world.server.twin_configured(patient).await;
+    let id = world.granted("bob", json!({"max_uses": 20})).await.id();
     let below = world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({"max_uses": 12})).await.id();
     let user = world.token_of("bob");
     let first = world.first_hop_of("bob").send().await.with_status(200);
@@ -841,14 +841,14 @@ async fn ends_are_recorded_once_whoever_looks_and_as_what_they_were() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let lapsed = world.asked("bob", json!({})).await;
-    let given = world.given("bob", json!({"expires_in": 50})).await.id();
+    let given = world.granted("bob", json!({"expires_in": 50})).await.id();
     let child =
         world.passed_on(&world.user_proxy, (&given, "email-svc"), json!({"expires_in": 20})).await.id();
-    let revoked = world.given("bob", json!({"expires_in": 50})).await.id();
+    let revoked = world.granted("bob", json!({"expires_in": 50})).await.id();
     world.moves("bob", &revoked, "revoke", json!({})).await.with_status(200);
-    let used = world.given("carol", json!({"expires_in": 50, "max_uses": 1})).await.id();
+    let used = world.granted("carol", json!({"expires_in": 50, "max_uses": 1})).await.id();
     world.first_hop_of("carol").send().await.with_status(200);
-    let renewed = world.given("bob", json!({"expires_in": 50})).await.id();
+    let renewed = world.granted("bob", json!({"expires_in": 50})).await.id();
     world.moves("bob", &renewed, "renew", json!({"expires_in": 9000})).await.with_status(200);
     let sweep = async |app| expiry::run_once(app, world.server.clock.now()).await.unwrap();
     assert_eq!(sweep(&world.server.app).await, 0, "nothing has ended by time yet");
@@ -963,7 +963,7 @@ async fn every_move_is_an_event_with_its_code_its_path_and_whoever_made_it() {
 async fn refused_moves_are_events_that_lead_to_the_delegation() {
     let world = World::new().await;
     let id = world.asked("bob", limited()).await;
-    let child_of = world.given("bob", json!({"scopes": ["mail.read"]})).await.id();
+    let child_of = world.granted("bob", json!({"scopes": ["mail.read"]})).await.id();
     world.moves("bob", &id, "approve", json!({"max_uses": 6})).await.assert_too_wide("max_uses");
     world
         .moves("bob", &id, "renew", json!({"expires_in": 9000}))
@@ -1068,7 +1068,7 @@ async fn what_one_server_decides_holds_on_the_other_from_the_next_request_on() {
     decide(&id, "revoke", json!({})).await;
     exchange().await.assert_refused(400, "invalid_request", "delegation_revoked");
     // A second delegation is found at once, too.
-    world.given("bob", json!({"scopes": ["mail.read"]})).await.with_status(201);
+    world.granted("bob", json!({"scopes": ["mail.read"]})).await.with_status(201);
     assert_eq!(exchange().await.with_status(200).json["scope"], "mail.read");
 }
 
@@ -1077,7 +1077,7 @@ async fn of_many_delegations_the_one_that_gives_what_is_asked_for_is_used() {
     let world = World::new().await;
     let mut ended = Vec::new();
     for _ in 0..20 {
-        ended.push(world.given("bob", json!({"expires_in": 7200})).await.id());
+        ended.push(world.granted("bob", json!({"expires_in": 7200})).await.id());
     }
     for id in &ended {
         world.moves("bob", id, "revoke", json!({})).await.with_status(200);
@@ -1085,9 +1085,9 @@ async fn of_many_delegations_the_one_that_gives_what_is_asked_for_is_used() {
     for _ in 0..3 {
         world.asked("bob", json!({})).await;
     }
-    let all = world.given("bob", json!({"expires_in": 3000})).await.id();
-    let read = world.given("bob", json!({"scopes": ["mail.read"], "expires_in": 1000})).await.id();
-    let send = world.given("bob", json!({"scopes": ["mail.send"], "expires_in": 900})).await.id();
+    let all = world.granted("bob", json!({"expires_in": 3000})).await.id();
+    let read = world.granted("bob", json!({"scopes": ["mail.read"], "expires_in": 1000})).await.id();
+    let send = world.granted("bob", json!({"scopes": ["mail.send"], "expires_in": 900})).await.id();
     let exchange = async |scope: &str| world.first_hop_of("bob").param("scope", scope).send().await;
     let first = exchange("mail.read mail.send").await.with_status(200);
     assert_eq!(first.claims()["dlg"], json!(all), "the others give less");

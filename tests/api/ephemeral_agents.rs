@@ -17,7 +17,7 @@ async fn hop(made: &Agent, server: &Server, token: &str, kind: &str) -> Answer {
 async fn assert_out(world: &World, servers: &[&Server], made: &Made, management_token: &str) {
     for server in servers {
         for agent in [made.agent.clone(), made.by_assertion()] {
-            let own = agent.request(server).param("grant_type", "client_credentials");
+            let own = agent.request(*server).param("grant_type", "client_credentials");
             let own = own.param("audience", &world.server.app.issuer).send().await;
             assert!(matches!(own.status, 400 | 401), "a token of its own: {}", own.text);
         }
@@ -42,7 +42,7 @@ async fn one_that_a_user_makes_acts_for_it_under_its_key_by_either_method() {
             (&json!(made.agent.id), &json!(made.agent.jkt()))
         );
         assert_eq!(claims["dlg"], made.delegation.as_str());
-        world.assert_alive(&[&world.server], &agent, token.token()).await;
+        world.assert_active(&[&world.server], &agent, token.token()).await;
     }
     let bobs = hop(&made.agent, &world.server, &world.token_of("bob"), JWT).await;
     bobs.assert_refused(400, "invalid_request", "delegation_required");
@@ -383,8 +383,8 @@ async fn it_ends_with_its_delegation_by_whoever_ends_that_and_takes_what_it_made
         let token = hop(&made.agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
         let below = world.made_below(&made.agent, (&made.delegation, "below")).await;
         let next = hop(&below.agent, &world.server, &token, ACCESS_TOKEN).await.token().to_owned();
-        world.assert_alive(&both, &made.agent, &token).await;
-        world.assert_alive(&both, &below.agent, &next).await;
+        world.assert_active(&both, &made.agent, &token).await;
+        world.assert_active(&both, &below.agent, &next).await;
         let path = format!("/delegate/{}/revoke", made.delegation);
         let revoked = match by {
             "alice" => world.as_alice("POST", &path, json!({})).await,
@@ -441,7 +441,7 @@ async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
     let below = world.made_below(&alices[0].agent, (&alices[0].delegation, "below")).await;
     let next = hop(&below.agent, &world.server, &token, ACCESS_TOKEN).await.token().to_owned();
     let other = hop(&other_task.agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
-    world.assert_alive(&both, &below.agent, &next).await;
+    world.assert_active(&both, &below.agent, &next).await;
     let ended = world.as_alice("DELETE", "/api/v1/tasks/t/agents", json!({})).await;
     assert_eq!(
         (ended.status, &ended.json["task_id"], &ended.json["ended"]),
@@ -462,7 +462,7 @@ async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
     assert_eq!((&reached["delegations"], &reached["at_least"]), (&json!(3), &json!(false)), "{}", ended.text);
     assert!(reached["tokens"].as_u64().unwrap() >= 3, "{}", ended.text);
     assert_out(&world, &both, &alices[0], &management).await;
-    world.assert_alive(&both, &other_task.agent, &other).await;
+    world.assert_active(&both, &other_task.agent, &other).await;
     let again = world.as_alice("DELETE", "/api/v1/tasks/t/agents", json!({})).await;
     assert_eq!((again.status, again.reason()), (404, "not_found"));
     // The agent's own task and Bob's task of the same name are unaffected.
@@ -569,7 +569,7 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
     let token = hop(&made.agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
     let below = world.made_below(&made.agent, (&made.delegation, "below")).await;
     let next = hop(&below.agent, &world.server, &token, ACCESS_TOKEN).await.token().to_owned();
-    world.assert_alive(&both, &below.agent, &next).await;
+    world.assert_active(&both, &below.agent, &next).await;
     let management = world.management_token(&made.agent).await;
     let key = new_key();
     let renewed = made.under(&key);
@@ -589,7 +589,7 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
         400,
         "its own key"
     );
-    world.assert_alive(&both, &made.agent, &token).await;
+    world.assert_active(&both, &made.agent, &token).await;
     let rotated = world.server.call(&made.agent, &management, ("POST", &path), body.clone()).await;
     assert_eq!((rotated.status, &rotated.json["state"]), (202, &json!("requested")), "{}", rotated.text);
     for server in both {
@@ -621,7 +621,7 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
     for agent in [renewed.agent.clone(), renewed.by_assertion()] {
         let afresh = hop(&agent, &twin, &world.user_token(), JWT).await;
         assert_eq!(afresh.status, 200, "{}", afresh.text);
-        world.assert_alive(&both, &agent, afresh.token()).await;
+        world.assert_active(&both, &agent, afresh.token()).await;
     }
     for agent in [made.agent.clone(), made.by_assertion()] {
         hop(&agent, &twin, &world.user_token(), JWT).await.assert_refused(401, "invalid_client", "");

@@ -176,7 +176,8 @@ async fn each_kind_of_entry(world: &World) {
         "invalid_request",
         "delegation_required",
     );
-    let id = world.given("bob", json!({"ceremony_required_for": ["mail.send"]})).await.with_status(201).id();
+    let id =
+        world.granted("bob", json!({"ceremony_required_for": ["mail.send"]})).await.with_status(201).id();
     let confirmed = || world.first_hop_of("bob").param("scope", "mail.send");
     let asked = confirmed().send().await;
     let ceremony = asked.json["ceremony"].as_str().unwrap_or_else(|| panic!("{}", asked.text));

@@ -284,8 +284,10 @@ async fn a_proof_is_for_one_call_whichever_server_hears_it() {
             .header("dpop", &proof)
             .send()
     };
-    let answers =
-        futures_util::future::join_all([&world.server, &twin, &world.server, &twin].map(call)).await;
+    let answers = futures_util::future::join_all(
+        [&world.server, &twin, &world.server, &twin].map(|server| call(server)),
+    )
+    .await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
     for lost in answers.iter().filter(|answer| answer.status != 200) {
         lost.assert_problem(401, "dpop_proof_replayed");
@@ -358,7 +360,7 @@ async fn a_token_for_us_in_which_somebody_acts_is_refused() {
         inner.key.public_jwk()
     );
     world.server.apply(&yaml).await.unwrap();
-    world.given("bob", json!({"delegate": "inner"})).await.with_status(201);
+    world.granted("bob", json!({"delegate": "inner"})).await.with_status(201);
     let user = world.token_of("bob");
     let exchange = inner.exchange(&world.server, &user, crate::support::agent::JWT).param("audience", issuer);
     let acting = exchange.send().await.with_status(200);
@@ -455,7 +457,7 @@ async fn what_needs_another_rank_is_403_with_the_scope_in_the_challenge() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_the_callers_looks_like_what_is_not_there() {
     let world = World::new().await;
-    let his = world.given("bob", json!({})).await.id();
+    let his = world.granted("bob", json!({})).await.id();
     let bodies = |answer: &Answer| (answer.status, answer.text.clone());
     let token = world.management_token(&world.stranger).await;
     let before = world.shown(&his).await;
@@ -631,13 +633,13 @@ async fn members_of_the_wrong_type_or_name_or_size_are_refused_by_name() {
         assert_eq!((answer.status, answer.reason().is_empty()), (400, false), "{body}: {}", answer.text);
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{body}");
     }
-    let unknown = world.given("bob", json!({"state": "active"})).await;
+    let unknown = world.granted("bob", json!({"state": "active"})).await;
     assert!(
         unknown.json["detail"].as_str().unwrap().contains("state"),
         "the detail names it: {}",
         unknown.text
     );
-    let wrong = world.given("bob", json!({"agent": {"type": 7}})).await;
+    let wrong = world.granted("bob", json!({"agent": {"type": 7}})).await;
     assert!(wrong.json["detail"].as_str().unwrap().contains("agent: type"), "{}", wrong.text);
     // Invalid keys, private keys, and keys that cannot be stored.
     for ephemeral in [
@@ -668,10 +670,10 @@ async fn members_of_the_wrong_type_or_name_or_size_are_refused_by_name() {
     // Members of the maximum length.
     let most =
         json!({"reason": "ü".repeat(500), "agent": {"type": "ü".repeat(100), "model": "m".repeat(100)}});
-    let made = world.given("bob", most.clone()).await.with_status(201).json;
+    let made = world.granted("bob", most.clone()).await.with_status(201).json;
     assert_eq!((&made["reason"], &made["agent"]), (&most["reason"], &most["agent"]));
     assert_eq!(
-        world.given("bob", json!({"reason": "two\nlines"})).await.with_status(201).json["reason"],
+        world.granted("bob", json!({"reason": "two\nlines"})).await.with_status(201).json["reason"],
         "two\nlines"
     );
 }
@@ -736,7 +738,7 @@ async fn bodies_are_json_of_a_bounded_size_and_say_so() {
     let huge = json!({"delegate": "user-proxy", "reason": "a".repeat(70_000)}).to_string();
     send(Some("application/json"), &huge).await.assert_problem(413, "request_too_large");
     // The other operations read as strictly.
-    let id = world.given("bob", json!({})).await.id();
+    let id = world.granted("bob", json!({})).await.id();
     for name in ["approve", "deny", "revoke", "renew", "commands", "rotate-key"] {
         for body in ["[]", "{\"reason\":\"a\",\"reason\":\"b\"}", "{\"x\":1}", "{", "null"] {
             let call =

@@ -16,7 +16,7 @@ async fn the_same_proof_at_the_same_instant_on_two_servers_wins_exactly_once() {
             let request = world.user_proxy.exchange(server, &user, JWT).param("audience", MAIL);
             request.set_header("dpop", proof.clone()).send()
         };
-        let both = [&world.server, &twin, &world.server, &twin].map(send);
+        let both = [&world.server, &twin, &world.server, &twin].map(|server| send(server));
         let answers = futures_util::future::join_all(both).await;
         let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
         statuses.sort_unstable();
@@ -81,7 +81,7 @@ async fn nothing_is_recorded_as_issued_after_its_delegation_was_revoked() {
     // On a slow machine, none of the requests times out while it waits.
     let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
-    let twin = world.server.twin_with(patient).await;
+    let twin = world.server.twin_configured(patient).await;
     let user = world.user_token();
     let requests = (0..200).map(|n| {
         let server = if n % 2 == 0 { &world.server } else { &twin };
@@ -113,7 +113,7 @@ async fn nothing_is_recorded_as_issued_after_its_client_was_disabled() {
     // On a slow machine, none of the requests times out while it waits.
     let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
-    let twin = world.server.twin_with(patient).await;
+    let twin = world.server.twin_configured(patient).await;
     let user = world.user_token();
     let requests = (0..200).map(|n| {
         let server = if n % 2 == 0 { &world.server } else { &twin };

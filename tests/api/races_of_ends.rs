@@ -388,7 +388,7 @@ async fn a_task_that_ends_while_agents_are_made_for_it_takes_all_that_were_there
 async fn forty_that_want_to_join_a_task_of_five_are_exactly_five() {
     let config = "[agents]\nmax_per_task = 5";
     let world = World::configured(config).await;
-    let twin = world.server.twin_with(config).await;
+    let twin = world.server.twin_configured(config).await;
     let user = world.user_token();
     let requests = (0..40).map(|n| {
         let server = if n % 2 == 0 { &world.server } else { &twin };

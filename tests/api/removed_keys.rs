@@ -209,8 +209,8 @@ async fn an_operator_restores_a_key_and_tokens_from_before_its_removal_stay_revo
     world.server.pass(1);
     let after = hop(&twin, &world.user_proxy, &world.user_token()).await;
     assert_eq!(after.status, 200, "{}", after.text);
-    world.assert_alive(&both, &world.user_proxy, after.token()).await;
-    world.assert_dead(&both, (&world.user_proxy, &before), "key_removed", 1).await;
+    world.assert_active(&both, &world.user_proxy, after.token()).await;
+    world.assert_inactive(&both, (&world.user_proxy, &before), "key_removed", 1).await;
     // Removed again, the restored key is refused like any other key, with the tokens obtained with it.
     remove(&world, "user-proxy", jkt).await;
     assert_names_the_way_back(&world.server.apply(&file).await, "user-proxy", jkt);

@@ -158,7 +158,7 @@ async fn a_revoked_token_makes_its_descendants_inactive_at_once_on_every_server_
         (&world.email_svc, &second),
         (&world.followup_svc, &third),
     ] {
-        world.assert_alive(&both, holder, token).await;
+        world.assert_active(&both, holder, token).await;
     }
     let answer = twin.revoke_token(&world.user_proxy, &first).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, ""));
@@ -168,7 +168,7 @@ async fn a_revoked_token_makes_its_descendants_inactive_at_once_on_every_server_
         (&world.email_svc, &second),
         (&world.followup_svc, &third),
     ] {
-        world.assert_dead(&both, (holder, token), "token_revoked", 1).await;
+        world.assert_inactive(&both, (holder, token), "token_revoked", 1).await;
     }
     for (next, token) in
         [(&world.email_svc, &first), (&world.email_svc, &narrower), (&world.followup_svc, &second)]
@@ -178,11 +178,11 @@ async fn a_revoked_token_makes_its_descendants_inactive_at_once_on_every_server_
             answer.assert_refused(400, "invalid_request", "token_revoked");
         }
     }
-    world.assert_alive(&both, &world.user_proxy, &sibling).await;
-    world.assert_alive(&both, &world.email_svc, &nephew).await;
-    world.assert_alive(&both, &world.stranger, &bystander).await;
+    world.assert_active(&both, &world.user_proxy, &sibling).await;
+    world.assert_active(&both, &world.email_svc, &nephew).await;
+    world.assert_active(&both, &world.stranger, &bystander).await;
     let afresh = first_hop_of(&world, &user).await;
-    world.assert_alive(&both, &world.user_proxy, &afresh).await;
+    world.assert_active(&both, &world.user_proxy, &afresh).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,11 +193,11 @@ async fn revoking_a_token_in_the_middle_revokes_its_descendants_and_not_its_ance
     let second = world.hop(&world.email_svc, &first).await.token().to_owned();
     let third = world.hop(&world.followup_svc, &second).await.token().to_owned();
     assert_eq!(world.server.revoke_token(&world.email_svc, &second).await.status, 200);
-    world.assert_alive(&[&world.server, &twin], &world.user_proxy, &first).await;
-    world.assert_dead(&[&world.server, &twin], (&world.email_svc, &second), "token_revoked", 1).await;
-    world.assert_dead(&[&world.server, &twin], (&world.followup_svc, &third), "token_revoked", 1).await;
+    world.assert_active(&[&world.server, &twin], &world.user_proxy, &first).await;
+    world.assert_inactive(&[&world.server, &twin], (&world.email_svc, &second), "token_revoked", 1).await;
+    world.assert_inactive(&[&world.server, &twin], (&world.followup_svc, &third), "token_revoked", 1).await;
     let again = world.hop(&world.email_svc, &first).await;
-    world.assert_alive(&[&world.server, &twin], &world.email_svc, again.token()).await;
+    world.assert_active(&[&world.server, &twin], &world.email_svc, again.token()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,11 +217,11 @@ async fn revoking_an_actor_token_revokes_the_tokens_made_with_it() {
     let (first, sibling) = (acting(&actor).await, acting(&other).await);
     let second = world.hop(&world.email_svc, &first).await.token().to_owned();
     let both = [&world.server, &world.server.twin().await];
-    world.assert_alive(&both, &world.email_svc, &second).await;
+    world.assert_active(&both, &world.email_svc, &second).await;
     assert_eq!(world.server.revoke_token(&world.user_proxy, &actor).await.status, 200);
-    world.assert_dead(&both, (&world.user_proxy, &first), "token_revoked", 1).await;
-    world.assert_dead(&both, (&world.email_svc, &second), "token_revoked", 1).await;
-    world.assert_alive(&both, &world.user_proxy, &sibling).await;
+    world.assert_inactive(&both, (&world.user_proxy, &first), "token_revoked", 1).await;
+    world.assert_inactive(&both, (&world.email_svc, &second), "token_revoked", 1).await;
+    world.assert_active(&both, &world.user_proxy, &sibling).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,7 +56,7 @@ fn dimensions() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_is_wider_than_its_parent_in_no_dimension() {
     let world = World::new().await;
-    let parent = world.given("bob", limited()).await.id();
+    let parent = world.granted("bob", limited()).await.id();
     for (member, wider, fitting) in dimensions() {
         for value in wider {
             let answer =
@@ -81,7 +81,7 @@ async fn a_child_is_wider_than_its_parent_in_no_dimension() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grandchild_is_held_to_what_its_grandparent_has() {
     let world = World::new().await;
-    let root = world.given("bob", limited()).await.id();
+    let root = world.granted("bob", limited()).await.id();
     let middle =
         world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.with_status(201).json;
     for member in
@@ -106,7 +106,7 @@ async fn a_grandchild_is_held_to_what_its_grandparent_has() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_out_is_what_is_above_also_in_tokens() {
     let world = World::new().await;
-    let root = world.given("bob", with(limited(), json!({"scopes": ["mail.read"]}))).await.id();
+    let root = world.granted("bob", with(limited(), json!({"scopes": ["mail.read"]}))).await.id();
     let middle =
         world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.with_status(201).id();
     let first = world.first_hop_of("bob").send().await.with_status(200);
@@ -129,7 +129,7 @@ async fn what_is_left_out_is_what_is_above_also_in_tokens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_list_allows_nothing_and_nobody_below_regains_anything() {
     let world = World::new().await;
-    let root = world.given("bob", json!({})).await.id();
+    let root = world.granted("bob", json!({})).await.id();
     let empty = world
         .passed_on(&world.user_proxy, (&root, "email-svc"), json!({"scopes": [], "audiences": []}))
         .await;
@@ -160,9 +160,9 @@ async fn an_empty_list_allows_nothing_and_nobody_below_regains_anything() {
 async fn depth_counts_actors_and_the_server_has_the_last_word() {
     let world = World::configured("[tokens]\nmax_depth = 3").await;
     let (low, lower) = (world.agent("low").await, world.agent("lower").await);
-    let shallow = world.given("bob", json!({"max_depth": 1})).await.id();
+    let shallow = world.granted("bob", json!({"max_depth": 1})).await.id();
     world.passed_on(&world.user_proxy, (&shallow, "email-svc"), json!({})).await.assert_too_wide("max_depth");
-    let root = world.given("bob", json!({})).await.id();
+    let root = world.granted("bob", json!({})).await.id();
     let middle =
         world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.with_status(201).id();
     let third = world.passed_on(&world.email_svc, (&middle, &low.id), json!({})).await.with_status(201).id();
@@ -177,7 +177,7 @@ async fn depth_counts_actors_and_the_server_has_the_last_word() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_ends_with_whatever_ends_first_above_it() {
     let world = World::new().await;
-    let root = world.given("bob", json!({"expires_in": 100})).await.id();
+    let root = world.granted("bob", json!({"expires_in": 100})).await.id();
     world.server.pass(40);
     let child = world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.with_status(201);
     assert_eq!(child.json["expires_at"], instant(START + 100));
@@ -200,7 +200,7 @@ async fn capabilities_stand_on_a_ladder_and_tokens_say_how_high() {
     let world = World::new().await;
     let unbounded = world.first_hop_of("alice").send().await.with_status(200);
     assert_eq!(claim(&unbounded), json!(null), "no ceiling is no claim");
-    let id = world.given("bob", json!({"capability_ceiling": "execute"})).await.id();
+    let id = world.granted("bob", json!({"capability_ceiling": "execute"})).await.id();
     let ask = async |capability: &str| {
         world.first_hop_of("bob").param("capability_ceiling", capability).send().await
     };
@@ -238,7 +238,7 @@ async fn capabilities_stand_on_a_ladder_and_tokens_say_how_high() {
 async fn an_unknown_capability_is_no_ceiling() {
     let world = World::new().await;
     for name in ["fly", "", "OBSERVE", "observe "] {
-        let answer = world.given("bob", json!({"capability_ceiling": name})).await;
+        let answer = world.granted("bob", json!({"capability_ceiling": name})).await;
         answer.assert_problem(400, "capability_unknown");
     }
     let id = world.asked("bob", json!({})).await;
@@ -250,10 +250,10 @@ async fn an_unknown_capability_is_no_ceiling() {
 async fn the_ladder_is_the_configured_one() {
     let world = World::configured("[delegations]\ncapabilities = [\"look\", \"touch\", \"break\"]").await;
     world
-        .given("bob", json!({"capability_ceiling": "observe"}))
+        .granted("bob", json!({"capability_ceiling": "observe"}))
         .await
         .assert_problem(400, "capability_unknown");
-    let id = world.given("bob", json!({"capability_ceiling": "touch"})).await.with_status(201).id();
+    let id = world.granted("bob", json!({"capability_ceiling": "touch"})).await.with_status(201).id();
     let wider =
         world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({"capability_ceiling": "break"})).await;
     wider.assert_too_wide("capability_ceiling");
@@ -288,7 +288,7 @@ async fn ceremonies(world: &World, sub: &str, delegation: &str) -> Vec<Value> {
 async fn reserved(world: &World) -> String {
     let terms = json!({"scopes": ["mail.read", "mail.send"], "audiences": [MAIL], "max_uses": 100,
                        "ceremony_required_for": ["mail.send"], "expires_in": 7200});
-    world.given("bob", terms).await.with_status(201).id()
+    world.granted("bob", terms).await.with_status(201).id()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -438,7 +438,8 @@ async fn of_two_exchanges_at_once_on_two_servers_one_uses_the_confirmation() {
     for _ in 0..5 {
         let asked = ceremony(&exchange(&world.server).await);
         decide(&world, "bob", (&id, &asked), "approve").await.with_status(200);
-        let answers = join_all([&world.server, &twin, &world.server, &twin].map(exchange)).await;
+        let answers =
+            join_all([&world.server, &twin, &world.server, &twin].map(|server| exchange(server))).await;
         assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
         for lost in answers.iter().filter(|answer| answer.status != 200) {
             assert_eq!(
@@ -500,7 +501,7 @@ async fn an_exchange_that_is_refused_does_not_use_the_confirmation_up() {
 async fn a_capability_may_be_reserved_and_whatever_does_not_reach_it_passes() {
     let world = World::new().await;
     let terms = json!({"ceremony_required_for": ["execute"], "expires_in": 7200});
-    let id = world.given("bob", terms).await.id();
+    let id = world.granted("bob", terms).await.id();
     for free in ["observe", "mutate"] {
         world.first_hop_of("bob").param("capability_ceiling", free).send().await.with_status(200);
     }
@@ -611,7 +612,7 @@ async fn two_servers_asked_at_once_need_one_confirmation() {
     let id = reserved(&world).await;
     let user = world.token_of("bob");
     let exchange = |server| world.user_proxy.exchange(server, &user, JWT).param("audience", MAIL).send();
-    let answers = join_all([&world.server, &twin, &world.server, &twin].map(exchange)).await;
+    let answers = join_all([&world.server, &twin, &world.server, &twin].map(|server| exchange(server))).await;
     let asked: Vec<String> = answers.iter().map(ceremony).collect();
     // Whichever ceremony is approved, the same exchange succeeds once and not twice.
     decide(&world, "bob", (&id, &asked[0]), "approve").await.with_status(200);

@@ -327,7 +327,7 @@ async fn a_token_is_told_as_one_that_http_knows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_given_back_is_one_only_if_the_provider_says_so() {
+async fn a_token_that_is_revocation_requests_is_one_only_if_the_provider_says_so() {
     for wrong in [
         Wrong::json(200, json!({"ok": false, "error": "not_authed"})),
         Wrong::json(200, json!({"ok": false})),
@@ -346,7 +346,7 @@ async fn a_token_that_is_given_back_is_one_only_if_the_provider_says_so() {
         story.pass(61);
         actchain::jobs::vault::run_once(&server.app, server.clock.now()).await.unwrap();
         let access_token = story.imported["access_token"].as_str().unwrap();
-        assert_eq!(story.provider.given_back(), [access_token; 2], "{wrong:?}");
+        assert_eq!(story.provider.revocation_requests(), [access_token; 2], "{wrong:?}");
         let events = story.vault.vault_events().await;
         assert_eq!(events.last().unwrap()["detail"]["provider_revoked"], true, "{wrong:?}");
     }

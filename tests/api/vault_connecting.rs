@@ -403,7 +403,7 @@ async fn of_many_callbacks_at_once_one_wins_on_any_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9207_an_answer_of_another_issuer_is_not_taken() {
-    let kind = Kind { says_issuer: true, ..Kind::default() };
+    let kind = Kind { sends_issuer: true, ..Kind::default() };
     let (world, provider) = (World::new().await, Provider::of(kind).await);
     // As discovered: the metadata says that `iss` is always sent.
     let secret = crate::support::provider::SECRET;
@@ -431,7 +431,7 @@ async fn rfc9207_an_answer_of_another_issuer_is_not_taken() {
     let begun = begin(&world, json!({})).await;
     let back = with_param(&provider.agree(&begun.url).await, "iss", Some("https://evil.example.com"));
     assert_eq!(visit(&back, Some(&begun.cookie)).await.status, 403);
-    provider.becomes(|kind| kind.says_issuer = false);
+    provider.becomes(|kind| kind.sends_issuer = false);
     assert_shown(&dance(&provider, &begin(&world, json!({})).await).await, 200, "Connected");
 }
 

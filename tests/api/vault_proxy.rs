@@ -323,13 +323,13 @@ async fn bodies_have_limits() {
     let request = vault.request(&token, ("POST", &path)).body(reqwest::Body::wrap_stream(chunks));
     let large = crate::support::Answer::read(request.send().await.unwrap()).await;
     assert_eq!((large.status, large.reason()), (413, "request_too_large"));
-    until(|| vault.upstream.gone() == 1).await;
+    until(|| vault.upstream.hung_up() == 1).await;
 
     let endless =
         vault.request(&token, ("GET", &vault.path(&connection, "/v1/endless"))).send().await.unwrap();
     assert_eq!(endless.status(), 200);
     assert!(endless.bytes().await.is_err(), "what is cut off does not look whole");
-    until(|| vault.upstream.gone() == 2).await;
+    until(|| vault.upstream.hung_up() == 2).await;
     vault.upstream.will_answer("200 OK", &"x".repeat(20_001));
     let long = vault.send(&token, ("GET", &path)).await;
     assert_eq!((long.status, long.reason()), (502, "proxy_upstream_failed"));
@@ -363,7 +363,7 @@ async fn a_body_that_breaks_off_is_not_passed_on_as_a_whole() {
     for (framing, part) in
         [("Content-Length: 100", "0123456789"), ("Transfer-Encoding: chunked", "a\r\n0123456789\r\n")]
     {
-        let gone = vault.upstream.gone();
+        let gone = vault.upstream.hung_up();
         let fields = vault
             .fields(&vault.courier, &token, ("POST", &path))
             .map(|(name, value)| format!("{name}: {value}"));
@@ -377,7 +377,7 @@ async fn a_body_that_breaks_off_is_not_passed_on_as_a_whole() {
         })
         .await;
         drop(stream);
-        until(|| vault.upstream.gone() == gone + 1).await;
+        until(|| vault.upstream.hung_up() == gone + 1).await;
         assert!(!vault.upstream.last().body.ends_with(b"0\r\n\r\n"), "{framing}");
     }
 }
@@ -390,9 +390,9 @@ async fn whoever_hangs_up_lets_go_of_the_upstream() {
     let request = vault.request(&token, ("GET", &vault.path(&connection, "/v1/silent")));
     let waiting = tokio::spawn(request.send());
     until(|| vault.upstream.received().len() == 1).await;
-    assert_eq!(vault.upstream.gone(), 0);
+    assert_eq!(vault.upstream.hung_up(), 0);
     waiting.abort();
-    until(|| vault.upstream.gone() == 1).await;
+    until(|| vault.upstream.hung_up() == 1).await;
     let answered = vault.events_of("vault.proxy.answered", 1).await;
     assert_eq!(
         (&answered[0]["detail"]["ended"], &answered[0]["detail"]["status"]),

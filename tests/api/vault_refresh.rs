@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::management::Api;
 use crate::support::provider::{Asked, Kind, Provider, SECRET, Wrong};
 use crate::support::vault::{VaultWorld, names};
-use crate::support::vault_story::{Story, given};
+use crate::support::vault_story::{Story, issued_tokens};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_access_token_is_renewed_within_the_leeway_and_not_before() {
@@ -114,7 +114,7 @@ async fn a_grant_that_is_gone_condemns_the_connection_until_it_gets_another_cred
     let broken: Vec<&Value> =
         events.iter().filter(|event| event["action"] == "vault.connection.needs_reconnect").collect();
     assert_eq!((broken.len(), &broken[0]["detail"]["error"]), (1, &json!("invalid_grant")));
-    let rotation = json!({"credential": given(&story.provider).await});
+    let rotation = json!({"credential": issued_tokens(&story.provider).await});
     let path = format!("/api/v1/connections/{}/rotate", story.id);
     assert_eq!(story.vault.world.as_alice("POST", &path, rotation.clone()).await.json["state"], "active");
     assert_eq!(story.fetched().await, rotation["credential"]["access_token"]);
@@ -222,7 +222,7 @@ async fn a_dead_chain_makes_no_refresh() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_that_is_used_up_makes_no_refresh() {
     let story = Story::new().await;
-    let other = story.vault.connected("third", given(&story.provider).await).await;
+    let other = story.vault.connected("third", issued_tokens(&story.provider).await).await;
     story.vault.delegated(names(&other), json!({"expires_in": 30_000, "max_uses": 2})).await;
     let [_, token] = story.vault.chain(&names(&other)).await;
     story.pass(100);
@@ -319,7 +319,7 @@ async fn a_refresh_token_goes_where_the_provider_is_by_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_back_after_an_end_is_given_back() {
+async fn what_comes_back_after_an_end_is_revocation_requests() {
     let story = Story::new().await;
     let (late, gate) = Wrong::held();
     story.provider.once(Asked::Refresh, late);
@@ -344,7 +344,7 @@ async fn what_comes_back_after_an_end_is_given_back() {
 async fn an_end_that_cannot_be_told_keeps_no_other_from_being_told() {
     let story = Story::new().await;
     let server = &story.vault.world.server;
-    let other = story.vault.connected("third", given(&story.provider).await).await;
+    let other = story.vault.connected("third", issued_tokens(&story.provider).await).await;
     story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
     story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
     for id in [&story.id, &other] {

@@ -34,32 +34,35 @@ mod visitor;
 mod writes;
 
 /// The crates by name, with their first file. The others follow from `mod`.
-const ROOTS: [(&str, &str); 5] = [
+const ROOTS: [(&str, &str); 6] = [
     (CLIENT, "crates/client/src/lib.rs"),
     (POSTGRES, "crates/embedded-postgres/src/lib.rs"),
     (PROTOCOL, "crates/protocol/src/lib.rs"),
+    (TESTKIT, "crates/testkit/src/lib.rs"),
     ("actchain", "src/lib.rs"),
     ("main", "src/main.rs"),
 ];
 
 /// From the bottom up: what a floor may refer to besides itself. Modules of `actchain` without the name of the crate. Entry
 /// points do not refer to each other, except the command line, which starts the other two.
-const FLOORS: [(&str, &[&str]); 11] = [
+const FLOORS: [(&str, &[&str]); 12] = [
     (POSTGRES, &[]),
     (PROTOCOL, &[]),
     (CLIENT, &[PROTOCOL]),
+    (TESTKIT, &[PROTOCOL]),
     ("platform", &[POSTGRES, PROTOCOL]),
     ("domain", &["platform", PROTOCOL]),
     ("app", &["platform", PROTOCOL, "domain"]),
     ("services", &["platform", PROTOCOL, "domain", "app"]),
     ("http", &["platform", PROTOCOL, "domain", "app", "services"]),
     ("jobs", &["platform", PROTOCOL, "domain", "app", "services"]),
-    ("cli", &[POSTGRES, "platform", PROTOCOL, "domain", "app", "services", "http", "jobs"]),
+    ("cli", &[POSTGRES, CLIENT, "platform", PROTOCOL, "domain", "app", "services", "http", "jobs"]),
     ("main", &["cli"]),
 ];
 
 const PROTOCOL: &str = "actchain_protocol";
 const CLIENT: &str = "actchain_client";
+const TESTKIT: &str = "actchain_testkit";
 const POSTGRES: &str = "actchain_embedded_postgres";
 
 /// The floors of stores, and the floor of services, which alone may call what writes.
@@ -119,7 +122,7 @@ const OWNERS: [(&str, &[&str]); 8] = [
     ("josekit", &["crates/protocol/src/jose/"]),
     ("p256", &["crates/protocol/src/jose/"]),
     ("curve25519_dalek", &["crates/protocol/src/jose/"]),
-    ("reqwest", &["crates/client/", "src/platform/outbound/", "src/cli/demo"]),
+    ("reqwest", &["crates/client/", "crates/testkit/", "src/platform/outbound/", "src/cli/demo"]),
     ("clap", &["src/cli/", "src/main.rs"]),
     ("governor", &["src/domain/rate_limit.rs"]),
 ];

@@ -23,17 +23,8 @@ fn json(output: &Output) -> Value {
 }
 
 async fn receipt(base: &str, stage: &Stage) -> String {
-    let (body, proof) = stage.exchange();
-    let response = reqwest::Client::new()
-        .post(format!("{base}/oauth/token"))
-        .header("content-type", "application/x-www-form-urlencoded")
-        .header("dpop", proof)
-        .body(body)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(response.status(), 200);
-    response.headers()["actchain-receipt"].to_str().unwrap().to_owned()
+    let answer = stage.exchange().send_to(base).await.unwrap().with_status(200);
+    answer.header("actchain-receipt").unwrap().to_owned()
 }
 
 #[test]
@@ -87,7 +78,7 @@ fn a_receipt_is_proven_by_the_server_and_by_the_database_and_offline() {
 }
 
 #[test]
-fn verification_exits_0_1_and_2_and_believes_what_it_is_told_to() {
+fn verification_exits_0_1_and_2_and_trusts_the_specified_key_and_checkpoint() {
     let stage = Stage::new();
     stage.declare();
     let _server = stage.serve();
@@ -131,7 +122,7 @@ fn verification_exits_0_1_and_2_and_believes_what_it_is_told_to() {
 }
 
 #[test]
-fn an_export_that_is_gone_on_with_is_one_file() {
+fn an_export_that_is_continued_is_one_file() {
     let stage = Stage::new();
     stage.declare();
     let _server = stage.serve();
@@ -242,7 +233,7 @@ fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
         assert_eq!(code(&whole), 0, "{}", text(&whole));
     }
     let mut done = stage.run(&arguments);
-    until("what was killed is gone", || {
+    until("the killed processes have ended", || {
         done = stage.run(&arguments);
         code(&done) == 0
     });

@@ -106,7 +106,7 @@ fn evidence_is_one_command_and_verifies_offline_down_to_every_word() {
         verify(&copied, &["--key", &key])
     };
     for (name, from, to) in [
-        ("summary.txt", "agent got", "nobody got"),
+        ("summary.txt", "agent got", "another got"),
         ("summary.txt", "alice", "malory"),
         ("chains.json", "\"agent\"", "\"other\""),
         ("delegations.json", "\"terms\"", "\"limits\""),
@@ -148,7 +148,7 @@ fn evidence_is_one_command_and_verifies_offline_down_to_every_word() {
 }
 
 #[test]
-fn evidence_about_nobody_and_of_no_time_says_so() {
+fn evidence_about_an_unknown_user_or_an_empty_time_says_so() {
     let (stage, _server) = busy_stage();
     let [from, to] = days();
     let run = |arguments: &[&str]| {
@@ -158,7 +158,7 @@ fn evidence_about_nobody_and_of_no_time_says_so() {
         (stage.run(&all), out)
     };
     for (arguments, why) in [
-        (vec!["--subject", "nobody", "--from", &from], "no event about nobody"),
+        (vec!["--subject", "unknown", "--from", &from], "no event about unknown"),
         (vec!["--subject", "alice", "--from", &to, "--to", &from], "--from is not before --to"),
         (vec!["--subject", "alice", "--from", "soon"], "neither an RFC 3339 time nor a date"),
     ] {
@@ -167,7 +167,7 @@ fn evidence_about_nobody_and_of_no_time_says_so() {
         assert!(said(&output).contains(why), "{}", said(&output));
         assert!(!out.exists(), "nothing is half done");
     }
-    let none = ["--subject", "nobody", "--issuer", "https://idp.example.com", "--from", &from];
+    let none = ["--subject", "unknown", "--issuer", "https://idp.example.com", "--from", &from];
     let (output, out) = run(&none);
     assert_eq!((code(&output), text(&output).starts_with("0 events")), (0, true), "{}", said(&output));
     assert_eq!(code(&stage.run(&["audit", "verify", out.to_str().unwrap()])), 0);
@@ -226,7 +226,7 @@ fn chains_are_listed_and_shown_in_full() {
         vec!["audit", "chains", "no-such-chain"],
         vec!["audit", "chains", "--limit", "0"],
         vec!["audit", "chains", "--from", "soon"],
-        vec!["audit", "chains", "--state", "gone"],
+        vec!["audit", "chains", "--state", "ended"],
         vec!["audit", "chains", "--filter", "colour=red"],
         vec!["audit", "chains", "--cursor", "1.x"],
     ] {

@@ -196,7 +196,7 @@ fn clients_keys_and_delegations_have_their_moves() {
     assert_eq!(stage.json(&["client", "disable", "agent", "--json"])["changed"], false);
     assert!(stage.json(&["client", "show", "agent", "--json"])["disabled_at"].is_string());
     assert_eq!(stage.json(&["client", "enable", "agent", "--json"])["changed"], true);
-    assert_eq!(stage.run(&["client", "show", "nobody"]).status.code(), Some(1));
+    assert_eq!(stage.run(&["client", "show", "unknown"]).status.code(), Some(1));
     assert_eq!(stage.run(&["client", "rotate-secret", "agent"]).status.code(), Some(2), "it has no secret");
     let keys = stage.json(&["key", "list", "--json"]);
     assert_eq!(keys["items"].as_array().unwrap().len(), 3);

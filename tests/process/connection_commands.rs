@@ -146,13 +146,13 @@ fn a_credential_is_imported_listed_shown_replaced_and_ended_and_no_secret_shows_
     let tail = keep(say(&stage, &["audit", "tail", "-n", "100"]), 0).out;
     let events: Vec<Value> = tail.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of_it = events.iter().filter(|event| event["target"] == *id);
-    let told: Vec<[&Value; 3]> =
+    let parts: Vec<[&Value; 3]> =
         of_it.map(|event| [&event["action"], &event["outcome"], &event["actor"]["client_id"]]).collect();
     let (success, operator) = (json!("success"), json!("operator"));
     let [created, changed, ended] =
         ["created", "rotated", "disconnected"].map(|what| json!(format!("vault.connection.{what}")));
     assert_eq!(
-        told[..3],
+        parts[..3],
         [[&created, &success, &operator], [&changed, &success, &operator], [&ended, &success, &operator]]
     );
     drop(server);
@@ -199,13 +199,9 @@ async fn a_list_is_whole_however_many_there_are() {
     let stage = Stage::new();
     declare(&stage);
     let server = stage.serve();
-    let (http, body) =
-        (reqwest::Client::new(), json!({"provider": "keys", "credential": {"key": KEY}}).to_string());
     for _ in 0..101 {
-        let request = http.post(format!("{}/api/v1/connections", server.base)).body(body.clone());
-        let request = request.header("authorization", format!("Bearer {}", stage.users_token()));
-        let answer = request.header("content-type", "application/json").send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), 201);
+        let storing = stage.storing(json!({"provider": "keys", "credential": {"key": KEY}}));
+        storing.send_to(&server.base).await.unwrap().with_status(201);
     }
     let listed = stage.json(&["connection", "list", "--json"]);
     let ids = listed["items"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap());
@@ -240,7 +236,7 @@ fn what_is_no_credential_of_its_provider_is_refused_and_never_repeated() {
         refused(&said, "malformed_request");
         assert!(!said.err.contains(KEY), "{}", said.err);
     }
-    refused(&import(&stage, ("nobody", "alice"), &tokens()), "provider_unknown");
+    refused(&import(&stage, ("unknown", "alice"), &tokens()), "provider_unknown");
     let elsewhere = ["--owner-iss", "https://other.example.com", "--owner-sub", "alice", "--file", "-"];
     let elsewhere = [&["connection", "import", "--provider", "acme"], &elsewhere[..]].concat();
     refused(&say_to(&stage, &elsewhere, &tokens().to_string()), "delegator_unknown");

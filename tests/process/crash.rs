@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use actchain_testkit::answer::claims_of;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::stage::{Server, Stage, send, signal};
+use crate::stage::{Exchange, Server, Stage, send, signal};
 
 fn rounds() -> u64 {
     std::env::var("SOAK_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(4)
@@ -25,25 +26,23 @@ async fn load(
     base: String,
     ended: Arc<AtomicBool>,
     answers: Arc<AtomicU64>,
-) -> Vec<(String, (String, String))> {
+) -> Vec<(String, Exchange)> {
     let mut acknowledged = Vec::new();
     while !ended.load(Ordering::SeqCst) {
         let exchange = stage.exchange();
         if let Some((200, answer)) = send(&base, &exchange).await {
-            acknowledged.push((claims(&answer)["jti"].as_str().unwrap().to_owned(), exchange));
+            acknowledged.push((
+                claims_of(answer["access_token"].as_str().unwrap())["jti"].as_str().unwrap().to_owned(),
+                exchange,
+            ));
             answers.fetch_add(1, Ordering::SeqCst);
         }
     }
     acknowledged
 }
 
-fn claims(answer: &Value) -> Value {
-    let payload = answer["access_token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
-    serde_json::from_slice(&actchain_protocol::base64url::decode(payload).unwrap()).unwrap()
-}
-
 /// A response that the crash does not affect: some of the server's pooled connections may still be broken.
-async fn settled(server: &Server, exchange: &(String, String)) -> (u16, Value) {
+async fn settled(server: &Server, exchange: &Exchange) -> (u16, Value) {
     loop {
         match send(&server.base, exchange).await.unwrap() {
             (503, _) => {}
@@ -77,7 +76,7 @@ async fn nothing_acknowledged_is_lost_and_no_proof_works_twice_whatever_is_kille
         }
         let kill_the_server = round % 2 == 0;
         let victim = if kill_the_server { Some(server.child.id()) } else { postmaster(&stage) };
-        signal(victim.expect("there is somebody to kill"), Signal::SIGKILL);
+        signal(victim.expect("a process to kill"), Signal::SIGKILL);
         ended.store(true, Ordering::SeqCst);
         let mut acknowledged = Vec::new();
         for client in clients {
@@ -121,8 +120,7 @@ async fn a_database_that_hangs_is_503_and_recovered_from_without_help() {
     family.iter().for_each(|pid| signal(*pid, Signal::SIGSTOP));
     let mut exchanges: Vec<_> = (0..3).map(|_| stage.exchange()).collect();
     // A client that the server has not cached must be read first.
-    let (body, proof) = stage.exchange();
-    exchanges.push((body.replace("client_id=agent", "client_id=somebody"), proof));
+    exchanges.push(stage.exchange().set("client_id", "another"));
     for exchange in &exchanges {
         let (status, answer) = send(&server.base, exchange).await.unwrap();
         assert_eq!((status, answer["error"].as_str()), (503, Some("temporarily_unavailable")));

@@ -121,7 +121,7 @@ fn a_request_that_is_denied_stays_so() {
 }
 
 #[test]
-fn a_request_names_somebody_who_can_be_asked_and_somebody_to_ask_for() {
+fn a_request_names_a_user_who_can_approve_and_an_agent_to_approve() {
     let stage = Stage::new();
     let _server = stage.serve();
     stage.declare();
@@ -129,7 +129,7 @@ fn a_request_names_somebody_who_can_be_asked_and_somebody_to_ask_for() {
         let asked = ["delegation", "request", "--delegate", delegate, "--delegator-iss", iss];
         refused(&stage, &[&asked[..], &["--delegator", "bob"], more].concat(), complaint);
     };
-    request("nobody", IDP, &[], "delegate_unknown: ");
+    request("unknown", IDP, &[], "delegate_unknown: ");
     request("agent", "https://other.example.com", &[], "delegator_unknown: ");
     request("agent", IDP, &["--audience", "https://other.example.com"], "resource_unknown: ");
     request("agent", IDP, &["--capability-ceiling", "everything"], "capability_unknown: ");
@@ -152,11 +152,11 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
         &["delegation", "renew", "nothing", "--expires-in", "1"],
         &["delegation", "tree", "nothing"],
         &["delegation", "tree", "nothing", "--json"],
-        &["client", "disable", "nobody"],
-        &["client", "enable", "nobody", "--json"],
-        &["client", "revoke-all", "nobody"],
-        &["client", "key", "remove", "nobody", &"A".repeat(43)],
-        &["client", "key", "remove", "nobody", &"A".repeat(43)],
+        &["client", "disable", "unknown"],
+        &["client", "enable", "unknown", "--json"],
+        &["client", "revoke-all", "unknown"],
+        &["client", "key", "remove", "unknown", &"A".repeat(43)],
+        &["client", "key", "remove", "unknown", &"A".repeat(43)],
         &["client", "key", "restore", "agent", &"A".repeat(43)],
     ] {
         // An operator sees everything: "not found" means that the delegation does not exist.
@@ -177,7 +177,7 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
     }
     let mut nowhere = stage.command();
     nowhere.args(["delegation", "list", "--json"]).envs([
-        ("ACTCHAIN_DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing"),
+        ("ACTCHAIN_DATABASE_URL", "postgres://visitor@127.0.0.1:1/nothing"),
         ("ACTCHAIN_MASTER_KEY", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
     ]);
     let output = nowhere.output().unwrap();
@@ -185,7 +185,7 @@ fn what_is_not_there_is_answered_by_1_and_what_cannot_be_done_by_2() {
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(
         complaint,
-        "actchain: connecting to PostgreSQL at 127.0.0.1:1/nothing as nobody: Connection refused (os error 111); \
+        "actchain: connecting to PostgreSQL at 127.0.0.1:1/nothing as visitor: Connection refused (os error 111); \
          PostgreSQL does not listen there: start it, or correct host and port in database_url\n"
     );
 }
@@ -251,7 +251,7 @@ fn a_tree_shows_what_hangs_below_and_what_ended_it() {
     assert!(lines[1].starts_with("└─ agent  active  [D]  scopes as above"), "{of_alice}");
     assert!(lines[2].starts_with("   └─ second  active  [E]  scopes mail.read"), "{of_alice}");
     assert!(lines[3].starts_with("      └─ third  active  [F]"), "{of_alice}");
-    assert_eq!(drawn(&["--delegator", "nobody"]), "");
+    assert_eq!(drawn(&["--delegator", "unknown"]), "");
     let all = drawn(&[]);
     assert!(all.contains(&bobs) && all.contains("[F]"), "{all}");
     assert_eq!(drawn(&["F"]).lines().count(), 2, "the delegator and what it gave");
@@ -345,9 +345,10 @@ async fn a_cut_off_ends_what_there_is_and_lets_live_what_comes_afterwards() {
         &["client", "revoke-all", "alice", "--iss", "https://other.example.com"],
         "delegator_unknown: ",
     );
-    let cutoff = stage.json(&["client", "revoke-all", "alice", "--iss", IDP, "--reason", "left", "--json"]);
-    assert_eq!([&cutoff["iss"], &cutoff["sub"]], [&json!(IDP), &json!("alice")]);
-    assert_eq!(cutoff["affected"], json!({"delegations": 3, "tokens": 1, "at_least": false}));
+    let revocation =
+        stage.json(&["client", "revoke-all", "alice", "--iss", IDP, "--reason", "left", "--json"]);
+    assert_eq!([&revocation["iss"], &revocation["sub"]], [&json!(IDP), &json!("alice")]);
+    assert_eq!(revocation["affected"], json!({"delegations": 3, "tokens": 1, "at_least": false}));
     for (id, ended_by) in [("D", Value::Null), ("F", json!("D"))] {
         let shown = stage.json(&["delegation", "show", id, "--json"]);
         assert_eq!([&shown["state"], &shown["ended_by"]], [&json!("revoked"), &ended_by], "{shown}");

@@ -94,9 +94,7 @@ async fn no_answered_token_loses_its_event_where_the_database_commits_asynchrono
     for _ in 0..8 {
         let (status, answer) = send(&server.base, &stage.exchange()).await.unwrap();
         assert_eq!(status, 200, "{answer}");
-        let payload = answer["access_token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
-        let claims = actchain_protocol::base64url::decode(payload).unwrap();
-        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        let claims = actchain_testkit::answer::claims_of(answer["access_token"].as_str().unwrap());
         tokens.push(claims["jti"].as_str().unwrap().to_owned());
     }
     // Kills all PostgreSQL processes at once, as in a crash.

@@ -44,10 +44,10 @@ fn a_server_leaves_no_core_dump_with_its_keys() {
 /// A program under an account other than root: the current account, or UID 65534 if the current account is root.
 #[cfg(target_os = "linux")]
 fn unprivileged(program: &Path) -> Command {
-    const NOBODY: u32 = 65_534;
+    const OTHER_ACCOUNT: u32 = 65_534;
     let mut command = Command::new(program);
     if nix::unistd::Uid::effective().is_root() {
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(OTHER_ACCOUNT).gid(OTHER_ACCOUNT);
     }
     command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     command

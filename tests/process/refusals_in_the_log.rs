@@ -17,14 +17,12 @@ async fn the_log_names_the_cause_of_a_refused_token_and_its_request_but_not_the_
     let stage = Stage::new();
     stage.declare();
     let server = stage.serve();
-    let (body, proof) = stage.exchange();
-    let (before, token) = body.split_once("subject_token=").unwrap();
-    let (token, after) = token.split_once('&').unwrap();
+    let token = stage.users_token();
     // Complete except for its signature.
     let (input, signature) = token.rsplit_once('.').unwrap();
     let other = signature.chars().rev().collect::<String>();
-    let forged = format!("{before}subject_token={input}.{}&{after}", &other[..other.len() - 1]);
-    let (status, answer) = send(&server.base, &(forged, proof)).await.unwrap();
+    let forged = format!("{input}.{}", &other[..other.len() - 1]);
+    let (status, answer) = send(&server.base, &stage.exchange().set("subject_token", &forged)).await.unwrap();
     assert_eq!((status, &answer["reason"]), (400, &Value::from("subject_token_invalid")), "{answer}");
     assert!(answer.get("cause").is_none());
     until("the refusal is in the log", || !causes(&stage).is_empty());

@@ -4,9 +4,10 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::process::Output;
 
+use actchain_testkit::agent::{ACCESS_TOKEN, EXCHANGE, Request, basic};
 use serde_json::{Value, json};
 
-use crate::stage::{MAIL, Server, Stage, now, send};
+use crate::stage::{MAIL, Server, Servers, Stage, now, send};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/first-exchange.yaml");
 
@@ -26,22 +27,15 @@ fn readme(stage: &Stage) -> Server {
 }
 
 async fn token(server: &Server, client: &str, form: &[(&str, &str)]) -> String {
-    let request = reqwest::Client::new().post(format!("{}/oauth/token", server.base));
-    let secret = format!("{client}-secret-0123456789");
-    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    let request = request.basic_auth(client, Some(secret)).body(body);
-    let answer = request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
-    let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-    answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    let secret = basic(client, &format!("{client}-secret-0123456789"));
+    let request = Request::to(&Servers).header("authorization", secret);
+    let request = form.iter().fold(request, |request, (name, value)| request.param(name, value));
+    request.send_to(&server.base).await.unwrap().token().to_owned()
 }
 
 async fn second_hop(server: &Server) -> String {
     let first = token(server, "assistant", &[("grant_type", "client_credentials")]).await;
-    let form = [
-        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-        ("subject_token", &first),
-        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
-    ];
+    let form = [("grant_type", EXCHANGE), ("subject_token", &first), ("subject_token_type", ACCESS_TOKEN)];
     token(server, "mail-bot", &form).await
 }
 
@@ -182,7 +176,7 @@ async fn explanations_name_the_check_that_fails_and_record_nothing() {
     assert_eq!((code, said["granted"] == json!(false)), (1, true), "{said}");
     stage.json(&["delegation", "revoke", "D", "--json"]);
     assert_eq!(explain(&user, &[]).1["reason"], "delegation_revoked");
-    let other = stage.run(&["token", "explain", &user, "--client", "nobody", "--json"]);
+    let other = stage.run(&["token", "explain", &user, "--client", "unknown", "--json"]);
     assert_eq!(other.status.code(), Some(1));
     // One more event: the revocation.
     assert_eq!(size().as_u64(), before.as_u64().map(|events| events + 1));

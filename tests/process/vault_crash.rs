@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::stage::Stage;
 
@@ -57,17 +57,6 @@ fn provider() -> (String, Arc<AtomicUsize>) {
     (url, asked)
 }
 
-async fn post(url: String, headers: &[(&str, String)], body: String) -> Option<(u16, Value)> {
-    let mut request = reqwest::Client::new().post(url).body(body);
-    for (name, value) in headers {
-        request = request.header(*name, value);
-    }
-    let answer = request.send().await.ok()?;
-    let status = answer.status().as_u16();
-    let text = answer.text().await.ok()?;
-    Some((status, serde_json::from_str(&text).unwrap_or_default()))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_that_was_killed_loses_nothing_that_is_still_honoured() {
     let stage = Stage::new();
@@ -75,23 +64,12 @@ async fn a_refresh_that_was_killed_loses_nothing_that_is_still_honoured() {
     let mut server = stage.serve();
     stage.declare();
     stage.declare_vault(&endpoint);
-    let credential = json!({"provider": "third", "credential": {"refresh_token": REFRESH}}).to_string();
-    let user = ("authorization", format!("Bearer {}", stage.users_token()));
-    let json_ = ("content-type", "application/json".to_owned());
-    let at = format!("{}/api/v1/connections", server.base);
-    let made = post(at, &[user, json_.clone()], credential).await.unwrap();
-    assert_eq!(made.0, 201, "{}", made.1);
-    let id = made.1["id"].as_str().unwrap().to_owned();
-    let path = format!("/vault/connections/{id}/token");
+    let credential = json!({"provider": "third", "credential": {"refresh_token": REFRESH}});
+    let made = stage.storing(credential).send_to(&server.base).await.unwrap().with_status(201);
+    let id = made.id();
     let fetch = async |base: &str| {
-        let (body, proof) = stage.exchange_for(&id);
-        let form = ("content-type", "application/x-www-form-urlencoded".to_owned());
-        let token = post(format!("{base}/oauth/token"), &[("dpop", proof), form], body).await?;
-        assert_eq!(token.0, 200, "{}", token.1);
-        let token = token.1["access_token"].as_str().unwrap().to_owned();
-        let proof = ("dpop", stage.proof_at(&path, &token));
-        let headers = [("authorization", format!("DPoP {token}")), proof];
-        post(format!("{base}{path}"), &headers, String::new()).await
+        let answer = stage.exchange_for(&id).send_to(base).await.ok()?.with_status(200);
+        stage.retrieval(&id, answer.token()).send_to(base).await.ok()
     };
     for _ in 0..UNANSWERED {
         let before = asked.load(Ordering::SeqCst);
@@ -108,12 +86,8 @@ async fn a_refresh_that_was_killed_loses_nothing_that_is_still_honoured() {
         server = stage.serve();
     }
     // The lease of the killed server expires by itself, and the waiting request gets the credential.
-    let (status, fetched) = fetch(&server.base).await.unwrap();
-    assert_eq!(
-        (status, fetched["access_token"].as_str().map(|token| token.starts_with("access-"))),
-        (200, Some(true)),
-        "{fetched}"
-    );
+    let fetched = fetch(&server.base).await.unwrap().with_status(200);
+    assert!(fetched.token().starts_with("access-"), "{}", fetched.text);
     let shown = stage.json(&["connection", "show", &id, "--json"]);
     assert_eq!((&shown["state"], &shown["has_refresh_token"]), (&json!("active"), &json!(true)));
 }

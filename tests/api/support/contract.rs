@@ -88,7 +88,7 @@ impl Contract {
                 && template
                     .split('/')
                     .zip(path.split('/'))
-                    .all(|(wanted, given)| wanted == given || wanted.starts_with('{'))
+                    .all(|(wanted, found)| wanted == found || wanted.starts_with('{'))
         };
         let paths = self.document["paths"].as_object().unwrap().keys();
         let found = paths.filter(fits).min_by_key(|template| template.matches('{').count());
@@ -278,15 +278,15 @@ impl Contract {
                 if schema["type"] == "integer" { json!(value.parse::<i64>().unwrap()) } else { json!(value) };
             self.assert_fits(&format!("{method} {path}: {name}"), schema, &value);
         }
-        for (place, given) in template.split('/').zip(path.split('?').next().unwrap().split('/')) {
+        for (place, segment) in template.split('/').zip(path.split('?').next().unwrap().split('/')) {
             let Some(name) = place.strip_prefix('{').and_then(|place| place.strip_suffix('}')) else {
                 continue;
             };
             let described = parameters.iter().find(|one| one["in"] == "path" && one["name"] == name);
             let schema =
                 &described.unwrap_or_else(|| panic!("{method} {path}: {name} is not described"))["schema"];
-            let given = percent_encoding_free(given);
-            self.assert_fits(&format!("{method} {path}: {name}"), schema, &json!(given));
+            let value = percent_encoding_free(segment);
+            self.assert_fits(&format!("{method} {path}: {name}"), schema, &json!(value));
         }
         let Some(body) = body else {
             assert!(

@@ -39,12 +39,6 @@ impl Server {
         Api::new(self, method, path).json(&body).client(agent, token).send().await
     }
 
-    /// Another server with the same database and this configuration.
-    pub async fn twin_with(&self, config: &str) -> Self {
-        let config = format!("issuer = {:?}\n{config}", self.app.issuer);
-        Self::on(self.database.clone(), &config, (self.clock.clone(), self.master.clone())).await
-    }
-
     /// Introspects a token.
     pub async fn introspect(&self, by: &Agent, token: &str) -> Answer {
         by.at(self, "/oauth/introspect").without("dpop").param("token", token).send().await
@@ -59,10 +53,10 @@ impl Server {
     pub async fn listed(&self, token: &str) -> u8 {
         let claims = claims_of(token);
         let reference = &claims["status"]["status_list"];
-        let path = reference["uri"].as_str().unwrap().strip_prefix(&self.app.issuer).unwrap();
-        let answer = Api::get(self, path).send().await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
-        let list = claims_of(&answer.text);
+        let uri = reference["uri"].as_str().unwrap();
+        let path = uri.strip_prefix(&self.app.issuer).unwrap();
+        let list = claims_of(&Api::get(self, path).send().await.with_status(200).text);
+        assert_eq!(list["sub"], uri);
         let list =
             actchain_protocol::status_list::StatusList::read(list["status_list"]["lst"].as_str().unwrap());
         list.unwrap().get(reference["idx"].as_u64().unwrap()).unwrap() as u8
@@ -85,14 +79,14 @@ impl World {
     /// The state of a token at a server.
     pub async fn fate(&self, server: &Server, holder: &Agent, token: &str) -> Fate {
         let exchanged = holder.exchange(server, token, ACCESS_TOKEN).send().await;
-        let told = server.introspect(&self.mail_server, token).await;
-        assert_eq!(told.status, 200, "{}", told.text);
-        let active = told.json["active"].as_bool().unwrap();
+        let introspected = server.introspect(&self.mail_server, token).await;
+        assert_eq!(introspected.status, 200, "{}", introspected.text);
+        let active = introspected.json["active"].as_bool().unwrap();
         Fate { exchange: outcome(&exchanged), active, listed: server.listed(token).await }
     }
 
     /// The token is active at every server.
-    pub async fn assert_alive(&self, servers: &[&Server], holder: &Agent, token: &str) {
+    pub async fn assert_active(&self, servers: &[&Server], holder: &Agent, token: &str) {
         for server in servers {
             let expected = Fate { exchange: "ok".to_owned(), active: true, listed: 0 };
             assert_eq!(self.fate(server, holder, token).await, expected, "of {}", holder.id);
@@ -100,7 +94,7 @@ impl World {
     }
 
     /// The token is inactive at every server: invalid (1) or suspended (2).
-    pub async fn assert_dead(
+    pub async fn assert_inactive(
         &self,
         servers: &[&Server],
         (holder, token): (&Agent, &str),
@@ -130,13 +124,13 @@ impl World {
 
     /// A delegation from Bob to the stranger, unrelated to Alice's, and a token under it.
     pub async fn bystander(&self) -> (String, String) {
-        let given = self
+        let granted = self
             .as_user("bob", "POST", "/delegate", json!({"delegate": "stranger", "audiences": [MAIL]}))
             .await;
-        assert_eq!(given.status, 201, "{}", given.text);
+        assert_eq!(granted.status, 201, "{}", granted.text);
         let token = self.hop_from_user(&self.stranger, &self.token_of("bob")).await;
         assert_eq!(token.status, 200, "{}", token.text);
-        (given.json["id"].as_str().unwrap().to_owned(), token.token().to_owned())
+        (granted.json["id"].as_str().unwrap().to_owned(), token.token().to_owned())
     }
 
     /// Registers the resource server of `CALENDAR`.
@@ -192,9 +186,9 @@ pub struct Made {
 
 impl Made {
     pub fn of(answer: &Answer, key: SigningKey) -> Self {
-        let told = &answer.json["ephemeral"];
-        assert_eq!(told["jkt"], key.kid(), "{}", answer.text);
-        let id = told["client_id"].as_str().unwrap().to_owned();
+        let ephemeral = &answer.json["ephemeral"];
+        assert_eq!(ephemeral["jkt"], key.kid(), "{}", answer.text);
+        let id = ephemeral["client_id"].as_str().unwrap().to_owned();
         assert_eq!(answer.json["delegate"], id.as_str());
         let delegation = answer.json["id"].as_str().unwrap().to_owned();
         Self { agent: Agent { id, key, auth: Auth::None }, delegation }

@@ -1,6 +1,6 @@
-//! Operations on delegations, and the form of refusals at the management API.
+//! Operations on delegations.
 
-use actchain::platform::clock::{from_seconds, rfc3339};
+pub use actchain_testkit::answer::instant;
 use serde_json::{Value, json};
 
 use super::agent::{Agent, Auth, JWT, Request};
@@ -8,83 +8,10 @@ use super::management::Api;
 use super::world::{CALENDAR, IDP, MAIL, World};
 use super::{Answer, Server};
 
-impl Answer {
-    /// A problem (RFC 9457) with its stable members, and with challenges if a token would help.
-    #[track_caller]
-    pub fn assert_problem(&self, status: u16, reason: &str) -> &Self {
-        assert_eq!((self.status, self.reason()), (status, reason), "{}", self.text);
-        assert_eq!(self.header("content-type"), Some("application/problem+json"));
-        assert_eq!(self.header("cache-control"), Some("no-store"));
-        assert_eq!(self.json["type"], format!("urn:actchain:problem:{reason}"));
-        assert_eq!(self.json["status"], status);
-        assert!(!self.json["title"].as_str().unwrap().is_empty());
-        let challenges: Vec<_> =
-            self.headers.get_all("www-authenticate").iter().map(|value| value.to_str().unwrap()).collect();
-        if matches!(status, 401 | 403) {
-            let of = |scheme: &str| challenges.iter().filter(|text| text.starts_with(scheme)).count();
-            assert_eq!((of("DPoP "), of("Bearer"), challenges.len()), (1, 1, 2), "{challenges:?}");
-            assert!(challenges.iter().any(|text| text.contains("algs=\"") && text.contains("ES256")));
-        } else {
-            assert!(challenges.is_empty(), "{challenges:?}");
-        }
-        self
-    }
-
-    /// The current state forbids the operation.
-    #[track_caller]
-    pub fn assert_conflict(&self, reason: &str, state: &str) {
-        self.assert_problem(409, reason);
-        assert_eq!(self.json["state"], state, "{}", self.text);
-    }
-
-    /// The limit exceeds the parent's, in the member that the response points to.
-    #[track_caller]
-    pub fn assert_too_wide(&self, member: &str) {
-        self.assert_problem(400, "exceeds_parent");
-        let errors = self.json["errors"].as_array().unwrap();
-        assert_eq!(errors.len(), 1, "{}", self.text);
-        assert_eq!(errors[0]["pointer"], format!("#/{member}"), "{}", self.text);
-        assert!(errors[0]["detail"].is_string());
-    }
-
-    /// A name that no resource declares, at the place that the response points to.
-    #[track_caller]
-    pub fn assert_undeclared(&self, reason: &str, pointer: &str) {
-        self.assert_problem(400, reason);
-        assert_eq!(self.json["errors"][0]["pointer"], pointer, "{}", self.text);
-    }
-
-    /// The lifetime exceeded the maximum and was shortened to this end.
-    #[track_caller]
-    pub fn assert_shortened(&self, until: i64) {
-        assert!(matches!(self.status, 200 | 201), "{}", self.text);
-        let due = (&json!(instant(until)), &json!(true));
-        assert_eq!((&self.json["expires_at"], &self.json["shortened"]), due, "{}", self.text);
-    }
-
-    /// Checks the status of the response.
-    #[track_caller]
-    pub fn with_status(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{}", self.text);
-        self
-    }
-
-    /// The id of the created object.
-    #[track_caller]
-    pub fn id(&self) -> String {
-        self.json["id"].as_str().unwrap_or_else(|| panic!("no id in {}", self.text)).to_owned()
-    }
-}
-
 /// One object with the members of both.
 pub fn with(mut one: Value, more: Value) -> Value {
     one.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     one
-}
-
-/// An instant in the format of responses.
-pub fn instant(seconds: i64) -> String {
-    rfc3339(from_seconds(seconds).unwrap())
 }
 
 impl World {
@@ -102,7 +29,7 @@ impl World {
     }
 
     /// A user creates a delegation to `user-proxy`.
-    pub async fn given(&self, sub: &str, terms: Value) -> Answer {
+    pub async fn granted(&self, sub: &str, terms: Value) -> Answer {
         self.as_user(sub, "POST", "/delegate", with(json!({"delegate": "user-proxy"}), terms)).await
     }
 

@@ -1,7 +1,6 @@
 //! Support for API tests: a throwaway cluster with a database for each test, real servers on port 0, and clients with
 //! real keys. The test moves the clock.
 
-pub mod agent;
 pub mod audit;
 pub mod contract;
 pub mod ends;
@@ -15,8 +14,8 @@ pub mod vault_proxy_world;
 pub mod vault_story;
 pub mod world;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
 
 use actchain::app::App;
 use actchain::domain::audit::Origin;
@@ -32,6 +31,10 @@ use actchain::services::caller::Caller;
 use actchain::services::request_context::RequestContext;
 use actchain::services::{delegations, keys, principals, seal_rows};
 use actchain_embedded_postgres::{Cluster, Durability};
+pub use actchain_testkit::agent;
+pub use actchain_testkit::answer::{Answer, claims_of};
+use actchain_testkit::endpoint::Endpoint;
+pub use actchain_testkit::endpoint::http;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -69,13 +72,6 @@ pub async fn database() -> PgConnectOptions {
     cluster.connect_options(&name)
 }
 
-/// The HTTP client. Connections are not reused: each test has its own runtime.
-pub fn http() -> &'static reqwest::Client {
-    static CLIENT: LazyLock<reqwest::Client> =
-        LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap());
-    &CLIENT
-}
-
 /// A server with its database.
 pub struct Server {
     pub app: Arc<App>,
@@ -84,6 +80,20 @@ pub struct Server {
     pub database: PgConnectOptions,
     pub master: MasterKey,
     handle: actix_web::dev::ServerHandle,
+}
+
+impl Endpoint for Server {
+    fn base(&self) -> &str {
+        &self.base
+    }
+
+    fn issuer(&self) -> &str {
+        &self.app.issuer
+    }
+
+    fn now(&self) -> i64 {
+        self.now()
+    }
 }
 
 impl Server {
@@ -217,7 +227,7 @@ impl Server {
     }
 
     /// Waits until this many readers of a kind were disconnected, by any server of this process.
-    pub async fn cut_off(&self, reader: &str, times: u64) {
+    pub async fn disconnected(&self, reader: &str, times: u64) {
         let name = format!("actchain_audit_stream_disconnects_total{{reader=\"{reader}\"}} ");
         loop {
             let metrics = http().get(format!("{}/metrics", self.base)).send().await.unwrap();
@@ -271,54 +281,4 @@ impl Drop for Server {
         // `stop` takes effect when it is called; the future only waits for the end.
         drop(self.handle.stop(false));
     }
-}
-
-/// A response that was read.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
-    pub json: Value,
-}
-
-impl Answer {
-    pub async fn read(response: reqwest::Response) -> Self {
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.unwrap();
-        let json = serde_json::from_str(&text).unwrap_or_default();
-        Self { status, headers, text, json }
-    }
-
-    pub fn error(&self) -> &str {
-        self.json["error"].as_str().unwrap_or_default()
-    }
-
-    pub fn reason(&self) -> &str {
-        self.json["reason"].as_str().unwrap_or_default()
-    }
-
-    pub fn token(&self) -> &str {
-        self.json["access_token"].as_str().unwrap_or_else(|| panic!("no token in {}", self.text))
-    }
-
-    /// The claims of the token, without verification.
-    pub fn claims(&self) -> Value {
-        claims_of(self.token())
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    #[track_caller]
-    pub fn assert_refused(&self, status: u16, error: &str, reason: &str) {
-        assert_eq!((self.status, self.error(), self.reason()), (status, error, reason), "{}", self.text);
-    }
-}
-
-/// The claims of a JWT, without verification.
-pub fn claims_of(token: &str) -> Value {
-    let payload = token.split('.').nth(1).unwrap();
-    serde_json::from_slice(&actchain_protocol::base64url::decode(payload).unwrap()).unwrap()
 }

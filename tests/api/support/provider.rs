@@ -1,8 +1,6 @@
 //! A third party: an authorization server on port 0 with authorization codes and PKCE, refresh tokens that may rotate,
 //! and revocation. It counts requests, stores every secret that it issues, and fails on demand.
 
-#![allow(dead_code, reason = "not every test needs all that it can do")]
-
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -43,7 +41,7 @@ pub struct Kind {
     /// A refresh token can be used once; its reuse revokes the grant (RFC 9700 §4.14.2).
     pub rotates: bool,
     /// Whether authorization responses carry `iss` (RFC 9207).
-    pub says_issuer: bool,
+    pub sends_issuer: bool,
     pub expires_in: Option<u32>,
     /// Whether it issues refresh tokens.
     pub refreshes: bool,
@@ -57,7 +55,7 @@ impl Default for Kind {
         Self {
             auth: ClientAuth::Basic,
             rotates: true,
-            says_issuer: false,
+            sends_issuer: false,
             expires_in: Some(3600),
             refreshes: true,
             grants: None,
@@ -181,12 +179,12 @@ struct Books {
     codes: BTreeMap<String, Code>,
     refresh: BTreeMap<String, Grant>,
     access: BTreeMap<String, u64>,
-    dead: Vec<u64>,
-    given: Vec<String>,
+    ended: Vec<u64>,
+    issued: Vec<String>,
     newest: Option<String>,
     revoked: Vec<String>,
     asked_for: Vec<BTreeMap<String, String>>,
-    given_back: Vec<String>,
+    revocation_requests: Vec<String>,
     number: u64,
     busy: usize,
     busiest: usize,
@@ -313,13 +311,13 @@ impl Provider {
     pub fn end_everything(&self) {
         let mut books = self.books();
         let families: Vec<u64> = books.refresh.values().map(|grant| grant.family).collect();
-        books.dead.extend(families);
+        books.ended.extend(families);
     }
 
     /// Whether the provider's API accepts an access token.
     pub fn honours(&self, access_token: &str) -> bool {
         let books = self.books();
-        books.access.get(access_token).is_some_and(|family| !books.dead.contains(family))
+        books.access.get(access_token).is_some_and(|family| !books.ended.contains(family))
     }
 
     /// Invalidates an access token before its expiry; its grant stays valid.
@@ -333,8 +331,8 @@ impl Provider {
     }
 
     /// The tokens in revocation requests, in order, whatever the result.
-    pub fn given_back(&self) -> Vec<String> {
-        self.books().given_back.clone()
+    pub fn revocation_requests(&self) -> Vec<String> {
+        self.books().revocation_requests.clone()
     }
 
     /// The revoked tokens, in order.
@@ -349,7 +347,7 @@ impl Provider {
 
     /// Every code and token that was issued: none of them may appear in any output.
     pub fn secrets(&self) -> Vec<String> {
-        self.books().given.clone()
+        self.books().issued.clone()
     }
 
     fn books(&self) -> std::sync::MutexGuard<'_, Books> {
@@ -434,7 +432,7 @@ impl State {
         let family = family.unwrap_or(number);
         let access = format!("access-{number}-of-a-third-party");
         books.access.insert(access.clone(), family);
-        books.given.push(access.clone());
+        books.issued.push(access.clone());
         books.newest = Some(access.clone());
         let mut body = json!({"access_token": access, "token_type": "Bearer", "expires_in": kind.expires_in});
         if kind.grants.is_some() {
@@ -444,7 +442,7 @@ impl State {
         if kind.refreshes && (first || kind.rotates) {
             let refresh = format!("refresh-{number}-of-a-third-party");
             books.refresh.insert(refresh.clone(), Grant { family, scope: granted, used: false });
-            books.given.push(refresh.clone());
+            books.issued.push(refresh.clone());
             body["refresh_token"] = refresh.into();
         }
         HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(body)
@@ -470,7 +468,7 @@ async fn authorize(state: Data<State>, query: Query<BTreeMap<String, String>>) -
         let mut books = state.books();
         books.number += 1;
         let code = format!("code-{}-of-a-third-party", books.number);
-        books.given.push(code.clone());
+        books.issued.push(code.clone());
         let kept = Code {
             redirect_uri: asked("redirect_uri"),
             challenge: asked("code_challenge"),
@@ -479,7 +477,7 @@ async fn authorize(state: Data<State>, query: Query<BTreeMap<String, String>>) -
         books.codes.insert(code.clone(), kept);
         let mut back = Url::parse(&asked("redirect_uri")).unwrap();
         back.query_pairs_mut().append_pair("code", &code).append_pair("state", &asked("state"));
-        if state.kind().says_issuer {
+        if state.kind().sends_issuer {
             back.query_pairs_mut().append_pair("iss", &state.base);
         }
         HttpResponse::Found().insert_header(("location", back.to_string())).finish()
@@ -533,11 +531,11 @@ fn refresh(state: &State, presented: &str) -> HttpResponse {
     let rotates = state.kind().rotates;
     let mut books = state.books();
     let Some(grant) = books.refresh.get(presented).cloned() else { return refused("invalid_grant") };
-    if books.dead.contains(&grant.family) {
+    if books.ended.contains(&grant.family) {
         return refused("invalid_grant");
     }
     if grant.used {
-        books.dead.push(grant.family);
+        books.ended.push(grant.family);
         return refused("invalid_grant");
     }
     if rotates {
@@ -549,7 +547,7 @@ fn refresh(state: &State, presented: &str) -> HttpResponse {
 
 async fn revoke(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpResponse {
     let params: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
-    state.books().given_back.extend(params.get("token").cloned());
+    state.books().revocation_requests.extend(params.get("token").cloned());
     let wrong = state.count(Asked::Revoke);
     let right = || {
         if !state.knows_us(&request, &params) {
@@ -559,7 +557,7 @@ async fn revoke(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpRe
         let mut books = state.books();
         let family = books.refresh.get(&token).map(|grant| grant.family);
         let family = family.or_else(|| books.access.get(&token).copied());
-        books.dead.extend(family);
+        books.ended.extend(family);
         books.revoked.push(token);
         HttpResponse::Ok().finish()
     };
@@ -572,7 +570,7 @@ async fn api(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpRespo
     let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
     let books = state.books();
     let family = token.and_then(|token| books.access.get(token));
-    if family.is_none_or(|family| books.dead.contains(family)) {
+    if family.is_none_or(|family| books.ended.contains(family)) {
         return HttpResponse::Unauthorized().insert_header(("www-authenticate", "Bearer")).finish();
     }
     HttpResponse::Ok().json(json!({
@@ -586,6 +584,6 @@ async fn metadata(state: Data<State>) -> HttpResponse {
     HttpResponse::Ok().json(json!({
         "issuer": base, "authorization_endpoint": format!("{base}/authorize"), "token_endpoint": format!("{base}/token"),
         "revocation_endpoint": format!("{base}/revoke"),
-        "authorization_response_iss_parameter_supported": state.kind().says_issuer,
+        "authorization_response_iss_parameter_supported": state.kind().sends_issuer,
     }))
 }

@@ -3,15 +3,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use actchain_protocol::base64url;
-use actchain_protocol::digest::sha256;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::Answer;
-use super::agent::{ACCESS_TOKEN, Agent, Auth, JWT, fresh_jti};
+use super::agent::{ACCESS_TOKEN, Agent, Auth, JWT};
+use super::management::Api;
 use super::world::{IDP, World};
 
 /// One request as it arrived.
@@ -36,7 +35,7 @@ impl Received {
 #[derive(Debug, Default)]
 struct Kept {
     received: Vec<Received>,
-    gone: usize,
+    hung_up: usize,
     answer: Option<Vec<u8>>,
 }
 
@@ -73,8 +72,8 @@ impl Upstream {
     }
 
     /// The number of clients that closed the connection while they waited.
-    pub fn gone(&self) -> usize {
-        self.kept.lock().unwrap().gone
+    pub fn hung_up(&self) -> usize {
+        self.kept.lock().unwrap().hung_up
     }
 
     /// Sets the response to all later requests.
@@ -110,7 +109,7 @@ impl Upstream {
             "/v1/silent" => {
                 let mut rest = Vec::new();
                 let _ = stream.read_to_end(&mut rest).await;
-                self.kept.lock().unwrap().gone += 1;
+                self.kept.lock().unwrap().hung_up += 1;
                 return Some(());
             }
             "/v1/garbage" => {
@@ -129,7 +128,7 @@ impl Upstream {
                 while stream.write_all(&[b'x'; 8192]).await.is_ok() {
                     tokio::task::yield_now().await;
                 }
-                self.kept.lock().unwrap().gone += 1;
+                self.kept.lock().unwrap().hung_up += 1;
                 return Some(());
             }
             "/v1/broken" => {
@@ -139,10 +138,10 @@ impl Upstream {
             _ => {}
         }
         self.read_body(&mut stream, &received, place).await?;
-        let told = self.kept.lock().unwrap().answer.clone();
+        let configured = self.kept.lock().unwrap().answer.clone();
         let usual =
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"ok\":true}";
-        let mut answer = told.unwrap_or_else(|| usual.to_vec());
+        let mut answer = configured.unwrap_or_else(|| usual.to_vec());
         if received.line().starts_with("HEAD ") {
             let end = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
             answer.truncate(end);
@@ -167,7 +166,7 @@ impl Upstream {
             let mut more = vec![0; 64 * 1024];
             let read = stream.read(&mut more).await.unwrap_or(0);
             if read == 0 {
-                self.kept.lock().unwrap().gone += 1;
+                self.kept.lock().unwrap().hung_up += 1;
                 return None;
             }
             self.kept.lock().unwrap().received[place].body.extend_from_slice(&more[..read]);
@@ -271,10 +270,7 @@ impl Vaulted {
         token: &str,
         (method, path): (&str, &str),
     ) -> [(&'static str, String); 2] {
-        let path = path.split('?').next().unwrap();
-        let claims = json!({"jti": fresh_jti(), "htm": method, "iat": self.world.server.now(),
-                            "htu": format!("{}{path}", self.world.server.app.issuer),
-                            "ath": base64url::encode(sha256(&[token.as_bytes()]))});
+        let claims = Api::new(&self.world.server, method, path).proof_claims(token);
         let proof = agent.key.sign_proof("dpop+jwt", &claims).unwrap();
         [("authorization", format!("DPoP {token}")), ("dpop", proof)]
     }

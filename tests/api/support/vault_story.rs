@@ -1,7 +1,5 @@
 //! A connection at a provider with refresh tokens, and an agent that retrieves its access tokens.
 
-#![allow(dead_code, reason = "not every test needs all of it")]
-
 use actchain::domain::vault::{Credential, Tokens};
 use serde_json::{Value, json};
 
@@ -10,8 +8,8 @@ use super::provider::{CLIENT, Kind, Provider, SECRET};
 use super::vault::{VaultWorld, names};
 
 /// Tokens that a provider issued to a user, to be imported into the vault.
-pub async fn given(provider: &Provider) -> Value {
-    let verifier = "a-verifier-that-is-long-enough-for-everybody-1";
+pub async fn issued_tokens(provider: &Provider) -> Value {
+    let verifier = "a-verifier-that-is-long-enough-for-all-servers-1";
     let challenge = actchain_protocol::oauth_client::challenge(verifier);
     let redirect = "https://elsewhere.example.com/callback";
     let url = format!(
@@ -39,8 +37,8 @@ pub async fn given(provider: &Provider) -> Value {
         .await
         .unwrap();
     assert_eq!(answer.status().as_u16(), 200);
-    let given: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-    json!({"access_token": given["access_token"], "refresh_token": given["refresh_token"], "expires_in": 100,
+    let tokens: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    json!({"access_token": tokens["access_token"], "refresh_token": tokens["refresh_token"], "expires_in": 100,
            "scope": "files.read"})
 }
 
@@ -73,7 +71,7 @@ impl Story {
         let more = format!("scopes: [files.read], rotates_refresh_tokens: true, hosts: [{hosts:?}]");
         let manifest = provider.manifest("third", &more);
         vault.world.server.apply(&manifest).await.unwrap();
-        let imported = given(&provider).await;
+        let imported = issued_tokens(&provider).await;
         let id = vault.connected("third", imported.clone()).await;
         vault.delegated(names(&id), json!({"expires_in": life})).await;
         Self { provider, vault, id, imported }
@@ -101,8 +99,8 @@ impl Story {
 
     pub async fn stored(&self) -> Tokens {
         let mut sql = self.vault.world.server.sql().await;
-        let held = self.vault.world.server.app.vault.open(&mut sql, &self.id).await.unwrap().unwrap();
-        let Credential::Oauth2(tokens) = &held.credential else { panic!("no tokens") };
+        let opened = self.vault.world.server.app.vault.open(&mut sql, &self.id).await.unwrap().unwrap();
+        let Credential::Oauth2(tokens) = &opened.credential else { panic!("no tokens") };
         tokens.clone()
     }
 
