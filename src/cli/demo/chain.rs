@@ -1,19 +1,22 @@
 //! Chapter 1: Alice's agents exchange tokens, each for a narrower one; stolen and stretched tokens are refused.
 
+use std::sync::Arc;
+
+use actchain_client::{Presented, Token};
 use serde_json::{Value, json};
 
-use super::client::{Agent, SubjectToken, text};
+use super::client::{Agent, claims_of, issued, text};
 use super::fixtures::{ARCHIVE, Cast, FILES, MAIL};
 use super::narrator::Refusal;
-use super::{Hop, Story, actors, audiences, lifetime};
+use super::{Story, actors, audiences, lifetime};
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::Jws;
 
 /// The tokens of Alice's chain, hop by hop.
 struct Tokens {
-    user_proxy: SubjectToken,
-    email_svc: SubjectToken,
-    followup_svc: SubjectToken,
+    user_proxy: Arc<Token>,
+    email_svc: Arc<Token>,
+    followup_svc: Arc<Token>,
 }
 
 impl Story {
@@ -46,23 +49,22 @@ impl Story {
             "user-proxy exchanges Alice's token of her identity provider for a token of its own (RFC 8693).",
         );
         let alice = cast.user_token("alice")?;
-        let wanted = [("audience", MAIL), ("audience", ARCHIVE), ("scope", "mail.read mail.send")];
-        let user_proxy = self.hop(Hop { agent: &cast.user_proxy, subject: &alice, wanted: &wanted }).await?;
+        let request = cast.user_proxy.exchange(Presented::jwt(&alice)).audience(MAIL).audience(ARCHIVE);
+        let user_proxy = self.hop(&cast.user_proxy, request.scope("mail.read mail.send")).await?;
         self.show_token(&user_proxy);
         self.narrator
             .proved("The token is Alice's, names user-proxy as the actor, and needs user-proxy's key.");
 
         self.narrator.step("email-svc exchanges user-proxy's token for a token of its own.");
-        let email_svc = self.hop(Hop { agent: &cast.email_svc, subject: &user_proxy, wanted: &[] }).await?;
+        let email_svc = self.hop(&cast.email_svc, cast.email_svc.exchange(issued(&user_proxy))).await?;
         self.show_token(&email_svc);
         self.narrator.proved(
             "The chain grows by one agent: the token names email-svc as the newest actor, and needs its key.",
         );
 
         self.narrator.step("followup-svc exchanges email-svc's token, and requests read access only.");
-        let wanted = [("scope", "mail.read")];
-        let followup_svc =
-            self.hop(Hop { agent: &cast.followup_svc, subject: &email_svc, wanted: &wanted }).await?;
+        let request = cast.followup_svc.exchange(issued(&email_svc)).scope("mail.read");
+        let followup_svc = self.hop(&cast.followup_svc, request).await?;
         self.show_token(&followup_svc);
         let tokens = Tokens { user_proxy, email_svc, followup_svc };
         self.compare(&tokens);
@@ -74,7 +76,7 @@ impl Story {
 
     fn compare(&mut self, tokens: &Tokens) {
         let claims = [&tokens.user_proxy, &tokens.email_svc, &tokens.followup_svc]
-            .map(|token| Value::Object(token.claims()));
+            .map(|token| Value::Object(claims_of(token.secret())));
         let [first, second, third] = &claims;
         let lifetimes = claims.each_ref().map(lifetime);
         let mut sorted = lifetimes;
@@ -93,9 +95,9 @@ impl Story {
         narrator.check("all have the same chain id", chains, [chain; 2]);
     }
 
-    async fn relying_party(&mut self, token: &SubjectToken, holder: &Agent) -> Result<(), Fault> {
+    async fn relying_party(&mut self, token: &Token, holder: &Agent) -> Result<(), Fault> {
         self.narrator.step("The mail server checks the last token with the server's public keys (JWKS).");
-        let jws = Jws::parse(&token.token).ok_or_else(|| Fault::new("the token is no JWT"))?;
+        let jws = Jws::parse(token.secret()).ok_or_else(|| Fault::new("the token is no JWT"))?;
         let verified = self.verified_key_id(&jws).await?;
         let claims = Value::Object(jws.claims.clone());
         let narrator = &mut self.narrator;
@@ -104,24 +106,24 @@ impl Story {
         narrator.check("its type is at+jwt", jws.header.typ.as_deref(), Some("at+jwt"));
         narrator.check("its issuer is the server", text(&claims, "/iss"), self.http.issuer.as_str());
         narrator.check("its audience is the mail server", text(&claims, "/aud"), MAIL);
-        let confirmation = json!({"jkt": holder.key.kid()});
+        let confirmation = json!({"jkt": holder.key().thumbprint()});
         narrator.check("it needs the key of followup-svc", claims.get("cnf"), Some(&confirmation));
-        let verify = ["token", "verify", &token.token, "--audience", MAIL];
+        let verify = ["token", "verify", token.secret(), "--audience", MAIL];
         self.command("actchain token verify accepts it", &verify).await?;
         self.narrator
             .proved("Signature, type, issuer, audience and key are right. The command token verify agrees.");
         Ok(())
     }
 
-    async fn stolen_token(&mut self, cast: &Cast, token: &SubjectToken) -> Result<(), Fault> {
+    async fn stolen_token(&mut self, cast: &Cast, token: &Token) -> Result<(), Fault> {
         self.narrator.step(
             "A thief has followup-svc's token, and exchanges it: first as itself, then posing as followup-svc.",
         );
-        let as_itself = self.http.exchange(&cast.thief, token, &[]).await?;
+        let as_itself = self.http.token(&cast.thief, cast.thief.exchange(issued(token))).await?;
         let expected = Refusal::oauth("invalid_request", "delegation_required");
         self.narrator.check_refused("another registered agent is refused", &as_itself, &expected);
-        let posing = Agent { id: cast.followup_svc.id.clone(), key: cast.thief.key.clone(), secret: None };
-        let posing = self.http.exchange(&posing, token, &[]).await?;
+        let posing = Agent::with_key(&self.http.issuer, &cast.followup_svc.id, cast.thief.key().clone())?;
+        let posing = self.http.token(&posing, posing.exchange(issued(token))).await?;
         let expected = Refusal { status: 401, error: "invalid_client", reason: "" };
         self.narrator.check_refused("followup-svc without its key is refused", &posing, &expected);
         self.narrator.proved(
@@ -135,14 +137,16 @@ impl Story {
             "followup-svc requests mail.send, then another resource server. user-proxy tries to join the chain again.",
         );
         let holder = &cast.followup_svc;
-        let wider = [("scope", "mail.read mail.send")];
-        let wider = self.http.exchange(holder, &tokens.email_svc, &wider).await?;
+        let wider = holder.exchange(issued(&tokens.email_svc)).scope("mail.read mail.send");
+        let wider = self.http.token(holder, wider).await?;
         let expected = Refusal::oauth("invalid_scope", "scope_exceeds_grant");
         self.narrator.check_refused("a scope that was not granted is refused", &wider, &expected);
-        let elsewhere = self.http.exchange(holder, &tokens.email_svc, &[("audience", FILES)]).await?;
+        let elsewhere = holder.exchange(issued(&tokens.email_svc)).audience(FILES);
+        let elsewhere = self.http.token(holder, elsewhere).await?;
         let expected = Refusal::oauth("invalid_target", "resource_refused");
         self.narrator.check_refused("another resource server is refused", &elsewhere, &expected);
-        let cycle = self.http.exchange(&cast.user_proxy, &tokens.followup_svc, &[]).await?;
+        let cycle =
+            self.http.token(&cast.user_proxy, cast.user_proxy.exchange(issued(&tokens.followup_svc))).await?;
         let expected = Refusal::oauth("invalid_request", "actor_cycle");
         self.narrator.check_refused("an actor of the chain is refused", &cycle, &expected);
         self.narrator.proved(
@@ -151,16 +155,16 @@ impl Story {
         Ok(())
     }
 
-    async fn disable_the_middle(&mut self, cast: &Cast, token: &SubjectToken) -> Result<(), Fault> {
+    async fn disable_the_middle(&mut self, cast: &Cast, token: &Token) -> Result<(), Fault> {
         self.narrator.step(
             "The operator disables email-svc, in the middle of the chain, and enables it again (client disable, enable).",
         );
         self.command("email-svc is disabled", &["client", "disable", "email-svc"]).await?;
-        let disabled = self.http.exchange(&cast.followup_svc, token, &[]).await?;
+        let disabled = self.http.token(&cast.followup_svc, cast.followup_svc.exchange(issued(token))).await?;
         let expected = Refusal::oauth("invalid_request", "actor_disabled");
         self.narrator.check_refused("followup-svc cannot use its token", &disabled, &expected);
         self.command("email-svc is enabled", &["client", "enable", "email-svc"]).await?;
-        let enabled = self.http.exchange(&cast.followup_svc, token, &[]).await?;
+        let enabled = self.http.token(&cast.followup_svc, cast.followup_svc.exchange(issued(token))).await?;
         self.narrator.check_status("followup-svc can use its token again", &enabled, 200);
         self.narrator.proved(
             "Meanwhile followup-svc's token is refused (actor_disabled): a chain needs each of its agents.",

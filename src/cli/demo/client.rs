@@ -1,56 +1,68 @@
 //! The demo's agents and users as HTTP clients, with DPoP proofs (RFC 9449).
 
+use std::sync::Arc;
+
+use actchain_client::{Authentication, Client, Error, Key, Presented, Refused, Token, TokenRequest};
 use reqwest::Method;
+use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
 use super::detail::{Detail, decoded, presentable};
 use crate::platform::clock::Clock;
 use crate::platform::fault::{Context, Fault};
-use actchain_protocol::digest::sha256;
-use actchain_protocol::jose::{Jws, SigningAlg, SigningKey};
-use actchain_protocol::token_exchange::GRANT_TYPE;
-use actchain_protocol::{base64url, random};
+use actchain_protocol::jose::Jws;
+use actchain_protocol::oauth_client::basic;
+use actchain_protocol::random;
 
-/// A client with its key, and its secret if it authenticates with a secret.
+/// A client of the demo's server.
 pub(super) struct Agent {
     pub(super) id: String,
-    pub(super) key: SigningKey,
+    /// Absent if it authenticates with its registered key.
     pub(super) secret: Option<String>,
+    client: Client,
 }
 
 impl Agent {
     /// Authenticates with its registered key.
-    pub(super) fn with_key(id: &str) -> Result<Self, Fault> {
-        Ok(Self { id: id.to_owned(), key: SigningKey::generate(SigningAlg::ES256)?.0, secret: None })
+    pub(super) fn with_key(issuer: &str, id: &str, key: Key) -> Result<Self, Fault> {
+        let client = Client::builder(issuer, id, key).http(http_client());
+        Ok(Self { id: id.to_owned(), secret: None, client: client.build().context("making a client")? })
     }
 
     /// Authenticates with a client secret.
-    pub(super) fn with_secret(id: &str) -> Result<Self, Fault> {
-        Ok(Self { secret: Some(random::token()?), ..Self::with_key(id)? })
+    pub(super) fn with_secret(issuer: &str, id: &str) -> Result<Self, Fault> {
+        let secret = random::token()?;
+        let authentication = Authentication::Secret(SecretString::from(secret.clone()));
+        let client =
+            Client::builder(issuer, id, new_key()?).authentication(authentication).http(http_client());
+        Ok(Self {
+            id: id.to_owned(),
+            secret: Some(secret),
+            client: client.build().context("making a client")?,
+        })
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        self.client.key()
+    }
+
+    /// An exchange by this agent (RFC 8693), to be sent by [`Http::token`].
+    pub(super) fn exchange(&self, subject: Presented) -> TokenRequest<'_> {
+        self.client.exchange(subject)
     }
 }
 
-/// A token that an exchange starts from.
-#[derive(Clone)]
-pub(super) struct SubjectToken {
-    pub(super) token: String,
-    token_type: &'static str,
+pub(super) fn new_key() -> Result<Key, Fault> {
+    Key::generate().context("generating a key")
 }
 
-impl SubjectToken {
-    /// A token of the users' identity provider.
-    pub(super) fn jwt(token: String) -> Self {
-        Self { token, token_type: "urn:ietf:params:oauth:token-type:jwt" }
-    }
+pub(super) fn http_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy()
+}
 
-    /// An access token of the demo's server.
-    pub(super) fn access_token(token: String) -> Self {
-        Self { token, token_type: "urn:ietf:params:oauth:token-type:access_token" }
-    }
-
-    pub(super) fn claims(&self) -> Map<String, Value> {
-        claims_of(&self.token)
-    }
+/// A token of the demo's server, to be exchanged.
+pub(super) fn issued(token: &Token) -> Presented {
+    Presented::access_token(token.secret())
 }
 
 /// The caller at the management API or the vault, with its access token.
@@ -58,7 +70,7 @@ pub(super) enum Caller<'a> {
     /// A user with a token of its own issuer.
     User(&'a str),
     /// An agent with an access token bound to its key.
-    Agent(&'a Agent, String),
+    Agent(&'a Agent, Arc<Token>),
 }
 
 /// A request to the management API or the vault.
@@ -85,9 +97,31 @@ impl Call {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Value,
+    /// The token in an answer of the token endpoint.
+    token: Option<Arc<Token>>,
 }
 
 impl Answer {
+    fn granted(token: Arc<Token>) -> Self {
+        let members = json!({
+            "access_token": token.secret(), "scope": token.scope, "delegation_id": token.delegation_id,
+            "authorization_details": token.authorization_details,
+        });
+        Self { status: 200, body: without_nulls(members), token: Some(token) }
+    }
+
+    fn refused(refused: &Refused) -> Self {
+        let members = json!({
+            "error": refused.error, "error_description": refused.error_description, "reason": refused.reason,
+            "delegation_id": refused.delegation_id, "ceremony": refused.ceremony,
+        });
+        Self { status: refused.status, body: without_nulls(members), token: None }
+    }
+
+    pub(super) fn token(&self) -> Result<Arc<Token>, Fault> {
+        self.token.clone().ok_or_else(|| Fault::new(format!("there is no token: {}", self.presentable())))
+    }
+
     pub(super) fn presentable(&self) -> String {
         format!("status {}: {}", self.status, presentable(&self.body))
     }
@@ -109,51 +143,31 @@ impl Http {
         Self { issuer, client, detail }
     }
 
-    /// Exchanges a token as an agent (RFC 8693).
-    pub(super) async fn exchange(
-        &self,
-        agent: &Agent,
-        subject: &SubjectToken,
-        wanted: &[(&str, &str)],
-    ) -> Result<Answer, Fault> {
-        let subject = [
-            ("grant_type", GRANT_TYPE),
-            ("subject_token", subject.token.as_str()),
-            ("subject_token_type", subject.token_type),
-        ];
-        self.token_request(agent, &[&subject[..], wanted].concat()).await
-    }
-
     /// The agent as a caller of the management API, with an access token for itself.
     pub(super) async fn caller<'a>(&self, agent: &'a Agent) -> Result<Caller<'a>, Fault> {
-        let wanted = [("grant_type", "client_credentials"), ("audience", self.issuer.as_str())];
-        let answer = self.token_request(agent, &wanted).await?;
-        Ok(Caller::Agent(agent, answer.text("/access_token").to_owned()))
+        let request = agent.client.client_credentials().audience(&self.issuer);
+        Ok(Caller::Agent(agent, self.token(agent, request).await?.token()?))
     }
 
-    async fn token_request(&self, agent: &Agent, params: &[(&str, &str)]) -> Result<Answer, Fault> {
-        let url = format!("{}/oauth/token", self.issuer);
-        let proof = Proof { method: &Method::POST, url: &url, access_token: None }.sign(&agent.key)?;
-        self.form(agent, params, self.client.post(&url).header("dpop", proof)).await
+    /// Sends a token request of an agent.
+    pub(super) async fn token(&self, agent: &Agent, request: TokenRequest<'_>) -> Result<Answer, Fault> {
+        // A cached token would show nothing of the server.
+        let answer = match request.fresh_token().await {
+            Ok(token) => Answer::granted(token),
+            Err(Error::Refused(refused)) => Answer::refused(&refused),
+            Err(error) => return Err(Fault::caused("requesting a token", error)),
+        };
+        self.detail.raw(format_args!("POST /oauth/token by {}: {}", agent.id, answer.presentable()));
+        Ok(answer)
     }
 
     /// Introspects a token as a client that authenticates with a secret (RFC 7662).
-    pub(super) async fn introspect(&self, client: &Agent, token: &str) -> Result<Answer, Fault> {
-        let request = self.client.post(format!("{}/oauth/introspect", self.issuer));
-        self.form(client, &[("token", token)], request).await
-    }
-
-    async fn form(
-        &self,
-        client: &Agent,
-        params: &[(&str, &str)],
-        request: reqwest::RequestBuilder,
-    ) -> Result<Answer, Fault> {
+    pub(super) async fn introspect(&self, client: &Agent, token: &Token) -> Result<Answer, Fault> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(params).append_pair("client_id", &client.id);
-        if let Some(secret) = &client.secret {
-            form.append_pair("client_secret", secret);
-        }
+        form.append_pair("token", token.secret());
+        let request = self.client.post(format!("{}/oauth/introspect", self.issuer));
+        let secret = client.secret.as_deref().unwrap_or_default();
+        let request = request.header("authorization", basic(&client.id, secret).as_str());
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         self.send(&client.id, request.body(form.finish())).await
     }
@@ -165,10 +179,9 @@ impl Http {
         let (name, request) = match caller {
             Caller::User(token) => ("the user", request.header("authorization", format!("Bearer {token}"))),
             Caller::Agent(agent, token) => {
-                let target = url.split('?').next().unwrap_or_default();
-                let proof = Proof { method: &call.method, url: target, access_token: Some(token) };
-                let request = request.header("dpop", proof.sign(&agent.key)?);
-                (agent.id.as_str(), request.header("authorization", format!("DPoP {token}")))
+                let proof = agent.client.proof(call.method.as_str(), &url, Some(token));
+                let request = request.header("dpop", proof.context("making a proof")?);
+                (agent.id.as_str(), request.header("authorization", format!("DPoP {}", token.secret())))
             }
         };
         let request = match call.body {
@@ -185,7 +198,7 @@ impl Http {
         let status = response.status().as_u16();
         let text = response.text().await.context("reading an answer")?;
         let body = serde_json::from_str(&text).context(&format!("reading the answer {text}"))?;
-        let answer = Answer { status, body };
+        let answer = Answer { status, body, token: None };
         self.detail.raw(format_args!("{title}: {}", answer.presentable()));
         Ok(answer)
     }
@@ -205,22 +218,12 @@ impl Http {
     }
 }
 
-/// The request that a DPoP proof is for, and the access token in it (RFC 9449 §4.2).
-struct Proof<'a> {
-    method: &'a Method,
-    url: &'a str,
-    access_token: Option<&'a str>,
-}
-
-impl Proof<'_> {
-    fn sign(&self, key: &SigningKey) -> Result<String, Fault> {
-        let jti = random::token()?;
-        let mut claims = json!({"jti": jti, "htm": self.method.as_str(), "htu": self.url, "iat": now()});
-        if let (Some(token), Value::Object(claims)) = (self.access_token, &mut claims) {
-            claims.insert("ath".into(), json!(base64url::encode(sha256(&[token.as_bytes()]))));
-        }
-        Ok(key.sign_proof("dpop+jwt", &claims)?)
+/// Leaves out what the answer did not have.
+fn without_nulls(mut body: Value) -> Value {
+    if let Value::Object(members) = &mut body {
+        members.retain(|_, value| !value.is_null());
     }
+    body
 }
 
 /// The current time, in seconds since 1970.

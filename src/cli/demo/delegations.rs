@@ -1,32 +1,41 @@
 //! Chapter 2: an agent requests a delegation; Bob approves less, and confirms one use.
 
+use std::sync::Arc;
+
+use actchain_client::{Presented, Token, TokenRequest};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::client::{Agent, Call, Caller, SubjectToken, claims_of, text, texts};
+use super::client::{Agent, Call, Caller, claims_of, issued, new_key, text, texts};
 use super::fixtures::{Cast, FILES, IDP, MAIL};
 use super::narrator::Refusal;
-use super::{Hop, Story, actors};
+use super::{Story, actors};
 use crate::platform::fault::Fault;
 use actchain_protocol::status_list::Status;
 
-/// The access to Bob's mail that an agent may use without a confirmation.
-pub(super) const READ: [(&str, &str); 2] = [("audience", MAIL), ("scope", "mail.read")];
-/// The access that needs a confirmation (ceremony) of each use.
-const SEND: [(&str, &str); 2] = [("audience", MAIL), ("scope", "mail.read mail.send")];
+/// Requests the access to Bob's mail that an agent may use without a confirmation.
+pub(super) fn read(request: TokenRequest<'_>) -> TokenRequest<'_> {
+    request.audience(MAIL).scope("mail.read")
+}
+
+/// Requests the access that needs a confirmation (ceremony) of each use.
+fn read_and_send(request: TokenRequest<'_>) -> TokenRequest<'_> {
+    request.audience(MAIL).scope("mail.read mail.send")
+}
+
 const CEREMONY_REQUIRED: Refusal<'static> =
     Refusal::oauth("insufficient_user_authentication", "ceremony_required");
 
 /// Bob's delegation and everything derived from it.
 pub(super) struct BobsChain {
-    pub(super) bob: SubjectToken,
+    pub(super) bob: String,
     /// The delegation ids; Bob's own delegation is the first.
     pub(super) ids: Vec<String>,
     /// The agent of the last delegation.
     pub(super) ephemeral: Agent,
     /// The tokens issued under the delegations: four hops, then the one that may send.
-    pub(super) tokens: Vec<SubjectToken>,
+    pub(super) tokens: Vec<Arc<Token>>,
 }
 
 impl BobsChain {
@@ -35,12 +44,12 @@ impl BobsChain {
     }
 
     /// The token of a hop, counted from 0.
-    pub(super) fn hop(&self, hop: usize) -> Result<&SubjectToken, Fault> {
-        self.tokens.get(hop).ok_or_else(|| Fault::new(format!("hop {hop} has no token")))
+    pub(super) fn hop(&self, hop: usize) -> Result<&Token, Fault> {
+        self.tokens.get(hop).map(Arc::as_ref).ok_or_else(|| Fault::new(format!("hop {hop} has no token")))
     }
 
     pub(super) fn bob(&self) -> Caller<'_> {
-        Caller::User(&self.bob.token)
+        Caller::User(&self.bob)
     }
 }
 
@@ -49,7 +58,7 @@ impl Story {
     pub(super) async fn delegations(&mut self, cast: &Cast) -> Result<BobsChain, Fault> {
         self.narrator.chapter("An agent requests access. Bob grants less, and confirms what matters.");
         let bob = cast.user_token("bob")?;
-        let ephemeral = Agent::with_key("")?;
+        let ephemeral = Agent::with_key(&self.http.issuer, "", new_key()?)?;
         let mut chain = BobsChain { bob, ids: Vec::new(), ephemeral, tokens: Vec::new() };
         self.request(cast, &mut chain).await?;
         self.approve(cast, &chain).await?;
@@ -71,7 +80,10 @@ impl Story {
         self.narrator.check_status("the request is accepted", &requested, 202);
         self.narrator.check("it waits for Bob", requested.text("/state"), "requested");
         let id = requested.text("/id").to_owned();
-        let early = self.http.exchange(&cast.user_proxy, &chain.bob, &READ).await?;
+        let early = self
+            .http
+            .token(&cast.user_proxy, read(cast.user_proxy.exchange(Presented::jwt(&chain.bob))))
+            .await?;
         let expected = Refusal::oauth("invalid_request", "delegation_requested");
         self.narrator.check_refused("an exchange before the approval is refused", &early, &expected);
         let own = self.http.call(&proxy, Call::post(format!("/delegate/{id}/approve"))).await?;
@@ -116,7 +128,7 @@ impl Story {
         self.narrator.step(
             "Each agent delegates a part to the next; followup-svc, to an ephemeral agent that has this one task.",
         );
-        let jwk = chain.ephemeral.key.public_jwk();
+        let jwk = chain.ephemeral.key().public_jwk();
         let steps = [
             (
                 &cast.user_proxy,
@@ -146,9 +158,10 @@ impl Story {
             chain.ids.push(created.text("/id").to_owned());
             last = created.body;
         }
-        let key = chain.ephemeral.key.kid();
-        self.narrator.check("the ephemeral agent has its own key", text(&last, "/ephemeral/jkt"), key);
-        chain.ephemeral.id = text(&last, "/delegate").to_owned();
+        let key = chain.ephemeral.key().clone();
+        let stored = text(&last, "/ephemeral/jkt");
+        self.narrator.check("the ephemeral agent has its own key", stored, key.thumbprint());
+        chain.ephemeral = Agent::with_key(&self.http.issuer, text(&last, "/delegate"), key)?;
         let wider = json!({
             "parent": chain.ids.get(2), "delegate": "thief", "scopes": ["mail.read", "mail.send"],
         });
@@ -180,17 +193,18 @@ impl Story {
     async fn use_all(&mut self, cast: &Cast, chain: &mut BobsChain) -> Result<(), Fault> {
         self.narrator
             .step("The agents exchange Bob's token, one after the other, down to the ephemeral agent.");
-        let mut subject = chain.bob.clone();
+        let mut subject = Presented::jwt(&chain.bob);
         for agent in [&cast.user_proxy, &cast.email_svc, &cast.followup_svc] {
-            let answer = self.http.exchange(agent, &subject, &READ).await?;
+            let answer = self.http.token(agent, read(agent.exchange(subject))).await?;
             self.narrator.check_status(&format!("the exchange of {} is granted", agent.id), &answer, 200);
-            subject = SubjectToken::access_token(answer.text("/access_token").to_owned());
-            chain.tokens.push(subject.clone());
+            let token = answer.token()?;
+            subject = issued(&token);
+            chain.tokens.push(token);
         }
-        let last = self.hop(Hop { agent: &chain.ephemeral, subject: &subject, wanted: &READ }).await?;
+        let last = self.hop(&chain.ephemeral, read(chain.ephemeral.exchange(subject))).await?;
         self.show_token(&last);
         let expected = ["user-proxy", "email-svc", "followup-svc", chain.ephemeral.id.as_str()];
-        let found = actors(&Value::Object(last.claims()));
+        let found = actors(&Value::Object(claims_of(last.secret())));
         self.narrator.check("the last token names every actor in order", found, expected);
         chain.tokens.push(last);
         self.narrator
@@ -201,13 +215,13 @@ impl Story {
     async fn active(&mut self, cast: &Cast, chain: &BobsChain) -> Result<(), Fault> {
         self.narrator.step("The mail server introspects that token (RFC 7662), and reads its status list.");
         let token = chain.hop(3)?;
-        let answer = self.http.introspect(&cast.mail_server, &token.token).await?;
+        let answer = self.http.introspect(&cast.mail_server, token).await?;
         let narrator = &mut self.narrator;
         narrator.check("the token is active", answer.body.get("active"), Some(&json!(true)));
         narrator.check("its subject is Bob", answer.text("/sub"), "bob");
         let path = texts(&answer.body, "/delegation/path");
         narrator.check("it is under Bob's delegations", path, chain.ids.iter().collect::<Vec<_>>());
-        let other = self.http.introspect(&cast.email_svc, &token.token).await?;
+        let other = self.http.introspect(&cast.email_svc, token).await?;
         self.narrator.check("email-svc learns nothing", other.body, json!({"active": false}));
         self.check_status_list(token, Status::Valid).await?;
         self.narrator.proved(
@@ -219,7 +233,9 @@ impl Story {
     async fn ceremony(&mut self, cast: &Cast, chain: &mut BobsChain) -> Result<(), Fault> {
         self.narrator.step("user-proxy requests mail.send. Bob has to confirm this one use (a ceremony).");
         let (proxy, id) = (&cast.user_proxy, chain.first_id().to_owned());
-        let asked = self.http.exchange(proxy, &chain.bob, &SEND).await?;
+        let bob = Presented::jwt(&chain.bob);
+        let request = || read_and_send(proxy.exchange(bob.clone()));
+        let asked = self.http.token(proxy, request()).await?;
         self.narrator.check_refused("before the confirmation it is refused", &asked, &CEREMONY_REQUIRED);
         self.narrator.check("the answer names the delegation", asked.text("/delegation_id"), id.as_str());
         let ceremony = asked.text("/ceremony");
@@ -235,16 +251,16 @@ impl Story {
         let confirmed = self.http.call(&chain.bob(), Call::post(format!("{at}/{ceremony}/approve"))).await?;
         self.narrator.check_status("Bob confirms it", &confirmed, 200);
         self.narrator.check("the ceremony is approved", confirmed.text("/state"), "approved");
-        let granted = self.http.exchange(proxy, &chain.bob, &SEND).await?;
+        let granted = self.http.token(proxy, request()).await?;
         self.narrator.check_status("the same exchange is granted", &granted, 200);
-        let token = granted.text("/access_token").to_owned();
-        let claims = Value::Object(claims_of(&token));
+        let token = granted.token()?;
+        let claims = Value::Object(claims_of(token.secret()));
         self.narrator.check("the token may send", text(&claims, "/scope"), "mail.read mail.send");
-        let again = self.http.exchange(proxy, &chain.bob, &SEND).await?;
+        let again = self.http.token(proxy, request()).await?;
         self.narrator.check_refused("the next exchange is refused", &again, &CEREMONY_REQUIRED);
         let repeated = Some(again.text("/ceremony")).filter(|next| *next == ceremony);
         self.narrator.check("it needs another ceremony", repeated, None);
-        chain.tokens.push(SubjectToken::access_token(token));
+        chain.tokens.push(token);
         let counted = self.http.call(&chain.bob(), Call::get(format!("/delegate/{id}"))).await?;
         let issued = json!(chain.tokens.len());
         self.narrator.check("each token was one use", counted.body.get("uses"), Some(&issued));

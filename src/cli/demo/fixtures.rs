@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::client::{Agent, SubjectToken, now};
+use super::client::{Agent, new_key, now};
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::{SigningAlg, SigningKey};
 
@@ -24,22 +24,22 @@ pub(super) struct Cast {
 
 impl Cast {
     /// All parties, with new keys and secrets.
-    pub(super) fn new() -> Result<Self, Fault> {
+    pub(super) fn new(issuer: &str) -> Result<Self, Fault> {
         Ok(Self {
             idp: SigningKey::generate(SigningAlg::ES256)?.0,
-            user_proxy: Agent::with_secret("user-proxy")?,
-            email_svc: Agent::with_secret("email-svc")?,
-            followup_svc: Agent::with_key("followup-svc")?,
-            thief: Agent::with_secret("thief")?,
-            mail_server: Agent::with_secret("mail-server")?,
-            auditor: Agent::with_key("auditor")?,
+            user_proxy: Agent::with_secret(issuer, "user-proxy")?,
+            email_svc: Agent::with_secret(issuer, "email-svc")?,
+            followup_svc: Agent::with_key(issuer, "followup-svc", new_key()?)?,
+            thief: Agent::with_secret(issuer, "thief")?,
+            mail_server: Agent::with_secret(issuer, "mail-server")?,
+            auditor: Agent::with_key(issuer, "auditor", new_key()?)?,
         })
     }
 
     /// A token of the identity provider for a user, valid for an hour.
-    pub(super) fn user_token(&self, sub: &str) -> Result<SubjectToken, Fault> {
+    pub(super) fn user_token(&self, sub: &str) -> Result<String, Fault> {
         let claims = json!({"iss": IDP, "sub": sub, "aud": "actchain", "iat": now(), "exp": now() + 3600});
-        Ok(SubjectToken::jwt(self.idp.sign("JWT", &claims)?))
+        Ok(self.idp.sign("JWT", &claims)?)
     }
 
     /// The manifest for `actchain apply`, for a server with this issuer.
@@ -54,19 +54,19 @@ resources:
   - {{id: "{ARCHIVE}", scopes: [mail.read, mail.send]}}
   - {{id: "{FILES}", scopes: [files.read]}}
 clients:
-  - {{id: user-proxy, kind: agent, name: User proxy, auth: client_secret_post, secret: {proxy},
+  - {{id: user-proxy, kind: agent, name: User proxy, auth: client_secret_basic, secret: {proxy},
      scopes: [mail.read, mail.send, files.read], audiences: ["{MAIL}", "{ARCHIVE}", "{FILES}", "{issuer}"],
      authorization_details_types: [vault_connection], grant_types: [client_credentials, token-exchange]}}
-  - {{id: email-svc, kind: agent, name: E-mail service, auth: client_secret_post, secret: {email},
+  - {{id: email-svc, kind: agent, name: E-mail service, auth: client_secret_basic, secret: {email},
      scopes: [mail.read, mail.send], audiences: ["{MAIL}", "{issuer}"],
      authorization_details_types: [vault_connection], grant_types: [client_credentials, token-exchange],
      max_token_ttl: 200}}
   - {{id: followup-svc, kind: agent, name: Follow-up service, auth: none, dpop_keys: [{followup}],
      scopes: [mail.read, mail.send], audiences: ["{MAIL}", "{FILES}"],
      grant_types: [client_credentials, token-exchange], max_token_ttl: 100}}
-  - {{id: thief, kind: agent, name: Some other agent, auth: client_secret_post, secret: {thief},
+  - {{id: thief, kind: agent, name: Some other agent, auth: client_secret_basic, secret: {thief},
      scopes: [mail.read, mail.send], audiences: ["{MAIL}"], grant_types: [token-exchange]}}
-  - {{id: mail-server, kind: resource_server, name: Mail server, auth: client_secret_post, secret: {mail_server},
+  - {{id: mail-server, kind: resource_server, name: Mail server, auth: client_secret_basic, secret: {mail_server},
      audiences: ["{MAIL}"]}}
   - {{id: auditor, kind: auditor, auth: none, dpop_keys: [{auditor}], grant_types: [client_credentials]}}
 delegations:
@@ -77,10 +77,10 @@ delegations:
 "#,
             proxy = secret(&self.user_proxy),
             email = secret(&self.email_svc),
-            followup = self.followup_svc.key.kid(),
+            followup = self.followup_svc.key().thumbprint(),
             thief = secret(&self.thief),
             mail_server = secret(&self.mail_server),
-            auditor = self.auditor.key.kid(),
+            auditor = self.auditor.key().thumbprint(),
         )
     }
 }

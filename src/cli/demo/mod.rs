@@ -14,10 +14,12 @@ mod revocation;
 mod vault;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use actchain_client::{Token, TokenRequest};
 use serde_json::Value;
 
-use self::client::{Agent, Http, SubjectToken, claims_of, text};
+use self::client::{Agent, Http, claims_of, http_client, text};
 use self::detail::Detail;
 use self::fixtures::Cast;
 use self::narrator::Narrator;
@@ -43,7 +45,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
     let detail = if args.verbose { Detail::Verbose } else { Detail::Story };
     let folder = if args.keep { FolderAtEnd::Kept } else { FolderAtEnd::Removed };
     let mut signals = Signals::listen()?;
-    let client = reqwest::Client::builder().no_proxy().build().context("building an HTTP client")?;
+    let client = http_client().build().context("building an HTTP client")?;
     let process = DemoProcess::set(detail).await?;
     let http = Http::new(process.issuer.clone(), client, detail);
     let mut story = Story { process, http, detail, narrator: Narrator::new(detail) };
@@ -67,17 +69,10 @@ struct Story {
     narrator: Narrator,
 }
 
-/// An exchange that has to be granted.
-struct Hop<'a> {
-    agent: &'a Agent,
-    subject: &'a SubjectToken,
-    wanted: &'a [(&'a str, &'a str)],
-}
-
 impl Story {
     async fn play(&mut self) -> Result<(), Fault> {
         println!("The demo runs its own server at {}, and checks every answer.", self.http.issuer);
-        let cast = Cast::new()?;
+        let cast = Cast::new(&self.http.issuer)?;
         self.chain(&cast).await?;
         let granted = self.delegations(&cast).await?;
         self.revocation(&cast, &granted).await?;
@@ -97,24 +92,26 @@ impl Story {
         self.narrator.check(what, found, (0, ""));
     }
 
-    /// Exchanges a token, and checks that the new token names the agent and is bound to its key.
-    async fn hop(&mut self, hop: Hop<'_>) -> Result<SubjectToken, Fault> {
-        let Hop { agent, subject, wanted } = hop;
-        let answer = self.http.exchange(agent, subject, wanted).await?;
+    /// Sends an exchange that has to be granted. Checks that the new token names the agent and is bound to its key.
+    async fn hop(&mut self, agent: &Agent, request: TokenRequest<'_>) -> Result<Arc<Token>, Fault> {
+        let answer = self.http.token(agent, request).await?;
         self.narrator.check_status(&format!("the exchange of {} is granted", agent.id), &answer, 200);
-        let issued = answer.text("/access_token").to_owned();
-        let claims = Value::Object(claims_of(&issued));
+        let token = answer.token()?;
+        let claims = Value::Object(claims_of(token.secret()));
         let newest = text(&claims, "/act/sub");
         self.narrator.check("its newest actor is the agent", newest, agent.id.as_str());
         let bound = text(&claims, "/cnf/jkt");
-        self.narrator.check("the token is bound to the key of its newest actor", bound, agent.key.kid());
-        self.narrator.check("its type in the answer is DPoP", answer.text("/token_type"), "DPoP");
-        Ok(SubjectToken::access_token(issued))
+        self.narrator.check(
+            "the token is bound to the key of its newest actor",
+            bound,
+            agent.key().thumbprint(),
+        );
+        Ok(token)
     }
 
     /// Shows the chain of a token, and what the token allows.
-    fn show_token(&self, token: &SubjectToken) {
-        let claims = Value::Object(token.claims());
+    fn show_token(&self, token: &Token) {
+        let claims = Value::Object(claims_of(token.secret()));
         let chain = [vec![text(&claims, "/sub").to_owned()], actors(&claims)].concat();
         let chain = chain.iter().map(|name| short(name)).collect::<Vec<_>>().join(" → ");
         let scope = match text(&claims, "/scope") {

@@ -1,10 +1,11 @@
 //! Chapter 3: Bob's one revocation ends every delegation and token below it.
 
+use actchain_client::Token;
 use serde_json::{Value, json};
 
 use super::Story;
-use super::client::{Call, SubjectToken, text};
-use super::delegations::{BobsChain, READ};
+use super::client::{Call, claims_of, issued, text};
+use super::delegations::{BobsChain, read};
 use super::fixtures::Cast;
 use super::narrator::Refusal;
 use crate::platform::fault::Fault;
@@ -39,18 +40,20 @@ impl Story {
     async fn inactive(&mut self, cast: &Cast, chain: &BobsChain) -> Result<(), Fault> {
         self.narrator.step("The mail server and the agents try the tokens of Bob's chain again.");
         let last = chain.hop(3)?;
-        let introspected = self.http.introspect(&cast.mail_server, &last.token).await?;
+        let introspected = self.http.introspect(&cast.mail_server, last).await?;
         let inactive = json!({"active": false});
         self.narrator.check("introspection says that it is inactive", &introspected.body, &inactive);
         self.check_status_list(last, Status::Invalid).await?;
-        let own = self.http.exchange(&chain.ephemeral, last, &READ).await?;
+        let request = read(chain.ephemeral.exchange(issued(last)));
+        let own = self.http.token(&chain.ephemeral, request).await?;
         let expected = Refusal::oauth("invalid_request", "agent_deactivated");
         self.narrator.check_refused("the ephemeral agent is deactivated", &own, &expected);
-        let own = self.http.exchange(&cast.followup_svc, chain.hop(2)?, &READ).await?;
+        let request = read(cast.followup_svc.exchange(issued(chain.hop(2)?)));
+        let own = self.http.token(&cast.followup_svc, request).await?;
         let expected = Refusal::oauth("invalid_request", "delegation_revoked");
         self.narrator.check_refused("the token before is refused, too", &own, &expected);
         for token in &chain.tokens {
-            let answer = self.http.introspect(&cast.mail_server, &token.token).await?;
+            let answer = self.http.introspect(&cast.mail_server, token).await?;
             let active = answer.body.get("active");
             self.narrator.check("each token of the chain is inactive", active, Some(&json!(false)));
         }
@@ -61,12 +64,8 @@ impl Story {
     }
 
     /// Checks the status of a token in the signed status list to which the token refers.
-    pub(super) async fn check_status_list(
-        &mut self,
-        token: &SubjectToken,
-        expected: Status,
-    ) -> Result<(), Fault> {
-        let claims = Value::Object(token.claims());
+    pub(super) async fn check_status_list(&mut self, token: &Token, expected: Status) -> Result<(), Fault> {
+        let claims = Value::Object(claims_of(token.secret()));
         let uri = text(&claims, "/status/status_list/uri");
         let index = claims.pointer("/status/status_list/idx").and_then(Value::as_u64);
         let list = self.http.text(uri).await?;

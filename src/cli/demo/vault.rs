@@ -1,18 +1,21 @@
 //! Chapter 4: Carol's mailbox is at a third party. Its credential goes into the vault, and an agent two hops away can
 //! retrieve it until she revokes the delegation.
 
+use std::sync::Arc;
+
+use actchain_client::{Presented, Token};
 use serde_json::{Value, json};
 
-use super::client::{Answer, Call, Caller, SubjectToken, text};
+use super::client::{Answer, Call, Caller, issued, text};
 use super::fixtures::{Cast, IDP};
 use super::narrator::Refusal;
 use super::provider::{ApiAnswer, Provider};
-use super::{Hop, Story, count_leaks};
+use super::{Story, count_leaks};
 use crate::platform::fault::{Context, Fault};
 
 /// Carol's token and connections.
 struct Carol {
-    token: SubjectToken,
+    token: String,
     /// The id of the connection that she lets agents use.
     home: String,
     /// The id of the connection that she does not share.
@@ -21,14 +24,14 @@ struct Carol {
 
 impl Carol {
     fn caller(&self) -> Caller<'_> {
-        Caller::User(&self.token.token)
+        Caller::User(&self.token)
     }
 }
 
 /// Carol's delegation, and the token at the end of its chain.
 struct Delegated {
     id: String,
-    token: SubjectToken,
+    token: Arc<Token>,
 }
 
 /// A request for a credential.
@@ -97,7 +100,7 @@ impl Story {
         let credential = provider.consent("carol").await?;
         let wanted = json!({"provider": "mailbox", "name": "work", "credential": credential});
         let call = Call::post("/api/v1/connections").json(wanted);
-        let work = self.http.call(&Caller::User(&token.token), call).await?;
+        let work = self.http.call(&Caller::User(&token), call).await?;
         self.narrator.check_status("Carol stores another credential herself", &work, 201);
         self.narrator.check("its connection is active", work.text("/state"), "active");
         let listed = self.command("the connections are listed", &["connection", "list", "--json"]).await?;
@@ -123,7 +126,7 @@ impl Story {
             "scopes": ["messages.read"],
         }]);
         let wanted = json!({
-            "delegate": "user-proxy", "audiences": [issuer], "authorization_details": details, "expires_in": 1800,
+            "delegate": "user-proxy", "audiences": [&issuer], "authorization_details": &details, "expires_in": 1800,
         });
         let first = self.http.call(&carol.caller(), Call::post("/delegate").json(wanted)).await?;
         self.narrator.check_status("Carol's delegation is active", &first, 201);
@@ -132,10 +135,10 @@ impl Story {
         let proxy = self.http.caller(&cast.user_proxy).await?;
         let second = self.http.call(&proxy, Call::post("/delegate").json(wanted)).await?;
         self.narrator.check_status("its child delegation is active", &second, 201);
-        let details = details.to_string();
-        let wanted = [("audience", issuer.as_str()), ("authorization_details", details.as_str())];
-        let token = self.hop(Hop { agent: &cast.user_proxy, subject: &carol.token, wanted: &wanted }).await?;
-        let token = self.hop(Hop { agent: &cast.email_svc, subject: &token, wanted: &wanted }).await?;
+        let first = cast.user_proxy.exchange(Presented::jwt(&carol.token)).audience(&issuer);
+        let token = self.hop(&cast.user_proxy, first.authorization_details(&details)).await?;
+        let second = cast.email_svc.exchange(issued(&token)).audience(&issuer);
+        let token = self.hop(&cast.email_svc, second.authorization_details(&details)).await?;
         self.show_token(&token);
         self.narrator.proved(
             "Both delegations are active, and email-svc has a token for the vault that needs its key.",
@@ -178,7 +181,7 @@ impl Story {
         carol: &Carol,
         delegated: &Delegated,
     ) -> Result<String, Fault> {
-        let caller = Caller::Agent(&cast.email_svc, delegated.token.token.clone());
+        let caller = Caller::Agent(&cast.email_svc, Arc::clone(&delegated.token));
         let answer = self.retrieve(Retrieval { caller, connection: &carol.home }).await?;
         let narrator = &mut self.narrator;
         narrator.check_status("email-svc retrieves the credential", &answer, 200);
@@ -198,11 +201,11 @@ impl Story {
         delegated: &Delegated,
     ) -> Result<(), Fault> {
         self.narrator.step("email-svc tries Carol's work mailbox. A thief tries email-svc's token.");
-        let caller = Caller::Agent(&cast.email_svc, delegated.token.token.clone());
+        let caller = Caller::Agent(&cast.email_svc, Arc::clone(&delegated.token));
         let other = self.retrieve(Retrieval { caller, connection: &carol.work }).await?;
         let expected = Refusal::problem(403, "connection_missing");
         self.narrator.check_refused("a connection that is not delegated is refused", &other, &expected);
-        let caller = Caller::Agent(&cast.thief, delegated.token.token.clone());
+        let caller = Caller::Agent(&cast.thief, Arc::clone(&delegated.token));
         let stolen = self.retrieve(Retrieval { caller, connection: &carol.home }).await?;
         let expected = Refusal::problem(401, "access_token_bound");
         self.narrator.check_refused("a thief with the token is refused", &stolen, &expected);
@@ -222,7 +225,7 @@ impl Story {
         let call = Call::post(format!("/delegate/{}/revoke", delegated.id));
         let revoked = self.http.call(&carol.caller(), call).await?;
         self.narrator.check_status("the revocation is accepted", &revoked, 200);
-        let caller = Caller::Agent(&cast.email_svc, delegated.token.token.clone());
+        let caller = Caller::Agent(&cast.email_svc, Arc::clone(&delegated.token));
         let after = self.retrieve(Retrieval { caller, connection: &carol.home }).await?;
         let expected = Refusal::problem(409, "delegation_revoked");
         self.narrator.check_refused("the next retrieval is refused", &after, &expected);
