@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn both_secrets_sign_while_one_follows_the_other() {
         let (old, new) = (Secret::parse(SECRET).unwrap(), Secret::generate().unwrap());
-        let alone = signatures(&[Secret::parse(SECRET).unwrap()], ("a", 1), "x");
-        let both = signatures(&[new, old], ("a", 1), "x");
+        let alone = signatures(&[Secret::parse(SECRET).unwrap()], "a", 1, "x");
+        let both = signatures(&[new, old], "a", 1, "x");
         assert_eq!(both.split(' ').count(), 2);
         assert_eq!(both.split(' ').nth(1), Some(alone.as_str()));
     }

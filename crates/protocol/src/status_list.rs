@@ -305,7 +305,7 @@ mod tests {
         );
         let lst = claims["status_list"]["lst"].as_str().unwrap();
         assert_eq!(StatusList::read(lst).unwrap().get(7), Some(Status::Invalid));
-        assert_eq!(super::claims("u", &list, (0, 0))["ttl"], 1, "never 0");
+        assert_eq!(super::claims("u", &list, 0, 0)["ttl"], 1, "never 0");
     }
 
     #[test]

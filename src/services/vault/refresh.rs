@@ -78,10 +78,10 @@ pub(super) async fn fresh(
         }
         let lease = random::id(now)?;
         let terms = Lease { id: lease, seconds: LEASE_SECONDS, now: app.clock.now() };
-        let version = opened.connection.version;
+        let present = opened.connection.version;
         let leased = !hopeless
             && app
-                .read(async |connection| vault::store::mark_leased(connection, &id, version, terms).await)
+                .read(async |connection| vault::store::mark_leased(connection, &id, present, terms).await)
                 .await?;
         if leased {
             // Detached from the request, so that a single-use refresh token is not lost when the client disconnects.
