@@ -82,7 +82,7 @@ async fn serve(
         job.abort();
     }
     running.await.context("stopping")??;
-    if tokio::time::timeout(LAST, app.drain()).await.is_err() {
+    if tokio::time::timeout(LAST, app.detached.drain()).await.is_err() {
         tracing::warn!("something is still under way and is abandoned");
     }
     // Signs a last checkpoint; without it, the next checkpoint covers the same events. It uses connections of its own:

@@ -6,7 +6,7 @@ use crate::platform::fault::Fault;
 pub async fn run_once(app: &App) -> Result<(), Fault> {
     app.refresh_keyring().await?;
     app.refresh_registry().await?;
-    app.requests.tidy();
+    app.limits.requests.tidy();
     // Metric samples accumulate until a scrape or this upkeep.
     app.metrics.run_upkeep();
     Ok(())

@@ -77,7 +77,7 @@ pub async fn identify(
         }
     };
     let name = caller.principal(&app.issuer).map(|who| who.key());
-    if name.is_some_and(|name| app.requests.count(&name).is_err()) {
+    if name.is_some_and(|name| app.limits.requests.count(&name).is_err()) {
         return Err(Refusal::RateLimited.into());
     }
     consume(app, possessed.map(|possessed| possessed.single_use_id).into_iter().collect(), now).await?;

@@ -132,7 +132,7 @@ async fn check_again(
         Ok(None) => return Err(AuthenticationError { client: None, stop }),
         Err(fault) => return Err(AuthenticationError { client: None, stop: fault.into() }),
     };
-    app.clients.insert(client.client_id.clone(), Arc::clone(&client));
+    app.caches.clients.insert(client.client_id.clone(), Arc::clone(&client));
     match check(app, &client, credentials, circumstances).await {
         Ok(asserted) => Ok(Authenticated { client, asserted }),
         Err(stop) => Err(AuthenticationError { client: Some(client), stop }),
@@ -185,7 +185,7 @@ async fn find_with_source(
     client_id: &str,
     memory: Memory,
 ) -> Result<Option<(Arc<Client>, Read)>, Fault> {
-    if let Some(client) = app.clients.get(client_id).filter(|_| memory == Memory::Usable) {
+    if let Some(client) = app.caches.clients.get(client_id).filter(|_| memory == Memory::Usable) {
         return Ok(Some((client, Read::Before)));
     }
     if !client::is_client_id(client_id) {
@@ -195,7 +195,7 @@ async fn find_with_source(
         app.read(async |connection| client::store::find(&app.rows, connection, client_id).await).await?;
     let Some(client) = found else { return Ok(None) };
     let client = Arc::new(client);
-    app.clients.insert(client_id.to_owned(), Arc::clone(&client));
+    app.caches.clients.insert(client_id.to_owned(), Arc::clone(&client));
     Ok(Some((client, Read::Now)))
 }
 
@@ -251,7 +251,7 @@ async fn check_assertion(
     let verified = match &client.jwks_uri {
         None => verify(&client.keys).map_err(unproven)?,
         Some(url) => {
-            let verified = app.jwks_cache.verify(url, read.kid(), now, verify).await;
+            let verified = app.caches.jwk_sets.verify(url, read.kid(), now, verify).await;
             verified.map_err(|error| match error {
                 VerifyError::KeysUnavailable => Error::Refused(Refusal::IssuerUnavailable),
                 VerifyError::Token(problem) => unproven(problem),

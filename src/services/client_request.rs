@@ -60,11 +60,11 @@ pub async fn known(
     let client_id = authenticated.client.client_id.clone();
     let stored = app.read(async |connection| client::store::version(connection, &client_id).await).await?;
     if stored != Some(authenticated.client.version) {
-        app.clients.invalidate(&client_id);
+        app.caches.clients.invalidate(&client_id);
         authenticated = authenticate(app, request, now, Memory::Outdated).await?;
     }
     let Authenticated { client, asserted } = authenticated;
-    if app.requests.count(&client.client_id).is_err() {
+    if app.limits.requests.count(&client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }
     let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
@@ -103,7 +103,7 @@ fn record_failure(
     now: OffsetDateTime,
 ) {
     let (Some(client), Error::Refused(refusal)) = (&failed.client, &failed.stop) else { return };
-    if app.failures.count(&client.client_id) {
+    if app.limits.failures.count(&client.client_id) {
         let actor = Actor::client(&client.client_id, None);
         let mut event = Event::new(now, Action::TokenRefused, actor).refused(*refusal);
         event.origin = request.origin.clone();
@@ -115,7 +115,7 @@ fn record_failure(
             event: Some(event),
         };
         match app.ledger.enqueue(entry) {
-            Ok(recorded) => drop(app.spawn_detached(async move {
+            Ok(recorded) => drop(app.detached.spawn(async move {
                 if let Err(error) = recorded.await {
                     not_recorded(error);
                 }

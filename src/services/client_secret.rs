@@ -42,7 +42,7 @@ enum Failed {
 
 pub(super) async fn verify(app: &App, client: &Client, tried: SecretTry<'_>) -> Result<(), Error> {
     let accepted = client.live_secrets(tried.now).cloned().collect();
-    check(app, tried, client.version, accepted, &app.argon2_permits).await
+    check(app, tried, client.version, accepted, &app.limits.argon2_permits).await
 }
 
 /// Takes the time of a wrong secret, for a client that has no secret or does not exist.
@@ -51,7 +51,7 @@ pub(super) async fn verify(app: &App, client: &Client, tried: SecretTry<'_>) -> 
 /// A reached limit, or a fault. A wrong secret is not an error here.
 pub(super) async fn dummy_verify(app: &App, tried: SecretTry<'_>) -> Result<(), Error> {
     let wrong = Refusal::InvalidClient(ClientProblem::InvalidCredentials(CredentialProblem::Secret));
-    match check(app, tried, NO_VERSION, Vec::new(), &app.dummy_argon2_permits).await {
+    match check(app, tried, NO_VERSION, Vec::new(), &app.limits.dummy_argon2_permits).await {
         Err(Error::Refused(refusal)) if refusal == wrong => Ok(()),
         other => other,
     }
@@ -65,11 +65,11 @@ async fn check(
     permits: &Semaphore,
 ) -> Result<(), Error> {
     let guesser = rate_limit_key(client_id, peer);
-    if !app.guesses.may_compare(&guesser) {
+    if !app.limits.guesses.may_compare(&guesser) {
         return Err(Refusal::TooManyFailedAttempts.into());
     }
     let slowly = async {
-        let attempt = app.guesses.begin(&guesser).ok_or(Failed::RateLimited)?;
+        let attempt = app.limits.guesses.begin(&guesser).ok_or(Failed::RateLimited)?;
         let Ok(permit) = tokio::time::timeout(PATIENCE, permits.acquire()).await else {
             attempt.undo();
             return Err(Failed::Busy);
@@ -84,7 +84,7 @@ async fn check(
         }
     };
     let presented = PresentedSecret { client_id, version, secret };
-    let Err(failed) = app.secrets.verify(presented, now, slowly).await else { return Ok(()) };
+    let Err(failed) = app.caches.secrets.verify(presented, now, slowly).await else { return Ok(()) };
     Err(match failed.as_ref() {
         Failed::Wrong => {
             Refusal::InvalidClient(ClientProblem::InvalidCredentials(CredentialProblem::Secret)).into()

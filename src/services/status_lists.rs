@@ -30,22 +30,22 @@ pub async fn signed(app: &App, list: u64, now: OffsetDateTime) -> Result<Arc<Sig
     let ttl = Duration::seconds(app.config.status.ttl.into());
     let holds =
         |made: &Arc<SignedList>| made.epoch >= epoch && now < made.made_at + ttl && now >= made.made_at;
-    if let Some(made) = app.status_lists.get(&list).filter(holds) {
+    if let Some(made) = app.status_lists.signed.get(&list).filter(holds) {
         return Ok(made);
     }
     // One list at a time: a request that waited finds the result of the previous request.
-    let _turn = app.making_lists.lock().await;
-    if let Some(made) = app.status_lists.get(&list).filter(holds) {
+    let _turn = app.status_lists.making.lock().await;
+    if let Some(made) = app.status_lists.signed.get(&list).filter(holds) {
         return Ok(made);
     }
     let made = Arc::new(make(app, list, now).await?);
-    app.status_lists.insert(list, Arc::clone(&made));
+    app.status_lists.signed.insert(list, Arc::clone(&made));
     Ok(made)
 }
 
 /// The lists that unexpired tokens refer to; read once per `ttl` of the configuration.
 pub async fn live(app: &App, now: OffsetDateTime) -> Result<Vec<String>, Fault> {
-    let mut known = app.live_lists.lock().await;
+    let mut known = app.status_lists.live.lock().await;
     let ttl = Duration::seconds(app.config.status.ttl.into());
     let (read_at, lists) = match known.take() {
         Some((read_at, lists)) if now < read_at + ttl => (read_at, lists),

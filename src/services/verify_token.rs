@@ -136,12 +136,12 @@ impl TokenVerifier<'_> {
         }
         // A new client raises the registry version, which the ledger compares.
         let key = (registry.version, claim);
-        if app.names_of_no_client.contains_key(&key) {
+        if app.caches.names_of_no_client.contains_key(&key) {
             return Ok(true);
         }
         let unique = client_authentication::find(app, &key.1).await?.is_none();
         if unique {
-            app.names_of_no_client.insert(key, ());
+            app.caches.names_of_no_client.insert(key, ());
         }
         Ok(unique)
     }
@@ -149,11 +149,11 @@ impl TokenVerifier<'_> {
     /// Verifies a token, or returns the cached result.
     async fn remembered(self, presented: &PresentedToken) -> Result<Arc<VerifiedSubject>, Unverified> {
         let memory = memory_key(presented, self.registry);
-        if let Some(verified) = self.app.subjects.get(&memory) {
+        if let Some(verified) = self.app.caches.subjects.get(&memory) {
             return Ok(verified);
         }
         let verified = Arc::new(self.verify(presented).await?);
-        self.app.subjects.insert(memory, Arc::clone(&verified));
+        self.app.caches.subjects.insert(memory, Arc::clone(&verified));
         Ok(verified)
     }
 
@@ -189,7 +189,7 @@ impl TokenVerifier<'_> {
             None => signed(&issuer.keys)?,
             Some(url) => {
                 let kid = jws.header.kid.as_deref();
-                self.app.jwks_cache.verify(url, kid, self.now, signed).await?;
+                self.app.caches.jwk_sets.verify(url, kid, self.now, signed).await?;
             }
         }
         let fingerprint = sha256(&[jws.signing_input().as_bytes()]);
@@ -248,7 +248,7 @@ async fn own_claims(app: &App, jws: &Jws<'_>, now: OffsetDateTime) -> Result<(Cl
     }
     let kid = jws.header.kid.as_deref().ok_or(TokenProblem::KeyUnknown)?;
     let mut keyring = app.keyring();
-    if !keyring.verifying.contains_key(kid) && app.may_look_for_keys(now) {
+    if !keyring.verifying.contains_key(kid) && app.may_read_keys(now) {
         // Another server may sign with a key that this server has not read yet.
         app.refresh_keyring().await?;
         keyring = app.keyring();
@@ -292,7 +292,7 @@ pub async fn presented_to_us(
     let current = match &verified {
         Ok(verified) if matches!(verified.source, TokenSource::Local { .. }) => known.version,
         Ok(_) => app.registry_version().await?,
-        Err(Unverified::Invalid(_)) => app.registry_version_for_strangers().await?,
+        Err(Unverified::Invalid(_)) => app.registry_version_for_refusal().await?,
         Err(_) => known.version,
     };
     let verified = if current == known.version {

@@ -396,8 +396,8 @@ async fn a_changed_client_is_read_afresh_however_often_the_old_one_is_remembered
     let twin = world.server.twin().await;
     let refill = |client_id: &str| {
         let app = Arc::clone(&world.server.app);
-        let old = app.clients.get(client_id).unwrap();
-        Refill::with(move || app.clients.insert(old.client_id.clone(), Arc::clone(&old)))
+        let old = app.caches.clients.get(client_id).unwrap();
+        Refill::with(move || app.caches.clients.insert(old.client_id.clone(), Arc::clone(&old)))
     };
     let exchange = async || world.first_hop().await;
     assert_eq!(exchange().await.status, 200);

@@ -464,7 +464,7 @@ async fn whoever_keeps_to_what_it_is_told_is_never_slowed_down_again() {
 
 /// Waits until a long poll has taken a permit.
 async fn somebody_waits(world: &World) {
-    let places = &world.server.app.long_poll_permits;
+    let places = &world.server.app.limits.long_poll_permits;
     let all = places.available_permits();
     while places.available_permits() >= all {
         tokio::task::yield_now().await;

@@ -42,7 +42,7 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
         };
         reject_unknown_params(&parameters)?;
         let options = ExportOptions { format, filter, from, size, mark };
-        let slot = known.app.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
+        let slot = known.app.limits.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
         let export = export::begin(&known.context, &known.app.seal, options).await?;
         let patience = Duration::from_secs(known.app.config.audit.stream_write_timeout.into());
         let file =

@@ -31,7 +31,7 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
             (None, None) => None,
         };
         reject_unknown_params(&parameters)?;
-        let slot = app.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
+        let slot = app.limits.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
         let told = follow::follow(&app, &known.context.caller, filter, from).await?;
         let first = stream::iter([Ok::<_, Infallible>(Bytes::from_static(RETRY.as_bytes()))]);
         // The slot is freed when the connection closes, not before.

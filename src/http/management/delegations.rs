@@ -163,13 +163,13 @@ async fn poll(
     let Caller::Agent(agent) = &known.context.caller else { return Ok((view, Some(INTERVAL))) };
     if wait == 0 {
         let poller = format!("{} {id}", agent.client.client_id);
-        return match app.polls.count(&poller, known.context.now, INTERVAL) {
+        return match app.limits.polls.count(&poller, known.context.now, INTERVAL) {
             Ok(interval) => Ok((view, Some(interval))),
             Err(interval) => Err(HttpError::later(Refusal::SlowDown, interval)),
         };
     }
     // Without a free permit the agent is answered at once, and polls again.
-    let Ok(_permit) = app.long_poll_permits.try_acquire() else { return Ok((view, Some(INTERVAL))) };
+    let Ok(_permit) = app.limits.long_poll_permits.try_acquire() else { return Ok((view, Some(INTERVAL))) };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(wait.into());
     let mut pause = Duration::from_millis(50);
     loop {

@@ -40,7 +40,7 @@ pub(super) async fn choose(
 ) -> Result<ExchangeDecision, Error> {
     let search = search(app, exchange, &context.client);
     let usable = search.as_ref().filter(|_| context.memory == Memory::Usable);
-    let remembered = usable.and_then(|search| app.paths.get(search));
+    let remembered = usable.and_then(|search| app.caches.paths.get(search));
     context.search.clone_from(&search);
     // Cached paths are enough to grant, because the ledger checks again. A refusal may be outdated and needs a read.
     if let Some(found) = &remembered
@@ -132,9 +132,9 @@ async fn read(
     let found = Arc::new(found);
     // A later page in the cache without the first page would hide the first page.
     if found.is_empty() {
-        app.paths.invalidate(search);
+        app.caches.paths.invalidate(search);
     } else if seen.is_empty() {
-        app.paths.insert(search.clone(), Arc::clone(&found));
+        app.caches.paths.insert(search.clone(), Arc::clone(&found));
     }
     Ok(found)
 }

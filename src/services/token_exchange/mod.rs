@@ -94,7 +94,7 @@ async fn attempt(
 ) -> Result<Option<IssuedToken>, Error> {
     let authenticated = authenticate(app, &request.from, now, earlier.memory).await?;
     // Counted in metrics only: a log entry for each request over the limit would defeat the limit.
-    if !earlier.counted && app.requests.count(&authenticated.client.client_id).is_err() {
+    if !earlier.counted && app.limits.requests.count(&authenticated.client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }
     earlier.counted = true;
@@ -127,9 +127,9 @@ async fn attempt(
         Ok(CommitOutcome::Retry) => {
             earlier.consumed.extend(single_use_ids);
             earlier.memory = Memory::Outdated;
-            app.clients.invalidate(&context.client.client_id);
+            app.caches.clients.invalidate(&context.client.client_id);
             if let Some(search) = &context.search {
-                app.paths.invalidate(search);
+                app.caches.paths.invalidate(search);
             }
             app.refresh_registry().await?;
             Ok(None)

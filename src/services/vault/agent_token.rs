@@ -38,7 +38,7 @@ pub(super) async fn authenticate(
     // A token without an actor cannot retrieve credentials.
     let act = token.act.as_ref().ok_or(Refusal::InsufficientScope)?;
     let client = client_authentication::find(app, &act.sub).await?.ok_or(Refusal::AccessTokenInvalid)?;
-    if app.requests.count(&client.client_id).is_err() {
+    if app.limits.requests.count(&client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }
     let VerifiedDpopKey { key, single_use_id, .. } = possessed;

@@ -76,7 +76,7 @@ pub async fn handle_callback(
     origin: Origin,
     now: OffsetDateTime,
 ) -> Result<CallbackPage, Fault> {
-    let task = app.spawn_detached({
+    let task = app.detached.spawn({
         let app = Arc::clone(app);
         async move { process_callback(&app, params, origin, now).await }
     });
@@ -179,7 +179,7 @@ pub async fn finish(
     typed: SecretString,
 ) -> Result<Reply<ConnectedAccount>, Error> {
     // Detached from the request: a code works once.
-    let task = app.spawn_detached({
+    let task = app.detached.spawn({
         let app = Arc::clone(app);
         let request = OwnedRequest::of(ctx);
         let id = id.to_owned();

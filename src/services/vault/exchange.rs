@@ -84,7 +84,7 @@ async fn prepare(
     now: OffsetDateTime,
 ) -> Result<Prepared, Error> {
     let Authenticated { client, asserted } = authenticate(app, &request.from, now, earlier.memory).await?;
-    if earlier.memory == Memory::Usable && app.requests.count(&client.client_id).is_err() {
+    if earlier.memory == Memory::Usable && app.limits.requests.count(&client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }
     let mut single_use_ids: Vec<SingleUseId> =

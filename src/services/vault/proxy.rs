@@ -270,7 +270,7 @@ impl Drop for Report {
         let entry = Entry { now, single_use_ids: Vec::new(), guards, write, event: Some(event) };
         let app = Arc::clone(&self.app);
         // The request itself is recorded already; no response waits for this entry.
-        drop(self.app.spawn_detached(async move {
+        drop(self.app.detached.spawn(async move {
             if let Err(problem) = app.ledger.record(entry).await {
                 tracing::error!(?problem, "what became of a call through the proxy was not recorded");
             }

@@ -85,7 +85,7 @@ pub(super) async fn fresh(
                 .await?;
         if leased {
             // Detached from the request, so that a single-use refresh token is not lost when the client disconnects.
-            let task = app.spawn_detached({
+            let task = app.detached.spawn({
                 let (app, opened) = (Arc::clone(app), Arc::clone(&opened));
                 async move {
                     let outcome = attempt(&app, &opened, lease, now).await;

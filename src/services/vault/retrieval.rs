@@ -173,8 +173,8 @@ impl RetrievalContext {
         // Ids recorded as used stay used.
         self.single_use_ids.clear();
         self.memory = Memory::Outdated;
-        app.clients.invalidate(&self.client.client_id);
-        app.paths.invalidate(&self.search);
+        app.caches.clients.invalidate(&self.client.client_id);
+        app.caches.paths.invalidate(&self.search);
         app.vault.opened.invalidate(named);
         Ok(None)
     }
@@ -300,7 +300,7 @@ impl RetrievalContext {
     /// Finds the delegation of the token with its ancestors. A cached path is enough to grant, because the ledger
     /// checks again.
     async fn find_path(&mut self, app: &App) -> Result<(), Fault> {
-        let remembered = app.paths.get(&self.search).filter(|_| self.memory == Memory::Usable);
+        let remembered = app.caches.paths.get(&self.search).filter(|_| self.memory == Memory::Usable);
         (self.path, self.freshness) = match remembered {
             Some(found) => {
                 let ends_at = found.iter().flat_map(|path| &path.0).map(|one| one.facts.expires_at).min();
@@ -313,7 +313,7 @@ impl RetrievalContext {
                     .await?;
                 let found = Arc::new(found);
                 if !found.is_empty() {
-                    app.paths.insert(self.search.clone(), Arc::clone(&found));
+                    app.caches.paths.insert(self.search.clone(), Arc::clone(&found));
                 }
                 (found, Freshness::Fresh)
             }

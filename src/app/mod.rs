@@ -1,29 +1,30 @@
-//! The parts of a running server, built once: configuration, clock, pool, ledger, keys and caches.
+//! The parts of a running server, built once: configuration, clock, pool, ledger, keys, caches and limits.
+
+mod caches;
+mod detached;
+mod limits;
+mod status_lists;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use moka::sync::Cache;
 use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use time::OffsetDateTime;
 
+pub use self::caches::Caches;
+pub use self::detached::DetachedTasks;
+pub use self::limits::Limits;
+pub use self::status_lists::StatusLists;
 use crate::domain::audit::log_watcher::LogWatcher;
 use crate::domain::audit::witness::Witnesses;
 use crate::domain::capability::CapabilityLevels;
-use crate::domain::client::Client;
-use crate::domain::delegation::candidates::{CandidatePaths, DelegationQuery};
-use crate::domain::jwks_cache::JwksCache;
 use crate::domain::key::{self, Keyring};
 use crate::domain::ledger::Ledger;
-use crate::domain::rate_limit::{ConcurrencyLimit, FailureLimiter, Guesses, PollLimiter, RateLimiter};
 use crate::domain::registry::{self, Registry};
 use crate::domain::row_mac::RowMac;
-use crate::domain::secret_cache::SecretCache;
-use crate::domain::status::{self, SignedList};
-use crate::domain::subject::VerifiedSubject;
+use crate::domain::status;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::clock::Clock;
 use crate::platform::config::Config;
@@ -34,11 +35,8 @@ use crate::platform::secret::MasterKey;
 use crate::platform::{db, postgres_errors, telemetry};
 use actchain_protocol::digest::{MacKey, sha256};
 use actchain_protocol::dpop_nonce::NonceKey;
-use actchain_protocol::status_list::{IndexAllocator, StatusIndex};
+use actchain_protocol::status_list::StatusIndex;
 use actchain_protocol::{metadata, target_uri};
-
-/// Maximum number of cached delegations; a delegation counts once for each cached path that contains it.
-const MOST_DELEGATIONS: u64 = 50_000;
 
 #[derive(Debug)]
 pub struct App {
@@ -49,7 +47,6 @@ pub struct App {
     pub token_target: String,
     /// Capabilities in their order.
     pub capability_levels: CapabilityLevels,
-    /// What time it is.
     pub clock: Clock,
     /// Connections for reads and for rare writes; exchanges are recorded by the ledger.
     pub pool: PgPool,
@@ -58,60 +55,26 @@ pub struct App {
     pub ledger: Ledger,
     /// Credentials of third parties.
     pub vault: CredentialCache,
-    /// The witnesses of the log.
-    pub witnesses: Witnesses,
     /// Seals and opens stored secrets.
     pub seal: SealingKey,
     /// Issues and verifies DPoP nonces; `None` where nonces are not required.
     pub nonces: Option<NonceKey>,
-    /// JWK Sets fetched from URLs of issuers and clients.
-    pub jwks_cache: JwksCache,
-    /// Clients by id. An entry may be outdated; the ledger compares its version.
-    pub clients: Cache<String, Arc<Client>>,
-    /// Verified subject tokens by digest, for one minute: the longest time that a withdrawn key is still accepted.
-    pub subjects: Cache<[u8; 32], Arc<VerifiedSubject>>,
-    /// Names that no client has, by registry version. A new client raises the version.
-    pub names_of_no_client: Cache<(i64, String), ()>,
-    /// Paths of delegations, by what they were searched by. One may have ended since: the ledger looks again.
-    pub paths: Cache<DelegationQuery, Arc<CandidatePaths>>,
-    /// Secrets that were verified lately.
-    pub secrets: SecretCache,
-    /// Limits the request rate of each client.
-    pub requests: RateLimiter,
-    /// Limits recorded failures of each client, so that unauthenticated requests cannot fill the log.
-    pub failures: FailureLimiter,
-    /// Limits failed secrets for each client id and peer address: an attacker elsewhere does not lock out the client.
-    pub guesses: Guesses,
-    /// Limits concurrent Argon2 verifications of client secrets.
-    pub argon2_permits: tokio::sync::Semaphore,
-    /// Limits concurrent dummy verifications for unknown clients, so that unauthenticated requests do not delay
-    /// clients. The number equals `argon2_permits`; otherwise the timing of concurrent requests would show which
-    /// clients exist.
-    pub dummy_argon2_permits: tokio::sync::Semaphore,
-    pub metrics: PrometheusHandle,
-    /// Signed status lists by number.
-    pub status_lists: Cache<u64, Arc<SignedList>>,
-    /// Limits how often an agent polls for the decision on a request.
-    pub polls: PollLimiter,
-    /// Limits the number of long-polling requests.
-    pub long_poll_permits: tokio::sync::Semaphore,
-    /// Numbers of the status lists that unexpired tokens refer to, with the time of the read.
-    pub live_lists: tokio::sync::Mutex<Option<(OffsetDateTime, Vec<u64>)>>,
+    /// The witnesses of the log.
+    pub witnesses: Witnesses,
     /// Wakes readers of the event stream when the log grows.
     pub log_watcher: LogWatcher,
-    /// Limits the event streams of each reader.
-    pub readers: ConcurrencyLimit,
-    /// Serializes the generation of status lists.
-    pub making_lists: tokio::sync::Mutex<()>,
-    status_indexes: IndexAllocator,
+    pub caches: Caches,
+    pub limits: Limits,
+    pub status_lists: StatusLists,
+    pub detached: DetachedTasks,
+    pub metrics: PrometheusHandle,
     fingerprints: MacKey,
-    runtime: tokio::runtime::Handle,
-    under_way: Arc<tokio::sync::RwLock<()>>,
-    block: tokio::sync::Mutex<std::ops::Range<u64>>,
     keyring: RwLock<Arc<Keyring>>,
     registry: RwLock<Arc<Registry>>,
-    looked_for_keys: AtomicI64,
-    strangers: tokio::sync::Mutex<()>,
+    /// Unix time of the last read of the keys for an unknown `kid`, in seconds.
+    unknown_kid_read_at: AtomicI64,
+    /// Serializes reads for refused requests.
+    refused_reads: tokio::sync::Mutex<()>,
 }
 
 impl App {
@@ -149,53 +112,28 @@ impl App {
         let witnesses = Witnesses::new(&config.audit.witnesses, config.audit.witness_quorum);
         let witnesses = witnesses.context("reading audit.witnesses and audit.witness_quorum")?;
         let app = Self {
-            rows,
-            witnesses,
             token_target,
             capability_levels,
-            status_indexes: IndexAllocator::new(&places),
-            runtime: tokio::runtime::Handle::current(),
-            under_way: Arc::default(),
-            fingerprints: MacKey::new(&MacKey::new(&places).mac(b"actchain fingerprints of requests")),
-            block: tokio::sync::Mutex::new(0..0),
-            polls: PollLimiter::new(),
-            long_poll_permits: tokio::sync::Semaphore::new(256),
-            live_lists: tokio::sync::Mutex::new(None),
-            making_lists: tokio::sync::Mutex::new(()),
-            log_watcher,
-            readers: ConcurrencyLimit::new(config.audit.max_streams),
-            status_lists: Cache::builder().max_capacity(8).build(),
-            nonces,
-            jwks_cache: JwksCache::new(outbound.clone()),
-            clients: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(60)).build(),
-            subjects: Cache::builder().max_capacity(5_000).time_to_live(Duration::from_secs(60)).build(),
-            names_of_no_client: Cache::builder()
-                .max_capacity(10_000)
-                .time_to_live(Duration::from_secs(60))
-                .build(),
-            paths: Cache::builder()
-                .weigher(|_, found: &Arc<CandidatePaths>| found.weight())
-                .max_capacity(MOST_DELEGATIONS)
-                .time_to_live(Duration::from_secs(60))
-                .build(),
-            secrets: SecretCache::new()?,
-            requests: RateLimiter::per_second(config.limits.requests_per_second_per_client),
-            failures: FailureLimiter::per_minute(config.limits.failed_auth_per_minute.max(1)),
-            guesses: Guesses::per_minute(config.limits.failed_auth_per_minute),
-            // Argon2 uses a core for about 20 ms; more concurrent runs would starve all other work.
-            argon2_permits: tokio::sync::Semaphore::new(2),
-            dummy_argon2_permits: tokio::sync::Semaphore::new(2),
-            metrics: telemetry::metrics()?,
-            keyring: RwLock::new(Arc::new(keyring)),
-            registry: RwLock::new(Arc::new(registry)),
-            looked_for_keys: AtomicI64::new(0),
-            strangers: tokio::sync::Mutex::new(()),
-            issuer,
             clock,
             pool,
+            rows,
             ledger,
             vault: CredentialCache::new(seal.clone(), outbound.clone()),
             seal,
+            nonces,
+            witnesses,
+            log_watcher,
+            caches: Caches::new(outbound)?,
+            limits: Limits::new(&config),
+            status_lists: StatusLists::new(&places),
+            detached: DetachedTasks::new(),
+            metrics: telemetry::metrics()?,
+            fingerprints: MacKey::new(&MacKey::new(&places).mac(b"actchain fingerprints of requests")),
+            keyring: RwLock::new(Arc::new(keyring)),
+            registry: RwLock::new(Arc::new(registry)),
+            unknown_kid_read_at: AtomicI64::new(0),
+            refused_reads: tokio::sync::Mutex::new(()),
+            issuer,
             config,
         };
         Ok((Arc::new(app), writer))
@@ -211,24 +149,6 @@ impl App {
         self.nonces.as_ref().map(|nonces| nonces.current(self.clock.now()))
     }
 
-    /// Spawns the future detached from the request: it completes after a client disconnect or the end of the HTTP
-    /// worker.
-    pub fn spawn_detached<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        let under_way = Arc::clone(&self.under_way);
-        self.runtime.spawn(async move {
-            let _one_of_them = under_way.read_owned().await;
-            work.await
-        })
-    }
-
-    /// Waits until all detached futures have completed.
-    pub async fn drain(&self) {
-        drop(self.under_way.write().await);
-    }
-
     /// The keys from the last refresh.
     pub fn keyring(&self) -> Arc<Keyring> {
         Arc::clone(&self.keyring.read().unwrap_or_else(std::sync::PoisonError::into_inner))
@@ -241,9 +161,9 @@ impl App {
 
     /// Whether an unknown `kid` justifies a database read: at most once a second, so that made-up `kid` values cause
     /// no load.
-    pub fn may_look_for_keys(&self, now: OffsetDateTime) -> bool {
+    pub fn may_read_keys(&self, now: OffsetDateTime) -> bool {
         let second = now.unix_timestamp();
-        self.looked_for_keys.swap(second, Ordering::Relaxed) != second
+        self.unknown_kid_read_at.swap(second, Ordering::Relaxed) != second
     }
 
     /// The stored version of the registry.
@@ -253,8 +173,8 @@ impl App {
 
     /// The stored version of the registry, for a refused request. One read at a time, so that invalid tokens cause
     /// little load.
-    pub async fn registry_version_for_strangers(&self) -> Result<i64, Fault> {
-        let _turn = self.strangers.lock().await;
+    pub async fn registry_version_for_refusal(&self) -> Result<i64, Fault> {
+        let _turn = self.refused_reads.lock().await;
         self.registry_version().await
     }
 
@@ -284,13 +204,9 @@ impl App {
 
     /// A status index that no other token has, on any server: taken from a block reserved in the database.
     pub async fn next_status_index(&self) -> Result<StatusIndex, Fault> {
-        let mut block = self.block.lock().await;
-        if block.is_empty() {
-            let number = self.read(async |connection| status::store::next_block(connection).await).await?;
-            *block = number * status::BLOCK..(number + 1) * status::BLOCK;
-        }
-        let next = block.next().ok_or_else(|| Fault::new("a block without places"))?;
-        Ok(self.status_indexes.place(next))
+        let reserve =
+            async || self.read(async |connection| status::store::next_block(connection).await).await;
+        self.status_lists.next_index(reserve).await
     }
 
     /// Reloads the keys from the database.

@@ -1,0 +1,44 @@
+//! Limits on what callers cause, on this server.
+
+use tokio::sync::Semaphore;
+
+use crate::domain::rate_limit::{ConcurrencyLimit, FailureLimiter, Guesses, PollLimiter, RateLimiter};
+use crate::platform::config::Config;
+
+#[derive(Debug)]
+pub struct Limits {
+    /// Limits the request rate of each client.
+    pub requests: RateLimiter,
+    /// Limits recorded failures of each client, so that unauthenticated requests cannot fill the log.
+    pub failures: FailureLimiter,
+    /// Limits failed secrets for each client id and peer address: an attacker elsewhere does not lock out the client.
+    pub guesses: Guesses,
+    /// Limits concurrent Argon2 verifications of client secrets.
+    pub argon2_permits: Semaphore,
+    /// Limits concurrent dummy verifications for unknown clients, so that unauthenticated requests do not delay
+    /// clients. The number equals `argon2_permits`; otherwise the timing of concurrent requests would show which
+    /// clients exist.
+    pub dummy_argon2_permits: Semaphore,
+    /// Limits how often an agent polls for the decision on a request.
+    pub polls: PollLimiter,
+    /// Limits the number of long-polling requests.
+    pub long_poll_permits: Semaphore,
+    /// Limits the event streams of each reader.
+    pub readers: ConcurrencyLimit,
+}
+
+impl Limits {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            requests: RateLimiter::per_second(config.limits.requests_per_second_per_client),
+            failures: FailureLimiter::per_minute(config.limits.failed_auth_per_minute.max(1)),
+            guesses: Guesses::per_minute(config.limits.failed_auth_per_minute),
+            // Argon2 uses a core for about 20 ms; more concurrent runs would starve all other work.
+            argon2_permits: Semaphore::new(2),
+            dummy_argon2_permits: Semaphore::new(2),
+            polls: PollLimiter::new(),
+            long_poll_permits: Semaphore::new(256),
+            readers: ConcurrencyLimit::new(config.audit.max_streams),
+        }
+    }
+}
