@@ -139,7 +139,7 @@ fn cookies(headers: &HeaderMap, name: &str) -> Vec<String> {
 
 const MALFORMED: &str =
     "<p>This is not an answer that a provider gives. Begin again where you came from.</p>";
-const FAILED: &str = "<p>The server cannot say at the moment how it went. Look at your connections, and begin again if it is not there.</p>";
+const FAILED: &str = "<p>The server cannot say at the moment how it went. Check your connections, and begin again if the new one is missing.</p>";
 const GONE: &str = "<p>This was used before, or it took too long, or it was ended meanwhile. Begin again where you came from.</p>";
 const DECLINED: &str = "<p>The provider did not give access. Nothing was connected.</p>";
 const MIXED_UP: &str =
@@ -164,7 +164,7 @@ fn show(shown: CallbackPage) -> HttpResponse {
                 code.as_str()
             ),
         ),
-        CallbackPage::Gone => page(StatusCode::GONE, no, GONE),
+        CallbackPage::NotFound => page(StatusCode::GONE, no, GONE),
         CallbackPage::Declined => page(StatusCode::FORBIDDEN, no, DECLINED),
         CallbackPage::MixedUp => page(StatusCode::FORBIDDEN, no, MIXED_UP),
         CallbackPage::Refused => page(StatusCode::BAD_GATEWAY, no, REFUSED),

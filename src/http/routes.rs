@@ -96,7 +96,7 @@ const METADATA: Operation = read("/.well-known/oauth-authorization-server", || w
 enum Methods {
     /// GET and HEAD (RFC 9110 §9.3.2).
     Read,
-    /// GET without HEAD.
+    /// GET, and HEAD is refused.
     Get,
     Post,
     Put,

@@ -109,7 +109,7 @@ pub(super) async fn consistency(request: HttpRequest, app: Data<App>) -> HttpRes
 
 /// `GET /audit/tile/{level}/{tile}`.
 pub(super) async fn tile(path: Path<String>, app: Data<App>) -> HttpResponse {
-    let look = async || {
+    let read_tile = async || {
         let tile = Tile::parse(&format!("tile/{path}")).ok_or(Refusal::NotFound)?;
         // Entry tiles have their own route, which needs an access token.
         if tile.content == Content::Entries {
@@ -118,7 +118,7 @@ pub(super) async fn tile(path: Path<String>, app: Data<App>) -> HttpResponse {
         let bytes = read(&app, async |connection| transparency::tile(connection, tile).await).await?;
         Ok(public(if tile.is_full() { FOR_EVER } else { LONG }, OCTETS, bytes))
     };
-    to_response(look().await)
+    to_response(read_tile().await)
 }
 
 /// `GET /audit/tile/entries/{tile}`: events, for callers that may read the whole log.

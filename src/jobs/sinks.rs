@@ -14,7 +14,7 @@ use crate::platform::fault::Fault;
 use crate::services::sinks::deliver;
 
 /// Interval between checks for undelivered events.
-const LOOK: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Gives every due sink one turn, waits for all of them, and returns their number.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<usize, Fault> {
@@ -30,7 +30,7 @@ pub(super) async fn run(app: Arc<App>) {
     let mut turns = JoinSet::new();
     let mut busy: HashSet<String> = HashSet::new();
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(INTERVAL).await;
         while let Some(done) = turns.try_join_next() {
             match done {
                 Ok((id, Ok(()))) => drop(busy.remove(&id)),

@@ -66,13 +66,13 @@ pub async fn ensure(
     work.commit(&events).await
 }
 
-/// Makes the master key wrap what another one had wrapped before it; gives how many keys.
+/// Wraps by the master key the keys that a previous master key has wrapped; returns their number.
 pub async fn rewrap(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> Result<usize, Fault> {
     let mut work = AuditedTransaction::begin_serialized(pool).await?;
     key::store::lock(work.connection()).await?;
     let mut events = Vec::new();
     let mut note = |what: &str| {
-        let detail = json!({"change": "wrapped anew", "master_key": master.id()});
+        let detail = json!({"change": "rewrapped", "master_key": master.id()});
         events.push(Event { detail: Some(detail), ..Event::of_operator(now, Action::VaultKeyRotated, what) });
     };
     for one in key::store::list(work.connection()).await?.iter().filter(|one| !master.made(&one.sealed)) {
@@ -151,7 +151,7 @@ async fn make_row_mac(work: &mut AuditedTransaction, master: &SealingKey) -> Res
     if row_mac::has_rows(work.connection()).await? {
         return Err(Fault::new(format!(
             "the secret {ROW_MAC} is missing, but there are rows that need it: restore the table server_secret from a backup; \
-             a database of a development version from before rows had MACs is made anew"
+             a database of a development version from before rows had MACs is created again"
         )));
     }
     let secret = Zeroizing::new(random::bytes::<32>()?);

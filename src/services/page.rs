@@ -1,4 +1,4 @@
-//! Pages of lists.
+//! Pages of lists, with cursors.
 
 use serde::Serialize;
 

@@ -73,11 +73,10 @@ pub struct KeyChange {
     pub restored_at: Option<String>,
 }
 
-/// A key of a client.
+/// A key of a client, by its thumbprint.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientKey<'a> {
     pub client_id: &'a str,
-    /// Thumbprint (RFC 7638).
     pub jkt: &'a str,
 }
 

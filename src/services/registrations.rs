@@ -21,13 +21,11 @@ pub enum Removal<T> {
     InUse(Vec<String>),
 }
 
-/// A removed resource.
 #[derive(Debug, Serialize)]
 pub struct ResourceRemoval {
     pub id: String,
 }
 
-/// A removed issuer.
 #[derive(Debug, Serialize)]
 pub struct IssuerRemoval {
     pub iss: String,
@@ -82,11 +80,15 @@ pub async fn remove_resource(ctx: &RequestContext<'_>, id: &str) -> Result<Remov
     let mut work = AuditedTransaction::begin_serialized(ctx.pool).await?;
     work.upgrade(Authorized::without_request()).await?;
     let clients = dependents::clients_of_resource(work.connection(), id).await?;
-    let given = dependents::delegations_of_resource(work.connection(), id, ctx.now).await?;
+    let delegations = dependents::delegations_of_resource(work.connection(), id, ctx.now).await?;
     let todo = "take it out of their audiences (actchain apply)";
     let in_use: Vec<String> = [
         sentence(&clients, "it is an audience of the clients", todo),
-        sentence(&given, "it is an audience of the delegations", "revoke them (actchain delegation revoke)"),
+        sentence(
+            &delegations,
+            "it is an audience of the delegations",
+            "revoke them (actchain delegation revoke)",
+        ),
     ]
     .into_iter()
     .flatten()
@@ -135,7 +137,7 @@ pub async fn remove_issuer(
             "with --revoke-delegations they are revoked; {at_least}{} delegations and {} tokens end then",
             affected.delegations, affected.tokens
         );
-        in_use.extend(sentence(&roots, "its users have given the delegations", &end));
+        in_use.extend(sentence(&roots, "its users are the delegators of the delegations", &end));
     }
     if !registry::store::mark_issuer_removed(work.connection(), iss).await? {
         return Ok(Removal::NotFound);

@@ -28,14 +28,14 @@ pub async fn signed(app: &App, list: u64, now: OffsetDateTime) -> Result<Arc<Sig
         return Err(refusal::Refusal::NotFound.into());
     }
     let ttl = Duration::seconds(app.config.status.ttl.into());
-    let holds =
+    let is_current =
         |made: &Arc<SignedList>| made.epoch >= epoch && now < made.made_at + ttl && now >= made.made_at;
-    if let Some(made) = app.status_lists.signed.get(&list).filter(holds) {
+    if let Some(made) = app.status_lists.signed.get(&list).filter(is_current) {
         return Ok(made);
     }
     // One list at a time: a request that waited finds the result of the previous request.
     let _turn = app.status_lists.making.lock().await;
-    if let Some(made) = app.status_lists.signed.get(&list).filter(holds) {
+    if let Some(made) = app.status_lists.signed.get(&list).filter(is_current) {
         return Ok(made);
     }
     let made = Arc::new(make(app, list, now).await?);

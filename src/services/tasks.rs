@@ -25,7 +25,6 @@ const MAX_SWEPT: i64 = 500;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskEnd {
     pub task_id: String,
-    /// Number of agents.
     pub ended: usize,
     /// Client ids of the agents.
     pub agents: Vec<String>,

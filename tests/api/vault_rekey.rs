@@ -72,7 +72,7 @@ async fn all_secrets_are_sealed_anew_while_agents_fetch_them() {
     let events = server.events().await;
     let sealed: i64 = events
         .iter()
-        .filter(|event| event["action"] == "vault.key_rotated" && event["detail"]["change"] == "sealed anew")
+        .filter(|event| event["action"] == "vault.key_rotated" && event["detail"]["change"] == "resealed")
         .map(|event| event["detail"]["secrets"].as_i64().unwrap())
         .sum();
     assert_eq!(sealed, 254);

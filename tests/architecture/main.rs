@@ -87,7 +87,7 @@ const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::sinks::deliver::DeliveryRun::advance", "mark_delivered", "the cursor of a sink"),
     ("services::sinks::deliver::DeliveryRun::replay", "remove_dead_letter put_dead_letter", "a second delivery, asked for with an event"),
     ("services::sinks::deliver::DeliveryRun::refused", "mark_failed", "when to deliver again"),
-    ("services::sinks::deliver::DeliveryRun::dead_letter_silently", "put_aside", "two failing sinks would cause events without end"),
+    ("services::sinks::deliver::DeliveryRun::dead_letter_silently", "store_dead_letter", "two failing sinks would cause events without end"),
     ("services::vault::refresh::fresh", "mark_leased mark_released", "the lease of a connection"),
     ("services::vault::refresh::attempt", "mark_extended", "the lease of a connection"),
     ("services::vault::refresh::rest", "mark_resting", "when to call the provider again"),

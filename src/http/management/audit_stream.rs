@@ -32,12 +32,12 @@ pub(in crate::http) async fn get(incoming: ManagementRequest) -> HttpResponse {
         };
         reject_unknown_params(&parameters)?;
         let slot = app.limits.readers.enter(&known.caller_name()).ok_or(Refusal::RateLimited)?;
-        let told = follow::follow(&app, &known.context.caller, filter, from).await?;
+        let events = follow::follow(&app, &known.context.caller, filter, from).await?;
         let first = stream::iter([Ok::<_, Infallible>(Bytes::from_static(RETRY.as_bytes()))]);
         // The slot is freed when the connection closes, not before.
-        let rest = stream::unfold((told, slot), async |(mut told, slot)| {
-            let bytes = Bytes::from(text(&told.recv().await?));
-            Some((Ok(bytes), (told, slot)))
+        let rest = stream::unfold((events, slot), async |(mut events, slot)| {
+            let bytes = Bytes::from(text(&events.recv().await?));
+            Some((Ok(bytes), (events, slot)))
         });
         Ok(HttpResponse::Ok()
             .content_type("text/event-stream; charset=utf-8")
@@ -58,8 +58,8 @@ fn place(text: &str) -> Result<u64, HttpError> {
 }
 
 /// An event without data only advances the `id` at which the client would resume.
-fn text(told: &StreamItem) -> String {
-    match told {
+fn text(item: &StreamItem) -> String {
+    match item {
         StreamItem::Events(events) => {
             let one = |(seq, document): &(u64, String)| format!("id: {seq}\ndata: {document}\n\n");
             events.iter().map(one).collect()

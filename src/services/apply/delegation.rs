@@ -164,7 +164,7 @@ async fn delegate(
     let found = client::store::find(ctx.rows, connection, name).await?;
     let found = found.ok_or_else(|| refuse(format!("there is no client {name}")))?;
     if found.ephemeral.is_some() {
-        return Err(refuse(format!("{name} was made for one delegation, and is given no other")));
+        return Err(refuse(format!("{name} was made for one delegation, and cannot receive another")));
     }
     if old.is_none() && found.kind != Kind::Agent {
         return Err(refuse(format!("{name} is not a client of kind agent")));
@@ -267,7 +267,7 @@ fn check_same(declared: &DelegationDeclaration, old: &Delegation, wanted: &Deleg
     ];
     let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
     Err(declared.place.whole(format!(
-        "delegation {id} is there with other terms ({}), which do not change once given: revoke it (actchain delegation \
+        "delegation {id} is there with other terms ({}), which do not change: revoke it (actchain delegation \
          revoke {id}) and declare another id",
         names.join(", "),
         id = old.id

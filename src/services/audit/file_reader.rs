@@ -58,7 +58,7 @@ pub(super) fn each_piece(
     }
 }
 
-/// SHA-256 of a file.
+/// SHA-256 of all bytes of a file.
 pub(super) fn digest_of(path: &Path) -> Result<[u8; 32], Fault> {
     let what = format!("reading {}", path.display());
     let mut file = File::open(path).context(&what)?;

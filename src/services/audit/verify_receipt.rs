@@ -161,7 +161,7 @@ async fn contradicts(
     }
     let proof = from.consistency(known_checkpoint.size, now.size).await?;
     let path = proof.path.iter().map(|one| hash(one)).collect::<Result<Vec<Hash>, _>>()?;
-    let holds = known_checkpoint.origin == now.origin
+    let is_consistent = known_checkpoint.origin == now.origin
         && merkle::verify_consistency(
             known_checkpoint.size,
             now.size,
@@ -169,7 +169,7 @@ async fn contradicts(
             &known_checkpoint.root,
             &now.root,
         );
-    Ok((!holds).then_some(ProofError::Consistency))
+    Ok((!is_consistent).then_some(ProofError::Consistency))
 }
 
 /// Verifies a proof file: the proof leads from the event's exact bytes to a checkpoint signed by one of the keys.

@@ -128,11 +128,11 @@ fn approved_end(
 ) -> Result<(OffsetDateTime, GrantedTtl), Fault> {
     let asked =
         requested.requested_ttl.ok_or_else(|| Fault::new("a request that does not say for how long"))?;
-    let given = approval.expires_in.unwrap_or(asked);
+    let ttl = approval.expires_in.unwrap_or(asked);
     // The configured maximum may be lower than at the request.
     let longest = asked.min(ctx.config.delegations.max_ttl);
-    let ttl = if given > longest { GrantedTtl::Shortened } else { GrantedTtl::AsAsked };
-    Ok((after(ctx.now, given.min(longest)), ttl))
+    let granted = if ttl > longest { GrantedTtl::Shortened } else { GrantedTtl::AsAsked };
+    Ok((after(ctx.now, ttl.min(longest)), granted))
 }
 
 /// Makes the pending key the agent's only key, unless the key was removed from a client meanwhile. Returns its

@@ -24,7 +24,6 @@ use actchain_protocol::authorization_details::Details;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfirmationDecision {
-    /// Yes, this once.
     Approve,
     Deny,
 }

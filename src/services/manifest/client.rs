@@ -20,7 +20,7 @@ use actchain_protocol::{base64url, scope, trusted_issuer_jwt};
 /// Maximum length of a display name, in characters.
 const MAX_NAME: usize = 100;
 
-/// A client.
+/// A client that authenticates at this server.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientDeclaration {
@@ -40,7 +40,7 @@ pub struct ClientDeclaration {
     /// Authentication method (RFC 7591 §2).
     pub auth: AuthMethod,
     /// Client secret for `client_secret_basic` and `client_secret_post`; at least 16 bytes. Where neither `secret` nor
-    /// `secret_file` is given and the client has no secret, a secret is made and printed once.
+    /// `secret_file` is set and the client has no secret, a secret is made and printed once.
     #[schemars(with = "Option<String>", length(min = 16), example = &"mail-bot-secret-0123456789")]
     pub secret: Option<SecretString>,
     /// File with the client secret; a line break at its end is ignored.

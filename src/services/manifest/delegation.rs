@@ -42,7 +42,7 @@ pub struct DelegationDeclaration {
     #[serde(default)]
     #[schemars(schema_with = "super::schema::details")]
     pub authorization_details: Option<Value>,
-    /// Lifetime in seconds from the first apply; needed at the root. A lifetime beyond the parent's end or
+    /// Lifetime in seconds from the first apply; needed at the root. A lifetime after the parent's end or
     /// `delegations.max_ttl` is shortened, and the plan says to what.
     #[schemars(range(min = 1), example = 3600)]
     pub expires_in: Option<u32>,

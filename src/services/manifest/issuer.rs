@@ -68,7 +68,7 @@ pub struct IssuerDeclaration {
 enum DeclaredSubject {
     /// As the issuer names them.
     Raw,
-    /// `{alias}:{sub}`.
+    /// As the issuer names them, with the prefix `{alias}:`.
     Prefixed,
 }
 

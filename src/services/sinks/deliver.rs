@@ -58,7 +58,8 @@ struct DeliveryRun<'a> {
 /// Result of a delivery.
 enum Attempt {
     Accepted,
-    Gone,
+    /// The sink wants no more events.
+    Declined,
     Refused(Failure),
 }
 
@@ -132,7 +133,7 @@ impl DeliveryRun<'_> {
             let mut connection = self.app.pool.acquire().await?;
             match sent {
                 Attempt::Accepted => store::remove_dead_letter(&mut connection, self.id, seq).await?,
-                Attempt::Gone => return self.gone().await,
+                Attempt::Declined => return self.disable().await,
                 Attempt::Refused(Failure { error, .. }) => {
                     let event = Undelivered { seq, attempts: 1, error: &error };
                     store::put_dead_letter(&mut connection, self.id, event, self.app.clock.now()).await?;
@@ -172,7 +173,7 @@ impl DeliveryRun<'_> {
             }
             let flow = match self.send(sink, &document, &event).await? {
                 Attempt::Accepted => self.advance(sink, seq + 1, Some(self.app.clock.now())).await?,
-                Attempt::Gone => self.gone().await?,
+                Attempt::Declined => self.disable().await?,
                 Attempt::Refused(failure) => self.refused(sink, seq, &event, failure).await?,
             };
             if flow == ControlFlow::Break(()) {
@@ -216,7 +217,7 @@ impl DeliveryRun<'_> {
         let delivery = WebhookRequest { content_type, fields, body: &body };
         Ok(match self.app.vault.outbound.deliver(&sink.url, delivery).await {
             Ok(response) if (200..300).contains(&response.status) => Attempt::Accepted,
-            Ok(response) if response.status == GONE => Attempt::Gone,
+            Ok(response) if response.status == GONE => Attempt::Declined,
             Ok(response) => Attempt::Refused(Failure {
                 error: format!("status {}", response.status),
                 status: Some(response.status),
@@ -280,7 +281,7 @@ impl DeliveryRun<'_> {
     ) -> Result<Option<Sink>, Fault> {
         let now = self.app.clock.now();
         let mut work = AuditedTransaction::begin(&self.app.pool).await?;
-        let Some(advanced) = self.put_aside(work.connection(), undelivered, now).await? else {
+        let Some(advanced) = self.store_dead_letter(work.connection(), undelivered, now).await? else {
             return Ok(None);
         };
         let mut event = Event::new(now, Action::SinkDeadLetter, Actor::server());
@@ -294,7 +295,7 @@ impl DeliveryRun<'_> {
     /// Like [`Self::dead_letter`], without an event.
     async fn dead_letter_silently(&self, undelivered: Undelivered<'_>) -> Result<Option<Sink>, Fault> {
         let mut silent = self.app.pool.begin().await?;
-        let advanced = self.put_aside(&mut silent, undelivered, self.app.clock.now()).await?;
+        let advanced = self.store_dead_letter(&mut silent, undelivered, self.app.clock.now()).await?;
         if advanced.is_some() {
             silent.commit().await?;
         }
@@ -302,7 +303,7 @@ impl DeliveryRun<'_> {
     }
 
     /// Stores a dead letter and moves the cursor past it.
-    async fn put_aside(
+    async fn store_dead_letter(
         &self,
         connection: &mut PgConnection,
         undelivered: Undelivered<'_>,
@@ -313,7 +314,7 @@ impl DeliveryRun<'_> {
         store::mark_delivered(connection, self.lease, progress, now + LEASE).await
     }
 
-    async fn gone(&self) -> Result<ControlFlow<()>, Fault> {
+    async fn disable(&self) -> Result<ControlFlow<()>, Fault> {
         let now = self.app.clock.now();
         let mut work = AuditedTransaction::begin(&self.app.pool).await?;
         if store::mark_disabled(work.connection(), self.id, "answered 410", now).await? {

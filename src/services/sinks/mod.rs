@@ -27,7 +27,6 @@ use actchain_protocol::standard_webhooks::Secret;
 /// Maximum number of dead letters of a page.
 const PAGE: i64 = 100;
 
-/// A declared sink.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeclaredSink {
     pub change: Change,
@@ -37,7 +36,6 @@ pub struct DeclaredSink {
     pub secret: Option<String>,
 }
 
-/// All sinks.
 #[derive(Debug, Clone, Serialize)]
 pub struct SinkList {
     pub items: Vec<SinkView>,
@@ -61,7 +59,6 @@ pub struct SinkReplay {
     pub dead_letters: u64,
 }
 
-/// A removed sink.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SinkRemoval {
     pub id: String,

@@ -30,11 +30,9 @@ use actchain_protocol::oauth_client;
 /// Parameters of the redirect from a provider.
 #[derive(Debug)]
 pub struct CallbackParams {
-    /// What went out.
     pub state: SecretString,
-    /// What the provider says.
     pub said: AuthorizationResponse,
-    /// At whose place it arrives.
+    /// The provider whose redirect URI was called.
     pub provider: String,
     /// The `iss` parameter (RFC 9207).
     pub iss: Option<String>,
@@ -58,7 +56,7 @@ pub enum CallbackPage {
     /// Another browser began the authorization; with the code for the owner.
     Waits(Zeroizing<String>),
     /// The authorization does not exist or has ended.
-    Gone,
+    NotFound,
     /// The provider or its user denied the authorization.
     Declined,
     /// The response came from another provider than the request went to.
@@ -94,10 +92,10 @@ async fn process_callback(
     let mut work = AuditedTransaction::begin(&app.pool).await?;
     let found = pending_authorization::store::find_for_update(work.connection(), state, now).await?;
     // Nothing that we know: strangers cannot fill the log.
-    let Some(one) = found else { return Ok(CallbackPage::Gone) };
+    let Some(one) = found else { return Ok(CallbackPage::NotFound) };
     let (provider, verifier) = open(app, work.connection(), &one, Stage::Requested).await?;
     let refusal = if !is_connectable(&app.rows, work.connection(), &app.issuer, &one).await? {
-        Some((Refusal::PrincipalRevoked, CallbackPage::Gone, Value::Null))
+        Some((Refusal::PrincipalRevoked, CallbackPage::NotFound, Value::Null))
     } else if one.provider != params.provider || !is_from(&provider, params.iss.as_deref()) {
         Some((Refusal::ProviderRefused, CallbackPage::MixedUp, json!("another issuer")))
     } else if let AuthorizationResponse::Error(error) = &params.said {
@@ -138,7 +136,7 @@ async fn process_callback(
         Err(Error::Failed(fault)) => Err(fault),
         Err(Error::Refused(Refusal::ProviderRefused)) => Ok(CallbackPage::Refused),
         Err(Error::Refused(Refusal::ProviderUnavailable(_))) => Ok(CallbackPage::Unavailable),
-        Err(Error::Refused(_)) => Ok(CallbackPage::Gone),
+        Err(Error::Refused(_)) => Ok(CallbackPage::NotFound),
     }
 }
 

@@ -73,7 +73,7 @@ impl By<'_> {
     }
 }
 
-/// Asks for the tokens of a code and stores them. Refusals have been recorded.
+/// Exchanges a code for tokens and stores them. Refusals have been recorded.
 pub(super) async fn exchange_code(
     app: &App,
     one: &PendingAuthorization,
@@ -88,8 +88,8 @@ pub(super) async fn exchange_code(
         ("redirect_uri", redirect_uri.as_str()),
         ("code_verifier", code.verifier),
     ];
-    let given = match provider_client::ask(&app.vault.outbound, provider, &params).await {
-        TokenEndpointResult::Tokens(given) => given,
+    let tokens = match provider_client::ask(&app.vault.outbound, provider, &params).await {
+        TokenEndpointResult::Tokens(tokens) => tokens,
         TokenEndpointResult::GrantRevoked(error) => {
             return refuse(app, one, &by, Refusal::ProviderRefused, json!(error)).await;
         }
@@ -106,39 +106,39 @@ pub(super) async fn exchange_code(
             return refuse(app, one, &by, Refusal::ProviderUnavailable(rest), error).await;
         }
     };
-    let brought = brought(one, given, by.now());
+    let obtained = obtained(one, tokens, by.now());
     let mut last = Fault::new("a credential was not stored");
     for _ in 0..ATTEMPTS {
-        match put(app, one, &brought, &by).await {
+        match put(app, one, &obtained, &by).await {
             Ok(done) => return Ok(done),
             Err(Error::Failed(fault)) => last = fault,
             Err(Error::Refused(refusal)) => {
-                revoke_unused_tokens(app, provider, &brought).await;
+                revoke_unused_tokens(app, provider, &obtained).await;
                 return refuse(app, one, &by, refusal, Value::Null).await;
             }
         }
         tokio::time::sleep(PAUSE).await;
     }
-    revoke_unused_tokens(app, provider, &brought).await;
+    revoke_unused_tokens(app, provider, &obtained).await;
     Err(last.into())
 }
 
-/// What was given; what the provider does not say is what was asked for (RFC 6749 §5.1). Without an access token the first
-/// one is fetched when it is needed.
-fn brought(one: &PendingAuthorization, given: TokenSet, now: OffsetDateTime) -> Wanted {
-    let scopes = match given.scope {
+/// The credential of a token response. Without `scope`, the scopes are those of the request (RFC 6749 §5.1). Without an
+/// access token, the first one is requested when it is needed.
+fn obtained(one: &PendingAuthorization, tokens: TokenSet, now: OffsetDateTime) -> Wanted {
+    let scopes = match tokens.scope {
         Scope::Known(scopes) => Some(scopes),
         Scope::Unsaid => (!one.scopes.is_empty()).then(|| one.scopes.clone()),
         Scope::Unknown => None,
     };
-    let expires_at = match &given.access_token {
-        Some(_) => given.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into())),
+    let expires_at = match &tokens.access_token {
+        Some(_) => tokens.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into())),
         None => Some(now),
     };
     let credential = Credential::Oauth2(Tokens {
-        access_token: given.access_token.unwrap_or_default(),
-        token_type: given.token_type,
-        refresh_token: given.refresh_token,
+        access_token: tokens.access_token.unwrap_or_default(),
+        token_type: tokens.token_type,
+        refresh_token: tokens.refresh_token,
     });
     Wanted { credential, expires_at, scopes, obtained_at: now }
 }
@@ -146,7 +146,7 @@ fn brought(one: &PendingAuthorization, given: TokenSet, now: OffsetDateTime) -> 
 async fn put(
     app: &App,
     one: &PendingAuthorization,
-    brought: &Wanted,
+    obtained: &Wanted,
     by: &By<'_>,
 ) -> Result<Reply<ConnectedAccount>, Error> {
     let now = by.now();
@@ -195,7 +195,7 @@ async fn put(
             (Connection { name: one.name.clone(), ..next }, Action::ConnectionCreated)
         }
     };
-    let next = sealed(work.connection(), &app.vault, next, brought).await?;
+    let next = sealed(work.connection(), &app.vault, next, obtained).await?;
     vault::store::put(work.connection(), &next).await?;
     let mut event = about(by.event(action), one);
     event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes, "how": "oauth"}));
@@ -213,8 +213,8 @@ async fn put(
 }
 
 /// Revokes tokens that could not be stored.
-async fn revoke_unused_tokens(app: &App, provider: &OpenedProvider, brought: &Wanted) {
-    let Credential::Oauth2(tokens) = &brought.credential else { return };
+async fn revoke_unused_tokens(app: &App, provider: &OpenedProvider, obtained: &Wanted) {
+    let Credential::Oauth2(tokens) = &obtained.credential else { return };
     if provider_client::revoke(&app.vault.outbound, provider, tokens).await != Revoked::Done {
         tracing::warn!(provider = provider.provider.id, "tokens that could not be stored were not revoked");
     }

@@ -18,13 +18,13 @@ use actchain_protocol::token_answer::{self, Extent, TokenResponse, TokenSet};
 #[derive(Debug)]
 pub(super) enum TokenEndpointResult {
     Tokens(TokenSet),
-    /// The grant is not honoured any more, or only its owner can make it work again.
+    /// The grant has ended, or only its owner can make it usable again.
     GrantRevoked(String),
-    /// We are refused, whatever we ask for.
+    /// The provider refuses this server's requests.
     Rejected(Problem),
     /// A success without tokens: a refresh token that is good once may be used up.
     NoTokens(Problem),
-    /// It may answer later.
+    /// A later request may succeed.
     Unavailable(Problem),
 }
 
@@ -82,7 +82,7 @@ fn only_the_owner_cures(oauth: &OauthSettings, code: &str) -> bool {
     is_among(code, GONE.into_iter().chain(INTERACTION).chain(declared))
 }
 
-/// Asks for another access token (RFC 6749 §6).
+/// Requests another access token (RFC 6749 §6).
 pub(super) async fn refresh(
     outbound: &Outbound,
     provider: &OpenedProvider,
@@ -95,7 +95,7 @@ pub(super) async fn refresh(
     ask(outbound, provider, &params).await
 }
 
-/// Asks the token endpoint.
+/// Sends a request to the token endpoint.
 pub(super) async fn ask(
     outbound: &Outbound,
     provider: &OpenedProvider,
@@ -108,14 +108,14 @@ pub(super) async fn ask(
         });
     };
     match post(outbound, provider, oauth, &oauth.token_endpoint, params).await {
-        Ok(posted) => told(oauth, &posted),
+        Ok(posted) => result_of(oauth, &posted),
         Err(fault) => {
             TokenEndpointResult::Unavailable(Problem { why: fault.to_string(), next: Next::AtOnce })
         }
     }
 }
 
-fn told(oauth: &OauthSettings, posted: &PostResponse) -> TokenEndpointResult {
+fn result_of(oauth: &OauthSettings, posted: &PostResponse) -> TokenEndpointResult {
     let status = posted.status;
     let next = |usual| posted.retry_after.map_or(usual, Next::After);
     let observed = || {
@@ -124,11 +124,11 @@ fn told(oauth: &OauthSettings, posted: &PostResponse) -> TokenEndpointResult {
     };
     let extent = if posted.incomplete.is_some() { Extent::Truncated } else { Extent::Whole };
     let (code, is_success) = match token_answer::read(status, &posted.body, extent) {
-        TokenResponse::Tokens(given) => {
+        TokenResponse::Tokens(tokens) => {
             if let Some(why) = &posted.incomplete {
                 tracing::warn!(provider = oauth.token_endpoint, why, "tokens of an answer that is not whole");
             }
-            return TokenEndpointResult::Tokens(given);
+            return TokenEndpointResult::Tokens(tokens);
         }
         TokenResponse::Empty => {
             return TokenEndpointResult::NoTokens(Problem { why: observed(), next: next(Next::Later) });
@@ -179,7 +179,7 @@ impl Revoked {
     }
 }
 
-/// Gives a token back (RFC 7009): the refresh token where the provider takes it, for the whole grant ends with it.
+/// Revokes a token (RFC 7009): the refresh token where the provider accepts it, because that ends the whole grant.
 pub(super) async fn revoke(outbound: &Outbound, provider: &OpenedProvider, tokens: &Tokens) -> Revoked {
     let Some(oauth) = &provider.provider.settings.oauth else { return Revoked::Nowhere };
     let Some(endpoint) = &oauth.revocation_endpoint else { return Revoked::Nowhere };
@@ -194,7 +194,7 @@ pub(super) async fn revoke(outbound: &Outbound, provider: &OpenedProvider, token
     let posted = match post(outbound, provider, oauth, endpoint, &params).await {
         Ok(posted) => posted,
         Err(fault) => {
-            tracing::warn!(provider = provider.provider.id, error = %fault, "a token was not given back");
+            tracing::warn!(provider = provider.provider.id, error = %fault, "a token was not revoked");
             return Revoked::Not(None);
         }
     };
@@ -212,7 +212,7 @@ pub(super) async fn revoke(outbound: &Outbound, provider: &OpenedProvider, token
         provider = provider.provider.id,
         status = posted.status,
         error,
-        "a token was not taken back"
+        "a provider did not revoke a token"
     );
     Revoked::Not(posted.retry_after)
 }
@@ -307,8 +307,8 @@ mod tests {
                 r#"{"status":"BAD_REFRESH_TOKEN","message":"missing or invalid refresh token"}"#,
             ),
         ] {
-            let told = told(&of_template(template).await, &answer(status, body));
-            assert!(matches!(told, TokenEndpointResult::GrantRevoked(_)), "{template} {body}: {told:?}");
+            let result = result_of(&of_template(template).await, &answer(status, body));
+            assert!(matches!(result, TokenEndpointResult::GrantRevoked(_)), "{template} {body}: {result:?}");
         }
         for (template, status, body) in [
             ("google", 401, r#"{"error":"invalid_client"}"#),
@@ -318,8 +318,8 @@ mod tests {
             ("jira", 401, r#"{"error":"access_denied","error_description":"Unauthorized"}"#),
             ("hubspot", 400, r#"{"status":"BAD_CLIENT_ID","message":"x"}"#),
         ] {
-            let told = told(&of_template(template).await, &answer(status, body));
-            assert!(matches!(told, TokenEndpointResult::Rejected(_)), "{template} {body}: {told:?}");
+            let result = result_of(&of_template(template).await, &answer(status, body));
+            assert!(matches!(result, TokenEndpointResult::Rejected(_)), "{template} {body}: {result:?}");
         }
     }
 
@@ -328,7 +328,7 @@ mod tests {
         let oauth = of_template("google").await;
         let next = |status, retry_after| {
             let posted = PostResponse { retry_after, ..answer(status, "{}") };
-            match told(&oauth, &posted) {
+            match result_of(&oauth, &posted) {
                 TokenEndpointResult::Unavailable(problem)
                 | TokenEndpointResult::Rejected(problem)
                 | TokenEndpointResult::NoTokens(problem) => problem.next,

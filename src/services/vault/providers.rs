@@ -47,7 +47,7 @@ pub struct ProviderDeclaration {
     /// Authorization endpoint; without one, credentials are imported only.
     #[schemars(example = &"https://accounts.example.com/authorize")]
     authorization_endpoint: Option<String>,
-    /// Token endpoint.
+    /// Token endpoint; where absent, the endpoint in the issuer's metadata.
     #[schemars(example = &"https://accounts.example.com/token")]
     token_endpoint: Option<String>,
     /// Revocation endpoint (RFC 7009).
@@ -117,7 +117,6 @@ pub struct ProviderDeclaration {
 /// A complete and checked declaration.
 #[derive(Debug)]
 pub struct ResolvedProvider {
-    /// Its name.
     pub id: String,
     pub(super) settings: Settings,
     pub(super) secret: Option<SecretString>,
@@ -128,8 +127,8 @@ static TEMPLATES: LazyLock<BTreeMap<String, ProviderDeclaration>> = LazyLock::ne
     serde_saphyr::from_str(text).unwrap_or_default()
 });
 
-/// Completes a declaration: by its template, and by what the provider says of itself where no endpoint is given. Talks to
-/// the provider, so not inside a transaction.
+/// Completes a declaration by its template, and by the provider's metadata where no token endpoint is declared. Sends
+/// requests to the provider, so it must not run inside a transaction.
 pub async fn prepare(outbound: &Outbound, declared: ProviderDeclaration) -> Result<ResolvedProvider, Fault> {
     let what = format!("provider {}", declared.id);
     let bad = |why: &str| Fault::new(format!("{what}: {why}"));

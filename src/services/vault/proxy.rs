@@ -133,7 +133,7 @@ pub async fn call(
     })
 }
 
-/// The credential as it stands in a header field, without its scheme.
+/// The credential as the value of a header field, without its scheme.
 fn credential(opened: &OpenedConnection) -> Zeroizing<String> {
     match &opened.credential {
         Credential::Oauth2(tokens) => Zeroizing::new(tokens.access_token.expose_secret().to_owned()),

@@ -27,7 +27,7 @@ const LEASE_SECONDS: f64 = 15.0;
 /// How long a request waits for a refresh by another server.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// Interval between checks for the result of another server.
-const LOOK: Duration = Duration::from_millis(100);
+const READ_INTERVAL: Duration = Duration::from_millis(100);
 /// Attempts to store new tokens, one second apart, while the database is unavailable.
 const STORES: u32 = 30;
 /// Pauses between attempts.
@@ -56,7 +56,7 @@ pub(super) async fn fresh(
         Some(newer) if newer.connection.version > version => newer,
         _ => opened,
     };
-    let mut looked = false;
+    let mut has_read = false;
     loop {
         let connection = &opened.connection;
         // What was brought meanwhile is good enough, however short its life is: one renewal for all who waited for it.
@@ -70,7 +70,7 @@ pub(super) async fn fresh(
             return Ok(opened);
         }
         // A cached connection is enough to grant, because the ledger checks again. A refusal needs a read.
-        if hopeless && looked {
+        if hopeless && has_read {
             if !connection.has_refresh_token && mark_needs_reconnect(app, connection, "expired", now).await? {
                 return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
             }
@@ -120,13 +120,13 @@ pub(super) async fn fresh(
             return Err(Refusal::ConnectionUnusable(opened.connection.state()).into());
         }
         app.vault.opened.insert(id.clone(), Arc::clone(&opened));
-        looked = true;
+        has_read = true;
         if Instant::now() >= until {
             let connection = opened.connection.clone();
             return as_it_is(opened, &connection, app.clock.now());
         }
         if !hopeless && opened.connection.is_due(now, leeway) {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(READ_INTERVAL).await;
         }
     }
 }
@@ -144,7 +144,6 @@ fn as_it_is(
 }
 
 enum Outcome {
-    /// A new access token.
     Fresh(Arc<OpenedConnection>),
     /// Its owner has stored another credential meanwhile, or ended it.
     Changed,
@@ -168,7 +167,7 @@ async fn attempt(
     let mut pauses = PAUSES.iter();
     loop {
         let problem = match ask(&app.vault.outbound, &opened.provider, tokens).await {
-            TokenEndpointResult::Tokens(given) => return Ok(store(app, opened, tokens, given, now).await?),
+            TokenEndpointResult::Tokens(new) => return Ok(store(app, opened, tokens, new, now).await?),
             TokenEndpointResult::GrantRevoked(code) => {
                 if mark_needs_reconnect(app, connection, &code, now).await? {
                     return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
@@ -242,22 +241,22 @@ async fn store(
     app: &App,
     opened: &OpenedConnection,
     old: &Tokens,
-    given: TokenSet,
+    tokens: TokenSet,
     now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
     let mut next = opened.connection.clone();
-    match given.scope {
+    match tokens.scope {
         Scope::Known(scopes) => next.scopes = Some(scopes),
         Scope::Unsaid => {}
         // The new scopes are unknown and may be wider, so no token limited by scopes can retrieve the credential.
         Scope::Unknown => next.scopes = None,
     }
-    let refresh_token = given.refresh_token.or_else(|| old.refresh_token.clone());
+    let refresh_token = tokens.refresh_token.or_else(|| old.refresh_token.clone());
     next.has_refresh_token = refresh_token.is_some();
     (next.retry_at, next.updated_at) = (None, now);
-    let renewed = given.access_token.is_some();
+    let renewed = tokens.access_token.is_some();
     if renewed {
-        next.expires_at = given.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into()));
+        next.expires_at = tokens.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into()));
         (next.refreshed_at, next.obtained_at) = (Some(now), now);
     } else {
         // The old access token is kept, and the new refresh token is not used at once.
@@ -265,8 +264,8 @@ async fn store(
         tracing::error!(connection = next.id, "a provider answered a refresh token without an access token");
     }
     let credential = Credential::Oauth2(Tokens {
-        access_token: given.access_token.unwrap_or_else(|| old.access_token.clone()),
-        token_type: if renewed { given.token_type } else { old.token_type.clone() },
+        access_token: tokens.access_token.unwrap_or_else(|| old.access_token.clone()),
+        token_type: if renewed { tokens.token_type } else { old.token_type.clone() },
         refresh_token,
     });
     let mut last = Fault::new("a refreshed credential was not stored");

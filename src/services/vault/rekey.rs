@@ -76,13 +76,13 @@ async fn some(pool: &PgPool, keys: &DataKeys, now: OffsetDateTime) -> Result<(us
     let mut key = String::new();
     for SealedRow { place, row, sealed } in &found {
         let secret = keys.open(work.connection(), row, sealed).await?;
-        let anew = keys.seal(work.connection(), row, &secret).await?;
-        sealed_rows::put(work.connection(), place, &anew).await?;
-        key = anew.key;
+        let resealed = keys.seal(work.connection(), row, &secret).await?;
+        sealed_rows::put(work.connection(), place, &resealed).await?;
+        key = resealed.key;
     }
     let left = sealed_rows::left(work.connection()).await?;
     if !found.is_empty() {
-        let detail = json!({"change": "sealed anew", "secrets": found.len(), "left": left});
+        let detail = json!({"change": "resealed", "secrets": found.len(), "left": left});
         work.commit(&[event(&key, detail, now)]).await?;
     }
     Ok((found.len(), left))

@@ -195,7 +195,7 @@ impl RetrievalContext {
             return Err(Refusal::ConnectionMissing.into());
         }
         let opened = match app.vault.opened.get(named).filter(|_| self.memory == Memory::Usable) {
-            // What is remembered may say yes, for the ledger looks again. For a no it has to be read.
+            // A cached connection is enough to grant, because the ledger checks again. A refusal needs a read.
             Some(opened) if self.authorize(&opened, &details, purpose).is_ok() => opened,
             _ => self.open(app, named).await?,
         };

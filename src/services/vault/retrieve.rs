@@ -31,7 +31,6 @@ pub enum DeliveryForm {
 /// A request for a credential.
 #[derive(Debug, Clone, Copy)]
 pub struct RetrievalRequest<'a> {
-    /// The connection.
     pub connection: &'a str,
     /// How the credential is wanted.
     pub form: DeliveryForm,
