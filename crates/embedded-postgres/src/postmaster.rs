@@ -134,7 +134,7 @@ impl Postmaster {
     /// The logger ends after the postmaster, as soon as no other process can write to it.
     async fn logger_ended(&self) {
         let began = Instant::now();
-        while !self.orphans_are_gone(began) && began.elapsed() < STOP_LIMIT {
+        while !self.orphans_have_ended(began) && began.elapsed() < STOP_LIMIT {
             sleep(PAUSE).await;
         }
     }

@@ -41,7 +41,7 @@ async fn a_closed_cluster_has_no_process_left_even_if_its_logger_is_slow() {
     let logger: u32 = pids.find(is_logger).unwrap();
     kill(Pid::from_raw(logger.try_into().unwrap()), Signal::SIGSTOP).unwrap();
     cluster.close().await.unwrap();
-    assert!(!lives(logger));
+    assert!(!is_running(logger));
 }
 
 #[tokio::test]
