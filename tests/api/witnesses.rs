@@ -3,10 +3,12 @@
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
+use actchain::domain::audit::witness::Witnesses;
 use actchain::http::witness::WitnessServer;
 use actchain::jobs;
 use actchain::platform::clock::Clock;
 use actchain::services::audit::cosignatures::RequestResult;
+use actchain::services::audit::{TrustAnchors, verify_database};
 use actchain::services::witness::{Witness, WitnessError};
 use actchain_protocol::signed_note::{self, VerifierKey};
 use actchain_protocol::tlog_witness::WitnessRefusal;
@@ -82,6 +84,30 @@ async fn two_witnesses_cosign_every_new_checkpoint_once() {
         assert_eq!(cosigners(server, &keys).await, names, "of {}", note.lines().nth(1).unwrap());
         assert_eq!(run(server).await, [], "a cosigned checkpoint is not sent again");
     }
+    // What `audit verify` says of the witnesses: one checkpoint more was signed, and only one witness can be asked.
+    let cosigned = Api::get(server, "/audit/checkpoint").send().await.text;
+    let size = cosigned.lines().nth(1).unwrap().parse().unwrap();
+    grow(server, 1_600).await;
+    checkpoint(server).await;
+    let witnessed = async |texts: &[String], quorum, notes: Vec<String>| {
+        let witnesses = Witnesses::new(texts, quorum).unwrap();
+        let keys = Api::get(server, "/audit/keys").send().await.text;
+        let keys = keys.lines().filter_map(VerifierKey::parse).collect();
+        let anchors = TrustAnchors { keys, notes, witnesses, ..TrustAnchors::default() };
+        let report = verify_database(&mut server.sql().await, &anchors).await.unwrap();
+        assert!(report.valid);
+        report.witnessed
+    };
+    let texts: Vec<String> = keys.iter().map(|key| key.text()).collect();
+    let stranger = Planned::new("w3.example.com").key.text();
+    assert_eq!(witnessed(&[], None, Vec::new()).await, None, "no witnesses are known");
+    assert_eq!(witnessed(&texts, None, Vec::new()).await, Some(size));
+    let three = [texts.clone(), vec![stranger]].concat();
+    assert_eq!(witnessed(&three, None, Vec::new()).await, Some(size), "two of three are more than half");
+    assert_eq!(witnessed(&three, Some(3), Vec::new()).await, None);
+    server.sql().await.execute("DELETE FROM audit_cosignature").await.unwrap();
+    assert_eq!(witnessed(&texts, None, Vec::new()).await, None);
+    assert_eq!(witnessed(&texts, None, vec![cosigned]).await, Some(size), "a kept checkpoint counts, too");
     let cosigned = server.events().await.into_iter().filter(|one| one["action"] == "audit.witness_cosigned");
     assert_eq!(cosigned.count(), 6, "each cosignature is an event");
 }

@@ -11,6 +11,7 @@ use super::arguments::{read_checkpoint, verifier_keys};
 use crate::cli::context::{self, Opening};
 use crate::cli::output::{Format, print_json};
 use crate::domain::audit::verify::IntegrityError;
+use crate::domain::audit::witness::Witnesses;
 use crate::platform::fault::{Context, Fault};
 use crate::services::audit::evidence::{EvidenceReport, is_evidence, verify_evidence};
 use crate::services::audit::{self, Report, TrustAnchors};
@@ -38,6 +39,12 @@ pub(in crate::cli) struct Args {
     /// The only key to trust, as «name+id+key», that was stored outside this server
     #[arg(long)]
     key: Vec<String>,
+    /// A witness to trust, as «name+id+key»; the configured witnesses if absent and the database is checked
+    #[arg(long, value_name = "KEY")]
+    witness: Vec<String>,
+    /// How many of these witnesses must have cosigned a checkpoint; more than half of them if absent
+    #[arg(long, value_name = "N", requires = "witness")]
+    quorum: Option<u32>,
     #[arg(long = "json", action = SetTrue)]
     format: Format,
 }
@@ -46,18 +53,19 @@ pub(super) async fn run(
     config: impl FnOnce() -> Result<Opening, Fault>,
     args: Args,
 ) -> Result<ExitCode, Fault> {
-    let anchors = TrustAnchors {
+    let mut anchors = TrustAnchors {
         keys: verifier_keys(&args.key)?,
         notes: args.checkpoint.iter().map(|path| read_checkpoint(path)).collect::<Result<_, _>>()?,
         from: args.from_checkpoint.as_deref().map(read_checkpoint).transpose()?,
         archives: args.archives.as_deref().map(folder).transpose()?,
+        witnesses: Witnesses::new(&args.witness, args.quorum)?,
     };
     let file = args.path.as_deref().or(args.file.as_deref());
     if let Some(folder) = file.filter(|path| path.is_dir()) {
         if !is_evidence(folder) {
             return Err(Fault::new(format!("{} is a folder without evidence", folder.display())));
         }
-        return print_evidence(&verify_evidence(folder, &anchors)?, args.format);
+        return print_evidence(&verify_evidence(folder, &anchors)?, &anchors.witnesses, args.format);
     }
     let bar = bar();
     let mut show = |done: u64, all: u64| {
@@ -68,7 +76,11 @@ pub(super) async fn run(
         // A file needs neither configuration nor database.
         Some(path) => audit::verify_export_shown(path, &anchors, &mut show),
         None => {
-            context::with(config()?, async |_, pool| {
+            context::with(config()?, async |context, pool| {
+                if args.witness.is_empty() {
+                    let audit = &context.config.audit;
+                    anchors.witnesses = Witnesses::new(&audit.witnesses, audit.witness_quorum)?;
+                }
                 let mut connection = pool.acquire().await?;
                 audit::verify_database_shown(&mut connection, &anchors, &mut show).await
             })
@@ -80,14 +92,19 @@ pub(super) async fn run(
     if args.format == Format::Json {
         print_json(&report)?
     } else {
-        print(&report)?
+        print(&report, &anchors.witnesses)?
     }
-    Ok(match (report.valid, report.hashes_only) {
-        (true, 0) => ExitCode::SUCCESS,
-        // Part of the log could not be checked.
-        (true, _) => ExitCode::from(2),
-        (false, _) => ExitCode::FAILURE,
-    })
+    Ok(exit_code(&report, &anchors.witnesses))
+}
+
+fn exit_code(report: &Report, witnesses: &Witnesses) -> ExitCode {
+    let unwitnessed = report.witnessed.is_none() && !witnesses.is_empty();
+    match (report.valid, report.hashes_only, unwitnessed) {
+        (true, 0, false) => ExitCode::SUCCESS,
+        // Part of the log could not be checked, or the witnesses do not vouch for it.
+        (true, ..) => ExitCode::from(2),
+        (false, ..) => ExitCode::FAILURE,
+    }
 }
 
 fn folder(path: &Path) -> Result<PathBuf, Fault> {
@@ -106,7 +123,7 @@ fn bar() -> ProgressBar {
     }
 }
 
-fn print(report: &Report) -> Result<(), Fault> {
+fn print(report: &Report, witnesses: &Witnesses) -> Result<(), Fault> {
     if let Some(integrity_error) = &report.integrity_error {
         println!("BROKEN at seq {}: {}", integrity_error.seq, name(integrity_error)?);
         return Ok(());
@@ -123,11 +140,20 @@ fn print(report: &Report) -> Result<(), Fault> {
     if report.from > 0 {
         println!("events before {} were believed", report.from);
     }
+    print_witnessed(report, witnesses);
     Ok(())
 }
 
+fn print_witnessed(report: &Report, witnesses: &Witnesses) {
+    match (report.witnessed, witnesses.quorum()) {
+        (_, 0) => {}
+        (Some(size), quorum) => println!("{quorum} witnesses or more have cosigned the first {size} of them"),
+        (None, quorum) => println!("no checkpoint has cosignatures of {quorum} of the witnesses"),
+    }
+}
+
 /// Prints the result of verifying a folder with evidence, and returns its exit code.
-fn print_evidence(report: &EvidenceReport, format: Format) -> Result<ExitCode, Fault> {
+fn print_evidence(report: &EvidenceReport, witnesses: &Witnesses, format: Format) -> Result<ExitCode, Fault> {
     if format == Format::Json {
         print_json(report)?;
     } else if report.valid {
@@ -139,12 +165,13 @@ fn print_evidence(report: &EvidenceReport, format: Format) -> Result<ExitCode, F
                 "the keys in keys.txt were believed: compare them with a key that was kept elsewhere (--key)"
             );
         }
+        print_witnessed(&report.events, witnesses);
     } else if let Some(integrity_error) = &report.events.integrity_error {
         println!("BROKEN at seq {}: {}", integrity_error.seq, name(integrity_error)?);
     } else {
         println!("ALTERED: not what follows from the events: {}", report.altered.join(", "));
     }
-    Ok(if report.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.valid { exit_code(&report.events, witnesses) } else { ExitCode::FAILURE })
 }
 
 /// The stable name of an integrity error.

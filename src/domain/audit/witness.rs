@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use url::Url;
 
 use crate::platform::fault::{Context, Fault};
-use actchain_protocol::signed_note::{Kind, Signature, VerifierKey};
+use actchain_protocol::signed_note::{self, Checkpoint, Kind, Signature, VerifierKey};
 
 /// A witness whose cosignatures are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,10 +89,12 @@ impl Witnesses {
         self.list.iter().map(|witness| &witness.key).find(|key| signature.names(key))
     }
 
-    /// Whether at least the quorum has a valid signature over the text. False without witnesses.
-    pub fn vouch(&self, text: &str, signatures: &[Signature]) -> bool {
-        let valid = |witness: &&Witness| signatures.iter().any(|one| one.is_by(&witness.key, text));
-        self.quorum > 0 && self.list.iter().filter(valid).count() >= self.quorum
+    /// The size of a checkpoint if at least the quorum has cosigned it. `None` without witnesses.
+    pub fn cosigned_size(&self, note: &str) -> Option<u64> {
+        let (text, signatures) = signed_note::parts(note)?;
+        let valid = |witness: &&Witness| signatures.iter().any(|one| one.is_by(&witness.key, &text));
+        let vouched = self.quorum > 0 && self.list.iter().filter(valid).count() >= self.quorum;
+        vouched.then(|| Checkpoint::parse(&text)).flatten().map(|checkpoint| checkpoint.size)
     }
 }
 

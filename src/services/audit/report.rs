@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, VerifyError};
+use crate::domain::audit::witness::Witnesses;
 use crate::platform::fault::Fault;
 use actchain_protocol::digest::hex;
 use actchain_protocol::merkle::Frontier;
@@ -27,6 +28,9 @@ pub struct Report {
     pub checkpoints: usize,
     /// Size of the largest compared checkpoint. No signature covers later events.
     pub vouched: u64,
+    /// Size of the largest compared checkpoint that a quorum of the known witnesses has cosigned. If witnesses are known
+    /// and there is none, the command exits 2.
+    pub witnessed: Option<u64>,
     /// The first integrity error.
     pub integrity_error: Option<IntegrityError>,
 }
@@ -46,6 +50,7 @@ impl Report {
                 root: Some(hex(&tree.root())),
                 checkpoints,
                 vouched: 0,
+                witnessed: None,
                 integrity_error: None,
             }),
             Err(VerifyError::Integrity(IntegrityError { seq, kind })) => {
@@ -65,6 +70,7 @@ impl Report {
             root: None,
             checkpoints,
             vouched: 0,
+            witnessed: None,
             integrity_error: Some(IntegrityError { seq, kind }),
         }
     }
@@ -74,6 +80,17 @@ impl Report {
         let sizes: Vec<u64> =
             checkpoints.iter().map(|one| one.size).filter(|size| *size >= self.from).collect();
         Self { checkpoints: sizes.len(), vouched: sizes.into_iter().max().unwrap_or_default(), ..self }
+    }
+
+    /// Sets the size up to which witnesses vouch. The notes were compared with the log, which is valid.
+    pub(super) fn witnessed_in<'a>(
+        self,
+        notes: impl Iterator<Item = &'a String>,
+        anchors: &TrustAnchors,
+    ) -> Self {
+        let sizes = notes.filter_map(|note| anchors.witnesses.cosigned_size(note));
+        let witnessed = sizes.filter(|size| self.valid && *size >= self.from).max();
+        Self { witnessed: witnessed.max(self.witnessed), ..self }
     }
 }
 
@@ -87,6 +104,8 @@ pub struct TrustAnchors {
     pub from: Option<String>,
     /// Folder with the archive files.
     pub archives: Option<PathBuf>,
+    /// Witnesses that are trusted to have seen the log.
+    pub witnesses: Witnesses,
 }
 
 /// Called with the number of verified events and the total.

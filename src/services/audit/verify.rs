@@ -67,9 +67,10 @@ async fn verify_snapshot(
         })?;
         return Ok(Report::invalid(*seq, IntegrityErrorKind::Signature, count));
     }
-    if let Some(seq) = bad_cosignature(connection, &stored).await? {
-        return Ok(Report::invalid(seq, IntegrityErrorKind::Signature, count));
-    }
+    let cosigned = match cosigned(connection, &stored).await {
+        Ok(notes) => notes,
+        Err(error) => return Report::of(Err(error), count),
+    };
     let trusted = match &anchors.from {
         None => Frontier::default(),
         Some(note) => match trusted(connection, open(note, anchors, &keys).as_ref(), &head).await {
@@ -95,7 +96,9 @@ async fn verify_snapshot(
         Some(surplus) => result.and(Err(surplus.into())),
         None => result,
     };
-    Ok(Report { from, hashes_only, ..Report::of(result, count)? }.compared_with(&checkpoints))
+    let report = Report { from, hashes_only, ..Report::of(result, count)? }.compared_with(&checkpoints);
+    let compared = cosigned.iter().filter(|note| !is_of_trusted_issuer(note, anchors));
+    Ok(report.witnessed_in(compared.chain(&anchors.notes), anchors))
 }
 
 /// With anchored keys, checkpoints of other signers are ignored: a log whose issuer was renamed has such checkpoints.
@@ -143,20 +146,31 @@ async fn trusted(
     Err(IntegrityError { seq: checkpoint.size, kind: IntegrityErrorKind::Checkpoint }.into())
 }
 
-/// The size of the first checkpoint with an invalid cosignature of a witness.
-async fn bad_cosignature(
+/// The stored checkpoints with the signature lines of their witnesses.
+///
+/// # Errors
+/// An integrity error at the first checkpoint with an invalid cosignature.
+async fn cosigned(
     connection: &mut PgConnection,
     stored: &[(u64, String)],
-) -> Result<Option<u64>, Fault> {
-    let is_good = |size: u64, key: &str, line: &str| {
+) -> Result<Vec<String>, VerifyError> {
+    let mut notes: Vec<String> = stored.iter().map(|(_, note)| note.clone()).collect();
+    for (size, key, line) in store::cosignatures(connection, 0, u64::MAX).await? {
         // Checkpoints are sorted by size.
-        let (_, note) = stored.get(stored.binary_search_by_key(&size, |(of, _)| *of).ok()?)?;
-        let (text, signatures) = signed_note::parts(&format!("{}\n\n{line}", note.split("\n\n").next()?))?;
-        let key = VerifierKey::parse(key)?;
-        signatures.first().map(|one| one.is_by(&key, &text))
-    };
-    let said = store::cosignatures(connection, 0, u64::MAX).await?;
-    Ok(said.iter().find(|(size, key, line)| is_good(*size, key, line) != Some(true)).map(|(size, ..)| *size))
+        let place = stored.binary_search_by_key(&size, |(of, _)| *of).ok();
+        let note = place.and_then(|place| notes.get_mut(place));
+        let is_valid = |note: &String| {
+            let (text, signatures) =
+                signed_note::parts(&format!("{}\n\n{line}", note.split("\n\n").next()?))?;
+            let key = VerifierKey::parse(&key)?;
+            signatures.first().filter(|one| one.is_by(&key, &text)).map(drop)
+        };
+        match note.filter(|note| is_valid(note).is_some()) {
+            Some(note) => note.push_str(&line),
+            None => return Err(IntegrityError { seq: size, kind: IntegrityErrorKind::Signature }.into()),
+        }
+    }
+    Ok(notes)
 }
 
 /// Rows after the log's head, or before the first event that is not archived.

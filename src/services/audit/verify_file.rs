@@ -103,7 +103,8 @@ pub fn verify_export_shown(
             Ok(tree)
         }
     });
-    Ok(Report { from, ..Report::of(result, count)? }.compared_with(&checkpoints))
+    let report = Report { from, ..Report::of(result, count)? }.compared_with(&checkpoints);
+    Ok(report.witnessed_in(notes.iter().map(|(note, _)| note), anchors))
 }
 
 /// Reports a conversion of the file in transit, such as another encoding, which is not a change of the log.

@@ -44,7 +44,7 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
     if serde_json::from_str::<Head>(&first).is_err() {
         return Ok(None);
     }
-    let mut checkpoints = Vec::new();
+    let (mut checkpoints, mut notes) = (Vec::new(), Vec::new());
     for line in open()? {
         let line = line.context("reading the export")?;
         let Some(checkpoint_line) = CheckpointLine::parse(&line) else { continue };
@@ -53,7 +53,10 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
             false => anchors.keys.clone(),
         };
         match signed_note::open(&checkpoint_line.checkpoint, &keys) {
-            Some(checkpoint) => checkpoints.push(checkpoint),
+            Some(checkpoint) => {
+                checkpoints.push(checkpoint);
+                notes.push(checkpoint_line.checkpoint);
+            }
             None => return Ok(Some(Report::invalid(0, IntegrityErrorKind::Signature, 0))),
         }
     }
@@ -95,16 +98,18 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
         )));
     }
     let root = checkpoints.iter().find(|one| one.size == verifier.size).map(|one| one.root);
-    Ok(Some(Report {
+    let report = Report {
         valid: true,
         from: 0,
         events: verifier.events,
         hashes_only: 0,
         vouched: verifier.size,
+        witnessed: None,
         root: root.map(|root| hex(&root)),
         checkpoints: checkpoints.len(),
         integrity_error: None,
-    }))
+    };
+    Ok(Some(report.witnessed_in(notes.iter().chain(&anchors.notes), anchors)))
 }
 
 struct SelectionVerifier<'a> {
