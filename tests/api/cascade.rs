@@ -738,6 +738,30 @@ async fn what_is_foreseen_is_what_is_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_disabled_although_what_that_affects_cannot_be_counted() {
+    let world = World::new().await;
+    assert_eq!(world.first_hop().await.status, 200);
+    let token = world.management_token(&world.admin).await;
+    let disable = async || {
+        let call = Api::post(&world.server, "/api/v1/clients/user-proxy/disable", json!({}));
+        call.key("disable-user-proxy").client(&world.admin, &token).send().await
+    };
+    let mut sql = world.server.sql().await;
+    let hide = "CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+                BEGIN ALTER TABLE delegation_usage RENAME TO hidden; RETURN NULL; END $$;
+                CREATE TRIGGER hide AFTER UPDATE OF disabled_at ON client FOR EACH ROW EXECUTE FUNCTION hide()";
+    sqlx::raw_sql(hide).execute(&mut sql).await.unwrap();
+    let first = disable().await;
+    assert_eq!((first.status, first.json.get("affected")), (200, Some(&Value::Null)), "{}", first.text);
+    let show = "DROP TRIGGER hide ON client; ALTER TABLE hidden RENAME TO delegation_usage";
+    sqlx::raw_sql(show).execute(&mut sql).await.unwrap();
+    let again = disable().await;
+    assert_eq!((again.status, &again.json), (200, &first.json), "the stored result has the member, too");
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    assert_eq!(world.hop_from_user(&world.user_proxy, &world.user_token()).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_has_expired_or_waits_counts_as_it_should() {
     let world = World::new().await;
     let reach = async || {

@@ -267,6 +267,29 @@ async fn an_end_is_told_to_the_provider_now_or_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disconnect_repeated_before_the_provider_answers_says_that_nothing_is_revoked_there() {
+    let story = Story::new().await;
+    let (delayed, gate) = Wrong::held();
+    story.provider.once(Asked::Revoke, delayed);
+    let world = &story.vault.world;
+    let token = world.user_token();
+    let path = format!("/api/v1/connections/{}/disconnect", story.id);
+    let disconnect =
+        async || Api::post(&world.server, &path, json!({})).key("disconnect-once").user(&token).send().await;
+    let repeat = async {
+        story.provider.asked(Asked::Revoke, 1).await;
+        let answer = disconnect().await;
+        gate.open();
+        answer
+    };
+    let (first, repeated) = tokio::join!(disconnect(), repeat);
+    assert_eq!((repeated.status, repeated.header("idempotent-replayed")), (200, Some("true")));
+    assert_eq!(repeated.json["provider_revoked"], false, "{}", repeated.text);
+    assert_eq!((first.status, &first.json["provider_revoked"]), (200, &json!(true)), "{}", first.text);
+    assert_eq!(disconnect().await.json, first.json);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_a_provider_gave_stands_in_the_database() {
     let story = Story::new().await;
     for _ in 0..3 {
