@@ -37,7 +37,7 @@ pub struct PresentedAccessToken {
 }
 
 impl PresentedAccessToken {
-    /// What a DPoP proof of the request has to name.
+    /// The target that a DPoP proof of the request has to name.
     pub(super) fn dpop_target(&self) -> DpopTarget<'_> {
         DpopTarget { method: &self.method, path: &self.path, access_token: Some(&self.token) }
     }

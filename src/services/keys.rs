@@ -22,11 +22,11 @@ const LINGER: Duration = Duration::seconds(60);
 /// Whether a rotation may activate a key that relying parties may not have fetched yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RotationPolicy {
-    /// Only if the active key has signed for long enough; else nothing happens.
+    /// Rotates only if the active key has signed for long enough.
     WhenDue,
-    /// Only a key that was published for long enough.
+    /// Refuses a next key that was not published for long enough.
     Patient,
-    /// Any key; relying parties may refuse tokens until they fetch the JWKS again.
+    /// Activates the next key; relying parties may refuse tokens until they fetch the JWKS again.
     Forced,
 }
 

@@ -60,7 +60,7 @@ impl<'a> RequestContext<'a> {
     }
 }
 
-/// What is particular to a request, for a task that outlives it and has its own handle of the server.
+/// The parts of a context that belong to one request, for a task that outlives the request.
 #[derive(Debug)]
 pub(super) struct OwnedRequest {
     caller: Caller,

@@ -33,7 +33,7 @@ pub async fn signed(app: &App, list: u64, now: OffsetDateTime) -> Result<Arc<Sig
     if let Some(made) = app.status_lists.signed.get(&list).filter(is_current) {
         return Ok(made);
     }
-    // One list at a time: a request that waited finds the result of the previous request.
+    // A request that waited finds the result of the previous request in the cache.
     let _turn = app.status_lists.making.lock().await;
     if let Some(made) = app.status_lists.signed.get(&list).filter(is_current) {
         return Ok(made);

@@ -58,8 +58,8 @@ impl AuditedTransaction {
     }
 
     /// Begins a transaction that ends authority, with the exclusive authority lock: no server records anything
-    /// meanwhile. The state can have changed before the lock, so the check is repeated; `Call::begin_exclusive` does
-    /// that for management requests.
+    /// meanwhile. The state can have changed before the lock, so callers repeat the check;
+    /// `RequestContext::transition` does that for requests.
     pub async fn begin_exclusive(pool: &PgPool, _: Authorized) -> Result<Self, Fault> {
         let transaction =
             pool.begin_with(authority_lock::BEGIN_EXCLUSIVE).await.context("beginning a transaction")?;
@@ -97,7 +97,7 @@ impl AuditedTransaction {
             return Err(Fault::new("a change without an event"));
         }
         if self.lock == AuthorityLock::None {
-            return Err(Fault::new("a change outside the gate"));
+            return Err(Fault::new("a change without the authority lock"));
         }
         let drafts = events.iter().map(Event::unsequenced).collect::<Result<Vec<_>, _>>()?;
         if self.lock == AuthorityLock::Exclusive {

@@ -83,15 +83,15 @@ pub async fn apply(
         outcome: Outcome::default(),
     };
     plan.known_clients.extend(manifest.clients.iter().map(|client| client.id.clone()));
-    // Clients first, delegations next, the registry last: the order in which everything locks.
+    // Clients, delegations, registry: every transaction locks rows in this order.
     let changed = plan.note_registry(manifest.issuers, manifest.resources)?;
-    // Everything slow, such as hashing, comes before the first row is locked: exchanges wait for those.
+    // Slow work, such as hashing, precedes the first lock of a row: exchanges wait for these locks.
     let mut changed_clients = Vec::new();
     for declared in manifest.clients {
         changed_clients.extend(plan.client(work.connection(), declared).await?);
     }
     let changed_clients = client::in_order(changed_clients);
-    // Delegations add authority below others: what is read of those has to stay so until the commit.
+    // A new delegation rests on the delegations above it, which must not change until the commit.
     let adds = !manifest.delegations.is_empty();
     if !changed_clients.is_empty() || !changed.is_empty() || !providers.is_empty() || adds {
         work.upgrade(Authorized::without_request()).await?;

@@ -65,7 +65,7 @@ async fn try_to_approve(
         }
         Ok(path)
     };
-    // A new key takes the place of an old one: nothing may be recorded on the old one meanwhile.
+    // A new key replaces the old key: no server may record anything under the old key during the change.
     let lock = if key_rotating { Lock::Exclusive } else { Lock::Shared };
     let change = async |connection: &mut PgConnection, path: DelegationPath| {
         let requested = leaf(&path)?;

@@ -1,5 +1,5 @@
-//! Creates a delegation: active if the delegator or delegate of the parent creates it, requested if an agent asks a
-//! user for it.
+//! Creates a delegation: active if the delegator or delegate of the parent creates it, requested if an agent
+//! requests it from a user.
 
 use std::collections::BTreeSet;
 

@@ -19,7 +19,7 @@ use crate::services::caller::{AuthenticatedClient, Caller};
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Effect, Lock, Operation, Reply};
 
-/// Removes the present key of the calling ephemeral agent, and asks its delegator to confirm another one.
+/// Removes the present key of the calling ephemeral agent, and requests the delegator's approval of another key.
 pub async fn rotate_key(
     ctx: &RequestContext<'_>,
     id: &str,

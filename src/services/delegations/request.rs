@@ -184,8 +184,8 @@ impl Approval {
         })
     }
 
-    /// Whether a resource declares each name. A name that none declares would be a right to nothing, or a confirmation that
-    /// is never asked for.
+    /// Refuses names that no resource declares: such a scope would allow nothing, and such a confirmation would never be
+    /// required.
     pub(super) fn check_declared(
         &self,
         registry: &Registry,

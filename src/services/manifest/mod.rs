@@ -204,7 +204,7 @@ mod tests {
             format!("providers: [{{id: s, client_secret: {CANARY}, kind: {CANARY}}}]"),
             format!("clients: [{{id: a, kind: agent, auth: client_secret_basic, secret: \"{CANARY}\\0\"}}]"),
         ] {
-            // What YAML reads without a complaint shows nothing either.
+            // Text that is valid YAML of a manifest has no error that could show the secret.
             let Err(fault) = Manifest::parse("m.yaml", &text) else { continue };
             let said = fault.to_string();
             refused += 1;

@@ -95,7 +95,7 @@ fn input<'a>(
     }
 }
 
-/// What a remembered page grants, unless a page behind it could grant more.
+/// The decision by cached paths; `None` if a later page could grant more.
 fn granted(input: &DecisionInput<'_>, extent: Extent) -> Option<ExchangeDecision> {
     let mut tried = Tried::default();
     match (tried.page(input).ok()?, extent) {
@@ -139,7 +139,7 @@ async fn read(
     Ok(found)
 }
 
-/// Which delegations may matter: none for a token of the client itself that comes from none.
+/// The query for candidates; `None` for a client's own token without a delegation.
 fn search(app: &App, exchange: Exchange<'_>, client: &Client) -> Option<DelegationQuery> {
     let subject = exchange.subject;
     let dlg = subject.dlg();

@@ -42,7 +42,6 @@ pub struct Question {
 pub struct Explanation {
     /// The subject of the token, once verified.
     pub subject: Option<Principal>,
-    /// What would be granted, or why nothing.
     pub result: Result<ExchangeDecision, Refusal>,
 }
 

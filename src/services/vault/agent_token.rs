@@ -44,6 +44,6 @@ pub(super) async fn authenticate(
     let VerifiedDpopKey { key, single_use_id, .. } = possessed;
     let agent = AuthenticatedAgent { token, key, client, origin };
     let mut context = RetrievalContext::of(app, agent, Memory::Usable, now).await?;
-    context.add_spends(vec![single_use_id]);
+    context.add_single_use_ids(vec![single_use_id]);
     Ok(context)
 }

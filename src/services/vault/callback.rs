@@ -91,7 +91,7 @@ async fn process_callback(
     let state = sha256(&[params.state.expose_secret().as_bytes()]);
     let mut work = AuditedTransaction::begin(&app.pool).await?;
     let found = pending_authorization::store::find_for_update(work.connection(), state, now).await?;
-    // Nothing that we know: strangers cannot fill the log.
+    // An unknown state is not recorded, so that unauthenticated requests cannot fill the log.
     let Some(one) = found else { return Ok(CallbackPage::NotFound) };
     let (provider, verifier) = open(app, work.connection(), &one, Stage::Requested).await?;
     let refusal = if !is_connectable(&app.rows, work.connection(), &app.issuer, &one).await? {
@@ -140,11 +140,11 @@ async fn process_callback(
     }
 }
 
-/// RFC 9207 §2.4: an issuer that is said is the one that it was sent to, and one that always says so is not silent.
-fn is_from(provider: &OpenedProvider, said: Option<&str>) -> bool {
+/// RFC 9207 §2.4: `iss` has to be the provider's issuer, and is required if the provider supports it.
+fn is_from(provider: &OpenedProvider, iss: Option<&str>) -> bool {
     let Some(oauth) = &provider.provider.settings.oauth else { return false };
-    match (said, &oauth.issuer) {
-        (Some(said), Some(issuer)) => said == issuer,
+    match (iss, &oauth.issuer) {
+        (Some(iss), Some(issuer)) => iss == issuer,
         (Some(_), None) => true,
         (None, _) => !oauth.authorization_response_iss_parameter_supported,
     }

@@ -48,7 +48,7 @@ pub enum ConnectionOrigin {
     Reconnected,
 }
 
-/// Who completes the authorization.
+/// The party that completes the authorization.
 #[derive(Clone)]
 pub(super) enum By<'a> {
     /// The browser that began the authorization; with a template event and the start time.
@@ -97,7 +97,7 @@ pub(super) async fn exchange_code(
             return refuse(app, one, &by, Refusal::ProviderRefused, json!(problem.why)).await;
         }
         TokenEndpointResult::NoTokens(problem) | TokenEndpointResult::Unavailable(problem) => {
-            tracing::warn!(connection = one.connection, error = %problem, "a provider is unwell");
+            tracing::warn!(connection = one.connection, error = %problem, "a provider is unavailable");
             let rest = match problem.next {
                 Next::After(seconds) => u32::try_from(seconds).unwrap_or(u32::MAX).max(1),
                 Next::AtOnce | Next::Later => 1,

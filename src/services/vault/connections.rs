@@ -58,7 +58,7 @@ pub struct Import {
     password: Option<SecretString>,
 }
 
-/// The connections that a caller wants to see.
+/// Filter of a list of connections.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionQuery {
     pub owner: Option<Principal>,

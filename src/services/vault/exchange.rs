@@ -27,7 +27,6 @@ use actchain_protocol::token_exchange::PresentedToken;
 /// A parsed exchange request for a stored credential.
 #[derive(Debug)]
 pub struct VaultExchangeRequest {
-    /// Who asks, under which key, from where.
     pub from: ClientCredentialsInput,
     /// The subject token and one authorization details object that names a connection.
     pub asked: Result<(PresentedToken, Details), Refusal>,
@@ -61,7 +60,7 @@ pub async fn exchange(
     for _ in 0..ATTEMPTS {
         let Prepared { mut context, connection, single_use_ids } =
             prepare(app, request, &earlier, now).await?;
-        context.add_spends(single_use_ids.clone());
+        context.add_single_use_ids(single_use_ids.clone());
         let taken =
             context.attempt(app, &connection, Purpose::Retrieve(None)).await.map_err(|stop| match stop {
                 Error::Refused(Refusal::NotFound) => Error::Refused(Refusal::ResourceRefused),

@@ -31,7 +31,7 @@ use actchain_protocol::{hop_by_hop, oauth_client};
 /// Secrets shorter than this, in bytes, are too likely to occur by chance.
 const SHORTEST_TO_FIND: usize = 6;
 
-/// A request that is to be passed on.
+/// A request to be forwarded.
 pub struct ProxyRequest<'a> {
     /// The connection whose credential goes with it.
     pub connection: &'a str,
@@ -43,7 +43,7 @@ pub struct ProxyRequest<'a> {
     pub body: Option<Chunks>,
 }
 
-/// What is passed back.
+/// The response of the upstream host.
 pub struct ProxyResponse {
     pub status: u16,
     pub fields: Vec<Field>,
@@ -152,7 +152,7 @@ fn field(scheme: &str, credential: &str) -> Zeroizing<String> {
     field
 }
 
-/// What must not be passed back.
+/// Secrets that are removed from the response.
 fn secrets(opened: &OpenedConnection, credential: &Zeroizing<String>) -> Vec<Zeroizing<String>> {
     let password = match &opened.credential {
         Credential::Basic { password, .. } => Some(Zeroizing::new(password.expose_secret().to_owned())),

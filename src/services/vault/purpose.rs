@@ -1,4 +1,4 @@
-//! What a stored credential is asked for.
+//! The purpose of a retrieval: the credential itself, or a proxied request.
 
 use std::collections::BTreeSet;
 

@@ -38,8 +38,8 @@ const AFTER_A_LOSS: time::Duration = time::Duration::minutes(1);
 /// A token renewed less than this ago is not renewed after a rejection: its age is not the reason.
 const SETTLED: time::Duration = time::Duration::minutes(1);
 
-/// The connection with a credential that is good for a while. One that is about to end is good enough where no other is
-/// to be had.
+/// The connection with an access token that does not expire within the leeway. Where renewal fails, the present token
+/// is used until it expires.
 pub(super) async fn fresh(
     app: &Arc<App>,
     opened: Arc<OpenedConnection>,
@@ -51,7 +51,7 @@ pub(super) async fn fresh(
     let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
     let until = Instant::now() + PATIENCE;
     let version = opened.connection.version;
-    // A task that waited finds what the one before has brought.
+    // A request that waited finds the result of the previous request in the cache.
     let mut opened = match app.vault.opened.get(&id) {
         Some(newer) if newer.connection.version > version => newer,
         _ => opened,
@@ -59,9 +59,10 @@ pub(super) async fn fresh(
     let mut has_read = false;
     loop {
         let connection = &opened.connection;
-        // What was brought meanwhile is good enough, however short its life is: one renewal for all who waited for it.
-        let brought = connection.version > version && connection.rejected_at.is_none();
-        if !connection.is_due(now, leeway) || (brought && !connection.has_ended(now)) {
+        // A token that was renewed since this request began is used, however short its lifetime: one renewal is enough
+        // for all requests that waited.
+        let is_renewed = connection.version > version && connection.rejected_at.is_none();
+        if !connection.is_due(now, leeway) || (is_renewed && !connection.has_ended(now)) {
             return Ok(opened);
         }
         let rest = connection.rests_for(app.clock.now());
@@ -103,13 +104,13 @@ pub(super) async fn fresh(
             match task.await.map_err(|error| Fault::caused("refreshing", error))?? {
                 Outcome::Fresh(opened) => return Ok(opened),
                 Outcome::Changed => {}
-                Outcome::Unwell(until) => {
+                Outcome::Unavailable(until) => {
                     // Without a retry time from the provider, no request is sent for a moment.
                     if until.is_none() {
                         app.vault.unwell.insert(id, ());
                     }
                     let connection = Connection { retry_at: until, ..opened.connection.clone() };
-                    return as_it_is(opened, &connection, app.clock.now());
+                    return until_expiry(opened, &connection, app.clock.now());
                 }
             }
         }
@@ -123,7 +124,7 @@ pub(super) async fn fresh(
         has_read = true;
         if Instant::now() >= until {
             let connection = opened.connection.clone();
-            return as_it_is(opened, &connection, app.clock.now());
+            return until_expiry(opened, &connection, app.clock.now());
         }
         if !hopeless && opened.connection.is_due(now, leeway) {
             tokio::time::sleep(READ_INTERVAL).await;
@@ -131,8 +132,8 @@ pub(super) async fn fresh(
     }
 }
 
-/// What is left of the present access token; else when to come again.
-fn as_it_is(
+/// The connection until its access token expires; after that, a refusal with the time to retry.
+fn until_expiry(
     opened: Arc<OpenedConnection>,
     rest: &Connection,
     now: OffsetDateTime,
@@ -145,24 +146,24 @@ fn as_it_is(
 
 enum Outcome {
     Fresh(Arc<OpenedConnection>),
-    /// Its owner has stored another credential meanwhile, or ended it.
+    /// The connection has another credential now, or was disconnected.
     Changed,
     /// The provider is unavailable; with the earliest time to retry, if known.
-    Unwell(Option<OffsetDateTime>),
+    Unavailable(Option<OffsetDateTime>),
 }
 
-/// Asks the provider, several times if it is unwell.
+/// Requests new tokens from the provider; repeats a request that the provider could not process.
 async fn attempt(
     app: &App,
     opened: &OpenedConnection,
     lease: Uuid,
     now: OffsetDateTime,
 ) -> Result<Outcome, Error> {
-    // What is remembered may know the provider as it was: secrets go only to where it is.
+    // The cached provider may have had another address: secrets are sent only to the stored address.
     let found = app.read(async |connection| app.vault.open(connection, &opened.connection.id).await).await?;
     let same = found.filter(|found| found.connection.version == opened.connection.version);
     let Some(opened) = same.as_deref() else { return Ok(Outcome::Changed) };
-    let Credential::Oauth2(tokens) = &opened.credential else { return Ok(Outcome::Unwell(None)) };
+    let Credential::Oauth2(tokens) = &opened.credential else { return Ok(Outcome::Unavailable(None)) };
     let connection = &opened.connection;
     let mut pauses = PAUSES.iter();
     loop {
@@ -181,11 +182,11 @@ async fn attempt(
                 return rest(app, connection, &problem, Some(until)).await;
             }
             TokenEndpointResult::Rejected(problem) => {
-                tracing::error!(connection = connection.id, error = %problem, "a provider refuses us");
+                tracing::error!(connection = connection.id, error = %problem, "a provider refuses the requests of this server");
                 return rest(app, connection, &problem, None).await;
             }
             TokenEndpointResult::Unavailable(problem) => {
-                tracing::warn!(connection = connection.id, error = %problem, "a provider is unwell");
+                tracing::warn!(connection = connection.id, error = %problem, "a provider is unavailable");
                 problem
             }
         };
@@ -220,7 +221,7 @@ async fn rest(
         app.read(async |connection| vault::store::mark_resting(connection, id, version, until).await).await?;
         app.vault.opened.invalidate(&connection.id);
     }
-    Ok(Outcome::Unwell(until))
+    Ok(Outcome::Unavailable(until))
 }
 
 /// The provider's API has rejected the access token: the next retrieval renews the token, on any server. A token
@@ -275,7 +276,7 @@ async fn store(
                 revoke_unused_tokens(app, opened, &credential).await?;
                 return Ok(Outcome::Changed);
             }
-            Ok(_) if !renewed => return Ok(Outcome::Unwell(next.retry_at)),
+            Ok(_) if !renewed => return Ok(Outcome::Unavailable(next.retry_at)),
             Ok(outcome) => return Ok(outcome),
             Err(fault) => last = fault,
         }
@@ -284,7 +285,8 @@ async fn store(
     Err(last)
 }
 
-/// Revokes tokens of a connection that was disconnected meanwhile: the provider has revoked the tokens before these only.
+/// Revokes the new tokens if the connection was disconnected during the request: the disconnect revoked the previous
+/// tokens only.
 async fn revoke_unused_tokens(
     app: &App,
     opened: &OpenedConnection,
@@ -330,7 +332,7 @@ async fn put(
     Ok(Outcome::Fresh(stored))
 }
 
-/// The provider honours it no more; `false` if there is another credential by now, or none any more.
+/// Records that only the owner can renew the credential; `false` if the connection has another credential now, or none.
 async fn mark_needs_reconnect(
     app: &App,
     one: &Connection,

@@ -104,8 +104,8 @@ impl RetrievalContext {
         Ok(context)
     }
 
-    /// What else is used up, whatever becomes of it.
-    pub(super) fn add_spends(&mut self, single_use_ids: Vec<SingleUseId>) {
+    /// Adds ids that the next entry uses up, whatever the decision is.
+    pub(super) fn add_single_use_ids(&mut self, single_use_ids: Vec<SingleUseId>) {
         self.single_use_ids.extend(single_use_ids);
     }
 
@@ -124,7 +124,7 @@ impl RetrievalContext {
         self.event.target = is_name.then(|| named.to_owned());
     }
 
-    /// Opens a connection for a client whose token alone authenticates it, and records that, or the refusal.
+    /// Opens a connection and records the retrieval, or records the refusal. Repeats a decision whose data has changed.
     pub(super) async fn retrieve(
         &mut self,
         app: &Arc<App>,
@@ -185,7 +185,7 @@ impl RetrievalContext {
         named: &str,
         purpose: Purpose<'_>,
     ) -> Result<Arc<OpenedConnection>, Error> {
-        // Whom the token is about follows from the registry as this server last read it; the path does not.
+        // The subject follows from the cached registry, and the path from the database: they have to agree.
         let root = self.path.first().and_then(DelegationPath::leaf).map(|leaf| &leaf.root);
         if root.is_some_and(|root| *root != self.token.subject) {
             return Err(Refusal::AccessTokenInvalid.into());
@@ -264,8 +264,8 @@ impl RetrievalContext {
         }
     }
 
-    /// Only its owner's chains have it, and only those that may have all that it allows, by one of these details; and a
-    /// request goes only where both the provider and that detail let it go.
+    /// Checks that the token is about the owner, that one of the details covers all scopes of the connection, and that
+    /// the provider and that detail allow the target of a proxied request.
     fn authorize(
         &self,
         opened: &OpenedConnection,
@@ -369,7 +369,7 @@ impl RetrievalContext {
     }
 }
 
-/// What the log says of a credential, besides whose it is and who had it.
+/// `detail` of the event: provider, version and scopes of the connection, and what the context has recorded.
 fn detail(event: &Event, opened: &OpenedConnection) -> Value {
     let mut detail = json!({
         "provider": opened.connection.provider, "version": opened.connection.version,
