@@ -59,7 +59,6 @@ pub struct App {
     pub seal: SealingKey,
     /// Issues and verifies DPoP nonces; `None` where nonces are not required.
     pub nonces: Option<NonceKey>,
-    /// The witnesses of the log.
     pub witnesses: Witnesses,
     /// Wakes readers of the event stream when the log grows.
     pub log_watcher: LogWatcher,

@@ -63,7 +63,6 @@ impl Retrieval {
     }
 }
 
-/// Query parameters of the list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ConnectionListQuery {

@@ -23,14 +23,12 @@ use crate::domain::{delegation, token};
 use crate::platform::fault::Fault;
 use actchain_protocol::jwt_time::SKEW;
 
-/// An access token as presented.
 #[derive(Debug)]
 pub struct PresentedAccessToken {
     pub scheme: Scheme,
     pub token: String,
     /// The DPoP proof, if present.
     pub proof: Option<String>,
-    /// Method of the request.
     pub method: String,
     /// Path of the request below the issuer, without the query.
     pub path: String,

@@ -28,7 +28,6 @@ pub enum RevocationSubject {
     Delegation(String),
 }
 
-/// A revoke-all of a principal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrincipalRevocation {
     pub iss: String,
@@ -73,7 +72,6 @@ pub struct KeyChange {
     pub restored_at: Option<String>,
 }
 
-/// A key of a client, by its thumbprint.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientKey<'a> {
     pub client_id: &'a str,

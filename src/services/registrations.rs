@@ -12,7 +12,6 @@ use crate::domain::delegation::{store, transitions};
 use crate::domain::registry::{self, Registry, dependents};
 use crate::platform::fault::Fault;
 
-/// Result of a removal.
 #[derive(Debug)]
 pub enum Removal<T> {
     Removed(T),

@@ -65,7 +65,6 @@ pub(in crate::http) async fn create(incoming: ManagementRequest) -> HttpResponse
     .await
 }
 
-/// The query parameters of a list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::http) struct ListQuery {
@@ -242,7 +241,6 @@ pub(in crate::http) async fn list_ceremonies(incoming: ManagementRequest, id: Pa
     .await
 }
 
-/// The parameters of the path of a ceremony.
 #[derive(Deserialize)]
 pub(in crate::http) struct CeremonyPath {
     id: String,

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// The change of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
@@ -12,7 +11,6 @@ pub enum Change {
     Unchanged,
 }
 
-/// The change of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretChange {
@@ -24,7 +22,6 @@ pub enum SecretChange {
     Recorded,
 }
 
-/// A member that changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum MemberChange {
@@ -39,7 +36,6 @@ pub enum MemberChange {
         /// Name in the manifest.
         member: String,
         added: Vec<Value>,
-        /// Elements that are removed.
         removed: Vec<Value>,
     },
     /// A secret, or a value that may contain a secret.
@@ -56,7 +52,6 @@ pub struct Line {
     /// `issuer`, `resource`, `client`, `provider`, `sink` or `delegation`.
     pub kind: &'static str,
     pub id: String,
-    /// Members that change.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<MemberChange>,
     /// Thumbprints of the keys that the client loses until an operator restores them.

@@ -35,7 +35,6 @@ const SET_LOCK_TIMEOUT: &str = "SET lock_timeout = '500ms'";
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// An archived partition.
 #[derive(Debug, Clone, Serialize)]
 pub struct Archived {
     pub partition: i32,

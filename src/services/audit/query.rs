@@ -56,7 +56,6 @@ pub struct EventDetail {
     pub inclusion: Option<Inclusion>,
 }
 
-/// A chain with its events.
 #[derive(Debug, Serialize)]
 pub struct ChainDetail {
     #[serde(flatten)]

@@ -31,7 +31,6 @@ pub struct Report {
     /// Size of the largest compared checkpoint that a quorum of the known witnesses has cosigned. If witnesses are known
     /// and there is none, the command exits 2.
     pub witnessed: Option<u64>,
-    /// The first integrity error.
     pub integrity_error: Option<IntegrityError>,
 }
 

@@ -48,7 +48,6 @@ impl ProofResult {
     }
 }
 
-/// The source of proofs.
 #[derive(Debug)]
 pub enum ProofSource<'a> {
     /// A server, by its issuer URL.

@@ -57,7 +57,6 @@ pub async fn list(
     views_page(ctx, &mut connection, &scope, filter, page).await
 }
 
-/// A page of delegations.
 pub(super) async fn views_page(
     ctx: &RequestContext<'_>,
     connection: &mut PgConnection,

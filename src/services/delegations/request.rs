@@ -34,7 +34,6 @@ pub struct NewDelegation {
     pub parent: Option<String>,
     pub scopes: Option<Vec<String>>,
     pub audiences: Option<Vec<String>>,
-    /// `authorization_details`.
     pub authorization_details: Option<Value>,
     /// The highest allowed capability.
     pub capability_ceiling: Option<String>,
@@ -66,7 +65,6 @@ pub struct EphemeralRequest {
 pub struct Approval {
     pub scopes: Option<Vec<String>>,
     pub audiences: Option<Vec<String>>,
-    /// `authorization_details`.
     pub authorization_details: Option<Value>,
     /// The highest allowed capability.
     pub capability_ceiling: Option<String>,

@@ -72,7 +72,6 @@ struct Failure {
 }
 
 impl Failure {
-    /// A failure without a response.
     fn without_response(error: String) -> Self {
         Self { error, status: None, retry_after: None }
     }

@@ -31,9 +31,7 @@ pub struct Question {
     pub client_id: String,
     /// Thumbprint of the proof's key; `None` means the client's first registered key.
     pub jkt: Option<String>,
-    /// The requested access.
     pub wanted: RequestedAccess,
-    /// The requested delegation.
     pub delegation_id: Option<String>,
 }
 

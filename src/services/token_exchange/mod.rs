@@ -32,7 +32,6 @@ use actchain_protocol::random;
 use actchain_protocol::token_exchange::{Request, RequestedAccess};
 use actchain_protocol::token_problem::TokenProblem;
 
-/// The request of a grant type.
 #[derive(Debug)]
 pub enum GrantRequest {
     /// A token for the client itself.

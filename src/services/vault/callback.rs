@@ -40,10 +40,8 @@ pub struct CallbackParams {
     pub browser: Vec<String>,
 }
 
-/// Authorization response of a provider.
 #[derive(Debug)]
 pub enum AuthorizationResponse {
-    /// An authorization code.
     Code(SecretString),
     /// An error (RFC 6749 §4.1.2.1).
     Error(String),
@@ -194,7 +192,7 @@ pub async fn finish(
 }
 
 enum Finished {
-    /// The result is recorded already.
+    /// A result whose refusal needs no further event.
     Recorded(Result<Reply<ConnectedAccount>, Error>),
     /// The same request completed the authorization before.
     Before(Reply<ConnectedAccount>),

@@ -46,7 +46,6 @@ struct StoredRequest {
     connection: String,
 }
 
-/// The secrets of one authorization.
 struct Secrets {
     state: SecretString,
     verifier: SecretString,

@@ -14,7 +14,6 @@ use crate::platform::outbound::{Outbound, PostRequest, PostResponse};
 use actchain_protocol::oauth_client;
 use actchain_protocol::token_answer::{self, Extent, TokenResponse, TokenSet};
 
-/// Result of a token request.
 #[derive(Debug)]
 pub(super) enum TokenEndpointResult {
     Tokens(TokenSet),

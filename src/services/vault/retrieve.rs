@@ -20,7 +20,6 @@ use crate::services::access_token_auth::PresentedAccessToken;
 use actchain_protocol::scope;
 use actchain_protocol::token_exchange::VAULT_TOKEN;
 
-/// The delivery form of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryForm {
     Open,
@@ -28,7 +27,6 @@ pub enum DeliveryForm {
     Sealed,
 }
 
-/// A request for a credential.
 #[derive(Debug, Clone, Copy)]
 pub struct RetrievalRequest<'a> {
     pub connection: &'a str,
@@ -38,7 +36,6 @@ pub struct RetrievalRequest<'a> {
     pub rejected: Option<[u8; 32]>,
 }
 
-/// A retrieved credential.
 #[derive(Debug)]
 pub enum RetrievedCredential {
     /// A JSON document that every party on the connection can read, cleared after use.
@@ -50,7 +47,6 @@ pub enum RetrievedCredential {
 pub struct SealedCredential {
     /// A JWE to the agent's own key.
     pub sealed: String,
-    /// Id of the connection.
     pub connection: String,
 }
 

@@ -59,7 +59,6 @@ pub struct EvidenceOptions {
 pub struct Written {
     pub events: usize,
     pub chains: usize,
-    /// Number of delegations.
     pub delegations: usize,
     /// Number of events in the log.
     pub size: u64,
