@@ -49,7 +49,7 @@ pub enum IntegrityErrorKind {
 /// Why a verification ended before the end of the log.
 #[derive(Debug)]
 pub enum VerifyError {
-    /// The log is wrong.
+    /// The first error of the log.
     Integrity(IntegrityError),
     /// The log could not be read.
     Failed(Fault),
