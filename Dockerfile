@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 
 # The server for an external PostgreSQL. The image has no database of its own: without ACTCHAIN_DATABASE_URL the
-# server looks for PostgreSQL's programs, finds none, and says so.
+# server searches for PostgreSQL's programs, finds none, and says so.
 #
 #   docker build -t actchain .
 #
@@ -37,7 +37,7 @@ USER 10001:10001
 WORKDIR /
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# Whether the process answers; /ready, which also looks at the database, is for load balancers.
+# Whether the process answers; /ready, which also checks the database, is for load balancers.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /health HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && read -r line <&3 && [[ $line == *' 200 '* ]]"]
 ENTRYPOINT ["actchain"]

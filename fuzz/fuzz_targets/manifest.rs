@@ -1,4 +1,4 @@
-//! Manifests: read or refused in words that show nothing of what stands in them.
+//! Manifests: parsed, or refused with a message that contains no value of them.
 #![no_main]
 
 use actchain::services::apply::read_all;

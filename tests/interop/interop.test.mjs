@@ -179,7 +179,7 @@ for (const { nonces, alg, setting, rsa } of RUNS) {
     })
 
     test('unknown clients and wrong secrets are refused alike, as invalid_client with a challenge', async () => {
-      const unknown = { client: { client_id: 'nobody' }, authentication: oauth.ClientSecretBasic('x'.repeat(32)) }
+      const unknown = { client: { client_id: 'unknown' }, authentication: oauth.ClientSecretBasic('x'.repeat(32)) }
       const wrong = { client: world.emailSvc.client, authentication: oauth.ClientSecretBasic('x'.repeat(32)) }
       const bodies = []
       for (const { client, authentication } of [unknown, wrong]) {

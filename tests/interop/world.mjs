@@ -138,7 +138,7 @@ export class World {
     return oauth.processGenericTokenEndpointResponse(as, client, response, { recognizedTokenTypes })
   }
 
-  /** What the mail server is told about a token, as JSON or as a signed JWT whose signature is checked. */
+  /** The introspection response to the mail server, as JSON or as a signed JWT whose signature is checked. */
   async introspect(token, as = 'json') {
     const { client, authentication } = this.mailServer
     const options = { requestJwtResponse: as === 'jwt', ...HTTP }
