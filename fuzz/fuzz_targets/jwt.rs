@@ -14,7 +14,7 @@ fuzz_target!(|token: &str| {
     let _ = client_assertion::read(token);
     let _ = access_token::audience(&jws.claims);
     if let Some(validity) = jwt_time::validity(&jws.claims) {
-        assert!(!validity.holds_at(validity.expires_at), "nothing is valid after its end");
+        assert!(!validity.is_valid_at(validity.expires_at), "nothing is valid after its end");
     }
     if let Some(claims) = access_token::read_claims(&jws.claims) {
         let written = serde_json::to_value(&claims).expect("claims are written");

@@ -59,7 +59,7 @@ async fn waits_for_a_lock(sql: &mut sqlx::PgConnection) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven() {
+async fn archived_events_are_in_valid_files_and_all_events_are_still_proven() {
     let world = old_world().await;
     let server = &world.server;
     let folder = tempfile::tempdir().unwrap();
@@ -97,7 +97,7 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
         .fetch_one(&mut server.sql().await)
         .await
         .unwrap();
-    assert_eq!(postings, 2, "those of blocks that are wholly in files are gone");
+    assert_eq!(postings, 2, "those of blocks that are wholly in files were deleted");
     let event = server.last_event().await;
     assert_eq!(
         (&event["action"], &event["detail"]["partition"]),
@@ -155,7 +155,7 @@ async fn archived_events_are_in_files_that_verify_and_everything_is_still_proven
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_dropped_unless_its_file_is_whole() {
+async fn no_partition_is_dropped_unless_its_file_is_complete() {
     let world = old_world().await;
     let server = &world.server;
     let folder = tempfile::tempdir().unwrap();
@@ -168,10 +168,10 @@ async fn nothing_is_dropped_unless_its_file_is_whole() {
     let full = archive(server, &full).await.unwrap_err().to_string();
     assert!(full.contains("writing"), "a full disk: {full}");
     let other = folder.path().join("audit-000000000000-000000001500.jsonl");
-    std::fs::write(&other, "somebody else's").unwrap();
+    std::fs::write(&other, "another file").unwrap();
     let there = archive(server, folder.path()).await.unwrap_err().to_string();
     assert!(there.contains("another file"), "{there}");
-    assert_eq!(std::fs::read_to_string(&other).unwrap(), "somebody else's");
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "another file");
     std::fs::remove_file(&other).unwrap();
     assert_eq!(partitions(server).await, 3, "nothing was dropped");
     let left: Vec<_> =
@@ -389,7 +389,7 @@ async fn searches_chains_and_readers_go_as_far_back_as_the_database_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_archived_that_a_sink_has_not_been_sent() {
+async fn no_event_is_archived_before_every_enabled_sink_has_received_it() {
     let world = old_world().await;
     let folder = tempfile::tempdir().unwrap();
     let yaml =

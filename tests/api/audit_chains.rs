@@ -10,7 +10,7 @@ use crate::support::world::{IDP, MAIL, World};
 const CHAINS: &str = "/api/v1/audit-logs/chains";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_shows_its_hops_with_their_keys_what_was_fetched_and_how_its_delegation_stands() {
+async fn a_chain_shows_its_hops_with_their_keys_the_retrievals_and_the_state_of_its_delegation() {
     let vault = VaultWorld::new().await;
     let world = &vault.world;
     let (auditor, token) = auditor(world).await;
@@ -68,8 +68,8 @@ async fn a_chain_shows_its_hops_with_their_keys_what_was_fetched_and_how_its_del
     assert!(listed.contains(&short), "{listed:?}");
     assert_eq!(world.as_alice("GET", &at, Value::Null).await.json, chain, "her own");
     assert_eq!(world.as_user("mallory", "GET", &at, Value::Null).await.status, 404);
-    let nobody = read(world, (&auditor, &token), &format!("{CHAINS}/no-such-chain")).await;
-    assert_eq!(nobody.status, 404);
+    let unknown = read(world, (&auditor, &token), &format!("{CHAINS}/no-such-chain")).await;
+    assert_eq!(unknown.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,10 +110,10 @@ async fn another_key_than_before_is_a_drift_and_none_is_unbound() {
     assert_eq!(listed["items"][0]["key_continuity"], "key_mismatch", "the worst of its hops");
 
     let token = world.user_token_with(|claims| claims["sub"] = json!("carol"));
-    let given = world
+    let created = world
         .as_user("carol", "POST", "/delegate", json!({"delegate": "stranger", "audiences": [MAIL]}))
         .await;
-    assert_eq!(given.status, 201, "{}", given.text);
+    assert_eq!(created.status, 201, "{}", created.text);
     let bare =
         world.stranger.exchange(&world.server, &token, crate::support::agent::JWT).param("audience", MAIL);
     let bare = bare.without("dpop").send().await;
@@ -138,7 +138,7 @@ async fn every_chain_is_in_exactly_one_place_of_the_pages() {
         ("from", "2026-01-01T00:10:00Z"),
         ("to", "2026-01-01T00:10:00Z"),
         ("action", "vault.token.retrieved"),
-        ("actor", "nobody"),
+        ("actor", "unknown"),
     ] {
         let mut filter = actchain::domain::audit::filter::Filter::default();
         if !name.is_empty() {
@@ -168,7 +168,7 @@ async fn every_chain_is_in_exactly_one_place_of_the_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_very_long_chain_is_told_in_short_and_hides_no_other() {
+async fn a_very_long_chain_is_abridged_and_hides_no_other() {
     let world = World::new().await;
     let (auditor, token) = auditor(&world).await;
     world.first_hop().await;
@@ -226,7 +226,7 @@ async fn chains_are_found_by_the_state_of_their_delegation_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_graph_shows_what_an_agent_was_given_and_what_it_gave_on() {
+async fn the_graph_shows_what_an_agent_received_and_what_it_delegated() {
     let world = World::new().await;
     let (auditor, token) = auditor(&world).await;
     let at = |agent: &str| format!("/api/v1/agents/{agent}/delegations/graph");
@@ -260,7 +260,7 @@ async fn the_graph_shows_what_an_agent_was_given_and_what_it_gave_on() {
     assert_eq!(world.as_alice("GET", &at("email-svc"), Value::Null).await.json, graph);
     let mallory = world.as_user("mallory", "GET", &at("email-svc"), Value::Null).await.json;
     assert_eq!((ids(&mallory["inbound"]), ids(&mallory["outbound"])), (vec![], vec![]));
-    assert_eq!(read(&world, (&auditor, &token), &at("nobody")).await.status, 404);
+    assert_eq!(read(&world, (&auditor, &token), &at("unknown")).await.status, 404);
     let page =
         read(&world, (&auditor, &token), &format!("{}?limit=1&state=revoked", at("email-svc"))).await.json;
     assert_eq!(ids(&page["inbound"]), Vec::<String>::new());

@@ -39,7 +39,7 @@ fn parsed(text: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_export_is_the_log_and_what_vouches_for_it() {
+async fn a_whole_export_is_the_log_with_a_signed_checkpoint() {
     let world = busy_world().await;
     let before = world.server.events().await;
     let answer = world.export("format=jsonl").await;
@@ -88,7 +88,7 @@ async fn exports_of_one_minute_share_a_checkpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resumed_export_begins_with_the_edge_of_what_came_before() {
+async fn a_resumed_export_begins_with_the_edge_of_the_earlier_tree() {
     let world = busy_world().await;
     let whole = world.export("").await;
     let size = whole.header("actchain-audit-size").unwrap().to_owned();
@@ -195,7 +195,7 @@ async fn a_file_that_was_converted_on_its_way_is_not_called_broken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn csv_begins_with_a_byte_order_mark_where_that_is_asked_for() {
+async fn csv_begins_with_a_byte_order_mark_on_request() {
     let world = World::new().await;
     let with = world.export("format=csv&bom=true").await;
     let without = world.export("format=csv&bom=false").await;
@@ -232,7 +232,7 @@ async fn a_selection_verifies_offline_event_by_event_and_a_changed_one_does_not(
         parsed(lines.last().unwrap())[0]["checkpoint"].as_str().unwrap().lines().nth(2).unwrap().to_owned();
     assert_eq!(kind(answer.text.replace(&note, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")), "Signature");
     // An empty result contains nothing to prove.
-    let none = world.export("action=vault.key_rotated&client_id=nobody").await;
+    let none = world.export("action=vault.key_rotated&client_id=unknown").await;
     assert_eq!((none.text.lines().count(), check(&none.text).events), (2, 0));
 }
 
@@ -358,7 +358,7 @@ async fn the_sarif_export_has_each_refusal_under_its_rule() {
         results.iter().map(|one| one["partialFingerprints"]["actchainFinding/v1"].to_string()).collect()
     };
     assert_eq!(prints(&answer), prints(&world.export("format=sarif").await), "SARIF 2.1.0 §3.27.17");
-    let none = world.export("format=sarif&client_id=nobody").await;
+    let none = world.export("format=sarif&client_id=unknown").await;
     let runs = none.json["runs"].as_array().unwrap();
     assert_eq!(
         (runs.len(), &runs[0]["results"]),
@@ -368,7 +368,7 @@ async fn the_sarif_export_has_each_refusal_under_its_rule() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_take_what_is_about_them_and_agents_nothing() {
+async fn users_export_the_events_about_them_and_agents_none() {
     let world = busy_world().await;
     let path = "/api/v1/audit-logs/export";
     let get = async |sub: &str, query: &str| {
@@ -390,7 +390,7 @@ async fn users_take_what_is_about_them_and_agents_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_exported_is_refused_before_anything_is_recorded() {
+async fn an_impossible_export_is_refused_and_not_recorded() {
     let world = World::new().await;
     let token = world.management_token(&world.admin).await;
     let before = world.server.events().await.len();
@@ -412,7 +412,7 @@ async fn what_cannot_be_exported_is_refused_before_anything_is_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
+async fn a_reader_that_stops_reading_is_disconnected_and_can_see_it() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let world = World::configured("[audit]\nstream_write_timeout = 1").await;
     let mut sql = world.server.sql().await;
@@ -445,7 +445,7 @@ async fn a_reader_that_stops_reading_is_cut_off_and_sees_that_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_archived_is_not_exported_and_what_is_left_is_still_proven() {
+async fn archived_events_are_not_exported_and_the_others_are_still_proven() {
     let world = World::new().await;
     let mut sql = world.server.sql().await;
     grow(&mut sql, 1_500).await;
@@ -470,7 +470,7 @@ async fn what_is_archived_is_not_exported_and_what_is_left_is_still_proven() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn auditors_take_it_all_and_may_look_at_sinks_but_not_change_them() {
+async fn auditors_export_everything_and_read_sinks_but_do_not_change_them() {
     let world = World::new().await;
     let auditor = Agent::new("auditor", Auth::Assertion);
     let yaml = format!(

@@ -76,7 +76,7 @@ async fn administrative_changes_are_events_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_event_holds_a_token_a_secret_or_key_material() {
+async fn no_event_contains_a_token_a_secret_or_key_material() {
     let world = World::new().await;
     let first = world.first_hop().await;
     world.second_hop().await;
@@ -106,7 +106,7 @@ async fn every_way_to_tamper_with_the_database_is_found() {
         ("UPDATE audit_head SET size = 0, peaks = ''", "head rewound"),
         (
             "DELETE FROM audit_event; UPDATE audit_head SET size = 0, peaks = ''; DELETE FROM audit_checkpoint",
-            "all gone",
+            "all deleted",
         ),
     ];
     let (world, kept) = busy_world().await;
@@ -154,9 +154,12 @@ async fn a_log_that_was_rewritten_with_the_servers_own_keys_fails_against_a_kept
         .unwrap();
     sqlx::query("DELETE FROM audit_checkpoint").execute(&mut sql).await.unwrap();
     checkpoint(&world).await;
-    assert!(verify(&world, &TrustAnchors::default()).await.valid, "by itself it looks whole");
+    assert!(
+        verify(&world, &TrustAnchors::default()).await.valid,
+        "without a kept checkpoint the log is consistent"
+    );
     let report = verify(&world, &kept).await;
-    assert!(!report.valid, "but not to whoever kept a checkpoint");
+    assert!(!report.valid, "but a kept checkpoint contradicts it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -377,7 +380,7 @@ async fn the_first_bad_seq_is_named_with_what_is_wrong_with_it() {
 const A_LEAF: &str = "UPDATE audit_block SET leaves = overlay(leaves PLACING decode(repeat('00', 32), 'hex') FROM 3201 FOR 32) WHERE block = 0";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_that_is_believed_has_to_be_one_and_to_be_of_this_log() {
+async fn a_trusted_checkpoint_must_be_signed_and_consistent_with_the_log() {
     let (world, from) = indexed_world().await;
     let note = from.from.unwrap();
     let believe = async |note: &str, keys: Vec<VerifierKey>| {
@@ -406,4 +409,13 @@ async fn a_checkpoint_that_is_believed_has_to_be_one_and_to_be_of_this_log() {
         report.integrity_error.map(|integrity_error| (integrity_error.seq, integrity_error.kind)),
         Some((1_300, IntegrityErrorKind::Checkpoint))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_has_the_request_id_of_its_answer() {
+    let world = World::new().await;
+    let answer = world.first_hop().await;
+    let event = world.server.last_event().await;
+    assert_eq!(event["request_id"].as_str(), answer.header("x-request-id"));
+    assert_eq!(event["ip"], "127.0.0.1");
 }

@@ -28,7 +28,7 @@ fn query(filter: &Filter) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_filter_finds_what_is_there_and_nothing_else_in_pages_of_any_size_and_both_orders() {
+async fn every_filter_finds_the_matching_events_only_in_pages_of_any_size_and_both_orders() {
     let world = World::new().await;
     let (auditor, token) = auditor(&world).await;
     let mut dice = Dice(1);
@@ -50,7 +50,7 @@ async fn every_filter_finds_what_is_there_and_nothing_else_in_pages_of_any_size_
         ("action", ["oauth.token.exchanged", "client.changed", "vault.token.retrieved"]),
         ("outcome", ["success", "refused", "refused"]),
         ("reason", ["delegation_revoked", "no_such", "delegation_revoked"]),
-        ("client_id", ["agent-1", "agent-4", "nobody"]),
+        ("client_id", ["agent-1", "agent-4", "unknown"]),
         ("subject_sub", ["user-0", "user-3", "alice"]),
         ("actor", ["agent-0", "agent-2", "user-proxy"]),
         ("delegation_id", ["D", "D-1", "E"]),
@@ -166,14 +166,14 @@ async fn bad_queries_get_a_clear_no() {
     let later = read(&world, (&auditor, &token), &format!("{LOGS}?from=2026-01-02")).await;
     assert_eq!((later.status, &later.json["items"]), (200, &json!([])));
     // A cursor after the last event finds nothing, and does not fail.
-    let beyond = format!("{}.{}", u64::MAX, cursor.split_once('.').unwrap().1);
-    let none = read(&world, (&auditor, &token), &format!("{LOGS}?cursor={beyond}&order=oldest")).await;
+    let after_the_end = format!("{}.{}", u64::MAX, cursor.split_once('.').unwrap().1);
+    let none = read(&world, (&auditor, &token), &format!("{LOGS}?cursor={after_the_end}&order=oldest")).await;
     assert_eq!((none.status, &none.json["next"]), (200, &Value::Null));
     assert_eq!(none.json["items"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_see_what_is_about_them_auditors_all_and_agents_nothing() {
+async fn users_see_the_events_about_them_auditors_all_and_agents_none() {
     let world = World::new().await;
     let (auditor, token) = auditor(&world).await;
     world.first_hop().await;
@@ -238,7 +238,7 @@ async fn one_event_shows_the_very_text_that_the_tree_hashes() {
         .await
         .unwrap();
     assert_eq!(shown.json["document"], json!(text));
-    assert_eq!(shown.json["inclusion"], Value::Null, "nobody vouches for it yet");
+    assert_eq!(shown.json["inclusion"], Value::Null, "no checkpoint covers it yet");
     let app = &world.server.app;
     let note = actchain::services::audit::checkpoint(&app.pool, &app.seal, &app.issuer, app.clock.now())
         .await
@@ -287,7 +287,7 @@ async fn two_servers_cover_the_log_once_and_a_damaged_event_stops_neither() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_index_has_nothing_to_do_with_the_gate() {
+async fn the_index_does_not_wait_for_the_authority_lock() {
     let world = World::new().await;
     fill(&world, &mut Dice(7), 1_100).await;
     let mut sql = world.server.sql().await;
@@ -298,7 +298,7 @@ async fn the_index_has_nothing_to_do_with_the_gate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_somebody_took_out_is_no_silence_of_the_index() {
+async fn a_deleted_event_stops_the_indexing_with_an_error() {
     let world = World::new().await;
     fill(&world, &mut Dice(8), 1_100).await;
     sqlx::query("DELETE FROM audit_event WHERE seq = 500")

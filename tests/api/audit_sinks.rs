@@ -149,7 +149,7 @@ async fn a_new_sink_begins_at_the_end_and_gets_what_its_filter_lets_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_taken_comes_again_later_and_holds_up_what_is_behind_it() {
+async fn an_event_that_a_sink_does_not_accept_is_sent_again_before_later_events() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     declare(&world, "siem", json!({"url": receiver.server.uri()})).await;
     let first = size(&world).await - 1;
@@ -226,13 +226,13 @@ async fn two_sinks_that_are_down_do_not_tell_each_other_of_it_for_ever() {
     assert_eq!(run(&world).await, 0, "both have come to the end");
     assert_eq!(size(&world).await, before);
     let events = world.server.events().await;
-    let told = events.iter().filter(|event| event["action"] == "admin.sink_dead_letter").count();
-    let others = events.len() - told;
-    assert!(told <= 2 * others, "{told} of {others}");
+    let reports = events.iter().filter(|event| event["action"] == "admin.sink_dead_letter").count();
+    let others = events.len() - reports;
+    assert!(reports <= 2 * others, "{reports} of {others}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sink_that_hangs_holds_up_nobody() {
+async fn a_sink_that_hangs_does_not_delay_other_sinks() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hangs = format!("http://{}/", silent.local_addr().unwrap());
@@ -254,7 +254,7 @@ async fn a_sink_that_hangs_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_servers_deliver_once_each_and_a_dead_one_is_followed() {
+async fn two_servers_deliver_once_each_and_one_takes_over_from_the_other() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     declare(&world, "siem", json!({"url": receiver.server.uri(), "from_seq": 0})).await;
     let twin = world.server.twin().await;
@@ -273,7 +273,7 @@ async fn two_servers_deliver_once_each_and_a_dead_one_is_followed() {
     assert!(store::mark_leased(&mut sql, lease, now, until).await.unwrap().is_some());
     sqlx::query("UPDATE audit_sink SET cursor = cursor - 1").execute(&mut sql).await.unwrap();
     deliver::run(other, "siem").await.unwrap();
-    assert_eq!(receiver.seqs().await.len() as u64, size, "its lease holds");
+    assert_eq!(receiver.seqs().await.len() as u64, size, "its lease is valid");
     world.server.pass(30);
     deliver::run(other, "siem").await.unwrap();
     assert_eq!(receiver.seqs().await.last(), Some(&(size - 1)), "sent again");
@@ -281,7 +281,7 @@ async fn two_servers_deliver_once_each_and_a_dead_one_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_secrets_sign_for_a_day_and_none_is_ever_told_again() {
+async fn both_secrets_sign_for_a_day_and_neither_is_ever_shown_again() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     declare(&world, "siem", json!({"url": receiver.server.uri(), "secret": SECRET})).await;
     let rotated = sinks::rotate(&world.server.operator(), &world.server.app.vault, "siem").await.unwrap();
@@ -309,13 +309,13 @@ async fn both_secrets_sign_for_a_day_and_none_is_ever_told_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_answers_410_is_left_alone_and_others_are_switched_by_hand() {
+async fn a_sink_that_answers_410_is_disabled_and_others_are_enabled_and_disabled_by_hand() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     declare(&world, "siem", json!({"url": receiver.server.uri()})).await;
     receiver.answers(410);
     run(&world).await;
-    let gone = shown(&world, "siem").await;
-    assert_eq!((&gone["enabled"], &gone["disabled_reason"]), (&json!(false), &json!("answered 410")));
+    let disabled = shown(&world, "siem").await;
+    assert_eq!((&disabled["enabled"], &disabled["disabled_reason"]), (&json!(false), &json!("answered 410")));
     let event = world.server.last_event().await;
     assert_eq!(event["detail"], json!({"change": "disabled", "status": 410}));
     assert_eq!(run(&world).await, 0);

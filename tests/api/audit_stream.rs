@@ -91,7 +91,7 @@ async fn events_come_as_they_are_recorded_also_by_another_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_comes_back_misses_nothing_and_gets_nothing_twice() {
+async fn a_reader_that_reconnects_misses_nothing_and_gets_nothing_twice() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let (auditor, token) = auditor(&world).await;
@@ -120,7 +120,7 @@ async fn whoever_comes_back_misses_nothing_and_gets_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filter_lets_through_what_it_names_and_the_place_moves_on_all_the_same() {
+async fn a_filtered_stream_has_the_matching_events_and_its_id_still_advances() {
     let world = World::configured("[audit]\nheartbeat = 1\n").await;
     let (auditor, token) = auditor(&world).await;
     fill(&world, &mut Dice(3), 300).await;
@@ -155,7 +155,7 @@ async fn users_hear_of_themselves_only_until_their_token_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_may_not_read_any_more_is_sent_away() {
+async fn a_reader_that_lost_its_right_is_disconnected() {
     let world = World::configured("[audit]\nheartbeat = 1\n").await;
     let (auditor, token) = auditor(&world).await;
     let mut reader = open(&world, &world.server, (&auditor, &token), ("", None)).await;
@@ -170,7 +170,7 @@ async fn whoever_may_not_read_any_more_is_sent_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_stops_reading_is_cut_off_and_harms_nobody() {
+async fn a_reader_that_stops_reading_is_disconnected_and_does_not_slow_down_others() {
     let world =
         World::configured("[audit]\nstream_write_timeout = 1\nheartbeat = 1\nmax_streams = 2\n").await;
     fill(&world, &mut Dice(5), 100).await;
@@ -237,7 +237,7 @@ async fn a_reader_that_stops_reading_is_cut_off_and_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn places_that_are_not_in_the_log_are_refused() {
+async fn positions_that_are_not_in_the_log_are_refused() {
     let world = World::new().await;
     let (auditor, token) = auditor(&world).await;
     for (query, last, status) in [

@@ -10,7 +10,7 @@ use crate::support::management::Api;
 use crate::support::world::{IDP, World};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_does_not_close_the_gate() {
+async fn a_refused_operation_does_not_take_the_exclusive_lock() {
     let world = World::new().await;
     let active = world.granted("bob", json!({})).await.id();
     let waiting = world.asked("bob", json!({})).await;
@@ -31,7 +31,7 @@ async fn what_is_refused_does_not_close_the_gate() {
     transaction.execute("SELECT pg_advisory_xact_lock_shared(7223459)").await.unwrap();
 
     let who = json!({"iss": IDP, "sub": "bob", "reason": "x"});
-    let nobody = json!({"iss": world.server.app.issuer, "sub": "nobody", "reason": "x"});
+    let unknown = json!({"iss": world.server.app.issuer, "sub": "unknown", "reason": "x"});
     let thumbprint = "A".repeat(43);
     let client = |name: &str| format!("/api/v1/clients/user-proxy/{name}");
     let of = |id: &str, name: &str| format!("/delegate/{id}/{name}");
@@ -44,10 +44,10 @@ async fn what_is_refused_does_not_close_the_gate() {
             who,
             (403, "insufficient_scope"),
         ),
-        (admin, &admins, "POST", "/api/v1/principals/revoke-all".to_owned(), nobody, (404, "not_found")),
+        (admin, &admins, "POST", "/api/v1/principals/revoke-all".to_owned(), unknown, (404, "not_found")),
         (agent, &agents, "POST", client("disable"), json!({}), (403, "insufficient_scope")),
         (agent, &agents, "POST", client("enable"), json!({}), (403, "insufficient_scope")),
-        (admin, &admins, "POST", "/api/v1/clients/nobody/disable".into(), json!({}), (404, "not_found")),
+        (admin, &admins, "POST", "/api/v1/clients/unknown/disable".into(), json!({}), (404, "not_found")),
         (
             agent,
             &agents,
@@ -60,7 +60,7 @@ async fn what_is_refused_does_not_close_the_gate() {
             admin,
             &admins,
             "DELETE",
-            format!("/api/v1/clients/nobody/keys/{thumbprint}"),
+            format!("/api/v1/clients/unknown/keys/{thumbprint}"),
             json!({}),
             (404, "not_found"),
         ),

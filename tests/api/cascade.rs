@@ -63,7 +63,7 @@ impl Chain {
         }
     }
 
-    async fn cut_off(&self, iss: &str, sub: &str) -> Answer {
+    async fn revoke_all(&self, iss: &str, sub: &str) -> Answer {
         let body = json!({"iss": iss, "sub": sub, "reason": "left the company"});
         let answer = self.world.as_admin("POST", "/api/v1/principals/revoke-all", body).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -79,12 +79,12 @@ impl Chain {
 }
 
 /// The counts of a predicted impact, as the response to the revocation gives them.
-fn counts(foreseen: &Value) -> Value {
-    json!({"delegations": foreseen["delegations"], "tokens": foreseen["tokens"], "at_least": foreseen["at_least"]})
+fn counts(expected: &Value) -> Value {
+    json!({"delegations": expected["delegations"], "tokens": expected["tokens"], "at_least": expected["at_least"]})
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_delegation_ends_all_below_it_and_nothing_above_or_beside() {
+async fn a_revoked_delegation_ends_its_descendants_and_no_ancestor_or_sibling() {
     for (hops, id) in [(0, "D"), (1, "E"), (2, "F")] {
         let chain = Chain::new().await;
         let path = format!("/delegate/{id}/revoke");
@@ -118,7 +118,7 @@ async fn a_revoked_delegation_ends_all_below_it_and_nothing_above_or_beside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_on_the_path_may_revoke_and_nobody_else() {
+async fn every_party_of_the_path_may_revoke_and_no_other() {
     let world = World::new().await;
     let (bobs, _) = world.bystander().await;
     for (path, agent) in
@@ -166,24 +166,28 @@ async fn a_disabled_client_suspends_all_that_passes_through_it_until_it_is_enabl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disabled_client_calls_no_desk_and_is_given_nothing() {
+async fn a_disabled_client_cannot_call_the_management_api_and_gets_no_delegation() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let token = world.management_token(&world.user_proxy).await;
-    let look = async |server: &Server| {
+    let status_of = async |server: &Server| {
         server.call(&world.user_proxy, &token, ("GET", "/delegate/D"), json!({})).await.status
     };
-    assert_eq!((look(&world.server).await, look(&twin).await), (200, 200));
+    assert_eq!((status_of(&world.server).await, status_of(&twin).await), (200, 200));
     world.server.disable("user-proxy").await;
-    assert_eq!((look(&world.server).await, look(&twin).await), (401, 401));
-    let given = world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy"})).await;
-    assert_eq!((given.status, given.reason()), (400, "delegate_disabled"));
+    assert_eq!((status_of(&world.server).await, status_of(&twin).await), (401, 401));
+    let created = world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy"})).await;
+    assert_eq!((created.status, created.reason()), (400, "delegate_disabled"));
     world.server.enable("user-proxy").await;
-    assert_eq!((look(&world.server).await, look(&twin).await), (200, 200), "it had done nothing wrong");
+    assert_eq!(
+        (status_of(&world.server).await, status_of(&twin).await),
+        (200, 200),
+        "it had done nothing wrong"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_revoked_meanwhile_does_not_come_back_with_the_client() {
+async fn a_delegation_that_was_revoked_meanwhile_stays_revoked_after_the_client_is_enabled() {
     let chain = Chain::new().await;
     chain.world.server.disable("email-svc").await;
     chain.world.server.revoke("F").await;
@@ -193,7 +197,7 @@ async fn what_was_revoked_meanwhile_does_not_come_back_with_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn registering_again_brings_nothing_back() {
+async fn registering_a_client_again_restores_no_revoked_authority() {
     let chain = Chain::new().await;
     let world = &chain.world;
     world.server.revoke("D").await;
@@ -227,7 +231,7 @@ delegations:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_an_administrator_removes_takes_all_that_was_bound_to_it() {
+async fn a_key_that_an_administrator_removes_revokes_all_tokens_bound_to_it() {
     for (hops, id) in [(0, "user-proxy"), (1, "email-svc"), (2, "followup-svc")] {
         let chain = Chain::new().await;
         let holder = chain.holders()[hops];
@@ -244,8 +248,11 @@ async fn a_key_that_an_administrator_removes_takes_all_that_was_bound_to_it() {
             chain.world.assert_inactive(&chain.servers(), (below, token), "key_removed", 1).await;
         }
         for server in chain.servers() {
-            let told = server.introspect(&chain.world.mail_server, &chain.tokens[hops]).await;
-            assert_eq!((&told.json["active"], server.listed(&chain.tokens[hops]).await), (&json!(false), 1));
+            let introspected = server.introspect(&chain.world.mail_server, &chain.tokens[hops]).await;
+            assert_eq!(
+                (&introspected.json["active"], server.listed(&chain.tokens[hops]).await),
+                (&json!(false), 1)
+            );
             // The key is refused, now and later.
             let answer = holder.exchange(server, &chain.tokens[hops], ACCESS_TOKEN).send().await;
             assert!(matches!(answer.status, 400 | 401), "{id}: {}", answer.text);
@@ -261,7 +268,7 @@ async fn a_key_that_an_administrator_removes_takes_all_that_was_bound_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_key_gets_nothing_new_and_another_key_of_the_client_does() {
+async fn a_removed_key_gets_no_new_tokens_and_another_key_of_the_client_does() {
     let chain = Chain::new().await;
     let world = &chain.world;
     let path = format!("/api/v1/clients/email-svc/keys/{}", world.email_svc.jkt());
@@ -282,7 +289,7 @@ async fn a_removed_key_gets_nothing_new_and_another_key_of_the_client_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_only_key_of_a_client_that_is_bound_to_it_is_gone_for_good_when_it_is_removed() {
+async fn the_only_registered_key_of_a_client_stays_removed() {
     let world = World::new().await;
     let bound = |jkt: &str| {
         format!(
@@ -303,13 +310,13 @@ async fn the_only_key_of_a_client_that_is_bound_to_it_is_gone_for_good_when_it_i
         answer.assert_refused(400, "invalid_dpop_proof", "dpop_proof_key_unknown");
     }
     world.server.apply(&bound(another.jkt())).await.unwrap();
-    assert_eq!(world.hop(&another, &first).await.status, 200, "it was given another");
+    assert_eq!(world.hop(&another, &first).await.status, 200, "another key was registered");
     let old = world.hop(&world.email_svc, &first).await;
     old.assert_refused(400, "invalid_dpop_proof", "dpop_proof_key_unknown");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_was_got_with_a_removed_key_is_dead_though_bound_to_another() {
+async fn a_token_that_was_obtained_with_a_removed_key_is_inactive_though_bound_to_another_key() {
     let chain = Chain::new().await;
     let world = &chain.world;
     let other = new_key();
@@ -323,14 +330,14 @@ async fn a_token_that_was_got_with_a_removed_key_is_dead_though_bound_to_another
     let path = format!("/api/v1/clients/user-proxy/keys/{}", world.user_proxy.jkt());
     assert_eq!(world.as_admin("DELETE", &path, json!({})).await.status, 200);
     for server in chain.servers() {
-        let told = server.introspect(&world.mail_server, token.token()).await;
-        assert_eq!((&told.json["active"], server.listed(token.token()).await), (&json!(false), 1));
+        let introspected = server.introspect(&world.mail_server, token.token()).await;
+        assert_eq!((&introspected.json["active"], server.listed(token.token()).await), (&json!(false), 1));
     }
     world.assert_inactive(&chain.servers(), (&world.email_svc, below.token()), "key_removed", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
+async fn a_key_that_apply_replaces_revokes_all_tokens_bound_to_it() {
     let chain = Chain::new().await;
     let world = &chain.world;
     let declare = async |agent: &Agent| {
@@ -346,8 +353,8 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
     let other = Agent { key: new_key(), ..world.followup_svc.clone() };
     declare(&other).await.unwrap();
     for server in chain.servers() {
-        let told = server.introspect(&world.mail_server, &chain.tokens[2]).await;
-        assert_eq!((&told.json["active"], server.listed(&chain.tokens[2]).await), (&json!(false), 1));
+        let introspected = server.introspect(&world.mail_server, &chain.tokens[2]).await;
+        assert_eq!((&introspected.json["active"], server.listed(&chain.tokens[2]).await), (&json!(false), 1));
         let old = world.followup_svc.exchange(server, &chain.tokens[2], ACCESS_TOKEN).send().await;
         assert_eq!(old.error(), "invalid_client");
     }
@@ -363,8 +370,8 @@ async fn a_key_that_is_replaced_by_apply_takes_all_that_was_bound_to_it() {
     world.server.pass(11);
     let again = world.hop(&world.followup_svc, &chain.tokens[1]).await;
     world.assert_active(&chain.servers(), &world.followup_svc, again.token()).await;
-    let dead = (&world.followup_svc, chain.tokens[2].as_str());
-    world.assert_inactive(&chain.servers(), dead, "key_removed", 1).await;
+    let inactive = (&world.followup_svc, chain.tokens[2].as_str());
+    world.assert_inactive(&chain.servers(), inactive, "key_removed", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -407,7 +414,7 @@ async fn keys_that_are_none_and_clients_that_are_not_there_are_refused() {
     let world = World::new().await;
     let jkt = world.email_svc.jkt();
     for (path, status, reason) in [
-        (format!("/api/v1/clients/nobody/keys/{jkt}"), 404, "not_found"),
+        (format!("/api/v1/clients/unknown/keys/{jkt}"), 404, "not_found"),
         ("/api/v1/clients/email-svc/keys/short".to_owned(), 400, "malformed_request"),
     ] {
         let answer = world.as_admin("DELETE", &path, json!({})).await;
@@ -423,12 +430,12 @@ async fn keys_that_are_none_and_clients_that_are_not_there_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
+async fn revoke_all_of_the_root_principal_revokes_everything_up_to_now() {
     let chain = Chain::new().await;
     let world = &chain.world;
     let old_token = world.user_token();
     let wanted = chain.reach(&format!("iss={IDP}&sub=alice")).await;
-    let cut = chain.cut_off(IDP, "alice").await;
+    let cut = chain.revoke_all(IDP, "alice").await;
     assert_eq!((&cut.json["iss"], &cut.json["sub"]), (&json!(IDP), &json!("alice")));
     assert_eq!(cut.json["affected"], counts(&wanted), "{}", cut.text);
     chain.assert_inactive_from(0, "principal_revoked", 1).await;
@@ -439,7 +446,11 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
         request.send().await.assert_refused(400, "invalid_request", "principal_revoked");
     }
     let old = world.as_user_with(&old_token, "POST", "/delegate", json!({"delegate": "user-proxy"})).await;
-    assert_eq!((old.status, old.reason()), (401, "access_token_invalid"), "a token from before is nobody");
+    assert_eq!(
+        (old.status, old.reason()),
+        (401, "access_token_invalid"),
+        "a token from before is not accepted"
+    );
     // A new delegation is valid, but not with a token from before.
     let afresh =
         world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
@@ -455,7 +466,7 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
     // revoke-all.
     let wanted = chain.reach(&format!("iss={IDP}&sub=alice")).await;
     assert_eq!(wanted["delegations"], 1, "{wanted}");
-    let again = chain.cut_off(IDP, "alice").await;
+    let again = chain.revoke_all(IDP, "alice").await;
     assert_eq!(again.json["affected"], counts(&wanted));
     world.assert_inactive(&chain.servers(), (&world.user_proxy, new.token()), "principal_revoked", 1).await;
     chain.assert_inactive_from(0, "principal_revoked", 1).await;
@@ -463,14 +474,14 @@ async fn a_principal_that_is_cut_off_at_the_root_loses_everything_up_to_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_is_cut_off_in_the_middle_takes_what_passes_through_it() {
+async fn revoke_all_of_a_client_in_the_middle_revokes_what_passes_through_it() {
     for (hops, id) in [(0, "user-proxy"), (1, "email-svc"), (2, "followup-svc")] {
         let chain = Chain::new().await;
         let world = &chain.world;
         let issuer = world.server.app.issuer.clone();
         let old_user = world.user_token();
         let wanted = chain.reach(&format!("iss={issuer}&sub={id}")).await;
-        let cut = chain.cut_off(&issuer, id).await;
+        let cut = chain.revoke_all(&issuer, id).await;
         assert_eq!(cut.json["affected"], counts(&wanted), "{id}");
         chain.assert_inactive_from(hops, "principal_revoked", 1).await;
         chain.assert_active_above(hops).await;
@@ -488,7 +499,7 @@ async fn a_client_that_is_cut_off_in_the_middle_takes_what_passes_through_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_root() {
+async fn revoke_all_of_a_client_revokes_its_own_tokens_and_the_delegations_that_it_created() {
     let chain = Chain::new().await;
     let world = &chain.world;
     let issuer = world.server.app.issuer.clone();
@@ -503,7 +514,7 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     let its_own = own().await;
     let below = world.hop(&world.followup_svc, &its_own).await;
     assert_eq!(below.claims()["sub"], "email-svc");
-    let desk = world.management_token(&world.email_svc).await;
+    let management_token = world.management_token(&world.email_svc).await;
     world.assert_active(&chain.servers(), &world.followup_svc, below.token()).await;
     // Disabling has the same impact: delegations to the client, delegations by it, their descendants, and its own
     // tokens.
@@ -511,14 +522,15 @@ async fn a_client_that_is_cut_off_loses_its_own_tokens_and_what_it_gave_as_a_roo
     assert_eq!(disabling, chain.reach(&format!("iss={issuer}&sub=email-svc")).await);
     assert_eq!(disabling["delegations"], 3, "E, F and S: {disabling}");
     let wanted = chain.reach(&format!("iss={issuer}&sub=email-svc")).await;
-    let cut = chain.cut_off(&issuer, "email-svc").await;
+    let cut = chain.revoke_all(&issuer, "email-svc").await;
     assert_eq!(cut.json["affected"], counts(&wanted));
     world.assert_inactive(&chain.servers(), (&world.email_svc, &its_own), "principal_revoked", 1).await;
     world
         .assert_inactive(&chain.servers(), (&world.followup_svc, below.token()), "principal_revoked", 1)
         .await;
     for server in chain.servers() {
-        let answer = server.call(&world.email_svc, &desk, ("GET", "/delegate/E"), json!({})).await;
+        let answer =
+            server.call(&world.email_svc, &management_token, ("GET", "/delegate/E"), json!({})).await;
         assert_eq!(answer.status, 401);
     }
     world.server.pass(11);
@@ -535,7 +547,7 @@ fn late(world: &World, seconds: i64) -> RequestContext<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_recorded_before_a_cut_off_is_dead_whatever_the_clocks_say() {
+async fn what_was_recorded_before_a_revoke_all_is_inactive_whatever_the_clocks_say() {
     for sub in ["alice", "user-proxy"] {
         let chain = Chain::new().await;
         let world = &chain.world;
@@ -544,14 +556,14 @@ async fn what_was_recorded_before_a_cut_off_is_dead_whatever_the_clocks_say() {
             _ => Principal::new(world.server.app.issuer.clone(), sub),
         };
         world.server.pass(30);
-        let given =
+        let created =
             world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
-        assert_eq!(given.status, 201);
-        let foreseen = chain.reach(&format!("iss={}&sub={sub}", who.iss)).await;
+        assert_eq!(created.status, 201);
+        let expected = chain.reach(&format!("iss={}&sub={sub}", who.iss)).await;
         let cut = principals::revoke_all(&late(world, 60), &who, "left").await.unwrap();
-        assert_eq!(json!(cut.value.affected), counts(&foreseen), "{sub}");
+        assert_eq!(json!(cut.value.affected), counts(&expected), "{sub}");
         chain.assert_inactive_from(0, "principal_revoked", 1).await;
-        let path = format!("/delegate/{}", given.json["id"].as_str().unwrap());
+        let path = format!("/delegate/{}", created.json["id"].as_str().unwrap());
         world.server.pass(11);
         let shown = world.as_alice("GET", &path, json!({})).await;
         assert_eq!(shown.json["state"], "revoked", "{sub}: {}", shown.text);
@@ -559,7 +571,7 @@ async fn what_was_recorded_before_a_cut_off_is_dead_whatever_the_clocks_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_bound_to_a_removed_key_is_dead_whatever_the_clocks_say() {
+async fn a_token_bound_to_a_removed_key_is_inactive_whatever_the_clocks_say() {
     let chain = Chain::new().await;
     let world = &chain.world;
     world.server.pass(30);
@@ -575,22 +587,22 @@ async fn what_was_bound_to_a_removed_key_is_dead_whatever_the_clocks_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_delegated_afresh_lives_whatever_the_clocks_say() {
+async fn a_delegation_created_after_a_revoke_all_is_active_whatever_the_clocks_say() {
     let chain = Chain::new().await;
     let world = &chain.world;
     let who = Principal::new(world.server.app.issuer.clone(), "user-proxy");
     // The clock of the server that revokes is a minute ahead.
     principals::revoke_all(&late(world, -60), &who, "left").await.unwrap();
     chain.assert_inactive_from(0, "principal_revoked", 1).await;
-    let given =
+    let created =
         world.as_alice("POST", "/delegate", json!({"delegate": "user-proxy", "audiences": [MAIL]})).await;
-    assert_eq!((given.status, &given.json["state"]), (201, &json!("active")), "{}", given.text);
+    assert_eq!((created.status, &created.json["state"]), (201, &json!("active")), "{}", created.text);
     let afresh = world.hop_from_user(&world.user_proxy, &world.user_token()).await;
     world.assert_active(&chain.servers(), &world.user_proxy, afresh.token()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_off_ends_what_waits_for_the_principal_and_what_it_asked_for() {
+async fn revoke_all_ends_requests_that_wait_for_the_principal_and_its_own_requests() {
     let world = World::configured("[delegations]\nmax_pending_requests = 2").await;
     let ask = async |agent: &Agent| {
         let body = json!({"delegator": {"iss": IDP, "sub": "bob"}, "audiences": [MAIL], "expires_in": 600});
@@ -599,14 +611,14 @@ async fn a_cut_off_ends_what_waits_for_the_principal_and_what_it_asked_for() {
     let id = |asked: &Answer| asked.json["id"].as_str().unwrap().to_owned();
     let approve =
         async |id: &str| world.as_user("bob", "POST", &format!("/delegate/{id}/approve"), json!({})).await;
-    let cut_off = async |iss: &str, sub: &str| {
+    let revoke_all = async |iss: &str, sub: &str| {
         let body = json!({"iss": iss, "sub": sub, "reason": "left"});
         assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", body).await.status, 200);
         world.server.pass(11);
     };
     let (first, second) = (ask(&world.user_proxy).await, ask(&world.user_proxy).await);
     assert_eq!((first.status, second.status, ask(&world.user_proxy).await.status), (202, 202, 429));
-    cut_off(IDP, "bob").await;
+    revoke_all(IDP, "bob").await;
     for asked in [&first, &second] {
         let late = approve(&id(asked)).await;
         assert_eq!(
@@ -620,7 +632,7 @@ async fn a_cut_off_ends_what_waits_for_the_principal_and_what_it_asked_for() {
     assert_eq!(afresh.status, 202, "what was ended does not keep others waiting: {}", afresh.text);
     assert_eq!(approve(&id(&afresh)).await.status, 200);
     let by_agent = ask(&world.email_svc).await;
-    cut_off(&world.server.app.issuer, "email-svc").await;
+    revoke_all(&world.server.app.issuer, "email-svc").await;
     let late = approve(&id(&by_agent)).await;
     assert_eq!((late.status, &late.json["state"]), (409, &json!("revoked")), "{}", late.text);
     let token = world.hop_from_user(&world.user_proxy, &world.token_of("bob")).await;
@@ -634,7 +646,7 @@ async fn only_administrators_cut_off_and_only_whom_we_know() {
     let path = "/api/v1/principals/revoke-all";
     let issuer = world.server.app.issuer.clone();
     for (iss, sub, status) in
-        [("https://nobody.example.com", "alice", 400), (IDP, "", 400), (issuer.as_str(), "nobody", 404)]
+        [("https://unknown.example.com", "alice", 400), (IDP, "", 400), (issuer.as_str(), "unknown", 404)]
     {
         let answer = world.as_admin("POST", path, body(iss, sub)).await;
         assert_eq!(answer.status, status, "{iss} {sub}: {}", answer.text);
@@ -647,14 +659,14 @@ async fn only_administrators_cut_off_and_only_whom_we_know() {
         assert_eq!((answer.status, answer.reason()), (403, "insufficient_scope"), "{}", answer.text);
     }
     let bare = world.as_admin("POST", path, json!({"iss": IDP, "sub": "alice"})).await;
-    assert_eq!(bare.status, 400, "a cut-off says why");
+    assert_eq!(bare.status, 400, "a revoke-all needs a reason");
     assert!(world.is_active(world.first_hop().await.token()).await, "nothing of it happened");
     let refused = world.server.events().await.iter().filter(|event| event["outcome"] == "refused").count();
     assert!(refused >= 5, "refused moves are in the log: {refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_cut_off_under_its_key_is_the_first_one() {
+async fn a_repeated_revoke_all_with_one_idempotency_key_returns_the_first_answer() {
     let chain = Chain::new().await;
     let world = &chain.world;
     let token = world.management_token(&world.admin).await;
@@ -679,7 +691,7 @@ async fn a_repeated_cut_off_under_its_key_is_the_first_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_foreseen_is_what_is_reached() {
+async fn the_impact_before_a_revocation_is_the_affected_count_after_it() {
     let world = World::new().await;
     let get = async |path: String| {
         let answer = world.as_admin("GET", &path, json!({})).await;
@@ -720,10 +732,10 @@ async fn what_is_foreseen_is_what_is_reached() {
     let revoked = world.as_alice("POST", "/delegate/F/revoke", json!({})).await;
     assert_eq!(revoked.json["affected"], json!({"delegations": 1, "tokens": 0, "at_least": false}));
     assert_eq!(at("F").await["delegations"], 0, "nothing is left to end");
-    let foreseen = at("D").await;
-    assert_eq!((&foreseen["delegations"], &foreseen["tokens"]), (&json!(2), &json!(2)));
+    let expected = at("D").await;
+    assert_eq!((&expected["delegations"], &expected["tokens"]), (&json!(2), &json!(2)));
     let disabled = world.as_admin("POST", "/api/v1/clients/user-proxy/disable", json!({})).await;
-    assert_eq!(disabled.json["affected"], counts(&foreseen), "{}", disabled.text);
+    assert_eq!(disabled.json["affected"], counts(&expected), "{}", disabled.text);
     assert_eq!(world.as_admin("POST", "/api/v1/clients/user-proxy/enable", json!({})).await.status, 200);
     let cut = world
         .as_admin(
@@ -732,7 +744,7 @@ async fn what_is_foreseen_is_what_is_reached() {
             json!({"iss": IDP, "sub": "alice", "reason": "left"}),
         )
         .await;
-    assert_eq!(cut.json["affected"], counts(&foreseen), "{}", cut.text);
+    assert_eq!(cut.json["affected"], counts(&expected), "{}", cut.text);
     let left = reach(format!("iss={IDP}&sub=alice")).await;
     assert_eq!((&left["delegations"], &left["tokens"]), (&json!(0), &json!(0)));
 }
@@ -762,7 +774,7 @@ async fn a_client_is_disabled_although_what_that_affects_cannot_be_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_expired_or_waits_counts_as_it_should() {
+async fn requested_delegations_count_in_an_impact_and_expired_ones_do_not() {
     let world = World::new().await;
     let reach = async || {
         let path = format!("/api/v1/principals/impact?iss={IDP}&sub=bob");
@@ -798,17 +810,17 @@ async fn what_has_expired_or_waits_counts_as_it_should() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_used_up_still_has_its_tokens_to_lose() {
+async fn revoking_a_delegation_without_uses_left_revokes_its_tokens() {
     let world = World::new().await;
     let body = json!({"delegate": "stranger", "audiences": [MAIL], "max_uses": 1});
     let id = world.as_user("bob", "POST", "/delegate", body).await.json["id"].as_str().unwrap().to_owned();
     let token = world.hop_from_user(&world.stranger, &world.token_of("bob")).await.token().to_owned();
     assert!(world.is_active(&token).await);
-    let foreseen =
+    let expected =
         world.as_admin("GET", &format!("/delegate/{id}/impact"), json!({})).await.json["affected"].clone();
-    assert_eq!((&foreseen["tokens"], &foreseen["audiences"]), (&json!(1), &json!([MAIL])), "{foreseen}");
+    assert_eq!((&expected["tokens"], &expected["audiences"]), (&json!(1), &json!([MAIL])), "{expected}");
     let revoked = world.as_user("bob", "POST", &format!("/delegate/{id}/revoke"), json!({})).await;
-    assert_eq!((revoked.status, &revoked.json["affected"]), (200, &counts(&foreseen)), "{}", revoked.text);
+    assert_eq!((revoked.status, &revoked.json["affected"]), (200, &counts(&expected)), "{}", revoked.text);
     assert!(!world.is_active(&token).await);
     assert_eq!(world.status_of(&token).await, 1);
 }
@@ -830,16 +842,20 @@ async fn past_its_bound_a_count_says_at_least() {
     .unwrap();
     world.server.seal_rows().await;
     let path = "/delegate/D/impact";
-    let foreseen = world.as_admin("GET", path, json!({})).await.json["affected"].clone();
-    assert_eq!((&foreseen["delegations"], &foreseen["at_least"]), (&json!(1000), &json!(true)), "{foreseen}");
+    let expected = world.as_admin("GET", path, json!({})).await.json["affected"].clone();
+    assert_eq!((&expected["delegations"], &expected["at_least"]), (&json!(1000), &json!(true)), "{expected}");
     let revoked = world.as_alice("POST", "/delegate/D/revoke", json!({})).await;
-    assert_eq!(revoked.json["affected"], counts(&foreseen), "{}", revoked.text);
+    assert_eq!(revoked.json["affected"], counts(&expected), "{}", revoked.text);
     let one = world.as_alice("GET", "/delegate/many-1200", json!({})).await.json;
-    assert_eq!((&one["state"], &one["ended_by"]), (&json!("revoked"), &json!("D")), "all of them are dead");
+    assert_eq!(
+        (&one["state"], &one["ended_by"]),
+        (&json!("revoked"), &json!("D")),
+        "all of them are inactive"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_query_of_reach_names_one_thing() {
+async fn a_query_of_impact_names_one_principal_or_client() {
     let world = World::new().await;
     for (query, status) in [
         ("", 400),
@@ -847,10 +863,10 @@ async fn a_query_of_reach_names_one_thing() {
         ("sub=x", 400),
         ("client_id=user-proxy&delegation_id=D", 400),
         ("client_id=user-proxy&unknown=1", 400),
-        ("client_id=nobody", 404),
+        ("client_id=unknown", 404),
         ("delegation_id=D", 400),
         ("client_id=%00", 400),
-        ("iss=https://nobody.example.com&sub=alice", 400),
+        ("iss=https://unknown.example.com&sub=alice", 400),
     ] {
         let answer = world.as_admin("GET", &format!("/api/v1/principals/impact?{query}"), json!({})).await;
         assert_eq!(answer.status, status, "{query}: {}", answer.text);
@@ -914,7 +930,7 @@ async fn an_agent_that_was_made_below_ends_with_whatever_ends_above_it() {
                 (vec!["actor_disabled"], 2)
             }
             "principal" => {
-                chain.cut_off(IDP, "alice").await;
+                chain.revoke_all(IDP, "alice").await;
                 (vec!["principal_revoked", "agent_deactivated"], 1)
             }
             "token" => {

@@ -40,9 +40,9 @@ async fn another_method_than_the_registered_one_is_refused() {
     let request = || Request::to(&world.server).param("grant_type", "client_credentials");
     let as_post = request().param("client_id", "email-svc").param("client_secret", secret);
     let as_basic = request().header("authorization", basic("stranger", "stranger-secret-0123456789"));
-    let as_nobody =
+    let without_id =
         request().param("client_id", "user-proxy").header("dpop", world.user_proxy.proof(&world.server));
-    for request in [as_post, as_basic, as_nobody] {
+    for request in [as_post, as_basic, without_id] {
         let answer = request.send().await;
         assert_eq!((answer.status, answer.error()), (401, "invalid_client"));
         assert!(answer.header("www-authenticate").is_some());
@@ -83,7 +83,7 @@ async fn unknown_clients_and_wrong_secrets_get_the_same_answer_and_unknown_clien
     let world = World::new().await;
     let events = world.server.events().await.len();
     let unknown =
-        Request::to(&world.server).header("authorization", basic("nobody", "wrong-secret")).send().await;
+        Request::to(&world.server).header("authorization", basic("unknown", "wrong-secret")).send().await;
     assert_eq!(world.server.events().await.len(), events, "a stranger cannot grow the log");
     let wrong =
         Request::to(&world.server).header("authorization", basic("email-svc", "wrong-secret")).send().await;
@@ -136,7 +136,7 @@ const SECRET: &str = "email-svc-secret-0123456789";
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_burst_of_wrong_secrets_no_more_are_tried_than_the_limit_allows() {
     let world = World::new().await;
-    for client_id in ["email-svc", "nobody", "user-proxy"] {
+    for client_id in ["email-svc", "unknown", "user-proxy"] {
         let burst = (0..120).map(|n| guess(&world, client_id, &format!("guess-{n}")).send());
         let answers = futures_util::future::join_all(burst).await;
         let of = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
@@ -198,7 +198,7 @@ async fn a_wrong_secret_is_refused_without_waiting_for_its_event() {
     // Nothing can be recorded meanwhile.
     let closed = sql.begin_with(authority_lock::BEGIN_EXCLUSIVE).await.unwrap();
     let [known, unknown, other] =
-        ["email-svc", "nobody", "user-proxy"].map(|id| guess(&world, id, "wrong-secret").send());
+        ["email-svc", "unknown", "user-proxy"].map(|id| guess(&world, id, "wrong-secret").send());
     let (known, unknown, other) = (known.await, unknown.await, other.await);
     for answer in [&known, &other] {
         assert_eq!((answer.status, &answer.text), (401, &unknown.text));
@@ -310,10 +310,10 @@ async fn a_client_without_a_secret_is_authenticated_by_its_registered_key() {
         thief.exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN).send().await;
     answer.assert_refused(401, "invalid_client", "");
     assert_eq!(world.server.last_event().await["reason"], "invalid_credentials");
-    let nobody = Agent { id: "nobody".into(), ..thief };
+    let unregistered = Agent { id: "unknown".into(), ..thief };
     let unknown =
-        nobody.exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN).send().await;
-    assert_eq!(unknown.text, answer.text, "nor can anybody find out which clients there are");
+        unregistered.exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN).send().await;
+    assert_eq!(unknown.text, answer.text, "the answer does not show which clients exist");
     let bare = world
         .followup_svc
         .exchange(&world.server, token.token(), crate::support::agent::ACCESS_TOKEN)
@@ -371,7 +371,7 @@ async fn a_rotated_secret_stops_at_once_on_every_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forged_assertions_and_wrong_methods_lock_nobody_out() {
+async fn forged_assertions_and_wrong_methods_lock_no_client_out() {
     let world = World::configured("[limits]\nfailed_auth_per_minute = 3").await;
     for _ in 0..10 {
         let claims = json!({"iss": "email-svc", "sub": "email-svc"});

@@ -52,7 +52,7 @@ async fn each_agent_has_a_share_of_the_requests_that_wait_for_a_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_matter_is_asked_about_once_by_requests_at_once_on_two_servers() {
+async fn simultaneous_equal_exchanges_on_two_servers_request_one_confirmation() {
     let world = World::new().await;
     let id = reserved(&world).await;
     let twin = world.server.twin().await;

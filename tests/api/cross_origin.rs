@@ -120,9 +120,10 @@ async fn a_configured_origin_asks_and_approves_and_no_other_does() {
     assert_eq!(allowed(&two), None, "no browser sends two");
     let none = Api::get(&world.server, "/delegate").send().await;
     assert_eq!((allowed(&none), none.header("vary")), (None, Some("Origin")), "a cache keeps them apart");
-    let given = Api::post(&world.server, "/delegate", json!({"delegate": "stranger"})).header("origin", APP);
-    let given = given.user(&world.token_of("bob")).send().await;
-    assert_eq!((given.status, allowed(&given)), (201, Some(APP)), "{}", given.text);
+    let created =
+        Api::post(&world.server, "/delegate", json!({"delegate": "stranger"})).header("origin", APP);
+    let created = created.user(&world.token_of("bob")).send().await;
+    assert_eq!((created.status, allowed(&created)), (201, Some(APP)), "{}", created.text);
     let entries =
         Api::get(&world.server, "/audit/tile/entries/000.p/1").header("origin", "https://x.example");
     assert_eq!(allowed(&entries.send().await), None, "entries are not public");

@@ -21,7 +21,7 @@ async fn rests_on(world: &World, answer: Answer) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_delegations_that_do_not_give_it_hide_none_that_does() {
+async fn many_unsuitable_delegations_do_not_hide_a_suitable_one() {
     let world = World::new().await;
     for _ in 0..17 {
         world.granted("bob", json!({"scopes": ["mail.read"], "expires_in": 3000})).await.with_status(201);
@@ -47,7 +47,7 @@ async fn many_delegations_that_do_not_give_it_hide_none_that_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_that_grant_it_the_narrowest_is_taken_in_each_dimension() {
+async fn of_several_suitable_delegations_the_narrowest_is_used_in_each_dimension() {
     let world = World::new().await;
     // Each is narrower than all before it, in the order of the documentation.
     let narrower = [
@@ -75,7 +75,7 @@ async fn of_several_that_grant_it_the_narrowest_is_taken_in_each_dimension() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_narrower_one_is_taken_at_once_on_every_server_and_revoking_it_ends_what_it_gave() {
+async fn a_narrower_delegation_is_used_at_once_on_every_server_and_its_revocation_revokes_its_tokens() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let hop = async |server| {
@@ -107,15 +107,15 @@ async fn a_narrower_one_is_taken_at_once_on_every_server_and_revoking_it_ends_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_names_the_delegation_that_it_rests_on() {
+async fn a_request_can_name_the_delegation_that_it_uses() {
     let world = World::new().await;
     let narrow = world.granted("bob", json!({"scopes": ["mail.read"]})).await.id();
     let wide = world.granted("bob", json!({})).await.id();
     let named = |id: &str| world.first_hop_of("bob").param("delegation_id", id);
     let first = named(&wide).send().await;
     assert_eq!(rests_on(&world, named(&wide).send().await).await, wide);
-    let beyond = named(&narrow).param("scope", "mail.send").send().await;
-    beyond.assert_refused(400, "invalid_scope", "scope_exceeds_grant");
+    let wider = named(&narrow).param("scope", "mail.send").send().await;
+    wider.assert_refused(400, "invalid_scope", "scope_exceeds_grant");
     // Below, and for the holder's own token.
     let below = world.passed_on(&world.user_proxy, (&wide, "email-svc"), json!({})).await.id();
     let narrower = json!({"scopes": ["mail.read"]});
@@ -156,7 +156,7 @@ async fn a_request_names_the_delegation_that_it_rests_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_gives_nothing_to_a_request_that_names_a_delegation() {
+async fn a_may_act_claim_grants_nothing_to_a_request_that_names_a_delegation() {
     let world = World::new().await;
     let id = world.granted("carol", json!({"scopes": ["mail.read"]})).await.id();
     let token = world.user_token_with(|claims| {
@@ -205,7 +205,7 @@ async fn every_use_is_counted_with_and_without_a_limit_on_everything_above() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_no_resource_declares_are_refused_with_their_place() {
+async fn names_that_no_resource_declares_are_refused_with_a_pointer() {
     let world = World::new().await;
     let asked = world.asked("bob", json!({})).await;
     let details = json!([{"type": "mailbox"}, {"type": "mialbox"}]);
@@ -236,7 +236,7 @@ async fn names_that_no_resource_declares_are_refused_with_their_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delegation_whose_count_of_uses_is_missing_gives_nothing() {
+async fn a_delegation_whose_count_of_uses_is_missing_grants_nothing() {
     use sqlx::Executor as _;
     let world = World::new().await;
     assert_eq!(world.first_hop().await.status, 200);

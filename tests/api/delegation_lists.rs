@@ -70,13 +70,13 @@ async fn pages_neither_loop_nor_lose_rows_of_the_same_instant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_an_agent_join_what_it_holds_and_what_it_gave_without_repeating_any() {
+async fn pages_of_an_agent_join_what_it_received_and_what_it_delegated_without_repeating_any() {
     let world = World::new().await;
     let mut expected = BTreeSet::from(["D".to_owned(), "E".to_owned()]);
     for n in 0..3 {
-        let given = world.granted(&format!("user-{n}"), json!({})).await.id();
-        let child = world.passed_on(&world.user_proxy, (&given, "email-svc"), json!({})).await.id();
-        expected.extend([given, child]);
+        let root = world.granted(&format!("user-{n}"), json!({})).await.id();
+        let child = world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.id();
+        expected.extend([root, child]);
     }
     let management_token = world.management_token(&world.user_proxy).await;
     for limit in [1, 3, 8, 100] {
@@ -95,7 +95,7 @@ async fn pages_of_an_agent_join_what_it_holds_and_what_it_gave_without_repeating
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_in_while_one_pages_does_not_push_rows_across() {
+async fn a_new_delegation_does_not_move_rows_between_pages() {
     let world = World::new().await;
     let token = world.token_of("pat");
     let mut made = Vec::new();
@@ -157,8 +157,8 @@ async fn one_of_each(world: &World) -> usize {
     // All that Carol had is revoked; what she delegates afterwards is not.
     world.granted("carol", json!({})).await.with_status(201);
     world.asked("carol", json!({})).await;
-    let cutoff = json!({"iss": IDP, "sub": "carol", "reason": "left"});
-    world.as_admin("POST", "/api/v1/principals/revoke-all", cutoff).await.with_status(200);
+    let principal = json!({"iss": IDP, "sub": "carol", "reason": "left"});
+    world.as_admin("POST", "/api/v1/principals/revoke-all", principal).await.with_status(200);
     // Longer than the tolerated clock skew of an issuer.
     world.server.pass(11);
     world.moves("bob", &revoked, "revoke", json!({})).await.with_status(200);
@@ -178,7 +178,11 @@ async fn the_state_that_is_searched_for_is_the_state_that_is_shown() {
     for item in all.json["items"].as_array().unwrap() {
         let state = item["state"].as_str().unwrap().to_owned();
         by_state.entry(state).or_default().push(item["id"].as_str().unwrap().to_owned());
-        assert_eq!(*item, world.shown(item["id"].as_str().unwrap()).await, "a list shows what a look shows");
+        assert_eq!(
+            *item,
+            world.shown(item["id"].as_str().unwrap()).await,
+            "a list shows what a single read shows"
+        );
     }
     assert_eq!(all.json["items"].as_array().unwrap().len(), made + 3, "and D, E and F");
     assert_eq!(by_state.len(), 4, "{by_state:?}");
@@ -244,10 +248,10 @@ async fn each_filter_finds_its_own_and_several_narrow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_sees_its_own_and_nothing_else() {
+async fn every_caller_sees_its_own_delegations_and_nothing_else() {
     let world = World::new().await;
-    let given = world.granted("bob", json!({})).await.id();
-    let child = world.passed_on(&world.user_proxy, (&given, "email-svc"), json!({})).await.id();
+    let root = world.granted("bob", json!({})).await.id();
+    let child = world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.id();
     let asked = world.asked("bob", json!({})).await;
     let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
     let seen = async |answer: Answer| ids(&answer).into_iter().collect::<BTreeSet<_>>();
@@ -257,15 +261,15 @@ async fn everybody_sees_its_own_and_nothing_else() {
     let as_agent = async |agent, query: &str| {
         seen(world.as_agent(agent, "GET", &format!("/delegate{query}"), json!({})).await).await
     };
-    assert_eq!(as_user("bob", "").await, set(&[&given, &child, &asked]), "all that is rooted at it");
+    assert_eq!(as_user("bob", "").await, set(&[&root, &child, &asked]), "all that is rooted at it");
     assert_eq!(as_user("alice", "").await, set(&["D", "E", "F"]));
     assert_eq!(as_user("carol", "").await, set(&[]));
-    assert_eq!(as_agent(&world.user_proxy, "").await, set(&["D", "E", &given, &child, &asked]));
+    assert_eq!(as_agent(&world.user_proxy, "").await, set(&["D", "E", &root, &child, &asked]));
     assert_eq!(as_agent(&world.email_svc, "").await, set(&["E", "F", &child]));
     assert_eq!(as_agent(&world.stranger, "").await, set(&[]));
-    assert_eq!(as_agent(&world.admin, "").await, set(&["D", "E", "F", &given, &child, &asked]));
+    assert_eq!(as_agent(&world.admin, "").await, set(&["D", "E", "F", &root, &child, &asked]));
     // Filters narrow what a caller sees, and never widen it.
-    for query in ["?delegator_sub=bob", "?delegate=user-proxy&delegator_sub=bob", &format!("?parent={given}")]
+    for query in ["?delegator_sub=bob", "?delegate=user-proxy&delegator_sub=bob", &format!("?parent={root}")]
     {
         assert_eq!(as_user("alice", query).await, set(&[]), "{query}");
         assert_eq!(as_agent(&world.stranger, query).await, set(&[]), "{query}");
@@ -294,7 +298,7 @@ async fn a_query_that_makes_no_sense_is_refused_and_breaks_nothing() {
         "limit=1.5",
         "limit=99999999999999999999",
         "limit=1&limit=2",
-        "state=gone",
+        "state=ended",
         "state=ACTIVE",
         "state=",
         "state=active&state=revoked",
@@ -353,10 +357,10 @@ async fn a_query_that_makes_no_sense_is_refused_and_breaks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_are_listed_with_what_they_hold_now() {
+async fn agents_are_listed_with_their_active_delegations() {
     let world = World::new().await;
-    let given = world.granted("bob", json!({})).await.id();
-    let child = world.passed_on(&world.user_proxy, (&given, "email-svc"), json!({})).await.id();
+    let root = world.granted("bob", json!({})).await.id();
+    let child = world.passed_on(&world.user_proxy, (&root, "email-svc"), json!({})).await.id();
     world.asked("bob", json!({})).await;
     let ended = world.granted("bob", json!({"delegate": "stranger"})).await.id();
     world.moves("bob", &ended, "revoke", json!({})).await.with_status(200);
@@ -375,7 +379,7 @@ async fn agents_are_listed_with_what_they_hold_now() {
     let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
     let of_bob = world.as_user("bob", "GET", "/agents", json!({})).await.with_status(200);
     let expected =
-        BTreeMap::from([("user-proxy".into(), set(&[&given])), ("email-svc".into(), set(&[&child]))]);
+        BTreeMap::from([("user-proxy".into(), set(&[&root])), ("email-svc".into(), set(&[&child]))]);
     assert_eq!(held(&of_bob), expected);
     let proxy = of_bob.json["items"]
         .as_array()
@@ -385,10 +389,10 @@ async fn agents_are_listed_with_what_they_hold_now() {
         .unwrap();
     assert_eq!((&proxy["name"], &proxy["kind"]), (&json!("User proxy"), &json!("agent")));
     assert_eq!((&proxy["disabled"], &proxy["ephemeral"]), (&json!(false), &json!(null)));
-    assert_eq!(proxy["delegations"][0], world.shown(&given).await);
+    assert_eq!(proxy["delegations"][0], world.shown(&root).await);
     let of_all = world.as_admin("GET", "/agents", json!({})).await.with_status(200);
     let expected = BTreeMap::from([
-        ("user-proxy".into(), set(&[&given, "D"])),
+        ("user-proxy".into(), set(&[&root, "D"])),
         ("email-svc".into(), set(&[&child, "E"])),
         ("followup-svc".into(), set(&["F"])),
     ]);
@@ -417,24 +421,24 @@ fn retry_after(answer: &Answer) -> Option<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_asks_too_often_waits_longer_and_nobody_else_does() {
+async fn a_caller_that_polls_too_often_waits_longer_and_no_other_caller_does() {
     let world = World::new().await;
     let id = world.asked("bob", json!({})).await;
     let other = world.asked("bob", json!({})).await;
-    let look = async |id: &str| {
+    let poll = async |id: &str| {
         world.as_agent(&world.user_proxy, "GET", &format!("/delegate/{id}"), json!({})).await
     };
-    let first = look(&id).await.with_status(200);
+    let first = poll(&id).await.with_status(200);
     assert_eq!((retry_after(&first), &first.json["state"]), (Some(5), &json!("requested")));
-    let soon = look(&id).await;
+    let soon = poll(&id).await;
     soon.assert_problem(429, "slow_down");
     assert_eq!(retry_after(&soon), Some(10));
-    look(&other).await.with_status(200);
+    poll(&other).await.with_status(200);
     world.server.pass(9);
-    let soon = look(&id).await;
+    let soon = poll(&id).await;
     assert_eq!((soon.status, retry_after(&soon)), (429, Some(15)));
     world.server.pass(15);
-    look(&id).await.with_status(200);
+    poll(&id).await.with_status(200);
     // Other callers are not slowed down, and after the decision no caller is.
     for _ in 0..3 {
         let by_user =
@@ -444,26 +448,26 @@ async fn whoever_asks_too_often_waits_longer_and_nobody_else_does() {
     }
     world.moves("bob", &id, "approve", json!({})).await.with_status(200);
     for _ in 0..3 {
-        assert_eq!(retry_after(&look(&id).await.with_status(200)), None);
+        assert_eq!(retry_after(&poll(&id).await.with_status(200)), None);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_keeps_to_what_it_is_told_is_never_slowed_down_again() {
+async fn a_caller_that_waits_for_retry_after_is_never_slowed_down_again() {
     let world = World::new().await;
     let id = world.asked("bob", json!({})).await;
-    let look = async || world.as_agent(&world.user_proxy, "GET", &format!("/delegate/{id}"), json!({})).await;
-    look().await.with_status(200);
-    let mut answer = look().await;
+    let poll = async || world.as_agent(&world.user_proxy, "GET", &format!("/delegate/{id}"), json!({})).await;
+    poll().await.with_status(200);
+    let mut answer = poll().await;
     answer.assert_problem(429, "slow_down");
     for _ in 0..4 {
         world.server.pass(retry_after(&answer).unwrap());
-        answer = look().await.with_status(200);
+        answer = poll().await.with_status(200);
     }
 }
 
 /// Waits until a long poll has taken a permit.
-async fn somebody_waits(world: &World) {
+async fn until_a_long_poll_waits(world: &World) {
     let places = &world.server.app.limits.long_poll_permits;
     let all = places.available_permits();
     while places.available_permits() >= all {
@@ -472,7 +476,7 @@ async fn somebody_waits(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_is_told_as_soon_as_it_is_decided() {
+async fn a_long_poll_returns_as_soon_as_it_is_decided() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     for (name, state) in [("approve", "active"), ("deny", "revoked")] {
@@ -482,47 +486,47 @@ async fn whoever_waits_is_told_as_soon_as_it_is_decided() {
         // A request that began earlier and waits as long shows that this request did not wait until its timeout.
         let undecided = format!("/delegate/{}?wait=30", world.asked("bob", json!({})).await);
         let longer = Api::get(&world.server, &undecided).client(&world.user_proxy, &management_token).send();
-        let told = async {
-            somebody_waits(&world).await;
+        let answer = async {
+            until_a_long_poll_waits(&world).await;
             let path = format!("/delegate/{id}?wait=30");
             let wait = Api::get(&world.server, &path).client(&world.user_proxy, &management_token).send();
             let decide = async {
-                somebody_waits(&world).await;
+                until_a_long_poll_waits(&world).await;
                 post(&twin, &id, name, json!({})).user(&user).send().await
             };
-            let (told, decided) = tokio::join!(wait, decide);
+            let (answer, decided) = tokio::join!(wait, decide);
             decided.with_status(200);
-            told
+            answer
         };
-        let told = tokio::select! {
-            told = told => told,
+        let answer = tokio::select! {
+            answer = answer => answer,
             early = longer => panic!("the one that began first ended first: {}", early.text),
         };
-        assert_eq!((told.status, &told.json["state"]), (200, &json!(state)), "{}", told.text);
-        assert_eq!(retry_after(&told), None);
+        assert_eq!((answer.status, &answer.json["state"]), (200, &json!(state)), "{}", answer.text);
+        assert_eq!(retry_after(&answer), None);
     }
     let id = world.asked("bob", json!({})).await;
     let started = Instant::now();
     let path = format!("/delegate/{id}?wait=1");
-    let told = world.as_agent(&world.user_proxy, "GET", &path, json!({})).await.with_status(200);
-    assert_eq!((&told.json["state"], retry_after(&told)), (&json!("requested"), Some(5)));
+    let answer = world.as_agent(&world.user_proxy, "GET", &path, json!({})).await.with_status(200);
+    assert_eq!((&answer.json["state"], retry_after(&answer)), (&json!("requested"), Some(5)));
     assert!(started.elapsed().as_millis() >= 1000, "it waited as long as it was asked to");
     // A long poll does not count against the polling interval.
     world.as_agent(&world.user_proxy, "GET", &format!("/delegate/{id}"), json!({})).await.with_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_learns_that_it_lapsed() {
+async fn a_long_poll_returns_when_the_request_expires() {
     let world = World::configured("[delegations]\nrequest_ttl = 60").await;
     let id = world.asked("bob", json!({})).await;
     let path = format!("/delegate/{id}?wait=30");
     let wait = world.as_agent(&world.user_proxy, "GET", &path, json!({}));
     let lapse = async {
-        somebody_waits(&world).await;
+        until_a_long_poll_waits(&world).await;
         world.server.pass(60);
     };
-    let (told, ()) = tokio::join!(wait, lapse);
-    assert_eq!((told.status, &told.json["state"]), (200, &json!("expired")), "{}", told.text);
+    let (answer, ()) = tokio::join!(wait, lapse);
+    assert_eq!((answer.status, &answer.json["state"]), (200, &json!("expired")), "{}", answer.text);
 }
 
 /// A request with an idempotency key.
@@ -558,8 +562,8 @@ async fn a_repeated_request_is_answered_again_and_done_once() {
     assert_eq!(listed, [first.id()]);
     // The key expires after a day.
     world.server.pass(24 * 3600);
-    let anew = keyed(&world, "bob", "k-1", &json!({"delegate": "email-svc"})).send().await.with_status(201);
-    assert!(!replayed(&anew) && anew.id() != first.id());
+    let again = keyed(&world, "bob", "k-1", &json!({"delegate": "email-svc"})).send().await.with_status(201);
+    assert!(!replayed(&again) && again.id() != first.id());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -603,16 +607,16 @@ async fn every_move_can_be_repeated_under_a_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_request_does_not_take_its_key() {
     let world = World::new().await;
-    let refused = keyed(&world, "bob", "k", &json!({"delegate": "nobody"})).send().await;
+    let refused = keyed(&world, "bob", "k", &json!({"delegate": "unknown"})).send().await;
     refused.assert_problem(400, "delegate_unknown");
-    let refused = keyed(&world, "bob", "k", &json!({"delegate": "nobody"})).send().await;
+    let refused = keyed(&world, "bob", "k", &json!({"delegate": "unknown"})).send().await;
     refused.assert_problem(400, "delegate_unknown");
     assert!(!replayed(&refused));
     keyed(&world, "bob", "k", &json!({"delegate": "user-proxy"})).send().await.with_status(201);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_opens_nothing_that_is_not_its_callers() {
+async fn an_idempotency_key_returns_no_answer_of_another_or_rejected_caller() {
     let world = World::new().await;
     let id = world.asked("bob", json!({})).await;
     let approve =
@@ -630,7 +634,7 @@ async fn a_key_opens_nothing_that_is_not_its_callers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn repetitions_at_once_on_two_servers_make_one() {
+async fn simultaneous_repetitions_on_two_servers_create_one_delegation() {
     let patient = "[ledger]\ntimeout = 30";
     let world = World::configured(patient).await;
     let twin = world.server.twin_configured(patient).await;
@@ -679,8 +683,8 @@ async fn a_key_is_one_to_128_printable_characters() {
     let twice = keyed(&world, "bob", "one", &body).key("two").send().await;
     assert_eq!(twice.status, 400, "two keys are none: {}", twice.text);
     // Reads are executed again.
-    let look =
+    let poll =
         |_: u8| Api::get(&world.server, "/delegate").user(&world.token_of("bob")).key("\"quoted\"").send();
-    let (first, second) = (look(0).await.with_status(200), look(1).await.with_status(200));
+    let (first, second) = (poll(0).await.with_status(200), poll(1).await.with_status(200));
     assert!(!replayed(&first) && !replayed(&second));
 }

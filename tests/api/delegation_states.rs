@@ -123,7 +123,7 @@ async fn what_was_used_up_before_its_parent_was_revoked_stays_expired() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_cut_off_decides_and_a_later_one_changes_nothing() {
     let world = World::new().await;
-    let cut_off = async |iss: &str, sub: &str| {
+    let revoke_all = async |iss: &str, sub: &str| {
         let body = json!({"iss": iss, "sub": sub, "reason": "left"});
         world.as_admin("POST", "/api/v1/principals/revoke-all", body).await.with_status(200);
     };
@@ -132,15 +132,15 @@ async fn the_first_cut_off_decides_and_a_later_one_changes_nothing() {
     let (root, child) = family(&world, json!({"expires_in": 600}), json!({"expires_in": 300})).await;
     let asked = world.asked("bob", json!({})).await;
     world.server.pass(100);
-    cut_off(IDP, "bob").await;
+    revoke_all(IDP, "bob").await;
     world.server.pass(1_000);
-    cut_off(IDP, "bob").await;
+    revoke_all(IDP, "bob").await;
     // A token issued before is not accepted, with a tolerance for the clock skew of its issuer.
     world.server.pass(11);
     let (fresh, below) = family(&world, json!({"expires_in": 600}), json!({"expires_in": 300})).await;
     world.server.pass(100);
     let issuer = world.server.app.issuer.clone();
-    cut_off(&issuer, "email-svc").await;
+    revoke_all(&issuer, "email-svc").await;
     for later in [0, 500, 10_000] {
         world.server.pass(later);
         swept(&world).await;

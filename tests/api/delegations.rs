@@ -79,10 +79,10 @@ async fn a_user_gives_for_itself_and_it_is_active_at_once() {
     let world = World::new().await;
     let terms = json!({"scopes": ["mail.read"], "audiences": [MAIL], "expires_in": 600, "reason": "mail",
                        "agent": {"type": "assistant", "model": "m-1"}});
-    let given = world.granted("bob", terms).await.with_status(201);
-    let id = given.id();
-    assert_eq!(given.header("location").unwrap(), format!("{}/delegate/{id}", world.server.app.issuer));
-    assert_eq!(given.header("cache-control"), Some("no-store"));
+    let created = world.granted("bob", terms).await.with_status(201);
+    let id = created.id();
+    assert_eq!(created.header("location").unwrap(), format!("{}/delegate/{id}", world.server.app.issuer));
+    assert_eq!(created.header("cache-control"), Some("no-store"));
     let bob = json!({"iss": IDP, "sub": "bob"});
     let expected = json!({
         "id": id, "state": "active", "delegator": bob, "delegate": "user-proxy", "parent": null, "path": [id],
@@ -93,7 +93,7 @@ async fn a_user_gives_for_itself_and_it_is_active_at_once() {
         "requested_at": instant(START), "activated_at": instant(START), "expires_at": instant(START + 600),
         "revoked_at": null, "revoke_reason": null, "ended_by": null,
     });
-    assert_eq!(given.json, expected);
+    assert_eq!(created.json, expected);
     for answer in [
         world.as_user("bob", "GET", &format!("/delegate/{id}"), json!({})).await,
         world.as_agent(&world.user_proxy, "GET", &format!("/delegate/{id}"), json!({})).await,
@@ -110,9 +110,10 @@ async fn a_user_gives_for_itself_and_it_is_active_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_user_leaves_out_is_its_own_and_the_usual_life() {
     let world = World::configured("[delegations]\ndefault_ttl = 700\nmax_ttl = 800").await;
-    let given = world.granted("bob", json!({"delegator": {"iss": IDP, "sub": "bob"}})).await.with_status(201);
+    let created =
+        world.granted("bob", json!({"delegator": {"iss": IDP, "sub": "bob"}})).await.with_status(201);
     assert_eq!(
-        (&given.json["scopes"], &given.json["expires_at"]),
+        (&created.json["scopes"], &created.json["expires_at"]),
         (&json!(null), &json!(instant(START + 700)))
     );
     let longest = world.granted("bob", json!({"expires_in": 800})).await.with_status(201);
@@ -132,7 +133,7 @@ async fn what_a_user_leaves_out_is_its_own_and_the_usual_life() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gives_what_is_not_its_own() {
+async fn a_caller_delegates_only_what_was_delegated_to_it() {
     let world = World::new().await;
     let for_alice = json!({"delegator": {"iss": IDP, "sub": "alice"}});
     world.granted("bob", for_alice.clone()).await.assert_problem(403, "insufficient_scope");
@@ -158,7 +159,7 @@ async fn nobody_gives_what_is_not_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_approves_is_told_by_its_token_and_never_by_the_body() {
+async fn the_approver_is_named_by_its_token_and_never_by_the_body() {
     let world = World::new().await;
     let id = world.asked("bob", json!({})).await;
     let bob = json!({"iss": IDP, "sub": "bob"});
@@ -227,7 +228,7 @@ async fn an_approval_narrows_in_every_dimension_and_widens_in_none() {
     assert_eq!(approved["uses_left"], 4);
     assert_eq!(approved["requested_at"], instant(START));
     assert_eq!(approved["activated_at"], instant(START + 60));
-    assert_eq!(approved["expires_at"], instant(START + 60 + 599), "it lives from its approval on");
+    assert_eq!(approved["expires_at"], instant(START + 60 + 599), "its lifetime begins with its approval");
     assert_eq!(world.shown(&id).await, approved);
     let nothing = world.first_hop_of("bob").send().await;
     nothing.assert_refused(400, "invalid_target", "resource_refused");
@@ -341,12 +342,15 @@ async fn what_was_decided_is_not_decided_again() {
         .assert_conflict("invalid_state_transition", "revoked");
     world.moves("bob", &no, "revoke", json!({})).await.assert_conflict("invalid_state_transition", "revoked");
     // A delegation that its delegator created was never a request.
-    let given = world.granted("bob", json!({})).await.id();
+    let created = world.granted("bob", json!({})).await.id();
     world
-        .moves("bob", &given, "approve", json!({}))
+        .moves("bob", &created, "approve", json!({}))
         .await
         .assert_conflict("invalid_state_transition", "active");
-    world.moves("bob", &given, "deny", json!({})).await.assert_conflict("invalid_state_transition", "active");
+    world
+        .moves("bob", &created, "deny", json!({}))
+        .await
+        .assert_conflict("invalid_state_transition", "active");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,7 +377,11 @@ async fn a_request_lapses_at_its_instant_and_is_not_approved_afterwards() {
         .moves("bob", &late, "renew", json!({"expires_in": 9000}))
         .await
         .assert_conflict("invalid_state_transition", "expired");
-    assert_eq!(world.state(&just).await, "active", "what was approved in time lives its own life");
+    assert_eq!(
+        world.state(&just).await,
+        "active",
+        "an approval in time starts the lifetime of the delegation"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -470,7 +478,7 @@ async fn what_waits_or_has_ended_is_not_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_made_for_a_delegation_is_not_renewed_beyond_the_life_of_such_agents() {
+async fn an_ephemeral_agent_is_not_renewed_past_the_longest_lifetime_of_such_agents() {
     let world = World::configured("[agents]\nmax_ttl = 1000").await;
     let key = crate::support::agent::Agent::new("any", crate::support::agent::Auth::None).key;
     let ephemeral = json!({"jwk": key.public_jwk(), "task_id": "t-1"});
@@ -484,7 +492,7 @@ async fn an_agent_made_for_a_delegation_is_not_renewed_beyond_the_life_of_such_a
 
 /// The callers that may revoke the middle of Alice's chain.
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_above_the_delegate_itself_and_administrators_revoke() {
+async fn every_ancestor_the_delegate_itself_and_administrators_can_revoke() {
     for who in ["alice", "user-proxy", "email-svc", "admin"] {
         let world = World::new().await;
         let tokens = [world.first_hop().await, world.second_hop().await, world.third_hop().await];
@@ -500,16 +508,16 @@ async fn everybody_above_the_delegate_itself_and_administrators_revoke() {
             _ => world.as_admin("POST", "/delegate/E/revoke", body).await,
         };
         // Tokens of the second and third hop exist more than once: those that the helpers obtained count, too.
-        let reached = revoked.json["affected"].clone();
+        let affected = revoked.json["affected"].clone();
         assert_eq!(
             revoked.json,
-            json!({"id": "E", "state": "revoked", "affected": reached}),
+            json!({"id": "E", "state": "revoked", "affected": affected}),
             "{}",
             revoked.text
         );
-        assert_eq!(reached, json!({"delegations": 2, "tokens": 3, "at_least": false}), "{who}");
+        assert_eq!(affected, json!({"delegations": 2, "tokens": 3, "at_least": false}), "{who}");
         let alive = join_all(tokens.iter().map(|token| world.is_active(token))).await;
-        assert_eq!(alive, [true, false, false], "{who}: what hangs below is dead, what is above lives");
+        assert_eq!(alive, [true, false, false], "{who}: descendants are inactive, ancestors are active");
         let statuses = join_all(tokens.iter().map(|token| world.status_of(token))).await;
         assert_eq!(statuses, [0, 1, 1], "{who}");
         let (above, itself, below) = (world.shown("D").await, world.shown("E").await, world.shown("F").await);
@@ -533,7 +541,7 @@ async fn everybody_above_the_delegate_itself_and_administrators_revoke() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_below_revokes_or_sees_what_is_above() {
+async fn a_delegate_neither_sees_nor_revokes_the_ancestors_of_its_delegation() {
     let world = World::new().await;
     let low = world.agent("low").await;
     let child = world.passed_on(&world.email_svc, ("E", "low"), json!({})).await.with_status(201).id();
@@ -546,8 +554,8 @@ async fn nobody_below_revokes_or_sees_what_is_above() {
     for by in [&world.user_proxy, &world.email_svc] {
         world.as_agent(by, "GET", &format!("/delegate/{child}"), json!({})).await.with_status(200);
     }
-    let given_up = world.as_agent(&low, "POST", &format!("/delegate/{child}/revoke"), json!({})).await;
-    given_up.with_status(200);
+    let ended = world.as_agent(&low, "POST", &format!("/delegate/{child}/revoke"), json!({})).await;
+    ended.with_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -569,7 +577,7 @@ async fn of_two_revocations_at_once_on_two_servers_one_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_asked_for_can_be_withdrawn_by_whoever_asked() {
+async fn an_agent_can_withdraw_its_own_request() {
     let world = World::new().await;
     let id = world.asked("bob", json!({})).await;
     let path = format!("/delegate/{id}/revoke");
@@ -582,13 +590,13 @@ async fn what_was_asked_for_can_be_withdrawn_by_whoever_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_delegates_to_itself_to_somebody_above_or_to_somebody_who_is_not_there() {
+async fn a_delegation_to_itself_to_an_ancestor_or_to_an_unknown_agent_is_refused() {
     let world = World::new().await;
     let pass = async |from, parent: &str, to: &str| world.passed_on(from, (parent, to), json!({})).await;
     pass(&world.user_proxy, "D", "user-proxy").await.assert_problem(400, "delegation_cycle");
     pass(&world.email_svc, "E", "email-svc").await.assert_problem(400, "delegation_cycle");
     pass(&world.email_svc, "E", "user-proxy").await.assert_problem(400, "delegation_cycle");
-    for to in ["nobody", "", "mail-server", "admin", "alice", "a b", "\u{7}", "ü", "../D"] {
+    for to in ["unknown", "", "mail-server", "admin", "alice", "a b", "\u{7}", "ü", "../D"] {
         pass(&world.user_proxy, "D", to).await.assert_problem(400, "delegate_unknown");
         let by_user = world.as_user("bob", "POST", "/delegate", json!({"delegate": to})).await;
         by_user.assert_problem(400, "delegate_unknown");
@@ -605,7 +613,7 @@ async fn nobody_delegates_to_itself_to_somebody_above_or_to_somebody_who_is_not_
     };
     let own = world.server.app.issuer.clone();
     for (iss, sub) in
-        [("https://nobody.example.com", "bob"), (own.as_str(), "email-svc"), (IDP, ""), ("", "")]
+        [("https://unknown.example.com", "bob"), (own.as_str(), "email-svc"), (IDP, ""), ("", "")]
     {
         asks(iss, sub).await.assert_problem(400, "delegator_unknown");
     }
@@ -703,7 +711,7 @@ async fn commands_count_all_or_nothing_and_the_last_one_ends_the_tokens() {
     let counted = report(&world.email_svc, &below, json!(1)).await.with_status(200).json;
     assert_eq!(counted, json!({"id": below, "state": "expired", "uses": 3, "uses_left": 0}));
     for token in [first.token(), second.token()] {
-        assert!(!world.is_active(token).await, "a command that takes the last use ends what was given");
+        assert!(!world.is_active(token).await, "a command that takes the last use revokes the tokens");
         assert_eq!(world.status_of(token).await, 1);
     }
     report(&world.user_proxy, &id, json!(1)).await.assert_conflict("command_limit", "expired");
@@ -837,13 +845,13 @@ async fn sixty_four_reports_and_exchanges_on_two_servers_against_twenty_uses_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ends_are_recorded_once_whoever_looks_and_as_what_they_were() {
+async fn an_expiry_is_recorded_once_and_with_its_cause_however_it_is_noticed() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let lapsed = world.asked("bob", json!({})).await;
-    let given = world.granted("bob", json!({"expires_in": 50})).await.id();
+    let created = world.granted("bob", json!({"expires_in": 50})).await.id();
     let child =
-        world.passed_on(&world.user_proxy, (&given, "email-svc"), json!({"expires_in": 20})).await.id();
+        world.passed_on(&world.user_proxy, (&created, "email-svc"), json!({"expires_in": 20})).await.id();
     let revoked = world.granted("bob", json!({"expires_in": 50})).await.id();
     world.moves("bob", &revoked, "revoke", json!({})).await.with_status(200);
     let used = world.granted("carol", json!({"expires_in": 50, "max_uses": 1})).await.id();
@@ -864,7 +872,7 @@ async fn ends_are_recorded_once_whoever_looks_and_as_what_they_were() {
         events.retain(|event| event["action"] == "delegation.expired");
         events
     };
-    for (id, was_lapsed) in [(&lapsed, true), (&given, false), (&child, false)] {
+    for (id, was_lapsed) in [(&lapsed, true), (&created, false), (&child, false)] {
         let ended = ends(id).await;
         assert_eq!(ended.len(), 1);
         let event = &ended[0];
@@ -884,7 +892,7 @@ async fn ends_are_recorded_once_whoever_looks_and_as_what_they_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_move_is_an_event_with_its_code_its_path_and_whoever_made_it() {
+async fn every_transition_is_an_event_with_its_code_its_path_and_its_actor() {
     let world = World::new().await;
     let id = world.asked("bob", json!({"max_uses": 5, "reason": "to help"})).await;
     world.moves("bob", &id, "approve", json!({"scopes": ["mail.read"]})).await.with_status(200);
@@ -1001,21 +1009,23 @@ async fn refused_moves_are_events_that_lead_to_the_delegation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_down_never_holds_tokens_or_keys() {
+async fn rows_and_events_never_contain_tokens_or_keys() {
     let world = World::new().await;
     let mut secret: BTreeSet<String> = BTreeSet::new();
     let user = world.token_of("bob");
-    let desk = world.management_token(&world.user_proxy).await;
+    let management_token = world.management_token(&world.user_proxy).await;
     let id = world.asked("bob", json!({"max_uses": 3})).await;
     // Arbitrary text in the place of an id.
-    for text in [&user, &desk] {
+    for text in [&user, &management_token] {
         for name in ["approve", "deny", "revoke"] {
             let answer = post(&world.server, text, name, json!({})).user(&user).send().await;
             answer.assert_problem(404, "not_found");
         }
         let body = json!({"parent": text, "delegate": "email-svc"});
-        let answer =
-            Api::post(&world.server, "/delegate", body).client(&world.user_proxy, &desk).send().await;
+        let answer = Api::post(&world.server, "/delegate", body)
+            .client(&world.user_proxy, &management_token)
+            .send()
+            .await;
         answer.assert_problem(404, "not_found");
     }
     world.moves("bob", &id, "approve", json!({})).await.with_status(200);
@@ -1024,7 +1034,7 @@ async fn what_is_written_down_never_holds_tokens_or_keys() {
     let body = json!({"ephemeral": {"jwk": key.public_jwk(), "task_id": "t-1"}});
     world.as_user("bob", "POST", "/delegate", body).await.with_status(201);
     world.moves("bob", &id, "revoke", json!({})).await.with_status(200);
-    for token in [&user, &desk, &token] {
+    for token in [&user, &management_token, &token] {
         secret.insert(token.clone());
         // Neither complete nor in part.
         secret.extend(token.split('.').map(str::to_owned));
@@ -1046,7 +1056,7 @@ async fn what_is_written_down_never_holds_tokens_or_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_server_decides_holds_on_the_other_from_the_next_request_on() {
+async fn a_decision_of_one_server_applies_at_the_other_from_the_next_request_on() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let exchange = async || {

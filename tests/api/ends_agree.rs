@@ -40,7 +40,7 @@ struct Story {
     /// The agents, each with its current key.
     agents: Vec<Agent>,
     made: Vec<Made>,
-    given: Vec<String>,
+    delegations: Vec<String>,
     held: Vec<Held>,
 }
 
@@ -53,28 +53,28 @@ impl Story {
         let first = world.made_by_alice("t").await;
         let below = world.made_below(&first.agent, (&first.delegation, "below")).await;
         let third = world.made_below(&world.user_proxy, ("D", "t")).await;
-        let mut given: Vec<String> = ["D", "E", "F"].map(str::to_owned).to_vec();
+        let mut delegations: Vec<String> = ["D", "E", "F"].map(str::to_owned).to_vec();
         for body in [
             json!({"delegate": "stranger", "audiences": [MAIL]}),
             json!({"delegate": "user-proxy", "audiences": [MAIL], "max_uses": 6}),
         ] {
             let answer = world.as_user("bob", "POST", "/delegate", body).await;
-            given.push(answer.json["id"].as_str().unwrap().to_owned());
+            delegations.push(answer.json["id"].as_str().unwrap().to_owned());
         }
-        let body = json!({"parent": given[4], "delegate": "email-svc"});
+        let body = json!({"parent": delegations[4], "delegate": "email-svc"});
         let answer = world.as_agent(&world.user_proxy, "POST", "/delegate", body).await;
-        given.push(answer.json["id"].as_str().unwrap().to_owned());
-        given.extend([&first, &below, &third].map(|made| made.delegation.clone()));
+        delegations.push(answer.json["id"].as_str().unwrap().to_owned());
+        delegations.extend([&first, &below, &third].map(|made| made.delegation.clone()));
         let made = vec![first, below, third];
-        Self { world, twin, dice: Dice(seed), agents, made, given, held: Vec::new() }
+        Self { world, twin, dice: Dice(seed), agents, made, delegations, held: Vec::new() }
     }
 
-    fn everybody(&self) -> Vec<Agent> {
+    fn agents_and_made(&self) -> Vec<Agent> {
         self.agents.iter().cloned().chain(self.made.iter().map(|made| made.agent.clone())).collect()
     }
 
     fn agent(&self, id: &str) -> Agent {
-        self.everybody().into_iter().find(|agent| agent.id == id).unwrap()
+        self.agents_and_made().into_iter().find(|agent| agent.id == id).unwrap()
     }
 
     fn hold(&mut self, holder: &str, answer: &crate::support::Answer) {
@@ -86,8 +86,8 @@ impl Story {
 
     /// A random agent tries to obtain a token, from a user's token or from another agent's token.
     async fn get(&mut self) {
-        let everybody = self.everybody();
-        let agent = self.dice.of(&everybody).clone();
+        let all = self.agents_and_made();
+        let agent = self.dice.of(&all).clone();
         let answer = if self.held.is_empty() || self.dice.below(2) == 0 {
             let sub = *self.dice.of(&["alice", "bob"]);
             let user = self.world.token_of(sub);
@@ -105,7 +105,7 @@ impl Story {
         let issuer = self.world.server.app.issuer.clone();
         match self.dice.below(17) {
             0 | 1 => {
-                let id = self.dice.of(&self.given).clone();
+                let id = self.dice.of(&self.delegations).clone();
                 let _ = delegations::revoke(&ctx, &id, Some("enough")).await;
                 format!("revoke {id}")
             }
@@ -123,7 +123,7 @@ impl Story {
                 let who = match self.dice.below(4) {
                     0 => Principal::new(IDP, "alice"),
                     1 => Principal::new(IDP, "bob"),
-                    _ => Principal::new(issuer, self.dice.of(&self.everybody()).id.clone()),
+                    _ => Principal::new(issuer, self.dice.of(&self.agents_and_made()).id.clone()),
                 };
                 principals::revoke_all(&ctx, &who, "left").await.unwrap();
                 format!("cut off {}", who.sub)
@@ -165,7 +165,7 @@ impl Story {
                 let body = json!({"delegate": agent, "audiences": [MAIL]});
                 let answer = self.world.as_user(user, "POST", "/delegate", body).await;
                 if answer.status == 201 {
-                    self.given.push(answer.json["id"].as_str().unwrap().to_owned());
+                    self.delegations.push(answer.json["id"].as_str().unwrap().to_owned());
                 }
                 format!("{user} gives to {agent} afresh")
             }
@@ -178,7 +178,7 @@ impl Story {
                 format!("remove a key of {}", agent.id)
             }
             _ => {
-                let id = self.given[4].clone();
+                let id = self.delegations[4].clone();
                 let answer =
                     self.world.user_proxy.request(&self.twin).param("grant_type", "client_credentials");
                 let answer = answer.param("audience", &issuer).send().await;
@@ -195,9 +195,9 @@ impl Story {
     async fn agree(&mut self, after: &str) {
         for held in &mut self.held {
             for server in [&self.world.server, &self.twin] {
-                let told = server.introspect(&self.world.mail_server, &held.token).await;
+                let introspected = server.introspect(&self.world.mail_server, &held.token).await;
                 let (active, listed) =
-                    (told.json["active"].as_bool().unwrap(), server.listed(&held.token).await);
+                    (introspected.json["active"].as_bool().unwrap(), server.listed(&held.token).await);
                 assert_eq!(
                     active,
                     listed == 0,
@@ -218,7 +218,7 @@ impl Story {
         };
         let own = holder.exchange(&self.twin, &token, ACCESS_TOKEN).send().await;
         assert_ne!(own.status, 503, "{}", own.text);
-        assert!(own.status != 200 || listed == 0, "after {after}: a dead token was exchanged");
+        assert!(own.status != 200 || listed == 0, "after {after}: an inactive token was exchanged");
         self.hold(&holder.id, &own);
     }
 }

@@ -28,7 +28,7 @@ async fn assert_out(world: &World, servers: &[&Server], made: &Made, management_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_a_user_makes_acts_for_it_under_its_key_by_either_method() {
+async fn an_ephemeral_agent_of_a_user_acts_for_the_user_with_its_key_by_both_methods() {
     let world = World::new().await;
     let made = world.made_by_alice("task-1").await;
     let user = world.user_token();
@@ -138,7 +138,7 @@ async fn one_that_an_agent_asks_a_user_for_waits_for_the_approval() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_own_credentials_give_it_the_desk_and_nothing_else() {
+async fn a_token_of_an_ephemeral_agent_is_for_the_management_api_only() {
     let world = World::new().await;
     let made = world.made_by_alice("task-1").await;
     for agent in [made.agent.clone(), made.by_assertion()] {
@@ -169,7 +169,7 @@ async fn its_own_credentials_give_it_the_desk_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_listed_with_its_task_while_it_lives() {
+async fn an_ephemeral_agent_is_listed_with_its_task_while_it_is_active() {
     let world = World::new().await;
     let made = world.made_by_alice("task-1").await;
     let other = world.made_by_alice("task-2").await;
@@ -220,7 +220,7 @@ async fn a_renewal_is_within_the_maximum_of_all_delegations() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_life_is_capped_whatever_is_asked_for_or_renewed_or_confirmed() {
+async fn no_request_renewal_or_approval_extends_an_ephemeral_agent_past_its_maximum() {
     let world = World::configured("[agents]\nmax_ttl = 120\n[delegations]\ndefault_ttl = 1000").await;
     let key = new_key();
     let long = world.make(&Maker::User("alice"), &key, ("t", json!({"expires_in": 121}))).await;
@@ -262,7 +262,7 @@ async fn its_life_is_capped_whatever_is_asked_for_or_renewed_or_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_has_as_many_as_it_may_and_those_that_ended_leave_room() {
+async fn a_task_has_a_maximum_of_active_agents_and_ended_agents_do_not_count() {
     let world = World::configured("[agents]\nmax_per_task = 2").await;
     let make = async |by: Maker<'_>, task: &str| {
         let parent = match by {
@@ -287,7 +287,7 @@ async fn a_task_has_as_many_as_it_may_and_those_that_ended_leave_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn asked_for_twice_under_one_key_it_is_one() {
+async fn a_repeated_request_with_one_idempotency_key_creates_one_agent() {
     let world = World::configured("[agents]\nmax_per_task = 1").await;
     let user = world.user_token();
     let body = json!({"ephemeral": {"jwk": new_key().public_jwk(), "task_id": "t"}});
@@ -373,7 +373,7 @@ async fn what_is_no_public_key_or_no_task_is_refused_and_leaves_nothing_behind()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_ends_with_its_delegation_by_whoever_ends_that_and_takes_what_it_made() {
+async fn an_ephemeral_agent_ends_with_its_delegation_and_so_do_the_agents_that_it_created() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let both = [&world.server, &twin];
@@ -411,12 +411,12 @@ async fn it_ends_with_its_delegation_by_whoever_ends_that_and_takes_what_it_made
         }
         assert_out(&world, &both, &made, &management).await;
         let management = world.server.listed(&management).await;
-        assert_eq!(management, 1, "{by}: its own token is dead in the list, too");
+        assert_eq!(management, 1, "{by}: its own token is invalid in the list, too");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ends_above_it_leaves_it_no_credentials_of_its_own() {
+async fn a_revoked_ancestor_makes_an_ephemeral_agents_own_token_inactive() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let made = world.made_below(&world.email_svc, ("E", "t")).await;
@@ -427,7 +427,7 @@ async fn what_ends_above_it_leaves_it_no_credentials_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_ends_with_its_task_and_everybody_ends_only_what_it_made() {
+async fn an_ephemeral_agent_ends_with_its_task_and_each_caller_ends_only_agents_that_it_created() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let both = [&world.server, &twin];
@@ -532,36 +532,36 @@ async fn when_its_time_is_over_it_is_swept_and_never_comes_back() {
         let answer = world.as_admin("POST", &format!("/api/v1/clients/{id}/{path}"), json!({})).await;
         assert!(status.contains(&i32::from(answer.status)), "{path}: {}", answer.text);
     }
-    let given = world.as_alice("POST", "/delegate", json!({"delegate": id})).await;
-    assert!(given.status == 400, "{}", given.text);
+    let refused = world.as_alice("POST", "/delegate", json!({"delegate": id})).await;
+    assert!(refused.status == 400, "{}", refused.text);
     let yaml =
         format!("clients:\n  - {{id: {id}, kind: agent, auth: none, dpop_keys: [{}]}}", living.agent.jkt());
     assert!(world.server.apply(&yaml).await.unwrap_err().contains(&id));
     assert_eq!(
         hop(&living.agent, &world.server, &world.user_token(), JWT).await.status,
         200,
-        "the other lives"
+        "the other is active"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_its_last_use_gave_it_outlives_the_sweep() {
+async fn the_token_of_the_last_use_stays_active_after_the_sweep() {
     let world = World::new().await;
     let key = new_key();
     let made = world.make(&Maker::User("alice"), &key, ("t", json!({"max_uses": 1}))).await;
     let made = Made::of(&made, key);
     let token = hop(&made.agent, &world.server, &world.user_token(), JWT).await.token().to_owned();
-    let look = async || (world.is_active(&token).await, world.status_of(&token).await);
-    assert_eq!(look().await, (true, 0), "it was paid for");
+    let states = async || (world.is_active(&token).await, world.status_of(&token).await);
+    assert_eq!(states().await, (true, 0), "it was paid for");
     world.server.pass(30);
     expiry::run_once(&world.server.app, world.server.clock.now()).await.unwrap();
-    assert_eq!(look().await, (true, 0), "a sweep only writes down");
+    assert_eq!(states().await, (true, 0), "a sweep only writes down");
     let again = hop(&made.agent, &world.server, &world.user_token(), JWT).await;
     assert_ne!(again.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
+async fn a_new_key_needs_the_delegators_approval_and_the_old_key_is_inactive_at_once() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let both = [&world.server, &twin];
@@ -630,7 +630,7 @@ async fn a_new_key_waits_for_the_delegator_and_the_old_one_is_dead_at_once() {
     assert_eq!(
         (under_new.exchange.as_str(), under_new.listed),
         ("subject_key_mismatch", 1),
-        "the old token stays dead"
+        "the old token stays inactive"
     );
     let again = world.as_alice("POST", &path, json!({})).await;
     assert_eq!((again.status, again.reason()), (409, "invalid_state_transition"));
@@ -653,7 +653,7 @@ async fn a_new_key_that_is_denied_is_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_was_not_made_for_one_changes_no_key_here() {
+async fn an_agent_rotates_the_key_of_its_own_ephemeral_delegation_only() {
     let world = World::new().await;
     let body = json!({"jwk": new_key().public_jwk()});
     let answer = world.as_agent(&world.user_proxy, "POST", "/delegate/D/rotate-key", body).await;
@@ -667,11 +667,11 @@ async fn an_agent_that_was_not_made_for_one_changes_no_key_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_given_no_second_delegation() {
+async fn an_ephemeral_agent_gets_no_second_delegation() {
     let world = World::new().await;
     let made = world.made_by_alice("t").await;
-    let given = world.as_alice("POST", "/delegate", json!({"delegate": made.agent.id})).await;
-    assert_eq!((given.status, given.reason()), (400, "delegate_unknown"), "{}", given.text);
+    let refused = world.as_alice("POST", "/delegate", json!({"delegate": made.agent.id})).await;
+    assert_eq!((refused.status, refused.reason()), (400, "delegate_unknown"), "{}", refused.text);
     let asked = json!({"delegator": {"iss": IDP, "sub": "bob"}, "expires_in": 60});
     let asked = world.as_agent(&made.agent, "POST", "/delegate", asked).await;
     assert!(matches!(asked.status, 400 | 403), "nor does it ask for one: {}", asked.text);

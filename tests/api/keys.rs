@@ -98,7 +98,7 @@ async fn a_key_signs_only_after_its_publication_and_stays_published_until_its_to
     world.server.pass(1);
     key_rotation::run_once(app, world.server.clock.now()).await.unwrap();
     let after = jwks(&world.server).await;
-    assert!(!kids(&after).contains(&kid(old.token()).as_str()), "gone with the last token");
+    assert!(!kids(&after).contains(&kid(old.token()).as_str()), "removed with the last token");
     let stages: Vec<_> =
         world.server.events().await.into_iter().filter(|event| event["action"] == "key.changed").collect();
     assert!(stages.iter().any(|event| event["detail"]["stage"] == "removed"));

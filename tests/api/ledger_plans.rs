@@ -94,8 +94,8 @@ const ROWS: &str = "
     INSERT INTO ceremony (id, delegation_id, client_id, fingerprint, scopes, audiences, requested_at, expires_at)
     SELECT gen_random_uuid(), 'x-' || n, 'agent-1', '', '{}', '{}', now(), now() + interval '1 day'
     FROM generate_series(1, 20000) n;
-    INSERT INTO principal_revocation SELECT 'i', 'gone-' || n, now(), n, 'r' FROM generate_series(1, 20000) n;
-    INSERT INTO principal_revocation_history SELECT 'i', 'gone-' || n, n, now(), 'agent-' || n FROM generate_series(1, 20000) n;
+    INSERT INTO principal_revocation SELECT 'i', 'former-' || n, now(), n, 'r' FROM generate_series(1, 20000) n;
+    INSERT INTO principal_revocation_history SELECT 'i', 'former-' || n, n, now(), 'agent-' || n FROM generate_series(1, 20000) n;
     INSERT INTO removed_key (client_id, jkt, removed_at, removed_epoch)
     SELECT client_id, 'k', now(), 1 FROM client WHERE client_id LIKE 'agent-%';
     INSERT INTO candidate_version (parent, delegator_iss, delegator_sub, delegate)

@@ -81,13 +81,16 @@ async fn a_token_of_a_user_is_no_good_in_any_wrong_form() {
         ("ended", signed(&|claims| claims["exp"] = json!(now))),
         ("never ending", without("exp")),
         ("not yet", signed(&|claims| claims["nbf"] = json!(now + 60))),
-        ("an issuer nobody trusts", signed(&|claims| claims["iss"] = json!("https://nobody.example.com"))),
+        (
+            "an issuer that is not trusted",
+            signed(&|claims| claims["iss"] = json!("https://unknown.example.com")),
+        ),
         ("our name as issuer", signed(&|claims| claims["iss"] = json!(world.server.app.issuer))),
-        ("nobody", without("sub")),
-        ("nobody's name", signed(&|claims| claims["sub"] = json!(""))),
+        ("no subject", without("sub")),
+        ("an empty subject", signed(&|claims| claims["sub"] = json!(""))),
         ("a name that cannot be stored", signed(&|claims| claims["sub"] = json!("a\u{0}b"))),
         ("a list for a name", signed(&|claims| claims["sub"] = json!(["alice"]))),
-        ("somebody acts", signed(&|claims| claims["act"] = json!({"sub": "user-proxy"}))),
+        ("an actor", signed(&|claims| claims["act"] = json!({"sub": "user-proxy"}))),
         ("something acts", signed(&|claims| claims["act"] = json!("x"))),
         ("another's key", other.sign("JWT", &world.user_claims()).unwrap()),
         ("a proof", world.idp.sign("dpop+jwt", &world.user_claims()).unwrap()),
@@ -349,7 +352,7 @@ async fn a_token_that_is_not_for_us_or_not_alone_or_over_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_for_us_in_which_somebody_acts_is_refused() {
+async fn a_management_token_with_an_actor_is_refused() {
     let world = World::new().await;
     // The most that can be registered: an agent that may obtain tokens for this server.
     let inner = Agent::new("inner", Auth::Assertion);
@@ -455,7 +458,7 @@ async fn what_needs_another_rank_is_403_with_the_scope_in_the_challenge() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_the_callers_looks_like_what_is_not_there() {
+async fn what_a_caller_may_not_see_is_answered_like_what_does_not_exist() {
     let world = World::new().await;
     let his = world.granted("bob", json!({})).await.id();
     let bodies = |answer: &Answer| (answer.status, answer.text.clone());
@@ -584,7 +587,7 @@ async fn members_of_the_wrong_type_or_name_or_size_are_refused_by_name() {
         json!({"audiences": ["a b"]}),
         json!({"audiences": ["\u{0}"]}),
         json!({"audiences": many}),
-        json!({"audiences": ["https://nobody.example.com"]}),
+        json!({"audiences": ["https://unknown.example.com"]}),
         json!({"authorization_details": {}}),
         json!({"authorization_details": "[]"}),
         json!({"authorization_details": [1]}),
@@ -769,8 +772,8 @@ async fn other_methods_are_answered_with_those_there_are() {
         for method in ["PUT", "DELETE", "PATCH"] {
             let answer = Api::new(&world.server, method, path).user(&world.user_token()).send().await;
             assert_eq!(answer.status, 405, "{method} {path}");
-            let given = answer.header("allow").unwrap_or_default();
-            assert!(allowed.split(", ").all(|one| given.contains(one)), "{path}: {given}");
+            let sent = answer.header("allow").unwrap_or_default();
+            assert!(allowed.split(", ").all(|one| sent.contains(one)), "{path}: {sent}");
         }
     }
     let nothing =

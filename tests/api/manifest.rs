@@ -80,7 +80,7 @@ async fn what_the_api_refuses_apply_refuses_with_the_place() {
     let agent = "kind: agent, auth: client_secret_basic, secret: 0123456789abcdef";
     let client = |more: &str| format!("clients:\n  - {{id: c, {agent}, {more}}}");
     let alice = format!("delegator: {{iss: \"{IDP}\", sub: bob}}, delegate: user-proxy");
-    let given = |more: &str| format!("delegations:\n  - {{id: N, {alice}, {more}}}");
+    let delegation = |more: &str| format!("delegations:\n  - {{id: N, {alice}, {more}}}");
     let named = |id: &str| format!("clients:\n  - {{id: \"{id}\", {agent}}}");
     let key = world.idp.public_jwk();
     let keys = |keys: &str| {
@@ -109,27 +109,30 @@ async fn what_the_api_refuses_apply_refuses_with_the_place() {
         ),
         (client("audiences: [\"https://nowhere.example\"]"), "clients[0].audiences: there is no resource"),
         (client("authorization_details_types: [nothing]"), "no resource declares the type nothing"),
-        (client("actor_subjects: [{iss: \"https://nobody.example\", sub: s}]"), "is no trusted issuer"),
+        (client("actor_subjects: [{iss: \"https://unknown.example\", sub: s}]"), "is no trusted issuer"),
         (client("max_token_ttl: 0"), "clients[0].max_token_ttl: max_token_ttl must not be 0"),
         (client("name: \"\""), "clients[0].name"),
-        (given("expires_in: 0"), "expires_in are at least 1"),
-        (given("expires_in: 9, max_uses: 0"), "at least 1"),
-        (given("expires_in: 9, max_depth: 0"), "at least 1"),
+        (delegation("expires_in: 0"), "expires_in are at least 1"),
+        (delegation("expires_in: 9, max_uses: 0"), "at least 1"),
+        (delegation("expires_in: 9, max_depth: 0"), "at least 1"),
         (
-            given("expires_in: 9, scopes: [mail.sned]"),
+            delegation("expires_in: 9, scopes: [mail.sned]"),
             "delegations[0].scopes: no resource declares the scope mail.sned",
         ),
         (
-            given("expires_in: 9, audiences: [\"https://nowhere.example\"]"),
+            delegation("expires_in: 9, audiences: [\"https://nowhere.example\"]"),
             "delegations[0].audiences: there is no resource",
         ),
-        (given("expires_in: 9, ceremony_required_for: [mail.sned]"), "delegations[0].ceremony_required_for"),
-        (given("expires_in: 9, capability_ceiling: nothing"), "delegations[0].capability_ceiling"),
         (
-            given("expires_in: 9, authorization_details: [{type: nothing}]"),
+            delegation("expires_in: 9, ceremony_required_for: [mail.sned]"),
+            "delegations[0].ceremony_required_for",
+        ),
+        (delegation("expires_in: 9, capability_ceiling: nothing"), "delegations[0].capability_ceiling"),
+        (
+            delegation("expires_in: 9, authorization_details: [{type: nothing}]"),
             "no resource declares the type nothing",
         ),
-        (given("scopes: [mail.read]"), "needs expires_in"),
+        (delegation("scopes: [mail.read]"), "needs expires_in"),
         (
             "resources:\n  - {id: r, scopes: [a], token_ttl: 0}".to_owned(),
             "resources[0].token_ttl: token_ttl must not be 0",
@@ -156,7 +159,7 @@ async fn what_the_api_refuses_apply_refuses_with_the_place() {
     }
     for id in [".", "..", "-x", "may-x", "a/b"] {
         cases.push((
-            given("expires_in: 9").replace("id: N", &format!("id: {id}")),
+            delegation("expires_in: 9").replace("id: N", &format!("id: {id}")),
             "delegations[0].id: id may have",
         ));
     }
@@ -167,7 +170,7 @@ async fn what_the_api_refuses_apply_refuses_with_the_place() {
         let said = world.plan(&yaml, Mode::Apply).await.expect_err(&yaml);
         assert!(said.starts_with("m.yaml:2:") && said.contains(expected), "{yaml}\n{said}");
     }
-    assert!(world.plan(&given("expires_in: 9, scopes: [mail.read]"), Mode::DryRun).await.is_ok());
+    assert!(world.plan(&delegation("expires_in: 9, scopes: [mail.read]"), Mode::DryRun).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +212,7 @@ async fn an_empty_list_restricts_and_a_name_without_a_value_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_declared_lifetime_beyond_what_is_above_is_shortened_and_the_plan_says_so() {
+async fn a_declared_lifetime_longer_than_its_parents_is_shortened_and_the_plan_says_so() {
     let world = World::new().await;
     let yaml = "delegations:\n  - {id: G, parent: E, delegate: stranger, expires_in: 601}";
     let plan = world.plan(yaml, Mode::Apply).await.unwrap();
@@ -250,8 +253,8 @@ async fn a_removed_issuer_ends_its_users_at_once_for_servers_that_remember_it() 
     assert!(
         actions.contains(&json!("admin.issuer_removed")) && actions.contains(&json!("delegation.revoked"))
     );
-    let gone = remove_issuer(&ctx, IDP, Delegations::Revoke).await.unwrap();
-    assert!(matches!(gone, Removal::NotFound), "{gone:?}");
+    let removed = remove_issuer(&ctx, IDP, Delegations::Revoke).await.unwrap();
+    assert!(matches!(removed, Removal::NotFound), "{removed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -226,14 +226,14 @@ fn id_of(answer: &Answer) -> String {
 }
 
 fn new_agent_key() -> Agent {
-    Agent::new("nobody yet", Auth::None)
+    Agent::new("unregistered", Auth::None)
 }
 
 const UNKNOWN: &str = "no-such-delegation";
 const THUMBPRINT: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_described_answer_is_given_and_fits() {
+async fn every_described_answer_occurs_and_fits() {
     let contract = Contract::read();
     let world = World::configured("[agents]\nmax_per_task = 1").await;
     // A client of a kind that may not use the management API, with a valid access token.
@@ -246,12 +246,12 @@ async fn every_described_answer_is_given_and_fits() {
     let held = Held { world: &world, contract: &contract };
     documents(&held).await;
     token_endpoint(&held).await;
-    a_delegation_is_given_and_renewed_and_taken_back(&held).await;
+    a_delegation_is_created_renewed_and_revoked(&held).await;
     a_delegation_is_asked_for_and_decided(&held).await;
     bad_requests_for_delegations(&held).await;
     uses_are_reserved_and_counted(&held).await;
     an_agent_is_made_and_changes_its_key_and_ends(&held).await;
-    relying_parties_are_told(&held).await;
+    relying_parties_learn_the_state_of_tokens(&held).await;
     strange_texts(&held).await;
     accounts_are_connected(&held).await;
     administration(&held).await;
@@ -259,14 +259,14 @@ async fn every_described_answer_is_given_and_fits() {
     audit::the_log_is_asked(&held).await;
     vault::credentials_are_kept_and_fetched(&contract).await;
     audit_out::the_log_goes_out(&held).await;
-    whoever_calls(&held).await;
-    everybody_is_kept_in_bounds(&contract).await;
+    every_operation_checks_its_caller(&held).await;
+    every_caller_is_rate_limited(&contract).await;
     a_nonce_is_demanded(&contract).await;
     nothing_works_without_a_database(&held).await;
     let mut missing = contract.described();
     let races = RACES.map(|(method, path, status)| (method.to_owned(), path.to_owned(), status));
     missing.retain(|one| !contract.seen().contains(one) && !races.contains(one));
-    assert!(missing.is_empty(), "described, and never given: {missing:#?}");
+    assert!(missing.is_empty(), "described, but no test got them: {missing:#?}");
 }
 
 async fn get(held: &Held<'_>, path: &str) -> Answer {
@@ -325,24 +325,24 @@ async fn token_endpoint(held: &Held<'_>) {
     }
 }
 
-async fn a_delegation_is_given_and_renewed_and_taken_back(held: &Held<'_>) {
+async fn a_delegation_is_created_renewed_and_revoked(held: &Held<'_>) {
     let (alice, admin) = (Who::User("alice"), Who::Client(&held.world.admin));
     let body = json!({"delegate": "stranger", "scopes": ["mail.read"], "audiences": [MAIL], "max_uses": 5, "max_depth": 2,
                       "authorization_details": [{"type": "mailbox", "actions": ["read"]}], "expires_in": 600,
                       "capability_ceiling": "mutate", "reason": "to read\nher mail", "agent": {"type": "assistant"}});
     let key = [("idempotency-key", "first")];
-    let given = held.done_under(alice, ("POST", "/delegate"), body.clone(), &key).await;
-    assert_eq!((given.status, given.header("idempotent-replayed")), (201, None));
-    let id = id_of(&given);
+    let created = held.done_under(alice, ("POST", "/delegate"), body.clone(), &key).await;
+    assert_eq!((created.status, created.header("idempotent-replayed")), (201, None));
+    let id = id_of(&created);
     let uri = format!("{}/delegate/{id}", held.world.server.app.issuer);
-    assert_eq!(given.header("location"), Some(uri.as_str()));
+    assert_eq!(created.header("location"), Some(uri.as_str()));
     let again = held.done_under(alice, ("POST", "/delegate"), body, &key).await;
     assert_eq!((again.status, again.header("idempotent-replayed")), (201, Some("true")));
-    assert_eq!((&again.json, again.header("location")), (&given.json, Some(uri.as_str())));
+    assert_eq!((&again.json, again.header("location")), (&created.json, Some(uri.as_str())));
 
     let at = |call: &str| format!("/delegate/{id}{call}");
     let shown = held.done(alice, ("GET", &at("")), Value::Null).await;
-    assert_eq!((&shown.json, shown.header("retry-after")), (&given.json, None));
+    assert_eq!((&shown.json, shown.header("retry-after")), (&created.json, None));
     held.refused(Who::User("bob"), ("GET", &at("")), Value::Null, (404, "not_found")).await;
     held.refused(alice, ("GET", &at("?wait=31")), Value::Null, (400, "malformed_request")).await;
     held.refused(alice, ("GET", &at("?patience=1")), Value::Null, (400, "malformed_request")).await;
@@ -352,7 +352,7 @@ async fn a_delegation_is_given_and_renewed_and_taken_back(held: &Held<'_>) {
          &to=2027-01-01T00:00:00Z&limit=1"
     );
     let page = held.done(alice, ("GET", &all), Value::Null).await;
-    assert_eq!(page.json, json!({"items": [given.json], "next": null}));
+    assert_eq!(page.json, json!({"items": [created.json], "next": null}));
     let first = held.done(admin, ("GET", "/delegate?limit=1"), Value::Null).await;
     let next = first.json["next"].as_str().unwrap();
     held.done(admin, ("GET", &format!("/delegate?limit=1&cursor={next}")), Value::Null).await;
@@ -366,7 +366,7 @@ async fn a_delegation_is_given_and_renewed_and_taken_back(held: &Held<'_>) {
     }
 
     let renewed = held.done(alice, ("POST", &at("/renew")), json!({"expires_in": 900})).await;
-    assert_ne!(renewed.json["expires_at"], given.json["expires_at"]);
+    assert_ne!(renewed.json["expires_at"], created.json["expires_at"]);
     let shortened = held.done(alice, ("POST", &at("/renew")), json!({"expires_in": 400 * 86_400})).await;
     assert_eq!(shortened.json["shortened"], true);
     for (body, reason) in [(json!({"expires_in": 1}), "expiry_not_later"), (json!({}), "malformed_request")] {
@@ -494,10 +494,10 @@ async fn bad_requests_for_delegations(held: &Held<'_>) {
         held.refused(alice, ("POST", "/delegate"), body.clone(), (400, reason)).await;
         assert!(!held.contract.problems(&schema, &body).is_empty(), "described: {body}");
     }
-    let given =
+    let created =
         held.done(alice, ("POST", "/delegate"), json!({"delegate": "user-proxy", "expires_in": 300})).await;
     let proxy = Who::Client(&held.world.user_proxy);
-    let parent = id_of(&given);
+    let parent = id_of(&created);
     for (who, body, expected) in [
         (alice, json!({"delegate": "stranger", "capability_ceiling": "fly"}), (400, "capability_unknown")),
         (
@@ -516,7 +516,7 @@ async fn bad_requests_for_delegations(held: &Held<'_>) {
             json!({"delegate": "stranger", "authorization_details": [{"type": "mialbox"}]}),
             (400, "authorization_details_type_unknown"),
         ),
-        (alice, json!({"delegate": "nobody"}), (400, "delegate_unknown")),
+        (alice, json!({"delegate": "unknown"}), (400, "delegate_unknown")),
         (
             alice,
             json!({"delegate": "stranger", "delegator": {"iss": IDP, "sub": "bob"}}),
@@ -549,8 +549,8 @@ async fn uses_are_reserved_and_counted(held: &Held<'_>) {
     let (carol, proxy) = (Who::User("carol"), &held.world.user_proxy);
     let body = json!({"delegate": "user-proxy", "scopes": ["mail.read", "mail.send"], "audiences": [MAIL], "max_uses": 6,
                       "ceremony_required_for": ["mail.send", "execute"], "capability_ceiling": "mutate"});
-    let given = held.done(carol, ("POST", "/delegate"), body).await;
-    let id = id_of(&given);
+    let created = held.done(carol, ("POST", "/delegate"), body).await;
+    let id = id_of(&created);
     let at = |call: &str| format!("/delegate/{id}{call}");
     let send = |scope: &'static str| {
         let exchange = proxy.exchange(&held.world.server, &held.world.token_of("carol"), JWT);
@@ -592,9 +592,9 @@ async fn uses_are_reserved_and_counted(held: &Held<'_>) {
     let high = send("mail.read").param("capability_ceiling", "admin");
     held.oauth("/oauth/token", high, (400, "invalid_scope")).await;
     let token = held.exchanged(proxy, "carol", "mail.read").await;
-    let told = held.world.mail_server.at(&held.world.server, "/oauth/introspect").without("dpop");
-    let told = held.oauth("/oauth/introspect", told.param("token", token.token()), (200, "")).await;
-    assert_eq!(told.json["capability_ceiling"], "mutate");
+    let request = held.world.mail_server.at(&held.world.server, "/oauth/introspect").without("dpop");
+    let answer = held.oauth("/oauth/introspect", request.param("token", token.token()), (200, "")).await;
+    assert_eq!(answer.json["capability_ceiling"], "mutate");
 
     let count = |count: u32| json!({"count": count});
     let commands = at("/commands");
@@ -629,17 +629,17 @@ async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
     let jwk = old.key.public_jwk();
     let body =
         json!({"ephemeral": {"jwk": jwk, "task_id": "task-7"}, "scopes": ["mail.read"], "audiences": [MAIL]});
-    let given = held.done(carol, ("POST", "/delegate"), body.clone()).await;
+    let created = held.done(carol, ("POST", "/delegate"), body.clone()).await;
     held.refused(carol, ("POST", "/delegate"), body, (409, "task_agent_limit")).await;
-    let id = id_of(&given);
-    let agent_id = given.json["delegate"].as_str().unwrap().to_owned();
+    let id = id_of(&created);
+    let agent_id = created.json["delegate"].as_str().unwrap().to_owned();
     assert_eq!(
-        given.json["ephemeral"],
+        created.json["ephemeral"],
         json!({"client_id": agent_id, "task_id": "task-7", "jkt": old.jkt(), "pending_jkt": null})
     );
     let agent = Agent { id: agent_id.clone(), ..old };
     let page = held.done(carol, ("GET", "/delegate?task_id=task-7"), Value::Null).await;
-    assert_eq!(page.json["items"][0]["id"], given.json["id"]);
+    assert_eq!(page.json["items"][0]["id"], created.json["id"]);
     held.exchanged(&agent, "carol", "mail.read").await;
 
     let key = format!("/delegate/{id}/rotate-key");
@@ -690,7 +690,7 @@ async fn an_agent_is_made_and_changes_its_key_and_ends(held: &Held<'_>) {
     }
 }
 
-async fn relying_parties_are_told(held: &Held<'_>) {
+async fn relying_parties_learn_the_state_of_tokens(held: &Held<'_>) {
     let world = held.world;
     let introspect = |by: &'static str, token: &str| {
         let agent = if by == "mail-server" { &world.mail_server } else { &world.stranger };
@@ -781,14 +781,14 @@ async fn strange_texts(held: &Held<'_>) {
         let expected = if unreadable { missing } else { (400, "malformed_request") };
         held.refused(admin, ("DELETE", &key), Value::Null, expected).await;
     }
-    let cutoff = ("POST", "/api/v1/principals/revoke-all");
+    let revoke_all = ("POST", "/api/v1/principals/revoke-all");
     let principal = json!({"iss": IDP, "sub": "", "reason": "left"});
-    held.refused(admin, cutoff, principal, (400, "delegator_unknown")).await;
+    held.refused(admin, revoke_all, principal, (400, "delegator_unknown")).await;
     let ask = json!({"delegator": {"iss": IDP, "sub": ""}});
     held.refused(proxy, ("POST", "/delegate"), ask, (400, "delegator_unknown")).await;
     let malformed = (400, "malformed_request");
     let principal = json!({"iss": issuer, "sub": "a\0b", "reason": "left"});
-    held.refused(admin, cutoff, principal, malformed).await;
+    held.refused(admin, revoke_all, principal, malformed).await;
     let ask = json!({"delegator": {"iss": IDP, "sub": "a\0b"}});
     held.refused(proxy, ("POST", "/delegate"), ask, malformed).await;
     for (member, value) in [
@@ -834,7 +834,7 @@ async fn administration(held: &Held<'_>) {
     }
     held.done(Who::User("alice"), ("GET", own), Value::Null).await;
     held.refused(Who::User("bob"), ("GET", own), Value::Null, (404, "not_found")).await;
-    let (foreign, unknown) = ("iss=https://x.example&sub=a", "client_id=nobody");
+    let (foreign, unknown) = ("iss=https://x.example&sub=a", "client_id=unknown");
     for (whom, expected) in [
         ("", (400, "malformed_request")),
         ("iss=x", (400, "malformed_request")),
@@ -861,8 +861,8 @@ async fn administration(held: &Held<'_>) {
     assert!(disabled.json["affected"].is_object());
     let again = held.done_under(admin, ("POST", disable), Value::Null, &[("idempotency-key", "off")]).await;
     assert_eq!((&again.json, again.header("idempotent-replayed")), (&disabled.json, Some("true")));
-    let given = json!({"delegate": "email-svc"});
-    held.refused(Who::User("alice"), ("POST", "/delegate"), given, (400, "delegate_disabled")).await;
+    let body = json!({"delegate": "email-svc"});
+    held.refused(Who::User("alice"), ("POST", "/delegate"), body, (400, "delegate_disabled")).await;
     // Below a disabled agent, commands are refused.
     let (alice, proxy) = (Who::User("alice"), Who::Client(&held.world.user_proxy));
     let top =
@@ -890,22 +890,22 @@ async fn administration(held: &Held<'_>) {
     for (method, call) in
         [("POST", "disable"), ("POST", "enable"), ("DELETE", &*format!("keys/{THUMBPRINT}"))]
     {
-        let path = format!("/api/v1/clients/nobody/{call}");
+        let path = format!("/api/v1/clients/unknown/{call}");
         held.refused(admin, (method, &path), Value::Null, (404, "not_found")).await;
     }
 
-    let cutoff = ("POST", "/api/v1/principals/revoke-all");
+    let revoke_all = ("POST", "/api/v1/principals/revoke-all");
     for (body, expected) in [
         (json!({"iss": IDP, "sub": "alice"}), (400, "malformed_request")),
         (json!({"iss": "https://x.example", "sub": "a", "reason": "left"}), (400, "delegator_unknown")),
-        (json!({"iss": issuer, "sub": "nobody", "reason": "left"}), (404, "not_found")),
+        (json!({"iss": issuer, "sub": "unknown", "reason": "left"}), (404, "not_found")),
     ] {
-        held.refused(admin, cutoff, body, expected).await;
+        held.refused(admin, revoke_all, body, expected).await;
     }
     let left = json!({"iss": IDP, "sub": "alice", "reason": "left"});
     let key = [("idempotency-key", "the key of another request")];
-    let cut_off = held.done_under(admin, cutoff, left, &key).await;
-    assert!(cut_off.json["affected"]["delegations"].as_i64().unwrap() >= 3, "{}", cut_off.text);
+    let revoked = held.done_under(admin, revoke_all, left, &key).await;
+    assert!(revoked.json["affected"]["delegations"].as_i64().unwrap() >= 3, "{}", revoked.text);
     let over =
         held.refused(proxy, ("POST", &commands), json!({"count": 1}), (409, "principal_revoked")).await;
     assert_eq!(over.json["state"], "revoked");
@@ -947,7 +947,7 @@ async fn administration(held: &Held<'_>) {
 
 /// A path template with each parameter filled in.
 fn filled(template: &str) -> String {
-    let id = if template.starts_with("/delegate") { UNKNOWN } else { "nobody" };
+    let id = if template.starts_with("/delegate") { UNKNOWN } else { "unknown" };
     let ceremony = Uuid::nil().to_string();
     let values = [("{id}", id), ("{ceremony}", &ceremony), ("{jkt}", THUMBPRINT), ("{list}", "0")];
     let values = values.into_iter().chain([
@@ -997,8 +997,8 @@ async fn the_log_is_open(held: &Held<'_>) {
     let tile =
         held.send(Api::get(server, "/audit/tile/0/000.p/3"), "GET", "/audit/tile/{level}/{tile}").await;
     assert_eq!(tile.status, 200);
-    let beyond = held.send(Api::get(server, "/audit/tile/7/000"), "GET", "/audit/tile/{level}/{tile}").await;
-    assert_eq!(beyond.status, 404);
+    let missing = held.send(Api::get(server, "/audit/tile/7/000"), "GET", "/audit/tile/{level}/{tile}").await;
+    assert_eq!(missing.status, 404);
     let token = held.world.management_token(&held.world.admin).await;
     for (path, status) in [("/audit/tile/entries/000.p/1", 200), ("/audit/tile/entries/999", 404)] {
         let api = Api::get(server, path).client(&held.world.admin, &token);
@@ -1094,7 +1094,7 @@ async fn accounts_are_connected(held: &Held<'_>) {
     assert_eq!(held.send(reused, "POST", connections.1).await.status, 422);
 }
 
-async fn whoever_calls(held: &Held<'_>) {
+async fn every_operation_checks_its_caller(held: &Held<'_>) {
     let (world, contract) = (held.world, held.contract);
     let user = world.token_of("dave");
     let large = "x".repeat(64 * 1024 + 1);
@@ -1158,7 +1158,7 @@ async fn until_throttled(send: impl AsyncFn() -> Answer) -> Answer {
     panic!("nothing was too much");
 }
 
-async fn everybody_is_kept_in_bounds(contract: &Contract) {
+async fn every_caller_is_rate_limited(contract: &Contract) {
     let world = World::configured("[limits]\nrequests_per_second_per_client = 1").await;
     // Otherwise the response of a stream would never end.
     world.server.app.log_watcher.close();

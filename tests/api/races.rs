@@ -140,7 +140,7 @@ async fn nothing_is_recorded_as_issued_after_its_client_was_disabled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disabled_client_is_refused_from_the_next_request_on_by_every_server_wherever_it_stands() {
+async fn a_disabled_client_is_refused_from_the_next_request_on_by_every_server_in_every_role() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let third = world.third_hop().await;
@@ -176,7 +176,7 @@ async fn a_revoked_ancestor_stops_the_exchange_whatever_hangs_below() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_rights_holds_from_the_next_request_on_every_server() {
+async fn a_change_of_rights_applies_from_the_next_request_on_every_server() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let user = world.user_token();

@@ -102,8 +102,8 @@ async fn assert_ended(
     }
     for (n, shot) in issued.iter().enumerate() {
         let server = if n % 2 == 0 { &world.server } else { twin };
-        let told = server.introspect(&world.mail_server, shot.answer.token()).await;
-        assert_eq!(told.json, json!({"active": false}));
+        let introspected = server.introspect(&world.mail_server, shot.answer.token()).await;
+        assert_eq!(introspected.json, json!({"active": false}));
     }
     let last = issued.last().unwrap().answer.token();
     assert_ne!((world.server.listed(last).await, twin.listed(last).await), (0, 0));
@@ -167,7 +167,7 @@ async fn a_delegation_is_revoked_while_hundreds_of_exchanges_run_below_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_is_cut_off_while_hundreds_of_exchanges_run() {
+async fn revoke_all_of_a_user_takes_effect_while_hundreds_of_exchanges_run() {
     let field = Field::new().await;
     let before = field.world.server.events().await.len();
     let admin = field.world.management_token(&field.world.admin).await;
@@ -373,14 +373,14 @@ async fn a_task_that_ends_while_agents_are_made_for_it_takes_all_that_were_there
     let made_before = events[..end].iter().filter(|event| event["action"] == "client.agent_created").count();
     assert_eq!(answer.json["ended"], made_before, "{}", answer.text);
     let mut sql = world.server.sql().await;
-    let (living, dead): (i64, i64) = sqlx::query_as(
+    let (living, ended): (i64, i64) = sqlx::query_as(
         "SELECT count(*) FILTER (WHERE deactivated_at IS NULL), count(*) FILTER (WHERE deactivated_at IS NOT NULL)
          FROM client WHERE ephemeral_delegation_id IS NOT NULL",
     )
     .fetch_one(&mut sql)
     .await
     .unwrap();
-    assert_eq!(usize::try_from(dead).unwrap(), made_before);
+    assert_eq!(usize::try_from(ended).unwrap(), made_before);
     assert!(living <= 100, "and the task has no more than it may");
 }
 
@@ -410,7 +410,7 @@ async fn forty_that_want_to_join_a_task_of_five_are_exactly_five() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_ends_of_the_same_one_counts() {
+async fn of_simultaneous_revocations_of_one_delegation_one_succeeds() {
     let field = Field::new().await;
     let alice = field.world.user_token();
     let revoke = |n: usize| {
@@ -494,7 +494,7 @@ async fn ends_of_every_kind_at_once_stand_in_nobodys_way() {
     for answer in ends.iter().flatten() {
         assert!(matches!(answer.status, 200 | 404 | 409), "{} {}", answer.status, answer.text);
     }
-    assert!(gives.iter().all(|answer| answer.status == 201), "nobody else noticed");
+    assert!(gives.iter().all(|answer| answer.status == 201), "other users are not affected");
     assert!(exchanges.iter().all(|answer| answer.status != 503));
     // The exchanges of the agent that was not changed.
     let of_user_proxy = exchanges.iter().step_by(3);
@@ -502,7 +502,7 @@ async fn ends_of_every_kind_at_once_stand_in_nobodys_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_never_takes_back_that_a_token_is_invalid() {
+async fn a_token_that_a_status_list_has_shown_as_invalid_stays_invalid() {
     let field = Field::new().await;
     let world = &field.world;
     let done = AtomicBool::new(false);
@@ -568,7 +568,7 @@ async fn children_of(world: &World, parent: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_that_is_cut_off_while_its_call_waits_gives_nothing_any_more() {
+async fn a_user_that_is_revoked_while_its_call_waits_creates_no_delegation() {
     let world = patient_world().await;
     let bob = world.token_of("bob");
     let end = async {
@@ -585,7 +585,7 @@ async fn a_user_that_is_cut_off_while_its_call_waits_gives_nothing_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_disabled_while_its_call_waits_passes_nothing_on() {
+async fn an_agent_that_is_disabled_while_its_call_waits_creates_no_delegation() {
     let world = patient_world().await;
     let token = world.management_token(&world.user_proxy).await;
     let end = async { drop(world.server.disable("user-proxy").await) };
@@ -597,7 +597,7 @@ async fn an_agent_that_is_disabled_while_its_call_waits_passes_nothing_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_whose_token_or_key_ends_while_its_call_waits_passes_nothing_on() {
+async fn an_agent_whose_token_or_key_ends_while_its_call_waits_creates_no_delegation() {
     for ending in ["token", "key"] {
         let world = patient_world().await;
         let token = world.management_token(&world.user_proxy).await;
@@ -646,7 +646,7 @@ async fn an_administrator_that_is_disabled_while_its_call_waits_administers_noth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_for_its_turn_under_a_parent_that_is_revoked_meanwhile_is_refused() {
+async fn a_request_that_waits_for_the_lock_is_refused_if_its_delegation_is_revoked_meanwhile() {
     let world = patient_world().await;
     let token = world.management_token(&world.user_proxy).await;
     let end = async { drop(world.server.revoke("D").await) };

@@ -52,7 +52,7 @@ fn assert_names_the_way_back(refused: &Result<(), String>, id: &str, jkt: &str) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_key_that_the_same_file_declares_again_authenticates_nobody() {
+async fn a_removed_key_that_the_same_file_declares_again_authenticates_no_client() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let file = declared("user-proxy", &inline(&[&world.user_proxy.key]));
@@ -76,7 +76,7 @@ async fn a_removed_key_that_the_same_file_declares_again_authenticates_nobody() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_key_that_is_registered_all_the_same_authenticates_nobody() {
+async fn a_removed_key_that_is_still_registered_authenticates_no_client() {
     // RFC 7523 §3: a valid signature alone does not make an assertion valid. A row of an older version, or a manifest
     // applied during a removal, may leave the key registered.
     let world = World::new().await;
@@ -137,7 +137,7 @@ async fn a_key_that_a_file_left_out_does_not_return_with_an_older_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_key_that_the_clients_own_set_publishes_authenticates_nobody() {
+async fn a_removed_key_that_the_clients_own_set_publishes_authenticates_no_client() {
     let world = World::new().await;
     let publisher = MockServer::start().await;
     let (stolen, other) = (world.user_proxy.clone(), new_key());
@@ -220,10 +220,10 @@ async fn an_operator_restores_a_key_and_tokens_from_before_its_removal_stay_revo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_an_operator_restores_and_only_what_was_removed() {
+async fn only_an_operator_restores_a_key_and_only_a_removed_one() {
     let world = World::new().await;
     let never_removed = ClientKey { client_id: "user-proxy", jkt: world.user_proxy.jkt() };
-    let no_client = ClientKey { client_id: "nobody", ..never_removed };
+    let no_client = ClientKey { client_id: "unknown", ..never_removed };
     let no_thumbprint = ClientKey { jkt: "short", ..never_removed };
     for (key, refusal) in
         [(never_removed, "not_found"), (no_client, "not_found"), (no_thumbprint, "malformed_request")]
@@ -251,7 +251,7 @@ async fn rotate(world: &World, from: &Made, to: &SigningKey) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agents_replaced_key_is_not_taken_back() {
+async fn an_agents_replaced_key_cannot_be_used_again() {
     let world = World::new().await;
     let made = world.made_by_alice("t").await;
     let second = made.under(&new_key());
@@ -348,15 +348,16 @@ async fn an_approval_shows_which_key_it_approves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_administrators_removed_key_opens_no_desk() {
+async fn an_administrators_removed_key_cannot_call_the_management_api() {
     // A thief of an administrator's key cannot restore the key: its tokens are revoked, and the management API has no
     // such call.
     let world = World::new().await;
-    let desk = world.management_token(&world.admin).await;
+    let management_token = world.management_token(&world.admin).await;
     let key = ClientKey { client_id: "admin", jkt: world.admin.jkt() };
     principals::remove_key(&world.server.operator(), key).await.unwrap();
     let path = "/api/v1/clients/user-proxy/disable";
-    let called = Api::post(&world.server, path, json!({})).client(&world.admin, &desk).send().await;
+    let called =
+        Api::post(&world.server, path, json!({})).client(&world.admin, &management_token).send().await;
     assert_eq!(called.status, 401, "{}", called.text);
     let token = world.first_hop().await.token().to_owned();
     let own = world.admin.exchange(&world.server, &token, ACCESS_TOKEN).send().await;

@@ -33,7 +33,7 @@ async fn revocation_needs_client_authentication_and_a_token() {
     let replayed = at().param("token", "garbage");
     assert_eq!(replayed.clone().send().await.status, 200);
     assert_eq!(replayed.send().await.status, 401, "an assertion is good once");
-    assert!(world.is_active(&token).await, "nobody has revoked it");
+    assert!(world.is_active(&token).await, "it is not revoked");
     let url = format!("{}/oauth/revoke?token={token}", world.server.base);
     let assertion = world.user_proxy.assertion(&world.server);
     let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -92,7 +92,11 @@ async fn another_clients_token_stays_active_and_the_attempt_is_recorded() {
         assert_eq!(world.status_of(token).await, 0);
     }
     let answer = world.server.revoke_token(&world.user_proxy, second.token()).await;
-    assert!(!answer.text.contains("alice"), "what is not the client's is not told: {}", answer.text);
+    assert!(
+        !answer.text.contains("alice"),
+        "an answer says nothing about a token of another client: {}",
+        answer.text
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,21 +229,21 @@ async fn revoking_an_actor_token_revokes_the_tokens_made_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_under_which_a_client_calls_the_desk_is_dead_there_too() {
+async fn a_revoked_token_of_a_client_is_refused_by_the_management_api_too() {
     let world = World::new().await;
     let token = world.management_token(&world.user_proxy).await;
-    let look = async |server: &Server| {
+    let status_at = async |server: &Server| {
         server.call(&world.user_proxy, &token, ("GET", "/delegate/D"), json!({})).await.status
     };
-    assert_eq!(look(&world.server).await, 200);
+    assert_eq!(status_at(&world.server).await, 200);
     assert_eq!(world.server.revoke_token(&world.user_proxy, &token).await.status, 200);
-    assert_eq!(look(&world.server).await, 401);
-    assert_eq!(look(&world.server.twin().await).await, 401);
+    assert_eq!(status_at(&world.server).await, 401);
+    assert_eq!(status_at(&world.server.twin().await).await, 401);
     assert_eq!(world.status_of(&token).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_says_in_the_log_whose_token_it_was() {
+async fn the_event_of_a_revocation_has_the_chain_of_the_token() {
     let world = World::new().await;
     let second = world.second_hop().await;
     let claims = second.claims();
@@ -259,7 +263,7 @@ async fn a_revocation_says_in_the_log_whose_token_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_at_once_are_all_answered_and_recorded_once() {
+async fn simultaneous_revocations_are_all_answered_and_recorded_once() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let token = world.first_hop().await.token().to_owned();
@@ -273,7 +277,7 @@ async fn many_at_once_are_all_answered_and_recorded_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_is_disabled_revokes_nothing_on_any_server() {
+async fn a_disabled_client_revokes_nothing_on_any_server() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let token = world.first_hop().await.token().to_owned();
@@ -301,22 +305,26 @@ async fn without_the_database_a_revocation_is_answered_by_503_and_the_token_stay
     let revoked = world.server.revoke_token(&world.user_proxy, &token).await;
     assert_eq!((revoked.status, revoked.error()), (503, "temporarily_unavailable"), "{}", revoked.text);
     assert!(revoked.header("retry-after").is_some());
-    let told = world.server.introspect(&world.mail_server, &token).await;
-    assert_eq!(told.status, 503, "what cannot be looked up is neither active nor inactive: {}", told.text);
+    let introspected = world.server.introspect(&world.mail_server, &token).await;
+    assert_eq!(
+        introspected.status, 503,
+        "without the database a token is neither active nor inactive: {}",
+        introspected.text
+    );
     let list = crate::support::claims_of(&token)["status"]["status_list"]["uri"].as_str().unwrap().to_owned();
     let path = list.strip_prefix(&world.server.app.issuer).unwrap().to_owned();
     let list = Api::get(&world.server, &path).send().await;
-    assert_eq!(list.status, 503, "a list may only be served as long as it is known that it holds");
+    assert_eq!(list.status, 503, "a list is served only as long as it is known to be current");
     outage.end().await;
     // Closed connections are detected one by one; their number is not fixed.
-    let mut told = world.server.introspect(&world.mail_server, &token).await;
+    let mut introspected = world.server.introspect(&world.mail_server, &token).await;
     for _ in 0..50 {
-        if told.status == 200 {
+        if introspected.status == 200 {
             break;
         }
-        told = world.server.introspect(&world.mail_server, &token).await;
+        introspected = world.server.introspect(&world.mail_server, &token).await;
     }
-    assert_eq!(told.json["active"], true, "it was not revoked: {}", told.text);
+    assert_eq!(introspected.json["active"], true, "it was not revoked: {}", introspected.text);
     let mut answer = world.server.revoke_token(&world.user_proxy, &token).await;
     for _ in 0..50 {
         if answer.status == 200 {

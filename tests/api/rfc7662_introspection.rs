@@ -172,7 +172,7 @@ async fn introspection_of_a_third_hop_has_its_chain_key_and_delegation() {
     let world = World::new().await;
     let third = world.third_hop().await;
     let claims = third.claims();
-    let told = world.introspect(&world.mail_server, third.token()).await;
+    let introspected = world.introspect(&world.mail_server, third.token()).await;
     let issuer = world.server.app.issuer.as_str();
     let act = json!({"sub": "followup-svc", "iss": issuer, "cnf": {"jkt": world.followup_svc.jkt()}, "act":
         {"sub": "email-svc", "iss": issuer, "cnf": {"jkt": world.email_svc.jkt()}, "act":
@@ -185,15 +185,15 @@ async fn introspection_of_a_third_hop_has_its_chain_key_and_delegation() {
         "auth_time": now - 60, "acr": "high", "amr": ["pwd", "otp"],
         "delegation": {"id": "F", "state": "active", "path": ["D", "E", "F"]},
     });
-    assert_eq!(told.json, expected);
-    assert_eq!(told.header("cache-control"), Some("no-store"), "RFC 7662 §4");
+    assert_eq!(introspected.json, expected);
+    assert_eq!(introspected.header("cache-control"), Some("no-store"), "RFC 7662 §4");
     let bearer =
         world.stranger.request(&world.server).without("dpop").param("grant_type", "client_credentials");
     let bearer = bearer.param("audience", MAIL).send().await;
-    let told = world.introspect(&world.mail_server, bearer.token()).await;
-    assert_eq!((&told.json["token_type"], told.json.get("cnf")), (&json!("Bearer"), None));
-    assert_eq!((told.json.get("act"), told.json.get("delegation")), (None, None));
-    assert_eq!((told.json.get("idp"), &told.json["sub"]), (None, &json!("stranger")));
+    let introspected = world.introspect(&world.mail_server, bearer.token()).await;
+    assert_eq!((&introspected.json["token_type"], introspected.json.get("cnf")), (&json!("Bearer"), None));
+    assert_eq!((introspected.json.get("act"), introspected.json.get("delegation")), (None, None));
+    assert_eq!((introspected.json.get("idp"), &introspected.json["sub"]), (None, &json!("stranger")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,8 +203,8 @@ async fn introspection_has_the_capability_ceiling() {
     assert_eq!(world.as_user("bob", "POST", "/delegate", body).await.status, 201);
     let token = world.hop_from_user(&world.stranger, &world.token_of("bob")).await;
     assert_eq!(token.claims()["capability_ceiling"], "mutate");
-    let told = world.introspect(&world.mail_server, token.token()).await;
-    assert_eq!(told.json["capability_ceiling"], "mutate", "{}", told.text);
+    let introspected = world.introspect(&world.mail_server, token.token()).await;
+    assert_eq!(introspected.json["capability_ceiling"], "mutate", "{}", introspected.text);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,8 +213,13 @@ async fn the_token_of_the_last_use_of_a_delegation_stays_active() {
     let body = json!({"delegate": "stranger", "audiences": [MAIL], "max_uses": 1});
     let id = world.as_user("bob", "POST", "/delegate", body).await.json["id"].clone();
     let token = world.hop_from_user(&world.stranger, &world.token_of("bob")).await;
-    let told = world.introspect(&world.mail_server, token.token()).await;
-    assert_eq!(told.json["delegation"], json!({"id": id, "state": "expired", "path": [id]}), "{}", told.text);
+    let introspected = world.introspect(&world.mail_server, token.token()).await;
+    assert_eq!(
+        introspected.json["delegation"],
+        json!({"id": id, "state": "expired", "path": [id]}),
+        "{}",
+        introspected.text
+    );
     assert_eq!(world.status_of(token.token()).await, 0);
     let again = world.hop_from_user(&world.stranger, &world.token_of("bob")).await;
     again.assert_refused(400, "invalid_request", "command_limit");
@@ -257,7 +262,7 @@ async fn invalid_credentials_are_answered_by_401_without_information_about_the_t
         request.set_header("authorization", header).param("token", &token).send()
     };
     let wrong = at(basic("mail-server", "wrong-secret-0123456789")).await;
-    let unknown = at(basic("nobody", "wrong-secret-0123456789")).await;
+    let unknown = at(basic("unknown", "wrong-secret-0123456789")).await;
     assert_eq!((wrong.status, wrong.error(), &wrong.text), (401, "invalid_client", &unknown.text));
     assert_eq!(wrong.header("cache-control"), Some("no-store"));
     assert!(wrong.header("www-authenticate").is_some());
@@ -266,7 +271,7 @@ async fn invalid_credentials_are_answered_by_401_without_information_about_the_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resource_server_that_is_disabled_or_has_another_secret_is_turned_away_at_once_by_every_server() {
+async fn a_disabled_resource_server_or_a_replaced_secret_is_refused_at_once_by_every_server() {
     let world = World::new().await;
     let twin = world.server.twin().await;
     let token = world.first_hop().await.token().to_owned();
@@ -303,7 +308,8 @@ async fn a_resource_server_that_is_disabled_or_has_another_secret_is_turned_away
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resource_server_that_stands_for_another_target_now_is_told_nothing_of_the_former_by_any_server() {
+async fn a_resource_server_that_moved_to_another_target_learns_nothing_of_the_former_target_from_any_server()
+{
     let world = World::new().await;
     let twin = world.server.twin().await;
     let token = world.first_hop().await.token().to_owned();
@@ -325,7 +331,7 @@ async fn a_resource_server_that_stands_for_another_target_now_is_told_nothing_of
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resource_server_without_a_secret_is_its_key() {
+async fn a_resource_server_without_a_secret_is_authenticated_by_its_key() {
     let world = World::new().await;
     let keyless = Agent::new("keyless", Auth::None);
     let yaml = format!(
@@ -349,7 +355,7 @@ async fn a_resource_server_without_a_secret_is_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nonces_are_demanded_the_key_of_a_resource_server_needs_one_and_a_secret_does_not() {
+async fn with_nonces_configured_a_proof_of_a_resource_server_needs_one_and_a_secret_does_not() {
     let world = World::configured("[dpop]\nnonce = true").await;
     let keyless = Agent::new("keyless", Auth::None);
     let yaml = format!(
@@ -492,16 +498,20 @@ async fn metadata_has_the_endpoints_and_algorithms_of_introspection() {
 async fn introspection_has_the_current_state_of_the_delegation() {
     let world = World::new().await;
     let asked = json!({"delegate": "stranger", "audiences": [MAIL], "expires_in": 100});
-    let given = world.as_user("bob", "POST", "/delegate", asked).await;
-    let id = given.json["id"].as_str().unwrap().to_owned();
+    let created = world.as_user("bob", "POST", "/delegate", asked).await;
+    let id = created.json["id"].as_str().unwrap().to_owned();
     let bob = world.token_of("bob");
     let token = world.hop_from_user(&world.stranger, &bob).await;
     assert_eq!(token.json["expires_in"], 100, "not longer than the delegation");
     let renewed =
         world.as_user("bob", "POST", &format!("/delegate/{id}/renew"), json!({"expires_in": 500})).await;
     assert_eq!(renewed.status, 200, "{}", renewed.text);
-    let told = world.introspect(&world.mail_server, token.token()).await;
-    assert_eq!(told.json["exp"].as_i64().unwrap(), world.server.now() + 100, "a renewal renews no token");
+    let introspected = world.introspect(&world.mail_server, token.token()).await;
+    assert_eq!(
+        introspected.json["exp"].as_i64().unwrap(),
+        world.server.now() + 100,
+        "a renewal renews no token"
+    );
     world.server.pass(100);
     assert_inactive(&world.introspect(&world.mail_server, token.token()).await, "its time is over");
 }

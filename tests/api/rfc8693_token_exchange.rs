@@ -41,7 +41,7 @@ async fn three_hops_nest_their_actors_newest_outermost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_hop_of_a_chain_has_the_same_txn_and_the_tokens_know_their_lineage() {
+async fn every_hop_of_a_chain_has_the_same_txn_and_the_lineage_of_a_token_is_stored() {
     let world = World::new().await;
     let first = world.first_hop().await;
     let second = world.email_svc.exchange(&world.server, first.token(), ACCESS_TOKEN).send().await;
@@ -161,7 +161,7 @@ async fn every_invalid_subject_token_gets_the_same_answer() {
         world.user_token_with(|claims| claims["nbf"] = json!(now + 60)),
         world.user_token_with(|claims| claims["iat"] = json!(now + 60)),
         world.user_token_with(|claims| claims["iss"] = json!("https://other.example.com")),
-        world.user_token_with(|claims| claims["aud"] = json!("somebody-else")),
+        world.user_token_with(|claims| claims["aud"] = json!("another-server")),
         world.user_token_with(|claims| drop(claims.as_object_mut().unwrap().remove("aud"))),
         world.user_token_with(|claims| drop(claims.as_object_mut().unwrap().remove("exp"))),
         world.user_token_with(|claims| drop(claims.as_object_mut().unwrap().remove("sub"))),
@@ -214,13 +214,13 @@ async fn malformed_unknown_and_refused_targets_are_invalid_targets() {
     let one_bad = ask("audience", MAIL).param("audience", "https://unknown.example.com").send().await;
     one_bad.assert_refused(400, "invalid_target", "resource_refused");
     let token = world.first_hop().await;
-    let beyond = world
+    let foreign = world
         .email_svc
         .exchange(&world.server, token.token(), ACCESS_TOKEN)
         .param("audience", CALENDAR)
         .send()
         .await;
-    beyond.assert_refused(400, "invalid_target", "resource_refused");
+    foreign.assert_refused(400, "invalid_target", "resource_refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -391,7 +391,7 @@ async fn actor_cycles_and_chains_that_are_too_deep_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn max_depth_of_any_delegation_on_the_path_holds() {
+async fn max_depth_of_every_delegation_on_the_path_applies() {
     let world = World::new().await;
     let yaml = |root: u32, child: &str| {
         format!(
@@ -508,7 +508,7 @@ async fn may_act_lets_the_named_client_act_and_records_a_delegation_that_can_be_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_token_that_has_an_actor_is_refused() {
     let world = World::new().await;
-    let token = world.user_token_with(|claims| claims["act"] = json!({"sub": "somebody"}));
+    let token = world.user_token_with(|claims| claims["act"] = json!({"sub": "another"}));
     let answer = world.user_proxy.exchange(&world.server, &token, JWT).param("audience", MAIL).send().await;
     answer.assert_refused(400, "invalid_request", "actor_of_other_issuer");
 }

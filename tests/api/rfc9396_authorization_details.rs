@@ -63,7 +63,7 @@ async fn granted_details_are_in_the_answer_and_the_token_and_only_shrink() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_was_given_no_details_has_none_to_pass_on() {
+async fn a_token_without_details_passes_on_no_details() {
     let world = World::new().await;
     let token = world.first_hop().await;
     let request = world.email_svc.exchange(&world.server, token.token(), ACCESS_TOKEN);

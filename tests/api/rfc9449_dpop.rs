@@ -119,7 +119,7 @@ async fn a_proof_works_once_on_all_servers_and_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proof_is_spent_even_if_the_exchange_is_refused_later() {
+async fn a_proof_is_used_up_even_if_the_exchange_is_refused_later() {
     let world = World::new().await;
     let proof = world.user_proxy.proof(&world.server);
     let request =
@@ -129,7 +129,7 @@ async fn a_proof_is_spent_even_if_the_exchange_is_refused_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_cannot_grow_the_table_of_spent_proofs() {
+async fn unauthenticated_requests_store_no_proofs() {
     let world = World::new().await;
     let count = async || {
         let mut sql = world.server.sql().await;
@@ -144,7 +144,7 @@ async fn strangers_cannot_grow_the_table_of_spent_proofs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn spent_proofs_are_forgotten_but_never_accepted_again_when_a_clock_goes_back() {
+async fn a_proof_whose_jti_was_deleted_is_refused_even_if_a_clock_goes_back() {
     let world = World::new().await;
     let proof = world.email_svc.proof(&world.server);
     // With a secret: an assertion would be as old as the proof, and be refused first.
@@ -238,7 +238,7 @@ async fn a_client_exchanges_its_own_bound_token_only_with_the_bound_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clocks_that_jump_a_day_lose_nothing_and_let_nothing_through() {
+async fn a_clock_that_jumps_by_a_day_makes_no_expired_or_future_token_acceptable() {
     let world = World::new().await;
     let token = world.user_token();
     let exchange =

@@ -87,7 +87,7 @@ async fn assert_all_authentic(server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_issuer_that_the_servers_role_adds_vouches_for_nobody() {
+async fn an_issuer_row_that_the_servers_role_adds_is_not_trusted() {
     let world = World::new().await;
     let mut sql = as_server_role(&world.server).await;
     let forged = new_key();
@@ -165,7 +165,7 @@ async fn an_issuer_or_a_resource_that_the_servers_role_changes_is_a_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_the_servers_role_adds_or_changes_authenticates_nobody() {
+async fn a_client_row_that_the_servers_role_adds_or_changes_is_not_accepted() {
     let world = World::new().await;
     let proxy = &world.user_proxy;
     let thief = Agent { key: new_key(), ..proxy.clone() };
@@ -222,7 +222,7 @@ async fn a_client_that_the_servers_role_adds_or_changes_authenticates_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delegation_that_the_servers_role_adds_or_changes_gives_nobody_anything() {
+async fn a_delegation_row_that_the_servers_role_adds_or_changes_grants_nothing() {
     let world = World::new().await;
     let token = world.user_token();
     let stranger = hop(&world, &world.stranger, &token).await;
@@ -284,11 +284,11 @@ async fn every_audited_change_leaves_authentic_rows() {
     let world = World::new().await;
     let app = &world.server.app;
     let details = json!([{"type": "mailbox", "identifier": "a", "actions": ["write", "read"]}]);
-    let given = json!({"delegate": "user-proxy", "authorization_details": details, "max_depth": 4_000_000_000_u32,
+    let body = json!({"delegate": "user-proxy", "authorization_details": details, "max_depth": 4_000_000_000_u32,
                        "agent": {"type": "cli"}, "reason": "a\n\"b\"", "max_uses": 3});
-    let given = world.as_alice("POST", "/delegate", given).await;
-    assert_eq!(given.status, 201, "{}", given.text);
-    let path = format!("/delegate/{}", given.json["id"].as_str().unwrap());
+    let created = world.as_alice("POST", "/delegate", body).await;
+    assert_eq!(created.status, 201, "{}", created.text);
+    let path = format!("/delegate/{}", created.json["id"].as_str().unwrap());
     let asked = json!({"delegator": {"iss": IDP, "sub": "bob"}, "expires_in": 600});
     let asked = world.as_agent(&world.user_proxy, "POST", "/delegate", asked).await;
     let approve = format!("/delegate/{}/approve", asked.json["id"].as_str().unwrap());
@@ -343,7 +343,7 @@ async fn a_delegation_of_a_may_act_claim_is_authentic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_key_is_not_made_anew_beside_rows() {
+async fn a_missing_key_is_not_created_again_while_rows_exist() {
     let world = World::new().await;
     let (app, now) = (&world.server.app, world.server.clock.now());
     let seal = SealingKey::of(&world.server.master);
@@ -380,7 +380,7 @@ async fn the_servers_role_cannot_rename_a_shared_secret_or_move_an_end() {
     let world = World::new().await;
     let mut sql = as_server_role(&world.server).await;
     for statement in [
-        "UPDATE server_secret SET name = 'gone' WHERE name = 'row_mac'",
+        "UPDATE server_secret SET name = 'renamed' WHERE name = 'row_mac'",
         "DELETE FROM server_secret",
         "DELETE FROM removed_key",
         "UPDATE removed_key SET jkt = 'another'",

@@ -90,14 +90,14 @@ const LIFT: &str = "UPDATE client SET disabled_at = NULL; UPDATE delegation SET 
 async fn a_list_says_of_each_token_what_introspection_goes_by() {
     let server = Server::start("", "{}").await;
     let mut sql = server.sql().await;
-    let mut dead = HashMap::new();
+    let mut ended = HashMap::new();
     for seed in ["0.1", "0.2", "0.3"] {
         sql.execute(sqlx::AssertSqlSafe(format!("SELECT setseed({seed})"))).await.unwrap();
         sql.execute("TRUNCATE client, delegation, issued_token CASCADE").await.unwrap();
         sql.execute(WORLD).await.unwrap();
         for (what, end) in ENDS {
             sql.execute(end).await.unwrap();
-            *dead.entry(what).or_insert(0) +=
+            *ended.entry(what).or_insert(0) +=
                 agrees(&server, &mut sql, &format!("{what}, seed {seed}")).await;
             sql.execute(UNDO).await.unwrap();
         }
@@ -107,9 +107,9 @@ async fn a_list_says_of_each_token_what_introspection_goes_by() {
         agrees(&server, &mut sql, &format!("everything at once, seed {seed}")).await;
         sql.execute(UNDO).await.unwrap();
     }
-    for (what, dead) in dead {
-        assert_eq!(dead == 0, what == "nothing", "{what} ended {dead} of 300 tokens");
-        assert!(dead < 300, "{what} ended all tokens");
+    for (what, ended) in ended {
+        assert_eq!(ended == 0, what == "nothing", "{what} ended {ended} of 300 tokens");
+        assert!(ended < 300, "{what} ended all tokens");
     }
 }
 

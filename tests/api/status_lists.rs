@@ -141,7 +141,7 @@ async fn earlier_versions_of_a_status_list_are_not_offered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_is_not_there_is_not_found() {
+async fn an_unknown_status_list_is_not_found() {
     let world = World::new().await;
     assert_eq!(Api::get(&world.server, "/oauth/status-lists/0").send().await.status, 404, "before any token");
     world.first_hop().await;
@@ -218,8 +218,8 @@ async fn two_servers_never_assign_one_status_index_twice_and_indexes_show_no_ord
     let mut sql = world.server.sql().await;
     let stored: Vec<i64> =
         sqlx::query_scalar("SELECT status_index FROM issued_token").fetch_all(&mut sql).await.unwrap();
-    let told: HashSet<i64> = indices.iter().map(|idx| i64::try_from(*idx).unwrap()).collect();
-    assert!(told.iter().all(|idx| stored.contains(idx)), "what is stored is what the tokens say");
+    let issued: HashSet<i64> = indices.iter().map(|idx| i64::try_from(*idx).unwrap()).collect();
+    assert!(issued.iter().all(|idx| stored.contains(idx)), "what is stored is what the tokens say");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,7 +306,7 @@ async fn a_status_list_is_cached_for_its_ttl_and_still_shows_a_revocation_at_onc
     assert_eq!(get(&world.server, &uri).await.text, made, "a token that is issued changes nothing");
     world.server.pass(1);
     let again = get(&world.server, &uri).await.text;
-    assert_eq!(claims_of(&again)["iat"], json!(world.server.now()), "made anew when its time is over");
+    assert_eq!(claims_of(&again)["iat"], json!(world.server.now()), "created again after its lifetime");
     let kept = [get(&world.server, &uri).await.text, get(&twin, &uri).await.text];
     assert_eq!(kept[0], again);
     assert_eq!((world.server.listed(&first).await, twin.listed(&first).await), (0, 0));
@@ -317,12 +317,12 @@ async fn a_status_list_is_cached_for_its_ttl_and_still_shows_a_revocation_at_onc
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reported_last_command_makes_tokens_invalid_and_a_last_exchange_does_not() {
     let world = World::new().await;
-    let given = async |max_uses: u32| {
+    let granted = async |max_uses: u32| {
         let body = json!({"delegate": "user-proxy", "audiences": [MAIL], "max_uses": max_uses});
-        let given = world.as_user("bob", "POST", "/delegate", body).await;
-        given.json["id"].as_str().unwrap().to_owned()
+        let created = world.as_user("bob", "POST", "/delegate", body).await;
+        created.json["id"].as_str().unwrap().to_owned()
     };
-    let id = given(3).await;
+    let id = granted(3).await;
     let token = world.hop_from_user(&world.user_proxy, &world.token_of("bob")).await.token().to_owned();
     let count = async |count: u32| {
         let path = format!("/delegate/{id}/commands");
@@ -333,13 +333,13 @@ async fn a_reported_last_command_makes_tokens_invalid_and_a_last_exchange_does_n
     assert_eq!((last.status, &last.json["state"]), (200, &json!("expired")), "{}", last.text);
     assert_eq!(world.status_of(&token).await, 1);
     assert!(!world.is_active(&token).await);
-    given(1).await;
+    granted(1).await;
     let paid = world.hop_from_user(&world.user_proxy, &world.token_of("bob")).await.token().to_owned();
     assert_eq!((world.status_of(&paid).await, world.is_active(&paid).await), (0, true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_a_list_tells_whose_tokens_it_lists() {
+async fn a_status_list_does_not_show_whose_tokens_it_lists() {
     let world = World::new().await;
     let tokens = [world.first_hop().await, world.second_hop().await, world.third_hop().await];
     let (uri, _) = place(tokens[0].token());

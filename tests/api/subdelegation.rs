@@ -79,7 +79,7 @@ async fn a_child_is_wider_than_its_parent_in_no_dimension() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grandchild_is_held_to_what_its_grandparent_has() {
+async fn a_grandchild_is_limited_by_its_grandparent_if_the_parent_has_no_limits() {
     let world = World::new().await;
     let root = world.granted("bob", limited()).await.id();
     let middle =
@@ -104,7 +104,7 @@ async fn a_grandchild_is_held_to_what_its_grandparent_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_left_out_is_what_is_above_also_in_tokens() {
+async fn tokens_under_a_child_without_limits_have_the_limits_of_its_parent() {
     let world = World::new().await;
     let root = world.granted("bob", with(limited(), json!({"scopes": ["mail.read"]}))).await.id();
     let middle =
@@ -127,7 +127,7 @@ async fn what_is_left_out_is_what_is_above_also_in_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_list_allows_nothing_and_nobody_below_regains_anything() {
+async fn an_empty_list_allows_nothing_and_no_descendant_regains_anything() {
     let world = World::new().await;
     let root = world.granted("bob", json!({})).await.id();
     let empty = world
@@ -196,7 +196,7 @@ fn claim(answer: &Answer) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn capabilities_stand_on_a_ladder_and_tokens_say_how_high() {
+async fn capability_levels_are_ordered_and_tokens_name_their_ceiling() {
     let world = World::new().await;
     let unbounded = world.first_hop_of("alice").send().await.with_status(200);
     assert_eq!(claim(&unbounded), json!(null), "no ceiling is no claim");
@@ -247,8 +247,8 @@ async fn an_unknown_capability_is_no_ceiling() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_ladder_is_the_configured_one() {
-    let world = World::configured("[delegations]\ncapabilities = [\"look\", \"touch\", \"break\"]").await;
+async fn the_capability_levels_are_the_configured_ones() {
+    let world = World::configured("[delegations]\ncapabilities = [\"see\", \"touch\", \"break\"]").await;
     world
         .granted("bob", json!({"capability_ceiling": "observe"}))
         .await
@@ -258,12 +258,12 @@ async fn the_ladder_is_the_configured_one() {
         world.passed_on(&world.user_proxy, (&id, "email-svc"), json!({"capability_ceiling": "break"})).await;
     wider.assert_too_wide("capability_ceiling");
     world
-        .passed_on(&world.user_proxy, (&id, "email-svc"), json!({"capability_ceiling": "look"}))
+        .passed_on(&world.user_proxy, (&id, "email-svc"), json!({"capability_ceiling": "see"}))
         .await
         .with_status(201);
     assert_eq!(claim(&world.first_hop_of("bob").send().await.with_status(200)), "touch");
-    let low = world.first_hop_of("bob").param("capability_ceiling", "look").send().await.with_status(200);
-    assert_eq!(claim(&low), "look");
+    let low = world.first_hop_of("bob").param("capability_ceiling", "see").send().await.with_status(200);
+    assert_eq!(claim(&low), "see");
     let high = world.first_hop_of("bob").param("capability_ceiling", "break").send().await;
     high.assert_refused(400, "invalid_scope", "capability_too_high");
 }
@@ -292,7 +292,7 @@ async fn reserved(world: &World) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_reserved_is_confirmed_by_the_delegator_for_each_use() {
+async fn the_delegator_confirms_each_use_of_a_reserved_scope() {
     let world = World::new().await;
     let id = reserved(&world).await;
     let read = world.first_hop_of("bob").param("scope", "mail.read").send().await.with_status(200);
@@ -454,7 +454,7 @@ async fn of_two_exchanges_at_once_on_two_servers_one_uses_the_confirmation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_approval_and_denial_of_a_use_at_once_one_counts() {
+async fn of_a_simultaneous_approval_and_denial_of_a_use_one_takes_effect() {
     let world = World::new().await;
     let id = reserved(&world).await;
     let user = world.token_of("bob");
@@ -498,7 +498,7 @@ async fn an_exchange_that_is_refused_does_not_use_the_confirmation_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_capability_may_be_reserved_and_whatever_does_not_reach_it_passes() {
+async fn a_capability_can_be_reserved_and_a_lower_ceiling_needs_no_confirmation() {
     let world = World::new().await;
     let terms = json!({"ceremony_required_for": ["execute"], "expires_in": 7200});
     let id = world.granted("bob", terms).await.id();
@@ -522,7 +522,7 @@ fn next_hop<'a>(world: &'a World, token: &str) -> Request<'a> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_reserved_above_is_confirmed_above_and_what_is_reserved_below_below() {
+async fn the_delegator_of_the_delegation_that_reserves_a_use_confirms_it() {
     let world = World::new().await;
     let root = reserved(&world).await;
     let terms = json!({"ceremony_required_for": ["mail.read"]});
@@ -559,7 +559,7 @@ async fn what_is_reserved_above_is_confirmed_above_and_what_is_reserved_below_be
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn administrators_decide_too_and_nothing_is_decided_for_what_has_ended() {
+async fn administrators_decide_too_and_confirmations_of_an_ended_delegation_are_not_decided() {
     let world = World::new().await;
     let id = reserved(&world).await;
     let one = ceremony(&world.first_hop_of("bob").send().await);

@@ -136,7 +136,7 @@ async fn every_proof_verifies_whether_or_not_the_events_are_indexed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_proven_beyond_the_newest_checkpoint_and_nothing_from_a_log_that_contradicts_it() {
+async fn nothing_is_proven_after_the_newest_checkpoint_or_from_a_log_that_contradicts_it() {
     let world = World::new().await;
     let server = &world.server;
     let missing = get(server, "/audit/checkpoint").await;
@@ -356,7 +356,7 @@ async fn known_witnesses_cosign_checkpoints_of_this_log_and_no_other_text() {
     let shown = get(server, "/audit/checkpoint").await.text;
     let (text, signatures) = signed_note::parts(&shown).unwrap();
     assert_eq!(signatures.len(), 2);
-    assert!(signatures[1].is_by(&known[0].1, &text), "shown to everybody");
+    assert!(signatures[1].is_by(&known[0].1, &text), "shown to every caller");
     // A cosignature alone does not cause a new checkpoint.
     actchain::jobs::checkpoint::run_once(&server.app, server.clock.now()).await.unwrap();
     assert_eq!(get(server, "/audit/checkpoint").await.text, shown);

@@ -172,15 +172,15 @@ struct Hanging {
     url: String,
     /// Requests that wait for a response, and requests that were cancelled.
     waiting: Arc<AtomicUsize>,
-    given_up: Arc<AtomicUsize>,
+    disconnected: Arc<AtomicUsize>,
 }
 
 impl Hanging {
     async fn after(set: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/jwks", listener.local_addr().unwrap());
-        let hanging = Self { url, waiting: Arc::default(), given_up: Arc::default() };
-        let (waiting, given_up) = (Arc::clone(&hanging.waiting), Arc::clone(&hanging.given_up));
+        let hanging = Self { url, waiting: Arc::default(), disconnected: Arc::default() };
+        let (waiting, disconnected) = (Arc::clone(&hanging.waiting), Arc::clone(&hanging.disconnected));
         tokio::spawn(async move {
             let (mut first, _) = listener.accept().await.unwrap();
             request(&mut first).await;
@@ -192,7 +192,7 @@ impl Hanging {
                 request(&mut connection).await;
                 waiting.fetch_add(1, Ordering::SeqCst);
                 let _closed = connection.read_u8().await;
-                given_up.fetch_add(1, Ordering::SeqCst);
+                disconnected.fetch_add(1, Ordering::SeqCst);
             }
         });
         hanging
@@ -208,7 +208,7 @@ async fn request(connection: &mut TcpStream) -> Option<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_with_an_unknown_key_keeps_nobody_waiting_while_the_publisher_hangs() {
+async fn a_token_with_an_unknown_key_does_not_delay_others_while_the_publisher_hangs() {
     let (stranger, _) = SigningKey::generate(SigningAlg::ES256).unwrap();
     // Current, and a little older: both are answered during the fetch.
     for age in [10, 700] {
@@ -230,7 +230,7 @@ async fn a_token_with_an_unknown_key_keeps_nobody_waiting_while_the_publisher_ha
             status = known => status,
         };
         assert_eq!(status, 200, "{age}");
-        assert_eq!(publisher.given_up.load(Ordering::SeqCst), 0, "the publisher is still waited for");
+        assert_eq!(publisher.disconnected.load(Ordering::SeqCst), 0, "the publisher is still waited for");
     }
 }
 
@@ -254,7 +254,7 @@ async fn a_new_key_under_the_name_of_an_old_one_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_cannot_be_looked_up_makes_a_token_neither_good_nor_bad() {
+async fn a_token_whose_key_cannot_be_fetched_is_neither_accepted_nor_called_invalid() {
     let publisher = MockServer::start().await;
     let world = world_with(&publisher).await;
     answer_is(&publisher, set(&[&world.idp])).await;

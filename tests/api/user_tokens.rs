@@ -372,7 +372,7 @@ async fn the_log_says_why_a_token_was_refused_and_the_answer_does_not() {
         ("issuer_unknown", with("iss", json!(OTHER))),
         ("kid_unknown", stranger.sign("JWT", &world.user_claims()).unwrap()),
         ("signature", forged),
-        ("audience", with("aud", json!("somebody-else"))),
+        ("audience", with("aud", json!("another-server"))),
         ("expired", with("exp", json!(now))),
         ("not_yet_valid", with("nbf", json!(now + 61))),
         ("claims", with("exp", json!("soon"))),
@@ -488,7 +488,7 @@ async fn clocks_ten_seconds_ahead_are_accepted_everywhere_and_a_minute_ahead_now
         let proof = world.admin.key.sign_proof("dpop+jwt", &claims).unwrap();
         let call = call.header("authorization", &format!("DPoP {token}")).header("dpop", &proof);
         let answer = call.send().await;
-        assert_eq!(status(&answer), accepted, "desk {ahead}: {}", answer.text);
+        assert_eq!(status(&answer), accepted, "management API {ahead}: {}", answer.text);
     }
     let exponent = world.user_token_with(|claims| claims["exp"] = json!((now + 300) as f64 + 0.75));
     assert_eq!(claims_of(exchange(&world, &exponent).await.token())["exp"], now + 300, "never longer");

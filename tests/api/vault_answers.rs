@@ -281,9 +281,9 @@ async fn an_empty_scope_of_a_new_connection_is_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_are_told_a_lifetime_only_if_the_provider_said_one() {
+async fn agents_get_a_lifetime_only_if_the_provider_sent_one() {
     let story = Story::lasting(Kind::default()).await;
-    for (written, told) in [
+    for (written, expected) in [
         ("299", json!(299)),
         ("299.5", json!(299)),
         (r#""299.5""#, json!(299)),
@@ -300,15 +300,15 @@ async fn agents_are_told_a_lifetime_only_if_the_provider_said_one() {
         story.pass(3_600);
         let fetched = story.fetch().await;
         let said = fetched.json.get("expires_in").cloned().unwrap_or_default();
-        assert_eq!((fetched.status, said), (200, told.clone()), "{written}");
-        assert_eq!(story.shown().await["expires_at"].is_null(), told.is_null(), "{written}");
+        assert_eq!((fetched.status, said), (200, expected.clone()), "{written}");
+        assert_eq!(story.shown().await["expires_at"].is_null(), expected.is_null(), "{written}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_told_as_one_that_http_knows() {
+async fn the_token_type_of_an_answer_is_an_http_authentication_scheme() {
     let story = Story::lasting(Kind::default()).await;
-    for (said, told) in [
+    for (said, expected) in [
         (json!("bot"), "Bearer"),
         (json!("user"), "Bearer"),
         (json!("bearer"), "Bearer"),
@@ -322,12 +322,12 @@ async fn a_token_is_told_as_one_that_http_knows() {
         };
         story.provider.once(Asked::Refresh, Wrong::reworked(rework));
         story.pass(3_600);
-        assert_eq!(story.fetch().await.json["token_type"], told, "{said}");
+        assert_eq!(story.fetch().await.json["token_type"], expected, "{said}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_revocation_requests_is_one_only_if_the_provider_says_so() {
+async fn a_token_counts_as_revoked_only_if_the_provider_says_so() {
     for wrong in [
         Wrong::json(200, json!({"ok": false, "error": "not_authed"})),
         Wrong::json(200, json!({"ok": false})),

@@ -236,7 +236,7 @@ async fn an_owner_connects_an_account_and_no_secret_shows_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_https_the_cookie_is_one_that_no_other_host_can_set() {
+async fn over_https_the_cookie_has_a_prefix_that_no_other_host_can_set() {
     let world = World::configured("issuer = \"https://as.example.com/t1\"").await;
     let yaml = "providers:\n  - {id: mail, client_id: c, authorization_endpoint: \"https://mail.example.com/a?x=1\", \
                 token_endpoint: \"https://mail.example.com/t\"}\n";
@@ -257,7 +257,7 @@ async fn over_https_the_cookie_is_one_that_no_other_host_can_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_browser_brings_waits_for_the_code_that_it_was_shown() {
+async fn an_authorization_that_returns_in_another_browser_waits_for_its_code() {
     let (world, provider) = usual().await;
     let begun = begin(&world, json!({})).await;
     let back = provider.agree(&begun.url).await;
@@ -304,7 +304,7 @@ async fn what_another_browser_brings_waits_for_the_code_that_it_was_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_lured_gives_its_account_to_nobody() {
+async fn a_user_who_follows_a_foreign_link_connects_no_account() {
     let (world, provider) = usual().await;
     let bait = begun(ask(&world, "mallory", json!({})).await);
     let own = begin(&world, json!({})).await;
@@ -318,7 +318,11 @@ async fn whoever_is_lured_gives_its_account_to_nobody() {
         assert_eq!(finish(&world, "mallory", (&bait.connection, &guess)).await.status, 404);
     }
     let late = finish(&world, "mallory", (&bait.connection, &code)).await;
-    assert_eq!((late.status, late.reason()), (404, "not_found"), "after five wrong ones it is gone");
+    assert_eq!(
+        (late.status, late.reason()),
+        (404, "not_found"),
+        "after five wrong codes the authorization is deleted"
+    );
     assert_eq!((provider.count(Asked::Code), held(&world, &bait.connection).await.is_none()), (0, true));
     // Her own authorization still succeeds.
     assert_shown(&dance(&provider, &own).await, 200, "Connected");
@@ -377,7 +381,7 @@ async fn states_that_are_wrong_or_late_and_queries_that_are_no_answers_lead_nowh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_callbacks_at_once_one_wins_on_any_server() {
+async fn of_simultaneous_callbacks_on_two_servers_one_succeeds() {
     let (world, provider) = usual().await;
     let twin = world.server.twin().await;
     let begun = begin(&world, json!({})).await;
@@ -402,7 +406,7 @@ async fn of_many_callbacks_at_once_one_wins_on_any_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc9207_an_answer_of_another_issuer_is_not_taken() {
+async fn rfc9207_a_response_of_another_issuer_is_not_accepted() {
     let kind = Kind { sends_issuer: true, ..Kind::default() };
     let (world, provider) = (World::new().await, Provider::of(kind).await);
     // As discovered: the metadata says that `iss` is always sent.
@@ -436,7 +440,7 @@ async fn rfc9207_an_answer_of_another_issuer_is_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc9700_what_arrives_at_the_place_of_another_provider_is_not_taken() {
+async fn rfc9700_a_response_at_the_redirect_uri_of_another_provider_is_not_accepted() {
     let (world, provider) = usual().await;
     let begun = begin(&world, json!({})).await;
     let mut back = provider.agree(&begun.url).await;
@@ -447,7 +451,7 @@ async fn rfc9700_what_arrives_at_the_place_of_another_provider_is_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_declines_is_told_so_and_nothing_is_echoed() {
+async fn a_user_who_declines_sees_a_page_that_echoes_nothing_of_the_provider() {
     let (world, provider) = usual().await;
     for (error, logged) in
         [("access_denied", json!("access_denied")), ("<script>alert(1)</script> ", Value::Null)]
@@ -467,7 +471,7 @@ async fn a_user_who_declines_is_told_so_and_nothing_is_echoed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_declines_is_told_so_whatever_else_the_provider_says() {
+async fn a_user_who_declines_sees_so_whatever_else_the_provider_sends() {
     let (world, provider) = usual().await;
     for more in [
         "error=access_denied&error_description=%E8",
@@ -480,15 +484,15 @@ async fn a_user_who_declines_is_told_so_whatever_else_the_provider_says() {
         let declined: Url = format!("{back}&{more}").parse().unwrap();
         assert_shown(&visit(&declined, Some(&begun.cookie)).await, 403, "Not connected");
         let refused = newest(&world, "vault.connection.refused").await;
-        let told = (&refused["reason"], &refused["target"]);
-        assert_eq!(told, (&json!("provider_refused"), &json!(begun.connection)), "{more}");
+        let logged = (&refused["reason"], &refused["target"]);
+        assert_eq!(logged, (&json!("provider_refused"), &json!(begun.connection)), "{more}");
         let again = visit(&declined, Some(&begun.cookie)).await;
         assert_shown(&again, 410, "Not connected");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_granted_is_stored_and_no_more_is_asked_for_than_was_declared() {
+async fn granted_scopes_are_stored_and_only_declared_scopes_are_requested() {
     let (world, provider) = usual().await;
     let narrow = begin(&world, json!({"scopes": ["mail.read"]})).await;
     assert_eq!(query_of(&narrow.url)["scope"], "mail.read");
@@ -669,7 +673,7 @@ async fn a_provider_that_answers_anything_else_connects_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_says_nothing_is_not_waited_for_forever() {
+async fn a_provider_that_does_not_answer_ends_in_an_error_page() {
     let (world, provider) = usual().await;
     let (never, _gate) = Wrong::held();
     provider.once(Asked::Code, never);
@@ -697,12 +701,12 @@ async fn a_browser_that_hangs_up_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_is_cut_off_meanwhile_connects_nothing() {
+async fn a_principal_that_is_revoked_meanwhile_connects_nothing() {
     let (world, provider) = usual().await;
     let (same, other) = (begin(&world, json!({})).await, begin(&world, json!({})).await);
     let code = code_of(&visit(&provider.agree(&other.url).await, None).await);
-    let cutoff = json!({"iss": IDP, "sub": "alice", "reason": "stolen"});
-    assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", cutoff).await.status, 200);
+    let principal = json!({"iss": IDP, "sub": "alice", "reason": "stolen"});
+    assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", principal).await.status, 200);
     world.server.pass(120);
     assert_shown(&dance(&provider, &same).await, 410, "Not connected");
     assert_eq!(provider.count(Asked::Code), 0);
@@ -721,7 +725,7 @@ async fn whoever_is_cut_off_meanwhile_connects_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_are_under_way_for_one_owner_and_the_oldest_makes_room() {
+async fn an_owner_has_twenty_pending_authorizations_and_one_more_ends_the_oldest() {
     let (world, provider) = usual().await;
     let mut all = Vec::new();
     for _ in 0..21 {
@@ -736,7 +740,7 @@ async fn twenty_are_under_way_for_one_owner_and_the_oldest_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_repeats_a_request_is_sent_on_the_way_to_the_same_connection() {
+async fn a_repeated_request_starts_another_authorization_of_the_same_connection() {
     let (world, provider) = usual().await;
     let token = world.user_token();
     let ask = async |body: Value| {
@@ -780,7 +784,7 @@ async fn rows_that_were_tampered_with_do_not_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_are_known_to_the_provider_however_it_wants_it() {
+async fn the_server_authenticates_to_the_provider_by_each_method() {
     for auth in [ClientAuth::Basic, ClientAuth::Post, ClientAuth::None] {
         let kind = Kind { auth, rotates: false, refreshes: false, expires_in: None, ..Kind::default() };
         let (world, provider) = with(kind, SCOPES).await;

@@ -45,7 +45,7 @@ async fn a_third_partys_token_has_a_token_type_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_counts_as_one_use_and_ends_with_the_chain() {
+async fn a_vault_exchange_counts_as_one_use_and_is_refused_without_uses_left() {
     let vault = VaultWorld::new().await;
     let id = vault.api_key().await;
     let details = names(&id);

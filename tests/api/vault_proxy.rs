@@ -328,7 +328,7 @@ async fn bodies_have_limits() {
     let endless =
         vault.request(&token, ("GET", &vault.path(&connection, "/v1/endless"))).send().await.unwrap();
     assert_eq!(endless.status(), 200);
-    assert!(endless.bytes().await.is_err(), "what is cut off does not look whole");
+    assert!(endless.bytes().await.is_err(), "a truncated body does not end like a complete one");
     until(|| vault.upstream.hung_up() == 2).await;
     vault.upstream.will_answer("200 OK", &"x".repeat(20_001));
     let long = vault.send(&token, ("GET", &path)).await;
@@ -340,10 +340,10 @@ async fn bodies_have_limits() {
         answered[2]["detail"]["bytes"].as_u64().unwrap() <= 20_000,
         "cut at the limit, and not by the clock"
     );
-    let told: Vec<_> =
+    let logged: Vec<_> =
         answered.iter().map(|event| (event["reason"].clone(), event["detail"]["ended"].clone())).collect();
     assert_eq!(
-        told,
+        logged,
         [
             (Value::Null, json!("complete")),
             (json!("request_too_large"), json!("failed")),
@@ -363,7 +363,7 @@ async fn a_body_that_breaks_off_is_not_passed_on_as_a_whole() {
     for (framing, part) in
         [("Content-Length: 100", "0123456789"), ("Transfer-Encoding: chunked", "a\r\n0123456789\r\n")]
     {
-        let gone = vault.upstream.hung_up();
+        let hung_up = vault.upstream.hung_up();
         let fields = vault
             .fields(&vault.courier, &token, ("POST", &path))
             .map(|(name, value)| format!("{name}: {value}"));
@@ -373,17 +373,18 @@ async fn a_body_that_breaks_off_is_not_passed_on_as_a_whole() {
         tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
         until(|| {
             let received = vault.upstream.received();
-            received.len() == gone + 1 && received[gone].body.windows(10).any(|part| part == b"0123456789")
+            received.len() == hung_up + 1
+                && received[hung_up].body.windows(10).any(|part| part == b"0123456789")
         })
         .await;
         drop(stream);
-        until(|| vault.upstream.hung_up() == gone + 1).await;
+        until(|| vault.upstream.hung_up() == hung_up + 1).await;
         assert!(!vault.upstream.last().body.ends_with(b"0\r\n\r\n"), "{framing}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_hangs_up_lets_go_of_the_upstream() {
+async fn a_caller_that_hangs_up_closes_the_upstream_connection() {
     let vault = Vaulted::new().await;
     let connection = vault.by_key().await;
     let token = vault.token(&connection).await;
@@ -415,17 +416,17 @@ async fn an_upstream_that_is_down_slow_or_no_http_is_said_to_be() {
     for path in ["/v1/broken", "/v1/stream"] {
         let answer = vault.request(&token, ("GET", &vault.path(&connection, path))).send().await.unwrap();
         assert_eq!(answer.status(), 200);
-        assert!(answer.bytes().await.is_err(), "{path}: what is cut off does not look whole");
+        assert!(answer.bytes().await.is_err(), "{path}: a truncated body does not end like a complete one");
     }
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let yaml = format!(
-        "providers:\n  - {{id: down, kind: api_key, hosts: ['http://{nobody}', 'http://10.0.0.1:80']}}\n"
+        "providers:\n  - {{id: down, kind: api_key, hosts: ['http://{closed}', 'http://10.0.0.1:80']}}\n"
     );
     vault.world.server.apply(&yaml).await.unwrap();
     let connection = vault.connect("down", json!({"key": KEY})).await;
     let token = vault.token(&connection).await;
     // No connection to a private address, whatever the provider's declaration says.
-    for host in [nobody.to_string(), "10.0.0.1".into()] {
+    for host in [closed.to_string(), "10.0.0.1".into()] {
         let path = format!("/vault/proxy/{connection}/{host}/x");
         let answer = vault.send(&token, ("GET", &path)).await;
         assert_eq!((answer.status, answer.reason()), (502, "proxy_upstream_failed"), "{host}");
@@ -680,10 +681,10 @@ async fn a_revoked_delegation_in_the_middle_stops_the_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_is_a_use_and_is_in_the_log_without_what_it_was_about() {
     let vault = Vaulted::new().await;
-    let given = json!({"delegate": "courier", "max_uses": 3, "audiences": [vault.world.server.app.issuer]});
+    let terms = json!({"delegate": "courier", "max_uses": 3, "audiences": [vault.world.server.app.issuer]});
     vault.world.server.revoke("V").await;
-    let given = vault.world.as_alice("POST", "/delegate", given).await;
-    assert_eq!(given.status, 201, "{}", given.text);
+    let created = vault.world.as_alice("POST", "/delegate", terms).await;
+    assert_eq!(created.status, 201, "{}", created.text);
     let connection = vault.by_key().await;
     // The exchange is the first use.
     let token = vault.token(&connection).await;
@@ -704,9 +705,9 @@ async fn every_call_is_a_use_and_is_in_the_log_without_what_it_was_about() {
     );
     assert_eq!(called[0]["subject"]["sub"], "alice");
     assert_eq!(called[0]["actor"]["client_id"], "courier");
-    let told = json!({"method": "GET", "host": vault.upstream.authority, "path": "/v1/users/{}/mail/{}/", "status": 404,
+    let logged = json!({"method": "GET", "host": vault.upstream.authority, "path": "/v1/users/{}/mail/{}/", "status": 404,
                       "bytes": 12, "ended": "complete"});
-    assert_eq!(answered[1]["detail"], told);
+    assert_eq!(answered[1]["detail"], logged);
     assert_eq!(answered[1]["request_id"], called[1]["request_id"]);
     let log = json!(vault.world.server.events().await).to_string();
     assert!(!log.contains("alice@example.com") && !log.contains("secret=1") && !log.contains(KEY));

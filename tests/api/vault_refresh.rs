@@ -92,7 +92,7 @@ async fn a_provider_that_is_unwell_condemns_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_stumbles_once_is_asked_again_at_once() {
+async fn a_request_that_a_provider_fails_once_is_repeated_at_once() {
     let story = Story::new().await;
     story.provider.once(Asked::Refresh, Wrong::json(502, json!({})));
     story.pass(100);
@@ -101,7 +101,7 @@ async fn a_provider_that_stumbles_once_is_asked_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grant_that_is_gone_condemns_the_connection_until_it_gets_another_credential() {
+async fn a_connection_whose_grant_was_revoked_needs_reconnect_until_it_gets_another_credential() {
     let story = Story::new().await;
     story.provider.end_everything();
     story.pass(50);
@@ -121,7 +121,7 @@ async fn a_grant_that_is_gone_condemns_the_connection_until_it_gets_another_cred
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_refresh_token_an_access_token_is_given_to_its_end() {
+async fn without_a_refresh_token_an_access_token_is_answered_until_it_expires() {
     let vault = VaultWorld::new().await;
     let id = vault.connected("acme", json!({"access_token": "at-1", "expires_in": 100})).await;
     vault.delegated(names(&id), json!({})).await;
@@ -137,7 +137,7 @@ async fn without_a_refresh_token_an_access_token_is_given_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_remembers_an_ended_token_finds_the_one_that_another_server_was_brought() {
+async fn a_server_with_an_expired_cached_token_reads_the_credential_that_another_server_stored() {
     let vault = VaultWorld::new().await;
     let id = vault.connected("acme", json!({"access_token": "at-1", "expires_in": 100})).await;
     vault.delegated(names(&id), json!({})).await;
@@ -175,7 +175,7 @@ async fn a_credential_that_is_rotated_during_a_refresh_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_is_finished_although_whoever_asked_hung_up() {
+async fn a_refresh_completes_although_the_requesting_agent_hung_up() {
     let story = Story::new().await;
     let (late, gate) = Wrong::held();
     story.provider.once(Asked::Refresh, late);
@@ -209,7 +209,7 @@ async fn a_lease_that_its_server_did_not_return_ends_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_chain_makes_no_refresh() {
+async fn an_inactive_chain_causes_no_refresh() {
     let story = Story::new().await;
     let token = story.token().await;
     story.pass(100);
@@ -244,7 +244,7 @@ async fn a_provider_that_allows_more_than_before_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_is_told_to_the_provider_now_or_later() {
+async fn a_disconnect_is_reported_to_the_provider_at_once_or_later() {
     let story = Story::new().await;
     let path = format!("/api/v1/connections/{}/disconnect", story.id);
     story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
@@ -290,7 +290,7 @@ async fn a_disconnect_repeated_before_the_provider_answers_says_that_nothing_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_a_provider_gave_stands_in_the_database() {
+async fn no_secret_of_a_provider_is_in_the_database_unsealed() {
     let story = Story::new().await;
     for _ in 0..3 {
         story.pass(4_000);
@@ -306,7 +306,7 @@ async fn nothing_that_a_provider_gave_stands_in_the_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delegation_that_ends_while_the_provider_thinks_gives_nothing() {
+async fn a_delegation_that_ends_during_a_refresh_yields_no_credential() {
     let story = Story::new().await;
     let (late, gate) = Wrong::held();
     story.provider.once(Asked::Refresh, late);
@@ -342,7 +342,7 @@ async fn a_refresh_token_goes_where_the_provider_is_by_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_back_after_an_end_is_revocation_requests() {
+async fn a_token_that_arrives_after_the_disconnect_is_revoked() {
     let story = Story::new().await;
     let (late, gate) = Wrong::held();
     story.provider.once(Asked::Refresh, late);
@@ -360,11 +360,11 @@ async fn what_comes_back_after_an_end_is_revocation_requests() {
     let (fetched, ()) = tokio::join!(fetching, ending);
     assert_eq!(fetched.status, 409, "{}", fetched.text);
     let newest = story.provider.newest().unwrap();
-    assert!(!story.provider.honours(&newest), "nobody has it, and nobody ever gives it back");
+    assert!(!story.provider.honours(&newest), "no agent has it, and no later request revokes it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_end_that_cannot_be_told_keeps_no_other_from_being_told() {
+async fn a_disconnect_that_cannot_be_reported_does_not_stop_the_report_of_another() {
     let story = Story::new().await;
     let server = &story.vault.world.server;
     let other = story.vault.connected("third", issued_tokens(&story.provider).await).await;

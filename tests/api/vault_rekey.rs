@@ -38,7 +38,7 @@ async fn fetched(vault: &VaultWorld, server: &Server, (token, id): (&str, &str))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_secrets_are_sealed_anew_while_agents_fetch_them() {
+async fn all_secrets_are_sealed_again_while_agents_fetch_them() {
     let vault = VaultWorld::new().await;
     let server = &vault.world.server;
     let id = vault.api_key().await;

@@ -14,7 +14,7 @@ use crate::support::vault::names;
 use crate::support::vault_story::Story;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_wants_a_rest_is_left_alone_by_all_servers_and_agents_are_told() {
+async fn all_servers_wait_for_the_providers_retry_after_and_pass_it_to_agents() {
     for status in [429, 503, 400] {
         let story = Story::new().await;
         let twin = story.vault.world.server.twin().await;
@@ -59,7 +59,7 @@ async fn a_provider_that_is_asked_too_often_is_not_asked_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_wants_a_rest_before_it_is_told_of_an_end_gets_it() {
+async fn a_revocation_is_sent_again_only_after_the_providers_retry_after() {
     let story = Story::new().await;
     let server = &story.vault.world.server;
     story.provider.once(Asked::Revoke, Wrong::json(429, json!({})).with("retry-after", "300"));
@@ -73,7 +73,7 @@ async fn a_provider_that_wants_a_rest_before_it_is_told_of_an_end_gets_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_lives_no_longer_than_the_leeway_is_renewed_near_half_of_its_life() {
+async fn a_token_with_a_lifetime_within_the_leeway_is_renewed_near_half_of_its_lifetime() {
     let story = Story::with(Kind { expires_in: Some(30), ..Kind::default() }, "").await;
     story.pass(100);
     let first = story.fetched().await;
@@ -86,7 +86,7 @@ async fn a_token_that_lives_no_longer_than_the_leeway_is_renewed_near_half_of_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_makes_one_renewal_however_short_the_new_token_lives() {
+async fn a_burst_of_requests_makes_one_renewal_even_if_the_new_token_expires_at_once() {
     let story = Story::with(Kind { expires_in: Some(1), ..Kind::default() }, "").await;
     let path = format!("/vault/connections/{}/token", story.id);
     let twin = story.vault.world.server.twin().await;

@@ -15,7 +15,7 @@ use crate::support::vault::{VaultWorld, alice, names};
 use crate::support::world::{IDP, MAIL};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_chain_that_was_given_a_connection_gets_its_credential_and_the_log_says_who_had_it() {
+async fn a_chain_with_a_granted_connection_gets_its_credential_and_the_log_names_the_agents() {
     let vault = VaultWorld::new().await;
     let id = vault.api_key().await;
     let (delegations, tokens) = vault.granted(&id).await;
@@ -65,7 +65,7 @@ async fn each_kind_of_credential_is_answered_as_it_is_presented() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sealed_to_the_agents_own_key_nobody_between_reads_it() {
+async fn a_credential_sealed_to_the_agents_own_key_is_readable_by_that_agent_only() {
     let vault = VaultWorld::new().await;
     let id = vault.api_key().await;
     let details = names(&id);
@@ -91,7 +91,7 @@ async fn sealed_to_the_agents_own_key_nobody_between_reads_it() {
     let opened: Value = serde_json::from_slice(&opened).unwrap();
     assert_eq!(opened["access_token"], "the-api-key-of-alice");
     let (_, other) = SigningKey::generate(SigningAlg::ES256).unwrap();
-    assert!(open(&other).is_err(), "nobody else's key opens it");
+    assert!(open(&other).is_err(), "no other key opens it");
     // An Ed25519 key only signs; it cannot decrypt.
     let (key, _) = SigningKey::generate(SigningAlg::Ed25519).unwrap();
     let agent = Agent { key, ..agent };
@@ -105,8 +105,8 @@ async fn sealed_to_the_agents_own_key_nobody_between_reads_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_token_does_not_name_is_refused_and_recorded() {
     let vault = VaultWorld::new().await;
-    let (given, other) = (vault.api_key().await, vault.api_key().await);
-    let (_, [first, second]) = vault.granted(&given).await;
+    let (granted, other) = (vault.api_key().await, vault.api_key().await);
+    let (_, [first, second]) = vault.granted(&granted).await;
     vault.fetch(&second, &other).await.assert_problem(403, "connection_missing");
     vault.fetch(&second, "no-such-connection").await.assert_problem(403, "connection_missing");
     let events = vault.vault_events().await;
@@ -122,30 +122,30 @@ async fn what_the_token_does_not_name_is_refused_and_recorded() {
     assert_ne!(mail.status, 200, "the first hop's token is for the vault alone");
     let plain = vault.world.hop_from_user(&vault.world.user_proxy, &vault.world.user_token()).await;
     let plain = vault.world.hop(&vault.world.email_svc, plain.token()).await;
-    vault.fetch(plain.token(), &given).await.assert_problem(401, "access_token_invalid");
+    vault.fetch(plain.token(), &granted).await.assert_problem(401, "access_token_invalid");
     // An object without an identifier names no connection, even if it has no restrictions.
     let wide = json!([{"type": "vault_connection"}]);
     vault.delegated(wide.clone(), json!({})).await;
     let [_, token] = vault.chain(&wide).await;
-    vault.fetch(&token, &given).await.assert_problem(403, "connection_missing");
+    vault.fetch(&token, &granted).await.assert_problem(403, "connection_missing");
     // A token with only `proxy` does not allow retrieval.
-    let proxy = json!([{"type": "vault_connection", "identifier": given, "actions": ["proxy"]}]);
+    let proxy = json!([{"type": "vault_connection", "identifier": granted, "actions": ["proxy"]}]);
     let [_, token] = vault.chain(&proxy).await;
-    vault.fetch(&token, &given).await.assert_problem(403, "connection_missing");
+    vault.fetch(&token, &granted).await.assert_problem(403, "connection_missing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delegation_that_does_not_name_it_gives_no_token_that_does() {
+async fn a_delegation_that_does_not_name_a_connection_grants_no_token_for_it() {
     let vault = VaultWorld::new().await;
-    let (given, other) = (vault.api_key().await, vault.api_key().await);
-    vault.delegated(names(&given), json!({})).await;
+    let (granted, other) = (vault.api_key().await, vault.api_key().await);
+    vault.delegated(names(&granted), json!({})).await;
     let user = vault.world.user_token();
     let refused = vault.hop(&vault.world.user_proxy, (&user, JWT), &names(&other)).await;
     refused.assert_refused(400, "invalid_authorization_details", "authorization_details_exceed_grant");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_of_somebody_else_is_not_there() {
+async fn a_connection_of_another_user_is_answered_like_an_unknown_one() {
     let vault = VaultWorld::new().await;
     let body = json!({"provider": "keys", "credential": {"key": "bobs-own-api-key"}});
     let bobs = vault.world.as_user("bob", "POST", "/api/v1/connections", body).await;
@@ -170,7 +170,7 @@ async fn a_connection_of_somebody_else_is_not_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_ends_the_chain_ends_its_way_into_the_vault() {
-    for end in ["root", "middle", "disabled", "token", "cutoff", "disconnect"] {
+    for end in ["root", "middle", "disabled", "token", "revoke-all", "disconnect"] {
         let vault = VaultWorld::new().await;
         let id = vault.api_key().await;
         let ([root, child], [first, second]) = vault.granted(&id).await;
@@ -194,7 +194,7 @@ async fn whatever_ends_the_chain_ends_its_way_into_the_vault() {
                 assert_eq!(world.server.revoke_token(&world.user_proxy, &first).await.status, 200);
                 (401, "token_revoked")
             }
-            "cutoff" => {
+            "revoke-all" => {
                 let body = json!({"iss": IDP, "sub": "alice", "reason": "left"});
                 assert_eq!(world.as_admin("POST", "/api/v1/principals/revoke-all", body).await.status, 200);
                 (409, "principal_revoked")
@@ -339,7 +339,7 @@ async fn a_credential_that_allows_more_than_the_delegation_stays_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_that_is_secret_stands_in_the_database_or_in_an_answer_of_the_desk() {
+async fn no_secret_is_in_the_database_unsealed_or_in_an_answer_of_the_management_api() {
     let vault = VaultWorld::new().await;
     let secrets = ["s3cr3t-of-a-key", "s3cr3t-of-an-access", "s3cr3t-of-a-refresh", "s3cr3t-of-a-password"];
     let mut ids = Vec::new();
@@ -374,7 +374,7 @@ async fn nothing_that_is_secret_stands_in_the_database_or_in_an_answer_of_the_de
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_writes_to_the_database_alone_neither_swaps_nor_redirects_credentials() {
+async fn an_attacker_who_writes_to_the_database_neither_swaps_nor_redirects_credentials() {
     let vault = VaultWorld::new().await;
     let (one, other) =
         (vault.api_key().await, vault.connected("keys", json!({"key": "the-other-key"})).await);
@@ -395,7 +395,7 @@ async fn whoever_writes_to_the_database_alone_neither_swaps_nor_redirects_creden
     let hop = vault.hop(&vault.world.user_proxy, (&mallory, JWT), &details).await;
     let path = format!("/vault/connections/{other}/token");
     let call = Api::post(&vault.world.server, &path, json!({})).client(&vault.world.user_proxy, hop.token());
-    assert_eq!(call.send().await.status, 503, "given to another owner");
+    assert_eq!(call.send().await.status, 503, "moved to another owner");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -498,7 +498,7 @@ async fn bad_imports_are_refused_by_name() {
     let vault = VaultWorld::new().await;
     let long = "x".repeat(20_000);
     for (body, status) in [
-        (json!({"provider": "nobody", "credential": {"key": "k"}}), 400),
+        (json!({"provider": "unknown", "credential": {"key": "k"}}), 400),
         (json!({"provider": "../keys", "credential": {"key": "k"}}), 400),
         (json!({"provider": "keys"}), 400),
         (json!({"provider": "keys", "credential": {}}), 400),
@@ -535,11 +535,11 @@ async fn an_administrator_imports_for_others_and_agents_have_connections_of_thei
     assert_eq!(made.header("location").map(|at| at.ends_with(id)), Some(true));
     let (_, [_, token]) = vault.granted(id).await;
     assert_eq!(vault.fetch(&token, id).await.json["access_token"], "imported-key");
-    let nobody = vault
+    let unowned = vault
         .world
         .as_admin("POST", "/api/v1/connections", body(json!({"iss": "https://x", "sub": "y"})))
         .await;
-    nobody.assert_problem(400, "delegator_unknown");
+    unowned.assert_problem(400, "delegator_unknown");
     let missing = json!({"provider": "keys", "credential": {"key": "imported-key"}});
     assert_eq!(vault.world.as_admin("POST", "/api/v1/connections", missing.clone()).await.status, 400);
     let own = vault.world.as_agent(&vault.world.email_svc, "POST", "/api/v1/connections", missing).await;
@@ -559,7 +559,7 @@ async fn a_repeated_import_is_the_first_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_use_it_at_some_places_only_does_not_have_it() {
+async fn an_object_with_locations_does_not_allow_a_retrieval() {
     let vault = VaultWorld::new().await;
     let id = vault.api_key().await;
     let details = json!([{"type": "vault_connection", "identifier": id,
@@ -572,7 +572,7 @@ async fn who_may_use_it_at_some_places_only_does_not_have_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn details_that_could_never_be_made_use_of_are_refused_when_they_are_given() {
+async fn details_that_no_request_could_use_are_refused() {
     let vault = VaultWorld::new().await;
     let id = vault.api_key().await;
     let issuer = &vault.world.server.app.issuer;

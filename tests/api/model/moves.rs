@@ -12,7 +12,7 @@ pub enum By {
     /// A caller that is allowed to make the move; the number selects one of several.
     Entitled(usize),
     Admin,
-    Anybody(usize),
+    Any(usize),
 }
 
 /// The object of a move: a suitable object if there is one, or any object.
@@ -38,7 +38,7 @@ pub struct Ask {
 #[derive(Debug, Clone, Copy)]
 pub enum To {
     Agent(usize),
-    Nobody,
+    Unknown,
     New(usize),
 }
 
@@ -75,7 +75,7 @@ pub enum Move {
         by: By,
         which: Which,
     },
-    PassOn {
+    Subdelegate {
         by: By,
         which: Which,
         to: To,
@@ -126,7 +126,7 @@ pub enum Move {
         by: By,
         which: Which,
     },
-    CutOff {
+    RevokeAll {
         by: By,
         whom: usize,
     },
@@ -134,7 +134,7 @@ pub enum Move {
         by: By,
         task: usize,
     },
-    Look {
+    Read {
         by: By,
         which: Which,
     },
@@ -153,12 +153,12 @@ fn by() -> impl Strategy<Value = By> {
     prop_oneof![
         7 => number().prop_map(By::Entitled),
         1 => Just(By::Admin),
-        2 => number().prop_map(By::Anybody),
+        2 => number().prop_map(By::Any),
     ]
 }
 
 fn by_admin() -> impl Strategy<Value = By> {
-    prop_oneof![4 => Just(By::Admin), 1 => number().prop_map(By::Anybody)]
+    prop_oneof![4 => Just(By::Admin), 1 => number().prop_map(By::Any)]
 }
 
 fn which() -> impl Strategy<Value = Which> {
@@ -168,7 +168,7 @@ fn which() -> impl Strategy<Value = Which> {
 fn to() -> impl Strategy<Value = To> {
     prop_oneof![
         12 => number().prop_map(To::Agent),
-        1 => Just(To::Nobody),
+        1 => Just(To::Unknown),
         3 => (0usize..2).prop_map(To::New),
     ]
 }
@@ -226,7 +226,7 @@ fn one() -> impl Strategy<Value = Move> {
         4 => (number(), number(), ask()).prop_map(|(agent, user, ask)| Move::Request { agent, user, ask }),
         5 => (by(), which(), ask()).prop_map(|(by, which, ask)| Move::Approve { by, which, ask }),
         2 => (by(), which()).prop_map(|(by, which)| Move::Deny { by, which }),
-        16 => (by(), which(), to(), ask()).prop_map(|(by, which, to, ask)| Move::PassOn { by, which, to, ask }),
+        16 => (by(), which(), to(), ask()).prop_map(|(by, which, to, ask)| Move::Subdelegate { by, which, to, ask }),
         4 => (by(), which(), select(vec![60i64, 300, 900, 1_800]))
             .prop_map(|(by, which, ttl)| Move::Renew { by, which, ttl }),
         2 => (by(), which()).prop_map(|(by, which)| Move::Revoke { by, which }),
@@ -238,9 +238,9 @@ fn one() -> impl Strategy<Value = Move> {
         2 => (by(), which()).prop_map(|(by, which)| Move::RevokeToken { by, which }),
         1 => (by_admin(), number()).prop_map(|(by, agent)| Move::Disable { by, agent }),
         3 => (by_admin(), which()).prop_map(|(by, which)| Move::Enable { by, which }),
-        1 => (by_admin(), number()).prop_map(|(by, whom)| Move::CutOff { by, whom }),
+        1 => (by_admin(), number()).prop_map(|(by, whom)| Move::RevokeAll { by, whom }),
         2 => (by(), 0usize..2).prop_map(|(by, task)| Move::EndTask { by, task }),
-        2 => (by(), which()).prop_map(|(by, which)| Move::Look { by, which }),
+        2 => (by(), which()).prop_map(|(by, which)| Move::Read { by, which }),
         2 => Just(Move::Sweep),
         6 => seconds.prop_map(|seconds| Move::Pass { seconds }),
     ]

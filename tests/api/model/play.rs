@@ -22,8 +22,8 @@ fn end(accepted: bool) -> End {
 /// Plays a story; the error describes the first disagreement.
 pub async fn play(stage: &mut Stage<'_>, story: &[Move]) -> Agreed {
     for (n, made) in story.iter().enumerate() {
-        let told = |what: &str, error: String| format!("move {n}, {made:?}: {what}{error}");
-        let (kind, ended) = stage.make(made).await.map_err(|error| told("", error))?;
+        let at_move = |what: &str, error: String| format!("move {n}, {made:?}: {what}{error}");
+        let (kind, ended) = stage.make(made).await.map_err(|error| at_move("", error))?;
         match ended {
             End::Accepted => stage.theatre.tally.note(kind, ACCEPTED),
             End::Refused => stage.theatre.tally.note(kind, &stage.reason.take()),
@@ -32,7 +32,7 @@ pub async fn play(stage: &mut Stage<'_>, story: &[Move]) -> Agreed {
         if ended == End::Left && !matches!(made, Move::Sweep | Move::Pass { .. }) {
             continue;
         }
-        stage.agree_on_everything().await.map_err(|error| told("after it, ", error))?;
+        stage.agree_on_everything().await.map_err(|error| at_move("after it, ", error))?;
     }
     stage.agree_on_lists().await
 }
@@ -60,8 +60,8 @@ impl Stage<'_> {
                 let wanted = NewDelegation { delegator, parent: None, delegate, limits, ttl: ask.ttl };
                 Ok(("request", self.create(Who::Agent(agent), &wanted).await?))
             }
-            Move::PassOn { by, which, to, ask } => {
-                Ok(("pass on", self.pass_on((*by, *which), *to, ask).await?))
+            Move::Subdelegate { by, which, to, ask } => {
+                Ok(("subdelegate", self.subdelegate((*by, *which), *to, ask).await?))
             }
             Move::Approve { by, which, ask } => Ok(("approve", self.approve((*by, *which), ask).await?)),
             Move::Deny { by, which } => {
@@ -136,14 +136,14 @@ impl Stage<'_> {
                 let Some(agent) = agent else { return Ok(("enable", End::Left)) };
                 Ok(("enable", self.switch(*by, agent, false).await?))
             }
-            Move::CutOff { by, whom } => {
-                let mut all = self.everybody();
+            Move::RevokeAll { by, whom } => {
+                let mut all = self.parties();
                 all.pop();
                 let whom = all[whom % all.len()];
-                Ok(("cut off", self.cut_off(*by, whom).await?))
+                Ok(("revoke all", self.revoke_all(*by, whom).await?))
             }
             Move::EndTask { by, task } => Ok(("end task", self.end_task(*by, *task).await?)),
-            Move::Look { by, which } => Ok(("look", self.look((*by, *which)).await?)),
+            Move::Read { by, which } => Ok(("read", self.read((*by, *which)).await?)),
             Move::Sweep => {
                 let app = &self.world().server.app;
                 let now = app.clock.now();
@@ -171,7 +171,7 @@ impl Stage<'_> {
         }
         match wanted.delegate {
             Delegate::Agent(agent) => body["delegate"] = json!(self.clients[agent].id),
-            Delegate::Nobody => body["delegate"] = json!(self.world().mail_server.id),
+            Delegate::Unknown => body["delegate"] = json!(self.world().mail_server.id),
             Delegate::New(task) => {
                 body["ephemeral"] = json!({"jwk": key.key.public_jwk(), "task_id": self.task(task)});
             }
@@ -194,7 +194,7 @@ impl Stage<'_> {
         Ok(End::Accepted)
     }
 
-    async fn pass_on(&mut self, (by, which): (By, Which), to: To, ask: &Ask) -> Agreed<End> {
+    async fn subdelegate(&mut self, (by, which): (By, Which), to: To, ask: &Ask) -> Agreed<End> {
         // Prefers deep trees to broad trees.
         let suits = |one| {
             self.model.is_active(one) && !self.model.agents[self.model.delegations[one].delegate].disabled
@@ -239,7 +239,7 @@ impl Stage<'_> {
         (by, which): (By, Which),
         suits: impl Fn(&Self, usize) -> bool,
         (name, body): (&str, Option<Value>),
-        apply: impl Fn(&mut Model, Who, usize) -> Result<(), Grounds>,
+        apply: impl Fn(&mut Model, Who, usize) -> Result<(), Refusals>,
     ) -> Agreed<End> {
         let Some(one) = self.choose_delegation(which, |one| suits(self, one)) else { return Ok(End::Left) };
         let who = self.who(by, &[self.model.delegations[one].delegator]);
@@ -267,8 +267,8 @@ impl Stage<'_> {
         let Some(one) = self.choose_delegation(which, |one| self.model.is_active(one)) else {
             return Ok(End::Left);
         };
-        let everybody = self.everybody();
-        let entitled: Vec<Who> = everybody.into_iter().filter(|who| self.model.may_see(*who, one)).collect();
+        let parties = self.parties();
+        let entitled: Vec<Who> = parties.into_iter().filter(|who| self.model.may_see(*who, one)).collect();
         let who = self.who(by, &entitled);
         let path = format!("/delegate/{}/revoke", self.ids[one]);
         let Some(answer) = self.call(who, ("POST", &path), None).await? else { return Ok(End::Refused) };
@@ -328,14 +328,14 @@ impl Stage<'_> {
         let live = |token| self.model.is_live(token);
         let Some(token) = self.choose(which, self.jwts.len(), live) else { return Ok(End::Left) };
         let agent = match by {
-            By::Anybody(n) => n % self.model.agents.len(),
+            By::Any(n) => n % self.model.agents.len(),
             By::Entitled(_) | By::Admin => self.model.tokens[token].holder(),
         };
         let params = [("token", self.jwts[token].as_str())];
         let answer = self.form(&self.clients[agent], "/oauth/revoke", &params).await;
         let mut after = self.model.clone();
         let said = after.revoke_token(agent, token);
-        if self.model.turned_away(agent).iter().any(|ground| ground.reason == "agent_deactivated") {
+        if self.model.turned_away(agent).iter().any(|refusal| refusal.reason == "agent_deactivated") {
             // An agent without its delegation may still revoke its tokens until the server has noticed the expiry.
             self.model.agents[agent].made_for = None;
             let said = self.model.clone().revoke_token(agent, token);
@@ -359,10 +359,10 @@ impl Stage<'_> {
         let path = format!("/api/v1/clients/{}/{name}", self.clients[agent].id);
         let Some(answer) = self.call(who, ("POST", &path), None).await? else { return Ok(End::Refused) };
         let before = self.model.clone();
-        let gone = self.model.agents[agent].made_for.as_ref().map(|made_for| made_for.delegation);
-        if gone.is_some_and(|home| before.state(home).0.has_ended()) && answer.reason() == "agent_deactivated"
+        let home = self.model.agents[agent].made_for.as_ref().map(|made_for| made_for.delegation);
+        if home.is_some_and(|home| before.state(home).0.has_ended()) && answer.reason() == "agent_deactivated"
         {
-            return agree(&answer, &Err::<(), _>(vec![ground(409, "agent_deactivated")]))
+            return agree(&answer, &Err::<(), _>(vec![refusal(409, "agent_deactivated")]))
                 .map(|()| End::Refused);
         }
         let said = self.model.switch(who, agent, disabled);
@@ -378,14 +378,14 @@ impl Stage<'_> {
         Ok(End::Accepted)
     }
 
-    async fn cut_off(&mut self, by: By, whom: Who) -> Agreed<End> {
+    async fn revoke_all(&mut self, by: By, whom: Who) -> Agreed<End> {
         let who = self.who(by, &[Who::Admin]);
         let mut body = self.principal(whom);
         body["reason"] = json!("has left");
         let path = "/api/v1/principals/revoke-all";
         let Some(answer) = self.call(who, ("POST", path), Some(body)).await? else { return Ok(End::Refused) };
         let before = self.model.clone();
-        let said = self.model.cut_off(who, whom);
+        let said = self.model.revoke_all(who, whom);
         agree(&answer, &said)?;
         if said.is_err() {
             return Ok(End::Refused);
@@ -407,26 +407,26 @@ impl Stage<'_> {
         let (homes, alive) = self.model.of_task(who, task);
         if !homes.is_empty() && !alive && answer.status == 404 {
             // All of them had expired, and the server had noticed.
-            return agree(&answer, &Err::<(), _>(vec![ground(404, "not_found")])).map(|()| End::Refused);
+            return agree(&answer, &Err::<(), _>(vec![refusal(404, "not_found")])).map(|()| End::Refused);
         }
         let said = self.model.end_task(who, task);
         agree(&answer, &said)?;
         Ok(end(said.is_ok()))
     }
 
-    async fn look(&mut self, (by, which): (By, Which)) -> Agreed<End> {
+    async fn read(&mut self, (by, which): (By, Which)) -> Agreed<End> {
         let Some(one) = self.choose_delegation(which, |_| true) else { return Ok(End::Left) };
-        let everybody = self.everybody();
-        let entitled: Vec<Who> = everybody.into_iter().filter(|who| self.model.may_see(*who, one)).collect();
+        let parties = self.parties();
+        let entitled: Vec<Who> = parties.into_iter().filter(|who| self.model.may_see(*who, one)).collect();
         let who = self.who(by, &entitled);
         let path = format!("/delegate/{}", self.ids[one]);
         let Some(answer) = self.call(who, ("GET", &path), None).await? else { return Ok(End::Refused) };
-        let said = self.model.look(who, one);
+        let said = self.model.read(who, one);
         if let (Ok(()), Who::Agent(agent), State::Requested) = (&said, who, self.model.state(one).0)
             && !self.asked.insert((agent, one))
             && answer.status == 429
         {
-            return agree(&answer, &Err::<(), _>(vec![ground(429, "slow_down")])).map(|()| End::Refused);
+            return agree(&answer, &Err::<(), _>(vec![refusal(429, "slow_down")])).map(|()| End::Refused);
         }
         agree(&answer, &said)?;
         if said.is_err() {
@@ -443,7 +443,7 @@ impl Stage<'_> {
             let answer = self.call_as_admin(("GET", &path), None).await;
             self.agree_on_view(one, &answer.json)?;
         }
-        for who in self.everybody() {
+        for who in self.parties() {
             if who == Who::Admin {
                 continue;
             }
@@ -492,7 +492,7 @@ fn limits_body(limits: &Limits, ttl: Option<i64>) -> Value {
     };
     put("scopes", limits.scopes.as_ref().map(|names| json!(names)));
     put("audiences", limits.audiences.as_ref().map(|names| json!(names)));
-    put("capability_ceiling", limits.ceiling.map(|place| json!(LADDER[place])));
+    put("capability_ceiling", limits.ceiling.map(|place| json!(LEVELS[place])));
     put("max_uses", limits.max_uses.map(|most| json!(most)));
     put("max_depth", limits.max_depth.map(|most| json!(most)));
     put("expires_in", ttl.map(|ttl| json!(ttl)));
@@ -520,16 +520,16 @@ fn reached(before: &Model, after: &Model) -> (usize, usize) {
 
 /// The active delegations and tokens that pass through an agent.
 fn reached_through(model: &Model, agent: usize) -> (usize, usize) {
-    let holds = |above: &usize| model.delegations[*above].delegate == agent;
-    let delegations =
-        (0..model.delegations.len()).filter(|one| !model.is_over(*one) && model.path(*one).iter().any(holds));
+    let through_agent = |above: &usize| model.delegations[*above].delegate == agent;
+    let delegations = (0..model.delegations.len())
+        .filter(|one| !model.is_over(*one) && model.path(*one).iter().any(through_agent));
     let tokens = (0..model.tokens.len()).filter(|token| {
         let one = &model.tokens[*token];
         model.now < one.expires_at && model.status(*token) != Status::Invalid && one.actors.contains(&agent)
     });
     let through = |other: usize| {
         let home = model.agents[other].made_for.as_ref().map(|made_for| made_for.delegation);
-        other == agent || home.is_some_and(|home| model.path(home).iter().any(holds))
+        other == agent || home.is_some_and(|home| model.path(home).iter().any(through_agent))
     };
     let passes = (0..model.passes.len())
         .filter(|pass| model.pass_is_good(*pass) && through(model.passes[*pass].agent));

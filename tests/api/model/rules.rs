@@ -9,7 +9,7 @@ pub const MAIL: &str = crate::support::world::MAIL;
 pub const CALENDAR: &str = crate::support::world::CALENDAR;
 pub const SCOPES: [&str; 4] = ["mail.read", "mail.send", "calendar.read", "both"];
 pub const AUDIENCES: [&str; 2] = [MAIL, CALENDAR];
-pub const LADDER: [&str; 4] = ["observe", "mutate", "execute", "admin"];
+pub const LEVELS: [&str; 4] = ["observe", "mutate", "execute", "admin"];
 
 // As in the test's configuration and its declared resources.
 pub const MOST_ACTORS: usize = 4;
@@ -73,25 +73,25 @@ pub enum Status {
 
 /// A possible refusal of a move.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ground {
+pub struct Refusal {
     pub status: u16,
     pub reason: &'static str,
     /// The state in the response, if it has one.
     pub state: Option<State>,
 }
 
-pub fn ground(status: u16, reason: &'static str) -> Ground {
-    Ground { status, reason, state: None }
+pub fn refusal(status: u16, reason: &'static str) -> Refusal {
+    Refusal { status, reason, state: None }
 }
 
 /// All reasons that forbid a move; the server may answer with any of them.
-pub type Grounds = Vec<Ground>;
+pub type Refusals = Vec<Refusal>;
 
-fn refuse<T>(status: u16, reason: &'static str) -> Result<T, Grounds> {
-    Err(vec![ground(status, reason)])
+fn refuse<T>(status: u16, reason: &'static str) -> Result<T, Refusals> {
+    Err(vec![refusal(status, reason)])
 }
 
-fn unless(forbidden: Grounds) -> Result<(), Grounds> {
+fn unless(forbidden: Refusals) -> Result<(), Refusals> {
     if forbidden.is_empty() { Ok(()) } else { Err(forbidden) }
 }
 
@@ -124,7 +124,7 @@ impl Limits {
 /// A revoke-all: everything earlier is revoked. Tokens of other issuers compare by time, records of this server by
 /// order.
 #[derive(Debug, Clone, Copy)]
-pub struct CutOff {
+pub struct RevokeAll {
     pub at: i64,
     pub order: u64,
 }
@@ -135,7 +135,7 @@ pub struct Agent {
     pub audiences: Names,
     pub max_token_ttl: Option<i64>,
     pub disabled: bool,
-    pub cut_off: Option<CutOff>,
+    pub revoke_all: Option<RevokeAll>,
     pub made_for: Option<MadeFor>,
 }
 
@@ -222,7 +222,7 @@ pub struct Wanted {
 pub enum Delegate {
     Agent(usize),
     /// An agent that does not exist.
-    Nobody,
+    Unknown,
     /// A new ephemeral agent, in this task.
     New(usize),
 }
@@ -242,9 +242,9 @@ pub struct Model {
     /// The number of records so far.
     pub order: u64,
     /// All revoke-alls so far.
-    pub cut_offs: Vec<(Who, CutOff)>,
+    pub revoke_alls: Vec<(Who, RevokeAll)>,
     /// The last revoke-all of each user.
-    pub users: Vec<Option<CutOff>>,
+    pub users: Vec<Option<RevokeAll>>,
     pub agents: Vec<Agent>,
     pub delegations: Vec<Delegation>,
     pub tokens: Vec<Token>,
@@ -266,36 +266,40 @@ impl Model {
         self.order
     }
 
-    fn cut_off_of(&self, who: Who) -> Option<CutOff> {
+    fn last_revoke_all(&self, who: Who) -> Option<RevokeAll> {
         match who {
             Who::User(user) => self.users[user],
-            Who::Agent(agent) => self.agents[agent].cut_off,
+            Who::Agent(agent) => self.agents[agent].revoke_all,
             Who::Admin => None,
         }
     }
 
     /// Whether the principal's last revoke-all is later than a record.
-    fn is_cut_off(&self, who: Who, order: u64) -> bool {
-        self.cut_off_of(who).is_some_and(|cut_off| cut_off.order > order)
+    fn is_revoked_by_revoke_all(&self, who: Who, order: u64) -> bool {
+        self.last_revoke_all(who).is_some_and(|revoke_all| revoke_all.order > order)
     }
 
-    fn delegation_is_cut_off(&self, one: &Delegation) -> bool {
-        self.is_cut_off(one.delegator, one.order) || self.is_cut_off(Who::Agent(one.delegate), one.order)
+    fn is_revoked_through_a_principal(&self, one: &Delegation) -> bool {
+        self.is_revoked_by_revoke_all(one.delegator, one.order)
+            || self.is_revoked_by_revoke_all(Who::Agent(one.delegate), one.order)
     }
 
     /// Whether the delegation was revoked, directly or by a revoke-all of its delegator or delegate.
     fn is_taken_back(&self, delegation: usize) -> bool {
         let one = &self.delegations[delegation];
-        one.revoked_at.is_some() || self.delegation_is_cut_off(one)
+        one.revoked_at.is_some() || self.is_revoked_through_a_principal(one)
     }
 
     /// Every end of a delegation: its instant, and whether it is a revocation. At one instant, an expiry sorts first.
     fn ends(&self, delegation: usize) -> Vec<(i64, bool)> {
         let one = &self.delegations[delegation];
         let sides = [one.delegator, Who::Agent(one.delegate)];
-        let cut_offs =
-            self.cut_offs.iter().filter(|(who, cut_off)| sides.contains(who) && cut_off.order > one.order);
-        let revoked = cut_offs.map(|(_, cut_off)| cut_off.at).chain(one.revoked_at).map(|at| (at, true));
+        let revoke_alls = self
+            .revoke_alls
+            .iter()
+            .filter(|(who, revoke_all)| sides.contains(who) && revoke_all.order > one.order);
+        let revoked =
+            revoke_alls.map(|(_, revoke_all)| revoke_all.at).chain(one.revoked_at).map(|at| (at, true));
         let lapsed = Some(one.expires_at).filter(|end| self.now >= *end);
         revoked.chain(lapsed.into_iter().chain(one.used_up_at).map(|at| (at, false))).collect()
     }
@@ -339,9 +343,9 @@ impl Model {
         for above in self.path(delegation) {
             let one = &self.delegations[above];
             let mut give =
-                |holds, reason, state| reasons.extend(if holds { Some((reason, state)) } else { None });
+                |applies, reason, state| reasons.extend(if applies { Some((reason, state)) } else { None });
             give(one.revoked_at.is_some(), "delegation_revoked", State::Revoked);
-            give(self.delegation_is_cut_off(one), "principal_revoked", State::Revoked);
+            give(self.is_revoked_through_a_principal(one), "principal_revoked", State::Revoked);
             give(self.now >= one.expires_at, "delegation_expired", State::Expired);
             give(one.used_up_at.is_some(), "command_limit", State::Expired);
             give(one.activated_at.is_none(), "delegation_requested", State::Requested);
@@ -373,23 +377,23 @@ impl Model {
     }
 
     /// The reasons why an agent cannot authenticate. `agent_deactivated` is only for callers that can prove the key.
-    pub fn turned_away(&self, agent: usize) -> Grounds {
-        let mut grounds = Vec::new();
+    pub fn turned_away(&self, agent: usize) -> Refusals {
+        let mut refusals = Vec::new();
         if self.agents[agent].disabled {
-            grounds.push(ground(401, ""));
+            refusals.push(refusal(401, ""));
         }
         if self.has_lost_its_home(agent) {
-            grounds.extend([ground(401, ""), ground(400, "agent_deactivated")]);
+            refusals.extend([refusal(401, ""), refusal(400, "agent_deactivated")]);
         }
-        grounds
+        refusals
     }
 
     /// Whether the management API accepts an agent's token.
-    pub fn pass_holds(&self, pass: &Pass) -> bool {
+    pub fn pass_is_accepted(&self, pass: &Pass) -> bool {
         self.now < pass.expires_at
             && !self.agents[pass.agent].disabled
             && !self.has_lost_its_home(pass.agent)
-            && !self.is_cut_off(Who::Agent(pass.agent), pass.order)
+            && !self.is_revoked_by_revoke_all(Who::Agent(pass.agent), pass.order)
     }
 
     /// Issues an agent's token for the management API.
@@ -405,14 +409,17 @@ impl Model {
         let pass = &self.passes[pass];
         let home = self.agents[pass.agent].made_for.as_ref();
         let ended = home.is_some_and(|made_for| self.is_over(made_for.delegation));
-        self.now < pass.expires_at && !self.is_cut_off(Who::Agent(pass.agent), pass.order) && !ended
+        self.now < pass.expires_at
+            && !self.is_revoked_by_revoke_all(Who::Agent(pass.agent), pass.order)
+            && !ended
     }
 
     /// Whether a user's token is accepted by the management API and in exchanges. `since` comes from the issuer's
     /// clock.
-    pub fn user_token_holds(&self, user: usize, since: i64) -> bool {
-        let cut_off = self.cut_off_of(Who::User(user)).is_some_and(|cut_off| cut_off.at + SKEW >= since);
-        self.now < since + USER_TOKEN_TTL && !cut_off
+    pub fn user_token_is_accepted(&self, user: usize, since: i64) -> bool {
+        let revoke_all =
+            self.last_revoke_all(Who::User(user)).is_some_and(|revoke_all| revoke_all.at + SKEW >= since);
+        self.now < since + USER_TOKEN_TTL && !revoke_all
     }
 
     /// The lifetime of an agent's token, in seconds.
@@ -428,26 +435,26 @@ impl Model {
         who == Who::Admin || self.path(delegation).iter().any(on_path)
     }
 
-    fn check_sees(&self, who: Who, delegation: usize) -> Result<(), Grounds> {
+    fn check_sees(&self, who: Who, delegation: usize) -> Result<(), Refusals> {
         if self.may_see(who, delegation) { Ok(()) } else { refuse(404, "not_found") }
     }
 
-    fn check_decides(&self, who: Who, delegation: usize) -> Result<(), Grounds> {
+    fn check_decides(&self, who: Who, delegation: usize) -> Result<(), Refusals> {
         self.check_sees(who, delegation)?;
         let decides = who == Who::Admin || self.delegations[delegation].delegator == who;
         if decides { Ok(()) } else { refuse(403, "insufficient_scope") }
     }
 
-    fn invalid_state_transition(&self, delegation: usize) -> Ground {
-        Ground { status: 409, reason: "invalid_state_transition", state: Some(self.state(delegation).0) }
+    fn invalid_state_transition(&self, delegation: usize) -> Refusal {
+        Refusal { status: 409, reason: "invalid_state_transition", state: Some(self.state(delegation).0) }
     }
 
-    pub fn look(&self, who: Who, delegation: usize) -> Result<(), Grounds> {
+    pub fn read(&self, who: Who, delegation: usize) -> Result<(), Refusals> {
         self.check_sees(who, delegation)
     }
 
     /// Creates a delegation. A new ephemeral agent becomes the last in the list of agents.
-    pub fn create(&mut self, who: Who, wanted: &NewDelegation) -> Result<usize, Grounds> {
+    pub fn create(&mut self, who: Who, wanted: &NewDelegation) -> Result<usize, Refusals> {
         let (delegator, root) = match (who, wanted.delegator, wanted.parent) {
             (Who::User(user), delegator, None) if delegator.is_none_or(|other| other == user) => (who, user),
             (Who::Agent(agent), None, Some(parent)) if self.delegations[parent].delegate == agent => {
@@ -469,29 +476,29 @@ impl Model {
             (None, _, Some(_)) => parents_end,
             _ => parents_end.min(self.now + lifetime),
         };
-        let mut grounds = Vec::new();
+        let mut refusals = Vec::new();
         if let Some(parent) = wanted.parent
             && !self.is_active(parent)
         {
             let state = Some(self.state(parent).0);
-            grounds.push(Ground { status: 409, reason: "parent_not_active", state });
+            refusals.push(Refusal { status: 409, reason: "parent_not_active", state });
         }
         let path = above.iter().map(|above| &self.delegations[*above]);
         let deepest = path.clone().filter_map(|above| above.limits.max_depth).fold(MOST_ACTORS, usize::min);
         let wider = |above: &Delegation| wanted.limits.is_wider_than(&above.limits);
         if above.len() + 1 > deepest || path.clone().any(wider) {
-            grounds.push(ground(400, "exceeds_parent"));
+            refusals.push(refusal(400, "exceeds_parent"));
         }
         match wanted.delegate {
-            Delegate::Nobody => grounds.push(ground(400, "delegate_unknown")),
+            Delegate::Unknown => refusals.push(refusal(400, "delegate_unknown")),
             Delegate::Agent(agent) => {
                 if path.clone().any(|above| above.delegate == agent) {
-                    grounds.push(ground(400, "delegation_cycle"));
+                    refusals.push(refusal(400, "delegation_cycle"));
                 }
                 if self.agents[agent].made_for.is_some() {
-                    grounds.push(ground(400, "delegate_unknown"));
+                    refusals.push(refusal(400, "delegate_unknown"));
                 } else if self.agents[agent].disabled {
-                    grounds.push(ground(400, "delegate_disabled"));
+                    refusals.push(refusal(400, "delegate_disabled"));
                 }
             }
             Delegate::New(task) => {
@@ -502,16 +509,16 @@ impl Model {
                     })
                 };
                 if self.agents.iter().filter(|agent| of_task(agent)).count() >= AGENTS_PER_TASK {
-                    grounds.push(ground(409, "task_agent_limit"));
+                    refusals.push(refusal(409, "task_agent_limit"));
                 }
             }
         }
-        unless(grounds)?;
+        unless(refusals)?;
         let (id, order) = (self.delegations.len(), self.next());
         let delegate = match wanted.delegate {
             Delegate::Agent(agent) => agent,
             Delegate::New(task) => self.make_agent(who, MadeFor { delegation: id, task, owner: who }),
-            Delegate::Nobody => unreachable!("nobody is refused"),
+            Delegate::Unknown => unreachable!("an unknown delegate is refused"),
         };
         self.delegations.push(Delegation {
             parent: wanted.parent,
@@ -540,8 +547,8 @@ impl Model {
             Who::Agent(agent) => (self.agents[agent].scopes.clone(), self.agents[agent].audiences.clone()),
             _ => (SCOPES.into(), AUDIENCES.into()),
         };
-        let (max_token_ttl, disabled, cut_off, made_for) = (None, false, None, Some(made_for));
-        self.agents.push(Agent { scopes, audiences, max_token_ttl, disabled, cut_off, made_for });
+        let (max_token_ttl, disabled, revoke_all, made_for) = (None, false, None, Some(made_for));
+        self.agents.push(Agent { scopes, audiences, max_token_ttl, disabled, revoke_all, made_for });
         self.agents.len() - 1
     }
 
@@ -550,21 +557,21 @@ impl Model {
         who: Who,
         delegation: usize,
         (narrower, ttl): (&Limits, Option<i64>),
-    ) -> Result<(), Grounds> {
+    ) -> Result<(), Refusals> {
         self.check_decides(who, delegation)?;
         let one = &self.delegations[delegation];
-        let mut grounds = Vec::new();
+        let mut refusals = Vec::new();
         if self.state(delegation).0 != State::Requested {
-            grounds.push(self.invalid_state_transition(delegation));
+            refusals.push(self.invalid_state_transition(delegation));
         }
         let lifetime = one.lifetime.unwrap_or_default();
         if narrower.is_wider_than(&one.limits) {
-            grounds.push(ground(400, "exceeds_parent"));
+            refusals.push(refusal(400, "exceeds_parent"));
         }
         if self.agents[one.delegate].disabled {
-            grounds.push(ground(400, "delegate_disabled"));
+            refusals.push(refusal(400, "delegate_disabled"));
         }
-        unless(grounds)?;
+        unless(refusals)?;
         let now = self.now;
         let one = &mut self.delegations[delegation];
         let (new, old) = (narrower.clone(), one.limits.clone());
@@ -581,7 +588,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn deny(&mut self, who: Who, delegation: usize) -> Result<(), Grounds> {
+    pub fn deny(&mut self, who: Who, delegation: usize) -> Result<(), Refusals> {
         self.check_decides(who, delegation)?;
         if self.state(delegation).0 != State::Requested {
             return Err(vec![self.invalid_state_transition(delegation)]);
@@ -592,7 +599,7 @@ impl Model {
 
     /// An expired or revoked delegation cannot be revoked. A delegation that exchanges have used up can be, because the
     /// tokens of those exchanges stay valid.
-    pub fn revoke(&mut self, who: Who, delegation: usize) -> Result<(), Grounds> {
+    pub fn revoke(&mut self, who: Who, delegation: usize) -> Result<(), Refusals> {
         self.check_sees(who, delegation)?;
         let one = &self.delegations[delegation];
         if self.is_taken_back(delegation) || self.now >= one.expires_at {
@@ -602,7 +609,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn renew(&mut self, who: Who, delegation: usize, ttl: i64) -> Result<(), Grounds> {
+    pub fn renew(&mut self, who: Who, delegation: usize, ttl: i64) -> Result<(), Refusals> {
         self.check_decides(who, delegation)?;
         let one = &self.delegations[delegation];
         let since = one.activated_at.unwrap_or(one.requested_at);
@@ -610,36 +617,36 @@ impl Model {
         let longest = if made_for_it { since + AGENT_TTL } else { self.now + MAX_TTL };
         let parents_end = one.parent.map_or(i64::MAX, |parent| self.delegations[parent].expires_at);
         let ends = (self.now + ttl).min(parents_end).min(longest);
-        let mut grounds = Vec::new();
+        let mut refusals = Vec::new();
         if !self.is_active(delegation) {
-            grounds.push(self.invalid_state_transition(delegation));
+            refusals.push(self.invalid_state_transition(delegation));
         }
         if ends <= one.expires_at {
-            grounds.push(ground(400, "expiry_not_later"));
+            refusals.push(refusal(400, "expiry_not_later"));
         }
-        unless(grounds)?;
+        unless(refusals)?;
         self.delegations[delegation].expires_at = ends;
         Ok(())
     }
 
     /// Reports commands of the delegate: all of them count, or none. The last use expires the delegation and its
     /// descendants.
-    pub fn commands(&mut self, who: Who, delegation: usize, count: i64) -> Result<(), Grounds> {
+    pub fn commands(&mut self, who: Who, delegation: usize, count: i64) -> Result<(), Refusals> {
         self.check_sees(who, delegation)?;
         if who != Who::Agent(self.delegations[delegation].delegate) {
             return refuse(403, "insufficient_scope");
         }
-        let stopped = |(reason, state)| Ground { status: 409, reason, state: Some(state) };
-        let mut grounds: Grounds = self.unusable(delegation).into_iter().map(stopped).collect();
+        let stopped = |(reason, state)| Refusal { status: 409, reason, state: Some(state) };
+        let mut refusals: Refusals = self.unusable(delegation).into_iter().map(stopped).collect();
         if self.uses_left(delegation).is_some_and(|left| count > left) {
             let state = Some(self.state(delegation).0);
-            grounds.push(Ground { status: 409, reason: "command_limit", state });
+            refusals.push(Refusal { status: 409, reason: "command_limit", state });
         }
         let disabled = |above: usize| self.agents[self.delegations[above].delegate].disabled;
         if self.path(delegation).into_iter().any(disabled) {
-            grounds.push(ground(409, "actor_disabled"));
+            refusals.push(refusal(409, "actor_disabled"));
         }
-        unless(grounds)?;
+        unless(refusals)?;
         for used_up in self.count_uses(delegation, count) {
             self.delegations[used_up].used_up_by_command = true;
         }
@@ -658,8 +665,8 @@ impl Model {
 
     /// The result of an exchange: a token under the narrowest delegation that allows it. If several are equally narrow,
     /// any of them.
-    pub fn exchange(&self, agent: usize, subject: Subject, wanted: &Wanted) -> Result<Vec<Token>, Grounds> {
-        let mut grounds = self.turned_away(agent);
+    pub fn exchange(&self, agent: usize, subject: Subject, wanted: &Wanted) -> Result<Vec<Token>, Refusals> {
+        let mut refusals = self.turned_away(agent);
         let next_hop = |one: &Delegation| one.delegate == agent;
         let below = |parent: Option<usize>| -> Vec<usize> {
             let hops = self.delegations.iter().enumerate();
@@ -668,9 +675,9 @@ impl Model {
         let (user, actors, candidates, made_from) = match subject {
             Subject::OfUser(user, since) => {
                 if self.now >= since + USER_TOKEN_TTL {
-                    grounds.push(ground(400, "subject_token_invalid"));
-                } else if !self.user_token_holds(user, since) {
-                    grounds.push(ground(400, "principal_revoked"));
+                    refusals.push(refusal(400, "subject_token_invalid"));
+                } else if !self.user_token_is_accepted(user, since) {
+                    refusals.push(refusal(400, "principal_revoked"));
                 }
                 let mut roots = below(None);
                 roots.retain(|root| self.delegations[*root].root == user);
@@ -679,14 +686,14 @@ impl Model {
             Subject::OfOurs(id) => {
                 let token = &self.tokens[id];
                 if self.now >= token.expires_at {
-                    return Err([grounds, vec![ground(400, "subject_token_invalid")]].concat());
+                    return Err([refusals, vec![refusal(400, "subject_token_invalid")]].concat());
                 }
-                grounds.extend(self.troubles(id).into_iter().map(|reason| ground(400, reason)));
+                refusals.extend(self.troubles(id).into_iter().map(|reason| refusal(400, reason)));
                 if token.holder() == agent {
                     (token.user, token.actors.clone(), vec![token.delegation], Some(id))
                 } else {
                     if token.actors.contains(&agent) {
-                        grounds.push(ground(400, "actor_cycle"));
+                        refusals.push(refusal(400, "actor_cycle"));
                     }
                     let actors = [token.actors.clone(), vec![agent]].concat();
                     (token.user, actors, below(Some(token.delegation)), Some(id))
@@ -694,7 +701,7 @@ impl Model {
             }
         };
         if candidates.is_empty() {
-            grounds.push(ground(400, "delegation_required"));
+            refusals.push(refusal(400, "delegation_required"));
         }
         let mut tokens = Vec::new();
         let mut refused = Vec::new();
@@ -716,8 +723,8 @@ impl Model {
                 Err(more) => refused.extend(more),
             }
         }
-        if !grounds.is_empty() || tokens.is_empty() {
-            return Err([grounds, refused].concat());
+        if !refusals.is_empty() || tokens.is_empty() {
+            return Err([refusals, refused].concat());
         }
         let narrowest = tokens.iter().map(|token| self.width(token.delegation)).min();
         tokens.retain(|token| Some(self.width(token.delegation)) == narrowest);
@@ -732,9 +739,9 @@ impl Model {
         delegation: usize,
         actors: usize,
         wanted: &Wanted,
-    ) -> Result<(Names, Names, Option<usize>, i64), Grounds> {
-        let stopped = |(reason, _)| ground(400, reason);
-        let mut grounds: Grounds = self.unusable(delegation).into_iter().map(stopped).collect();
+    ) -> Result<(Names, Names, Option<usize>, i64), Refusals> {
+        let stopped = |(reason, _)| refusal(400, reason);
+        let mut refusals: Refusals = self.unusable(delegation).into_iter().map(stopped).collect();
         let client = &self.agents[agent];
         let (mut scopes, mut audiences) = (client.scopes.clone(), client.audiences.clone());
         let (mut ceiling, mut deepest) = (None, MOST_ACTORS);
@@ -758,16 +765,16 @@ impl Model {
             ends = ends.min(*expires_at);
         }
         if actors > deepest {
-            grounds.push(ground(400, "depth_exceeded"));
+            refusals.push(refusal(400, "depth_exceeded"));
         }
         if both(&wanted.ceiling, &ceiling, |wanted, most| wanted > most) {
-            grounds.push(ground(400, "capability_too_high"));
+            refusals.push(refusal(400, "capability_too_high"));
         }
         if wanted.scopes.as_ref().is_some_and(|wanted| !wanted.is_subset(&scopes)) {
-            grounds.push(ground(400, "scope_exceeds_grant"));
+            refusals.push(refusal(400, "scope_exceeds_grant"));
         }
         if wanted.audiences.as_ref().is_some_and(|wanted| !wanted.is_subset(&audiences)) {
-            grounds.push(ground(400, "resource_refused"));
+            refusals.push(refusal(400, "resource_refused"));
         }
         // Without a requested audience: all allowed resources that define the requested scopes.
         let fits =
@@ -776,21 +783,21 @@ impl Model {
             wanted.audiences.clone().unwrap_or_else(|| audiences.into_iter().filter(fits).collect());
         let known = |scope: &&str| targets.iter().all(|target| known_at(target).contains(scope));
         match &wanted.scopes {
-            None if targets.is_empty() => grounds.push(ground(400, "resource_refused")),
+            None if targets.is_empty() => refusals.push(refusal(400, "resource_refused")),
             None => {
                 scopes.retain(|scope| known(scope));
                 if scopes.is_empty() {
-                    grounds.extend([ground(400, "scope_empty"), ground(400, "resource_ambiguous")]);
+                    refusals.extend([refusal(400, "scope_empty"), refusal(400, "resource_ambiguous")]);
                 }
             }
             Some(wanted) => {
                 if targets.is_empty() || !wanted.iter().all(known) {
-                    grounds.push(ground(400, "scope_not_at_resource"));
+                    refusals.push(refusal(400, "scope_not_at_resource"));
                 }
                 scopes.clone_from(wanted);
             }
         }
-        unless(grounds)?;
+        unless(refusals)?;
         let ends = targets.iter().map(|target| self.now + token_ttl(target)).fold(ends, i64::min);
         Ok((scopes, targets, wanted.ceiling.or(ceiling), ends))
     }
@@ -819,7 +826,9 @@ impl Model {
             if token.revoked {
                 troubles.push("token_revoked");
             }
-            if self.is_cut_off(Who::User(token.user), token.order) || self.is_cut_off(holder, token.order) {
+            if self.is_revoked_by_revoke_all(Who::User(token.user), token.order)
+                || self.is_revoked_by_revoke_all(holder, token.order)
+            {
                 troubles.push("principal_revoked");
             }
             if self.agents[token.holder()].disabled {
@@ -848,7 +857,7 @@ impl Model {
     }
 
     /// Revokes a token by the client that it was issued to; an expired token stays unchanged.
-    pub fn revoke_token(&mut self, agent: usize, token: usize) -> Result<(), Grounds> {
+    pub fn revoke_token(&mut self, agent: usize, token: usize) -> Result<(), Refusals> {
         unless(self.turned_away(agent))?;
         let now = self.now;
         let token = &mut self.tokens[token];
@@ -861,25 +870,25 @@ impl Model {
         Ok(())
     }
 
-    fn check_administers(who: Who) -> Result<(), Grounds> {
+    fn check_administers(who: Who) -> Result<(), Refusals> {
         if who == Who::Admin { Ok(()) } else { refuse(403, "insufficient_scope") }
     }
 
     /// Disables or enables a client; returns whether the state changed.
-    pub fn switch(&mut self, who: Who, agent: usize, disabled: bool) -> Result<bool, Grounds> {
+    pub fn switch(&mut self, who: Who, agent: usize, disabled: bool) -> Result<bool, Refusals> {
         Self::check_administers(who)?;
         let before = std::mem::replace(&mut self.agents[agent].disabled, disabled);
         Ok(before != disabled)
     }
 
-    pub fn cut_off(&mut self, who: Who, whom: Who) -> Result<(), Grounds> {
+    pub fn revoke_all(&mut self, who: Who, whom: Who) -> Result<(), Refusals> {
         Self::check_administers(who)?;
-        let cut_off = CutOff { at: self.now, order: self.next() };
-        self.cut_offs.push((whom, cut_off));
-        let cut_off = Some(cut_off);
+        let revoke_all = RevokeAll { at: self.now, order: self.next() };
+        self.revoke_alls.push((whom, revoke_all));
+        let revoke_all = Some(revoke_all);
         match whom {
-            Who::User(user) => self.users[user] = cut_off,
-            Who::Agent(agent) => self.agents[agent].cut_off = cut_off,
+            Who::User(user) => self.users[user] = revoke_all,
+            Who::Agent(agent) => self.agents[agent].revoke_all = revoke_all,
             Who::Admin => unreachable!("the moves do not ask for it"),
         }
         Ok(())
@@ -898,7 +907,7 @@ impl Model {
     }
 
     /// Ends a task: revokes the delegations of its ephemeral agents.
-    pub fn end_task(&mut self, who: Who, task: usize) -> Result<(), Grounds> {
+    pub fn end_task(&mut self, who: Who, task: usize) -> Result<(), Refusals> {
         let (homes, _) = self.of_task(who, task);
         if homes.is_empty() {
             return refuse(404, "not_found");

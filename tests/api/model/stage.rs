@@ -93,7 +93,7 @@ pub struct Stage<'a> {
     passes: Vec<Option<(String, usize)>>,
     admin_pass: Option<(String, i64)>,
     /// Tokens that have been observed to be expired.
-    gone: BTreeSet<usize>,
+    expired: BTreeSet<usize>,
     /// The reason in the last response.
     pub reason: RefCell<String>,
     /// The polls so far, as agent and delegation: a repeated poll may be answered with `slow_down`.
@@ -101,10 +101,10 @@ pub struct Stage<'a> {
 }
 
 /// The result of authentication at the management API.
-enum Door {
-    Open(Answer),
+enum Admission {
+    Accepted(Answer),
     /// Refused, as in the model.
-    Shut,
+    Rejected,
 }
 
 impl<'a> Stage<'a> {
@@ -141,7 +141,7 @@ impl<'a> Stage<'a> {
                 audiences: audiences.into_iter().collect(),
                 max_token_ttl,
                 disabled: false,
-                cut_off: None,
+                revoke_all: None,
                 made_for: None,
             });
         }
@@ -157,7 +157,7 @@ impl<'a> Stage<'a> {
             ids: Vec::new(),
             jwts: Vec::new(),
             admin_pass: None,
-            gone: BTreeSet::new(),
+            expired: BTreeSet::new(),
             reason: RefCell::default(),
             asked: BTreeSet::new(),
         }
@@ -179,7 +179,7 @@ impl<'a> Stage<'a> {
         format!("s{}-t{task}", self.story)
     }
 
-    pub fn everybody(&self) -> Vec<Who> {
+    pub fn parties(&self) -> Vec<Who> {
         let users = (0..self.model.users.len()).map(Who::User);
         users.chain((0..self.model.agents.len()).map(Who::Agent)).chain([Who::Admin]).collect()
     }
@@ -187,7 +187,7 @@ impl<'a> Stage<'a> {
     pub fn who(&self, by: By, entitled: &[Who]) -> Who {
         match by {
             By::Entitled(n) if !entitled.is_empty() => entitled[n % entitled.len()],
-            By::Anybody(n) => self.everybody()[n % self.everybody().len()],
+            By::Any(n) => self.parties()[n % self.parties().len()],
             _ => Who::Admin,
         }
     }
@@ -228,7 +228,7 @@ impl<'a> Stage<'a> {
     pub fn delegate(&self, to: To) -> Delegate {
         match to {
             To::Agent(n) => Delegate::Agent(n % self.model.agents.len()),
-            To::Nobody => Delegate::Nobody,
+            To::Unknown => Delegate::Unknown,
             To::New(task) => Delegate::New(task),
         }
     }
@@ -312,17 +312,17 @@ impl<'a> Stage<'a> {
         (method, path): (&str, &str),
         body: Option<Value>,
     ) -> Agreed<Option<Answer>> {
-        let door = match who {
+        let admission = match who {
             Who::User(user) => self.call_as_user(user, (method, path), body).await?,
             Who::Agent(agent) => self.call_as_agent(agent, (method, path), body).await?,
-            Who::Admin => Door::Open(self.call_as_admin((method, path), body).await),
+            Who::Admin => Admission::Accepted(self.call_as_admin((method, path), body).await),
         };
-        match door {
-            Door::Open(answer) => {
+        match admission {
+            Admission::Accepted(answer) => {
                 self.reason.replace(format!("{} {}", answer.status, answer.reason()));
                 Ok(Some(answer))
             }
-            Door::Shut => {
+            Admission::Rejected => {
                 self.reason.replace("turned away".to_owned());
                 Ok(None)
             }
@@ -347,21 +347,31 @@ impl<'a> Stage<'a> {
         self.api(at, body).client(&self.world().admin, &pass).send().await
     }
 
-    async fn call_as_user(&mut self, user: usize, at: (&str, &str), body: Option<Value>) -> Agreed<Door> {
+    async fn call_as_user(
+        &mut self,
+        user: usize,
+        at: (&str, &str),
+        body: Option<Value>,
+    ) -> Agreed<Admission> {
         let now = self.model.now;
         if self.user_tokens[user].as_ref().is_some_and(|(_, since)| now >= since + 1_000) {
             self.user_tokens[user] = None;
         }
         let (token, since) = self.user_token(user, false);
         let answer = self.api(at, body).user(&token).send().await;
-        if self.model.user_token_holds(user, since) {
-            return Ok(Door::Open(answer));
+        if self.model.user_token_is_accepted(user, since) {
+            return Ok(Admission::Accepted(answer));
         }
         self.user_tokens[user] = None;
-        shut(&answer)
+        rejected(&answer)
     }
 
-    async fn call_as_agent(&mut self, agent: usize, at: (&str, &str), body: Option<Value>) -> Agreed<Door> {
+    async fn call_as_agent(
+        &mut self,
+        agent: usize,
+        at: (&str, &str),
+        body: Option<Value>,
+    ) -> Agreed<Admission> {
         let now = self.model.now;
         let client = self.clients[agent].clone();
         let kept = self.passes[agent].clone().filter(|(_, id)| now < self.model.passes[*id].expires_at);
@@ -371,7 +381,7 @@ impl<'a> Stage<'a> {
                 let answer = self.ask_for_pass(&client).await;
                 let turned_away = self.model.turned_away(agent);
                 if !turned_away.is_empty() {
-                    return agree(&answer, &Err::<(), _>(turned_away)).map(|()| Door::Shut);
+                    return agree(&answer, &Err::<(), _>(turned_away)).map(|()| Admission::Rejected);
                 }
                 let ttl = self.model.pass_ttl(agent);
                 if answer.json["expires_in"] != json!(ttl) {
@@ -382,13 +392,13 @@ impl<'a> Stage<'a> {
         };
         self.passes[agent] = Some((pass.clone(), id));
         let answer = self.api(at, body).client(&client, &pass).send().await;
-        if self.model.pass_holds(&self.model.passes[id]) {
-            return Ok(Door::Open(answer));
+        if self.model.pass_is_accepted(&self.model.passes[id]) {
+            return Ok(Admission::Accepted(answer));
         }
         if !self.model.agents[agent].disabled {
             self.passes[agent] = None;
         }
-        shut(&answer)
+        rejected(&answer)
     }
 
     /// Registers a new ephemeral agent with its key.
@@ -406,7 +416,7 @@ impl<'a> Stage<'a> {
         let scope = wanted.scopes.as_ref().map(join);
         params.extend(scope.iter().map(|scope| ("scope", scope.as_str())));
         params.extend(wanted.audiences.iter().flatten().map(|name| ("audience", *name)));
-        params.extend(wanted.ceiling.map(|place| ("capability_ceiling", LADDER[place])));
+        params.extend(wanted.ceiling.map(|place| ("capability_ceiling", LEVELS[place])));
         self.form(&self.clients[agent], "/oauth/token", &params).await
     }
 
@@ -415,7 +425,7 @@ impl<'a> Stage<'a> {
         &mut self,
         agent: usize,
         answer: &Answer,
-        said: Result<Vec<Token>, Grounds>,
+        said: Result<Vec<Token>, Refusals>,
     ) -> Agreed<bool> {
         agree(answer, &said)?;
         let Ok(tokens) = said else { return Ok(false) };
@@ -442,7 +452,7 @@ impl<'a> Stage<'a> {
         let due = json!({
             "iss": self.issuer(), "idp": IDP, "sub": self.sub(token.user), "client_id": self.clients[agent].id,
             "aud": aud, "scope": join(&token.scopes), "iat": token.issued_at, "exp": token.expires_at, "act": act,
-            "cnf": {"jkt": self.clients[agent].jkt()}, "capability_ceiling": token.ceiling.map(|place| LADDER[place]),
+            "cnf": {"jkt": self.clients[agent].jkt()}, "capability_ceiling": token.ceiling.map(|place| LEVELS[place]),
         });
         let said = json!({
             "iss": claims["iss"], "idp": claims["idp"], "sub": claims["sub"], "client_id": claims["client_id"],
@@ -475,7 +485,7 @@ impl<'a> Stage<'a> {
             "scopes": one.limits.scopes,
             "audiences": one.limits.audiences,
             "authorization_details": null,
-            "capability_ceiling": one.limits.ceiling.map(|place| LADDER[place]),
+            "capability_ceiling": one.limits.ceiling.map(|place| LEVELS[place]),
             "ceremony_required_for": [],
             "max_uses": one.limits.max_uses,
             "uses": one.uses,
@@ -539,11 +549,12 @@ impl<'a> Stage<'a> {
     }
 
     async fn agree_on_tokens(&mut self) -> Agreed {
-        let looked_at: Vec<usize> = (0..self.jwts.len()).filter(|token| !self.gone.contains(token)).collect();
-        if looked_at.is_empty() {
+        let checked: Vec<usize> =
+            (0..self.jwts.len()).filter(|token| !self.expired.contains(token)).collect();
+        if checked.is_empty() {
             return Ok(());
         }
-        let answers = futures_util::future::join_all(looked_at.iter().map(|token| {
+        let answers = futures_util::future::join_all(checked.iter().map(|token| {
             let request =
                 self.theatre.reader.at(&self.theatre.world.server, "/oauth/introspect").without("dpop");
             let request = request.param("token", &self.jwts[*token]);
@@ -552,7 +563,7 @@ impl<'a> Stage<'a> {
         }))
         .await;
         let list = self.status_list().await;
-        for (token, answer) in looked_at.into_iter().zip(answers) {
+        for (token, answer) in checked.into_iter().zip(answers) {
             let live = self.model.is_live(token);
             let about = format!("token {token} under delegation {}", self.model.tokens[token].delegation);
             if answer.json["active"] != json!(live) {
@@ -569,7 +580,7 @@ impl<'a> Stage<'a> {
                 }
             }
             if self.model.now >= one.expires_at {
-                self.gone.insert(token);
+                self.expired.insert(token);
                 continue;
             }
             let claims = crate::support::claims_of(&self.jwts[token]);
@@ -592,26 +603,26 @@ impl<'a> Stage<'a> {
 }
 
 /// Checks that a rejected caller gets `access_token_invalid`.
-fn shut(answer: &Answer) -> Agreed<Door> {
-    agree(answer, &Err::<(), _>(vec![ground(401, "access_token_invalid")])).map(|()| Door::Shut)
+fn rejected(answer: &Answer) -> Agreed<Admission> {
+    agree(answer, &Err::<(), _>(vec![refusal(401, "access_token_invalid")])).map(|()| Admission::Rejected)
 }
 
 /// Compares a response with the model's result.
-pub fn agree<T>(answer: &Answer, said: &Result<T, Grounds>) -> Agreed {
+pub fn agree<T>(answer: &Answer, said: &Result<T, Refusals>) -> Agreed {
     let accepted = (200..300).contains(&answer.status);
     match said {
         Ok(_) if accepted => Ok(()),
         Ok(_) => Err(format!("should have been accepted: {} {}", answer.status, answer.text)),
-        Err(grounds) => {
-            let fits = |ground: &&Ground| {
-                (ground.status, ground.reason) == (answer.status, answer.reason())
-                    && ground.state.is_none_or(|state| answer.json["state"] == state.name())
+        Err(refusals) => {
+            let fits = |refusal: &&Refusal| {
+                (refusal.status, refusal.reason) == (answer.status, answer.reason())
+                    && refusal.state.is_none_or(|state| answer.json["state"] == state.name())
             };
-            let found = grounds.iter().any(|ground| fits(&ground));
+            let found = refusals.iter().any(|refusal| fits(&refusal));
             if found {
                 Ok(())
             } else {
-                Err(format!("should have been refused for {grounds:?}: {} {}", answer.status, answer.text))
+                Err(format!("should have been refused for {refusals:?}: {} {}", answer.status, answer.text))
             }
         }
     }

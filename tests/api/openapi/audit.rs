@@ -34,7 +34,7 @@ pub(super) async fn the_log_is_asked(held: &Held<'_>) {
         format!("{logs}/nothing"),
         format!("{logs}/chains/nothing"),
         format!("{logs}/stream?from_seq=999999"),
-        "/api/v1/agents/nobody/delegations/graph".into(),
+        "/api/v1/agents/unknown/delegations/graph".into(),
     ] {
         held.refused(admin, ("GET", &path), Value::Null, (404, "not_found")).await;
     }

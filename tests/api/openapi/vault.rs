@@ -61,7 +61,7 @@ async fn providers_are_declared(held: &Held<'_>) {
     assert_eq!(
         refused.filter(|event| event["target"] == "files").count(),
         5,
-        "whoever may not, and what cannot be"
+        "callers without the right, and requests that are impossible"
     );
     let declared = events.iter().filter(|event| event["action"] == "admin.provider_changed");
     assert_eq!(declared.filter(|event| event["target"] == "files").count(), 2);
@@ -110,7 +110,7 @@ async fn owners_keep_credentials(held: &Held<'_>) {
     held.refused(alice_, ("POST", at), json!({"provider": "keys"}), (400, "malformed_request")).await;
     let others = json!({"provider": "keys", "owner": alice(), "credential": {"key": "k"}});
     held.refused(bob, ("POST", at), others, (403, "insufficient_scope")).await;
-    let unknown = json!({"provider": "nobody", "credential": {"key": "k"}});
+    let unknown = json!({"provider": "unknown", "credential": {"key": "k"}});
     held.refused(alice_, ("POST", at), unknown, (400, "provider_unknown")).await;
 
     let page = held.done(alice_, ("GET", "/api/v1/connections?limit=2&state=active"), Value::Null).await;
@@ -140,9 +140,9 @@ async fn owners_keep_credentials(held: &Held<'_>) {
     held.done_under(alice_, ("POST", &below("/disconnect")), json!({"reason": "enough"}), &once).await;
     let api = held.authorized(alice_, "POST", &below("/disconnect")).await.key("end");
     assert_eq!(held.send(api, "POST", &below("/disconnect")).await.status, 422);
-    let gone = (409, "connection_disconnected");
-    held.refused(alice_, ("POST", &below("/disconnect")), Value::Null, gone).await;
-    held.refused(alice_, ("POST", &below("/rotate")), rotation(), gone).await;
+    let disconnected = (409, "connection_disconnected");
+    held.refused(alice_, ("POST", &below("/disconnect")), Value::Null, disconnected).await;
+    held.refused(alice_, ("POST", &below("/rotate")), rotation(), disconnected).await;
 }
 
 async fn agents_fetch_them(held: &Held<'_>, vault: &VaultWorld) {
