@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::generator::{Run, is_200};
 use crate::seed::settle;
 use crate::stage::{IDP, MAIL, Stage};
+use crate::table::size;
 
 const CONNECTIONS: usize = 4;
 const SHORT: i64 = 10_000;
@@ -26,10 +27,7 @@ const QUESTIONS: [(&str, &str); 12] = [
 ];
 
 pub async fn bench() {
-    let number = |name: &str, default: i64| {
-        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-    };
-    let (long, requests) = (number("BENCH_LOG", 10_000_000), number("BENCH_ASKS", 400));
+    let (long, requests) = (size("BENCH_LOG", 10_000_000), size("BENCH_ASKS", 400));
     let stage = Stage::set().await;
     let token = stage.auditor().await;
     println!(

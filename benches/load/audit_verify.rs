@@ -27,10 +27,12 @@ use serde_json::json;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection as _, PgConnection};
 
+use crate::table::size;
+
 const ISSUER: &str = "https://as.example.com";
 
 pub async fn bench() {
-    let events: u64 = std::env::var("BENCH_VERIFY").ok().and_then(|n| n.parse().ok()).unwrap_or(200_000);
+    let events: u64 = size("BENCH_VERIFY", 200_000);
     let cluster = Cluster::throwaway(None, std::env::var_os("PATH"), Durability::Off).await.unwrap();
     let database = cluster.connect_options("postgres");
     db::migrate(&database, "the database").await.unwrap();

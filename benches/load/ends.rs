@@ -10,6 +10,7 @@ use crate::generator::{Line, Method, Run, is_200, percentile};
 use crate::revoking;
 use crate::seed::{self, Tree};
 use crate::stage::Stage;
+use crate::table::{head, row, size};
 
 pub struct Sizes {
     requests: usize,
@@ -19,17 +20,13 @@ pub struct Sizes {
     tokens: i64,
 }
 
-fn number(name: &str, default: i64) -> i64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 pub async fn bench() {
     let sizes = Sizes {
-        requests: number("BENCH_REQUESTS", 4_000) as usize,
-        rounds: number("BENCH_ROUNDS", 5) as usize,
-        stored: number("BENCH_DELEGATIONS", 1_000_000),
-        below: number("BENCH_BELOW", 100_000),
-        tokens: number("BENCH_TOKENS", 1_000_000),
+        requests: size("BENCH_REQUESTS", 4_000),
+        rounds: size("BENCH_ROUNDS", 5),
+        stored: size("BENCH_DELEGATIONS", 1_000_000),
+        below: size("BENCH_BELOW", 100_000),
+        tokens: size("BENCH_TOKENS", 1_000_000),
     };
     let (few, many) = (Stage::set().await, Stage::set().await);
     for stage in [&few, &many] {
@@ -101,27 +98,6 @@ where
         }
     }
     runs
-}
-
-fn head(what: &str) {
-    println!("{what}\n");
-    println!(
-        "{:<36} {:>8} {:>8} {:>8} {:>7} {:>10} {:>8}",
-        "", "per s", "p50 ms", "p99 ms", "failed", "server µs", "PG µs"
-    );
-}
-
-fn row(what: &str, runs: &[Run]) {
-    let median = |pick: &dyn Fn(&Run) -> f64| percentile(&runs.iter().map(pick).collect::<Vec<_>>(), 50.0);
-    println!(
-        "{what:<36} {:>8.0} {:>8.2} {:>8.2} {:>7} {:>10.0} {:>8.0}",
-        median(&Run::per_second),
-        median(&|run| run.percentile(50.0)),
-        median(&|run| run.percentile(99.0)),
-        runs.iter().map(|run| run.failed).sum::<usize>(),
-        median(&|run| run.server_cpu),
-        median(&|run| run.postgres_cpu)
-    );
 }
 
 /// The time to build a status list of this many tokens, and to read it from the cache.

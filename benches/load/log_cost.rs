@@ -17,6 +17,7 @@ use time::Duration;
 use crate::cpu;
 use crate::generator::percentile;
 use crate::stage::{IDP, MAIL, Stage};
+use crate::table::size;
 
 /// The number of entries that 16 connections keep waiting.
 const WAITING: usize = 16;
@@ -28,10 +29,7 @@ enum Log {
 }
 
 pub async fn bench() {
-    let number = |name: &str, default: usize| {
-        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-    };
-    let (entries, rounds) = (number("BENCH_ENTRIES", 20_000), number("BENCH_ROUNDS", 5));
+    let (entries, rounds) = (size("BENCH_ENTRIES", 20_000), size("BENCH_ROUNDS", 5));
     let stage = Stage::set().await;
     let (ledger, _ended) =
         Ledger::start(stage.database(), &Config::default().ledger, stage.rows().await).unwrap();

@@ -19,10 +19,12 @@ mod log_cost;
 mod revoking;
 mod seed;
 mod stage;
+mod table;
 mod vault;
 
 use generator::{Method, Run};
 use stage::Stage;
+use table::size;
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
 const PARTS: [&str; 7] = ["exchanges", "ends", "vault", "log", "audit-queries", "audit-verify", "export"];
@@ -57,8 +59,8 @@ fn main() {
 }
 
 async fn exchanges() {
-    let requests: usize = std::env::var("BENCH_REQUESTS").ok().and_then(|n| n.parse().ok()).unwrap_or(4_000);
-    let events: u64 = std::env::var("BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let requests: usize = size("BENCH_REQUESTS", 4_000);
+    let events: u64 = size("BENCH_EVENTS", 1_000_000);
     let floor = floor::measure();
     println!(
         "cryptographic floor, CPU µs: verify a proof {:.0}, verify an assertion {:.0}, sign a token {:.0}",

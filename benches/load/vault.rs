@@ -4,16 +4,14 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::generator::{self, Method, Run, is_200, percentile};
+use crate::generator::{self, Method, is_200, percentile};
 use crate::stage::Stage;
+use crate::table::{head, row, size};
 
 const CONNECTIONS: usize = 16;
 
 pub async fn bench() {
-    let number = |name: &str, default: usize| {
-        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-    };
-    let (requests, rounds) = (number("BENCH_REQUESTS", 4_000), number("BENCH_ROUNDS", 5));
+    let (requests, rounds) = (size("BENCH_REQUESTS", 4_000), size("BENCH_ROUNDS", 5));
     let upstream = upstream().await;
     let stage = Stage::set().await;
     let (token, connection) = stage.vault(&upstream).await;
@@ -30,11 +28,7 @@ pub async fn bench() {
     stage.send(retrievals(1_000), CONNECTIONS, is_200).await;
     stage.send(calls(1_000), CONNECTIONS, is_200).await;
 
-    println!("{requests} a row, {CONNECTIONS} connections; medians of {rounds} rounds\n");
-    println!(
-        "{:<36} {:>8} {:>8} {:>8} {:>7} {:>10} {:>8}",
-        "", "per s", "p50 ms", "p99 ms", "failed", "server µs", "PG µs"
-    );
+    head(&format!("{requests} a row, {CONNECTIONS} connections; medians of {rounds} rounds"));
     let [mut exchanged, mut retrieved, mut called] = [const { Vec::new() }; 3];
     let mut without = Vec::new();
     for _ in 0..rounds {
@@ -54,19 +48,6 @@ pub async fn bench() {
     };
     println!("{:<36} {:>8} {:>8.2} {:>8.2}", "the same calls made directly", "", median(50.0), median(99.0));
     stage.strike().await;
-}
-
-fn row(what: &str, runs: &[Run]) {
-    let median = |pick: &dyn Fn(&Run) -> f64| percentile(&runs.iter().map(pick).collect::<Vec<_>>(), 50.0);
-    println!(
-        "{what:<36} {:>8.0} {:>8.2} {:>8.2} {:>7} {:>10.0} {:>8.0}",
-        median(&Run::per_second),
-        median(&|run| run.percentile(50.0)),
-        median(&|run| run.percentile(99.0)),
-        runs.iter().map(|run| run.failed).sum::<usize>(),
-        median(&|run| run.server_cpu),
-        median(&|run| run.postgres_cpu)
-    );
 }
 
 /// A third party that answers every request with one kilobyte.
