@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::management::Api;
 use crate::support::provider::{Asked, Kind, Provider, SECRET, Wrong};
 use crate::support::vault::{VaultWorld, names};
-use crate::support::vault_story::{Story, issued_tokens};
+use crate::support::vault_story::Story;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_access_token_is_renewed_within_the_leeway_and_not_before() {
@@ -114,7 +114,7 @@ async fn a_connection_whose_grant_was_revoked_needs_reconnect_until_it_gets_anot
     let broken: Vec<&Value> =
         events.iter().filter(|event| event["action"] == "vault.connection.needs_reconnect").collect();
     assert_eq!((broken.len(), &broken[0]["detail"]["error"]), (1, &json!("invalid_grant")));
-    let rotation = json!({"credential": issued_tokens(&story.provider).await});
+    let rotation = json!({"credential": story.provider.issued_tokens().await});
     let path = format!("/api/v1/connections/{}/rotate", story.id);
     assert_eq!(story.vault.world.as_alice("POST", &path, rotation.clone()).await.json["state"], "active");
     assert_eq!(story.fetched().await, rotation["credential"]["access_token"]);
@@ -222,7 +222,7 @@ async fn an_inactive_chain_causes_no_refresh() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_that_is_used_up_makes_no_refresh() {
     let story = Story::new().await;
-    let other = story.vault.connected("third", issued_tokens(&story.provider).await).await;
+    let other = story.vault.connected("third", story.provider.issued_tokens().await).await;
     story.vault.delegated(names(&other), json!({"expires_in": 30_000, "max_uses": 2})).await;
     let [_, token] = story.vault.chain(&names(&other)).await;
     story.pass(100);
@@ -367,7 +367,7 @@ async fn a_token_that_arrives_after_the_disconnect_is_revoked() {
 async fn a_disconnect_that_cannot_be_reported_does_not_stop_the_report_of_another() {
     let story = Story::new().await;
     let server = &story.vault.world.server;
-    let other = story.vault.connected("third", issued_tokens(&story.provider).await).await;
+    let other = story.vault.connected("third", story.provider.issued_tokens().await).await;
     story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
     story.provider.once(Asked::Revoke, Wrong::json(503, json!({})));
     for id in [&story.id, &other] {

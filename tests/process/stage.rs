@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use actchain_protocol::jose::{SigningAlg, SigningKey};
-use actchain_testkit::agent::{Agent, Auth, JWT, Request};
+use actchain_testkit::agent::{Agent, Auth, JWT};
 use actchain_testkit::api::Api;
 use actchain_testkit::endpoint::Endpoint;
 pub use actchain_testkit::program::{Program, ServerProcess as Server, signal};
+use actchain_testkit::request::Request;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
@@ -153,12 +154,10 @@ delegations:
         self.idp.sign("JWT", &claims).unwrap()
     }
 
-    /// Lets the agent use the vault, and declares a provider with this token endpoint.
-    pub fn declare_vault(&self, token_endpoint: &str) {
+    /// Declares providers, and lets the agent use the vault.
+    pub fn declare_vault(&self, providers: &str) {
         let yaml = format!(
-            r#"providers:
-  - {{id: third, token_endpoint: "{token_endpoint}", client_id: us}}
-clients:
+            r#"{providers}clients:
   - {{id: agent, kind: agent, auth: none, dpop_keys: [{}], scopes: [mail.read],
      audiences: ["{MAIL}", "{ISSUER}"], authorization_details_types: [vault_connection],
      grant_types: [token-exchange]}}

@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::process::Output;
 
-use actchain_testkit::agent::{ACCESS_TOKEN, EXCHANGE, Request, basic};
+use actchain_testkit::agent::{ACCESS_TOKEN, EXCHANGE, basic};
+use actchain_testkit::request::Request;
 use serde_json::{Value, json};
 
 use crate::stage::{MAIL, Server, Servers, Stage, now, send};

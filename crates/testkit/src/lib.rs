@@ -13,3 +13,5 @@ pub mod answer;
 pub mod api;
 pub mod endpoint;
 pub mod program;
+pub mod provider;
+pub mod request;

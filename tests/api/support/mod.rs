@@ -7,7 +7,6 @@ pub mod ends;
 pub mod interrupt;
 pub mod life;
 pub mod management;
-pub mod provider;
 pub mod refill;
 pub mod vault;
 pub mod vault_proxy_world;
@@ -31,14 +30,19 @@ use actchain::services::caller::Caller;
 use actchain::services::request_context::RequestContext;
 use actchain::services::{delegations, keys, principals, seal_rows};
 use actchain_embedded_postgres::{Cluster, Durability};
-pub use actchain_testkit::agent;
 pub use actchain_testkit::answer::{Answer, claims_of};
 use actchain_testkit::endpoint::Endpoint;
 pub use actchain_testkit::endpoint::http;
+pub use actchain_testkit::provider;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::OnceCell;
+
+pub mod agent {
+    pub use actchain_testkit::agent::*;
+    pub use actchain_testkit::request::Request;
+}
 
 /// The start time of tests: 2026-01-01T00:00:00Z.
 pub const START: i64 = 1_767_225_600;

@@ -4,43 +4,8 @@ use actchain::domain::vault::{Credential, Tokens};
 use serde_json::{Value, json};
 
 use super::Answer;
-use super::provider::{CLIENT, Kind, Provider, SECRET};
+use super::provider::{Kind, Provider};
 use super::vault::{VaultWorld, names};
-
-/// Tokens that a provider issued to a user, to be imported into the vault.
-pub async fn issued_tokens(provider: &Provider) -> Value {
-    let verifier = "a-verifier-that-is-long-enough-for-all-servers-1";
-    let challenge = actchain_protocol::oauth_client::challenge(verifier);
-    let redirect = "https://elsewhere.example.com/callback";
-    let url = format!(
-        "{}/authorize?response_type=code&client_id={}&redirect_uri={redirect}&scope=files.read&state=0123456789abcdef0123456789abcdef\
-         &code_challenge={challenge}&code_challenge_method=S256",
-        provider.base,
-        url::form_urlencoded::byte_serialize(CLIENT.as_bytes()).collect::<String>()
-    );
-    let back = provider.agree(&url).await;
-    let code = back.query_pairs().find(|(name, _)| name == "code").unwrap().1.into_owned();
-    let form = url::form_urlencoded::Serializer::new(String::new())
-        .extend_pairs([
-            ("grant_type", "authorization_code"),
-            ("code", &code),
-            ("redirect_uri", redirect),
-            ("code_verifier", verifier),
-        ])
-        .finish();
-    let answer = reqwest::Client::new()
-        .post(format!("{}/token", provider.base))
-        .header("content-type", "application/x-www-form-urlencoded")
-        .header("authorization", actchain_protocol::oauth_client::basic(CLIENT, SECRET).as_str())
-        .body(form)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status().as_u16(), 200);
-    let tokens: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
-    json!({"access_token": tokens["access_token"], "refresh_token": tokens["refresh_token"], "expires_in": 100,
-           "scope": "files.read"})
-}
 
 /// A vault with a connection at a provider; its access token expires in 100 seconds.
 pub struct Story {
@@ -71,7 +36,7 @@ impl Story {
         let more = format!("scopes: [files.read], rotates_refresh_tokens: true, hosts: [{hosts:?}]");
         let manifest = provider.manifest("third", &more);
         vault.world.server.apply(&manifest).await.unwrap();
-        let imported = issued_tokens(&provider).await;
+        let imported = provider.issued_tokens().await;
         let id = vault.connected("third", imported.clone()).await;
         vault.delegated(names(&id), json!({"expires_in": life})).await;
         Self { provider, vault, id, imported }
