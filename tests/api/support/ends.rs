@@ -79,8 +79,7 @@ impl World {
     /// The state of a token at a server.
     pub async fn fate(&self, server: &Server, holder: &Agent, token: &str) -> Fate {
         let exchanged = holder.exchange(server, token, ACCESS_TOKEN).send().await;
-        let introspected = server.introspect(&self.mail_server, token).await;
-        assert_eq!(introspected.status, 200, "{}", introspected.text);
+        let introspected = server.introspect(&self.mail_server, token).await.with_status(200);
         let active = introspected.json["active"].as_bool().unwrap();
         Fate { exchange: outcome(&exchanged), active, listed: server.listed(token).await }
     }
@@ -126,10 +125,9 @@ impl World {
     pub async fn bystander(&self) -> (String, String) {
         let granted = self
             .as_user("bob", "POST", "/delegate", json!({"delegate": "stranger", "audiences": [MAIL]}))
-            .await;
-        assert_eq!(granted.status, 201, "{}", granted.text);
-        let token = self.hop_from_user(&self.stranger, &self.token_of("bob")).await;
-        assert_eq!(token.status, 200, "{}", token.text);
+            .await
+            .with_status(201);
+        let token = self.hop_from_user(&self.stranger, &self.token_of("bob")).await.with_status(200);
         (granted.json["id"].as_str().unwrap().to_owned(), token.token().to_owned())
     }
 
@@ -157,16 +155,15 @@ impl World {
     /// An ephemeral agent that Alice created for a task.
     pub async fn made_by_alice(&self, task: &str) -> Made {
         let key = new_key();
-        let answer = self.make(&Maker::User("alice"), &key, (task, json!({}))).await;
-        assert_eq!(answer.status, 201, "{}", answer.text);
+        let answer = self.make(&Maker::User("alice"), &key, (task, json!({}))).await.with_status(201);
         Made::of(&answer, key)
     }
 
     /// An ephemeral agent that another agent created for a task, below its own delegation.
     pub async fn made_below(&self, maker: &Agent, (parent, task): (&str, &str)) -> Made {
         let key = new_key();
-        let answer = self.make(&Maker::Agent(maker), &key, (task, json!({"parent": parent}))).await;
-        assert_eq!(answer.status, 201, "{}", answer.text);
+        let answer =
+            self.make(&Maker::Agent(maker), &key, (task, json!({"parent": parent}))).await.with_status(201);
         Made::of(&answer, key)
     }
 }

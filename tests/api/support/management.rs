@@ -15,8 +15,8 @@ impl World {
             .param("grant_type", "client_credentials")
             .param("audience", &self.server.app.issuer)
             .send()
-            .await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
+            .await
+            .with_status(200);
         answer.token().to_owned()
     }
 
@@ -46,15 +46,12 @@ impl World {
     pub async fn export(&self, query: &str) -> Answer {
         let path = format!("/api/v1/audit-logs/export?{query}");
         let token = self.management_token(&self.admin).await;
-        let answer = Api::get(&self.server, &path).client(&self.admin, &token).send().await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
-        answer
+        Api::get(&self.server, &path).client(&self.admin, &token).send().await.with_status(200)
     }
 
     /// Whether introspection by a resource server says that the token is active.
     pub async fn is_active(&self, token: &str) -> bool {
-        let answer = self.introspect(&self.mail_server, token).await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
+        let answer = self.introspect(&self.mail_server, token).await.with_status(200);
         answer.json["active"].as_bool().unwrap()
     }
 

@@ -257,22 +257,19 @@ impl Server {
 
     pub async fn events(&self) -> Vec<Value> {
         self.settled().await;
-        let mut connection = self.sql().await;
-        let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq")
-            .fetch_all(&mut connection)
-            .await
-            .unwrap();
+        let documents = self.event_documents().await;
         documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect()
     }
 
     /// Like [`Self::events`], without events that a test has damaged.
     pub async fn events_that_can_be_read(&self) -> Vec<Value> {
-        let mut connection = self.sql().await;
-        let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq")
-            .fetch_all(&mut connection)
-            .await
-            .unwrap();
+        let documents = self.event_documents().await;
         documents.iter().filter_map(|document| serde_json::from_str(document).ok()).collect()
+    }
+
+    async fn event_documents(&self) -> Vec<String> {
+        let documents = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq");
+        documents.fetch_all(&mut self.sql().await).await.unwrap()
     }
 
     pub async fn last_event(&self) -> Value {

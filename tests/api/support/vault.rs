@@ -12,6 +12,14 @@ pub struct VaultWorld {
     pub world: World,
 }
 
+impl World {
+    /// Creates a connection of Alice; returns its id.
+    pub async fn connected(&self, provider: &str, credential: Value) -> String {
+        let body = json!({"provider": provider, "credential": credential});
+        self.as_alice("POST", "/api/v1/connections", body).await.with_status(201).id()
+    }
+}
+
 impl VaultWorld {
     pub async fn new() -> Self {
         Self::configured("", "http://127.0.0.1:9/token").await
@@ -46,10 +54,7 @@ clients:
 
     /// Creates a connection of Alice.
     pub async fn connected(&self, provider: &str, credential: Value) -> String {
-        let body = json!({"provider": provider, "credential": credential});
-        let made = self.world.as_alice("POST", "/api/v1/connections", body).await;
-        assert_eq!(made.status, 201, "{}", made.text);
-        made.json["id"].as_str().unwrap().to_owned()
+        self.world.connected(provider, credential).await
     }
 
     pub async fn api_key(&self) -> String {
@@ -62,12 +67,11 @@ clients:
         let mut body =
             json!({"delegate": "user-proxy", "audiences": [issuer, MAIL], "authorization_details": details});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let root = self.world.as_alice("POST", "/delegate", body).await;
-        assert_eq!(root.status, 201, "{}", root.text);
+        let root = self.world.as_alice("POST", "/delegate", body).await.with_status(201);
         let root = root.json["id"].as_str().unwrap().to_owned();
         let body = json!({"delegate": "email-svc", "parent": root});
-        let child = self.world.as_agent(&self.world.user_proxy, "POST", "/delegate", body).await;
-        assert_eq!(child.status, 201, "{}", child.text);
+        let child =
+            self.world.as_agent(&self.world.user_proxy, "POST", "/delegate", body).await.with_status(201);
         [root, child.json["id"].as_str().unwrap().to_owned()]
     }
 
@@ -80,10 +84,10 @@ clients:
 
     /// Tokens of both hops that name these details.
     pub async fn chain(&self, details: &Value) -> [String; 2] {
-        let first = self.hop(&self.world.user_proxy, (&self.world.user_token(), JWT), details).await;
-        assert_eq!(first.status, 200, "{}", first.text);
-        let second = self.hop(&self.world.email_svc, (first.token(), ACCESS_TOKEN), details).await;
-        assert_eq!(second.status, 200, "{}", second.text);
+        let first =
+            self.hop(&self.world.user_proxy, (&self.world.user_token(), JWT), details).await.with_status(200);
+        let second =
+            self.hop(&self.world.email_svc, (first.token(), ACCESS_TOKEN), details).await.with_status(200);
         [first.token().to_owned(), second.token().to_owned()]
     }
 

@@ -225,10 +225,7 @@ impl Vaulted {
 
     /// Creates a connection of Alice; returns its id.
     pub async fn connect(&self, provider: &str, credential: Value) -> String {
-        let body = json!({"provider": provider, "credential": credential});
-        let made = self.world.as_alice("POST", "/api/v1/connections", body).await;
-        assert_eq!(made.status, 201, "{}", made.text);
-        made.json["id"].as_str().unwrap().to_owned()
+        self.world.connected(provider, credential).await
     }
 
     /// Creates a connection with an API key.
@@ -242,8 +239,11 @@ impl Vaulted {
         detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let exchange = self.courier.exchange(&self.world.server, &self.world.user_token(), JWT);
         let exchange = exchange.param("audience", &self.world.server.app.issuer);
-        let answer = exchange.param("authorization_details", &json!([detail]).to_string()).send().await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
+        let answer = exchange
+            .param("authorization_details", &json!([detail]).to_string())
+            .send()
+            .await
+            .with_status(200);
         answer.token().to_owned()
     }
 
@@ -253,8 +253,8 @@ impl Vaulted {
 
     /// The token that `second` gets for a token of `courier`.
     pub async fn passed_on(&self, token: &str) -> String {
-        let answer = self.second.exchange(&self.world.server, token, ACCESS_TOKEN).send().await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
+        let answer =
+            self.second.exchange(&self.world.server, token, ACCESS_TOKEN).send().await.with_status(200);
         answer.token().to_owned()
     }
 

@@ -53,8 +53,7 @@ impl Story {
 
     /// The access token that a retrieval returns now.
     pub async fn fetched(&self) -> String {
-        let answer = self.vault.fetch(&self.token().await, &self.id).await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
+        let answer = self.vault.fetch(&self.token().await, &self.id).await.with_status(200);
         answer.json["access_token"].as_str().unwrap().to_owned()
     }
 
