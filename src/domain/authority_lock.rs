@@ -5,6 +5,7 @@
 use sqlx::PgConnection;
 
 use crate::platform::fault::Fault;
+use crate::platform::locks::Lock;
 
 /// Begins a transaction with the shared lock: in one message, and before the first snapshot is taken.
 pub const BEGIN_SHARED: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7223459)";
@@ -14,7 +15,8 @@ pub const BEGIN_EXCLUSIVE: &str = "BEGIN; SELECT pg_advisory_xact_lock(7223459)"
 
 /// Takes the exclusive lock in a transaction that does not have it yet, until the transaction ends.
 pub async fn upgrade(connection: &mut PgConnection) -> Result<(), Fault> {
-    sqlx::query("SELECT pg_advisory_xact_lock(7223459)").execute(connection).await?;
+    let lock = Lock::Authority.number();
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(lock).execute(connection).await?;
     Ok(())
 }
 
@@ -26,4 +28,15 @@ pub async fn raise_epoch(connection: &mut PgConnection) -> Result<(), Fault> {
 
 pub async fn revocation_epoch(connection: &mut PgConnection) -> Result<i64, Fault> {
     Ok(sqlx::query_scalar("SELECT number FROM revocation_epoch").fetch_one(connection).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_begin_with_the_authority_lock() {
+        let lock = format!("({})", Lock::Authority.number());
+        assert!(BEGIN_SHARED.ends_with(&lock) && BEGIN_EXCLUSIVE.ends_with(&lock));
+    }
 }

@@ -3,6 +3,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod fault;
+pub mod locks;
 pub mod outbound;
 pub mod password;
 pub mod postgres_errors;

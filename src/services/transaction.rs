@@ -7,6 +7,7 @@ use crate::domain::audit::{self, Event};
 use crate::domain::authority_lock;
 use crate::domain::refusal::Error;
 use crate::platform::fault::{Context, Fault};
+use crate::platform::locks::Lock;
 
 /// A transaction of an administrative operation. Rolled back when dropped.
 #[derive(Debug)]
@@ -70,7 +71,8 @@ impl AuditedTransaction {
     /// lock is taken later, by [`AuditedTransaction::upgrade`].
     pub async fn begin_serialized(pool: &PgPool) -> Result<Self, Fault> {
         let mut transaction = pool.begin().await.context("beginning a transaction")?;
-        sqlx::query("SELECT pg_advisory_xact_lock(7223458)").execute(&mut *transaction).await?;
+        let lock = Lock::Administration.number();
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(lock).execute(&mut *transaction).await?;
         Ok(Self { transaction, lock: AuthorityLock::Shared })
     }
 

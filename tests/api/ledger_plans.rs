@@ -12,7 +12,7 @@ use crate::support::world::{IDP, MAIL, World};
 /// How the statements of a batch begin.
 const STATEMENTS: [&str; 11] = [
     "WITH u AS MATERIALIZED",
-    "SELECT pg_advisory_xact_lock(7225, key)",
+    "SELECT pg_advisory_xact_lock($2, key)",
     "SELECT * FROM ceremony",
     "INSERT INTO delegation (",
     "INSERT INTO delegation_usage",

@@ -12,6 +12,7 @@ use super::field::{Field, term};
 use super::filter::instant;
 use super::store;
 use crate::platform::fault::{Context, Fault};
+use crate::platform::locks::Lock;
 use actchain_protocol::merkle::{self, Frontier, Hash};
 
 /// Number of events in a block.
@@ -144,8 +145,10 @@ pub async fn indexed(connection: &mut PgConnection) -> Result<u64, Fault> {
 /// Indexes the next block in the caller's transaction. Returns `false` if there is no complete block or
 /// another transaction is indexing.
 pub async fn index_next_block(connection: &mut PgConnection) -> Result<bool, Fault> {
-    let alone: bool =
-        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7223461)").fetch_one(&mut *connection).await?;
+    let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
+        .bind(Lock::AuditIndex.number())
+        .fetch_one(&mut *connection)
+        .await?;
     if !alone {
         return Ok(false);
     }

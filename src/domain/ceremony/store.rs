@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Ceremony, Open};
 use crate::platform::fault::{Context, Fault};
+use crate::platform::locks::KeyedLock;
 use actchain_protocol::authorization_details::Details;
 
 #[derive(FromRow)]
@@ -156,10 +157,11 @@ pub async fn lock_open(
     now: OffsetDateTime,
 ) -> Result<Vec<Open>, Fault> {
     sqlx::query(
-        "SELECT pg_advisory_xact_lock(7225, key)
+        "SELECT pg_advisory_xact_lock($2, key)
          FROM (SELECT DISTINCT hashtext(id) AS key FROM unnest($1::text[]) AS input (id) ORDER BY key) keys",
     )
     .bind(delegations)
+    .bind(KeyedLock::Confirmations.number())
     .execute(&mut *connection)
     .await?;
     let rows: Vec<Row> = sqlx::query_as(

@@ -9,6 +9,7 @@ use super::{AuthMethod, Client, DpopPolicy, Ephemeral, Grant, Kind, StoredSecret
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
+use crate::platform::locks::KeyedLock;
 
 /// Client columns with the thumbprints of removed keys.
 const CLIENT: &str = "
@@ -144,11 +145,12 @@ pub async fn lock_task(
     task_id: &str,
 ) -> Result<i64, Fault> {
     sqlx::query(
-        "SELECT pg_advisory_xact_lock(7223, hashtext(jsonb_build_array($1::text, $2::text, $3::text)::text))",
+        "SELECT pg_advisory_xact_lock($4, hashtext(jsonb_build_array($1::text, $2::text, $3::text)::text))",
     )
     .bind(&owner.iss)
     .bind(&owner.sub)
     .bind(task_id)
+    .bind(KeyedLock::Task.number())
     .execute(&mut *connection)
     .await?;
     let count = sqlx::query_scalar(

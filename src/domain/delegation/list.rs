@@ -8,6 +8,7 @@ use super::State;
 use crate::domain::principal::Principal;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
+use crate::platform::locks::KeyedLock;
 
 /// The delegations that a caller may see in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,9 +160,10 @@ pub async fn waiting(
     most: i64,
     now: OffsetDateTime,
 ) -> Result<PendingRequests, Fault> {
-    sqlx::query("SELECT pg_advisory_xact_lock(7224, hashtext($1 || E'\\n' || $2))")
+    sqlx::query("SELECT pg_advisory_xact_lock($3, hashtext($1 || E'\\n' || $2))")
         .bind(&delegator.iss)
         .bind(&delegator.sub)
+        .bind(KeyedLock::PendingRequests.number())
         .execute(&mut *connection)
         .await?;
     let count = sqlx::query_as(

@@ -22,14 +22,13 @@ use crate::domain::audit::partitions::{self, ArchiveFile, Partition};
 use crate::domain::audit::{Action, Event, index, store, tree};
 use crate::domain::{authority_lock, sink};
 use crate::platform::fault::{Context, Fault};
+use crate::platform::locks::Lock;
 use crate::platform::private_file;
 use actchain_protocol::archive_statement::ArchiveStatement;
 use actchain_protocol::digest::hex;
 use actchain_protocol::merkle::{self, Frontier};
 use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
-/// Advisory lock: one archive command at a time.
-const TRY_ARCHIVE_LOCK: &str = "SELECT pg_try_advisory_lock(7223460)";
 /// Gives up after 500 ms: while `DETACH` waits for its lock it blocks readers and writers. The command then retries.
 const SET_LOCK_TIMEOUT: &str = "SET lock_timeout = '500ms'";
 const ATTEMPTS: u32 = 20;
@@ -82,7 +81,11 @@ async fn archive_all(
 ) -> Result<Vec<Archived>, Fault> {
     sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await?;
     sqlx::query(SET_LOCK_TIMEOUT).execute(&mut *connection).await?;
-    if !sqlx::query_scalar::<_, bool>(TRY_ARCHIVE_LOCK).fetch_one(&mut *connection).await? {
+    let alone: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
+        .bind(Lock::Archive.number())
+        .fetch_one(&mut *connection)
+        .await?;
+    if !alone {
         return Err(Fault::new("another process is archiving this log: try again when it has ended"));
     }
     let mut done = Vec::new();

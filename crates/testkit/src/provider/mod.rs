@@ -56,11 +56,6 @@ impl Provider {
         )
     }
 
-    /// The issuer identifier in its metadata.
-    pub fn issuer(&self) -> String {
-        self.base.clone()
-    }
-
     /// Changes the behaviour of the provider.
     pub fn becomes(&self, change: impl FnOnce(&mut Kind)) {
         change(&mut self.state.kind.lock().unwrap());
