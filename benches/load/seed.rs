@@ -92,6 +92,15 @@ pub async fn tree(stage: &Stage, tree: Tree) {
         .execute(&mut sql)
         .await
         .unwrap();
+    // Agents exchange under these delegations, and each use is counted.
+    sqlx::query(
+        "INSERT INTO delegation_usage (delegation_id, uses)
+         SELECT id, 0 FROM delegation WHERE id = $1 OR id LIKE $1 || '.%'",
+    )
+    .bind(tree.root())
+    .execute(&mut sql)
+    .await
+    .unwrap();
     stage.seal_rows().await;
     // Ids like the server's: ordered by time, one every three milliseconds up to now.
     sqlx::query(
