@@ -98,7 +98,7 @@ async fn fill(stage: &Stage, until: i64) {
 /// right.
 const EVENTS: &str = r#"
     WITH added AS (
-        INSERT INTO audit_event (seq, document, part)
+        INSERT INTO audit_event (seq, document, partition)
         SELECT n, format(
             '{"act_chain":[{"iss":"http://127.0.0.1","jkt":"%s","sub":"agent-%s"}],"action":"%s","actor":{"client_id":"agent-%s",'
             '"jkt":"%s"},"at":"%s","audience":["%s"],"delegation_id":"x-%s","delegation_path":["D-%s","x-%s"],'
@@ -112,7 +112,7 @@ const EVENTS: &str = r#"
             $4, sub, sub, sub, left(md5('kid') || md5('kid'), 43), md5('id' || n)::uuid, md5('jti' || n)::uuid,
             CASE kind WHEN 7 THEN 'refused' ELSE 'success' END, md5('jti' || n - 1)::uuid,
             CASE kind WHEN 7 THEN '"reason":"delegation_revoked",' ELSE '' END, n, n, sub, $3, sub, md5('txn' || n / 3)::uuid),
-            (SELECT part FROM audit_head)
+            (SELECT partition FROM audit_head)
         FROM (SELECT n, n % 100 AS kind, (n * 7919) % 1000 AS agent, (n / 3 * 104729) % 100000 AS sub
               FROM generate_series($1, $2 - 1) n) x
     )
