@@ -13,7 +13,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{PostRequest, PostResponse};
 use crate::services::transaction::AuditedTransaction;
-use actchain_protocol::signed_note::{self, Checkpoint};
+use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 use actchain_protocol::tlog_witness::{self, AddCheckpoint};
 
 /// Most requests to one witness for one checkpoint: another server may request a cosignature at the same time.
@@ -82,11 +82,14 @@ async fn request_from(
         let body = String::from_utf8_lossy(&response.body);
         match (response.status, tlog_witness::parse_size(&body)) {
             (200, _) => {
-                let cosigned = cosign(app, &format!("{note}{}", &*body), Origin::default(), now).await;
-                return match cosigned {
+                let cosigned = format!("{note}{}", &*body);
+                if !is_cosigned_by(&witness.key, &cosigned) {
+                    return Err(Fault::new("the answer has no valid cosignature of this witness"));
+                }
+                return match cosign(app, &cosigned, Origin::default(), now).await {
                     Ok(_) => Ok(Some(RequestResult::Cosigned)),
                     Err(Error::Failed(fault)) => Err(fault),
-                    Err(Error::Refused(_)) => Err(Fault::new("the answer has no valid cosignature")),
+                    Err(Error::Refused(_)) => Err(Fault::new("the answer has another, invalid cosignature")),
                 };
             }
             (409, Some(known)) if known != old_size => old_size = known,
@@ -102,6 +105,11 @@ async fn post(app: &App, url: &str, request: &AddCheckpoint) -> Result<PostRespo
     let body = request.text();
     let post = PostRequest { content_type: "text/plain; charset=utf-8", authorization: None, body: &body };
     app.vault.outbound.post(&url, post).await.context("requesting a cosignature")
+}
+
+fn is_cosigned_by(witness: &VerifierKey, note: &str) -> bool {
+    let Some((text, signatures)) = signed_note::parts(note) else { return false };
+    signatures.iter().any(|signature| signature.is_by(witness, &text))
 }
 
 fn contradiction(witness: &Witness, known: u64, size: u64) -> RequestResult {
