@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use time::OffsetDateTime;
+use url::Url;
 
 pub use self::caches::Caches;
 pub use self::detached::DetachedTasks;
@@ -110,6 +111,10 @@ impl App {
         let outbound = Outbound::new(AddressPolicy::of_issuer(&issuer))?;
         let witnesses = Witnesses::new(&config.audit.witnesses, config.audit.witness_quorum);
         let witnesses = witnesses.context("reading audit.witnesses and audit.witness_quorum")?;
+        let urls = witnesses.iter().filter_map(|witness| witness.url.as_ref());
+        if let Some(url) = urls.map(Url::as_str).find(|url| !outbound.may_fetch(url)) {
+            return Err(Fault::new(format!("audit.witnesses: this server may not send requests to {url}")));
+        }
         let app = Self {
             token_target,
             capability_levels,

@@ -69,7 +69,7 @@ async fn add_checkpoint(body: String, witness: web::Data<Witness>, clock: web::D
 }
 
 fn refused(refusal: WitnessRefusal) -> HttpResponse {
-    tracing::warn!(?refusal, "a checkpoint was refused");
+    tracing::debug!(?refusal, "a checkpoint was refused");
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = HttpResponse::build(status);
     match refusal {

@@ -8,12 +8,13 @@ use actchain::http::witness::WitnessServer;
 use actchain::jobs;
 use actchain::platform::clock::Clock;
 use actchain::services::audit::cosignatures::RequestResult;
-use actchain::services::audit::{TrustAnchors, verify_database};
+use actchain::services::audit::{TrustAnchors, verify_database, verify_export};
 use actchain::services::witness::{Witness, WitnessError};
 use actchain_protocol::signed_note::{self, VerifierKey};
 use actchain_protocol::tlog_witness::WitnessRefusal;
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpResponse, HttpServer, web};
+use serde_json::json;
 use sqlx::Executor as _;
 
 use crate::support::Server;
@@ -169,6 +170,78 @@ async fn a_log_that_was_truncated_or_rewritten_gets_no_cosignature() {
     assert_eq!(server.last_event().await["action"], "client.changed", "nothing was cosigned");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filtered_export_is_witnessed_only_at_the_size_of_its_proofs() {
+    let planned = Planned::new("w1.example.com");
+    let world = world_with(&[planned.entry()]).await;
+    let server = &world.server;
+    let witnesses = Witnesses::new(&[planned.key.text()], None).unwrap();
+    let _folder = planned.listen(server).await;
+    checkpoint(server).await;
+    run(server).await;
+    let earlier = Api::get(server, "/audit/checkpoint").send().await.text;
+    world.first_hop().await.with_status(200);
+    server.pass(120);
+    let export = world.export("outcome=success").await.with_status(200).text;
+    let keys_text = Api::get(server, "/audit/keys").send().await.text;
+    let keys: Vec<VerifierKey> = keys_text.lines().filter_map(VerifierKey::parse).collect();
+    let anchors = TrustAnchors { keys, witnesses: witnesses.clone(), ..TrustAnchors::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("export.jsonl");
+    let witnessed = |text: &str, anchors: &TrustAnchors| {
+        std::fs::write(&file, text).unwrap();
+        let report = verify_export(&file, anchors).unwrap();
+        assert!(report.valid, "{report:?}");
+        report.witnessed
+    };
+    assert_eq!(witnessed(&export, &anchors), None, "its checkpoint has no cosignature yet");
+    // A cosigned checkpoint of another size is beside the proofs, which may be of another log.
+    let line = json!({"checkpoint": earlier, "key": anchors.keys[0].text()});
+    assert_eq!(witnessed(&format!("{export}{line}\n"), &anchors), None);
+    assert_eq!(run(server).await, [("w1.example.com".to_owned(), RequestResult::Cosigned)]);
+    let cosigned = Api::get(server, "/audit/checkpoint").send().await.text;
+    let size = cosigned.lines().nth(1).unwrap().parse().unwrap();
+    let kept = TrustAnchors { notes: vec![cosigned], ..anchors };
+    assert_eq!(witnessed(&export, &kept), Some(size));
+    let without_key = TrustAnchors { witnesses, ..TrustAnchors::default() };
+    let fault = verify_export(&file, &without_key).unwrap_err().to_string();
+    assert!(fault.contains("--key"), "witnesses vouch for many logs: {fault}");
+}
+
+#[test]
+fn a_witness_keeps_the_checkpoint_that_contradicts_what_it_cosigned() {
+    let (log, folder) = (Log::new(), tempfile::tempdir().unwrap());
+    let witness = Witness::open(folder.path(), Some("w.example.com"), vec![log.verifier.clone()]).unwrap();
+    let now = Clock::System.now();
+    let first = log.request(5, 1);
+    witness.add_checkpoint(&first, now).unwrap();
+    let same_again = first.replacen("old 0", "old 5", 1);
+    witness.add_checkpoint(&same_again, now).unwrap();
+    let other = log.request(5, 2).replacen("old 0", "old 5", 1);
+    let refused = witness.add_checkpoint(&other, now).unwrap_err();
+    assert!(matches!(refused, WitnessError::Refused(WitnessRefusal::RootDiffers)), "{refused:?}");
+    let kept = |suffix: &str| {
+        let paths = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let path = paths.into_iter().find(|path| path.extension().is_some_and(|of| of == suffix)).unwrap();
+        signed_note::open(&std::fs::read_to_string(path).unwrap(), std::slice::from_ref(&log.verifier))
+            .unwrap()
+            .root
+    };
+    assert_eq!((kept("checkpoint"), kept("refused")), ([1; 32], [2; 32]), "both signed by the log");
+}
+
+#[test]
+fn a_witness_that_cannot_store_a_checkpoint_does_not_cosign_it() {
+    let (log, folder) = (Log::new(), tempfile::tempdir().unwrap());
+    let witness = Witness::open(folder.path(), Some("w.example.com"), vec![log.verifier.clone()]).unwrap();
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    let now = Clock::System.now();
+    let lost = witness.add_checkpoint(&log.request(5, 1), now).unwrap_err();
+    assert!(matches!(lost, WitnessError::Fault(_)), "{lost:?}");
+    std::fs::create_dir(folder.path()).unwrap();
+    witness.add_checkpoint(&log.request(5, 2), now).expect("nothing was cosigned before");
+}
+
 /// A server that gives one answer to every request.
 fn answering(answer: &Arc<Mutex<(u16, String)>>) -> String {
     let answer = Arc::clone(answer);
@@ -214,7 +287,9 @@ async fn only_a_valid_cosignature_of_that_witness_is_stored_and_one_bad_witness_
         (302, "", RequestResult::Failed),
         (404, "", RequestResult::Failed),
         (500, "", RequestResult::Failed),
-        (409, "", RequestResult::Contradicted),
+        (409, "", RequestResult::Failed),
+        (409, "0\n", RequestResult::Failed),
+        (409, "1000000", RequestResult::Failed),
         (409, "1000000\n", RequestResult::Contradicted),
         (422, "", RequestResult::Contradicted),
     ] {
@@ -226,8 +301,6 @@ async fn only_a_valid_cosignature_of_that_witness_is_stored_and_one_bad_witness_
         assert_eq!(of("good.example.com"), None, "has cosigned");
     }
     assert_eq!(cosigners(server, &[&keys[0], &keys[1]]).await, ["good.example.com"]);
-    *answer.lock().unwrap() = (409, "0\n".to_owned());
-    assert_eq!(run(server).await.len(), 2, "an answer that asks for the same again ends");
 }
 
 /// A log with one key, for witnesses without a server.

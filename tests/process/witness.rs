@@ -5,7 +5,9 @@ use std::process::{Child, Command, Stdio};
 
 use actchain_protocol::base64url;
 use actchain_protocol::jose::{SigningAlg, SigningKey};
-use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
+use actchain_protocol::signed_note::{self, Checkpoint, Kind, VerifierKey};
+
+use crate::stage::Stage;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_actchain");
 
@@ -105,4 +107,34 @@ async fn a_witness_that_was_killed_still_knows_what_it_cosigned() {
         (Some(2), true),
         "{complaint}"
     );
+}
+
+#[test]
+fn a_log_for_which_no_witness_vouches_is_valid_with_exit_2() {
+    let stage = Stage::new();
+    stage.declare();
+    let key = VerifierKey::of_kind(Kind::Witness, "w.example.com", [9; 32]).unwrap().text();
+    let verify = |more: &[&str]| {
+        let output = stage.run(&[&["audit", "verify"], more].concat());
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.code(), stdout, stderr)
+    };
+    assert_eq!(verify(&[]).0, Some(0), "no witnesses are configured");
+    let (code, stdout, _) = verify(&["--witness", &key]);
+    assert_eq!(code, Some(2), "{stdout}");
+    assert!(stdout.contains("no checkpoint has cosignatures of 1 of the witnesses"), "{stdout}");
+    let (code, stdout, _) = verify(&["--witness", &key, "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (code, &report["valid"], &report["witnessed"]),
+        (Some(2), &true.into(), &serde_json::Value::Null)
+    );
+    for (more, complaint) in [
+        (["--witness", "w.example.com"].as_slice(), "is no key of a witness"),
+        (&["--witness", &key, "--quorum", "2"], "quorum of 2"),
+        (&["--quorum", "1"], "--witness"),
+    ] {
+        let (code, _, stderr) = verify(more);
+        assert_eq!((code, stderr.contains(complaint)), (Some(2), true), "{stderr}");
+    }
 }

@@ -74,18 +74,23 @@ impl WitnessRefusal {
     }
 }
 
-/// The checkpoint that a witness may cosign.
-///
-/// `keys_of` returns the trusted keys of a log by its name, and `last` the checkpoint of this log that was cosigned
-/// last. Nothing may cosign for this log between this check and the moment at which the checkpoint is stored.
+/// A checkpoint that a trusted key of its log has signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedCheckpoint {
+    /// What the log has signed, and what a witness cosigns.
+    pub text: String,
+    /// The content of the text.
+    pub checkpoint: Checkpoint,
+}
+
+/// The checkpoint of a request, after its signature is verified. `keys_of` returns the trusted keys of a log by its name.
 ///
 /// # Errors
 /// The first rule of the specification that the request does not meet.
-pub fn check<'a>(
+pub fn verify<'a>(
     request: &AddCheckpoint,
     keys_of: impl FnOnce(&str) -> &'a [VerifierKey],
-    last: impl FnOnce(&str) -> Option<Checkpoint>,
-) -> Result<Checkpoint, WitnessRefusal> {
+) -> Result<SignedCheckpoint, WitnessRefusal> {
     let (text, _) = signed_note::parts(&request.note).ok_or(WitnessRefusal::Malformed)?;
     let checkpoint = Checkpoint::parse(&text).ok_or(WitnessRefusal::Malformed)?;
     let keys = keys_of(&checkpoint.origin);
@@ -98,7 +103,20 @@ pub fn check<'a>(
     if request.old_size > checkpoint.size {
         return Err(WitnessRefusal::Malformed);
     }
-    let (last_size, last_root) = match last(&checkpoint.origin) {
+    Ok(SignedCheckpoint { text, checkpoint })
+}
+
+/// Whether a verified checkpoint continues the one of the same log that was cosigned last. Nothing may cosign for this
+/// log between this check and the moment at which the checkpoint is stored.
+///
+/// # Errors
+/// The first rule of the specification that the request does not meet.
+pub fn check_continuation(
+    request: &AddCheckpoint,
+    checkpoint: &Checkpoint,
+    last: Option<&Checkpoint>,
+) -> Result<(), WitnessRefusal> {
+    let (last_size, last_root) = match last {
         Some(last) => (last.size, last.root),
         None => (0, merkle::Frontier::default().root()),
     };
@@ -109,10 +127,10 @@ pub fn check<'a>(
         return Err(WitnessRefusal::RootDiffers);
     }
     let proof = &request.proof;
-    if !merkle::verify_consistency(last_size, checkpoint.size, proof, &last_root, &checkpoint.root) {
-        return Err(WitnessRefusal::ProofInvalid);
+    match merkle::verify_consistency(last_size, checkpoint.size, proof, &last_root, &checkpoint.root) {
+        true => Ok(()),
+        false => Err(WitnessRefusal::ProofInvalid),
     }
-    Ok(checkpoint)
 }
 
 /// The answer that has the size of the last cosigned checkpoint.
@@ -173,7 +191,9 @@ mod tests {
             last: Option<Checkpoint>,
         ) -> Result<Checkpoint, WitnessRefusal> {
             let keys = [self.verifier()];
-            check(request, |name| if name == LOG { &keys } else { &[] }, |_| last)
+            let signed = verify(request, |name| if name == LOG { &keys } else { &[] })?;
+            check_continuation(request, &signed.checkpoint, last.as_ref())?;
+            Ok(signed.checkpoint)
         }
     }
 

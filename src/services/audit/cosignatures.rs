@@ -13,6 +13,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{PostRequest, PostResponse};
 use crate::services::transaction::AuditedTransaction;
+use actchain_protocol::merkle::{self, Hash};
 use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 use actchain_protocol::tlog_witness::{self, AddCheckpoint};
 
@@ -27,7 +28,7 @@ pub enum RequestResult {
     Cosigned,
     /// No usable answer; the next run asks again.
     Failed,
-    /// The witness has cosigned another log under this name: this one was rewritten, truncated or restored.
+    /// The witness says that it has cosigned another log under this name: this one was rewritten, truncated or restored.
     Contradicted,
 }
 
@@ -76,7 +77,7 @@ async fn request_from(
         if old_size > size {
             return Ok(Some(contradiction(witness, old_size, size)));
         }
-        let proof = app.read(async |connection| tree::consistency(connection, old_size, size).await).await?;
+        let proof = app.read(async |connection| proof(connection, old_size, size).await).await?;
         let request = AddCheckpoint { old_size, proof, note: note.clone() };
         let response = post(app, url, &request).await?;
         let body = String::from_utf8_lossy(&response.body);
@@ -92,8 +93,22 @@ async fn request_from(
                     Err(Error::Refused(_)) => Err(Fault::new("the answer has another, invalid cosignature")),
                 };
             }
-            (409, Some(known)) if known != old_size => old_size = known,
-            (409 | 422, _) => return Ok(Some(contradiction(witness, old_size, size))),
+            (409, Some(known)) if known != old_size => {
+                if last.is_some_and(|last| known < last) {
+                    tracing::error!(
+                        witness = witness.key.name(),
+                        known,
+                        ?last,
+                        "a witness has forgotten what it cosigned: it was restored from a backup, or runs twice"
+                    );
+                }
+                old_size = known;
+            }
+            // Of the same size, only the roots can differ. The answer has no size then.
+            (409, None) if old_size == size && response.incomplete.is_none() => {
+                return Ok(Some(contradiction(witness, old_size, size)));
+            }
+            (422, _) => return Ok(Some(contradiction(witness, old_size, size))),
             (status, _) => return Err(Fault::new(format!("the witness answers with status {status}"))),
         }
     }
@@ -107,6 +122,16 @@ async fn post(app: &App, url: &str, request: &AddCheckpoint) -> Result<PostRespo
     app.vault.outbound.post(&url, post).await.context("requesting a cosignature")
 }
 
+/// A proof that was verified here first, so that a fault of this log is not taken for a contradiction by a witness.
+async fn proof(connection: &mut PgConnection, old_size: u64, size: u64) -> Result<Vec<Hash>, Fault> {
+    let proof = tree::consistency(connection, old_size, size).await?;
+    let (old, new) = (tree::frontier(connection, old_size).await?, tree::frontier(connection, size).await?);
+    if merkle::verify_consistency(old_size, size, &proof, &old.root(), &new.root()) {
+        return Ok(proof);
+    }
+    Err(Fault::new(format!("the log of {old_size} events is not the beginning of that of {size}")))
+}
+
 fn is_cosigned_by(witness: &VerifierKey, note: &str) -> bool {
     let Some((text, signatures)) = signed_note::parts(note) else { return false };
     signatures.iter().any(|signature| signature.is_by(witness, &text))
@@ -117,8 +142,8 @@ fn contradiction(witness: &Witness, known: u64, size: u64) -> RequestResult {
         witness = witness.key.name(),
         known,
         size,
-        "a witness has cosigned a log that this one is no continuation of: it was rewritten, truncated or restored \
-         from a backup"
+        "a witness says that it has cosigned a log that this one is no continuation of: if so, this log was \
+         rewritten, truncated or restored from a backup"
     );
     RequestResult::Contradicted
 }

@@ -40,6 +40,11 @@ pub fn verify_export_shown(
             "a checkpoint that was kept elsewhere needs the key that was kept with it (--key)",
         ));
     }
+    if anchors.keys.is_empty() && !anchors.witnesses.is_empty() {
+        return Err(Fault::new(
+            "witnesses vouch for many logs: name the key of this one, which was kept outside the file (--key)",
+        ));
+    }
     check_form(path)?;
     if let Some(report) = verify_selection::verify(path, anchors)? {
         return Ok(report);

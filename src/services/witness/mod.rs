@@ -14,7 +14,7 @@ use crate::platform::fault::{Context, Fault};
 use actchain_protocol::base64url;
 use actchain_protocol::jose::{SigningAlg, SigningKey};
 use actchain_protocol::signed_note::{self, Kind, VerifierKey};
-use actchain_protocol::tlog_witness::{self, AddCheckpoint, WitnessRefusal};
+use actchain_protocol::tlog_witness::{self, AddCheckpoint, SignedCheckpoint, WitnessRefusal};
 
 /// A witness with its key, the logs that it watches, and what it cosigned.
 #[derive(Debug)]
@@ -70,12 +70,29 @@ impl Witness {
     /// The signature line for a request, after the checkpoint is stored.
     pub fn add_checkpoint(&self, body: &str, now: OffsetDateTime) -> Result<String, WitnessError> {
         let request = AddCheckpoint::parse(body).ok_or(WitnessError::Refused(WitnessRefusal::Malformed))?;
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         let keys_of = |log: &str| self.logs.get(log).map(Vec::as_slice).unwrap_or_default();
-        let checkpoint = tlog_witness::check(&request, keys_of, |log| store.last(log).cloned())
-            .map_err(WitnessError::Refused)?;
-        let line = self.cosign(&checkpoint.text(), now).map_err(WitnessError::Fault)?;
-        store.replace(checkpoint).map_err(WitnessError::Fault)?;
+        // Before the lock: signatures of strangers must not delay logs.
+        let SignedCheckpoint { text, checkpoint } =
+            tlog_witness::verify(&request, keys_of).map_err(WitnessError::Refused)?;
+        let line = self.cosign(&text, now).map_err(WitnessError::Fault)?;
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = store.last(&checkpoint.origin);
+        match tlog_witness::check_continuation(&request, &checkpoint, last) {
+            Ok(()) if last == Some(&checkpoint) => {}
+            Ok(()) => store.replace(checkpoint, &request.note).map_err(WitnessError::Fault)?,
+            Err(refusal) => {
+                if matches!(refusal, WitnessRefusal::RootDiffers | WitnessRefusal::ProofInvalid) {
+                    tracing::error!(
+                        log = checkpoint.origin,
+                        size = checkpoint.size,
+                        cosigned = last.map(|last| last.size),
+                        "a log has signed a checkpoint that does not continue what was cosigned; it is kept as evidence"
+                    );
+                    store.keep_refused(&checkpoint.origin, &request.note).map_err(WitnessError::Fault)?;
+                }
+                return Err(WitnessError::Refused(refusal));
+            }
+        }
         Ok(line)
     }
 

@@ -12,11 +12,12 @@ use crate::platform::fault::{Context, Fault};
 use crate::platform::{private_file, secret};
 use actchain_protocol::base64url;
 use actchain_protocol::digest::{hex, sha256};
-use actchain_protocol::signed_note::Checkpoint;
+use actchain_protocol::signed_note::{self, Checkpoint};
 
 const KEY_FILE: &str = "witness.key";
 const LOCK_FILE: &str = "witness.lock";
 const CHECKPOINT_SUFFIX: &str = "checkpoint";
+const REFUSED_SUFFIX: &str = "refused";
 
 /// The key of a witness, with the name that belongs to it.
 pub(super) struct WitnessKey {
@@ -45,6 +46,8 @@ impl WitnessStore {
             }
             Err(TryLockError::Error(error)) => return Err(error).context(&what),
         }
+        // A name that a killed process has made must be durable before it is relied on.
+        sync_folder(folder).context(&what)?;
         let mut last = HashMap::new();
         for entry in fs::read_dir(folder).context(&what)? {
             let path = entry.context(&what)?.path();
@@ -52,7 +55,9 @@ impl WitnessStore {
                 continue;
             }
             let text = fs::read_to_string(&path).context(&format!("reading {}", path.display()))?;
-            let checkpoint = Checkpoint::parse(&text).filter(|one| path.ends_with(file_name(&one.origin)));
+            let checkpoint = signed_note::parts(&text).and_then(|(text, _)| Checkpoint::parse(&text));
+            let checkpoint =
+                checkpoint.filter(|one| path.ends_with(file_name(&one.origin, CHECKPOINT_SUFFIX)));
             let checkpoint =
                 checkpoint.ok_or_else(|| Fault::new(format!("{} is no checkpoint", path.display())))?;
             last.insert(checkpoint.origin.clone(), checkpoint);
@@ -84,11 +89,17 @@ impl WitnessStore {
         self.last.get(log)
     }
 
-    /// Stores the last checkpoint of a log durably.
-    pub(super) fn replace(&mut self, checkpoint: Checkpoint) -> Result<(), Fault> {
-        self.write(&file_name(&checkpoint.origin), checkpoint.text().as_bytes())?;
+    /// Stores the last checkpoint of a log durably, with the signature of the log.
+    pub(super) fn replace(&mut self, checkpoint: Checkpoint, note: &str) -> Result<(), Fault> {
+        self.write(&file_name(&checkpoint.origin, CHECKPOINT_SUFFIX), note.as_bytes())?;
         self.last.insert(checkpoint.origin.clone(), checkpoint);
         Ok(())
+    }
+
+    /// Keeps a signed checkpoint that contradicts the last one: both together show what the log did. The latest replaces
+    /// an earlier one.
+    pub(super) fn keep_refused(&self, log: &str, note: &str) -> Result<(), Fault> {
+        self.write(&file_name(log, REFUSED_SUFFIX), note.as_bytes())
     }
 
     /// Writes a file that is complete under its name, or absent, even after a power failure.
@@ -99,11 +110,15 @@ impl WitnessStore {
         file.write_all(content).context(&what)?;
         file.sync_all().context(&what)?;
         fs::rename(&draft, self.folder.join(name)).context(&what)?;
-        File::open(&self.folder).and_then(|folder| folder.sync_all()).context(&what)
+        sync_folder(&self.folder).context(&what)
     }
 }
 
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
 /// The name of a log can contain slashes, and can be long.
-fn file_name(log: &str) -> String {
-    format!("{}.{CHECKPOINT_SUFFIX}", hex(&sha256(&[log.as_bytes()])))
+fn file_name(log: &str, suffix: &str) -> String {
+    format!("{}.{suffix}", hex(&sha256(&[log.as_bytes()])))
 }

@@ -46,6 +46,11 @@ pub fn verify_evidence(folder: &Path, anchors: &TrustAnchors) -> Result<Evidence
         )));
     }
     let keys_of_folder = anchors.keys.is_empty();
+    if keys_of_folder && !anchors.witnesses.is_empty() {
+        return Err(Fault::new(
+            "witnesses vouch for many logs: name the key of this one, which was kept outside the folder (--key)",
+        ));
+    }
     let keys = if keys_of_folder { keys(&read(&folder.join(KEYS))?)? } else { anchors.keys.clone() };
     let anchors = TrustAnchors { keys, ..anchors.clone() };
     let report = verify_export(&events, &anchors)?;
