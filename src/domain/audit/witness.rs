@@ -9,13 +9,13 @@ use actchain_protocol::signed_note::{self, Checkpoint, Kind, Signature, Verifier
 
 /// A witness whose cosignatures are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Witness {
+pub struct ConfiguredWitness {
     pub key: VerifierKey,
     /// Where the log requests cosignatures; a witness without a URL brings its cosignatures itself.
     pub url: Option<Url>,
 }
 
-impl Witness {
+impl ConfiguredWitness {
     /// Parses `name+id+key`, or `name+id+key URL`.
     fn parse(text: &str) -> Result<Self, Fault> {
         let (key, url) = match text.split_once(' ') {
@@ -40,7 +40,7 @@ impl Witness {
 /// The configured witnesses with their quorum.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Witnesses {
-    list: Vec<Witness>,
+    list: Vec<ConfiguredWitness>,
     quorum: usize,
 }
 
@@ -51,7 +51,8 @@ impl Witnesses {
     /// A fault for a text that is no witness, for a key or a name that occurs twice, and for a quorum that these
     /// witnesses cannot reach.
     pub fn new(texts: &[String], quorum: Option<u32>) -> Result<Self, Fault> {
-        let list: Vec<Witness> = texts.iter().map(|text| Witness::parse(text)).collect::<Result<_, _>>()?;
+        let list: Vec<ConfiguredWitness> =
+            texts.iter().map(|text| ConfiguredWitness::parse(text)).collect::<Result<_, _>>()?;
         let mut names = HashSet::new();
         if let Some(twice) = list.iter().find(|witness| !names.insert(witness.key.name())) {
             return Err(Fault::new(format!("the witness {} is named twice", twice.key.name())));
@@ -71,7 +72,7 @@ impl Witnesses {
         Ok(Self { list, quorum })
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Witness> {
+    pub fn iter(&self) -> impl Iterator<Item = &ConfiguredWitness> {
         self.list.iter()
     }
 
@@ -92,7 +93,8 @@ impl Witnesses {
     /// The size of a checkpoint if at least the quorum has cosigned it. `None` without witnesses.
     pub fn cosigned_size(&self, note: &str) -> Option<u64> {
         let (text, signatures) = signed_note::parts(note)?;
-        let valid = |witness: &&Witness| signatures.iter().any(|one| one.is_by(&witness.key, &text));
+        let valid =
+            |witness: &&ConfiguredWitness| signatures.iter().any(|one| one.is_by(&witness.key, &text));
         let vouched = self.quorum > 0 && self.list.iter().filter(valid).count() >= self.quorum;
         vouched.then(|| Checkpoint::parse(&text)).flatten().map(|checkpoint| checkpoint.size)
     }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{log_keys, origin};
 use crate::app::App;
-use crate::domain::audit::witness::Witness;
+use crate::domain::audit::witness::ConfiguredWitness;
 use crate::domain::audit::{Action, Actor, Event, Origin, store, tree};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
@@ -60,7 +60,7 @@ pub async fn request_cosignatures(
 /// `None` if there is no checkpoint that this witness has not cosigned.
 async fn request_from(
     app: &App,
-    witness: &Witness,
+    witness: &ConfiguredWitness,
     url: &str,
     now: OffsetDateTime,
 ) -> Result<Option<RequestResult>, Fault> {
@@ -137,7 +137,7 @@ fn is_cosigned_by(witness: &VerifierKey, note: &str) -> bool {
     signatures.iter().any(|signature| signature.is_by(witness, &text))
 }
 
-fn contradiction(witness: &Witness, known: u64, size: u64) -> RequestResult {
+fn contradiction(witness: &ConfiguredWitness, known: u64, size: u64) -> RequestResult {
     tracing::error!(
         witness = witness.key.name(),
         known,
