@@ -1,13 +1,13 @@
 //! The HTTP server of a witness: `POST /add-checkpoint` (c2sp.org/tlog-witness).
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::StatusCode;
-use actix_web::{App as Service, HttpResponse, HttpServer, web};
+use actix_web::{App as Service, HttpResponse, HttpServer as ActixServer, web};
 
+use super::HttpServer;
 use crate::platform::clock::Clock;
 use crate::platform::fault::{Context, Fault};
 use crate::services::witness::{Witness, WitnessError};
@@ -16,42 +16,26 @@ use actchain_protocol::tlog_witness::{self, SIZE_MEDIA_TYPE, WitnessRefusal};
 /// Largest body: 63 hashes and a checkpoint with all signatures that a note may have.
 const MAX_BODY: usize = 64 * 1024;
 
-/// A witness that listens.
-pub struct WitnessServer {
-    pub address: SocketAddr,
-    server: Server,
-}
-
-impl WitnessServer {
-    pub fn start(witness: Witness, clock: Clock, listener: TcpListener) -> Result<Self, Fault> {
-        let address = listener.local_addr().context("listening")?;
-        let witness = web::Data::from(Arc::new(witness));
-        let clock = web::Data::new(clock);
-        let server = HttpServer::new(move || {
-            Service::new()
-                .app_data(witness.clone())
-                .app_data(clock.clone())
-                .app_data(web::PayloadConfig::new(MAX_BODY))
-                .service(web::resource(tlog_witness::PATH).route(web::post().to(add_checkpoint)))
-        })
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(10)
-        .client_request_timeout(Duration::from_secs(10))
-        .listen(listener)
-        .context("serving")?
-        .run();
-        Ok(Self { address, server })
-    }
-
-    /// The handle stops the server.
-    pub fn handle(&self) -> ServerHandle {
-        self.server.handle()
-    }
-
-    pub async fn run(self) -> Result<(), Fault> {
-        self.server.await.context("serving")
-    }
+/// Serves a witness on a bound listener, by one worker.
+pub fn start(witness: Witness, clock: Clock, listener: TcpListener) -> Result<HttpServer, Fault> {
+    let address = listener.local_addr().context("listening")?;
+    let witness = web::Data::from(Arc::new(witness));
+    let clock = web::Data::new(clock);
+    let server = ActixServer::new(move || {
+        Service::new()
+            .app_data(witness.clone())
+            .app_data(clock.clone())
+            .app_data(web::PayloadConfig::new(MAX_BODY))
+            .service(web::resource(tlog_witness::PATH).route(web::post().to(add_checkpoint)))
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(10)
+    .client_request_timeout(Duration::from_secs(10))
+    .listen(listener)
+    .context("serving")?
+    .run();
+    Ok(HttpServer { address, server })
 }
 
 async fn add_checkpoint(body: String, witness: web::Data<Witness>, clock: web::Data<Clock>) -> HttpResponse {

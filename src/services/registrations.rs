@@ -64,11 +64,11 @@ pub fn resources(registry: &Registry) -> Vec<Value> {
     registry.resources.values().map(|one| with_id("id", &one.id, view::resource(one))).collect()
 }
 
-fn sentence(ids: &[String], what: &str, todo: &str) -> Option<String> {
+fn sentence(ids: &[String], what: &str, advice: &str) -> Option<String> {
     let named = ids.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
     let more = ids.len().saturating_sub(MAX_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!ids.is_empty()).then(|| format!("{what} {named}{more}: {todo}"))
+    (!ids.is_empty()).then(|| format!("{what} {named}{more}: {advice}"))
 }
 
 /// Removes a resource that neither a client nor an active or requested delegation names.

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use actchain::domain::audit::witness::Witnesses;
-use actchain::http::witness::WitnessServer;
+use actchain::http;
 use actchain::jobs;
 use actchain::platform::clock::Clock;
 use actchain::services::audit::cosignatures::RequestResult;
@@ -46,7 +46,7 @@ impl Planned {
         let keys = Api::get(server, "/audit/keys").send().await.text;
         let logs = keys.lines().filter_map(VerifierKey::parse).collect();
         let witness = Witness::open(self.folder.path(), None, logs).unwrap();
-        let listening = WitnessServer::start(witness, Clock::System, self.listener).unwrap();
+        let listening = http::witness::start(witness, Clock::System, self.listener).unwrap();
         tokio::spawn(listening.run());
         self.folder
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::arguments::verifier_keys;
 use crate::cli::context::Signals;
 use crate::cli::stdio;
-use crate::http::witness::WitnessServer;
+use crate::http;
 use crate::platform::clock::Clock;
 use crate::platform::config::Log;
 use crate::platform::fault::{Context, Fault};
@@ -36,7 +36,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
     let mut signals = Signals::listen()?;
     let witness = Witness::open(&args.dir, args.name.as_deref(), verifier_keys(&args.log)?)?;
     let key = witness.verifier().text();
-    let server = WitnessServer::start(witness, Clock::System, listener)?;
+    let server = http::witness::start(witness, Clock::System, listener)?;
     let (address, handle) = (server.address, server.handle());
     stdio::print_if_read(format_args!("witness {key} on http://{address}"));
     let mut running = tokio::spawn(server.run());
