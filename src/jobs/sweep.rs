@@ -11,6 +11,5 @@ const MARGIN: Duration = Duration::seconds(60);
 
 /// Deletes expired rows; returns their number.
 pub async fn run_once(app: &App, now: OffsetDateTime) -> Result<u64, Fault> {
-    let mut connection = app.pool.acquire().await?;
-    ledger::sweep::forget(&mut connection, now - MARGIN).await
+    ledger::sweep::forget(&app.pool, now - MARGIN).await
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection, Postgres, Transaction};
 
 use super::fault::{Context, Fault};
 use super::postgres_errors::{self, place};
@@ -107,6 +107,16 @@ pub async fn connect(options: PgConnectOptions, timeout: Duration) -> Result<PgC
     };
     connection.execute(SERVER_ROLE).await?;
     Ok(connection)
+}
+
+/// Begins a transaction with a connection of the pool. A `BEGIN` that is dropped before its answer would return its
+/// connection to the pool inside a transaction that sqlx does not know of, with its locks. So it runs to its end, and
+/// the transaction of a dropped caller is rolled back.
+#[expect(clippy::disallowed_methods, reason = "the only place that begins transactions of the pool")]
+pub async fn begin(pool: &PgPool, statement: &'static str) -> Result<Transaction<'static, Postgres>, Fault> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+    begun.await.context("beginning a transaction")?.context("beginning a transaction")
 }
 
 fn guarded(options: PgConnectOptions, timeout: Duration) -> PgConnectOptions {

@@ -57,9 +57,7 @@ pub async fn live(app: &App, now: OffsetDateTime) -> Result<Vec<String>, Fault> 
 }
 
 async fn make(app: &App, list: u64, now: OffsetDateTime) -> Result<SignedList, Fault> {
-    let mut connection = app.pool.acquire().await?;
-    let ended = status::store::ended(&mut connection, list, now).await?;
-    drop(connection);
+    let ended = status::store::ended(&app.pool, list, now).await?;
     let epoch = ended.epoch;
     let (uri, keyring, ttl) = (uri(app, list), app.keyring(), app.config.status.ttl);
     let token = tokio::task::spawn_blocking(move || {

@@ -6,6 +6,7 @@ use sqlx::{PgConnection, Transaction};
 use crate::domain::audit::{self, Event};
 use crate::domain::authority_lock;
 use crate::domain::refusal::Error;
+use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::locks::Lock;
 
@@ -47,14 +48,13 @@ impl Authorized {
 impl AuditedTransaction {
     /// Begins a transaction that ends no authority, with the shared authority lock.
     pub async fn begin(pool: &PgPool) -> Result<Self, Fault> {
-        let transaction =
-            pool.begin_with(authority_lock::BEGIN_SHARED).await.context("beginning a transaction")?;
+        let transaction = db::begin(pool, authority_lock::BEGIN_SHARED).await?;
         Ok(Self { transaction, lock: AuthorityLock::Shared })
     }
 
     /// Begins a transaction without the authority lock, for a check that must not wait. It cannot be committed.
     pub(super) async fn begin_unlocked(pool: &PgPool) -> Result<Self, Fault> {
-        let transaction = pool.begin().await.context("beginning a transaction")?;
+        let transaction = db::begin(pool, "BEGIN").await?;
         Ok(Self { transaction, lock: AuthorityLock::None })
     }
 
@@ -62,15 +62,14 @@ impl AuditedTransaction {
     /// meanwhile. The state can have changed before the lock, so callers repeat the check;
     /// `RequestContext::transition` does that for requests.
     pub async fn begin_exclusive(pool: &PgPool, _: Authorized) -> Result<Self, Fault> {
-        let transaction =
-            pool.begin_with(authority_lock::BEGIN_EXCLUSIVE).await.context("beginning a transaction")?;
+        let transaction = db::begin(pool, authority_lock::BEGIN_EXCLUSIVE).await?;
         Ok(Self { transaction, lock: AuthorityLock::Exclusive })
     }
 
     /// Waits for other administrative changes to end, so that the state read now is the state changed. The authority
     /// lock is taken later, by [`AuditedTransaction::upgrade`].
     pub async fn begin_serialized(pool: &PgPool) -> Result<Self, Fault> {
-        let mut transaction = pool.begin().await.context("beginning a transaction")?;
+        let mut transaction = db::begin(pool, "BEGIN").await?;
         let lock = Lock::Administration.number();
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(lock).execute(&mut *transaction).await?;
         Ok(Self { transaction, lock: AuthorityLock::Shared })

@@ -1,11 +1,16 @@
 //! The authority lock is exclusive only for requests that can revoke something: a call that is refused because of its
 //! caller or its target does not take the lock. While the lock is exclusive, no server records anything.
 
+use std::time::Duration;
+
+use actchain::platform::db;
+use actchain::services::transaction::{AuditedTransaction, Authorized};
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _};
 
 use crate::support::agent::Agent;
 use crate::support::agent::Auth;
+use crate::support::interrupt::dropped_after;
 use crate::support::management::Api;
 use crate::support::world::{IDP, World};
 
@@ -99,4 +104,24 @@ async fn a_refused_operation_does_not_take_the_exclusive_lock() {
     world.first_hop_of("bob").send().await.with_status(200);
     transaction.rollback().await.unwrap();
     world.moves("bob", &active, "revoke", json!({})).await.with_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_dropped_while_it_begins_releases_the_lock_and_its_connection() {
+    let world = World::new().await;
+    let options = world.server.app.pool.connect_options();
+    let pool = db::pool((*options).clone(), 1, Duration::from_secs(120));
+    let mut polls = 1;
+    loop {
+        let beginning = AuditedTransaction::begin_exclusive(&pool, Authorized::without_request());
+        if dropped_after(polls, beginning).await.is_some() {
+            break;
+        }
+        polls += 1;
+        // The pool has one connection: this waits until it has returned.
+        let locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'";
+        let left: i64 = sqlx::query_scalar(locks).fetch_one(&pool).await.unwrap();
+        assert_eq!(left, 0, "locks after {} polls", polls - 1);
+    }
+    assert!(polls > 1, "it was dropped before it had begun");
 }

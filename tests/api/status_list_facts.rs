@@ -116,7 +116,7 @@ async fn a_list_says_of_each_token_what_introspection_goes_by() {
 /// Compares the first list with introspection of each token. Suspended tokens must be those that are valid again after
 /// every suspension is lifted. Returns the number of tokens that are not valid now.
 async fn agrees(server: &Server, sql: &mut PgConnection, what: &str) -> usize {
-    let list = status::store::ended(sql, 0, server.clock.now()).await.unwrap();
+    let list = status::store::ended(&server.app.pool, 0, server.clock.now()).await.unwrap();
     let said = |place: i64| match (list.invalid.contains(&place), list.suspended.contains(&place)) {
         (true, _) => "invalid",
         (false, true) => "suspended",

@@ -1,18 +1,19 @@
 //! Purges used ids, expired tokens, abandoned pending authorizations and delegations of `may_act` claims, in small
 //! transactions.
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
 use crate::domain::authority_lock;
+use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
 
 const PIECE: i64 = 5_000;
 
 /// Purges all rows that expired up to `until`. The horizon moves first: from then on a purged id is refused, even if
 /// a clock that was set back would accept it.
-pub async fn forget(connection: &mut PgConnection, until: OffsetDateTime) -> Result<u64, Fault> {
-    let mut transaction = connection.begin_with(authority_lock::BEGIN_EXCLUSIVE).await.context("sweeping")?;
+pub async fn forget(pool: &PgPool, until: OffsetDateTime) -> Result<u64, Fault> {
+    let mut transaction = db::begin(pool, authority_lock::BEGIN_EXCLUSIVE).await?;
     sqlx::query("UPDATE replay_horizon SET purged_before = greatest(purged_before, $1)")
         .bind(until)
         .execute(&mut *transaction)
@@ -37,7 +38,7 @@ pub async fn forget(connection: &mut PgConnection, until: OffsetDateTime) -> Res
                                    AND NOT EXISTS (SELECT FROM delegation child WHERE child.parent = d.id) LIMIT $2))",
     ] {
         loop {
-            let done = sqlx::query(statement).bind(until).bind(PIECE).execute(&mut *connection).await?;
+            let done = sqlx::query(statement).bind(until).bind(PIECE).execute(pool).await?;
             forgotten += done.rows_affected();
             if done.rows_affected() < PIECE.unsigned_abs() {
                 break;

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use sqlx::{Connection as _, Encode, FromRow, PgConnection, Postgres, Type};
+use sqlx::postgres::PgPool;
+use sqlx::{Encode, FromRow, PgConnection, Postgres, Type};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::domain::authority_lock;
+use crate::platform::db;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::status_list::SIZE;
 
@@ -133,16 +135,12 @@ const UNDER: &str = "
 
 /// Reads one list. Invalid are the tokens with a problem, the tokens with such a token in their lineage, and the
 /// tokens whose delegation, or an ancestor, was ended.
-pub async fn ended(
-    connection: &mut PgConnection,
-    list: u64,
-    now: OffsetDateTime,
-) -> Result<RevokedIndex, Fault> {
+pub async fn ended(pool: &PgPool, list: u64, now: OffsetDateTime) -> Result<RevokedIndex, Fault> {
     let first = i64::try_from(list * SIZE).context("numbering a status list")?;
     let range = first..first.saturating_add(i64::try_from(SIZE).unwrap_or(i64::MAX));
     // The epoch is read first: an end in between may be in the list or not, and the changed epoch causes another
     // list.
-    let mut transaction = connection.begin().await.context("reading a status list")?;
+    let mut transaction = db::begin(pool, "BEGIN").await?;
     let epoch = authority_lock::revocation_epoch(&mut transaction).await?;
     // The statements return from one token to a whole list, so the values decide between index and scan. They may
     // take longer than requests.

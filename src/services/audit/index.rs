@@ -1,22 +1,20 @@
 //! Maintains the index, the tree hashes and the partitions of the log. All of them derive from the events, so writing
 //! them is no event.
 
-use sqlx::Connection as _;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
 use crate::domain::audit::{index, partitions};
 use crate::platform::config::Span;
+use crate::platform::db;
 use crate::platform::fault::Fault;
 
 /// Indexes all complete blocks; returns the number of indexed events.
 pub async fn run_once(pool: &PgPool) -> Result<u64, Fault> {
-    let mut connection = pool.acquire().await?;
     loop {
-        let mut transaction = connection.begin().await?;
+        let mut transaction = db::begin(pool, "BEGIN").await?;
         if !index::index_next_block(&mut transaction).await? {
-            transaction.rollback().await?;
-            return index::indexed(&mut connection).await;
+            return index::indexed(&mut transaction).await;
         }
         transaction.commit().await?;
     }

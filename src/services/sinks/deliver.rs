@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::domain::audit::{self, Action, Actor, Event, partitions};
 use crate::domain::sink::store::{FailedAttempt, Lease, Progress, Undelivered};
 use crate::domain::sink::{SigningSecrets, Sink, pause, store};
+use crate::platform::db;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::WebhookRequest;
 use crate::services::transaction::AuditedTransaction;
@@ -293,7 +294,7 @@ impl DeliveryRun<'_> {
 
     /// Like [`Self::dead_letter`], without an event.
     async fn dead_letter_silently(&self, undelivered: Undelivered<'_>) -> Result<Option<Sink>, Fault> {
-        let mut silent = self.app.pool.begin().await?;
+        let mut silent = db::begin(&self.app.pool, "BEGIN").await?;
         let advanced = self.store_dead_letter(&mut silent, undelivered, self.app.clock.now()).await?;
         if advanced.is_some() {
             silent.commit().await?;

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use crate::domain::audit::{Action, Event};
 use crate::domain::data_key::{self, DataKeys, StoredDataKey};
 use crate::domain::vault::rekey::{self as sealed_rows, SealedRow};
+use crate::platform::db;
 use crate::platform::fault::Fault;
 use crate::services::keys;
 use crate::services::transaction::AuditedTransaction;
@@ -57,7 +58,7 @@ pub async fn rekey(
 }
 
 async fn active(pool: &PgPool) -> Result<String, Fault> {
-    let mut work = pool.begin().await?;
+    let mut work = db::begin(pool, "BEGIN").await?;
     Ok(data_key::store::lock_active(&mut work).await?.id)
 }
 
