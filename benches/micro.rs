@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use actchain::domain::authority::{DecisionInput, decide};
 use actchain::domain::capability::CapabilityLevels;
-use actchain::domain::client::{AuthMethod, Client, DpopPolicy, Grant, Kind};
+use actchain::domain::client::{AuthMethod, Client, ClientKind, DpopPolicy, GrantType};
 use actchain::domain::delegation::{
     Delegation, DelegationLimits, DelegationPath, DelegationRecord, Provenance,
 };
@@ -61,7 +61,7 @@ fn client() -> Client {
     Client {
         client_id: "email-svc".into(),
         version: 1,
-        kind: Kind::Agent,
+        kind: ClientKind::Agent,
         name: "E-mail".into(),
         auth: AuthMethod::PrivateKeyJwt,
         secrets: Vec::new(),
@@ -72,7 +72,7 @@ fn client() -> Client {
         scopes: BTreeSet::from(["mail.read".into(), "mail.send".into()]),
         audiences: BTreeSet::from([MAIL.into()]),
         detail_types: BTreeSet::new(),
-        grant_types: BTreeSet::from([Grant::TokenExchange]),
+        grant_types: BTreeSet::from([GrantType::TokenExchange]),
         dpop: DpopPolicy::Required,
         dpop_keys: BTreeSet::new(),
         dpop_restricted: false,

@@ -6,7 +6,7 @@ use crate::domain::rate_limit::{ConcurrencyLimit, FailureLimiter, Guesses, PollL
 use crate::platform::config::Config;
 
 #[derive(Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Limits the request rate of each client.
     pub requests: RateLimiter,
     /// Limits recorded failures of each client, so that unauthenticated requests cannot fill the log.
@@ -27,7 +27,7 @@ pub struct Limits {
     pub readers: ConcurrencyLimit,
 }
 
-impl Limits {
+impl RequestLimits {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             requests: RateLimiter::per_second(config.limits.requests_per_second_per_client),

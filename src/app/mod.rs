@@ -16,7 +16,7 @@ use url::Url;
 
 pub use self::caches::Caches;
 pub use self::detached::DetachedTasks;
-pub use self::limits::Limits;
+pub use self::limits::RequestLimits;
 pub use self::status_lists::StatusLists;
 use crate::domain::audit::log_watcher::LogWatcher;
 use crate::domain::audit::witness::Witnesses;
@@ -64,7 +64,7 @@ pub struct App {
     /// Wakes readers of the event stream when the log grows.
     pub log_watcher: LogWatcher,
     pub caches: Caches,
-    pub limits: Limits,
+    pub limits: RequestLimits,
     pub status_lists: StatusLists,
     pub detached: DetachedTasks,
     pub metrics: PrometheusHandle,
@@ -128,7 +128,7 @@ impl App {
             witnesses,
             log_watcher,
             caches: Caches::new(outbound)?,
-            limits: Limits::new(&config),
+            limits: RequestLimits::new(&config),
             status_lists: StatusLists::new(&places),
             detached: DetachedTasks::new(),
             metrics: telemetry::metrics()?,

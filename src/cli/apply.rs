@@ -9,9 +9,9 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::context::{self, Opening};
-use super::output::{self, Format};
+use super::output::{self, OutputFormat};
 use crate::platform::fault::{Context, Fault};
-use crate::services::apply::{Change, Line, Manifest, Mode, Outcome, Request, apply, read_all};
+use crate::services::apply::{ApplyOutcome, ApplyRequest, Change, Line, Manifest, Mode, apply, read_all};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -29,7 +29,7 @@ pub(super) struct Args {
     schema: bool,
     /// Print the result as one JSON object
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 /// Prints the JSON Schema; `None` without `--schema`.
@@ -49,16 +49,16 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     let outcome = context::as_operator(config, async |ctx, context| {
         let needs_vault = !(manifest.providers.is_empty() && manifest.sinks.is_empty());
         let vault = if needs_vault { Some(context.vault()?) } else { None };
-        let request = Request { manifest, mode, replace: BTreeSet::from_iter(args.replace) };
+        let request = ApplyRequest { manifest, mode, replace: BTreeSet::from_iter(args.replace) };
         apply(ctx, vault.as_ref(), request).await
     })
     .await?;
     // The secrets of a dry run are not stored, so they are not printed.
     let outcome = match mode {
         Mode::Apply => outcome,
-        Mode::DryRun => Outcome { secrets: Vec::new(), ..outcome },
+        Mode::DryRun => ApplyOutcome { secrets: Vec::new(), ..outcome },
     };
-    if args.format == Format::Json {
+    if args.format == OutputFormat::Json {
         print_json(&outcome, mode)?
     } else {
         print_lines(&outcome, mode)
@@ -69,7 +69,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn warnings(outcome: &Outcome) -> impl Iterator<Item = (&'static str, &str, &str)> {
+fn warnings(outcome: &ApplyOutcome) -> impl Iterator<Item = (&'static str, &str, &str)> {
     let warned = |line: &'_ Line| line.warning.is_some();
     let lines = outcome.lines.iter().filter(move |line| warned(line));
     lines.map(|line| (line.kind, line.id.as_str(), line.warning.as_deref().unwrap_or_default()))
@@ -82,7 +82,7 @@ fn read(path: &PathBuf) -> Result<(String, String), Fault> {
     Ok((origin.clone(), text.context(&format!("reading {origin}"))?))
 }
 
-fn print_lines(outcome: &Outcome, mode: Mode) {
+fn print_lines(outcome: &ApplyOutcome, mode: Mode) {
     for line in &outcome.lines {
         let sign = match line.change {
             Change::Create => '+',
@@ -113,7 +113,7 @@ fn print_lines(outcome: &Outcome, mode: Mode) {
     }
 }
 
-fn print_json(outcome: &Outcome, mode: Mode) -> Result<(), Fault> {
+fn print_json(outcome: &ApplyOutcome, mode: Mode) -> Result<(), Fault> {
     let secrets: serde_json::Map<String, serde_json::Value> = outcome
         .secrets
         .iter()

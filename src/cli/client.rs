@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use time::Duration;
 
 use super::context::{self, Opening};
-use super::output::{Format, not_found, print_json, print_members, print_refusal};
+use super::output::{OutputFormat, not_found, print_json, print_members, print_refusal};
 use crate::domain::client::{self, Client};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Error;
@@ -24,25 +24,25 @@ pub(super) enum Command {
     /// List all registered clients
     List {
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Show one client; never its secrets
     Show {
         id: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Refuse the client from the next request on, at every position in a chain
     Disable {
         id: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Accept the client again
     Enable {
         id: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// List the keys of a client, remove a key, or restore a removed key
     #[command(subcommand)]
@@ -58,7 +58,7 @@ pub(super) enum Command {
         #[arg(long, default_value = "cut off by an operator")]
         reason: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Generate a new secret, shown only now; the old secret ends at once
     RotateSecret {
@@ -67,7 +67,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
         keep_old: Option<u32>,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
 }
 
@@ -77,7 +77,7 @@ pub(super) enum KeyCommand {
     List {
         id: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Remove a key: it is refused from the next request on, and tokens bound to it or obtained with it are revoked
     Remove {
@@ -86,7 +86,7 @@ pub(super) enum KeyCommand {
         #[arg(allow_hyphen_values = true)]
         jkt: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Accept a removed key again; tokens issued before its removal stay revoked
     Restore {
@@ -95,7 +95,7 @@ pub(super) enum KeyCommand {
         #[arg(allow_hyphen_values = true)]
         jkt: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
 }
 
@@ -137,7 +137,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
         Command::RotateSecret { id, keep_old, format } => {
             let keep = keep_old.map(|seconds| Duration::seconds(seconds.into()));
             let secret = clients::rotate_secret(ctx.pool, ctx.rows, &id, keep, ctx.now).await?;
-            if format == Format::Json {
+            if format == OutputFormat::Json {
                 print_json(&json!({"client_id": id, "client_secret": secret.expose_secret()}))?;
             } else {
                 println!("secret of {id}, shown this once: {}", secret.expose_secret());
@@ -170,8 +170,8 @@ fn view(client: &Client) -> Value {
     })
 }
 
-fn show_all(clients: &[Client], format: Format) -> Result<ExitCode, Fault> {
-    if format == Format::Json {
+fn show_all(clients: &[Client], format: OutputFormat) -> Result<ExitCode, Fault> {
+    if format == OutputFormat::Json {
         print_json(&json!({"items": clients.iter().map(view).collect::<Vec<_>>()}))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -182,14 +182,14 @@ fn show_all(clients: &[Client], format: Format) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(client: &Client, format: Format) -> Result<ExitCode, Fault> {
+fn show(client: &Client, format: OutputFormat) -> Result<ExitCode, Fault> {
     print_members(&view(client), format)
 }
 
-fn show_keys(client: &Client, format: Format) -> Result<ExitCode, Fault> {
+fn show_keys(client: &Client, format: OutputFormat) -> Result<ExitCode, Fault> {
     let all: BTreeSet<String> = client.declared_keys().union(&client.removed_keys).cloned().collect();
     let registered = |jkt: &String| client.keys.iter().any(|key| key.thumbprint() == jkt);
-    if format == Format::Json {
+    if format == OutputFormat::Json {
         let items: Vec<Value> = all
             .iter()
             .map(|jkt| {
@@ -214,7 +214,7 @@ fn show_keys(client: &Client, format: Format) -> Result<ExitCode, Fault> {
 
 fn print_reply<T: serde::Serialize>(
     result: Result<Reply<T>, Error>,
-    format: Format,
+    format: OutputFormat,
 ) -> Result<ExitCode, Fault> {
     match result {
         Ok(reply) => print_members(&reply.value, format),

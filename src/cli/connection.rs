@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::context::{self, CommandContext, Opening};
-use super::output::{Format, print_json, print_members, print_refusal, text, to_value};
+use super::output::{OutputFormat, print_json, print_members, print_refusal, text, to_value};
 use crate::domain::principal::Principal;
 use crate::domain::provider;
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::vault::State;
+use crate::domain::vault::ConnectionState;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::fault::{Context, Fault};
 use crate::services::keys;
@@ -33,7 +33,7 @@ pub(super) enum Command {
     Show {
         id: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Store a credential for a user
     Import(ImportArgs),
@@ -44,7 +44,7 @@ pub(super) enum Command {
         #[arg(short = 'f', long, value_name = "FILE")]
         file: PathBuf,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Disconnect it: its credential cannot be retrieved any more, and the provider is asked to revoke it
     Disconnect {
@@ -53,18 +53,18 @@ pub(super) enum Command {
         #[arg(long, default_value = "disconnected by an operator")]
         reason: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Rewrap all keys with the current master key, make a new data key, and seal all secrets with it; servers can keep
     /// running. An interrupted run is resumed
     Rekey {
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// List the declared providers; never their secrets
     Providers {
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
 }
 
@@ -79,9 +79,9 @@ pub(super) struct ListArgs {
     provider: Option<String>,
     /// Only connections that are active, needs_reconnect or disconnected
     #[arg(long, value_parser = state)]
-    state: Option<State>,
+    state: Option<ConnectionState>,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,10 +100,10 @@ pub(super) struct ImportArgs {
     #[arg(short = 'f', long, value_name = "FILE")]
     file: PathBuf,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
-fn state(text: &str) -> Result<State, String> {
+fn state(text: &str) -> Result<ConnectionState, String> {
     text.parse().map_err(|_| "a state is active, needs_reconnect or disconnected".to_owned())
 }
 
@@ -170,12 +170,12 @@ async fn opened(ctx: &RequestContext<'_>, context: &CommandContext) -> Result<Cr
 async fn rekey(
     ctx: &RequestContext<'_>,
     context: &CommandContext,
-    format: Format,
+    format: OutputFormat,
 ) -> Result<ExitCode, Fault> {
     let vault = context.vault()?;
     let report = |sealed, left| eprintln!("resealed: {sealed}, left: {left}");
     let done = vault::rekey(ctx.pool, &vault.keys, ctx.now, report).await?;
-    if format == Format::Json {
+    if format == OutputFormat::Json {
         print_json(&done)?;
     } else {
         let how = if done.resumed { "made by an interrupted run before" } else { "made now" };
@@ -225,8 +225,8 @@ async fn list(ctx: &RequestContext<'_>, args: ListArgs) -> Result<ExitCode, Erro
     }
 }
 
-fn show_all(items: &[Value], format: Format) -> Result<ExitCode, Fault> {
-    if format == Format::Json {
+fn show_all(items: &[Value], format: OutputFormat) -> Result<ExitCode, Fault> {
+    if format == OutputFormat::Json {
         print_json(&json!({"items": items}))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -245,12 +245,12 @@ fn show_all(items: &[Value], format: Format) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn providers(ctx: &RequestContext<'_>, format: Format) -> Result<ExitCode, Fault> {
+async fn providers(ctx: &RequestContext<'_>, format: OutputFormat) -> Result<ExitCode, Fault> {
     let mut connection = ctx.pool.acquire().await?;
     let found = provider::store::list(&mut connection).await?;
     let items = found.into_iter().map(|one| to_value(&ProviderView { id: one.id, settings: one.settings }));
     let items = items.collect::<Result<Vec<_>, _>>()?;
-    if format == Format::Json {
+    if format == OutputFormat::Json {
         print_json(&json!({"items": items}))?;
         return Ok(ExitCode::SUCCESS);
     }

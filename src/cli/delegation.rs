@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::arguments::delegation_state;
 use super::context::{self, Opening};
 use super::delegation_tree;
-use super::output::{Format, print_json, print_members, print_refusal, text, to_value};
+use super::output::{OutputFormat, print_json, print_members, print_refusal, text, to_value};
 use crate::domain::delegation::State;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
@@ -44,13 +44,13 @@ pub(super) enum Command {
         #[arg(long)]
         cursor: Option<String>,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Show one delegation in full
     Show {
         id: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Request a delegation from a user, on behalf of an agent
     Request(RequestArgs),
@@ -63,7 +63,7 @@ pub(super) enum Command {
         #[arg(long, default_value = "denied by an operator")]
         reason: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Revoke a delegation and all its descendants
     Revoke {
@@ -72,7 +72,7 @@ pub(super) enum Command {
         #[arg(long, default_value = "revoked by an operator")]
         reason: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Extend the expiry of a delegation
     Renew {
@@ -81,7 +81,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "DURATION", value_parser = clock::seconds)]
         expires_in: u32,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Draw the descendants of one delegation, or of all delegations of a user
     Tree(delegation_tree::Args),
@@ -102,23 +102,23 @@ pub(super) struct RequestArgs {
     #[arg(long)]
     reason: Option<String>,
     #[command(flatten)]
-    limits: Limits,
+    limits: DelegationLimitArgs,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ApproveArgs {
     id: String,
     #[command(flatten)]
-    limits: Limits,
+    limits: DelegationLimitArgs,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 /// Limits; absent limits stay unchanged.
 #[derive(Debug, clap::Args)]
-struct Limits {
+struct DelegationLimitArgs {
     /// A scope; repeat for several
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
@@ -139,7 +139,7 @@ struct Limits {
     expires_in: Option<u32>,
 }
 
-impl Limits {
+impl DelegationLimitArgs {
     fn approval(&self) -> Approval {
         let names = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
         Approval {
@@ -210,8 +210,8 @@ async fn request(ctx: &RequestContext<'_>, args: &RequestArgs) -> Result<Reply<V
     delegations::create(ctx, &wanted).await
 }
 
-fn show_all(list: &Value, format: Format) -> Result<ExitCode, Fault> {
-    if format == Format::Json {
+fn show_all(list: &Value, format: OutputFormat) -> Result<ExitCode, Fault> {
+    if format == OutputFormat::Json {
         print_json(list)?;
         return Ok(ExitCode::SUCCESS);
     }

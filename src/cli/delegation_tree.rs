@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 
-use super::output::{Format, print_json, text, to_value};
+use super::output::{OutputFormat, print_json, text, to_value};
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::delegations;
@@ -24,7 +24,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SUB")]
     delegator: Option<String>,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 /// Children by the id of their parent.
@@ -72,7 +72,7 @@ pub(super) async fn run(ctx: &RequestContext<'_>, args: &Args) -> Result<ExitCod
             children.entry(text(&one, "/parent").to_owned()).or_default().push(one);
         }
     }
-    if *format == Format::Json {
+    if *format == OutputFormat::Json {
         let trees: Vec<Value> = roots.into_iter().map(|root| nested(root, &mut children)).collect();
         print_json(&json!({"trees": trees}))?;
         return Ok(ExitCode::SUCCESS);

@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
 use super::context::{self, CommandContext, Opening};
-use super::output::{Format, print_json};
+use super::output::{OutputFormat, print_json};
 use crate::domain::audit::store;
 use crate::domain::issuer::Issuer;
 use crate::domain::key::StoredKey;
@@ -28,7 +28,7 @@ const MOST_VERIFIED: u64 = 200_000;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 struct Finding {
@@ -59,7 +59,7 @@ pub(super) async fn run(opening: Result<Opening, Fault>, args: Args) -> Result<E
         }
     }
     let well = findings.iter().all(|finding| finding.wrong.is_none());
-    if args.format == Format::Json {
+    if args.format == OutputFormat::Json {
         let list: Vec<_> = findings
             .iter()
             .map(|one| json!({"check": one.what, "ok": one.wrong.is_none(), "problem": one.wrong, "warnings": one.warnings}))

@@ -6,7 +6,7 @@ use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 
 use super::context::{self, Opening};
-use super::output::{Format, not_found, print_json, print_members, text};
+use super::output::{OutputFormat, not_found, print_json, print_members, text};
 use super::registration;
 use crate::domain::registry;
 use crate::platform::fault::Fault;
@@ -18,13 +18,13 @@ pub(super) enum Command {
     /// List all trusted issuers
     List {
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Show one trusted issuer
     Show {
         iss: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Remove an issuer. Refused while its users have delegations or tokens, unless --revoke-delegations is set
     Remove {
@@ -33,7 +33,7 @@ pub(super) enum Command {
         #[arg(long)]
         revoke_delegations: bool,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
 }
 
@@ -41,7 +41,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
     context::as_operator(config, async |ctx, _| match command {
         Command::List { format } => {
             let all = registered(ctx).await?;
-            if format == Format::Json {
+            if format == OutputFormat::Json {
                 return print_json(&json!({"items": all})).map(|()| ExitCode::SUCCESS);
             }
             for one in &all {

@@ -6,8 +6,8 @@ use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 
 use super::context::{self, Opening};
-use super::output::{Format, print_json};
-use crate::domain::key::{self, KeyState, Purpose, StoredKey};
+use super::output::{OutputFormat, print_json};
+use crate::domain::key::{self, KeyPurpose, KeyState, StoredKey};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::services::audit;
@@ -18,7 +18,7 @@ pub(super) enum Command {
     /// List all keys that were not removed
     List {
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Show the public key that verifies current signatures
     Show {
@@ -35,7 +35,7 @@ pub(super) enum Command {
         #[arg(long)]
         force: bool,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
             Command::Show { purpose: Signs::Token } => {
                 let keys = key::store::list(&mut *pool.acquire().await?).await?;
                 let active =
-                    |key: &&StoredKey| key.purpose == Purpose::Token && key.state() == KeyState::Active;
+                    |key: &&StoredKey| key.purpose == KeyPurpose::Token && key.state() == KeyState::Active;
                 let key = keys.iter().find(active).ok_or_else(|| Fault::new("no key signs tokens"))?;
                 print_json(&key.public_jwk).map(|()| ExitCode::SUCCESS)
             }
@@ -75,7 +75,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
                 // The checkpoint is signed with both keys, for verifiers that know only the previous key.
                 audit::checkpoint(pool, &seal, &issuer, now).await?;
                 let key = audit::published_key(&mut *pool.acquire().await?, &issuer).await?;
-                if format == Format::Json {
+                if format == OutputFormat::Json {
                     print_json(&json!({"active": kid, "key": key}))?;
                 } else {
                     println!("{key}\nsigns checkpoints now; keep it where you keep the one before it");
@@ -89,7 +89,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
                 let policy = if force { RotationPolicy::Forced } else { RotationPolicy::Patient };
                 let kid = keys::rotate(pool, &seal, settings, policy, now).await?;
                 let kid = kid.ok_or_else(|| Fault::new("nothing was rotated"))?;
-                if format == Format::Json {
+                if format == OutputFormat::Json {
                     print_json(&json!({"active": kid}))?;
                 } else {
                     println!("{kid} signs now");
@@ -113,9 +113,9 @@ fn view(key: &StoredKey) -> Value {
     })
 }
 
-fn list(keys: &[StoredKey], format: Format) -> Result<ExitCode, Fault> {
+fn list(keys: &[StoredKey], format: OutputFormat) -> Result<ExitCode, Fault> {
     let present: Vec<Value> = keys.iter().filter(|key| key.removed_at.is_none()).map(view).collect();
-    if format == Format::Json {
+    if format == OutputFormat::Json {
         print_json(&json!({"items": present}))?;
         return Ok(ExitCode::SUCCESS);
     }

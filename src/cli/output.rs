@@ -11,12 +11,12 @@ use crate::platform::fault::Fault;
 
 /// The value of the flag `--json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum OutputFormat {
     Text,
     Json,
 }
 
-impl ValueParserFactory for Format {
+impl ValueParserFactory for OutputFormat {
     type Parser = MapValueParser<BoolValueParser, fn(bool) -> Self>;
 
     fn value_parser() -> Self::Parser {
@@ -36,8 +36,8 @@ pub(super) fn to_value<T: Serialize>(value: &T) -> Result<Value, Fault> {
 }
 
 /// Prints an object, as text with one member a line.
-pub(super) fn print_members<T: Serialize>(value: &T, format: Format) -> Result<ExitCode, Fault> {
-    if format == Format::Json {
+pub(super) fn print_members<T: Serialize>(value: &T, format: OutputFormat) -> Result<ExitCode, Fault> {
+    if format == OutputFormat::Json {
         print_json(value)?;
     } else if let Value::Object(members) = to_value(value)? {
         for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {

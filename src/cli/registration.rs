@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::output::{Format, not_found, print_json, print_members};
+use super::output::{OutputFormat, not_found, print_json, print_members};
 use crate::platform::fault::Fault;
 use crate::services::registrations::Removal;
 
@@ -13,13 +13,13 @@ pub(super) fn show(
     removal: &Removal<impl serde::Serialize>,
     kind: &str,
     id: &str,
-    format: Format,
+    format: OutputFormat,
 ) -> Result<ExitCode, Fault> {
     match removal {
         Removal::Removed(removed) => print_members(removed, format),
         Removal::NotFound => Ok(not_found(kind, id)),
         Removal::InUse(why) => {
-            if format == Format::Json {
+            if format == OutputFormat::Json {
                 print_json(&json!({"removed": false, "in_use": why}))?;
             }
             for one in why {

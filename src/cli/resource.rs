@@ -6,7 +6,7 @@ use clap::ArgAction::SetTrue;
 use serde_json::{Value, json};
 
 use super::context::{self, Opening};
-use super::output::{Format, not_found, print_json, print_members, text};
+use super::output::{OutputFormat, not_found, print_json, print_members, text};
 use super::registration;
 use crate::domain::registry;
 use crate::platform::fault::Fault;
@@ -18,19 +18,19 @@ pub(super) enum Command {
     /// List all resources with their scopes; this server is one of them
     List {
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Show one resource with its scopes
     Show {
         id: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Remove a resource; refused while a client or a delegation names it
     Remove {
         id: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, F
     context::as_operator(config, async |ctx, _| match command {
         Command::List { format } => {
             let all = registered(ctx).await?;
-            if format == Format::Json {
+            if format == OutputFormat::Json {
                 return print_json(&json!({"items": all})).map(|()| ExitCode::SUCCESS);
             }
             for one in &all {

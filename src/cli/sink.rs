@@ -6,7 +6,7 @@ use clap::ArgAction::SetTrue;
 use serde_json::Value;
 
 use super::context::{self, CommandContext, Opening};
-use super::output::{Format, print_members, print_refusal, to_value};
+use super::output::{OutputFormat, print_members, print_refusal, to_value};
 use crate::domain::refusal::Error;
 use crate::platform::fault::Fault;
 use crate::services::request_context::RequestContext;
@@ -17,7 +17,7 @@ pub(super) enum Command {
     /// List all sinks and their delivery state
     List {
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Show one sink; never its secret
     Show(One),
@@ -45,7 +45,7 @@ pub(super) enum Command {
 pub(super) struct One {
     id: String,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 pub(super) async fn run(config: Opening, command: Command) -> Result<ExitCode, Fault> {
@@ -88,7 +88,8 @@ fn show(command: &Command, body: &Value) -> Result<ExitCode, Fault> {
         | Command::RotateSecret(one)
         | Command::Remove(one) => one.format,
     };
-    let Some(items) = body.get("items").and_then(Value::as_array).filter(|_| format == Format::Text) else {
+    let Some(items) = body.get("items").and_then(Value::as_array).filter(|_| format == OutputFormat::Text)
+    else {
         return print_members(body, format);
     };
     for item in items {

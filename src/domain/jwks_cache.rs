@@ -27,13 +27,13 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::seconds(5);
 
 /// Why no key verified a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VerifyError {
+pub enum KeyLookupError {
     /// No current keys are available, so that the token can be neither accepted nor rejected.
     KeysUnavailable,
     Token(TokenProblem),
 }
 
-impl From<TokenProblem> for VerifyError {
+impl From<TokenProblem> for KeyLookupError {
     fn from(problem: TokenProblem) -> Self {
         Self::Token(problem)
     }
@@ -51,11 +51,11 @@ pub struct JwksCache {
 #[derive(Debug)]
 struct Published {
     url: String,
-    state: Mutex<State>,
+    state: Mutex<FetchState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FetchState {
     keys: Arc<Vec<PublicKey>>,
     fetched_at: Option<OffsetDateTime>,
     tried_at: Option<OffsetDateTime>,
@@ -79,14 +79,14 @@ impl JwksCache {
     /// last fetch was too recent: a publisher may reuse a `kid` for a new key.
     ///
     /// # Errors
-    /// [`VerifyError::KeysUnavailable`] if newer keys are needed and unavailable.
+    /// [`KeyLookupError::KeysUnavailable`] if newer keys are needed and unavailable.
     pub async fn verify<T>(
         &self,
         url: &str,
         kid: Option<&str>,
         now: OffsetDateTime,
         verify: impl Fn(&[PublicKey]) -> Result<T, TokenProblem>,
-    ) -> Result<T, VerifyError> {
+    ) -> Result<T, KeyLookupError> {
         let published = self.sets.get_with(url.to_owned(), || {
             Arc::new(Published { url: url.to_owned(), state: Mutex::default() })
         });
@@ -111,7 +111,7 @@ impl JwksCache {
         published: &Arc<Published>,
         kid: Option<&str>,
         now: OffsetDateTime,
-    ) -> Result<AsOf, VerifyError> {
+    ) -> Result<AsOf, KeyLookupError> {
         let fetch = {
             let mut state = published.state();
             let known = state.has(kid, now);
@@ -132,7 +132,7 @@ impl JwksCache {
         if usable && (state.has(kid, now) || !state.failed) {
             Ok(state.as_of())
         } else {
-            Err(VerifyError::KeysUnavailable)
+            Err(KeyLookupError::KeysUnavailable)
         }
     }
 
@@ -142,7 +142,7 @@ impl JwksCache {
         published: &Arc<Published>,
         known: &AsOf,
         now: OffsetDateTime,
-    ) -> Result<Option<Arc<Vec<PublicKey>>>, VerifyError> {
+    ) -> Result<Option<Arc<Vec<PublicKey>>>, KeyLookupError> {
         let fetch = {
             let mut state = published.state();
             if state.fetched_at == known.fetched_at { self.fetch(published, &mut state, now) } else { None }
@@ -152,14 +152,14 @@ impl JwksCache {
         if state.fetched_at != known.fetched_at {
             return Ok(Some(Arc::clone(&state.keys)));
         }
-        if state.failed { Err(VerifyError::KeysUnavailable) } else { Ok(None) }
+        if state.failed { Err(KeyLookupError::KeysUnavailable) } else { Ok(None) }
     }
 
     /// The fetch in progress, or a new one; `None` if the last fetch was too recent.
     fn fetch(
         &self,
         published: &Arc<Published>,
-        state: &mut State,
+        state: &mut FetchState,
         now: OffsetDateTime,
     ) -> Option<watch::Receiver<()>> {
         if let Some(fetch) = state.under_way.as_ref().filter(|fetch| fetch.has_changed().is_ok()) {
@@ -206,12 +206,12 @@ async fn read(outbound: &Outbound, url: &str) -> Result<Vec<PublicKey>, Fault> {
 }
 
 impl Published {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FetchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl FetchState {
     fn age(&self, now: OffsetDateTime) -> Option<Duration> {
         self.fetched_at.map(|at| (now - at).abs())
     }

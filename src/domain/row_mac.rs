@@ -13,7 +13,7 @@ use crate::platform::fault::Fault;
 use crate::platform::seal::SealingKey;
 use actchain_protocol::digest::MacKey;
 
-pub trait Authenticated {
+pub trait MacRow {
     const TABLE: &'static str;
     const KEY: &'static str;
 
@@ -42,7 +42,7 @@ impl RowMac {
     }
 
     /// The MAC of a row to be written.
-    pub fn of<R: Authenticated>(&self, row: &R) -> Vec<u8> {
+    pub fn of<R: MacRow>(&self, row: &R) -> Vec<u8> {
         let mut input = Vec::with_capacity(1024);
         encode(&json!(["actchain row", R::TABLE, row.row_id(), row.content()]), &mut input);
         self.0.mac(&input).to_vec()
@@ -52,7 +52,7 @@ impl RowMac {
     ///
     /// # Errors
     /// A fault that names table and row, counted and logged: a writer without the master key wrote the row.
-    pub fn check<R: Authenticated>(&self, row: R, mac: Option<&[u8]>) -> Result<R, Fault> {
+    pub fn check<R: MacRow>(&self, row: R, mac: Option<&[u8]>) -> Result<R, Fault> {
         // No constant-time comparison: a caller that can measure it has write access, and reads all MACs.
         if mac == Some(self.of(&row).as_slice()) {
             return Ok(row);
@@ -78,7 +78,7 @@ pub async fn has_rows(connection: &mut PgConnection) -> Result<bool, Fault> {
 }
 
 /// Writes the MACs of rows without a MAC.
-pub async fn put_macs<R: Authenticated>(
+pub async fn put_macs<R: MacRow>(
     connection: &mut PgConnection,
     ids: &[&str],
     macs: &[Vec<u8>],
@@ -151,7 +151,7 @@ mod tests {
 
     struct Pair(&'static str, Value);
 
-    impl Authenticated for Pair {
+    impl MacRow for Pair {
         const TABLE: &'static str = "pair";
         const KEY: &'static str = "id";
 

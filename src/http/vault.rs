@@ -10,7 +10,7 @@ use tracing_actix_web::RequestId;
 use crate::app::App;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
-use crate::domain::vault::State;
+use crate::domain::vault::ConnectionState;
 use crate::http::credentials;
 use crate::http::management::request::{
     HttpError, ManagementRequest, created, declared, ok, read_if_any, replied, respond, serve,
@@ -70,7 +70,7 @@ struct ConnectionListQuery {
     owner_iss: Option<String>,
     owner_sub: Option<String>,
     provider: Option<String>,
-    state: Option<State>,
+    state: Option<ConnectionState>,
     limit: Option<u32>,
     cursor: Option<String>,
 }

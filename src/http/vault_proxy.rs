@@ -13,7 +13,7 @@ use tracing_actix_web::RequestId;
 
 use crate::app::App;
 use crate::domain::refusal::Refusal;
-use crate::domain::vault::target::Target;
+use crate::domain::vault::target::ProxyTarget;
 use crate::http::credentials;
 use crate::http::management::request::{HttpError, respond};
 use crate::platform::fault::Context as _;
@@ -42,7 +42,7 @@ pub(super) async fn call(
         let (length, has_body) = framing(request.headers())?;
         let onward = ProxyRequest {
             connection,
-            target: Target::read(method, rest, request.uri().query()),
+            target: ProxyTarget::read(method, rest, request.uri().query()),
             fields: fields(request.headers()),
             length,
             body: has_body.then(|| chunks(payload)),

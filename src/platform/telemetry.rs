@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::config::{Log, LogFormat};
+use super::config::{LogConfig, LogFormat};
 use super::fault::{Context, Fault};
 
 /// Bucket limits in seconds, from a tenth of a millisecond to ten seconds.
@@ -15,7 +15,7 @@ const TIME_BUCKETS: [f64; 12] =
 const SIZE_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// Starts writing logs to standard error. A second call in one process has no effect.
-pub fn start_logs(log: &Log) -> Result<(), Fault> {
+pub fn start_logs(log: &LogConfig) -> Result<(), Fault> {
     let filter = EnvFilter::try_new(&log.filter).context("log.filter")?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -21,12 +21,12 @@ const MAX_ALIASED: usize = 100_000;
 
 /// The position of each value of a document in its file.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct Positions {
     origin: String,
     positions: BTreeMap<String, (u64, u64)>,
 }
 
-impl Places {
+impl Positions {
     /// `file:line:column` of the value at a path such as `clients[0].scopes`, or of the nearest enclosing value.
     pub fn of(&self, path: &str) -> String {
         let mut nearest = path;
@@ -46,12 +46,12 @@ impl Places {
 /// One entry of a document, for errors found after parsing.
 #[derive(Debug, Clone, Default)]
 pub struct Place {
-    document: Arc<Places>,
+    document: Arc<Positions>,
     path: String,
 }
 
 impl Place {
-    pub fn new(document: &Arc<Places>, path: String) -> Self {
+    pub fn new(document: &Arc<Positions>, path: String) -> Self {
         Self { document: Arc::clone(document), path }
     }
 
@@ -82,7 +82,7 @@ impl Display for Place {
 /// # Errors
 /// A fault with the place and the reason: a syntax error, a duplicate key, an unknown or missing member, a value of
 /// the wrong type, or a NUL character, which PostgreSQL cannot store.
-pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Places), Fault> {
+pub fn read<T: DeserializeOwned>(origin: &str, text: &str) -> Result<(T, Positions), Fault> {
     refuse_tags(origin, text)?;
     let places = places(origin, text)?;
     let mut path = None;
@@ -149,8 +149,8 @@ enum Node {
     Null,
 }
 
-fn places(origin: &str, text: &str) -> Result<Places, Fault> {
-    let mut places = Places { origin: origin.to_owned(), positions: BTreeMap::new() };
+fn places(origin: &str, text: &str) -> Result<Positions, Fault> {
+    let mut places = Positions { origin: origin.to_owned(), positions: BTreeMap::new() };
     let options = options(DuplicateKeyPolicy::PassThrough);
     let root: Spanned<Node> = serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| explain(&places, "", error.without_snippet()))?;
@@ -158,7 +158,7 @@ fn places(origin: &str, text: &str) -> Result<Places, Fault> {
     Ok(places)
 }
 
-impl Places {
+impl Positions {
     fn note(&mut self, path: String, node: &Spanned<Node>) -> Result<(), Fault> {
         self.put(&path, &node.referenced);
         match &node.value {
@@ -214,7 +214,7 @@ fn shown(name: &str) -> Option<&str> {
     ((1..=MAX_NAME).contains(&name.len()) && plain).then_some(name)
 }
 
-fn explain(places: &Places, path: &str, error: &serde_saphyr::Error) -> Fault {
+fn explain(places: &Positions, path: &str, error: &serde_saphyr::Error) -> Fault {
     let place = match error.location() {
         Some(location) if location != Location::UNKNOWN => places.at(&location),
         _ => places.of(path),

@@ -12,7 +12,7 @@ use super::client_request::consume;
 use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::verify_token;
 use crate::app::App;
-use crate::domain::client::{self, Client, Kind};
+use crate::domain::client::{self, Client, ClientKind};
 use crate::domain::limit::Limit;
 use crate::domain::principal::{self, Principal};
 use crate::domain::refusal::{Error, Refusal};
@@ -179,9 +179,9 @@ async fn client_of_ours(
     let kind = client.kind;
     let holder = AuthenticatedClient { client, jkt: jkt.to_owned(), jti };
     match kind {
-        Kind::Admin if has(ADMIN_SCOPE) => Ok(Caller::Admin(holder)),
-        Kind::Agent if has(DELEGATE_SCOPE) => Ok(Caller::Agent(holder)),
-        Kind::Auditor if has(AUDIT_SCOPE) => Ok(Caller::Auditor(holder)),
+        ClientKind::Admin if has(ADMIN_SCOPE) => Ok(Caller::Admin(holder)),
+        ClientKind::Agent if has(DELEGATE_SCOPE) => Ok(Caller::Agent(holder)),
+        ClientKind::Auditor if has(AUDIT_SCOPE) => Ok(Caller::Auditor(holder)),
         _ => Err(Refusal::InsufficientScope.into()),
     }
 }

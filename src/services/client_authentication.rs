@@ -10,7 +10,7 @@ use super::client_secret::{self, SecretTry};
 use crate::app::App;
 use crate::domain::client::{self, AuthMethod, Client};
 use crate::domain::delegation::candidates::Memory;
-use crate::domain::jwks_cache::VerifyError;
+use crate::domain::jwks_cache::KeyLookupError;
 use crate::domain::ledger::SingleUseId;
 use crate::domain::refusal::{ClientProblem, CredentialProblem, Error, Refusal};
 use crate::platform::fault::Fault;
@@ -59,16 +59,16 @@ impl<'a> AuthContext<'a> {
 
 /// An authenticated client.
 #[derive(Debug, Clone)]
-pub struct Authenticated {
+pub struct VerifiedClient {
     /// The client as last read.
     pub client: Arc<Client>,
     /// The client assertion, where the client used one.
-    pub asserted: Option<VerifiedAssertion>,
+    pub asserted: Option<AcceptedAssertion>,
 }
 
 /// A verified client assertion (RFC 7523).
 #[derive(Debug, Clone)]
-pub struct VerifiedAssertion {
+pub struct AcceptedAssertion {
     /// Replay-cache entry of the assertion's `jti`.
     pub single_use_id: SingleUseId,
     /// Thumbprint of the key that signed the assertion.
@@ -88,7 +88,7 @@ pub async fn authenticate(
     app: &App,
     credentials: &Credentials,
     circumstances: AuthContext<'_>,
-) -> Result<Authenticated, AuthenticationError> {
+) -> Result<VerifiedClient, AuthenticationError> {
     let claimed = claimed_id(credentials);
     let found = match claimed.as_deref().map(|id| find_with_source(app, id, circumstances.memory)) {
         None => None,
@@ -109,9 +109,9 @@ pub async fn authenticate(
         return Err(AuthenticationError { client: None, stop });
     };
     match (check(app, &client, credentials, circumstances).await, read) {
-        (Ok(asserted), _) => Ok(Authenticated { client, asserted }),
-        (Err(stop), Read::Now) => Err(AuthenticationError { client: Some(client), stop }),
-        (Err(stop), Read::Before) => check_again(app, client, credentials, circumstances, stop).await,
+        (Ok(asserted), _) => Ok(VerifiedClient { client, asserted }),
+        (Err(stop), RegistryRead::Now) => Err(AuthenticationError { client: Some(client), stop }),
+        (Err(stop), RegistryRead::Before) => check_again(app, client, credentials, circumstances, stop).await,
     }
 }
 
@@ -122,7 +122,7 @@ async fn check_again(
     credentials: &Credentials,
     circumstances: AuthContext<'_>,
     stop: Error,
-) -> Result<Authenticated, AuthenticationError> {
+) -> Result<VerifiedClient, AuthenticationError> {
     let stored = app
         .read(async |connection| client::store::find(&app.rows, connection, &remembered.client_id).await)
         .await;
@@ -134,7 +134,7 @@ async fn check_again(
     };
     app.caches.clients.insert(client.client_id.clone(), Arc::clone(&client));
     match check(app, &client, credentials, circumstances).await {
-        Ok(asserted) => Ok(Authenticated { client, asserted }),
+        Ok(asserted) => Ok(VerifiedClient { client, asserted }),
         Err(stop) => Err(AuthenticationError { client: Some(client), stop }),
     }
 }
@@ -165,7 +165,7 @@ fn unreadable(credentials: &Credentials) -> Option<ClientProblem> {
 
 /// Whether the client was read from the database for this request or from the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Read {
+enum RegistryRead {
     Now,
     Before,
 }
@@ -184,9 +184,9 @@ async fn find_with_source(
     app: &App,
     client_id: &str,
     memory: Memory,
-) -> Result<Option<(Arc<Client>, Read)>, Fault> {
+) -> Result<Option<(Arc<Client>, RegistryRead)>, Fault> {
     if let Some(client) = app.caches.clients.get(client_id).filter(|_| memory == Memory::Usable) {
-        return Ok(Some((client, Read::Before)));
+        return Ok(Some((client, RegistryRead::Before)));
     }
     if !client::is_client_id(client_id) {
         return Ok(None);
@@ -196,7 +196,7 @@ async fn find_with_source(
     let Some(client) = found else { return Ok(None) };
     let client = Arc::new(client);
     app.caches.clients.insert(client_id.to_owned(), Arc::clone(&client));
-    Ok(Some((client, Read::Now)))
+    Ok(Some((client, RegistryRead::Now)))
 }
 
 async fn check(
@@ -204,7 +204,7 @@ async fn check(
     client: &Client,
     credentials: &Credentials,
     circumstances: AuthContext<'_>,
-) -> Result<Option<VerifiedAssertion>, Error> {
+) -> Result<Option<AcceptedAssertion>, Error> {
     let AuthContext { jkt, now, .. } = circumstances;
     let refuse = |problem| Err(Error::Refused(Refusal::InvalidClient(problem)));
     let method = match credentials {
@@ -238,7 +238,7 @@ async fn check_assertion(
     client: &Client,
     assertion: &str,
     now: OffsetDateTime,
-) -> Result<VerifiedAssertion, Error> {
+) -> Result<AcceptedAssertion, Error> {
     let unproven = |problem| {
         let problem = CredentialProblem::Assertion(problem);
         Error::Refused(Refusal::InvalidClient(ClientProblem::InvalidCredentials(problem)))
@@ -253,8 +253,8 @@ async fn check_assertion(
         Some(url) => {
             let verified = app.caches.jwk_sets.verify(url, read.kid(), now, verify).await;
             verified.map_err(|error| match error {
-                VerifyError::KeysUnavailable => Error::Refused(Refusal::IssuerUnavailable),
-                VerifyError::Token(problem) => unproven(problem),
+                KeyLookupError::KeysUnavailable => Error::Refused(Refusal::IssuerUnavailable),
+                KeyLookupError::Token(problem) => unproven(problem),
             })?
         }
     };
@@ -270,5 +270,5 @@ async fn check_assertion(
             CredentialProblem::Assertion(TokenProblem::Expired),
         )),
     };
-    Ok(VerifiedAssertion { single_use_id, key: verified.key })
+    Ok(AcceptedAssertion { single_use_id, key: verified.key })
 }

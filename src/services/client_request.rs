@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::client_authentication::{self, AuthContext, Authenticated, AuthenticationError, Credentials};
+use super::client_authentication::{self, AuthContext, AuthenticationError, Credentials, VerifiedClient};
 use super::dpop::{self, DpopTarget};
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
@@ -31,7 +31,7 @@ pub async fn authenticate(
     request: &ClientCredentialsInput,
     now: OffsetDateTime,
     memory: Memory,
-) -> Result<Authenticated, Error> {
+) -> Result<VerifiedClient, Error> {
     // A client without a secret or assertion is identified only by its verified key.
     let jkt = match &request.credentials {
         Credentials::Key { .. } => {
@@ -63,7 +63,7 @@ pub async fn known(
         app.caches.clients.invalidate(&client_id);
         authenticated = authenticate(app, request, now, Memory::Outdated).await?;
     }
-    let Authenticated { client, asserted } = authenticated;
+    let VerifiedClient { client, asserted } = authenticated;
     if app.limits.requests.count(&client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }

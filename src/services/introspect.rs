@@ -10,19 +10,19 @@ use super::client_request::{ClientCredentialsInput, known};
 use super::issue::seconds;
 use super::verify_token;
 use crate::app::App;
-use crate::domain::client::{Client, Kind};
+use crate::domain::client::{Client, ClientKind};
 use crate::domain::refusal::Error;
 use crate::domain::resource::Resource;
 use crate::domain::token::{self, TokenStatus};
 use crate::platform::fault::Fault;
 use actchain_protocol::access_token::Claims;
 use actchain_protocol::authorization_details::Details;
-use actchain_protocol::introspection::{self, Form, View};
+use actchain_protocol::introspection::{self, Form, VisibleClaims};
 use actchain_protocol::scope;
 
 /// The format of a response.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub enum IntrospectionAnswer {
     Json(Value),
     Jwt(String),
 }
@@ -34,14 +34,14 @@ pub async fn introspect(
     token: &str,
     form: Form,
     now: OffsetDateTime,
-) -> Result<Answer, Error> {
+) -> Result<IntrospectionAnswer, Error> {
     let client = known(app, request, now).await?;
     let answer = response_for(app, &client, token, now).await?.unwrap_or_else(introspection::inactive);
     match form {
-        Form::Json => Ok(Answer::Json(answer)),
+        Form::Json => Ok(IntrospectionAnswer::Json(answer)),
         Form::Jwt => {
             let claims = introspection::signed_claims(&app.issuer, &client.client_id, seconds(now), answer);
-            Ok(Answer::Jwt(app.keyring().active.sign(introspection::TYP, &claims)?))
+            Ok(IntrospectionAnswer::Jwt(app.keyring().active.sign(introspection::TYP, &claims)?))
         }
     }
 }
@@ -57,7 +57,7 @@ async fn response_for(
     let meant = |name: &&String| client.audiences.contains(*name);
     let targets: Vec<&Resource> =
         claims.aud.values().iter().filter(meant).filter_map(|name| registry.resources.get(name)).collect();
-    if client.kind != Kind::ResourceServer || targets.is_empty() {
+    if client.kind != ClientKind::ResourceServer || targets.is_empty() {
         return Ok(None);
     }
     let Some(standing) = standing(app, &claims).await? else { return Ok(None) };
@@ -93,5 +93,5 @@ fn tell(
         json!({"id": path.leaf().map(|leaf| leaf.id.as_str()), "state": state, "path": path.ids()})
     });
     let scope = scope::join(&mine);
-    Ok(introspection::active(claims, View { scope: &scope, details: details.as_ref(), delegation }))
+    Ok(introspection::active(claims, VisibleClaims { scope: &scope, details: details.as_ref(), delegation }))
 }

@@ -8,7 +8,9 @@ use zeroize::Zeroizing;
 use super::transaction::{AuditedTransaction, Authorized};
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::data_key::{self, StoredDataKey};
-use crate::domain::key::{self, KeyState, PLACES, Purpose, ROW_MAC, SHARED_SECRETS, StoredKey, secret_row};
+use crate::domain::key::{
+    self, KeyPurpose, KeyState, PLACES, ROW_MAC, SHARED_SECRETS, StoredKey, secret_row,
+};
 use crate::domain::row_mac::{self, RowMac};
 use crate::platform::config;
 use crate::platform::fault::Fault;
@@ -34,7 +36,7 @@ pub enum RotationPolicy {
 pub async fn ensure(
     pool: &PgPool,
     seal: &SealingKey,
-    settings: &config::Keys,
+    settings: &config::KeyConfig,
     now: OffsetDateTime,
 ) -> Result<(), Fault> {
     ensure_data_key(pool, seal, now).await?;
@@ -165,15 +167,15 @@ pub async fn open_row_mac(pool: &PgPool, master: &SealingKey, now: OffsetDateTim
     RowMac::open(&mut *pool.acquire().await?, master).await
 }
 
-fn wanted(settings: &config::Keys) -> [(Purpose, KeyState, SigningAlg); 3] {
+fn wanted(settings: &config::KeyConfig) -> [(KeyPurpose, KeyState, SigningAlg); 3] {
     [
-        (Purpose::Token, KeyState::Active, settings.algorithm),
-        (Purpose::Token, KeyState::Next, settings.algorithm),
-        (Purpose::Checkpoint, KeyState::Active, SigningAlg::Ed25519),
+        (KeyPurpose::Token, KeyState::Active, settings.algorithm),
+        (KeyPurpose::Token, KeyState::Next, settings.algorithm),
+        (KeyPurpose::Checkpoint, KeyState::Active, SigningAlg::Ed25519),
     ]
 }
 
-fn has(keys: &[StoredKey], purpose: Purpose, stage: KeyState) -> bool {
+fn has(keys: &[StoredKey], purpose: KeyPurpose, stage: KeyState) -> bool {
     keys.iter().any(|key| key.purpose == purpose && key.state() == stage)
 }
 
@@ -185,7 +187,7 @@ fn has(keys: &[StoredKey], purpose: Purpose, stage: KeyState) -> bool {
 pub async fn rotate(
     pool: &PgPool,
     seal: &SealingKey,
-    settings: &config::Keys,
+    settings: &config::KeyConfig,
     policy: RotationPolicy,
     now: OffsetDateTime,
 ) -> Result<Option<String>, Fault> {
@@ -195,7 +197,7 @@ pub async fn rotate(
     if policy == RotationPolicy::WhenDue && !is_due(&keys, settings, now) {
         return Ok(None);
     }
-    let at = |stage| keys.iter().find(|key| key.purpose == Purpose::Token && key.state() == stage);
+    let at = |stage| keys.iter().find(|key| key.purpose == KeyPurpose::Token && key.state() == stage);
     let next = at(KeyState::Next).ok_or_else(|| Fault::new("there is no next key to rotate to"))?;
     let published = now - next.created_at;
     if policy != RotationPolicy::Forced && published < Duration::seconds(settings.prepublish.into()) {
@@ -212,7 +214,7 @@ pub async fn rotate(
     }
     key::store::mark_active(work.connection(), &next.kid, now).await?;
     events.push(event(next, KeyState::Active, now));
-    let another = StoredKey::generate(Purpose::Token, settings.algorithm, seal, now)?;
+    let another = StoredKey::generate(KeyPurpose::Token, settings.algorithm, seal, now)?;
     key::store::insert(work.connection(), &another).await?;
     events.push(event(&another, KeyState::Next, now));
     let kid = next.kid.clone();
@@ -228,12 +230,12 @@ pub async fn rotate_log(pool: &PgPool, seal: &SealingKey, now: OffsetDateTime) -
     let keys = key::store::list(work.connection()).await?;
     let mut events = Vec::new();
     let active =
-        keys.iter().filter(|key| key.purpose == Purpose::Checkpoint && key.state() == KeyState::Active);
+        keys.iter().filter(|key| key.purpose == KeyPurpose::Checkpoint && key.state() == KeyState::Active);
     for former in active {
         key::store::mark_retired(work.connection(), &former.kid, now).await?;
         events.push(event(former, KeyState::Retiring, now));
     }
-    let made = StoredKey::generate(Purpose::Checkpoint, SigningAlg::Ed25519, seal, now)?;
+    let made = StoredKey::generate(KeyPurpose::Checkpoint, SigningAlg::Ed25519, seal, now)?;
     let made = StoredKey { activated_at: Some(now), ..made };
     key::store::insert(work.connection(), &made).await?;
     events.push(event(&made, KeyState::Active, now));
@@ -242,8 +244,8 @@ pub async fn rotate_log(pool: &PgPool, seal: &SealingKey, now: OffsetDateTime) -
 }
 
 /// Whether the active token key has signed for long enough, and the next key has been published for long enough.
-pub fn is_due(keys: &[StoredKey], settings: &config::Keys, now: OffsetDateTime) -> bool {
-    let token = |stage| keys.iter().find(move |key| key.purpose == Purpose::Token && key.state() == stage);
+pub fn is_due(keys: &[StoredKey], settings: &config::KeyConfig, now: OffsetDateTime) -> bool {
+    let token = |stage| keys.iter().find(move |key| key.purpose == KeyPurpose::Token && key.state() == stage);
     let old = token(KeyState::Active)
         .and_then(|key| key.activated_at)
         .is_some_and(|at| now - at >= Duration::seconds(settings.rotate_every.into()));
@@ -259,7 +261,7 @@ pub async fn remove_spent(pool: &PgPool, now: OffsetDateTime) -> Result<usize, F
     drop(connection);
     let spent = |key: &&StoredKey| {
         // Checkpoints are kept forever, and so are the keys that verify them.
-        key.purpose == Purpose::Token
+        key.purpose == KeyPurpose::Token
             && key.state() == KeyState::Retiring
             && key.retired_at.is_some_and(|at| now - at >= LINGER)
     };

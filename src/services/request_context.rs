@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::domain::audit::{Action, Event, Origin};
 use crate::domain::capability::CapabilityLevels;
 use crate::domain::delegation::DelegationPath;
-use crate::domain::idempotency::Key;
+use crate::domain::idempotency::IdempotencyKey;
 use crate::domain::row_mac::RowMac;
 use crate::platform::config::Config;
 
@@ -19,7 +19,7 @@ pub struct RequestContext<'a> {
     pub now: OffsetDateTime,
     pub origin: Origin,
     /// Idempotency key of the request. A key makes the server store the result.
-    pub idempotency_key: Option<Key>,
+    pub idempotency_key: Option<IdempotencyKey>,
     /// This server's issuer identifier.
     pub issuer: &'a str,
     pub config: &'a Config,
@@ -66,7 +66,7 @@ pub(super) struct OwnedRequest {
     caller: Caller,
     now: OffsetDateTime,
     origin: Origin,
-    idempotency_key: Option<Key>,
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 impl OwnedRequest {

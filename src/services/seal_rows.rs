@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use crate::domain::row_mac::{Authenticated, RowMac, put_macs};
+use crate::domain::row_mac::{MacRow, RowMac, put_macs};
 use crate::domain::{client, delegation, registry};
 use crate::platform::fault::Fault;
 
@@ -30,12 +30,8 @@ pub async fn seal_unsealed(rows: &RowMac, connection: &mut PgConnection) -> Resu
     Ok(sealed)
 }
 
-async fn seal<R: Authenticated>(
-    rows: &RowMac,
-    connection: &mut PgConnection,
-    found: &[R],
-) -> Result<usize, Fault> {
-    let ids: Vec<&str> = found.iter().map(Authenticated::row_id).collect();
+async fn seal<R: MacRow>(rows: &RowMac, connection: &mut PgConnection, found: &[R]) -> Result<usize, Fault> {
+    let ids: Vec<&str> = found.iter().map(MacRow::row_id).collect();
     let macs: Vec<Vec<u8>> = found.iter().map(|row| rows.of(row)).collect();
     put_macs::<R>(connection, &ids, &macs).await?;
     Ok(found.len())

@@ -9,7 +9,7 @@ use super::client_authentication;
 use super::issue::time_crypto;
 use crate::app::App;
 use crate::domain::client::Client;
-use crate::domain::jwks_cache::VerifyError;
+use crate::domain::jwks_cache::KeyLookupError;
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
@@ -38,11 +38,11 @@ impl From<TokenProblem> for Unverified {
     }
 }
 
-impl From<VerifyError> for Unverified {
-    fn from(error: VerifyError) -> Self {
+impl From<KeyLookupError> for Unverified {
+    fn from(error: KeyLookupError) -> Self {
         match error {
-            VerifyError::KeysUnavailable => Self::KeysUnavailable,
-            VerifyError::Token(problem) => problem.into(),
+            KeyLookupError::KeysUnavailable => Self::KeysUnavailable,
+            KeyLookupError::Token(problem) => problem.into(),
         }
     }
 }

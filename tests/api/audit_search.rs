@@ -1,7 +1,7 @@
 //! Audit queries: filters, pages, and visibility.
 
 use actchain::domain::audit::filter::Filter;
-use actchain::platform::config::Span;
+use actchain::platform::config::RotationInterval;
 use actchain::services::audit::index;
 use actchain_protocol::merkle;
 use base64::Engine as _;
@@ -37,7 +37,7 @@ async fn every_filter_finds_the_matching_events_only_in_pages_of_any_size_and_bo
     assert!(
         index::open_partition(
             &world.server.app.pool,
-            Span::Day,
+            RotationInterval::Day,
             world.server.clock.now() + time::Duration::days(4_000)
         )
         .await

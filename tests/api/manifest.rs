@@ -1,7 +1,7 @@
 //! The manifest: refusals and their places, a rotated secret that an old file does not restore, the JSON Schema and its
 //! reference, and the removal of registrations.
 
-use actchain::services::apply::{Mode, Outcome, Request, apply, read_all};
+use actchain::services::apply::{ApplyOutcome, ApplyRequest, Mode, apply, read_all};
 use actchain::services::clients::rotate_secret;
 use actchain::services::manifest::Manifest;
 use actchain::services::registrations::{Delegations, Removal, remove_issuer, remove_resource};
@@ -15,11 +15,11 @@ use crate::support::world::{CALENDAR, IDP, MAIL, World};
 
 impl World {
     /// Applies a manifest, or only plans it.
-    pub async fn plan(&self, yaml: &str, mode: Mode) -> Result<Outcome, String> {
+    pub async fn plan(&self, yaml: &str, mode: Mode) -> Result<ApplyOutcome, String> {
         let app = &self.server.app;
         let files = [("m.yaml".to_owned(), yaml.to_owned())];
         let manifest = read_all(&files).map_err(|fault| fault.to_string())?;
-        let request = Request { mode, ..Request::apply_all(manifest) };
+        let request = ApplyRequest { mode, ..ApplyRequest::apply_all(manifest) };
         let done = apply(&self.server.operator(), Some(&app.vault), request).await;
         done.map_err(|fault| fault.to_string())
     }
@@ -223,8 +223,9 @@ async fn a_declared_lifetime_longer_than_its_parents_is_shortened_and_the_plan_s
     let stricter = world.server.twin_configured("[delegations]\ndefault_ttl = 60\nmax_ttl = 60").await;
     let yaml = "delegations:\n  - {id: H, parent: E, delegate: stranger}";
     let manifest = read_all(&[("m.yaml".to_owned(), yaml.to_owned())]).unwrap();
-    let plan =
-        apply(&stricter.operator(), Some(&stricter.app.vault), Request::apply_all(manifest)).await.unwrap();
+    let plan = apply(&stricter.operator(), Some(&stricter.app.vault), ApplyRequest::apply_all(manifest))
+        .await
+        .unwrap();
     let line = serde_json::to_value(&plan.lines[0]).unwrap();
     assert!(line["note"].as_str().unwrap().contains("it ends with delegations.max_ttl at"), "{line}");
     assert_eq!(world.shown("H").await["expires_at"], json!(instant(START + 60)));

@@ -10,7 +10,7 @@ use actchain::services::keys;
 use actchain_protocol::jose::{SigningAlg, SigningKey};
 use actchain_protocol::merkle::{self, Frontier, Hash};
 use actchain_protocol::receipt::Receipt;
-use actchain_protocol::signed_note::{self, Kind, VerifierKey, cosignature, cosigned};
+use actchain_protocol::signed_note::{self, SignerKind, VerifierKey, cosignature, cosigned};
 use actchain_protocol::tlog_tiles::{Content, Tile};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -288,7 +288,7 @@ async fn entries_are_for_auditors_and_administrators_only() {
 fn witness(name: &str) -> (SigningKey, VerifierKey) {
     let (key, _) = SigningKey::generate(SigningAlg::Ed25519).unwrap();
     let public = key.public_jwk()["x"].as_str().map(actchain_protocol::base64url::decode).unwrap().unwrap();
-    let verifier = VerifierKey::of_kind(Kind::Witness, name, public.try_into().unwrap()).unwrap();
+    let verifier = VerifierKey::of_kind(SignerKind::Witness, name, public.try_into().unwrap()).unwrap();
     (key, verifier)
 }
 

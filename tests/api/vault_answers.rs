@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wiremock::matchers::path;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::support::provider::{After, Asked, Kind, Provider, Said, Wrong};
+use crate::support::provider::{After, Asked, Behaviour, Provider, Said, Wrong};
 use crate::support::vault::names;
 use crate::support::vault_story::Story;
 use crate::support::world::World;
@@ -69,7 +69,7 @@ fn ways() -> Vec<(String, Wrong)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_a_renewal_are_kept_in_whatever_way_they_are_answered() {
-    let story = Story::lasting(Kind::default()).await;
+    let story = Story::lasting(Behaviour::default()).await;
     story.pass(100);
     for (name, way) in ways() {
         let before = story.provider.count(Asked::Refresh);
@@ -124,7 +124,7 @@ async fn long_tokens_are_kept_and_presented() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_two_tokens_is_kept_without_the_other() {
-    let story = Story::lasting(Kind::default()).await;
+    let story = Story::lasting(Behaviour::default()).await;
     let first = story.imported["refresh_token"].as_str().unwrap();
     // The new refresh token is unusable: the old refresh token stays (RFC 6749 §6).
     for (number, odd) in ODD.iter().enumerate() {
@@ -165,7 +165,7 @@ async fn a_success_without_tokens_condemns_nothing_and_nothing_is_sent_again_soo
         Wrong::json(200, json!([{"access_token": "a"}])),
         Wrong::json(200, json!({"access_token": {"access_token": "a"}})),
     ];
-    let story = Story::lasting(Kind { rotates: false, ..Kind::default() }).await;
+    let story = Story::lasting(Behaviour { rotates: false, ..Behaviour::default() }).await;
     story.pass(100);
     for wrong in lost {
         let before = story.provider.count(Asked::Refresh);
@@ -233,7 +233,7 @@ async fn an_unknown_refusal_is_asked_about_once_for_each_fetch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scopes_that_a_provider_does_not_say_are_not_known_to_be_few() {
-    let story = Story::lasting(Kind::default()).await;
+    let story = Story::lasting(Behaviour::default()).await;
     let limited = json!([{"type": "vault_connection", "identifier": story.id, "scopes": ["files.read"]}]);
     let fetch = async || {
         let [_, token] = story.vault.chain(&limited).await;
@@ -282,7 +282,7 @@ async fn an_empty_scope_of_a_new_connection_is_unknown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_get_a_lifetime_only_if_the_provider_sent_one() {
-    let story = Story::lasting(Kind::default()).await;
+    let story = Story::lasting(Behaviour::default()).await;
     for (written, expected) in [
         ("299", json!(299)),
         ("299.5", json!(299)),
@@ -307,7 +307,7 @@ async fn agents_get_a_lifetime_only_if_the_provider_sent_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_type_of_an_answer_is_an_http_authentication_scheme() {
-    let story = Story::lasting(Kind::default()).await;
+    let story = Story::lasting(Behaviour::default()).await;
     for (said, expected) in [
         (json!("bot"), "Bearer"),
         (json!("user"), "Bearer"),

@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 use crate::support::management::Api;
-use crate::support::provider::{After, Asked, CLIENT, ClientAuth, Kind, Provider, Wrong};
+use crate::support::provider::{After, Asked, Behaviour, CLIENT, ClientAuth, Provider, Wrong};
 use crate::support::world::{IDP, World};
 use crate::support::{Answer, http};
 
 const SCOPES: &str = "scopes: [mail.read, mail.send]";
 
-async fn with(kind: Kind, more: &str) -> (World, Provider) {
+async fn with(kind: Behaviour, more: &str) -> (World, Provider) {
     let (world, provider) = (World::new().await, Provider::of(kind).await);
     world.server.apply(&provider.manifest("mail", more)).await.unwrap();
     (world, provider)
 }
 
 async fn usual() -> (World, Provider) {
-    with(Kind::default(), SCOPES).await
+    with(Behaviour::default(), SCOPES).await
 }
 
 /// An authorization that has begun.
@@ -174,7 +174,7 @@ async fn exec(world: &World, statement: &str) {
 async fn an_owner_connects_an_account_and_no_secret_shows_anywhere() {
     let more =
         "scopes: [mail.read, mail.send], always_scopes: [offline], authorization_params: {prompt: consent}";
-    let (world, provider) = with(Kind::default(), more).await;
+    let (world, provider) = with(Behaviour::default(), more).await;
     let begun = begin(&world, json!({"name": "work"})).await;
     assert_eq!(begun.answer.json["expires_in"], 600);
     assert_eq!(begun.answer.header("cache-control"), Some("no-store"));
@@ -407,7 +407,7 @@ async fn of_simultaneous_callbacks_on_two_servers_one_succeeds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9207_a_response_of_another_issuer_is_not_accepted() {
-    let kind = Kind { sends_issuer: true, ..Kind::default() };
+    let kind = Behaviour { sends_issuer: true, ..Behaviour::default() };
     let (world, provider) = (World::new().await, Provider::of(kind).await);
     // As discovered: the metadata says that `iss` is always sent.
     let secret = crate::support::provider::SECRET;
@@ -786,7 +786,8 @@ async fn rows_that_were_tampered_with_do_not_open() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_authenticates_to_the_provider_by_each_method() {
     for auth in [ClientAuth::Basic, ClientAuth::Post, ClientAuth::None] {
-        let kind = Kind { auth, rotates: false, refreshes: false, expires_in: None, ..Kind::default() };
+        let kind =
+            Behaviour { auth, rotates: false, refreshes: false, expires_in: None, ..Behaviour::default() };
         let (world, provider) = with(kind, SCOPES).await;
         let begun = begin(&world, json!({})).await;
         assert_shown(&dance(&provider, &begun).await, 200, "Connected");

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::management::Api;
-use crate::support::provider::{Asked, Kind, Provider, SECRET, Wrong};
+use crate::support::provider::{Asked, Behaviour, Provider, SECRET, Wrong};
 use crate::support::vault::{VaultWorld, names};
 use crate::support::vault_story::Story;
 
@@ -327,7 +327,7 @@ async fn a_refresh_token_goes_where_the_provider_is_by_now() {
     let story = Story::new().await;
     // The provider's settings are cached.
     story.fetched().await;
-    let moved = Provider::of(Kind::default()).await;
+    let moved = Provider::of(Behaviour::default()).await;
     let manifest = moved.manifest("third", "scopes: [files.read], rotates_refresh_tokens: true");
     story.vault.world.server.apply(&manifest).await.unwrap();
     story.pass(100);

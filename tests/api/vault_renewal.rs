@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::Answer;
 use crate::support::agent::fresh_jti;
 use crate::support::management::Api;
-use crate::support::provider::{Asked, Kind, Wrong};
+use crate::support::provider::{Asked, Behaviour, Wrong};
 use crate::support::vault::names;
 use crate::support::vault_story::Story;
 
@@ -74,7 +74,7 @@ async fn a_revocation_is_sent_again_only_after_the_providers_retry_after() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_with_a_lifetime_within_the_leeway_is_renewed_near_half_of_its_lifetime() {
-    let story = Story::with(Kind { expires_in: Some(30), ..Kind::default() }, "").await;
+    let story = Story::with(Behaviour { expires_in: Some(30), ..Behaviour::default() }, "").await;
     story.pass(100);
     let first = story.fetched().await;
     story.pass(11);
@@ -87,7 +87,7 @@ async fn a_token_with_a_lifetime_within_the_leeway_is_renewed_near_half_of_its_l
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_requests_makes_one_renewal_even_if_the_new_token_expires_at_once() {
-    let story = Story::with(Kind { expires_in: Some(1), ..Kind::default() }, "").await;
+    let story = Story::with(Behaviour { expires_in: Some(1), ..Behaviour::default() }, "").await;
     let path = format!("/vault/connections/{}/token", story.id);
     let twin = story.vault.world.server.twin().await;
     let (late, gate) = Wrong::held();

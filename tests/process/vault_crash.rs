@@ -1,7 +1,7 @@
 //! A server is killed while it refreshes a credential: a refresh token that the provider still accepts is not lost, and
 //! no connection is marked as needing a reconnect.
 
-use actchain_testkit::provider::{Asked, Kind, Provider, Wrong};
+use actchain_testkit::provider::{Asked, Behaviour, Provider, Wrong};
 use serde_json::json;
 
 use crate::stage::Stage;
@@ -10,7 +10,7 @@ use crate::stage::Stage;
 async fn a_refresh_that_was_killed_loses_nothing_that_is_still_honoured() {
     let stage = Stage::new();
     // One refresh token stays valid, and access tokens are due for renewal at once.
-    let kind = Kind { rotates: false, expires_in: Some(30), ..Kind::default() };
+    let kind = Behaviour { rotates: false, expires_in: Some(30), ..Behaviour::default() };
     let provider = Provider::of(kind).await;
     let mut server = stage.serve();
     stage.declare();

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use actchain_protocol::base64url;
 use actchain_protocol::jose::{SigningAlg, SigningKey};
-use actchain_protocol::signed_note::{self, Checkpoint, Kind, VerifierKey};
+use actchain_protocol::signed_note::{self, Checkpoint, SignerKind, VerifierKey};
 
 use crate::stage::Stage;
 
@@ -113,7 +113,7 @@ async fn a_witness_that_was_killed_still_knows_what_it_cosigned() {
 fn a_log_for_which_no_witness_vouches_is_valid_with_exit_2() {
     let stage = Stage::new();
     stage.declare();
-    let key = VerifierKey::of_kind(Kind::Witness, "w.example.com", [9; 32]).unwrap().text();
+    let key = VerifierKey::of_kind(SignerKind::Witness, "w.example.com", [9; 32]).unwrap().text();
     let verify = |more: &[&str]| {
         let output = stage.run(&[&["audit", "verify"], more].concat());
         let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());

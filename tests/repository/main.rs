@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
-use actchain::domain::refusal::catalogue::{self, entry::Entry};
+use actchain::domain::refusal::catalogue::{self, entry::CatalogueEntry};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -120,7 +120,7 @@ fn the_book_has_every_page_of_the_documentation_once() {
 }
 
 /// The row of a refusal in `docs/reference/problems.md`.
-fn row_of_problem(entry: &Entry) -> String {
+fn row_of_problem(entry: &CatalogueEntry) -> String {
     let none = || "–".to_owned();
     let status = entry.answers.at_resource().map_or_else(none, |code| code.status.to_string());
     let error = entry.answers.at_oauth_endpoint().map_or_else(none, |code| match code.status {

@@ -75,7 +75,7 @@ fn qvalue(text: &str) -> Option<u16> {
 
 /// The members of a response that depend on the caller.
 #[derive(Debug, Clone, Default)]
-pub struct View<'a> {
+pub struct VisibleClaims<'a> {
     /// The scopes that concern the caller, separated by spaces (RFC 7662 §4).
     pub scope: &'a str,
     /// The details that concern the caller (RFC 9396 §9.2).
@@ -86,7 +86,7 @@ pub struct View<'a> {
 
 /// The response for a token that is active for the caller. Absent members are left out. An empty list of details is
 /// not absent: it allows nothing.
-pub fn active(claims: &Claims, view: View<'_>) -> Value {
+pub fn active(claims: &Claims, view: VisibleClaims<'_>) -> Value {
     let mut answer = json!({
         "active": true,
         "iss": claims.iss,
@@ -138,7 +138,7 @@ mod tests {
                "scope": "mail.read mail.send"})
     }
 
-    fn answer(claims: &Value, view: View<'_>) -> Value {
+    fn answer(claims: &Value, view: VisibleClaims<'_>) -> Value {
         active(&read_claims(claims.as_object().unwrap()).unwrap(), view)
     }
 
@@ -153,7 +153,7 @@ mod tests {
         expected["active"] = json!(true);
         expected["token_type"] = json!("Bearer");
         expected.as_object_mut().unwrap().remove("scope");
-        assert_eq!(answer(&claims(), View::default()), expected);
+        assert_eq!(answer(&claims(), VisibleClaims::default()), expected);
     }
 
     #[test]
@@ -170,7 +170,11 @@ mod tests {
         token["dlg"] = json!("d");
         let details = Details::parse(r#"[{"type": "mail", "actions": ["read"]}]"#).unwrap();
         let delegation = json!({"id": "d", "path": ["d"]});
-        let view = View { scope: "mail.read", details: Some(&details), delegation: Some(delegation.clone()) };
+        let view = VisibleClaims {
+            scope: "mail.read",
+            details: Some(&details),
+            delegation: Some(delegation.clone()),
+        };
         let answer = answer(&token, view);
         let shown = json!({
             "active": true, "token_type": "DPoP", "scope": "mail.read", "delegation": delegation,
@@ -187,9 +191,10 @@ mod tests {
     fn the_caller_sees_its_own_scopes_and_details() {
         let mut token = claims();
         token["authorization_details"] = json!([{"type": "mail"}]);
-        let narrowed = answer(&token, View { scope: "mail.read", ..View::default() });
+        let narrowed = answer(&token, VisibleClaims { scope: "mail.read", ..VisibleClaims::default() });
         assert_eq!((&narrowed["scope"], narrowed.get("authorization_details")), (&json!("mail.read"), None));
-        let none = answer(&token, View { details: Some(&Details::default()), ..View::default() });
+        let none =
+            answer(&token, VisibleClaims { details: Some(&Details::default()), ..VisibleClaims::default() });
         assert_eq!(
             none["authorization_details"],
             json!([]),
@@ -244,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_signed_introspection_is_no_access_token() {
-        let introspection = answer(&claims(), View::default());
+        let introspection = answer(&claims(), VisibleClaims::default());
         let signed =
             signed_claims("https://as.example.com", "mail-api", 1_700_000_001, introspection.clone());
         let expected = json!({"iss": "https://as.example.com", "aud": "mail-api", "iat": 1_700_000_001,

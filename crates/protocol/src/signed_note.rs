@@ -50,14 +50,14 @@ impl Checkpoint {
 
 /// Determines what a key signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SignerKind {
     /// A log signs the note's text.
     Log,
     /// A witness signs the time of the cosignature and the note's text (c2sp.org/tlog-cosignature).
     Witness,
 }
 
-impl Kind {
+impl SignerKind {
     fn byte(self) -> u8 {
         match self {
             Self::Log => ED25519,
@@ -70,18 +70,18 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifierKey {
     name: String,
-    kind: Kind,
+    kind: SignerKind,
     public: [u8; 32],
 }
 
 impl VerifierKey {
     /// A log's key by name; `None` if the name is empty or has spaces, control characters or a `+`.
     pub fn new(name: &str, public: [u8; 32]) -> Option<Self> {
-        Self::of_kind(Kind::Log, name, public)
+        Self::of_kind(SignerKind::Log, name, public)
     }
 
     /// A key of either kind, with the same rules for the name.
-    pub fn of_kind(kind: Kind, name: &str, public: [u8; 32]) -> Option<Self> {
+    pub fn of_kind(kind: SignerKind, name: &str, public: [u8; 32]) -> Option<Self> {
         let unusable = |c: char| c == '+' || c.is_whitespace() || c.is_control();
         (!name.is_empty() && !name.contains(unusable)).then(|| Self { name: name.to_owned(), kind, public })
     }
@@ -92,7 +92,7 @@ impl VerifierKey {
         let (id, key) = rest.split_once('+')?;
         let key = STANDARD.decode(key).ok()?;
         let (kind, public) = key.split_first()?;
-        let kind = [Kind::Log, Kind::Witness].into_iter().find(|one| one.byte() == *kind)?;
+        let kind = [SignerKind::Log, SignerKind::Witness].into_iter().find(|one| one.byte() == *kind)?;
         let key = Self::of_kind(kind, name, public.try_into().ok()?)?;
         (hex(&key.id()) == id).then_some(key)
     }
@@ -114,7 +114,7 @@ impl VerifierKey {
     }
 
     /// What this key's signatures mean.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> SignerKind {
         self.kind
     }
 
@@ -134,8 +134,8 @@ impl VerifierKey {
 
     fn verifies(&self, text: &str, signature: &[u8]) -> bool {
         match self.kind {
-            Kind::Log => verify_ed25519(&self.public, text.as_bytes(), signature),
-            Kind::Witness => {
+            SignerKind::Log => verify_ed25519(&self.public, text.as_bytes(), signature),
+            SignerKind::Witness => {
                 let Some((time, signature)) = signature.split_first_chunk::<8>() else { return false };
                 let message = cosigned(text, u64::from_be_bytes(*time));
                 verify_ed25519(&self.public, message.as_bytes(), signature)
@@ -292,7 +292,7 @@ mod tests {
 
     fn witness(name: &str) -> VerifierKey {
         let public = base64url::decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
-        VerifierKey::of_kind(Kind::Witness, name, public.try_into().unwrap()).unwrap()
+        VerifierKey::of_kind(SignerKind::Witness, name, public.try_into().unwrap()).unwrap()
     }
 
     fn cosign(name: &str, time: u64) -> String {

@@ -62,7 +62,7 @@ pub struct RequestedAccess {
 
 /// A token exchange request with valid syntax.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct ExchangeRequest {
     /// The principal on whose behalf the issued token is used.
     pub subject: PresentedToken,
     /// The acting party; `None` if the client itself acts.

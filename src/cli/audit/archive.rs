@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::arguments::instant;
 use crate::cli::context::{self, Opening};
-use crate::cli::output::{Format, print_json};
+use crate::cli::output::{OutputFormat, print_json};
 use crate::platform::fault::Fault;
 use crate::services::audit::LogSigner;
 use crate::services::audit::archive::{self, ArchiveLookup, ArchiveOptions};
@@ -22,7 +22,7 @@ pub(in crate::cli) struct Args {
     #[arg(long)]
     dir: PathBuf,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         // The server's database role may not drop partitions.
         let now = context.clock.now();
         let done = archive::archive(&context.database, signer, options, now).await?;
-        if args.format == Format::Json {
+        if args.format == OutputFormat::Json {
             print_json(&serde_json::json!({"archived": done}))?;
         } else if done.is_empty() {
             println!("nothing is old enough");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::arguments::{filter, instant};
 use crate::cli::arguments::delegation_state;
 use crate::cli::context::{self, Opening};
-use crate::cli::output::{Format, print_json, to_value};
+use crate::cli::output::{OutputFormat, print_json, to_value};
 use crate::domain::audit::search::Order;
 use crate::domain::delegation::State;
 use crate::domain::refusal::Error;
@@ -44,7 +44,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, conflicts_with = "txn")]
     cursor: Option<String>,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 fn order(name: &str) -> Result<Order, String> {
@@ -72,9 +72,9 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
             Err(Error::Refused(refusal)) => return Err(Fault::new(refusal.sentence())),
         };
         match (args.format, &args.txn) {
-            (Format::Json, _) => print_json(&body)?,
-            (Format::Text, Some(_)) => print_in_full(&body),
-            (Format::Text, None) => print_page(&body),
+            (OutputFormat::Json, _) => print_json(&body)?,
+            (OutputFormat::Text, Some(_)) => print_in_full(&body),
+            (OutputFormat::Text, None) => print_page(&body),
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -7,7 +7,7 @@ use clap::ArgAction::SetTrue;
 
 use super::arguments::instant;
 use crate::cli::context::{self, Opening};
-use crate::cli::output::{Format, print_json};
+use crate::cli::output::{OutputFormat, print_json};
 use crate::platform::fault::Fault;
 use crate::services::audit::evidence::{self, EvidenceOptions};
 
@@ -35,7 +35,7 @@ pub(in crate::cli) struct Args {
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> {
@@ -53,7 +53,7 @@ pub(super) async fn run(config: Opening, args: Args) -> Result<ExitCode, Fault> 
         if written.first > 0 {
             eprintln!("actchain: events before {} are archived and were not searched", written.first);
         }
-        if args.format == Format::Json {
+        if args.format == OutputFormat::Json {
             print_json(&written)?;
         } else {
             println!(

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::arguments::{read_checkpoint, verifier_keys};
 use crate::cli::context::{self, Opening};
-use crate::cli::output::{Format, print_json};
+use crate::cli::output::{OutputFormat, print_json};
 use crate::domain::audit::verify::IntegrityError;
 use crate::domain::audit::witness::Witnesses;
 use crate::platform::fault::{Context, Fault};
@@ -46,7 +46,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "N", requires = "witness")]
     quorum: Option<u32>,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 pub(super) async fn run(
@@ -89,7 +89,7 @@ pub(super) async fn run(
     };
     bar.finish_and_clear();
     let report = report?;
-    if args.format == Format::Json {
+    if args.format == OutputFormat::Json {
         print_json(&report)?
     } else {
         print(&report, &anchors.witnesses)?
@@ -153,8 +153,12 @@ fn print_witnessed(report: &Report, witnesses: &Witnesses) {
 }
 
 /// Prints the result of verifying a folder with evidence, and returns its exit code.
-fn print_evidence(report: &EvidenceReport, witnesses: &Witnesses, format: Format) -> Result<ExitCode, Fault> {
-    if format == Format::Json {
+fn print_evidence(
+    report: &EvidenceReport,
+    witnesses: &Witnesses,
+    format: OutputFormat,
+) -> Result<ExitCode, Fault> {
+    if format == OutputFormat::Json {
         print_json(report)?;
     } else if report.valid {
         let root = report.events.root.as_deref().unwrap_or_default();

@@ -8,7 +8,7 @@ use clap::ArgAction::SetTrue;
 
 use super::arguments::{read_checkpoint, verifier_keys};
 use crate::cli::context::{self, Opening};
-use crate::cli::output::{Format, print_json};
+use crate::cli::output::{OutputFormat, print_json};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{AddressPolicy, Outbound};
 use crate::services::audit::verify_receipt::{self, ProofResult, ProofSource, ReceiptTrustAnchors};
@@ -39,7 +39,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "FILE", requires = "proof")]
     event: Option<PathBuf>,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 pub(super) async fn run(
@@ -97,8 +97,8 @@ async fn verify(
     .await
 }
 
-fn print(proven: &ProofResult, format: Format) -> Result<(), Fault> {
-    if format == Format::Json {
+fn print(proven: &ProofResult, format: OutputFormat) -> Result<(), Fault> {
+    if format == OutputFormat::Json {
         return print_json(proven);
     }
     let size = proven.size.map(|size| format!(" in the log of {size} events")).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::cli::context::Signals;
 use crate::cli::stdio;
 use crate::http;
 use crate::platform::clock::Clock;
-use crate::platform::config::Log;
+use crate::platform::config::LogConfig;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::telemetry;
 use crate::services::witness::Witness;
@@ -31,7 +31,7 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Fault> {
-    telemetry::start_logs(&Log::default())?;
+    telemetry::start_logs(&LogConfig::default())?;
     let listener = TcpListener::bind(args.listen).context(&format!("listening on {}", args.listen))?;
     let mut signals = Signals::listen()?;
     let witness = Witness::open(&args.dir, args.name.as_deref(), verifier_keys(&args.log)?)?;

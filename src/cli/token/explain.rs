@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::cli::context::CommandContext;
-use crate::cli::output::{Format, print_json};
+use crate::cli::output::{OutputFormat, print_json};
 use crate::domain::issuer::parse_token_type;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
@@ -38,7 +38,7 @@ pub(in crate::cli) struct Args {
     #[arg(long = "type", value_name = "TYPE")]
     token_type: Option<String>,
     #[arg(long = "json", action = SetTrue)]
-    format: Format,
+    format: OutputFormat,
 }
 
 pub(super) async fn run(context: &CommandContext, args: &Args) -> Result<ExitCode, Fault> {
@@ -93,7 +93,7 @@ fn print(args: &Args, Explanation { subject, result }: &Explanation) -> Result<(
             "sentence": refusal.sentence(),
         }),
     };
-    if args.format == Format::Json {
+    if args.format == OutputFormat::Json {
         return print_json(&answer);
     }
     println!("{}", if result.is_ok() { "would be granted" } else { "would be refused" });

@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use clap::ArgAction::SetTrue;
 use serde_json::json;
 
-use self::verify::{Report, Trust};
+use self::verify::{TokenReport, Trust};
 use super::chain_view;
 use super::context::{self, Opening};
-use super::output::{Format, print_json};
+use super::output::{OutputFormat, print_json};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::jose::Jws;
 
@@ -23,7 +23,7 @@ pub(super) enum Command {
         /// The token; «-» reads it from standard input
         jwt: String,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Check type, issuer, signature, times, audience and status, as a resource server does, and say what was checked
     ///
@@ -42,7 +42,7 @@ pub(super) enum Command {
         #[arg(long)]
         audience: Option<String>,
         #[arg(long = "json", action = SetTrue)]
-        format: Format,
+        format: OutputFormat,
     },
     /// Say whether the server would exchange a token for a client, and if not, which check fails
     ///
@@ -99,9 +99,9 @@ fn read(jwt: String) -> Result<String, Fault> {
     Ok(text.trim().to_owned())
 }
 
-fn explain(jws: &Jws<'_>, format: Format) -> Result<(), Fault> {
+fn explain(jws: &Jws<'_>, format: OutputFormat) -> Result<(), Fault> {
     let header = json!({"alg": jws.header.alg, "typ": jws.header.typ, "kid": jws.header.kid});
-    if format == Format::Json {
+    if format == OutputFormat::Json {
         return print_json(&json!({"header": header, "claims": jws.claims}));
     }
     println!("header      {header}");
@@ -113,9 +113,9 @@ fn explain(jws: &Jws<'_>, format: Format) -> Result<(), Fault> {
     Ok(())
 }
 
-fn print(jws: &Jws<'_>, report: &Report, format: Format) -> Result<(), Fault> {
-    let Report { wrong, checked, unchecked } = report;
-    if format == Format::Json {
+fn print(jws: &Jws<'_>, report: &TokenReport, format: OutputFormat) -> Result<(), Fault> {
+    let TokenReport { wrong, checked, unchecked } = report;
+    if format == OutputFormat::Json {
         return print_json(&json!({
             "valid": wrong.is_none(), "reason": wrong, "checked": checked, "not_checked": unchecked, "claims": jws.claims,
         }));
@@ -124,7 +124,7 @@ fn print(jws: &Jws<'_>, report: &Report, format: Format) -> Result<(), Fault> {
         println!("not valid: {wrong}");
         return Ok(());
     }
-    explain(jws, Format::Text)?;
+    explain(jws, OutputFormat::Text)?;
     checked.iter().for_each(|what| println!("checked     {what}"));
     unchecked.iter().for_each(|what| println!("not checked {what}"));
     println!("valid");

@@ -30,7 +30,7 @@ pub(super) struct Trust {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct TokenReport {
     /// The first failed check; `None` for a valid token.
     pub(super) wrong: Option<String>,
     /// The checks that passed.
@@ -59,16 +59,16 @@ fn invalid<T>(why: impl Into<String>) -> Result<T, Stopped> {
 ///
 /// # Errors
 /// If it cannot be decided whether the token is valid: keys or status list cannot be fetched.
-pub(super) async fn verify(jws: &Jws<'_>, trust: &Trust) -> Result<Report, Fault> {
-    let mut report = Report::default();
+pub(super) async fn verify(jws: &Jws<'_>, trust: &Trust) -> Result<TokenReport, Fault> {
+    let mut report = TokenReport::default();
     match check(jws, trust, &mut report).await {
         Ok(()) => Ok(report),
-        Err(Stopped::Invalid(wrong)) => Ok(Report { wrong: Some(wrong), ..report }),
+        Err(Stopped::Invalid(wrong)) => Ok(TokenReport { wrong: Some(wrong), ..report }),
         Err(Stopped::Failed(fault)) => Err(fault),
     }
 }
 
-async fn check(jws: &Jws<'_>, trust: &Trust, report: &mut Report) -> Result<(), Stopped> {
+async fn check(jws: &Jws<'_>, trust: &Trust, report: &mut TokenReport) -> Result<(), Stopped> {
     if !jws.header.is_typed(access_token::TYP) {
         return invalid("its typ is not at+jwt");
     }
@@ -98,7 +98,7 @@ async fn check(jws: &Jws<'_>, trust: &Trust, report: &mut Report) -> Result<(), 
 }
 
 /// Compares the issuer before anything is fetched: a token must not choose where its keys come from.
-fn check_issuer(jws: &Jws<'_>, trust: &Trust, report: &mut Report) -> Result<(), Stopped> {
+fn check_issuer(jws: &Jws<'_>, trust: &Trust, report: &mut TokenReport) -> Result<(), Stopped> {
     let Some(expected) = &trust.issuer else {
         report.unchecked.push("issuer: --jwks gave the keys, and --issuer names none".into());
         return Ok(());
@@ -130,7 +130,7 @@ async fn check_status(
     claims: &Claims,
     keys: &[PublicKey],
     trust: &Trust,
-    report: &mut Report,
+    report: &mut TokenReport,
 ) -> Result<(), Stopped> {
     let Some(Reference { idx, uri }) = claims.status.as_ref().map(|status| &status.status_list) else {
         report.unchecked.push("status: the token names no status list".into());

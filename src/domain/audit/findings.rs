@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use serde_json::Value;
 
 use crate::domain::refusal::catalogue;
-use crate::domain::refusal::catalogue::entry::Entry;
+use crate::domain::refusal::catalogue::entry::CatalogueEntry;
 use actchain_protocol::digest::sha256;
 use actchain_protocol::sarif::{Finding, Rule};
 use actchain_protocol::severity::Severity;
@@ -88,7 +88,7 @@ pub fn severity(event: &Value) -> Severity {
 }
 
 /// A refusal as a rule. A step of a protocol is no finding and has no rule.
-fn rule(entry: &Entry) -> Rule {
+fn rule(entry: &CatalogueEntry) -> Rule {
     Rule {
         id: entry.reason,
         sentence: entry.sentence,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use url::Url;
 
 use crate::platform::fault::{Context, Fault};
-use actchain_protocol::signed_note::{self, Checkpoint, Kind, Signature, VerifierKey};
+use actchain_protocol::signed_note::{self, Checkpoint, Signature, SignerKind, VerifierKey};
 
 /// A witness whose cosignatures are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl ConfiguredWitness {
             Some((key, url)) => (key, Some(url.trim())),
             None => (text, None),
         };
-        let key = VerifierKey::parse(key).filter(|key| key.kind() == Kind::Witness);
+        let key = VerifierKey::parse(key).filter(|key| key.kind() == SignerKind::Witness);
         let key = key.ok_or_else(|| Fault::new(format!("{text:?} is no key of a witness")))?;
         let url = url.map(|url| Url::parse(url).context(&format!("reading the URL of {}", key.name())));
         let url = url.transpose()?;
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str, byte: u8) -> String {
-        VerifierKey::of_kind(Kind::Witness, name, [byte; 32]).unwrap().text()
+        VerifierKey::of_kind(SignerKind::Witness, name, [byte; 32]).unwrap().text()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 use super::bounds::Bounds;
 use super::decision::{DecisionInput, ExchangeDecision};
 use crate::domain::capability::{CapabilityLevels, Ceiling};
-use crate::domain::client::{Client, Kind};
+use crate::domain::client::{Client, ClientKind};
 use crate::domain::delegation::{DelegationLimits, DelegationPath};
 use crate::domain::limit::Limit;
 use crate::domain::refusal::Refusal;
@@ -156,8 +156,8 @@ fn scopes(
     let everywhere = |scope: &String| targets.iter().all(|target| target.scopes.contains(scope));
     // Regardless of the registration, only an admin client gets the admin scope and only an auditor the audit scope.
     let fitting = |scope: &String| match scope.as_str() {
-        ADMIN_SCOPE => asked.client.kind == Kind::Admin,
-        AUDIT_SCOPE => asked.client.kind == Kind::Auditor,
+        ADMIN_SCOPE => asked.client.kind == ClientKind::Admin,
+        AUDIT_SCOPE => asked.client.kind == ClientKind::Auditor,
         _ => true,
     };
     match &asked.wanted.scopes {

@@ -19,7 +19,7 @@ use self::grant::{RequestedLimits, grant};
 pub use self::may_act::may_act_id;
 pub use self::tried::{Tried, gives_authority};
 use super::capability::CapabilityLevels;
-use super::client::{Client, DpopPolicy, Kind};
+use super::client::{Client, ClientKind, DpopPolicy};
 use super::limit::Limit;
 use super::principal::Principal;
 use super::refusal::Refusal;
@@ -72,11 +72,11 @@ pub fn decide_client_credentials(input: &ClientDecisionInput<'_>) -> Result<Exch
         };
         scopes.retain(|scope| scope == ADMIN_SCOPE);
         match client.kind {
-            Kind::Agent => drop(scopes.insert(DELEGATE_SCOPE.to_owned())),
-            Kind::Auditor => drop(scopes.insert(AUDIT_SCOPE.to_owned())),
-            Kind::Admin | Kind::Service | Kind::ResourceServer => {}
+            ClientKind::Agent => drop(scopes.insert(DELEGATE_SCOPE.to_owned())),
+            ClientKind::Auditor => drop(scopes.insert(AUDIT_SCOPE.to_owned())),
+            ClientKind::Admin | ClientKind::Service | ClientKind::ResourceServer => {}
         }
-        if matches!(client.kind, Kind::Agent | Kind::Admin | Kind::Auditor) {
+        if matches!(client.kind, ClientKind::Agent | ClientKind::Admin | ClientKind::Auditor) {
             bounds.audiences = Limit::only([issuer]);
         }
         bounds.scopes = Limit::Only(scopes);

@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{DecisionInput, decide};
 use crate::domain::capability::{CapabilityLevels, Ceiling};
-use crate::domain::client::{AuthMethod, Client, DpopPolicy, Grant, Kind};
+use crate::domain::client::{AuthMethod, Client, ClientKind, DpopPolicy, GrantType};
 use crate::domain::delegation::{Delegation, DelegationLimits, DelegationPath, DelegationRecord, Provenance};
 use crate::domain::limit::Limit;
 use crate::domain::principal::Principal;
@@ -58,7 +58,7 @@ fn client() -> impl Strategy<Value = Client> {
         .prop_map(|(id, scopes, audiences, max_token_ttl)| Client {
             client_id: id.to_owned(),
             version: 1,
-            kind: Kind::Agent,
+            kind: ClientKind::Agent,
             name: id.to_owned(),
             auth: AuthMethod::PrivateKeyJwt,
             secrets: Vec::new(),
@@ -69,7 +69,7 @@ fn client() -> impl Strategy<Value = Client> {
             scopes,
             audiences,
             detail_types: BTreeSet::new(),
-            grant_types: BTreeSet::from([Grant::TokenExchange]),
+            grant_types: BTreeSet::from([GrantType::TokenExchange]),
             dpop: DpopPolicy::Required,
             dpop_keys: BTreeSet::new(),
             dpop_restricted: false,

@@ -15,7 +15,7 @@ use actchain_protocol::digest::sha256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub enum Stage {
+pub enum CeremonyState {
     Pending,
     Approved,
     Denied,
@@ -24,7 +24,7 @@ pub enum Stage {
     Expired,
 }
 
-impl Stage {
+impl CeremonyState {
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -72,7 +72,7 @@ pub struct Open {
     /// Digest of the matter; see [`Matter::fingerprint`].
     pub fingerprint: [u8; 32],
     /// Pending, approved or denied.
-    pub stage: Stage,
+    pub stage: CeremonyState,
 }
 
 impl Ceremony {
@@ -86,17 +86,17 @@ impl Ceremony {
         }
     }
 
-    pub fn stage(&self, now: OffsetDateTime) -> Stage {
+    pub fn stage(&self, now: OffsetDateTime) -> CeremonyState {
         if self.used_at.is_some() {
-            Stage::Used
+            CeremonyState::Used
         } else if self.denied_at.is_some() {
-            Stage::Denied
+            CeremonyState::Denied
         } else if now >= self.expires_at {
-            Stage::Expired
+            CeremonyState::Expired
         } else if self.approved_at.is_some() {
-            Stage::Approved
+            CeremonyState::Approved
         } else {
-            Stage::Pending
+            CeremonyState::Pending
         }
     }
 }

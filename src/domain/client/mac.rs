@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Client, Ephemeral};
-use crate::domain::row_mac::Authenticated;
+use crate::domain::row_mac::MacRow;
 use crate::platform::clock::rfc3339;
 
-impl Authenticated for Client {
+impl MacRow for Client {
     const TABLE: &'static str = "client";
     const KEY: &'static str = "client_id";
 

@@ -19,8 +19,7 @@ use actchain_protocol::jose::{JwkSet, PublicKey};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
-#[schemars(rename = "ClientKind")]
-pub enum Kind {
+pub enum ClientKind {
     /// Acts for users; the only kind that receives delegations.
     Agent,
     /// Acts for itself, never for users.
@@ -70,7 +69,7 @@ impl AuthMethod {
     strum::EnumString,
 )]
 #[strum(serialize_all = "snake_case")]
-pub enum Grant {
+pub enum GrantType {
     /// A token for the client itself (RFC 6749 §4.4).
     #[serde(rename = "client_credentials")]
     ClientCredentials,
@@ -80,7 +79,7 @@ pub enum Grant {
     TokenExchange,
 }
 
-impl Grant {
+impl GrantType {
     /// The short name, as stored and shown.
     pub fn name(self) -> &'static str {
         self.into()
@@ -118,7 +117,7 @@ pub struct Client {
     pub client_id: String,
     /// Increases with every change.
     pub version: i64,
-    pub kind: Kind,
+    pub kind: ClientKind,
     pub name: String,
     pub auth: AuthMethod,
     /// At most two at a time.
@@ -138,7 +137,7 @@ pub struct Client {
     pub audiences: BTreeSet<String>,
     /// The maximum `authorization_details` types of its tokens (RFC 9396 §10).
     pub detail_types: BTreeSet<String>,
-    pub grant_types: BTreeSet<Grant>,
+    pub grant_types: BTreeSet<GrantType>,
     /// Whether DPoP proofs are required.
     pub dpop: DpopPolicy,
     /// Thumbprints of the keys that are registered for DPoP proofs.

@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 
-use super::{AuthMethod, Client, DpopPolicy, Ephemeral, Grant, Kind, StoredSecret, usable_keys};
+use super::{AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType, StoredSecret, usable_keys};
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -21,7 +21,7 @@ const CLIENT: &str = "
 struct Row {
     client_id: String,
     version: i64,
-    kind: Kind,
+    kind: ClientKind,
     name: String,
     auth: AuthMethod,
     secrets: Json<Vec<StoredSecret>>,
@@ -80,7 +80,7 @@ impl From<Row> for Client {
             scopes: row.scopes.into_iter().collect(),
             audiences: row.audiences.into_iter().collect(),
             detail_types: row.detail_types.into_iter().collect(),
-            grant_types: row.grant_types.iter().filter_map(|name| Grant::parse(name)).collect(),
+            grant_types: row.grant_types.iter().filter_map(|name| GrantType::parse(name)).collect(),
             dpop: row.dpop,
             dpop_keys: row.dpop_keys.into_iter().collect(),
             dpop_restricted: row.dpop_restricted,

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::transitions::stored_number;
 use super::{Delegation, DelegationLimits, DelegationRecord};
-use crate::domain::row_mac::Authenticated;
+use crate::domain::row_mac::MacRow;
 use crate::platform::clock::rfc3339;
 
-impl Authenticated for Delegation {
+impl MacRow for Delegation {
     const TABLE: &'static str = "delegation";
     const KEY: &'static str = "id";
 

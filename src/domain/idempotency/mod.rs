@@ -9,7 +9,7 @@ use time::Duration;
 pub const KEPT: Duration = Duration::hours(24);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct IdempotencyKey {
     pub key: String,
     /// Digest of method, path and body.
     pub fingerprint: [u8; 32],

@@ -3,14 +3,14 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Claim, KEPT, Key};
+use super::{Claim, IdempotencyKey, KEPT};
 use crate::platform::fault::Fault;
 
 /// Claims a key. A concurrent claim of the same key waits until the first transaction ends.
 pub async fn claim(
     connection: &mut PgConnection,
     caller: &str,
-    key: &Key,
+    key: &IdempotencyKey,
     now: OffsetDateTime,
 ) -> Result<Claim, Fault> {
     let claimed: Option<i32> = sqlx::query_scalar(
@@ -43,7 +43,7 @@ pub async fn claim(
 pub async fn put_result(
     connection: &mut PgConnection,
     caller: &str,
-    key: &Key,
+    key: &IdempotencyKey,
     result: &str,
 ) -> Result<(), Fault> {
     sqlx::query("UPDATE idempotency SET result = $3 WHERE caller = $1 AND key = $2")

@@ -17,7 +17,7 @@ use actchain_protocol::jose::{PublicKey, SigningAlg, SigningKey};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum Purpose {
+pub enum KeyPurpose {
     /// Access tokens; published in the JWKS.
     Token,
     /// Checkpoints of the transparency log.
@@ -38,7 +38,7 @@ pub enum KeyState {
 #[derive(Debug, Clone)]
 pub struct StoredKey {
     pub kid: String,
-    pub purpose: Purpose,
+    pub purpose: KeyPurpose,
     pub alg: SigningAlg,
     /// The public JWK with `alg`, `kid` and `use`.
     pub public_jwk: Value,
@@ -54,7 +54,7 @@ pub struct StoredKey {
 impl StoredKey {
     /// Generates a key and seals its private JWK.
     pub fn generate(
-        purpose: Purpose,
+        purpose: KeyPurpose,
         alg: SigningAlg,
         seal: &SealingKey,
         now: OffsetDateTime,
@@ -117,7 +117,7 @@ impl Keyring {
     pub fn open(keys: &[StoredKey], seal: &SealingKey) -> Result<Self, Fault> {
         let published: Vec<&StoredKey> = keys
             .iter()
-            .filter(|key| key.purpose == Purpose::Token && key.state() != KeyState::Removed)
+            .filter(|key| key.purpose == KeyPurpose::Token && key.state() != KeyState::Removed)
             .collect();
         let mut active = None;
         let mut verifying = HashMap::new();

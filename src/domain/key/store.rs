@@ -4,14 +4,14 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
-use super::{Purpose, StoredKey};
+use super::{KeyPurpose, StoredKey};
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::SigningAlg;
 
 #[derive(FromRow)]
 struct Row {
     kid: String,
-    purpose: Purpose,
+    purpose: KeyPurpose,
     alg: String,
     public_jwk: Value,
     sealed: String,

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::entry::{Entry, Freshness, Write};
-use crate::domain::ceremony::{Open, Stage};
+use crate::domain::ceremony::{CeremonyState, Open};
 use crate::domain::delegation::candidates::Between;
 use crate::domain::delegation::{Delegation, DelegationRecord};
 use crate::domain::principal::Principal;
@@ -171,7 +171,7 @@ fn ask_for_confirmation(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Ve
     if here().any(|open| open.client_id == one.client_id && open.fingerprint == one.fingerprint) {
         return Err(Verdict::Retry);
     }
-    let pending = || here().filter(|open| open.stage == Stage::Pending);
+    let pending = || here().filter(|open| open.stage == CeremonyState::Pending);
     let of_client = pending().filter(|open| open.client_id == one.client_id).count();
     if pending().count() >= asking.most || of_client >= asking.most_of_client {
         return Err(Verdict::Reject(Refusal::RateLimited));

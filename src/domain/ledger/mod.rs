@@ -34,7 +34,7 @@ impl Ledger {
     /// records all queued entries, ends, and signals its end on the receiver.
     pub fn start(
         options: PgConnectOptions,
-        settings: &config::Ledger,
+        settings: &config::LedgerConfig,
         rows: RowMac,
     ) -> Result<(Self, oneshot::Receiver<()>), Fault> {
         let (queue, entries) = mpsc::channel(settings.queue);

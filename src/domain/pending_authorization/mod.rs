@@ -37,7 +37,7 @@ pub struct PendingAuthorization {
     /// SHA-256 of the binding secret of the browser that started the authorization.
     pub browser_binding_hash: [u8; 32],
     pub owner_authenticated_at: OffsetDateTime,
-    /// The sealed secrets; see [`Stage`].
+    /// The sealed secrets; see [`AuthorizationStage`].
     pub sealed: Sealed,
     pub created_at: OffsetDateTime,
     pub expires_at: OffsetDateTime,
@@ -47,7 +47,7 @@ pub struct PendingAuthorization {
 
 /// The stage of an authorization, which determines the sealed data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum AuthorizationStage {
     /// Sealed: the PKCE verifier.
     Requested,
     /// Sealed: a [`PendingCode`].
@@ -57,10 +57,10 @@ pub enum Stage {
 impl PendingAuthorization {
     /// The additional authenticated data of the secrets. A writer with access to the database alone cannot give an
     /// authorization to another owner or browser, nor widen it.
-    pub fn aad(&self, stage: Stage) -> Result<String, Fault> {
+    pub fn aad(&self, stage: AuthorizationStage) -> Result<String, Fault> {
         let name = match stage {
-            Stage::Requested => "requested",
-            Stage::CodeReceived => "code_received",
+            AuthorizationStage::Requested => "requested",
+            AuthorizationStage::CodeReceived => "code_received",
         };
         let bound = json!([
             base64url::encode(self.state),
@@ -178,7 +178,7 @@ mod tests {
             expires_at: OffsetDateTime::UNIX_EPOCH,
             attempts: 0,
         };
-        let row = one.aad(Stage::Requested).unwrap();
+        let row = one.aad(AuthorizationStage::Requested).unwrap();
         for other in [
             PendingAuthorization { state: [3; 32], ..one.clone() },
             PendingAuthorization { connection: "d".into(), ..one.clone() },
@@ -187,8 +187,8 @@ mod tests {
             PendingAuthorization { scopes: BTreeSet::new(), ..one.clone() },
             PendingAuthorization { browser_binding_hash: [3; 32], ..one.clone() },
         ] {
-            assert_ne!(row, other.aad(Stage::Requested).unwrap());
+            assert_ne!(row, other.aad(AuthorizationStage::Requested).unwrap());
         }
-        assert_ne!(row, one.aad(Stage::CodeReceived).unwrap());
+        assert_ne!(row, one.aad(AuthorizationStage::CodeReceived).unwrap());
     }
 }

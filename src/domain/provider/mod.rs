@@ -22,8 +22,7 @@ use actchain_protocol::digest::sha256;
 /// Kind of the credentials that a provider issues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(rename = "ProviderKind")]
-pub enum Kind {
+pub enum ProviderKind {
     /// Tokens of an authorization server (RFC 6749).
     Oauth2,
     /// One API key for each connection.
@@ -127,9 +126,9 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// All declared settings, without the secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct ProviderSettings {
     pub name: String,
-    pub kind: Kind,
+    pub kind: ProviderKind,
     /// The authorization server, if the provider has one.
     pub oauth: Option<OauthSettings>,
     pub placement: CredentialPlacement,
@@ -140,7 +139,7 @@ pub struct Provider {
     pub id: String,
     /// Increases with every change.
     pub version: i64,
-    pub settings: Settings,
+    pub settings: ProviderSettings,
     /// This server's client secret at the provider, or nothing, sealed together with the settings.
     pub sealed: Sealed,
     pub updated_at: OffsetDateTime,
@@ -166,7 +165,7 @@ impl Provider {
 
 /// The additional authenticated data of the secret: the settings themselves. A writer with access to the database
 /// alone cannot send secrets to another address.
-pub fn aad(id: &str, settings: &Settings) -> Result<String, Fault> {
+pub fn aad(id: &str, settings: &ProviderSettings) -> Result<String, Fault> {
     let settings = serde_json::to_value(settings).context("writing a provider")?;
     let digest = sha256(&[canonical_json::to_string(&settings)?.as_bytes()]);
     Ok(format!("provider/{id}/{}", base64url::encode(digest)))

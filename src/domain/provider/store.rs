@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
-use super::{Provider, Settings};
+use super::{Provider, ProviderSettings};
 use crate::domain::data_key::Sealed;
 use crate::platform::fault::{Context, Fault};
 
@@ -22,7 +22,7 @@ impl TryFrom<Row> for Provider {
     type Error = Fault;
 
     fn try_from(row: Row) -> Result<Self, Fault> {
-        let settings: Settings =
+        let settings: ProviderSettings =
             serde_json::from_value(row.settings).context(&format!("reading provider {}", row.id))?;
         Ok(Self {
             id: row.id,

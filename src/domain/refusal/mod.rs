@@ -5,7 +5,7 @@ pub mod catalogue;
 
 use uuid::Uuid;
 
-use super::ceremony::Stage;
+use super::ceremony::CeremonyState;
 use super::delegation::{Inactive, LimitDimension, State};
 use super::vault;
 use crate::platform::fault::Fault;
@@ -211,7 +211,7 @@ pub enum Refusal {
     /// The confirmation was used before.
     CeremonyUsed,
     /// The confirmation has been decided, or is expired.
-    CeremonyDecided(Stage),
+    CeremonyDecided(CeremonyState),
     /// The token does not belong to the client that revokes it.
     TokenOfAnother,
     /// The request has no credentials.
@@ -256,7 +256,7 @@ pub enum Refusal {
     /// The credential allows more than the token.
     ConnectionScopeExceeded,
     /// The provider no longer accepts the credential, or the connection is disconnected.
-    ConnectionUnusable(vault::State),
+    ConnectionUnusable(vault::ConnectionState),
     /// Nothing of this kind can be encrypted to the key.
     KeyCannotDecrypt,
     /// The proxy does not allow the request.

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use crate::domain::issuer::{Issuer, SubjectForm, token_type_name};
 use crate::domain::resource::Resource;
-use crate::domain::row_mac::Authenticated;
+use crate::domain::row_mac::MacRow;
 use crate::platform::clock::rfc3339;
 use actchain_protocol::trusted_issuer_jwt::ClaimPolicy;
 
-impl Authenticated for Issuer {
+impl MacRow for Issuer {
     const TABLE: &'static str = "issuer";
     const KEY: &'static str = "iss";
 
@@ -45,7 +45,7 @@ impl Authenticated for Issuer {
     }
 }
 
-impl Authenticated for Resource {
+impl MacRow for Resource {
     const TABLE: &'static str = "resource";
     const KEY: &'static str = "id";
 

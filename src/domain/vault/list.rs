@@ -2,21 +2,21 @@
 
 use sqlx::PgConnection;
 
-use super::{Connection, State, store};
+use super::{Connection, ConnectionState, store};
 use crate::domain::principal::Principal;
 use crate::platform::fault::Fault;
 
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub struct ConnectionFilter {
     pub owner: Option<Principal>,
     pub provider: Option<String>,
-    pub state: Option<State>,
+    pub state: Option<ConnectionState>,
 }
 
 /// The connections after id `after`, by id.
 pub async fn page(
     connection: &mut PgConnection,
-    filter: &Filter,
+    filter: &ConnectionFilter,
     after: &str,
     most: i64,
 ) -> Result<Vec<Connection>, Fault> {
@@ -32,7 +32,7 @@ pub async fn page(
     .bind(filter.owner.as_ref().map(|owner| &owner.iss))
     .bind(filter.owner.as_ref().map(|owner| &owner.sub))
     .bind(&filter.provider)
-    .bind(filter.state.map(State::name))
+    .bind(filter.state.map(ConnectionState::name))
     .bind(most)
     .fetch_all(connection)
     .await?;

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::data_key::Sealed;
 use super::principal::Principal;
-use super::provider::Kind;
+use super::provider::ProviderKind;
 use super::registry::VAULT_DETAIL;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::secret;
@@ -29,7 +29,7 @@ use actchain_protocol::digest::sha256;
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub enum State {
+pub enum ConnectionState {
     /// The credential can be retrieved.
     Active,
     /// The provider no longer accepts the credential: the owner has to connect again.
@@ -38,7 +38,7 @@ pub enum State {
     Disconnected,
 }
 
-impl State {
+impl ConnectionState {
     /// The name on the wire.
     pub fn name(self) -> &'static str {
         self.into()
@@ -82,11 +82,11 @@ impl Connection {
         json!(["connection", self.id, self.provider, self.owner.iss, self.owner.sub]).to_string()
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ConnectionState {
         match (self.disconnected_at, self.needs_reconnect_at) {
-            (Some(_), _) => State::Disconnected,
-            (None, Some(_)) => State::NeedsReconnect,
-            (None, None) => State::Active,
+            (Some(_), _) => ConnectionState::Disconnected,
+            (None, Some(_)) => ConnectionState::NeedsReconnect,
+            (None, None) => ConnectionState::Active,
         }
     }
 
@@ -126,7 +126,7 @@ impl Connection {
 #[derive(Debug, Clone)]
 pub enum Credential {
     /// Tokens (RFC 6749 §5.1).
-    Oauth2(Tokens),
+    Oauth2(ProviderTokens),
     ApiKey {
         key: SecretString,
     },
@@ -137,7 +137,7 @@ pub enum Credential {
 }
 
 #[derive(Debug, Clone)]
-pub struct Tokens {
+pub struct ProviderTokens {
     /// For requests to the provider's API.
     pub access_token: SecretString,
     /// How the access token is presented (RFC 6749 §7.1).
@@ -149,7 +149,7 @@ pub struct Tokens {
 /// The serialized form that is sealed.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Written<'a> {
+enum StoredCredential<'a> {
     Oauth2 { access_token: Exposed<'a>, token_type: &'a str, refresh_token: Option<Exposed<'a>> },
     ApiKey { key: Exposed<'a> },
     Basic { username: &'a str, password: Exposed<'a> },
@@ -166,31 +166,33 @@ impl Serialize for Exposed<'_> {
 /// The deserialized form, also of imported credentials.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Read {
+enum OpenedCredential {
     Oauth2 { access_token: SecretString, token_type: String, refresh_token: Option<SecretString> },
     ApiKey { key: SecretString },
     Basic { username: String, password: SecretString },
 }
 
 impl Credential {
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ProviderKind {
         match self {
-            Self::Oauth2(_) => Kind::Oauth2,
-            Self::ApiKey { .. } => Kind::ApiKey,
-            Self::Basic { .. } => Kind::Basic,
+            Self::Oauth2(_) => ProviderKind::Oauth2,
+            Self::ApiKey { .. } => ProviderKind::ApiKey,
+            Self::Basic { .. } => ProviderKind::Basic,
         }
     }
 
     /// Serializes the credential into memory that is cleared on drop.
     pub fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let written = match self {
-            Self::Oauth2(tokens) => Written::Oauth2 {
+            Self::Oauth2(tokens) => StoredCredential::Oauth2 {
                 access_token: Exposed(&tokens.access_token),
                 token_type: &tokens.token_type,
                 refresh_token: tokens.refresh_token.as_ref().map(Exposed),
             },
-            Self::ApiKey { key } => Written::ApiKey { key: Exposed(key) },
-            Self::Basic { username, password } => Written::Basic { username, password: Exposed(password) },
+            Self::ApiKey { key } => StoredCredential::ApiKey { key: Exposed(key) },
+            Self::Basic { username, password } => {
+                StoredCredential::Basic { username, password: Exposed(password) }
+            }
         };
         // Allocated in full: a buffer that grows leaves copies in memory.
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.room()));
@@ -219,14 +221,14 @@ impl Credential {
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Fault> {
-        let read: Read =
+        let read: OpenedCredential =
             serde_json::from_slice(bytes).map_err(|_| Fault::new("a credential is malformed"))?;
         Ok(match read {
-            Read::Oauth2 { access_token, token_type, refresh_token } => {
-                Self::Oauth2(Tokens { access_token, token_type, refresh_token })
+            OpenedCredential::Oauth2 { access_token, token_type, refresh_token } => {
+                Self::Oauth2(ProviderTokens { access_token, token_type, refresh_token })
             }
-            Read::ApiKey { key } => Self::ApiKey { key },
-            Read::Basic { username, password } => Self::Basic { username, password },
+            OpenedCredential::ApiKey { key } => Self::ApiKey { key },
+            OpenedCredential::Basic { username, password } => Self::Basic { username, password },
         })
     }
 }
@@ -350,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_credential_survives_writing_and_reading_and_does_not_print() {
-        let credential = Credential::Oauth2(Tokens {
+        let credential = Credential::Oauth2(ProviderTokens {
             access_token: SecretString::from("at-\"1"),
             token_type: "Bearer".into(),
             refresh_token: Some(SecretString::from("rt-1")),

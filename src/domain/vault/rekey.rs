@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgConnection};
 
 use super::store;
 use crate::domain::data_key::Sealed;
-use crate::domain::provider::{self, Settings};
+use crate::domain::provider::{self, ProviderSettings};
 use crate::domain::sink;
 use crate::platform::fault::{Context, Fault};
 
@@ -55,7 +55,7 @@ pub async fn lock_some(connection: &mut PgConnection, most: i64) -> Result<Vec<S
     .await?;
     let mut found = Vec::new();
     for one in providers {
-        let settings: Settings =
+        let settings: ProviderSettings =
             serde_json::from_value(one.settings).context(&format!("reading provider {}", one.id))?;
         let row = provider::aad(&one.id, &settings)?;
         let sealed = Sealed { key: one.data_key, text: one.sealed };

@@ -234,7 +234,7 @@ pub async fn mark_rejected(
 
 /// The exclusive right of one server to refresh a credential.
 #[derive(Debug, Clone, Copy)]
-pub struct Lease {
+pub struct RefreshLease {
     pub id: Uuid,
     /// Duration by the clock of the database, which all servers share.
     pub seconds: f64,
@@ -248,7 +248,7 @@ pub async fn mark_leased(
     connection: &mut PgConnection,
     id: &str,
     version: i64,
-    lease: Lease,
+    lease: RefreshLease,
 ) -> Result<bool, Fault> {
     let done = sqlx::query(
         "UPDATE connection SET lease = $3, lease_until = clock_timestamp() + make_interval(secs => $4)

@@ -19,7 +19,7 @@ const DEPTH: usize = 4;
 
 /// The request line of a request below `/vault/proxy/{connection}/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Target<'a> {
+pub struct ProxyTarget<'a> {
     pub method: &'a str,
     /// Host, with the port if it is not the default.
     pub host: &'a str,
@@ -29,7 +29,7 @@ pub struct Target<'a> {
     pub query: Option<&'a str>,
 }
 
-impl<'a> Target<'a> {
+impl<'a> ProxyTarget<'a> {
     /// Splits the path after the connection: the first segment is the host.
     pub fn read(method: &'a str, rest: &'a str, query: Option<&'a str>) -> Self {
         let at = rest.find('/');
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn url(placement: &CredentialPlacement, rest: &str) -> Option<String> {
-        Target::read("GET", rest, None).url(placement).map(String::from)
+        ProxyTarget::read("GET", rest, None).url(placement).map(String::from)
     }
 
     #[test]
@@ -347,15 +347,16 @@ mod tests {
         {
             assert_eq!(url(&some, &format!("a.example/{rest}")).is_some(), may, "{rest}");
         }
-        assert_eq!(Target::read("POST", "a.example/v1/me", None).url(&some), None);
-        assert_eq!(Target::read("HEAD", "a.example/v1/me", None).url(&some), None);
-        let with_query = Target::read("GET", "a.example/v1/me", Some("q=../x&y=%2e")).url(&some).unwrap();
+        assert_eq!(ProxyTarget::read("POST", "a.example/v1/me", None).url(&some), None);
+        assert_eq!(ProxyTarget::read("HEAD", "a.example/v1/me", None).url(&some), None);
+        let with_query =
+            ProxyTarget::read("GET", "a.example/v1/me", Some("q=../x&y=%2e")).url(&some).unwrap();
         assert_eq!(with_query.as_str(), "https://a.example/v1/me?q=../x&y=%2e");
     }
 
     #[test]
     fn details_allow_by_action_and_location() {
-        let target = Target::read("GET", "a.example/v1/x", None);
+        let target = ProxyTarget::read("GET", "a.example/v1/x", None);
         let url = Url::parse("https://a.example/v1/x").unwrap();
         let allows = |lists: &str| {
             let details = Details::parse(&format!(r#"[{{"type":"vault_connection"{lists}}}]"#)).unwrap();
@@ -400,11 +401,11 @@ mod tests {
             ("/a%20b/abcdefghijklmnopqrstuvwxyz", "/{}/{}"),
             ("/v1/x;secret", "/v1/{}"),
         ] {
-            let target = Target { method: "GET", host: "a", path, query: Some("secret=1") };
+            let target = ProxyTarget { method: "GET", host: "a", path, query: Some("secret=1") };
             assert_eq!(target.template(), template);
         }
         let long = "/a".repeat(100);
-        let target = Target { method: "GET", host: "a\nb", path: &long, query: None };
+        let target = ProxyTarget { method: "GET", host: "a\nb", path: &long, query: None };
         assert_eq!(target.template(), format!("{}/...", "/a".repeat(32)));
         assert_eq!(target.host_name(), "{}");
     }
@@ -414,7 +415,7 @@ mod tests {
         fn what_is_sent_lies_where_it_may(path in "[a-z/.%25efFcC;\\\\]{0,24}") {
             let below = placement(&["a.example"], &[], &["/v1/"]);
             let rest = format!("a.example/v1/{path}");
-            if let Some(url) = Target::read("GET", &rest, None).url(&below) {
+            if let Some(url) = ProxyTarget::read("GET", &rest, None).url(&below) {
                 prop_assert!(url.path().starts_with("/v1/") && url.host_str() == Some("a.example"));
                 let mut text = url.path().to_owned();
                 for _ in 0..4 {
@@ -426,7 +427,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(rest in "\\PC{0,60}") {
-            let target = Target::read("GET", &rest, None);
+            let target = ProxyTarget::read("GET", &rest, None);
             let _ = target.url(&placement(&["a.example"], &[], &[]));
             prop_assert!(target.template().len() <= 33 * 25 + 4);
         }

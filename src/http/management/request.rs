@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tracing_actix_web::RequestId;
 
 use crate::app::App;
-use crate::domain::idempotency::{self, Key};
+use crate::domain::idempotency::{self, IdempotencyKey};
 use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
 use crate::http::params;
@@ -113,7 +113,7 @@ async fn known<'a>(
             )?;
             let PresentedAccessToken { method, path, .. } = &access;
             let fingerprint = app.fingerprint(&[method.as_bytes(), b" ", path.as_bytes(), b"\n", &body]);
-            Some(Key { key: key.to_owned(), fingerprint })
+            Some(IdempotencyKey { key: key.to_owned(), fingerprint })
         }
     };
     let origin = credentials::origin(request, request_id);

@@ -10,7 +10,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
 use crate::http::oauth::response;
 use crate::http::params::form;
-use crate::services::introspect::{self, Answer};
+use crate::services::introspect::{self, IntrospectionAnswer};
 use actchain_protocol::introspection::{JWT_MEDIA_TYPE, preferred};
 
 pub(in crate::http) async fn post(
@@ -19,7 +19,7 @@ pub(in crate::http) async fn post(
     payload: Payload,
     app: Data<App>,
 ) -> HttpResponse {
-    let introspect = async || -> Result<Answer, Error> {
+    let introspect = async || -> Result<IntrospectionAnswer, Error> {
         let params = form(&request, payload, app.config.limits.max_body_bytes).await?;
         let now = app.clock.now();
         let from = credentials::client_request("/oauth/introspect", &request, request_id, &params)?;
@@ -28,8 +28,8 @@ pub(in crate::http) async fn post(
         introspect::introspect(&app, &from, token, form, now).await
     };
     let response = match introspect().await {
-        Ok(Answer::Json(body)) => HttpResponse::Ok().insert_header((VARY, "Accept")).json(body),
-        Ok(Answer::Jwt(jwt)) => {
+        Ok(IntrospectionAnswer::Json(body)) => HttpResponse::Ok().insert_header((VARY, "Accept")).json(body),
+        Ok(IntrospectionAnswer::Jwt(jwt)) => {
             HttpResponse::Ok().insert_header((VARY, "Accept")).content_type(JWT_MEDIA_TYPE).body(jwt)
         }
         Err(error) => response::stopped(&app, &error),

@@ -21,7 +21,7 @@ use crate::services::vault::{self, VaultExchangeRequest};
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::jose::MAX_TOKEN_BYTES;
 use actchain_protocol::token_exchange::{
-    self, InvalidParameter, PresentedToken, Request, RequestedAccess, TokenType, VAULT_TOKEN,
+    self, ExchangeRequest, InvalidParameter, PresentedToken, RequestedAccess, TokenType, VAULT_TOKEN,
 };
 
 pub(in crate::http) async fn post(
@@ -33,8 +33,8 @@ pub(in crate::http) async fn post(
     let result = answer_to(&request, request_id, payload, app.clone().into_inner()).await;
     let nonce = app.next_nonce();
     let result = match result {
-        Ok(Answer::Issued(issued)) => Ok(issued),
-        Ok(Answer::Vault(document, place)) => {
+        Ok(TokenEndpointAnswer::Issued(issued)) => Ok(issued),
+        Ok(TokenEndpointAnswer::Vault(document, place)) => {
             let mut response = HttpResponse::Ok();
             response.content_type("application/json");
             response::receipt(&app, &mut response, place);
@@ -47,7 +47,7 @@ pub(in crate::http) async fn post(
 }
 
 /// The result of a token request.
-enum Answer {
+enum TokenEndpointAnswer {
     /// An access token of this server.
     Issued(IssuedToken),
     /// A token of a third party from the vault, as a complete JSON response.
@@ -69,7 +69,7 @@ async fn answer_to(
     request_id: RequestId,
     payload: web::Payload,
     app: Arc<App>,
-) -> Result<Answer, Error> {
+) -> Result<TokenEndpointAnswer, Error> {
     let params = form(request, payload, app.config.limits.max_body_bytes).await?;
     // The time after the whole request has arrived: a slow body must not extend the validity of a proof.
     let now = app.clock.now();
@@ -79,10 +79,10 @@ async fn answer_to(
     if exchanges && params.get("requested_token_type") == Some(VAULT_TOKEN) {
         let request = VaultExchangeRequest { from, asked: of_the_vault(&params, most_targets) };
         let answered = vault::exchange(&app, &request, now).await;
-        return answered.map(|(document, place)| Answer::Vault(document, place));
+        return answered.map(|(document, place)| TokenEndpointAnswer::Vault(document, place));
     }
     let request = TokenRequest { from, asked: asked(&params, most_targets) };
-    token(&app, &request, now).await.map(Answer::Issued)
+    token(&app, &request, now).await.map(TokenEndpointAnswer::Issued)
 }
 
 /// Exactly one connection, and no parameter that would restrict a third party's token.
@@ -134,7 +134,7 @@ fn wanted(params: &Params, most_targets: usize) -> Result<RequestedAccess, Refus
     })
 }
 
-fn exchange(params: &Params, most_targets: usize) -> Result<Request, Refusal> {
+fn exchange(params: &Params, most_targets: usize) -> Result<ExchangeRequest, Refusal> {
     let subject = presented(params, "subject_token", "subject_token_type")?
         .ok_or(Refusal::Malformed("subject_token and subject_token_type are required"))?;
     let actor = presented(params, "actor_token", "actor_token_type")?;
@@ -147,7 +147,7 @@ fn exchange(params: &Params, most_targets: usize) -> Result<Request, Refusal> {
     if delegation_id.as_ref().is_some_and(|id| !delegation::is_id(id)) {
         return Err(Refusal::Malformed("delegation_id is not the id of a delegation"));
     }
-    Ok(Request { subject, actor, wanted: wanted(params, most_targets)?, delegation_id })
+    Ok(ExchangeRequest { subject, actor, wanted: wanted(params, most_targets)?, delegation_id })
 }
 
 /// A token and its type: both or neither (RFC 8693 §2.1).

@@ -160,14 +160,14 @@ impl Takes {
 
 /// The source of a configuration, for error messages.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Origin<'a> {
+pub(super) enum ConfigSource<'a> {
     /// Name and text of a file.
     File(&'a str, &'a str),
     /// Name of an environment variable.
     Variable(&'a str),
 }
 
-impl Origin<'_> {
+impl ConfigSource<'_> {
     /// An error for a key whose value is not accepted.
     pub(super) fn unusable(self, key: &str) -> Fault {
         let Some(takes) = Takes::of(key) else {
@@ -229,7 +229,7 @@ pub(super) fn is_section(name: &str) -> bool {
 
 /// Parses a file, and refuses unknown keys.
 pub(super) fn parse(name: &str, text: &str) -> Result<toml::Table, Fault> {
-    let origin = Origin::File(name, text);
+    let origin = ConfigSource::File(name, text);
     // The error's own text quotes the line, which may contain a secret.
     let syntax = |error: toml::de::Error| {
         let place = error.span().map(|span| position(text, span.start));

@@ -14,9 +14,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use url::Url;
 
-use self::keys::Origin;
+use self::keys::ConfigSource;
 pub use self::sections::{
-    Agents, Audit, Delegations, Dpop, Http, Keys, Ledger, Limits, Log, LogFormat, Span, Status, Tokens, Vault,
+    AgentConfig, AuditConfig, DelegationConfig, DpopConfig, HttpConfig, KeyConfig, LedgerConfig, LimitConfig,
+    LogConfig, LogFormat, RotationInterval, StatusConfig, TokenConfig, VaultConfig,
 };
 use super::fault::{Context, Fault};
 
@@ -44,20 +45,20 @@ pub struct Config {
     pub workers: usize,
     /// Connections to the database for reading; the ledger has one more of its own.
     pub database_connections: u32,
-    pub http: Http,
-    pub tokens: Tokens,
-    pub dpop: Dpop,
-    pub keys: Keys,
-    pub delegations: Delegations,
-    pub agents: Agents,
-    pub status: Status,
-    pub vault: Vault,
-    pub audit: Audit,
+    pub http: HttpConfig,
+    pub tokens: TokenConfig,
+    pub dpop: DpopConfig,
+    pub keys: KeyConfig,
+    pub delegations: DelegationConfig,
+    pub agents: AgentConfig,
+    pub status: StatusConfig,
+    pub vault: VaultConfig,
+    pub audit: AuditConfig,
     /// Limits on requests, for unauthenticated and authenticated clients.
-    pub limits: Limits,
+    pub limits: LimitConfig,
     /// Group commit of the ledger.
-    pub ledger: Ledger,
-    pub log: Log,
+    pub ledger: LedgerConfig,
+    pub log: LogConfig,
     /// The variable `PATH`.
     #[serde(skip)]
     pub path: Option<OsString>,
@@ -76,18 +77,18 @@ impl Default for Config {
             previous_master_key_file: None,
             workers: 0,
             database_connections: 16,
-            http: Http::default(),
-            tokens: Tokens::default(),
-            dpop: Dpop::default(),
-            keys: Keys::default(),
-            delegations: Delegations::default(),
-            agents: Agents::default(),
-            status: Status::default(),
-            vault: Vault::default(),
-            audit: Audit::default(),
-            limits: Limits::default(),
-            ledger: Ledger::default(),
-            log: Log::default(),
+            http: HttpConfig::default(),
+            tokens: TokenConfig::default(),
+            dpop: DpopConfig::default(),
+            keys: KeyConfig::default(),
+            delegations: DelegationConfig::default(),
+            agents: AgentConfig::default(),
+            status: StatusConfig::default(),
+            vault: VaultConfig::default(),
+            audit: AuditConfig::default(),
+            limits: LimitConfig::default(),
+            ledger: LedgerConfig::default(),
+            log: LogConfig::default(),
             path: None,
         }
     }
@@ -123,10 +124,10 @@ impl Config {
     /// As [`Config::load`].
     pub fn parse(origin: &str, text: &str, environment: &BTreeMap<String, String>) -> Result<Self, Fault> {
         let mut table = keys::parse(origin, text)?;
-        let mut config = deserialize(Origin::File(origin, text), table.clone())?;
+        let mut config = deserialize(ConfigSource::File(origin, text), table.clone())?;
         for (name, text) in environment.iter().filter(|(name, _)| !NOT_KEYS.contains(&name.as_str())) {
             set(&mut table, name, text)?;
-            config = deserialize(Origin::Variable(name), table.clone())?;
+            config = deserialize(ConfigSource::Variable(name), table.clone())?;
         }
         config.check()?;
         Ok(config)
@@ -268,7 +269,7 @@ fn own_variable(name: OsString, value: OsString) -> Option<Result<(String, Strin
     Some(value.map(|value| (name, value)))
 }
 
-fn deserialize(origin: Origin<'_>, table: toml::Table) -> Result<Config, Fault> {
+fn deserialize(origin: ConfigSource<'_>, table: toml::Table) -> Result<Config, Fault> {
     serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
         // The error's own text repeats the value, which may be a secret.
         let path = error.path().to_string();
@@ -281,7 +282,7 @@ fn set(table: &mut toml::Table, name: &str, text: &str) -> Result<(), Fault> {
     let found = keys::KEYS.iter().find(|(key, _)| keys::variable(key) == name);
     let Some((key, takes)) = found else {
         let guess = name.trim_start_matches("ACTCHAIN_").to_ascii_lowercase();
-        return Err(Origin::Variable(name).unknown(&guess));
+        return Err(ConfigSource::Variable(name).unknown(&guess));
     };
     let value = takes.value(text);
     match key.split_once('.') {

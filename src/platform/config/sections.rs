@@ -12,12 +12,12 @@ use actchain_protocol::jose::SigningAlg;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Http {
+pub struct HttpConfig {
     /// Origins of browser applications whose scripts may call the server, such as `https://app.example.com`.
     pub cors_origins: Vec<String>,
 }
 
-impl Http {
+impl HttpConfig {
     /// Checks that each origin is written as browsers send it in the `Origin` header (RFC 6454 §6.2).
     pub(super) fn check(&self) -> Result<(), Fault> {
         let is_origin = |text: &String| {
@@ -39,7 +39,7 @@ impl Http {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Tokens {
+pub struct TokenConfig {
     /// Longest lifetime of any issued token.
     #[serde(deserialize_with = "seconds")]
     pub max_ttl: u32,
@@ -50,7 +50,7 @@ pub struct Tokens {
 /// Proof of possession (RFC 9449).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Dpop {
+pub struct DpopConfig {
     /// Whether proofs must contain a nonce provided by this server (RFC 9449 §8).
     pub nonce: bool,
     /// Maximum age of a proof.
@@ -66,7 +66,7 @@ pub struct Dpop {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Keys {
+pub struct KeyConfig {
     /// Algorithm of the next token signing key.
     pub algorithm: SigningAlg,
     /// How long a key signs.
@@ -79,7 +79,7 @@ pub struct Keys {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Delegations {
+pub struct DelegationConfig {
     /// Lifetime of a delegation whose request does not specify one.
     #[serde(deserialize_with = "seconds")]
     pub default_ttl: u32,
@@ -107,7 +107,7 @@ pub struct Delegations {
 /// Ephemeral agents, each made for one delegation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Agents {
+pub struct AgentConfig {
     /// Longest lifetime of an ephemeral agent.
     #[serde(deserialize_with = "seconds")]
     pub max_ttl: u32,
@@ -118,7 +118,7 @@ pub struct Agents {
 /// Status lists (draft-ietf-oauth-status-list).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Status {
+pub struct StatusConfig {
     /// How long relying parties may cache a list.
     #[serde(deserialize_with = "seconds")]
     pub ttl: u32,
@@ -126,7 +126,7 @@ pub struct Status {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Vault {
+pub struct VaultConfig {
     /// How long before its expiry a provider's access token is renewed.
     #[serde(deserialize_with = "seconds")]
     pub refresh_leeway: u32,
@@ -144,9 +144,9 @@ pub struct Vault {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Audit {
+pub struct AuditConfig {
     /// The period that one partition of the log covers; archiving drops whole partitions.
-    pub partition: Span,
+    pub partition: RotationInterval,
     /// How often a stream of the log sends a heartbeat if there are no new events.
     #[serde(deserialize_with = "seconds")]
     pub heartbeat: u32,
@@ -168,14 +168,14 @@ pub struct Audit {
 /// A span of the calendar, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Span {
+pub enum RotationInterval {
     Day,
     /// A week that begins on Monday.
     Week,
     Month,
 }
 
-impl Span {
+impl RotationInterval {
     /// Whether the span that contains `began` has ended at `now`. A clock that was set back ends no span.
     pub fn is_over(self, began: OffsetDateTime, now: OffsetDateTime) -> bool {
         let number = |at: OffsetDateTime| {
@@ -193,7 +193,7 @@ impl Span {
 /// Limits on requests, for unauthenticated and authenticated clients.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct LimitConfig {
     /// Requests per second for each authenticated client; 0 is off.
     pub requests_per_second_per_client: u32,
     /// Attempts with a secret per minute, for a client id from one address. After that, only cached secrets are
@@ -208,7 +208,7 @@ pub struct Limits {
 /// Group commit of the ledger.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Ledger {
+pub struct LedgerConfig {
     /// Most entries in one transaction.
     pub batch: usize,
     /// Most waiting entries; further requests are refused at once.
@@ -220,7 +220,7 @@ pub struct Ledger {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogConfig {
     pub format: LogFormat,
     /// A `tracing` filter, such as `info` or `actchain=debug,info`.
     pub filter: String,
@@ -263,25 +263,25 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     }
 }
 
-impl Default for Tokens {
+impl Default for TokenConfig {
     fn default() -> Self {
         Self { max_ttl: 900, max_depth: 5 }
     }
 }
 
-impl Default for Dpop {
+impl Default for DpopConfig {
     fn default() -> Self {
         Self { nonce: false, proof_max_age: 60, skew: 10, nonce_ttl: 300 }
     }
 }
 
-impl Default for Keys {
+impl Default for KeyConfig {
     fn default() -> Self {
         Self { algorithm: SigningAlg::default(), rotate_every: 30 * 86_400, prepublish: 3_600 }
     }
 }
 
-impl Default for Delegations {
+impl Default for DelegationConfig {
     fn default() -> Self {
         Self {
             default_ttl: 3_600,
@@ -297,19 +297,19 @@ impl Default for Delegations {
     }
 }
 
-impl Default for Agents {
+impl Default for AgentConfig {
     fn default() -> Self {
         Self { max_ttl: 3_600, max_per_task: 100 }
     }
 }
 
-impl Default for Status {
+impl Default for StatusConfig {
     fn default() -> Self {
         Self { ttl: 30 }
     }
 }
 
-impl Default for Vault {
+impl Default for VaultConfig {
     fn default() -> Self {
         Self {
             refresh_leeway: 60,
@@ -321,10 +321,10 @@ impl Default for Vault {
     }
 }
 
-impl Default for Audit {
+impl Default for AuditConfig {
     fn default() -> Self {
         Self {
-            partition: Span::Month,
+            partition: RotationInterval::Month,
             heartbeat: 15,
             stream_write_timeout: 30,
             max_streams: 8,
@@ -336,7 +336,7 @@ impl Default for Audit {
     }
 }
 
-impl Default for Limits {
+impl Default for LimitConfig {
     fn default() -> Self {
         Self {
             requests_per_second_per_client: 0,
@@ -347,13 +347,13 @@ impl Default for Limits {
     }
 }
 
-impl Default for Ledger {
+impl Default for LedgerConfig {
     fn default() -> Self {
         Self { batch: 128, queue: 1_024, timeout: Duration::from_millis(1_500) }
     }
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
         Self { format: LogFormat::Json, filter: "info".into() }
     }
@@ -368,12 +368,14 @@ mod tests {
     fn a_span_is_over_when_the_calendar_says_so() {
         let sunday = datetime!(2026-02-01 23:59:59 UTC);
         let monday = datetime!(2026-02-02 00:00 UTC);
-        assert!(Span::Day.is_over(sunday, monday) && Span::Week.is_over(sunday, monday));
         assert!(
-            !Span::Month.is_over(sunday, monday)
-                && !Span::Week.is_over(monday, datetime!(2026-02-08 23:00 UTC))
+            RotationInterval::Day.is_over(sunday, monday) && RotationInterval::Week.is_over(sunday, monday)
         );
-        assert!(Span::Month.is_over(sunday, datetime!(2026-03-01 00:00 UTC)));
-        assert!(!Span::Day.is_over(monday, sunday), "a clock that went back");
+        assert!(
+            !RotationInterval::Month.is_over(sunday, monday)
+                && !RotationInterval::Week.is_over(monday, datetime!(2026-02-08 23:00 UTC))
+        );
+        assert!(RotationInterval::Month.is_over(sunday, datetime!(2026-03-01 00:00 UTC)));
+        assert!(!RotationInterval::Day.is_over(monday, sunday), "a clock that went back");
     }
 }

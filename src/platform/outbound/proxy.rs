@@ -20,7 +20,7 @@ pub type Field = (String, Vec<u8>);
 /// A body, streamed in chunks.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
 
-pub struct ProxyRequest<'a> {
+pub struct UpstreamRequest<'a> {
     pub method: &'a str,
     pub url: Url,
     /// Header fields, without hop-by-hop fields.
@@ -34,7 +34,7 @@ pub struct ProxyRequest<'a> {
 }
 
 /// The head of the response, and its body as a stream.
-pub struct ProxyResponse {
+pub struct UpstreamResponse {
     pub status: u16,
     pub fields: Vec<Field>,
     /// The length of the body, if the response states it.
@@ -72,7 +72,7 @@ impl Outbound {
     ///
     /// # Errors
     /// [`UpstreamError`], also for a forbidden address.
-    pub async fn forward(&self, onward: ProxyRequest<'_>) -> Result<ProxyResponse, UpstreamError> {
+    pub async fn forward(&self, onward: UpstreamRequest<'_>) -> Result<UpstreamResponse, UpstreamError> {
         let what = format!("passing on to {}", onward.url.origin().ascii_serialization());
         let request = self.request(onward, &what).map_err(UpstreamError::Failed)?;
         let response = match request.send().await {
@@ -98,10 +98,10 @@ impl Outbound {
         let body = chunks.map(move |chunk| {
             chunk.map_err(|error| Fault::caused("reading what was answered", error.without_url()))
         });
-        Ok(ProxyResponse { status, fields, length, body: Box::pin(body) })
+        Ok(UpstreamResponse { status, fields, length, body: Box::pin(body) })
     }
 
-    fn request(&self, onward: ProxyRequest<'_>, what: &str) -> Result<reqwest::RequestBuilder, Fault> {
+    fn request(&self, onward: UpstreamRequest<'_>, what: &str) -> Result<reqwest::RequestBuilder, Fault> {
         if !self.reach.allows_url(&onward.url) {
             return Err(Fault::new(format!("{what}: this address may not be talked to")));
         }

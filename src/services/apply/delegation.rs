@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use crate::domain::client::{self, Kind};
+use crate::domain::client::{self, ClientKind};
 use crate::domain::delegation::{
     self, Delegation, DelegationLimits, DelegationRecord, LimitDimension, Provenance, State,
 };
@@ -27,7 +27,7 @@ pub(super) struct Known<'a> {
 }
 
 /// A declared delegation, and the stored delegation of the same id.
-pub(super) struct Read {
+pub(super) struct DelegationChange {
     pub(super) wanted: Delegation,
     pub(super) old: Option<Delegation>,
     /// States to what the lifetime was shortened.
@@ -42,7 +42,7 @@ pub(super) async fn read(
     connection: &mut PgConnection,
     known: &Known<'_>,
     declared: &DelegationDeclaration,
-) -> Result<Read, Fault> {
+) -> Result<DelegationChange, Fault> {
     declared.check()?;
     let place = &declared.place;
     let (terms, max_uses) = terms(known, declared)?;
@@ -99,7 +99,7 @@ pub(super) async fn read(
         // The terms of a stored delegation were checked when it was created.
         Some(old) => check_same(declared, old, &wanted)?,
     }
-    Ok(Read { wanted, old, note })
+    Ok(DelegationChange { wanted, old, note })
 }
 
 /// The limits: the same checks as at `POST /delegate`, and that every name in them is declared.
@@ -166,7 +166,7 @@ async fn delegate(
     if found.ephemeral.is_some() {
         return Err(refuse(format!("{name} was made for one delegation, and cannot receive another")));
     }
-    if old.is_none() && found.kind != Kind::Agent {
+    if old.is_none() && found.kind != ClientKind::Agent {
         return Err(refuse(format!("{name} is not a client of kind agent")));
     }
     if old.is_none() && found.is_inactive() {

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 
 pub use self::change::{Change, Line, MemberChange, SecretChange, differences};
 pub use self::declared::DeclarationResult;
-pub use self::plan::Outcome;
+pub use self::plan::ApplyOutcome;
 use self::plan::Plan;
 pub use self::view::{Members, provider as provider_members};
 use super::manifest::DelegationDeclaration;
@@ -40,7 +40,7 @@ pub enum Mode {
 
 /// A manifest to apply, with options.
 #[derive(Debug)]
-pub struct Request {
+pub struct ApplyRequest {
     pub manifest: Manifest,
     /// Whether the plan is carried out.
     pub mode: Mode,
@@ -48,7 +48,7 @@ pub struct Request {
     pub replace: BTreeSet<String>,
 }
 
-impl Request {
+impl ApplyRequest {
     /// Applies a manifest as it is.
     pub fn apply_all(manifest: Manifest) -> Self {
         Self { manifest, mode: Mode::Apply, replace: BTreeSet::new() }
@@ -62,9 +62,9 @@ impl Request {
 pub async fn apply(
     ctx: &RequestContext<'_>,
     vault: Option<&CredentialCache>,
-    request: Request,
-) -> Result<Outcome, Fault> {
-    let Request { manifest, mode, replace } = request;
+    request: ApplyRequest,
+) -> Result<ApplyOutcome, Fault> {
+    let ApplyRequest { manifest, mode, replace } = request;
     let declared: BTreeSet<&String> = manifest.clients.iter().map(|client| &client.id).collect();
     if let Some(id) = replace.iter().find(|id| !declared.contains(id)) {
         return Err(Fault::new(format!("--replace {id}: no client of this id is declared")));
@@ -80,7 +80,7 @@ pub async fn apply(
         registry,
         known_clients: clients::store::lasting(work.connection()).await?.into_iter().collect(),
         events: Vec::new(),
-        outcome: Outcome::default(),
+        outcome: ApplyOutcome::default(),
     };
     plan.known_clients.extend(manifest.clients.iter().map(|client| client.id.clone()));
     // Clients, delegations, registry: every transaction locks rows in this order.

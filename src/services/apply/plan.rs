@@ -13,7 +13,7 @@ use crate::services::request_context::RequestContext;
 
 /// Result of a plan, carried out or not.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct ApplyOutcome {
     pub lines: Vec<Line>,
     /// Secrets generated for clients and sinks without a declared secret; they cannot be read again.
     pub secrets: Vec<(String, SecretString)>,
@@ -28,7 +28,7 @@ pub(super) struct Plan<'a> {
     pub(super) registry: Registry,
     pub(super) known_clients: BTreeSet<String>,
     pub(super) events: Vec<Event>,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: ApplyOutcome,
 }
 
 impl Plan<'_> {

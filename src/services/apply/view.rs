@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::domain::client::Client;
 use crate::domain::issuer::{self, Issuer, SubjectForm};
-use crate::domain::provider::Settings;
+use crate::domain::provider::ProviderSettings;
 use crate::domain::resource::Resource;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::jose::PublicKey;
@@ -105,7 +105,7 @@ pub(in crate::services) fn client(one: &Client) -> Members {
     }))
 }
 
-pub fn provider(settings: &Settings) -> Result<Members, Fault> {
+pub fn provider(settings: &ProviderSettings) -> Result<Members, Fault> {
     let mut members = object(serde_json::to_value(settings).context("writing a provider")?);
     for part in ["oauth", "placement"] {
         let inner = members.remove(part).map(object).unwrap_or_default();

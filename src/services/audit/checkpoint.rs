@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::origin;
 use crate::domain::audit::{Action, store, tree};
-use crate::domain::key::{self, KeyState, Purpose, StoredKey};
+use crate::domain::key::{self, KeyPurpose, KeyState, StoredKey};
 use crate::platform::fault::Fault;
 use crate::platform::seal::SealingKey;
 use actchain_protocol::base64url;
@@ -159,11 +159,11 @@ async fn check_continues(
 async fn signing_keys(connection: &mut PgConnection, newest: Option<&str>) -> Result<Vec<StoredKey>, Fault> {
     let keys = key::store::list(connection).await?;
     let active =
-        keys.iter().find(|key| key.purpose == Purpose::Checkpoint && key.state() == KeyState::Active);
+        keys.iter().find(|key| key.purpose == KeyPurpose::Checkpoint && key.state() == KeyState::Active);
     let active = active.ok_or_else(|| Fault::new("no key to sign checkpoints with"))?.clone();
     let name = newest.and_then(|note| note.lines().next()).unwrap_or_default();
     let signed = |key: &&StoredKey| {
-        let verifier = (key.purpose == Purpose::Checkpoint).then(|| verifier_key(key, name)).flatten();
+        let verifier = (key.purpose == KeyPurpose::Checkpoint).then(|| verifier_key(key, name)).flatten();
         verifier.zip(newest).is_some_and(|(verifier, note)| signed_note::names_signer(note, &[verifier]))
     };
     let last: Vec<StoredKey> = keys.iter().filter(signed).cloned().collect();
@@ -177,7 +177,7 @@ async fn signing_keys(connection: &mut PgConnection, newest: Option<&str>) -> Re
 pub(super) async fn active_key(connection: &mut PgConnection) -> Result<StoredKey, Fault> {
     let keys = key::store::list(connection).await?;
     let active =
-        keys.into_iter().find(|key| key.purpose == Purpose::Checkpoint && key.state() == KeyState::Active);
+        keys.into_iter().find(|key| key.purpose == KeyPurpose::Checkpoint && key.state() == KeyState::Active);
     active.ok_or_else(|| Fault::new("no key to sign checkpoints with"))
 }
 
@@ -196,7 +196,7 @@ pub(super) fn verifier_key(key: &StoredKey, name: &str) -> Option<VerifierKey> {
 /// The keys that may have signed checkpoints of a log of this name: the active key first, then older keys.
 pub async fn log_keys(connection: &mut PgConnection, name: &str) -> Result<Vec<VerifierKey>, Fault> {
     let keys = key::store::list(connection).await?;
-    let mut log: Vec<&StoredKey> = keys.iter().filter(|key| key.purpose == Purpose::Checkpoint).collect();
+    let mut log: Vec<&StoredKey> = keys.iter().filter(|key| key.purpose == KeyPurpose::Checkpoint).collect();
     log.sort_by_key(|key| std::cmp::Reverse((key.state() == KeyState::Active, key.activated_at)));
     Ok(log.iter().filter_map(|key| verifier_key(key, name)).collect())
 }

@@ -5,7 +5,7 @@ use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
 use crate::domain::audit::{index, partitions};
-use crate::platform::config::Span;
+use crate::platform::config::RotationInterval;
 use crate::platform::db;
 use crate::platform::fault::Fault;
 
@@ -21,7 +21,11 @@ pub async fn run_once(pool: &PgPool) -> Result<u64, Fault> {
 }
 
 /// Opens the next partition if its time has come; `false` if not, or if another server has opened it.
-pub async fn open_partition(pool: &PgPool, span: Span, now: OffsetDateTime) -> Result<bool, Fault> {
+pub async fn open_partition(
+    pool: &PgPool,
+    span: RotationInterval,
+    now: OffsetDateTime,
+) -> Result<bool, Fault> {
     let mut connection = pool.acquire().await?;
     let last = partitions::last(&mut connection).await?;
     if !span.is_over(last.opened_at, now) {

@@ -9,7 +9,7 @@ use super::verify_archived::{Archived, archived};
 use crate::domain::audit::copy_reader::{self, Chunk, DocumentSource};
 use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError};
 use crate::domain::audit::{index, partitions, store, tree};
-use crate::domain::key::{self, Purpose, StoredKey};
+use crate::domain::key::{self, KeyPurpose, StoredKey};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::merkle::Frontier;
 use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
@@ -248,6 +248,6 @@ fn trusted_keys(note: &str, anchors: &TrustAnchors, stored: &[StoredKey]) -> Vec
         return anchors.keys.clone();
     }
     let name = note.lines().next().unwrap_or_default();
-    let log = stored.iter().filter(|key| key.purpose == Purpose::Checkpoint);
+    let log = stored.iter().filter(|key| key.purpose == KeyPurpose::Checkpoint);
     log.filter_map(|key| verifier_key(key, name)).collect()
 }

@@ -12,7 +12,7 @@ use super::approval::require_decider;
 use super::{leaf, visible};
 use crate::domain::audit::Action;
 use crate::domain::ceremony::store::Position;
-use crate::domain::ceremony::{self, Ceremony, Stage};
+use crate::domain::ceremony::{self, Ceremony, CeremonyState};
 use crate::domain::delegation::list::Cursor;
 use crate::domain::delegation::{DelegationPath, State};
 use crate::domain::refusal::{Error, Refusal};
@@ -39,7 +39,7 @@ pub struct CeremonyId<'a> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CeremonyView {
     id: Uuid,
-    state: Stage,
+    state: CeremonyState,
     delegation_id: String,
     client_id: String,
     scopes: BTreeSet<String>,

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::request::{EphemeralRequest, NewDelegation, after};
 use super::{view, visible};
 use crate::domain::audit::{Action, Event};
-use crate::domain::client::{self, AuthMethod, Client, DpopPolicy, Ephemeral, Grant, Kind};
+use crate::domain::client::{self, AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType};
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{
     self, Delegation, DelegationPath, DelegationRecord, LimitDimension, Provenance, State,
@@ -271,7 +271,7 @@ async fn check_delegate(rows: &RowMac, connection: &mut PgConnection, delegate: 
     };
     match found {
         // An ephemeral agent cannot receive another delegation.
-        Some(client) if client.kind != Kind::Agent || client.ephemeral.is_some() => {
+        Some(client) if client.kind != ClientKind::Agent || client.ephemeral.is_some() => {
             Err(Refusal::DelegateUnknown.into())
         }
         Some(client) if client.is_inactive() => Err(Refusal::DelegateDisabled.into()),
@@ -292,7 +292,7 @@ fn ephemeral_agent(
     Client {
         client_id: one.delegate.clone(),
         version: 1,
-        kind: Kind::Agent,
+        kind: ClientKind::Agent,
         name: format!("Agent of task {}", request.task_id),
         auth: AuthMethod::None,
         secrets: Vec::new(),
@@ -303,7 +303,7 @@ fn ephemeral_agent(
         scopes: rights.scopes,
         audiences: rights.audiences,
         detail_types: rights.detail_types,
-        grant_types: BTreeSet::from([Grant::ClientCredentials, Grant::TokenExchange]),
+        grant_types: BTreeSet::from([GrantType::ClientCredentials, GrantType::TokenExchange]),
         dpop: DpopPolicy::Required,
         dpop_keys: BTreeSet::from([key.thumbprint().to_owned()]),
         dpop_restricted: true,

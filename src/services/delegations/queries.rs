@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{view, visible};
-use crate::domain::client::{self, Client, Kind};
+use crate::domain::client::{self, Client, ClientKind};
 use crate::domain::delegation::list::{self, Cursor, DelegationFilter, DelegationQuery, VisibilityScope};
 use crate::domain::delegation::view::View;
 use crate::domain::delegation::{self, DelegationPath, State};
@@ -22,7 +22,7 @@ const MAX_OF_AGENT: i64 = 20;
 pub struct AgentView {
     pub client_id: String,
     pub name: String,
-    pub kind: Kind,
+    pub kind: ClientKind,
     pub disabled: bool,
     pub ephemeral: Option<EphemeralAgent>,
     pub delegations: Vec<View>,

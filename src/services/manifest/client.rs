@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::check::{check_keys, check_ttl};
-use crate::domain::client::{self, AuthMethod, DpopPolicy, Grant, Kind};
+use crate::domain::client::{self, AuthMethod, ClientKind, DpopPolicy, GrantType};
 use crate::domain::principal::Principal;
 use crate::domain::registry::{ADMIN_SCOPE, AUDIT_SCOPE};
 use crate::platform::fault::Fault;
@@ -33,7 +33,7 @@ pub struct ClientDeclaration {
     )]
     pub id: String,
     /// Kind of the client. A declared client of another kind is replaced only with `--replace`.
-    pub kind: Kind,
+    pub kind: ClientKind,
     /// Name for people; the id where absent.
     #[schemars(length(min = 1, max = 100), example = &"Mail bot")]
     pub name: Option<String>,
@@ -69,7 +69,7 @@ pub struct ClientDeclaration {
     /// Grant types that the client can use.
     #[serde(default)]
     #[schemars(example = ["token-exchange"])]
-    pub grant_types: BTreeSet<Grant>,
+    pub grant_types: BTreeSet<GrantType>,
     /// Whether each token request needs a DPoP proof (RFC 9449).
     #[serde(default)]
     pub dpop: DpopPolicy,
@@ -104,10 +104,10 @@ impl ClientDeclaration {
         if let Some(scope) = self.scopes.iter().find(|scope| !scope::is_token(scope)) {
             return Err(place.fault("scopes", format!("{scope:?} is not usable as a scope")));
         }
-        if self.scopes.contains(ADMIN_SCOPE) && self.kind != Kind::Admin {
+        if self.scopes.contains(ADMIN_SCOPE) && self.kind != ClientKind::Admin {
             return Err(place.fault("scopes", "the scope actchain.admin is for clients of kind admin"));
         }
-        if self.scopes.contains(AUDIT_SCOPE) && self.kind != Kind::Auditor {
+        if self.scopes.contains(AUDIT_SCOPE) && self.kind != ClientKind::Auditor {
             return Err(place.fault("scopes", "the scope actchain.audit is for clients of kind auditor"));
         }
         let is_name =

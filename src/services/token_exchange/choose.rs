@@ -18,12 +18,12 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::subject::VerifiedSubject;
 use crate::platform::fault::Fault;
 use actchain_protocol::access_token::Act;
-use actchain_protocol::token_exchange::Request;
+use actchain_protocol::token_exchange::ExchangeRequest;
 
 /// An exchange with verified tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange<'a> {
-    pub(super) request: &'a Request,
+    pub(super) request: &'a ExchangeRequest,
     pub(super) subject: &'a VerifiedSubject,
     pub(super) actor_expires_at: Option<OffsetDateTime>,
 }

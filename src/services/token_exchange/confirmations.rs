@@ -5,7 +5,7 @@ use time::Duration;
 use super::context::ExchangeContext;
 use crate::app::App;
 use crate::domain::authority::ExchangeDecision;
-use crate::domain::ceremony::{self, Ceremony, Matter, Stage};
+use crate::domain::ceremony::{self, Ceremony, CeremonyState, Matter};
 use crate::domain::refusal::{Error, Refusal};
 use actchain_protocol::random;
 
@@ -40,10 +40,10 @@ pub(super) async fn resolve_confirmations(
             })
             .await?;
         match open {
-            Some(one) if one.stage(now) == Stage::Approved => found.push(one.id),
+            Some(one) if one.stage(now) == CeremonyState::Approved => found.push(one.id),
             Some(one) => {
                 context.is_about(delegation_id, &decision.path);
-                let denied = one.stage(now) == Stage::Denied;
+                let denied = one.stage(now) == CeremonyState::Denied;
                 let refusal =
                     if denied { Refusal::CeremonyDenied } else { Refusal::CeremonyRequired(one.id) };
                 return Err(refusal.into());

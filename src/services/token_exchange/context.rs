@@ -22,7 +22,7 @@ use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::token::TokenRecord;
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
-use crate::services::client_authentication::Authenticated;
+use crate::services::client_authentication::VerifiedClient;
 use crate::services::issue::{self, IssuedToken, seconds};
 use crate::services::status_lists::uri as status_list;
 use actchain_protocol::access_token::{Act, Audience, AuthenticationContext, Claims, Confirmation};
@@ -84,8 +84,13 @@ pub(super) enum Answering {
 }
 
 impl ExchangeContext {
-    pub(super) fn new(app: &App, origin: &Origin, authenticated: Authenticated, now: OffsetDateTime) -> Self {
-        let Authenticated { client, asserted } = authenticated;
+    pub(super) fn new(
+        app: &App,
+        origin: &Origin,
+        authenticated: VerifiedClient,
+        now: OffsetDateTime,
+    ) -> Self {
+        let VerifiedClient { client, asserted } = authenticated;
         let actor = Actor::client(&client.client_id, None);
         let mut event = Event::new(now, Action::TokenIssued, actor);
         event.origin = origin.clone();

@@ -9,16 +9,16 @@ use super::context::ExchangeContext;
 use crate::app::App;
 use crate::domain::audit::Origin;
 use crate::domain::authority::ExchangeDecision;
-use crate::domain::client::{Client, Grant};
+use crate::domain::client::{Client, GrantType};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{ClientProblem, Error, Refusal};
 use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::token;
 use crate::platform::fault::Fault;
-use crate::services::client_authentication::{self, Authenticated};
+use crate::services::client_authentication::{self, VerifiedClient};
 use crate::services::verify_token::TokenVerifier;
 use actchain_protocol::jose::Jws;
-use actchain_protocol::token_exchange::{PresentedToken, Request, RequestedAccess, TokenType};
+use actchain_protocol::token_exchange::{ExchangeRequest, PresentedToken, RequestedAccess, TokenType};
 use actchain_protocol::token_problem::TokenProblem;
 
 /// A hypothetical exchange.
@@ -68,10 +68,10 @@ async fn decide(
     if client.is_inactive() {
         return Err(Refusal::InvalidClient(ClientProblem::Disabled).into());
     }
-    if !client.grant_types.contains(&Grant::TokenExchange) {
+    if !client.grant_types.contains(&GrantType::TokenExchange) {
         return Err(Refusal::UnauthorizedClient.into());
     }
-    let request = Request {
+    let request = ExchangeRequest {
         subject: PresentedToken { token: question.token.clone(), kind: token_type(app, question) },
         actor: None,
         wanted: question.wanted.clone(),
@@ -83,7 +83,7 @@ async fn decide(
     check_active(app, &subject, now).await?;
     let jkt = question.jkt.clone().or_else(|| first_key(&client));
     let mut context =
-        ExchangeContext::new(app, &Origin::default(), Authenticated { client, asserted: None }, now);
+        ExchangeContext::new(app, &Origin::default(), VerifiedClient { client, asserted: None }, now);
     context.jkt = jkt;
     choose(app, &mut context, Exchange { request: &request, subject: &subject, actor_expires_at: None }).await
 }

@@ -22,14 +22,14 @@ use crate::app::App;
 use crate::domain::audit::Action;
 use crate::domain::authority::{self, ClientDecisionInput};
 use crate::domain::ceremony::Asking;
-use crate::domain::client::Grant;
+use crate::domain::client::GrantType;
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{CommitOutcome, Entry, SingleUseId};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::subject::TokenSource;
 use crate::platform::fault::Fault;
 use actchain_protocol::random;
-use actchain_protocol::token_exchange::{Request, RequestedAccess};
+use actchain_protocol::token_exchange::{ExchangeRequest, RequestedAccess};
 use actchain_protocol::token_problem::TokenProblem;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub enum GrantRequest {
     /// A token for the client itself.
     ClientCredentials(RequestedAccess),
     /// A token exchange (RFC 8693).
-    TokenExchange(Box<Request>),
+    TokenExchange(Box<ExchangeRequest>),
 }
 
 impl GrantRequest {
@@ -166,7 +166,7 @@ async fn client_credentials(
     wanted: &RequestedAccess,
     context: &mut ExchangeContext,
 ) -> Result<PreparedToken, Error> {
-    if !context.client.grant_types.contains(&Grant::ClientCredentials) {
+    if !context.client.grant_types.contains(&GrantType::ClientCredentials) {
         return Err(Refusal::UnauthorizedClient.into());
     }
     let subject = authority::principal_of(&context.client, &app.issuer);
@@ -186,9 +186,13 @@ async fn client_credentials(
     plan(app, context, decision, txn, Answering::Client).await
 }
 
-async fn exchange(app: &App, request: &Request, context: &mut ExchangeContext) -> Result<Decided, Error> {
+async fn exchange(
+    app: &App,
+    request: &ExchangeRequest,
+    context: &mut ExchangeContext,
+) -> Result<Decided, Error> {
     context.event.action = Action::TokenExchanged;
-    if !context.client.grant_types.contains(&Grant::TokenExchange) {
+    if !context.client.grant_types.contains(&GrantType::TokenExchange) {
         return Err(Refusal::UnauthorizedClient.into());
     }
     let registry = Arc::clone(&context.registry);

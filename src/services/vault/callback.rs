@@ -10,13 +10,13 @@ use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::code_exchange::{By, Code, ConnectedAccount, exchange_code};
+use super::code_exchange::{By, ConnectedAccount, ReceivedCode, exchange_code};
 use super::connect::{about, is_connectable};
 use super::connections::is_id;
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event, Origin};
 use crate::domain::pending_authorization::{
-    self, MAX_ATTEMPTS, PendingAuthorization, PendingCode, Stage, finish_code,
+    self, AuthorizationStage, MAX_ATTEMPTS, PendingAuthorization, PendingCode, finish_code,
 };
 use crate::domain::provider::{self, OpenedProvider};
 use crate::domain::refusal::{Error, Refusal};
@@ -91,7 +91,7 @@ async fn process_callback(
     let found = pending_authorization::store::find_for_update(work.connection(), state, now).await?;
     // An unknown state is not recorded, so that unauthenticated requests cannot fill the log.
     let Some(one) = found else { return Ok(CallbackPage::NotFound) };
-    let (provider, verifier) = open(app, work.connection(), &one, Stage::Requested).await?;
+    let (provider, verifier) = open(app, work.connection(), &one, AuthorizationStage::Requested).await?;
     let refusal = if !is_connectable(&app.rows, work.connection(), &app.issuer, &one).await? {
         Some((Refusal::PrincipalRevoked, CallbackPage::NotFound, Value::Null))
     } else if one.provider != params.provider || !is_from(&provider, params.iss.as_deref()) {
@@ -115,7 +115,7 @@ async fn process_callback(
     if !one.began_in(&params.browser) {
         let code = Zeroizing::new(code.expose_secret().to_owned());
         let waiting = PendingCode { verifier, code, finish: finish_code()? };
-        let row = one.aad(Stage::CodeReceived)?;
+        let row = one.aad(AuthorizationStage::CodeReceived)?;
         let sealed = app.vault.keys.seal(work.connection(), &row, &waiting.to_bytes()).await?;
         let until = now + Duration::seconds(app.config.vault.connect_ttl.into());
         pending_authorization::store::mark_code_received(work.connection(), state, &sealed, now, until)
@@ -128,7 +128,7 @@ async fn process_callback(
     returned.detail = Some(json!({"provider": one.provider, "browser": "same"}));
     work.commit(&[returned]).await?;
     let by = By::Browser(Box::new(event(Action::ConnectionCreated)), now);
-    let code = Code { verifier: &verifier, code: code.expose_secret() };
+    let code = ReceivedCode { verifier: &verifier, code: code.expose_secret() };
     match exchange_code(app, &one, &provider, code, by).await {
         Ok(_) => Ok(CallbackPage::Connected),
         Err(Error::Failed(fault)) => Err(fault),
@@ -153,7 +153,7 @@ async fn open(
     app: &App,
     connection: &mut PgConnection,
     one: &PendingAuthorization,
-    stage: Stage,
+    stage: AuthorizationStage,
 ) -> Result<(OpenedProvider, Zeroizing<Vec<u8>>), Fault> {
     let keys = &app.vault.keys;
     let sealed = keys.open(connection, &one.aad(stage)?, &one.sealed).await?;
@@ -221,7 +221,7 @@ async fn try_to_finish(
         pending_authorization::store::find_pending_code_for_update(work.connection(), id, &owner, ctx.now)
             .await?;
     let one = found.ok_or(Refusal::NotFound)?;
-    let (provider, sealed) = open(app, work.connection(), &one, Stage::CodeReceived).await?;
+    let (provider, sealed) = open(app, work.connection(), &one, AuthorizationStage::CodeReceived).await?;
     let pending = PendingCode::from_bytes(&sealed)?;
     if !pending.is_finished_by(typed.expose_secret()) {
         if one.attempts + 1 >= MAX_ATTEMPTS {
@@ -239,6 +239,6 @@ async fn try_to_finish(
     let mut event = about(ctx.event(Action::ConnectionAuthorized), &one);
     event.detail = Some(json!({"provider": one.provider, "browser": "another", "finished": true}));
     work.commit(&[event]).await?;
-    let code = Code { verifier: &pending.verifier, code: &pending.code };
+    let code = ReceivedCode { verifier: &pending.verifier, code: &pending.code };
     Ok(Finished::Recorded(exchange_code(app, &one, &provider, code, By::Owner(ctx)).await))
 }

@@ -15,7 +15,7 @@ use crate::domain::audit::{Action, Event};
 use crate::domain::pending_authorization::PendingAuthorization;
 use crate::domain::provider::OpenedProvider;
 use crate::domain::refusal::{Error, Refusal};
-use crate::domain::vault::{self, Connection, Credential, State, Tokens};
+use crate::domain::vault::{self, Connection, ConnectionState, Credential, ProviderTokens};
 use crate::platform::fault::Fault;
 use crate::services::request_context::RequestContext;
 use crate::services::transaction::{AuditedTransaction, Authorized};
@@ -28,7 +28,7 @@ const ATTEMPTS: u32 = 5;
 
 /// An authorization code and its PKCE verifier.
 #[derive(Clone, Copy)]
-pub(super) struct Code<'a> {
+pub(super) struct ReceivedCode<'a> {
     pub(super) verifier: &'a str,
     pub(super) code: &'a str,
 }
@@ -78,7 +78,7 @@ pub(super) async fn exchange_code(
     app: &App,
     one: &PendingAuthorization,
     provider: &OpenedProvider,
-    code: Code<'_>,
+    code: ReceivedCode<'_>,
     by: By<'_>,
 ) -> Result<Reply<ConnectedAccount>, Error> {
     let redirect_uri = redirect_uri(&app.issuer, &one.provider);
@@ -135,7 +135,7 @@ fn obtained(one: &PendingAuthorization, tokens: TokenSet, now: OffsetDateTime) -
         Some(_) => tokens.expires_in.map(|seconds| now + time::Duration::seconds(seconds.into())),
         None => Some(now),
     };
-    let credential = Credential::Oauth2(Tokens {
+    let credential = Credential::Oauth2(ProviderTokens {
         access_token: tokens.access_token.unwrap_or_default(),
         token_type: tokens.token_type,
         refresh_token: tokens.refresh_token,
@@ -183,8 +183,8 @@ async fn put(
         Some(old) if old.owner != one.owner || old.provider != one.provider => {
             return Err(Refusal::NotFound.into());
         }
-        Some(old) if old.state() == State::Disconnected => {
-            return Err(Refusal::ConnectionUnusable(State::Disconnected).into());
+        Some(old) if old.state() == ConnectionState::Disconnected => {
+            return Err(Refusal::ConnectionUnusable(ConnectionState::Disconnected).into());
         }
         Some(old) => {
             let name = one.name.clone().or(old.name);

@@ -12,7 +12,7 @@ use super::connections::{NewConnection, check_name, find_provider, lock, require
 use crate::domain::audit::{Action, Event};
 use crate::domain::client;
 use crate::domain::data_key::Sealed;
-use crate::domain::pending_authorization::{self, PendingAuthorization, Stage};
+use crate::domain::pending_authorization::{self, AuthorizationStage, PendingAuthorization};
 use crate::domain::principal::Principal;
 use crate::domain::provider::{OauthSettings, Separator};
 use crate::domain::refusal::{Error, Refusal};
@@ -120,7 +120,7 @@ async fn try_to_begin(
         attempts: 0,
     };
     let verifier = secrets.verifier.expose_secret().as_bytes();
-    let sealed = vault.keys.seal(connection, &one.aad(Stage::Requested)?, verifier).await?;
+    let sealed = vault.keys.seal(connection, &one.aad(AuthorizationStage::Requested)?, verifier).await?;
     let one = PendingAuthorization { sealed, ..one };
     pending_authorization::store::put(connection, &one).await?;
     let back = redirect_uri(ctx.issuer, &one.provider);

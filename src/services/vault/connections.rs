@@ -10,12 +10,12 @@ use time::{Duration, OffsetDateTime};
 
 use crate::domain::audit::{Action, Event};
 use crate::domain::principal::Principal;
-use crate::domain::provider::{self, Kind, Provider};
+use crate::domain::provider::{self, Provider, ProviderKind};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
 use crate::domain::vault::credential_cache::CredentialCache;
-use crate::domain::vault::list::{self, Filter};
-use crate::domain::vault::{self, Connection, Credential, MOST_CREDENTIAL, State, Tokens};
+use crate::domain::vault::list::{self, ConnectionFilter};
+use crate::domain::vault::{self, Connection, ConnectionState, Credential, MOST_CREDENTIAL, ProviderTokens};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::services::page::{Page, PageRequest, cut};
@@ -63,7 +63,7 @@ pub struct Import {
 pub struct ConnectionQuery {
     pub owner: Option<Principal>,
     pub provider: Option<String>,
-    pub state: Option<State>,
+    pub state: Option<ConnectionState>,
     pub page: PageRequest,
 }
 
@@ -74,7 +74,7 @@ pub struct ConnectionView {
     pub provider: String,
     pub owner: Principal,
     pub name: Option<String>,
-    pub state: State,
+    pub state: ConnectionState,
     pub scopes: Option<BTreeSet<String>>,
     pub expires_at: Option<String>,
     pub has_refresh_token: bool,
@@ -114,7 +114,7 @@ pub(super) struct Wanted {
 
 impl Import {
     /// The credential, if it matches the provider's kind.
-    pub(super) fn read(&self, kind: Kind, now: OffsetDateTime) -> Result<Wanted, Refusal> {
+    pub(super) fn read(&self, kind: ProviderKind, now: OffsetDateTime) -> Result<Wanted, Refusal> {
         let secrets = [&self.access_token, &self.refresh_token, &self.key, &self.password];
         let fits = |secret: &SecretString| {
             let secret = secret.expose_secret();
@@ -128,14 +128,14 @@ impl Import {
             oauth || self.token_type.is_some() || self.expires_in.is_some() || self.scope.is_some();
         let with_name = self.username.is_some() || self.password.is_some();
         match (kind, &self.key, &self.username, &self.password) {
-            (Kind::Oauth2, None, None, None) if oauth => self.tokens(now),
-            (Kind::ApiKey, Some(key), None, None) if !with_tokens && !with_name => Ok(Wanted {
+            (ProviderKind::Oauth2, None, None, None) if oauth => self.tokens(now),
+            (ProviderKind::ApiKey, Some(key), None, None) if !with_tokens && !with_name => Ok(Wanted {
                 credential: Credential::ApiKey { key: key.clone() },
                 expires_at: None,
                 scopes: None,
                 obtained_at: now,
             }),
-            (Kind::Basic, None, Some(username), Some(password)) if !with_tokens => {
+            (ProviderKind::Basic, None, Some(username), Some(password)) if !with_tokens => {
                 // RFC 7617 §2: the user name must not contain a colon.
                 if !trusted_issuer_jwt::is_name(username) || username.contains(':') {
                     return Err(Refusal::Malformed("username is a name without a colon"));
@@ -166,7 +166,7 @@ impl Import {
             }
             None => Some(now),
         };
-        let credential = Credential::Oauth2(Tokens {
+        let credential = Credential::Oauth2(ProviderTokens {
             access_token: self.access_token.clone().unwrap_or_default(),
             token_type,
             refresh_token: self.refresh_token.clone(),
@@ -295,7 +295,7 @@ pub async fn list(ctx: &RequestContext<'_>, query: &ConnectionQuery) -> Result<P
         (Some(own), _) => Some(own),
         (None, named) => named.clone(),
     };
-    let filter = Filter { owner, provider: query.provider.clone(), state: query.state };
+    let filter = ConnectionFilter { owner, provider: query.provider.clone(), state: query.state };
     let after = query.page.cursor.as_deref().unwrap_or_default();
     let mut connection = ctx.pool.acquire().await?;
     let mut found = list::page(&mut connection, &filter, after, limit + 1).await?;
@@ -358,8 +358,8 @@ pub(super) async fn lock(
 
 pub(super) fn require_connected(one: &Connection) -> Result<(), Refusal> {
     match one.state() {
-        State::Disconnected => Err(Refusal::ConnectionUnusable(State::Disconnected)),
-        State::Active | State::NeedsReconnect => Ok(()),
+        ConnectionState::Disconnected => Err(Refusal::ConnectionUnusable(ConnectionState::Disconnected)),
+        ConnectionState::Active | ConnectionState::NeedsReconnect => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use super::providers::{ProviderDeclaration, ResolvedProvider, prepare};
 use super::put_provider::put;
 use crate::domain::audit::Action;
-use crate::domain::provider::{self, Kind, Settings};
+use crate::domain::provider::{self, ProviderKind, ProviderSettings};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::services::apply::{Change, DeclarationResult, Line};
@@ -21,7 +21,7 @@ use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
 pub struct DeclaredProvider {
     pub change: Change,
     pub id: String,
-    pub settings: Settings,
+    pub settings: ProviderSettings,
 }
 
 /// A provider as shown, without its secret.
@@ -29,7 +29,7 @@ pub struct DeclaredProvider {
 pub struct ProviderView {
     pub id: String,
     #[serde(flatten)]
-    pub settings: Settings,
+    pub settings: ProviderSettings,
 }
 
 /// The members of a provider that an owner needs to connect.
@@ -37,7 +37,7 @@ pub struct ProviderView {
 pub struct ProviderSummary {
     pub id: String,
     pub name: String,
-    pub kind: Kind,
+    pub kind: ProviderKind,
     pub scopes: Option<BTreeSet<String>>,
 }
 

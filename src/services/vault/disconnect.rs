@@ -11,7 +11,7 @@ use super::provider_client::{self, Revoked};
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::credential_cache::CredentialCache;
-use crate::domain::vault::{self, Connection, Credential, State};
+use crate::domain::vault::{self, Connection, ConnectionState, Credential};
 use crate::platform::fault::Fault;
 use crate::services::delegations::check_reason;
 use crate::services::request_context::RequestContext;
@@ -53,7 +53,7 @@ async fn try_to_disconnect(
     let mut disconnected = None;
     let change = async |connection: &mut PgConnection, one: Connection| {
         if !vault::store::mark_disconnected(connection, id, ctx.now).await? {
-            return Err(Refusal::ConnectionUnusable(State::Disconnected).into());
+            return Err(Refusal::ConnectionUnusable(ConnectionState::Disconnected).into());
         }
         let mut event = about(ctx, Action::ConnectionDisconnected, &one);
         event.detail = Some(json!({"provider": one.provider, "reason": reason}));

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::purpose::Purpose;
+use super::purpose::RetrievalPurpose;
 use super::retrieval::{ATTEMPTS, AuthenticatedAgent, RetrievalContext, too_many_attempts};
 use super::retrieve;
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
 use crate::domain::audit::{Action, Actor, Event};
-use crate::domain::client::Grant;
+use crate::domain::client::GrantType;
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{Entry, Guards, SingleUseId, Write};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
-use crate::services::client_authentication::Authenticated;
+use crate::services::client_authentication::VerifiedClient;
 use crate::services::client_request::{ClientCredentialsInput, authenticate};
 use crate::services::dpop::{self, DpopTarget};
 use crate::services::verify_token::TokenVerifier;
@@ -62,9 +62,11 @@ pub async fn exchange(
             prepare(app, request, &earlier, now).await?;
         context.add_single_use_ids(single_use_ids.clone());
         let taken =
-            context.attempt(app, &connection, Purpose::Retrieve(None)).await.map_err(|stop| match stop {
-                Error::Refused(Refusal::NotFound) => Error::Refused(Refusal::ResourceRefused),
-                other => other,
+            context.attempt(app, &connection, RetrievalPurpose::Retrieve(None)).await.map_err(|stop| {
+                match stop {
+                    Error::Refused(Refusal::NotFound) => Error::Refused(Refusal::ResourceRefused),
+                    other => other,
+                }
             })?;
         if let Some(taken) = taken {
             return Ok((retrieve::exchanged(&taken, context.now)?, context.place));
@@ -82,7 +84,7 @@ async fn prepare(
     earlier: &Earlier,
     now: OffsetDateTime,
 ) -> Result<Prepared, Error> {
-    let Authenticated { client, asserted } = authenticate(app, &request.from, now, earlier.memory).await?;
+    let VerifiedClient { client, asserted } = authenticate(app, &request.from, now, earlier.memory).await?;
     if earlier.memory == Memory::Usable && app.limits.requests.count(&client.client_id).is_err() {
         return Err(Refusal::RateLimited.into());
     }
@@ -92,7 +94,7 @@ async fn prepare(
     let mut event = Event::new(now, Action::VaultTokenRetrieved, actor);
     event.origin = request.from.origin.clone();
     let found = async {
-        if !client.grant_types.contains(&Grant::TokenExchange) {
+        if !client.grant_types.contains(&GrantType::TokenExchange) {
             return Err(Error::Refused(Refusal::UnauthorizedClient));
         }
         let proof = request.from.proof.as_ref().map_err(|refusal| *refusal)?;

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::client::AuthMethod;
 use crate::domain::provider::{OauthSettings, OpenedProvider, RequestEncoding, RevocationToken};
-use crate::domain::vault::Tokens;
+use crate::domain::vault::ProviderTokens;
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{Outbound, PostRequest, PostResponse};
 use actchain_protocol::oauth_client;
@@ -20,16 +20,16 @@ pub(super) enum TokenEndpointResult {
     /// The grant has ended, or only its owner can make it usable again.
     GrantRevoked(String),
     /// The provider refuses this server's requests.
-    Rejected(Problem),
+    Rejected(ProviderProblem),
     /// A success without tokens: a refresh token that is good once may be used up.
-    NoTokens(Problem),
+    NoTokens(ProviderProblem),
     /// A later request may succeed.
-    Unavailable(Problem),
+    Unavailable(ProviderProblem),
 }
 
 /// Why there are no tokens.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct ProviderProblem {
     /// For the log: an error code of the provider, or an observation.
     pub(super) why: String,
     /// When the same request can be sent again.
@@ -46,7 +46,7 @@ pub(super) enum Next {
     After(u64),
 }
 
-impl Display for Problem {
+impl Display for ProviderProblem {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(&self.why)
     }
@@ -85,10 +85,13 @@ fn only_the_owner_cures(oauth: &OauthSettings, code: &str) -> bool {
 pub(super) async fn refresh(
     outbound: &Outbound,
     provider: &OpenedProvider,
-    tokens: &Tokens,
+    tokens: &ProviderTokens,
 ) -> TokenEndpointResult {
     let Some(refresh_token) = &tokens.refresh_token else {
-        return TokenEndpointResult::Rejected(Problem { why: "no refresh token".into(), next: Next::Later });
+        return TokenEndpointResult::Rejected(ProviderProblem {
+            why: "no refresh token".into(),
+            next: Next::Later,
+        });
     };
     let params = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose_secret())];
     ask(outbound, provider, &params).await
@@ -101,7 +104,7 @@ pub(super) async fn ask(
     params: &[(&str, &str)],
 ) -> TokenEndpointResult {
     let Some(oauth) = &provider.provider.settings.oauth else {
-        return TokenEndpointResult::Rejected(Problem {
+        return TokenEndpointResult::Rejected(ProviderProblem {
             why: "the provider has no token endpoint".into(),
             next: Next::Later,
         });
@@ -109,7 +112,7 @@ pub(super) async fn ask(
     match post(outbound, provider, oauth, &oauth.token_endpoint, params).await {
         Ok(posted) => result_of(oauth, &posted),
         Err(fault) => {
-            TokenEndpointResult::Unavailable(Problem { why: fault.to_string(), next: Next::AtOnce })
+            TokenEndpointResult::Unavailable(ProviderProblem { why: fault.to_string(), next: Next::AtOnce })
         }
     }
 }
@@ -130,14 +133,19 @@ fn result_of(oauth: &OauthSettings, posted: &PostResponse) -> TokenEndpointResul
             return TokenEndpointResult::Tokens(tokens);
         }
         TokenResponse::Empty => {
-            return TokenEndpointResult::NoTokens(Problem { why: observed(), next: next(Next::Later) });
+            return TokenEndpointResult::NoTokens(ProviderProblem {
+                why: observed(),
+                next: next(Next::Later),
+            });
         }
         TokenResponse::Refused(code) => (Some(code), (200..300).contains(&status)),
         TokenResponse::Unusable => (None, false),
     };
     let passes = code.as_deref().is_some_and(|code| is_among(code, PASSING.into_iter()));
-    let problem =
-        |usual, code: Option<String>| Problem { why: code.unwrap_or_else(observed), next: next(usual) };
+    let problem = |usual, code: Option<String>| ProviderProblem {
+        why: code.unwrap_or_else(observed),
+        next: next(usual),
+    };
     match code {
         Some(code) if status != 429 && only_the_owner_cures(oauth, &code) => {
             TokenEndpointResult::GrantRevoked(code)
@@ -179,7 +187,11 @@ impl Revoked {
 }
 
 /// Revokes a token (RFC 7009): the refresh token where the provider accepts it, because that ends the whole grant.
-pub(super) async fn revoke(outbound: &Outbound, provider: &OpenedProvider, tokens: &Tokens) -> Revoked {
+pub(super) async fn revoke(
+    outbound: &Outbound,
+    provider: &OpenedProvider,
+    tokens: &ProviderTokens,
+) -> Revoked {
     let Some(oauth) = &provider.provider.settings.oauth else { return Revoked::Nowhere };
     let Some(endpoint) = &oauth.revocation_endpoint else { return Revoked::Nowhere };
     let refresh_token = tokens.refresh_token.as_ref();

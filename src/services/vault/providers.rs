@@ -11,8 +11,8 @@ use serde::Deserialize;
 use super::discover::discover;
 use crate::domain::client::AuthMethod;
 use crate::domain::provider::{
-    self, CredentialPlacement, Kind, OauthSettings, Provider, RequestEncoding, RevocationToken, Separator,
-    Settings,
+    self, CredentialPlacement, OauthSettings, Provider, ProviderKind, ProviderSettings, RequestEncoding,
+    RevocationToken, Separator,
 };
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::Outbound;
@@ -39,7 +39,7 @@ pub struct ProviderDeclaration {
     #[schemars(example = &"Calendar")]
     name: Option<String>,
     /// Kind of the credentials; `oauth2` where absent. It does not change.
-    kind: Option<Kind>,
+    kind: Option<ProviderKind>,
     /// Issuer identifier of an authorization server. Without `token_endpoint`, its endpoints are taken from its metadata
     /// (RFC 8414).
     #[schemars(example = &"https://accounts.example.com")]
@@ -118,7 +118,7 @@ pub struct ProviderDeclaration {
 #[derive(Debug)]
 pub struct ResolvedProvider {
     pub id: String,
-    pub(super) settings: Settings,
+    pub(super) settings: ProviderSettings,
     pub(super) secret: Option<SecretString>,
 }
 
@@ -145,7 +145,7 @@ pub async fn prepare(outbound: &Outbound, declared: ProviderDeclaration) -> Resu
             declared.over(template.clone())
         }
     };
-    let kind = declared.kind.unwrap_or(Kind::Oauth2);
+    let kind = declared.kind.unwrap_or(ProviderKind::Oauth2);
     let secret = match (&declared.client_secret, &declared.client_secret_file) {
         (Some(_), Some(_)) => return Err(bad("client_secret and client_secret_file exclude each other")),
         (Some(secret), None) => Some(secret.clone()),
@@ -153,15 +153,15 @@ pub async fn prepare(outbound: &Outbound, declared: ProviderDeclaration) -> Resu
         (None, None) => None,
     };
     let oauth = match kind {
-        Kind::Oauth2 => Some(oauth(outbound, &declared, secret.as_ref()).await.context(&what)?),
-        Kind::ApiKey | Kind::Basic => None,
+        ProviderKind::Oauth2 => Some(oauth(outbound, &declared, secret.as_ref()).await.context(&what)?),
+        ProviderKind::ApiKey | ProviderKind::Basic => None,
     };
     if oauth.is_none() && (secret.is_some() || declared.token_endpoint.is_some() || declared.issuer.is_some())
     {
         return Err(bad("endpoints and client secrets belong to kind oauth2"));
     }
     let placement = placement(kind, &declared).map_err(|why| bad(&why))?;
-    let settings = Settings {
+    let settings = ProviderSettings {
         name: declared.name.clone().unwrap_or_else(|| declared.id.clone()),
         kind,
         oauth,
@@ -281,13 +281,13 @@ async fn oauth(
     Ok(oauth)
 }
 
-fn placement(kind: Kind, declared: &ProviderDeclaration) -> Result<CredentialPlacement, String> {
+fn placement(kind: ProviderKind, declared: &ProviderDeclaration) -> Result<CredentialPlacement, String> {
     let header = declared.header.clone().unwrap_or_else(|| "authorization".into()).to_ascii_lowercase();
     let default = match kind {
-        Kind::Oauth2 => "Bearer",
-        Kind::Basic => "Basic",
-        Kind::ApiKey if header == "authorization" => "Bearer",
-        Kind::ApiKey => "",
+        ProviderKind::Oauth2 => "Bearer",
+        ProviderKind::Basic => "Basic",
+        ProviderKind::ApiKey if header == "authorization" => "Bearer",
+        ProviderKind::ApiKey => "",
     };
     let scheme = declared.scheme.clone().unwrap_or_else(|| default.to_owned());
     if !oauth_client::is_token(&header) || !(scheme.is_empty() || oauth_client::is_token(&scheme)) {

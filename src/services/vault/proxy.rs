@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::agent_token;
-use super::purpose::Purpose;
+use super::purpose::RetrievalPurpose;
 use super::refresh;
 use crate::app::App;
 use crate::domain::audit::{Action, Event, Origin, Outcome};
@@ -22,7 +22,7 @@ use crate::domain::ledger::{Entry, Guards, Write};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::Credential;
 use crate::domain::vault::credential_cache::OpenedConnection;
-use crate::domain::vault::target::Target;
+use crate::domain::vault::target::ProxyTarget;
 use crate::platform::fault::Fault;
 use crate::platform::outbound::{self, Bytes, Chunks, Field, UpstreamError};
 use crate::services::access_token_auth::PresentedAccessToken;
@@ -35,7 +35,7 @@ const SHORTEST_TO_FIND: usize = 6;
 pub struct ProxyRequest<'a> {
     /// The connection whose credential goes with it.
     pub connection: &'a str,
-    pub target: Target<'a>,
+    pub target: ProxyTarget<'a>,
     pub fields: Vec<Field>,
     /// Length of the body in bytes, where the request declares a length.
     pub length: Option<u64>,
@@ -72,13 +72,13 @@ pub async fn call(
     context.event.action = Action::VaultProxyCalled;
     context.event.detail =
         Some(json!({"method": target.method, "host": target.host_name(), "path": target.template()}));
-    let opened = context.retrieve(app, onward.connection, Purpose::Proxy(&target)).await?;
+    let opened = context.retrieve(app, onward.connection, RetrievalPurpose::Proxy(&target)).await?;
     let placement = &opened.provider.provider.settings.placement;
     // The same on which it was decided.
     let url = target.url(placement).ok_or(Refusal::ProxyForbidden)?;
     let credential = credential(&opened);
 
-    let mut report = Report::of(app, context.event);
+    let mut report = CallReport::of(app, context.event);
     let overflow = Arc::new(AtomicBool::new(false));
     let mut fields = hop_by_hop::onward(onward.fields, &placement.header, &placement.request_headers);
     fields.extend(onward.length.map(|length| ("content-length".to_owned(), length.to_string().into_bytes())));
@@ -86,7 +86,7 @@ pub async fn call(
     fields.push(("via".to_owned(), b"1.1 actchain".to_vec()));
     let body =
         onward.body.map(|chunks| bounded(chunks, settings.proxy_max_request_bytes, Arc::clone(&overflow)));
-    let request = outbound::ProxyRequest {
+    let request = outbound::UpstreamRequest {
         method: target.method,
         url: url.clone(),
         fields,
@@ -181,7 +181,7 @@ fn bounded(chunks: Chunks, most: u64, overflow: Arc<AtomicBool>) -> Chunks {
 struct Watched {
     chunks: Chunks,
     most: u64,
-    report: Report,
+    report: CallReport,
 }
 
 impl Stream for Watched {
@@ -227,7 +227,7 @@ enum Ended {
 }
 
 /// Records the result of a proxied request when dropped.
-struct Report {
+struct CallReport {
     app: Arc<App>,
     event: Event,
     status: Option<u16>,
@@ -235,7 +235,7 @@ struct Report {
     ended: Ended,
 }
 
-impl Report {
+impl CallReport {
     /// The report of a request about to be sent.
     fn of(app: &Arc<App>, called: Event) -> Self {
         let event = Event { action: Action::VaultProxyAnswered, ..called };
@@ -248,7 +248,7 @@ impl Report {
     }
 }
 
-impl Drop for Report {
+impl Drop for CallReport {
     fn drop(&mut self) {
         let now = self.app.clock.now();
         let mut event = Event { at: now, ..self.event.clone() };

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::vault::target::Target;
+use crate::domain::vault::target::ProxyTarget;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose<'a> {
+pub(super) enum RetrievalPurpose<'a> {
     /// The credential itself; with the SHA-256 of an access token that the provider's API has refused.
     Retrieve(Option<[u8; 32]>),
     /// A request with the credential in it.
-    Proxy(&'a Target<'a>),
+    Proxy(&'a ProxyTarget<'a>),
 }
 
-impl Purpose<'_> {
+impl RetrievalPurpose<'_> {
     /// Whether `actions` of the authorization details, where they list anything, list this in any form.
     pub(super) fn is_among(self, actions: &BTreeSet<String>) -> bool {
         match self {

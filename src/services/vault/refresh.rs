@@ -9,13 +9,13 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::provider_client::{Next, Problem, Revoked, TokenEndpointResult, refresh as ask, revoke};
+use super::provider_client::{Next, ProviderProblem, Revoked, TokenEndpointResult, refresh as ask, revoke};
 use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::credential_cache::OpenedConnection;
-use crate::domain::vault::store::Lease;
-use crate::domain::vault::{self, Connection, Credential, State, Tokens};
+use crate::domain::vault::store::RefreshLease;
+use crate::domain::vault::{self, Connection, ConnectionState, Credential, ProviderTokens};
 use crate::platform::fault::Fault;
 use crate::services::transaction::AuditedTransaction;
 use actchain_protocol::random;
@@ -73,12 +73,12 @@ pub(super) async fn fresh(
         // A cached connection is enough to grant, because the ledger checks again. A refusal needs a read.
         if hopeless && has_read {
             if !connection.has_refresh_token && mark_needs_reconnect(app, connection, "expired", now).await? {
-                return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+                return Err(Refusal::ConnectionUnusable(ConnectionState::NeedsReconnect).into());
             }
             return Err(Refusal::ProviderUnavailable(rest.unwrap_or(1)).into());
         }
         let lease = random::id(now)?;
-        let terms = Lease { id: lease, seconds: LEASE_SECONDS, now: app.clock.now() };
+        let terms = RefreshLease { id: lease, seconds: LEASE_SECONDS, now: app.clock.now() };
         let present = opened.connection.version;
         let leased = !hopeless
             && app
@@ -116,8 +116,8 @@ pub(super) async fn fresh(
         }
         // Another server refreshes, or the credential has been replaced.
         let found = app.read(async |connection| app.vault.open(connection, &id).await).await?;
-        opened = found.ok_or(Refusal::ConnectionUnusable(State::Disconnected))?;
-        if opened.connection.state() != State::Active {
+        opened = found.ok_or(Refusal::ConnectionUnusable(ConnectionState::Disconnected))?;
+        if opened.connection.state() != ConnectionState::Active {
             return Err(Refusal::ConnectionUnusable(opened.connection.state()).into());
         }
         app.vault.opened.insert(id.clone(), Arc::clone(&opened));
@@ -168,10 +168,12 @@ async fn attempt(
     let mut pauses = PAUSES.iter();
     loop {
         let problem = match ask(&app.vault.outbound, &opened.provider, tokens).await {
-            TokenEndpointResult::Tokens(new) => return Ok(store(app, opened, tokens, new, now).await?),
+            TokenEndpointResult::Tokens(new) => {
+                return Ok(store(app, opened, tokens, new, now).await?);
+            }
             TokenEndpointResult::GrantRevoked(code) => {
                 if mark_needs_reconnect(app, connection, &code, now).await? {
-                    return Err(Refusal::ConnectionUnusable(State::NeedsReconnect).into());
+                    return Err(Refusal::ConnectionUnusable(ConnectionState::NeedsReconnect).into());
                 }
                 return Ok(Outcome::Changed);
             }
@@ -208,7 +210,7 @@ async fn attempt(
 async fn rest(
     app: &App,
     connection: &Connection,
-    problem: &Problem,
+    problem: &ProviderProblem,
     least: Option<OffsetDateTime>,
 ) -> Result<Outcome, Error> {
     let said = match problem.next {
@@ -241,7 +243,7 @@ pub(super) async fn reject(app: &App, one: &Connection, now: OffsetDateTime) -> 
 async fn store(
     app: &App,
     opened: &OpenedConnection,
-    old: &Tokens,
+    old: &ProviderTokens,
     tokens: TokenSet,
     now: OffsetDateTime,
 ) -> Result<Outcome, Fault> {
@@ -264,7 +266,7 @@ async fn store(
         next.retry_at = Some(now + AFTER_A_LOSS);
         tracing::error!(connection = next.id, "a provider answered a refresh token without an access token");
     }
-    let credential = Credential::Oauth2(Tokens {
+    let credential = Credential::Oauth2(ProviderTokens {
         access_token: tokens.access_token.unwrap_or_else(|| old.access_token.clone()),
         token_type: if renewed { tokens.token_type } else { old.token_type.clone() },
         refresh_token,
@@ -295,7 +297,7 @@ async fn revoke_unused_tokens(
     let id = opened.connection.id.as_str();
     let found = app.read(async |connection| vault::store::find(connection, id).await).await?;
     if let Credential::Oauth2(tokens) = credential
-        && found.is_none_or(|found| found.state() == State::Disconnected)
+        && found.is_none_or(|found| found.state() == ConnectionState::Disconnected)
         && matches!(revoke(&app.vault.outbound, &opened.provider, tokens).await, Revoked::Not(_))
     {
         tracing::warn!(connection = id, "the tokens of a disconnected connection were not revoked");
@@ -312,7 +314,8 @@ async fn put(
 ) -> Result<Outcome, Fault> {
     let mut work = AuditedTransaction::begin(&app.pool).await?;
     let found = vault::store::find_for_update(work.connection(), &next.id).await?;
-    let same = found.is_some_and(|found| found.version == next.version && found.state() == State::Active);
+    let same =
+        found.is_some_and(|found| found.version == next.version && found.state() == ConnectionState::Active);
     if !same {
         return Ok(Outcome::Changed);
     }

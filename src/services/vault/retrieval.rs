@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::purpose::Purpose;
+use super::purpose::RetrievalPurpose;
 use super::refresh;
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
@@ -22,7 +22,7 @@ use crate::domain::registry::VAULT_DETAIL;
 use crate::domain::subject::{TokenSource, VerifiedSubject};
 use crate::domain::token;
 use crate::domain::vault::credential_cache::OpenedConnection;
-use crate::domain::vault::{self, State};
+use crate::domain::vault::{self, ConnectionState};
 use crate::platform::fault::Fault;
 use crate::services::client_authentication;
 use crate::services::token_exchange::chain;
@@ -129,7 +129,7 @@ impl RetrievalContext {
         &mut self,
         app: &Arc<App>,
         named: &str,
-        purpose: Purpose<'_>,
+        purpose: RetrievalPurpose<'_>,
     ) -> Result<Arc<OpenedConnection>, Error> {
         for _ in 0..ATTEMPTS {
             if let Some(opened) = self.attempt(app, named, purpose).await? {
@@ -147,7 +147,7 @@ impl RetrievalContext {
         &mut self,
         app: &Arc<App>,
         named: &str,
-        purpose: Purpose<'_>,
+        purpose: RetrievalPurpose<'_>,
     ) -> Result<Option<Arc<OpenedConnection>>, Error> {
         self.name(named);
         let decided = match self.decide(app, named, purpose).await {
@@ -183,7 +183,7 @@ impl RetrievalContext {
         &self,
         app: &Arc<App>,
         named: &str,
-        purpose: Purpose<'_>,
+        purpose: RetrievalPurpose<'_>,
     ) -> Result<Arc<OpenedConnection>, Error> {
         // The subject follows from the cached registry, and the path from the database: they have to agree.
         let root = self.path.first().and_then(DelegationPath::leaf).map(|leaf| &leaf.root);
@@ -201,8 +201,8 @@ impl RetrievalContext {
         };
         self.authorize(&opened, &details, purpose)?;
         let rejected = match purpose {
-            Purpose::Retrieve(Some(digest)) => opened.credential.has_access_token(&digest),
-            Purpose::Retrieve(None) | Purpose::Proxy(_) => false,
+            RetrievalPurpose::Retrieve(Some(digest)) => opened.credential.has_access_token(&digest),
+            RetrievalPurpose::Retrieve(None) | RetrievalPurpose::Proxy(_) => false,
         };
         let leeway = time::Duration::seconds(app.config.vault.refresh_leeway.into());
         if !rejected && !opened.connection.is_due(self.now, leeway) {
@@ -232,7 +232,7 @@ impl RetrievalContext {
 
     /// The authorization details that name a connection for a purpose. Details without an identifier, or with a
     /// member that cannot be enforced, name none.
-    fn naming(&self, connection: &str, purpose: Purpose<'_>) -> Vec<&Detail> {
+    fn naming(&self, connection: &str, purpose: RetrievalPurpose<'_>) -> Vec<&Detail> {
         let details = self.token.details.iter().flat_map(|details| &details.0);
         let naming = details.filter(|detail| {
             let actions = detail.lists.get("actions");
@@ -256,7 +256,7 @@ impl RetrievalContext {
             .await?;
         match opened {
             None => Err(Refusal::NotFound.into()),
-            Some((Some(opened), State::Active)) => {
+            Some((Some(opened), ConnectionState::Active)) => {
                 app.vault.opened.insert(named.to_owned(), Arc::clone(&opened));
                 Ok(opened)
             }
@@ -270,16 +270,16 @@ impl RetrievalContext {
         &self,
         opened: &OpenedConnection,
         details: &[&Detail],
-        purpose: Purpose<'_>,
+        purpose: RetrievalPurpose<'_>,
     ) -> Result<(), Refusal> {
         if opened.connection.owner != self.token.subject {
             return Err(Refusal::NotFound);
         }
-        if opened.connection.state() != State::Active {
+        if opened.connection.state() != ConnectionState::Active {
             return Err(Refusal::ConnectionUnusable(opened.connection.state()));
         }
         let mut details = details.to_vec();
-        if let Purpose::Proxy(target) = purpose {
+        if let RetrievalPurpose::Proxy(target) = purpose {
             let url = target.url(&opened.provider.provider.settings.placement);
             let url = url.ok_or(Refusal::ProxyForbidden)?;
             details.retain(|detail| target.is_allowed_by(&url, detail));

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::agent_token;
-use super::purpose::Purpose;
+use super::purpose::RetrievalPurpose;
 use crate::app::App;
 use crate::domain::audit::Origin;
 use crate::domain::refusal::{Error, Refusal};
@@ -80,7 +80,7 @@ pub async fn retrieve(
         return Err(context.refuse(app, asked.connection, Refusal::KeyCannotDecrypt).await);
     }
     context.event.detail = Some(json!({"sealed": asked.form == DeliveryForm::Sealed}));
-    let opened = context.retrieve(app, asked.connection, Purpose::Retrieve(asked.rejected)).await?;
+    let opened = context.retrieve(app, asked.connection, RetrievalPurpose::Retrieve(asked.rejected)).await?;
     let document = document(&opened, None, context.now)?;
     match asked.form {
         DeliveryForm::Open => Ok(RetrievedCredential::Open(document)),

@@ -13,7 +13,7 @@ use self::store::{WitnessKey, WitnessStore};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::base64url;
 use actchain_protocol::jose::{SigningAlg, SigningKey};
-use actchain_protocol::signed_note::{self, Kind, VerifierKey};
+use actchain_protocol::signed_note::{self, SignerKind, VerifierKey};
 use actchain_protocol::tlog_witness::{self, AddCheckpoint, SignedCheckpoint, WitnessRefusal};
 
 /// A witness with its key, the logs that it watches, and what it cosigned.
@@ -54,7 +54,7 @@ impl Witness {
         let verifier = verifier_key(&key, &stored.name)?;
         let mut by_name: BTreeMap<String, Vec<VerifierKey>> = BTreeMap::new();
         for log in logs {
-            if log.kind() != Kind::Log {
+            if log.kind() != SignerKind::Log {
                 return Err(Fault::new(format!("{} is no key of a log", log.text())));
             }
             by_name.entry(log.name().to_owned()).or_default().push(log);
@@ -119,6 +119,6 @@ fn verifier_key(key: &SigningKey, name: &str) -> Result<VerifierKey, Fault> {
     let public = jwk.get("x").and_then(|x| x.as_str()).and_then(base64url::decode);
     let public = public.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     let public = public.ok_or_else(|| Fault::new("the key of the witness is unusable"))?;
-    VerifierKey::of_kind(Kind::Witness, name, public)
+    VerifierKey::of_kind(SignerKind::Witness, name, public)
         .ok_or_else(|| Fault::new(format!("{name:?} is no name of a witness: no spaces and no «+»")))
 }

@@ -25,7 +25,7 @@ use actchain::platform::config::Config;
 use actchain::platform::db;
 use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
-use actchain::services::apply::{Request, apply, read_all};
+use actchain::services::apply::{ApplyRequest, apply, read_all};
 use actchain::services::caller::Caller;
 use actchain::services::request_context::RequestContext;
 use actchain::services::{delegations, keys, principals, seal_rows};
@@ -144,7 +144,7 @@ impl Server {
         config.listen = listener.local_addr().unwrap();
         config.workers = 2;
         // Test machines can be busy. A request that waits without success takes longer and still fails.
-        if config.ledger.timeout == actchain::platform::config::Ledger::default().timeout {
+        if config.ledger.timeout == actchain::platform::config::LedgerConfig::default().timeout {
             config.ledger.timeout = std::time::Duration::from_secs(120);
         }
         // Many servers share one cluster.
@@ -166,7 +166,7 @@ impl Server {
     pub async fn apply(&self, yaml: &str) -> Result<(), String> {
         let manifest =
             read_all(&[("test.yaml".to_owned(), yaml.to_owned())]).map_err(|fault| fault.to_string())?;
-        let request = Request::apply_all(manifest);
+        let request = ApplyRequest::apply_all(manifest);
         let applied = apply(&self.operator(), Some(&self.app.vault), request).await;
         applied.map_err(|fault| fault.to_string())?;
         self.app.refresh_registry().await.map_err(|fault| fault.to_string())

@@ -1,10 +1,10 @@
 //! A connection at a provider with refresh tokens, and an agent that retrieves its access tokens.
 
-use actchain::domain::vault::{Credential, Tokens};
+use actchain::domain::vault::{Credential, ProviderTokens};
 use serde_json::{Value, json};
 
 use super::Answer;
-use super::provider::{Kind, Provider};
+use super::provider::{Behaviour, Provider};
 use super::vault::{VaultWorld, names};
 
 /// A vault with a connection at a provider; its access token expires in 100 seconds.
@@ -17,19 +17,19 @@ pub struct Story {
 
 impl Story {
     pub async fn new() -> Self {
-        Self::with(Kind::default(), "").await
+        Self::with(Behaviour::default(), "").await
     }
 
-    pub async fn with(kind: Kind, config: &str) -> Self {
+    pub async fn with(kind: Behaviour, config: &str) -> Self {
         Self::of(kind, config, 30_000).await
     }
 
     /// A story whose delegations are valid for two months.
-    pub async fn lasting(kind: Kind) -> Self {
+    pub async fn lasting(kind: Behaviour) -> Self {
         Self::of(kind, "", 5_000_000).await
     }
 
-    async fn of(kind: Kind, config: &str, life: u32) -> Self {
+    async fn of(kind: Behaviour, config: &str, life: u32) -> Self {
         let provider = Provider::of(kind).await;
         let vault = VaultWorld::configured(config, "http://127.0.0.1:9/token").await;
         let hosts = provider.base.clone();
@@ -61,7 +61,7 @@ impl Story {
         self.vault.world.server.pass(seconds);
     }
 
-    pub async fn stored(&self) -> Tokens {
+    pub async fn stored(&self) -> ProviderTokens {
         let mut sql = self.vault.world.server.sql().await;
         let opened = self.vault.world.server.app.vault.open(&mut sql, &self.id).await.unwrap().unwrap();
         let Credential::Oauth2(tokens) = &opened.credential else { panic!("no tokens") };

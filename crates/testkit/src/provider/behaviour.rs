@@ -29,7 +29,7 @@ pub enum ClientAuth {
 
 /// The behaviour of the provider.
 #[derive(Debug, Clone)]
-pub struct Kind {
+pub struct Behaviour {
     pub auth: ClientAuth,
     /// A refresh token can be used once; its reuse revokes the grant (RFC 9700 §4.14.2).
     pub rotates: bool,
@@ -43,7 +43,7 @@ pub struct Kind {
     pub grants: Option<String>,
 }
 
-impl Default for Kind {
+impl Default for Behaviour {
     fn default() -> Self {
         Self {
             auth: ClientAuth::Basic,

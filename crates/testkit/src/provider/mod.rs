@@ -13,26 +13,27 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use url::Url;
 
-pub use self::behaviour::{After, Asked, CLIENT, ClientAuth, Gate, Kind, Rework, SECRET, Said, Wrong};
-use self::server::State;
+pub use self::behaviour::{After, Asked, Behaviour, CLIENT, ClientAuth, Gate, Rework, SECRET, Said, Wrong};
+use self::server::ProviderState;
 
 /// A running authorization server of a third party.
 pub struct Provider {
     pub base: String,
-    state: Arc<State>,
+    state: Arc<ProviderState>,
     handle: ServerHandle,
 }
 
 impl Provider {
     pub async fn start() -> Self {
-        Self::of(Kind::default()).await
+        Self::of(Behaviour::default()).await
     }
 
-    pub async fn of(kind: Kind) -> Self {
+    pub async fn of(kind: Behaviour) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (kind, books) = (Mutex::new(kind), Mutex::default());
-        let state = Arc::new(State { base: base.clone(), kind, books, requests: watch::Sender::new(()) });
+        let state =
+            Arc::new(ProviderState { base: base.clone(), kind, books, requests: watch::Sender::new(()) });
         let handle = server::start(listener, &state);
         Self { base, state, handle }
     }
@@ -57,7 +58,7 @@ impl Provider {
     }
 
     /// Changes the behaviour of the provider.
-    pub fn becomes(&self, change: impl FnOnce(&mut Kind)) {
+    pub fn becomes(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.state.kind.lock().unwrap());
     }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use url::Url;
 
-use super::behaviour::{After, Asked, CLIENT, ClientAuth, Kind, SECRET, Wrong};
+use super::behaviour::{After, Asked, Behaviour, CLIENT, ClientAuth, SECRET, Wrong};
 
 #[derive(Debug, Clone)]
 struct Code {
@@ -48,20 +48,20 @@ pub(super) struct Books {
     pub(super) busiest: usize,
 }
 
-pub(super) struct State {
+pub(super) struct ProviderState {
     pub(super) base: String,
-    pub(super) kind: Mutex<Kind>,
+    pub(super) kind: Mutex<Behaviour>,
     pub(super) books: Mutex<Books>,
     /// Changes with every request.
     pub(super) requests: watch::Sender<()>,
 }
 
-impl State {
+impl ProviderState {
     pub(super) fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap()
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> Behaviour {
         self.kind.lock().unwrap().clone()
     }
 
@@ -144,7 +144,7 @@ impl State {
     }
 }
 
-pub(super) fn start(listener: TcpListener, state: &Arc<State>) -> ServerHandle {
+pub(super) fn start(listener: TcpListener, state: &Arc<ProviderState>) -> ServerHandle {
     let shared = Data::from(Arc::clone(state));
     let server = HttpServer::new(move || {
         App::new()
@@ -169,7 +169,7 @@ fn refused(error: &str) -> HttpResponse {
     HttpResponse::BadRequest().json(json!({"error": error}))
 }
 
-async fn authorize(state: Data<State>, query: Query<BTreeMap<String, String>>) -> HttpResponse {
+async fn authorize(state: Data<ProviderState>, query: Query<BTreeMap<String, String>>) -> HttpResponse {
     let wrong = state.count(Asked::Authorize);
     let right = || {
         let asked = |name: &str| query.get(name).cloned().unwrap_or_default();
@@ -201,7 +201,7 @@ async fn authorize(state: Data<State>, query: Query<BTreeMap<String, String>>) -
     state.answer(wrong, right).await
 }
 
-async fn token(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpResponse {
+async fn token(request: HttpRequest, state: Data<ProviderState>, body: Bytes) -> HttpResponse {
     let kind = request.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
     let params: BTreeMap<String, String> = if kind.as_deref() == Some("application/json") {
         serde_json::from_slice(&body).unwrap()
@@ -243,7 +243,7 @@ async fn token(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpRes
     answer
 }
 
-fn refresh(state: &State, presented: &str) -> HttpResponse {
+fn refresh(state: &ProviderState, presented: &str) -> HttpResponse {
     let rotates = state.kind().rotates;
     let mut books = state.books();
     let Some(grant) = books.refresh.get(presented).cloned() else { return refused("invalid_grant") };
@@ -261,7 +261,7 @@ fn refresh(state: &State, presented: &str) -> HttpResponse {
     state.give(Some(grant.family), &grant.scope)
 }
 
-async fn revoke(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpResponse {
+async fn revoke(request: HttpRequest, state: Data<ProviderState>, body: Bytes) -> HttpResponse {
     let params: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
     state.books().revocation_requests.extend(params.get("token").cloned());
     let wrong = state.count(Asked::Revoke);
@@ -281,7 +281,7 @@ async fn revoke(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpRe
 }
 
 /// The provider's API: returns what was requested, for an access token that it accepts.
-async fn api(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpResponse {
+async fn api(request: HttpRequest, state: Data<ProviderState>, body: Bytes) -> HttpResponse {
     let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
     let books = state.books();
@@ -295,7 +295,7 @@ async fn api(request: HttpRequest, state: Data<State>, body: Bytes) -> HttpRespo
     }))
 }
 
-async fn metadata(state: Data<State>) -> HttpResponse {
+async fn metadata(state: Data<ProviderState>) -> HttpResponse {
     let base = &state.base;
     HttpResponse::Ok().json(json!({
         "issuer": base, "authorization_endpoint": format!("{base}/authorize"), "token_endpoint": format!("{base}/token"),

@@ -1,13 +1,13 @@
 //! Refusals because of the caller: authentication, permission and rate limits.
 
 use super::code;
-use super::entry::{Entry, both, everywhere, oauth, resource};
+use super::entry::{CatalogueEntry, both, everywhere, oauth, resource};
 use actchain_protocol::severity::Severity;
 
 /// The same sentence for all causes: the response does not show which clients exist.
 const CLIENT_AUTHENTICATION_FAILED: &str = "Client authentication failed";
 
-pub(super) const NOT_AUTHENTICATED: Entry = Entry {
+pub(super) const NOT_AUTHENTICATED: CatalogueEntry = CatalogueEntry {
     reason: "not_authenticated",
     answers: resource(code::INVALID_TOKEN),
     severity: Severity::Low,
@@ -16,7 +16,7 @@ pub(super) const NOT_AUTHENTICATED: Entry = Entry {
     advice: "Send an access token in `Authorization`.",
 };
 
-pub(super) const ACCESS_TOKEN_INVALID: Entry = Entry {
+pub(super) const ACCESS_TOKEN_INVALID: CatalogueEntry = CatalogueEntry {
     reason: "access_token_invalid",
     answers: resource(code::INVALID_TOKEN),
     severity: Severity::Medium,
@@ -26,7 +26,7 @@ pub(super) const ACCESS_TOKEN_INVALID: Entry = Entry {
     advice: "Get a new access token.",
 };
 
-pub(super) const ACCESS_TOKEN_BOUND: Entry = Entry {
+pub(super) const ACCESS_TOKEN_BOUND: CatalogueEntry = CatalogueEntry {
     reason: "access_token_bound",
     answers: resource(code::INVALID_TOKEN),
     severity: Severity::High,
@@ -37,7 +37,7 @@ pub(super) const ACCESS_TOKEN_BOUND: Entry = Entry {
              a new token with a proof.",
 };
 
-pub(super) const INSUFFICIENT_SCOPE: Entry = Entry {
+pub(super) const INSUFFICIENT_SCOPE: CatalogueEntry = CatalogueEntry {
     reason: "insufficient_scope",
     answers: resource(code::INSUFFICIENT_SCOPE),
     severity: Severity::Medium,
@@ -46,7 +46,7 @@ pub(super) const INSUFFICIENT_SCOPE: Entry = Entry {
     advice: "Let the delegator, the delegate or an administrator make the request.",
 };
 
-pub(super) const NOT_FOUND: Entry = Entry {
+pub(super) const NOT_FOUND: CatalogueEntry = CatalogueEntry {
     reason: "not_found",
     answers: resource(code::NOT_FOUND),
     severity: Severity::Medium,
@@ -55,7 +55,7 @@ pub(super) const NOT_FOUND: Entry = Entry {
     advice: "Check the id.",
 };
 
-pub(super) const CLIENT_UNKNOWN: Entry = Entry {
+pub(super) const CLIENT_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "client_unknown",
     answers: oauth(code::INVALID_CLIENT).without_reason(),
     severity: Severity::Medium,
@@ -64,7 +64,7 @@ pub(super) const CLIENT_UNKNOWN: Entry = Entry {
     advice: "Check `client_id`.",
 };
 
-pub(super) const INVALID_CREDENTIALS: Entry = Entry {
+pub(super) const INVALID_CREDENTIALS: CatalogueEntry = CatalogueEntry {
     reason: "invalid_credentials",
     answers: oauth(code::INVALID_CLIENT).without_reason(),
     severity: Severity::High,
@@ -73,7 +73,7 @@ pub(super) const INVALID_CREDENTIALS: Entry = Entry {
     advice: "Check the credentials.",
 };
 
-pub(super) const AUTH_METHOD_NOT_REGISTERED: Entry = Entry {
+pub(super) const AUTH_METHOD_NOT_REGISTERED: CatalogueEntry = CatalogueEntry {
     reason: "auth_method_not_registered",
     answers: oauth(code::INVALID_CLIENT).without_reason(),
     severity: Severity::Medium,
@@ -83,7 +83,7 @@ pub(super) const AUTH_METHOD_NOT_REGISTERED: Entry = Entry {
     advice: "Use the registered method.",
 };
 
-pub(super) const CLIENT_DISABLED: Entry = Entry {
+pub(super) const CLIENT_DISABLED: CatalogueEntry = CatalogueEntry {
     reason: "client_disabled",
     answers: both(code::INVALID_CLIENT, code::INVALID_TOKEN).without_reason(),
     severity: Severity::High,
@@ -93,7 +93,7 @@ pub(super) const CLIENT_DISABLED: Entry = Entry {
     advice: "Let an administrator enable the client.",
 };
 
-pub(super) const ASSERTION_REPLAYED: Entry = Entry {
+pub(super) const ASSERTION_REPLAYED: CatalogueEntry = CatalogueEntry {
     reason: "assertion_replayed",
     answers: oauth(code::INVALID_CLIENT).without_reason(),
     severity: Severity::High,
@@ -102,7 +102,7 @@ pub(super) const ASSERTION_REPLAYED: Entry = Entry {
     advice: "Make a new assertion for each request.",
 };
 
-pub(super) const MULTIPLE_AUTH_METHODS: Entry = Entry {
+pub(super) const MULTIPLE_AUTH_METHODS: CatalogueEntry = CatalogueEntry {
     reason: "multiple_auth_methods",
     answers: oauth(code::INVALID_CLIENT).without_reason(),
     severity: Severity::Medium,
@@ -111,7 +111,7 @@ pub(super) const MULTIPLE_AUTH_METHODS: Entry = Entry {
     advice: "Use one method.",
 };
 
-pub(super) const UNSUPPORTED_GRANT: Entry = Entry {
+pub(super) const UNSUPPORTED_GRANT: CatalogueEntry = CatalogueEntry {
     reason: "unsupported_grant",
     answers: oauth(code::UNSUPPORTED_GRANT_TYPE),
     severity: Severity::Low,
@@ -120,7 +120,7 @@ pub(super) const UNSUPPORTED_GRANT: Entry = Entry {
     advice: "Use one of these grant types.",
 };
 
-pub(super) const GRANT_NOT_ALLOWED: Entry = Entry {
+pub(super) const GRANT_NOT_ALLOWED: CatalogueEntry = CatalogueEntry {
     reason: "grant_not_allowed",
     answers: oauth(code::UNAUTHORIZED_CLIENT),
     severity: Severity::Medium,
@@ -129,7 +129,7 @@ pub(super) const GRANT_NOT_ALLOWED: Entry = Entry {
     advice: "Register the client for the grant type.",
 };
 
-pub(super) const RATE_LIMITED: Entry = Entry {
+pub(super) const RATE_LIMITED: CatalogueEntry = CatalogueEntry {
     reason: "rate_limited",
     answers: everywhere(code::UNAVAILABLE.with_status(429)).without_reason(),
     severity: Severity::Low,
@@ -141,7 +141,7 @@ pub(super) const RATE_LIMITED: Entry = Entry {
     advice: "Try again later.",
 };
 
-pub(super) const TOO_MANY_FAILED_ATTEMPTS: Entry = Entry {
+pub(super) const TOO_MANY_FAILED_ATTEMPTS: CatalogueEntry = CatalogueEntry {
     reason: "too_many_failed_attempts",
     answers: oauth(code::UNAVAILABLE.with_status(429)).without_reason(),
     severity: Severity::High,
@@ -151,7 +151,7 @@ pub(super) const TOO_MANY_FAILED_ATTEMPTS: Entry = Entry {
     advice: "Wait a minute. Find out who sends wrong secrets.",
 };
 
-pub(super) const SLOW_DOWN: Entry = Entry {
+pub(super) const SLOW_DOWN: CatalogueEntry = CatalogueEntry {
     reason: "slow_down",
     answers: resource(code::SLOW_DOWN),
     severity: Severity::Low,
@@ -160,7 +160,7 @@ pub(super) const SLOW_DOWN: Entry = Entry {
     advice: "Wait as long as `Retry-After` says, or poll with `wait`.",
 };
 
-pub(super) const ISSUER_UNAVAILABLE: Entry = Entry {
+pub(super) const ISSUER_UNAVAILABLE: CatalogueEntry = CatalogueEntry {
     reason: "issuer_unavailable",
     answers: everywhere(code::UNAVAILABLE),
     severity: Severity::Low,

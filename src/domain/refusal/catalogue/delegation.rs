@@ -1,10 +1,10 @@
 //! Refusals of operations on delegations and their confirmations.
 
 use super::code;
-use super::entry::{Entry, both, resource};
+use super::entry::{CatalogueEntry, both, resource};
 use actchain_protocol::severity::Severity;
 
-pub(super) const REQUESTED: Entry = Entry {
+pub(super) const REQUESTED: CatalogueEntry = CatalogueEntry {
     reason: "delegation_requested",
     answers: both(code::INVALID_REQUEST, code::CONFLICT),
     severity: Severity::Medium,
@@ -13,7 +13,7 @@ pub(super) const REQUESTED: Entry = Entry {
     advice: "Wait for the decision.",
 };
 
-pub(super) const EXPIRED: Entry = Entry {
+pub(super) const EXPIRED: CatalogueEntry = CatalogueEntry {
     reason: "delegation_expired",
     answers: both(code::INVALID_REQUEST, code::CONFLICT),
     severity: Severity::Low,
@@ -22,7 +22,7 @@ pub(super) const EXPIRED: Entry = Entry {
     advice: "Request another delegation.",
 };
 
-pub(super) const REVOKED: Entry = Entry {
+pub(super) const REVOKED: CatalogueEntry = CatalogueEntry {
     reason: "delegation_revoked",
     answers: both(code::INVALID_REQUEST, code::CONFLICT),
     severity: Severity::Medium,
@@ -31,7 +31,7 @@ pub(super) const REVOKED: Entry = Entry {
     advice: "Request another delegation, if there is a reason to.",
 };
 
-pub(super) const COMMAND_LIMIT: Entry = Entry {
+pub(super) const COMMAND_LIMIT: CatalogueEntry = CatalogueEntry {
     reason: "command_limit",
     answers: both(code::INVALID_REQUEST, code::CONFLICT),
     severity: Severity::Low,
@@ -40,13 +40,13 @@ pub(super) const COMMAND_LIMIT: Entry = Entry {
     advice: "Report fewer uses, or request another delegation.",
 };
 
-pub(super) const TOO_FEW_USES: Entry = Entry {
+pub(super) const TOO_FEW_USES: CatalogueEntry = CatalogueEntry {
     answers: resource(code::CONFLICT),
     sentence: "Fewer uses are left than were reported",
     ..COMMAND_LIMIT
 };
 
-pub(super) const INVALID_STATE_TRANSITION: Entry = Entry {
+pub(super) const INVALID_STATE_TRANSITION: CatalogueEntry = CatalogueEntry {
     reason: "invalid_state_transition",
     answers: resource(code::CONFLICT),
     severity: Severity::Low,
@@ -55,7 +55,7 @@ pub(super) const INVALID_STATE_TRANSITION: Entry = Entry {
     advice: "Read the object again.",
 };
 
-pub(super) const PARENT_NOT_ACTIVE: Entry = Entry {
+pub(super) const PARENT_NOT_ACTIVE: CatalogueEntry = CatalogueEntry {
     reason: "parent_not_active",
     answers: resource(code::CONFLICT),
     severity: Severity::Low,
@@ -64,7 +64,7 @@ pub(super) const PARENT_NOT_ACTIVE: Entry = Entry {
     advice: "Name an active parent.",
 };
 
-pub(super) const CEREMONY_DECIDED: Entry = Entry {
+pub(super) const CEREMONY_DECIDED: CatalogueEntry = CatalogueEntry {
     reason: "ceremony_decided",
     answers: resource(code::CONFLICT),
     severity: Severity::Low,
@@ -73,7 +73,7 @@ pub(super) const CEREMONY_DECIDED: Entry = Entry {
     advice: "Do nothing.",
 };
 
-pub(super) const KEY_NOT_REUSABLE: Entry = Entry {
+pub(super) const KEY_NOT_REUSABLE: CatalogueEntry = CatalogueEntry {
     reason: "key_not_reusable",
     answers: resource(code::CONFLICT),
     severity: Severity::High,
@@ -83,7 +83,7 @@ pub(super) const KEY_NOT_REUSABLE: Entry = Entry {
              key restore`.",
 };
 
-pub(super) const TASK_AGENT_LIMIT: Entry = Entry {
+pub(super) const TASK_AGENT_LIMIT: CatalogueEntry = CatalogueEntry {
     reason: "task_agent_limit",
     answers: resource(code::CONFLICT),
     severity: Severity::Medium,
@@ -92,7 +92,7 @@ pub(super) const TASK_AGENT_LIMIT: Entry = Entry {
     advice: "Deactivate another agent of the task.",
 };
 
-pub(super) const EXCEEDS_PARENT: Entry = Entry {
+pub(super) const EXCEEDS_PARENT: CatalogueEntry = CatalogueEntry {
     reason: "exceeds_parent",
     answers: resource(code::INVALID_REQUEST),
     severity: Severity::Medium,
@@ -102,7 +102,7 @@ pub(super) const EXCEEDS_PARENT: Entry = Entry {
     advice: "Request less.",
 };
 
-pub(super) const SCOPE_UNKNOWN: Entry = Entry {
+pub(super) const SCOPE_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "scope_unknown",
     answers: resource(code::INVALID_SCOPE),
     severity: Severity::Low,
@@ -112,12 +112,12 @@ pub(super) const SCOPE_UNKNOWN: Entry = Entry {
     advice: "Correct the name, or declare the scope.",
 };
 
-pub(super) const CEREMONY_UNKNOWN: Entry = Entry {
+pub(super) const CEREMONY_UNKNOWN: CatalogueEntry = CatalogueEntry {
     sentence: "The name is neither a capability nor a scope that a resource declares",
     ..SCOPE_UNKNOWN
 };
 
-pub(super) const RESOURCE_UNKNOWN: Entry = Entry {
+pub(super) const RESOURCE_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "resource_unknown",
     answers: resource(code::INVALID_TARGET),
     severity: Severity::Low,
@@ -126,7 +126,7 @@ pub(super) const RESOURCE_UNKNOWN: Entry = Entry {
     advice: "Correct the name, or declare the resource.",
 };
 
-pub(super) const DETAILS_TYPE_UNKNOWN: Entry = Entry {
+pub(super) const DETAILS_TYPE_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "authorization_details_type_unknown",
     answers: resource(code::INVALID_DETAILS),
     severity: Severity::Low,
@@ -135,7 +135,7 @@ pub(super) const DETAILS_TYPE_UNKNOWN: Entry = Entry {
     advice: "Correct the type, or declare the type.",
 };
 
-pub(super) const EXPIRY_NOT_LATER: Entry = Entry {
+pub(super) const EXPIRY_NOT_LATER: CatalogueEntry = CatalogueEntry {
     reason: "expiry_not_later",
     answers: resource(code::INVALID_REQUEST),
     severity: Severity::Low,
@@ -145,7 +145,7 @@ pub(super) const EXPIRY_NOT_LATER: Entry = Entry {
     advice: "Do nothing, or renew for longer.",
 };
 
-pub(super) const CYCLE: Entry = Entry {
+pub(super) const CYCLE: CatalogueEntry = CatalogueEntry {
     reason: "delegation_cycle",
     answers: resource(code::INVALID_REQUEST),
     severity: Severity::High,
@@ -154,7 +154,7 @@ pub(super) const CYCLE: Entry = Entry {
     advice: "Name another agent.",
 };
 
-pub(super) const DELEGATE_UNKNOWN: Entry = Entry {
+pub(super) const DELEGATE_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "delegate_unknown",
     answers: resource(code::INVALID_REQUEST),
     severity: Severity::Low,
@@ -163,7 +163,7 @@ pub(super) const DELEGATE_UNKNOWN: Entry = Entry {
     advice: "Name another agent.",
 };
 
-pub(super) const DELEGATE_DISABLED: Entry = Entry {
+pub(super) const DELEGATE_DISABLED: CatalogueEntry = CatalogueEntry {
     reason: "delegate_disabled",
     answers: resource(code::INVALID_REQUEST),
     severity: Severity::Medium,
@@ -172,7 +172,7 @@ pub(super) const DELEGATE_DISABLED: Entry = Entry {
     advice: "Name another agent.",
 };
 
-pub(super) const DELEGATOR_UNKNOWN: Entry = Entry {
+pub(super) const DELEGATOR_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "delegator_unknown",
     answers: resource(code::INVALID_REQUEST),
     severity: Severity::Low,

@@ -5,7 +5,7 @@ use actchain_protocol::severity::Severity;
 
 /// What the server says about a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct CatalogueEntry {
     /// Stable name for programs, in responses, metrics and the audit log.
     pub reason: &'static str,
     pub answers: Answers,
@@ -22,28 +22,28 @@ pub struct Entry {
 /// token is presented, such as the management API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answers {
-    pub places: Places,
+    pub places: Endpoints,
     /// Whether OAuth endpoints name the reason: where policy refused an authenticated client (RFC 8693 §2.2.2).
     pub tells_reason: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Places {
+pub enum Endpoints {
     Oauth(OauthErrorCode),
     Resource(OauthErrorCode),
     Both { oauth: OauthErrorCode, resource: OauthErrorCode },
 }
 
 pub(super) const fn oauth(code: OauthErrorCode) -> Answers {
-    Answers { places: Places::Oauth(code), tells_reason: true }
+    Answers { places: Endpoints::Oauth(code), tells_reason: true }
 }
 
 pub(super) const fn resource(code: OauthErrorCode) -> Answers {
-    Answers { places: Places::Resource(code), tells_reason: true }
+    Answers { places: Endpoints::Resource(code), tells_reason: true }
 }
 
 pub(super) const fn both(oauth: OauthErrorCode, resource: OauthErrorCode) -> Answers {
-    Answers { places: Places::Both { oauth, resource }, tells_reason: true }
+    Answers { places: Endpoints::Both { oauth, resource }, tells_reason: true }
 }
 
 pub(super) const fn everywhere(code: OauthErrorCode) -> Answers {
@@ -58,16 +58,16 @@ impl Answers {
     /// `None` if OAuth endpoints never refuse in this way.
     pub fn at_oauth_endpoint(self) -> Option<OauthErrorCode> {
         match self.places {
-            Places::Oauth(code) | Places::Both { oauth: code, .. } => Some(code),
-            Places::Resource(_) => None,
+            Endpoints::Oauth(code) | Endpoints::Both { oauth: code, .. } => Some(code),
+            Endpoints::Resource(_) => None,
         }
     }
 
     /// `None` if resources never refuse in this way.
     pub fn at_resource(self) -> Option<OauthErrorCode> {
         match self.places {
-            Places::Resource(code) | Places::Both { resource: code, .. } => Some(code),
-            Places::Oauth(_) => None,
+            Endpoints::Resource(code) | Endpoints::Both { resource: code, .. } => Some(code),
+            Endpoints::Oauth(_) => None,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Refusals of token requests and of the tokens in them (RFC 8693).
 
 use super::code;
-use super::entry::{Entry, both, everywhere, oauth};
+use super::entry::{CatalogueEntry, both, everywhere, oauth};
 use actchain_protocol::severity::Severity;
 
-pub(super) const SUBJECT_TOKEN_INVALID: Entry = Entry {
+pub(super) const SUBJECT_TOKEN_INVALID: CatalogueEntry = CatalogueEntry {
     reason: "subject_token_invalid",
     answers: both(code::INVALID_REQUEST, code::INVALID_TOKEN),
     severity: Severity::Medium,
@@ -15,7 +15,7 @@ pub(super) const SUBJECT_TOKEN_INVALID: Entry = Entry {
     advice: "Get a new subject token.",
 };
 
-pub(super) const ACTOR_TOKEN_INVALID: Entry = Entry {
+pub(super) const ACTOR_TOKEN_INVALID: CatalogueEntry = CatalogueEntry {
     reason: "actor_token_invalid",
     answers: oauth(code::INVALID_REQUEST),
     severity: Severity::Medium,
@@ -25,7 +25,7 @@ pub(super) const ACTOR_TOKEN_INVALID: Entry = Entry {
     advice: "Get a new actor token.",
 };
 
-pub(super) const ACTOR_IS_NOT_CLIENT: Entry = Entry {
+pub(super) const ACTOR_IS_NOT_CLIENT: CatalogueEntry = CatalogueEntry {
     reason: "actor_is_not_client",
     answers: oauth(code::INVALID_REQUEST),
     severity: Severity::High,
@@ -35,7 +35,7 @@ pub(super) const ACTOR_IS_NOT_CLIENT: Entry = Entry {
     advice: "Send an actor token of the client itself.",
 };
 
-pub(super) const SUBJECT_KEY_MISMATCH: Entry = Entry {
+pub(super) const SUBJECT_KEY_MISMATCH: CatalogueEntry = CatalogueEntry {
     reason: "subject_key_mismatch",
     answers: oauth(code::INVALID_REQUEST),
     severity: Severity::High,
@@ -44,7 +44,7 @@ pub(super) const SUBJECT_KEY_MISMATCH: Entry = Entry {
     advice: "Use the key of the token.",
 };
 
-pub(super) const SUBJECT_AMBIGUOUS: Entry = Entry {
+pub(super) const SUBJECT_AMBIGUOUS: CatalogueEntry = CatalogueEntry {
     reason: "subject_ambiguous",
     answers: oauth(code::INVALID_REQUEST),
     severity: Severity::High,
@@ -54,7 +54,7 @@ pub(super) const SUBJECT_AMBIGUOUS: Entry = Entry {
     advice: "Declare the issuer with `subject: prefixed`, or rename the client.",
 };
 
-pub(super) const MAY_ACT_MISMATCH: Entry = Entry {
+pub(super) const MAY_ACT_MISMATCH: CatalogueEntry = CatalogueEntry {
     reason: "may_act_mismatch",
     answers: oauth(code::INVALID_REQUEST),
     severity: Severity::Medium,
@@ -63,7 +63,7 @@ pub(super) const MAY_ACT_MISMATCH: Entry = Entry {
     advice: "Get a subject token that names this client, or declare the issuer with `may_act: ignore`.",
 };
 
-pub(super) const ACTOR_OF_OTHER_ISSUER: Entry = Entry {
+pub(super) const ACTOR_OF_OTHER_ISSUER: CatalogueEntry = CatalogueEntry {
     reason: "actor_of_other_issuer",
     answers: oauth(code::INVALID_REQUEST),
     severity: Severity::High,
@@ -72,7 +72,7 @@ pub(super) const ACTOR_OF_OTHER_ISSUER: Entry = Entry {
     advice: "Begin with a token of the user that names no actor.",
 };
 
-pub(super) const DELEGATION_REQUIRED: Entry = Entry {
+pub(super) const DELEGATION_REQUIRED: CatalogueEntry = CatalogueEntry {
     reason: "delegation_required",
     answers: everywhere(code::INVALID_REQUEST),
     severity: Severity::Medium,
@@ -82,7 +82,7 @@ pub(super) const DELEGATION_REQUIRED: Entry = Entry {
     advice: "Request a delegation.",
 };
 
-pub(super) const DEPTH_EXCEEDED: Entry = Entry {
+pub(super) const DEPTH_EXCEEDED: CatalogueEntry = CatalogueEntry {
     reason: "depth_exceeded",
     answers: oauth(code::INVALID_REQUEST),
     severity: Severity::Medium,
@@ -91,7 +91,7 @@ pub(super) const DEPTH_EXCEEDED: Entry = Entry {
     advice: "Use fewer hops.",
 };
 
-pub(super) const ACTOR_CYCLE: Entry = Entry {
+pub(super) const ACTOR_CYCLE: CatalogueEntry = CatalogueEntry {
     reason: "actor_cycle",
     answers: oauth(code::INVALID_REQUEST),
     severity: Severity::High,
@@ -100,7 +100,7 @@ pub(super) const ACTOR_CYCLE: Entry = Entry {
     advice: "Use the token that the client already has.",
 };
 
-pub(super) const ACTOR_DISABLED: Entry = Entry {
+pub(super) const ACTOR_DISABLED: CatalogueEntry = CatalogueEntry {
     reason: "actor_disabled",
     answers: both(code::INVALID_REQUEST, code::CONFLICT),
     severity: Severity::High,
@@ -109,7 +109,7 @@ pub(super) const ACTOR_DISABLED: Entry = Entry {
     advice: "Wait until an administrator enables the agent.",
 };
 
-pub(super) const TOKEN_REVOKED: Entry = Entry {
+pub(super) const TOKEN_REVOKED: CatalogueEntry = CatalogueEntry {
     reason: "token_revoked",
     answers: both(code::INVALID_REQUEST, code::INVALID_TOKEN),
     severity: Severity::High,
@@ -118,7 +118,7 @@ pub(super) const TOKEN_REVOKED: Entry = Entry {
     advice: "Start again with a new token.",
 };
 
-pub(super) const KEY_REMOVED: Entry = Entry {
+pub(super) const KEY_REMOVED: CatalogueEntry = CatalogueEntry {
     reason: "key_removed",
     answers: both(code::INVALID_REQUEST, code::INVALID_TOKEN),
     severity: Severity::High,
@@ -127,7 +127,7 @@ pub(super) const KEY_REMOVED: Entry = Entry {
     advice: "Start again with another key.",
 };
 
-pub(super) const PRINCIPAL_REVOKED: Entry = Entry {
+pub(super) const PRINCIPAL_REVOKED: CatalogueEntry = CatalogueEntry {
     reason: "principal_revoked",
     answers: both(code::INVALID_REQUEST, code::CONFLICT),
     severity: Severity::Medium,
@@ -136,7 +136,7 @@ pub(super) const PRINCIPAL_REVOKED: Entry = Entry {
     advice: "Request a new delegation.",
 };
 
-pub(super) const AGENT_DEACTIVATED: Entry = Entry {
+pub(super) const AGENT_DEACTIVATED: CatalogueEntry = CatalogueEntry {
     reason: "agent_deactivated",
     answers: both(code::INVALID_REQUEST, code::CONFLICT),
     severity: Severity::Medium,
@@ -145,7 +145,7 @@ pub(super) const AGENT_DEACTIVATED: Entry = Entry {
     advice: "Request a delegation with a new ephemeral agent.",
 };
 
-pub(super) const TOKEN_TOO_LARGE: Entry = Entry {
+pub(super) const TOKEN_TOO_LARGE: CatalogueEntry = CatalogueEntry {
     reason: "token_too_large",
     answers: oauth(code::INVALID_REQUEST),
     severity: Severity::Low,
@@ -154,7 +154,7 @@ pub(super) const TOKEN_TOO_LARGE: Entry = Entry {
     advice: "Request fewer scopes, targets or authorization details.",
 };
 
-pub(super) const TOKEN_OF_ANOTHER_CLIENT: Entry = Entry {
+pub(super) const TOKEN_OF_ANOTHER_CLIENT: CatalogueEntry = CatalogueEntry {
     reason: "token_of_another_client",
     answers: oauth(code::INVALID_GRANT),
     severity: Severity::High,
@@ -163,7 +163,7 @@ pub(super) const TOKEN_OF_ANOTHER_CLIENT: Entry = Entry {
     advice: "Revoke the delegation, or a token of the client itself.",
 };
 
-pub(super) const SCOPE_EXCEEDS_GRANT: Entry = Entry {
+pub(super) const SCOPE_EXCEEDS_GRANT: CatalogueEntry = CatalogueEntry {
     reason: "scope_exceeds_grant",
     answers: everywhere(code::INVALID_SCOPE),
     severity: Severity::Medium,
@@ -173,7 +173,7 @@ pub(super) const SCOPE_EXCEEDS_GRANT: Entry = Entry {
     advice: "Request fewer scopes.",
 };
 
-pub(super) const SCOPE_NOT_AT_RESOURCE: Entry = Entry {
+pub(super) const SCOPE_NOT_AT_RESOURCE: CatalogueEntry = CatalogueEntry {
     reason: "scope_not_at_resource",
     answers: oauth(code::INVALID_SCOPE),
     severity: Severity::Medium,
@@ -182,7 +182,7 @@ pub(super) const SCOPE_NOT_AT_RESOURCE: Entry = Entry {
     advice: "Name the targets that define the scope.",
 };
 
-pub(super) const SCOPE_EMPTY: Entry = Entry {
+pub(super) const SCOPE_EMPTY: CatalogueEntry = CatalogueEntry {
     reason: "scope_empty",
     answers: everywhere(code::INVALID_SCOPE),
     severity: Severity::Low,
@@ -191,7 +191,7 @@ pub(super) const SCOPE_EMPTY: Entry = Entry {
     advice: "Compare the scopes of client, delegation and resource. Leave out `scopes`.",
 };
 
-pub(super) const CAPABILITY_TOO_HIGH: Entry = Entry {
+pub(super) const CAPABILITY_TOO_HIGH: CatalogueEntry = CatalogueEntry {
     reason: "capability_too_high",
     answers: oauth(code::INVALID_SCOPE),
     severity: Severity::Medium,
@@ -200,7 +200,7 @@ pub(super) const CAPABILITY_TOO_HIGH: Entry = Entry {
     advice: "Request a lower capability.",
 };
 
-pub(super) const RESOURCE_REFUSED: Entry = Entry {
+pub(super) const RESOURCE_REFUSED: CatalogueEntry = CatalogueEntry {
     reason: "resource_refused",
     answers: oauth(code::INVALID_TARGET),
     severity: Severity::Medium,
@@ -211,7 +211,7 @@ pub(super) const RESOURCE_REFUSED: Entry = Entry {
              differs only in spelling.",
 };
 
-pub(super) const DPOP_REQUIRED_FOR_MULTIPLE_AUDIENCES: Entry = Entry {
+pub(super) const DPOP_REQUIRED_FOR_MULTIPLE_AUDIENCES: CatalogueEntry = CatalogueEntry {
     reason: "dpop_required_for_multiple_audiences",
     answers: oauth(code::INVALID_TARGET),
     severity: Severity::Low,
@@ -220,7 +220,7 @@ pub(super) const DPOP_REQUIRED_FOR_MULTIPLE_AUDIENCES: Entry = Entry {
     advice: "Send a DPoP proof, or name one target.",
 };
 
-pub(super) const RESOURCE_AMBIGUOUS: Entry = Entry {
+pub(super) const RESOURCE_AMBIGUOUS: CatalogueEntry = CatalogueEntry {
     reason: "resource_ambiguous",
     answers: oauth(code::INVALID_TARGET),
     severity: Severity::Low,
@@ -229,7 +229,7 @@ pub(super) const RESOURCE_AMBIGUOUS: Entry = Entry {
     advice: "Name one target.",
 };
 
-pub(super) const AUTHORIZATION_DETAILS_EXCEED_GRANT: Entry = Entry {
+pub(super) const AUTHORIZATION_DETAILS_EXCEED_GRANT: CatalogueEntry = CatalogueEntry {
     reason: "authorization_details_exceed_grant",
     answers: oauth(code::INVALID_DETAILS),
     severity: Severity::Medium,
@@ -239,7 +239,7 @@ pub(super) const AUTHORIZATION_DETAILS_EXCEED_GRANT: Entry = Entry {
     advice: "Request less.",
 };
 
-pub(super) const AUTHORIZATION_DETAILS_TOO_MANY: Entry = Entry {
+pub(super) const AUTHORIZATION_DETAILS_TOO_MANY: CatalogueEntry = CatalogueEntry {
     reason: "authorization_details_too_many",
     answers: oauth(code::INVALID_DETAILS),
     severity: Severity::Low,
@@ -248,7 +248,7 @@ pub(super) const AUTHORIZATION_DETAILS_TOO_MANY: Entry = Entry {
     advice: "Name the objects that the token needs.",
 };
 
-pub(super) const CEREMONY_REQUIRED: Entry = Entry {
+pub(super) const CEREMONY_REQUIRED: CatalogueEntry = CatalogueEntry {
     reason: "ceremony_required",
     answers: oauth(code::INSUFFICIENT_AUTHENTICATION),
     severity: Severity::Low,
@@ -258,7 +258,7 @@ pub(super) const CEREMONY_REQUIRED: Entry = Entry {
     advice: "Let the delegator approve the confirmation, then repeat the same request.",
 };
 
-pub(super) const CEREMONY_DENIED: Entry = Entry {
+pub(super) const CEREMONY_DENIED: CatalogueEntry = CatalogueEntry {
     reason: "ceremony_denied",
     answers: oauth(code::INSUFFICIENT_AUTHENTICATION),
     severity: Severity::Medium,
@@ -267,7 +267,7 @@ pub(super) const CEREMONY_DENIED: Entry = Entry {
     advice: "Do not repeat the request. The response stays the same until the confirmation expires.",
 };
 
-pub(super) const CEREMONY_USED: Entry = Entry {
+pub(super) const CEREMONY_USED: CatalogueEntry = CatalogueEntry {
     reason: "ceremony_used",
     answers: oauth(code::INSUFFICIENT_AUTHENTICATION),
     severity: Severity::High,

@@ -1,10 +1,10 @@
 //! Refusals because of the form of a request.
 
 use super::code;
-use super::entry::{Entry, everywhere, resource};
+use super::entry::{CatalogueEntry, everywhere, resource};
 use actchain_protocol::severity::Severity;
 
-pub(super) const MALFORMED_REQUEST: Entry = Entry {
+pub(super) const MALFORMED_REQUEST: CatalogueEntry = CatalogueEntry {
     reason: "malformed_request",
     answers: everywhere(code::INVALID_REQUEST).without_reason(),
     severity: Severity::Low,
@@ -14,7 +14,7 @@ pub(super) const MALFORMED_REQUEST: Entry = Entry {
     advice: "Correct the request.",
 };
 
-pub(super) const REQUEST_TOO_LARGE: Entry = Entry {
+pub(super) const REQUEST_TOO_LARGE: CatalogueEntry = CatalogueEntry {
     reason: "request_too_large",
     answers: everywhere(code::INVALID_REQUEST.with_status(413)).without_reason(),
     severity: Severity::Low,
@@ -24,7 +24,7 @@ pub(super) const REQUEST_TOO_LARGE: Entry = Entry {
     advice: "Send fewer or shorter values.",
 };
 
-pub(super) const UNSUPPORTED_MEDIA_TYPE: Entry = Entry {
+pub(super) const UNSUPPORTED_MEDIA_TYPE: CatalogueEntry = CatalogueEntry {
     reason: "unsupported_media_type",
     answers: resource(code::INVALID_REQUEST.with_status(415)),
     severity: Severity::Low,
@@ -33,7 +33,7 @@ pub(super) const UNSUPPORTED_MEDIA_TYPE: Entry = Entry {
     advice: "Set `Content-Type: application/json`.",
 };
 
-pub(super) const IDEMPOTENCY_KEY_REUSED: Entry = Entry {
+pub(super) const IDEMPOTENCY_KEY_REUSED: CatalogueEntry = CatalogueEntry {
     reason: "idempotency_key_reused",
     answers: resource(code::INVALID_REQUEST.with_status(422)),
     severity: Severity::Low,
@@ -42,7 +42,7 @@ pub(super) const IDEMPOTENCY_KEY_REUSED: Entry = Entry {
     advice: "Use a new key for each request. Use the same key only to repeat a request.",
 };
 
-pub(super) const NOT_SUPPORTED: Entry = Entry {
+pub(super) const NOT_SUPPORTED: CatalogueEntry = CatalogueEntry {
     reason: "not_supported",
     answers: resource(code::NOT_IMPLEMENTED),
     severity: Severity::Low,
@@ -51,7 +51,7 @@ pub(super) const NOT_SUPPORTED: Entry = Entry {
     advice: "Request the list without `time`.",
 };
 
-pub(super) const SCOPE_MALFORMED: Entry = Entry {
+pub(super) const SCOPE_MALFORMED: CatalogueEntry = CatalogueEntry {
     reason: "scope_malformed",
     answers: everywhere(code::INVALID_SCOPE),
     severity: Severity::Low,
@@ -60,7 +60,7 @@ pub(super) const SCOPE_MALFORMED: Entry = Entry {
     advice: "Separate scopes by single spaces. Quotes and backslashes are not allowed.",
 };
 
-pub(super) const RESOURCE_MALFORMED: Entry = Entry {
+pub(super) const RESOURCE_MALFORMED: CatalogueEntry = CatalogueEntry {
     reason: "resource_malformed",
     answers: everywhere(code::INVALID_TARGET),
     severity: Severity::Low,
@@ -70,7 +70,7 @@ pub(super) const RESOURCE_MALFORMED: Entry = Entry {
     advice: "Correct the name.",
 };
 
-pub(super) const AUTHORIZATION_DETAILS_MALFORMED: Entry = Entry {
+pub(super) const AUTHORIZATION_DETAILS_MALFORMED: CatalogueEntry = CatalogueEntry {
     reason: "authorization_details_malformed",
     answers: everywhere(code::INVALID_DETAILS),
     severity: Severity::Low,
@@ -81,7 +81,7 @@ pub(super) const AUTHORIZATION_DETAILS_MALFORMED: Entry = Entry {
     advice: "Correct the details.",
 };
 
-pub(super) const CAPABILITY_UNKNOWN: Entry = Entry {
+pub(super) const CAPABILITY_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "capability_unknown",
     answers: everywhere(code::INVALID_REQUEST),
     severity: Severity::Low,

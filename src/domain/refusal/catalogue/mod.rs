@@ -13,9 +13,9 @@ mod proof;
 mod vault;
 
 use self::code::OauthErrorCode;
-use self::entry::{Entry, Places};
+use self::entry::{CatalogueEntry, Endpoints};
 use super::{ClientProblem, Declared, Refusal};
-use crate::domain::vault::State as Connection;
+use crate::domain::vault::ConnectionState;
 use actchain_protocol::dpop::BadProof;
 use actchain_protocol::severity::Severity;
 
@@ -23,10 +23,10 @@ use actchain_protocol::severity::Severity;
 macro_rules! catalogue {
     ($($refusal:pat => $entry:expr,)*) => {
         /// All entries, in the order of the catalogue. Several can have the same reason: the first explains it.
-        pub const ENTRIES: &[&Entry] = &[$(&$entry),*];
+        pub const ENTRIES: &[&CatalogueEntry] = &[$(&$entry),*];
 
         impl Refusal {
-            fn entry(self) -> &'static Entry {
+            fn entry(self) -> &'static CatalogueEntry {
                 match self {
                     $($refusal => &$entry,)*
                 }
@@ -126,7 +126,7 @@ catalogue! {
     Refusal::ProviderRefused => vault::PROVIDER_REFUSED,
     Refusal::ConnectionMissing => vault::CONNECTION_MISSING,
     Refusal::ConnectionScopeExceeded => vault::CONNECTION_SCOPE_EXCEEDED,
-    Refusal::ConnectionUnusable(Connection::Disconnected) => vault::CONNECTION_DISCONNECTED,
+    Refusal::ConnectionUnusable(ConnectionState::Disconnected) => vault::CONNECTION_DISCONNECTED,
     Refusal::ConnectionUnusable(_) => vault::CONNECTION_NEEDS_RECONNECT,
     Refusal::KeyCannotDecrypt => vault::KEY_CANNOT_DECRYPT,
     Refusal::ProxyForbidden => vault::PROXY_FORBIDDEN,
@@ -139,12 +139,12 @@ catalogue! {
 const PROTOCOL_STEPS: [&str; 2] = [proof::NONCE_REQUIRED.reason, exchange::CEREMONY_REQUIRED.reason];
 
 /// The entry that explains a reason; `None` for a reason that this version does not know.
-pub fn find(reason: &str) -> Option<&'static Entry> {
+pub fn find(reason: &str) -> Option<&'static CatalogueEntry> {
     ENTRIES.iter().copied().find(|entry| entry.reason == reason)
 }
 
 /// The entries that explain a reason, one for each reason.
-pub fn explained() -> impl Iterator<Item = &'static Entry> {
+pub fn explained() -> impl Iterator<Item = &'static CatalogueEntry> {
     ENTRIES.iter().copied().filter(|entry| find(entry.reason) == Some(entry))
 }
 
@@ -161,14 +161,16 @@ impl Refusal {
     /// The error code and HTTP status at OAuth endpoints.
     pub fn code(self) -> OauthErrorCode {
         match self.entry().answers.places {
-            Places::Oauth(code) | Places::Resource(code) | Places::Both { oauth: code, .. } => code,
+            Endpoints::Oauth(code) | Endpoints::Resource(code) | Endpoints::Both { oauth: code, .. } => code,
         }
     }
 
     /// The error code and HTTP status where an access token is presented (RFC 6750 §3.1, RFC 9449 §7.1).
     pub fn code_for_resource(self) -> OauthErrorCode {
         match self.entry().answers.places {
-            Places::Oauth(code) | Places::Resource(code) | Places::Both { resource: code, .. } => code,
+            Endpoints::Oauth(code) | Endpoints::Resource(code) | Endpoints::Both { resource: code, .. } => {
+                code
+            }
         }
     }
 
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn every_reason_is_explained_once() {
         let all: BTreeSet<&str> = ENTRIES.iter().map(|entry| entry.reason).collect();
-        let explained: Vec<&Entry> = explained().collect();
+        let explained: Vec<&CatalogueEntry> = explained().collect();
         assert_eq!(all, explained.iter().map(|entry| entry.reason).collect());
         assert_eq!(all.len(), explained.len());
         for entry in ENTRIES {

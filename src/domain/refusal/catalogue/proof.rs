@@ -1,12 +1,12 @@
 //! Refusals because of a DPoP proof (RFC 9449).
 
 use super::code;
-use super::entry::{Entry, both, oauth, resource};
+use super::entry::{CatalogueEntry, both, oauth, resource};
 use actchain_protocol::severity::Severity;
 
 const NOT_VALID_FOR_THIS_REQUEST: &str = "The DPoP proof is not valid for this request";
 
-pub(super) const MISSING: Entry = Entry {
+pub(super) const MISSING: CatalogueEntry = CatalogueEntry {
     reason: "dpop_proof_missing",
     answers: both(code::INVALID_DPOP_PROOF, code::INVALID_DPOP_PROOF.with_status(401)),
     severity: Severity::Medium,
@@ -15,7 +15,7 @@ pub(super) const MISSING: Entry = Entry {
     advice: "Send a DPoP proof.",
 };
 
-pub(super) const MALFORMED: Entry = Entry {
+pub(super) const MALFORMED: CatalogueEntry = CatalogueEntry {
     reason: "dpop_proof_malformed",
     answers: both(code::INVALID_DPOP_PROOF, code::INVALID_DPOP_PROOF.with_status(401)),
     severity: Severity::Low,
@@ -24,7 +24,7 @@ pub(super) const MALFORMED: Entry = Entry {
     advice: "Make the proof by RFC 9449 §4.2.",
 };
 
-pub(super) const SIGNATURE: Entry = Entry {
+pub(super) const SIGNATURE: CatalogueEntry = CatalogueEntry {
     reason: "dpop_proof_signature",
     answers: both(code::INVALID_DPOP_PROOF, code::INVALID_DPOP_PROOF.with_status(401)),
     severity: Severity::High,
@@ -33,7 +33,7 @@ pub(super) const SIGNATURE: Entry = Entry {
     advice: "Sign the proof with the key in its header.",
 };
 
-pub(super) const TARGET: Entry = Entry {
+pub(super) const TARGET: CatalogueEntry = CatalogueEntry {
     reason: "dpop_proof_target",
     answers: both(code::INVALID_DPOP_PROOF, code::INVALID_DPOP_PROOF.with_status(401)),
     severity: Severity::Medium,
@@ -42,7 +42,7 @@ pub(super) const TARGET: Entry = Entry {
     advice: "Use the URL of the issuer as published, without the query.",
 };
 
-pub(super) const TIME: Entry = Entry {
+pub(super) const TIME: CatalogueEntry = CatalogueEntry {
     reason: "dpop_proof_time",
     answers: both(code::INVALID_DPOP_PROOF, code::INVALID_DPOP_PROOF.with_status(401)),
     severity: Severity::Low,
@@ -51,7 +51,7 @@ pub(super) const TIME: Entry = Entry {
     advice: "Set the clock. Make a new proof for each request.",
 };
 
-pub(super) const ACCESS_TOKEN: Entry = Entry {
+pub(super) const ACCESS_TOKEN: CatalogueEntry = CatalogueEntry {
     reason: "dpop_proof_access_token",
     answers: resource(code::INVALID_DPOP_PROOF.with_status(401)),
     severity: Severity::High,
@@ -60,7 +60,7 @@ pub(super) const ACCESS_TOKEN: Entry = Entry {
     advice: "Set `ath` to the digest of the access token.",
 };
 
-pub(super) const REPLAYED: Entry = Entry {
+pub(super) const REPLAYED: CatalogueEntry = CatalogueEntry {
     reason: "dpop_proof_replayed",
     answers: both(code::INVALID_DPOP_PROOF, code::INVALID_DPOP_PROOF.with_status(401)),
     severity: Severity::High,
@@ -69,7 +69,7 @@ pub(super) const REPLAYED: Entry = Entry {
     advice: "Make a new proof for each request.",
 };
 
-pub(super) const KEY_UNKNOWN: Entry = Entry {
+pub(super) const KEY_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "dpop_proof_key_unknown",
     answers: oauth(code::INVALID_DPOP_PROOF),
     severity: Severity::High,
@@ -78,7 +78,7 @@ pub(super) const KEY_UNKNOWN: Entry = Entry {
     advice: "Use a registered key.",
 };
 
-pub(super) const NONCE_REQUIRED: Entry = Entry {
+pub(super) const NONCE_REQUIRED: CatalogueEntry = CatalogueEntry {
     reason: "nonce_required",
     answers: both(code::USE_DPOP_NONCE, code::USE_DPOP_NONCE.with_status(401)),
     severity: Severity::Low,
@@ -87,7 +87,7 @@ pub(super) const NONCE_REQUIRED: Entry = Entry {
     advice: "Repeat the request with the nonce of `DPoP-Nonce`.",
 };
 
-pub(super) const TOO_OLD: Entry = Entry {
+pub(super) const TOO_OLD: CatalogueEntry = CatalogueEntry {
     reason: "proof_too_old",
     answers: both(code::INVALID_DPOP_PROOF, code::INVALID_DPOP_PROOF.with_status(401)),
     severity: Severity::Medium,

@@ -1,10 +1,10 @@
 //! Refusals of the vault and its proxy.
 
 use super::code;
-use super::entry::{Entry, both, everywhere, resource};
+use super::entry::{CatalogueEntry, both, everywhere, resource};
 use actchain_protocol::severity::Severity;
 
-pub(super) const PROVIDER_UNKNOWN: Entry = Entry {
+pub(super) const PROVIDER_UNKNOWN: CatalogueEntry = CatalogueEntry {
     reason: "provider_unknown",
     answers: resource(code::INVALID_REQUEST),
     severity: Severity::Low,
@@ -13,7 +13,7 @@ pub(super) const PROVIDER_UNKNOWN: Entry = Entry {
     advice: "Declare the provider with `actchain apply`.",
 };
 
-pub(super) const PROVIDER_UNAVAILABLE: Entry = Entry {
+pub(super) const PROVIDER_UNAVAILABLE: CatalogueEntry = CatalogueEntry {
     reason: "provider_unavailable",
     answers: everywhere(code::UNAVAILABLE),
     severity: Severity::Low,
@@ -23,7 +23,7 @@ pub(super) const PROVIDER_UNAVAILABLE: Entry = Entry {
              Check the provider.",
 };
 
-pub(super) const PROVIDER_REFUSED: Entry = Entry {
+pub(super) const PROVIDER_REFUSED: CatalogueEntry = CatalogueEntry {
     reason: "provider_refused",
     answers: resource(code::UNAVAILABLE.with_status(502)),
     severity: Severity::Low,
@@ -32,7 +32,7 @@ pub(super) const PROVIDER_REFUSED: Entry = Entry {
     advice: "Connect again. Check the registration of this server at the provider.",
 };
 
-pub(super) const CONNECTION_MISSING: Entry = Entry {
+pub(super) const CONNECTION_MISSING: CatalogueEntry = CatalogueEntry {
     reason: "connection_missing",
     answers: both(code::INVALID_DETAILS, code::INSUFFICIENT_SCOPE),
     severity: Severity::Medium,
@@ -41,7 +41,7 @@ pub(super) const CONNECTION_MISSING: Entry = Entry {
     advice: "Request a delegation that names the connection, then a token with that object.",
 };
 
-pub(super) const CONNECTION_SCOPE_EXCEEDED: Entry = Entry {
+pub(super) const CONNECTION_SCOPE_EXCEEDED: CatalogueEntry = CatalogueEntry {
     reason: "connection_scope_exceeded",
     answers: both(code::INVALID_DETAILS, code::INSUFFICIENT_SCOPE),
     severity: Severity::Medium,
@@ -50,7 +50,7 @@ pub(super) const CONNECTION_SCOPE_EXCEEDED: Entry = Entry {
     advice: "Let the owner connect with fewer scopes.",
 };
 
-pub(super) const CONNECTION_DISCONNECTED: Entry = Entry {
+pub(super) const CONNECTION_DISCONNECTED: CatalogueEntry = CatalogueEntry {
     reason: "connection_disconnected",
     answers: both(code::INVALID_TARGET, code::CONFLICT),
     severity: Severity::Low,
@@ -59,7 +59,7 @@ pub(super) const CONNECTION_DISCONNECTED: Entry = Entry {
     advice: "Let the owner make another connection.",
 };
 
-pub(super) const CONNECTION_NEEDS_RECONNECT: Entry = Entry {
+pub(super) const CONNECTION_NEEDS_RECONNECT: CatalogueEntry = CatalogueEntry {
     reason: "connection_needs_reconnect",
     answers: both(code::INVALID_TARGET, code::CONFLICT),
     severity: Severity::Low,
@@ -68,7 +68,7 @@ pub(super) const CONNECTION_NEEDS_RECONNECT: Entry = Entry {
     advice: "Let the owner connect again or store another credential.",
 };
 
-pub(super) const KEY_CANNOT_DECRYPT: Entry = Entry {
+pub(super) const KEY_CANNOT_DECRYPT: CatalogueEntry = CatalogueEntry {
     reason: "key_cannot_decrypt",
     answers: resource(code::INVALID_REQUEST),
     severity: Severity::Low,
@@ -77,7 +77,7 @@ pub(super) const KEY_CANNOT_DECRYPT: Entry = Entry {
     advice: "Use a key on P-256 or P-384.",
 };
 
-pub(super) const PROXY_FORBIDDEN: Entry = Entry {
+pub(super) const PROXY_FORBIDDEN: CatalogueEntry = CatalogueEntry {
     reason: "proxy_forbidden",
     answers: resource(code::INSUFFICIENT_SCOPE),
     severity: Severity::Medium,
@@ -87,7 +87,7 @@ pub(super) const PROXY_FORBIDDEN: Entry = Entry {
     advice: "Send an allowed request, or get a token that allows more.",
 };
 
-pub(super) const PROXY_UPSTREAM_FAILED: Entry = Entry {
+pub(super) const PROXY_UPSTREAM_FAILED: CatalogueEntry = CatalogueEntry {
     reason: "proxy_upstream_failed",
     answers: resource(code::UNAVAILABLE.with_status(502)),
     severity: Severity::Low,
@@ -97,7 +97,7 @@ pub(super) const PROXY_UPSTREAM_FAILED: Entry = Entry {
     advice: "Try again later. The host may have processed the request.",
 };
 
-pub(super) const PROXY_UPSTREAM_TIMEOUT: Entry = Entry {
+pub(super) const PROXY_UPSTREAM_TIMEOUT: CatalogueEntry = CatalogueEntry {
     reason: "proxy_upstream_timeout",
     answers: resource(code::UNAVAILABLE.with_status(504)),
     severity: Severity::Low,
