@@ -328,7 +328,7 @@ async fn a_refresh_token_goes_where_the_provider_is_by_now() {
     // The provider's settings are cached.
     story.fetched().await;
     let moved = Provider::of(Behaviour::default()).await;
-    let manifest = moved.manifest("third", "scopes: [files.read], rotates_refresh_tokens: true");
+    let manifest = moved.manifest("third", "scopes: [files.read]");
     story.vault.world.server.apply(&manifest).await.unwrap();
     story.pass(100);
     let token = story.token().await;

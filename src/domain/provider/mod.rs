@@ -89,8 +89,6 @@ pub struct OauthSettings {
     pub body: RequestEncoding,
     /// Additional parameters of authorization requests.
     pub authorization_params: BTreeMap<String, String>,
-    /// Whether a refresh token can be used only once.
-    pub rotates: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub revocation_token: RevocationToken,
     /// Error codes of the token endpoint after which the owner has to connect again, in addition to the usual ones;

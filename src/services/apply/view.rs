@@ -120,7 +120,6 @@ fn declared_name(stored: &str) -> String {
         "auth" => "token_endpoint_auth",
         "separator" => "scope_separator",
         "body" => "token_body",
-        "rotates" => "rotates_refresh_tokens",
         same => same,
     }
     .to_owned()

@@ -79,9 +79,6 @@ pub struct ProviderDeclaration {
     /// Further parameters of the authorization request.
     #[schemars(example = serde_json::json!({"access_type": "offline"}))]
     authorization_params: BTreeMap<String, String>,
-    /// Whether a refresh token can be used once; `false` where absent.
-    #[schemars(example = true)]
-    rotates_refresh_tokens: Option<bool>,
     /// Token that is sent to the revocation endpoint; `refresh_token` where absent.
     revocation_token: Option<RevocationToken>,
     /// Error codes of the token endpoint that only the owner can cure, besides the standard ones.
@@ -190,7 +187,6 @@ impl ProviderDeclaration {
             always_scopes: self.always_scopes.or(template.always_scopes),
             scope_separator: self.scope_separator.or(template.scope_separator),
             authorization_params: params,
-            rotates_refresh_tokens: self.rotates_refresh_tokens.or(template.rotates_refresh_tokens),
             revocation_token: self.revocation_token.or(template.revocation_token),
             reconnect_errors: self.reconnect_errors.or(template.reconnect_errors),
             request_headers: self.request_headers.or(template.request_headers),
@@ -242,7 +238,6 @@ async fn oauth(
         separator: declared.scope_separator.unwrap_or_default(),
         body: declared.token_body.unwrap_or_default(),
         authorization_params: declared.authorization_params.clone(),
-        rotates: declared.rotates_refresh_tokens.unwrap_or(false),
         revocation_token: declared.revocation_token.unwrap_or_default(),
         reconnect_errors: declared.reconnect_errors.clone().unwrap_or_default(),
     };

@@ -35,7 +35,7 @@ providers:
   - {{id: keys, kind: api_key, header: x-api-key, hosts: [api.keys.example.com]}}
   - {{id: logins, kind: basic}}
   - {{id: acme, token_endpoint: "{token_endpoint}", client_id: actchain-at-acme, client_secret: acme-client-secret-1,
-     scopes: [files.read, files.write], rotates_refresh_tokens: true}}
+     scopes: [files.read, files.write]}}
 clients:
   - {{id: user-proxy, kind: agent, name: User proxy, auth: private_key_jwt, jwks: {{keys: [{proxy}]}},
      scopes: [mail.read, mail.send, calendar.read, both], audiences: ["{MAIL}", "{issuer}"],

@@ -33,7 +33,7 @@ impl Story {
         let provider = Provider::of(kind).await;
         let vault = VaultWorld::configured(config, "http://127.0.0.1:9/token").await;
         let hosts = provider.base.clone();
-        let more = format!("scopes: [files.read], rotates_refresh_tokens: true, hosts: [{hosts:?}]");
+        let more = format!("scopes: [files.read], hosts: [{hosts:?}]");
         let manifest = provider.manifest("third", &more);
         vault.world.server.apply(&manifest).await.unwrap();
         let imported = provider.issued_tokens().await;

@@ -75,7 +75,7 @@ impl Provider {
     pub(super) fn manifest(&self, secret_file: &str) -> String {
         format!(
             "providers:\n  - {{id: mailbox, name: Mailbox, issuer: \"{}\", client_id: {CLIENT}, client_secret_file: \
-             \"{secret_file}\", scopes: [{SCOPE}], rotates_refresh_tokens: true}}\n",
+             \"{secret_file}\", scopes: [{SCOPE}]}}\n",
             self.base
         )
     }
