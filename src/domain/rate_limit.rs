@@ -75,11 +75,11 @@ pub struct Guesses {
     counts: Cache<String, Arc<AtomicU32>>,
 }
 
-/// A counted attempt. It stays counted, even if the caller no longer waits, unless [`Attempt::undo`] is called.
+/// A counted attempt. It stays counted, even if the caller no longer waits, unless [`CountedAttempt::undo`] is called.
 #[derive(Debug)]
-pub struct Attempt(Arc<AtomicU32>);
+pub struct CountedAttempt(Arc<AtomicU32>);
 
-impl Attempt {
+impl CountedAttempt {
     /// Uncounts the attempt: the secret was right, or was not verified.
     pub fn undo(self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
@@ -102,10 +102,10 @@ impl Guesses {
     }
 
     /// Counts an attempt; `None` if it exceeds the limit.
-    pub fn begin(&self, name: &str) -> Option<Attempt> {
+    pub fn begin(&self, name: &str) -> Option<CountedAttempt> {
         let count = self.counts.get_with(name.to_owned(), Arc::default);
         let before = count.fetch_add(1, Ordering::Relaxed);
-        (self.most == 0 || before < self.most).then_some(Attempt(count))
+        (self.most == 0 || before < self.most).then_some(CountedAttempt(count))
     }
 }
 

@@ -25,9 +25,9 @@ pub(super) struct Connections {
 
 /// Counts one open connection until it is dropped.
 #[derive(Debug)]
-struct Open(Arc<AtomicUsize>);
+struct OpenConnection(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -53,7 +53,7 @@ impl Connections {
     /// Counts a connection as open for as long as actix keeps its data.
     pub(super) fn count(&self, data: &mut Extensions) {
         self.open.fetch_add(1, Ordering::Relaxed);
-        data.insert(Open(Arc::clone(&self.open)));
+        data.insert(OpenConnection(Arc::clone(&self.open)));
     }
 
     fn is_roomy(&self) -> bool {

@@ -13,7 +13,7 @@ pub(super) const PROXY: &str = "/vault/proxy/{connection}/{host}/{path}";
 
 /// Operations at paths below the issuer's path. actix takes the first path that matches.
 #[rustfmt::skip]
-const BELOW_ISSUER: &[Operation] = &[
+const BELOW_ISSUER: &[RouteOperation] = &[
     // OAuth endpoints: public, or authenticated by the client's own credentials.
     post("/oauth/token", || web::to(token::post)),
     post("/oauth/introspect", || web::to(introspection::post)),
@@ -82,14 +82,15 @@ const BELOW_ISSUER: &[Operation] = &[
 ];
 
 /// For operators: not below the issuer's path, and not for relying parties.
-const FOR_OPERATORS: &[Operation] = &[
+const FOR_OPERATORS: &[RouteOperation] = &[
     read("/health", || web::to(health::health)),
     read("/ready", || web::to(health::ready)),
     read("/metrics", || web::to(health::metrics)),
 ];
 
 /// The issuer's path follows the well-known path (RFC 8414 §3.1), and OpenID Connect uses another name.
-const METADATA: Operation = read("/.well-known/oauth-authorization-server", || web::to(metadata::document));
+const METADATA: RouteOperation =
+    read("/.well-known/oauth-authorization-server", || web::to(metadata::document));
 
 /// The methods of an operation.
 #[derive(Clone, Copy)]
@@ -132,7 +133,7 @@ impl Methods {
 }
 
 /// The handler of a path for some methods.
-struct Operation {
+struct RouteOperation {
     methods: Methods,
     /// The path as in `openapi.yaml`.
     path: &'static str,
@@ -141,7 +142,7 @@ struct Operation {
     handler: fn() -> Route,
 }
 
-impl Operation {
+impl RouteOperation {
     const fn matching(self, pattern: &'static str) -> Self {
         Self { pattern, ..self }
     }
@@ -151,27 +152,27 @@ impl Operation {
     }
 }
 
-const fn operation(methods: Methods, path: &'static str, handler: fn() -> Route) -> Operation {
-    Operation { methods, path, pattern: path, handler }
+const fn operation(methods: Methods, path: &'static str, handler: fn() -> Route) -> RouteOperation {
+    RouteOperation { methods, path, pattern: path, handler }
 }
 
-const fn read(path: &'static str, handler: fn() -> Route) -> Operation {
+const fn read(path: &'static str, handler: fn() -> Route) -> RouteOperation {
     operation(Methods::Read, path, handler)
 }
 
-const fn get(path: &'static str, handler: fn() -> Route) -> Operation {
+const fn get(path: &'static str, handler: fn() -> Route) -> RouteOperation {
     operation(Methods::Get, path, handler)
 }
 
-const fn post(path: &'static str, handler: fn() -> Route) -> Operation {
+const fn post(path: &'static str, handler: fn() -> Route) -> RouteOperation {
     operation(Methods::Post, path, handler)
 }
 
-const fn put(path: &'static str, handler: fn() -> Route) -> Operation {
+const fn put(path: &'static str, handler: fn() -> Route) -> RouteOperation {
     operation(Methods::Put, path, handler)
 }
 
-const fn delete(path: &'static str, handler: fn() -> Route) -> Operation {
+const fn delete(path: &'static str, handler: fn() -> Route) -> RouteOperation {
     operation(Methods::Delete, path, handler)
 }
 
@@ -185,7 +186,7 @@ pub(super) fn register(config: &mut web::ServiceConfig, issuer: &str) {
     }
 }
 
-fn add(config: &mut web::ServiceConfig, operations: &[Operation], at: impl Fn(&str) -> String) {
+fn add(config: &mut web::ServiceConfig, operations: &[RouteOperation], at: impl Fn(&str) -> String) {
     // One resource for each path, which refuses other methods.
     for group in operations.chunk_by(|one, next| one.path == next.path) {
         let Some(first) = group.first() else { continue };
@@ -194,7 +195,7 @@ fn add(config: &mut web::ServiceConfig, operations: &[Operation], at: impl Fn(&s
     }
 }
 
-fn all() -> impl DoubleEndedIterator<Item = &'static Operation> {
+fn all() -> impl DoubleEndedIterator<Item = &'static RouteOperation> {
     BELOW_ISSUER.iter().chain(FOR_OPERATORS).chain([&METADATA])
 }
 

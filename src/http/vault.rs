@@ -43,7 +43,7 @@ struct Finish {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Reason {
+struct DisconnectReason {
     reason: Option<String>,
 }
 
@@ -154,7 +154,7 @@ pub(super) async fn rotate(incoming: ManagementRequest, id: Path<String>) -> Htt
 
 pub(super) async fn disconnect(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
-        let Reason { reason } = known.read_if_any()?;
+        let DisconnectReason { reason } = known.read_if_any()?;
         Ok(replied(vault::disconnect(&known.context, &known.app.vault, &id, reason.as_deref()).await?))
     })
     .await

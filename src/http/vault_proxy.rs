@@ -17,7 +17,7 @@ use crate::domain::vault::target::ProxyTarget;
 use crate::http::credentials;
 use crate::http::management::request::{HttpError, respond};
 use crate::platform::fault::Context as _;
-use crate::platform::outbound::{Chunks, Field};
+use crate::platform::outbound::{Chunks, ForwardedField};
 use crate::services::vault::{self, ProxyRequest, ProxyResponse};
 
 /// The most chunks of a body that are buffered.
@@ -69,7 +69,7 @@ fn framing(headers: &HeaderMap) -> Result<(Option<u64>, bool), Refusal> {
     Ok((length, length.is_some_and(|length: u64| length > 0)))
 }
 
-fn fields(headers: &HeaderMap) -> Vec<Field> {
+fn fields(headers: &HeaderMap) -> Vec<ForwardedField> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::client::{Agent, claims_of, issued, text};
 use super::fixtures::{ARCHIVE, Cast, FILES, MAIL};
-use super::narrator::Refusal;
+use super::narrator::ExpectedRefusal;
 use super::{Story, actors, audiences, lifetime};
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::Jws;
 
 /// The tokens of Alice's chain, hop by hop.
-struct Tokens {
+struct ChainTokens {
     user_proxy: Arc<Token>,
     email_svc: Arc<Token>,
     followup_svc: Arc<Token>,
@@ -44,7 +44,7 @@ impl Story {
         Ok(())
     }
 
-    async fn hops(&mut self, cast: &Cast) -> Result<Tokens, Fault> {
+    async fn hops(&mut self, cast: &Cast) -> Result<ChainTokens, Fault> {
         self.narrator.step(
             "user-proxy exchanges Alice's token of her identity provider for a token of its own (RFC 8693).",
         );
@@ -66,7 +66,7 @@ impl Story {
         let request = cast.followup_svc.exchange(issued(&email_svc)).scope("mail.read");
         let followup_svc = self.hop(&cast.followup_svc, request).await?;
         self.show_token(&followup_svc);
-        let tokens = Tokens { user_proxy, email_svc, followup_svc };
+        let tokens = ChainTokens { user_proxy, email_svc, followup_svc };
         self.compare(&tokens);
         self.narrator.proved(
             "Scope, audience and lifetime only shrink. Alice stays the subject, and the chain keeps its id.",
@@ -74,7 +74,7 @@ impl Story {
         Ok(tokens)
     }
 
-    fn compare(&mut self, tokens: &Tokens) {
+    fn compare(&mut self, tokens: &ChainTokens) {
         let claims = [&tokens.user_proxy, &tokens.email_svc, &tokens.followup_svc]
             .map(|token| Value::Object(claims_of(token.secret())));
         let [first, second, third] = &claims;
@@ -120,11 +120,11 @@ impl Story {
             "A thief has followup-svc's token, and exchanges it: first as itself, then posing as followup-svc.",
         );
         let as_itself = self.http.token(&cast.thief, cast.thief.exchange(issued(token))).await?;
-        let expected = Refusal::oauth("invalid_request", "delegation_required");
+        let expected = ExpectedRefusal::oauth("invalid_request", "delegation_required");
         self.narrator.check_refused("another registered agent is refused", &as_itself, &expected);
         let posing = Agent::with_key(&self.http.issuer, &cast.followup_svc.id, cast.thief.key().clone())?;
         let posing = self.http.token(&posing, posing.exchange(issued(token))).await?;
-        let expected = Refusal { status: 401, error: "invalid_client", reason: "" };
+        let expected = ExpectedRefusal { status: 401, error: "invalid_client", reason: "" };
         self.narrator.check_refused("followup-svc without its key is refused", &posing, &expected);
         self.narrator.proved(
             "Both are refused (delegation_required, invalid_client): a stolen token is of no use to others.",
@@ -132,22 +132,22 @@ impl Story {
         Ok(())
     }
 
-    async fn more_than_granted(&mut self, cast: &Cast, tokens: &Tokens) -> Result<(), Fault> {
+    async fn more_than_granted(&mut self, cast: &Cast, tokens: &ChainTokens) -> Result<(), Fault> {
         self.narrator.step(
             "followup-svc requests mail.send, then another resource server. user-proxy tries to join the chain again.",
         );
         let holder = &cast.followup_svc;
         let wider = holder.exchange(issued(&tokens.email_svc)).scope("mail.read mail.send");
         let wider = self.http.token(holder, wider).await?;
-        let expected = Refusal::oauth("invalid_scope", "scope_exceeds_grant");
+        let expected = ExpectedRefusal::oauth("invalid_scope", "scope_exceeds_grant");
         self.narrator.check_refused("a scope that was not granted is refused", &wider, &expected);
         let elsewhere = holder.exchange(issued(&tokens.email_svc)).audience(FILES);
         let elsewhere = self.http.token(holder, elsewhere).await?;
-        let expected = Refusal::oauth("invalid_target", "resource_refused");
+        let expected = ExpectedRefusal::oauth("invalid_target", "resource_refused");
         self.narrator.check_refused("another resource server is refused", &elsewhere, &expected);
         let cycle =
             self.http.token(&cast.user_proxy, cast.user_proxy.exchange(issued(&tokens.followup_svc))).await?;
-        let expected = Refusal::oauth("invalid_request", "actor_cycle");
+        let expected = ExpectedRefusal::oauth("invalid_request", "actor_cycle");
         self.narrator.check_refused("an actor of the chain is refused", &cycle, &expected);
         self.narrator.proved(
             "All are refused (scope_exceeds_grant, resource_refused, actor_cycle): a chain never gains authority.",
@@ -161,7 +161,7 @@ impl Story {
         );
         self.command("email-svc is disabled", &["client", "disable", "email-svc"]).await?;
         let disabled = self.http.token(&cast.followup_svc, cast.followup_svc.exchange(issued(token))).await?;
-        let expected = Refusal::oauth("invalid_request", "actor_disabled");
+        let expected = ExpectedRefusal::oauth("invalid_request", "actor_disabled");
         self.narrator.check_refused("followup-svc cannot use its token", &disabled, &expected);
         self.command("email-svc is enabled", &["client", "enable", "email-svc"]).await?;
         let enabled = self.http.token(&cast.followup_svc, cast.followup_svc.exchange(issued(token))).await?;

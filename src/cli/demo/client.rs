@@ -66,7 +66,7 @@ pub(super) fn issued(token: &Token) -> Presented {
 }
 
 /// The caller at the management API or the vault, with its access token.
-pub(super) enum Caller<'a> {
+pub(super) enum DemoCaller<'a> {
     /// A user with a token of its own issuer.
     User(&'a str),
     /// An agent with an access token bound to its key.
@@ -144,9 +144,9 @@ impl Http {
     }
 
     /// The agent as a caller of the management API, with an access token for itself.
-    pub(super) async fn caller<'a>(&self, agent: &'a Agent) -> Result<Caller<'a>, Fault> {
+    pub(super) async fn caller<'a>(&self, agent: &'a Agent) -> Result<DemoCaller<'a>, Fault> {
         let request = agent.client.client_credentials().audience(&self.issuer);
-        Ok(Caller::Agent(agent, self.token(agent, request).await?.token()?))
+        Ok(DemoCaller::Agent(agent, self.token(agent, request).await?.token()?))
     }
 
     /// Sends a token request of an agent.
@@ -173,12 +173,14 @@ impl Http {
     }
 
     /// Calls the management API or the vault.
-    pub(super) async fn call(&self, caller: &Caller<'_>, call: Call) -> Result<Answer, Fault> {
+    pub(super) async fn call(&self, caller: &DemoCaller<'_>, call: Call) -> Result<Answer, Fault> {
         let url = format!("{}{}", self.issuer, call.path);
         let request = self.client.request(call.method.clone(), &url);
         let (name, request) = match caller {
-            Caller::User(token) => ("the user", request.header("authorization", format!("Bearer {token}"))),
-            Caller::Agent(agent, token) => {
+            DemoCaller::User(token) => {
+                ("the user", request.header("authorization", format!("Bearer {token}")))
+            }
+            DemoCaller::Agent(agent, token) => {
                 let proof = agent.client.proof(call.method.as_str(), &url, Some(token));
                 let request = request.header("dpop", proof.context("making a proof")?);
                 (agent.id.as_str(), request.header("authorization", format!("DPoP {}", token.secret())))

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::client::{Agent, Call, Caller, claims_of, issued, new_key, text, texts};
+use super::client::{Agent, Call, DemoCaller, claims_of, issued, new_key, text, texts};
 use super::fixtures::{Cast, FILES, IDP, MAIL};
-use super::narrator::Refusal;
+use super::narrator::ExpectedRefusal;
 use super::{Story, actors};
 use crate::platform::fault::Fault;
 use actchain_protocol::status_list::Status;
@@ -24,8 +24,8 @@ fn read_and_send(request: TokenRequest<'_>) -> TokenRequest<'_> {
     request.audience(MAIL).scope("mail.read mail.send")
 }
 
-const CEREMONY_REQUIRED: Refusal<'static> =
-    Refusal::oauth("insufficient_user_authentication", "ceremony_required");
+const CEREMONY_REQUIRED: ExpectedRefusal<'static> =
+    ExpectedRefusal::oauth("insufficient_user_authentication", "ceremony_required");
 
 /// Bob's delegation and everything derived from it.
 pub(super) struct BobsChain {
@@ -48,8 +48,8 @@ impl BobsChain {
         self.tokens.get(hop).map(Arc::as_ref).ok_or_else(|| Fault::new(format!("hop {hop} has no token")))
     }
 
-    pub(super) fn bob(&self) -> Caller<'_> {
-        Caller::User(&self.bob)
+    pub(super) fn bob(&self) -> DemoCaller<'_> {
+        DemoCaller::User(&self.bob)
     }
 }
 
@@ -84,10 +84,10 @@ impl Story {
             .http
             .token(&cast.user_proxy, read(cast.user_proxy.exchange(Presented::jwt(&chain.bob))))
             .await?;
-        let expected = Refusal::oauth("invalid_request", "delegation_requested");
+        let expected = ExpectedRefusal::oauth("invalid_request", "delegation_requested");
         self.narrator.check_refused("an exchange before the approval is refused", &early, &expected);
         let own = self.http.call(&proxy, Call::post(format!("/delegate/{id}/approve"))).await?;
-        let expected = Refusal::problem(403, "insufficient_scope");
+        let expected = ExpectedRefusal::problem(403, "insufficient_scope");
         self.narrator.check_refused("user-proxy cannot approve it", &own, &expected);
         chain.ids.push(id);
         self.narrator.proved(
@@ -167,7 +167,7 @@ impl Story {
         });
         let caller = self.http.caller(&cast.followup_svc).await?;
         let wider = self.http.call(&caller, Call::post("/delegate").json(wider)).await?;
-        let expected = Refusal::problem(400, "exceeds_parent");
+        let expected = ExpectedRefusal::problem(400, "exceeds_parent");
         self.narrator.check_refused("delegating more than one has is refused", &wider, &expected);
         self.check_tree("active", chain).await?;
         self.narrator.proved(

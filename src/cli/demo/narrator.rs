@@ -11,13 +11,13 @@ use crate::cli::stdio;
 
 /// A refusal as a client reads it: status, OAuth error code and reason. Absent members are empty.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal<'a> {
+pub(super) struct ExpectedRefusal<'a> {
     pub(super) status: u16,
     pub(super) error: &'a str,
     pub(super) reason: &'a str,
 }
 
-impl Refusal<'static> {
+impl ExpectedRefusal<'static> {
     /// A refusal of the token endpoint.
     pub(super) const fn oauth(error: &'static str, reason: &'static str) -> Self {
         Self { status: 400, error, reason }
@@ -116,9 +116,9 @@ impl Narrator {
         }
     }
 
-    pub(super) fn check_refused(&mut self, what: &str, answer: &Answer, expected: &Refusal<'_>) {
+    pub(super) fn check_refused(&mut self, what: &str, answer: &Answer, expected: &ExpectedRefusal<'_>) {
         let text = |name: &str| answer.body.get(name).and_then(Value::as_str).unwrap_or_default();
-        let found = Refusal { status: answer.status, error: text("error"), reason: text("reason") };
+        let found = ExpectedRefusal { status: answer.status, error: text("error"), reason: text("reason") };
         if found == *expected {
             self.passed(what);
         } else {

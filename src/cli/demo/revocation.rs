@@ -7,7 +7,7 @@ use super::Story;
 use super::client::{Call, claims_of, issued, text};
 use super::delegations::{BobsChain, read};
 use super::fixtures::Cast;
-use super::narrator::Refusal;
+use super::narrator::ExpectedRefusal;
 use crate::platform::fault::Fault;
 use actchain_protocol::jose::Jws;
 use actchain_protocol::status_list::{self, Status, StatusList};
@@ -46,11 +46,11 @@ impl Story {
         self.check_status_list(last, Status::Invalid).await?;
         let request = read(chain.ephemeral.exchange(issued(last)));
         let own = self.http.token(&chain.ephemeral, request).await?;
-        let expected = Refusal::oauth("invalid_request", "agent_deactivated");
+        let expected = ExpectedRefusal::oauth("invalid_request", "agent_deactivated");
         self.narrator.check_refused("the ephemeral agent is deactivated", &own, &expected);
         let request = read(cast.followup_svc.exchange(issued(chain.hop(2)?)));
         let own = self.http.token(&cast.followup_svc, request).await?;
-        let expected = Refusal::oauth("invalid_request", "delegation_revoked");
+        let expected = ExpectedRefusal::oauth("invalid_request", "delegation_revoked");
         self.narrator.check_refused("the token before is refused, too", &own, &expected);
         for token in &chain.tokens {
             let answer = self.http.introspect(&cast.mail_server, token).await?;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use actchain_client::{Presented, Token};
 use serde_json::{Value, json};
 
-use super::client::{Answer, Call, Caller, issued, text};
+use super::client::{Answer, Call, DemoCaller, issued, text};
 use super::fixtures::{Cast, IDP};
-use super::narrator::Refusal;
-use super::provider::{ApiAnswer, Provider};
+use super::narrator::ExpectedRefusal;
+use super::provider::{ApiAnswer, DemoProvider};
 use super::{Story, count_leaks};
 use crate::platform::fault::{Context, Fault};
 
@@ -23,8 +23,8 @@ struct Carol {
 }
 
 impl Carol {
-    fn caller(&self) -> Caller<'_> {
-        Caller::User(&self.token)
+    fn caller(&self) -> DemoCaller<'_> {
+        DemoCaller::User(&self.token)
     }
 }
 
@@ -36,7 +36,7 @@ struct Delegated {
 
 /// A request for a credential.
 struct Retrieval<'a> {
-    caller: Caller<'a>,
+    caller: DemoCaller<'a>,
     connection: &'a str,
 }
 
@@ -44,7 +44,7 @@ impl Story {
     /// The vault, from the declaration of a provider to the disconnection of a connection.
     pub(super) async fn vault(&mut self, cast: &Cast) -> Result<(), Fault> {
         self.narrator.chapter("A tool gets the credential of Carol's mailbox from the vault.");
-        let provider = Provider::start(self.detail)?;
+        let provider = DemoProvider::start(self.detail)?;
         self.declare_provider(&provider).await?;
         let carol = self.connect(cast, &provider).await?;
         let delegated = self.delegate_connection(cast, &carol).await?;
@@ -57,7 +57,7 @@ impl Story {
         Ok(())
     }
 
-    async fn declare_provider(&mut self, provider: &Provider) -> Result<(), Fault> {
+    async fn declare_provider(&mut self, provider: &DemoProvider) -> Result<(), Fault> {
         self.narrator
             .step("The operator declares the provider of mailboxes, with the server's client id and secret.");
         let secret = self.process.write("mailbox.secret", provider.secret().as_bytes())?;
@@ -79,7 +79,7 @@ impl Story {
         Ok(())
     }
 
-    async fn connect(&mut self, cast: &Cast, provider: &Provider) -> Result<Carol, Fault> {
+    async fn connect(&mut self, cast: &Cast, provider: &DemoProvider) -> Result<Carol, Fault> {
         self.narrator.step(
             "Carol consents at the provider. Its tokens go into the vault (actchain connection import, \
              POST /api/v1/connections).",
@@ -100,7 +100,7 @@ impl Story {
         let credential = provider.consent("carol").await?;
         let wanted = json!({"provider": "mailbox", "name": "work", "credential": credential});
         let call = Call::post("/api/v1/connections").json(wanted);
-        let work = self.http.call(&Caller::User(&token), call).await?;
+        let work = self.http.call(&DemoCaller::User(&token), call).await?;
         self.narrator.check_status("Carol stores another credential herself", &work, 201);
         self.narrator.check("its connection is active", work.text("/state"), "active");
         let listed = self.command("the connections are listed", &["connection", "list", "--json"]).await?;
@@ -154,7 +154,7 @@ impl Story {
     async fn retrieve_twice(
         &mut self,
         cast: &Cast,
-        provider: &Provider,
+        provider: &DemoProvider,
         carol: &Carol,
         delegated: &Delegated,
     ) -> Result<String, Fault> {
@@ -177,11 +177,11 @@ impl Story {
     async fn retrieve_and_use(
         &mut self,
         cast: &Cast,
-        provider: &Provider,
+        provider: &DemoProvider,
         carol: &Carol,
         delegated: &Delegated,
     ) -> Result<String, Fault> {
-        let caller = Caller::Agent(&cast.email_svc, Arc::clone(&delegated.token));
+        let caller = DemoCaller::Agent(&cast.email_svc, Arc::clone(&delegated.token));
         let answer = self.retrieve(Retrieval { caller, connection: &carol.home }).await?;
         let narrator = &mut self.narrator;
         narrator.check_status("email-svc retrieves the credential", &answer, 200);
@@ -201,13 +201,13 @@ impl Story {
         delegated: &Delegated,
     ) -> Result<(), Fault> {
         self.narrator.step("email-svc tries Carol's work mailbox. A thief tries email-svc's token.");
-        let caller = Caller::Agent(&cast.email_svc, Arc::clone(&delegated.token));
+        let caller = DemoCaller::Agent(&cast.email_svc, Arc::clone(&delegated.token));
         let other = self.retrieve(Retrieval { caller, connection: &carol.work }).await?;
-        let expected = Refusal::problem(403, "connection_missing");
+        let expected = ExpectedRefusal::problem(403, "connection_missing");
         self.narrator.check_refused("a connection that is not delegated is refused", &other, &expected);
-        let caller = Caller::Agent(&cast.thief, Arc::clone(&delegated.token));
+        let caller = DemoCaller::Agent(&cast.thief, Arc::clone(&delegated.token));
         let stolen = self.retrieve(Retrieval { caller, connection: &carol.home }).await?;
-        let expected = Refusal::problem(401, "access_token_bound");
+        let expected = ExpectedRefusal::problem(401, "access_token_bound");
         self.narrator.check_refused("a thief with the token is refused", &stolen, &expected);
         self.narrator.proved(
             "Both are refused (connection_missing, access_token_bound): one connection, one key, nothing more.",
@@ -225,9 +225,9 @@ impl Story {
         let call = Call::post(format!("/delegate/{}/revoke", delegated.id));
         let revoked = self.http.call(&carol.caller(), call).await?;
         self.narrator.check_status("the revocation is accepted", &revoked, 200);
-        let caller = Caller::Agent(&cast.email_svc, Arc::clone(&delegated.token));
+        let caller = DemoCaller::Agent(&cast.email_svc, Arc::clone(&delegated.token));
         let after = self.retrieve(Retrieval { caller, connection: &carol.home }).await?;
-        let expected = Refusal::problem(409, "delegation_revoked");
+        let expected = ExpectedRefusal::problem(409, "delegation_revoked");
         self.narrator.check_refused("the next retrieval is refused", &after, &expected);
         self.narrator.proved("It is refused (delegation_revoked): the vault opens for active chains only.");
         Ok(())
@@ -235,7 +235,7 @@ impl Story {
 
     async fn disconnect(
         &mut self,
-        provider: &Provider,
+        provider: &DemoProvider,
         carol: &Carol,
         credential: &str,
     ) -> Result<(), Fault> {
@@ -260,7 +260,7 @@ impl Story {
 
     async fn log_of_vault(
         &mut self,
-        provider: &Provider,
+        provider: &DemoProvider,
         carol: &Carol,
         delegated: &Delegated,
     ) -> Result<(), Fault> {

@@ -31,7 +31,7 @@ const MAX_WAIT: u32 = 30;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Reason {
+struct RevocationReason {
     reason: Option<String>,
 }
 
@@ -195,7 +195,7 @@ pub(in crate::http) async fn approve(incoming: ManagementRequest, id: Path<Strin
 
 pub(in crate::http) async fn deny(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
-        let Reason { reason } = known.read_if_any()?;
+        let RevocationReason { reason } = known.read_if_any()?;
         Ok(replied(delegations::deny(&known.context, &id, reason.as_deref()).await?))
     })
     .await
@@ -203,7 +203,7 @@ pub(in crate::http) async fn deny(incoming: ManagementRequest, id: Path<String>)
 
 pub(in crate::http) async fn revoke(incoming: ManagementRequest, id: Path<String>) -> HttpResponse {
     serve(incoming, async |known| {
-        let Reason { reason } = known.read_if_any()?;
+        let RevocationReason { reason } = known.read_if_any()?;
         Ok(replied(delegations::revoke(&known.context, &id, reason.as_deref()).await?))
     })
     .await

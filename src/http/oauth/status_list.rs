@@ -12,7 +12,7 @@ use crate::services::status_lists;
 use actchain_protocol::status_list;
 
 #[derive(Serialize)]
-struct StatusLists {
+struct StatusListUris {
     status_lists: Vec<String>,
 }
 
@@ -21,7 +21,7 @@ pub(in crate::http) async fn list(app: Data<App>) -> HttpResponse {
     match status_lists::live(&app, app.clock.now()).await {
         Ok(status_lists) => HttpResponse::Ok()
             .insert_header((CACHE_CONTROL, max_age(&app)))
-            .json(StatusLists { status_lists }),
+            .json(StatusListUris { status_lists }),
         Err(fault) => problem::of(&fault.into(), None),
     }
 }

@@ -239,13 +239,13 @@ pub enum LogFormat {
 fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Written {
+    enum NumberOrText {
         Number(u32),
         Text(String),
     }
-    match Written::deserialize(from)? {
-        Written::Number(seconds) => Ok(seconds),
-        Written::Text(text) => clock::seconds(&text).map_err(serde::de::Error::custom),
+    match NumberOrText::deserialize(from)? {
+        NumberOrText::Number(seconds) => Ok(seconds),
+        NumberOrText::Text(text) => clock::seconds(&text).map_err(serde::de::Error::custom),
     }
 }
 
@@ -253,13 +253,13 @@ fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Written {
+    enum NumberOrText {
         Number(u32),
         Text(String),
     }
-    match Written::deserialize(from)? {
-        Written::Number(seconds) => Ok(Duration::from_secs(seconds.into())),
-        Written::Text(text) => clock::duration(&text).map_err(serde::de::Error::custom),
+    match NumberOrText::deserialize(from)? {
+        NumberOrText::Number(seconds) => Ok(Duration::from_secs(seconds.into())),
+        NumberOrText::Text(text) => clock::duration(&text).map_err(serde::de::Error::custom),
     }
 }
 

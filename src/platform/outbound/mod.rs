@@ -12,4 +12,4 @@ pub use self::address_policy::AddressPolicy;
 pub use self::client::Outbound;
 pub use self::deliver::{WebhookRequest, WebhookResponse};
 pub use self::post::{PostRequest, PostResponse};
-pub use self::proxy::{Bytes, Chunks, Field, UpstreamError, UpstreamRequest, UpstreamResponse};
+pub use self::proxy::{Bytes, Chunks, ForwardedField, UpstreamError, UpstreamRequest, UpstreamResponse};

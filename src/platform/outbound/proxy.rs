@@ -15,7 +15,7 @@ use super::Outbound;
 use crate::platform::fault::{Context, Fault};
 
 /// A header field: its name in lower case, and its value.
-pub type Field = (String, Vec<u8>);
+pub type ForwardedField = (String, Vec<u8>);
 
 /// A body, streamed in chunks.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, Fault>> + Send>>;
@@ -24,7 +24,7 @@ pub struct UpstreamRequest<'a> {
     pub method: &'a str,
     pub url: Url,
     /// Header fields, without hop-by-hop fields.
-    pub fields: Vec<Field>,
+    pub fields: Vec<ForwardedField>,
     /// The field with the credential: marked as sensitive, so that it is not logged.
     pub secret: (&'a str, Zeroizing<String>),
     /// The body, if any; its length, if known, is among the fields.
@@ -36,7 +36,7 @@ pub struct UpstreamRequest<'a> {
 /// The head of the response, and its body as a stream.
 pub struct UpstreamResponse {
     pub status: u16,
-    pub fields: Vec<Field>,
+    pub fields: Vec<ForwardedField>,
     /// The length of the body, if the response states it.
     pub length: Option<u64>,
     pub body: Chunks,
@@ -91,7 +91,7 @@ impl Outbound {
         let fields = response.headers().iter();
         let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
         let status = response.status().as_u16();
-        let fields: Vec<Field> = fields.collect();
+        let fields: Vec<ForwardedField> = fields.collect();
         let length = response.headers().get("content-length").and_then(|value| value.to_str().ok());
         let length = length.and_then(|value| value.parse().ok());
         let chunks = response.bytes_stream();

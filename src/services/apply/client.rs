@@ -30,7 +30,7 @@ pub(super) struct Changed {
 
 /// The new secrets of a client.
 #[derive(Default)]
-struct Secrets {
+struct ClientSecrets {
     stored: Vec<StoredSecret>,
     declared: Option<String>,
     change: Option<SecretChange>,
@@ -128,22 +128,22 @@ impl Plan<'_> {
         &mut self,
         declared: &ClientDeclaration,
         old: Option<&Client>,
-    ) -> Result<Secrets, Fault> {
+    ) -> Result<ClientSecrets, Fault> {
         let present = old.map(|old| old.secrets.clone()).unwrap_or_default();
         if !declared.auth.uses_secret() {
             let change = (!present.is_empty()).then_some(SecretChange::Removed);
-            return Ok(Secrets { change, ..Secrets::default() });
+            return Ok(ClientSecrets { change, ..ClientSecrets::default() });
         }
         let before = old.and_then(|old| old.declared_secret.clone());
         let change = Some(if present.is_empty() { SecretChange::Set } else { SecretChange::Replaced });
         let Some(secret) = declared_secret(declared)? else {
             if !present.is_empty() {
-                return Ok(Secrets { stored: present, declared: before, ..Secrets::default() });
+                return Ok(ClientSecrets { stored: present, declared: before, ..ClientSecrets::default() });
             }
             let made = SecretString::from(random::token()?);
             self.outcome.secrets.push((declared.id.clone(), made.clone()));
             let stored = vec![StoredSecret { hash: hash_blocking(made).await?, expires_at: None }];
-            return Ok(Secrets { stored, change, ..Secrets::default() });
+            return Ok(ClientSecrets { stored, change, ..ClientSecrets::default() });
         };
         if secret.expose_secret().len() < MIN_SECRET {
             let why = format!("the secret is shorter than {MIN_SECRET} bytes");
@@ -161,14 +161,19 @@ impl Plan<'_> {
                     .to_owned()
             });
             if unchanged {
-                return Ok(Secrets { stored: present, declared: before, change: None, note });
+                return Ok(ClientSecrets { stored: present, declared: before, change: None, note });
             }
             let declared = Some(hash_blocking(secret).await?);
-            return Ok(Secrets { stored: present, declared, change: Some(SecretChange::Recorded), note });
+            return Ok(ClientSecrets {
+                stored: present,
+                declared,
+                change: Some(SecretChange::Recorded),
+                note,
+            });
         }
         let hash = hash_blocking(secret).await?;
         let stored = vec![StoredSecret { hash: hash.clone(), expires_at: None }];
-        Ok(Secrets { stored, declared: Some(hash), change, note: None })
+        Ok(ClientSecrets { stored, declared: Some(hash), change, note: None })
     }
 }
 
@@ -183,7 +188,7 @@ fn declared_secret(declared: &ClientDeclaration) -> Result<Option<SecretString>,
     }
 }
 
-fn put_together(declared: ClientDeclaration, secrets: Secrets, old: Option<&Client>) -> Client {
+fn put_together(declared: ClientDeclaration, secrets: ClientSecrets, old: Option<&Client>) -> Client {
     Client {
         version: 0,
         kind: declared.kind,

@@ -8,7 +8,7 @@ use crate::platform::outbound::Outbound;
 use actchain_protocol::json;
 
 /// The required part of the metadata (RFC 8414 §2). A member that is null, empty or of a wrong type counts as absent.
-pub(super) struct Metadata {
+pub(super) struct EndpointMetadata {
     pub(super) authorization_endpoint: Option<String>,
     pub(super) token_endpoint: String,
     pub(super) revocation_endpoint: Option<String>,
@@ -16,7 +16,7 @@ pub(super) struct Metadata {
 }
 
 /// Reads the first document that is the metadata of this issuer.
-pub(super) async fn discover(outbound: &Outbound, issuer: &str) -> Result<Metadata, Fault> {
+pub(super) async fn discover(outbound: &Outbound, issuer: &str) -> Result<EndpointMetadata, Fault> {
     let url = Url::parse(issuer).context("reading issuer")?;
     let path = url.path().trim_end_matches('/');
     let mut oauth = url.clone();
@@ -33,7 +33,7 @@ pub(super) async fn discover(outbound: &Outbound, issuer: &str) -> Result<Metada
     Err(Fault::new(problems.join("; ")))
 }
 
-fn read(body: &[u8], url: &Url, issuer: &str) -> Result<Metadata, Fault> {
+fn read(body: &[u8], url: &Url, issuer: &str) -> Result<EndpointMetadata, Fault> {
     let said = json::parse(body).ok_or_else(|| Fault::new(format!("{url} is no metadata")))?;
     let text = |name: &str| said.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let own = |name: &str| text(name).map(str::to_owned);
@@ -46,7 +46,7 @@ fn read(body: &[u8], url: &Url, issuer: &str) -> Result<Metadata, Fault> {
         Some(_) => {}
     }
     let supported = said.get("authorization_response_iss_parameter_supported").and_then(Value::as_bool);
-    Ok(Metadata {
+    Ok(EndpointMetadata {
         authorization_endpoint: own("authorization_endpoint"),
         token_endpoint: own("token_endpoint")
             .ok_or_else(|| Fault::new(format!("{url} names no token_endpoint")))?,

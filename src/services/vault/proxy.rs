@@ -24,7 +24,7 @@ use crate::domain::vault::Credential;
 use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::target::ProxyTarget;
 use crate::platform::fault::Fault;
-use crate::platform::outbound::{self, Bytes, Chunks, Field, UpstreamError};
+use crate::platform::outbound::{self, Bytes, Chunks, ForwardedField, UpstreamError};
 use crate::services::access_token_auth::PresentedAccessToken;
 use actchain_protocol::{hop_by_hop, oauth_client};
 
@@ -36,7 +36,7 @@ pub struct ProxyRequest<'a> {
     /// The connection whose credential goes with it.
     pub connection: &'a str,
     pub target: ProxyTarget<'a>,
-    pub fields: Vec<Field>,
+    pub fields: Vec<ForwardedField>,
     /// Length of the body in bytes, where the request declares a length.
     pub length: Option<u64>,
     /// The body, if the request has a body.
@@ -46,7 +46,7 @@ pub struct ProxyRequest<'a> {
 /// The response of the upstream host.
 pub struct ProxyResponse {
     pub status: u16,
-    pub fields: Vec<Field>,
+    pub fields: Vec<ForwardedField>,
     /// Length of the body in bytes, where known.
     pub length: Option<u64>,
     pub body: Chunks,

@@ -7,7 +7,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use url::{Url, form_urlencoded};
 
-use self::server::{Accounts, CLIENT, Messages, Registration, SCOPE, Tokens};
+use self::server::{Accounts, CLIENT, GrantedTokens, Messages, Registration, SCOPE};
 use super::detail::Detail;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::oauth_client::{basic, challenge};
@@ -16,8 +16,8 @@ use actchain_protocol::random;
 /// The redirect URI of the client that Carol uses.
 const REDIRECT_URI: &str = "https://app.example.com/back";
 
-/// A provider that listens on a free port of loopback until [`Provider::stop`].
-pub(super) struct Provider {
+/// A provider that listens on a free port of loopback until [`DemoProvider::stop`].
+pub(super) struct DemoProvider {
     pub(super) base: String,
     registration: web::Data<Registration>,
     handle: ServerHandle,
@@ -47,7 +47,7 @@ struct Redirect {
     state: String,
 }
 
-impl Provider {
+impl DemoProvider {
     pub(super) fn start(detail: Detail) -> Result<Self, Fault> {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("starting the provider")?;
         let address = listener.local_addr().context("starting the provider")?;
@@ -81,7 +81,7 @@ impl Provider {
     }
 
     /// Plays the user's browser and a client together: the user consents, and the client obtains tokens.
-    pub(super) async fn consent(&self, user: &str) -> Result<Tokens, Fault> {
+    pub(super) async fn consent(&self, user: &str) -> Result<GrantedTokens, Fault> {
         let (verifier, state) = (random::token()?, random::token()?);
         let params = [
             ("response_type", "code"),
@@ -104,7 +104,7 @@ impl Provider {
         self.redeem(&redirect.code, &verifier).await
     }
 
-    async fn redeem(&self, code: &str, verifier: &str) -> Result<Tokens, Fault> {
+    async fn redeem(&self, code: &str, verifier: &str) -> Result<GrantedTokens, Fault> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "authorization_code").append_pair("code", code);
         form.append_pair("redirect_uri", REDIRECT_URI).append_pair("code_verifier", verifier);

@@ -114,7 +114,7 @@ impl From<Fault> for ProviderError {
 
 /// Authorization server metadata (RFC 8414).
 #[derive(Serialize)]
-struct Metadata<'a> {
+struct ProviderMetadata<'a> {
     issuer: &'a str,
     authorization_endpoint: String,
     token_endpoint: String,
@@ -122,7 +122,7 @@ struct Metadata<'a> {
 }
 
 #[derive(Deserialize)]
-struct AuthorizationRequest {
+struct AuthorizeQuery {
     redirect_uri: String,
     state: String,
     code_challenge: String,
@@ -137,7 +137,7 @@ enum ChallengeMethod {
 
 #[derive(Deserialize)]
 #[serde(tag = "grant_type", rename_all = "snake_case")]
-enum TokenRequest {
+enum ProviderTokenRequest {
     AuthorizationCode {
         code: String,
         redirect_uri: String,
@@ -157,7 +157,7 @@ struct RevocationRequest {
 
 /// A successful response of the token endpoint (RFC 6749 §5.1).
 #[derive(Serialize, Deserialize)]
-pub(in crate::cli::demo) struct Tokens {
+pub(in crate::cli::demo) struct GrantedTokens {
     pub(in crate::cli::demo) access_token: String,
     token_type: String,
     expires_in: i64,
@@ -175,9 +175,9 @@ pub(in crate::cli::demo) struct Messages {
 }
 
 /// Proof that the request authenticates as the registered client.
-struct AuthenticatedClient;
+struct ProviderClient;
 
-impl FromRequest for AuthenticatedClient {
+impl FromRequest for ProviderClient {
     type Error = ProviderError;
     type Future = Ready<Result<Self, ProviderError>>;
 
@@ -223,7 +223,7 @@ fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
 
 async fn metadata(registration: web::Data<Registration>) -> HttpResponse {
     let base = registration.base.as_str();
-    HttpResponse::Ok().json(Metadata {
+    HttpResponse::Ok().json(ProviderMetadata {
         issuer: base,
         authorization_endpoint: format!("{base}/authorize"),
         token_endpoint: format!("{base}/token"),
@@ -235,11 +235,11 @@ async fn metadata(registration: web::Data<Registration>) -> HttpResponse {
 async fn authorize(
     request: HttpRequest,
     registration: web::Data<Registration>,
-    query: web::Query<AuthorizationRequest>,
+    query: web::Query<AuthorizeQuery>,
 ) -> Result<HttpResponse, ProviderError> {
     let user = header(&request, "cookie").and_then(|cookie| cookie.strip_prefix("user="));
     let user = user.ok_or(ProviderError::InvalidRequest)?.to_owned();
-    let AuthorizationRequest { redirect_uri, state, code_challenge, .. } = query.into_inner();
+    let AuthorizeQuery { redirect_uri, state, code_challenge, .. } = query.into_inner();
     let code = random::token().map_err(Fault::from)?;
     let location = Url::parse_with_params(&redirect_uri, [("code", &code), ("state", &state)]);
     let location = location.map_err(|_| ProviderError::InvalidRequest)?;
@@ -250,13 +250,13 @@ async fn authorize(
 }
 
 async fn token(
-    _client: AuthenticatedClient,
+    _client: ProviderClient,
     registration: web::Data<Registration>,
-    form: web::Form<TokenRequest>,
-) -> Result<web::Json<Tokens>, ProviderError> {
+    form: web::Form<ProviderTokenRequest>,
+) -> Result<web::Json<GrantedTokens>, ProviderError> {
     let mut accounts = registration.accounts.lock().await;
     let grant = match form.into_inner() {
-        TokenRequest::AuthorizationCode { code, redirect_uri, code_verifier } => {
+        ProviderTokenRequest::AuthorizationCode { code, redirect_uri, code_verifier } => {
             let code = accounts.codes.remove(&code).ok_or(ProviderError::InvalidGrant)?;
             if code.redirect_uri != redirect_uri || code.challenge != challenge(&code_verifier) {
                 return Err(ProviderError::InvalidGrant);
@@ -264,14 +264,14 @@ async fn token(
             accounts.grants.push(Grant { user: code.user, refreshes: 0, state: GrantState::Active });
             accounts.grants.len() - 1
         }
-        TokenRequest::RefreshToken { refresh_token } => accounts.refresh(&refresh_token)?,
-        TokenRequest::Unsupported => return Err(ProviderError::UnsupportedGrantType),
+        ProviderTokenRequest::RefreshToken { refresh_token } => accounts.refresh(&refresh_token)?,
+        ProviderTokenRequest::Unsupported => return Err(ProviderError::UnsupportedGrantType),
     };
     Ok(web::Json(accounts.issue(grant)?))
 }
 
 async fn revoke(
-    _client: AuthenticatedClient,
+    _client: ProviderClient,
     registration: web::Data<Registration>,
     form: web::Form<RevocationRequest>,
 ) -> HttpResponse {
@@ -314,13 +314,13 @@ impl Accounts {
         Ok(presented.grant)
     }
 
-    fn issue(&mut self, grant: usize) -> Result<Tokens, Fault> {
+    fn issue(&mut self, grant: usize) -> Result<GrantedTokens, Fault> {
         let (access_token, refresh_token) = (random::token()?, random::token()?);
         self.issued.extend([access_token.clone(), refresh_token.clone()]);
         self.access_tokens.insert(access_token.clone(), AccessToken { grant, expires_at: now() + LIFETIME });
         let state = RefreshTokenState::Unused;
         self.refresh_tokens.insert(refresh_token.clone(), RefreshToken { grant, state });
-        Ok(Tokens {
+        Ok(GrantedTokens {
             access_token,
             token_type: "Bearer".to_owned(),
             expires_in: LIFETIME,
