@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use actchain::domain::audit::filter::Filter;
-use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin, store};
+use actchain::domain::audit::{Action, Actor, ChainLink, Event, RequestOrigin, store};
 use actchain::domain::capability::CapabilityLevels;
 use actchain::domain::principal::Principal;
 use actchain::platform::clock::Clock;
@@ -49,7 +49,7 @@ pub async fn bench() {
     let ctx = RequestContext {
         caller: Caller::Operator,
         now,
-        origin: Origin::default(),
+        origin: RequestOrigin::default(),
         idempotency_key: None,
         issuer: ISSUER,
         config: &config,

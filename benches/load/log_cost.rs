@@ -1,7 +1,7 @@
 //! The cost of the audit log per exchange: the same ledger entries with their events and without, in turns. Also the
 //! cost of the index for the server and its database. Everything except the ledger is left out.
 
-use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin};
+use actchain::domain::audit::{Action, Actor, ChainLink, Event, RequestOrigin};
 use actchain::domain::ledger::{CommitOutcome, Entry, Guards, Ledger, SingleUseId, TokenInsert, Write};
 use actchain::domain::principal::Principal;
 use actchain::domain::refusal::Refusal;
@@ -86,7 +86,7 @@ fn entry(stage: &Stage, log: Log) -> Entry {
         parent_jti: Some(parent.to_string()),
         scope: Some("mail.read".into()),
         audience: vec![MAIL.to_owned()],
-        origin: Origin {
+        origin: RequestOrigin {
             request_id: Some(random::id(now).unwrap().to_string()),
             ip: Some("127.0.0.1".parse().unwrap()),
             user_agent: Some("bench/1".into()),

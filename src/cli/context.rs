@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{master_key, stdio};
-use crate::domain::audit::Origin;
+use crate::domain::audit::RequestOrigin;
 use crate::domain::capability::CapabilityLevels;
 use crate::domain::row_mac::RowMac;
 use crate::domain::server_info;
@@ -253,7 +253,7 @@ where
         let ctx = RequestContext {
             caller: Caller::Operator,
             now: context.clock.now(),
-            origin: Origin::default(),
+            origin: RequestOrigin::default(),
             idempotency_key: None,
             issuer: &context.config.issuer(),
             config: &context.config,

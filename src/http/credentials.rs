@@ -5,7 +5,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, USER_AGENT};
 use secrecy::SecretString;
 use tracing_actix_web::RequestId;
 
-use crate::domain::audit::Origin;
+use crate::domain::audit::RequestOrigin;
 use crate::domain::client::AuthMethod;
 use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal};
 use crate::http::params::Params;
@@ -85,10 +85,10 @@ pub(super) fn proof(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// Where a request comes from, for the audit log. The peer address is the connection's: a header could be forged.
-pub(super) fn origin(request: &HttpRequest, request_id: RequestId) -> Origin {
+pub(super) fn origin(request: &HttpRequest, request_id: RequestId) -> RequestOrigin {
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let cut = |text: &str| text.chars().take(MAX_USER_AGENT).collect();
-    Origin {
+    RequestOrigin {
         request_id: Some(request_id.to_string()),
         ip: request.peer_addr().map(|peer| peer.ip()),
         user_agent: user_agent.map(cut),

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::client_authentication::{self, AuthContext, AuthenticationError, Credentials, VerifiedClient};
 use super::dpop::{self, DpopTarget};
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::audit::{Action, Actor, Event, RequestOrigin};
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{CommitOutcome, Entry, Guards, LedgerError, SingleUseId, Write};
@@ -22,7 +22,7 @@ pub struct ClientCredentialsInput {
     pub path: &'static str,
     pub credentials: Credentials,
     pub proof: Result<Option<String>, Refusal>,
-    pub origin: Origin,
+    pub origin: RequestOrigin,
 }
 
 /// Authenticates the client, and records a failure.

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::caller::Caller;
 use crate::app::App;
-use crate::domain::audit::{Action, Event, Origin};
+use crate::domain::audit::{Action, Event, RequestOrigin};
 use crate::domain::capability::CapabilityLevels;
 use crate::domain::delegation::DelegationPath;
 use crate::domain::idempotency::IdempotencyKey;
@@ -17,7 +17,7 @@ use crate::platform::config::Config;
 pub struct RequestContext<'a> {
     pub caller: Caller,
     pub now: OffsetDateTime,
-    pub origin: Origin,
+    pub origin: RequestOrigin,
     /// Idempotency key of the request. A key makes the server store the result.
     pub idempotency_key: Option<IdempotencyKey>,
     /// This server's issuer identifier.
@@ -32,7 +32,7 @@ pub struct RequestContext<'a> {
 
 impl<'a> RequestContext<'a> {
     /// A request to a running server, without an idempotency key.
-    pub fn new(app: &'a App, caller: Caller, origin: Origin, now: OffsetDateTime) -> Self {
+    pub fn new(app: &'a App, caller: Caller, origin: RequestOrigin, now: OffsetDateTime) -> Self {
         Self {
             caller,
             now,
@@ -65,7 +65,7 @@ impl<'a> RequestContext<'a> {
 pub(super) struct OwnedRequest {
     caller: Caller,
     now: OffsetDateTime,
-    origin: Origin,
+    origin: RequestOrigin,
     idempotency_key: Option<IdempotencyKey>,
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
-use actchain::domain::audit::{Action, Actor, Event, Outcome, store};
+use actchain::domain::audit::{Action, Actor, Event, EventOutcome, store};
 use actchain::services::audit::{self, Report, TrustAnchors};
 use serde_json::{Value, json};
 
@@ -324,7 +324,7 @@ async fn the_csv_export_has_fixed_columns_and_no_cell_that_a_spreadsheet_execute
 async fn the_sarif_export_has_each_refusal_under_its_rule() {
     let world = busy_world().await;
     let nonce = Event {
-        outcome: Outcome::Refused,
+        outcome: EventOutcome::Refused,
         reason: Some("nonce_required"),
         ..Event::new(world.server.clock.now(), Action::TokenRefused, Actor::client("user-proxy", None))
     };

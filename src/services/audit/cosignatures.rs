@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{log_keys, origin};
 use crate::app::App;
 use crate::domain::audit::witness::ConfiguredWitness;
-use crate::domain::audit::{Action, Actor, Event, Origin, store, tree};
+use crate::domain::audit::{Action, Actor, Event, RequestOrigin, store, tree};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{PostRequest, PostResponse};
@@ -87,7 +87,7 @@ async fn request_from(
                 if !is_cosigned_by(&witness.key, &cosigned) {
                     return Err(Fault::new("the answer has no valid cosignature of this witness"));
                 }
-                return match cosign(app, &cosigned, Origin::default(), now).await {
+                return match cosign(app, &cosigned, RequestOrigin::default(), now).await {
                     Ok(_) => Ok(Some(RequestResult::Cosigned)),
                     Err(Error::Failed(fault)) => Err(fault),
                     Err(Error::Refused(_)) => Err(Fault::new("the answer has another, invalid cosignature")),
@@ -153,7 +153,12 @@ fn contradiction(witness: &ConfiguredWitness, known: u64, size: u64) -> RequestR
 /// # Errors
 /// A refusal unless the note equals a stored checkpoint and has a valid signature of a configured witness. An invalid
 /// signature by a witness or in the name of the log is refused too.
-pub async fn cosign(app: &App, note: &str, origin_of: Origin, now: OffsetDateTime) -> Result<usize, Error> {
+pub async fn cosign(
+    app: &App,
+    note: &str,
+    origin_of: RequestOrigin,
+    now: OffsetDateTime,
+) -> Result<usize, Error> {
     let malformed = |sentence| Error::Refused(Refusal::Malformed(sentence));
     let (text, signatures) =
         signed_note::parts(note).ok_or_else(|| malformed("The body is no signed note"))?;

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, ChainLink, Event, Origin};
+use crate::domain::audit::{Action, Actor, ChainLink, Event, RequestOrigin};
 use crate::domain::authority::{self, ExchangeDecision};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::Client;
@@ -86,7 +86,7 @@ pub(super) enum Answering {
 impl ExchangeContext {
     pub(super) fn new(
         app: &App,
-        origin: &Origin,
+        origin: &RequestOrigin,
         authenticated: VerifiedClient,
         now: OffsetDateTime,
     ) -> Self {

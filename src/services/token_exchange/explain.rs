@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::choose::{Exchange, choose};
 use super::context::ExchangeContext;
 use crate::app::App;
-use crate::domain::audit::Origin;
+use crate::domain::audit::RequestOrigin;
 use crate::domain::authority::ExchangeDecision;
 use crate::domain::client::{Client, GrantType};
 use crate::domain::principal::Principal;
@@ -83,7 +83,7 @@ async fn decide(
     check_active(app, &subject, now).await?;
     let jkt = question.jkt.clone().or_else(|| first_key(&client));
     let mut context =
-        ExchangeContext::new(app, &Origin::default(), VerifiedClient { client, asserted: None }, now);
+        ExchangeContext::new(app, &RequestOrigin::default(), VerifiedClient { client, asserted: None }, now);
     context.jkt = jkt;
     choose(app, &mut context, Exchange { request: &request, subject: &subject, actor_expires_at: None }).await
 }

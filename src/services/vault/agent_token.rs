@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::retrieval::{AuthenticatedAgent, RetrievalContext};
 use crate::app::App;
-use crate::domain::audit::Origin;
+use crate::domain::audit::RequestOrigin;
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::subject::TokenSource;
@@ -16,7 +16,7 @@ use crate::services::{client_authentication, verify_token};
 pub(super) async fn authenticate(
     app: &App,
     presented: &PresentedAccessToken,
-    origin: Origin,
+    origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<RetrievalContext, Error> {
     let proof = match (presented.scheme, &presented.proof) {

@@ -14,7 +14,7 @@ use super::code_exchange::{By, ConnectedAccount, ReceivedCode, exchange_code};
 use super::connect::{about, is_connectable};
 use super::connections::is_id;
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::audit::{Action, Actor, Event, RequestOrigin};
 use crate::domain::pending_authorization::{
     self, AuthorizationStage, MAX_ATTEMPTS, PendingAuthorization, PendingCode, finish_code,
 };
@@ -69,7 +69,7 @@ pub enum CallbackPage {
 pub async fn handle_callback(
     app: &Arc<App>,
     params: CallbackParams,
-    origin: Origin,
+    origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<CallbackPage, Fault> {
     let task = app.detached.spawn({
@@ -82,7 +82,7 @@ pub async fn handle_callback(
 async fn process_callback(
     app: &App,
     params: CallbackParams,
-    origin: Origin,
+    origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<CallbackPage, Fault> {
     let event = |action| Event { origin: origin.clone(), ..Event::new(now, action, Actor::server()) };

@@ -17,7 +17,7 @@ use super::agent_token;
 use super::purpose::RetrievalPurpose;
 use super::refresh;
 use crate::app::App;
-use crate::domain::audit::{Action, Event, Origin, Outcome};
+use crate::domain::audit::{Action, Event, EventOutcome, RequestOrigin};
 use crate::domain::ledger::{Entry, Guards, Write};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::Credential;
@@ -60,7 +60,7 @@ pub async fn call(
     app: &Arc<App>,
     presented: &PresentedAccessToken,
     onward: ProxyRequest<'_>,
-    origin: Origin,
+    origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<ProxyResponse, Error> {
     let settings = &app.config.vault;
@@ -259,7 +259,7 @@ impl Drop for CallReport {
             Ended::Failed(refusal) => ("failed", Some(refusal.reason())),
         };
         if reason.is_some() {
-            (event.outcome, event.reason) = (Outcome::Refused, reason);
+            (event.outcome, event.reason) = (EventOutcome::Refused, reason);
         }
         if let Some(Value::Object(members)) = &mut event.detail {
             members.insert("status".into(), self.status.into());

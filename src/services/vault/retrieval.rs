@@ -12,7 +12,7 @@ use super::purpose::RetrievalPurpose;
 use super::refresh;
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
-use crate::domain::audit::{Action, Actor, Event, Origin};
+use crate::domain::audit::{Action, Actor, Event, RequestOrigin};
 use crate::domain::client::Client;
 use crate::domain::delegation::DelegationPath;
 use crate::domain::delegation::candidates::{self, CandidatePaths, DelegationQuery, Memory};
@@ -44,7 +44,7 @@ pub(super) struct AuthenticatedAgent {
     /// The key of the verified DPoP proof.
     pub(super) key: PublicKey,
     pub(super) client: Arc<Client>,
-    pub(super) origin: Origin,
+    pub(super) origin: RequestOrigin,
 }
 
 /// An authenticated request of an agent for a stored credential.

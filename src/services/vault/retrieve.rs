@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::agent_token;
 use super::purpose::RetrievalPurpose;
 use crate::app::App;
-use crate::domain::audit::Origin;
+use crate::domain::audit::RequestOrigin;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::Credential;
 use crate::domain::vault::credential_cache::OpenedConnection;
@@ -72,7 +72,7 @@ pub async fn retrieve(
     app: &Arc<App>,
     presented: &PresentedAccessToken,
     asked: RetrievalRequest<'_>,
-    origin: Origin,
+    origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<RetrievedCredential, Error> {
     let mut context = agent_token::authenticate(app, presented, origin, now).await?;

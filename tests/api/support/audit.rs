@@ -1,6 +1,6 @@
 //! A log with many events of many kinds, and callers that read it.
 
-use actchain::domain::audit::{Action, Actor, ChainLink, Event, Origin, Outcome};
+use actchain::domain::audit::{Action, Actor, ChainLink, Event, EventOutcome, RequestOrigin};
 use actchain::domain::principal::Principal;
 use actchain::services::audit::index;
 use actchain::services::transaction::AuditedTransaction;
@@ -57,7 +57,7 @@ pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
     };
     let chained = action != Action::ClientChanged;
     Event {
-        outcome: if refused { Outcome::Refused } else { Outcome::Success },
+        outcome: if refused { EventOutcome::Refused } else { EventOutcome::Success },
         reason: refused.then_some("delegation_revoked"),
         subject: chained.then(|| Principal::new(IDP, format!("user-{}", dice.roll(4)))),
         act_chain: if chained { vec![link("agent-0"), link(&client)] } else { Vec::new() },
@@ -68,7 +68,7 @@ pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
         jti: (action == Action::TokenExchanged).then(|| format!("token-{number}")),
         parent_jti: chained.then(|| format!("token-{}", dice.roll(number + 1))),
         session_id: chained.then(|| format!("session-{}", dice.roll(7))),
-        origin: Origin {
+        origin: RequestOrigin {
             request_id: Some(format!("request-{number}")),
             ip: Some(format!("192.0.2.{}", dice.roll(4)).parse().unwrap()),
             user_agent: Some("quotes \",\"txn\":\"chain-1\" and \u{1f980}".into()),

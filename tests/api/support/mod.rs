@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use actchain::app::App;
-use actchain::domain::audit::Origin;
+use actchain::domain::audit::RequestOrigin;
 use actchain::domain::ledger::{Entry, Guards, Write};
 use actchain::http::HttpServer;
 use actchain::platform::clock::{Clock, from_seconds};
@@ -186,7 +186,7 @@ impl Server {
 
     /// A request of an operator with a shell.
     pub fn operator(&self) -> RequestContext<'_> {
-        RequestContext::new(&self.app, Caller::Operator, Origin::default(), self.clock.now())
+        RequestContext::new(&self.app, Caller::Operator, RequestOrigin::default(), self.clock.now())
     }
 
     pub async fn revoke(&self, id: &str) -> Value {

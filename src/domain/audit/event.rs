@@ -1,0 +1,188 @@
+//! What an audit event says.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::action::Action;
+use crate::domain::delegation::{Delegation, DelegationPath};
+use crate::domain::principal::Principal;
+use crate::domain::refusal::Refusal;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventOutcome {
+    Success,
+    /// `reason` has the reason.
+    Refused,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Actor {
+    /// The client id. `operator` is a person with shell access to the machine, `user` a user in person,
+    /// `server` an automatic action of this server.
+    pub client_id: String,
+    /// Set only for a user in person.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Principal>,
+    /// Thumbprint of the proved DPoP key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jkt: Option<String>,
+}
+
+impl Actor {
+    /// The actor of automatic actions.
+    pub fn server() -> Self {
+        Self::client("server", None)
+    }
+
+    /// A client with the thumbprint of its proved key.
+    pub fn client(client_id: impl Into<String>, jkt: Option<String>) -> Self {
+        Self { client_id: client_id.into(), user: None, jkt }
+    }
+
+    pub fn user(who: Principal) -> Self {
+        Self { client_id: "user".into(), user: Some(who), jkt: None }
+    }
+
+    /// A person with shell access to the machine.
+    pub fn operator() -> Self {
+        Self { client_id: "operator".into(), user: None, jkt: None }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ChainLink {
+    pub sub: String,
+    pub iss: String,
+    /// Client name, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Thumbprint of the key that the actor used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jkt: Option<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RequestOrigin {
+    /// The `X-Request-Id` of the response.
+    pub request_id: Option<String>,
+    /// IP address of the peer.
+    pub ip: Option<IpAddr>,
+    /// The `User-Agent`, cut to 256 bytes.
+    pub user_agent: Option<String>,
+}
+
+/// An event without a `seq`. Never contains tokens, secrets or key material.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub at: OffsetDateTime,
+    pub action: Action,
+    pub outcome: EventOutcome,
+    pub reason: Option<&'static str>,
+    pub actor: Actor,
+    pub subject: Option<Principal>,
+    /// The chain of actors, root first.
+    pub act_chain: Vec<ChainLink>,
+    pub txn: Option<String>,
+    pub delegation_id: Option<String>,
+    /// Ids of the delegation and its ancestors, root first.
+    pub delegation_path: Vec<String>,
+    /// `jti` of the issued token.
+    pub jti: Option<String>,
+    /// `jti` of the subject token.
+    pub parent_jti: Option<String>,
+    /// The object of an administrative event.
+    pub target: Option<String>,
+    pub scope: Option<String>,
+    pub audience: Vec<String>,
+    /// Session id of the subject.
+    pub session_id: Option<String>,
+    pub origin: RequestOrigin,
+    /// Additional members; they depend on the action.
+    pub detail: Option<Value>,
+}
+
+impl Event {
+    /// An event with only the required members.
+    pub fn new(at: OffsetDateTime, action: Action, actor: Actor) -> Self {
+        Self {
+            at,
+            action,
+            outcome: EventOutcome::Success,
+            reason: None,
+            actor,
+            subject: None,
+            act_chain: Vec::new(),
+            txn: None,
+            delegation_id: None,
+            delegation_path: Vec::new(),
+            jti: None,
+            parent_jti: None,
+            target: None,
+            scope: None,
+            audience: Vec::new(),
+            session_id: None,
+            origin: RequestOrigin::default(),
+            detail: None,
+        }
+    }
+
+    /// An event about the last delegation of a path. Its chain consists of the delegates of the path, which
+    /// are all clients of this server.
+    pub fn of_delegation(
+        at: OffsetDateTime,
+        action: Action,
+        actor: Actor,
+        path: &DelegationPath,
+        own_issuer: &str,
+    ) -> Self {
+        let link = |one: &Delegation| ChainLink {
+            sub: one.delegate.clone(),
+            iss: own_issuer.to_owned(),
+            label: None,
+            jkt: None,
+        };
+        Self {
+            subject: path.leaf().map(|one| one.root.clone()),
+            act_chain: path.0.iter().map(link).collect(),
+            delegation_id: path.leaf().map(|one| one.id.clone()),
+            delegation_path: path.ids(),
+            ..Self::new(at, action, actor)
+        }
+    }
+
+    pub fn of_operator(at: OffsetDateTime, action: Action, target: impl Into<String>) -> Self {
+        let actor = Actor::operator();
+        Self { target: Some(target.into()), ..Self::new(at, action, actor) }
+    }
+
+    /// The same event with the outcome refused.
+    pub fn refused(self, refusal: Refusal) -> Self {
+        let action = match self.action {
+            Action::TokenIssued | Action::TokenExchanged | Action::TokenRevoked => Action::TokenRefused,
+            Action::TokenRefused => Action::TokenRefused,
+            Action::VaultTokenRetrieved | Action::VaultProxyCalled => Action::VaultTokenRefused,
+            Action::ConnectionRefused | Action::ConnectionAuthorized => Action::ConnectionRefused,
+            _ => Action::DelegationRefused,
+        };
+        let detail = match (refusal.cause(), self.detail) {
+            (None, detail) => detail,
+            (Some(cause), Some(Value::Object(mut members))) => {
+                members.insert("cause".to_owned(), cause.into());
+                Some(Value::Object(members))
+            }
+            (Some(cause), _) => Some(json!({"cause": cause})),
+        };
+        Self {
+            action,
+            outcome: EventOutcome::Refused,
+            reason: Some(refusal.reason()),
+            jti: None,
+            detail,
+            ..self
+        }
+    }
+}
