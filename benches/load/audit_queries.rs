@@ -101,7 +101,7 @@ const EVENTS: &str = r#"
         INSERT INTO audit_event (seq, document, partition)
         SELECT n, format(
             '{"act_chain":[{"iss":"http://127.0.0.1","jkt":"%s","sub":"agent-%s"}],"action":"%s","actor":{"client_id":"agent-%s",'
-            '"jkt":"%s"},"at":"%s","audience":["%s"],"delegation_id":"x-%s","delegation_path":["D-%s","x-%s"],'
+            '"jkt":"%s","type":"client"},"at":"%s","audience":["%s"],"delegation_id":"x-%s","delegation_path":["D-%s","x-%s"],'
             '"detail":{"exp":1767226000,"kid":"%s"},"id":"%s","ip":"127.0.0.1","jti":"%s","outcome":"%s","parent_jti":"%s",%s'
             '"request_id":"request-%s","scope":"mail.read","seq":%s,"session_id":"s-%s","subject":{"iss":"%s","sub":"user-%s"},'
             '"txn":"%s","user_agent":"bench/1"}',

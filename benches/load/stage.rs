@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use actchain::domain::audit::{self, Action, Event};
+use actchain::domain::audit::{self, Action, Actor, Event};
 use actchain::domain::row_mac::RowMac;
 use actchain::platform::clock::Clock;
 use actchain::platform::seal::SealingKey;
@@ -264,7 +264,8 @@ impl Stage {
     /// Appends events with the same function as the server.
     pub async fn fill_log(&self, count: u64) {
         let mut sql = self.sql().await;
-        let event = Event::of_operator(Clock::System.now(), Action::ClientChanged, "x".repeat(600));
+        let mut event = Event::new(Clock::System.now(), Action::ClientChanged, Actor::Operator);
+        event.target = Some("x".repeat(600));
         let drafts = vec![event.unsequenced().unwrap(); 10_000];
         for _ in 0..count / 10_000 {
             let mut transaction = sql.begin().await.unwrap();

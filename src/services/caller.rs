@@ -45,11 +45,11 @@ impl Caller {
     /// The actor as recorded in events.
     pub fn actor(&self) -> Actor {
         match self {
-            Self::User(user) => Actor::user(user.who.clone()),
+            Self::User(user) => Actor::User(user.who.clone()),
             Self::Agent(holder) | Self::Admin(holder) | Self::Auditor(holder) => {
                 Actor::client(&holder.client.client_id, Some(holder.jkt.clone()))
             }
-            Self::Operator => Actor::operator(),
+            Self::Operator => Actor::Operator,
         }
     }
 

@@ -5,7 +5,7 @@ use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
 use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::client::{self, Client, StoredSecret};
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{Context, Fault};
@@ -36,7 +36,11 @@ pub async fn rotate_secret(
     let kept = keep_old.and_then(|keep| last_secret(&client, now + keep));
     let changed = Client { secrets: std::iter::once(newest).chain(kept).collect(), ..client };
     client::changes::put(rows, work.connection(), &changed, now).await?;
-    work.commit(&[Event::of_operator(now, Action::ClientSecretRotated, client_id)]).await?;
+    let event = Event {
+        target: Some(client_id.to_owned()),
+        ..Event::new(now, Action::ClientSecretRotated, Actor::Operator)
+    };
+    work.commit(&[event]).await?;
     Ok(secret)
 }
 

@@ -37,7 +37,7 @@ pub async fn record(
         let mut events = Vec::with_capacity(ids.len());
         for path in delegation::store::all_paths(rows, work.connection(), &ids).await? {
             let Some(one) = path.leaf() else { continue };
-            let actor = Actor::server();
+            let actor = Actor::Server;
             events.push(Event {
                 reason: Some(Refusal::DelegationExpired.reason()),
                 detail: Some(json!({"expires_at": rfc3339(one.facts.expires_at), "lapsed": one.facts.activated_at.is_none()})),

@@ -32,6 +32,16 @@ pub enum RotationPolicy {
     Forced,
 }
 
+impl RotationPolicy {
+    /// Only the server's own job asks whether a rotation is due.
+    fn actor(self) -> Actor {
+        match self {
+            Self::WhenDue => Actor::Server,
+            Self::Patient | Self::Forced => Actor::Operator,
+        }
+    }
+}
+
 /// Creates the signing keys that a server needs, if missing. Also checks that the master key is the right key.
 pub async fn ensure(
     pool: &PgPool,
@@ -52,6 +62,7 @@ pub async fn ensure(
     let mut work = AuditedTransaction::begin(pool).await?;
     key::store::lock(work.connection()).await?;
     let found = key::store::list(work.connection()).await?;
+    let change = KeyEventSource { actor: Actor::Server, now };
     let mut events = Vec::new();
     for (purpose, stage, alg) in wanted(settings) {
         if has(&found, purpose, stage) {
@@ -60,7 +71,7 @@ pub async fn ensure(
         let activated_at = (stage == KeyState::Active).then_some(now);
         let made = StoredKey { activated_at, ..StoredKey::generate(purpose, alg, seal, now)? };
         key::store::insert(work.connection(), &made).await?;
-        events.push(event(&made, stage, now));
+        events.push(change.event(&made, stage));
     }
     if events.is_empty() {
         return Ok(());
@@ -75,7 +86,11 @@ pub async fn rewrap(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> 
     let mut events = Vec::new();
     let mut note = |what: &str| {
         let detail = json!({"change": "rewrapped", "master_key": master.id()});
-        events.push(Event { detail: Some(detail), ..Event::of_operator(now, Action::VaultKeyRotated, what) });
+        events.push(Event {
+            target: Some(what.to_owned()),
+            detail: Some(detail),
+            ..Event::new(now, Action::VaultKeyRotated, Actor::Operator)
+        });
     };
     for one in key::store::list(work.connection()).await?.iter().filter(|one| !master.made(&one.sealed)) {
         key::store::put_sealed(work.connection(), &one.kid, &one.resealed(master)?).await?;
@@ -122,7 +137,7 @@ pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDate
     let created = |name: &str| Event {
         target: Some(name.to_owned()),
         detail: Some(json!({"change": "created"})),
-        ..Event::new(now, Action::VaultKeyRotated, Actor::server())
+        ..Event::new(now, Action::VaultKeyRotated, Actor::Server)
     };
     if !active(&data_key::store::list(work.connection()).await?) {
         let made = StoredDataKey::generate(master, now)?;
@@ -207,16 +222,17 @@ pub async fn rotate(
             settings.prepublish
         )));
     }
+    let change = KeyEventSource { actor: policy.actor(), now };
     let mut events = Vec::new();
     if let Some(active) = at(KeyState::Active) {
         key::store::mark_retired(work.connection(), &active.kid, now).await?;
-        events.push(event(active, KeyState::Retiring, now));
+        events.push(change.event(active, KeyState::Retiring));
     }
     key::store::mark_active(work.connection(), &next.kid, now).await?;
-    events.push(event(next, KeyState::Active, now));
+    events.push(change.event(next, KeyState::Active));
     let another = StoredKey::generate(KeyPurpose::Token, settings.algorithm, seal, now)?;
     key::store::insert(work.connection(), &another).await?;
-    events.push(event(&another, KeyState::Next, now));
+    events.push(change.event(&another, KeyState::Next));
     let kid = next.kid.clone();
     work.commit(&events).await?;
     Ok(Some(kid))
@@ -228,17 +244,18 @@ pub async fn rotate_log(pool: &PgPool, seal: &SealingKey, now: OffsetDateTime) -
     let mut work = AuditedTransaction::begin(pool).await?;
     key::store::lock(work.connection()).await?;
     let keys = key::store::list(work.connection()).await?;
+    let change = KeyEventSource { actor: Actor::Operator, now };
     let mut events = Vec::new();
     let active =
         keys.iter().filter(|key| key.purpose == KeyPurpose::Checkpoint && key.state() == KeyState::Active);
     for former in active {
         key::store::mark_retired(work.connection(), &former.kid, now).await?;
-        events.push(event(former, KeyState::Retiring, now));
+        events.push(change.event(former, KeyState::Retiring));
     }
     let made = StoredKey::generate(KeyPurpose::Checkpoint, SigningAlg::Ed25519, seal, now)?;
     let made = StoredKey { activated_at: Some(now), ..made };
     key::store::insert(work.connection(), &made).await?;
-    events.push(event(&made, KeyState::Active, now));
+    events.push(change.event(&made, KeyState::Active));
     work.commit(&events).await?;
     Ok(made.kid)
 }
@@ -265,19 +282,31 @@ pub async fn remove_spent(pool: &PgPool, now: OffsetDateTime) -> Result<usize, F
             && key.state() == KeyState::Retiring
             && key.retired_at.is_some_and(|at| now - at >= LINGER)
     };
+    let change = KeyEventSource { actor: Actor::Server, now };
     let mut removed = 0;
     for key in keys.iter().filter(spent) {
         let mut work = AuditedTransaction::begin(pool).await?;
         if key::store::mark_removed(work.connection(), &key.kid, now).await? {
-            work.commit(&[event(key, KeyState::Removed, now)]).await?;
+            work.commit(&[change.event(key, KeyState::Removed)]).await?;
             removed += 1;
         }
     }
     Ok(removed)
 }
 
-fn event(key: &StoredKey, stage: KeyState, now: OffsetDateTime) -> Event {
-    let mut event = Event::of_operator(now, Action::KeyChanged, &key.kid);
-    event.detail = Some(json!({"stage": stage, "purpose": key.purpose, "alg": key.alg.name()}));
-    event
+/// Who changes keys, and when.
+#[derive(Clone)]
+struct KeyEventSource {
+    actor: Actor,
+    now: OffsetDateTime,
+}
+
+impl KeyEventSource {
+    fn event(&self, key: &StoredKey, stage: KeyState) -> Event {
+        Event {
+            target: Some(key.kid.clone()),
+            detail: Some(json!({"stage": stage, "purpose": key.purpose, "alg": key.alg.name()})),
+            ..Event::new(self.now, Action::KeyEventSourced, self.actor.clone())
+        }
+    }
 }

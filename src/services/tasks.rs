@@ -96,7 +96,7 @@ pub async fn sweep_agents(pool: &PgPool, rows: &RowMac, now: OffsetDateTime) -> 
     }
     let event = |client_id: &String| Event {
         target: Some(client_id.clone()),
-        ..Event::new(now, Action::AgentDeactivated, Actor::server())
+        ..Event::new(now, Action::AgentDeactivated, Actor::Server)
     };
     let events: Vec<Event> = ended.iter().map(event).collect();
     transaction.commit(&events).await?;

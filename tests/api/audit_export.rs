@@ -284,7 +284,10 @@ async fn grow_by(sql: &mut sqlx::PgConnection, count: u64, more: &str) {
     let now = actchain::platform::clock::from_seconds(crate::support::START).unwrap();
     let drafts: Vec<_> = (0..count)
         .map(|n| {
-            let event = Event::of_operator(now, Action::ClientChanged, format!("t{}{more}", n % 10));
+            let event = Event {
+                target: Some(format!("t{}{more}", n % 10)),
+                ..Event::new(now, Action::ClientChanged, Actor::Operator)
+            };
             event.unsequenced().unwrap()
         })
         .collect();
@@ -298,14 +301,11 @@ async fn the_csv_export_has_fixed_columns_and_no_cell_that_a_spreadsheet_execute
     let mut request = Api::get(&world.server, "/delegate/nothing").user(&world.user_token());
     request = request.header(agent[0].0, agent[0].1);
     request.send().await;
-    let mut event = actchain::domain::audit::Event::of_operator(
-        world.server.clock.now(),
-        actchain::domain::audit::Action::ClientChanged,
-        "=1+1\n@x",
-    );
+    let mut event = Event::new(world.server.clock.now(), Action::ClientChanged, Actor::Operator);
+    event.target = Some("=1+1\n@x".to_owned());
     event.detail = Some(json!({"n": -1}));
     let mut sql = world.server.sql().await;
-    actchain::domain::audit::store::append(&mut sql, &[event.unsequenced().unwrap()]).await.unwrap();
+    store::append(&mut sql, &[event.unsequenced().unwrap()]).await.unwrap();
     let answer = world.export("format=csv").await;
     assert_eq!(answer.header("content-type"), Some("text/csv; charset=utf-8; header=present"));
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));

@@ -49,7 +49,10 @@ async fn every_answer_has_its_event_and_the_log_verifies() {
     assert!(events.iter().enumerate().all(|(seq, event)| event["seq"] == json!(seq)), "gapless");
     let event = events.last().unwrap();
     assert_eq!((&event["jti"], &event["outcome"]), (&answer.claims()["jti"], &json!("success")));
-    assert_eq!(event["actor"], json!({"client_id": "user-proxy", "jkt": world.user_proxy.jkt()}));
+    assert_eq!(
+        event["actor"],
+        json!({"type": "client", "client_id": "user-proxy", "jkt": world.user_proxy.jkt()})
+    );
     assert_eq!(event["act_chain"][0]["label"], "User proxy");
     assert!(event["at"].as_str().unwrap().ends_with('Z'));
     let report = verify(&world, &kept).await;

@@ -8,9 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::support::agent::{Agent, Auth};
 use crate::support::audit::{Dice, all_pages, auditor, cover, fill, read};
 use crate::support::management::Api;
-use crate::support::world::World;
+use crate::support::world::{MAIL, World};
 
 const LOGS: &str = "/api/v1/audit-logs";
 
@@ -53,6 +54,7 @@ async fn every_filter_finds_the_matching_events_only_in_pages_of_any_size_and_bo
         ("client_id", ["agent-1", "agent-4", "unknown"]),
         ("subject_sub", ["user-0", "user-3", "alice"]),
         ("actor", ["agent-0", "agent-2", "user-proxy"]),
+        ("actor_type", ["client", "operator", "server"]),
         ("delegation_id", ["D", "D-1", "E"]),
         ("txn", ["chain-3", "chain-200", "chain-370"]),
         ("jti", ["token-7", "token-1200", "token-40"]),
@@ -307,4 +309,30 @@ async fn a_deleted_event_stops_the_indexing_with_an_error() {
         .unwrap();
     let failed = index::run_once(&world.server.app.pool).await.unwrap_err();
     assert!(failed.to_string().contains("are missing"), "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_called_operator_is_not_taken_for_one() {
+    let world = World::new().await;
+    let client = Agent::new("operator", Auth::Assertion);
+    let yaml = format!(
+        "clients:\n  - {{id: operator, kind: agent, auth: private_key_jwt, jwks: {{keys: [{}]}}, \
+         grant_types: [client_credentials], scopes: [mail.read], audiences: [\"{MAIL}\"]}}\n",
+        client.key.public_jwk()
+    );
+    world.server.apply(&yaml).await.unwrap();
+    let request =
+        client.request(&world.server).param("grant_type", "client_credentials").param("audience", MAIL);
+    request.send().await.with_status(200);
+    let token = world.management_token(&world.admin).await;
+    let found = async |query: &str| {
+        let path = format!("/api/v1/audit-logs?limit=100&{query}");
+        let page = read(&world, (&world.admin, &token), &path).await;
+        let items = page.json["items"].as_array().unwrap().clone();
+        items.into_iter().map(|event| event["actor"].clone()).collect::<Vec<Value>>()
+    };
+    let own = json!({"type": "client", "client_id": "operator", "jkt": client.jkt()});
+    assert_eq!(found("client_id=operator").await, [own]);
+    let operators = found("actor_type=operator").await;
+    assert!(!operators.is_empty() && operators.iter().all(|actor| *actor == json!({"type": "operator"})));
 }

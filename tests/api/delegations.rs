@@ -878,7 +878,7 @@ async fn an_expiry_is_recorded_once_and_with_its_cause_however_it_is_noticed() {
         let event = &ended[0];
         assert_eq!((&event["code"], &event["reason"]), (&json!("0x3004"), &json!("delegation_expired")));
         assert_eq!(
-            (&event["actor"]["client_id"], &event["detail"]["lapsed"]),
+            (&event["actor"]["type"], &event["detail"]["lapsed"]),
             (&json!("server"), &json!(was_lapsed))
         );
         assert_eq!(event["subject"], json!({"iss": IDP, "sub": "bob"}));
@@ -906,8 +906,8 @@ async fn every_transition_is_an_event_with_its_code_its_path_and_its_actor() {
         .with_status(200);
     world.moves("bob", &id, "revoke", json!({"reason": "enough"})).await.with_status(200);
     let (events, below) = (world.events_about(&id).await, world.events_about(&child).await);
-    let user = json!({"client_id": "user", "iss": IDP, "sub": "bob"});
-    let agent = |agent: &crate::support::agent::Agent| json!({"client_id": agent.id, "jkt": agent.jkt()});
+    let user = json!({"type": "user", "iss": IDP, "sub": "bob"});
+    let agent = |agent: &crate::support::agent::Agent| json!({"type": "client", "client_id": agent.id, "jkt": agent.jkt()});
     let (proxy, mail) = (agent(&world.user_proxy), agent(&world.email_svc));
     let expected = [
         ("delegation.created", json!("0x3001"), &proxy),
@@ -983,13 +983,13 @@ async fn refused_moves_are_events_that_lead_to_the_delegation() {
     let mut refused = world.server.events().await;
     refused.retain(|event| event["action"] == "delegation.refused");
     let expected = [
-        (&id, "approve", "exceeds_parent", json!({"client_id": "user", "iss": IDP, "sub": "bob"})),
-        (&id, "renew", "invalid_state_transition", json!({"client_id": "user", "iss": IDP, "sub": "bob"})),
+        (&id, "approve", "exceeds_parent", json!({"type": "user", "iss": IDP, "sub": "bob"})),
+        (&id, "renew", "invalid_state_transition", json!({"type": "user", "iss": IDP, "sub": "bob"})),
         (
             &child_of,
             "create",
             "exceeds_parent",
-            json!({"client_id": "user-proxy", "jkt": world.user_proxy.jkt()}),
+            json!({"type": "client", "client_id": "user-proxy", "jkt": world.user_proxy.jkt()}),
         ),
     ];
     assert_eq!(refused.len(), expected.len());

@@ -5,7 +5,7 @@ use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::keys::{self, RotationPolicy};
 use actchain_protocol::jose::{Alg, Jws, PublicKey, SigningAlg, SigningKey};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::agent::ACCESS_TOKEN;
 use crate::support::world::World;
@@ -102,6 +102,22 @@ async fn a_key_signs_only_after_its_publication_and_stays_published_until_its_to
     let stages: Vec<_> =
         world.server.events().await.into_iter().filter(|event| event["action"] == "key.changed").collect();
     assert!(stages.iter().any(|event| event["detail"]["stage"] == "removed"));
+    assert!(stages.iter().all(|event| event["actor"] == json!({"type": "server"})), "{stages:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_by_an_operator_names_the_operator() {
+    let world = World::new().await;
+    let app = &world.server.app;
+    let (seal, now) = (SealingKey::of(&world.server.master), world.server.clock.now());
+    keys::rotate(&app.pool, &seal, &app.config.keys, RotationPolicy::Forced, now).await.unwrap();
+    keys::rotate_log(&app.pool, &seal, now).await.unwrap();
+    let events = world.server.events().await;
+    let changes: Vec<_> = events.iter().filter(|event| event["action"] == "key.changed").collect();
+    let (created, rotated) = changes.split_at(3);
+    assert!(created.iter().all(|event| event["actor"] == json!({"type": "server"})), "{created:#?}");
+    assert_eq!(rotated.len(), 5);
+    assert!(rotated.iter().all(|event| event["actor"] == json!({"type": "operator"})), "{rotated:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

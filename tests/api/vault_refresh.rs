@@ -26,10 +26,7 @@ async fn an_access_token_is_renewed_within_the_leeway_and_not_before() {
     assert_eq!((&shown["state"], shown["refreshed_at"].is_string()), (&json!("active"), true));
     let events = story.vault.vault_events().await;
     let refreshed = events.iter().find(|event| event["action"] == "vault.connection.refreshed").unwrap();
-    assert_eq!(
-        (&refreshed["target"], &refreshed["actor"]["client_id"]),
-        (&json!(story.id), &json!("server"))
-    );
+    assert_eq!((&refreshed["target"], &refreshed["actor"]["type"]), (&json!(story.id), &json!("server")));
     // The rotated refresh token was stored: the next renewal uses it.
     story.pass(3_600);
     assert_ne!(story.fetched().await, renewed);

@@ -33,7 +33,10 @@ async fn a_chain_with_a_granted_connection_gets_its_credential_and_the_log_names
     assert_eq!(event["delegation_path"], json!(delegations));
     let chain: Vec<&Value> = event["act_chain"].as_array().unwrap().iter().map(|link| &link["sub"]).collect();
     assert_eq!(chain, ["user-proxy", "email-svc"]);
-    assert_eq!(event["actor"], json!({"client_id": "email-svc", "jkt": vault.world.email_svc.jkt()}));
+    assert_eq!(
+        event["actor"],
+        json!({"type": "client", "client_id": "email-svc", "jkt": vault.world.email_svc.jkt()})
+    );
     assert_eq!(event["detail"]["provider"], "keys");
 }
 

@@ -147,7 +147,7 @@ fn a_credential_is_imported_listed_shown_replaced_and_ended_and_no_secret_shows_
     let events: Vec<Value> = tail.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of_it = events.iter().filter(|event| event["target"] == *id);
     let parts: Vec<[&Value; 3]> =
-        of_it.map(|event| [&event["action"], &event["outcome"], &event["actor"]["client_id"]]).collect();
+        of_it.map(|event| [&event["action"], &event["outcome"], &event["actor"]["type"]]).collect();
     let (success, operator) = (json!("success"), json!("operator"));
     let [created, changed, ended] =
         ["created", "rotated", "disconnected"].map(|what| json!(format!("vault.connection.{what}")));

@@ -104,7 +104,7 @@ fn a_request_is_approved_narrower_renewed_and_revoked_and_each_move_says_what_ca
         actions,
         ["delegation.created", "delegation.activated", "delegation.renewed", "delegation.revoked"]
     );
-    let operator = |event: &&Value| event["actor"]["client_id"] == "operator" && event["target"] == *id;
+    let operator = |event: &&Value| event["actor"]["type"] == "operator" && event["target"] == *id;
     assert!(events.iter().filter(operator).any(|event| event["reason"] == "exceeds_parent"));
 }
 

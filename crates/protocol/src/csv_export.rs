@@ -9,7 +9,7 @@ use crate::failure::{Context, Failure};
 pub const MEDIA_TYPE: &str = "text/csv; charset=utf-8; header=present";
 
 /// All columns, in fixed order. `seq` is a number, all others are text.
-pub const COLUMNS: [&str; 27] = [
+pub const COLUMNS: [&str; 28] = [
     "seq",
     "id",
     "at",
@@ -17,6 +17,7 @@ pub const COLUMNS: [&str; 27] = [
     "outcome",
     "reason",
     "code",
+    "actor_type",
     "actor_client_id",
     "actor_iss",
     "actor_sub",
@@ -64,6 +65,7 @@ pub fn row(event: &Value) -> Result<String, Failure> {
         let value = match *name {
             "seq" => return event.get("seq").and_then(Value::as_u64).unwrap_or_default().to_string(),
             "act_chain" => return safe(&names(event)),
+            "actor_type" => event.pointer("/actor/type"),
             "actor_client_id" => event.pointer("/actor/client_id"),
             "actor_iss" => event.pointer("/actor/iss"),
             "actor_sub" => event.pointer("/actor/sub"),
@@ -155,7 +157,7 @@ mod tests {
 
     fn cell(value: &str) -> String {
         let row = row(&json!({"seq": 7, "target": value})).unwrap();
-        read(&format!("{}{row}", head(ByteOrderMark::Absent).unwrap()))[1][19].clone()
+        read(&format!("{}{row}", head(ByteOrderMark::Absent).unwrap()))[1][20].clone()
     }
 
     #[test]
@@ -166,9 +168,9 @@ mod tests {
         assert!(text.starts_with("\"seq\",\"id\",") && text.ends_with("\"{\"\"a\"\":1}\"\r\n"), "{text}");
         let rows = read(&text);
         assert!(rows.iter().all(|row| row.len() == COLUMNS.len()));
-        assert_eq!((rows[1][0].as_str(), rows[1][7].as_str()), ("7", "me"));
-        assert_eq!((rows[1][13].as_str(), rows[1][21].as_str()), ("one two", "x y"));
-        assert_eq!(rows[1][19], "a,\"b\r\nc");
+        assert_eq!((rows[1][0].as_str(), rows[1][8].as_str()), ("7", "me"));
+        assert_eq!((rows[1][14].as_str(), rows[1][22].as_str()), ("one two", "x y"));
+        assert_eq!(rows[1][20], "a,\"b\r\nc");
         assert_eq!(cell("  spaces are data "), "  spaces are data ");
     }
 
@@ -180,7 +182,7 @@ mod tests {
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         assert_eq!(reader.headers().unwrap().get(0), Some("seq"));
         let row = reader.records().next().unwrap().unwrap();
-        assert_eq!((row[0].parse::<u64>().unwrap(), &row[19]), (7, "é"));
+        assert_eq!((row[0].parse::<u64>().unwrap(), &row[20]), (7, "é"));
     }
 
     #[test]

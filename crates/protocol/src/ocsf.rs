@@ -82,7 +82,8 @@ fn activity(action: &str) -> (u32, &'static str) {
 }
 
 fn actor(event: &Value) -> Value {
-    let mut actor = json!({"app_uid": text(event, "/actor/client_id").unwrap_or("unknown")});
+    let app = text(event, "/actor/client_id").or_else(|| text(event, "/actor/type"));
+    let mut actor = json!({"app_uid": app.unwrap_or("unknown")});
     // The user on whose behalf the client acts, or else the user who acts.
     let user = |of: &str| {
         let uid = text(event, &format!("/{of}/sub"))?;
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn every_event_has_all_that_the_class_requires() {
         let bare = json!({"seq": 0, "id": "i", "at": "2026-01-01T00:00:00.000000Z", "action": "key.changed",
-                          "outcome": "success", "actor": {"client_id": "server"}});
+                          "outcome": "success", "actor": {"type": "server"}});
         let shown = event(&bare, Severity::Informational);
         for member in
             ["activity_id", "category_uid", "class_uid", "type_uid", "severity_id", "time", "metadata"]

@@ -317,7 +317,7 @@ mod tests {
         tokens: (Option<&str>, Option<&str>),
     ) -> EventRow {
         let event = json!({"seq": seq, "action": action, "at": "2026-01-01T00:00:00.000000Z", "txn": "t",
-            "actor": {"client_id": client.0, "jkt": client.1}, "delegation_id": format!("D-{}", client.0),
+            "actor": {"type": "client", "client_id": client.0, "jkt": client.1}, "delegation_id": format!("D-{}", client.0),
             "act_chain": [{"sub": client.0, "iss": "us", "jkt": client.1}], "jti": tokens.0, "parent_jti": tokens.1});
         EventRow { seq, document: event.to_string(), event }
     }

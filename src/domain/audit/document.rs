@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn a_draft_becomes_a_canonical_document_wherever_it_lands() {
         let at = from_seconds(1_700_000_000).unwrap();
-        let mut event = Event::of_operator(at, Action::ClientChanged, "a,\"seq\":0,b");
+        let mut event = Event::new(at, Action::ClientChanged, Actor::Operator);
+        event.target = Some("a,\"seq\":0,b".to_owned());
         event.detail = Some(json!({"a": 1, "seq": 0, "z": 1}));
         for event in [event.clone(), Event { target: None, ..event }] {
             let text = event.unsequenced().unwrap().with_seq(4_294_967_296);

@@ -1,8 +1,10 @@
 //! What an audit event says.
 
+use std::fmt;
 use std::net::IpAddr;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
@@ -19,37 +21,48 @@ pub enum EventOutcome {
     Refused,
 }
 
-#[derive(Debug, Clone, Serialize)]
-pub struct Actor {
-    /// The client id. `operator` is a person with shell access to the machine, `user` a user in person,
-    /// `server` an automatic action of this server.
-    pub client_id: String,
-    /// Set only for a user in person.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub user: Option<Principal>,
-    /// Thumbprint of the proved DPoP key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jkt: Option<String>,
+/// Who caused an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Actor {
+    /// A client of this server.
+    Client {
+        client_id: String,
+        /// Thumbprint of the proved DPoP key.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        jkt: Option<String>,
+    },
+    /// A user at the management API.
+    User(Principal),
+    /// A person with shell access to the machine.
+    Operator,
+    /// This server, by itself.
+    Server,
+    /// A witness of the log.
+    Witness { name: String },
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client { client_id, .. } => formatter.write_str(client_id),
+            Self::User(Principal { iss, sub }) => write!(formatter, "{sub} ({iss})"),
+            Self::Operator => formatter.write_str("an operator"),
+            Self::Server => formatter.write_str("the server"),
+            Self::Witness { name } => write!(formatter, "the witness {name}"),
+        }
+    }
 }
 
 impl Actor {
-    /// The actor of automatic actions.
-    pub fn server() -> Self {
-        Self::client("server", None)
+    /// The actor of a recorded event.
+    pub fn of(event: &Value) -> Option<Self> {
+        Self::deserialize(event.get("actor")?).ok()
     }
 
     /// A client with the thumbprint of its proved key.
     pub fn client(client_id: impl Into<String>, jkt: Option<String>) -> Self {
-        Self { client_id: client_id.into(), user: None, jkt }
-    }
-
-    pub fn user(who: Principal) -> Self {
-        Self { client_id: "user".into(), user: Some(who), jkt: None }
-    }
-
-    /// A person with shell access to the machine.
-    pub fn operator() -> Self {
-        Self { client_id: "operator".into(), user: None, jkt: None }
+        Self::Client { client_id: client_id.into(), jkt }
     }
 }
 
@@ -152,11 +165,6 @@ impl Event {
             delegation_path: path.ids(),
             ..Self::new(at, action, actor)
         }
-    }
-
-    pub fn of_operator(at: OffsetDateTime, action: Action, target: impl Into<String>) -> Self {
-        let actor = Actor::operator();
-        Self { target: Some(target.into()), ..Self::new(at, action, actor) }
     }
 
     /// The same event with the outcome refused.

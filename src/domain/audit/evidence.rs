@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Action;
 use super::chain::{Chain, ChainFacts, Hop, HopKind};
 use super::search::EventRow;
+use super::{Action, Actor};
 use crate::domain::principal::Principal;
 use crate::platform::fault::{Context, Fault};
 
@@ -281,12 +281,8 @@ fn delegation_in_words(one: &DelegationHistory) -> String {
     out
 }
 
-/// The user's own name for a user, the client id for all other actors.
 fn actor(event: &Value) -> String {
-    match (text(event, "/actor/sub"), text(event, "/actor/iss")) {
-        (Some(sub), Some(iss)) => one_line(&format!("{sub} ({iss})")),
-        _ => one_line(text(event, "/actor/client_id").unwrap_or("?")),
-    }
+    Actor::of(event).map_or_else(|| "?".to_owned(), |actor| one_line(&actor.to_string()))
 }
 
 /// Replaces control characters: text from clients cannot imitate another line.

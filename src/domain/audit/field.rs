@@ -25,6 +25,8 @@ pub enum Field {
     Session,
     Request,
     Ip,
+    /// What kind of actor caused the event.
+    ActorType,
 }
 
 /// Hashes (field, value) to a 64-bit index term. Terms can collide: callers must check the document.

@@ -31,6 +31,8 @@ pub struct Filter {
     pub subject_sub: Option<String>,
     /// The client that made the request, or any actor in the chain.
     pub actor: Option<String>,
+    /// `client`, `user`, `operator`, `server` or `witness`.
+    pub actor_type: Option<String>,
     /// This delegation or any descendant.
     pub delegation: Option<String>,
     pub txn: Option<String>,
@@ -77,7 +79,7 @@ impl Filter {
         Ok(true)
     }
 
-    fn texts_mut(&mut self) -> [(&'static str, &mut Option<String>); 16] {
+    fn texts_mut(&mut self) -> [(&'static str, &mut Option<String>); 17] {
         [
             ("id", &mut self.id),
             ("action", &mut self.action),
@@ -87,6 +89,7 @@ impl Filter {
             ("subject_iss", &mut self.subject_iss),
             ("subject_sub", &mut self.subject_sub),
             ("actor", &mut self.actor),
+            ("actor_type", &mut self.actor_type),
             ("delegation_id", &mut self.delegation),
             ("txn", &mut self.txn),
             ("jti", &mut self.jti),
@@ -148,6 +151,7 @@ impl Filter {
             (Field::Ip, self.ip.as_ref()),
             (Field::Actor, self.actor.as_ref()),
             (Field::Client, self.client.as_ref()),
+            (Field::ActorType, self.actor_type.as_ref()),
             (Field::Reason, self.reason.as_ref()),
             (Field::Action, self.action.as_ref()),
             (Field::Outcome, self.outcome.as_ref()),
@@ -167,6 +171,7 @@ impl Filter {
             &self.subject_iss,
             &self.subject_sub,
             &self.actor,
+            &self.actor_type,
             &self.delegation,
             &self.txn,
             &self.jti,
@@ -192,6 +197,7 @@ impl Filter {
             (&self.outcome, "/outcome"),
             (&self.reason, "/reason"),
             (&self.client, "/actor/client_id"),
+            (&self.actor_type, "/actor/type"),
             (&self.subject_iss, "/subject/iss"),
             (&self.subject_sub, "/subject/sub"),
             (&self.txn, "/txn"),
@@ -247,7 +253,7 @@ mod tests {
 
     fn event() -> Value {
         json!({"id": "i", "at": "2026-01-01T00:00:00.000000Z", "action": "vault.token.retrieved", "outcome": "success",
-               "actor": {"client_id": "a", "jkt": "k"}, "subject": {"iss": "x", "sub": "alice"}, "txn": "t", "jti": "j",
+               "actor": {"type": "client", "client_id": "a", "jkt": "k"}, "subject": {"iss": "x", "sub": "alice"}, "txn": "t", "jti": "j",
                "parent_jti": "p", "target": "c", "session_id": "s", "request_id": "r", "ip": "::1",
                "act_chain": [{"sub": "b", "iss": "x"}], "delegation_id": "E", "delegation_path": ["D", "E"]})
     }
@@ -269,6 +275,7 @@ mod tests {
             ("subject_sub", "alice"),
             ("actor", "a"),
             ("actor", "b"),
+            ("actor_type", "client"),
             ("delegation_id", "D"),
             ("delegation_id", "E"),
             ("txn", "t"),
@@ -290,9 +297,13 @@ mod tests {
             assert!(wanted.may_match(&document) || matches!(name, "from" | "to"), "{name}");
             assert!(wanted.terms().iter().all(|term| have.contains(term)), "{name} is not in the index");
         }
-        for (name, value) in
-            [("outcome", "refused"), ("actor", "alice"), ("delegation_id", "F"), ("jti", "t")]
-        {
+        for (name, value) in [
+            ("outcome", "refused"),
+            ("actor", "alice"),
+            ("actor_type", "server"),
+            ("delegation_id", "F"),
+            ("jti", "t"),
+        ] {
             assert!(!filter(name, value).matches(&event()), "{name}");
         }
         assert!(!filter("to", "2026-01-01T00:00:00Z").matches(&event()), "to is not included");

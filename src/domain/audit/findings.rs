@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
+use super::event::Actor;
 use crate::domain::refusal::catalogue;
 use crate::domain::refusal::catalogue::entry::CatalogueEntry;
 use actchain_protocol::digest::sha256;
@@ -61,7 +62,7 @@ impl Findings {
 
     /// The finding about the next event, if any.
     pub fn of<'a>(&mut self, event: &'a Value) -> Option<Finding<'a>> {
-        let who = text(event, "/actor/client_id").unwrap_or("an unknown client");
+        let who = Actor::of(event).map_or_else(|| "an unknown actor".to_owned(), |actor| actor.to_string());
         if let Some(before) = self.note(event) {
             let now = text(event, "/actor/jkt").unwrap_or("none");
             let message = format!("{who} proved the key {now}, and {before} before in this chain");
@@ -155,7 +156,7 @@ mod tests {
 
     fn exchange(txn: &str, delegation: &str, who: &str, jkt: &str) -> Value {
         json!({"action": "oauth.token.exchanged", "outcome": "success", "txn": txn, "delegation_id": delegation,
-               "actor": {"client_id": who, "jkt": jkt}})
+               "actor": {"type": "client", "client_id": who, "jkt": jkt}})
     }
 
     fn ids(events: &[Value]) -> Vec<Option<&'static str>> {
@@ -214,8 +215,7 @@ mod tests {
 
     #[test]
     fn refusals_are_findings_and_what_succeeded_is_none() {
-        let refused =
-            |reason: &str| json!({"outcome": "refused", "reason": reason, "actor": {"client_id": "a"}});
+        let refused = |reason: &str| json!({"outcome": "refused", "reason": reason, "actor": {"type": "client", "client_id": "a"}});
         let expired =
             json!({"action": "delegation.expired", "outcome": "success", "reason": "delegation_expired"});
         let found = ids(&[refused("actor_cycle"), refused("of another time"), expired.clone()]);

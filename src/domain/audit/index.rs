@@ -37,6 +37,7 @@ pub fn terms(event: &Value) -> Vec<i64> {
         (Field::Session, "/session_id"),
         (Field::Request, "/request_id"),
         (Field::Ip, "/ip"),
+        (Field::ActorType, "/actor/type"),
     ];
     let plain = texts.into_iter().filter_map(|(field, pointer)| Some((field, event.pointer(pointer)?)));
     let list = |name: &str| event.get(name).and_then(Value::as_array).into_iter().flatten();

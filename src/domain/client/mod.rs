@@ -212,12 +212,9 @@ pub fn is_client_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/@".contains(&byte))
 }
 
-/// Names of actors in the audit log that are not clients.
-const RESERVED_IDS: [&str; 4] = ["server", "user", "operator", "witness"];
-
 /// Whether a new client may have this id.
 pub fn is_new_id(text: &str) -> bool {
-    is_client_id(text) && name::is_addressable(text) && !RESERVED_IDS.contains(&text)
+    is_client_id(text) && name::is_addressable(text)
 }
 
 /// The JWK Set without the keys of this thumbprint.

@@ -24,7 +24,7 @@ use super::request_context::RequestContext;
 use super::sinks;
 use super::transaction::{AuditedTransaction, Authorized};
 use super::vault::{ResolvedProvider, prepare_all, put_provider};
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::{Action, Event};
 use crate::domain::registry::store as registry_store;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::domain::{client as clients, delegation as delegations};
@@ -170,7 +170,7 @@ impl Plan<'_> {
             ..Event::of_delegation(
                 self.ctx.now,
                 Action::DelegationCreated,
-                Actor::operator(),
+                self.ctx.caller.actor(),
                 &path,
                 self.ctx.issuer,
             )

@@ -43,8 +43,10 @@ impl Plan<'_> {
     }
 
     pub(super) fn event(&mut self, action: Action, target: &str, change: Change) {
-        let mut event = Event::of_operator(self.ctx.now, action, target);
-        event.detail = Some(json!({"change": change}));
-        self.events.push(event);
+        self.events.push(Event {
+            target: Some(target.to_owned()),
+            detail: Some(json!({"change": change})),
+            ..self.ctx.event(action)
+        });
     }
 }

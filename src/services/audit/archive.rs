@@ -19,7 +19,7 @@ use super::file_reader::{digest_of, each_line};
 use super::report::TrustAnchors;
 use super::{log_keys, origin, verify_export};
 use crate::domain::audit::partitions::{self, ArchiveFile, Partition};
-use crate::domain::audit::{Action, Event, index, store, tree};
+use crate::domain::audit::{Action, Actor, Event, index, store, tree};
 use crate::domain::{authority_lock, sink};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::locks::Lock;
@@ -343,8 +343,8 @@ async fn try_forget(
     if !partitions::mark_archived(&mut transaction, archived.partition, file).await? {
         return Err(Fault::new("another process has archived the partition"));
     }
-    let mut event =
-        Event::of_operator(file.now, Action::AuditArchived, format!("partition {}", archived.partition));
+    let mut event = Event::new(file.now, Action::AuditArchived, Actor::Operator);
+    event.target = Some(format!("partition {}", archived.partition));
     event.detail = Some(json!({
         "partition": archived.partition,
         "from": archived.from,

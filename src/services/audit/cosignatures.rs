@@ -193,10 +193,9 @@ pub async fn cosign(
         if store::insert_cosignature(work.connection(), checkpoint.size, &key, &signature.line, now).await? {
             let detail = serde_json::json!({"size": checkpoint.size});
             events.push(Event {
-                target: Some(witness.name().to_owned()),
                 detail: Some(detail),
                 origin: origin_of.clone(),
-                ..Event::new(now, Action::WitnessCosigned, Actor::client("witness", None))
+                ..Event::new(now, Action::WitnessCosigned, Actor::Witness { name: witness.name().to_owned() })
             });
         }
     }

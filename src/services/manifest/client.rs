@@ -24,8 +24,7 @@ const MAX_NAME: usize = 100;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientDeclaration {
-    /// Client id: letters, digits and `-._~:/@`, not beginning with `-`. `server`, `user`, `operator` and `witness` are
-    /// reserved.
+    /// Client id: letters, digits and `-._~:/@`, not beginning with `-`.
     #[schemars(
         length(min = 1, max = 128),
         regex(pattern = r"^[A-Za-z0-9._~:/@][A-Za-z0-9._~:/@-]*$"),

@@ -192,7 +192,7 @@ impl DeliveryRun<'_> {
         let progress = Progress { cursor: first_available, delivered_at: None };
         let advanced = store::mark_delivered(work.connection(), self.lease, progress, now + LEASE).await?;
         let Some(advanced) = advanced else { return Ok(ControlFlow::Break(())) };
-        let mut event = Event::new(now, Action::SinkDeadLetter, Actor::server());
+        let mut event = Event::new(now, Action::SinkDeadLetter, Actor::Server);
         event.target = Some(self.id.to_owned());
         event.detail =
             Some(json!({"seq": sink.cursor, "to": first_available, "attempts": 0, "status": null}));
@@ -284,7 +284,7 @@ impl DeliveryRun<'_> {
         let Some(advanced) = self.store_dead_letter(work.connection(), undelivered, now).await? else {
             return Ok(None);
         };
-        let mut event = Event::new(now, Action::SinkDeadLetter, Actor::server());
+        let mut event = Event::new(now, Action::SinkDeadLetter, Actor::Server);
         event.target = Some(self.id.to_owned());
         event.detail =
             Some(json!({"seq": undelivered.seq, "attempts": undelivered.attempts, "status": status}));
@@ -318,7 +318,7 @@ impl DeliveryRun<'_> {
         let now = self.app.clock.now();
         let mut work = AuditedTransaction::begin(&self.app.pool).await?;
         if store::mark_disabled(work.connection(), self.id, "answered 410", now).await? {
-            let mut event = Event::new(now, Action::SinkChanged, Actor::server());
+            let mut event = Event::new(now, Action::SinkChanged, Actor::Server);
             event.target = Some(self.id.to_owned());
             event.detail = Some(json!({"change": "disabled", "status": GONE}));
             work.commit(&[event]).await?;

@@ -19,7 +19,7 @@ use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::issue::IssuedToken;
 use super::verify_token::TokenVerifier;
 use crate::app::App;
-use crate::domain::audit::Action;
+use crate::domain::audit::{Action, Actor};
 use crate::domain::authority::{self, ClientDecisionInput};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::GrantType;
@@ -149,7 +149,7 @@ async fn decide(app: &App, request: &TokenRequest, context: &mut ExchangeContext
     if let Some(VerifiedDpopKey { jkt, single_use_id, .. }) =
         dpop::possess(app, &context.client, proof.as_deref(), DpopTarget::post(PATH), context.now)?
     {
-        context.event.actor.jkt = Some(jkt.clone());
+        context.event.actor = Actor::client(&context.client.client_id, Some(jkt.clone()));
         context.jkt = Some(jkt);
         context.single_use_ids.push(single_use_id);
     }

@@ -85,7 +85,7 @@ async fn process_callback(
     origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<CallbackPage, Fault> {
-    let event = |action| Event { origin: origin.clone(), ..Event::new(now, action, Actor::server()) };
+    let event = |action| Event { origin: origin.clone(), ..Event::new(now, action, Actor::Server) };
     let state = sha256(&[params.state.expose_secret().as_bytes()]);
     let mut work = AuditedTransaction::begin(&app.pool).await?;
     let found = pending_authorization::store::find_for_update(work.connection(), state, now).await?;

@@ -122,7 +122,7 @@ async fn revoke_at_provider(
                 detail: Some(
                     json!({"provider": ended.provider, "provider_revoked": shown, "credential": "forgotten"}),
                 ),
-                ..Event::new(now, Action::ConnectionDisconnected, Actor::server())
+                ..Event::new(now, Action::ConnectionDisconnected, Actor::Server)
             };
             work.commit(&[event]).await?;
         }

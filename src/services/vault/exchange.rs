@@ -102,7 +102,7 @@ async fn prepare(
         let possessed = dpop::possess(app, &client, proof.as_deref(), target, now)?;
         let possessed = possessed.ok_or(Refusal::DpopProofMissing)?;
         single_use_ids.push(possessed.single_use_id);
-        event.actor.jkt = Some(possessed.jkt.clone());
+        event.actor = Actor::client(&client.client_id, Some(possessed.jkt.clone()));
         let (presented, details) = request.asked.as_ref().map_err(|refusal| *refusal)?;
         let [detail] = details.0.as_slice() else {
             return Err(Refusal::AuthorizationDetailsMalformed.into());

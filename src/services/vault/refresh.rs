@@ -358,6 +358,6 @@ fn about(action: Action, one: &Connection, now: OffsetDateTime) -> Event {
     Event {
         subject: Some(one.owner.clone()),
         target: Some(one.id.clone()),
-        ..Event::new(now, action, Actor::server())
+        ..Event::new(now, action, Actor::Server)
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::data_key::{self, DataKeys, StoredDataKey};
 use crate::domain::vault::rekey::{self as sealed_rows, SealedRow};
 use crate::platform::db;
@@ -90,5 +90,9 @@ async fn some(pool: &PgPool, keys: &DataKeys, now: OffsetDateTime) -> Result<(us
 }
 
 fn event(key: &str, detail: serde_json::Value, now: OffsetDateTime) -> Event {
-    Event { detail: Some(detail), ..Event::of_operator(now, Action::VaultKeyRotated, key) }
+    Event {
+        target: Some(key.to_owned()),
+        detail: Some(detail),
+        ..Event::new(now, Action::VaultKeyRotated, Actor::Operator)
+    }
 }
