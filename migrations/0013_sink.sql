@@ -2,7 +2,10 @@
 CREATE TABLE audit_sink (
     id              text PRIMARY KEY,
     url             text NOT NULL,
-    format          text NOT NULL CHECK (format IN ('json', 'ocsf', 'cef')),
+    format          text NOT NULL CHECK (format IN ('json', 'ndjson', 'ocsf', 'cef')),
+    -- Limits of one request, where the sink accepts several events at once.
+    batch_events    integer,
+    batch_bytes     integer,
     filter          jsonb NOT NULL,
     -- The secret of the sink, and for a while the secret before.
     sealed          text NOT NULL,
@@ -20,7 +23,8 @@ CREATE TABLE audit_sink (
     lease           uuid,
     lease_until     timestamptz,
     created_at      timestamptz NOT NULL,
-    updated_at      timestamptz NOT NULL
+    updated_at      timestamptz NOT NULL,
+    CHECK ((batch_events IS NULL) = (batch_bytes IS NULL))
 );
 CREATE INDEX audit_sink_data_key ON audit_sink (data_key);
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use actchain::domain::audit::{Action, Event, store as audit};
 use actchain::domain::sink::store;
 use actchain::jobs;
 use actchain::services::sinks::{self, EnabledState, deliver};
@@ -36,6 +37,9 @@ impl Receiver {
                 let answer = ResponseTemplate::new(status);
                 match status {
                     429 => answer.insert_header("retry-after", "600"),
+                    503 => answer
+                        .insert_header("date", "Sun, 06 Nov 1994 08:40:00 GMT")
+                        .insert_header("retry-after", "Sun, 06 Nov 1994 08:55:00 GMT"),
                     302 => answer.insert_header("location", "http://127.0.0.1:9/"),
                     _ => answer,
                 }
@@ -169,11 +173,16 @@ async fn an_event_that_a_sink_does_not_accept_is_sent_again_before_later_events(
     world.server.pass(599);
     assert_eq!(run(&world).await, 0, "Retry-After");
     world.server.pass(1);
+    receiver.answers(503);
+    run(&world).await;
+    world.server.pass(899);
+    assert_eq!(run(&world).await, 0, "Retry-After is a date, fifteen minutes after the answer");
+    world.server.pass(1);
     receiver.answers(200);
     run(&world).await;
     let events = size(&world).await;
-    assert_eq!(receiver.seqs().await, [vec![first; 4], (first..events).collect()].concat());
-    let ids: Vec<String> = receiver.got().await[..5].iter().map(|one| header(one, "webhook-id")).collect();
+    assert_eq!(receiver.seqs().await, [vec![first; 5], (first..events).collect()].concat());
+    let ids: Vec<String> = receiver.got().await[..6].iter().map(|one| header(one, "webhook-id")).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "the same message has the same id");
 }
 
@@ -357,6 +366,163 @@ async fn each_format_has_its_body_and_type() {
     assert_eq!(header(&of("/cef"), "content-type"), "text/plain; charset=utf-8");
 }
 
+/// The documents of the log, in order.
+async fn documents(world: &World) -> Vec<String> {
+    let documents = sqlx::query_scalar("SELECT document FROM audit_event ORDER BY seq");
+    documents.fetch_all(&mut world.server.sql().await).await.unwrap()
+}
+
+/// The first and the last `seq` of a batch.
+fn ends(request: &Request) -> (u64, u64) {
+    let number = |name| header(request, name).parse().unwrap();
+    (number("actchain-audit-seq"), number("actchain-audit-last-seq"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_has_the_form_of_its_format_and_is_signed_as_a_whole() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    for format in ["json", "ndjson", "ocsf", "cef"] {
+        let url = format!("{}/{format}", receiver.server.uri());
+        let body = json!({"url": url, "format": format, "from_seq": 0, "secret": SECRET, "batch": {"max_events": 3}});
+        let shown = declare(&world, format, body).await;
+        assert_eq!(shown["batch"], json!({"max_events": 3, "max_bytes": 1_048_576}));
+    }
+    world.second_hop().await;
+    let documents = documents(&world).await;
+    run(&world).await;
+    let got = receiver.got().await;
+    for (format, media_type) in [
+        ("json", "application/json"),
+        ("ndjson", "application/x-ndjson"),
+        ("ocsf", "application/json"),
+        ("cef", "text/plain; charset=utf-8"),
+    ] {
+        let of_sink: Vec<&Request> =
+            got.iter().filter(|one| one.url.path() == format!("/{format}")).collect();
+        let mut next = 0;
+        for (request, expected) in of_sink.iter().zip(documents.chunks(3)) {
+            let (first, last) = ends(request);
+            assert_eq!(
+                (first, last - first + 1),
+                (next, expected.len() as u64),
+                "{format}: in order, without gaps"
+            );
+            next = last + 1;
+            assert_eq!(header(request, "content-type"), media_type);
+            assert_eq!(signers(request, &[SECRET]), [0], "{format}: the signature covers all events");
+            let body = String::from_utf8(request.body.clone()).unwrap();
+            match format {
+                "json" => assert_eq!(body, format!("[{}]", expected.join(",")), "the documents as recorded"),
+                "ndjson" => {
+                    assert_eq!(body, expected.iter().map(|one| format!("{one}\n")).collect::<String>());
+                }
+                "ocsf" => {
+                    let events: Vec<Value> = serde_json::from_str(&body).unwrap();
+                    assert!(events.iter().all(|event| event["class_uid"] == 6003), "{body}");
+                    assert_eq!(events.len(), expected.len());
+                }
+                _ => {
+                    assert!(body.lines().all(|line| line.starts_with("CEF:0|")), "{body}");
+                    assert_eq!(body.lines().count(), expected.len());
+                }
+            }
+        }
+        assert_eq!(next, documents.len() as u64, "{format}");
+        let messages: std::collections::BTreeSet<String> =
+            of_sink.iter().map(|one| header(one, "webhook-id")).collect();
+        assert_eq!(messages.len(), of_sink.len(), "each batch is a message of its own");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_has_no_more_bytes_than_declared_and_a_longer_event_is_alone() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    let limits = json!({"max_events": 1_000, "max_bytes": 1_500});
+    declare(&world, "siem", json!({"url": receiver.server.uri(), "from_seq": 0, "batch": limits})).await;
+    let long = Event::of_operator(world.server.clock.now(), Action::ClientChanged, "x".repeat(2_000));
+    audit::append(&mut world.server.sql().await, &[long.unsequenced().unwrap()]).await.unwrap();
+    world.second_hop().await;
+    run(&world).await;
+    let sizes: Vec<(usize, u64)> = receiver
+        .got()
+        .await
+        .iter()
+        .map(|one| (serde_json::from_slice::<Vec<Value>>(&one.body).unwrap().len(), one.body.len() as u64))
+        .collect();
+    assert!(sizes.iter().all(|(events, bytes)| *events == 1 || *bytes <= 1_500 + 1_000), "{sizes:?}");
+    assert!(sizes.iter().any(|(events, bytes)| *events == 1 && *bytes > 2_000), "{sizes:?}");
+    assert!(sizes.iter().any(|(events, _)| *events > 1), "{sizes:?}");
+    let events: usize = sizes.iter().map(|(events, _)| events).sum();
+    assert_eq!(events, documents(&world).await.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_batch_only_the_event_that_the_sink_never_accepts_is_a_dead_letter() {
+    let world = World::configured("[audit]\nsink_attempts = 3").await;
+    for _ in 0..4 {
+        world.second_hop().await;
+    }
+    let documents = documents(&world).await;
+    let poison = documents.len() as u64 - 3;
+    let receiver = MockServer::start().await;
+    Mock::given(method("POST"))
+        .respond_with(move |request: &Request| {
+            let events: Vec<Value> = serde_json::from_slice(&request.body).unwrap();
+            let is_poisoned = events.iter().any(|event| event["seq"] == poison);
+            ResponseTemplate::new(if is_poisoned { 422 } else { 204 })
+        })
+        .mount(&receiver)
+        .await;
+    let batch = json!({"max_events": 100});
+    declare(&world, "siem", json!({"url": receiver.uri(), "from_seq": 0, "batch": batch})).await;
+    run(&world).await;
+    assert_eq!(shown(&world, "siem").await["cursor"], poison, "the events before it did not wait for it");
+    for _ in 0..2 {
+        world.server.pass(3_600);
+        run(&world).await;
+    }
+    let events = world.server.events().await;
+    let dead_letters: Vec<&Value> =
+        events.iter().filter(|one| one["action"] == "admin.sink_dead_letter").collect();
+    assert_eq!(dead_letters.len(), 1);
+    assert_eq!(dead_letters[0]["detail"], json!({"seq": poison, "attempts": 3, "status": 422}));
+    let mut accepted = Vec::new();
+    for request in receiver.received_requests().await.unwrap() {
+        let seqs = serde_json::from_slice::<Vec<Value>>(&request.body).unwrap();
+        let seqs: Vec<u64> = seqs.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+        if !seqs.contains(&poison) {
+            accepted.extend(seqs);
+        }
+    }
+    let all_others: Vec<u64> = (0..events.len() as u64).filter(|seq| *seq != poison).collect();
+    assert_eq!(accepted, all_others, "in order, each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failure_the_first_event_is_sent_alone_and_batches_grow_again() {
+    let (world, receiver) = (World::new().await, Receiver::start().await);
+    for _ in 0..4 {
+        world.second_hop().await;
+    }
+    let batch = json!({"max_events": 100});
+    declare(&world, "siem", json!({"url": receiver.server.uri(), "from_seq": 0, "batch": batch})).await;
+    receiver.answers(500);
+    run(&world).await;
+    let size = size(&world).await;
+    let asked = |got: &[Request]| -> Vec<(u64, u64)> { got.iter().map(ends).collect() };
+    assert_eq!(asked(&receiver.got().await), [(0, size - 1)], "one request, and the sink is down");
+    receiver.answers(204);
+    world.server.pass(60);
+    run(&world).await;
+    assert_eq!(asked(&receiver.got().await)[1..4], [(0, 0), (1, 2), (3, 6)]);
+    let mut next = 0;
+    for (first, last) in &asked(&receiver.got().await)[1..] {
+        assert_eq!(*first, next);
+        next = last + 1;
+    }
+    assert_eq!(next, size);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn declarations_are_idempotent_checked_and_for_administrators() {
     let world = World::new().await;
@@ -369,6 +535,12 @@ async fn declarations_are_idempotent_checked_and_for_administrators() {
     world.server.apply(&yaml(", filter: {outcome: refused}, enabled: false")).await.unwrap();
     assert_eq!(world.server.last_event().await["action"], "admin.sink_changed");
     assert_eq!(shown(&world, "siem").await["enabled"], false);
+    let batches = yaml(", filter: {outcome: refused}, enabled: false, batch: {max_events: 5}");
+    for _ in 0..2 {
+        world.server.apply(&batches).await.unwrap();
+        assert_eq!(size(&world).await, before + 2, "one more change, recorded once");
+        assert_eq!(shown(&world, "siem").await["batch"]["max_events"], 5);
+    }
     for bad in [
         json!({"url": "http://10.0.0.1/"}),
         json!({"url": "https://169.254.169.254/"}),
@@ -377,6 +549,10 @@ async fn declarations_are_idempotent_checked_and_for_administrators() {
         json!({"url": "http://127.0.0.1:9/", "filter": {"colour": "red"}}),
         json!({"url": "http://127.0.0.1:9/", "filter": {"outcome": "maybe"}}),
         json!({"url": "http://127.0.0.1:9/", "format": "xml"}),
+        json!({"url": "http://127.0.0.1:9/", "batch": {}}),
+        json!({"url": "http://127.0.0.1:9/", "batch": {"max_events": 0}}),
+        json!({"url": "http://127.0.0.1:9/", "batch": {"max_events": 1_001}}),
+        json!({"url": "http://127.0.0.1:9/", "batch": {"max_events": 1, "max_bytes": 1_023}}),
         json!({"id": "other", "url": "http://127.0.0.1:9/"}),
     ] {
         let answer = world.as_admin("PUT", path, bad.clone()).await;

@@ -18,6 +18,7 @@ mod limits;
 mod output;
 mod refusals_in_the_log;
 mod schema;
+mod sink_crash;
 mod stage;
 mod token_commands;
 mod vault_crash;

@@ -1,21 +1,20 @@
-//! Sinks receive the audit log as it grows, event by event and in order. Undeliverable events become dead letters.
+//! Sinks receive the audit log as it grows, in order. Undeliverable events become dead letters.
 
+mod format;
 pub mod store;
 
-use schemars::JsonSchema;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
+pub use self::format::{BatchLimits, SinkFormat};
 use super::audit::filter::Filter;
-use super::audit::findings;
 use super::data_key::{DataKeys, Sealed};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::standard_webhooks::Secret;
-use actchain_protocol::{cef, ocsf};
 
 /// After a rotation, the previous secret signs too for this time.
 pub const OVERLAP: Duration = Duration::hours(24);
@@ -23,59 +22,14 @@ pub const OVERLAP: Duration = Duration::hours(24);
 const FIRST_PAUSE: Duration = Duration::seconds(5);
 const LONGEST_PAUSE: Duration = Duration::hours(1);
 
-/// Format of the events that a sink receives.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-    strum::IntoStaticStr,
-    strum::EnumString,
-)]
-#[serde(rename_all = "lowercase")]
-#[schemars(rename = "SinkFormat")]
-#[strum(serialize_all = "snake_case")]
-pub enum Format {
-    /// The event's document as recorded.
-    Json,
-    /// The Open Cybersecurity Schema Framework.
-    Ocsf,
-    /// The Common Event Format.
-    Cef,
-}
-
-impl Format {
-    /// Its name, as stored and shown.
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-
-    /// Reads a stored name.
-    pub fn parse(name: &str) -> Option<Self> {
-        name.parse().ok()
-    }
-
-    /// The media type of a body, and the body.
-    pub fn body(self, document: &str, event: &Value) -> (&'static str, String) {
-        let severity = findings::severity(event);
-        match self {
-            Self::Json => ("application/json", document.to_owned()),
-            Self::Ocsf => ("application/json", ocsf::event(event, severity).to_string()),
-            Self::Cef => (cef::MEDIA_TYPE, cef::line(event, severity)),
-        }
-    }
-}
-
 #[derive(Debug, Clone)]
 pub struct Sink {
     pub id: String,
     /// URL to which events are posted.
     pub url: String,
-    pub format: Format,
+    pub format: SinkFormat,
+    /// Limits of a batch; where absent, each request has one event.
+    pub batch: Option<BatchLimits>,
     /// Filter parameters by name.
     pub filter: Map<String, Value>,
     pub sealed: Sealed,
@@ -113,6 +67,7 @@ impl Sink {
             id: self.id.clone(),
             url: Some(self.url.clone()),
             format: self.format,
+            batch: self.batch,
             filter: self.filter.clone(),
             enabled: disabled.is_none(),
             disabled_at: disabled.map(|(at, _)| rfc3339(*at)),
@@ -131,7 +86,8 @@ impl Sink {
 pub struct SinkView {
     pub id: String,
     pub url: Option<String>,
-    pub format: Format,
+    pub format: SinkFormat,
+    pub batch: Option<BatchLimits>,
     pub filter: Map<String, Value>,
     pub enabled: bool,
     pub disabled_at: Option<String>,

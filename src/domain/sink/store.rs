@@ -5,7 +5,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Format, Sink};
+use super::{BatchLimits, Sink, SinkFormat};
 use crate::domain::data_key::Sealed;
 use crate::platform::fault::{Context, Fault};
 
@@ -14,6 +14,8 @@ struct Row {
     id: String,
     url: String,
     format: String,
+    batch_events: Option<i32>,
+    batch_bytes: Option<i32>,
     filter: Value,
     sealed: String,
     data_key: String,
@@ -31,8 +33,16 @@ impl TryFrom<Row> for Sink {
 
     fn try_from(row: Row) -> Result<Self, Fault> {
         let what = format!("reading sink {}", row.id);
+        let limit = |limit: i32| u32::try_from(limit).context(&what);
+        let batch = match row.batch_events.zip(row.batch_bytes) {
+            None => None,
+            Some((events, bytes)) => {
+                Some(BatchLimits { max_events: limit(events)?, max_bytes: limit(bytes)? })
+            }
+        };
         Ok(Self {
-            format: Format::parse(&row.format).ok_or_else(|| Fault::new(&what))?,
+            batch,
+            format: SinkFormat::parse(&row.format).ok_or_else(|| Fault::new(&what))?,
             filter: serde_json::from_value(row.filter).context(&what)?,
             sealed: Sealed { key: row.data_key, text: row.sealed },
             disabled: row.disabled_at.map(|at| (at, row.disabled_reason.unwrap_or_default())),
@@ -49,6 +59,10 @@ impl TryFrom<Row> for Sink {
 
 fn number(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+fn limit(limit: u32) -> i32 {
+    i32::try_from(limit).unwrap_or(i32::MAX)
 }
 
 pub async fn find(connection: &mut PgConnection, id: &str) -> Result<Option<Sink>, Fault> {
@@ -78,10 +92,11 @@ pub async fn list(connection: &mut PgConnection) -> Result<Vec<(Sink, i64)>, Fau
 pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime) -> Result<(), Fault> {
     sqlx::query(
         "INSERT INTO audit_sink (id, url, format, filter, sealed, data_key, disabled_at, disabled_reason, cursor,
-                                 created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
+                                 created_at, updated_at, batch_events, batch_bytes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11, $12)
          ON CONFLICT (id) DO UPDATE
-         SET url = excluded.url, format = excluded.format, filter = excluded.filter, sealed = excluded.sealed,
+         SET url = excluded.url, format = excluded.format, batch_events = excluded.batch_events,
+             batch_bytes = excluded.batch_bytes, filter = excluded.filter, sealed = excluded.sealed,
              data_key = excluded.data_key, disabled_at = excluded.disabled_at, disabled_reason = excluded.disabled_reason,
              attempts = 0, next_attempt_at = NULL, updated_at = excluded.updated_at",
     )
@@ -95,6 +110,8 @@ pub async fn put(connection: &mut PgConnection, one: &Sink, now: OffsetDateTime)
     .bind(one.disabled.as_ref().map(|(_, why)| why))
     .bind(number(one.cursor))
     .bind(now)
+    .bind(one.batch.map(|batch| limit(batch.max_events)))
+    .bind(one.batch.map(|batch| limit(batch.max_bytes)))
     .execute(connection)
     .await?;
     Ok(())

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::domain::audit;
 use crate::domain::refusal::Error;
-use crate::domain::sink::{self, Format, SigningSecrets, Sink, store};
+use crate::domain::sink::{self, BatchLimits, SigningSecrets, Sink, SinkFormat, store};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::platform::fault::Fault;
 use crate::platform::yaml::Place;
@@ -39,7 +39,9 @@ pub struct SinkDeclaration {
     pub url: String,
     /// Format of the events.
     #[serde(default = "as_recorded")]
-    pub format: Format,
+    pub format: SinkFormat,
+    /// Limits of one request with several events; where absent, each request has one event, by itself.
+    pub batch: Option<BatchLimits>,
     /// Filter of the events, with the parameters of a search of the audit log; all events where empty.
     #[serde(default)]
     #[schemars(example = json!({"outcome": "refused"}))]
@@ -58,8 +60,8 @@ pub struct SinkDeclaration {
     pub(in crate::services) place: Place,
 }
 
-fn as_recorded() -> Format {
-    Format::Json
+fn as_recorded() -> SinkFormat {
+    SinkFormat::Json
 }
 
 /// Why a declaration was refused.
@@ -135,6 +137,9 @@ pub async fn put(
     {
         return Err(bad("url must be https and must not point to a private address"));
     }
+    if declared.batch.is_some_and(|batch| !batch.is_allowed()) {
+        return Err(bad("batch may have max_events from 1 to 1000 and max_bytes from 1024 to 10485760"));
+    }
     sink::read_filter(&declared.filter).map_err(|why| bad(&why))?;
     let read = |text: &SecretString| Secret::parse(text.expose_secret());
     let secret = match &declared.secret {
@@ -180,6 +185,7 @@ async fn create(
         id: declared.id.clone(),
         url: declared.url.clone(),
         format: declared.format,
+        batch: declared.batch,
         filter: declared.filter.clone(),
         sealed: secrets.seal(&vault.keys, connection, &declared.id).await?,
         disabled: (declared.enabled == Some(false)).then(|| (now, "declared so".to_owned())),
@@ -211,6 +217,7 @@ async fn change(
     }
     sink.url.clone_from(&declared.url);
     sink.format = declared.format;
+    sink.batch = declared.batch;
     sink.filter.clone_from(&declared.filter);
     let mut members = differences(&before, &view(&sink));
     if old_url != sink.url && !members.iter().any(|one| one.member() == "url") {
@@ -248,6 +255,7 @@ fn view(sink: &Sink) -> Members {
     let mut members = Members::new();
     members.insert("url".into(), sink.origin().into());
     members.insert("format".into(), sink.format.name().into());
+    members.insert("batch".into(), json!(sink.batch));
     members.insert("filter".into(), Value::Object(sink.filter.clone()));
     members.insert("enabled".into(), sink.disabled.is_none().into());
     members

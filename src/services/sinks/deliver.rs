@@ -1,12 +1,14 @@
 //! Delivers the log to sinks: every event at least once, in order for each sink, by one server at a time. A slow sink
-//! delays no other sink. After a crash, the server's lease expires and the cursor is kept.
+//! delays no other sink. After a crash, the server's lease expires and the cursor is kept: only the last request is
+//! repeated.
 
 use std::ops::ControlFlow;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
+use super::batch::{Batch, BatchEvent};
 use crate::app::App;
 use crate::domain::audit::{self, Action, Actor, Event, partitions};
 use crate::domain::sink::store::{FailedAttempt, Lease, Progress, Undelivered};
@@ -20,12 +22,14 @@ use actchain_protocol::standard_webhooks::{self as webhooks, Secret};
 
 /// Longer than one delivery and one database statement take.
 const LEASE: Duration = Duration::seconds(30);
-/// Number of events per read.
-const CHUNK: u64 = 256;
+/// Number of events per read, at least those of a batch.
+const CHUNK: u64 = 1_024;
 /// Number of chunks before the sink is released to other servers.
-const CHUNKS: usize = 64;
+const CHUNKS: usize = 16;
 /// RFC 9110 §15.5.11: the sink wants no more events.
 const GONE: u16 = 410;
+/// Statuses of the 4xx class that say nothing about the content: RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4.
+const TRY_LATER: [u16; 3] = [408, 425, 429];
 /// Maximum length of a recorded error, in characters.
 const MAX_ERROR_CHARS: usize = 200;
 
@@ -44,7 +48,8 @@ pub async fn run(app: &App, id: &str) -> Result<(), Fault> {
         return Ok(());
     };
     drop(connection);
-    let done = DeliveryRun { app, id, lease }.run(sink).await;
+    let mut delivery = DeliveryRun { app, id, lease, window: usize::MAX };
+    let done = delivery.run(sink).await;
     let mut connection = app.pool.acquire().await?;
     store::mark_released(&mut connection, lease).await?;
     done
@@ -54,6 +59,9 @@ struct DeliveryRun<'a> {
     app: &'a App,
     id: &'a str,
     lease: Lease<'a>,
+    /// Maximum number of events of the next request. After a failure it is one, so that an event that the sink does not
+    /// accept fails alone; each accepted request doubles it.
+    window: usize,
 }
 
 /// Result of a delivery.
@@ -76,10 +84,18 @@ impl Failure {
     fn without_response(error: String) -> Self {
         Self { error, status: None, retry_after: None }
     }
+
+    /// Whether the sink objects to what the request contains, so that other events may be accepted now.
+    fn is_about_content(&self) -> bool {
+        self.status.is_some_and(|status| (400..500).contains(&status) && !TRY_LATER.contains(&status))
+    }
 }
 
 impl DeliveryRun<'_> {
-    async fn run(&self, mut sink: Sink) -> Result<(), Fault> {
+    async fn run(&mut self, mut sink: Sink) -> Result<(), Fault> {
+        if sink.attempts > 0 {
+            self.window = 1;
+        }
         for _ in 0..CHUNKS {
             if self.replay(&mut sink).await? == ControlFlow::Break(()) {
                 return Ok(());
@@ -124,10 +140,7 @@ impl DeliveryRun<'_> {
             let document = audit::store::documents_of(&mut connection, &[seq]).await?.pop();
             drop(connection);
             let sent = match &document {
-                Some((_, document)) => {
-                    let event = serde_json::from_str(document).unwrap_or_default();
-                    self.send(sink, document, &event).await?
-                }
+                Some((seq, document)) => self.send(sink, &Batch::of(sink, *seq, document)).await?,
                 None => Attempt::Refused(Failure::without_response("archived".into())),
             };
             let mut connection = self.app.pool.acquire().await?;
@@ -147,8 +160,8 @@ impl DeliveryRun<'_> {
         }
     }
 
-    /// Delivers the next events, one after the other.
-    async fn chunk(&self, sink: &mut Sink) -> Result<ControlFlow<()>, Fault> {
+    /// Delivers the next events, one request after the other.
+    async fn chunk(&mut self, sink: &mut Sink) -> Result<ControlFlow<()>, Fault> {
         let mut connection = self.app.pool.acquire().await?;
         let first_available = partitions::first_available(&mut connection).await?;
         let size = audit::store::head(&mut connection).await?.size();
@@ -165,22 +178,13 @@ impl DeliveryRun<'_> {
         }
         let rows = audit::store::documents_in(&mut connection, range.clone()).await?;
         drop(connection);
-        let mut filter = sink.filter()?;
-        for (seq, document) in rows {
-            let event: Value = serde_json::from_str(&document).unwrap_or_default();
-            if !filter.matches(&event) {
-                continue;
-            }
-            let flow = match self.send(sink, &document, &event).await? {
-                Attempt::Accepted => self.advance(sink, seq + 1, Some(self.app.clock.now())).await?,
-                Attempt::Declined => self.disable().await?,
-                Attempt::Refused(failure) => self.refused(sink, seq, &event, failure).await?,
-            };
-            if flow == ControlFlow::Break(()) {
+        loop {
+            // The declaration may change with each request.
+            let rest = rows.get(rows.partition_point(|(seq, _)| *seq < sink.cursor)..).unwrap_or_default();
+            let Some(batch) = Batch::next(sink, rest, self.window)? else { break };
+            if self.deliver(sink, &batch).await? == ControlFlow::Break(()) {
                 return Ok(ControlFlow::Break(()));
             }
-            // The declaration may have changed meanwhile.
-            filter = sink.filter()?;
         }
         self.advance(sink, range.end, None).await
     }
@@ -201,20 +205,39 @@ impl DeliveryRun<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    async fn send(&self, sink: &Sink, document: &str, event: &Value) -> Result<Attempt, Fault> {
-        let now = self.app.clock.now();
-        let id = event.get("id").and_then(Value::as_str).unwrap_or_default();
-        let seq = event.get("seq").and_then(Value::as_u64).unwrap_or_default();
-        let (content_type, body) = sink.format.body(document, event);
-        let timestamp = now.unix_timestamp();
-        let signatures = self.sign(sink, id, timestamp, &body).await?;
-        let fields = vec![
-            (webhooks::ID, id.to_owned()),
+    async fn deliver(&mut self, sink: &mut Sink, batch: &Batch) -> Result<ControlFlow<()>, Fault> {
+        match self.send(sink, batch).await? {
+            Attempt::Accepted => {
+                self.window = self.window.saturating_mul(2);
+                self.advance(sink, batch.last.seq + 1, Some(self.app.clock.now())).await
+            }
+            Attempt::Declined => self.disable().await,
+            Attempt::Refused(failure) => {
+                self.window = 1;
+                // An event becomes a dead letter only after it was sent alone.
+                let is_last = sink.attempts + 1 >= self.app.config.audit.sink_attempts;
+                if batch.len() > 1 && (failure.is_about_content() || is_last) {
+                    return self.advance(sink, sink.cursor, None).await;
+                }
+                self.refused(sink, &batch.first, failure).await
+            }
+        }
+    }
+
+    async fn send(&self, sink: &Sink, batch: &Batch) -> Result<Attempt, Fault> {
+        let (id, body) = (batch.id(), batch.body(sink));
+        let timestamp = self.app.clock.now().unix_timestamp();
+        let signatures = self.sign(sink, &id, timestamp, &body).await?;
+        let mut fields = vec![
+            (webhooks::ID, id),
             (webhooks::TIMESTAMP, timestamp.to_string()),
             (webhooks::SIGNATURE, signatures),
-            ("actchain-audit-seq", seq.to_string()),
+            ("actchain-audit-seq", batch.first.seq.to_string()),
         ];
-        let delivery = WebhookRequest { content_type, fields, body: &body };
+        if sink.batch.is_some() {
+            fields.push(("actchain-audit-last-seq", batch.last.seq.to_string()));
+        }
+        let delivery = WebhookRequest { content_type: sink.format.media_type(), fields, body: &body };
         Ok(match self.app.vault.outbound.deliver(&sink.url, delivery).await {
             Ok(response) if (200..300).contains(&response.status) => Attempt::Accepted,
             Ok(response) if response.status == GONE => Attempt::Declined,
@@ -241,10 +264,10 @@ impl DeliveryRun<'_> {
     async fn refused(
         &self,
         sink: &mut Sink,
-        seq: u64,
-        event: &Value,
+        event: &BatchEvent,
         failure: Failure,
     ) -> Result<ControlFlow<()>, Fault> {
+        let seq = event.seq;
         // Events between the last delivered event and this one do not match the filter; the cursor passes them.
         if seq > sink.cursor && self.advance(sink, seq, None).await? == ControlFlow::Break(()) {
             return Ok(ControlFlow::Break(()));
@@ -262,11 +285,9 @@ impl DeliveryRun<'_> {
         let undelivered = Undelivered { seq, attempts, error: &failure.error };
         // A failed delivery of a dead-letter event records no further event: two failing sinks would otherwise cause
         // events without end.
-        let advanced = match event.get("action").and_then(Value::as_str) {
-            Some(action) if action == Action::SinkDeadLetter.name() => {
-                self.dead_letter_silently(undelivered).await?
-            }
-            _ => self.dead_letter(undelivered, failure.status).await?,
+        let advanced = match event.is_dead_letter {
+            true => self.dead_letter_silently(undelivered).await?,
+            false => self.dead_letter(undelivered, failure.status).await?,
         };
         let Some(advanced) = advanced else { return Ok(ControlFlow::Break(())) };
         *sink = advanced;

@@ -1,6 +1,7 @@
 //! Sinks at the management API. Administrators declare, change and remove sinks and replay dead letters; auditors can
 //! read.
 
+mod batch;
 mod declare;
 pub mod deliver;
 
