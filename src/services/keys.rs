@@ -306,7 +306,7 @@ impl KeyEventSource {
         Event {
             target: Some(key.kid.clone()),
             detail: Some(json!({"stage": stage, "purpose": key.purpose, "alg": key.alg.name()})),
-            ..Event::new(self.now, Action::KeyEventSourced, self.actor.clone())
+            ..Event::new(self.now, Action::KeyChanged, self.actor.clone())
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use actchain::domain::audit::{Action, Event, store as audit};
+use actchain::domain::audit::{Action, Actor, Event, store as audit};
 use actchain::domain::sink::store;
 use actchain::jobs;
 use actchain::services::sinks::{self, EnabledState, deliver};
@@ -439,7 +439,8 @@ async fn a_batch_has_no_more_bytes_than_declared_and_a_longer_event_is_alone() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let limits = json!({"max_events": 1_000, "max_bytes": 1_500});
     declare(&world, "siem", json!({"url": receiver.server.uri(), "from_seq": 0, "batch": limits})).await;
-    let long = Event::of_operator(world.server.clock.now(), Action::ClientChanged, "x".repeat(2_000));
+    let event = Event::new(world.server.clock.now(), Action::ClientChanged, Actor::Operator);
+    let long = Event { target: Some("x".repeat(2_000)), ..event };
     audit::append(&mut world.server.sql().await, &[long.unsequenced().unwrap()]).await.unwrap();
     world.second_hop().await;
     run(&world).await;
