@@ -113,6 +113,7 @@ fn delegation(id: &str, path: &[&str], delegate: &str) -> Delegation {
             max_uses: None,
             uses: 0,
             used_up_at: None,
+            exhausted_at: None,
         },
         revoke_reason: None,
         pending_jwk: None,

@@ -12,6 +12,17 @@ CREATE TABLE revocation_epoch (
 INSERT INTO revocation_epoch (number) VALUES (1);
 GRANT SELECT, UPDATE ON revocation_epoch TO actchain_server;
 
+-- Whether a revoke-all or the removal of a key covers what was recorded in an epoch. Null if there was none.
+CREATE FUNCTION revocation_covers(revocation_epoch bigint, created_epoch bigint) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN revocation_epoch >= created_epoch;
+
+-- Whether a problem of a token or delegation can end: as long as a client is disabled, or the delegator has not confirmed. All
+-- other problems are final.
+CREATE FUNCTION is_suspension(problem text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN problem IN ('actor_disabled', 'requested');
+
 -- The last revocation of each principal. The server's role cannot assign a revocation to another principal.
 CREATE TABLE principal_revocation (
     iss              text NOT NULL,

@@ -65,19 +65,46 @@ CREATE TABLE delegation_usage (
 CREATE INDEX delegation_exhausted ON delegation_usage (delegation_id) WHERE exhausted_at IS NOT NULL;
 GRANT SELECT, INSERT, UPDATE ON delegation_usage TO actchain_server;
 
--- A delegation with the facts of its own state, each with its time. The ends of its ancestors apply in addition. The MAC is
--- left out: readers take it from the table, whose row it authenticates.
+-- Why a delegation may not be used, from its own facts: the gravest problem, or null. The problems of its ancestors apply in
+-- addition. Facts that are left out are disregarded. The only definition in SQL; `DelegationRecord::check` is its equal in the
+-- program. PostgreSQL replaces calls by the expression, so that a call costs nothing and uses the same indexes.
+CREATE FUNCTION delegation_problem(
+    at                timestamptz,
+    expires_at        timestamptz,
+    revoked_at        timestamptz DEFAULT NULL,
+    principal_revoked boolean DEFAULT false,
+    -- A reported command took the last use: tokens are no longer valid.
+    exhausted_at      timestamptz DEFAULT NULL,
+    -- An exchange or a reported command took the last use. By itself, it leaves tokens valid.
+    used_up           boolean DEFAULT false,
+    waiting           boolean DEFAULT false
+) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN revoked_at IS NOT NULL THEN 'revoked'
+                WHEN principal_revoked THEN 'principal_revoked'
+                WHEN expires_at <= at THEN 'expired'
+                WHEN exhausted_at IS NOT NULL THEN 'exhausted'
+                WHEN used_up THEN 'used_up'
+                WHEN waiting THEN 'requested'
+           END;
+
+-- A delegation with the facts of its own state, each with its time. The MAC is left out: readers take it from the table, whose
+-- row it authenticates.
 CREATE VIEW delegation_status AS
     SELECT d.id, d.path, d.parent, d.root_iss, d.root_sub, d.delegator_iss, d.delegator_sub, d.delegate, d.scopes,
            d.audiences, d.authorization_details, d.max_depth, d.max_uses, d.origin, d.requested_at, d.activated_at,
            d.expires_at, d.revoked_at, d.revoke_reason, d.capability_ceiling, d.ceremony_required_for, d.reason, d.agent,
            d.requested_by_iss, d.requested_by_sub, d.requested_ttl, d.pending_jwk, d.expiry_logged, d.created_epoch,
-           coalesce(u.uses, 0) AS uses, u.exhausted_at,
-           coalesce(greatest(c.revocation_epoch, k.cutoff_epoch) >= d.created_epoch, false) AS principal_revoked,
-           CASE WHEN u.uses >= d.max_uses THEN coalesce(u.used_up_at, u.exhausted_at, d.requested_at) END AS used_up_at,
-           CASE WHEN greatest(c.revocation_epoch, k.cutoff_epoch) >= d.created_epoch THEN coalesce((
+           -- Null if the count is missing, which readers refuse.
+           u.uses, u.exhausted_at,
+           d.activated_at IS NULL OR d.pending_jwk IS NOT NULL AS waiting,
+           u.exhausted_at IS NOT NULL OR coalesce(u.uses >= d.max_uses, d.max_uses IS NOT NULL) AS used_up,
+           CASE WHEN u.exhausted_at IS NOT NULL OR coalesce(u.uses >= d.max_uses, d.max_uses IS NOT NULL)
+                THEN coalesce(u.used_up_at, u.exhausted_at, d.requested_at) END AS used_up_at,
+           coalesce(revocation_covers(greatest(c.revocation_epoch, k.cutoff_epoch), d.created_epoch), false)
+               AS principal_revoked,
+           CASE WHEN revocation_covers(greatest(c.revocation_epoch, k.cutoff_epoch), d.created_epoch) THEN coalesce((
                SELECT min(h.at) FROM principal_revocation_history h
-               WHERE h.revocation_epoch >= d.created_epoch
+               WHERE revocation_covers(h.revocation_epoch, d.created_epoch)
                  AND ((h.iss = d.delegator_iss AND h.sub = d.delegator_sub) OR h.client_id = d.delegate)
            ), d.requested_at) END AS principal_revoked_at
     FROM delegation d
@@ -87,7 +114,8 @@ CREATE VIEW delegation_status AS
 GRANT SELECT ON delegation_status TO actchain_server;
 
 -- The state: the first end on the path decides, by its time. Of two ends at the same time, an expiry comes first. A
--- delegation that was revoked itself is revoked. Equal to `DelegationPath::state` in the program; for searches.
+-- delegation that was revoked itself is revoked. Equal to `DelegationPath::state` in the program; for searches. Active exactly
+-- if no delegation of the path has a problem.
 CREATE FUNCTION delegation_state(of_path text[], at timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
     -- A parameter that is called like a column would be taken for the column.
     SELECT coalesce((
@@ -98,8 +126,7 @@ CREATE FUNCTION delegation_state(of_path text[], at timestamptz) RETURNS text LA
             ('revoked', a.principal_revoked_at),
             ('expired', CASE WHEN a.expires_at <= at THEN a.expires_at END),
             ('expired', a.used_up_at),
-            ('requested', CASE WHEN a.activated_at IS NULL OR a.pending_jwk IS NOT NULL
-                               THEN 'infinity'::timestamptz END)
+            ('requested', CASE WHEN a.waiting THEN 'infinity'::timestamptz END)
         ) e (state, since)
         WHERE a.id = ANY (of_path) AND e.since IS NOT NULL
         ORDER BY e.since, e.state LIMIT 1

@@ -58,11 +58,14 @@ pub async fn delegations(stage: &Stage, (from, to): (i64, i64)) {
     let mut sql = stage.sql().await;
     sqlx::query("SET synchronous_commit = off").execute(&mut sql).await.unwrap();
     sqlx::query(
-        "INSERT INTO delegation (id, path, root_iss, root_sub, delegator_iss, delegator_sub, delegate, origin,
-                                 requested_at, activated_at, expires_at)
-         SELECT 'x-' || n, ARRAY['x-' || n], $1, 'user-' || n, $1, 'user-' || n, 'agent-' || n % $3, 'granted',
-                now() - interval '2 hours', now() - interval '2 hours', now() + interval '1 day'
-         FROM generate_series($2, $4) n",
+        "WITH made AS (
+             INSERT INTO delegation (id, path, root_iss, root_sub, delegator_iss, delegator_sub, delegate, origin,
+                                     requested_at, activated_at, expires_at)
+             SELECT 'x-' || n, ARRAY['x-' || n], $1, 'user-' || n, $1, 'user-' || n, 'agent-' || n % $3, 'granted',
+                    now() - interval '2 hours', now() - interval '2 hours', now() + interval '1 day'
+             FROM generate_series($2, $4) n RETURNING id
+         )
+         INSERT INTO delegation_usage (delegation_id, uses) SELECT id, 0 FROM made",
     )
     .bind(IDP)
     .bind(from)

@@ -246,12 +246,15 @@ impl Stage {
     pub async fn add_delegations(&self, count: i32) {
         let mut sql = self.sql().await;
         sqlx::query(
-            "INSERT INTO delegation (id, path, root_iss, root_sub, delegator_iss, delegator_sub, delegate, origin,
-                                     requested_at, activated_at, expires_at)
-             SELECT 'x-' || $1 || '-' || n, ARRAY['x-' || $1 || '-' || n], 'https://idp.example.com', 'user-' || n,
-                    'https://idp.example.com', 'user-' || n, 'by-secret', 'declared', now(), now(),
-                    now() + interval '1 day'
-             FROM generate_series(1, $1) n",
+            "WITH made AS (
+                 INSERT INTO delegation (id, path, root_iss, root_sub, delegator_iss, delegator_sub, delegate, origin,
+                                         requested_at, activated_at, expires_at)
+                 SELECT 'x-' || $1 || '-' || n, ARRAY['x-' || $1 || '-' || n], 'https://idp.example.com', 'user-' || n,
+                        'https://idp.example.com', 'user-' || n, 'by-secret', 'declared', now(), now(),
+                        now() + interval '1 day'
+                 FROM generate_series(1, $1) n RETURNING id
+             )
+             INSERT INTO delegation_usage (delegation_id, uses) SELECT id, 0 FROM made",
         )
         .bind(count)
         .execute(&mut sql)

@@ -10,7 +10,7 @@ use super::arguments::delegation_state;
 use super::context::{self, Opening};
 use super::delegation_tree;
 use super::output::{OutputFormat, print_json, print_members, print_refusal, text, to_value};
-use crate::domain::delegation::State;
+use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
 use crate::domain::principal::Principal;
@@ -28,7 +28,7 @@ pub(super) enum Command {
     List {
         /// Only those that are requested, active, expired or revoked
         #[arg(long, value_parser = delegation_state)]
-        state: Option<State>,
+        state: Option<DelegationState>,
         #[arg(long, value_name = "ISS")]
         delegator_iss: Option<String>,
         #[arg(long, value_name = "SUB")]

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::domain::audit::{Action, Actor, Event};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::Registry;
-use crate::domain::token::Problem;
+use crate::domain::token::InactiveToken;
 use crate::domain::{delegation, token};
 use actchain_protocol::access_token::Claims;
 
@@ -47,7 +47,7 @@ pub async fn revoke(
     let live = async {
         let standing =
             app.read(async |connection| token::store::standing(&app.rows, connection, jti).await).await?;
-        Ok(standing.is_some_and(|standing| standing.problem != Some(Problem::TokenRevoked)))
+        Ok(standing.is_some_and(|standing| standing.problem != Some(InactiveToken::TokenRevoked)))
     };
     let (authorized, live) = Authorized::by(live).await?;
     if !live {

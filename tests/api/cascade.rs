@@ -830,11 +830,14 @@ async fn past_its_bound_a_count_says_at_least() {
     let world = World::new().await;
     let mut sql = world.server.sql().await;
     sqlx::query(
-        "INSERT INTO delegation (id, path, parent, root_iss, root_sub, delegator_iss, delegator_sub, delegate, origin,
-                                 requested_at, activated_at, expires_at)
-         SELECT 'many-' || n, ARRAY['D', 'many-' || n], 'D', root_iss, root_sub, $1, 'user-proxy', 'stranger', 'granted',
-                requested_at, activated_at, expires_at
-         FROM delegation, generate_series(1, 1200) n WHERE id = 'D'",
+        "WITH made AS (
+             INSERT INTO delegation (id, path, parent, root_iss, root_sub, delegator_iss, delegator_sub, delegate, origin,
+                                     requested_at, activated_at, expires_at)
+             SELECT 'many-' || n, ARRAY['D', 'many-' || n], 'D', root_iss, root_sub, $1, 'user-proxy', 'stranger', 'granted',
+                    requested_at, activated_at, expires_at
+             FROM delegation, generate_series(1, 1200) n WHERE id = 'D' RETURNING id
+         )
+         INSERT INTO delegation_usage (delegation_id, uses) SELECT id, 0 FROM made",
     )
     .bind(&world.server.app.issuer)
     .execute(&mut sql)

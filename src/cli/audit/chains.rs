@@ -10,7 +10,7 @@ use crate::cli::arguments::delegation_state;
 use crate::cli::context::{self, Opening};
 use crate::cli::output::{OutputFormat, print_json, to_value};
 use crate::domain::audit::search::Order;
-use crate::domain::delegation::State;
+use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::Error;
 use crate::platform::fault::Fault;
 use crate::services::audit::query::{self, AuditQuery};
@@ -33,7 +33,7 @@ pub(in crate::cli) struct Args {
     to: Option<String>,
     /// Only chains whose delegation is now requested, active, expired or revoked
     #[arg(long, value_parser = delegation_state, conflicts_with = "txn")]
-    state: Option<State>,
+    state: Option<DelegationState>,
     /// The order of the chains: newest or oldest first
     #[arg(long, default_value = "newest", value_parser = order)]
     order: Order,

@@ -9,14 +9,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::search::EventRow;
-use crate::domain::delegation::State;
+use crate::domain::delegation::DelegationState;
 
 /// Current facts that the log does not contain: the state of each delegation and the keys of clients that may
 /// use only registered keys.
 #[derive(Debug, Default)]
 pub struct ChainFacts {
     /// By delegation id; deleted delegations are absent.
-    pub states: HashMap<String, State>,
+    pub states: HashMap<String, DelegationState>,
     /// By client id: every key that the client has or had. Clients that may use any key are absent.
     pub keys: HashMap<String, BTreeSet<String>>,
 }
@@ -83,7 +83,7 @@ pub struct Hop {
     /// The delegation that authorized the hop.
     pub delegation_id: Value,
     /// The current state of the delegation.
-    pub delegation_state: Option<State>,
+    pub delegation_state: Option<DelegationState>,
     pub scope: Value,
     pub audience: Value,
     #[serde(skip_serializing_if = "Value::is_null")]
@@ -115,7 +115,7 @@ pub struct Chain {
     /// Summary of the last event.
     pub last: Value,
     /// The current state of the delegation of the last hop.
-    pub state: Option<State>,
+    pub state: Option<DelegationState>,
     /// The worst value of all hops.
     pub key_continuity: KeyContinuity,
     /// In the order of the log.

@@ -48,16 +48,11 @@ pub(super) fn unrecorded_delegation(input: &DecisionInput<'_>) -> Option<Delegat
         requested_ttl: Some(u32::try_from(valid_for.clamp(0, i32::MAX.into())).unwrap_or_default()),
         reason: None,
         agent: None,
-        facts: DelegationRecord {
-            activated_at: Some(input.now),
-            expires_at: subject.validity.expires_at.min(input.now + input.max_delegation_ttl),
-            revoked_at: None,
-            principal_revoked_at: None,
-            key_rotating: false,
-            max_uses: None,
-            uses: 0,
-            used_up_at: None,
-        },
+        facts: DelegationRecord::unused(
+            Some(input.now),
+            subject.validity.expires_at.min(input.now + input.max_delegation_ttl),
+            None,
+        ),
         revoke_reason: None,
         pending_jwk: None,
     })

@@ -156,6 +156,7 @@ fn path() -> impl Strategy<Value = DelegationPath> {
                     max_uses: None,
                     uses: 0,
                     used_up_at: None,
+                    exhausted_at: None,
                 },
                 revoke_reason: None,
                 pending_jwk: None,

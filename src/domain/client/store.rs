@@ -195,8 +195,8 @@ pub async fn orphans(
         "SELECT k.client_id FROM client k
          WHERE k.ephemeral_delegation_id IS NOT NULL AND k.deactivated_at IS NULL
            AND EXISTS (SELECT FROM delegation d JOIN delegation_status a ON a.id = ANY (d.path)
-                       WHERE d.id = k.ephemeral_delegation_id AND (a.revoked_at IS NOT NULL OR a.principal_revoked OR a.expires_at <= $1
-                                                OR a.exhausted_at IS NOT NULL))
+                       WHERE d.id = k.ephemeral_delegation_id
+                         AND delegation_problem($1, a.expires_at, a.revoked_at, a.principal_revoked, a.exhausted_at) IS NOT NULL)
          ORDER BY k.client_id LIMIT $2",
     )
     .bind(now)

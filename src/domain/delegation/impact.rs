@@ -44,10 +44,11 @@ pub struct Impact {
 }
 
 /// The seeds are the delegations that the revocation itself affects, unless they or an ancestor were inactive for
-/// another reason. Below the seeds, the statement follows all delegations that are not inactive themselves. It
-/// disregards only what this revocation has brought about. A delegation whose last use was an exchange still has its
-/// tokens, and counts as active here. `LIMIT` in the step avoids sorting all children of one parent; `OFFSET` in the
-/// condition avoids a comparison with every revoked token.
+/// another reason. Below the seeds, the statement follows all delegations that are not inactive themselves.
+/// `delegation_problem` and `token_problem` decide, on the facts without those that this revocation has brought about.
+/// Counted uses are left out: a delegation whose last use was an exchange still has its tokens, and counts as active
+/// here. `LIMIT` in the step avoids sorting all children of one parent; `OFFSET` in the condition avoids a comparison
+/// with every revoked token.
 const IMPACT: &str = "
     WITH RECURSIVE seed AS (
         SELECT d.id, d.path, d.delegate FROM delegation d
@@ -63,15 +64,18 @@ const IMPACT: &str = "
             LEFT JOIN principal_revocation c ON c.iss = a.delegator_iss AND c.sub = a.delegator_sub
             LEFT JOIN client k ON k.client_id = a.delegate
             WHERE a.id = ANY (s.path)
-              AND (a.expires_at <= $1 OR u.exhausted_at IS NOT NULL
-                   OR (a.revoked_at IS NOT NULL AND coalesce(a.id <> ALL ($2), true))
-                   OR CASE WHEN c.iss = $4 AND c.sub = $5 THEN $6 ELSE c.revocation_epoch END >= a.created_epoch
-                   OR CASE WHEN k.client_id = $3 AND $4 IS NOT NULL THEN $6 ELSE k.cutoff_epoch END >= a.created_epoch))
+              AND delegation_problem(
+                      $1, a.expires_at, exhausted_at => u.exhausted_at,
+                      revoked_at => CASE WHEN coalesce(a.id <> ALL ($2), true) THEN a.revoked_at END,
+                      principal_revoked => revocation_covers(greatest(
+                          CASE WHEN c.iss = $4 AND c.sub = $5 THEN $6 ELSE c.revocation_epoch END,
+                          CASE WHEN k.client_id = $3 AND $4 IS NOT NULL THEN $6 ELSE k.cutoff_epoch END
+                      ), a.created_epoch)) IS NOT NULL)
         UNION
         SELECT b.id, b.delegate FROM reach r CROSS JOIN LATERAL (
             SELECT b.id, b.delegate FROM delegation_status b
-            WHERE b.parent = r.id AND b.revoked_at IS NULL AND b.expires_at > $1 AND NOT b.principal_revoked
-              AND b.exhausted_at IS NULL
+            WHERE b.parent = r.id
+              AND delegation_problem($1, b.expires_at, b.revoked_at, b.principal_revoked, b.exhausted_at) IS NULL
             LIMIT $7
         ) b
     ), delegations AS MATERIALIZED (
@@ -79,18 +83,17 @@ const IMPACT: &str = "
     ), tokens AS MATERIALIZED (
         SELECT t.audience FROM (
             SELECT t.jti, t.lineage, t.audience FROM delegations d JOIN issued_token t ON t.delegation_id = d.id
-            WHERE t.expires_at > $1 AND t.revoked_at IS NULL
+            WHERE t.expires_at > $1
             UNION ALL
             SELECT t.jti, t.lineage, t.audience FROM issued_token t
-            WHERE t.client_id = $3 AND t.delegation_id IS NULL AND t.expires_at > $1 AND t.revoked_at IS NULL
-              AND t.created_epoch > coalesce(CASE WHEN $4 IS NOT NULL THEN $6::bigint
-                                         ELSE (SELECT k.cutoff_epoch FROM client k WHERE k.client_id = $3) END, -1)
+            WHERE t.client_id = $3 AND t.delegation_id IS NULL AND t.expires_at > $1
+              AND token_problem(t.created_epoch, client_epoch =>
+                      CASE WHEN $4 IS NOT NULL THEN $6
+                           ELSE (SELECT k.cutoff_epoch FROM client k WHERE k.client_id = $3) END) IS NULL
         ) t
         WHERE NOT EXISTS (
-            SELECT FROM issued_token p WHERE p.jti = ANY (t.lineage || t.jti)
-            AND (p.revoked_at IS NOT NULL
-                 OR EXISTS (SELECT FROM removed_key r WHERE r.client_id = p.client_id AND r.jkt IN (p.jkt, p.auth_key)
-                                                        AND r.removed_epoch >= p.created_epoch))
+            SELECT FROM token_facts f WHERE f.jti = ANY (t.lineage || t.jti)
+            AND token_problem(f.created_epoch, revoked_at => f.revoked_at, key_epoch => f.key_epoch) IS NOT NULL
             OFFSET 0)
         LIMIT $7
     )

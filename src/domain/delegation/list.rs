@@ -4,7 +4,7 @@
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 
-use super::State;
+use super::DelegationState;
 use crate::domain::principal::Principal;
 use crate::platform::clock;
 use crate::platform::fault::Fault;
@@ -24,7 +24,7 @@ pub enum VisibilityScope {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DelegationFilter {
     /// The state, with the ancestors taken into account.
-    pub state: Option<State>,
+    pub state: Option<DelegationState>,
     pub delegator_iss: Option<String>,
     pub delegator_sub: Option<String>,
     pub delegate: Option<String>,
@@ -170,8 +170,8 @@ pub async fn waiting(
         "SELECT count(*) AS all_of_them,
                 count(*) FILTER (WHERE requested_by_iss = $5 AND requested_by_sub = $6) AS of_asker FROM (
              SELECT requested_by_iss, requested_by_sub FROM delegation_status
-             WHERE delegator_iss = $1 AND delegator_sub = $2 AND activated_at IS NULL AND revoked_at IS NULL
-               AND expires_at > $3 AND NOT principal_revoked LIMIT $4) waiting",
+             WHERE delegator_iss = $1 AND delegator_sub = $2 AND activated_at IS NULL
+               AND delegation_problem($3, expires_at, revoked_at, principal_revoked) IS NULL LIMIT $4) waiting",
     )
     .bind(&delegator.iss)
     .bind(&delegator.sub)

@@ -46,6 +46,7 @@ impl MacRow for Delegation {
             max_uses,
             uses: _,
             used_up_at: _,
+            exhausted_at: _,
         } = facts;
         json!({
             "path": path, "parent": parent, "root": root, "delegator": delegator, "delegate": delegate,

@@ -35,7 +35,7 @@ use actchain_protocol::jose::PublicKey;
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub enum State {
+pub enum DelegationState {
     /// The delegator has not approved the delegation, or has not confirmed a new key.
     Requested,
     /// May be used, if all its ancestors are active.
@@ -45,7 +45,7 @@ pub enum State {
     Revoked,
 }
 
-impl State {
+impl DelegationState {
     /// The name on the wire and in the database.
     pub fn name(self) -> &'static str {
         self.into()
@@ -81,6 +81,8 @@ pub struct DelegationRecord {
     pub uses: i64,
     /// When the last use was taken, if known.
     pub used_up_at: Option<OffsetDateTime>,
+    /// When a reported command took the last use.
+    pub exhausted_at: Option<OffsetDateTime>,
 }
 
 /// Why a delegation may not be used.
@@ -90,6 +92,9 @@ pub enum Inactive {
     /// A revoke-all covers the delegator or the delegate.
     PrincipalRevoked,
     Expired,
+    /// A reported command took the last use: tokens of the delegation are not valid.
+    Exhausted,
+    /// An exchange took the last use: tokens of the delegation stay valid.
     UsedUp,
     /// The delegation waits for its delegator.
     Requested,
@@ -102,7 +107,7 @@ enum End {
     Revoked,
 }
 
-impl From<End> for State {
+impl From<End> for DelegationState {
     fn from(end: End) -> Self {
         match end {
             End::Expired => Self::Expired,
@@ -112,6 +117,25 @@ impl From<End> for State {
 }
 
 impl DelegationRecord {
+    /// The record of a new delegation. It waits for its delegator as long as `activated_at` is `None`.
+    pub fn unused(
+        activated_at: Option<OffsetDateTime>,
+        expires_at: OffsetDateTime,
+        max_uses: Option<i64>,
+    ) -> Self {
+        Self {
+            activated_at,
+            expires_at,
+            revoked_at: None,
+            principal_revoked_at: None,
+            key_rotating: false,
+            max_uses,
+            uses: 0,
+            used_up_at: None,
+            exhausted_at: None,
+        }
+    }
+
     /// The earliest end of this delegation, and its time.
     fn first_end(&self, now: OffsetDateTime) -> Option<(OffsetDateTime, End)> {
         // A delegation without a use left needs a time of its end. Where the time is unknown, its activation is early
@@ -131,12 +155,12 @@ impl DelegationRecord {
 
     /// The state at a time, without the ancestors. A revoked delegation is revoked even if its uses were used up
     /// before.
-    pub fn state(&self, now: OffsetDateTime) -> State {
+    pub fn state(&self, now: OffsetDateTime) -> DelegationState {
         match self.first_end(now) {
-            _ if self.revoked_at.is_some() => State::Revoked,
+            _ if self.revoked_at.is_some() => DelegationState::Revoked,
             Some((_, end)) => end.into(),
-            None if self.waits() => State::Requested,
-            None => State::Active,
+            None if self.waits() => DelegationState::Requested,
+            None => DelegationState::Active,
         }
     }
 
@@ -144,7 +168,8 @@ impl DelegationRecord {
         self.activated_at.is_none() || self.key_rotating
     }
 
-    /// Why the delegation may not be used. Of several reasons the gravest is returned, not the earliest.
+    /// Why the delegation may not be used. Of several reasons the gravest is returned, not the earliest. Equal to the SQL
+    /// function `delegation_problem`.
     ///
     /// # Errors
     /// The reason, unless the delegation is active.
@@ -155,6 +180,8 @@ impl DelegationRecord {
             Err(Inactive::PrincipalRevoked)
         } else if now >= self.expires_at {
             Err(Inactive::Expired)
+        } else if self.exhausted_at.is_some() {
+            Err(Inactive::Exhausted)
         } else if self.used_up() {
             Err(Inactive::UsedUp)
         } else if self.waits() {
@@ -164,13 +191,25 @@ impl DelegationRecord {
         }
     }
 
+    /// Why tokens of the delegation are not valid. If its last use was an exchange, they stay valid.
+    ///
+    /// # Errors
+    /// As [`DelegationRecord::check`], without [`Inactive::UsedUp`].
+    pub fn check_tokens(&self, now: OffsetDateTime) -> Result<(), Inactive> {
+        match self.check(now) {
+            Err(Inactive::UsedUp) if self.waits() => Err(Inactive::Requested),
+            Err(Inactive::UsedUp) => Ok(()),
+            checked => checked,
+        }
+    }
+
     /// Uses left; `None` where uses are not limited.
     pub fn uses_left(&self) -> Option<i64> {
         self.max_uses.map(|most| most.saturating_sub(self.uses).max(0))
     }
 
     pub fn used_up(&self) -> bool {
-        self.max_uses.is_some_and(|most| self.uses >= most)
+        self.exhausted_at.is_some() || self.max_uses.is_some_and(|most| self.uses >= most)
     }
 }
 
@@ -279,19 +318,21 @@ impl DelegationPath {
     /// The state, and the ancestor that caused it, if an ancestor did. The earliest end on the path decides, so a
     /// final state never changes: a delegation whose parent was revoked does not expire later. Only a revocation of
     /// the delegation itself makes a used-up delegation revoked.
-    pub fn state(&self, now: OffsetDateTime) -> (State, Option<&str>) {
-        let Some((leaf, above)) = self.0.split_last() else { return (State::Revoked, None) };
+    pub fn state(&self, now: OffsetDateTime) -> (DelegationState, Option<&str>) {
+        let Some((leaf, above)) = self.0.split_last() else { return (DelegationState::Revoked, None) };
         let own = leaf.facts.first_end(now);
         let ends = above.iter().filter_map(|one| Some((one.facts.first_end(now)?, one.id.as_str())));
         // Of several ancestors that ended at the same time, the one nearest to the root counts.
         let ended = ends.reduce(|first, next| if next.0 < first.0 { next } else { first });
         let ended = ended.filter(|(end, _)| own.is_none_or(|own| *end < own));
         match ended {
-            Some(((_, End::Expired), _)) if leaf.facts.revoked_at.is_some() => (State::Revoked, None),
+            Some(((_, End::Expired), _)) if leaf.facts.revoked_at.is_some() => {
+                (DelegationState::Revoked, None)
+            }
             Some(((_, end), by)) => (end.into(), Some(by)),
             None if own.is_some() => (leaf.facts.state(now), None),
             None => match above.iter().find(|one| one.facts.waits()) {
-                Some(one) => (State::Requested, Some(one.id.as_str())),
+                Some(one) => (DelegationState::Requested, Some(one.id.as_str())),
                 None => (leaf.facts.state(now), None),
             },
         }

@@ -46,6 +46,7 @@ pub(super) struct Row {
     revoke_reason: Option<String>,
     uses: i64,
     used_up_at: Option<OffsetDateTime>,
+    exhausted_at: Option<OffsetDateTime>,
     mac: Option<Vec<u8>>,
 }
 
@@ -102,6 +103,7 @@ impl TryFrom<Row> for Delegation {
                 max_uses: row.max_uses,
                 uses: row.uses,
                 used_up_at: row.used_up_at,
+                exhausted_at: row.exhausted_at,
             },
             requested_ttl: row.requested_ttl.and_then(|seconds| u32::try_from(seconds).ok()),
             reason: row.reason,

@@ -22,6 +22,7 @@ fn facts() -> DelegationRecord {
         max_uses: Some(2),
         uses: 0,
         used_up_at: None,
+        exhausted_at: None,
     }
 }
 
@@ -55,21 +56,21 @@ fn path(parent: DelegationRecord, child: DelegationRecord) -> DelegationPath {
 #[test]
 fn states_follow_from_facts() {
     let (active, now) = (facts(), begin());
-    assert_eq!(active.state(now), State::Active);
+    assert_eq!(active.state(now), DelegationState::Active);
     assert_eq!(active.check(now + PERIOD), Err(Inactive::Expired));
     let revoked = DelegationRecord { revoked_at: Some(now), ..active.clone() };
-    assert_eq!(revoked.state(now + Duration::days(1)), State::Revoked, "revoked stays revoked");
+    assert_eq!(revoked.state(now + Duration::days(1)), DelegationState::Revoked, "revoked stays revoked");
     let used = used_up(0);
-    assert_eq!((used.state(now), used.check(now)), (State::Expired, Err(Inactive::UsedUp)));
+    assert_eq!((used.state(now), used.check(now)), (DelegationState::Expired, Err(Inactive::UsedUp)));
     let revoked_then = DelegationRecord { revoked_at: Some(after(5)), ..used };
-    assert_eq!(revoked_then.state(after(6)), State::Revoked, "its revocation was answered by that");
+    assert_eq!(revoked_then.state(after(6)), DelegationState::Revoked, "its revocation was answered by that");
     let principal_revoked = DelegationRecord { principal_revoked_at: Some(now), ..active.clone() };
     assert_eq!(
         (principal_revoked.state(now), principal_revoked.check(now)),
-        (State::Revoked, Err(Inactive::PrincipalRevoked))
+        (DelegationState::Revoked, Err(Inactive::PrincipalRevoked))
     );
     let key_rotating = DelegationRecord { key_rotating: true, ..active.clone() };
-    assert_eq!(key_rotating.state(now), State::Requested);
+    assert_eq!(key_rotating.state(now), DelegationState::Requested);
     let requested = DelegationRecord { activated_at: None, ..active };
     assert_eq!(requested.check(now), Err(Inactive::Requested));
 }
@@ -88,23 +89,35 @@ fn the_first_end_on_the_path_decides_for_ever() {
     };
     let (by_parent, by_itself) = (Some("parent"), None);
     for (parent, child, state) in [
-        (revoked(5), facts(), (State::Revoked, by_parent)),
-        (revoked(15), facts(), (State::Expired, by_itself)),
-        (revoked(10), facts(), (State::Expired, by_itself)),
-        (principal_revoked(5), facts(), (State::Revoked, by_parent)),
-        (principal_revoked(15), facts(), (State::Expired, by_itself)),
-        (used(5), facts(), (State::Expired, by_parent)),
-        (DelegationRecord { revoked_at: Some(after(7)), ..used(5) }, facts(), (State::Expired, by_parent)),
-        (revoked(5), used_up(3), (State::Expired, by_itself)),
-        (revoked(3), used_up(5), (State::Revoked, by_parent)),
+        (revoked(5), facts(), (DelegationState::Revoked, by_parent)),
+        (revoked(15), facts(), (DelegationState::Expired, by_itself)),
+        (revoked(10), facts(), (DelegationState::Expired, by_itself)),
+        (principal_revoked(5), facts(), (DelegationState::Revoked, by_parent)),
+        (principal_revoked(15), facts(), (DelegationState::Expired, by_itself)),
+        (used(5), facts(), (DelegationState::Expired, by_parent)),
+        (
+            DelegationRecord { revoked_at: Some(after(7)), ..used(5) },
+            facts(),
+            (DelegationState::Expired, by_parent),
+        ),
+        (revoked(5), used_up(3), (DelegationState::Expired, by_itself)),
+        (revoked(3), used_up(5), (DelegationState::Revoked, by_parent)),
         (
             long.clone(),
             DelegationRecord { principal_revoked_at: Some(after(15)), ..facts() },
-            (State::Expired, by_itself),
+            (DelegationState::Expired, by_itself),
         ),
-        (used(5), DelegationRecord { revoked_at: Some(after(7)), ..facts() }, (State::Revoked, by_itself)),
-        (revoked(5), DelegationRecord { revoked_at: Some(after(7)), ..facts() }, (State::Revoked, by_parent)),
-        (long.clone(), facts(), (State::Expired, by_itself)),
+        (
+            used(5),
+            DelegationRecord { revoked_at: Some(after(7)), ..facts() },
+            (DelegationState::Revoked, by_itself),
+        ),
+        (
+            revoked(5),
+            DelegationRecord { revoked_at: Some(after(7)), ..facts() },
+            (DelegationState::Revoked, by_parent),
+        ),
+        (long.clone(), facts(), (DelegationState::Expired, by_itself)),
     ] {
         let path = path(parent, child);
         for seconds in [20, 20_000] {
@@ -117,6 +130,6 @@ fn the_first_end_on_the_path_decides_for_ever() {
 #[test]
 fn what_waits_above_is_waited_for_below() {
     let waiting = DelegationRecord { key_rotating: true, ..facts() };
-    assert_eq!(path(waiting, facts()).state(begin()), (State::Requested, Some("parent")));
-    assert_eq!(path(facts(), facts()).state(begin()), (State::Active, None));
+    assert_eq!(path(waiting, facts()).state(begin()), (DelegationState::Requested, Some("parent")));
+    assert_eq!(path(facts(), facts()).state(begin()), (DelegationState::Active, None));
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{AgentDescription, DelegationPath, Provenance, State};
+use super::{AgentDescription, DelegationPath, DelegationState, Provenance};
 use crate::domain::client::{Client, Ephemeral};
 use crate::domain::principal::Principal;
 use crate::platform::clock::rfc3339;
@@ -13,7 +13,7 @@ use actchain_protocol::authorization_details::Details;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct View {
     id: String,
-    state: State,
+    state: DelegationState,
     delegator: Principal,
     delegate: String,
     parent: Option<String>,
@@ -75,7 +75,7 @@ impl View {
         &self.id
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> DelegationState {
         self.state
     }
 

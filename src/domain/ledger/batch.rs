@@ -6,7 +6,8 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::batch_error::BatchError;
 use super::entry::{CommitOutcome, Entry, Write};
-use super::guard::{Evaluation, Snapshot, Verdict, evaluate};
+use super::guard::{Evaluation, Verdict, evaluate};
+use super::snapshot;
 use super::store::{self, Changes};
 use crate::domain::audit::store::LeafRef;
 use crate::domain::audit::{self, Action, Event, UnsequencedEvent};
@@ -22,8 +23,7 @@ pub(super) async fn record(
     entries: &[Entry],
 ) -> Result<Vec<CommitOutcome>, BatchError> {
     let mut transaction = connection.begin_with(authority_lock::BEGIN_SHARED).await?;
-    let open = store::open_confirmations(&mut transaction, entries).await?;
-    let snapshot = Snapshot { open, ..store::load_snapshot(&mut transaction, entries).await? };
+    let snapshot = snapshot::load(&mut transaction, entries).await?;
     let evaluation = evaluate(entries, snapshot);
     for delegation in evaluation.create.values() {
         if !delegation::transitions::insert(rows, &mut transaction, delegation).await? {

@@ -29,7 +29,7 @@ impl From<BatchError> for Fault {
 
 impl BatchError {
     /// SQLSTATE classes 22 (data), 23 (integrity) and 40 (rollback for a conflict) are caused by the content of the
-    /// entries.
+    /// entries. So is a stored row that cannot be read: other entries do not rely on it.
     pub(super) fn scope(&self) -> FailureScope {
         let cause = match self {
             Self::Sql(error) => error,
@@ -41,15 +41,12 @@ impl BatchError {
                 }
             }
         };
-        let code = match cause {
-            sqlx::Error::Database(error) => error.code().map(|code| code.into_owned()),
-            _ => None,
+        let of_content = match cause {
+            sqlx::Error::Database(error) => error
+                .code()
+                .is_some_and(|code| ["22", "23", "40"].iter().any(|class| code.starts_with(class))),
+            error => matches!(error, sqlx::Error::ColumnDecode { .. }),
         };
-        match code {
-            Some(code) if ["22", "23", "40"].iter().any(|class| code.starts_with(class)) => {
-                FailureScope::Content
-            }
-            _ => FailureScope::Database,
-        }
+        if of_content { FailureScope::Content } else { FailureScope::Database }
     }
 }

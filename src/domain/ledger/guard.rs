@@ -1,49 +1,15 @@
 //! Evaluates entries one after the other, as if each were alone: uses and confirmations that one entry takes are not
 //! available to the next. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-
-use time::OffsetDateTime;
-use uuid::Uuid;
+use std::collections::BTreeMap;
 
 use super::entry::{Entry, Freshness, Write};
-use crate::domain::ceremony::{CeremonyState, Open};
-use crate::domain::delegation::candidates::Between;
-use crate::domain::delegation::{Delegation, DelegationRecord};
-use crate::domain::principal::Principal;
+use super::snapshot::{ClientFacts, Snapshot};
+use crate::domain::ceremony::CeremonyState;
+use crate::domain::delegation::Delegation;
 use crate::domain::refusal::{ClientProblem, Refusal};
-use crate::domain::token::Problem;
 use actchain_protocol::jwt_time::SKEW;
 use actchain_protocol::token_problem::TokenProblem;
-
-/// The stored rows, read under the authority lock.
-#[derive(Debug, Default)]
-pub(super) struct Snapshot {
-    /// Version of each client, and whether the client is inactive, by id.
-    pub(super) clients: HashMap<String, (i64, bool)>,
-    /// Records of delegations, by id.
-    pub(super) delegations: HashMap<String, DelegationRecord>,
-    /// Ephemeral delegations that are active, with all their ancestors.
-    pub(super) homes: HashSet<String>,
-    /// Recorded tokens, each with the problem of the token or of its lineage, if there is one.
-    pub(super) tokens: HashMap<Uuid, Option<Problem>>,
-    /// The number of changes among the candidates of a choice.
-    pub(super) choices: HashMap<Between, i64>,
-    /// Principals with a revoke-all, and its time.
-    pub(super) principal_revocations: HashMap<Principal, OffsetDateTime>,
-    /// The version of the registry.
-    pub(super) registry: i64,
-    /// Used ids that expired up to this time were purged.
-    pub(super) purged_before: Option<OffsetDateTime>,
-    /// Versions of usable connections, and of their providers, by id.
-    pub(super) connections: HashMap<String, (i64, i64)>,
-    /// Confirmations that were unused before this batch.
-    pub(super) ceremonies: HashSet<Uuid>,
-    /// Open confirmations at the delegations for which this batch requests confirmations.
-    pub(super) open: Vec<Open>,
-    /// Ids that were unused before this batch.
-    pub(super) fresh: HashSet<[u8; 16]>,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -93,7 +59,7 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
         if !snapshot.fresh.remove(&single_use_id.id) {
             replayed.get_or_insert(single_use_id.on_replay);
         }
-        if snapshot.purged_before.is_some_and(|horizon| single_use_id.expires_at <= horizon) {
+        if single_use_id.expires_at <= snapshot.purged_before {
             replayed.get_or_insert(single_use_id.if_forgotten);
         }
     }
@@ -102,9 +68,11 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
     }
     if let Some((client_id, version)) = &entry.guards.client {
         match snapshot.clients.get(client_id) {
-            Some((_, true)) => return Err(Verdict::Reject(Refusal::InvalidClient(ClientProblem::Disabled))),
-            Some((now, false)) if now == version => {}
-            _ => return Err(Verdict::Retry),
+            Some(ClientFacts { inactive: true, .. }) => {
+                return Err(Verdict::Reject(Refusal::InvalidClient(ClientProblem::Disabled)));
+            }
+            Some(facts) if facts.version == *version => {}
+            Some(_) | None => return Err(Verdict::Retry),
         }
     }
     if entry.guards.registry.is_some_and(|version| version != snapshot.registry) {
@@ -115,7 +83,7 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
     {
         return Err(Verdict::Retry);
     }
-    let enabled = |client_id: &String| matches!(snapshot.clients.get(client_id), Some((_, false)));
+    let enabled = |client_id: &String| snapshot.clients.get(client_id).is_some_and(|facts| !facts.inactive);
     if !entry.guards.earlier_actors.iter().all(enabled) {
         return Err(Verdict::Reject(Refusal::ActorDisabled));
     }
@@ -127,7 +95,7 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
     for jti in &entry.guards.tokens {
         match snapshot.tokens.get(jti) {
             Some(None) => {}
-            Some(Some(problem)) => return Err(Verdict::Reject(problem.refusal())),
+            Some(Some(inactive)) => return Err(Verdict::Reject(inactive.refusal())),
             // This server signed the token but has no row of it: the row was purged, or the database is another one.
             None => return Err(Verdict::Reject(Refusal::SubjectTokenInvalid(TokenProblem::NotRecorded))),
         }
@@ -211,12 +179,15 @@ fn count<'a>(entry: &'a Entry, snapshot: &mut Snapshot, uses: &mut BTreeMap<Stri
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{HashMap, HashSet};
+
     use super::super::entry::{Choice, Guards, SingleUseId, TokenInsert};
     use super::*;
     use crate::domain::audit::{Action, Actor, Event};
-    use crate::domain::delegation::candidates::DelegatorSide;
+    use crate::domain::delegation::DelegationRecord;
+    use crate::domain::delegation::candidates::{Between, DelegatorSide};
     use crate::domain::principal::Principal;
-    use crate::domain::token::TokenRecord;
+    use crate::domain::token::{InactiveToken, TokenRecord};
     use crate::platform::clock::from_seconds;
     use uuid::Uuid;
 
@@ -275,9 +246,11 @@ mod tests {
             max_uses: Some(2),
             uses: 0,
             used_up_at: None,
+            exhausted_at: None,
         };
+        let enabled = |version| ClientFacts { version, inactive: false };
         Snapshot {
-            clients: HashMap::from([("c".into(), (1, false)), ("a".into(), (4, false))]),
+            clients: HashMap::from([("c".into(), enabled(1)), ("a".into(), enabled(4))]),
             delegations: HashMap::from([("d".into(), facts)]),
             homes: HashSet::from(["h".into()]),
             connections: HashMap::new(),
@@ -285,7 +258,7 @@ mod tests {
             tokens: HashMap::from([(Uuid::nil(), None)]),
             principal_revocations: HashMap::from([(Principal::new("i", "s"), from_seconds(899).unwrap())]),
             registry: 7,
-            purged_before: None,
+            purged_before: from_seconds(0).unwrap(),
             ceremonies: HashSet::new(),
             open: Vec::new(),
             fresh: fresh.iter().map(|id| [*id; 16]).collect(),
@@ -342,16 +315,16 @@ mod tests {
             evaluate(&[entry(1, &["d"])], snapshot).verdicts[0]
         };
         assert_eq!(verdict(|_| {}), Verdict::Accept);
-        assert_eq!(verdict(|snapshot| snapshot.clients.get_mut("c").unwrap().0 = 2), Verdict::Retry);
+        assert_eq!(verdict(|snapshot| snapshot.clients.get_mut("c").unwrap().version = 2), Verdict::Retry);
         assert_eq!(verdict(|snapshot| assert!(snapshot.clients.remove("c").is_some())), Verdict::Retry);
         assert_eq!(verdict(|snapshot| snapshot.registry = 8), Verdict::Retry);
         let disabled = Refusal::InvalidClient(ClientProblem::Disabled);
         assert_eq!(
-            verdict(|snapshot| snapshot.clients.get_mut("c").unwrap().1 = true),
+            verdict(|snapshot| snapshot.clients.get_mut("c").unwrap().inactive = true),
             Verdict::Reject(disabled)
         );
         assert_eq!(
-            verdict(|snapshot| snapshot.clients.get_mut("a").unwrap().1 = true),
+            verdict(|snapshot| snapshot.clients.get_mut("a").unwrap().inactive = true),
             Verdict::Reject(Refusal::ActorDisabled)
         );
         assert_eq!(
@@ -368,7 +341,7 @@ mod tests {
         let home = verdict(|snapshot| snapshot.homes.clear());
         assert_eq!(home, Verdict::Reject(Refusal::AgentDeactivated));
         let token = verdict(|snapshot| {
-            snapshot.tokens.insert(Uuid::nil(), Some(Problem::TokenRevoked));
+            snapshot.tokens.insert(Uuid::nil(), Some(InactiveToken::TokenRevoked));
         });
         assert_eq!(token, Verdict::Reject(Refusal::TokenRevoked));
         assert_eq!(
@@ -410,7 +383,7 @@ mod tests {
             "there is another candidate by now"
         );
         assert_eq!(
-            verdict(|snapshot| snapshot.purged_before = from_seconds(1_060)),
+            verdict(|snapshot| snapshot.purged_before = from_seconds(1_060).unwrap()),
             Verdict::Reject(Refusal::ProofTooOld)
         );
     }

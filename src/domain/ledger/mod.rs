@@ -6,6 +6,7 @@ mod batch;
 mod batch_error;
 mod entry;
 mod guard;
+mod snapshot;
 mod store;
 pub mod sweep;
 mod writer;

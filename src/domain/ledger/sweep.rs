@@ -24,7 +24,9 @@ pub async fn forget(pool: &PgPool, until: OffsetDateTime) -> Result<u64, Fault> 
         "DELETE FROM used_jti WHERE ctid = ANY (ARRAY(SELECT ctid FROM used_jti WHERE expires_at <= $1 LIMIT $2))",
         "DELETE FROM issued_token
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM issued_token WHERE expires_at <= $1 LIMIT $2))",
-        "DELETE FROM ceremony WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremony WHERE expires_at <= $1 LIMIT $2))",
+        // A row that a batch has locked is left for the next time: batches lock rows in another order.
+        "DELETE FROM ceremony WHERE ctid = ANY (ARRAY(SELECT ctid FROM ceremony WHERE expires_at <= $1 LIMIT $2
+                                                      FOR UPDATE SKIP LOCKED))",
         "DELETE FROM idempotency
          WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency WHERE expires_at <= $1 LIMIT $2))",
         "DELETE FROM pending_authorization
@@ -32,10 +34,11 @@ pub async fn forget(pool: &PgPool, until: OffsetDateTime) -> Result<u64, Fault> 
         // A row is kept until its token has expired: with the token alone it would be made again, active. Ancestors of
         // what remains are kept.
         "DELETE FROM delegation
-         WHERE ctid = ANY (ARRAY(SELECT ctid FROM delegation d
-                                 WHERE origin = 'may_act' AND expires_at <= $1 AND expiry_logged
-                                   AND requested_at + make_interval(secs => coalesce(requested_ttl, 0)) <= $1
-                                   AND NOT EXISTS (SELECT FROM delegation child WHERE child.parent = d.id) LIMIT $2))",
+         WHERE ctid = ANY (ARRAY(SELECT d.ctid FROM delegation d JOIN delegation_usage u ON u.delegation_id = d.id
+                                 WHERE d.origin = 'may_act' AND d.expires_at <= $1 AND d.expiry_logged
+                                   AND d.requested_at + make_interval(secs => coalesce(d.requested_ttl, 0)) <= $1
+                                   AND NOT EXISTS (SELECT FROM delegation child WHERE child.parent = d.id) LIMIT $2
+                                 FOR UPDATE SKIP LOCKED))",
     ] {
         loop {
             let done = sqlx::query(statement).bind(until).bind(PIECE).execute(pool).await?;

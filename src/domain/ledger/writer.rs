@@ -56,9 +56,9 @@ impl Writer {
                     let _ = reply.send(Ok(outcome));
                 }
             }
-            Err(problem) => {
-                tracing::error!(error = %problem.fault, entries = entries.len(), "a batch was not recorded");
-                self.one_by_one(problem.whose, entries, replies).await;
+            Err(failed) => {
+                tracing::error!(error = %failed.fault, entries = entries.len(), "a batch was not recorded");
+                self.one_by_one(failed.scope, entries, replies).await;
             }
         }
     }
@@ -67,18 +67,18 @@ impl Writer {
     /// itself fails, the rest fails at once: entries that are queued behind have waited long enough.
     async fn one_by_one(
         &mut self,
-        mut whose: FailureScope,
+        mut scope: FailureScope,
         entries: Vec<Entry>,
         replies: Vec<oneshot::Sender<Result<CommitOutcome, LedgerError>>>,
     ) {
         for (entry, reply) in entries.into_iter().zip(replies) {
             let mut outcome = Err(LedgerError::Failed);
-            if whose == FailureScope::Content && !reply.is_closed() {
+            if scope == FailureScope::Content && !reply.is_closed() {
                 match self.attempt(std::slice::from_ref(&entry)).await {
                     Ok(outcomes) => outcome = outcomes.into_iter().next().ok_or(LedgerError::Failed),
-                    Err(problem) => {
-                        tracing::error!(error = %problem.fault, "an entry was not recorded");
-                        whose = problem.whose;
+                    Err(failed) => {
+                        tracing::error!(error = %failed.fault, "an entry was not recorded");
+                        scope = failed.scope;
                     }
                 }
             }
@@ -86,10 +86,12 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<CommitOutcome>, Problem> {
+    async fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<CommitOutcome>, FailedAttempt> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => db::connect(self.options.clone(), self.timeout).await.map_err(Problem::of_database)?,
+            None => {
+                db::connect(self.options.clone(), self.timeout).await.map_err(FailedAttempt::of_database)?
+            }
         };
         match tokio::time::timeout(self.timeout, batch::record(&self.rows, &mut connection, entries)).await {
             Ok(Ok(outcomes)) => {
@@ -97,23 +99,24 @@ impl Writer {
                 Ok(outcomes)
             }
             Ok(Err(error)) => {
-                let whose = error.scope();
+                let scope = error.scope();
                 // A connection whose transaction failed is not reused.
                 drop(connection);
-                Err(Problem { whose, fault: error.into() })
+                Err(FailedAttempt { scope, fault: error.into() })
             }
-            Err(_) => Err(Problem::of_database(Fault::new("the database took too long"))),
+            Err(_) => Err(FailedAttempt::of_database(Fault::new("the database took too long"))),
         }
     }
 }
 
-struct Problem {
-    whose: FailureScope,
+/// Why entries were not recorded.
+struct FailedAttempt {
+    scope: FailureScope,
     fault: Fault,
 }
 
-impl Problem {
+impl FailedAttempt {
     fn of_database(fault: Fault) -> Self {
-        Self { whose: FailureScope::Database, fault }
+        Self { scope: FailureScope::Database, fault }
     }
 }

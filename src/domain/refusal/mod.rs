@@ -6,7 +6,7 @@ pub mod catalogue;
 use uuid::Uuid;
 
 use super::ceremony::CeremonyState;
-use super::delegation::{Inactive, LimitDimension, State};
+use super::delegation::{DelegationState, Inactive, LimitDimension};
 use super::vault;
 use crate::platform::fault::Fault;
 use actchain_protocol::dpop::BadProof;
@@ -34,7 +34,7 @@ impl From<Inactive> for Refusal {
             Inactive::Revoked => Self::DelegationRevoked,
             Inactive::PrincipalRevoked => Self::PrincipalRevoked,
             Inactive::Expired => Self::DelegationExpired,
-            Inactive::UsedUp => Self::CommandLimit,
+            Inactive::Exhausted | Inactive::UsedUp => Self::CommandLimit,
             Inactive::Requested => Self::DelegationRequested,
         }
     }
@@ -225,9 +225,9 @@ pub enum Refusal {
     /// The object does not exist, or does not belong to the caller.
     NotFound,
     /// The present state does not allow the transition.
-    InvalidStateTransition(State),
+    InvalidStateTransition(DelegationState),
     /// The parent delegation is not active.
-    ParentNotActive(State),
+    ParentNotActive(DelegationState),
     /// The limits exceed those of the parent, or of the request.
     ExceedsParent(LimitDimension),
     /// No resource declares the name at this index of a list.
@@ -286,10 +286,10 @@ impl Refusal {
             Self::InvalidStateTransition(state) | Self::ParentNotActive(state) => Some(state.name()),
             Self::CeremonyDecided(stage) => Some(stage.name()),
             Self::ConnectionUnusable(state) => Some(state.name()),
-            Self::DelegationRevoked | Self::PrincipalRevoked => Some(State::Revoked.name()),
-            Self::DelegationExpired | Self::CommandLimit => Some(State::Expired.name()),
-            Self::DelegationRequested => Some(State::Requested.name()),
-            Self::TooFewUses => Some(State::Active.name()),
+            Self::DelegationRevoked | Self::PrincipalRevoked => Some(DelegationState::Revoked.name()),
+            Self::DelegationExpired | Self::CommandLimit => Some(DelegationState::Expired.name()),
+            Self::DelegationRequested => Some(DelegationState::Requested.name()),
+            Self::TooFewUses => Some(DelegationState::Active.name()),
             _ => None,
         }
     }

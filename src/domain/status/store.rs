@@ -73,30 +73,32 @@ struct Bad {
     passing_places: Vec<i64>,
 }
 
-/// The same result as the view `token_status`, but starting from the problems: these are few, tokens are many, and
-/// without a problem no token is read.
+/// The same result as `token_status`, but starting from the problems: these are few, tokens are many, and without a
+/// problem no token is read. Each branch has the facts of one table, and `token_problem` decides.
 const BAD: &str = "
     WITH ended_client AS MATERIALIZED (
         SELECT client_id, cutoff_epoch, deactivated_at, disabled_at FROM client
         WHERE cutoff_epoch IS NOT NULL OR deactivated_at IS NOT NULL OR disabled_at IS NOT NULL
-    ), bad AS (
-        SELECT jti, status_index, false AS passing FROM issued_token WHERE revoked_at IS NOT NULL
+    ), suspect AS (
+        SELECT jti, status_index, token_problem(created_epoch, revoked_at => revoked_at) AS problem
+        FROM issued_token WHERE revoked_at IS NOT NULL
         UNION ALL
-        SELECT t.jti, t.status_index, false FROM principal_revocation c
-        JOIN issued_token t ON t.subject_sub = c.sub AND t.subject_iss = c.iss AND t.created_epoch <= c.revocation_epoch
+        SELECT t.jti, t.status_index, token_problem(t.created_epoch, subject_epoch => c.revocation_epoch)
+        FROM principal_revocation c JOIN issued_token t ON t.subject_sub = c.sub AND t.subject_iss = c.iss
         UNION ALL
-        SELECT t.jti, t.status_index, k.deactivated_at IS NULL AND (k.cutoff_epoch >= t.created_epoch) IS NOT TRUE FROM ended_client k
-        JOIN issued_token t ON t.client_id = k.client_id
-        WHERE k.cutoff_epoch >= t.created_epoch OR k.deactivated_at IS NOT NULL OR k.disabled_at IS NOT NULL
+        SELECT t.jti, t.status_index, token_problem(t.created_epoch, client_epoch => k.cutoff_epoch,
+                                                    deactivated_at => k.deactivated_at, disabled_at => k.disabled_at)
+        FROM ended_client k JOIN issued_token t ON t.client_id = k.client_id
         UNION ALL
-        SELECT t.jti, t.status_index, false FROM removed_key r
-        JOIN issued_token t ON t.client_id = r.client_id AND r.jkt IN (t.jkt, t.auth_key) AND t.created_epoch <= r.removed_epoch
+        SELECT t.jti, t.status_index, token_problem(t.created_epoch, key_epoch => r.removed_epoch)
+        FROM removed_key r JOIN issued_token t ON t.client_id = r.client_id AND r.jkt IN (t.jkt, t.auth_key)
     )
     SELECT coalesce(array_agg(jti) FILTER (WHERE NOT passing), '{}') AS lasting,
            coalesce(array_agg(jti) FILTER (WHERE passing), '{}') AS passing,
            coalesce(array_agg(status_index - $1) FILTER (WHERE NOT passing AND here), '{}') AS lasting_places,
            coalesce(array_agg(status_index - $1) FILTER (WHERE passing AND here), '{}') AS passing_places
-    FROM (SELECT *, status_index >= $1 AND status_index < $2 AS here FROM bad) b";
+    FROM (SELECT jti, status_index, is_suspension(problem) AS passing, status_index >= $1 AND status_index < $2 AS here
+          FROM suspect WHERE problem IS NOT NULL) bad";
 
 /// Tokens of the list whose lineage has such a token.
 const MADE_FROM: &str = "
@@ -106,26 +108,34 @@ const MADE_FROM: &str = "
           WHERE status_index >= $1 AND status_index < $2) t
     WHERE made_from = ANY ($3) OR made_from = ANY ($4)";
 
-/// Delegations that are inactive themselves. Expired delegations are left out, as their tokens are expired. A
-/// delegation whose last use was an exchange is left out, as its tokens stay valid.
+/// Delegations whose tokens are not valid because of the delegation itself. Each branch has the facts of one table, and
+/// `delegation_problem` decides. Expired delegations are left out, as their tokens are expired. Counted uses are left
+/// out: a delegation whose last use was an exchange keeps its tokens.
 const ENDED: &str = "
-    WITH ended AS (
-        SELECT id, false AS passing FROM delegation WHERE revoked_at IS NOT NULL AND expires_at > $1
+    WITH suspect AS (
+        SELECT id, delegation_problem($1, expires_at, revoked_at => revoked_at) AS problem
+        FROM delegation WHERE revoked_at IS NOT NULL AND expires_at > $1
         UNION ALL
-        SELECT d.id, false FROM principal_revocation c
-        JOIN delegation d ON d.delegator_sub = c.sub AND d.delegator_iss = c.iss AND d.created_epoch <= c.revocation_epoch
+        SELECT d.id, delegation_problem($1, d.expires_at,
+                                        principal_revoked => revocation_covers(c.revocation_epoch, d.created_epoch))
+        FROM principal_revocation c JOIN delegation d ON d.delegator_sub = c.sub AND d.delegator_iss = c.iss
         WHERE d.expires_at > $1
         UNION ALL
-        SELECT d.id, false FROM client k JOIN delegation d ON d.delegate = k.client_id AND d.created_epoch <= k.cutoff_epoch
+        SELECT d.id, delegation_problem($1, d.expires_at,
+                                        principal_revoked => revocation_covers(k.cutoff_epoch, d.created_epoch))
+        FROM client k JOIN delegation d ON d.delegate = k.client_id
         WHERE k.cutoff_epoch IS NOT NULL AND d.expires_at > $1
         UNION ALL
-        SELECT d.id, false FROM delegation_usage u JOIN delegation d ON d.id = u.delegation_id
+        SELECT d.id, delegation_problem($1, d.expires_at, exhausted_at => u.exhausted_at)
+        FROM delegation_usage u JOIN delegation d ON d.id = u.delegation_id
         WHERE u.exhausted_at IS NOT NULL AND d.expires_at > $1
         UNION ALL
-        SELECT id, true FROM delegation WHERE pending_jwk IS NOT NULL AND expires_at > $1
+        SELECT id, delegation_problem($1, expires_at, waiting => true)
+        FROM delegation WHERE pending_jwk IS NOT NULL AND expires_at > $1
     )
-    SELECT coalesce(array_agg(id) FILTER (WHERE NOT passing), '{}') AS lasting,
-           coalesce(array_agg(id) FILTER (WHERE passing), '{}') AS passing FROM ended";
+    SELECT coalesce(array_agg(id) FILTER (WHERE NOT is_suspension(problem)), '{}') AS lasting,
+           coalesce(array_agg(id) FILTER (WHERE is_suspension(problem)), '{}') AS passing
+    FROM suspect WHERE problem IS NOT NULL";
 
 const UNDER: &str = "
     SELECT coalesce(array_agg(status_index - $1) FILTER (WHERE delegation_id = ANY ($3)), '{}') AS lasting,

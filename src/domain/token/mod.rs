@@ -5,14 +5,15 @@ pub mod store;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::delegation::{DelegationPath, Inactive, State};
+use super::delegation::{DelegationPath, DelegationState};
 use super::principal::Principal;
 use super::refusal::Refusal;
 
-/// What is wrong with a token or with a token of its lineage, apart from its delegation.
+/// Why a token is not valid, apart from its delegation: by itself, or by a token of its lineage. The SQL function
+/// `token_problem` decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
-pub enum Problem {
+pub enum InactiveToken {
     /// The token was revoked (RFC 7009).
     TokenRevoked,
     /// A revoke-all covers its subject or its client.
@@ -24,7 +25,7 @@ pub enum Problem {
     ActorDisabled,
 }
 
-impl Problem {
+impl InactiveToken {
     /// The refusal of an exchange with this token.
     pub fn refusal(self) -> Refusal {
         match self {
@@ -40,33 +41,23 @@ impl Problem {
 /// Status of a recorded token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenStatus {
-    /// The problem of the token or of its lineage.
-    pub problem: Option<Problem>,
+    pub problem: Option<InactiveToken>,
     /// Its delegation with all ancestors; `None` for a token without a delegation.
     pub path: Option<DelegationPath>,
-    /// Whether a reported command has used up its delegation or an ancestor.
-    pub exhausted: bool,
 }
 
 impl TokenStatus {
-    /// Whether resource servers may accept the token, apart from its expiry. If the last use of a delegation was an
-    /// exchange, its tokens stay valid. If it was a reported command, they are invalid.
+    /// Whether resource servers may accept the token, apart from its expiry.
     pub fn check(&self, now: OffsetDateTime) -> Result<(), Refusal> {
         if let Some(problem) = self.problem {
             return Err(problem.refusal());
         }
-        if self.exhausted {
-            return Err(Refusal::CommandLimit);
-        }
         let Some(path) = &self.path else { return Ok(()) };
-        path.0.iter().try_for_each(|one| match one.facts.check(now) {
-            Err(Inactive::UsedUp) => Ok(()),
-            checked => checked.map_err(Refusal::from),
-        })
+        path.0.iter().try_for_each(|one| one.facts.check_tokens(now)).map_err(Refusal::from)
     }
 
     /// The state of the delegation, if there is one.
-    pub fn state(&self, now: OffsetDateTime) -> Option<State> {
+    pub fn state(&self, now: OffsetDateTime) -> Option<DelegationState> {
         self.path.as_ref().map(|path| path.state(now).0)
     }
 }

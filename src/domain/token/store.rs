@@ -4,7 +4,7 @@ use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Problem, TokenRecord, TokenStatus};
+use super::{InactiveToken, TokenRecord, TokenStatus};
 use crate::domain::delegation;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -56,8 +56,7 @@ pub async fn insert(connection: &mut PgConnection, tokens: &[&TokenRecord]) -> R
 #[derive(FromRow)]
 struct StandingRow {
     delegation_id: Option<String>,
-    problem: Option<Problem>,
-    exhausted: bool,
+    problem: Option<InactiveToken>,
 }
 
 /// Status of a token by its `jti`; `None` if it is not recorded: it is expired and purged, or was never issued.
@@ -66,18 +65,11 @@ pub async fn standing(
     connection: &mut PgConnection,
     jti: Uuid,
 ) -> Result<Option<TokenStatus>, Fault> {
-    let row: Option<StandingRow> = sqlx::query_as(
-        "SELECT t.delegation_id,
-                (SELECT n.problem FROM token_status n
-                 WHERE n.jti = ANY (t.lineage || t.jti) AND n.problem IS NOT NULL
-                 ORDER BY n.problem = 'actor_disabled', n.issued_at LIMIT 1) AS problem,
-                EXISTS (SELECT FROM delegation d JOIN delegation_usage u ON u.delegation_id = ANY (d.path)
-                        WHERE d.id = t.delegation_id AND u.exhausted_at IS NOT NULL) AS exhausted
-         FROM issued_token t WHERE t.jti = $1",
-    )
-    .bind(jti)
-    .fetch_optional(&mut *connection)
-    .await?;
+    let row: Option<StandingRow> =
+        sqlx::query_as("SELECT delegation_id, problem FROM token_status WHERE jti = $1")
+            .bind(jti)
+            .fetch_optional(&mut *connection)
+            .await?;
     let Some(row) = row else { return Ok(None) };
     let path = match &row.delegation_id {
         None => None,
@@ -87,7 +79,7 @@ pub async fn standing(
             None => return Ok(None),
         },
     };
-    Ok(Some(TokenStatus { problem: row.problem, path, exhausted: row.exhausted }))
+    Ok(Some(TokenStatus { problem: row.problem, path }))
 }
 
 /// Revokes a token (RFC 7009), and with it all tokens issued from it; `false` if it is revoked already or not

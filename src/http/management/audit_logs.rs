@@ -7,7 +7,7 @@ use actix_web::web::Path;
 
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::search::Order;
-use crate::domain::delegation::State;
+use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::Refusal;
 use crate::http::management::request::{AuthenticatedRequest, HttpError, ManagementRequest, ok, serve_audit};
 use crate::services::audit::query::{self, AuditQuery};
@@ -41,7 +41,7 @@ fn number(text: Option<String>) -> Result<Option<usize>, Refusal> {
     text.map(|text| text.parse().map_err(|_| Refusal::Malformed("limit is a positive number"))).transpose()
 }
 
-fn state(text: Option<String>) -> Result<Option<State>, Refusal> {
+fn state(text: Option<String>) -> Result<Option<DelegationState>, Refusal> {
     let unknown = |_| Refusal::Malformed("state is requested, active, expired or revoked");
     text.map(|text| text.parse().map_err(unknown)).transpose()
 }

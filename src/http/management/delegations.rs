@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::domain::delegation::State;
+use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::DelegationFilter;
 use crate::domain::delegation::view::View;
 use crate::domain::refusal::Refusal;
@@ -57,7 +57,7 @@ pub(in crate::http) async fn create(incoming: ManagementRequest) -> HttpResponse
     serve(incoming, async |known| {
         let request: NewDelegation = known.read()?;
         let reply = delegations::create(&known.context, &request).await?;
-        let waits = reply.value.state() == State::Requested;
+        let waits = reply.value.state() == DelegationState::Requested;
         let status = if waits { StatusCode::ACCEPTED } else { StatusCode::CREATED };
         let location = endpoint(&known.app.issuer, &format!("/delegate/{}", reply.value.id()));
         Ok(at(status, &location, reply))
@@ -68,7 +68,7 @@ pub(in crate::http) async fn create(incoming: ManagementRequest) -> HttpResponse
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::http) struct ListQuery {
-    state: Option<State>,
+    state: Option<DelegationState>,
     delegator_iss: Option<String>,
     delegator_sub: Option<String>,
     delegate: Option<String>,
@@ -156,7 +156,7 @@ async fn poll(
 ) -> Result<(View, Option<u32>), HttpError> {
     let app = known.app;
     let view = delegations::show(&known.context, id).await?;
-    if view.state() != State::Requested {
+    if view.state() != DelegationState::Requested {
         return Ok((view, None));
     }
     let Caller::Agent(agent) = &known.context.caller else { return Ok((view, Some(INTERVAL))) };
@@ -176,7 +176,7 @@ async fn poll(
         pause = (pause * 2).min(Duration::from_millis(800));
         known.context.now = app.clock.now();
         let view = delegations::show(&known.context, id).await?;
-        if view.state() != State::Requested {
+        if view.state() != DelegationState::Requested {
             return Ok((view, None));
         }
         if tokio::time::Instant::now() >= deadline {

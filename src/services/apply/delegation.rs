@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::domain::client::{self, ClientKind};
 use crate::domain::delegation::{
-    self, Delegation, DelegationLimits, DelegationRecord, LimitDimension, Provenance, State,
+    self, Delegation, DelegationLimits, DelegationRecord, DelegationState, LimitDimension, Provenance,
 };
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
@@ -81,16 +81,7 @@ pub(super) async fn read(
         requested_ttl: None,
         reason: declared.reason.clone(),
         agent: None,
-        facts: DelegationRecord {
-            activated_at: Some(known.ctx.now),
-            expires_at,
-            revoked_at: None,
-            principal_revoked_at: None,
-            key_rotating: false,
-            max_uses,
-            uses: 0,
-            used_up_at: None,
-        },
+        facts: DelegationRecord::unused(Some(known.ctx.now), expires_at, max_uses),
         revoke_reason: None,
         pending_jwk: None,
     };
@@ -279,13 +270,13 @@ pub(super) fn warning(old: &Delegation, now: OffsetDateTime) -> Option<String> {
     let id = &old.id;
     let state = old.facts.state(now);
     let what = match state {
-        State::Active => return None,
-        State::Expired => format!(
+        DelegationState::Active => return None,
+        DelegationState::Expired => format!(
             "it is not renewed by apply: declare it under another id. Before the next one expires, renew it: actchain \
              delegation renew {id} --expires-in SECONDS"
         ),
-        State::Revoked => "it is not restored by apply: declare it under another id".to_owned(),
-        State::Requested => format!("it waits for its delegator: actchain delegation approve {id}"),
+        DelegationState::Revoked => "it is not restored by apply: declare it under another id".to_owned(),
+        DelegationState::Requested => format!("it waits for its delegator: actchain delegation approve {id}"),
     };
     Some(format!("{}, and stays so; {what}", state.name()))
 }

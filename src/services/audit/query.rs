@@ -13,7 +13,7 @@ use crate::domain::audit::chain_events::{self, ChainEvents};
 use crate::domain::audit::field::{Field, term};
 use crate::domain::audit::filter::Filter;
 use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
-use crate::domain::delegation::State;
+use crate::domain::delegation::DelegationState;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::{client, delegation};
 use crate::platform::fault::Fault;
@@ -44,7 +44,7 @@ pub struct AuditQuery {
     /// Cursor from the previous page.
     pub cursor: Option<String>,
     /// Chains only: the state of their delegation.
-    pub state: Option<State>,
+    pub state: Option<DelegationState>,
 }
 
 /// One event with its document as recorded.

@@ -10,7 +10,7 @@ use crate::domain::audit::Action;
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::view::{GrantedTtl, View};
-use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationRecord, State};
+use crate::domain::delegation::{self, Delegation, DelegationPath, DelegationRecord, DelegationState};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
 use crate::platform::fault::Fault;
@@ -42,7 +42,7 @@ async fn find_pending(
     let path = visible(ctx, connection, id).await?;
     require_decider(ctx, leaf(&path)?)?;
     match path.state(ctx.now).0 {
-        State::Requested => Ok(path),
+        DelegationState::Requested => Ok(path),
         state => Err(Refusal::InvalidStateTransition(state).into()),
     }
 }

@@ -14,7 +14,7 @@ use crate::domain::audit::Action;
 use crate::domain::ceremony::store::Position;
 use crate::domain::ceremony::{self, Ceremony, CeremonyState};
 use crate::domain::delegation::list::Cursor;
-use crate::domain::delegation::{DelegationPath, State};
+use crate::domain::delegation::{DelegationPath, DelegationState};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
 use crate::services::page::{Page, PageRequest, cut};
@@ -114,7 +114,7 @@ pub async fn decide(
         let found = found.ok_or(Refusal::NotFound)?;
         require_decider(ctx, leaf(&path)?)?;
         match path.state(ctx.now).0 {
-            State::Active => Ok((path, found)),
+            DelegationState::Active => Ok((path, found)),
             state => Err(Refusal::InvalidStateTransition(state).into()),
         }
     };

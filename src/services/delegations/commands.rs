@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::{leaf, visible};
 use crate::domain::audit::{Action, Event};
-use crate::domain::delegation::{DelegationPath, State};
+use crate::domain::delegation::{DelegationPath, DelegationState};
 use crate::domain::refusal::{ClientProblem, Error, Refusal};
 use crate::domain::{authority_lock, client, delegation};
 use crate::platform::fault::Fault;
@@ -22,7 +22,7 @@ const MAX_COUNT: u32 = 1_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsesReport {
     pub id: String,
-    pub state: State,
+    pub state: DelegationState,
     pub uses: i64,
     /// Uses left on the path; `None` without a limit.
     pub uses_left: Option<i64>,

@@ -13,7 +13,7 @@ use crate::domain::audit::{Action, Event};
 use crate::domain::client::{self, AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType};
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{
-    self, Delegation, DelegationPath, DelegationRecord, LimitDimension, Provenance, State,
+    self, Delegation, DelegationPath, DelegationRecord, DelegationState, LimitDimension, Provenance,
 };
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
@@ -179,16 +179,11 @@ fn build(
         origin: source.origin,
         requested_at: ctx.now,
         requested_by: ctx.caller.principal(ctx.issuer),
-        facts: DelegationRecord {
-            activated_at: (!waits).then_some(ctx.now),
-            expires_at: if waits { after(ctx.now, ctx.config.delegations.request_ttl) } else { ends },
-            revoked_at: None,
-            principal_revoked_at: None,
-            key_rotating: false,
+        facts: DelegationRecord::unused(
+            (!waits).then_some(ctx.now),
+            if waits { after(ctx.now, ctx.config.delegations.request_ttl) } else { ends },
             max_uses,
-            uses: 0,
-            used_up_at: None,
-        },
+        ),
         requested_ttl: waits.then(|| requested_seconds(ctx, request)),
         reason: request.reason.clone(),
         agent: request.agent.clone(),
@@ -253,7 +248,7 @@ fn check_place(ctx: &RequestContext<'_>, source: &Source, one: &Delegation) -> R
     }
     if !source.ancestors.is_empty() {
         let (state, _) = DelegationPath(source.ancestors.clone()).state(ctx.now);
-        if state != State::Active {
+        if state != DelegationState::Active {
             return Err(Refusal::ParentNotActive(state));
         }
     }

@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::queries::views_page;
 use crate::domain::client;
-use crate::domain::delegation::State;
+use crate::domain::delegation::DelegationState;
 use crate::domain::delegation::list::{DelegationFilter, VisibilityScope};
 use crate::domain::delegation::view::View;
 use crate::domain::principal::Principal;
@@ -35,7 +35,7 @@ struct Edge {
 #[derive(Debug, Default)]
 pub struct GraphQuery {
     /// Only delegations in this state.
-    pub state: Option<State>,
+    pub state: Option<DelegationState>,
     pub inbound: PageRequest,
     pub outbound: PageRequest,
 }

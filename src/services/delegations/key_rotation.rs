@@ -12,7 +12,7 @@ use crate::domain::audit::Action;
 use crate::domain::client::Client;
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::delegation::view::View;
-use crate::domain::delegation::{DelegationPath, State};
+use crate::domain::delegation::{DelegationPath, DelegationState};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::{client, delegation};
 use crate::services::caller::{AuthenticatedClient, Caller};
@@ -45,7 +45,7 @@ async fn try_to_rotate(
             _ => return Err(Refusal::InsufficientScope.into()),
         };
         let (state, _) = path.state(ctx.now);
-        if state != State::Active {
+        if state != DelegationState::Active {
             return Err(Refusal::InvalidStateTransition(state).into());
         }
         if agent.dpop_keys.contains(key.thumbprint()) {

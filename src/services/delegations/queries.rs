@@ -7,7 +7,7 @@ use super::{view, visible};
 use crate::domain::client::{self, Client, ClientKind};
 use crate::domain::delegation::list::{self, Cursor, DelegationFilter, DelegationQuery, VisibilityScope};
 use crate::domain::delegation::view::View;
-use crate::domain::delegation::{self, DelegationPath, State};
+use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::caller::Caller;
@@ -110,7 +110,7 @@ pub async fn agents(ctx: &RequestContext<'_>, page: &PageRequest) -> Result<Page
     for client in client::store::find_all(ctx.rows, &mut connection, &ids).await? {
         let filter = DelegationFilter {
             delegate: Some(client.client_id.clone()),
-            state: Some(State::Active),
+            state: Some(DelegationState::Active),
             ..DelegationFilter::default()
         };
         let query = DelegationQuery {

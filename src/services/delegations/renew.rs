@@ -10,7 +10,7 @@ use super::{invalid_state_transition, leaf, view_again, visible};
 use crate::domain::audit::Action;
 use crate::domain::client;
 use crate::domain::delegation::view::{GrantedTtl, View};
-use crate::domain::delegation::{self, DelegationPath, Provenance, State};
+use crate::domain::delegation::{self, DelegationPath, DelegationState, Provenance};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
 use crate::services::request_context::RequestContext;
@@ -22,7 +22,7 @@ pub async fn renew(ctx: &RequestContext<'_>, id: &str, expires_in: u32) -> Resul
         let path = visible(ctx, connection, id).await?;
         require_decider(ctx, leaf(&path)?)?;
         match path.state(ctx.now).0 {
-            State::Active => Ok(path),
+            DelegationState::Active => Ok(path),
             state => Err(Refusal::InvalidStateTransition(state).into()),
         }
     };

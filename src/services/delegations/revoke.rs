@@ -9,7 +9,7 @@ use super::request::check_reason;
 use super::{invalid_state_transition, leaf, visible};
 use crate::domain::audit::Action;
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
-use crate::domain::delegation::{self, DelegationPath, State};
+use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::request_context::RequestContext;
 use crate::services::transition::{Effect, Lock, Operation, Reply};
@@ -18,7 +18,7 @@ use crate::services::transition::{Effect, Lock, Operation, Reply};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     pub id: String,
-    pub state: State,
+    pub state: DelegationState,
     /// `None` if they could not be counted.
     pub affected: Option<Affected>,
 }
@@ -65,7 +65,7 @@ async fn try_to_revoke(
         was_over = path.is_over(ctx.now);
         let mut event = ctx.event_about(Action::DelegationRevoked, &path);
         event.detail = Some(json!({"reason": reason}));
-        let value = Revocation { id: id.to_owned(), state: State::Revoked, affected: None };
+        let value = Revocation { id: id.to_owned(), state: DelegationState::Revoked, affected: None };
         Ok(Effect::made(value, event))
     };
     let mut reply = ctx.transition(Lock::Exclusive, check, change).await?;
