@@ -12,6 +12,7 @@
 mod conformance;
 mod named_tests;
 mod promises;
+mod stored_names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
