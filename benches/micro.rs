@@ -200,7 +200,7 @@ fn status_list(criterion: &mut Criterion) {
                 list.set(index, Status::Invalid);
             }
         }
-        let bytes = list.compressed().len();
+        let bytes = list.compressed().unwrap().len();
         criterion.bench_function(
             &format!("compress a status list, {name} ended ({bytes} bytes)"),
             |bencher| {

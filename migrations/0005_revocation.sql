@@ -18,7 +18,7 @@ CREATE FUNCTION revocation_covers(revocation_epoch bigint, created_epoch bigint)
     RETURN revocation_epoch >= created_epoch;
 
 -- Whether a problem of a token or delegation can end: as long as a client is disabled, or the delegator has not confirmed. All
--- other problems are final.
+-- other problems are final. Null where there is no problem.
 CREATE FUNCTION is_suspension(problem text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN problem IN ('actor_disabled', 'requested');

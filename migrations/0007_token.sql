@@ -21,7 +21,7 @@ CREATE TABLE issued_token (
     -- The key that signed the client's assertion, if the client authenticated with an assertion.
     auth_key      text,
     -- Number of the status list * 2^20 + index in the list.
-    status_index  bigint
+    status_index  bigint NOT NULL
 );
 -- Rows expire about in the order of writing, which a block range index describes in very little space.
 CREATE INDEX issued_token_expiry ON issued_token USING brin (expires_at) WITH (pages_per_range = 16);

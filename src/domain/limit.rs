@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::platform::fault::{Context as _, Fault};
+
 /// A limit on a set of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Limit {
@@ -50,6 +52,19 @@ impl Limit {
             (Self::Only(outer), Self::Only(inner)) => inner.is_subset(outer),
         }
     }
+}
+
+/// A number as stored: one that is too large for the column becomes the maximum, and stays a limit.
+pub fn stored_number(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Reads a stored number.
+///
+/// # Errors
+/// A fault for a negative number: no default takes the place of a limit.
+pub fn read_number(number: i32) -> Result<u32, Fault> {
+    u32::try_from(number).context("a stored number")
 }
 
 #[cfg(test)]

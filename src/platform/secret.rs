@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use subtle::ConstantTimeEq;
 
 use super::fault::{Context, Fault};
-use actchain_protocol::digest::{MacKey, sha256};
+use actchain_protocol::digest::{MacKey, prefix, sha256};
 use actchain_protocol::{base64url, random};
 
 /// Compares two byte strings in a time that depends only on their lengths.
@@ -64,7 +64,7 @@ impl MasterKey {
     /// Identifies the key without revealing any of it.
     pub fn id(&self) -> String {
         let digest = sha256(&[b"actchain master key id", self.0.as_slice()]);
-        base64url::encode(digest.get(..9).unwrap_or_default())
+        base64url::encode(prefix::<9>(&digest))
     }
 
     /// Derives a key for one purpose; keys of different purposes are unrelated.

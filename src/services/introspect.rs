@@ -79,7 +79,12 @@ fn tell(
     targets: &[&Resource],
     now: OffsetDateTime,
 ) -> Result<Value, Fault> {
-    let granted = scope::parse(&claims.scope).unwrap_or_default();
+    let granted = match claims.scope.as_str() {
+        "" => BTreeSet::new(),
+        text => {
+            scope::parse(text).ok_or_else(|| Fault::new("a token of this server has no list of scopes"))?
+        }
+    };
     let mine: BTreeSet<String> = granted
         .into_iter()
         .filter(|name| targets.iter().any(|target| target.scopes.contains(name)))

@@ -10,7 +10,7 @@ use crate::domain::refusal;
 use crate::domain::status::{self, SignedList};
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::base64url;
-use actchain_protocol::digest::sha256;
+use actchain_protocol::digest::{prefix, sha256};
 use actchain_protocol::metadata::endpoint;
 use actchain_protocol::status_list::{self, Status, StatusList};
 
@@ -64,14 +64,18 @@ async fn make(app: &App, list: u64, now: OffsetDateTime) -> Result<SignedList, F
         let mut statuses = StatusList::new();
         // Invalid is final, so invalid overrides suspended.
         for (indices, status) in [(&ended.suspended, Status::Suspended), (&ended.invalid, Status::Invalid)] {
-            for index in indices.iter().filter_map(|index| u64::try_from(*index).ok()) {
-                statuses.set(index, status);
+            for index in indices {
+                let known = u64::try_from(*index).is_ok_and(|index| statuses.set(index, status));
+                if !known {
+                    return Err(Fault::new(format!("a token has index {index} in its status list")));
+                }
             }
         }
-        keyring.active.sign(status_list::TYP, &status_list::claims(&uri, &statuses, seconds(now), ttl))
+        let claims = status_list::claims(&uri, &statuses, seconds(now), ttl)?;
+        Ok(keyring.active.sign(status_list::TYP, &claims)?)
     })
     .await
     .context("making a status list")??;
-    let etag = base64url::encode(sha256(&[token.as_bytes()]).get(..12).unwrap_or_default());
+    let etag = base64url::encode(prefix::<12>(&sha256(&[token.as_bytes()])));
     Ok(SignedList { token, etag, epoch, made_at: now })
 }

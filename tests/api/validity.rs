@@ -69,7 +69,7 @@ async fn agrees(server: &Server, sql: &mut PgConnection, facts: &Facts) -> Resul
         let found = known.check(time(facts.now)).err().map(Refusal::reason);
         same(&format!("introspection of token {number}"), found, expected)?;
     }
-    lists_agree(sql, facts).await?;
+    lists_agree(server, facts).await?;
     ledger_agrees(server, facts).await
 }
 
@@ -115,8 +115,8 @@ async fn delegation_agrees(
     same(&format!("whether {id} is active"), state == DelegationState::Active, active)
 }
 
-async fn lists_agree(sql: &mut PgConnection, facts: &Facts) -> Result<(), String> {
-    let list = status::store::ended(sql, 0, time(facts.now)).await.unwrap();
+async fn lists_agree(server: &Server, facts: &Facts) -> Result<(), String> {
+    let list = status::store::ended(&server.app.pool, 0, time(facts.now)).await.unwrap();
     for number in 0..facts.tokens.len() {
         let Some(expected) = facts.listed(number) else { continue };
         let place = i64::try_from(number).unwrap();

@@ -54,6 +54,24 @@ fn upward_arrows_are_found_in_imports_paths_macros_and_attributes() {
 }
 
 #[test]
+fn dropped_errors_and_defaults_are_found_where_authority_is_decided() {
+    let code = with(&[(
+        "src/domain.rs",
+        "fn a() { let _ = read().ok(); }
+         impl Row { fn b(&self) -> u32 { self.limit.map(|limit| limit.unwrap_or_default()).unwrap_or(1) } }",
+    )]);
+    let found: Vec<String> = rules::defaults(&code, &["src/domain"])
+        .into_iter()
+        .map(|(name, call)| format!("{name} {call}"))
+        .collect();
+    assert_found(
+        &found,
+        &["domain::a src/domain.rs:1: ok", "domain::Row::b src/domain.rs:2: unwrap_or_default"],
+    );
+    assert!(rules::defaults(&code, &["src/services"]).is_empty());
+}
+
+#[test]
 fn a_module_on_no_floor_is_found() {
     let code = example(&[SERVER], &[("src/lib.rs", "mod other;"), ("src/other.rs", "")]);
     assert_found(&rules::upward(&code), &["src/other.rs: other is on no floor"]);

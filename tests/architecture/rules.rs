@@ -3,8 +3,8 @@
 use crate::code::{CODE, Code, Place};
 use crate::references::{Kind, Reference};
 use crate::{
-    FLOORS, IMPURE, MOST_LINES, OWNERS, PROTOCOL, ROOTS, SERVICES, STORES, UNAUDITED, WRITERS, circles, debt,
-    signatures, writes,
+    DECIDING, DEFAULTING, DEFAULTS, FLOORS, IMPURE, MOST_LINES, OWNERS, PROTOCOL, ROOTS, SERVICES, STORES,
+    UNAUDITED, WRITERS, circles, debt, signatures, writes,
 };
 
 fn none(wrong: &[String]) {
@@ -161,6 +161,37 @@ pub fn impure(code: &Code) -> Vec<String> {
             .map(|function| format!("{}: async is not pure", code.at(function.written_in, function.line))),
     );
     wrong
+}
+
+/// Calls in these folders that drop an error or take a default: the function with its file, and the call.
+pub fn defaults(code: &Code, folders: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for function in &code.functions {
+        let path = &code.file_of(function.written_in).path;
+        if folders.iter().any(|folder| path.starts_with(folder)) {
+            let calls = function.method_calls.iter().filter(|call| DEFAULTING.contains(&call.name.as_str()));
+            let name = code.name_of(&function.place);
+            found.extend(calls.map(|call| (name.clone(), format!("{path}:{}: {}", call.line, call.name))));
+        }
+    }
+    found
+}
+
+#[test]
+fn no_default_takes_the_place_of_a_fact_that_decides() {
+    let found = defaults(&CODE, &DECIDING);
+    let allowed = |name: &str| DEFAULTS.iter().any(|(function, _)| *function == name);
+    let wrong = found.iter().filter(|(name, _)| !allowed(name));
+    none(&wrong.map(|(name, call)| format!("{call} in {name}")).collect::<Vec<_>>());
+    for (name, reason) in DEFAULTS {
+        assert!(found.iter().any(|(function, _)| function == name), "DEFAULTS: {name} takes none: {reason}");
+    }
+    for folder in DECIDING {
+        assert!(
+            CODE.files.iter().any(|file| file.path.starts_with(folder)),
+            "DECIDING: there is no {folder}"
+        );
+    }
 }
 
 #[test]

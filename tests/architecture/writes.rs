@@ -205,7 +205,9 @@ static WRITING_FUNCTIONS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
             std::fs::read_to_string(entry.expect("a migration").path()).expect("a migration").to_lowercase();
         for function in text.replace("or replace ", "").split("create function ").skip(1) {
             let (name, rest) = function.split_once('(').expect("parameters");
-            let body = rest.split("$$").nth(1).expect("a body between $$");
+            let expression = || rest.split_once("return ")?.1.split(';').next();
+            let body =
+                rest.split("$$").nth(1).or_else(expression).expect("a body between $$ or after RETURN");
             if is_writing_statement(body) || body.split_whitespace().any(|word| word == "execute") {
                 found.insert(name.trim().to_owned());
             }

@@ -11,6 +11,12 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     to_array(context.finish().as_ref())
 }
 
+/// The first bytes of a digest, at most 32.
+pub fn prefix<const BYTES: usize>(digest: &[u8; 32]) -> &[u8] {
+    const { assert!(BYTES <= 32, "a digest has 32 bytes") };
+    digest.split_at(BYTES).0
+}
+
 /// An incremental SHA-256 of everything written to it.
 #[derive(Clone)]
 pub struct Sha256(digest::Context);

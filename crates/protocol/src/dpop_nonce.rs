@@ -5,7 +5,7 @@ use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
 
 use crate::base64url;
-use crate::digest::MacKey;
+use crate::digest::{MacKey, prefix};
 
 /// Makes and checks nonces.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl NonceKey {
 
     fn of(&self, number: i64) -> String {
         let mac = self.key.mac(&number.to_be_bytes());
-        base64url::encode(mac.get(..16).unwrap_or_default())
+        base64url::encode(prefix::<16>(&mac))
     }
 }
 

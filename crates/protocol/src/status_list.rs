@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::base64url;
 use crate::digest::MacKey;
+use crate::failure::{Context as _, Failure};
 
 /// Bits of an entry; one bit could not express suspension (§7.1).
 pub const BITS: u8 = 2;
@@ -74,11 +75,13 @@ impl StatusList {
     }
 
     /// The `lst` of the list: base64url of its ZLIB stream (§4.1, RFC 1950).
-    pub fn compressed(&self) -> String {
+    ///
+    /// # Errors
+    /// An error of the encoder, which does not fail for memory.
+    pub fn compressed(&self) -> Result<String, Failure> {
         let mut stream = ZlibEncoder::new(Vec::new(), Compression::new(LEVEL));
-        // Writing to memory does not fail. If it did, verifiers would refuse the empty text.
         let written = stream.write_all(&self.bytes).and_then(|()| stream.finish());
-        base64url::encode(written.unwrap_or_default())
+        Ok(base64url::encode(written.context("compressing a status list")?))
     }
 
     fn put(&mut self, index: u64, value: u8) -> bool {
@@ -123,16 +126,19 @@ fn inflate(lst: &str, length: usize) -> Option<Vec<u8>> {
 }
 
 /// The claims of a status list token (§5.1) that was issued at `issued_at` and may be cached for `ttl` seconds.
-pub fn claims(uri: &str, list: &StatusList, issued_at: i64, ttl: u32) -> Value {
+///
+/// # Errors
+/// As [`StatusList::compressed`].
+pub fn claims(uri: &str, list: &StatusList, issued_at: i64, ttl: u32) -> Result<Value, Failure> {
     // §5.1: a positive number
     let ttl = ttl.max(1);
-    json!({
+    Ok(json!({
         "sub": uri,
         "iat": issued_at,
         "exp": issued_at.saturating_add(TTLS_TO_LIVE * i64::from(ttl)),
         "ttl": ttl,
-        "status_list": {"bits": BITS, "lst": list.compressed()},
-    })
+        "status_list": {"bits": BITS, "lst": list.compressed()?},
+    }))
 }
 
 /// The `status` claim of an access token (§6.2).
@@ -215,7 +221,7 @@ mod tests {
         assert_eq!(hex(&list.bytes), "c944f9");
         assert_eq!((0..12).map_while(|index| list.value(index)).collect::<Vec<_>>(), values);
         assert_eq!(inflate("eNo76fITAAPfAgc", 3).unwrap(), list.bytes);
-        assert_eq!(inflate(&list.compressed(), 3).unwrap(), list.bytes);
+        assert_eq!(inflate(&list.compressed().unwrap(), 3).unwrap(), list.bytes);
     }
 
     #[test]
@@ -242,7 +248,7 @@ mod tests {
         }
         assert_eq!(hex(&sha256(&[&list.bytes])), case["bytes_sha256"]);
         assert!(StatusList::read(vectors::text(case, "lst")).unwrap() == list);
-        assert!(StatusList::read(&list.compressed()).unwrap() == list);
+        assert!(StatusList::read(&list.compressed().unwrap()).unwrap() == list);
         assert_eq!((list.get(1993), list.get(1994)), (Some(Status::Suspended), Some(Status::Valid)));
         assert_eq!(list.get(159495), None, "a value that has no meaning here");
     }
@@ -266,7 +272,7 @@ mod tests {
 
     #[test]
     fn only_whole_zlib_streams_of_the_right_length_are_read() {
-        let lst = StatusList::new().compressed();
+        let lst = StatusList::new().compressed().unwrap();
         let stream = base64url::decode(&lst).unwrap();
         // RFC 1950 §2.2: DEFLATE, at the level of "maximum compression, slowest algorithm".
         assert_eq!(stream[..2], [0x78, 0xda]);
@@ -277,8 +283,10 @@ mod tests {
         gzip.write_all(&vec![0; BYTES]).unwrap();
         let mut wrong_sum = stream.clone();
         *wrong_sum.last_mut().unwrap() ^= 1;
-        let shorter = base64url::decode(StatusList { bytes: vec![0; BYTES - 1] }.compressed()).unwrap();
-        let longer = base64url::decode(StatusList { bytes: vec![0; BYTES + 1] }.compressed()).unwrap();
+        let shorter =
+            base64url::decode(StatusList { bytes: vec![0; BYTES - 1] }.compressed().unwrap()).unwrap();
+        let longer =
+            base64url::decode(StatusList { bytes: vec![0; BYTES + 1] }.compressed().unwrap()).unwrap();
         for (what, bytes) in [
             ("nothing", vec![]),
             ("raw deflate", raw.finish().unwrap()),
@@ -297,15 +305,15 @@ mod tests {
     fn a_status_list_token_has_the_uri_of_its_list_and_its_times() {
         let mut list = StatusList::new();
         list.set(7, Status::Invalid);
-        let claims = claims("https://as.example.com/status/3", &list, 1_700_000_000, 60);
+        let claims = claims("https://as.example.com/status/3", &list, 1_700_000_000, 60).unwrap();
         assert_eq!(
             claims,
             json!({"sub": "https://as.example.com/status/3", "iat": 1_700_000_000, "exp": 1_700_000_600, "ttl": 60,
-                   "status_list": {"bits": 2, "lst": list.compressed()}})
+                   "status_list": {"bits": 2, "lst": list.compressed().unwrap()}})
         );
         let lst = claims["status_list"]["lst"].as_str().unwrap();
         assert_eq!(StatusList::read(lst).unwrap().get(7), Some(Status::Invalid));
-        assert_eq!(super::claims("u", &list, 0, 0)["ttl"], 1, "never 0");
+        assert_eq!(super::claims("u", &list, 0, 0).unwrap()["ttl"], 1, "never 0");
     }
 
     #[test]

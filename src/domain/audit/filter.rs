@@ -11,7 +11,7 @@ use crate::domain::refusal::Refusal;
 use crate::platform::clock;
 use crate::platform::clock::rfc3339;
 use actchain_protocol::base64url;
-use actchain_protocol::digest::sha256;
+use actchain_protocol::digest::{prefix, sha256};
 
 /// Maximum length of a filter value, in bytes; no name in the log is longer.
 const MAX_VALUE_BYTES: usize = 1_024;
@@ -133,7 +133,7 @@ impl Filter {
     pub fn fingerprint(&self, used: &str) -> String {
         let parameters = format!("{used} {:?}", self.parameters());
         let digest = sha256(&[parameters.as_bytes()]);
-        base64url::encode(digest.get(..9).unwrap_or_default())
+        base64url::encode(prefix::<9>(&digest))
     }
 
     /// Index terms that every matching event has, most selective field first.

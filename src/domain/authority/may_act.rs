@@ -4,7 +4,7 @@ use super::decision::DecisionInput;
 use crate::domain::delegation::{Delegation, DelegationLimits, DelegationRecord, Provenance};
 use crate::domain::subject::{TokenSource, VerifiedSubject};
 use actchain_protocol::base64url;
-use actchain_protocol::digest::sha256;
+use actchain_protocol::digest::{prefix, sha256};
 
 /// The id of the delegation of a `may_act` claim, if the issuer is configured to authorize by the claim. The same
 /// token and client give the same id: the delegation is recorded once, and its revocation stays in force.
@@ -12,7 +12,7 @@ pub fn may_act_id(subject: &VerifiedSubject, client_id: &str) -> Option<String> 
     match &subject.source {
         TokenSource::TrustedIssuer { may_act: Some(claim), fingerprint, .. } if claim.authorizes => {
             let digest = sha256(&[b"may_act", fingerprint, client_id.as_bytes()]);
-            Some(format!("may-{}", base64url::encode(digest.get(..18).unwrap_or_default())))
+            Some(format!("may-{}", base64url::encode(prefix::<18>(&digest))))
         }
         _ => None,
     }

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::capability::Ceiling;
+use crate::platform::fault::{Context as _, Fault};
 use actchain_protocol::authorization_details::Details;
 use actchain_protocol::digest::sha256;
 
@@ -118,8 +119,8 @@ pub struct Matter<'a> {
 
 impl Matter<'_> {
     /// A digest of all members. JSON separates the members unambiguously, in a fixed order.
-    pub fn fingerprint(&self) -> [u8; 32] {
-        // Strings and lists of strings always serialize.
-        sha256(&[serde_json::to_string(self).unwrap_or_default().as_bytes()])
+    pub fn fingerprint(&self) -> Result<[u8; 32], Fault> {
+        let members = serde_json::to_string(self).context("writing the matter of a confirmation")?;
+        Ok(sha256(&[members.as_bytes()]))
     }
 }

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use super::store::{find_for_change, find_unended};
 use super::{Client, Ephemeral};
+use crate::domain::limit::stored_number;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 
@@ -75,7 +76,7 @@ async fn write(
     .bind(client.dpop)
     .bind(texts(&client.dpop_keys))
     .bind(Json(&client.actor_subjects))
-    .bind(client.max_token_ttl.and_then(|ttl| i32::try_from(ttl).ok()))
+    .bind(client.max_token_ttl.map(stored_number))
     .bind(now)
     .bind(client.dpop_restricted)
     .bind(client.version)

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 
 use super::{AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType, StoredSecret, usable_keys};
+use crate::domain::limit::read_number;
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -52,21 +53,29 @@ impl Row {
     /// A fault for a row whose MAC does not fit its content.
     fn check(mut self, rows: &RowMac) -> Result<Client, Fault> {
         let mac = self.mac.take();
-        rows.check(Client::from(self), mac.as_deref())
+        rows.check(Client::try_from(self)?, mac.as_deref())
     }
 }
 
-impl From<Row> for Client {
-    fn from(row: Row) -> Self {
-        let owner = row.owner_iss.zip(row.owner_sub).map(|(iss, sub)| Principal::new(iss, sub));
-        let made_for = row.ephemeral_delegation_id.zip(row.task_id).zip(owner);
-        Self {
-            ephemeral: made_for.map(|((delegation_id, task_id), owner)| Ephemeral {
-                delegation_id,
-                task_id,
-                owner,
-                deactivated_at: row.deactivated_at,
-            }),
+impl TryFrom<Row> for Client {
+    type Error = Fault;
+
+    fn try_from(row: Row) -> Result<Self, Fault> {
+        let ephemeral = match (row.ephemeral_delegation_id, row.task_id, row.owner_iss, row.owner_sub) {
+            (None, None, None, None) => None,
+            (Some(delegation_id), Some(task_id), Some(iss), Some(sub)) => {
+                let owner = Principal::new(iss, sub);
+                Some(Ephemeral { delegation_id, task_id, owner, deactivated_at: row.deactivated_at })
+            }
+            _ => {
+                return Err(Fault::new(format!(
+                    "client {}: part of what it was made for is missing",
+                    row.client_id
+                )));
+            }
+        };
+        Ok(Self {
+            ephemeral,
             keys: row.jwks.as_ref().and_then(usable_keys).unwrap_or_default(),
             client_id: row.client_id,
             version: row.version,
@@ -86,9 +95,9 @@ impl From<Row> for Client {
             dpop_restricted: row.dpop_restricted,
             removed_keys: row.removed_keys.into_iter().collect(),
             actor_subjects: row.actor_subjects.0,
-            max_token_ttl: row.max_token_ttl.and_then(|ttl| u32::try_from(ttl).ok()),
+            max_token_ttl: row.max_token_ttl.map(read_number).transpose()?,
             disabled_at: row.disabled_at,
-        }
+        })
     }
 }
 
@@ -261,5 +270,5 @@ pub async fn unsealed(connection: &mut PgConnection, most: i64) -> Result<Vec<Cl
             .bind(most)
             .fetch_all(connection)
             .await?;
-    Ok(found.into_iter().map(Client::from).collect())
+    found.into_iter().map(Client::try_from).collect()
 }

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::transitions::stored_number;
 use super::{Delegation, DelegationLimits, DelegationRecord};
+use crate::domain::limit::stored_number;
 use crate::domain::row_mac::MacRow;
 use crate::platform::clock::rfc3339;
 

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 
 use super::{AgentDescription, Delegation, DelegationLimits, DelegationPath, DelegationRecord, Provenance};
-use crate::domain::limit::Limit;
+use crate::domain::limit::{Limit, read_number};
 use crate::domain::principal::Principal;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -85,8 +85,7 @@ impl TryFrom<Row> for Delegation {
                 details,
                 ceiling: row.capability_ceiling,
                 ceremonies: row.ceremony_required_for.into_iter().collect(),
-                // A stored value that does not fit is negative, and allows no actor.
-                max_depth: row.max_depth.map(|depth| u32::try_from(depth).unwrap_or_default()),
+                max_depth: row.max_depth.map(read_number).transpose()?,
             },
             origin: row.origin,
             requested_at: row.requested_at,
@@ -105,7 +104,7 @@ impl TryFrom<Row> for Delegation {
                 used_up_at: row.used_up_at,
                 exhausted_at: row.exhausted_at,
             },
-            requested_ttl: row.requested_ttl.and_then(|seconds| u32::try_from(seconds).ok()),
+            requested_ttl: row.requested_ttl.map(read_number).transpose()?,
             reason: row.reason,
             agent: row.agent.map(|agent| agent.0),
             revoke_reason: row.revoke_reason,

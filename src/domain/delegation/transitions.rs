@@ -9,6 +9,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use super::{Delegation, DelegationLimits, DelegationRecord};
+use crate::domain::limit::stored_number;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{Context, Fault};
 
@@ -60,11 +61,6 @@ pub async fn insert(rows: &RowMac, connection: &mut PgConnection, one: &Delegati
 
 fn stored_details(terms: &DelegationLimits) -> Result<Option<Value>, Fault> {
     terms.details.as_ref().map(serde_json::to_value).transpose().context("writing a delegation")
-}
-
-/// The value as stored: a number too large for the column becomes the maximum.
-pub(super) fn stored_number(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 /// Creates the row that counts uses, with or without a limit. It is apart from the row that all transactions share.

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use super::{ADMIN_SCOPE, AUDIT_SCOPE, DELEGATE_SCOPE, Registry, VAULT_DETAIL};
 use crate::domain::issuer::{Issuer, SubjectForm, parse_token_type, token_type_name};
+use crate::domain::limit::{read_number, stored_number};
 use crate::domain::resource::Resource;
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
@@ -112,7 +113,7 @@ pub async fn put_resource(
     .bind(&resource.id)
     .bind(resource.scopes.iter().cloned().collect::<Vec<_>>())
     .bind(resource.detail_types.iter().cloned().collect::<Vec<_>>())
-    .bind(resource.token_ttl.and_then(|ttl| i32::try_from(ttl).ok()))
+    .bind(resource.token_ttl.map(stored_number))
     .bind(rows.of(resource))
     .execute(connection)
     .await?;
@@ -143,7 +144,8 @@ pub async fn unsealed(connection: &mut PgConnection) -> Result<(Vec<Issuer>, Vec
     let resources: Vec<ResourceRow> =
         sqlx::query_as("SELECT * FROM resource WHERE mac IS NULL").fetch_all(connection).await?;
     let issuers = issuers.into_iter().map(Issuer::try_from).collect::<Result<Vec<_>, _>>()?;
-    Ok((issuers, resources.into_iter().map(Resource::from).collect()))
+    let resources = resources.into_iter().map(Resource::try_from).collect::<Result<_, _>>()?;
+    Ok((issuers, resources))
 }
 
 /// Makes every server read the registry and verify cached tokens again before it issues another token. A new client
@@ -163,7 +165,7 @@ impl IssuerRow {
 impl ResourceRow {
     fn check(mut self, rows: &RowMac) -> Result<Resource, Fault> {
         let mac = self.mac.take();
-        rows.check(Resource::from(self), mac.as_deref())
+        rows.check(Resource::try_from(self)?, mac.as_deref())
     }
 }
 
@@ -197,13 +199,15 @@ impl TryFrom<IssuerRow> for Issuer {
     }
 }
 
-impl From<ResourceRow> for Resource {
-    fn from(row: ResourceRow) -> Self {
-        Self {
+impl TryFrom<ResourceRow> for Resource {
+    type Error = Fault;
+
+    fn try_from(row: ResourceRow) -> Result<Self, Fault> {
+        Ok(Self {
             id: row.id,
             scopes: row.scopes.into_iter().collect(),
             detail_types: row.detail_types.into_iter().collect(),
-            token_ttl: row.token_ttl.and_then(|ttl| u32::try_from(ttl).ok()),
-        }
+            token_ttl: row.token_ttl.map(read_number).transpose()?,
+        })
     }
 }

@@ -4,6 +4,7 @@ pub mod store;
 
 use time::OffsetDateTime;
 
+use crate::platform::fault::{Context as _, Fault};
 use actchain_protocol::status_list::{SIZE, StatusIndex};
 
 /// Indices that a server reserves at a time.
@@ -20,6 +21,6 @@ pub struct SignedList {
 }
 
 /// The index as stored: the lists follow one another.
-pub fn stored(place: StatusIndex) -> i64 {
-    i64::try_from(place.list * SIZE + place.idx).unwrap_or(i64::MAX)
+pub fn stored(place: StatusIndex) -> Result<i64, Fault> {
+    i64::try_from(place.list * SIZE + place.idx).context("an index of a status list")
 }

@@ -35,9 +35,10 @@ pub async fn live_lists(connection: &mut PgConnection) -> Result<Vec<u64>, Fault
     let (last, _) = lists(connection).await?;
     let oldest: Option<i64> =
         sqlx::query_scalar("SELECT min(status_index) FROM issued_token").fetch_one(connection).await?;
-    let first = oldest
-        .and_then(|place| u64::try_from(place).ok())
-        .map_or(last.saturating_sub(1), |place| place / SIZE);
+    let first = match oldest {
+        None => last.saturating_sub(1),
+        Some(place) => u64::try_from(place).context("an index of a status list")? / SIZE,
+    };
     Ok((first..last).collect())
 }
 
@@ -80,25 +81,26 @@ const BAD: &str = "
         SELECT client_id, cutoff_epoch, deactivated_at, disabled_at FROM client
         WHERE cutoff_epoch IS NOT NULL OR deactivated_at IS NOT NULL OR disabled_at IS NOT NULL
     ), suspect AS (
-        SELECT jti, status_index, token_problem(created_epoch, revoked_at => revoked_at) AS problem
+        SELECT jti, status_index, is_suspension(token_problem(created_epoch, revoked_at => revoked_at)) AS passing
         FROM issued_token WHERE revoked_at IS NOT NULL
         UNION ALL
-        SELECT t.jti, t.status_index, token_problem(t.created_epoch, subject_epoch => c.revocation_epoch)
+        SELECT t.jti, t.status_index,
+               is_suspension(token_problem(t.created_epoch, subject_epoch => c.revocation_epoch))
         FROM principal_revocation c JOIN issued_token t ON t.subject_sub = c.sub AND t.subject_iss = c.iss
         UNION ALL
-        SELECT t.jti, t.status_index, token_problem(t.created_epoch, client_epoch => k.cutoff_epoch,
-                                                    deactivated_at => k.deactivated_at, disabled_at => k.disabled_at)
+        SELECT t.jti, t.status_index,
+               is_suspension(token_problem(t.created_epoch, client_epoch => k.cutoff_epoch,
+                                           deactivated_at => k.deactivated_at, disabled_at => k.disabled_at))
         FROM ended_client k JOIN issued_token t ON t.client_id = k.client_id
         UNION ALL
-        SELECT t.jti, t.status_index, token_problem(t.created_epoch, key_epoch => r.removed_epoch)
+        SELECT t.jti, t.status_index, is_suspension(token_problem(t.created_epoch, key_epoch => r.removed_epoch))
         FROM removed_key r JOIN issued_token t ON t.client_id = r.client_id AND r.jkt IN (t.jkt, t.auth_key)
     )
     SELECT coalesce(array_agg(jti) FILTER (WHERE NOT passing), '{}') AS lasting,
            coalesce(array_agg(jti) FILTER (WHERE passing), '{}') AS passing,
            coalesce(array_agg(status_index - $1) FILTER (WHERE NOT passing AND here), '{}') AS lasting_places,
            coalesce(array_agg(status_index - $1) FILTER (WHERE passing AND here), '{}') AS passing_places
-    FROM (SELECT jti, status_index, is_suspension(problem) AS passing, status_index >= $1 AND status_index < $2 AS here
-          FROM suspect WHERE problem IS NOT NULL) bad";
+    FROM (SELECT *, status_index >= $1 AND status_index < $2 AS here FROM suspect WHERE passing IS NOT NULL) bad";
 
 /// Tokens of the list whose lineage has such a token.
 const MADE_FROM: &str = "
@@ -147,7 +149,8 @@ const UNDER: &str = "
 /// tokens whose delegation, or an ancestor, was ended.
 pub async fn ended(pool: &PgPool, list: u64, now: OffsetDateTime) -> Result<RevokedIndex, Fault> {
     let first = i64::try_from(list * SIZE).context("numbering a status list")?;
-    let range = first..first.saturating_add(i64::try_from(SIZE).unwrap_or(i64::MAX));
+    let after = i64::try_from((list + 1) * SIZE).context("numbering a status list")?;
+    let range = first..after;
     // The epoch is read first: an end in between may be in the list or not, and the changed epoch causes another
     // list.
     let mut transaction = db::begin(pool, "BEGIN").await?;

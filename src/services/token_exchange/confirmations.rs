@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::domain::authority::ExchangeDecision;
 use crate::domain::ceremony::{self, Ceremony, CeremonyState, Matter};
 use crate::domain::refusal::{Error, Refusal};
+use crate::platform::fault::Fault;
 use actchain_protocol::random;
 
 /// Resolves the confirmations that a decision needs. Existing confirmations are used up with the token; the first
@@ -21,17 +22,21 @@ pub(super) async fn resolve_confirmations(
 ) -> Result<Option<Ceremony>, Error> {
     let mut found = Vec::new();
     for delegation_id in &decision.ceremonies {
+        let issued_under = decision
+            .path
+            .last()
+            .ok_or_else(|| Fault::new("a confirmation is required, and the token has no delegation"))?;
         let matter = Matter {
             delegation_id,
             client_id: &context.client.client_id,
             jkt: context.jkt.as_deref(),
-            issued_under: decision.path.last().map(String::as_str).unwrap_or_default(),
+            issued_under,
             scopes: &decision.scopes,
             audiences: &decision.audiences,
             details: decision.details.as_ref(),
             capability: decision.capability.as_deref(),
         };
-        let fingerprint = matter.fingerprint();
+        let fingerprint = matter.fingerprint()?;
         let client_id = context.client.client_id.as_str();
         let now = context.now;
         let open = app

@@ -204,13 +204,14 @@ impl ExchangeContext {
             now: self.now,
             single_use_ids: std::mem::take(&mut self.single_use_ids),
             guards,
-            write: plan.map_or(Write::Nothing, |plan| {
-                Write::Token(Box::new(TokenInsert {
-                    token: self.issued(plan),
+            write: match plan {
+                None => Write::Nothing,
+                Some(plan) => Write::Token(Box::new(TokenInsert {
+                    token: self.issued(plan)?,
                     create: plan.decision.create.clone(),
                     ceremonies: self.ceremonies.clone(),
-                }))
-            }),
+                })),
+            },
             event: Some(event),
         })
     }
@@ -219,16 +220,18 @@ impl ExchangeContext {
         self.client.ephemeral.as_ref().map(|agent| agent.delegation_id.clone())
     }
 
-    fn issued(&self, plan: &PreparedToken) -> TokenRecord {
+    fn issued(&self, plan: &PreparedToken) -> Result<TokenRecord, Fault> {
         let subject = self.event.subject.clone();
-        let own = |token: &Arc<VerifiedSubject>| match &token.source {
-            TokenSource::Local { jti, .. } => Uuid::parse_str(jti).ok(),
-            TokenSource::TrustedIssuer { .. } => None,
+        let own = |token: &Option<Arc<VerifiedSubject>>| match token.as_ref().map(|token| &token.source) {
+            Some(TokenSource::Local { jti, .. }) => {
+                Uuid::parse_str(jti).map(Some).context("the id of a token of this server")
+            }
+            Some(TokenSource::TrustedIssuer { .. }) | None => Ok(None),
         };
-        TokenRecord {
+        Ok(TokenRecord {
             jti: plan.jti,
-            parent: self.subject.as_ref().and_then(own),
-            actor: self.actor.as_ref().and_then(own),
+            parent: own(&self.subject)?,
+            actor: own(&self.actor)?,
             txn: plan.txn,
             client_id: self.client.client_id.clone(),
             subject: subject.unwrap_or_else(|| authority::principal_of(&self.client, &plan.claims.iss)),
@@ -242,7 +245,7 @@ impl ExchangeContext {
             audience: plan.claims.aud.values().to_vec(),
             issued_at: self.now,
             expires_at: plan.decision.expires_at,
-        }
+        })
     }
 }
 
@@ -286,7 +289,7 @@ pub(super) async fn plan(
     if size > MOST_CLAIMS {
         return Err(Refusal::TokenTooLarge.into());
     }
-    let status_index = status::stored(place);
+    let status_index = status::stored(place)?;
     Ok(PreparedToken {
         decision,
         claims,

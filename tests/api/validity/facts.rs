@@ -181,7 +181,7 @@ impl Facts {
         lineage
     }
 
-    /// Replaces all rows.
+    /// Replaces the rows of all earlier cases.
     pub async fn store(&self, sql: &mut PgConnection, issuer: &str) {
         sql.execute(
             "TRUNCATE client, delegation, issued_token, principal_revocation, principal_revocation_history CASCADE",
