@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use actchain::domain::audit::filter::Filter;
-use actchain::domain::audit::{Action, Actor, ChainLink, Event, RequestOrigin, store};
+use actchain::domain::audit::{Actor, ChainLink, Event, EventKind, RequestOrigin, store};
 use actchain::domain::capability::CapabilityLevels;
 use actchain::domain::principal::Principal;
 use actchain::platform::clock::Clock;
@@ -23,7 +23,6 @@ use actchain_protocol::csv_export::ByteOrderMark;
 use actchain_protocol::merkle;
 use actchain_protocol::random;
 use futures_util::TryStreamExt as _;
-use serde_json::json;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection as _, PgConnection};
 
@@ -125,8 +124,14 @@ async fn fill(connection: &mut PgConnection, events: u64) {
         scope: Some("mail.read mail.send".into()),
         audience: vec!["https://mail.example.com".into()],
         session_id: Some("session-1".into()),
-        detail: Some(json!({"exp": 1_767_225_600, "kid": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})),
-        ..Event::new(now, Action::TokenExchanged, actor)
+        ..Event::new(
+            now,
+            EventKind::TokenExchanged {
+                exp: 1_767_225_600,
+                kid: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into(),
+            },
+            actor,
+        )
     };
     let mut left = events;
     while left > 0 {

@@ -1,17 +1,16 @@
 //! The cost of the audit log per exchange: the same ledger entries with their events and without, in turns. Also the
 //! cost of the index for the server and its database. Everything except the ledger is left out.
 
-use actchain::domain::audit::{Action, Actor, ChainLink, Event, RequestOrigin};
+use actchain::domain::audit::{Actor, ChainLink, Event, EventKind, RequestOrigin};
 use actchain::domain::ledger::{CommitOutcome, Entry, Guards, Ledger, SingleUseId, TokenInsert, Write};
 use actchain::domain::principal::Principal;
 use actchain::domain::refusal::Refusal;
 use actchain::domain::token::TokenRecord;
-use actchain::platform::clock::Clock;
+use actchain::platform::clock::{Clock, Stopwatch};
 use actchain::platform::config::Config;
 use actchain_protocol::random;
 use actchain_testkit::endpoint::Endpoint as _;
 use futures_util::StreamExt as _;
-use serde_json::json;
 use time::Duration;
 
 use crate::cpu;
@@ -90,9 +89,13 @@ fn entry(stage: &Stage, log: Log) -> Entry {
             request_id: Some(random::id(now).unwrap().to_string()),
             ip: Some("127.0.0.1".parse().unwrap()),
             user_agent: Some("bench/1".into()),
+            stopwatch: Some(Stopwatch::start()),
         },
-        detail: Some(json!({"exp": now.unix_timestamp() + 300, "kid": jkt})),
-        ..Event::new(now, Action::TokenExchanged, Actor::client("by-secret", Some(jkt.clone())))
+        ..Event::new(
+            now,
+            EventKind::TokenExchanged { exp: now.unix_timestamp() + 300, kid: jkt.clone() },
+            Actor::client("by-secret", Some(jkt.clone())),
+        )
     };
     let token = TokenRecord {
         jti,

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use actchain::domain::audit::{self, Action, Actor, Event};
+use actchain::domain::audit::{self, Actor, Event, EventKind};
 use actchain::domain::row_mac::RowMac;
 use actchain::platform::clock::Clock;
 use actchain::platform::seal::SealingKey;
@@ -267,7 +267,7 @@ impl Stage {
     /// Appends events with the same function as the server.
     pub async fn fill_log(&self, count: u64) {
         let mut sql = self.sql().await;
-        let mut event = Event::new(Clock::System.now(), Action::ClientChanged, Actor::Operator);
+        let mut event = Event::new(Clock::System.now(), EventKind::ClientEnabled, Actor::Operator);
         event.target = Some("x".repeat(600));
         let drafts = vec![event.unsequenced().unwrap(); 10_000];
         for _ in 0..count / 10_000 {

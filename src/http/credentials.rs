@@ -1,7 +1,7 @@
 //! Reads credentials, DPoP proof and origin of a request. Nothing is verified here.
 
-use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, USER_AGENT};
+use actix_web::{HttpMessage as _, HttpRequest};
 use secrecy::SecretString;
 use tracing_actix_web::RequestId;
 
@@ -9,9 +9,10 @@ use crate::domain::audit::RequestOrigin;
 use crate::domain::client::AuthMethod;
 use crate::domain::refusal::{ClientProblem, CredentialProblem, Refusal};
 use crate::http::params::Params;
+use crate::platform::clock::Stopwatch;
 use crate::services::access_token_auth::{PresentedAccessToken, Scheme};
 use crate::services::client_authentication::Credentials;
-use crate::services::client_request::ClientCredentialsInput;
+use crate::services::client_request::{ClientCredentialsInput, OauthEndpoint};
 use crate::services::dpop;
 use actchain_protocol::client_auth::{JWT_BEARER, parse_basic};
 use actchain_protocol::jose::MAX_TOKEN_BYTES;
@@ -92,18 +93,19 @@ pub(super) fn origin(request: &HttpRequest, request_id: RequestId) -> RequestOri
         request_id: Some(request_id.to_string()),
         ip: request.peer_addr().map(|peer| peer.ip()),
         user_agent: user_agent.map(cut),
+        stopwatch: request.extensions().get::<Stopwatch>().copied(),
     }
 }
 
 /// A request with a client's own credentials at an OAuth endpoint.
 pub(super) fn client_request(
-    path: &'static str,
+    endpoint: OauthEndpoint,
     request: &HttpRequest,
     request_id: RequestId,
     params: &Params,
 ) -> Result<ClientCredentialsInput, Refusal> {
     Ok(ClientCredentialsInput {
-        path,
+        endpoint,
         credentials: credentials(request.headers(), params)?,
         proof: proof(request.headers()),
         origin: origin(request, request_id),

@@ -1,8 +1,6 @@
 //! Wraps every request: request id, log line, metrics, the limit on header size, CORS, and when the connection closes.
 //! Neither query nor headers are logged: they can contain secrets.
 
-use std::time::Instant;
-
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
@@ -20,6 +18,7 @@ use crate::http::cors::Cors;
 use crate::http::params;
 use crate::http::problem;
 use crate::http::routes::{self, PROXY};
+use crate::platform::clock::Stopwatch;
 
 /// The limit for all header fields together, in bytes.
 const MAX_HEADER_BYTES: usize = 32 * 1024;
@@ -44,7 +43,8 @@ pub(super) async fn frame(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let started = Instant::now();
+    let stopwatch = Stopwatch::start();
+    request.extensions_mut().insert(stopwatch);
     let found = routes::find(request.path());
     let route = found.unwrap_or("other");
     let method = request.method().clone();
@@ -70,13 +70,12 @@ pub(super) async fn frame(
         connections.settle(&mut response);
     }
     let status = response.status().as_u16();
-    let elapsed = started.elapsed();
     tracing::info!(
         request_id,
         method = method.as_str(),
         route,
         status,
-        micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+        micros = stopwatch.micros(),
         "request"
     );
     let status = if status < 400 {
@@ -87,7 +86,8 @@ pub(super) async fn frame(
         "failed"
     };
     metrics::counter!("actchain_requests_total", "route" => route, "status" => status).increment(1);
-    metrics::histogram!("actchain_request_seconds", "route" => route).record(elapsed.as_secs_f64());
+    metrics::histogram!("actchain_request_seconds", "route" => route)
+        .record(stopwatch.elapsed().as_secs_f64());
     Ok(response)
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration as StdDuration, Instant};
 
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -39,6 +40,25 @@ impl Clock {
             let by = i64::try_from(by.whole_microseconds()).unwrap_or_default();
             at.fetch_add(by, Ordering::SeqCst);
         }
+    }
+}
+
+/// Measures a duration by a clock that is never set.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn elapsed(self) -> StdDuration {
+        self.0.elapsed()
+    }
+
+    /// Whole microseconds since the start.
+    pub fn micros(self) -> u64 {
+        u64::try_from(self.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 

@@ -8,18 +8,46 @@ use time::OffsetDateTime;
 use super::client_authentication::{self, AuthContext, AuthenticationError, Credentials, VerifiedClient};
 use super::dpop::{self, DpopTarget};
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, Event, RequestOrigin};
+use crate::domain::audit::detail::{TokenRefusal, cause};
+use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin};
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{CommitOutcome, Entry, Guards, LedgerError, SingleUseId, Write};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::Fault;
 
+/// An OAuth endpoint at which clients authenticate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OauthEndpoint {
+    Token,
+    Revocation,
+    Introspection,
+}
+
+impl OauthEndpoint {
+    /// Path, relative to the issuer.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Token => "/oauth/token",
+            Self::Revocation => "/oauth/revoke",
+            Self::Introspection => "/oauth/introspect",
+        }
+    }
+
+    /// The event of a refused request.
+    fn refused(self, refusal: Refusal) -> EventKind {
+        match self {
+            Self::Token => EventKind::TokenRefused(TokenRefusal::of(refusal)),
+            Self::Revocation => EventKind::TokenRevocationRefused { cause: cause(refusal) },
+            Self::Introspection => EventKind::TokenIntrospectionRefused { cause: cause(refusal) },
+        }
+    }
+}
+
 /// The client's credentials, DPoP proof and origin.
 #[derive(Debug)]
 pub struct ClientCredentialsInput {
-    /// Path of the endpoint, relative to the issuer.
-    pub path: &'static str,
+    pub endpoint: OauthEndpoint,
     pub credentials: Credentials,
     pub proof: Result<Option<String>, Refusal>,
     pub origin: RequestOrigin,
@@ -36,7 +64,7 @@ pub async fn authenticate(
     let jkt = match &request.credentials {
         Credentials::Key { .. } => {
             let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
-            let at = DpopTarget::post(request.path);
+            let at = DpopTarget::post(request.endpoint.path());
             Some(dpop::verify(app, proof.ok_or(Refusal::DpopProofMissing)?, at, now)?.jkt)
         }
         _ => None,
@@ -69,7 +97,7 @@ pub async fn known(
     }
     let proof = request.proof.as_ref().map_err(|refusal| *refusal)?.as_deref();
     let possessed = match proof {
-        Some(_) => dpop::possess(app, &client, proof, DpopTarget::post(request.path), now)?,
+        Some(_) => dpop::possess(app, &client, proof, DpopTarget::post(request.endpoint.path()), now)?,
         None => None,
     };
     let single_use_ids: Vec<SingleUseId> = asserted
@@ -105,8 +133,8 @@ fn record_failure(
     let (Some(client), Error::Refused(refusal)) = (&failed.client, &failed.stop) else { return };
     if app.limits.failures.count(&client.client_id) {
         let actor = Actor::client(&client.client_id, None);
-        let mut event = Event::new(now, Action::TokenRefused, actor).refused(*refusal);
-        event.origin = request.origin.clone();
+        let event = Event::refusal(now, request.endpoint.refused(*refusal), actor, *refusal);
+        let event = Event { origin: request.origin.clone(), ..event };
         let entry = Entry {
             now,
             single_use_ids: Vec::new(),

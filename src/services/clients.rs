@@ -5,7 +5,7 @@ use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
 use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::client::{self, Client, StoredSecret};
 use crate::domain::row_mac::RowMac;
 use crate::platform::fault::{Context, Fault};
@@ -38,7 +38,7 @@ pub async fn rotate_secret(
     client::changes::put(rows, work.connection(), &changed, now).await?;
     let event = Event {
         target: Some(client_id.to_owned()),
-        ..Event::new(now, Action::ClientSecretRotated, Actor::Operator)
+        ..Event::new(now, EventKind::ClientSecretRotated, Actor::Operator)
     };
     work.commit(&[event]).await?;
     Ok(secret)

@@ -1,11 +1,10 @@
 //! Records which delegations have expired. Only bookkeeping: a delegation is inactive from its expiry on.
 
-use serde_json::json;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
 use super::transaction::AuditedTransaction;
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::delegation;
 use crate::domain::refusal::Refusal;
 use crate::domain::row_mac::RowMac;
@@ -37,11 +36,14 @@ pub async fn record(
         let mut events = Vec::with_capacity(ids.len());
         for path in delegation::store::all_paths(rows, work.connection(), &ids).await? {
             let Some(one) = path.leaf() else { continue };
-            let actor = Actor::Server;
+            let kind = EventKind::DelegationExpired {
+                expires_at: Some(rfc3339(one.facts.expires_at)),
+                lapsed: Some(one.facts.activated_at.is_none()),
+                jti: None,
+            };
             events.push(Event {
                 reason: Some(Refusal::DelegationExpired.reason()),
-                detail: Some(json!({"expires_at": rfc3339(one.facts.expires_at), "lapsed": one.facts.activated_at.is_none()})),
-                ..Event::of_delegation(now, Action::DelegationExpired, actor, &path, own_issuer)
+                ..Event::of_delegation(now, kind, Actor::Server, &path, own_issuer)
             });
         }
         recorded += events.len();

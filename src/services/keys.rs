@@ -1,12 +1,12 @@
 //! Lifecycle of signing keys: created, published, active, retiring, removed.
 
-use serde_json::json;
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::detail::SealingChange;
+use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::data_key::{self, StoredDataKey};
 use crate::domain::key::{
     self, KeyPurpose, KeyState, PLACES, ROW_MAC, SHARED_SECRETS, StoredKey, secret_row,
@@ -85,12 +85,9 @@ pub async fn rewrap(pool: &PgPool, master: &SealingKey, now: OffsetDateTime) -> 
     key::store::lock(work.connection()).await?;
     let mut events = Vec::new();
     let mut note = |what: &str| {
-        let detail = json!({"change": "rewrapped", "master_key": master.id()});
-        events.push(Event {
-            target: Some(what.to_owned()),
-            detail: Some(detail),
-            ..Event::new(now, Action::VaultKeyRotated, Actor::Operator)
-        });
+        let kind =
+            EventKind::VaultKeyRotated(SealingChange::Rewrapped { master_key: master.id().to_owned() });
+        events.push(Event { target: Some(what.to_owned()), ..Event::new(now, kind, Actor::Operator) });
     };
     for one in key::store::list(work.connection()).await?.iter().filter(|one| !master.made(&one.sealed)) {
         key::store::put_sealed(work.connection(), &one.kid, &one.resealed(master)?).await?;
@@ -136,8 +133,7 @@ pub async fn ensure_data_key(pool: &PgPool, master: &SealingKey, now: OffsetDate
     let mut events = Vec::new();
     let created = |name: &str| Event {
         target: Some(name.to_owned()),
-        detail: Some(json!({"change": "created"})),
-        ..Event::new(now, Action::VaultKeyRotated, Actor::Server)
+        ..Event::new(now, EventKind::VaultKeyRotated(SealingChange::Created), Actor::Server)
     };
     if !active(&data_key::store::list(work.connection()).await?) {
         let made = StoredDataKey::generate(master, now)?;
@@ -303,10 +299,8 @@ struct KeyEventSource {
 
 impl KeyEventSource {
     fn event(&self, key: &StoredKey, stage: KeyState) -> Event {
-        Event {
-            target: Some(key.kid.clone()),
-            detail: Some(json!({"stage": stage, "purpose": key.purpose, "alg": key.alg.name()})),
-            ..Event::new(self.now, Action::KeyChanged, self.actor.clone())
-        }
+        let (purpose, alg) = (key.purpose, key.alg.name().to_owned());
+        let kind = EventKind::KeyChanged { stage, purpose, alg };
+        Event { target: Some(key.kid.clone()), ..Event::new(self.now, kind, self.actor.clone()) }
     }
 }

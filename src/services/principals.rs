@@ -3,14 +3,13 @@
 //! after the commit.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 
 use super::caller::Caller;
 use super::delegations::{Affected, check_reason, count_affected};
 use super::request_context::RequestContext;
-use super::transition::{Effect, Lock, Operation, Reply};
-use crate::domain::audit::Action;
+use super::transition::{Attempt, Effect, Lock, Reply};
+use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
@@ -85,7 +84,7 @@ pub async fn revoke_all(
     who: &Principal,
     reason: &str,
 ) -> Result<Reply<PrincipalRevocation>, Error> {
-    ctx.attempt(Operation::on_other("revoke_all", &who.sub), try_to_revoke_all(ctx, who, reason)).await
+    ctx.attempt(Attempt::on(Operation::RevokePrincipal, &who.sub), try_to_revoke_all(ctx, who, reason)).await
 }
 
 async fn try_to_revoke_all(
@@ -103,9 +102,8 @@ async fn try_to_revoke_all(
         let before = principal::store::cutoff_epoch(connection, who).await?;
         revoked = Some((client_id, before));
         principal::store::put_revocation(connection, who, ctx.issuer, reason, ctx.now).await?;
-        let mut event = ctx.event(Action::PrincipalRevoked);
-        event.subject = Some(who.clone());
-        event.detail = Some(json!({"reason": reason}));
+        let kind = EventKind::PrincipalRevoked { reason: reason.to_owned() };
+        let event = Event { subject: Some(who.clone()), ..ctx.event(kind) };
         let (iss, sub) = (who.iss.clone(), who.sub.clone());
         Ok(Effect::made(PrincipalRevocation { iss, sub, at: rfc3339(ctx.now), affected: None }, event))
     };
@@ -168,7 +166,7 @@ pub async fn show_impact(ctx: &RequestContext<'_>, subject: &RevocationSubject) 
 /// client is enabled again.
 pub async fn disable(ctx: &RequestContext<'_>, client_id: &str) -> Result<Reply<ClientSwitch>, Error> {
     let switching = switch(ctx, client_id, ClientState::Disabled);
-    let mut reply = ctx.attempt(Operation::on_other("disable", client_id), switching).await?;
+    let mut reply = ctx.attempt(Attempt::on(Operation::DisableClient, client_id), switching).await?;
     if reply.value.changed && !reply.replayed {
         let scope = RevocationScope::Client { id: client_id, issuer: ctx.issuer };
         reply.value.affected = Some(count_affected(ctx, &scope).await);
@@ -179,7 +177,7 @@ pub async fn disable(ctx: &RequestContext<'_>, client_id: &str) -> Result<Reply<
 
 pub async fn enable(ctx: &RequestContext<'_>, client_id: &str) -> Result<Reply<ClientSwitch>, Error> {
     let switching = switch(ctx, client_id, ClientState::Enabled);
-    ctx.attempt(Operation::on_other("enable", client_id), switching).await
+    ctx.attempt(Attempt::on(Operation::EnableClient, client_id), switching).await
 }
 
 async fn switch(
@@ -197,22 +195,21 @@ async fn switch(
         Ok(())
     };
     let change = async |connection: &mut PgConnection, ()| {
-        let (changed, action) = match state {
+        let (changed, kind) = match state {
             ClientState::Disabled => (
                 client::changes::mark_disabled(ctx.rows, connection, client_id, ctx.now).await?,
-                Action::ClientDisabled,
+                EventKind::ClientDisabled,
             ),
             ClientState::Enabled => (
                 client::changes::mark_enabled(ctx.rows, connection, client_id, ctx.now).await?,
-                Action::ClientEnabled,
+                EventKind::ClientEnabled,
             ),
         };
         let value = ClientSwitch { client_id: client_id.to_owned(), state, changed, affected: None };
         if !changed {
             return Ok(Effect::Unneeded(value));
         }
-        let mut event = ctx.event(action);
-        event.target = Some(client_id.to_owned());
+        let event = Event { target: Some(client_id.to_owned()), ..ctx.event(kind) };
         Ok(Effect::made(value, event))
     };
     ctx.transition(Lock::Exclusive, check, change).await
@@ -233,7 +230,7 @@ async fn find_client(
 /// Removes a key of a client: tokens bound to the key or obtained with it are revoked, with all tokens derived from
 /// them.
 pub async fn remove_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Reply<KeyChange>, Error> {
-    ctx.attempt(Operation::on_other("remove a key", key.client_id), try_to_remove_key(ctx, key)).await
+    ctx.attempt(Attempt::on(Operation::RemoveClientKey, key.client_id), try_to_remove_key(ctx, key)).await
 }
 
 async fn try_to_remove_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Reply<KeyChange>, Error> {
@@ -248,9 +245,8 @@ async fn try_to_remove_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Resu
         client::changes::put_keys(ctx.rows, connection, client_id, keys, ctx.now).await?;
         let removed = [jkt.to_owned()];
         client::changes::put_removed_keys(ctx.rows, connection, client_id, &removed, ctx.now).await?;
-        let mut event = ctx.event(Action::ClientKeyRemoved);
-        event.target = Some(client_id.to_owned());
-        event.detail = Some(json!({"jkt": jkt}));
+        let kind = EventKind::ClientKeyRemoved { jkt: jkt.to_owned() };
+        let event = Event { target: Some(client_id.to_owned()), ..ctx.event(kind) };
         Ok(Effect::made(KeyChange { removed_at: Some(rfc3339(ctx.now)), ..KeyChange::of(key) }, event))
     };
     ctx.transition(Lock::Exclusive, check, change).await
@@ -273,7 +269,7 @@ fn check_thumbprint(jkt: &str) -> Result<(), Refusal> {
 /// Restores a removed key. Only operators can, so that a stolen administrator token cannot restore a stolen key.
 /// Tokens issued before the removal stay revoked.
 pub async fn restore_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Reply<KeyChange>, Error> {
-    ctx.attempt(Operation::on_other("restore a key", key.client_id), try_to_restore_key(ctx, key)).await
+    ctx.attempt(Attempt::on(Operation::RestoreClientKey, key.client_id), try_to_restore_key(ctx, key)).await
 }
 
 async fn try_to_restore_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Result<Reply<KeyChange>, Error> {
@@ -287,9 +283,8 @@ async fn try_to_restore_key(ctx: &RequestContext<'_>, key: ClientKey<'_>) -> Res
         if !client::changes::mark_key_restored(ctx.rows, connection, client_id, jkt, ctx.now).await? {
             return Err(Refusal::NotFound.into());
         }
-        let mut event = ctx.event(Action::ClientKeyRestored);
-        event.target = Some(client_id.to_owned());
-        event.detail = Some(json!({"jkt": jkt}));
+        let kind = EventKind::ClientKeyRestored { jkt: jkt.to_owned() };
+        let event = Event { target: Some(client_id.to_owned()), ..ctx.event(kind) };
         Ok(Effect::made(KeyChange { restored_at: Some(rfc3339(ctx.now)), ..KeyChange::of(key) }, event))
     };
     ctx.transition(Lock::Exclusive, check, change).await

@@ -1,12 +1,13 @@
 //! Registered issuers and resources: listed, and removed if nothing depends on them. `apply` registers them.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::apply::{Members, view};
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::Action;
+use crate::domain::audit::detail::RevocationCause;
+use crate::domain::audit::{Event, EventKind};
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
 use crate::domain::delegation::{store, transitions};
 use crate::domain::registry::{self, Registry, dependents};
@@ -99,8 +100,7 @@ pub async fn remove_resource(ctx: &RequestContext<'_>, id: &str) -> Result<Remov
         return Ok(Removal::InUse(in_use));
     }
     registry::store::raise_version(work.connection()).await?;
-    let mut event = ctx.event(Action::ResourceRemoved);
-    event.target = Some(id.to_owned());
+    let event = Event { target: Some(id.to_owned()), ..ctx.event(EventKind::ResourceRemoved) };
     work.commit(&[event]).await?;
     Ok(Removal::Removed(ResourceRemoval { id: id.to_owned() }))
 }
@@ -148,14 +148,12 @@ pub async fn remove_issuer(
     registry::store::raise_version(work.connection()).await?;
     let reason = "its issuer was removed";
     let revoked = transitions::mark_all_revoked(work.connection(), &roots, reason, now).await?;
-    let mut event = ctx.event(Action::IssuerRemoved);
-    event.target = Some(iss.to_owned());
-    event.detail = Some(json!({"revoked": revoked.len()}));
-    let mut events = vec![event];
+    let kind = EventKind::IssuerRemoved { revoked: u64::try_from(revoked.len()).unwrap_or(u64::MAX) };
+    let mut events = vec![Event { target: Some(iss.to_owned()), ..ctx.event(kind) }];
     for path in store::all_paths(ctx.rows, work.connection(), &revoked).await? {
-        let mut event = ctx.event_about(Action::DelegationRevoked, &path);
-        event.detail = Some(json!({"reason": reason}));
-        events.push(event);
+        let cause = RevocationCause::IssuerRemoved;
+        let kind = EventKind::DelegationRevoked { cause, task_id: None, reason: None };
+        events.push(ctx.event_about(kind, &path));
     }
     work.commit(&events).await?;
     let (iss, revoked) = (iss.to_owned(), revoked.len());

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::caller::Caller;
 use crate::app::App;
-use crate::domain::audit::{Action, Event, RequestOrigin};
+use crate::domain::audit::{Event, EventKind, RequestOrigin};
 use crate::domain::capability::CapabilityLevels;
 use crate::domain::delegation::DelegationPath;
 use crate::domain::idempotency::IdempotencyKey;
@@ -47,15 +47,15 @@ impl<'a> RequestContext<'a> {
     }
 
     /// An event with the caller as actor.
-    pub fn event(&self, action: Action) -> Event {
-        Event { origin: self.origin.clone(), ..Event::new(self.now, action, self.caller.actor()) }
+    pub fn event(&self, kind: EventKind) -> Event {
+        Event { origin: self.origin.clone(), ..Event::new(self.now, kind, self.caller.actor()) }
     }
 
     /// An event with the caller as actor, about the last delegation of a path.
-    pub fn event_about(&self, action: Action, path: &DelegationPath) -> Event {
+    pub fn event_about(&self, kind: EventKind, path: &DelegationPath) -> Event {
         Event {
             origin: self.origin.clone(),
-            ..Event::of_delegation(self.now, action, self.caller.actor(), path, self.issuer)
+            ..Event::of_delegation(self.now, kind, self.caller.actor(), path, self.issuer)
         }
     }
 }

@@ -7,7 +7,7 @@ use super::client_request::{ClientCredentialsInput, known};
 use super::transaction::{AuditedTransaction, Authorized};
 use super::verify_token;
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry::Registry;
 use crate::domain::token::InactiveToken;
@@ -37,9 +37,9 @@ pub async fn revoke(
     event.origin = request.origin.clone();
     if claims.client_id != client.client_id {
         let work = AuditedTransaction::begin(&app.pool).await?;
-        // Records the token's id; a token that was not issued here has none.
-        let jti = event.jti.clone();
-        work.commit(&[Event { jti, ..event.refused(Refusal::TokenOfAnother) }]).await?;
+        let reason = Some(Refusal::TokenOfAnother.reason());
+        let kind = EventKind::TokenRevocationRefused { cause: None };
+        work.commit(&[Event { kind, reason, ..event }]).await?;
         return Err(Refusal::TokenOfAnother.into());
     }
     let Ok(jti) = Uuid::parse_str(&claims.jti) else { return Ok(()) };
@@ -69,6 +69,6 @@ fn event(claims: &Claims, registry: &Registry, now: OffsetDateTime) -> Event {
         jti: Some(claims.jti.clone()),
         audience: claims.aud.values().to_vec(),
         session_id: claims.sid.clone(),
-        ..Event::new(now, Action::TokenRevoked, Actor::client(&claims.client_id, None))
+        ..Event::new(now, EventKind::TokenRevoked, Actor::client(&claims.client_id, None))
     }
 }

@@ -1,7 +1,6 @@
 //! Ends of tasks: deactivates ephemeral agents and revokes their delegations.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
@@ -10,8 +9,9 @@ use super::caller::Caller;
 use super::delegations::{Affected, count_affected};
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
-use super::transition::{Effect, Lock, Operation, Reply};
-use crate::domain::audit::{Action, Actor, Event};
+use super::transition::{Attempt, Effect, Lock, Reply};
+use crate::domain::audit::detail::RevocationCause;
+use crate::domain::audit::{Actor, Event, EventKind, Operation};
 use crate::domain::delegation::impact::RevocationScope;
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::row_mac::RowMac;
@@ -35,7 +35,7 @@ pub struct TaskEnd {
 /// Ends a task: deactivates its ephemeral agents and revokes their delegations. Users and agents end only the agents
 /// that they created; administrators and operators end all agents of the task.
 pub async fn end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Reply<TaskEnd>, Error> {
-    ctx.attempt(Operation::on_other("end a task", task_id), try_to_end_task(ctx, task_id)).await
+    ctx.attempt(Attempt::on(Operation::EndTask, task_id), try_to_end_task(ctx, task_id)).await
 }
 
 async fn try_to_end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Reply<TaskEnd>, Error> {
@@ -57,14 +57,16 @@ async fn try_to_end_task(ctx: &RequestContext<'_>, task_id: &str) -> Result<Repl
             delegation::transitions::mark_all_revoked(connection, &delegations, reason, ctx.now).await?;
         let mut events = Vec::new();
         for path in delegation::store::all_paths(ctx.rows, connection, &revoked).await? {
-            let mut event = ctx.event_about(Action::DelegationRevoked, &path);
-            event.detail = Some(json!({"reason": reason, "task_id": task_id}));
-            events.push(event);
+            let kind = EventKind::DelegationRevoked {
+                cause: RevocationCause::TaskEnded,
+                task_id: Some(task_id.to_owned()),
+                reason: None,
+            };
+            events.push(ctx.event_about(kind, &path));
         }
         events.extend(agents.iter().map(|client_id| Event {
             target: Some(client_id.clone()),
-            detail: Some(json!({"task_id": task_id})),
-            ..ctx.event(Action::AgentDeactivated)
+            ..ctx.event(EventKind::AgentDeactivated { task_id: Some(task_id.to_owned()) })
         }));
         let ended = agents.len();
         Ok(Effect::Made {
@@ -96,7 +98,7 @@ pub async fn sweep_agents(pool: &PgPool, rows: &RowMac, now: OffsetDateTime) -> 
     }
     let event = |client_id: &String| Event {
         target: Some(client_id.clone()),
-        ..Event::new(now, Action::AgentDeactivated, Actor::Server)
+        ..Event::new(now, EventKind::AgentDeactivated { task_id: None }, Actor::Server)
     };
     let events: Vec<Event> = ended.iter().map(event).collect();
     transaction.commit(&events).await?;

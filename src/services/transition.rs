@@ -3,12 +3,11 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 use sqlx::PgConnection;
 
 use super::request_context::RequestContext;
 use super::transaction::{AuditedTransaction, Authorized};
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Event, Operation};
 use crate::domain::delegation;
 use crate::domain::idempotency::{self, Claim};
 use crate::domain::refusal::{Error, Refusal};
@@ -31,30 +30,22 @@ impl<T> From<T> for Reply<T> {
     }
 }
 
-/// An operation as its refusal is recorded.
+/// An operation with its target, for the record of a refusal.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Operation<'a> {
-    /// `detail.operation` of the event.
-    pub(super) name: &'static str,
-    /// Action of the event.
-    pub(super) refused: Action,
+pub(super) struct Attempt<'a> {
+    pub(super) operation: Operation,
     pub(super) target: Target<'a>,
 }
 
-impl<'a> Operation<'a> {
+impl<'a> Attempt<'a> {
     /// An operation on a delegation, by its id as the caller sent it.
-    pub(super) fn on_delegation(name: &'static str, id: &'a str) -> Self {
-        Self { name, refused: Action::DelegationRefused, target: Target::Delegation(id) }
+    pub(super) fn on_delegation(operation: Operation, id: &'a str) -> Self {
+        Self { operation, target: Target::Delegation(id) }
     }
 
-    /// An operation on a connection of the vault.
-    pub(super) fn on_connection(name: &'static str, target: Target<'a>) -> Self {
-        Self { name, refused: Action::ConnectionRefused, target }
-    }
-
-    /// An operation of an administrator on what an id names.
-    pub(super) fn on_other(name: &'static str, id: &'a str) -> Self {
-        Self { name, refused: Action::DelegationRefused, target: Target::Other(id) }
+    /// An operation on anything else that an id names.
+    pub(super) fn on(operation: Operation, id: &'a str) -> Self {
+        Self { operation, target: Target::Other(id) }
     }
 }
 
@@ -96,14 +87,14 @@ impl RequestContext<'_> {
     /// Runs an operation and records its refusal. Refusals that only concern the polling rate are not recorded.
     pub(super) async fn attempt<T>(
         &self,
-        operation: Operation<'_>,
+        attempt: Attempt<'_>,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let result = work.await;
         if let Err(Error::Refused(refusal)) = &result
             && !matches!(refusal, Refusal::RateLimited | Refusal::SlowDown)
         {
-            self.record_refusal(operation, *refusal).await?;
+            self.record_refusal(attempt, *refusal).await?;
         }
         result
     }
@@ -197,26 +188,25 @@ impl RequestContext<'_> {
         }
     }
 
-    async fn record_refusal(&self, operation: Operation<'_>, refusal: Refusal) -> Result<(), Fault> {
+    async fn record_refusal(&self, attempt: Attempt<'_>, refusal: Refusal) -> Result<(), Fault> {
         let mut transaction = AuditedTransaction::begin(self.pool).await?;
-        let path = match operation.target {
+        let path = match attempt.target {
             Target::Delegation(id) => {
                 delegation::store::path(self.rows, transaction.connection(), id).await?
             }
             Target::Unnamed | Target::Other(_) => None,
         };
-        let mut event = match &path {
-            Some(path) => self.event_about(operation.refused, path),
-            None => Event { subject: self.caller.principal(self.issuer), ..self.event(operation.refused) },
-        }
-        .refused(refusal);
-        let named = match operation.target {
+        let kind = attempt.operation.refused(refusal);
+        let event = match &path {
+            Some(path) => self.event_about(kind, path),
+            None => Event { subject: self.caller.principal(self.issuer), ..self.event(kind) },
+        };
+        let named = match attempt.target {
             Target::Unnamed => None,
             Target::Delegation(text) | Target::Other(text) => Some(text),
         };
         let is_name = |text: &&str| text.len() <= MAX_TARGET && !text.chars().any(char::is_control);
-        event.target = named.filter(is_name).map(str::to_owned);
-        event.detail = Some(json!({"operation": operation.name, "state": refusal.state()}));
-        transaction.commit(&[event]).await
+        let target = named.filter(is_name).map(str::to_owned);
+        transaction.commit(&[Event { reason: Some(refusal.reason()), target, ..event }]).await
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
-use actchain::domain::audit::{Action, Actor, Event, index as blocks, partitions, store, tree};
+use actchain::domain::audit::{Actor, Event, EventKind, index as blocks, partitions, store, tree};
 use actchain::platform::fault::Fault;
 use actchain::platform::seal::SealingKey;
 use actchain::services::audit::archive::{self, ArchiveLookup, ArchiveOptions, Archived};
@@ -258,11 +258,15 @@ async fn pretend_archived(server: &Server, to: u64) {
         .await
         .unwrap();
     sql.execute("DROP TABLE audit_event_0").await.unwrap();
-    let mut event = Event {
-        target: Some("partition 0".into()),
-        ..Event::new(server.clock.now(), Action::AuditArchived, Actor::Operator)
+    let kind = EventKind::AuditArchived {
+        partition: 0,
+        from: 0,
+        to,
+        sha256: "00".into(),
+        file: "audit.jsonl".into(),
     };
-    event.detail = Some(json!({"partition": 0, "from": 0, "to": to, "sha256": "00", "file": "audit.jsonl"}));
+    let event =
+        Event { target: Some("partition 0".into()), ..Event::new(server.clock.now(), kind, Actor::Operator) };
     store::append(&mut sql, &[event.unsequenced().unwrap()]).await.unwrap();
 }
 

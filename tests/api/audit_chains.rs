@@ -1,5 +1,6 @@
 //! Complete chains from the log, and the graph of an agent's delegations.
 
+use actchain::domain::audit::EventKind;
 use serde_json::{Value, json};
 
 use crate::support::agent::{ACCESS_TOKEN, Agent, Auth};
@@ -176,7 +177,8 @@ async fn a_very_long_chain_is_abridged_and_hides_no_other() {
     let long: Vec<_> = (0..5_000_u64)
         .map(|n| {
             let mut event = crate::support::audit::event(&world, &mut dice, n);
-            event.action = actchain::domain::audit::Action::TokenExchanged;
+            event.kind = EventKind::TokenExchanged { exp: 0, kid: "k".into() };
+            event.reason = None;
             event.txn = Some("the-long-one".into());
             event.jti = Some(format!("narrower-{n}"));
             event.parent_jti = Some(format!("narrower-{}", n.saturating_sub(1)));

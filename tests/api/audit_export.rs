@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use actchain::domain::audit::detail::TokenRefusal;
 use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
-use actchain::domain::audit::{Action, Actor, Event, EventOutcome, store};
+use actchain::domain::audit::{Actor, Event, EventKind, store};
 use actchain::services::audit::{self, Report, TrustAnchors};
 use serde_json::{Value, json};
 
@@ -164,7 +165,7 @@ async fn a_document_that_was_changed_in_the_database_is_named_by_the_export_too(
     let mut sql = world.server.sql().await;
     grow(&mut sql, 1_100).await;
     actchain::services::audit::index::run_once(&world.server.app.pool).await.unwrap();
-    let change = "UPDATE audit_event SET document = replace(document, 'client.changed', 'client.disabled') WHERE seq = 900";
+    let change = "UPDATE audit_event SET document = replace(document, 'client.enabled', 'client.disabled') WHERE seq = 900";
     sqlx::query(change).execute(&mut sql).await.unwrap();
     let report = check(&world.export("").await.text);
     assert_eq!(report.integrity_error, Some(IntegrityError { seq: 900, kind: IntegrityErrorKind::Leaf }));
@@ -262,9 +263,9 @@ async fn proofs_hold_across_blocks_whether_the_index_has_come_to_them_or_not() {
     let world = World::new().await;
     let mut sql = world.server.sql().await;
     grow(&mut sql, 2_300).await;
-    let before = world.export("action=client.changed&target=t7").await;
+    let before = world.export("action=client.enabled&target=t7").await;
     actchain::services::audit::index::run_once(&world.server.app.pool).await.unwrap();
-    let after = world.export("action=client.changed&target=t7").await;
+    let after = world.export("action=client.enabled&target=t7").await;
     for answer in [&before, &after] {
         let report = check(&answer.text);
         assert!(report.valid, "{report:?}");
@@ -286,7 +287,7 @@ async fn grow_by(sql: &mut sqlx::PgConnection, count: u64, more: &str) {
         .map(|n| {
             let event = Event {
                 target: Some(format!("t{}{more}", n % 10)),
-                ..Event::new(now, Action::ClientChanged, Actor::Operator)
+                ..Event::new(now, EventKind::ClientEnabled, Actor::Operator)
             };
             event.unsequenced().unwrap()
         })
@@ -301,9 +302,8 @@ async fn the_csv_export_has_fixed_columns_and_no_cell_that_a_spreadsheet_execute
     let mut request = Api::get(&world.server, "/delegate/nothing").user(&world.user_token());
     request = request.header(agent[0].0, agent[0].1);
     request.send().await;
-    let mut event = Event::new(world.server.clock.now(), Action::ClientChanged, Actor::Operator);
+    let mut event = Event::new(world.server.clock.now(), EventKind::ClientEnabled, Actor::Operator);
     event.target = Some("=1+1\n@x".to_owned());
-    event.detail = Some(json!({"n": -1}));
     let mut sql = world.server.sql().await;
     store::append(&mut sql, &[event.unsequenced().unwrap()]).await.unwrap();
     let answer = world.export("format=csv").await;
@@ -324,9 +324,12 @@ async fn the_csv_export_has_fixed_columns_and_no_cell_that_a_spreadsheet_execute
 async fn the_sarif_export_has_each_refusal_under_its_rule() {
     let world = busy_world().await;
     let nonce = Event {
-        outcome: EventOutcome::Refused,
         reason: Some("nonce_required"),
-        ..Event::new(world.server.clock.now(), Action::TokenRefused, Actor::client("user-proxy", None))
+        ..Event::new(
+            world.server.clock.now(),
+            EventKind::TokenRefused(TokenRefusal::default()),
+            Actor::client("user-proxy", None),
+        )
     };
     store::append(&mut world.server.sql().await, &[nonce.unsequenced().unwrap()]).await.unwrap();
     let answer = world.export("format=sarif").await;
@@ -465,7 +468,7 @@ async fn archived_events_are_not_exported_and_the_others_are_still_proven() {
     let lines: Vec<&str> = whole.text.lines().collect();
     assert_eq!(parsed(lines[0])[0]["from"], floor);
     assert_eq!(parsed(lines[1])[0]["seq"], floor);
-    let report = check(&world.export("action=client.changed&target=t7").await.text);
+    let report = check(&world.export("action=client.enabled&target=t7").await.text);
     assert_eq!((report.valid, report.events), (true, 150), "{report:?}");
 }
 

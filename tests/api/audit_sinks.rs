@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use actchain::domain::audit::{Action, Actor, Event, store as audit};
+use actchain::domain::audit::{Actor, Event, EventKind, store as audit};
 use actchain::domain::sink::store;
 use actchain::jobs;
 use actchain::services::sinks::{self, EnabledState, deliver};
@@ -326,7 +326,10 @@ async fn a_sink_that_answers_410_is_disabled_and_others_are_enabled_and_disabled
     let disabled = shown(&world, "siem").await;
     assert_eq!((&disabled["enabled"], &disabled["disabled_reason"]), (&json!(false), &json!("answered 410")));
     let event = world.server.last_event().await;
-    assert_eq!(event["detail"], json!({"change": "disabled", "status": 410}));
+    assert_eq!(
+        (&event["action"], &event["detail"]),
+        (&json!("admin.sink_disabled"), &json!({"status": 410}))
+    );
     assert_eq!(run(&world).await, 0);
     receiver.answers(200);
     sinks::set_enabled(&world.server.operator(), "siem", EnabledState::Enabled).await.unwrap();
@@ -439,7 +442,7 @@ async fn a_batch_has_no_more_bytes_than_declared_and_a_longer_event_is_alone() {
     let (world, receiver) = (World::new().await, Receiver::start().await);
     let limits = json!({"max_events": 1_000, "max_bytes": 1_500});
     declare(&world, "siem", json!({"url": receiver.server.uri(), "from_seq": 0, "batch": limits})).await;
-    let event = Event::new(world.server.clock.now(), Action::ClientChanged, Actor::Operator);
+    let event = Event::new(world.server.clock.now(), EventKind::ClientEnabled, Actor::Operator);
     let long = Event { target: Some("x".repeat(2_000)), ..event };
     audit::append(&mut world.server.sql().await, &[long.unsequenced().unwrap()]).await.unwrap();
     world.second_hop().await;
@@ -563,7 +566,7 @@ async fn declarations_are_idempotent_checked_and_for_administrators() {
     assert_eq!(world.as_admin("PUT", "/api/v1/audit-sinks/late", late).await.status, 400);
     let refused = world.server.last_event().await;
     assert_eq!((&refused["outcome"], &refused["target"]), (&json!("refused"), &json!("late")));
-    assert_eq!(refused["detail"]["operation"], "declare a sink");
+    assert_eq!(refused["action"], "admin.sink_change_refused");
     let alice = world.as_alice("PUT", path, json!({"url": "http://127.0.0.1:9/"})).await;
     assert_eq!((alice.status, alice.reason()), (403, "insufficient_scope"));
     // The right to change sinks comes before the idempotency key.

@@ -940,14 +940,14 @@ async fn every_transition_is_an_event_with_its_code_its_path_and_its_actor() {
         "max_depth",
     ] {
         assert_eq!(
-            events[1]["detail"].get(name),
+            events[1]["detail"]["terms"].get(name),
             Some(&shown[name]),
             "what was granted is in the log: {name}"
         );
-        assert_eq!(below[1]["detail"].get(name), world.shown(&child).await.get(name), "{name}");
+        assert_eq!(below[1]["detail"]["terms"].get(name), world.shown(&child).await.get(name), "{name}");
     }
-    assert_eq!(events[1]["detail"]["expires_at"], events[2]["detail"]["from"]);
-    assert_eq!(events[1]["detail"]["scopes"], json!(["mail.read"]));
+    assert_eq!(events[1]["detail"]["terms"]["expires_at"], events[2]["detail"]["from"]);
+    assert_eq!(events[1]["detail"]["terms"]["scopes"], json!(["mail.read"]));
     assert_eq!(events[2]["detail"]["to"], instant(START + 7200));
     assert_eq!(events[3]["detail"]["reason"], "enough");
     let admin = agent(&world.admin);
@@ -981,21 +981,31 @@ async fn refused_moves_are_events_that_lead_to_the_delegation() {
         world.passed_on(&world.user_proxy, (&child_of, "email-svc"), json!({"scopes": ["both"]})).await;
     wider.assert_too_wide("scopes");
     let mut refused = world.server.events().await;
-    refused.retain(|event| event["action"] == "delegation.refused");
+    refused.retain(|event| event["outcome"] == "refused");
     let expected = [
-        (&id, "approve", "exceeds_parent", json!({"type": "user", "iss": IDP, "sub": "bob"})),
-        (&id, "renew", "invalid_state_transition", json!({"type": "user", "iss": IDP, "sub": "bob"})),
+        (
+            &id,
+            "delegation.approval_refused",
+            "exceeds_parent",
+            json!({"type": "user", "iss": IDP, "sub": "bob"}),
+        ),
+        (
+            &id,
+            "delegation.renewal_refused",
+            "invalid_state_transition",
+            json!({"type": "user", "iss": IDP, "sub": "bob"}),
+        ),
         (
             &child_of,
-            "create",
+            "delegation.creation_refused",
             "exceeds_parent",
             json!({"type": "client", "client_id": "user-proxy", "jkt": world.user_proxy.jkt()}),
         ),
     ];
     assert_eq!(refused.len(), expected.len());
-    for (event, (id, made, reason, actor)) in refused.iter().zip(expected) {
+    for (event, (id, action, reason, actor)) in refused.iter().zip(expected) {
         assert_eq!((&event["outcome"], &event["reason"]), (&json!("refused"), &json!(reason)));
-        assert_eq!((&event["actor"], &event["detail"]["operation"]), (&actor, &json!(made)));
+        assert_eq!((&event["actor"], &event["action"]), (&actor, &json!(action)));
         assert_eq!(event["delegation_id"], **id, "{event}");
         assert_eq!(event["delegation_path"], json!([id]), "{event}");
         assert_eq!(event["code"], json!(null));
@@ -1003,7 +1013,10 @@ async fn refused_moves_are_events_that_lead_to_the_delegation() {
     // For a delegation of another user, the log says what was tried, and no more than the response.
     world.moves("alice", &id, "revoke", json!({})).await.assert_problem(404, "not_found");
     let last = world.server.last_event().await;
-    assert_eq!((&last["action"], &last["reason"]), (&json!("delegation.refused"), &json!("not_found")));
+    assert_eq!(
+        (&last["action"], &last["reason"]),
+        (&json!("delegation.revocation_refused"), &json!("not_found"))
+    );
     assert_eq!(last["actor"]["sub"], "alice");
     assert_eq!(last["target"], json!(id));
 }

@@ -23,6 +23,7 @@ mod delegations;
 mod discovery;
 mod ends_agree;
 mod ephemeral_agents;
+mod event_shapes;
 mod http_versions;
 mod keys;
 mod ledger_faults;

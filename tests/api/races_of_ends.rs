@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use actchain::domain::audit::{Action, Actor, Event};
+use actchain::domain::audit::{Actor, Event, EventKind};
 use actchain::domain::principal::Principal;
 use actchain::domain::token;
 use actchain::services::principals::{self, ClientKey};
@@ -617,7 +617,7 @@ async fn an_agent_whose_token_or_key_ends_while_its_call_waits_creates_no_delega
                 .unwrap();
                 let now = world.server.clock.now();
                 assert!(token::store::mark_revoked(work.connection(), jti, now).await.unwrap());
-                work.commit(&[Event::new(now, Action::TokenRevoked, Actor::Operator)]).await.unwrap();
+                work.commit(&[Event::new(now, EventKind::TokenRevoked, Actor::Operator)]).await.unwrap();
             }
         };
         let body = json!({"parent": "D", "delegate": "stranger"});

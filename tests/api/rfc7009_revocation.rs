@@ -81,7 +81,7 @@ async fn another_clients_token_stays_active_and_the_attempt_is_recorded() {
         assert_eq!(
             (&event["action"], &event["outcome"], &event["reason"], &event["actor"]["client_id"]),
             (
-                &json!("oauth.token.refused"),
+                &json!("oauth.token.revocation_refused"),
                 &json!("refused"),
                 &json!("token_of_another_client"),
                 &json!(thief.id)

@@ -270,12 +270,12 @@ async fn the_capability_levels_are_the_configured_ones() {
 
 /// The exchange needs a confirmation; returns the id of the ceremony.
 #[track_caller]
-fn ceremony(answer: &Answer) -> String {
+pub fn ceremony(answer: &Answer) -> String {
     answer.assert_refused(400, "insufficient_user_authentication", "ceremony_required");
     answer.json["ceremony"].as_str().unwrap().to_owned()
 }
 
-async fn decide(world: &World, sub: &str, (delegation, id): (&str, &str), name: &str) -> Answer {
+pub async fn decide(world: &World, sub: &str, (delegation, id): (&str, &str), name: &str) -> Answer {
     world.as_user(sub, "POST", &format!("/delegate/{delegation}/ceremonies/{id}/{name}"), json!({})).await
 }
 
@@ -285,7 +285,7 @@ async fn ceremonies(world: &World, sub: &str, delegation: &str) -> Vec<Value> {
 }
 
 /// Bob lets `user-proxy` send mail only with a confirmation of each use.
-async fn reserved(world: &World) -> String {
+pub async fn reserved(world: &World) -> String {
     let terms = json!({"scopes": ["mail.read", "mail.send"], "audiences": [MAIL], "max_uses": 100,
                        "ceremony_required_for": ["mail.send"], "expires_in": 7200});
     world.granted("bob", terms).await.with_status(201).id()
@@ -598,7 +598,7 @@ async fn ceremonies_are_events_with_the_path_of_what_reserved_them() {
     let refused = world.server.last_event().await;
     assert_eq!(
         (&refused["action"], &refused["reason"]),
-        (&json!("delegation.refused"), &json!("ceremony_decided"))
+        (&json!("delegation.ceremony_denial_refused"), &json!("ceremony_decided"))
     );
     let other = ceremony(&world.first_hop_of("bob").param("scope", "mail.send").send().await);
     decide(&world, "bob", (&id, &other), "deny").await.with_status(200);

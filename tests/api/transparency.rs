@@ -1,7 +1,7 @@
 //! The public log: checkpoints, proofs, tiles, cosignatures, receipts; also read with an independent tool for such
 //! logs.
 
-use actchain::domain::audit::{Action, Actor, Event, store, tree};
+use actchain::domain::audit::{Actor, Event, EventKind, store, tree};
 use actchain::platform::outbound::{AddressPolicy, Outbound};
 use actchain::platform::seal::SealingKey;
 use actchain::services::audit::verify_receipt::{self, ProofError, ProofSource, ReceiptTrustAnchors};
@@ -33,7 +33,7 @@ pub async fn grow(server: &Server, to: u64) {
         let more = (to - size).min(500);
         let event = Event {
             target: Some(format!("filler {size}")),
-            ..Event::new(server.clock.now(), Action::ClientChanged, Actor::Operator)
+            ..Event::new(server.clock.now(), EventKind::ClientEnabled, Actor::Operator)
         };
         let drafts: Vec<_> = (0..more).map(|_| event.unsequenced().unwrap()).collect();
         let mut transaction = sql.begin().await.unwrap();
@@ -288,14 +288,14 @@ async fn entries_are_for_auditors_and_administrators_only() {
     assert_eq!(public.status, 401);
 }
 
-fn witness(name: &str) -> (SigningKey, VerifierKey) {
+pub fn witness(name: &str) -> (SigningKey, VerifierKey) {
     let (key, _) = SigningKey::generate(SigningAlg::Ed25519).unwrap();
     let public = key.public_jwk()["x"].as_str().map(actchain_protocol::base64url::decode).unwrap().unwrap();
     let verifier = VerifierKey::of_kind(SignerKind::Witness, name, public.try_into().unwrap()).unwrap();
     (key, verifier)
 }
 
-fn cosign((key, verifier): &(SigningKey, VerifierKey), text: &str) -> String {
+pub fn cosign((key, verifier): &(SigningKey, VerifierKey), text: &str) -> String {
     let signature = key.sign_raw(cosigned(text, 1_767_225_600).as_bytes()).unwrap();
     verifier.signature_line(&cosignature(1_767_225_600, &signature))
 }
@@ -310,7 +310,7 @@ fn altered(note: &str, place: usize) -> String {
     format!("{text}\n\n{name} {blob}")
 }
 
-async fn post_note(server: &Server, note: &str) -> Answer {
+pub async fn post_note(server: &Server, note: &str) -> Answer {
     let api = Api::new(server, "POST", "/audit/checkpoint/cosignatures").raw(note);
     api.header("content-type", "text/plain; charset=utf-8").send().await
 }

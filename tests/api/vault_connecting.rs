@@ -25,12 +25,12 @@ async fn with(kind: Behaviour, more: &str) -> (World, Provider) {
     (world, provider)
 }
 
-async fn usual() -> (World, Provider) {
+pub async fn usual() -> (World, Provider) {
     with(Behaviour::default(), SCOPES).await
 }
 
 /// An authorization that has begun.
-struct Begun {
+pub struct Begun {
     answer: Answer,
     connection: String,
     url: String,
@@ -50,7 +50,7 @@ async fn ask(world: &World, sub: &str, more: Value) -> Answer {
     world.as_user(sub, "POST", "/api/v1/connections", body).await
 }
 
-async fn begin(world: &World, more: Value) -> Begun {
+pub async fn begin(world: &World, more: Value) -> Begun {
     begun(ask(world, "alice", more).await)
 }
 
@@ -64,7 +64,7 @@ async fn visit(url: &Url, cookie: Option<&str>) -> Answer {
 }
 
 /// Agrees at the provider and comes back in the same browser.
-async fn dance(provider: &Provider, begun: &Begun) -> Answer {
+pub async fn dance(provider: &Provider, begun: &Begun) -> Answer {
     visit(&provider.agree(&begun.url).await, Some(&begun.cookie)).await
 }
 
@@ -281,8 +281,8 @@ async fn an_authorization_that_returns_in_another_browser_waits_for_its_code() {
     assert_eq!(world.as_admin("POST", &admin, json!({"code": code})).await.status, 403);
     let wrong = finish(&world, "alice", (&begun.connection, "0000-0000-0000")).await;
     assert_eq!((wrong.status, wrong.reason()), (404, "not_found"));
-    let refused = newest(&world, "vault.connection.refused").await;
-    assert_eq!((&refused["detail"]["operation"], &refused["detail"]["tries"]), (&json!("finish"), &json!(1)));
+    let refused = newest(&world, "vault.connection.authorization_refused").await;
+    assert_eq!(refused["detail"]["tries"], 1);
     let key = |key: &str| {
         let path = format!("/api/v1/connections/{}/finish", begun.connection);
         let typed = code.to_lowercase().replace('-', " ");
@@ -420,7 +420,7 @@ async fn rfc9207_a_response_of_another_issuer_is_not_accepted() {
         let begun = begin(&world, json!({})).await;
         let back = with_param(&provider.agree(&begun.url).await, "iss", iss);
         assert_shown(&visit(&back, Some(&begun.cookie)).await, 403, "Not connected");
-        let refused = newest(&world, "vault.connection.refused").await;
+        let refused = newest(&world, "vault.connection.authorization_refused").await;
         assert_eq!(
             (&refused["reason"], &refused["target"]),
             (&json!("provider_refused"), &json!(begun.connection))
@@ -463,7 +463,7 @@ async fn a_user_who_declines_sees_a_page_that_echoes_nothing_of_the_provider() {
         let page = visit(&back, Some(&begun.cookie)).await;
         assert_shown(&page, 403, "Not connected");
         assert!(!page.text.contains("wonderful") && !page.text.contains("alert"));
-        let refused = newest(&world, "vault.connection.refused").await;
+        let refused = newest(&world, "vault.connection.authorization_refused").await;
         assert_eq!((&refused["reason"], &refused["detail"]["error"]), (&json!("provider_refused"), &logged));
         assert_eq!(visit(&back, Some(&begun.cookie)).await.status, 410);
         assert_eq!(show(&world, "alice", &begun.connection).await.status, 404);
@@ -483,7 +483,7 @@ async fn a_user_who_declines_sees_so_whatever_else_the_provider_sends() {
         let back = with_param(&provider.agree(&begun.url).await, "code", None);
         let declined: Url = format!("{back}&{more}").parse().unwrap();
         assert_shown(&visit(&declined, Some(&begun.cookie)).await, 403, "Not connected");
-        let refused = newest(&world, "vault.connection.refused").await;
+        let refused = newest(&world, "vault.connection.authorization_refused").await;
         let logged = (&refused["reason"], &refused["target"]);
         assert_eq!(logged, (&json!("provider_refused"), &json!(begun.connection)), "{more}");
         let again = visit(&declined, Some(&begun.cookie)).await;
@@ -511,7 +511,7 @@ async fn granted_scopes_are_stored_and_only_declared_scopes_are_requested() {
         assert_eq!((answer.status, answer.reason()), (400, reason), "{body}: {}", answer.text);
         assert_eq!(answer.header("set-cookie"), None);
     }
-    let refused = newest(&world, "vault.connection.refused").await;
+    let refused = newest(&world, "vault.connection.request_refused").await;
     assert_eq!(refused["subject"]["sub"], "alice");
     // The provider grants more or less than requested: the granted scope is stored.
     for (granted, stored) in
@@ -643,7 +643,7 @@ async fn a_provider_that_answers_anything_else_connects_nothing() {
         let page = dance(&provider, &begun).await;
         assert_shown(&page, 502, "Not connected");
         assert!(!page.text.contains("strange"));
-        let refused = newest(&world, "vault.connection.refused").await;
+        let refused = newest(&world, "vault.connection.authorization_refused").await;
         assert_eq!(
             (&refused["reason"], &refused["target"]),
             (&json!(reason), &json!(begun.connection)),
@@ -665,7 +665,9 @@ async fn a_provider_that_answers_anything_else_connects_nothing() {
         let answer = finish(&world, "alice", (&begun.connection, &code)).await;
         assert_eq!((answer.status, answer.reason()), (status, reason), "{}", answer.text);
         let events = world.server.events().await;
-        let refused = events[before..].iter().filter(|event| event["action"] == "vault.connection.refused");
+        let refused = events[before..]
+            .iter()
+            .filter(|event| event["action"] == "vault.connection.authorization_refused");
         assert_eq!(refused.count(), 1, "said once");
         assert_eq!(finish(&world, "alice", (&begun.connection, &code)).await.status, 404);
     }
@@ -710,7 +712,7 @@ async fn a_principal_that_is_revoked_meanwhile_connects_nothing() {
     world.server.pass(120);
     assert_shown(&dance(&provider, &same).await, 410, "Not connected");
     assert_eq!(provider.count(Asked::Code), 0);
-    assert_eq!(newest(&world, "vault.connection.refused").await["reason"], "principal_revoked");
+    assert_eq!(newest(&world, "vault.connection.authorization_refused").await["reason"], "principal_revoked");
     // Alice has a new token, but the old authorization was possibly not begun by her.
     let late = finish(&world, "alice", (&other.connection, &code)).await;
     assert!(late.status >= 400, "{}", late.text);

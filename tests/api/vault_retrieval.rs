@@ -524,7 +524,9 @@ async fn bad_imports_are_refused_by_name() {
         assert!(!answer.reason().is_empty());
     }
     let events = vault.vault_events().await;
-    assert!(events.iter().all(|event| event["action"] == "vault.connection.refused"), "{events:?}");
+    let refused = ["vault.connection.creation_refused", "vault.connection.request_refused"];
+    let is_refused = |event: &Value| refused.contains(&event["action"].as_str().unwrap());
+    assert!(events.iter().all(is_refused), "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

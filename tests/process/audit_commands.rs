@@ -171,13 +171,13 @@ fn an_archive_that_is_killed_at_any_moment_loses_nothing() {
     let server = stage.serve();
     assert!(runtime.block_on(send(&server.base, &stage.exchange())).is_some());
     runtime.block_on(async {
-        use actchain::domain::audit::{Action, Actor, Event, partitions, store};
+        use actchain::domain::audit::{Actor, Event, EventKind, partitions, store};
         let mut sql = sql(&stage).await;
         let now = time::OffsetDateTime::now_utc();
         let fill = async |sql: &mut PgConnection, count: usize| {
             let event = Event {
                 target: Some("filler".into()),
-                ..Event::new(now, Action::ClientChanged, Actor::Operator)
+                ..Event::new(now, EventKind::ClientEnabled, Actor::Operator)
             };
             let drafts: Vec<_> = (0..count).map(|_| event.unsequenced().unwrap()).collect();
             let mut transaction = sql.begin().await.unwrap();

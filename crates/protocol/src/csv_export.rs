@@ -9,7 +9,7 @@ use crate::failure::{Context, Failure};
 pub const MEDIA_TYPE: &str = "text/csv; charset=utf-8; header=present";
 
 /// All columns, in fixed order. `seq` is a number, all others are text.
-pub const COLUMNS: [&str; 28] = [
+pub const COLUMNS: [&str; 29] = [
     "seq",
     "id",
     "at",
@@ -37,6 +37,7 @@ pub const COLUMNS: [&str; 28] = [
     "request_id",
     "ip",
     "user_agent",
+    "took_us",
     "detail",
 ];
 

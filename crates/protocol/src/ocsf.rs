@@ -76,7 +76,7 @@ fn activity(action: &str) -> (u32, &'static str) {
         "activated" | "renewed" | "used" | "approved" | "changed" | "disabled" | "enabled" | "rotated"
         | "authorized" | "refreshed" | "restored" | "replayed" => (3, "Update"),
         "revoked" | "expired" | "denied" | "removed" | "deactivated" | "reconnect" | "disconnected"
-        | "archived" => (4, "Delete"),
+        | "archived" | "deleted" => (4, "Delete"),
         _ => (99, "Other"),
     }
 }
@@ -168,7 +168,7 @@ mod tests {
             ("client.agent_deactivated", 4),
             ("vault.connection.needs_reconnect", 4),
             ("principal.revoked", 4),
-            ("vault.connection.refused", 99),
+            ("vault.connection.request_refused", 99),
         ] {
             assert_eq!(activity(action).0, expected, "{action}");
         }

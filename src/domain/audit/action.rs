@@ -1,171 +1,335 @@
-//! Names of audit events.
+//! The actions of audit events, each with the members of its `detail`.
 
-/// An action, with its stable name in events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
-pub enum Action {
-    /// Client credentials grant: a token for the client itself.
-    #[strum(serialize = "oauth.token.issued")]
-    TokenIssued,
-    /// Token exchange: a token issued from another token.
-    #[strum(serialize = "oauth.token.exchanged")]
-    TokenExchanged,
-    /// A token request was refused.
-    #[strum(serialize = "oauth.token.refused")]
-    TokenRefused,
-    /// A token was revoked by its client.
-    #[strum(serialize = "oauth.token.revoked")]
-    TokenRevoked,
-    /// A delegation was requested or created.
-    #[strum(serialize = "delegation.created")]
-    DelegationCreated,
-    /// A requested delegation was approved, or the new key of its agent was confirmed.
-    #[strum(serialize = "delegation.activated")]
-    DelegationActivated,
-    /// A delegation was denied or revoked.
-    #[strum(serialize = "delegation.revoked")]
-    DelegationRevoked,
-    /// A delegation expired or reached its maximum number of uses.
-    #[strum(serialize = "delegation.expired")]
-    DelegationExpired,
-    /// The expiry of a delegation was changed.
-    #[strum(serialize = "delegation.renewed")]
-    DelegationRenewed,
-    /// A client reported uses of a delegation.
-    #[strum(serialize = "delegation.used")]
-    DelegationUsed,
-    /// An agent requested a key rotation.
-    #[strum(serialize = "delegation.key_rotation_requested")]
-    DelegationKeyRotationRequested,
-    /// A change of a delegation was refused.
-    #[strum(serialize = "delegation.refused")]
-    DelegationRefused,
-    /// The delegator confirmed a use that needs a confirmation.
-    #[strum(serialize = "delegation.ceremony_approved")]
-    CeremonyApproved,
-    /// The delegator denied a use that needs a confirmation.
-    #[strum(serialize = "delegation.ceremony_denied")]
-    CeremonyDenied,
-    /// Everything that a principal had until now was revoked.
-    #[strum(serialize = "principal.revoked")]
-    PrincipalRevoked,
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::action_list::actions;
+use super::detail::{
+    AuthorizationRefusal, CallEnd, ConnectedBy, DeclaredChange, OperationRefusal, ProxiedRequest,
+    RedirectBrowser, RevocationCause, SealingChange, TokenRefusal,
+};
+use crate::domain::delegation::{AgentDescription, RecordedTerms};
+use crate::domain::key::{KeyPurpose, KeyState};
+use crate::domain::principal::Principal;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventOutcome {
+    Success,
+    /// `reason` has the reason.
+    Refused,
+}
+
+actions! {
+    /// A client got a token for itself (`client_credentials`).
+    TokenIssued Success "oauth.token.issued" { exp: i64, kid: String };
+    /// A token was exchanged for another.
+    TokenExchanged Success "oauth.token.exchanged" { exp: i64, kid: String };
+    /// A token request of a known client was refused.
+    TokenRefused Refused "oauth.token.refused" (TokenRefusal);
+    /// A client revoked its own token.
+    TokenRevoked Success "oauth.token.revoked";
+    /// A request of a known client to revoke a token was refused.
+    TokenRevocationRefused Refused "oauth.token.revocation_refused" {
+        #[serde(skip_serializing_if = "Option::is_none")] cause: Option<String>,
+    };
+    /// A request of a known client to introspect a token was refused.
+    TokenIntrospectionRefused Refused "oauth.token.introspection_refused" {
+        #[serde(skip_serializing_if = "Option::is_none")] cause: Option<String>,
+    };
+
+    /// A delegation was declared, created or requested, or was created for a `may_act` claim.
+    DelegationCreated Success "delegation.created" code "0x3001" {
+        terms: Box<RecordedTerms>,
+        #[serde(skip_serializing_if = "Option::is_none")] expires_in: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")] reason: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")] agent: Option<AgentDescription>,
+    };
+    /// A request to create a delegation was refused.
+    DelegationCreationRefused Refused "delegation.creation_refused" (OperationRefusal);
+    /// A delegation was created active, or approved, or the new key of its ephemeral agent was approved.
+    DelegationActivated Success "delegation.activated" code "0x3002" {
+        terms: Box<RecordedTerms>,
+        /// Whether the approval was about a new key of the agent.
+        new_key: bool,
+        /// Thumbprint of the key of an ephemeral agent.
+        #[serde(skip_serializing_if = "Option::is_none")] jkt: Option<String>,
+    };
+    /// An approval of a delegation was refused.
+    DelegationApprovalRefused Refused "delegation.approval_refused" (OperationRefusal);
+    /// A delegation was denied or revoked, or its task ended, or its issuer was removed.
+    DelegationRevoked Success "delegation.revoked" code "0x3003" {
+        cause: RevocationCause,
+        #[serde(skip_serializing_if = "Option::is_none")] task_id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")] reason: Option<String>,
+    };
+    /// A denial of a delegation was refused.
+    DelegationDenialRefused Refused "delegation.denial_refused" (OperationRefusal);
+    /// A revocation of a delegation was refused.
+    DelegationRevocationRefused Refused "delegation.revocation_refused" (OperationRefusal);
+    /// The lifetime is over (`reason` `delegation_expired`), or no use is left (`command_limit`). An expiry takes effect at
+    /// once; a job records it within half a minute. The last use is recorded in its own transaction.
+    DelegationExpired Success "delegation.expired" code "0x3004" {
+        #[serde(skip_serializing_if = "Option::is_none")] expires_at: Option<String>,
+        /// Whether it was a request without a decision.
+        #[serde(skip_serializing_if = "Option::is_none")] lapsed: Option<bool>,
+        /// The token that was the last use.
+        #[serde(skip_serializing_if = "Option::is_none")] jti: Option<String>,
+    };
+    /// A delegation got a later end.
+    DelegationRenewed Success "delegation.renewed" { from: String, to: String };
+    /// A renewal of a delegation was refused.
+    DelegationRenewalRefused Refused "delegation.renewal_refused" (OperationRefusal);
+    /// An agent reported commands.
+    DelegationUsed Success "delegation.used" { count: u32 };
+    /// A report of commands was refused.
+    DelegationUseReportRefused Refused "delegation.use_report_refused" (OperationRefusal);
+    /// An agent requested another key; tokens bound to the old key are inactive.
+    DelegationKeyRotationRequested Success "delegation.key_rotation_requested" { old: Vec<String>, new: String };
+    /// A request for another key was refused.
+    DelegationKeyRotationRefused Refused "delegation.key_rotation_refused" (OperationRefusal);
+    /// A delegator approved one use. The request for this decision is an `oauth.token.refused` with the reason
+    /// `ceremony_required`.
+    CeremonyApproved Success "delegation.ceremony_approved" { ceremony: Uuid };
+    /// An approval of one use was refused.
+    CeremonyApprovalRefused Refused "delegation.ceremony_approval_refused" (OperationRefusal);
+    /// A delegator denied one use.
+    CeremonyDenied Success "delegation.ceremony_denied" { ceremony: Uuid };
+    /// A denial of one use was refused.
+    CeremonyDenialRefused Refused "delegation.ceremony_denial_refused" (OperationRefusal);
+
+    /// A revoke-all: everything that the subject had until then was revoked.
+    PrincipalRevoked Success "principal.revoked" { reason: String };
+    /// A revoke-all was refused.
+    PrincipalRevocationRefused Refused "principal.revocation_refused" (OperationRefusal);
+    /// A request to end a task was refused. What a task ends are `delegation.revoked` and `client.agent_deactivated`.
+    TaskEndRefused Refused "task.end_refused" (OperationRefusal);
+
     /// A key was removed from a client.
-    #[strum(serialize = "client.key_removed")]
-    ClientKeyRemoved,
+    ClientKeyRemoved Success "client.key_removed" { jkt: String };
+    /// A removal of a key was refused.
+    ClientKeyRemovalRefused Refused "client.key_removal_refused" (OperationRefusal);
     /// An operator restored a removed key of a client.
-    #[strum(serialize = "client.key_restored")]
-    ClientKeyRestored,
+    ClientKeyRestored Success "client.key_restored" { jkt: String };
+    /// A restoration of a key was refused.
+    ClientKeyRestorationRefused Refused "client.key_restoration_refused" (OperationRefusal);
     /// An ephemeral agent was created for one delegation.
-    #[strum(serialize = "client.agent_created")]
-    AgentCreated,
-    /// An ephemeral agent was deactivated.
-    #[strum(serialize = "client.agent_deactivated")]
-    AgentDeactivated,
-    /// A client was registered or changed.
-    #[strum(serialize = "client.changed")]
-    ClientChanged,
+    AgentCreated Success "client.agent_created" {
+        task_id: String,
+        owner: Principal,
+        #[serde(skip_serializing_if = "Option::is_none")] jkt: Option<String>,
+    };
+    /// An ephemeral agent ended with its task or its delegation.
+    AgentDeactivated Success "client.agent_deactivated" {
+        #[serde(skip_serializing_if = "Option::is_none")] task_id: Option<String>,
+    };
+    /// A client was declared, or its declaration changed.
+    ClientChanged Success "client.changed" {
+        change: DeclaredChange,
+        /// Names of the changed members.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] members: Vec<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] removed_keys: Vec<String>,
+    };
     /// A client was disabled.
-    #[strum(serialize = "client.disabled")]
-    ClientDisabled,
+    ClientDisabled Success "client.disabled";
+    /// A request to disable a client was refused.
+    ClientDisableRefused Refused "client.disable_refused" (OperationRefusal);
     /// A client was enabled again.
-    #[strum(serialize = "client.enabled")]
-    ClientEnabled,
-    /// A client's secret was replaced.
-    #[strum(serialize = "client.secret_rotated")]
-    ClientSecretRotated,
-    /// A signing key was created, activated, retired or removed; `detail.stage` says which.
-    #[strum(serialize = "key.changed")]
-    KeyChanged,
-    /// An issuer was registered or changed.
-    #[strum(serialize = "admin.issuer_changed")]
-    IssuerChanged,
-    /// An issuer was removed.
-    #[strum(serialize = "admin.issuer_removed")]
-    IssuerRemoved,
-    /// A resource was registered or changed.
-    #[strum(serialize = "admin.resource_changed")]
-    ResourceChanged,
+    ClientEnabled Success "client.enabled";
+    /// A request to enable a client was refused.
+    ClientEnableRefused Refused "client.enable_refused" (OperationRefusal);
+    /// A client got a new secret.
+    ClientSecretRotated Success "client.secret_rotated";
+
+    /// A signing key was created, began to sign, ceased to sign or was removed.
+    KeyChanged Success "key.changed" { stage: KeyState, purpose: KeyPurpose, alg: String };
+    /// An issuer was declared, or its declaration changed.
+    IssuerChanged Success "admin.issuer_changed" { change: DeclaredChange };
+    /// An issuer was removed. `revoked` is the number of root delegations of its users that were revoked with it.
+    IssuerRemoved Success "admin.issuer_removed" { revoked: u64 };
+    /// A resource was declared, or its declaration changed.
+    ResourceChanged Success "admin.resource_changed" { change: DeclaredChange };
     /// A resource was removed.
-    #[strum(serialize = "admin.resource_removed")]
-    ResourceRemoved,
-    /// A credential provider was declared or changed.
-    #[strum(serialize = "admin.provider_changed")]
-    ProviderChanged,
-    /// A witness cosigned a checkpoint.
-    #[strum(serialize = "audit.witness_cosigned")]
-    WitnessCosigned,
-    /// A partition was archived to a file.
-    #[strum(serialize = "admin.audit_archived")]
-    AuditArchived,
-    /// A credential was added to an agent's request, which is about to be sent to the provider.
-    #[strum(serialize = "vault.proxy.called")]
-    VaultProxyCalled,
-    /// The result of a proxied request.
-    #[strum(serialize = "vault.proxy.answered")]
-    VaultProxyAnswered,
-    /// A credential was returned to an agent.
-    #[strum(serialize = "vault.token.retrieved")]
-    VaultTokenRetrieved,
-    /// A retrieval of a credential was refused.
-    #[strum(serialize = "vault.token.refused")]
-    VaultTokenRefused,
-    /// A user was redirected to a provider to authorize this server.
-    #[strum(serialize = "vault.connection.requested")]
-    ConnectionRequested,
-    /// A browser returned from the provider with an authorization code, or the user completed an
-    /// authorization that another browser returned with.
-    #[strum(serialize = "vault.connection.authorized")]
-    ConnectionAuthorized,
+    ResourceRemoved Success "admin.resource_removed";
+    /// A provider was declared, or its declaration changed.
+    ProviderChanged Success "admin.provider_changed" { change: DeclaredChange };
+    /// A declaration of a provider was refused.
+    ProviderChangeRefused Refused "admin.provider_change_refused" (OperationRefusal);
+
+    /// A [sink](audit-sinks.md) was declared, or its declaration changed. Only the host of the URL is recorded.
+    SinkChanged Success "admin.sink_changed" {
+        change: DeclaredChange,
+        #[serde(skip_serializing_if = "Option::is_none")] host: Option<String>,
+        format: String,
+    };
+    /// A declaration of a sink was refused.
+    SinkChangeRefused Refused "admin.sink_change_refused" (OperationRefusal);
+    /// An administrator enabled a sink.
+    SinkEnabled Success "admin.sink_enabled";
+    /// A request to enable a sink was refused.
+    SinkEnableRefused Refused "admin.sink_enable_refused" (OperationRefusal);
+    /// A sink was disabled by an administrator, or by the server because the sink answered with `status` 410.
+    SinkDisabled Success "admin.sink_disabled" {
+        #[serde(skip_serializing_if = "Option::is_none")] status: Option<u16>,
+    };
+    /// A request to disable a sink was refused.
+    SinkDisableRefused Refused "admin.sink_disable_refused" (OperationRefusal);
+    /// A sink got another secret.
+    SinkSecretRotated Success "admin.sink_secret_rotated";
+    /// A request for another secret of a sink was refused.
+    SinkSecretRotationRefused Refused "admin.sink_secret_rotation_refused" (OperationRefusal);
+    /// An administrator removed a sink with its dead letters.
+    SinkRemoved Success "admin.sink_removed" { cursor: u64, dead_letters: i64 };
+    /// A removal of a sink was refused.
+    SinkRemovalRefused Refused "admin.sink_removal_refused" (OperationRefusal);
+    /// Dead letters are sent again.
+    SinkReplayed Success "admin.sink_replayed" { dead_letters: u64 };
+    /// A request to send dead letters again was refused.
+    SinkReplayRefused Refused "admin.sink_replay_refused" (OperationRefusal);
+    /// A sink did not accept an event.
+    SinkDeadLetter Success "admin.sink_dead_letter" {
+        seq: u64,
+        attempts: u32,
+        /// Status of the last answer, if there was an answer.
+        #[serde(skip_serializing_if = "Option::is_none")] status: Option<u16>,
+    };
+    /// The events from `from` to `to` were archived before they were sent to a sink.
+    SinkSkipped Success "admin.sink_skipped" { from: u64, to: u64 };
+
+    /// A witness cosigned a checkpoint for the first time.
+    WitnessCosigned Success "audit.witness_cosigned" {
+        /// Size of the checkpoint.
+        size: u64,
+    };
+    /// A partition of the log was moved to a file and dropped.
+    AuditArchived Success "admin.audit_archived" {
+        partition: i32,
+        from: u64,
+        to: u64,
+        /// SHA-256 of the file.
+        sha256: String,
+        file: String,
+    };
+    /// The log was exported over the API.
+    AuditExported Success "admin.audit_exported" {
+        format: String,
+        filter: BTreeMap<String, String>,
+        from_seq: u64,
+        size: u64,
+    };
+
+    /// An agent got a credential. `target` is the connection, `subject` its owner, `parent_jti` the agent's token.
+    VaultTokenRetrieved Success "vault.token.retrieved" {
+        provider: String,
+        /// Version of the connection.
+        version: i64,
+        scopes: Option<BTreeSet<String>>,
+        /// Whether the answer was encrypted to the agent's key.
+        sealed: bool,
+    };
+    /// An agent was refused a credential.
+    VaultTokenRefused Refused "vault.token.refused" {
+        sealed: bool,
+        #[serde(skip_serializing_if = "Option::is_none")] cause: Option<String>,
+    };
+    /// The proxy is about to send a request with a credential.
+    VaultProxyCalled Success "vault.proxy.called" {
+        provider: String,
+        /// Version of the connection.
+        version: i64,
+        scopes: Option<BTreeSet<String>>,
+        request: ProxiedRequest,
+    };
+    /// An agent was refused a request through the proxy.
+    VaultProxyRefused Refused "vault.proxy.refused" { request: ProxiedRequest };
+    /// The proxied request ended.
+    VaultProxyAnswered Success "vault.proxy.answered" {
+        request: ProxiedRequest,
+        #[serde(skip_serializing_if = "Option::is_none")] status: Option<u16>,
+        /// Length of the body that was forwarded.
+        bytes: u64,
+        ended: CallEnd,
+    };
+    /// The proxied request had no answer to forward.
+    VaultProxyFailed Refused "vault.proxy.failed" {
+        request: ProxiedRequest,
+        #[serde(skip_serializing_if = "Option::is_none")] status: Option<u16>,
+    };
+    /// An owner was sent to a provider to authorize this server.
+    ConnectionRequested Success "vault.connection.requested" {
+        provider: String,
+        scopes: BTreeSet<String>,
+        /// Whether the connection exists already.
+        reconnects: bool,
+    };
+    /// A request to be sent to a provider was refused.
+    ConnectionRequestRefused Refused "vault.connection.request_refused" (OperationRefusal);
+    /// A browser returned with a code, with which the owner can finish the authorization; or the owner finished it.
+    ConnectionAuthorized Success "vault.connection.authorized" {
+        provider: String,
+        browser: RedirectBrowser,
+        finished: bool,
+    };
+    /// An authorization was refused: by the provider, by its user, or by this server.
+    ConnectionAuthorizationRefused Refused "vault.connection.authorization_refused" (AuthorizationRefusal);
     /// A connection was made.
-    #[strum(serialize = "vault.connection.created")]
-    ConnectionCreated,
+    ConnectionCreated Success "vault.connection.created" {
+        provider: String,
+        scopes: Option<BTreeSet<String>>,
+        how: ConnectedBy,
+    };
+    /// A request to make a connection from an imported credential was refused.
+    ConnectionCreationRefused Refused "vault.connection.creation_refused" (OperationRefusal);
     /// The credential of a connection was replaced.
-    #[strum(serialize = "vault.connection.rotated")]
-    ConnectionRotated,
-    /// The access token of a connection was refreshed.
-    #[strum(serialize = "vault.connection.refreshed")]
-    ConnectionRefreshed,
+    ConnectionRotated Success "vault.connection.rotated" {
+        provider: String,
+        scopes: Option<BTreeSet<String>>,
+        how: ConnectedBy,
+    };
+    /// A request to replace the credential of a connection was refused.
+    ConnectionRotationRefused Refused "vault.connection.rotation_refused" (OperationRefusal);
+    /// The server renewed the access token of a connection.
+    ConnectionRefreshed Success "vault.connection.refreshed" {
+        provider: String,
+        scopes: Option<BTreeSet<String>>,
+        /// Whether an agent or the provider had rejected the previous token.
+        rejected: bool,
+    };
     /// The provider no longer accepts the credential of a connection.
-    #[strum(serialize = "vault.connection.needs_reconnect")]
-    ConnectionNeedsReconnect,
+    ConnectionNeedsReconnect Success "vault.connection.needs_reconnect" { provider: String, error: String };
     /// A connection was disconnected.
-    #[strum(serialize = "vault.connection.disconnected")]
-    ConnectionDisconnected,
-    /// A change of a connection was refused.
-    #[strum(serialize = "vault.connection.refused")]
-    ConnectionRefused,
-    /// A data key was created, rewrapped or retired.
-    #[strum(serialize = "vault.key_rotated")]
-    VaultKeyRotated,
-    /// The log, or a part of the log, was exported.
-    #[strum(serialize = "admin.audit_exported")]
-    AuditExported,
-    /// A sink was declared or changed.
-    #[strum(serialize = "admin.sink_changed")]
-    SinkChanged,
-    #[strum(serialize = "admin.sink_removed")]
-    SinkRemoved,
-    /// Dead letters of a sink were queued for delivery again.
-    #[strum(serialize = "admin.sink_replayed")]
-    SinkReplayed,
-    /// An event could not be delivered to a sink.
-    #[strum(serialize = "admin.sink_dead_letter")]
-    SinkDeadLetter,
+    ConnectionDisconnected Success "vault.connection.disconnected" {
+        provider: String,
+        #[serde(skip_serializing_if = "Option::is_none")] reason: Option<String>,
+    };
+    /// A request to disconnect a connection was refused.
+    ConnectionDisconnectionRefused Refused "vault.connection.disconnection_refused" (OperationRefusal);
+    /// The server deleted the credential of a disconnected connection.
+    ConnectionCredentialDeleted Success "vault.connection.credential_deleted" {
+        provider: String,
+        /// Whether the provider revoked the tokens, if it can.
+        #[serde(skip_serializing_if = "Option::is_none")] provider_revoked: Option<bool>,
+    };
+    /// A data key of the vault, or a secret that all servers share, was created; a key was wrapped again with the master key;
+    /// secrets were sealed again.
+    VaultKeyRotated Success "vault.key_rotated" (SealingChange);
 }
 
 impl Action {
-    /// The stable name in events.
-    pub fn name(self) -> &'static str {
-        self.into()
+    /// The action of a recorded event; `None` if this version does not know it.
+    pub fn of(event: &Value) -> Option<Self> {
+        event.get("action")?.as_str()?.parse().ok()
     }
+}
 
-    /// The event code; only delegation state changes have a code.
-    pub fn code(self) -> Option<&'static str> {
-        match self {
-            Self::DelegationCreated => Some("0x3001"),
-            Self::DelegationActivated => Some("0x3002"),
-            Self::DelegationRevoked => Some("0x3003"),
-            Self::DelegationExpired => Some("0x3004"),
-            _ => None,
-        }
+impl EventKind {
+    /// Action and details of a recorded event; `None` if this version does not know them.
+    pub fn of(event: &Value) -> Option<Self> {
+        Self::deserialize(event).ok()
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::action::Action;
 use super::search::EventRow;
 use crate::domain::delegation::DelegationState;
 
@@ -282,11 +283,13 @@ fn keys_of(links: &[&Value]) -> Vec<Option<String>> {
 
 /// The kind of hop, or `None` for events that are not hops.
 fn kind(event: &Value) -> Option<HopKind> {
-    match event.get("action")?.as_str()? {
-        "oauth.token.issued" => Some(HopKind::Issue),
-        "oauth.token.exchanged" => Some(HopKind::Exchange),
-        "vault.token.retrieved" | "vault.proxy.called" => Some(HopKind::Retrieval),
-        "oauth.token.refused" | "vault.token.refused" => Some(HopKind::Refusal),
+    match Action::of(event)? {
+        Action::TokenIssued => Some(HopKind::Issue),
+        Action::TokenExchanged => Some(HopKind::Exchange),
+        Action::VaultTokenRetrieved | Action::VaultProxyCalled => Some(HopKind::Retrieval),
+        Action::TokenRefused | Action::VaultTokenRefused | Action::VaultProxyRefused => {
+            Some(HopKind::Refusal)
+        }
         _ => None,
     }
 }

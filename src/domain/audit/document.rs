@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::event::{Actor, ChainLink, Event, EventOutcome};
+use super::action::{EventKind, EventOutcome};
+use super::event::{Actor, ChainLink, Event};
 use crate::domain::principal::Principal;
-use crate::platform::clock::rfc3339;
-use crate::platform::fault::Fault;
+use crate::platform::clock::{Stopwatch, rfc3339};
+use crate::platform::fault::{Context as _, Fault};
 use actchain_protocol::canonical_json;
 use actchain_protocol::random;
 
@@ -17,13 +18,12 @@ impl Event {
     /// The canonical document without its `seq`.
     pub fn unsequenced(&self) -> Result<UnsequencedEvent, Fault> {
         let document = Document {
-            seq: 0,
             id: random::id(self.at)?,
             at: rfc3339(self.at),
-            action: self.action.name(),
-            outcome: self.outcome,
+            kind: &self.kind,
+            outcome: self.outcome(),
             reason: self.reason,
-            code: self.action.code(),
+            code: self.kind.action().code(),
             actor: &self.actor,
             subject: self.subject.as_ref(),
             act_chain: &self.act_chain,
@@ -39,18 +39,19 @@ impl Event {
             request_id: self.origin.request_id.as_deref(),
             ip: self.origin.ip,
             user_agent: self.origin.user_agent.as_deref(),
-            detail: self.detail.as_ref(),
+            took_us: self.origin.stopwatch.map(Stopwatch::micros),
         };
-        UnsequencedEvent::split(&canonical_json::to_string(&document)?)
+        UnsequencedEvent::of(&document)
     }
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
-    seq: u64,
     id: Uuid,
     at: String,
-    action: &'a str,
+    /// `action` and `detail`.
+    #[serde(flatten)]
+    kind: &'a EventKind,
     outcome: EventOutcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -86,56 +87,75 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a Value>,
+    took_us: Option<u64>,
 }
 
-/// A canonical document split at the value of `seq`, which is only known under the lock of the head.
+/// A canonical document without the value of `seq`, which is only known under the lock of the head.
 #[derive(Debug, Clone)]
 pub struct UnsequencedEvent {
     before: String,
     after: String,
 }
 
-/// The last occurrence is the top-level member: quotes inside strings are escaped, and no member that sorts
-/// after `seq` contains an object with a member `seq`.
-const SEQ_MEMBER: &str = ",\"seq\":0,";
+const SEQ: &str = "seq";
 
 impl UnsequencedEvent {
-    fn split(document: &str) -> Result<Self, Fault> {
-        let missing = || Fault::new("an event without a place for its seq");
-        // If no member sorts after `seq`, `seq` is the last member.
-        if let Some(before) = document.strip_suffix(",\"seq\":0}") {
-            return Ok(Self { before: format!("{before},\"seq\":"), after: "}".to_owned() });
-        }
-        let (before, after) = document.rsplit_once(SEQ_MEMBER).ok_or_else(missing)?;
-        Ok(Self { before: format!("{before},\"seq\":"), after: format!(",{after}") })
+    /// Canonical JSON sorts the members by name: those before `seq` and those after it are written as an object each.
+    fn of(document: &impl Serialize) -> Result<Self, Fault> {
+        let Value::Object(members) = serde_json::to_value(document).context("writing an event")? else {
+            return Err(Fault::new("an event that is no object"));
+        };
+        let (before, after): (Map<_, _>, Map<_, _>) =
+            members.into_iter().partition(|(name, _)| name.as_str() < SEQ);
+        Ok(Self { before: inner(&before)?, after: inner(&after)? })
     }
 
     pub fn with_seq(&self, seq: u64) -> String {
-        format!("{}{seq}{}", self.before, self.after)
+        let seq = format!("\"{SEQ}\":{seq}");
+        let parts = [self.before.as_str(), &seq, &self.after].into_iter().filter(|part| !part.is_empty());
+        format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
     }
+}
+
+/// The members of an object as canonical JSON, without the braces.
+fn inner(members: &Map<String, Value>) -> Result<String, Fault> {
+    let text = canonical_json::to_string(members)?;
+    let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    Ok(inner.unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::action::Action;
     use super::*;
     use crate::platform::clock::from_seconds;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
-    fn a_draft_becomes_a_canonical_document_wherever_it_lands() {
+    fn an_event_is_a_canonical_document_with_any_seq() {
         let at = from_seconds(1_700_000_000).unwrap();
-        let mut event = Event::new(at, Action::ClientChanged, Actor::Operator);
+        let mut event = Event::new(at, EventKind::ClientEnabled, Actor::Operator);
         event.target = Some("a,\"seq\":0,b".to_owned());
-        event.detail = Some(json!({"a": 1, "seq": 0, "z": 1}));
-        for event in [event.clone(), Event { target: None, ..event }] {
-            let text = event.unsequenced().unwrap().with_seq(4_294_967_296);
-            let value: Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(value["seq"], json!(4_294_967_296_u64));
-            assert_eq!(value["detail"]["seq"], json!(0));
-            assert_eq!(value["at"], "2023-11-14T22:13:20.000000Z");
-            assert_eq!(canonical_json::to_string(&value).unwrap(), text);
+        let text = event.unsequenced().unwrap().with_seq(4_294_967_296);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&value["seq"], &value["action"]), (&json!(4_294_967_296_u64), &json!("client.enabled")));
+        assert_eq!(value["at"], "2023-11-14T22:13:20.000000Z");
+        assert_eq!(canonical_json::to_string(&value).unwrap(), text);
+    }
+
+    proptest! {
+        #[test]
+        fn members_of_any_name_and_value_leave_the_place_of_seq(
+            names in proptest::collection::btree_set("[a-z_]{1,4}|se|ser|seqa|sep", 0..6),
+            text in ".*",
+        ) {
+            let nested = json!({"seq": 0, "text": text, "z": [",\"seq\":0,"]});
+            let members: Map<String, Value> =
+                names.into_iter().filter(|name| name != SEQ).map(|name| (name, nested.clone())).collect();
+            let text = UnsequencedEvent::of(&members).unwrap().with_seq(7);
+            let mut expected = members;
+            expected.insert(SEQ.to_owned(), json!(7));
+            prop_assert_eq!(text, canonical_json::to_string(&expected).unwrap());
         }
     }
 }

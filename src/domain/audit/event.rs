@@ -5,21 +5,15 @@ use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::action::Action;
+use super::action::{EventKind, EventOutcome};
 use crate::domain::delegation::{Delegation, DelegationPath};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventOutcome {
-    Success,
-    /// `reason` has the reason.
-    Refused,
-}
+use crate::platform::clock::Stopwatch;
+use crate::platform::fault::Fault;
 
 /// Who caused an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -86,14 +80,16 @@ pub struct RequestOrigin {
     pub ip: Option<IpAddr>,
     /// The `User-Agent`, cut to 256 bytes.
     pub user_agent: Option<String>,
+    /// Started when the request arrived.
+    pub stopwatch: Option<Stopwatch>,
 }
 
 /// An event without a `seq`. Never contains tokens, secrets or key material.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub at: OffsetDateTime,
-    pub action: Action,
-    pub outcome: EventOutcome,
+    pub kind: EventKind,
+    /// Why it was refused; of an expiry, why it expired.
     pub reason: Option<&'static str>,
     pub actor: Actor,
     pub subject: Option<Principal>,
@@ -114,17 +110,14 @@ pub struct Event {
     /// Session id of the subject.
     pub session_id: Option<String>,
     pub origin: RequestOrigin,
-    /// Additional members; they depend on the action.
-    pub detail: Option<Value>,
 }
 
 impl Event {
     /// An event with only the required members.
-    pub fn new(at: OffsetDateTime, action: Action, actor: Actor) -> Self {
+    pub fn new(at: OffsetDateTime, kind: EventKind, actor: Actor) -> Self {
         Self {
             at,
-            action,
-            outcome: EventOutcome::Success,
+            kind,
             reason: None,
             actor,
             subject: None,
@@ -139,7 +132,6 @@ impl Event {
             audience: Vec::new(),
             session_id: None,
             origin: RequestOrigin::default(),
-            detail: None,
         }
     }
 
@@ -147,7 +139,7 @@ impl Event {
     /// are all clients of this server.
     pub fn of_delegation(
         at: OffsetDateTime,
-        action: Action,
+        kind: EventKind,
         actor: Actor,
         path: &DelegationPath,
         own_issuer: &str,
@@ -163,34 +155,25 @@ impl Event {
             act_chain: path.0.iter().map(link).collect(),
             delegation_id: path.leaf().map(|one| one.id.clone()),
             delegation_path: path.ids(),
-            ..Self::new(at, action, actor)
+            ..Self::new(at, kind, actor)
         }
     }
 
-    /// The same event with the outcome refused.
-    pub fn refused(self, refusal: Refusal) -> Self {
-        let action = match self.action {
-            Action::TokenIssued | Action::TokenExchanged | Action::TokenRevoked => Action::TokenRefused,
-            Action::TokenRefused => Action::TokenRefused,
-            Action::VaultTokenRetrieved | Action::VaultProxyCalled => Action::VaultTokenRefused,
-            Action::ConnectionRefused | Action::ConnectionAuthorized => Action::ConnectionRefused,
-            _ => Action::DelegationRefused,
-        };
-        let detail = match (refusal.cause(), self.detail) {
-            (None, detail) => detail,
-            (Some(cause), Some(Value::Object(mut members))) => {
-                members.insert("cause".to_owned(), cause.into());
-                Some(Value::Object(members))
-            }
-            (Some(cause), _) => Some(json!({"cause": cause})),
-        };
-        Self {
-            action,
-            outcome: EventOutcome::Refused,
-            reason: Some(refusal.reason()),
-            jti: None,
-            detail,
-            ..self
-        }
+    pub fn outcome(&self) -> EventOutcome {
+        self.kind.action().outcome()
+    }
+
+    /// The event of a refusal.
+    pub fn refusal(at: OffsetDateTime, kind: EventKind, actor: Actor, refusal: Refusal) -> Self {
+        Self { reason: Some(refusal.reason()), ..Self::new(at, kind, actor) }
+    }
+
+    /// What is recorded instead where a guard of the ledger refuses.
+    ///
+    /// # Errors
+    /// A fault for events that the ledger cannot refuse.
+    pub fn refused(self, refusal: Refusal) -> Result<Self, Fault> {
+        let kind = self.kind.refused(refusal)?;
+        Ok(Self { kind, reason: Some(refusal.reason()), jti: None, ..self })
     }
 }

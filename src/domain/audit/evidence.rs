@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::chain::{Chain, ChainFacts, Hop, HopKind};
 use super::search::EventRow;
-use super::{Action, Actor};
+use super::{Action, Actor, EventKind};
+use crate::domain::delegation::RecordedTerms;
 use crate::domain::principal::Principal;
 use crate::platform::fault::{Context, Fault};
 
@@ -82,7 +83,7 @@ pub fn delegation_ids<'a>(events: impl Iterator<Item = &'a EventRow>) -> BTreeSe
 
 /// Whether an event changes the state of this delegation.
 pub fn is_lifecycle(event: &Value, id: &str) -> bool {
-    let named = LIFECYCLE.iter().any(|action| text(event, "/action") == Some(action.name()));
+    let named = Action::of(event).is_some_and(|action| LIFECYCLE.contains(&action));
     named && text(event, "/delegation_id") == Some(id)
 }
 
@@ -124,9 +125,9 @@ struct DelegationHistory {
 #[derive(Debug, Serialize)]
 struct GrantedTerms {
     seq: u64,
-    granted: Value,
+    granted: Box<RecordedTerms>,
     /// The expiry after the last renewal.
-    expires_at: Value,
+    expires_at: String,
 }
 
 fn delegations(events: &[EventRow]) -> Vec<DelegationHistory> {
@@ -139,16 +140,20 @@ fn delegations(events: &[EventRow]) -> Vec<DelegationHistory> {
 fn recorded(id: String, events: &[EventRow]) -> DelegationHistory {
     let own: Vec<&EventRow> = events.iter().filter(|found| is_lifecycle(&found.event, &id)).collect();
     let member = |found: &EventRow, name: &str| found.event.get(name).cloned().unwrap_or_default();
-    let says_terms = |found: &&&EventRow| found.event.pointer("/detail/scopes").is_some();
-    let granting = own.iter().rev().find(says_terms);
-    let renewed = own.iter().rev().find_map(|found| {
-        let renewal = text(&found.event, "/action") == Some(Action::DelegationRenewed.name());
-        renewal.then(|| found.event.pointer("/detail/to").cloned()).flatten()
+    let mut kinds = own.iter().rev().filter_map(|found| Some((found.seq, EventKind::of(&found.event)?)));
+    let renewed = kinds.clone().find_map(|(_, kind)| match kind {
+        EventKind::DelegationRenewed { to, .. } => Some(to),
+        _ => None,
     });
-    let terms = granting.map(|found| {
-        let granted = member(found, "detail");
-        let expires_at = renewed.unwrap_or_else(|| granted.get("expires_at").cloned().unwrap_or_default());
-        GrantedTerms { seq: found.seq, granted, expires_at }
+    let terms = kinds.find_map(|(seq, kind)| match kind {
+        EventKind::DelegationCreated { terms, .. } | EventKind::DelegationActivated { terms, .. } => {
+            Some((seq, terms))
+        }
+        _ => None,
+    });
+    let terms = terms.map(|(seq, granted)| {
+        let expires_at = renewed.unwrap_or_else(|| granted.expires_at.clone());
+        GrantedTerms { seq, granted, expires_at }
     });
     let history = own.iter().map(|found| {
         let members = ["seq", "at", "action", "outcome", "reason", "actor", "detail"];
@@ -256,8 +261,9 @@ fn delegation_in_words(one: &DelegationHistory) -> String {
                 "max_depth",
             ];
             let _ = writeln!(out, "    Granted, by event {}:", terms.seq);
+            let granted = serde_json::to_value(&terms.granted).unwrap_or_default();
             for name in members {
-                let value = terms.granted.get(name).unwrap_or(&Value::Null);
+                let value = granted.get(name).unwrap_or(&Value::Null);
                 let limit = !matches!(name, "delegator" | "delegate");
                 match value {
                     Value::Null if limit => {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::action::Action;
 use super::field::{Field, term};
 use crate::domain::principal::Principal;
 use crate::domain::refusal::Refusal;
@@ -226,7 +227,8 @@ fn is_connection(event: &Value, id: &str) -> bool {
     let member = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
     // The target of `vault.key_rotated` is a data key.
     let action = member("action");
-    action.starts_with("vault.") && action != "vault.key_rotated" && member("target") == id
+    let is_of_connection = action.starts_with("vault.") && action != Action::VaultKeyRotated.name();
+    is_of_connection && member("target") == id
 }
 
 fn acts(event: &Value, sub: &str) -> bool {

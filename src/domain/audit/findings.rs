@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
+use super::action::{Action, EventKind};
 use super::event::Actor;
 use crate::domain::refusal::catalogue;
 use crate::domain::refusal::catalogue::entry::CatalogueEntry;
@@ -122,13 +123,15 @@ impl LastKeys {
     fn next(&mut self, event: &Value) -> Option<String> {
         let delegation = text(event, "/delegation_id")?;
         // The delegator confirmed a new key for the agent: the old key is no longer expected.
-        let new_key = event.pointer("/detail/new_key").and_then(Value::as_bool) == Some(true);
-        if new_key && text(event, "/action") == Some("delegation.activated") {
+        let action = Action::of(event)?;
+        if action == Action::DelegationActivated
+            && let Some(EventKind::DelegationActivated { new_key: true, .. }) = EventKind::of(event)
+        {
             self.keys.retain(|_, (of, _)| of != delegation);
             self.order.retain(|key| self.keys.contains_key(key));
             return None;
         }
-        if text(event, "/action") != Some("oauth.token.exchanged") {
+        if action != Action::TokenExchanged {
             return None;
         }
         let (txn, who) = (text(event, "/txn")?, text(event, "/actor/client_id")?);
@@ -181,8 +184,11 @@ mod tests {
 
     #[test]
     fn a_key_that_the_delegator_let_it_take_is_no_drift() {
-        let rotated =
-            json!({"action": "delegation.activated", "delegation_id": "D", "detail": {"new_key": true}});
+        let rotated = json!({"action": "delegation.activated", "delegation_id": "D", "detail": {"new_key": true, "terms": {
+                "delegator": {"iss": "i", "sub": "s"}, "delegate": "a", "origin": "granted", "scopes": null,
+                "audiences": null, "authorization_details": null, "capability_ceiling": null,
+                "ceremony_required_for": [], "max_uses": null, "max_depth": null,
+                "expires_at": "2026-01-01T00:00:00.000000Z"}}});
         let found = ids(&[exchange("t", "D", "a", "k1"), rotated, exchange("t", "D", "a", "k2")]);
         assert_eq!(found, [None, None, None]);
     }

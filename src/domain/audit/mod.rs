@@ -1,9 +1,11 @@
 //! The audit log: immutable canonical documents in one Merkle tree, with a gapless `seq`.
 
 mod action;
+mod action_list;
 pub mod chain;
 pub mod chain_events;
 pub mod copy_reader;
+pub mod detail;
 mod document;
 mod event;
 pub mod evidence;
@@ -13,6 +15,7 @@ pub mod findings;
 pub mod inclusion_batch;
 pub mod index;
 pub mod log_watcher;
+mod operation;
 pub mod partitions;
 pub mod search;
 pub mod store;
@@ -20,6 +23,7 @@ pub mod tree;
 pub mod verify;
 pub mod witness;
 
-pub use self::action::Action;
+pub use self::action::{Action, EventKind, EventOutcome};
 pub use self::document::UnsequencedEvent;
-pub use self::event::{Actor, ChainLink, Event, EventOutcome, RequestOrigin};
+pub use self::event::{Actor, ChainLink, Event, RequestOrigin};
+pub use self::operation::Operation;

@@ -9,15 +9,19 @@ mod terms;
 pub mod transitions;
 pub mod view;
 
+use std::collections::BTreeSet;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 
 pub use self::terms::{ApprovedTerms, DelegationLimits, LimitDimension};
-use super::capability::CapabilityLevels;
+use super::capability::{CapabilityLevels, Ceiling};
 use super::name;
 use super::principal::Principal;
 use crate::platform::clock::rfc3339;
+use actchain_protocol::authorization_details::Details;
 use actchain_protocol::jose::PublicKey;
 
 #[derive(
@@ -52,7 +56,7 @@ impl DelegationState {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Provenance {
@@ -214,7 +218,7 @@ impl DelegationRecord {
 }
 
 /// Self-description of an agent: shown to people, never used in decisions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentDescription {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
@@ -250,6 +254,24 @@ pub struct Delegation {
     pub pending_jwk: Option<Value>,
 }
 
+/// The limits of a delegation as the audit log records them. `null` does not restrict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RecordedTerms {
+    pub delegator: Principal,
+    /// The client that may use the delegation.
+    pub delegate: String,
+    pub origin: Provenance,
+    pub scopes: Option<Vec<String>>,
+    pub audiences: Option<Vec<String>>,
+    #[schemars(with = "Option<Vec<serde_json::Map<String, Value>>>")]
+    pub authorization_details: Option<Details>,
+    pub capability_ceiling: Ceiling,
+    pub ceremony_required_for: BTreeSet<String>,
+    pub max_uses: Option<i64>,
+    pub max_depth: Option<u32>,
+    pub expires_at: String,
+}
+
 impl Delegation {
     /// Thumbprint of the key that waits for the delegator; `None` where no usable key waits.
     pub fn pending_jkt(&self) -> Option<String> {
@@ -257,25 +279,21 @@ impl Delegation {
         PublicKey::from_jwk(members).ok().map(|key| key.thumbprint().to_owned())
     }
 
-    /// The limits as the audit log records them, so that they can be proven later. `null` does not restrict.
-    pub fn recorded_terms(&self) -> serde_json::Map<String, Value> {
-        let terms = json!({
-            "delegator": self.delegator,
-            "delegate": self.delegate,
-            "origin": self.origin,
-            "scopes": self.terms.scopes.to_stored(),
-            "audiences": self.terms.audiences.to_stored(),
-            "authorization_details": self.terms.details,
-            "capability_ceiling": self.terms.ceiling,
-            "ceremony_required_for": self.terms.ceremonies,
-            "max_uses": self.facts.max_uses,
-            "max_depth": self.terms.max_depth,
-            "expires_at": rfc3339(self.facts.expires_at),
-        });
-        match terms {
-            Value::Object(members) => members,
-            _ => serde_json::Map::new(),
-        }
+    /// The limits as the audit log records them, so that they can be proven later.
+    pub fn recorded_terms(&self) -> Box<RecordedTerms> {
+        Box::new(RecordedTerms {
+            delegator: self.delegator.clone(),
+            delegate: self.delegate.clone(),
+            origin: self.origin,
+            scopes: self.terms.scopes.to_stored(),
+            audiences: self.terms.audiences.to_stored(),
+            authorization_details: self.terms.details.clone(),
+            capability_ceiling: self.terms.ceiling.clone(),
+            ceremony_required_for: self.terms.ceremonies.clone(),
+            max_uses: self.facts.max_uses,
+            max_depth: self.terms.max_depth,
+            expires_at: rfc3339(self.facts.expires_at),
+        })
     }
 
     /// Checks that this delegation may be a child of `above`: within its limits and its expiry.

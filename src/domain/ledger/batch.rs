@@ -1,7 +1,6 @@
 //! One batch is one transaction under the shared authority lock: read the guards, decide each entry, write all
 //! effects, append all events. The number of statements does not depend on the number of entries.
 
-use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
 use super::batch_error::BatchError;
@@ -10,7 +9,7 @@ use super::guard::{Evaluation, Verdict, evaluate};
 use super::snapshot;
 use super::store::{self, Changes};
 use crate::domain::audit::store::LeafRef;
-use crate::domain::audit::{self, Action, Event, UnsequencedEvent};
+use crate::domain::audit::{self, Event, EventKind, UnsequencedEvent};
 use crate::domain::refusal::Refusal;
 use crate::domain::row_mac::RowMac;
 use crate::domain::{authority_lock, delegation};
@@ -83,6 +82,8 @@ fn created(entries: &[Entry], evaluation: &Evaluation<'_>) -> Result<Vec<Unseque
         let Some((cause, event)) = cause.and_then(|entry| Some((entry, entry.event.as_ref()?))) else {
             continue;
         };
+        let terms = delegation.recorded_terms();
+        let kind = EventKind::DelegationCreated { terms, expires_in: None, reason: None, agent: None };
         let event = Event {
             subject: Some(delegation.root.clone()),
             delegation_id: Some(delegation.id.clone()),
@@ -91,8 +92,7 @@ fn created(entries: &[Entry], evaluation: &Evaluation<'_>) -> Result<Vec<Unseque
             txn: event.txn.clone(),
             parent_jti: event.parent_jti.clone(),
             origin: event.origin.clone(),
-            detail: Some(delegation.recorded_terms().into()),
-            ..Event::new(cause.now, Action::DelegationCreated, event.actor.clone())
+            ..Event::new(cause.now, kind, event.actor.clone())
         };
         drafts.push(event.unsequenced()?);
     }
@@ -116,12 +116,7 @@ fn drafts(
             Verdict::Retry => {}
             Verdict::Accept => drafts.push(event.unsequenced()?),
             Verdict::Reject(refusal) => {
-                let mut event = event.clone().refused(*refusal);
-                if matches!(entry.write, Write::Ceremony(_)) {
-                    // The detail names a confirmation that was not requested.
-                    event.detail = None;
-                }
-                drafts.push(event.unsequenced()?);
+                drafts.push(event.clone().refused(*refusal)?.unsequenced()?);
             }
         }
         while let Some((_, id)) = exhausted.next_if(|(by, _)| *by == place) {
@@ -134,6 +129,7 @@ fn drafts(
 fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<UnsequencedEvent, Fault> {
     let path = entry.guards.path.iter();
     let upto = path.clone().position(|one| one == id).map_or(0, |place| place + 1);
+    let kind = EventKind::DelegationExpired { expires_at: None, lapsed: None, jti: cause.jti.clone() };
     let event = Event {
         reason: Some(Refusal::CommandLimit.reason()),
         subject: cause.subject.clone(),
@@ -141,9 +137,8 @@ fn exhaustion(entry: &Entry, cause: &Event, id: &str) -> Result<UnsequencedEvent
         txn: cause.txn.clone(),
         delegation_id: Some(id.to_owned()),
         delegation_path: path.take(upto).cloned().collect(),
-        detail: Some(json!({"jti": cause.jti})),
         origin: cause.origin.clone(),
-        ..Event::new(entry.now, Action::DelegationExpired, cause.actor.clone())
+        ..Event::new(entry.now, kind, cause.actor.clone())
     };
     event.unsequenced()
 }

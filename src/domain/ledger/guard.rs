@@ -183,7 +183,7 @@ mod tests {
 
     use super::super::entry::{Choice, Guards, SingleUseId, TokenInsert};
     use super::*;
-    use crate::domain::audit::{Action, Actor, Event};
+    use crate::domain::audit::{Actor, Event, EventKind};
     use crate::domain::delegation::DelegationRecord;
     use crate::domain::delegation::candidates::{Between, DelegatorSide};
     use crate::domain::principal::Principal;
@@ -232,7 +232,7 @@ mod tests {
                 choice: None,
             },
             write: Write::Token(Box::new(TokenInsert { token, create: None, ceremonies: Vec::new() })),
-            event: Some(Event::new(now, Action::TokenExchanged, actor)),
+            event: Some(Event::new(now, EventKind::TokenExchanged { exp: 0, kid: String::new() }, actor)),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
 use crate::http::oauth::response;
 use crate::http::params::form;
+use crate::services::client_request::OauthEndpoint;
 use crate::services::introspect::{self, IntrospectionAnswer};
 use actchain_protocol::introspection::{JWT_MEDIA_TYPE, preferred};
 
@@ -22,7 +23,7 @@ pub(in crate::http) async fn post(
     let introspect = async || -> Result<IntrospectionAnswer, Error> {
         let params = form(&request, payload, app.config.limits.max_body_bytes).await?;
         let now = app.clock.now();
-        let from = credentials::client_request("/oauth/introspect", &request, request_id, &params)?;
+        let from = credentials::client_request(OauthEndpoint::Introspection, &request, request_id, &params)?;
         let token = params.get("token").ok_or(Refusal::Malformed("token is missing"))?;
         let form = preferred(accepted(request.headers()).as_deref());
         introspect::introspect(&app, &from, token, form, now).await

@@ -9,6 +9,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::http::credentials;
 use crate::http::oauth::response;
 use crate::http::params::form;
+use crate::services::client_request::OauthEndpoint;
 use crate::services::revoke_token;
 
 pub(in crate::http) async fn post(
@@ -20,7 +21,7 @@ pub(in crate::http) async fn post(
     let revoke = async || -> Result<(), Error> {
         let params = form(&request, payload, app.config.limits.max_body_bytes).await?;
         let now = app.clock.now();
-        let from = credentials::client_request("/oauth/revoke", &request, request_id, &params)?;
+        let from = credentials::client_request(OauthEndpoint::Revocation, &request, request_id, &params)?;
         let token = params.get("token").ok_or(Refusal::Malformed("token is missing"))?;
         revoke_token::revoke(&app, &from, token, now).await
     };

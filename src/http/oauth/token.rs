@@ -15,6 +15,7 @@ use crate::domain::vault::is_usable;
 use crate::http::credentials;
 use crate::http::oauth::response;
 use crate::http::params::{Params, form};
+use crate::services::client_request::OauthEndpoint;
 use crate::services::issue::IssuedToken;
 use crate::services::token_exchange::{GrantRequest, TokenRequest, token};
 use crate::services::vault::{self, VaultExchangeRequest};
@@ -73,7 +74,7 @@ async fn answer_to(
     let params = form(request, payload, app.config.limits.max_body_bytes).await?;
     // The time after the whole request has arrived: a slow body must not extend the validity of a proof.
     let now = app.clock.now();
-    let from = credentials::client_request("/oauth/token", request, request_id, &params)?;
+    let from = credentials::client_request(OauthEndpoint::Token, request, request_id, &params)?;
     let most_targets = app.config.limits.max_targets;
     let exchanges = params.get("grant_type") == Some(token_exchange::GRANT_TYPE);
     if exchanges && params.get("requested_token_type") == Some(VAULT_TOKEN) {

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::domain::audit::detail::DeclaredChange;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
@@ -92,6 +94,17 @@ impl Line {
             Some(_) => Change::Update,
         };
         Self { members: members.unwrap_or_default(), ..Self::new(change, kind, id) }
+    }
+}
+
+impl Change {
+    /// The change as an event records it; `None` if there is none.
+    pub fn recorded(self) -> Option<DeclaredChange> {
+        match self {
+            Self::Create => Some(DeclaredChange::Create),
+            Self::Update => Some(DeclaredChange::Update),
+            Self::Unchanged => None,
+        }
     }
 }
 

@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
 use sqlx::PgConnection;
 
-use super::change::{Change, Line, MemberChange, SecretChange, differences, rewritten};
+use super::change::{Line, MemberChange, SecretChange, differences, rewritten};
 use super::plan::Plan;
 use super::view;
-use crate::domain::audit::Action;
+use crate::domain::audit::EventKind;
 use crate::domain::client::{self, AuthMethod, Client, StoredSecret, usable_keys};
 use crate::platform::fault::Fault;
 use crate::platform::{password, secret};
@@ -75,25 +74,11 @@ impl Plan<'_> {
         let unpinned_keys = old.as_ref().map(|old| unpinned_keys(old, &wanted)).unwrap_or_default();
         let line =
             Line { note, removed_keys: removed.clone(), unpinned_keys, ..Line::of("client", &id, members) };
-        let change = line.change;
-        let keep = line.change == Change::Unchanged;
-        let names: Vec<String> = line.members.iter().map(|one| one.member().to_owned()).collect();
-        self.outcome.lines.push(line);
-        if keep {
+        let members = line.members.iter().map(|one| one.member().to_owned()).collect();
+        let removed_keys = removed.clone();
+        let kind = |change| EventKind::ClientChanged { change, members, removed_keys };
+        if !self.line(line, kind) {
             return Ok(None);
-        }
-        self.event(Action::ClientChanged, &id, change);
-        if let Some(event) = self.events.last_mut() {
-            let mut detail = json!({"change": change});
-            if let Some(detail) = detail.as_object_mut() {
-                if !names.is_empty() {
-                    detail.insert("members".into(), json!(names));
-                }
-                if !removed.is_empty() {
-                    detail.insert("removed_keys".into(), json!(removed));
-                }
-            }
-            event.detail = Some(detail);
         }
         Ok(Some(Changed { client: wanted, removed }))
     }

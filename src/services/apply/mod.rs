@@ -24,7 +24,7 @@ use super::request_context::RequestContext;
 use super::sinks;
 use super::transaction::{AuditedTransaction, Authorized};
 use super::vault::{ResolvedProvider, prepare_all, put_provider};
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Event, EventKind};
 use crate::domain::registry::store as registry_store;
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::domain::{client as clients, delegation as delegations};
@@ -127,7 +127,7 @@ impl Plan<'_> {
         one: &ResolvedProvider,
     ) -> Result<(), Fault> {
         let members = put_provider(at, &vault.keys, one, self.ctx.now).await?;
-        self.line(Line::of("provider", &one.id, members), Action::ProviderChanged);
+        self.line(Line::of("provider", &one.id, members), |change| EventKind::ProviderChanged { change });
         Ok(())
     }
 
@@ -139,8 +139,8 @@ impl Plan<'_> {
     ) -> Result<(), Fault> {
         let put = sinks::put(connection, vault, one, self.ctx.now).await;
         let put = put.map_err(|why| one.place.whole(why.fault()))?;
-        let line = Line { note: put.note, ..Line::of("sink", &one.id, put.members) };
-        self.line(line, Action::SinkChanged);
+        let line = Line { note: put.note.clone(), ..Line::of("sink", &one.id, put.members.clone()) };
+        self.line(line, |change| put.event(change));
         self.outcome.secrets.extend(put.made.map(|secret| (one.id.clone(), secret)));
         Ok(())
     }
@@ -164,12 +164,12 @@ impl Plan<'_> {
         self.outcome.lines.push(Line { change: Change::Create, note: read.note, ..line });
         let path = delegations::store::path(self.ctx.rows, connection, &declared.id).await?;
         let path = path.ok_or_else(|| declared.place.whole("the new delegation cannot be read again"))?;
+        let terms = read.wanted.recorded_terms();
         self.events.push(Event {
-            detail: Some(read.wanted.recorded_terms().into()),
             target: Some(read.wanted.id),
             ..Event::of_delegation(
                 self.ctx.now,
-                Action::DelegationCreated,
+                EventKind::DelegationCreated { terms, expires_in: None, reason: None, agent: None },
                 self.ctx.caller.actor(),
                 &path,
                 self.ctx.issuer,

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use secrecy::SecretString;
-use serde_json::json;
 
-use super::change::{Change, Line};
-use crate::domain::audit::{Action, Event};
+use super::change::Line;
+use crate::domain::audit::detail::DeclaredChange;
+use crate::domain::audit::{Event, EventKind};
 use crate::domain::registry::Registry;
 use crate::platform::outbound::Outbound;
 use crate::services::request_context::RequestContext;
@@ -33,20 +33,11 @@ pub(super) struct Plan<'a> {
 
 impl Plan<'_> {
     /// Adds a line. Returns whether the entry has to be written.
-    pub(super) fn line(&mut self, line: Line, action: Action) -> bool {
-        let (change, id) = (line.change, line.id.clone());
+    pub(super) fn line(&mut self, line: Line, kind: impl FnOnce(DeclaredChange) -> EventKind) -> bool {
+        let (change, target) = (line.change.recorded(), line.id.clone());
         self.outcome.lines.push(line);
-        if change != Change::Unchanged {
-            self.event(action, &id, change);
-        }
-        change != Change::Unchanged
-    }
-
-    pub(super) fn event(&mut self, action: Action, target: &str, change: Change) {
-        self.events.push(Event {
-            target: Some(target.to_owned()),
-            detail: Some(json!({"change": change})),
-            ..self.ctx.event(action)
-        });
+        let event = |change| Event { target: Some(target), ..self.ctx.event(kind(change)) };
+        self.events.extend(change.map(event));
+        change.is_some()
     }
 }

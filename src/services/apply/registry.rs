@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use super::change::{Line, differences, rewritten};
 use super::plan::Plan;
 use super::view;
-use crate::domain::audit::Action;
+use crate::domain::audit::EventKind;
 use crate::domain::registry::{self, SubjectFormClash};
 use crate::platform::fault::Fault;
 use crate::platform::yaml::Place;
@@ -59,7 +59,9 @@ impl Plan<'_> {
                 }
                 members
             });
-            if self.line(Line::of("issuer", &issuer.iss, members), Action::IssuerChanged) {
+            if self
+                .line(Line::of("issuer", &issuer.iss, members), |change| EventKind::IssuerChanged { change })
+            {
                 changes.issuers.push(issuer.iss.clone());
             }
             self.registry.issuers.insert(issuer.iss.clone(), issuer);
@@ -74,7 +76,9 @@ impl Plan<'_> {
             }
             let old = self.registry.resources.get(&resource.id);
             let members = old.map(|old| differences(&view::resource(old), &view::resource(&resource)));
-            if self.line(Line::of("resource", &resource.id, members), Action::ResourceChanged) {
+            if self.line(Line::of("resource", &resource.id, members), |change| EventKind::ResourceChanged {
+                change,
+            }) {
                 changes.resources.push(resource.id.clone());
             }
             self.registry.resources.insert(resource.id.clone(), resource);

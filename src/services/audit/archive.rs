@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
@@ -19,7 +18,7 @@ use super::file_reader::{digest_of, each_line};
 use super::report::TrustAnchors;
 use super::{log_keys, origin, verify_export};
 use crate::domain::audit::partitions::{self, ArchiveFile, Partition};
-use crate::domain::audit::{Action, Actor, Event, index, store, tree};
+use crate::domain::audit::{Actor, Event, EventKind, index, store, tree};
 use crate::domain::{authority_lock, sink};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::locks::Lock;
@@ -343,15 +342,15 @@ async fn try_forget(
     if !partitions::mark_archived(&mut transaction, archived.partition, file).await? {
         return Err(Fault::new("another process has archived the partition"));
     }
-    let mut event = Event::new(file.now, Action::AuditArchived, Actor::Operator);
+    let kind = EventKind::AuditArchived {
+        partition: archived.partition,
+        from: archived.from,
+        to: archived.to,
+        sha256: archived.sha256.clone(),
+        file: name.to_owned(),
+    };
+    let mut event = Event::new(file.now, kind, Actor::Operator);
     event.target = Some(format!("partition {}", archived.partition));
-    event.detail = Some(json!({
-        "partition": archived.partition,
-        "from": archived.from,
-        "to": archived.to,
-        "sha256": archived.sha256,
-        "file": name,
-    }));
     // Takes the lock on the log's head: from here on no session writes to the table whose partition is dropped.
     store::append(&mut transaction, &[event.unsequenced()?]).await?;
     // A row that was moved into this partition is in no file.

@@ -1,5 +1,6 @@
 //! Signed checkpoints of the log, and the keys that sign them.
 
+use serde_json::Value;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
@@ -91,8 +92,11 @@ pub async fn checkpoint_if_due(
         && size - newest <= MAX_COSIGNATURE_EVENTS
     {
         let since = store::documents_in(&mut connection, newest..size).await?;
-        let cosigned = format!("\"action\":\"{}\"", Action::WitnessCosigned.name());
-        if !since.is_empty() && since.iter().all(|(_, document)| document.contains(&cosigned)) {
+        let is_cosignature = |document: &str| {
+            let event: Option<Value> = serde_json::from_str(document).ok();
+            event.as_ref().and_then(Action::of) == Some(Action::WitnessCosigned)
+        };
+        if !since.is_empty() && since.iter().all(|(_, document)| is_cosignature(document)) {
             return Ok(());
         }
     }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{log_keys, origin};
 use crate::app::App;
 use crate::domain::audit::witness::ConfiguredWitness;
-use crate::domain::audit::{Action, Actor, Event, RequestOrigin, store, tree};
+use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin, store, tree};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::outbound::{PostRequest, PostResponse};
@@ -191,12 +191,9 @@ pub async fn cosign(
     for (witness, signature) in valid {
         let key = witness.text();
         if store::insert_cosignature(work.connection(), checkpoint.size, &key, &signature.line, now).await? {
-            let detail = serde_json::json!({"size": checkpoint.size});
-            events.push(Event {
-                detail: Some(detail),
-                origin: origin_of.clone(),
-                ..Event::new(now, Action::WitnessCosigned, Actor::Witness { name: witness.name().to_owned() })
-            });
+            let kind = EventKind::WitnessCosigned { size: checkpoint.size };
+            let actor = Actor::Witness { name: witness.name().to_owned() };
+            events.push(Event { origin: origin_of.clone(), ..Event::new(now, kind, actor) });
         }
     }
     if !events.is_empty() {

@@ -13,7 +13,7 @@ use crate::domain::audit::filter::Filter;
 use crate::domain::audit::findings::Findings;
 use crate::domain::audit::inclusion_batch::InclusionBatch;
 use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
-use crate::domain::audit::{Action, partitions, store, tree};
+use crate::domain::audit::{EventKind, partitions, store, tree};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
 use crate::platform::fault::{Context, Fault};
@@ -132,16 +132,16 @@ pub async fn begin(
     if !matches!(ctx.caller, Caller::Operator) {
         let mut work = AuditedTransaction::begin(ctx.pool).await?;
         ctx.require_active(work.connection()).await?;
-        let mut event = ctx.event(Action::AuditExported);
+        let mut event = ctx.event(EventKind::AuditExported {
+            format: options.format.name().to_owned(),
+            filter: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            from_seq: options.from,
+            size,
+        });
         event.subject = match &ctx.caller {
             Caller::User(user) => Some(user.who.clone()),
             _ => None,
         };
-        let filter: serde_json::Map<String, Value> =
-            parameters.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        event.detail = Some(
-            json!({"format": options.format.name(), "filter": filter, "from_seq": options.from, "size": size}),
-        );
         work.commit(&[event]).await?;
     }
     let mut connection = ctx.pool.acquire().await?;

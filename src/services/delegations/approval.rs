@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 
 use super::request::{Approval, after, check_reason};
 use super::{invalid_state_transition, leaf, view_again, visible};
-use crate::domain::audit::Action;
+use crate::domain::audit::detail::RevocationCause;
+use crate::domain::audit::{EventKind, Operation};
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::client::{self, Client};
 use crate::domain::delegation::view::{GrantedTtl, View};
@@ -15,16 +16,17 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::registry;
 use crate::platform::fault::Fault;
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Effect, Lock, Operation, Reply};
+use crate::services::transition::{Attempt, Effect, Lock, Reply};
 
 /// Approves a pending delegation, or the pending key of its ephemeral agent.
 pub async fn approve(ctx: &RequestContext<'_>, id: &str, approval: &Approval) -> Result<Reply<View>, Error> {
-    ctx.attempt(Operation::on_delegation("approve", id), try_to_approve(ctx, id, approval)).await
+    ctx.attempt(Attempt::on_delegation(Operation::ApproveDelegation, id), try_to_approve(ctx, id, approval))
+        .await
 }
 
 /// Denies a pending delegation, which is then revoked.
 pub async fn deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -> Result<Reply<View>, Error> {
-    ctx.attempt(Operation::on_delegation("deny", id), try_to_deny(ctx, id, reason)).await
+    ctx.attempt(Attempt::on_delegation(Operation::DenyDelegation, id), try_to_deny(ctx, id, reason)).await
 }
 
 /// Refuses callers other than the delegator, identified by its token, and administrators.
@@ -84,11 +86,9 @@ async fn try_to_approve(
         {
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
-        let mut event = ctx.event_about(Action::DelegationActivated, &path);
-        let mut detail = approved.recorded_terms();
-        detail.insert("new_key".to_owned(), key_rotating.into());
-        detail.insert("jkt".to_owned(), json!(jkt));
-        event.detail = Some(detail.into());
+        let terms = approved.recorded_terms();
+        let kind = EventKind::DelegationActivated { terms, new_key: key_rotating, jkt };
+        let event = ctx.event_about(kind, &path);
         Ok(Effect::made(view_again(ctx, connection, id).await?.with_lifetime(ttl), event))
     };
     ctx.transition(lock, check, change).await
@@ -172,8 +172,14 @@ async fn try_to_deny(ctx: &RequestContext<'_>, id: &str, reason: Option<&str>) -
         if !delegation::transitions::mark_denied(connection, id, reason, ctx.now).await? {
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
-        let mut event = ctx.event_about(Action::DelegationRevoked, &path);
-        event.detail = Some(json!({"reason": reason, "denied": true}));
+        let event = ctx.event_about(
+            EventKind::DelegationRevoked {
+                cause: RevocationCause::Denied,
+                task_id: None,
+                reason: Some(reason.to_owned()),
+            },
+            &path,
+        );
         Ok(Effect::made(view_again(ctx, connection, id).await?, event))
     };
     ctx.transition(Lock::Exclusive, check, change).await

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::approval::require_decider;
 use super::{leaf, visible};
-use crate::domain::audit::Action;
+use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::ceremony::store::Position;
 use crate::domain::ceremony::{self, Ceremony, CeremonyState};
 use crate::domain::delegation::list::Cursor;
@@ -19,7 +18,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
 use crate::services::page::{Page, PageRequest, cut};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Effect, Lock, Operation, Reply};
+use crate::services::transition::{Attempt, Effect, Lock, Reply};
 use actchain_protocol::authorization_details::Details;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,11 +101,16 @@ pub async fn decide(
     decision: ConfirmationDecision,
 ) -> Result<Reply<CeremonyView>, Error> {
     let CeremonyId { delegation, id } = ceremony;
-    let (name, action, approved_at, denied_at) = match decision {
+    let ceremony = id;
+    let (operation, kind) = match decision {
         ConfirmationDecision::Approve => {
-            ("approve a ceremony", Action::CeremonyApproved, Some(ctx.now), None)
+            (Operation::ApproveCeremony, EventKind::CeremonyApproved { ceremony })
         }
-        ConfirmationDecision::Deny => ("deny a ceremony", Action::CeremonyDenied, None, Some(ctx.now)),
+        ConfirmationDecision::Deny => (Operation::DenyCeremony, EventKind::CeremonyDenied { ceremony }),
+    };
+    let (approved_at, denied_at) = match decision {
+        ConfirmationDecision::Approve => (Some(ctx.now), None),
+        ConfirmationDecision::Deny => (None, Some(ctx.now)),
     };
     let check = async |connection: &mut PgConnection| {
         let path = visible(ctx, connection, delegation).await?;
@@ -123,10 +127,9 @@ pub async fn decide(
         if !ceremony::store::mark_decided(connection, &decided, ctx.now).await? {
             return Err(Refusal::CeremonyDecided(found.stage(ctx.now)).into());
         }
-        let mut event = ctx.event_about(action, &path);
-        event.target = Some(found.client_id.clone());
-        event.detail = Some(json!({"ceremony": id}));
+        let event = Event { target: Some(found.client_id.clone()), ..ctx.event_about(kind, &path) };
         Ok(Effect::made(CeremonyView::of(&decided, ctx.now), event))
     };
-    ctx.attempt(Operation::on_delegation(name, delegation), ctx.transition(Lock::Shared, check, change)).await
+    ctx.attempt(Attempt::on_delegation(operation, delegation), ctx.transition(Lock::Shared, check, change))
+        .await
 }

@@ -2,18 +2,17 @@
 //! counted, exactly, on any number of servers: the rows are locked in the ledger's order.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{leaf, visible};
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::delegation::{DelegationPath, DelegationState};
 use crate::domain::refusal::{ClientProblem, Error, Refusal};
 use crate::domain::{authority_lock, client, delegation};
 use crate::platform::fault::Fault;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Effect, Lock, Operation, Reply};
+use crate::services::transition::{Attempt, Effect, Lock, Reply};
 
 /// Maximum number of commands in one report.
 const MAX_COUNT: u32 = 1_000_000;
@@ -30,7 +29,7 @@ pub struct UsesReport {
 
 /// Counts commands reported by the delegate, before or after their execution; returns the remaining uses.
 pub async fn commands(ctx: &RequestContext<'_>, id: &str, count: u32) -> Result<Reply<UsesReport>, Error> {
-    ctx.attempt(Operation::on_delegation("commands", id), try_to_count(ctx, id, count)).await
+    ctx.attempt(Attempt::on_delegation(Operation::ReportUses, id), try_to_count(ctx, id, count)).await
 }
 
 async fn try_to_count(ctx: &RequestContext<'_>, id: &str, count: u32) -> Result<Reply<UsesReport>, Error> {
@@ -44,6 +43,7 @@ async fn try_to_count(ctx: &RequestContext<'_>, id: &str, count: u32) -> Result<
             _ => Err(Refusal::InsufficientScope.into()),
         }
     };
+    let reported = count;
     let count = i64::from(count);
     let change = async |connection: &mut PgConnection, mut path: DelegationPath| {
         lock_uses(connection, &mut path).await?;
@@ -54,9 +54,7 @@ async fn try_to_count(ctx: &RequestContext<'_>, id: &str, count: u32) -> Result<
             return Err(Refusal::TooFewUses.into());
         }
         let exhausted = delegation::transitions::mark_used(connection, &path.ids(), count, ctx.now).await?;
-        let mut event = ctx.event_about(Action::DelegationUsed, &path);
-        event.detail = Some(json!({"count": count}));
-        let mut events = vec![event];
+        let mut events = vec![ctx.event_about(EventKind::DelegationUsed { count: reported }, &path)];
         if !exhausted.is_empty() {
             delegation::transitions::mark_expiry_logged(connection, &exhausted).await?;
             // Tokens under an exhausted delegation end with it.
@@ -97,13 +95,11 @@ async fn check_agents(connection: &mut PgConnection, path: &DelegationPath) -> R
 }
 
 fn expiries(ctx: &RequestContext<'_>, path: &DelegationPath, exhausted: &[String]) -> Vec<Event> {
+    let kind = EventKind::DelegationExpired { expires_at: None, lapsed: None, jti: None };
     let ends = path.0.iter().enumerate().filter(|(_, one)| exhausted.contains(&one.id));
     ends.map(|(depth, _)| {
         let ended = DelegationPath(path.0.iter().take(depth + 1).cloned().collect());
-        Event {
-            reason: Some(Refusal::CommandLimit.reason()),
-            ..ctx.event_about(Action::DelegationExpired, &ended)
-        }
+        Event { reason: Some(Refusal::CommandLimit.reason()), ..ctx.event_about(kind.clone(), &ended) }
     })
     .collect()
 }

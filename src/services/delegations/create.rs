@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::request::{EphemeralRequest, NewDelegation, after};
 use super::{view, visible};
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::client::{self, AuthMethod, Client, ClientKind, DpopPolicy, Ephemeral, GrantType};
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{
@@ -22,7 +22,7 @@ use crate::domain::row_mac::RowMac;
 use crate::platform::fault::Fault;
 use crate::services::caller::{AuthenticatedClient, Caller};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
+use crate::services::transition::{Attempt, Effect, Lock, Reply, Target};
 use actchain_protocol::jose::PublicKey;
 use actchain_protocol::random;
 use actchain_protocol::trusted_issuer_jwt;
@@ -33,8 +33,8 @@ use actchain_protocol::trusted_issuer_jwt;
 /// A refusal, which is recorded. A delegation never exceeds its ancestors.
 pub async fn create(ctx: &RequestContext<'_>, request: &NewDelegation) -> Result<Reply<View>, Error> {
     let target = request.parent.as_deref().map_or(Target::Unnamed, Target::Delegation);
-    let operation = Operation { name: "create", refused: Action::DelegationRefused, target };
-    ctx.attempt(operation, try_to_create(ctx, request)).await
+    let attempt = Attempt { operation: Operation::CreateDelegation, target };
+    ctx.attempt(attempt, try_to_create(ctx, request)).await
 }
 
 /// Origin of a delegation: delegator, ancestors, and whether an approval is needed.
@@ -71,9 +71,9 @@ async fn try_to_create(ctx: &RequestContext<'_>, request: &NewDelegation) -> Res
         }
         events.push(created(ctx, &path, &one));
         if one.facts.activated_at.is_some() {
-            let detail = Some(one.recorded_terms().into());
-            let activated = ctx.event_about(Action::DelegationActivated, &path);
-            events.push(Event { detail, ..activated });
+            let terms = one.recorded_terms();
+            let activated = EventKind::DelegationActivated { terms, new_key: false, jkt: None };
+            events.push(ctx.event_about(activated, &path));
         }
         let value = view(ctx, connection, &path).await?.with_lifetime(ttl);
         Ok(Effect::Made { value, events })
@@ -335,10 +335,12 @@ async fn create_agent(
         return Err(Refusal::TaskAgentLimit.into());
     }
     client::changes::put(ctx.rows, connection, &agent, ctx.now).await?;
-    let mut event = ctx.event_about(Action::AgentCreated, path);
-    event.detail = Some(json!({"task_id": task_id, "owner": owner, "jkt": agent.dpop_keys.first()}));
-    event.target = Some(agent.client_id);
-    Ok(event)
+    let kind = EventKind::AgentCreated {
+        task_id: task_id.clone(),
+        owner: owner.clone(),
+        jkt: agent.dpop_keys.first().cloned(),
+    };
+    Ok(Event { target: Some(agent.client_id), ..ctx.event_about(kind, path) })
 }
 
 /// The maximum rights of a client.
@@ -369,14 +371,11 @@ fn rights(caller: &Caller, registry: &Registry, own_issuer: &str) -> Rights {
 }
 
 fn created(ctx: &RequestContext<'_>, path: &DelegationPath, one: &Delegation) -> Event {
-    let mut event = ctx.event_about(Action::DelegationCreated, path);
-    event.target = Some(one.delegate.clone());
-    let mut detail = one.recorded_terms();
-    detail.insert("reason".to_owned(), json!(one.reason));
-    detail.insert("agent".to_owned(), json!(one.agent));
-    if let Some(lifetime) = one.requested_ttl {
-        detail.insert("expires_in".to_owned(), lifetime.into());
-    }
-    event.detail = Some(detail.into());
-    event
+    let kind = EventKind::DelegationCreated {
+        terms: one.recorded_terms(),
+        expires_in: one.requested_ttl,
+        reason: one.reason.clone(),
+        agent: one.agent.clone(),
+    };
+    Event { target: Some(one.delegate.clone()), ..ctx.event_about(kind, path) }
 }

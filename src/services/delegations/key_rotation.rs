@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
 use super::request::public_key;
 use super::{invalid_state_transition, leaf, view_again, visible};
-use crate::domain::audit::Action;
+use crate::domain::audit::{EventKind, Operation};
 use crate::domain::client::Client;
 use crate::domain::client::changes::ClientKeys;
 use crate::domain::delegation::view::View;
@@ -17,7 +17,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::domain::{client, delegation};
 use crate::services::caller::{AuthenticatedClient, Caller};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Effect, Lock, Operation, Reply};
+use crate::services::transition::{Attempt, Effect, Lock, Reply};
 
 /// Removes the present key of the calling ephemeral agent, and requests the delegator's approval of another key.
 pub async fn rotate_key(
@@ -25,7 +25,7 @@ pub async fn rotate_key(
     id: &str,
     jwk: &Map<String, Value>,
 ) -> Result<Reply<View>, Error> {
-    ctx.attempt(Operation::on_delegation("rotate_key", id), try_to_rotate(ctx, id, jwk)).await
+    ctx.attempt(Attempt::on_delegation(Operation::RotateDelegationKey, id), try_to_rotate(ctx, id, jwk)).await
 }
 
 async fn try_to_rotate(
@@ -68,8 +68,8 @@ async fn try_to_rotate(
         let agent = agent.client_id.as_str();
         client::changes::put_removed_keys(ctx.rows, connection, agent, &old, ctx.now).await?;
         client::changes::put_keys(ctx.rows, connection, agent, ClientKeys::default(), ctx.now).await?;
-        let mut event = ctx.event_about(Action::DelegationKeyRotationRequested, &path);
-        event.detail = Some(json!({"old": old, "new": key.thumbprint()}));
+        let new = key.thumbprint().to_owned();
+        let event = ctx.event_about(EventKind::DelegationKeyRotationRequested { old, new }, &path);
         Ok(Effect::made(view_again(ctx, connection, id).await?, event))
     };
     ctx.transition(Lock::Exclusive, check, change).await

@@ -1,20 +1,19 @@
 //! Renewal of a delegation: a later expiry, within the expiry of its ancestors.
 
-use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 use super::approval::require_decider;
 use super::request::after;
 use super::{invalid_state_transition, leaf, view_again, visible};
-use crate::domain::audit::Action;
+use crate::domain::audit::{EventKind, Operation};
 use crate::domain::client;
 use crate::domain::delegation::view::{GrantedTtl, View};
 use crate::domain::delegation::{self, DelegationPath, DelegationState, Provenance};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Effect, Lock, Operation, Reply};
+use crate::services::transition::{Attempt, Effect, Lock, Reply};
 
 /// Sets the expiry of an active delegation to `expires_in` seconds from now, or earlier where a limit requires.
 pub async fn renew(ctx: &RequestContext<'_>, id: &str, expires_in: u32) -> Result<Reply<View>, Error> {
@@ -38,11 +37,15 @@ pub async fn renew(ctx: &RequestContext<'_>, id: &str, expires_in: u32) -> Resul
         if !delegation::transitions::mark_renewed(ctx.rows, connection, one, ends, ctx.now).await? {
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
-        let mut event = ctx.event_about(Action::DelegationRenewed, &path);
-        event.detail = Some(json!({"from": rfc3339(one.facts.expires_at), "to": rfc3339(ends)}));
+        let (from, to) = (rfc3339(one.facts.expires_at), rfc3339(ends));
+        let event = ctx.event_about(EventKind::DelegationRenewed { from, to }, &path);
         Ok(Effect::made(view_again(ctx, connection, id).await?.with_lifetime(lifetime), event))
     };
-    ctx.attempt(Operation::on_delegation("renew", id), ctx.transition(Lock::Shared, check, change)).await
+    ctx.attempt(
+        Attempt::on_delegation(Operation::RenewDelegation, id),
+        ctx.transition(Lock::Shared, check, change),
+    )
+    .await
 }
 
 /// The latest expiry that the configuration, the ancestors and the origin of the delegation allow.

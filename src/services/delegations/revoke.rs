@@ -2,17 +2,17 @@
 //! delegations and tokens are counted after the commit, without a lock.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 
 use super::request::check_reason;
 use super::{invalid_state_transition, leaf, visible};
-use crate::domain::audit::Action;
+use crate::domain::audit::detail::RevocationCause;
+use crate::domain::audit::{EventKind, Operation};
 use crate::domain::delegation::impact::{Impact, RevocationScope, impact};
 use crate::domain::delegation::{self, DelegationPath, DelegationState};
 use crate::domain::refusal::{Error, Refusal};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Effect, Lock, Operation, Reply};
+use crate::services::transition::{Attempt, Effect, Lock, Reply};
 
 /// A revoked delegation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub async fn revoke(
     id: &str,
     reason: Option<&str>,
 ) -> Result<Reply<Revocation>, Error> {
-    ctx.attempt(Operation::on_delegation("revoke", id), try_to_revoke(ctx, id, reason)).await
+    ctx.attempt(Attempt::on_delegation(Operation::RevokeDelegation, id), try_to_revoke(ctx, id, reason)).await
 }
 
 async fn try_to_revoke(
@@ -63,8 +63,12 @@ async fn try_to_revoke(
             return Err(invalid_state_transition(ctx, connection, id).await?);
         }
         was_over = path.is_over(ctx.now);
-        let mut event = ctx.event_about(Action::DelegationRevoked, &path);
-        event.detail = Some(json!({"reason": reason}));
+        let kind = EventKind::DelegationRevoked {
+            cause: RevocationCause::Revoked,
+            task_id: None,
+            reason: Some(reason.to_owned()),
+        };
+        let event = ctx.event_about(kind, &path);
         let value = Revocation { id: id.to_owned(), state: DelegationState::Revoked, affected: None };
         Ok(Effect::made(value, event))
     };

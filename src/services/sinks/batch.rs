@@ -21,7 +21,7 @@ impl BatchEvent {
         Self {
             seq,
             id: text("id").unwrap_or_default().to_owned(),
-            is_dead_letter: text("action") == Some(Action::SinkDeadLetter.name()),
+            is_dead_letter: Action::of(event) == Some(Action::SinkDeadLetter),
         }
     }
 }

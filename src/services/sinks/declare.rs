@@ -8,7 +8,8 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
-use crate::domain::audit;
+use crate::domain::audit::detail::DeclaredChange;
+use crate::domain::audit::{self, EventKind};
 use crate::domain::refusal::Error;
 use crate::domain::sink::{self, BatchLimits, SigningSecrets, Sink, SinkFormat, store};
 use crate::domain::vault::credential_cache::CredentialCache;
@@ -101,6 +102,12 @@ pub struct SinkUpsert {
 }
 
 impl SinkUpsert {
+    /// The event of its change. Only the host: the path of the URL may contain a secret.
+    pub fn event(&self, change: DeclaredChange) -> EventKind {
+        let (host, format) = (self.sink.host(), self.sink.format.name().to_owned());
+        EventKind::SinkChanged { change, host, format }
+    }
+
     pub fn change(&self) -> Change {
         Line::of("sink", &self.sink.id, self.members.clone()).change
     }

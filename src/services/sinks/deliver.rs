@@ -4,13 +4,12 @@
 
 use std::ops::ControlFlow;
 
-use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 use super::batch::{Batch, BatchEvent};
 use crate::app::App;
-use crate::domain::audit::{self, Action, Actor, Event, partitions};
+use crate::domain::audit::{self, Actor, Event, EventKind, partitions};
 use crate::domain::sink::store::{FailedAttempt, Lease, Progress, Undelivered};
 use crate::domain::sink::{SigningSecrets, Sink, pause, store};
 use crate::platform::db;
@@ -196,11 +195,8 @@ impl DeliveryRun<'_> {
         let progress = Progress { cursor: first_available, delivered_at: None };
         let advanced = store::mark_delivered(work.connection(), self.lease, progress, now + LEASE).await?;
         let Some(advanced) = advanced else { return Ok(ControlFlow::Break(())) };
-        let mut event = Event::new(now, Action::SinkDeadLetter, Actor::Server);
-        event.target = Some(self.id.to_owned());
-        event.detail =
-            Some(json!({"seq": sink.cursor, "to": first_available, "attempts": 0, "status": null}));
-        work.commit(&[event]).await?;
+        let kind = EventKind::SinkSkipped { from: sink.cursor, to: first_available };
+        work.commit(&[self.event(kind, now)]).await?;
         *sink = advanced;
         Ok(ControlFlow::Continue(()))
     }
@@ -305,11 +301,9 @@ impl DeliveryRun<'_> {
         let Some(advanced) = self.store_dead_letter(work.connection(), undelivered, now).await? else {
             return Ok(None);
         };
-        let mut event = Event::new(now, Action::SinkDeadLetter, Actor::Server);
-        event.target = Some(self.id.to_owned());
-        event.detail =
-            Some(json!({"seq": undelivered.seq, "attempts": undelivered.attempts, "status": status}));
-        work.commit(&[event]).await?;
+        let Undelivered { seq, attempts, .. } = undelivered;
+        let kind = EventKind::SinkDeadLetter { seq, attempts, status };
+        work.commit(&[self.event(kind, now)]).await?;
         Ok(Some(advanced))
     }
 
@@ -339,11 +333,13 @@ impl DeliveryRun<'_> {
         let now = self.app.clock.now();
         let mut work = AuditedTransaction::begin(&self.app.pool).await?;
         if store::mark_disabled(work.connection(), self.id, "answered 410", now).await? {
-            let mut event = Event::new(now, Action::SinkChanged, Actor::Server);
-            event.target = Some(self.id.to_owned());
-            event.detail = Some(json!({"change": "disabled", "status": GONE}));
-            work.commit(&[event]).await?;
+            let kind = EventKind::SinkDisabled { status: Some(GONE) };
+            work.commit(&[self.event(kind, now)]).await?;
         }
         Ok(ControlFlow::Break(()))
+    }
+
+    fn event(&self, kind: EventKind, now: OffsetDateTime) -> Event {
+        Event { target: Some(self.id.to_owned()), ..Event::new(now, kind, Actor::Server) }
     }
 }

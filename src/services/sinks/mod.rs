@@ -8,7 +8,6 @@ pub mod deliver;
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 pub use self::declare::{InvalidSink, SinkDeclaration, SinkUpsert, prepare, put};
@@ -17,8 +16,8 @@ use super::caller::Caller;
 use super::keys;
 use super::page::{Page, cut};
 use super::request_context::RequestContext;
-use super::transition::{Effect, Lock, Operation, Reply};
-use crate::domain::audit::Action;
+use super::transition::{Attempt, Effect, Lock, Reply};
+use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::sink::{SigningSecrets, Sink, SinkView, store};
 use crate::domain::vault::credential_cache::CredentialCache;
@@ -98,7 +97,7 @@ pub async fn declare(
 ) -> Result<DeclarationResult<DeclaredSink>, Error> {
     let mut problem = None;
     let declaring = try_to_declare(ctx, vault, declared, &mut problem);
-    let result = ctx.attempt(Operation::on_other("declare a sink", &declared.id), declaring).await;
+    let result = ctx.attempt(Attempt::on(Operation::DeclareSink, &declared.id), declaring).await;
     DeclarationResult::new(result, problem)
 }
 
@@ -125,14 +124,9 @@ async fn try_to_declare(
         let change = put.change();
         secret = put.made.as_ref().map(|secret| secret.expose_secret().to_owned());
         let value = DeclaredSink { change, sink: put.sink.view(dead_letters), secret: None };
-        if change == Change::Unchanged {
-            return Ok(Effect::Unneeded(value));
-        }
-        let mut event = ctx.event(Action::SinkChanged);
-        event.target = Some(put.sink.id.clone());
-        // Only the host: the path of the URL may contain a secret.
-        event.detail = Some(json!({"change": change, "host": put.sink.host(), "format": put.sink.format}));
-        Ok(Effect::made(value, event))
+        let Some(change) = change.recorded() else { return Ok(Effect::Unneeded(value)) };
+        let target = Some(put.sink.id.clone());
+        Ok(Effect::made(value, Event { target, ..ctx.event(put.event(change)) }))
     };
     let mut reply = ctx.transition(Lock::Shared, check, change).await?;
     reply.value.secret = secret;
@@ -186,11 +180,10 @@ pub async fn dead_letters(
 
 /// Marks all dead letters of a sink to be resent, once each.
 pub async fn replay(ctx: &RequestContext<'_>, id: &str) -> Result<Reply<SinkReplay>, Error> {
-    change_sink(ctx, id, async |connection, _| {
+    change_sink(ctx, Operation::ReplaySink, id, async |connection, _| {
         let dead_letters = store::mark_replay(connection, id).await?;
         Ok(SinkChange {
-            action: Action::SinkReplayed,
-            detail: json!({"dead_letters": dead_letters}),
+            kind: EventKind::SinkReplayed { dead_letters },
             value: SinkReplay { id: id.to_owned(), dead_letters },
         })
     })
@@ -199,12 +192,11 @@ pub async fn replay(ctx: &RequestContext<'_>, id: &str) -> Result<Reply<SinkRepl
 
 /// Removes a sink with its dead letters.
 pub async fn remove(ctx: &RequestContext<'_>, id: &str) -> Result<Reply<SinkRemoval>, Error> {
-    change_sink(ctx, id, async |connection, sink| {
+    change_sink(ctx, Operation::RemoveSink, id, async |connection, sink| {
         let dead_letters = store::count_dead_letters(connection, id).await?;
         store::mark_removed(connection, id).await?;
         Ok(SinkChange {
-            action: Action::SinkRemoved,
-            detail: json!({"cursor": sink.cursor, "dead_letters": dead_letters}),
+            kind: EventKind::SinkRemoved { cursor: sink.cursor, dead_letters },
             value: SinkRemoval { id: id.to_owned(), cursor: sink.cursor, dead_letters },
         })
     })
@@ -217,17 +209,22 @@ pub async fn set_enabled(
     id: &str,
     state: EnabledState,
 ) -> Result<Reply<SinkView>, Error> {
-    change_sink(ctx, id, async |connection, mut sink| {
-        let (disabled, change) = match state {
-            EnabledState::Enabled => (None, "enabled"),
-            EnabledState::Disabled => {
-                (Some((ctx.now, "disabled by an administrator".to_owned())), "disabled")
-            }
+    let operation = match state {
+        EnabledState::Enabled => Operation::EnableSink,
+        EnabledState::Disabled => Operation::DisableSink,
+    };
+    change_sink(ctx, operation, id, async |connection, mut sink| {
+        let (disabled, kind) = match state {
+            EnabledState::Enabled => (None, EventKind::SinkEnabled),
+            EnabledState::Disabled => (
+                Some((ctx.now, "disabled by an administrator".to_owned())),
+                EventKind::SinkDisabled { status: None },
+            ),
         };
         sink.disabled = disabled;
         store::put(connection, &sink, ctx.now).await?;
         let value = sink.view(store::count_dead_letters(connection, id).await?);
-        Ok(SinkChange { action: Action::SinkChanged, detail: json!({"change": change}), value })
+        Ok(SinkChange { kind, value })
     })
     .await
 }
@@ -240,33 +237,33 @@ pub async fn rotate(
 ) -> Result<Reply<SinkSecret>, Error> {
     keys::ensure_data_key(ctx.pool, vault.keys.master(), ctx.now).await?;
     let mut shown = None;
-    let mut reply = change_sink(ctx, id, async |connection: &mut PgConnection, mut sink| {
-        let next = Secret::generate()?;
-        shown = Some(next.text().expose_secret().to_owned());
-        let old = SigningSecrets::open(&vault.keys, connection, &sink).await?;
-        sink.sealed = old.followed_by(next, ctx.now).seal(&vault.keys, connection, id).await?;
-        store::put(connection, &sink, ctx.now).await?;
-        Ok(SinkChange {
-            action: Action::SinkChanged,
-            detail: json!({"change": "secret_rotated"}),
-            value: SinkSecret { id: id.to_owned(), secret: None },
+    let mut reply =
+        change_sink(ctx, Operation::RotateSinkSecret, id, async |connection: &mut PgConnection, mut sink| {
+            let next = Secret::generate()?;
+            shown = Some(next.text().expose_secret().to_owned());
+            let old = SigningSecrets::open(&vault.keys, connection, &sink).await?;
+            sink.sealed = old.followed_by(next, ctx.now).seal(&vault.keys, connection, id).await?;
+            store::put(connection, &sink, ctx.now).await?;
+            Ok(SinkChange {
+                kind: EventKind::SinkSecretRotated,
+                value: SinkSecret { id: id.to_owned(), secret: None },
+            })
         })
-    })
-    .await?;
+        .await?;
     reply.value.secret = shown;
     Ok(reply)
 }
 
 /// A change of an existing sink.
 struct SinkChange<T> {
-    action: Action,
-    detail: Value,
+    kind: EventKind,
     value: T,
 }
 
 /// Changes an existing sink and records the event.
 async fn change_sink<T: Serialize + DeserializeOwned>(
     ctx: &RequestContext<'_>,
+    operation: Operation,
     id: &str,
     work: impl AsyncFnOnce(&mut PgConnection, Sink) -> Result<SinkChange<T>, Error>,
 ) -> Result<Reply<T>, Error> {
@@ -274,15 +271,12 @@ async fn change_sink<T: Serialize + DeserializeOwned>(
         Ok(store::find(connection, id).await?.ok_or(Refusal::NotFound)?)
     };
     let change = async |connection: &mut PgConnection, sink: Sink| {
-        let SinkChange { action, detail, value } = work(connection, sink).await?;
-        let mut event = ctx.event(action);
-        event.target = Some(id.to_owned());
-        event.detail = Some(detail);
-        Ok(Effect::made(value, event))
+        let SinkChange { kind, value } = work(connection, sink).await?;
+        Ok(Effect::made(value, Event { target: Some(id.to_owned()), ..ctx.event(kind) }))
     };
     let changing = async {
         ctx.caller.require_administrator()?;
         ctx.transition(Lock::Shared, check, change).await
     };
-    ctx.attempt(Operation::on_other("change a sink", id), changing).await
+    ctx.attempt(Attempt::on(operation, id), changing).await
 }

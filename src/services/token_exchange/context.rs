@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, ChainLink, Event, RequestOrigin};
+use crate::domain::audit::detail::TokenRefusal;
+use crate::domain::audit::{Actor, ChainLink, Event, EventKind, RequestOrigin};
 use crate::domain::authority::{self, ExchangeDecision};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::Client;
@@ -43,7 +43,10 @@ pub(super) struct ExchangeContext {
     pub(super) registry: Arc<Registry>,
     pub(super) keyring: Arc<Keyring>,
     pub(super) single_use_ids: Vec<SingleUseId>,
+    /// The event without its action, details and reason.
     pub(super) event: Event,
+    /// The details of a refusal.
+    refusal: TokenRefusal,
     pub(super) jkt: Option<String>,
     pub(super) subject: Option<Arc<VerifiedSubject>>,
     pub(super) actor: Option<Arc<VerifiedSubject>>,
@@ -92,7 +95,7 @@ impl ExchangeContext {
     ) -> Self {
         let VerifiedClient { client, asserted } = authenticated;
         let actor = Actor::client(&client.client_id, None);
-        let mut event = Event::new(now, Action::TokenIssued, actor);
+        let mut event = Event::new(now, EventKind::TokenRefused(TokenRefusal::default()), actor);
         event.origin = origin.clone();
         Self {
             now,
@@ -102,6 +105,7 @@ impl ExchangeContext {
             auth_key: asserted.as_ref().map(|asserted| asserted.key.clone()),
             single_use_ids: asserted.map(|asserted| asserted.single_use_id).into_iter().collect(),
             event,
+            refusal: TokenRefusal::default(),
             jkt: None,
             subject: None,
             actor: None,
@@ -147,7 +151,7 @@ impl ExchangeContext {
                 registered,
                 "a target is not registered as it was asked for; targets are compared character by character"
             );
-            self.event.detail = Some(json!({"registered_target": registered}));
+            self.refusal.registered_target = Some(registered.clone());
         }
     }
 
@@ -165,8 +169,8 @@ impl ExchangeContext {
         self.is_about(&ceremony.delegation_id, &path);
         self.event.scope = Some(scope::join(&ceremony.scopes));
         self.event.audience = ceremony.audiences.iter().cloned().collect();
-        self.event.detail =
-            Some(json!({"ceremony": ceremony.id, "expires_at": rfc3339(ceremony.expires_at)}));
+        self.refusal.ceremony = Some(ceremony.id);
+        self.refusal.expires_at = Some(rfc3339(ceremony.expires_at));
         let mut entry = self.entry(None, Some(Refusal::CeremonyRequired(ceremony.id)))?;
         entry.guards.choice.clone_from(&self.choice);
         entry.guards.path = path;
@@ -198,7 +202,8 @@ impl ExchangeContext {
             describe(&mut event, plan, &self.client);
         }
         if let Some(refusal) = refusal {
-            event = event.refused(refusal);
+            event.kind = EventKind::TokenRefused(self.refusal.clone().because_of(refusal));
+            event.reason = Some(refusal.reason());
         }
         Ok(Entry {
             now: self.now,
@@ -351,5 +356,9 @@ fn describe(event: &mut Event, plan: &PreparedToken, client: &Client) {
     event.jti = Some(plan.jti.to_string());
     event.scope = Some(plan.claims.scope.clone());
     event.audience = plan.claims.aud.values().to_vec();
-    event.detail = Some(json!({"exp": plan.claims.exp, "kid": plan.keyring.active.kid()}));
+    let (exp, kid) = (plan.claims.exp, plan.keyring.active.kid().to_owned());
+    event.kind = match plan.answering {
+        Answering::Client => EventKind::TokenIssued { exp, kid },
+        Answering::Exchange => EventKind::TokenExchanged { exp, kid },
+    };
 }

@@ -19,7 +19,7 @@ use super::dpop::{self, DpopTarget, VerifiedDpopKey};
 use super::issue::IssuedToken;
 use super::verify_token::TokenVerifier;
 use crate::app::App;
-use crate::domain::audit::{Action, Actor};
+use crate::domain::audit::Actor;
 use crate::domain::authority::{self, ClientDecisionInput};
 use crate::domain::ceremony::Asking;
 use crate::domain::client::GrantType;
@@ -191,7 +191,6 @@ async fn exchange(
     request: &ExchangeRequest,
     context: &mut ExchangeContext,
 ) -> Result<Decided, Error> {
-    context.event.action = Action::TokenExchanged;
     if !context.client.grant_types.contains(&GrantType::TokenExchange) {
         return Err(Refusal::UnauthorizedClient.into());
     }

@@ -5,16 +5,16 @@
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Value, json};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::code_exchange::{By, ConnectedAccount, ReceivedCode, exchange_code};
+use super::code_exchange::{By, ConnectedAccount, ReceivedCode, exchange_code, refused};
 use super::connect::{about, is_connectable};
 use super::connections::is_id;
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, Event, RequestOrigin};
+use crate::domain::audit::detail::{AuthorizationRefusal, RedirectBrowser};
+use crate::domain::audit::{Actor, Event, EventKind, Operation, RequestOrigin};
 use crate::domain::pending_authorization::{
     self, AuthorizationStage, MAX_ATTEMPTS, PendingAuthorization, PendingCode, finish_code,
 };
@@ -23,7 +23,7 @@ use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
 use crate::services::request_context::{OwnedRequest, RequestContext};
 use crate::services::transaction::AuditedTransaction;
-use crate::services::transition::{Operation, Reply, Target};
+use crate::services::transition::{Attempt, Reply};
 use actchain_protocol::digest::sha256;
 use actchain_protocol::oauth_client;
 
@@ -85,7 +85,7 @@ async fn process_callback(
     origin: RequestOrigin,
     now: OffsetDateTime,
 ) -> Result<CallbackPage, Fault> {
-    let event = |action| Event { origin: origin.clone(), ..Event::new(now, action, Actor::Server) };
+    let event = |kind| Event { origin: origin.clone(), ..Event::new(now, kind, Actor::Server) };
     let state = sha256(&[params.state.expose_secret().as_bytes()]);
     let mut work = AuditedTransaction::begin(&app.pool).await?;
     let found = pending_authorization::store::find_for_update(work.connection(), state, now).await?;
@@ -93,25 +93,27 @@ async fn process_callback(
     let Some(one) = found else { return Ok(CallbackPage::NotFound) };
     let (provider, verifier) = open(app, work.connection(), &one, AuthorizationStage::Requested).await?;
     let refusal = if !is_connectable(&app.rows, work.connection(), &app.issuer, &one).await? {
-        Some((Refusal::PrincipalRevoked, CallbackPage::NotFound, Value::Null))
+        Some((Refusal::PrincipalRevoked, CallbackPage::NotFound, None))
     } else if one.provider != params.provider || !is_from(&provider, params.iss.as_deref()) {
-        Some((Refusal::ProviderRefused, CallbackPage::MixedUp, json!("another issuer")))
+        Some((Refusal::ProviderRefused, CallbackPage::MixedUp, Some("another issuer".to_owned())))
     } else if let AuthorizationResponse::Error(error) = &params.said {
-        let error = oauth_client::is_error_code(error).then_some(error);
-        Some((Refusal::ProviderRefused, CallbackPage::Declined, json!(error)))
+        let error = oauth_client::is_error_code(error).then(|| error.clone());
+        Some((Refusal::ProviderRefused, CallbackPage::Declined, error))
     } else {
         None
     };
     if let Some((refusal, shown, error)) = refusal {
         pending_authorization::store::mark_used(work.connection(), state).await?;
-        let mut event = about(event(Action::ConnectionRefused), &one).refused(refusal);
-        event.detail = Some(json!({"operation": "connect", "provider": one.provider, "error": error}));
-        work.commit(&[event]).await?;
+        let event = event(refused(&one, error));
+        work.commit(&[Event { reason: Some(refusal.reason()), ..about(event, &one) }]).await?;
         return Ok(shown);
     }
     let AuthorizationResponse::Code(code) = params.said else { return Ok(CallbackPage::Declined) };
     let verifier = text(&verifier)?;
-    let mut returned = about(event(Action::ConnectionAuthorized), &one);
+    let returned = |browser| {
+        let provider = one.provider.clone();
+        about(event(EventKind::ConnectionAuthorized { provider, browser, finished: false }), &one)
+    };
     if !one.began_in(&params.browser) {
         let code = Zeroizing::new(code.expose_secret().to_owned());
         let waiting = PendingCode { verifier, code, finish: finish_code()? };
@@ -120,14 +122,12 @@ async fn process_callback(
         let until = now + Duration::seconds(app.config.vault.connect_ttl.into());
         pending_authorization::store::mark_code_received(work.connection(), state, &sealed, now, until)
             .await?;
-        returned.detail = Some(json!({"provider": one.provider, "browser": "another"}));
-        work.commit(&[returned]).await?;
+        work.commit(&[returned(RedirectBrowser::Another)]).await?;
         return Ok(CallbackPage::Waits(waiting.finish));
     }
     pending_authorization::store::mark_used(work.connection(), state).await?;
-    returned.detail = Some(json!({"provider": one.provider, "browser": "same"}));
-    work.commit(&[returned]).await?;
-    let by = By::Browser(Box::new(event(Action::ConnectionCreated)), now);
+    work.commit(&[returned(RedirectBrowser::Same)]).await?;
+    let by = By::Browser(&origin, now);
     let code = ReceivedCode { verifier: &verifier, code: code.expose_secret() };
     match exchange_code(app, &one, &provider, code, by).await {
         Ok(_) => Ok(CallbackPage::Connected),
@@ -185,8 +185,7 @@ pub async fn finish(
         Ok(Finished::Recorded(result)) => result,
         Ok(Finished::Before(reply)) => Ok(reply),
         Err(error) => {
-            let operation = Operation::on_connection("finish", Target::Other(id));
-            ctx.attempt(operation, async { Err(error) }).await
+            ctx.attempt(Attempt::on(Operation::FinishAuthorization, id), async { Err(error) }).await
         }
     }
 }
@@ -229,16 +228,22 @@ async fn try_to_finish(
         } else {
             pending_authorization::store::mark_attempted(work.connection(), one.state).await?;
         }
-        let mut event = about(ctx.event(Action::ConnectionRefused), &one).refused(Refusal::NotFound);
-        event.detail =
-            Some(json!({"operation": "finish", "provider": one.provider, "tries": one.attempts + 1}));
-        work.commit(&[event]).await?;
+        let kind = EventKind::ConnectionAuthorizationRefused(AuthorizationRefusal {
+            provider: Some(one.provider.clone()),
+            tries: Some(one.attempts + 1),
+            ..AuthorizationRefusal::default()
+        });
+        let event = about(ctx.event(kind), &one);
+        work.commit(&[Event { reason: Some(Refusal::NotFound.reason()), ..event }]).await?;
         return Ok(Finished::Recorded(Err(Refusal::NotFound.into())));
     }
     pending_authorization::store::mark_used(work.connection(), one.state).await?;
-    let mut event = about(ctx.event(Action::ConnectionAuthorized), &one);
-    event.detail = Some(json!({"provider": one.provider, "browser": "another", "finished": true}));
-    work.commit(&[event]).await?;
+    let kind = EventKind::ConnectionAuthorized {
+        provider: one.provider.clone(),
+        browser: RedirectBrowser::Another,
+        finished: true,
+    };
+    work.commit(&[about(ctx.event(kind), &one)]).await?;
     let code = ReceivedCode { verifier: &pending.verifier, code: &pending.code };
     Ok(Finished::Recorded(exchange_code(app, &one, &provider, code, By::Owner(ctx)).await))
 }

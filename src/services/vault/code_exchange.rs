@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::connect::{about, is_connectable, redirect_uri};
 use super::connections::{ConnectionView, Wanted, blank, sealed};
 use super::provider_client::{self, Next, Revoked, TokenEndpointResult};
 use crate::app::App;
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::detail::{AuthorizationRefusal, ConnectedBy};
+use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin};
 use crate::domain::pending_authorization::PendingAuthorization;
 use crate::domain::provider::OpenedProvider;
 use crate::domain::refusal::{Error, Refusal};
@@ -51,17 +51,19 @@ pub enum ConnectionOrigin {
 /// The party that completes the authorization.
 #[derive(Clone)]
 pub(super) enum By<'a> {
-    /// The browser that began the authorization; with a template event and the start time.
-    Browser(Box<Event>, OffsetDateTime),
+    /// The browser that began the authorization; with the start time.
+    Browser(&'a RequestOrigin, OffsetDateTime),
     /// The owner, at the management API.
     Owner(&'a RequestContext<'a>),
 }
 
 impl By<'_> {
-    fn event(&self, action: Action) -> Event {
+    fn event(&self, kind: EventKind) -> Event {
         match self {
-            Self::Browser(event, _) => Event { action, ..event.as_ref().clone() },
-            Self::Owner(ctx) => ctx.event(action),
+            Self::Browser(origin, now) => {
+                Event { origin: (*origin).clone(), ..Event::new(*now, kind, Actor::Server) }
+            }
+            Self::Owner(ctx) => ctx.event(kind),
         }
     }
 
@@ -91,10 +93,10 @@ pub(super) async fn exchange_code(
     let tokens = match provider_client::ask(&app.vault.outbound, provider, &params).await {
         TokenEndpointResult::Tokens(tokens) => tokens,
         TokenEndpointResult::GrantRevoked(error) => {
-            return refuse(app, one, &by, Refusal::ProviderRefused, json!(error)).await;
+            return refuse(app, one, &by, Refusal::ProviderRefused, Some(error)).await;
         }
         TokenEndpointResult::Rejected(problem) => {
-            return refuse(app, one, &by, Refusal::ProviderRefused, json!(problem.why)).await;
+            return refuse(app, one, &by, Refusal::ProviderRefused, Some(problem.why)).await;
         }
         TokenEndpointResult::NoTokens(problem) | TokenEndpointResult::Unavailable(problem) => {
             tracing::warn!(connection = one.connection, error = %problem, "a provider is unavailable");
@@ -102,7 +104,7 @@ pub(super) async fn exchange_code(
                 Next::After(seconds) => u32::try_from(seconds).unwrap_or(u32::MAX).max(1),
                 Next::AtOnce | Next::Later => 1,
             };
-            let error = json!(problem.why);
+            let error = Some(problem.why);
             return refuse(app, one, &by, Refusal::ProviderUnavailable(rest), error).await;
         }
     };
@@ -114,7 +116,7 @@ pub(super) async fn exchange_code(
             Err(Error::Failed(fault)) => last = fault,
             Err(Error::Refused(refusal)) => {
                 revoke_unused_tokens(app, provider, &obtained).await;
-                return refuse(app, one, &by, refusal, Value::Null).await;
+                return refuse(app, one, &by, refusal, None).await;
             }
         }
         tokio::time::sleep(PAUSE).await;
@@ -179,7 +181,7 @@ async fn put(
     if old.is_some() != there.is_some() {
         return Err(Fault::new("a connection came to be meanwhile").into());
     }
-    let (next, action) = match old {
+    let (next, origin) = match old {
         Some(old) if old.owner != one.owner || old.provider != one.provider => {
             return Err(Refusal::NotFound.into());
         }
@@ -188,21 +190,24 @@ async fn put(
         }
         Some(old) => {
             let name = one.name.clone().or(old.name);
-            (Connection { name, updated_at: now, needs_reconnect_at: None, ..old }, Action::ConnectionRotated)
+            (
+                Connection { name, updated_at: now, needs_reconnect_at: None, ..old },
+                ConnectionOrigin::Reconnected,
+            )
         }
         None => {
             let next = blank(&one.connection, &one.provider, one.owner.clone(), now);
-            (Connection { name: one.name.clone(), ..next }, Action::ConnectionCreated)
+            (Connection { name: one.name.clone(), ..next }, ConnectionOrigin::Created)
         }
     };
     let next = sealed(work.connection(), &app.vault, next, obtained).await?;
     vault::store::put(work.connection(), &next).await?;
-    let mut event = about(by.event(action), one);
-    event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes, "how": "oauth"}));
-    let origin = match action {
-        Action::ConnectionCreated => ConnectionOrigin::Created,
-        _ => ConnectionOrigin::Reconnected,
+    let (provider, scopes, how) = (next.provider.clone(), next.scopes.clone(), ConnectedBy::Oauth);
+    let kind = match origin {
+        ConnectionOrigin::Created => EventKind::ConnectionCreated { provider, scopes, how },
+        ConnectionOrigin::Reconnected => EventKind::ConnectionRotated { provider, scopes, how },
     };
+    let event = about(by.event(kind), one);
     let value = ConnectedAccount { origin, connection: ConnectionView::of(&next) };
     if let By::Owner(ctx) = by {
         ctx.store_result(work.connection(), &value).await?;
@@ -225,11 +230,19 @@ async fn refuse(
     one: &PendingAuthorization,
     by: &By<'_>,
     refusal: Refusal,
-    error: Value,
+    error: Option<String>,
 ) -> Result<Reply<ConnectedAccount>, Error> {
     let work = AuditedTransaction::begin(&app.pool).await?;
-    let mut event = about(by.event(Action::ConnectionRefused), one).refused(refusal);
-    event.detail = Some(json!({"operation": "connect", "provider": one.provider, "error": error}));
-    work.commit(&[event]).await?;
+    let event = about(by.event(refused(one, error)), one);
+    work.commit(&[Event { reason: Some(refusal.reason()), ..event }]).await?;
     Err(refusal.into())
+}
+
+/// The event of a refused authorization.
+pub(super) fn refused(one: &PendingAuthorization, error: Option<String>) -> EventKind {
+    EventKind::ConnectionAuthorizationRefused(AuthorizationRefusal {
+        provider: Some(one.provider.clone()),
+        error,
+        ..AuthorizationRefusal::default()
+    })
 }

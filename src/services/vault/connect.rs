@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
 use super::connections::{NewConnection, check_name, find_provider, lock, require_connected};
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::client;
 use crate::domain::data_key::Sealed;
 use crate::domain::pending_authorization::{self, AuthorizationStage, PendingAuthorization};
@@ -23,7 +22,7 @@ use crate::services::access_token_auth::require_active_user;
 use crate::services::caller::Caller;
 use crate::services::request_context::RequestContext;
 use crate::services::transaction::AuditedTransaction;
-use crate::services::transition::{Operation, Reply, Target};
+use crate::services::transition::{Attempt, Reply, Target};
 use actchain_protocol::digest::sha256;
 use actchain_protocol::random;
 use actchain_protocol::{metadata, oauth_client};
@@ -74,7 +73,8 @@ pub async fn begin(
     request: &NewConnection,
 ) -> Result<Reply<AuthorizationRequest>, Error> {
     let target = request.connection.as_deref().map_or(Target::Unnamed, Target::Other);
-    ctx.attempt(Operation::on_connection("connect", target), try_to_begin(ctx, vault, request)).await
+    let attempt = Attempt { operation: Operation::RequestConnection, target };
+    ctx.attempt(attempt, try_to_begin(ctx, vault, request)).await
 }
 
 /// Not a [`RequestContext::transition`]: a repeated request begins a new authorization for the same connection,
@@ -129,9 +129,12 @@ async fn try_to_begin(
     if !replayed {
         ctx.store_result(connection, &StoredRequest { connection: one.connection.clone() }).await?;
     }
-    let mut event = about(ctx.event(Action::ConnectionRequested), &one);
-    event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes,
-                               "reconnects": request.connection.is_some()}));
+    let kind = EventKind::ConnectionRequested {
+        provider: one.provider.clone(),
+        scopes: one.scopes.clone(),
+        reconnects: request.connection.is_some(),
+    };
+    let event = about(ctx.event(kind), &one);
     transaction.commit(&[event]).await?;
     let value = AuthorizationRequest {
         connection: one.connection,

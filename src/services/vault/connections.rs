@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
 
-use crate::domain::audit::{Action, Event};
+use crate::domain::audit::detail::ConnectedBy;
+use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::principal::Principal;
 use crate::domain::provider::{self, Provider, ProviderKind};
 use crate::domain::refusal::{Error, Refusal};
@@ -20,7 +20,7 @@ use crate::platform::clock::rfc3339;
 use crate::platform::fault::Fault;
 use crate::services::page::{Page, PageRequest, cut};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
+use crate::services::transition::{Attempt, Effect, Lock, Reply, Target};
 use actchain_protocol::{json, random};
 use actchain_protocol::{oauth_client, scope, trusted_issuer_jwt};
 
@@ -181,8 +181,8 @@ pub async fn create(
     vault: &CredentialCache,
     request: &NewConnection,
 ) -> Result<Reply<ConnectionView>, Error> {
-    let operation = Operation::on_connection("create", Target::Unnamed);
-    ctx.attempt(operation, try_to_create(ctx, vault, request)).await
+    let attempt = Attempt { operation: Operation::CreateConnection, target: Target::Unnamed };
+    ctx.attempt(attempt, try_to_create(ctx, vault, request)).await
 }
 
 async fn try_to_create(
@@ -205,8 +205,9 @@ async fn try_to_create(
         let blank = Connection { name: request.name.clone(), ..blank };
         let one = sealed(connection, vault, blank, &brought).await?;
         vault::store::put(connection, &one).await?;
-        let mut event = about(ctx, Action::ConnectionCreated, &one);
-        event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes, "how": "import"}));
+        let (provider, scopes) = (one.provider.clone(), one.scopes.clone());
+        let kind = EventKind::ConnectionCreated { provider, scopes, how: ConnectedBy::Import };
+        let event = about(ctx, kind, &one);
         Ok(Effect::made(ConnectionView::of(&one), event))
     };
     ctx.transition(Lock::Shared, check, change).await
@@ -323,14 +324,15 @@ pub async fn rotate(
         let one = Connection { updated_at: ctx.now, needs_reconnect_at: None, ..one };
         let one = sealed(connection, vault, one, &brought).await?;
         vault::store::put(connection, &one).await?;
-        let mut event = about(ctx, Action::ConnectionRotated, &one);
-        event.detail = Some(json!({"provider": one.provider, "scopes": one.scopes, "how": "import"}));
+        let (provider, scopes) = (one.provider.clone(), one.scopes.clone());
+        let kind = EventKind::ConnectionRotated { provider, scopes, how: ConnectedBy::Import };
+        let event = about(ctx, kind, &one);
         Ok(Effect::made(ConnectionView::of(&one), event))
     };
-    let operation = Operation::on_connection("rotate", Target::Other(id));
+    let attempt = Attempt::on(Operation::RotateConnection, id);
     // Under the exclusive authority lock: after the response, no request receives the old credential.
     let rotating = ctx.transition(Lock::Exclusive, check, change);
-    let reply = ctx.attempt(operation, rotating).await?;
+    let reply = ctx.attempt(attempt, rotating).await?;
     vault.opened.invalidate(id);
     Ok(reply)
 }
@@ -373,6 +375,6 @@ fn visible(ctx: &RequestContext<'_>, found: Option<Connection>) -> Result<Connec
     found.filter(may).ok_or(Error::Refused(Refusal::NotFound))
 }
 
-pub(super) fn about(ctx: &RequestContext<'_>, action: Action, one: &Connection) -> Event {
-    Event { subject: Some(one.owner.clone()), target: Some(one.id.clone()), ..ctx.event(action) }
+pub(super) fn about(ctx: &RequestContext<'_>, kind: EventKind, one: &Connection) -> Event {
+    Event { subject: Some(one.owner.clone()), target: Some(one.id.clone()), ..ctx.event(kind) }
 }

@@ -3,18 +3,17 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 
 use super::providers::{ProviderDeclaration, ResolvedProvider, prepare};
 use super::put_provider::put;
-use crate::domain::audit::Action;
+use crate::domain::audit::{Event, EventKind, Operation};
 use crate::domain::provider::{self, ProviderKind, ProviderSettings};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::services::apply::{Change, DeclarationResult, Line};
 use crate::services::request_context::RequestContext;
-use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
+use crate::services::transition::{Attempt, Effect, Lock, Reply};
 
 /// A declared provider, without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,9 +56,9 @@ pub async fn declare(
     declared: ProviderDeclaration,
 ) -> Result<DeclarationResult<DeclaredProvider>, Error> {
     let id = declared.id.clone();
-    let operation = Operation::on_connection("declare a provider", Target::Other(&id));
+    let attempt = Attempt::on(Operation::DeclareProvider, &id);
     let mut problem = None;
-    let result = ctx.attempt(operation, try_to_declare(ctx, vault, declared, &mut problem)).await;
+    let result = ctx.attempt(attempt, try_to_declare(ctx, vault, declared, &mut problem)).await;
     DeclarationResult::new(result, problem)
 }
 
@@ -91,12 +90,9 @@ async fn try_to_declare(
         let members = put(connection, &vault.keys, resolved, ctx.now).await?;
         let change = Line::of("provider", &resolved.id, members).change;
         let value = DeclaredProvider { change, id: resolved.id.clone(), settings: resolved.settings.clone() };
-        if change == Change::Unchanged {
-            return Ok(Effect::Unneeded(value));
-        }
-        let mut event = ctx.event(Action::ProviderChanged);
-        event.target = Some(resolved.id.clone());
-        event.detail = Some(json!({"change": change}));
+        let Some(change) = change.recorded() else { return Ok(Effect::Unneeded(value)) };
+        let target = Some(resolved.id.clone());
+        let event = Event { target, ..ctx.event(EventKind::ProviderChanged { change }) };
         Ok(Effect::made(value, event))
     };
     ctx.transition(Lock::Exclusive, check, change).await

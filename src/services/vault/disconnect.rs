@@ -1,14 +1,13 @@
 //! Disconnects connections: effective at once; then the provider revokes the tokens, if it supports revocation.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 use time::{Duration, OffsetDateTime};
 
 use super::connections::{ConnectionView, about, lock_connected};
 use super::provider_client::{self, Revoked};
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::{Actor, Event, EventKind, Operation};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::credential_cache::CredentialCache;
 use crate::domain::vault::{self, Connection, ConnectionState, Credential};
@@ -16,7 +15,7 @@ use crate::platform::fault::Fault;
 use crate::services::delegations::check_reason;
 use crate::services::request_context::RequestContext;
 use crate::services::transaction::AuditedTransaction;
-use crate::services::transition::{Effect, Lock, Operation, Reply, Target};
+use crate::services::transition::{Attempt, Effect, Lock, Reply};
 
 /// How long the credential of a disconnected connection is kept for the revocation at the provider.
 const RETENTION: Duration = Duration::hours(24);
@@ -38,8 +37,8 @@ pub async fn disconnect(
     id: &str,
     reason: Option<&str>,
 ) -> Result<Reply<Disconnection>, Error> {
-    let operation = Operation::on_connection("disconnect", Target::Other(id));
-    ctx.attempt(operation, try_to_disconnect(ctx, vault, id, reason)).await
+    let attempt = Attempt::on(Operation::DisconnectConnection, id);
+    ctx.attempt(attempt, try_to_disconnect(ctx, vault, id, reason)).await
 }
 
 async fn try_to_disconnect(
@@ -55,8 +54,11 @@ async fn try_to_disconnect(
         if !vault::store::mark_disconnected(connection, id, ctx.now).await? {
             return Err(Refusal::ConnectionUnusable(ConnectionState::Disconnected).into());
         }
-        let mut event = about(ctx, Action::ConnectionDisconnected, &one);
-        event.detail = Some(json!({"provider": one.provider, "reason": reason}));
+        let kind = EventKind::ConnectionDisconnected {
+            provider: one.provider.clone(),
+            reason: reason.map(str::to_owned),
+        };
+        let event = about(ctx, kind, &one);
         let one = Connection { disconnected_at: Some(ctx.now), updated_at: ctx.now, ..one };
         // The result of a repeated request until the provider has answered.
         let value = Disconnection { connection: ConnectionView::of(&one), provider_revoked: Some(false) };
@@ -116,13 +118,14 @@ async fn revoke_at_provider(
     if shown != Some(false) || long_enough {
         let mut work = AuditedTransaction::begin(pool).await?;
         if vault::store::mark_purged(work.connection(), &ended.id).await? {
+            let kind = EventKind::ConnectionCredentialDeleted {
+                provider: ended.provider.clone(),
+                provider_revoked: shown,
+            };
             let event = Event {
                 subject: Some(ended.owner.clone()),
                 target: Some(ended.id.clone()),
-                detail: Some(
-                    json!({"provider": ended.provider, "provider_revoked": shown, "credential": "forgotten"}),
-                ),
-                ..Event::new(now, Action::ConnectionDisconnected, Actor::Server)
+                ..Event::new(now, kind, Actor::Server)
             };
             work.commit(&[event]).await?;
         }

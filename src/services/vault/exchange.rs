@@ -6,12 +6,12 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::purpose::RetrievalPurpose;
+use super::purpose::{RecordedPurpose, RetrievalPurpose};
 use super::retrieval::{ATTEMPTS, AuthenticatedAgent, RetrievalContext, too_many_attempts};
 use super::retrieve;
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::{Actor, Event};
 use crate::domain::client::GrantType;
 use crate::domain::delegation::candidates::Memory;
 use crate::domain::ledger::{Entry, Guards, SingleUseId, Write};
@@ -91,7 +91,8 @@ async fn prepare(
     let mut single_use_ids: Vec<SingleUseId> =
         asserted.into_iter().map(|asserted| asserted.single_use_id).collect();
     let actor = Actor::client(&client.client_id, None);
-    let mut event = Event::new(now, Action::VaultTokenRetrieved, actor);
+    let recorded = RecordedPurpose::Retrieval { sealed: false };
+    let mut event = Event::new(now, recorded.clone().refused(Refusal::UnauthorizedClient), actor);
     event.origin = request.from.origin.clone();
     let found = async {
         if !client.grant_types.contains(&GrantType::TokenExchange) {
@@ -129,7 +130,8 @@ async fn prepare(
     match found {
         Ok((context, connection)) => Ok(Prepared { context, connection, single_use_ids }),
         Err(Error::Refused(refusal)) => {
-            record(app, event.refused(refusal), single_use_ids, now).await?;
+            let event = Event { kind: recorded.refused(refusal), reason: Some(refusal.reason()), ..event };
+            record(app, event, single_use_ids, now).await?;
             Err(refusal.into())
         }
         Err(failed) => Err(failed),

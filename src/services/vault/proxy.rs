@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use secrecy::ExposeSecret as _;
-use serde_json::{Value, json};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::agent_token;
-use super::purpose::RetrievalPurpose;
+use super::purpose::{RecordedPurpose, RetrievalPurpose};
 use super::refresh;
 use crate::app::App;
-use crate::domain::audit::{Action, Event, EventOutcome, RequestOrigin};
+use crate::domain::audit::detail::{CallEnd, ProxiedRequest};
+use crate::domain::audit::{Event, EventKind, RequestOrigin};
 use crate::domain::ledger::{Entry, Guards, Write};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::Credential;
@@ -69,16 +69,19 @@ pub async fn call(
     }
     let mut context = agent_token::authenticate(app, presented, origin, now).await?;
     let target = onward.target;
-    context.event.action = Action::VaultProxyCalled;
-    context.event.detail =
-        Some(json!({"method": target.method, "host": target.host_name(), "path": target.template()}));
+    let recorded = ProxiedRequest {
+        method: target.method.to_owned(),
+        host: target.host_name().to_owned(),
+        path: target.template(),
+    };
+    context.recorded = RecordedPurpose::Proxy(recorded.clone());
     let opened = context.retrieve(app, onward.connection, RetrievalPurpose::Proxy(&target)).await?;
     let placement = &opened.provider.provider.settings.placement;
     // The same on which it was decided.
     let url = target.url(placement).ok_or(Refusal::ProxyForbidden)?;
     let credential = credential(&opened);
 
-    let mut report = CallReport::of(app, context.event);
+    let mut report = CallReport::of(app, context.event, recorded);
     let overflow = Arc::new(AtomicBool::new(false));
     let mut fields = hop_by_hop::onward(onward.fields, &placement.header, &placement.request_headers);
     fields.extend(onward.length.map(|length| ("content-length".to_owned(), length.to_string().into_bytes())));
@@ -118,7 +121,7 @@ pub async fn call(
         return Err(report.failed(Refusal::ProxyFailed));
     }
     let body: Chunks = if bodiless {
-        report.ended = Ended::Complete;
+        report.ended = Ended::Answered(CallEnd::Complete);
         Box::pin(stream::empty())
     } else {
         Box::pin(Watched { chunks: answered.body, most: settings.proxy_max_response_bytes, report })
@@ -188,23 +191,23 @@ impl Stream for Watched {
     type Item = Result<Bytes, Fault>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.report.ended == Ended::Cut {
+        if self.report.ended == Ended::Answered(CallEnd::Cut) {
             return Poll::Ready(None);
         }
         let chunk = std::task::ready!(self.chunks.as_mut().poll_next(context));
         Poll::Ready(match chunk {
             None => {
-                self.report.ended = Ended::Complete;
+                self.report.ended = Ended::Answered(CallEnd::Complete);
                 None
             }
             Some(Err(fault)) => {
-                self.report.ended = Ended::Cut;
+                self.report.ended = Ended::Answered(CallEnd::Cut);
                 Some(Err(fault))
             }
             Some(Ok(chunk)) => {
                 let bytes = self.report.bytes.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
                 if bytes > self.most {
-                    self.report.ended = Ended::Cut;
+                    self.report.ended = Ended::Answered(CallEnd::Cut);
                     return Poll::Ready(Some(Err(Fault::new("an answer that is too large"))));
                 }
                 self.report.bytes = bytes;
@@ -216,12 +219,7 @@ impl Stream for Watched {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// The client has disconnected.
-    Cancelled,
-    /// The whole response was forwarded.
-    Complete,
-    /// The response was interrupted, took too long, or was too large.
-    Cut,
+    Answered(CallEnd),
     /// There was no response to forward.
     Failed(Refusal),
 }
@@ -230,6 +228,7 @@ enum Ended {
 struct CallReport {
     app: Arc<App>,
     event: Event,
+    request: ProxiedRequest,
     status: Option<u16>,
     bytes: u64,
     ended: Ended,
@@ -237,9 +236,9 @@ struct CallReport {
 
 impl CallReport {
     /// The report of a request about to be sent.
-    fn of(app: &Arc<App>, called: Event) -> Self {
-        let event = Event { action: Action::VaultProxyAnswered, ..called };
-        Self { app: Arc::clone(app), event, status: None, bytes: 0, ended: Ended::Cancelled }
+    fn of(app: &Arc<App>, event: Event, request: ProxiedRequest) -> Self {
+        let ended = Ended::Answered(CallEnd::Cancelled);
+        Self { app: Arc::clone(app), event, request, status: None, bytes: 0, ended }
     }
 
     fn failed(mut self, refusal: Refusal) -> Error {
@@ -251,21 +250,14 @@ impl CallReport {
 impl Drop for CallReport {
     fn drop(&mut self) {
         let now = self.app.clock.now();
-        let mut event = Event { at: now, ..self.event.clone() };
-        let (ended, reason) = match self.ended {
-            Ended::Complete => ("complete", None),
-            Ended::Cancelled => ("cancelled", None),
-            Ended::Cut => ("cut", None),
-            Ended::Failed(refusal) => ("failed", Some(refusal.reason())),
+        let (request, status, bytes) = (self.request.clone(), self.status, self.bytes);
+        let (kind, reason) = match self.ended {
+            Ended::Answered(ended) => (EventKind::VaultProxyAnswered { request, status, bytes, ended }, None),
+            Ended::Failed(refusal) => {
+                (EventKind::VaultProxyFailed { request, status }, Some(refusal.reason()))
+            }
         };
-        if reason.is_some() {
-            (event.outcome, event.reason) = (EventOutcome::Refused, reason);
-        }
-        if let Some(Value::Object(members)) = &mut event.detail {
-            members.insert("status".into(), self.status.into());
-            members.insert("bytes".into(), self.bytes.into());
-            members.insert("ended".into(), ended.into());
-        }
+        let event = Event { at: now, kind, reason, ..self.event.clone() };
         let (write, guards) = (Write::Nothing, Guards::default());
         let entry = Entry { now, single_use_ids: Vec::new(), guards, write, event: Some(event) };
         let app = Arc::clone(&self.app);

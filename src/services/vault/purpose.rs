@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::domain::audit::EventKind;
+use crate::domain::audit::detail::{ProxiedRequest, cause};
+use crate::domain::refusal::Refusal;
+use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::target::ProxyTarget;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,36 @@ impl RetrievalPurpose<'_> {
             "actions" | "scopes" => true,
             "locations" => matches!(self, Self::Proxy(_)),
             _ => false,
+        }
+    }
+}
+
+/// What the event of a retrieval says about the request.
+#[derive(Debug, Clone)]
+pub(super) enum RecordedPurpose {
+    Retrieval {
+        /// Whether the answer is encrypted to the agent's key.
+        sealed: bool,
+    },
+    Proxy(ProxiedRequest),
+}
+
+impl RecordedPurpose {
+    pub(super) fn granted(self, opened: &OpenedConnection) -> EventKind {
+        let one = &opened.connection;
+        let (provider, version, scopes) = (one.provider.clone(), one.version, one.scopes.clone());
+        match self {
+            Self::Retrieval { sealed } => {
+                EventKind::VaultTokenRetrieved { provider, version, scopes, sealed }
+            }
+            Self::Proxy(request) => EventKind::VaultProxyCalled { provider, version, scopes, request },
+        }
+    }
+
+    pub(super) fn refused(self, refusal: Refusal) -> EventKind {
+        match self {
+            Self::Retrieval { sealed } => EventKind::VaultTokenRefused { sealed, cause: cause(refusal) },
+            Self::Proxy(request) => EventKind::VaultProxyRefused { request },
         }
     }
 }

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::provider_client::{Next, ProviderProblem, Revoked, TokenEndpointResult, refresh as ask, revoke};
 use crate::app::App;
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::refusal::{Error, Refusal};
 use crate::domain::vault::credential_cache::OpenedConnection;
 use crate::domain::vault::store::RefreshLease;
@@ -322,10 +321,12 @@ async fn put(
     let sealed = app.vault.keys.seal(work.connection(), &next.aad(), &credential.to_bytes()?).await?;
     let next = Connection { sealed: Some(sealed), ..next.clone() };
     vault::store::put(work.connection(), &next).await?;
-    let mut event = about(Action::ConnectionRefreshed, &next, now);
-    let rejected = opened.connection.rejected_at.is_some();
-    event.detail = Some(json!({"provider": next.provider, "scopes": next.scopes, "rejected": rejected}));
-    work.commit(&[event]).await?;
+    let kind = EventKind::ConnectionRefreshed {
+        provider: next.provider.clone(),
+        scopes: next.scopes.clone(),
+        rejected: opened.connection.rejected_at.is_some(),
+    };
+    work.commit(&[about(kind, &next, now)]).await?;
     let stored = Arc::new(OpenedConnection {
         connection: Connection { version: next.version + 1, rejected_at: None, ..next },
         credential: credential.clone(),
@@ -348,16 +349,16 @@ async fn mark_needs_reconnect(
     if !marked {
         return Ok(false);
     }
-    let mut event = about(Action::ConnectionNeedsReconnect, one, now);
-    event.detail = Some(json!({"provider": one.provider, "error": code}));
-    work.commit(&[event]).await?;
+    let (provider, error) = (one.provider.clone(), code.to_owned());
+    let kind = EventKind::ConnectionNeedsReconnect { provider, error };
+    work.commit(&[about(kind, one, now)]).await?;
     Ok(true)
 }
 
-fn about(action: Action, one: &Connection, now: OffsetDateTime) -> Event {
+fn about(kind: EventKind, one: &Connection, now: OffsetDateTime) -> Event {
     Event {
         subject: Some(one.owner.clone()),
         target: Some(one.id.clone()),
-        ..Event::new(now, action, Actor::Server)
+        ..Event::new(now, kind, Actor::Server)
     }
 }

@@ -2,11 +2,11 @@
 //! in batches. An interrupted run loses nothing; the next run resumes.
 
 use serde::Serialize;
-use serde_json::json;
 use sqlx::postgres::PgPool;
 use time::OffsetDateTime;
 
-use crate::domain::audit::{Action, Actor, Event};
+use crate::domain::audit::detail::SealingChange;
+use crate::domain::audit::{Actor, Event, EventKind};
 use crate::domain::data_key::{self, DataKeys, StoredDataKey};
 use crate::domain::vault::rekey::{self as sealed_rows, SealedRow};
 use crate::platform::db;
@@ -66,7 +66,7 @@ async fn begin(pool: &PgPool, keys: &DataKeys, now: OffsetDateTime) -> Result<St
     let mut work = AuditedTransaction::begin_serialized(pool).await?;
     let made = StoredDataKey::generate(keys.master(), now)?;
     data_key::store::put_active(work.connection(), &made).await?;
-    work.commit(&[event(&made.id, json!({"change": "created"}), now)]).await?;
+    work.commit(&[event(&made.id, SealingChange::Created, now)]).await?;
     Ok(made.id)
 }
 
@@ -83,16 +83,18 @@ async fn some(pool: &PgPool, keys: &DataKeys, now: OffsetDateTime) -> Result<(us
     }
     let left = sealed_rows::left(work.connection()).await?;
     if !found.is_empty() {
-        let detail = json!({"change": "resealed", "secrets": found.len(), "left": left});
+        let detail = SealingChange::Resealed {
+            secrets: u64::try_from(found.len()).unwrap_or(u64::MAX),
+            left: u64::try_from(left).unwrap_or_default(),
+        };
         work.commit(&[event(&key, detail, now)]).await?;
     }
     Ok((found.len(), left))
 }
 
-fn event(key: &str, detail: serde_json::Value, now: OffsetDateTime) -> Event {
+fn event(key: &str, detail: SealingChange, now: OffsetDateTime) -> Event {
     Event {
         target: Some(key.to_owned()),
-        detail: Some(detail),
-        ..Event::new(now, Action::VaultKeyRotated, Actor::Operator)
+        ..Event::new(now, EventKind::VaultKeyRotated(detail), Actor::Operator)
     }
 }

@@ -4,15 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::purpose::RetrievalPurpose;
+use super::purpose::{RecordedPurpose, RetrievalPurpose};
 use super::refresh;
 use crate::app::App;
 use crate::domain::audit::store::LeafRef;
-use crate::domain::audit::{Action, Actor, Event, RequestOrigin};
+use crate::domain::audit::{Actor, Event, RequestOrigin};
 use crate::domain::client::Client;
 use crate::domain::delegation::DelegationPath;
 use crate::domain::delegation::candidates::{self, CandidatePaths, DelegationQuery, Memory};
@@ -54,7 +53,9 @@ pub(super) struct RetrievalContext {
     pub(super) token: Arc<VerifiedSubject>,
     /// The key of the verified DPoP proof.
     pub(super) key: PublicKey,
+    /// The event without its action and reason.
     pub(super) event: Event,
+    pub(super) recorded: RecordedPurpose,
     /// Position of the event in the log.
     pub(super) place: Option<LeafRef>,
     jti: Uuid,
@@ -78,7 +79,8 @@ impl RetrievalContext {
             return Err(Refusal::InsufficientScope.into());
         };
         let actor = Actor::client(&client.client_id, Some(key.thumbprint().to_owned()));
-        let mut event = Event::new(now, Action::VaultTokenRetrieved, actor);
+        let recorded = RecordedPurpose::Retrieval { sealed: false };
+        let mut event = Event::new(now, recorded.clone().refused(Refusal::AccessTokenInvalid), actor);
         event.origin = origin;
         event.subject = Some(token.subject.clone());
         event.act_chain = chain(Some(act), Some(&client));
@@ -94,6 +96,7 @@ impl RetrievalContext {
             token,
             key,
             event,
+            recorded,
             single_use_ids: Vec::new(),
             path: Arc::default(),
             place: None,
@@ -332,12 +335,14 @@ impl RetrievalContext {
             event: None,
         };
         match decided {
-            Err(refusal) => entry.event = Some(self.event.clone().refused(refusal)),
+            Err(refusal) => {
+                let kind = self.recorded.clone().refused(refusal);
+                entry.event = Some(Event { kind, reason: Some(refusal.reason()), ..self.event.clone() });
+            }
             Ok(opened) => {
                 let one = &opened.connection;
-                let mut event = self.event.clone();
-                event.detail = Some(detail(&self.event, opened));
-                entry.event = Some(event);
+                let kind = self.recorded.clone().granted(opened);
+                entry.event = Some(Event { kind, ..self.event.clone() });
                 entry.write = Write::Retrieval;
                 entry.guards = Guards {
                     client: Some((self.client.client_id.clone(), self.client.version)),
@@ -367,16 +372,4 @@ impl RetrievalContext {
         let acts = self.token.act.iter().flat_map(Act::newest_first);
         acts.map(|act| act.sub.clone()).filter(|id| *id != self.client.client_id).collect()
     }
-}
-
-/// `detail` of the event: provider, version and scopes of the connection, and what the context has recorded.
-fn detail(event: &Event, opened: &OpenedConnection) -> Value {
-    let mut detail = json!({
-        "provider": opened.connection.provider, "version": opened.connection.version,
-        "scopes": opened.connection.scopes,
-    });
-    if let (Value::Object(members), Some(Value::Object(more))) = (&mut detail, &event.detail) {
-        members.extend(more.clone());
-    }
-    detail
 }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
-use serde_json::json;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::agent_token;
-use super::purpose::RetrievalPurpose;
+use super::purpose::{RecordedPurpose, RetrievalPurpose};
 use crate::app::App;
 use crate::domain::audit::RequestOrigin;
 use crate::domain::refusal::{Error, Refusal};
@@ -76,10 +75,10 @@ pub async fn retrieve(
     now: OffsetDateTime,
 ) -> Result<RetrievedCredential, Error> {
     let mut context = agent_token::authenticate(app, presented, origin, now).await?;
+    context.recorded = RecordedPurpose::Retrieval { sealed: asked.form == DeliveryForm::Sealed };
     if asked.form == DeliveryForm::Sealed && !context.key.can_decrypt() {
         return Err(context.refuse(app, asked.connection, Refusal::KeyCannotDecrypt).await);
     }
-    context.event.detail = Some(json!({"sealed": asked.form == DeliveryForm::Sealed}));
     let opened = context.retrieve(app, asked.connection, RetrievalPurpose::Retrieve(asked.rejected)).await?;
     let document = document(&opened, None, context.now)?;
     match asked.form {

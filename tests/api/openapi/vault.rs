@@ -57,7 +57,7 @@ async fn providers_are_declared(held: &Held<'_>) {
         assert!(!refused.text.contains("root:"), "{body}");
     }
     let events = held.world.server.events().await;
-    let refused = events.iter().filter(|event| event["action"] == "vault.connection.refused");
+    let refused = events.iter().filter(|event| event["action"] == "admin.provider_change_refused");
     assert_eq!(
         refused.filter(|event| event["target"] == "files").count(),
         5,

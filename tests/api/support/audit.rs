@@ -1,6 +1,7 @@
 //! A log with many events of many kinds, and callers that read it.
 
-use actchain::domain::audit::{Action, Actor, ChainLink, Event, EventOutcome, RequestOrigin};
+use actchain::domain::audit::detail::{DeclaredChange, TokenRefusal};
+use actchain::domain::audit::{Action, Actor, ChainLink, Event, EventKind, RequestOrigin};
 use actchain::domain::principal::Principal;
 use actchain::services::audit::index;
 use actchain::services::transaction::AuditedTransaction;
@@ -42,9 +43,22 @@ pub async fn read(world: &World, (who, token): (&Agent, &str), path: &str) -> An
 
 /// A random event: few subjects, clients, actions and delegations; short chains; clocks that disagree.
 pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
-    let actions =
-        [Action::TokenExchanged, Action::TokenRefused, Action::VaultTokenRetrieved, Action::ClientChanged];
-    let action = actions[dice.roll(4) as usize];
+    let kind = match dice.roll(4) {
+        0 => EventKind::TokenExchanged { exp: 0, kid: "k".into() },
+        1 => EventKind::TokenRefused(TokenRefusal::default()),
+        2 => EventKind::VaultTokenRetrieved {
+            provider: "mail".into(),
+            version: 1,
+            scopes: None,
+            sealed: false,
+        },
+        _ => EventKind::ClientChanged {
+            change: DeclaredChange::Update,
+            members: Vec::new(),
+            removed_keys: Vec::new(),
+        },
+    };
+    let action = kind.action();
     let client = format!("agent-{}", dice.roll(5));
     let at =
         world.server.clock.now() + Duration::seconds(number as i64) - Duration::seconds(dice.roll(90) as i64);
@@ -57,7 +71,6 @@ pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
     };
     let chained = action != Action::ClientChanged;
     Event {
-        outcome: if refused { EventOutcome::Refused } else { EventOutcome::Success },
         reason: refused.then_some("delegation_revoked"),
         subject: chained.then(|| Principal::new(IDP, format!("user-{}", dice.roll(4)))),
         act_chain: if chained { vec![link("agent-0"), link(&client)] } else { Vec::new() },
@@ -72,8 +85,9 @@ pub fn event(world: &World, dice: &mut Dice, number: u64) -> Event {
             request_id: Some(format!("request-{number}")),
             ip: Some(format!("192.0.2.{}", dice.roll(4)).parse().unwrap()),
             user_agent: Some("quotes \",\"txn\":\"chain-1\" and \u{1f980}".into()),
+            stopwatch: None,
         },
-        ..Event::new(at, action, Actor::client(client.clone(), Some(format!("key-{client}"))))
+        ..Event::new(at, kind, Actor::client(client.clone(), Some(format!("key-{client}"))))
     }
 }
 

@@ -8,13 +8,14 @@ pub mod interrupt;
 pub mod life;
 pub mod management;
 pub mod refill;
+pub mod shapes;
 pub mod vault;
 pub mod vault_proxy_world;
 pub mod vault_story;
 pub mod world;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use actchain::app::App;
 use actchain::domain::audit::RequestOrigin;
@@ -84,6 +85,8 @@ pub struct Server {
     pub database: PgConnectOptions,
     pub master: MasterKey,
     handle: actix_web::dev::ServerHandle,
+    /// The number of events whose shape was checked.
+    checked: AtomicUsize,
 }
 
 impl Endpoint for Server {
@@ -160,7 +163,7 @@ impl Server {
         let base = format!("http://{}", listening.address);
         let handle = listening.handle();
         tokio::spawn(listening.run());
-        Self { app, base, clock, database, master, handle }
+        Self { app, base, clock, database, master, handle, checked: AtomicUsize::new(0) }
     }
 
     pub async fn apply(&self, yaml: &str) -> Result<(), String> {
@@ -258,7 +261,11 @@ impl Server {
     pub async fn events(&self) -> Vec<Value> {
         self.settled().await;
         let documents = self.event_documents().await;
-        documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect()
+        let events: Vec<Value> =
+            documents.iter().map(|document| serde_json::from_str(document).unwrap()).collect();
+        let checked = self.checked.fetch_max(events.len(), Ordering::SeqCst);
+        events.iter().skip(checked).for_each(shapes::assert_described);
+        events
     }
 
     /// Like [`Self::events`], without events that a test has damaged.

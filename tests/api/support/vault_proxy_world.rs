@@ -299,9 +299,14 @@ impl Vaulted {
 
     /// The events of an action, once there are this many.
     pub async fn events_of(&self, action: &str, count: usize) -> Vec<Value> {
+        self.events_of_any(&[action], count).await
+    }
+
+    /// Like [`Self::events_of`], for several actions.
+    pub async fn events_of_any(&self, actions: &[&str], count: usize) -> Vec<Value> {
         loop {
             let mut events = self.world.server.events().await;
-            events.retain(|event| event["action"] == action);
+            events.retain(|event| actions.contains(&event["action"].as_str().unwrap()));
             if events.len() >= count {
                 return events;
             }

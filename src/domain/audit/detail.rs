@@ -1,0 +1,149 @@
+//! Parts of the details of events.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::refusal::Refusal;
+
+/// Details of a refused token request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TokenRefusal {
+    /// Expiry of the token that was not issued, if it was decided already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// A registered resource that differs from the refused target only in spelling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered_target: Option<String>,
+    /// The confirmation that was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceremony: Option<Uuid>,
+    /// Expiry of that confirmation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// The first check that failed, if the reason covers several checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+/// Details of a refused operation of the management API.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationRefusal {
+    /// The state that explains the refusal, if a state does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// Details of a refused authorization at a provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AuthorizationRefusal {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// An error code of the provider, or what was observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How often a code of the owner was wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tries: Option<i32>,
+}
+
+/// How a declared entry differs from the stored one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeclaredChange {
+    Create,
+    Update,
+}
+
+/// Why a delegation was revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationCause {
+    Revoked,
+    Denied,
+    TaskEnded,
+    IssuerRemoved,
+}
+
+/// A request through the proxy, without ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProxiedRequest {
+    pub method: String,
+    pub host: String,
+    pub path: String,
+}
+
+/// How a proxied request with an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CallEnd {
+    /// The client has disconnected.
+    Cancelled,
+    /// The whole response was forwarded.
+    Complete,
+    /// The response was interrupted, took too long, or was too large.
+    Cut,
+}
+
+/// The browser that returned from a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RedirectBrowser {
+    /// The browser that began the authorization.
+    Same,
+    Another,
+}
+
+/// How a connection got its credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectedBy {
+    /// An authorization at the provider.
+    Oauth,
+    /// Its owner gave the credential.
+    Import,
+}
+
+/// A change of the keys and secrets that seal other secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum SealingChange {
+    /// A data key, or a secret that all servers share, was created.
+    Created,
+    /// The key was wrapped again.
+    Rewrapped {
+        /// Id of the master key.
+        master_key: String,
+    },
+    /// Secrets were sealed again under the key.
+    Resealed {
+        secrets: u64,
+        /// Number of secrets that are sealed under other keys.
+        left: u64,
+    },
+}
+
+impl OperationRefusal {
+    pub fn of(refusal: Refusal) -> Self {
+        Self { state: refusal.state().map(str::to_owned) }
+    }
+}
+
+impl TokenRefusal {
+    pub fn of(refusal: Refusal) -> Self {
+        Self::default().because_of(refusal)
+    }
+
+    /// The same details with the cause of a refusal.
+    pub fn because_of(self, refusal: Refusal) -> Self {
+        Self { cause: cause(refusal), ..self }
+    }
+}
+
+pub fn cause(refusal: Refusal) -> Option<String> {
+    refusal.cause().map(str::to_owned)
+}
