@@ -97,6 +97,12 @@ CREATE TABLE audit_block (
 -- Hashes do not compress. Before version 16, CREATE TABLE cannot set the storage.
 ALTER TABLE audit_block ALTER COLUMN leaves SET STORAGE EXTERNAL;
 CREATE INDEX audit_block_time ON audit_block (last_at, first_at, block);
+-- The leaves of events that were archived while their block was not complete. The block takes them over.
+CREATE TABLE audit_leaf (
+    seq  bigint PRIMARY KEY,
+    hash bytea NOT NULL CHECK (octet_length(hash) = 32)
+);
+GRANT SELECT ON audit_leaf TO actchain_server;
 -- Roots of the perfect subtrees of 256^level events, as in tiles (c2sp.org/tlog-tiles).
 CREATE TABLE audit_node (
     level smallint NOT NULL CHECK (level > 0),

@@ -14,7 +14,7 @@ use actchain::platform::db;
 use actchain::platform::seal::SealingKey;
 use actchain::platform::secret::MasterKey;
 use actchain::services::audit::export::{self, ExportOptions, Format};
-use actchain::services::audit::{self, TrustAnchors, index};
+use actchain::services::audit::{self, LogDatabase, TrustAnchors, VerifyScope, index};
 use actchain::services::caller::Caller;
 use actchain::services::keys;
 use actchain::services::request_context::RequestContext;
@@ -75,7 +75,12 @@ pub async fn bench() {
         .unwrap();
     let count = documents.len() as f64;
     let bytes: usize = documents.iter().map(String::len).sum();
-    let mut least = [f64::MAX; 3];
+    let readers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let mut others = Vec::new();
+    for _ in 1..readers {
+        others.push(PgConnection::connect_with(&pool.connect_options()).await.unwrap());
+    }
+    let mut least = [f64::MAX; 5];
     for _ in 0..3 {
         let started = Instant::now();
         let mut all = [0u8; 32];
@@ -93,14 +98,29 @@ pub async fn bench() {
         let report = audit::verify_database(&mut connection, &TrustAnchors::default()).await.unwrap();
         assert!(report.valid, "{report:?}");
         least[2] = least[2].min(started.elapsed().as_nanos() as f64 / count);
+        for (place, scope) in [(3, VerifyScope::Log), (4, VerifyScope::LogAndIndex)] {
+            let started = Instant::now();
+            let database = LogDatabase { connection: &mut connection, others: &mut others, scope };
+            let anchors = TrustAnchors::default();
+            let report = audit::verify_database_shown(database, &anchors, &mut |_, _| {}).await.unwrap();
+            assert!(report.valid, "{report:?}");
+            least[place] = least[place].min(started.elapsed().as_nanos() as f64 / count);
+        }
     }
     let _ = std::fs::remove_file(&path);
-    let [floor, file, database] = least;
+    let [floor, file, database, by_several, with_index] = least;
     println!("verification of {count} events of {} bytes", bytes / documents.len());
     println!("{:<28} {:>10} {:>12} {:>8}", "", "ns/event", "events/s", "× floor");
-    for (what, nanos) in [("hashing the same bytes", floor), ("a file", file), ("the database", database)] {
+    for (what, nanos) in [
+        ("hashing the same bytes", floor),
+        ("a file", file),
+        ("the database", database),
+        (&format!("by {readers} connections"), by_several),
+        ("with its index", with_index),
+    ] {
         println!("{what:<28} {nanos:>10.0} {:>12.0} {:>8.2}", 1e9 / nanos, nanos / floor);
     }
+    println!("{readers} connections take {:.2} of the time of one", by_several / database);
 }
 
 /// Fills the log with recorded exchanges of two-hop chains.

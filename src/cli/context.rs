@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::{Connection as _, PgConnection};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{master_key, stdio};
@@ -122,6 +122,11 @@ impl CommandContext {
         db::schema(&mut connection).await?.require_current(&self.place())?;
         drop(connection);
         Ok(pool)
+    }
+
+    /// One more connection with the options of [`Self::pool`].
+    pub(super) async fn connect(&self) -> Result<PgConnection, Fault> {
+        db::connect(self.database.clone(), TIMEOUT).await
     }
 
     /// Takes over the issuer under which the database is served, or fails if another issuer is configured. Before a

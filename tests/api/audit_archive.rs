@@ -7,7 +7,7 @@ use actchain::domain::audit::{Actor, Event, EventKind, index as blocks, partitio
 use actchain::platform::fault::Fault;
 use actchain::platform::seal::SealingKey;
 use actchain::services::audit::archive::{self, ArchiveLookup, ArchiveOptions, Archived};
-use actchain::services::audit::{self, LogSigner, TrustAnchors, index};
+use actchain::services::audit::{self, LogDatabase, LogSigner, Report, TrustAnchors, VerifyScope, index};
 use actchain_protocol::jose::{SigningAlg, SigningKey};
 use actchain_protocol::signed_note::{self, VerifierKey};
 use serde_json::{Value, json};
@@ -207,16 +207,13 @@ async fn no_partition_is_dropped_unless_its_file_is_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_archive_at_once() {
+async fn what_was_changed_is_not_archived_and_two_do_not_archive_at_once() {
     let world = World::new().await;
     let server = &world.server;
     let folder = tempfile::tempdir().unwrap();
     grow(server, 1_100).await;
     server.pass(31 * 86_400);
     assert!(partitions::open(&mut server.sql().await, 0, server.clock.now()).await.unwrap());
-    index::run_once(&server.app.pool).await.unwrap();
-    let early = archive(server, folder.path()).await.unwrap_err().to_string();
-    assert!(early.contains("index"), "{early}");
     grow(server, 2_100).await;
     index::run_once(&server.app.pool).await.unwrap();
     let mut other = server.sql().await;
@@ -248,6 +245,104 @@ async fn what_was_changed_or_is_not_indexed_yet_is_not_archived_and_two_do_not_a
     assert_eq!(partitions(server).await, 2);
     assert_eq!(blocks::indexed(&mut other).await.unwrap(), 2_048);
     assert_eq!(store::head(&mut other).await.unwrap().size(), 2_100);
+}
+
+/// Verifies the database with its index, and with the files of archived events.
+async fn verify_all(server: &Server, folder: &Path) -> Report {
+    let anchors = TrustAnchors { archives: Some(folder.to_owned()), ..TrustAnchors::default() };
+    let (mut sql, mut others) = (server.sql().await, [server.sql().await]);
+    let database = LogDatabase { connection: &mut sql, others: &mut others, scope: VerifyScope::LogAndIndex };
+    audit::verify_database_shown(database, &anchors, &mut |_, _| {}).await.unwrap()
+}
+
+/// The answers to requests for proofs of these events, in the newest checkpoint.
+async fn proven(server: &Server, seqs: &[u64]) {
+    checkpoint(server).await;
+    for seq in seqs {
+        let answer = Api::get(server, &format!("/audit/proof/inclusion?seq={seq}")).send().await;
+        assert_eq!(answer.status, 200, "{seq}: {}", answer.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_log_is_archived_in_the_middle_of_a_block() {
+    let world = World::new().await;
+    let server = &world.server;
+    let folder = tempfile::tempdir().unwrap();
+    let mut roots = Vec::new();
+    // Three partitions end in one block, which is not complete: nothing of the log is indexed.
+    for (size, after) in [(300, 0), (301, 1), (700, 2)] {
+        grow(server, size).await;
+        server.pass(31 * 86_400);
+        assert!(partitions::open(&mut server.sql().await, after, server.clock.now()).await.unwrap());
+        roots.push((size, tree::frontier(&mut server.sql().await, size).await.unwrap()));
+        let done = archive(server, folder.path()).await.unwrap();
+        assert_eq!(done.iter().map(|one| one.to).collect::<Vec<_>>(), [size]);
+        let report = verify_all(server, folder.path()).await;
+        assert!(report.valid && report.hashes_only == 0, "{report:?}");
+    }
+    let whole = |report: &Report| report.valid && report.hashes_only == 0;
+    let check = async |size: u64| {
+        grow(server, size).await;
+        index::run_once(&server.app.pool).await.unwrap();
+        proven(server, &[0, 299, 300, 301, 699, 700, size - 1]).await;
+        let mut sql = server.sql().await;
+        for (size, before) in &roots {
+            assert_eq!(tree::frontier(&mut sql, *size).await.unwrap(), *before, "{size}");
+        }
+        let report = verify_all(server, folder.path()).await;
+        assert!(whole(&report), "{size}: {report:?}");
+        let hashes = audit::verify_database(&mut sql, &TrustAnchors::default()).await.unwrap();
+        assert!(hashes.valid && hashes.hashes_only == 700, "{hashes:?}");
+        for query in ["", "from_seq=701", "action=client.changed"] {
+            let export = world.export(query).await.text;
+            let path = folder.path().join("export.jsonl");
+            std::fs::write(&path, export).unwrap();
+            let report = audit::verify_export(&path, &TrustAnchors::default()).unwrap();
+            assert!(report.valid && report.events > 100, "{query}: {report:?}");
+        }
+        let (auditor, token) = (&world.admin, world.management_token(&world.admin).await);
+        let found = all_pages(&world, (auditor, &token), "/api/v1/audit-logs?limit=1000&order=oldest").await;
+        assert_eq!(found[0]["seq"], 700, "searches begin at the first event that is not archived");
+    };
+    check(900).await;
+    let leaves = async || -> i64 {
+        let count = sqlx::query_scalar("SELECT count(*) FROM audit_leaf");
+        count.fetch_one(&mut server.sql().await).await.unwrap()
+    };
+    assert_eq!(leaves().await, 700, "no block has the leaves of those events");
+    // The block becomes complete, and the next two.
+    check(3_200).await;
+    server.pass(31 * 86_400);
+    assert!(partitions::open(&mut server.sql().await, 3, server.clock.now()).await.unwrap());
+    let size = store::head(&mut server.sql().await).await.unwrap().size();
+    archive(server, folder.path()).await.unwrap();
+    assert_eq!(leaves().await as u64, size - 3_072, "those that a block has taken over are deleted");
+    assert!(whole(&verify_all(server, folder.path()).await));
+    // A stored leaf is as much part of the tree as a block.
+    let mut sql = server.sql().await;
+    let last = size - 1;
+    let hash: Vec<u8> = sqlx::query_scalar("SELECT hash FROM audit_leaf WHERE seq = $1")
+        .bind(last as i64)
+        .fetch_one(&mut sql)
+        .await
+        .unwrap();
+    for (statement, seq, kind) in [
+        ("UPDATE audit_leaf SET hash = sha256(hash) WHERE seq = $1", last, IntegrityErrorKind::Leaf),
+        ("DELETE FROM audit_leaf WHERE seq = $1", last, IntegrityErrorKind::Leaf),
+        (
+            "INSERT INTO audit_leaf SELECT size + $1 * 0, sha256('') FROM audit_head",
+            size + 1,
+            IntegrityErrorKind::Surplus,
+        ),
+    ] {
+        sqlx::query(statement).bind(last as i64).execute(&mut sql).await.unwrap();
+        let report = verify_all(server, folder.path()).await;
+        assert_eq!(report.integrity_error, Some(IntegrityError { seq, kind }), "{statement}");
+        let restore =
+            "INSERT INTO audit_leaf VALUES ($1, $2) ON CONFLICT (seq) DO UPDATE SET hash = excluded.hash";
+        sqlx::query(restore).bind(last as i64).bind(&hash).execute(&mut sql).await.unwrap();
+    }
 }
 
 /// What an owner of the tables can do without the log's key: drop a partition, and record that it was archived, in its

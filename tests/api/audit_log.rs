@@ -2,7 +2,7 @@
 
 use actchain::domain::audit::verify::IntegrityErrorKind;
 use actchain::platform::seal::SealingKey;
-use actchain::services::audit::{self, Report, TrustAnchors};
+use actchain::services::audit::{self, LogDatabase, Report, TrustAnchors, VerifyScope};
 use actchain_protocol::signed_note::VerifierKey;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -10,8 +10,15 @@ use sqlx::{AssertSqlSafe, Executor as _};
 use crate::support::agent::JWT;
 use crate::support::world::{MAIL, World};
 
+/// Verifies by one connection and by three, which find the same.
 async fn verify(world: &World, kept: &TrustAnchors) -> Report {
-    audit::verify_database(&mut world.server.sql().await, kept).await.unwrap()
+    let mut connection = world.server.sql().await;
+    let by_one = audit::verify_database(&mut connection, kept).await.unwrap();
+    let mut others = [world.server.sql().await, world.server.sql().await];
+    let database = LogDatabase { connection: &mut connection, others: &mut others, scope: VerifyScope::Log };
+    let by_three = audit::verify_database_shown(database, kept, &mut |_, _| {}).await.unwrap();
+    assert_eq!(by_one, by_three);
+    by_one
 }
 
 async fn checkpoint(world: &World) -> String {
@@ -187,6 +194,7 @@ async fn the_servers_role_can_add_to_the_log_and_nothing_else() {
         "DELETE FROM audit_node",
         "DELETE FROM audit_posting",
         "UPDATE audit_cosignature SET line = ''",
+        "INSERT INTO audit_leaf VALUES (0, decode(repeat('00', 32), 'hex'))",
         "UPDATE audit_partition SET archived_at = now(), file_sha256 = ''",
         "ALTER TABLE audit_event DETACH PARTITION audit_event_0",
         "DELETE FROM audit_block",

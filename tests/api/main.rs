@@ -5,6 +5,7 @@
 mod audit_archive;
 mod audit_chains;
 mod audit_export;
+mod audit_index;
 mod audit_log;
 mod audit_search;
 mod audit_sinks;

@@ -75,7 +75,7 @@ const SERVICES: &str = "services";
 const UNAUDITED: &[(&str, &str, &str)] = &[
     ("services::transaction::AuditedTransaction::commit", "raise_epoch append", "the transaction itself"),
     ("domain::ledger::batch::record", "insert load write append_at", "appends the events of its entries"),
-    ("services::audit::archive::try_forget", "mark_archived append drop_partition", "appends its event under the lock of the head"),
+    ("services::audit::archive::try_forget", "mark_archived append drop_partition put_leaves forget_leaves", "appends its event under the lock of the head"),
     ("services::audit::archive::archive_partition", "forget_postings", "index of events that were archived with an event"),
     ("services::audit::checkpoint::checkpoint_on", "insert_checkpoint", "signs the events and is none"),
     ("services::audit::archive::checkpoint_line_at", "insert_checkpoint", "signs the events and is none"),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::ArgAction::SetTrue;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sqlx::Connection as _;
 
 use super::arguments::{read_checkpoint, verifier_keys};
 use crate::cli::context::{self, Opening};
@@ -14,7 +15,7 @@ use crate::domain::audit::verify::IntegrityError;
 use crate::domain::audit::witness::Witnesses;
 use crate::platform::fault::{Context, Fault};
 use crate::services::audit::evidence::{EvidenceReport, is_evidence, verify_evidence};
-use crate::services::audit::{self, Report, TrustAnchors};
+use crate::services::audit::{self, LogDatabase, Report, TrustAnchors, VerifyScope};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -45,6 +46,12 @@ pub(in crate::cli) struct Args {
     /// How many of these witnesses must have cosigned a checkpoint; more than half of them if absent
     #[arg(long, value_name = "N", requires = "witness")]
     quorum: Option<u32>,
+    /// Also check what searches rely on: the index and the partitions of the database
+    #[arg(long, conflicts_with_all = ["file", "path"])]
+    index: bool,
+    /// How many connections read the database at the same time; the number of cores, at most 4, if absent
+    #[arg(long, value_name = "N", conflicts_with_all = ["file", "path"], value_parser = clap::value_parser!(u32).range(1..=64))]
+    connections: Option<u32>,
     #[arg(long = "json", action = SetTrue)]
     format: OutputFormat,
 }
@@ -81,8 +88,18 @@ pub(super) async fn run(
                     let audit = &context.config.audit;
                     anchors.witnesses = Witnesses::new(&audit.witnesses, audit.witness_quorum)?;
                 }
+                let mut others = Vec::new();
+                for _ in 1..args.connections.unwrap_or_else(default_connections) {
+                    others.push(context.connect().await?);
+                }
                 let mut connection = pool.acquire().await?;
-                audit::verify_database_shown(&mut connection, &anchors, &mut show).await
+                let scope = if args.index { VerifyScope::LogAndIndex } else { VerifyScope::Log };
+                let database = LogDatabase { connection: &mut connection, others: &mut others, scope };
+                let report = audit::verify_database_shown(database, &anchors, &mut show).await;
+                for other in others {
+                    other.close().await.context("closing a connection")?;
+                }
+                report
             })
             .await
         }
@@ -107,6 +124,11 @@ fn exit_code(report: &Report, witnesses: &Witnesses) -> ExitCode {
     }
 }
 
+/// The number of cores, at most 4: more connections than that wait for each other.
+fn default_connections() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(4).min(4))
+}
+
 fn folder(path: &Path) -> Result<PathBuf, Fault> {
     match path.is_dir() {
         true => Ok(path.to_owned()),
@@ -125,7 +147,11 @@ fn bar() -> ProgressBar {
 
 fn print(report: &Report, witnesses: &Witnesses) -> Result<(), Fault> {
     if let Some(integrity_error) = &report.integrity_error {
-        println!("BROKEN at seq {}: {}", integrity_error.seq, name(integrity_error)?);
+        let place = report.index_error.map_or_else(String::new, |place| match place.term {
+            Some(term) => format!(" (block {}, term {term})", place.block),
+            None => format!(" (block {})", place.block),
+        });
+        println!("BROKEN at seq {}: {}{place}", integrity_error.seq, name(integrity_error)?);
         return Ok(());
     }
     let root = report.root.as_deref().unwrap_or_default();

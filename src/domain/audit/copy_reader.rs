@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 
 use super::tree;
-use super::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError, check_documents};
+use super::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, Verdict, check_documents};
 use crate::platform::fault::Fault;
 use actchain_protocol::merkle::Hash;
 
@@ -21,15 +21,8 @@ const STRIDE: u32 = 8;
 /// Consecutive events with the stored hashes.
 #[derive(Debug)]
 pub struct Chunk {
-    from: u64,
-    to: u64,
     rows: Rows,
-    /// The stored leaves of the indexed events.
-    leaves: Vec<Hash>,
-    /// The stored roots of tiles that end in this chunk, by level and number.
-    tiles: HashMap<(u32, u64), Hash>,
-    /// Number of events in the log whose hashes are stored.
-    indexed: u64,
+    stored: StoredHashes,
 }
 
 #[derive(Debug)]
@@ -40,6 +33,29 @@ enum Rows {
     Copied(Vec<u8>),
     /// Documents from the archive file.
     File(Vec<Vec<u8>>),
+}
+
+/// What the database has about a range of events, besides the documents.
+#[derive(Debug)]
+struct StoredHashes {
+    from: u64,
+    to: u64,
+    /// The leaves, up to the first missing one.
+    leaves: Vec<Hash>,
+    /// Events below this `seq` must have a stored leaf.
+    complete: u64,
+    /// The roots of tiles that end in this range, by level and number.
+    tiles: HashMap<(u32, u64), Hash>,
+    /// Number of events in the log whose tiles are stored.
+    indexed: u64,
+}
+
+/// A chunk whose documents were parsed and hashed, each by itself.
+#[derive(Debug)]
+pub struct CheckedChunk {
+    /// `None` for archived events without their file.
+    documents: Option<Vec<(u64, Verdict)>>,
+    stored: StoredHashes,
 }
 
 /// The source of the documents of a chunk.
@@ -53,8 +69,7 @@ pub enum DocumentSource {
     File(Vec<Vec<u8>>),
 }
 
-/// Reads the events of a range with their stored hashes; the first `indexed` events of the log have stored
-/// leaves.
+/// Reads the events of a range with their stored hashes; the first `indexed` events of the log are indexed.
 pub async fn read(
     connection: &mut PgConnection,
     range: Range<u64>,
@@ -62,14 +77,14 @@ pub async fn read(
     indexed: u64,
 ) -> Result<Chunk, Fault> {
     let Range { start: from, end: to } = range;
-    let leaves = tree::leaves_as_stored(connection, from, to.min(indexed)).await?;
+    let leaves = tree::leaves_as_stored(connection, from, to).await?;
     let tiles = tree::tiles_as_stored(connection, from, to).await?;
-    let rows = match source {
-        DocumentSource::Database => Rows::Copied(copy(connection, from, to).await?),
-        DocumentSource::Leaves => Rows::Archived,
-        DocumentSource::File(documents) => Rows::File(documents),
+    let (rows, complete) = match source {
+        DocumentSource::Database => (Rows::Copied(copy(connection, from, to).await?), indexed),
+        DocumentSource::Leaves => (Rows::Archived, to),
+        DocumentSource::File(documents) => (Rows::File(documents), to),
     };
-    Ok(Chunk { from, to, rows, leaves, tiles, indexed })
+    Ok(Chunk { rows, stored: StoredHashes { from, to, leaves, complete, tiles, indexed } })
 }
 
 /// Reads all rows with one `COPY`: the cost of the row protocol would be higher than the cost of hashing.
@@ -87,19 +102,47 @@ async fn copy(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<u
 }
 
 impl Chunk {
-    /// Passes all events of the chunk to the verifier.
-    pub fn verify(&self, verifier: &mut LogVerifier) -> Result<(), VerifyError> {
-        match &self.rows {
-            Rows::Archived => self.over_leaves(verifier)?,
-            Rows::Copied(rows) => self.over_rows(verifier, rows)?,
+    /// Parses and hashes the documents: nearly all the cost of verification, and independent of other chunks.
+    ///
+    /// # Errors
+    /// A fault if the copied rows cannot be read.
+    pub fn check(self) -> Result<CheckedChunk, Fault> {
+        let documents = match &self.rows {
+            Rows::Archived => None,
+            Rows::Copied(rows) => Some(check_rows(rows)?),
             Rows::File(documents) => {
                 let documents: Vec<&[u8]> = documents.iter().map(Vec::as_slice).collect();
-                self.over_documents(verifier, (self.from..self.to).collect(), &documents)?;
+                Some((self.stored.from..self.stored.to).zip(check_documents(&documents)).collect())
             }
-        }
-        Ok(self.compare_tiles(verifier)?)
+        };
+        Ok(CheckedChunk { documents, stored: self.stored })
     }
+}
 
+fn check_rows(rows: &[u8]) -> Result<Vec<(u64, Verdict)>, Fault> {
+    let damaged = || Fault::new("what PostgreSQL copied out cannot be read");
+    let mut rest = rows.strip_prefix(SIGNATURE).and_then(|rest| rest.get(8..)).ok_or_else(damaged)?;
+    let (mut seqs, mut documents) = (Vec::new(), Vec::new());
+    while let Some((seq, document, behind)) = row(rest).ok_or_else(damaged)? {
+        seqs.push(u64::try_from(seq).unwrap_or(u64::MAX));
+        documents.push(document);
+        rest = behind;
+    }
+    Ok(seqs.into_iter().zip(check_documents(&documents)).collect())
+}
+
+impl CheckedChunk {
+    /// Passes all events of the chunk to the verifier, which has verified the events before.
+    pub fn verify(self, verifier: &mut LogVerifier) -> Result<(), IntegrityError> {
+        match self.documents {
+            None => self.stored.over_leaves(verifier)?,
+            Some(documents) => self.stored.over_documents(verifier, documents)?,
+        }
+        self.stored.compare_tiles(verifier)
+    }
+}
+
+impl StoredHashes {
     fn over_leaves(&self, verifier: &mut LogVerifier) -> Result<(), IntegrityError> {
         for leaf in &self.leaves {
             verifier.step_over(*leaf)?;
@@ -110,29 +153,16 @@ impl Chunk {
         }
     }
 
-    fn over_rows(&self, verifier: &mut LogVerifier, rows: &[u8]) -> Result<(), VerifyError> {
-        let damaged = || Fault::new("what PostgreSQL copied out cannot be read");
-        let mut rest = rows.strip_prefix(SIGNATURE).and_then(|rest| rest.get(8..)).ok_or_else(damaged)?;
-        let (mut seqs, mut documents) = (Vec::new(), Vec::new());
-        while let Some((seq, document, behind)) = row(rest).ok_or_else(damaged)? {
-            seqs.push(u64::try_from(seq).unwrap_or(u64::MAX));
-            documents.push(document);
-            rest = behind;
-        }
-        Ok(self.over_documents(verifier, seqs, &documents)?)
-    }
-
     fn over_documents(
         &self,
         verifier: &mut LogVerifier,
-        seqs: Vec<u64>,
-        documents: &[&[u8]],
+        documents: Vec<(u64, Verdict)>,
     ) -> Result<(), IntegrityError> {
-        for (seq, verdict) in seqs.into_iter().zip(check_documents(documents)) {
+        for (seq, verdict) in documents {
             let leaf = verifier.accept(seq, &verdict)?;
             let seq = verifier.size() - 1;
             let stored = usize::try_from(seq - self.from).ok().and_then(|place| self.leaves.get(place));
-            if stored.is_some_and(|stored| *stored != leaf) || (stored.is_none() && seq < self.indexed) {
+            if stored.is_some_and(|stored| *stored != leaf) || (stored.is_none() && seq < self.complete) {
                 return Err(IntegrityError { seq, kind: IntegrityErrorKind::Leaf });
             }
         }

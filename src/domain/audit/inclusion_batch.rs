@@ -1,12 +1,12 @@
 //! Inclusion proofs for many consecutive events in one tree. Neighbouring events share siblings, which are
-//! read once. Stored hashes are read from the index; missing hashes are computed from documents.
+//! read once. Stored hashes are read from the index; hashes of newer events are computed from documents.
 
 use sqlx::PgConnection;
 
 use super::index::{self, BLOCK};
 use super::store;
 use crate::platform::fault::{Context, Fault};
-use actchain_protocol::merkle::{self, AuditPaths, Hash};
+use actchain_protocol::merkle::{AuditPaths, Hash};
 
 /// Number of children of a stored node.
 const FAN: u64 = 256;
@@ -65,8 +65,8 @@ async fn leaves(connection: &mut PgConnection, n: u64, size: u64) -> Result<Vec<
     let leaves: Vec<Hash> = match found {
         Some(bytes) => bytes.chunks(32).map(hash_of).collect::<Result<_, _>>()?,
         None => {
-            let rows = store::documents_in(connection, from..to).await?;
-            rows.iter().map(|(_, document)| merkle::leaf(document.as_bytes())).collect()
+            let rows = store::unindexed_leaves(connection, from..to).await?;
+            rows.into_iter().map(|(_, leaf)| leaf).collect()
         }
     };
     if u64::try_from(leaves.len()).unwrap_or_default() == to - from {

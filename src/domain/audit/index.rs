@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::TryStreamExt as _;
 use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -72,6 +71,24 @@ impl BlockBitmap {
         both
     }
 
+    /// The members from a position on.
+    pub(super) fn members_from(self, first: u64) -> Self {
+        let mut rest = Self::default();
+        for place in self.places().filter(|place| *place >= first) {
+            rest.add(usize::try_from(place).unwrap_or(usize::MAX));
+        }
+        rest
+    }
+
+    /// The first position that only one of the two has.
+    pub(super) fn first_difference(self, other: Self) -> Option<u64> {
+        let mut difference = self;
+        for (word, other) in difference.0.iter_mut().zip(other.0) {
+            *word ^= other;
+        }
+        difference.places().next()
+    }
+
     /// Positions in the block, ascending.
     pub fn places(self) -> impl DoubleEndedIterator<Item = u64> {
         (0..BLOCK).filter(move |place| {
@@ -105,19 +122,22 @@ impl BlockBitmap {
     }
 }
 
-/// Index data of one block.
-struct Block {
-    leaves: Vec<Hash>,
-    first_at: OffsetDateTime,
-    last_at: OffsetDateTime,
-    postings: BTreeMap<i64, BlockBitmap>,
+/// What the index has about consecutive events of one block.
+#[derive(Debug)]
+pub struct BlockIndex {
+    /// Earliest and latest `at`.
+    pub first_at: OffsetDateTime,
+    pub last_at: OffsetDateTime,
+    /// The events of each term.
+    pub postings: BTreeMap<i64, BlockBitmap>,
 }
 
-impl Block {
-    fn of(documents: &[String]) -> Self {
+impl BlockIndex {
+    /// The index of the events from a position of the block on.
+    pub fn of<'a>(first: usize, documents: impl Iterator<Item = &'a str>) -> Self {
         let mut postings: BTreeMap<i64, BlockBitmap> = BTreeMap::new();
-        let mut instants = Vec::with_capacity(documents.len());
-        for (place, document) in documents.iter().enumerate() {
+        let mut instants = Vec::new();
+        for (place, document) in (first..).zip(documents) {
             // Documents that are not JSON get no terms: verification reports the damage.
             let Ok(event) = serde_json::from_str::<Value>(document) else { continue };
             instants.push(instant(&event));
@@ -127,7 +147,6 @@ impl Block {
         }
         let epoch = OffsetDateTime::UNIX_EPOCH;
         Self {
-            leaves: documents.iter().map(|document| merkle::leaf(document.as_bytes())).collect(),
             first_at: instants.iter().min().copied().unwrap_or(epoch),
             last_at: instants.iter().max().copied().unwrap_or(epoch),
             postings,
@@ -157,25 +176,37 @@ pub async fn index_next_block(connection: &mut PgConnection) -> Result<bool, Fau
     if store::head(&mut *connection).await?.size() < from + BLOCK {
         return Ok(false);
     }
-    let rows: Vec<(i64, String)> =
-        store::documents(&mut *connection, from, from + BLOCK).try_collect().await?;
+    // In this order: events that are archived between the two statements are read as documents.
+    let documents = store::documents_in(&mut *connection, from..from + BLOCK).await?;
+    let first = documents.first().map_or(from + BLOCK, |(seq, _)| *seq);
+    let archived = store::archived_leaves(&mut *connection, from..first).await?;
+    let leaves: Vec<Hash> = archived
+        .iter()
+        .map(|(_, leaf)| *leaf)
+        .chain(documents.iter().map(|(_, document)| merkle::leaf(document.as_bytes())))
+        .collect();
     // All events up to the head's size must exist; missing rows mean that events were deleted.
-    if rows.len() < usize::try_from(BLOCK).unwrap_or(usize::MAX) {
+    if leaves.len() < usize::try_from(BLOCK).unwrap_or(usize::MAX) {
         return Err(Fault::new(format!(
             "of the events from {from} on some are missing: run actchain audit verify"
         )));
     }
-    let documents: Vec<String> = rows.into_iter().map(|(_, document)| document).collect();
-    let number = from / BLOCK;
-    write(&mut *connection, number, &Block::of(&documents)).await?;
+    let documents = documents.iter().map(|(_, document)| document.as_str());
+    let block = BlockIndex::of(archived.len(), documents);
+    write(&mut *connection, from / BLOCK, &leaves, &block).await?;
     Ok(true)
 }
 
-async fn write(connection: &mut PgConnection, number: u64, block: &Block) -> Result<(), Fault> {
+async fn write(
+    connection: &mut PgConnection,
+    number: u64,
+    leaves: &[Hash],
+    block: &BlockIndex,
+) -> Result<(), Fault> {
     let id = i32::try_from(number).context("numbering a block")?;
     sqlx::query("INSERT INTO audit_block (block, leaves, first_at, last_at) VALUES ($1, $2, $3, $4)")
         .bind(id)
-        .bind(block.leaves.concat())
+        .bind(leaves.concat())
         .bind(block.first_at)
         .bind(block.last_at)
         .execute(&mut *connection)
@@ -193,7 +224,7 @@ async fn write(connection: &mut PgConnection, number: u64, block: &Block) -> Res
     .await?;
     let tiles = usize::try_from(TILE).unwrap_or(usize::MAX);
     let first = number * BLOCK / TILE;
-    for (n, leaves) in (first..).zip(block.leaves.chunks(tiles)) {
+    for (n, leaves) in (first..).zip(leaves.chunks(tiles)) {
         add_node(&mut *connection, 1, n, root(leaves)).await?;
     }
     Ok(())

@@ -14,6 +14,7 @@ pub mod filter;
 pub mod findings;
 pub mod inclusion_batch;
 pub mod index;
+pub mod index_check;
 pub mod log_watcher;
 mod operation;
 pub mod partitions;

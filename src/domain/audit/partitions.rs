@@ -6,7 +6,8 @@ use std::ops::Range;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 
-use crate::platform::fault::Fault;
+use crate::platform::fault::{Context, Fault};
+use actchain_protocol::merkle::Hash;
 
 #[derive(Debug, Clone, FromRow)]
 pub struct Partition {
@@ -58,6 +59,54 @@ pub async fn forget_postings(connection: &mut PgConnection, below: u64) -> Resul
     Ok(done.rows_affected() > 0)
 }
 
+/// `seq` of the first event that is not in its partition, or of the first partition that does not continue the one
+/// before.
+pub async fn first_misplaced(connection: &mut PgConnection) -> Result<Option<u64>, Fault> {
+    let misplaced: Option<i64> = sqlx::query_scalar(
+        "WITH run AS (
+             SELECT partition, first_seq, lead(first_seq) OVER ordered AS next_seq, archived_at,
+                    row_number() OVER ordered - 1 AS place, lag(archived_at IS NULL) OVER ordered AS before_is_open
+             FROM audit_partition WINDOW ordered AS (ORDER BY partition)
+         )
+         SELECT min(seq) FROM (
+             SELECT event.seq FROM audit_event event LEFT JOIN run USING (partition)
+             WHERE run.partition IS NULL OR event.seq < run.first_seq OR event.seq >= run.next_seq
+             UNION ALL
+             SELECT first_seq FROM run
+             WHERE partition <> place OR next_seq < first_seq OR (place = 0 AND first_seq <> 0)
+                OR (archived_at IS NOT NULL AND before_is_open)
+             UNION ALL
+             SELECT size FROM audit_head WHERE partition <> (SELECT max(partition) FROM run)
+         ) misplaced (seq)",
+    )
+    .fetch_one(connection)
+    .await?;
+    misplaced.map(|seq| u64::try_from(seq).context("reading a partition")).transpose()
+}
+
+/// Stores the leaves of consecutive events that are archived before their block is complete.
+pub async fn put_leaves(connection: &mut PgConnection, first: u64, leaves: &[Hash]) -> Result<(), Fault> {
+    sqlx::query(
+        "INSERT INTO audit_leaf (seq, hash)
+         SELECT $1 + input.place - 1, input.hash FROM unnest($2::bytea[]) WITH ORDINALITY AS input (hash, place)
+         ON CONFLICT (seq) DO UPDATE SET hash = excluded.hash",
+    )
+    .bind(i64::try_from(first).context("numbering an event")?)
+    .bind(leaves.iter().map(|leaf| leaf.to_vec()).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Deletes the leaves of [`put_leaves`] that blocks have taken over.
+pub async fn forget_leaves(connection: &mut PgConnection, below: u64) -> Result<(), Fault> {
+    sqlx::query("DELETE FROM audit_leaf WHERE seq < $1")
+        .bind(i64::try_from(below).unwrap_or(i64::MAX))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Record of an archived partition.
 #[derive(Debug, Clone, Copy)]
 pub struct ArchiveFile<'a> {
@@ -65,6 +114,8 @@ pub struct ArchiveFile<'a> {
     pub sha256: &'a [u8; 32],
     /// The signed note about the file.
     pub statement: &'a str,
+    /// The leaves of the last events, which are not indexed.
+    pub unindexed: &'a [Hash],
     pub now: OffsetDateTime,
 }
 

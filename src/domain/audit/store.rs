@@ -130,6 +130,45 @@ pub async fn documents_of(connection: &mut PgConnection, seqs: &[u64]) -> Result
     Ok(rows.into_iter().map(|(seq, document)| (u64::try_from(seq).unwrap_or_default(), document)).collect())
 }
 
+/// The leaves of events that are not indexed, in order; missing events are skipped. The database hashes the documents,
+/// so that they are not transferred. Of archived events the leaves are stored.
+pub async fn unindexed_leaves(
+    connection: &mut PgConnection,
+    range: Range<u64>,
+) -> Result<Vec<(u64, Hash)>, Fault> {
+    let sql = r"SELECT seq, sha256('\x00'::bytea || convert_to(document, 'UTF8')) AS hash FROM audit_event
+                WHERE seq >= $1 AND seq < $2
+                UNION ALL SELECT seq, hash FROM audit_leaf WHERE seq >= $1 AND seq < $2 ORDER BY seq";
+    leaves(connection, sql, range).await
+}
+
+/// The leaves that were stored when their events were archived, in order; missing leaves are skipped.
+pub async fn archived_leaves(
+    connection: &mut PgConnection,
+    range: Range<u64>,
+) -> Result<Vec<(u64, Hash)>, Fault> {
+    let sql = "SELECT seq, hash FROM audit_leaf WHERE seq >= $1 AND seq < $2 ORDER BY seq";
+    leaves(connection, sql, range).await
+}
+
+async fn leaves(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    range: Range<u64>,
+) -> Result<Vec<(u64, Hash)>, Fault> {
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(sql)
+        .bind(i64::try_from(range.start).unwrap_or(i64::MAX))
+        .bind(i64::try_from(range.end).unwrap_or(i64::MAX))
+        .fetch_all(connection)
+        .await?;
+    rows.into_iter()
+        .map(|(seq, hash)| {
+            let hash: Hash = hash.as_slice().try_into().context("reading a leaf")?;
+            Ok((u64::try_from(seq).context("reading a leaf")?, hash))
+        })
+        .collect()
+}
+
 /// Number of rows outside `[from, size)`, where `from` is the first event that was not archived.
 pub async fn rows_outside(connection: &mut PgConnection, from: u64, size: u64) -> Result<i64, Fault> {
     let outside = sqlx::query_scalar("SELECT count(*) FROM audit_event WHERE seq < $1 OR seq >= $2")

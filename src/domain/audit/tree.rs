@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 
 use super::index::{self, BLOCK};
+use super::store;
 use crate::platform::fault::{Context, Fault};
 use actchain_protocol::merkle::{self, Frontier, Hash, Span, Subtree};
 use actchain_protocol::tlog_tiles::{Content, Tile};
@@ -62,7 +63,7 @@ pub async fn tile(
     width: u16,
 ) -> Result<Option<Vec<u8>>, Fault> {
     let needs = Tile { content: Content::Hashes(level), n, width }.needs();
-    let size = super::store::head(connection).await?.size();
+    let size = store::head(connection).await?.size();
     let Some(first) = n.checked_mul(FAN).filter(|_| needs.is_some_and(|needs| needs <= size)) else {
         return Ok(None);
     };
@@ -72,11 +73,15 @@ pub async fn tile(
     Ok(Some(hashes.collect::<Result<Vec<_>, _>>()?.concat()))
 }
 
-/// The stored leaves of events `[from, to)`, up to the first missing leaf.
+/// The stored leaves of events `[from, to)`, up to the first missing leaf: those of blocks, and of events that were
+/// archived while their block was not complete.
 pub async fn leaves_as_stored(connection: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Fault> {
     let mut known = NodeCache::default();
     if from < to {
         known.read_leaves(connection, &[(from, to)]).await?;
+        for (seq, leaf) in store::archived_leaves(connection, from..to).await? {
+            known.nodes.entry((0, seq)).or_insert(leaf);
+        }
     }
     Ok((from..to).map_while(|seq| known.nodes.get(&(0, seq)).copied()).collect())
 }
@@ -191,7 +196,7 @@ impl NodeCache {
         known.read_nodes(connection, &plan.nodes).await?;
         known.read_leaves(connection, &plan.leaves).await?;
         if let Some((from, to)) = plan.unindexed {
-            known.read_documents(connection, from, to).await?;
+            known.read_unindexed(connection, from, to).await?;
         }
         Ok(known)
     }
@@ -264,8 +269,7 @@ impl NodeCache {
         Ok(())
     }
 
-    /// The database computes the leaf hashes, so that documents are not transferred.
-    async fn read_documents(
+    async fn read_unindexed(
         &mut self,
         connection: &mut PgConnection,
         from: u64,
@@ -276,16 +280,8 @@ impl NodeCache {
                 "the index has come to event {from} only: it has to come closer first"
             )));
         }
-        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            r"SELECT seq, sha256('\x00'::bytea || convert_to(document, 'UTF8')) FROM audit_event
-              WHERE seq >= $1 AND seq < $2",
-        )
-        .bind(signed(from))
-        .bind(signed(to))
-        .fetch_all(connection)
-        .await?;
-        for (seq, leaf) in rows {
-            self.nodes.insert((0, u64::try_from(seq).unwrap_or(u64::MAX)), hash_of(&leaf)?);
+        for (seq, leaf) in store::unindexed_leaves(connection, from..to).await? {
+            self.nodes.insert((0, seq), leaf);
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use actchain_protocol::merkle::{self, Frontier, Hash, TileBuilder, TileRoot};
 use actchain_protocol::signed_note::Checkpoint;
 
 /// The first error in a log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct IntegrityError {
     /// The `seq` of the error; for a wrong root, the size of the tree.
     pub seq: u64,
@@ -44,6 +44,12 @@ pub enum IntegrityErrorKind {
     Unreadable,
     /// The archive file is not the file in the signed statement of the log.
     Archive,
+    /// An event is in another partition than its `seq` says, or the partitions are not consecutive.
+    Partition,
+    /// The times of a block are not those of its events.
+    BlockTime,
+    /// A posting lacks an event that has its term, or has another event.
+    Posting,
 }
 
 /// Why a verification ended before the end of the log.

@@ -2,18 +2,17 @@
 //! was read back from disk and verified. The leaf hashes stay in the database, so proofs and roots do not change. The
 //! log's key signs which events are in which file; verification trusts only that statement.
 
-use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use time::OffsetDateTime;
 
+use super::archive_file::{ArchiveContent, put_in_place, write, write_beside};
 use super::checkpoint::{LogSigner, active_key, checkpoint_on, signer_of};
-use super::file::{CheckpointLine, FrontierLine, GROUP, LeavesLine, is_document};
+use super::file::{CheckpointLine, is_document};
 use super::file_reader::{digest_of, each_line};
 use super::report::TrustAnchors;
 use super::{log_keys, origin, verify_export};
@@ -22,7 +21,6 @@ use crate::domain::audit::{Actor, Event, EventKind, index, store, tree};
 use crate::domain::{authority_lock, sink};
 use crate::platform::fault::{Context, Fault};
 use crate::platform::locks::Lock;
-use crate::platform::private_file;
 use actchain_protocol::archive_statement::ArchiveStatement;
 use actchain_protocol::digest::hex;
 use actchain_protocol::merkle::{self, Frontier};
@@ -130,14 +128,6 @@ async fn archive_partition(
     now: OffsetDateTime,
 ) -> Result<Option<Archived>, Fault> {
     let ClosedPartition { number, from, to } = partition;
-    let indexed = index::indexed(connection).await?;
-    if indexed < to {
-        return Err(Fault::new(format!(
-            "partition {number} ends at event {to}, but the index has come to {indexed} only: it covers whole blocks, the next one \
-             when a server runs and the log has {} events",
-            indexed + index::BLOCK
-        )));
-    }
     if let Some((sink, position)) = sink::store::behind(connection, to).await? {
         return Err(Fault::new(format!(
             "sink {sink} has been sent events up to {position} only: partition {number} waits for it, or for its being disabled"
@@ -148,11 +138,16 @@ async fn archive_partition(
     let name = format!("audit-{from:012}-{to:012}.jsonl");
     let path = options.folder.join(&name);
     let aside = options.folder.join(format!(".{name}.part"));
-    let content =
-        Content { from, frontier: &frontier, before: options.before, checkpoint_line: &checkpoint_line };
-    let written = write(connection, &aside, content).await;
-    let digest = match written {
-        Ok(Some(digest)) => digest,
+    let indexed = index::indexed(connection).await?;
+    let content = ArchiveContent {
+        from,
+        frontier: &frontier,
+        before: options.before,
+        indexed,
+        checkpoint_line: &checkpoint_line,
+    };
+    let written = match write(connection, &aside, content).await {
+        Ok(Some(written)) => written,
         other => {
             // The incomplete file has no use; a failure to remove it is harmless.
             let _ = std::fs::remove_file(&aside);
@@ -163,7 +158,7 @@ async fn archive_partition(
     let from_root = tree::frontier(connection, from).await?.root();
     // The log may have had another name when this checkpoint was signed.
     let name_then = checkpoint_line.checkpoint.lines().next().unwrap_or_default();
-    let archived = Archived { partition: number, from, to, sha256: hex(&digest), file: path.clone() };
+    let archived = Archived { partition: number, from, to, sha256: hex(&written.digest), file: path.clone() };
     read_back(&archived, &log_keys(connection, name_then).await?)?;
     let statement = ArchiveStatement {
         origin: origin(signer.issuer),
@@ -172,13 +167,13 @@ async fn archive_partition(
         to,
         from_root,
         root: frontier.root(),
-        sha256: digest,
+        sha256: written.digest,
         file: name,
     };
     let active = active_key(connection).await?;
     let note = signer.sign_text(std::slice::from_ref(&active), &statement.text())?;
     write_beside(&path, &note)?;
-    let file = ArchiveFile { sha256: &digest, statement: &note, now };
+    let file = ArchiveFile { sha256: &written.digest, statement: &note, unindexed: &written.unindexed, now };
     forget(connection, &archived, &statement.file, file).await?;
     // No search goes below the first available event, so this cleanup may take time, or be left to the next run.
     while partitions::forget_postings(connection, to / index::BLOCK).await? {}
@@ -207,94 +202,6 @@ async fn checkpoint_line_at(
     let kept = kept.ok_or_else(|| Fault::new("a checkpoint vanished"))?;
     let key = signer_of(connection, &kept).await?.text();
     Ok(CheckpointLine { checkpoint: kept, key })
-}
-
-#[derive(Deserialize)]
-struct Dated {
-    #[serde(with = "time::serde::rfc3339")]
-    at: OffsetDateTime,
-}
-
-/// The events of a partition, and the checkpoint that covers them.
-#[derive(Clone, Copy)]
-struct Content<'a> {
-    from: u64,
-    /// The tree at the end of the partition.
-    frontier: &'a Frontier,
-    /// All events have to be older than this.
-    before: OffsetDateTime,
-    checkpoint_line: &'a CheckpointLine,
-}
-
-/// Writes a temporary file and syncs it to disk. Returns its digest; `None` if an event is not old enough.
-async fn write(
-    connection: &mut PgConnection,
-    aside: &Path,
-    content: Content<'_>,
-) -> Result<Option<[u8; 32]>, Fault> {
-    let Content { from, frontier, before, checkpoint_line } = content;
-    let what = format!("writing {}", aside.display());
-    let mut tree = tree::frontier(connection, from).await?;
-    let mut out = BufWriter::new(private_file::create(aside).context(&what)?);
-    let frontier_line = serde_json::to_string(&FrontierLine::behind(&tree)).context(&what)?;
-    writeln!(out, "{frontier_line}").context(&what)?;
-    let mut leaves = Vec::new();
-    let mut rows = Box::pin(store::documents(connection, from, frontier.size()));
-    while let Some((seq, document)) = rows.try_next().await? {
-        if u64::try_from(seq).ok() != Some(tree.size()) {
-            return Err(Fault::new(format!("the log has no event {}", tree.size())));
-        }
-        let dated: Dated = serde_json::from_str(&document).context("reading an event")?;
-        if dated.at >= before {
-            return Ok(None);
-        }
-        let leaf = merkle::leaf(document.as_bytes());
-        tree.push(leaf);
-        leaves.push(leaf);
-        writeln!(out, "{document}").context(&what)?;
-        if tree.size() % GROUP == 0 || tree.size() == frontier.size() {
-            let line = LeavesLine::of(&std::mem::take(&mut leaves), tree.size());
-            writeln!(out, "{}", serde_json::to_string(&line).context(&what)?).context(&what)?;
-        }
-    }
-    drop(rows);
-    if tree != *frontier {
-        return Err(Fault::new("the events are not those that their stored hashes say"));
-    }
-    writeln!(out, "{}", serde_json::to_string(checkpoint_line).context(&what)?).context(&what)?;
-    let file = out.into_inner().map_err(|error| error.into_error()).context(&what)?;
-    file.sync_all().context(&what)?;
-    drop(file);
-    digest_of(aside).map(Some)
-}
-
-/// Renames the temporary file. An existing file must have the same content: an earlier attempt left it.
-fn put_in_place(aside: &Path, path: &Path) -> Result<(), Fault> {
-    let what = format!("writing {}", path.display());
-    if path.exists() && digest_of(path)? != digest_of(aside)? {
-        std::fs::remove_file(aside).context(&what)?;
-        return Err(Fault::new(format!("{} is there already, and is another file", path.display())));
-    }
-    rename(aside, path)
-}
-
-/// Writes the signed statement beside the archive, for verification without the database.
-fn write_beside(path: &Path, note: &str) -> Result<(), Fault> {
-    let beside = path.with_added_extension("note");
-    let aside = path.with_added_extension("note.part");
-    let what = format!("writing {}", beside.display());
-    let mut file = private_file::create(&aside).context(&what)?;
-    file.write_all(note.as_bytes()).context(&what)?;
-    file.sync_all().context(&what)?;
-    drop(file);
-    rename(&aside, &beside)
-}
-
-fn rename(aside: &Path, path: &Path) -> Result<(), Fault> {
-    let what = format!("writing {}", path.display());
-    std::fs::rename(aside, path).context(&what)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).context(&what)
 }
 
 /// Reads the file from its final path and verifies all of it.
@@ -353,6 +260,11 @@ async fn try_forget(
     event.target = Some(format!("partition {}", archived.partition));
     // Takes the lock on the log's head: from here on no session writes to the table whose partition is dropped.
     store::append(&mut transaction, &[event.unsequenced()?]).await?;
+    let first = archived.to - u64::try_from(file.unindexed.len()).context("numbering an event")?;
+    partitions::put_leaves(&mut transaction, first, file.unindexed).await?;
+    // Leaves that a block took over long ago: no reader has chosen between the two meanwhile.
+    let indexed = index::indexed(&mut transaction).await?;
+    partitions::forget_leaves(&mut transaction, indexed.saturating_sub(index::BLOCK)).await?;
     // A row that was moved into this partition is in no file.
     if partitions::has_others(&mut transaction, archived.partition, archived.from..archived.to).await? {
         return Err(Fault::new(format!("partition {} has events that are not its own", archived.partition)));

@@ -1,6 +1,7 @@
 //! Checkpoints, verification and export of the log. Verification and export only read.
 
 pub mod archive;
+mod archive_file;
 mod checkpoint;
 pub mod cosignatures;
 pub mod evidence;
@@ -12,17 +13,20 @@ pub mod index;
 mod narrow;
 pub mod query;
 mod report;
+mod snapshot;
 pub mod transparency;
 mod verify;
 mod verify_archived;
+mod verify_events;
 mod verify_file;
+mod verify_index;
 pub mod verify_receipt;
 mod verify_selection;
 
 pub use self::checkpoint::{LogSigner, checkpoint, checkpoint_if_due, log_keys, published_key};
 pub use self::file::{CheckpointLine, FrontierLine};
 pub use self::report::{ProgressCallback, Report, TrustAnchors};
-pub use self::verify::{verify_database, verify_database_shown};
+pub use self::verify::{LogDatabase, VerifyScope, verify_database, verify_database_shown};
 pub use self::verify_file::{verify_export, verify_export_shown};
 
 /// The log's origin: the issuer without its scheme, and `/audit` (c2sp.org/tlog-checkpoint).

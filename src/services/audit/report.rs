@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::domain::audit::index_check::IndexError;
 use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, VerifyError};
 use crate::domain::audit::witness::Witnesses;
 use crate::platform::fault::Fault;
@@ -32,6 +33,8 @@ pub struct Report {
     /// and there is none, the command exits 2.
     pub witnessed: Option<u64>,
     pub integrity_error: Option<IntegrityError>,
+    /// The place in the index, if the integrity error is an error of the index.
+    pub index_error: Option<IndexError>,
 }
 
 impl Report {
@@ -51,6 +54,7 @@ impl Report {
                 vouched: 0,
                 witnessed: None,
                 integrity_error: None,
+                index_error: None,
             }),
             Err(VerifyError::Integrity(IntegrityError { seq, kind })) => {
                 Ok(Self::invalid(seq, kind, checkpoints))
@@ -71,6 +75,19 @@ impl Report {
             vouched: 0,
             witnessed: None,
             integrity_error: Some(IntegrityError { seq, kind }),
+            index_error: None,
+        }
+    }
+
+    /// The report of a valid log after the check of its index.
+    pub(super) fn with_index(self, error: Option<IndexError>) -> Self {
+        match error {
+            None => self,
+            Some(error) => Self {
+                from: self.from,
+                index_error: Some(error),
+                ..Self::invalid(error.error.seq, error.error.kind, self.checkpoints)
+            },
         }
     }
 

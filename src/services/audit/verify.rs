@@ -5,39 +5,66 @@ use sqlx::PgConnection;
 
 use super::checkpoint::{size_of, verifier_key};
 use super::report::{ProgressCallback, Report, TrustAnchors};
-use super::verify_archived::{Archived, archived};
-use crate::domain::audit::copy_reader::{self, Chunk, DocumentSource};
+use super::snapshot::LogSnapshot;
+use super::verify_archived::archived;
+use super::verify_events::verify_events;
+use super::verify_index::verify_index;
 use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError};
 use crate::domain::audit::{index, partitions, store, tree};
 use crate::domain::key::{self, KeyPurpose, StoredKey};
-use crate::platform::fault::{Context, Fault};
+use crate::platform::fault::Fault;
 use actchain_protocol::merkle::Frontier;
 use actchain_protocol::signed_note::{self, Checkpoint, VerifierKey};
 
-/// Verifies the log in the database, in one snapshot.
-pub async fn verify_database(connection: &mut PgConnection, anchors: &TrustAnchors) -> Result<Report, Fault> {
-    verify_database_shown(connection, anchors, &mut |_, _| {}).await
+/// The database to verify.
+#[derive(Debug)]
+pub struct LogDatabase<'a> {
+    pub connection: &'a mut PgConnection,
+    /// More connections to the same database, which read at the same time.
+    pub others: &'a mut [PgConnection],
+    pub scope: VerifyScope,
 }
 
-/// [`verify_database`] with a progress callback.
+/// What of a database is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyScope {
+    Log,
+    /// Also everything that searches rely on: the index and the partitions.
+    LogAndIndex,
+}
+
+/// Verifies the log in the database, in one snapshot.
+pub async fn verify_database(connection: &mut PgConnection, anchors: &TrustAnchors) -> Result<Report, Fault> {
+    let database = LogDatabase { connection, others: &mut [], scope: VerifyScope::Log };
+    verify_database_shown(database, anchors, &mut |_, _| {}).await
+}
+
+/// [`verify_database`] by several connections and with a progress callback. The result is the same.
 pub async fn verify_database_shown(
-    connection: &mut PgConnection,
+    database: LogDatabase<'_>,
     anchors: &TrustAnchors,
     progress: ProgressCallback<'_>,
 ) -> Result<Report, Fault> {
-    sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *connection).await?;
-    // A long log takes longer than the statement timeout of requests.
-    sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *connection).await?;
-    let report = verify_snapshot(connection, anchors, progress).await;
-    sqlx::query("ROLLBACK").execute(connection).await?;
+    let LogDatabase { connection, others, scope } = database;
+    let snapshot = LogSnapshot::begin(connection, others).await?;
+    let report = verify_snapshot(&snapshot, anchors, progress).await;
+    let report = match report {
+        Ok(report) if report.valid && scope == VerifyScope::LogAndIndex => {
+            verify_index(&snapshot, progress).await.map(|error| report.with_index(error))
+        }
+        other => other,
+    };
+    snapshot.end().await?;
     report
 }
 
 async fn verify_snapshot(
-    connection: &mut PgConnection,
+    snapshot: &LogSnapshot<'_>,
     anchors: &TrustAnchors,
     progress: ProgressCallback<'_>,
 ) -> Result<Report, Fault> {
+    let mut first = snapshot.first().await?;
+    let connection: &mut PgConnection = &mut first;
     let head = store::head(connection).await?;
     let keys = key::store::list(connection).await?;
     let stored = store::checkpoints(connection).await?;
@@ -90,7 +117,8 @@ async fn verify_snapshot(
         Err(error) => return Ok(Report { from, ..Report::of(Err(error.into()), count)? }),
     };
     let surplus = surplus(connection, &head).await?;
-    let result = verify_all(connection, verifier, archived, &head, progress).await;
+    drop(first);
+    let result = verify_events(snapshot, verifier, archived, &head, progress).await;
     // Integrity errors of earlier events are reported first.
     let result = match surplus {
         Some(surplus) => result.and(Err(surplus.into())),
@@ -177,65 +205,10 @@ async fn cosigned(
 async fn surplus(connection: &mut PgConnection, head: &Frontier) -> Result<Option<IntegrityError>, Fault> {
     let first_available = partitions::first_available(connection).await?;
     let is_surplus = store::rows_outside(connection, first_available, head.size()).await? > 0
+        || !store::archived_leaves(connection, first_available..u64::MAX).await?.is_empty()
         || index::indexed(connection).await? > head.size()
         || !tree::is_regular(connection).await?;
     Ok(is_surplus.then_some(IntegrityError { seq: head.size(), kind: IntegrityErrorKind::Surplus }))
-}
-
-/// Verifies up to the head: stored leaves where events are archived, then documents. The next chunk is read while the
-/// present chunk is hashed.
-async fn verify_all(
-    connection: &mut PgConnection,
-    verifier: LogVerifier,
-    archived: Archived,
-    head: &Frontier,
-    progress: ProgressCallback<'_>,
-) -> Result<Frontier, VerifyError> {
-    let size = head.size();
-    let mut from = verifier.size();
-    let mut runs = archived.runs.into_iter().peekable();
-    let indexed = index::indexed(connection).await?;
-    let (chunks, arriving) = tokio::sync::mpsc::channel::<Chunk>(1);
-    let hashing = tokio::task::spawn_blocking(move || verify_chunks(verifier, arriving));
-    while from < size {
-        while runs.next_if(|run| run.to <= from).is_some() {}
-        let end = runs.peek().map_or(size, |run| run.to);
-        let to = ((from / copy_reader::CHUNK + 1) * copy_reader::CHUNK).min(end);
-        let source = match runs.peek_mut().map(|run| run.lines.as_mut()) {
-            None => DocumentSource::Database,
-            Some(None) => DocumentSource::Leaves,
-            Some(Some(lines)) => DocumentSource::File(lines.take(to - from)?),
-        };
-        let chunk = copy_reader::read(connection, from..to, source, indexed).await?;
-        // The receiver stops at the first error.
-        if chunks.send(chunk).await.is_err() {
-            break;
-        }
-        progress(to, size);
-        from = to;
-    }
-    drop(chunks);
-    let verifier = hashing.await.context("hashing")??;
-    let seq = verifier.size();
-    if seq < size {
-        return Err(IntegrityError { seq, kind: IntegrityErrorKind::Truncated }.into());
-    }
-    let tree = verifier.end()?;
-    if tree == *head {
-        Ok(tree)
-    } else {
-        Err(IntegrityError { seq: size, kind: IntegrityErrorKind::Root }.into())
-    }
-}
-
-fn verify_chunks(
-    mut verifier: LogVerifier,
-    mut arriving: tokio::sync::mpsc::Receiver<Chunk>,
-) -> Result<LogVerifier, VerifyError> {
-    while let Some(chunk) = arriving.blocking_recv() {
-        chunk.verify(&mut verifier)?;
-    }
-    Ok(verifier)
 }
 
 /// Verifies a note with the anchored keys or, without any, the keys in the database.

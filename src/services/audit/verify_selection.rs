@@ -108,6 +108,7 @@ pub(super) fn verify(path: &Path, anchors: &TrustAnchors) -> Result<Option<Repor
         root: root.map(|root| hex(&root)),
         checkpoints: checkpoints.len(),
         integrity_error: None,
+        index_error: None,
     };
     // A checkpoint of another size says nothing of these events: it was not compared with their proofs.
     let cosigned: BTreeSet<u64> =

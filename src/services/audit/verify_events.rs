@@ -1,0 +1,118 @@
+//! Verifies all events of a snapshot: stored leaves where events are archived, then documents. Connections read and
+//! check chunks of events side by side; the tree is built in order, so that the first error of the log is found first.
+
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::StreamExt as _;
+
+use super::report::ProgressCallback;
+use super::snapshot::LogSnapshot;
+use super::verify_archived::{Archived, Run};
+use crate::domain::audit::copy_reader::{self, CheckedChunk, DocumentSource};
+use crate::domain::audit::index;
+use crate::domain::audit::verify::{IntegrityError, IntegrityErrorKind, LogVerifier, VerifyError};
+use crate::platform::fault::{Context, Fault};
+use actchain_protocol::merkle::Frontier;
+
+/// Verifies up to the head.
+pub(super) async fn verify_events(
+    snapshot: &LogSnapshot<'_>,
+    mut verifier: LogVerifier,
+    archived: Archived,
+    head: &Frontier,
+    progress: ProgressCallback<'_>,
+) -> Result<Frontier, VerifyError> {
+    let size = head.size();
+    let indexed = index::indexed(*snapshot.first().await?).await?;
+    let parts = Parts { next: verifier.size(), size, runs: archived.runs.into_iter().peekable() };
+    let ended = AtomicBool::new(false);
+    let parts = parts.take_while(|_| !ended.load(Ordering::Relaxed));
+    let checking = futures_util::stream::iter(parts.enumerate())
+        .map(async |(n, part)| check(snapshot, n, part?, indexed).await)
+        // While each connection reads a chunk, one more is checked.
+        .buffered(snapshot.connections() + 1);
+    let mut checking = pin!(checking);
+    let mut result = Ok(());
+    while let Some(checked) = checking.next().await {
+        // After an error, the reads that have begun run to their end: a connection is of no use after half a `COPY`.
+        if result.is_ok() {
+            result = verify(&mut verifier, checked, |to| progress(to, size));
+            ended.store(result.is_err(), Ordering::Relaxed);
+        }
+    }
+    result?;
+    let seq = verifier.size();
+    if seq < size {
+        return Err(IntegrityError { seq, kind: IntegrityErrorKind::Truncated }.into());
+    }
+    let tree = verifier.end()?;
+    if tree == *head {
+        Ok(tree)
+    } else {
+        Err(IntegrityError { seq: size, kind: IntegrityErrorKind::Root }.into())
+    }
+}
+
+/// Verifies the next chunk, and calls `done` with the `seq` after it.
+fn verify(
+    verifier: &mut LogVerifier,
+    checked: Result<(u64, CheckedChunk), Fault>,
+    done: impl FnOnce(u64),
+) -> Result<(), VerifyError> {
+    let (to, chunk) = checked?;
+    chunk.verify(verifier)?;
+    done(to);
+    Ok(())
+}
+
+/// Reads and checks the n-th part. Returns the `seq` after it, too.
+async fn check(
+    snapshot: &LogSnapshot<'_>,
+    n: usize,
+    part: Part,
+    indexed: u64,
+) -> Result<(u64, CheckedChunk), Fault> {
+    let to = part.range.end;
+    let chunk = {
+        let mut reader = snapshot.reader(n).await?;
+        copy_reader::read(&mut reader, part.range, part.source, indexed).await?
+    };
+    let checked = tokio::task::spawn_blocking(|| chunk.check()).await.context("hashing")??;
+    Ok((to, checked))
+}
+
+/// Events that are read at once.
+struct Part {
+    range: Range<u64>,
+    source: DocumentSource,
+}
+
+/// The parts of the log, in order. Lines of archive files are read as the parts are taken.
+struct Parts {
+    next: u64,
+    size: u64,
+    runs: std::iter::Peekable<std::vec::IntoIter<Run>>,
+}
+
+impl Iterator for Parts {
+    type Item = Result<Part, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (from, size) = (self.next, self.size);
+        if from >= size {
+            return None;
+        }
+        while self.runs.next_if(|run| run.to <= from).is_some() {}
+        let end = self.runs.peek().map_or(size, |run| run.to);
+        let to = ((from / copy_reader::CHUNK + 1) * copy_reader::CHUNK).min(end);
+        self.next = to;
+        let source = match self.runs.peek_mut().map(|run| run.lines.as_mut()) {
+            None => Ok(DocumentSource::Database),
+            Some(None) => Ok(DocumentSource::Leaves),
+            Some(Some(lines)) => lines.take(to - from).map(DocumentSource::File),
+        };
+        Some(source.map(|source| Part { range: from..to, source }))
+    }
+}

@@ -1,0 +1,148 @@
+//! The index of the log: everything that searches rely on is verified, and several connections find what one finds.
+
+use actchain::domain::audit::index_check::IndexError;
+use actchain::domain::audit::store;
+use actchain::domain::audit::verify::{IntegrityError, IntegrityErrorKind};
+use actchain::services::audit::{self, LogDatabase, Report, TrustAnchors, VerifyScope, index};
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
+
+use crate::support::world::World;
+use crate::transparency::{checkpoint, grow};
+
+/// Verifies with as many connections.
+async fn verify(world: &World, scope: VerifyScope, connections: usize) -> Report {
+    let mut connection = world.server.sql().await;
+    let mut others = Vec::new();
+    for _ in 1..connections {
+        others.push(world.server.sql().await);
+    }
+    let database = LogDatabase { connection: &mut connection, others: &mut others, scope };
+    audit::verify_database_shown(database, &TrustAnchors::default(), &mut |_, _| {}).await.unwrap()
+}
+
+/// A log of four blocks, some events of which belong to no complete block.
+async fn indexed_world() -> World {
+    let world = World::new().await;
+    for _ in 0..3 {
+        world.second_hop().await;
+    }
+    grow(&world.server, 4_300).await;
+    index::run_once(&world.server.app.pool).await.unwrap();
+    checkpoint(&world.server).await;
+    world
+}
+
+/// The term of the events that `grow` has written in a block.
+const COMMON: &str =
+    "(SELECT term FROM audit_posting WHERE block = 2 ORDER BY length(bitmap) DESC, term LIMIT 1)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_error_of_the_index_is_named_by_its_block_term_and_seq() {
+    let world = indexed_world().await;
+    let mut sql = world.server.sql().await;
+    let tables = ["audit_event", "audit_partition", "audit_head", "audit_block", "audit_posting"];
+    for table in tables {
+        sql.execute(AssertSqlSafe(format!("CREATE TABLE kept_{table} AS TABLE {table}"))).await.unwrap();
+    }
+    let term: i64 =
+        sqlx::query_scalar(AssertSqlSafe(format!("SELECT {COMMON}"))).fetch_one(&mut sql).await.unwrap();
+    let of_block = |statement: &str| statement.replace("COMMON", &term.to_string());
+    use IntegrityErrorKind::{BlockTime, Partition, Posting};
+    let cases: [(String, u64, IntegrityErrorKind, i64, Option<i64>); 12] = [
+        // An event that no search for this term finds.
+        (
+            of_block("UPDATE audit_posting SET bitmap = set_byte(bitmap, 7, get_byte(bitmap, 7) & 247) WHERE block = 2 AND term = COMMON"),
+            2_048 + 3,
+            Posting,
+            2,
+            Some(term),
+        ),
+        (of_block("DELETE FROM audit_posting WHERE block = 2 AND term = COMMON"), 2_048, Posting, 2, Some(term)),
+        // An event that has not the term.
+        ("INSERT INTO audit_posting VALUES (77, 3, decode('0005', 'hex'))".into(), 3_072 + 5, Posting, 3, Some(77)),
+        ("INSERT INTO audit_posting VALUES (77, 3, '')".into(), 3_072, Posting, 3, Some(77)),
+        // Bytes that are no bitmap.
+        (of_block("UPDATE audit_posting SET bitmap = bitmap || '\\x00' WHERE block = 2 AND term = COMMON"), 2_048, Posting, 2, Some(term)),
+        // Postings of blocks that are not indexed.
+        ("INSERT INTO audit_posting VALUES (77, 4, decode('0005', 'hex'))".into(), 4_096, Posting, 4, Some(77)),
+        ("INSERT INTO audit_posting VALUES (77, -1, decode('0005', 'hex'))".into(), 0, Posting, -1, Some(77)),
+        // A search in a period passes over the block.
+        ("UPDATE audit_block SET first_at = first_at + interval '1 microsecond' WHERE block = 1".into(), 1_024, BlockTime, 1, None),
+        ("UPDATE audit_block SET last_at = last_at - interval '1 hour' WHERE block = 1".into(), 1_024, BlockTime, 1, None),
+        // A search begins at the first partition that is not archived.
+        ("UPDATE audit_partition SET partition = 1".into(), 0, Partition, 0, None),
+        ("UPDATE audit_head SET partition = 1".into(), 4_300, Partition, 4, None),
+        ("INSERT INTO audit_partition (partition, first_seq, opened_at) VALUES (1, 1100, now()); UPDATE audit_head SET partition = 1".into(), 1_100, Partition, 1, None),
+    ];
+    let valid = verify(&world, VerifyScope::LogAndIndex, 1).await;
+    assert!(valid.valid && valid.events == 4_300, "{valid:?}");
+    for (statement, seq, kind, block, term) in cases {
+        sqlx::raw_sql(AssertSqlSafe(statement.clone()))
+            .execute(&mut sql)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+        let report = verify(&world, VerifyScope::LogAndIndex, 1).await;
+        let error = IntegrityError { seq, kind };
+        assert_eq!(report.index_error, Some(IndexError { error, block, term }), "{statement}");
+        assert_eq!((report.valid, report.integrity_error), (false, Some(error)), "{statement}");
+        assert_eq!(report, verify(&world, VerifyScope::LogAndIndex, 3).await, "{statement}");
+        assert!(verify(&world, VerifyScope::Log, 2).await.valid, "{statement}: the log itself is valid");
+        restore(&mut sql, &tables).await;
+    }
+    assert_eq!(verify(&world, VerifyScope::LogAndIndex, 1).await, valid);
+}
+
+async fn restore(sql: &mut PgConnection, tables: &[&str]) {
+    for table in tables.iter().rev() {
+        sql.execute(AssertSqlSafe(format!("DELETE FROM {table}"))).await.unwrap();
+    }
+    for table in tables {
+        sql.execute(AssertSqlSafe(format!("INSERT INTO {table} SELECT * FROM kept_{table}"))).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_errors_in_different_ranges_the_first_is_named_by_any_number_of_connections() {
+    let world = World::new().await;
+    // More ranges than are read at the same time.
+    grow(&world.server, 22_000).await;
+    checkpoint(&world.server).await;
+    let mut sql = world.server.sql().await;
+    // The later range is found first: it has one event. The earlier error is at the end of a full range.
+    sql.execute("UPDATE audit_event SET document = '{}' WHERE seq IN (8191, 8192)").await.unwrap();
+    sql.execute("DELETE FROM audit_event WHERE seq > 8192 AND seq < 12288").await.unwrap();
+    for connections in [1, 2, 4, 7] {
+        let report = verify(&world, VerifyScope::Log, connections).await;
+        let first = IntegrityError { seq: 8_191, kind: IntegrityErrorKind::Order };
+        assert_eq!(report.integrity_error, Some(first), "{connections} connections");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_connections_read_the_log_as_it_was_when_verification_began() {
+    let world = World::new().await;
+    // More events than are read before the first of them is verified.
+    grow(&world.server, 22_000).await;
+    checkpoint(&world.server).await;
+    let mut connection = world.server.sql().await;
+    let mut others = [world.server.sql().await];
+    let mut changer = world.server.sql().await;
+    let mut changed = false;
+    let database = LogDatabase { connection: &mut connection, others: &mut others, scope: VerifyScope::Log };
+    let mut change = |_, _| {
+        if !std::mem::replace(&mut changed, true) {
+            let change = async {
+                changer.execute("DELETE FROM audit_event WHERE seq >= 16384").await.unwrap();
+            };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(change));
+        }
+    };
+    let report = audit::verify_database_shown(database, &TrustAnchors::default(), &mut change).await.unwrap();
+    assert!(report.valid && report.events == 22_000, "{report:?}");
+    let later = verify(&world, VerifyScope::Log, 2).await;
+    assert_eq!(
+        later.integrity_error,
+        Some(IntegrityError { seq: 16_384, kind: IntegrityErrorKind::Truncated })
+    );
+    assert_eq!(store::head(&mut changer).await.unwrap().size(), 22_000);
+}
