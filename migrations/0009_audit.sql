@@ -115,6 +115,7 @@ CREATE TABLE audit_posting (
     term   bigint NOT NULL,
     block  integer NOT NULL,
     bitmap bytea NOT NULL,
-    PRIMARY KEY (term, block)
+    -- Searches read the postings of a term from the index alone.
+    PRIMARY KEY (term, block) INCLUDE (bitmap)
 );
 GRANT SELECT, INSERT ON audit_block, audit_node, audit_posting TO actchain_server;

@@ -1,6 +1,7 @@
 //! Audit queries: filters, pages, and visibility.
 
 use actchain::domain::audit::filter::Filter;
+use actchain::domain::audit::{Actor, Event, store};
 use actchain::platform::config::RotationInterval;
 use actchain::services::audit::index;
 use actchain_protocol::merkle;
@@ -9,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Auth};
-use crate::support::audit::{Dice, all_pages, auditor, cover, fill, read};
+use crate::support::audit::{Dice, all_pages, auditor, cover, event, fill, read};
 use crate::support::management::Api;
 use crate::support::world::{MAIL, World};
 
@@ -91,6 +92,52 @@ async fn every_filter_finds_the_matching_events_only_in_pages_of_any_size_and_bo
         found += wanted.len();
     }
     assert!(found > 5_000, "the filters found too little to mean anything: {found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rare_and_frequent_terms_are_found_together_in_a_log_of_many_blocks() {
+    let world = World::new().await;
+    let (auditor, token) = auditor(&world).await;
+    let mut dice = Dice(2);
+    // More blocks than the first query of a search reads. A rare client acts at both ends of the log.
+    let rare = |number: u64| number < 3 || [5_000, 5_001].contains(&number) || number == 12_290;
+    let mut sql = world.server.sql().await;
+    for from in (0..12_300).step_by(300) {
+        let events = (from..from + 300).map(|number| {
+            let event = event(&world, &mut dice, number);
+            let actor = if rare(number) { Actor::client("rare", None) } else { event.actor.clone() };
+            Event { actor, ..event }.unsequenced().unwrap()
+        });
+        store::append(&mut sql, &events.collect::<Vec<_>>()).await.unwrap();
+    }
+    assert_eq!(cover(&world).await, 12_288);
+    let events = world.server.events().await;
+    for pairs in [
+        vec![("client_id", "rare"), ("outcome", "success")],
+        vec![("outcome", "success"), ("client_id", "rare")],
+        vec![("client_id", "rare"), ("action", "client.changed"), ("outcome", "success")],
+        // Two terms that are in each block and never in one event.
+        vec![("action", "oauth.token.exchanged"), ("outcome", "refused")],
+        vec![("subject_sub", "user-0"), ("actor", "agent-2"), ("delegation_id", "D-1"), ("ip", "192.0.2.1")],
+        vec![("txn", "chain-1200"), ("outcome", "success")],
+    ] {
+        let mut filter = Filter::default();
+        for (name, value) in &pairs {
+            filter.set(name, value).unwrap();
+        }
+        let wanted = expected(&events, &filter);
+        for (order, limit) in [("newest", 1_000), ("oldest", 1_000), ("newest", 7), ("oldest", 2)] {
+            let mut wanted = wanted.clone();
+            if order == "newest" {
+                wanted.reverse();
+            }
+            if limit < 1_000 && wanted.len() > 100 {
+                continue;
+            }
+            let path = format!("{LOGS}?order={order}&limit={limit}{}", query(&filter));
+            assert_eq!(seqs(&all_pages(&world, (&auditor, &token), &path).await), wanted, "{path}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

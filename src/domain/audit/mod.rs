@@ -18,6 +18,7 @@ pub mod index_check;
 pub mod log_watcher;
 mod operation;
 pub mod partitions;
+mod posting_lists;
 pub mod search;
 pub mod store;
 pub mod tree;

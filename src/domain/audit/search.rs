@@ -4,25 +4,23 @@
 use std::ops::Range;
 
 use serde_json::Value;
-use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
+use sqlx::PgConnection;
 
 use super::filter::Filter;
-use super::index::{self, BLOCK, BlockBitmap};
+use super::index::{self, BLOCK};
+pub use super::posting_lists::Order;
+use super::posting_lists::{self, BlockSearch, MatchingBlocks};
 use super::{partitions, store};
-use crate::platform::fault::{Context, Fault};
+use crate::platform::fault::Fault;
 
 /// Maximum number of non-matching events read for one page; after that, the page is returned as is.
 const MAX_SCANNED: usize = 20_000;
-/// Number of blocks queried at once, first and then: few at first, because a frequent term needs no more.
-const BLOCKS: [i64; 2] = [8, 1_024];
+/// Number of blocks queried first: few, because a frequent term needs no more. Later queries have more, up to a maximum.
+const FIRST_BLOCKS: usize = 8;
+const GROWTH: usize = 32;
+const MAX_BLOCKS: usize = 8_192;
 /// Maximum number of events read at once.
 const CHUNK: usize = 256;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    Newest,
-    Oldest,
-}
 
 #[derive(Debug, Clone)]
 pub struct EventRow {
@@ -123,7 +121,8 @@ struct Scan<'a> {
     /// Number of indexed events, and the part of them within the filter's period.
     indexed: u64,
     in_time: Range<u64>,
-    blocks: i64,
+    /// Number of blocks of the next query.
+    blocks: usize,
     /// Number of events read that did not match.
     scanned: usize,
 }
@@ -142,9 +141,16 @@ impl<'a> Scan<'a> {
             (Order::Oldest, Some(after)) => all.start.max(after.saturating_add(1))..all.end,
         };
         let terms = [search.filter.terms().as_slice(), search.besides].concat();
-        let [first, _] = BLOCKS;
         let in_time = in_time(connection, search.filter, search_range.indexed).await?;
-        Ok(Self { search, terms, left, indexed: search_range.indexed, in_time, blocks: first, scanned: 0 })
+        Ok(Self {
+            search,
+            terms,
+            left,
+            indexed: search_range.indexed,
+            in_time,
+            blocks: FIRST_BLOCKS,
+            scanned: 0,
+        })
     }
 
     /// `seq` of the last event searched, if events are left.
@@ -217,13 +223,11 @@ impl<'a> Scan<'a> {
         want: usize,
     ) -> Result<Vec<EventRow>, Fault> {
         let blocks = within.start / BLOCK..(within.end - 1) / BLOCK + 1;
-        let rows = self.matching_blocks(connection, &blocks).await?;
-        let [_, many] = BLOCKS;
-        let complete = i64::try_from(rows.len()).unwrap_or(i64::MAX) < self.blocks;
-        self.blocks = many;
+        let search = BlockSearch { terms: &self.terms, blocks, order: self.search.order, max: self.blocks };
+        let MatchingBlocks { found, searched } = posting_lists::search(connection, &search).await?;
+        self.blocks = (self.blocks * GROWTH).min(MAX_BLOCKS);
         let mut seqs = Vec::with_capacity(want);
-        let mut last = None;
-        'blocks: for (block, bitmap) in rows {
+        'blocks: for (block, bitmap) in found {
             let of_block = bitmap.places().map(|place| block * BLOCK + place);
             let in_order: Vec<u64> = match self.search.order {
                 Order::Newest => of_block.rev().collect(),
@@ -235,59 +239,15 @@ impl<'a> Scan<'a> {
                 }
                 seqs.push(seq);
             }
-            last = Some(block);
         }
-        // Searched so far: up to the last event taken, up to the last block read, or the whole range.
-        let seen = match (seqs.len() == want, seqs.last(), last) {
-            (true, Some(seq), _) => *seq..*seq + 1,
-            (_, _, Some(block)) if !complete => block * BLOCK..(block + 1) * BLOCK,
-            _ => within,
+        // Searched so far: up to the last event taken, or all blocks that were read.
+        let seen = match seqs.last() {
+            Some(seq) if seqs.len() == want => *seq..*seq + 1,
+            _ => searched.start * BLOCK..searched.end * BLOCK,
         };
         self.advance(&seen);
         let rows = store::documents_of(connection, &seqs).await?;
         Ok(self.in_order(rows))
-    }
-
-    /// Blocks with events that have all terms, according to the index.
-    async fn matching_blocks(
-        &self,
-        connection: &mut PgConnection,
-        blocks: &Range<u64>,
-    ) -> Result<Vec<(u64, BlockBitmap)>, Fault> {
-        let mut query = QueryBuilder::<Postgres>::new("SELECT p0.block, ARRAY[");
-        for place in 0..self.terms.len() {
-            query.push(if place == 0 { "" } else { ", " }).push(format!("p{place}.bitmap"));
-        }
-        query.push("] AS bitmap FROM audit_posting p0");
-        for (place, term) in self.terms.iter().enumerate().skip(1) {
-            query.push(format!(
-                " JOIN audit_posting p{place} ON p{place}.block = p0.block AND p{place}.term = "
-            ));
-            query.push_bind(*term);
-        }
-        let bound = |block: u64| i32::try_from(block).context("numbering a block");
-        query.push(" WHERE p0.term = ").push_bind(self.terms.first().copied().unwrap_or_default());
-        query.push(" AND p0.block >= ").push_bind(bound(blocks.start)?);
-        query.push(" AND p0.block < ").push_bind(bound(blocks.end)?);
-        query.push(match self.search.order {
-            Order::Newest => " ORDER BY p0.block DESC LIMIT ",
-            Order::Oldest => " ORDER BY p0.block LIMIT ",
-        });
-        query.push_bind(self.blocks);
-        #[derive(FromRow)]
-        struct Row {
-            block: i32,
-            bitmap: Vec<Vec<u8>>,
-        }
-        let rows: Vec<Row> = query.build_query_as().fetch_all(connection).await?;
-        let intersect = |row: Row| {
-            let bitmap = row.bitmap.iter().map(|bytes| BlockBitmap::of_bytes(bytes));
-            (
-                u64::try_from(row.block).unwrap_or_default(),
-                bitmap.fold(BlockBitmap::ALL, BlockBitmap::intersect),
-            )
-        };
-        Ok(rows.into_iter().map(intersect).collect())
     }
 
     /// Parses the events that may match, in the requested order.

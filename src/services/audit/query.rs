@@ -33,7 +33,7 @@ const MAX_CHAIN_EVENTS_LISTED: usize = 100;
 const MAX_CHAIN_EVENTS: usize = 10_000;
 /// Maximum number of events read for a page of chains; then the page is returned incomplete.
 const MAX_SCANNED: usize = 4_000;
-/// Minimum and maximum number of events read at once: about two for each requested chain.
+/// Minimum and maximum number of events read at once.
 const STRIDE: [usize; 2] = [16, 128];
 
 #[derive(Debug, Clone)]
@@ -133,11 +133,14 @@ pub async fn chains(ctx: &RequestContext<'_>, audit_query: &AuditQuery) -> Resul
     let mut items: Vec<(u64, Chain)> = Vec::new();
     let mut scanned = 0;
     let [min, max] = STRIDE;
-    let stride = (limit * 2).clamp(min, max);
+    let mut events_per_chain = 1;
     loop {
+        // Each chain that is found is loaded, so that no more of them are read than the page needs.
+        let stride = ((limit + 1 - items.len()) * events_per_chain).clamp(min, max);
         let page = search::page(&mut connection, search, &tracker.search_range, after, stride).await?;
         scanned += page.found.len() + page.scanned;
         let first_events = tracker.first_events(&mut connection, &page.found).await?;
+        events_per_chain = page.found.len().div_ceil(first_events.len().max(1));
         let chains = first_events.iter().map(|(_, chain_events)| chain_events);
         let facts = facts(ctx, &mut connection, chains).await?;
         for (seq, chain_events) in first_events {
