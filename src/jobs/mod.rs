@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::app::App;
 use crate::platform::fault::Fault;
+use crate::services::audit::cosignatures;
 
 const INDEX: Duration = Duration::from_millis(500);
 const REFRESH: Duration = Duration::from_secs(5);
@@ -36,7 +37,7 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
             }
         })
     };
-    vec![
+    let mut tasks = vec![
         every(REFRESH, "refresh", |app| Box::pin(async move { refresh::run_once(&app).await })),
         every(SWEEP, "sweep", |app| {
             Box::pin(async move { sweep::run_once(&app, app.clock.now()).await.map(drop) })
@@ -57,11 +58,13 @@ pub fn start(app: &Arc<App>) -> Vec<tokio::task::JoinHandle<()>> {
         every(CHECKPOINT, "checkpoint", |app| {
             Box::pin(async move { checkpoint::run_once(&app, app.clock.now()).await })
         }),
-        every(WITNESS, "witness", |app| {
-            Box::pin(async move { witness::run_once(&app, app.clock.now()).await.map(drop) })
+        every(WITNESS, "witnessed_events", |app| {
+            Box::pin(async move { cosignatures::report_sizes(&app).await })
         }),
         tokio::spawn(sinks::run(Arc::clone(app))),
-    ]
+    ];
+    tasks.extend(witness::start(app, WITNESS));
+    tasks
 }
 
 type Job = std::pin::Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;

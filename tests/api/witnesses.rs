@@ -7,7 +7,7 @@ use actchain::domain::audit::witness::Witnesses;
 use actchain::http;
 use actchain::jobs;
 use actchain::platform::clock::Clock;
-use actchain::services::audit::cosignatures::RequestResult;
+use actchain::services::audit::cosignatures::{self, RequestResult};
 use actchain::services::audit::{TrustAnchors, verify_database, verify_export};
 use actchain::services::witness::{Witness, WitnessError};
 use actchain_protocol::signed_note::{self, VerifierKey};
@@ -57,7 +57,7 @@ async fn world_with(entries: &[String]) -> World {
 }
 
 async fn run(server: &Server) -> Vec<(String, RequestResult)> {
-    jobs::witness::run_once(&server.app, server.clock.now()).await.unwrap()
+    jobs::witness::run_once(&server.app, server.clock.now()).await
 }
 
 /// Who has cosigned the newest checkpoint; every signature of a witness is verified.
@@ -301,6 +301,94 @@ async fn only_a_valid_cosignature_of_that_witness_is_stored_and_one_bad_witness_
         assert_eq!(of("good.example.com"), None, "has cosigned");
     }
     assert_eq!(cosigners(server, &[&keys[0], &keys[1]]).await, ["good.example.com"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_does_not_answer_delays_no_later_request_to_another() {
+    let good = Planned::new("good.example.com");
+    let silent = Planned::new("silent.example.com");
+    let world = world_with(&[silent.entry(), good.entry()]).await;
+    let server = &world.server;
+    let _folder = good.listen(server).await;
+    let witnesses: Vec<_> = server.app.witnesses.iter().cloned().collect();
+    let (app, of_silent, now) = (Arc::clone(&server.app), witnesses[0].clone(), server.clock.now());
+    checkpoint(server).await;
+    let waiting = tokio::spawn(async move { cosignatures::request_cosignature(&app, &of_silent, now).await });
+    for round in 0..2 {
+        checkpoint(server).await;
+        let result = cosignatures::request_cosignature(&server.app, &witnesses[1], now).await;
+        assert_eq!(result, Some(RequestResult::Cosigned), "round {round}");
+        world.first_hop().await;
+    }
+    assert!(!waiting.is_finished(), "the other request still waits for its answer");
+    waiting.abort();
+}
+
+/// The values of the metrics about sizes.
+async fn sizes(server: &Server, names: &[&str]) -> Vec<u64> {
+    cosignatures::report_sizes(&server.app).await.unwrap();
+    let text = Api::get(server, "/metrics").send().await.text;
+    let value = |name: &&str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    };
+    names.iter().map(value).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_exports_and_commands_show_how_far_a_quorum_has_cosigned() {
+    let (one, two) = (Planned::new("one.example.com"), Planned::new("two.example.com"));
+    let keys = [one.key.text(), two.key.text()];
+    let world = world_with(&[one.entry(), two.entry()]).await;
+    let server = &world.server;
+    let size = |note: &str| note.lines().nth(1).unwrap().parse::<u64>().unwrap();
+    let names = [
+        "actchain_witness_cosigned_events{witness=\"one.example.com\"}",
+        "actchain_witness_cosigned_events{witness=\"two.example.com\"}",
+        "actchain_witnessed_events",
+    ];
+    let _first = one.listen(server).await;
+    let both = checkpoint(server).await;
+    run(server).await;
+    assert_eq!(sizes(server, &names).await, [size(&both), 0, 0], "one is no quorum of two");
+    let _second = two.listen(server).await;
+    run(server).await;
+    assert_eq!(sizes(server, &names).await, [size(&both); 3]);
+    // A later checkpoint, which no witness has seen.
+    world.first_hop().await;
+    checkpoint(server).await;
+    assert_eq!(sizes(server, &names).await, [size(&both); 3]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("export.jsonl");
+    let keys_of_log = Api::get(server, "/audit/keys").send().await.text;
+    let anchors = TrustAnchors {
+        keys: keys_of_log.lines().filter_map(VerifierKey::parse).collect(),
+        witnesses: Witnesses::new(&keys, None).unwrap(),
+        ..TrustAnchors::default()
+    };
+    let witnessed = async |query: &str| {
+        let export = world.export(query).await;
+        std::fs::write(&path, &export.text).unwrap();
+        let report = verify_export(&path, &anchors).unwrap();
+        assert!(report.valid, "{query}: {report:?}");
+        report.witnessed
+    };
+    assert_eq!(witnessed("").await, Some(size(&both)), "a whole export has the newest cosigned checkpoint");
+    let selection = format!("outcome=success&size={}", size(&both));
+    assert_eq!(
+        witnessed(&selection).await,
+        Some(size(&both)),
+        "and a selection the cosignatures of its size"
+    );
+    assert_eq!(witnessed("outcome=success").await, None);
+    assert_eq!(
+        witnessed(&format!("from_seq={}", size(&both) + 1)).await,
+        None,
+        "it ends before the first event"
+    );
+    let mut sql = server.sql().await;
+    let note = cosignatures::newest_cosigned_checkpoint(&mut sql, &anchors.witnesses).await.unwrap();
+    assert_eq!(anchors.witnesses.cosigned_size(&note), Some(size(&both)));
 }
 
 /// A log with one key, for witnesses without a server.

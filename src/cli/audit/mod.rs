@@ -16,8 +16,9 @@ use futures_util::TryStreamExt as _;
 
 use super::context::{self, Opening};
 use crate::domain::audit::store;
+use crate::domain::audit::witness::Witnesses;
 use crate::platform::fault::Fault;
-use crate::services::audit;
+use crate::services::audit::{self, cosignatures};
 
 /// How often `tail -f` reads new events.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -34,7 +35,7 @@ pub(super) enum Command {
     /// Prove who acted for a user, with which authority: a folder that verifies offline
     Evidence(evidence::Args),
     /// Sign a checkpoint over the current log, and print it
-    Checkpoint,
+    Checkpoint(Checkpoint),
     /// Move old partitions into files that verify by themselves
     Archive(archive::Args),
     /// Print an event from an archive file
@@ -45,6 +46,13 @@ pub(super) enum Command {
     Witness(witness::Args),
     /// Print the latest events
     Tail(Tail),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Checkpoint {
+    /// Sign nothing, and print the newest checkpoint that the configured witnesses have cosigned, with their signatures
+    #[arg(long)]
+    cosigned: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,7 +74,7 @@ pub(super) async fn run(
         Command::Export(args) => export::run(config()?, args).await,
         Command::Chains(args) => chains::run(config()?, args).await,
         Command::Evidence(args) => evidence::run(config()?, args).await,
-        Command::Checkpoint => checkpoint(config()?).await,
+        Command::Checkpoint(args) => checkpoint(config()?, &args).await,
         Command::Archive(args) => archive::run(config()?, args).await,
         Command::Show(args) => archive::show(&args),
         Command::VerifyReceipt(args) => verify_receipt::run(config, args).await,
@@ -75,8 +83,15 @@ pub(super) async fn run(
     }
 }
 
-async fn checkpoint(config: Opening) -> Result<ExitCode, Fault> {
+async fn checkpoint(config: Opening, args: &Checkpoint) -> Result<ExitCode, Fault> {
     context::with(config, async |context, pool| {
+        if args.cosigned {
+            let audit = &context.config.audit;
+            let witnesses = Witnesses::new(&audit.witnesses, audit.witness_quorum)?;
+            let mut connection = pool.acquire().await?;
+            print!("{}", cosignatures::newest_cosigned_checkpoint(&mut connection, &witnesses).await?);
+            return Ok(ExitCode::SUCCESS);
+        }
         let issuer = context.config.issuer();
         let seal = context.seal()?;
         print!("{}", audit::checkpoint(pool, &seal, &issuer, context.clock.now()).await?);

@@ -93,6 +93,14 @@ pub(super) async fn run(
                     others.push(context.connect().await?);
                 }
                 let mut connection = pool.acquire().await?;
+                let issuer = context.config.issuer();
+                if let Some(named) = audit::other_origin(&mut connection, &issuer).await? {
+                    eprintln!(
+                        "actchain: the newest checkpoint is of the log {named}, and that of the issuer {issuer} is {}: this is the \
+                         database of another issuer, or the issuer was renamed",
+                        audit::origin(&issuer)
+                    );
+                }
                 let scope = if args.index { VerifyScope::LogAndIndex } else { VerifyScope::Log };
                 let database = LogDatabase { connection: &mut connection, others: &mut others, scope };
                 let report = audit::verify_database_shown(database, &anchors, &mut show).await;

@@ -1,5 +1,5 @@
-//! Intersects the postings of terms. The rarest term decides which blocks are read: a frequent term is read for the
-//! same number of blocks, and beyond them only where the rarest term has events.
+//! Intersects the postings of terms. The rarest term decides which blocks are read. A frequent term is read for the same
+//! number of blocks, and outside them only where the rarest term has events.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub enum Order {
 /// The blocks to search for events that have all terms.
 #[derive(Debug, Clone)]
 pub(super) struct BlockSearch<'a> {
-    /// At least one.
+    /// An empty list is a fault.
     pub(super) terms: &'a [i64],
     pub(super) blocks: Range<u64>,
     pub(super) order: Order,
@@ -44,7 +44,7 @@ struct Row {
 /// The first postings of a term, in the order of the search.
 struct PostingList {
     term: i64,
-    /// Ascending.
+    /// The blocks that were found, ascending.
     blocks: Vec<i32>,
     bitmaps: HashMap<i32, BlockBitmap>,
     /// The blocks of which all postings were read.

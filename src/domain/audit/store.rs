@@ -235,6 +235,28 @@ pub async fn last_cosigned(connection: &mut PgConnection, key: &str) -> Result<O
     size.map(|size| u64::try_from(size).context("reading a cosignature")).transpose()
 }
 
+/// Size of the largest checkpoint, up to a size, that `quorum` of these witnesses have cosigned.
+pub async fn last_cosigned_by(
+    connection: &mut PgConnection,
+    keys: &[String],
+    quorum: usize,
+    most: u64,
+) -> Result<Option<u64>, Fault> {
+    if quorum == 0 {
+        return Ok(None);
+    }
+    let size: Option<i64> = sqlx::query_scalar(
+        "SELECT size FROM audit_cosignature WHERE key = ANY ($1) AND size <= $3
+         GROUP BY size HAVING count(*) >= $2 ORDER BY size DESC LIMIT 1",
+    )
+    .bind(keys)
+    .bind(i64::try_from(quorum).unwrap_or(i64::MAX))
+    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .fetch_optional(connection)
+    .await?;
+    size.map(|size| u64::try_from(size).context("reading a cosignature")).transpose()
+}
+
 /// Cosignatures of checkpoints in a range of sizes: size, key and signature line.
 pub async fn cosignatures(
     connection: &mut PgConnection,

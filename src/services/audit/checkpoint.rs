@@ -103,6 +103,13 @@ pub async fn checkpoint_if_due(
     checkpoint_on(&mut connection, LogSigner { seal, issuer }, now).await.map(drop)
 }
 
+/// The origin of the newest checkpoint, if it is not that of this issuer.
+pub async fn other_origin(connection: &mut PgConnection, issuer: &str) -> Result<Option<String>, Fault> {
+    let newest = store::newest_checkpoint(connection).await?;
+    let named = newest.and_then(|(_, note)| note.lines().next().map(str::to_owned));
+    Ok(named.filter(|named| *named != origin(issuer)))
+}
+
 /// Whether a checkpoint has the origin of an issuer: issuers can be renamed.
 fn is_of(note: &str, issuer: &str) -> bool {
     note.lines().next() == Some(&origin(issuer))

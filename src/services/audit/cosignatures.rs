@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{log_keys, origin};
 use crate::app::App;
-use crate::domain::audit::witness::ConfiguredWitness;
+use crate::domain::audit::witness::{ConfiguredWitness, Witnesses};
 use crate::domain::audit::{Actor, Event, EventKind, RequestOrigin, store, tree};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::fault::{Context, Fault};
@@ -34,27 +34,79 @@ pub enum RequestResult {
 
 /// Requests a cosignature of the newest checkpoint from every witness with a URL. Returns what came of each request; a
 /// witness that has cosigned that checkpoint is not asked.
-pub async fn request_cosignatures(
-    app: &App,
-    now: OffsetDateTime,
-) -> Result<Vec<(String, RequestResult)>, Fault> {
-    let asked = app.witnesses.iter().filter_map(|witness| Some((witness, witness.url.as_ref()?.as_str())));
-    let results = asked.map(async |(witness, url)| {
-        let name = witness.key.name();
-        let result = match request_from(app, witness, url, now).await {
-            Ok(None) => return None,
-            Ok(Some(result)) => result,
-            Err(fault) => {
-                tracing::warn!(witness = name, error = %fault, "a witness did not cosign; it is asked again");
-                RequestResult::Failed
-            }
-        };
-        let label: &'static str = result.into();
-        metrics::counter!("actchain_witness_requests_total", "witness" => name.to_owned(), "result" => label)
-            .increment(1);
-        Some((name.to_owned(), result))
+pub async fn request_cosignatures(app: &App, now: OffsetDateTime) -> Vec<(String, RequestResult)> {
+    let results = app.witnesses.iter().map(async |witness| {
+        Some((witness.key.name().to_owned(), request_cosignature(app, witness, now).await?))
     });
-    Ok(join_all(results).await.into_iter().flatten().collect())
+    join_all(results).await.into_iter().flatten().collect()
+}
+
+/// Requests a cosignature of the newest checkpoint. `None` for a witness that has cosigned it, or that has no URL.
+pub async fn request_cosignature(
+    app: &App,
+    witness: &ConfiguredWitness,
+    now: OffsetDateTime,
+) -> Option<RequestResult> {
+    let name = witness.key.name();
+    let result = match request_from(app, witness, witness.url.as_ref()?.as_str(), now).await {
+        Ok(None) => return None,
+        Ok(Some(result)) => result,
+        Err(fault) => {
+            tracing::warn!(witness = name, error = %fault, "a witness did not cosign; it is asked again");
+            RequestResult::Failed
+        }
+    };
+    let label: &'static str = result.into();
+    metrics::counter!("actchain_witness_requests_total", "witness" => name.to_owned(), "result" => label)
+        .increment(1);
+    Some(result)
+}
+
+/// Publishes the sizes of the newest checkpoints that each witness, and that a quorum of them, has cosigned.
+pub async fn report_sizes(app: &App) -> Result<(), Fault> {
+    if app.witnesses.is_empty() {
+        return Ok(());
+    }
+    let mut connection = app.pool.acquire().await?;
+    for witness in app.witnesses.iter() {
+        let size = store::last_cosigned(&mut connection, &witness.key.text()).await?.unwrap_or(0);
+        metrics::gauge!("actchain_witness_cosigned_events", "witness" => witness.key.name().to_owned())
+            .set(size as f64);
+    }
+    let size = newest_cosigned(&mut connection, &app.witnesses, u64::MAX).await?;
+    metrics::gauge!("actchain_witnessed_events").set(size.unwrap_or(0) as f64);
+    Ok(())
+}
+
+/// Size of the newest checkpoint, up to a size, that a quorum of the witnesses has cosigned.
+pub(super) async fn newest_cosigned(
+    connection: &mut PgConnection,
+    witnesses: &Witnesses,
+    most: u64,
+) -> Result<Option<u64>, Fault> {
+    let keys: Vec<String> = witnesses.iter().map(|witness| witness.key.text()).collect();
+    store::last_cosigned_by(connection, &keys, witnesses.quorum(), most).await
+}
+
+/// The newest checkpoint that a quorum of the witnesses has cosigned, with all its signature lines.
+///
+/// # Errors
+/// A fault if there is none.
+pub async fn newest_cosigned_checkpoint(
+    connection: &mut PgConnection,
+    witnesses: &Witnesses,
+) -> Result<String, Fault> {
+    let size = newest_cosigned(connection, witnesses, u64::MAX).await?;
+    let size = size.ok_or_else(|| {
+        Fault::new(format!(
+            "no checkpoint has cosignatures of {} of the configured witnesses",
+            witnesses.quorum()
+        ))
+    })?;
+    let note = store::find_checkpoint(connection, size).await?;
+    let note =
+        note.ok_or_else(|| Fault::new("a cosigned checkpoint is missing: run actchain audit verify"))?;
+    with_witnesses(connection, size, note).await
 }
 
 /// `None` if there is no checkpoint that this witness has not cosigned.

@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPool;
 
 use super::checkpoint::{LogSigner, checkpoint_covering, signer_of};
+use super::cosignatures::{newest_cosigned, with_witnesses};
 use super::file::{GROUP, LeavesLine};
 use super::query::visible;
 use super::{CheckpointLine, FrontierLine, checkpoint};
@@ -13,6 +14,7 @@ use crate::domain::audit::filter::Filter;
 use crate::domain::audit::findings::Findings;
 use crate::domain::audit::inclusion_batch::InclusionBatch;
 use crate::domain::audit::search::{self, EventRow, Order, Search, SearchRange};
+use crate::domain::audit::witness::Witnesses;
 use crate::domain::audit::{EventKind, partitions, store, tree};
 use crate::domain::refusal::{Error, Refusal};
 use crate::platform::clock::rfc3339;
@@ -78,7 +80,8 @@ pub struct Export {
     pool: PgPool,
     format: Format,
     mark: ByteOrderMark,
-    checkpoint_line: String,
+    /// The last line, and before it the newest checkpoint with cosignatures of a quorum, if it is another.
+    checkpoint_lines: String,
     filter: Filter,
     /// Whether the export is unfiltered and the caller can see all events.
     whole: bool,
@@ -145,10 +148,12 @@ pub async fn begin(
         work.commit(&[event]).await?;
     }
     let mut connection = ctx.pool.acquire().await?;
-    let key = signer_of(&mut connection, &note).await?.text();
     let first = options.from.max(partitions::first_available(&mut connection).await?).min(size);
-    let checkpoint_line =
-        serde_json::to_string(&CheckpointLine { checkpoint: note, key }).context("writing an export")?;
+    let whole = visible.as_ref() == Some(&Filter::default());
+    let mut checkpoint_lines = checkpoint_line(&mut connection, size, note).await?;
+    if whole && let Some(line) = witnessed_line(ctx, &mut connection, first..size).await? {
+        checkpoint_lines = format!("{line}\n{checkpoint_lines}");
+    }
     let findings = Findings::default();
     let end = RunEnd { at: rfc3339(ctx.now), properties: json!({"size": size, "from": first}) };
     Ok(Export {
@@ -157,8 +162,8 @@ pub async fn begin(
         pool: ctx.pool.clone(),
         format: options.format,
         mark: options.mark,
-        checkpoint_line,
-        whole: visible.as_ref() == Some(&Filter::default()),
+        checkpoint_lines,
+        whole,
         // A caller without visible events reads nothing.
         next: if visible.is_some() { first } else { size },
         filter: visible.unwrap_or_default(),
@@ -167,6 +172,29 @@ pub async fn begin(
         sarif: sarif::Writer::new(findings.rules().to_vec(), end),
         findings,
     })
+}
+
+/// The line of a checkpoint, with the cosignatures of its witnesses.
+async fn checkpoint_line(connection: &mut PgConnection, size: u64, note: String) -> Result<String, Fault> {
+    let key = signer_of(connection, &note).await?.text();
+    let checkpoint = with_witnesses(connection, size, note).await?;
+    serde_json::to_string(&CheckpointLine { checkpoint, key }).context("writing an export")
+}
+
+/// The line of the newest checkpoint with cosignatures of a quorum, if its size is in the range. The checkpoint of an
+/// export is often too new to be cosigned.
+async fn witnessed_line(
+    ctx: &RequestContext<'_>,
+    connection: &mut PgConnection,
+    sizes: std::ops::Range<u64>,
+) -> Result<Option<String>, Fault> {
+    let witnesses = Witnesses::new(&ctx.config.audit.witnesses, ctx.config.audit.witness_quorum)?;
+    let size = newest_cosigned(connection, &witnesses, sizes.end).await?;
+    let Some(size) = size.filter(|size| sizes.contains(size)) else { return Ok(None) };
+    match store::find_checkpoint(connection, size).await? {
+        Some(note) => checkpoint_line(connection, size, note).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 impl Export {
@@ -215,7 +243,7 @@ impl Export {
 
     fn tail(&self) -> String {
         match self.format {
-            Format::Jsonl => format!("{}\n", self.checkpoint_line),
+            Format::Jsonl => format!("{}\n", self.checkpoint_lines),
             Format::Csv => String::new(),
             Format::Sarif => self.sarif.tail(),
         }

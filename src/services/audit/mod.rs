@@ -23,7 +23,7 @@ mod verify_index;
 pub mod verify_receipt;
 mod verify_selection;
 
-pub use self::checkpoint::{LogSigner, checkpoint, checkpoint_if_due, log_keys, published_key};
+pub use self::checkpoint::{LogSigner, checkpoint, checkpoint_if_due, log_keys, other_origin, published_key};
 pub use self::file::{CheckpointLine, FrontierLine};
 pub use self::report::{ProgressCallback, Report, TrustAnchors};
 pub use self::verify::{LogDatabase, VerifyScope, verify_database, verify_database_shown};
