@@ -46,3 +46,8 @@ CREATE INDEX client_to_end ON client (client_id) WHERE ephemeral_delegation_id I
 CREATE INDEX client_inactive ON client (client_id)
     WHERE cutoff_epoch IS NOT NULL OR deactivated_at IS NOT NULL OR disabled_at IS NOT NULL;
 GRANT SELECT, INSERT, UPDATE ON client TO actchain_server;
+
+-- Whether a client is disabled or, made for one delegation, deactivated. `Client::is_inactive` is its equal in the program.
+CREATE FUNCTION is_inactive_client(disabled_at timestamptz, deactivated_at timestamptz) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN disabled_at IS NOT NULL OR deactivated_at IS NOT NULL;

@@ -155,7 +155,7 @@ pub(super) async fn require_active_user(
     since: OffsetDateTime,
 ) -> Result<bool, Fault> {
     let revoked_at = principal::store::revoked_before(connection, who).await?;
-    Ok(revoked_at.is_none_or(|at| at + SKEW < since))
+    Ok(revoked_at.is_none_or(|at| !principal::covers_foreign_token(at, since)))
 }
 
 /// A client of this server: its own active token for this server, with the scope that its kind needs.

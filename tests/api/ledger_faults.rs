@@ -138,19 +138,22 @@ async fn a_missing_value_is_a_fault() {
 async fn an_entry_with_a_missing_value_fails_alone() {
     let world = World::new().await;
     world.granted("bob", json!({})).await.with_status(201);
-    world.first_hop_of("bob").send().await.with_status(200);
-    world.first_hop_of("alice").send().await.with_status(200);
     let mut sql = world.server.sql().await;
-    sql.execute("DELETE FROM delegation_usage WHERE delegation_id = 'D'").await.unwrap();
-    // While the gate is closed, requests gather in one batch.
-    let mut gate = ClosedGate::of(&world.server).await;
-    let requests = (0..12).map(|n| world.first_hop_of(if n % 3 == 0 { "alice" } else { "bob" }).send());
-    let answered = async {
-        gate.has_waiting(1).await;
-        gate.open().await;
-    };
-    let (answers, ()) = tokio::join!(join_all(requests), answered);
-    let statuses: Vec<u16> = answers.iter().map(|answer: &Answer| answer.status).collect();
-    let expected: Vec<u16> = (0..12).map(|n| if n % 3 == 0 { 503 } else { 200 }).collect();
-    assert_eq!(statuses, expected);
+    for (what, remove, restore) in VALUES.into_iter().take(2) {
+        world.first_hop_of("bob").send().await.with_status(200);
+        world.first_hop_of("alice").send().await.with_status(200);
+        sql.execute(remove).await.unwrap();
+        // While the gate is closed, requests gather in one batch.
+        let mut gate = ClosedGate::of(&world.server).await;
+        let requests = (0..12).map(|n| world.first_hop_of(if n % 3 == 0 { "alice" } else { "bob" }).send());
+        let opened = async {
+            gate.has_waiting(1).await;
+            gate.open().await;
+        };
+        let (answers, ()) = tokio::join!(join_all(requests), opened);
+        let statuses: Vec<u16> = answers.iter().map(|answer: &Answer| answer.status).collect();
+        let expected: Vec<u16> = (0..12).map(|n| if n % 3 == 0 { 503 } else { 200 }).collect();
+        assert_eq!(statuses, expected, "{what}");
+        sql.execute(restore).await.unwrap();
+    }
 }

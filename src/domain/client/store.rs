@@ -229,7 +229,7 @@ pub async fn is_removed_key(connection: &mut PgConnection, jkt: &str) -> Result<
 pub async fn out(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<String>, Fault> {
     let out = sqlx::query_scalar(
         "SELECT client_id FROM client
-         WHERE client_id = ANY ($1) AND (disabled_at IS NOT NULL OR deactivated_at IS NOT NULL) ORDER BY client_id",
+         WHERE client_id = ANY ($1) AND is_inactive_client(disabled_at, deactivated_at) ORDER BY client_id",
     )
     .bind(ids)
     .fetch_all(connection)

@@ -7,8 +7,8 @@ use super::entry::{Entry, Freshness, Write};
 use super::snapshot::{ClientFacts, Snapshot};
 use crate::domain::ceremony::CeremonyState;
 use crate::domain::delegation::Delegation;
+use crate::domain::principal::covers_foreign_token;
 use crate::domain::refusal::{ClientProblem, Refusal};
-use actchain_protocol::jwt_time::SKEW;
 use actchain_protocol::token_problem::TokenProblem;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn check(entry: &Entry, snapshot: &mut Snapshot) -> Result<(), Verdict> {
         return Err(Verdict::Reject(Refusal::ActorDisabled));
     }
     for (who, issued_at) in &entry.guards.subjects {
-        if snapshot.principal_revocations.get(who).is_some_and(|at| *at + SKEW >= *issued_at) {
+        if snapshot.principal_revocations.get(who).is_some_and(|at| covers_foreign_token(*at, *issued_at)) {
             return Err(Verdict::Reject(Refusal::PrincipalRevoked));
         }
     }

@@ -95,8 +95,8 @@ const SNAPSHOT_SQL: &str = "
            NULL::bool AS flag, NULL AS status, NULL::timestamptz AS at, NULL::timestamptz AS activated_at,
            NULL::timestamptz AS revoked_at, NULL::timestamptz AS principal_revoked_at, NULL::timestamptz AS exhausted_at FROM u
     UNION ALL SELECT 'ceremony', NULL, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM c
-    UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, deactivated_at IS NOT NULL OR disabled_at IS NOT NULL,
-                     NULL, NULL, NULL, NULL, NULL, NULL
+    UNION ALL SELECT 'client', client_id, NULL, NULL, version, NULL, is_inactive_client(disabled_at, deactivated_at), NULL,
+                     NULL, NULL, NULL, NULL, NULL
         FROM client WHERE client_id = ANY ($1)
     UNION ALL SELECT 'delegation', d.id, NULL, NULL, d.max_uses, NULL, d.pending_jwk IS NOT NULL, NULL, d.expires_at,
                      d.activated_at, d.revoked_at, d.principal_revoked_at, d.exhausted_at

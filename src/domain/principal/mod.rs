@@ -4,6 +4,9 @@ pub mod store;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use actchain_protocol::jwt_time::SKEW;
 
 /// A user of a trusted issuer, or a client of this server, whose `iss` is this server's issuer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +29,12 @@ impl Principal {
     pub fn key(&self) -> String {
         serde_json::json!([self.iss, self.sub]).to_string()
     }
+}
+
+/// Whether a revoke-all at one time covers a token of another issuer, by its time of issue. The clocks may differ by
+/// [`SKEW`]. Tokens of this server are compared by epochs: the SQL function `revocation_covers`.
+pub fn covers_foreign_token(revoked_at: OffsetDateTime, issued_at: OffsetDateTime) -> bool {
+    revoked_at + SKEW >= issued_at
 }
 
 #[cfg(test)]
