@@ -1,7 +1,9 @@
 //! Loads the events of whole chains from the index and from the part of the log that is not indexed yet.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
+use serde::Deserialize;
 use serde_json::Value;
 use sqlx::PgConnection;
 
@@ -99,7 +101,7 @@ async fn indexed(
     Ok(places)
 }
 
-/// Events of these chains that are not indexed yet. Parses only documents whose text names one of the chains.
+/// Events of these chains that are not indexed yet. Parses only the documents of these chains.
 async fn recent(
     connection: &mut PgConnection,
     search_range: &SearchRange,
@@ -114,16 +116,12 @@ async fn recent(
     }
     let mut found: HashMap<String, Vec<EventRow>> = HashMap::new();
     for (seq, document) in store::documents_in(connection, from..search_range.size).await? {
-        let Some(named) = named_chain(&document) else { continue };
-        if !txns.iter().any(|txn| txn == named) {
+        let Some(txn) = named_chain(&document).filter(|txn| txns.iter().any(|one| one == txn)) else {
             continue;
-        }
-        let txn = named.to_owned();
+        };
+        let txn = txn.into_owned();
         let event: Value = serde_json::from_str(&document).unwrap_or_default();
-        // `detail` may also contain a chain id: check the top-level member.
-        if event.get("txn").and_then(Value::as_str) == Some(&txn) {
-            found.entry(txn).or_default().push(EventRow { seq, document, event });
-        }
+        found.entry(txn).or_default().push(EventRow { seq, document, event });
     }
     for one in found.values_mut() {
         one.sort_unstable_by_key(|found| found.seq);
@@ -131,11 +129,15 @@ async fn recent(
     Ok(found)
 }
 
-/// The chain id in a canonical document, found without parsing the document. Quotes inside strings are
-/// escaped, and only the top-level member `txn` occurs this late in the document.
-fn named_chain(document: &str) -> Option<&str> {
-    let (_, behind) = document.rsplit_once(",\"txn\":\"")?;
-    behind.split_once('"').map(|(txn, _)| txn)
+/// The chain of an event; its other members are skipped.
+#[derive(Deserialize)]
+struct ChainMember<'a> {
+    #[serde(borrow)]
+    txn: Option<Cow<'a, str>>,
+}
+
+fn named_chain(document: &str) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<ChainMember<'_>>(document).ok()?.txn
 }
 
 #[cfg(test)]
@@ -144,8 +146,10 @@ mod tests {
 
     #[test]
     fn the_chain_is_read_off_its_document() {
-        assert_eq!(named_chain(r#"{"subject":{},"txn":"t-1","user_agent":"x"}"#), Some("t-1"));
-        assert_eq!(named_chain(r#"{"detail":"a,\"txn\":\"t\"","seq":1}"#), None);
+        let txn = |document| named_chain(document).map(Cow::into_owned);
+        assert_eq!(txn(r#"{"subject":{},"txn":"t-1","user_agent":"x"}"#).as_deref(), Some("t-1"));
+        assert_eq!(txn(r#"{"txn":"t-1","under":{"txn":"another"}}"#).as_deref(), Some("t-1"));
+        assert_eq!(txn(r#"{"detail":{"txn":"t"},"seq":1}"#), None);
     }
 
     #[test]
